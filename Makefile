@@ -1,0 +1,42 @@
+# Every target sets up .venv by itself when it is missing or older than what it was made from.
+.PHONY: help install demo test check bench clean
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.installed
+# Tools that look for a folder named after its package (mypy, import-linter) see the package through these links.
+STAGE := build/staged
+STAGED := $(wildcard *.py) py.typed models pipeline workers
+
+help:
+	@echo "make install | demo | test | check | bench DATA=dir | clean"
+
+install: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "wanted Python 3.11 or newer, got no '$(PYTHON)'; install it, or run make PYTHON=/path/to/python" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; got = "%d.%d" % sys.version_info[:2]; sys.exit(sys.version_info < (3, 11) and "wanted Python 3.11 or newer, got " + got + "; run make PYTHON=/path/to/python")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[demo,dev]'
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/lightwell demo --out runs/demo
+
+test: $(READY)
+	$(BIN)/python -m pytest -q -m "not gpu"
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	@rm -rf $(STAGE) && mkdir -p $(STAGE)/lightwell && ln -s $(addprefix $(CURDIR)/,$(STAGED)) $(STAGE)/lightwell/
+	cd $(STAGE) && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p lightwell
+	cd $(STAGE) && $(CURDIR)/$(BIN)/lint-imports --config $(CURDIR)/pyproject.toml --no-cache
+	$(BIN)/python -m pytest -q tests/test_structure.py tests/test_packaging.py
+
+bench:
+	@echo "bench: the benchmarks come with the compiler part and are not here yet" >&2; exit 2
+
+clean:
+	rm -rf .venv build runs .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -1,0 +1,1 @@
+"""Networks and what is asked of them: the zoo, training, class activation maps, audits."""

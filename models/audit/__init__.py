@@ -1,0 +1,1 @@
+"""Grad-CAM audits: maps, records, findings and the report."""

@@ -1,0 +1,1 @@
+"""Transfer learning: the loop, its metrics and its checkpoints."""

@@ -1,0 +1,1 @@
+"""What happens before a model sees an image: load, preprocess, augment, batch. Knows neither models nor Ray."""

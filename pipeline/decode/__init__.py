@@ -1,0 +1,1 @@
+"""From bytes to RGB pixels: DALI first, then OpenCV, then Pillow."""

@@ -1,0 +1,150 @@
+"""The two job contracts, and what finds a job by name.
+
+A job is any class, in this package or yours, whose instances are built from the keys of a job file::
+
+    @dataclass(frozen=True)
+    class MeanColour:                       # a batch job
+        plan: Plan
+
+        @contextmanager
+        def open(self):                     # once per worker: load the model here
+            def work(batch):                # once per batch: a list of dicts, one per image
+                return [{"key": k, "mean": float(x.float().mean())} for k, x in zip(batch.keys, batch.images)]
+            yield work
+
+        def finish(self, records, context): # once, on the merged records: write what people look at
+            return {"mean": records["mean"].to_numpy().mean()}
+
+Write ``job: your_package.module:MeanColour`` in the job file, or list it under the entry point ``lightwell.jobs``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from .errors import PlanError, nearest
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from .batch import Batch
+    from .plan import Plan
+    from .view import View
+
+Record = Mapping[str, Any]
+
+
+class Feed(Protocol):
+    """An iterator of batches; a context manager, so that threads and DALI leave with it."""
+
+    num_batches: int
+    quarantine: list[Mapping[str, Any]]
+    counts: dict[str, int]
+
+    def __iter__(self) -> Iterator[Batch]: ...
+    def __enter__(self) -> Feed: ...
+    def __exit__(self, *exc: object) -> None: ...
+
+
+class Engine(Protocol):
+    """Turns a plan into a feed. The local engine is the reference for every other."""
+
+    def feed(self, plan: Plan, view: View) -> Feed:
+        """Open the batches of a view of a plan."""
+        ...
+
+
+class Console(Protocol):
+    """Where a job says what it is doing; silent, a terminal or plain lines."""
+
+    def say(self, line: str) -> None:
+        """Print one line."""
+        ...
+
+    def track(self, batches: Feed, label: str) -> Iterator[Batch]:
+        """Pass batches on, showing images, rate and time left."""
+        ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a running job may use."""
+
+    engine: Engine
+    out: Path
+    console: Console
+    quarantine: tuple[Mapping[str, Any], ...] = ()
+    """Entries of files that could not be used; filled in for ``BatchJob.finish``."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Images read, used, replaced and skipped; filled in for ``BatchJob.finish``."""
+
+
+@runtime_checkable
+class TrainingJob(Protocol):
+    """Learns from a feed."""
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that the job reads."""
+        ...
+
+    @property
+    def view(self) -> View:
+        """The view of the plan that ``run`` is fed."""
+        ...
+
+    def run(self, feed: Feed, context: Context) -> Mapping[str, Any]:
+        """Learn; write results below ``context.out``; return the final metrics."""
+        ...
+
+
+@runtime_checkable
+class BatchJob(Protocol):
+    """Turns every batch into records, one per image."""
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that the job reads."""
+        ...
+
+    @property
+    def view(self) -> View:
+        """The view of the plan that is audited."""
+        ...
+
+    def open(self) -> AbstractContextManager[Callable[[Batch], Sequence[Record]]]:
+        """Enter once per worker; yields the function that is called once per batch."""
+        ...
+
+    def finish(self, records: pa.Table, context: Context) -> Mapping[str, Any]:
+        """Write what people look at from the merged records; return the findings."""
+        ...
+
+
+def find_job(name: str) -> type[Any]:
+    """Find a job class by ``module:Name`` or by its entry-point name in ``lightwell.jobs``.
+
+    Raises:
+        PlanError: no such job, or the module cannot be imported.
+    """
+    if ":" in name:
+        module_name, _, attribute = name.partition(":")
+        try:
+            found = getattr(importlib.import_module(module_name), attribute)
+        except (ImportError, AttributeError) as error:
+            raise PlanError(f"job: wanted an importable 'module:Name', got {name!r} ({error}); check the spelling, "
+                            "and that the package is installed or on PYTHONPATH") from error
+        assert isinstance(found, type)
+        return found
+    listed = {entry.name: entry for entry in entry_points(group="lightwell.jobs")}
+    if name not in listed:
+        raise PlanError(f"job: wanted one of {sorted(listed)} or 'module:Name', got {name!r}; {nearest(name, listed)}")
+    found = listed[name].load()
+    assert isinstance(found, type)
+    return found

@@ -1,0 +1,29 @@
+"""Counter-based keys: every random decision is a function of (seed, epoch, sample), never of a thread.
+
+A sample's stream is Philox 4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011),
+keyed by 128 bits of BLAKE2b over (purpose, seed, epoch, sample key). The transforms of a policy draw from it in
+the order in which they are written, so the decisions of a transform are a function of (seed, epoch, sample, transform).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+
+import numpy as np
+
+
+def keyed_bits(purpose: str, seed: int, epoch: int, name: str) -> int:
+    """Hash to 128 bits; ``purpose`` keeps the streams of shuffling, augmenting and mixing apart."""
+    message = f"{purpose}\x00{seed}\x00{epoch}\x00{name}".encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.blake2b(message, digest_size=16).digest(), "little")
+
+
+def keyed_generator(bits: int) -> np.random.Generator:
+    """Make the NumPy generator of 128 key bits."""
+    return np.random.Generator(np.random.Philox(key=bits))
+
+
+def keyed_random(bits: int) -> random.Random:
+    """Make the Python generator of 128 key bits, which Albumentations uses beside NumPy's."""
+    return random.Random(bits)  # noqa: S311  (augmentation, not cryptography)

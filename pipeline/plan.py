@@ -1,0 +1,174 @@
+"""The plan: a frozen value that says what happens to images, checked before anything moves."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar, cast
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from .errors import PlanError, nearest
+from .index import Index
+from .policy import TransformSpec, parse_policy
+
+M = TypeVar("M", bound=BaseModel)
+
+PLAN_VERSION = 1
+"""Part of every fingerprint; raised when equal plans would yield other batches than before."""
+
+
+class Batching(BaseModel):
+    """How samples are put together."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    size: int = Field(default=64, ge=1)
+
+
+class Mix(BaseModel):
+    """MixUp (Zhang et al., ICLR 2018) or CutMix (Yun et al., ICCV 2019) over a finished training batch."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["MixUp", "CutMix"]
+    alpha: float = Field(default=0.2, gt=0)
+    """The share is drawn from Beta(alpha, alpha), once for a batch."""
+    p: float = Field(default=1.0, ge=0, le=1)
+
+
+class Plan(BaseModel):
+    """What happens to the images of an index before a model sees them.
+
+    Building a plan reads no image; running it never changes it. ``preprocess`` runs for every view and
+    must be deterministic; ``augment`` and ``mix`` run for training views only. A trailing ``Normalize``
+    of ``preprocess`` runs last, after ``augment``, in one batched pass.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    index: Path
+    preprocess: tuple[TransformSpec, ...] = ()
+    augment: tuple[TransformSpec, ...] = ()
+    mix: Mix | None = None
+    batch: Batching = Batching()
+    seed: int = Field(default=0, ge=0)
+    device: Literal["cpu", "gpu"] = "cpu"
+    """Where images are decoded: ``gpu`` selects DALI's mixed backend."""
+
+    @field_validator("preprocess", "augment", mode="before")
+    @classmethod
+    def _parse_policy(cls, value: Any, info: Any) -> tuple[TransformSpec, ...]:
+        return parse_policy(value, str(info.field_name))
+
+    @classmethod
+    def load(cls, path: Path | str) -> Self:
+        """Read a plan from YAML; a relative index path counts from the file's folder.
+
+        Raises:
+            PlanError: the file cannot be read, a key is unknown or a value is of another type.
+        """
+        return build_checked(cls, read_yaml(Path(path)), where=str(path), folder=Path(path).parent)
+
+    def dump(self) -> dict[str, Any]:
+        """Return the plan in its YAML form; ``Plan(**plan.dump()) == plan``."""
+        plain = self.model_dump(mode="json", exclude={"preprocess", "augment"})
+        plain["preprocess"] = [spec.dump() for spec in self.preprocess]
+        plain["augment"] = [spec.dump() for spec in self.augment]
+        return plain
+
+    def save(self, path: Path | str) -> None:
+        """Write the plan as YAML."""
+        Path(path).write_text(yaml.safe_dump(json.loads(json.dumps(self.dump())), sort_keys=False))
+
+    def load_index(self) -> Index:
+        """Read the plan's index."""
+        return Index.load(self.index)
+
+    def fingerprint(self) -> str:
+        """Hash all that decides what the batches hold, the index's content included; reads the index.
+
+        The index's path and the device are left out: moving a data set or a machine is not another plan.
+        """
+        content = {**self.dump(), "index": self.load_index().fingerprint(), "version": PLAN_VERSION}
+        del content["device"]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def normalization(self) -> Normalization | None:
+        """Return the constants of the trailing ``Normalize``, which the feed applies to whole batches."""
+        from .program import Program
+
+        return Program.compile(self).normalization
+
+
+class Normalization(BaseModel):
+    """Constants of ``(x / 255 - mean) / std``, per RGB channel."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file whose top is a mapping, with the safe loader."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise PlanError(f"{path}: no such file; check the path, or write one as the README shows") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(f"{path}: cannot be read ({error})") from error
+    except yaml.YAMLError as error:
+        raise PlanError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise PlanError(f"{path}: wanted 'key: value' lines, got {type(content).__name__}; see the README for an example")
+    return content
+
+
+def build_checked(cls: type[M], content: Mapping[str, Any], *, where: str, folder: Path) -> M:
+    """Build a pydantic model of ours from YAML; paths in it count from ``folder``.
+
+    Raises:
+        PlanError: in one line for each wrong key: its name, what was wanted and the nearest right name.
+    """
+    try:
+        return cls.model_validate(resolve_paths(cls, dict(content), folder))
+    except ValidationError as error:
+        lines = [describe_error(cls, cast("dict[str, Any]", item)) for item in error.errors()]
+        raise PlanError(f"{where}: " + "; ".join(lines)) from error
+
+
+def resolve_paths(cls: type[BaseModel], content: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Make the relative paths of a model's Path fields, nested ones too, count from a folder."""
+    for name, field in cls.model_fields.items():
+        value = content.get(name)
+        if isinstance(value, str) and field.annotation in (Path, Path | None):
+            content[name] = folder / value
+        elif isinstance(value, dict):
+            nested = [t for t in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(t, type)]
+            for model in nested:
+                if issubclass(model, BaseModel):
+                    content[name] = resolve_paths(model, dict(value), folder)
+        if isinstance(content.get(name), dict) and set(content[name]) == {"file"}:
+            content[name] = {"file": str(folder / content[name]["file"])}
+    return content
+
+
+def describe_error(cls: type[BaseModel], item: dict[str, Any]) -> str:
+    """Say in one line what is wrong with one key."""
+    location = [str(part) for part in item["loc"]]
+    place = ".".join(location)
+    if item["type"] == "extra_forbidden":
+        model: Any = cls
+        for part in location[:-1]:
+            annotation = model.model_fields[part].annotation if part in model.model_fields else model
+            candidates = (annotation, *getattr(annotation, "__args__", ()))
+            model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model)
+        known = list(model.model_fields)
+        return f"{place}: no such key; {nearest(location[-1], known) or 'known are ' + ', '.join(known)}"
+    if item["type"] == "missing":
+        return f"{place}: missing; add it"
+    return f"{place}: {item['msg'].removeprefix('Value error, ')}, got {item['input']!r}"

@@ -1,0 +1,1 @@
+"""Where samples come from: class folders, flat folders and tables."""
