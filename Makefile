@@ -1,5 +1,5 @@
 # Every target sets up .venv by itself when it is missing or older than what it was made from.
-.PHONY: help install demo test check bench clean
+.PHONY: help install demo test check bench
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -10,7 +10,7 @@ STAGE := build/staged
 STAGED := $(wildcard *.py) py.typed models pipeline workers
 
 help:
-	@echo "make install | demo | test | check | bench DATA=dir | clean"
+	@echo "make install | demo | test | check | bench DATA=dir"
 
 install: $(READY)
 
@@ -30,13 +30,10 @@ test: $(READY)
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	@rm -rf $(STAGE) && mkdir -p $(STAGE)/lightwell && ln -s $(addprefix $(CURDIR)/,$(STAGED)) $(STAGE)/lightwell/
-	cd $(STAGE) && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p lightwell
-	cd $(STAGE) && $(CURDIR)/$(BIN)/lint-imports --config $(CURDIR)/pyproject.toml --no-cache
+	@rm -rf $(STAGE) && mkdir -p $(STAGE)/lightwell && ln -s $(addprefix ../../../,$(STAGED)) $(STAGE)/lightwell/
+	cd $(STAGE) && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p lightwell
+	cd $(STAGE) && ../../$(BIN)/lint-imports --config ../../pyproject.toml --no-cache
 	$(BIN)/python -m pytest -q tests/test_structure.py tests/test_packaging.py
 
 bench:
 	@echo "bench: the benchmarks come with the compiler part and are not here yet" >&2; exit 2
-
-clean:
-	rm -rf .venv build runs .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -138,13 +138,17 @@ def find_job(name: str) -> type[Any]:
         try:
             found = getattr(importlib.import_module(module_name), attribute)
         except (ImportError, AttributeError) as error:
-            raise PlanError(f"job: wanted an importable 'module:Name', got {name!r} ({error}); check the spelling, "
-                            "and that the package is installed or on PYTHONPATH") from error
+            raise PlanError(
+                f"job: wanted an importable 'module:Name', got {name!r} ({error}); check the spelling, "
+                "and that the package is installed or on PYTHONPATH"
+            ) from error
         assert isinstance(found, type)
         return found
     listed = {entry.name: entry for entry in entry_points(group="lightwell.jobs")}
     if name not in listed:
-        raise PlanError(f"job: wanted one of {sorted(listed)} or 'module:Name', got {name!r}; {nearest(name, listed)}")
+        raise PlanError(
+            f"job: wanted one of {sorted(listed)} or 'module:Name', got {name!r}; {nearest(name, listed)}"
+        )
     found = listed[name].load()
     assert isinstance(found, type)
     return found

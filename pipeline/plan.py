@@ -124,7 +124,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise PlanError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
-        raise PlanError(f"{path}: wanted 'key: value' lines, got {type(content).__name__}; see the README for an example")
+        raise PlanError(
+            f"{path}: wanted 'key: value' lines, got {type(content).__name__}; see the README for an example"
+        )
     return content
 
 
@@ -148,7 +150,11 @@ def resolve_paths(cls: type[BaseModel], content: dict[str, Any], folder: Path) -
         if isinstance(value, str) and field.annotation in (Path, Path | None):
             content[name] = folder / value
         elif isinstance(value, dict):
-            nested = [t for t in (field.annotation, *getattr(field.annotation, "__args__", ())) if isinstance(t, type)]
+            nested = [
+                t
+                for t in (field.annotation, *getattr(field.annotation, "__args__", ()))
+                if isinstance(t, type)
+            ]
             for model in nested:
                 if issubclass(model, BaseModel):
                     content[name] = resolve_paths(model, dict(value), folder)

@@ -54,7 +54,9 @@ class TransformSpec(BaseModel):
         check_options(cls, self.options, where)
         options: dict[str, Any] = dict(self.options)
         if self.children:
-            options["transforms"] = [child.build(f"{where}.transforms[{i}]") for i, child in enumerate(self.children)]
+            options["transforms"] = [
+                child.build(f"{where}.transforms[{i}]") for i, child in enumerate(self.children)
+            ]
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
@@ -62,7 +64,9 @@ class TransformSpec(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in (where, *first["loc"]))
-            raise PlanError(f"{place}: {first['msg']}, got {first['input']!r}; see help of albumentations.{self.name}") from error
+            raise PlanError(
+                f"{place}: {first['msg']}, got {first['input']!r}; see help of albumentations.{self.name}"
+            ) from error
         except (TypeError, ValueError, Warning) as error:
             raise PlanError(f"{where}: {error}; see help of albumentations.{self.name}") from error
         return built
@@ -74,10 +78,14 @@ def find_transform(name: str, where: str) -> type[Any]:
         found = import_object(name, where)
         if isinstance(found, type):
             return found
-        raise PlanError(f"{where}: wanted a transform class, got {type(found).__name__}; write 'import: {name}' for an object")
+        raise PlanError(
+            f"{where}: wanted a transform class, got {type(found).__name__}; write 'import: {name}' for an object"
+        )
     known = transform_classes()
     if name not in known:
-        raise PlanError(f"{where}: wanted an Albumentations transform, got {name!r}; {nearest(name, known)}".rstrip("; "))
+        raise PlanError(
+            f"{where}: wanted an Albumentations transform, got {name!r}; {nearest(name, known)}".rstrip("; ")
+        )
     return known[name]
 
 
@@ -111,7 +119,9 @@ def check_options(cls: type[Any], options: Mapping[str, Any], where: str) -> Non
     Raises:
         PlanError: an option is unknown; names the nearest right one.
     """
-    parameters = [name for name in inspect.signature(cls.__init__).parameters if name not in ("self", "kwargs", "args")]
+    parameters = [
+        name for name in inspect.signature(cls.__init__).parameters if name not in ("self", "kwargs", "args")
+    ]
     for option in options:
         if option not in parameters:
             hint = nearest(option, parameters) or f"it takes {', '.join(parameters)}"
@@ -132,9 +142,15 @@ def parse_policy(value: Any, where: str) -> tuple[TransformSpec, ...]:
         return parse_policy(import_object(str(value["import"]), where), where)
     if hasattr(value, "to_dict"):
         spec = spec_of(value, where)
-        return spec.children if spec.name == "Compose" and set(spec.options) <= {"p"} and spec.options.get("p", 1.0) == 1.0 else (spec,)
+        return (
+            spec.children
+            if spec.name == "Compose" and set(spec.options) <= {"p"} and spec.options.get("p", 1.0) == 1.0
+            else (spec,)
+        )
     if not isinstance(value, Sequence) or isinstance(value, str):
-        raise PlanError(f"{where}: wanted a list of transforms, {{file: PATH}} or {{import: module:name}}, got {value!r}")
+        raise PlanError(
+            f"{where}: wanted a list of transforms, {{file: PATH}} or {{import: module:name}}, got {value!r}"
+        )
     return tuple(parse_transform(item, f"{where}[{i}]") for i, item in enumerate(value))
 
 
@@ -147,13 +163,17 @@ def parse_transform(item: Any, where: str) -> TransformSpec:
     if isinstance(item, str):
         return TransformSpec(name=item)
     if not isinstance(item, Mapping) or len(item) != 1:
-        raise PlanError(f"{where}: wanted 'Name' or 'Name: {{option: value}}', got {item!r}; indent the options below the name")
+        raise PlanError(
+            f"{where}: wanted 'Name' or 'Name: {{option: value}}', got {item!r}; indent the options below the name"
+        )
     ((name, options),) = item.items()
     if not isinstance(options or {}, Mapping):
         raise PlanError(f"{where}.{name}: wanted options as 'option: value', got {options!r}")
     options = dict(options or {})
     children = options.pop("transforms", None)
-    return TransformSpec(name=str(name), options=options, children=parse_policy(children, f"{where}.{name}.transforms"))
+    return TransformSpec(
+        name=str(name), options=options, children=parse_policy(children, f"{where}.{name}.transforms")
+    )
 
 
 def spec_of(transform: Any, where: str) -> TransformSpec:
@@ -170,7 +190,9 @@ def spec_of(transform: Any, where: str) -> TransformSpec:
 
 def spec_of_dict(described: Mapping[str, Any]) -> TransformSpec:
     """Turn Albumentations' own serialised form into a spec."""
-    options = {k: v for k, v in described.items() if k not in ("__class_fullname__", "transforms", "__version__")}
+    options = {
+        k: v for k, v in described.items() if k not in ("__class_fullname__", "transforms", "__version__")
+    }
     name = str(described["__class_fullname__"])
     if "." in name:
         module, _, cls = name.rpartition(".")
@@ -179,7 +201,9 @@ def spec_of_dict(described: Mapping[str, Any]) -> TransformSpec:
         options = {"p": options.get("p", 1.0)}
     if name == "Sequential":
         options = {"p": options.get("p", 0.5)}
-    return TransformSpec(name=name, options=options, children=tuple(spec_of_dict(d) for d in described.get("transforms", ())))
+    return TransformSpec(
+        name=name, options=options, children=tuple(spec_of_dict(d) for d in described.get("transforms", ()))
+    )
 
 
 def read_policy_file(path: Path, where: str) -> tuple[TransformSpec, ...]:
@@ -189,8 +213,12 @@ def read_policy_file(path: Path, where: str) -> tuple[TransformSpec, ...]:
     try:
         described = yaml.safe_load(path.read_text())  # JSON is YAML
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise PlanError(f"{where}: wanted a policy saved by albumentations.save, got {path} ({error})") from error
+        raise PlanError(
+            f"{where}: wanted a policy saved by albumentations.save, got {path} ({error})"
+        ) from error
     if not isinstance(described, Mapping) or "transform" not in described:
-        raise PlanError(f"{where}: wanted a policy saved by albumentations.save, got {path}; it has no 'transform' key")
+        raise PlanError(
+            f"{where}: wanted a policy saved by albumentations.save, got {path}; it has no 'transform' key"
+        )
     spec = spec_of_dict(described["transform"])
     return spec.children if spec.name == "Compose" else (spec,)

@@ -50,7 +50,9 @@ class Quarantine:
     def dump(self) -> list[Mapping[str, Any]]:
         """List the entries as dicts, in a stable order."""
         with self._lock:
-            return sorted((asdict(entry) for entry in self.entries), key=lambda e: (e["epoch"], e["key"], e["step"]))
+            return sorted(
+                (asdict(entry) for entry in self.entries), key=lambda e: (e["epoch"], e["key"], e["step"])
+            )
 
 
 def write_quarantine(entries: Iterable[Mapping[str, Any]], path: Path) -> None:

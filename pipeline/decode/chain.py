@@ -11,6 +11,10 @@ from .dali import DALI_FORMATS, DALI_MODES, DaliDecoder
 from .pillow import decode_opencv, decode_pillow
 
 
+DECODERS = (("opencv", decode_opencv), ("pillow", decode_pillow))
+"""What is tried without DALI, in order."""
+
+
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """A file's bytes with what the index says of them."""
@@ -50,28 +54,27 @@ class DecodeChain:
             chunk = for_dali[start : start + self._dali.max_batch_size]
             for i, found in zip(chunk, self._dali.decode([files[i].data for i in chunk]), strict=True):
                 if isinstance(found, str):
-                    results[i] = decode_alone(files[i].data, [f"dali: {found}"])
+                    results[i] = decode_alone(files[i], [f"dali: {found}"])
                 else:
                     results[i] = Decoded(found, ("dali",))
-        return [results[i] if i in results else decode_alone(file.data, []) for i, file in enumerate(files)]
+        return [results[i] if i in results else decode_alone(file, []) for i, file in enumerate(files)]
 
     def close(self) -> None:
         """Close DALI."""
         self._dali.close()
 
 
-def decode_alone(data: bytes, reasons: list[str]) -> Decoded:
-    """Decode one file without DALI.
+def decode_alone(file: Encoded, reasons: list[str]) -> Decoded:
+    """Decode one file without DALI; any thread may call this.
 
-    After DALI failed, OpenCV is next; files that DALI was never asked for (alpha, palette, CMYK, 16-bit gray)
-    go to Pillow, whose conversion follows the stated rule.
+    OpenCV is next for what suits DALI; alpha, palettes, CMYK and 16-bit gray go to Pillow, whose conversion
+    follows the stated rule.
     """
-    chain = [("opencv", decode_opencv)] if reasons else []
     tried = ["dali"] if reasons else []
-    for name, decode in (*chain, ("pillow", decode_pillow)):
+    for name, decode in DECODERS if file.suits_dali() else DECODERS[1:]:
         tried.append(name)
         try:
-            return Decoded(decode(data), tuple(tried))
+            return Decoded(decode(file.data), tuple(tried))
         except ValueError as error:
             reasons.append(f"{name}: {error}")
     return Decoded(None, tuple(tried), "; ".join(reasons))

@@ -18,7 +18,9 @@ class DaliDecoder:
     ``device="gpu"`` selects DALI's ``mixed`` backend and is the only difference between the two.
     """
 
-    def __init__(self, *, max_batch_size: int, num_threads: int, device: Literal["cpu", "gpu"] = "cpu") -> None:
+    def __init__(
+        self, *, max_batch_size: int, num_threads: int, device: Literal["cpu", "gpu"] = "cpu"
+    ) -> None:
         from nvidia.dali import fn, pipeline_def, types
 
         @pipeline_def(  # type: ignore[untyped-decorator]
@@ -77,5 +79,7 @@ def _reason(error: RuntimeError) -> str:
     """Take the telling line out of DALI's long message."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if line.startswith(("Error", "[")) is False and "traceback" not in line]
-    told = next((line for line in reversed(telling) if "error" in line.lower() or "fail" in line.lower()), telling[-1])
+    told = next(
+        (line for line in reversed(telling) if "error" in line.lower() or "fail" in line.lower()), telling[-1]
+    )
     return told.removeprefix("Critical error in pipeline:").strip() or "not an image that DALI can decode"

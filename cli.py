@@ -1,0 +1,238 @@
+"""The command line: joins the parts, holds no logic. Exit codes: 0 done, 1 the run failed, 2 the request was wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Carry images down to models, and show what the models looked at.\n\n"
+    "Example: lightwell index photos -o index.parquet",
+)
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON for machines.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
+
+
+@app.command()
+def index(
+    source: Annotated[Path, typer.Argument(help="A folder with a folder for each class, a flat folder, or a CSV/Parquet table.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the index.")] = Path("index.parquet"),
+    path_column: Annotated[str, typer.Option(help="A table's column with the paths.")] = "path",
+    label_column: Annotated[str, typer.Option(help="A table's column with the labels.")] = "label",
+    split: Annotated[str, typer.Option(help="Shares of the splits, where the source has none.")] = "train=0.8,val=0.1,test=0.1",
+    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """List every image of a source with what its header says; a second run reads only what changed.
+
+    Example: lightwell index photos -o index.parquet
+    """
+    from .pipeline.index import Index
+    from .pipeline.indexing import build_index
+    from .pipeline.progress import console_for
+    from .pipeline.splits import parse_fractions
+
+    console = console_for(quiet=quiet or as_json)
+    built = build_index(
+        source,
+        fractions=parse_fractions(split),
+        seed=seed,
+        previous=Index.load(output) if output.exists() else None,
+        progress=console.count("headers"),
+        path_column=path_column,
+        label_column=label_column,
+    )
+    built.save(output)
+    if as_json:
+        _print_json(built.summary())
+    else:
+        _print_counts(built)
+        print(f"wrote {output}: {len(built):,} samples")
+
+
+@app.command()
+def explain(
+    plan: Annotated[Path, typer.Argument(help="A plan, or a job file with a plan in it.")],
+    as_json: Json = False,
+) -> None:
+    """Show what a plan does to an image, step by step, before anything runs.
+
+    Example: lightwell explain plan.yaml
+    """
+    from dataclasses import asdict
+
+    from .pipeline.jobfile import load_plan
+    from .pipeline.program import Program
+
+    steps = Program.compile(load_plan(plan)).steps()
+    if as_json:
+        _print_json([asdict(step) for step in steps])
+    else:
+        _print_table(["step", "options", "runs in", "draws from", ""], [[str(v) for v in asdict(step).values()] for step in steps])
+
+
+@app.command()
+def train(
+    job: Annotated[Path, typer.Argument(help="A job file; see the README.")],
+    out: Out,
+    threads: Annotated[int, typer.Option(help="Threads that decode and augment; 0 is one for each core.")] = 0,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Train a model; run again with the same --out to go on after an interruption.
+
+    Example: lightwell train train.yaml --out runs/cells
+    """
+    result = _run_training(job, out, threads=threads, quiet=quiet or as_json)
+    if as_json:
+        _print_json(result)
+    else:
+        print(f"wrote {out}")
+
+
+@app.command()
+def audit(
+    job: Annotated[Path, typer.Argument(help="A job file; see the README.")],
+    out: Out,
+    threads: Annotated[int, typer.Option(help="Threads that decode and augment; 0 is one for each core.")] = 0,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Show where a model looks: report.html, findings.json and records.parquet.
+
+    Example: lightwell audit audit.yaml --out runs/cells/audit
+    """
+    findings = _run_audit(job, out, threads=threads, quiet=quiet or as_json)
+    if as_json:
+        _print_json(findings)
+    else:
+        _print_findings(findings)
+        print(f"open {out / 'report.html'}")
+
+
+@app.command()
+def demo(out: Out = Path("runs/demo"), quiet: Quiet = False, as_json: Json = False) -> None:
+    """Index, train and audit 2,624 real photos of solar cells; about three minutes on two cores.
+
+    Example: lightwell demo --out runs/demo
+    """
+    import time
+
+    from .models.demo import CREDIT, write_demo_jobs, write_demo_table
+    from .pipeline.progress import console_for
+    from .workers.local import prepare_output
+
+    started = time.monotonic()
+    console = console_for(quiet=quiet or as_json)
+    prepare_output(out)
+    console.say(CREDIT)
+    table = write_demo_table(out)
+    _, train_file, audit_file = write_demo_jobs(out)
+    console.say(f"$ lightwell index {table} -o {out / 'index.parquet'} --split train=0.65,val=0.1,test=0.25")
+    index(table, out / "index.parquet", split="train=0.65,val=0.1,test=0.25", quiet=True, as_json=False)
+    console.say(f"$ lightwell train {train_file} --out {out / 'train'}")
+    result = _run_training(train_file, out / "train", threads=0, quiet=quiet or as_json)
+    console.say(f"$ lightwell audit {audit_file} --out {out / 'audit'}")
+    findings = _run_audit(audit_file, out / "audit", threads=0, quiet=quiet or as_json)
+    seconds = time.monotonic() - started
+    if as_json:
+        _print_json({"seconds": seconds, "train": result, "audit": findings})
+    else:
+        _print_findings(findings)
+        print(f"{seconds:.0f} seconds; open {out / 'audit' / 'report.html'}")
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Say what this machine has and whether its decoders agree.
+
+    Example: lightwell doctor
+    """
+    from .pipeline.doctor import examine
+
+    found = examine()
+    if as_json:
+        _print_json(found)
+        return
+    rows = [["python", found["python"]], ["cores", str(found["cores"])], ["GPU", found["gpu"] or "none; DALI decodes on the CPU"]]
+    rows += [[name, version] for name, version in found["versions"].items()]
+    rows += [[f"decode with {name}", verdict] for name, verdict in found["decoders"].items()]
+    _print_table(["what", "found"], rows)
+
+
+def _run_training(job: Path, out: Path, *, threads: int, quiet: bool) -> Any:
+    from .pipeline.feed import LocalEngine
+    from .pipeline.jobfile import load_job
+    from .pipeline.progress import console_for
+    from .workers.local import run_training_job
+
+    return run_training_job(load_job(job, default="classify"), LocalEngine(num_threads=threads), out, console_for(quiet=quiet))
+
+
+def _run_audit(job: Path, out: Path, *, threads: int, quiet: bool) -> Any:
+    from .pipeline.feed import LocalEngine
+    from .pipeline.jobfile import load_job
+    from .pipeline.progress import console_for
+    from .workers.local import run_batch_job
+
+    return run_batch_job(load_job(job, default="gradcam"), LocalEngine(num_threads=threads), out, console_for(quiet=quiet))
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, default=str, ensure_ascii=False))
+
+
+def _print_table(header: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*header, box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def _print_counts(built: Any) -> None:
+    rows = [[str(value) for value in row.values()] for row in built.counts()]
+    _print_table([str(name) for name in next(iter(built.counts()), {})], rows)
+
+
+def _print_findings(findings: Any) -> None:
+    _print_table(["finding", "value"], [[str(k), f"{v:.4g}" if isinstance(v, float) else str(v)] for k, v in findings.items() if isinstance(v, int | float | str)])
+
+
+def main() -> None:
+    """Run the command line; every error becomes one line and an exit code."""
+    from .pipeline.errors import LightwellError
+
+    try:
+        app()
+    except LightwellError as error:
+        _fail(f"error: {error}", error.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted; what was finished is kept: run the same command again to go on", 1)
+    except Exception as error:
+        if os.environ.get("LIGHTWELL_DEBUG"):
+            raise
+        _fail(f"error: {type(error).__name__}: {' '.join(str(error).split())}; set LIGHTWELL_DEBUG=1 for the traceback", 1)
+
+
+def _fail(line: str, code: int) -> None:
+    print(line, file=sys.stderr)
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()

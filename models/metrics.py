@@ -1,0 +1,92 @@
+"""How good scores are: accuracy, balanced accuracy, area under the ROC curve, confusion matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """What the scores of one split are worth. A value that cannot be computed is None and ``notes`` says why."""
+
+    num_images: int
+    """Images that count; replaced and unlabelled ones are left out."""
+    num_ignored: int
+    accuracy: float | None
+    balanced_accuracy: float | None
+    """Mean recall over the classes that are present."""
+    auroc: float | None
+    """Two classes: of the probability of class 1. More: mean of one against the rest over the classes present."""
+    confusion: np.ndarray
+    """int64, shape (classes, classes); rows are true classes, columns predicted ones."""
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the values as JSON can hold them, without the confusion matrix."""
+        plain: dict[str, Any] = {
+            "images": self.num_images,
+            "ignored": self.num_ignored,
+            "accuracy": self.accuracy,
+            "balanced_accuracy": self.balanced_accuracy,
+            "auroc": self.auroc,
+        }
+        return {**plain, "notes": dict(self.notes)} if self.notes else plain
+
+
+def measure(probabilities: np.ndarray, labels: np.ndarray, ignored: np.ndarray | None = None) -> Metrics:
+    """Measure predicted probabilities against labels.
+
+    Args:
+        probabilities: float, shape (N, classes).
+        labels: integers, shape (N,); rows with -1 have no label and are left out.
+        ignored: bool, shape (N,); True rows are left out too.
+    """
+    from sklearn.metrics import confusion_matrix
+
+    num_classes = probabilities.shape[1]
+    kept = labels >= 0 if ignored is None else (labels >= 0) & ~ignored
+    scores, truth = probabilities[kept], labels[kept]
+    num_ignored = int(len(labels) - len(truth))
+    if not len(truth):
+        note = "no labelled image is left"
+        empty = np.zeros((num_classes, num_classes), dtype=np.int64)
+        return Metrics(0, num_ignored, None, None, None, empty, dict.fromkeys(METRIC_NAMES, note))
+    confusion = np.asarray(confusion_matrix(truth, scores.argmax(axis=1), labels=range(num_classes)), dtype=np.int64)
+    accuracy, balanced = rates_of(confusion)
+    auroc, note = area_under_roc(scores, truth)
+    return Metrics(len(truth), num_ignored, accuracy, balanced, auroc, confusion, {"auroc": note} if note else {})
+
+
+METRIC_NAMES = ("accuracy", "balanced_accuracy", "auroc")
+
+
+def rates_of(confusion: np.ndarray) -> tuple[float | None, float | None]:
+    """Return accuracy and balanced accuracy of a confusion matrix; None for an empty one."""
+    per_class = confusion.sum(axis=1)
+    present = per_class > 0
+    if not present.any():
+        return None, None
+    hits = np.diag(confusion)
+    return float(hits.sum() / per_class.sum()), float((hits[present] / per_class[present]).mean())
+
+
+def area_under_roc(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float | None, str]:
+    """Return the area under the ROC curve, or None and the reason.
+
+    Two classes: of the probability of class 1. More: the unweighted mean of one against the rest over
+    the classes that are present.
+    """
+    from sklearn.metrics import roc_auc_score
+
+    present = np.unique(labels)
+    if len(present) < 2:
+        return None, f"only class {int(present[0])} is present" if len(present) else "no labelled image"
+    if not np.isfinite(probabilities).all():
+        return None, "some scores are not finite"
+    positives = [1] if probabilities.shape[1] == 2 else present
+    areas = [roc_auc_score(labels == c, probabilities[:, c]) for c in positives]
+    return float(np.mean(areas)), ""

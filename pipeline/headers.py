@@ -1,0 +1,194 @@
+"""What an image file says of itself before any pixel is decoded."""
+
+from __future__ import annotations
+
+import os
+import stat
+import struct
+import threading
+import warnings
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+
+MAX_PIXELS = 178_956_970
+"""Images with more pixels get a status: 512 MiB of RGB, the size at which Pillow speaks of a bomb."""
+
+FORMATS = ("jpeg", "png", "bmp", "tiff", "webp")
+"""What every decoder of this package can be asked for."""
+
+CANNOT_OPEN = "cannot be opened: "
+"""Start of a status that is about the file system, not the content: it may heal while the file stays as it is."""
+
+_PLUGINS = (
+    BmpImagePlugin,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)  # registered now
+_MAGIC = (
+    (b"\xff\xd8\xff", "jpeg"),
+    (b"\x89PNG\r\n\x1a\n", "png"),
+    (b"BM", "bmp"),
+    (b"II*\0", "tiff"),
+    (b"MM\0*", "tiff"),
+    (b"II+\0", "tiff"),
+    (b"MM\0+", "tiff"),
+)
+_ORIENTATION_TAG = 274
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The header of one image file; of its first frame where it has several."""
+
+    width: int = 0
+    """Pixels as stored, before EXIF orientation; 0 if unknown."""
+    height: int = 0
+    channels: int = 0
+    mode: str = ""
+    """Pillow's name, such as ``RGB``, ``L``, ``P`` or ``I;16``."""
+    format: str = ""
+    """By content, lower case: one of ``FORMATS`` or what Pillow calls it."""
+    orientation: int = 1
+    """EXIF 1..8."""
+    status: str = "ok"
+    """``ok``, or in one line why the file cannot be used."""
+
+
+class QuietPillow:
+    """Silences warnings while any thread is inside.
+
+    ``warnings.catch_warnings`` swaps a process-wide list and is not safe when threads overlap, so the first one
+    in swaps it and the last one out puts it back.
+    """
+
+    _lock = threading.Lock()
+    _inside = 0
+    _caught: warnings.catch_warnings[Any] | None = None
+
+    def __enter__(self) -> None:
+        with QuietPillow._lock:
+            if QuietPillow._inside == 0:
+                QuietPillow._caught = warnings.catch_warnings()
+                QuietPillow._caught.__enter__()
+                warnings.simplefilter("ignore")
+            QuietPillow._inside += 1
+
+    def __exit__(self, *exc: object) -> None:
+        with QuietPillow._lock:
+            QuietPillow._inside -= 1
+            if QuietPillow._inside == 0 and QuietPillow._caught is not None:
+                QuietPillow._caught.__exit__(None, None, None)
+                QuietPillow._caught = None
+
+
+def read_header(path: str | Path) -> Header:
+    """Read the header of one file without decoding pixels; a bad file gets a status.
+
+    The format is told by content, the file's name does not matter. Of animations and multi-page files the first
+    frame is taken. Never raises for a bad, missing or unreadable file.
+    """
+    try:
+        # A FIFO would block in open() for ever.
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - as fast as it gets, called per file
+            return Header(status=f"{CANNOT_OPEN}not a regular file")
+        with open(path, "rb") as file, QuietPillow():  # noqa: PTH123
+            return _read(file)
+    except FileNotFoundError:
+        return Header(status=f"{CANNOT_OPEN}file not found")
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
+        return Header(status=one_line(f"{CANNOT_OPEN}{getattr(error, 'strerror', None) or error}"))
+
+
+def one_line(text: str) -> str:
+    """Fold a text into one line of at most 200 characters that any encoding-strict store accepts."""
+    return " ".join(text.encode("utf-8", "backslashreplace").decode().split())[:200]
+
+
+def _read(file: IO[bytes]) -> Header:
+    start = file.read(32)
+    if not start:
+        return Header(status="empty file: 0 bytes")
+    name = _format_of(start)
+    file.seek(0)
+    # Pillow's plugins raise nearly anything on broken input (OSError, SyntaxError, struct.error, KeyError,
+    # OverflowError, MemoryError, ...). One bad image costs one image: whatever it is becomes its status.
+    try:
+        image = Image.open(file, formats=(name,) if name else None)
+        return _describe(image, file)
+    except Image.DecompressionBombError:
+        return Header(format=name, status=f"too large: more than {MAX_PIXELS:,} pixels")
+    except Image.UnidentifiedImageError:
+        if name:
+            return Header(format=name, status=f"broken {name}: its header cannot be read")
+        return Header(status=f"not a known image format: starts with {start[:8].hex(' ')}")
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        return Header(format=name, status=one_line(f"broken {name or 'file'}: {reason}"))
+
+
+def _format_of(start: bytes) -> str:
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return "webp"
+    return next((name for magic, name in _MAGIC if start.startswith(magic)), "")
+
+
+def _describe(image: Image.Image, file: IO[bytes]) -> Header:
+    width, height = image.size
+    name = (image.format or "").lower()
+    name = "jpeg" if name == "mpo" else name  # several JPEGs in one file; the first is an ordinary one
+    status = "ok"
+    if name not in FORMATS:
+        status = f"unsupported format {name}; convert it to PNG or JPEG"
+    elif width <= 0 or height <= 0:
+        status = f"broken {name}: {width}x{height} pixels"
+    elif width * height > MAX_PIXELS:
+        status = f"too large: {width}x{height} is more than {MAX_PIXELS:,} pixels"
+    return Header(
+        width=_int32(width),
+        height=_int32(height),
+        channels=len(image.getbands()),
+        mode=image.mode,
+        format=name,
+        orientation=_orientation(image, name, file),
+        status=status,
+    )
+
+
+def _int32(size: int) -> int:
+    return size if 0 <= size < 2**31 else 0
+
+
+def _orientation(image: Image.Image, name: str, file: IO[bytes]) -> int:
+    """EXIF orientation; 1 where there is none or it makes no sense: broken EXIF does not spoil an image."""
+    found: object = None
+    with suppress(Exception):  # the EXIF parser raises as many kinds as the plugins do; see the line above
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            found = image.tag_v2.get(_ORIENTATION_TAG)
+        else:
+            block = image.info.get("exif")
+            if name == "png" and block is None:
+                block = _png_exif(file)  # Image.getexif() would decode the pixels to find it
+            if block:
+                exif = Image.Exif()
+                exif.load(block)
+                found = exif.get(_ORIENTATION_TAG)
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def _png_exif(file: IO[bytes]) -> bytes | None:
+    """Find the eXIf chunk by walking chunk headers; it may stand after the pixels."""
+    file.seek(8)
+    while len(head := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        if kind == b"eXIf":
+            return file.read(length)
+        if kind == b"IEND":
+            return None
+        file.seek(length + 4, os.SEEK_CUR)
+    return None

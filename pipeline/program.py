@@ -1,0 +1,182 @@
+"""The program: a plan compiled to steps, and what ``lightwell explain`` prints of it."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .errors import PlanError
+from .plan import Normalization, Plan
+from .policy import TransformSpec, load_albumentations
+
+if TYPE_CHECKING:
+    import albumentations
+
+LAYOUT_TRANSFORMS = {"ToTensorV2", "ToTensor3D"}
+"""Batches are tensors anyway, so these are dropped from the end of a policy."""
+NUM_DETERMINISM_SEEDS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One line of ``lightwell explain``."""
+
+    name: str
+    options: str
+    runs_in: str
+    draws: str
+    """``nothing``, or what its random decisions are keyed by."""
+    note: str
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled plan: what runs per sample, and what runs once per batch."""
+
+    plan: Plan
+    preprocess: tuple[TransformSpec, ...]
+    augment: tuple[TransformSpec, ...]
+    normalization: Normalization | None
+
+    @classmethod
+    def compile(cls, plan: Plan) -> Program:
+        """Check the policies and put normalisation where it is cheapest.
+
+        Raises:
+            PlanError: an unknown transform or option, a transform that draws in ``preprocess``, two
+                normalisations, or a layout transform in the middle.
+        """
+        preprocess, from_preprocess = _split_end(plan.preprocess, "preprocess")
+        augment, from_augment = _split_end(plan.augment, "augment")
+        if from_preprocess and from_augment:
+            raise PlanError(
+                "Normalize: wanted one, got one at the end of preprocess and one at the end of augment; keep the first"
+            )
+        for i, spec in enumerate(preprocess):
+            _check_deterministic(spec, f"preprocess[{i}]")
+        for i, spec in enumerate(augment):
+            spec.build(f"augment[{i}]")
+        return cls(plan, preprocess, augment, from_preprocess or from_augment)
+
+    def compose(self, *, augment: bool, boxes: bool) -> albumentations.Compose:
+        """Build the per-sample Albumentations pipeline; one for each thread, since it holds the drawing state."""
+        package = load_albumentations()
+        transforms = [spec.build(f"preprocess[{i}]") for i, spec in enumerate(self.preprocess)]
+        if augment:
+            transforms += [spec.build(f"augment[{i}]") for i, spec in enumerate(self.augment)]
+        targets = (
+            package.BboxParams(format="pascal_voc", label_fields=["box_rows"], clip=True) if boxes else None
+        )
+        return package.Compose(transforms, bbox_params=targets, is_check_shapes=False)
+
+    def steps(self) -> list[Step]:
+        """List what happens to an image, in order."""
+        plan = self.plan
+        backend = "DALI mixed (GPU)" if plan.device == "gpu" else "DALI cpu"
+        steps = [
+            Step("Read", "", "threads", "nothing", "bytes as stored"),
+            Step(
+                "Decode",
+                "to RGB uint8, EXIF applied",
+                backend,
+                "nothing",
+                "then OpenCV, then Pillow, for what DALI cannot",
+            ),
+        ]
+        steps += [Step(*_name(spec), "Albumentations", "nothing", "every view") for spec in self.preprocess]
+        keyed = "seed, epoch, sample"
+        steps += [Step(*_name(spec), "Albumentations", keyed, "training views only") for spec in self.augment]
+        if self.normalization:
+            constants = f"mean={_short(self.normalization.mean)}, std={_short(self.normalization.std)}"
+            steps.append(
+                Step("Normalize", constants, "batch", "nothing", "moved to the end: one pass over the batch")
+            )
+        layout = "float32 NCHW" if self.normalization else "uint8 NHWC"
+        steps.append(
+            Step(
+                "Batch",
+                f"size={plan.batch.size}",
+                "batch",
+                "seed, epoch",
+                f"{layout}; order shuffled in training views",
+            )
+        )
+        if plan.mix:
+            mix = f"alpha={plan.mix.alpha:g}, p={plan.mix.p:g}"
+            steps.append(Step(plan.mix.kind, mix, "batch", "seed, epoch, step", "training views only"))
+        return steps
+
+
+def _name(spec: TransformSpec) -> tuple[str, str]:
+    options = ", ".join(f"{key}={_short(value)}" for key, value in spec.options.items())
+    inner = "; ".join(f"{name}({options})" for name, options in map(_name, spec.children))
+    return spec.name, " | ".join(part for part in (options, inner) if part)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_short(item) for item in value) + "]"
+    return str(value)
+
+
+def _split_end(
+    policy: tuple[TransformSpec, ...], where: str
+) -> tuple[tuple[TransformSpec, ...], Normalization | None]:
+    """Take layout transforms and a standard Normalize from the end of a policy."""
+    kept = list(policy)
+    while kept and kept[-1].name in LAYOUT_TRANSFORMS:
+        kept.pop()
+    for i, spec in enumerate(kept):
+        if spec.name in LAYOUT_TRANSFORMS:
+            raise PlanError(
+                f"{where}[{i}].{spec.name}: wanted at the end or not at all, since batches are tensors anyway; remove it"
+            )
+    if not kept or kept[-1].name != "Normalize":
+        return tuple(kept), None
+    built: Any = kept[-1].build(f"{where}[{len(kept) - 1}]")
+    if built.normalization != "standard" or built.p < 1:
+        return tuple(kept), None  # statistics of each image: Albumentations does it
+    factor = built.max_pixel_value / 255
+    mean = [float(m) * factor for m in np.broadcast_to(built.mean, 3)]
+    std = [float(s) * factor for s in np.broadcast_to(built.std, 3)]
+    return tuple(kept[:-1]), Normalization(mean=(mean[0], mean[1], mean[2]), std=(std[0], std[1], std[2]))
+
+
+def _check_deterministic(spec: TransformSpec, where: str) -> None:
+    """Let the transform draw its decisions under several seeds; they must be the same.
+
+    Raises:
+        PlanError: they are not, or the transform is skipped at times.
+    """
+    transform: Any = spec.build(where)
+    place = f"{where}.{spec.name}"
+    cure = "preprocess must be deterministic; move it to augment"
+    if spec.children:
+        if spec.name not in ("Compose", "Sequential"):
+            raise PlanError(f"{place}: wanted a transform that draws nothing, got a random choice; {cure}")
+        for i, child in enumerate(spec.children):
+            _check_deterministic(child, f"{place}.transforms[{i}]")
+    if transform.p < 1:
+        raise PlanError(f"{place}: wanted p: 1.0, got p: {transform.p:g}; {cure}, or write p: 1.0")
+    if spec.children:
+        return
+    draws = [_draw(transform, seed) for seed in range(NUM_DETERMINISM_SEEDS)]
+    if any(draw != draws[0] for draw in draws[1:]):
+        raise PlanError(
+            f"{place}: wanted a transform that draws nothing, got random decisions; {cure}, or fix its ranges"
+        )
+
+
+def _draw(transform: Any, seed: int) -> str:
+    """Draw a transform's decisions from a picture without pixels; returns them as comparable text."""
+    data = {"image": np.broadcast_to(np.uint8(0), (2048, 2048, 3))}
+    transform.set_random_state(np.random.default_rng(seed), random.Random(seed))  # noqa: S311
+    params = transform.update_transform_params(params=transform.get_params(), data=data)
+    params.update(transform.get_params_dependent_on_data(params=params, data=data))
+    with np.printoptions(threshold=100_000):
+        return repr(sorted(params.items(), key=lambda item: item[0]))

@@ -1,0 +1,31 @@
+"""What a source says of its samples before any file is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Boxes = list[list[float]]
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The samples of a source. All lists are as long as ``keys``."""
+
+    kind: Literal["folder", "table", "flat"]
+    root: Path
+    keys: list[str]
+    """Unique; posix, relative to ``root`` where the file is below it."""
+    uris: list[str]
+    """Absolute paths."""
+    labels: list[int]
+    """Index into ``classes``; -1 if none."""
+    classes: tuple[str, ...]
+    splits: list[str | None] | None = None
+    """None where the source does not say, and a hash has to."""
+    masks: list[str | None] | None = None
+    boxes: list[Boxes | None] | None = None
+    notes: Mapping[str, object] = field(default_factory=dict)
+    """What the summary of the index repeats: empty classes, files left out."""

@@ -1,0 +1,57 @@
+"""What every test may use, and which tests this machine can run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Before anything imports them: no look-up of newer versions, and figures without a display.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@cache
+def _has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip tests marked ``gpu`` where there is none."""
+    if item.get_closest_marker("gpu") and not _has_gpu():
+        pytest.skip("needs an NVIDIA GPU")
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """Return the root of the checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def project_files() -> tuple[str, ...]:
+    """List the files of the project, relative to its root: all that git has or would take."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    names = sorted(name for name in set(listed.split("\0")) - {""} if (ROOT / name).is_file())
+    assert names, "git lists no files"
+    return tuple(names)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    """Find the browser that opens reports; in continuous integration it has to be there."""
+    found = shutil.which("chromium")
+    if found is None:
+        stop = pytest.fail if os.environ.get("CI") else pytest.skip
+        stop("wanted chromium on PATH, got none; install it")
+    assert found is not None
+    return found
