@@ -26,11 +26,18 @@ Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
 
 @app.command()
 def index(
-    source: Annotated[Path, typer.Argument(help="A folder with a folder for each class, a flat folder, or a CSV/Parquet table.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the index.")] = Path("index.parquet"),
+    source: Annotated[
+        Path,
+        typer.Argument(help="A folder with a folder for each class, a flat folder, or a CSV/Parquet table."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the index.")] = Path(
+        "index.parquet"
+    ),
     path_column: Annotated[str, typer.Option(help="A table's column with the paths.")] = "path",
     label_column: Annotated[str, typer.Option(help="A table's column with the labels.")] = "label",
-    split: Annotated[str, typer.Option(help="Shares of the splits, where the source has none.")] = "train=0.8,val=0.1,test=0.1",
+    split: Annotated[
+        str, typer.Option(help="Shares of the splits, where the source has none.")
+    ] = "train=0.8,val=0.1,test=0.1",
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -80,14 +87,19 @@ def explain(
     if as_json:
         _print_json([asdict(step) for step in steps])
     else:
-        _print_table(["step", "options", "runs in", "draws from", ""], [[str(v) for v in asdict(step).values()] for step in steps])
+        _print_table(
+            ["step", "options", "runs in", "draws from", ""],
+            [[str(v) for v in asdict(step).values()] for step in steps],
+        )
 
 
 @app.command()
 def train(
     job: Annotated[Path, typer.Argument(help="A job file; see the README.")],
     out: Out,
-    threads: Annotated[int, typer.Option(help="Threads that decode and augment; 0 is one for each core.")] = 0,
+    threads: Annotated[
+        int, typer.Option(help="Threads that decode and augment; 0 is one for each core.")
+    ] = 0,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -106,7 +118,9 @@ def train(
 def audit(
     job: Annotated[Path, typer.Argument(help="A job file; see the README.")],
     out: Out,
-    threads: Annotated[int, typer.Option(help="Threads that decode and augment; 0 is one for each core.")] = 0,
+    threads: Annotated[
+        int, typer.Option(help="Threads that decode and augment; 0 is one for each core.")
+    ] = 0,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -166,7 +180,11 @@ def doctor(as_json: Json = False) -> None:
     if as_json:
         _print_json(found)
         return
-    rows = [["python", found["python"]], ["cores", str(found["cores"])], ["GPU", found["gpu"] or "none; DALI decodes on the CPU"]]
+    rows = [
+        ["python", found["python"]],
+        ["cores", str(found["cores"])],
+        ["GPU", found["gpu"] or "none; DALI decodes on the CPU"],
+    ]
     rows += [[name, version] for name, version in found["versions"].items()]
     rows += [[f"decode with {name}", verdict] for name, verdict in found["decoders"].items()]
     _print_table(["what", "found"], rows)
@@ -178,7 +196,9 @@ def _run_training(job: Path, out: Path, *, threads: int, quiet: bool) -> Any:
     from .pipeline.progress import console_for
     from .workers.local import run_training_job
 
-    return run_training_job(load_job(job, default="classify"), LocalEngine(num_threads=threads), out, console_for(quiet=quiet))
+    return run_training_job(
+        load_job(job, default="classify"), LocalEngine(num_threads=threads), out, console_for(quiet=quiet)
+    )
 
 
 def _run_audit(job: Path, out: Path, *, threads: int, quiet: bool) -> Any:
@@ -187,7 +207,9 @@ def _run_audit(job: Path, out: Path, *, threads: int, quiet: bool) -> Any:
     from .pipeline.progress import console_for
     from .workers.local import run_batch_job
 
-    return run_batch_job(load_job(job, default="gradcam"), LocalEngine(num_threads=threads), out, console_for(quiet=quiet))
+    return run_batch_job(
+        load_job(job, default="gradcam"), LocalEngine(num_threads=threads), out, console_for(quiet=quiet)
+    )
 
 
 def _print_json(value: Any) -> None:
@@ -210,7 +232,14 @@ def _print_counts(built: Any) -> None:
 
 
 def _print_findings(findings: Any) -> None:
-    _print_table(["finding", "value"], [[str(k), f"{v:.4g}" if isinstance(v, float) else str(v)] for k, v in findings.items() if isinstance(v, int | float | str)])
+    _print_table(
+        ["finding", "value"],
+        [
+            [str(k), f"{v:.4g}" if isinstance(v, float) else str(v)]
+            for k, v in findings.items()
+            if isinstance(v, int | float | str)
+        ],
+    )
 
 
 def main() -> None:
@@ -226,7 +255,10 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("LIGHTWELL_DEBUG"):
             raise
-        _fail(f"error: {type(error).__name__}: {' '.join(str(error).split())}; set LIGHTWELL_DEBUG=1 for the traceback", 1)
+        _fail(
+            f"error: {type(error).__name__}: {' '.join(str(error).split())}; set LIGHTWELL_DEBUG=1 for the traceback",
+            1,
+        )
 
 
 def _fail(line: str, code: int) -> None:

@@ -31,7 +31,9 @@ def write_demo_table(out: Path) -> Path:
     """
     found = importlib.util.find_spec("elpv_dataset")
     if found is None or found.origin is None:
-        raise SourceError("demo: wanted the package elpv-dataset, which is not installed; run: pip install 'lightwell[demo]'")
+        raise SourceError(
+            "demo: wanted the package elpv-dataset, which is not installed; run: pip install 'lightwell[demo]'"
+        )
     data = Path(found.origin).parent / "data"
     lines = [line.split() for line in (data / "labels.csv").read_text().splitlines() if line.strip()]
     table = out / "cells.csv"
@@ -64,7 +66,13 @@ def write_demo_jobs(out: Path) -> tuple[Path, Path, Path]:
         "optimizer": {"name": "adamw", "lr": 0.005},
         "class_weights": "balanced",
     }
-    audit = {"job": "gradcam", "plan": "plan.yaml", "checkpoint": "train/best.safetensors", "split": "test", "credit": CREDIT}
+    audit = {
+        "job": "gradcam",
+        "plan": "plan.yaml",
+        "checkpoint": "train/best.safetensors",
+        "split": "test",
+        "credit": CREDIT,
+    }
     paths = out / "plan.yaml", out / "train.yaml", out / "audit.yaml"
     for path, content in zip(paths, (plan, train, audit), strict=True):
         path.write_text(yaml.safe_dump(content, sort_keys=False))

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 
 def blocks(model: nn.Module) -> tuple[str, ...]:
-    """List the parts that fine-tuning may start from, in the order the image passes them; the head is the last.
+    """List the parts that fine-tuning may start from, in the order of the forward pass, head last.
 
-    A part is a child of the model that has parameters. A child is opened into its own children where it is a
-    container, holds most of the parameters or contains the head, unless its name carries a number, which marks a
+    A part is a child of the model that has parameters. A child is opened into its own children where it is
+    a container, holds most of the parameters or contains the head, unless its name carries a number, which
+    marks a
     stage: so ``layer1`` .. ``layer4`` for a ResNet, ``conv_stem``, ``blocks.0`` .. ``classifier`` for an
     EfficientNet, ``features.0`` .. ``classifier.6`` for a VGG. Order is that of definition.
     """
@@ -30,7 +31,9 @@ def _parts(module: nn.Module, prefix: str, half: float, head: str) -> Iterator[s
     for name, child in module.named_children():
         path = f"{prefix}{name}"
         count = _num_parameters(child)
-        opened = isinstance(child, nn.Sequential | nn.ModuleList) or count > half or head.startswith(f"{path}.")
+        opened = (
+            isinstance(child, nn.Sequential | nn.ModuleList) or count > half or head.startswith(f"{path}.")
+        )
         is_stage = any(letter.isdigit() for letter in name)
         if opened and not is_stage and any(_num_parameters(part) for part in child.children()):
             yield from _parts(child, f"{path}.", half, head)
@@ -60,8 +63,10 @@ def freeze_before(model: nn.Module, block: str | None) -> None:
     elif block in names:
         learning = names[names.index(block) :]
     else:
-        raise ModelError(f"freeze before: wanted a block of {type(model).__name__}, got {block!r}; "
-                         f"{nearest(block, names)} (blocks: {', '.join(names)})")  # fmt: skip
+        raise ModelError(
+            f"freeze before: wanted a block of {type(model).__name__}, got {block!r}; "
+            f"{nearest(block, names)} (blocks: {', '.join(names)})"
+        )
     model.requires_grad_(block is not None and block == names[0])
     for name in learning:
         model.get_submodule(name).requires_grad_(True)
@@ -70,26 +75,22 @@ def freeze_before(model: nn.Module, block: str | None) -> None:
 def train_mode(model: nn.Module) -> None:
     """Put what learns into training mode and keep what is frozen in eval.
 
-    So a frozen trunk is a fixed function: its BatchNorm uses and keeps its statistics, its dropout is off. A layer
-    without parameters follows its frozen parent, else the next sibling that has parameters, else the last one:
-    the dropout before a learning head works.
+    So a frozen trunk is a fixed function: its BatchNorm uses and keeps its statistics, its dropout is off.
+    A layer without parameters follows its frozen parent, else the next sibling that has parameters, else
+    the last one: the dropout before a learning head works.
     """
     model.train(_learns(model))
     _set_children(model)
 
 
 def _set_children(module: nn.Module) -> None:
-    children = list(module.children())
-    following = False
-    for child in reversed(children):
-        if _num_parameters(child):
-            following = _learns(child)
-            break
-    for child in reversed(children):
-        if _num_parameters(child):
-            following = _learns(child)
+    children = list(module.children())[::-1]
+    following = next((_learns(child) for child in children if _num_parameters(child)), False)
+    for child in children:
+        has_parameters = _num_parameters(child) > 0
+        following = _learns(child) if has_parameters else following
         child.train(following)
-        if following:
+        if following and has_parameters:
             _set_children(child)
 
 

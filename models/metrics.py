@@ -11,7 +11,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Metrics:
-    """What the scores of one split are worth. A value that cannot be computed is None and ``notes`` says why."""
+    """How good the scores of a split are. A value that cannot be computed is None and ``notes`` says why."""
 
     num_images: int
     """Images that count; replaced and unlabelled ones are left out."""
@@ -20,7 +20,7 @@ class Metrics:
     balanced_accuracy: float | None
     """Mean recall over the classes that are present."""
     auroc: float | None
-    """Two classes: of the probability of class 1. More: mean of one against the rest over the classes present."""
+    """Two classes: of the probability of class 1. More: mean of one against the rest, of those present."""
     confusion: np.ndarray
     """int64, shape (classes, classes); rows are true classes, columns predicted ones."""
     notes: Mapping[str, str] = field(default_factory=dict)
@@ -55,10 +55,14 @@ def measure(probabilities: np.ndarray, labels: np.ndarray, ignored: np.ndarray |
         note = "no labelled image is left"
         empty = np.zeros((num_classes, num_classes), dtype=np.int64)
         return Metrics(0, num_ignored, None, None, None, empty, dict.fromkeys(METRIC_NAMES, note))
-    confusion = np.asarray(confusion_matrix(truth, scores.argmax(axis=1), labels=range(num_classes)), dtype=np.int64)
+    confusion = np.asarray(
+        confusion_matrix(truth, scores.argmax(axis=1), labels=range(num_classes)), dtype=np.int64
+    )
     accuracy, balanced = rates_of(confusion)
     auroc, note = area_under_roc(scores, truth)
-    return Metrics(len(truth), num_ignored, accuracy, balanced, auroc, confusion, {"auroc": note} if note else {})
+    return Metrics(
+        len(truth), num_ignored, accuracy, balanced, auroc, confusion, {"auroc": note} if note else {}
+    )
 
 
 METRIC_NAMES = ("accuracy", "balanced_accuracy", "auroc")

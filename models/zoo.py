@@ -1,8 +1,9 @@
 """Classifiers by name, from torchvision and timm, with weights from a hub, a file or an installed package.
 
-How a name is looked up: ``torchvision:NAME`` and ``timm:NAME`` ask that hub alone; a bare name is torchvision's
-where torchvision has a classifier of that name, else timm's. So ``resnet18`` is torchvision's, while
-``tf_efficientnet_lite0``, ``resnet18.a1_in1k`` (timm's name with a tag) and ``timm:resnet18`` are timm's.
+How a name is looked up: ``torchvision:NAME`` and ``timm:NAME`` ask that hub alone; a bare name is
+torchvision's where torchvision has a classifier of that name, else timm's. So ``resnet18`` is
+torchvision's, while ``tf_efficientnet_lite0``, ``resnet18.a1_in1k`` (timm's name with a tag) and
+``timm:resnet18`` are timm's.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -43,9 +44,10 @@ class ModelSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    """A torchvision or timm classifier, such as ``resnet18``, ``timm:resnet18`` or ``tf_efficientnet_lite0``."""
+    """A torchvision or timm classifier: ``resnet18``, ``timm:resnet18`` or ``tf_efficientnet_lite0``."""
     weights: str = "default"
-    """``default`` (the hub's own), a path to .pth, .pt or .safetensors, ``package:NAME`` (a checkpoint inside
+    """``default`` (the hub's own), a path to .pth, .pt or .safetensors, ``package:NAME`` (a checkpoint
+    inside
     an installed package), or ``none`` (random, which must be asked for by name)."""
     num_classes: int | None = Field(default=None, ge=1)
     """None takes the classes of the weights; a number that differs from theirs makes a new head."""
@@ -69,8 +71,8 @@ class DataConfig:
 def build_model(spec: ModelSpec, num_classes: int | None = None) -> nn.Module:
     """Build a classifier on the CPU, in eval mode.
 
-    GoogLeNet and Inception come without auxiliary heads and with ``transform_input`` on, whatever the weights,
-    so they always take ImageNet-normalised images.
+    GoogLeNet and Inception come without auxiliary heads and with ``transform_input`` on, whatever the
+    weights, so they always take ImageNet-normalised images.
 
     Args:
         spec: what to build.
@@ -80,8 +82,10 @@ def build_model(spec: ModelSpec, num_classes: int | None = None) -> nn.Module:
         ModelError: no such model, no such weights, weights that do not fit, or no network to fetch them.
     """
     if num_classes is not None and spec.num_classes not in (None, num_classes):
-        raise ModelError(f"model {spec.name!r}: wanted num_classes of the data, {num_classes}, got "
-                         f"{spec.num_classes}; leave num_classes out of the model or make it match")  # fmt: skip
+        raise ModelError(
+            f"model {spec.name!r}: wanted num_classes of the data, {num_classes}, got "
+            f"{spec.num_classes}; leave num_classes out of the model or make it match"
+        )
     wanted = spec.num_classes if num_classes is None else num_classes
     hub, name = _find(spec.name)
     if spec.weights == "default":
@@ -114,12 +118,14 @@ def head_module(model: nn.Module) -> tuple[str, nn.Module]:
         found = [(name, module) for name, module in model.named_modules() if isinstance(module, kind)]
         if found:
             return found[-1]
-    raise ModelError(f"wanted a model with a Linear or Conv2d classifier, got {type(model).__name__} without one; "
-                     "use a classifier")  # fmt: skip
+    raise ModelError(
+        f"wanted a model with a Linear or Conv2d classifier, got {type(model).__name__} without one; "
+        "use a classifier"
+    )
 
 
 def head_names(model: nn.Module) -> tuple[str, ...]:
-    """List the classifier layers that timm names for a model; two for distilled ones, none for others' models."""
+    """List the classifier layers that timm names: two for distilled models, none for models not of timm."""
     from torch import nn
 
     named = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or ()
@@ -151,12 +157,20 @@ def reset_head(model: nn.Module, num_classes: int) -> None:
     parent = model.get_submodule(name.rpartition(".")[0])
     new: nn.Module
     if isinstance(old, nn.Conv2d):
-        new = nn.Conv2d(old.in_channels, num_classes, cast("Any", old.kernel_size), cast("Any", old.stride),
-                        cast("Any", old.padding), bias=old.bias is not None)  # fmt: skip
+        new = nn.Conv2d(
+            old.in_channels,
+            num_classes,
+            cast("Any", old.kernel_size),
+            cast("Any", old.stride),
+            cast("Any", old.padding),
+            bias=old.bias is not None,
+        )
     else:
         assert isinstance(old, nn.Linear)
         new = nn.Linear(old.in_features, num_classes, bias=old.bias is not None)
-    setattr(parent, name.rpartition(".")[2], new.to(device=weight.device, dtype=weight.dtype).train(old.training))
+    setattr(
+        parent, name.rpartition(".")[2], new.to(device=weight.device, dtype=weight.dtype).train(old.training)
+    )
     if hasattr(model, "num_classes"):
         cast("Any", model).num_classes = num_classes
 
@@ -171,7 +185,9 @@ def data_config(spec: ModelSpec) -> DataConfig:
     if hub == "timm":
         import timm
 
-        config = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
+        published = timm.get_pretrained_cfg(name)
+        assert published is not None, name
+        config = cast("Any", timm.data).resolve_data_config(pretrained_cfg=asdict(published))
         return DataConfig(
             mean=tuple(config["mean"]),
             std=tuple(config["std"]),
@@ -199,27 +215,33 @@ def _find(name: str) -> tuple[str, str]:
     prefix, _, bare = name.rpartition(":")
     hubs = (prefix,) if prefix else _HUBS
     if prefix and prefix not in _HUBS:
-        raise ModelError(f"model: wanted a prefix of {' or '.join(_HUBS)}, got {name!r}; {nearest(prefix, _HUBS)}")
+        raise ModelError(
+            f"model: wanted a prefix of {' or '.join(_HUBS)}, got {name!r}; {nearest(prefix, _HUBS)}"
+        )
     ours = set(torchvision.models.list_models(module=torchvision.models))
     if "torchvision" in hubs and bare in ours:
         return "torchvision", bare
     if "timm" in hubs and timm.is_model(bare):
         tags = [full for full in timm.list_pretrained() if full.partition(".")[0] == bare.partition(".")[0]]
         if "." in bare and bare not in tags:
-            raise ModelError(f"model: wanted one of timm's {', '.join(tags) or 'names'}, got {name!r}; "
-                             "choose one, or leave the tag out")  # fmt: skip
+            raise ModelError(
+                f"model: wanted one of timm's {', '.join(tags) or 'names'}, got {name!r}; "
+                "choose one, or leave the tag out"
+            )
         return "timm", bare
     known = {"torchvision": sorted(ours), "timm": timm.list_models()}
     near = nearest(bare, (each for hub in hubs for each in known[hub]))
-    raise ModelError(f"model: wanted a classifier of {' or '.join(hubs)}, got {name!r}; "
-                     f"{near or 'see torchvision.models.list_models() and timm.list_models()'}")  # fmt: skip
+    raise ModelError(
+        f"model: wanted a classifier of {' or '.join(hubs)}, got {name!r}; "
+        f"{near or 'see torchvision.models.list_models() and timm.list_models()'}"
+    )
 
 
 def _untrained(hub: str, name: str) -> nn.Module:
     if hub == "timm":
         import timm
 
-        return cast("nn.Module", timm.create_model(name, pretrained=False))
+        return timm.create_model(name, pretrained=False)
     import torchvision
 
     if name in _WITH_AUX:
@@ -232,12 +254,14 @@ def _untrained(hub: str, name: str) -> nn.Module:
 
 
 def _fetch(hub: str, name: str) -> nn.Module:
-    """Build with the hub's own weights, from its cache or the network, failing within seconds without both."""
+    """Build with the hub's own weights, from its cache or the network, failing in seconds without both."""
     try:
         return _fetch_timm(name) if hub == "timm" else _fetch_torchvision(name)
     except OSError as error:
-        raise ModelError(f"weights: wanted the {hub} weights of {name!r}, got no network and no cached copy; "
-                         "give a path, package:NAME, or write weights: none") from error  # fmt: skip
+        raise ModelError(
+            f"weights: wanted the {hub} weights of {name!r}, got no network and no cached copy; "
+            "give a path, package:NAME, or write weights: none"
+        ) from error
 
 
 def _fetch_torchvision(name: str) -> nn.Module:
@@ -259,10 +283,12 @@ def _fetch_timm(name: str) -> nn.Module:
 
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
-        raise ModelError(f"weights: wanted the timm weights of {name!r}, got a model that timm has none for; "
-                         "give a path, package:NAME, or write weights: none")  # fmt: skip
+        raise ModelError(
+            f"weights: wanted the timm weights of {name!r}, got a model that timm has none for; "
+            "give a path, package:NAME, or write weights: none"
+        )
     with _cache_alone_without_network():
-        return cast("nn.Module", timm.create_model(name, pretrained=True))
+        return timm.create_model(name, pretrained=True)
 
 
 @contextmanager
@@ -286,8 +312,10 @@ def _checkpoint_path(weights: str) -> Path:
         return package_checkpoint(weights.removeprefix("package:"))
     if Path(weights).suffix not in SUFFIXES:
         words = ("default", "none", "package:")
-        raise ModelError(f"weights: wanted default, none, package:NAME or a path ending in {', '.join(SUFFIXES)}, "
-                         f"got {weights!r}; {nearest(weights, words) or 'check the spelling'}")  # fmt: skip
+        raise ModelError(
+            f"weights: wanted default, none, package:NAME or a path ending in {', '.join(SUFFIXES)}, "
+            f"got {weights!r}; {nearest(weights, words) or 'check the spelling'}"
+        )
     return Path(weights)
 
 
@@ -314,7 +342,9 @@ def _load(model: nn.Module, name: str, path: Path, wanted: int | None) -> None:
 def _give_classes(model: nn.Module, wanted: int | None, source: str) -> None:
     if wanted is None or wanted == _num_classes(model):
         return
-    _log.warning("%s has %d classes: made a new head of %d, to be trained", source, _num_classes(model), wanted)
+    _log.warning(
+        "%s has %d classes: made a new head of %d, to be trained", source, _num_classes(model), wanted
+    )
     reset_head(model, wanted)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import threading
 from dataclasses import dataclass
@@ -48,6 +49,9 @@ class BatchAssembly:
         self._loader = loader
         self._rows = rows
         self._quarantine = quarantine
+        self._composes = {
+            boxes: program.compose(augment=view.augment, boxes=boxes) for boxes in (False, True)
+        }
         self._threads = threading.local()
 
     def assemble(self, spec: BatchSpec, loaded: list[Loaded]) -> Batch:
@@ -113,10 +117,10 @@ class BatchAssembly:
         return Finished(row["key"], int(row["label"]), done["image"], done.get("mask"), found)
 
     def _compose(self, *, with_boxes: bool) -> Any:
-        """Return this thread's own Albumentations pipeline, since it holds the drawing state."""
+        """Return this thread's own copy of the Albumentations pipeline, since it holds the drawing state."""
         name = "with_boxes" if with_boxes else "plain"
         if not hasattr(self._threads, name):
-            setattr(self._threads, name, self._program.compose(augment=self._view.augment, boxes=with_boxes))
+            setattr(self._threads, name, copy.deepcopy(self._composes[with_boxes]))
         return getattr(self._threads, name)
 
 

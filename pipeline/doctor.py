@@ -7,7 +7,17 @@ import os
 import platform
 from typing import Any
 
-PACKAGES = ("lightwell", "albumentations", "opencv-python-headless", "nvidia-dali-cuda130", "torch", "torchvision", "timm", "ray", "pyarrow")
+PACKAGES = (
+    "lightwell",
+    "albumentations",
+    "opencv-python-headless",
+    "nvidia-dali-cuda130",
+    "torch",
+    "torchvision",
+    "timm",
+    "ray",
+    "pyarrow",
+)
 
 
 def examine() -> dict[str, Any]:
@@ -42,7 +52,9 @@ def _try_decoders() -> dict[str, str]:
     from .decode.pillow import decode_opencv, decode_pillow
 
     ramp = np.linspace(0, 255, 96, dtype=np.uint8)
-    picture = np.stack([np.tile(ramp, (64, 1)), np.tile(ramp[::-1], (64, 1)), np.full((64, 96), 128, np.uint8)], axis=2)
+    picture = np.stack(
+        [np.tile(ramp, (64, 1)), np.tile(ramp[::-1], (64, 1)), np.full((64, 96), 128, np.uint8)], axis=2
+    )
     data = cv2.imencode(".jpg", picture)[1].tobytes()
     reference = decode_opencv(data).astype(int)
     found: dict[str, str] = {"opencv": "ok"}
@@ -55,6 +67,8 @@ def _try_decoders() -> dict[str, str]:
     (decoded,) = dali.decode([data])
     dali.close()
     found["dali cpu"] = (
-        f"failed: {decoded}" if isinstance(decoded, str) else f"ok, differs by at most {np.abs(decoded - reference).max()} of 255"
+        f"failed: {decoded}"
+        if isinstance(decoded, str)
+        else f"ok, differs by at most {np.abs(decoded - reference).max()} of 255"
     )
     return found

@@ -16,6 +16,7 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -140,6 +141,7 @@ class LocalFeed:
         self, ahead: queue.Queue[Future[Batch] | BaseException | None], readers: Executor, pool: Executor
     ) -> None:
         plan, view = self._plan, self._view
+        cv2.setNumThreads(1)  # the pool is the parallelism; OpenCV's own threads would fight it
         loader = SampleLoader(self._index)
         assembly = BatchAssembly(self._program, view, loader, self._rows, self._quarantine)
         size = min(plan.batch.size, len(self._rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 import struct
@@ -12,7 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+from PIL import (
+    BmpImagePlugin,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
 
 MAX_PIXELS = 178_956_970
 """Images with more pixels get a status: 512 MiB of RGB, the size at which Pillow speaks of a bomb."""
@@ -21,7 +30,7 @@ FORMATS = ("jpeg", "png", "bmp", "tiff", "webp")
 """What every decoder of this package can be asked for."""
 
 CANNOT_OPEN = "cannot be opened: "
-"""Start of a status that is about the file system, not the content: it may heal while the file stays as it is."""
+"""Start of a status that is about the file system, not the content: it may heal without the file changing."""
 
 _PLUGINS = (
     BmpImagePlugin,
@@ -29,7 +38,7 @@ _PLUGINS = (
     PngImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
-)  # registered now
+)  # imported here, so that threads do not import them
 _MAGIC = (
     (b"\xff\xd8\xff", "jpeg"),
     (b"\x89PNG\r\n\x1a\n", "png"),
@@ -39,7 +48,10 @@ _MAGIC = (
     (b"II+\0", "tiff"),
     (b"MM\0+", "tiff"),
 )
-_ORIENTATION_TAG = 274
+_WIDTH_TAG, _HEIGHT_TAG, _ORIENTATION_TAG = 256, 257, 274
+
+# Where nobody set up logging, Python prints what Pillow logs about broken files. Their status says it.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +75,8 @@ class Header:
 class QuietPillow:
     """Silences warnings while any thread is inside.
 
-    ``warnings.catch_warnings`` swaps a process-wide list and is not safe when threads overlap, so the first one
-    in swaps it and the last one out puts it back.
+    ``warnings.catch_warnings`` swaps a process-wide list and is not safe when threads overlap, so the first
+    one in swaps it and the last one out puts it back.
     """
 
     _lock = threading.Lock()
@@ -90,8 +102,8 @@ class QuietPillow:
 def read_header(path: str | Path) -> Header:
     """Read the header of one file without decoding pixels; a bad file gets a status.
 
-    The format is told by content, the file's name does not matter. Of animations and multi-page files the first
-    frame is taken. Never raises for a bad, missing or unreadable file.
+    The format is told by content, the file's name does not matter. Of animations and multi-page files the
+    first frame is taken. Never raises for a bad, missing or unreadable file.
     """
     try:
         # A FIFO would block in open() for ever.
@@ -123,7 +135,7 @@ def _read(file: IO[bytes]) -> Header:
         return _describe(image, file)
     except Image.DecompressionBombError:
         return Header(format=name, status=f"too large: more than {MAX_PIXELS:,} pixels")
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         if name:
             return Header(format=name, status=f"broken {name}: its header cannot be read")
         return Header(status=f"not a known image format: starts with {start[:8].hex(' ')}")
@@ -140,6 +152,10 @@ def _format_of(start: bytes) -> str:
 
 def _describe(image: Image.Image, file: IO[bytes]) -> Header:
     width, height = image.size
+    if isinstance(
+        image, TiffImagePlugin.TiffImageFile
+    ):  # Pillow says the size after orientation, of TIFF alone
+        width, height = image.tag_v2[_WIDTH_TAG], image.tag_v2[_HEIGHT_TAG]
     name = (image.format or "").lower()
     name = "jpeg" if name == "mpo" else name  # several JPEGs in one file; the first is an ordinary one
     status = "ok"

@@ -37,7 +37,7 @@ SCHEMA = pa.schema(
         ("status", pa.string()),
     ]
 )
-"""Columns of an index. Width and height are pixels as stored, before EXIF orientation; boxes are pixels after it."""
+"""Columns of an index. Width and height are pixels as stored, before EXIF orientation; boxes are after it."""
 
 CLASSES = b"lightwell.classes"
 SOURCE = b"lightwell.source"
@@ -78,7 +78,10 @@ class Index:
                 raise SourceError(
                     f"{path.name}: wanted a column {name!r}, got {table.column_names}; {hint or _MAKE}"
                 )
-        table = table.select(SCHEMA.names).cast(SCHEMA.with_metadata(table.schema.metadata))
+        try:
+            table = table.select(SCHEMA.names).cast(SCHEMA.with_metadata(table.schema.metadata))
+        except pa.ArrowException as error:
+            raise SourceError(f"wanted an index, got {str(path)!r} ({error}); {_MAKE}") from error
         return cls(table, tuple(classes))
 
     def save(self, path: str | Path) -> None:
@@ -153,8 +156,8 @@ class Index:
         """Count images per split, class and status.
 
         Returns:
-            Dicts with ``split``, ``class``, ``label``, ``status`` and ``count``: usable images by split and class
-            first, then those that are not, by split and status (``class`` None, ``label`` None).
+            Dicts with ``split``, ``class``, ``label``, ``status`` and ``count``: usable images by split and
+            class first, then those that are not, by split and status (``class`` None, ``label`` None).
         """
         splits, labels, statuses = (self.table[name].to_pylist() for name in ("split", "label", "status"))
         good: Counter[tuple[str | None, int]] = Counter()
@@ -175,7 +178,7 @@ class Index:
         return report
 
     def summary(self) -> dict[str, Any]:
-        """Sum up for people and for ``--json``: totals, splits, classes, statuses and what the source said."""
+        """Sum up for people and for ``--json``: totals, splits, classes, statuses and the source."""
         counts = self.counts()
         splits: dict[str, dict[str, int]] = {}
         statuses: Counter[str] = Counter()

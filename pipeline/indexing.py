@@ -17,7 +17,7 @@ from .errors import SourceError, nearest
 from .headers import CANNOT_OPEN, Header, QuietPillow, one_line, read_header
 from .index import CLASSES, SCHEMA, SOURCE, Index
 from .sources.folder import list_folder
-from .sources.listing import Listing
+from .sources.listing import Listing, as_text
 from .sources.table import SUFFIXES, list_table
 from .splits import DEFAULT_FRACTIONS, assign_splits, check_fractions
 
@@ -78,7 +78,7 @@ def build_index(
     splits = assign_splits(listing.keys, shares, seed) if listing.splits is None else listing.splits
     description: dict[str, object] = {
         "kind": listing.kind,
-        "root": _text(str(listing.root)),
+        "root": as_text(str(listing.root)),
         "split_from": "hash" if by_hash else "source",
         **({"fractions": shares, "seed": seed} if by_hash else {}),
         **listing.notes,
@@ -166,7 +166,7 @@ def _chunk(files: Sequence[tuple[str, str | None]], known: _Known) -> list[_Row]
 
 
 def _file(uri: str, mask: str | None, known: _Known) -> _Row:
-    if _text(uri) != uri:
+    if as_text(uri) != uri:
         return _Row(0, 0, Header(status=_BAD_NAME), was_read=True)
     try:
         found = os.stat(uri)  # noqa: PTH116
@@ -196,8 +196,8 @@ def _index(
     headers = [row.header for row in rows]
     empty = [None] * len(rows)
     columns = {
-        "key": [_text(key) for key in listing.keys],
-        "uri": [_text(uri) for uri in listing.uris],
+        "key": [as_text(key) for key in listing.keys],
+        "uri": [as_text(uri) for uri in listing.uris],
         "bytes": [row.bytes for row in rows],
         "mtime_ns": [row.mtime_ns for row in rows],
         "width": [header.width for header in headers],
@@ -218,8 +218,3 @@ def _index(
     }
     arrays = [pa.array(columns[field.name], type=field.type) for field in SCHEMA]
     return Index(pa.Table.from_arrays(arrays, schema=SCHEMA.with_metadata(metadata)), listing.classes)
-
-
-def _text(name: str) -> str:
-    """File names that are not UTF-8 cannot stand in a table; they stand there escaped."""
-    return name.encode("utf-8", "backslashreplace").decode()

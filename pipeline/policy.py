@@ -59,17 +59,22 @@ class TransformSpec(BaseModel):
             ]
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("error")
+                warnings.simplefilter("ignore")  # advice; options are checked above
                 built = cls(**options)
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = ".".join(str(part) for part in (where, *first["loc"]))
-            raise PlanError(
-                f"{place}: {first['msg']}, got {first['input']!r}; see help of albumentations.{self.name}"
-            ) from error
-        except (TypeError, ValueError, Warning) as error:
-            raise PlanError(f"{where}: {error}; see help of albumentations.{self.name}") from error
+        except (TypeError, ValueError) as error:
+            raise PlanError(f"{where}{_reason(error)}; see help of albumentations.{self.name}") from error
         return built
+
+
+def _reason(error: BaseException) -> str:
+    """Say in one line what Albumentations found wrong; its own errors wrap pydantic's in another class."""
+    inner = next(
+        (e for e in (error, error.__context__, error.__cause__) if isinstance(e, ValidationError)), None
+    )
+    if inner is None:
+        return f": {' '.join(str(error).split())}"
+    first = inner.errors()[0]
+    return f"{''.join(f'.{part}' for part in first['loc'])}: {first['msg']}, got {first['input']!r}"
 
 
 def find_transform(name: str, where: str) -> type[Any]:
@@ -111,6 +116,13 @@ def import_object(reference: str, where: str) -> Any:
             f"{where}: wanted an importable 'module:name', got {reference!r} ({error}); "
             "check the spelling and that the module is installed or on PYTHONPATH"
         ) from error
+
+
+def option_names(cls: type[Any]) -> list[str]:
+    """List the options that a transform class takes."""
+    return [
+        name for name in inspect.signature(cls.__init__).parameters if name not in ("self", "kwargs", "args")
+    ]
 
 
 def check_options(cls: type[Any], options: Mapping[str, Any], where: str) -> None:
@@ -197,6 +209,8 @@ def spec_of_dict(described: Mapping[str, Any]) -> TransformSpec:
     if "." in name:
         module, _, cls = name.rpartition(".")
         name = cls if cls in transform_classes() else f"{module}:{cls}"
+    if name in transform_classes():  # some list what they derive from their options too, such as PadIfNeeded
+        options = {k: v for k, v in options.items() if k in option_names(transform_classes()[name])}
     if name == "Compose":  # what Compose adds to itself is not part of a policy: targets come from the index
         options = {"p": options.get("p", 1.0)}
     if name == "Sequential":

@@ -38,7 +38,7 @@ class LineConsole(SilentConsole):
 
     def say(self, line: str) -> None:
         """Print one line."""
-        print(line, file=self._stream, flush=True)  # noqa: T201
+        print(line, file=self._stream, flush=True)
 
     def track(self, batches: Feed, label: str) -> Iterator[Batch]:
         """Pass batches on and say now and then how far it is."""
@@ -72,7 +72,9 @@ class TerminalConsole(LineConsole):
         columns = (
             TextColumn("[bold]{task.description}"),
             BarColumn(),
-            TextColumn("{task.fields[images]:,} images  {task.fields[rate]:.0f}/s  {task.fields[replaced]} replaced"),
+            TextColumn(
+                "{task.fields[images]:,} images  {task.fields[rate]:.0f}/s  {task.fields[replaced]} replaced"
+            ),
             TimeRemainingColumn(),
         )
         started = time.monotonic()
@@ -83,13 +85,17 @@ class TerminalConsole(LineConsole):
                 yield batch
                 images += len(batch)
                 rate = images / max(time.monotonic() - started, 1e-9)
-                progress.update(task, advance=1, images=images, rate=rate, replaced=batches.counts["replaced"])
+                progress.update(
+                    task, advance=1, images=images, rate=rate, replaced=batches.counts["replaced"]
+                )
 
 
 def _progress_line(label: str, number: int, batches: Feed, images: int, seconds: float) -> str:
     left = (batches.num_batches - number) * seconds / number
     replaced = batches.counts["replaced"]
-    return f"{label}: {images:,} images, {images / seconds:.0f} a second, {left:.0f} s left, {replaced} replaced"
+    return (
+        f"{label}: {images:,} images, {images / seconds:.0f} a second, {left:.0f} s left, {replaced} replaced"
+    )
 
 
 def console_for(stream: TextIO | None = None, *, quiet: bool) -> SilentConsole:

@@ -1,4 +1,4 @@
-"""Which split a sample belongs to: by name of a folder or column, or by a keyed hash that never moves a sample."""
+"""Which split a sample belongs to: by name of a folder or column, or by a keyed hash that never moves it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping
 
-from .errors import SourceError
+from .errors import PlanError, SourceError
 
 DEFAULT_FRACTIONS: Mapping[str, float] = {"train": 0.8, "val": 0.1, "test": 0.1}
 
@@ -27,7 +27,7 @@ def canonical_split(name: str) -> str | None:
 
 
 def uniform(key: str, seed: int) -> float:
-    """Map a key to [0, 1) by BLAKE2b keyed with the seed: the same on every machine, alone or among millions."""
+    """Map a key to [0, 1) by BLAKE2b keyed with the seed: the same on every machine and in any company."""
     digest = hashlib.blake2b(
         key.encode("utf-8", "surrogateescape"),
         digest_size=8,
@@ -75,3 +75,21 @@ def check_fractions(fractions: Mapping[str, float]) -> None:
     total = sum(fractions.values())
     if abs(total - 1) > 1e-6:
         raise SourceError(f"{wanted}, got a sum of {total:g}; change {dict(fractions)} so that it is 1")
+
+
+def parse_fractions(text: str) -> dict[str, float]:
+    """Read ``train=0.8,val=0.1,test=0.1``, as the command line takes it.
+
+    Raises:
+        PlanError: a part is not ``name=number``.
+    """
+    fractions: dict[str, float] = {}
+    for part in text.split(","):
+        name, _, share = part.partition("=")
+        try:
+            fractions[name.strip()] = float(share)
+        except ValueError as error:
+            raise PlanError(
+                f"split: wanted 'train=0.8,val=0.1,test=0.1', got {text!r}; mend {part!r}"
+            ) from error
+    return fractions

@@ -129,12 +129,12 @@ def test_wheel_holds_the_package_and_runs_without_the_checkout(
 
     (wheel,) = tmp_path.glob("lightwell-*.whl")
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    shipped = {".py", ".html"}
     paths = [PurePosixPath(name) for name in project_files]
-    wanted = {path for path in paths if len(path.parts) == 1 or path.parts[0] in CODE}
-    assert held == {
-        f"lightwell/{path}" for path in wanted if path.suffix in shipped or path.name == "py.typed"
+    top = {
+        path for path in paths if len(path.parts) == 1 and (path.suffix == ".py" or path.name == "py.typed")
     }
+    below = {path for path in paths if path.parts[0] in CODE}
+    assert held == {f"lightwell/{path}" for path in top | below}
 
     zipfile.ZipFile(wheel).extractall(unpacked)
     elsewhere.mkdir()

@@ -35,7 +35,8 @@ def read_curves(path: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
     charts: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for place, row in enumerate(rows):
         epoch = float(row.get("epoch", place))
-        for name, value in flatten(row):
+        split = f"{row['split']} " if isinstance(row.get("split"), str) else ""
+        for name, value in flatten(row, split):
             chart = chart_of(name)
             if chart and math.isfinite(value):
                 charts.setdefault(chart, {}).setdefault(name, []).append((epoch, value))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections import Counter
 from importlib.metadata import PackageNotFoundError, version
@@ -12,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...pipeline.errors import OutputError
+from ..metrics import area_under_roc, rates_of
+from ..training.journal import write_aside
 from .gallery import class_name
 from .records import Answers, answers, column
 
@@ -35,16 +35,16 @@ def describe(records: pa.Table, classes: Sequence[str]) -> dict[str, Any]:
     num_classes = max(len(classes), int(taken.labels.max(initial=-1)) + 1)
     confusion = count_pairs(taken, num_classes)
     per_class = describe_classes(taken, num_classes, classes)
-    seen = [entry["recall"] for entry in per_class if entry["recall"] is not None]
+    accuracy, balanced_accuracy = rates_of(confusion)
     return {
         "findings_version": FINDINGS_VERSION,
         "num_images": len(taken.keys),
         "num_labelled": int(taken.labelled.sum()),
         "num_classes": num_classes,
         "classes": list(classes),
-        "accuracy": share(taken.right[taken.labelled]),
+        "accuracy": accuracy,
         "top5_accuracy": top5_accuracy(records, taken),
-        "balanced_accuracy": float(np.mean(seen)) if seen else None,
+        "balanced_accuracy": balanced_accuracy,
         "auroc": auroc(records, taken, num_classes),
         "confidence": by_outcome(taken.confidences, taken),
         "border_mass": by_outcome(taken.border_mass, taken),
@@ -89,7 +89,7 @@ def count_pairs(taken: Answers, num_classes: int) -> NDArray[np.int64]:
 
 
 def describe_classes(taken: Answers, num_classes: int, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """Describe every class that has a label or a prediction here: counts, recall, precision, where it looks."""
+    """Describe every class with a label or a prediction: counts, recall, precision, where it looks."""
     described = []
     for number in range(num_classes):
         own, called = taken.labels == number, taken.predictions == number
@@ -120,7 +120,7 @@ def most_confused(taken: Answers, classes: Sequence[str], num: int = 12) -> list
 
 
 def top5_accuracy(records: pa.Table, taken: Answers) -> float | None:
-    """Return the share of labelled images with the label among the five best; None with five classes or fewer."""
+    """Return the share of labelled images with the label among the five best; None up to five classes."""
     best = records["top5"].to_pylist()
     if not best or len(best[0]) < 5 or (int(taken.labels.max(initial=-1)) < 5 and max(map(max, best)) < 5):
         return None
@@ -130,13 +130,11 @@ def top5_accuracy(records: pa.Table, taken: Answers) -> float | None:
 
 def auroc(records: pa.Table, taken: Answers, num_classes: int) -> float | None:
     """Return the area under the ROC curve of the second of two classes; None unless both have images."""
-    two_outputs = num_classes == 2 and all(len(best) == 2 for best in records["top5"].to_pylist())
-    if not two_outputs or len(set(taken.labels[taken.labelled].tolist())) < 2:
+    if num_classes != 2 or any(len(best) != 2 for best in records["top5"].to_pylist()):
         return None
-    from sklearn.metrics import roc_auc_score
-
     second = np.where(taken.predictions == 1, taken.confidences, 1 - taken.confidences)
-    return float(roc_auc_score(taken.labels[taken.labelled], second[taken.labelled]))
+    scores = np.stack([1 - second, second], axis=1)
+    return area_under_roc(scores[taken.labelled], taken.labels[taken.labelled])[0]
 
 
 def pointing_game(records: pa.Table) -> dict[str, Any] | None:
@@ -151,7 +149,11 @@ def pointing_game(records: pa.Table) -> dict[str, Any] | None:
     hits = [hit for hit in rows["hit"].to_pylist() if hit is not None]
     if not hits:
         return None
-    centres = [bool(c) for c, hit in zip(rows["centre_hit"].to_pylist(), rows["hit"].to_pylist(), strict=True) if hit is not None]
+    centres = [
+        bool(c)
+        for c, hit in zip(rows["centre_hit"].to_pylist(), rows["hit"].to_pylist(), strict=True)
+        if hit is not None
+    ]
     return {
         "num_images": len(hits),
         "hits": sum(hits),
@@ -166,7 +168,15 @@ def pointing_game(records: pa.Table) -> dict[str, Any] | None:
 def versions() -> dict[str, str]:
     """List the versions that decide the figures."""
     found = {"python": platform.python_version()}
-    for name in ("lightwell", "torch", "torchvision", "timm", "albumentations", "numpy", "nvidia-dali-cuda130"):
+    for name in (
+        "lightwell",
+        "torch",
+        "torchvision",
+        "timm",
+        "albumentations",
+        "numpy",
+        "nvidia-dali-cuda130",
+    ):
         try:
             found[name] = version(name)
         except PackageNotFoundError:
@@ -180,23 +190,4 @@ def write_findings(findings: Mapping[str, Any], path: Path) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    write_text(json.dumps(findings, indent=2, ensure_ascii=False, allow_nan=False) + "\n", path)
-
-
-def write_text(text: str, path: Path) -> None:
-    """Write a text file aside, then rename it.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        try:
-            aside.write_text(text, encoding="utf-8")
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"wanted to write {str(path)!r}, got {error.strerror or error}; choose a folder that can be written"
-        ) from error
+    write_aside(path, json.dumps(findings, indent=2, ensure_ascii=False, allow_nan=False) + "\n")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
 from ...pipeline.view import View
 from .pictures import overlay, seen_pixels, thumbnail
@@ -14,7 +15,6 @@ from .records import Answers, answers, maps_of
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import pyarrow as pa
     from numpy.typing import NDArray
 
     from ...pipeline.jobs import Engine
@@ -121,7 +121,7 @@ def build_gallery(
     taken = answers(records)
     sections = []
     for kind, rows in chosen.items():
-        picked = records.take(list(rows))
+    picked = records.take(pa.array(rows, pa.int64()))
         maps, maps_true = maps_of(picked), maps_of(picked, "map_true")
         blank_true = picked["blank_true"].to_pylist()
         cards = [

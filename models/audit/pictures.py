@@ -58,7 +58,7 @@ def overlay(image: NDArray[np.uint8], small: NDArray[np.float32]) -> NDArray[np.
 
 def mean_map(maps: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     """Average maps of one size after scaling each to 0..1, so that no image outweighs another."""
-    return np.mean([unit_scale(small) for small in maps], axis=0, dtype=np.float32)
+    return np.asarray(np.mean([unit_scale(small) for small in maps], axis=0), dtype=np.float32)
 
 
 def heat_picture(small: NDArray[np.float32], side: int = 160) -> str:
@@ -103,4 +103,4 @@ def seen_pixels(
     nhwc = images.astype(np.float32).transpose(0, 2, 3, 1) * np.asarray(std, np.float32) + np.asarray(
         mean, np.float32
     )
-    return np.clip(nhwc * 255 + 0.5, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(nhwc * 255 + 0.5, 0, 255)).astype(np.uint8)

@@ -57,12 +57,12 @@ class Answers:
     @property
     def right(self) -> NDArray[np.bool_]:
         """Rows whose prediction is their label."""
-        return self.labelled & (self.labels == self.predictions)
+        return np.asarray(self.labelled & (self.labels == self.predictions), dtype=np.bool_)
 
     @property
     def wrong(self) -> NDArray[np.bool_]:
         """Rows that have a label which is not the prediction."""
-        return self.labelled & (self.labels != self.predictions)
+        return np.asarray(self.labelled & (self.labels != self.predictions), dtype=np.bool_)
 
 
 def answers(records: pa.Table) -> Answers:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..training.journal import write_aside
 from .charts import line_chart, read_curves
-from .findings import write_text
 from .gallery import Section, class_name
 from .pictures import heat_picture, mean_map
 from .records import maps_of
@@ -43,14 +43,18 @@ class Report:
         Raises:
             OutputError: the file cannot be written.
         """
-        write_text(self.render(), path)
+        write_aside(path, self.render())
 
     def render(self) -> str:
         """Return the page as HTML; every name from outside is escaped."""
         from jinja2 import Environment, PackageLoader, StrictUndefined
 
         environment = Environment(
-            loader=PackageLoader(__package__, "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+            loader=PackageLoader(__package__, "."),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
         )
         environment.filters["percent"] = percent
         charts = read_curves(self.training_metrics) if self.training_metrics else {}
@@ -64,14 +68,17 @@ class Report:
             classes=column_names(self.findings),
             confusion=confusion_rows(self.findings),
             confused=self.findings["most_confused"],
-            charts=[{"name": name, "curves": list(curves), "svg": line_chart(curves, name)} for name, curves in charts.items()],
+            charts=[
+                {"name": name, "curves": list(curves), "svg": line_chart(curves, name)}
+                for name, curves in charts.items()
+            ],
             means=means,
             num_means_left_out=max(0, len(self.findings["per_class"]) - MAX_MEANS),
             gallery=self.gallery,
             quarantine=self.quarantine[:MAX_QUARANTINE],
             num_quarantine_left_out=max(0, len(self.quarantine) - MAX_QUARANTINE),
             quarantine_note=quarantine_note(self.findings),
-            map_size=" × ".join(map(str, self.findings["map_size"])),
+            map_size=" by ".join(map(str, self.findings["map_size"])),
             even_border=self.findings["border_mass"]["even_map"],
             pointing=self.findings["pointing_game"],
             provenance=provenance(self.findings),
@@ -81,13 +88,16 @@ class Report:
 
 def percent(value: float | None) -> str:
     """Write a share: ``93.1 %``."""
-    return "–" if value is None else f"{100 * value:.1f} %"
+    return "n/a" if value is None else f"{100 * value:.1f} %"
 
 
 def subtitle(findings: Mapping[str, Any]) -> str:
     """Say in one line what was audited."""
     split = f"split “{findings['split']}”" if findings["split"] else "all images"
-    return f"{findings['model']['name']} on {split}, {findings['num_images']:,} images, {findings['num_classes']:,} classes"
+    return (
+        f"{findings['model']['name']} on {split}, {findings['num_images']:,} images, "
+        f"{findings['num_classes']:,} classes"
+    )
 
 
 def headline(findings: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -97,19 +107,40 @@ def headline(findings: Mapping[str, Any]) -> list[dict[str, Any]]:
     top5, pointing = findings["top5_accuracy"], findings["pointing_game"]
     labelled = findings["num_labelled"]
     cards = [
-        card("Images", f"{findings['num_images']:,}", f"{labelled:,} with a label" if labelled < findings["num_images"] else "all with a label"),
-        card("Accuracy", percent(findings["accuracy"]), f"{percent(top5)} within the top five" if top5 is not None else "share of right predictions"),
+        card(
+            "Images",
+            f"{findings['num_images']:,}",
+            f"{labelled:,} with a label" if labelled < findings["num_images"] else "all with a label",
+        ),
+        card(
+            "Accuracy",
+            percent(findings["accuracy"]),
+            f"{percent(top5)} within the top five" if top5 is not None else "share of right predictions",
+        ),
         card("Balanced accuracy", percent(findings["balanced_accuracy"]), "mean recall of the classes"),
     ]
     if findings["auroc"] is not None:
         cards.append(card("AUROC", f"{findings['auroc']:.3f}", f"for “{class_name(1, findings['classes'])}”"))
-    note = f"an even map has {percent(border['even_map'])}; right {percent(border['right'])}, wrong {percent(border['wrong'])}"
+    note = f"even map {percent(border['even_map'])}; right {percent(border['right'])}, wrong {percent(border['wrong'])}"
     cards.append(card("Evidence on the border", percent(border["mean"]), note))
     if pointing:
-        cards.append(card("Pointing game", percent(pointing["hit_rate"]), f"always the centre: {percent(pointing['centre_rate'])}"))
+        cards.append(
+            card(
+                "Pointing game",
+                percent(pointing["hit_rate"]),
+                f"always the centre: {percent(pointing['centre_rate'])}",
+            )
+        )
     cards.append(card("Blank maps", f"{blank:,}", "images without evidence", alert=blank > 0))
     read = counts.get("read", 0)
-    cards.append(card("Quarantined", f"{quarantined:,}", f"of {read + counts.get('skipped', 0):,} files" if read else "files", alert=quarantined > 0))
+    cards.append(
+        card(
+            "Quarantined",
+            f"{quarantined:,}",
+            f"of {read + counts.get('skipped', 0):,} files" if read else "files",
+            alert=quarantined > 0,
+        )
+    )
     return cards
 
 
@@ -132,7 +163,10 @@ def confusion_rows(findings: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for own, counts in enumerate(findings["confusion"]):
         total = sum(counts) or 1
-        cells = [{"count": count, "share": count / total, "own": own == other} for other, count in enumerate(counts)]
+        cells = [
+            {"count": count, "share": count / total, "own": own == other}
+            for other, count in enumerate(counts)
+        ]
         rows.append({"name": class_name(own, findings["classes"]), "cells": cells})
     return rows
 
@@ -151,9 +185,13 @@ def class_means(records: pa.Table, findings: Mapping[str, Any]) -> list[dict[str
         if own:
             pictures.append({"uri": heat_picture(mean_map(own)), "text": f"labelled so ({len(own):,})"})
         if called:
-            pictures.append({"uri": heat_picture(mean_map(called)), "text": f"predicted so ({len(called):,})"})
+            pictures.append(
+                {"uri": heat_picture(mean_map(called)), "text": f"predicted so ({len(called):,})"}
+            )
         if pictures:
-            found.append({"name": entry["class"], "note": f"recall {percent(entry['recall'])}", "pictures": pictures})
+            found.append(
+                {"name": entry["class"], "note": f"recall {percent(entry['recall'])}", "pictures": pictures}
+            )
     return found
 
 
@@ -161,7 +199,7 @@ def usable(
     maps: Sequence[NDArray[np.float32] | None], chosen: NDArray[np.bool_], shape: tuple[int, ...]
 ) -> list[NDArray[np.float32]]:
     """Take the chosen maps that have the common shape and say something."""
-    picked = (maps[row] for row in np.flatnonzero(chosen))
+    picked = (maps[row] for row in np.flatnonzero(chosen).tolist())
     return [small for small in picked if small is not None and small.shape == shape and small.max() > 0]
 
 
@@ -169,8 +207,9 @@ def quarantine_note(findings: Mapping[str, Any]) -> str:
     """Say how many files were left out and that they bias no figure."""
     counts = findings["counts"]
     return (
-        f"{findings['num_quarantined']:,} files could not be used: {counts.get('replaced', 0):,} were replaced in their "
-        f"batch and {counts.get('skipped', 0):,} were skipped beforehand. Neither they nor their replacements count above."
+        f"{findings['num_quarantined']:,} files could not be used: {counts.get('replaced', 0):,} were replaced in "
+        f"their batch and {counts.get('skipped', 0):,} were skipped beforehand. "
+        "Neither they nor their replacements count above."
     )
 
 

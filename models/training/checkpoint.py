@@ -64,7 +64,10 @@ class LoadedModel:
 
 
 def save_checkpoint(
-    path: Path, model: torch.nn.Module, description: Description, optimizer: torch.optim.Optimizer | None = None
+    path: Path,
+    model: torch.nn.Module,
+    description: Description,
+    optimizer: torch.optim.Optimizer | None = None,
 ) -> None:
     """Write weights, description and, if given, the optimiser's state aside, then rename.
 
@@ -83,7 +86,9 @@ def save_checkpoint(
         aside.replace(path)
     except (OSError, SafetensorError) as error:
         aside.unlink(missing_ok=True)
-        raise OutputError(f"{path}: the checkpoint could not be written ({error}); free space, or choose another --out") from error
+        raise OutputError(
+            f"{path}: the checkpoint could not be written ({error}); free space, or choose another --out"
+        ) from error
 
 
 def plain(tensor: torch.Tensor) -> torch.Tensor:
@@ -113,9 +118,10 @@ def read_metadata(path: Path) -> dict[str, str]:
                          f"give {BEST_NAME} of a training run") from error  # fmt: skip
     if metadata.get("format") != "lightwell":
         raise ModelError(f"checkpoint: wanted one that 'lightwell train' wrote, got {path}; "
-                         "it says neither its model nor its classes: name it as the model's weights instead")  # fmt: skip
+                         "it names no model and no classes: use it as the weights of a model")  # fmt: skip
     if metadata["format_version"] != str(FORMAT_VERSION):
-        raise ModelError(f"checkpoint: wanted format {FORMAT_VERSION}, got {metadata['format_version']} in {path}; "
+        got = metadata["format_version"]
+        raise ModelError(f"checkpoint: wanted format {FORMAT_VERSION}, got {got} in {path}; "
                          "train again, or use the version of Lightwell that wrote it")  # fmt: skip
     return metadata
 
@@ -147,8 +153,9 @@ def load_weights(path: Path, model: torch.nn.Module) -> None:
     try:
         model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
-        raise ModelError(f"checkpoint: {path} does not fit the model it names: {' '.join(str(error).split())}; "
-                         "use the versions of torchvision and timm it was trained with") from error  # fmt: skip
+        reason = " ".join(str(error).split())
+        raise ModelError(f"checkpoint: {path} does not fit the model it names: {reason}; "
+                         "use the versions of torchvision and timm that wrote it") from error  # fmt: skip
 
 
 def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:

@@ -29,13 +29,19 @@ class Journal:
                 file.write(line)
                 file.flush()
         except OSError as error:
-            raise OutputError(f"{self.path}: cannot be written ({error}); free space, or choose another --out") from error
+            raise OutputError(
+                f"{self.path}: cannot be written ({error}); free space, or choose another --out"
+            ) from error
 
     def keep_before(self, epoch: int) -> None:
         """Drop the lines of an epoch and those after it, which a run that was stopped left unfinished."""
         if not self.path.exists():
             return
-        kept = [line for line in self.path.read_text(encoding="utf-8").splitlines() if finished_before(line, epoch)]
+        kept = [
+            line
+            for line in self.path.read_text(encoding="utf-8").splitlines()
+            if finished_before(line, epoch)
+        ]
         write_aside(self.path, "".join(f"{line}\n" for line in kept))
 
 
@@ -58,4 +64,6 @@ def write_aside(path: Path, text: str) -> None:
         aside.write_text(text, encoding="utf-8")
         aside.replace(path)
     except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error}); free space, or choose another --out") from error
+        raise OutputError(
+            f"{path}: cannot be written ({error}); free space, or choose another --out"
+        ) from error

@@ -67,7 +67,7 @@ class Objective:
     label_smoothing: float = 0.0
 
     def __call__(self, scores: torch.Tensor, examples: Examples) -> torch.Tensor:
-        """Return the weighted mean over labelled rows, as ``torch.nn.CrossEntropyLoss`` does; 0 if none is."""
+        """Return the mean over labelled rows, weighted as in ``torch.nn.CrossEntropyLoss``; 0 if none is."""
         loss, weight = self._terms(scores, examples.labels)
         if examples.partner_labels is not None and examples.partner_weights is not None:
             partner_loss, partner_weight = self._terms(scores, examples.partner_labels)
@@ -77,7 +77,12 @@ class Objective:
 
     def _terms(self, scores: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         loss = functional.cross_entropy(
-            scores, labels, self.class_weights, reduction="none", ignore_index=-1, label_smoothing=self.label_smoothing
+            scores,
+            labels,
+            self.class_weights,
+            reduction="none",
+            ignore_index=-1,
+            label_smoothing=self.label_smoothing,
         )
         weight = (labels >= 0).float()
         if self.class_weights is not None:
@@ -96,7 +101,10 @@ class Outcome:
 
     def as_dict(self) -> dict[str, Any]:
         """Return loss, metrics and pace as JSON can hold them."""
-        pace = {"images_per_s": round(self.num_read / max(self.seconds, 1e-9), 1), "seconds": round(self.seconds, 3)}
+        pace = {
+            "images_per_s": round(self.num_read / max(self.seconds, 1e-9), 1),
+            "seconds": round(self.seconds, 3),
+        }
         return {"loss": self.loss, **self.metrics.as_dict(), **pace}
 
 
@@ -131,7 +139,7 @@ def train_epoch(
         scores = scores_of(module, examples.inputs)
         loss = objective(scores, examples)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         value = float(loss.detach())
         if not math.isfinite(value):
             raise RunError(f"training: wanted a finite loss, got {value} at step {step}; lower optimizer.lr, "

@@ -42,7 +42,7 @@ class OptimizerSpec(BaseModel):
 
 
 class Schedule(BaseModel):
-    """The learning rate over the run, as a pure function of how far it is, so that resuming needs no state."""
+    """The learning rate over the run, a pure function of how far it is, so that resuming needs no state."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from typing import Protocol
 
@@ -79,7 +81,13 @@ class FeatureLessons:
 
     @classmethod
     def collect(
-        cls, model: torch.nn.Module, plan: Plan, validation_split: str, feed: Feed, context: Context, device: torch.device
+        cls,
+        model: torch.nn.Module,
+        plan: Plan,
+        validation_split: str,
+        feed: Feed,
+        context: Context,
+        device: torch.device,
     ) -> FeatureLessons:
         """Run the trunk over the feed and over the validation split.
 
@@ -95,7 +103,7 @@ class FeatureLessons:
             for _, group in groupby(batches, key=lambda batch: batch.epoch)
         )
         measured = features_of(model, split_batches(context, plan, validation_split, device))
-        return cls(head_module(model), plan, passes, measured)
+        return cls(head_module(model)[1], plan, passes, measured)
 
     def epochs(self, epochs: range) -> Iterator[tuple[int, Iterator[Examples]]]:
         """Yield shuffled features, epoch by epoch."""
@@ -111,8 +119,14 @@ class FeatureLessons:
 
 def chunks(whole: Examples, order: torch.Tensor, size: int) -> Iterator[Examples]:
     """Cut examples into batches in a given order."""
-    for rows in order.to(whole.labels.device).split(size):
-        yield each_tensor([whole], lambda tensors: tensors[0][rows])  # noqa: B023  (called at once)
+    order = order.to(whole.labels.device)
+    for start in range(0, len(order), size):
+        yield each_tensor([whole], partial(pick, rows=order[start : start + size]))
+
+
+def pick(tensors: list[torch.Tensor], rows: torch.Tensor) -> torch.Tensor:
+    """Take rows of the only tensor."""
+    return tensors[0][rows]
 
 
 def each_tensor(parts: list[Examples], make: Callable[[list[torch.Tensor]], torch.Tensor]) -> Examples:
@@ -128,30 +142,31 @@ def each_tensor(parts: list[Examples], make: Callable[[list[torch.Tensor]], torc
     )
 
 
-@torch.no_grad()
 def features_of(model: torch.nn.Module, batches: Iterator[Examples]) -> Examples:
     """Return what reaches the head for each example; the model is in eval mode and stays as it was."""
-    head, caught = head_module(model), []
-    handle = head.register_forward_pre_hook(lambda _, arguments: caught.append(arguments[0]))
+    _, head = head_module(model)
     parts: list[Examples] = []
-    try:
-        for examples in batches:
+    for examples in batches:
+        with torch.no_grad(), watching(head) as caught:
             scores = scores_of(model, examples.inputs)
-            features = caught.pop()
-            if not parts:
-                handle.remove()
-                check_head(head, features, scores)
-                handle = head.register_forward_pre_hook(lambda _, arguments: caught.append(arguments[0]))
-            parts.append(
-                Examples(
-                    features, examples.labels, examples.replaced, examples.partner_labels, examples.partner_weights
-                )
-            )
-    finally:
-        handle.remove()
+        if not parts:
+            check_head(head, caught[0], scores)
+        parts.append(replace(examples, inputs=caught[0]))
     return each_tensor(parts, torch.cat)
 
 
+@contextmanager
+def watching(module: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Collect what a module is given while the context lasts."""
+    caught: list[torch.Tensor] = []
+    handle = module.register_forward_pre_hook(lambda _, arguments: caught.append(arguments[0]))
+    try:
+        yield caught
+    finally:
+        handle.remove()
+
+
+@torch.no_grad()
 def check_head(head: torch.nn.Module, features: torch.Tensor, scores: torch.Tensor) -> None:
     """Check that the head of the features is the model's answer, with nothing behind it.
 
@@ -160,5 +175,5 @@ def check_head(head: torch.nn.Module, features: torch.Tensor, scores: torch.Tens
     """
     again = head(features)
     if again.shape != scores.shape or not torch.allclose(again, scores, rtol=1e-3, atol=1e-4):
-        raise ModelError("feature_passes: wanted a model that ends in its head, got one that goes on behind it; "
-                         "leave feature_passes out: training then runs the whole model every epoch")  # fmt: skip
+        raise ModelError("feature_passes: wanted a model that ends in its head, got one that goes on; "
+                         "leave feature_passes out: the whole model then runs every epoch")  # fmt: skip

@@ -10,7 +10,6 @@ import numpy as np
 from .dali import DALI_FORMATS, DALI_MODES, DaliDecoder
 from .pillow import decode_opencv, decode_pillow
 
-
 DECODERS = (("opencv", decode_opencv), ("pillow", decode_pillow))
 """What is tried without DALI, in order."""
 

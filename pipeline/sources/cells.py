@@ -18,8 +18,8 @@ def read_labels(
     """Turn label cells into class numbers and class names.
 
     Whole numbers stay what they are, so that they can index a model with more classes than the table shows;
-    their names come from ``names`` where these agree, else from the number. Text is sorted. Empty cells and -1
-    mean no label.
+    their names come from ``names`` where these agree, else from the number. Text is sorted. Empty cells and
+    -1 mean no label.
 
     Raises:
         SourceError: fractions, numbers below -1 or numbers too big to be class numbers.

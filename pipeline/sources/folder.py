@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import SourceError, nearest
 from ..splits import canonical_split
-from .listing import Listing
+from .listing import Listing, as_text
 
 SIDE_SUFFIXES = frozenset({".csv", ".tsv", ".parquet", ".json", ".jsonl", ".xml", ".yaml", ".yml"})
 """Files of these names lie beside images (tables, annotations, an index); they are counted, not indexed."""
@@ -58,8 +58,8 @@ def list_folder(root: Path) -> Listing:
       split name among other folders is a class (``train``, ``bus``) unless it holds folders itself.
     * ``root/1.jpg`` or ``root/train/1.jpg``: no labels.
 
-    Classes are sorted as text, as torchvision's ImageFolder does. Hidden files and folders are skipped, links are
-    followed. Files beside the class folders are left out and named in the notes.
+    Classes are sorted as text, as torchvision's ImageFolder does. Hidden files and folders are skipped, links
+    are followed. Files beside the class folders are left out and named in the notes.
 
     Raises:
         SourceError: there is no such folder, it cannot be read or it holds no file.
@@ -133,8 +133,8 @@ def _collect(folder: _Folder, split: str | None, found: _Found) -> None:
     for inner in folder.folders:
         if not inner.holds_files() and inner.side_files():
             continue  # annotations, not a class that lacks images
-        found.classes.add(_text(inner.name))
-        found.samples += [(path, _text(inner.name), split) for path in inner.walk()]
+        found.classes.add(as_text(inner.name))
+        found.samples += [(path, as_text(inner.name), split) for path in inner.walk()]
 
 
 def _listing(top: _Folder, found: _Found, *, has_splits: bool) -> Listing:
@@ -156,7 +156,7 @@ def _listing(top: _Folder, found: _Found, *, has_splits: bool) -> Listing:
         splits=[split for _, _, split in found.samples] if has_splits else None,
         notes={
             "empty_classes": [name for name in classes if name not in filled],
-            "outside": [_text(_below(path, top)) for path in found.outside[:5]],
+            "outside": [as_text(_below(path, top)) for path in found.outside[:5]],
             "num_outside": len(found.outside),
             "num_side_files": top.side_files(),
         },
@@ -165,7 +165,3 @@ def _listing(top: _Folder, found: _Found, *, has_splits: bool) -> Listing:
 
 def _below(path: str, top: _Folder) -> str:
     return path[len(top.path) :].lstrip("/")
-
-
-def _text(name: str) -> str:
-    return name.encode("utf-8", "backslashreplace").decode()

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 Boxes = list[list[float]]
+
+
+def as_text(name: str) -> str:
+    """Escape what is not UTF-8 in a file name, so that it can stand in a table; other names stay."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,11 @@ _NAMES = ("name", "class_name")
 def list_table(path: Path, path_column: str, label_column: str | None, root: Path | None) -> Listing:
     """List the rows of a table.
 
-    Columns: ``path_column``; ``label_column`` (text, or whole numbers that are class numbers already); optional
-    ``split``, ``mask``, ``boxes`` or ``boxes_xyxy`` (text ``x0,y0,x1,y1;...`` or a list of lists) and, beside a
-    numeric label, ``name`` or ``class_name``. Relative paths start at ``root``, by default the table's folder.
-    ``label_column=None`` reads no labels; so does the default where nothing but paths, splits, masks and boxes is
-    there.
+    Columns: ``path_column``; ``label_column`` (text, or whole numbers that are class numbers already);
+    optional ``split``, ``mask``, ``boxes`` or ``boxes_xyxy`` (text ``x0,y0,x1,y1;...`` or a list of lists)
+    and, beside a numeric label, ``name`` or ``class_name``. Relative paths start at ``root``, by default the
+    table's folder. ``label_column=None`` reads no labels; so does the default where nothing but paths,
+    splits, masks and boxes is there.
 
     Raises:
         SourceError: the table cannot be read, a column is missing, or a cell makes no sense.
@@ -46,7 +46,8 @@ def list_table(path: Path, path_column: str, label_column: str | None, root: Pat
     _refuse_duplicates(keys, path)
     if label_column == DEFAULT_LABEL and set(table.column_names) <= _ROLES | {path_column}:
         label_column = None
-    labels, classes = [-1] * len(keys), ()
+    labels = [-1] * len(keys)
+    classes: tuple[str, ...] = ()
     if label_column is not None:
         _require(table, label_column, path, "label_column")
         labels, classes = _labels(table, label_column)
@@ -93,7 +94,7 @@ def _require(table: pa.Table, column: str, path: Path, argument: str) -> None:
 
 
 def _paths(table: pa.Table, column: str, path: Path) -> list[str]:
-    cells = table[column].to_pylist()
+    cells: list[str] = table[column].to_pylist()
     for number, cell in enumerate(cells):
         if not isinstance(cell, str) or not cell.strip():
             raise SourceError(

@@ -1,0 +1,32 @@
+"""Pictures that tests make for themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+
+def make_picture(seed: int, height: int = 120, width: int = 160) -> np.ndarray:
+    """A smooth random colour picture, uint8 HWC RGB: smooth, so that JPEG and resizing behave as on photos."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def write_picture(path: Path, image_rgb: np.ndarray) -> Path:
+    """Write RGB pixels in the format that the file's name asks for."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), image_rgb[..., ::-1])
+    return path
+
+
+def make_folder(
+    root: Path, *, num_images: int = 24, classes: tuple[str, ...] = ("cat", "dog"), extension: str = "jpg"
+) -> Path:
+    """A folder with a folder for each class; the pictures differ and so do their sizes."""
+    for i in range(num_images):
+        picture = make_picture(i, height=100 + 4 * (i % 5), width=140 + 6 * (i % 7))
+        write_picture(root / classes[i % len(classes)] / f"{i:03}.{extension}", picture)
+    return root

@@ -1,0 +1,91 @@
+"""The command line: help at once, clear errors in one line, the right exit codes, nothing lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from pictures import make_folder
+
+COMMANDS = ("index", "explain", "train", "audit", "demo", "doctor")
+
+
+def lightwell(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "lightwell.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120, check=False)
+
+
+def failed(run: subprocess.CompletedProcess[str], code: int) -> str:
+    assert run.returncode == code, run.stderr
+    assert "Traceback" not in run.stderr
+    return run.stderr
+
+
+def test_help_answers_in_under_400_ms() -> None:
+    def measure() -> float:
+        started = time.monotonic()
+        assert "audit" in lightwell("--help").stdout
+        return time.monotonic() - started
+
+    assert min(measure() for _ in range(5)) < 0.4
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_shows_an_example_in_its_help(command: str) -> None:
+    assert f"Example: lightwell {command}" in lightwell(command, "--help").stdout
+
+
+def test_index_and_explain_print_json_for_machines(tmp_path: Path) -> None:
+    make_folder(tmp_path / "photos")
+    counted = lightwell("index", tmp_path / "photos", "-o", tmp_path / "index.parquet", "--json")
+    assert counted.returncode == 0, counted.stderr
+    assert json.loads(counted.stdout)
+    (tmp_path / "plan.yaml").write_text(
+        "index: index.parquet\npreprocess: [{Resize: {height: 8, width: 8}}]\n"
+    )
+    steps = json.loads(lightwell("explain", tmp_path / "plan.yaml", "--json").stdout)
+    assert [step["name"] for step in steps] == ["Read", "Decode", "Resize", "Batch"]
+    assert "Resize" in lightwell("explain", tmp_path / "plan.yaml").stdout
+
+
+def test_a_missing_folder_is_a_wrong_request(tmp_path: Path) -> None:
+    assert "nowhere" in failed(lightwell("index", tmp_path / "nowhere", "-o", tmp_path / "i.parquet"), 2)
+
+
+def test_an_empty_folder_is_a_wrong_request(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "empty" in failed(lightwell("index", tmp_path / "empty", "-o", tmp_path / "i.parquet"), 2)
+
+
+def test_an_unwritable_output_fails_with_its_name(tmp_path: Path) -> None:
+    make_folder(tmp_path / "photos", num_images=2)
+    (tmp_path / "file").write_text("")
+    told = failed(lightwell("index", tmp_path / "photos", "-o", tmp_path / "file" / "i.parquet"), 1)
+    assert "file" in told
+
+
+def test_a_missing_plan_is_a_wrong_request(tmp_path: Path) -> None:
+    assert "no such file" in failed(lightwell("explain", tmp_path / "plan.yaml"), 2)
+
+
+def test_a_misspelt_transform_is_a_wrong_request(tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text("index: i\naugment: [HorizontalFlipp]\n")
+    assert "did you mean 'HorizontalFlip'" in failed(lightwell("explain", tmp_path / "plan.yaml"), 2)
+
+
+def test_an_unknown_job_lists_those_there_are(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text("job: gradcamm\nplan: plan.yaml\n")
+    assert "did you mean 'gradcam'" in failed(
+        lightwell("audit", tmp_path / "job.yaml", "--out", tmp_path / "out"), 2
+    )
+
+
+def test_doctor_finds_decoders_that_agree() -> None:
+    found = json.loads(lightwell("doctor", "--json").stdout)
+    assert found["decoders"]["dali cpu"] == "ok, differs by at most 0 of 255"
+    assert found["cores"] == os.cpu_count()

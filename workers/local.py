@@ -1,0 +1,172 @@
+"""Runs jobs in this process. It is the reference for every other way of running them.
+
+A batch job's records are kept in parts while it runs, each written aside and renamed::
+
+    out/parts/part-000000.parquet     records of some batches, and how far they reach
+    out/records.parquet               all parts, once the last batch is done
+    out/quarantine.jsonl              files that could not be used
+    out/counts.json                   images read, used, replaced and skipped; read = used + replaced
+
+Interrupted, the same job takes up after its last whole part, if it has a ``fingerprint()``; a job without one,
+another job or another plan starts anew. A job may also have a ``schema``, the Arrow schema of its
+records; without it the types are taken from the records.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..pipeline.errors import OutputError
+from ..pipeline.jobs import Context
+from ..pipeline.quarantine import write_quarantine
+from .parts import Part, PartStore
+
+if TYPE_CHECKING:
+    from ..pipeline.batch import Batch
+    from ..pipeline.jobs import BatchJob, Console, Engine, TrainingJob
+    from ..pipeline.view import View
+
+PART_IMAGES = 1024
+"""Images after which a part is written: what an interruption costs at most, and what memory holds."""
+
+
+def run_batch_job(job: BatchJob, engine: Engine, out: Path, console: Console) -> Mapping[str, Any]:
+    """Run a batch job over its view and finish it; returns its findings.
+
+    Raises:
+        OutputError: ``out`` cannot be written.
+        LightwellError: whatever the plan, the feed or the job raise.
+    """
+    check_writable(out)
+    store = PartStore(out / "parts", fingerprint_of(job), getattr(job, "schema", None))
+    done = store.take_up()
+    if done:
+        console.say(f"taking up after {sum(part.counts['read'] for part in done):,} images that are done")
+    view = remaining(job, done)
+    if view is not None:
+        done += read_parts(job, view, engine, store, console, first=len(done))
+    records = store.merge(out / "records.parquet")
+    entries, counts = add_up(done)
+    write_quarantine(entries, out / "quarantine.jsonl")
+    write_json(counts, out / "counts.json")
+    findings = job.finish(records, Context(engine, out, console, quarantine=tuple(entries), counts=counts))
+    store.clear()
+    return findings
+
+
+def run_training_job(job: TrainingJob, engine: Engine, out: Path, console: Console) -> Mapping[str, Any]:
+    """Run a training job on its view; returns its final metrics.
+
+    A job that can go on where an earlier run stopped has ``view_for(out)``, which says what is left to read.
+
+    Raises:
+        OutputError: ``out`` cannot be written.
+        LightwellError: whatever the plan, the feed or the job raise.
+    """
+    check_writable(out)
+    view_for = getattr(job, "view_for", None)
+    view = job.view if view_for is None else view_for(out)
+    with engine.feed(job.plan, view) as feed:
+        return job.run(feed, Context(engine, out, console))
+
+
+def check_writable(out: Path) -> None:
+    """Make the output folder and try to write into it, before any work is done.
+
+    Raises:
+        OutputError: it cannot be made or written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"--out: wanted a folder that can be written, got {str(out)!r} ({error.strerror or error}); "
+            "choose another, or give yourself the right to write there"
+        ) from error
+
+
+def fingerprint_of(job: BatchJob) -> str | None:
+    """Ask a job for what decides its records; None where it cannot say."""
+    ask = getattr(job, "fingerprint", None)
+    return str(ask()) if callable(ask) else None
+
+
+def remaining(job: BatchJob, done: list[Part]) -> View | None:
+    """Say what is left of a job's view; None when nothing is."""
+    import dataclasses
+
+    view = job.view
+    num_done = sum(part.counts["read"] for part in done)
+    if not num_done:
+        return view
+    assert not view.shuffle, "a batch job reads its view in order"
+    assert view.num_epochs == 1, "a batch job reads its view once"
+    index = job.plan.load_index()
+    keys = view.keys
+    if keys is None:
+        keys = tuple(index.table["key"].take(index.rows(view.split)).to_pylist())
+    left = keys[num_done:]
+    return dataclasses.replace(view, keys=left) if left else None
+
+
+def read_parts(
+    job: BatchJob, view: View, engine: Engine, store: PartStore, console: Console, *, first: int
+) -> list[Part]:
+    """Turn a view into parts, numbered from ``first``."""
+    parts: list[Part] = []
+    with engine.feed(job.plan, view) as feed, job.open() as work:
+        for batches in in_parts(console.track(feed, type(job).__name__)):
+            gathered: list[Mapping[str, Any]] = []
+            counts = {"read": 0, "used": 0, "replaced": 0, "skipped": 0}
+            for batch in batches:
+                gathered += work(batch)
+                replaced = int(batch.replaced.sum())
+                counts["read"] += len(batch)
+                counts["replaced"] += replaced
+                counts["used"] += len(batch) - replaced
+            part = Part(first + len(parts), counts, tuple(feed.quarantine))
+            store.write(part, gathered)
+            parts.append(part)
+        skipped = feed.counts.get("skipped", 0)
+    parts[-1].counts["skipped"] = skipped
+    return parts
+
+
+def in_parts(batches: Iterator[Batch]) -> Iterator[Iterator[Batch]]:
+    """Group batches into parts; each group is read lazily, so no batch is held longer than its turn."""
+    ended = False
+
+    def group() -> Iterator[Batch]:
+        nonlocal ended
+        images = 0
+        for batch in batches:
+            yield batch
+            images += len(batch)
+            if images >= PART_IMAGES:
+                return
+        ended = True
+
+    while not ended:
+        yield group()
+
+
+def add_up(parts: list[Part]) -> tuple[list[Mapping[str, Any]], dict[str, int]]:
+    """Join the quarantine entries of parts, each file and step once, and add their counts."""
+    entries = {(entry["key"], entry["step"]): entry for part in parts for entry in part.quarantine}
+    counts = {name: sum(part.counts[name] for part in parts) for name in ("read", "used", "replaced")}
+    counts["skipped"] = max((part.counts["skipped"] for part in parts), default=0)
+    return [entries[name] for name in sorted(entries)], counts
+
+
+def write_json(content: Mapping[str, Any], path: Path) -> None:
+    """Write JSON aside, then rename."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    aside.replace(path)
