@@ -146,11 +146,11 @@ def demo(out: Out = Path("runs/demo"), quiet: Quiet = False, as_json: Json = Fal
 
     from .models.demo import CREDIT, write_demo_jobs, write_demo_table
     from .pipeline.progress import console_for
-    from .workers.local import prepare_output
+    from .workers.local import check_writable
 
     started = time.monotonic()
     console = console_for(quiet=quiet or as_json)
-    prepare_output(out)
+    check_writable(out)
     console.say(CREDIT)
     table = write_demo_table(out)
     _, train_file, audit_file = write_demo_jobs(out)

@@ -5,8 +5,7 @@ With activations A (K channels) of the target layer and the logit y of a class, 
 of a batch do not touch each other, so one backward pass of the summed logits gives the gradients of all.
 Nothing before the layer is recorded: memory holds one layer, and frozen trunks make no difference.
 
-Maps stay small (7 x 7, say) and are not scaled. Bilinear enlargement is linear, so what a border holds of
-the enlarged map is computed from the small one.
+Maps stay small (7 x 7, say) and are not scaled; ``maps`` measures them, and its names are to be had here.
 """
 
 from __future__ import annotations
@@ -238,7 +237,7 @@ def _asked(model: nn.Module) -> Iterator[None]:
 
 
 def _layer(model: nn.Module, name: str) -> nn.Module:
-    modules = dict(model.named_modules())
+    modules: dict[str, nn.Module] = dict(model.named_modules())
     if not name or name not in modules:
         raise ModelError(
             f"target layer: wanted a layer of {type(model).__name__}, got {name!r}; "

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from .weights import StateDict
+
 _log = logging.getLogger(__name__)
 _HUBS = ("torchvision", "timm")
 _WITH_AUX = ("googlenet", "inception_v3")
@@ -97,8 +99,9 @@ def build_model(spec: ModelSpec, num_classes: int | None = None) -> nn.Module:
             reset_head(model, wanted)
     else:
         path = _checkpoint_path(spec.weights)
+        state = read_state_dict(path)
         model = _untrained(hub, name)
-        _load(model, name, path, wanted)
+        _load(model, name, state, path, wanted)
     return model.eval()
 
 
@@ -319,14 +322,13 @@ def _checkpoint_path(weights: str) -> Path:
     return Path(weights)
 
 
-def _load(model: nn.Module, name: str, path: Path, wanted: int | None) -> None:
+def _load(model: nn.Module, name: str, state: StateDict, path: Path, wanted: int | None) -> None:
     """Load a checkpoint with the head it has, or with a new head where other classes are wanted."""
-    state = read_state_dict(path)
     if name in _WITH_AUX:
         state = {key: value for key, value in state.items() if not key.startswith(_AUX_PREFIXES)}
-    stages = getattr(model, "blocks", None)
-    if is_efficientnet_pytorch(state) and stages is not None:
-        state = efficientnet_keys(state, [len(stage) for stage in stages])
+    if is_efficientnet_pytorch(state):
+        stages = getattr(model, "blocks", ())
+        state = efficientnet_keys(state, [len(list(stage.children())) for stage in stages])
     head, _ = head_module(model)
     held = state.get(f"{head}.weight")
     if held is not None and held.ndim >= 1 and held.shape[0] != _num_classes(model):

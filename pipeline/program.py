@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,9 @@ class Program:
         targets = (
             package.BboxParams(format="pascal_voc", label_fields=["box_rows"], clip=True) if boxes else None
         )
-        return package.Compose(transforms, bbox_params=targets, is_check_shapes=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns of boxes where no transform moves them
+            return package.Compose(transforms, bbox_params=targets, is_check_shapes=False)
 
     def steps(self) -> list[Step]:
         """List what happens to an image, in order."""

@@ -131,11 +131,12 @@ def read_parts(
                 counts["read"] += len(batch)
                 counts["replaced"] += replaced
                 counts["used"] += len(batch) - replaced
+            if not counts["read"]:
+                break
+            counts["skipped"] = feed.counts["skipped"]
             part = Part(first + len(parts), counts, tuple(feed.quarantine))
             store.write(part, gathered)
             parts.append(part)
-        skipped = feed.counts.get("skipped", 0)
-    parts[-1].counts["skipped"] = skipped
     return parts
 
 

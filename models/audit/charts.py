@@ -73,8 +73,7 @@ def line_chart(curves: Mapping[str, Curve], label: str) -> Markup:
         return across, TOP + (y_high - y) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM)
 
     parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)} over epochs">']
-    for step in range(5):
-        value = y_low + (y_high - y_low) * step / 4
+    for value in round_ticks(y_low, y_high):
         _, down = place(x_low, value)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{down:.1f}" y2="{down:.1f}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{down + 4:.1f}" text-anchor="end">{value:.3g}</text>')
@@ -98,6 +97,14 @@ def spread(values: Sequence[float], whole: bool = False) -> tuple[float, float]:
         return low - 0.5, high + 0.5
     margin = 0.0 if whole else 0.06 * (high - low)
     return low - margin, high + margin
+
+
+def round_ticks(low: float, high: float) -> list[float]:
+    """Choose three to eight round values inside an axis, 1, 2 or 5 times a power of ten apart."""
+    rough = (high - low) / 5
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
+    return [number * step for number in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def epoch_ticks(low: float, high: float) -> list[int]:

@@ -121,7 +121,7 @@ def build_gallery(
     taken = answers(records)
     sections = []
     for kind, rows in chosen.items():
-    picked = records.take(pa.array(rows, pa.int64()))
+        picked = records.take(pa.array(rows, pa.int64()))
         maps, maps_true = maps_of(picked), maps_of(picked, "map_true")
         blank_true = picked["blank_true"].to_pylist()
         cards = [

@@ -187,20 +187,28 @@ class GradCamAudit(BaseModel):
         }
 
     def _model_facts(self) -> dict[str, Any]:
-        import hashlib
+        """Name the model by what it is, not by where its files lie."""
+        if self.checkpoint is not None:
+            from ..training.checkpoint import read_description
 
-        from ..training.checkpoint import read_description
-
-        if self.checkpoint is None:
-            assert self.model is not None
+            description, _ = read_description(self.checkpoint)
+            return {
+                "name": description.model.name,
+                "weights": self.checkpoint.name,
+                "sha256": digest_of(self.checkpoint),
+                "epochs": len(description.history),
+                "trained_on_plan": description.plan_fingerprint,
+            }
+        assert self.model is not None
+        file = Path(self.model.weights)
+        if not file.is_file():
             return {"name": self.model.name, "weights": self.model.weights}
-        description, _ = read_description(self.checkpoint)
-        with self.checkpoint.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return {
-            "name": description.model.name,
-            "checkpoint": self.checkpoint.name,
-            "sha256": digest[:16],
-            "epochs": len(description.history),
-            "trained_on_plan": description.plan_fingerprint,
-        }
+        return {"name": self.model.name, "weights": file.name, "sha256": digest_of(file)}
+
+
+def digest_of(path: Path) -> str:
+    """Hash a file; the first 16 hex digits of its SHA-256."""
+    import hashlib
+
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

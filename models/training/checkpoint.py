@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from ...pipeline.errors import ModelError, OutputError
 from ..zoo import ModelSpec, build_model
@@ -82,7 +82,7 @@ def save_checkpoint(
                     tensors[f"{OPTIMIZER_PREFIX}{number}.{name}"] = plain(torch.as_tensor(value))
     aside = path.with_name(f".{path.name}.{os.getpid()}.aside")
     try:
-        save_file(tensors, aside, metadata=description.dump())
+        aside.write_bytes(save(tensors, metadata=description.dump()))  # save_file would make it private
         aside.replace(path)
     except (OSError, SafetensorError) as error:
         aside.unlink(missing_ok=True)

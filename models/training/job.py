@@ -117,7 +117,8 @@ class Classify(BaseModel):
         """
         index = self.plan.load_index()
         if len(index.classes) < 2:
-            raise PlanError(f"classes: wanted at least two classes to tell apart, got {len(index.classes)} "
+            raise PlanError(f"classes: wanted at least two classes to tell apart, got "
+                            f"{'none' if not index.classes else 'one'} "
                             f"({', '.join(index.classes) or 'no labels'}); index a folder per class, "
                             "or a table with a label column")  # fmt: skip
         names = {

@@ -121,7 +121,7 @@ class Run:
             model.requires_grad_(True)
         else:
             freeze_before(model, job.fine_tune_from)
-        model = model.to(device)
+        model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = job.optimizer.build(*learning_parameters(model))
         last = context.out / LAST_NAME
         if history:

@@ -1,0 +1,129 @@
+"""Checkpoints: what is saved comes back, and nothing half-written or foreign is taken for one."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from lightwell.models.training.checkpoint import (
+    Description,
+    load_model,
+    load_optimizer,
+    load_weights,
+    read_description,
+    save_checkpoint,
+)
+from lightwell.models.zoo import ModelSpec, build_model
+from lightwell.pipeline.errors import ModelError, OutputError
+from safetensors.torch import load_file, save_file
+
+SPEC = ModelSpec(name="timm:test_resnet", weights="none", num_classes=3)
+HISTORY = ({"loss": 1.5, "auroc": None}, {"loss": 1.25, "auroc": 0.75})
+ABOUT = Description(SPEC, ("ant", "bee", "élan"), "f" * 16, {"epochs": 2, "plan.seed": 0}, HISTORY)
+
+
+@pytest.fixture
+def model() -> torch.nn.Module:
+    torch.manual_seed(1)
+    return build_model(SPEC)
+
+
+def steps(model: torch.nn.Module, optimizer: torch.optim.Optimizer, count: int) -> None:
+    for number in range(count):
+        generator = torch.Generator().manual_seed(number)
+        loss = model(torch.randn(2, 3, 16, 16, generator=generator)).square().sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
+def test_a_model_comes_back_with_its_classes_in_eval_mode(model: torch.nn.Module, tmp_path: Path) -> None:
+    path = tmp_path / "best.safetensors"
+    save_checkpoint(path, model.to(memory_format=torch.channels_last), ABOUT)
+    state = torch.get_rng_state()
+    loaded = load_model(path)
+    assert torch.equal(state, torch.get_rng_state())
+    assert loaded.classes == ("ant", "bee", "élan")
+    assert loaded.metadata["plan_fingerprint"] == "f" * 16
+    assert not any(part.training for part in loaded.model.modules())
+    ours, theirs = model.state_dict(), loaded.model.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert [item.name for item in tmp_path.iterdir()] == ["best.safetensors"]
+
+
+def test_the_description_comes_back_whole(model: torch.nn.Module, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "c.safetensors", model, ABOUT)
+    description, metadata = read_description(tmp_path / "c.safetensors")
+    assert description == ABOUT
+    assert metadata["epoch"] == "1"
+
+
+def test_the_best_checkpoint_serves_as_a_weights_file(model: torch.nn.Module, tmp_path: Path) -> None:
+    path = tmp_path / "best.safetensors"
+    save_checkpoint(path, model, ABOUT)
+    assert load_file(path).keys() == model.state_dict().keys()
+    again = build_model(ModelSpec(name="timm:test_resnet", weights=str(path), num_classes=3))
+    assert torch.equal(again.state_dict()["fc.weight"], model.state_dict()["fc.weight"])
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd", "plain sgd"])
+def test_an_optimiser_goes_on_as_if_it_had_not_stopped(
+    name: str, model: torch.nn.Module, tmp_path: Path
+) -> None:
+    def make(module: torch.nn.Module) -> torch.optim.Optimizer:
+        if name == "adamw":
+            return torch.optim.AdamW(module.parameters(), lr=1e-3)
+        return torch.optim.SGD(module.parameters(), lr=1e-4, momentum=0.9 if name == "sgd" else 0.0)
+
+    optimizer = make(model)
+    steps(model, optimizer, 2)
+    path = tmp_path / "checkpoint.safetensors"
+    save_checkpoint(path, model, ABOUT, optimizer)
+    other = build_model(SPEC)
+    load_weights(path, other)
+    resumed = make(other)
+    load_optimizer(path, resumed)
+    steps(model, optimizer, 2)
+    steps(other, resumed, 2)
+    ours, theirs = model.state_dict(), other.state_dict()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_a_failed_write_leaves_the_old_checkpoint(model: torch.nn.Module, tmp_path: Path) -> None:
+    path = tmp_path / "gone" / "best.safetensors"
+    with pytest.raises(OutputError, match="could not be written"):
+        save_checkpoint(path, model, ABOUT)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"best\.safetensors.*not there; train first"):
+        load_model(tmp_path / "best.safetensors")
+
+
+def test_a_cut_file_is_no_checkpoint(model: torch.nn.Module, tmp_path: Path) -> None:
+    path = tmp_path / "best.safetensors"
+    save_checkpoint(path, model, ABOUT)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ModelError, match="wanted a safetensors file"):
+        load_model(path)
+
+
+def test_safetensors_of_somebody_else_are_refused_with_a_cure(tmp_path: Path) -> None:
+    save_file({"weight": torch.zeros(2)}, tmp_path / "their.safetensors")
+    with pytest.raises(ModelError, match="names no model and no classes: use it as the weights"):
+        load_model(tmp_path / "their.safetensors")
+
+
+def test_another_format_version_is_refused(model: torch.nn.Module, tmp_path: Path) -> None:
+    path = tmp_path / "old.safetensors"
+    save_file({"weight": torch.zeros(2)}, path, metadata={**ABOUT.dump(), "format_version": "99"})
+    with pytest.raises(ModelError, match="wanted format 1, got 99"):
+        load_model(path)
+
+
+def test_weights_of_another_model_are_refused(model: torch.nn.Module, tmp_path: Path) -> None:
+    path = tmp_path / "best.safetensors"
+    weights = {name: tensor for name, tensor in model.state_dict().items() if name != "fc.bias"}
+    save_file({name: tensor.clone() for name, tensor in weights.items()}, path, metadata=ABOUT.dump())
+    with pytest.raises(ModelError, match=r"does not fit the model it names: .*fc\.bias"):
+        load_model(path)

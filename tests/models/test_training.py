@@ -1,0 +1,295 @@
+"""The training job from an index to a checkpoint, through the local engine."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from lightwell.models.training.checkpoint import load_model
+from lightwell.models.training.job import Classify
+from lightwell.models.training.loop import evaluate, examples_of
+from lightwell.models.training.recipe import EarlyStop, OptimizerSpec, Schedule
+from lightwell.models.zoo import ModelSpec
+from lightwell.pipeline.batch import Batch
+from lightwell.pipeline.errors import ModelError, PlanError
+from lightwell.pipeline.feed import LocalEngine
+from lightwell.pipeline.indexing import build_index
+from lightwell.pipeline.jobfile import load_job
+from lightwell.pipeline.jobs import Context, TrainingJob
+from lightwell.pipeline.plan import Plan
+from lightwell.pipeline.progress import SilentConsole
+from lightwell.pipeline.view import View
+from pydantic import ValidationError
+
+MODEL = ModelSpec(name="timm:test_resnet", weights="none")
+NORMALIZE = {"Normalize": {"mean": [0.5] * 3, "std": [0.5] * 3}}
+
+
+class Terminal(SilentConsole):
+    """Keeps what is said; interrupts, as Ctrl-C does, in a training batch."""
+
+    def __init__(self, stop_at: tuple[int, int] | None = None) -> None:
+        self.lines: list[str] = []
+        self.stop_at = stop_at
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def track(self, batches: object, label: str) -> Iterator[Batch]:
+        for batch in batches:
+            if label == "train" and (batch.epoch, batch.step) == self.stop_at:
+                raise KeyboardInterrupt
+            yield batch
+
+
+class Watched(LocalEngine):
+    """The local engine; remembers which views it was asked for."""
+
+    views: list[View] = []  # noqa: RUF012
+
+    def feed(self, plan: Plan, view: View) -> object:
+        self.views.append(view)
+        return super().feed(plan, view)
+
+
+def write_images(root: Path, split: str, name: str, count: int, brightness: int) -> None:
+    folder = root / split / name
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng([brightness, count])
+    for number in range(count):
+        image = np.clip(generator.normal(brightness, 30, (32, 32, 3)), 0, 255).astype(np.uint8)
+        assert cv2.imwrite(str(folder / f"{number}.png"), image)
+
+
+@pytest.fixture(scope="module")
+def index_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Bright and dark pictures: 12 and 8 to train on, 4 and 4 in each of the other splits."""
+    root = tmp_path_factory.mktemp("images")
+    for split, counts in (("train", (12, 8)), ("val", (4, 4)), ("test", (4, 4))):
+        write_images(root, split, "bright", counts[0], 170)
+        write_images(root, split, "dark", counts[1], 70)
+    build_index(root).save(root / "index.parquet")
+    return root / "index.parquet"
+
+
+@pytest.fixture(scope="module")
+def plan(index_path: Path) -> Plan:
+    augment = ["HorizontalFlip"]
+    return Plan(index=index_path, preprocess=[NORMALIZE], augment=augment, batch={"size": 8}, seed=3)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums do not depend on how many threads share them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def train(job: Classify, out: Path, console: Terminal | None = None) -> dict:
+    engine = LocalEngine(num_threads=1)
+    with engine.feed(job.plan, job.view_for(out)) as feed:
+        return dict(job.run(feed, Context(engine, out, console or Terminal())))
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return load_model(path).model.state_dict()
+
+
+def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool:
+    assert ours.keys() == theirs.keys()
+    return all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_a_head_learns_on_a_frozen_trunk_and_all_is_written(plan: Plan, tmp_path: Path) -> None:
+    optimizer = OptimizerSpec(lr=0.05)
+    job = Classify(plan=plan, model=MODEL, epochs=3, optimizer=optimizer, class_weights="balanced")
+    assert isinstance(job, TrainingJob)
+    console, state = Terminal(), torch.get_rng_state()
+    result = train(job, tmp_path, console)
+    assert torch.equal(state, torch.get_rng_state())
+    assert result == json.loads((tmp_path / "result.json").read_text())
+    assert result["epochs"] == 3
+    assert result["test"]["auroc"] == 1
+    assert np.sum(result["test"]["confusion"]) == 8
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["epoch"], line["split"]) for line in lines] == [
+        (e, s) for e in range(3) for s in ("train", "val")
+    ]
+    keys = {"loss", "accuracy", "balanced_accuracy", "auroc", "images_per_s", "lr", "seconds"}
+    assert all(keys <= line.keys() for line in lines)
+    assert [line["images"] for line in lines[:2]] == [20, 8]
+    assert [line.split(":")[0] for line in console.lines] == [
+        "epoch 1/3",
+        "epoch 2/3",
+        "epoch 3/3",
+        console.lines[3].split(":")[0],
+    ]
+    assert "auroc" in console.lines[0]
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"metrics.jsonl", "result.json", "best.safetensors", "checkpoint.safetensors"}
+
+
+def test_a_frozen_trunk_stays_as_it_was_to_the_last_statistic(plan: Plan, tmp_path: Path) -> None:
+    before = tmp_path / "before"
+    train(Classify(plan=plan, model=MODEL, epochs=1, optimizer=OptimizerSpec(lr=1e-9)), before)
+    train(Classify(plan=plan, model=MODEL, epochs=2), tmp_path / "after")
+    first, second = (weights(path / "checkpoint.safetensors") for path in (before, tmp_path / "after"))
+    changed = {name for name in first if not torch.equal(first[name], second[name])}
+    assert changed == {"fc.weight", "fc.bias"}
+
+
+@pytest.mark.parametrize(("block", "kept"), [("layer4", ("conv1", "layer1", "layer3")), ("all", ())])
+def test_fine_tuning_learns_from_the_named_block_on(
+    block: str, kept: tuple[str, ...], plan: Plan, tmp_path: Path
+) -> None:
+    job = Classify(plan=plan, model=MODEL, epochs=1, fine_tune_from=block, test_split=None)
+    result = train(job, tmp_path)
+    assert result["test"] is None
+    torch.manual_seed(0)
+    start = tmp_path / "start"
+    train(job.model_copy(update={"optimizer": OptimizerSpec(lr=1e-12, weight_decay=0)}), start)
+    first, second = weights(start / "checkpoint.safetensors"), weights(tmp_path / "checkpoint.safetensors")
+    moved = {
+        name.split(".")[0]
+        for name in first
+        if (first[name].float() - second[name].float()).abs().max() > 1e-7
+    }
+    assert {"layer4", "fc"} <= moved
+    assert not moved & set(kept)
+    assert block != "all" or {"conv1", "layer1"} <= moved
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_an_interrupted_run_ends_as_if_it_had_not_been(name: str, plan: Plan, tmp_path: Path) -> None:
+    optimizer = OptimizerSpec(name=name, lr=0.01)
+    job = Classify(plan=plan, model=MODEL, epochs=4, optimizer=optimizer, fine_tune_from="layer4")
+    whole = train(job, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(job, tmp_path / "parts", Terminal(stop_at=(2, 1)))
+    assert job.view_for(tmp_path / "parts").first_epoch == 2
+    with (tmp_path / "parts" / "metrics.jsonl").open("a") as file:
+        file.write('{"epoch": 2, "spl')  # the process died in the middle of a line
+    parts = train(job, tmp_path / "parts")
+    for kind in ("checkpoint", "best"):
+        ours, theirs = (weights(tmp_path / run / f"{kind}.safetensors") for run in ("whole", "parts"))
+        assert same(ours, theirs)
+    lines = [json.loads(line) for line in (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert (parts["best_epoch"], parts["test"]["loss"]) == (whole["best_epoch"], whole["test"]["loss"])
+
+
+def test_two_and_two_epochs_are_four_where_the_schedule_allows_it(plan: Plan, tmp_path: Path) -> None:
+    job = Classify(plan=plan, model=MODEL, epochs=4, schedule=Schedule(kind="constant"))
+    train(job, tmp_path / "four")
+    train(job.model_copy(update={"epochs": 2}), tmp_path / "two")
+    train(job, tmp_path / "two")
+    ours, theirs = (weights(tmp_path / run / "checkpoint.safetensors") for run in ("four", "two"))
+    assert same(ours, theirs)
+
+
+def test_a_finished_run_is_not_learnt_again(plan: Plan, tmp_path: Path) -> None:
+    job = Classify(plan=plan, model=MODEL, epochs=1)
+    first = train(job, tmp_path)
+    stamp = (tmp_path / "checkpoint.safetensors").stat().st_mtime_ns
+    again = train(job, tmp_path, Terminal(stop_at=(0, 0)))
+    assert (tmp_path / "checkpoint.safetensors").stat().st_mtime_ns == stamp
+    assert again["test"]["loss"] == first["test"]["loss"]
+
+
+def test_another_job_in_the_same_folder_is_refused_and_told_apart(plan: Plan, tmp_path: Path) -> None:
+    job = Classify(plan=plan, model=MODEL, epochs=1)
+    train(job, tmp_path)
+    other = Classify(plan=plan.model_copy(update={"seed": 4}), model=MODEL, epochs=1, label_smoothing=0.1)
+    expected = r"label_smoothing was 0\.0 and is 0\.1; plan\.seed was 3 and is 4; choose another --out"
+    with pytest.raises(PlanError, match=expected):
+        other.view_for(tmp_path)
+
+
+def test_early_stop_ends_the_run(plan: Plan, tmp_path: Path) -> None:
+    stop = EarlyStop(metric="loss", patience=1)
+    optimizer = OptimizerSpec(name="sgd", lr=1e-12, momentum=0, weight_decay=0)
+    job = Classify(plan=plan, model=MODEL, epochs=5, optimizer=optimizer, early_stop=stop)
+    assert train(job, tmp_path)["epochs"] == 2
+    assert train(job, tmp_path)["epochs"] == 2
+
+
+def test_features_of_a_frozen_trunk_are_made_once_and_serve_all_epochs(plan: Plan, tmp_path: Path) -> None:
+    job = Classify(plan=plan, model=MODEL, epochs=6, feature_passes=2, optimizer=OptimizerSpec(lr=0.05))
+    assert (job.view.num_epochs, job.view.augment) == (2, True)
+    engine = Watched(num_threads=1)
+    engine.views.clear()
+    with engine.feed(plan, job.view) as feed:
+        result = job.run(feed, Context(engine, tmp_path, Terminal()))
+    assert [(view.split, view.num_epochs) for view in engine.views] == [("train", 2), ("val", 1), ("test", 1)]
+    assert result["epochs"] == 6
+    assert result["test"]["auroc"] == 1
+    model = load_model(tmp_path / "best.safetensors").model
+    with engine.feed(plan, View(split="val")) as feed:
+        outcome = evaluate(model, [examples_of(batch, torch.device("cpu")) for batch in feed])
+    assert outcome.loss == pytest.approx(result["validation"]["loss"], rel=1e-4)
+    flags = [len(part._forward_pre_hooks) for part in model.modules()]
+    assert not any(flags)
+
+
+def test_features_want_a_frozen_trunk_and_a_model_that_ends_in_its_head(plan: Plan, tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="wanted a frozen trunk, got fine_tune_from"):
+        Classify(plan=plan, model=MODEL, feature_passes=1, fine_tune_from="layer4")
+    job = Classify(plan=plan, model=ModelSpec(name="squeezenet1_1", weights="none"), feature_passes=1)
+    with pytest.raises(ModelError, match="wanted a model that ends in its head"):
+        train(job, tmp_path)
+
+
+def test_one_class_is_not_a_classification(tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        write_images(tmp_path / "one", split, "only", 2, 90)
+    build_index(tmp_path / "one").save(tmp_path / "one.parquet")
+    job = Classify(plan=Plan(index=tmp_path / "one.parquet"), model=MODEL)
+    with pytest.raises(PlanError, match=r"wanted at least two classes to tell apart, got one \(only\)"):
+        job.check()
+
+
+def test_a_class_without_training_images_is_named(tmp_path: Path) -> None:
+    for split, names in (("train", "ab"), ("val", "abc"), ("test", "abc")):
+        for name in names:
+            write_images(tmp_path / "some", split, name, 1, 90)
+    build_index(tmp_path / "some").save(tmp_path / "some.parquet")
+    job = Classify(plan=Plan(index=tmp_path / "some.parquet"), model=MODEL)
+    with pytest.raises(PlanError, match="wanted images of every class in 'train', got none of 'c'"):
+        job.check()
+
+
+def test_a_split_that_is_not_there_lists_those_that_are(plan: Plan) -> None:
+    with pytest.raises(PlanError, match=r"validation_split: .* got 'dev'; it has test, train, val"):
+        Classify(plan=plan, model=MODEL, validation_split="dev").check()
+    with pytest.raises(PlanError, match=r"test_split: .*or write test_split: null"):
+        Classify(plan=plan, model=MODEL, test_split="holdout").check()
+
+
+def test_a_block_that_is_not_there_is_refused(plan: Plan, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="layer4"):
+        train(Classify(plan=plan, model=MODEL, fine_tune_from="layer5"), tmp_path)
+
+
+def test_a_last_batch_of_one_image_is_left_out_only_where_batchnorm_learns(plan: Plan) -> None:
+    nineteen = plan.model_copy(update={"batch": plan.batch.model_copy(update={"size": 19})})
+    assert Classify(plan=nineteen, model=MODEL, fine_tune_from="layer4").view.drop_last
+    assert not Classify(plan=nineteen, model=MODEL).view.drop_last
+    assert not Classify(plan=plan, model=MODEL, fine_tune_from="layer4").view.drop_last
+
+
+def test_a_job_file_is_read_and_a_wrong_key_is_refused(index_path: Path, tmp_path: Path) -> None:
+    written = "plan: {index: INDEX}\nmodel: {name: resnet18, weights: none}\nschedule: cosine\n".replace(
+        "INDEX", str(index_path)
+    )
+    (tmp_path / "job.yaml").write_text(written + "early_stop: {metric: loss, patience: 2}\n")
+    job = load_job(tmp_path / "job.yaml", default="classify")
+    assert isinstance(job, Classify)
+    assert job.early_stop == EarlyStop(metric="loss", patience=2)
+    (tmp_path / "job.yaml").write_text(written + "epoch: 3\n")
+    with pytest.raises(PlanError, match="epoch: no such key; did you mean 'epochs'"):
+        load_job(tmp_path / "job.yaml", default="classify")

@@ -1,0 +1,124 @@
+"""Schedules, early stop, optimisers and the loss, against their formulas."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from lightwell.models.training.loop import Examples, Objective, evaluate, examples_of, train_epoch
+from lightwell.models.training.recipe import EarlyStop, OptimizerSpec, Schedule, best_epoch
+from lightwell.pipeline.batch import Batch
+from lightwell.pipeline.errors import RunError
+from pydantic import ValidationError
+
+
+def examples(labels: list[int], replaced: list[bool] | None = None, width: int = 4) -> Examples:
+    generator = torch.Generator().manual_seed(5)
+    inputs = torch.randn(len(labels), width, generator=generator)
+    return Examples(inputs, torch.tensor(labels), torch.tensor(replaced or [False] * len(labels)))
+
+
+def test_cosine_falls_from_the_peak_to_zero_after_a_linear_warm_up() -> None:
+    schedule = Schedule(kind="cosine", warmup_epochs=1)
+    assert [round(schedule.factor(done, 5), 6) for done in (0, 0.5, 1, 3, 5)] == [0, 0.5, 1, 0.5, 0]
+
+
+def test_step_and_constant() -> None:
+    step = Schedule(kind="step", step_epochs=2, step_factor=0.1)
+    assert [step.factor(done, 9) for done in (0, 1.9, 2, 4.5)] == pytest.approx([1, 1, 0.1, 0.01])
+    assert Schedule(kind="constant").factor(7.5, 8) == 1
+
+
+def test_a_schedule_may_be_written_as_its_name() -> None:
+    assert Schedule.model_validate("step") == Schedule(kind="step")
+    with pytest.raises(ValidationError):
+        Schedule.model_validate("stairs")
+
+
+def test_best_epoch_is_the_first_best_and_undefined_loses() -> None:
+    history = [{"loss": 0.9, "auroc": None}, {"loss": 0.5, "auroc": 0.7}, {"loss": 0.6, "auroc": 0.7}]
+    assert best_epoch(history, "auroc") == 1
+    assert best_epoch(history, "loss") == 1
+    assert best_epoch(history[:1], "auroc") == 0
+
+
+def test_early_stop_waits_for_its_patience() -> None:
+    rows = [{"loss": value} for value in (1.0, 0.8, 0.9, 0.85)]
+    stop = EarlyStop(metric="loss", patience=2)
+    assert [stop.reached(rows[:count]) for count in range(5)] == [False, False, False, False, True]
+
+
+@pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
+def test_the_trunk_learns_at_its_share_of_the_rate(name: str, kind: type) -> None:
+    head, trunk = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    spec = OptimizerSpec(name=name, lr=0.2, trunk_factor=0.25)
+    optimizer = spec.build(list(head.parameters()), list(trunk.parameters()))
+    assert isinstance(optimizer, kind)
+    assert [group["base_lr"] for group in optimizer.param_groups] == [0.2, 0.05]
+    assert len(spec.build(list(head.parameters()), []).param_groups) == 1
+
+
+@pytest.mark.parametrize("weights", [None, torch.tensor([0.5, 2.0, 1.0])])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_loss_is_torchs_cross_entropy(weights: torch.Tensor | None, smoothing: float) -> None:
+    batch = examples([0, 1, 2, -1, 1], width=3)
+    usual = torch.nn.CrossEntropyLoss(weights, ignore_index=-1, label_smoothing=smoothing)
+    ours = Objective(weights, smoothing)(batch.inputs, batch)
+    assert float(ours) == pytest.approx(float(usual(batch.inputs, batch.labels)), rel=1e-6)
+
+
+def test_mixed_images_count_for_both_labels() -> None:
+    plain = examples([0, 1], width=3)
+    share = torch.tensor([0.25, 0.25])
+    mixed = Examples(plain.inputs, plain.labels, plain.replaced, torch.tensor([2, 0]), share)
+    usual = torch.nn.CrossEntropyLoss()
+    wanted = 0.75 * usual(plain.inputs, plain.labels) + 0.25 * usual(plain.inputs, torch.tensor([2, 0]))
+    assert float(Objective()(plain.inputs, mixed)) == pytest.approx(float(wanted), rel=1e-6)
+
+
+def test_a_batch_without_labels_moves_nothing() -> None:
+    batch = examples([-1, -1], width=3)
+    assert float(Objective()(batch.inputs, batch)) == 0
+
+
+def test_uint8_images_become_float_nchw_in_0_to_1() -> None:
+    images = torch.arange(2 * 4 * 5 * 3, dtype=torch.uint8).reshape(2, 4, 5, 3)
+    batch = Batch(images, torch.tensor([0, 1]), ("a", "b"), 0, 0, np.array([False, True]))
+    made = examples_of(batch, torch.device("cpu"))
+    assert made.inputs.shape == (2, 3, 4, 5)
+    assert torch.equal(made.inputs, images.permute(0, 3, 1, 2).float() / 255)
+    assert made.replaced.tolist() == [False, True]
+
+
+def test_replaced_rows_train_but_are_not_measured() -> None:
+    torch.manual_seed(0)
+    head = torch.nn.Linear(4, 2)
+    batch = examples([0, 1, 0, 1], [False, False, True, True])
+    outcome = evaluate(head, [batch])
+    assert (outcome.metrics.num_images, outcome.metrics.num_ignored) == (2, 2)
+    kept = torch.nn.functional.cross_entropy(head(batch.inputs[:2]), batch.labels[:2])
+    assert outcome.loss == pytest.approx(float(kept.detach()))
+    optimizer = OptimizerSpec(name="sgd", lr=0.1, momentum=0, weight_decay=0).build(
+        list(head.parameters()), []
+    )
+    before = head.weight.detach().clone()
+    loss = torch.nn.functional.cross_entropy(head(batch.inputs), batch.labels)
+    (gradient,) = torch.autograd.grad(loss, head.weight)
+    trained = train_epoch(head, [batch], optimizer, Objective(), factor=lambda step: 0.5, num_classes=2)
+    assert torch.allclose(head.weight, before - 0.05 * gradient)
+    assert (trained.metrics.num_images, trained.num_read) == (2, 4)
+
+
+def test_evaluating_leaves_training_flags_as_they_were() -> None:
+    model = torch.nn.Sequential(torch.nn.BatchNorm1d(4).eval(), torch.nn.Dropout(), torch.nn.Linear(4, 2))
+    flags = [part.training for part in model]
+    evaluate(model, [examples([0, 1])])
+    assert [part.training for part in model] == flags
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_cure() -> None:
+    head = torch.nn.Linear(4, 2)
+    torch.nn.init.constant_(head.weight, math.inf)
+    optimizer = OptimizerSpec().build(list(head.parameters()), [])
+    with pytest.raises(RunError, match=r"wanted a finite loss, got .* at step 0; lower optimizer\.lr"):
+        train_epoch(head, [examples([0, 1])], optimizer, Objective(), factor=lambda step: 1.0, num_classes=2)

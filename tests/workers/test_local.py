@@ -1,0 +1,203 @@
+"""Jobs of others, run in this process: found by name, whole results, and taken up where they stopped."""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from lightwell.pipeline.errors import OutputError
+from lightwell.pipeline.feed import LocalEngine
+from lightwell.pipeline.indexing import build_index
+from lightwell.pipeline.jobs import Context, find_job
+from lightwell.pipeline.plan import Batching, Plan
+from lightwell.pipeline.progress import SilentConsole
+from lightwell.pipeline.view import View
+from lightwell.workers import local
+from lightwell.workers.local import run_batch_job, run_training_job
+from pictures import make_folder
+
+THEIRS = '''
+    """A batch job and a training job of somebody else: nothing but the contracts."""
+
+    from contextlib import contextmanager
+    from dataclasses import dataclass
+
+    from lightwell.pipeline.plan import Plan
+    from lightwell.pipeline.view import View
+
+
+    @dataclass(frozen=True)
+    class MeanColour:
+        plan: Plan
+        view: View = View()
+
+        @contextmanager
+        def open(self):
+            def work(batch):
+                return [{"key": k, "mean": float(x.float().mean())} for k, x in zip(batch.keys, batch.images)]
+
+            yield work
+
+        def finish(self, records, context):
+            return {"mean": float(records["mean"].to_numpy().mean()), "used": context.counts["used"]}
+
+
+    @dataclass(frozen=True)
+    class CountImages:
+        plan: Plan
+        view: View = View(shuffle=True, num_epochs=2)
+
+        def run(self, feed, context):
+            return {"images": sum(len(batch) for batch in context.console.track(feed, "count"))}
+'''
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    """Eleven pictures, the fourth of them cut off."""
+    photos = make_folder(tmp_path / "photos", num_images=11)
+    damaged = photos / "dog" / "003.jpg"
+    damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
+    build_index(photos, fractions={"test": 1.0}).save(tmp_path / "index.parquet")
+    policy = [{"Resize": {"height": 32, "width": 32}}]
+    return Plan.model_validate(
+        {"index": tmp_path / "index.parquet", "preprocess": policy, "batch": {"size": 2}}
+    )
+
+
+@pytest.fixture
+def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package outside of this tree."""
+    package = tmp_path / "elsewhere" / "theirs"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (package / "audit.py").write_text(textwrap.dedent(THEIRS))
+    monkeypatch.syspath_prepend(str(package.parent))
+    for name in ("theirs", "theirs.audit"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+@dataclass(frozen=True)
+class Stumbling:
+    """Notes every image it is given; breaks at one of them while the file ``trip`` is there."""
+
+    plan: Plan
+    trip: Path
+    seen: list[str] = field(default_factory=list)
+    view: View = field(default_factory=View)
+
+    def fingerprint(self) -> str:
+        return self.plan.fingerprint()
+
+    @contextmanager
+    def open(self) -> Iterator[object]:
+        def work(batch: object) -> list[dict[str, object]]:
+            if batch.step == 3 and self.trip.exists():
+                raise RuntimeError("the power went out")
+            self.seen.extend(batch.keys)
+            kept = zip(batch.keys, batch.images, batch.replaced, strict=True)
+            return [{"key": k, "sum": int(x.int().sum())} for k, x, replaced in kept if not replaced]
+
+        yield work
+
+    def finish(self, records: object, context: Context) -> dict[str, object]:
+        return {
+            "num": records.num_rows,
+            "counts": dict(context.counts),
+            "bad": [e["key"] for e in context.quarantine],
+        }
+
+
+def engine() -> LocalEngine:
+    return LocalEngine(num_threads=1)
+
+
+@pytest.mark.usefixtures("theirs")
+def test_a_batch_job_of_another_package_is_found_and_run(plan: Plan, tmp_path: Path) -> None:
+    job = find_job("theirs.audit:MeanColour")(plan=plan)
+    out = tmp_path / "out"
+    found = run_batch_job(job, engine(), out, SilentConsole())
+    records = pq.read_table(out / "records.parquet")
+    assert records.column_names == ["key", "mean"]
+    assert records.num_rows == 11
+    assert 0 < found["mean"] < 255
+    assert found["used"] == 10
+    assert json.loads((out / "counts.json").read_text()) == {
+        "read": 11,
+        "used": 10,
+        "replaced": 1,
+        "skipped": 0,
+    }
+    entries = [json.loads(line) for line in (out / "quarantine.jsonl").read_text().splitlines()]
+    assert [entry["key"] for entry in entries] == ["dog/003.jpg"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "counts.json",
+        "quarantine.jsonl",
+        "records.parquet",
+    ]
+
+
+@pytest.mark.usefixtures("theirs")
+def test_a_training_job_of_another_package_is_found_and_run(plan: Plan, tmp_path: Path) -> None:
+    job = find_job("theirs.audit:CountImages")(plan=plan)
+    assert run_training_job(job, engine(), tmp_path / "out", SilentConsole()) == {"images": 22}
+
+
+def test_an_interrupted_job_does_only_the_rest_and_ends_the_same(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "PART_IMAGES", 4)
+    trip = tmp_path / "trip"
+    whole = run_batch_job(Stumbling(plan, trip), engine(), tmp_path / "whole", SilentConsole())
+    trip.touch()
+    with pytest.raises(RuntimeError, match="the power went out"):
+        run_batch_job(Stumbling(plan, trip), engine(), tmp_path / "out", SilentConsole())
+    assert [p.name for p in (tmp_path / "out" / "parts").iterdir()] == ["part-000000.parquet"]
+    trip.unlink()
+    again = Stumbling(plan, trip)
+    assert run_batch_job(again, engine(), tmp_path / "out", SilentConsole()) == whole
+    assert len(again.seen) == 7
+    expected, got = (pq.read_table(tmp_path / name / "records.parquet") for name in ("whole", "out"))
+    assert got.equals(expected)
+
+
+def test_parts_of_another_plan_are_thrown_away(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "PART_IMAGES", 4)
+    trip = tmp_path / "trip"
+    trip.touch()
+    with pytest.raises(RuntimeError, match="the power went out"):
+        run_batch_job(Stumbling(plan, trip), engine(), tmp_path / "out", SilentConsole())
+    trip.unlink()
+    other = Stumbling(plan.model_copy(update={"seed": 5}), trip)
+    run_batch_job(other, engine(), tmp_path / "out", SilentConsole())
+    assert len(other.seen) == 11
+
+
+@pytest.mark.parametrize("part_images", [1, 2, 5, 10])
+def test_parts_of_any_size_merge_to_the_same_records(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part_images: int
+) -> None:
+    whole = run_batch_job(Stumbling(plan, tmp_path / "trip"), engine(), tmp_path / "whole", SilentConsole())
+    monkeypatch.setattr(local, "PART_IMAGES", part_images)
+    small = plan.model_copy(update={"batch": Batching(size=1)})
+    parts = run_batch_job(Stumbling(small, tmp_path / "trip2"), engine(), tmp_path / "parts", SilentConsole())
+    assert parts == whole
+    expected, got = (pq.read_table(tmp_path / name / "records.parquet") for name in ("whole", "parts"))
+    assert got.equals(expected)
+
+
+def test_an_output_that_cannot_be_written_is_said_before_any_work(plan: Plan, tmp_path: Path) -> None:
+    job = Stumbling(plan, tmp_path / "trip")
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match=r"wanted a folder that can be written.*choose another"):
+        run_batch_job(job, engine(), tmp_path / "file" / "out", SilentConsole())
+    assert job.seen == []
