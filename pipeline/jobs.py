@@ -43,9 +43,20 @@ Record = Mapping[str, Any]
 class Feed(Protocol):
     """An iterator of batches; a context manager, so that threads and DALI leave with it."""
 
-    num_batches: int
-    quarantine: list[Mapping[str, Any]]
-    counts: dict[str, int]
+    @property
+    def num_batches(self) -> int:
+        """Batches of all epochs together."""
+        ...
+
+    @property
+    def quarantine(self) -> list[Mapping[str, Any]]:
+        """Samples that could not be used so far, as dicts."""
+        ...
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images read, used, replaced and skipped so far; read = used + replaced."""
+        ...
 
     def __iter__(self) -> Iterator[Batch]: ...
     def __enter__(self) -> Feed: ...
