@@ -18,7 +18,38 @@ import lightwell
 import pytest
 from lightwell.pipeline import errors
 
-PUBLIC: list[str] = []
+PUBLIC: list[str] = [
+    "Batch",
+    "BatchJob",
+    "build_index",
+    "build_model",
+    "Classify",
+    "Context",
+    "Engine",
+    "Feed",
+    "find_job",
+    "find_target_layer",
+    "grad_cam",
+    "GradCamAudit",
+    "Index",
+    "LightwellError",
+    "load_model",
+    "LocalEngine",
+    "Mix",
+    "ModelError",
+    "ModelSpec",
+    "OutputError",
+    "Plan",
+    "PlanError",
+    "Program",
+    "RequestError",
+    "run_batch_job",
+    "run_training_job",
+    "RunError",
+    "SourceError",
+    "TrainingJob",
+    "View",
+]
 FOLDERS = {"pipeline", "workers", "models", "tests", "deploy"}
 HIDDEN_FOLDERS = {".ci"}
 CODE = {"pipeline", "workers", "models"}
