@@ -1,0 +1,1 @@
+"""From a drawn Albumentations transform to DALI operators: the table, the graph and the declared tolerances."""

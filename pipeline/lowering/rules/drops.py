@@ -1,0 +1,7 @@
+"""Parts of a picture that are dropped."""
+
+from __future__ import annotations
+
+from ..base import Lowering
+
+LOWERINGS: tuple[Lowering, ...] = ()

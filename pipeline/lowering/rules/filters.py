@@ -1,0 +1,7 @@
+"""Blurs, sharpening and compression."""
+
+from __future__ import annotations
+
+from ..base import Lowering
+
+LOWERINGS: tuple[Lowering, ...] = ()

@@ -1,0 +1,7 @@
+"""Noise."""
+
+from __future__ import annotations
+
+from ..base import Lowering
+
+LOWERINGS: tuple[Lowering, ...] = ()

@@ -1,0 +1,7 @@
+"""Resizes and pads."""
+
+from __future__ import annotations
+
+from ..base import Lowering
+
+LOWERINGS: tuple[Lowering, ...] = ()

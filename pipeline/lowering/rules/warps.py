@@ -1,0 +1,7 @@
+"""Rotations, affine and perspective warps."""
+
+from __future__ import annotations
+
+from ..base import Lowering
+
+LOWERINGS: tuple[Lowering, ...] = ()

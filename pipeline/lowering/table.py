@@ -1,0 +1,32 @@
+"""The table of lowerings, and what it says of a transform."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .base import Lowering
+from .rules import colors, crops, drops, filters, flips, levels, noise, resizes, warps
+
+RULES = (crops, resizes, flips, warps, drops, levels, colors, filters, noise)
+
+_BY_NAME: dict[str, Lowering] = {
+    name: lowering for rules in RULES for lowering in rules.LOWERINGS for name in lowering.transforms
+}
+
+
+def lowering_of(name: str) -> Lowering | None:
+    """Find the lowering of a class by its name in Albumentations."""
+    return _BY_NAME.get(name)
+
+
+def why_not_lowered(transform: Any, *, device: str, approximate: bool) -> str:
+    """Say why DALI does not run a transform with these options on a device; empty where it does."""
+    name = type(transform).__name__
+    lowering = _BY_NAME.get(name) if type(transform).__module__.startswith("albumentations.") else None
+    if lowering is None:
+        return f"no DALI operator for {name}"
+    if lowering.gpu_only and device == "cpu":
+        return lowering.gpu_only
+    if lowering.approximate and not approximate:
+        return f"DALI follows another law; write `lowering: approximate` to take it ({lowering.tolerance})"
+    return lowering.refuse(transform)
