@@ -1,127 +1,187 @@
-"""From decoded pictures to a finished batch: Albumentations, replacement, stacking, one normalising pass."""
+"""Makes samples from start to end in one thread: draw, decode, transform, replace what is bad."""
 
 from __future__ import annotations
 
-import copy
 import io
-import threading
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from .batch import Batch
-from .errors import PlanError, RunError
-from .keys import keyed_bits, keyed_generator, keyed_random
-from .loading import Loaded, SampleLoader
-from .mixing import mix_batch
-from .plan import Normalization
+from .dali_pixels import DaliPixels, kept
+from .decode.chain import Encoded
+from .drawing import Drawing, Drawn, leaves_of
+from .errors import RunError
+from .keys import keyed_bits
+from .loading import Loaded, Row, SampleLoader
+from .pixels import CpuPixels, Failure, Pixels, policy_failure
 from .program import Program
 from .quarantine import Quarantine, QuarantineEntry
-from .schedule import BatchSpec, replacements
+from .routing import Backend
+from .schedule import replacements
 from .view import View
 
-BYTE_RANGE = 255.0
+_NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """One picture after the policy: pixels HWC, with its mask and boxes."""
+    """One picture after the policy: pixels HWC, with its mask and boxes. Pixels last until the next ``make``."""
 
     key: str
     label: int
-    image: np.ndarray
+    image: Any
+    """A NumPy array, or a torch tensor on the GPU where all of the policy ran there."""
     mask: np.ndarray | None
     boxes: np.ndarray | None
     replaced: bool = False
 
+    def without_pixels(self) -> Finished:
+        """Let the pixels go once they are in the batch."""
+        return replace(self, image=_NO_PIXELS)
 
-class BatchAssembly:
-    """Turns decoded rows into batches; every pool thread may call ``assemble`` at the same time."""
 
-    def __init__(
-        self, program: Program, view: View, loader: SampleLoader, rows: np.ndarray, quarantine: Quarantine
-    ) -> None:
-        self._program = program
-        self._view = view
-        self._loader = loader
-        self._rows = rows
-        self._quarantine = quarantine
-        self._composes = {
-            boxes: program.compose(augment=view.augment, boxes=boxes) for boxes in (False, True)
-        }
-        self._threads = threading.local()
+@dataclass(frozen=True)
+class Surroundings:
+    """What all threads of a feed share."""
 
-    def assemble(self, spec: BatchSpec, loaded: list[Loaded]) -> Batch:
-        """Run the policy over a batch, replace what fails, stack, normalise and mix.
+    program: Program
+    view: View
+    loader: SampleLoader
+    rows: np.ndarray
+    quarantine: Quarantine
+    backend: Backend = "opencv"
+    dali_threads: int = 1
+    """Of each DALI graph; OpenCV's way has its parallelism in the threads that make samples."""
+
+
+class Assembly:
+    """Makes a few samples at a time. Each thread has its own; leave it with ``close``."""
+
+    def __init__(self, shared: Surroundings, *, max_samples: int) -> None:
+        self._shared = shared
+        self._max_samples = max_samples
+        self._lines: dict[tuple[bool, bool], _Line] = {}
+
+    def make(self, samples: Sequence[Loaded], epoch: int) -> list[Finished]:
+        """Make samples, in order; those that cannot be made are replaced and listed.
 
         Raises:
             RunError: a sample and all of its replacements failed.
-            PlanError: the finished images differ in size.
         """
-        finished = [self._finish_or_replace(sample, spec.epoch) for sample in loaded]
-        num_replaced = sum(sample.replaced for sample in finished)
-        self._quarantine.count(read=len(finished), used=len(finished) - num_replaced, replaced=num_replaced)
-        batch = _stack(finished, spec, self._program.normalization)
-        mix = self._program.plan.mix if self._view.augment else None
-        return mix_batch(batch, mix, seed=self._program.plan.seed) if mix else batch
+        with_boxes = [sample.row["boxes"] is not None for sample in samples]
+        made: dict[int, Finished | Failure] = {}
+        for boxes in sorted(set(with_boxes)):
+            numbers = [i for i, has in enumerate(with_boxes) if has == boxes]
+            found = self._line(with_boxes=boxes).make([samples[i] for i in numbers], epoch)
+            made.update(zip(numbers, found, strict=True))
+        finished = [self._or_replaced(samples[i], made[i], epoch) for i in range(len(samples))]
+        num_replaced = sum(one.replaced for one in finished)
+        self._shared.quarantine.count(
+            read=len(finished), used=len(finished) - num_replaced, replaced=num_replaced
+        )
+        return finished
 
-    def _finish_or_replace(self, sample: Loaded, epoch: int) -> Finished:
-        first = self._finish(sample, epoch)
-        if isinstance(first, Finished):
-            return first
-        step, reason = first
+    def close(self) -> None:
+        """Close DALI."""
+        for line in self._lines.values():
+            line.pixels.close()
+
+    def _line(self, *, with_boxes: bool, spare: bool = False) -> _Line:
+        """Return the line for a kind of sample; the spare one leaves alone what the other has just made."""
+        kind = with_boxes, spare
+        if kind not in self._lines:
+            self._lines[kind] = _Line(self._shared, 1 if spare else self._max_samples, with_boxes=with_boxes)
+        return self._lines[kind]
+
+    def _or_replaced(self, sample: Loaded, made: Finished | Failure, epoch: int) -> Finished:
+        if isinstance(made, Finished):
+            return made
+        shared = self._shared
         key = str(sample.row["key"])
-        for row in replacements(self._rows, seed=self._program.plan.seed, epoch=epoch, key=key):
-            other = self._finish(self._loader.load_one(int(row)), epoch)
-            if isinstance(other, Finished):
-                self._note(sample, step, reason, other.key, epoch)
-                return Finished(other.key, other.label, other.image, other.mask, other.boxes, replaced=True)
-        self._note(sample, step, reason, None, epoch)
+        for row in replacements(shared.rows, seed=shared.program.plan.seed, epoch=epoch, key=key):
+            (other,) = shared.loader.load(np.array([row]))
+            line = self._line(with_boxes=other.row["boxes"] is not None, spare=True)
+            (found,) = line.make([other], epoch)
+            if isinstance(found, Finished):
+                self._note(sample, made, found.key, epoch)
+                return replace(found, image=kept(found.image), replaced=True)
+        self._note(sample, made, None, epoch)
         raise RunError(
-            f"{step} of {key!r}: {reason}; and none of its replacements could be used either. "
+            f"{made.step} of {key!r}: {made.reason}; and none of its replacements could be used either. "
             "Wanted mostly readable images; look at the quarantine list, and index the folder again"
         )
 
-    def _note(self, sample: Loaded, step: str, reason: str, replaced_by: str | None, epoch: int) -> None:
-        decoders = ", ".join(sample.decoded.decoders)
+    def _note(self, sample: Loaded, failure: Failure, replaced_by: str | None, epoch: int) -> None:
         row = sample.row
-        self._quarantine.add(
-            QuarantineEntry(row["key"], row["uri"], step, reason, decoders, replaced_by, epoch)
+        decoders = ", ".join(failure.decoders)
+        self._shared.quarantine.add(
+            QuarantineEntry(
+                row["key"], row["uri"], failure.step, failure.reason, decoders, replaced_by, epoch
+            )
         )
 
-    def _finish(self, sample: Loaded, epoch: int) -> Finished | tuple[str, str]:
-        """Run the policy over one picture; a tuple is the step that failed and why."""
-        if sample.decoded.image is None:
-            return sample.step, sample.decoded.reason
-        row = sample.row
-        boxes = row.get("boxes")
-        compose = self._compose(with_boxes=boxes is not None)
-        bits = keyed_bits("augment", self._program.plan.seed, epoch, row["key"])
-        compose.set_random_state(keyed_generator(bits), keyed_random(bits))
-        targets: dict[str, Any] = {"image": sample.decoded.image}
-        try:
-            if row.get("mask"):
-                targets["mask"] = read_mask(row["mask"])
-            if boxes is not None:
-                targets["bboxes"] = np.asarray(boxes, np.float32).reshape(-1, 4)
-                targets["box_rows"] = np.arange(len(boxes))
-            done = compose(**targets)
-        except (
-            Exception
-        ) as error:  # whatever a transform raises, it costs this image only and is written down
-            return "policy", f"{type(error).__name__}: {' '.join(str(error).split())}"
-        found = np.asarray(done["bboxes"], np.float32).reshape(-1, 4) if boxes is not None else None
-        return Finished(row["key"], int(row["label"]), done["image"], done.get("mask"), found)
 
-    def _compose(self, *, with_boxes: bool) -> Any:
-        """Return this thread's own copy of the Albumentations pipeline, since it holds the drawing state."""
-        name = "with_boxes" if with_boxes else "plain"
-        if not hasattr(self._threads, name):
-            setattr(self._threads, name, copy.deepcopy(self._composes[with_boxes]))
-        return getattr(self._threads, name)
+class _Line:
+    """The way of samples with boxes, or of those without: Albumentations asks for boxes everywhere or nowhere."""
+
+    def __init__(self, shared: Surroundings, max_samples: int, *, with_boxes: bool) -> None:
+        program, view = shared.program, shared.view
+        self._seed = program.plan.seed
+        routes = program.routes(augment=view.augment, backend=shared.backend)
+        compose = program.compose(augment=view.augment, boxes=with_boxes)
+        self._drawing = Drawing(compose, routes.num_drawn)
+        may_reduce = program.plan.decode == "auto"
+        self.pixels: Pixels = CpuPixels(self._drawing, max_batch_size=max_samples, may_reduce=may_reduce)
+        num_slots = sum(1 for _ in leaves_of(compose.transforms[: routes.num_lowered]))
+        if shared.backend == "dali":
+            self.pixels = DaliPixels(
+                self._drawing,
+                num_slots,
+                CpuPixels(self._drawing, max_batch_size=max_samples, may_reduce=False),
+                device=program.plan.device,
+                max_batch_size=max_samples,
+                num_threads=shared.dali_threads,
+            )
+
+    def make(self, samples: Sequence[Loaded], epoch: int) -> list[Finished | Failure]:
+        """Draw for all, decode together what can be, finish one after another."""
+        drawn = [self._draw(sample, epoch) for sample in samples]
+        ready = [(sample, one) for sample, one in zip(samples, drawn, strict=True) if isinstance(one, Drawn)]
+        files: list[Encoded] = [sample.file for sample, _ in ready if sample.file is not None]
+        found = iter(self.pixels.run(files, [one for _, one in ready]))
+        return [
+            one if isinstance(one, Failure) else self._finish(sample.row, one, next(found))
+            for sample, one in zip(samples, drawn, strict=True)
+        ]
+
+    def _draw(self, sample: Loaded, epoch: int) -> Drawn | Failure:
+        if sample.file is None:
+            return Failure("read", sample.reason)
+        row = sample.row
+        targets: dict[str, Any] = {}
+        try:
+            if row["mask"]:
+                targets["mask"] = read_mask(row["mask"])
+            if row["boxes"] is not None:
+                targets["bboxes"] = np.asarray(row["boxes"], np.float32).reshape(-1, 4)
+                targets["box_rows"] = np.arange(len(row["boxes"]))
+            bits = keyed_bits("augment", self._seed, epoch, row["key"])
+            return self._drawing.draw(bits, sample.file.size, **targets)
+        except Exception as error:  # whatever a transform raises costs this image only and is written down
+            return policy_failure(error)
+
+    def _finish(self, row: Row, drawn: Drawn, image: Any) -> Finished | Failure:
+        if isinstance(image, Failure):
+            return image
+        try:
+            done = self._drawing.finish(image, drawn)
+        except Exception as error:  # as above
+            return policy_failure(error)
+        boxes = np.asarray(done["bboxes"], np.float32).reshape(-1, 4) if "bboxes" in done else None
+        return Finished(row["key"], int(row["label"]), done["image"], done.get("mask"), boxes)
 
 
 def read_mask(uri: str) -> np.ndarray:
@@ -142,46 +202,3 @@ def read_mask(uri: str) -> np.ndarray:
             f"mask {uri}: wanted one channel of 8 bits, got {mask.shape} {mask.dtype}; save it as a gray PNG"
         )
     return mask
-
-
-def _stack(finished: list[Finished], spec: BatchSpec, normalization: Normalization | None) -> Batch:
-    first = finished[0].image
-    for sample in finished:
-        if sample.image.shape != first.shape:
-            raise PlanError(
-                f"preprocess: wanted images of one size in a batch, got {first.shape[1]}x{first.shape[0]} "
-                f"({finished[0].key!r}) and {sample.image.shape[1]}x{sample.image.shape[0]} ({sample.key!r}); "
-                "end preprocess with a Resize or a crop"
-            )
-    masks = [sample.mask for sample in finished if sample.mask is not None]
-    boxes = [sample.boxes for sample in finished if sample.boxes is not None]
-    return Batch(
-        images=to_tensor(np.stack([sample.image for sample in finished]), normalization),
-        labels=torch.tensor([sample.label for sample in finished], dtype=torch.int64),
-        keys=tuple(sample.key for sample in finished),
-        epoch=spec.epoch,
-        step=spec.step,
-        replaced=np.array([sample.replaced for sample in finished], dtype=bool),
-        masks=torch.from_numpy(np.stack(masks)) if len(masks) == len(finished) else None,
-        boxes=tuple(boxes) if len(boxes) == len(finished) else None,
-    )
-
-
-def to_tensor(images_nhwc: np.ndarray, normalization: Normalization | None) -> torch.Tensor:
-    """Lay out and normalise a batch in one pass.
-
-    Returns:
-        uint8 NHWC as it came where the plan does not normalise and the policy left bytes; else float32 NCHW in
-        channels_last memory, which costs no transposition and is what convolutions on a CPU like best.
-    """
-    if images_nhwc.dtype == np.uint8 and normalization is None:
-        return torch.from_numpy(images_nhwc)
-    if normalization is None:
-        return torch.from_numpy(images_nhwc.astype(np.float32, copy=False)).permute(0, 3, 1, 2)
-    scale = np.float32(1 / (BYTE_RANGE * np.asarray(normalization.std, np.float64)))
-    shift = np.float32(
-        -np.asarray(normalization.mean, np.float64) / np.asarray(normalization.std, np.float64)
-    )
-    finished = np.multiply(images_nhwc, scale, dtype=np.float32)
-    finished += shift
-    return torch.from_numpy(finished).permute(0, 3, 1, 2)

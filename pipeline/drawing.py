@@ -18,7 +18,9 @@ from typing import Any
 import numpy as np
 
 from .keys import keyed_generator, keyed_random
-from .sizes import Size, size_after, why_unpredictable
+from .sizes import Size, size_after
+
+_ONE_PIXEL = np.zeros(1, np.uint8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class Drawn:
     decisions: tuple[Decision, ...]
     size: Size
     """Height and width after the last decision."""
+    targets: dict[str, Any]
+    """Mask, boxes and keypoints after the last decision, in Albumentations' inner form."""
     generators: tuple[np.random.Generator, random.Random]
     """Where drawing stands: what is not drawn ahead goes on from here."""
 
@@ -53,33 +57,28 @@ def leaves_of(transforms: Sequence[Any]) -> Iterator[Any]:
             yield transform
 
 
-def num_predictable(transforms: Sequence[Any]) -> tuple[int, str]:
-    """Count the leading transforms of a policy whose decisions need no pixels.
-
-    Returns:
-        The count, and why the next one cannot be drawn ahead; empty where all can.
-    """
-    for number, transform in enumerate(transforms):
-        reason = why_unpredictable(transform)
-        if reason:
-            return number, reason
-    return len(transforms), ""
-
-
 class Drawing:
-    """Draws the leading transforms of a policy. One thread at a time: it holds the drawing state.
+    """Runs a policy on everything but the pixels of the image, as far as that goes, and the rest on pixels.
+
+    One thread at a time: it holds the drawing state.
 
     Args:
         compose: the policy as Albumentations runs it; copied.
-        num_drawn: how many of its outermost transforms are drawn, from the first.
+        num_drawn: how many of its outermost transforms are drawn ahead, from the first.
     """
 
     def __init__(self, compose: Any, num_drawn: int) -> None:
         self._compose = copy.deepcopy(compose)
-        self._compose.transforms = self._compose.transforms[:num_drawn]
+        self._ahead = self._compose.transforms[:num_drawn]
+        self._behind = self._compose.transforms[num_drawn:]
+        self._leaves = list(leaves_of(self._ahead))
         self._decisions: list[Decision] = []
-        for slot, leaf in enumerate(leaves_of(self._compose.transforms)):
+        for slot, leaf in enumerate(self._leaves):
             leaf.apply_with_params = self._recorder(slot, leaf)
+
+    def transform_of(self, slot: int) -> Any:
+        """Find the transform of a slot."""
+        return self._leaves[slot]
 
     def draw(self, bits: int, size: Size, **targets: Any) -> Drawn:
         """Draw for one sample.
@@ -87,24 +86,54 @@ class Drawing:
         Args:
             bits: the sample's key, see ``keys``.
             size: height and width of the decoded picture.
-            targets: ``bboxes`` and what belongs to them, as the policy gets them; the drawing may look at them.
+            targets: ``mask``, ``bboxes``, ``keypoints`` and their label fields; they go through what is drawn.
         """
         generators = keyed_generator(bits), keyed_random(bits)
         self._compose.set_random_state(*generators)
         self._decisions = []
-        stand_in = self._compose(image=pixelless(size), **targets)["image"]
-        height, width = stand_in.shape[:2]
-        return Drawn(tuple(self._decisions), (height, width), generators)
+        data: dict[str, Any] = {"image": pixelless(size), **targets}
+        # The lines of Compose.__call__; its own draw is one of the decisions that must not be left out.
+        if generators[1].random() < self._compose.p:
+            self._compose.preprocess(data)
+            data = self._go_through(self._ahead, data)
+        height, width = data.pop("image").shape[:2]
+        return Drawn(tuple(self._decisions), (height, width), data, generators)
+
+    def apply(self, image: np.ndarray, decisions: Sequence[Decision]) -> np.ndarray:
+        """Do to pixels what was drawn."""
+        for decision in decisions:
+            image = self._leaves[decision.slot].apply(np.ascontiguousarray(image), **decision.params)
+        return image
+
+    def finish(self, image: Any, drawn: Drawn) -> dict[str, Any]:
+        """Run what could not be drawn ahead; returns Albumentations' result, ``image`` and the targets."""
+        if not self._behind and not drawn.targets:
+            return {"image": image}
+        data: dict[str, Any] = {"image": image, **drawn.targets}
+        if self._behind:
+            data["image"] = np.ascontiguousarray(image)
+            self._compose.set_random_state(*drawn.generators)
+            data = self._go_through(self._behind, data)
+        finished: dict[str, Any] = self._compose.postprocess(data)
+        return finished
+
+    def _go_through(self, transforms: Sequence[Any], data: dict[str, Any]) -> dict[str, Any]:
+        for transform in transforms:
+            data = self._compose.check_data_post_transform(transform(**data))
+        return data
 
     def _recorder(self, slot: int, leaf: Any) -> Any:
+        moved = type(leaf).apply_with_params
+
         def record(params: dict[str, Any], *_: Any, **data: Any) -> dict[str, Any]:
-            height, width = data["image"].shape[:2]
+            height, width = data.pop("image").shape[:2]
             self._decisions.append(Decision(slot, params, (height, width)))
-            return {**data, "image": pixelless(size_after(leaf, params, (height, width)))}
+            others = moved(leaf, params, **data) if data else {}
+            return {"image": pixelless(size_after(leaf, params, (height, width))), **others}
 
         return record
 
 
 def pixelless(size: Size) -> np.ndarray:
     """Make an RGB picture of a size that takes one byte."""
-    return np.broadcast_to(np.uint8(0), (*size, 3))
+    return np.ndarray((*size, 3), np.uint8, _ONE_PIXEL, 0, (0, 0, 0))

@@ -1,19 +1,20 @@
 """The local engine: batches made by threads of this process. It is the reference for every other engine.
 
-    rows of the index -> bytes -> DALI, batch by batch -> Albumentations, in threads -> one normalising pass
+    rows of the index -> bytes -> a pool: draw, decode, transform, normalise into the batch's rows -> batch
 
-One thread reads and decodes ahead; a pool augments and finishes; a bounded queue of batches lies between
-them and the consumer. Nothing random depends on any of that (law 2).
+A batch is cut into chunks. Reading threads fetch a chunk's files; one thread of the pool then makes its samples
+from start to end, so that what was decoded is still in its cache when it is augmented. A few batches are in the
+making at once and are yielded in order. Nothing random depends on any of that (law 2).
 """
 
 from __future__ import annotations
 
 import os
-import queue
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import cv2
@@ -21,16 +22,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .assembly import BatchAssembly
+from .assembly import Surroundings
 from .batch import Batch
-from .decode.chain import DecodeChain
-from .decode.dali import DaliDecoder
 from .errors import PlanError, SourceError
 from .index import Index
 from .loading import SampleLoader
+from .mixing import mix_batch
 from .plan import Plan
+from .pool import CHUNK_IMAGES, AssemblyPool, OpenBatch
 from .program import Program
 from .quarantine import Quarantine, QuarantineEntry
+from .routing import Backend
 from .schedule import batch_specs, num_steps
 from .view import View
 
@@ -42,9 +44,11 @@ class LocalEngine:
     """Runs plans in this process."""
 
     num_threads: int = 0
-    """Threads that augment, and as many for decoding; 0 means one for each core."""
+    """Threads that make samples, and as many that read files; 0 means one for each core."""
     prefetch: int = DEFAULT_PREFETCH
     """Batches that may lie finished before the consumer asks for them."""
+    backend: Backend | None = None
+    """What works on pixels; None takes DALI for plans on a GPU, OpenCV for plans on the CPU."""
 
     def feed(self, plan: Plan, view: View) -> LocalFeed:
         """Open the batches of a view of a plan.
@@ -54,13 +58,16 @@ class LocalEngine:
             SourceError: the index cannot be used or has no such split.
         """
         threads = self.num_threads or os.cpu_count() or 1
-        return LocalFeed(plan, view, num_threads=threads, prefetch=self.prefetch)
+        backend: Backend = self.backend or ("dali" if plan.device == "gpu" else "opencv")
+        return LocalFeed(plan, view, num_threads=threads, prefetch=self.prefetch, backend=backend)
 
 
 class LocalFeed:
     """Batches of one view, in order; a context manager, iterated once."""
 
-    def __init__(self, plan: Plan, view: View, *, num_threads: int, prefetch: int) -> None:
+    def __init__(
+        self, plan: Plan, view: View, *, num_threads: int, prefetch: int, backend: Backend = "opencv"
+    ) -> None:
         self._plan = plan
         self._view = view
         self._program = Program.compile(plan)
@@ -68,6 +75,7 @@ class LocalFeed:
         self._rows = self._index.rows(view.split) if view.keys is None else rows_of(self._index, view.keys)
         self._num_threads = num_threads
         self._prefetch = prefetch
+        self._backend = backend
         self._stop = threading.Event()
         self._quarantine = Quarantine()
         self._quarantine_bad_headers()
@@ -106,45 +114,31 @@ class LocalFeed:
             RunError: neither a sample nor any of its replacements could be used.
             PlanError: the finished images of a batch differ in size.
         """
-        ahead: queue.Queue[Future[Batch] | BaseException | None] = queue.Queue(maxsize=self._prefetch)
-        feeder = threading.Thread(
-            target=self._feed_ahead, args=(ahead,), name="lightwell-feeder", daemon=True
-        )
-        feeder.start()
-        try:
-            while (item := ahead.get()) is not None:
-                if isinstance(item, BaseException):
-                    raise item
-                yield item.result()
-        finally:
-            self.close()
-            while feeder.is_alive():  # it may be waiting for room
-                try:
-                    ahead.get(timeout=0.05)
-                except queue.Empty:
-                    continue
-            feeder.join()
-
-    def _feed_ahead(self, ahead: queue.Queue[Future[Batch] | BaseException | None]) -> None:
-        """Read and decode in this thread, hand the rest to the pool; pass any error on to the consumer."""
-        try:
-            with (
-                ThreadPoolExecutor(self._num_threads, "lightwell-read") as readers,
-                ThreadPoolExecutor(self._num_threads, "lightwell-augment") as pool,
-            ):
-                self._decode_ahead(ahead, readers, pool)
-            ahead.put(None)
-        except BaseException as error:
-            ahead.put(error)  # it is raised again in the consumer's thread
-
-    def _decode_ahead(
-        self, ahead: queue.Queue[Future[Batch] | BaseException | None], readers: Executor, pool: Executor
-    ) -> None:
-        plan, view = self._plan, self._view
         cv2.setNumThreads(1)  # the pool is the parallelism; OpenCV's own threads would fight it
-        loader = SampleLoader(self._index)
-        assembly = BatchAssembly(self._program, view, loader, self._rows, self._quarantine)
-        size = min(plan.batch.size, len(self._rows))
+        mix = self._plan.mix if self._view.augment else None
+        with self._open_pool() as pool:
+            for batch in self._ahead(pool):
+                finished = batch.finish()
+                yield mix_batch(finished, mix, seed=self._plan.seed) if mix else finished
+
+    def _open_pool(self) -> AssemblyPool:
+        on_gpu = self._plan.device == "gpu"
+        shared = Surroundings(
+            self._program,
+            self._view,
+            SampleLoader(self._index),
+            self._rows,
+            self._quarantine,
+            backend=self._backend,
+            dali_threads=self._num_threads if on_gpu else 1,
+        )
+        # A GPU has one graph that takes whole batches and brings its own threads.
+        most = self._plan.batch.size if on_gpu else min(self._plan.batch.size, CHUNK_IMAGES)
+        return AssemblyPool(shared, num_threads=1 if on_gpu else self._num_threads, max_samples=most)
+
+    def _ahead(self, pool: AssemblyPool) -> Iterator[OpenBatch]:
+        """Keep some batches in the making and yield them in order."""
+        plan, view = self._plan, self._view
         specs = batch_specs(
             self._rows,
             batch_size=plan.batch.size,
@@ -153,17 +147,12 @@ class LocalFeed:
             shuffle=view.shuffle,
             drop_last=view.drop_last,
         )
-        chain = DecodeChain(
-            DaliDecoder(max_batch_size=size, num_threads=self._num_threads, device=plan.device)
-        )
-        try:
-            for spec in specs:
-                if self._stop.is_set():
-                    break
-                loaded = loader.load_batch(spec, chain, readers)
-                ahead.put(pool.submit(assembly.assemble, spec, loaded))
-        finally:
-            chain.close()
+        making: deque[OpenBatch] = deque(map(pool.start, islice(specs, self._prefetch + 1)))
+        while making:
+            yield making.popleft()
+            if self._stop.is_set():
+                return
+            making.extend(map(pool.start, islice(specs, 1)))
 
     def _quarantine_bad_headers(self) -> None:
         """List the rows that the index already knows to be bad, once, as skipped."""

@@ -1,64 +1,66 @@
-"""From rows of the index to decoded pictures."""
+"""From rows of the index to files in memory."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .decode.chain import DecodeChain, Decoded, Encoded, decode_alone
+import numpy as np
+
+from .decode.chain import Encoded
 from .index import Index
-from .schedule import BatchSpec
 
 Row = Mapping[str, Any]
+
+COLUMNS = (
+    "key",
+    "uri",
+    "bytes",
+    "width",
+    "height",
+    "mode",
+    "format",
+    "orientation",
+    "label",
+    "mask",
+    "boxes",
+)
+QUARTER_TURNED = 5
+"""EXIF orientations from here on exchange width and height."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """One row of the index with its pixels, or why there are none."""
+    """One row of the index with its file, or why it cannot be read."""
 
     row: Row
-    decoded: Decoded
-    step: str = "decode"
-    """The step that failed, where one did."""
+    file: Encoded | None
+    reason: str = ""
 
 
 class SampleLoader:
-    """Reads files and decodes them."""
+    """Reads files; any thread may call it."""
 
     def __init__(self, index: Index) -> None:
-        self._table = index.table.combine_chunks()
+        self._table = index.table.select(COLUMNS).combine_chunks()
 
-    def load_batch(self, spec: BatchSpec, chain: DecodeChain, readers: Executor) -> list[Loaded]:
-        """Read a batch in the readers' threads and decode it in this one."""
-        rows: list[Row] = self._table.take(spec.rows).to_pylist()
-        files = list(readers.map(_read, rows))
-        decoded = iter(chain.decode([file for file in files if isinstance(file, Encoded)]))
-        return [
-            Loaded(row, next(decoded))
-            if isinstance(file, Encoded)
-            else Loaded(row, Decoded(None, (), file), "read")
-            for row, file in zip(rows, files, strict=True)
-        ]
-
-    def load_one(self, row_number: int) -> Loaded:
-        """Read and decode one row without DALI; any thread may call this.
-
-        OpenCV's pixels equal DALI's to the last bit for JPEG, PNG, BMP and WebP.
-        """
-        row: Row = self._table.slice(row_number, 1).to_pylist()[0]
-        file = _read(row)
-        if isinstance(file, Encoded):
-            return Loaded(row, decode_alone(file, []))
-        return Loaded(row, Decoded(None, (), file), "read")
+    def load(self, rows: np.ndarray) -> list[Loaded]:
+        """Read the files of some rows, in order."""
+        return [_load(row) for row in self._table.take(rows).to_pylist()]
 
 
-def _read(row: Row) -> Encoded | str:
-    """Read one file; a string is the reason why it cannot be read."""
+def _load(row: Row) -> Loaded:
     try:
         data = Path(row["uri"]).read_bytes()
     except OSError as error:
-        return f"{type(error).__name__}: {error.strerror}"
-    return Encoded(data, row["format"], row["mode"], row["orientation"])
+        return Loaded(row, None, f"{type(error).__name__}: {error.strerror}")
+    if len(data) != row["bytes"]:
+        changed = (
+            f"wanted {row['bytes']:,} bytes as indexed, got {len(data):,}; the file changed: index again"
+        )
+        return Loaded(row, None, changed)
+    turned = row["orientation"] >= QUARTER_TURNED
+    size = (row["width"], row["height"]) if turned else (row["height"], row["width"])
+    return Loaded(row, Encoded(data, row["format"], row["mode"], row["orientation"], size))

@@ -57,7 +57,12 @@ class Plan(BaseModel):
     batch: Batching = Batching()
     seed: int = Field(default=0, ge=0)
     device: Literal["cpu", "gpu"] = "cpu"
-    """Where images are decoded: ``gpu`` selects DALI's mixed backend."""
+    """Where images are decoded and augmented: ``gpu`` takes everything that is lowered to DALI's GPU operators."""
+    decode: Literal["auto", "exact"] = "auto"
+    """``auto`` decodes a JPEG at 1/2, 1/4 or 1/8 of its size where what follows shrinks it at least as much;
+    ``exact`` never does. Cutting out only what a crop keeps is exact and done either way."""
+    lowering: Literal["exact", "approximate"] = "exact"
+    """``approximate`` also takes DALI operators that follow another law than Albumentations, on a GPU."""
 
     @field_validator("preprocess", "augment", mode="before")
     @classmethod

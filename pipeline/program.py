@@ -12,6 +12,7 @@ import numpy as np
 from .errors import PlanError
 from .plan import Normalization, Plan
 from .policy import TransformSpec, load_albumentations
+from .routing import Backend, Routes, find_routes
 
 if TYPE_CHECKING:
     import albumentations
@@ -62,12 +63,26 @@ class Program:
             spec.build(f"augment[{i}]")
         return cls(plan, preprocess, augment, from_preprocess or from_augment)
 
-    def compose(self, *, augment: bool, boxes: bool) -> albumentations.Compose:
-        """Build the per-sample Albumentations pipeline; one for each thread, since it holds the drawing state."""
-        package = load_albumentations()
+    def routes(self, *, augment: bool, backend: Backend | None = None) -> Routes:
+        """Decide where each transform runs: in DALI where the plan's device is a GPU or ``backend`` says so."""
+        plan = self.plan
+        return find_routes(
+            self._built(augment=augment),
+            backend=backend or ("dali" if plan.device == "gpu" else "opencv"),
+            device=plan.device,
+            approximate=plan.lowering == "approximate",
+        )
+
+    def _built(self, *, augment: bool) -> list[Any]:
         transforms = [spec.build(f"preprocess[{i}]") for i, spec in enumerate(self.preprocess)]
         if augment:
             transforms += [spec.build(f"augment[{i}]") for i, spec in enumerate(self.augment)]
+        return transforms
+
+    def compose(self, *, augment: bool, boxes: bool) -> albumentations.Compose:
+        """Build the per-sample Albumentations pipeline; one for each thread, since it holds the drawing state."""
+        package = load_albumentations()
+        transforms = self._built(augment=augment)
         targets = (
             package.BboxParams(format="pascal_voc", label_fields=["box_rows"], clip=True) if boxes else None
         )

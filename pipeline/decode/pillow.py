@@ -1,4 +1,4 @@
-"""Decode with OpenCV, then with Pillow, under one stated rule for every kind of pixel.
+"""Decode with Pillow, and the one stated rule for every kind of pixel.
 
 The rule to RGB, 8 bits a channel:
 
@@ -19,23 +19,6 @@ import numpy as np
 
 WIDE_MODES = {"I;16", "I;16B", "I;16L", "I;16N"}
 REFUSED_MODES = {"I", "F"}
-
-
-def decode_opencv(data: bytes) -> np.ndarray:
-    """Decode to uint8 HWC RGB.
-
-    Raises:
-        ValueError: OpenCV cannot.
-    """
-    import cv2
-
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
-    except cv2.error as error:
-        raise ValueError(" ".join(str(error).split())) from error
-    if image is None:
-        raise ValueError("not an image that OpenCV can decode")
-    return image
 
 
 def decode_pillow(data: bytes) -> np.ndarray:

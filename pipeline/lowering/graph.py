@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..decode.plan import Region
 from ..drawing import Decision
 from .base import Argument, Device, Lowering, Node, as_array
 
@@ -32,21 +33,6 @@ class Placement:
 
     operator: str
     device: str
-
-
-@dataclass(frozen=True, slots=True)
-class Region:
-    """The part of a picture that is decoded: upright pixel coordinates, the end exclusive."""
-
-    y0: int
-    x0: int
-    y1: int
-    x1: int
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """Height and width."""
-        return self.y1 - self.y0, self.x1 - self.x0
 
 
 class LoweredGraph:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -10,7 +12,9 @@ import numpy as np
 import pytest
 from lightwell.pipeline.decode.chain import DecodeChain, Decoded, Encoded
 from lightwell.pipeline.decode.dali import DaliDecoder
-from lightwell.pipeline.decode.pillow import decode_opencv, decode_pillow
+from lightwell.pipeline.decode.opencv import decode_opencv
+from lightwell.pipeline.decode.pillow import decode_pillow
+from lightwell.pipeline.decode.plan import Decoding, Region, Resampling, whole
 from lightwell.pipeline.headers import read_header
 from pictures import make_picture
 from PIL import Image
@@ -30,11 +34,17 @@ def encode(image: Image.Image, kind: str, tmp_path: Path, **options: object) -> 
     path.write_bytes(buffer.getvalue())
     header = read_header(path)
     assert header.status == "ok"
-    return Encoded(buffer.getvalue(), header.format, header.mode, header.orientation)
+    turned = header.orientation > 4
+    size = (header.width, header.height) if turned else (header.height, header.width)
+    return Encoded(buffer.getvalue(), header.format, header.mode, header.orientation, size)
+
+
+def decode_all(chain: DecodeChain, files: list[Encoded]) -> list[Decoded]:
+    return chain.decode(files, [Decoding("full", whole(file.size), ()) for file in files])
 
 
 def decode(chain: DecodeChain, file: Encoded) -> Decoded:
-    (decoded,) = chain.decode([file])
+    (decoded,) = decode_all(chain, [file])
     assert decoded.image is not None, decoded.reason
     assert decoded.image.dtype == np.uint8
     return decoded
@@ -101,7 +111,7 @@ def test_sixteen_bits_are_divided_by_257(chain: DecodeChain, tmp_path: Path) -> 
 def test_sixteen_bit_colour_is_divided_by_257(chain: DecodeChain, tmp_path: Path) -> None:
     wide = np.random.default_rng(0).integers(0, 65536, (30, 40, 3)).astype(np.uint16)
     data = cv2.imencode(".png", wide[..., ::-1])[1].tobytes()
-    found = decode(chain, Encoded(data, "png", "RGB", 1)).image
+    found = decode(chain, Encoded(data, "png", "RGB", 1, (30, 40))).image
     assert np.array_equal(found, np.round(wide / 257).astype(np.uint8))
 
 
@@ -117,15 +127,17 @@ def test_cmyk_follows_the_stated_rule(chain: DecodeChain, tmp_path: Path) -> Non
 def test_float_pixels_are_refused_with_the_cure(chain: DecodeChain) -> None:
     buffer = io.BytesIO()
     Image.fromarray(np.zeros((4, 4), np.float32)).save(buffer, "TIFF")
-    (decoded,) = chain.decode([Encoded(buffer.getvalue(), "tiff", "F", 1)])
+    (decoded,) = decode_all(chain, [Encoded(buffer.getvalue(), "tiff", "F", 1, (4, 4))])
     assert decoded.image is None
     assert "convert the file" in decoded.reason
 
 
 def test_bad_files_in_a_dali_batch_cost_only_themselves(chain: DecodeChain, tmp_path: Path) -> None:
     good = encode(Image.fromarray(PICTURE), "JPEG", tmp_path)
-    bad = Encoded(b"\xff\xd8\xff nothing", "jpeg", "RGB", 1)
-    results = chain.decode([good, bad, good, good, bad, good, good, good, good, bad])
+    bad = Encoded(b"\xff\xd8\xff nothing", "jpeg", "RGB", 1, (60, 90))
+    files = [good, bad, good, good, bad, good, good, good, good, bad]
+    corner = Region(5, 7, 45, 60)
+    results = chain.decode(files, [Decoding("region", corner, ()) for _ in files])
     assert [r.image is None for r in results] == [
         False,
         True,
@@ -139,16 +151,58 @@ def test_bad_files_in_a_dali_batch_cost_only_themselves(chain: DecodeChain, tmp_
         True,
     ]
     assert results[1].decoders == ("dali", "opencv", "pillow")
-    assert all(np.array_equal(r.image, results[0].image) for r in results if r.image is not None)
+    expected = decode_opencv(good.data)[5:45, 7:60]
+    assert all(np.array_equal(r.image, expected) for r in results if r.image is not None)
 
 
 def test_the_gpu_decoder_differs_only_in_one_parameter() -> None:
     """Without a GPU, DALI says that it lacks a driver, and not that the graph is wrong."""
     import torch
 
+    data = cv2.imencode(".jpg", PICTURE)[1].tobytes()
+    decoder = DaliDecoder(max_batch_size=1, num_threads=1, device="gpu")
     if torch.cuda.is_available():
-        decoder = DaliDecoder(max_batch_size=1, num_threads=1, device="gpu")
-        assert isinstance(decoder.decode([cv2.imencode(".jpg", PICTURE)[1].tobytes()])[0], np.ndarray)
+        assert isinstance(decoder.decode([data], [whole((60, 90))])[0], np.ndarray)
         return
-    with pytest.raises(RuntimeError, match=r"(?i)cuda|driver|gpu|nvml"):
-        DaliDecoder(max_batch_size=1, num_threads=1, device="gpu")
+    (reason,) = decoder.decode([data], [whole((60, 90))])
+    assert isinstance(reason, str)
+    assert re.search("(?i)cuda|driver|gpu|nvml", reason)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_region_is_the_same_pixels_as_cut_from_the_whole(
+    kind: str, orientation: int, chain: DecodeChain, tmp_path: Path
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = encode(Image.fromarray(PICTURE), kind, tmp_path, exif=exif)
+    (full,) = decode_all(chain, [file])
+    assert full.image is not None
+    expected = full.image.copy()
+    for region in (Region(0, 0, 1, 1), Region(3, 7, 50, 41), Region(17, 20, 60, 60)):
+        (part,) = chain.decode([file], [Decoding("region", region, ())])
+        assert part.image is not None
+        assert np.array_equal(part.image, expected[region.y0 : region.y1, region.x0 : region.x1])
+
+
+@pytest.mark.parametrize("shrink", [2, 4, 8])
+def test_a_reduced_picture_shows_the_same_place(shrink: int, chain: DecodeChain, tmp_path: Path) -> None:
+    picture = make_picture(9, 800, 1200)
+    file = encode(Image.fromarray(picture), "JPEG", tmp_path, quality=95)
+    region, size = Region(101, 203, 101 + 80 * shrink, 203 + 90 * shrink), (64, 72)
+    reduced = Decoding("reduced", region, (), shrink, Resampling(size, cv2.INTER_LINEAR))
+    (found,) = chain.decode([file], [reduced])
+    assert found.image is not None
+    part = decode_opencv(file.data)[region.y0 : region.y1, region.x0 : region.x1]
+    expected = cv2.resize(part, size[::-1], interpolation=cv2.INTER_AREA)
+    assert cv2.PSNR(found.image, expected) > 40
+
+
+def test_a_file_of_another_size_than_indexed_is_refused_with_the_cure(
+    chain: DecodeChain, tmp_path: Path
+) -> None:
+    file = encode(Image.fromarray(PICTURE), "JPEG", tmp_path)
+    (decoded,) = decode_all(chain, [replace(file, size=(61, 90))])
+    assert decoded.image is None
+    assert "index again" in decoded.reason

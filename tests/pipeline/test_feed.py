@@ -9,7 +9,7 @@ import albumentations as A
 import numpy as np
 import pytest
 import torch
-from lightwell.pipeline.decode.pillow import decode_opencv
+from lightwell.pipeline.decode.opencv import decode_opencv
 from lightwell.pipeline.errors import PlanError, RunError, SourceError
 from lightwell.pipeline.feed import LocalEngine
 from lightwell.pipeline.index import Index

@@ -1,0 +1,76 @@
+"""Decode with OpenCV: whole pictures, and JPEGs reduced by their DCT."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from ..sizes import Size
+from .plan import Decoding
+
+_REDUCED_RGB = {
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2 | cv2.IMREAD_COLOR_RGB,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4 | cv2.IMREAD_COLOR_RGB,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8 | cv2.IMREAD_COLOR_RGB,
+}
+"""OpenCV has no names for reduced RGB; the gray ones carry the reduction, the other flag the colour."""
+
+
+def decode_opencv(data: bytes) -> np.ndarray:
+    """Decode to uint8 HWC RGB, EXIF orientation applied.
+
+    Raises:
+        ValueError: OpenCV cannot.
+    """
+    return _decode(data, cv2.IMREAD_COLOR_RGB)
+
+
+def decode_reduced(data: bytes, decoding: Decoding, size: Size) -> np.ndarray:
+    """Decode a JPEG at a fraction of its size and resample the wanted region, both as ``decoding`` says.
+
+    Pixel centres stay where they are: output pixel ``u`` shows the place ``x0 + (u + 1/2) * width / width_out`` of the
+    full picture, whatever the reduction.
+
+    Raises:
+        ValueError: OpenCV cannot, or the file is not as large as the index says.
+    """
+    reduced = _decode(data, _REDUCED_RGB[decoding.shrink])
+    expected = tuple(-(-side // decoding.shrink) for side in size)
+    if reduced.shape[:2] != expected:
+        raise ValueError(
+            f"wanted {expected[1]}x{expected[0]} pixels, 1/{decoding.shrink} of what is indexed, got "
+            f"{reduced.shape[1]}x{reduced.shape[0]}; the file changed: index again"
+        )
+    assert decoding.resampling is not None
+    height, width = decoding.resampling.size
+    if decoding.resampling.interpolation == cv2.INTER_AREA:
+        return _shrink_by_area(reduced, decoding, (height, width))
+    region = decoding.region
+    step_y = region.size[0] / (height * decoding.shrink)
+    step_x = region.size[1] / (width * decoding.shrink)
+    start_y = region.y0 / decoding.shrink + step_y / 2 - 0.5
+    start_x = region.x0 / decoding.shrink + step_x / 2 - 0.5
+    return cv2.warpAffine(
+        reduced,
+        np.array([[step_x, 0, start_x], [0, step_y, start_y]]),
+        (width, height),
+        flags=decoding.resampling.interpolation | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+
+
+def _shrink_by_area(reduced: np.ndarray, decoding: Decoding, size: Size) -> np.ndarray:
+    region, shrink = decoding.region, decoding.shrink
+    rows = slice(round(region.y0 / shrink), max(round(region.y0 / shrink) + 1, round(region.y1 / shrink)))
+    columns = slice(round(region.x0 / shrink), max(round(region.x0 / shrink) + 1, round(region.x1 / shrink)))
+    return cv2.resize(reduced[rows, columns], size[::-1], interpolation=cv2.INTER_AREA)
+
+
+def _decode(data: bytes, flags: int) -> np.ndarray:
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    if image is None:
+        raise ValueError("not an image that OpenCV can decode")
+    return image
