@@ -80,17 +80,29 @@ def explain(
     """
     from dataclasses import asdict
 
+    from .pipeline.costs import measure_costs
+    from .pipeline.explain import explain as explain_program
     from .pipeline.jobfile import load_plan
     from .pipeline.program import Program
 
-    steps = Program.compile(load_plan(plan)).steps()
+    written = load_plan(plan)
+    program = Program.compile(written)
+    costs = measure_costs(program, written.load_index()) if written.index.is_file() else None
+    steps = explain_program(program, costs)
     if as_json:
         _print_json([asdict(step) for step in steps])
-    else:
-        _print_table(
-            ["step", "options", "runs in", "draws from", ""],
-            [[str(v) for v in asdict(step).values()] for step in steps],
-        )
+        return
+    header = ["step", "options", "runs in", "draws from", "cost", "note"]
+    shares = ["" if step.cost_share is None else f"{step.cost_share:.0%}" for step in steps]
+    _print_table(
+        header,
+        [
+            [step.name, step.options, step.runs_in, step.draws_from, share, step.note]
+            for step, share in zip(steps, shares, strict=True)
+        ],
+    )
+    if costs is None:
+        print("cost: not measured; it needs an index that is there, no boxes and device: cpu")
 
 
 @app.command()

@@ -132,10 +132,10 @@ def kept(image: Any) -> Any:
 
 def _images(outputs: Any, rests: Sequence[Sequence[Decision]]) -> list[Any]:
     """Take the pictures out of DALI's list: to the host if anything is left to do with one of them."""
-    import torch
+    from torch.utils.dlpack import from_dlpack
 
     on_device = type(outputs).__name__.endswith("GPU")
     if not on_device or any(rests):
         host = outputs.as_cpu()
         return [host.at(i) for i in range(len(rests))]
-    return [torch.from_dlpack(outputs[i]) for i in range(len(rests))]
+    return [from_dlpack(outputs[i]) for i in range(len(rests))]

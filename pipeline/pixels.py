@@ -50,21 +50,14 @@ class CpuPixels:
 
     def run(self, files: Sequence[Encoded], drawn: Sequence[Drawn]) -> list[np.ndarray | Failure]:
         """Make the pictures of some samples as they are after the last decision."""
-        decodings = [self._plan(file, one) for file, one in zip(files, drawn, strict=True)]
-        results: list[np.ndarray | Failure] = []
-        for decoded, decoding in zip(self._chain.decode(files, decodings), decodings, strict=True):
-            if decoded.image is None:
-                results.append(Failure("decode", decoded.reason, decoded.decoders))
-                continue
-            try:
-                results.append(self._drawing.apply(decoded.image, decoding.decisions))
-            except (
-                Exception
-            ) as error:  # whatever a transform raises costs this image only and is written down
-                results.append(policy_failure(error, decoded.decoders))
-        return results
+        decodings = [self.plan(file, one) for file, one in zip(files, drawn, strict=True)]
+        return [
+            self._apply(image, decoding)
+            for image, decoding in zip(self.decode(files, decodings), decodings, strict=True)
+        ]
 
-    def _plan(self, file: Encoded, drawn: Drawn) -> Decoding:
+    def plan(self, file: Encoded, drawn: Drawn) -> Decoding:
+        """Decide how a file is decoded."""
         return plan_decoding(
             drawn,
             self._drawing.transform_of,
@@ -72,6 +65,21 @@ class CpuPixels:
             num_bytes=len(file.data),
             may_reduce=self._may_reduce and file.may_be_reduced(),
         )
+
+    def decode(self, files: Sequence[Encoded], decodings: Sequence[Decoding]) -> list[np.ndarray | Failure]:
+        """Decode files as planned; the pixels last until the next call."""
+        return [
+            Failure("decode", decoded.reason, decoded.decoders) if decoded.image is None else decoded.image
+            for decoded in self._chain.decode(files, decodings)
+        ]
+
+    def _apply(self, image: np.ndarray | Failure, decoding: Decoding) -> np.ndarray | Failure:
+        if isinstance(image, Failure):
+            return image
+        try:
+            return self._drawing.apply(image, decoding.decisions)
+        except Exception as error:  # whatever a transform raises costs this image only and is written down
+            return policy_failure(error)
 
     def close(self) -> None:
         """Close DALI."""

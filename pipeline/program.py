@@ -22,18 +22,6 @@ LAYOUT_TRANSFORMS = {"ToTensorV2", "ToTensor3D"}
 NUM_DETERMINISM_SEEDS = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One line of ``lightwell explain``."""
-
-    name: str
-    options: str
-    runs_in: str
-    draws: str
-    """``nothing``, or what its random decisions are keyed by."""
-    note: str
-
-
 @dataclass(frozen=True)
 class Program:
     """A compiled plan: what runs per sample, and what runs once per batch."""
@@ -89,57 +77,6 @@ class Program:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it warns of boxes where no transform moves them
             return package.Compose(transforms, bbox_params=targets, is_check_shapes=False)
-
-    def steps(self) -> list[Step]:
-        """List what happens to an image, in order."""
-        plan = self.plan
-        backend = "DALI mixed (GPU)" if plan.device == "gpu" else "DALI cpu"
-        steps = [
-            Step("Read", "", "threads", "nothing", "bytes as stored"),
-            Step(
-                "Decode",
-                "to RGB uint8, EXIF applied",
-                backend,
-                "nothing",
-                "then OpenCV, then Pillow, for what DALI cannot",
-            ),
-        ]
-        steps += [Step(*_name(spec), "Albumentations", "nothing", "every view") for spec in self.preprocess]
-        keyed = "seed, epoch, sample"
-        steps += [Step(*_name(spec), "Albumentations", keyed, "training views only") for spec in self.augment]
-        if self.normalization:
-            constants = f"mean={_short(self.normalization.mean)}, std={_short(self.normalization.std)}"
-            steps.append(
-                Step("Normalize", constants, "batch", "nothing", "moved to the end: one pass over the batch")
-            )
-        layout = "float32 NCHW" if self.normalization else "uint8 NHWC"
-        steps.append(
-            Step(
-                "Batch",
-                f"size={plan.batch.size}",
-                "batch",
-                "seed, epoch",
-                f"{layout}; order shuffled in training views",
-            )
-        )
-        if plan.mix:
-            mix = f"alpha={plan.mix.alpha:g}, p={plan.mix.p:g}"
-            steps.append(Step(plan.mix.kind, mix, "batch", "seed, epoch, step", "training views only"))
-        return steps
-
-
-def _name(spec: TransformSpec) -> tuple[str, str]:
-    options = ", ".join(f"{key}={_short(value)}" for key, value in spec.options.items())
-    inner = "; ".join(f"{name}({options})" for name, options in map(_name, spec.children))
-    return spec.name, " | ".join(part for part in (options, inner) if part)
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_short(item) for item in value) + "]"
-    return str(value)
 
 
 def _split_end(

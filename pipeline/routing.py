@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,14 +19,19 @@ ORDERLY = frozenset({"Compose", "Sequential", "OneOf", "SomeOf", "OneOrOther"})
 """Compositions that run what they choose in the order in which it is written, each at most once."""
 
 
+RunsIn = Literal["dali", "opencv", "albumentations"]
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """Where one outermost transform of a policy runs."""
 
     name: str
-    runs_in: Literal["decode", "dali", "opencv", "albumentations"]
+    runs_in: RunsIn
     why: str
     """Why nowhere faster; empty where there is nothing to explain."""
+    decoding_helps: bool = False
+    """Decoding does its crop, or part of its shrinking."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,45 +49,55 @@ def find_routes(transforms: Sequence[Any], *, backend: Backend, device: Device, 
     """Decide for built Albumentations transforms, in order, where each runs.
 
     The drawn beginning ends with the first transform that needs pixels to decide, the lowered beginning with the
-    first that DALI cannot take: from there on the order of steps is kept by staying outside.
+    first that DALI cannot take: what follows stays outside too, which keeps the order of steps.
     """
-    routes: list[Route] = []
-    drawn_stop, lowered_stop = "", "" if backend == "dali" else "the plan's device is the CPU"
-    num_lowered = 0
-    fusing = True
-    for transform in transforms:
+    num_drawn, why_not_drawn = _leading(transforms, why_unpredictable)
+    num_lowered, why_not_taken = 0, ""
+    if backend == "dali":
+        num_lowered, why_not_taken = _leading(
+            transforms[:num_drawn],
+            lambda transform: _why_not_in_graph(transform, device=device, approximate=approximate),
+        )
+    num_fused = _num_fused(transforms[:num_drawn])
+    routes = []
+    for number, transform in enumerate(transforms):
         name = type(transform).__name__
-        drawn_stop = drawn_stop or _stop(name, why_unpredictable(transform))
-        if drawn_stop:
-            routes.append(Route(name, "albumentations", drawn_stop))
-            fusing = False
-            continue
-        fused, fusing = _fused(transform, fusing=fusing)
-        if not lowered_stop:
-            lowered_stop = _stop(name, _why_not_in_graph(transform, device=device, approximate=approximate))
-        if not lowered_stop:
-            num_lowered += 1
-            routes.append(Route(name, "decode" if fused and name in CROPS else "dali", ""))
+        helps = number < num_fused and (backend == "opencv" or name not in RESIZES)
+        if number >= num_drawn:
+            routes.append(Route(name, "albumentations", _why(why_not_drawn, transforms, num_drawn, number)))
+        elif number < num_lowered:
+            routes.append(Route(name, "dali", "", helps))
         else:
-            why = lowered_stop if backend == "dali" else ""
-            routes.append(Route(name, "decode" if fused and backend == "opencv" else "opencv", why))
-    num_drawn = sum(route.runs_in != "albumentations" for route in routes)
+            why = _why(why_not_taken, transforms, num_lowered, number)
+            routes.append(Route(name, "opencv", why, helps))
     return Routes(tuple(routes), num_drawn, num_lowered)
 
 
-def _stop(name: str, reason: str) -> str:
-    """Keep a reason with the transform that it is about, for it and for all that follow."""
-    return reason if not reason or name in reason else f"{name}: {reason}"
+def _leading(transforms: Sequence[Any], why_not: Callable[[Any], str]) -> tuple[int, str]:
+    """Count the leading transforms against which there is nothing, and say what is against the next one."""
+    for number, transform in enumerate(transforms):
+        reason = why_not(transform)
+        if reason:
+            return number, reason
+    return len(transforms), ""
 
 
-def _fused(transform: Any, *, fusing: bool) -> tuple[bool, bool]:
-    """Say whether decoding may do a transform, and whether it may go on with the next one."""
-    name = type(transform).__name__
-    if not fusing or transform.p < 1:
-        return False, False
-    if name in CROPS:
-        return True, True
-    return name in CROPS_AND_RESIZES | RESIZES, False
+def _why(reason: str, transforms: Sequence[Any], first: int, number: int) -> str:
+    """Give a reason with the transform that it is about; those behind it only stay in line."""
+    if not reason or number == first:
+        return reason
+    return f"behind {type(transforms[first]).__name__}"
+
+
+def _num_fused(transforms: Sequence[Any]) -> int:
+    """Count the leading transforms that decoding does, wholly or in part: crops, and at most one resize at the end."""
+    for number, transform in enumerate(transforms):
+        name = type(transform).__name__
+        if transform.p < 1 or name not in CROPS | CROPS_AND_RESIZES | RESIZES:
+            return number
+        if name not in CROPS:
+            return number + 1
+    return len(transforms)
 
 
 def _why_not_in_graph(transform: Any, *, device: Device, approximate: bool) -> str:

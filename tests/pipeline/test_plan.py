@@ -10,6 +10,7 @@ import albumentations as A
 import pytest
 import yaml
 from lightwell.pipeline.errors import PlanError
+from lightwell.pipeline.explain import explain
 from lightwell.pipeline.plan import Mix, Plan
 from lightwell.pipeline.policy import transform_classes
 from lightwell.pipeline.program import Program
@@ -142,7 +143,7 @@ def test_normalize_moves_behind_augment_and_to_tensor_is_dropped(tmp_path: Path)
     text = "preprocess: [{Resize: {height: 8, width: 8}}, Normalize, ToTensorV2]\naugment: [HorizontalFlip]\n"
     program = Program.compile(from_yaml(tmp_path, text))
     assert program.normalization is not None
-    assert [step.name for step in program.steps()] == [
+    assert [step.name for step in explain(program, None)] == [
         "Read",
         "Decode",
         "Resize",
