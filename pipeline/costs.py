@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import cv2
@@ -108,11 +109,11 @@ class _Stopwatch:
             return None
         for decision in decoding.decisions:
             step = self._step_of_slot[decision.slot]
-            image = self._time(step, lambda d=decision, i=image: self._drawing.apply(i, [d]))
+            image = self._time(step, partial(self._drawing.apply, image, [decision]))
         data = {"image": np.ascontiguousarray(image)}
         for number, transform in enumerate(self._behind, self._num_drawn):
             transform.set_random_state(*drawn.generators)
-            data = self._time(number, lambda t=transform, d=data: t(**d))
+            data = self._time(number, partial(transform, **data))
         return data["image"]
 
     def _time(self, step: str | int, action: Callable[[], T]) -> T:

@@ -65,21 +65,24 @@ def _decode_note(plan: Plan, routes: tuple[Route, ...]) -> str:
 
 
 def _policy_steps(program: Program, routes: tuple[Route, ...], costs: Costs | None) -> list[Step]:
-    specs = [*program.preprocess, *program.augment]
-    num_every = len(program.preprocess)
     steps = []
-    for number, (spec, route) in enumerate(zip(specs, routes, strict=True)):
-        in_augment = number >= num_every
+    num_every = len(program.preprocess)
+    for number, ((place, spec), route) in enumerate(zip(program.specs(augment=True), routes, strict=True)):
+        everywhere = place.startswith("preprocess")
         notes = [
-            "training views only" if in_augment else "every view",
+            "every view" if everywhere else "training views only",
             _fused_note(route),
             route.why,
             "a cache would sit here" if number == num_every - 1 else "",
         ]
-        where = _where(route, program.plan)
-        draws = "seed, epoch, sample" if in_augment else NOTHING
+        draws = NOTHING if everywhere else "seed, epoch, sample"
         share = _share(costs, number)
+        where = _where(route, program.plan)
         steps.append(Step(*_name(spec), where, draws, share, "; ".join(filter(None, notes))))
+    others = program.routes(augment=False).routes[num_every:]
+    for spec, route in zip(program.evaluate, others, strict=True):
+        note = "; ".join(filter(None, ["other views only", _fused_note(route), route.why]))
+        steps.append(Step(*_name(spec), _where(route, program.plan), NOTHING, None, note))
     return steps
 
 

@@ -43,9 +43,9 @@ class Mix(BaseModel):
 class Plan(BaseModel):
     """What happens to the images of an index before a model sees them.
 
-    Building a plan reads no image; running it never changes it. ``preprocess`` runs for every view and
-    must be deterministic; ``augment`` and ``mix`` run for training views only. A trailing ``Normalize``
-    of ``preprocess`` runs last, after ``augment``, in one batched pass.
+    Building a plan reads no image; running it never changes it. ``preprocess`` runs for every view, then
+    ``augment`` and ``mix`` for training views or ``evaluate`` for all others; what does not augment must be
+    deterministic. A trailing ``Normalize`` runs last, in every view, in one pass into the batch.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -53,6 +53,7 @@ class Plan(BaseModel):
     index: Path
     preprocess: tuple[TransformSpec, ...] = ()
     augment: tuple[TransformSpec, ...] = ()
+    evaluate: tuple[TransformSpec, ...] = ()
     mix: Mix | None = None
     batch: Batching = Batching()
     seed: int = Field(default=0, ge=0)
@@ -64,7 +65,7 @@ class Plan(BaseModel):
     lowering: Literal["exact", "approximate"] = "exact"
     """``approximate`` also takes DALI operators that follow another law than Albumentations, on a GPU."""
 
-    @field_validator("preprocess", "augment", mode="before")
+    @field_validator("preprocess", "augment", "evaluate", mode="before")
     @classmethod
     def _parse_policy(cls, value: Any, info: Any) -> tuple[TransformSpec, ...]:
         return parse_policy(value, str(info.field_name))
@@ -80,9 +81,10 @@ class Plan(BaseModel):
 
     def dump(self) -> dict[str, Any]:
         """Return the plan in its YAML form; ``Plan(**plan.dump()) == plan``."""
-        plain = self.model_dump(mode="json", exclude={"preprocess", "augment"})
-        plain["preprocess"] = [spec.dump() for spec in self.preprocess]
-        plain["augment"] = [spec.dump() for spec in self.augment]
+        policies = ("preprocess", "augment", "evaluate")
+        plain = self.model_dump(mode="json", exclude=set(policies))
+        for name in policies:
+            plain[name] = [spec.dump() for spec in getattr(self, name)]
         return plain
 
     def save(self, path: Path | str) -> None:

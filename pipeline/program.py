@@ -29,6 +29,7 @@ class Program:
     plan: Plan
     preprocess: tuple[TransformSpec, ...]
     augment: tuple[TransformSpec, ...]
+    evaluate: tuple[TransformSpec, ...]
     normalization: Normalization | None
 
     @classmethod
@@ -36,20 +37,20 @@ class Program:
         """Check the policies and put normalisation where it is cheapest.
 
         Raises:
-            PlanError: an unknown transform or option, a transform that draws in ``preprocess``, two
+            PlanError: an unknown transform or option, a transform that draws where none may, two
                 normalisations, or a layout transform in the middle.
         """
-        preprocess, from_preprocess = _split_end(plan.preprocess, "preprocess")
-        augment, from_augment = _split_end(plan.augment, "augment")
-        if from_preprocess and from_augment:
-            raise PlanError(
-                "Normalize: wanted one, got one at the end of preprocess and one at the end of augment; keep the first"
-            )
+        preprocess, every = _split_end(plan.preprocess, "preprocess")
+        augment, training = _split_end(plan.augment, "augment")
+        evaluate, other = _split_end(plan.evaluate, "evaluate")
+        _check_one_normalization(every, training, other)
         for i, spec in enumerate(preprocess):
             _check_deterministic(spec, f"preprocess[{i}]")
+        for i, spec in enumerate(evaluate):
+            _check_deterministic(spec, f"evaluate[{i}]")
         for i, spec in enumerate(augment):
             spec.build(f"augment[{i}]")
-        return cls(plan, preprocess, augment, from_preprocess or from_augment)
+        return cls(plan, preprocess, augment, evaluate, every or training or other)
 
     def routes(self, *, augment: bool, backend: Backend | None = None) -> Routes:
         """Decide where each transform runs: in DALI where the plan's device is a GPU or ``backend`` says so."""
@@ -61,11 +62,14 @@ class Program:
             approximate=plan.lowering == "approximate",
         )
 
+    def specs(self, *, augment: bool) -> list[tuple[str, TransformSpec]]:
+        """List the transforms of a view in order, each with its place in the plan."""
+        named = {"preprocess": self.preprocess}
+        named |= {"augment": self.augment} if augment else {"evaluate": self.evaluate}
+        return [(f"{name}[{i}]", spec) for name, specs in named.items() for i, spec in enumerate(specs)]
+
     def _built(self, *, augment: bool) -> list[Any]:
-        transforms = [spec.build(f"preprocess[{i}]") for i, spec in enumerate(self.preprocess)]
-        if augment:
-            transforms += [spec.build(f"augment[{i}]") for i, spec in enumerate(self.augment)]
-        return transforms
+        return [spec.build(place) for place, spec in self.specs(augment=augment)]
 
     def compose(self, *, augment: bool, boxes: bool) -> albumentations.Compose:
         """Build the per-sample Albumentations pipeline; one for each thread, since it holds the drawing state."""
@@ -102,6 +106,24 @@ def _split_end(
     return tuple(kept[:-1]), Normalization(mean=(mean[0], mean[1], mean[2]), std=(std[0], std[1], std[2]))
 
 
+def _check_one_normalization(
+    every: Normalization | None, training: Normalization | None, other: Normalization | None
+) -> None:
+    """Check that all views are normalised alike.
+
+    Raises:
+        PlanError: two are written for one view, or the views differ.
+    """
+    if every and (training or other):
+        raise PlanError(
+            "Normalize: wanted one, got one at the end of preprocess and another behind it; keep the first"
+        )
+    if training and other and training != other:
+        raise PlanError(
+            "Normalize: wanted the same for training and for evaluation, got two; write one at the end of preprocess"
+        )
+
+
 def _check_deterministic(spec: TransformSpec, where: str) -> None:
     """Let the transform draw its decisions under several seeds; they must be the same.
 
@@ -110,7 +132,8 @@ def _check_deterministic(spec: TransformSpec, where: str) -> None:
     """
     transform: Any = spec.build(where)
     place = f"{where}.{spec.name}"
-    cure = "preprocess must be deterministic; move it to augment"
+    policy = where.partition("[")[0]
+    cure = f"{policy} must be deterministic; move it to augment"
     if spec.children:
         if spec.name not in ("Compose", "Sequential"):
             raise PlanError(f"{place}: wanted a transform that draws nothing, got a random choice; {cure}")
