@@ -102,7 +102,7 @@ def test_a_peer_that_fails_is_left_out_and_ours_ends_the_run(tmp_path: Path) -> 
 
 def test_a_process_that_fails_says_why(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
-    with pytest.raises(RunError, match="ours ended with exit code 1: .*no_such_module"):
+    with pytest.raises(RunError, match=r"ours ended with exit code 1: .*no_such_module"):
         turns.take_turn(some_bench("ours"), Contestant("ours", "no_such_module:run"), some_work(tmp_path))
 
 
@@ -167,7 +167,7 @@ def test_broken_and_odd_pictures_are_not_measured(tmp_path: Path) -> None:
     whole = (tmp_path / "cat/000.jpg").read_bytes()
     (tmp_path / "cat/half.jpg").write_bytes(whole[: len(whole) // 2])
     write_picture(tmp_path / "cat/other.png", make_picture(9))
-    found = photos.find_photos(tmp_path, photos.is_plain_jpeg, what="JPEG photos")
+    found = photos.find_photos(tmp_path, photos.is_plain_jpeg)
     assert [path.name for path in found] == ["000.jpg", "002.jpg", "001.jpg"]
     linked = photos.link_photos(found, tmp_path / "linked", at_least=5)
     assert [read_header(path).status for path in linked] == ["ok"] * 5
@@ -208,13 +208,23 @@ def test_names_that_come_later_and_names_that_do_not_exist_are_told_apart() -> N
     with pytest.raises(RequestError, match="did you mean 'cold'"):
         find_benches("colt")
     assert [bench.name for bench in find_benches("all")] == list(HERE)
-    with pytest.raises(RequestError, match="did you mean 'torchvision.io'"):
+    with pytest.raises(RequestError, match=r"did you mean 'torchvision.io'"):
         command.choose(find_benches("cold")[0], ["torchvision.oi"])
 
 
 def test_a_folder_without_photos_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="wanted a folder with JPEG photos, got none"):
         find_benches("cold")[0].prepare(tmp_path, tmp_path / "scratch")
+
+
+@pytest.mark.parametrize("who", ["ours uint8", "floor"])
+def test_a_contestant_reads_the_photos_in_its_own_process(who: str, tmp_path: Path) -> None:
+    make_folder(tmp_path / "data", num_images=16)
+    (bench,) = find_benches("cold")
+    (contestant,) = command.choose(bench, [who]).contestants
+    linked = bench.prepare(tmp_path / "data", tmp_path)
+    work = some_work(tmp_path, photos=linked, output=contestant.output)
+    assert turns.take_turn(bench, contestant, work) > 0
 
 
 def test_the_command_measures_the_index_and_writes_its_figures(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .contest import Bench, Contestant, Output, Ratio
-from .photos import find_photos, is_plain_jpeg, link_photos
+from .photos import find_photos, is_plain_jpeg, link_photos, some
 
 PEERS = (
     ("torchdata nodes", "threads:torchdata_nodes", "torchdata"),
@@ -40,7 +40,7 @@ RATIOS = tuple(
 
 def prepare(data: Path, scratch: Path) -> tuple[str, ...]:
     """Link the JPEGs that all contestants take alike."""
-    return link_photos(find_photos(data, is_plain_jpeg, what="JPEG photos"), scratch / "photos")
+    return link_photos(some(find_photos(data, is_plain_jpeg), "JPEG photos", data), scratch / "photos")
 
 
 BENCH = Bench(

@@ -30,22 +30,27 @@ def is_plain_jpeg(header: Header) -> bool:
     return is_plain(header) and header.format == "jpeg"
 
 
-def find_photos(data: Path, wanted: Wanted, *, what: str, most: int = MAX_PHOTOS) -> list[Path]:
-    """Find pictures below a folder that have a wanted header and decode, evenly spread over their names.
+def find_photos(data: Path, wanted: Wanted, *, most: int = MAX_PHOTOS) -> list[Path]:
+    """Find pictures below a folder that have a wanted header and decode, evenly spread over their names."""
+    files = sorted(path for path in data.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    found = [path for path in files if wanted(read_header(path))]
+    most = min(most, len(found))
+    spread = [found[i * len(found) // most] for i in range(most)]
+    with ThreadPoolExecutor() as pool:
+        return [path for path, good in zip(spread, pool.map(decodes, spread), strict=True) if good]
+
+
+def some(found: Sequence[Path], what: str, data: Path) -> Sequence[Path]:
+    """Refuse to go on with no pictures at all.
 
     Raises:
         SourceError: there are none.
     """
-    files = sorted(path for path in data.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    found = [path for path in files if wanted(read_header(path))]
-    spread = [found[i * len(found) // min(most, len(found))] for i in range(min(most, len(found)))]
-    with ThreadPoolExecutor() as pool:
-        usable = [path for path, good in zip(spread, pool.map(decodes, spread), strict=True) if good]
-    if not usable:
+    if not found:
         raise SourceError(
             f"--data: wanted a folder with {what}, got none in {str(data)!r}; give another folder"
         )
-    return usable
+    return found
 
 
 def decodes(path: Path) -> bool:

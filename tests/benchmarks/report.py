@@ -43,11 +43,10 @@ class Outcome:
 
 
 def document(name: str, outcomes: Sequence[Outcome], machine: Mapping[str, Any]) -> dict[str, Any]:
-    """Put outcomes into one document; where there are several, names begin with the benchmark's."""
-    several = len(outcomes) > 1
+    """Put outcomes into one document; in that of ``all``, names begin with the benchmark's."""
     runs, ratios, left_out, settings = [], {}, {}, {}
     for outcome in outcomes:
-        start = f"{outcome.bench.name} " if several else ""
+        start = f"{outcome.bench.name} " if name == "all" else ""
         runs += [
             {"who": f"{start}{run.who}", "unit": run.unit, "values": list(run.values), "median": run.median}
             for run in outcome.runs.values()
