@@ -53,6 +53,15 @@ def test_a_ratio_is_the_median_of_the_rounds_ratios_and_not_the_ratio_of_medians
     assert contest.median_ratio(ours, 10.0) == 2.0
 
 
+def test_figures_keep_the_digits_that_matter() -> None:
+    assert [contest.figure(value) for value in (21_827.4, 100.0, 75.35, 1.0456)] == [
+        "21,827",
+        "100",
+        "75.35",
+        "1.046",
+    ]
+
+
 def test_ratios_of_who_did_not_run_are_left_out() -> None:
     wanted = (Ratio("a", "ours", "a"), Ratio("b", "ours", "b"), Ratio("goal", "ours", 4.0))
     runs = {"ours": Runs("ours", "", (8.0,)), "a": Runs("a", "", (2.0,))}

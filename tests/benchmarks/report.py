@@ -17,7 +17,7 @@ from lightwell.pipeline.errors import OutputError
 from rich.console import Console
 from rich.table import Table
 
-from .contest import Bench, Runs, all_ratios
+from .contest import Bench, Runs, all_ratios, figure
 from .turns import TESTS
 
 PACKAGES = (
@@ -83,11 +83,11 @@ def print_table(outcome: Outcome, console: Console) -> None:
     if "floor uint8" in ratios:
         by_other["floor"] = f"{ratios.get('floor', float('nan')):.2f}, uint8 {ratios['floor uint8']:.2f}"
     for run in sorted(outcome.runs.values(), key=lambda run: -run.median):
-        figures = [f"{value:,.0f}" for value in (run.median, min(run.values), max(run.values))]
+        figures = [figure(value) for value in (run.median, min(run.values), max(run.values))]
         table.add_row(run.who, *figures, by_other.get(run.who, ""))
     for ratio in outcome.bench.ratios:
         if isinstance(ratio.other, float) and ratio.key in ratios:
-            table.add_row(ratio.key, f"{ratio.other:,.0f}", "", "", f"{ratios[ratio.key]:.2f}")
+            table.add_row(ratio.key, figure(ratio.other), "", "", f"{ratios[ratio.key]:.2f}")
     for who, reason in outcome.left_out.items():
         table.add_row(who, "left out:", "", "", reason)
     console.print(f"\n{outcome.bench.name}, {outcome.bench.unit}: {outcome.bench.about}")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from lightwell.pipeline.errors import RunError
 
-from .contest import Bench, Contestant, Runs, Work
+from .contest import Bench, Contestant, Runs, Work, figure
 
 TESTS = Path(__file__).resolve().parents[1]
 WARM_PASS_S = 1.0
@@ -66,7 +66,7 @@ def take_turns(
             say(f"{bench.name}: {who} is left out: {error}")
             continue
         stage = f"round {number} of {num_rounds}" if number else "warm pass"
-        say(f"{bench.name}: {stage}: {who}: {value:,.0f} {bench.unit}")
+        say(f"{bench.name}: {stage}: {who}: {figure(value)} {bench.unit}")
         if number:
             values.setdefault(who, []).append(value)
     return {who: Runs(who, bench.unit, tuple(found)) for who, found in values.items()}, left_out
