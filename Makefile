@@ -3,6 +3,9 @@
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
+# What `make bench DATA=dir` runs, and where its figures go.
+NAME ?= all
+JSON ?= runs/bench.json
 BIN := .venv/bin
 READY := .venv/.installed
 # Tools that look for a folder named after its package (mypy, import-linter) see the package through these links.
@@ -35,5 +38,6 @@ check: $(READY)
 	cd $(STAGE) && ../../$(BIN)/lint-imports --config ../../pyproject.toml --no-cache
 	$(BIN)/python -m pytest -q tests/test_structure.py tests/test_packaging.py
 
-bench:
-	@echo "bench: the benchmarks come with the compiler part and are not here yet" >&2; exit 2
+bench: $(READY)
+	@test -n "$(DATA)" || { echo "bench: wanted a folder with photos, got no DATA; run make bench DATA=dir" >&2; exit 2; }
+	$(BIN)/lightwell bench $(NAME) --data "$(DATA)" --json $(JSON)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from pictures import make_folder
 
-COMMANDS = ("index", "explain", "train", "audit", "demo", "doctor")
+COMMANDS = ("index", "explain", "train", "audit", "demo", "doctor", "bench")
 
 
 def lightwell(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -174,10 +174,10 @@ def test_make_without_python_says_what_to_do(root: Path, tmp_path: Path) -> None
     assert not (tmp_path / ".venv").exists()
 
 
-def test_make_bench_says_that_it_is_not_here_yet(root: Path) -> None:
-    done = make(root, "bench")
+def test_make_bench_without_data_says_what_to_do(root: Path) -> None:
+    done = make(root, "bench", "-o", ".venv/.installed", "DATA=")
     assert done.returncode == 2
-    assert done.stderr.startswith("bench: the benchmarks come with the compiler part")
+    assert done.stderr.startswith("bench: wanted a folder with photos, got no DATA; run make bench DATA=dir")
 
 
 def test_package_is_typed(root: Path) -> None:

@@ -1,0 +1,31 @@
+"""Which benchmarks there are, and which come later."""
+
+from __future__ import annotations
+
+import importlib
+
+from lightwell.pipeline.errors import RequestError, nearest
+
+from .contest import Bench
+
+HERE = ("cold", "large", "index")
+"""Modules of this package with a ``BENCH``; ``all`` runs them in this order."""
+LATER = {"cached": 3, "memory": 3, "ray": 4, "gradcam": 5, "probe": 5}
+"""The part that a benchmark comes with."""
+
+
+def find_benches(name: str) -> list[Bench]:
+    """Find the benchmarks that a name stands for.
+
+    Raises:
+        RequestError: there is none of that name, or not yet.
+    """
+    if name in LATER:
+        raise RequestError(
+            f"bench {name}: comes with part {LATER[name]}; wanted one of {', '.join(HERE)} or all, got {name!r}"
+        )
+    if name != "all" and name not in HERE:
+        hint = nearest(name, (*HERE, *LATER, "all")) or "name one of them"
+        raise RequestError(f"bench: wanted one of {', '.join(HERE)} or all, got {name!r}; {hint}")
+    names = HERE if name == "all" else (name,)
+    return [importlib.import_module(f"{__package__}.{found}").BENCH for found in names]

@@ -1,0 +1,274 @@
+"""The benchmarks: their arithmetic, the order of turns, what they write, and wrong requests."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from benchmarks import command, contest, crops, pace, photos, report, turns
+from benchmarks.catalogue import HERE, LATER, find_benches
+from benchmarks.contest import Bench, Contestant, Ratio, Runs, Work
+from lightwell.pipeline.errors import RequestError, RunError, SourceError
+from lightwell.pipeline.headers import read_header
+from pictures import make_folder, make_picture, write_picture
+from rich.console import Console
+
+PEER_KEYS = [
+    "torchvision.io", "torchvision pil", "albumentations", "plain dali", "ray read_images", "webdataset",
+    "spdl", "torchdata nodes", "floor",
+]  # fmt: skip
+
+
+def some_bench(*names: str, ratios: tuple[Ratio, ...] = ()) -> Bench:
+    contestants = tuple(
+        Contestant(name, "none:none", needs=f"no_such_{name}" * (name == "absent")) for name in names
+    )
+    return Bench("some", "nothing at all", "images/s", contestants, ratios, lambda data, scratch: ())
+
+
+def some_work(tmp_path: Path, **changes: object) -> Work:
+    return Work(**{"photos": (), "scratch": str(tmp_path), "batch_size": 4, "seconds": 0.1, **changes})  # type: ignore[arg-type]
+
+
+def lightwell(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    words = [sys.executable, "-m", "lightwell.cli", *map(str, arguments)]
+    return subprocess.run(
+        words, capture_output=True, text=True, timeout=120, check=False, env={**os.environ, **environment}
+    )
+
+
+def test_a_ratio_is_the_median_of_the_rounds_ratios_and_not_the_ratio_of_medians() -> None:
+    ours, other = Runs("ours", "", (10.0, 20.0, 90.0)), Runs("other", "", (5.0, 40.0, 30.0))
+    assert (ours.median, other.median) == (20.0, 30.0)
+    assert contest.median_ratio(ours, other) == 2.0  # of 2, 0.5 and 3
+    assert contest.median_ratio(ours, 10.0) == 2.0
+
+
+def test_figures_keep_the_digits_that_matter() -> None:
+    assert [contest.figure(value) for value in (21_827.4, 100.0, 75.35, 1.0456)] == [
+        "21,827",
+        "100",
+        "75.35",
+        "1.046",
+    ]
+
+
+def test_ratios_of_who_did_not_run_are_left_out() -> None:
+    wanted = (Ratio("a", "ours", "a"), Ratio("b", "ours", "b"), Ratio("goal", "ours", 4.0))
+    runs = {"ours": Runs("ours", "", (8.0,)), "a": Runs("a", "", (2.0,))}
+    assert contest.all_ratios(wanted, runs) == {"a": 4.0, "goal": 2.0}
+
+
+@pytest.mark.parametrize("name", ["cold", "large"])
+def test_the_keys_of_ratios_are_those_of_the_contract(name: str) -> None:
+    (bench,) = find_benches(name)
+    keys = {ratio.key for ratio in bench.ratios}
+    assert keys == {f"{key}{row}" for key in PEER_KEYS for row in ("", " uint8")}
+    names = {contestant.who: contestant for contestant in bench.contestants}
+    for ratio in bench.ratios:
+        assert ratio.ours == ("ours uint8" if ratio.key.endswith(" uint8") else "ours")
+        if not ratio.key.startswith("floor"):
+            assert names[str(ratio.other)].output == names[ratio.ours].output
+
+
+def test_every_contestant_runs_once_a_round_in_the_same_order_after_a_warm_pass(tmp_path: Path) -> None:
+    seen: list[tuple[str, float]] = []
+
+    def take(bench: Bench, contestant: Contestant, work: Work) -> float:
+        seen.append((contestant.who, work.seconds))
+        return float(len(seen))
+
+    work = some_work(tmp_path, seconds=7.0)
+    runs, left_out = turns.take_turns(some_bench("ours", "absent", "b"), work, 3, lambda line: None, take)
+    assert [who for who, _ in seen] == ["ours", "b"] * 4
+    assert [seconds for _, seconds in seen] == [1.0] * 2 + [7.0] * 6
+    assert (runs["ours"].values, runs["b"].values) == ((3.0, 5.0, 7.0), (4.0, 6.0, 8.0))
+    assert left_out == {"absent": "no_such_absent is not installed"}
+
+
+def test_a_peer_that_fails_is_left_out_and_ours_ends_the_run(tmp_path: Path) -> None:
+    def take(bench: Bench, contestant: Contestant, work: Work) -> float:
+        if contestant.who == failing and work.seconds == 5.0:
+            raise RunError("broken")
+        return 1.0
+
+    work, bench, failing = some_work(tmp_path, seconds=5.0), some_bench("ours", "b"), "b"
+    runs, left_out = turns.take_turns(bench, work, 5, lambda line: None, take)
+    assert (set(runs), left_out) == ({"ours"}, {"b": "broken"})
+    failing = "ours"
+    with pytest.raises(RunError, match="broken"):
+        turns.take_turns(bench, work, 5, lambda line: None, take)
+
+
+def test_a_process_that_fails_says_why(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(RunError, match=r"ours ended with exit code 1: .*no_such_module"):
+        turns.take_turn(some_bench("ours"), Contestant("ours", "no_such_module:run"), some_work(tmp_path))
+
+
+def test_the_pace_counts_images_behind_the_warm_stretch_up_to_a_whole_volley(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = iter(range(100))
+    monkeypatch.setattr(pace.time, "perf_counter", lambda: float(next(clock)))
+    batch = np.zeros((8, 224, 224, 3), np.uint8)
+    taken = []
+    batches = (taken.append(i) or batch for i in range(100))
+    assert pace.images_per_second(batches, 4.0, "uint8", warm_s=2.0) == 8.0
+    assert len(taken) == 8  # the first batch at second 0, warm at 3 behind 4 batches, measured to 7
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "output"),
+    [
+        ((2, 224, 224, 3), "float32", "float32"),
+        ((2, 3, 224, 224), "float32", "uint8"),
+        ((2, 8, 8, 3), "uint8", "uint8"),
+    ],
+)
+def test_a_contestant_with_another_output_is_refused(
+    shape: tuple[int, ...], kind: str, output: contest.Output
+) -> None:
+    with pytest.raises(AssertionError):
+        pace.look_at(np.zeros(shape, kind), output)
+
+
+def test_crops_lie_inside_and_keep_the_law() -> None:
+    chance = random.Random(0)
+    drawn = [crops.draw_crop(500, 375, chance) for _ in range(2_000)]
+    for left, top, width, height in drawn:
+        assert 0 <= left <= 500 - width
+        assert 0 <= top <= 375 - height
+        assert 0.07 < width * height / (500 * 375) <= 1
+        assert 0.73 < width / height < 1.37
+    assert np.mean([width * height for _, _, width, height in drawn]) / (500 * 375) == pytest.approx(
+        0.432, abs=0.02
+    )
+    assert crops.draw_crop(1000, 10, chance) == (493, 0, 13, 10)
+
+
+def test_batches_are_normalised_as_torchvision_does(tmp_path: Path) -> None:
+    from torchvision.transforms.v2 import functional
+
+    images = np.random.default_rng(0).integers(0, 256, (3, 224, 224, 3), np.uint8)
+    by_hand = crops.normalise(images)
+    tensor = functional.to_dtype(functional.to_image(images[1]), by_hand.dtype, scale=True)
+    assert (by_hand[1] - functional.normalize(tensor, crops.MEAN, crops.STD)).abs().max() < 1e-5
+
+
+def test_each_epoch_has_every_photo_once() -> None:
+    order = list(islice(crops.endless_order(7), 21))
+    assert [sorted(order[start : start + 7]) for start in (0, 7, 14)] == [list(range(7))] * 3
+    assert order[:7] != order[7:14]
+
+
+def test_broken_and_odd_pictures_are_not_measured(tmp_path: Path) -> None:
+    make_folder(tmp_path, num_images=3)
+    whole = (tmp_path / "cat/000.jpg").read_bytes()
+    (tmp_path / "cat/half.jpg").write_bytes(whole[: len(whole) // 2])
+    write_picture(tmp_path / "cat/other.png", make_picture(9))
+    found = photos.find_photos(tmp_path, photos.is_plain_jpeg)
+    assert [path.name for path in found] == ["000.jpg", "002.jpg", "001.jpg"]
+    linked = photos.link_photos(found, tmp_path / "linked", at_least=5)
+    assert [read_header(path).status for path in linked] == ["ok"] * 5
+    assert sorted(map(str, (tmp_path / "linked").iterdir())) == list(linked)
+
+
+def test_enlarged_pictures_have_the_size(tmp_path: Path) -> None:
+    made = list(
+        photos.enlarge([write_picture(tmp_path / "a.jpg", make_picture(1))], tmp_path / "large", 5.0, most=1)
+    )
+    header = read_header(made[0])
+    assert header.width * header.height == pytest.approx(5e6, rel=0.01)
+
+
+def test_documents_have_the_shape_of_the_contract_and_several_keep_apart() -> None:
+    bench = some_bench("ours", "b", ratios=(Ratio("b", "ours", "b"),))
+    runs = {who: Runs(who, "images/s", (value, value)) for who, value in (("ours", 4.0), ("b", 2.0))}
+    outcome = report.Outcome(bench, runs, {"c": "c is not installed"}, 7, 5.0)
+    one = json.loads(json.dumps(report.document("some", [outcome], report.machine())))
+    assert {"name", "machine", "versions", "runs", "ratios"} <= set(one)
+    assert one["runs"][0] == {"who": "ours", "unit": "images/s", "values": [4.0, 4.0], "median": 4.0}
+    assert one["ratios"] == {"b": 2.0}
+    assert one["versions"]["lightwell"]
+    assert one["machine"]["cores"] >= 1
+    both = report.document("all", [outcome, outcome], {})
+    assert both["ratios"] == {"some b": 2.0}
+    console = Console(
+        width=120, record=True, file=SimpleNamespace(write=lambda text: None, flush=lambda: None)
+    )
+    report.print_table(outcome, console)
+    assert "c is not installed" in console.export_text()
+
+
+def test_names_that_come_later_and_names_that_do_not_exist_are_told_apart() -> None:
+    for name, part in LATER.items():
+        with pytest.raises(RequestError, match=f"bench {name}: comes with part {part}"):
+            find_benches(name)
+    with pytest.raises(RequestError, match="did you mean 'cold'"):
+        find_benches("colt")
+    assert [bench.name for bench in find_benches("all")] == list(HERE)
+    with pytest.raises(RequestError, match=r"did you mean 'torchvision.io'"):
+        command.choose(find_benches("cold")[0], ["torchvision.oi"])
+
+
+def test_a_folder_without_photos_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="wanted a folder with JPEG photos, got none"):
+        find_benches("cold")[0].prepare(tmp_path, tmp_path / "scratch")
+
+
+@pytest.mark.parametrize("who", ["ours uint8", "floor"])
+def test_a_contestant_reads_the_photos_in_its_own_process(who: str, tmp_path: Path) -> None:
+    make_folder(tmp_path / "data", num_images=16)
+    (bench,) = find_benches("cold")
+    (contestant,) = command.choose(bench, [who]).contestants
+    linked = bench.prepare(tmp_path / "data", tmp_path)
+    work = some_work(tmp_path, photos=linked, output=contestant.output)
+    assert turns.take_turn(bench, contestant, work) > 0
+
+
+def test_the_command_measures_the_index_and_writes_its_figures(tmp_path: Path) -> None:
+    make_folder(tmp_path / "photos")
+    out = tmp_path / "new" / "index.json"
+    done = lightwell("bench", "index", "--data", tmp_path / "photos", "--json", out, "--seconds", 0.1)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(out.read_text())
+    (run,) = found["runs"]
+    assert (found["name"], run["who"], run["unit"], len(run["values"])) == ("index", "ours", "headers/s", 5)
+    assert found["ratios"]["goal"] == pytest.approx(run["median"] / 3_000)
+    assert "goal" in done.stdout
+    assert len(list((tmp_path / "photos").rglob("*.jpg"))) == 24
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["cold", "--data", "nowhere"], "error: --data: wanted a folder with photos, got 'nowhere'"),
+        (["ray", "--data", "."], "error: bench ray: comes with part 4"),
+        (["cold", "--data", ".", "--rounds", "1"], "rounds"),
+    ],
+)
+def test_a_wrong_request_is_told_in_a_line(words: list[str], told: str) -> None:
+    done = lightwell("bench", *words)
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_outside_a_checkout_the_command_says_so(root: Path, tmp_path: Path) -> None:
+    installed = tmp_path / "lightwell"
+    (installed / "pipeline").mkdir(parents=True)
+    for name in ("__init__.py", "cli.py", "pipeline/__init__.py", "pipeline/errors.py"):
+        shutil.copyfile(root / name, installed / name)
+    done = lightwell("bench", "cold", "--data", tmp_path, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: bench: wanted a checkout of Lightwell")
