@@ -17,8 +17,15 @@ if TYPE_CHECKING:
     import torch
 
 BYTE_RANGE = 255.0
-_REFERENCES_WHEN_FREE = 3
-"""Of a free array inside ``take``: the pool's list, the loop's name and the argument of ``getrefcount``."""
+
+
+def _references(arrays: list[np.ndarray], number: int) -> int:
+    """Count the references to an array of a list, the list's own included."""
+    return sys.getrefcount(arrays[number])
+
+
+_REFERENCES_WHEN_FREE = _references([np.empty(0)], 0)
+"""Of an array that only its list holds; interpreters differ in what they add to it."""
 
 
 class BufferPool:
@@ -35,10 +42,12 @@ class BufferPool:
     def take(self, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
         """Return an array of a shape and type with any content."""
         with self._lock:
-            for array in self._arrays:
-                fits = array.shape == shape and array.dtype == dtype
-                if fits and sys.getrefcount(array) == _REFERENCES_WHEN_FREE:
-                    return array
+            for number in range(len(self._arrays)):
+                if _references(self._arrays, number) == _REFERENCES_WHEN_FREE:
+                    array = self._arrays[number]
+                    if array.shape == shape and array.dtype == dtype:
+                        return array
+                    del array  # a name for it would count as a holder
             self._arrays = [array for array in self._arrays if array.shape[1:] == shape[1:]]
             fresh: np.ndarray = np.empty(shape, dtype)
             self._arrays.append(fresh)
