@@ -8,8 +8,10 @@ from lightwell.pipeline.errors import RequestError, nearest
 
 from .contest import Bench
 
-HERE = ("cold", "large", "index")
-"""Modules of this package with a ``BENCH``; ``all`` runs them in this order."""
+HERE = ("cold", "large", "index", "accuracy")
+"""Modules of this package with a ``BENCH``."""
+ALL = ("cold", "large", "index")
+"""What ``all`` runs, in order; ``accuracy`` needs labels beside the pictures."""
 LATER = {"cached": 3, "memory": 3, "ray": 4, "gradcam": 5, "probe": 5}
 """The part that a benchmark comes with."""
 
@@ -27,5 +29,5 @@ def find_benches(name: str) -> list[Bench]:
     if name != "all" and name not in HERE:
         hint = nearest(name, (*HERE, *LATER, "all")) or "name one of them"
         raise RequestError(f"bench: wanted one of {', '.join(HERE)} or all, got {name!r}; {hint}")
-    names = HERE if name == "all" else (name,)
+    names = ALL if name == "all" else (name,)
     return [importlib.import_module(f"{__package__}.{found}").BENCH for found in names]
