@@ -13,7 +13,7 @@ from rich.console import Console
 
 from .catalogue import find_benches
 from .contest import Bench, Work
-from .report import Outcome, check_writable, document, machine, print_table, write_json
+from .report import Outcome, check_writable, document, machine, print_table, versions, write_json
 from .turns import take_turns
 
 BUSY = 0.5
@@ -48,6 +48,8 @@ def run(
     if json_file is not None:
         check_writable(json_file)
     table = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160)
+    table.print(f"{found['cpu']}, {found['cores']} cores, {found['system']}, Python {found['python']}")
+    table.print(", ".join(f"{package} {version}" for package, version in versions().items()))
     outcomes = []
     for bench in benches:
         outcomes.append(measure(bench, data, seconds, rounds, progress))
