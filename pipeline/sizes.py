@@ -6,8 +6,10 @@ A test compares both, for every class of the installed Albumentations.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 Size = tuple[int, int]
 """Height and width in pixels."""
@@ -49,13 +51,35 @@ def _same(_: Any, __: Mapping[str, Any], size: Size) -> Size:
     return size
 
 
-def _cropped(_: Any, params: Mapping[str, Any], size: Size) -> Size:  # noqa: ARG001
-    x0, y0, x1, y1 = params["crop_coords"]
+def _positive(what: str, size: Size) -> Size:
+    """Check a size as Albumentations will: an empty picture fails there, and so it has to fail here."""
+    if min(size) < 1:
+        raise ValueError(f"{what}: wanted at least one pixel, got {size[0]}x{size[1]}")
+    return size
+
+
+def _crop(coords: Sequence[int], size: Size) -> Size:
+    x0, y0, x1, y1 = (int(edge) for edge in coords)
+    if not (0 <= x0 < x1 <= size[1] and 0 <= y0 < y1 <= size[0]):
+        raise ValueError(
+            f"wanted a crop inside {size[0]}x{size[1]} pixels, got rows {y0} to {y1} and columns {x0} to {x1}"
+        )
     return y1 - y0, x1 - x0
 
 
-def _of_transform(transform: Any, _: Mapping[str, Any], __: Size) -> Size:
+def _cropped(_: Any, params: Mapping[str, Any], size: Size) -> Size:
+    pads = params.get("pad_params")
+    return _crop(params["crop_coords"], _pad(pads, size) if pads else size)
+
+
+def _cropped_to_size(transform: Any, params: Mapping[str, Any], size: Size) -> Size:
+    _crop(params["crop_coords"], size)
     return int(transform.size[0]), int(transform.size[1])
+
+
+def _cropped_to_height_width(transform: Any, params: Mapping[str, Any], size: Size) -> Size:
+    _crop(params["crop_coords"], size)
+    return _height_width(transform, params, size)
 
 
 def _height_width(transform: Any, _: Mapping[str, Any], __: Size) -> Size:
@@ -67,25 +91,39 @@ def _scaled(_: Any, params: Mapping[str, Any], size: Size) -> Size:
 
 
 def _random_scaled(_: Any, params: Mapping[str, Any], size: Size) -> Size:
-    return int(size[0] * params["scale"]), int(size[1] * params["scale"])
+    return _positive("RandomScale", (int(size[0] * params["scale"]), int(size[1] * params["scale"])))
 
 
-def _padded(_: Any, params: Mapping[str, Any], size: Size) -> Size:
+def _pad(pads: Mapping[str, Any], size: Size) -> Size:
     return (
-        size[0] + params["pad_top"] + params["pad_bottom"],
-        size[1] + params["pad_left"] + params["pad_right"],
+        size[0] + pads["pad_top"] + pads["pad_bottom"],
+        size[1] + pads["pad_left"] + pads["pad_right"],
     )
 
 
+def _padded(_: Any, params: Mapping[str, Any], size: Size) -> Size:
+    if min(params[f"pad_{side}"] for side in ("top", "bottom", "left", "right")) < 0:
+        raise ValueError("wanted a padding of 0 or more, got a negative one; write a crop")
+    return _pad(params, size)
+
+
 def _cropped_and_padded(transform: Any, params: Mapping[str, Any], size: Size) -> Size:
+    if params["crop_params"]:
+        _crop(params["crop_params"], size)
     height, width = size if transform.keep_size else params["result_shape"]
     return int(height), int(width)
+
+
+def _erased(_: Any, params: Mapping[str, Any], size: Size) -> Size:
+    if "seed" not in params:  # Albumentations 2.0.8 then lacks an argument
+        raise ValueError(f"Erasing: wanted a picture with room for its area and ratio, got {size[0]}x{size[1]}")
+    return size
 
 
 def _rotated(transform: Any, params: Mapping[str, Any], size: Size) -> Size:
     if not transform.crop_border:
         return size
-    return params["y_max"] - params["y_min"], params["x_max"] - params["x_min"]
+    return _crop([params[edge] for edge in ("x_min", "y_min", "x_max", "y_max")], size)
 
 
 def _quarter_turned(_: Any, params: Mapping[str, Any], size: Size) -> Size:
@@ -100,13 +138,21 @@ def _turned(_: Any, __: Mapping[str, Any], size: Size) -> Size:
     return size[::-1]
 
 
-def _to_output_shape(_: Any, params: Mapping[str, Any], __: Size) -> Size:
-    height, width = params["output_shape"][:2]
-    return int(height), int(width)
+def leaves_as_it_is(matrix: Any) -> bool:
+    """Say whether Albumentations takes an affine 3x3 matrix for one that changes nothing, and so does nothing."""
+    return bool(np.allclose(matrix, np.eye(3)))
+
+
+def _to_output_shape(_: Any, params: Mapping[str, Any], size: Size) -> Size:
+    height, width = (int(side) for side in params["output_shape"][:2])
+    if (height, width) != size and leaves_as_it_is(params["matrix"]):
+        return size
+    return height, width
 
 
 def _in_perspective(transform: Any, params: Mapping[str, Any], size: Size) -> Size:
-    return size if transform.keep_size else (int(params["max_height"]), int(params["max_width"]))
+    warped = _positive("Perspective", (int(params["max_height"]), int(params["max_width"])))
+    return size if transform.keep_size else warped
 
 
 RULES: dict[str, SizeRule] = {
@@ -119,7 +165,7 @@ RULES: dict[str, SizeRule] = {
     "CropAndPad": _cropped_and_padded,
     "D4": _of_square,
     "ElasticTransform": _same,
-    "Erasing": _same,
+    "Erasing": _erased,
     "FrequencyMasking": _same,
     "GridDistortion": _same,
     "GridDropout": _same,
@@ -137,11 +183,11 @@ RULES: dict[str, SizeRule] = {
     "RandomCrop": _cropped,
     "RandomCropFromBorders": _cropped,
     "RandomGridShuffle": _same,
-    "RandomResizedCrop": _of_transform,
+    "RandomResizedCrop": _cropped_to_size,
     "RandomRotate90": _quarter_turned,
     "RandomScale": _random_scaled,
-    "RandomSizedBBoxSafeCrop": _height_width,
-    "RandomSizedCrop": _of_transform,
+    "RandomSizedBBoxSafeCrop": _cropped_to_height_width,
+    "RandomSizedCrop": _cropped_to_size,
     "Resize": _height_width,
     "Rotate": _rotated,
     "SafeRotate": _to_output_shape,
@@ -159,7 +205,11 @@ RULES: dict[str, SizeRule] = {
 
 
 def size_after(transform: Any, params: Mapping[str, Any], size: Size) -> Size:
-    """Say how large the picture is after a transform that ``why_unpredictable`` has nothing against."""
+    """Say how large the picture is after a transform that ``why_unpredictable`` has nothing against.
+
+    Raises:
+        ValueError: Albumentations will fail with these params on a picture of this size.
+    """
     return RULES.get(type(transform).__name__, _same)(transform, params, size)
 
 
@@ -168,19 +218,23 @@ def why_unpredictable(transform: Any) -> str:
     name = type(transform).__name__
     if not type(transform).__module__.startswith("albumentations."):
         return f"{name} is your own class and may look at pixels"
-    if hasattr(transform, "transforms"):
-        if name not in COMPOSITIONS:
-            return f"{name} looks at pixels while it chooses"
-        return next(filter(None, map(why_unpredictable, transform.transforms)), "")
-    if name in DRAWS_FROM_PIXELS:
-        return f"{name} decides by looking at pixels"
-    if name in NEEDS_MORE_THAN_AN_IMAGE:
-        return f"{name} takes more than an image"
-    if name in CHANGES_KIND or (name == "ToGray" and transform.num_output_channels != 3):
-        return f"{name} yields no uint8 RGB picture"
-    if name in RULES or _keeps_pixels_in_place(transform):
-        return ""
-    return f"nothing is known of the size after {name}"
+    if not hasattr(transform, "transforms"):
+        return _why_unpredictable_leaf(transform, name)
+    if name not in COMPOSITIONS:
+        return f"{name} looks at pixels while it chooses"
+    return next(filter(None, map(why_unpredictable, transform.transforms)), "")
+
+
+def _why_unpredictable_leaf(transform: Any, name: str) -> str:
+    changes_kind = name in CHANGES_KIND or (name == "ToGray" and transform.num_output_channels != 3)
+    known = name in RULES or _keeps_pixels_in_place(transform)
+    reasons = (
+        (name in DRAWS_FROM_PIXELS, f"{name} decides by looking at pixels"),
+        (name in NEEDS_MORE_THAN_AN_IMAGE, f"{name} takes more than an image"),
+        (changes_kind, f"{name} yields no uint8 RGB picture"),
+        (not known, f"nothing is known of the size after {name}"),
+    )
+    return next((reason for holds, reason in reasons if holds), "")
 
 
 def _keeps_pixels_in_place(transform: Any) -> bool:

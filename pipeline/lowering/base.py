@@ -71,6 +71,16 @@ class Lowering:
     """Why DALI can do this on a GPU only; empty where it can on both."""
     approximate: bool = False
     """Another law than Albumentations': taken only where the plan says ``lowering: approximate``."""
+    approximation: Callable[[Any], Tolerance | None] = lambda _: None
+    """The bound where DALI follows another law with these options, such as a cubic filter; None where it does not."""
+
+    def is_approximate(self, transform: Any) -> bool:
+        """Say whether DALI follows another law than Albumentations for a transform with these options."""
+        return self.approximate or self.approximation(transform) is not None
+
+    def tolerance_of(self, transform: Any) -> Tolerance:
+        """Say how far from Albumentations a transform with these options may be."""
+        return self.approximation(transform) or self.tolerance
 
 
 def as_array(value: Any, argument: Argument) -> np.ndarray:

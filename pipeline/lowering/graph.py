@@ -56,6 +56,7 @@ class LoweredGraph:
         self.max_batch_size = max_batch_size
         self._pipeline = _define(self._slots, source, device, max_batch_size, num_threads)
         self._built = False
+        self._inputs: frozenset[str] = frozenset()
 
     def placements(self) -> list[Placement]:
         """List the graph's operators and their devices, inputs and argument arithmetic included."""
@@ -64,7 +65,7 @@ class LoweredGraph:
         return [
             Placement(_OPERATOR.sub(r"\1", op.name), op.spec.OutputDevice(0))
             for op in self._pipeline._ops
-            if type(op._op).__name__ != "ExternalSource"
+            if not _is_input(op)
         ]
 
     def run(
@@ -85,6 +86,7 @@ class LoweredGraph:
         """
         if not self._built:
             self._pipeline.build()
+            self._inputs = frozenset(op.name for op in self._pipeline._ops if _is_input(op))
             self._built = True
         self._pipeline.feed_input("images", list(images))
         if self._source == "encoded":
@@ -108,12 +110,18 @@ class LoweredGraph:
             for drawn in taken
         ]
         for i, argument in enumerate(lowering.arguments):
+            if f"{argument.name}{slot.number}" not in self._inputs:
+                continue  # DALI prunes what no operator takes; some options leave an argument out
             values = [_unused(argument) if row is None else as_array(row[i], argument) for row in rows]
             self._pipeline.feed_input(f"{argument.name}{slot.number}", values)
 
     def close(self) -> None:
         """Free the pipeline and its threads."""
         del self._pipeline
+
+
+def _is_input(operator: Any) -> bool:
+    return type(operator._op).__name__ == "ExternalSource"
 
 
 def _unused(argument: Argument) -> np.ndarray:

@@ -5,9 +5,21 @@ from __future__ import annotations
 from typing import Any
 
 from .base import Lowering
-from .rules import colors, crops, drops, filters, flips, levels, noise, resizes, warps
+from .rules import (
+    colors,
+    crops,
+    distortions,
+    drops,
+    filters,
+    flips,
+    levels,
+    morphology,
+    noise,
+    resizes,
+    warps,
+)
 
-RULES = (crops, resizes, flips, warps, drops, levels, colors, filters, noise)
+RULES = (crops, resizes, flips, warps, distortions, drops, morphology, levels, colors, filters, noise)
 
 _BY_NAME: dict[str, Lowering] = {
     name: lowering for rules in RULES for lowering in rules.LOWERINGS for name in lowering.transforms
@@ -27,6 +39,8 @@ def why_not_lowered(transform: Any, *, device: str, approximate: bool) -> str:
         return f"no DALI operator for {name}"
     if lowering.gpu_only and device == "cpu":
         return lowering.gpu_only
-    if lowering.approximate and not approximate:
-        return f"DALI follows another law; write `lowering: approximate` to take it ({lowering.tolerance})"
-    return lowering.refuse(transform)
+    reason = lowering.refuse(transform)
+    if not reason and lowering.is_approximate(transform) and not approximate:
+        bound = lowering.tolerance_of(transform)
+        return f"DALI follows another law; write `lowering: approximate` to take it ({bound})"
+    return reason

@@ -1,4 +1,4 @@
-"""Crops, and crops that are resized."""
+"""Crops, crops that may reach beyond the picture, and crops that are resized."""
 
 from __future__ import annotations
 
@@ -7,9 +7,23 @@ from typing import Any
 
 import numpy as np
 
-from ...sizes import Size
-from ..base import ONE_LEVEL, Device, Lowering, Node
-from .nodes import ANCHOR, RESIZED, SHAPE, cut, resize_linear
+from ...sizes import Size, size_after
+from ..base import EXACT, ONE_LEVEL, Argument, Device, Lowering, Node
+from .nodes import (
+    ANCHOR,
+    RESIZED,
+    SHAPE,
+    border_colour,
+    cut,
+    cut_beyond,
+    filter_bound,
+    resize,
+    why_no_colour,
+    why_no_resize,
+)
+
+_PADDED_ANCHOR = Argument("padded_anchor_yx", "int32", 1)
+_PADDED_SHAPE = Argument("padded_shape_hw", "int32", 1)
 
 
 def _crop_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, ...]:
@@ -17,30 +31,92 @@ def _crop_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, .
     return np.array([y0, x0]), np.array([y1 - y0, x1 - x0])
 
 
+def _emit_crop(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
+    return cut(images, *nodes, device)
+
+
+def _padded_crop_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tuple[Any, ...]:
+    # Padding first and cropping then is one cut that starts before the picture does.
+    anchor, shape = _crop_arguments(transform, params, size)
+    pads = params["pad_params"] or {"pad_top": 0, "pad_left": 0}
+    return anchor - (pads["pad_top"], pads["pad_left"]), shape
+
+
+def _emit_padded_crop(transform: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
+    return cut_beyond(images, *nodes, transform.border_mode, border_colour(transform.fill), device)
+
+
+def _refuse_padded_crop(transform: Any) -> str:
+    return why_no_colour(transform.fill)
+
+
 def _crop_resize_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tuple[Any, ...]:
-    return (*_crop_arguments(transform, params, size), np.array(transform.size))
+    return (*_crop_arguments(transform, params, size), np.array(size_after(transform, params, size)))
 
 
-def _emit_crop_resize(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
+def _emit_crop_resize(transform: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
     anchor, shape, size = nodes
-    return resize_linear(cut(images, anchor, shape, device), size, device)
+    return resize(cut(images, anchor, shape, device), size, transform.interpolation, device)
 
 
-def _refuse_other_filters(transform: Any) -> str:
-    import cv2
-
+def _crop_and_pad_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tuple[Any, ...]:
+    x0, y0, x1, y1 = params["crop_params"] or (0, 0, size[1], size[0])
+    top, bottom, left, right = params["pad_params"] or (0, 0, 0, 0)
     return (
-        "" if transform.interpolation == cv2.INTER_LINEAR else "DALI's filter for this interpolation differs"
+        np.array([y0, x0]),
+        np.array([y1 - y0, x1 - x0]),
+        np.array([-top, -left]),
+        np.array([y1 - y0 + top + bottom, x1 - x0 + left + right]),
+        np.array(size_after(transform, params, size)),
     )
+
+
+def _emit_crop_and_pad(transform: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
+    anchor, shape, padded_anchor, padded_shape, size = nodes
+    colour = border_colour(transform.fill)
+    cropped = cut(images, anchor, shape, device)
+    padded = cut_beyond(cropped, padded_anchor, padded_shape, transform.border_mode, colour, device)
+    return resize(padded, size, transform.interpolation, device) if transform.keep_size else padded
+
+
+def _refuse_crop_and_pad(transform: Any) -> str:
+    if np.ndim(transform.fill):
+        return "it draws a fill for each picture, DALI's border takes one for all"
+    return why_no_resize(transform) if transform.keep_size else ""
 
 
 LOWERINGS: tuple[Lowering, ...] = (
     Lowering(
-        ("RandomResizedCrop",),
+        ("AtLeastOneBBoxRandomCrop", "BBoxSafeRandomCrop", "RandomCropFromBorders"),
+        (ANCHOR, SHAPE),
+        _crop_arguments,
+        _emit_crop,
+        EXACT,
+    ),
+    Lowering(
+        ("CenterCrop", "Crop", "RandomCrop"),
+        (ANCHOR, SHAPE),
+        _padded_crop_arguments,
+        _emit_padded_crop,
+        EXACT,
+        refuse=_refuse_padded_crop,
+    ),
+    Lowering(
+        ("RandomResizedCrop", "RandomSizedBBoxSafeCrop", "RandomSizedCrop"),
         (ANCHOR, SHAPE, RESIZED),
         _crop_resize_arguments,
         _emit_crop_resize,
         ONE_LEVEL,
-        refuse=_refuse_other_filters,
+        refuse=why_no_resize,
+        approximation=filter_bound,
+    ),
+    Lowering(
+        ("CropAndPad",),
+        (ANCHOR, SHAPE, _PADDED_ANCHOR, _PADDED_SHAPE, RESIZED),
+        _crop_and_pad_arguments,
+        _emit_crop_and_pad,
+        ONE_LEVEL,
+        refuse=_refuse_crop_and_pad,
+        approximation=filter_bound,
     ),
 )

@@ -2,6 +2,57 @@
 
 from __future__ import annotations
 
-from ..base import Lowering
+from collections.abc import Mapping
+from typing import Any
 
-LOWERINGS: tuple[Lowering, ...] = ()
+import numpy as np
+
+from ...sizes import Size, size_after
+from ..base import EXACT, ONE_LEVEL, Device, Lowering, Node
+from .nodes import (
+    ANCHOR,
+    RESIZED,
+    SHAPE,
+    border_colour,
+    cut_beyond,
+    filter_bound,
+    resize,
+    why_no_colour,
+    why_no_resize,
+)
+
+
+def _resize_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tuple[Any, ...]:
+    return (np.array(size_after(transform, params, size)),)
+
+
+def _emit_resize(transform: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
+    return resize(images, *nodes, transform.interpolation, device)
+
+
+def _pad_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tuple[Any, ...]:
+    return np.array([-params["pad_top"], -params["pad_left"]]), np.array(size_after(transform, params, size))
+
+
+def _emit_pad(transform: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
+    return cut_beyond(images, *nodes, transform.border_mode, border_colour(transform.fill), device)
+
+
+def _refuse_pad(transform: Any) -> str:
+    return why_no_colour(transform.fill)
+
+
+LOWERINGS: tuple[Lowering, ...] = (
+    Lowering(
+        ("LongestMaxSize", "RandomScale", "Resize", "SmallestMaxSize"),
+        (RESIZED,),
+        _resize_arguments,
+        _emit_resize,
+        ONE_LEVEL,
+        refuse=why_no_resize,
+        approximation=filter_bound,
+    ),
+    Lowering(
+        ("Pad", "PadIfNeeded"), (ANCHOR, SHAPE), _pad_arguments, _emit_pad, EXACT, refuse=_refuse_pad
+    ),
+)

@@ -53,37 +53,60 @@ def pictures() -> list[np.ndarray]:
     ]
 
 
+BOXES = [[0.2, 0.3, 0.5, 0.65, 1], [0.45, 0.4, 0.8, 0.9, 2]]
+"""Relative left, top, right, bottom and a label, on every picture of those that are compared with boxes."""
+
+
 def compare(
-    transform: Any, images: Sequence[np.ndarray], *, device: Device = "cpu", num_draws: int = 3
+    transforms: Any,
+    images: Sequence[np.ndarray],
+    *,
+    device: Device = "cpu",
+    num_draws: int = 3,
+    with_boxes: bool = False,
 ) -> Difference:
-    """Run a transform by Albumentations and by its lowering over pictures and draws; the worst difference."""
+    """Run transforms by Albumentations and by one graph of their lowerings; the worst difference.
+
+    Args:
+        transforms: one, or some in sequence.
+        images: RGB pictures.
+        device: where the graph runs.
+        num_draws: how often decisions are drawn for each picture.
+        with_boxes: whether the pictures have ``BOXES``, for those that draw from them.
+    """
+    listed = [*transforms] if isinstance(transforms, Sequence) else [transforms]
+    params = A.BboxParams("albumentations") if with_boxes else None
+    drawing = Drawing(A.Compose(listed, bbox_params=params), len(listed))
+    targets = {"bboxes": np.array(BOXES)} if with_boxes else {}
     references: list[np.ndarray] = []
     inputs: list[np.ndarray] = []
     decisions: list[tuple[Decision, ...]] = []
-    drawing = Drawing(A.Compose([transform]), 1)
     for number in range(num_draws):
         for i, image in enumerate(images):
-            drawn = drawing.draw(keyed_bits("parity", number, i, ""), image.shape[:2])
+            drawn = drawing.draw(keyed_bits("parity", number, i, ""), image.shape[:2], **targets)
             reference = image
             for decision in drawn.decisions:
-                reference = transform.apply(reference, **decision.params)
+                assert reference.shape[:2] == decision.size
+                reference = listed[decision.slot].apply(reference, **decision.params)
             assert reference.shape[:2] == drawn.size
             references.append(reference)
             inputs.append(image)
             decisions.append(drawn.decisions)
-    lowering = lowering_of(type(transform).__name__)
-    assert lowering is not None
-    graph = LoweredGraph(
-        [Slot(0, transform, lowering)],
-        source="pixels",
-        device=device,
-        max_batch_size=len(inputs),
-        num_threads=2,
-    )
+    graph = graph_of(listed, device, len(inputs))
     outputs = graph.run(inputs, decisions)
     found = [np.array(outputs.as_cpu().at(i)) for i in range(len(inputs))]
     graph.close()
     return worst(found, references)
+
+
+def graph_of(transforms: Sequence[Any], device: Device, max_batch_size: int = 1) -> LoweredGraph:
+    """Define the graph of transforms that are all lowered, from pixels."""
+    slots = []
+    for number, transform in enumerate(transforms):
+        lowering = lowering_of(type(transform).__name__)
+        assert lowering is not None, f"{type(transform).__name__} is not lowered"
+        slots.append(Slot(number, transform, lowering))
+    return LoweredGraph(slots, source="pixels", device=device, max_batch_size=max_batch_size, num_threads=2)
 
 
 def worst(found: Sequence[np.ndarray], references: Sequence[np.ndarray]) -> Difference:
