@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from .keys import keyed_generator, keyed_random
-from .sizes import Size, size_after
+from .sizes import Size, is_composition, size_after
 
 _ONE_PIXEL = np.zeros(1, np.uint8)
 
@@ -51,7 +51,7 @@ class Drawn:
 def leaves_of(transforms: Sequence[Any]) -> Iterator[Any]:
     """Yield the transforms inside compositions, in the order in which they are written."""
     for transform in transforms:
-        if hasattr(transform, "transforms"):
+        if is_composition(transform):
             yield from leaves_of(transform.transforms)
         else:
             yield transform

@@ -10,7 +10,7 @@ from .decode.plan import CROPS, CROPS_AND_RESIZES, RESIZES
 from .drawing import leaves_of
 from .lowering.base import Device
 from .lowering.table import why_not_lowered
-from .sizes import why_unpredictable
+from .sizes import is_composition, why_unpredictable
 
 Backend = Literal["opencv", "dali"]
 """What does to pixels what was drawn: OpenCV through Albumentations' own functions, or a DALI graph."""
@@ -101,7 +101,7 @@ def _num_fused(transforms: Sequence[Any]) -> int:
 
 
 def _why_not_in_graph(transform: Any, *, device: Device, approximate: bool) -> str:
-    if hasattr(transform, "transforms"):
+    if is_composition(transform):
         name = type(transform).__name__
         if name not in ORDERLY or getattr(transform, "replace", False):
             return f"{name} changes the order of its transforms or repeats them; a graph has one order"

@@ -116,7 +116,9 @@ def _cropped_and_padded(transform: Any, params: Mapping[str, Any], size: Size) -
 
 def _erased(_: Any, params: Mapping[str, Any], size: Size) -> Size:
     if "seed" not in params:  # Albumentations 2.0.8 then lacks an argument
-        raise ValueError(f"Erasing: wanted a picture with room for its area and ratio, got {size[0]}x{size[1]}")
+        raise ValueError(
+            f"Erasing: wanted a picture with room for its area and ratio, got {size[0]}x{size[1]}"
+        )
     return size
 
 
@@ -213,12 +215,17 @@ def size_after(transform: Any, params: Mapping[str, Any], size: Size) -> Size:
     return RULES.get(type(transform).__name__, _same)(transform, params, size)
 
 
+def is_composition(transform: Any) -> bool:
+    """Say whether a transform holds others; ColorJitter, for one, only calls a list of functions ``transforms``."""
+    return _derives_from(transform, "BaseCompose")
+
+
 def why_unpredictable(transform: Any) -> str:
     """Say why a transform or composition cannot be drawn without pixels; empty where it can."""
     name = type(transform).__name__
     if not type(transform).__module__.startswith("albumentations."):
         return f"{name} is your own class and may look at pixels"
-    if not hasattr(transform, "transforms"):
+    if not is_composition(transform):
         return _why_unpredictable_leaf(transform, name)
     if name not in COMPOSITIONS:
         return f"{name} looks at pixels while it chooses"
@@ -227,7 +234,7 @@ def why_unpredictable(transform: Any) -> str:
 
 def _why_unpredictable_leaf(transform: Any, name: str) -> str:
     changes_kind = name in CHANGES_KIND or (name == "ToGray" and transform.num_output_channels != 3)
-    known = name in RULES or _keeps_pixels_in_place(transform)
+    known = name in RULES or _derives_from(transform, "ImageOnlyTransform")
     reasons = (
         (name in DRAWS_FROM_PIXELS, f"{name} decides by looking at pixels"),
         (name in NEEDS_MORE_THAN_AN_IMAGE, f"{name} takes more than an image"),
@@ -237,5 +244,5 @@ def _why_unpredictable_leaf(transform: Any, name: str) -> str:
     return next((reason for holds, reason in reasons if holds), "")
 
 
-def _keeps_pixels_in_place(transform: Any) -> bool:
-    return any(base.__name__ == "ImageOnlyTransform" for base in type(transform).__mro__)
+def _derives_from(transform: Any, base: str) -> bool:
+    return any(cls.__name__ == base for cls in type(transform).__mro__)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...sizes import Size, size_after
-from ..base import EXACT, ONE_LEVEL, Argument, Device, Lowering, Node
+from ..base import EXACT, ONE_LEVEL, Argument, Device, Lowering, Node, Tolerance
 from .nodes import (
     ANCHOR,
     RESIZED,
@@ -79,6 +79,10 @@ def _emit_crop_and_pad(transform: Any, images: Node, nodes: tuple[Node, ...], de
     return resize(padded, size, transform.interpolation, device) if transform.keep_size else padded
 
 
+def _crop_and_pad_bound(transform: Any) -> Tolerance | None:
+    return filter_bound(transform) if transform.keep_size else None
+
+
 def _refuse_crop_and_pad(transform: Any) -> str:
     if np.ndim(transform.fill):
         return "it draws a fill for each picture, DALI's border takes one for all"
@@ -117,6 +121,6 @@ LOWERINGS: tuple[Lowering, ...] = (
         _emit_crop_and_pad,
         ONE_LEVEL,
         refuse=_refuse_crop_and_pad,
-        approximation=filter_bound,
+        approximation=_crop_and_pad_bound,
     ),
 )

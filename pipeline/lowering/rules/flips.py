@@ -103,7 +103,9 @@ def _emit_shuffle(transform: Any, images: Node, nodes: tuple[Node, ...], device:
 
 def _refuse_shuffle(transform: Any) -> str:
     rows, columns = transform.grid
-    return f"DALI pastes at most {_MAX_TILES} tiles, not {rows}x{columns}" if rows * columns > _MAX_TILES else ""
+    return (
+        f"DALI pastes at most {_MAX_TILES} tiles, not {rows}x{columns}" if rows * columns > _MAX_TILES else ""
+    )
 
 
 LOWERINGS: tuple[Lowering, ...] = (

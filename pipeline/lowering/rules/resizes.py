@@ -52,7 +52,5 @@ LOWERINGS: tuple[Lowering, ...] = (
         refuse=why_no_resize,
         approximation=filter_bound,
     ),
-    Lowering(
-        ("Pad", "PadIfNeeded"), (ANCHOR, SHAPE), _pad_arguments, _emit_pad, EXACT, refuse=_refuse_pad
-    ),
+    Lowering(("Pad", "PadIfNeeded"), (ANCHOR, SHAPE), _pad_arguments, _emit_pad, EXACT, refuse=_refuse_pad),
 )

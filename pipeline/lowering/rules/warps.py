@@ -95,6 +95,11 @@ LOWERINGS: tuple[Lowering, ...] = (
     ),
     Lowering(("Rotate",), (_MATRIX, RESIZED), _rotate_arguments, _emit_affine, ONE_LEVEL, refuse=_refuse),
     Lowering(
-        ("Perspective",), (_MATRIX, RESIZED), _perspective_arguments, _emit_perspective, ONE_LEVEL, refuse=_refuse
+        ("Perspective",),
+        (_MATRIX, RESIZED),
+        _perspective_arguments,
+        _emit_perspective,
+        ONE_LEVEL,
+        refuse=_refuse,
     ),
 )

@@ -13,7 +13,7 @@ from lightwell.pipeline.drawing import Decision, Drawing
 from lightwell.pipeline.keys import keyed_bits
 from lightwell.pipeline.lowering.base import Device, Tolerance
 from lightwell.pipeline.lowering.graph import LoweredGraph, Slot
-from lightwell.pipeline.lowering.table import lowering_of
+from lightwell.pipeline.lowering.table import lowering_of, why_not_lowered
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,18 @@ def compare(
     found = [np.array(outputs.as_cpu().at(i)) for i in range(len(inputs))]
     graph.close()
     return worst(found, references)
+
+
+def assert_parity(
+    transform: Any, images: Sequence[np.ndarray], *, num_draws: int = 3, with_boxes: bool = False
+) -> None:
+    """Check that a lowering takes a transform's options, and holds the tolerance declared for them."""
+    lowering = lowering_of(type(transform).__name__)
+    assert lowering is not None, f"{type(transform).__name__} is not lowered"
+    assert why_not_lowered(transform, device="cpu", approximate=True) == ""
+    found = compare(transform, images, num_draws=num_draws, with_boxes=with_boxes)
+    tolerance = lowering.tolerance_of(transform)
+    assert found.within(tolerance), f"wanted {tolerance}, got {found}"
 
 
 def graph_of(transforms: Sequence[Any], device: Device, max_batch_size: int = 1) -> LoweredGraph:
