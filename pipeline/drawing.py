@@ -128,8 +128,9 @@ class Drawing:
         def record(params: dict[str, Any], *_: Any, **data: Any) -> dict[str, Any]:
             height, width = data.pop("image").shape[:2]
             self._decisions.append(Decision(slot, params, (height, width)))
+            image = pixelless(size_after(leaf, params, (height, width)))  # first: it says best what is wrong
             others = moved(leaf, params, **data) if data else {}
-            return {"image": pixelless(size_after(leaf, params, (height, width))), **others}
+            return {"image": image, **others}
 
         return record
 

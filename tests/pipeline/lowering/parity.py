@@ -9,7 +9,7 @@ from typing import Any
 import albumentations as A
 import cv2
 import numpy as np
-from lightwell.pipeline.drawing import Decision, Drawing
+from lightwell.pipeline.drawing import Decision, Drawing, leaves_of
 from lightwell.pipeline.keys import keyed_bits
 from lightwell.pipeline.lowering.base import Device, Tolerance
 from lightwell.pipeline.lowering.graph import LoweredGraph, Slot
@@ -68,7 +68,7 @@ def compare(
     """Run transforms by Albumentations and by one graph of their lowerings; the worst difference.
 
     Args:
-        transforms: one, or some in sequence.
+        transforms: one, or some in sequence, compositions among them.
         images: RGB pictures.
         device: where the graph runs.
         num_draws: how often decisions are drawn for each picture.
@@ -77,6 +77,7 @@ def compare(
     listed = [*transforms] if isinstance(transforms, Sequence) else [transforms]
     params = A.BboxParams("albumentations") if with_boxes else None
     drawing = Drawing(A.Compose(listed, bbox_params=params), len(listed))
+    leaves = list(leaves_of(listed))
     targets = {"bboxes": np.array(BOXES)} if with_boxes else {}
     references: list[np.ndarray] = []
     inputs: list[np.ndarray] = []
@@ -87,12 +88,12 @@ def compare(
             reference = image
             for decision in drawn.decisions:
                 assert reference.shape[:2] == decision.size
-                reference = listed[decision.slot].apply(reference, **decision.params)
+                reference = leaves[decision.slot].apply(reference, **decision.params)
             assert reference.shape[:2] == drawn.size
             references.append(reference)
             inputs.append(image)
             decisions.append(drawn.decisions)
-    graph = graph_of(listed, device, len(inputs))
+    graph = graph_of(leaves, device, len(inputs))
     outputs = graph.run(inputs, decisions)
     found = [np.array(outputs.as_cpu().at(i)) for i in range(len(inputs))]
     graph.close()

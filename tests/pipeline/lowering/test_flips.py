@@ -51,6 +51,4 @@ def test_every_symmetry_of_the_square(element: str) -> None:
 
 
 def test_more_tiles_than_dali_pastes_are_refused() -> None:
-    assert "at most 64 tiles" in why_not_lowered(
-        A.RandomGridShuffle((9, 8)), device="gpu", approximate=False
-    )
+    assert "at most 64 tiles" in why_not_lowered(A.RandomGridShuffle((9, 8)), device="gpu", approximate=False)
