@@ -32,7 +32,8 @@ def _crop_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, .
 
 
 def _emit_crop(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    return cut(images, *nodes, device)
+    anchor, shape = nodes
+    return cut(images, anchor, shape, device)
 
 
 def _padded_crop_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tuple[Any, ...]:
@@ -43,7 +44,8 @@ def _padded_crop_arguments(transform: Any, params: Mapping[str, Any], size: Size
 
 
 def _emit_padded_crop(transform: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    return cut_beyond(images, *nodes, transform.border_mode, border_colour(transform.fill), device)
+    anchor, shape = nodes
+    return cut_beyond(images, anchor, shape, transform.border_mode, border_colour(transform.fill), device)
 
 
 def _refuse_padded_crop(transform: Any) -> str:

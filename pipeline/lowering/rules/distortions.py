@@ -39,19 +39,20 @@ def folded(places: np.ndarray, length: int, border_mode: int) -> np.ndarray:
         Places from -1 to ``length``: beyond both ends lies one pixel of what the border mode puts there.
     """
     last = length - 1
+    inside: np.ndarray
     if border_mode == _CONSTANT:
-        return np.clip(places, -1, length)
-    if border_mode == _REPLICATE:
-        return np.clip(places, 0, last)
-    if border_mode == _WRAP:
-        return np.mod(places, length)
-    if border_mode == _REFLECT:
+        inside = np.clip(places, -1, length)
+    elif border_mode == _REPLICATE:
+        inside = np.clip(places, 0, last)
+    elif border_mode == _WRAP:
+        inside = np.mod(places, length)
+    elif border_mode == _REFLECT:
         once = np.mod(places + 0.5, 2 * length)
-        return np.clip(np.minimum(once, 2 * length - once) - 0.5, 0, last)
-    if last == 0:
-        return np.zeros_like(places)
-    once = np.mod(places, 2 * last)
-    return np.minimum(once, 2 * last - once)
+        inside = np.clip(np.minimum(once, 2 * length - once) - 0.5, 0, last)
+    else:
+        once = np.mod(places, max(1, 2 * last))
+        inside = np.clip(np.minimum(once, 2 * last - once), 0, last)
+    return inside
 
 
 def _emit(transform: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:

@@ -51,7 +51,8 @@ def _pixel_drop_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[
 
 
 def _emit_pixel_drop(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    return _overlay(images, *nodes, device)
+    kept, put = nodes
+    return _overlay(images, kept, put, device)
 
 
 def _refuse_fill(transform: Any) -> str:

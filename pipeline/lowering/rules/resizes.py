@@ -27,7 +27,8 @@ def _resize_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> 
 
 
 def _emit_resize(transform: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    return resize(images, *nodes, transform.interpolation, device)
+    (size,) = nodes
+    return resize(images, size, transform.interpolation, device)
 
 
 def _pad_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tuple[Any, ...]:
@@ -35,7 +36,8 @@ def _pad_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tup
 
 
 def _emit_pad(transform: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    return cut_beyond(images, *nodes, transform.border_mode, border_colour(transform.fill), device)
+    anchor, shape = nodes
+    return cut_beyond(images, anchor, shape, transform.border_mode, border_colour(transform.fill), device)
 
 
 def _refuse_pad(transform: Any) -> str:

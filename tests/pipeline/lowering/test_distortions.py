@@ -19,8 +19,7 @@ from .test_crops import BORDERS
 PICTURES = [picture for picture in pictures() if picture.size < 200_000]
 
 with pytest.warns(UserWarning, match="very slow"):
-    PIECEWISE = A.PiecewiseAffine((0.05, 0.1), p=1)
-    PIECEWISE_OF_NOTHING = A.PiecewiseAffine((0, 0.1), p=1)
+    PIECEWISE, PIECEWISE_OF_NOTHING = (A.PiecewiseAffine((low, 0.1), p=1) for low in (0.05, 0))
 
 DISTORTIONS = [
     A.ElasticTransform(300, 5, p=1),

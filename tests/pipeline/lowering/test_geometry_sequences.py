@@ -15,7 +15,7 @@ from lightwell.pipeline.lowering.base import Tolerance
 from lightwell.pipeline.lowering.table import lowering_of, why_not_lowered
 
 from .parity import compare, pictures
-from .test_crops import BOXED_CROPS, CROPS, PADS, RESIZES
+from .test_crops import CROPS, PADS, RESIZES
 from .test_drops import DROPS
 from .test_flips import FLIPS
 from .test_warps import WARPS
@@ -23,11 +23,9 @@ from .test_warps import WARPS
 PICTURES = [picture for picture in pictures() if picture.size < 100_000]
 ALL = [
     transform
-    for transform in (*CROPS, *BOXED_CROPS, *RESIZES, *PADS, *FLIPS, *WARPS, *DROPS)
+    for transform in (*CROPS, *RESIZES, *PADS, *FLIPS, *WARPS, *DROPS)
     if why_not_lowered(transform, device="cpu", approximate=False) == ""
-    and not isinstance(transform, A.Morphological)
 ]
-"""Without Morphological, which fails on boxes in Albumentations 2.0.8: it gives OpenCV too many channels."""
 
 
 def leaves() -> st.SearchStrategy[Any]:
@@ -61,7 +59,7 @@ def test_sequence_stays_within_the_sum_of_tolerances(transforms: list[Any]) -> N
     leaves = list(leaves_of(transforms))
     assume(len({id(leaf) for leaf in leaves}) == len(leaves))
     try:
-        found = compare(transforms, PICTURES, num_draws=1, with_boxes=True)
+        found = compare(transforms, PICTURES, num_draws=1)
     except (CropSizeError, ValueError) as error:
         assert "wanted" in str(error) or "exceeds" in str(error) or "out of valid range" in str(error)  # noqa: PT017
         assume(False)  # a crop that is larger than what came before it
