@@ -14,6 +14,10 @@ import numpy as np
 Size = tuple[int, int]
 """Height and width in pixels."""
 
+_IDENTITY = np.eye(3)
+_NEAR_IDENTITY = 1e-8 + 1e-5 * _IDENTITY
+"""What ``numpy.allclose`` lets pass."""
+
 SizeRule = Callable[[Any, Mapping[str, Any], Size], Size]
 """(transform, what was drawn, size before) -> size after."""
 
@@ -22,7 +26,6 @@ COMPOSITIONS = frozenset({"Compose", "Sequential", "OneOf", "SomeOf", "RandomOrd
 
 DRAWS_FROM_PIXELS = frozenset(
     {
-        "ConstrainedCoarseDropout",
         "CropNonEmptyMaskIfExists",
         "HEStain",
         "MaskDropout",
@@ -142,7 +145,7 @@ def _turned(_: Any, __: Mapping[str, Any], size: Size) -> Size:
 
 def leaves_as_it_is(matrix: Any) -> bool:
     """Say whether Albumentations takes an affine 3x3 matrix for one that changes nothing, and so does nothing."""
-    return bool(np.allclose(matrix, np.eye(3)))
+    return bool((np.abs(matrix - _IDENTITY) <= _NEAR_IDENTITY).all())
 
 
 def _to_output_shape(_: Any, params: Mapping[str, Any], size: Size) -> Size:
@@ -163,6 +166,7 @@ RULES: dict[str, SizeRule] = {
     "BBoxSafeRandomCrop": _cropped,
     "CenterCrop": _cropped,
     "CoarseDropout": _same,
+    "ConstrainedCoarseDropout": _same,
     "Crop": _cropped,
     "CropAndPad": _cropped_and_padded,
     "D4": _of_square,
@@ -235,8 +239,13 @@ def why_unpredictable(transform: Any) -> str:
 def _why_unpredictable_leaf(transform: Any, name: str) -> str:
     changes_kind = name in CHANGES_KIND or (name == "ToGray" and transform.num_output_channels != 3)
     known = name in RULES or _derives_from(transform, "ImageOnlyTransform")
+    draws_from_pixels = (
+        name in DRAWS_FROM_PIXELS
+        or getattr(transform, "mask_indices", None) is not None  # ConstrainedCoarseDropout
+        or callable(getattr(transform, "mask", None))  # Equalize
+    )
     reasons = (
-        (name in DRAWS_FROM_PIXELS, f"{name} decides by looking at pixels"),
+        (draws_from_pixels, f"{name} decides by looking at pixels"),
         (name in NEEDS_MORE_THAN_AN_IMAGE, f"{name} takes more than an image"),
         (changes_kind, f"{name} yields no uint8 RGB picture"),
         (not known, f"nothing is known of the size after {name}"),

@@ -25,6 +25,12 @@ _BY_NAME: dict[str, Lowering] = {
     name: lowering for rules in RULES for lowering in rules.LOWERINGS for name in lowering.transforms
 }
 
+_WHY_NONE = {
+    "Downscale": "OpenCV keeps the fraction of a pixel in its scale, DALI goes from whole size to whole size",
+    "GridElasticDeform": "it warps every cell of a grid by itself, DALI whole pictures",
+}
+"""For classes that can be drawn ahead and still have no lowering."""
+
 
 def lowering_of(name: str) -> Lowering | None:
     """Find the lowering of a class by its name in Albumentations."""
@@ -36,7 +42,7 @@ def why_not_lowered(transform: Any, *, device: str, approximate: bool) -> str:
     name = type(transform).__name__
     lowering = _BY_NAME.get(name) if type(transform).__module__.startswith("albumentations.") else None
     if lowering is None:
-        return f"no DALI operator for {name}"
+        return _WHY_NONE.get(name, f"no DALI operator for {name}")
     if lowering.gpu_only and device == "cpu":
         return lowering.gpu_only
     reason = lowering.refuse(transform)

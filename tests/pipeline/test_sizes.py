@@ -27,6 +27,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
         {"height": 20, "width": 30},
         {"height": 90, "width": 50, "pad_if_needed": True, "pad_position": "random"},
     ],
+    "ConstrainedCoarseDropout": [{"bbox_labels": [1, 2], "num_holes_range": (2, 4)}],
     "Crop": [{"x_max": 30, "y_max": 20}, {"x_max": 30, "y_min": 40, "y_max": 120, "pad_if_needed": True}],
     "CropAndPad": [{"px": (-9, 9)}, {"percent": (-0.3, 0.2), "keep_size": False}, {"px": 3, "fill": (2, 9)}],
     "GridDropout": [{}, {"unit_size_range": (5, 20)}, {"holes_number_xy": (3, 5)}],
@@ -158,10 +159,11 @@ def test_boxes_move_while_they_are_drawn() -> None:
     ("transform", "predictable"),
     [
         (A.OneOf([A.HorizontalFlip(), A.SomeOf([A.ColorJitter(), A.Affine()], n=1)]), True),
-        (A.OneOf([A.HorizontalFlip(), A.ConstrainedCoarseDropout(bbox_labels=[1])]), False),
+        (A.OneOf([A.HorizontalFlip(), A.ConstrainedCoarseDropout(mask_indices=[1])]), False),
+        (A.Sequential([A.Equalize(mask=lambda image: image[..., 0])]), False),
         (A.SelectiveChannelTransform([A.HorizontalFlip()]), False),
     ],
-    ids=["nested", "looks at pixels", "looks at channels"],
+    ids=["nested", "looks at masks", "looks at pixels", "looks at channels"],
 )
 def test_compositions_are_as_predictable_as_what_they_hold(transform: Any, predictable: bool) -> None:
     assert (why_unpredictable(transform) == "") == predictable

@@ -67,7 +67,15 @@ def _refuse_fill(transform: Any) -> str:
 
 LOWERINGS: tuple[Lowering, ...] = (
     Lowering(
-        ("CoarseDropout", "Erasing", "FrequencyMasking", "GridDropout", "TimeMasking", "XYMasking"),
+        (
+            "CoarseDropout",
+            "ConstrainedCoarseDropout",
+            "Erasing",
+            "FrequencyMasking",
+            "GridDropout",
+            "TimeMasking",
+            "XYMasking",
+        ),
         (_ANCHORS, _SHAPES, _KEPT, _PUT),
         _drop_arguments,
         _emit_drop,

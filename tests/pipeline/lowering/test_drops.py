@@ -46,6 +46,11 @@ def test_parity(transform: Any) -> None:
     assert_parity(transform, PICTURES)
 
 
+def test_parity_of_holes_in_boxes() -> None:
+    transform = A.ConstrainedCoarseDropout((2, 4), (0.1, 0.5), (0.1, 0.5), bbox_labels=[1, 2], fill=9, p=1)
+    assert_parity(transform, PICTURES, with_boxes=True)
+
+
 @pytest.mark.parametrize(
     ("transform", "reason"),
     [

@@ -76,3 +76,8 @@ def test_other_interpolation_is_refused(transform: Any) -> None:
 def test_a_fill_that_opencv_does_not_take_is_refused() -> None:
     transform = A.Affine(fill=(1, 2, 3, 4, 5))
     assert "at most four levels" in why_not_lowered(transform, device="gpu", approximate=True)
+
+
+def test_a_class_without_a_lowering_says_why() -> None:
+    transform = A.GridElasticDeform((3, 3), 5)
+    assert "every cell of a grid" in why_not_lowered(transform, device="gpu", approximate=True)
