@@ -16,14 +16,20 @@ from .nodes import (
     border_colour,
     cut,
     cut_beyond,
+    fill_regions,
     filter_bound,
     resize,
     why_no_colour,
     why_no_resize,
 )
 
+_CONSTANT = 0
+"""cv2.BORDER_CONSTANT."""
 _PADDED_ANCHOR = Argument("padded_anchor_yx", "int32", 1)
 _PADDED_SHAPE = Argument("padded_shape_hw", "int32", 1)
+_MARGIN_ANCHORS = Argument("margin_anchors_yx", "float32", 1)
+_MARGIN_SHAPES = Argument("margin_shapes_hw", "float32", 1)
+_MARGIN_COLOUR = Argument("margin_colour", "float32", 1)
 
 
 def _crop_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, ...]:
@@ -64,20 +70,25 @@ def _emit_crop_resize(transform: Any, images: Node, nodes: tuple[Node, ...], dev
 def _crop_and_pad_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tuple[Any, ...]:
     x0, y0, x1, y1 = params["crop_params"] or (0, 0, size[1], size[0])
     top, bottom, left, right = params["pad_params"] or (0, 0, 0, 0)
+    height, width = y1 - y0 + top + bottom, x1 - x0 + left + right
     return (
         np.array([y0, x0]),
         np.array([y1 - y0, x1 - x0]),
         np.array([-top, -left]),
-        np.array([y1 - y0 + top + bottom, x1 - x0 + left + right]),
+        np.array([height, width]),
+        np.array([0, 0, height - bottom, 0, 0, 0, 0, width - right]),
+        np.array([top, width, bottom, width, height, left, height, right]),
+        np.array(border_colour(params["fill"])),
         np.array(size_after(transform, params, size)),
     )
 
 
 def _emit_crop_and_pad(transform: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    anchor, shape, padded_anchor, padded_shape, size = nodes
-    colour = border_colour(transform.fill)
+    anchor, shape, padded_anchor, padded_shape, margins, margin_shapes, colour, size = nodes
     cropped = cut(images, anchor, shape, device)
-    padded = cut_beyond(cropped, padded_anchor, padded_shape, transform.border_mode, colour, device)
+    padded = cut_beyond(cropped, padded_anchor, padded_shape, transform.border_mode, [0.0] * 3, device)
+    if transform.border_mode == _CONSTANT and transform.fill != 0:
+        padded = fill_regions(padded, margins, margin_shapes, colour, device)  # drawn for each picture
     return resize(padded, size, transform.interpolation, device) if transform.keep_size else padded
 
 
@@ -86,8 +97,6 @@ def _crop_and_pad_bound(transform: Any) -> Tolerance | None:
 
 
 def _refuse_crop_and_pad(transform: Any) -> str:
-    if np.ndim(transform.fill):
-        return "it draws a fill for each picture, DALI's border takes one for all"
     return why_no_resize(transform) if transform.keep_size else ""
 
 
@@ -118,7 +127,16 @@ LOWERINGS: tuple[Lowering, ...] = (
     ),
     Lowering(
         ("CropAndPad",),
-        (ANCHOR, SHAPE, _PADDED_ANCHOR, _PADDED_SHAPE, RESIZED),
+        (
+            ANCHOR,
+            SHAPE,
+            _PADDED_ANCHOR,
+            _PADDED_SHAPE,
+            _MARGIN_ANCHORS,
+            _MARGIN_SHAPES,
+            _MARGIN_COLOUR,
+            RESIZED,
+        ),
         _crop_and_pad_arguments,
         _emit_crop_and_pad,
         ONE_LEVEL,

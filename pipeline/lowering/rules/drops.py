@@ -9,6 +9,7 @@ import numpy as np
 
 from ...sizes import Size
 from ..base import EXACT, Argument, Device, Lowering, Node
+from .nodes import fill_regions
 
 _ANCHORS = Argument("anchors_yx", "float32", 1)
 _SHAPES = Argument("shapes_hw", "float32", 1)
@@ -19,6 +20,7 @@ _NOTHING = np.zeros((1, 1, 1), np.uint8)
 
 def _drop_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tuple[Any, ...]:
     holes = np.reshape(params["holes"], (-1, 4)).astype(int)
+    holes = holes if len(holes) else np.zeros((1, 4), int)  # one that is empty rather than none
     starts, ends = holes[:, [1, 0]], holes[:, [3, 2]]
     if not isinstance(transform.fill, str):
         return starts.ravel(), (ends - starts).ravel(), _NOTHING, _NOTHING
@@ -31,13 +33,11 @@ def _drop_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tu
 
 
 def _emit_drop(transform: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    from nvidia.dali import fn
-
     anchors, shapes, kept, put = nodes
     if isinstance(transform.fill, str):
         return _overlay(images, kept, put, device)
     fill = [float(int(level)) for level in np.atleast_1d(transform.fill)]  # NumPy cuts the fraction off
-    return fn.erase(images, anchor=anchors, shape=shapes, axis_names="HW", fill_value=fill, device=device)
+    return fill_regions(images, anchors, shapes, fill, device)
 
 
 def _overlay(images: Node, kept: Node, put: Node, device: Device) -> Node:

@@ -59,6 +59,15 @@ def cut_beyond(
     )
 
 
+def fill_regions(
+    images: Node, anchors: Node, shapes: Node, colour: Node | list[float], device: Device
+) -> Node:
+    """Fill regions of each image: anchors y, x, y, x... and shapes height, width, height, width... in pixels."""
+    from nvidia.dali import fn
+
+    return fn.erase(images, anchor=anchors, shape=shapes, axis_names="HW", fill_value=colour, device=device)
+
+
 def resize(images: Node, size: Node, interpolation: int, device: Device) -> Node:
     """Resize as ``cv2.resize`` does: no antialiasing."""
     from nvidia.dali import fn, types
