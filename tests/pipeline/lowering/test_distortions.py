@@ -13,7 +13,7 @@ from lightwell.pipeline.keys import keyed_bits
 from lightwell.pipeline.lowering.rules.distortions import MARGIN
 from lightwell.pipeline.lowering.table import lowering_of, why_not_lowered
 
-from .parity import compare, pictures, worst
+from .parity import pictures, worst
 from .test_crops import BORDERS
 
 PICTURES = [picture for picture in pictures() if picture.size < 200_000]
@@ -52,14 +52,6 @@ def test_maps_take_every_border_into_the_frame(transform: Any) -> None:
         found.append(remap_as_dali_does(transform, picture, arguments))
         references.append(transform.apply(picture, **decision.params))
     assert worst(found, references).within(lowering.tolerance)
-
-
-@pytest.mark.gpu
-@pytest.mark.parametrize("transform", [*DISTORTIONS, PIECEWISE], ids=lambda t: type(t).__name__)
-def test_parity_on_a_gpu(transform: Any) -> None:
-    lowering = lowering_of(type(transform).__name__)
-    assert lowering is not None
-    assert compare(transform, PICTURES, device="gpu", num_draws=1).within(lowering.tolerance)
 
 
 @pytest.mark.parametrize("transform", [*DISTORTIONS, PIECEWISE], ids=lambda t: type(t).__name__)

@@ -5,14 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from lightwell.pipeline.lowering.table import lowering_of
 
-from .parity import graph_of
+from .parity import compare, graph_of, pictures
 from .test_crops import BOXED_CROPS, CROPS, PADS, RESIZES
 from .test_distortions import DISTORTIONS, PIECEWISE
 from .test_drops import DROPS
 from .test_flips import FLIPS
 from .test_warps import WARPS
 
+PICTURES = [picture for picture in pictures() if picture.size < 200_000]
 TRANSFORMS = [*CROPS, *BOXED_CROPS, *RESIZES, *PADS, *FLIPS, *WARPS, *DROPS, *DISTORTIONS, PIECEWISE]
 
 
@@ -23,6 +25,15 @@ def test_what_touches_pictures_sits_on_the_gpu(transform: Any) -> None:
 
 def test_nothing_comes_back_between_the_transforms_of_a_policy() -> None:
     assert_pictures_stay_on_the_gpu(TRANSFORMS)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda t: type(t).__name__)
+def test_parity_on_a_gpu(transform: Any) -> None:
+    lowering = lowering_of(type(transform).__name__)
+    assert lowering is not None
+    found = compare(transform, PICTURES, device="gpu", num_draws=1, with_boxes=transform in BOXED_CROPS)
+    assert found.within(lowering.tolerance_of(transform)), found
 
 
 def assert_pictures_stay_on_the_gpu(transforms: list[Any]) -> None:

@@ -6,10 +6,13 @@ from typing import Any
 
 import albumentations as A
 import cv2
+import numpy as np
 import pytest
-from lightwell.pipeline.lowering.table import why_not_lowered
+from lightwell.pipeline.drawing import Drawing
+from lightwell.pipeline.keys import keyed_bits
+from lightwell.pipeline.lowering.table import lowering_of, why_not_lowered
 
-from .parity import assert_parity, pictures
+from .parity import assert_parity, pictures, worst
 from .test_crops import BORDERS
 
 PICTURES = pictures()
@@ -58,6 +61,45 @@ WARPS = [
 @pytest.mark.parametrize("transform", WARPS, ids=lambda t: type(t).__name__)
 def test_parity(transform: Any) -> None:
     assert_parity(transform, PICTURES, num_draws=2)
+
+
+def warp_in_float32(image: np.ndarray, inverse: np.ndarray, size: np.ndarray, fill: float) -> np.ndarray:
+    """Warp as a GPU does: places and weights in float32, a constant border that is mixed in."""
+    a = inverse.astype(np.float32)
+    x, y = np.meshgrid(*(np.arange(side, dtype=np.float32) for side in size[::-1]))
+    depth = a[2, 0] * x + a[2, 1] * y + a[2, 2]
+    places = [(a[i, 0] * x + a[i, 1] * y + a[i, 2]) / depth for i in (1, 0)]
+    framed = np.pad(image, ((2, 2), (2, 2), (0, 0)), constant_values=round(fill)).astype(np.float32)
+    inside = [np.clip(p, -1.5, side + 0.5) + 2 for p, side in zip(places, image.shape, strict=False)]
+    floors = [np.floor(p).astype(int) for p in inside]
+    (v, u), (j, i) = [p - f for p, f in zip(inside, floors, strict=True)], floors
+    v, u = v[..., None], u[..., None]
+    upper = framed[j, i] * (1 - u) + framed[j, i + 1] * u
+    lower = framed[j + 1, i] * (1 - u) + framed[j + 1, i + 1] * u
+    return np.rint(upper * (1 - v) + lower * v).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        A.Affine(scale=(0.5, 2), rotate=(-90, 90), shear=(-20, 20), fill=99.0, p=1),
+        A.SafeRotate(p=1, fill=7.0),
+        A.Perspective((0.05, 0.2), fill=(7.0, 7.0, 7.0), p=1),
+    ],
+    ids=lambda t: type(t).__name__,
+)
+def test_what_a_gpu_computes_in_float32_is_within_the_tolerance(transform: Any) -> None:
+    """On the CPU DALI hands the warp to OpenCV, so parity there does not tell how far a GPU is from it."""
+    lowering = lowering_of(type(transform).__name__)
+    assert lowering is not None
+    drawing = Drawing(A.Compose([transform]), 1)
+    found, references = [], []
+    for number, picture in enumerate(PICTURES):
+        (decision,) = drawing.draw(keyed_bits("float32", number, 0, ""), picture.shape[:2]).decisions
+        inverse, size = lowering.arguments_of(transform, decision.params, decision.size)
+        found.append(warp_in_float32(picture, inverse, size, float(np.max(transform.fill))))
+        references.append(transform.apply(picture, **decision.params))
+    assert worst(found, references).within(lowering.tolerance)
 
 
 @pytest.mark.parametrize(
