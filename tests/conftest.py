@@ -9,12 +9,18 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
 # Before anything imports them: no look-up of newer versions, and figures without a display.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+# The same examples in every run, so that a red run is about the change; `HYPOTHESIS_PROFILE=random` looks further.
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("random", max_examples=500, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 @cache

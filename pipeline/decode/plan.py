@@ -33,8 +33,14 @@ CROPS = frozenset(
 CROPS_AND_RESIZES = frozenset({"RandomResizedCrop", "RandomSizedBBoxSafeCrop", "RandomSizedCrop"})
 RESIZES = frozenset({"LongestMaxSize", "Resize", "SmallestMaxSize"})
 
-RESAMPLED = frozenset({cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4, cv2.INTER_AREA})
-"""Interpolations after a reduced decode; nearest asks for pixels as they are."""
+RESAMPLED = {
+    cv2.INTER_LINEAR: cv2.INTER_CUBIC,
+    cv2.INTER_CUBIC: cv2.INTER_CUBIC,
+    cv2.INTER_LANCZOS4: cv2.INTER_LANCZOS4,
+    cv2.INTER_AREA: cv2.INTER_AREA,
+}
+"""What is done after a reduced decode for each interpolation; nearest is missing, it asks for pixels as they are.
+The DCT has smoothed already, so that cubic comes nearer to what linear does to the full picture than linear."""
 
 # Nanoseconds of one core, from timing decoders over photos of 0.2 and 12 megapixels. Only their ratios matter.
 _NS_PER_BYTE = 3.8
@@ -159,7 +165,7 @@ def _reduce(
         return None
     if _region_ns(region, size, num_bytes) < _whole_ns(size, num_bytes, shrink):
         return None
-    resampling = Resampling(target, interpolation)
+    resampling = Resampling(target, RESAMPLED[interpolation])
     return Decoding("reduced", region, drawn.decisions[num_used + 1 :], shrink, resampling)
 
 

@@ -34,7 +34,7 @@ RATIOS = tuple(
 )
 
 
-def prepare(data: Path, scratch: Path) -> tuple[str, ...]:  # noqa: ARG001
+def prepare(data: Path, scratch: Path) -> tuple[str, ...]:
     """Name the table of labels; its pictures lie beside it."""
     table = data / LABELS
     if not table.is_file():
