@@ -182,7 +182,7 @@ def demo(out: Out = Path("runs/demo"), quiet: Quiet = False, as_json: Json = Fal
 
 @app.command()
 def doctor(as_json: Json = False) -> None:
-    """Say what this machine has and whether its decoders agree.
+    """Say what this machine has, whether its decoders agree, and how near and fast each way of making pictures is.
 
     Example: lightwell doctor
     """
@@ -199,14 +199,22 @@ def doctor(as_json: Json = False) -> None:
     ]
     rows += [[name, version] for name, version in found["versions"].items()]
     rows += [[f"decode with {name}", verdict] for name, verdict in found["decoders"].items()]
+    rows += [[f"pictures by {name}", _verdict(way)] for name, way in found["ways"].items()]
     _print_table(["what", "found"], rows)
+
+
+def _verdict(way: Any) -> str:
+    if "error" in way:
+        return f"failed: {way['error']}"
+    pace = f"{way['images_per_second']:,.0f} a second"
+    return f"{pace}; differ from Albumentations by at most {way['max_levels']} of 255, {way['mean_levels']:.3f} on average"
 
 
 @app.command()
 def bench(
     data: Annotated[Path, typer.Option("--data", help="A folder with photos; nothing is written into it.")],
     name: Annotated[
-        str, typer.Argument(help="cold, large, index, cached, ray, gradcam, probe, memory or all.")
+        str, typer.Argument(help="cold, large, index, accuracy, cached, ray, gradcam, probe, memory or all.")
     ] = "all",
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Where to write the figures as JSON.")
