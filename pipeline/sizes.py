@@ -243,6 +243,7 @@ def _why_unpredictable_leaf(transform: Any, name: str) -> str:
         name in DRAWS_FROM_PIXELS
         or getattr(transform, "mask_indices", None) is not None  # ConstrainedCoarseDropout
         or callable(getattr(transform, "mask", None))  # Equalize
+        or not getattr(transform, "brightness_by_max", True)  # RandomBrightnessContrast takes the mean
     )
     reasons = (
         (draws_from_pixels, f"{name} decides by looking at pixels"),
