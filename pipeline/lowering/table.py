@@ -12,14 +12,20 @@ from .rules import (
     drops,
     filters,
     flips,
+    jitter,
     levels,
+    light,
+    losses,
     morphology,
     noise,
     resizes,
     warps,
 )
 
-RULES = (crops, resizes, flips, warps, distortions, drops, morphology, levels, colors, filters, noise)
+RULES = (
+    *(crops, resizes, flips, warps, distortions, drops, morphology),
+    *(levels, colors, jitter, filters, losses, noise, light),
+)
 
 _BY_NAME: dict[str, Lowering] = {
     name: lowering for rules in RULES for lowering in rules.LOWERINGS for name in lowering.transforms
