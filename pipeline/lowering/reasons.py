@@ -11,7 +11,6 @@ _OWN_NOISE = "draws its noise from the pixels while it is applied; DALI's own no
 
 ALBUMENTATIONS_ONLY: dict[str, str] = {
     "CenterCrop3D": _VOLUMES,
-    "ChromaticAberration": "bends two of the three channels through a lens, each its own way",
     "CoarseDropout3D": _VOLUMES,
     "CropNonEmptyMaskIfExists": "crops around what a mask shows",
     "CubicSymmetry": _VOLUMES,
@@ -61,6 +60,7 @@ EXCEPTIONS: dict[str, str] = {
     "CenterCrop": _FILL,
     "ChannelDropout": "a `fill` outside 0 to 255",
     "CoarseDropout": _INPAINTED,
+    "ChromaticAberration": _NOT_LINEAR,
     "Crop": _FILL,
     "CropAndPad": f"a drawn `fill`; with `keep_size` {_FILTERS}",
     "Downscale": "all interpolation but nearest and linear; nearest follows another law on a few borders",

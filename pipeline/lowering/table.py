@@ -14,6 +14,7 @@ from .rules import (
     filters,
     flips,
     jitter,
+    lenses,
     levels,
     light,
     losses,
@@ -25,7 +26,7 @@ from .rules import (
 
 RULES = (
     *(crops, resizes, flips, warps, distortions, drops, morphology),
-    *(levels, colors, jitter, filters, losses, noise, light),
+    *(levels, colors, jitter, filters, losses, noise, light, lenses),
 )
 
 _BY_NAME: dict[str, Lowering] = {

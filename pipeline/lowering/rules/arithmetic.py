@@ -53,11 +53,11 @@ def looked_up(images: Node, table: Sequence[float], dtype: str) -> Node:
     return fn.lookup_table(images, keys=list(range(len(table))), values=list(map(float, table)), dtype=kind)
 
 
-def per_channel(values: Sequence[float], device: Device) -> Node:
-    """Make a constant that is multiplied or added channel by channel."""
-    from nvidia.dali import fn
+def per_channel(values: Sequence[int], device: Device) -> Node:
+    """Make a constant that is multiplied or added channel by channel, int32."""
+    from nvidia.dali import types
 
-    return fn.constant(fdata=list(map(float, values)), shape=[len(values)], device=device)
+    return types.Constant([int(value) for value in values], dtype=types.INT32, device=device)
 
 
 def channels(images: Node) -> tuple[Node, Node, Node]:

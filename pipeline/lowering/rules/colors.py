@@ -11,7 +11,7 @@ import numpy as np
 from ...policy import load_albumentations
 from ...sizes import Size
 from ..base import EXACT, ONE_LEVEL, Argument, Device, Lowering, Node
-from .arithmetic import as_float, as_int, beside, channels, clamped, floored, in_three_channels
+from .arithmetic import as_float, as_int, beside, channels, clamped, floored, in_three_channels, per_channel
 from .nodes import no_arguments
 from .spaces import gray_of, hsv_of, lightness_of, rgb_of_hsv
 
@@ -102,12 +102,9 @@ def _refuse_gray(transform: Any) -> str:
 
 def _emit_sepia(transform: Any, images: Node, _: tuple[Node, ...], device: Device) -> Node:
     """Multiply by a matrix in units of 1/1024, as ``cv2.transform`` does with uint8."""
-    from nvidia.dali import fn
-
     weights = np.rint(transform.sepia_transformation_matrix * 1024).astype(int)
     red, green, blue = (
-        channel * fn.constant(idata=weights[:, i].tolist(), shape=[3], device=device)
-        for i, channel in enumerate(channels(as_int(images)))
+        channel * per_channel(weights[:, i], device) for i, channel in enumerate(channels(as_int(images)))
     )
     return clamped((red + green + blue + 512) // 1024)
 

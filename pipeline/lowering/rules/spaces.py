@@ -7,7 +7,7 @@ conversions" in its documentation); every constant is its weight times a power o
 from __future__ import annotations
 
 from ..base import Device, Node
-from .arithmetic import as_float, as_int, channels, clamped, floored, looked_up, rounded
+from .arithmetic import as_float, as_int, channels, clamped, floored, looked_up, per_channel, rounded
 
 _FROM_SRGB = [
     (v / 255 / 12.92 if v / 255 <= 0.04045 else ((v / 255 + 0.055) / 1.055) ** 2.4) for v in range(256)
@@ -85,12 +85,12 @@ def rgb_of_hsv(hue: Node, saturation: Node, value: Node, device: Device) -> Node
     A channel is v(1 - sw), where w goes from 0 to 1 and back with the distance of its own hue; the order of the
     operations is OpenCV's, to the last bit. OpenCV 5 cuts off what is behind the point, OpenCV 4 rounds it.
     """
-    from nvidia.dali import fn, math
+    from nvidia.dali import math
 
     sixth = as_float(hue) * (6.0 / 180.0)
     sector = math.floor(sixth)
     behind = sixth - sector
-    place = as_int(sector) + fn.constant(idata=[5, 3, 1], shape=[3], device=device)
+    place = as_int(sector) + per_channel([5, 3, 1], device)
     place = place - 6 * as_int(place >= 6)
     weight = (
         as_float(place == 0) * behind

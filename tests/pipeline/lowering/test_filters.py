@@ -6,10 +6,11 @@ from typing import Any
 
 import albumentations as A
 import cv2
+import numpy as np
 import pytest
 from lightwell.pipeline.lowering.table import lowering_of, why_not_lowered
 
-from .parity import assert_parity, compare, pictures
+from .parity import assert_parity, compare, pictures, worst
 
 LINEAR = {"downscale": cv2.INTER_LINEAR, "upscale": cv2.INTER_LINEAR}
 NEAREST_THEN_LINEAR = {"downscale": cv2.INTER_NEAREST, "upscale": cv2.INTER_LINEAR}
@@ -63,14 +64,32 @@ def test_options_that_dali_cannot_take_are_refused_with_a_reason(transform: Any,
         assert reason in why_not_lowered(transform, device=device, approximate=True)
 
 
-def test_median_is_lowered_on_a_gpu_only() -> None:
-    assert "GPU only" in why_not_lowered(A.MedianBlur(), device="cpu", approximate=True)
-    assert why_not_lowered(A.MedianBlur(), device="gpu", approximate=False) == ""
+ON_A_GPU_ONLY = [A.MedianBlur((3, 7), p=1), A.ChromaticAberration(mode="random", p=1)]
+
+
+@pytest.mark.parametrize("transform", ON_A_GPU_ONLY, ids=repr)
+def test_what_dali_has_no_cpu_operator_for_is_lowered_on_a_gpu_only(transform: Any) -> None:
+    assert "GPU only" in why_not_lowered(transform, device="cpu", approximate=True)
+    assert why_not_lowered(transform, device="gpu", approximate=False) == ""
 
 
 @pytest.mark.gpu
-def test_median_equals_albumentations_within_its_declared_tolerance() -> None:
-    lowering = lowering_of("MedianBlur")
+@pytest.mark.parametrize("transform", ON_A_GPU_ONLY, ids=repr)
+def test_lowering_on_a_gpu_equals_albumentations_within_its_declared_tolerance(transform: Any) -> None:
+    lowering = lowering_of(type(transform).__name__)
     assert lowering is not None
-    found = compare(A.MedianBlur((3, 7), p=1), pictures(), device="gpu")
+    found = compare(transform, pictures(), device="gpu")
     assert found.within(lowering.tolerance), f"wanted {lowering.tolerance}, got {found}"
+
+
+@pytest.mark.parametrize("picture", pictures(), ids=lambda p: f"{p.shape[0]}x{p.shape[1]}")
+def test_maps_of_a_lens_take_pixels_from_where_albumentations_takes_them(picture: np.ndarray) -> None:
+    transform = A.ChromaticAberration((-0.4, 0.4), (-0.4, 0.4), mode="random", p=1)
+    lowering = lowering_of("ChromaticAberration")
+    assert lowering is not None
+    params = transform.get_params()
+    maps = lowering.arguments_of(transform, params, picture.shape[:2])
+    found = picture.copy()
+    for channel, (x, y) in {0: maps[:2], 2: maps[2:]}.items():
+        found[..., channel] = cv2.remap(picture[..., channel], x, y, cv2.INTER_LINEAR)
+    assert worst([found], [transform.apply(picture, **params)]).max_levels <= 1

@@ -9,6 +9,7 @@ import pytest
 
 from .parity import compare, graph_of, pictures
 from .test_colors import TRANSFORMS as COLORS
+from .test_filters import ON_A_GPU_ONLY
 from .test_filters import TRANSFORMS as FILTERS
 from .test_levels import TRANSFORMS as LEVELS
 from .test_noise import TRANSFORMS as NOISE
@@ -18,7 +19,7 @@ ON_THE_HOST = {"Split", "ValidateLogical", "Not_", "ArithmeticGenericOp", "Tenso
 
 
 @pytest.mark.parametrize(
-    "transform", [*LEVELS, *COLORS, *FILTERS, *NOISE, A.MedianBlur()], ids=lambda t: type(t).__name__
+    "transform", [*LEVELS, *COLORS, *FILTERS, *NOISE, *ON_A_GPU_ONLY], ids=lambda t: type(t).__name__
 )
 def test_what_touches_pictures_sits_on_the_gpu(transform: Any) -> None:
     placed = graph_of([transform], "gpu").placements()
