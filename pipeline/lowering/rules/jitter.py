@@ -71,6 +71,6 @@ def _emit(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node
 
 LOWERINGS: tuple[Lowering, ...] = (
     Lowering(
-        ("ColorJitter",), (_ORDER, _FACTORS, _TURNED, _TURN), _arguments, _emit, Tolerance(min_psnr_db=45)
+        ("ColorJitter",), (_ORDER, _FACTORS, _TURNED, _TURN), _arguments, _emit, Tolerance(min_psnr_db=35)
     ),
 )

@@ -18,6 +18,7 @@ _PATTERN = Argument("pattern", "float32", 3)
 _KEPT = Argument("kept", "float32", 3)
 _STRENGTH = Argument("strength", "float32", 1)
 _RAIN = Argument("rain", "uint8", 3)
+_BRIGHTNESS = Argument("brightness", "float32", 1)
 _LAYER = Argument("layer", "float32", 3)
 
 
@@ -75,7 +76,10 @@ def _emit_plasma(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) 
 
 
 def _rain_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tuple[Any, ...]:
-    """Let Albumentations rain on a black picture without darkening it: what comes out is the layer of rain."""
+    """Let Albumentations rain on a black picture without darkening it: what comes out is the layer of rain.
+
+    On a picture too small for a single drop it leaves all as it is.
+    """
     from albumentations.augmentations.pixel.functional import add_rain
 
     layer = add_rain(
@@ -88,14 +92,14 @@ def _rain_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tu
         1.0,
         params["rain_drops"],
     )
-    return (layer,)
+    return layer, np.array([transform.brightness_coefficient if len(params["rain_drops"]) else 1.0])
 
 
-def _emit_rain(transform: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
+def _emit_rain(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
     from nvidia.dali import math
 
     wet = math.min(as_float(images) + as_float(beside(nodes[0], device)), 255.0)
-    return rounded(wet * float(transform.brightness_coefficient))
+    return rounded(wet * beside(nodes[1], device))
 
 
 def _spatter_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, ...]:
@@ -123,6 +127,6 @@ LOWERINGS: tuple[Lowering, ...] = (
         ONE_LEVEL,
         refuse=_refuse_many_shadows,
     ),
-    Lowering(("RandomRain",), (_RAIN,), _rain_arguments, _emit_rain, ONE_LEVEL),
+    Lowering(("RandomRain",), (_RAIN, _BRIGHTNESS), _rain_arguments, _emit_rain, ONE_LEVEL),
     Lowering(("Spatter",), (_KEPT, _LAYER), _spatter_arguments, _emit_spattered, ONE_LEVEL),
 )

@@ -51,7 +51,7 @@ def _downscale_arguments(transform: Any, params: Mapping[str, Any], size: Size) 
     import cv2
 
     scale = params["scale"]
-    small = tuple(max(1, round(extent * scale)) for extent in size)
+    small = tuple(round(extent * scale) for extent in size)
     nearest = {way: filter_ == cv2.INTER_NEAREST for way, filter_ in transform.interpolation_pair.items()}
     down = np.array([[1 / scale, 0, 0], [0, 1 / scale, 0]])
     up = np.array([[small[1] / size[1], 0, 0], [0, small[0] / size[0], 0]])
