@@ -97,7 +97,7 @@ def _emit_unsharp(transform: Any, images: Node, nodes: tuple[Node, ...], device:
     """Sharpen where a pixel differs from its surroundings by more than a threshold, with a soft edge."""
     from nvidia.dali import math
 
-    values = as_float(images) * (1.0 / 255.0)
+    values = as_float(images) / 255.0
     rest = values - _blurred(values, nodes[:2], device)
     far = as_float(math.abs(rest) * 255.0 > float(transform.threshold))
     share = _blurred(far, nodes[:2], device)
@@ -128,5 +128,11 @@ LOWERINGS: tuple[Lowering, ...] = (
         Tolerance(min_psnr_db=40),  # not measured here: DALI has it on a GPU only
         gpu_only="DALI's median runs on a GPU only",
     ),
-    Lowering(("UnsharpMask",), (_COLUMN, _ROW, _ALPHA), _unsharp_arguments, _emit_unsharp, ONE_LEVEL),
+    Lowering(
+        ("UnsharpMask",),
+        (_COLUMN, _ROW, _ALPHA),
+        _unsharp_arguments,
+        _emit_unsharp,
+        Tolerance(min_psnr_db=45),  # a pixel on the threshold may fall to the other side
+    ),
 )

@@ -68,7 +68,7 @@ def _emit_plasma(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) 
     from nvidia.dali import fn, math
 
     pattern, strength = (beside(node, device) for node in nodes)
-    brighter = math.min(as_float(images) * (1.0 / 255.0) + pattern * strength[0:1], 1.0)
+    brighter = math.min(as_float(images) / 255.0 + pattern * strength[0:1], 1.0)
     mean = fn.reductions.mean(brighter)
     weight = pattern * strength[1:2] + 1.0
     spread = math.min(brighter * weight, 1.0)
