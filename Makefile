@@ -1,5 +1,5 @@
 # Every target sets up .venv by itself when it is missing or older than what it was made from.
-.PHONY: help install demo test check bench
+.PHONY: help install demo test check bench transforms
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -13,7 +13,7 @@ STAGE := build/staged
 STAGED := $(wildcard *.py) py.typed models pipeline workers
 
 help:
-	@echo "make install | demo | test | check | bench DATA=dir"
+	@echo "make install | demo | test | check | transforms | bench DATA=dir"
 
 install: $(READY)
 
@@ -37,6 +37,9 @@ check: $(READY)
 	cd $(STAGE) && ../../$(BIN)/mypy --config-file ../../pyproject.toml --cache-dir ../../.mypy_cache -p lightwell
 	cd $(STAGE) && ../../$(BIN)/lint-imports --config ../../pyproject.toml --no-cache
 	$(BIN)/python -m pytest -q tests/test_structure.py tests/test_packaging.py
+
+transforms: $(READY)
+	$(BIN)/python -m lightwell.pipeline.lowering.document > TRANSFORMS.md.new && mv TRANSFORMS.md.new TRANSFORMS.md
 
 bench: $(READY)
 	@test -n "$(DATA)" || { echo "bench: wanted a folder with photos, got no DATA; run make bench DATA=dir" >&2; exit 2; }

@@ -160,6 +160,18 @@ def _in_perspective(transform: Any, params: Mapping[str, Any], size: Size) -> Si
     return size if transform.keep_size else warped
 
 
+def _shrunk_on_the_way(_: Any, params: Mapping[str, Any], size: Size) -> Size:
+    _positive("Downscale", (round(size[0] * params["scale"]), round(size[1] * params["scale"])))
+    return size
+
+
+def _lit(_: Any, params: Mapping[str, Any], size: Size) -> Size:
+    oblique = params.get("angle", 0) % 45 != 0
+    if size[0] == 4 and (oblique or size[1] == 1):  # OpenCV takes a column of four for a scalar
+        raise ValueError("Illumination: wanted a picture of more or less than 4 rows, got 4")
+    return size
+
+
 RULES: dict[str, SizeRule] = {
     "Affine": _to_output_shape,
     "AtLeastOneBBoxRandomCrop": _cropped,
@@ -170,6 +182,7 @@ RULES: dict[str, SizeRule] = {
     "Crop": _cropped,
     "CropAndPad": _cropped_and_padded,
     "D4": _of_square,
+    "Downscale": _shrunk_on_the_way,
     "ElasticTransform": _same,
     "Erasing": _erased,
     "FrequencyMasking": _same,
@@ -177,6 +190,7 @@ RULES: dict[str, SizeRule] = {
     "GridDropout": _same,
     "GridElasticDeform": _same,
     "HorizontalFlip": _same,
+    "Illumination": _lit,
     "LongestMaxSize": _scaled,
     "Morphological": _same,
     "NoOp": _same,
@@ -207,7 +221,7 @@ RULES: dict[str, SizeRule] = {
     "VerticalFlip": _same,
     "XYMasking": _same,
 }
-"""For transforms that move pixels; those that only change values keep the size."""
+"""For transforms that move pixels or fail on some sizes; others that only change values keep the size."""
 
 
 def size_after(transform: Any, params: Mapping[str, Any], size: Size) -> Size:
@@ -243,6 +257,7 @@ def _why_unpredictable_leaf(transform: Any, name: str) -> str:
         name in DRAWS_FROM_PIXELS
         or getattr(transform, "mask_indices", None) is not None  # ConstrainedCoarseDropout
         or callable(getattr(transform, "mask", None))  # Equalize
+        or not getattr(transform, "brightness_by_max", True)  # RandomBrightnessContrast takes the mean
     )
     reasons = (
         (draws_from_pixels, f"{name} decides by looking at pixels"),

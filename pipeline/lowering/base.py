@@ -44,7 +44,7 @@ class Argument:
     """One per-sample input of the operators."""
 
     name: str
-    dtype: Literal["uint8", "int32", "float32", "bool"]
+    dtype: Literal["uint8", "int16", "int32", "float32", "bool"]
     ndim: int = 0
 
 

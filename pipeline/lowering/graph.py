@@ -135,6 +135,7 @@ def _define(
 
     kinds = {
         "uint8": types.UINT8,
+        "int16": types.INT16,
         "int32": types.INT32,
         "float32": types.FLOAT,
         "bool": types.BOOL,

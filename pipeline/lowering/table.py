@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .base import Lowering
+from .reasons import ALBUMENTATIONS_ONLY
 from .rules import (
     colors,
     crops,
@@ -12,24 +13,25 @@ from .rules import (
     drops,
     filters,
     flips,
+    jitter,
+    lenses,
     levels,
+    light,
+    losses,
     morphology,
     noise,
     resizes,
     warps,
 )
 
-RULES = (crops, resizes, flips, warps, distortions, drops, morphology, levels, colors, filters, noise)
+RULES = (
+    *(crops, resizes, flips, warps, distortions, drops, morphology),
+    *(levels, colors, jitter, filters, losses, noise, light, lenses),
+)
 
 _BY_NAME: dict[str, Lowering] = {
     name: lowering for rules in RULES for lowering in rules.LOWERINGS for name in lowering.transforms
 }
-
-_WHY_NONE = {
-    "Downscale": "OpenCV keeps the fraction of a pixel in its scale, DALI goes from whole size to whole size",
-    "GridElasticDeform": "it warps every cell of a grid by itself, DALI whole pictures",
-}
-"""For classes that can be drawn ahead and still have no lowering."""
 
 
 def lowering_of(name: str) -> Lowering | None:
@@ -42,7 +44,7 @@ def why_not_lowered(transform: Any, *, device: str, approximate: bool) -> str:
     name = type(transform).__name__
     lowering = _BY_NAME.get(name) if type(transform).__module__.startswith("albumentations.") else None
     if lowering is None:
-        return _WHY_NONE.get(name, f"no DALI operator for {name}")
+        return f"{name} {ALBUMENTATIONS_ONLY.get(name, 'is your own class, or new to Lightwell')}"
     if lowering.gpu_only and device == "cpu":
         return lowering.gpu_only
     reason = lowering.refuse(transform)
