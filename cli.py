@@ -35,6 +35,9 @@ def index(
     ),
     path_column: Annotated[str, typer.Option(help="A table's column with the paths.")] = "path",
     label_column: Annotated[str, typer.Option(help="A table's column with the labels.")] = "label",
+    root: Annotated[
+        Path | None, typer.Option(help="Where a table's relative paths start; by default its folder.")
+    ] = None,
     split: Annotated[
         str, typer.Option(help="Shares of the splits, where the source has none.")
     ] = "train=0.8,val=0.1,test=0.1",
@@ -46,22 +49,16 @@ def index(
 
     Example: lightwell index photos -o index.parquet
     """
-    from .pipeline.index import Index
-    from .pipeline.indexing import build_index
-    from .pipeline.progress import console_for
-    from .pipeline.splits import parse_fractions
-
-    console = console_for(quiet=quiet or as_json)
-    built = build_index(
+    built = _run_index(
         source,
-        fractions=parse_fractions(split),
+        output,
+        shares=split,
+        quiet=quiet or as_json,
         seed=seed,
-        previous=Index.load(output) if output.exists() else None,
-        progress=console.count("headers"),
         path_column=path_column,
         label_column=label_column,
+        root=root,
     )
-    built.save(output)
     if as_json:
         _print_json(built.summary())
     else:
@@ -152,10 +149,13 @@ def demo(out: Out = Path("runs/demo"), quiet: Quiet = False, as_json: Json = Fal
     console = console_for(quiet=quiet or as_json)
     check_writable(out)
     console.say(CREDIT)
-    table = write_demo_table(out)
+    table, root = write_demo_table(out)
     _, train_file, audit_file = write_demo_jobs(out)
-    console.say(f"$ lightwell index {table} -o {out / 'index.parquet'} --split train=0.65,val=0.1,test=0.25")
-    index(table, out / "index.parquet", split="train=0.65,val=0.1,test=0.25", quiet=True, as_json=False)
+    output, shares = out / "index.parquet", "train=0.65,val=0.1,test=0.25"
+    console.say(f"$ lightwell index {table} --root {root} -o {output} --split {shares}")
+    built = _run_index(table, output, shares=shares, quiet=True, root=root)
+    if not as_json:
+        _print_counts(built)
     console.say(f"$ lightwell train {train_file} --out {out / 'train'}")
     result = _run_training(train_file, out / "train", threads=0, quiet=quiet or as_json)
     console.say(f"$ lightwell audit {audit_file} --out {out / 'audit'}")
@@ -188,6 +188,23 @@ def doctor(as_json: Json = False) -> None:
     rows += [[name, version] for name, version in found["versions"].items()]
     rows += [[f"decode with {name}", verdict] for name, verdict in found["decoders"].items()]
     _print_table(["what", "found"], rows)
+
+
+def _run_index(source: Path, output: Path, *, shares: str, quiet: bool, **options: Any) -> Any:
+    from .pipeline.index import Index
+    from .pipeline.indexing import build_index
+    from .pipeline.progress import console_for
+    from .pipeline.splits import parse_fractions
+
+    built = build_index(
+        source,
+        fractions=parse_fractions(shares),
+        previous=Index.load(output) if output.exists() else None,
+        progress=console_for(quiet=quiet).count("headers"),
+        **options,
+    )
+    built.save(output)
+    return built
 
 
 def _run_training(job: Path, out: Path, *, threads: int, quiet: bool) -> Any:
