@@ -62,8 +62,7 @@ def index(
     if as_json:
         _print_json(built.summary())
     else:
-        _print_counts(built)
-        print(f"wrote {output}: {len(built):,} samples")
+        _print_counts(built, output)
 
 
 @app.command()
@@ -155,7 +154,7 @@ def demo(out: Out = Path("runs/demo"), quiet: Quiet = False, as_json: Json = Fal
     console.say(f"$ lightwell index {table} --root {root} -o {output} --split {shares}")
     built = _run_index(table, output, shares=shares, quiet=True, root=root)
     if not as_json:
-        _print_counts(built)
+        _print_counts(built, output)
     console.say(f"$ lightwell train {train_file} --out {out / 'train'}")
     result = _run_training(train_file, out / "train", threads=0, quiet=quiet or as_json)
     console.say(f"$ lightwell audit {audit_file} --out {out / 'audit'}")
@@ -243,9 +242,16 @@ def _print_table(header: list[str], rows: list[list[str]]) -> None:
     Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
 
 
-def _print_counts(built: Any) -> None:
-    rows = [[str(value) for value in row.values()] for row in built.counts()]
-    _print_table([str(name) for name in next(iter(built.counts()), {})], rows)
+def _print_counts(built: Any, output: Path) -> None:
+    from .pipeline.overview import unusable_rows, usable_rows
+
+    _print_table(*usable_rows(built))
+    header, rows = unusable_rows(built)
+    if rows:
+        _print_table(header, rows)
+    bad = sum(int(row[-1].replace(",", "")) for row in rows)
+    told = f", {bad:,} of them cannot be used (the column 'status' says why)" if bad else ""
+    print(f"wrote {output}: {len(built):,} samples{told}")
 
 
 def _print_findings(findings: Any) -> None:

@@ -65,7 +65,8 @@ def write_demo_jobs(out: Path) -> tuple[Path, Path, Path]:
         "job": "classify",
         "plan": "plan.yaml",
         "model": {"name": "tf_efficientnet_lite0", "weights": WEIGHTS},
-        "epochs": 5,
+        "feature_passes": 4,
+        "epochs": 40,
         "optimizer": {"name": "adamw", "lr": 0.005},
         "class_weights": "balanced",
     }
