@@ -65,9 +65,9 @@ def write_demo_jobs(out: Path) -> tuple[Path, Path, Path]:
         "job": "classify",
         "plan": "plan.yaml",
         "model": {"name": "tf_efficientnet_lite0", "weights": WEIGHTS},
-        "feature_passes": 4,
-        "epochs": 40,
-        "optimizer": {"name": "adamw", "lr": 0.005},
+        "fine_tune_from": "blocks.5",
+        "epochs": 5,
+        "optimizer": {"name": "adamw", "lr": 0.002, "trunk_factor": 0.25},
         "class_weights": "balanced",
     }
     audit = {
