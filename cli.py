@@ -19,6 +19,9 @@ app = typer.Typer(
     "Example: lightwell index photos -o index.parquet",
 )
 
+INTERRUPTED = 130
+"""What typer makes of Ctrl-C."""
+
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON for machines.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
@@ -273,7 +276,9 @@ def main() -> None:
         app()
     except LightwellError as error:
         _fail(f"error: {error}", error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, SystemExit) and stop.code != INTERRUPTED:
+            raise
         _fail("interrupted; what was finished is kept: run the same command again to go on", 1)
     except Exception as error:
         if os.environ.get("LIGHTWELL_DEBUG"):
