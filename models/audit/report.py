@@ -23,7 +23,7 @@ MAX_TABLE = 20
 """With more classes the confusion matrix becomes a list of the mistakes that repeat."""
 MAX_WEAKEST = 12
 MAX_MEANS = 12
-MIN_MEAN = 3
+MIN_MEAN = 5
 """A class with fewer maps has no mean worth looking at."""
 MAX_QUARANTINE = 50
 
