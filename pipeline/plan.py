@@ -129,7 +129,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise PlanError(f"{path}: cannot be read ({error})") from error
     except yaml.YAMLError as error:
-        raise PlanError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+        reason = " ".join(str(error).replace('in "<unicode string>", ', "").split())
+        raise PlanError(
+            f"{path}: wanted YAML, got something else ({reason}); check the indentation"
+        ) from error
     if not isinstance(content, dict):
         raise PlanError(
             f"{path}: wanted 'key: value' lines, got {type(content).__name__}; see the README for an example"
@@ -184,4 +187,10 @@ def describe_error(cls: type[BaseModel], item: dict[str, Any]) -> str:
         return f"{place}: no such key; {nearest(location[-1], known) or 'known are ' + ', '.join(known)}"
     if item["type"] == "missing":
         return f"{place}: missing; add it"
-    return f"{place}: {item['msg'].removeprefix('Value error, ')}, got {item['input']!r}"
+    message = item["msg"].removeprefix("Value error, ").removeprefix(f"{place}: ")
+    if item["type"] == "value_error":  # ours: says what was wanted and what was there
+        return f"{place}: {message}".removeprefix(": ")
+    if item["type"] in ("model_type", "dataclass_type"):
+        message = "wanted 'key: value' lines below it"
+    wanted = message.replace("Input should be ", "wanted ").partition(", unable to parse")[0]
+    return f"{place}: {wanted}, got {item['input']!r}; correct it"

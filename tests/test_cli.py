@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -89,3 +90,53 @@ def test_doctor_finds_decoders_that_agree() -> None:
     found = json.loads(lightwell("doctor", "--json").stdout)
     assert found["decoders"]["dali cpu"] == "ok, differs by at most 0 of 255"
     assert found["cores"] == os.cpu_count()
+
+
+def test_an_interrupted_training_says_so_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    make_folder(tmp_path / "photos", num_images=30)
+    assert lightwell("index", tmp_path / "photos", "-o", tmp_path / "index.parquet").returncode == 0
+    job = tmp_path / "train.yaml"
+
+    def write_job(epochs: int) -> None:
+        job.write_text(
+            "plan: {index: index.parquet, preprocess: [{Resize: {height: 64, width: 64}}], batch: {size: 8}}\n"
+            f"model: {{name: squeezenet1_1, weights: none}}\nschedule: constant\nepochs: {epochs}\n"
+        )
+
+    write_job(100_000)
+    command = [sys.executable, "-m", "lightwell.cli", "train", str(job), "--out", str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        assert any("epoch 2/" in line for line in running.stderr)
+        running.send_signal(signal.SIGINT)
+        _, told = running.communicate(timeout=60)
+    assert running.returncode == 1
+    assert (
+        told.splitlines()[-1] == "interrupted; what was finished is kept: run the same command again to go on"
+    )
+    assert "Traceback" not in told
+    done = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["epoch"] + 1
+    write_job(done + 2)
+    again = lightwell("train", job, "--out", tmp_path / "run")
+    assert again.returncode == 0, again.stderr
+    epochs = [
+        json.loads(line)["epoch"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert epochs == [epoch for epoch in range(done + 2) for _ in range(2)]
+    assert f"epoch 1/{done + 2}" not in again.stderr
+
+
+@pytest.mark.parametrize("command", ["train", "audit", "demo"])
+def test_an_output_that_cannot_be_written_fails_before_any_work(command: str, tmp_path: Path) -> None:
+    make_folder(tmp_path / "photos", num_images=30)
+    assert lightwell("index", tmp_path / "photos", "-o", tmp_path / "index.parquet").returncode == 0
+    (tmp_path / "job.yaml").write_text(
+        "plan: {index: index.parquet, preprocess: [{Resize: {height: 64, width: 64}}]}\n"
+        "model: {name: squeezenet1_1, weights: none}\n"
+    )
+    (tmp_path / "file").write_text("")
+    job = [] if command == "demo" else [tmp_path / "job.yaml"]
+    told = failed(lightwell(command, *job, "--out", tmp_path / "file" / "out"), 1)
+    assert "--out: wanted a folder that can be written" in told
+    assert "choose another" in told
+    assert told.count("\n") == 1

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from ..pipeline.errors import OutputError
 from ..pipeline.jobs import Context
 from ..pipeline.quarantine import write_quarantine
+from .heap import keep_freed_memory
 from .parts import Part, PartStore
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def run_batch_job(job: BatchJob, engine: Engine, out: Path, console: Console) ->
         LightwellError: whatever the plan, the feed or the job raise.
     """
     check_writable(out)
+    keep_freed_memory()
     store = PartStore(out / "parts", fingerprint_of(job), getattr(job, "schema", None))
     done = store.take_up()
     if done:
@@ -69,6 +71,7 @@ def run_training_job(job: TrainingJob, engine: Engine, out: Path, console: Conso
         LightwellError: whatever the plan, the feed or the job raise.
     """
     check_writable(out)
+    keep_freed_memory()
     view_for = getattr(job, "view_for", None)
     view = job.view if view_for is None else view_for(out)
     with engine.feed(job.plan, view) as feed:

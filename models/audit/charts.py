@@ -63,7 +63,7 @@ def chart_of(name: str) -> str | None:
 
 
 def line_chart(curves: Mapping[str, Curve], label: str) -> Markup:
-    """Draw curves over epochs with axes and direct labels below; names are escaped."""
+    """Draw curves over epochs, which people count from 1; names are escaped."""
     points = [point for curve in curves.values() for point in curve]
     x_low, x_high = spread([x for x, _ in points], whole=True)
     y_low, y_high = spread([y for _, y in points])
@@ -79,7 +79,7 @@ def line_chart(curves: Mapping[str, Curve], label: str) -> Markup:
         parts.append(f'<text x="{LEFT - 6}" y="{down + 4:.1f}" text-anchor="end">{value:.3g}</text>')
     for x in epoch_ticks(x_low, x_high):
         across, _ = place(x, y_low)
-        parts.append(f'<text x="{across:.1f}" y="{HEIGHT - 10}" text-anchor="middle">{x:g}</text>')
+        parts.append(f'<text x="{across:.1f}" y="{HEIGHT - 10}" text-anchor="middle">{x + 1:g}</text>')
     for number, (name, curve) in enumerate(curves.items()):
         path = " ".join(f"{a:.1f},{b:.1f}" for a, b in (place(x, y) for x, y in curve))
         parts.append(

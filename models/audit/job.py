@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -49,7 +49,9 @@ class GradCamAudit(BaseModel):
     """Dotted name of the layer whose output is mapped; None finds the last convolution."""
     training_metrics: Path | None = None
     """``metrics.jsonl`` for the training curves; None takes the one beside the checkpoint, if any."""
-    gallery: int = Field(default=24, ge=0, le=200)
+    class_names: Literal["imagenet"] | None = None
+    """``imagenet`` names the 1,000 classes of published ImageNet models; None takes the names of the index."""
+    gallery: int = Field(default=27, ge=0, le=200)
     """Images that the report shows."""
     title: str = "What the model looks at"
     credit: str = ""
@@ -136,7 +138,7 @@ class GradCamAudit(BaseModel):
             raise PlanError(
                 "audit: wanted at least one image that can be read, got none; see quarantine.jsonl"
             )
-        classes = self.plan.load_index().classes
+        classes = self.named_classes()
         findings = self._findings(records, context, classes)
         taken = answers(records)
         chosen = choose_rows(taken, self.gallery)
@@ -154,6 +156,14 @@ class GradCamAudit(BaseModel):
         report.write(context.out / "report.html")
         write_findings(findings, context.out / "findings.json")
         return findings
+
+    def named_classes(self) -> tuple[str, ...]:
+        """Name the classes by number: as the index does, or as ImageNet does."""
+        if self.class_names == "imagenet":
+            from ..zoo import imagenet_classes
+
+            return imagenet_classes()
+        return self.plan.load_index().classes
 
     def metrics_path(self) -> Path | None:
         """Find the file with the training curves: the one given, or the one beside the checkpoint."""

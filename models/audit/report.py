@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_TABLE = 20
-"""With more classes the confusion matrix becomes a list of the most frequent mistakes."""
+"""With more classes the confusion matrix becomes a list of the mistakes that repeat."""
+MAX_WEAKEST = 12
 MAX_MEANS = 12
+MIN_MEAN = 5
+"""A class with fewer maps has no mean worth looking at."""
 MAX_QUARANTINE = 50
 
 
@@ -67,13 +70,14 @@ class Report:
             figures=headline(self.findings),
             classes=column_names(self.findings),
             confusion=confusion_rows(self.findings),
-            confused=self.findings["most_confused"],
+            confused=[pair for pair in self.findings["most_confused"] if pair["count"] > 1],
+            weakest=weakest(self.findings),
             charts=[
                 {"name": name, "curves": list(curves), "svg": line_chart(curves, name)}
                 for name, curves in charts.items()
             ],
             means=means,
-            num_means_left_out=max(0, len(self.findings["per_class"]) - MAX_MEANS),
+            num_means_left_out=len(self.findings["per_class"]) - sum(mean["is_class"] for mean in means),
             gallery=self.gallery,
             quarantine=self.quarantine[:MAX_QUARANTINE],
             num_quarantine_left_out=max(0, len(self.quarantine) - MAX_QUARANTINE),
@@ -171,28 +175,45 @@ def confusion_rows(findings: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
+def weakest(findings: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """List the classes with the lowest recall among those that have at least two images."""
+    missed = [
+        entry
+        for entry in findings["per_class"]
+        if entry["num_images"] > 1 and entry["recall"] is not None and entry["recall"] < 1
+    ]
+    return sorted(missed, key=lambda entry: (entry["recall"], -entry["num_images"]))[:MAX_WEAKEST]
+
+
 def class_means(records: pa.Table, findings: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Average the maps of the classes with most images, by label and by prediction."""
+    """Average the maps of the classes with most images, by label and by prediction; of many, of all first."""
     labels, predictions = records["label"].to_numpy(), records["prediction"].to_numpy()
     shape = tuple(findings["map_size"])
     maps, maps_true = maps_of(records), maps_of(records, "map_true")
     found = []
+    if findings["num_classes"] > MAX_TABLE:
+        everything = np.ones(len(labels), np.bool_)
+        pictures = mean_pictures(usable(maps_true, everything, shape), usable(maps, everything, shape))
+        found.append({"name": "All images", "note": "", "pictures": pictures, "is_class": False})
     ordered = sorted(findings["per_class"], key=lambda entry: (-entry["num_images"], entry["number"]))
     for entry in ordered[:MAX_MEANS]:
         own = usable(maps_true, labels == entry["number"], shape)
         called = usable(maps, predictions == entry["number"], shape)
-        pictures = []
-        if own:
-            pictures.append({"uri": heat_picture(mean_map(own)), "text": f"labelled so ({len(own):,})"})
-        if called:
-            pictures.append(
-                {"uri": heat_picture(mean_map(called)), "text": f"predicted so ({len(called):,})"}
-            )
-        if pictures:
-            found.append(
-                {"name": entry["class"], "note": f"recall {percent(entry['recall'])}", "pictures": pictures}
-            )
-    return found
+        note = f"recall {percent(entry['recall'])}"
+        pictures = mean_pictures(own, called)
+        found.append({"name": entry["class"], "note": note, "pictures": pictures, "is_class": True})
+    return [mean for mean in found if mean["pictures"]]
+
+
+def mean_pictures(
+    own: Sequence[NDArray[np.float32]], called: Sequence[NDArray[np.float32]]
+) -> list[dict[str, str]]:
+    """Draw the mean of the maps for the label and of those for the prediction, where there are enough."""
+    return [
+        {"uri": heat_picture(mean_map(small)), "text": f"{how} ({len(small):,})"}
+        for how, small in (("labelled so", own), ("predicted so", called))
+        if len(small) >= MIN_MEAN
+    ]
 
 
 def usable(

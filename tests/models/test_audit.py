@@ -138,6 +138,14 @@ def test_an_audit_of_a_published_model_may_know_more_classes_than_the_index(
     assert sum(map(sum, findings["confusion"])) == 9
 
 
+def test_the_classes_of_a_published_model_can_be_named_after_imagenet(plan: Plan) -> None:
+    job = GradCamAudit(plan=plan, model=SPEC, class_names="imagenet")
+    names = job.named_classes()
+    assert len(names) == 1000
+    assert (names[0], names[281], names[999]) == ("tench", "tabby", "toilet tissue")
+    assert GradCamAudit(plan=plan, model=SPEC).named_classes() == ("cat", "dog")
+
+
 def test_a_model_with_fewer_outputs_than_classes_is_refused(plan: Plan, tmp_path: Path) -> None:
     spec = ModelSpec(name="squeezenet1_1", weights="none", num_classes=1)
     job = GradCamAudit(plan=plan, model=spec)

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from lightwell.models.audit.charts import line_chart, read_curves, round_ticks
 from lightwell.models.audit.job import GradCamAudit
+from lightwell.models.audit.report import MAX_MEANS, weakest
 from lightwell.models.zoo import ModelSpec
 from lightwell.pipeline.errors import OutputError, PlanError
 from lightwell.pipeline.feed import LocalEngine
@@ -53,6 +55,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Mapping[str, 
         title=f"Audit {EVIL}",
         credit=f"Pictures: {EVIL}",
     )
+    torch.manual_seed(0)
     findings = run_batch_job(job, LocalEngine(num_threads=1), root / "out", SilentConsole())
     path = root / "out" / "report.html"
     return path.read_text(), findings, path
@@ -103,6 +106,39 @@ def test_a_browser_shows_the_headline_figures(
     assert figures["Quarantined"] == "1"
 
 
+def test_a_report_of_many_classes_shows_what_repeats_instead_of_a_matrix(tmp_path: Path) -> None:
+    classes = tuple(f"kind {number:02}" for number in range(24))
+    photos = make_folder(tmp_path / "photos", num_images=72, classes=classes)
+    build_index(photos, fractions={"test": 1.0}).save(tmp_path / "index.parquet")
+    plan = Plan.model_validate(
+        {"index": tmp_path / "index.parquet", "preprocess": [{"Resize": {"height": 64, "width": 64}}]}
+    )
+    job = GradCamAudit(
+        plan=plan, model=ModelSpec(name="squeezenet1_1", weights="none", num_classes=24), gallery=3
+    )
+    torch.manual_seed(0)
+    findings = run_batch_job(job, LocalEngine(num_threads=1), tmp_path / "out", SilentConsole())
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert '<table class="confusion">' not in page
+    repeated = [pair for pair in findings["most_confused"] if pair["count"] > 1]
+    assert repeated, "an untrained model says the same of all"
+    told = re.findall(r"<tr><td>(kind \d\d)</td><td>(kind \d\d)</td>", page)
+    assert told == [(pair["label"], pair["prediction"]) for pair in repeated]
+    assert "All images" in page
+    assert page.count('alt="Mean map') <= 2 * (MAX_MEANS + 1)
+
+
+def test_the_weakest_classes_have_two_images_and_a_mistake() -> None:
+    entries = [
+        {"class": "one image", "num_images": 1, "recall": 0.0},
+        {"class": "half", "num_images": 4, "recall": 0.5},
+        {"class": "never", "num_images": 2, "recall": 0.0},
+        {"class": "always", "num_images": 9, "recall": 1.0},
+        {"class": "no label", "num_images": 0, "recall": None},
+    ]
+    assert [entry["class"] for entry in weakest({"per_class": entries})] == ["never", "half"]
+
+
 def test_curves_of_a_split_are_named_after_it(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     rows = [
@@ -118,6 +154,11 @@ def test_curves_of_a_split_are_named_after_it(tmp_path: Path) -> None:
 
 def test_a_chart_of_one_point_is_drawn() -> None:
     assert "nan" not in line_chart({"loss": [(0, 1.0)]}, "Loss")
+
+
+def test_a_chart_counts_epochs_from_one_as_the_terminal_does() -> None:
+    drawn = line_chart({"loss": [(0, 1.0), (1, 0.5)]}, "Loss")
+    assert re.findall(r'text-anchor="middle">(\d+)<', drawn) == ["1", "2"]
 
 
 def test_ticks_are_round() -> None:

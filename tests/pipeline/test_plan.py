@@ -81,14 +81,15 @@ def test_a_policy_means_the_same_inline_saved_and_imported(
     [
         ("preproces: []", "preproces: no such key; did you mean 'preprocess'?"),
         ("batch: {sise: 3}", "batch.sise: no such key; did you mean 'size'?"),
-        ("batch: {size: many}", "batch.size: Input should be a valid integer"),
+        ("batch: {size: many}", "batch.size: wanted a valid integer, got 'many'; correct it"),
         ("seed: -1", "seed: "),
         ("mix: {kind: MixUpp}", "mix.kind: "),
-        ("augment: 5", "augment: wanted a list of transforms"),
         ("augment: [{Flip: 1, Blur: 2}]", r"augment\[0\]: wanted 'Name'"),
         ("augment: {file: nowhere.json}", "augment: wanted a policy saved by albumentations.save"),
         ("augment: {import: 'nowhere:x'}", "augment: wanted an importable 'module:name'"),
-        ("[", "not valid YAML"),
+        ("[", "wanted YAML"),
+        ("batch: 5", "batch: wanted 'key: value' lines below it, got 5"),
+        ("augment: 5", r": augment: wanted a list of transforms, [^:]*: PATH[^,]*: module:name}, got 5\Z"),
     ],
 )
 def test_a_wrong_key_is_named_with_its_cure(text: str, told: str, tmp_path: Path) -> None:

@@ -1,0 +1,32 @@
+"""The demo: its table reads the same on every machine, and its job files are right."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from lightwell.models.audit.job import GradCamAudit
+from lightwell.models.demo import write_demo_jobs, write_demo_table
+from lightwell.models.training.job import Classify
+from lightwell.pipeline.indexing import build_index
+from lightwell.pipeline.jobfile import load_job
+
+
+def test_keys_and_splits_of_the_demo_do_not_depend_on_where_it_is_installed(tmp_path: Path) -> None:
+    table, root = write_demo_table(tmp_path)
+    with table.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 2624
+    assert all(row["path"].startswith("images/") for row in rows)
+    assert {row["label"] for row in rows} == {"defective", "functional"}
+    some = tmp_path / "some.csv"
+    some.write_text("".join(table.read_text().splitlines(keepends=True)[:11]))
+    built = build_index(some, root=root)
+    assert built.table["status"].to_pylist() == ["ok"] * 10
+    assert built.table["key"].to_pylist() == [row["path"] for row in rows[:10]]
+
+
+def test_the_job_files_of_the_demo_are_right(tmp_path: Path) -> None:
+    _, train, audit = write_demo_jobs(tmp_path)
+    assert isinstance(load_job(train, default=""), Classify)
+    assert isinstance(load_job(audit, default=""), GradCamAudit)
