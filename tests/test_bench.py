@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from benchmarks import command, contest, crops, pace, photos, report, turns
-from benchmarks.catalogue import HERE, LATER, find_benches
+from benchmarks.catalogue import ALL, LATER, find_benches
 from benchmarks.contest import Bench, Contestant, Ratio, Runs, Work
 from lightwell.pipeline.errors import RequestError, RunError, SourceError
 from lightwell.pipeline.headers import read_header
@@ -216,7 +216,7 @@ def test_names_that_come_later_and_names_that_do_not_exist_are_told_apart() -> N
             find_benches(name)
     with pytest.raises(RequestError, match="did you mean 'cold'"):
         find_benches("colt")
-    assert [bench.name for bench in find_benches("all")] == list(HERE)
+    assert [bench.name for bench in find_benches("all")] == list(ALL)
     with pytest.raises(RequestError, match=r"did you mean 'torchvision.io'"):
         command.choose(find_benches("cold")[0], ["torchvision.oi"])
 
