@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from .models.training.job import Classify
     from .models.zoo import ModelSpec, build_model
     from .pipeline.batch import Batch
+    from .pipeline.compiler.program import Program
+    from .pipeline.dataset.index import Index
+    from .pipeline.dataset.indexing import build_index
+    from .pipeline.engine.feed import LocalEngine
     from .pipeline.errors import (
         LightwellError,
         ModelError,
@@ -25,12 +29,8 @@ if TYPE_CHECKING:
         RunError,
         SourceError,
     )
-    from .pipeline.feed import LocalEngine
-    from .pipeline.index import Index
-    from .pipeline.indexing import build_index
     from .pipeline.jobs import BatchJob, Context, Engine, Feed, TrainingJob, find_job
     from .pipeline.plan import Mix, Plan
-    from .pipeline.program import Program
     from .pipeline.view import View
     from .workers.local import run_batch_job, run_training_job
 
@@ -50,12 +50,12 @@ _HOMES = {
         "RunError",
         "SourceError",
     ),
-    "pipeline.feed": ("LocalEngine",),
-    "pipeline.index": ("Index",),
-    "pipeline.indexing": ("build_index",),
+    "pipeline.engine.feed": ("LocalEngine",),
+    "pipeline.dataset.index": ("Index",),
+    "pipeline.dataset.indexing": ("build_index",),
     "pipeline.jobs": ("BatchJob", "Context", "Engine", "Feed", "TrainingJob", "find_job"),
     "pipeline.plan": ("Mix", "Plan"),
-    "pipeline.program": ("Program",),
+    "pipeline.compiler.program": ("Program",),
     "pipeline.view": ("View",),
     "workers.local": ("run_batch_job", "run_training_job"),
 }

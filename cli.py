@@ -79,10 +79,10 @@ def explain(
     """
     from dataclasses import asdict
 
-    from .pipeline.costs import measure_costs
-    from .pipeline.explain import explain as explain_program
+    from .pipeline.compiler.costs import measure_costs
+    from .pipeline.compiler.explain import explain as explain_program
+    from .pipeline.compiler.program import Program
     from .pipeline.jobfile import load_plan
-    from .pipeline.program import Program
 
     written = load_plan(plan)
     program = Program.compile(written)
@@ -246,10 +246,10 @@ def bench(
 
 
 def _run_index(source: Path, output: Path, *, shares: str, quiet: bool, **options: Any) -> Any:
-    from .pipeline.index import Index
-    from .pipeline.indexing import build_index
+    from .pipeline.dataset.index import Index
+    from .pipeline.dataset.indexing import build_index
+    from .pipeline.dataset.splits import parse_fractions
     from .pipeline.progress import console_for
-    from .pipeline.splits import parse_fractions
 
     built = build_index(
         source,
@@ -263,7 +263,7 @@ def _run_index(source: Path, output: Path, *, shares: str, quiet: bool, **option
 
 
 def _run_training(job: Path, out: Path, *, threads: int, quiet: bool) -> Any:
-    from .pipeline.feed import LocalEngine
+    from .pipeline.engine.feed import LocalEngine
     from .pipeline.jobfile import load_job
     from .pipeline.progress import console_for
     from .workers.local import run_training_job
@@ -274,7 +274,7 @@ def _run_training(job: Path, out: Path, *, threads: int, quiet: bool) -> Any:
 
 
 def _run_audit(job: Path, out: Path, *, threads: int, quiet: bool) -> Any:
-    from .pipeline.feed import LocalEngine
+    from .pipeline.engine.feed import LocalEngine
     from .pipeline.jobfile import load_job
     from .pipeline.progress import console_for
     from .workers.local import run_batch_job
@@ -299,7 +299,7 @@ def _print_table(header: list[str], rows: list[list[str]]) -> None:
 
 
 def _print_counts(built: Any, output: Path) -> None:
-    from .pipeline.overview import unusable_rows, usable_rows
+    from .pipeline.dataset.overview import unusable_rows, usable_rows
 
     _print_table(*usable_rows(built))
     header, rows = unusable_rows(built)

@@ -129,7 +129,7 @@ def _try_ways(*, with_gpu: bool) -> dict[str, dict[str, Any]]:
 def _write_photos(folder: Path) -> Path:
     import cv2
 
-    from .indexing import build_index
+    from .dataset.indexing import build_index
 
     for number in range(NUM_PHOTOS):
         photo = make_photo(number, *PHOTO_SIZE)
@@ -149,10 +149,10 @@ def _plan(index: Path, device: str) -> Any:
 
 def _reference(index: Path) -> dict[str, np.ndarray]:
     """Run Albumentations alone on full decodes, epoch 0."""
+    from .compiler.program import Program
+    from .dataset.index import Index
     from .decode.opencv import decode_opencv
-    from .index import Index
     from .keys import keyed_bits, keyed_generator, keyed_random
-    from .program import Program
 
     compose = Program.compile(_plan(index, "cpu")).compose(augment=True, boxes=False)
     finished = {}
@@ -169,7 +169,7 @@ def _try_way(
     backend: Literal["opencv", "dali"],
     device: Literal["cpu", "gpu"],
 ) -> dict[str, Any]:
-    from .feed import LocalEngine
+    from .engine.feed import LocalEngine
     from .view import View
 
     differences = []

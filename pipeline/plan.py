@@ -11,9 +11,9 @@ from typing import Any, Literal, Self, TypeVar, cast
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from .dataset.index import Index
 from .errors import PlanError, nearest
-from .index import Index
-from .policy import TransformSpec, parse_policy
+from .policy.transforms import TransformSpec, parse_policy
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -106,7 +106,7 @@ class Plan(BaseModel):
 
     def normalization(self) -> Normalization | None:
         """Return the constants of the trailing ``Normalize``, which the feed applies to whole batches."""
-        from .program import Program
+        from .compiler.program import Program
 
         return Program.compile(self).normalization
 

@@ -17,8 +17,8 @@ import pytest
 from benchmarks import command, contest, crops, pace, photos, report, turns
 from benchmarks.catalogue import ALL, LATER, find_benches
 from benchmarks.contest import Bench, Contestant, Ratio, Runs, Work
+from lightwell.pipeline.dataset.headers import read_header
 from lightwell.pipeline.errors import RequestError, RunError, SourceError
-from lightwell.pipeline.headers import read_header
 from pictures import make_folder, make_picture, write_picture
 from rich.console import Console
 

@@ -184,7 +184,15 @@ def test_no_import_cycles(modules: dict[str, ast.Module], root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["", ".cli", ".pipeline.errors", ".pipeline.index", ".pipeline.jobs", ".pipeline.sources"]
+    "module",
+    [
+        "",
+        ".cli",
+        ".pipeline.errors",
+        ".pipeline.dataset.index",
+        ".pipeline.jobs",
+        ".pipeline.dataset.sources",
+    ],
 )
 def test_import_is_light(module: str, tmp_path: Path) -> None:
     code = f"import sys, lightwell{module}; print(*{{name.partition('.')[0] for name in sys.modules}})"

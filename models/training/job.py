@@ -23,8 +23,8 @@ from typing import Any, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ...pipeline.dataset.index import Index
 from ...pipeline.errors import PlanError
-from ...pipeline.index import Index
 from ...pipeline.jobs import Context, Feed
 from ...pipeline.plan import Plan
 from ...pipeline.view import View

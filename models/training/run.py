@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from ...pipeline.dataset.index import Index
 from ...pipeline.errors import ModelError, PlanError
-from ...pipeline.index import Index
 from ...pipeline.jobs import Context, Feed
 from ...pipeline.keys import keyed_bits
 from ...pipeline.schedule import num_steps

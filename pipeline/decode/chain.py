@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..sizes import Size
+from ..policy.sizes import Size
 from .dali import DALI_FORMATS, DALI_MODES, DaliDecoder
 from .opencv import decode_opencv, decode_reduced
 from .pillow import decode_pillow

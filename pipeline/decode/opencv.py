@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from ..sizes import Size
+from ..policy.sizes import Size
 from .plan import Decoding
 
 _REDUCED_RGB = {

@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import cv2
 
-from ..drawing import Decision, Drawn
-from ..sizes import Size, size_after
+from ..policy.drawing import Decision, Drawn
+from ..policy.sizes import Size, size_after
 
 SHRINKS = (8, 4, 2)
 """Shrinking by the DCT, largest first."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..sizes import Size
+from ..policy.sizes import Size
 
 Device = Literal["cpu", "gpu"]
 Node = Any

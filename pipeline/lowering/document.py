@@ -6,7 +6,7 @@ import sys
 from dataclasses import dataclass
 from importlib.metadata import version
 
-from ..policy import load_albumentations, transform_classes
+from ..policy.transforms import load_albumentations, transform_classes
 from .reasons import ALBUMENTATIONS_ONLY, EXCEPTIONS
 from .table import lowering_of
 

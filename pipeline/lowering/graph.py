@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..decode.plan import Region
-from ..drawing import Decision
+from ..policy.drawing import Decision
 from .base import Argument, Device, Lowering, Node, as_array
 
 Source = Literal["encoded", "pixels"]

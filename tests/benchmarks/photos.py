@@ -9,8 +9,8 @@ from itertools import islice
 from pathlib import Path
 
 import cv2
+from lightwell.pipeline.dataset.headers import Header, read_header
 from lightwell.pipeline.errors import SourceError
-from lightwell.pipeline.headers import Header, read_header
 from PIL import Image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")

@@ -17,9 +17,9 @@ from lightwell.models.audit.pictures import overlay, seen_pixels
 from lightwell.models.audit.records import SCHEMA, answers, maps_of
 from lightwell.models.training.checkpoint import Description, save_checkpoint
 from lightwell.models.zoo import ModelSpec, build_model
+from lightwell.pipeline.dataset.indexing import build_index
+from lightwell.pipeline.engine.feed import LocalEngine
 from lightwell.pipeline.errors import ModelError, PlanError
-from lightwell.pipeline.feed import LocalEngine
-from lightwell.pipeline.indexing import build_index
 from lightwell.pipeline.jobfile import load_job
 from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.progress import SilentConsole

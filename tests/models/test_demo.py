@@ -8,7 +8,7 @@ from pathlib import Path
 from lightwell.models.audit.job import GradCamAudit
 from lightwell.models.demo import write_demo_jobs, write_demo_table
 from lightwell.models.training.job import Classify
-from lightwell.pipeline.indexing import build_index
+from lightwell.pipeline.dataset.indexing import build_index
 from lightwell.pipeline.jobfile import load_job
 
 

@@ -15,9 +15,9 @@ from lightwell.models.audit.charts import line_chart, read_curves, round_ticks
 from lightwell.models.audit.job import GradCamAudit
 from lightwell.models.audit.report import MAX_MEANS, weakest
 from lightwell.models.zoo import ModelSpec
+from lightwell.pipeline.dataset.indexing import build_index
+from lightwell.pipeline.engine.feed import LocalEngine
 from lightwell.pipeline.errors import OutputError, PlanError
-from lightwell.pipeline.feed import LocalEngine
-from lightwell.pipeline.indexing import build_index
 from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.progress import SilentConsole
 from lightwell.workers.local import run_batch_job

@@ -14,9 +14,9 @@ from lightwell.models.training.loop import evaluate, examples_of
 from lightwell.models.training.recipe import EarlyStop, OptimizerSpec, Schedule
 from lightwell.models.zoo import ModelSpec
 from lightwell.pipeline.batch import Batch
+from lightwell.pipeline.dataset.indexing import build_index
+from lightwell.pipeline.engine.feed import LocalEngine
 from lightwell.pipeline.errors import ModelError, PlanError
-from lightwell.pipeline.feed import LocalEngine
-from lightwell.pipeline.indexing import build_index
 from lightwell.pipeline.jobfile import load_job
 from lightwell.pipeline.jobs import Context, TrainingJob
 from lightwell.pipeline.plan import Plan

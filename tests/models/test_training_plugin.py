@@ -6,9 +6,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from lightwell.pipeline.dataset.indexing import build_index
+from lightwell.pipeline.engine.feed import LocalEngine
 from lightwell.pipeline.errors import PlanError
-from lightwell.pipeline.feed import LocalEngine
-from lightwell.pipeline.indexing import build_index
 from lightwell.pipeline.jobfile import load_job
 from lightwell.pipeline.jobs import Context, TrainingJob, find_job
 from lightwell.pipeline.progress import SilentConsole

@@ -11,8 +11,8 @@ import pytest
 import torch
 import yaml
 from lightwell.pipeline.batch import Batch
-from lightwell.pipeline.feed import LocalEngine
-from lightwell.pipeline.index import Index
+from lightwell.pipeline.dataset.index import Index
+from lightwell.pipeline.engine.feed import LocalEngine
 from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.view import View
 
@@ -69,7 +69,7 @@ def test_augment_example_changes_pictures_only_in_training_views(name: str, inde
 
 
 def test_denoise_example_removes_a_lone_pixel(tmp_path: Path) -> None:
-    from lightwell.pipeline.program import Program
+    from lightwell.pipeline.compiler.program import Program
 
     plan = Plan.load(EXAMPLES / "denoise.yaml")
     picture = np.full((96, 96, 3), 100, np.uint8)

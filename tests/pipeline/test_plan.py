@@ -9,11 +9,11 @@ from pathlib import Path
 import albumentations as A
 import pytest
 import yaml
+from lightwell.pipeline.compiler.explain import explain
+from lightwell.pipeline.compiler.program import Program
 from lightwell.pipeline.errors import PlanError
-from lightwell.pipeline.explain import explain
 from lightwell.pipeline.plan import Mix, Plan
-from lightwell.pipeline.policy import transform_classes
-from lightwell.pipeline.program import Program
+from lightwell.pipeline.policy.transforms import transform_classes
 
 POLICY = [
     A.OneOf([A.HorizontalFlip(p=1), A.Rotate(limit=(-10, 10))], p=0.7),
@@ -155,10 +155,10 @@ def test_normalize_moves_behind_augment_and_to_tensor_is_dropped(tmp_path: Path)
 
 
 def test_a_transform_of_ones_own_is_named_by_module_and_class(tmp_path: Path) -> None:
-    plan = from_yaml(tmp_path, "preprocess: ['lightwell.pipeline.color:ToHSV']\n")
+    plan = from_yaml(tmp_path, "preprocess: ['lightwell.pipeline.policy.color:ToHSV']\n")
     Program.compile(plan)
     again = Plan.model_validate({"index": "i", "preprocess": [plan.preprocess[0].build("x")]})
-    assert again.preprocess[0].name == "lightwell.pipeline.color:ToHSV"
+    assert again.preprocess[0].name == "lightwell.pipeline.policy.color:ToHSV"
 
 
 def test_the_fingerprint_follows_content_and_not_paths(index_path: Path, tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from lightwell.pipeline.dataset.indexing import build_index
+from lightwell.pipeline.engine.feed import LocalEngine
 from lightwell.pipeline.errors import OutputError
-from lightwell.pipeline.feed import LocalEngine
-from lightwell.pipeline.indexing import build_index
 from lightwell.pipeline.jobs import Context, find_job
 from lightwell.pipeline.plan import Batching, Plan
 from lightwell.pipeline.progress import SilentConsole

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from ...policy import load_albumentations
-from ...sizes import Size
+from ...policy.sizes import Size
+from ...policy.transforms import load_albumentations
 from ..base import EXACT, ONE_LEVEL, Argument, Device, Lowering, Node
 from .arithmetic import as_float, as_int, beside, channels, clamped, floored, in_three_channels, per_channel
 from .nodes import no_arguments

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...sizes import Size, size_after
+from ...policy.sizes import Size, size_after
 from ..base import EXACT, ONE_LEVEL, Argument, Device, Lowering, Node, Tolerance
 from .nodes import (
     ANCHOR,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ...sizes import Size
+from ...policy.sizes import Size
 from ..base import ONE_LEVEL, Argument, Device, Lowering, Node, Tolerance
 from .arithmetic import as_float, beside, rounded
 

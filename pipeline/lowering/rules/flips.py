@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...sizes import Size, size_after
+from ...policy.sizes import Size, size_after
 from ..base import EXACT, Argument, Device, Lowering, Node
 from .nodes import RESIZED, SHAPE, no_arguments
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...sizes import Size
+from ...policy.sizes import Size
 from ..base import EXACT, ONE_LEVEL, Argument, Device, Lowering, Node, Tolerance
 from .arithmetic import as_float, as_int, beside, channels, clamped, floored, rounded
 from .nodes import no_arguments

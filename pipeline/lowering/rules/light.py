@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ...sizes import Size
+from ...policy.sizes import Size
 from ..base import ONE_LEVEL, Argument, Device, Lowering, Node
 from .arithmetic import as_float, beside, floored, rounded
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...sizes import Size
+from ...policy.sizes import Size
 from ..base import EXACT, Argument, Device, Lowering, Node, Tolerance
 
 TWO_LEVELS = Tolerance(max_levels=2)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ...sizes import Size
+from ...policy.sizes import Size
 from ..base import EXACT, Device, Lowering, Node
 from .nodes import SHAPE, cut_beyond
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ...sizes import Size
+from ...policy.sizes import Size
 from ..base import Argument, Device, Node, Tolerance
 
 ANCHOR = Argument("anchor_yx", "int32", 1)

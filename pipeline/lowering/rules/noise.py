@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ...sizes import Size
+from ...policy.sizes import Size
 from ..base import EXACT, ONE_LEVEL, Argument, Device, Lowering, Node
 from .arithmetic import as_float, as_int, beside, clamped, floored
 

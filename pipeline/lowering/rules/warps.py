@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ...sizes import Size, leaves_as_it_is, size_after
+from ...policy.sizes import Size, leaves_as_it_is, size_after
 from ..base import ONE_LEVEL, Argument, Device, Lowering, Node
 from .nodes import RESIZED, border_colour, why_no_colour
 

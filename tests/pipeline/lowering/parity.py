@@ -9,11 +9,11 @@ from typing import Any
 import albumentations as A
 import cv2
 import numpy as np
-from lightwell.pipeline.drawing import Decision, Drawing, leaves_of
 from lightwell.pipeline.keys import keyed_bits
 from lightwell.pipeline.lowering.base import Device, Tolerance
 from lightwell.pipeline.lowering.graph import LoweredGraph, Slot
 from lightwell.pipeline.lowering.table import lowering_of, why_not_lowered
+from lightwell.pipeline.policy.drawing import Decision, Drawing, leaves_of
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import Any
 
 import albumentations as A
 import pytest
-from lightwell.pipeline.drawing import Decision
 from lightwell.pipeline.lowering.table import why_not_lowered
+from lightwell.pipeline.policy.drawing import Decision
 
 from .parity import assert_parity, graph_of, pictures, worst
 

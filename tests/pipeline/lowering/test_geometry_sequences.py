@@ -10,9 +10,9 @@ import numpy as np
 from albumentations.augmentations.crops.transforms import CropSizeError
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
-from lightwell.pipeline.drawing import leaves_of
 from lightwell.pipeline.lowering.base import Tolerance
 from lightwell.pipeline.lowering.table import lowering_of, why_not_lowered
+from lightwell.pipeline.policy.drawing import leaves_of
 
 from .parity import compare, pictures
 from .test_crops import CROPS, PADS, RESIZES

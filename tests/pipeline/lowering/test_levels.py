@@ -8,7 +8,7 @@ import albumentations as A
 import numpy as np
 import pytest
 from lightwell.pipeline.lowering.table import why_not_lowered
-from lightwell.pipeline.sizes import why_unpredictable
+from lightwell.pipeline.policy.sizes import why_unpredictable
 
 from .parity import assert_parity, pictures
 

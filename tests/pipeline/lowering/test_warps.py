@@ -8,9 +8,9 @@ import albumentations as A
 import cv2
 import numpy as np
 import pytest
-from lightwell.pipeline.drawing import Drawing
 from lightwell.pipeline.keys import keyed_bits
 from lightwell.pipeline.lowering.table import lowering_of, why_not_lowered
+from lightwell.pipeline.policy.drawing import Drawing
 
 from .parity import assert_parity, pictures, worst
 from .test_crops import BORDERS

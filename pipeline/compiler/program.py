@@ -1,0 +1,160 @@
+"""The program: a plan compiled to steps, and what ``lightwell explain`` prints of it."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import PlanError
+from ..plan import Normalization, Plan
+from ..policy.transforms import TransformSpec, load_albumentations
+from .routing import Backend, Routes, find_routes
+
+if TYPE_CHECKING:
+    import albumentations
+
+LAYOUT_TRANSFORMS = {"ToTensorV2", "ToTensor3D"}
+"""Batches are tensors anyway, so these are dropped from the end of a policy."""
+NUM_DETERMINISM_SEEDS = 8
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled plan: what runs per sample, and what runs once per batch."""
+
+    plan: Plan
+    preprocess: tuple[TransformSpec, ...]
+    augment: tuple[TransformSpec, ...]
+    evaluate: tuple[TransformSpec, ...]
+    normalization: Normalization | None
+
+    @classmethod
+    def compile(cls, plan: Plan) -> Program:
+        """Check the policies and put normalisation where it is cheapest.
+
+        Raises:
+            PlanError: an unknown transform or option, a transform that draws where none may, two
+                normalisations, or a layout transform in the middle.
+        """
+        preprocess, every = _split_end(plan.preprocess, "preprocess")
+        augment, training = _split_end(plan.augment, "augment")
+        evaluate, other = _split_end(plan.evaluate, "evaluate")
+        _check_one_normalization(every, training, other)
+        for i, spec in enumerate(preprocess):
+            _check_deterministic(spec, f"preprocess[{i}]")
+        for i, spec in enumerate(evaluate):
+            _check_deterministic(spec, f"evaluate[{i}]")
+        for i, spec in enumerate(augment):
+            spec.build(f"augment[{i}]")
+        return cls(plan, preprocess, augment, evaluate, every or training or other)
+
+    def routes(self, *, augment: bool, backend: Backend | None = None) -> Routes:
+        """Decide where each transform runs: in DALI where the plan's device is a GPU or ``backend`` says so."""
+        plan = self.plan
+        return find_routes(
+            self._built(augment=augment),
+            backend=backend or ("dali" if plan.device == "gpu" else "opencv"),
+            device=plan.device,
+            approximate=plan.lowering == "approximate",
+        )
+
+    def specs(self, *, augment: bool) -> list[tuple[str, TransformSpec]]:
+        """List the transforms of a view in order, each with its place in the plan."""
+        named = {"preprocess": self.preprocess}
+        named |= {"augment": self.augment} if augment else {"evaluate": self.evaluate}
+        return [(f"{name}[{i}]", spec) for name, specs in named.items() for i, spec in enumerate(specs)]
+
+    def _built(self, *, augment: bool) -> list[Any]:
+        return [spec.build(place) for place, spec in self.specs(augment=augment)]
+
+    def compose(self, *, augment: bool, boxes: bool) -> albumentations.Compose:
+        """Build the per-sample Albumentations pipeline; one for each thread, since it holds the drawing state."""
+        package = load_albumentations()
+        transforms = self._built(augment=augment)
+        targets = (
+            package.BboxParams(format="pascal_voc", label_fields=["box_rows"], clip=True) if boxes else None
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns of boxes where no transform moves them
+            return package.Compose(transforms, bbox_params=targets, is_check_shapes=False)
+
+
+def _split_end(
+    policy: tuple[TransformSpec, ...], where: str
+) -> tuple[tuple[TransformSpec, ...], Normalization | None]:
+    """Take layout transforms and a standard Normalize from the end of a policy."""
+    kept = list(policy)
+    while kept and kept[-1].name in LAYOUT_TRANSFORMS:
+        kept.pop()
+    for i, spec in enumerate(kept):
+        if spec.name in LAYOUT_TRANSFORMS:
+            raise PlanError(
+                f"{where}[{i}].{spec.name}: wanted at the end or not at all, since batches are tensors anyway; remove it"
+            )
+    if not kept or kept[-1].name != "Normalize":
+        return tuple(kept), None
+    built: Any = kept[-1].build(f"{where}[{len(kept) - 1}]")
+    if built.normalization != "standard" or built.p < 1:
+        return tuple(kept), None  # statistics of each image: Albumentations does it
+    factor = built.max_pixel_value / 255
+    mean = [float(m) * factor for m in np.broadcast_to(built.mean, 3)]
+    std = [float(s) * factor for s in np.broadcast_to(built.std, 3)]
+    return tuple(kept[:-1]), Normalization(mean=(mean[0], mean[1], mean[2]), std=(std[0], std[1], std[2]))
+
+
+def _check_one_normalization(
+    every: Normalization | None, training: Normalization | None, other: Normalization | None
+) -> None:
+    """Check that all views are normalised alike.
+
+    Raises:
+        PlanError: two are written for one view, or the views differ.
+    """
+    if every and (training or other):
+        raise PlanError(
+            "Normalize: wanted one, got one at the end of preprocess and another behind it; keep the first"
+        )
+    if training and other and training != other:
+        raise PlanError(
+            "Normalize: wanted the same for training and for evaluation, got two; write one at the end of preprocess"
+        )
+
+
+def _check_deterministic(spec: TransformSpec, where: str) -> None:
+    """Let the transform draw its decisions under several seeds; they must be the same.
+
+    Raises:
+        PlanError: they are not, or the transform is skipped at times.
+    """
+    transform: Any = spec.build(where)
+    place = f"{where}.{spec.name}"
+    policy = where.partition("[")[0]
+    cure = f"{policy} must be deterministic; move it to augment"
+    if spec.children:
+        if spec.name not in ("Compose", "Sequential"):
+            raise PlanError(f"{place}: wanted a transform that draws nothing, got a random choice; {cure}")
+        for i, child in enumerate(spec.children):
+            _check_deterministic(child, f"{place}.transforms[{i}]")
+    if transform.p < 1:
+        raise PlanError(f"{place}: wanted p: 1.0, got p: {transform.p:g}; {cure}, or write p: 1.0")
+    if spec.children:
+        return
+    draws = [_draw(transform, seed) for seed in range(NUM_DETERMINISM_SEEDS)]
+    if any(draw != draws[0] for draw in draws[1:]):
+        raise PlanError(
+            f"{place}: wanted a transform that draws nothing, got random decisions; {cure}, or fix its ranges"
+        )
+
+
+def _draw(transform: Any, seed: int) -> str:
+    """Draw a transform's decisions from a picture without pixels; returns them as comparable text."""
+    data = {"image": np.broadcast_to(np.uint8(0), (2048, 2048, 3))}
+    transform.set_random_state(np.random.default_rng(seed), random.Random(seed))  # noqa: S311
+    params = transform.update_transform_params(params=transform.get_params(), data=data)
+    params.update(transform.get_params_dependent_on_data(params=params, data=data))
+    with np.printoptions(threshold=100_000):
+        return repr(sorted(params.items(), key=lambda item: item[0]))

@@ -1,0 +1,111 @@
+"""Where each transform of a policy runs: in decoding, in DALI, in OpenCV or in Albumentations, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ..decode.plan import CROPS, CROPS_AND_RESIZES, RESIZES
+from ..lowering.base import Device
+from ..lowering.table import why_not_lowered
+from ..policy.drawing import leaves_of
+from ..policy.sizes import is_composition, why_unpredictable
+
+Backend = Literal["opencv", "dali"]
+"""What does to pixels what was drawn: OpenCV through Albumentations' own functions, or a DALI graph."""
+
+ORDERLY = frozenset({"Compose", "Sequential", "OneOf", "SomeOf", "OneOrOther"})
+"""Compositions that run what they choose in the order in which it is written, each at most once."""
+
+
+RunsIn = Literal["dali", "opencv", "albumentations"]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where one outermost transform of a policy runs."""
+
+    name: str
+    runs_in: RunsIn
+    why: str
+    """Why nowhere faster; empty where there is nothing to explain."""
+    decoding_helps: bool = False
+    """Decoding does its crop, or part of its shrinking."""
+
+
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """Where all transforms of a policy run."""
+
+    routes: tuple[Route, ...]
+    num_drawn: int
+    """Leading transforms that are drawn before there are pixels."""
+    num_lowered: int
+    """Leading transforms that run in DALI; not more than are drawn."""
+
+
+def find_routes(transforms: Sequence[Any], *, backend: Backend, device: Device, approximate: bool) -> Routes:
+    """Decide for built Albumentations transforms, in order, where each runs.
+
+    The drawn beginning ends with the first transform that needs pixels to decide, the lowered beginning with the
+    first that DALI cannot take: what follows stays outside too, which keeps the order of steps.
+    """
+    num_drawn, why_not_drawn = _leading(transforms, why_unpredictable)
+    num_lowered, why_not_taken = 0, ""
+    if backend == "dali":
+        num_lowered, why_not_taken = _leading(
+            transforms[:num_drawn],
+            lambda transform: _why_not_in_graph(transform, device=device, approximate=approximate),
+        )
+    num_fused = _num_fused(transforms[:num_drawn])
+    routes = []
+    for number, transform in enumerate(transforms):
+        name = type(transform).__name__
+        helps = number < num_fused and (backend == "opencv" or name not in RESIZES)
+        if number >= num_drawn:
+            routes.append(Route(name, "albumentations", _why(why_not_drawn, transforms, num_drawn, number)))
+        elif number < num_lowered:
+            routes.append(Route(name, "dali", "", helps))
+        else:
+            why = _why(why_not_taken, transforms, num_lowered, number)
+            routes.append(Route(name, "opencv", why, helps))
+    return Routes(tuple(routes), num_drawn, num_lowered)
+
+
+def _leading(transforms: Sequence[Any], why_not: Callable[[Any], str]) -> tuple[int, str]:
+    """Count the leading transforms against which there is nothing, and say what is against the next one."""
+    for number, transform in enumerate(transforms):
+        reason = why_not(transform)
+        if reason:
+            return number, reason
+    return len(transforms), ""
+
+
+def _why(reason: str, transforms: Sequence[Any], first: int, number: int) -> str:
+    """Give a reason with the transform that it is about; those behind it only stay in line."""
+    if not reason or number == first:
+        return reason
+    return f"behind {type(transforms[first]).__name__}"
+
+
+def _num_fused(transforms: Sequence[Any]) -> int:
+    """Count the leading transforms that decoding does, wholly or in part: crops, and at most one resize at the end."""
+    for number, transform in enumerate(transforms):
+        name = type(transform).__name__
+        if transform.p < 1 or name not in CROPS | CROPS_AND_RESIZES | RESIZES:
+            return number
+        if name not in CROPS:
+            return number + 1
+    return len(transforms)
+
+
+def _why_not_in_graph(transform: Any, *, device: Device, approximate: bool) -> str:
+    if is_composition(transform):
+        name = type(transform).__name__
+        if name not in ORDERLY or getattr(transform, "replace", False):
+            return f"{name} changes the order of its transforms or repeats them; a graph has one order"
+    reasons = (
+        why_not_lowered(leaf, device=device, approximate=approximate) for leaf in leaves_of([transform])
+    )
+    return next(filter(None, reasons), "")

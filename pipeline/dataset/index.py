@@ -1,0 +1,231 @@
+"""What a dataset holds: an Arrow table with a row per sample, kept as Parquet."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from ..errors import OutputError, SourceError, nearest
+from .splits import canonical_split
+
+SCHEMA = pa.schema(
+    [
+        ("key", pa.string()),
+        ("uri", pa.string()),
+        ("bytes", pa.int64()),
+        ("mtime_ns", pa.int64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("channels", pa.int8()),
+        ("mode", pa.string()),
+        ("format", pa.string()),
+        ("orientation", pa.int8()),
+        ("label", pa.int64()),
+        ("mask", pa.string()),
+        ("boxes", pa.list_(pa.list_(pa.float32()))),
+        ("split", pa.string()),
+        ("status", pa.string()),
+    ]
+)
+"""Columns of an index. Width and height are pixels as stored, before EXIF orientation; boxes are after it."""
+
+CLASSES = b"lightwell.classes"
+SOURCE = b"lightwell.source"
+
+
+@dataclass(frozen=True)
+class Index:
+    """The samples of a dataset, good and bad, with what their headers say."""
+
+    table: pa.Table
+    """Has ``SCHEMA``; its metadata describes the source as JSON under ``lightwell.source``."""
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Index:
+        """Load an index from Parquet.
+
+        Raises:
+            SourceError: the file is missing, damaged or no index, or lacks a column.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise SourceError(_missing(path))
+        try:
+            table = pq.read_table(path, page_checksum_verification=True)
+            classes = json.loads((table.schema.metadata or {})[CLASSES])
+        except KeyError as error:
+            raise SourceError(f"wanted an index, got {str(path)!r}, another table; {_MAKE}") from error
+        except (pa.ArrowException, OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise SourceError(f"wanted an index, got {str(path)!r} ({reason}); {_MAKE}") from error
+        for name in SCHEMA.names:
+            if name not in table.column_names:
+                hint = nearest(name, table.column_names)
+                raise SourceError(
+                    f"{path.name}: wanted a column {name!r}, got {table.column_names}; {hint or _MAKE}"
+                )
+        try:
+            table = table.select(SCHEMA.names).cast(SCHEMA.with_metadata(table.schema.metadata))
+        except pa.ArrowException as error:
+            raise SourceError(f"wanted an index, got {str(path)!r} ({error}); {_MAKE}") from error
+        return cls(table, tuple(classes))
+
+    def save(self, path: str | Path) -> None:
+        """Save as Parquet with page checksums: written aside, then renamed.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        path = Path(path)
+        aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        metadata = {**(self.table.schema.metadata or {}), CLASSES: json.dumps(self.classes).encode()}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with aside.open("wb") as file:
+                    table = self.table.replace_schema_metadata(metadata)
+                    pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+                    file.flush()
+                    os.fsync(file.fileno())
+                aside.replace(path)
+            finally:
+                aside.unlink(missing_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"wanted to write the index {str(path)!r}, got {error.strerror or error};"
+                " choose a place that can be written"
+            ) from error
+
+    def rows(self, split: str | None = None) -> np.ndarray:
+        """Find the usable rows of a split, or of all splits.
+
+        Args:
+            split: its name; usual spellings such as ``validation`` find ``val``.
+
+        Returns:
+            int64 row numbers, ascending, of rows with status ``ok``.
+
+        Raises:
+            SourceError: nothing matches.
+        """
+        usable = pc.equal(self.table["status"], "ok")
+        rows = self._where(usable)
+        if not len(rows):
+            raise SourceError(self._nothing_usable())
+        if split is None:
+            return rows
+        for name in (split, canonical_split(split)):
+            found = self._where(pc.and_(usable, pc.fill_null(pc.equal(self.table["split"], name), False)))
+            if len(found):
+                return found
+        there = sorted(set(self.table["split"].filter(usable).drop_null().to_pylist()))
+        raise SourceError(
+            f"wanted a split {split!r}, got an index with the splits {there};"
+            f" {nearest(split, there) or 'choose one of these'}"
+        )
+
+    def fingerprint(self) -> str:
+        """Hash key, bytes, mtime, label and split of every row, in order; 32 hex digits."""
+        digest = hashlib.blake2b(digest_size=16)
+        digest.update(str(len(self)).encode())
+        for name in ("bytes", "mtime_ns", "label"):
+            digest.update(np.ascontiguousarray(self.table[name].to_numpy(), dtype="<i8").tobytes())
+        for name in ("key", "split"):
+            # No file name holds a zero byte, so that one can part them; \1 stands for null.
+            digest.update(
+                "\0".join("\1" if text is None else text for text in self.table[name].to_pylist()).encode()
+            )
+            digest.update(b"\0\0")
+        return digest.hexdigest()
+
+    def counts(self) -> list[dict[str, Any]]:
+        """Count images per split, class and status.
+
+        Returns:
+            Dicts with ``split``, ``class``, ``label``, ``status`` and ``count``: usable images by split and
+            class first, then those that are not, by split and status (``class`` None, ``label`` None).
+        """
+        splits, labels, statuses = (self.table[name].to_pylist() for name in ("split", "label", "status"))
+        good: Counter[tuple[str | None, int]] = Counter()
+        bad: Counter[tuple[str | None, str]] = Counter()
+        for split, label, status in zip(splits, labels, statuses, strict=True):
+            if status == "ok":
+                good[split, label] += 1
+            else:
+                bad[split, status] += 1
+        report: list[dict[str, Any]] = [
+            {"split": split, "class": self._class(label), "label": label, "status": "ok", "count": count}
+            for (split, label), count in sorted(good.items(), key=lambda item: (item[0][0] or "", item[0][1]))
+        ]
+        report += [
+            {"split": split, "class": None, "label": None, "status": status, "count": count}
+            for (split, status), count in sorted(bad.items(), key=lambda item: (item[0][0] or "", item[0][1]))
+        ]
+        return report
+
+    def summary(self) -> dict[str, Any]:
+        """Sum up for people and for ``--json``: totals, splits, classes, statuses and the source."""
+        counts = self.counts()
+        splits: dict[str, dict[str, int]] = {}
+        statuses: Counter[str] = Counter()
+        for row in counts:
+            if row["status"] == "ok":
+                name = row["class"] if row["class"] is not None else "(no label)"
+                per_class = splits.setdefault(row["split"] or "(no split)", {})
+                per_class[name] = per_class.get(name, 0) + row["count"]
+            else:
+                statuses[row["status"]] += row["count"]
+        source = json.loads((self.table.schema.metadata or {}).get(SOURCE, b"{}"))
+        return {
+            "samples": len(self),
+            "usable": len(self) - statuses.total(),
+            "unusable": statuses.total(),
+            "num_classes": len(self.classes),
+            "splits": splits,
+            "statuses": dict(statuses.most_common()),
+            "formats": dict(Counter(name for name in self.table["format"].to_pylist() if name).most_common()),
+            "empty_classes": source.get("empty_classes", []),
+            "fingerprint": self.fingerprint(),
+            "source": source,
+        }
+
+    def _class(self, label: int) -> str | None:
+        if label < 0:
+            return None
+        return self.classes[label] if label < len(self.classes) else str(label)
+
+    def _where(self, mask: pa.ChunkedArray) -> np.ndarray:
+        return np.flatnonzero(mask.to_numpy(zero_copy_only=False)).astype(np.int64)
+
+    def _nothing_usable(self) -> str:
+        bad = list(zip(self.table["key"][:3].to_pylist(), self.table["status"][:3].to_pylist(), strict=True))
+        reasons = "; ".join(f"{key}: {status}" for key, status in bad) or "no rows"
+        return (
+            f"wanted an index with usable images, got {len(self)} rows and none of them usable ({reasons});"
+            " mend or convert the files, then index again"
+        )
+
+
+_MAKE = "make one with `lightwell index SOURCE -o index.parquet`"
+
+
+def _missing(path: Path) -> str:
+    if path.is_dir():
+        return f"wanted an index file, got the folder {str(path)!r}; {_MAKE}"
+    siblings = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
+    hint = nearest(path.name, siblings)
+    return f"wanted an index, got no file {str(path)!r}; {hint + ' or ' if hint else ''}{_MAKE}"

@@ -1,0 +1,204 @@
+"""Makes samples from start to end in one thread: draw, decode, transform, replace what is bad."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..compiler.program import Program
+from ..compiler.routing import Backend
+from ..decode.chain import Encoded
+from ..errors import RunError
+from ..keys import keyed_bits
+from ..policy.drawing import Drawing, Drawn, leaves_of
+from ..quarantine import Quarantine, QuarantineEntry
+from ..schedule import replacements
+from ..view import View
+from .dali_pixels import DaliPixels, kept
+from .loading import Loaded, Row, SampleLoader
+from .pixels import CpuPixels, Failure, Pixels, policy_failure
+
+_NO_PIXELS = np.empty((0, 0, 3), np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """One picture after the policy: pixels HWC, with its mask and boxes. Pixels last until the next ``make``."""
+
+    key: str
+    label: int
+    image: Any
+    """A NumPy array, or a torch tensor on the GPU where all of the policy ran there."""
+    mask: np.ndarray | None
+    boxes: np.ndarray | None
+    replaced: bool = False
+
+    def without_pixels(self) -> Finished:
+        """Let the pixels go once they are in the batch."""
+        return replace(self, image=_NO_PIXELS)
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What all threads of a feed share."""
+
+    program: Program
+    view: View
+    loader: SampleLoader
+    rows: np.ndarray
+    quarantine: Quarantine
+    backend: Backend = "opencv"
+    dali_threads: int = 1
+    """Of each DALI graph; OpenCV's way has its parallelism in the threads that make samples."""
+
+
+class Assembly:
+    """Makes a few samples at a time. Each thread has its own; leave it with ``close``."""
+
+    def __init__(self, shared: Surroundings, *, max_samples: int) -> None:
+        self._shared = shared
+        self._max_samples = max_samples
+        self._lines: dict[tuple[bool, bool], _Line] = {}
+
+    def make(self, samples: Sequence[Loaded], epoch: int) -> list[Finished]:
+        """Make samples, in order; those that cannot be made are replaced and listed.
+
+        Raises:
+            RunError: a sample and all of its replacements failed.
+        """
+        with_boxes = [sample.row["boxes"] is not None for sample in samples]
+        made: dict[int, Finished | Failure] = {}
+        for boxes in sorted(set(with_boxes)):
+            numbers = [i for i, has in enumerate(with_boxes) if has == boxes]
+            found = self._line(with_boxes=boxes).make([samples[i] for i in numbers], epoch)
+            made.update(zip(numbers, found, strict=True))
+        finished = [self._or_replaced(samples[i], made[i], epoch) for i in range(len(samples))]
+        num_replaced = sum(one.replaced for one in finished)
+        self._shared.quarantine.count(
+            read=len(finished), used=len(finished) - num_replaced, replaced=num_replaced
+        )
+        return finished
+
+    def close(self) -> None:
+        """Close DALI."""
+        for line in self._lines.values():
+            line.pixels.close()
+
+    def _line(self, *, with_boxes: bool, spare: bool = False) -> _Line:
+        """Return the line for a kind of sample; the spare one leaves alone what the other has just made."""
+        kind = with_boxes, spare
+        if kind not in self._lines:
+            self._lines[kind] = _Line(self._shared, 1 if spare else self._max_samples, with_boxes=with_boxes)
+        return self._lines[kind]
+
+    def _or_replaced(self, sample: Loaded, made: Finished | Failure, epoch: int) -> Finished:
+        if isinstance(made, Finished):
+            return made
+        shared = self._shared
+        key = str(sample.row["key"])
+        for row in replacements(shared.rows, seed=shared.program.plan.seed, epoch=epoch, key=key):
+            (other,) = shared.loader.load(np.array([row]))
+            line = self._line(with_boxes=other.row["boxes"] is not None, spare=True)
+            (found,) = line.make([other], epoch)
+            if isinstance(found, Finished):
+                self._note(sample, made, found.key, epoch)
+                return replace(found, image=kept(found.image), replaced=True)
+        self._note(sample, made, None, epoch)
+        raise RunError(
+            f"{made.step} of {key!r}: {made.reason}; and none of its replacements could be used either. "
+            "Wanted mostly readable images; look at the quarantine list, and index the folder again"
+        )
+
+    def _note(self, sample: Loaded, failure: Failure, replaced_by: str | None, epoch: int) -> None:
+        row = sample.row
+        decoders = ", ".join(failure.decoders)
+        self._shared.quarantine.add(
+            QuarantineEntry(
+                row["key"], row["uri"], failure.step, failure.reason, decoders, replaced_by, epoch
+            )
+        )
+
+
+class _Line:
+    """The way of samples with boxes, or of those without: Albumentations asks for boxes everywhere or nowhere."""
+
+    def __init__(self, shared: Surroundings, max_samples: int, *, with_boxes: bool) -> None:
+        program, view = shared.program, shared.view
+        self._seed = program.plan.seed
+        routes = program.routes(augment=view.augment, backend=shared.backend)
+        compose = program.compose(augment=view.augment, boxes=with_boxes)
+        self._drawing = Drawing(compose, routes.num_drawn)
+        may_reduce = program.plan.decode == "auto"
+        self.pixels: Pixels = CpuPixels(self._drawing, max_batch_size=max_samples, may_reduce=may_reduce)
+        num_slots = sum(1 for _ in leaves_of(compose.transforms[: routes.num_lowered]))
+        if shared.backend == "dali":
+            self.pixels = DaliPixels(
+                self._drawing,
+                num_slots,
+                CpuPixels(self._drawing, max_batch_size=max_samples, may_reduce=False),
+                device=program.plan.device,
+                max_batch_size=max_samples,
+                num_threads=shared.dali_threads,
+            )
+
+    def make(self, samples: Sequence[Loaded], epoch: int) -> list[Finished | Failure]:
+        """Draw for all, decode together what can be, finish one after another."""
+        drawn = [self._draw(sample, epoch) for sample in samples]
+        ready = [(sample, one) for sample, one in zip(samples, drawn, strict=True) if isinstance(one, Drawn)]
+        files: list[Encoded] = [sample.file for sample, _ in ready if sample.file is not None]
+        found = iter(self.pixels.run(files, [one for _, one in ready]))
+        return [
+            one if isinstance(one, Failure) else self._finish(sample.row, one, next(found))
+            for sample, one in zip(samples, drawn, strict=True)
+        ]
+
+    def _draw(self, sample: Loaded, epoch: int) -> Drawn | Failure:
+        if sample.file is None:
+            return Failure("read", sample.reason)
+        row = sample.row
+        targets: dict[str, Any] = {}
+        try:
+            if row["mask"]:
+                targets["mask"] = read_mask(row["mask"])
+            if row["boxes"] is not None:
+                targets["bboxes"] = np.asarray(row["boxes"], np.float32).reshape(-1, 4)
+                targets["box_rows"] = np.arange(len(row["boxes"]))
+            bits = keyed_bits("augment", self._seed, epoch, row["key"])
+            return self._drawing.draw(bits, sample.file.size, **targets)
+        except Exception as error:  # whatever a transform raises costs this image only and is written down
+            return policy_failure(error)
+
+    def _finish(self, row: Row, drawn: Drawn, image: Any) -> Finished | Failure:
+        if isinstance(image, Failure):
+            return image
+        try:
+            done = self._drawing.finish(image, drawn)
+        except Exception as error:  # as above
+            return policy_failure(error)
+        boxes = np.asarray(done["bboxes"], np.float32).reshape(-1, 4) if "bboxes" in done else None
+        return Finished(row["key"], int(row["label"]), done["image"], done.get("mask"), boxes)
+
+
+def read_mask(uri: str) -> np.ndarray:
+    """Read a label mask as uint8 (H, W); a palette's indices are the labels.
+
+    Raises:
+        ValueError: the file holds more than one channel or more than 8 bits.
+        OSError: it cannot be read.
+    """
+    from PIL import Image
+
+    with Image.open(io.BytesIO(Path(uri).read_bytes())) as opened:
+        mask = np.array(opened)
+    if mask.dtype == np.bool_:
+        mask = mask.astype(np.uint8)
+    if mask.ndim != 2 or mask.dtype != np.uint8:
+        raise ValueError(
+            f"mask {uri}: wanted one channel of 8 bits, got {mask.shape} {mask.dtype}; save it as a gray PNG"
+        )
+    return mask

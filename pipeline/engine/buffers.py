@@ -1,0 +1,169 @@
+"""Where finished pictures are put together: one buffer for a batch, used again once nobody holds it."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from ..errors import PlanError
+from ..plan import Normalization
+
+if TYPE_CHECKING:
+    import torch
+
+BYTE_RANGE = 255.0
+
+
+def _references(arrays: list[np.ndarray], number: int) -> int:
+    """Count the references to an array of a list, the list's own included."""
+    return sys.getrefcount(arrays[number])
+
+
+_REFERENCES_WHEN_FREE = _references([np.empty(0)], 0)
+"""Of an array that only its list holds; interpreters differ in what they add to it."""
+
+
+class BufferPool:
+    """Hands out arrays and takes back those that nobody holds any more. Any thread may take.
+
+    A fresh batch of floats costs the kernel thousands of zeroed pages, about as much time as normalising it. A
+    consumer need not give anything back: an array is free once its tensor and everything made from it is gone.
+    """
+
+    def __init__(self) -> None:
+        self._arrays: list[np.ndarray] = []
+        self._lock = threading.Lock()
+
+    def take(self, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
+        """Return an array of a shape and type with any content."""
+        with self._lock:
+            for number in range(len(self._arrays)):
+                if _references(self._arrays, number) == _REFERENCES_WHEN_FREE:
+                    array = self._arrays[number]
+                    if array.shape == shape and array.dtype == dtype:
+                        return array
+                    del array  # a name for it would count as a holder
+            self._arrays = [array for array in self._arrays if array.shape[1:] == shape[1:]]
+            fresh: np.ndarray = np.empty(shape, dtype)
+            self._arrays.append(fresh)
+            return fresh
+
+
+class Normalizer:
+    """Writes ``(image / 255 - mean) / std`` as float32 HWC: one cast, and one multiply-add over what is in cache."""
+
+    def __init__(self, normalization: Normalization) -> None:
+        mean, std = (np.asarray(values, np.float64) for values in (normalization.mean, normalization.std))
+        self._matrix = np.column_stack([np.diag(1 / (BYTE_RANGE * std)), -mean / std]).astype(np.float32)
+
+    def write(self, image: np.ndarray, out: np.ndarray) -> None:
+        """Normalise one picture.
+
+        Raises:
+            PlanError: it has not three channels.
+        """
+        if image.shape[2:] != (3,):
+            raise PlanError(
+                f"Normalize: wanted pictures of three channels, got shape {image.shape}; "
+                "let ToGray keep num_output_channels: 3, or leave Normalize out"
+            )
+        np.copyto(out, image, casting="same_kind")
+        cv2.transform(out, self._matrix, dst=out)
+
+
+@dataclass
+class BatchBuffer:
+    """The pictures of one batch while they are made; threads write different rows at the same time."""
+
+    num_images: int
+    normalizer: Normalizer | None
+    pool: BufferPool
+    _images: np.ndarray | None = None
+    _first: tuple[str, tuple[int, ...]] | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def put(self, row: int, key: str, image: np.ndarray) -> None:
+        """Put a finished HWC picture into its row, normalised if the plan says so.
+
+        Raises:
+            PlanError: it is not as large as the others.
+        """
+        with self._lock:
+            if self._images is None or self._first is None:
+                self._first = (key, image.shape)
+                normalized = self.normalizer is not None or image.dtype != np.uint8
+                dtype = np.float32 if normalized else np.uint8
+                self._images = self.pool.take((self.num_images, *image.shape), dtype)
+        if image.shape != self._first[1]:
+            raise PlanError(_other_size(self._first, key, image.shape))
+        if self.normalizer is None:
+            self._images[row] = image
+        else:
+            self.normalizer.write(image, self._images[row])
+
+    def tensor(self) -> torch.Tensor:
+        """Return the batch.
+
+        Returns:
+            uint8 NHWC where the plan does not normalise and the policy left bytes; else float32 NCHW in channels_last
+            memory, which costs no transposition and is what convolutions on a CPU like best.
+        """
+        import torch
+
+        assert self._images is not None, "a batch holds at least one image"
+        images = torch.from_numpy(self._images)
+        return images if images.dtype == torch.uint8 else images.permute(0, 3, 1, 2)
+
+
+@dataclass
+class DeviceBuffer:
+    """The pictures of one batch on a device of torch, normalised there once all are in. One thread at a time."""
+
+    num_images: int
+    normalization: Normalization | None
+    device: str
+    """A device of torch, such as ``cuda:0``."""
+    _images: torch.Tensor | None = None
+    _first: tuple[str, tuple[int, ...]] | None = None
+
+    def put(self, row: int, key: str, image: np.ndarray | torch.Tensor) -> None:
+        """Put a finished uint8 HWC picture into its row; from the host where DALI could not make it.
+
+        Raises:
+            PlanError: it is not as large as the others.
+        """
+        import torch
+
+        shape = tuple(image.shape)
+        if self._images is None or self._first is None:
+            self._first = (key, shape)
+            self._images = torch.empty((self.num_images, *shape), dtype=torch.uint8, device=self.device)
+        if shape != self._first[1]:
+            raise PlanError(_other_size(self._first, key, shape))
+        self._images[row].copy_(torch.from_numpy(image) if isinstance(image, np.ndarray) else image)
+
+    def tensor(self) -> torch.Tensor:
+        """Return the batch on the device, as ``BatchBuffer.tensor`` does on the host."""
+        import torch
+
+        assert self._images is not None, "a batch holds at least one image"
+        if self.normalization is None:
+            return self._images
+        mean, std = (
+            torch.tensor(values, device=self.device)
+            for values in (self.normalization.mean, self.normalization.std)
+        )
+        return self._images.float().div_(BYTE_RANGE).sub_(mean).div_(std).permute(0, 3, 1, 2)
+
+
+def _other_size(first: tuple[str, tuple[int, ...]], key: str, shape: tuple[int, ...]) -> str:
+    name, (height, width, *_) = first
+    return (
+        f"preprocess: wanted images of one size in a batch, got {width}x{height} ({name!r}) and "
+        f"{shape[1]}x{shape[0]} ({key!r}); end preprocess with a Resize or a crop"
+    )

@@ -1,0 +1,141 @@
+"""From files and what was drawn for them to pixels, in one DALI graph: decode and all lowered transforms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from ..decode.chain import Encoded
+from ..decode.plan import Decoding, plan_decoding
+from ..lowering.base import Device
+from ..lowering.graph import LoweredGraph, Slot
+from ..lowering.table import lowering_of
+from ..policy.drawing import Decision, Drawing, Drawn
+from .pixels import CpuPixels, Failure, policy_failure
+
+
+class DaliPixels:
+    """Decodes and transforms whole chunks in DALI, and goes on with OpenCV behind the lowered beginning.
+
+    What DALI cannot decode, or fails on, takes the way of the CPU: one bad file costs one file. One thread at a
+    time; leave it with ``close``.
+
+    Args:
+        drawing: knows the transforms of the slots.
+        num_slots: how many of them, from the first, run in the graph.
+        otherwise: makes what the graph cannot.
+        device: of the graph.
+        max_batch_size: most samples at once.
+        num_threads: of DALI, for decoding and for operators on the CPU.
+    """
+
+    def __init__(
+        self,
+        drawing: Drawing,
+        num_slots: int,
+        otherwise: CpuPixels,
+        *,
+        device: Device,
+        max_batch_size: int,
+        num_threads: int = 1,
+    ) -> None:
+        self._drawing = drawing
+        self._num_slots = num_slots
+        self._otherwise = otherwise
+        self._graph = LoweredGraph(
+            slots_of(drawing, num_slots),
+            source="encoded",
+            device=device,
+            max_batch_size=max_batch_size,
+            num_threads=num_threads,
+        )
+
+    def run(self, files: Sequence[Encoded], drawn: Sequence[Drawn]) -> list[Any]:
+        """Make the pictures of some samples as they are after the last decision.
+
+        Returns:
+            For each sample uint8 HWC pixels, on the graph's device where nothing is left to do, or a ``Failure``.
+        """
+        suiting = [i for i, file in enumerate(files) if file.suits_dali()]
+        made = self._run_graph([files[i] for i in suiting], [drawn[i] for i in suiting])
+        results: dict[int, Any] = dict(zip(suiting, made, strict=True))
+        others = [i for i in range(len(files)) if results.get(i) is None]
+        found = self._otherwise.run([files[i] for i in others], [drawn[i] for i in others])
+        results.update(zip(others, found, strict=True))
+        return [results[i] for i in range(len(files))]
+
+    def _run_graph(self, files: Sequence[Encoded], drawn: Sequence[Drawn]) -> list[Any]:
+        """Run a chunk, and where DALI fails its halves down to the bad ones, which become None."""
+        if not files:
+            return []
+        decodings = [self._plan(file, one) for file, one in zip(files, drawn, strict=True)]
+        lowered = [self._in_graph(decoding.decisions) for decoding in decodings]
+        try:
+            outputs = self._graph.run(
+                [np.frombuffer(file.data, np.uint8) for file in files],
+                lowered,
+                [decoding.region for decoding in decodings],
+            )
+        except RuntimeError:  # it does not say which; the other way finds the reason and notes it
+            if len(files) == 1:
+                return [None]
+            half = len(files) // 2
+            parts = (slice(0, half), slice(half, None))
+            return [kept(one) for part in parts for one in self._run_graph(files[part], drawn[part])]
+        rests = [decoding.decisions[len(used) :] for decoding, used in zip(decodings, lowered, strict=True)]
+        return [self._go_on(image, rest) for image, rest in zip(_images(outputs, rests), rests, strict=True)]
+
+    def _plan(self, file: Encoded, drawn: Drawn) -> Decoding:
+        return plan_decoding(
+            drawn, self._drawing.transform_of, file.size, num_bytes=len(file.data), may_reduce=False
+        )
+
+    def _in_graph(self, decisions: Sequence[Decision]) -> tuple[Decision, ...]:
+        taken = tuple(decision for decision in decisions if decision.slot < self._num_slots)
+        assert all(one.slot < other.slot for one, other in pairwise(taken)), "slots are drawn in order"
+        return taken
+
+    def _go_on(self, image: Any, rest: Sequence[Decision]) -> Any:
+        if not rest:
+            return image
+        try:
+            return self._drawing.apply(image, rest)
+        except Exception as error:  # whatever a transform raises costs this image only and is written down
+            return policy_failure(error, ("dali",))
+
+    def close(self) -> None:
+        """Close DALI."""
+        self._graph.close()
+        self._otherwise.close()
+
+
+def slots_of(drawing: Drawing, num_slots: int) -> list[Slot]:
+    """Pair the first transforms of a policy with their lowerings."""
+    slots = []
+    for number in range(num_slots):
+        transform = drawing.transform_of(number)
+        lowering = lowering_of(type(transform).__name__)
+        assert lowering is not None, "routing lets only lowered transforms in"
+        slots.append(Slot(number, transform, lowering))
+    return slots
+
+
+def kept(image: Any) -> Any:
+    """Copy a picture that would not outlast the next run of the graph."""
+    if isinstance(image, np.ndarray):
+        return image.copy()
+    return image if image is None or isinstance(image, Failure) else image.clone()
+
+
+def _images(outputs: Any, rests: Sequence[Sequence[Decision]]) -> list[Any]:
+    """Take the pictures out of DALI's list: to the host if anything is left to do with one of them."""
+    from torch.utils.dlpack import from_dlpack
+
+    on_device = type(outputs).__name__.endswith("GPU")
+    if not on_device or any(rests):
+        host = outputs.as_cpu()
+        return [host.at(i) for i in range(len(rests))]
+    return [from_dlpack(outputs[i]) for i in range(len(rests))]

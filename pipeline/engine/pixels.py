@@ -1,0 +1,91 @@
+"""From files and what was drawn for them to pixels, on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..decode.chain import DecodeChain, Encoded
+from ..decode.dali import DaliDecoder
+from ..decode.plan import Decoding, plan_decoding
+from ..policy.drawing import Drawing, Drawn
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a sample has no pixels."""
+
+    step: str
+    """``read``, ``decode`` or ``policy``."""
+    reason: str
+    decoders: tuple[str, ...] = ()
+    """Those that were tried."""
+
+
+class Pixels(Protocol):
+    """Makes the pictures of samples as they are after the last decision."""
+
+    def run(self, files: Sequence[Encoded], drawn: Sequence[Drawn]) -> Sequence[Any]:
+        """Make uint8 HWC pictures, or a ``Failure`` for those that cannot be; they last until the next call."""
+        ...
+
+    def close(self) -> None:
+        """Free what was opened."""
+        ...
+
+
+class CpuPixels:
+    """Decodes with DALI or OpenCV and does what was drawn with OpenCV, through Albumentations' own functions.
+
+    One thread at a time; leave it with ``close``.
+    """
+
+    def __init__(self, drawing: Drawing, *, max_batch_size: int, may_reduce: bool) -> None:
+        self._drawing = drawing
+        self._may_reduce = may_reduce
+        self._chain = DecodeChain(DaliDecoder(max_batch_size=max_batch_size, num_threads=1))
+
+    def run(self, files: Sequence[Encoded], drawn: Sequence[Drawn]) -> list[np.ndarray | Failure]:
+        """Make the pictures of some samples as they are after the last decision."""
+        decodings = [self.plan(file, one) for file, one in zip(files, drawn, strict=True)]
+        return [
+            self._apply(image, decoding)
+            for image, decoding in zip(self.decode(files, decodings), decodings, strict=True)
+        ]
+
+    def plan(self, file: Encoded, drawn: Drawn) -> Decoding:
+        """Decide how a file is decoded."""
+        return plan_decoding(
+            drawn,
+            self._drawing.transform_of,
+            file.size,
+            num_bytes=len(file.data),
+            may_reduce=self._may_reduce and file.may_be_reduced(),
+        )
+
+    def decode(self, files: Sequence[Encoded], decodings: Sequence[Decoding]) -> list[np.ndarray | Failure]:
+        """Decode files as planned; the pixels last until the next call."""
+        return [
+            Failure("decode", decoded.reason, decoded.decoders) if decoded.image is None else decoded.image
+            for decoded in self._chain.decode(files, decodings)
+        ]
+
+    def _apply(self, image: np.ndarray | Failure, decoding: Decoding) -> np.ndarray | Failure:
+        if isinstance(image, Failure):
+            return image
+        try:
+            return self._drawing.apply(image, decoding.decisions)
+        except Exception as error:  # whatever a transform raises costs this image only and is written down
+            return policy_failure(error)
+
+    def close(self) -> None:
+        """Close DALI."""
+        self._chain.close()
+
+
+def policy_failure(error: Exception, decoders: tuple[str, ...] = ()) -> Failure:
+    """Say in one line what a transform raised."""
+    return Failure("policy", f"{type(error).__name__}: {' '.join(str(error).split())}", decoders)
