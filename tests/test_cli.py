@@ -50,7 +50,7 @@ def test_index_and_explain_print_json_for_machines(tmp_path: Path) -> None:
         "index: index.parquet\npreprocess: [{Resize: {height: 8, width: 8}}]\n"
     )
     steps = json.loads(lightwell("explain", tmp_path / "plan.yaml", "--json").stdout)
-    assert [step["name"] for step in steps] == ["Read", "Decode", "Resize", "Batch"]
+    assert [step["name"] for step in steps] == ["Read", "Draw", "Decode", "Resize", "Batch"]
     assert "Resize" in lightwell("explain", tmp_path / "plan.yaml").stdout
 
 

@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of one thread for some images, by step: ``read``, ``decode``, numbers of the policy, ``batch``."""
+    """Seconds of one thread for some images, by step: ``read``, ``draw``, ``decode``, numbers of the policy, ``batch``."""
 
     seconds: dict[str | int, float]
 
@@ -102,7 +102,7 @@ class _Stopwatch:
         assert sample.file is not None
         file = sample.file
         bits = keyed_bits("augment", self._seed, epoch, sample.row["key"])
-        drawn = self._drawing.draw(bits, file.size)
+        drawn = self._time("draw", partial(self._drawing.draw, bits, file.size))
         decoding: Decoding = self._pixels.plan(file, drawn)
         image = self._time("decode", lambda: self._pixels.decode([file], [decoding])[0])
         if isinstance(image, Failure):

@@ -13,6 +13,7 @@ from .program import Program
 from .routing import Route
 
 NOTHING = "nothing"
+KEYED = "seed, epoch, sample"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +42,18 @@ def explain(program: Program, costs: Costs | None) -> list[Step]:
     routes = program.routes(augment=True).routes
     return [
         Step("Read", "", "threads", NOTHING, _share(costs, "read"), "bytes as stored"),
+        Step("Draw", "", "threads", KEYED, _share(costs, "draw"), _draw_note(routes)),
         Step("Decode", *_decoding(plan), NOTHING, _share(costs, "decode"), _decode_note(plan, routes)),
         *_policy_steps(program, routes, costs),
         *_batch_steps(program, costs),
     ]
+
+
+def _draw_note(routes: tuple[Route, ...]) -> str:
+    behind = next((route.name for route in routes if route.runs_in == "albumentations"), None)
+    if behind is None:
+        return "all that the policy decides, before there are pixels"
+    return f"what the policy decides before there are pixels; {behind} and what follows decide as they run"
 
 
 def _decoding(plan: Plan) -> tuple[str, str]:
@@ -75,7 +84,7 @@ def _policy_steps(program: Program, routes: tuple[Route, ...], costs: Costs | No
             route.why,
             "a cache would sit here" if number == num_every - 1 else "",
         ]
-        draws = NOTHING if everywhere else "seed, epoch, sample"
+        draws = NOTHING if everywhere else KEYED
         share = _share(costs, number)
         where = _where(route, program.plan)
         steps.append(Step(*_name(spec), where, draws, share, "; ".join(filter(None, notes))))

@@ -146,6 +146,7 @@ def test_normalize_moves_behind_augment_and_to_tensor_is_dropped(tmp_path: Path)
     assert program.normalization is not None
     assert [step.name for step in explain(program, None)] == [
         "Read",
+        "Draw",
         "Decode",
         "Resize",
         "HorizontalFlip",
