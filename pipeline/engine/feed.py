@@ -32,6 +32,7 @@ from ..quarantine import Quarantine, QuarantineEntry
 from ..schedule import batch_specs, num_steps
 from ..view import View
 from .assembly import Surroundings
+from .cached import CachedReading
 from .loading import SampleLoader
 from .mixing import mix_batch
 from .pool import CHUNK_IMAGES, AssemblyPool, OpenBatch
@@ -76,6 +77,10 @@ class LocalFeed:
         self._num_threads = num_threads
         self._prefetch = prefetch
         self._backend = backend
+        if plan.cache is not None and backend != "opencv":
+            raise PlanError(
+                f"cache: wanted the backend opencv, got {backend}; pixels are cached on the CPU's way only: leave cache out"
+            )
         self._stop = threading.Event()
         self._quarantine = Quarantine()
         self._quarantine_bad_headers()
@@ -86,6 +91,13 @@ class LocalFeed:
             )
         self.num_batches = steps * view.num_epochs
         """Batches of all epochs together."""
+        self._loader = SampleLoader(self._index)
+        self._cached = CachedReading.open(self._program, self._index, self._loader)
+
+    @property
+    def cache_counts(self) -> dict[str, int]:
+        """Pictures found in the cache, missed and kept so far, and damaged shards; empty without a cache."""
+        return {} if self._cached is None else self._cached.cache.dump_counts()
 
     @property
     def quarantine(self) -> list[Mapping[str, Any]]:
@@ -126,10 +138,11 @@ class LocalFeed:
         shared = Surroundings(
             self._program,
             self._view,
-            SampleLoader(self._index),
+            self._loader,
             self._rows,
             self._quarantine,
             backend=self._backend,
+            cached=self._cached,
             dali_threads=self._num_threads if on_gpu else 1,
         )
         # A GPU has one graph that takes whole batches and brings its own threads.
