@@ -110,12 +110,6 @@ class Plan(BaseModel):
             content["cache"] = self.cache.effect()
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
-    def normalization(self) -> Normalization | None:
-        """Return the constants of the trailing ``Normalize``, which the feed applies to whole batches."""
-        from .compiler.program import Program
-
-        return Program.compile(self).normalization
-
 
 class Normalization(BaseModel):
     """Constants of ``(x / 255 - mean) / std``, per RGB channel."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from ...pipeline.compiler.program import Program
 from ...pipeline.view import View
 from .pictures import overlay, seen_pixels, thumbnail
 from .records import Answers, answers, maps_of
@@ -100,7 +101,7 @@ def read_pixels(
     """Read some images again, as the model saw them: key -> uint8 (H, W, 3)."""
     if not keys:
         return {}
-    constants = plan.normalization()
+    constants = Program.compile(plan).normalization
     mean, std = (constants.mean, constants.std) if constants else ((0.0,) * 3, (1.0,) * 3)
     pixels: dict[str, NDArray[np.uint8]] = {}
     with engine.feed(plan, View(split=split, keys=tuple(keys))) as feed:

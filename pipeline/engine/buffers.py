@@ -106,6 +106,9 @@ class BatchBuffer:
         else:
             self.normalizer.write(image, self._images[row])
 
+    def settle(self) -> None:
+        """Do nothing: rows on the host are written when ``put`` returns."""
+
     def tensor(self) -> torch.Tensor:
         """Return the batch.
 
@@ -145,7 +148,16 @@ class DeviceBuffer:
             self._images = torch.empty((self.num_images, *shape), dtype=torch.uint8, device=self.device)
         if shape != self._first[1]:
             raise PlanError(_other_size(self._first, key, shape))
-        self._images[row].copy_(torch.from_numpy(image) if isinstance(image, np.ndarray) else image)
+        if isinstance(image, np.ndarray):
+            image = torch.from_numpy(np.ascontiguousarray(image))
+        self._images[row].copy_(image)
+
+    def settle(self) -> None:
+        """Wait for the copies: their sources go back to DALI, which knows nothing of torch's stream."""
+        import torch
+
+        if self.device != "cpu":
+            torch.cuda.current_stream(self.device).synchronize()
 
     def tensor(self) -> torch.Tensor:
         """Return the batch on the device, as ``BatchBuffer.tensor`` does on the host."""

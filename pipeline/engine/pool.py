@@ -115,6 +115,7 @@ class AssemblyPool:
         made: list[Finished] = self._own.assembly.make(loaded.result(), epoch)
         for row, sample in enumerate(made, first):
             buffer.put(row, sample.key, sample.image)
+        buffer.settle()
         return [sample.without_pixels() for sample in made]
 
 
