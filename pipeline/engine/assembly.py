@@ -40,7 +40,7 @@ class Finished:
 
     def without_pixels(self) -> Finished:
         """Let the pixels go once they are in the batch."""
-        return replace(self, image=_NO_PIXELS)
+        return Finished(self.key, self.label, _NO_PIXELS, self.mask, self.boxes, self.replaced)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from ..cache.store import PixelCache
 from ..compiler.program import Program
 from ..dataset.index import Index
 from ..policy.drawing import Decision, Drawing, Drawn
-from .direct import apply_to_shared
+from .direct import DirectPixels
 from .loading import Loaded, SampleLoader, upright_size
 from .pixels import CpuPixels, Failure, policy_failure
 
@@ -77,7 +77,7 @@ class CachedPixels:
     """
 
     def __init__(self, drawing: Drawing, pixels: CpuPixels, cache: PixelCache, num_slots: int) -> None:
-        self._drawing = drawing
+        self._direct = DirectPixels(drawing)
         self._pixels = pixels
         self._cache = cache
         self._quality = cache.recipe.quality
@@ -87,10 +87,8 @@ class CachedPixels:
         """Make the pictures as they are after the last decision; they last until the next call."""
         new = [(sample, one) for sample, one in zip(samples, drawn, strict=True) if sample.kept is None]
         made = iter(self._begin(new)) if new else iter(())
-        return [
-            self._go_on(next(made) if sample.kept is None else unpack(sample.kept, self._quality), one)
-            for sample, one in zip(samples, drawn, strict=True)
-        ]
+        images = [next(made) if one.kept is None else unpack(one.kept, self._quality) for one in samples]
+        return [self._go_on(number, *pair) for number, pair in enumerate(zip(images, drawn, strict=True))]
 
     def _begin(self, new: Sequence[tuple[Loaded, Drawn]]) -> list[np.ndarray | Failure]:
         """Make the cached beginning and keep it. What is lossy is unpacked at once: filling yields what is found."""
@@ -118,10 +116,10 @@ class CachedPixels:
     def _behind(self, drawn: Drawn) -> Sequence[Decision]:
         return [one for one in drawn.decisions if one.slot >= self._num_slots]
 
-    def _go_on(self, image: np.ndarray | Failure, drawn: Drawn) -> np.ndarray | Failure:
+    def _go_on(self, number: int, image: np.ndarray | Failure, drawn: Drawn) -> np.ndarray | Failure:
         if isinstance(image, Failure):
             return image
         try:
-            return apply_to_shared(self._drawing, image, self._behind(drawn))
+            return self._direct.apply(number, image, self._behind(drawn))
         except Exception as error:  # whatever a transform raises costs this image only and is written down
             return policy_failure(error)

@@ -25,7 +25,13 @@ AUGMENT = [A.RandomResizedCrop((48, 48)), A.HorizontalFlip(), A.GaussNoise(p=0.5
 
 
 def plan_for(index_path: Path, **changes: Any) -> Plan:
-    plan = {"index": index_path, "preprocess": PREPROCESS, "augment": AUGMENT, "batch": {"size": 5}, "seed": 3}
+    plan = {
+        "index": index_path,
+        "preprocess": PREPROCESS,
+        "augment": AUGMENT,
+        "batch": {"size": 5},
+        "seed": 3,
+    }
     return Plan.model_validate({**plan, **changes})
 
 
@@ -49,8 +55,12 @@ POLICIES: dict[str, dict[str, Any]] = {
     "normalised": {"preprocess": [*PREPROCESS, A.Normalize()], "augment": AUGMENT[:2]},
     "nothing before": {"preprocess": [], "decode": "exact"},
     "crop before": {"preprocess": [A.CenterCrop(80, 90)], "decode": "exact"},
-    "writes into what it is given": {"augment": [A.CoarseDropout(p=1.0), A.CenterCrop(48, 48), A.PixelDropout()]},
-    "decides by pixels": {"augment": [A.CenterCrop(48, 48), A.Equalize(mask=lambda image: image[..., 0] > 9)]},
+    "writes into what it is given": {
+        "augment": [A.CoarseDropout(p=1.0), A.CenterCrop(48, 48), A.PixelDropout()]
+    },
+    "decides by pixels": {
+        "augment": [A.CenterCrop(48, 48), A.Equalize(mask=lambda image: image[..., 0] > 9)]
+    },
     "own class behind": {"preprocess": [A.Resize(48, 48), "lightwell.pipeline.policy.color:ToHSV"]},
     "several": {"augment": [A.OneOf([A.RandomCrop(48, 48), A.Resize(48, 48)], p=1.0), A.VerticalFlip()]},
     "whole": {"preprocess": [A.SmallestMaxSize(64), A.CenterCrop(48, 48)], "augment": []},
