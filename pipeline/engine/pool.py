@@ -76,7 +76,6 @@ class AssemblyPool:
             assembly.close()
         if self._shared.cached is not None:
             self._shared.cached.cache.close()
-            self._shared.cached.cache.tell()
 
     def start(self, spec: BatchSpec) -> OpenBatch:
         """Begin a batch."""
@@ -95,7 +94,6 @@ class AssemblyPool:
         """Let an epoch find all that the one before has cached: wait until it is made and written."""
         if self._shared.cached is None:
             return
-        self._shared.cached.cache.tell()
         if epoch != self._epoch and self._epoch is not None:
             wait(self._unfinished)
             self._shared.cached.cache.publish()
