@@ -46,7 +46,7 @@ class LineConsole(SilentConsole):
         images = 0
         for number, batch in enumerate(batches, 1):
             yield batch
-            images += len(batch)
+            images += batch.num_images
             if (now := time.monotonic()) - spoke >= PLAIN_INTERVAL_S:
                 spoke = now
                 self.say(_progress_line(label, number, batches, images, now - started))
@@ -83,7 +83,7 @@ class TerminalConsole(LineConsole):
             task = progress.add_task(label, total=batches.num_batches, images=0, rate=0.0, replaced=0)
             for batch in batches:
                 yield batch
-                images += len(batch)
+                images += batch.num_images
                 rate = images / max(time.monotonic() - started, 1e-9)
                 progress.update(
                     task, advance=1, images=images, rate=rate, replaced=batches.counts["replaced"]
