@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from .batch import Batch
+    from .engine.stats import FeedStats
     from .plan import Plan
     from .view import View
 
@@ -56,6 +57,10 @@ class Feed(Protocol):
     @property
     def counts(self) -> dict[str, int]:
         """Images read, used, replaced and skipped so far; read = used + replaced."""
+        ...
+
+    def stats(self) -> FeedStats:
+        """Say where the time went so far and what was in flight."""
         ...
 
     def __iter__(self) -> Iterator[Batch]: ...

@@ -14,7 +14,6 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import cv2
@@ -32,9 +31,14 @@ from ..quarantine import Quarantine, QuarantineEntry
 from ..schedule import batch_specs, num_steps
 from ..view import View
 from .assembly import Surroundings
+from .clocks import Activity
+from .estimates import SampleSizes, finished_size
 from .loading import SampleLoader
+from .machine import default_memory_bytes
+from .memory import MemoryBudget, cut
 from .mixing import mix_batch
 from .pool import CHUNK_IMAGES, AssemblyPool, OpenBatch
+from .stats import FeedStats
 
 DEFAULT_PREFETCH = 3
 
@@ -47,6 +51,9 @@ class LocalEngine:
     """Threads that make samples, and as many that read files; 0 means one for each core."""
     prefetch: int = DEFAULT_PREFETCH
     """Batches that may lie finished before the consumer asks for them."""
+    memory_bytes: int = 0
+    """What may be in flight: files, pixels and finished batches; see ``memory``. 0 means a quarter of what this process
+    may have."""
     backend: Backend | None = None
     """What works on pixels; None takes DALI for plans on a GPU, OpenCV for plans on the CPU."""
 
@@ -59,14 +66,28 @@ class LocalEngine:
         """
         threads = self.num_threads or os.cpu_count() or 1
         backend: Backend = self.backend or ("dali" if plan.device == "gpu" else "opencv")
-        return LocalFeed(plan, view, num_threads=threads, prefetch=self.prefetch, backend=backend)
+        return LocalFeed(
+            plan,
+            view,
+            num_threads=threads,
+            prefetch=self.prefetch,
+            backend=backend,
+            memory_bytes=self.memory_bytes or default_memory_bytes(),
+        )
 
 
 class LocalFeed:
     """Batches of one view, in order; a context manager, iterated once."""
 
     def __init__(
-        self, plan: Plan, view: View, *, num_threads: int, prefetch: int, backend: Backend = "opencv"
+        self,
+        plan: Plan,
+        view: View,
+        *,
+        num_threads: int,
+        prefetch: int,
+        memory_bytes: int,
+        backend: Backend = "opencv",
     ) -> None:
         self._plan = plan
         self._view = view
@@ -84,6 +105,12 @@ class LocalFeed:
             raise PlanError(
                 f"batch.size: wanted at most {len(self._rows)} (the images of this split), got {plan.batch.size}; make it smaller"
             )
+        self._sizes = SampleSizes.of(self._index)
+        self._finished = finished_size(self._program, view, self._index, self._rows)
+        self._activity = Activity()
+        self._budget = MemoryBudget(
+            cut(memory_bytes, batch_bytes=self._largest_batch_bytes(), prefetch=prefetch)
+        )
         self.num_batches = steps * view.num_epochs
         """Batches of all epochs together."""
 
@@ -96,6 +123,15 @@ class LocalFeed:
     def counts(self) -> dict[str, int]:
         """Images read, used, replaced and skipped so far; read = used + replaced."""
         return dict(self._quarantine.counts)
+
+    def stats(self) -> FeedStats:
+        """Say where the time went so far and what was in flight."""
+        return self._activity.read(
+            num_threads=self._num_threads,
+            replaced=self._quarantine.counts["replaced"],
+            memory_bytes=self._budget.shares.total,
+            peak_bytes=self._budget.peak_bytes,
+        )
 
     def __enter__(self) -> LocalFeed:
         return self
@@ -116,10 +152,26 @@ class LocalFeed:
         """
         cv2.setNumThreads(1)  # the pool is the parallelism; OpenCV's own threads would fight it
         mix = self._plan.mix if self._view.augment else None
-        with self._open_pool() as pool:
-            for batch in self._ahead(pool):
-                finished = batch.finish()
-                yield mix_batch(finished, mix, seed=self._plan.seed) if mix else finished
+        self._activity.start()
+        clock = self._activity.clock("consume")
+        try:
+            with self._open_pool() as pool:
+                for batch in self._ahead(pool):
+                    clock.enter("input")
+                    batch.wait()
+                    clock.enter("batch")
+                    finished = batch.finish()
+                    if mix:
+                        finished = mix_batch(finished, mix, seed=self._plan.seed)
+                    self._activity.give_out(len(finished))
+                    clock.enter("consumer")
+                    yield finished
+                    clock.enter("batch")
+                    num_bytes = batch.num_bytes
+                    del finished, batch  # its buffer is free once the consumer has let it go too
+                    self._budget.close_batch(num_bytes)
+        finally:
+            self._activity.stop()
 
     def _open_pool(self) -> AssemblyPool:
         on_gpu = self._plan.device == "gpu"
@@ -129,12 +181,20 @@ class LocalFeed:
             SampleLoader(self._index),
             self._rows,
             self._quarantine,
+            self._activity,
+            self._budget,
             backend=self._backend,
             dali_threads=self._num_threads if on_gpu else 1,
         )
         # A GPU has one graph that takes whole batches and brings its own threads.
         most = self._plan.batch.size if on_gpu else min(self._plan.batch.size, CHUNK_IMAGES)
-        return AssemblyPool(shared, num_threads=1 if on_gpu else self._num_threads, max_samples=most)
+        return AssemblyPool(
+            shared,
+            num_threads=1 if on_gpu else self._num_threads,
+            max_samples=most,
+            sizes=self._sizes,
+            finished=self._finished,
+        )
 
     def _ahead(self, pool: AssemblyPool) -> Iterator[OpenBatch]:
         """Keep some batches in the making and yield them in order."""
@@ -147,12 +207,26 @@ class LocalFeed:
             shuffle=view.shuffle,
             drop_last=view.drop_last,
         )
-        making: deque[OpenBatch] = deque(map(pool.start, islice(specs, self._prefetch + 1)))
-        while making:
-            yield making.popleft()
-            if self._stop.is_set():
+        making: deque[OpenBatch] = deque()
+        waiting = next(specs, None)
+        while True:
+            while waiting is not None and len(making) <= self._prefetch:
+                batch = pool.start(waiting, only_one=not making)
+                if batch is None:
+                    break
+                making.append(batch)
+                self._activity.batches.change(1)
+                waiting = next(specs, None)
+            if not making or self._stop.is_set():
                 return
-            making.extend(map(pool.start, islice(specs, 1)))
+            yield making.popleft()
+            self._activity.batches.change(-1)
+
+    def _largest_batch_bytes(self) -> int:
+        """Bound what the rows of a batch take, from the largest pictures of the view."""
+        pixels = self._sizes.pixels[self._rows]
+        size = min(self._plan.batch.size, len(pixels))
+        return self._finished.bytes(np.partition(pixels, len(pixels) - size)[len(pixels) - size :])
 
     def _quarantine_bad_headers(self) -> None:
         """List the rows that the index already knows to be bad, once, as skipped."""
