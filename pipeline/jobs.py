@@ -143,6 +143,30 @@ class BatchJob(Protocol):
         ...
 
 
+@runtime_checkable
+class KeepsParts(Protocol):
+    """A batch job that writes files of its own, a part at a time. What ``work`` returns may then be large."""
+
+    def is_full(self, records: Sequence[Record]) -> bool:
+        """Say whether so many records make a part; asked after each batch."""
+        ...
+
+    def keep(self, records: Sequence[Record], part: int, out: Path) -> Sequence[Record]:
+        """Write a part's records below ``out``, aside and renamed; equal records give equal files.
+
+        Called before the part is noted as done, so after a crash perhaps once more.
+
+        Args:
+            records: what ``work`` has returned for the part's batches.
+            part: its number, from 0.
+            out: the folder of the results.
+
+        Returns:
+            Small records that stand for them and are merged.
+        """
+        ...
+
+
 def find_job(name: str) -> type[Any]:
     """Find a job class by ``module:Name`` or by its entry-point name in ``lightwell.jobs``.
 

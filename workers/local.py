@@ -17,20 +17,23 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..pipeline.errors import OutputError
-from ..pipeline.jobs import Context
+from ..pipeline.jobs import Context, KeepsParts
 from ..pipeline.quarantine import write_quarantine
 from .heap import keep_freed_memory
 from .parts import Part, PartStore
 
 if TYPE_CHECKING:
     from ..pipeline.batch import Batch
-    from ..pipeline.jobs import BatchJob, Console, Engine, TrainingJob
+    from ..pipeline.jobs import BatchJob, Console, Engine, Feed, Record, TrainingJob
     from ..pipeline.view import View
+
+Entry = tuple[str, str, int]
 
 PART_IMAGES = 1024
 """Images after which a part is written: what an interruption costs at most, and what memory holds."""
@@ -45,6 +48,7 @@ def run_batch_job(job: BatchJob, engine: Engine, out: Path, console: Console) ->
     """
     check_writable(out)
     keep_freed_memory()
+    sweep(out)
     store = PartStore(out / "parts", fingerprint_of(job), getattr(job, "schema", None))
     done = store.take_up()
     if done:
@@ -75,7 +79,9 @@ def run_training_job(job: TrainingJob, engine: Engine, out: Path, console: Conso
     view_for = getattr(job, "view_for", None)
     view = job.view if view_for is None else view_for(out)
     with engine.feed(job.plan, view) as feed:
-        return job.run(feed, Context(engine, out, console))
+        metrics = job.run(feed, Context(engine, out, console))
+        say_stats(feed, console)
+    return metrics
 
 
 def check_writable(out: Path) -> None:
@@ -93,6 +99,12 @@ def check_writable(out: Path) -> None:
             f"--out: wanted a folder that can be written, got {str(out)!r} ({error.strerror or error}); "
             "choose another, or give yourself the right to write there"
         ) from error
+
+
+def sweep(out: Path) -> None:
+    """Take away what a killed run was writing aside."""
+    for path in out.glob(".*.tmp"):
+        path.unlink()
 
 
 def fingerprint_of(job: BatchJob) -> str | None:
@@ -124,9 +136,12 @@ def read_parts(
 ) -> list[Part]:
     """Turn a view into parts, numbered from ``first``."""
     parts: list[Part] = []
+    noted: set[Entry] = set()
+    gathered: list[Record] = []
+    full = partial(is_full, job, gathered)
     with engine.feed(job.plan, view) as feed, job.open() as work:
-        for batches in in_parts(console.track(feed, type(job).__name__)):
-            gathered: list[Mapping[str, Any]] = []
+        for batches in in_parts(console.track(feed, type(job).__name__), full):
+            gathered.clear()
             counts = {"read": 0, "used": 0, "replaced": 0, "skipped": 0}
             for batch in batches:
                 gathered += work(batch)
@@ -137,13 +152,42 @@ def read_parts(
             if not counts["read"]:
                 break
             counts["skipped"] = feed.counts["skipped"]
-            part = Part(first + len(parts), counts, tuple(feed.quarantine))
-            store.write(part, gathered)
+            part = Part(first + len(parts), counts, fresh_entries(feed.quarantine, noted))
+            store.write(part, kept(job, gathered, part.number, store.folder.parent))
             parts.append(part)
+        say_stats(feed, console)
     return parts
 
 
-def in_parts(batches: Iterator[Batch]) -> Iterator[Iterator[Batch]]:
+def is_full(job: BatchJob, records: Sequence[Record], num_images: int) -> bool:
+    """Say whether a part is large enough, or let a job that writes its own files say so."""
+    return job.is_full(records) if isinstance(job, KeepsParts) else num_images >= PART_IMAGES
+
+
+def kept(job: BatchJob, records: Sequence[Record], part: int, out: Path) -> Sequence[Record]:
+    """Let a job that writes its own files write a part; returns what stands for it."""
+    return job.keep(records, part, out) if isinstance(job, KeepsParts) else records
+
+
+def fresh_entries(entries: Sequence[Mapping[str, Any]], noted: set[Entry]) -> tuple[Mapping[str, Any], ...]:
+    """Take the entries that no earlier part holds, and note them: a list for each part would grow with its square."""
+    fresh = {entry_of(entry): entry for entry in entries if entry_of(entry) not in noted}
+    noted.update(fresh)
+    return tuple(fresh.values())
+
+
+def entry_of(entry: Mapping[str, Any]) -> Entry:
+    """Say what tells a quarantine entry from others."""
+    return entry["key"], entry["step"], entry["epoch"]
+
+
+def say_stats(feed: Feed, console: Console) -> None:
+    """Say where a feed's time went and what would have to be faster."""
+    for line in feed.stats().lines():
+        console.say(line)
+
+
+def in_parts(batches: Iterator[Batch], full: Callable[[int], bool]) -> Iterator[Iterator[Batch]]:
     """Group batches into parts; each group is read lazily, so no batch is held longer than its turn."""
     ended = False
 
@@ -153,7 +197,7 @@ def in_parts(batches: Iterator[Batch]) -> Iterator[Iterator[Batch]]:
         for batch in batches:
             yield batch
             images += len(batch)
-            if images >= PART_IMAGES:
+            if full(images):
                 return
         ended = True
 
