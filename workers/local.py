@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..pipeline.errors import OutputError
-from ..pipeline.jobs import Context
+from ..pipeline.jobs import Context, KeepsParts
 from ..pipeline.quarantine import write_quarantine
 from .heap import keep_freed_memory
 from .parts import Part, PartStore
@@ -30,6 +30,8 @@ from .parts import Part, PartStore
 if TYPE_CHECKING:
     from ..pipeline.batch import Batch
     from ..pipeline.jobs import BatchJob, Console, Engine, Feed, Record, TrainingJob
+
+Entry = tuple[str, str, int]
 
 PART_IMAGES = 1024
 """Images after which a part is written: what an interruption costs at most, and what memory holds."""
@@ -53,6 +55,7 @@ def run_batch_job(
     """
     check_writable(out)
     keep_freed_memory()
+    sweep(out)
     store = PartStore(out / "parts", fingerprint_of(job), getattr(job, "schema", None))
     done = store.take_up()
     if done:
@@ -81,7 +84,9 @@ def run_training_job(job: TrainingJob, engine: Engine, out: Path, console: Conso
     view_for = getattr(job, "view_for", None)
     view = job.view if view_for is None else view_for(out)
     with engine.feed(job.plan, view) as feed:
-        return job.run(feed, Context(engine, out, console))
+        metrics = job.run(feed, Context(engine, out, console))
+        say_stats(feed, console)
+    return metrics
 
 
 def check_writable(out: Path) -> None:
@@ -101,6 +106,12 @@ def check_writable(out: Path) -> None:
         ) from error
 
 
+def sweep(out: Path) -> None:
+    """Take away what a killed run was writing aside."""
+    for path in out.glob(".*.tmp"):
+        path.unlink()
+
+
 def fingerprint_of(job: BatchJob) -> str | None:
     """Ask a job for what decides its records; None where it cannot say."""
     ask = getattr(job, "fingerprint", None)
@@ -113,23 +124,30 @@ def read_parts(
     """Turn what is left of a job's view, behind the parts that are done, into more parts of so many images."""
     parts: list[Part] = []
     position = done[-1].position if done else None
+    noted = {entry_of(entry) for part in done for entry in part.quarantine}
     with engine.feed(job.plan, job.view, position) as feed:
         if not feed.num_batches:
             return parts
         with job.open() as work:
             batches = console.track(feed, type(job).__name__)
-            while (part := read_part(feed, batches, work, num_images)) is not None:
+            while (part := read_part(job, feed, batches, work, num_images)) is not None:
                 counts, gathered = part
                 number = len(done) + len(parts)
-                parts.append(Part(number, counts, tuple(feed.quarantine), feed.position()))
-                store.write(parts[-1], gathered)
+                entries = fresh_entries(feed.quarantine, noted)
+                parts.append(Part(number, counts, entries, feed.position()))
+                store.write(parts[-1], kept(job, gathered, number, store.folder.parent))
+        say_stats(feed, console)
     return parts
 
 
 def read_part(
-    feed: Feed, batches: Iterator[Batch], work: Callable[[Batch], Sequence[Record]], num_images: int
+    job: BatchJob,
+    feed: Feed,
+    batches: Iterator[Batch],
+    work: Callable[[Batch], Sequence[Record]],
+    num_images: int,
 ) -> tuple[dict[str, int], list[Record]] | None:
-    """Work on batches until so many images are done; returns counts and records, or None at the end.
+    """Work on batches until a part is full; returns counts and records, or None at the end.
 
     No batch is held longer than its turn, and jobs see no padding.
     """
@@ -141,13 +159,36 @@ def read_part(
             records += work(batch.without_padding())
         num_read += batch.num_images
         num_used += int(batch.own.sum())
-        if num_read >= num_images:
+        if job.is_full(records) if isinstance(job, KeepsParts) else num_read >= num_images:
             break
     if not num_batches:
         return None
     skipped = feed.counts["skipped"]
     counts = {"read": num_read, "used": num_used, "replaced": num_read - num_used, "skipped": skipped}
     return counts, records
+
+
+def kept(job: BatchJob, records: Sequence[Record], part: int, out: Path) -> Sequence[Record]:
+    """Let a job that writes its own files write a part; returns what stands for it."""
+    return job.keep(records, part, out) if isinstance(job, KeepsParts) else records
+
+
+def fresh_entries(entries: Sequence[Mapping[str, Any]], noted: set[Entry]) -> tuple[Mapping[str, Any], ...]:
+    """Take the entries that no earlier part holds, and note them: a list for each part would grow with its square."""
+    fresh = {entry_of(entry): entry for entry in entries if entry_of(entry) not in noted}
+    noted.update(fresh)
+    return tuple(fresh.values())
+
+
+def entry_of(entry: Mapping[str, Any]) -> Entry:
+    """Say what tells a quarantine entry from others."""
+    return entry["key"], entry["step"], entry["epoch"]
+
+
+def say_stats(feed: Feed, console: Console) -> None:
+    """Say where a feed's time went and what would have to be faster."""
+    for line in feed.stats().lines():
+        console.say(line)
 
 
 def add_up(parts: list[Part]) -> tuple[list[Mapping[str, Any]], dict[str, int]]:

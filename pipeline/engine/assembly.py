@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,11 @@ from ..policy.drawing import Drawing, Drawn, leaves_of
 from ..quarantine import Quarantine, QuarantineEntry
 from ..schedule import replacements
 from ..view import View
+from .clocks import Activity
 from .dali_pixels import DaliPixels, kept
+from .estimates import in_runs, planned_bytes, worst_bytes
 from .loading import Loaded, Row, SampleLoader
+from .memory import MemoryBudget
 from .pixels import CpuPixels, Failure, Pixels, policy_failure
 
 _NO_PIXELS = np.empty((0, 0, 3), np.uint8)
@@ -52,6 +55,8 @@ class Surroundings:
     loader: SampleLoader
     rows: np.ndarray
     quarantine: Quarantine
+    activity: Activity
+    budget: MemoryBudget
     backend: Backend = "opencv"
     dali_threads: int = 1
     """Of each DALI graph; OpenCV's way has its parallelism in the threads that make samples."""
@@ -78,6 +83,21 @@ class Assembly:
             found = self._line(with_boxes=boxes).make([samples[i] for i in numbers], epoch)
             made.update(zip(numbers, found, strict=True))
         return [self._or_replaced(samples[i], made[i], epoch) for i in range(len(samples))]
+
+    def in_runs(
+        self, samples: Sequence[Loaded], epoch: int, most_bytes: int
+    ) -> Iterator[tuple[Sequence[Loaded], int]]:
+        """Cut samples into runs whose pixels take at most so many bytes; a larger sample is a run of its own.
+
+        Large pictures draw ahead here, and once more where they are made: it costs little beside decoding them.
+        """
+        sizes = [0 if sample.file is None else worst_bytes(sample.file) for sample in samples]
+        if sum(sizes) > most_bytes:
+            sizes = [
+                self._line(with_boxes=sample.row["boxes"] is not None).planned_bytes(sample, epoch)
+                for sample in samples
+            ]
+        return in_runs(samples, sizes.__getitem__, most_bytes)
 
     def close(self) -> None:
         """Close DALI."""
@@ -124,33 +144,48 @@ class _Line:
 
     def __init__(self, shared: Surroundings, max_samples: int, *, with_boxes: bool) -> None:
         program, view = shared.program, shared.view
+        self._clock = shared.activity.clock("make")
         self._seed = program.plan.seed
         routes = program.routes(augment=view.augment, backend=shared.backend)
         compose = program.compose(augment=view.augment, boxes=with_boxes)
         self._drawing = Drawing(compose, routes.num_drawn)
         may_reduce = program.plan.decode == "auto"
-        self.pixels: Pixels = CpuPixels(self._drawing, max_batch_size=max_samples, may_reduce=may_reduce)
+        self.pixels: Pixels = CpuPixels(
+            self._drawing, max_batch_size=max_samples, may_reduce=may_reduce, clock=self._clock
+        )
         num_slots = sum(1 for _ in leaves_of(compose.transforms[: routes.num_lowered]))
         if shared.backend == "dali":
             self.pixels = DaliPixels(
                 self._drawing,
                 num_slots,
-                CpuPixels(self._drawing, max_batch_size=max_samples, may_reduce=False),
+                CpuPixels(self._drawing, max_batch_size=max_samples, may_reduce=False, clock=self._clock),
                 device=program.plan.device,
                 max_batch_size=max_samples,
                 num_threads=shared.dali_threads,
+                clock=self._clock,
             )
 
     def make(self, samples: Sequence[Loaded], epoch: int) -> list[Finished | Failure]:
         """Draw for all, decode together what can be, finish one after another."""
+        self._clock.enter("draw")
         drawn = [self._draw(sample, epoch) for sample in samples]
         ready = [(sample, one) for sample, one in zip(samples, drawn, strict=True) if isinstance(one, Drawn)]
         files: list[Encoded] = [sample.file for sample, _ in ready if sample.file is not None]
         found = iter(self.pixels.run(files, [one for _, one in ready]))
+        self._clock.enter("transform")
         return [
             one if isinstance(one, Failure) else self._finish(sample.row, one, next(found))
             for sample, one in zip(samples, drawn, strict=True)
         ]
+
+    def planned_bytes(self, sample: Loaded, epoch: int) -> int:
+        """Say what a sample's pixels will take, from what is drawn for it."""
+        if sample.file is None:
+            return 0
+        drawn = self._draw(sample, epoch)
+        if isinstance(drawn, Failure):
+            return worst_bytes(sample.file)
+        return planned_bytes(sample.file, self.pixels.plan(sample.file, drawn), drawn)
 
     def _draw(self, sample: Loaded, epoch: int) -> Drawn | Failure:
         if sample.file is None:

@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from typing import Any
 
 import cv2
@@ -34,9 +33,14 @@ from ..quarantine import Quarantine, QuarantineEntry
 from ..schedule import Schedule
 from ..view import View
 from .assembly import Surroundings
+from .clocks import Activity
+from .estimates import SampleSizes, finished_size
 from .loading import SampleLoader
+from .machine import default_memory_bytes
+from .memory import MemoryBudget, cut
 from .mixing import mix_batch
 from .pool import CHUNK_IMAGES, AssemblyPool, OpenBatch
+from .stats import FeedStats
 
 DEFAULT_PREFETCH = 3
 
@@ -49,6 +53,9 @@ class LocalEngine:
     """Threads that make samples, and as many that read files; 0 means one for each core."""
     prefetch: int = DEFAULT_PREFETCH
     """Batches that may lie finished before the consumer asks for them."""
+    memory_bytes: int = 0
+    """What may be in flight: files, pixels and finished batches; see ``memory``. 0 means a quarter of what this process
+    may have."""
     backend: Backend | None = None
     """What works on pixels; None takes DALI for plans on a GPU, OpenCV for plans on the CPU."""
 
@@ -61,7 +68,15 @@ class LocalEngine:
         """
         threads = self.num_threads or os.cpu_count() or 1
         backend: Backend = self.backend or ("dali" if plan.device == "gpu" else "opencv")
-        return LocalFeed(plan, view, position, num_threads=threads, prefetch=self.prefetch, backend=backend)
+        return LocalFeed(
+            plan,
+            view,
+            position,
+            num_threads=threads,
+            prefetch=self.prefetch,
+            backend=backend,
+            memory_bytes=self.memory_bytes or default_memory_bytes(),
+        )
 
 
 class LocalFeed:
@@ -75,6 +90,7 @@ class LocalFeed:
         *,
         num_threads: int,
         prefetch: int,
+        memory_bytes: int,
         backend: Backend = "opencv",
     ) -> None:
         self._plan = plan
@@ -83,7 +99,10 @@ class LocalFeed:
         self._index = plan.load_index()
         self._rows = self._index.rows(view.split) if view.keys is None else rows_of(self._index, view.keys)
         self._num_threads = num_threads
-        self._prefetch = prefetch
+        chunks = -(-plan.batch.size // CHUNK_IMAGES)
+        self._prefetch = max(
+            prefetch, -(-2 * num_threads // chunks)
+        )  # small batches keep many threads busy too
         self._backend = backend
         self._stop = threading.Event()
         self._quarantine = Quarantine()
@@ -96,6 +115,12 @@ class LocalFeed:
             self._next = batches_before(position, view, plan=self._fingerprint, num_steps=steps)
         self.num_batches = self._schedule.num_batches - self._next
         """Batches of all epochs together, from where the feed was opened."""
+        self._sizes = SampleSizes.of(self._index)
+        self._finished = finished_size(self._program, view, self._index, self._rows)
+        self._activity = Activity()
+        self._budget = MemoryBudget(
+            cut(memory_bytes, batch_bytes=self._largest_batch_bytes(), prefetch=self._prefetch)
+        )
 
     @cached_property
     def _fingerprint(self) -> str:
@@ -116,6 +141,15 @@ class LocalFeed:
         """Images that this feed has yielded, used, replaced and skipped so far; read = used + replaced."""
         return dict(self._quarantine.counts)
 
+    def stats(self) -> FeedStats:
+        """Say where the time went so far and what was in flight."""
+        return self._activity.read(
+            num_threads=self._num_threads,
+            replaced=self._quarantine.counts["replaced"],
+            memory_bytes=self._budget.shares.total,
+            peak_bytes=self._budget.peak_bytes,
+        )
+
     def __enter__(self) -> LocalFeed:
         return self
 
@@ -135,18 +169,34 @@ class LocalFeed:
         """
         cv2.setNumThreads(1)  # the pool is the parallelism; OpenCV's own threads would fight it
         mix = self._plan.mix if self._view.augment else None
-        with self._open_pool() as pool:
-            for batch in self._ahead(pool):
-                finished = batch.finish()
-                if mix is not None:
-                    finished = mix_batch(finished, mix, seed=self._plan.seed)
-                self._next += 1
-                yield self._counted(finished.between(1, len(finished)) if batch.spec.lends else finished)
+        self._activity.start()
+        clock = self._activity.clock("consume")
+        try:
+            with self._open_pool() as pool:
+                for batch in self._ahead(pool):
+                    clock.enter("input")
+                    batch.wait()
+                    clock.enter("batch")
+                    finished = batch.finish()
+                    if mix is not None:
+                        finished = mix_batch(finished, mix, seed=self._plan.seed)
+                    if batch.spec.lends:
+                        finished = finished.between(1, len(finished))
+                    self._next += 1
+                    self._count(finished)
+                    clock.enter("consumer")
+                    yield finished
+                    clock.enter("batch")
+                    num_bytes = batch.num_bytes
+                    del finished, batch  # its buffer is free once the consumer has let it go too
+                    self._budget.close_batch(num_bytes)
+        finally:
+            self._activity.stop()
 
-    def _counted(self, batch: Batch) -> Batch:
+    def _count(self, batch: Batch) -> None:
         used, read = int(batch.own.sum()), batch.num_images
         self._quarantine.count(read=read, used=used, replaced=read - used)
-        return batch
+        self._activity.give_out(read)
 
     def _open_pool(self) -> AssemblyPool:
         on_gpu = self._plan.device == "gpu"
@@ -156,22 +206,44 @@ class LocalFeed:
             SampleLoader(self._index),
             self._rows,
             self._quarantine,
+            self._activity,
+            self._budget,
             backend=self._backend,
             dali_threads=self._num_threads if on_gpu else 1,
         )
         # A GPU has one graph that takes whole batches and brings its own threads.
         most = self._plan.batch.size if on_gpu else min(self._plan.batch.size, CHUNK_IMAGES)
-        return AssemblyPool(shared, num_threads=1 if on_gpu else self._num_threads, max_samples=most)
+        return AssemblyPool(
+            shared,
+            num_threads=1 if on_gpu else self._num_threads,
+            max_samples=most,
+            sizes=self._sizes,
+            finished=self._finished,
+        )
 
     def _ahead(self, pool: AssemblyPool) -> Iterator[OpenBatch]:
         """Keep some batches in the making and yield them in order."""
         specs = self._schedule.batches(self._next)
-        making: deque[OpenBatch] = deque(map(pool.start, islice(specs, self._prefetch + 1)))
-        while making:
-            yield making.popleft()
-            if self._stop.is_set():
+        making: deque[OpenBatch] = deque()
+        waiting = next(specs, None)
+        while True:
+            while waiting is not None and len(making) <= self._prefetch:
+                batch = pool.start(waiting, only_one=not making)
+                if batch is None:
+                    break
+                making.append(batch)
+                self._activity.batches.change(1)
+                waiting = next(specs, None)
+            if not making or self._stop.is_set():
                 return
-            making.extend(map(pool.start, islice(specs, 1)))
+            yield making.popleft()
+            self._activity.batches.change(-1)
+
+    def _largest_batch_bytes(self) -> int:
+        """Bound what the rows of a batch take, from the largest pictures of the view."""
+        pixels = self._sizes.pixels[self._rows]
+        size = min(self._plan.batch.size, len(pixels))
+        return self._finished.bytes(np.partition(pixels, len(pixels) - size)[len(pixels) - size :])
 
     def _quarantine_bad_headers(self) -> None:
         """List the rows that the index already knows to be bad, once, as skipped; of several ranks, by the first."""

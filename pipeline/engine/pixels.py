@@ -12,6 +12,7 @@ from ..decode.chain import DecodeChain, Encoded
 from ..decode.dali import DaliDecoder
 from ..decode.plan import Decoding, plan_decoding
 from ..policy.drawing import Drawing, Drawn
+from .clocks import Clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,10 @@ class Pixels(Protocol):
         """Make uint8 HWC pictures, or a ``Failure`` for those that cannot be; they last until the next call."""
         ...
 
+    def plan(self, file: Encoded, drawn: Drawn) -> Decoding:
+        """Decide how a file is decoded."""
+        ...
+
     def close(self) -> None:
         """Free what was opened."""
         ...
@@ -43,18 +48,23 @@ class CpuPixels:
     One thread at a time; leave it with ``close``.
     """
 
-    def __init__(self, drawing: Drawing, *, max_batch_size: int, may_reduce: bool) -> None:
+    def __init__(
+        self, drawing: Drawing, *, max_batch_size: int, may_reduce: bool, clock: Clock | None = None
+    ) -> None:
         self._drawing = drawing
+        self._clock = clock or Clock("make")
         self._may_reduce = may_reduce
         self._chain = DecodeChain(DaliDecoder(max_batch_size=max_batch_size, num_threads=1))
 
     def run(self, files: Sequence[Encoded], drawn: Sequence[Drawn]) -> list[np.ndarray | Failure]:
         """Make the pictures of some samples as they are after the last decision."""
         decodings = [self.plan(file, one) for file, one in zip(files, drawn, strict=True)]
-        return [
-            self._apply(image, decoding)
-            for image, decoding in zip(self.decode(files, decodings), decodings, strict=True)
-        ]
+        self._clock.enter("decode")
+        decoded = self.decode(files, decodings)
+        self._clock.enter(
+            "transform", sum(image.nbytes for image in decoded if isinstance(image, np.ndarray))
+        )
+        return [self._apply(image, decoding) for image, decoding in zip(decoded, decodings, strict=True)]
 
     def plan(self, file: Encoded, drawn: Drawn) -> Decoding:
         """Decide how a file is decoded."""
