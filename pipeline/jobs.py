@@ -46,7 +46,7 @@ class Feed(Protocol):
 
     @property
     def num_batches(self) -> int:
-        """Batches of all epochs together."""
+        """Batches of all epochs together, from where the feed was opened."""
         ...
 
     @property
@@ -56,7 +56,11 @@ class Feed(Protocol):
 
     @property
     def counts(self) -> dict[str, int]:
-        """Images read, used, replaced and skipped so far; read = used + replaced."""
+        """Images read, used, replaced and skipped so far, without padding; read = used + replaced."""
+        ...
+
+    def position(self) -> dict[str, Any]:
+        """Say where the consumer stands, behind the last batch it was given: a small value that JSON holds."""
         ...
 
     def stats(self) -> FeedStats:
@@ -71,8 +75,12 @@ class Feed(Protocol):
 class Engine(Protocol):
     """Turns a plan into a feed. The local engine is the reference for every other."""
 
-    def feed(self, plan: Plan, view: View) -> Feed:
-        """Open the batches of a view of a plan."""
+    def feed(self, plan: Plan, view: View, position: Mapping[str, Any] | None = None) -> Feed:
+        """Open the batches of a view of a plan; with a position, those that were left there.
+
+        Raises:
+            PlanError: the request is wrong, or the position is of another plan or view.
+        """
         ...
 
 

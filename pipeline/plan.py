@@ -13,11 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from .dataset.index import Index
 from .errors import PlanError, nearest
+from .order.sampling import Sampling
 from .policy.transforms import TransformSpec, parse_policy
 
 M = TypeVar("M", bound=BaseModel)
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 """Part of every fingerprint; raised when equal plans would yield other batches than before."""
 
 
@@ -27,6 +28,7 @@ class Batching(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     size: int = Field(default=64, ge=1)
+    """Of all ranks together."""
 
 
 class Mix(BaseModel):
@@ -55,6 +57,8 @@ class Plan(BaseModel):
     augment: tuple[TransformSpec, ...] = ()
     evaluate: tuple[TransformSpec, ...] = ()
     mix: Mix | None = None
+    sampling: Sampling | None = None
+    """How often training views show each class; None shows every image once an epoch."""
     batch: Batching = Batching()
     seed: int = Field(default=0, ge=0)
     device: Literal["cpu", "gpu"] = "cpu"
@@ -95,12 +99,16 @@ class Plan(BaseModel):
         """Read the plan's index."""
         return Index.load(self.index)
 
-    def fingerprint(self) -> str:
-        """Hash all that decides what the batches hold, the index's content included; reads the index.
+    def fingerprint(self, index: Index | None = None) -> str:
+        """Hash all that decides what the batches hold, the index's content included; reads the index if not given.
 
         The index's path and the device are left out: moving a data set or a machine is not another plan.
         """
-        content = {**self.dump(), "index": self.load_index().fingerprint(), "version": PLAN_VERSION}
+        content = {
+            **self.dump(),
+            "index": (index or self.load_index()).fingerprint(),
+            "version": PLAN_VERSION,
+        }
         del content["device"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

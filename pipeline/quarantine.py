@@ -32,14 +32,19 @@ class Quarantine:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.entries: list[QuarantineEntry] = []
+        self._listed: set[tuple[str, str, int]] = set()
         self.counts: dict[str, int] = {"read": 0, "used": 0, "replaced": 0, "skipped": 0}
-        """read = used + replaced: positions of batches that were filled by their own or by another sample.
-        skipped: rows of the index that never entered a batch because their header was bad."""
+        """Of the batches that were yielded, without their padding, so that the counts of ranks add up.
+        read = used + replaced: positions of batches that were filled by their own or by another sample.
+        skipped: rows of the index that never entered a batch because their header was bad; rank 0 counts them."""
 
     def add(self, entry: QuarantineEntry) -> None:
-        """Add an entry, once per key, step and epoch."""
+        """Add an entry, once per key, step and epoch: sampled epochs and padding meet a bad file again."""
         with self._lock:
-            self.entries.append(entry)
+            name = entry.key, entry.step, entry.epoch
+            if name not in self._listed:
+                self._listed.add(name)
+                self.entries.append(entry)
 
     def count(self, **numbers: int) -> None:
         """Add to the counts."""

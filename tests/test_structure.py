@@ -54,9 +54,10 @@ FOLDERS = {"pipeline", "workers", "models", "tests", "deploy"}
 HIDDEN_FOLDERS = {".ci"}
 CODE = {"pipeline", "workers", "models"}
 FORBIDDEN_ARROWS = {
-    "pipeline": {"cli", "models", "workers"},
-    "models": {"cli", "workers"},
-    "workers": {"cli", "models"},
+    "pipeline": {"cli", "models", "testing", "workers"},
+    "models": {"cli", "testing", "workers"},
+    "workers": {"cli", "models", "testing"},
+    "testing": {"cli", "models"},
 }
 HEAVY = {"torch", "torchvision", "ray", "nvidia", "albumentations", "cv2", "timm", "sklearn", "matplotlib"}
 UNWANTED_NAME = re.compile(r"manager|helper|utils?(?![a-z])", re.IGNORECASE)
@@ -191,6 +192,7 @@ def test_no_import_cycles(modules: dict[str, ast.Module], root: Path) -> None:
         ".pipeline.errors",
         ".pipeline.dataset.index",
         ".pipeline.jobs",
+        ".testing",
         ".pipeline.dataset.sources",
     ],
 )

@@ -31,7 +31,6 @@ from .parts import Part, PartStore
 if TYPE_CHECKING:
     from ..pipeline.batch import Batch
     from ..pipeline.jobs import BatchJob, Console, Engine, Feed, Record, TrainingJob
-    from ..pipeline.view import View
 
 Entry = tuple[str, str, int]
 
@@ -39,8 +38,17 @@ PART_IMAGES = 1024
 """Images after which a part is written: what an interruption costs at most, and what memory holds."""
 
 
-def run_batch_job(job: BatchJob, engine: Engine, out: Path, console: Console) -> Mapping[str, Any]:
+def run_batch_job(
+    job: BatchJob, engine: Engine, out: Path, console: Console, *, part_images: int = PART_IMAGES
+) -> Mapping[str, Any]:
     """Run a batch job over its view and finish it; returns its findings.
+
+    Args:
+        job: what is run; another rank of its view needs another ``out``.
+        engine: makes the batches.
+        out: where results go, and what an interrupted run has left.
+        console: shows how far it is.
+        part_images: images after which a part is written.
 
     Raises:
         OutputError: ``out`` cannot be written.
@@ -53,9 +61,7 @@ def run_batch_job(job: BatchJob, engine: Engine, out: Path, console: Console) ->
     done = store.take_up()
     if done:
         console.say(f"taking up after {sum(part.counts['read'] for part in done):,} images that are done")
-    view = remaining(job, done)
-    if view is not None:
-        done += read_parts(job, view, engine, store, console, first=len(done))
+    done += read_parts(job, engine, store, console, done, part_images)
     records = store.merge(out / "records.parquet")
     entries, counts = add_up(done)
     write_quarantine(entries, out / "quarantine.jsonl")
@@ -113,55 +119,59 @@ def fingerprint_of(job: BatchJob) -> str | None:
     return str(ask()) if callable(ask) else None
 
 
-def remaining(job: BatchJob, done: list[Part]) -> View | None:
-    """Say what is left of a job's view; None when nothing is."""
-    import dataclasses
-
-    view = job.view
-    num_done = sum(part.counts["read"] for part in done)
-    if not num_done:
-        return view
-    assert not view.shuffle, "a batch job reads its view in order"
-    assert view.num_epochs == 1, "a batch job reads its view once"
-    index = job.plan.load_index()
-    keys = view.keys
-    if keys is None:
-        keys = tuple(index.table["key"].take(index.rows(view.split)).to_pylist())
-    left = keys[num_done:]
-    return dataclasses.replace(view, keys=left) if left else None
-
-
 def read_parts(
-    job: BatchJob, view: View, engine: Engine, store: PartStore, console: Console, *, first: int
+    job: BatchJob, engine: Engine, store: PartStore, console: Console, done: list[Part], num_images: int
 ) -> list[Part]:
-    """Turn a view into parts, numbered from ``first``."""
+    """Turn what is left of a job's view, behind the parts that are done, into more parts of so many images."""
     parts: list[Part] = []
     noted: set[Entry] = set()
-    gathered: list[Record] = []
-    full = partial(is_full, job, gathered)
-    with engine.feed(job.plan, view) as feed, job.open() as work:
-        for batches in in_parts(console.track(feed, type(job).__name__), full):
-            gathered.clear()
-            counts = {"read": 0, "used": 0, "replaced": 0, "skipped": 0}
-            for batch in batches:
-                gathered += work(batch)
-                replaced = int(batch.replaced.sum())
-                counts["read"] += len(batch)
-                counts["replaced"] += replaced
-                counts["used"] += len(batch) - replaced
-            if not counts["read"]:
-                break
-            counts["skipped"] = feed.counts["skipped"]
-            part = Part(first + len(parts), counts, fresh_entries(feed.quarantine, noted))
-            store.write(part, kept(job, gathered, part.number, store.folder.parent))
-            parts.append(part)
+    position = done[-1].position if done else None
+    with engine.feed(job.plan, job.view, position) as feed:
+        if not feed.num_batches:
+            return parts
+        with job.open() as work:
+            batches = console.track(feed, type(job).__name__)
+            full = partial(is_full, job, num_images)
+            while (part := read_part(feed, batches, work, full)) is not None:
+                counts, gathered = part
+                number = len(done) + len(parts)
+                entries = fresh_entries(feed.quarantine, noted)
+                parts.append(Part(number, counts, entries, feed.position()))
+                store.write(parts[-1], kept(job, gathered, number, store.folder.parent))
         say_stats(feed, console)
     return parts
 
 
-def is_full(job: BatchJob, records: Sequence[Record], num_images: int) -> bool:
+def read_part(
+    feed: Feed,
+    batches: Iterator[Batch],
+    work: Callable[[Batch], Sequence[Record]],
+    full: Callable[[Sequence[Record], int], bool],
+) -> tuple[dict[str, int], list[Record]] | None:
+    """Work on batches until they make a part; returns counts and records, or None at the end.
+
+    No batch is held longer than its turn, and jobs see no padding.
+    """
+    records: list[Record] = []
+    num_batches = num_read = num_used = 0
+    for batch in batches:
+        num_batches += 1
+        if batch.num_images:
+            records += work(batch.without_padding())
+        num_read += batch.num_images
+        num_used += int(batch.own.sum())
+        if full(records, num_read):
+            break
+    if not num_batches:
+        return None
+    skipped = feed.counts["skipped"]
+    counts = {"read": num_read, "used": num_used, "replaced": num_read - num_used, "skipped": skipped}
+    return counts, records
+
+
+def is_full(job: BatchJob, most_images: int, records: Sequence[Record], num_images: int) -> bool:
     """Say whether a part is large enough, or let a job that writes its own files say so."""
-    return job.is_full(records) if isinstance(job, KeepsParts) else num_images >= PART_IMAGES
+    return job.is_full(records) if isinstance(job, KeepsParts) else num_images >= most_images
 
 
 def kept(job: BatchJob, records: Sequence[Record], part: int, out: Path) -> Sequence[Record]:
@@ -185,24 +195,6 @@ def say_stats(feed: Feed, console: Console) -> None:
     """Say where a feed's time went and what would have to be faster."""
     for line in feed.stats().lines():
         console.say(line)
-
-
-def in_parts(batches: Iterator[Batch], full: Callable[[int], bool]) -> Iterator[Iterator[Batch]]:
-    """Group batches into parts; each group is read lazily, so no batch is held longer than its turn."""
-    ended = False
-
-    def group() -> Iterator[Batch]:
-        nonlocal ended
-        images = 0
-        for batch in batches:
-            yield batch
-            images += len(batch)
-            if full(images):
-                return
-        ended = True
-
-    while not ended:
-        yield group()
 
 
 def add_up(parts: list[Part]) -> tuple[list[Mapping[str, Any]], dict[str, int]]:

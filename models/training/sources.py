@@ -41,7 +41,8 @@ def split_batches(context: Context, plan: Plan, split: str, device: torch.device
     """Open a split of a plan, in order and without augmentation, and yield its batches."""
     with context.engine.feed(plan, View(split=split)) as feed:
         for batch in context.console.track(feed, split):
-            yield examples_of(batch, device)
+            if batch.num_images:
+                yield examples_of(batch.without_padding(), device)
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,10 @@ class FeatureLessons:
         batches = context.console.track(feed, "features")
         model.eval()
         passes = tuple(
-            features_of(model, (examples_of(batch, device) for batch in group))
+            features_of(
+                model,
+                (examples_of(batch.without_padding(), device) for batch in group if batch.num_images),
+            )
             for _, group in groupby(batches, key=lambda batch: batch.epoch)
         )
         measured = features_of(model, split_batches(context, plan, validation_split, device))
@@ -130,7 +134,7 @@ def pick(tensors: list[torch.Tensor], rows: torch.Tensor) -> torch.Tensor:
 
 
 def each_tensor(parts: list[Examples], make: Callable[[list[torch.Tensor]], torch.Tensor]) -> Examples:
-    """Make examples whose every tensor is made from the parts' tensors of the same name."""
+    """Make examples without padding whose every tensor is made from the parts' tensors of the same name."""
     partner_labels = [part.partner_labels for part in parts if part.partner_labels is not None]
     partner_weights = [part.partner_weights for part in parts if part.partner_weights is not None]
     return Examples(

@@ -82,12 +82,7 @@ class Assembly:
             numbers = [i for i, has in enumerate(with_boxes) if has == boxes]
             found = self._line(with_boxes=boxes).make([samples[i] for i in numbers], epoch)
             made.update(zip(numbers, found, strict=True))
-        finished = [self._or_replaced(samples[i], made[i], epoch) for i in range(len(samples))]
-        num_replaced = sum(one.replaced for one in finished)
-        self._shared.quarantine.count(
-            read=len(finished), used=len(finished) - num_replaced, replaced=num_replaced
-        )
-        return finished
+        return [self._or_replaced(samples[i], made[i], epoch) for i in range(len(samples))]
 
     def in_runs(
         self, samples: Sequence[Loaded], epoch: int, most_bytes: int

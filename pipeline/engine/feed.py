@@ -14,6 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import cv2
@@ -25,10 +26,11 @@ from ..batch import Batch
 from ..compiler.program import Program
 from ..compiler.routing import Backend
 from ..dataset.index import Index
-from ..errors import PlanError, SourceError
+from ..errors import SourceError
+from ..order.position import batches_before, position_after
 from ..plan import Plan
 from ..quarantine import Quarantine, QuarantineEntry
-from ..schedule import batch_specs, num_steps
+from ..schedule import Schedule
 from ..view import View
 from .assembly import Surroundings
 from .clocks import Activity
@@ -57,11 +59,11 @@ class LocalEngine:
     backend: Backend | None = None
     """What works on pixels; None takes DALI for plans on a GPU, OpenCV for plans on the CPU."""
 
-    def feed(self, plan: Plan, view: View) -> LocalFeed:
-        """Open the batches of a view of a plan.
+    def feed(self, plan: Plan, view: View, position: Mapping[str, Any] | None = None) -> LocalFeed:
+        """Open the batches of a view of a plan, from a position on if one is given.
 
         Raises:
-            PlanError: the plan cannot be right.
+            PlanError: the plan or the view cannot be right, or the position is of another.
             SourceError: the index cannot be used or has no such split.
         """
         threads = self.num_threads or os.cpu_count() or 1
@@ -69,6 +71,7 @@ class LocalEngine:
         return LocalFeed(
             plan,
             view,
+            position,
             num_threads=threads,
             prefetch=self.prefetch,
             backend=backend,
@@ -77,12 +80,13 @@ class LocalEngine:
 
 
 class LocalFeed:
-    """Batches of one view, in order; a context manager, iterated once."""
+    """Batches of one view, in order; a context manager. Iterating again goes on where the consumer stands."""
 
     def __init__(
         self,
         plan: Plan,
         view: View,
+        position: Mapping[str, Any] | None = None,
         *,
         num_threads: int,
         prefetch: int,
@@ -100,19 +104,31 @@ class LocalFeed:
         self._stop = threading.Event()
         self._quarantine = Quarantine()
         self._quarantine_bad_headers()
-        steps = num_steps(len(self._rows), plan.batch.size, drop_last=view.drop_last)
-        if steps == 0:
-            raise PlanError(
-                f"batch.size: wanted at most {len(self._rows)} (the images of this split), got {plan.batch.size}; make it smaller"
-            )
+        self._schedule = Schedule.of(plan, view, self._index, self._rows)
+        self._next = 0
+        """Number of the batch that the consumer has not had yet."""
+        if position is not None:
+            steps = self._schedule.num_steps
+            self._next = batches_before(position, view, plan=self._fingerprint, num_steps=steps)
+        self.num_batches = self._schedule.num_batches - self._next
+        """Batches of all epochs together, from where the feed was opened."""
         self._sizes = SampleSizes.of(self._index)
         self._finished = finished_size(self._program, view, self._index, self._rows)
+        self._shares = cut(memory_bytes, batch_bytes=self._largest_batch_bytes(), prefetch=prefetch)
+        self._begin()
+
+    def _begin(self) -> None:
         self._activity = Activity()
-        self._budget = MemoryBudget(
-            cut(memory_bytes, batch_bytes=self._largest_batch_bytes(), prefetch=prefetch)
-        )
-        self.num_batches = steps * view.num_epochs
-        """Batches of all epochs together."""
+        self._budget = MemoryBudget(self._shares)
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        return self._plan.fingerprint(self._index)
+
+    def position(self) -> dict[str, Any]:
+        """Say where the consumer stands: behind the last batch it was given. A small value that JSON holds."""
+        epoch, step = self._schedule.place_of(self._next)
+        return position_after(self._view, plan=self._fingerprint, epoch=epoch, step=step)
 
     @property
     def quarantine(self) -> list[Mapping[str, Any]]:
@@ -121,7 +137,7 @@ class LocalFeed:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Images read, used, replaced and skipped so far; read = used + replaced."""
+        """Images that this feed has yielded, used, replaced and skipped so far; read = used + replaced."""
         return dict(self._quarantine.counts)
 
     def stats(self) -> FeedStats:
@@ -152,6 +168,7 @@ class LocalFeed:
         """
         cv2.setNumThreads(1)  # the pool is the parallelism; OpenCV's own threads would fight it
         mix = self._plan.mix if self._view.augment else None
+        self._begin()
         self._activity.start()
         clock = self._activity.clock("consume")
         try:
@@ -161,17 +178,26 @@ class LocalFeed:
                     batch.wait()
                     clock.enter("batch")
                     finished = batch.finish()
-                    if mix:
+                    if mix is not None:
                         finished = mix_batch(finished, mix, seed=self._plan.seed)
-                    self._activity.give_out(len(finished))
+                    if batch.spec.lends:
+                        finished = finished.between(1, len(finished))
+                    self._next += 1
+                    num_bytes = batch.num_bytes
+                    del batch  # its buffer is free once the consumer has let it go
+                    self._count(finished)
                     clock.enter("consumer")
                     yield finished
                     clock.enter("batch")
-                    num_bytes = batch.num_bytes
-                    del finished, batch  # its buffer is free once the consumer has let it go too
+                    del finished
                     self._budget.close_batch(num_bytes)
         finally:
             self._activity.stop()
+
+    def _count(self, batch: Batch) -> None:
+        used, read = int(batch.own.sum()), batch.num_images
+        self._quarantine.count(read=read, used=used, replaced=read - used)
+        self._activity.give_out(read)
 
     def _open_pool(self) -> AssemblyPool:
         on_gpu = self._plan.device == "gpu"
@@ -198,15 +224,7 @@ class LocalFeed:
 
     def _ahead(self, pool: AssemblyPool) -> Iterator[OpenBatch]:
         """Keep some batches in the making and yield them in order."""
-        plan, view = self._plan, self._view
-        specs = batch_specs(
-            self._rows,
-            batch_size=plan.batch.size,
-            seed=plan.seed,
-            epochs=range(view.first_epoch, view.first_epoch + view.num_epochs),
-            shuffle=view.shuffle,
-            drop_last=view.drop_last,
-        )
+        specs = self._schedule.batches(self._next)
         making: deque[OpenBatch] = deque()
         waiting = next(specs, None)
         while True:
@@ -229,8 +247,8 @@ class LocalFeed:
         return self._finished.bytes(np.partition(pixels, len(pixels) - size)[len(pixels) - size :])
 
     def _quarantine_bad_headers(self) -> None:
-        """List the rows that the index already knows to be bad, once, as skipped."""
-        if self._view.keys is not None:
+        """List the rows that the index already knows to be bad, once, as skipped; of several ranks, by the first."""
+        if self._view.keys is not None or self._view.rank:
             return
         table = self._index.table
         bad = table.filter(pc.not_equal(table["status"], "ok"))

@@ -52,6 +52,7 @@ class OpenBatch:
             epoch=self.spec.epoch,
             step=self.spec.step,
             replaced=np.array([sample.replaced for sample in done], dtype=bool),
+            padding=self.spec.padding,
             masks=torch.from_numpy(np.stack(masks)) if len(masks) == len(done) else None,
             boxes=tuple(boxes) if len(boxes) == len(done) else None,
         )

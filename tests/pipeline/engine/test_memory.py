@@ -138,7 +138,6 @@ def test_resident_memory_grows_by_no_more_than_the_budget_and_a_half(
     growth, peak = map(int, done.stdout.split())
     assert peak <= megabytes * MB
     assert growth <= 1.5 * megabytes * MB, (growth / MB, peak / MB)
-    print(growth / MB, peak / MB)
     assert growth > 0.2 * peak, "the estimate is not of this world"
 
 
