@@ -18,6 +18,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,14 +124,15 @@ def read_parts(
 ) -> list[Part]:
     """Turn what is left of a job's view, behind the parts that are done, into more parts of so many images."""
     parts: list[Part] = []
+    noted: set[Entry] = set()
     position = done[-1].position if done else None
-    noted = {entry_of(entry) for part in done for entry in part.quarantine}
     with engine.feed(job.plan, job.view, position) as feed:
         if not feed.num_batches:
             return parts
         with job.open() as work:
             batches = console.track(feed, type(job).__name__)
-            while (part := read_part(job, feed, batches, work, num_images)) is not None:
+            full = partial(is_full, job, num_images)
+            while (part := read_part(feed, batches, work, full)) is not None:
                 counts, gathered = part
                 number = len(done) + len(parts)
                 entries = fresh_entries(feed.quarantine, noted)
@@ -141,13 +143,12 @@ def read_parts(
 
 
 def read_part(
-    job: BatchJob,
     feed: Feed,
     batches: Iterator[Batch],
     work: Callable[[Batch], Sequence[Record]],
-    num_images: int,
+    full: Callable[[Sequence[Record], int], bool],
 ) -> tuple[dict[str, int], list[Record]] | None:
-    """Work on batches until a part is full; returns counts and records, or None at the end.
+    """Work on batches until they make a part; returns counts and records, or None at the end.
 
     No batch is held longer than its turn, and jobs see no padding.
     """
@@ -159,13 +160,18 @@ def read_part(
             records += work(batch.without_padding())
         num_read += batch.num_images
         num_used += int(batch.own.sum())
-        if job.is_full(records) if isinstance(job, KeepsParts) else num_read >= num_images:
+        if full(records, num_read):
             break
     if not num_batches:
         return None
     skipped = feed.counts["skipped"]
     counts = {"read": num_read, "used": num_used, "replaced": num_read - num_used, "skipped": skipped}
     return counts, records
+
+
+def is_full(job: BatchJob, most_images: int, records: Sequence[Record], num_images: int) -> bool:
+    """Say whether a part is large enough, or let a job that writes its own files say so."""
+    return job.is_full(records) if isinstance(job, KeepsParts) else num_images >= most_images
 
 
 def kept(job: BatchJob, records: Sequence[Record], part: int, out: Path) -> Sequence[Record]:

@@ -147,7 +147,7 @@ class Activity:
         """Count a batch that goes to the consumer."""
         now = time.perf_counter()
         with self._lock:
-            self._first = self._first or now
+            self._first = now if self._first is None else self._first
             self.num_samples += num_samples
             self.num_batches += 1
             self._yielded.append((now, num_samples))
@@ -156,17 +156,17 @@ class Activity:
 
     def read(self, *, num_threads: int, replaced: int, memory_bytes: int, peak_bytes: int) -> FeedStats:
         """Sum up."""
-        now = self._stopped or time.perf_counter()
-        started = self._started or now
+        now = time.perf_counter() if self._stopped is None else self._stopped
+        started = now if self._started is None else self._started
+        cpu = time.process_time() if self._stopped is None else self._cpu_stopped
         with self._lock:
             clocks = list(self._clocks)
             recent = list(self._yielded)
+            first = now if self._first is None else self._first
         return FeedStats(
             wall_s=now - started,
-            first_batch_s=(self._first or now) - started,
-            cpu_s=(self._cpu_stopped if self._stopped else time.process_time()) - self._cpu_started
-            if self._started
-            else 0.0,
+            first_batch_s=first - started,
+            cpu_s=0.0 if self._started is None else cpu - self._cpu_started,
             num_threads=num_threads,
             num_samples=self.num_samples,
             num_batches=self.num_batches,

@@ -65,6 +65,8 @@ class FinishedSize:
 
 def finished_size(program: Program, view: View, index: Index, rows: np.ndarray) -> FinishedSize:
     """Let a few samples of very different size draw their decisions, and see what size they end in."""
+    if not len(rows):
+        return FinishedSize(0, 0.0)
     sizes = SampleSizes.of(index)
     ordered = rows[np.argsort(sizes.pixels[rows], kind="stable")]
     probes = ordered[np.linspace(0, len(ordered) - 1, NUM_PROBES).astype(int)]

@@ -117,10 +117,12 @@ class LocalFeed:
         """Batches of all epochs together, from where the feed was opened."""
         self._sizes = SampleSizes.of(self._index)
         self._finished = finished_size(self._program, view, self._index, self._rows)
+        self._shares = cut(memory_bytes, batch_bytes=self._largest_batch_bytes(), prefetch=prefetch)
+        self._begin()
+
+    def _begin(self) -> None:
         self._activity = Activity()
-        self._budget = MemoryBudget(
-            cut(memory_bytes, batch_bytes=self._largest_batch_bytes(), prefetch=self._prefetch)
-        )
+        self._budget = MemoryBudget(self._shares)
 
     @cached_property
     def _fingerprint(self) -> str:
@@ -169,6 +171,7 @@ class LocalFeed:
         """
         cv2.setNumThreads(1)  # the pool is the parallelism; OpenCV's own threads would fight it
         mix = self._plan.mix if self._view.augment else None
+        self._begin()
         self._activity.start()
         clock = self._activity.clock("consume")
         try:
@@ -183,12 +186,13 @@ class LocalFeed:
                     if batch.spec.lends:
                         finished = finished.between(1, len(finished))
                     self._next += 1
+                    num_bytes = batch.num_bytes
+                    del batch  # its buffer is free once the consumer has let it go
                     self._count(finished)
                     clock.enter("consumer")
                     yield finished
                     clock.enter("batch")
-                    num_bytes = batch.num_bytes
-                    del finished, batch  # its buffer is free once the consumer has let it go too
+                    del finished
                     self._budget.close_batch(num_bytes)
         finally:
             self._activity.stop()

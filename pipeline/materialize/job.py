@@ -123,7 +123,7 @@ class Materialize(BaseModel):
         with ThreadPoolExecutor(thread_name_prefix="lightwell-encode") as pool:
 
             def work(batch: Batch) -> list[Record]:
-                rows = [row for row in range(len(batch)) if not batch.replaced[row]]
+                rows = [row for row in range(len(batch)) if batch.own[row]]
                 return list(pool.map(lambda row: encoder.record(batch, row), rows))
 
             yield work
