@@ -100,9 +100,7 @@ class LocalFeed:
         self._rows = self._index.rows(view.split) if view.keys is None else rows_of(self._index, view.keys)
         self._num_threads = num_threads
         chunks = -(-plan.batch.size // CHUNK_IMAGES)
-        self._prefetch = max(
-            prefetch, -(-2 * num_threads // chunks)
-        )  # small batches keep many threads busy too
+        self._prefetch = max(prefetch, -(-2 * num_threads // chunks))  # small batches keep many threads busy
         self._backend = backend
         self._stop = threading.Event()
         self._quarantine = Quarantine()
@@ -117,7 +115,7 @@ class LocalFeed:
         """Batches of all epochs together, from where the feed was opened."""
         self._sizes = SampleSizes.of(self._index)
         self._finished = finished_size(self._program, view, self._index, self._rows)
-        self._shares = cut(memory_bytes, batch_bytes=self._largest_batch_bytes(), prefetch=prefetch)
+        self._shares = cut(memory_bytes, batch_bytes=self._largest_batch_bytes(), prefetch=self._prefetch)
         self._begin()
 
     def _begin(self) -> None:
