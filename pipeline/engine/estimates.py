@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+import pyarrow.compute as pc
 
 from ..compiler.program import Program
 from ..dataset.index import Index
@@ -41,10 +42,10 @@ class SampleSizes:
     def of(cls, index: Index) -> SampleSizes:
         """Read them out of an index."""
         table = index.table
-        width, height = (table[name].to_numpy().astype(np.int64) for name in ("width", "height"))
-        return cls(
-            table["bytes"].to_numpy(), width * height, masked=table["mask"].null_count < table.num_rows
+        num_bytes, width, height = (
+            pc.fill_null(table[name], 0).to_numpy().astype(np.int64) for name in ("bytes", "width", "height")
         )
+        return cls(num_bytes, width * height, masked=table["mask"].null_count < table.num_rows)
 
 
 @dataclass(frozen=True)
