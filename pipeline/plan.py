@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, TypeVar, cast
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from .cache.options import Caching
 from .dataset.index import Index
 from .errors import PlanError, nearest
 from .order.sampling import Sampling
@@ -60,6 +61,8 @@ class Plan(BaseModel):
     sampling: Sampling | None = None
     """How often training views show each class; None shows every image once an epoch."""
     batch: Batching = Batching()
+    cache: Caching | None = None
+    """Keeps pixels behind the deterministic beginning of ``preprocess``; changes no batch, unless as JPEG."""
     seed: int = Field(default=0, ge=0)
     device: Literal["cpu", "gpu"] = "cpu"
     """Where images are decoded and augmented: ``gpu`` takes everything that is lowered to DALI's GPU operators."""
@@ -102,14 +105,17 @@ class Plan(BaseModel):
     def fingerprint(self, index: Index | None = None) -> str:
         """Hash all that decides what the batches hold, the index's content included; reads the index if not given.
 
-        The index's path and the device are left out: moving a data set or a machine is not another plan.
+        The index's path, the device and the cache's place are left out: moving a data set or a machine is not
+        another plan.
         """
         content = {
             **self.dump(),
             "index": (index or self.load_index()).fingerprint(),
             "version": PLAN_VERSION,
         }
-        del content["device"]
+        del content["device"], content["cache"]
+        if self.cache is not None and self.cache.effect():
+            content["cache"] = self.cache.effect()
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -159,6 +165,12 @@ def resolve_paths(cls: type[BaseModel], content: dict[str, Any], folder: Path) -
     """Make the relative paths of a model's Path fields, nested ones too, count from a folder."""
     for name, field in cls.model_fields.items():
         value = content.get(name)
+        short = next(
+            (t.short_form for t in getattr(field.annotation, "__args__", ()) if hasattr(t, "short_form")),
+            None,
+        )
+        if isinstance(value, str) and short:
+            value = {short: value}
         if isinstance(value, str) and field.annotation in (Path, Path | None):
             content[name] = folder / value
         elif isinstance(value, dict):

@@ -13,6 +13,9 @@ from .opencv import decode_opencv, decode_reduced
 from .pillow import decode_pillow
 from .plan import Decoding
 
+COLOR_RULE_VERSION = 1
+"""Raised when the same file becomes other RGB pixels than before: cached ones are then made anew."""
+
 DECODERS = (("opencv", decode_opencv), ("pillow", decode_pillow))
 """What is tried without DALI, in order."""
 

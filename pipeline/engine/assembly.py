@@ -12,13 +12,13 @@ import numpy as np
 
 from ..compiler.program import Program
 from ..compiler.routing import Backend
-from ..decode.chain import Encoded
 from ..errors import RunError
 from ..keys import keyed_bits
 from ..policy.drawing import Drawing, Drawn, leaves_of
 from ..quarantine import Quarantine, QuarantineEntry
 from ..schedule import replacements
 from ..view import View
+from .cached import CachedPixels, CachedReading
 from .dali_pixels import DaliPixels, kept
 from .loading import Loaded, Row, SampleLoader
 from .pixels import CpuPixels, Failure, Pixels, policy_failure
@@ -40,7 +40,7 @@ class Finished:
 
     def without_pixels(self) -> Finished:
         """Let the pixels go once they are in the batch."""
-        return replace(self, image=_NO_PIXELS)
+        return Finished(self.key, self.label, _NO_PIXELS, self.mask, self.boxes, self.replaced)
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,14 @@ class Surroundings:
     rows: np.ndarray
     quarantine: Quarantine
     backend: Backend = "opencv"
+    cached: CachedReading | None = None
+    """Asked for samples before the loader, where the plan has a cache."""
     dali_threads: int = 1
     """Of each DALI graph; OpenCV's way has its parallelism in the threads that make samples."""
+
+    def load(self, rows: np.ndarray) -> list[Loaded]:
+        """Find samples in the cache, read the files of the others."""
+        return self.loader.load(rows) if self.cached is None else self.cached.load(rows)
 
 
 class Assembly:
@@ -97,7 +103,7 @@ class Assembly:
         shared = self._shared
         key = str(sample.row["key"])
         for row in replacements(shared.rows, seed=shared.program.plan.seed, epoch=epoch, key=key):
-            (other,) = shared.loader.load(np.array([row]))
+            (other,) = shared.load(np.array([row]))
             line = self._line(with_boxes=other.row["boxes"] is not None, spare=True)
             (found,) = line.make([other], epoch)
             if isinstance(found, Finished):
@@ -129,7 +135,12 @@ class _Line:
         compose = program.compose(augment=view.augment, boxes=with_boxes)
         self._drawing = Drawing(compose, routes.num_drawn)
         may_reduce = program.plan.decode == "auto"
-        self.pixels: Pixels = CpuPixels(self._drawing, max_batch_size=max_samples, may_reduce=may_reduce)
+        on_cpu = CpuPixels(self._drawing, max_batch_size=max_samples, may_reduce=may_reduce)
+        self.pixels: Pixels = on_cpu
+        self._cached: CachedPixels | None = None
+        if shared.cached is not None:
+            num_before = sum(1 for _ in leaves_of(compose.transforms[: program.num_cached]))
+            self._cached = CachedPixels(self._drawing, on_cpu, shared.cached.cache, num_before)
         num_slots = sum(1 for _ in leaves_of(compose.transforms[: routes.num_lowered]))
         if shared.backend == "dali":
             self.pixels = DaliPixels(
@@ -145,15 +156,20 @@ class _Line:
         """Draw for all, decode together what can be, finish one after another."""
         drawn = [self._draw(sample, epoch) for sample in samples]
         ready = [(sample, one) for sample, one in zip(samples, drawn, strict=True) if isinstance(one, Drawn)]
-        files: list[Encoded] = [sample.file for sample, _ in ready if sample.file is not None]
-        found = iter(self.pixels.run(files, [one for _, one in ready]))
+        found = iter(self._images(ready))
         return [
             one if isinstance(one, Failure) else self._finish(sample.row, one, next(found))
             for sample, one in zip(samples, drawn, strict=True)
         ]
 
+    def _images(self, ready: Sequence[tuple[Loaded, Drawn]]) -> Sequence[Any]:
+        drawn = [one for _, one in ready]
+        if self._cached is not None:
+            return self._cached.run([sample for sample, _ in ready], drawn)
+        return self.pixels.run([sample.file for sample, _ in ready if sample.file is not None], drawn)
+
     def _draw(self, sample: Loaded, epoch: int) -> Drawn | Failure:
-        if sample.file is None:
+        if sample.size is None:
             return Failure("read", sample.reason)
         row = sample.row
         targets: dict[str, Any] = {}
@@ -164,7 +180,7 @@ class _Line:
                 targets["bboxes"] = np.asarray(row["boxes"], np.float32).reshape(-1, 4)
                 targets["box_rows"] = np.arange(len(row["boxes"]))
             bits = keyed_bits("augment", self._seed, epoch, row["key"])
-            return self._drawing.draw(bits, sample.file.size, **targets)
+            return self._drawing.draw(bits, sample.size, **targets)
         except Exception as error:  # whatever a transform raises costs this image only and is written down
             return policy_failure(error)
 

@@ -27,13 +27,14 @@ from ..batch import Batch
 from ..compiler.program import Program
 from ..compiler.routing import Backend
 from ..dataset.index import Index
-from ..errors import SourceError
+from ..errors import PlanError, SourceError
 from ..order.position import batches_before, position_after
 from ..plan import Plan
 from ..quarantine import Quarantine, QuarantineEntry
 from ..schedule import Schedule
 from ..view import View
 from .assembly import Surroundings
+from .cached import CachedReading
 from .loading import SampleLoader
 from .mixing import mix_batch
 from .pool import CHUNK_IMAGES, AssemblyPool, OpenBatch
@@ -85,6 +86,10 @@ class LocalFeed:
         self._num_threads = num_threads
         self._prefetch = prefetch
         self._backend = backend
+        if plan.cache is not None and backend != "opencv":
+            raise PlanError(
+                f"cache: wanted the backend opencv, got {backend}; pixels are cached on the CPU's way only: leave cache out"
+            )
         self._stop = threading.Event()
         self._quarantine = Quarantine()
         self._quarantine_bad_headers()
@@ -96,6 +101,8 @@ class LocalFeed:
             self._next = batches_before(position, view, plan=self._fingerprint, num_steps=steps)
         self.num_batches = self._schedule.num_batches - self._next
         """Batches of all epochs together, from where the feed was opened."""
+        self._loader = SampleLoader(self._index)
+        self._cached = CachedReading.open(self._program, self._index, self._loader)
 
     @cached_property
     def _fingerprint(self) -> str:
@@ -105,6 +112,11 @@ class LocalFeed:
         """Say where the consumer stands: behind the last batch it was given. A small value that JSON holds."""
         epoch, step = self._schedule.place_of(self._next)
         return position_after(self._view, plan=self._fingerprint, epoch=epoch, step=step)
+
+    @property
+    def cache_counts(self) -> dict[str, int]:
+        """Pictures found in the cache, missed and kept so far, and damaged shards; empty without a cache."""
+        return {} if self._cached is None else self._cached.cache.dump_counts()
 
     @property
     def quarantine(self) -> list[Mapping[str, Any]]:
@@ -153,10 +165,11 @@ class LocalFeed:
         shared = Surroundings(
             self._program,
             self._view,
-            SampleLoader(self._index),
+            self._loader,
             self._rows,
             self._quarantine,
             backend=self._backend,
+            cached=self._cached,
             dali_threads=self._num_threads if on_gpu else 1,
         )
         # A GPU has one graph that takes whole batches and brings its own threads.

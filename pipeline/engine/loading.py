@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from ..cache.packing import Packed
 from ..dataset.index import Index
 from ..decode.chain import Encoded
+from ..policy.sizes import Size
 
 Row = Mapping[str, Any]
 
@@ -33,11 +35,17 @@ QUARTER_TURNED = 5
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """One row of the index with its file, or why it cannot be read."""
+    """One row of the index with its file or what is cached of it, or why it cannot be read."""
 
     row: Row
     file: Encoded | None
     reason: str = ""
+    size: Size | None = None
+    """Height and width of the upright picture; None where there is nothing to read."""
+    kept: Packed | None = None
+    """What the cache holds of it; then the file was not read."""
+    entry: np.ndarray | None = None
+    """The key under which it may be cached."""
 
 
 class SampleLoader:
@@ -45,6 +53,11 @@ class SampleLoader:
 
     def __init__(self, index: Index) -> None:
         self._table = index.table.select(COLUMNS).combine_chunks()
+
+    def describe(self, rows: np.ndarray) -> list[dict[str, Any]]:
+        """Return what the index says of some rows, in order; reads no file."""
+        described: list[dict[str, Any]] = self._table.take(rows).to_pylist()
+        return described
 
     def load(self, rows: np.ndarray) -> list[Loaded]:
         """Read the files of some rows, in order."""
@@ -61,6 +74,11 @@ def _load(row: Row) -> Loaded:
             f"wanted {row['bytes']:,} bytes as indexed, got {len(data):,}; the file changed: index again"
         )
         return Loaded(row, None, changed)
+    size = upright_size(row)
+    return Loaded(row, Encoded(data, row["format"], row["mode"], row["orientation"], size), size=size)
+
+
+def upright_size(row: Row) -> Size:
+    """Say how large a picture is once its EXIF orientation is applied."""
     turned = row["orientation"] >= QUARTER_TURNED
-    size = (row["width"], row["height"]) if turned else (row["height"], row["width"])
-    return Loaded(row, Encoded(data, row["format"], row["mode"], row["orientation"], size))
+    return (row["width"], row["height"]) if turned else (row["height"], row["width"])

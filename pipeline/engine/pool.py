@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -62,6 +62,8 @@ class AssemblyPool:
         self._makers = ThreadPoolExecutor(num_threads, "lightwell-make")
         self._own = threading.local()
         self._assemblies: list[Assembly] = []
+        self._epoch: int | None = None
+        self._unfinished: list[Future[list[Finished]]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -73,16 +75,32 @@ class AssemblyPool:
         self._makers.shutdown(cancel_futures=True)
         for assembly in self._assemblies:
             assembly.close()
+        if self._shared.cached is not None:
+            self._shared.cached.cache.close()
+            self._shared.cached.cache.tell()
 
     def start(self, spec: BatchSpec) -> OpenBatch:
         """Begin a batch."""
+        self._turn_to(spec.epoch)
         buffer = self._open_buffer(len(spec.rows))
         chunks = []
         for first in range(0, len(spec.rows), self._max_samples):
             rows = spec.rows[first : first + self._max_samples]
-            loaded = self._readers.submit(self._shared.loader.load, rows)
+            loaded = self._readers.submit(self._shared.load, rows)
             chunks.append(self._makers.submit(self._make, loaded, spec.epoch, first, buffer))
+        if self._shared.cached is not None:
+            self._unfinished = [one for one in (*self._unfinished, *chunks) if not one.done()]
         return OpenBatch(spec, buffer, tuple(chunks))
+
+    def _turn_to(self, epoch: int) -> None:
+        """Let an epoch find all that the one before has cached: wait until it is made and written."""
+        if self._shared.cached is None:
+            return
+        self._shared.cached.cache.tell()
+        if epoch != self._epoch and self._epoch is not None:
+            wait(self._unfinished)
+            self._shared.cached.cache.publish()
+        self._epoch = epoch
 
     def _open_buffer(self, num_images: int) -> BatchBuffer | DeviceBuffer:
         if self._device is None:
