@@ -6,18 +6,22 @@ import hashlib
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow.fs import FileType, LocalFileSystem
 
-CONTENT = "content_hash"
+CONTENT = "hash"
 """The column of an index that keeps content hashes, where it does."""
+PLACE = ("uri", "offset", "bytes", "mtime_ns", "etag")
+"""Columns that tell a version of a file otherwise; an index without shards or remote files may lack some."""
 KEY_BYTES = 16
+UNKNOWN = -1
 
 
 class EntryKeys:
     """Hashes rows of an index to 128 bits when they are first asked for. Any thread may ask.
 
     A row is known by the hash of its file's content where the index keeps one: then copies and moved files share.
-    Else by uri, size and modification time as they were indexed.
+    Else by its place, size and modification time or tag, as they were indexed.
 
     Args:
         table: of the index.
@@ -25,7 +29,7 @@ class EntryKeys:
     """
 
     def __init__(self, table: pa.Table, recipe: str) -> None:
-        names = [*filter(table.column_names.__contains__, (CONTENT, "uri", "bytes", "mtime_ns"))]
+        names = [*filter(table.column_names.__contains__, (CONTENT, *PLACE))]
         self._table = table.select(names).combine_chunks()
         self._recipe = recipe
         self._keys = np.zeros((len(table), 2), "<u8")
@@ -42,7 +46,8 @@ class EntryKeys:
 
     def _hash(self, row: dict[str, str | int | None]) -> bytes:
         content = row.get(CONTENT)
-        version = f"{row['uri']}\0{row['bytes']}\0{row['mtime_ns']}" if content is None else f"\1{content}"
+        place = "\0".join(str(row.get(name)) for name in PLACE)
+        version = place if content is None else f"\1{content}"
         text = f"{self._recipe}\0{version}".encode("utf-8", "surrogateescape")
         return hashlib.blake2b(text, digest_size=KEY_BYTES).digest()
 
@@ -52,8 +57,10 @@ class Unchanged:
 
     def __init__(self, table: pa.Table) -> None:
         self._uris = table["uri"].combine_chunks()
-        self._bytes = table["bytes"].to_numpy()
-        self._mtimes_ns = table["mtime_ns"].to_numpy()
+        self._mtimes_ns = _integers(table, "mtime_ns")
+        sizes = _integers(table, "bytes")
+        inside = _integers(table, "offset") >= 0  # of a shard, whose size the index does not know
+        self._bytes = np.where(inside, UNKNOWN, sizes)
         self._files = LocalFileSystem()
 
     def of(self, rows: np.ndarray) -> np.ndarray:
@@ -74,7 +81,14 @@ class Unchanged:
             row = rows[i]
             same[i] = (
                 info.type == FileType.File
-                and info.size == self._bytes[row]
+                and self._bytes[row] in (UNKNOWN, info.size)
                 and info.mtime_ns == self._mtimes_ns[row]
             )
         return same
+
+
+def _integers(table: pa.Table, name: str) -> np.ndarray:
+    """Return a column, ``UNKNOWN`` where it is null or missing."""
+    if name not in table.column_names:
+        return np.full(len(table), UNKNOWN)
+    return np.asarray(pc.fill_null(table[name], UNKNOWN).to_numpy())

@@ -23,6 +23,8 @@ from .writing import ROW_BYTES, SHARD_BYTES, ShardWriter, clear_leftovers
 
 LOOK_AGAIN_S = 3.0
 """How often, while pictures are missing, an epoch looks for shards that other processes have finished."""
+SHARDS_IN_LIMIT = 16
+LEAST_SHARD_BYTES = 1 << 16
 OVERHEAD_BYTES = 4096
 """At most, of a shard beside its pictures and their rows."""
 
@@ -54,13 +56,14 @@ class PixelCache:
         folder: of the cache, the plan's ``cache.dir``.
         recipe: how its pictures are made.
         max_bytes: of all recipes together.
+        shard_bytes: of pictures in a shard; by default what fits the limit.
 
     Raises:
         OutputError: the folder cannot be made.
     """
 
     def __init__(
-        self, folder: Path, recipe: Recipe, *, max_bytes: int | None = None, shard_bytes: int = SHARD_BYTES
+        self, folder: Path, recipe: Recipe, *, max_bytes: int | None = None, shard_bytes: int | None = None
     ) -> None:
         self._root = folder
         self.recipe = recipe
@@ -72,7 +75,7 @@ class PixelCache:
         self._lock = threading.Lock()
         self.counts = CacheCounts()
         self._make_folder()
-        self._writer = ShardWriter(self.folder, shard_bytes)
+        self._writer = ShardWriter(self.folder, shard_bytes or fitting_shard_bytes(max_bytes))
         self._table = Table()
         self._touched: set[Path] = set()
         self._seen_mtime_ns = -1
@@ -221,6 +224,13 @@ class PixelCache:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def fitting_shard_bytes(max_bytes: int | None) -> int:
+    """Choose how large shards are: small where little may be kept, so that pruning has something to choose from."""
+    if max_bytes is None:
+        return SHARD_BYTES
+    return min(SHARD_BYTES, max(LEAST_SHARD_BYTES, max_bytes // SHARDS_IN_LIMIT))
 
 
 def folder_bytes(root: Path) -> int:

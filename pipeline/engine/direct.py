@@ -69,16 +69,20 @@ class DirectPixels:
         if crop.shape[:2] == (height, width):
             return crop
         interpolation = transform._get_interpolation_for_resize(crop.shape[:2], "image")  # type: ignore[attr-defined]
-        out = self._out(number, (height, width))
+        out = self._out(number, (height, width), crop)
         return cv2.resize(crop, (width, height), dst=out, interpolation=interpolation)
 
     def _flipped(self, number: int, image: np.ndarray, code: int) -> np.ndarray:
         height, width = image.shape[:2]
-        return cv2.flip(image, code, dst=self._out(number, (height, width)))  # also where they are the same
+        return cv2.flip(image, code, dst=self._out(number, (height, width), image))
 
-    def _out(self, number: int, size: Size) -> np.ndarray:
+    def _out(self, number: int, size: Size, source: np.ndarray) -> np.ndarray:
+        """Find memory for a result: not where the source lies, unless it is all of it, which flips allow."""
         if (number, size) not in self._scratch:
             if len(self._scratch) >= MOST_KEPT:  # pictures of many sizes: room for those of now
                 self._scratch.clear()
             self._scratch[number, size] = np.empty((*size, 3), np.uint8)
-        return self._scratch[number, size]
+        out = self._scratch[number, size]
+        if source is out or not np.may_share_memory(source, out):
+            return out
+        return np.empty((*size, 3), np.uint8)
