@@ -74,7 +74,8 @@ class DaliDecoder:
         )
         def decoding() -> Any:
             return fn.decoders.image_slice(
-                fn.external_source(name="encoded", dtype=types.UINT8, ndim=1),
+                # no_copy: the caller's bytes outlast the run, which returns when all is decoded
+                fn.external_source(name="encoded", dtype=types.UINT8, ndim=1, no_copy=True),
                 fn.external_source(name="anchor", dtype=types.INT32, ndim=1),
                 fn.external_source(name="shape", dtype=types.INT32, ndim=1),
                 axes=(0, 1),
