@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from .dataset.index import Index
 from .errors import PlanError, nearest
 from .policy.transforms import TransformSpec, parse_policy
+from .tolerance import Tolerance
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -65,6 +66,9 @@ class Plan(BaseModel):
     lowering: Literal["exact", "approximate"] = "exact"
     """``approximate`` also takes DALI operators that follow another law than Albumentations, on a GPU."""
 
+    errors: Tolerance = Tolerance()
+    """What is done about files that cannot be used."""
+
     @field_validator("preprocess", "augment", "evaluate", mode="before")
     @classmethod
     def _parse_policy(cls, value: Any, info: Any) -> tuple[TransformSpec, ...]:
@@ -98,10 +102,14 @@ class Plan(BaseModel):
     def fingerprint(self) -> str:
         """Hash all that decides what the batches hold, the index's content included; reads the index.
 
-        The index's path and the device are left out: moving a data set or a machine is not another plan.
+        The index's path, the device and limits that only stop a run are left out: moving a data set or a machine, or
+        bearing more bad files, is not another plan.
         """
         content = {**self.dump(), "index": self.load_index().fingerprint(), "version": PLAN_VERSION}
         del content["device"]
+        content["errors"] = self.errors.deciding()
+        if content["errors"] == Tolerance().deciding():
+            del content["errors"]  # plans from before there were any keep their fingerprint
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

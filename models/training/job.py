@@ -153,6 +153,7 @@ class Classify(BaseModel):
             del content["epochs"]
         plan = self.plan.dump()
         plan.pop("device")
+        plan["errors"] = self.plan.errors.deciding()
         content["plan"] = {**plan, "index": f"content {self.plan.load_index().fingerprint()}"}
         return flat(content)
 

@@ -35,6 +35,7 @@ from .assembly import Surroundings
 from .loading import SampleLoader
 from .mixing import mix_batch
 from .pool import CHUNK_IMAGES, AssemblyPool, OpenBatch
+from .watch import Watch
 
 DEFAULT_PREFETCH = 3
 
@@ -77,7 +78,7 @@ class LocalFeed:
         self._prefetch = prefetch
         self._backend = backend
         self._stop = threading.Event()
-        self._quarantine = Quarantine()
+        self._quarantine = Quarantine(plan.errors)
         self._quarantine_bad_headers()
         steps = num_steps(len(self._rows), plan.batch.size, drop_last=view.drop_last)
         if steps == 0:
@@ -85,7 +86,7 @@ class LocalFeed:
                 f"batch.size: wanted at most {len(self._rows)} (the images of this split), got {plan.batch.size}; make it smaller"
             )
         self.num_batches = steps * view.num_epochs
-        """Batches of all epochs together."""
+        """Batches of all epochs together; ``on_error: skip`` passes over those with no image left."""
 
     @property
     def quarantine(self) -> list[Mapping[str, Any]]:
@@ -94,7 +95,7 @@ class LocalFeed:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Images read, used, replaced and skipped so far; read = used + replaced."""
+        """Images read, used, replaced and skipped so far; read = used + replaced, and skipped are in no batch."""
         return dict(self._quarantine.counts)
 
     def __enter__(self) -> LocalFeed:
@@ -111,7 +112,10 @@ class LocalFeed:
         """Yield the batches.
 
         Raises:
-            RunError: neither a sample nor any of its replacements could be used.
+            RunError: neither a sample nor any of its replacements could be used, or more are bad than the plan bears.
+            SampleError: a sample cannot be used and the plan says ``on_error: raise``.
+            SourceDownError: a remote source gives no answer.
+            StuckError: a file never comes to an end.
             PlanError: the finished images of a batch differ in size.
         """
         cv2.setNumThreads(1)  # the pool is the parallelism; OpenCV's own threads would fight it
@@ -119,16 +123,21 @@ class LocalFeed:
         with self._open_pool() as pool:
             for batch in self._ahead(pool):
                 finished = batch.finish()
+                if finished is None:
+                    continue
                 yield mix_batch(finished, mix, seed=self._plan.seed) if mix else finished
 
     def _open_pool(self) -> AssemblyPool:
         on_gpu = self._plan.device == "gpu"
+        errors = self._plan.errors
+        watch = Watch(errors.max_seconds_per_file)
         shared = Surroundings(
             self._program,
             self._view,
-            SampleLoader(self._index),
+            SampleLoader(self._index, errors, watch),
             self._rows,
             self._quarantine,
+            watch,
             backend=self._backend,
             dali_threads=self._num_threads if on_gpu else 1,
         )

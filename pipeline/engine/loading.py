@@ -60,9 +60,7 @@ class Loaded:
 class SampleLoader:
     """Reads files; any thread may call it. Leave it with ``close``."""
 
-    def __init__(
-        self, index: Index, tolerance: Tolerance | None = None, watch: Watch | None = None
-    ) -> None:
+    def __init__(self, index: Index, tolerance: Tolerance | None = None, watch: Watch | None = None) -> None:
         self._table = index.table.select(COLUMNS).combine_chunks()
         self._tolerance = tolerance or Tolerance()
         self._watch = watch or Watch(None)
