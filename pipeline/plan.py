@@ -16,6 +16,7 @@ from .dataset.index import Index
 from .errors import PlanError, nearest
 from .order.sampling import Sampling
 from .policy.transforms import TransformSpec, parse_policy
+from .tolerance import Tolerance
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -72,6 +73,9 @@ class Plan(BaseModel):
     lowering: Literal["exact", "approximate"] = "exact"
     """``approximate`` also takes DALI operators that follow another law than Albumentations, on a GPU."""
 
+    errors: Tolerance = Tolerance()
+    """What is done about files that cannot be used."""
+
     @field_validator("preprocess", "augment", "evaluate", mode="before")
     @classmethod
     def _parse_policy(cls, value: Any, info: Any) -> tuple[TransformSpec, ...]:
@@ -105,8 +109,8 @@ class Plan(BaseModel):
     def fingerprint(self, index: Index | None = None) -> str:
         """Hash all that decides what the batches hold, the index's content included; reads the index if not given.
 
-        The index's path, the device and the cache's place are left out: moving a data set or a machine is not
-        another plan.
+        The index's path, the device, the cache's place and limits that only stop a run are left out: moving a data
+        set or a machine, or bearing more bad files, is not another plan.
         """
         content = {
             **self.dump(),
@@ -116,6 +120,9 @@ class Plan(BaseModel):
         del content["device"], content["cache"]
         if self.cache is not None and self.cache.effect():
             content["cache"] = self.cache.effect()
+        content["errors"] = self.errors.deciding()
+        if content["errors"] == Tolerance().deciding():
+            del content["errors"]  # plans from before there were any keep their fingerprint
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

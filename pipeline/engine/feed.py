@@ -38,6 +38,7 @@ from .cached import CachedReading
 from .loading import SampleLoader
 from .mixing import mix_batch
 from .pool import CHUNK_IMAGES, AssemblyPool, OpenBatch
+from .watch import Watch
 
 DEFAULT_PREFETCH = 3
 
@@ -91,7 +92,7 @@ class LocalFeed:
                 f"cache: wanted the backend opencv, got {backend}; pixels are cached on the CPU's way only: leave cache out"
             )
         self._stop = threading.Event()
-        self._quarantine = Quarantine()
+        self._quarantine = Quarantine(plan.errors)
         self._quarantine_bad_headers()
         self._schedule = Schedule.of(plan, view, self._index, self._rows)
         self._next = 0
@@ -100,9 +101,9 @@ class LocalFeed:
             steps = self._schedule.num_steps
             self._next = batches_before(position, view, plan=self._fingerprint, num_steps=steps)
         self.num_batches = self._schedule.num_batches - self._next
-        """Batches of all epochs together, from where the feed was opened."""
-        self._loader = SampleLoader(self._index)
-        self._cached = CachedReading.open(self._program, self._index, self._loader)
+        """Batches of all epochs together, from where the feed was opened; ``on_error: skip`` passes over those with
+        no image left."""
+        self._cached = CachedReading.open(self._program, self._index)
 
     @cached_property
     def _fingerprint(self) -> str:
@@ -125,7 +126,7 @@ class LocalFeed:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Images that this feed has yielded, used, replaced and skipped so far; read = used + replaced."""
+        """Images yielded, used, replaced and skipped so far; read = used + replaced, and skipped are in no batch."""
         return dict(self._quarantine.counts)
 
     def __enter__(self) -> LocalFeed:
@@ -142,7 +143,10 @@ class LocalFeed:
         """Yield the batches.
 
         Raises:
-            RunError: neither a sample nor any of its replacements could be used.
+            RunError: neither a sample nor any of its replacements could be used, or more are bad than the plan bears.
+            SampleError: a sample cannot be used and the plan says ``on_error: raise``.
+            SourceDownError: a remote source gives no answer.
+            StuckError: a file never comes to an end.
             PlanError: the finished images of a batch differ in size.
         """
         cv2.setNumThreads(1)  # the pool is the parallelism; OpenCV's own threads would fight it
@@ -150,24 +154,30 @@ class LocalFeed:
         with self._open_pool() as pool:
             for batch in self._ahead(pool):
                 finished = batch.finish()
+                self._next += 1
+                if finished is None:
+                    self._quarantine.count(skipped=len(batch.spec.rows))
+                    continue
                 if mix is not None:
                     finished = mix_batch(finished, mix, seed=self._plan.seed)
-                self._next += 1
                 yield self._counted(finished.between(1, len(finished)) if batch.spec.lends else finished)
 
     def _counted(self, batch: Batch) -> Batch:
         used, read = int(batch.own.sum()), batch.num_images
-        self._quarantine.count(read=read, used=used, replaced=read - used)
+        self._quarantine.count(read=read, used=used, replaced=read - used, skipped=batch.num_left_out)
         return batch
 
     def _open_pool(self) -> AssemblyPool:
         on_gpu = self._plan.device == "gpu"
+        errors = self._plan.errors
+        watch = Watch(errors.max_seconds_per_file)
         shared = Surroundings(
             self._program,
             self._view,
-            self._loader,
+            SampleLoader(self._index, errors, watch),
             self._rows,
             self._quarantine,
+            watch,
             backend=self._backend,
             cached=self._cached,
             dali_threads=self._num_threads if on_gpu else 1,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -15,6 +16,10 @@ from ..schedule import BatchSpec
 from .assembly import Assembly, Finished, Surroundings
 from .buffers import BatchBuffer, BufferPool, DeviceBuffer, Normalizer
 from .loading import Loaded
+from .watch import Watch
+
+if TYPE_CHECKING:
+    import torch
 
 CHUNK_IMAGES = 32
 """Samples that one thread makes at a time: many enough for DALI, few enough to share a batch among threads."""
@@ -26,26 +31,48 @@ class OpenBatch:
 
     spec: BatchSpec
     buffer: BatchBuffer | DeviceBuffer
-    chunks: tuple[Future[list[Finished]], ...]
+    chunks: tuple[Future[list[Finished | None]], ...]
+    watch: Watch
 
-    def finish(self) -> Batch:
-        """Wait for its chunks and put it together."""
+    def finish(self) -> Batch | None:
+        """Wait for its chunks and put it together; None where every image was left out.
+
+        Raises:
+            StuckError: a file never comes to an end.
+        """
         import torch
 
-        done = [sample for chunk in self.chunks for sample in chunk.result()]
+        made = [sample for chunk in self.chunks for sample in self.watch.wait_for(chunk)]
+        done = [sample for sample in made if sample is not None]
+        if not done:
+            return None
         masks = [sample.mask for sample in done if sample.mask is not None]
         boxes = [sample.boxes for sample in done if sample.boxes is not None]
         return Batch(
-            images=self.buffer.tensor(),
+            images=_kept_rows(self.buffer.tensor(), made),
             labels=torch.tensor([sample.label for sample in done], dtype=torch.int64),
             keys=tuple(sample.key for sample in done),
             epoch=self.spec.epoch,
             step=self.spec.step,
             replaced=np.array([sample.replaced for sample in done], dtype=bool),
-            padding=self.spec.padding,
+            padding=self.spec.padding[[sample is not None for sample in made]],
             masks=torch.from_numpy(np.stack(masks)) if len(masks) == len(done) else None,
             boxes=tuple(boxes) if len(boxes) == len(done) else None,
+            num_left_out=len(made) - len(done),
         )
+
+
+def _kept_rows(images: torch.Tensor, made: Sequence[Finished | None]) -> torch.Tensor:
+    """Take the rows of samples that were not left out, in the same layout of memory."""
+    import torch
+
+    rows = [row for row, sample in enumerate(made) if sample is not None]
+    if len(rows) == len(made):
+        return images
+    kept = images[torch.tensor(rows, device=images.device)]
+    if images.dtype == torch.uint8:
+        return kept
+    return kept.contiguous(memory_format=torch.channels_last)
 
 
 class AssemblyPool:
@@ -63,7 +90,7 @@ class AssemblyPool:
         self._own = threading.local()
         self._assemblies: list[Assembly] = []
         self._epoch: int | None = None
-        self._unfinished: list[Future[list[Finished]]] = []
+        self._unfinished: list[Future[list[Finished | None]]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -71,9 +98,11 @@ class AssemblyPool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._readers.shutdown(cancel_futures=True)
-        self._makers.shutdown(cancel_futures=True)
-        for assembly in self._assemblies:
+        stuck = self._shared.watch.stuck  # then nobody waits for the thread, nor takes away what it holds
+        self._shared.loader.close()
+        self._readers.shutdown(wait=not stuck, cancel_futures=True)
+        self._makers.shutdown(wait=not stuck, cancel_futures=True)
+        for assembly in () if stuck else self._assemblies:
             assembly.close()
         if self._shared.cached is not None:
             self._shared.cached.cache.close()
@@ -90,7 +119,7 @@ class AssemblyPool:
             chunks.append(self._makers.submit(self._make, loaded, spec.epoch, first, buffer))
         if self._shared.cached is not None:
             self._unfinished = [one for one in (*self._unfinished, *chunks) if not one.done()]
-        return OpenBatch(spec, buffer, tuple(chunks))
+        return OpenBatch(spec, buffer, tuple(chunks), self._shared.watch)
 
     def _turn_to(self, epoch: int) -> None:
         """Let an epoch find all that the one before has cached: wait until it is made and written."""
@@ -98,7 +127,7 @@ class AssemblyPool:
             return
         self._shared.cached.cache.tell()
         if epoch != self._epoch and self._epoch is not None:
-            wait(self._unfinished)
+            self._shared.watch.wait_for_all(self._unfinished)
             self._shared.cached.cache.publish()
         self._epoch = epoch
 
@@ -109,15 +138,16 @@ class AssemblyPool:
 
     def _make(
         self, loaded: Future[list[Loaded]], epoch: int, first: int, buffer: BatchBuffer | DeviceBuffer
-    ) -> list[Finished]:
+    ) -> list[Finished | None]:
         if not hasattr(self._own, "assembly"):
             self._own.assembly = Assembly(self._shared, max_samples=self._max_samples)
             self._assemblies.append(self._own.assembly)
-        made: list[Finished] = self._own.assembly.make(loaded.result(), epoch)
+        made: list[Finished | None] = self._own.assembly.make(loaded.result(), epoch)
         for row, sample in enumerate(made, first):
-            buffer.put(row, sample.key, sample.image)
+            if sample is not None:
+                buffer.put(row, sample.key, sample.image)
         buffer.settle()
-        return [sample.without_pixels() for sample in made]
+        return [sample and sample.without_pixels() for sample in made]
 
 
 def _device_of(shared: Surroundings) -> str | None:
