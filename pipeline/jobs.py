@@ -55,7 +55,7 @@ class Feed(Protocol):
 
     @property
     def counts(self) -> dict[str, int]:
-        """Images read, used, replaced and skipped so far; read = used + replaced."""
+        """Images read, used, replaced and skipped so far; read = used + replaced, and skipped are in no batch."""
         ...
 
     def __iter__(self) -> Iterator[Batch]: ...

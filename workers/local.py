@@ -4,8 +4,10 @@ A batch job's records are kept in parts while it runs, each written aside and re
 
     out/parts/part-000000.parquet     records of some batches, and how far they reach
     out/records.parquet               all parts, once the last batch is done
-    out/quarantine.jsonl              files that could not be used
+    out/quarantine.jsonl              files that could not be used; grows while the job runs
     out/counts.json                   images read, used, replaced and skipped; read = used + replaced
+
+A training job writes the latter two as well, of all its feeds; the counts are those of its last run.
 
 Interrupted, the same job takes up after its last whole part, if it has a ``fingerprint()``; a job without one,
 another job or another plan starts anew. A job may also have a ``schema``, the Arrow schema of its
@@ -23,8 +25,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..pipeline.errors import OutputError
 from ..pipeline.jobs import Context
-from ..pipeline.quarantine import write_quarantine
+from ..pipeline.quarantine import QUARANTINE_NAME, read_quarantine, write_quarantine
 from .heap import keep_freed_memory
+from .ledger import Ledger
 from .parts import Part, PartStore
 
 if TYPE_CHECKING:
@@ -51,10 +54,11 @@ def run_batch_job(job: BatchJob, engine: Engine, out: Path, console: Console) ->
         console.say(f"taking up after {sum(part.counts['read'] for part in done):,} images that are done")
     view = remaining(job, done)
     if view is not None:
-        done += read_parts(job, view, engine, store, console, first=len(done))
+        with Ledger(out, before=add_up(done)[0]) as ledger:
+            done += read_parts(job, view, ledger.watch(engine), store, console, first=len(done))
     records = store.merge(out / "records.parquet")
     entries, counts = add_up(done)
-    write_quarantine(entries, out / "quarantine.jsonl")
+    write_quarantine(entries, out / QUARANTINE_NAME)
     write_json(counts, out / "counts.json")
     findings = job.finish(records, Context(engine, out, console, quarantine=tuple(entries), counts=counts))
     store.clear()
@@ -74,8 +78,13 @@ def run_training_job(job: TrainingJob, engine: Engine, out: Path, console: Conso
     keep_freed_memory()
     view_for = getattr(job, "view_for", None)
     view = job.view if view_for is None else view_for(out)
-    with engine.feed(job.plan, view) as feed:
-        return job.run(feed, Context(engine, out, console))
+    before = [one for one in read_quarantine(out / QUARANTINE_NAME) if one["epoch"] < view.first_epoch]
+    with Ledger(out, before=before) as ledger:
+        watched = ledger.watch(engine)
+        with watched.feed(job.plan, view) as feed:
+            result = job.run(feed, Context(watched, out, console))
+        write_json(ledger.counts(), out / "counts.json")
+    return result
 
 
 def check_writable(out: Path) -> None:
@@ -106,7 +115,7 @@ def remaining(job: BatchJob, done: list[Part]) -> View | None:
     import dataclasses
 
     view = job.view
-    num_done = sum(part.counts["read"] for part in done)
+    num_done = sum(part.counts["places"] for part in done)
     if not num_done:
         return view
     assert not view.shuffle, "a batch job reads its view in order"
@@ -127,16 +136,18 @@ def read_parts(
     with engine.feed(job.plan, view) as feed, job.open() as work:
         for batches in in_parts(console.track(feed, type(job).__name__)):
             gathered: list[Mapping[str, Any]] = []
-            counts = {"read": 0, "used": 0, "replaced": 0, "skipped": 0}
+            counts = dict.fromkeys(("places", "read", "used", "replaced", "left_out", "unusable"), 0)
             for batch in batches:
                 gathered += work(batch)
                 replaced = int(batch.replaced.sum())
                 counts["read"] += len(batch)
                 counts["replaced"] += replaced
                 counts["used"] += len(batch) - replaced
-            if not counts["read"]:
+                counts["left_out"] += batch.num_left_out
+                counts["places"] += len(batch) + batch.num_left_out
+            if not counts["places"]:
                 break
-            counts["skipped"] = feed.counts["skipped"]
+            counts["unusable"] = sum(entry["step"] == "index" for entry in feed.quarantine)
             part = Part(first + len(parts), counts, tuple(feed.quarantine))
             store.write(part, gathered)
             parts.append(part)
@@ -165,7 +176,8 @@ def add_up(parts: list[Part]) -> tuple[list[Mapping[str, Any]], dict[str, int]]:
     """Join the quarantine entries of parts, each file and step once, and add their counts."""
     entries = {(entry["key"], entry["step"]): entry for part in parts for entry in part.quarantine}
     counts = {name: sum(part.counts[name] for part in parts) for name in ("read", "used", "replaced")}
-    counts["skipped"] = max((part.counts["skipped"] for part in parts), default=0)
+    counts["skipped"] = sum(part.counts["left_out"] for part in parts)
+    counts["skipped"] += max((part.counts["unusable"] for part in parts), default=0)
     return [entries[name] for name in sorted(entries)], counts
 
 

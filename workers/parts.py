@@ -24,7 +24,7 @@ class Part:
 
     number: int
     counts: dict[str, int]
-    """Images of its batches: read, used and replaced; and of the whole feed so far: skipped."""
+    """Images of its batches: places = read + left_out, read = used + replaced; and unusable, which the index knew."""
     quarantine: tuple[Mapping[str, Any], ...]
     """What was in quarantine when the part was written; may hold files of later parts too."""
 
@@ -66,6 +66,8 @@ class PartStore:
         noted = json.loads((pq.read_schema(path).metadata or {}).get(PART, b"{}"))
         if noted.get("fingerprint") != self.fingerprint:
             return None
+        if "places" not in noted["counts"]:
+            return None  # of an older version
         return Part(number, noted["counts"], tuple(noted["quarantine"]))
 
     def write(self, part: Part, records: Sequence[Mapping[str, Any]]) -> None:

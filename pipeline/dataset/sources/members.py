@@ -90,7 +90,7 @@ def _infos(file: RangedFile, found: Found, broken: list[str]) -> Iterator[tarfil
     try:
         with tarfile.open(fileobj=cast("IO[bytes]", file), mode="r:") as tar:
             while (info := tar.next()) is not None:
-                tar.members.clear()  # it would keep them all
+                tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all
                 if info.isreg():
                     yield info
             # tarfile takes a damaged header behind the first for the end, without a word.

@@ -25,6 +25,8 @@ MAX_BACK_OFF_S = 5.0
 ALLOWED_BYTES_PER_S = 1_000_000
 """A second is added to every limit for so many bytes that are asked for: slow is not down."""
 PROBE_S = 5.0
+LISTING_S = 600.0
+"""For all pages of a list: some millions of names."""
 
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 """Answers about one file. Anything else may be different the next time."""
@@ -76,8 +78,8 @@ class RemoteStore:
             listed = filesystem.find(path, detail=True, **limit)
             return {filesystem.unstrip_protocol(name): found_of(info) for name, info in listed.items()}
 
-        # Long lists come in pages; ten minutes are for ten million names.
-        return self._patiently(uri, ask, 600 * ALLOWED_BYTES_PER_S)
+        self.look(uri)  # whether the source answers shows soon; the whole list may take its time
+        return self._patiently(uri, ask, 0, attempt_s=LISTING_S)
 
     def close(self) -> None:
         """Let those go who wait for a second try; connections end with the last reference to them."""
@@ -85,7 +87,14 @@ class RemoteStore:
         with self._lock:
             self._filesystems.clear()
 
-    def _patiently(self, uri: str, ask: Callable[[Any, str, Mapping[str, float]], T], size: int) -> T:
+    def _patiently(
+        self,
+        uri: str,
+        ask: Callable[[Any, str, Mapping[str, float]], T],
+        size: int,
+        *,
+        attempt_s: float | None = None,
+    ) -> T:
         """Ask until there is an answer: exponential back-off with full jitter, within a total time.
 
         Back-off: Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015 ("full jitter").
@@ -95,7 +104,8 @@ class RemoteStore:
         for attempt in count(1):
             left = deadline - time.monotonic()
             try:
-                answer = self._once(uri, ask, max(0.1, min(ATTEMPT_S + allowance, left)))
+                limit_s = attempt_s or max(0.1, min(ATTEMPT_S + allowance, left))
+                answer = self._once(uri, ask, limit_s)
             except (*_FINAL, SourceError):
                 raise
             except _NoRetryError as error:
