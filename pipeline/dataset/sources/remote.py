@@ -70,6 +70,11 @@ class RemoteStore:
             uri, lambda filesystem, path, limit: found_of(filesystem.info(path, **limit)), 0
         )
 
+    def canonical(self, uri: str) -> str:
+        """Write a URI as listings of its source do."""
+        filesystem, path = self._open(uri)
+        return str(filesystem.unstrip_protocol(path)).rstrip("/")
+
     def find(self, uri: str) -> dict[str, Found]:
         """List all files below a folder with their identities, by URI; empty where there are none."""
 
@@ -145,11 +150,14 @@ class RemoteStore:
 
     def _verdict(self, uri: str, reason: str, attempts: int) -> Exception:
         """Say whether one file or its whole source is to blame: ask for another file that came before."""
-        for other in self._answered.get(source_of(uri), ()):
-            if other == uri or self._closed.is_set():
-                continue
+        others = [other for other in self._answered.get(source_of(uri), ()) if other != uri]
+        for other in () if self._closed.is_set() else others[-1:]:
             try:
-                self._once(other, lambda filesystem, path, limit: filesystem.info(path, **limit), PROBE_S)
+                self._once(
+                    other,
+                    lambda filesystem, path, limit: filesystem.info(path, **limit),
+                    min(PROBE_S, self._max_wait_s),
+                )
             except FileNotFoundError:
                 pass  # an answer too
             except Exception:  # noqa: S112 - the verdict below tells; a probe has no other news

@@ -129,27 +129,28 @@ def test_a_remote_header_is_read_by_a_range(monkeypatch: pytest.MonkeyPatch, tmp
         assert faulty.sent_bytes <= 70_000
 
 
-@pytest.mark.parametrize("fault", ["500", "cut", "slow", "silent"])
-def test_faults_that_pass_cost_nothing_but_time(served: Faulty, tmp_path: Path, fault: str) -> None:
+def test_faults_that_pass_cost_nothing_but_time(served: Faulty, tmp_path: Path) -> None:
     reference, _, _ = read(tmp_path / "index.parquet")
-    served.faults["*"] = [fault] * 2
+    served.faults["*"] = ["500", "cut", "slow", "silent", "cut", "500"]
     batches, quarantine, counts = read(tmp_path / "index.parquet", max_wait_s=20)
+    assert served.faults["*"] == []
     assert quarantine == []
     assert counts["used"] == 12
     assert all(torch.equal(a.images, b.images) for a, b in zip(batches, reference, strict=True))
 
 
-@pytest.mark.parametrize("fault", ["500!", "cut!", "silent!"])
-def test_one_object_that_never_comes_costs_one_image(served: Faulty, tmp_path: Path, fault: str) -> None:
-    bad = Index.load(tmp_path / "index.parquet").table["key"][5].as_py()
-    served.faults["/" + bad.removeprefix("s3://")] = [fault]
-    _, quarantine, counts = read(tmp_path / "index.parquet", max_wait_s=1.5)
-    assert [entry["key"] for entry in quarantine] == [bad]
-    assert "while its source answers" in quarantine[0]["reason"]
-    assert counts == {"read": 12, "used": 11, "replaced": 1, "skipped": 0}
+def test_one_object_that_never_comes_costs_one_image(served: Faulty, tmp_path: Path) -> None:
+    keys = Index.load(tmp_path / "index.parquet").table["key"].to_pylist()
+    bad = [keys[3], keys[5], keys[9]]
+    for key, fault in zip(bad, ["500!", "cut!", "silent!"], strict=True):
+        served.faults["/" + key.removeprefix("s3://")] = [fault]
+    _, quarantine, counts = read(tmp_path / "index.parquet", max_wait_s=1)
+    assert [entry["key"] for entry in quarantine] == bad
+    assert all("while its source answers" in entry["reason"] for entry in quarantine)
+    assert counts == {"read": 12, "used": 9, "replaced": 3, "skipped": 0}
 
 
-@pytest.mark.parametrize("fault", ["500!", "silent!", "cut!"])
+@pytest.mark.parametrize("fault", ["500!", "silent!"])
 def test_a_source_that_is_down_stops_the_run_and_is_named(served: Faulty, tmp_path: Path, fault: str) -> None:
     served.faults["*"] = [fault]
     started = time.monotonic()
