@@ -154,6 +154,7 @@ class LocalFeed:
         with self._open_pool() as pool:
             for batch in self._ahead(pool):
                 finished = batch.finish()
+                self._judge(finished, num_made=len(batch.spec.rows))
                 self._next += 1
                 if finished is None:
                     self._quarantine.count(skipped=len(batch.spec.rows))
@@ -161,6 +162,11 @@ class LocalFeed:
                 if mix is not None:
                     finished = mix_batch(finished, mix, seed=self._plan.seed)
                 yield self._counted(finished.between(1, len(finished)) if batch.spec.lends else finished)
+
+    def _judge(self, batch: Batch | None, *, num_made: int) -> None:
+        """Stop where too much is bad; in the order of the batches, so that no thread decides where."""
+        num_failed = num_made if batch is None else int(batch.replaced.sum()) + batch.num_left_out
+        self._quarantine.judge(made=num_made, failed=num_failed)
 
     def _counted(self, batch: Batch) -> Batch:
         used, read = int(batch.own.sum()), batch.num_images

@@ -14,6 +14,7 @@ from typing import Any
 import albumentations as A
 import numpy as np
 import pytest
+import sleepy
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -219,23 +220,13 @@ def test_one_bad_file_counts_once_however_many_epochs_meet_it(index_path: Path) 
     assert feed.counts["replaced"] == 4
 
 
-@pytest.mark.parametrize("rule", ["replace", "skip"])
-def test_the_share_is_judged_once_enough_were_read(rule: str) -> None:
+def test_the_share_is_judged_once_enough_were_made() -> None:
     quarantine = Quarantine(Tolerance(max_bad_share=0.1))
-
-    def read(good: int, bad: int) -> None:
-        quarantine.count(read=good, used=good)
-        if rule == "replace":
-            quarantine.count(read=bad, replaced=bad)
-        else:
-            quarantine.leave_out(bad)
-        for number in range(bad):
-            quarantine.add(QuarantineEntry(f"{number}", "", "read", "gone", "", None, 0))
-        quarantine.check()
-
-    read(MIN_JUDGED - 101, 100)
+    for number in range(100):
+        quarantine.add(QuarantineEntry(f"{number}", "", "read", "gone", "", None, 0))
+    quarantine.judge(made=MIN_JUDGED - 1, failed=100)
     with pytest.raises(RunError, match=r"at most 10.0% bad images \(errors.max_bad_share\), got 39.1%"):
-        read(1, 0)
+        quarantine.judge(made=1, failed=0)
 
 
 def test_limits_that_only_stop_a_run_are_not_another_plan(index_path: Path) -> None:
@@ -246,44 +237,19 @@ def test_limits_that_only_stop_a_run_are_not_another_plan(index_path: Path) -> N
         build_checked(Plan, {"index": "i", "errors": {"max_bda": 3}}, where="plan", folder=Path())
 
 
-class Sleepy(A.ImageOnlyTransform):
-    """Waits at one picture: until the event is set, or for some time."""
-
-    def __init__(self, seconds: float, until: threading.Event | None = None) -> None:
-        super().__init__(p=1.0)
-        self.seconds = seconds
-        self.until = until
-
-    def apply(self, img: np.ndarray, **params: Any) -> np.ndarray:
-        if self.until is not None:
-            self.until.wait(self.seconds)
-        elif img[0, 0, 0] == 77:
-            time.sleep(self.seconds)
-        return img
-
-
-def patient_feed(index: Path, transform: Any, monkeypatch: pytest.MonkeyPatch, **errors: Any) -> Any:
-    from lightwell.pipeline.compiler.program import Program
-
-    plain = Program.compose
-
-    def with_transform(self: Program, *, augment: bool, boxes: bool) -> Any:
-        compose = plain(self, augment=augment, boxes=boxes)
-        compose.transforms.append(transform)
-        return compose
-
-    monkeypatch.setattr(Program, "compose", with_transform)
-    return LocalEngine(num_threads=1).feed(plan_for(index, errors=errors), View(num_epochs=2))
+def sleepy_feed(index: Path, options: dict[str, Any], **errors: Any) -> Any:
+    plan = plan_for(index, augment=[{"sleepy:Sleepy": options}], errors=errors)
+    return LocalEngine(num_threads=1).feed(plan, View(augment=True, num_epochs=2))
 
 
 def test_a_file_that_takes_too_long_is_not_used_and_not_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     for number in range(4):
-        picture = np.full((32, 32, 3), 77 if number == 2 else number, np.uint8)
+        picture = np.full((32, 32, 3), sleepy.SLOW_PIXEL if number == 2 else number, np.uint8)
         write_picture(tmp_path / "set" / f"{number}.png", picture)
     build_index(tmp_path / "set").save(tmp_path / "i.parquet")
-    feed = patient_feed(tmp_path / "i.parquet", Sleepy(0.4), monkeypatch, max_seconds_per_file=0.3)
+    feed = sleepy_feed(tmp_path / "i.parquet", {"seconds": 0.4}, max_seconds_per_file=0.3)
     started = time.monotonic()
     with feed:
         batches = list(feed)
@@ -301,15 +267,15 @@ def test_a_file_that_never_ends_stops_the_run_and_is_named(
     index_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watch, "POLL_S", 0.05)
-    release = threading.Event()
-    feed = patient_feed(index_path, Sleepy(30, release), monkeypatch, max_seconds_per_file=0.2)
+    sleepy.RELEASE.clear()
+    feed = sleepy_feed(index_path, {"endless": True}, max_seconds_per_file=0.2)
     started = time.monotonic()
     try:
         with pytest.raises(StuckError, match=r"policy of 'cat/000.jpg': wanted an end within 0.4 s"), feed:
             list(feed)
         assert time.monotonic() - started < 5
     finally:
-        release.set()
+        sleepy.RELEASE.set()
     for thread in threading.enumerate():
         if thread.name.startswith("lightwell"):
             thread.join(5)
