@@ -54,10 +54,10 @@ FOLDERS = {"pipeline", "workers", "models", "tests", "deploy"}
 HIDDEN_FOLDERS = {".ci"}
 CODE = {"pipeline", "workers", "models"}
 FORBIDDEN_ARROWS = {
-    "pipeline": {"cli", "models", "testing", "workers"},
-    "models": {"cli", "testing", "workers"},
-    "workers": {"cli", "models", "testing"},
-    "testing": {"cli", "models"},
+    "pipeline": {"cli", "cli_materialize", "models", "testing", "workers"},
+    "models": {"cli", "cli_materialize", "testing", "workers"},
+    "workers": {"cli", "cli_materialize", "models", "testing"},
+    "testing": {"cli", "cli_materialize", "models"},
 }
 HEAVY = {"torch", "torchvision", "ray", "nvidia", "albumentations", "cv2", "timm", "sklearn", "matplotlib"}
 UNWANTED_NAME = re.compile(r"manager|helper|utils?(?![a-z])", re.IGNORECASE)
