@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from pathlib import Path
@@ -10,7 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from . import cli_cache
 from .cli_materialize import materialize
+from .cli_tables import print_json, print_table
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,6 +21,8 @@ app = typer.Typer(
     help="Carry images down to models, and show what the models looked at.\n\n"
     "Example: lightwell index photos -o index.parquet",
 )
+
+app.add_typer(cli_cache.app, name="cache")
 
 INTERRUPTED = 130
 """What typer makes of Ctrl-C."""
@@ -69,7 +72,7 @@ def index(
         root=root,
     )
     if as_json:
-        _print_json(built.summary())
+        print_json(built.summary())
     else:
         _print_counts(built, output)
 
@@ -95,11 +98,11 @@ def explain(
     costs = measure_costs(program, written.load_index()) if written.index.is_file() else None
     steps = explain_program(program, costs)
     if as_json:
-        _print_json([asdict(step) for step in steps])
+        print_json([asdict(step) for step in steps])
         return
     header = ["step", "options", "runs in", "draws from", "cost", "note"]
     shares = ["" if step.cost_share is None else f"{step.cost_share:.0%}" for step in steps]
-    _print_table(
+    print_table(
         header,
         [
             [step.name, step.options, step.runs_in, step.draws_from, share, step.note]
@@ -127,7 +130,7 @@ def train(
     """
     result = _run_training(job, out, threads=threads, memory=memory, quiet=quiet or as_json)
     if as_json:
-        _print_json(result)
+        print_json(result)
     else:
         print(f"wrote {out}")
 
@@ -149,7 +152,7 @@ def audit(
     """
     findings = _run_audit(job, out, threads=threads, memory=memory, quiet=quiet or as_json)
     if as_json:
-        _print_json(findings)
+        print_json(findings)
     else:
         _print_findings(findings)
         print(f"open {out / 'report.html'}")
@@ -187,7 +190,7 @@ def demo(out: Out = Path("runs/demo"), quiet: Quiet = False, as_json: Json = Fal
     findings = _run_audit(audit_file, out / "audit", threads=0, quiet=quiet or as_json)
     seconds = time.monotonic() - started
     if as_json:
-        _print_json({"seconds": seconds, "train": result, "audit": findings})
+        print_json({"seconds": seconds, "train": result, "audit": findings})
     else:
         _print_findings(findings)
         print(f"{seconds:.0f} seconds; open {out / 'audit' / 'report.html'}")
@@ -203,7 +206,7 @@ def doctor(as_json: Json = False) -> None:
 
     found = examine()
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     rows = [
         ["python", found["python"]],
@@ -213,7 +216,7 @@ def doctor(as_json: Json = False) -> None:
     rows += [[name, version] for name, version in found["versions"].items()]
     rows += [[f"decode with {name}", verdict] for name, verdict in found["decoders"].items()]
     rows += [[f"pictures by {name}", _verdict(way)] for name, way in found["ways"].items()]
-    _print_table(["what", "found"], rows)
+    print_table(["what", "found"], rows)
 
 
 def _verdict(way: Any) -> str:
@@ -300,34 +303,20 @@ def _engine(threads: int, memory: str | None) -> Any:
     return LocalEngine(num_threads=threads, memory_bytes=parse_size(memory) if memory else 0)
 
 
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, default=str, ensure_ascii=False))
-
-
-def _print_table(header: list[str], rows: list[list[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*header, box=None, header_style="bold", pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
-    Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
-
-
 def _print_counts(built: Any, output: Path) -> None:
     from .pipeline.dataset.overview import unusable_rows, usable_rows
 
-    _print_table(*usable_rows(built))
+    print_table(*usable_rows(built))
     header, rows = unusable_rows(built)
     if rows:
-        _print_table(header, rows)
+        print_table(header, rows)
     bad = sum(int(row[-1].replace(",", "")) for row in rows)
     told = f", {bad:,} of them cannot be used (the column 'status' says why)" if bad else ""
     print(f"wrote {output}: {len(built):,} samples{told}")
 
 
 def _print_findings(findings: Any) -> None:
-    _print_table(
+    print_table(
         ["finding", "value"],
         [
             [str(k), f"{v:.4g}" if isinstance(v, float) else str(v)]

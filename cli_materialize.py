@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from .cli_tables import print_json
 
 
 def materialize(
@@ -59,7 +60,7 @@ def materialize(
     engine = LocalEngine(num_threads=threads, memory_bytes=parse_size(memory) if memory else 0)
     found = run_batch_job(job, engine, out, console_for(quiet=quiet or as_json))
     if as_json:
-        print(json.dumps(found, indent=2))
+        print_json(found)
     else:
         print(
             f"wrote {found['written']:,} images into {found['shards']:,} shards below {out} "

@@ -37,6 +37,8 @@ class Batch:
     """int64, shape (N,): labels of the images mixed in by MixUp or CutMix."""
     partner_weights: torch.Tensor | None = None
     """float32, shape (N,), 0..1: the partner's share of the target."""
+    num_left_out: int = 0
+    """Images that could not be used and are not here, where the plan says ``on_error: skip``."""
 
     def __len__(self) -> int:
         return len(self.keys)

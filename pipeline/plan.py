@@ -11,10 +11,12 @@ from typing import Any, Literal, Self, TypeVar, cast
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from .cache.options import Caching
 from .dataset.index import Index
 from .errors import PlanError, nearest
 from .order.sampling import Sampling
 from .policy.transforms import TransformSpec, parse_policy
+from .tolerance import Tolerance
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -60,6 +62,8 @@ class Plan(BaseModel):
     sampling: Sampling | None = None
     """How often training views show each class; None shows every image once an epoch."""
     batch: Batching = Batching()
+    cache: Caching | None = None
+    """Keeps pixels behind the deterministic beginning of ``preprocess``; changes no batch, unless as JPEG."""
     seed: int = Field(default=0, ge=0)
     device: Literal["cpu", "gpu"] = "cpu"
     """Where images are decoded and augmented: ``gpu`` takes everything that is lowered to DALI's GPU operators."""
@@ -68,6 +72,9 @@ class Plan(BaseModel):
     ``exact`` never does. Cutting out only what a crop keeps is exact and done either way."""
     lowering: Literal["exact", "approximate"] = "exact"
     """``approximate`` also takes DALI operators that follow another law than Albumentations, on a GPU."""
+
+    errors: Tolerance = Tolerance()
+    """What is done about files that cannot be used."""
 
     @field_validator("preprocess", "augment", "evaluate", mode="before")
     @classmethod
@@ -102,14 +109,20 @@ class Plan(BaseModel):
     def fingerprint(self, index: Index | None = None) -> str:
         """Hash all that decides what the batches hold, the index's content included; reads the index if not given.
 
-        The index's path and the device are left out: moving a data set or a machine is not another plan.
+        The index's path, the device, the cache's place and limits that only stop a run are left out: moving a data
+        set or a machine, or bearing more bad files, is not another plan.
         """
         content = {
             **self.dump(),
             "index": (index or self.load_index()).fingerprint(),
             "version": PLAN_VERSION,
         }
-        del content["device"]
+        del content["device"], content["cache"]
+        if self.cache is not None and self.cache.effect():
+            content["cache"] = self.cache.effect()
+        content["errors"] = self.errors.deciding()
+        if content["errors"] == Tolerance().deciding():
+            del content["errors"]  # plans from before there were any keep their fingerprint
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -159,6 +172,12 @@ def resolve_paths(cls: type[BaseModel], content: dict[str, Any], folder: Path) -
     """Make the relative paths of a model's Path fields, nested ones too, count from a folder."""
     for name, field in cls.model_fields.items():
         value = content.get(name)
+        short = next(
+            (t.short_form for t in getattr(field.annotation, "__args__", ()) if hasattr(t, "short_form")),
+            None,
+        )
+        if isinstance(value, str) and short:
+            value = {short: value}
         if isinstance(value, str) and field.annotation in (Path, Path | None):
             content[name] = folder / value
         elif isinstance(value, dict):

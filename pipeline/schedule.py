@@ -74,6 +74,11 @@ class Schedule:
                 f"batch.size: wanted a multiple of the {view.num_ranks} ranks that share a batch, got {size}; "
                 f"make it {' or '.join(str(fit) for fit in (below, below + view.num_ranks) if fit)}"
             )
+        if view.num_ranks > 1 and plan.errors.on_error == "skip":
+            raise PlanError(
+                f"errors.on_error: wanted replace or raise where {view.num_ranks} ranks share a batch, got skip; ranks that "
+                "leave images out would take different steps: write replace"
+            )
         if num_steps(len(rows), size, drop_last=view.drop_last) == 0:
             raise PlanError(
                 f"batch.size: wanted at most {len(rows)} (the images of this split), got {size}; make it smaller"

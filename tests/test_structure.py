@@ -53,11 +53,12 @@ PUBLIC: list[str] = [
 FOLDERS = {"pipeline", "workers", "models", "tests", "deploy"}
 HIDDEN_FOLDERS = {".ci"}
 CODE = {"pipeline", "workers", "models"}
+COMMANDS = {"cli", "cli_cache", "cli_materialize", "cli_tables"}
 FORBIDDEN_ARROWS = {
-    "pipeline": {"cli", "cli_materialize", "models", "testing", "workers"},
-    "models": {"cli", "cli_materialize", "testing", "workers"},
-    "workers": {"cli", "cli_materialize", "models", "testing"},
-    "testing": {"cli", "cli_materialize", "models"},
+    "pipeline": {*COMMANDS, "models", "testing", "workers"},
+    "models": {*COMMANDS, "testing", "workers"},
+    "workers": {*COMMANDS, "models", "testing"},
+    "testing": {*COMMANDS, "models"},
 }
 HEAVY = {"torch", "torchvision", "ray", "nvidia", "albumentations", "cv2", "timm", "sklearn", "matplotlib"}
 UNWANTED_NAME = re.compile(r"manager|helper|utils?(?![a-z])", re.IGNORECASE)
@@ -140,7 +141,7 @@ def test_files_are_small(root: Path, project_files: tuple[str, ...]) -> None:
 
 
 def test_imports_of_ours_are_relative(modules: dict[str, ast.Module]) -> None:
-    ours = {"lightwell", "cli", *FOLDERS}
+    ours = {"lightwell", *COMMANDS, *FOLDERS}
     absolute = [
         f"{module}:{line} imports {top}"
         for module, tree in modules.items()

@@ -25,4 +25,5 @@ def keep_freed_memory() -> bool:
         (_M_TRIM_THRESHOLD, _KEEP_BYTES),
         (_M_ARENA_MAX, max(2, os.cpu_count() or 1)),
     )
-    return all([bool(mallopt(option, value)) for option, value in asked])
+    done = [bool(mallopt(option, value)) for option, value in asked]
+    return all(done)

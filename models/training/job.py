@@ -156,6 +156,8 @@ class Classify(BaseModel):
             del content["epochs"]
         plan = self.plan.dump()
         plan.pop("device")
+        plan["cache"] = None if self.plan.cache is None else self.plan.cache.effect()
+        plan["errors"] = self.plan.errors.deciding()
         content["plan"] = {**plan, "index": f"content {self.plan.load_index().fingerprint()}"}
         return flat(content)
 

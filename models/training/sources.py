@@ -11,6 +11,7 @@ from typing import Protocol
 
 import torch
 
+from ...pipeline.batch import Batch
 from ...pipeline.errors import ModelError
 from ...pipeline.jobs import Context, Feed
 from ...pipeline.keys import keyed_bits, keyed_generator
@@ -61,7 +62,11 @@ class ImageLessons:
         batches = self.context.console.track(self.feed, "train")
         for epoch, group in groupby(batches, key=lambda batch: batch.epoch):
             if epoch in epochs:
-                yield epoch, (examples_of(batch, self.device) for batch in group)
+                yield epoch, (examples_of(batch, self.device) for batch in group if self._teaches(batch))
+
+    def _teaches(self, batch: Batch) -> bool:
+        """Pass over a batch of which one image is left: BatchNorm cannot learn of it."""
+        return len(batch) > 1 or batch.num_left_out == 0
 
     def validation(self) -> Iterator[Examples]:
         """Yield the batches of the validation split."""

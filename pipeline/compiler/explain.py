@@ -44,7 +44,7 @@ def explain(program: Program, costs: Costs | None) -> list[Step]:
         *_sampling_step(plan),
         Step("Read", "", "threads", NOTHING, _share(costs, "read"), "bytes as stored"),
         Step("Draw", "", "threads", KEYED, _share(costs, "draw"), _draw_note(routes)),
-        Step("Decode", *_decoding(plan), NOTHING, _share(costs, "decode"), _decode_note(plan, routes)),
+        Step("Decode", *_decoding(plan), NOTHING, _share(costs, "decode"), _decode_note(program, routes)),
         *_policy_steps(program, routes, costs),
         *_batch_steps(program, costs),
     ]
@@ -71,13 +71,16 @@ def _decoding(plan: Plan) -> tuple[str, str]:
     return f"to RGB uint8, EXIF applied; decode={plan.decode}", where
 
 
-def _decode_note(plan: Plan, routes: tuple[Route, ...]) -> str:
+def _decode_note(program: Program, routes: tuple[Route, ...]) -> str:
     also = "Pillow for what neither can"
+    if program.plan.cache is not None and program.num_cached == 0:
+        also += f"; {_cache_note(program)}"
     fused = [route.name for route in routes if route.decoding_helps]
     if not fused:
         return f"whole pictures: no crop or resize stands first and is always applied; {also}"
     cropping = [name for name in fused if name not in RESIZES]
     kept = f"only what {' and '.join(cropping)} keeps" if cropping else "whole pictures"
+    plan = program.plan
     may_reduce = plan.decode == "auto" and plan.device == "cpu" and fused[-1] not in CROPS
     reduced = ", JPEGs at 1/2, 1/4 or 1/8 where they shrink as much" if may_reduce else ""
     return f"{kept}{reduced}; {also}"
@@ -92,7 +95,7 @@ def _policy_steps(program: Program, routes: tuple[Route, ...], costs: Costs | No
             "every view" if everywhere else "training views only",
             _fused_note(route),
             route.why,
-            "a cache would sit here" if number == num_every - 1 else "",
+            _cache_note(program) if everywhere and number == program.num_cached - 1 else "",
         ]
         draws = NOTHING if everywhere else KEYED
         share = _share(costs, number)
@@ -103,6 +106,14 @@ def _policy_steps(program: Program, routes: tuple[Route, ...], costs: Costs | No
         note = "; ".join(filter(None, ["other views only", _fused_note(route), route.why]))
         steps.append(Step(*_name(spec), _where(route, program.plan), NOTHING, None, note))
     return steps
+
+
+def _cache_note(program: Program) -> str:
+    cache = program.plan.cache
+    if cache is None:
+        return "a cache would sit here"
+    form = "raw" if cache.jpeg_quality is None else f"JPEG, quality {cache.jpeg_quality}"
+    return f"cached here: {form}, in {cache.dir}"
 
 
 def _fused_note(route: Route) -> str:

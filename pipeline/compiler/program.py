@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from ..errors import PlanError
 from ..plan import Normalization, Plan
 from ..policy.transforms import TransformSpec, load_albumentations
+from .caching import num_cached, reduces_past
 from .routing import Backend, Routes, find_routes
 
 if TYPE_CHECKING:
@@ -50,7 +52,34 @@ class Program:
             _check_deterministic(spec, f"evaluate[{i}]")
         for i, spec in enumerate(augment):
             spec.build(f"augment[{i}]")
-        return cls(plan, preprocess, augment, evaluate, every or training or other)
+        program = cls(plan, preprocess, augment, evaluate, every or training or other)
+        if plan.cache is not None:
+            program.check_cache()
+        return program
+
+    @cached_property
+    def num_cached(self) -> int:
+        """How many leading transforms of ``preprocess`` lie before the place where a cache sits."""
+        return num_cached([spec.build(f"preprocess[{i}]") for i, spec in enumerate(self.preprocess)])
+
+    def check_cache(self) -> None:
+        """Check that a cache can keep its promise: the same batches as without one.
+
+        Raises:
+            PlanError: images are made on a GPU, or a JPEG could be reduced for a resize behind the cache.
+        """
+        if self.plan.device == "gpu":
+            raise PlanError(
+                "cache: wanted device: cpu, got gpu; pixels are cached on the CPU's way only: leave cache out"
+            )
+        for augment in (True, False):
+            built = self._built(augment=augment)
+            resize = reduces_past(built[: self.num_cached], built[self.num_cached :])
+            if resize and self.plan.decode == "auto":
+                raise PlanError(
+                    f"cache: wanted a resize in preprocess or decode: exact, got {resize} behind the cache and decode: "
+                    "auto, which would reduce JPEGs for it only where they are not cached; write one or the other"
+                )
 
     def routes(self, *, augment: bool, backend: Backend | None = None) -> Routes:
         """Decide where each transform runs: in DALI where the plan's device is a GPU or ``backend`` says so."""

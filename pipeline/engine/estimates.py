@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
+import pyarrow.compute as pc
 
+from ..cache.packing import Packed
 from ..compiler.program import Program
 from ..dataset.index import Index
 from ..decode.chain import Encoded
@@ -41,10 +43,10 @@ class SampleSizes:
     def of(cls, index: Index) -> SampleSizes:
         """Read them out of an index."""
         table = index.table
-        width, height = (table[name].to_numpy().astype(np.int64) for name in ("width", "height"))
-        return cls(
-            table["bytes"].to_numpy(), width * height, masked=table["mask"].null_count < table.num_rows
+        num_bytes, width, height = (
+            pc.fill_null(table[name], 0).to_numpy().astype(np.int64) for name in ("bytes", "width", "height")
         )
+        return cls(num_bytes, width * height, masked=table["mask"].null_count < table.num_rows)
 
 
 @dataclass(frozen=True)
@@ -96,9 +98,16 @@ def finished_size(program: Program, view: View, index: Index, rows: np.ndarray) 
     return FinishedSize(constant, bytes_per_pixel * max(grown, default=1.0))
 
 
-def worst_bytes(file: Encoded) -> int:
-    """Bound what one sample takes from decoding on, whatever is drawn: the whole picture, and as much again."""
-    return 2 * _whole_bytes(file)
+def worst_bytes(file: Encoded | None, kept: Packed | None) -> int:
+    """Bound what one sample takes from decoding on, whatever is drawn: the whole picture, and as much again.
+
+    Args:
+        file: its file, if it was read.
+        kept: what the cache holds of it, if anything.
+    """
+    if file is not None:
+        return 2 * _whole_bytes(file)
+    return 0 if kept is None else 2 * RGB * kept.size[0] * kept.size[1]
 
 
 def planned_bytes(file: Encoded, decoding: Decoding, drawn: Drawn) -> int:

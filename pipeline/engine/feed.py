@@ -26,13 +26,14 @@ from ..batch import Batch
 from ..compiler.program import Program
 from ..compiler.routing import Backend
 from ..dataset.index import Index
-from ..errors import SourceError
+from ..errors import PlanError, SourceError
 from ..order.position import batches_before, position_after
 from ..plan import Plan
 from ..quarantine import Quarantine, QuarantineEntry
 from ..schedule import Schedule
 from ..view import View
 from .assembly import Surroundings
+from .cached import CachedReading
 from .clocks import Activity
 from .estimates import SampleSizes, finished_size
 from .loading import SampleLoader
@@ -41,6 +42,7 @@ from .memory import MemoryBudget, cut
 from .mixing import mix_batch
 from .pool import CHUNK_IMAGES, AssemblyPool, OpenBatch
 from .stats import FeedStats
+from .watch import Watch
 
 DEFAULT_PREFETCH = 3
 
@@ -100,12 +102,14 @@ class LocalFeed:
         self._rows = self._index.rows(view.split) if view.keys is None else rows_of(self._index, view.keys)
         self._num_threads = num_threads
         chunks = -(-plan.batch.size // CHUNK_IMAGES)
-        self._prefetch = max(
-            prefetch, -(-2 * num_threads // chunks)
-        )  # small batches keep many threads busy too
+        self._prefetch = max(prefetch, -(-2 * num_threads // chunks))  # small batches keep many threads busy
         self._backend = backend
+        if plan.cache is not None and backend != "opencv":
+            raise PlanError(
+                f"cache: wanted the backend opencv, got {backend}; pixels are cached on the CPU's way only: leave cache out"
+            )
         self._stop = threading.Event()
-        self._quarantine = Quarantine()
+        self._quarantine = Quarantine(plan.errors)
         self._quarantine_bad_headers()
         self._schedule = Schedule.of(plan, view, self._index, self._rows)
         self._next = 0
@@ -114,10 +118,12 @@ class LocalFeed:
             steps = self._schedule.num_steps
             self._next = batches_before(position, view, plan=self._fingerprint, num_steps=steps)
         self.num_batches = self._schedule.num_batches - self._next
-        """Batches of all epochs together, from where the feed was opened."""
+        """Batches of all epochs together, from where the feed was opened; ``on_error: skip`` passes over those with
+        no image left."""
+        self._cached = CachedReading.open(self._program, self._index)
         self._sizes = SampleSizes.of(self._index)
         self._finished = finished_size(self._program, view, self._index, self._rows)
-        self._shares = cut(memory_bytes, batch_bytes=self._largest_batch_bytes(), prefetch=prefetch)
+        self._shares = cut(memory_bytes, batch_bytes=self._largest_batch_bytes(), prefetch=self._prefetch)
         self._begin()
 
     def _begin(self) -> None:
@@ -134,13 +140,18 @@ class LocalFeed:
         return position_after(self._view, plan=self._fingerprint, epoch=epoch, step=step)
 
     @property
+    def cache_counts(self) -> dict[str, int]:
+        """Pictures found in the cache, missed and kept so far, and damaged shards; empty without a cache."""
+        return {} if self._cached is None else self._cached.cache.dump_counts()
+
+    @property
     def quarantine(self) -> list[Mapping[str, Any]]:
         """Samples that could not be used so far, as dicts."""
         return self._quarantine.dump()
 
     @property
     def counts(self) -> dict[str, int]:
-        """Images that this feed has yielded, used, replaced and skipped so far; read = used + replaced."""
+        """Images yielded, used, replaced and skipped so far; read = used + replaced, and skipped are in no batch."""
         return dict(self._quarantine.counts)
 
     def stats(self) -> FeedStats:
@@ -166,7 +177,10 @@ class LocalFeed:
         """Yield the batches.
 
         Raises:
-            RunError: neither a sample nor any of its replacements could be used.
+            RunError: neither a sample nor any of its replacements could be used, or more are bad than the plan bears.
+            SampleError: a sample cannot be used and the plan says ``on_error: raise``.
+            SourceDownError: a remote source gives no answer.
+            StuckError: a file never comes to an end.
             PlanError: the finished images of a batch differ in size.
         """
         cv2.setNumThreads(1)  # the pool is the parallelism; OpenCV's own threads would fight it
@@ -180,14 +194,18 @@ class LocalFeed:
                     clock.enter("input")
                     batch.wait()
                     clock.enter("batch")
+                    num_bytes, spec = batch.num_bytes, batch.spec
                     finished = batch.finish()
+                    del batch  # its buffer is free once the consumer has let it go
+                    self._next += 1
+                    if finished is None:
+                        self._quarantine.count(skipped=len(spec.rows))
+                        self._budget.close_batch(num_bytes)
+                        continue
                     if mix is not None:
                         finished = mix_batch(finished, mix, seed=self._plan.seed)
-                    if batch.spec.lends:
+                    if spec.lends:
                         finished = finished.between(1, len(finished))
-                    self._next += 1
-                    num_bytes = batch.num_bytes
-                    del batch  # its buffer is free once the consumer has let it go
                     self._count(finished)
                     clock.enter("consumer")
                     yield finished
@@ -199,20 +217,24 @@ class LocalFeed:
 
     def _count(self, batch: Batch) -> None:
         used, read = int(batch.own.sum()), batch.num_images
-        self._quarantine.count(read=read, used=used, replaced=read - used)
+        self._quarantine.count(read=read, used=used, replaced=read - used, skipped=batch.num_left_out)
         self._activity.give_out(read)
 
     def _open_pool(self) -> AssemblyPool:
         on_gpu = self._plan.device == "gpu"
+        errors = self._plan.errors
+        watch = Watch(errors.max_seconds_per_file)
         shared = Surroundings(
             self._program,
             self._view,
-            SampleLoader(self._index),
+            SampleLoader(self._index, errors, watch),
             self._rows,
             self._quarantine,
             self._activity,
             self._budget,
+            watch,
             backend=self._backend,
+            cached=self._cached,
             dali_threads=self._num_threads if on_gpu else 1,
         )
         # A GPU has one graph that takes whole batches and brings its own threads.

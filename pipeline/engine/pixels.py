@@ -8,11 +8,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..decode.chain import DecodeChain, Encoded
+from ..decode.chain import DecodeChain, Decoded, Encoded
 from ..decode.dali import DaliDecoder
 from ..decode.plan import Decoding, plan_decoding
 from ..policy.drawing import Drawing, Drawn
 from .clocks import Clock
+from .watch import Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class Failure:
     """Why a sample has no pixels."""
 
     step: str
-    """``read``, ``decode`` or ``policy``."""
+    """``read``, ``limit``, ``decode``, ``policy`` or ``time``."""
     reason: str
     decoders: tuple[str, ...] = ()
     """Those that were tried."""
@@ -49,10 +50,17 @@ class CpuPixels:
     """
 
     def __init__(
-        self, drawing: Drawing, *, max_batch_size: int, may_reduce: bool, clock: Clock | None = None
+        self,
+        drawing: Drawing,
+        *,
+        max_batch_size: int,
+        may_reduce: bool,
+        clock: Clock | None = None,
+        watch: Watch | None = None,
     ) -> None:
         self._drawing = drawing
         self._clock = clock or Clock("make")
+        self._watch = watch or Watch(None)
         self._may_reduce = may_reduce
         self._chain = DecodeChain(DaliDecoder(max_batch_size=max_batch_size, num_threads=1))
 
@@ -78,10 +86,14 @@ class CpuPixels:
 
     def decode(self, files: Sequence[Encoded], decodings: Sequence[Decoding]) -> list[np.ndarray | Failure]:
         """Decode files as planned; the pixels last until the next call."""
-        return [
-            Failure("decode", decoded.reason, decoded.decoders) if decoded.image is None else decoded.image
-            for decoded in self._chain.decode(files, decodings)
-        ]
+        return [self._image_of(decoded) for decoded in self._chain.decode(files, decodings)]
+
+    def _image_of(self, decoded: Decoded) -> np.ndarray | Failure:
+        if decoded.image is None:
+            return Failure("decode", decoded.reason, decoded.decoders)
+        if reason := self._watch.too_long(decoded.seconds):
+            return Failure("time", f"decoding {reason}", decoded.decoders)
+        return decoded.image
 
     def _apply(self, image: np.ndarray | Failure, decoding: Decoding) -> np.ndarray | Failure:
         if isinstance(image, Failure):

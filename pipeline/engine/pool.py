@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -18,6 +18,10 @@ from .assembly import Assembly, Finished, Surroundings
 from .buffers import BatchBuffer, BufferPool, DeviceBuffer, Normalizer
 from .estimates import FinishedSize, SampleSizes, in_runs
 from .loading import Loaded
+from .watch import Watch
+
+if TYPE_CHECKING:
+    import torch
 
 CHUNK_IMAGES = 32
 """Samples that one thread makes at a time: many enough for DALI, few enough to share a batch among threads."""
@@ -29,33 +33,55 @@ class OpenBatch:
 
     spec: BatchSpec
     buffer: BatchBuffer | DeviceBuffer
-    chunks: tuple[Future[list[Finished]], ...]
+    chunks: tuple[Future[list[Finished | None]], ...]
+    watch: Watch
     num_bytes: int
     """That its rows are reckoned to take."""
 
     def wait(self) -> None:
-        """Wait for its chunks."""
-        for chunk in self.chunks:
-            chunk.result()
+        """Wait for its chunks.
 
-    def finish(self) -> Batch:
-        """Put it together."""
+        Raises:
+            StuckError: a file never comes to an end.
+        """
+        for chunk in self.chunks:
+            self.watch.wait_for(chunk)
+
+    def finish(self) -> Batch | None:
+        """Put it together; None where every image was left out."""
         import torch
 
-        done = [sample for chunk in self.chunks for sample in chunk.result()]
+        made = [sample for chunk in self.chunks for sample in self.watch.wait_for(chunk)]
+        done = [sample for sample in made if sample is not None]
+        if not done:
+            return None
         masks = [sample.mask for sample in done if sample.mask is not None]
         boxes = [sample.boxes for sample in done if sample.boxes is not None]
         return Batch(
-            images=self.buffer.tensor(),
+            images=_kept_rows(self.buffer.tensor(), made),
             labels=torch.tensor([sample.label for sample in done], dtype=torch.int64),
             keys=tuple(sample.key for sample in done),
             epoch=self.spec.epoch,
             step=self.spec.step,
             replaced=np.array([sample.replaced for sample in done], dtype=bool),
-            padding=self.spec.padding,
+            padding=self.spec.padding[[sample is not None for sample in made]],
             masks=torch.from_numpy(np.stack(masks)) if len(masks) == len(done) else None,
             boxes=tuple(boxes) if len(boxes) == len(done) else None,
+            num_left_out=len(made) - len(done),
         )
+
+
+def _kept_rows(images: torch.Tensor, made: Sequence[Finished | None]) -> torch.Tensor:
+    """Take the rows of samples that were not left out, in the same layout of memory."""
+    import torch
+
+    rows = [row for row, sample in enumerate(made) if sample is not None]
+    if len(rows) == len(made):
+        return images
+    kept = images[torch.tensor(rows, device=images.device)]
+    if images.dtype == torch.uint8:
+        return kept
+    return kept.contiguous(memory_format=torch.channels_last)
 
 
 class AssemblyPool:
@@ -86,6 +112,8 @@ class AssemblyPool:
         self._makers = ThreadPoolExecutor(num_threads, "lightwell-make")
         self._own = threading.local()
         self._assemblies: list[Assembly] = []
+        self._epoch: int | None = None
+        self._unfinished: list[Future[list[Finished | None]]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -93,14 +121,20 @@ class AssemblyPool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        stuck = self._shared.watch.stuck  # then nobody waits for the thread, nor takes away what it holds
         self._shared.budget.close()
-        self._readers.shutdown(cancel_futures=True)
-        self._makers.shutdown(cancel_futures=True)
-        for assembly in self._assemblies:
+        self._shared.loader.close()
+        self._readers.shutdown(wait=not stuck, cancel_futures=True)
+        self._makers.shutdown(wait=not stuck, cancel_futures=True)
+        for assembly in () if stuck else self._assemblies:
             assembly.close()
+        if self._shared.cached is not None:
+            self._shared.cached.cache.close()
+            self._shared.cached.cache.tell()
 
     def start(self, spec: BatchSpec, *, only_one: bool) -> OpenBatch | None:
         """Begin a batch; None where there is no room for it, which the only one in the making always has."""
+        self._turn_to(spec.epoch)
         num_bytes = self._finished.bytes(self._sizes.pixels[spec.rows])
         if not self._shared.budget.open_batch(num_bytes, only_one=only_one):
             return None
@@ -111,7 +145,19 @@ class AssemblyPool:
             loaded = self._readers.submit(self._read, next(self._tickets), rows, file_bytes)
             chunks.append(self._makers.submit(self._make, loaded, file_bytes, spec.epoch, first, buffer))
             first += len(rows)
-        return OpenBatch(spec, buffer, tuple(chunks), num_bytes)
+        if self._shared.cached is not None:
+            self._unfinished = [one for one in (*self._unfinished, *chunks) if not one.done()]
+        return OpenBatch(spec, buffer, tuple(chunks), self._shared.watch, num_bytes)
+
+    def _turn_to(self, epoch: int) -> None:
+        """Let an epoch find all that the one before has cached: wait until it is made and written."""
+        if self._shared.cached is None:
+            return
+        self._shared.cached.cache.tell()
+        if epoch != self._epoch and self._epoch is not None:
+            self._shared.watch.wait_for_all(self._unfinished)
+            self._shared.cached.cache.publish()
+        self._epoch = epoch
 
     def _cut(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
         """Cut a batch into chunks: by number, and where files are large by their bytes."""
@@ -127,11 +173,15 @@ class AssemblyPool:
         clock.enter("room")
         self._shared.budget.wait_for_file(ticket, num_bytes)
         clock.enter("read")
+        read_bytes = 0
         try:
-            return self._shared.loader.load(rows)
+            loaded = self._shared.load(rows)
+            read_bytes = sum(len(sample.file.data) for sample in loaded if sample.file is not None)
+            activity.hit(sum(sample.kept is not None for sample in loaded))
+            return loaded
         finally:
             activity.chunks.change(1)
-            clock.enter("room", num_bytes)
+            clock.enter("room", read_bytes)
 
     def _open_buffer(self, num_images: int) -> BatchBuffer | DeviceBuffer:
         if self._device is None:
@@ -145,7 +195,7 @@ class AssemblyPool:
         epoch: int,
         first: int,
         buffer: BatchBuffer | DeviceBuffer,
-    ) -> list[Finished]:
+    ) -> list[Finished | None]:
         clock = self._shared.activity.clock("make")
         clock.enter("input")
         try:
@@ -159,23 +209,24 @@ class AssemblyPool:
 
     def _make_runs(
         self, samples: list[Loaded], epoch: int, first: int, buffer: BatchBuffer | DeviceBuffer
-    ) -> list[Finished]:
+    ) -> list[Finished | None]:
         clock = self._shared.activity.clock("make")
         if not hasattr(self._own, "assembly"):
             self._own.assembly = Assembly(self._shared, max_samples=self._max_samples)
             self._assemblies.append(self._own.assembly)
         assembly: Assembly = self._own.assembly
-        done: list[Finished] = []
+        done: list[Finished | None] = []
         for run, num_bytes in assembly.in_runs(samples, epoch, self._most_pixels):
             clock.enter("room")
             with self._shared.budget.pixels(num_bytes, repr(run[0].row["key"])):
                 made = assembly.make(run, epoch)
                 clock.enter("write")
                 for row, sample in enumerate(made, first + len(done)):
-                    buffer.put(row, sample.key, sample.image)
+                    if sample is not None:
+                        buffer.put(row, sample.key, sample.image)
                 buffer.settle()
-                clock.enter("draw", sum(sample.image.nbytes for sample in made))
-                done += [sample.without_pixels() for sample in made]
+                clock.enter("draw", sum(sample.image.nbytes for sample in made if sample is not None))
+                done += [sample and sample.without_pixels() for sample in made]
                 del made, sample  # not one picture may outlast its room
         return done
 

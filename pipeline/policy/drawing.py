@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from ..keys import keyed_generator, keyed_random
+from ..keys import Rekeyed, keyed_generator, keyed_random
 from .sizes import Size, is_composition, size_after
 
 _ONE_PIXEL = np.zeros(1, np.uint8)
@@ -45,7 +45,7 @@ class Drawn:
     targets: dict[str, Any]
     """Mask, boxes and keypoints after the last decision, in Albumentations' inner form."""
     generators: tuple[np.random.Generator, random.Random]
-    """Where drawing stands: what is not drawn ahead goes on from here."""
+    """Where drawing stands: what is not drawn ahead goes on from here. Where all is, the next sample has them."""
 
 
 def leaves_of(transforms: Sequence[Any]) -> Iterator[Any]:
@@ -75,6 +75,10 @@ class Drawing:
         self._decisions: list[Decision] = []
         for slot, leaf in enumerate(self._leaves):
             leaf.apply_with_params = self._recorder(slot, leaf)
+        # Where nothing is drawn later, nobody needs a sample's generators once it is drawn: the next may have them.
+        self._rekeyed = None if self._behind else Rekeyed()
+        if self._rekeyed is not None:
+            self._compose.set_random_state(*self._rekeyed.generators)
 
     def transform_of(self, slot: int) -> Any:
         """Find the transform of a slot."""
@@ -88,8 +92,7 @@ class Drawing:
             size: height and width of the decoded picture.
             targets: ``mask``, ``bboxes``, ``keypoints`` and their label fields; they go through what is drawn.
         """
-        generators = keyed_generator(bits), keyed_random(bits)
-        self._compose.set_random_state(*generators)
+        generators = self._turn_to(bits)
         self._decisions = []
         data: dict[str, Any] = {"image": pixelless(size), **targets}
         # The lines of Compose.__call__; its own draw is one of the decisions that must not be left out.
@@ -98,6 +101,13 @@ class Drawing:
             data = self._go_through(self._ahead, data)
         height, width = data.pop("image").shape[:2]
         return Drawn(tuple(self._decisions), (height, width), data, generators)
+
+    def _turn_to(self, bits: int) -> tuple[np.random.Generator, random.Random]:
+        if self._rekeyed is not None:
+            return self._rekeyed.turn(bits)
+        generators = keyed_generator(bits), keyed_random(bits)
+        self._compose.set_random_state(*generators)
+        return generators
 
     def apply(self, image: np.ndarray, decisions: Sequence[Decision]) -> np.ndarray:
         """Do to pixels what was drawn."""

@@ -1,0 +1,23 @@
+"""What commands print: tables for people, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON."""
+    print(json.dumps(value, indent=2, default=str, ensure_ascii=False))
+
+
+def print_table(header: list[str], rows: list[list[str]]) -> None:
+    """Print rows in columns; where there is no terminal, lines are 160 characters wide."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*header, box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        table.add_row(*row)
+    Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 160).print(table)

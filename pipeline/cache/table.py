@@ -1,0 +1,58 @@
+"""Where each cached picture lies: the keys of all shards, sorted, searched for many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Self
+
+import numpy as np
+
+from .shard import Shard
+
+NOWHERE = -1
+
+
+class Table:
+    """The pictures of some shards. Never changed: another set of shards is another table."""
+
+    def __init__(self, shards: Iterable[Shard] = ()) -> None:
+        self.shards = tuple(shards)
+        none = [np.empty((0, 2), "<u8")]
+        keys = np.concatenate([shard.keys for shard in self.shards] or none)
+        self._order = np.argsort(keys[:, 0], kind="stable")
+        self._low = keys[self._order, 0]
+        self._high = keys[self._order, 1]
+        self._first = np.cumsum([0, *map(len, self.shards)])
+
+    def __len__(self) -> int:
+        return len(self._low)
+
+    def search(self, keys: np.ndarray) -> list[tuple[int, int]]:
+        """Find keys, shape (n, 2).
+
+        Returns:
+            For each the number of its shard and of the picture in it; ``(NOWHERE, NOWHERE)`` for those not there.
+        """
+        if not len(self):
+            return [(NOWHERE, NOWHERE)] * len(keys)
+        places = np.minimum(np.searchsorted(self._low, keys[:, 0]), len(self) - 1)
+        there = (self._low[places] == keys[:, 0]) & (self._high[places] == keys[:, 1])
+        numbers = self._order[places]
+        shards = np.searchsorted(self._first, numbers, side="right") - 1
+        inside = numbers - self._first[shards]
+        found = zip(
+            np.where(there, shards, NOWHERE).tolist(), np.where(there, inside, NOWHERE).tolist(), strict=True
+        )
+        return list(found)
+
+    def holds(self, keys: np.ndarray) -> list[bool]:
+        """Say which keys are there."""
+        return [shard != NOWHERE for shard, _ in self.search(keys)]
+
+    def with_shards(self, more: Iterable[Shard]) -> Self:
+        """Return the table with some shards more."""
+        return type(self)((*self.shards, *more))
+
+    def without(self, shard: Shard) -> Self:
+        """Return the table without a shard."""
+        return type(self)(one for one in self.shards if one is not shard)

@@ -1,0 +1,190 @@
+"""New shards: pictures are gathered in memory, written aside by a thread of their own, then renamed."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+from uuid import uuid4
+
+import numpy as np
+
+from .packing import Packed
+from .shard import SUFFIX, write_shard
+
+SHARD_BYTES = 64 << 20
+"""Pictures are written when they fill so much, at the end of an epoch, and when a feed is closed."""
+NUM_BUFFERS = 3
+"""One is filled while others are written; when the disk is slower than that, makers wait for it."""
+PART = ".part"
+ROW_BYTES = 64
+"""At most, of a picture's row beside its pixels."""
+
+
+class Gathering:
+    """Pictures on their way into a shard."""
+
+    def __init__(self, buffer: np.ndarray) -> None:
+        self.buffer = buffer
+        self.keys: dict[bytes, None] = {}
+        self._sizes: list[tuple[int, int]] = []
+        self._offsets = [0]
+
+    @property
+    def used(self) -> int:
+        """Bytes of pictures so far."""
+        return self._offsets[-1]
+
+    def add(self, key: bytes, picture: Packed) -> None:
+        """Copy a picture; there must be room."""
+        end = self.used + len(picture.data)
+        self.buffer[self.used : end] = picture.data
+        self.keys[key] = None
+        self._sizes.append(picture.size)
+        self._offsets.append(end)
+
+    def write(self, file: BinaryIO) -> None:
+        """Write them as a shard."""
+        keys = np.frombuffer(b"".join(self.keys), "<u8").reshape(-1, 2)
+        write_shard(file, keys, self._sizes, np.array(self._offsets), self.buffer)
+
+
+class ShardWriter:
+    """Writes shards into one folder. Any thread may add.
+
+    Args:
+        folder: is there.
+        shard_bytes: of pictures in a shard.
+    """
+
+    def __init__(self, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
+        self._folder = folder
+        self._shard_bytes = shard_bytes
+        self._free: list[np.ndarray] = []
+        self._rooms = threading.Semaphore(NUM_BUFFERS)
+        self._gathering: Gathering | None = None
+        self._writing: ThreadPoolExecutor | None = None
+        self._started: list[Future[Path]] = []
+        self._lock = threading.Lock()
+        self.written_bytes = 0
+        """Of finished shards."""
+        self.taken_bytes = 0
+        """Of pictures and their rows so far, written or not."""
+
+    def add(self, key: bytes, picture: Packed) -> bool:
+        """Take a picture, unless it is in the shard that is being gathered; copies it. Returns whether it did."""
+        with self._lock:
+            gathering = self._room_for(len(picture.data))
+            if key in gathering.keys:
+                return False
+            gathering.add(key, picture)
+            self.taken_bytes += len(picture.data) + ROW_BYTES
+            return True
+
+    def _room_for(self, num_bytes: int) -> Gathering:
+        if self._gathering is not None and self._gathering.used + num_bytes > len(self._gathering.buffer):
+            self._send()
+        if self._gathering is None:
+            self._rooms.acquire()
+            fitting = self._free.pop() if self._free and num_bytes <= self._shard_bytes else None
+            size = max(self._shard_bytes, num_bytes)
+            self._gathering = Gathering(np.empty(size, np.uint8) if fitting is None else fitting)
+        return self._gathering
+
+    def _send(self) -> None:
+        if self._gathering is not None and self._gathering.used:
+            if self._writing is None:
+                self._writing = ThreadPoolExecutor(1, "lightwell-cache")
+            self._started.append(self._writing.submit(self._write, self._gathering))
+            self._gathering = None
+
+    def _write(self, gathering: Gathering) -> Path:
+        try:
+            with written_aside(self._folder) as (file, path):
+                gathering.write(file)
+            self.written_bytes += path.stat().st_size
+            return path
+        finally:
+            if len(gathering.buffer) == self._shard_bytes:
+                self._free.append(gathering.buffer)
+            self._rooms.release()
+
+    def flush(self) -> list[Path]:
+        """Write what is gathered, wait for it, and return the shards that were finished since the last time.
+
+        Raises:
+            OSError: a shard could not be written; it is not there.
+        """
+        with self._lock:
+            self._send()
+            started, self._started = self._started, []
+        wait(started)
+        return [one.result() for one in started]
+
+    def failed(self) -> OSError | None:
+        """Return why a shard could not be written, without waiting; None where none failed so far."""
+        for one in [one for one in self._started if one.done()]:
+            error = one.exception()
+            if isinstance(error, OSError):
+                return error
+        return None
+
+    def close(self) -> None:
+        """End the thread until more is added; what was sent to it is waited for."""
+        with self._lock:
+            writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.shutdown()
+
+
+@contextmanager
+def written_aside(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """Open a new shard; when all went well it reaches the disk and then gets its name."""
+    aside, file = _create_locked(folder)
+    path = folder / f"{aside.name.removeprefix('.').removesuffix(PART)}{SUFFIX}"
+    with file:
+        try:
+            yield file, path
+            file.flush()
+            os.fsync(file.fileno())
+            aside.replace(path)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+
+
+def _create_locked(folder: Path) -> tuple[Path, BinaryIO]:
+    """Create a file with a lock that says that its writer lives.
+
+    Nobody waits for the lock, and the kernel lets it go with the process. Whoever clears leftovers may come between
+    creating and locking; then another file is created.
+    """
+    while True:
+        aside = folder / f".{uuid4().hex}{PART}"
+        file = aside.open("xb")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            continue
+        except OSError:  # a file system without locks; there nothing is cleared either
+            return aside, file
+        if os.fstat(file.fileno()).st_nlink:
+            return aside, file
+        file.close()
+
+
+def clear_leftovers(folder: Path) -> int:
+    """Delete what dead processes were writing; what has a living writer is locked and stays. Returns how many."""
+    num_cleared = 0
+    for path in sorted(folder.glob(f".*{PART}")):
+        with suppress(OSError), path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink(missing_ok=True)
+            num_cleared += 1
+    return num_cleared

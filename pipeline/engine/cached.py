@@ -1,0 +1,122 @@
+"""The way of samples through a cache: asked before files are read, filled by the threads that make samples.
+
+Everything is drawn in the same order whether a picture is cached or not. With a cache the decisions of its beginning
+are carried out once, into the cache; those behind it are carried out on what lies there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..cache.identity import EntryKeys, Unchanged
+from ..cache.packing import Packed, pack, unpack
+from ..cache.recipe import recipe_of
+from ..cache.store import PixelCache
+from ..compiler.program import Program
+from ..dataset.index import Index
+from ..policy.drawing import Decision, Drawing, Drawn
+from .direct import DirectPixels
+from .loading import Loaded, SampleLoader
+from .pixels import CpuPixels, Failure, policy_failure
+
+
+@dataclass(frozen=True)
+class CachedReading:
+    """A cache with what finds the samples of one index in it. Any thread may load."""
+
+    cache: PixelCache
+    keys: EntryKeys
+    unchanged: Unchanged
+
+    @classmethod
+    def open(cls, program: Program, index: Index) -> CachedReading | None:
+        """Open the cache of a program; None where its plan has none."""
+        options = program.plan.cache
+        if options is None:
+            return None
+        cache = PixelCache(options.dir, recipe_of(program), max_bytes=options.max_bytes)
+        return cls(cache, EntryKeys(index.table, cache.fingerprint), Unchanged(index.table))
+
+    def load(self, rows: np.ndarray, loader: SampleLoader) -> list[Loaded]:
+        """Find samples in the cache and read the files of the others, in order.
+
+        A file that is no longer what was indexed is read, whatever the cache holds, and does not enter it: what is
+        read is looked at again afterwards, so that no picture is kept under the key of another version.
+        """
+        keys = self.keys.of(rows)
+        same = self.unchanged.of(rows)
+        places = np.flatnonzero(same)
+        found = dict(zip(places.tolist(), self.cache.find(keys[same]), strict=True))
+        hits = {i: packed for i, packed in found.items() if packed is not None}
+        loaded: dict[int, Loaded] = dict(
+            zip(hits, loader.load_beside(rows[list(hits)], list(hits.values())), strict=True)
+        )
+        missing = np.array([i for i in range(len(rows)) if i not in hits], np.int64)
+        if len(missing):
+            read = loader.load(rows[missing])
+            may_keep = same[missing] & self.unchanged.of(rows[missing])
+            for i, sample, may in zip(missing.tolist(), read, may_keep.tolist(), strict=True):
+                loaded[i] = replace(sample, entry=keys[i] if may else None)
+        return [loaded[i] for i in range(len(rows))]
+
+
+class CachedPixels:
+    """Makes the pictures of some samples out of the cache or of their files. One thread at a time.
+
+    Args:
+        drawing: knows the transforms of the slots.
+        pixels: makes the cached beginning of those that are not cached.
+        cache: finds and keeps.
+        num_slots: how many transforms, from the first, lie before the cache.
+    """
+
+    def __init__(self, drawing: Drawing, pixels: CpuPixels, cache: PixelCache, num_slots: int) -> None:
+        self._direct = DirectPixels(drawing)
+        self._pixels = pixels
+        self._cache = cache
+        self._quality = cache.recipe.quality
+        self._num_slots = num_slots
+
+    def run(self, samples: Sequence[Loaded], drawn: Sequence[Drawn]) -> list[np.ndarray | Failure]:
+        """Make the pictures as they are after the last decision; they last until the next call."""
+        new = [(sample, one) for sample, one in zip(samples, drawn, strict=True) if sample.kept is None]
+        made = iter(self._begin(new)) if new else iter(())
+        images = [next(made) if one.kept is None else unpack(one.kept, self._quality) for one in samples]
+        return [self._go_on(number, *pair) for number, pair in enumerate(zip(images, drawn, strict=True))]
+
+    def _begin(self, new: Sequence[tuple[Loaded, Drawn]]) -> list[np.ndarray | Failure]:
+        """Make the cached beginning and keep it. What is lossy is unpacked at once: filling yields what is found."""
+        files = [sample.file for sample, _ in new if sample.file is not None]
+        made = list(self._pixels.run(files, [self._beginning(one) for _, one in new]))
+        to_keep: list[tuple[np.ndarray, Packed]] = []
+        for number, ((sample, _), image) in enumerate(zip(new, made, strict=True)):
+            if isinstance(image, Failure):
+                continue
+            if self._quality is None and sample.entry is None:
+                continue
+            packed = pack(image, self._quality)
+            made[number] = unpack(packed, self._quality)
+            if sample.entry is not None:
+                to_keep.append((sample.entry, packed))
+        self._cache.keep(to_keep)
+        return made
+
+    def _beginning(self, drawn: Drawn) -> Drawn:
+        """Take the decisions before the cache."""
+        before = tuple(one for one in drawn.decisions if one.slot < self._num_slots)
+        behind = drawn.decisions[len(before) :]
+        return replace(drawn, decisions=before, size=behind[0].size if behind else drawn.size)
+
+    def _behind(self, drawn: Drawn) -> Sequence[Decision]:
+        return [one for one in drawn.decisions if one.slot >= self._num_slots]
+
+    def _go_on(self, number: int, image: np.ndarray | Failure, drawn: Drawn) -> np.ndarray | Failure:
+        if isinstance(image, Failure):
+            return image
+        try:
+            return self._direct.apply(number, image, self._behind(drawn))
+        except Exception as error:  # whatever a transform raises costs this image only and is written down
+            return policy_failure(error)

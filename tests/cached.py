@@ -1,0 +1,69 @@
+"""Plans with a cache, and what comes of running them."""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+import warnings
+from collections.abc import Iterable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import albumentations as A
+import numpy as np
+from lightwell.pipeline.batch import Batch
+from lightwell.pipeline.cache.store import CacheWarning
+from lightwell.pipeline.engine.feed import LocalEngine
+from lightwell.pipeline.plan import Plan
+from lightwell.pipeline.view import View
+
+TRAINING = View(shuffle=True, augment=True, num_epochs=2)
+PREPROCESS = [A.SmallestMaxSize(64)]
+AUGMENT = [A.RandomResizedCrop((48, 48)), A.HorizontalFlip(), A.GaussNoise(p=0.5), A.CoarseDropout(p=0.5)]
+
+
+def plan_for(index_path: Path, **changes: Any) -> Plan:
+    plan = {
+        "index": index_path,
+        "preprocess": PREPROCESS,
+        "augment": AUGMENT,
+        "batch": {"size": 5},
+        "seed": 3,
+    }
+    return Plan.model_validate({**plan, **changes})
+
+
+def hashes_of(feed: Iterable[Batch]) -> list[str]:
+    """Hash every batch with all that it holds."""
+    return [
+        hashlib.sha256(
+            batch.images.numpy().tobytes()
+            + repr((batch.keys, batch.labels.tolist(), batch.replaced.tolist())).encode()
+            + (b"" if batch.masks is None else batch.masks.numpy().tobytes())
+            + (b"" if batch.boxes is None else np.concatenate(batch.boxes).tobytes())
+        ).hexdigest()
+        for batch in feed
+    ]
+
+
+def run(plan: Plan, view: View = TRAINING, **engine: Any) -> tuple[list[str], dict[str, int]]:
+    """Run a plan; return the hashes of its batches and the cache's counts."""
+    with LocalEngine(**{"num_threads": 2, **engine}).feed(plan, view) as feed:
+        return hashes_of(feed), feed.cache_counts
+
+
+def run_and_tell(plan: Plan, results: Connection, most_file_bytes: int | None = None) -> None:
+    """Run a plan in a process of its own; sends hashes, counts and warnings."""
+    if most_file_bytes is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most_file_bytes, most_file_bytes))
+    results.send("ready")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", CacheWarning)
+        hashes, counts = run(plan)
+    results.send((hashes, counts, [str(one.message) for one in caught]))
+
+
+def shards_of(folder: Path) -> list[Path]:
+    """List the shards of all recipes."""
+    return sorted(folder.glob("*/*.arrow"))

@@ -1,0 +1,208 @@
+"""Nothing but what was written is ever read: shards that are torn, flipped, foreign or half there."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import albumentations as A
+import numpy as np
+import pytest
+from cached import TRAINING, hashes_of, plan_for, run, shards_of
+from hypothesis import given
+from hypothesis import strategies as st
+from lightwell.pipeline.cache.packing import Packed
+from lightwell.pipeline.cache.recipe import Recipe
+from lightwell.pipeline.cache.shard import DamagedShard, Shard, open_shard
+from lightwell.pipeline.cache.store import CacheWarning, PixelCache
+from lightwell.pipeline.cache.table import NOWHERE, Table
+from lightwell.pipeline.cache.writing import Gathering, clear_leftovers, written_aside
+from lightwell.pipeline.engine.feed import LocalEngine
+
+RECIPE = Recipe((), "exact", None, ())
+
+
+def keys_of(*numbers: int) -> np.ndarray:
+    return np.array([[number * 7919, number] for number in numbers], "<u8")
+
+
+def picture(seed: int, height: int = 5, width: int = 7) -> Packed:
+    rng = np.random.default_rng(seed)
+    return Packed(rng.integers(0, 256, height * width * 3, dtype=np.uint8), (height, width))
+
+
+def write(folder: Path, *numbers: int) -> Path:
+    gathering = Gathering(np.empty(1 << 16, np.uint8))
+    for number, key in zip(numbers, keys_of(*numbers), strict=True):
+        gathering.add(key.tobytes(), picture(number, 3 + number % 4))
+    with written_aside(folder) as (file, path):
+        gathering.write(file)
+    return path
+
+
+def read_all(shard: Shard) -> list[bytes]:
+    return [shard.read(number).data.tobytes() for number in range(len(shard))]
+
+
+def test_a_shard_gives_back_what_was_written_without_copying_and_holds_no_file_open(tmp_path: Path) -> None:
+    path = write(tmp_path, 1, 2, 3)
+    shard = open_shard(path)
+    assert read_all(shard) == [picture(n, 3 + n % 4).data.tobytes() for n in (1, 2, 3)]
+    assert shard.keys.tolist() == keys_of(1, 2, 3).tolist()
+    view = shard.read(1).data
+    assert np.shares_memory(view, shard.pixels)
+    assert not view.flags.writeable
+    opened = {str(one.resolve()) for one in Path("/proc/self/fd").iterdir()}
+    assert str(path) not in opened
+    path.unlink()
+    assert view.tobytes() == picture(2, 5).data.tobytes()
+
+
+def test_every_flipped_bit_is_noticed_or_harmless(tmp_path: Path) -> None:
+    """Over each byte of a shard: it opens to the same pictures, or it says that it is damaged."""
+    path = write(tmp_path, 1, 2)
+    good = path.read_bytes()
+    expected = {
+        bytes(key): data for key, data in zip(open_shard(path).keys, read_all(open_shard(path)), strict=True)
+    }
+    noticed = 0
+    for place in range(len(good)):
+        content = bytearray(good)
+        content[place] ^= 1 << place % 8
+        flipped = tmp_path / f"{place}.arrow"
+        flipped.write_bytes(content)
+        try:
+            shard = open_shard(flipped)
+            found = {bytes(key): data for key, data in zip(shard.keys, read_all(shard), strict=True)}
+            assert found == expected, place
+        except DamagedShard:
+            noticed += 1
+        flipped.unlink()
+    assert noticed > len(good) // 2
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.6, 0.99, 0.9999])
+def test_a_torn_shard_is_damaged(share: float, tmp_path: Path) -> None:
+    path = write(tmp_path, *range(1, 30))
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(DamagedShard):
+        open_shard(path)
+
+
+def test_a_shard_that_a_power_cut_left_full_of_zeros_is_damaged(tmp_path: Path) -> None:
+    path = write(tmp_path, 1, 2)
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(DamagedShard):
+        open_shard(path)
+
+
+@given(st.lists(st.lists(st.integers(0, 60), min_size=1, max_size=8, unique=True), max_size=4), st.data())
+def test_a_table_finds_what_a_dict_would(groups: list[list[int]], data: st.DataObject) -> None:
+    shards = []
+    expected: dict[int, set[tuple[int, int]]] = {}
+    for number, group in enumerate(groups):
+        empty = np.empty(0)
+        shards.append(Shard(Path(str(number)), 0, keys_of(*group), empty, empty, empty, empty, empty))
+        for inside, one in enumerate(group):
+            expected.setdefault(one, set()).add((number, inside))
+    wanted = data.draw(st.lists(st.integers(0, 60), min_size=1))
+    for one, found in zip(wanted, Table(shards).search(keys_of(*wanted)), strict=True):
+        assert found in expected.get(one, {(NOWHERE, NOWHERE)})
+
+
+def test_half_a_key_is_no_key(tmp_path: Path) -> None:
+    table = Table([open_shard(write(tmp_path, 5))])
+    other = keys_of(5)
+    other[0, 1] += 1
+    assert table.holds(np.concatenate([keys_of(5), other])) == [True, False]
+
+
+def test_leftovers_of_dead_writers_go_and_those_of_living_ones_stay(tmp_path: Path) -> None:
+    (tmp_path / ".dead.part").write_bytes(b"half a shard")
+    with written_aside(tmp_path) as (file, path):
+        file.write(b"under way")
+        assert clear_leftovers(tmp_path) == 1
+        (living,) = tmp_path.iterdir()
+        assert living.name == f".{path.stem}.part"
+    assert [one.name for one in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_shard_that_cannot_be_finished_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(TypeError), written_aside(tmp_path) as (file, _):
+        file.write("no bytes")  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_cache_opened_again_finds_everything_and_one_open_already_sees_new_shards(tmp_path: Path) -> None:
+    with PixelCache(tmp_path, RECIPE) as one, PixelCache(tmp_path, RECIPE) as other:
+        one.keep([(key, picture(n)) for n, key in enumerate(keys_of(0, 1, 2))])
+        one.publish()
+        assert other.find(keys_of(1)) == [None]
+        other.publish()
+        found = other.find(keys_of(2, 9, 0))
+        assert found[1] is None
+        assert [one.data.tobytes() for one in found if one] == [picture(n).data.tobytes() for n in (2, 0)]
+        other.keep([(keys_of(1)[0], picture(1))])
+        assert other.dump_counts()["kept"] == 0
+
+
+def test_pictures_are_spread_over_shards_and_one_larger_than_a_shard_has_its_own(tmp_path: Path) -> None:
+    with PixelCache(tmp_path, RECIPE, shard_bytes=300) as cache:
+        pictures = [picture(n) for n in range(6)] + [picture(6, 20, 20)]
+        cache.keep([(key, one) for key, one in zip(keys_of(*range(7)), pictures, strict=True)])
+        cache.publish()
+        found = cache.find(keys_of(*range(7)))
+        assert [one and one.data.tobytes() for one in found] == [one.data.tobytes() for one in pictures]
+    assert [len(open_shard(path)) for path in shards_of(tmp_path)] != [7]
+    assert sum(len(open_shard(path)) for path in shards_of(tmp_path)) == 7
+
+
+@pytest.mark.parametrize("harm", ["flip", "truncate", "swap", "empty"])
+def test_damage_between_runs_is_made_again_and_heals(harm: str, index_path: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    reference, _ = run(plan_for(index_path))
+    run(plan_for(index_path, cache=cache))
+    (path,) = shards_of(cache)
+    content = bytearray(path.read_bytes())
+    if harm == "flip":
+        content[len(content) // 2] ^= 4
+    elif harm == "truncate":
+        del content[len(content) // 2 :]
+    elif harm == "swap":
+        run(plan_for(index_path, cache=tmp_path / "b", preprocess=[A.SmallestMaxSize(60)]))
+        content = bytearray(shards_of(tmp_path / "b")[0].read_bytes())
+    else:
+        content = bytearray()
+    path.unlink()
+    path.write_bytes(content)
+    hashes, counts = run(plan_for(index_path, cache=cache))
+    assert hashes == reference
+    assert counts["kept"] == 24
+    assert counts["damaged"] == (0 if harm == "swap" else 1)
+    hashes, counts = run(plan_for(index_path, cache=cache))
+    assert hashes == reference
+    assert (counts["misses"], counts["damaged"]) == (0, 0)
+
+
+def test_the_limit_holds_nothing_is_thrown_away_and_batches_stay(index_path: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    reference, _ = run(plan_for(index_path))
+    for limit in (60_000, 60_000, 200_000):
+        before = shards_of(cache)
+        hashes, counts = run(plan_for(index_path, cache={"dir": cache, "max_bytes": limit}))
+        assert hashes == reference
+        assert sum(path.stat().st_size for path in shards_of(cache)) <= limit
+        assert set(before) <= set(shards_of(cache))
+        assert counts["damaged"] == 0
+    assert sum(len(open_shard(path)) for path in shards_of(cache)) > 2
+
+
+def test_a_cache_that_is_deleted_during_a_run_costs_a_warning_and_no_batch(
+    index_path: Path, tmp_path: Path
+) -> None:
+    reference, _ = run(plan_for(index_path))
+    with LocalEngine().feed(plan_for(index_path, cache=tmp_path / "cache"), TRAINING) as feed:
+        shutil.rmtree(tmp_path / "cache")
+        with pytest.warns(CacheWarning, match="nothing more is added"):
+            assert hashes_of(feed) == reference
