@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from . import cli_cache
+from .cli_materialize import materialize
 from .cli_tables import print_json, print_table
 
 app = typer.Typer(
@@ -28,6 +29,10 @@ INTERRUPTED = 130
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON for machines.")]
+Memory = Annotated[
+    str | None,
+    typer.Option("--memory", help="What may be in flight, such as 2G; a quarter of the machine without it."),
+]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
 
 
@@ -127,6 +132,7 @@ def train(
     threads: Annotated[
         int, typer.Option(help="Threads that decode and augment; 0 is one for each core.")
     ] = 0,
+    memory: Memory = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -134,7 +140,7 @@ def train(
 
     Example: lightwell train train.yaml --out runs/cells
     """
-    result = _run_training(job, out, threads=threads, quiet=quiet or as_json)
+    result = _run_training(job, out, threads=threads, memory=memory, quiet=quiet or as_json)
     if as_json:
         print_json(result)
     else:
@@ -148,6 +154,7 @@ def audit(
     threads: Annotated[
         int, typer.Option(help="Threads that decode and augment; 0 is one for each core.")
     ] = 0,
+    memory: Memory = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -155,12 +162,15 @@ def audit(
 
     Example: lightwell audit audit.yaml --out runs/cells/audit
     """
-    findings = _run_audit(job, out, threads=threads, quiet=quiet or as_json)
+    findings = _run_audit(job, out, threads=threads, memory=memory, quiet=quiet or as_json)
     if as_json:
         print_json(findings)
     else:
         _print_findings(findings)
         print(f"open {out / 'report.html'}")
+
+
+app.command()(materialize)
 
 
 @app.command()
@@ -278,26 +288,31 @@ def _run_index(source: Path | str, output: Path, *, shares: str, quiet: bool, **
     return built
 
 
-def _run_training(job: Path, out: Path, *, threads: int, quiet: bool) -> Any:
-    from .pipeline.engine.feed import LocalEngine
+def _run_training(job: Path, out: Path, *, threads: int, quiet: bool, memory: str | None = None) -> Any:
     from .pipeline.jobfile import load_job
     from .pipeline.progress import console_for
     from .workers.local import run_training_job
 
     return run_training_job(
-        load_job(job, default="classify"), LocalEngine(num_threads=threads), out, console_for(quiet=quiet)
+        load_job(job, default="classify"), _engine(threads, memory), out, console_for(quiet=quiet)
     )
 
 
-def _run_audit(job: Path, out: Path, *, threads: int, quiet: bool) -> Any:
-    from .pipeline.engine.feed import LocalEngine
+def _run_audit(job: Path, out: Path, *, threads: int, quiet: bool, memory: str | None = None) -> Any:
     from .pipeline.jobfile import load_job
     from .pipeline.progress import console_for
     from .workers.local import run_batch_job
 
     return run_batch_job(
-        load_job(job, default="gradcam"), LocalEngine(num_threads=threads), out, console_for(quiet=quiet)
+        load_job(job, default="gradcam"), _engine(threads, memory), out, console_for(quiet=quiet)
     )
+
+
+def _engine(threads: int, memory: str | None) -> Any:
+    from .pipeline.engine.feed import LocalEngine
+    from .pipeline.engine.machine import parse_size
+
+    return LocalEngine(num_threads=threads, memory_bytes=parse_size(memory) if memory else 0)
 
 
 def _print_counts(built: Any, output: Path) -> None:

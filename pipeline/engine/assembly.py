@@ -100,7 +100,7 @@ class Assembly:
 
         Large pictures draw ahead here, and once more where they are made: it costs little beside decoding them.
         """
-        sizes = [0 if sample.file is None else worst_bytes(sample.file) for sample in samples]
+        sizes = [worst_bytes(sample.file, sample.kept) for sample in samples]
         if sum(sizes) > most_bytes:
             sizes = [
                 self._line(with_boxes=sample.row["boxes"] is not None).planned_bytes(sample, epoch)
@@ -131,6 +131,7 @@ class Assembly:
             if rule == "raise":
                 raise SampleError(key, made.step, made.reason)
             return None
+        shared.activity.clock("make").enter("input")
         for row in replacements(shared.rows, seed=shared.program.plan.seed, epoch=epoch, key=key):
             (other,) = shared.load(np.array([row]))
             line = self._line(with_boxes=other.row["boxes"] is not None, spare=True)
@@ -213,16 +214,15 @@ class _Line:
 
     def planned_bytes(self, sample: Loaded, epoch: int) -> int:
         """Say what a sample's pixels will take, from what is drawn for it."""
-        if sample.file is None:
-            return 0
-        drawn = self._draw(sample, epoch)
-        if isinstance(drawn, Failure):
-            return worst_bytes(sample.file)
+        drawn = Failure("read", "") if sample.file is None else self._draw(sample, epoch)
+        if sample.file is None or isinstance(drawn, Failure):
+            return worst_bytes(sample.file, sample.kept)
         return planned_bytes(sample.file, self.pixels.plan(sample.file, drawn), drawn)
 
     def _images(self, ready: Sequence[tuple[Loaded, Drawn]]) -> Sequence[Any]:
         drawn = [one for _, one in ready]
         if self._cached is not None:
+            self._clock.enter("transform")
             return self._cached.run([sample for sample, _ in ready], drawn)
         return self.pixels.run([sample.file for sample, _ in ready if sample.file is not None], drawn)
 

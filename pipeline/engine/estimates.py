@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 import pyarrow.compute as pc
 
+from ..cache.packing import Packed
 from ..compiler.program import Program
 from ..dataset.index import Index
 from ..decode.chain import Encoded
@@ -97,9 +98,16 @@ def finished_size(program: Program, view: View, index: Index, rows: np.ndarray) 
     return FinishedSize(constant, bytes_per_pixel * max(grown, default=1.0))
 
 
-def worst_bytes(file: Encoded) -> int:
-    """Bound what one sample takes from decoding on, whatever is drawn: the whole picture, and as much again."""
-    return 2 * _whole_bytes(file)
+def worst_bytes(file: Encoded | None, kept: Packed | None) -> int:
+    """Bound what one sample takes from decoding on, whatever is drawn: the whole picture, and as much again.
+
+    Args:
+        file: its file, if it was read.
+        kept: what the cache holds of it, if anything.
+    """
+    if file is not None:
+        return 2 * _whole_bytes(file)
+    return 0 if kept is None else 2 * RGB * kept.size[0] * kept.size[1]
 
 
 def planned_bytes(file: Encoded, decoding: Decoding, drawn: Drawn) -> int:

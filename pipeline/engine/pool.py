@@ -171,11 +171,15 @@ class AssemblyPool:
         clock.enter("room")
         self._shared.budget.wait_for_file(ticket, num_bytes)
         clock.enter("read")
+        read_bytes = 0
         try:
-            return self._shared.load(rows)
+            loaded = self._shared.load(rows)
+            read_bytes = sum(len(sample.file.data) for sample in loaded if sample.file is not None)
+            activity.hit(sum(sample.kept is not None for sample in loaded))
+            return loaded
         finally:
             activity.chunks.change(1)
-            clock.enter("room", num_bytes)
+            clock.enter("room", read_bytes)
 
     def _open_buffer(self, num_images: int) -> BatchBuffer | DeviceBuffer:
         if self._device is None:
