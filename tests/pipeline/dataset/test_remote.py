@@ -54,7 +54,7 @@ def bucket(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 @pytest.fixture
 def served(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faulty]:
     """The pictures behind a server that can fail, and an index of them in ``tmp_path``."""
-    monkeypatch.setattr(remote, "ATTEMPT_S", 0.5)
+    monkeypatch.setattr(remote, "ATTEMPT_S", 1.5)
     files = {f"/{BUCKET}/{p.relative_to(photos)}": p.read_bytes() for p in sorted(photos.rglob("*.jpg"))}
     with faulty_server(files) as faulty:
         point_at(monkeypatch, faulty.url)
@@ -165,7 +165,7 @@ def test_a_source_that_dies_in_mid_run_stops_it(served: Faulty, tmp_path: Path) 
     plan = Plan.model_validate(
         {
             "index": tmp_path / "index.parquet",
-            "errors": {"max_wait_s": 1},
+            "errors": {"max_wait_s": 5},
             **RESIZE,
             "batch": {"size": 2},
         }
