@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from . import cli_cache
+from .cli_materialize import materialize
 from .cli_tables import print_json, print_table
 
 app = typer.Typer(
@@ -28,33 +29,47 @@ INTERRUPTED = 130
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON for machines.")]
+Memory = Annotated[
+    str | None,
+    typer.Option("--memory", help="What may be in flight, such as 2G; a quarter of the machine without it."),
+]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
 
 
 @app.command()
 def index(
     source: Annotated[
-        Path,
-        typer.Argument(help="A folder with a folder for each class, a flat folder, or a CSV/Parquet table."),
+        str,
+        typer.Argument(
+            help="A folder with a folder for each class, a flat folder, a CSV/Parquet table, or .tar shards "
+            "(a folder, a glob or {000..009}); a path or a URI such as s3://bucket/photos."
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the index.")] = Path(
         "index.parquet"
     ),
     path_column: Annotated[str, typer.Option(help="A table's column with the paths.")] = "path",
-    label_column: Annotated[str, typer.Option(help="A table's column with the labels.")] = "label",
+    label_column: Annotated[
+        str, typer.Option(help="A table's column with the labels, or a field of the .json in shards.")
+    ] = "label",
     root: Annotated[
-        Path | None, typer.Option(help="Where a table's relative paths start; by default its folder.")
+        str | None, typer.Option(help="Where a table's relative paths start; by default its folder.")
     ] = None,
     split: Annotated[
         str, typer.Option(help="Shares of the splits, where the source has none.")
     ] = "train=0.8,val=0.1,test=0.1",
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    hash_content: Annotated[
+        bool, typer.Option("--hash", help="Read all of every file; damage shows when it is used.")
+    ] = False,
+    max_wait: Annotated[float, typer.Option(help="Seconds without an answer before a source is down.")] = 30,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """List every image of a source with what its header says; a second run reads only what changed.
 
     Example: lightwell index photos -o index.parquet
+    Example: lightwell index 's3://bucket/train-{000..099}.tar' -o index.parquet
     """
     built = _run_index(
         source,
@@ -65,6 +80,8 @@ def index(
         path_column=path_column,
         label_column=label_column,
         root=root,
+        hash_content=hash_content,
+        max_wait_s=max_wait,
     )
     if as_json:
         print_json(built.summary())
@@ -115,6 +132,7 @@ def train(
     threads: Annotated[
         int, typer.Option(help="Threads that decode and augment; 0 is one for each core.")
     ] = 0,
+    memory: Memory = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -122,7 +140,7 @@ def train(
 
     Example: lightwell train train.yaml --out runs/cells
     """
-    result = _run_training(job, out, threads=threads, quiet=quiet or as_json)
+    result = _run_training(job, out, threads=threads, memory=memory, quiet=quiet or as_json)
     if as_json:
         print_json(result)
     else:
@@ -136,6 +154,7 @@ def audit(
     threads: Annotated[
         int, typer.Option(help="Threads that decode and augment; 0 is one for each core.")
     ] = 0,
+    memory: Memory = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -143,12 +162,15 @@ def audit(
 
     Example: lightwell audit audit.yaml --out runs/cells/audit
     """
-    findings = _run_audit(job, out, threads=threads, quiet=quiet or as_json)
+    findings = _run_audit(job, out, threads=threads, memory=memory, quiet=quiet or as_json)
     if as_json:
         print_json(findings)
     else:
         _print_findings(findings)
         print(f"open {out / 'report.html'}")
+
+
+app.command()(materialize)
 
 
 @app.command()
@@ -249,7 +271,7 @@ def bench(
     )
 
 
-def _run_index(source: Path, output: Path, *, shares: str, quiet: bool, **options: Any) -> Any:
+def _run_index(source: Path | str, output: Path, *, shares: str, quiet: bool, **options: Any) -> Any:
     from .pipeline.dataset.index import Index
     from .pipeline.dataset.indexing import build_index
     from .pipeline.dataset.splits import parse_fractions
@@ -266,26 +288,31 @@ def _run_index(source: Path, output: Path, *, shares: str, quiet: bool, **option
     return built
 
 
-def _run_training(job: Path, out: Path, *, threads: int, quiet: bool) -> Any:
-    from .pipeline.engine.feed import LocalEngine
+def _run_training(job: Path, out: Path, *, threads: int, quiet: bool, memory: str | None = None) -> Any:
     from .pipeline.jobfile import load_job
     from .pipeline.progress import console_for
     from .workers.local import run_training_job
 
     return run_training_job(
-        load_job(job, default="classify"), LocalEngine(num_threads=threads), out, console_for(quiet=quiet)
+        load_job(job, default="classify"), _engine(threads, memory), out, console_for(quiet=quiet)
     )
 
 
-def _run_audit(job: Path, out: Path, *, threads: int, quiet: bool) -> Any:
-    from .pipeline.engine.feed import LocalEngine
+def _run_audit(job: Path, out: Path, *, threads: int, quiet: bool, memory: str | None = None) -> Any:
     from .pipeline.jobfile import load_job
     from .pipeline.progress import console_for
     from .workers.local import run_batch_job
 
     return run_batch_job(
-        load_job(job, default="gradcam"), LocalEngine(num_threads=threads), out, console_for(quiet=quiet)
+        load_job(job, default="gradcam"), _engine(threads, memory), out, console_for(quiet=quiet)
     )
+
+
+def _engine(threads: int, memory: str | None) -> Any:
+    from .pipeline.engine.feed import LocalEngine
+    from .pipeline.engine.machine import parse_size
+
+    return LocalEngine(num_threads=threads, memory_bytes=parse_size(memory) if memory else 0)
 
 
 def _print_counts(built: Any, output: Path) -> None:
@@ -313,10 +340,13 @@ def _print_findings(findings: Any) -> None:
 
 def main() -> None:
     """Run the command line; every error becomes one line and an exit code."""
-    from .pipeline.errors import LightwellError
+    from .pipeline.errors import LightwellError, StuckError
 
     try:
         app()
+    except StuckError as error:  # its thread would keep this process for ever
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        os._exit(error.exit_code)
     except LightwellError as error:
         _fail(f"error: {error}", error.exit_code)
     except (KeyboardInterrupt, SystemExit) as stop:

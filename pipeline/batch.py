@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
-    import numpy as np
     import torch
 
 
@@ -25,6 +26,9 @@ class Batch:
     """Number of the batch within its epoch, from 0."""
     replaced: np.ndarray
     """bool, shape (N,): True where a bad image was replaced. Metrics and audits leave these rows out."""
+    padding: np.ndarray
+    """bool, shape (N,): True for repeats that only make the ranks of a last batch even. They count as nothing: no
+    metric, record, loss or count takes them in."""
     masks: torch.Tensor | None = None
     """uint8, shape (N, H, W), where the index has masks."""
     boxes: tuple[np.ndarray, ...] | None = None
@@ -33,6 +37,38 @@ class Batch:
     """int64, shape (N,): labels of the images mixed in by MixUp or CutMix."""
     partner_weights: torch.Tensor | None = None
     """float32, shape (N,), 0..1: the partner's share of the target."""
+    num_left_out: int = 0
+    """Images that could not be used and are not here, where the plan says ``on_error: skip``."""
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    @property
+    def num_images(self) -> int:
+        """Images of the batch, without padding."""
+        return len(self.keys) - int(np.count_nonzero(self.padding))
+
+    @property
+    def own(self) -> np.ndarray:
+        """bool, shape (N,): rows that show the image they stand for, neither replaced nor padding."""
+        return np.asarray(~(self.replaced | self.padding))
+
+    def between(self, first: int, last: int) -> Batch:
+        """Take some of the rows, without copying pixels."""
+        some = slice(first, last)
+        return replace(
+            self,
+            images=self.images[some],
+            labels=self.labels[some],
+            keys=self.keys[some],
+            replaced=self.replaced[some],
+            padding=self.padding[some],
+            masks=None if self.masks is None else self.masks[some],
+            boxes=None if self.boxes is None else self.boxes[some],
+            partner_labels=None if self.partner_labels is None else self.partner_labels[some],
+            partner_weights=None if self.partner_weights is None else self.partner_weights[some],
+        )
+
+    def without_padding(self) -> Batch:
+        """Leave the padding out; it stands at the end, and may be all there is."""
+        return self.between(0, self.num_images)

@@ -183,7 +183,7 @@ def _try_way(
                     differences.append(np.abs(image.astype(np.int16) - reference[key]))
                 started = time.perf_counter()
             else:
-                num_images += len(batch)
+                num_images += batch.num_images
         seconds = time.perf_counter() - started
     return {
         "max_levels": int(max(difference.max() for difference in differences)),

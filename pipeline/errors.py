@@ -7,6 +7,8 @@
     - ModelError            a model, its weights or a layer that cannot be had
   + RunError                the request was fine, the run failed (exit code 1)
     - SampleError           one sample failed; carries its key and the step
+    - SourceDownError       a bucket, a server or another source gives no answer, or wrong ones
+    - StuckError            one file never came to an end; its thread cannot be ended either
     - OutputError           a result could not be written
 
 Every message says "wanted X, got Y; do Z".
@@ -63,6 +65,14 @@ class SampleError(RunError):
 
     def __str__(self) -> str:
         return f"{self.step} of {self.key!r}: {self.reason}"
+
+
+class SourceDownError(RunError):
+    """A bucket, a server or another source gives no answer, or wrong ones, for longer than was allowed."""
+
+
+class StuckError(RunError):
+    """One file never came to an end; its thread cannot be ended either, only the process can."""
 
 
 class OutputError(RunError):

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from .batch import Batch
+    from .engine.stats import FeedStats
     from .plan import Plan
     from .view import View
 
@@ -45,7 +46,7 @@ class Feed(Protocol):
 
     @property
     def num_batches(self) -> int:
-        """Batches of all epochs together."""
+        """Batches of all epochs together, from where the feed was opened."""
         ...
 
     @property
@@ -55,7 +56,15 @@ class Feed(Protocol):
 
     @property
     def counts(self) -> dict[str, int]:
-        """Images read, used, replaced and skipped so far; read = used + replaced."""
+        """Images read, used, replaced and skipped so far, without padding; read = used + replaced."""
+        ...
+
+    def position(self) -> dict[str, Any]:
+        """Say where the consumer stands, behind the last batch it was given: a small value that JSON holds."""
+        ...
+
+    def stats(self) -> FeedStats:
+        """Say where the time went so far and what was in flight."""
         ...
 
     def __iter__(self) -> Iterator[Batch]: ...
@@ -66,8 +75,12 @@ class Feed(Protocol):
 class Engine(Protocol):
     """Turns a plan into a feed. The local engine is the reference for every other."""
 
-    def feed(self, plan: Plan, view: View) -> Feed:
-        """Open the batches of a view of a plan."""
+    def feed(self, plan: Plan, view: View, position: Mapping[str, Any] | None = None) -> Feed:
+        """Open the batches of a view of a plan; with a position, those that were left there.
+
+        Raises:
+            PlanError: the request is wrong, or the position is of another plan or view.
+        """
         ...
 
 
@@ -135,6 +148,30 @@ class BatchJob(Protocol):
 
     def finish(self, records: pa.Table, context: Context) -> Mapping[str, Any]:
         """Write what people look at from the merged records; return the findings."""
+        ...
+
+
+@runtime_checkable
+class KeepsParts(Protocol):
+    """A batch job that writes files of its own, a part at a time. What ``work`` returns may then be large."""
+
+    def is_full(self, records: Sequence[Record]) -> bool:
+        """Say whether so many records make a part; asked after each batch."""
+        ...
+
+    def keep(self, records: Sequence[Record], part: int, out: Path) -> Sequence[Record]:
+        """Write a part's records below ``out``, aside and renamed; equal records give equal files.
+
+        Called before the part is noted as done, so after a crash perhaps once more.
+
+        Args:
+            records: what ``work`` has returned for the part's batches.
+            part: its number, from 0.
+            out: the folder of the results.
+
+        Returns:
+            Small records that stand for them and are merged.
+        """
         ...
 
 

@@ -19,6 +19,11 @@ def keyed_bits(purpose: str, seed: int, epoch: int, name: str) -> int:
     return int.from_bytes(hashlib.blake2b(message, digest_size=16).digest(), "little")
 
 
+def keyed_words(purpose: str, seed: int, epoch: int, name: str, num_words: int) -> np.ndarray:
+    """Make the first uint64 of the Philox stream of a key."""
+    return np.random.Philox(key=keyed_bits(purpose, seed, epoch, name)).random_raw(num_words)
+
+
 def keyed_generator(bits: int) -> np.random.Generator:
     """Make the NumPy generator of 128 key bits."""
     return np.random.Generator(np.random.Philox(key=bits))

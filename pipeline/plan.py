@@ -14,11 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from .cache.options import Caching
 from .dataset.index import Index
 from .errors import PlanError, nearest
+from .order.sampling import Sampling
 from .policy.transforms import TransformSpec, parse_policy
+from .tolerance import Tolerance
 
 M = TypeVar("M", bound=BaseModel)
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 """Part of every fingerprint; raised when equal plans would yield other batches than before."""
 
 
@@ -28,6 +30,7 @@ class Batching(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     size: int = Field(default=64, ge=1)
+    """Of all ranks together."""
 
 
 class Mix(BaseModel):
@@ -56,6 +59,8 @@ class Plan(BaseModel):
     augment: tuple[TransformSpec, ...] = ()
     evaluate: tuple[TransformSpec, ...] = ()
     mix: Mix | None = None
+    sampling: Sampling | None = None
+    """How often training views show each class; None shows every image once an epoch."""
     batch: Batching = Batching()
     cache: Caching | None = None
     """Keeps pixels behind the deterministic beginning of ``preprocess``; changes no batch, unless as JPEG."""
@@ -67,6 +72,9 @@ class Plan(BaseModel):
     ``exact`` never does. Cutting out only what a crop keeps is exact and done either way."""
     lowering: Literal["exact", "approximate"] = "exact"
     """``approximate`` also takes DALI operators that follow another law than Albumentations, on a GPU."""
+
+    errors: Tolerance = Tolerance()
+    """What is done about files that cannot be used."""
 
     @field_validator("preprocess", "augment", "evaluate", mode="before")
     @classmethod
@@ -98,16 +106,23 @@ class Plan(BaseModel):
         """Read the plan's index."""
         return Index.load(self.index)
 
-    def fingerprint(self) -> str:
-        """Hash all that decides what the batches hold, the index's content included; reads the index.
+    def fingerprint(self, index: Index | None = None) -> str:
+        """Hash all that decides what the batches hold, the index's content included; reads the index if not given.
 
-        The index's path, the device and the cache's place are left out: moving a data set or a machine is not
-        another plan.
+        The index's path, the device, the cache's place and limits that only stop a run are left out: moving a data
+        set or a machine, or bearing more bad files, is not another plan.
         """
-        content = {**self.dump(), "index": self.load_index().fingerprint(), "version": PLAN_VERSION}
+        content = {
+            **self.dump(),
+            "index": (index or self.load_index()).fingerprint(),
+            "version": PLAN_VERSION,
+        }
         del content["device"], content["cache"]
         if self.cache is not None and self.cache.effect():
             content["cache"] = self.cache.effect()
+        content["errors"] = self.errors.deciding()
+        if content["errors"] == Tolerance().deciding():
+            del content["errors"]  # plans from before there were any keep their fingerprint
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from .batch import Batch
+    from .engine.stats import FeedStats
     from .jobs import Feed
 
 PLAIN_INTERVAL_S = 10.0
@@ -43,13 +44,11 @@ class LineConsole(SilentConsole):
     def track(self, batches: Feed, label: str) -> Iterator[Batch]:
         """Pass batches on and say now and then how far it is."""
         started = spoke = time.monotonic()
-        images = 0
         for number, batch in enumerate(batches, 1):
             yield batch
-            images += len(batch)
             if (now := time.monotonic()) - spoke >= PLAIN_INTERVAL_S:
                 spoke = now
-                self.say(_progress_line(label, number, batches, images, now - started))
+                self.say(_progress_line(label, number, batches, now - started))
 
     def count(self, label: str) -> Callable[[int, int], None]:
         """Return a callback ``(done, total)`` that prints at the end."""
@@ -73,28 +72,35 @@ class TerminalConsole(LineConsole):
             TextColumn("[bold]{task.description}"),
             BarColumn(),
             TextColumn(
-                "{task.fields[images]:,} images  {task.fields[rate]:.0f}/s  {task.fields[replaced]} replaced"
+                "{task.fields[images]:,} images  {task.fields[now]:,.0f}/s now, {task.fields[rate]:,.0f}/s  "
+                "{task.fields[replaced]} replaced  {task.fields[slow]}"
             ),
             TimeRemainingColumn(),
         )
-        started = time.monotonic()
-        images = 0
         with Progress(*columns, console=RichConsole(file=self._stream), transient=True) as progress:
-            task = progress.add_task(label, total=batches.num_batches, images=0, rate=0.0, replaced=0)
+            task = progress.add_task(label, total=batches.num_batches, **_fields(batches.stats()))
             for batch in batches:
                 yield batch
-                images += len(batch)
-                rate = images / max(time.monotonic() - started, 1e-9)
-                progress.update(
-                    task, advance=1, images=images, rate=rate, replaced=batches.counts["replaced"]
-                )
+                progress.update(task, advance=1, **_fields(batches.stats()))
 
 
-def _progress_line(label: str, number: int, batches: Feed, images: int, seconds: float) -> str:
+def _fields(stats: FeedStats) -> dict[str, Any]:
+    return {
+        "images": stats.num_samples,
+        "now": stats.samples_per_second_now,
+        "rate": stats.samples_per_second,
+        "replaced": stats.replaced,
+        "slow": stats.bottleneck(),
+    }
+
+
+def _progress_line(label: str, number: int, batches: Feed, seconds: float) -> str:
     left = (batches.num_batches - number) * seconds / number
-    replaced = batches.counts["replaced"]
+    stats = batches.stats()
     return (
-        f"{label}: {images:,} images, {images / seconds:.0f} a second, {left:.0f} s left, {replaced} replaced"
+        f"{label}: {stats.num_samples:,} images, {stats.samples_per_second_now:,.0f} a second now and "
+        f"{stats.samples_per_second:,.0f} since the start, {left:.0f} s left, {stats.replaced} replaced; "
+        f"{stats.bottleneck()}"
     )
 
 

@@ -1,13 +1,21 @@
-"""The list of samples that could not be used, and the counts that must add up."""
+"""The list of samples that could not be used, the counts that must add up, and the limit of both."""
 
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from .errors import RunError
+from .tolerance import MIN_JUDGED, Tolerance
+
+QUARANTINE_NAME = "quarantine.jsonl"
+NUM_NAMED = 3
+"""So many bad files are named where the limit stops a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,46 +25,102 @@ class QuarantineEntry:
     key: str
     uri: str
     step: str
-    """The step that failed: ``read``, ``decode``, ``policy`` or ``index`` (its header was already bad)."""
+    """The step that failed: ``read``, ``decode`` or ``policy``; ``limit`` (larger than the plan allows), ``time`` (took
+    too long) or ``index`` (its header was already bad)."""
     reason: str
     decoder: str
     """The decoders that were tried, in order, such as ``dali, opencv, pillow``."""
     replaced_by: str | None
-    """Key of the sample that stands in its place; None where it was left out."""
+    """Key of the sample that stands in its place; None where it was left out or stopped the run."""
     epoch: int
 
 
 class Quarantine:
     """Collects entries and counts. Threads may add at the same time."""
 
-    def __init__(self) -> None:
+    def __init__(self, tolerance: Tolerance | None = None) -> None:
         self._lock = threading.Lock()
-        self.entries: list[QuarantineEntry] = []
+        self._tolerance = tolerance or Tolerance()
+        self._entries: dict[tuple[str, str, int], QuarantineEntry] = {}
+        self._bad: dict[str, str] = {}
+        self._num_judged = 0
+        self._num_failed = 0
+        self.slow: set[str] = set()
+        """Keys of samples that took too long: later epochs do not try them."""
         self.counts: dict[str, int] = {"read": 0, "used": 0, "replaced": 0, "skipped": 0}
-        """read = used + replaced: positions of batches that were filled by their own or by another sample.
-        skipped: rows of the index that never entered a batch because their header was bad."""
+        """Of the batches that were yielded, without their padding, so that the counts of ranks add up.
+        read = used + replaced: places of batches that were filled by their own or by another sample.
+        skipped: left out at their turn with ``on_error: skip``, or since the header was bad when it was indexed; of
+        several ranks the first counts the latter."""
 
     def add(self, entry: QuarantineEntry) -> None:
-        """Add an entry, once per key, step and epoch."""
+        """Add an entry, once per key, step and epoch: sampled epochs and padding meet a bad file again."""
         with self._lock:
-            self.entries.append(entry)
+            self._entries.setdefault((entry.key, entry.step, entry.epoch), entry)
+            if entry.step != "index":
+                self._bad.setdefault(entry.key, f"{entry.key!r} ({entry.step}: {entry.reason})")
+            if entry.step == "time":
+                self.slow.add(entry.key)
 
-    def count(self, **numbers: int) -> None:
+    def count(self, *, read: int = 0, used: int = 0, replaced: int = 0, skipped: int = 0) -> None:
         """Add to the counts."""
         with self._lock:
+            numbers = {"read": read, "used": used, "replaced": replaced, "skipped": skipped}
             for name, number in numbers.items():
                 self.counts[name] += number
+
+    def judge(self, *, made: int, failed: int) -> None:
+        """Count the samples that were made for a batch, those too that are not its own, and stop where too many failed.
+
+        Raises:
+            RunError: more files, or a larger share of the images, than the plan bears.
+        """
+        limits = self._tolerance
+        with self._lock:
+            self._num_judged += made
+            self._num_failed += failed
+            judged, bad = self._num_judged, self._num_failed
+            if limits.max_bad is not None and len(self._bad) > limits.max_bad:
+                raise RunError(
+                    self._too_many(
+                        f"at most {limits.max_bad:,} bad files (errors.max_bad), got {len(self._bad):,}"
+                    )
+                )
+            share = limits.max_bad_share
+            if share is not None and judged >= MIN_JUDGED and bad > share * judged:
+                raise RunError(
+                    self._too_many(
+                        f"at most {share:.1%} bad images (errors.max_bad_share), got {bad / judged:.1%}"
+                    )
+                )
+
+    def _too_many(self, what: str) -> str:
+        named = "; ".join(list(self._bad.values())[:NUM_NAMED])
+        more = f"; and {len(self._bad) - NUM_NAMED:,} more" if len(self._bad) > NUM_NAMED else ""
+        return (
+            f"wanted {what} of {self._num_judged:,} images so far: {named}{more}; mend the files and index again, or raise the "
+            f"limit. All are listed in {QUARANTINE_NAME} of the output folder, or in the feed's quarantine"
+        )
+
+    def __len__(self) -> int:
+        return len(self._entries)
 
     def dump(self) -> list[Mapping[str, Any]]:
         """List the entries as dicts, in a stable order."""
         with self._lock:
-            return sorted(
-                (asdict(entry) for entry in self.entries), key=lambda e: (e["epoch"], e["key"], e["step"])
-            )
+            entries = list(self._entries.values())
+        return sorted((asdict(entry) for entry in entries), key=lambda e: (e["epoch"], e["key"], e["step"]))
 
 
 def write_quarantine(entries: Iterable[Mapping[str, Any]], path: Path) -> None:
     """Write entries as JSON lines, aside and renamed."""
-    aside = path.with_name(path.name + ".part")
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     aside.write_text("".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries))
     aside.replace(path)
+
+
+def read_quarantine(path: Path) -> list[Mapping[str, Any]]:
+    """Read what ``write_quarantine`` wrote; nothing where there is no such file."""
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -53,11 +53,12 @@ PUBLIC: list[str] = [
 FOLDERS = {"pipeline", "workers", "models", "tests", "deploy"}
 HIDDEN_FOLDERS = {".ci"}
 CODE = {"pipeline", "workers", "models"}
-COMMANDS = {"cli", "cli_cache", "cli_tables"}
+COMMANDS = {"cli", "cli_cache", "cli_materialize", "cli_tables"}
 FORBIDDEN_ARROWS = {
-    "pipeline": {*COMMANDS, "models", "workers"},
-    "models": {*COMMANDS, "workers"},
-    "workers": {*COMMANDS, "models"},
+    "pipeline": {*COMMANDS, "models", "testing", "workers"},
+    "models": {*COMMANDS, "testing", "workers"},
+    "workers": {*COMMANDS, "models", "testing"},
+    "testing": {*COMMANDS, "models"},
 }
 HEAVY = {"torch", "torchvision", "ray", "nvidia", "albumentations", "cv2", "timm", "sklearn", "matplotlib"}
 UNWANTED_NAME = re.compile(r"manager|helper|utils?(?![a-z])", re.IGNORECASE)
@@ -192,6 +193,7 @@ def test_no_import_cycles(modules: dict[str, ast.Module], root: Path) -> None:
         ".pipeline.errors",
         ".pipeline.dataset.index",
         ".pipeline.jobs",
+        ".testing",
         ".pipeline.dataset.sources",
     ],
 )

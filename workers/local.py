@@ -4,8 +4,10 @@ A batch job's records are kept in parts while it runs, each written aside and re
 
     out/parts/part-000000.parquet     records of some batches, and how far they reach
     out/records.parquet               all parts, once the last batch is done
-    out/quarantine.jsonl              files that could not be used
+    out/quarantine.jsonl              files that could not be used; grows while the job runs
     out/counts.json                   images read, used, replaced and skipped; read = used + replaced
+
+A training job writes the latter two as well, of all its feeds; the counts are those of its last run.
 
 Interrupted, the same job takes up after its last whole part, if it has a ``fingerprint()``; a job without one,
 another job or another plan starts anew. A job may also have a ``schema``, the Arrow schema of its
@@ -17,27 +19,39 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..pipeline.errors import OutputError
-from ..pipeline.jobs import Context
-from ..pipeline.quarantine import write_quarantine
+from ..pipeline.jobs import Context, KeepsParts
+from ..pipeline.quarantine import QUARANTINE_NAME, read_quarantine, write_quarantine
 from .heap import keep_freed_memory
+from .ledger import Ledger
 from .parts import Part, PartStore
 
 if TYPE_CHECKING:
     from ..pipeline.batch import Batch
-    from ..pipeline.jobs import BatchJob, Console, Engine, TrainingJob
-    from ..pipeline.view import View
+    from ..pipeline.jobs import BatchJob, Console, Engine, Feed, Record, TrainingJob
+
+Entry = tuple[str, str, int]
 
 PART_IMAGES = 1024
 """Images after which a part is written: what an interruption costs at most, and what memory holds."""
 
 
-def run_batch_job(job: BatchJob, engine: Engine, out: Path, console: Console) -> Mapping[str, Any]:
+def run_batch_job(
+    job: BatchJob, engine: Engine, out: Path, console: Console, *, part_images: int = PART_IMAGES
+) -> Mapping[str, Any]:
     """Run a batch job over its view and finish it; returns its findings.
+
+    Args:
+        job: what is run; another rank of its view needs another ``out``.
+        engine: makes the batches.
+        out: where results go, and what an interrupted run has left.
+        console: shows how far it is.
+        part_images: images after which a part is written.
 
     Raises:
         OutputError: ``out`` cannot be written.
@@ -45,16 +59,16 @@ def run_batch_job(job: BatchJob, engine: Engine, out: Path, console: Console) ->
     """
     check_writable(out)
     keep_freed_memory()
+    sweep(out)
     store = PartStore(out / "parts", fingerprint_of(job), getattr(job, "schema", None))
     done = store.take_up()
     if done:
         console.say(f"taking up after {sum(part.counts['read'] for part in done):,} images that are done")
-    view = remaining(job, done)
-    if view is not None:
-        done += read_parts(job, view, engine, store, console, first=len(done))
+    with Ledger(out, before=add_up(done)[0]) as ledger:
+        done += read_parts(job, ledger.watch(engine), store, console, done, part_images)
     records = store.merge(out / "records.parquet")
     entries, counts = add_up(done)
-    write_quarantine(entries, out / "quarantine.jsonl")
+    write_quarantine(entries, out / QUARANTINE_NAME)
     write_json(counts, out / "counts.json")
     findings = job.finish(records, Context(engine, out, console, quarantine=tuple(entries), counts=counts))
     store.clear()
@@ -74,8 +88,14 @@ def run_training_job(job: TrainingJob, engine: Engine, out: Path, console: Conso
     keep_freed_memory()
     view_for = getattr(job, "view_for", None)
     view = job.view if view_for is None else view_for(out)
-    with engine.feed(job.plan, view) as feed:
-        return job.run(feed, Context(engine, out, console))
+    before = [one for one in read_quarantine(out / QUARANTINE_NAME) if one["epoch"] < view.first_epoch]
+    with Ledger(out, before=before) as ledger:
+        watched = ledger.watch(engine)
+        with watched.feed(job.plan, view) as feed:
+            metrics = job.run(feed, Context(watched, out, console))
+            say_stats(feed, console)
+        write_json(ledger.counts(), out / "counts.json")
+    return metrics
 
 
 def check_writable(out: Path) -> None:
@@ -95,77 +115,104 @@ def check_writable(out: Path) -> None:
         ) from error
 
 
+def sweep(out: Path) -> None:
+    """Take away what a killed run was writing aside."""
+    for path in out.glob(".*.tmp"):
+        path.unlink()
+
+
 def fingerprint_of(job: BatchJob) -> str | None:
     """Ask a job for what decides its records; None where it cannot say."""
     ask = getattr(job, "fingerprint", None)
     return str(ask()) if callable(ask) else None
 
 
-def remaining(job: BatchJob, done: list[Part]) -> View | None:
-    """Say what is left of a job's view; None when nothing is."""
-    import dataclasses
-
-    view = job.view
-    num_done = sum(part.counts["read"] for part in done)
-    if not num_done:
-        return view
-    assert not view.shuffle, "a batch job reads its view in order"
-    assert view.num_epochs == 1, "a batch job reads its view once"
-    index = job.plan.load_index()
-    keys = view.keys
-    if keys is None:
-        keys = tuple(index.table["key"].take(index.rows(view.split)).to_pylist())
-    left = keys[num_done:]
-    return dataclasses.replace(view, keys=left) if left else None
-
-
 def read_parts(
-    job: BatchJob, view: View, engine: Engine, store: PartStore, console: Console, *, first: int
+    job: BatchJob, engine: Engine, store: PartStore, console: Console, done: list[Part], num_images: int
 ) -> list[Part]:
-    """Turn a view into parts, numbered from ``first``."""
+    """Turn what is left of a job's view, behind the parts that are done, into more parts of so many images."""
     parts: list[Part] = []
-    with engine.feed(job.plan, view) as feed, job.open() as work:
-        for batches in in_parts(console.track(feed, type(job).__name__)):
-            gathered: list[Mapping[str, Any]] = []
-            counts = {"read": 0, "used": 0, "replaced": 0, "skipped": 0}
-            for batch in batches:
-                gathered += work(batch)
-                replaced = int(batch.replaced.sum())
-                counts["read"] += len(batch)
-                counts["replaced"] += replaced
-                counts["used"] += len(batch) - replaced
-            if not counts["read"]:
-                break
-            counts["skipped"] = feed.counts["skipped"]
-            part = Part(first + len(parts), counts, tuple(feed.quarantine))
-            store.write(part, gathered)
-            parts.append(part)
+    noted: set[Entry] = set()
+    position = done[-1].position if done else None
+    with engine.feed(job.plan, job.view, position) as feed:
+        if not feed.num_batches:
+            return parts
+        unusable = feed.counts["skipped"]
+        with job.open() as work:
+            batches = console.track(feed, type(job).__name__)
+            full = partial(is_full, job, num_images)
+            while (part := read_part(feed, batches, work, full)) is not None:
+                counts, gathered = {**part[0], "unusable": unusable}, part[1]
+                number = len(done) + len(parts)
+                entries = fresh_entries(feed.quarantine, noted)
+                parts.append(Part(number, counts, entries, feed.position()))
+                store.write(parts[-1], kept(job, gathered, number, store.folder.parent))
+        say_stats(feed, console)
     return parts
 
 
-def in_parts(batches: Iterator[Batch]) -> Iterator[Iterator[Batch]]:
-    """Group batches into parts; each group is read lazily, so no batch is held longer than its turn."""
-    ended = False
+def read_part(
+    feed: Feed,
+    batches: Iterator[Batch],
+    work: Callable[[Batch], Sequence[Record]],
+    full: Callable[[Sequence[Record], int], bool],
+) -> tuple[dict[str, int], list[Record]] | None:
+    """Work on batches until they make a part; returns counts and records, or None at the end.
 
-    def group() -> Iterator[Batch]:
-        nonlocal ended
-        images = 0
-        for batch in batches:
-            yield batch
-            images += len(batch)
-            if images >= PART_IMAGES:
-                return
-        ended = True
+    No batch is held longer than its turn, and jobs see no padding.
+    """
+    skipped = feed.counts["skipped"]
+    records: list[Record] = []
+    num_batches = num_read = num_used = 0
+    for batch in batches:
+        num_batches += 1
+        if batch.num_images:
+            records += work(batch.without_padding())
+        num_read += batch.num_images
+        num_used += int(batch.own.sum())
+        if full(records, num_read):
+            break
+    left_out = feed.counts["skipped"] - skipped  # those of batches with no image left among them
+    if not num_batches and not left_out:
+        return None
+    counts = {"read": num_read, "used": num_used, "replaced": num_read - num_used, "left_out": left_out}
+    return counts, records
 
-    while not ended:
-        yield group()
+
+def is_full(job: BatchJob, most_images: int, records: Sequence[Record], num_images: int) -> bool:
+    """Say whether a part is large enough, or let a job that writes its own files say so."""
+    return job.is_full(records) if isinstance(job, KeepsParts) else num_images >= most_images
+
+
+def kept(job: BatchJob, records: Sequence[Record], part: int, out: Path) -> Sequence[Record]:
+    """Let a job that writes its own files write a part; returns what stands for it."""
+    return job.keep(records, part, out) if isinstance(job, KeepsParts) else records
+
+
+def fresh_entries(entries: Sequence[Mapping[str, Any]], noted: set[Entry]) -> tuple[Mapping[str, Any], ...]:
+    """Take the entries that no earlier part holds, and note them: a list for each part would grow with its square."""
+    fresh = {entry_of(entry): entry for entry in entries if entry_of(entry) not in noted}
+    noted.update(fresh)
+    return tuple(fresh.values())
+
+
+def entry_of(entry: Mapping[str, Any]) -> Entry:
+    """Say what tells a quarantine entry from others."""
+    return entry["key"], entry["step"], entry["epoch"]
+
+
+def say_stats(feed: Feed, console: Console) -> None:
+    """Say where a feed's time went and what would have to be faster."""
+    for line in feed.stats().lines():
+        console.say(line)
 
 
 def add_up(parts: list[Part]) -> tuple[list[Mapping[str, Any]], dict[str, int]]:
     """Join the quarantine entries of parts, each file and step once, and add their counts."""
     entries = {(entry["key"], entry["step"]): entry for part in parts for entry in part.quarantine}
     counts = {name: sum(part.counts[name] for part in parts) for name in ("read", "used", "replaced")}
-    counts["skipped"] = max((part.counts["skipped"] for part in parts), default=0)
+    counts["skipped"] = sum(part.counts["left_out"] for part in parts)
+    counts["skipped"] += max((part.counts["unusable"] for part in parts), default=0)
     return [entries[name] for name in sorted(entries)], counts
 
 

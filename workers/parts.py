@@ -24,9 +24,11 @@ class Part:
 
     number: int
     counts: dict[str, int]
-    """Images of its batches: read, used and replaced; and of the whole feed so far: skipped."""
+    """Images of its batches: read = used + replaced, and left_out; and unusable of the whole view, which the index knew."""
     quarantine: tuple[Mapping[str, Any], ...]
     """What was in quarantine when the part was written; may hold files of later parts too."""
+    position: Mapping[str, Any]
+    """Of the feed, behind the part."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,9 @@ class PartStore:
         if not path.is_file():
             return None
         noted = json.loads((pq.read_schema(path).metadata or {}).get(PART, b"{}"))
-        if noted.get("fingerprint") != self.fingerprint:
+        if noted.get("fingerprint") != self.fingerprint or "position" not in noted:
             return None
-        return Part(number, noted["counts"], tuple(noted["quarantine"]))
+        return Part(number, noted["counts"], tuple(noted["quarantine"]), noted["position"])
 
     def write(self, part: Part, records: Sequence[Mapping[str, Any]]) -> None:
         """Write the records of a part.
@@ -74,7 +76,12 @@ class PartStore:
         Raises:
             OutputError: the disk does not take it.
         """
-        noted = {"fingerprint": self.fingerprint, "counts": part.counts, "quarantine": part.quarantine}
+        noted = {
+            "fingerprint": self.fingerprint,
+            "counts": part.counts,
+            "quarantine": part.quarantine,
+            "position": part.position,
+        }
         table = pa.Table.from_pylist([dict(record) for record in records], schema=self.schema)
         write_parquet(
             [table.replace_schema_metadata({PART: json.dumps(noted).encode()})], self.path(part.number)

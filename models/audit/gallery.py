@@ -107,8 +107,8 @@ def read_pixels(
     with engine.feed(plan, View(split=split, keys=tuple(keys))) as feed:
         for batch in feed:
             images = seen_pixels(batch.images.numpy(), mean, std)
-            kept = zip(batch.keys, images, batch.replaced, strict=True)
-            pixels |= {key: image.copy() for key, image, replaced in kept if not replaced}
+            kept = zip(batch.keys, images, batch.own, strict=True)
+            pixels |= {key: image.copy() for key, image, own in kept if own}
     return pixels
 
 

@@ -48,12 +48,12 @@ class Examiner:
         self._cam: GradCam | None = None
 
     def __call__(self, batch: Batch) -> list[Record]:
-        """Explain a batch: a record for every image that is its own and not a replacement.
+        """Explain a batch: a record for every image that is its own, neither a replacement nor padding.
 
         Raises:
             ModelError: the model has fewer outputs than the index has classes, or the layer gives no map.
         """
-        kept = np.flatnonzero(~batch.replaced)
+        kept = np.flatnonzero(batch.own)
         if not len(kept):
             return []
         rows = torch.from_numpy(kept)

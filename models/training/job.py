@@ -115,6 +115,9 @@ class Classify(BaseModel):
             PlanError: fewer than two classes, a split that is not there or has no labels, or a class that no
                 training image shows.
         """
+        if self.class_weights != "none" and self.plan.sampling is not None:
+            raise PlanError(f"class_weights: wanted none beside the plan's sampling, got {self.class_weights}; each evens the "
+                            "classes out and both overdo it: keep one of them")  # fmt: skip
         index = self.plan.load_index()
         if len(index.classes) < 2:
             raise PlanError(f"classes: wanted at least two classes to tell apart, got "
@@ -153,6 +156,8 @@ class Classify(BaseModel):
             del content["epochs"]
         plan = self.plan.dump()
         plan.pop("device")
+        plan["cache"] = None if self.plan.cache is None else self.plan.cache.effect()
+        plan["errors"] = self.plan.errors.deciding()
         content["plan"] = {**plan, "index": f"content {self.plan.load_index().fingerprint()}"}
         return flat(content)
 

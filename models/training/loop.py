@@ -29,6 +29,13 @@ class Examples:
     """bool, shape (N,): these train, but are not measured."""
     partner_labels: torch.Tensor | None = None
     partner_weights: torch.Tensor | None = None
+    padding: torch.Tensor | None = None
+    """bool, shape (N,): rows that teach nothing, since their labels are -1, and are counted nowhere."""
+
+    @property
+    def num_images(self) -> int:
+        """Examples without padding."""
+        return len(self) if self.padding is None else len(self) - int(self.padding.sum())
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -38,17 +45,24 @@ def examples_of(batch: Batch, device: torch.device) -> Examples:
     """Move a batch to the device the model is on.
 
     uint8 NHWC images become float32 NCHW in 0..1: a plan without ``Normalize`` trains on ``x / 255``.
-    Images are laid out channels last, which convolutions prefer.
+    Images are laid out channels last, which convolutions prefer. Padding loses its labels.
     """
+    padding = torch.from_numpy(batch.padding).to(device) if batch.padding.any() else None
+
+    def labels_of(labels: torch.Tensor) -> torch.Tensor:
+        moved = labels.to(device, non_blocking=True)
+        return moved if padding is None else moved.masked_fill(padding, -1)
+
     images = batch.images.to(device, non_blocking=True)
     if images.dtype == torch.uint8:
         images = images.permute(0, 3, 1, 2).float().div_(255)
     return Examples(
         images.contiguous(memory_format=torch.channels_last),
-        batch.labels.to(device, non_blocking=True),
+        labels_of(batch.labels),
         torch.from_numpy(np.asarray(batch.replaced)).to(device),
-        None if batch.partner_labels is None else batch.partner_labels.to(device, non_blocking=True),
+        None if batch.partner_labels is None else labels_of(batch.partner_labels),
         None if batch.partner_weights is None else batch.partner_weights.to(device, non_blocking=True),
+        padding,
     )
 
 
@@ -148,8 +162,8 @@ def train_epoch(
         measured = (examples.labels >= 0) & ~examples.replaced
         cells = examples.labels[measured] * num_classes + scores.detach()[measured].argmax(dim=1)
         confusion += torch.bincount(cells.cpu(), minlength=len(confusion))
-        total += value * len(examples)
-        num_read += len(examples)
+        total += value * examples.num_images
+        num_read += examples.num_images
         num_measured += int(measured.sum())
     matrix = confusion.view(num_classes, num_classes).numpy()
     metrics = Metrics(num_measured, num_read - num_measured, *rates_of(matrix), None, matrix)

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import torch
 
+from ...pipeline.batch import Batch
 from ...pipeline.errors import ModelError
 from ...pipeline.jobs import Context, Feed
 from ...pipeline.keys import keyed_bits, keyed_generator
@@ -41,7 +42,8 @@ def split_batches(context: Context, plan: Plan, split: str, device: torch.device
     """Open a split of a plan, in order and without augmentation, and yield its batches."""
     with context.engine.feed(plan, View(split=split)) as feed:
         for batch in context.console.track(feed, split):
-            yield examples_of(batch, device)
+            if batch.num_images:
+                yield examples_of(batch.without_padding(), device)
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,11 @@ class ImageLessons:
         batches = self.context.console.track(self.feed, "train")
         for epoch, group in groupby(batches, key=lambda batch: batch.epoch):
             if epoch in epochs:
-                yield epoch, (examples_of(batch, self.device) for batch in group)
+                yield epoch, (examples_of(batch, self.device) for batch in group if self._teaches(batch))
+
+    def _teaches(self, batch: Batch) -> bool:
+        """Pass over a batch of which one image is left: BatchNorm cannot learn of it."""
+        return len(batch) > 1 or batch.num_left_out == 0
 
     def validation(self) -> Iterator[Examples]:
         """Yield the batches of the validation split."""
@@ -99,7 +105,10 @@ class FeatureLessons:
         batches = context.console.track(feed, "features")
         model.eval()
         passes = tuple(
-            features_of(model, (examples_of(batch, device) for batch in group))
+            features_of(
+                model,
+                (examples_of(batch.without_padding(), device) for batch in group if batch.num_images),
+            )
             for _, group in groupby(batches, key=lambda batch: batch.epoch)
         )
         measured = features_of(model, split_batches(context, plan, validation_split, device))
@@ -130,7 +139,7 @@ def pick(tensors: list[torch.Tensor], rows: torch.Tensor) -> torch.Tensor:
 
 
 def each_tensor(parts: list[Examples], make: Callable[[list[torch.Tensor]], torch.Tensor]) -> Examples:
-    """Make examples whose every tensor is made from the parts' tensors of the same name."""
+    """Make examples without padding whose every tensor is made from the parts' tensors of the same name."""
     partner_labels = [part.partner_labels for part in parts if part.partner_labels is not None]
     partner_weights = [part.partner_weights for part in parts if part.partner_weights is not None]
     return Examples(

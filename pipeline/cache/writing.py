@@ -69,7 +69,7 @@ class ShardWriter:
         self._free: list[np.ndarray] = []
         self._rooms = threading.Semaphore(NUM_BUFFERS)
         self._gathering: Gathering | None = None
-        self._writing = ThreadPoolExecutor(1, "lightwell-cache")
+        self._writing: ThreadPoolExecutor | None = None
         self._started: list[Future[Path]] = []
         self._lock = threading.Lock()
         self.written_bytes = 0
@@ -99,6 +99,8 @@ class ShardWriter:
 
     def _send(self) -> None:
         if self._gathering is not None and self._gathering.used:
+            if self._writing is None:
+                self._writing = ThreadPoolExecutor(1, "lightwell-cache")
             self._started.append(self._writing.submit(self._write, self._gathering))
             self._gathering = None
 
@@ -134,8 +136,11 @@ class ShardWriter:
         return None
 
     def close(self) -> None:
-        """End the thread; what is gathered and was not flushed is lost."""
-        self._writing.shutdown(cancel_futures=True)
+        """End the thread until more is added; what was sent to it is waited for."""
+        with self._lock:
+            writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.shutdown()
 
 
 @contextmanager

@@ -41,12 +41,22 @@ def explain(program: Program, costs: Costs | None) -> list[Step]:
     plan = program.plan
     routes = program.routes(augment=True).routes
     return [
+        *_sampling_step(plan),
         Step("Read", "", "threads", NOTHING, _share(costs, "read"), "bytes as stored"),
         Step("Draw", "", "threads", KEYED, _share(costs, "draw"), _draw_note(routes)),
         Step("Decode", *_decoding(plan), NOTHING, _share(costs, "decode"), _decode_note(program, routes)),
         *_policy_steps(program, routes, costs),
         *_batch_steps(program, costs),
     ]
+
+
+def _sampling_step(plan: Plan) -> list[Step]:
+    if plan.sampling is None:
+        return []
+    weights = plan.sampling.weights
+    options = "balanced" if weights is None else ", ".join(f"{name}={w:g}" for name, w in weights.items())
+    note = "training views only; each class goes through all its images before one comes again"
+    return [Step("Sampling", options, "schedule", "seed, epoch", None, note)]
 
 
 def _draw_note(routes: tuple[Route, ...]) -> str:

@@ -23,6 +23,8 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from ..errors import RunError
+
 MAX_PIXELS = 178_956_970
 """Images with more pixels get a status: 512 MiB of RGB, the size at which Pillow speaks of a bomb."""
 
@@ -110,7 +112,7 @@ def read_header(path: str | Path) -> Header:
         if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - as fast as it gets, called per file
             return Header(status=f"{CANNOT_OPEN}not a regular file")
         with open(path, "rb") as file, QuietPillow():  # noqa: PTH123
-            return _read(file)
+            return header_of(file)
     except FileNotFoundError:
         return Header(status=f"{CANNOT_OPEN}file not found")
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
@@ -122,7 +124,11 @@ def one_line(text: str) -> str:
     return " ".join(text.encode("utf-8", "backslashreplace").decode().split())[:200]
 
 
-def _read(file: IO[bytes]) -> Header:
+def header_of(file: IO[bytes]) -> Header:
+    """Read the header from an open file that can seek, as ``read_header`` does.
+
+    Warnings are the caller's to silence. Errors of the file itself, other than of its content, are raised.
+    """
     start = file.read(32)
     if not start:
         return Header(status="empty file: 0 bytes")
@@ -139,6 +145,8 @@ def _read(file: IO[bytes]) -> Header:
         if name:
             return Header(format=name, status=f"broken {name}: its header cannot be read")
         return Header(status=f"not a known image format: starts with {start[:8].hex(' ')}")
+    except RunError:
+        raise  # the source is down; the image is not to blame
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         return Header(format=name, status=one_line(f"broken {name or 'file'}: {reason}"))

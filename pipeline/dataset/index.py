@@ -24,6 +24,9 @@ SCHEMA = pa.schema(
         ("uri", pa.string()),
         ("bytes", pa.int64()),
         ("mtime_ns", pa.int64()),
+        ("etag", pa.string()),
+        ("offset", pa.int64()),
+        ("hash", pa.string()),
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("channels", pa.int8()),
@@ -32,15 +35,26 @@ SCHEMA = pa.schema(
         ("orientation", pa.int8()),
         ("label", pa.int64()),
         ("mask", pa.string()),
+        ("mask_offset", pa.int64()),
+        ("mask_bytes", pa.int64()),
         ("boxes", pa.list_(pa.list_(pa.float32()))),
         ("split", pa.string()),
         ("status", pa.string()),
     ]
 )
-"""Columns of an index. Width and height are pixels as stored, before EXIF orientation; boxes are after it."""
+"""Columns of an index. Width and height are pixels as stored, before EXIF orientation; boxes are after it.
+
+``etag`` is what a remote store says of a file's identity. A sample in a tar shard has the shard's ``uri``, ``mtime_ns``
+and ``etag``, and lies in it at ``offset``, its mask at ``mask_offset``; for a file of its own all of these are null.
+``hash`` is BLAKE2b of the file's bytes (128 bits, hexadecimal), or null where nobody asked for it.
+"""
+
+ADDED = frozenset({"etag", "offset", "hash", "mask_offset", "mask_bytes"})
+"""Columns that older index files lack; they read as null."""
 
 CLASSES = b"lightwell.classes"
 SOURCE = b"lightwell.source"
+SHARDS = b"lightwell.shards"
 
 
 @dataclass(frozen=True)
@@ -73,6 +87,9 @@ class Index:
             reason = " ".join(str(error).split())
             raise SourceError(f"wanted an index, got {str(path)!r} ({reason}); {_MAKE}") from error
         for name in SCHEMA.names:
+            if name in ADDED and name not in table.column_names:
+                nulls = pa.nulls(len(table), SCHEMA.field(name).type)
+                table = table.append_column(SCHEMA.field(name), nulls)
             if name not in table.column_names:
                 hint = nearest(name, table.column_names)
                 raise SourceError(
@@ -139,7 +156,11 @@ class Index:
         )
 
     def fingerprint(self) -> str:
-        """Hash key, bytes, mtime, label and split of every row, in order; 32 hex digits."""
+        """Hash key, bytes, mtime, label and split of every row, in order, and etag and hash where there are any.
+
+        Returns:
+            32 hex digits.
+        """
         digest = hashlib.blake2b(digest_size=16)
         digest.update(str(len(self)).encode())
         for name in ("bytes", "mtime_ns", "label"):
@@ -150,6 +171,9 @@ class Index:
                 "\0".join("\1" if text is None else text for text in self.table[name].to_pylist()).encode()
             )
             digest.update(b"\0\0")
+        for name in ("etag", "hash"):
+            if self.table[name].null_count < len(self):
+                digest.update(json.dumps([name, self.table[name].to_pylist()]).encode())
         return digest.hexdigest()
 
     def counts(self) -> list[dict[str, Any]]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -49,6 +50,8 @@ class Decoded:
     decoders: tuple[str, ...]
     """Those that were tried; the last one succeeded if there is an image."""
     reason: str = ""
+    seconds: float = 0.0
+    """What it took alone; 0 for what DALI decoded together with others."""
 
 
 class DecodeChain:
@@ -68,11 +71,11 @@ class DecodeChain:
             last = start + self._dali.max_batch_size >= len(for_dali)
             for i, image in zip(chunk, found, strict=True):
                 if isinstance(image, str):
-                    results[i] = decode_alone(*planned[i], [f"dali: {image}"])
+                    results[i] = _timed(*planned[i], [f"dali: {image}"])
                 else:
                     results[i] = Decoded(image if last else np.array(image), ("dali",))
         return [
-            results[i] if i in results else decode_alone(file, decoding, [])
+            results[i] if i in results else _timed(file, decoding, [])
             for i, (file, decoding) in enumerate(planned)
         ]
 
@@ -85,6 +88,12 @@ def _is_for_dali(file: Encoded, decoding: Decoding) -> bool:
     if not file.suits_dali() or decoding.kind == "reduced":
         return False
     return decoding.kind == "region" or file.format != "jpeg"  # whole JPEGs are faster by OpenCV
+
+
+def _timed(file: Encoded, decoding: Decoding, reasons: list[str]) -> Decoded:
+    started = time.perf_counter()
+    decoded = decode_alone(file, decoding, reasons)
+    return replace(decoded, seconds=time.perf_counter() - started)
 
 
 def decode_alone(file: Encoded, decoding: Decoding, reasons: list[str]) -> Decoded:

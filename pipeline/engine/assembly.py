@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..compiler.program import Program
 from ..compiler.routing import Backend
-from ..errors import RunError
+from ..errors import RunError, SampleError
 from ..keys import keyed_bits
 from ..policy.drawing import Drawing, Drawn, leaves_of
 from ..quarantine import Quarantine, QuarantineEntry
 from ..schedule import replacements
 from ..view import View
 from .cached import CachedPixels, CachedReading
+from .clocks import Activity
 from .dali_pixels import DaliPixels, kept
+from .estimates import in_runs, planned_bytes, worst_bytes
 from .loading import Loaded, Row, SampleLoader
+from .memory import MemoryBudget
 from .pixels import CpuPixels, Failure, Pixels, policy_failure
+from .watch import Watch
 
 _NO_PIXELS = np.empty((0, 0, 3), np.uint8)
 
@@ -52,6 +56,9 @@ class Surroundings:
     loader: SampleLoader
     rows: np.ndarray
     quarantine: Quarantine
+    activity: Activity
+    budget: MemoryBudget
+    watch: Watch
     backend: Backend = "opencv"
     cached: CachedReading | None = None
     """Asked for samples before the loader, where the plan has a cache."""
@@ -60,7 +67,7 @@ class Surroundings:
 
     def load(self, rows: np.ndarray) -> list[Loaded]:
         """Find samples in the cache, read the files of the others."""
-        return self.loader.load(rows) if self.cached is None else self.cached.load(rows)
+        return self.loader.load(rows) if self.cached is None else self.cached.load(rows, self.loader)
 
 
 class Assembly:
@@ -71,10 +78,11 @@ class Assembly:
         self._max_samples = max_samples
         self._lines: dict[tuple[bool, bool], _Line] = {}
 
-    def make(self, samples: Sequence[Loaded], epoch: int) -> list[Finished]:
-        """Make samples, in order; those that cannot be made are replaced and listed.
+    def make(self, samples: Sequence[Loaded], epoch: int) -> list[Finished | None]:
+        """Make samples, in order; those that cannot be made are listed, and replaced or None as the plan says.
 
         Raises:
+            SampleError: a sample failed and the plan says ``on_error: raise``.
             RunError: a sample and all of its replacements failed.
         """
         with_boxes = [sample.row["boxes"] is not None for sample in samples]
@@ -83,12 +91,22 @@ class Assembly:
             numbers = [i for i, has in enumerate(with_boxes) if has == boxes]
             found = self._line(with_boxes=boxes).make([samples[i] for i in numbers], epoch)
             made.update(zip(numbers, found, strict=True))
-        finished = [self._or_replaced(samples[i], made[i], epoch) for i in range(len(samples))]
-        num_replaced = sum(one.replaced for one in finished)
-        self._shared.quarantine.count(
-            read=len(finished), used=len(finished) - num_replaced, replaced=num_replaced
-        )
-        return finished
+        return [self._or_replaced(samples[i], made[i], epoch) for i in range(len(samples))]
+
+    def in_runs(
+        self, samples: Sequence[Loaded], epoch: int, most_bytes: int
+    ) -> Iterator[tuple[Sequence[Loaded], int]]:
+        """Cut samples into runs whose pixels take at most so many bytes; a larger sample is a run of its own.
+
+        Large pictures draw ahead here, and once more where they are made: it costs little beside decoding them.
+        """
+        sizes = [worst_bytes(sample.file, sample.kept) for sample in samples]
+        if sum(sizes) > most_bytes:
+            sizes = [
+                self._line(with_boxes=sample.row["boxes"] is not None).planned_bytes(sample, epoch)
+                for sample in samples
+            ]
+        return in_runs(samples, sizes.__getitem__, most_bytes)
 
     def close(self) -> None:
         """Close DALI."""
@@ -102,11 +120,18 @@ class Assembly:
             self._lines[kind] = _Line(self._shared, 1 if spare else self._max_samples, with_boxes=with_boxes)
         return self._lines[kind]
 
-    def _or_replaced(self, sample: Loaded, made: Finished | Failure, epoch: int) -> Finished:
+    def _or_replaced(self, sample: Loaded, made: Finished | Failure, epoch: int) -> Finished | None:
         if isinstance(made, Finished):
             return made
         shared = self._shared
         key = str(sample.row["key"])
+        rule = shared.program.plan.errors.on_error
+        if rule != "replace":
+            self._note(sample, made, None, epoch)
+            if rule == "raise":
+                raise SampleError(key, made.step, made.reason)
+            return None
+        shared.activity.clock("make").enter("input")
         for row in replacements(shared.rows, seed=shared.program.plan.seed, epoch=epoch, key=key):
             (other,) = shared.load(np.array([row]))
             line = self._line(with_boxes=other.row["boxes"] is not None, spare=True)
@@ -135,12 +160,21 @@ class _Line:
 
     def __init__(self, shared: Surroundings, max_samples: int, *, with_boxes: bool) -> None:
         program, view = shared.program, shared.view
+        self._clock = shared.activity.clock("make")
+        self._quarantine = shared.quarantine
+        self._watch = shared.watch
         self._seed = program.plan.seed
         routes = program.routes(augment=view.augment, backend=shared.backend)
         compose = program.compose(augment=view.augment, boxes=with_boxes)
         self._drawing = Drawing(compose, routes.num_drawn)
         may_reduce = program.plan.decode == "auto"
-        on_cpu = CpuPixels(self._drawing, max_batch_size=max_samples, may_reduce=may_reduce)
+        on_cpu = CpuPixels(
+            self._drawing,
+            max_batch_size=max_samples,
+            may_reduce=may_reduce,
+            clock=self._clock,
+            watch=shared.watch,
+        )
         self.pixels: Pixels = on_cpu
         self._cached: CachedPixels | None = None
         if shared.cached is not None:
@@ -151,36 +185,57 @@ class _Line:
             self.pixels = DaliPixels(
                 self._drawing,
                 num_slots,
-                CpuPixels(self._drawing, max_batch_size=max_samples, may_reduce=False),
+                CpuPixels(
+                    self._drawing,
+                    max_batch_size=max_samples,
+                    may_reduce=False,
+                    clock=self._clock,
+                    watch=shared.watch,
+                ),
                 device=program.plan.device,
                 max_batch_size=max_samples,
                 num_threads=shared.dali_threads,
+                clock=self._clock,
             )
 
     def make(self, samples: Sequence[Loaded], epoch: int) -> list[Finished | Failure]:
         """Draw for all, decode together what can be, finish one after another."""
+        self._clock.enter("draw")
         drawn = [self._draw(sample, epoch) for sample in samples]
         ready = [(sample, one) for sample, one in zip(samples, drawn, strict=True) if isinstance(one, Drawn)]
-        found = iter(self._images(ready))
+        first = str(ready[0][0].row["key"]) if ready else ""
+        with self._watch.at("decode", first, len(ready)):
+            found = iter(self._images(ready))
+        self._clock.enter("transform")
         return [
             one if isinstance(one, Failure) else self._finish(sample.row, one, next(found))
             for sample, one in zip(samples, drawn, strict=True)
         ]
 
+    def planned_bytes(self, sample: Loaded, epoch: int) -> int:
+        """Say what a sample's pixels will take, from what is drawn for it."""
+        drawn = Failure("read", "") if sample.file is None else self._draw(sample, epoch)
+        if sample.file is None or isinstance(drawn, Failure):
+            return worst_bytes(sample.file, sample.kept)
+        return planned_bytes(sample.file, self.pixels.plan(sample.file, drawn), drawn)
+
     def _images(self, ready: Sequence[tuple[Loaded, Drawn]]) -> Sequence[Any]:
         drawn = [one for _, one in ready]
         if self._cached is not None:
+            self._clock.enter("transform")
             return self._cached.run([sample for sample, _ in ready], drawn)
         return self.pixels.run([sample.file for sample, _ in ready if sample.file is not None], drawn)
 
     def _draw(self, sample: Loaded, epoch: int) -> Drawn | Failure:
         if sample.size is None:
-            return Failure("read", sample.reason)
+            return Failure(sample.step, sample.reason)
         row = sample.row
+        if row["key"] in self._quarantine.slow:
+            return Failure("time", "took too long before, so that it was not tried again")
         targets: dict[str, Any] = {}
         try:
-            if row["mask"]:
-                targets["mask"] = read_mask(row["mask"])
+            if sample.mask is not None:
+                targets["mask"] = decode_mask(sample.mask, row["mask"])
             if row["boxes"] is not None:
                 targets["bboxes"] = np.asarray(row["boxes"], np.float32).reshape(-1, 4)
                 targets["box_rows"] = np.arange(len(row["boxes"]))
@@ -192,25 +247,34 @@ class _Line:
     def _finish(self, row: Row, drawn: Drawn, image: Any) -> Finished | Failure:
         if isinstance(image, Failure):
             return image
+        started = time.perf_counter()
         try:
-            done = self._drawing.finish(image, drawn)
+            with self._watch.at("policy", row["key"]):
+                done = self._drawing.finish(image, drawn)
         except Exception as error:  # as above
             return policy_failure(error)
+        if reason := self._watch.too_long(time.perf_counter() - started):
+            return Failure("time", f"the policy {reason}")
         boxes = np.asarray(done["bboxes"], np.float32).reshape(-1, 4) if "bboxes" in done else None
         return Finished(row["key"], int(row["label"]), done["image"], done.get("mask"), boxes)
 
 
-def read_mask(uri: str) -> np.ndarray:
-    """Read a label mask as uint8 (H, W); a palette's indices are the labels.
+def decode_mask(data: bytes, uri: str) -> np.ndarray:
+    """Decode a label mask to uint8 (H, W); a palette's indices are the labels.
 
     Raises:
-        ValueError: the file holds more than one channel or more than 8 bits.
-        OSError: it cannot be read.
+        ValueError: the file is no image, or holds more than one channel or more than 8 bits.
+        OSError: it cannot be decoded.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
-    with Image.open(io.BytesIO(Path(uri).read_bytes())) as opened:
-        mask = np.array(opened)
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            mask = np.array(opened)
+    except UnidentifiedImageError as error:  # its own words name an address in memory
+        raise ValueError(
+            f"mask {uri}: wanted an image, got none that Pillow knows; save it as a gray PNG"
+        ) from error
     if mask.dtype == np.bool_:
         mask = mask.astype(np.uint8)
     if mask.ndim != 2 or mask.dtype != np.uint8:

@@ -19,7 +19,7 @@ from ..compiler.program import Program
 from ..dataset.index import Index
 from ..policy.drawing import Decision, Drawing, Drawn
 from .direct import DirectPixels
-from .loading import Loaded, SampleLoader, upright_size
+from .loading import Loaded, SampleLoader
 from .pixels import CpuPixels, Failure, policy_failure
 
 
@@ -28,20 +28,19 @@ class CachedReading:
     """A cache with what finds the samples of one index in it. Any thread may load."""
 
     cache: PixelCache
-    loader: SampleLoader
     keys: EntryKeys
     unchanged: Unchanged
 
     @classmethod
-    def open(cls, program: Program, index: Index, loader: SampleLoader) -> CachedReading | None:
+    def open(cls, program: Program, index: Index) -> CachedReading | None:
         """Open the cache of a program; None where its plan has none."""
         options = program.plan.cache
         if options is None:
             return None
         cache = PixelCache(options.dir, recipe_of(program), max_bytes=options.max_bytes)
-        return cls(cache, loader, EntryKeys(index.table, cache.fingerprint), Unchanged(index.table))
+        return cls(cache, EntryKeys(index.table, cache.fingerprint), Unchanged(index.table))
 
-    def load(self, rows: np.ndarray) -> list[Loaded]:
+    def load(self, rows: np.ndarray, loader: SampleLoader) -> list[Loaded]:
         """Find samples in the cache and read the files of the others, in order.
 
         A file that is no longer what was indexed is read, whatever the cache holds, and does not enter it: what is
@@ -49,21 +48,19 @@ class CachedReading:
         """
         keys = self.keys.of(rows)
         same = self.unchanged.of(rows)
-        found = iter(self.cache.find(keys[same]))
-        packed = [next(found) if one else None for one in same.tolist()]
-        missing = np.array([i for i, one in enumerate(packed) if one is None], np.int64)
-        loaded: list[Loaded] = [
-            self._hit(row, one) for row, one in zip(self.loader.describe(rows), packed, strict=True)
-        ]
+        places = np.flatnonzero(same)
+        found = dict(zip(places.tolist(), self.cache.find(keys[same]), strict=True))
+        hits = {i: packed for i, packed in found.items() if packed is not None}
+        loaded: dict[int, Loaded] = dict(
+            zip(hits, loader.load_beside(rows[list(hits)], list(hits.values())), strict=True)
+        )
+        missing = np.array([i for i in range(len(rows)) if i not in hits], np.int64)
         if len(missing):
-            read = self.loader.load(rows[missing])
+            read = loader.load(rows[missing])
             may_keep = same[missing] & self.unchanged.of(rows[missing])
             for i, sample, may in zip(missing.tolist(), read, may_keep.tolist(), strict=True):
                 loaded[i] = replace(sample, entry=keys[i] if may else None)
-        return loaded
-
-    def _hit(self, row: dict[str, object], packed: Packed | None) -> Loaded:
-        return Loaded(row, None, kept=packed, size=upright_size(row))
+        return [loaded[i] for i in range(len(rows))]
 
 
 class CachedPixels:

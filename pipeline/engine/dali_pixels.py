@@ -14,6 +14,7 @@ from ..lowering.base import Device
 from ..lowering.graph import LoweredGraph, Slot
 from ..lowering.table import lowering_of
 from ..policy.drawing import Decision, Drawing, Drawn
+from .clocks import Clock
 from .pixels import CpuPixels, Failure, policy_failure
 
 
@@ -30,6 +31,7 @@ class DaliPixels:
         device: of the graph.
         max_batch_size: most samples at once.
         num_threads: of DALI, for decoding and for operators on the CPU.
+        clock: of the thread; decoding counts all of the graph, which does not tell one from another.
     """
 
     def __init__(
@@ -41,8 +43,10 @@ class DaliPixels:
         device: Device,
         max_batch_size: int,
         num_threads: int = 1,
+        clock: Clock | None = None,
     ) -> None:
         self._drawing = drawing
+        self._clock = clock or Clock("make")
         self._num_slots = num_slots
         self._otherwise = otherwise
         self._graph = LoweredGraph(
@@ -59,6 +63,7 @@ class DaliPixels:
         Returns:
             For each sample uint8 HWC pixels, on the graph's device where nothing is left to do, or a ``Failure``.
         """
+        self._clock.enter("decode")
         suiting = [i for i, file in enumerate(files) if file.suits_dali()]
         made = self._run_graph([files[i] for i in suiting], [drawn[i] for i in suiting])
         results: dict[int, Any] = dict(zip(suiting, made, strict=True))
@@ -71,7 +76,7 @@ class DaliPixels:
         """Run a chunk, and where DALI fails its halves down to the bad ones, which become None."""
         if not files:
             return []
-        decodings = [self._plan(file, one) for file, one in zip(files, drawn, strict=True)]
+        decodings = [self.plan(file, one) for file, one in zip(files, drawn, strict=True)]
         lowered = [self._in_graph(decoding.decisions) for decoding in decodings]
         try:
             outputs = self._graph.run(
@@ -88,7 +93,8 @@ class DaliPixels:
         rests = [decoding.decisions[len(used) :] for decoding, used in zip(decodings, lowered, strict=True)]
         return [self._go_on(image, rest) for image, rest in zip(_images(outputs, rests), rests, strict=True)]
 
-    def _plan(self, file: Encoded, drawn: Drawn) -> Decoding:
+    def plan(self, file: Encoded, drawn: Drawn) -> Decoding:
+        """Decide how a file is decoded."""
         return plan_decoding(
             drawn, self._drawing.transform_of, file.size, num_bytes=len(file.data), may_reduce=False
         )

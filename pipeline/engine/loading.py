@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..cache.packing import Packed
+from ..dataset.headers import QuietPillow, header_of
 from ..dataset.index import Index
+from ..dataset.seen import content_hash
+from ..dataset.sources.storage import Storage
+from ..dataset.sources.store import Piece, is_remote
 from ..decode.chain import Encoded
 from ..policy.sizes import Size
+from ..tolerance import Tolerance
+from .watch import Watch
 
 Row = Mapping[str, Any]
 
@@ -20,6 +26,10 @@ COLUMNS = (
     "key",
     "uri",
     "bytes",
+    "mtime_ns",
+    "etag",
+    "offset",
+    "hash",
     "width",
     "height",
     "mode",
@@ -27,10 +37,13 @@ COLUMNS = (
     "orientation",
     "label",
     "mask",
+    "mask_offset",
+    "mask_bytes",
     "boxes",
 )
 QUARTER_TURNED = 5
 """EXIF orientations from here on exchange width and height."""
+_AGAIN = "the file changed: index again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +53,12 @@ class Loaded:
     row: Row
     file: Encoded | None
     reason: str = ""
+    step: str = "read"
+    """What failed: ``read``, or ``limit`` where the plan forbids so large a file."""
     size: Size | None = None
-    """Height and width of the upright picture; None where there is nothing to read."""
+    """Height and width of the upright picture; None where it cannot be used."""
+    mask: bytes | None = None
+    """The mask's file, where the row has one."""
     kept: Packed | None = None
     """What the cache holds of it; then the file was not read."""
     entry: np.ndarray | None = None
@@ -49,33 +66,112 @@ class Loaded:
 
 
 class SampleLoader:
-    """Reads files; any thread may call it."""
+    """Reads files; any thread may call it. Leave it with ``close``."""
 
-    def __init__(self, index: Index) -> None:
+    def __init__(self, index: Index, tolerance: Tolerance | None = None, watch: Watch | None = None) -> None:
         self._table = index.table.select(COLUMNS).combine_chunks()
-
-    def describe(self, rows: np.ndarray) -> list[dict[str, Any]]:
-        """Return what the index says of some rows, in order; reads no file."""
-        described: list[dict[str, Any]] = self._table.take(rows).to_pylist()
-        return described
+        self._tolerance = tolerance or Tolerance()
+        self._watch = watch or Watch(None)
+        self._storage = Storage(self._tolerance.max_wait_s)
 
     def load(self, rows: np.ndarray) -> list[Loaded]:
-        """Read the files of some rows, in order."""
-        return [_load(row) for row in self._table.take(rows).to_pylist()]
+        """Read the files of some rows, in order.
+
+        Raises:
+            SourceDownError: a remote source gives no answer.
+        """
+        return [self._load(row, None) for row in self._table.take(rows).to_pylist()]
+
+    def load_beside(self, rows: np.ndarray, kept: Sequence[Packed]) -> list[Loaded]:
+        """Read only what belongs to pictures that a cache holds, in order; raises as ``load`` does."""
+        return [
+            self._load(row, one) for row, one in zip(self._table.take(rows).to_pylist(), kept, strict=True)
+        ]
+
+    def close(self) -> None:
+        """Let go of connections."""
+        self._storage.close()
+
+    def _load(self, row: Row, kept: Packed | None) -> Loaded:
+        if reason := self._too_large(row):
+            return Loaded(row, None, reason, "limit")
+        try:
+            with self._watch.at("read", row["key"]):
+                piece = self._read(row) if kept is None else None
+                mask = self._read_mask(row)
+        except FileNotFoundError as error:
+            return Loaded(row, None, f"{_in_words(error)}; it has vanished since it was indexed")
+        except OSError as error:
+            return Loaded(row, None, _in_words(error))
+        size = upright_size(row)
+        if piece is None:
+            return Loaded(row, None, size=size, mask=mask, kept=kept)
+        if reason := _changed(row, piece):
+            return Loaded(row, None, reason)
+        file = Encoded(piece.data, row["format"], row["mode"], row["orientation"], size)
+        return Loaded(row, file, size=size, mask=mask)
+
+    def _read(self, row: Row) -> Piece:
+        """Read a file and a byte more, which shows that it has grown; of a shard just the member."""
+        num_bytes: int = row["bytes"]
+        if row["offset"] is None:
+            return self._storage.read(row["uri"], 0, num_bytes + 1, expected=num_bytes)
+        return self._storage.read(row["uri"], row["offset"], num_bytes, expected=num_bytes)
+
+    def _read_mask(self, row: Row) -> bytes | None:
+        uri = row["mask"]
+        if not uri:
+            return None
+        offset, size = row["mask_offset"] or 0, row["mask_bytes"]
+        if size is None:
+            size = self._storage.look(uri).bytes
+        if size > self._tolerance.max_file_bytes:
+            raise OSError(0, f"the mask has {size:,} bytes, more than max_file_bytes", uri)
+        return self._storage.read(uri, offset, size, expected=size).data
+
+    def _too_large(self, row: Row) -> str:
+        limits = self._tolerance
+        pixels = row["width"] * row["height"]
+        if pixels > limits.max_pixels:
+            return f"wanted at most max_pixels: {limits.max_pixels:,}, got {row['width']}x{row['height']} = {pixels:,}"
+        if row["bytes"] > limits.max_file_bytes:
+            return f"wanted at most max_file_bytes: {limits.max_file_bytes:,}, got {row['bytes']:,}"
+        return ""
 
 
-def _load(row: Row) -> Loaded:
-    try:
-        data = Path(row["uri"]).read_bytes()
-    except OSError as error:
-        return Loaded(row, None, f"{type(error).__name__}: {error.strerror}")
-    if len(data) != row["bytes"]:
-        changed = (
-            f"wanted {row['bytes']:,} bytes as indexed, got {len(data):,}; the file changed: index again"
+def _in_words(error: OSError) -> str:
+    return f"{type(error).__name__}: {error.strerror or error}"
+
+
+def _changed(row: Row, piece: Piece) -> str:
+    """Say how a file differs from what was indexed, by whatever is known at no cost; the hash decides where there is one."""
+    if len(piece.data) != row["bytes"]:
+        now = piece.file_bytes if row["offset"] is None and piece.file_bytes is not None else len(piece.data)
+        got = f"{now:,}" if now <= row["bytes"] or piece.file_bytes is not None else "more"
+        return f"wanted {row['bytes']:,} bytes as indexed, got {got}; {_AGAIN}"
+    if row["hash"] is not None:
+        found = content_hash(piece.data)
+        return (
+            ""
+            if found == row["hash"]
+            else f"wanted content with the hash {row['hash']}, got {found}; {_AGAIN}"
         )
-        return Loaded(row, None, changed)
-    size = upright_size(row)
-    return Loaded(row, Encoded(data, row["format"], row["mode"], row["orientation"], size), size=size)
+    if piece.mtime_ns is not None and piece.mtime_ns != row["mtime_ns"]:
+        return f"wanted a file as old as indexed, got one of as many bytes written at another time; {_AGAIN}"
+    if is_remote(row["uri"]):
+        return _another_picture(row, piece.data)
+    return ""
+
+
+def _another_picture(row: Row, data: bytes) -> str:
+    """Compare a remote file's header: its store tells no time without another request."""
+    with QuietPillow():
+        header = header_of(io.BytesIO(data))
+    got = (header.format, header.width, header.height)
+    if got == (row["format"], row["width"], row["height"]):
+        return ""
+    told = f"{header.format} of {header.width}x{header.height}" if header.status == "ok" else header.status
+    return f"wanted a {row['format']} of {row['width']}x{row['height']} as indexed, got {told}; {_AGAIN}"
 
 
 def upright_size(row: Row) -> Size:

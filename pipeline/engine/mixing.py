@@ -17,7 +17,7 @@ from ..plan import Mix
 
 
 def mix_batch(batch: Batch, mix: Mix, *, seed: int) -> Batch:
-    """Mix a batch; all draws are keyed by (seed, epoch, step).
+    """Mix a batch; all draws are keyed by (seed, epoch, step), and pixels do not depend on how many share a batch.
 
     Returns:
         A batch whose ``partner_labels`` and ``partner_weights`` say what was mixed in; the same batch where
@@ -42,7 +42,8 @@ def mix_batch(batch: Batch, mix: Mix, *, seed: int) -> Batch:
 
 def _blend(images: torch.Tensor, partners: torch.Tensor, share: float) -> torch.Tensor:
     if images.dtype == torch.uint8:
-        mixed = images.float().mul_(share).add_(partners.float(), alpha=1.0 - share)
+        # Two roundings, not a fused one: which pixels torch fuses depends on the size of the batch.
+        mixed = images.float().mul_(share).add_(partners.float().mul_(1.0 - share))
         return mixed.round_().to(torch.uint8)
     return images * share + partners * (1.0 - share)
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from ..decode.chain import DecodeChain, Encoded
+from ..decode.chain import DecodeChain, Decoded, Encoded
 from ..decode.dali import DaliDecoder
 from ..decode.plan import Decoding, plan_decoding
 from ..policy.drawing import Drawing, Drawn
+from .clocks import Clock
+from .watch import Watch
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +22,7 @@ class Failure:
     """Why a sample has no pixels."""
 
     step: str
-    """``read``, ``decode`` or ``policy``."""
+    """``read``, ``limit``, ``decode``, ``policy`` or ``time``."""
     reason: str
     decoders: tuple[str, ...] = ()
     """Those that were tried."""
@@ -30,6 +33,10 @@ class Pixels(Protocol):
 
     def run(self, files: Sequence[Encoded], drawn: Sequence[Drawn]) -> Sequence[Any]:
         """Make uint8 HWC pictures, or a ``Failure`` for those that cannot be; they last until the next call."""
+        ...
+
+    def plan(self, file: Encoded, drawn: Drawn) -> Decoding:
+        """Decide how a file is decoded."""
         ...
 
     def close(self) -> None:
@@ -43,18 +50,30 @@ class CpuPixels:
     One thread at a time; leave it with ``close``.
     """
 
-    def __init__(self, drawing: Drawing, *, max_batch_size: int, may_reduce: bool) -> None:
+    def __init__(
+        self,
+        drawing: Drawing,
+        *,
+        max_batch_size: int,
+        may_reduce: bool,
+        clock: Clock | None = None,
+        watch: Watch | None = None,
+    ) -> None:
         self._drawing = drawing
+        self._clock = clock or Clock("make")
+        self._watch = watch or Watch(None)
         self._may_reduce = may_reduce
         self._chain = DecodeChain(DaliDecoder(max_batch_size=max_batch_size, num_threads=1))
 
     def run(self, files: Sequence[Encoded], drawn: Sequence[Drawn]) -> list[np.ndarray | Failure]:
         """Make the pictures of some samples as they are after the last decision."""
         decodings = [self.plan(file, one) for file, one in zip(files, drawn, strict=True)]
-        return [
-            self._apply(image, decoding)
-            for image, decoding in zip(self.decode(files, decodings), decodings, strict=True)
-        ]
+        self._clock.enter("decode")
+        decoded = self.decode(files, decodings)
+        self._clock.enter(
+            "transform", sum(image.nbytes for image in decoded if isinstance(image, np.ndarray))
+        )
+        return [self._apply(image, decoding) for image, decoding in zip(decoded, decodings, strict=True)]
 
     def plan(self, file: Encoded, drawn: Drawn) -> Decoding:
         """Decide how a file is decoded."""
@@ -68,18 +87,25 @@ class CpuPixels:
 
     def decode(self, files: Sequence[Encoded], decodings: Sequence[Decoding]) -> list[np.ndarray | Failure]:
         """Decode files as planned; the pixels last until the next call."""
-        return [
-            Failure("decode", decoded.reason, decoded.decoders) if decoded.image is None else decoded.image
-            for decoded in self._chain.decode(files, decodings)
-        ]
+        return [self._image_of(decoded) for decoded in self._chain.decode(files, decodings)]
+
+    def _image_of(self, decoded: Decoded) -> np.ndarray | Failure:
+        if decoded.image is None:
+            return Failure("decode", decoded.reason, decoded.decoders)
+        if reason := self._watch.too_long(decoded.seconds):
+            return Failure("time", f"decoding {reason}", decoded.decoders)
+        return decoded.image
 
     def _apply(self, image: np.ndarray | Failure, decoding: Decoding) -> np.ndarray | Failure:
         if isinstance(image, Failure):
             return image
+        started = time.perf_counter()
         try:
-            return self._drawing.apply(image, decoding.decisions)
+            done = self._drawing.apply(image, decoding.decisions)
         except Exception as error:  # whatever a transform raises costs this image only and is written down
             return policy_failure(error)
+        reason = self._watch.too_long(time.perf_counter() - started)
+        return Failure("time", f"the policy {reason}") if reason else done
 
     def close(self) -> None:
         """Close DALI."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -14,7 +16,12 @@ from ..batch import Batch
 from ..schedule import BatchSpec
 from .assembly import Assembly, Finished, Surroundings
 from .buffers import BatchBuffer, BufferPool, DeviceBuffer, Normalizer
+from .estimates import FinishedSize, SampleSizes, in_runs
 from .loading import Loaded
+from .watch import Watch
+
+if TYPE_CHECKING:
+    import torch
 
 CHUNK_IMAGES = 32
 """Samples that one thread makes at a time: many enough for DALI, few enough to share a batch among threads."""
@@ -26,33 +33,77 @@ class OpenBatch:
 
     spec: BatchSpec
     buffer: BatchBuffer | DeviceBuffer
-    chunks: tuple[Future[list[Finished]], ...]
+    chunks: tuple[Future[list[Finished | None]], ...]
+    watch: Watch
+    num_bytes: int
+    """That its rows are reckoned to take."""
 
-    def finish(self) -> Batch:
-        """Wait for its chunks and put it together."""
+    def wait(self) -> None:
+        """Wait for its chunks.
+
+        Raises:
+            StuckError: a file never comes to an end.
+        """
+        for chunk in self.chunks:
+            self.watch.wait_for(chunk)
+
+    def finish(self) -> Batch | None:
+        """Put it together; None where every image was left out."""
         import torch
 
-        done = [sample for chunk in self.chunks for sample in chunk.result()]
+        made = [sample for chunk in self.chunks for sample in self.watch.wait_for(chunk)]
+        done = [sample for sample in made if sample is not None]
+        if not done:
+            return None
         masks = [sample.mask for sample in done if sample.mask is not None]
         boxes = [sample.boxes for sample in done if sample.boxes is not None]
         return Batch(
-            images=self.buffer.tensor(),
+            images=_kept_rows(self.buffer.tensor(), made),
             labels=torch.tensor([sample.label for sample in done], dtype=torch.int64),
             keys=tuple(sample.key for sample in done),
             epoch=self.spec.epoch,
             step=self.spec.step,
             replaced=np.array([sample.replaced for sample in done], dtype=bool),
+            padding=self.spec.padding[[sample is not None for sample in made]],
             masks=torch.from_numpy(np.stack(masks)) if len(masks) == len(done) else None,
             boxes=tuple(boxes) if len(boxes) == len(done) else None,
+            num_left_out=len(made) - len(done),
         )
+
+
+def _kept_rows(images: torch.Tensor, made: Sequence[Finished | None]) -> torch.Tensor:
+    """Take the rows of samples that were not left out, in the same layout of memory."""
+    import torch
+
+    rows = [row for row, sample in enumerate(made) if sample is not None]
+    if len(rows) == len(made):
+        return images
+    kept = images[torch.tensor(rows, device=images.device)]
+    if images.dtype == torch.uint8:
+        return kept
+    return kept.contiguous(memory_format=torch.channels_last)
 
 
 class AssemblyPool:
     """Reading threads and making threads; a context manager. One thread starts batches."""
 
-    def __init__(self, shared: Surroundings, *, num_threads: int, max_samples: int) -> None:
+    def __init__(
+        self,
+        shared: Surroundings,
+        *,
+        num_threads: int,
+        max_samples: int,
+        sizes: SampleSizes,
+        finished: FinishedSize,
+    ) -> None:
         self._shared = shared
         self._max_samples = max_samples
+        self._sizes = sizes
+        self._finished = finished
+        shares = shared.budget.shares
+        self._most_pixels = max(1, shares.pixels // num_threads)
+        self._most_files = max(1, shares.files // (2 * num_threads))
+        self._tickets = count()
         self._buffers = BufferPool()
         normalization = shared.program.normalization
         self._normalizer = None if normalization is None else Normalizer(normalization)
@@ -62,7 +113,7 @@ class AssemblyPool:
         self._own = threading.local()
         self._assemblies: list[Assembly] = []
         self._epoch: int | None = None
-        self._unfinished: list[Future[list[Finished]]] = []
+        self._unfinished: list[Future[list[Finished | None]]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -70,34 +121,65 @@ class AssemblyPool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._readers.shutdown(cancel_futures=True)
-        self._makers.shutdown(cancel_futures=True)
-        for assembly in self._assemblies:
+        stuck = self._shared.watch.stuck  # then nobody waits for the thread, nor takes away what it holds
+        self._shared.budget.close()
+        self._shared.loader.close()
+        self._readers.shutdown(wait=not stuck, cancel_futures=True)
+        self._makers.shutdown(wait=not stuck, cancel_futures=True)
+        for assembly in () if stuck else self._assemblies:
             assembly.close()
         if self._shared.cached is not None:
             self._shared.cached.cache.close()
 
-    def start(self, spec: BatchSpec) -> OpenBatch:
-        """Begin a batch."""
+    def start(self, spec: BatchSpec, *, only_one: bool) -> OpenBatch | None:
+        """Begin a batch; None where there is no room for it, which the only one in the making always has."""
         self._turn_to(spec.epoch)
+        num_bytes = self._finished.bytes(self._sizes.pixels[spec.rows])
+        if not self._shared.budget.open_batch(num_bytes, only_one=only_one):
+            return None
         buffer = self._open_buffer(len(spec.rows))
         chunks = []
-        for first in range(0, len(spec.rows), self._max_samples):
-            rows = spec.rows[first : first + self._max_samples]
-            loaded = self._readers.submit(self._shared.load, rows)
-            chunks.append(self._makers.submit(self._make, loaded, spec.epoch, first, buffer))
+        first = 0
+        for rows, file_bytes in self._cut(spec.rows):
+            loaded = self._readers.submit(self._read, next(self._tickets), rows, file_bytes)
+            chunks.append(self._makers.submit(self._make, loaded, file_bytes, spec.epoch, first, buffer))
+            first += len(rows)
         if self._shared.cached is not None:
             self._unfinished = [one for one in (*self._unfinished, *chunks) if not one.done()]
-        return OpenBatch(spec, buffer, tuple(chunks))
+        return OpenBatch(spec, buffer, tuple(chunks), self._shared.watch, num_bytes)
 
     def _turn_to(self, epoch: int) -> None:
         """Let an epoch find all that the one before has cached: wait until it is made and written."""
         if self._shared.cached is None:
             return
         if epoch != self._epoch and self._epoch is not None:
-            wait(self._unfinished)
+            self._shared.watch.wait_for_all(self._unfinished)
             self._shared.cached.cache.publish()
         self._epoch = epoch
+
+    def _cut(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
+        """Cut a batch into chunks: by number, and where files are large by their bytes."""
+        for start in range(0, len(rows), self._max_samples):
+            some = rows[start : start + self._max_samples]
+            sizes = self._sizes.bytes[some].tolist()
+            for run, num_bytes in in_runs(range(len(some)), sizes.__getitem__, self._most_files):
+                yield some[run[0] : run[-1] + 1], num_bytes
+
+    def _read(self, ticket: int, rows: np.ndarray, num_bytes: int) -> list[Loaded]:
+        activity = self._shared.activity
+        clock = activity.clock("read")
+        clock.enter("room")
+        self._shared.budget.wait_for_file(ticket, num_bytes)
+        clock.enter("read")
+        read_bytes = 0
+        try:
+            loaded = self._shared.load(rows)
+            read_bytes = sum(len(sample.file.data) for sample in loaded if sample.file is not None)
+            activity.hit(sum(sample.kept is not None for sample in loaded))
+            return loaded
+        finally:
+            activity.chunks.change(1)
+            clock.enter("room", read_bytes)
 
     def _open_buffer(self, num_images: int) -> BatchBuffer | DeviceBuffer:
         if self._device is None:
@@ -105,16 +187,46 @@ class AssemblyPool:
         return DeviceBuffer(num_images, self._shared.program.normalization, self._device)
 
     def _make(
-        self, loaded: Future[list[Loaded]], epoch: int, first: int, buffer: BatchBuffer | DeviceBuffer
-    ) -> list[Finished]:
+        self,
+        loaded: Future[list[Loaded]],
+        file_bytes: int,
+        epoch: int,
+        first: int,
+        buffer: BatchBuffer | DeviceBuffer,
+    ) -> list[Finished | None]:
+        clock = self._shared.activity.clock("make")
+        clock.enter("input")
+        try:
+            samples = loaded.result()
+            self._shared.activity.chunks.change(-1)
+            clock.enter("draw")
+            return self._make_runs(samples, epoch, first, buffer)
+        finally:
+            self._shared.budget.close_file(file_bytes)
+            clock.enter("room")
+
+    def _make_runs(
+        self, samples: list[Loaded], epoch: int, first: int, buffer: BatchBuffer | DeviceBuffer
+    ) -> list[Finished | None]:
+        clock = self._shared.activity.clock("make")
         if not hasattr(self._own, "assembly"):
             self._own.assembly = Assembly(self._shared, max_samples=self._max_samples)
             self._assemblies.append(self._own.assembly)
-        made: list[Finished] = self._own.assembly.make(loaded.result(), epoch)
-        for row, sample in enumerate(made, first):
-            buffer.put(row, sample.key, sample.image)
-        buffer.settle()
-        return [sample.without_pixels() for sample in made]
+        assembly: Assembly = self._own.assembly
+        done: list[Finished | None] = []
+        for run, num_bytes in assembly.in_runs(samples, epoch, self._most_pixels):
+            clock.enter("room")
+            with self._shared.budget.pixels(num_bytes, repr(run[0].row["key"])):
+                made = assembly.make(run, epoch)
+                clock.enter("write")
+                for row, sample in enumerate(made, first + len(done)):
+                    if sample is not None:
+                        buffer.put(row, sample.key, sample.image)
+                buffer.settle()
+                clock.enter("draw", sum(sample.image.nbytes for sample in made if sample is not None))
+                done += [sample and sample.without_pixels() for sample in made]
+                del made, sample  # not one picture may outlast its room
+        return done
 
 
 def _device_of(shared: Surroundings) -> str | None:

@@ -12,6 +12,7 @@ from lightwell.models.training.checkpoint import load_model
 from lightwell.models.training.job import Classify
 from lightwell.models.training.loop import evaluate, examples_of
 from lightwell.models.training.recipe import EarlyStop, OptimizerSpec, Schedule
+from lightwell.models.training.sources import split_batches
 from lightwell.models.zoo import ModelSpec
 from lightwell.pipeline.batch import Batch
 from lightwell.pipeline.dataset.indexing import build_index
@@ -19,7 +20,8 @@ from lightwell.pipeline.engine.feed import LocalEngine
 from lightwell.pipeline.errors import ModelError, PlanError
 from lightwell.pipeline.jobfile import load_job
 from lightwell.pipeline.jobs import Context, TrainingJob
-from lightwell.pipeline.plan import Plan
+from lightwell.pipeline.order.sampling import Sampling
+from lightwell.pipeline.plan import Batching, Plan
 from lightwell.pipeline.progress import SilentConsole
 from lightwell.pipeline.view import View
 from pydantic import ValidationError
@@ -293,3 +295,31 @@ def test_a_job_file_is_read_and_a_wrong_key_is_refused(index_path: Path, tmp_pat
     (tmp_path / "job.yaml").write_text(written + "epoch: 3\n")
     with pytest.raises(PlanError, match="epoch: no such key; did you mean 'epochs'"):
         load_job(tmp_path / "job.yaml", default="classify")
+
+
+def test_class_weights_beside_sampling_are_refused(plan: Plan) -> None:
+    sampled = plan.model_copy(update={"sampling": Sampling()})
+    job = Classify(plan=sampled, model=MODEL, class_weights="balanced")
+    with pytest.raises(
+        PlanError, match="class_weights: wanted none beside the plan's sampling, got balanced"
+    ):
+        job.check()
+    assert Classify(plan=sampled, model=MODEL).check().classes == ("bright", "dark")
+
+
+def test_the_evaluation_of_ranks_adds_up_to_that_of_one(plan: Plan) -> None:
+    """Three ranks share eight images in batches of six: the last two and one repeat."""
+    plan = plan.model_copy(update={"batch": Batching(size=6)})
+    engine, kept = LocalEngine(num_threads=1), []
+    for rank in range(3):
+        with engine.feed(plan, View(split="val", rank=rank, num_ranks=3)) as feed:
+            kept += [batch.without_padding() for batch in feed]
+    assert [len(batch) for batch in kept] == [2, 1, 2, 1, 2, 0]
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(2))
+    device = torch.device("cpu")
+    shared = evaluate(net, (examples_of(batch, device) for batch in kept if len(batch)))
+    alone = evaluate(net, split_batches(Context(engine, Path(), Terminal()), plan, "val", device))
+    assert shared.metrics.num_images == alone.metrics.num_images == 8
+    assert np.array_equal(shared.metrics.confusion, alone.metrics.confusion)
+    assert shared.loss == pytest.approx(alone.loss)

@@ -83,11 +83,45 @@ def test_a_batch_without_labels_moves_nothing() -> None:
 
 def test_uint8_images_become_float_nchw_in_0_to_1() -> None:
     images = torch.arange(2 * 4 * 5 * 3, dtype=torch.uint8).reshape(2, 4, 5, 3)
-    batch = Batch(images, torch.tensor([0, 1]), ("a", "b"), 0, 0, np.array([False, True]))
+    batch = Batch(images, torch.tensor([0, 1]), ("a", "b"), 0, 0, np.array([False, True]), np.zeros(2, bool))
     made = examples_of(batch, torch.device("cpu"))
     assert made.inputs.shape == (2, 3, 4, 5)
     assert torch.equal(made.inputs, images.permute(0, 3, 1, 2).float() / 255)
     assert made.replaced.tolist() == [False, True]
+
+
+def test_padding_teaches_nothing_and_is_counted_nowhere() -> None:
+    torch.manual_seed(0)
+    images, labels = torch.rand(3, 3, 4, 4), torch.tensor([0, 1, 1])
+    mixed_in = torch.tensor([1, 0, 1]), torch.full((3,), 0.3)
+    padded = Batch(
+        images,
+        labels,
+        ("a", "b", "a"),
+        0,
+        0,
+        np.zeros(3, bool),
+        np.array([False, False, True]),
+        partner_labels=mixed_in[0],
+        partner_weights=mixed_in[1],
+    )
+    outcomes, losses = [], []
+    for batch in (padded, padded.without_padding()):
+        head = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 2))
+        torch.manual_seed(1)
+        torch.nn.init.normal_(head[1].weight)
+        optimizer = OptimizerSpec(name="sgd", lr=0.1).build(list(head.parameters()), [])
+        examples = examples_of(batch, torch.device("cpu"))
+        with torch.no_grad():
+            head[1].bias.zero_()
+            losses.append(float(Objective(label_smoothing=0.1)(head(examples.inputs), examples)))
+        outcomes.append(
+            train_epoch(head, [examples], optimizer, Objective(), factor=lambda _: 1.0, num_classes=2)
+        )
+    assert losses[0] == pytest.approx(losses[1])
+    first, second = outcomes
+    assert (first.num_read, first.metrics.num_images, first.metrics.num_ignored) == (2, 2, 0)
+    assert first.loss == pytest.approx(second.loss)
 
 
 def test_replaced_rows_train_but_are_not_measured() -> None:

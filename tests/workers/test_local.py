@@ -19,7 +19,6 @@ from lightwell.pipeline.jobs import Context, find_job
 from lightwell.pipeline.plan import Batching, Plan
 from lightwell.pipeline.progress import SilentConsole
 from lightwell.pipeline.view import View
-from lightwell.workers import local
 from lightwell.workers.local import run_batch_job, run_training_job
 from pictures import make_folder
 
@@ -150,32 +149,26 @@ def test_a_training_job_of_another_package_is_found_and_run(plan: Plan, tmp_path
     assert run_training_job(job, engine(), tmp_path / "out", SilentConsole()) == {"images": 22}
 
 
-def test_an_interrupted_job_does_only_the_rest_and_ends_the_same(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(local, "PART_IMAGES", 4)
+def test_an_interrupted_job_does_only_the_rest_and_ends_the_same(plan: Plan, tmp_path: Path) -> None:
     trip = tmp_path / "trip"
     whole = run_batch_job(Stumbling(plan, trip), engine(), tmp_path / "whole", SilentConsole())
     trip.touch()
     with pytest.raises(RuntimeError, match="the power went out"):
-        run_batch_job(Stumbling(plan, trip), engine(), tmp_path / "out", SilentConsole())
+        run_batch_job(Stumbling(plan, trip), engine(), tmp_path / "out", SilentConsole(), part_images=4)
     assert [p.name for p in (tmp_path / "out" / "parts").iterdir()] == ["part-000000.parquet"]
     trip.unlink()
     again = Stumbling(plan, trip)
-    assert run_batch_job(again, engine(), tmp_path / "out", SilentConsole()) == whole
+    assert run_batch_job(again, engine(), tmp_path / "out", SilentConsole(), part_images=4) == whole
     assert len(again.seen) == 7
     expected, got = (pq.read_table(tmp_path / name / "records.parquet") for name in ("whole", "out"))
     assert got.equals(expected)
 
 
-def test_parts_of_another_plan_are_thrown_away(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(local, "PART_IMAGES", 4)
+def test_parts_of_another_plan_are_thrown_away(plan: Plan, tmp_path: Path) -> None:
     trip = tmp_path / "trip"
     trip.touch()
     with pytest.raises(RuntimeError, match="the power went out"):
-        run_batch_job(Stumbling(plan, trip), engine(), tmp_path / "out", SilentConsole())
+        run_batch_job(Stumbling(plan, trip), engine(), tmp_path / "out", SilentConsole(), part_images=4)
     trip.unlink()
     other = Stumbling(plan.model_copy(update={"seed": 5}), trip)
     run_batch_job(other, engine(), tmp_path / "out", SilentConsole())
@@ -183,13 +176,11 @@ def test_parts_of_another_plan_are_thrown_away(
 
 
 @pytest.mark.parametrize("part_images", [1, 2, 5, 10])
-def test_parts_of_any_size_merge_to_the_same_records(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part_images: int
-) -> None:
+def test_parts_of_any_size_merge_to_the_same_records(plan: Plan, tmp_path: Path, part_images: int) -> None:
     whole = run_batch_job(Stumbling(plan, tmp_path / "trip"), engine(), tmp_path / "whole", SilentConsole())
-    monkeypatch.setattr(local, "PART_IMAGES", part_images)
     small = plan.model_copy(update={"batch": Batching(size=1)})
-    parts = run_batch_job(Stumbling(small, tmp_path / "trip2"), engine(), tmp_path / "parts", SilentConsole())
+    job = Stumbling(small, tmp_path / "trip2")
+    parts = run_batch_job(job, engine(), tmp_path / "parts", SilentConsole(), part_images=part_images)
     assert parts == whole
     expected, got = (pq.read_table(tmp_path / name / "records.parquet") for name in ("whole", "parts"))
     assert got.equals(expected)
@@ -201,3 +192,24 @@ def test_an_output_that_cannot_be_written_is_said_before_any_work(plan: Plan, tm
     with pytest.raises(OutputError, match=r"wanted a folder that can be written.*choose another"):
         run_batch_job(job, engine(), tmp_path / "file" / "out", SilentConsole())
     assert job.seen == []
+
+
+def test_the_records_of_ranks_are_those_of_one_rank_and_padding_leaves_none(
+    plan: Plan, tmp_path: Path
+) -> None:
+    """Eleven images in batches of four by four ranks: the last batch is three of them and a repeat."""
+    plan = plan.model_copy(update={"batch": Batching(size=4)})
+    whole = run_batch_job(Stumbling(plan, tmp_path / "trip"), engine(), tmp_path / "whole", SilentConsole())
+    parts = []
+    for rank in range(4):
+        job = Stumbling(plan, tmp_path / "trip", view=View(rank=rank, num_ranks=4))
+        parts.append(run_batch_job(job, engine(), tmp_path / f"rank-{rank}", SilentConsole()))
+    assert sum(part["num"] for part in parts) == whole["num"]
+    counts = [part["counts"] for part in parts]
+    assert {name: sum(each[name] for each in counts) for name in counts[0]} == whole["counts"]
+    keys = [
+        key
+        for name in ("whole", *(f"rank-{rank}" for rank in range(4)))
+        for key in pq.read_table(tmp_path / name / "records.parquet")["key"].to_pylist()
+    ]
+    assert sorted(keys[: whole["num"]]) == sorted(keys[whole["num"] :])

@@ -1,1 +1,1 @@
-"""Where samples come from: class folders, flat folders and tables."""
+"""Where samples come from: class folders, flat folders, tables and tar shards, on disk or behind a URI."""

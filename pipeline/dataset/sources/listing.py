@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
+
+from ..seen import Seen
+from .store import Found
 
 Boxes = list[list[float]]
 
@@ -20,12 +22,13 @@ def as_text(name: str) -> str:
 class Listing:
     """The samples of a source. All lists are as long as ``keys``."""
 
-    kind: Literal["folder", "table", "flat"]
-    root: Path
+    kind: Literal["folder", "table", "flat", "shards"]
+    root: str
+    """A folder or the URI of one."""
     keys: list[str]
     """Unique; posix, relative to ``root`` where the file is below it."""
     uris: list[str]
-    """Absolute paths."""
+    """Absolute paths, or URIs; of a sample in a shard the shard's."""
     labels: list[int]
     """Index into ``classes``; -1 if none."""
     classes: tuple[str, ...]
@@ -33,5 +36,11 @@ class Listing:
     """None where the source does not say, and a hash has to."""
     masks: list[str | None] | None = None
     boxes: list[Boxes | None] | None = None
+    found: list[Found] | None = None
+    """What a remote listing told of each file, so that nobody need ask again."""
+    seen: list[Seen] | None = None
+    """Where listing meant reading, as of shards: what was read."""
+    shards: Mapping[str, Found] = field(default_factory=dict)
+    """Identity of every whole shard."""
     notes: Mapping[str, object] = field(default_factory=dict)
     """What the summary of the index repeats: empty classes, files left out."""

@@ -9,7 +9,7 @@ from typing import Any
 import albumentations as A
 import numpy as np
 import pytest
-from cached import AUGMENT, PREPROCESS, TRAINING, plan_for, run, shards_of
+from cached import AUGMENT, PREPROCESS, TRAINING, hashes_of, plan_for, run, shards_of
 from lightwell.pipeline.cache.recipe import recipe_of
 from lightwell.pipeline.cache.shard import open_shard
 from lightwell.pipeline.compiler.explain import explain
@@ -20,6 +20,7 @@ from lightwell.pipeline.engine.feed import LocalEngine
 from lightwell.pipeline.errors import OutputError, PlanError
 from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.view import View
+from lightwell.testing import assert_ranks_add_up, assert_resumes_everywhere, assert_same_batches
 from pictures import make_picture, write_picture
 from PIL import Image
 
@@ -247,3 +248,29 @@ def test_explain_says_where_pixels_are_cached(tmp_path: Path) -> None:
         "Resize"
     ]
     assert list(notes(preprocess=[own], decode="exact")) == ["Decode"]
+
+
+def test_a_feed_that_is_left_and_taken_up_again_still_fills_its_cache(
+    index_path: Path, tmp_path: Path
+) -> None:
+    reference, _ = run(plan_for(index_path))
+    with LocalEngine(num_threads=2).feed(plan_for(index_path, cache=tmp_path / "cache"), TRAINING) as feed:
+        batches = iter(feed)
+        first = hashes_of([next(batches)])
+        batches.close()  # type: ignore[attr-defined]
+        assert first + hashes_of(feed) == reference
+        assert feed.cache_counts["kept"] == 24
+    assert run(plan_for(index_path, cache=tmp_path / "cache"))[1]["misses"] == 0
+
+
+def test_restored_feeds_and_ranks_through_a_cache_give_the_batches_of_one_without(
+    index_path: Path, tmp_path: Path
+) -> None:
+    plan = plan_for(index_path, cache=tmp_path / "cache", batch={"size": 6})
+    engine = LocalEngine(num_threads=2)
+    assert_same_batches(
+        lambda: engine.feed(plan_for(index_path, batch={"size": 6}), TRAINING),
+        lambda: engine.feed(plan, TRAINING),
+    )
+    assert_resumes_everywhere(engine, plan, TRAINING)
+    assert_ranks_add_up(engine, plan, TRAINING, num_ranks=2)

@@ -91,3 +91,9 @@ def test_shares_of_the_cost_are_measured_and_add_up(index_path: Path) -> None:
 def test_costs_of_a_gpu_are_not_made_up(index_path: Path) -> None:
     plan = Plan(index=index_path, device="gpu")
     assert measure_costs(Program.compile(plan), plan.load_index()) is None
+
+
+def test_sampling_is_said_first_where_there_is_any() -> None:
+    assert "Sampling" not in steps()
+    assert next(iter(steps(sampling="balanced"))) == "Sampling"
+    assert steps(sampling={"weights": {"cat": 2, "dog": 0.5}})["Sampling"].options == "cat=2, dog=0.5"

@@ -1,0 +1,238 @@
+"""WebDataset shards: plain tar files whose members are samples, read once and then at random by byte ranges.
+
+A member's key is its path up to the first dot of its name; neighbours with one key are a sample::
+
+    train-000.tar   a/01.jpg  a/01.cls  a/01.seg.png      an image, its class, its mask
+                    a/02.png  a/02.json                   the class is a field of the JSON
+
+Format: https://github.com/webdataset/webdataset ("The WebDataset Format").
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import os
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from ...errors import SourceError
+from ..headers import CANNOT_OPEN, Header, QuietPillow, one_line
+from ..seen import Seen
+from ..splits import canonical_split
+from .cells import read_labels
+from .listing import Listing, as_text
+from .members import Member, read_members
+from .ranged import SHARD_BYTES, RangedFile
+from .storage import Storage
+from .store import Found, is_remote
+
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_FIRST_WORD = re.compile(r"[A-Za-z]+")
+_WILD = re.compile(r"[*?\[]")
+
+Known = Mapping[str, tuple[Found, Sequence[Member]]]
+"""Identity and members of the whole shards of an older index."""
+
+
+def names_shards(source: str) -> bool:
+    """Say whether a source is a tar file, or a pattern of them."""
+    return source.endswith(".tar")
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """Write out ``{000..002}`` and ``{a,b}``, as a shell does; a range keeps its leading zeros."""
+    match = _BRACES.search(pattern)
+    if match is None:
+        return [pattern]
+    numbers = _RANGE.fullmatch(match[1])
+    if numbers:
+        first, last = int(numbers[1]), int(numbers[2])
+        width = len(numbers[1]) if numbers[1].startswith("0") else 0
+        step = 1 if first <= last else -1
+        words = [f"{number:0{width}}" for number in range(first, last + step, step)]
+    else:
+        words = match[1].split(",")
+    return [
+        text
+        for word in words
+        for text in expand_braces(f"{pattern[: match.start()]}{word}{pattern[match.end() :]}")
+    ]
+
+
+def find_shards(source: str, storage: Storage) -> dict[str, Found | None]:
+    """Find the shards that a path, a URI, a glob or a brace list names, in order.
+
+    Raises:
+        SourceError: a glob finds none.
+    """
+    shards: dict[str, Found | None] = {}
+    for pattern in expand_braces(source):
+        if not _WILD.search(posixpath.basename(pattern) if is_remote(pattern) else pattern):
+            shards[pattern if is_remote(pattern) else os.path.abspath(pattern)] = None  # noqa: PTH100
+        elif is_remote(pattern):
+            folder, _, name = pattern.rpartition("/")
+            folder = storage.remote().canonical(folder)
+            wanted = re.compile(fnmatch.translate(name))
+            listed = storage.remote().find(folder)
+            shards |= {
+                uri: found
+                for uri, found in sorted(listed.items())
+                if posixpath.dirname(uri) == folder and wanted.fullmatch(posixpath.basename(uri))
+            }
+        else:
+            shards |= dict.fromkeys(sorted(map(os.path.abspath, glob.glob(pattern))))  # noqa: PTH207
+    if not shards:
+        raise SourceError(f"wanted tar shards, got none that match {source!r}; check the pattern")
+    return shards
+
+
+def list_shards(
+    shards: Mapping[str, Found | None],
+    storage: Storage,
+    *,
+    label_field: str | None,
+    known: Known,
+    hash_content: bool,
+    num_threads: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Listing:
+    """Read the members of shards, in parallel by shard; one that is known and unchanged is not opened.
+
+    Labels are the ``.cls`` members, or where there are none the field ``label_field`` of the ``.json`` members. Splits
+    are the shards' folders or the first words of their names (train, val, test and their usual spellings) where each
+    shard has one. Of a shard that breaks off, the samples before the break are kept, and the break is a row.
+
+    Raises:
+        SourceError: no shard is there, or the labels make no sense.
+        SourceDownError: their source gives no answer.
+    """
+    root = _common_folder(shards)
+    read = partial(_look_into, storage=storage, known=known, hash_content=hash_content)
+    done: list[tuple[Found | None, list[Member]]] = []
+    with QuietPillow(), ThreadPoolExecutor(num_threads, thread_name_prefix="lightwell-index") as pool:
+        try:
+            for result in pool.map(read, shards, shards.values()):
+                done.append(result)
+                if progress is not None:
+                    progress(len(done), len(shards))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C does not wait for the rest
+            raise
+    if all(found is None for found, _ in done):
+        first = next(iter(shards))
+        reason = done[0][1][0].seen.header.status
+        raise SourceError(
+            f"wanted tar shards, got none that can be opened ({first}: {reason}); check the paths"
+        )
+    return _listing(root, shards, done, label_field)
+
+
+def _listing(
+    root: str,
+    shards: Mapping[str, Found | None],
+    done: Sequence[tuple[Found | None, Sequence[Member]]],
+    label_field: str | None,
+) -> Listing:
+    rows = [(uri, member) for uri, (_, members) in zip(shards, done, strict=True) for member in members]
+    labels, classes = _labels([member for _, member in rows], label_field)
+    splits = [_split_of(uri, root) for uri in shards]
+    split_by_shard = dict(zip(shards, splits, strict=True))
+    has_masks = any(member.seen.mask_offset is not None for _, member in rows)
+    return Listing(
+        kind="shards",
+        root=root,
+        keys=_unique(f"{shard_name(uri, root)}/{member.key}".rstrip("/") for uri, member in rows),
+        uris=[uri for uri, _ in rows],
+        labels=labels,
+        classes=classes,
+        splits=[split_by_shard[uri] for uri, _ in rows] if all(splits) else None,
+        masks=[uri if member.seen.mask_offset is not None else None for uri, member in rows]
+        if has_masks
+        else None,
+        seen=[member.seen for _, member in rows],
+        shards={
+            uri: found
+            for uri, (found, members) in zip(shards, done, strict=True)
+            if found is not None
+            and not any(one.seen.header.status.startswith(CANNOT_OPEN) for one in members)
+        },
+        notes={"num_shards": len(shards), "label_field": label_field},
+    )
+
+
+def _look_into(
+    uri: str, found: Found | None, *, storage: Storage, known: Known, hash_content: bool
+) -> tuple[Found | None, list[Member]]:
+    """Read one shard; one that cannot be opened becomes one row."""
+    if as_text(uri) != uri:
+        return None, [_lost(f"{CANNOT_OPEN}its name is not UTF-8; rename it")]
+    try:
+        found = found or storage.look(uri)
+        old, members = known.get(uri, (None, ()))
+        if old == found and not (hash_content and any(one.seen.hash is None for one in members)):
+            return found, list(members)
+
+        def fetch(offset: int, size: int) -> bytes:
+            return storage.read(uri, offset, size, expected=size).data
+
+        file = RangedFile(fetch, found.bytes, SHARD_BYTES)
+        return found, list(read_members(file, found, hash_content=hash_content))
+    except OSError as error:
+        return None, [_lost(f"{CANNOT_OPEN}{error.strerror or error}")]
+
+
+def _lost(status: str) -> Member:
+    return Member("", None, Seen(0, 0, Header(status=one_line(status)), was_read=True))
+
+
+def _labels(members: Sequence[Member], label_field: str | None) -> tuple[list[int], tuple[str, ...]]:
+    """Number the classes; ``.cls`` goes before JSON."""
+    if label_field is None:
+        return [-1] * len(members), ()
+    cells: list[Any] = [member.label_of(label_field) for member in members]
+    texts = {cell for cell in cells if isinstance(cell, str)}
+    if texts and all(text.lstrip("-").isdigit() for text in texts):
+        cells = [int(cell) if isinstance(cell, str) else cell for cell in cells]
+    return read_labels(cells, None, label_field)
+
+
+def _split_of(uri: str, root: str) -> str | None:
+    folder, name = posixpath.split(uri)
+    if folder != root and (split := canonical_split(posixpath.basename(folder))):
+        return split
+    word = _FIRST_WORD.match(name)
+    return canonical_split(word[0]) if word else None
+
+
+def shard_name(uri: str, root: str) -> str:
+    """Name a shard from its root, without ``.tar``: the beginning of its samples' keys."""
+    return uri.removeprefix(f"{root}/").removesuffix(".tar")
+
+
+def _common_folder(shards: Iterable[str]) -> str:
+    folders = [posixpath.dirname(uri).split("/") for uri in shards]
+    shared: list[str] = []
+    for parts in zip(*folders, strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared.append(parts[0])
+    return "/".join(shared)
+
+
+def _unique(keys: Iterable[str]) -> list[str]:
+    """Tell apart samples of one shard that have one key, which tar allows."""
+
+    def told_apart() -> Iterator[str]:
+        seen: Counter[str] = Counter()
+        for key in keys:
+            seen[key] += 1
+            yield key if seen[key] == 1 else f"{key}~{seen[key]}"
+
+    return list(told_apart())

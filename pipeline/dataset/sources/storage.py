@@ -1,0 +1,44 @@
+"""Reads from wherever a URI points: from the local disk directly, from anywhere else through fsspec."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .store import Found, LocalStore, Piece, is_remote
+
+if TYPE_CHECKING:
+    from .remote import RemoteStore
+
+DEFAULT_MAX_WAIT_S = 30.0
+
+
+class Storage:
+    """The store of all URIs; fsspec is loaded when the first remote one comes. Any thread may call it."""
+
+    def __init__(self, max_wait_s: float = DEFAULT_MAX_WAIT_S) -> None:
+        self._local = LocalStore()
+        self._max_wait_s = max_wait_s
+        self._remote: RemoteStore | None = None
+
+    def read(self, uri: str, offset: int, size: int, *, expected: int = 0) -> Piece:
+        """Read a part of a file, as ``Store.read`` says."""
+        if is_remote(uri):
+            return self.remote().read(uri, offset, size, expected=expected)
+        return self._local.read(uri, offset, size)
+
+    def look(self, uri: str) -> Found:
+        """Ask for size and identity of a file, as ``Store.look`` says."""
+        return self.remote().look(uri) if is_remote(uri) else self._local.look(uri)
+
+    def remote(self) -> RemoteStore:
+        """Return the store of remote files."""
+        if self._remote is None:
+            from .remote import RemoteStore
+
+            self._remote = RemoteStore(self._max_wait_s)
+        return self._remote
+
+    def close(self) -> None:
+        """Let go of connections."""
+        if self._remote is not None:
+            self._remote.close()

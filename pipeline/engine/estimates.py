@@ -1,0 +1,143 @@
+"""What samples will take in memory, from what the index says of them, before they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import pyarrow.compute as pc
+
+from ..cache.packing import Packed
+from ..compiler.program import Program
+from ..dataset.index import Index
+from ..decode.chain import Encoded
+from ..decode.dali import DALI_MODES
+from ..decode.plan import Decoding
+from ..keys import keyed_bits
+from ..policy.drawing import Drawing, Drawn
+from ..policy.sizes import Size
+from ..view import View
+
+RGB = 3
+WIDE = 4
+"""Times as much for pictures that Pillow converts: alpha, 16 bits and other modes, and the copies on the way."""
+FLOAT_BYTES = 4
+MASK_BYTES = 2
+"""Per pixel of a mask: the sample's own and its place in the batch."""
+NUM_PROBES = 4
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SampleSizes:
+    """Bytes of files and pixels of pictures, by row of the index."""
+
+    bytes: np.ndarray
+    pixels: np.ndarray
+    masked: bool
+
+    @classmethod
+    def of(cls, index: Index) -> SampleSizes:
+        """Read them out of an index."""
+        table = index.table
+        num_bytes, width, height = (
+            pc.fill_null(table[name], 0).to_numpy().astype(np.int64) for name in ("bytes", "width", "height")
+        )
+        return cls(num_bytes, width * height, masked=table["mask"].null_count < table.num_rows)
+
+
+@dataclass(frozen=True)
+class FinishedSize:
+    """Bytes of finished pictures in their batch."""
+
+    constant: int | None
+    """Of each, where the policy ends in one size."""
+    per_pixel: float
+    """Bytes for each pixel of the original, where it does not."""
+
+    def bytes(self, pixels: np.ndarray) -> int:
+        """Add up the pictures whose originals have so many pixels."""
+        if self.constant is not None:
+            return self.constant * len(pixels)
+        return int(self.per_pixel * int(pixels.sum())) + len(pixels)
+
+
+def finished_size(program: Program, view: View, index: Index, rows: np.ndarray) -> FinishedSize:
+    """Let a few samples of very different size draw their decisions, and see what size they end in."""
+    if not len(rows):
+        return FinishedSize(0, 0.0)
+    sizes = SampleSizes.of(index)
+    ordered = rows[np.argsort(sizes.pixels[rows], kind="stable")]
+    probes = ordered[np.linspace(0, len(ordered) - 1, NUM_PROBES).astype(int)]
+    routes = program.routes(augment=view.augment, backend="opencv")
+    drawing = Drawing(program.compose(augment=view.augment, boxes=False), routes.num_drawn)
+    found: set[Size] = set()
+    grown: list[float] = []
+    width_bytes = 1
+    table = index.table.select(["key", "width", "height"]).take(probes)
+    for sample in table.to_pylist():
+        size = (sample["height"], sample["width"])
+        bits = keyed_bits("augment", program.plan.seed, view.first_epoch, sample["key"])
+        try:
+            drawn = drawing.draw(bits, size)
+            image = drawing.finish(np.zeros((*drawn.size, RGB), np.uint8), drawn)["image"]
+        except Exception:  # noqa: S112  (it fails again where it is made, costs that image and is written down there)
+            continue
+        end, width_bytes = (image.shape[0], image.shape[1]), max(width_bytes, image.dtype.itemsize)
+        found.add(end)
+        grown.append(end[0] * end[1] / (size[0] * size[1]))
+    bytes_per_pixel = RGB * (FLOAT_BYTES if program.normalization else width_bytes)
+    bytes_per_pixel += MASK_BYTES if sizes.masked else 0
+    constant = None
+    if len(found) == 1 and len(np.unique(sizes.pixels[probes])) > 1:
+        height, width = next(iter(found))
+        constant = height * width * bytes_per_pixel
+    return FinishedSize(constant, bytes_per_pixel * max(grown, default=1.0))
+
+
+def worst_bytes(file: Encoded | None, kept: Packed | None) -> int:
+    """Bound what one sample takes from decoding on, whatever is drawn: the whole picture, and as much again.
+
+    Args:
+        file: its file, if it was read.
+        kept: what the cache holds of it, if anything.
+    """
+    if file is not None:
+        return 2 * _whole_bytes(file)
+    return 0 if kept is None else 2 * RGB * kept.size[0] * kept.size[1]
+
+
+def planned_bytes(file: Encoded, decoding: Decoding, drawn: Drawn) -> int:
+    """Say what one sample takes: its pixels as decoding is planned, and those after all that was drawn."""
+    if decoding.kind == "reduced":
+        height, width = (-(-side // decoding.shrink) for side in file.size)
+        assert decoding.resampling is not None
+        decoded = RGB * (height * width + decoding.resampling.size[0] * decoding.resampling.size[1])
+    elif decoding.kind == "region" and file.format == "jpeg" and file.suits_dali():
+        decoded = RGB * decoding.region.size[0] * decoding.region.size[1]
+    else:
+        decoded = _whole_bytes(file)
+    return decoded + RGB * drawn.size[0] * drawn.size[1]
+
+
+def in_runs(
+    items: Sequence[T], num_bytes: Callable[[int], int], most: int
+) -> Iterator[tuple[Sequence[T], int]]:
+    """Cut items, in order, into runs of at most so many bytes; one that is larger is a run of its own."""
+    start = total = 0
+    for number in range(len(items)):
+        size = num_bytes(number)
+        if number > start and total + size > most:
+            yield items[start:number], total
+            start, total = number, 0
+        total += size
+    if items:
+        yield items[start:], total
+
+
+def _whole_bytes(file: Encoded) -> int:
+    height, width = file.size
+    return height * width * RGB * (1 if file.mode in DALI_MODES else WIDE)

@@ -1,0 +1,94 @@
+"""Who works on which file since when: finds the file that never comes to an end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ..errors import StuckError
+
+T = TypeVar("T")
+
+POLL_S = 1.0
+STUCK_FACTOR = 2
+"""A step that takes so many times the limit of one file is not waited for any longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    key: str
+    step: str
+    num_files: int
+    since: float
+
+
+class Watch:
+    """Notes what every thread is at. A thread in C code cannot be ended, so that all it can do is stop the run.
+
+    Args:
+        max_seconds: of one file in one step; None watches nothing.
+    """
+
+    def __init__(self, max_seconds: float | None) -> None:
+        self.max_seconds = max_seconds
+        self.stuck = False
+        """Set once a file was given up; its thread must not be waited for."""
+        self._working: dict[int, _Work] = {}
+
+    @contextmanager
+    def at(self, step: str, key: str, num_files: int = 1) -> Iterator[None]:
+        """Note that this thread works on a file, or on several at once of which ``key`` is the first."""
+        thread = threading.get_ident()
+        self._working[thread] = _Work(key, step, num_files, time.monotonic())
+        try:
+            yield
+        finally:
+            self._working.pop(thread, None)
+
+    def too_long(self, seconds: float) -> str:
+        """Say that a step took too long, or nothing."""
+        if self.max_seconds is None or seconds <= self.max_seconds:
+            return ""
+        return f"took {seconds:.1f} s, more than max_seconds_per_file: {self.max_seconds:g}"
+
+    def wait_for(self, future: Future[T]) -> T:
+        """Wait for a result, and look now and then whether somebody is stuck.
+
+        Raises:
+            StuckError: a file takes more than twice the time it may.
+        """
+        while self.max_seconds is not None:
+            try:
+                return future.result(timeout=POLL_S)
+            except TimeoutError:
+                if future.done():  # its own, not ours
+                    return future.result()
+                self._check()
+        return future.result()
+
+    def wait_for_all(self, futures: Sequence[Future[Any]]) -> None:
+        """Wait until all have ended, well or not, and look now and then whether somebody is stuck.
+
+        Raises:
+            StuckError: as ``wait_for``.
+        """
+        while wait(futures, None if self.max_seconds is None else POLL_S).not_done:
+            self._check()
+
+    def _check(self) -> None:
+        assert self.max_seconds is not None
+        for work in list(self._working.values()):
+            limit = STUCK_FACTOR * self.max_seconds * work.num_files
+            if (seconds := time.monotonic() - work.since) > limit:
+                self.stuck = True
+                more = f" and {work.num_files - 1} more" if work.num_files > 1 else ""
+                raise StuckError(
+                    f"{work.step} of {work.key!r}{more}: wanted an end within {limit:g} s, got none after {seconds:.0f} s; "
+                    "a thread cannot be ended from outside: take the file out of the index or convert it, "
+                    "or raise errors.max_seconds_per_file"
+                )

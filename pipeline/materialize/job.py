@@ -1,0 +1,176 @@
+"""Write what a plan yields: images, labels, masks and boxes, as tar shards or Parquet.
+
+A job file::
+
+    job: materialize
+    plan: plan.yaml
+    split: train
+    format: tar             # or parquet
+    encoding: png           # or jpeg, npy
+
+The runner calls ``keep`` for each part: it writes the part's shard before the part is noted as done. So a run that was
+killed writes at most one shard again, to the same bytes, and an image is written exactly once. Rows where a bad image
+was replaced are left out, since they hold another sample: read = written + replaced.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from ..plan import Plan
+from ..view import View
+from .encoding import Encoder, EncodingName
+from .shards import FormatName, ShardWriter, write_aside
+
+if TYPE_CHECKING:
+    from ..batch import Batch
+    from ..jobs import Context, Record
+
+RECORDS = pa.schema(
+    [
+        ("key", pa.string()),
+        ("epoch", pa.int64()),
+        ("label", pa.int64()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("channels", pa.int8()),
+        ("boxes", pa.list_(pa.list_(pa.float32()))),
+        ("hash", pa.string()),
+        ("shard", pa.string()),
+        ("row", pa.int64()),
+        ("offset", pa.int64()),
+        ("bytes", pa.int64()),
+        ("mask_offset", pa.int64()),
+        ("mask_bytes", pa.int64()),
+    ]
+)
+"""One row for each written image: what it is and where it lies."""
+
+
+class Materialize(BaseModel):
+    """Write the batches of a view, image by image, into shards with an index."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    plan: Plan
+    split: str | None = None
+    """None writes all images."""
+    augment: bool = False
+    """Write the training view, which draws anew in each epoch."""
+    epochs: int = Field(default=1, ge=1)
+    format: FormatName = "tar"
+    encoding: EncodingName = "png"
+    """``png`` and ``jpeg`` take pictures of bytes; ``npy`` takes what a batch holds, floats too (CHW)."""
+    quality: int = Field(default=95, ge=1, le=100)
+    """Of JPEG."""
+    shard_images: int = Field(default=4096, ge=1)
+    """Images after which a shard is full; shards end with batches."""
+    shard_bytes: int = Field(default=128_000_000, ge=1)
+    """Encoded bytes after which a shard is full; so much is held in memory, and with Parquet twice."""
+
+    @model_validator(mode="after")
+    def _can_be_written(self) -> Self:
+        from ..compiler.program import Program
+
+        if self.augment and self.plan.mix is not None:
+            raise ValueError(
+                "mix: wanted a plan that does not mix, since mixing belongs to the batches of a training, got "
+                f"{self.plan.mix.kind}; leave mix out here and write it into the plan that reads the shards"
+            )
+        if self.encoding != "npy" and Program.compile(self.plan).normalization is not None:
+            raise ValueError(
+                f"encoding: wanted bytes to write as {self.encoding}, got a plan that ends in Normalize; leave "
+                "Normalize to the plan that reads the shards, or take encoding: npy"
+            )
+        if self.epochs > 1 and not self.augment:
+            raise ValueError(
+                f"epochs: wanted 1 for a view that does not augment, since all are equal, got {self.epochs}; "
+                "add augment: true, or leave epochs out"
+            )
+        return self
+
+    @property
+    def view(self) -> View:
+        """What is written, in order."""
+        return View(split=self.split, augment=self.augment, num_epochs=self.epochs)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns of the records."""
+        return RECORDS
+
+    def fingerprint(self) -> str:
+        """Hash what decides the shards: the plan, the job's own keys and what encodes."""
+        import cv2
+
+        facts = [self.plan.fingerprint(), self.model_dump(mode="json", exclude={"plan"}), cv2.__version__]
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+    @contextmanager
+    def open(self) -> Iterator[Callable[[Batch], Sequence[Record]]]:
+        """Start threads that encode; yields the function that encodes a batch."""
+        encoder = Encoder(self.encoding, self.quality)
+        with ThreadPoolExecutor(thread_name_prefix="lightwell-encode") as pool:
+
+            def work(batch: Batch) -> list[Record]:
+                rows = [row for row in range(len(batch)) if batch.own[row]]
+                return list(pool.map(lambda row: encoder.record(batch, row), rows))
+
+            yield work
+
+    def is_full(self, records: Sequence[Record]) -> bool:
+        """Say whether so many records make a shard."""
+        num_bytes = sum(len(record["image"]) for record in records)
+        return len(records) >= self.shard_images or num_bytes >= self.shard_bytes
+
+    def keep(self, records: Sequence[Record], part: int, out: Path) -> Sequence[Record]:
+        """Write a part's shard; returns its records without the images.
+
+        Raises:
+            OutputError: the disk does not take it.
+        """
+        if part == 0:  # of an earlier result, which ends here
+            (out / "index.parquet").unlink(missing_ok=True)
+        writer = ShardWriter(self.format, self.encoding, self.plan.load_index().classes)
+        return writer.write(records, part, out) if records else []
+
+    def finish(self, records: pa.Table, context: Context) -> Mapping[str, Any]:
+        """Write the index of the shards, and take away those of an earlier result.
+
+        Raises:
+            OutputError: the disk does not take it.
+        """
+        from .result import parquet_index, tar_index
+
+        shards = set(records["shard"].unique().to_pylist())
+        for path in (*context.out.glob("shard-*.tar"), *context.out.glob("shard-*.parquet")):
+            if path.name not in shards:
+                path.unlink()
+        source = self.plan.load_index()
+        index = context.out / "index.parquet"
+        if self.format == "tar":
+            found = tar_index(records, source, context.out, encoding=self.encoding, num_epochs=self.epochs)
+            found.save(index)
+        else:
+            table = parquet_index(records, source)
+            write_aside(index, lambda file: pq.write_table(table, file, compression="zstd"))
+        written = records.num_rows
+        assert written == context.counts["used"], (written, context.counts)
+        return {
+            "written": written,
+            **{name: context.counts[name] for name in ("read", "replaced", "skipped")},
+            "shards": len(shards),
+            "bytes": sum((context.out / name).stat().st_size for name in shards),
+            "format": self.format,
+            "encoding": self.encoding if self.encoding != "jpeg" else f"jpeg, quality {self.quality}",
+        }

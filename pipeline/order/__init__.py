@@ -1,0 +1,1 @@
+"""Who stands where: permutations, draws and positions; integers only."""
