@@ -8,11 +8,11 @@ from lightwell.pipeline.errors import RequestError, nearest
 
 from .contest import Bench
 
-HERE = ("cold", "large", "index", "accuracy")
+HERE = ("cold", "large", "index", "memory", "accuracy")
 """Modules of this package with a ``BENCH``."""
-ALL = ("cold", "large", "index")
+ALL = ("cold", "large", "index", "memory")
 """What ``all`` runs, in order; ``accuracy`` needs labels beside the pictures."""
-LATER = {"cached": 3, "memory": 3, "ray": 4, "gradcam": 5, "probe": 5}
+LATER = {"cached": 3, "ray": 4, "gradcam": 5, "probe": 5}
 """The part that a benchmark comes with."""
 
 
