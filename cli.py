@@ -39,27 +39,37 @@ Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
 @app.command()
 def index(
     source: Annotated[
-        Path,
-        typer.Argument(help="A folder with a folder for each class, a flat folder, or a CSV/Parquet table."),
+        str,
+        typer.Argument(
+            help="A folder with a folder for each class, a flat folder, a CSV/Parquet table, or .tar shards "
+            "(a folder, a glob or {000..009}); a path or a URI such as s3://bucket/photos."
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the index.")] = Path(
         "index.parquet"
     ),
     path_column: Annotated[str, typer.Option(help="A table's column with the paths.")] = "path",
-    label_column: Annotated[str, typer.Option(help="A table's column with the labels.")] = "label",
+    label_column: Annotated[
+        str, typer.Option(help="A table's column with the labels, or a field of the .json in shards.")
+    ] = "label",
     root: Annotated[
-        Path | None, typer.Option(help="Where a table's relative paths start; by default its folder.")
+        str | None, typer.Option(help="Where a table's relative paths start; by default its folder.")
     ] = None,
     split: Annotated[
         str, typer.Option(help="Shares of the splits, where the source has none.")
     ] = "train=0.8,val=0.1,test=0.1",
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    hash_content: Annotated[
+        bool, typer.Option("--hash", help="Read all of every file; damage shows when it is used.")
+    ] = False,
+    max_wait: Annotated[float, typer.Option(help="Seconds without an answer before a source is down.")] = 30,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """List every image of a source with what its header says; a second run reads only what changed.
 
     Example: lightwell index photos -o index.parquet
+    Example: lightwell index 's3://bucket/train-{000..099}.tar' -o index.parquet
     """
     built = _run_index(
         source,
@@ -70,6 +80,8 @@ def index(
         path_column=path_column,
         label_column=label_column,
         root=root,
+        hash_content=hash_content,
+        max_wait_s=max_wait,
     )
     if as_json:
         print_json(built.summary())
@@ -230,7 +242,7 @@ def _verdict(way: Any) -> str:
 def bench(
     data: Annotated[Path, typer.Option("--data", help="A folder with photos; nothing is written into it.")],
     name: Annotated[
-        str, typer.Argument(help="cold, large, index, memory, accuracy, cached, ray, gradcam, probe or all.")
+        str, typer.Argument(help="cold, large, cached, index, memory, accuracy, ray, gradcam, probe or all.")
     ] = "all",
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Where to write the figures as JSON.")
@@ -259,7 +271,7 @@ def bench(
     )
 
 
-def _run_index(source: Path, output: Path, *, shares: str, quiet: bool, **options: Any) -> Any:
+def _run_index(source: Path | str, output: Path, *, shares: str, quiet: bool, **options: Any) -> Any:
     from .pipeline.dataset.index import Index
     from .pipeline.dataset.indexing import build_index
     from .pipeline.dataset.splits import parse_fractions
@@ -328,10 +340,13 @@ def _print_findings(findings: Any) -> None:
 
 def main() -> None:
     """Run the command line; every error becomes one line and an exit code."""
-    from .pipeline.errors import LightwellError
+    from .pipeline.errors import LightwellError, StuckError
 
     try:
         app()
+    except StuckError as error:  # its thread would keep this process for ever
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        os._exit(error.exit_code)
     except LightwellError as error:
         _fail(f"error: {error}", error.exit_code)
     except (KeyboardInterrupt, SystemExit) as stop:

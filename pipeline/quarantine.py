@@ -70,7 +70,7 @@ class Quarantine:
                 self.counts[name] += number
 
     def judge(self, *, made: int, failed: int) -> None:
-        """Count samples as they are made, ahead of the batches that are yielded, and stop where too many failed.
+        """Count the samples that were made for a batch, those too that are not its own, and stop where too many failed.
 
         Raises:
             RunError: more files, or a larger share of the images, than the plan bears.
@@ -80,8 +80,6 @@ class Quarantine:
             self._num_judged += made
             self._num_failed += failed
             judged, bad = self._num_judged, self._num_failed
-            if not failed:
-                return
             if limits.max_bad is not None and len(self._bad) > limits.max_bad:
                 raise RunError(
                     self._too_many(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import queue
 import resource
-import warnings
 from collections.abc import Iterable
+from logging.handlers import QueueHandler
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,6 @@ from typing import Any
 import albumentations as A
 import numpy as np
 from lightwell.pipeline.batch import Batch
-from lightwell.pipeline.cache.store import CacheWarning
 from lightwell.pipeline.engine.feed import LocalEngine
 from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.view import View
@@ -57,11 +58,11 @@ def run_and_tell(plan: Plan, results: Connection, most_file_bytes: int | None = 
     """Run a plan in a process of its own; sends hashes, counts and warnings."""
     if most_file_bytes is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (most_file_bytes, most_file_bytes))
+    log, told = logging.getLogger("lightwell"), queue.SimpleQueue[logging.LogRecord]()
+    log.addHandler(QueueHandler(told))
     results.send("ready")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", CacheWarning)
-        hashes, counts = run(plan)
-    results.send((hashes, counts, [str(one.message) for one in caught]))
+    hashes, counts = run(plan)
+    results.send((hashes, counts, [told.get().getMessage() for _ in range(told.qsize())]))
 
 
 def shards_of(folder: Path) -> list[Path]:

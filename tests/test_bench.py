@@ -80,6 +80,15 @@ def test_the_keys_of_ratios_are_those_of_the_contract(name: str) -> None:
             assert names[str(ratio.other)].output == names[ratio.ours].output
 
 
+def test_the_keys_of_cached_are_those_of_the_contract() -> None:
+    (bench,) = find_benches("cached")
+    both = {f"{key}{row}" for key in ("torchvision.io", "own cold", "ffcv raw") for row in ("", " uint8")}
+    assert {ratio.key for ratio in bench.ratios} == both | {"filling vs no cache"}
+    names = {contestant.who: contestant for contestant in bench.contestants}
+    for ratio in bench.ratios:
+        assert names[str(ratio.other)].output == names[ratio.ours].output
+
+
 def test_every_contestant_runs_once_a_round_in_the_same_order_after_a_warm_pass(tmp_path: Path) -> None:
     seen: list[tuple[str, float]] = []
 
@@ -234,6 +243,17 @@ def test_a_contestant_reads_the_photos_in_its_own_process(who: str, tmp_path: Pa
     linked = bench.prepare(tmp_path / "data", tmp_path)
     work = some_work(tmp_path, photos=linked, output=contestant.output)
     assert turns.take_turn(bench, contestant, work) > 0
+
+
+@pytest.mark.parametrize("who", ["ours", "ours filling uint8"])
+def test_cached_contestants_keep_their_pixels_in_the_scratch_folder(who: str, tmp_path: Path) -> None:
+    make_folder(tmp_path / "data", num_images=16)
+    (bench,) = find_benches("cached")
+    (contestant,) = command.choose(bench, [who]).contestants
+    linked = bench.prepare(tmp_path / "data", tmp_path)
+    work = some_work(tmp_path, photos=linked, output=contestant.output)
+    assert turns.take_turn(bench, contestant, work) > 0
+    assert list(tmp_path.glob("pixels*/*/*.arrow"))
 
 
 def test_the_command_measures_the_index_and_writes_its_figures(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from pictures import make_folder
 
-COMMANDS = ("index", "explain", "train", "audit", "demo", "doctor", "bench")
+COMMANDS = ("index", "explain", "cache", "train", "audit", "demo", "doctor", "bench")
 
 
 def lightwell(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -4,8 +4,10 @@ A batch job's records are kept in parts while it runs, each written aside and re
 
     out/parts/part-000000.parquet     records of some batches, and how far they reach
     out/records.parquet               all parts, once the last batch is done
-    out/quarantine.jsonl              files that could not be used
+    out/quarantine.jsonl              files that could not be used; grows while the job runs
     out/counts.json                   images read, used, replaced and skipped; read = used + replaced
+
+A training job writes the latter two as well, of all its feeds; the counts are those of its last run.
 
 Interrupted, the same job takes up after its last whole part, if it has a ``fingerprint()``; a job without one,
 another job or another plan starts anew. A job may also have a ``schema``, the Arrow schema of its
@@ -24,8 +26,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..pipeline.errors import OutputError
 from ..pipeline.jobs import Context, KeepsParts
-from ..pipeline.quarantine import write_quarantine
+from ..pipeline.quarantine import QUARANTINE_NAME, read_quarantine, write_quarantine
 from .heap import keep_freed_memory
+from .ledger import Ledger
 from .parts import Part, PartStore
 
 if TYPE_CHECKING:
@@ -61,10 +64,11 @@ def run_batch_job(
     done = store.take_up()
     if done:
         console.say(f"taking up after {sum(part.counts['read'] for part in done):,} images that are done")
-    done += read_parts(job, engine, store, console, done, part_images)
+    with Ledger(out, before=add_up(done)[0]) as ledger:
+        done += read_parts(job, ledger.watch(engine), store, console, done, part_images)
     records = store.merge(out / "records.parquet")
     entries, counts = add_up(done)
-    write_quarantine(entries, out / "quarantine.jsonl")
+    write_quarantine(entries, out / QUARANTINE_NAME)
     write_json(counts, out / "counts.json")
     findings = job.finish(records, Context(engine, out, console, quarantine=tuple(entries), counts=counts))
     store.clear()
@@ -84,9 +88,13 @@ def run_training_job(job: TrainingJob, engine: Engine, out: Path, console: Conso
     keep_freed_memory()
     view_for = getattr(job, "view_for", None)
     view = job.view if view_for is None else view_for(out)
-    with engine.feed(job.plan, view) as feed:
-        metrics = job.run(feed, Context(engine, out, console))
-        say_stats(feed, console)
+    before = [one for one in read_quarantine(out / QUARANTINE_NAME) if one["epoch"] < view.first_epoch]
+    with Ledger(out, before=before) as ledger:
+        watched = ledger.watch(engine)
+        with watched.feed(job.plan, view) as feed:
+            metrics = job.run(feed, Context(watched, out, console))
+            say_stats(feed, console)
+        write_json(ledger.counts(), out / "counts.json")
     return metrics
 
 
@@ -129,11 +137,12 @@ def read_parts(
     with engine.feed(job.plan, job.view, position) as feed:
         if not feed.num_batches:
             return parts
+        unusable = feed.counts["skipped"]
         with job.open() as work:
             batches = console.track(feed, type(job).__name__)
             full = partial(is_full, job, num_images)
             while (part := read_part(feed, batches, work, full)) is not None:
-                counts, gathered = part
+                counts, gathered = {**part[0], "unusable": unusable}, part[1]
                 number = len(done) + len(parts)
                 entries = fresh_entries(feed.quarantine, noted)
                 parts.append(Part(number, counts, entries, feed.position()))
@@ -152,6 +161,7 @@ def read_part(
 
     No batch is held longer than its turn, and jobs see no padding.
     """
+    skipped = feed.counts["skipped"]
     records: list[Record] = []
     num_batches = num_read = num_used = 0
     for batch in batches:
@@ -162,10 +172,10 @@ def read_part(
         num_used += int(batch.own.sum())
         if full(records, num_read):
             break
-    if not num_batches:
+    left_out = feed.counts["skipped"] - skipped  # those of batches with no image left among them
+    if not num_batches and not left_out:
         return None
-    skipped = feed.counts["skipped"]
-    counts = {"read": num_read, "used": num_used, "replaced": num_read - num_used, "skipped": skipped}
+    counts = {"read": num_read, "used": num_used, "replaced": num_read - num_used, "left_out": left_out}
     return counts, records
 
 
@@ -201,7 +211,8 @@ def add_up(parts: list[Part]) -> tuple[list[Mapping[str, Any]], dict[str, int]]:
     """Join the quarantine entries of parts, each file and step once, and add their counts."""
     entries = {(entry["key"], entry["step"]): entry for part in parts for entry in part.quarantine}
     counts = {name: sum(part.counts[name] for part in parts) for name in ("read", "used", "replaced")}
-    counts["skipped"] = max((part.counts["skipped"] for part in parts), default=0)
+    counts["skipped"] = sum(part.counts["left_out"] for part in parts)
+    counts["skipped"] += max((part.counts["unusable"] for part in parts), default=0)
     return [entries[name] for name in sorted(entries)], counts
 
 

@@ -24,7 +24,7 @@ class Part:
 
     number: int
     counts: dict[str, int]
-    """Images of its batches: read, used and replaced; and of the whole feed so far: skipped."""
+    """Images of its batches: read = used + replaced, and left_out; and unusable of the whole view, which the index knew."""
     quarantine: tuple[Mapping[str, Any], ...]
     """What was in quarantine when the part was written; may hold files of later parts too."""
     position: Mapping[str, Any]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import errno
+import logging
 import threading
 import time
-import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -21,16 +21,14 @@ from .shard import SUFFIX, DamagedShard, Shard, open_shard
 from .table import NOWHERE, Table
 from .writing import ROW_BYTES, SHARD_BYTES, ShardWriter, clear_leftovers
 
+_log = logging.getLogger(__name__)
+
 LOOK_AGAIN_S = 3.0
 """How often, while pictures are missing, an epoch looks for shards that other processes have finished."""
 SHARDS_IN_LIMIT = 16
 LEAST_SHARD_BYTES = 1 << 16
 OVERHEAD_BYTES = 4096
 """At most, of a shard beside its pictures and their rows."""
-
-
-class CacheWarning(UserWarning):
-    """The cache adds nothing more in this run; batches are as they would be without it."""
 
 
 @dataclass(slots=True)
@@ -70,7 +68,6 @@ class PixelCache:
         self.fingerprint = recipe.fingerprint()
         self.folder = folder / self.fingerprint
         self._max_bytes = max_bytes
-        self._notice = ""
         self._off = False
         self._lock = threading.Lock()
         self.counts = CacheCounts()
@@ -196,19 +193,14 @@ class PixelCache:
             if self._off:
                 return
             self._off = True
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            reason = "the disk is full" if full else error.strerror or str(error)
-            self._notice = (
-                f"cache {self._root}: nothing more is added in this run ({reason}); batches stay the same. "
-                "Make room, for instance with `lightwell cache prune`, or set cache.max_bytes"
-            )
-
-    def tell(self) -> None:
-        """Warn once, in the caller's thread, if adding has ended."""
-        with self._lock:
-            notice, self._notice = self._notice, ""
-        if notice:
-            warnings.warn(notice, CacheWarning, stacklevel=2)
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = "the disk is full" if full else error.strerror or str(error)
+        _log.warning(
+            "cache %s: nothing more is added in this run (%s); batches stay the same. "
+            "Make room, for instance with `lightwell cache prune`, or set cache.max_bytes",
+            self._root,
+            reason,
+        )
 
     def dump_counts(self) -> dict[str, int]:
         """Return hits, misses, kept and damaged so far."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import numpy as np
 
 from ..errors import PlanError
 from ..plan import Normalization, Plan
-from ..policy.transforms import TransformSpec, load_albumentations
+from ..policy.transforms import TransformSpec, load_albumentations, without_advice
 from .caching import num_cached, reduces_past
 from .routing import Backend, Routes, find_routes
 
@@ -107,8 +106,7 @@ class Program:
         targets = (
             package.BboxParams(format="pascal_voc", label_fields=["box_rows"], clip=True) if boxes else None
         )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it warns of boxes where no transform moves them
+        with without_advice():  # it warns of boxes where no transform moves them
             return package.Compose(transforms, bbox_params=targets, is_check_shapes=False)
 
 

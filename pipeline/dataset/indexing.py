@@ -148,7 +148,8 @@ def _list(
 def _tree(source: str, storage: Storage) -> Folder:
     if is_remote(source):
         try:
-            return tree_of(source, storage.remote().find(source.rstrip("/")))
+            root = storage.remote().canonical(source)
+            return tree_of(root, storage.remote().find(root))
         except (FileNotFoundError, PermissionError) as error:
             raise SourceError(
                 f"wanted a folder, a table or .tar shards, got nothing to list at {source!r} ({error}); check the URI"

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from .headers import CANNOT_OPEN, Header, QuietPillow, header_of, one_line, read_header
 from .index import Index
@@ -112,8 +112,8 @@ def known_files(previous: Index | None) -> dict[str, Seen]:
     }
 
 
-def _columns(index: Index, names: Sequence[str]) -> Iterator[list[object]]:
-    return zip(*(index.table[name].to_pylist() for name in names), strict=True)  # type: ignore[arg-type]
+def _columns(index: Index, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    return zip(*(index.table[name].to_pylist() for name in names), strict=True)
 
 
 def look_at(

@@ -83,7 +83,7 @@ class Assembly:
 
         Raises:
             SampleError: a sample failed and the plan says ``on_error: raise``.
-            RunError: a sample and all of its replacements failed, or more are bad than the plan bears.
+            RunError: a sample and all of its replacements failed.
         """
         with_boxes = [sample.row["boxes"] is not None for sample in samples]
         made: dict[int, Finished | Failure] = {}
@@ -91,10 +91,7 @@ class Assembly:
             numbers = [i for i, has in enumerate(with_boxes) if has == boxes]
             found = self._line(with_boxes=boxes).make([samples[i] for i in numbers], epoch)
             made.update(zip(numbers, found, strict=True))
-        finished = [self._or_replaced(samples[i], made[i], epoch) for i in range(len(samples))]
-        failed = sum(one is None or one.replaced for one in finished)
-        self._shared.quarantine.judge(made=len(finished), failed=failed)
-        return finished
+        return [self._or_replaced(samples[i], made[i], epoch) for i in range(len(samples))]
 
     def in_runs(
         self, samples: Sequence[Loaded], epoch: int, most_bytes: int
@@ -266,13 +263,18 @@ def decode_mask(data: bytes, uri: str) -> np.ndarray:
     """Decode a label mask to uint8 (H, W); a palette's indices are the labels.
 
     Raises:
-        ValueError: the file holds more than one channel or more than 8 bits.
+        ValueError: the file is no image, or holds more than one channel or more than 8 bits.
         OSError: it cannot be decoded.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
-    with Image.open(io.BytesIO(data)) as opened:
-        mask = np.array(opened)
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            mask = np.array(opened)
+    except UnidentifiedImageError as error:  # its own words name an address in memory
+        raise ValueError(
+            f"mask {uri}: wanted an image, got none that Pillow knows; save it as a gray PNG"
+        ) from error
     if mask.dtype == np.bool_:
         mask = mask.astype(np.uint8)
     if mask.ndim != 2 or mask.dtype != np.uint8:

@@ -197,6 +197,7 @@ class LocalFeed:
                     num_bytes, spec = batch.num_bytes, batch.spec
                     finished = batch.finish()
                     del batch  # its buffer is free once the consumer has let it go
+                    self._judge(finished, num_made=len(spec.rows))
                     self._next += 1
                     if finished is None:
                         self._quarantine.count(skipped=len(spec.rows))
@@ -214,6 +215,11 @@ class LocalFeed:
                     self._budget.close_batch(num_bytes)
         finally:
             self._activity.stop()
+
+    def _judge(self, batch: Batch | None, *, num_made: int) -> None:
+        """Stop where too much is bad; in the order of the batches, so that no thread decides where."""
+        num_failed = num_made if batch is None else int(batch.replaced.sum()) + batch.num_left_out
+        self._quarantine.judge(made=num_made, failed=num_failed)
 
     def _count(self, batch: Batch) -> None:
         used, read = int(batch.own.sum()), batch.num_images

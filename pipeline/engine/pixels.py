@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -98,10 +99,13 @@ class CpuPixels:
     def _apply(self, image: np.ndarray | Failure, decoding: Decoding) -> np.ndarray | Failure:
         if isinstance(image, Failure):
             return image
+        started = time.perf_counter()
         try:
-            return self._drawing.apply(image, decoding.decisions)
+            done = self._drawing.apply(image, decoding.decisions)
         except Exception as error:  # whatever a transform raises costs this image only and is written down
             return policy_failure(error)
+        reason = self._watch.too_long(time.perf_counter() - started)
+        return Failure("time", f"the policy {reason}") if reason else done
 
     def close(self) -> None:
         """Close DALI."""

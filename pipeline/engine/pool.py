@@ -130,7 +130,6 @@ class AssemblyPool:
             assembly.close()
         if self._shared.cached is not None:
             self._shared.cached.cache.close()
-            self._shared.cached.cache.tell()
 
     def start(self, spec: BatchSpec, *, only_one: bool) -> OpenBatch | None:
         """Begin a batch; None where there is no room for it, which the only one in the making always has."""
@@ -153,7 +152,6 @@ class AssemblyPool:
         """Let an epoch find all that the one before has cached: wait until it is made and written."""
         if self._shared.cached is None:
             return
-        self._shared.cached.cache.tell()
         if epoch != self._epoch and self._epoch is not None:
             self._shared.watch.wait_for_all(self._unfinished)
             self._shared.cached.cache.publish()

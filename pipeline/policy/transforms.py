@@ -11,8 +11,10 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import threading
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,21 @@ def load_albumentations() -> Any:
     import albumentations
 
     return albumentations
+
+
+_one_at_a_time = threading.RLock()
+
+
+@contextmanager
+def without_advice() -> Iterator[None]:
+    """Keep Albumentations' warnings to itself; one thread at a time.
+
+    Python keeps its filters for the whole process: two threads that save and restore them crosswise would leave all
+    warnings off.
+    """
+    with _one_at_a_time, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 class TransformSpec(BaseModel):
@@ -58,8 +75,7 @@ class TransformSpec(BaseModel):
                 child.build(f"{where}.transforms[{i}]") for i, child in enumerate(self.children)
             ]
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # advice; options are checked above
+            with without_advice():  # options are checked above
                 built = cls(**options)
         except (TypeError, ValueError) as error:
             raise PlanError(f"{where}{_reason(error)}; see help of albumentations.{self.name}") from error

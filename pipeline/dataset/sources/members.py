@@ -90,12 +90,15 @@ def _infos(file: RangedFile, found: Found, broken: list[str]) -> Iterator[tarfil
     try:
         with tarfile.open(fileobj=cast("IO[bytes]", file), mode="r:") as tar:
             while (info := tar.next()) is not None:
-                tar.members.clear()  # it would keep them all
+                tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all
                 if info.isreg():
                     yield info
             # tarfile takes a damaged header behind the first for the end, without a word.
-            if any(file.read_at(tar.offset, _BLOCK)):
+            end = file.read_at(tar.offset, _BLOCK)
+            if any(end):
                 broken.append(f"no member begins at byte {tar.offset:,}; what follows is lost")
+            elif len(end) < _BLOCK:
+                broken.append(f"it ends without an end mark at byte {tar.offset:,}; members may be missing")
     except (tarfile.TarError, EOFError) as error:
         compressed = file.read_at(0, 2) in (b"\x1f\x8b", b"BZ")
         cure = "; unpack it: only plain tar can be read at random" if compressed else ""

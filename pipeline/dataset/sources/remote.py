@@ -25,6 +25,8 @@ MAX_BACK_OFF_S = 5.0
 ALLOWED_BYTES_PER_S = 1_000_000
 """A second is added to every limit for so many bytes that are asked for: slow is not down."""
 PROBE_S = 5.0
+LISTING_S = 600.0
+"""For all pages of a list: some millions of names."""
 
 _FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 """Answers about one file. Anything else may be different the next time."""
@@ -68,6 +70,11 @@ class RemoteStore:
             uri, lambda filesystem, path, limit: found_of(filesystem.info(path, **limit)), 0
         )
 
+    def canonical(self, uri: str) -> str:
+        """Write a URI as listings of its source do."""
+        filesystem, path = self._open(uri)
+        return str(filesystem.unstrip_protocol(path)).rstrip("/")
+
     def find(self, uri: str) -> dict[str, Found]:
         """List all files below a folder with their identities, by URI; empty where there are none."""
 
@@ -76,8 +83,8 @@ class RemoteStore:
             listed = filesystem.find(path, detail=True, **limit)
             return {filesystem.unstrip_protocol(name): found_of(info) for name, info in listed.items()}
 
-        # Long lists come in pages; ten minutes are for ten million names.
-        return self._patiently(uri, ask, 600 * ALLOWED_BYTES_PER_S)
+        self.look(uri)  # whether the source answers shows soon; the whole list may take its time
+        return self._patiently(uri, ask, 0, attempt_s=LISTING_S)
 
     def close(self) -> None:
         """Let those go who wait for a second try; connections end with the last reference to them."""
@@ -85,7 +92,14 @@ class RemoteStore:
         with self._lock:
             self._filesystems.clear()
 
-    def _patiently(self, uri: str, ask: Callable[[Any, str, Mapping[str, float]], T], size: int) -> T:
+    def _patiently(
+        self,
+        uri: str,
+        ask: Callable[[Any, str, Mapping[str, float]], T],
+        size: int,
+        *,
+        attempt_s: float | None = None,
+    ) -> T:
         """Ask until there is an answer: exponential back-off with full jitter, within a total time.
 
         Back-off: Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015 ("full jitter").
@@ -95,7 +109,8 @@ class RemoteStore:
         for attempt in count(1):
             left = deadline - time.monotonic()
             try:
-                answer = self._once(uri, ask, max(0.1, min(ATTEMPT_S + allowance, left)))
+                limit_s = attempt_s or max(0.1, min(ATTEMPT_S + allowance, left))
+                answer = self._once(uri, ask, limit_s)
             except (*_FINAL, SourceError):
                 raise
             except _NoRetryError as error:
@@ -135,11 +150,14 @@ class RemoteStore:
 
     def _verdict(self, uri: str, reason: str, attempts: int) -> Exception:
         """Say whether one file or its whole source is to blame: ask for another file that came before."""
-        for other in self._answered.get(source_of(uri), ()):
-            if other == uri or self._closed.is_set():
-                continue
+        others = [other for other in self._answered.get(source_of(uri), ()) if other != uri]
+        for other in () if self._closed.is_set() else others[-1:]:
             try:
-                self._once(other, lambda filesystem, path, limit: filesystem.info(path, **limit), PROBE_S)
+                self._once(
+                    other,
+                    lambda filesystem, path, limit: filesystem.info(path, **limit),
+                    min(PROBE_S, self._max_wait_s),
+                )
             except FileNotFoundError:
                 pass  # an answer too
             except Exception:  # noqa: S112 - the verdict below tells; a probe has no other news

@@ -10,6 +10,7 @@ Format: https://github.com/webdataset/webdataset ("The WebDataset Format").
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
 import posixpath
@@ -77,7 +78,8 @@ def find_shards(source: str, storage: Storage) -> dict[str, Found | None]:
             shards[pattern if is_remote(pattern) else os.path.abspath(pattern)] = None  # noqa: PTH100
         elif is_remote(pattern):
             folder, _, name = pattern.rpartition("/")
-            wanted = re.compile(glob.translate(name) if hasattr(glob, "translate") else _translate(name))
+            folder = storage.remote().canonical(folder)
+            wanted = re.compile(fnmatch.translate(name))
             listed = storage.remote().find(folder)
             shards |= {
                 uri: found
@@ -89,12 +91,6 @@ def find_shards(source: str, storage: Storage) -> dict[str, Found | None]:
     if not shards:
         raise SourceError(f"wanted tar shards, got none that match {source!r}; check the pattern")
     return shards
-
-
-def _translate(name: str) -> str:
-    import fnmatch
-
-    return fnmatch.translate(name)
 
 
 def list_shards(

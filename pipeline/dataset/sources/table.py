@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 from collections import Counter
-from pathlib import PurePosixPath
+from pathlib import PurePath
 from typing import Any
 
 import pyarrow as pa
@@ -31,10 +31,10 @@ MAX_TABLE_BYTES = 2**31
 
 
 def list_table(
-    path: PurePosixPath | str,
+    path: PurePath | str,
     path_column: str,
     label_column: str | None,
-    root: PurePosixPath | str | None,
+    root: PurePath | str | None,
     storage: Storage | None = None,
 ) -> Listing:
     """List the rows of a table.

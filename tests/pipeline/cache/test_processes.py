@@ -119,7 +119,7 @@ def test_killed_a_hundred_times_no_pixel_is_wrong(
     processes: Any, index_of_many: Path, reference: list[str], tmp_path: Path
 ) -> None:
     left = list(kill_while_filling(processes, index_of_many, reference, tmp_path, 100))
-    assert len(set(left)) > 3  # some died before, some between, some after their shards
+    assert min(left) == 0 < max(left)  # some died before their shards, some after
 
 
 def test_a_disk_that_takes_no_more_ends_adding_with_one_warning_and_the_run_goes_on(

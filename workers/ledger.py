@@ -1,0 +1,104 @@
+"""Keeps the list of files that could not be used on disk while a job runs, so that a crash does not lose it."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from ..pipeline.errors import OutputError
+from ..pipeline.quarantine import QUARANTINE_NAME, write_quarantine
+
+if TYPE_CHECKING:
+    from ..pipeline.jobs import Engine, Feed
+    from ..pipeline.plan import Plan
+    from ..pipeline.view import View
+
+INTERVAL_S = 1.0
+"""What a kill can lose of the list."""
+
+
+class Ledger:
+    """Lists what all feeds of a job could not use; a context manager, which writes for the last time when it is left.
+
+    The file is whole at any moment: it is written aside and renamed, at most once a second and only when it grew.
+
+    Args:
+        out: the job's folder.
+        before: entries of an earlier run that this one takes up.
+    """
+
+    def __init__(self, out: Path, before: Iterable[Mapping[str, Any]] = ()) -> None:
+        self._path = out / QUARANTINE_NAME
+        self._before = tuple(before)
+        self._feeds: list[Feed] = []
+        self._written = -1
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="lightwell-ledger", daemon=True)
+
+    def watch(self, engine: Engine) -> Engine:
+        """Return the engine with all its feeds watched."""
+        return _WatchedEngine(engine, self._feeds)
+
+    def entries(self) -> list[Mapping[str, Any]]:
+        """List what was found so far, each file, step and epoch once."""
+        found = {
+            (entry["epoch"], entry["key"], entry["step"]): entry
+            for entries in (self._before, *(feed.quarantine for feed in list(self._feeds)))
+            for entry in entries
+        }
+        return [found[name] for name in sorted(found)]
+
+    def counts(self) -> dict[str, int]:
+        """Add up the counts of all feeds of this process."""
+        total: Counter[str] = Counter()
+        for feed in self._feeds:
+            total.update(feed.counts)
+        return dict(total)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+        try:
+            self._write()
+        except OSError as failure:
+            if error is None:  # else the run's own error says more
+                raise OutputError(
+                    f"{self._path}: cannot be written ({failure}); free space, or choose another --out"
+                ) from failure
+
+    def _keep(self) -> None:
+        while not self._ended.wait(INTERVAL_S):
+            try:
+                self._write()
+            except OSError:
+                return  # said when the job ends; its own writing tells too
+
+    def _write(self) -> None:
+        entries = self.entries()
+        if len(entries) != self._written:
+            write_quarantine(entries, self._path)
+            self._written = len(entries)
+
+
+class _WatchedEngine:
+    """An engine whose feeds are noted."""
+
+    def __init__(self, engine: Engine, feeds: list[Feed]) -> None:
+        self._engine = engine
+        self._feeds = feeds
+
+    def feed(self, plan: Plan, view: View, position: Mapping[str, Any] | None = None) -> Feed:
+        """Open a feed and note it."""
+        feed = self._engine.feed(plan, view, position)
+        self._feeds.append(feed)
+        return feed
