@@ -7,10 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
 import pytest
+from lightwell.pipeline.dataset.index import Index
 from pictures import make_folder
 
 COMMANDS = ("index", "explain", "cache", "materialize", "train", "audit", "demo", "doctor", "bench")
@@ -173,3 +175,17 @@ def test_an_output_that_cannot_be_written_fails_before_any_work(command: str, tm
     assert "--out: wanted a folder that can be written" in told
     assert "choose another" in told
     assert told.count("\n") == 1
+
+
+def test_shards_are_indexed_by_a_brace_list_and_hashed(tmp_path: Path) -> None:
+    photos = make_folder(tmp_path / "photos", num_images=4)
+    for number in range(2):
+        with tarfile.open(tmp_path / f"part-{number}.tar", "w") as tar:
+            for path in sorted(photos.rglob("*.jpg"))[number::2]:
+                tar.add(path, f"{path.stem}.jpg")
+    done = lightwell(
+        "index", f"{tmp_path}/part-{{0..1}}.tar", "-o", tmp_path / "i.parquet", "--hash", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["samples"] == 4
+    assert Index.load(tmp_path / "i.parquet").table["hash"].null_count == 0

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import os
+
 import cv2
 import numpy as np
 
 from ..policy.sizes import Size
 from .plan import Decoding
+
+# Of a bad file OpenCV prints lines on standard error. The quarantine says it; whoever wants them sets the variable,
+# which DALI's own copy of OpenCV reads when it is loaded.
+if "OPENCV_LOG_LEVEL" not in os.environ:
+    os.environ["OPENCV_LOG_LEVEL"] = "SILENT"
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 _REDUCED_RGB = {
     2: cv2.IMREAD_REDUCED_GRAYSCALE_2 | cv2.IMREAD_COLOR_RGB,

@@ -13,9 +13,10 @@ The rule to RGB, 8 bits a channel:
 from __future__ import annotations
 
 import io
-import warnings
 
 import numpy as np
+
+from ..dataset.headers import QuietPillow
 
 WIDE_MODES = {"I;16", "I;16B", "I;16L", "I;16N"}
 REFUSED_MODES = {"I", "F"}
@@ -30,12 +31,10 @@ def decode_pillow(data: bytes) -> np.ndarray:
     from PIL import Image, ImageOps
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            warnings.filterwarnings("ignore", module="PIL", category=UserWarning)
-            with Image.open(io.BytesIO(data)) as opened:
-                image = ImageOps.exif_transpose(opened)
-                return to_rgb(image)
+        # Pillow refuses twice what it warns of, and that is what the index refuses too.
+        with QuietPillow(), Image.open(io.BytesIO(data)) as opened:
+            image = ImageOps.exif_transpose(opened)
+            return to_rgb(image)
     except Exception as error:  # Pillow's plugins raise a dozen kinds; all of them say that this file is bad
         raise ValueError(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
 

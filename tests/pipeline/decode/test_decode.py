@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -206,3 +207,15 @@ def test_a_file_of_another_size_than_indexed_is_refused_with_the_cure(
     (decoded,) = decode_all(chain, [replace(file, size=(61, 90))])
     assert decoded.image is None
     assert "index again" in decoded.reason
+
+
+def test_bad_files_print_nothing_of_opencv_and_no_filter_of_warnings_stays(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    before = list(warnings.filters)
+    for data in (b"II*\0" + bytes(60), b"BM" + bytes(60), b"\x89PNG\r\n\x1a\n" + bytes(60)):
+        for decode in (decode_opencv, decode_pillow):
+            with pytest.raises(ValueError, match=r"."):
+                decode(data)
+    assert warnings.filters == before
+    assert capfd.readouterr().err == ""

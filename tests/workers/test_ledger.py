@@ -1,0 +1,178 @@
+"""The list of bad files while a job runs: on disk before it ends, however it ends, and with all feeds of a training."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightwell.pipeline.dataset.indexing import build_index
+from lightwell.pipeline.engine.feed import LocalEngine
+from lightwell.pipeline.errors import OutputError, RunError
+from lightwell.pipeline.plan import Plan
+from lightwell.pipeline.progress import SilentConsole
+from lightwell.pipeline.quarantine import read_quarantine
+from lightwell.pipeline.view import View
+from lightwell.workers import ledger
+from lightwell.workers.ledger import Ledger
+from lightwell.workers.local import run_batch_job, run_training_job
+from pictures import make_folder
+
+ENGINE = LocalEngine(num_threads=1)
+EVERYTHING = View()
+TRAINING = View(split="train", shuffle=True, num_epochs=2)
+
+
+@pytest.fixture
+def plan(tmp_path: Path) -> Plan:
+    """Twelve pictures in two splits; the first and the seventh of each class have gone."""
+    photos = tmp_path / "photos"
+    for split in ("train", "val"):
+        make_folder(photos / split, num_images=6)
+    build_index(photos).save(tmp_path / "index.parquet")
+    for name in ("train/cat/000.jpg", "val/cat/002.jpg", "val/dog/003.jpg"):
+        (photos / name).unlink()
+    return plan_of(tmp_path)
+
+
+def plan_of(folder: Path, **errors: Any) -> Plan:
+    policy = [{"Resize": {"height": 16, "width": 16}}]
+    return Plan.model_validate(
+        {"index": folder / "index.parquet", "preprocess": policy, "batch": {"size": 2}, "errors": errors}
+    )
+
+
+@dataclass(frozen=True)
+class Count:
+    """A batch job that counts."""
+
+    plan: Plan
+    view: View = EVERYTHING
+
+    @contextmanager
+    def open(self) -> Iterator[Any]:
+        yield lambda batch: [{"key": key} for key in batch.keys]
+
+    def finish(self, records: Any, context: Any) -> dict[str, Any]:
+        return dict(context.counts)
+
+
+@dataclass(frozen=True)
+class Learn:
+    """A training job that looks at its validation split after every epoch."""
+
+    plan: Plan
+    view: View = TRAINING
+
+    def run(self, feed: Any, context: Any) -> dict[str, Any]:
+        images = sum(len(batch) for batch in feed)
+        for _ in range(2):
+            with context.engine.feed(self.plan, View(split="val")) as validation:
+                images += sum(len(batch) for batch in validation)
+        return {"images": images}
+
+
+def keys_in(out: Path) -> list[str]:
+    return sorted({entry["key"] for entry in read_quarantine(out / "quarantine.jsonl")})
+
+
+@pytest.mark.parametrize("rule", ["replace", "skip"])
+def test_a_batch_job_accounts_for_every_file(plan: Plan, tmp_path: Path, rule: str) -> None:
+    plan = plan_of(tmp_path, on_error=rule)
+    counts = run_batch_job(Count(plan), ENGINE, tmp_path / "out", SilentConsole(), part_images=4)
+    assert keys_in(tmp_path / "out") == ["train/cat/000.jpg", "val/cat/002.jpg", "val/dog/003.jpg"]
+    bad = {"replaced": 3, "skipped": 0} if rule == "replace" else {"replaced": 0, "skipped": 3}
+    assert counts == {"read": 12 - bad["skipped"], "used": 9, **bad}
+
+
+def test_a_training_lists_what_all_of_its_feeds_could_not_use(plan: Plan, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run_training_job(Learn(plan), ENGINE, out, SilentConsole()) == {"images": 24}
+    assert keys_in(out) == ["train/cat/000.jpg", "val/cat/002.jpg", "val/dog/003.jpg"]
+    assert json.loads((out / "counts.json").read_text()) == {
+        "read": 24,
+        "used": 18,
+        "replaced": 6,
+        "skipped": 0,
+    }
+
+
+def test_a_run_that_is_stopped_for_too_many_leaves_the_whole_list(plan: Plan, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"at most 2 bad files .*quarantine\.jsonl"):
+        run_batch_job(Count(plan_of(tmp_path, max_bad=2)), ENGINE, tmp_path / "out", SilentConsole())
+    assert keys_in(tmp_path / "out") == ["train/cat/000.jpg", "val/cat/002.jpg", "val/dog/003.jpg"]
+
+
+def test_entries_of_earlier_epochs_outlast_a_new_start(plan: Plan, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    old = [{"epoch": 0, "key": "x", "step": "read"}, {"epoch": 1, "key": "x", "step": "read"}]
+    (out / "quarantine.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in old))
+    later = Learn(plan, View(split="train", shuffle=True, first_epoch=1, num_epochs=1))
+    run_training_job(later, ENGINE, out, SilentConsole())
+    listed = read_quarantine(out / "quarantine.jsonl")
+    assert [entry["epoch"] for entry in listed if entry["key"] == "x"] == [0]
+    assert "train/cat/000.jpg" in keys_in(out)
+
+
+def test_what_was_found_is_on_disk_while_the_job_still_runs(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger, "INTERVAL_S", 0.05)
+    with Ledger(tmp_path) as kept, kept.watch(ENGINE).feed(plan, View()) as feed:
+        batches = iter(feed)
+        next(batches)
+        deadline = time.monotonic() + 20
+        while "train/cat/000.jpg" not in keys_in(tmp_path) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert "train/cat/000.jpg" in keys_in(tmp_path)
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from lightwell.pipeline.engine.feed import LocalEngine
+from lightwell.pipeline.plan import Plan
+from lightwell.pipeline.view import View
+from lightwell.workers.ledger import Ledger
+
+with Ledger(Path(sys.argv[2])) as kept, kept.watch(LocalEngine()).feed(Plan.load(sys.argv[1]), View()) as feed:
+    list(feed)
+    time.sleep(60)
+"""
+
+
+def test_a_kill_does_not_lose_the_list(plan: Plan, tmp_path: Path) -> None:
+    plan.save(tmp_path / "plan.yaml")
+    out = tmp_path / "out"
+    out.mkdir()
+    run = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path / "plan.yaml"), str(out)])
+    deadline = time.monotonic() + 50
+    while len(keys_in(out)) < 3 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.kill(run.pid, signal.SIGKILL)
+    assert run.wait() == -signal.SIGKILL
+    assert len(keys_in(out)) == 3
+
+
+def test_a_list_that_cannot_be_written_is_said_unless_the_run_failed_itself(
+    plan: Plan, tmp_path: Path
+) -> None:
+    gone = tmp_path / "gone"
+    with (
+        pytest.raises(OutputError, match=r"quarantine\.jsonl: cannot be written"),
+        Ledger(gone) as kept,
+        kept.watch(ENGINE).feed(plan, View()) as feed,
+    ):
+        list(feed)
+    with pytest.raises(ValueError, match="the run's own"), Ledger(gone):
+        raise ValueError("the run's own")
