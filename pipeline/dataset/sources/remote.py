@@ -50,7 +50,8 @@ class RemoteStore:
         self._max_wait_s = max_wait_s
         self._lock = threading.Lock()
         self._filesystems: dict[str, Any] = {}
-        self._answered: dict[str, tuple[str, ...]] = {}
+        self._answered: dict[str, tuple[tuple[str, float], ...]] = {}
+        """By source the last two files that came, and when."""
         self._closed = threading.Event()
 
     def read(self, uri: str, offset: int, size: int, *, expected: int = 0) -> Piece:
@@ -105,8 +106,11 @@ class RemoteStore:
         Back-off: Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015 ("full jitter").
         """
         allowance = size / ALLOWED_BYTES_PER_S
-        deadline = time.monotonic() + self._max_wait_s + allowance
+        started = time.monotonic()
+        deadline = started + self._max_wait_s + allowance
         for attempt in count(1):
+            if self._closed.is_set():
+                raise self._down(uri, "the end of the run", attempt)
             left = deadline - time.monotonic()
             try:
                 limit_s = attempt_s or max(0.1, min(ATTEMPT_S + allowance, left))
@@ -118,7 +122,7 @@ class RemoteStore:
             except Exception as error:  # of botocore, aiohttp, fsspec and whatever else a protocol needs
                 wait = random.uniform(0, min(MAX_BACK_OFF_S, FIRST_BACK_OFF_S * 2**attempt))  # noqa: S311
                 if time.monotonic() + wait >= deadline or self._closed.wait(wait):
-                    raise self._verdict(uri, _in_words(error), attempt) from error
+                    raise self._verdict(uri, _in_words(error), attempt, started) from error
                 continue
             self._remember(uri)
             return answer
@@ -144,14 +148,19 @@ class RemoteStore:
 
     def _remember(self, uri: str) -> None:
         source = source_of(uri)
-        known = self._answered.get(source, ())
-        if uri not in known:
-            self._answered[source] = (*known[-1:], uri)
+        others = [one for one in self._answered.get(source, ()) if one[0] != uri]
+        self._answered[source] = (*others[-1:], (uri, time.monotonic()))
 
-    def _verdict(self, uri: str, reason: str, attempts: int) -> Exception:
-        """Say whether one file or its whole source is to blame: ask for another file that came before."""
-        others = [other for other in self._answered.get(source_of(uri), ()) if other != uri]
-        for other in () if self._closed.is_set() else others[-1:]:
+    def _verdict(self, uri: str, reason: str, attempts: int, started: float) -> Exception:
+        """Say whether one file or its whole source is to blame.
+
+        The source is up where another file came since this one was first asked for; else one that came before is asked
+        for once more.
+        """
+        others = [one for one in self._answered.get(source_of(uri), ()) if one[0] != uri]
+        for other, when in () if self._closed.is_set() else others[-1:]:
+            if when > started:
+                return self._not_this_one(uri, reason, attempts)
             try:
                 self._once(
                     other,
@@ -162,12 +171,12 @@ class RemoteStore:
                 pass  # an answer too
             except Exception:  # noqa: S112 - the verdict below tells; a probe has no other news
                 continue
-            return OSError(
-                0,
-                f"no right answer in {attempts} tries within {self._max_wait_s:g} s ({reason}), while its source answers",
-                uri,
-            )
+            return self._not_this_one(uri, reason, attempts)
         return self._down(uri, reason, attempts)
+
+    def _not_this_one(self, uri: str, reason: str, attempts: int) -> OSError:
+        told = f"no right answer in {attempts} tries within {self._max_wait_s:g} s ({reason})"
+        return OSError(0, f"{told}, while its source answers", uri)
 
     def _down(self, uri: str, reason: str, attempts: int) -> SourceDownError:
         return SourceDownError(
