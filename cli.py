@@ -242,7 +242,7 @@ def _verdict(way: Any) -> str:
 def bench(
     data: Annotated[Path, typer.Option("--data", help="A folder with photos; nothing is written into it.")],
     name: Annotated[
-        str, typer.Argument(help="cold, large, index, accuracy, cached, ray, gradcam, probe, memory or all.")
+        str, typer.Argument(help="cold, large, cached, index, memory, accuracy, ray, gradcam, probe or all.")
     ] = "all",
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Where to write the figures as JSON.")

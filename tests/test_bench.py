@@ -292,3 +292,28 @@ def test_outside_a_checkout_the_command_says_so(root: Path, tmp_path: Path) -> N
     done = lightwell("bench", "cold", "--data", tmp_path, PYTHONPATH=str(tmp_path))
     assert done.returncode == 2
     assert done.stderr.startswith("error: bench: wanted a checkout of Lightwell")
+
+
+def test_memory_is_measured_over_indexes_of_the_stated_sizes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks import memory
+    from benchmarks.contestants import memory as contestants
+    from lightwell.pipeline.dataset.index import Index
+
+    for name, value in {"FEW": 8, "MANY": 20, "LARGE_FEW": 2, "LARGE_MANY": 4, "MEGAPIXELS": 0.5}.items():
+        monkeypatch.setattr(memory, name, value)
+        if hasattr(contestants, name):
+            monkeypatch.setattr(contestants, name, value)
+    make_folder(tmp_path / "data", num_images=12)
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    linked = memory.prepare(tmp_path / "data", scratch)
+    assert len(linked) == 20
+    sizes = {path.name: len(Index.load(path)) for path in scratch.glob("*.parquet")}
+    assert sizes == {
+        "photos-8.parquet": 8, "photos-20.parquet": 20, "large-2.parquet": 2, "large-4.parquet": 4,
+    }  # fmt: skip
+    work = some_work(tmp_path, photos=linked, scratch=str(scratch), batch_size=8)
+    for measure in (contestants.many, contestants.many_cached, contestants.many_large):
+        assert 50 < measure(work) < 20_000

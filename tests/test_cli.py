@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from pictures import make_folder
 
-COMMANDS = ("index", "explain", "cache", "train", "audit", "demo", "doctor", "bench")
+COMMANDS = ("index", "explain", "cache", "materialize", "train", "audit", "demo", "doctor", "bench")
 
 
 def lightwell(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -124,6 +124,39 @@ def test_an_interrupted_training_says_so_and_goes_on_where_it_stopped(tmp_path: 
     ]
     assert epochs == [epoch for epoch in range(done + 2) for _ in range(2)]
     assert f"epoch 1/{done + 2}" not in again.stderr
+
+
+def test_what_a_plan_yields_is_written_and_read_back(tmp_path: Path) -> None:
+    make_folder(tmp_path / "photos", num_images=6)
+    lightwell("index", tmp_path / "photos", "-o", tmp_path / "index.parquet")
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("index: index.parquet\npreprocess: [{Resize: {height: 8, width: 8}}]\n")
+    out = tmp_path / "out"
+    done = lightwell("materialize", plan, "--out", out, "--json", "--memory", "300M")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["written"] == 6
+    assert (out / "shard-000000.tar").is_file()
+    (tmp_path / "again.yaml").write_text("index: out/index.parquet\n")
+    again = lightwell("materialize", tmp_path / "again.yaml", "--out", tmp_path / "second")
+    assert "wrote 6 images into 1 shards" in again.stdout, again.stderr
+    assert "bottleneck: " in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--encoding", "webp"], "encoding: wanted 'png', 'jpeg' or 'npy', got 'webp'"),
+        (["--epochs", "2"], "wanted 1 for a view that does not augment"),
+        (["--memory", "lots"], "--memory: wanted a size such as 2G or 512MiB, got 'lots'"),
+        (["--memory", "100"], "memory: wanted at least"),
+    ],
+)
+def test_a_wrong_request_to_materialize_is_told(tmp_path: Path, words: list[str], told: str) -> None:
+    make_folder(tmp_path / "photos", num_images=2)
+    lightwell("index", tmp_path / "photos", "-o", tmp_path / "index.parquet")
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("index: index.parquet\npreprocess: [{Resize: {height: 8, width: 8}}]\n")
+    assert told in failed(lightwell("materialize", plan, "--out", tmp_path / "out", *words), 2)
 
 
 @pytest.mark.parametrize("command", ["train", "audit", "demo"])

@@ -132,7 +132,7 @@ def read_parts(
 ) -> list[Part]:
     """Turn what is left of a job's view, behind the parts that are done, into more parts of so many images."""
     parts: list[Part] = []
-    noted: set[Entry] = set()
+    noted = {entry_of(entry) for part in done for entry in part.quarantine}
     position = done[-1].position if done else None
     with engine.feed(job.plan, job.view, position) as feed:
         if not feed.num_batches:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ..dataset.seen import content_hash
 from ..errors import PlanError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Encoder:
             "height": height,
             "channels": image.shape[2] if channels_last else image.shape[0],
             "boxes": boxes,
-            "hash": hashlib.blake2b(data, digest_size=16).hexdigest(),
+            "hash": content_hash(data),
             "image": data,
             "mask_image": mask,
         }

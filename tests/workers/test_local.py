@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import textwrap
@@ -17,9 +18,10 @@ from lightwell.pipeline.engine.feed import LocalEngine
 from lightwell.pipeline.errors import OutputError
 from lightwell.pipeline.jobs import Context, find_job
 from lightwell.pipeline.plan import Batching, Plan
-from lightwell.pipeline.progress import SilentConsole
+from lightwell.pipeline.progress import LineConsole, SilentConsole
 from lightwell.pipeline.view import View
-from lightwell.workers.local import run_batch_job, run_training_job
+from lightwell.workers.local import add_up, read_parts, run_batch_job, run_training_job
+from lightwell.workers.parts import PartStore
 from pictures import make_folder
 
 THEIRS = '''
@@ -213,3 +215,39 @@ def test_the_records_of_ranks_are_those_of_one_rank_and_padding_leaves_none(
         for key in pq.read_table(tmp_path / name / "records.parquet")["key"].to_pylist()
     ]
     assert sorted(keys[: whole["num"]]) == sorted(keys[whole["num"] :])
+
+
+def test_a_part_notes_only_what_no_earlier_part_has_noted(tmp_path: Path) -> None:
+    photos = make_folder(tmp_path / "photos", num_images=12)
+    build_index(photos, fractions={"test": 1.0}).save(tmp_path / "index.parquet")
+    for path in sorted(photos.rglob("*.jpg"))[::4]:
+        path.write_bytes(path.read_bytes()[:300])
+    policy = [{"Resize": {"height": 32, "width": 32}}]
+    plan = Plan.model_validate(
+        {"index": tmp_path / "index.parquet", "preprocess": policy, "batch": {"size": 2}}
+    )
+    job = Stumbling(plan, tmp_path / "trip")
+    store = PartStore(tmp_path / "out" / "parts", job.fingerprint(), None)
+    store.take_up()
+    parts = read_parts(job, engine(), store, SilentConsole(), [], 2)
+    noted = [(entry["key"], entry["step"]) for part in parts for entry in part.quarantine]
+    assert len(noted) == len(set(noted)) == 3
+    entries, counts = add_up(parts)
+    assert len(entries) == counts["replaced"] == 3
+
+
+def test_the_end_of_a_job_says_what_was_slow(plan: Plan, tmp_path: Path) -> None:
+    stream = io.StringIO()
+    run_batch_job(Stumbling(plan, tmp_path / "trip"), engine(), tmp_path / "out", LineConsole(stream))
+    lines = stream.getvalue().splitlines()
+    assert lines[0].split()[:3] == ["step", "threads", "working"]
+    assert lines[-1].startswith("bottleneck: ")
+    assert "11 images in" in lines[-2]
+
+
+def test_what_a_killed_run_was_writing_goes(plan: Plan, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / ".records.parquet.123.tmp").write_bytes(b"half")
+    run_batch_job(Stumbling(plan, tmp_path / "trip"), engine(), out, SilentConsole())
+    assert list(out.glob(".*")) == []

@@ -83,6 +83,33 @@ def test_tar_shards_hold_what_the_feed_yields_and_webdataset_reads_them(plan: Pl
     assert json.loads((out / "counts.json").read_text())["used"] == 20
 
 
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_another_plan_reads_the_tar_shards_by_their_index(plan: Plan, tmp_path: Path, epochs: int) -> None:
+    out = tmp_path / "out"
+    job = Materialize(plan=plan, augment=True, epochs=epochs, shard_images=6)
+    expected = own_rows(plan, job.view)
+    write(job, out)
+    again = own_rows(Plan(index=out / "index.parquet"), View(split="test"))
+    for (epoch, key), (image, label) in expected.items():
+        found, its_label = again[0, key if epochs == 1 else f"epoch-{epoch}/{key}"]
+        assert np.array_equal(found, image)
+        assert its_label == label
+    assert len(again) == len(expected)
+    assert Index.load(out / "index.parquet").classes == ("cat", "dog")
+
+
+def test_a_shard_that_changes_afterwards_is_noticed(plan: Plan, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    write(Materialize(plan=plan), out)
+    row = Index.load(out / "index.parquet").table.slice(4, 1).to_pylist()[0]
+    data = bytearray((out / "shard-000000.tar").read_bytes())
+    data[row["offset"] + 100] ^= 1
+    (out / "shard-000000.tar").write_bytes(data)
+    with ENGINE.feed(Plan(index=out / "index.parquet"), View()) as feed:
+        list(feed)
+        assert [entry["key"] for entry in feed.quarantine] == [row["key"]]
+
+
 def test_parquet_shards_hold_the_same(plan: Plan, tmp_path: Path) -> None:
     out = tmp_path / "out"
     write(Materialize(plan=plan, format="parquet", shard_images=6), out)
@@ -161,6 +188,12 @@ def test_jpeg_keeps_to_its_quality_and_boxes_and_masks_come_along(tmp_path: Path
     assert np.abs(decode_opencv(files["jpg"]).astype(int) - picture[:, ::-1]).mean() < 3
     assert np.array_equal(np.array(Image.open(io.BytesIO(files["seg.png"]))), mask[:, ::-1])
     np.testing.assert_allclose(json.loads(files["json"])["boxes"], [[30, 10, 60, 30]], atol=1e-3)
+    with ENGINE.feed(Plan(index=out / "index.parquet"), View()) as feed:
+        (batch,) = feed
+    assert batch.masks is not None
+    assert np.array_equal(batch.masks[0].numpy(), mask[:, ::-1])
+    assert batch.boxes is not None
+    np.testing.assert_allclose(batch.boxes[0], [[30, 10, 60, 30]], atol=1e-3)
     (record,) = pq.read_table(out / "records.parquet").to_pylist()
     data = (out / record["shard"]).read_bytes()
     assert data[record["offset"] :][: record["bytes"]] == files["jpg"]
