@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import threading
 import time
 from collections.abc import Sequence
@@ -118,7 +119,7 @@ class PixelCache:
         if shard.path not in self._touched:
             self._touched.add(shard.path)
             with suppress(OSError):  # only tells pruning that it is in use
-                shard.path.touch()
+                os.utime(shard.path)
         return packed
 
     def _throw_away(self, shard: Shard) -> None:

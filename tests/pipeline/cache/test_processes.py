@@ -95,7 +95,8 @@ def kill_while_filling(
         cache = folder / str(number)
         process, _ = start(processes, small_shards(index, cache))
         time.sleep((number + chance.random()) / num_tries * most_s)
-        process.kill()
+        if process.is_alive():  # once it has ended, its number may be another's
+            process.kill()
         process.join()
         shards = shards_of(cache)
         num_pictures = sum(len(open_shard(path)) for path in shards)
