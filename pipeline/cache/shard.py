@@ -133,15 +133,12 @@ def open_shard(path: Path, *, written_here: bool = False) -> Shard:
 
     Raises:
         DamagedShard: it is torn or damaged.
-        FileNotFoundError: it is gone.
+        OSError: it is gone or cannot be mapped, which says nothing of what it holds.
     """
-    try:
-        with pa.memory_map(str(path)) as source:  # the map outlives the open file, of which there may be few
-            whole = source.read_buffer()
-    except FileNotFoundError:
-        raise
-    except (OSError, pa.ArrowException) as error:
-        raise DamagedShard(f"{path.name}: cannot be mapped ({error})") from error
+    if not path.stat().st_size:
+        raise DamagedShard(f"{path.name}: empty")
+    with pa.memory_map(str(path)) as source:  # the map outlives the open file, of which there may be few
+        whole = source.read_buffer()
     try:
         reader = pa.ipc.open_file(pa.BufferReader(whole))
         metadata = reader.schema.metadata or {}

@@ -178,7 +178,7 @@ class PixelCache:
                     continue
                 try:
                     fresh.append(open_shard(path, written_here=path in written))
-                except FileNotFoundError:  # pruned meanwhile
+                except OSError:  # pruned meanwhile, or it may not be read: its pictures are made
                     continue
                 except DamagedShard:
                     self.counts.damaged += 1

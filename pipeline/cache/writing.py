@@ -17,8 +17,9 @@ import numpy as np
 from .packing import Packed
 from .shard import SUFFIX, write_shard
 
-SHARD_BYTES = 64 << 20
-"""Pictures are written when they fill so much, at the end of an epoch, and when a feed is closed."""
+SHARD_BYTES = 16 << 20
+"""Pictures are written when they fill so much, at the end of an epoch, and when a feed is closed. More would be slower:
+to touch new memory costs the kernel more than to write it."""
 NUM_BUFFERS = 3
 """One is filled while others are written; when the disk is slower than that, makers wait for it."""
 PART = ".part"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -15,6 +16,7 @@ DALI_MODES = {"L", "RGB"}
 DALI_FORMATS = {"jpeg", "png", "bmp", "tiff", "webp"}
 
 _building = threading.Lock()
+_SAMPLE = re.compile(r"^Failed to decode sample #\d+ ?:\s*")
 
 
 class DaliDecoder:
@@ -100,10 +102,8 @@ def _kept(decoded: np.ndarray | str) -> np.ndarray | str:
 
 
 def reason_of(error: RuntimeError) -> str:
-    """Take the telling line out of DALI's long message."""
+    """Take the telling line out of DALI's long message; of a file that no decoder takes it tells none."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if line.startswith(("Error", "[")) is False and "traceback" not in line]
-    told = next(
-        (line for line in reversed(telling) if "error" in line.lower() or "fail" in line.lower()), telling[-1]
-    )
-    return told.removeprefix("Critical error in pipeline:").strip() or "not an image that DALI can decode"
+    told = lines[lines.index("encountered:") + 1] if "encountered:" in lines[:-1] else lines[-1]
+    told = _SAMPLE.sub("", told.removeprefix("Critical error in pipeline:").strip())
+    return told or "not an image that DALI can decode"

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from ..errors import StuckError
@@ -19,12 +17,24 @@ STUCK_FACTOR = 2
 """A step that takes so many times the limit of one file is not waited for any longer."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Work:
-    key: str
-    step: str
-    num_files: int
-    since: float
+_Work = tuple[str, str, int, float]
+"""Key, step, number of files, and since when."""
+
+
+class _Noted:
+    """A note that lasts as long as its context: entered for every sample, and so as light as it gets."""
+
+    __slots__ = ("_work", "_working")
+
+    def __init__(self, working: dict[int, _Work], work: _Work) -> None:
+        self._working = working
+        self._work = work
+
+    def __enter__(self) -> None:
+        self._working[threading.get_ident()] = self._work
+
+    def __exit__(self, *exc: object) -> None:
+        self._working.pop(threading.get_ident(), None)
 
 
 class Watch:
@@ -40,15 +50,9 @@ class Watch:
         """Set once a file was given up; its thread must not be waited for."""
         self._working: dict[int, _Work] = {}
 
-    @contextmanager
-    def at(self, step: str, key: str, num_files: int = 1) -> Iterator[None]:
-        """Note that this thread works on a file, or on several at once of which ``key`` is the first."""
-        thread = threading.get_ident()
-        self._working[thread] = _Work(key, step, num_files, time.monotonic())
-        try:
-            yield
-        finally:
-            self._working.pop(thread, None)
+    def at(self, step: str, key: str, num_files: int = 1) -> _Noted:
+        """Note, while the context lasts, that this thread works on a file, or on several of which ``key`` is the first."""
+        return _Noted(self._working, (key, step, num_files, time.monotonic()))
 
     def too_long(self, seconds: float) -> str:
         """Say that a step took too long, or nothing."""
@@ -82,13 +86,13 @@ class Watch:
 
     def _check(self) -> None:
         assert self.max_seconds is not None
-        for work in list(self._working.values()):
-            limit = STUCK_FACTOR * self.max_seconds * work.num_files
-            if (seconds := time.monotonic() - work.since) > limit:
+        for key, step, num_files, since in list(self._working.values()):
+            limit = STUCK_FACTOR * self.max_seconds * num_files
+            if (seconds := time.monotonic() - since) > limit:
                 self.stuck = True
-                more = f" and {work.num_files - 1} more" if work.num_files > 1 else ""
+                more = f" and {num_files - 1} more" if num_files > 1 else ""
                 raise StuckError(
-                    f"{work.step} of {work.key!r}{more}: wanted an end within {limit:g} s, got none after {seconds:.0f} s; "
+                    f"{step} of {key!r}{more}: wanted an end within {limit:g} s, got none after {seconds:.0f} s; "
                     "a thread cannot be ended from outside: take the file out of the index or convert it, "
                     "or raise errors.max_seconds_per_file"
                 )
