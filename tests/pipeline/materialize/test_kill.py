@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -74,9 +75,10 @@ def files_of(out: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("form", ["tar", "parquet"])
 def test_a_killed_run_ends_the_same_to_the_byte(form: str, tmp_path: Path) -> None:
     photos = make_folder(tmp_path / "photos", num_images=60)
-    damaged = photos / "dog" / "003.jpg"
-    damaged.write_bytes(damaged.read_bytes()[:400])
     build_index(photos).save(tmp_path / "index.parquet")
+    for name in ("dog/003.jpg", "cat/040.jpg"):
+        damaged = photos / name
+        damaged.write_bytes(damaged.read_bytes()[:400])
     plan = Plan.model_validate(
         {
             "index": tmp_path / "index.parquet",
@@ -98,6 +100,8 @@ def test_a_killed_run_ends_the_same_to_the_byte(form: str, tmp_path: Path) -> No
     whole, again = files_of(tmp_path / "whole"), files_of(tmp_path / "out")
     assert whole.keys() == again.keys()
     assert [name for name in whole if whole[name] != again[name]] == [], lines
+    assert json.loads(whole["counts.json"])["replaced"] == 2
+    assert whole["quarantine.jsonl"].count(b"\n") == 2
     indexes = [pq.read_table(tmp_path / name / "index.parquet") for name in ("whole", "out")]
     of_the_place = [name for name in ("uri", "mtime_ns", "mask") if name in indexes[0].column_names]
     first, second = (index.drop_columns(of_the_place) for index in indexes)
