@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .plan import Plan
     from .view import View
 
+STRETCH = 16
+"""Batches that are computed together when they are taken in order."""
 NUM_REPLACEMENT_TRIES = 16
 """So many other samples are tried in place of a bad one before the batch is given up."""
 
@@ -34,6 +36,14 @@ class BatchSpec:
     """bool, like ``rows``: repeats that make the ranks of a last batch even."""
     lends: bool = False
     """The first row belongs to the slice before; it is made only so that the second can be mixed with it."""
+
+
+class _Slice(NamedTuple):
+    """Where a batch, or one rank's slice of it, lies in its epoch."""
+
+    places: np.ndarray
+    padding: np.ndarray
+    lends: bool
 
 
 def num_steps(num_rows: int, batch_size: int, *, drop_last: bool) -> int:
@@ -117,13 +127,26 @@ class Schedule:
     def batch(self, number: int) -> BatchSpec:
         """Compute a batch, counted from 0 over all epochs."""
         epoch, step = self.place_of(number)
+        return next(self._some(epoch, range(step, step + 1)))
+
+    def _some(self, epoch: int, steps: range) -> Iterator[BatchSpec]:
+        """Compute batches of one epoch, all their rows in one go: the arithmetic costs little more for many."""
+        slices = [self._slice(step) for step in steps]
+        rows = self.rows_at(np.concatenate([one.places for one in slices]), epoch)
+        first = 0
+        for step, one in zip(steps, slices, strict=True):
+            last = first + len(one.places)
+            yield BatchSpec(epoch, step, rows[first:last], one.padding, one.lends)
+            first = last
+
+    def _slice(self, step: int) -> _Slice:
+        """Say which places of an epoch this rank's slice of a batch takes."""
         start = step * self.batch_size
         num_own = min(self.batch_size, len(self.rows) - start)
         num_here = -(-num_own // self.num_ranks)
         lends = self.mixes and self.num_ranks > 1 and num_own > 1
         slots = np.arange(self.rank * num_here - lends, (self.rank + 1) * num_here)
-        rows = self.rows_at(start + slots % num_own, epoch)
-        return BatchSpec(epoch, step, rows, slots >= num_own, lends)
+        return _Slice(start + slots % num_own, slots >= num_own, lends)
 
     def rows_at(self, places: np.ndarray, epoch: int) -> np.ndarray:
         """Say which rows of the index stand at places of an epoch; sampled epochs are always shuffled."""
@@ -133,7 +156,11 @@ class Schedule:
 
     def batches(self, first: int = 0) -> Iterator[BatchSpec]:
         """Yield the batches from one on, in order."""
-        return map(self.batch, range(first, self.num_batches))
+        while first < self.num_batches:
+            epoch, step = self.place_of(first)
+            num = min(STRETCH, self.num_steps - step)
+            yield from self._some(epoch, range(step, step + num))
+            first += num
 
 
 def replacements(rows: np.ndarray, *, seed: int, epoch: int, key: str) -> np.ndarray:

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow.fs import FileType, LocalFileSystem
+from pyarrow.fs import LocalFileSystem
 
 CONTENT = "hash"
 """The column of an index that keeps content hashes, where it does."""
@@ -77,13 +77,12 @@ class Unchanged:
         except (OSError, ValueError):  # one may not be looked at; reading it will say which and why
             same[local] = False
             return same
-        for i, info in zip(local, found, strict=True):
-            row = rows[i]
-            same[i] = (
-                info.type == FileType.File
-                and self._bytes[row] in (UNKNOWN, info.size)
-                and info.mtime_ns == self._mtimes_ns[row]
-            )
+        looked_at = rows[local]
+        sizes = np.array([UNKNOWN if info.size is None else info.size for info in found], np.int64)
+        times = np.array([UNKNOWN if info.mtime_ns is None else info.mtime_ns for info in found], np.int64)
+        wanted = self._bytes[looked_at]
+        same_size = (wanted == sizes) | ((wanted == UNKNOWN) & (sizes != UNKNOWN))
+        same[local] = same_size & (times == self._mtimes_ns[looked_at])
         return same
 
 

@@ -95,6 +95,10 @@ class PixelCache:
                 ) from error
             self._turn_off(error)
 
+    def holds(self, keys: np.ndarray) -> bool:
+        """Say whether all of some keys, shape (n, 2), are there; looks at none of them."""
+        return all(self._table.holds(keys))
+
     def find(self, keys: np.ndarray) -> list[Packed | None]:
         """Find pictures by their keys, shape (n, 2); None for those that are not there or are damaged."""
         table = self._table

@@ -145,14 +145,19 @@ class ShardWriter:
 
 @contextmanager
 def written_aside(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """Open a new shard; when all went well it reaches the disk and then gets its name."""
+    """Open a new shard; when all went well it gets its name.
+
+    Nobody waits for the disk: a shard that a power cut tears is known by its checksums, and made again.
+    """
     aside, file = _create_locked(folder)
     path = folder / f"{aside.name.removeprefix('.').removesuffix(PART)}{SUFFIX}"
     with file:
         try:
             yield file, path
             file.flush()
-            os.fsync(file.fileno())
+            os.close(
+                os.dup(file.fileno())
+            )  # here a network's file system says that it is full; the lock stays
             aside.replace(path)
         except BaseException:
             aside.unlink(missing_ok=True)

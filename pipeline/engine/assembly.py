@@ -24,7 +24,7 @@ from .dali_pixels import DaliPixels, kept
 from .estimates import in_runs, planned_bytes, worst_bytes
 from .loading import Loaded, Row, SampleLoader
 from .memory import MemoryBudget
-from .pixels import CpuPixels, Failure, Pixels, policy_failure
+from .pixels import CpuPixels, Failure, Pixels, Room, no_room, policy_failure
 from .watch import Watch
 
 _NO_PIXELS = np.empty((0, 0, 3), np.uint8)
@@ -78,8 +78,10 @@ class Assembly:
         self._max_samples = max_samples
         self._lines: dict[tuple[bool, bool], _Line] = {}
 
-    def make(self, samples: Sequence[Loaded], epoch: int) -> list[Finished | None]:
+    def make(self, samples: Sequence[Loaded], epoch: int, rooms: Sequence[Room]) -> list[Finished | None]:
         """Make samples, in order; those that cannot be made are listed, and replaced or None as the plan says.
+
+        Pictures that could be made in their rooms are there; others have to be copied.
 
         Raises:
             SampleError: a sample failed and the plan says ``on_error: raise``.
@@ -89,7 +91,8 @@ class Assembly:
         made: dict[int, Finished | Failure] = {}
         for boxes in sorted(set(with_boxes)):
             numbers = [i for i, has in enumerate(with_boxes) if has == boxes]
-            found = self._line(with_boxes=boxes).make([samples[i] for i in numbers], epoch)
+            line = self._line(with_boxes=boxes)
+            found = line.make([samples[i] for i in numbers], epoch, [rooms[i] for i in numbers])
             made.update(zip(numbers, found, strict=True))
         return [self._or_replaced(samples[i], made[i], epoch) for i in range(len(samples))]
 
@@ -135,7 +138,7 @@ class Assembly:
         for row in replacements(shared.rows, seed=shared.program.plan.seed, epoch=epoch, key=key):
             (other,) = shared.load(np.array([row]))
             line = self._line(with_boxes=other.row["boxes"] is not None, spare=True)
-            (found,) = line.make([other], epoch)
+            (found,) = line.make([other], epoch, [no_room])
             if isinstance(found, Finished):
                 self._note(sample, made, found.key, epoch)
                 return replace(found, image=kept(found.image), replaced=True)
@@ -198,11 +201,15 @@ class _Line:
                 clock=self._clock,
             )
 
-    def make(self, samples: Sequence[Loaded], epoch: int) -> list[Finished | Failure]:
+    def make(self, samples: Sequence[Loaded], epoch: int, rooms: Sequence[Room]) -> list[Finished | Failure]:
         """Draw for all, decode together what can be, finish one after another."""
         self._clock.enter("draw")
         drawn = [self._draw(sample, epoch) for sample in samples]
-        ready = [(sample, one) for sample, one in zip(samples, drawn, strict=True) if isinstance(one, Drawn)]
+        ready = [
+            (sample, one, room)
+            for sample, one, room in zip(samples, drawn, rooms, strict=True)
+            if isinstance(one, Drawn)
+        ]
         first = str(ready[0][0].row["key"]) if ready else ""
         with self._watch.at("decode", first, len(ready)):
             found = iter(self._images(ready))
@@ -219,12 +226,14 @@ class _Line:
             return worst_bytes(sample.file, sample.kept)
         return planned_bytes(sample.file, self.pixels.plan(sample.file, drawn), drawn)
 
-    def _images(self, ready: Sequence[tuple[Loaded, Drawn]]) -> Sequence[Any]:
-        drawn = [one for _, one in ready]
+    def _images(self, ready: Sequence[tuple[Loaded, Drawn, Room]]) -> Sequence[Any]:
+        if not ready:
+            return ()
+        samples, drawn, rooms = zip(*ready, strict=True)
         if self._cached is not None:
             self._clock.enter("transform")
-            return self._cached.run([sample for sample, _ in ready], drawn)
-        return self.pixels.run([sample.file for sample, _ in ready if sample.file is not None], drawn)
+            return self._cached.run(samples, drawn, rooms)
+        return self.pixels.run([sample.file for sample in samples], drawn, rooms)
 
     def _draw(self, sample: Loaded, epoch: int) -> Drawn | Failure:
         if sample.size is None:

@@ -12,11 +12,14 @@ import numpy as np
 
 from ..errors import PlanError
 from ..plan import Normalization
+from ..policy.sizes import Size
 
 if TYPE_CHECKING:
     import torch
 
 BYTE_RANGE = 255.0
+STRIP_VALUES = 1 << 17
+"""Values that are normalised at a time: as floats they stay in the cache of a core between the two passes over them."""
 
 
 def _references(arrays: list[np.ndarray], number: int) -> int:
@@ -55,7 +58,7 @@ class BufferPool:
 
 
 class Normalizer:
-    """Writes ``(image / 255 - mean) / std`` as float32 HWC: one cast, and one multiply-add over what is in cache."""
+    """Writes ``(image / 255 - mean) / std`` as float32 HWC: strip by strip one cast and one multiply-add."""
 
     def __init__(self, normalization: Normalization) -> None:
         mean, std = (np.asarray(values, np.float64) for values in (normalization.mean, normalization.std))
@@ -72,8 +75,11 @@ class Normalizer:
                 f"Normalize: wanted pictures of three channels, got shape {image.shape}; "
                 "let ToGray keep num_output_channels: 3, or leave Normalize out"
             )
-        np.copyto(out, image, casting="same_kind")
-        cv2.transform(out, self._matrix, dst=out)
+        height = max(1, STRIP_VALUES // (3 * image.shape[1]))
+        for top in range(0, len(image), height):
+            strip = out[top : top + height]
+            np.copyto(strip, image[top : top + height], casting="same_kind")
+            cv2.transform(strip, self._matrix, dst=strip)
 
 
 @dataclass
@@ -87,24 +93,43 @@ class BatchBuffer:
     _first: tuple[str, tuple[int, ...]] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def room(self, row: int, size: Size) -> np.ndarray | None:
+        """Give a picture its row before it is made; None where the row is no uint8 RGB picture of this size."""
+        if self.normalizer is not None:
+            return None
+        if self._images is None:
+            with self._lock:
+                if self._images is None:
+                    self._images = self.pool.take((self.num_images, *size, 3), np.uint8)
+        rooms = self._images
+        return rooms[row] if rooms.shape[1:] == (*size, 3) and rooms.dtype == np.uint8 else None
+
     def put(self, row: int, key: str, image: np.ndarray) -> None:
         """Put a finished HWC picture into its row, normalised if the plan says so.
 
         Raises:
             PlanError: it is not as large as the others.
         """
-        with self._lock:
-            if self._images is None or self._first is None:
-                self._first = (key, image.shape)
-                normalized = self.normalizer is not None or image.dtype != np.uint8
-                dtype = np.float32 if normalized else np.uint8
-                self._images = self.pool.take((self.num_images, *image.shape), dtype)
-        if image.shape != self._first[1]:
-            raise PlanError(_other_size(self._first, key, image.shape))
-        if self.normalizer is None:
-            self._images[row] = image
-        else:
-            self.normalizer.write(image, self._images[row])
+        images, first = self._rows_like(key, image)
+        if image.shape != first[1]:
+            raise PlanError(_other_size(first, key, image.shape))
+        if self.normalizer is not None:
+            self.normalizer.write(image, images[row])
+        elif image.base is not images or image.strides != images.strides[1:]:  # else it was made there
+            images[row] = image
+
+    def _rows_like(self, key: str, image: np.ndarray) -> tuple[np.ndarray, tuple[str, tuple[int, ...]]]:
+        """Find the memory of the batch; its first picture decides what it is like."""
+        if self._first is None or self._images is None:
+            with self._lock:
+                if self._first is None or self._images is None:
+                    normalized = self.normalizer is not None or image.dtype != np.uint8
+                    shape = (self.num_images, *image.shape)
+                    dtype = np.float32 if normalized else np.uint8
+                    if self._images is None or self._images.shape != shape or self._images.dtype != dtype:
+                        self._images = self.pool.take(shape, dtype)
+                    self._first = (key, image.shape)
+        return self._images, self._first
 
     def settle(self) -> None:
         """Do nothing: rows on the host are written when ``put`` returns."""
@@ -133,6 +158,9 @@ class DeviceBuffer:
     """A device of torch, such as ``cuda:0``."""
     _images: torch.Tensor | None = None
     _first: tuple[str, tuple[int, ...]] | None = None
+
+    def room(self, row: int, size: Size) -> None:
+        """Give no room: what is made on the host comes here by a copy."""
 
     def put(self, row: int, key: str, image: np.ndarray | torch.Tensor) -> None:
         """Put a finished uint8 HWC picture into its row; from the host where DALI could not make it.

@@ -20,7 +20,7 @@ from ..dataset.index import Index
 from ..policy.drawing import Decision, Drawing, Drawn
 from .direct import DirectPixels
 from .loading import Loaded, SampleLoader
-from .pixels import CpuPixels, Failure, policy_failure
+from .pixels import CpuPixels, Failure, Room, no_room, policy_failure
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,10 @@ class CachedReading:
             return None
         cache = PixelCache(options.dir, recipe_of(program), max_bytes=options.max_bytes)
         return cls(cache, EntryKeys(index.table, cache.fingerprint), Unchanged(index.table))
+
+    def holds(self, rows: np.ndarray) -> bool:
+        """Say whether all samples lie in the cache, as far as its table knows; what is found may yet be damaged."""
+        return self.cache.holds(self.keys.of(rows))
 
     def load(self, rows: np.ndarray, loader: SampleLoader) -> list[Loaded]:
         """Find samples in the cache and read the files of the others, in order.
@@ -80,17 +84,22 @@ class CachedPixels:
         self._quality = cache.recipe.quality
         self._num_slots = num_slots
 
-    def run(self, samples: Sequence[Loaded], drawn: Sequence[Drawn]) -> list[np.ndarray | Failure]:
+    def run(
+        self, samples: Sequence[Loaded], drawn: Sequence[Drawn], rooms: Sequence[Room]
+    ) -> list[np.ndarray | Failure]:
         """Make the pictures as they are after the last decision; they last until the next call."""
         new = [(sample, one) for sample, one in zip(samples, drawn, strict=True) if sample.kept is None]
         made = iter(self._begin(new)) if new else iter(())
         images = [next(made) if one.kept is None else unpack(one.kept, self._quality) for one in samples]
-        return [self._go_on(number, *pair) for number, pair in enumerate(zip(images, drawn, strict=True))]
+        return [
+            self._go_on(number, image, one, room(one.size))
+            for number, (image, one, room) in enumerate(zip(images, drawn, rooms, strict=True))
+        ]
 
     def _begin(self, new: Sequence[tuple[Loaded, Drawn]]) -> list[np.ndarray | Failure]:
         """Make the cached beginning and keep it. What is lossy is unpacked at once: filling yields what is found."""
         files = [sample.file for sample, _ in new if sample.file is not None]
-        made = list(self._pixels.run(files, [self._beginning(one) for _, one in new]))
+        made = self._pixels.run(files, [self._beginning(one) for _, one in new], [no_room] * len(new))
         to_keep: list[tuple[np.ndarray, Packed]] = []
         for number, ((sample, _), image) in enumerate(zip(new, made, strict=True)):
             if isinstance(image, Failure):
@@ -113,10 +122,12 @@ class CachedPixels:
     def _behind(self, drawn: Drawn) -> Sequence[Decision]:
         return [one for one in drawn.decisions if one.slot >= self._num_slots]
 
-    def _go_on(self, number: int, image: np.ndarray | Failure, drawn: Drawn) -> np.ndarray | Failure:
+    def _go_on(
+        self, number: int, image: np.ndarray | Failure, drawn: Drawn, place: np.ndarray | None
+    ) -> np.ndarray | Failure:
         if isinstance(image, Failure):
             return image
         try:
-            return self._direct.apply(number, image, self._behind(drawn))
+            return self._direct.apply(number, image, self._behind(drawn), place)
         except Exception as error:  # whatever a transform raises costs this image only and is written down
             return policy_failure(error)

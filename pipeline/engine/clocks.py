@@ -38,7 +38,7 @@ class Clock:
         """Begin a step, which ends the one before.
 
         Args:
-            step: ``read``, ``draw``, ``decode``, ``transform``, ``write``, ``consumer``; ``input`` and ``room`` are
+            step: ``read``, ``find``, ``draw``, ``decode``, ``transform``, ``write``, ``consumer``; ``input`` and ``room`` are
                 waiting for them.
             num_bytes: what the step that ends has brought forth.
 

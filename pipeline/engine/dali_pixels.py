@@ -15,7 +15,7 @@ from ..lowering.graph import LoweredGraph, Slot
 from ..lowering.table import lowering_of
 from ..policy.drawing import Decision, Drawing, Drawn
 from .clocks import Clock
-from .pixels import CpuPixels, Failure, policy_failure
+from .pixels import CpuPixels, Failure, Room, policy_failure
 
 
 class DaliPixels:
@@ -57,7 +57,7 @@ class DaliPixels:
             num_threads=num_threads,
         )
 
-    def run(self, files: Sequence[Encoded], drawn: Sequence[Drawn]) -> list[Any]:
+    def run(self, files: Sequence[Encoded], drawn: Sequence[Drawn], rooms: Sequence[Room]) -> list[Any]:
         """Make the pictures of some samples as they are after the last decision.
 
         Returns:
@@ -68,7 +68,9 @@ class DaliPixels:
         made = self._run_graph([files[i] for i in suiting], [drawn[i] for i in suiting])
         results: dict[int, Any] = dict(zip(suiting, made, strict=True))
         others = [i for i in range(len(files)) if results.get(i) is None]
-        found = self._otherwise.run([files[i] for i in others], [drawn[i] for i in others])
+        found = self._otherwise.run(
+            [files[i] for i in others], [drawn[i] for i in others], [rooms[i] for i in others]
+        )
         results.update(zip(others, found, strict=True))
         return [results[i] for i in range(len(files))]
 

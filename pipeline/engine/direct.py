@@ -33,18 +33,23 @@ class DirectPixels:
     def __init__(self, drawing: Drawing) -> None:
         self._drawing = drawing
         self._scratch: dict[tuple[int, Size], np.ndarray] = {}
+        self._place: np.ndarray | None = None
 
-    def apply(self, number: int, image: np.ndarray, decisions: Sequence[Decision]) -> np.ndarray:
+    def apply(
+        self, number: int, image: np.ndarray, decisions: Sequence[Decision], place: np.ndarray | None = None
+    ) -> np.ndarray:
         """Do it as ``Drawing.apply`` would, but leave ``image`` as it is where it is read-only.
 
         Args:
             number: of the sample among those that have to last together.
             image: uint8 HWC.
             decisions: what was drawn.
+            place: where the finished picture is wanted, if it is as large; its own row of the batch.
 
         Returns:
-            A picture that may still be a read-only part of ``image``.
+            A picture that may still be a read-only part of ``image``, or ``place`` where it came to lie there.
         """
+        self._place = place
         for decision in decisions:
             transform = self._drawing.transform_of(decision.slot)
             name = type(transform).__name__
@@ -78,11 +83,16 @@ class DirectPixels:
 
     def _out(self, number: int, size: Size, source: np.ndarray) -> np.ndarray:
         """Find memory for a result: not where the source lies, unless it is all of it, which flips allow."""
+        out = self._place
+        if out is None or out.shape[:2] != size:
+            out = self._kept(number, size)
+        if source is out or not np.may_share_memory(source, out):
+            return out
+        return np.empty((*size, 3), np.uint8)
+
+    def _kept(self, number: int, size: Size) -> np.ndarray:
         if (number, size) not in self._scratch:
             if len(self._scratch) >= MOST_KEPT:  # pictures of many sizes: room for those of now
                 self._scratch.clear()
             self._scratch[number, size] = np.empty((*size, 3), np.uint8)
-        out = self._scratch[number, size]
-        if source is out or not np.may_share_memory(source, out):
-            return out
-        return np.empty((*size, 3), np.uint8)
+        return self._scratch[number, size]

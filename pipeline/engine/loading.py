@@ -69,7 +69,11 @@ class SampleLoader:
     """Reads files; any thread may call it. Leave it with ``close``."""
 
     def __init__(self, index: Index, tolerance: Tolerance | None = None, watch: Watch | None = None) -> None:
-        self._table = index.table.select(COLUMNS).combine_chunks()
+        columns = index.table.select(COLUMNS)
+        self._absent: dict[str, None] = {
+            name: None for name in COLUMNS if columns[name].null_count == len(columns)
+        }
+        self._table = columns.drop_columns([*self._absent]).combine_chunks()
         self._tolerance = tolerance or Tolerance()
         self._watch = watch or Watch(None)
         self._storage = Storage(self._tolerance.max_wait_s)
@@ -80,13 +84,15 @@ class SampleLoader:
         Raises:
             SourceDownError: a remote source gives no answer.
         """
-        return [self._load(row, None) for row in self._table.take(rows).to_pylist()]
+        return [self._load(row, None) for row in self._rows(rows)]
 
     def load_beside(self, rows: np.ndarray, kept: Sequence[Packed]) -> list[Loaded]:
         """Read only what belongs to pictures that a cache holds, in order; raises as ``load`` does."""
-        return [
-            self._load(row, one) for row, one in zip(self._table.take(rows).to_pylist(), kept, strict=True)
-        ]
+        return [self._load(row, one) for row, one in zip(self._rows(rows), kept, strict=True)]
+
+    def _rows(self, rows: np.ndarray) -> list[Row]:
+        """Take rows of the index; columns without any value, as there are in most, cost next to nothing."""
+        return [self._absent | row for row in self._table.take(rows).to_pylist()]
 
     def close(self) -> None:
         """Let go of connections."""

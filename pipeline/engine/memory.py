@@ -109,6 +109,11 @@ class MemoryBudget:
             self._take("files", num_bytes, "a file")
             self._changed.notify_all()
 
+    def open_file(self, num_bytes: int) -> None:
+        """Count encoded bytes that could not wait for room."""
+        with self._changed:
+            self._take("files", num_bytes, "a file")
+
     def close_file(self, num_bytes: int) -> None:
         """Let go a chunk's encoded bytes."""
         self._give("files", num_bytes)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,8 +13,13 @@ from ..decode.chain import DecodeChain, Decoded, Encoded
 from ..decode.dali import DaliDecoder
 from ..decode.plan import Decoding, plan_decoding
 from ..policy.drawing import Drawing, Drawn
+from ..policy.sizes import Size
 from .clocks import Clock
+from .direct import DirectPixels
 from .watch import Watch
+
+Room = Callable[[Size], np.ndarray | None]
+"""Gives a picture of a size the memory where it is wanted in the end, uint8 HWC; None where that is not to be had."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +36,11 @@ class Failure:
 class Pixels(Protocol):
     """Makes the pictures of samples as they are after the last decision."""
 
-    def run(self, files: Sequence[Encoded], drawn: Sequence[Drawn]) -> Sequence[Any]:
-        """Make uint8 HWC pictures, or a ``Failure`` for those that cannot be; they last until the next call."""
+    def run(self, files: Sequence[Encoded], drawn: Sequence[Drawn], rooms: Sequence[Room]) -> Sequence[Any]:
+        """Make uint8 HWC pictures, or a ``Failure`` for those that cannot be.
+
+        They last until the next call, and may or may not lie in their rooms.
+        """
         ...
 
     def plan(self, file: Encoded, drawn: Drawn) -> Decoding:
@@ -60,12 +68,15 @@ class CpuPixels:
         watch: Watch | None = None,
     ) -> None:
         self._drawing = drawing
+        self._direct = DirectPixels(drawing)
         self._clock = clock or Clock("make")
         self._watch = watch or Watch(None)
         self._may_reduce = may_reduce
         self._chain = DecodeChain(DaliDecoder(max_batch_size=max_batch_size, num_threads=1))
 
-    def run(self, files: Sequence[Encoded], drawn: Sequence[Drawn]) -> list[np.ndarray | Failure]:
+    def run(
+        self, files: Sequence[Encoded], drawn: Sequence[Drawn], rooms: Sequence[Room]
+    ) -> list[np.ndarray | Failure]:
         """Make the pictures of some samples as they are after the last decision."""
         decodings = [self.plan(file, one) for file, one in zip(files, drawn, strict=True)]
         self._clock.enter("decode")
@@ -73,7 +84,12 @@ class CpuPixels:
         self._clock.enter(
             "transform", sum(image.nbytes for image in decoded if isinstance(image, np.ndarray))
         )
-        return [self._apply(image, decoding) for image, decoding in zip(decoded, decodings, strict=True)]
+        return [
+            self._apply(number, image, decoding, room(one.size))
+            for number, (image, decoding, one, room) in enumerate(
+                zip(decoded, decodings, drawn, rooms, strict=True)
+            )
+        ]
 
     def plan(self, file: Encoded, drawn: Drawn) -> Decoding:
         """Decide how a file is decoded."""
@@ -96,12 +112,14 @@ class CpuPixels:
             return Failure("time", f"decoding {reason}", decoded.decoders)
         return decoded.image
 
-    def _apply(self, image: np.ndarray | Failure, decoding: Decoding) -> np.ndarray | Failure:
+    def _apply(
+        self, number: int, image: np.ndarray | Failure, decoding: Decoding, place: np.ndarray | None
+    ) -> np.ndarray | Failure:
         if isinstance(image, Failure):
             return image
         started = time.perf_counter()
         try:
-            done = self._drawing.apply(image, decoding.decisions)
+            done = self._direct.apply(number, image, decoding.decisions, place)
         except Exception as error:  # whatever a transform raises costs this image only and is written down
             return policy_failure(error)
         reason = self._watch.too_long(time.perf_counter() - started)
@@ -110,6 +128,10 @@ class CpuPixels:
     def close(self) -> None:
         """Close DALI."""
         self._chain.close()
+
+
+def no_room(_: Size) -> None:
+    """Give no room: the picture does not go straight into a batch."""
 
 
 def policy_failure(error: Exception, decoders: tuple[str, ...] = ()) -> Failure:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 CHUNK_IMAGES = 32
 """Samples that one thread makes at a time: many enough for DALI, few enough to share a batch among threads."""
+KEPT_IMAGES = 64
+"""The same of samples that the cache holds, which take so little time that handing them out counts."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,8 @@ class AssemblyPool:
         self._own = threading.local()
         self._assemblies: list[Assembly] = []
         self._epoch: int | None = None
-        self._unfinished: list[Future[list[Finished | None]]] = []
+        self._filling: list[Future[list[Finished | None]]] = []
+        """Chunks of this epoch that may add to the cache: the last of them, and those not done yet."""
 
     def __enter__(self) -> Self:
         return self
@@ -140,27 +144,31 @@ class AssemblyPool:
         buffer = self._open_buffer(len(spec.rows))
         chunks = []
         first = 0
-        for rows, file_bytes in self._cut(spec.rows):
-            loaded = self._readers.submit(self._read, next(self._tickets), rows, file_bytes)
-            chunks.append(self._makers.submit(self._make, loaded, file_bytes, spec.epoch, first, buffer))
+        cached = self._shared.cached
+        is_kept = cached is not None and cached.holds(spec.rows)
+        for rows, file_bytes in self._cut(spec.rows, KEPT_IMAGES if is_kept else self._max_samples):
+            if is_kept:
+                chunks.append(self._makers.submit(self._make_kept, rows, spec.epoch, first, buffer))
+            else:
+                loaded = self._readers.submit(self._read, next(self._tickets), rows, file_bytes)
+                chunks.append(self._makers.submit(self._make, loaded, file_bytes, spec.epoch, first, buffer))
             first += len(rows)
-        if self._shared.cached is not None:
-            self._unfinished = [one for one in (*self._unfinished, *chunks) if not one.done()]
+        if cached is not None and not is_kept:
+            self._filling = [*(one for one in self._filling if not one.done()), *chunks]
         return OpenBatch(spec, buffer, tuple(chunks), self._shared.watch, num_bytes)
 
     def _turn_to(self, epoch: int) -> None:
         """Let an epoch find all that the one before has cached: wait until it is made and written."""
-        if self._shared.cached is None:
-            return
-        if epoch != self._epoch and self._epoch is not None:
-            self._shared.watch.wait_for_all(self._unfinished)
+        if epoch != self._epoch and self._filling and self._shared.cached is not None:
+            self._shared.watch.wait_for_all(self._filling)
             self._shared.cached.cache.publish()
+            self._filling = []
         self._epoch = epoch
 
-    def _cut(self, rows: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
+    def _cut(self, rows: np.ndarray, most: int) -> Iterator[tuple[np.ndarray, int]]:
         """Cut a batch into chunks: by number, and where files are large by their bytes."""
-        for start in range(0, len(rows), self._max_samples):
-            some = rows[start : start + self._max_samples]
+        for start in range(0, len(rows), most):
+            some = rows[start : start + most]
             sizes = self._sizes.bytes[some].tolist()
             for run, num_bytes in in_runs(range(len(some)), sizes.__getitem__, self._most_files):
                 yield some[run[0] : run[-1] + 1], num_bytes
@@ -205,6 +213,25 @@ class AssemblyPool:
             self._shared.budget.close_file(file_bytes)
             clock.enter("room")
 
+    def _make_kept(
+        self, rows: np.ndarray, epoch: int, first: int, buffer: BatchBuffer | DeviceBuffer
+    ) -> list[Finished | None]:
+        """Make what the cache holds without a reader; the few that are damaged or have changed are read here."""
+        activity = self._shared.activity
+        clock = activity.clock("make")
+        clock.enter("find")
+        read_bytes = 0
+        try:
+            samples = self._shared.load(rows)
+            activity.hit(sum(sample.kept is not None for sample in samples))
+            read_bytes = sum(len(sample.file.data) for sample in samples if sample.file is not None)
+            self._shared.budget.open_file(read_bytes)
+            clock.enter("draw", read_bytes)
+            return self._make_runs(samples, epoch, first, buffer)
+        finally:
+            self._shared.budget.close_file(read_bytes)
+            clock.enter("room")
+
     def _make_runs(
         self, samples: list[Loaded], epoch: int, first: int, buffer: BatchBuffer | DeviceBuffer
     ) -> list[Finished | None]:
@@ -217,9 +244,11 @@ class AssemblyPool:
         for run, num_bytes in assembly.in_runs(samples, epoch, self._most_pixels):
             clock.enter("room")
             with self._shared.budget.pixels(num_bytes, repr(run[0].row["key"])):
-                made = assembly.make(run, epoch)
+                start = first + len(done)
+                rooms = [partial(buffer.room, row) for row in range(start, start + len(run))]
+                made = assembly.make(run, epoch, rooms)
                 clock.enter("write")
-                for row, sample in enumerate(made, first + len(done)):
+                for row, sample in enumerate(made, start):
                     if sample is not None:
                         buffer.put(row, sample.key, sample.image)
                 buffer.settle()

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 
 STEPS = {
     "read": ("read",),
-    "make": ("draw", "decode", "transform", "write"),
+    "make": ("find", "draw", "decode", "transform", "write"),
     "consume": ("batch", "consumer"),
 }
 """The steps of each stage, in the order in which a sample goes through them."""
+WITH_CACHE = {"find"}
+"""Steps that are there only with a cache."""
 WAITS = ("input", "room")
 WORDS = {
     "read": "reading",
+    "find": "searching the cache",
     "draw": "drawing",
     "decode": "decoding",
     "transform": "transforming",
@@ -114,7 +117,8 @@ class FeedStats:
             if not num:
                 continue
             waits = [_percent(self.share(stage, wait)) for wait in WAITS]
-            for number, step in enumerate(steps):
+            shown = [step for step in steps if step not in WITH_CACHE or self.seconds(stage, step)]
+            for number, step in enumerate(shown):
                 first = number == 0
                 told = self.bytes(step)
                 cells.append(

@@ -22,6 +22,44 @@ def test_normalizing_equals_albumentations_for_every_byte() -> None:
     np.testing.assert_allclose(out, expected, atol=2e-6)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (3, 50_000), (500, 700)])
+def test_normalizing_in_strips_leaves_no_seam(size: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    out = np.full((*size, 3), np.nan, np.float32)
+    Normalizer(CONSTANTS).write(image, out)
+    np.testing.assert_allclose(
+        out, A.Normalize(CONSTANTS.mean, CONSTANTS.std)(image=image)["image"], atol=2e-6
+    )
+
+
+def test_a_picture_made_in_its_room_is_in_the_batch_and_any_other_is_copied_there() -> None:
+    buffer = BatchBuffer(4, None, BufferPool())
+    pictures = [make_picture(number, 8, 8) for number in range(4)]
+    rooms = [buffer.room(row, (8, 8)) for row in range(4)]
+    assert all(room is not None for room in rooms)
+    rooms[0][:] = pictures[0]
+    rooms[1][:] = pictures[1]
+    rooms[2][:] = pictures[2]
+    buffer.put(0, "a", rooms[0])
+    buffer.put(1, "b", rooms[1][:, ::-1])  # turned over without moving a byte
+    buffer.put(2, "c", rooms[2].transpose(1, 0, 2))
+    buffer.put(3, "d", pictures[3])
+    expected = [pictures[0], pictures[1][:, ::-1], pictures[2].transpose(1, 0, 2), pictures[3]]
+    assert np.array_equal(buffer.tensor().numpy(), np.stack(expected))
+
+
+def test_no_room_is_given_where_pixels_are_normalised_or_of_another_size() -> None:
+    assert BatchBuffer(1, Normalizer(CONSTANTS), BufferPool()).room(0, (8, 8)) is None
+    buffer = BatchBuffer(2, None, BufferPool())
+    assert buffer.room(0, (8, 8)) is not None
+    assert buffer.room(1, (9, 8)) is None
+    buffer.put(
+        0, "gray", np.zeros((8, 8, 1), np.uint8)
+    )  # room was given for colours: the batch is as its first picture
+    assert buffer.tensor().shape == (2, 8, 8, 1)
+    assert buffer.room(1, (8, 8)) is None
+
+
 def test_a_buffer_is_used_again_once_its_batch_is_gone() -> None:
     pool = BufferPool()
     first = pool.take((2, 8, 8, 3), np.uint8)

@@ -54,6 +54,12 @@ def test_it_equals_albumentations_and_leaves_what_it_is_given(
         ]
         for mine, reference in zip(found, expected, strict=True):
             assert np.array_equal(mine, reference)
+    places = [np.empty((*one.size, 3), np.uint8) for one in (drawing.draw(seed + n, size) for n in range(3))]
+    for number, (image, one, reference) in enumerate(zip(shared, drawn, expected, strict=True)):
+        found = direct.apply(number, image, one, places[number])
+        assert np.array_equal(found, reference)
+        if one and type(drawing.transform_of(one[-1].slot)).__name__ in ("HorizontalFlip", "VerticalFlip"):
+            assert found is places[number]
     for image, original in zip(shared, images, strict=True):
         assert np.array_equal(image, original)
 

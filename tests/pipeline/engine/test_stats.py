@@ -46,7 +46,7 @@ def thread(stage: str, **seconds: float) -> ThreadStats:
 def test_the_time_of_each_thread_adds_up_to_its_life(plan: Plan, num_threads: int, backend: str) -> None:
     started = time.perf_counter()
     engine = LocalEngine(num_threads=num_threads, backend=backend)  # type: ignore[arg-type]
-    with engine.feed(plan, View(augment=True, num_epochs=3)) as feed:
+    with engine.feed(plan, View(augment=True, num_epochs=12)) as feed:
         opened = time.perf_counter()
         for _ in feed:
             time.sleep(PAUSE_S)
@@ -76,7 +76,7 @@ def test_steps_are_told_apart_and_bytes_are_counted(plan: Plan) -> None:
     assert 0.8 * 40 * 600 * 800 * 3 < found.bytes("decode") <= 40 * 600 * 800 * 3
     assert found.bytes("write") == 40 * 32 * 32 * 3
     decoding = found.seconds("make", "decode")
-    assert decoding > 10 * found.seconds("make", "transform") > 0
+    assert decoding > 3 * found.seconds("make", "transform") > 0
     assert decoding > found.seconds("make", "write") > 0
 
 
@@ -85,7 +85,7 @@ def test_a_slow_consumer_and_slow_decoding_are_named(plan: Plan) -> None:
         for _ in feed:
             time.sleep(PAUSE_S)
         assert feed.stats().bottleneck().startswith("the consumer: the pipeline waited for it")
-    with LocalEngine(num_threads=2).feed(plan, View(augment=True, num_epochs=3)) as feed:
+    with LocalEngine(num_threads=2).feed(plan, View(augment=True, num_epochs=12)) as feed:
         for _ in feed:
             pass
         assert feed.stats().bottleneck().startswith("decoding: ")
