@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .view import View
 
 STRETCH = 16
-"""Batches that are computed together when they are taken in order."""
+"""Batches that are computed together where they are taken in order."""
 NUM_REPLACEMENT_TRIES = 16
 """So many other samples are tried in place of a bad one before the batch is given up."""
 
@@ -157,10 +157,15 @@ class Schedule:
     def batches(self, first: int = 0) -> Iterator[BatchSpec]:
         """Yield the batches from one on, in order."""
         while first < self.num_batches:
-            epoch, step = self.place_of(first)
-            num = min(STRETCH, self.num_steps - step)
-            yield from self._some(epoch, range(step, step + num))
-            first += num
+            stretch = self.stretch(first)
+            yield from stretch.values()
+            first += len(stretch)
+
+    def stretch(self, first: int) -> dict[int, BatchSpec]:
+        """Compute a batch and some that follow it in its epoch, by their numbers."""
+        epoch, step = self.place_of(first)
+        last = min(step + STRETCH, self.num_steps)
+        return dict(enumerate(self._some(epoch, range(step, last)), first))
 
 
 def replacements(rows: np.ndarray, *, seed: int, epoch: int, key: str) -> np.ndarray:

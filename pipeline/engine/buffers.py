@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 BYTE_RANGE = 255.0
-STRIP_VALUES = 1 << 17
+STRIP_VALUES = 80_000
 """Values that are normalised at a time: as floats they stay in the cache of a core between the two passes over them."""
 
 

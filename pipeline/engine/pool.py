@@ -8,12 +8,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..batch import Batch
+from ..quarantine import QuarantineEntry
 from ..schedule import BatchSpec
 from .assembly import Assembly, Finished, Surroundings
 from .buffers import BatchBuffer, BufferPool, DeviceBuffer, Normalizer
@@ -30,25 +30,43 @@ KEPT_IMAGES = 64
 """The same of samples that the cache holds, which take so little time that handing them out counts."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """Where a chunk of a batch goes."""
+
+    epoch: int
+    first: int
+    """Row of the batch that its first sample takes."""
+    buffer: BatchBuffer | DeviceBuffer
+    noted: list[QuarantineEntry]
+    """Filled with what it could not use."""
+
+
 @dataclass(frozen=True)
 class OpenBatch:
     """A batch in the making."""
 
+    number: int
     spec: BatchSpec
     buffer: BatchBuffer | DeviceBuffer
     chunks: tuple[Future[list[Finished | None]], ...]
+    noted: tuple[list[QuarantineEntry], ...]
+    """What each chunk could not use."""
     watch: Watch
     num_bytes: int
     """That its rows are reckoned to take."""
 
     def wait(self) -> None:
-        """Wait for its chunks.
+        """Wait until its chunks have ended, well or not.
 
         Raises:
             StuckError: a file never comes to an end.
         """
-        for chunk in self.chunks:
-            self.watch.wait_for(chunk)
+        self.watch.wait_for_all(self.chunks)
+
+    def entries(self) -> tuple[QuarantineEntry, ...]:
+        """List what could not be used so far, in the order of the rows."""
+        return tuple(entry for chunk in self.noted for entry in chunk)
 
     def finish(self) -> Batch | None:
         """Put it together; None where every image was left out."""
@@ -88,7 +106,7 @@ def _kept_rows(images: torch.Tensor, made: Sequence[Finished | None]) -> torch.T
 
 
 class AssemblyPool:
-    """Reading threads and making threads; a context manager. One thread starts batches."""
+    """Reading threads and making threads; leave them with ``close``. Any thread may start batches."""
 
     def __init__(
         self,
@@ -114,17 +132,14 @@ class AssemblyPool:
         self._readers = ThreadPoolExecutor(num_threads, "lightwell-read")
         self._makers = ThreadPoolExecutor(num_threads, "lightwell-make")
         self._own = threading.local()
+        self._starting = threading.Lock()
         self._assemblies: list[Assembly] = []
         self._epoch: int | None = None
         self._filling: list[Future[list[Finished | None]]] = []
         """Chunks of this epoch that may add to the cache: the last of them, and those not done yet."""
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """End the threads, once what is under way is made."""
         stuck = self._shared.watch.stuck  # then nobody waits for the thread, nor takes away what it holds
         self._shared.budget.close()
         self._shared.loader.close()
@@ -135,27 +150,39 @@ class AssemblyPool:
         if self._shared.cached is not None:
             self._shared.cached.cache.close()
 
-    def start(self, spec: BatchSpec, *, only_one: bool) -> OpenBatch | None:
+    def num_bytes(self, spec: BatchSpec) -> int:
+        """Reckon what the rows of a batch will take."""
+        return self._finished.bytes(self._sizes.pixels[spec.rows])
+
+    def start(self, number: int, spec: BatchSpec, *, only_one: bool) -> OpenBatch | None:
         """Begin a batch; None where there is no room for it, which the only one in the making always has."""
-        self._turn_to(spec.epoch)
-        num_bytes = self._finished.bytes(self._sizes.pixels[spec.rows])
+        num_bytes = self.num_bytes(spec)
         if not self._shared.budget.open_batch(num_bytes, only_one=only_one):
             return None
-        buffer = self._open_buffer(len(spec.rows))
-        chunks = []
-        first = 0
-        cached = self._shared.cached
-        is_kept = cached is not None and cached.holds(spec.rows)
-        for rows, file_bytes in self._cut(spec.rows, KEPT_IMAGES if is_kept else self._max_samples):
-            if is_kept:
-                chunks.append(self._makers.submit(self._make_kept, rows, spec.epoch, first, buffer))
-            else:
-                loaded = self._readers.submit(self._read, next(self._tickets), rows, file_bytes)
-                chunks.append(self._makers.submit(self._make, loaded, file_bytes, spec.epoch, first, buffer))
-            first += len(rows)
-        if cached is not None and not is_kept:
-            self._filling = [*(one for one in self._filling if not one.done()), *chunks]
-        return OpenBatch(spec, buffer, tuple(chunks), self._shared.watch, num_bytes)
+        return self.begin(number, spec, num_bytes)
+
+    def begin(self, number: int, spec: BatchSpec, num_bytes: int) -> OpenBatch:
+        """Begin a batch whose room is taken already."""
+        with self._starting:
+            self._turn_to(spec.epoch)
+            buffer = self._open_buffer(len(spec.rows))
+            chunks: list[Future[list[Finished | None]]] = []
+            targets: list[_Target] = []
+            first = 0
+            cached = self._shared.cached
+            is_kept = cached is not None and cached.holds(spec.rows)
+            for rows, file_bytes in self._cut(spec.rows, KEPT_IMAGES if is_kept else self._max_samples):
+                targets.append(_Target(spec.epoch, first, buffer, []))
+                first += len(rows)
+                if is_kept:
+                    chunks.append(self._makers.submit(self._make_kept, rows, targets[-1]))
+                else:
+                    loaded = self._readers.submit(self._read, next(self._tickets), rows, file_bytes)
+                    chunks.append(self._makers.submit(self._make, loaded, file_bytes, targets[-1]))
+            if cached is not None and not is_kept:
+                self._filling = [*(one for one in self._filling if not one.done()), *chunks]
+        noted = tuple(one.noted for one in targets)
+        return OpenBatch(number, spec, buffer, tuple(chunks), noted, self._shared.watch, num_bytes)
 
     def _turn_to(self, epoch: int) -> None:
         """Let an epoch find all that the one before has cached: wait until it is made and written."""
@@ -198,9 +225,7 @@ class AssemblyPool:
         self,
         loaded: Future[list[Loaded]],
         file_bytes: int,
-        epoch: int,
-        first: int,
-        buffer: BatchBuffer | DeviceBuffer,
+        target: _Target,
     ) -> list[Finished | None]:
         clock = self._shared.activity.clock("make")
         clock.enter("input")
@@ -208,14 +233,12 @@ class AssemblyPool:
             samples = loaded.result()
             self._shared.activity.chunks.change(-1)
             clock.enter("draw")
-            return self._make_runs(samples, epoch, first, buffer)
+            return self._make_runs(samples, target)
         finally:
             self._shared.budget.close_file(file_bytes)
             clock.enter("room")
 
-    def _make_kept(
-        self, rows: np.ndarray, epoch: int, first: int, buffer: BatchBuffer | DeviceBuffer
-    ) -> list[Finished | None]:
+    def _make_kept(self, rows: np.ndarray, target: _Target) -> list[Finished | None]:
         """Make what the cache holds without a reader; the few that are damaged or have changed are read here."""
         activity = self._shared.activity
         clock = activity.clock("make")
@@ -227,31 +250,30 @@ class AssemblyPool:
             read_bytes = sum(len(sample.file.data) for sample in samples if sample.file is not None)
             self._shared.budget.open_file(read_bytes)
             clock.enter("draw", read_bytes)
-            return self._make_runs(samples, epoch, first, buffer)
+            return self._make_runs(samples, target)
         finally:
             self._shared.budget.close_file(read_bytes)
             clock.enter("room")
 
-    def _make_runs(
-        self, samples: list[Loaded], epoch: int, first: int, buffer: BatchBuffer | DeviceBuffer
-    ) -> list[Finished | None]:
+    def _make_runs(self, samples: list[Loaded], target: _Target) -> list[Finished | None]:
         clock = self._shared.activity.clock("make")
         if not hasattr(self._own, "assembly"):
-            self._own.assembly = Assembly(self._shared, max_samples=self._max_samples)
+            most = self._max_samples if self._shared.cached is None else max(self._max_samples, KEPT_IMAGES)
+            self._own.assembly = Assembly(self._shared, max_samples=most)
             self._assemblies.append(self._own.assembly)
         assembly: Assembly = self._own.assembly
         done: list[Finished | None] = []
-        for run, num_bytes in assembly.in_runs(samples, epoch, self._most_pixels):
+        for run, num_bytes in assembly.in_runs(samples, target.epoch, self._most_pixels):
             clock.enter("room")
             with self._shared.budget.pixels(num_bytes, repr(run[0].row["key"])):
-                start = first + len(done)
-                rooms = [partial(buffer.room, row) for row in range(start, start + len(run))]
-                made = assembly.make(run, epoch, rooms)
+                start = target.first + len(done)
+                rooms = [partial(target.buffer.room, row) for row in range(start, start + len(run))]
+                made = assembly.make(run, target.epoch, rooms, target.noted)
                 clock.enter("write")
                 for row, sample in enumerate(made, start):
                     if sample is not None:
-                        buffer.put(row, sample.key, sample.image)
-                buffer.settle()
+                        target.buffer.put(row, sample.key, sample.image)
+                target.buffer.settle()
                 clock.enter("draw", sum(sample.image.nbytes for sample in made if sample is not None))
                 done += [sample and sample.without_pixels() for sample in made]
                 del made, sample  # not one picture may outlast its room

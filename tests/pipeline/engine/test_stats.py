@@ -46,7 +46,7 @@ def thread(stage: str, **seconds: float) -> ThreadStats:
 def test_the_time_of_each_thread_adds_up_to_its_life(plan: Plan, num_threads: int, backend: str) -> None:
     started = time.perf_counter()
     engine = LocalEngine(num_threads=num_threads, backend=backend)  # type: ignore[arg-type]
-    with engine.feed(plan, View(augment=True, num_epochs=12)) as feed:
+    with engine.feed(plan, View(augment=True, num_epochs=3)) as feed:
         opened = time.perf_counter()
         for _ in feed:
             time.sleep(PAUSE_S)
