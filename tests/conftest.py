@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from faults import note_fault, table_of
 from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,6 +39,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip tests marked ``gpu`` where there is none."""
     if item.get_closest_marker("gpu") and not _has_gpu():
         pytest.skip("needs an NVIDIA GPU")
+    note_fault(item)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what was done to the runs of this session and what they lost."""
+    outcomes = ("passed", "failed")
+    reports = [(name, one) for name in outcomes for one in terminalreporter.getreports(name)]
+    for line in table_of(reports):
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from .contest import Bench, Contestant, Ratio
 from .photos import enlarge, find_photos, is_plain_jpeg, link_photos, some
 
 FEW, MANY = 2_000, 50_000
-LARGE_FEW, LARGE_MANY = 320, 1_600
+LARGE_FEW, LARGE_MANY = 1_280, 5_120
 NUM_LARGE = 16
 """Pictures that are enlarged; more names than that are links to them."""
 MEGAPIXELS = 12.0

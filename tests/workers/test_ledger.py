@@ -151,6 +151,7 @@ with Ledger(Path(sys.argv[2])) as kept, kept.watch(LocalEngine()).feed(Plan.load
 """
 
 
+@pytest.mark.fault("SIGKILL of a job with files in quarantine")
 def test_a_kill_does_not_lose_the_list(plan: Plan, tmp_path: Path) -> None:
     plan.save(tmp_path / "plan.yaml")
     out = tmp_path / "out"

@@ -151,6 +151,7 @@ def test_a_training_job_of_another_package_is_found_and_run(plan: Plan, tmp_path
     assert run_training_job(job, engine(), tmp_path / "out", SilentConsole()) == {"images": 22}
 
 
+@pytest.mark.fault("a batch job interrupted")
 def test_an_interrupted_job_does_only_the_rest_and_ends_the_same(plan: Plan, tmp_path: Path) -> None:
     trip = tmp_path / "trip"
     whole = run_batch_job(Stumbling(plan, trip), engine(), tmp_path / "whole", SilentConsole())

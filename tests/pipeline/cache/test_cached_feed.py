@@ -132,6 +132,7 @@ def test_a_changed_file_is_made_again_and_no_other(index_path: Path, tmp_path: P
     assert hashes == run(plan_for(index_path), View(augment=True))[0]
 
 
+@pytest.mark.fault("a cached file changed since indexing")
 def test_a_file_that_changed_since_indexing_is_never_shown_as_it_was(
     index_path: Path, tmp_path: Path
 ) -> None:

@@ -69,6 +69,7 @@ def finish(process: ForkServerProcess, results: Connection) -> tuple[list[str], 
     return told
 
 
+@pytest.mark.fault("two processes fill one cache at once")
 def test_two_processes_fill_one_cache_at_once(
     processes: Any, index_of_many: Path, reference: list[str], tmp_path: Path
 ) -> None:
@@ -109,12 +110,14 @@ def kill_while_filling(
         yield len(shards)
 
 
+@pytest.mark.fault("SIGKILL while the cache fills", times=8)
 def test_killed_at_any_moment_no_pixel_is_wrong_and_what_was_finished_is_used(
     processes: Any, index_of_many: Path, reference: list[str], tmp_path: Path
 ) -> None:
     assert len(list(kill_while_filling(processes, index_of_many, reference, tmp_path, 8))) == 8
 
 
+@pytest.mark.fault("SIGKILL while the cache fills", times=100)
 @pytest.mark.slow
 def test_killed_a_hundred_times_no_pixel_is_wrong(
     processes: Any, index_of_many: Path, reference: list[str], tmp_path: Path
@@ -123,6 +126,7 @@ def test_killed_a_hundred_times_no_pixel_is_wrong(
     assert min(left) == 0 < max(left)  # some died before their shards, some after
 
 
+@pytest.mark.fault("a disk that takes no more bytes while the cache fills")
 def test_a_disk_that_takes_no_more_ends_adding_with_one_warning_and_the_run_goes_on(
     processes: Any, index_of_many: Path, reference: list[str], tmp_path: Path
 ) -> None:
@@ -135,6 +139,7 @@ def test_a_disk_that_takes_no_more_ends_adding_with_one_warning_and_the_run_goes
     assert [one.name for one in (tmp_path / "cache").glob("*/*")] == ["recipe.json"]
 
 
+@pytest.mark.fault("a full file system while the cache fills")
 def test_a_full_disk_ends_adding_with_one_warning_and_what_fitted_is_used(
     processes: Any, index_of_many: Path, reference: list[str], tmp_path: Path
 ) -> None:

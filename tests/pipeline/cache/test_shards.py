@@ -58,6 +58,7 @@ def test_a_shard_gives_back_what_was_written_without_copying_and_holds_no_file_o
     assert view.tobytes() == picture(2, 5).data.tobytes()
 
 
+@pytest.mark.fault("every byte of a cache shard with a flipped bit")
 def test_every_flipped_bit_is_noticed_or_harmless(tmp_path: Path) -> None:
     """Over each byte of a shard: it opens to the same pictures, or it says that it is damaged."""
     path = write(tmp_path, 1, 2)
@@ -81,6 +82,7 @@ def test_every_flipped_bit_is_noticed_or_harmless(tmp_path: Path) -> None:
     assert noticed > len(good) // 2
 
 
+@pytest.mark.fault("cache shards torn")
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.6, 0.99, 0.9999])
 def test_a_torn_shard_is_damaged(share: float, tmp_path: Path) -> None:
     path = write(tmp_path, *range(1, 30))
@@ -90,6 +92,7 @@ def test_a_torn_shard_is_damaged(share: float, tmp_path: Path) -> None:
         open_shard(path)
 
 
+@pytest.mark.fault("a cache shard left full of zeros")
 def test_a_shard_that_a_power_cut_left_full_of_zeros_is_damaged(tmp_path: Path) -> None:
     path = write(tmp_path, 1, 2)
     path.write_bytes(bytes(path.stat().st_size))
@@ -158,6 +161,7 @@ def test_pictures_are_spread_over_shards_and_one_larger_than_a_shard_has_its_own
     assert sum(len(open_shard(path)) for path in shards_of(tmp_path)) == 7
 
 
+@pytest.mark.fault("cache shards damaged between runs")
 @pytest.mark.parametrize("harm", ["flip", "truncate", "swap", "empty"])
 def test_damage_between_runs_is_made_again_and_heals(harm: str, index_path: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
@@ -198,6 +202,7 @@ def test_the_limit_holds_nothing_is_thrown_away_and_batches_stay(index_path: Pat
     assert sum(len(open_shard(path)) for path in shards_of(cache)) > 2
 
 
+@pytest.mark.fault("the cache deleted during a run")
 def test_a_cache_that_is_deleted_during_a_run_costs_a_warning_and_no_batch(
     index_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -99,6 +99,7 @@ def test_using_a_shard_saves_it_from_pruning(cache: Path, index_path: Path) -> N
     assert run(plan_for(index_path, cache=cache))[1]["misses"] == 0
 
 
+@pytest.mark.fault("the cache pruned during a run")
 def test_a_run_goes_on_reading_what_is_pruned_meanwhile(cache: Path) -> None:
     shard = open_shard(shards_of(cache)[0])
     first = shard.read(0).data

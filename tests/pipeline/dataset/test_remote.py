@@ -98,6 +98,7 @@ def test_refreshing_a_bucket_reads_only_what_changed(bucket: Any) -> None:
     assert again.fingerprint() == second.fingerprint() != first.fingerprint()
 
 
+@pytest.mark.fault("objects of a bucket deleted or replaced", times=3)
 def test_objects_that_go_or_change_in_a_bucket_cost_one_image_each(bucket: Any, tmp_path: Path) -> None:
     build_index(f"s3://{BUCKET}/set").save(tmp_path / "index.parquet")
     bucket.delete_object(Bucket=BUCKET, Key="set/train/cat/000.jpg")
@@ -129,6 +130,7 @@ def test_a_remote_header_is_read_by_a_range(monkeypatch: pytest.MonkeyPatch, tmp
         assert faulty.sent_bytes <= 70_000
 
 
+@pytest.mark.fault("a source that answers 500, breaks off, is slow or silent for a while", times=6)
 def test_faults_that_pass_cost_nothing_but_time(served: Faulty, tmp_path: Path) -> None:
     reference, _, _ = read(tmp_path / "index.parquet")
     served.faults["*"] = ["500", "cut", "slow", "silent", "cut", "500"]
@@ -139,6 +141,7 @@ def test_faults_that_pass_cost_nothing_but_time(served: Faulty, tmp_path: Path) 
     assert all(torch.equal(a.images, b.images) for a, b in zip(batches, reference, strict=True))
 
 
+@pytest.mark.fault("an object that never comes", times=3)
 def test_one_object_that_never_comes_costs_one_image(served: Faulty, tmp_path: Path) -> None:
     keys = Index.load(tmp_path / "index.parquet").table["key"].to_pylist()
     bad = [keys[3], keys[5], keys[9]]
@@ -150,6 +153,7 @@ def test_one_object_that_never_comes_costs_one_image(served: Faulty, tmp_path: P
     assert counts == {"read": 12, "used": 9, "replaced": 3, "skipped": 0}
 
 
+@pytest.mark.fault("a source that is down: the run stops and names it")
 @pytest.mark.parametrize("fault", ["500!", "silent!"])
 def test_a_source_that_is_down_stops_the_run_and_is_named(served: Faulty, tmp_path: Path, fault: str) -> None:
     served.faults["*"] = [fault]
@@ -161,6 +165,7 @@ def test_a_source_that_is_down_stops_the_run_and_is_named(served: Faulty, tmp_pa
     assert time.monotonic() - started < 15
 
 
+@pytest.mark.fault("a source that dies during a run: it stops and names it")
 def test_a_source_that_dies_in_mid_run_stops_it(served: Faulty, tmp_path: Path) -> None:
     plan = Plan.model_validate(
         {
@@ -186,6 +191,7 @@ def test_nobody_there_at_all_is_said_when_indexing(monkeypatch: pytest.MonkeyPat
         build_index(f"s3://{BUCKET}/set", max_wait_s=1)
 
 
+@pytest.mark.fault("a source that sends garbage of the right length")
 @pytest.mark.parametrize("hashed", [False, True])
 def test_garbage_of_the_right_length_is_noticed(
     served: Faulty, tmp_path: Path, hashed: bool, photos: Path

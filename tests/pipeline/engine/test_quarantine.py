@@ -96,6 +96,7 @@ def run(plan: Plan, view: View | None = None, **engine: Any) -> tuple[list[Any],
         return list(feed), feed
 
 
+@pytest.mark.fault("a file emptied, cut, grown, rewritten, vanished, a folder or a pipe")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("backend", ["opencv", "dali"])
 def test_every_kind_of_change_is_told_by_its_name(index_path: Path, kind: str, backend: str) -> None:
@@ -118,6 +119,7 @@ def test_the_name_of_a_file_decides_nothing(tmp_path: Path) -> None:
     assert feed.quarantine == []
 
 
+@pytest.mark.fault("bit rot that decodes")
 @pytest.mark.parametrize("hashed", [False, True])
 def test_bit_rot_that_decodes_is_caught_by_the_hash(tmp_path: Path, hashed: bool) -> None:
     folder = make_folder(tmp_path / "set", num_images=6, extension="bmp")
@@ -156,6 +158,7 @@ def test_too_many_pixels_or_bytes_are_refused_before_the_file_is_read(index_path
         assert next(iter(limit)) in feed.quarantine[0]["reason"]
 
 
+@pytest.mark.fault("three files vanish, cut or rewritten during a run")
 @pytest.mark.parametrize("damage", [vanish, cut, rewrite])
 def test_files_that_change_during_a_run_cost_one_image_each(index_path: Path, damage: Damage) -> None:
     plan = plan_for(index_path, batch={"size": 4})
@@ -242,6 +245,7 @@ def sleepy_feed(index: Path, options: dict[str, Any], **errors: Any) -> Any:
     return LocalEngine(num_threads=1).feed(plan, View(augment=True, num_epochs=2))
 
 
+@pytest.mark.fault("a file that takes too long")
 def test_a_file_that_takes_too_long_is_not_used_and_not_tried_again(
     tmp_path: Path,
 ) -> None:
@@ -263,6 +267,7 @@ def test_a_file_that_takes_too_long_is_not_used_and_not_tried_again(
     assert "not tried again" in feed.quarantine[1]["reason"]
 
 
+@pytest.mark.fault("a file that never ends: the run stops and names it")
 def test_a_file_that_never_ends_stops_the_run_and_is_named(
     index_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -296,6 +301,7 @@ def test_the_command_ends_though_a_thread_never_does(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (1, "error: decode of x never ended\n")
 
 
+@pytest.mark.fault("bad files in the middle of DALI batches")
 def test_dali_goes_on_after_every_error(tmp_path: Path) -> None:
     good = write_picture(tmp_path / "a.jpg", make_picture(3)).read_bytes()
     picture = make_picture(3).shape[:2]
@@ -340,6 +346,7 @@ def keep_time(damage: Damage) -> Damage:
 DAMAGES |= {"hidden cut": keep_time(cut), "hidden noise": keep_time(scramble)}
 
 
+@pytest.mark.fault("random damage to up to eight of twelve files", times=25)
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     damaged=st.dictionaries(st.integers(0, 11), st.sampled_from(sorted(DAMAGES)), max_size=8),

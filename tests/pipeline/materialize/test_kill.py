@@ -72,6 +72,7 @@ def files_of(out: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.fault("SIGKILL again and again while materializing")
 @pytest.mark.parametrize("form", ["tar", "parquet"])
 def test_a_killed_run_ends_the_same_to_the_byte(form: str, tmp_path: Path) -> None:
     photos = make_folder(tmp_path / "photos", num_images=60)
