@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import cli_cache
+from . import cli_cache, cli_submit
 from .cli_materialize import materialize
 from .cli_tables import print_json, print_table
 
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 
 app.add_typer(cli_cache.app, name="cache")
+app.add_typer(cli_submit.jobs_app, name="jobs")
 
 INTERRUPTED = 130
 """What typer makes of Ctrl-C."""
@@ -171,6 +172,7 @@ def audit(
 
 
 app.command()(materialize)
+app.command()(cli_submit.submit)
 
 
 @app.command()
