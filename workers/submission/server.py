@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import urllib.error
 import urllib.parse
@@ -21,6 +22,12 @@ ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
 """Where Ray's own commands look for the address, before all else."""
 DEFAULT_PORT = 8265
 ENDS = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
+TALKATIVE = (
+    "ray._private.runtime_env.packaging",
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray.dashboard.modules.job.sdk",
+)
+"""Loggers of Ray that tell of every upload and every connection."""
 EXIT_CODES = frozenset({0, 1, 2, 3})
 """What our commands end with; a process that was killed ends otherwise."""
 
@@ -68,6 +75,8 @@ class JobServer:
         _ask_version(url, timeout_s)
         from ray.job_submission import JobSubmissionClient
 
+        for name in TALKATIVE:
+            logging.getLogger(name).setLevel(logging.WARNING)
         with _given_address_wins(url), _in_our_words(url, "connect"):
             return cls(url, JobSubmissionClient(url))
 
@@ -159,6 +168,11 @@ def _ask_version(url: str, timeout_s: float) -> None:
         with urllib.request.urlopen(f"{url}/api/version", timeout=timeout_s) as answer:  # noqa: S310  (http or https)
             known = b"ray_version" in answer.read(10_000)
     except urllib.error.HTTPError as error:
+        if error.code in (
+            401,
+            403,
+        ):  # a cluster with tokens; Ray's client has one to show, or says what to do
+            return
         raise RequestError(
             f"--address: wanted a cluster's job server, got the answer {error.code} from {url}; {cure}"
         ) from error
@@ -188,10 +202,18 @@ def _given_address_wins(url: str) -> Iterator[None]:
 @contextmanager
 def _in_our_words(url: str, what: str) -> Iterator[None]:
     """Turn what Ray's client raises into an error of ours."""
+    from ray.exceptions import AuthenticationError
+
     try:
         yield
     except LightwellError:
         raise
+    except AuthenticationError as error:
+        raise RequestError(
+            f"--address: wanted the token of the cluster at {url}, got none or another (RAY_AUTH_MODE is "
+            f"{os.environ.get('RAY_AUTH_MODE', 'not set')}); set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to a file that "
+            "holds it"
+        ) from error
     except (RuntimeError, OSError, ValueError) as error:  # requests' own errors are OSErrors
         reason = " ".join(str(error).split())[-500:]
         raise RunError(
@@ -210,7 +232,7 @@ def _state_of(found: Any) -> JobState:
         id=str(found.submission_id or found.job_id),
         status=status,
         exit_code=code,
-        message=str(found.message or ""),
+        message=str(found.message or "").partition(", last available logs")[0],
         command=str(found.entrypoint),
         started_s=found.start_time / 1000 if found.start_time else None,
         ended_s=found.end_time / 1000 if found.end_time else None,
