@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -85,10 +86,15 @@ def submit_command(
         folder, package = Path(scratch, "files"), Path(scratch, "package")
         package.mkdir()
         shipment.lay_out(folder)
+        for path in modules:
+            if (
+                path.suffix == ".py"
+            ):  # Ray's client takes only folders; this one is on the path of every worker
+                shutil.copyfile(path, folder / path.name)
         job = server.submit(
             entrypoint,
             working_dir=folder,
-            modules=(*lay_out_package(package), *modules),
+            modules=(*lay_out_package(package), *(path for path in modules if path.is_dir())),
             metadata={"lightwell": " ".join(command.words)},
         )
     return SubmittedJob(job, server, entrypoint, shipment.num_bytes)
