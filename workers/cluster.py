@@ -119,7 +119,8 @@ def rooms() -> list[NodeRoom]:
     import ray
     from ray._private.state import state  # there is no public way to ask what may be added
 
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
     found = [NodeRoom(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in alive]
     config = state.get_cluster_config()  # None where there is no autoscaler
     for group in () if config is None else config.node_group_configs:
