@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import subprocess
 from functools import cache
@@ -16,6 +17,9 @@ ROOT = Path(__file__).resolve().parents[1]
 # Before anything imports them: no look-up of newer versions, and figures without a display.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+# Clusters of one test run share a token of their own: Ray's ports are open to the network.
+os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
 
 # The same examples in every run, so that a red run is about the change; `HYPOTHESIS_PROFILE=random` looks further.
 settings.register_profile("same", derandomize=True, deadline=None)

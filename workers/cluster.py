@@ -1,0 +1,209 @@
+"""A Ray cluster to work on: found or started, and asked what it can hold before anything is sent there."""
+
+from __future__ import annotations
+
+import math
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from ..pipeline.errors import PlanError, RunError
+
+ANSWER_S = 5.0
+"""How long a cluster may take to accept a connection."""
+CLIENT = "ray://"
+WHOLE = 1e-6
+"""Ray counts resources in ten-thousandths; sums of fractions are compared with some slack."""
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What one worker holds while it lives."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    """A fraction below one lets workers share a GPU."""
+
+    def __post_init__(self) -> None:
+        if self.cpus < 0 or self.gpus < 0 or self.cpus + self.gpus == 0:
+            raise PlanError(
+                f"resources: wanted some CPUs or GPUs per worker, got {self}; give at least a fraction of one"
+            )
+        if self.gpus > 1 and self.gpus != int(self.gpus):
+            raise PlanError(
+                f"resources: wanted a fraction of one GPU or whole GPUs per worker, got {self.gpus:g}; "
+                "round it"
+            )
+
+    def __str__(self) -> str:
+        told = [f"{number:g} {name}" for number, name in ((self.cpus, "CPUs"), (self.gpus, "GPUs")) if number]
+        return " and ".join(told)
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """So many workers of one kind."""
+
+    num_workers: int
+    each: Resources
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRoom:
+    """What a node of the cluster has, in use or not."""
+
+    cpus: float
+    gpus: float = 0.0
+
+    def most(self, each: Resources) -> int:
+        """Count the workers of a kind that it could hold were it empty."""
+        return int(min(_times(self.cpus, each.cpus), _times(self.gpus, each.gpus)))
+
+    def without(self, each: Resources, number: int) -> NodeRoom:
+        """Take some workers' part away."""
+        return NodeRoom(self.cpus - number * each.cpus, self.gpus - number * each.gpus)
+
+    def __str__(self) -> str:
+        return f"{self.cpus:g} CPUs" + (f" and {self.gpus:g} GPUs" if self.gpus else "")
+
+
+def connect(address: str | None = None) -> bool:
+    """Join a Ray cluster, or start one on this machine where no address is given.
+
+    A process that is connected already stays so. A cluster that is started here has no dashboard and ends with the
+    process. Ray guards it by a token.
+
+    Args:
+        address: ``host:port``, ``ray://host:port`` or ``auto``, which looks on this machine and at ``RAY_ADDRESS``.
+
+    Returns:
+        Whether the connection was made here, for who wants to end it.
+
+    Raises:
+        PlanError: the address cannot be one.
+        RunError: there is no cluster, it has another version of Ray or Python, or it wants a token.
+    """
+    import ray
+
+    if ray.is_initialized():
+        return False
+    if address is None:
+        ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+        return True
+    if address != "auto":
+        _check_answers(address)
+    try:
+        ray.init(address=address, log_to_driver=False, configure_logging=False)
+    except (OSError, RuntimeError, ray.exceptions.RayError) as error:
+        raise RunError(_why_not(address, error)) from error
+    return True
+
+
+@contextmanager
+def connected(address: str | None = None) -> Iterator[None]:
+    """Be connected to a cluster for a while; see ``connect``. Who was connected before stays so."""
+    import ray
+
+    made = connect(address)
+    try:
+        yield
+    finally:
+        if made:
+            ray.shutdown()
+
+
+def rooms() -> list[NodeRoom]:
+    """List what the cluster's nodes have, those included that its autoscaler may add, the largest first."""
+    import ray
+    from ray._private.state import state  # there is no public way to ask what may be added
+
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    found = [NodeRoom(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in alive]
+    config = state.get_cluster_config()  # None where there is no autoscaler
+    for group in () if config is None else config.node_group_configs:
+        room = NodeRoom(group.resources.get("CPU", 0.0), group.resources.get("GPU", 0.0))
+        fresh = max(0, group.max_count - found.count(room))
+        found += [room] * min(fresh, _AT_MOST_ADDED)
+    return sorted(found, key=lambda room: (room.gpus, room.cpus), reverse=True)
+
+
+_AT_MOST_ADDED = 10_000
+"""An autoscaler without a limit says so by a huge number."""
+
+
+def check_room(crews: Sequence[Crew], nodes: Sequence[NodeRoom]) -> None:
+    """Refuse workers that the cluster can never hold, however long they wait.
+
+    Raises:
+        PlanError: no node can hold one of them, or all nodes together not so many.
+    """
+    for crew in crews:
+        if not any(node.most(crew.each) for node in nodes):
+            largest = max(
+                nodes, key=lambda node: (node.gpus if crew.each.gpus else 0.0, node.cpus), default=None
+            )
+            raise PlanError(
+                f"ray: wanted {crew.each} per worker, got a cluster whose largest node has {largest or 'nothing'}; "
+                "ask for less with --cpus-per-worker and --gpus-per-worker, or add such a node"
+            )
+    left = list(nodes)
+    for crew in sorted(crews, key=lambda crew: (crew.each.gpus, crew.each.cpus), reverse=True):
+        waiting = crew.num_workers
+        for number, node in enumerate(left):
+            placed = min(waiting, node.most(crew.each))
+            left[number] = node.without(crew.each, placed)
+            waiting -= placed
+        if waiting:
+            wanted = " and ".join(f"{one.num_workers} workers of {one.each}" for one in crews)
+            raise PlanError(
+                f"ray: wanted room for {wanted}, got a cluster of {_told(nodes)}, where {waiting} of them never fit; "
+                "ask for fewer with --workers, for less with --cpus-per-worker, or add nodes"
+            )
+
+
+def _times(has: float, wants: float) -> float:
+    return math.inf if wants == 0 else (has + WHOLE) // wants
+
+
+def _told(nodes: Sequence[NodeRoom]) -> str:
+    kinds: dict[NodeRoom, int] = {}
+    for node in nodes:
+        kinds[node] = kinds.get(node, 0) + 1
+    return ", ".join(f"{number} node{'s' * (number > 1)} with {kind}" for kind, number in kinds.items())
+
+
+def _check_answers(address: str) -> None:
+    """Knock at the door: Ray itself would wait for minutes."""
+    host, colon, port = address.removeprefix(CLIENT).rpartition(":")
+    if not colon or not host or not port.isdigit():
+        raise PlanError(
+            f"address: wanted host:port, ray://host:port or auto, got {address!r}; `ray status` on the head node tells it"
+        )
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
+    except (OSError, OverflowError) as error:
+        raise RunError(
+            f"address: wanted a Ray cluster at {address!r}, got no answer ({error}); start one with "
+            "`ray start --head`, or leave --address out to use this machine alone"
+        ) from error
+
+
+def _why_not(address: str, error: BaseException) -> str:
+    causes: list[Any] = [error]
+    while causes[-1].__cause__ is not None:
+        causes.append(causes[-1].__cause__)
+    told = " ".join(str(causes[-1]).split())
+    if "InvalidAuthToken" in str(causes) or "uthentication" in told:
+        return (
+            f"address: the cluster at {address!r} wants a token; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
+            "RAY_AUTH_TOKEN_PATH to the cluster's own"
+        )
+    if address == "auto":
+        return (
+            f"address: wanted a Ray cluster that runs here or at RAY_ADDRESS, got none ({told}); start one with "
+            "`ray start --head`, or leave --address out to use this machine alone"
+        )
+    return f"address: wanted to join the Ray cluster at {address!r}, got: {told}"
