@@ -107,6 +107,12 @@ class Context:
     """Entries of files that could not be used; filled in for ``BatchJob.finish``."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """Images read, used, replaced and skipped; filled in for ``BatchJob.finish``."""
+    tally: Callable[[], Mapping[str, int]] = dict
+    """Writes down which files could not be used and returns the counts so far, of all ranks and of the runs that this one
+    goes on with. A training job that goes on calls it before it writes a checkpoint, on every rank."""
+    publish: Callable[[], None] = lambda: None
+    """Says that what lies below ``out`` is whole: an engine that keeps results elsewhere copies them there. Called on
+    every rank, after a checkpoint and at the end."""
 
 
 @runtime_checkable
@@ -125,6 +131,46 @@ class TrainingJob(Protocol):
 
     def run(self, feed: Feed, context: Context) -> Mapping[str, Any]:
         """Learn; write results below ``context.out``; return the final metrics."""
+        ...
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """What is left of a training job."""
+
+    view: View
+    position: Mapping[str, Any] | None = None
+    """Where the feed goes on; None for the start of the view."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """What ``Context.tally`` returned when the run stood there."""
+
+
+@runtime_checkable
+class Resumes(Protocol):
+    """A training job that goes on where an earlier run in the same folder stood."""
+
+    def remaining(self, out: Path) -> Remaining:
+        """Say what ``run`` is to be fed, given what an earlier run left in ``out``.
+
+        Raises:
+            PlanError: another job has written there.
+        """
+        ...
+
+
+@runtime_checkable
+class SharesBatches(Protocol):
+    """A training job whose ``run`` may be one of several ranks, each fed its slice of every batch.
+
+    The ranks have a ``torch.distributed`` process group and the same ``context.out``; only the first writes there.
+    """
+
+    def check_ranks(self, num_ranks: int) -> None:
+        """Check, before anything starts, that so many ranks can share the batches.
+
+        Raises:
+            PlanError: they cannot.
+        """
         ...
 
 

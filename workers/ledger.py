@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -29,19 +29,33 @@ class Ledger:
     Args:
         out: the job's folder.
         before: entries of an earlier run that this one takes up.
+        counts: what that run had counted.
     """
 
-    def __init__(self, out: Path, before: Iterable[Mapping[str, Any]] = ()) -> None:
+    def __init__(
+        self,
+        out: Path,
+        before: Iterable[Mapping[str, Any]] = (),
+        counts: Mapping[str, int] | None = None,
+    ) -> None:
         self._path = out / QUARANTINE_NAME
         self._before = tuple(before)
+        self._counts = dict(counts or {})
         self._feeds: list[Feed] = []
+        self._writing = threading.Lock()
         self._written = -1
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lightwell-ledger", daemon=True)
 
     def watch(self, engine: Engine) -> Engine:
         """Return the engine with all its feeds watched."""
-        return _WatchedEngine(engine, self._feeds)
+        return _WatchedEngine(engine, self._note)
+
+    def _note(self, feed: Feed, *, goes_on: bool) -> None:
+        self._feeds.append(feed)
+        if goes_on:  # what it counts as it opens was counted by the run that it goes on with
+            for name, number in feed.counts.items():
+                self._counts[name] = self._counts.get(name, 0) - number
 
     def entries(self) -> list[Mapping[str, Any]]:
         """List what was found so far, each file, step and epoch once."""
@@ -53,11 +67,16 @@ class Ledger:
         return [found[name] for name in sorted(found)]
 
     def counts(self) -> dict[str, int]:
-        """Add up the counts of all feeds of this process."""
-        total: Counter[str] = Counter()
+        """Add up the counts of all feeds of this process and of the run that it goes on with."""
+        total = Counter(self._counts)
         for feed in self._feeds:
             total.update(feed.counts)
         return dict(total)
+
+    def tally(self) -> dict[str, int]:
+        """Write the list now; returns the counts that belong to it."""
+        self._write()
+        return self.counts()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -84,21 +103,22 @@ class Ledger:
                 return  # said when the job ends; its own writing tells too
 
     def _write(self) -> None:
-        entries = self.entries()
-        if len(entries) != self._written:
-            write_quarantine(entries, self._path)
-            self._written = len(entries)
+        with self._writing:
+            entries = self.entries()
+            if len(entries) != self._written:
+                write_quarantine(entries, self._path)
+                self._written = len(entries)
 
 
 class _WatchedEngine:
     """An engine whose feeds are noted."""
 
-    def __init__(self, engine: Engine, feeds: list[Feed]) -> None:
+    def __init__(self, engine: Engine, note: Callable[..., None]) -> None:
         self._engine = engine
-        self._feeds = feeds
+        self._note = note
 
     def feed(self, plan: Plan, view: View, position: Mapping[str, Any] | None = None) -> Feed:
         """Open a feed and note it."""
-        feed = self._engine.feed(plan, view, position)
-        self._feeds.append(feed)
+        feed = self._engine.feed(plan, view) if position is None else self._engine.feed(plan, view, position)
+        self._note(feed, goes_on=position is not None)
         return feed

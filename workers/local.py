@@ -7,9 +7,10 @@ A batch job's records are kept in parts while it runs, each written aside and re
     out/quarantine.jsonl              files that could not be used; grows while the job runs
     out/counts.json                   images read, used, replaced and skipped; read = used + replaced
 
-A training job writes the latter two as well, of all its feeds; the counts are those of its last run.
+A training job writes the latter two as well, of all its feeds. One that says what is ``remaining`` goes on where it stood,
+and its counts do too.
 
-Interrupted, the same job takes up after its last whole part, if it has a ``fingerprint()``; a job without one,
+Interrupted, the same batch job takes up after its last whole part, if it has a ``fingerprint()``; a job without one,
 another job or another plan starts anew. A job may also have a ``schema``, the Arrow schema of its
 records; without it the types are taken from the records.
 """
@@ -25,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..pipeline.errors import OutputError
-from ..pipeline.jobs import Context, KeepsParts
+from ..pipeline.jobs import Context, KeepsParts, Remaining, Resumes
 from ..pipeline.quarantine import QUARANTINE_NAME, read_quarantine, write_quarantine
 from .heap import keep_freed_memory
 from .ledger import Ledger
@@ -78,7 +79,7 @@ def run_batch_job(
 def run_training_job(job: TrainingJob, engine: Engine, out: Path, console: Console) -> Mapping[str, Any]:
     """Run a training job on its view; returns its final metrics.
 
-    A job that can go on where an earlier run stopped has ``view_for(out)``, which says what is left to read.
+    A job that can go on where an earlier run stood says what is ``remaining``.
 
     Raises:
         OutputError: ``out`` cannot be written.
@@ -86,16 +87,22 @@ def run_training_job(job: TrainingJob, engine: Engine, out: Path, console: Conso
     """
     check_writable(out)
     keep_freed_memory()
-    view_for = getattr(job, "view_for", None)
-    view = job.view if view_for is None else view_for(out)
-    before = [one for one in read_quarantine(out / QUARANTINE_NAME) if one["epoch"] < view.first_epoch]
-    with Ledger(out, before=before) as ledger:
+    sweep(out)
+    left = remaining(job, out)
+    goes_on, first = left.position is not None, left.view.first_epoch
+    before = [one for one in read_quarantine(out / QUARANTINE_NAME) if goes_on or one["epoch"] < first]
+    with Ledger(out, before, left.counts) as ledger:
         watched = ledger.watch(engine)
-        with watched.feed(job.plan, view) as feed:
-            metrics = job.run(feed, Context(watched, out, console))
+        with watched.feed(job.plan, left.view, left.position) as feed:
+            metrics = job.run(feed, Context(watched, out, console, tally=ledger.tally))
             say_stats(feed, console)
         write_json(ledger.counts(), out / "counts.json")
     return metrics
+
+
+def remaining(job: TrainingJob, out: Path) -> Remaining:
+    """Ask a training job what is left of it; all of it, if it cannot say."""
+    return job.remaining(out) if isinstance(job, Resumes) else Remaining(job.view)
 
 
 def check_writable(out: Path) -> None:
