@@ -30,6 +30,7 @@ from ..pipeline.jobs import Context, KeepsParts, Remaining, Resumes
 from ..pipeline.quarantine import QUARANTINE_NAME, read_quarantine, write_quarantine
 from .heap import keep_freed_memory
 from .ledger import Ledger
+from .metrics import JobMeter
 from .parts import Part, PartStore
 
 if TYPE_CHECKING:
@@ -65,8 +66,8 @@ def run_batch_job(
     done = store.take_up()
     if done:
         console.say(f"taking up after {sum(part.counts['read'] for part in done):,} images that are done")
-    with Ledger(out, before=add_up(done)[0]) as ledger:
-        done += read_parts(job, ledger.watch(engine), store, console, done, part_images)
+    with Ledger(out, before=add_up(done)[0]) as ledger, JobMeter(type(job).__name__) as meter:
+        done += read_parts(job, meter.watch(ledger.watch(engine)), store, console, done, part_images)
     records = store.merge(out / "records.parquet")
     entries, counts = add_up(done)
     write_quarantine(entries, out / QUARANTINE_NAME)
@@ -91,8 +92,8 @@ def run_training_job(job: TrainingJob, engine: Engine, out: Path, console: Conso
     left = remaining(job, out)
     goes_on, first = left.position is not None, left.view.first_epoch
     before = [one for one in read_quarantine(out / QUARANTINE_NAME) if goes_on or one["epoch"] < first]
-    with Ledger(out, before, left.counts) as ledger:
-        watched = ledger.watch(engine)
+    with Ledger(out, before, left.counts) as ledger, JobMeter(type(job).__name__) as meter:
+        watched = meter.watch(ledger.watch(engine))
         with watched.feed(job.plan, left.view, left.position) as feed:
             metrics = job.run(feed, Context(watched, out, console, tally=ledger.tally))
             say_stats(feed, console)
