@@ -47,13 +47,14 @@ PUBLIC: list[str] = [
     "run_training_job",
     "RunError",
     "SourceError",
+    "submit",
     "TrainingJob",
     "View",
 ]
 FOLDERS = {"pipeline", "workers", "models", "tests", "deploy"}
 HIDDEN_FOLDERS = {".ci"}
 CODE = {"pipeline", "workers", "models"}
-COMMANDS = {"cli", "cli_cache", "cli_materialize", "cli_submit", "cli_tables"}
+COMMANDS = {"cli", "cli_cache", "cli_materialize", "cli_submit", "submission", "cli_tables"}
 FORBIDDEN_ARROWS = {
     "pipeline": {*COMMANDS, "models", "testing", "workers"},
     "models": {*COMMANDS, "testing", "workers"},
