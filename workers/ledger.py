@@ -10,10 +10,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ..pipeline.errors import OutputError
+from ..pipeline.jobs import WorksJobs
 from ..pipeline.quarantine import QUARANTINE_NAME, write_quarantine
+from .here import WorkHere
 
 if TYPE_CHECKING:
-    from ..pipeline.jobs import Engine, Feed
+    from ..pipeline.jobs import BatchJob, Engine, Feed, Work
     from ..pipeline.plan import Plan
     from ..pipeline.view import View
 
@@ -34,14 +36,14 @@ class Ledger:
     def __init__(self, out: Path, before: Iterable[Mapping[str, Any]] = ()) -> None:
         self._path = out / QUARANTINE_NAME
         self._before = tuple(before)
-        self._feeds: list[Feed] = []
+        self._feeds: list[Feed | Work] = []
         self._written = -1
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lightwell-ledger", daemon=True)
 
-    def watch(self, engine: Engine) -> Engine:
+    def watch(self, engine: Engine) -> WatchedEngine:
         """Return the engine with all its feeds watched."""
-        return _WatchedEngine(engine, self._feeds)
+        return WatchedEngine(engine, self._feeds)
 
     def entries(self) -> list[Mapping[str, Any]]:
         """List what was found so far, each file, step and epoch once."""
@@ -90,10 +92,10 @@ class Ledger:
             self._written = len(entries)
 
 
-class _WatchedEngine:
-    """An engine whose feeds are noted."""
+class WatchedEngine:
+    """An engine whose feeds are noted, and which works on jobs whatever the engine."""
 
-    def __init__(self, engine: Engine, feeds: list[Feed]) -> None:
+    def __init__(self, engine: Engine, feeds: list[Feed | Work]) -> None:
         self._engine = engine
         self._feeds = feeds
 
@@ -102,3 +104,12 @@ class _WatchedEngine:
         feed = self._engine.feed(plan, view, position)
         self._feeds.append(feed)
         return feed
+
+    def work(self, job: BatchJob, position: Mapping[str, Any] | None = None) -> Work:
+        """Open a job at its view and note it: on the engine where that can, else in this process."""
+        if isinstance(self._engine, WorksJobs):
+            work = self._engine.work(job, position)
+        else:
+            work = WorkHere(job, self._engine.feed(job.plan, job.view, position))
+        self._feeds.append(work)
+        return work
