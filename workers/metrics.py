@@ -4,6 +4,7 @@
     ray_lightwell_replaced_total, ray_lightwell_skipped_total      bad files: replaced by another, or left out
     ray_lightwell_cache_hits_total                                 of samples
     ray_lightwell_bytes_total{step}                                that a step brought forth
+    ray_lightwell_moved_bytes_total                                of batches from other processes
     ray_lightwell_step_seconds_total{stage, step}                  of threads; input and room are waiting
     ray_lightwell_queue_depth{queue}                               between two stages
     ray_lightwell_stall_share                                      of the consumer's time since the last report: it waited
@@ -23,9 +24,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
     from ..pipeline.engine.stats import FeedStats
-    from ..pipeline.jobs import Engine, Feed
+    from ..pipeline.jobs import BatchJob, Feed, Stream, Work
     from ..pipeline.plan import Plan
     from ..pipeline.view import View
+    from .ledger import WatchedEngine
 
 INTERVAL_S = 5.0
 """Between two reports; Ray itself exports every ten seconds."""
@@ -50,6 +52,7 @@ INSTRUMENTS: Mapping[str, Instrument] = {
     "lightwell_skipped": Instrument("counter", "Samples that were left out."),
     "lightwell_cache_hits": Instrument("counter", "Samples whose pixels came from the cache."),
     "lightwell_bytes": Instrument("counter", "Bytes that a step brought forth.", ("step",)),
+    "lightwell_moved_bytes": Instrument("counter", "Bytes of batches that came from other processes."),
     "lightwell_step_seconds": Instrument(
         "counter", "Seconds of threads by step; input and room are waiting.", ("stage", "step")
     ),
@@ -75,7 +78,7 @@ class FeedMeter:
         self._reported: dict[tuple[str, tuple[str, ...]], float] = {}
         self._next = time.monotonic()
 
-    def note(self, feed: Feed) -> None:
+    def note(self, feed: Stream[Any]) -> None:
         """Report a feed if it is time; cheap enough to be called after every batch."""
         if time.monotonic() >= self._next and _ray_runs():
             self.report(feed.stats(), feed.counts)
@@ -127,15 +130,15 @@ class JobMeter:
     def __init__(self, job: str, worker: str = "") -> None:
         self._job = job
         self._worker = worker
-        self._feeds: list[tuple[FeedMeter, Feed]] = []
+        self._feeds: list[tuple[FeedMeter, Stream[Any]]] = []
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lightwell-meter", daemon=True)
 
-    def watch(self, engine: Engine) -> Engine:
+    def watch(self, engine: WatchedEngine) -> MeteredEngine:
         """Return the engine with all its feeds reported, by the names of their splits."""
-        return _MeteredEngine(engine, self.note)
+        return MeteredEngine(engine, self.note)
 
-    def note(self, feed: Feed, name: str) -> None:
+    def note(self, feed: Stream[Any], name: str) -> None:
         """Report one more feed."""
         self._feeds.append((FeedMeter(self._job, name, self._worker), feed))
 
@@ -155,10 +158,10 @@ class JobMeter:
                 meter.note(feed)
 
 
-class _MeteredEngine:
-    """An engine whose feeds are noted."""
+class MeteredEngine:
+    """An engine whose feeds are reported."""
 
-    def __init__(self, engine: Engine, note: Callable[[Feed, str], None]) -> None:
+    def __init__(self, engine: WatchedEngine, note: Callable[[Stream[Any], str], None]) -> None:
         self._engine = engine
         self._note = note
 
@@ -168,6 +171,12 @@ class _MeteredEngine:
         self._note(feed, view.split or "all")
         return feed
 
+    def work(self, job: BatchJob, position: Mapping[str, Any] | None = None) -> Work:
+        """Open a job at its view and note it."""
+        work = self._engine.work(job, position)
+        self._note(work, job.view.split or "all")
+        return work
+
 
 def _totals(stats: FeedStats, counts: Mapping[str, int]) -> list[tuple[str, tuple[str, ...], float]]:
     found: list[tuple[str, tuple[str, ...], float]] = [
@@ -176,6 +185,7 @@ def _totals(stats: FeedStats, counts: Mapping[str, int]) -> list[tuple[str, tupl
         ("lightwell_replaced", (), counts.get("replaced", 0)),
         ("lightwell_skipped", (), counts.get("skipped", 0)),
         ("lightwell_cache_hits", (), stats.cache_hits),
+        ("lightwell_moved_bytes", (), stats.moved_bytes),
     ]
     for stage, step in sorted({(one.stage, step) for one in stats.threads for step in one.seconds}):
         found.append(("lightwell_step_seconds", (stage, step), stats.seconds(stage, step)))
