@@ -45,8 +45,6 @@ class Quarantine:
         self._bad: dict[str, str] = {}
         self._num_judged = 0
         self._num_failed = 0
-        self.slow: set[str] = set()
-        """Keys of samples that took too long: later epochs do not try them."""
         self.counts: dict[str, int] = {"read": 0, "used": 0, "replaced": 0, "skipped": 0}
         """Of the batches that were yielded, without their padding, so that the counts of ranks add up.
         read = used + replaced: places of batches that were filled by their own or by another sample.
@@ -59,8 +57,6 @@ class Quarantine:
             self._entries.setdefault((entry.key, entry.step, entry.epoch), entry)
             if entry.step != "index":
                 self._bad.setdefault(entry.key, f"{entry.key!r} ({entry.step}: {entry.reason})")
-            if entry.step == "time":
-                self.slow.add(entry.key)
 
     def count(self, *, read: int = 0, used: int = 0, replaced: int = 0, skipped: int = 0) -> None:
         """Add to the counts."""

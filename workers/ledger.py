@@ -10,10 +10,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ..pipeline.errors import OutputError
+from ..pipeline.jobs import WorksJobs
 from ..pipeline.quarantine import QUARANTINE_NAME, write_quarantine
+from .here import WorkHere
 
 if TYPE_CHECKING:
-    from ..pipeline.jobs import Engine, Feed
+    from ..pipeline.jobs import BatchJob, Engine, Feed, Work
     from ..pipeline.plan import Plan
     from ..pipeline.view import View
 
@@ -41,17 +43,17 @@ class Ledger:
         self._path = out / QUARANTINE_NAME
         self._before = tuple(before)
         self._counts = dict(counts or {})
-        self._feeds: list[Feed] = []
+        self._feeds: list[Feed | Work] = []
         self._writing = threading.Lock()
         self._written = -1
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lightwell-ledger", daemon=True)
 
-    def watch(self, engine: Engine) -> Engine:
+    def watch(self, engine: Engine) -> WatchedEngine:
         """Return the engine with all its feeds watched."""
-        return _WatchedEngine(engine, self._note)
+        return WatchedEngine(engine, self._note)
 
-    def _note(self, feed: Feed, *, goes_on: bool) -> None:
+    def _note(self, feed: Feed | Work, *, goes_on: bool) -> None:
         self._feeds.append(feed)
         if goes_on:  # what it counts as it opens was counted by the run that it goes on with
             for name, number in feed.counts.items():
@@ -116,8 +118,8 @@ def entry_name(entry: Mapping[str, Any]) -> tuple[int, str, str]:
     return entry["epoch"], entry["key"], entry["step"]
 
 
-class _WatchedEngine:
-    """An engine whose feeds are noted."""
+class WatchedEngine:
+    """An engine whose feeds are noted, and which works on jobs whatever the engine."""
 
     def __init__(self, engine: Engine, note: Callable[..., None]) -> None:
         self._engine = engine
@@ -128,3 +130,12 @@ class _WatchedEngine:
         feed = self._engine.feed(plan, view) if position is None else self._engine.feed(plan, view, position)
         self._note(feed, goes_on=position is not None)
         return feed
+
+    def work(self, job: BatchJob, position: Mapping[str, Any] | None = None) -> Work:
+        """Open a job at its view and note it: on the engine where that can, else in this process."""
+        if isinstance(self._engine, WorksJobs):
+            work = self._engine.work(job, position)
+        else:
+            work = WorkHere(job, self._engine.feed(job.plan, job.view, position))
+        self._note(work, goes_on=position is not None)
+        return work

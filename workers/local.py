@@ -35,8 +35,17 @@ from .parts import Part, PartStore
 from .peers import Peers, check_shares
 
 if TYPE_CHECKING:
-    from ..pipeline.batch import Batch
-    from ..pipeline.jobs import BatchJob, Console, Engine, Feed, Record, TrainingJob
+    from ..pipeline.jobs import (
+        BatchJob,
+        Console,
+        Engine,
+        Feed,
+        Record,
+        TrainingJob,
+        Work,
+        WorkedBatch,
+        WorksJobs,
+    )
 
 Entry = tuple[str, str, int]
 
@@ -163,51 +172,43 @@ def fingerprint_of(job: BatchJob) -> str | None:
 
 
 def read_parts(
-    job: BatchJob, engine: Engine, store: PartStore, console: Console, done: list[Part], num_images: int
+    job: BatchJob, engine: WorksJobs, store: PartStore, console: Console, done: list[Part], num_images: int
 ) -> list[Part]:
     """Turn what is left of a job's view, behind the parts that are done, into more parts of so many images."""
     parts: list[Part] = []
     noted = {entry_of(entry) for part in done for entry in part.quarantine}
     position = done[-1].position if done else None
-    with engine.feed(job.plan, job.view, position) as feed:
-        if not feed.num_batches:
+    with engine.work(job, position) as work:
+        if not work.num_batches:
             return parts
-        unusable = feed.counts["skipped"]
-        with job.open() as work:
-            batches = console.track(feed, type(job).__name__)
-            full = partial(is_full, job, num_images)
-            while (part := read_part(feed, batches, work, full)) is not None:
-                counts, gathered = {**part[0], "unusable": unusable}, part[1]
-                number = len(done) + len(parts)
-                entries = fresh_entries(feed.quarantine, noted)
-                parts.append(Part(number, counts, entries, feed.position()))
-                store.write(parts[-1], kept(job, gathered, number, store.folder.parent))
-        say_stats(feed, console)
+        unusable = work.counts["skipped"]
+        batches = console.track(work, type(job).__name__)
+        full = partial(is_full, job, num_images)
+        while (part := read_part(work, batches, full)) is not None:
+            counts, gathered = {**part[0], "unusable": unusable}, part[1]
+            number = len(done) + len(parts)
+            entries = fresh_entries(work.quarantine, noted)
+            parts.append(Part(number, counts, entries, work.position()))
+            store.write(parts[-1], kept(job, gathered, number, store.folder.parent))
+        say_stats(work, console)
     return parts
 
 
 def read_part(
-    feed: Feed,
-    batches: Iterator[Batch],
-    work: Callable[[Batch], Sequence[Record]],
-    full: Callable[[Sequence[Record], int], bool],
+    work: Work, batches: Iterator[WorkedBatch], full: Callable[[Sequence[Record], int], bool]
 ) -> tuple[dict[str, int], list[Record]] | None:
-    """Work on batches until they make a part; returns counts and records, or None at the end.
-
-    No batch is held longer than its turn, and jobs see no padding.
-    """
-    skipped = feed.counts["skipped"]
+    """Gather worked batches until they make a part; returns counts and records, or None at the end."""
+    skipped = work.counts["skipped"]
     records: list[Record] = []
     num_batches = num_read = num_used = 0
     for batch in batches:
         num_batches += 1
-        if batch.num_images:
-            records += work(batch.without_padding())
-        num_read += batch.num_images
-        num_used += int(batch.own.sum())
+        records += batch.records
+        num_read += batch.num_read
+        num_used += batch.num_used
         if full(records, num_read):
             break
-    left_out = feed.counts["skipped"] - skipped  # those of batches with no image left among them
+    left_out = work.counts["skipped"] - skipped  # those of batches with no image left among them
     if not num_batches and not left_out:
         return None
     counts = {"read": num_read, "used": num_used, "replaced": num_read - num_used, "left_out": left_out}
@@ -236,7 +237,7 @@ def entry_of(entry: Mapping[str, Any]) -> Entry:
     return entry["key"], entry["step"], entry["epoch"]
 
 
-def say_stats(feed: Feed, console: Console) -> None:
+def say_stats(feed: Feed | Work, console: Console) -> None:
     """Say where a feed's time went and what would have to be faster."""
     for line in feed.stats().lines():
         console.say(line)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from ..compiler.routing import Backend
 from ..errors import RunError, SampleError
 from ..keys import keyed_bits
 from ..policy.drawing import Drawing, Drawn, leaves_of
-from ..quarantine import Quarantine, QuarantineEntry
+from ..quarantine import QuarantineEntry
 from ..schedule import replacements
 from ..view import View
 from .cached import CachedPixels, CachedReading
@@ -55,7 +55,6 @@ class Surroundings:
     view: View
     loader: SampleLoader
     rows: np.ndarray
-    quarantine: Quarantine
     activity: Activity
     budget: MemoryBudget
     watch: Watch
@@ -64,6 +63,8 @@ class Surroundings:
     """Asked for samples before the loader, where the plan has a cache."""
     dali_threads: int = 1
     """Of each DALI graph; OpenCV's way has its parallelism in the threads that make samples."""
+    slow: set[str] = field(default_factory=set)
+    """Keys of samples that took too long: later epochs do not try them."""
 
     def load(self, rows: np.ndarray) -> list[Loaded]:
         """Find samples in the cache, read the files of the others."""
@@ -78,8 +79,10 @@ class Assembly:
         self._max_samples = max_samples
         self._lines: dict[tuple[bool, bool], _Line] = {}
 
-    def make(self, samples: Sequence[Loaded], epoch: int) -> list[Finished | None]:
-        """Make samples, in order; those that cannot be made are listed, and replaced or None as the plan says.
+    def make(
+        self, samples: Sequence[Loaded], epoch: int, noted: list[QuarantineEntry]
+    ) -> list[Finished | None]:
+        """Make samples, in order; those that cannot be made are noted, and replaced or None as the plan says.
 
         Raises:
             SampleError: a sample failed and the plan says ``on_error: raise``.
@@ -91,7 +94,7 @@ class Assembly:
             numbers = [i for i, has in enumerate(with_boxes) if has == boxes]
             found = self._line(with_boxes=boxes).make([samples[i] for i in numbers], epoch)
             made.update(zip(numbers, found, strict=True))
-        return [self._or_replaced(samples[i], made[i], epoch) for i in range(len(samples))]
+        return [self._or_replaced(samples[i], made[i], epoch, noted) for i in range(len(samples))]
 
     def in_runs(
         self, samples: Sequence[Loaded], epoch: int, most_bytes: int
@@ -120,14 +123,16 @@ class Assembly:
             self._lines[kind] = _Line(self._shared, 1 if spare else self._max_samples, with_boxes=with_boxes)
         return self._lines[kind]
 
-    def _or_replaced(self, sample: Loaded, made: Finished | Failure, epoch: int) -> Finished | None:
+    def _or_replaced(
+        self, sample: Loaded, made: Finished | Failure, epoch: int, noted: list[QuarantineEntry]
+    ) -> Finished | None:
         if isinstance(made, Finished):
             return made
         shared = self._shared
         key = str(sample.row["key"])
         rule = shared.program.plan.errors.on_error
         if rule != "replace":
-            self._note(sample, made, None, epoch)
+            noted.append(self._entry(sample, made, None, epoch))
             if rule == "raise":
                 raise SampleError(key, made.step, made.reason)
             return None
@@ -137,21 +142,23 @@ class Assembly:
             line = self._line(with_boxes=other.row["boxes"] is not None, spare=True)
             (found,) = line.make([other], epoch)
             if isinstance(found, Finished):
-                self._note(sample, made, found.key, epoch)
+                noted.append(self._entry(sample, made, found.key, epoch))
                 return replace(found, image=kept(found.image), replaced=True)
-        self._note(sample, made, None, epoch)
+        noted.append(self._entry(sample, made, None, epoch))
         raise RunError(
             f"{made.step} of {key!r}: {made.reason}; and none of its replacements could be used either. "
             "Wanted mostly readable images; look at the quarantine list, and index the folder again"
         )
 
-    def _note(self, sample: Loaded, failure: Failure, replaced_by: str | None, epoch: int) -> None:
+    def _entry(
+        self, sample: Loaded, failure: Failure, replaced_by: str | None, epoch: int
+    ) -> QuarantineEntry:
         row = sample.row
+        if failure.step == "time":
+            self._shared.slow.add(row["key"])
         decoders = ", ".join(failure.decoders)
-        self._shared.quarantine.add(
-            QuarantineEntry(
-                row["key"], row["uri"], failure.step, failure.reason, decoders, replaced_by, epoch
-            )
+        return QuarantineEntry(
+            row["key"], row["uri"], failure.step, failure.reason, decoders, replaced_by, epoch
         )
 
 
@@ -161,7 +168,7 @@ class _Line:
     def __init__(self, shared: Surroundings, max_samples: int, *, with_boxes: bool) -> None:
         program, view = shared.program, shared.view
         self._clock = shared.activity.clock("make")
-        self._quarantine = shared.quarantine
+        self._slow = shared.slow
         self._watch = shared.watch
         self._seed = program.plan.seed
         routes = program.routes(augment=view.augment, backend=shared.backend)
@@ -230,7 +237,7 @@ class _Line:
         if sample.size is None:
             return Failure(sample.step, sample.reason)
         row = sample.row
-        if row["key"] in self._quarantine.slow:
+        if row["key"] in self._slow:
             return Failure("time", "took too long before, so that it was not tried again")
         targets: dict[str, Any] = {}
         try:

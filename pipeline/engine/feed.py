@@ -14,35 +14,21 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
-import cv2
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from ..batch import Batch
-from ..compiler.program import Program
 from ..compiler.routing import Backend
-from ..dataset.index import Index
-from ..errors import PlanError, SourceError
-from ..order.position import batches_before, position_after
 from ..plan import Plan
-from ..quarantine import Quarantine, QuarantineEntry
-from ..schedule import Schedule
 from ..view import View
-from .assembly import Surroundings
 from .cached import CachedReading
 from .clocks import Activity
-from .estimates import SampleSizes, finished_size
-from .loading import SampleLoader
 from .machine import default_memory_bytes
+from .maker import BatchMaker, check_backend
 from .memory import MemoryBudget, cut
-from .mixing import mix_batch
-from .pool import CHUNK_IMAGES, AssemblyPool, OpenBatch
+from .open_view import OpenView
+from .pool import CHUNK_IMAGES, OpenBatch
+from .standing import Standing
 from .stats import FeedStats
-from .watch import Watch
 
 DEFAULT_PREFETCH = 3
 
@@ -95,49 +81,27 @@ class LocalFeed:
         memory_bytes: int,
         backend: Backend = "opencv",
     ) -> None:
-        self._plan = plan
-        self._view = view
-        self._program = Program.compile(plan)
-        self._index = plan.load_index()
-        self._rows = self._index.rows(view.split) if view.keys is None else rows_of(self._index, view.keys)
+        self._opened = OpenView.of(plan, view)
+        check_backend(self._opened, backend)
+        self._standing = Standing(self._opened, position)
+        self.num_batches = self._standing.num_batches
+        """Batches of all epochs together, from where the feed was opened; ``on_error: skip`` passes over those with
+        no image left."""
         self._num_threads = num_threads
         chunks = -(-plan.batch.size // CHUNK_IMAGES)
         self._prefetch = max(prefetch, -(-2 * num_threads // chunks))  # small batches keep many threads busy
         self._backend = backend
-        if plan.cache is not None and backend != "opencv":
-            raise PlanError(
-                f"cache: wanted the backend opencv, got {backend}; pixels are cached on the CPU's way only: leave cache out"
-            )
         self._stop = threading.Event()
-        self._quarantine = Quarantine(plan.errors)
-        self._quarantine_bad_headers()
-        self._schedule = Schedule.of(plan, view, self._index, self._rows)
-        self._next = 0
-        """Number of the batch that the consumer has not had yet."""
-        if position is not None:
-            steps = self._schedule.num_steps
-            self._next = batches_before(position, view, plan=self._fingerprint, num_steps=steps)
-        self.num_batches = self._schedule.num_batches - self._next
-        """Batches of all epochs together, from where the feed was opened; ``on_error: skip`` passes over those with
-        no image left."""
-        self._cached = CachedReading.open(self._program, self._index)
-        self._sizes = SampleSizes.of(self._index)
-        self._finished = finished_size(self._program, view, self._index, self._rows)
-        self._shares = cut(memory_bytes, batch_bytes=self._largest_batch_bytes(), prefetch=self._prefetch)
-        self._begin()
-
-    def _begin(self) -> None:
+        self._cached = CachedReading.open(self._opened.program, self._opened.index)
+        self._shares = cut(
+            memory_bytes, batch_bytes=self._opened.largest_batch_bytes, prefetch=self._prefetch
+        )
         self._activity = Activity()
         self._budget = MemoryBudget(self._shares)
 
-    @cached_property
-    def _fingerprint(self) -> str:
-        return self._plan.fingerprint(self._index)
-
     def position(self) -> dict[str, Any]:
         """Say where the consumer stands: behind the last batch it was given. A small value that JSON holds."""
-        epoch, step = self._schedule.place_of(self._next)
-        return position_after(self._view, plan=self._fingerprint, epoch=epoch, step=step)
+        return self._standing.position()
 
     @property
     def cache_counts(self) -> dict[str, int]:
@@ -146,19 +110,19 @@ class LocalFeed:
 
     @property
     def quarantine(self) -> list[Mapping[str, Any]]:
-        """Samples that could not be used so far, as dicts."""
-        return self._quarantine.dump()
+        """Samples of the batches so far that could not be used, as dicts."""
+        return self._standing.quarantine
 
     @property
     def counts(self) -> dict[str, int]:
         """Images yielded, used, replaced and skipped so far; read = used + replaced, and skipped are in no batch."""
-        return dict(self._quarantine.counts)
+        return self._standing.counts
 
     def stats(self) -> FeedStats:
         """Say where the time went so far and what was in flight."""
         return self._activity.read(
             num_threads=self._num_threads,
-            replaced=self._quarantine.counts["replaced"],
+            replaced=self._standing.counts["replaced"],
             memory_bytes=self._budget.shares.total,
             peak_bytes=self._budget.peak_bytes,
         )
@@ -183,125 +147,55 @@ class LocalFeed:
             StuckError: a file never comes to an end.
             PlanError: the finished images of a batch differ in size.
         """
-        cv2.setNumThreads(1)  # the pool is the parallelism; OpenCV's own threads would fight it
-        mix = self._plan.mix if self._view.augment else None
-        self._begin()
+        self._activity = Activity()
         self._activity.start()
         clock = self._activity.clock("consume")
         try:
-            with self._open_pool() as pool:
-                for batch in self._ahead(pool):
+            with self._open_maker() as maker:
+                self._budget = maker.budget
+                for open_batch in self._ahead(maker):
                     clock.enter("input")
-                    batch.wait()
+                    open_batch.wait()
                     clock.enter("batch")
-                    num_bytes, spec = batch.num_bytes, batch.spec
-                    finished = batch.finish()
-                    del batch  # its buffer is free once the consumer has let it go
-                    self._judge(finished, num_made=len(spec.rows))
-                    self._next += 1
-                    if finished is None:
-                        self._quarantine.count(skipped=len(spec.rows))
-                        self._budget.close_batch(num_bytes)
-                        continue
-                    if mix is not None:
-                        finished = mix_batch(finished, mix, seed=self._plan.seed)
-                    if spec.lends:
-                        finished = finished.between(1, len(finished))
-                    self._count(finished)
-                    clock.enter("consumer")
-                    yield finished
-                    clock.enter("batch")
-                    del finished
-                    self._budget.close_batch(num_bytes)
+                    made = maker.finish(open_batch)
+                    num_bytes = open_batch.num_bytes
+                    del open_batch  # its buffer is free once the consumer has let it go
+                    self._standing.take(made)
+                    batch = made.batch
+                    del made
+                    if batch is not None:
+                        self._activity.give_out(batch.num_images)
+                        clock.enter("consumer")
+                        yield batch
+                        clock.enter("batch")
+                        del batch
+                    maker.release(num_bytes)
         finally:
             self._activity.stop()
 
-    def _judge(self, batch: Batch | None, *, num_made: int) -> None:
-        """Stop where too much is bad; in the order of the batches, so that no thread decides where."""
-        num_failed = num_made if batch is None else int(batch.replaced.sum()) + batch.num_left_out
-        self._quarantine.judge(made=num_made, failed=num_failed)
-
-    def _count(self, batch: Batch) -> None:
-        used, read = int(batch.own.sum()), batch.num_images
-        self._quarantine.count(read=read, used=used, replaced=read - used, skipped=batch.num_left_out)
-        self._activity.give_out(read)
-
-    def _open_pool(self) -> AssemblyPool:
-        on_gpu = self._plan.device == "gpu"
-        errors = self._plan.errors
-        watch = Watch(errors.max_seconds_per_file)
-        shared = Surroundings(
-            self._program,
-            self._view,
-            SampleLoader(self._index, errors, watch),
-            self._rows,
-            self._quarantine,
-            self._activity,
-            self._budget,
-            watch,
+    def _open_maker(self) -> BatchMaker:
+        return BatchMaker(
+            self._opened,
+            self._shares,
+            num_threads=self._num_threads,
             backend=self._backend,
             cached=self._cached,
-            dali_threads=self._num_threads if on_gpu else 1,
-        )
-        # A GPU has one graph that takes whole batches and brings its own threads.
-        most = self._plan.batch.size if on_gpu else min(self._plan.batch.size, CHUNK_IMAGES)
-        return AssemblyPool(
-            shared,
-            num_threads=1 if on_gpu else self._num_threads,
-            max_samples=most,
-            sizes=self._sizes,
-            finished=self._finished,
+            activity=self._activity,
         )
 
-    def _ahead(self, pool: AssemblyPool) -> Iterator[OpenBatch]:
+    def _ahead(self, maker: BatchMaker) -> Iterator[OpenBatch]:
         """Keep some batches in the making and yield them in order."""
-        specs = self._schedule.batches(self._next)
         making: deque[OpenBatch] = deque()
-        waiting = next(specs, None)
+        waiting, end = self._standing.next, self._opened.schedule.num_batches
         while True:
-            while waiting is not None and len(making) <= self._prefetch:
-                batch = pool.start(waiting, only_one=not making)
+            while waiting < end and len(making) <= self._prefetch:
+                batch = maker.start(waiting, only_one=not making)
                 if batch is None:
                     break
                 making.append(batch)
                 self._activity.batches.change(1)
-                waiting = next(specs, None)
+                waiting += 1
             if not making or self._stop.is_set():
                 return
             yield making.popleft()
             self._activity.batches.change(-1)
-
-    def _largest_batch_bytes(self) -> int:
-        """Bound what the rows of a batch take, from the largest pictures of the view."""
-        pixels = self._sizes.pixels[self._rows]
-        size = min(self._plan.batch.size, len(pixels))
-        return self._finished.bytes(np.partition(pixels, len(pixels) - size)[len(pixels) - size :])
-
-    def _quarantine_bad_headers(self) -> None:
-        """List the rows that the index already knows to be bad, once, as skipped; of several ranks, by the first."""
-        if self._view.keys is not None or self._view.rank:
-            return
-        table = self._index.table
-        bad = table.filter(pc.not_equal(table["status"], "ok"))
-        if self._view.split is not None:
-            bad = bad.filter(pc.equal(bad["split"], self._view.split))
-        for row in bad.select(["key", "uri", "status"]).to_pylist():
-            self._quarantine.add(
-                QuarantineEntry(
-                    row["key"], row["uri"], "index", row["status"], "", None, self._view.first_epoch
-                )
-            )
-        self._quarantine.count(skipped=len(bad))
-
-
-def rows_of(index: Index, keys: tuple[str, ...]) -> np.ndarray:
-    """Find the row numbers of some keys, in their order.
-
-    Raises:
-        SourceError: the index lacks a key.
-    """
-    rows = pc.index_in(pa.array(keys, pa.string()), value_set=index.table["key"].combine_chunks())
-    if rows.null_count:
-        missing = next(key for key, row in zip(keys, rows.to_pylist(), strict=True) if row is None)
-        raise SourceError(f"view.keys: wanted keys of the index, got {missing!r}; it is not in it")
-    return np.asarray(rows.to_numpy(), dtype=np.int64)

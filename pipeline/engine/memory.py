@@ -95,6 +95,12 @@ class MemoryBudget:
             self._take("rows", num_bytes)
             return True
 
+    def wait_for_batch(self, num_bytes: int) -> None:
+        """Wait until the rows of a batch fit, and reserve them."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._fits("rows", num_bytes))
+            self._take("rows", num_bytes)
+
     def close_batch(self, num_bytes: int) -> None:
         """Let go the rows of a batch that the consumer is done with."""
         self._give("rows", num_bytes)

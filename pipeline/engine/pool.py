@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..batch import Batch
+from ..quarantine import QuarantineEntry
 from ..schedule import BatchSpec
 from .assembly import Assembly, Finished, Surroundings
 from .buffers import BatchBuffer, BufferPool, DeviceBuffer, Normalizer
@@ -31,21 +31,27 @@ CHUNK_IMAGES = 32
 class OpenBatch:
     """A batch in the making."""
 
+    number: int
     spec: BatchSpec
     buffer: BatchBuffer | DeviceBuffer
     chunks: tuple[Future[list[Finished | None]], ...]
+    noted: tuple[list[QuarantineEntry], ...]
+    """What each chunk could not use."""
     watch: Watch
     num_bytes: int
     """That its rows are reckoned to take."""
 
     def wait(self) -> None:
-        """Wait for its chunks.
+        """Wait until its chunks have ended, well or not.
 
         Raises:
             StuckError: a file never comes to an end.
         """
-        for chunk in self.chunks:
-            self.watch.wait_for(chunk)
+        self.watch.wait_for_all(self.chunks)
+
+    def entries(self) -> tuple[QuarantineEntry, ...]:
+        """List what could not be used so far, in the order of the rows."""
+        return tuple(entry for chunk in self.noted for entry in chunk)
 
     def finish(self) -> Batch | None:
         """Put it together; None where every image was left out."""
@@ -85,7 +91,7 @@ def _kept_rows(images: torch.Tensor, made: Sequence[Finished | None]) -> torch.T
 
 
 class AssemblyPool:
-    """Reading threads and making threads; a context manager. One thread starts batches."""
+    """Reading threads and making threads; leave them with ``close``. Any thread may start batches."""
 
     def __init__(
         self,
@@ -111,16 +117,13 @@ class AssemblyPool:
         self._readers = ThreadPoolExecutor(num_threads, "lightwell-read")
         self._makers = ThreadPoolExecutor(num_threads, "lightwell-make")
         self._own = threading.local()
+        self._starting = threading.Lock()
         self._assemblies: list[Assembly] = []
         self._epoch: int | None = None
         self._unfinished: list[Future[list[Finished | None]]] = []
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """End the threads, once what is under way is made."""
         stuck = self._shared.watch.stuck  # then nobody waits for the thread, nor takes away what it holds
         self._shared.budget.close()
         self._shared.loader.close()
@@ -131,22 +134,35 @@ class AssemblyPool:
         if self._shared.cached is not None:
             self._shared.cached.cache.close()
 
-    def start(self, spec: BatchSpec, *, only_one: bool) -> OpenBatch | None:
+    def num_bytes(self, spec: BatchSpec) -> int:
+        """Reckon what the rows of a batch will take."""
+        return self._finished.bytes(self._sizes.pixels[spec.rows])
+
+    def start(self, number: int, spec: BatchSpec, *, only_one: bool) -> OpenBatch | None:
         """Begin a batch; None where there is no room for it, which the only one in the making always has."""
-        self._turn_to(spec.epoch)
-        num_bytes = self._finished.bytes(self._sizes.pixels[spec.rows])
+        num_bytes = self.num_bytes(spec)
         if not self._shared.budget.open_batch(num_bytes, only_one=only_one):
             return None
-        buffer = self._open_buffer(len(spec.rows))
-        chunks = []
-        first = 0
-        for rows, file_bytes in self._cut(spec.rows):
-            loaded = self._readers.submit(self._read, next(self._tickets), rows, file_bytes)
-            chunks.append(self._makers.submit(self._make, loaded, file_bytes, spec.epoch, first, buffer))
-            first += len(rows)
-        if self._shared.cached is not None:
-            self._unfinished = [one for one in (*self._unfinished, *chunks) if not one.done()]
-        return OpenBatch(spec, buffer, tuple(chunks), self._shared.watch, num_bytes)
+        return self.begin(number, spec, num_bytes)
+
+    def begin(self, number: int, spec: BatchSpec, num_bytes: int) -> OpenBatch:
+        """Begin a batch whose room is taken already."""
+        with self._starting:
+            self._turn_to(spec.epoch)
+            buffer = self._open_buffer(len(spec.rows))
+            chunks: list[Future[list[Finished | None]]] = []
+            noted: list[list[QuarantineEntry]] = []
+            first = 0
+            for rows, file_bytes in self._cut(spec.rows):
+                noted.append([])
+                loaded = self._readers.submit(self._read, next(self._tickets), rows, file_bytes)
+                chunks.append(
+                    self._makers.submit(self._make, loaded, file_bytes, spec.epoch, first, buffer, noted[-1])
+                )
+                first += len(rows)
+            if self._shared.cached is not None:
+                self._unfinished = [one for one in (*self._unfinished, *chunks) if not one.done()]
+        return OpenBatch(number, spec, buffer, tuple(chunks), tuple(noted), self._shared.watch, num_bytes)
 
     def _turn_to(self, epoch: int) -> None:
         """Let an epoch find all that the one before has cached: wait until it is made and written."""
@@ -193,6 +209,7 @@ class AssemblyPool:
         epoch: int,
         first: int,
         buffer: BatchBuffer | DeviceBuffer,
+        noted: list[QuarantineEntry],
     ) -> list[Finished | None]:
         clock = self._shared.activity.clock("make")
         clock.enter("input")
@@ -200,13 +217,18 @@ class AssemblyPool:
             samples = loaded.result()
             self._shared.activity.chunks.change(-1)
             clock.enter("draw")
-            return self._make_runs(samples, epoch, first, buffer)
+            return self._make_runs(samples, epoch, first, buffer, noted)
         finally:
             self._shared.budget.close_file(file_bytes)
             clock.enter("room")
 
     def _make_runs(
-        self, samples: list[Loaded], epoch: int, first: int, buffer: BatchBuffer | DeviceBuffer
+        self,
+        samples: list[Loaded],
+        epoch: int,
+        first: int,
+        buffer: BatchBuffer | DeviceBuffer,
+        noted: list[QuarantineEntry],
     ) -> list[Finished | None]:
         clock = self._shared.activity.clock("make")
         if not hasattr(self._own, "assembly"):
@@ -217,7 +239,7 @@ class AssemblyPool:
         for run, num_bytes in assembly.in_runs(samples, epoch, self._most_pixels):
             clock.enter("room")
             with self._shared.budget.pixels(num_bytes, repr(run[0].row["key"])):
-                made = assembly.make(run, epoch)
+                made = assembly.make(run, epoch, noted)
                 clock.enter("write")
                 for row, sample in enumerate(made, first + len(done)):
                     if sample is not None:

@@ -17,6 +17,7 @@ import yaml
 from lightwell.models.training.checkpoint import load_model
 from lightwell.pipeline.dataset.indexing import build_index
 from lightwell.pipeline.engine.feed import LocalEngine
+from lightwell.pipeline.errors import PlanError
 from lightwell.pipeline.jobfile import load_job
 from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.progress import SilentConsole

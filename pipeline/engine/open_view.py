@@ -1,0 +1,84 @@
+"""A view of a plan, opened: all that is known of its batches before a file is read. Every engine starts from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..compiler.program import Program
+from ..dataset.index import Index
+from ..errors import SourceError
+from ..plan import Plan
+from ..schedule import Schedule
+from ..view import View
+from .estimates import FinishedSize, SampleSizes, finished_size
+
+
+@dataclass(frozen=True)
+class OpenView:
+    """Which batches there are, and about how large. Any thread may read it."""
+
+    view: View
+    program: Program
+    index: Index
+    rows: np.ndarray
+    """int64 rows of the index that the view reads."""
+    schedule: Schedule
+
+    @classmethod
+    def of(cls, plan: Plan, view: View, index: Index | None = None) -> Self:
+        """Compile the plan and lay out the view's batches; reads the index if it is not given.
+
+        Raises:
+            PlanError: the plan or the view cannot be right.
+            SourceError: the index cannot be used or has no such split.
+        """
+        program = Program.compile(plan)
+        index = plan.load_index() if index is None else index
+        rows = index.rows(view.split) if view.keys is None else rows_of(index, view.keys)
+        return cls(view, program, index, rows, Schedule.of(plan, view, index, rows))
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that is read."""
+        return self.program.plan
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the plan with the content of its index."""
+        return self.plan.fingerprint(self.index)
+
+    @cached_property
+    def sizes(self) -> SampleSizes:
+        """What the index says of the samples' sizes."""
+        return SampleSizes.of(self.index)
+
+    @cached_property
+    def finished(self) -> FinishedSize:
+        """How large finished pictures are, from drawing a few of them."""
+        return finished_size(self.program, self.view, self.index, self.rows)
+
+    @cached_property
+    def largest_batch_bytes(self) -> int:
+        """Bound what the rows of a batch take, from the largest pictures of the view."""
+        pixels = self.sizes.pixels[self.rows]
+        size = min(self.plan.batch.size, len(pixels))
+        return self.finished.bytes(np.partition(pixels, len(pixels) - size)[len(pixels) - size :])
+
+
+def rows_of(index: Index, keys: tuple[str, ...]) -> np.ndarray:
+    """Find the row numbers of some keys, in their order.
+
+    Raises:
+        SourceError: the index lacks a key.
+    """
+    rows = pc.index_in(pa.array(keys, pa.string()), value_set=index.table["key"].combine_chunks())
+    if rows.null_count:
+        missing = next(key for key, row in zip(keys, rows.to_pylist(), strict=True) if row is None)
+        raise SourceError(f"view.keys: wanted keys of the index, got {missing!r}; it is not in it")
+    return np.asarray(rows.to_numpy(), dtype=np.int64)
