@@ -92,7 +92,13 @@ def nothing() -> None:
 
 
 def run_training_job(
-    job: TrainingJob, engine: Engine, out: Path, console: Console, *, publish: Callable[[], None] = nothing
+    job: TrainingJob,
+    engine: Engine,
+    out: Path,
+    console: Console,
+    *,
+    publish: Callable[[], None] = nothing,
+    kept_at: str | None = None,
 ) -> Mapping[str, Any]:
     """Run a training job on its view, or one rank's part of it; returns its final metrics.
 
@@ -105,6 +111,7 @@ def run_training_job(
         out: where results go, and what an interrupted run has left.
         console: shows how far it is.
         publish: called when what is in ``out`` is whole, on every rank.
+        kept_at: where it is copied to, if it is.
 
     Raises:
         OutputError: ``out`` cannot be written.
@@ -121,7 +128,10 @@ def run_training_job(
     with ledger if peers.leads else nullcontext():
         watched = ledger.watch(engine)
         with watched.feed(job.plan, peers.share(left.view), left.position) as feed:
-            context = Context(watched, out, console, tally=partial(peers.tally, ledger), publish=publish)
+            tally = partial(peers.tally, ledger)
+            context = Context(
+                watched, out, console, tally=tally, publish=publish, kept_at=kept_at or str(out)
+            )
             metrics = job.run(feed, context)
             say_stats(feed, console)
         counts = peers.tally(ledger)
