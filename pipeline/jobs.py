@@ -146,6 +146,8 @@ class Context:
     tally: Callable[[], Mapping[str, int]] = dict
     """Writes down which files could not be used and returns the counts so far, of all ranks and of the runs that this one
     goes on with. A training job that goes on calls it before it writes a checkpoint, on every rank."""
+    kept_at: str = ""
+    """Where people find what lies below ``out`` when the job is done; the same where it is empty."""
     publish: Callable[[], None] = lambda: None
     """Says that what lies below ``out`` is whole: an engine that keeps results elsewhere copies them there. Called on
     every rank, after a checkpoint and at the end."""

@@ -62,7 +62,7 @@ class Ledger:
     def entries(self) -> list[Mapping[str, Any]]:
         """List what was found so far, each file, step and epoch once."""
         found = {
-            (entry["epoch"], entry["key"], entry["step"]): entry
+            entry_name(entry): entry
             for entries in (self._before, *(feed.quarantine for feed in list(self._feeds)))
             for entry in entries
         }
@@ -75,10 +75,18 @@ class Ledger:
             total.update(feed.counts)
         return dict(total)
 
-    def tally(self) -> dict[str, int]:
-        """Write the list now; returns the counts that belong to it."""
-        self._write()
-        return self.counts()
+    def take_up(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """List what others have found as well."""
+        found = {entry_name(entry): entry for entry in (*self._before, *entries)}
+        self._before = tuple(found.values())
+
+    def write(self) -> None:
+        """Write the list now, if it grew."""
+        with self._writing:
+            entries = self.entries()
+            if len(entries) != self._written:
+                write_quarantine(entries, self._path)
+                self._written = len(entries)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -90,7 +98,7 @@ class Ledger:
         self._ended.set()
         self._thread.join()
         try:
-            self._write()
+            self.write()
         except OSError as failure:
             if error is None:  # else the run's own error says more
                 raise OutputError(
@@ -100,16 +108,14 @@ class Ledger:
     def _keep(self) -> None:
         while not self._ended.wait(INTERVAL_S):
             try:
-                self._write()
+                self.write()
             except OSError:
                 return  # said when the job ends; its own writing tells too
 
-    def _write(self) -> None:
-        with self._writing:
-            entries = self.entries()
-            if len(entries) != self._written:
-                write_quarantine(entries, self._path)
-                self._written = len(entries)
+
+def entry_name(entry: Mapping[str, Any]) -> tuple[int, str, str]:
+    """Say what tells an entry from others, in the order of the list."""
+    return entry["epoch"], entry["key"], entry["step"]
 
 
 class WatchedEngine:
@@ -131,5 +137,5 @@ class WatchedEngine:
             work = self._engine.work(job, position)
         else:
             work = WorkHere(job, self._engine.feed(job.plan, job.view, position))
-        self._note(work, goes_on=False)
+        self._note(work, goes_on=position is not None)
         return work

@@ -21,6 +21,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ from .heap import keep_freed_memory
 from .ledger import Ledger
 from .metrics import JobMeter
 from .parts import Part, PartStore
+from .peers import Peers, check_shares
 
 if TYPE_CHECKING:
     from ..pipeline.jobs import (
@@ -86,28 +88,65 @@ def run_batch_job(
     return findings
 
 
-def run_training_job(job: TrainingJob, engine: Engine, out: Path, console: Console) -> Mapping[str, Any]:
-    """Run a training job on its view; returns its final metrics.
+def nothing() -> None:
+    """Results stay where they are."""
 
-    A job that can go on where an earlier run stood says what is ``remaining``.
+
+def run_training_job(
+    job: TrainingJob,
+    engine: Engine,
+    out: Path,
+    console: Console,
+    *,
+    publish: Callable[[], None] = nothing,
+    kept_at: str | None = None,
+) -> Mapping[str, Any]:
+    """Run a training job on its view, or one rank's part of it; returns its final metrics.
+
+    A job that can go on where an earlier run stood says what is ``remaining``. Where ``torch.distributed`` has a process
+    group this is one of its ranks: all have the same ``out``, where only the first writes.
+
+    Args:
+        job: what is run.
+        engine: makes the batches of this process.
+        out: where results go, and what an interrupted run has left.
+        console: shows how far it is.
+        publish: called when what is in ``out`` is whole, on every rank.
+        kept_at: where it is copied to, if it is.
 
     Raises:
         OutputError: ``out`` cannot be written.
         LightwellError: whatever the plan, the feed or the job raise.
     """
-    check_writable(out)
+    peers = Peers.here()
+    check_shares(job, peers.num_ranks)
+    if peers.leads:
+        check_writable(out)
+        sweep(out)
     keep_freed_memory()
-    sweep(out)
     left = remaining(job, out)
-    goes_on, first = left.position is not None, left.view.first_epoch
-    before = [one for one in read_quarantine(out / QUARANTINE_NAME) if goes_on or one["epoch"] < first]
-    with Ledger(out, before, left.counts) as ledger, JobMeter(type(job).__name__) as meter:
+    ledger = Ledger(out, entries_before(left, out), left.counts) if peers.leads else Ledger(out)
+    worker = f"rank {peers.rank}" if peers.num_ranks > 1 else ""
+    with ledger if peers.leads else nullcontext(), JobMeter(type(job).__name__, worker) as meter:
         watched = meter.watch(ledger.watch(engine))
-        with watched.feed(job.plan, left.view, left.position) as feed:
-            metrics = job.run(feed, Context(watched, out, console, tally=ledger.tally))
+        with watched.feed(job.plan, peers.share(left.view), left.position) as feed:
+            tally = partial(peers.tally, ledger)
+            context = Context(
+                watched, out, console, tally=tally, publish=publish, kept_at=kept_at or str(out)
+            )
+            metrics = job.run(feed, context)
             say_stats(feed, console)
-        write_json(ledger.counts(), out / "counts.json")
+        counts = peers.tally(ledger)
+        if peers.leads:
+            write_json(counts, out / "counts.json")
+        publish()
     return metrics
+
+
+def entries_before(left: Remaining, out: Path) -> list[Mapping[str, Any]]:
+    """Read what the run that is gone on with could not use."""
+    goes_on, first = left.position is not None, left.view.first_epoch
+    return [one for one in read_quarantine(out / QUARANTINE_NAME) if goes_on or one["epoch"] < first]
 
 
 def remaining(job: TrainingJob, out: Path) -> Remaining:

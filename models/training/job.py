@@ -66,7 +66,7 @@ class Classify(ClassifySpec):
         Raises:
             PlanError: they cannot.
         """
-        index, view = self.plan.load_index(), replace(self.view, num_ranks=num_ranks)
+        index, view = self.check(), replace(self.view, num_ranks=num_ranks)
         Schedule.of(self.plan, view, index, index.rows(view.split))
 
     def run(self, feed: Feed, context: Context) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ from torch.nn import functional
 from ...pipeline.errors import RunError
 from ..metrics import Metrics, measure, rates_of
 from .examples import Examples, joined
-from .parallel.ranks import Ranks, used_to_the_full
+from .parallel.ranks import Ranks
 from .parallel.whole import whole_batch
 
 
@@ -162,12 +162,11 @@ class Learner:
         )
         whole = ranks.sum(torch.tensor(told, dtype=torch.float64)) if told else None
         num_images = examples.num_images if whole is None else int(whole[1])
-        with whole_batch(ranks, len(examples), num_images), used_to_the_full():
+        with whole_batch(ranks, len(examples), num_images):
             scores = scores_of(self._module, examples.inputs)
         loss = self._objective.total(scores, examples) / (weight if whole is None else float(whole[0]))
         self._optimizer.zero_grad(set_to_none=True)
-        with used_to_the_full():
-            (loss * ranks.num_ranks).backward()  # type: ignore[no-untyped-call]  # ranks take the mean
+        (loss * ranks.num_ranks).backward()  # type: ignore[no-untyped-call]  # ranks take the mean
         value = float(ranks.sum(loss.detach()))
         if not math.isfinite(value):
             raise RunError(f"training: wanted a finite loss, got {value} at step {examples.step}; lower optimizer.lr, "

@@ -149,7 +149,7 @@ class Run:
             "epochs": len(history),
             "validation": dict(history[best]),
             "test": None,
-            "checkpoint": str(path),
+            "checkpoint": f"{self.context.kept_at or self.context.out}/{BEST_NAME}",
         }
         if self.spec.test_split is not None:
             self.ranks.wait()  # until the first has written the best weights

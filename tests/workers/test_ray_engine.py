@@ -10,7 +10,6 @@ from typing import Any
 
 import albumentations as A
 import pytest
-from clusters import Cluster, ray_cluster
 from lightwell.pipeline.dataset.index import Index
 from lightwell.pipeline.dataset.indexing import build_index
 from lightwell.pipeline.engine.feed import LocalEngine
@@ -19,7 +18,7 @@ from lightwell.pipeline.jobs import Feed
 from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.view import View
 from lightwell.testing import BatchFacts, facts_of
-from lightwell.workers.cluster import Resources, connected
+from lightwell.workers.cluster import Resources
 from lightwell.workers.engine import RayEngine
 from pictures import make_folder
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -64,8 +61,7 @@ class Ranks:
         """Let gradients be those of all ranks: ``DistributedDataParallel``, which takes their mean.
 
         Unused parameters are looked for, since auxiliary heads have them, and since gradients then lie in the same
-        buckets from the first step on: a restarted run adds them in the same order, to the last bit. Buffers are not
-        sent round: those of BatchNorm are equal already.
+        buckets from the first step on: a restarted run adds them in the same order, to the last bit.
         """
         if self.num_ranks == 1:
             return module
@@ -73,14 +69,4 @@ class Ranks:
             module,
             device_ids=[self.device] if self.device.type == "cuda" else None,
             find_unused_parameters=True,
-            broadcast_buffers=False,
         )
-
-
-@contextmanager
-def used_to_the_full() -> Iterator[None]:
-    """Silence the hints of ``DistributedDataParallel`` on settings that are meant."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*find_unused_parameters=True was specified")
-        warnings.filterwarnings("ignore", message=".*Grad strides do not match bucket view strides")
-        yield
