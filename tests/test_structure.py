@@ -53,7 +53,7 @@ PUBLIC: list[str] = [
 FOLDERS = {"pipeline", "workers", "models", "tests", "deploy"}
 HIDDEN_FOLDERS = {".ci"}
 CODE = {"pipeline", "workers", "models"}
-COMMANDS = {"cli", "cli_cache", "cli_materialize", "cli_tables"}
+COMMANDS = {"cli", "cli_cache", "cli_engine", "cli_materialize", "cli_tables", "cli_train"}
 FORBIDDEN_ARROWS = {
     "pipeline": {*COMMANDS, "models", "testing", "workers"},
     "models": {*COMMANDS, "testing", "workers"},
