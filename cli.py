@@ -25,6 +25,7 @@ from .cli_engine import (
 )
 from .cli_materialize import materialize
 from .cli_tables import print_json, print_table
+from .cli_train import run_training, train
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -135,26 +136,7 @@ def explain(
         print("cost: not measured; it needs an index that is there, no boxes and device: cpu")
 
 
-@app.command()
-def train(
-    job: Annotated[Path, typer.Argument(help="A job file; see the README.")],
-    out: Out,
-    threads: Annotated[
-        int, typer.Option(help="Threads that decode and augment; 0 is one for each core.")
-    ] = 0,
-    memory: Memory = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> None:
-    """Train a model; run again with the same --out to go on after an interruption.
-
-    Example: lightwell train train.yaml --out runs/cells
-    """
-    result = _run_training(job, out, threads=threads, memory=memory, quiet=quiet or as_json)
-    if as_json:
-        print_json(result)
-    else:
-        print(f"wrote {out}")
+app.command()(train)
 
 
 @app.command()
@@ -223,7 +205,7 @@ def demo(out: Out = Path("runs/demo"), quiet: Quiet = False, as_json: Json = Fal
     if not as_json:
         _print_counts(built, output)
     console.say(f"$ lightwell train {train_file} --out {out / 'train'}")
-    result = _run_training(train_file, out / "train", threads=0, quiet=quiet or as_json)
+    result = run_training(train_file, str(out / "train"), quiet=quiet or as_json)
     console.say(f"$ lightwell audit {audit_file} --out {out / 'audit'}")
     findings = _run_audit(audit_file, out / "audit", open_engine(), quiet=quiet or as_json)
     seconds = time.monotonic() - started
@@ -312,19 +294,6 @@ def _run_index(source: Path | str, output: Path, *, shares: str, quiet: bool, **
     )
     built.save(output)
     return built
-
-
-def _run_training(job: Path, out: Path, *, threads: int, quiet: bool, memory: str | None = None) -> Any:
-    from .pipeline.jobfile import load_job
-    from .pipeline.progress import console_for
-    from .workers.local import run_training_job
-
-    return run_training_job(
-        load_job(job, default="classify"),
-        open_engine(threads=threads, memory=memory),
-        out,
-        console_for(quiet=quiet),
-    )
 
 
 def _run_audit(job: Path, out: Path, engine: Any, *, quiet: bool) -> Any:

@@ -88,3 +88,36 @@ def open_engine(
         )
     each = Resources(cpus_per_worker, gpus_per_worker)
     return RayEngine(address, workers, each, placement.value, memory_bytes)
+
+
+def open_trainer(
+    engine: EngineName,
+    *,
+    threads: int,
+    memory: str | None,
+    address: str | None,
+    workers: int,
+    cpus_per_worker: float,
+    gpus_per_worker: float,
+    max_failures: int,
+) -> Any:
+    """Build what trains where the options say; nothing is started yet.
+
+    Raises:
+        RequestError: options that do not belong together, or that cannot be.
+    """
+    from .workers.train.here import LocalTrainer
+    from .workers.train.trainer import RayTrainer
+
+    found = open_engine(
+        engine,
+        threads=threads,
+        memory=memory,
+        address=address,
+        workers=workers,
+        cpus_per_worker=cpus_per_worker,
+        gpus_per_worker=gpus_per_worker,
+    )
+    if engine is EngineName.local:
+        return LocalTrainer(found)
+    return RayTrainer(found.address, found.num_workers, found.each, found.memory_bytes, max_failures)

@@ -6,7 +6,7 @@ import io
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 from ...pipeline.engine.feed import LocalEngine
 from ...pipeline.engine.machine import default_memory_bytes
@@ -37,8 +37,8 @@ class Order:
     """Of one rank; 0 means a quarter of its machine, shared by the ranks that are there."""
 
 
-def run_rank(order: Order) -> None:
-    """Run one rank to its end.
+def run_rank(config: dict[str, Any]) -> None:
+    """Run one rank to its end, as the ``Order`` under ``order`` says.
 
     An error of ours is final and told at the desk, and all ranks end; anything else is a failure after which Ray Train
     starts all ranks anew, which go on from the last checkpoint.
@@ -46,6 +46,7 @@ def run_rank(order: Order) -> None:
     import ray
     from torch import distributed
 
+    order: Order = config["order"]
     try:
         run_job(order)
     except LightwellError as error:
@@ -68,7 +69,7 @@ def run_job(order: Order) -> None:
     check_sees(order, context.get_node_rank())
     memory = order.memory_bytes or default_memory_bytes() // context.get_local_world_size()
     engine = LocalEngine(num_threads=order.num_threads, memory_bytes=memory)
-    console = LineConsole(DeskStream(order.desk)) if leads else SilentConsole()
+    console = LineConsole(cast("TextIO", DeskStream(order.desk))) if leads else SilentConsole()
     with opened(order.out, writes=leads) as place:
         metrics = run_training_job(
             order.job, engine, place.folder, console, publish=place.publish, kept_at=place.kept_at

@@ -86,19 +86,19 @@ class RayTrainer:
 
         here = ray.get_runtime_context().get_node_id()
         stay = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=False)
-        desk = ray.remote(Desk).options(num_cpus=0, scheduling_strategy=stay).remote()
+        desk: Any = ray.remote(Desk).options(num_cpus=0, scheduling_strategy=stay).remote()
         threads = max(1, int(self.each.cpus))
         with tempfile.TemporaryDirectory(prefix="lightwell-") as storage:
             trainer = TorchTrainer(
                 run_rank,
-                train_loop_config=Order(job, out, desk, mark, threads, self.memory_bytes),
+                train_loop_config={"order": Order(job, out, desk, mark, threads, self.memory_bytes)},
                 torch_config=TorchConfig(backend="nccl" if self.each.gpus >= 1 else "gloo"),
                 scaling_config=ScalingConfig(
                     num_workers=crew.num_workers,
                     use_gpu=self.each.gpus > 0,
                     resources_per_worker={"CPU": self.each.cpus, "GPU": self.each.gpus},
                 ),
-                run_config=RunConfig(
+                run_config=RunConfig(  # type: ignore[call-arg]  # typed as that of Train's first version
                     name="lightwell",
                     storage_path=storage,
                     failure_config=FailureConfig(max_failures=self.max_failures),
