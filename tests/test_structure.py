@@ -54,7 +54,16 @@ PUBLIC: list[str] = [
 FOLDERS = {"pipeline", "workers", "models", "tests", "deploy"}
 HIDDEN_FOLDERS = {".ci"}
 CODE = {"pipeline", "workers", "models"}
-COMMANDS = {"cli", "cli_cache", "cli_engine", "cli_materialize", "cli_submit", "cli_tables", "cli_train", "submission"}
+COMMANDS = {
+    "cli",
+    "cli_cache",
+    "cli_engine",
+    "cli_materialize",
+    "cli_submit",
+    "cli_tables",
+    "cli_train",
+    "submission",
+}
 FORBIDDEN_ARROWS = {
     "pipeline": {*COMMANDS, "models", "testing", "workers"},
     "models": {*COMMANDS, "testing", "workers"},
