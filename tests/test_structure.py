@@ -205,6 +205,7 @@ def test_no_import_cycles(modules: dict[str, ast.Module], root: Path) -> None:
         ".pipeline.jobs",
         ".testing",
         ".pipeline.dataset.sources",
+        ".submission",
     ],
 )
 def test_import_is_light(module: str, tmp_path: Path) -> None:

@@ -174,7 +174,7 @@ def test_what_relative_paths_name_goes_along_and_nothing_else(project: Path) -> 
     (jobs / "metrics.jsonl").write_text("")
     (jobs / "policy.json").write_text(policy())
     (jobs / "plan.yaml").write_text(PLAN + "augment: {file: policy.json}\n")
-    (jobs / "audit.yaml").write_text("plan: plan.yaml\ncheckpoint: best.safetensors\ntitle: photos\n")
+    (jobs / "audit.yaml").write_text("plan: plan.yaml\ncheckpoint: best.safetensors\ntitle: audit.yaml\n")
     (jobs / "notes.txt").write_text("of no concern")
     shipment = ship(Path("../jobs/audit.yaml"))
     assert {str(path.relative_to(project)) for path in shipment.files} == {

@@ -181,21 +181,28 @@ def _paths_of(value: Any, name: str = "") -> Iterator[tuple[str, Path]]:
             yield from _paths_of(item, f"{name}[{number}]")
 
 
-def _named_files(document: Path) -> Iterator[Path]:
-    """Yield a YAML file, the files that its values name by relative paths, and what those name in turn."""
-    yield document
-    for text in _texts_of(read_yaml(document)):
-        # Paths count from the document's folder; a few plain words of jobs, such as weights, from the current one.
-        for path in (document.parent / text, Path(text)):
-            if Path(text).is_absolute() or not Path(text).suffix or not path.is_file():
-                continue
-            if path.suffix in YAML_SUFFIXES:
-                yield from _named_files(path)
-            else:
-                yield path
-                beside = (path.with_name(name) for name in BESIDE.get(path.suffix, ()))
-                yield from (other for other in beside if other.is_file())
-            break
+def _named_files(document: Path) -> list[Path]:
+    """List a YAML file, the files that its values name by relative paths, and what those name in turn."""
+    found: dict[Path, None] = {document: None}
+    waiting = [document]
+    while waiting:
+        reading = waiting.pop()
+        for path in filter(None, (_file_of(text, reading.parent) for text in _texts_of(read_yaml(reading)))):
+            if path.suffix in YAML_SUFFIXES and path not in found:
+                waiting.append(path)
+            beside = (path.with_name(name) for name in BESIDE.get(path.suffix, ()))
+            found.update(dict.fromkeys([path, *(other for other in beside if other.is_file())]))
+    return list(found)
+
+
+def _file_of(text: str, folder: Path) -> Path | None:
+    """Find the file that a value names by a relative path, if it is one that does.
+
+    Paths count from the document's folder; a few plain words of jobs, such as weights, from the current one.
+    """
+    if Path(text).is_absolute() or not Path(text).suffix:
+        return None
+    return next((path for path in (folder / text, Path(text)) if path.is_file()), None)
 
 
 def _texts_of(value: Any) -> Iterator[str]:
