@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from .pipeline.jobs import BatchJob, Context, Engine, Feed, TrainingJob, find_job
     from .pipeline.plan import Mix, Plan
     from .pipeline.view import View
+    from .submission import submit
     from .workers.local import run_batch_job, run_training_job
 
 _HOMES = {
@@ -57,6 +58,7 @@ _HOMES = {
     "pipeline.plan": ("Mix", "Plan"),
     "pipeline.compiler.program": ("Program",),
     "pipeline.view": ("View",),
+    "submission": ("submit",),
     "workers.local": ("run_batch_job", "run_training_job"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -90,6 +92,7 @@ __all__ = [  # noqa: RUF022  (sorted without regard to case, as the test that pi
     "run_training_job",
     "RunError",
     "SourceError",
+    "submit",
     "TrainingJob",
     "View",
 ]

@@ -9,9 +9,23 @@ from typing import Annotated, Any
 
 import typer
 
-from . import cli_cache
+from . import cli_cache, cli_submit
+from .cli_engine import (
+    Address,
+    CpusPerWorker,
+    EngineName,
+    EngineOption,
+    GpusPerWorker,
+    Memory,
+    Placement,
+    PlacementName,
+    Threads,
+    Workers,
+    open_engine,
+)
 from .cli_materialize import materialize
 from .cli_tables import print_json, print_table
+from .cli_train import run_training, train
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,16 +37,13 @@ app = typer.Typer(
 )
 
 app.add_typer(cli_cache.app, name="cache")
+app.add_typer(cli_submit.jobs_app, name="jobs")
 
 INTERRUPTED = 130
 """What typer makes of Ctrl-C."""
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON for machines.")]
-Memory = Annotated[
-    str | None,
-    typer.Option("--memory", help="What may be in flight, such as 2G; a quarter of the machine without it."),
-]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
 
 
@@ -125,44 +136,40 @@ def explain(
         print("cost: not measured; it needs an index that is there, no boxes and device: cpu")
 
 
-@app.command()
-def train(
-    job: Annotated[Path, typer.Argument(help="A job file; see the README.")],
-    out: Out,
-    threads: Annotated[
-        int, typer.Option(help="Threads that decode and augment; 0 is one for each core.")
-    ] = 0,
-    memory: Memory = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> None:
-    """Train a model; run again with the same --out to go on after an interruption.
-
-    Example: lightwell train train.yaml --out runs/cells
-    """
-    result = _run_training(job, out, threads=threads, memory=memory, quiet=quiet or as_json)
-    if as_json:
-        print_json(result)
-    else:
-        print(f"wrote {out}")
+app.command()(train)
 
 
 @app.command()
 def audit(
     job: Annotated[Path, typer.Argument(help="A job file; see the README.")],
     out: Out,
-    threads: Annotated[
-        int, typer.Option(help="Threads that decode and augment; 0 is one for each core.")
-    ] = 0,
+    engine: EngineOption = EngineName.local,
+    threads: Threads = 0,
     memory: Memory = None,
+    address: Address = None,
+    workers: Workers = 0,
+    cpus_per_worker: CpusPerWorker = 1,
+    gpus_per_worker: GpusPerWorker = 0,
+    placement: Placement = PlacementName.colocated,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Show where a model looks: report.html, findings.json and records.parquet.
 
     Example: lightwell audit audit.yaml --out runs/cells/audit
+    Example: lightwell audit audit.yaml --out runs/cells/audit --engine ray --address auto --gpus-per-worker 1
     """
-    findings = _run_audit(job, out, threads=threads, memory=memory, quiet=quiet or as_json)
+    found = open_engine(
+        engine,
+        threads=threads,
+        memory=memory,
+        address=address,
+        workers=workers,
+        cpus_per_worker=cpus_per_worker,
+        gpus_per_worker=gpus_per_worker,
+        placement=placement,
+    )
+    findings = _run_audit(job, out, found, quiet=quiet or as_json)
     if as_json:
         print_json(findings)
     else:
@@ -171,6 +178,7 @@ def audit(
 
 
 app.command()(materialize)
+app.command()(cli_submit.submit)
 
 
 @app.command()
@@ -197,9 +205,9 @@ def demo(out: Out = Path("runs/demo"), quiet: Quiet = False, as_json: Json = Fal
     if not as_json:
         _print_counts(built, output)
     console.say(f"$ lightwell train {train_file} --out {out / 'train'}")
-    result = _run_training(train_file, out / "train", threads=0, quiet=quiet or as_json)
+    result = run_training(train_file, str(out / "train"), quiet=quiet or as_json)
     console.say(f"$ lightwell audit {audit_file} --out {out / 'audit'}")
-    findings = _run_audit(audit_file, out / "audit", threads=0, quiet=quiet or as_json)
+    findings = _run_audit(audit_file, out / "audit", open_engine(), quiet=quiet or as_json)
     seconds = time.monotonic() - started
     if as_json:
         print_json({"seconds": seconds, "train": result, "audit": findings})
@@ -288,31 +296,12 @@ def _run_index(source: Path | str, output: Path, *, shares: str, quiet: bool, **
     return built
 
 
-def _run_training(job: Path, out: Path, *, threads: int, quiet: bool, memory: str | None = None) -> Any:
-    from .pipeline.jobfile import load_job
-    from .pipeline.progress import console_for
-    from .workers.local import run_training_job
-
-    return run_training_job(
-        load_job(job, default="classify"), _engine(threads, memory), out, console_for(quiet=quiet)
-    )
-
-
-def _run_audit(job: Path, out: Path, *, threads: int, quiet: bool, memory: str | None = None) -> Any:
+def _run_audit(job: Path, out: Path, engine: Any, *, quiet: bool) -> Any:
     from .pipeline.jobfile import load_job
     from .pipeline.progress import console_for
     from .workers.local import run_batch_job
 
-    return run_batch_job(
-        load_job(job, default="gradcam"), _engine(threads, memory), out, console_for(quiet=quiet)
-    )
-
-
-def _engine(threads: int, memory: str | None) -> Any:
-    from .pipeline.engine.feed import LocalEngine
-    from .pipeline.engine.machine import parse_size
-
-    return LocalEngine(num_threads=threads, memory_bytes=parse_size(memory) if memory else 0)
+    return run_batch_job(load_job(job, default="gradcam"), engine, out, console_for(quiet=quiet))
 
 
 def _print_counts(built: Any, output: Path) -> None:

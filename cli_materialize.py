@@ -7,6 +7,18 @@ from typing import Annotated
 
 import typer
 
+from .cli_engine import (
+    Address,
+    CpusPerWorker,
+    EngineName,
+    EngineOption,
+    Memory,
+    Placement,
+    PlacementName,
+    Threads,
+    Workers,
+    open_engine,
+)
 from .cli_tables import print_json
 
 
@@ -24,11 +36,13 @@ def materialize(
     augment: Annotated[bool, typer.Option("--augment", help="Write the training view.")] = False,
     epochs: Annotated[int, typer.Option(help="Draw so many times; with --augment.")] = 1,
     shard_images: Annotated[int, typer.Option(help="Images after which a shard is full.")] = 4096,
-    threads: Annotated[int, typer.Option(help="Threads that decode and augment; 0: one for each core.")] = 0,
-    memory: Annotated[
-        str | None,
-        typer.Option(help="What may be in flight, such as 2G; a quarter of the machine without it."),
-    ] = None,
+    engine: EngineOption = EngineName.local,
+    threads: Threads = 0,
+    memory: Memory = None,
+    address: Address = None,
+    workers: Workers = 0,
+    cpus_per_worker: CpusPerWorker = 1,
+    placement: Placement = PlacementName.colocated,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON for machines.")] = False,
 ) -> None:
@@ -38,8 +52,6 @@ def materialize(
 
     Example: lightwell materialize plan.yaml --out shards --split train
     """
-    from .pipeline.engine.feed import LocalEngine
-    from .pipeline.engine.machine import parse_size
     from .pipeline.jobfile import load_plan
     from .pipeline.materialize.job import Materialize
     from .pipeline.plan import build_checked
@@ -57,8 +69,16 @@ def materialize(
         "shard_images": shard_images,
     }
     job = build_checked(Materialize, asked, where="materialize", folder=Path())
-    engine = LocalEngine(num_threads=threads, memory_bytes=parse_size(memory) if memory else 0)
-    found = run_batch_job(job, engine, out, console_for(quiet=quiet or as_json))
+    asked_engine = open_engine(
+        engine,
+        threads=threads,
+        memory=memory,
+        address=address,
+        workers=workers,
+        cpus_per_worker=cpus_per_worker,
+        placement=placement,
+    )
+    found = run_batch_job(job, asked_engine, out, console_for(quiet=quiet or as_json))
     if as_json:
         print_json(found)
     else:

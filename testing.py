@@ -20,14 +20,15 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from .pipeline.batch import Batch
-    from .pipeline.jobs import BatchJob, Engine, Feed, TrainingJob
+    from .pipeline.jobs import BatchJob, Engine, Feed, Stream, TrainingJob
     from .pipeline.plan import Plan
     from .pipeline.view import View
 
+T = TypeVar("T")
 MAX_POSITION_BYTES = 4096
 
 
@@ -173,7 +174,7 @@ class _Console:
     def say(self, line: str) -> None:
         """Say nothing."""
 
-    def track(self, batches: Feed, label: str) -> Iterator[Batch]:  # noqa: ARG002
+    def track(self, batches: Stream[T], label: str) -> Iterator[T]:  # noqa: ARG002
         """Pass batches on until it is time to stop."""
         for batch in batches:
             if self._left == 0:

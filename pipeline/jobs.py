@@ -26,7 +26,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from .errors import PlanError, nearest
 
@@ -41,12 +41,16 @@ if TYPE_CHECKING:
 Record = Mapping[str, Any]
 
 
-class Feed(Protocol):
-    """An iterator of batches; a context manager, so that threads and DALI leave with it."""
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Stream(Protocol[T_co]):
+    """Something of each batch, in order, with the books; a context manager, so that threads and DALI leave with it."""
 
     @property
     def num_batches(self) -> int:
-        """Batches of all epochs together, from where the feed was opened."""
+        """Batches of all epochs together, from where it was opened."""
         ...
 
     @property
@@ -67,9 +71,15 @@ class Feed(Protocol):
         """Say where the time went so far and what was in flight."""
         ...
 
-    def __iter__(self) -> Iterator[Batch]: ...
-    def __enter__(self) -> Feed: ...
+    def __iter__(self) -> Iterator[T_co]: ...
+    def __enter__(self) -> Stream[T_co]: ...
     def __exit__(self, *exc: object) -> None: ...
+
+
+class Feed(Stream["Batch"], Protocol):
+    """An iterator of batches."""
+
+    def __enter__(self) -> Feed: ...
 
 
 class Engine(Protocol):
@@ -84,6 +94,32 @@ class Engine(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class WorkedBatch:
+    """What a batch job made of one batch; its pixels are gone."""
+
+    records: Sequence[Record]
+    num_read: int
+    """Images of the batch, without padding."""
+    num_used: int
+    """Of these, those that show what they stand for."""
+
+
+class Work(Stream[WorkedBatch], Protocol):
+    """A batch job at work on its view."""
+
+    def __enter__(self) -> Work: ...
+
+
+@runtime_checkable
+class WorksJobs(Protocol):
+    """An engine that runs batch jobs where their batches are made, or where their device is."""
+
+    def work(self, job: BatchJob, position: Mapping[str, Any] | None = None) -> Work:
+        """Open a job at its view, from a position on if one is given; raises as ``Engine.feed`` does."""
+        ...
+
+
 class Console(Protocol):
     """Where a job says what it is doing; silent, a terminal or plain lines."""
 
@@ -91,7 +127,7 @@ class Console(Protocol):
         """Print one line."""
         ...
 
-    def track(self, batches: Feed, label: str) -> Iterator[Batch]:
+    def track(self, batches: Stream[T], label: str) -> Iterator[T]:
         """Pass batches on, showing images, rate and time left."""
         ...
 
@@ -107,6 +143,14 @@ class Context:
     """Entries of files that could not be used; filled in for ``BatchJob.finish``."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """Images read, used, replaced and skipped; filled in for ``BatchJob.finish``."""
+    tally: Callable[[], Mapping[str, int]] = dict
+    """Writes down which files could not be used and returns the counts so far, of all ranks and of the runs that this one
+    goes on with. A training job that goes on calls it before it writes a checkpoint, on every rank."""
+    kept_at: str = ""
+    """Where people find what lies below ``out`` when the job is done; the same where it is empty."""
+    publish: Callable[[], None] = lambda: None
+    """Says that what lies below ``out`` is whole: an engine that keeps results elsewhere copies them there. Called on
+    every rank, after a checkpoint and at the end."""
 
 
 @runtime_checkable
@@ -125,6 +169,46 @@ class TrainingJob(Protocol):
 
     def run(self, feed: Feed, context: Context) -> Mapping[str, Any]:
         """Learn; write results below ``context.out``; return the final metrics."""
+        ...
+
+
+@dataclass(frozen=True)
+class Remaining:
+    """What is left of a training job."""
+
+    view: View
+    position: Mapping[str, Any] | None = None
+    """Where the feed goes on; None for the start of the view."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """What ``Context.tally`` returned when the run stood there."""
+
+
+@runtime_checkable
+class Resumes(Protocol):
+    """A training job that goes on where an earlier run in the same folder stood."""
+
+    def remaining(self, out: Path) -> Remaining:
+        """Say what ``run`` is to be fed, given what an earlier run left in ``out``.
+
+        Raises:
+            PlanError: another job has written there.
+        """
+        ...
+
+
+@runtime_checkable
+class SharesBatches(Protocol):
+    """A training job whose ``run`` may be one of several ranks, each fed its slice of every batch.
+
+    The ranks have a ``torch.distributed`` process group and the same ``context.out``; only the first writes there.
+    """
+
+    def check_ranks(self, num_ranks: int) -> None:
+        """Check, before anything starts, that so many ranks can share the batches.
+
+        Raises:
+            PlanError: they cannot.
+        """
         ...
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 if TYPE_CHECKING:
-    from .batch import Batch
     from .engine.stats import FeedStats
-    from .jobs import Feed
+    from .jobs import Stream
+
+T = TypeVar("T")
 
 PLAIN_INTERVAL_S = 10.0
 """Seconds between two plain progress lines."""
@@ -22,7 +23,7 @@ class SilentConsole:
     def say(self, line: str) -> None:
         """Drop the line."""
 
-    def track(self, batches: Feed, label: str) -> Iterator[Batch]:  # noqa: ARG002
+    def track(self, batches: Stream[T], label: str) -> Iterator[T]:  # noqa: ARG002
         """Pass batches on."""
         return iter(batches)
 
@@ -41,7 +42,7 @@ class LineConsole(SilentConsole):
         """Print one line."""
         print(line, file=self._stream, flush=True)
 
-    def track(self, batches: Feed, label: str) -> Iterator[Batch]:
+    def track(self, batches: Stream[T], label: str) -> Iterator[T]:
         """Pass batches on and say now and then how far it is."""
         started = spoke = time.monotonic()
         for number, batch in enumerate(batches, 1):
@@ -63,7 +64,7 @@ class LineConsole(SilentConsole):
 class TerminalConsole(LineConsole):
     """A progress bar that is redrawn in place."""
 
-    def track(self, batches: Feed, label: str) -> Iterator[Batch]:
+    def track(self, batches: Stream[T], label: str) -> Iterator[T]:
         """Pass batches on under a bar with images, rate, time left and replaced images."""
         from rich.console import Console as RichConsole
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -94,7 +95,7 @@ def _fields(stats: FeedStats) -> dict[str, Any]:
     }
 
 
-def _progress_line(label: str, number: int, batches: Feed, seconds: float) -> str:
+def _progress_line(label: str, number: int, batches: Stream[Any], seconds: float) -> str:
     left = (batches.num_batches - number) * seconds / number
     stats = batches.stats()
     return (

@@ -317,3 +317,30 @@ def test_memory_is_measured_over_indexes_of_the_stated_sizes(
     work = some_work(tmp_path, photos=linked, scratch=str(scratch), batch_size=8)
     for measure in (contestants.many, contestants.many_cached, contestants.many_large):
         assert 50 < measure(work) < 20_000
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_scale_measures_what_its_document_shows(
+    tmp_path: Path, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from benchmarks import scale
+
+    out = tmp_path / "new" / "scale.json"
+    scale.main(["--rows", "2000", "20000", "--bad", "1000", "--workers", "1", "--json", str(out)])
+    found = json.loads(out.read_text())
+    small, large = (found["measured"][f"{size} rows"] for size in ("2,000", "20,000"))
+    assert small["split_bytes_per_row"] == large["split_bytes_per_row"] == 8
+    assert large["index_bytes_per_row"] == pytest.approx(small["index_bytes_per_row"], rel=0.1)
+    assert abs(large["position_bytes"] - small["position_bytes"]) < 10
+    assert found["measured"]["1 workers"]["driver_cpu_s_per_batch"] > 0
+    outlook = {one["what"]: one["value"] for one in found["outlook"]}
+    assert outlook["batches of an epoch"] == 1e9 / 256
+    assert outlook["index, in memory"] == pytest.approx(large["index_bytes_per_row"])
+
+    def labels(text: str) -> list[str]:
+        return [
+            line.split(" | ")[0] for line in text.splitlines() if line.startswith("| ") and "---" not in line
+        ]
+
+    assert labels(capsys.readouterr().out) == labels((root / "deploy" / "SCALING.md").read_text())

@@ -15,7 +15,19 @@ import pytest
 from lightwell.pipeline.dataset.index import Index
 from pictures import make_folder
 
-COMMANDS = ("index", "explain", "cache", "materialize", "train", "audit", "demo", "doctor", "bench")
+COMMANDS = (
+    "index",
+    "explain",
+    "cache",
+    "materialize",
+    "train",
+    "audit",
+    "demo",
+    "doctor",
+    "bench",
+    "submit",
+    "jobs",
+)
 
 
 def lightwell(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -47,13 +47,23 @@ PUBLIC: list[str] = [
     "run_training_job",
     "RunError",
     "SourceError",
+    "submit",
     "TrainingJob",
     "View",
 ]
 FOLDERS = {"pipeline", "workers", "models", "tests", "deploy"}
 HIDDEN_FOLDERS = {".ci"}
 CODE = {"pipeline", "workers", "models"}
-COMMANDS = {"cli", "cli_cache", "cli_materialize", "cli_tables"}
+COMMANDS = {
+    "cli",
+    "cli_cache",
+    "cli_engine",
+    "cli_materialize",
+    "cli_submit",
+    "cli_tables",
+    "cli_train",
+    "submission",
+}
 FORBIDDEN_ARROWS = {
     "pipeline": {*COMMANDS, "models", "testing", "workers"},
     "models": {*COMMANDS, "testing", "workers"},
@@ -195,6 +205,7 @@ def test_no_import_cycles(modules: dict[str, ast.Module], root: Path) -> None:
         ".pipeline.jobs",
         ".testing",
         ".pipeline.dataset.sources",
+        ".submission",
     ],
 )
 def test_import_is_light(module: str, tmp_path: Path) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ..pipeline.errors import OutputError
+from ..pipeline.jobs import WorksJobs
 from ..pipeline.quarantine import QUARANTINE_NAME, write_quarantine
+from .here import WorkHere
 
 if TYPE_CHECKING:
-    from ..pipeline.jobs import Engine, Feed
+    from ..pipeline.jobs import BatchJob, Engine, Feed, Work
     from ..pipeline.plan import Plan
     from ..pipeline.view import View
 
@@ -29,35 +31,62 @@ class Ledger:
     Args:
         out: the job's folder.
         before: entries of an earlier run that this one takes up.
+        counts: what that run had counted.
     """
 
-    def __init__(self, out: Path, before: Iterable[Mapping[str, Any]] = ()) -> None:
+    def __init__(
+        self,
+        out: Path,
+        before: Iterable[Mapping[str, Any]] = (),
+        counts: Mapping[str, int] | None = None,
+    ) -> None:
         self._path = out / QUARANTINE_NAME
         self._before = tuple(before)
-        self._feeds: list[Feed] = []
+        self._counts = dict(counts or {})
+        self._feeds: list[Feed | Work] = []
+        self._writing = threading.Lock()
         self._written = -1
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lightwell-ledger", daemon=True)
 
-    def watch(self, engine: Engine) -> Engine:
+    def watch(self, engine: Engine) -> WatchedEngine:
         """Return the engine with all its feeds watched."""
-        return _WatchedEngine(engine, self._feeds)
+        return WatchedEngine(engine, self._note)
+
+    def _note(self, feed: Feed | Work, *, goes_on: bool) -> None:
+        self._feeds.append(feed)
+        if goes_on:  # what it counts as it opens was counted by the run that it goes on with
+            for name, number in feed.counts.items():
+                self._counts[name] = self._counts.get(name, 0) - number
 
     def entries(self) -> list[Mapping[str, Any]]:
         """List what was found so far, each file, step and epoch once."""
         found = {
-            (entry["epoch"], entry["key"], entry["step"]): entry
+            entry_name(entry): entry
             for entries in (self._before, *(feed.quarantine for feed in list(self._feeds)))
             for entry in entries
         }
         return [found[name] for name in sorted(found)]
 
     def counts(self) -> dict[str, int]:
-        """Add up the counts of all feeds of this process."""
-        total: Counter[str] = Counter()
+        """Add up the counts of all feeds of this process and of the run that it goes on with."""
+        total = Counter(self._counts)
         for feed in self._feeds:
             total.update(feed.counts)
         return dict(total)
+
+    def take_up(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """List what others have found as well."""
+        found = {entry_name(entry): entry for entry in (*self._before, *entries)}
+        self._before = tuple(found.values())
+
+    def write(self) -> None:
+        """Write the list now, if it grew."""
+        with self._writing:
+            entries = self.entries()
+            if len(entries) != self._written:
+                write_quarantine(entries, self._path)
+                self._written = len(entries)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -69,7 +98,7 @@ class Ledger:
         self._ended.set()
         self._thread.join()
         try:
-            self._write()
+            self.write()
         except OSError as failure:
             if error is None:  # else the run's own error says more
                 raise OutputError(
@@ -79,26 +108,34 @@ class Ledger:
     def _keep(self) -> None:
         while not self._ended.wait(INTERVAL_S):
             try:
-                self._write()
+                self.write()
             except OSError:
                 return  # said when the job ends; its own writing tells too
 
-    def _write(self) -> None:
-        entries = self.entries()
-        if len(entries) != self._written:
-            write_quarantine(entries, self._path)
-            self._written = len(entries)
+
+def entry_name(entry: Mapping[str, Any]) -> tuple[int, str, str]:
+    """Say what tells an entry from others, in the order of the list."""
+    return entry["epoch"], entry["key"], entry["step"]
 
 
-class _WatchedEngine:
-    """An engine whose feeds are noted."""
+class WatchedEngine:
+    """An engine whose feeds are noted, and which works on jobs whatever the engine."""
 
-    def __init__(self, engine: Engine, feeds: list[Feed]) -> None:
+    def __init__(self, engine: Engine, note: Callable[..., None]) -> None:
         self._engine = engine
-        self._feeds = feeds
+        self._note = note
 
     def feed(self, plan: Plan, view: View, position: Mapping[str, Any] | None = None) -> Feed:
         """Open a feed and note it."""
-        feed = self._engine.feed(plan, view, position)
-        self._feeds.append(feed)
+        feed = self._engine.feed(plan, view) if position is None else self._engine.feed(plan, view, position)
+        self._note(feed, goes_on=position is not None)
         return feed
+
+    def work(self, job: BatchJob, position: Mapping[str, Any] | None = None) -> Work:
+        """Open a job at its view and note it: on the engine where that can, else in this process."""
+        if isinstance(self._engine, WorksJobs):
+            work = self._engine.work(job, position)
+        else:
+            work = WorkHere(job, self._engine.feed(job.plan, job.view, position))
+        self._note(work, goes_on=position is not None)
+        return work

@@ -7,9 +7,10 @@ A batch job's records are kept in parts while it runs, each written aside and re
     out/quarantine.jsonl              files that could not be used; grows while the job runs
     out/counts.json                   images read, used, replaced and skipped; read = used + replaced
 
-A training job writes the latter two as well, of all its feeds; the counts are those of its last run.
+A training job writes the latter two as well, of all its feeds. One that says what is ``remaining`` goes on where it stood,
+and its counts do too.
 
-Interrupted, the same job takes up after its last whole part, if it has a ``fingerprint()``; a job without one,
+Interrupted, the same batch job takes up after its last whole part, if it has a ``fingerprint()``; a job without one,
 another job or another plan starts anew. A job may also have a ``schema``, the Arrow schema of its
 records; without it the types are taken from the records.
 """
@@ -20,20 +21,32 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..pipeline.errors import OutputError
-from ..pipeline.jobs import Context, KeepsParts
+from ..pipeline.jobs import Context, KeepsParts, Remaining, Resumes
 from ..pipeline.quarantine import QUARANTINE_NAME, read_quarantine, write_quarantine
 from .heap import keep_freed_memory
 from .ledger import Ledger
+from .metrics import JobMeter
 from .parts import Part, PartStore
+from .peers import Peers, check_shares
 
 if TYPE_CHECKING:
-    from ..pipeline.batch import Batch
-    from ..pipeline.jobs import BatchJob, Console, Engine, Feed, Record, TrainingJob
+    from ..pipeline.jobs import (
+        BatchJob,
+        Console,
+        Engine,
+        Feed,
+        Record,
+        TrainingJob,
+        Work,
+        WorkedBatch,
+        WorksJobs,
+    )
 
 Entry = tuple[str, str, int]
 
@@ -64,8 +77,8 @@ def run_batch_job(
     done = store.take_up()
     if done:
         console.say(f"taking up after {sum(part.counts['read'] for part in done):,} images that are done")
-    with Ledger(out, before=add_up(done)[0]) as ledger:
-        done += read_parts(job, ledger.watch(engine), store, console, done, part_images)
+    with Ledger(out, before=add_up(done)[0]) as ledger, JobMeter(type(job).__name__) as meter:
+        done += read_parts(job, meter.watch(ledger.watch(engine)), store, console, done, part_images)
     records = store.merge(out / "records.parquet")
     entries, counts = add_up(done)
     write_quarantine(entries, out / QUARANTINE_NAME)
@@ -75,27 +88,70 @@ def run_batch_job(
     return findings
 
 
-def run_training_job(job: TrainingJob, engine: Engine, out: Path, console: Console) -> Mapping[str, Any]:
-    """Run a training job on its view; returns its final metrics.
+def nothing() -> None:
+    """Results stay where they are."""
 
-    A job that can go on where an earlier run stopped has ``view_for(out)``, which says what is left to read.
+
+def run_training_job(
+    job: TrainingJob,
+    engine: Engine,
+    out: Path,
+    console: Console,
+    *,
+    publish: Callable[[], None] = nothing,
+    kept_at: str | None = None,
+) -> Mapping[str, Any]:
+    """Run a training job on its view, or one rank's part of it; returns its final metrics.
+
+    A job that can go on where an earlier run stood says what is ``remaining``. Where ``torch.distributed`` has a process
+    group this is one of its ranks: all have the same ``out``, where only the first writes.
+
+    Args:
+        job: what is run.
+        engine: makes the batches of this process.
+        out: where results go, and what an interrupted run has left.
+        console: shows how far it is.
+        publish: called when what is in ``out`` is whole, on every rank.
+        kept_at: where it is copied to, if it is.
 
     Raises:
         OutputError: ``out`` cannot be written.
         LightwellError: whatever the plan, the feed or the job raise.
     """
-    check_writable(out)
+    peers = Peers.here()
+    check_shares(job, peers.num_ranks)
+    if peers.leads:
+        check_writable(out)
+        sweep(out)
     keep_freed_memory()
-    view_for = getattr(job, "view_for", None)
-    view = job.view if view_for is None else view_for(out)
-    before = [one for one in read_quarantine(out / QUARANTINE_NAME) if one["epoch"] < view.first_epoch]
-    with Ledger(out, before=before) as ledger:
-        watched = ledger.watch(engine)
-        with watched.feed(job.plan, view) as feed:
-            metrics = job.run(feed, Context(watched, out, console))
+    left = remaining(job, out)
+    ledger = Ledger(out, entries_before(left, out), left.counts) if peers.leads else Ledger(out)
+    worker = f"rank {peers.rank}" if peers.num_ranks > 1 else ""
+    with ledger if peers.leads else nullcontext(), JobMeter(type(job).__name__, worker) as meter:
+        watched = meter.watch(ledger.watch(engine))
+        with watched.feed(job.plan, peers.share(left.view), left.position) as feed:
+            tally = partial(peers.tally, ledger)
+            context = Context(
+                watched, out, console, tally=tally, publish=publish, kept_at=kept_at or str(out)
+            )
+            metrics = job.run(feed, context)
             say_stats(feed, console)
-        write_json(ledger.counts(), out / "counts.json")
+        counts = peers.tally(ledger)
+        if peers.leads:
+            write_json(counts, out / "counts.json")
+        publish()
     return metrics
+
+
+def entries_before(left: Remaining, out: Path) -> list[Mapping[str, Any]]:
+    """Read what the run that is gone on with could not use."""
+    goes_on, first = left.position is not None, left.view.first_epoch
+    return [one for one in read_quarantine(out / QUARANTINE_NAME) if goes_on or one["epoch"] < first]
+
+
+def remaining(job: TrainingJob, out: Path) -> Remaining:
+    """Ask a training job what is left of it; all of it, if it cannot say."""
+    return job.remaining(out) if isinstance(job, Resumes) else Remaining(job.view)
 
 
 def check_writable(out: Path) -> None:
@@ -128,51 +184,43 @@ def fingerprint_of(job: BatchJob) -> str | None:
 
 
 def read_parts(
-    job: BatchJob, engine: Engine, store: PartStore, console: Console, done: list[Part], num_images: int
+    job: BatchJob, engine: WorksJobs, store: PartStore, console: Console, done: list[Part], num_images: int
 ) -> list[Part]:
     """Turn what is left of a job's view, behind the parts that are done, into more parts of so many images."""
     parts: list[Part] = []
     noted = {entry_of(entry) for part in done for entry in part.quarantine}
     position = done[-1].position if done else None
-    with engine.feed(job.plan, job.view, position) as feed:
-        if not feed.num_batches:
+    with engine.work(job, position) as work:
+        if not work.num_batches:
             return parts
-        unusable = feed.counts["skipped"]
-        with job.open() as work:
-            batches = console.track(feed, type(job).__name__)
-            full = partial(is_full, job, num_images)
-            while (part := read_part(feed, batches, work, full)) is not None:
-                counts, gathered = {**part[0], "unusable": unusable}, part[1]
-                number = len(done) + len(parts)
-                entries = fresh_entries(feed.quarantine, noted)
-                parts.append(Part(number, counts, entries, feed.position()))
-                store.write(parts[-1], kept(job, gathered, number, store.folder.parent))
-        say_stats(feed, console)
+        unusable = work.counts["skipped"]
+        batches = console.track(work, type(job).__name__)
+        full = partial(is_full, job, num_images)
+        while (part := read_part(work, batches, full)) is not None:
+            counts, gathered = {**part[0], "unusable": unusable}, part[1]
+            number = len(done) + len(parts)
+            entries = fresh_entries(work.quarantine, noted)
+            parts.append(Part(number, counts, entries, work.position()))
+            store.write(parts[-1], kept(job, gathered, number, store.folder.parent))
+        say_stats(work, console)
     return parts
 
 
 def read_part(
-    feed: Feed,
-    batches: Iterator[Batch],
-    work: Callable[[Batch], Sequence[Record]],
-    full: Callable[[Sequence[Record], int], bool],
+    work: Work, batches: Iterator[WorkedBatch], full: Callable[[Sequence[Record], int], bool]
 ) -> tuple[dict[str, int], list[Record]] | None:
-    """Work on batches until they make a part; returns counts and records, or None at the end.
-
-    No batch is held longer than its turn, and jobs see no padding.
-    """
-    skipped = feed.counts["skipped"]
+    """Gather worked batches until they make a part; returns counts and records, or None at the end."""
+    skipped = work.counts["skipped"]
     records: list[Record] = []
     num_batches = num_read = num_used = 0
     for batch in batches:
         num_batches += 1
-        if batch.num_images:
-            records += work(batch.without_padding())
-        num_read += batch.num_images
-        num_used += int(batch.own.sum())
+        records += batch.records
+        num_read += batch.num_read
+        num_used += batch.num_used
         if full(records, num_read):
             break
-    left_out = feed.counts["skipped"] - skipped  # those of batches with no image left among them
+    left_out = work.counts["skipped"] - skipped  # those of batches with no image left among them
     if not num_batches and not left_out:
         return None
     counts = {"read": num_read, "used": num_used, "replaced": num_read - num_used, "left_out": left_out}
@@ -201,7 +249,7 @@ def entry_of(entry: Mapping[str, Any]) -> Entry:
     return entry["key"], entry["step"], entry["epoch"]
 
 
-def say_stats(feed: Feed, console: Console) -> None:
+def say_stats(feed: Feed | Work, console: Console) -> None:
     """Say where a feed's time went and what would have to be faster."""
     for line in feed.stats().lines():
         console.say(line)

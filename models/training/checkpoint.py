@@ -1,16 +1,18 @@
 """Checkpoints: weights, optimiser state and what they belong to, in safetensors files without pickle.
 
 ``best.safetensors`` holds the weights of the best epoch under their own names, so it also serves as a weights
-file elsewhere. ``checkpoint.safetensors`` holds the last finished epoch and, below ``optimizer.``, the
-optimiser's state. Both are written aside and renamed.
+file elsewhere. ``checkpoint.safetensors`` holds the step that a run goes on after: weights, the optimiser's state
+below ``optimizer.``, and what its epoch has added up to so far below ``progress.``. Both are written aside and renamed,
+and carry a digest of all that is in them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,43 @@ from safetensors.torch import save
 from ...pipeline.errors import ModelError, OutputError
 from ..zoo import ModelSpec, build_model
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE_VERSIONS = ("1", "2")
+"""The first had no digest and no progress: it stood at the end of an epoch."""
 LAST_NAME = "checkpoint.safetensors"
 BEST_NAME = "best.safetensors"
 OPTIMIZER_PREFIX = "optimizer."
+PROGRESS_PREFIX = "progress."
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands in the epoch that follows the finished ones, and what that epoch has added up to."""
+
+    step: int = 0
+    """Number of the next step of the epoch; as many as an epoch has where only measuring is left."""
+    position: Mapping[str, Any] | None = None
+    """Of the training feed; None where the run reads it from the start."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Images read, used, replaced and skipped so far, by all ranks."""
+    loss: float = 0.0
+    """Sum over the images."""
+    num_read: int = 0
+    seconds: float = 0.0
+    confusion: torch.Tensor | None = None
+    """int64, shape (classes * classes,)."""
+
+    def dump(self) -> str:
+        """Return all but the tensor as JSON; floats come back to the last bit."""
+        return json.dumps({name: getattr(self, name) for name in PROGRESS_NAMES}, sort_keys=True)
+
+    @property
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The tensor under its name in the file."""
+        return {} if self.confusion is None else {f"{PROGRESS_PREFIX}confusion": self.confusion}
+
+
+PROGRESS_NAMES = ("step", "position", "counts", "loss", "num_read", "seconds")
 
 
 @dataclass(frozen=True)
@@ -38,7 +73,7 @@ class Description:
     job: Mapping[str, Any]
     """All keys of the job that decide its result."""
     history: tuple[Mapping[str, Any], ...]
-    """Validation metrics of every finished epoch; the weights are those after the last of them."""
+    """Validation metrics of every finished epoch."""
 
     def dump(self) -> dict[str, str]:
         """Return the metadata as safetensors wants it: strings."""
@@ -68,8 +103,9 @@ def save_checkpoint(
     model: torch.nn.Module,
     description: Description,
     optimizer: torch.optim.Optimizer | None = None,
+    progress: Progress | None = None,
 ) -> None:
-    """Write weights, description and, if given, the optimiser's state aside, then rename.
+    """Write weights, description and, if given, the optimiser's state and the progress aside, then rename.
 
     Raises:
         OutputError: the file cannot be written.
@@ -80,9 +116,14 @@ def save_checkpoint(
             for name, value in state.items():
                 if value is not None:
                     tensors[f"{OPTIMIZER_PREFIX}{number}.{name}"] = plain(torch.as_tensor(value))
-    aside = path.with_name(f".{path.name}.{os.getpid()}.aside")
+    metadata = description.dump()
+    if progress is not None:
+        tensors |= progress.tensors
+        metadata["progress"] = progress.dump()
+    metadata["digest"] = digest_of(tensors, metadata)
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        aside.write_bytes(save(tensors, metadata=description.dump()))  # save_file would make it private
+        aside.write_bytes(save(tensors, metadata=metadata))  # save_file would make it private
         aside.replace(path)
     except (OSError, SafetensorError) as error:
         aside.unlink(missing_ok=True)
@@ -94,6 +135,36 @@ def save_checkpoint(
 def plain(tensor: torch.Tensor) -> torch.Tensor:
     """Copy a tensor to contiguous memory of its own on the CPU, as safetensors wants it."""
     return tensor.detach().to("cpu", copy=True).contiguous()
+
+
+def digest_of(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:
+    """Sum up all that a checkpoint holds, its digest left out."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(metadata.keys() - {"digest"}):
+        digest.update(f"{name}\0{metadata[name]}\0".encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name}\0{tensor.dtype}{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read all tensors of a checkpoint, on the CPU.
+
+    Raises:
+        ModelError: the file is not what was written.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"checkpoint: {path} cannot be read ({error}); train again") from error
+    if metadata.get("digest", "") not in ("", digest_of(tensors, metadata)):
+        raise ModelError(f"checkpoint: {path} is damaged: its content is not what was written; "
+                         "take it from a copy, or delete it and train again")  # fmt: skip
+    return tensors
 
 
 def read_description(path: Path) -> tuple[Description, dict[str, str]]:
@@ -119,7 +190,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     if metadata.get("format") != "lightwell":
         raise ModelError(f"checkpoint: wanted one that 'lightwell train' wrote, got {path}; "
                          "it names no model and no classes: use it as the weights of a model")  # fmt: skip
-    if metadata["format_version"] != str(FORMAT_VERSION):
+    if metadata["format_version"] not in READABLE_VERSIONS:
         got = metadata["format_version"]
         raise ModelError(f"checkpoint: wanted format {FORMAT_VERSION}, got {got} in {path}; "
                          "train again, or use the version of Lightwell that wrote it")  # fmt: skip
@@ -141,15 +212,27 @@ def describe(path: Path, metadata: dict[str, str]) -> tuple[Description, dict[st
     return description, metadata
 
 
+def read_progress(path: Path, metadata: Mapping[str, str]) -> Progress:
+    """Read where a run stands; at the end of an epoch where its checkpoint does not say."""
+    if "progress" not in metadata:
+        return Progress()
+    try:
+        with safe_open(path, framework="pt") as file:
+            name = f"{PROGRESS_PREFIX}confusion"
+            confusion = file.get_tensor(name) if name in set(file.keys()) else None
+        return Progress(**json.loads(metadata["progress"]), confusion=confusion)
+    except (json.JSONDecodeError, TypeError, SafetensorError) as error:
+        raise ModelError(f"checkpoint: the progress in {path} is damaged ({error}); train again") from error
+
+
 def load_weights(path: Path, model: torch.nn.Module) -> None:
     """Load a checkpoint's weights into a model, every one of them.
 
     Raises:
-        ModelError: names or shapes differ.
+        ModelError: names or shapes differ, or the file is damaged.
     """
-    with safe_open(path, framework="pt") as file:
-        names = [name for name in file.keys() if not name.startswith(OPTIMIZER_PREFIX)]  # noqa: SIM118
-        weights = {name: file.get_tensor(name) for name in names}
+    others = (OPTIMIZER_PREFIX, PROGRESS_PREFIX)
+    weights = {name: tensor for name, tensor in read_tensors(path).items() if not name.startswith(others)}
     try:
         model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
@@ -159,13 +242,20 @@ def load_weights(path: Path, model: torch.nn.Module) -> None:
 
 
 def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
-    """Load the optimiser's state of a checkpoint; its settings stay those it was built with."""
+    """Load the optimiser's state of a checkpoint; its settings stay those it was built with.
+
+    State that has a parameter's shape is laid out as the parameter is, as the optimiser would have made it.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
-    with safe_open(path, framework="pt") as file:
-        for key in file.keys():  # noqa: SIM118  (not a mapping)
-            if key.startswith(OPTIMIZER_PREFIX):
-                number, _, name = key.removeprefix(OPTIMIZER_PREFIX).partition(".")
-                state.setdefault(int(number), {})[name] = file.get_tensor(key)
+    for key, tensor in read_tensors(path).items():
+        if key.startswith(OPTIMIZER_PREFIX):
+            number, _, name = key.removeprefix(OPTIMIZER_PREFIX).partition(".")
+            like = parameters[int(number)]
+            laid_out = (
+                torch.empty_like(like, device="cpu").copy_(tensor) if tensor.shape == like.shape else tensor
+            )
+            state.setdefault(int(number), {})[name] = laid_out
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

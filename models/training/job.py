@@ -9,64 +9,32 @@ A job file::
     epochs: 5
     optimizer: {name: adamw, lr: 0.002}
     class_weights: balanced
+    checkpoint_every: {seconds: 60} # or {steps: 100}
 
 ``lightwell train JOB.yaml --out DIR`` writes ``metrics.jsonl``, ``best.safetensors``, ``result.json`` and
-``checkpoint.safetensors``; run again with the same ``--out`` it goes on after the last finished epoch.
+``checkpoint.safetensors``; run again with the same ``--out`` it goes on after the step of its last checkpoint and ends
+as if it had not been stopped, whatever the number of ranks before and after.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any
 
-import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-
-from ...pipeline.dataset.index import Index
-from ...pipeline.errors import PlanError
-from ...pipeline.jobs import Context, Feed
-from ...pipeline.plan import Plan
+from ...pipeline.jobs import Context, Feed, Remaining
+from ...pipeline.schedule import Schedule
 from ...pipeline.view import View
-from ..zoo import ModelSpec
-from .recipe import EarlyStop, MetricName, OptimizerSpec, Schedule
+from .spec import ClassifySpec
 
 
-class Classify(BaseModel):
-    """Train a classifier by transfer learning."""
+class Classify(ClassifySpec):
+    """Train a classifier by transfer learning.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    plan: Plan
-    model: ModelSpec
-    fine_tune_from: str | None = None
-    """None: only the head learns. A block's name: it and all behind it learn. ``all``: everything learns."""
-    feature_passes: int | None = Field(default=None, ge=1)
-    """Only with a frozen trunk: run it over the training images so many times (augmented anew each time), keep
-    the features in memory and let the head learn from them for ``epochs``. None runs all of it every epoch."""
-    epochs: int = Field(default=5, ge=1)
-    optimizer: OptimizerSpec = OptimizerSpec()
-    schedule: Schedule = Schedule()
-    class_weights: Literal["none", "balanced"] = "none"
-    """``balanced`` weighs a class by images / (classes * images of the class)."""
-    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    best_by: MetricName = "auroc"
-    """The validation metric by which ``best.safetensors`` is chosen."""
-    early_stop: EarlyStop | None = None
-    train_split: str = "train"
-    validation_split: str = "val"
-    test_split: str | None = "test"
-    """Measured once, at the end, with the best weights; None leaves it out."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the model learns; ``auto`` takes CUDA where there is any."""
-
-    @model_validator(mode="after")
-    def _check_passes(self) -> Self:
-        if self.feature_passes is not None and self.fine_tune_from is not None:
-            raise ValueError(
-                "feature_passes: wanted a frozen trunk, got fine_tune_from; leave one of them out"
-            )
-        return self
+    As one of several ranks, that is where ``torch.distributed`` has a process group, it takes its slice of each batch
+    and learns what one process would learn of the whole.
+    """
 
     @property
     def view(self) -> View:
@@ -80,20 +48,29 @@ class Classify(BaseModel):
             and self.drops_last(len(self.plan.load_index().rows(self.train_split))),
         )
 
-    def view_for(self, out: Path) -> View:
-        """Return the view of the epochs that are still to be learnt, given what a run left in ``out``.
-
-        Where none are, the view has one epoch and ``run`` does not read it.
+    def remaining(self, out: Path) -> Remaining:
+        """Say what is still to be read, given what a run left in ``out``.
 
         Raises:
             PlanError: another job or plan has written there.
+            ModelError: the checkpoint is damaged.
         """
-        from .run import remaining_view
+        from .standing import read_standing
 
-        return remaining_view(self, out)
+        view = self.view
+        return read_standing(self, view, out).remaining(self, view)
+
+    def check_ranks(self, num_ranks: int) -> None:
+        """Check that so many ranks can share the job's batches.
+
+        Raises:
+            PlanError: they cannot.
+        """
+        index, view = self.check(), replace(self.view, num_ranks=num_ranks)
+        Schedule.of(self.plan, view, index, index.rows(view.split))
 
     def run(self, feed: Feed, context: Context) -> Mapping[str, Any]:
-        """Learn, measure after every epoch, keep the best; resume what ``context.out`` holds.
+        """Learn, measure after every epoch, keep the best; go on with what ``context.out`` holds.
 
         Returns:
             ``best_epoch`` (counted from 0), ``epochs`` (finished), metrics of ``validation`` and ``test``, and
@@ -106,91 +83,4 @@ class Classify(BaseModel):
         """
         from .run import run_job
 
-        return run_job(self, feed, context)
-
-    def check(self) -> Index:
-        """Check that the index has what the job needs; returns it.
-
-        Raises:
-            PlanError: fewer than two classes, a split that is not there or has no labels, or a class that no
-                training image shows.
-        """
-        if self.class_weights != "none" and self.plan.sampling is not None:
-            raise PlanError(f"class_weights: wanted none beside the plan's sampling, got {self.class_weights}; each evens the "
-                            "classes out and both overdo it: keep one of them")  # fmt: skip
-        index = self.plan.load_index()
-        if len(index.classes) < 2:
-            raise PlanError(f"classes: wanted at least two classes to tell apart, got "
-                            f"{'none' if not index.classes else 'one'} "
-                            f"({', '.join(index.classes) or 'no labels'}); index a folder per class, "
-                            "or a table with a label column")  # fmt: skip
-        names = {
-            "train_split": self.train_split,
-            "validation_split": self.validation_split,
-            "test_split": self.test_split,
-        }
-        usable = np.asarray(index.table["status"].to_pylist()) == "ok"
-        there = sorted({s for s in np.asarray(index.table["split"].to_pylist())[usable] if s is not None})
-        for key, name in names.items():
-            if name is not None and not len(split_labels(index, name, key, there)):
-                raise PlanError(
-                    f"{key}: wanted images with labels in {name!r}, got none; label them and index again"
-                )
-        counts = np.bincount(
-            split_labels(index, self.train_split, "train_split", there), minlength=len(index.classes)
-        )
-        missing = [name for name, count in zip(index.classes, counts, strict=True) if not count]
-        if missing:
-            raise PlanError(f"train_split: wanted images of every class in {self.train_split!r}, got none of "
-                            f"{', '.join(map(repr, missing))}; add some, or index without them")  # fmt: skip
-        return index
-
-    def identity(self) -> dict[str, Any]:
-        """Return all keys that decide the result, flat; a run is resumed only by a job that has the same.
-
-        The index is there by its content, not by its path; ``epochs`` is not there where the schedule does not
-        depend on it, so that a finished run can be made longer.
-        """
-        content = self.model_dump(mode="json", exclude={"plan", "device"})
-        if self.schedule.kind != "cosine":
-            del content["epochs"]
-        plan = self.plan.dump()
-        plan.pop("device")
-        plan["cache"] = None if self.plan.cache is None else self.plan.cache.effect()
-        plan["errors"] = self.plan.errors.deciding()
-        content["plan"] = {**plan, "index": f"content {self.plan.load_index().fingerprint()}"}
-        return flat(content)
-
-    def drops_last(self, num_rows: int) -> bool:
-        """Say whether a last batch of one image is left out, since BatchNorm cannot learn of it."""
-        size = self.plan.batch.size
-        return self.fine_tune_from is not None and 1 < size < num_rows and num_rows % size == 1
-
-
-def split_labels(index: Index, split: str, key: str, there: list[str]) -> np.ndarray:
-    """Return the labels of a split's usable rows, unlabelled ones left out.
-
-    Raises:
-        PlanError: no such split; lists those that are there.
-    """
-    from ...pipeline.errors import SourceError
-
-    try:
-        rows = index.rows(split)
-    except SourceError as error:
-        cure = "; or write test_split: null" if key == "test_split" else ""
-        raise PlanError(f"{key}: wanted a split of the index, got {split!r}; it has "
-                        f"{', '.join(there) or 'no splits'}{cure}") from error  # fmt: skip
-    labels = index.table["label"].to_numpy()[rows]
-    return np.asarray(labels[labels >= 0], dtype=np.int64)
-
-
-def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested mappings to dotted keys, so that two jobs can be compared key by key."""
-    result: dict[str, Any] = {}
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            result.update(flat(value, f"{prefix}{key}."))
-        else:
-            result[f"{prefix}{key}"] = value
-    return result
+        return run_job(self, self.view, feed, context)

@@ -59,7 +59,7 @@ def write_aside(path: Path, text: str) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.aside")
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         aside.write_text(text, encoding="utf-8")
         aside.replace(path)

@@ -1,69 +1,21 @@
-"""One epoch of learning, one pass of evaluation."""
+"""A step of learning, a pass of evaluation, and what they add up to; by one process or by ranks that share batches."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn import functional
 
-from ...pipeline.batch import Batch
 from ...pipeline.errors import RunError
 from ..metrics import Metrics, measure, rates_of
-
-
-@dataclass(frozen=True, slots=True)
-class Examples:
-    """What one step learns from."""
-
-    inputs: torch.Tensor
-    """float32: images (N, 3, H, W), or features as the head takes them."""
-    labels: torch.Tensor
-    """int64, shape (N,); -1 where there is none."""
-    replaced: torch.Tensor
-    """bool, shape (N,): these train, but are not measured."""
-    partner_labels: torch.Tensor | None = None
-    partner_weights: torch.Tensor | None = None
-    padding: torch.Tensor | None = None
-    """bool, shape (N,): rows that teach nothing, since their labels are -1, and are counted nowhere."""
-
-    @property
-    def num_images(self) -> int:
-        """Examples without padding."""
-        return len(self) if self.padding is None else len(self) - int(self.padding.sum())
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-def examples_of(batch: Batch, device: torch.device) -> Examples:
-    """Move a batch to the device the model is on.
-
-    uint8 NHWC images become float32 NCHW in 0..1: a plan without ``Normalize`` trains on ``x / 255``.
-    Images are laid out channels last, which convolutions prefer. Padding loses its labels.
-    """
-    padding = torch.from_numpy(batch.padding).to(device) if batch.padding.any() else None
-
-    def labels_of(labels: torch.Tensor) -> torch.Tensor:
-        moved = labels.to(device, non_blocking=True)
-        return moved if padding is None else moved.masked_fill(padding, -1)
-
-    images = batch.images.to(device, non_blocking=True)
-    if images.dtype == torch.uint8:
-        images = images.permute(0, 3, 1, 2).float().div_(255)
-    return Examples(
-        images.contiguous(memory_format=torch.channels_last),
-        labels_of(batch.labels),
-        torch.from_numpy(np.asarray(batch.replaced)).to(device),
-        None if batch.partner_labels is None else labels_of(batch.partner_labels),
-        None if batch.partner_weights is None else batch.partner_weights.to(device, non_blocking=True),
-        padding,
-    )
+from .examples import Examples, joined
+from .parallel.ranks import Ranks
+from .parallel.whole import whole_batch
 
 
 def scores_of(module: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
@@ -82,15 +34,24 @@ class Objective:
 
     def __call__(self, scores: torch.Tensor, examples: Examples) -> torch.Tensor:
         """Return the mean over labelled rows, weighted as in ``torch.nn.CrossEntropyLoss``; 0 if none is."""
-        loss, weight = self._terms(scores, examples.labels)
-        if examples.partner_labels is not None and examples.partner_weights is not None:
-            partner_loss, partner_weight = self._terms(scores, examples.partner_labels)
-            share = examples.partner_weights
-            loss, weight = torch.lerp(loss, partner_loss, share), torch.lerp(weight, partner_weight, share)
-        return loss.sum() / weight.sum().clamp_min(torch.finfo(torch.float32).tiny)
+        return self.total(scores, examples) / self.weight(examples)
 
-    def _terms(self, scores: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        loss = functional.cross_entropy(
+    def total(self, scores: torch.Tensor, examples: Examples) -> torch.Tensor:
+        """Return the weighted sum over labelled rows."""
+        loss = self._losses(scores, examples.labels)
+        if examples.partner_labels is not None and examples.partner_weights is not None:
+            loss = torch.lerp(loss, self._losses(scores, examples.partner_labels), examples.partner_weights)
+        return loss.sum()
+
+    def weight(self, examples: Examples) -> torch.Tensor:
+        """Return what the sum is divided by, which needs no scores; never 0."""
+        weight = self._weights(examples.labels)
+        if examples.partner_labels is not None and examples.partner_weights is not None:
+            weight = torch.lerp(weight, self._weights(examples.partner_labels), examples.partner_weights)
+        return weight.sum().clamp_min(TINY)
+
+    def _losses(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return functional.cross_entropy(
             scores,
             labels,
             self.class_weights,
@@ -98,10 +59,13 @@ class Objective:
             ignore_index=-1,
             label_smoothing=self.label_smoothing,
         )
-        weight = (labels >= 0).float()
-        if self.class_weights is not None:
-            weight = weight * self.class_weights[labels.clamp_min(0)]
-        return loss, weight
+
+    def _weights(self, labels: torch.Tensor) -> torch.Tensor:
+        labelled = (labels >= 0).float()
+        return labelled if self.class_weights is None else labelled * self.class_weights[labels.clamp_min(0)]
+
+
+TINY = torch.finfo(torch.float32).tiny
 
 
 @dataclass(frozen=True)
@@ -122,77 +86,123 @@ class Outcome:
         return {"loss": self.loss, **self.metrics.as_dict(), **pace}
 
 
-def train_epoch(
-    module: torch.nn.Module,
-    batches: Iterable[Examples],
-    optimizer: torch.optim.Optimizer,
-    objective: Objective,
-    *,
-    factor: Callable[[int], float],
-    num_classes: int,
-) -> Outcome:
-    """Learn from the batches of one epoch; training flags are the caller's.
+@dataclass
+class Sums:
+    """What the steps of an epoch add up to. The matrix is of this rank's rows, the rest of those of all ranks."""
+
+    confusion: torch.Tensor
+    """int64, shape (classes * classes,), on the CPU."""
+    loss: float = 0.0
+    """Over the images."""
+    num_read: int = 0
+    seconds: float = 0.0
+    """Of the first rank; waiting for batches is in them, earlier runs of the epoch too."""
+
+    @classmethod
+    def of_classes(cls, num_classes: int) -> Sums:
+        """Begin an epoch."""
+        return cls(torch.zeros(num_classes * num_classes, dtype=torch.int64))
+
+    def outcome(self, ranks: Ranks) -> Outcome:
+        """Make the metrics of the epoch; every rank asks."""
+        side = math.isqrt(len(self.confusion))
+        matrix = ranks.sum(self.confusion).view(side, side).numpy()
+        num_measured = int(matrix.sum())
+        metrics = Metrics(num_measured, self.num_read - num_measured, *rates_of(matrix), None, matrix)
+        return Outcome(
+            self.loss / self.num_read if self.num_read else None, metrics, self.seconds, self.num_read
+        )
+
+
+class Learner:
+    """A module that learns from batches, one step at a time; training flags are the caller's.
 
     Args:
         module: the model, or its head where the batches hold features.
-        batches: of one epoch.
         optimizer: every group has ``base_lr``.
-        objective: the loss.
-        factor: step number -> what ``base_lr`` is multiplied by.
-        num_classes: columns of the scores.
-
-    Raises:
-        RunError: the loss is not finite.
+        objective: the loss. Of ranks that share a batch: of all of it, so that no mean of means is taken.
+        ranks: who shares the batches.
     """
-    started = perf_counter()
-    confusion = torch.zeros(num_classes * num_classes, dtype=torch.int64)
-    total, num_read, num_measured = 0.0, 0, 0
-    for step, examples in enumerate(batches):
-        for group in optimizer.param_groups:
-            group["lr"] = group["base_lr"] * factor(step)
-        scores = scores_of(module, examples.inputs)
-        loss = objective(scores, examples)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        value = float(loss.detach())
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        optimizer: torch.optim.Optimizer,
+        objective: Objective,
+        ranks: Ranks | None = None,
+    ) -> None:
+        self._ranks = ranks or Ranks()
+        self._module = self._ranks.wrap(module)
+        self._optimizer = optimizer
+        self._objective = objective
+
+    def step(self, examples: Examples, sums: Sums, *, factor: float, wish: bool = False) -> bool:
+        """Learn from a batch and add it up.
+
+        Args:
+            examples: of this rank.
+            sums: what is added to.
+            factor: what ``base_lr`` is multiplied by.
+            wish: something the first rank wants of all.
+
+        Returns:
+            The first rank's wish.
+
+        Raises:
+            RunError: the loss is not finite; on every rank.
+        """
+        ranks = self._ranks
+        for group in self._optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+        weight = self._objective.weight(examples)
+        told = (
+            [float(weight), float(examples.num_images), float(wish and ranks.leads)]
+            if ranks.num_ranks > 1
+            else []
+        )
+        whole = ranks.sum(torch.tensor(told, dtype=torch.float64)) if told else None
+        num_images = examples.num_images if whole is None else int(whole[1])
+        with whole_batch(ranks, len(examples), num_images):
+            scores = scores_of(self._module, examples.inputs)
+        loss = self._objective.total(scores, examples) / (weight if whole is None else float(whole[0]))
+        self._optimizer.zero_grad(set_to_none=True)
+        (loss * ranks.num_ranks).backward()  # type: ignore[no-untyped-call]  # ranks take the mean
+        value = float(ranks.sum(loss.detach()))
         if not math.isfinite(value):
-            raise RunError(f"training: wanted a finite loss, got {value} at step {step}; lower optimizer.lr, "
+            raise RunError(f"training: wanted a finite loss, got {value} at step {examples.step}; lower optimizer.lr, "
                            "or add warmup_epochs")  # fmt: skip
-        optimizer.step()
+        self._optimizer.step()
         measured = (examples.labels >= 0) & ~examples.replaced
-        cells = examples.labels[measured] * num_classes + scores.detach()[measured].argmax(dim=1)
-        confusion += torch.bincount(cells.cpu(), minlength=len(confusion))
-        total += value * examples.num_images
-        num_read += examples.num_images
-        num_measured += int(measured.sum())
-    matrix = confusion.view(num_classes, num_classes).numpy()
-    metrics = Metrics(num_measured, num_read - num_measured, *rates_of(matrix), None, matrix)
-    return Outcome(total / num_read if num_read else None, metrics, perf_counter() - started, num_read)
+        cells = examples.labels[measured] * scores.shape[1] + scores.detach()[measured].argmax(dim=1)
+        sums.confusion += torch.bincount(cells.cpu(), minlength=len(sums.confusion))
+        sums.loss += value * num_images
+        sums.num_read += num_images
+        return wish if whole is None else bool(whole[2])
 
 
-def evaluate(module: torch.nn.Module, batches: Iterable[Examples]) -> Outcome:
+def evaluate(module: torch.nn.Module, batches: Iterable[Examples], ranks: Ranks | None = None) -> Outcome:
     """Measure a module in eval mode; the loss is the plain cross-entropy, without weights or smoothing.
 
-    Replaced and unlabelled rows are left out. Training flags are left as they were.
+    Replaced and unlabelled rows are left out, padding is not there. Training flags are left as they were. Ranks each
+    bring their slices of the same batches, and all return the outcome of the whole split.
     """
     started = perf_counter()
+    ranks = ranks or Ranks()
     flags = {part: part.training for part in module.modules()}
     module.eval()
-    scores: list[torch.Tensor] = []
-    labels: list[torch.Tensor] = []
-    replaced: list[torch.Tensor] = []
+    slices: list[Examples] = []
     try:
         for examples in batches:
             with torch.inference_mode():
-                scores.append(scores_of(module, examples.inputs).float().cpu())
-            labels.append(examples.labels.cpu())
-            replaced.append(examples.replaced.cpu())
+                scores = scores_of(module, examples.inputs).float()
+            slices.append(replace(examples, inputs=scores))
     finally:
         for part, flag in flags.items():
             part.training = flag
-    assert scores, "the split that is evaluated has rows: the job checked it"
+    assert slices, "the split that is evaluated has rows: the job checked it"
     with torch.inference_mode():
-        return summarise(torch.cat(scores), torch.cat(labels), torch.cat(replaced), perf_counter() - started)
+        whole = joined([part.cpu() for part in slices], ranks)
+        return summarise(whole.inputs, whole.labels, whole.replaced, perf_counter() - started)
 
 
 def summarise(scores: torch.Tensor, labels: torch.Tensor, replaced: torch.Tensor, seconds: float) -> Outcome:

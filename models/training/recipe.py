@@ -69,6 +69,22 @@ class Schedule(BaseModel):
         return 1.0
 
 
+class CheckpointEvery(BaseModel):
+    """How often a run writes down where it stands; it never changes what is learnt.
+
+    Whichever comes first; the end of an epoch is always written down.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    steps: int | None = Field(default=None, ge=1)
+    seconds: float | None = Field(default=60.0, gt=0)
+    """Longer where writing would take more than ``MAX_SHARE`` of the time."""
+
+
+MAX_SHARE = 0.02
+
+
 class EarlyStop(BaseModel):
     """Stop when a validation metric has not bettered for some epochs."""
 

@@ -1,18 +1,18 @@
-"""A training run from start to end: build or resume, learn epoch by epoch, measure, keep the best."""
+"""A training run from start to end: build or resume, learn step by step, measure, keep the best."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
 
 from ...pipeline.dataset.index import Index
-from ...pipeline.errors import ModelError, PlanError
+from ...pipeline.errors import ModelError
 from ...pipeline.jobs import Context, Feed
 from ...pipeline.keys import keyed_bits
 from ...pipeline.schedule import num_steps
@@ -23,190 +23,205 @@ from .checkpoint import (
     BEST_NAME,
     LAST_NAME,
     Description,
+    Progress,
     load_optimizer,
     load_weights,
-    read_description,
     save_checkpoint,
 )
 from .journal import METRICS_NAME, RESULT_NAME, Journal, write_aside
-from .loop import Objective, Outcome, evaluate, train_epoch
+from .loop import Learner, Objective, Outcome, Sums, evaluate
+from .pace import Pace
+from .parallel.ranks import Ranks
 from .recipe import best_epoch
 from .sources import FeatureLessons, ImageLessons, Lessons, split_batches
-
-if TYPE_CHECKING:
-    from .job import Classify
-
-History = tuple[Mapping[str, Any], ...]
+from .spec import ClassifySpec
+from .standing import History, Standing, is_done, read_standing
 
 
-def run_job(job: Classify, feed: Feed, context: Context) -> Mapping[str, Any]:
-    """Run a training job; torch's global random state is left as it was."""
-    index = job.check()
-    history = finished_epochs(job, context.out)
-    context.out.mkdir(parents=True, exist_ok=True)
-    device = choose_device(job)
+def run_job(spec: ClassifySpec, view: View, feed: Feed, context: Context) -> Mapping[str, Any]:
+    """Run a training job, alone or as one of several ranks; torch's global random state is left as it was."""
+    index = spec.check()
+    standing = read_standing(spec, view, context.out)
+    device = choose_device(spec)
+    ranks = Ranks.here(device)
+    if ranks.leads:
+        context.out.mkdir(parents=True, exist_ok=True)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        run = Run.prepare(job, index, context, device, history)
-        if not is_done(job, history):
-            history = run.learn(feed)
+        run = Run.prepare(spec, index, context, ranks, standing)
+        ranks.wait()  # no rank may still be reading what the first is about to write
+        history = standing.history
+        if not is_done(spec, history):
+            history = run.learn(feed, standing.progress or Progress())
         return run.finish(history)
 
 
-def remaining_view(job: Classify, out: Path) -> View:
-    """Return the view of the epochs that a run in ``out`` has not finished."""
-    done = len(finished_epochs(job, out))
-    if job.feature_passes is not None or done == 0:
-        return job.view
-    return replace(job.view, first_epoch=done, num_epochs=max(job.epochs - done, 1))
-
-
-def is_done(job: Classify, history: History) -> bool:
-    """Say whether nothing is left to learn."""
-    return len(history) >= job.epochs or (job.early_stop is not None and job.early_stop.reached(history))
-
-
-def finished_epochs(job: Classify, out: Path) -> History:
-    """Read the validation metrics of the epochs that a run in ``out`` has finished, if there is one.
-
-    Raises:
-        PlanError: another job or plan has written there; says which keys differ.
-        ModelError: the checkpoint is damaged.
-    """
-    path = out / LAST_NAME
-    if not path.exists():
-        return ()
-    description, _ = read_description(path)
-    ours, theirs = job.identity(), description.job
-    keys = [key for key in sorted({*ours, *theirs}) if ours.get(key) != theirs.get(key)]
-    if keys:
-        shown = "; ".join(f"{key} was {theirs.get(key)!r} and is {ours.get(key)!r}" for key in keys[:5])
-        raise PlanError(f"{out}: wanted a new folder or one of the same job, got one where {shown}; "
-                        "choose another --out, or delete it")  # fmt: skip
-    return description.history
-
-
-def choose_device(job: Classify) -> torch.device:
-    """Choose where the model learns.
+def choose_device(spec: ClassifySpec) -> torch.device:
+    """Choose where the model learns; of several GPUs the one that is torch's current device.
 
     Raises:
         ModelError: CUDA is asked for and there is none.
     """
-    if job.device == "cuda" and not torch.cuda.is_available():
+    if spec.device == "cuda" and not torch.cuda.is_available():
         raise ModelError("device: wanted cuda, got a machine without it; write device: auto or cpu")
-    wanted = job.device if job.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(wanted)
+    wanted = spec.device if spec.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(wanted, torch.cuda.current_device()) if wanted == "cuda" else torch.device(wanted)
 
 
 @dataclass(frozen=True)
 class Run:
     """A model, its optimiser and what they belong to."""
 
-    job: Classify
+    spec: ClassifySpec
     context: Context
-    device: torch.device
+    ranks: Ranks
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
     objective: Objective
     description: Description
-    num_rows: int
+    num_steps: int
+    """Of an epoch."""
 
     @classmethod
     def prepare(
-        cls, job: Classify, index: Index, context: Context, device: torch.device, history: History
+        cls, spec: ClassifySpec, index: Index, context: Context, ranks: Ranks, standing: Standing
     ) -> Run:
-        """Build the model, or load it as the last finished epoch left it."""
-        torch.manual_seed(torch_seed(job, "init", 0))
-        model = build_model(job.model, num_classes=len(index.classes))
-        if job.fine_tune_from == "all":
+        """Build the model, or load it as the last checkpoint has it."""
+        torch.manual_seed(torch_seed(spec, "init"))
+        model = build_model(spec.model, num_classes=len(index.classes))
+        if spec.fine_tune_from == "all":
             model.requires_grad_(True)
         else:
-            freeze_before(model, job.fine_tune_from)
-        model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimizer = job.optimizer.build(*learning_parameters(model))
+            freeze_before(model, spec.fine_tune_from)
+        model = model.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer = spec.optimizer.build(*learning_parameters(model))
         last = context.out / LAST_NAME
-        if history:
+        if standing.progress is not None:
             load_weights(last, model)
             load_optimizer(last, optimizer)
-        rows = index.rows(job.train_split)
+        rows = index.rows(spec.train_split)
         labels = index.table["label"].to_numpy()[rows]
-        weights = balanced_weights(labels, len(index.classes)) if job.class_weights == "balanced" else None
-        objective = Objective(None if weights is None else weights.to(device), job.label_smoothing)
-        spec = job.model.model_copy(update={"num_classes": len(index.classes)})
-        description = Description(spec, index.classes, job.plan.fingerprint(), job.identity(), history)
-        return cls(job, context, device, model, optimizer, objective, description, len(rows))
+        weights = balanced_weights(labels, len(index.classes)) if spec.class_weights == "balanced" else None
+        objective = Objective(None if weights is None else weights.to(ranks.device), spec.label_smoothing)
+        named = spec.model.model_copy(update={"num_classes": len(index.classes)})
+        description = Description(
+            named, index.classes, spec.plan.fingerprint(), spec.identity(), standing.history
+        )
+        steps = num_steps(len(rows), spec.plan.batch.size, drop_last=spec.drops_last(len(rows)))
+        return cls(spec, context, ranks, model, optimizer, objective, description, steps)
 
-    def learn(self, feed: Feed) -> History:
-        """Learn the epochs that are left; every finished one is on disk before the next begins."""
-        history = self.description.history
+    def learn(self, feed: Feed, progress: Progress) -> History:
+        """Learn what is left; every finished epoch is on disk before the next begins."""
+        spec, history = self.spec, self.description.history
         journal = Journal(self.context.out / METRICS_NAME)
-        journal.keep_before(len(history))
+        if self.ranks.leads:
+            journal.keep_before(len(history))
+        at_feed = feed.position()
         lessons = self._lessons(feed)
-        for epoch, batches in lessons.epochs(range(len(history), self.job.epochs)):
-            torch.manual_seed(torch_seed(self.job, "epoch", epoch))
+        learner = Learner(lessons.module, self.optimizer, self.objective, self.ranks)
+        pace = Pace(spec.checkpoint_every)
+        for epoch in range(len(history), spec.epochs):
+            sums = self._begun(progress if epoch == len(self.description.history) else Progress())
             train_mode(self.model)
-            trained = train_epoch(
-                lessons.module,
-                batches,
-                self.optimizer,
-                self.objective,
-                factor=self._factor(epoch),
-                num_classes=len(self.description.classes),
-            )
-            measured = evaluate(lessons.module, lessons.validation())
+            started = perf_counter() - sums.seconds
+            for examples in lessons.epoch(epoch):
+                torch.manual_seed(torch_seed(spec, "step", epoch, examples.step))
+                factor = spec.schedule.factor(epoch + (examples.step + 0.5) / self.num_steps, spec.epochs)
+                due = learner.step(examples, sums, factor=factor, wish=pace.is_due())
+                sums.seconds = perf_counter() - started
+                if due and spec.feature_passes is None:
+                    with pace.writing():
+                        self._keep_step(at_feed, epoch, examples.step + 1, sums, history)
+            trained = sums.outcome(self.ranks)
+            measured = evaluate(lessons.module, lessons.validation(), self.ranks)
             history = (*history, measured.as_dict())
-            self._keep(epoch, trained, measured, journal, history)
-            if is_done(self.job, history):
+            with pace.writing():
+                self._keep_epoch(at_feed, epoch, trained, measured, journal, history)
+            if is_done(spec, history):
                 break
         return history
 
     def finish(self, history: History) -> Mapping[str, Any]:
         """Measure the test split with the best weights and write the result."""
-        best = best_epoch(history, self.job.best_by)
+        best = best_epoch(history, self.spec.best_by)
         path = self.context.out / BEST_NAME
         result: dict[str, Any] = {
             "best_epoch": best,
             "epochs": len(history),
             "validation": dict(history[best]),
             "test": None,
-            "checkpoint": str(path),
+            "checkpoint": f"{self.context.kept_at or self.context.out}/{BEST_NAME}",
         }
-        if self.job.test_split is not None:
+        if self.spec.test_split is not None:
+            self.ranks.wait()  # until the first has written the best weights
             load_weights(path, self.model)
-            batches = split_batches(self.context, self.job.plan, self.job.test_split, self.device)
-            outcome = evaluate(self.model, batches)
+            batches = split_batches(
+                self.context, self.spec.plan, self.spec.test_split, self.ranks.device, self.ranks
+            )
+            outcome = evaluate(self.model, batches, self.ranks)
             result["test"] = {**outcome.as_dict(), "confusion": outcome.metrics.confusion.tolist()}
             self.context.console.say(f"test, weights of epoch {best + 1}: {in_words(outcome)}")
-        write_aside(self.context.out / RESULT_NAME, json.dumps(result, indent=2, allow_nan=False) + "\n")
+        if self.ranks.leads:
+            write_aside(self.context.out / RESULT_NAME, json.dumps(result, indent=2, allow_nan=False) + "\n")
+        self.context.publish()
         return result
 
     def _lessons(self, feed: Feed) -> Lessons:
-        job, split = self.job, self.job.validation_split
-        if job.feature_passes is None:
-            return ImageLessons(self.model, job.plan, split, feed, self.context, self.device)
-        return FeatureLessons.collect(self.model, job.plan, split, feed, self.context, self.device)
+        spec, split = self.spec, self.spec.validation_split
+        source = ImageLessons if spec.feature_passes is None else FeatureLessons.collect
+        return source(self.model, spec.plan, split, feed, self.context, self.ranks.device, self.ranks)
 
-    def _factor(self, epoch: int) -> Callable[[int], float]:
-        job = self.job
-        steps = num_steps(self.num_rows, job.plan.batch.size, drop_last=job.drops_last(self.num_rows))
-        return lambda step: job.schedule.factor(epoch + (step + 0.5) / steps, job.epochs)
+    def _begun(self, progress: Progress) -> Sums:
+        """Take up the sums of an epoch; what is of single ranks goes on with the first."""
+        sums = Sums.of_classes(len(self.description.classes))
+        if progress.confusion is not None and self.ranks.leads:
+            sums.confusion += progress.confusion
+        sums.loss, sums.num_read, sums.seconds = progress.loss, progress.num_read, progress.seconds
+        return sums
 
-    def _keep(
-        self, epoch: int, trained: Outcome, measured: Outcome, journal: Journal, history: History
+    def _keep_step(
+        self, at_feed: Mapping[str, Any], epoch: int, step: int, sums: Sums, history: History
+    ) -> None:
+        """Write down where the run stands within an epoch; every rank takes part."""
+        confusion, counts = self.ranks.sum(sums.confusion), self.context.tally()
+        position = self._position(at_feed, epoch, step)
+        progress = Progress(step, position, counts, sums.loss, sums.num_read, sums.seconds, confusion)
+        self._keep(history, progress)
+
+    def _keep_epoch(
+        self,
+        at_feed: Mapping[str, Any],
+        epoch: int,
+        trained: Outcome,
+        measured: Outcome,
+        journal: Journal,
+        history: History,
     ) -> None:
         """Write down a finished epoch; the last checkpoint comes last, as it says that the epoch is done."""
-        job, out = self.job, self.context.out
+        spec = self.spec
+        counts = self.context.tally()
         rate = max(group["lr"] for group in self.optimizer.param_groups)
-        for split, outcome in ((job.train_split, trained), (job.validation_split, measured)):
-            journal.append({"epoch": epoch, "split": split, **outcome.as_dict(), "lr": rate})
-        description = replace(self.description, history=history)
-        if best_epoch(history, job.best_by) == epoch:
-            save_checkpoint(out / BEST_NAME, self.model, description)
-        save_checkpoint(out / LAST_NAME, self.model, description, self.optimizer)
-        pace = trained.as_dict()["images_per_s"]
+        if self.ranks.leads:
+            for split, outcome in ((spec.train_split, trained), (spec.validation_split, measured)):
+                journal.append({"epoch": epoch, "split": split, **outcome.as_dict(), "lr": rate})
+            if best_epoch(history, spec.best_by) == epoch:
+                save_checkpoint(
+                    self.context.out / BEST_NAME, self.model, replace(self.description, history=history)
+                )
+        self._keep(history, Progress(position=self._position(at_feed, epoch + 1, 0), counts=counts))
         self.context.console.say(
-            f"epoch {epoch + 1}/{job.epochs}: train loss {trained.loss:.4f}, {job.validation_split} "
-            f"{in_words(measured)}, lr {rate:.2g}, {pace:.0f} images/s"
+            f"epoch {epoch + 1}/{spec.epochs}: train loss {trained.loss:.4f}, {spec.validation_split} "
+            f"{in_words(measured)}, lr {rate:.2g}, {trained.as_dict()['images_per_s']:.0f} images/s"
         )
+
+    def _keep(self, history: History, progress: Progress) -> None:
+        if self.ranks.leads:
+            description = replace(self.description, history=history)
+            save_checkpoint(self.context.out / LAST_NAME, self.model, description, self.optimizer, progress)
+        self.context.publish()
+
+    def _position(self, at_feed: Mapping[str, Any], epoch: int, step: int) -> dict[str, Any]:
+        """Say where the feed goes on: behind what was learnt, whatever was read ahead."""
+        return {**at_feed, "epoch": epoch + step // self.num_steps, "step": step % self.num_steps}
 
 
 def in_words(outcome: Outcome) -> str:
@@ -241,6 +256,6 @@ def balanced_weights(labels: np.ndarray, num_classes: int) -> torch.Tensor:
     return torch.from_numpy(counts.sum() / (num_classes * counts)).float()
 
 
-def torch_seed(job: Classify, purpose: str, epoch: int) -> int:
-    """Key torch's generator by (plan seed, epoch): new heads and dropout are functions of them alone."""
-    return keyed_bits(f"torch {purpose}", job.plan.seed, epoch, "") & (2**63 - 1)
+def torch_seed(spec: ClassifySpec, purpose: str, epoch: int = 0, step: int = 0) -> int:
+    """Key torch's generator by (plan seed, epoch, step): new heads and dropout are functions of them alone."""
+    return keyed_bits(f"torch {purpose}", spec.plan.seed, epoch, str(step)) & (2**63 - 1)

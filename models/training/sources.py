@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import groupby
 from typing import Protocol
 
+import numpy as np
 import torch
 
 from ...pipeline.batch import Batch
@@ -18,7 +18,9 @@ from ...pipeline.keys import keyed_bits, keyed_generator
 from ...pipeline.plan import Plan
 from ...pipeline.view import View
 from ..zoo import head_module
-from .loop import Examples, examples_of, scores_of
+from .examples import Examples, examples_of, joined, shared_batches
+from .loop import scores_of
+from .parallel.ranks import Ranks
 
 
 class Lessons(Protocol):
@@ -29,8 +31,8 @@ class Lessons(Protocol):
         """What turns the examples into scores."""
         ...
 
-    def epochs(self, epochs: range) -> Iterator[tuple[int, Iterator[Examples]]]:
-        """Yield the training batches, epoch by epoch."""
+    def epoch(self, epoch: int) -> Iterator[Examples]:
+        """Yield the training batches that are left of an epoch; epochs are asked for in order."""
         ...
 
     def validation(self) -> Iterator[Examples]:
@@ -38,31 +40,48 @@ class Lessons(Protocol):
         ...
 
 
-def split_batches(context: Context, plan: Plan, split: str, device: torch.device) -> Iterator[Examples]:
-    """Open a split of a plan, in order and without augmentation, and yield its batches."""
-    with context.engine.feed(plan, View(split=split)) as feed:
+def split_batches(
+    context: Context, plan: Plan, split: str, device: torch.device, ranks: Ranks | None = None
+) -> Iterator[Examples]:
+    """Open a split of a plan, in order and without augmentation, and yield its batches, or a rank's slices of them."""
+    ranks = ranks or Ranks()
+    with context.engine.feed(plan, ranks.share(View(split=split))) as feed:
         for batch in context.console.track(feed, split):
-            if batch.num_images:
-                yield examples_of(batch.without_padding(), device)
+            if len(batch):
+                yield examples_of(batch, device)
 
 
-@dataclass(frozen=True)
 class ImageLessons:
     """Every epoch runs its images through the whole model."""
 
-    module: torch.nn.Module
-    plan: Plan
-    validation_split: str
-    feed: Feed
-    context: Context
-    device: torch.device
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        plan: Plan,
+        validation_split: str,
+        feed: Feed,
+        context: Context,
+        device: torch.device,
+        ranks: Ranks,
+    ) -> None:
+        self.module = module
+        self._plan = plan
+        self._validation_split = validation_split
+        self._context = context
+        self._device = device
+        self._ranks = ranks
+        self._batches = iter(context.console.track(feed, "train"))
+        self._waiting: Batch | None = None
+        """A batch of the next epoch, met where the end of one was looked for."""
 
-    def epochs(self, epochs: range) -> Iterator[tuple[int, Iterator[Examples]]]:
-        """Yield the feed's batches epoch by epoch; epochs that are not wanted are passed over."""
-        batches = self.context.console.track(self.feed, "train")
-        for epoch, group in groupby(batches, key=lambda batch: batch.epoch):
-            if epoch in epochs:
-                yield epoch, (examples_of(batch, self.device) for batch in group if self._teaches(batch))
+    def epoch(self, epoch: int) -> Iterator[Examples]:
+        """Yield the feed's batches as long as they are of this epoch."""
+        while (batch := self._waiting or next(self._batches, None)) is not None:
+            self._waiting = batch if batch.epoch != epoch else None
+            if self._waiting is not None:
+                return
+            if self._teaches(batch):
+                yield examples_of(batch, self._device)
 
     def _teaches(self, batch: Batch) -> bool:
         """Pass over a batch of which one image is left: BatchNorm cannot learn of it."""
@@ -70,20 +89,22 @@ class ImageLessons:
 
     def validation(self) -> Iterator[Examples]:
         """Yield the batches of the validation split."""
-        return split_batches(self.context, self.plan, self.validation_split, self.device)
+        return split_batches(self._context, self._plan, self._validation_split, self._device, self._ranks)
 
 
 @dataclass(frozen=True)
 class FeatureLessons:
     """The trunk runs once over every image of every pass of the feed; epochs then cost next to nothing.
 
-    Epoch e learns from pass e modulo the number of passes, shuffled by (seed, e).
+    Epoch e learns from pass e modulo the number of passes, shuffled by (seed, e). Of several ranks each runs the trunk
+    over its slices, and all get all features.
     """
 
     module: torch.nn.Module
     plan: Plan
     passes: tuple[Examples, ...]
     measured: Examples
+    ranks: Ranks
 
     @classmethod
     def collect(
@@ -94,6 +115,7 @@ class FeatureLessons:
         feed: Feed,
         context: Context,
         device: torch.device,
+        ranks: Ranks,
     ) -> FeatureLessons:
         """Run the trunk over the feed and over the validation split.
 
@@ -105,54 +127,25 @@ class FeatureLessons:
         batches = context.console.track(feed, "features")
         model.eval()
         passes = tuple(
-            features_of(
-                model,
-                (examples_of(batch.without_padding(), device) for batch in group if batch.num_images),
-            )
+            features_of(model, (examples_of(batch, device) for batch in group if len(batch)), ranks)
             for _, group in groupby(batches, key=lambda batch: batch.epoch)
         )
-        measured = features_of(model, split_batches(context, plan, validation_split, device))
-        return cls(head_module(model)[1], plan, passes, measured)
+        measured = features_of(model, split_batches(context, plan, validation_split, device, ranks), ranks)
+        return cls(head_module(model)[1], plan, passes, measured, ranks)
 
-    def epochs(self, epochs: range) -> Iterator[tuple[int, Iterator[Examples]]]:
-        """Yield shuffled features, epoch by epoch."""
-        for epoch in epochs:
-            whole = self.passes[epoch % len(self.passes)]
-            order = keyed_generator(keyed_bits("features", self.plan.seed, epoch, "")).permutation(len(whole))
-            yield epoch, chunks(whole, torch.from_numpy(order), self.plan.batch.size)
+    def epoch(self, epoch: int) -> Iterator[Examples]:
+        """Yield shuffled features."""
+        whole = self.passes[epoch % len(self.passes)]
+        order = keyed_generator(keyed_bits("features", self.plan.seed, epoch, "")).permutation(len(whole))
+        return shared_batches(whole, order, self.plan.batch.size, self.ranks)
 
     def validation(self) -> Iterator[Examples]:
         """Yield the validation features as one batch."""
-        yield self.measured
+        return shared_batches(self.measured, np.arange(len(self.measured)), len(self.measured), self.ranks)
 
 
-def chunks(whole: Examples, order: torch.Tensor, size: int) -> Iterator[Examples]:
-    """Cut examples into batches in a given order."""
-    order = order.to(whole.labels.device)
-    for start in range(0, len(order), size):
-        yield each_tensor([whole], partial(pick, rows=order[start : start + size]))
-
-
-def pick(tensors: list[torch.Tensor], rows: torch.Tensor) -> torch.Tensor:
-    """Take rows of the only tensor."""
-    return tensors[0][rows]
-
-
-def each_tensor(parts: list[Examples], make: Callable[[list[torch.Tensor]], torch.Tensor]) -> Examples:
-    """Make examples without padding whose every tensor is made from the parts' tensors of the same name."""
-    partner_labels = [part.partner_labels for part in parts if part.partner_labels is not None]
-    partner_weights = [part.partner_weights for part in parts if part.partner_weights is not None]
-    return Examples(
-        make([part.inputs for part in parts]),
-        make([part.labels for part in parts]),
-        make([part.replaced for part in parts]),
-        make(partner_labels) if partner_labels else None,
-        make(partner_weights) if partner_weights else None,
-    )
-
-
-def features_of(model: torch.nn.Module, batches: Iterator[Examples]) -> Examples:
-    """Return what reaches the head for each example; the model is in eval mode and stays as it was."""
+def features_of(model: torch.nn.Module, batches: Iterator[Examples], ranks: Ranks) -> Examples:
+    """Return what reaches the head for each example of all ranks; the model is in eval mode and stays as it was."""
     _, head = head_module(model)
     parts: list[Examples] = []
     for examples in batches:
@@ -161,7 +154,7 @@ def features_of(model: torch.nn.Module, batches: Iterator[Examples]) -> Examples
         if not parts:
             check_head(head, caught[0], scores)
         parts.append(replace(examples, inputs=caught[0]))
-    return each_tensor(parts, torch.cat)
+    return joined(parts, ranks)
 
 
 @contextmanager

@@ -160,7 +160,8 @@ class LocalFeed:
                     made = maker.finish(open_batch)
                     num_bytes = open_batch.num_bytes
                     del open_batch  # its buffer is free once the consumer has let it go
-                    batch = self._standing.take(made)
+                    self._standing.take(made)
+                    batch = made.batch
                     del made
                     if batch is not None:
                         self._activity.give_out(batch.num_images)

@@ -28,16 +28,22 @@ from .watch import Watch
 
 @dataclass(frozen=True, slots=True)
 class MadeBatch:
-    """A finished batch, or why there is none."""
+    """A finished batch with what has to be written down of it, or why there is none."""
 
     number: int
     """Counted from 0 over all epochs of the view."""
     batch: Batch | None
-    """None where every image was left out, or where making it failed."""
+    """None where every image was left out, or making it failed, or it stayed where it was made."""
     num_made: int = 0
     """Samples that were made for it, those too that are not its own."""
     num_failed: int = 0
     """Of these, those that could not be used."""
+    num_read: int = 0
+    """Its images, without padding."""
+    num_used: int = 0
+    """Of these, those that are neither replaced nor padding."""
+    num_skipped: int = 0
+    """Images that were left out."""
     entries: tuple[QuarantineEntry, ...] = ()
     """What could not be used, in the order of the rows."""
     error: LightwellError | None = None
@@ -129,13 +135,22 @@ class BatchMaker:
             return MadeBatch(batch.number, None, entries=batch.entries(), error=error)
         entries = batch.entries()
         if finished is None:
-            return MadeBatch(batch.number, None, num_made, num_made, entries)
+            return MadeBatch(batch.number, None, num_made, num_made, num_skipped=num_made, entries=entries)
         num_failed = int(finished.replaced.sum()) + finished.num_left_out
         if self._mix is not None:
             finished = mix_batch(finished, self._mix, seed=self._opened.plan.seed)
         if spec.lends:
             finished = finished.between(1, len(finished))
-        return MadeBatch(batch.number, finished, num_made, num_failed, entries)
+        return MadeBatch(
+            batch.number,
+            finished,
+            num_made,
+            num_failed,
+            finished.num_images,
+            int(finished.own.sum()),
+            finished.num_left_out,
+            entries,
+        )
 
     def release(self, num_bytes: int) -> None:
         """Let go the room of a batch."""

@@ -11,7 +11,6 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from ..batch import Batch
 from ..order.position import batches_before, position_after
 from ..quarantine import Quarantine, QuarantineEntry
 from .maker import MadeBatch
@@ -38,8 +37,8 @@ class Standing:
         """Batches of all epochs together, from where the feed was opened; ``on_error: skip`` passes over those with
         no image left."""
 
-    def take(self, made: MadeBatch) -> Batch | None:
-        """Write down what became of the next batch, and hand it over; None where all of it was left out.
+    def take(self, made: MadeBatch) -> None:
+        """Write down what became of the next batch.
 
         Raises:
             LightwellError: what its making raised.
@@ -52,13 +51,12 @@ class Standing:
             raise made.error
         self._quarantine.judge(made=made.num_made, failed=made.num_failed)
         self.next += 1
-        batch = made.batch
-        if batch is None:
-            self._quarantine.count(skipped=made.num_made)
-            return None
-        used, read = int(batch.own.sum()), batch.num_images
-        self._quarantine.count(read=read, used=used, replaced=read - used, skipped=batch.num_left_out)
-        return batch
+        self._quarantine.count(
+            read=made.num_read,
+            used=made.num_used,
+            replaced=made.num_read - made.num_used,
+            skipped=made.num_skipped,
+        )
 
     def position(self) -> dict[str, Any]:
         """Say where the consumer stands: behind the last batch it was given. A small value that JSON holds."""

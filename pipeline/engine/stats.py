@@ -72,6 +72,8 @@ class FeedStats:
     """What may be in flight."""
     peak_bytes: int
     """The most that was in flight, as estimated."""
+    moved_bytes: int = 0
+    """Of batches that came from other processes."""
 
     def seconds(self, stage: str, step: str) -> float:
         """Add up a step over the threads of a stage."""
@@ -97,6 +99,9 @@ class FeedStats:
         waited = max(0.0, self.seconds("consume", "input") - self.first_batch_s)
         waited /= max(self.wall_s - self.first_batch_s, 1e-9)
         room = self.share("make", "room")
+        if min(room, waited) > LITTLE:
+            told = f"handing over: workers waited {room:.0%} of the time, and the consumer {waited:.0%}"
+            return told.replace("%", " %")
         if room > waited and room > LITTLE:
             return f"the consumer: the pipeline waited for it {room:.0%} of the time".replace("%", " %")
         making = {step: self.share("make", step) for step in STEPS["make"]}
@@ -153,7 +158,8 @@ class FeedStats:
             f"{self.replaced:,} replaced; {cores:.1f} of {os.cpu_count()} cores busy; "
             f"at most {megabytes(self.peak_bytes)} of {megabytes(self.memory_bytes)} in flight"
         )
-        return f"{told}; {self.cache_hits:,} from the cache" if self.cache_hits else told
+        told += f"; {self.cache_hits:,} from the cache" if self.cache_hits else ""
+        return f"{told}; {megabytes(self.moved_bytes)} moved" if self.moved_bytes else told
 
 
 def megabytes(num_bytes: int) -> str:

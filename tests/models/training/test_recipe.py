@@ -5,7 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from lightwell.models.training.loop import Examples, Objective, evaluate, examples_of, train_epoch
+from lightwell.models.training.examples import Examples, examples_of
+from lightwell.models.training.loop import Learner, Objective, Outcome, Sums, evaluate
+from lightwell.models.training.parallel.ranks import Ranks
 from lightwell.models.training.recipe import EarlyStop, OptimizerSpec, Schedule, best_epoch
 from lightwell.pipeline.batch import Batch
 from lightwell.pipeline.errors import RunError
@@ -16,6 +18,14 @@ def examples(labels: list[int], replaced: list[bool] | None = None, width: int =
     generator = torch.Generator().manual_seed(5)
     inputs = torch.randn(len(labels), width, generator=generator)
     return Examples(inputs, torch.tensor(labels), torch.tensor(replaced or [False] * len(labels)))
+
+
+def learn(
+    head: torch.nn.Module, batch: Examples, optimizer: torch.optim.Optimizer, *, factor: float
+) -> Outcome:
+    sums = Sums.of_classes(2)
+    Learner(head, optimizer, Objective()).step(batch, sums, factor=factor)
+    return sums.outcome(Ranks())
 
 
 def test_cosine_falls_from_the_peak_to_zero_after_a_linear_warm_up() -> None:
@@ -115,9 +125,7 @@ def test_padding_teaches_nothing_and_is_counted_nowhere() -> None:
         with torch.no_grad():
             head[1].bias.zero_()
             losses.append(float(Objective(label_smoothing=0.1)(head(examples.inputs), examples)))
-        outcomes.append(
-            train_epoch(head, [examples], optimizer, Objective(), factor=lambda _: 1.0, num_classes=2)
-        )
+        outcomes.append(learn(head, examples, optimizer, factor=1.0))
     assert losses[0] == pytest.approx(losses[1])
     first, second = outcomes
     assert (first.num_read, first.metrics.num_images, first.metrics.num_ignored) == (2, 2, 0)
@@ -138,7 +146,7 @@ def test_replaced_rows_train_but_are_not_measured() -> None:
     before = head.weight.detach().clone()
     loss = torch.nn.functional.cross_entropy(head(batch.inputs), batch.labels)
     (gradient,) = torch.autograd.grad(loss, head.weight)
-    trained = train_epoch(head, [batch], optimizer, Objective(), factor=lambda step: 0.5, num_classes=2)
+    trained = learn(head, batch, optimizer, factor=0.5)
     assert torch.allclose(head.weight, before - 0.05 * gradient)
     assert (trained.metrics.num_images, trained.num_read) == (2, 4)
 
@@ -155,4 +163,4 @@ def test_a_loss_that_is_not_finite_stops_with_the_cure() -> None:
     torch.nn.init.constant_(head.weight, math.inf)
     optimizer = OptimizerSpec().build(list(head.parameters()), [])
     with pytest.raises(RunError, match=r"wanted a finite loss, got .* at step 0; lower optimizer\.lr"):
-        train_epoch(head, [examples([0, 1])], optimizer, Objective(), factor=lambda step: 1.0, num_classes=2)
+        learn(head, examples([0, 1]), optimizer, factor=1.0)

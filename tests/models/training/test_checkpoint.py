@@ -117,7 +117,7 @@ def test_safetensors_of_somebody_else_are_refused_with_a_cure(tmp_path: Path) ->
 def test_another_format_version_is_refused(model: torch.nn.Module, tmp_path: Path) -> None:
     path = tmp_path / "old.safetensors"
     save_file({"weight": torch.zeros(2)}, path, metadata={**ABOUT.dump(), "format_version": "99"})
-    with pytest.raises(ModelError, match="wanted format 1, got 99"):
+    with pytest.raises(ModelError, match="wanted format 2, got 99"):
         load_model(path)
 
 

@@ -1,0 +1,77 @@
+"""The command that trains; no logic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .cli_engine import (
+    Address,
+    CpusPerWorker,
+    EngineName,
+    EngineOption,
+    GpusPerWorker,
+    Memory,
+    Threads,
+    Workers,
+    open_engine,
+    open_trainer,
+)
+from .cli_tables import print_json
+
+
+def train(
+    job: Annotated[Path, typer.Argument(help="A job file; see the README.")],
+    out: Annotated[
+        str,
+        typer.Option(
+            help="Folder for the results, or a URI such as s3://bucket/run. On several nodes they all have to see it."
+        ),
+    ],
+    engine: EngineOption = EngineName.local,
+    threads: Threads = 0,
+    memory: Memory = None,
+    address: Address = None,
+    workers: Workers = 0,
+    cpus_per_worker: CpusPerWorker = 1,
+    gpus_per_worker: GpusPerWorker = 0,
+    max_failures: Annotated[
+        int, typer.Option(min=0, help="On Ray: how often the workers are started anew after one died.")
+    ] = 8,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON for machines.")] = False,
+) -> None:
+    """Train a model; run again with the same --out to go on after an interruption.
+
+    On Ray every worker takes its slice of each batch, and together they learn what one process would learn.
+
+    Example: lightwell train train.yaml --out runs/cells
+    Example: lightwell train train.yaml --out s3://bucket/cells --engine ray --address auto --workers 4 --gpus-per-worker 1
+    """
+    trainer = open_trainer(
+        engine,
+        threads=threads,
+        memory=memory,
+        address=address,
+        workers=workers,
+        cpus_per_worker=cpus_per_worker,
+        gpus_per_worker=gpus_per_worker,
+        max_failures=max_failures,
+    )
+    result = run_training(job, out, trainer, quiet=quiet or as_json)
+    if as_json:
+        print_json(result)
+    else:
+        print(f"wrote {out}")
+
+
+def run_training(job: Path, out: str, trainer: Any = None, *, quiet: bool) -> Any:
+    """Run the training job of a file; in this process, unless there is a trainer."""
+    from .pipeline.jobfile import load_job
+    from .pipeline.progress import console_for
+    from .workers.train.here import LocalTrainer
+
+    trainer = trainer or LocalTrainer(open_engine())
+    return trainer.run(load_job(job.absolute(), default="classify"), out, console_for(quiet=quiet))

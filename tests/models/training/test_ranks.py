@@ -1,0 +1,219 @@
+"""Ranks that share every batch: what they learn is what one process learns, and what they count adds up."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from lightwell.models.training.checkpoint import load_model
+from lightwell.pipeline.dataset.indexing import build_index
+from lightwell.pipeline.engine.feed import LocalEngine
+from lightwell.pipeline.errors import PlanError
+from lightwell.pipeline.jobfile import load_job
+from lightwell.pipeline.plan import Plan
+from lightwell.pipeline.progress import SilentConsole
+from lightwell.pipeline.view import View
+from lightwell.workers.local import run_training_job
+from lightwell.workers.peers import check_shares
+from pictures import make_folder
+
+RANK = """
+    import os, signal, sys
+    from pathlib import Path
+    import torch
+    from torch import distributed
+    from lightwell.pipeline.engine.feed import LocalEngine
+    from lightwell.pipeline.jobfile import load_job
+    from lightwell.pipeline.progress import SilentConsole
+    from lightwell.workers.local import run_training_job
+
+    job_file, out, meet, rank, num_ranks, stop_after = sys.argv[1:]
+
+    class Deadly(SilentConsole):
+        left = int(stop_after)
+
+        def track(self, batches, label):
+            for batch in batches:
+                if self.left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                self.left -= 1
+                yield batch
+
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=f"file://{meet}", rank=int(rank), world_size=int(num_ranks))
+    job = load_job(Path(job_file), default="classify")
+    run_training_job(job, LocalEngine(num_threads=1), Path(out), Deadly())
+    distributed.destroy_process_group()
+"""
+
+RELATIVE = 2e-4
+"""Of losses: sums of the same numbers in another order, over some steps of learning."""
+
+
+def write_job(folder: Path, **changes: Any) -> Path:
+    """Nineteen images to learn from in batches of eight, so that the last batch is three; two cannot be used."""
+    plan = {
+        "index": "index.parquet",
+        "preprocess": [{"Resize": {"height": 32, "width": 32}}],
+        "augment": ["HorizontalFlip"],
+        "batch": {"size": 8},
+        "errors": {"max_bad_share": 0.5},
+    }
+    plan |= changes.pop("plan", {})
+    content = {
+        "plan": plan,
+        "model": {"name": "mobilenet_v3_small", "weights": "none"},
+        "fine_tune_from": "all",
+        "epochs": 2,
+        "optimizer": {"name": "sgd", "lr": 0.05},
+        "class_weights": "balanced",
+        "label_smoothing": 0.1,
+        "checkpoint_every": {"steps": 1},
+    }
+    path = folder / "job.yaml"
+    path.write_text(yaml.safe_dump({**content, **changes}))
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("ranks")
+    photos = make_folder(root / "photos", num_images=32)
+    build_index(photos, fractions={"train": 0.6, "val": 0.22, "test": 0.18}).save(root / "index.parquet")
+    for path in sorted(photos.rglob("*.jpg"))[::15]:
+        path.write_bytes(path.read_bytes()[:300])
+    return root
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def run_ranks(job_file: Path, out: Path, num_ranks: int, *, dies: int = 0, stop_after: int = -1) -> list[int]:
+    """Run ranks in processes of their own, of which one may kill itself behind some batches."""
+    out.mkdir(parents=True, exist_ok=True)
+    meet = out.parent / f"{out.name}-meet-{num_ranks}-{stop_after}"
+    processes = []
+    for rank in range(num_ranks):
+        stop = stop_after if rank == dies else -1
+        arguments = [str(x) for x in (job_file, out, meet, rank, num_ranks, stop)]
+        processes.append(
+            subprocess.Popen(
+                [sys.executable, "-c", textwrap.dedent(RANK), *arguments],
+                stderr=subprocess.PIPE if stop_after >= 0 else None,
+            )
+        )
+    for process in processes:
+        process.communicate(timeout=300)
+    return [process.returncode for process in processes]
+
+
+def run_alone(job_file: Path, out: Path) -> dict[str, Any]:
+    run_training_job(load_job(job_file, default="classify"), LocalEngine(num_threads=1), out, SilentConsole())
+    return read(out)
+
+
+def read(out: Path) -> dict[str, Any]:
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return {
+        "losses": [line["loss"] for line in lines]
+        + [json.loads((out / "result.json").read_text())["test"]["loss"]],
+        "images": [(line["epoch"], line["split"], line["images"], line["ignored"]) for line in lines],
+        "counts": json.loads((out / "counts.json").read_text()),
+        "quarantine": (out / "quarantine.jsonl").read_text(),
+        "files": sorted(path.name for path in out.iterdir()),
+    }
+
+
+def weights(out: Path) -> dict[str, torch.Tensor]:
+    return load_model(out / "checkpoint.safetensors").model.state_dict()
+
+
+def assert_alike(got: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert got["losses"] == pytest.approx(expected["losses"], rel=RELATIVE)
+    assert {**got, "losses": None} == {**expected, "losses": None}
+
+
+JOBS = {
+    "a plain head": {"fine_tune_from": None, "model": {"name": "timm:test_resnet", "weights": "none"}},
+    "batch normalisation, dropout and mixed images": {"plan": {"mix": {"kind": "CutMix"}}},
+    "stochastic depth": {
+        "model": {"name": "efficientnet_b0", "weights": "none"},
+        "epochs": 1,
+        "optimizer": {"name": "sgd", "lr": 1e-4},  # of random weights anything more is chaos
+    },
+    "cached features": {
+        "fine_tune_from": None,
+        "model": {"name": "timm:test_resnet", "weights": "none"},
+        "feature_passes": 1,
+    },
+}
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_two_ranks_learn_what_one_process_learns(name: str, folder: Path, tmp_path: Path) -> None:
+    job_file = write_job(folder, **JOBS[name])
+    alone = run_alone(job_file, tmp_path / "alone")
+    assert run_ranks(job_file, tmp_path / "ranks", 2) == [0, 0]
+    assert_alike(read(tmp_path / "ranks"), alone)
+    ours, theirs = weights(tmp_path / "ranks"), weights(tmp_path / "alone")
+    for key, tensor in theirs.items():
+        torch.testing.assert_close(ours[key], tensor, rtol=1e-2, atol=1e-3, msg=lambda m, k=key: f"{k}: {m}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("later", [2, 1])
+def test_ranks_that_are_killed_are_gone_on_with_by_any_number(
+    later: int, folder: Path, tmp_path: Path
+) -> None:
+    """The second rank dies in the second epoch's first step; as many go on, or one process alone."""
+    job_file = write_job(folder)
+    assert run_ranks(job_file, tmp_path / "whole", 2) == [0, 0]
+    codes = run_ranks(job_file, tmp_path / "out", 2, dies=1, stop_after=5)
+    assert codes[1] == -signal.SIGKILL
+    assert codes[0] != 0
+    left = load_job(job_file, default="classify").remaining(tmp_path / "out")
+    assert (left.position["epoch"], left.position["step"]) == (1, 1)
+    if later == 1:
+        run_alone(job_file, tmp_path / "out")
+        assert_alike(read(tmp_path / "out"), read(tmp_path / "whole"))
+        return
+    assert run_ranks(job_file, tmp_path / "out", 2) == [0, 0]
+    assert read(tmp_path / "out") == read(tmp_path / "whole")
+    ours, theirs = weights(tmp_path / "out"), weights(tmp_path / "whole")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_what_cannot_be_shared_is_refused(folder: Path) -> None:
+    @dataclass(frozen=True)
+    class Theirs:
+        plan: Plan
+        view: View = View()  # noqa: RUF009
+
+        def run(self, feed: object, context: object) -> dict[str, object]:
+            return {}
+
+    job = load_job(write_job(folder), default="classify")
+    check_shares(job, 4)
+    check_shares(Theirs(job.plan), 1)
+    with pytest.raises(PlanError, match="wanted 1 for Theirs, got 2; it has no `check_ranks`"):
+        check_shares(Theirs(job.plan), 2)
+    with pytest.raises(PlanError, match="wanted a multiple of the 3 ranks that share a batch, got 8"):
+        check_shares(job, 3)
+    skipping = job.plan.errors.model_copy(update={"on_error": "skip"})
+    job = job.model_copy(update={"plan": job.plan.model_copy(update={"errors": skipping})})
+    with pytest.raises(PlanError, match="wanted replace or raise where 2 ranks share a batch"):
+        check_shares(job, 2)

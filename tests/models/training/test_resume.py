@@ -1,0 +1,216 @@
+"""A run that is killed, at any step, ends as the run that was not: weights to the last bit, metrics but for the seconds."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from lightwell.models.training.checkpoint import (
+    LAST_NAME,
+    digest_of,
+    load_model,
+    plain,
+    read_description,
+    read_progress,
+)
+from lightwell.models.training.job import Classify
+from lightwell.models.training.pace import Pace
+from lightwell.models.training.recipe import CheckpointEvery
+from lightwell.pipeline.dataset.indexing import build_index
+from lightwell.pipeline.engine.feed import LocalEngine
+from lightwell.pipeline.errors import ModelError
+from lightwell.pipeline.jobfile import load_job
+from lightwell.pipeline.progress import SilentConsole
+from lightwell.testing import assert_job_resumes
+from lightwell.workers.local import run_training_job
+from pictures import make_folder
+
+SECONDS = ("seconds", "images_per_s")
+
+RUN = """
+    import os, signal, sys
+    from pathlib import Path
+    import torch
+    from lightwell.pipeline.engine.feed import LocalEngine
+    from lightwell.pipeline.jobfile import load_job
+    from lightwell.pipeline.progress import SilentConsole
+    from lightwell.workers.local import run_training_job
+
+    class Deadly(SilentConsole):
+        left = int(sys.argv[3])
+
+        def track(self, batches, label):
+            for batch in batches:
+                if self.left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                self.left -= 1
+                yield batch
+
+    torch.set_num_threads(1)
+    job = load_job(Path(sys.argv[1]), default="classify")
+    run_training_job(job, LocalEngine(num_threads=1), Path(sys.argv[2]), Deadly())
+"""
+
+
+@pytest.fixture
+def job_file(tmp_path: Path) -> Path:
+    """Dropout, BatchNorm that learns, augmentation, MixUp, class weights, and a picture that cannot be used."""
+    photos = make_folder(tmp_path / "photos", num_images=30)
+    build_index(photos, fractions={"train": 0.6, "val": 0.2, "test": 0.2}).save(tmp_path / "index.parquet")
+    for path in sorted(photos.rglob("*.jpg"))[::13]:
+        path.write_bytes(path.read_bytes()[:300])
+    content = {
+        "plan": {
+            "index": "index.parquet",
+            "preprocess": [{"Resize": {"height": 32, "width": 32}}],
+            "augment": ["HorizontalFlip"],
+            "mix": {"kind": "MixUp"},
+            "batch": {"size": 4},
+            "errors": {"max_bad_share": 0.5},
+        },
+        "model": {"name": "mobilenet_v3_small", "weights": "none"},
+        "fine_tune_from": "all",
+        "epochs": 2,
+        "optimizer": {"name": "adamw", "lr": 0.01},
+        "class_weights": "balanced",
+        "label_smoothing": 0.1,
+        "checkpoint_every": {"steps": 2},
+    }
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(content))
+    return tmp_path / "job.yaml"
+
+
+@pytest.fixture
+def job(job_file: Path) -> Classify:
+    return load_job(job_file, default="classify")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Any:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def without_seconds(record: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in record.items() if name not in (*SECONDS, "checkpoint")}
+    return {n: without_seconds(v) if isinstance(v, Mapping) else v for n, v in kept.items()}
+
+
+def weights_of(path: Path) -> str:
+    return digest_of({name: plain(t) for name, t in load_model(path).model.state_dict().items()}, {})
+
+
+def outcome_of(out: Path, _: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """All that a run leaves, but for what is measured in seconds."""
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return {
+        "weights": {kind: weights_of(out / f"{kind}.safetensors") for kind in ("best", "checkpoint")},
+        "metrics": [without_seconds(line) for line in lines],
+        "result": without_seconds(json.loads((out / "result.json").read_text())),
+        "counts": json.loads((out / "counts.json").read_text()),
+        "quarantine": (out / "quarantine.jsonl").read_text(),
+        "files": sorted(path.name for path in out.iterdir()),
+    }
+
+
+def run_until(job_file: Path, out: Path, stop_after: int) -> int:
+    """Run in a process of its own, which kills itself before it reads a batch more than so many."""
+    command = [sys.executable, "-c", textwrap.dedent(RUN), str(job_file), str(out), str(stop_after)]
+    return subprocess.run(command, check=False, timeout=300).returncode
+
+
+def run_here(job: Classify, out: Path) -> dict[str, Any]:
+    run_training_job(job, LocalEngine(num_threads=1), out, SilentConsole())
+    return outcome_of(out)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(
+    job_file: Path, job: Classify, tmp_path: Path
+) -> None:
+    """Killed with SIGKILL before, behind and between checkpoints, while it learns, measures and tests."""
+    whole = run_here(job, tmp_path / "whole")
+    for stop_after in (1, 3, 4, 6, 6):
+        assert run_until(job_file, tmp_path / "out", stop_after) == -signal.SIGKILL
+    assert run_until(job_file, tmp_path / "out", -1) == 0
+    assert outcome_of(tmp_path / "out") == whole
+
+
+def test_a_run_that_is_stopped_after_any_batch_ends_as_if_it_had_not_been(
+    job: Classify, tmp_path: Path
+) -> None:
+    small = job.model_copy(update={"epochs": 1})
+    assert_job_resumes(small, LocalEngine(num_threads=1), tmp_path / "runs", outcome=outcome_of)
+
+
+def test_how_often_a_run_writes_changes_nothing_that_it_learns(job: Classify, tmp_path: Path) -> None:
+    outcomes = []
+    for steps in (1, 3, None):
+        every = CheckpointEvery(steps=steps, seconds=None)
+        outcomes.append(
+            run_here(job.model_copy(update={"checkpoint_every": every}), tmp_path / f"every-{steps}")
+        )
+    assert outcomes[0] == outcomes[1] == outcomes[2]
+
+
+def test_cached_features_go_on_after_the_last_finished_epoch(job: Classify, tmp_path: Path) -> None:
+    plan = job.plan.model_copy(update={"mix": None})
+    spec = {**job.model_dump(), "plan": plan, "fine_tune_from": None, "feature_passes": 1, "epochs": 3}
+    frozen = Classify.model_validate({**spec, "model": {"name": "mobilenet_v3_small", "weights": "none"}})
+    assert_job_resumes(frozen, LocalEngine(num_threads=1), tmp_path / "runs", outcome=outcome_of)
+
+
+def test_a_checkpoint_says_where_its_run_stands(job: Classify, tmp_path: Path) -> None:
+    class Stop(SilentConsole):
+        def track(self, batches: Any, label: str) -> Any:
+            for number, batch in enumerate(batches):
+                if (label, number) == ("train", 3):
+                    raise KeyboardInterrupt
+                yield batch
+
+    with pytest.raises(KeyboardInterrupt):
+        run_training_job(job, LocalEngine(num_threads=1), tmp_path, Stop())
+    description, metadata = read_description(tmp_path / LAST_NAME)
+    progress = read_progress(tmp_path / LAST_NAME, metadata)
+    assert (description.history, progress.step, progress.num_read) == ((), 2, 8)
+    assert (progress.position["epoch"], progress.position["step"]) == (0, 2)
+    assert progress.counts["read"] == 8
+    assert job.remaining(tmp_path).position == progress.position
+
+
+def test_a_checkpoint_with_a_bit_turned_is_not_gone_on_with(job: Classify, tmp_path: Path) -> None:
+    job = job.model_copy(update={"epochs": 1})
+    run_here(job, tmp_path)
+    path = tmp_path / LAST_NAME
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match="is damaged: its content is not what was written"):
+        run_training_job(job, LocalEngine(num_threads=1), tmp_path, SilentConsole())
+
+
+def test_the_pace_of_writing_is_by_steps_or_seconds_and_bears_the_cost() -> None:
+    pace = Pace(CheckpointEvery(steps=2, seconds=None))
+    assert [pace.is_due(), pace.is_due()] == [False, True]
+    with pace.writing():
+        pass
+    assert not pace.is_due()
+    quick = Pace(CheckpointEvery(seconds=0.01))
+    time.sleep(0.02)
+    assert quick.is_due()
+    with quick.writing():
+        time.sleep(0.2)  # so the next is due in ten seconds
+    time.sleep(0.02)
+    assert not quick.is_due()

@@ -1,0 +1,62 @@
+"""Batch jobs that tests run on Ray's workers, which import this module by its name."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lightwell.pipeline.batch import Batch
+from lightwell.pipeline.errors import ModelError
+from lightwell.pipeline.jobs import Context
+from lightwell.pipeline.plan import Plan
+from lightwell.pipeline.view import View
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Adds up the pixels of every image that stands for itself."""
+
+    plan: Plan
+    view: View = field(default_factory=View)
+    seconds: float = 0.0
+    """That each batch takes."""
+    trap: Path | None = None
+    """While this file is there, the process that works on a batch of ``trapped`` is killed."""
+    trapped: int = -1
+    broken: bool = False
+
+    def fingerprint(self) -> str:
+        return self.plan.fingerprint()
+
+    @contextmanager
+    def open(self) -> Iterator[Any]:
+        if self.broken:
+            raise ModelError("model: wanted weights, got none; do something")
+
+        def work(batch: Batch) -> list[dict[str, Any]]:
+            time.sleep(self.seconds)
+            if batch.step == self.trapped and self.trap is not None and self.trap.exists():
+                os.kill(os.getpid(), signal.SIGKILL)
+            batch.images.add_(0)  # a batch is its consumer's own: it may be written to
+            kept = zip(batch.keys, batch.images, batch.replaced, strict=True)
+            return [
+                {"key": key, "epoch": batch.epoch, "sum": int(image.double().sum())}
+                for key, image, replaced in kept
+                if not replaced
+            ]
+
+        yield work
+
+    def finish(self, records: Any, context: Context) -> dict[str, Any]:
+        return {
+            "num": records.num_rows,
+            "total": sum(records["sum"].to_pylist()),
+            "counts": dict(context.counts),
+            "bad": [entry["key"] for entry in context.quarantine],
+        }

@@ -1,0 +1,177 @@
+"""The Ray engine yields what the local engine yields: batches, books and errors, whatever the number of workers."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import albumentations as A
+import pytest
+from lightwell.pipeline.dataset.index import Index
+from lightwell.pipeline.dataset.indexing import build_index
+from lightwell.pipeline.engine.feed import LocalEngine
+from lightwell.pipeline.errors import PlanError, RunError, SampleError
+from lightwell.pipeline.jobs import Feed
+from lightwell.pipeline.plan import Plan
+from lightwell.pipeline.view import View
+from lightwell.testing import BatchFacts, facts_of
+from lightwell.workers.cluster import Resources
+from lightwell.workers.engine import RayEngine
+from pictures import make_folder
+
+pytestmark = pytest.mark.ray
+
+LOCAL = LocalEngine(num_threads=1)
+TRAINING = View(shuffle=True, augment=True, num_epochs=2)
+POLICY = [A.RandomResizedCrop((32, 32)), A.HorizontalFlip(), A.GaussNoise(p=0.5)]
+NORMALIZE = [A.Normalize((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))]
+
+
+@pytest.fixture(scope="module")
+def index_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """21 JPEGs, two of which were cut off or emptied after indexing, one before."""
+    folder = tmp_path_factory.mktemp("ray")
+    photos = make_folder(folder / "photos", num_images=22)
+    files = sorted(photos.rglob("*.jpg"))
+    files[7].write_bytes(files[7].read_bytes()[:50])
+    index = build_index(photos, fractions={"train": 1.0})
+    index.save(folder / "index.parquet")
+    for number, share in ((4, 2), (13, 0)):
+        data = files[number].read_bytes()
+        files[number].write_bytes(data[: len(data) // share if share else 0])
+    return folder / "index.parquet"
+
+
+def plan_for(index_path: Path, **changes: object) -> Plan:
+    content = {"index": index_path, "augment": POLICY, "batch": {"size": 4}, "seed": 3, **changes}
+    return Plan.model_validate(content)
+
+
+def read(feed: Feed) -> tuple[list[BatchFacts], list[dict[str, Any]], list[Any], dict[str, int]]:
+    """All that a feed yields and says."""
+    facts, positions = [], [feed.position()]
+    with feed:
+        for batch in feed:
+            facts.append(facts_of(batch))
+            positions.append(json.loads(json.dumps(feed.position())))
+    return facts, positions, feed.quarantine, feed.counts
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("num_workers", [1, 2, 4])
+def test_batches_and_books_equal_those_of_the_local_engine(index_path: Path, num_workers: int) -> None:
+    plan = plan_for(index_path, preprocess=NORMALIZE, mix={"kind": "MixUp", "p": 0.7})
+    expected = read(LOCAL.feed(plan, TRAINING))
+    assert len(expected[0]) == 12
+    assert expected[3] == {"read": 42, "used": 38, "replaced": 4, "skipped": 1}
+    assert read(RayEngine(num_workers=num_workers).feed(plan, TRAINING)) == expected
+
+
+@pytest.mark.usefixtures("cluster")
+def test_it_goes_on_from_a_position_of_the_local_engine_with_a_cache(
+    index_path: Path, tmp_path: Path
+) -> None:
+    plan = plan_for(index_path, preprocess=[A.Resize(48, 48)], cache=tmp_path / "cache", batch={"size": 6})
+    facts, positions, _, _ = read(
+        LOCAL.feed(plan_for(index_path, preprocess=[A.Resize(48, 48)], batch={"size": 6}), TRAINING)
+    )
+    engine = RayEngine(num_workers=2)
+    cold = engine.feed(plan, TRAINING, positions[3])
+    assert read(cold)[:2] == (facts[3:], positions[3:])
+    assert read(engine.feed(plan, TRAINING))[:2] == (facts, positions)
+    assert list((tmp_path / "cache").rglob("*.lwc")) or list((tmp_path / "cache").rglob("*"))
+
+
+@pytest.mark.usefixtures("cluster")
+def test_masks_boxes_ranks_and_what_is_left_out_travel(index_path: Path, tmp_path: Path) -> None:
+    index = Index.load(index_path)
+    table = index.table
+    boxes = [[[0.0, 0.0, 4.0 + i, 5.0]] * (i % 3) for i in range(len(table))]
+    column = table.schema.get_field_index("boxes")
+    import pyarrow as pa
+
+    table = table.set_column(
+        column, table.schema.field("boxes"), pa.array(boxes, table.schema.field("boxes").type)
+    )
+    replace(index, table=table).save(tmp_path / "index.parquet")
+    plan = plan_for(
+        tmp_path / "index.parquet",
+        batch={"size": 1},
+        augment=[A.RandomCrop(16, 16)],
+        errors={"on_error": "skip"},
+    )
+    expected = read(LOCAL.feed(plan, View(augment=True)))
+    assert len(expected[0]) == 19
+    assert any(row.boxes for batch in expected[0] for row in batch.rows)
+    assert read(RayEngine(num_workers=2).feed(plan, View(augment=True))) == expected
+
+
+@pytest.mark.usefixtures("cluster")
+def test_one_rank_of_two_gets_its_slices(index_path: Path) -> None:
+    plan = plan_for(index_path, mix={"kind": "CutMix"})
+    view = replace(TRAINING, rank=1, num_ranks=2)
+    assert read(RayEngine(num_workers=2).feed(plan, view)) == read(LOCAL.feed(plan, view))
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("errors", [{"on_error": "raise"}, {"max_bad": 1}])
+def test_a_run_ends_at_the_same_batch_with_the_same_words(
+    index_path: Path, errors: dict[str, object]
+) -> None:
+    plan = plan_for(index_path, errors=errors)
+
+    def until_it_ends(feed: Feed) -> tuple[list[BatchFacts], str, str, list[Any], dict[str, int]]:
+        facts = []
+        with pytest.raises((SampleError, RunError)) as raised, feed:  # noqa: PT012
+            for batch in feed:
+                facts.append(facts_of(batch))
+        return facts, type(raised.value).__name__, str(raised.value), feed.quarantine, feed.counts
+
+    assert until_it_ends(RayEngine(num_workers=2).feed(plan, TRAINING)) == until_it_ends(
+        LOCAL.feed(plan, TRAINING)
+    )
+
+
+@pytest.mark.usefixtures("cluster")
+def test_the_statistics_add_up(index_path: Path) -> None:
+    with RayEngine(num_workers=1).feed(
+        plan_for(index_path, batch={"size": 2}), replace(TRAINING, num_epochs=20)
+    ) as feed:
+        num_images = sum(len(batch) for batch in feed)
+    stats = feed.stats()
+    assert stats.num_samples == num_images == 420
+    assert stats.moved_bytes > 420 * 32 * 32 * 3
+    assert stats.seconds("make", "decode") > 0
+    for thread in stats.threads:
+        assert sum(thread.seconds.values()) == pytest.approx(thread.wall_s, rel=1e-6)
+    assert {thread.stage for thread in stats.threads} == {"read", "make", "consume"}
+    assert any("moved" in line for line in stats.lines())
+
+
+def test_a_wrong_request_never_reaches_ray(index_path: Path, tmp_path: Path) -> None:
+    nowhere = RayEngine("127.0.0.1:1")
+    with pytest.raises(PlanError, match="backend opencv"):
+        replace(nowhere, backend="dali").feed(plan_for(index_path, decode="exact", cache=tmp_path), TRAINING)
+    with pytest.raises(PlanError, match="position: wanted"):
+        nowhere.feed(plan_for(index_path), TRAINING, {"batch": 3})
+    with pytest.raises((RunError, PlanError), match=r"got no answer|is connected to"):
+        nowhere.feed(plan_for(index_path), TRAINING)
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize(
+    ("engine", "told"),
+    [
+        (RayEngine(num_workers=1, each=Resources(3)), "largest node has 2 CPUs"),
+        (RayEngine(num_workers=5), "1 of them never fit"),
+        (RayEngine(num_workers=3, each=Resources(1.5)), "1 of them never fit"),
+    ],
+)
+def test_workers_that_never_fit_are_refused_at_once(index_path: Path, engine: RayEngine, told: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(PlanError, match=told):
+        engine.feed(plan_for(index_path), TRAINING)
+    assert time.monotonic() - started < 5

@@ -1,0 +1,230 @@
+"""The Ray engine: batches made by actors of a cluster, the same as the local engine's, in the same order.
+
+``colocated``: a batch job runs in the actors that make its batches; keys and records travel, pixels do not.
+``separate``: some actors make batches, others, which may hold a GPU, work on them; a feed's batches come here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..pipeline.batch import Batch
+from ..pipeline.compiler.routing import Backend
+from ..pipeline.engine.buffers import BufferPool
+from ..pipeline.engine.maker import check_backend
+from ..pipeline.engine.open_view import OpenView
+from ..pipeline.engine.standing import Standing
+from ..pipeline.engine.stats import FeedStats
+from ..pipeline.jobs import WorkedBatch
+from .actor import Assignment, JobActor, MakeActor, MakeAndWorkActor
+from .blocks import from_block
+from .cluster import Crew, NodeRoom, Resources, check_room, connect, rooms
+from .stream import Stage, stream
+from .tally import Tally
+
+if TYPE_CHECKING:
+    from ..pipeline.jobs import BatchJob
+    from ..pipeline.plan import Plan
+    from ..pipeline.view import View
+
+Placement = Literal["colocated", "separate"]
+NUM_BATCHES = 2
+"""Batches that one worker makes at a time: the next is decoded while one is put together and handed over."""
+
+
+@dataclass(frozen=True)
+class RayEngine:
+    """Runs plans and batch jobs on a Ray cluster."""
+
+    address: str | None = None
+    """``host:port``, ``ray://host:port`` or ``auto``; None starts Ray on this machine."""
+    num_workers: int = 0
+    """Actors that make batches; 0 takes as many as there is room for, those too that find room later."""
+    each: Resources = field(default_factory=Resources)
+    """What one worker holds; it has as many threads as CPUs. GPUs go to the job: with ``separate`` to workers of its own."""
+    placement: Placement = "colocated"
+    memory_bytes: int = 0
+    """What may be in flight in one worker; 0 means a quarter of its machine, shared by the workers that fit there."""
+    backend: Backend | None = None
+    """What works on pixels; None takes DALI for plans on a GPU, OpenCV for plans on the CPU."""
+
+    def feed(self, plan: Plan, view: View, position: Mapping[str, Any] | None = None) -> RayFeed:
+        """Open the batches of a view of a plan, from a position on if one is given.
+
+        Raises:
+            PlanError: the plan or the view cannot be right, the position is of another, or the cluster can never
+                hold the workers.
+            SourceError: the index cannot be used or has no such split.
+            RunError: there is no cluster at the address.
+        """
+        opened = self._open(plan, view)
+        standing = Standing(opened, position)
+        makers = self._crew(self.each if plan.device == "gpu" else replace(self.each, gpus=0))
+        connect(self.address)
+        makers = self._sized(makers, [])
+        assignment = self._assignment(opened, makers)
+        return RayFeed(opened, standing, [_stage(MakeActor, (assignment,), makers, self.num_workers)])
+
+    def work(self, job: BatchJob, position: Mapping[str, Any] | None = None) -> RayWork:
+        """Open a batch job at its view, from a position on if one is given; raises as ``feed`` does."""
+        opened = self._open(job.plan, job.view)
+        standing = Standing(opened, position)
+        connect(self.address)
+        if self.placement == "colocated":
+            crew = self._sized(self._crew(self.each), [])
+            assignment = self._assignment(opened, crew)
+            stages = [_stage(MakeAndWorkActor, (assignment, job), crew, self.num_workers)]
+            return RayWork(opened, standing, stages)
+        on_job = Crew(1, Resources(0 if self.each.gpus else 1, self.each.gpus))
+        makers = self._sized(self._crew(replace(self.each, gpus=0)), [on_job])
+        assignment = self._assignment(opened, makers)
+        stages = [
+            _stage(MakeActor, (assignment,), makers, self.num_workers),
+            _stage(JobActor, (job,), on_job, on_job.num_workers),
+        ]
+        return RayWork(opened, standing, stages)
+
+    def _open(self, plan: Plan, view: View) -> OpenView:
+        opened = OpenView.of(plan, view)
+        check_backend(opened, self._backend(plan))
+        return opened
+
+    def _backend(self, plan: Plan) -> Backend:
+        return self.backend or ("dali" if plan.device == "gpu" else "opencv")
+
+    def _crew(self, each: Resources) -> Crew:
+        return Crew(self.num_workers, each)
+
+    def _sized(self, crew: Crew, others: list[Crew]) -> Crew:
+        """Check that a crew fits beside others; where no number is given, count how many do."""
+        nodes = rooms()
+        if not crew.num_workers:
+            crew = Crew(max(1, _most(crew.each, others, nodes)), crew.each)
+        check_room([crew, *others], nodes)
+        return crew
+
+    def _assignment(self, opened: OpenView, crew: Crew) -> Assignment:
+        return Assignment.of(
+            opened,
+            num_threads=max(1, math.ceil(crew.each.cpus)),
+            num_batches=NUM_BATCHES,
+            memory_bytes=self.memory_bytes,
+            backend=self._backend(opened.plan),
+        )
+
+
+class _RayStream:
+    """What comes out of a cluster for each batch of a view, in order, with the books of a feed."""
+
+    def __init__(self, opened: OpenView, standing: Standing, stages: list[Stage]) -> None:
+        self._opened = opened
+        self._standing = standing
+        self._stages = stages
+        self._tally = Tally()
+        self._stopped = False
+        self.num_batches = standing.num_batches
+        """Batches of all epochs together, from where it was opened."""
+
+    @property
+    def quarantine(self) -> list[Mapping[str, Any]]:
+        """Samples of the batches so far that could not be used, as dicts."""
+        return self._standing.quarantine
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images read, used, replaced and skipped so far."""
+        return self._standing.counts
+
+    def position(self) -> dict[str, Any]:
+        """Say where the consumer stands."""
+        return self._standing.position()
+
+    def stats(self) -> FeedStats:
+        """Say where the time of the workers and of this process went."""
+        return self._tally.read(replaced=self._standing.counts["replaced"])
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the execution at the next batch; one that is iterated to its end ends by itself."""
+        self._stopped = True
+
+    def _blocks(self) -> Iterator[Any]:
+        self._tally = Tally()
+        with self._tally as tally:
+            first, end = self._standing.next, self._opened.schedule.num_batches
+            if first == end:
+                return
+            tally.enter("input")
+            for block in stream(first, end, self._stages):
+                if self._stopped:
+                    return
+                tally.enter("batch")
+                yield block
+                if self._stopped:
+                    return
+                tally.enter("input")
+
+
+class RayFeed(_RayStream):
+    """Batches of one view that a cluster makes; a context manager. Iterating again goes on where the consumer stands."""
+
+    def __enter__(self) -> RayFeed:
+        return self
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches; they are the consumer's own.
+
+        Raises:
+            LightwellError: as ``LocalFeed`` raises.
+            RunError: a worker failed, or died again and again.
+        """
+        buffers = BufferPool()
+        for block in self._blocks():
+            made, told = from_block(block, buffers)
+            self._tally.hear(told, block.nbytes)
+            del block
+            self._standing.take(made)
+            if made.batch is not None:
+                batch = made.batch
+                del made
+                self._tally.give_out(batch.num_images)
+                yield batch
+                del batch
+
+
+class RayWork(_RayStream):
+    """A batch job at work on a cluster; a context manager."""
+
+    def __enter__(self) -> RayWork:
+        return self
+
+    def __iter__(self) -> Iterator[WorkedBatch]:
+        """Yield what the job made of each batch; raises as ``RayFeed`` does, and what the job raises."""
+        for block in self._blocks():
+            made, records, told = (block[name][0].as_py() for name in ("made", "records", "told"))
+            self._tally.hear(told, block.nbytes)
+            self._standing.take(made)
+            if made.num_made > made.num_skipped:
+                self._tally.give_out(made.num_read)
+                yield WorkedBatch(records, made.num_read, made.num_used)
+
+
+def _most(each: Resources, others: list[Crew], nodes: list[NodeRoom]) -> int:
+    """Count the workers of a kind that a cluster could hold beside others."""
+    left = list(nodes)
+    for crew in others:
+        waiting = crew.num_workers
+        for number, node in reversed(list(enumerate(left))) if not crew.each.gpus else enumerate(left):
+            placed = min(waiting, node.most(crew.each))
+            left[number] = node.without(crew.each, placed)
+            waiting -= placed
+    return sum(node.most(each) for node in left)
+
+
+def _stage(make: type[Any], args: tuple[Any, ...], crew: Crew, num_workers: int) -> Stage:
+    return Stage(make, args, crew.each, num_workers, crew.num_workers, NUM_BATCHES)

@@ -1,0 +1,162 @@
+"""One execution of Ray Data over the batches of all epochs: numbers go in, one block for each comes out, in order.
+
+    numbers -> a pool of actors, each with its view held open -> blocks of one row -> (another pool) -> this process
+
+A task makes one batch. Numbers are made up by a few tasks as they are needed, and nowhere is there a list of them.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from ..pipeline.errors import LightwellError, RunError
+from .cluster import Resources
+
+if TYPE_CHECKING:
+    from ray.data import Dataset
+
+NUMBERS_PER_TASK = 4096
+"""Batches whose numbers one task makes up; so many at most are made up again when its process dies."""
+RETRIES = 3
+"""Times that a batch is made again when the process that makes it dies, before the run ends."""
+PREFETCHED = 2
+"""Finished batches that this process fetches ahead."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A pool of actors that each block goes through."""
+
+    make: Callable[..., Any]
+    """A class whose instances map a table of one row to another."""
+    args: Sequence[Any]
+    each: Resources
+    num_workers: int
+    """0 takes as many as there is room for, now and later."""
+    num_now: int
+    """Workers to start with."""
+    num_batches: int
+    """That one worker takes at a time."""
+
+
+def stream(first: int, end: int, stages: Sequence[Stage]) -> Iterator[Any]:
+    """Send the numbers from ``first`` up to ``end`` through the stages; yields what comes out of the last, in order.
+
+    Raises:
+        RunError: a worker failed, or died again and again.
+        LightwellError: what a worker raised on purpose.
+    """
+    import ray
+    from ray.data import DataContext
+
+    context = DataContext.get_current().copy()
+    context.enable_progress_bars = False  # ours counts images
+    context.print_on_execution_start = False
+    context.target_max_block_size = 1  # whatever is one row is a block; it is cut no smaller
+    context.memory_usage_poll_interval_s = (
+        None  # reading every worker's memory each second costs more than it tells
+    )
+    context.execution_options.preserve_order = True
+    with DataContext.current(context):
+        blocks: Dataset = _numbers(first, end)
+        for stage in stages:
+            blocks = _through(blocks, stage)
+        batches = iter(
+            blocks.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=PREFETCHED)
+        )
+    try:
+        with closing(batches):  # type: ignore[type-var]
+            yield from batches
+    except (ray.exceptions.RayError, RuntimeError) as error:
+        raise told_apart(error) from error
+
+
+def _numbers(first: int, end: int) -> Dataset:
+    import ray
+    from ray.data.block import BlockMetadata
+    from ray.data.datasource import Datasource, ReadTask
+
+    class Numbers(Datasource):
+        """The numbers of batches, each a block."""
+
+        def estimate_inmemory_data_size(self) -> int | None:
+            return None
+
+        def get_read_tasks(self, parallelism: int, *_: object, **__: object) -> list[ReadTask]:  # noqa: ARG002
+            starts = range(first, end, NUMBERS_PER_TASK)
+            return [_read_task(start, min(start + NUMBERS_PER_TASK, end)) for start in starts]
+
+    def _read_task(start: int, stop: int) -> ReadTask:
+        told = BlockMetadata(
+            num_rows=stop - start, size_bytes=8 * (stop - start), input_files=None, exec_stats=None
+        )
+        return ReadTask(lambda: count_up(start, stop), told)
+
+    num_tasks = -(-(end - first) // NUMBERS_PER_TASK)
+    # No CPU is asked for: the actors may hold them all.
+    found: Dataset = ray.data.read_datasource(
+        Numbers(),  # type: ignore[no-untyped-call]
+        num_cpus=0,
+        concurrency=1,
+        override_num_blocks=num_tasks,
+    )
+    return found
+
+
+def count_up(start: int, stop: int) -> Iterable[pa.Table]:
+    """Yield numbers, each as a table of its own."""
+    for number in range(start, stop):
+        yield pa.table({"number": pa.array([number], pa.int64())})
+
+
+def _through(blocks: Dataset, stage: Stage) -> Dataset:
+    from ray.data import ActorPoolStrategy
+
+    fixed = stage.num_workers or None
+    pool = ActorPoolStrategy(
+        min_size=fixed or 1,
+        max_size=fixed,
+        initial_size=fixed or stage.num_now,
+        max_tasks_in_flight_per_actor=stage.num_batches + 1,
+        max_concurrent_calls_per_actor=stage.num_batches,
+        enable_true_multi_threading=True,
+    )
+    with warnings.catch_warnings():
+        # Ray has no other way yet to bound how often a task is made again whose process dies.
+        warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
+        return blocks.map_batches(
+            stage.make,
+            fn_constructor_args=tuple(stage.args),
+            batch_size=None,
+            batch_format="pyarrow",
+            zero_copy_batch=True,
+            compute=pool,
+            num_cpus=stage.each.cpus,
+            num_gpus=stage.each.gpus or None,
+            max_restarts=-1,
+            max_task_retries=RETRIES,
+        )
+
+
+def told_apart(error: BaseException) -> LightwellError:
+    """Find what a worker raised on purpose, or say that it failed or died."""
+    import ray
+
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, LightwellError):
+            return seen
+        inner = getattr(seen, "cause", None)
+        seen = inner if isinstance(inner, BaseException) else seen.__cause__
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, ray.exceptions.ActorDiedError | ray.exceptions.WorkerCrashedError):
+        return RunError(
+            f"a worker's process died {RETRIES + 1} times over one batch: {lines[0] if lines else error!r}"
+        )
+    return RunError(f"a worker failed: {lines[-1] if lines else repr(error)}")

@@ -1,0 +1,75 @@
+"""Follows a job: its log as it grows, over dropped connections, and how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from ...pipeline.errors import RequestError, RunError
+from .server import JobServer, JobState
+
+PATIENCE_S = 60.0
+"""How long a server may be silent before following it ends; the job goes on."""
+PAUSE_S = 0.5
+
+
+def follow(
+    job: str, server: JobServer, write: Callable[[str], None], *, patience_s: float = PATIENCE_S
+) -> JobState:
+    """Pass a job's log on as it grows, until the job ends; returns how it ended.
+
+    Args:
+        job: its id.
+        server: where it runs.
+        write: takes the log piece by piece, with its line ends.
+        patience_s: seconds without an answer after which to give up.
+
+    Raises:
+        RequestError: there is no such job.
+        RunError: the server is silent for too long.
+    """
+    log = _Log(write)
+    answered = time.monotonic()
+    while True:
+        try:
+            state = server.state(job)
+            if state.has_ended:
+                log.catch_up(server.logs(job))
+                return state
+            answered = time.monotonic()
+            asyncio.run(log.tail(job, server))
+        except RequestError:
+            raise
+        except (OSError, RuntimeError) as error:  # RunError and aiohttp's errors are among them
+            if time.monotonic() - answered > patience_s:
+                raise RunError(
+                    f"jobs: wanted the log of {job}, got no answer from {server.address} for {patience_s:.0f} s ({error}); "
+                    f"the job may well go on: lightwell jobs logs {job} --follow --address {server.address}"
+                ) from error
+        time.sleep(PAUSE_S)
+
+
+class _Log:
+    """What was passed on of a log that each connection sends from its start."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+        self._num_written = 0
+
+    async def tail(self, job: str, server: JobServer) -> None:
+        """Pass on what comes over one connection, until it ends."""
+        num_seen = 0
+        async for piece in server.client.tail_job_logs(job):
+            fresh = piece[max(self._num_written - num_seen, 0) :]
+            num_seen += len(piece)
+            self._pass_on(fresh)
+
+    def catch_up(self, whole: str) -> None:
+        """Pass on what no connection has sent."""
+        self._pass_on(whole[self._num_written :])
+
+    def _pass_on(self, text: str) -> None:
+        if text:
+            self._write(text)
+            self._num_written += len(text)

@@ -1,0 +1,194 @@
+"""Runs a training job on a Ray cluster, from the driver's side."""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+import threading
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...pipeline.errors import PlanError, RunError
+from ..cluster import Crew, NodeRoom, Resources, check_room, connected, rooms
+from ..local import check_writable, remaining
+from ..peers import check_shares
+from ..place import address_of, is_remote, opened
+from .desk import Desk
+from .rank import Order, run_rank
+
+if TYPE_CHECKING:
+    from ...pipeline.jobs import Console, TrainingJob
+
+ASK_S = 0.5
+MAX_FAILURES = 8
+
+
+@dataclass(frozen=True)
+class RayTrainer:
+    """Trains on a Ray cluster, data parallel: every rank reads, decodes and learns its slice of each batch itself.
+
+    Checkpoints and results are written to ``out`` by the first rank, as the local engine writes them, not to Ray's own
+    storage: so either engine goes on with what the other began.
+    """
+
+    address: str | None = None
+    """``host:port``, ``ray://host:port`` or ``auto``; None starts Ray on this machine."""
+    num_workers: int = 0
+    """Ranks; 0 takes the most that there is room for and that can share a batch."""
+    each: Resources = field(default_factory=Resources)
+    """What one rank holds; it has as many threads as CPUs."""
+    memory_bytes: int = 0
+    """What may be in flight in one rank; 0 means a quarter of its machine, shared by the ranks that are there."""
+    max_failures: int = MAX_FAILURES
+    """So often the ranks are started anew after one died; preempted nodes are not counted."""
+
+    def run(self, job: TrainingJob, out: str, console: Console) -> Mapping[str, Any]:
+        """Run a training job to its end, whatever dies meanwhile but this process and its node; returns its metrics.
+
+        Args:
+            job: what is run; its paths are absolute, and every node sees what they name.
+            out: a folder that all nodes share, or a URI that fsspec reaches.
+            console: shows what the first rank says.
+
+        Raises:
+            PlanError: the job cannot be shared by so many ranks, the cluster can never hold them, ``out`` holds
+                another run, or a node does not see it.
+            RunError: there is no cluster, or too many ranks died.
+            LightwellError: whatever the plan, the feeds or the job raise.
+        """
+        out = address_of(out)
+        check_shares(job, self.num_workers or 1)
+        if not is_remote(out):
+            check_writable(Path(out))
+        with opened(out, writes=False) as place:
+            remaining(job, place.folder)
+        with connected(self.address), marked(out) as mark:
+            crew = self._crew(job, rooms())
+            return self._fit(job, out, crew, mark, console)
+
+    def _crew(self, job: TrainingJob, nodes: list[NodeRoom]) -> Crew:
+        """Check that the ranks fit; where no number is given, find the most that do."""
+        most = sum(node.most(self.each) for node in nodes)
+        number = self.num_workers or most_ranks(job, most)
+        crew = Crew(number, self.each)
+        check_room([crew], nodes)
+        return crew
+
+    def _fit(self, job: TrainingJob, out: str, crew: Crew, mark: str, console: Console) -> Mapping[str, Any]:
+        import ray
+        from ray.exceptions import RayError
+        from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
+        from ray.train.torch import TorchConfig, TorchTrainer
+
+        here = ray.get_runtime_context().get_node_id()
+        stay = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=False)
+        desk: Any = ray.remote(Desk).options(num_cpus=0, scheduling_strategy=stay).remote()
+        threads = max(1, int(self.each.cpus))
+        with tempfile.TemporaryDirectory(prefix="lightwell-") as storage:
+            trainer = TorchTrainer(
+                run_rank,
+                train_loop_config={"order": Order(job, out, desk, mark, threads, self.memory_bytes)},
+                torch_config=TorchConfig(backend="nccl" if self.each.gpus >= 1 else "gloo"),
+                scaling_config=ScalingConfig(
+                    num_workers=crew.num_workers,
+                    use_gpu=self.each.gpus > 0,
+                    resources_per_worker={"CPU": self.each.cpus, "GPU": self.each.gpus},
+                ),
+                run_config=RunConfig(  # type: ignore[call-arg]  # typed as that of Train's first version
+                    name="lightwell",
+                    storage_path=storage,
+                    failure_config=FailureConfig(max_failures=self.max_failures),
+                    logging_config=LoggingConfig(log_level="ERROR"),
+                ),
+            )
+            try:
+                with told(desk, console), own_interrupts():
+                    trainer.fit()
+            except (TrainingFailedError, RayError) as failure:
+                metrics, error = ray.get(desk.outcome.remote())
+                raise error or RunError(
+                    f"ray: {why(failure)}; run the same command again to go on"
+                ) from failure
+        metrics, error = ray.get(desk.outcome.remote())
+        ray.kill(desk)
+        if error is not None:
+            raise error
+        if metrics is None:
+            raise KeyboardInterrupt  # Ray ends in good order, and without a word
+        return metrics  # type: ignore[no-any-return]
+
+
+def most_ranks(job: TrainingJob, most: int) -> int:
+    """Find the most ranks, up to a number, that can share a job's batches; 1 where the job knows nothing of ranks."""
+    for number in range(most, 1, -1):
+        try:
+            check_shares(job, number)
+        except PlanError:
+            continue
+        return number
+    return 1
+
+
+@contextmanager
+def marked(out: str) -> Iterator[str]:
+    """Leave a file in a folder by which others know it."""
+    mark = f".seen-{uuid.uuid4().hex}"
+    if is_remote(out):
+        yield mark
+        return
+    path = Path(out) / mark
+    path.touch()
+    try:
+        yield mark
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def told(desk: Any, console: Console) -> Iterator[None]:
+    """Show what is said at the desk as it comes, and at the end the rest."""
+    import ray
+
+    ended = threading.Event()
+
+    def show() -> None:
+        for line in ray.get(desk.take_lines.remote()):
+            console.say(line)
+
+    def keep_showing() -> None:
+        while not ended.wait(ASK_S):
+            show()
+
+    thread = threading.Thread(target=keep_showing, name="lightwell-desk", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        show()
+
+
+@contextmanager
+def own_interrupts() -> Iterator[None]:
+    """Take Ctrl-C back from Ray Train, which lets the ranks go and then ends the process as if all were done."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as stop:
+        raise KeyboardInterrupt from stop
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, before)
+
+
+def why(failure: Exception) -> str:
+    """Say in a line what Ray Train gave up for."""
+    failures = getattr(failure, "worker_failures", None) or {0: failure}
+    rank, error = next(iter(failures.items()))
+    cause = getattr(error, "cause", None) or error
+    return f"rank {rank} failed: {type(cause).__name__}: {str(cause).strip().splitlines()[-1]}"
