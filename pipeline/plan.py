@@ -13,10 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from .cache.options import Caching
 from .dataset.index import Index
+from .error_rules import ErrorRules
 from .errors import PlanError, nearest
 from .order.sampling import Sampling
 from .policy.transforms import TransformSpec, parse_policy
-from .tolerance import Tolerance
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -73,7 +73,7 @@ class Plan(BaseModel):
     lowering: Literal["exact", "approximate"] = "exact"
     """``approximate`` also takes DALI operators that follow another law than Albumentations, on a GPU."""
 
-    errors: Tolerance = Tolerance()
+    errors: ErrorRules = ErrorRules()
     """What is done about files that cannot be used."""
 
     @field_validator("preprocess", "augment", "evaluate", mode="before")
@@ -121,7 +121,7 @@ class Plan(BaseModel):
         if self.cache is not None and self.cache.effect():
             content["cache"] = self.cache.effect()
         content["errors"] = self.errors.deciding()
-        if content["errors"] == Tolerance().deciding():
+        if content["errors"] == ErrorRules().deciding():
             del content["errors"]  # plans from before there were any keep their fingerprint
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .error_rules import MIN_JUDGED, ErrorRules
 from .errors import RunError
-from .tolerance import MIN_JUDGED, Tolerance
 
 QUARANTINE_NAME = "quarantine.jsonl"
 NUM_NAMED = 3
@@ -38,9 +38,9 @@ class QuarantineEntry:
 class Quarantine:
     """Collects entries and counts. Threads may add at the same time."""
 
-    def __init__(self, tolerance: Tolerance | None = None) -> None:
+    def __init__(self, rules: ErrorRules | None = None) -> None:
         self._lock = threading.Lock()
-        self._tolerance = tolerance or Tolerance()
+        self._rules = rules or ErrorRules()
         self._entries: dict[tuple[str, str, int], QuarantineEntry] = {}
         self._bad: dict[str, str] = {}
         self._num_judged = 0
@@ -71,7 +71,7 @@ class Quarantine:
         Raises:
             RunError: more files, or a larger share of the images, than the plan bears.
         """
-        limits = self._tolerance
+        limits = self._rules
         with self._lock:
             self._num_judged += made
             self._num_failed += failed

@@ -16,8 +16,8 @@ from ..dataset.seen import content_hash
 from ..dataset.sources.storage import Storage
 from ..dataset.sources.store import Piece, is_remote
 from ..decode.chain import Encoded
+from ..error_rules import ErrorRules
 from ..policy.sizes import Size
-from ..tolerance import Tolerance
 from .watch import Watch
 
 Row = Mapping[str, Any]
@@ -68,15 +68,15 @@ class Loaded:
 class SampleLoader:
     """Reads files; any thread may call it. Leave it with ``close``."""
 
-    def __init__(self, index: Index, tolerance: Tolerance | None = None, watch: Watch | None = None) -> None:
+    def __init__(self, index: Index, rules: ErrorRules | None = None, watch: Watch | None = None) -> None:
         columns = index.table.select(COLUMNS)
         self._absent: dict[str, None] = {
             name: None for name in COLUMNS if columns[name].null_count == len(columns)
         }
         self._table = columns.drop_columns([*self._absent]).combine_chunks()
-        self._tolerance = tolerance or Tolerance()
+        self._rules = rules or ErrorRules()
         self._watch = watch or Watch(None)
-        self._storage = Storage(self._tolerance.max_wait_s)
+        self._storage = Storage(self._rules.max_wait_s)
 
     def load(self, rows: np.ndarray) -> list[Loaded]:
         """Read the files of some rows, in order.
@@ -131,12 +131,12 @@ class SampleLoader:
         offset, size = row["mask_offset"] or 0, row["mask_bytes"]
         if size is None:
             size = self._storage.look(uri).bytes
-        if size > self._tolerance.max_file_bytes:
+        if size > self._rules.max_file_bytes:
             raise OSError(0, f"the mask has {size:,} bytes, more than max_file_bytes", uri)
         return self._storage.read(uri, offset, size, expected=size).data
 
     def _too_large(self, row: Row) -> str:
-        limits = self._tolerance
+        limits = self._rules
         pixels = row["width"] * row["height"]
         if pixels > limits.max_pixels:
             return f"wanted at most max_pixels: {limits.max_pixels:,}, got {row['width']}x{row['height']} = {pixels:,}"

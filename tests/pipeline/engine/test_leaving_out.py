@@ -1,4 +1,4 @@
-"""What tolerance, the cache, positions and ranks promise, they promise together."""
+"""What the rules for errors, the cache, positions and ranks promise, they promise together."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from cached import hashes_of
 from lightwell.pipeline.dataset.index import Index
 from lightwell.pipeline.dataset.indexing import build_index
 from lightwell.pipeline.engine.feed import LocalEngine
+from lightwell.pipeline.error_rules import MIN_JUDGED
 from lightwell.pipeline.errors import PlanError, RunError
 from lightwell.pipeline.plan import Plan
-from lightwell.pipeline.tolerance import MIN_JUDGED
 from lightwell.pipeline.view import View
 from lightwell.testing import assert_ranks_add_up, assert_resumes_everywhere
 from pictures import make_picture, write_picture

@@ -24,10 +24,10 @@ from lightwell.pipeline.decode.dali import DaliDecoder
 from lightwell.pipeline.decode.plan import whole
 from lightwell.pipeline.engine import watch
 from lightwell.pipeline.engine.feed import LocalEngine
+from lightwell.pipeline.error_rules import MIN_JUDGED, ErrorRules
 from lightwell.pipeline.errors import PlanError, RunError, SampleError, StuckError
 from lightwell.pipeline.plan import Plan, build_checked
 from lightwell.pipeline.quarantine import Quarantine, QuarantineEntry
-from lightwell.pipeline.tolerance import MIN_JUDGED, Tolerance
 from lightwell.pipeline.view import View
 from pictures import make_folder, make_picture, write_picture
 
@@ -224,7 +224,7 @@ def test_one_bad_file_counts_once_however_many_epochs_meet_it(index_path: Path) 
 
 
 def test_the_share_is_judged_once_enough_were_made() -> None:
-    quarantine = Quarantine(Tolerance(max_bad_share=0.1))
+    quarantine = Quarantine(ErrorRules(max_bad_share=0.1))
     for number in range(100):
         quarantine.add(QuarantineEntry(f"{number}", "", "read", "gone", "", None, 0))
     quarantine.judge(made=MIN_JUDGED - 1, failed=100)
