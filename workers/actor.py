@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
+import pyarrow as pa
 
 from ..pipeline.compiler.routing import Backend
 from ..pipeline.dataset.index import Index
@@ -28,7 +28,6 @@ from .blocks import from_block, to_block
 from .heap import keep_freed_memory
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     import ray
 
     from ..pipeline.jobs import BatchJob, Record
@@ -191,12 +190,14 @@ class JobActor:
         self._buffers = BufferPool()
         self._one_at_a_time = threading.Lock()
 
-    def __call__(self, table: pa.Table) -> Mapping[str, Any]:
+    def __call__(self, table: pa.Table) -> pa.Table:
         """Work on one batch."""
         return self.work(*from_block(table, self._buffers))
 
-    def work(self, made: MadeBatch, told: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Return the records of a batch with what has to be written down, in cells of one row."""
+    def work(self, made: MadeBatch, told: Mapping[str, Any]) -> pa.Table:
+        """Return the records of a batch with what has to be written down, in cells of one row, as Python has them."""
+        from ray.data.extensions import ArrowPythonObjectArray
+
         records: Sequence[Record] = ()
         if isinstance(self._work, LightwellError):
             made = replace(made, error=made.error or self._work)
@@ -207,7 +208,7 @@ class JobActor:
             except LightwellError as error:
                 made = replace(made, error=error)
         cells = {"made": replace(made, batch=None), "records": records, "told": told}
-        return {name: one_object(value) for name, value in cells.items()}
+        return pa.table({name: ArrowPythonObjectArray.from_objects([value]) for name, value in cells.items()})
 
 
 class MakeAndWorkActor:
@@ -217,7 +218,7 @@ class MakeAndWorkActor:
         self._worker = opened_or_error(lambda: BatchWorker(assignment))
         self._job = JobActor(job)
 
-    def __call__(self, table: pa.Table) -> Mapping[str, Any]:
+    def __call__(self, table: pa.Table) -> pa.Table:
         """Make one batch and work on it."""
         number = table["number"][0].as_py()
         if isinstance(self._worker, LightwellError):
@@ -232,10 +233,3 @@ def opened_or_error(make: Callable[[], T]) -> T | LightwellError:
         return make()
     except LightwellError as error:
         return error
-
-
-def one_object(value: Any) -> np.ndarray:
-    """Put any value into a column of one cell."""
-    cell = np.empty(1, object)
-    cell[0] = value
-    return cell

@@ -88,6 +88,7 @@ def connect(address: str | None = None) -> bool:
     import ray
 
     if ray.is_initialized():
+        _check_same(address, ray.get_runtime_context().gcs_address)
         return False
     if address is None:
         ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
@@ -189,6 +190,24 @@ def _check_answers(address: str) -> None:
             f"address: wanted a Ray cluster at {address!r}, got no answer ({error}); start one with "
             "`ray start --head`, or leave --address out to use this machine alone"
         ) from error
+
+
+def _check_same(wanted: str | None, joined: str) -> None:
+    """Refuse an address other than that of the cluster that this process belongs to already."""
+    if wanted is None or wanted == "auto" or wanted.startswith(CLIENT) or _places(wanted) & _places(joined):
+        return
+    raise PlanError(
+        f"address: wanted the cluster at {wanted!r}, got a process that is connected to {joined!r}; "
+        "call ray.shutdown() first, or leave the address out"
+    )
+
+
+def _places(address: str) -> set[tuple[str, str]]:
+    host, _, port = address.rpartition(":")
+    try:
+        return {(str(found[4][0]), port) for found in socket.getaddrinfo(host.strip("[]"), None)}
+    except OSError:
+        return {(host, port)}
 
 
 def _why_not(address: str, error: BaseException) -> str:
