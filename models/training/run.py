@@ -152,8 +152,9 @@ class Run:
             "checkpoint": f"{self.context.kept_at or self.context.out}/{BEST_NAME}",
         }
         if self.spec.test_split is not None:
-            self.ranks.wait()  # until the first has written the best weights
-            load_weights(path, self.model)
+            if self.ranks.leads:  # the others may not see what the first has written
+                load_weights(path, self.model)
+            self.ranks.spread(self.model)
             batches = split_batches(
                 self.context, self.spec.plan, self.spec.test_split, self.ranks.device, self.ranks
             )
