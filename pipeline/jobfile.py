@@ -1,15 +1,65 @@
-"""Job files: ``job: NAME``, ``plan:`` (inline or a path) and the job's own keys, as YAML."""
+"""Job files: ``job: NAME``, ``plan:`` (inline or a path) and the job's own keys, as YAML.
+
+``feed: service://NAME`` takes the batches from a service on a cluster, which knows the job as ``service://NAME/CONSUMER``
+where that is written.
+"""
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from pydantic import BaseModel
 
 from .errors import PlanError
 from .jobs import find_job
 from .plan import Plan, build_checked, read_yaml
+
+SERVICE = "service://"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@dataclass(frozen=True)
+class ServiceName:
+    """Where a job's batches come from.
+
+    Raises:
+        PlanError: a name that cannot be one.
+    """
+
+    name: str
+    consumer: str = ""
+    """The job's own name there; empty takes one that nobody else has."""
+
+    def __post_init__(self) -> None:
+        for name in (self.name, *filter(None, (self.consumer,))):
+            if not NAME.fullmatch(name):
+                raise PlanError(
+                    f"service: wanted a name of letters, digits, '.', '_' and '-', got {name!r}; choose another"
+                )
+
+    @classmethod
+    def parse(cls, written: Any) -> Self:
+        """Read ``service://NAME`` or ``service://NAME/CONSUMER``."""
+        if not isinstance(written, str) or not written.startswith(SERVICE):
+            raise PlanError(
+                f"feed: wanted {SERVICE}NAME, got {written!r}; `lightwell services ls` lists the services, and without "
+                "the key the job makes its own batches"
+            )
+        name, _, consumer = written.removeprefix(SERVICE).partition("/")
+        return cls(name, consumer)
+
+
+def load_service(path: Path) -> ServiceName | None:
+    """Read from a job file which service feeds the job; None where it makes its own batches.
+
+    Raises:
+        PlanError: the file or the key is wrong.
+    """
+    content = read_yaml(path)
+    return ServiceName.parse(content["feed"]) if "feed" in content else None
 
 
 def load_job(path: Path, *, default: str) -> Any:
@@ -24,6 +74,7 @@ def load_job(path: Path, *, default: str) -> Any:
     """
     content = read_yaml(path)
     job = find_job(str(content.pop("job", default)))
+    content.pop("feed", None)  # says where it runs, not what it is
     if "plan" not in content:
         raise PlanError(f"{path}: plan: missing; add the path of a plan, or write it inline")
     plan = _read_plan(content.pop("plan"), path)

@@ -93,6 +93,12 @@ def from_block(table: pa.Table, pool: BufferPool | None = None) -> tuple[MadeBat
     return made, facts["told"]
 
 
+def counts_of(table: pa.Table) -> Mapping[str, int]:
+    """Read how many samples a batch took, and leave its pixels alone."""
+    facts = json.loads(bytes(_buffer(table, "facts")))
+    return {name: facts[name] for name in COUNTS}
+
+
 def _dump_batch(batch: Batch) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     images, layout = _host_array(batch.images)
     facts = {

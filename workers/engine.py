@@ -67,11 +67,18 @@ class RayEngine:
         """
         opened = self._open(plan, view)
         standing = Standing(opened, position)
-        makers = self._crew(self.each if plan.device == "gpu" else replace(self.each, gpus=0))
         connect(self.address)
-        makers = self._sized(makers, [])
-        assignment = self._assignment(opened, makers)
-        return RayFeed(opened, standing, [_stage(MakeActor, (assignment,), makers, self.num_workers)])
+        return RayFeed(opened, standing, [self.makers(opened)])
+
+    def makers(self, opened: OpenView) -> Stage:
+        """Say which workers make the batches of a view, on the cluster that this process belongs to.
+
+        Raises:
+            PlanError: the cluster can never hold them.
+        """
+        on_gpu = opened.plan.device == "gpu"
+        crew = self._sized(self._crew(self.each if on_gpu else replace(self.each, gpus=0)), [])
+        return _stage(MakeActor, (self._assignment(opened, crew),), crew, self.num_workers)
 
     def work(self, job: BatchJob, position: Mapping[str, Any] | None = None) -> RayWork:
         """Open a batch job at its view, from a position on if one is given; raises as ``feed`` does."""

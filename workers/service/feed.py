@@ -1,0 +1,187 @@
+"""The batches of a service, as one consumer reads them, with the books of a feed."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ...pipeline.batch import Batch
+from ...pipeline.engine.buffers import BufferPool
+from ...pipeline.engine.open_view import OpenView
+from ...pipeline.engine.standing import Standing
+from ...pipeline.engine.stats import FeedStats
+from ...pipeline.errors import RunError
+from ..blocks import from_block
+from ..stream import RETRIES
+from ..tally import Tally
+from .host import Service
+from .messages import BEATS, Handed, Served, Stand
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+NUM_ASKED = 2
+"""Batches that are asked for before they are needed, so that the way to the service costs no time."""
+
+
+class ServiceFeed:
+    """Batches of one view that a service makes; a context manager. Iterating again goes on where the consumer stands.
+
+    It tells the service where it stands whenever it asks, and now and then by a thread of its own. A batch counts as
+    done once the next is asked for: of a consumer that is killed, the batch at work is given again.
+
+    Args:
+        service: where the batches come from.
+        served: what it serves.
+        opened: the view that is read, of the served epochs.
+        position: where to start.
+        consumer: the name by which the service knows this feed.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        served: Served,
+        opened: OpenView,
+        position: Mapping[str, Any] | None,
+        consumer: str,
+    ) -> None:
+        self._service = service
+        self._opened = opened
+        self._standing = Standing(opened, position)
+        self._before = (opened.view.first_epoch - served.view.first_epoch) * served.num_steps
+        self._consumer = consumer
+        self._beat_s = served.silent_s / BEATS
+        self._session = ""
+        self._stand = self._here()
+        self._ended = threading.Event()
+        self._stopped = False
+        self._tally = Tally()
+        self.num_batches = self._standing.num_batches
+        """Batches of all epochs together, from where it was opened."""
+
+    @property
+    def quarantine(self) -> list[Mapping[str, Any]]:
+        """Samples of the batches so far that could not be used, as dicts."""
+        return self._standing.quarantine
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images read, used, replaced and skipped so far."""
+        return self._standing.counts
+
+    def position(self) -> dict[str, Any]:
+        """Say where the consumer stands."""
+        return self._standing.position()
+
+    def stats(self) -> FeedStats:
+        """Say where the time of the service's makers and of this process went."""
+        return self._tally.read(replaced=self._standing.counts["replaced"])
+
+    def __enter__(self) -> ServiceFeed:
+        self._attach()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the service; a feed that is iterated to its end does so by itself."""
+        self._stopped = True
+        self._leave()
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield the batches; they are the consumer's own, and no other consumer's.
+
+        Raises:
+            LightwellError: as ``LocalFeed`` raises.
+            RunError: the service has ended or failed, or another process goes by the same name now.
+        """
+        self._stopped = False
+        self._tally = Tally()
+        buffers = BufferPool()
+        asked: deque[tuple[int, Any]] = deque()
+        self._attach()
+        try:
+            with self._tally as tally:
+                while self._standing.next < self._opened.schedule.num_batches and not self._stopped:
+                    tally.enter("input")
+                    block = self._next_block(asked)
+                    tally.enter("batch")
+                    made, told = from_block(block, buffers)
+                    tally.hear(told, block.nbytes)
+                    del block
+                    self._standing.take(replace(made, number=made.number - self._before))
+                    batch = made.batch
+                    del made
+                    if batch is not None:
+                        tally.give_out(batch.num_images)
+                        yield batch
+                        del batch
+        finally:
+            self._leave()
+
+    def _here(self) -> Stand:
+        number = self._standing.next + self._before
+        return Stand(self._consumer, self._session, number, self._standing.position())
+
+    def _attach(self) -> None:
+        if self._session:
+            return
+        self._session = uuid.uuid4().hex
+        self._stand = self._here()
+        self._service.ask(self._service.actor.attach.remote(self._stand))
+        self._ended = threading.Event()
+        threading.Thread(target=self._beat, args=(self._ended,), name="lightwell-beat", daemon=True).start()
+
+    def _leave(self) -> None:
+        import ray
+
+        if not self._session:
+            return
+        self._ended.set()
+        stand, self._session = self._here(), ""
+        if ray.is_initialized():
+            try:
+                ray.get(self._service.actor.leave.remote(stand))
+            except ray.exceptions.RayError:
+                return  # it has ended: there is nothing to leave
+
+    def _beat(self, ended: threading.Event) -> None:
+        import ray
+
+        while not ended.wait(self._beat_s) and ray.is_initialized():
+            self._service.actor.beat.remote(self._stand)
+
+    def _next_block(self, asked: deque[tuple[int, Any]]) -> pa.Table:
+        """Ask ahead and fetch the next batch from the object store of this node."""
+        import ray
+
+        self._stand = self._here()
+        end = self._opened.schedule.num_batches + self._before
+        first = asked[-1][0] + 1 if asked else self._stand.number
+        for number in range(first, min(self._stand.number + NUM_ASKED, end)):
+            asked.append((number, self._service.actor.next.remote(self._stand, number)))
+        number, answer = asked.popleft()
+        assert number == self._stand.number, (number, self._stand)
+        for _ in range(RETRIES + 1):
+            handed: Handed = self._service.ask(answer)
+            if handed.error is not None:
+                raise handed.error
+            if not handed.block:
+                raise RunError(
+                    f"service: wanted {self._consumer!r} to be this process, got another that goes by the same name now; "
+                    "give every job a name of its own: service://NAME/CONSUMER"
+                )
+            try:
+                return ray.get(handed.block[0])
+            except ray.exceptions.ObjectLostError:  # with its node, or with the server that made it
+                answer = self._service.actor.next.remote(self._stand, number, handed.version)
+        raise RunError(
+            f"service: batch {number} was lost {RETRIES + 1} times on its way from {self._service.name!r}; nodes of the "
+            "cluster die, or their object stores are too small: `ray status` tells"
+        )
