@@ -34,6 +34,11 @@ Placement = Literal["colocated", "separate"]
 NUM_BATCHES = 2
 """Batches that one worker makes at a time: the next is decoded while one is put together and handed over."""
 
+BATCHES_PER_TASK = 4
+"""Batches of a colocated job that one task makes and works on: a task costs this process some milliseconds."""
+TASKS_PER_WORKER = 8
+"""That there have to be at least before batches share a task, so that workers end together."""
+
 
 @dataclass(frozen=True)
 class RayEngine:
@@ -153,6 +158,10 @@ class _RayStream:
         """End the execution at the next batch; one that is iterated to its end ends by itself."""
         self._stopped = True
 
+    def _per_task(self, num_batches: int) -> int:  # noqa: ARG002
+        """Batches that one task makes: what travels with pixels goes alone."""
+        return 1
+
     def _blocks(self) -> Iterator[Any]:
         self._tally = Tally()
         with self._tally as tally:
@@ -160,7 +169,7 @@ class _RayStream:
             if first == end:
                 return
             tally.enter("input")
-            for block in stream(first, end, self._stages):
+            for block in stream(first, end, self._stages, self._per_task(end - first)):
                 if self._stopped:
                     return
                 tally.enter("batch")
@@ -200,18 +209,25 @@ class RayFeed(_RayStream):
 class RayWork(_RayStream):
     """A batch job at work on a cluster; a context manager."""
 
+    def _per_task(self, num_batches: int) -> int:
+        if len(self._stages) > 1:
+            return 1
+        return max(1, min(BATCHES_PER_TASK, num_batches // (TASKS_PER_WORKER * self._stages[0].num_now)))
+
     def __enter__(self) -> RayWork:
         return self
 
     def __iter__(self) -> Iterator[WorkedBatch]:
         """Yield what the job made of each batch; raises as ``RayFeed`` does, and what the job raises."""
         for block in self._blocks():
-            made, records, told = (block[name][0].as_py() for name in ("made", "records", "told"))
-            self._tally.hear(told, block.nbytes)
-            self._standing.take(made)
-            if made.num_made > made.num_skipped:
-                self._tally.give_out(made.num_read)
-                yield WorkedBatch(records, made.num_read, made.num_used)
+            self._tally.hear({}, block.nbytes)
+            for worked in block["worked"][0].as_py():
+                self._tally.hear(worked.told, 0)
+                made = worked.made
+                self._standing.take(made)
+                if made.num_made > made.num_skipped:
+                    self._tally.give_out(made.num_read)
+                    yield WorkedBatch(worked.records, made.num_read, made.num_used)
 
 
 def _most(each: Resources, others: list[Crew], nodes: list[NodeRoom]) -> int:
