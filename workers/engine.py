@@ -18,11 +18,14 @@ from ..pipeline.engine.maker import check_backend
 from ..pipeline.engine.open_view import OpenView
 from ..pipeline.engine.standing import Standing
 from ..pipeline.engine.stats import FeedStats
+from ..pipeline.errors import WorkerDiedError
 from ..pipeline.jobs import WorkedBatch
+from ..pipeline.quarantine import NUM_NAMED
 from .actor import Assignment, JobActor, MakeActor, MakeAndWorkActor
 from .blocks import from_block
 from .cluster import Crew, NodeRoom, Resources, check_room, connect, rooms
-from .stream import Stage, stream
+from .poison import find_poison
+from .stream import RETRIES, Stage, stream
 from .tally import Tally
 
 if TYPE_CHECKING:
@@ -175,15 +178,35 @@ class _RayStream:
             first, end = self._standing.next, self._opened.schedule.num_batches
             if first == end:
                 return
+            per_task = self._per_task(end - first)
             tally.enter("input")
-            for block in stream(first, end, self._stages, self._per_task(end - first)):
-                if self._stopped:
-                    return
-                tally.enter("batch")
-                yield block
-                if self._stopped:
-                    return
-                tally.enter("input")
+            try:
+                for block in stream(first, end, self._stages, per_task):
+                    if self._stopped:
+                        return
+                    tally.enter("batch")
+                    yield block
+                    if self._stopped:
+                        return
+                    tally.enter("input")
+            except WorkerDiedError as error:
+                raise self._named(error, per_task) from error
+
+    def _named(self, error: WorkerDiedError, per_task: int) -> WorkerDiedError:
+        """Find the batch over which workers die, among those that were under way."""
+        schedule, first = self._opened.schedule, self._standing.next
+        under_way = per_task * (NUM_BATCHES + 1) * sum(stage.num_now for stage in self._stages)
+        number = find_poison(self._stages, first, min(first + under_way, schedule.num_batches))
+        if number is None:
+            return error
+        spec = schedule.batch(number)
+        keys = self._opened.index.table["key"].take(spec.rows).to_pylist()
+        more = f" and {len(keys) - NUM_NAMED:,} more" if len(keys) > NUM_NAMED else ""
+        return WorkerDiedError(
+            f"epoch {spec.epoch}, step {spec.step}: wanted this batch, got a worker's process that died over it every "
+            f"time, {RETRIES + 2} times in all; one of its images "
+            f"({', '.join(map(repr, keys[:NUM_NAMED]))}{more}) ends a decoder or the job's code: take it out of the index"
+        )
 
 
 class RayFeed(_RayStream):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from ..pipeline.errors import LightwellError, RunError
+from ..pipeline.errors import LightwellError, RunError, WorkerDiedError
 from .cluster import Resources
 
 if TYPE_CHECKING:
@@ -159,9 +159,10 @@ def told_apart(error: BaseException) -> LightwellError:
             return seen
         inner = getattr(seen, "cause", None)
         seen = inner if isinstance(inner, BaseException) else seen.__cause__
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    if isinstance(error, ray.exceptions.ActorDiedError | ray.exceptions.WorkerCrashedError):
-        return RunError(
-            f"a worker's process died {RETRIES + 1} times over one batch: {lines[0] if lines else error!r}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
+    if isinstance(error, ray.exceptions.RayActorError) and not error.actor_init_failed:
+        return WorkerDiedError(
+            f"a worker: wanted a process that lives, got one that died {RETRIES + 1} times ({lines[0]}); "
+            "look into Ray's logs for why, such as memory (ask for more CPUs per worker, and so for fewer workers)"
         )
-    return RunError(f"a worker failed: {lines[-1] if lines else repr(error)}")
+    return RunError(f"a worker failed: {lines[-1]}")

@@ -51,6 +51,9 @@ def run_job(spec: ClassifySpec, view: View, feed: Feed, context: Context) -> Map
         ranks.wait()  # no rank may still be reading what the first is about to write
         history = standing.history
         if not is_done(spec, history):
+            if standing.progress is not None:
+                place = f"step {standing.progress.step + 1} of epoch {len(history) + 1}/{spec.epochs}"
+                context.console.say(f"going on with {place}")
             history = run.learn(feed, standing.progress or Progress())
         return run.finish(history)
 

@@ -137,6 +137,8 @@ def test_nodes_that_die_change_no_record_and_the_report_is_there(root: Path, tmp
     assert "epoch 2/2" in told
     assert told.count("Killed") >= 2
     assert told.count("SUCCEEDED, exit code 0") == 2
+    audit = told[told.rindex("Running entrypoint") :]
+    assert "retries remaining" in audit or "marked dead" in audit, "the node died too late to matter"
 
 
 def run(commands: list[str], folder: Path, *, limit_s: float) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import lightwell
 import pytest
 import typer
 from clusters import free_port
@@ -134,6 +135,15 @@ def test_a_wrong_command_is_refused_here_and_nobody_is_asked(
     done = submit(*words, address=knocked[0])
     assert done.code == 2
     assert told in " ".join(done.stderr.split())
+    assert knocked[1:] == []
+
+
+@pytest.mark.usefixtures("project")
+def test_from_python_a_wrong_command_is_an_error_of_ours(knocked: list[str]) -> None:
+    with pytest.raises(RequestError, match=r"wanted a command of lightwell, got .*: No such option: --outt"):
+        lightwell.submit(["audit", "../jobs/audit.yaml", "--outt", "/out"], knocked[0])
+    with pytest.raises(PlanError, match=r"nowhere\.yaml: no such file"):
+        lightwell.submit(["audit", "nowhere.yaml", "--out", "/out"], knocked[0])
     assert knocked[1:] == []
 
 

@@ -143,6 +143,8 @@ def marked(out: str) -> Iterator[str]:
     if is_remote(out):
         yield mark
         return
+    for left in Path(out).glob(".seen-*"):
+        left.unlink()  # by a driver that was killed
     path = Path(out) / mark
     path.touch()
     try:
