@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from . import cli_cache, cli_submit
+from . import cli_cache, cli_serve, cli_submit
 from .cli_engine import (
     Address,
     CpusPerWorker,
@@ -22,6 +22,7 @@ from .cli_engine import (
     Threads,
     Workers,
     open_engine,
+    open_service,
 )
 from .cli_materialize import materialize
 from .cli_tables import print_json, print_table
@@ -38,6 +39,7 @@ app = typer.Typer(
 
 app.add_typer(cli_cache.app, name="cache")
 app.add_typer(cli_submit.jobs_app, name="jobs")
+app.add_typer(cli_serve.services_app, name="services")
 
 INTERRUPTED = 130
 """What typer makes of Ctrl-C."""
@@ -159,16 +161,17 @@ def audit(
     Example: lightwell audit audit.yaml --out runs/cells/audit
     Example: lightwell audit audit.yaml --out runs/cells/audit --engine ray --address auto --gpus-per-worker 1
     """
-    found = open_engine(
-        engine,
-        threads=threads,
-        memory=memory,
-        address=address,
-        workers=workers,
-        cpus_per_worker=cpus_per_worker,
-        gpus_per_worker=gpus_per_worker,
-        placement=placement,
-    )
+    options: dict[str, Any] = {
+        "engine": engine,
+        "threads": threads,
+        "memory": memory,
+        "address": address,
+        "workers": workers,
+        "cpus_per_worker": cpus_per_worker,
+        "gpus_per_worker": gpus_per_worker,
+        "placement": placement,
+    }
+    found = open_service(job, "gradcam", options=options) or open_engine(**options)
     findings = _run_audit(job, out, found, quiet=quiet or as_json)
     if as_json:
         print_json(findings)
@@ -179,6 +182,7 @@ def audit(
 
 app.command()(materialize)
 app.command()(cli_submit.submit)
+app.command()(cli_serve.serve)
 
 
 @app.command()

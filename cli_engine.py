@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -90,6 +92,60 @@ def open_engine(
     return RayEngine(address, workers, each, placement.value, memory_bytes)
 
 
+def open_ray(
+    address: str | None, workers: int, cpus_per_worker: float, gpus_per_worker: float, memory: str | None
+) -> Any:
+    """Build the engine of a cluster; nothing is started yet."""
+    return open_engine(
+        EngineName.ray,
+        memory=memory,
+        address=address,
+        workers=workers,
+        cpus_per_worker=cpus_per_worker,
+        gpus_per_worker=gpus_per_worker,
+    )
+
+
+def open_service(job: Path, default: str, *, options: Mapping[str, Any]) -> Any:
+    """Build the engine whose batches come from the service that a job file names; None where it names none.
+
+    Args:
+        job: the job file.
+        default: the job's name where the file has none.
+        options: what ``open_engine`` would be given.
+
+    Raises:
+        RequestError: options of workers, which the service has, or a job that the service does not feed.
+    """
+    from .pipeline.engine.feed import LocalEngine
+    from .pipeline.engine.machine import parse_size
+    from .pipeline.errors import RequestError
+    from .pipeline.jobfile import load_job, load_service
+
+    service = load_service(job)
+    if service is None:
+        return None
+    own = {"engine": EngineName.local, "workers": 0, "cpus_per_worker": 1, "gpus_per_worker": 0}
+    own["placement"] = PlacementName.colocated
+    wrong = [name for name, value in own.items() if options.get(name, value) != value]
+    if wrong:
+        raise RequestError(
+            f"feed: wanted only --address, --threads and --memory beside service://{service.name}, got "
+            f"--{wrong[0].replace('_', '-')}; give that to `lightwell serve`, or leave `feed` out of {job}"
+        )
+    from .workers.service.engine import ServiceEngine, fresh_name
+
+    found = load_job(job, default=default)
+    local = LocalEngine(
+        options["threads"], memory_bytes=parse_size(options["memory"]) if options["memory"] else 0
+    )
+    engine = ServiceEngine(
+        service.name, options["address"] or "auto", service.consumer or fresh_name(), local
+    )
+    engine.check(found.plan, found.view)
+    return engine
+
+
 def open_trainer(
     engine: EngineName,
     *,
@@ -100,8 +156,9 @@ def open_trainer(
     cpus_per_worker: float,
     gpus_per_worker: float,
     max_failures: int,
+    fed: Any = None,
 ) -> Any:
-    """Build what trains where the options say; nothing is started yet.
+    """Build what trains where the options say, or with the engine of a service; nothing is started yet.
 
     Raises:
         RequestError: options that do not belong together, or that cannot be.
@@ -109,6 +166,8 @@ def open_trainer(
     from .workers.train.here import LocalTrainer
     from .workers.train.trainer import RayTrainer
 
+    if fed is not None:
+        return LocalTrainer(fed)
     found = open_engine(
         engine,
         threads=threads,

@@ -17,6 +17,7 @@ from .cli_engine import (
     Threads,
     Workers,
     open_engine,
+    open_service,
     open_trainer,
 )
 from .cli_tables import print_json
@@ -50,16 +51,17 @@ def train(
     Example: lightwell train train.yaml --out runs/cells
     Example: lightwell train train.yaml --out s3://bucket/cells --engine ray --address auto --workers 4 --gpus-per-worker 1
     """
-    trainer = open_trainer(
-        engine,
-        threads=threads,
-        memory=memory,
-        address=address,
-        workers=workers,
-        cpus_per_worker=cpus_per_worker,
-        gpus_per_worker=gpus_per_worker,
-        max_failures=max_failures,
-    )
+    options: dict[str, Any] = {
+        "engine": engine,
+        "threads": threads,
+        "memory": memory,
+        "address": address,
+        "workers": workers,
+        "cpus_per_worker": cpus_per_worker,
+        "gpus_per_worker": gpus_per_worker,
+    }
+    fed = open_service(job.absolute(), "classify", options=options)
+    trainer = open_trainer(fed=fed, max_failures=max_failures, **options)
     result = run_training(job, out, trainer, quiet=quiet or as_json)
     if as_json:
         print_json(result)

@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from .errors import PlanError
 from .jobs import find_job
 from .plan import Plan, build_checked, read_yaml
+from .view import View
 
 SERVICE = "service://"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -94,6 +95,27 @@ def load_plan(path: Path) -> Plan:
     """
     content = read_yaml(path)
     return _read_plan(content["plan"], path) if "plan" in content else Plan.load(path)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A plan with what a job reads of it."""
+
+    plan: Plan
+    view: View | None
+    """None where the file is a plan and no job."""
+
+
+def load_reading(path: Path) -> Reading:
+    """Read a plan from its own file, or a job's plan and view out of its job file.
+
+    Raises:
+        PlanError: the file, or the plan or the job in it is wrong.
+    """
+    if "plan" not in read_yaml(path):
+        return Reading(Plan.load(path), None)
+    job = load_job(path, default="classify")
+    return Reading(job.plan, job.view)
 
 
 def _read_plan(written: Any, path: Path) -> Plan:

@@ -27,6 +27,8 @@ COMMANDS = (
     "bench",
     "submit",
     "jobs",
+    "serve",
+    "services",
 )
 
 

@@ -59,6 +59,7 @@ COMMANDS = {
     "cli_cache",
     "cli_engine",
     "cli_materialize",
+    "cli_serve",
     "cli_submit",
     "cli_tables",
     "cli_train",

@@ -50,7 +50,7 @@ def _group_limits(root: Path) -> list[int]:
     return limits
 
 
-def parse_size(text: str) -> int:
+def parse_size(text: str, option: str = "--memory") -> int:
     """Read a size such as ``2G``, ``512MiB`` or ``1500000``.
 
     Raises:
@@ -58,5 +58,5 @@ def parse_size(text: str) -> int:
     """
     found = _SIZE.fullmatch(text)
     if found is None or float(found[1]) == 0:
-        raise RequestError(f"--memory: wanted a size such as 2G or 512MiB, got {text!r}; correct it")
+        raise RequestError(f"{option}: wanted a size such as 2G or 512MiB, got {text!r}; correct it")
     return int(float(found[1]) * UNITS[(found[2] or "").lower()])

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 EPOCHS = ("first_epoch", "num_epochs")
 
 
-def _fresh_name() -> str:
+def fresh_name() -> str:
+    """Make up a consumer's name that nobody else has."""
     return f"{os.uname().nodename}-{os.getpid()}-{uuid.uuid4().hex[:4]}"
 
 
@@ -41,7 +42,7 @@ class ServiceEngine:
     """Of the service."""
     address: str | None = "auto"
     """Of the Ray cluster: ``host:port``, ``ray://host:port`` or ``auto``."""
-    consumer: str = field(default_factory=_fresh_name)
+    consumer: str = field(default_factory=fresh_name)
     """The name by which the service knows this process. Of two processes that have the same, the later one stays."""
     local: LocalEngine = field(default_factory=LocalEngine)
     """Reads the views that the service does not serve."""
@@ -121,5 +122,3 @@ def _view_differences(view: View, served: Served) -> list[str]:
     if view.num_ranks != 1:
         told.append(f"view.num_ranks is {view.num_ranks} here and 1 there: whole batches are served")
     return told
-
-

@@ -62,6 +62,12 @@ class Service:
         consumers = self.status()["consumers"]
         return next((one["position"] for one in consumers if one["name"] == consumer), None)
 
+    def cluster_address(self) -> str:
+        """Return the address by which others join the cluster."""
+        import ray
+
+        return str(ray.get_runtime_context().gcs_address)
+
     def stop(self) -> None:
         """End it; consumers that still want batches get an error that says so."""
         import ray
@@ -125,7 +131,7 @@ def start_service(
         )
     connect(engine.address)
     options = {"name": PREFIX + name, "namespace": NAMESPACE, "lifetime": "detached" if detached else None}
-    remote = ray.remote(Server).options(  # type: ignore[attr-defined]
+    remote = ray.remote(Server).options(
         **options, num_cpus=0, max_restarts=-1, max_task_retries=-1, max_concurrency=1000
     )
     try:
@@ -168,5 +174,5 @@ def service_names() -> list[str]:
     from ray.util import list_named_actors
 
     found = list_named_actors(all_namespaces=True)
-    names = [one["name"] for one in found if one["namespace"] == NAMESPACE]  # type: ignore[index]
+    names = [one["name"] for one in found if one["namespace"] == NAMESPACE]
     return sorted(name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX))

@@ -1,8 +1,8 @@
 """The service itself: a named actor that has batches made once and hands out references to them.
 
-    makers (actors) -> object store -> consumers, which fetch a batch from the store and copy it out
-            \\                              /
-             numbers, sizes, references: the server, through which no pixel goes
+    makers (actors) -> object store -> consumers, which fetch a batch from there and copy it out
+       ^ numbers                          ^ references
+       +------------- server -------------+    through which no pixel goes
 
 It makes what ``sharing`` says. A batch is a function of the plan and its number, so whatever is lost is made again and is
 the same: with a maker's process (another maker takes its batches), with a node and what its store held (the consumer that
@@ -114,7 +114,8 @@ class Server:
         if before is not None and before.version == lost:
             self._forget(number)
         found.sharing.ask(stand.name, number)
-        waiting = self._waiting[stand.name, number] = asyncio.get_running_loop().create_future()
+        waiting: asyncio.Future[Handed] = asyncio.get_running_loop().create_future()
+        self._waiting[stand.name, number] = waiting
         self._advance()
         return await waiting
 
@@ -227,9 +228,9 @@ class Server:
                     self._forget(number)
         for number in sharing.surplus():
             self._finished.pop(number, None)
-        while (maker := self._free()) is not None and (number := sharing.begin()) is not None:
+        while (maker := self._free()) is not None and (wanted := sharing.begin()) is not None:
             self._busy[maker] += 1
-            self._start(self._make(maker, number))
+            self._start(self._make(maker, wanted))
 
     def _free(self) -> Any:
         """Return the maker with the least to do, if one has room."""
@@ -243,7 +244,6 @@ class Server:
     async def _make(self, maker: Any, number: int) -> None:
         import ray
 
-        sharing = self._wake().sharing
         noted, block = maker.make.options(num_returns=2).remote(number)
         try:
             num_bytes, num_samples = await noted
@@ -306,23 +306,22 @@ class _Opened:
             rules.silent_s,
         )
         end = opened.schedule.num_batches
-        sharing = Sharing(rules, end, ahead=NUM_BATCHES * stage.num_now + 2)
+        sharing = Sharing(
+            rules, end, ahead=NUM_BATCHES * stage.num_now + 2, batch_bytes=opened.largest_batch_bytes
+        )
         return cls(served, end, rules, sharing, stage, stage.num_now)
 
     def hire(self) -> list[Any]:
         """Start the makers; they end with the server."""
         import ray
 
-        remote = ray.remote(Maker).options(  # type: ignore[attr-defined]
+        remote = ray.remote(Maker).options(
             num_cpus=self.stage.each.cpus,
             num_gpus=self.stage.each.gpus or None,
             max_restarts=-1,
             max_concurrency=NUM_BATCHES,
         )
-        made = [remote.remote(*self.stage.args) for _ in range(self.num_makers)]
-        return made
-
-
+        return [remote.remote(*self.stage.args) for _ in range(self.num_makers)]
 
 
 def _smallest_store_bytes() -> int:

@@ -93,12 +93,14 @@ class Sharing:
         rules: the bounds.
         end: the number of batches.
         ahead: batches that are made before a consumer asks.
+        batch_bytes: what a batch takes at most.
     """
 
-    def __init__(self, rules: SharingRules, end: int, *, ahead: int) -> None:
+    def __init__(self, rules: SharingRules, end: int, *, ahead: int, batch_bytes: int) -> None:
         self._rules = rules
         self._end = end
         self._ahead = min(ahead, rules.window)
+        self._batch_bytes = batch_bytes
         self._now_s: float | None = None
         self._making: set[int] = set()
         self._kept: dict[int, int] = {}  # bytes of each batch, the first finished first
@@ -260,11 +262,9 @@ class Sharing:
 
     def _wanted(self, one: Consumer) -> Iterator[int]:
         end = min(one.number + self._ahead, self._horizon(one), self._end)
-        room = self._rules.window_bytes - sum(self._kept.values())
-        if self._kept:  # those in the making will take about as much as those that are finished
-            room -= len(self._making) * max(self._kept.values())
+        room = self._rules.window_bytes - sum(self._kept.values()) - len(self._making) * self._batch_bytes
         for number in range(one.number, int(end)):
-            if room > 0 or (number == one.number and one.waits):
+            if room >= self._batch_bytes or (number == one.number and one.waits):
                 yield number
 
     def _needed(self, one: Consumer) -> range:

@@ -15,7 +15,7 @@ class Stage:
 
     def __init__(self, ahead: int = 2, end: int = END, **rules: float | None) -> None:
         content = {"window": 4, "window_bytes": 10_000, **rules}
-        self.sharing = Sharing(SharingRules(**content), end, ahead=ahead)  # type: ignore[arg-type]
+        self.sharing = Sharing(SharingRules(**content), end, ahead=ahead, batch_bytes=BATCH_BYTES)  # type: ignore[arg-type]
         self.now_s = 0.0
         self.made: list[int] = []
         self.most_kept = 0

@@ -1,0 +1,161 @@
+"""What dies around a service, and what its consumers notice of it: nothing, but that it takes longer."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import albumentations as A
+import pytest
+import ray
+from clusters import Cluster, ray_cluster, wait_until
+from lightwell.pipeline.dataset.indexing import build_index
+from lightwell.pipeline.engine.feed import LocalEngine
+from lightwell.pipeline.plan import Plan
+from lightwell.pipeline.view import View
+from lightwell.testing import facts_of
+from lightwell.workers.cluster import Resources, connected
+from lightwell.workers.engine import RayEngine
+from lightwell.workers.service.engine import ServiceEngine
+from lightwell.workers.service.host import Service, start_service
+from lightwell.workers.service.sharing import SharingRules
+from pictures import make_folder
+
+pytestmark = pytest.mark.ray
+
+TRAINING = View(split="train", shuffle=True, augment=True, num_epochs=5)
+NUM_BATCHES = 30
+READER = Path(__file__).with_name("reader.py")
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    """24 images in six batches an epoch."""
+    folder = tmp_path_factory.mktemp("faults")
+    build_index(make_folder(folder / "photos", num_images=24), fractions={"train": 1.0}).save(
+        folder / "index.parquet"
+    )
+    policy = [A.RandomResizedCrop((32, 32)), A.HorizontalFlip()]
+    found = Plan.model_validate(
+        {"index": folder / "index.parquet", "augment": policy, "batch": {"size": 4}, "seed": 5}
+    )
+    found.save(folder / "plan.yaml")
+    return found
+
+
+@pytest.fixture(scope="module")
+def expected(plan: Plan) -> list[Any]:
+    """What every consumer has to get."""
+    with LocalEngine(num_threads=1).feed(plan, TRAINING) as feed:
+        return [facts_of(batch) for batch in feed]
+
+
+@pytest.fixture
+def service(cluster: Cluster, plan: Plan) -> Iterator[Service]:
+    """Two makers, and consumers that count as dead after two seconds."""
+    engine = RayEngine(cluster.address, 2, Resources(1.0))
+    found = start_service(plan, TRAINING, "faults", engine, SharingRules(window=4, silent_s=2.0))
+    yield found
+    found.stop()
+
+
+def pids_of(cluster: Cluster, name: str) -> list[int]:
+    return [pid for node in cluster.nodes for pid in node.pids_of(name)]
+
+
+@pytest.mark.fault("SIGKILL a service's consumer", times=2)
+def test_a_killed_consumer_holds_nobody_back_and_goes_on_where_it_was(
+    cluster: Cluster, service: Service, plan: Plan, expected: list[Any], tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    log.touch()
+
+    def start(seconds: float) -> subprocess.Popen[bytes]:
+        view = json.dumps(asdict(TRAINING))
+        command = [sys.executable, READER, plan.index.with_name("plan.yaml"), view, "faults", cluster.address]
+        return subprocess.Popen([*map(str, command), "victim", str(log), str(seconds)])
+
+    def lines() -> list[str]:
+        return log.read_text().splitlines()
+
+    for _ in range(2):
+        before = len(lines())
+        victim = start(0.2)
+        wait_until(lambda before=before: len(lines()) >= before + 3, 60, "three batches more")
+        victim.send_signal(signal.SIGKILL)
+        victim.wait()
+    with ServiceEngine("faults", consumer="lives").feed(plan, TRAINING) as feed:
+        assert [facts_of(batch) for batch in feed] == expected
+    (one,) = [one for one in service.status()["consumers"] if one["name"] == "victim"]
+    assert (one["state"], one["number"]) == ("silent", NUM_BATCHES - NUM_BATCHES + one["number"])
+    assert len(lines()) - 2 <= one["number"] + 1
+    assert start(0.0).wait() == 0
+    read = [repr((facts.epoch, facts.step, facts)) for facts in expected]
+    assert sorted(set(lines()), key=read.index) == read, "nothing is lost"
+    assert len(lines()) <= NUM_BATCHES + 2, "given again is at most what was at work, at each kill"
+
+
+@pytest.mark.fault("SIGKILL a service's maker", times=2)
+def test_a_killed_maker_costs_no_batch(
+    cluster: Cluster, service: Service, plan: Plan, expected: list[Any]
+) -> None:
+    facts = []
+    with ServiceEngine("faults").feed(plan, TRAINING) as feed:
+        for number, batch in enumerate(feed):
+            facts.append(facts_of(batch))
+            if number in (5, 12):
+                os.kill(pids_of(cluster, "ray::Maker")[0], signal.SIGKILL)
+    assert facts == expected
+    assert service.status()["made_again"] == 0
+
+
+@pytest.mark.fault("SIGKILL a service", times=1)
+def test_a_killed_server_comes_back_and_consumers_go_on(
+    cluster: Cluster, service: Service, plan: Plan, expected: list[Any]
+) -> None:
+    facts = []
+    with ServiceEngine("faults", consumer="goes on").feed(plan, TRAINING) as feed:
+        for number, batch in enumerate(feed):
+            facts.append(facts_of(batch))
+            if number == 10:
+                (pid,) = pids_of(cluster, "ray::Server")
+                os.kill(pid, signal.SIGKILL)
+    assert facts == expected
+    status = service.status()
+    assert [(one["name"], one["number"]) for one in status["consumers"]] == [("goes on", NUM_BATCHES)]
+    assert status["made"] <= NUM_BATCHES - 10
+
+
+@pytest.mark.fault("SIGKILL a node that makes and keeps a service's batches", times=1)
+def test_a_dead_node_takes_its_finished_batches_along_and_they_are_made_again(
+    plan: Plan, expected: list[Any]
+) -> None:
+    ray.shutdown()
+    with ray_cluster(1) as cluster, connected(cluster.address):
+        engine = RayEngine(cluster.address, 1, Resources(1.0))
+        blocker = ray.remote(Blocker).options(num_cpus=1).remote()
+        ray.get(blocker.wait.remote())
+        node = cluster.add_node(1)
+        start_service(plan, TRAINING, "node", engine, SharingRules(window=6))
+        facts = []
+        with ServiceEngine("node", consumer="fast").feed(plan, TRAINING) as feed:
+            for number, batch in enumerate(feed):
+                facts.append(facts_of(batch))
+                if number == 7:
+                    cluster.kill_node(node)
+                    ray.kill(blocker)
+        assert facts == expected
+
+
+class Blocker:
+    """Holds the head's CPU, so that makers go elsewhere."""
+
+    def wait(self) -> None:
+        """Answer once it is there."""
