@@ -7,9 +7,10 @@ A task makes one batch. Numbers are made up by a few tasks as they are needed, a
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -84,10 +85,29 @@ def stream(
             blocks.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=PREFETCHED)
         )
     try:
-        with closing(batches):  # type: ignore[type-var]
+        with _told_by_us(), closing(batches):  # type: ignore[type-var]
             yield from batches
     except (ray.exceptions.RayError, RuntimeError) as error:
         raise told_apart(error) from error
+
+
+@contextmanager
+def _told_by_us() -> Iterator[None]:
+    """Keep Ray Data's lines and tracebacks off the console, where ours stand; its log files have them all."""
+    handlers = [
+        one for one in logging.getLogger("ray.data").handlers if type(one).__name__ != "SessionFileHandler"
+    ]
+
+    def is_last_word(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.CRITICAL
+
+    for handler in handlers:
+        handler.addFilter(is_last_word)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(is_last_word)
 
 
 def _numbers(first: int, end: int, per_task: int) -> Dataset:
