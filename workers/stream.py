@@ -7,9 +7,10 @@ A task makes one batch. Numbers are made up by a few tasks as they are needed, a
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,9 @@ class Stage:
     """That one worker takes at a time."""
 
 
-def stream(first: int, end: int, stages: Sequence[Stage], per_task: int = 1) -> Iterator[Any]:
+def stream(
+    first: int, end: int, stages: Sequence[Stage], *, per_task: int = 1, most_bytes: int | None = None
+) -> Iterator[Any]:
     """Send the numbers from ``first`` up to ``end`` through the stages; yields what comes out of the last, in order.
 
     Args:
@@ -53,13 +56,14 @@ def stream(first: int, end: int, stages: Sequence[Stage], per_task: int = 1) -> 
         end: number behind the last.
         stages: what they go through.
         per_task: batches that one task of the first stage makes.
+        most_bytes: that may lie finished in the object store; None leaves it to Ray, which takes half of it.
 
     Raises:
         RunError: a worker failed, or died again and again.
         LightwellError: what a worker raised on purpose.
     """
     import ray
-    from ray.data import DataContext
+    from ray.data import DataContext, ExecutionResources
 
     context = DataContext.get_current().copy()
     context.enable_progress_bars = False  # ours counts images
@@ -69,6 +73,10 @@ def stream(first: int, end: int, stages: Sequence[Stage], per_task: int = 1) -> 
         None  # reading every worker's memory each second costs more than it tells
     )
     context.execution_options.preserve_order = True
+    if most_bytes is not None:
+        context.execution_options.resource_limits = ExecutionResources.for_limits(
+            object_store_memory=most_bytes
+        )
     with DataContext.current(context):
         blocks: Dataset = _numbers(first, end, per_task)
         for stage in stages:
@@ -77,10 +85,29 @@ def stream(first: int, end: int, stages: Sequence[Stage], per_task: int = 1) -> 
             blocks.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=PREFETCHED)
         )
     try:
-        with closing(batches):  # type: ignore[type-var]
+        with _told_by_us(), closing(batches):  # type: ignore[type-var]
             yield from batches
     except (ray.exceptions.RayError, RuntimeError) as error:
         raise told_apart(error) from error
+
+
+@contextmanager
+def _told_by_us() -> Iterator[None]:
+    """Keep Ray Data's lines and tracebacks off the console, where ours stand; its log files have them all."""
+    handlers = [
+        one for one in logging.getLogger("ray.data").handlers if type(one).__name__ != "SessionFileHandler"
+    ]
+
+    def is_last_word(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.CRITICAL
+
+    for handler in handlers:
+        handler.addFilter(is_last_word)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(is_last_word)
 
 
 def _numbers(first: int, end: int, per_task: int) -> Dataset:
@@ -128,7 +155,8 @@ def _through(blocks: Dataset, stage: Stage) -> Dataset:
         min_size=fixed or 1,
         max_size=fixed,
         initial_size=fixed or stage.num_now,
-        max_tasks_in_flight_per_actor=stage.num_batches + 1,
+        # Twice what it works on: Ray adds workers only where some tasks wait.
+        max_tasks_in_flight_per_actor=2 * stage.num_batches,
         max_concurrent_calls_per_actor=stage.num_batches,
         enable_true_multi_threading=True,
     )

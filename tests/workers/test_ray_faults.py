@@ -88,8 +88,10 @@ def test_workers_nodes_and_late_nodes(plan: Plan, cluster: Cluster) -> None:
     assert got == expected
 
 
+@pytest.mark.slow
 def test_a_node_that_joins_late_is_used_beside_the_others(plan: Plan, cluster: Cluster) -> None:
-    job = Sums(plan, VIEW, seconds=0.2)
+    view = View(shuffle=True, augment=True, num_epochs=24)
+    job = Sums(plan, view, seconds=0.2)
     (before,) = cluster.nodes[1:]
     late: list[Node] = []
 
@@ -107,7 +109,11 @@ def test_a_node_that_joins_late_is_used_beside_the_others(plan: Plan, cluster: C
     found = run_batch_job(job, RayEngine(), out, Watching(), part_images=20)
     assert used == {late[0].ip}
     assert found == run_batch_job(
-        Sums(plan, VIEW), LocalEngine(num_threads=1), plan.index.parent / "local", SilentConsole()
+        Sums(plan, view),
+        LocalEngine(num_threads=1),
+        plan.index.parent / "local",
+        SilentConsole(),
+        part_images=20,
     )
     assert files_of(out) == files_of(plan.index.parent / "local")
     cluster.kill_node(late[0])
@@ -117,7 +123,7 @@ def test_a_batch_that_kills_its_worker_is_named_and_costs_nothing_done_before(
     plan: Plan, tmp_path: Path, cluster: Cluster
 ) -> None:
     assert cluster.address
-    view = View(num_epochs=1)
+    view = View(augment=True)
     trap = tmp_path / "trap"
     trap.touch()
     job = Sums(plan, view, trap=trap, trapped=7)

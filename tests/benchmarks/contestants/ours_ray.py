@@ -84,11 +84,15 @@ def first_batch(work: Work) -> float:
 
 
 def epoch_start(work: Work) -> float:
-    """Return how long the first batch of an epoch lets wait, as a multiple of any batch's wait; 1 is no pause."""
+    """Return how long the first two batches of an epoch let wait, as a multiple of what two batches do; 1 is no pause.
+
+    Two, since a worker makes two at a time: they come in pairs.
+    """
     starts, others = [], []
     for batch, waited in timed(work):
-        (starts if batch.step == 0 and batch.epoch > 0 else others).append(waited)
-    return statistics.median(starts) / statistics.median(others)
+        if batch.epoch > 0:
+            (starts if batch.step < 2 else others).append(waited)
+    return statistics.mean(starts) / statistics.mean(others)
 
 
 def workers_wait(work: Work) -> float:
