@@ -2,7 +2,8 @@
 
 Batch normalisation in training takes its statistics over the rows of all ranks. Dropout and stochastic depth draw for
 all rows, as one process would, and each rank takes its own: with the generators of all ranks in the same state they
-decide what one process would have decided. Padding is in no statistic.
+decide what one process would have decided. Padding is in no statistic. Other draws, such as the dropout within a fused
+attention, are the same on every rank for its own rows: sound, but not those of one process.
 """
 
 from __future__ import annotations

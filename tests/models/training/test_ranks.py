@@ -150,11 +150,6 @@ def assert_alike(got: dict[str, Any], expected: dict[str, Any]) -> None:
 JOBS = {
     "a plain head": {"fine_tune_from": None, "model": {"name": "timm:test_resnet", "weights": "none"}},
     "batch normalisation, dropout and mixed images": {"plan": {"mix": {"kind": "CutMix"}}},
-    "stochastic depth": {
-        "model": {"name": "efficientnet_b0", "weights": "none"},
-        "epochs": 1,
-        "optimizer": {"name": "sgd", "lr": 1e-4},  # of random weights anything more is chaos
-    },
     "cached features": {
         "fine_tune_from": None,
         "model": {"name": "timm:test_resnet", "weights": "none"},
@@ -175,23 +170,22 @@ def test_two_ranks_learn_what_one_process_learns(name: str, folder: Path, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("later", [2, 1])
-def test_ranks_that_are_killed_are_gone_on_with_by_any_number(
-    later: int, folder: Path, tmp_path: Path
+@pytest.mark.parametrize("begun_by", [2, 1])
+def test_two_ranks_go_on_with_what_others_began_that_were_killed(
+    begun_by: int, folder: Path, tmp_path: Path
 ) -> None:
-    """The second rank dies in the second epoch's first step; as many go on, or one process alone."""
+    """Two ranks, of which the second died in the second epoch, or one process alone."""
     job_file = write_job(folder)
     assert run_ranks(job_file, tmp_path / "whole", 2) == [0, 0]
-    codes = run_ranks(job_file, tmp_path / "out", 2, dies=1, stop_after=5)
-    assert codes[1] == -signal.SIGKILL
+    codes = run_ranks(job_file, tmp_path / "out", begun_by, dies=begun_by - 1, stop_after=5)
+    assert codes[-1] == -signal.SIGKILL
     assert codes[0] != 0
     left = load_job(job_file, default="classify").remaining(tmp_path / "out")
     assert (left.position["epoch"], left.position["step"]) == (1, 1)
-    if later == 1:
-        run_alone(job_file, tmp_path / "out")
+    assert run_ranks(job_file, tmp_path / "out", 2) == [0, 0]
+    if begun_by == 1:
         assert_alike(read(tmp_path / "out"), read(tmp_path / "whole"))
         return
-    assert run_ranks(job_file, tmp_path / "out", 2) == [0, 0]
     assert read(tmp_path / "out") == read(tmp_path / "whole")
     ours, theirs = weights(tmp_path / "out"), weights(tmp_path / "whole")
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
