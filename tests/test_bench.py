@@ -273,7 +273,7 @@ def test_the_command_measures_the_index_and_writes_its_figures(tmp_path: Path) -
     ("words", "told"),
     [
         (["cold", "--data", "nowhere"], "error: --data: wanted a folder with photos, got 'nowhere'"),
-        (["ray", "--data", "."], "error: bench ray: comes with part 4"),
+        (["probe", "--data", "."], "error: bench probe: comes with part 5"),
         (["cold", "--data", ".", "--rounds", "1"], "rounds"),
     ],
 )

@@ -39,6 +39,8 @@ NUM_BATCHES = 2
 
 BATCHES_PER_TASK = 4
 """Batches of a colocated job that one task makes and works on: a task costs this process some milliseconds."""
+AHEAD = 4
+"""Finished batches may be so many times those under way."""
 TASKS_PER_WORKER = 8
 """That there have to be at least before batches share a task, so that workers end together."""
 
@@ -165,6 +167,11 @@ class _RayStream:
         """Batches that one task makes: what travels with pixels goes alone."""
         return 1
 
+    def _most_bytes(self) -> int | None:
+        """Bytes of finished batches that may wait in the object store: as many batches as workers make at a time."""
+        under_way = 2 * NUM_BATCHES * sum(stage.num_now for stage in self._stages)
+        return AHEAD * under_way * self._opened.largest_batch_bytes
+
     def _blocks(self) -> Iterator[Any]:
         self._tally = Tally()
         with self._tally as tally:
@@ -174,7 +181,9 @@ class _RayStream:
             per_task = self._per_task(end - first)
             tally.enter("input")
             try:
-                for block in stream(first, end, self._stages, per_task):
+                for block in stream(
+                    first, end, self._stages, per_task=per_task, most_bytes=self._most_bytes()
+                ):
                     if self._stopped:
                         return
                     tally.enter("batch")
@@ -188,7 +197,7 @@ class _RayStream:
     def _named(self, error: WorkerDiedError, per_task: int) -> WorkerDiedError:
         """Find the batch over which workers die, among those that were under way."""
         schedule, first = self._opened.schedule, self._standing.next
-        under_way = per_task * (NUM_BATCHES + 1) * sum(stage.num_now for stage in self._stages)
+        under_way = 2 * per_task * NUM_BATCHES * sum(stage.num_now for stage in self._stages)
         number = find_poison(self._stages, first, min(first + under_way, schedule.num_batches))
         if number is None:
             return error

@@ -30,7 +30,7 @@ def find_poison(stages: Sequence[Stage], first: int, end: int) -> int | None:
     """Return the first batch from ``first`` up to ``end`` that kills its process; None where none does."""
     import ray
 
-    probes = [
+    probes: list[Any] = [
         ray.remote(Probe)
         .options(num_cpus=stage.each.cpus, num_gpus=stage.each.gpus, max_restarts=0)
         .remote(stage)

@@ -45,7 +45,9 @@ class Stage:
     """That one worker takes at a time."""
 
 
-def stream(first: int, end: int, stages: Sequence[Stage], per_task: int = 1) -> Iterator[Any]:
+def stream(
+    first: int, end: int, stages: Sequence[Stage], *, per_task: int = 1, most_bytes: int | None = None
+) -> Iterator[Any]:
     """Send the numbers from ``first`` up to ``end`` through the stages; yields what comes out of the last, in order.
 
     Args:
@@ -53,13 +55,14 @@ def stream(first: int, end: int, stages: Sequence[Stage], per_task: int = 1) -> 
         end: number behind the last.
         stages: what they go through.
         per_task: batches that one task of the first stage makes.
+        most_bytes: that may lie finished in the object store; None leaves it to Ray, which takes half of it.
 
     Raises:
         RunError: a worker failed, or died again and again.
         LightwellError: what a worker raised on purpose.
     """
     import ray
-    from ray.data import DataContext
+    from ray.data import DataContext, ExecutionResources
 
     context = DataContext.get_current().copy()
     context.enable_progress_bars = False  # ours counts images
@@ -69,6 +72,10 @@ def stream(first: int, end: int, stages: Sequence[Stage], per_task: int = 1) -> 
         None  # reading every worker's memory each second costs more than it tells
     )
     context.execution_options.preserve_order = True
+    if most_bytes is not None:
+        context.execution_options.resource_limits = ExecutionResources.for_limits(
+            object_store_memory=most_bytes
+        )
     with DataContext.current(context):
         blocks: Dataset = _numbers(first, end, per_task)
         for stage in stages:
@@ -128,7 +135,8 @@ def _through(blocks: Dataset, stage: Stage) -> Dataset:
         min_size=fixed or 1,
         max_size=fixed,
         initial_size=fixed or stage.num_now,
-        max_tasks_in_flight_per_actor=stage.num_batches + 1,
+        # Twice what it works on: Ray adds workers only where some tasks wait.
+        max_tasks_in_flight_per_actor=2 * stage.num_batches,
         max_concurrent_calls_per_actor=stage.num_batches,
         enable_true_multi_threading=True,
     )

@@ -117,7 +117,7 @@ def test_a_batch_that_kills_its_worker_is_named_and_costs_nothing_done_before(
     plan: Plan, tmp_path: Path, cluster: Cluster
 ) -> None:
     assert cluster.address
-    view = View(num_epochs=1)
+    view = View(augment=True)
     trap = tmp_path / "trap"
     trap.touch()
     job = Sums(plan, view, trap=trap, trapped=7)
