@@ -103,6 +103,8 @@ def start_service(
 ) -> Service:
     """Start a service and wait until it is open.
 
+    Unless it is detached it ends with this process, or when what is returned is let go.
+
     Args:
         plan: what is served; the nodes see its index and its files at the same paths.
         view: the epochs that are served, of one rank.
