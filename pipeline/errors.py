@@ -9,6 +9,7 @@
     - SampleError           one sample failed; carries its key and the step
     - SourceDownError       a bucket, a server or another source gives no answer, or wrong ones
     - StuckError            one file never came to an end; its thread cannot be ended either
+    - WorkerDiedError       a worker's process died again and again
     - OutputError           a result could not be written
 
 Every message says "wanted X, got Y; do Z".
@@ -73,6 +74,10 @@ class SourceDownError(RunError):
 
 class StuckError(RunError):
     """One file never came to an end; its thread cannot be ended either, only the process can."""
+
+
+class WorkerDiedError(RunError):
+    """A worker's process died again and again."""
 
 
 class OutputError(RunError):

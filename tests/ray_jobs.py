@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import time
@@ -60,3 +61,12 @@ class Sums:
             "counts": dict(context.counts),
             "bad": [entry["key"] for entry in context.quarantine],
         }
+
+
+def files_of(out: Path) -> dict[str, str]:
+    """Hash all files that a job left."""
+    return {
+        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(out.rglob("*"))
+        if path.is_file()
+    }

@@ -165,6 +165,16 @@ class BatchWorker:
         self._maker.__exit__(None, None, None)
 
 
+@dataclass(frozen=True, slots=True)
+class Worked:
+    """What travels of a batch that a job has worked on."""
+
+    made: MadeBatch
+    """Without the batch."""
+    records: Sequence[Record]
+    told: Mapping[str, Any]
+
+
 class MakeActor:
     """Maps the number of a batch to the batch."""
 
@@ -192,12 +202,10 @@ class JobActor:
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Work on one batch."""
-        return self.work(*from_block(table, self._buffers))
+        return as_block([self.work(*from_block(table, self._buffers))])
 
-    def work(self, made: MadeBatch, told: Mapping[str, Any]) -> pa.Table:
-        """Return the records of a batch with what has to be written down, in cells of one row, as Python has them."""
-        from ray.data.extensions import ArrowPythonObjectArray
-
+    def work(self, made: MadeBatch, told: Mapping[str, Any]) -> Worked:
+        """Make records of a batch."""
         records: Sequence[Record] = ()
         if isinstance(self._work, LightwellError):
             made = replace(made, error=made.error or self._work)
@@ -207,24 +215,33 @@ class JobActor:
                     records = self._work(made.batch.without_padding())
             except LightwellError as error:
                 made = replace(made, error=error)
-        cells = {"made": replace(made, batch=None), "records": records, "told": told}
-        return pa.table({name: ArrowPythonObjectArray.from_objects([value]) for name, value in cells.items()})
+        return Worked(replace(made, batch=None), records, told)
 
 
 class MakeAndWorkActor:
-    """Maps the number of a batch to what a job makes of it: pixels stay here."""
+    """Maps the numbers of some batches to what a job makes of them: pixels stay here."""
 
     def __init__(self, assignment: Assignment, job: BatchJob) -> None:
         self._worker = opened_or_error(lambda: BatchWorker(assignment))
         self._job = JobActor(job)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Make one batch and work on it."""
-        number = table["number"][0].as_py()
+        """Make the batches and work on them, one after another."""
+        first, count = table["number"][0].as_py(), table["count"][0].as_py()
+        return as_block([self._make_and_work(number) for number in range(first, first + count)])
+
+    def _make_and_work(self, number: int) -> Worked:
         if isinstance(self._worker, LightwellError):
             return self._job.work(MadeBatch(number, None, error=self._worker), {})
         with self._worker.making(number) as made:
             return self._job.work(made, self._worker.told())
+
+
+def as_block(worked: Sequence[Worked]) -> pa.Table:
+    """Put what a job made of some batches into one cell, as Python has it: records may hold anything."""
+    from ray.data.extensions import ArrowPythonObjectArray
+
+    return pa.table({"worked": ArrowPythonObjectArray.from_objects([list(worked)])})
 
 
 def opened_or_error(make: Callable[[], T]) -> T | LightwellError:

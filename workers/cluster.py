@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ from ..pipeline.errors import PlanError, RunError
 ANSWER_S = 5.0
 """How long a cluster may take to accept a connection."""
 CLIENT = "ray://"
+BACK_OFF = ("RAY_task_actor_unavailable_retry_delay_base_ms", "4000")
+"""How long Ray waits before it asks an actor again that gives no answer; doubled each time. Its own default is spent in
+seconds, long before Ray knows that a node is dead, which takes a quarter of a minute."""
 WHOLE = 1e-6
 """Ray counts resources in ten-thousandths; sums of fractions are compared with some slack."""
 
@@ -85,6 +89,7 @@ def connect(address: str | None = None) -> bool:
         PlanError: the address cannot be one.
         RunError: there is no cluster, it has another version of Ray or Python, or it wants a token.
     """
+    os.environ.setdefault(*BACK_OFF)  # Ray reads it once
     import ray
 
     if ray.is_initialized():

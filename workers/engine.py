@@ -18,11 +18,14 @@ from ..pipeline.engine.maker import check_backend
 from ..pipeline.engine.open_view import OpenView
 from ..pipeline.engine.standing import Standing
 from ..pipeline.engine.stats import FeedStats
+from ..pipeline.errors import WorkerDiedError
 from ..pipeline.jobs import WorkedBatch
+from ..pipeline.quarantine import NUM_NAMED
 from .actor import Assignment, JobActor, MakeActor, MakeAndWorkActor
 from .blocks import from_block
 from .cluster import Crew, NodeRoom, Resources, check_room, connect, rooms
-from .stream import Stage, stream
+from .poison import find_poison
+from .stream import RETRIES, Stage, stream
 from .tally import Tally
 
 if TYPE_CHECKING:
@@ -33,6 +36,11 @@ if TYPE_CHECKING:
 Placement = Literal["colocated", "separate"]
 NUM_BATCHES = 2
 """Batches that one worker makes at a time: the next is decoded while one is put together and handed over."""
+
+BATCHES_PER_TASK = 4
+"""Batches of a colocated job that one task makes and works on: a task costs this process some milliseconds."""
+TASKS_PER_WORKER = 8
+"""That there have to be at least before batches share a task, so that workers end together."""
 
 
 @dataclass(frozen=True)
@@ -160,21 +168,45 @@ class _RayStream:
         """End the execution at the next batch; one that is iterated to its end ends by itself."""
         self._stopped = True
 
+    def _per_task(self, num_batches: int) -> int:  # noqa: ARG002
+        """Batches that one task makes: what travels with pixels goes alone."""
+        return 1
+
     def _blocks(self) -> Iterator[Any]:
         self._tally = Tally()
         with self._tally as tally:
             first, end = self._standing.next, self._opened.schedule.num_batches
             if first == end:
                 return
+            per_task = self._per_task(end - first)
             tally.enter("input")
-            for block in stream(first, end, self._stages):
-                if self._stopped:
-                    return
-                tally.enter("batch")
-                yield block
-                if self._stopped:
-                    return
-                tally.enter("input")
+            try:
+                for block in stream(first, end, self._stages, per_task):
+                    if self._stopped:
+                        return
+                    tally.enter("batch")
+                    yield block
+                    if self._stopped:
+                        return
+                    tally.enter("input")
+            except WorkerDiedError as error:
+                raise self._named(error, per_task) from error
+
+    def _named(self, error: WorkerDiedError, per_task: int) -> WorkerDiedError:
+        """Find the batch over which workers die, among those that were under way."""
+        schedule, first = self._opened.schedule, self._standing.next
+        under_way = per_task * (NUM_BATCHES + 1) * sum(stage.num_now for stage in self._stages)
+        number = find_poison(self._stages, first, min(first + under_way, schedule.num_batches))
+        if number is None:
+            return error
+        spec = schedule.batch(number)
+        keys = self._opened.index.table["key"].take(spec.rows).to_pylist()
+        more = f" and {len(keys) - NUM_NAMED:,} more" if len(keys) > NUM_NAMED else ""
+        return WorkerDiedError(
+            f"epoch {spec.epoch}, step {spec.step}: wanted this batch, got a worker's process that died over it every "
+            f"time, {RETRIES + 2} times in all; one of its images "
+            f"({', '.join(map(repr, keys[:NUM_NAMED]))}{more}) ends a decoder or the job's code: take it out of the index"
+        )
 
 
 class RayFeed(_RayStream):
@@ -207,18 +239,25 @@ class RayFeed(_RayStream):
 class RayWork(_RayStream):
     """A batch job at work on a cluster; a context manager."""
 
+    def _per_task(self, num_batches: int) -> int:
+        if len(self._stages) > 1:
+            return 1
+        return max(1, min(BATCHES_PER_TASK, num_batches // (TASKS_PER_WORKER * self._stages[0].num_now)))
+
     def __enter__(self) -> RayWork:
         return self
 
     def __iter__(self) -> Iterator[WorkedBatch]:
         """Yield what the job made of each batch; raises as ``RayFeed`` does, and what the job raises."""
         for block in self._blocks():
-            made, records, told = (block[name][0].as_py() for name in ("made", "records", "told"))
-            self._tally.hear(told, block.nbytes)
-            self._standing.take(made)
-            if made.num_made > made.num_skipped:
-                self._tally.give_out(made.num_read)
-                yield WorkedBatch(records, made.num_read, made.num_used)
+            self._tally.hear({}, block.nbytes)
+            for worked in block["worked"][0].as_py():
+                self._tally.hear(worked.told, 0)
+                made = worked.made
+                self._standing.take(made)
+                if made.num_made > made.num_skipped:
+                    self._tally.give_out(made.num_read)
+                    yield WorkedBatch(worked.records, made.num_read, made.num_used)
 
 
 def _most(each: Resources, others: list[Crew], nodes: list[NodeRoom]) -> int:

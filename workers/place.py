@@ -68,7 +68,7 @@ class Mirror:
         import fsspec
 
         try:
-            filesystem, root = fsspec.core.url_to_fs(uri)
+            filesystem, root = fsspec.core.url_to_fs(uri, skip_instance_cache=True, use_listings_cache=False)
         except (ImportError, ValueError) as error:
             raise PlanError(
                 f"--out: wanted a folder or a URI that fsspec knows, got {uri!r} ({error}); install its package, or "
@@ -83,13 +83,11 @@ class Mirror:
     def fetch(self) -> None:
         """Copy what is there into the folder."""
         try:
-            self._filesystem.makedirs(str(self._root), exist_ok=True)
-            self._filesystem.invalidate_cache()
-            for found in self._filesystem.ls(str(self._root), detail=True):
+            for found in self._listed():
                 name = PurePosixPath(found["name"]).name
                 if found["type"] == "file" and not name.startswith("."):
                     self._filesystem.get_file(found["name"], str(self._folder / name))
-        except OSError as error:
+        except Exception as error:  # each file system has errors of its own
             raise OutputError(
                 f"--out: {self._uri} cannot be read ({error}); check its name and your rights"
             ) from error
@@ -102,13 +100,30 @@ class Mirror:
         try:
             for name in sorted(changed, key=lambda name: (name == LAST, name)):
                 aside = str(self._root / f".{name}.tmp")
-                self._filesystem.put_file(str(self._folder / name), aside)
+                self._put(self._folder / name, aside)
                 self._filesystem.mv(aside, str(self._root / name))
-        except OSError as error:
+        except Exception as error:  # each file system has errors of its own
             raise OutputError(
-                f"--out: {self._uri} cannot be written ({error}); free space, or check your rights"
+                f"--out: {self._uri} cannot be written ({error}); free space, or check its name and your rights"
             ) from error
         self._copied = stamps
+
+    def _listed(self) -> list[dict[str, Any]]:
+        try:
+            return list(self._filesystem.ls(str(self._root), detail=True))
+        except FileNotFoundError:
+            return []  # nothing was written there yet
+
+    def _put(self, path: Path, target: str) -> None:
+        try:
+            self._filesystem.put_file(str(path), target)
+        except (
+            FileNotFoundError
+        ):  # folders are made only where there are any: elsewhere it would make a bucket
+            if self._filesystem.protocol not in ("file", ("file", "local")):
+                raise
+            self._filesystem.makedirs(str(self._root), exist_ok=True)
+            self._filesystem.put_file(str(path), target)
 
     def _stamps(self) -> dict[str, tuple[int, int]]:
         files = [path for path in self._folder.iterdir() if path.is_file() and not path.name.startswith(".")]

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from ..pipeline.errors import LightwellError, RunError
+from ..pipeline.errors import LightwellError, RunError, WorkerDiedError
 from .cluster import Resources
 
 if TYPE_CHECKING:
@@ -45,8 +45,14 @@ class Stage:
     """That one worker takes at a time."""
 
 
-def stream(first: int, end: int, stages: Sequence[Stage]) -> Iterator[Any]:
+def stream(first: int, end: int, stages: Sequence[Stage], per_task: int = 1) -> Iterator[Any]:
     """Send the numbers from ``first`` up to ``end`` through the stages; yields what comes out of the last, in order.
+
+    Args:
+        first: number of the first batch.
+        end: number behind the last.
+        stages: what they go through.
+        per_task: batches that one task of the first stage makes.
 
     Raises:
         RunError: a worker failed, or died again and again.
@@ -64,7 +70,7 @@ def stream(first: int, end: int, stages: Sequence[Stage]) -> Iterator[Any]:
     )
     context.execution_options.preserve_order = True
     with DataContext.current(context):
-        blocks: Dataset = _numbers(first, end)
+        blocks: Dataset = _numbers(first, end, per_task)
         for stage in stages:
             blocks = _through(blocks, stage)
         batches = iter(
@@ -77,10 +83,12 @@ def stream(first: int, end: int, stages: Sequence[Stage]) -> Iterator[Any]:
         raise told_apart(error) from error
 
 
-def _numbers(first: int, end: int) -> Dataset:
+def _numbers(first: int, end: int, per_task: int) -> Dataset:
     import ray
     from ray.data.block import BlockMetadata
     from ray.data.datasource import Datasource, ReadTask
+
+    stride = NUMBERS_PER_TASK * per_task
 
     class Numbers(Datasource):
         """The numbers of batches, each a block."""
@@ -89,30 +97,27 @@ def _numbers(first: int, end: int) -> Dataset:
             return None
 
         def get_read_tasks(self, parallelism: int, *_: object, **__: object) -> list[ReadTask]:  # noqa: ARG002
-            starts = range(first, end, NUMBERS_PER_TASK)
-            return [_read_task(start, min(start + NUMBERS_PER_TASK, end)) for start in starts]
+            return [_read_task(start, min(start + stride, end)) for start in range(first, end, stride)]
 
     def _read_task(start: int, stop: int) -> ReadTask:
-        told = BlockMetadata(
-            num_rows=stop - start, size_bytes=8 * (stop - start), input_files=None, exec_stats=None
-        )
-        return ReadTask(lambda: count_up(start, stop), told)
+        num_rows = -(-(stop - start) // per_task)
+        told = BlockMetadata(num_rows=num_rows, size_bytes=16 * num_rows, input_files=None, exec_stats=None)
+        return ReadTask(lambda: count_up(start, stop, per_task), told)
 
-    num_tasks = -(-(end - first) // NUMBERS_PER_TASK)
-    # No CPU is asked for: the actors may hold them all.
     found: Dataset = ray.data.read_datasource(
         Numbers(),  # type: ignore[no-untyped-call]
-        num_cpus=0,
+        num_cpus=0,  # the actors may hold them all
         concurrency=1,
-        override_num_blocks=num_tasks,
+        override_num_blocks=-(-(end - first) // stride),
     )
     return found
 
 
-def count_up(start: int, stop: int) -> Iterable[pa.Table]:
-    """Yield numbers, each as a table of its own."""
-    for number in range(start, stop):
-        yield pa.table({"number": pa.array([number], pa.int64())})
+def count_up(start: int, stop: int, step: int) -> Iterable[pa.Table]:
+    """Yield the first number of each task and how many there are, as a table of one row."""
+    for number in range(start, stop, step):
+        cells = {"number": [number], "count": [min(step, stop - number)]}
+        yield pa.table(cells, schema=pa.schema({"number": pa.int64(), "count": pa.int64()}))
 
 
 def _through(blocks: Dataset, stage: Stage) -> Dataset:
@@ -154,9 +159,10 @@ def told_apart(error: BaseException) -> LightwellError:
             return seen
         inner = getattr(seen, "cause", None)
         seen = inner if isinstance(inner, BaseException) else seen.__cause__
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    if isinstance(error, ray.exceptions.ActorDiedError | ray.exceptions.WorkerCrashedError):
-        return RunError(
-            f"a worker's process died {RETRIES + 1} times over one batch: {lines[0] if lines else error!r}"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
+    if isinstance(error, ray.exceptions.RayActorError) and not error.actor_init_failed:
+        return WorkerDiedError(
+            f"a worker: wanted a process that lives, got one that died {RETRIES + 1} times ({lines[0]}); "
+            "look into Ray's logs for why, such as memory (ask for more CPUs per worker, and so for fewer workers)"
         )
-    return RunError(f"a worker failed: {lines[-1] if lines else repr(error)}")
+    return RunError(f"a worker failed: {lines[-1]}")

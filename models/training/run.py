@@ -51,6 +51,9 @@ def run_job(spec: ClassifySpec, view: View, feed: Feed, context: Context) -> Map
         ranks.wait()  # no rank may still be reading what the first is about to write
         history = standing.history
         if not is_done(spec, history):
+            if standing.progress is not None:
+                place = f"step {standing.progress.step + 1} of epoch {len(history) + 1}/{spec.epochs}"
+                context.console.say(f"going on with {place}")
             history = run.learn(feed, standing.progress or Progress())
         return run.finish(history)
 
@@ -152,8 +155,9 @@ class Run:
             "checkpoint": f"{self.context.kept_at or self.context.out}/{BEST_NAME}",
         }
         if self.spec.test_split is not None:
-            self.ranks.wait()  # until the first has written the best weights
-            load_weights(path, self.model)
+            if self.ranks.leads:  # the others may not see what the first has written
+                load_weights(path, self.model)
+            self.ranks.spread(self.model)
             batches = split_batches(
                 self.context, self.spec.plan, self.spec.test_split, self.ranks.device, self.ranks
             )

@@ -8,11 +8,11 @@ from lightwell.pipeline.errors import RequestError, nearest
 
 from .contest import Bench
 
-HERE = ("cold", "large", "cached", "index", "memory", "accuracy")
+HERE = ("cold", "large", "cached", "index", "memory", "accuracy", "ray")
 """Modules of this package with a ``BENCH``."""
-ALL = ("cold", "large", "cached", "index", "memory")
+ALL = ("cold", "large", "cached", "index", "memory", "ray")
 """What ``all`` runs, in order; ``accuracy`` needs labels beside the pictures."""
-LATER = {"ray": 4, "gradcam": 5, "probe": 5}
+LATER = {"gradcam": 5, "probe": 5}
 """The part that a benchmark comes with."""
 
 

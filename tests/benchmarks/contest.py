@@ -42,6 +42,8 @@ class Contestant:
     output: Output = "uint8"
     needs: str = ""
     """Package without which it is left out."""
+    unit: str = ""
+    """Of the value that it returns itself, where that is not the benchmark's."""
 
     @property
     def is_ours(self) -> bool:

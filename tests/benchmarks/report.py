@@ -84,7 +84,8 @@ def print_table(outcome: Outcome, console: Console) -> None:
         by_other["floor"] = f"{ratios.get('floor', float('nan')):.2f}, uint8 {ratios['floor uint8']:.2f}"
     for run in sorted(outcome.runs.values(), key=lambda run: -run.median):
         figures = [figure(value) for value in (run.median, min(run.values), max(run.values))]
-        table.add_row(run.who, *figures, by_other.get(run.who, ""))
+        who = run.who if run.unit == outcome.bench.unit else f"{run.who} ({run.unit})"
+        table.add_row(who, *figures, by_other.get(run.who, ""))
     for ratio in outcome.bench.ratios:
         if isinstance(ratio.other, float) and ratio.key in ratios:
             table.add_row(ratio.key, figure(ratio.other), "", "", f"{ratios[ratio.key]:.2f}")

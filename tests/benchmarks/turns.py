@@ -45,6 +45,7 @@ def take_turns(
     take = take or take_turn
     values: dict[str, list[float]] = {}
     left_out: dict[str, str] = {}
+    units = {one.who: one.unit or bench.unit for one in bench.contestants}
     for number, contestant in order_of_turns(bench.contestants, num_rounds):
         who = contestant.who
         if number == 0 and bench.settles_at_once:  # no clock, nothing to warm
@@ -68,10 +69,10 @@ def take_turns(
             say(f"{bench.name}: {who} is left out: {error}")
             continue
         stage = f"round {number} of {num_rounds}" if number else "warm pass"
-        say(f"{bench.name}: {stage}: {who}: {figure(value)} {bench.unit}")
+        say(f"{bench.name}: {stage}: {who}: {figure(value)} {units[who]}")
         if number:
             values.setdefault(who, []).append(value)
-    return {who: Runs(who, bench.unit, tuple(found)) for who, found in values.items()}, left_out
+    return {who: Runs(who, units[who], tuple(found)) for who, found in values.items()}, left_out
 
 
 def is_installed(package: str) -> bool:
@@ -89,7 +90,7 @@ def take_turn(bench: Bench, contestant: Contestant, work: Work) -> float:
     work_file, result, log = scratch / "work.json", scratch / "result.json", scratch / "log.txt"
     work_file.write_text(json.dumps(asdict(work)))
     result.unlink(missing_ok=True)
-    measure = "pace" if bench.streams else "value"
+    measure = "pace" if bench.streams and not contestant.unit else "value"
     command = [sys.executable, "-m", "benchmarks.turn", work_file, contestant.target, measure, result]
     limit_s = 180 + 20 * work.seconds
     with log.open("w") as output:

@@ -20,7 +20,7 @@ from lightwell.pipeline.jobs import Context, find_job
 from lightwell.pipeline.plan import Batching, Plan
 from lightwell.pipeline.progress import LineConsole, SilentConsole
 from lightwell.pipeline.view import View
-from lightwell.workers.ledger import WatchedEngine
+from lightwell.workers.ledger import Ledger
 from lightwell.workers.local import add_up, read_parts, run_batch_job, run_training_job
 from lightwell.workers.parts import PartStore
 from pictures import make_folder
@@ -231,7 +231,7 @@ def test_a_part_notes_only_what_no_earlier_part_has_noted(tmp_path: Path) -> Non
     job = Stumbling(plan, tmp_path / "trip")
     store = PartStore(tmp_path / "out" / "parts", job.fingerprint(), None)
     store.take_up()
-    parts = read_parts(job, WatchedEngine(engine(), []), store, SilentConsole(), [], 2)
+    parts = read_parts(job, Ledger(tmp_path).watch(engine()), store, SilentConsole(), [], 2)
     noted = [(entry["key"], entry["step"]) for part in parts for entry in part.quarantine]
     assert len(noted) == len(set(noted)) == 3
     entries, counts = add_up(parts)

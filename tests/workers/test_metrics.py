@@ -20,6 +20,7 @@ from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.progress import SilentConsole
 from lightwell.pipeline.view import View
 from lightwell.workers.cluster import connected
+from lightwell.workers.engine import RayEngine
 from lightwell.workers.local import run_training_job
 from lightwell.workers.metrics import INSTRUMENTS, TAGS, FeedMeter
 from pictures import make_folder
@@ -137,6 +138,30 @@ def test_a_job_is_seen_at_its_nodes_endpoint(
         rare = {"ray_lightwell_skipped_total", "ray_lightwell_moved_bytes_total"}
         assert {name for name in asked if name.startswith("ray_lightwell_")} - shown <= rare
         assert {name for name in asked if not name.startswith("ray_lightwell_")} <= shown
+
+
+@pytest.mark.ray
+def test_what_workers_of_the_ray_engine_did_is_seen_with_their_feed(
+    cluster: Cluster, plan: Plan, tmp_path: Path
+) -> None:
+    import ray
+
+    class CountOnRay(CountImages):
+        """The same by another name."""
+
+    with connected(cluster.address):
+        (node,) = ray.nodes()
+        engine = RayEngine(cluster.address, num_workers=1)
+        run_training_job(CountOnRay(plan), engine, tmp_path / "out", SilentConsole())
+        tags = {"job": "CountOnRay", "feed": "train"}
+
+        def seen(name: str, **more: str) -> list[float]:
+            return of_job(scrape(node["MetricsExportPort"]), f"ray_lightwell_{name}_total", **tags, **more)
+
+        wait_until(lambda: seen("samples"), EXPORT_S, "an export")
+        assert seen("samples") == [22.0]
+        assert seen("moved_bytes")[0] > 22 * 32 * 32 * 3
+        assert seen("step_seconds", stage="make", step="decode")[0] > 0
 
 
 @pytest.mark.ray

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from lightwell.workers.cluster import Resources
 from lightwell.workers.engine import RayEngine
 from lightwell.workers.local import run_batch_job
 from pictures import make_folder
-from ray_jobs import Sums
+from ray_jobs import Sums, files_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
 
@@ -39,15 +38,6 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     policy = [{"Resize": {"height": 32, "width": 32}}]
     content = {"index": folder / "index.parquet", "preprocess": policy, "batch": {"size": 2}}
     return Plan.model_validate(content)
-
-
-def files_of(out: Path) -> dict[str, str]:
-    """Hash all files that a job left."""
-    return {
-        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(out.rglob("*"))
-        if path.is_file()
-    }
 
 
 def run(job: Any, engine: Engine, out: Path) -> tuple[Any, dict[str, str]]:

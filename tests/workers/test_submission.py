@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import lightwell
 import pytest
 import typer
 from clusters import free_port
@@ -137,6 +138,15 @@ def test_a_wrong_command_is_refused_here_and_nobody_is_asked(
     assert knocked[1:] == []
 
 
+@pytest.mark.usefixtures("project")
+def test_from_python_a_wrong_command_is_an_error_of_ours(knocked: list[str]) -> None:
+    with pytest.raises(RequestError, match=r"wanted a command of lightwell, got .*: No such option: --outt"):
+        lightwell.submit(["audit", "../jobs/audit.yaml", "--outt", "/out"], knocked[0])
+    with pytest.raises(PlanError, match=r"nowhere\.yaml: no such file"):
+        lightwell.submit(["audit", "nowhere.yaml", "--out", "/out"], knocked[0])
+    assert knocked[1:] == []
+
+
 def test_a_command_is_checked_in_milliseconds(project: Path) -> None:
     root = typer.main.get_command(app)
 
@@ -177,7 +187,7 @@ def test_what_relative_paths_name_goes_along_and_nothing_else(project: Path) -> 
     (jobs / "audit.yaml").write_text("plan: plan.yaml\ncheckpoint: best.safetensors\ntitle: audit.yaml\n")
     (jobs / "notes.txt").write_text("of no concern")
     shipment = ship(Path("../jobs/audit.yaml"))
-    assert {str(path.relative_to(project)) for path in shipment.files} == {
+    assert set(map(str, shipment.files)) == {
         "index.parquet",
         "jobs/audit.yaml",
         "jobs/best.safetensors",
@@ -185,7 +195,8 @@ def test_what_relative_paths_name_goes_along_and_nothing_else(project: Path) -> 
         "jobs/plan.yaml",
         "jobs/policy.json",
     }
-    assert shipment.num_bytes == sum(path.stat().st_size for path in shipment.files)
+    assert shipment.root == project
+    assert shipment.num_bytes == sum((project / path).stat().st_size for path in shipment.files)
     (note,) = shipment.notes()
     assert str(project / "photos") in note
 
@@ -207,7 +218,15 @@ def test_weights_count_from_the_current_folder_as_they_do_without_a_cluster(proj
     (project / "jobs" / "audit.yaml").write_text(
         "plan: plan.yaml\nmodel: {name: resnet18, weights: weights.pth}\n"
     )
-    assert project / "here" / "weights.pth" in ship(Path("../jobs/audit.yaml")).files
+    assert ship(Path("../jobs/audit.yaml")).files[Path("weights.pth")] == project / "here" / "weights.pth"
+    (project / "here" / "deeper").mkdir()
+    os.chdir(project / "here" / "deeper")
+    (project / "here" / "weights.pth").rename(project / "here" / "own.pth")
+    (project / "jobs" / "audit.yaml").write_text(
+        "plan: plan.yaml\nmodel: {name: resnet18, weights: ../own.pth}\n"
+    )
+    with pytest.raises(PlanError, match="wanted a path that means the same on the cluster"):
+        ship(Path("../../jobs/audit.yaml"))
 
 
 @pytest.mark.parametrize(

@@ -15,15 +15,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import lightwell
 import pyarrow.parquet as pq
 import pytest
 from clusters import Cluster, ray_cluster, wait_until
 from lightwell.pipeline.dataset.indexing import build_index
 from lightwell.pipeline.errors import RequestError
 from lightwell.workers.submission.following import follow
-from lightwell.workers.submission.job import Command, submit_command
 from lightwell.workers.submission.server import JobServer
-from lightwell.workers.submission.shipment import Document
 from pictures import make_folder
 
 pytestmark = pytest.mark.ray
@@ -107,16 +106,16 @@ def environment(project: Path) -> Mapping[str, str]:
     return {**os.environ, "PYTHONPATH": str(project)}
 
 
-def lightwell(*words: object, project: Path) -> subprocess.CompletedProcess[str]:
+def run(*words: object, project: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command_of(*words), capture_output=True, text=True, timeout=180, check=False, env=environment(project)
     )
 
 
 def test_an_audit_on_the_cluster_gives_what_it_gives_here(cluster: Cluster, project: Path) -> None:
-    here = lightwell("audit", "audit.yaml", "--out", project / "here", "--quiet", project=project)
+    here = run("audit", "audit.yaml", "--out", project / "here", "--quiet", project=project)
     assert here.returncode == 0, here.stderr
-    done = lightwell(
+    done = run(
         "submit",
         "--address",
         cluster.dashboard,
@@ -141,7 +140,7 @@ def test_jobs_of_others_go_along_and_the_shipped_code_is_what_runs(
     cluster: Cluster, project: Path, root: Path
 ) -> None:
     submit = ["submit", "--json", "--address", cluster.dashboard, "--module", "theirs.py", "--"]
-    done = lightwell(*submit, "train", "end.yaml", "--out", project / "out", project=project)
+    done = run(*submit, "train", "end.yaml", "--out", project / "out", project=project)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["status"], told["exit_code"]) == ("SUCCEEDED", 0)
@@ -157,14 +156,14 @@ def test_jobs_of_others_go_along_and_the_shipped_code_is_what_runs(
 @pytest.mark.parametrize(("then", "code"), [("gate", 3), ("die", 1)])
 def test_the_exit_code_is_the_commands(then: str, code: int, cluster: Cluster, project: Path) -> None:
     submit = ["submit", "--quiet", "--address", cluster.dashboard, "--module", "theirs.py", "--"]
-    done = lightwell(*submit, "train", f"{then}.yaml", "--out", project / "out", project=project)
+    done = run(*submit, "train", f"{then}.yaml", "--out", project / "out", project=project)
     assert (done.returncode, done.stdout) == (code, "")
     assert f"FAILED, exit code {code}" in done.stderr
 
 
 def test_what_only_the_cluster_can_know_is_a_wrong_request_there(cluster: Cluster, project: Path) -> None:
     (project / "plan.yaml").write_text(PLAN.replace("index.parquet", "/nowhere/index.parquet"))
-    done = lightwell(
+    done = run(
         "submit",
         "--address",
         cluster.dashboard,
@@ -182,7 +181,7 @@ def test_what_only_the_cluster_can_know_is_a_wrong_request_there(cluster: Cluste
 def test_a_detached_job_is_listed_followed_and_stopped(cluster: Cluster, project: Path) -> None:
     address = ["--address", cluster.dashboard]
     submit = ["submit", "--detach", *address, "--module", "theirs.py", "--"]
-    done = lightwell(*submit, "train", "wait.yaml", "--out", project / "out", project=project)
+    done = run(*submit, "train", "wait.yaml", "--out", project / "out", project=project)
     assert done.returncode == 0, done.stderr
     job = done.stdout.strip()
     assert f"lightwell jobs stop {job} --address {cluster.dashboard}" in done.stderr
@@ -201,14 +200,14 @@ def test_a_detached_job_is_listed_followed_and_stopped(cluster: Cluster, project
     assert f"{job} goes on" in told
     assert f"lightwell jobs stop {job}" in told
 
-    assert f"{job}: RUNNING" in lightwell("jobs", "status", job, *address, project=project).stdout
-    assert f"{job}: stopping" in lightwell("jobs", "stop", job, *address, project=project).stdout
+    assert f"{job}: RUNNING" in run("jobs", "status", job, *address, project=project).stdout
+    assert f"{job}: stopping" in run("jobs", "stop", job, *address, project=project).stdout
     server = JobServer.connect(cluster.dashboard)
     wait_until(lambda: server.state(job).has_ended, 30, "the end of a stopped job")
-    state = json.loads(lightwell("jobs", "status", job, "--json", *address, project=project).stdout)
+    state = json.loads(run("jobs", "status", job, "--json", *address, project=project).stdout)
     assert (state["status"], state["exit_code"]) == ("STOPPED", 1)
-    assert "waiting" in lightwell("jobs", "logs", job, *address, project=project).stdout
-    assert "had ended already" in lightwell("jobs", "stop", job, *address, project=project).stdout
+    assert "waiting" in run("jobs", "logs", job, *address, project=project).stdout
+    assert "had ended already" in run("jobs", "stop", job, *address, project=project).stdout
     assert job in {state.id for state in server.states()}
     with pytest.raises(RequestError, match=f"got '{job}x', which it does not know; did you mean '{job}'"):
         server.state(job + "x")
@@ -216,9 +215,8 @@ def test_a_detached_job_is_listed_followed_and_stopped(cluster: Cluster, project
 
 @pytest.mark.filterwarnings("ignore:ssl=None is deprecated:DeprecationWarning")  # Ray's own call
 def test_a_log_is_whole_though_connections_drop(cluster: Cluster, project: Path) -> None:
-    words = ("train", "count.yaml", "--out", str(project / "out"))
-    command = Command(words, (Document(Path("count.yaml"), "classify"),))
-    job = submit_command(command, cluster.dashboard, modules=[Path("theirs.py")])
+    words = ["train", "count.yaml", "--out", str(project / "out")]
+    job = lightwell.submit(words, cluster.dashboard, modules=[Path("theirs.py")])
     with dropping_proxy(cluster.dashboard, after_s=1.0) as (address, drops):
         pieces: list[str] = []
         state = follow(job.id, JobServer.connect(address), pieces.append)

@@ -76,7 +76,7 @@ class JobServer:
         from ray.job_submission import JobSubmissionClient
 
         for name in TALKATIVE:
-            logging.getLogger(name).setLevel(logging.WARNING)
+            logging.getLogger(name).setLevel(logging.ERROR)
         with _given_address_wins(url), _in_our_words(url, "connect"):
             return cls(url, JobSubmissionClient(url))
 

@@ -39,12 +39,18 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Shipment:
-    """Files that go along, laid out on the other side as they lie here."""
+    """Files that go along, laid out on the other side as they lie here.
 
-    here: Path
-    """The current folder; it is the job's, too."""
-    files: tuple[Path, ...]
-    """Absolute."""
+    The folder they are laid out in is the current one of the command there and of all its workers, so that a relative path
+    means the same to each of them.
+    """
+
+    root: Path
+    """What that folder stands for: the current folder, or the lowest that holds all documents and their files."""
+    files: Mapping[Path, Path]
+    """From where a file goes, relative to ``root``, to where it lies here."""
+    documents: Mapping[Path, str]
+    """From how a command names a document here to how it does there."""
 
     @classmethod
     def of(
@@ -67,44 +73,48 @@ class Shipment:
             PlanError: a document or one of its keys is wrong, or a path would mean something else on the cluster.
             RequestError: the files are too large.
         """
-        found: dict[Path, None] = {}
+        named = _Named()
         for document in documents:
             path = Path(os.path.relpath(document.path, here))
             job = document.default_job
             loaded = load_plan(path) if job is None else load_job(path, default=job)
             _check_paths(loaded, str(path))
-            found.update(dict.fromkeys(_named_files(path)))
-        shipment = cls(here, tuple(_absolute(path, here) for path in found))
+            named.read(path)
+        found = [_absolute(path, here) for path in named.beside_documents]
+        root = here
+        if not all(path.is_relative_to(here) for path in found):
+            root = Path(os.path.commonpath([path.parent for path in found]))
+        files = {path.relative_to(root): path for path in found}
+        for path in named.from_here:
+            target = Path(os.path.normpath(path))
+            if target.parts[0] == os.pardir or files.get(target, here / target) != here / target:
+                raise PlanError(
+                    f"{path}: wanted a path that means the same on the cluster, got one that counts from the current folder; "
+                    "run the command where the job file lies, or write an absolute path that every node sees"
+                )
+            files[target] = here / target
+        there = {one.path: os.path.relpath(_absolute(one.path, here), root) for one in documents}
+        shipment = cls(root, files, there)
         shipment._check_size(max_bytes, [file for path in modules for file in _files_of_module(path)])
         return shipment
 
     @property
     def num_bytes(self) -> int:
         """Add up what is shipped."""
-        return sum(path.stat().st_size for path in self.files)
-
-    @property
-    def root(self) -> Path:
-        """The lowest folder that holds all of it and the current folder."""
-        return Path(os.path.commonpath([self.here, *(path.parent for path in self.files)]))
+        return sum(path.stat().st_size for path in self.files.values())
 
     def lay_out(self, folder: Path) -> None:
-        """Copy the files below a folder, each where it lies below ``root``; the current folder is there in any case."""
-        (folder / self.here.relative_to(self.root)).mkdir(parents=True, exist_ok=True)
-        for path in self.files:
-            target = folder / path.relative_to(self.root)
+        """Copy the files into a folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for inside, path in self.files.items():
+            target = folder / inside
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
 
     def entrypoint(self, words: Sequence[str], python: str = "python") -> str:
         """Write the command for the job server, which gives it to a shell: every word is quoted."""
-        shipped = {str(path): os.path.relpath(path, self.here) for path in self.files}
-        told = [shipped.get(word, word) for word in words]
-        command = [python, "-m", "lightwell.cli", *told]
-        inside = self.here.relative_to(self.root)
-        if inside.parts:
-            command = ["env", f"--chdir={inside}", *command]
-        return shlex.join(command)
+        told = [self.documents.get(Path(word), word) for word in words]
+        return shlex.join([python, "-m", "lightwell.cli", *told])
 
     def notes(self) -> list[str]:
         """Say what the cluster needs besides: files that a shipped index names by local paths.
@@ -113,7 +123,7 @@ class Shipment:
             PlanError: an index names them by relative paths.
         """
         told = []
-        for path in self.files:
+        for path in self.files.values():
             uri = _first_uri(path)
             if uri is None or "://" in uri:
                 continue
@@ -126,7 +136,7 @@ class Shipment:
         return told
 
     def _check_size(self, max_bytes: int, besides: Sequence[Path]) -> None:
-        sizes = {path: path.stat().st_size for path in (*self.files, *besides)}
+        sizes = {path: path.stat().st_size for path in (*self.files.values(), *besides)}
         if (total := sum(sizes.values())) > max_bytes:
             largest = max(sizes, key=sizes.__getitem__)
             raise RequestError(
@@ -181,28 +191,33 @@ def _paths_of(value: Any, name: str = "") -> Iterator[tuple[str, Path]]:
             yield from _paths_of(item, f"{name}[{number}]")
 
 
-def _named_files(document: Path) -> list[Path]:
-    """List a YAML file, the files that its values name by relative paths, and what those name in turn."""
-    found: dict[Path, None] = {document: None}
-    waiting = [document]
-    while waiting:
-        reading = waiting.pop()
-        for path in filter(None, (_file_of(text, reading.parent) for text in _texts_of(read_yaml(reading)))):
-            if path.suffix in YAML_SUFFIXES and path not in found:
-                waiting.append(path)
-            beside = (path.with_name(name) for name in BESIDE.get(path.suffix, ()))
-            found.update(dict.fromkeys([path, *(other for other in beside if other.is_file())]))
-    return list(found)
+class _Named:
+    """The files that documents name by relative paths, and what those name in turn."""
 
+    def __init__(self) -> None:
+        self.beside_documents: dict[Path, None] = {}
+        """By paths that count from the folder of the document."""
+        self.from_here: dict[Path, None] = {}
+        """By paths that count from the current folder, as a few plain words of jobs do, such as weights."""
 
-def _file_of(text: str, folder: Path) -> Path | None:
-    """Find the file that a value names by a relative path, if it is one that does.
-
-    Paths count from the document's folder; a few plain words of jobs, such as weights, from the current one.
-    """
-    if Path(text).is_absolute() or not Path(text).suffix:
-        return None
-    return next((path for path in (folder / text, Path(text)) if path.is_file()), None)
+    def read(self, document: Path) -> None:
+        """Add a document and what it names."""
+        self.beside_documents[document] = None
+        waiting = [document]
+        while waiting:
+            reading = waiting.pop()
+            for text in _texts_of(read_yaml(reading)):
+                if Path(text).is_absolute() or not Path(text).suffix:
+                    continue
+                path = reading.parent / text
+                if path.is_file():
+                    if path.suffix in YAML_SUFFIXES and path not in self.beside_documents:
+                        waiting.append(path)
+                    beside = (path.with_name(name) for name in BESIDE.get(path.suffix, ()))
+                    found = [path, *(other for other in beside if other.is_file())]
+                    self.beside_documents.update(dict.fromkeys(found))
+                elif Path(text).is_file():
+                    self.from_here[Path(text)] = None
 
 
 def _texts_of(value: Any) -> Iterator[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
@@ -17,9 +16,6 @@ from ..place import is_remote, opened
 
 if TYPE_CHECKING:
     from ...pipeline.jobs import TrainingJob
-
-ASK_S = 10.0
-"""So long a rank whose connection broke waits for another to say why; a rank that was killed says nothing."""
 
 
 @dataclass(frozen=True)
@@ -40,21 +36,17 @@ class Order:
 def run_rank(config: dict[str, Any]) -> None:
     """Run one rank to its end, as the ``Order`` under ``order`` says.
 
-    An error of ours is final and told at the desk, and all ranks end; anything else is a failure after which Ray Train
-    starts all ranks anew, which go on from the last checkpoint.
+    An error of ours is final and told at the desk. After any other Ray Train starts all ranks anew, which go on from the
+    last checkpoint.
     """
     import ray
-    from torch import distributed
 
     order: Order = config["order"]
     try:
         run_job(order)
     except LightwellError as error:
         ray.get(order.desk.fail.remote(error))
-        distributed.destroy_process_group()  # who waits for this rank learns that it is gone
-    except Exception:
-        if not is_final(order.desk):
-            raise
+        raise
 
 
 def run_job(order: Order) -> None:
@@ -70,6 +62,7 @@ def run_job(order: Order) -> None:
     memory = order.memory_bytes or default_memory_bytes() // context.get_local_world_size()
     engine = LocalEngine(num_threads=order.num_threads, memory_bytes=memory)
     console = LineConsole(cast("TextIO", DeskStream(order.desk))) if leads else SilentConsole()
+    console.say(f"training on {context.get_world_size()} ranks, {order.num_threads} threads each")
     with opened(order.out, writes=leads) as place:
         metrics = run_training_job(
             order.job, engine, place.folder, console, publish=place.publish, kept_at=place.kept_at
@@ -85,18 +78,6 @@ def check_sees(order: Order, node: int) -> None:
             f"--out: wanted a folder that all nodes share, got {order.out!r}, which node {node} of the run does not see; "
             "give a shared mount, or a URI such as s3://bucket/run"
         )
-
-
-def is_final(desk: Any) -> bool:
-    """Ask whether another rank has told why the run cannot go on, for as long as that may take."""
-    import ray
-
-    end = time.monotonic() + ASK_S
-    while not ray.get(desk.failed.remote()):
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.2)
-    return True
 
 
 class DeskStream(io.TextIOBase):

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ...pipeline.errors import PlanError, RunError
 from ..cluster import Crew, NodeRoom, Resources, check_room, connected, rooms
@@ -84,6 +84,8 @@ class RayTrainer:
         from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
         from ray.train.torch import TorchConfig, TorchTrainer
 
+        from .final import StopWhereFinal
+
         here = ray.get_runtime_context().get_node_id()
         stay = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=False)
         desk: Any = ray.remote(Desk).options(num_cpus=0, scheduling_strategy=stay).remote()
@@ -102,6 +104,7 @@ class RayTrainer:
                     name="lightwell",
                     storage_path=storage,
                     failure_config=FailureConfig(max_failures=self.max_failures),
+                    callbacks=cast("Any", [StopWhereFinal(desk)]),
                     logging_config=LoggingConfig(log_level="ERROR"),
                 ),
             )
@@ -140,6 +143,8 @@ def marked(out: str) -> Iterator[str]:
     if is_remote(out):
         yield mark
         return
+    for left in Path(out).glob(".seen-*"):
+        left.unlink()  # by a driver that was killed
     path = Path(out) / mark
     path.touch()
     try:

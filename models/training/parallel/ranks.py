@@ -52,6 +52,14 @@ class Ranks:
         distributed.all_gather(parts, sent)
         return torch.cat(parts).to(tensor.device)
 
+    def spread(self, module: torch.nn.Module) -> None:
+        """Give all ranks the first one's weights and statistics."""
+        if self.num_ranks > 1:
+            for tensor in module.state_dict().values():
+                sent = tensor.to(self.device).contiguous()
+                distributed.broadcast(sent, src=0)
+                tensor.copy_(sent)
+
     def wait(self) -> None:
         """Wait for all ranks."""
         if self.num_ranks > 1:
