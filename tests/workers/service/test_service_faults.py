@@ -150,6 +150,7 @@ def test_a_dead_node_takes_its_finished_batches_along_and_they_are_made_again(
                 facts.append(facts_of(batch))
                 if number == 7:
                     assert pids_of(cluster, "ray::Maker") == node.pids_of("ray::Maker")
+                    assert not node.pids_of("ray::Server")
                     cluster.kill_node(node)
                     ray.kill(blocker)
         assert facts == expected
