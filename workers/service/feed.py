@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 NUM_ASKED = 2
 """Batches that are asked for before they are needed, so that the way to the service costs no time."""
 
+LEAVE_S = 10.0
+"""How long a consumer that leaves waits for the service to hear it."""
+
 
 class ServiceFeed:
     """Batches of one view that a service makes; a context manager. Iterating again goes on where the consumer stands.
@@ -147,9 +150,9 @@ class ServiceFeed:
         stand, self._session = self._here(), ""
         if ray.is_initialized():
             try:
-                ray.get(self._service.actor.leave.remote(stand))
+                ray.get(self._service.actor.leave.remote(stand), timeout=LEAVE_S)
             except ray.exceptions.RayError:
-                return  # it has ended: there is nothing to leave
+                return  # it has ended, or is being started again: it will find out by the silence
 
     def _beat(self, ended: threading.Event) -> None:
         import ray

@@ -103,6 +103,8 @@ def start_service(
 ) -> Service:
     """Start a service and wait until it is open.
 
+    Unless it is detached it ends with this process, or when what is returned is let go.
+
     Args:
         plan: what is served; the nodes see its index and its files at the same paths.
         view: the epochs that are served, of one rank.
@@ -117,6 +119,7 @@ def start_service(
         RunError: there is no cluster at the address.
     """
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     ServiceName(name)
     if view.num_ranks != 1:
@@ -131,8 +134,15 @@ def start_service(
         )
     connect(engine.address)
     options = {"name": PREFIX + name, "namespace": NAMESPACE, "lifetime": "detached" if detached else None}
+    # It starts where the index has been seen, and again elsewhere when that node is gone.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     remote = ray.remote(Server).options(
-        **options, num_cpus=0, max_restarts=-1, max_task_retries=-1, max_concurrency=1000
+        **options,
+        scheduling_strategy=here,
+        num_cpus=0,
+        max_restarts=-1,
+        max_task_retries=-1,
+        max_concurrency=1000,
     )
     try:
         actor = remote.remote(plan, view, engine, rules or SharingRules())

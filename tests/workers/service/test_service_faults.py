@@ -94,8 +94,8 @@ def test_a_killed_consumer_holds_nobody_back_and_goes_on_where_it_was(
     with ServiceEngine("faults", consumer="lives").feed(plan, TRAINING) as feed:
         assert [facts_of(batch) for batch in feed] == expected
     (one,) = [one for one in service.status()["consumers"] if one["name"] == "victim"]
-    assert (one["state"], one["number"]) == ("silent", NUM_BATCHES - NUM_BATCHES + one["number"])
-    assert len(lines()) - 2 <= one["number"] + 1
+    assert one["state"] == "silent"
+    assert 0 <= len(set(lines())) - one["number"] <= 1, "the service knows where it stood"
     assert start(0.0).wait() == 0
     read = [repr((facts.epoch, facts.step, facts)) for facts in expected]
     assert sorted(set(lines()), key=read.index) == read, "nothing is lost"
@@ -143,15 +143,18 @@ def test_a_dead_node_takes_its_finished_batches_along_and_they_are_made_again(
         blocker = ray.remote(Blocker).options(num_cpus=1).remote()
         ray.get(blocker.wait.remote())
         node = cluster.add_node(1)
-        start_service(plan, TRAINING, "node", engine, SharingRules(window=6))
+        service = start_service(plan, TRAINING, "node", engine, SharingRules(window=6))
         facts = []
         with ServiceEngine("node", consumer="fast").feed(plan, TRAINING) as feed:
             for number, batch in enumerate(feed):
                 facts.append(facts_of(batch))
                 if number == 7:
+                    assert pids_of(cluster, "ray::Maker") == node.pids_of("ray::Maker")
+                    assert not node.pids_of("ray::Server")
                     cluster.kill_node(node)
                     ray.kill(blocker)
         assert facts == expected
+        assert service.status()["made_again"] >= 1, "something that was finished lay there"
 
 
 class Blocker:
