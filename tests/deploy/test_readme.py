@@ -130,6 +130,7 @@ def test_the_commands_for_this_machine_run_as_they_stand(root: Path, tmp_path: P
     assert json.loads(re.findall(r"\{.*?\n\}", told, re.DOTALL)[-1])["status"] == "SUCCEEDED"
 
 
+@pytest.mark.fault("the demo on two nodes: one killed in training, one in the audit")
 @pytest.mark.ray
 @pytest.mark.slow
 def test_nodes_that_die_change_no_record_and_the_report_is_there(root: Path, tmp_path: Path) -> None:

@@ -66,6 +66,7 @@ def read_slowly(plan: Plan, engine: RayEngine, hurt: dict[int, object]) -> list[
     return facts
 
 
+@pytest.mark.fault("Ray: SIGKILL of a worker, then of its node while another joins")
 def test_workers_nodes_and_late_nodes(plan: Plan, cluster: Cluster) -> None:
     """A worker's process is killed, then a node joins, and then the first node is lost."""
     expected = facts_of_feed(LocalEngine(num_threads=1).feed(plan, VIEW))
@@ -88,6 +89,7 @@ def test_workers_nodes_and_late_nodes(plan: Plan, cluster: Cluster) -> None:
     assert got == expected
 
 
+@pytest.mark.fault("Ray: a node joins late")
 @pytest.mark.slow
 def test_a_node_that_joins_late_is_used_beside_the_others(plan: Plan, cluster: Cluster) -> None:
     view = View(shuffle=True, augment=True, num_epochs=24)
@@ -119,6 +121,7 @@ def test_a_node_that_joins_late_is_used_beside_the_others(plan: Plan, cluster: C
     cluster.kill_node(late[0])
 
 
+@pytest.mark.fault("Ray: a batch that kills its worker: the run stops and names it")
 def test_a_batch_that_kills_its_worker_is_named_and_costs_nothing_done_before(
     plan: Plan, tmp_path: Path, cluster: Cluster
 ) -> None:
@@ -155,6 +158,7 @@ run_batch_job(Sums(plan, view, seconds=0.1), RayEngine(address, 1), out, SilentC
 """
 
 
+@pytest.mark.fault("Ray: SIGKILL of the driver")
 def test_a_driver_that_is_killed_is_taken_up_by_the_next(
     plan: Plan, tmp_path: Path, cluster: Cluster
 ) -> None:

@@ -17,6 +17,7 @@ from lightwell.workers.engine import RayEngine
 from pictures import make_folder
 
 
+@pytest.mark.fault("Ray: an object store that is nearly full")
 @pytest.mark.ray
 def test_a_store_that_is_nearly_full_slows_and_loses_nothing(tmp_path: Path) -> None:
     """Batches of 19 MB, of which the store holds four, while the consumer keeps all of them."""

@@ -163,6 +163,7 @@ def ranks_of(node: Node) -> list[int]:
     return node.pids_of("RayTrainWorker")
 
 
+@pytest.mark.fault("training on Ray: SIGKILL of a rank, then of a node")
 @pytest.mark.slow
 def test_a_killed_rank_and_a_killed_node_change_nothing(folder: Path, whole: Path, tmp_path: Path) -> None:
     """First one rank's process dies, at a step that chance decides; later the node of another, for good."""
@@ -178,6 +179,7 @@ def test_a_killed_rank_and_a_killed_node_change_nothing(folder: Path, whole: Pat
     assert_equal(out, whole)
 
 
+@pytest.mark.fault("training on Ray: SIGKILL of the driver")
 @pytest.mark.slow
 def test_one_process_goes_on_with_what_two_ranks_began_whose_driver_was_killed(
     folder: Path, whole: Path, tmp_path: Path

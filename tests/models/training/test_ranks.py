@@ -169,6 +169,7 @@ def test_two_ranks_learn_what_one_process_learns(name: str, folder: Path, tmp_pa
         torch.testing.assert_close(ours[key], tensor, rtol=1e-2, atol=1e-3, msg=lambda m, k=key: f"{k}: {m}")
 
 
+@pytest.mark.fault("SIGKILL of two ranks while training")
 @pytest.mark.slow
 @pytest.mark.parametrize("begun_by", [2, 1])
 def test_two_ranks_go_on_with_what_others_began_that_were_killed(

@@ -136,6 +136,7 @@ def run_here(job: Classify, out: Path) -> dict[str, Any]:
     return outcome_of(out)
 
 
+@pytest.mark.fault("SIGKILL five times while training", times=5)
 @pytest.mark.slow
 def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(
     job_file: Path, job: Classify, tmp_path: Path
@@ -190,6 +191,7 @@ def test_a_checkpoint_says_where_its_run_stands(job: Classify, tmp_path: Path) -
     assert job.remaining(tmp_path).position == progress.position
 
 
+@pytest.mark.fault("a flipped bit in a checkpoint: it is refused")
 def test_a_checkpoint_with_a_bit_turned_is_not_gone_on_with(job: Classify, tmp_path: Path) -> None:
     job = job.model_copy(update={"epochs": 1})
     run_here(job, tmp_path)

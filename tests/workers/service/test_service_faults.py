@@ -70,6 +70,7 @@ def pids_of(cluster: Cluster, name: str) -> list[int]:
     return [pid for node in cluster.nodes for pid in node.pids_of(name)]
 
 
+@pytest.mark.fault("service: SIGKILL of a consumer")
 @pytest.mark.fault("SIGKILL a service's consumer", times=2)
 def test_a_killed_consumer_holds_nobody_back_and_goes_on_where_it_was(
     cluster: Cluster, service: Service, plan: Plan, expected: list[Any], tmp_path: Path
@@ -102,6 +103,7 @@ def test_a_killed_consumer_holds_nobody_back_and_goes_on_where_it_was(
     assert len(lines()) <= NUM_BATCHES + 2, "given again is at most what was at work, at each kill"
 
 
+@pytest.mark.fault("service: SIGKILL of a maker")
 @pytest.mark.fault("SIGKILL a service's maker", times=2)
 def test_a_killed_maker_costs_no_batch(
     cluster: Cluster, service: Service, plan: Plan, expected: list[Any]
@@ -116,6 +118,7 @@ def test_a_killed_maker_costs_no_batch(
     assert service.status()["made_again"] == 0
 
 
+@pytest.mark.fault("service: SIGKILL of the server")
 @pytest.mark.fault("SIGKILL a service", times=1)
 def test_a_killed_server_comes_back_and_consumers_go_on(
     cluster: Cluster, service: Service, plan: Plan, expected: list[Any]
@@ -133,6 +136,7 @@ def test_a_killed_server_comes_back_and_consumers_go_on(
     assert status["made"] <= NUM_BATCHES - 10
 
 
+@pytest.mark.fault("service: SIGKILL of a node")
 @pytest.mark.fault("SIGKILL a node that makes and keeps a service's batches", times=1)
 def test_a_dead_node_takes_its_finished_batches_along_and_they_are_made_again(
     plan: Plan, expected: list[Any]
