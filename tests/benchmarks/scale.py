@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lightwell.workers.engine import AHEAD, NUM_BATCHES
+
 from .report import check_writable, machine, versions, write_json
 from .scale_parts import BATCH
 from .turns import TESTS
@@ -25,9 +27,6 @@ PACE = 900.0
 BAD_SHARE = 0.001
 """Of all files; an assumption."""
 PIXELS = 224 * 224 * 3
-IN_FLIGHT = 2
-"""Batches that a worker makes at a time, as `workers/engine.py` has it."""
-
 Figures = Mapping[str, float]
 
 
@@ -68,8 +67,10 @@ OUTLOOKS = (
     Outlook("workers that one driver keeps busy", f"that / {PACE:.0f} images/s a worker", "",
             lambda f: BATCH / f["driver_cpu_s_per_batch"] / PACE),
     Outlook("drivers that 1,000 workers need", "1,000 / that", "", lambda f: WORKERS * PACE * f["driver_cpu_s_per_batch"] / BATCH),
-    Outlook("object store, batches in the making", f"1,000 workers x {IN_FLIGHT} x 256 x 224 x 224 x 3 bytes", "GB",
-            lambda f: WORKERS * IN_FLIGHT * (BATCH * PIXELS + f["moved_bytes_per_batch_beside_pixels"]) / GB),
+    Outlook("object store, batches under way", f"1,000 workers x {2 * NUM_BATCHES} x 256 x 224 x 224 x 3 bytes", "GB",
+            lambda f: WORKERS * 2 * NUM_BATCHES * (BATCH * PIXELS + f["moved_bytes_per_batch_beside_pixels"]) / GB),
+    Outlook("object store, finished batches at most", f"{AHEAD} times that", "GB",
+            lambda f: AHEAD * WORKERS * 2 * NUM_BATCHES * (BATCH * PIXELS + f["moved_bytes_per_batch_beside_pixels"]) / GB),
 )  # fmt: skip
 
 
