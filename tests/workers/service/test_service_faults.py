@@ -133,10 +133,8 @@ def test_a_killed_server_comes_back_and_consumers_go_on(
     assert status["made"] <= NUM_BATCHES - 10
 
 
-@pytest.mark.fault("SIGKILL a node that makes and keeps a service's batches", times=1)
-def test_a_dead_node_takes_its_finished_batches_along_and_they_are_made_again(
-    plan: Plan, expected: list[Any]
-) -> None:
+@pytest.mark.fault("SIGKILL the node that makes a service's batches", times=1)
+def test_the_death_of_the_node_that_makes_them_costs_no_batch(plan: Plan, expected: list[Any]) -> None:
     ray.shutdown()
     with ray_cluster(1) as cluster, connected(cluster.address):
         engine = RayEngine(cluster.address, 1, Resources(1.0))
@@ -154,7 +152,7 @@ def test_a_dead_node_takes_its_finished_batches_along_and_they_are_made_again(
                     cluster.kill_node(node)
                     ray.kill(blocker)
         assert facts == expected
-        assert service.status()["made_again"] >= 1, "something that was finished lay there"
+        assert service.status()["makers"] == 1, "the maker lives elsewhere now"
 
 
 class Blocker:
