@@ -115,7 +115,7 @@ def serve(
     if as_json:
         print_json(service.status())
     else:
-        print(f"serving {name}: write `feed: service://{name}` into job files, and run them on this machine or with "
+        print(f"serving {name}: write `feed: service://{name}` into job files, and run them with "
               f"--address {service.cluster_address()}", flush=True)  # fmt: skip
     if not detach:
         _stay(service, quiet=quiet or as_json)

@@ -115,7 +115,9 @@ class Cluster:
         assert process.poll() is None, log.read_text()
         if is_head:
             written = self.folder / "ray_current_cluster"
-            wait_until(written.is_file, START_S, "the head's address")
+            wait_until(
+                lambda: written.is_file() and written.read_text().strip() != "", START_S, "the head's address"
+            )
             self.address = written.read_text().strip()
             self.dashboard = f"http://127.0.0.1:{port}" if dashboard else ""
         return node

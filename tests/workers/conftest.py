@@ -10,7 +10,14 @@ from lightwell.workers.cluster import connected
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    """Two nodes with two CPUs each, to which this process is connected."""
-    with ray_cluster(2, 2) as found, connected(found.address):
+def two_nodes() -> Iterator[Cluster]:
+    """Two nodes with two CPUs each."""
+    with ray_cluster(2, 2) as found:
         yield found
+
+
+@pytest.fixture(scope="module")
+def cluster(two_nodes: Cluster) -> Iterator[Cluster]:
+    """Two nodes, to which this process is connected while the tests of a module run: others have clusters of their own."""
+    with connected(two_nodes.address):
+        yield two_nodes

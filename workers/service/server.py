@@ -2,7 +2,8 @@
 
     makers (actors) -> object store -> consumers, which fetch a batch from there and copy it out
        ^ numbers                          ^ references
-       +------------- server -------------+    through which no pixel goes
+       +------------- server -------------+    through which no pixel goes, but of batches below 100 kB,
+                                                 which Ray keeps with their owner
 
 It makes what ``sharing`` says. A batch is a function of the plan and its number, so whatever is lost is made again and is
 the same: with a maker's process (another maker takes its batches), with a node and what its store held (the consumer that

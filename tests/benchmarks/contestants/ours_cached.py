@@ -34,8 +34,8 @@ def cold(work: Work) -> Iterator[torch.Tensor]:
 
 def filling(work: Work) -> Iterator[torch.Tensor]:
     """Yield epochs that fill a new cache each; deleting the one before is part of it."""
-    work = with_long_epochs(work)
     folder = Path(work.scratch) / "pixels-filling"
+    work = with_long_epochs(work)
     for epoch in count():
         shutil.rmtree(folder, ignore_errors=True)
         yield from images(plan_for(work, SHORTER_SIDE, cache=folder), 1, first_epoch=epoch)
