@@ -253,7 +253,9 @@ def test_a_late_joiner_gets_the_whole_stream(serve: Any, index_path: Path) -> No
         )
     assert late == [expected[0], expected[0][12:]]
     assert 8 <= made["made_again"] <= 12, "those that were gone, and no more"
-    assert service.status()["made_again"] == made["made_again"], "once it had caught up all was shared"
+    in_the_making = 2  # on each of two makers, when the service was asked
+    again = service.status()["made_again"] - made["made_again"]
+    assert 0 <= again <= in_the_making, "once it had caught up all was shared"
 
 
 def test_a_service_that_was_stopped_says_so_to_its_consumers(serve: Any, index_path: Path) -> None:

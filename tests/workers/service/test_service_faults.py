@@ -152,7 +152,7 @@ def test_the_death_of_the_node_that_makes_them_costs_no_batch(plan: Plan, expect
                     cluster.kill_node(node)
                     ray.kill(blocker)
         assert facts == expected
-        assert service.status()["makers"] == 1, "the maker lives elsewhere now"
+        wait_until(lambda: service.status()["makers"] == 1, 60, "a maker that lives elsewhere")
 
 
 class Blocker:

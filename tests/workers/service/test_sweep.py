@@ -68,7 +68,8 @@ def learned(out: Path) -> list[Any]:
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     result = json.loads((out / "result.json").read_text())
     counts = json.loads((out / "counts.json").read_text())
-    return [[line["loss"] for line in lines], result["test"], result["best_epoch"], counts]
+    test = {name: value for name, value in result["test"].items() if name not in ("seconds", "images_per_s")}
+    return [[line["loss"] for line in lines], test, result["best_epoch"], counts]
 
 
 def status(cluster: Cluster, name: str) -> Any:
