@@ -1,5 +1,5 @@
 # Every target sets up .venv by itself when it is missing or older than what it was made from.
-.PHONY: help install demo test faults check bench transforms
+.PHONY: help install demo test test-all faults check bench transforms
 .DEFAULT_GOAL := help
 
 PYTHON ?= python3
@@ -13,7 +13,7 @@ STAGE := build/staged
 STAGED := $(wildcard *.py) py.typed models pipeline workers
 
 help:
-	@echo "make install | demo | test | faults | check | transforms | bench DATA=dir"
+	@echo "make install | demo | test | test-all | faults | check | transforms | bench DATA=dir"
 
 install: $(READY)
 
@@ -28,6 +28,9 @@ demo: $(READY)
 	$(BIN)/lightwell demo --out runs/demo
 
 test: $(READY)
+	$(BIN)/python -m pytest -q -m "not gpu and not slow"
+
+test-all: $(READY)
 	$(BIN)/python -m pytest -q -m "not gpu"
 
 faults: $(READY)

@@ -116,7 +116,6 @@ def test_no_unwanted_dependency(pins: dict[str, str], project: dict[str, Any]) -
     assert (set(pins) | declared) & UNWANTED == set()
 
 
-@pytest.mark.slow
 def test_wheel_holds_the_package_and_runs_without_the_checkout(
     root: Path, project_files: tuple[str, ...], tmp_path: Path
 ) -> None:

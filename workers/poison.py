@@ -41,7 +41,7 @@ def find_poison(stages: Sequence[Stage], first: int, end: int) -> int | None:
             (table,) = count_up(number, number + 1, 1)
             for probe in probes:
                 table = ray.get(probe.run.remote(table), timeout=PROBE_S)
-    except ray.exceptions.ActorDiedError:
+    except ray.exceptions.RayActorError:  # dead, or as good as: Ray knows only that its connection broke
         return number
     except ray.exceptions.RayError:  # no room for a probe, or another fault: the first error stands
         return None

@@ -24,7 +24,7 @@ from lightwell.workers.local import run_batch_job
 from pictures import make_folder
 from ray_jobs import Sums, files_of
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 VIEW = View(shuffle=True, augment=True, num_epochs=8)
 WORKER = "ray::MapWorker"

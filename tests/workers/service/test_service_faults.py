@@ -28,7 +28,7 @@ from lightwell.workers.service.host import Service, start_service
 from lightwell.workers.service.sharing import SharingRules
 from pictures import make_folder
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 TRAINING = View(split="train", shuffle=True, augment=True, num_epochs=5)
 NUM_BATCHES = 30
