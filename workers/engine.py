@@ -202,10 +202,11 @@ class _RayStream:
                 raise self._named(error, per_task) from error
 
     def _named(self, error: WorkerDiedError, per_task: int) -> WorkerDiedError:
-        """Find the batch over which workers die, among those that were under way."""
+        """Find the batch over which workers die, among those that were under way or lay finished before them."""
         schedule, first = self._opened.schedule, self._standing.next
-        under_way = 2 * per_task * NUM_BATCHES * sum(stage.num_now for stage in self._stages)
-        number = find_poison(self._stages, first, min(first + under_way, schedule.num_batches))
+        under_way = per_task * (NUM_BATCHES + 1) * sum(stage.num_now for stage in self._stages)
+        last = first + (AHEAD + 1) * under_way
+        number = find_poison(self._stages, first, min(last, schedule.num_batches))
         if number is None:
             return error
         spec = schedule.batch(number)
