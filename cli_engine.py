@@ -81,7 +81,7 @@ def open_engine(
             )
         return LocalEngine(num_threads=threads, memory_bytes=memory_bytes)
     from .workers.cluster import Resources
-    from .workers.engine import RayEngine
+    from .workers.on_ray.engine import RayEngine
 
     if threads:
         raise RequestError(

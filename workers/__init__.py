@@ -1,1 +1,1 @@
-"""Where a plan runs: the local engine's job runner here, Ray beside it. The only folder that may import ray."""
+"""Where a plan runs: the local job runner here, Ray in the folders. The only folder that may import ray."""

@@ -181,7 +181,7 @@ def ray_data(num_workers: int, scratch: Path) -> Found:
     from lightwell.pipeline.dataset.indexing import build_index
     from lightwell.pipeline.plan import Plan
     from lightwell.workers.cluster import Resources
-    from lightwell.workers.engine import RayEngine
+    from lightwell.workers.on_ray.engine import RayEngine
 
     photos = scratch / "tiny"
     photos.mkdir(exist_ok=True)

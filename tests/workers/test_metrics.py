@@ -20,9 +20,9 @@ from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.progress import SilentConsole
 from lightwell.pipeline.view import View
 from lightwell.workers.cluster import connected
-from lightwell.workers.engine import RayEngine
 from lightwell.workers.local import run_training_job
 from lightwell.workers.metrics import INSTRUMENTS, TAGS, FeedMeter
+from lightwell.workers.on_ray.engine import RayEngine
 from pictures import make_folder
 
 EXPORT_S = 60.0

@@ -15,9 +15,9 @@ from ...pipeline.engine.open_view import OpenView
 from ...pipeline.engine.standing import Standing
 from ...pipeline.engine.stats import FeedStats
 from ...pipeline.errors import RunError
-from ..blocks import from_block
-from ..stream import RETRIES
-from ..tally import Tally
+from ..on_ray.blocks import from_block
+from ..on_ray.stream import RETRIES
+from ..on_ray.tally import Tally
 from .host import Service
 from .messages import BEATS, Handed, Served, Stand
 

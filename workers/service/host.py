@@ -10,14 +10,14 @@ from ...pipeline.engine.open_view import OpenView
 from ...pipeline.errors import LightwellError, PlanError, RunError, nearest
 from ...pipeline.jobfile import ServiceName
 from ..cluster import connect
-from ..stream import told_apart
+from ..on_ray.stream import told_apart
 from .server import Server
 from .sharing import SharingRules
 
 if TYPE_CHECKING:
     from ...pipeline.plan import Plan
     from ...pipeline.view import View
-    from ..engine import RayEngine
+    from ..on_ray.engine import RayEngine
     from .messages import Served
 
 NAMESPACE = "lightwell"

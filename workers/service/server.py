@@ -23,10 +23,10 @@ import pyarrow as pa
 
 from ...pipeline.engine.open_view import OpenView
 from ...pipeline.errors import LightwellError
-from ..actor import MakeActor, opened_or_error
-from ..blocks import counts_of
-from ..engine import NUM_BATCHES, RayEngine
-from ..stream import RETRIES, Stage, told_apart
+from ..on_ray.actor import MakeActor, opened_or_error
+from ..on_ray.blocks import counts_of
+from ..on_ray.engine import NUM_BATCHES, RayEngine
+from ..on_ray.stream import RETRIES, Stage, told_apart
 from .messages import Handed, Served, Stand
 from .sharing import Sharing, SharingRules
 

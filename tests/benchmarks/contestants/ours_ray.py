@@ -15,7 +15,7 @@ import torch
 from lightwell import Plan, View
 from lightwell.pipeline.batch import Batch
 from lightwell.workers.cluster import Resources
-from lightwell.workers.engine import RayEngine, RayFeed
+from lightwell.workers.on_ray.engine import RayEngine, RayFeed
 
 from benchmarks.contest import NUM_WORKERS, SIDE, Work
 from benchmarks.contestants.ours import many_epochs, plan_for

@@ -21,7 +21,7 @@ from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.view import View
 from lightwell.testing import BatchFacts, facts_of
 from lightwell.workers.cluster import Resources
-from lightwell.workers.engine import RayEngine
+from lightwell.workers.on_ray.engine import RayEngine
 from lightwell.workers.service.engine import ServiceEngine
 from lightwell.workers.service.host import Service, find_service, start_service
 from lightwell.workers.service.sharing import SharingRules

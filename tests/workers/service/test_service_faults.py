@@ -22,7 +22,7 @@ from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.view import View
 from lightwell.testing import facts_of
 from lightwell.workers.cluster import Resources, connected
-from lightwell.workers.engine import RayEngine
+from lightwell.workers.on_ray.engine import RayEngine
 from lightwell.workers.service.engine import ServiceEngine
 from lightwell.workers.service.host import Service, start_service
 from lightwell.workers.service.sharing import SharingRules

@@ -13,7 +13,7 @@ from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.view import View
 from lightwell.testing import facts_of, facts_of_feed
 from lightwell.workers.cluster import connected
-from lightwell.workers.engine import RayEngine
+from lightwell.workers.on_ray.engine import RayEngine
 from pictures import make_folder
 
 

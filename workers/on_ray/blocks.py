@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from ..pipeline import errors
-from ..pipeline.batch import Batch
-from ..pipeline.engine.buffers import BufferPool
-from ..pipeline.engine.maker import MadeBatch
-from ..pipeline.quarantine import QuarantineEntry
+from ...pipeline import errors
+from ...pipeline.batch import Batch
+from ...pipeline.engine.buffers import BufferPool
+from ...pipeline.engine.maker import MadeBatch
+from ...pipeline.quarantine import QuarantineEntry
 
 if TYPE_CHECKING:
     import torch

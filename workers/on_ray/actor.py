@@ -13,24 +13,24 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
-from ..pipeline.compiler.routing import Backend
-from ..pipeline.dataset.index import Index
-from ..pipeline.engine.buffers import BufferPool
-from ..pipeline.engine.cached import CachedReading
-from ..pipeline.engine.machine import default_memory_bytes
-from ..pipeline.engine.maker import BatchMaker, MadeBatch
-from ..pipeline.engine.memory import cut
-from ..pipeline.engine.open_view import OpenView
-from ..pipeline.errors import LightwellError, RunError, SourceError
-from ..pipeline.plan import Plan
-from ..pipeline.view import View
+from ...pipeline.compiler.routing import Backend
+from ...pipeline.dataset.index import Index
+from ...pipeline.engine.buffers import BufferPool
+from ...pipeline.engine.cached import CachedReading
+from ...pipeline.engine.machine import default_memory_bytes
+from ...pipeline.engine.maker import BatchMaker, MadeBatch
+from ...pipeline.engine.memory import cut
+from ...pipeline.engine.open_view import OpenView
+from ...pipeline.errors import LightwellError, RunError, SourceError
+from ...pipeline.plan import Plan
+from ...pipeline.view import View
+from ..heap import keep_freed_memory
 from .blocks import from_block, to_block
-from .heap import keep_freed_memory
 
 if TYPE_CHECKING:
     import ray
 
-    from ..pipeline.jobs import BatchJob, Record
+    from ...pipeline.jobs import BatchJob, Record
 
 T = TypeVar("T")
 TELL_S = 0.5

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Self
 
-from ..pipeline.engine.clocks import Activity
-from ..pipeline.engine.stats import FeedStats, ThreadStats
+from ...pipeline.engine.clocks import Activity
+from ...pipeline.engine.stats import FeedStats, ThreadStats
 
 
 class Tally:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from ..pipeline.errors import LightwellError, RunError, WorkerDiedError
-from .cluster import Resources
+from ...pipeline.errors import LightwellError, RunError, WorkerDiedError
+from ..cluster import Resources
 
 if TYPE_CHECKING:
     from ray.data import Dataset

@@ -11,27 +11,27 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..pipeline.batch import Batch
-from ..pipeline.compiler.routing import Backend
-from ..pipeline.engine.buffers import BufferPool
-from ..pipeline.engine.maker import check_backend
-from ..pipeline.engine.open_view import OpenView
-from ..pipeline.engine.standing import Standing
-from ..pipeline.engine.stats import FeedStats
-from ..pipeline.errors import WorkerDiedError
-from ..pipeline.jobs import WorkedBatch
-from ..pipeline.quarantine import NUM_NAMED
+from ...pipeline.batch import Batch
+from ...pipeline.compiler.routing import Backend
+from ...pipeline.engine.buffers import BufferPool
+from ...pipeline.engine.maker import check_backend
+from ...pipeline.engine.open_view import OpenView
+from ...pipeline.engine.standing import Standing
+from ...pipeline.engine.stats import FeedStats
+from ...pipeline.errors import WorkerDiedError
+from ...pipeline.jobs import WorkedBatch
+from ...pipeline.quarantine import NUM_NAMED
+from ..cluster import Crew, NodeRoom, Resources, check_room, connect, rooms
 from .actor import Assignment, JobActor, MakeActor, MakeAndWorkActor
 from .blocks import from_block
-from .cluster import Crew, NodeRoom, Resources, check_room, connect, rooms
 from .poison import find_poison
 from .stream import RETRIES, Stage, stream
 from .tally import Tally
 
 if TYPE_CHECKING:
-    from ..pipeline.jobs import BatchJob
-    from ..pipeline.plan import Plan
-    from ..pipeline.view import View
+    from ...pipeline.jobs import BatchJob
+    from ...pipeline.plan import Plan
+    from ...pipeline.view import View
 
 Placement = Literal["colocated", "separate"]
 NUM_BATCHES = 2

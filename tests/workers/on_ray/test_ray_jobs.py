@@ -15,8 +15,8 @@ from lightwell.pipeline.materialize.job import Materialize
 from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.progress import SilentConsole
 from lightwell.workers.cluster import Resources
-from lightwell.workers.engine import RayEngine
 from lightwell.workers.local import run_batch_job
+from lightwell.workers.on_ray.engine import RayEngine
 from pictures import make_folder
 from ray_jobs import Sums, files_of
 

@@ -19,8 +19,8 @@ from lightwell.pipeline.progress import SilentConsole
 from lightwell.pipeline.view import View
 from lightwell.testing import BatchFacts, facts_of, facts_of_feed
 from lightwell.workers.cluster import connected
-from lightwell.workers.engine import RayEngine
 from lightwell.workers.local import run_batch_job
+from lightwell.workers.on_ray.engine import RayEngine
 from pictures import make_folder
 from ray_jobs import Sums, files_of
 
@@ -148,7 +148,7 @@ from pathlib import Path
 from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.progress import SilentConsole
 from lightwell.pipeline.view import View
-from lightwell.workers.engine import RayEngine
+from lightwell.workers.on_ray.engine import RayEngine
 from lightwell.workers.local import run_batch_job
 from ray_jobs import Sums
 

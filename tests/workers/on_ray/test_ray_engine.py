@@ -19,7 +19,7 @@ from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.view import View
 from lightwell.testing import BatchFacts, facts_of
 from lightwell.workers.cluster import Resources
-from lightwell.workers.engine import RayEngine
+from lightwell.workers.on_ray.engine import RayEngine
 from pictures import make_folder
 
 pytestmark = pytest.mark.ray
