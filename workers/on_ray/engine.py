@@ -24,7 +24,7 @@ from ...pipeline.quarantine import NUM_NAMED
 from ..cluster import Crew, NodeRoom, Resources, check_room, connect, rooms
 from .actor import Assignment, JobActor, MakeActor, MakeAndWorkActor
 from .blocks import from_block
-from .poison import find_poison
+from .poison import find_poison, let_go
 from .stream import RETRIES, Stage, stream
 from .tally import Tally
 
@@ -199,6 +199,7 @@ class _RayStream:
                         return
                     tally.enter("input")
             except WorkerDiedError as error:
+                let_go(error)
                 raise self._named(error, per_task) from error
 
     def _named(self, error: WorkerDiedError, per_task: int) -> WorkerDiedError:
