@@ -179,7 +179,7 @@ def check_room(crews: Sequence[Crew], nodes: Sequence[NodeRoom]) -> None:
             wanted = " and ".join(f"{one.num_workers} workers of {one.each}" for one in crews)
             raise PlanError(
                 f"ray: wanted room for {wanted}, got a cluster of {_told(nodes)}, where {waiting} of them never fit; "
-                "ask for fewer with --workers, for less with --cpus-per-worker, or add nodes"
+                "ask for fewer with --workers or --job-workers, for less with --cpus-per-worker, or add nodes"
             )
 
 

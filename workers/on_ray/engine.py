@@ -17,7 +17,7 @@ from ...pipeline.engine.books import Books
 from ...pipeline.engine.buffers import BufferPool
 from ...pipeline.engine.maker import check_backend
 from ...pipeline.engine.open_view import OpenView
-from ...pipeline.errors import WorkerDiedError
+from ...pipeline.errors import PlanError, WorkerDiedError
 from ...pipeline.jobs import WorkedBatch
 from ...pipeline.quarantine import NUM_NAMED
 from ..cluster import Crew, NodeRoom, Resources, check_room, connect, rooms
@@ -59,6 +59,16 @@ class RayEngine:
     """What may be in flight in one worker; 0 means a quarter of its machine, shared by the workers that fit there."""
     backend: Backend | None = None
     """What works on pixels; None takes DALI for plans on a GPU, OpenCV for plans on the CPU."""
+    num_job_workers: int = 1
+    """Actors that a job has for itself with ``separate``."""
+
+    def __post_init__(self) -> None:
+        if self.num_job_workers < 1 or (self.num_job_workers > 1 and self.placement != "separate"):
+            raise PlanError(
+                "ray: wanted one or more job workers with the placement separate, and no number of them with colocated, "
+                f"where the job runs in every worker; got {self.num_job_workers} with {self.placement}; "
+                "add --placement separate, or leave --job-workers out"
+            )
 
     def feed(self, plan: Plan, view: View, position: Mapping[str, Any] | None = None) -> RayFeed:
         """Open the batches of a view of a plan, from a position on if one is given.
@@ -94,7 +104,7 @@ class RayEngine:
             assignment = self._assignment(opened, crew)
             stages = [_stage(MakeAndWorkActor, (assignment, job), crew, self.num_workers)]
             return RayWork(opened, books, stages)
-        on_job = Crew(1, Resources(0 if self.each.gpus else 1, self.each.gpus))
+        on_job = Crew(self.num_job_workers, Resources(0 if self.each.gpus else 1, self.each.gpus))
         makers = self._sized(self._crew(replace(self.each, gpus=0)), [on_job])
         assignment = self._assignment(opened, makers)
         stages = [
