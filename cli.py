@@ -16,6 +16,7 @@ from .cli_engine import (
     EngineName,
     EngineOption,
     GpusPerWorker,
+    JobWorkers,
     Memory,
     Placement,
     PlacementName,
@@ -153,6 +154,7 @@ def audit(
     cpus_per_worker: CpusPerWorker = 1,
     gpus_per_worker: GpusPerWorker = 0,
     placement: Placement = PlacementName.colocated,
+    job_workers: JobWorkers = 1,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -170,6 +172,7 @@ def audit(
         "cpus_per_worker": cpus_per_worker,
         "gpus_per_worker": gpus_per_worker,
         "placement": placement,
+        "job_workers": job_workers,
     }
     found = open_service(job, "gradcam", options=options) or open_engine(**options)
     findings = _run_audit(job, out, found, quiet=quiet or as_json)

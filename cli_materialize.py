@@ -12,6 +12,7 @@ from .cli_engine import (
     CpusPerWorker,
     EngineName,
     EngineOption,
+    JobWorkers,
     Memory,
     Placement,
     PlacementName,
@@ -43,6 +44,7 @@ def materialize(
     workers: Workers = 0,
     cpus_per_worker: CpusPerWorker = 1,
     placement: Placement = PlacementName.colocated,
+    job_workers: JobWorkers = 1,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON for machines.")] = False,
 ) -> None:
@@ -77,6 +79,7 @@ def materialize(
         workers=workers,
         cpus_per_worker=cpus_per_worker,
         placement=placement,
+        job_workers=job_workers,
     )
     found = run_batch_job(job, asked_engine, out, console_for(quiet=quiet or as_json))
     if as_json:
