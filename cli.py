@@ -87,6 +87,8 @@ def explain(
     )
     if costs is None:
         print("cost: not measured; it needs an index that is there, no boxes and device: cpu")
+    if written.resources is not None:
+        print(f"on Ray: {written.resources} for each worker")
 
 
 app.command()(train)
@@ -101,8 +103,8 @@ def audit(
     memory: Memory = None,
     address: Address = None,
     workers: Workers = 0,
-    cpus_per_worker: CpusPerWorker = 1,
-    gpus_per_worker: GpusPerWorker = 0,
+    cpus_per_worker: CpusPerWorker = None,
+    gpus_per_worker: GpusPerWorker = None,
     placement: Placement = PlacementName.colocated,
     quiet: Quiet = False,
     as_json: Json = False,

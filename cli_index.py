@@ -11,7 +11,10 @@ from .cli_engine import Address, EngineName, EngineOption, Workers, open_engine
 from .cli_tables import print_json, print_table
 
 CpusPerReader = Annotated[
-    float, typer.Option("--cpus-per-worker", help="CPUs that one worker holds, with two threads for each.")
+    float | None,
+    typer.Option(
+        "--cpus-per-worker", help="CPUs that one worker holds, with two threads for each; 1 without it."
+    ),
 ]
 
 
@@ -44,7 +47,7 @@ def index(
     engine: EngineOption = EngineName.local,
     address: Address = None,
     workers: Workers = 0,
-    cpus_per_worker: CpusPerReader = 1,
+    cpus_per_worker: CpusPerReader = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON for machines.")] = False,
 ) -> None:
@@ -97,7 +100,9 @@ def run_index(source: Path | str, output: Path, *, shares: str, quiet: bool, **o
     return built
 
 
-def open_readers(engine: EngineName, *, address: str | None, workers: int, cpus_per_worker: float) -> Any:
+def open_readers(
+    engine: EngineName, *, address: str | None, workers: int, cpus_per_worker: float | None
+) -> Any:
     """Build what looks at files where the options say; nothing is started yet. None is threads of this process.
 
     Raises:
@@ -108,7 +113,7 @@ def open_readers(engine: EngineName, *, address: str | None, workers: int, cpus_
         return None
     from .workers.readers import RayReaders
 
-    return RayReaders(found.address, found.num_workers, found.each)
+    return RayReaders(found.address, found.num_workers, found.each.over(None))
 
 
 def print_counts(built: Any, output: Path) -> None:

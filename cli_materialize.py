@@ -12,6 +12,7 @@ from .cli_engine import (
     CpusPerWorker,
     EngineName,
     EngineOption,
+    GpusPerWorker,
     Memory,
     Placement,
     PlacementName,
@@ -41,7 +42,8 @@ def materialize(
     memory: Memory = None,
     address: Address = None,
     workers: Workers = 0,
-    cpus_per_worker: CpusPerWorker = 1,
+    cpus_per_worker: CpusPerWorker = None,
+    gpus_per_worker: GpusPerWorker = None,
     placement: Placement = PlacementName.colocated,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON for machines.")] = False,
@@ -76,6 +78,7 @@ def materialize(
         address=address,
         workers=workers,
         cpus_per_worker=cpus_per_worker,
+        gpus_per_worker=gpus_per_worker,
         placement=placement,
     )
     found = run_batch_job(job, asked_engine, out, console_for(quiet=quiet or as_json))
