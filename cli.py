@@ -25,6 +25,7 @@ from .cli_engine import (
     open_engine,
     open_service,
 )
+from .cli_index import index, print_counts, run_index
 from .cli_materialize import materialize
 from .cli_tables import print_json, print_table
 from .cli_train import run_training, train
@@ -50,57 +51,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON for
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
 
 
-@app.command()
-def index(
-    source: Annotated[
-        str,
-        typer.Argument(
-            help="A folder with a folder for each class, a flat folder, a CSV/Parquet table, or .tar shards "
-            "(a folder, a glob or {000..009}); a path or a URI such as s3://bucket/photos."
-        ),
-    ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the index.")] = Path(
-        "index.parquet"
-    ),
-    path_column: Annotated[str, typer.Option(help="A table's column with the paths.")] = "path",
-    label_column: Annotated[
-        str, typer.Option(help="A table's column with the labels, or a field of the .json in shards.")
-    ] = "label",
-    root: Annotated[
-        str | None, typer.Option(help="Where a table's relative paths start; by default its folder.")
-    ] = None,
-    split: Annotated[
-        str, typer.Option(help="Shares of the splits, where the source has none.")
-    ] = "train=0.8,val=0.1,test=0.1",
-    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
-    hash_content: Annotated[
-        bool, typer.Option("--hash", help="Read all of every file; damage shows when it is used.")
-    ] = False,
-    max_wait: Annotated[float, typer.Option(help="Seconds without an answer before a source is down.")] = 30,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> None:
-    """List every image of a source with what its header says; a second run reads only what changed.
-
-    Example: lightwell index photos -o index.parquet
-    Example: lightwell index 's3://bucket/train-{000..099}.tar' -o index.parquet
-    """
-    built = _run_index(
-        source,
-        output,
-        shares=split,
-        quiet=quiet or as_json,
-        seed=seed,
-        path_column=path_column,
-        label_column=label_column,
-        root=root,
-        hash_content=hash_content,
-        max_wait_s=max_wait,
-    )
-    if as_json:
-        print_json(built.summary())
-    else:
-        _print_counts(built, output)
+app.command()(index)
 
 
 @app.command()
@@ -137,6 +88,8 @@ def explain(
     )
     if costs is None:
         print("cost: not measured; it needs an index that is there, no boxes and device: cpu")
+    if written.resources is not None:
+        print(f"on Ray: {written.resources} for each worker")
 
 
 app.command()(train)
@@ -151,8 +104,8 @@ def audit(
     memory: Memory = None,
     address: Address = None,
     workers: Workers = 0,
-    cpus_per_worker: CpusPerWorker = 1,
-    gpus_per_worker: GpusPerWorker = 0,
+    cpus_per_worker: CpusPerWorker = None,
+    gpus_per_worker: GpusPerWorker = None,
     placement: Placement = PlacementName.colocated,
     job_workers: JobWorkers = 1,
     quiet: Quiet = False,
@@ -208,9 +161,9 @@ def demo(out: Out = Path("runs/demo"), quiet: Quiet = False, as_json: Json = Fal
     _, train_file, audit_file = write_demo_jobs(out)
     output, shares = out / "index.parquet", "train=0.65,val=0.1,test=0.25"
     console.say(f"$ lightwell index {table} --root {root} -o {output} --split {shares}")
-    built = _run_index(table, output, shares=shares, quiet=True, root=root)
+    built = run_index(table, output, shares=shares, quiet=True, root=root)
     if not as_json:
-        _print_counts(built, output)
+        print_counts(built, output)
     console.say(f"$ lightwell train {train_file} --out {out / 'train'}")
     result = run_training(train_file, str(out / "train"), quiet=quiet or as_json)
     console.say(f"$ lightwell audit {audit_file} --out {out / 'audit'}")
@@ -286,41 +239,12 @@ def bench(
     )
 
 
-def _run_index(source: Path | str, output: Path, *, shares: str, quiet: bool, **options: Any) -> Any:
-    from .pipeline.dataset.index import Index
-    from .pipeline.dataset.indexing import build_index
-    from .pipeline.dataset.splits import parse_fractions
-    from .pipeline.progress import console_for
-
-    built = build_index(
-        source,
-        fractions=parse_fractions(shares),
-        previous=Index.load(output) if output.exists() else None,
-        progress=console_for(quiet=quiet).count("headers"),
-        **options,
-    )
-    built.save(output)
-    return built
-
-
 def _run_audit(job: Path, out: Path, engine: Any, *, quiet: bool) -> Any:
     from .pipeline.jobfile import load_job
     from .pipeline.progress import console_for
     from .workers.local import run_batch_job
 
     return run_batch_job(load_job(job, default="gradcam"), engine, out, console_for(quiet=quiet))
-
-
-def _print_counts(built: Any, output: Path) -> None:
-    from .pipeline.dataset.overview import unusable_rows, usable_rows
-
-    print_table(*usable_rows(built))
-    header, rows = unusable_rows(built)
-    if rows:
-        print_table(header, rows)
-    bad = sum(int(row[-1].replace(",", "")) for row in rows)
-    told = f", {bad:,} of them cannot be used (the column 'status' says why)" if bad else ""
-    print(f"wrote {output}: {len(built):,} samples{told}")
 
 
 def _print_findings(findings: Any) -> None:

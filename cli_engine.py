@@ -32,8 +32,18 @@ Address = Annotated[
     typer.Option(help="Of the Ray cluster: host:port, ray://host:port or auto; this machine without it."),
 ]
 Workers = Annotated[int, typer.Option(min=0, help="Ray workers; 0 is as many as there is room for.")]
-CpusPerWorker = Annotated[float, typer.Option(help="CPUs that one worker holds, each with a thread.")]
-GpusPerWorker = Annotated[float, typer.Option(help="GPUs that one worker of the job holds; 0.5 shares one.")]
+CpusPerWorker = Annotated[
+    float | None,
+    typer.Option(
+        help="CPUs that one worker holds, each with a thread; the plan's resources or 1 without it."
+    ),
+]
+GpusPerWorker = Annotated[
+    float | None,
+    typer.Option(
+        help="GPUs that one worker of the job holds, 0.5 shares one; the plan's resources or 0 without it."
+    ),
+]
 Placement = Annotated[
     PlacementName,
     typer.Option(
@@ -62,8 +72,8 @@ def open_engine(
     memory: str | None = None,
     address: str | None = None,
     workers: int = 0,
-    cpus_per_worker: float = 1,
-    gpus_per_worker: float = 0,
+    cpus_per_worker: float | None = None,
+    gpus_per_worker: float | None = None,
     placement: PlacementName = PlacementName.colocated,
     job_workers: int = 1,
 ) -> Any:
@@ -79,13 +89,13 @@ def open_engine(
     memory_bytes = parse_size(memory) if memory else 0
     if engine is EngineName.local:
         asked = (address, workers, cpus_per_worker, gpus_per_worker, placement, job_workers)
-        if asked != (None, 0, 1, 0, PlacementName.colocated, 1):
+        if asked != (None, 0, None, None, PlacementName.colocated, 1):
             raise RequestError(
                 "--engine: wanted --engine ray beside --address, --workers, --cpus-per-worker, --gpus-per-worker, "
                 "--placement or --job-workers, got local; add --engine ray, or leave them out"
             )
         return LocalEngine(num_threads=threads, memory_bytes=memory_bytes)
-    from .workers.cluster import Resources
+    from .workers.cluster import Asked
     from .workers.on_ray.engine import RayEngine
 
     if threads:
@@ -93,12 +103,16 @@ def open_engine(
             f"--threads: wanted --cpus-per-worker with --engine ray, got --threads {threads}; "
             "a worker has a thread for each of its CPUs"
         )
-    each = Resources(cpus_per_worker, gpus_per_worker)
+    each = Asked(cpus_per_worker, gpus_per_worker)
     return RayEngine(address, workers, each, placement.value, memory_bytes, num_job_workers=job_workers)
 
 
 def open_ray(
-    address: str | None, workers: int, cpus_per_worker: float, gpus_per_worker: float, memory: str | None
+    address: str | None,
+    workers: int,
+    cpus_per_worker: float | None,
+    gpus_per_worker: float | None,
+    memory: str | None,
 ) -> Any:
     """Build the engine of a cluster; nothing is started yet."""
     return open_engine(
@@ -130,7 +144,7 @@ def open_service(job: Path, default: str, *, options: Mapping[str, Any]) -> Any:
     service = load_service(job)
     if service is None:
         return None
-    own = {"engine": EngineName.local, "workers": 0, "cpus_per_worker": 1, "gpus_per_worker": 0}
+    own = {"engine": EngineName.local, "workers": 0, "cpus_per_worker": None, "gpus_per_worker": None}
     own.update(placement=PlacementName.colocated, job_workers=1)
     wrong = [name for name, value in own.items() if options.get(name, value) != value]
     if wrong:
@@ -158,8 +172,8 @@ def open_trainer(
     memory: str | None,
     address: str | None,
     workers: int,
-    cpus_per_worker: float,
-    gpus_per_worker: float,
+    cpus_per_worker: float | None,
+    gpus_per_worker: float | None,
     max_failures: int,
     fed: Any = None,
 ) -> Any:

@@ -51,8 +51,8 @@ def serve(
     ] = None,
     address: Address = None,
     workers: Workers = 0,
-    cpus_per_worker: CpusPerWorker = 1,
-    gpus_per_worker: GpusPerWorker = 0,
+    cpus_per_worker: CpusPerWorker = None,
+    gpus_per_worker: GpusPerWorker = None,
     memory: Memory = None,
     window: Annotated[
         int, typer.Option(min=1, help="Batches that the fastest job may be before the slowest.")

@@ -36,8 +36,8 @@ def train(
     memory: Memory = None,
     address: Address = None,
     workers: Workers = 0,
-    cpus_per_worker: CpusPerWorker = 1,
-    gpus_per_worker: GpusPerWorker = 0,
+    cpus_per_worker: CpusPerWorker = None,
+    gpus_per_worker: GpusPerWorker = None,
     max_failures: Annotated[
         int, typer.Option(min=0, help="On Ray: how often the workers are started anew after one died.")
     ] = 8,

@@ -17,6 +17,7 @@ from .error_rules import ErrorRules
 from .errors import PlanError, nearest
 from .order.sampling import Sampling
 from .policy.transforms import TransformSpec, parse_policy
+from .resources import WorkerResources
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -75,6 +76,8 @@ class Plan(BaseModel):
 
     errors: ErrorRules = ErrorRules()
     """What is done about files that cannot be used."""
+    resources: WorkerResources | None = None
+    """What each worker of a cluster holds, where the command line does not say."""
 
     @field_validator("preprocess", "augment", "evaluate", mode="before")
     @classmethod
@@ -109,15 +112,15 @@ class Plan(BaseModel):
     def fingerprint(self, index: Index | None = None) -> str:
         """Hash all that decides what the batches hold, the index's content included; reads the index if not given.
 
-        The index's path, the device, the cache's place and limits that only stop a run are left out: moving a data
-        set or a machine, or bearing more bad files, is not another plan.
+        The index's path, the device, the cache's place, what workers hold and limits that only stop a run are left out:
+        moving a data set or a machine, or bearing more bad files, is not another plan.
         """
         content = {
             **self.dump(),
             "index": (index or self.load_index()).fingerprint(),
             "version": PLAN_VERSION,
         }
-        del content["device"], content["cache"]
+        del content["device"], content["cache"], content["resources"]
         if self.cache is not None and self.cache.effect():
             content["cache"] = self.cache.effect()
         content["errors"] = self.errors.deciding()

@@ -23,6 +23,8 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parent
 START_S = 60.0
 STORE_BYTES = 200 << 20
+UNSHARED = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]), "sh", "-c"]
+"""Runs a shell's words where its mounts are its own."""
 # A dead node is noticed in about three seconds instead of fifteen; a busy machine is given ten to answer.
 SYSTEM = {
     "health_check_period_ms": 1000,
@@ -72,8 +74,12 @@ class Cluster:
         resources: Mapping[str, float] | None = None,
         store_bytes: int = STORE_BYTES,
         dashboard: bool = False,
+        hidden: Path | None = None,
     ) -> Node:
-        """Start a node and wait until it belongs to the cluster; the first one is the head. GPUs need not exist."""
+        """Start a node and wait until it belongs to the cluster; the first one is the head. GPUs need not exist.
+
+        A folder that is ``hidden`` the node sees empty, as a machine does that has not mounted it.
+        """
         is_head = not self.address
         self.num_started += 1
         ip = f"127.0.0.{self.num_started + 1}"  # 127.0.0.1 would be changed to an address of the network
@@ -97,6 +103,8 @@ class Cluster:
             command += [f"--dashboard-port={port}", f"--system-config={json.dumps(SYSTEM)}"]
         else:
             command.append(f"--address={self.address}")
+        if hidden is not None:
+            command = [*UNSHARED, 'mount -t tmpfs none "$0" && exec "$@"', str(hidden), *command]
         log = self.folder / f"node-{self.num_started}.log"
         with log.open("wb") as out:
             process = subprocess.Popen(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 
 def make_picture(seed: int, height: int = 120, width: int = 160) -> np.ndarray:
@@ -30,3 +33,30 @@ def make_folder(
         picture = make_picture(i, height=100 + 4 * (i % 5), width=140 + 6 * (i % 7))
         write_picture(root / classes[i % len(classes)] / f"{i:03}.{extension}", picture)
     return root
+
+
+def encoded(seed: int, name: str = "jpeg") -> bytes:
+    """A picture as a file has it."""
+    buffer = io.BytesIO()
+    Image.fromarray(make_picture(seed)).save(buffer, format=name)
+    return buffer.getvalue()
+
+
+def write_tar(path: Path, members: dict[str, bytes]) -> Path:
+    """A tar file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def samples(first: int, number: int) -> dict[str, bytes]:
+    """Members of a shard: pictures with one of three classes."""
+    members: dict[str, bytes] = {}
+    for i in range(first, first + number):
+        members[f"x/{i:03}.jpg"] = encoded(i)
+        members[f"x/{i:03}.cls"] = str(i % 3).encode()
+    return members

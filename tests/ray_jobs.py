@@ -1,4 +1,4 @@
-"""Jobs that tests run on Ray's workers or in processes of their own, which import this module by its name."""
+"""What tests run on Ray's workers or in processes of their own, which import this module by its name."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lightwell.pipeline.batch import Batch
+from lightwell.pipeline.dataset.readers import Portion
 from lightwell.pipeline.errors import ModelError
 from lightwell.pipeline.jobs import Context
 from lightwell.pipeline.plan import Plan
@@ -80,6 +81,22 @@ class CountImages:
 
 class CountOnRay(CountImages):
     """The same by another name."""
+
+
+@dataclass(frozen=True)
+class SlowPortion:
+    """A portion of an index's files that takes its time."""
+
+    portion: Portion[Any]
+    seconds: float
+
+    @property
+    def uris(self) -> Any:
+        return self.portion.uris
+
+    def look(self, storage: Any) -> Any:
+        time.sleep(self.seconds)
+        return self.portion.look(storage)
 
 
 def files_of(out: Path) -> dict[str, str]:

@@ -58,6 +58,7 @@ COMMANDS = {
     "cli",
     "cli_cache",
     "cli_engine",
+    "cli_index",
     "cli_materialize",
     "cli_serve",
     "cli_submit",

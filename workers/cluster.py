@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..pipeline.errors import PlanError, RunError
+from ..pipeline.resources import WorkerResources, check_resources, say_resources
 
 ANSWER_S = 5.0
 """How long a cluster may take to accept a connection."""
@@ -31,19 +32,36 @@ class Resources:
     """A fraction below one lets workers share a GPU."""
 
     def __post_init__(self) -> None:
-        if self.cpus < 0 or self.gpus < 0 or self.cpus + self.gpus == 0:
-            raise PlanError(
-                f"resources: wanted some CPUs or GPUs per worker, got {self}; give at least a fraction of one"
-            )
-        if self.gpus > 1 and self.gpus != int(self.gpus):
-            raise PlanError(
-                f"resources: wanted a fraction of one GPU or whole GPUs per worker, got {self.gpus:g}; "
-                "round it"
-            )
+        check_resources(self.cpus, self.gpus)
 
     def __str__(self) -> str:
-        told = [f"{number:g} {name}" for number, name in ((self.cpus, "CPUs"), (self.gpus, "GPUs")) if number]
-        return " and ".join(told)
+        return say_resources(self.cpus, self.gpus)
+
+    def over(self, plans: WorkerResources | None) -> Resources:  # noqa: ARG002
+        """Stay: who says all of it leaves nothing to a plan."""
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What one worker is asked to hold; what is None is left to the plan."""
+
+    cpus: float | None = None
+    gpus: float | None = None
+
+    def __post_init__(self) -> None:
+        check_resources(1 if self.cpus is None else self.cpus, 1 if self.gpus is None else self.gpus)
+
+    def over(self, plans: WorkerResources | None) -> Resources:
+        """Fill in what a plan says, and else one CPU and no GPU.
+
+        Raises:
+            PlanError: both together cannot be.
+        """
+        found = plans or WorkerResources()
+        return Resources(
+            found.cpus if self.cpus is None else self.cpus, found.gpus if self.gpus is None else self.gpus
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -100,7 +100,7 @@ class ClassifySpec(BaseModel):
         if self.schedule.kind != "cosine":
             del content["epochs"]
         plan = self.plan.dump()
-        plan.pop("device")
+        del plan["device"], plan["resources"]
         plan["cache"] = None if self.plan.cache is None else self.plan.cache.effect()
         plan["errors"] = self.plan.errors.deciding()
         content["plan"] = {**plan, "index": f"content {self.plan.load_index().fingerprint()}"}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +14,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import SourceError, nearest
-from .headers import Header
 from .index import CLASSES, SCHEMA, SHARDS, SOURCE, Index
-from .looking import Looker, known_files, look_at
-from .seen import Seen
+from .looking import file_portions, known_files, portion_size
+from .readers import Readers, ThreadReaders
+from .seen import HEADER_COLUMNS, SEEN_COLUMNS, Seen, seen_of
+from .sightings import Sightings
 from .sources.folder import list_tree
 from .sources.listing import Listing, as_text
 from .sources.members import Member
-from .sources.shards import Known, find_shards, list_shards, names_shards, shard_name
+from .sources.shards import find_shards, is_whole, list_shards, names_shards, shard_name
 from .sources.storage import DEFAULT_MAX_WAIT_S, Storage
 from .sources.store import Found, is_remote, without_file_scheme
 from .sources.table import SUFFIXES, list_table
 from .sources.tree import Folder, scan_folder, tree_of
 from .splits import DEFAULT_FRACTIONS, assign_splits, check_fractions
 
-MAX_THREADS = 32
-HEADER_COLUMNS = ("width", "height", "channels", "mode", "format", "orientation", "status")
-SEEN_COLUMNS = ("bytes", "mtime_ns", "etag", "offset", "hash", "mask_offset", "mask_bytes")
+Progress = Callable[[int, int], None]
 
 
 def build_index(
@@ -39,12 +39,14 @@ def build_index(
     seed: int = 0,
     previous: Index | None = None,
     num_threads: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     path_column: str = "path",
     label_column: str | None = "label",
     root: Path | str | None = None,
     hash_content: bool = False,
     max_wait_s: float = DEFAULT_MAX_WAIT_S,
+    readers: Readers | None = None,
+    sightings: Sightings | None = None,
 ) -> Index:
     """Build the index of a folder, a table or tar shards; a file that cannot be used becomes a row with a status.
 
@@ -61,8 +63,12 @@ def build_index(
         root: where the relative paths of a table start; by default its folder.
         hash_content: read all of every file and keep a hash of its bytes, which is checked when the file is used.
         max_wait_s: how long a remote source may give no answer.
+        readers: look at the files, or at the shards; without them threads of this process. Rows do not depend on it.
+        sightings: keeps what was seen while the work goes on, and knows what an interrupted run has kept there.
 
     Raises:
+        OutputError: what was seen cannot be kept.
+        RunError: files cannot be read where they are looked at.
         SourceDownError: a remote source gives no answer.
         SourceError: the source cannot be used as a whole: missing, empty, or a table that makes no sense.
     """
@@ -70,20 +76,17 @@ def build_index(
         raise SourceError(f"num_threads: wanted 1 or more, got {num_threads}; leave it out for the default")
     if fractions is not None:
         check_fractions(fractions)
-    threads = num_threads or min(MAX_THREADS, max(4, 2 * (os.cpu_count() or 1)))
+    request = _Request(without_file_scheme(str(source)), path_column, label_column, root, hash_content)
     storage = Storage(max_wait_s)
+    if sightings is not None:
+        sightings.take_up({**asdict(request), "previous": previous and previous.fingerprint()})
+    looking = _Looking(storage, readers or ThreadReaders(num_threads or 0), previous, sightings, progress)
     try:
-        listing = _list(
-            _Request(without_file_scheme(str(source)), path_column, label_column, root, hash_content),
-            storage,
-            previous,
-            threads,
-            progress,
-        )
-        rows = listing.seen
-        if rows is None:
-            looker = Looker(storage, known_files(previous), hash_content)
-            rows = look_at(listing, looker, threads, progress)
+        with sightings or nullcontext():
+            listing = _list(request, looking)
+            rows = (
+                looking.at_files(listing, hash_content=hash_content) if listing.seen is None else listing.seen
+            )
     finally:
         storage.close()
     by_hash = listing.splits is None
@@ -113,14 +116,63 @@ class _Request:
     hash_content: bool
 
 
-def _list(
-    request: _Request,
-    storage: Storage,
-    previous: Index | None,
-    num_threads: int,
-    progress: Callable[[int, int], None] | None,
-) -> Listing:
-    source = request.source
+@dataclass(frozen=True)
+class _Looking:
+    """Who looks at files, what is known of them, and who is told."""
+
+    storage: Storage
+    readers: Readers
+    previous: Index | None
+    sightings: Sightings | None
+    progress: Progress | None
+
+    def at_files(self, listing: Listing, *, hash_content: bool) -> list[Seen]:
+        """Look at every file of a listing, in order."""
+        known = known_files(self.previous)
+        if self.sightings is not None:
+            known |= self.sightings.files
+        num_files = len(listing.uris)
+        rows: list[Seen] = []
+        portions = file_portions(listing, known, hash_content=hash_content)
+        num_portions = -(-num_files // portion_size(listing))
+        with closing(self.readers.look(portions, num_portions=num_portions, storage=self.storage)) as results:
+            for seen in results:
+                if self.sightings is not None:
+                    self.sightings.add_files(listing.uris[len(rows) : len(rows) + len(seen)], seen)
+                rows += seen
+                self.show(len(rows), num_files)
+        return rows
+
+    def at_shards(self, shards: Mapping[str, Found | None], request: _Request) -> Listing:
+        """Read shards and list their samples."""
+        known = known_shards(self.previous, request.label_column)
+        if self.sightings is not None:
+            known |= self.sightings.shards
+        return list_shards(
+            shards,
+            self.storage,
+            label_field=request.label_column,
+            known=known,
+            hash_content=request.hash_content,
+            readers=self.readers,
+            note=partial(self._note_shard, len(shards)),
+        )
+
+    def _note_shard(
+        self, num_shards: int, num_done: int, uri: str, found: Found | None, members: Sequence[Member]
+    ) -> None:
+        if self.sightings is not None and found is not None and is_whole(members):
+            self.sightings.add_shard(uri, found, members)
+        self.show(num_done, num_shards)
+
+    def show(self, num_done: int, num_all: int) -> None:
+        """Say how far it is."""
+        if self.progress is not None:
+            self.progress(num_done, num_all)
+
+
+def _list(request: _Request, looking: _Looking) -> Listing:
+    source, storage = request.source, looking.storage
     shards: Mapping[str, Found | None] | None = None
     tree: Folder | None = None
     if names_shards(source):
@@ -134,15 +186,7 @@ def _list(
     if shards is None:
         assert tree is not None
         return list_tree(tree)
-    return list_shards(
-        shards,
-        storage,
-        label_field=request.label_column,
-        known=known_shards(previous, request.label_column),
-        hash_content=request.hash_content,
-        num_threads=num_threads,
-        progress=progress,
-    )
+    return looking.at_shards(shards, request)
 
 
 def _tree(source: str, storage: Storage) -> Folder:
@@ -167,7 +211,9 @@ def _tree(source: str, storage: Storage) -> Folder:
     return scan_folder(source)
 
 
-def known_shards(previous: Index | None, label_field: str | None) -> Known:
+def known_shards(
+    previous: Index | None, label_field: str | None
+) -> dict[str, tuple[Found, Sequence[Member]]]:
     """Collect the members of the whole shards of an older index, with labels as they were written."""
     metadata = {} if previous is None else previous.table.schema.metadata or {}
     if previous is None or SHARDS not in metadata:
@@ -180,12 +226,7 @@ def known_shards(previous: Index | None, label_field: str | None) -> Known:
     for row in previous.table.filter(pc.is_in(previous.table["uri"], pa.array(found))).to_pylist():
         label = None if row["label"] < 0 else previous.classes[row["label"]]
         key = row["key"].removeprefix(shard_name(row["uri"], source["root"])).removeprefix("/")
-        seen = Seen(
-            header=Header(*(row[name] for name in HEADER_COLUMNS)),
-            was_read=False,
-            **{name: row[name] for name in SEEN_COLUMNS},
-        )
-        members[row["uri"]].append(Member(key, label, seen))
+        members[row["uri"]].append(Member(key, label, seen_of(row, was_read=False)))
     return {uri: (told, members[uri]) for uri, told in found.items()}
 
 

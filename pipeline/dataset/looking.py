@@ -1,28 +1,26 @@
-"""Looks at every file of a listing in parallel; what an older index knows is not opened again."""
+"""Looks at the files of a listing, a portion at a time; what an older index knows is not opened again."""
 
 from __future__ import annotations
 
 import io
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import IO, Any, cast
 
-from .headers import CANNOT_OPEN, Header, QuietPillow, header_of, one_line, read_header
+from .headers import CANNOT_OPEN, Header, header_of, one_line, read_header
 from .index import Index
-from .seen import Seen, content_hash
+from .seen import HEADER_COLUMNS, Seen, content_hash
 from .sources.listing import Listing, as_text
 from .sources.ranged import HEADER_BYTES, RangedFile
 from .sources.storage import Storage
 from .sources.store import Found, is_remote
 
-_CHUNK = 64
+PORTION, FAR_PORTION = 64, 4
+"""Files that are looked at together. A remote file is waited for, so that small portions keep all threads busy."""
 _BAD_MASK = "mask not found: "
 _BAD_NAME = f"{CANNOT_OPEN}its name is not UTF-8; rename it"
-_HEADER = ("width", "height", "channels", "mode", "format", "orientation", "status")
 
 File = tuple[str, str | None, Found | None]
 """URI, mask, and what a listing told already."""
@@ -104,52 +102,61 @@ def known_files(previous: Index | None) -> dict[str, Seen]:
     """What an older index knows of files, without those whose status may change while the file does not."""
     if previous is None:
         return {}
-    names = ("uri", "bytes", "mtime_ns", "etag", "offset", "hash", *_HEADER)
+    names = ("uri", "bytes", "mtime_ns", "etag", "offset", "hash", *HEADER_COLUMNS)
     return {
         uri: Seen(num_bytes, mtime_ns, Header(*header), was_read=False, etag=etag, hash=digest)
         for uri, num_bytes, mtime_ns, etag, offset, digest, *header in _columns(previous, names)
-        if offset is None and not header[-1].startswith((CANNOT_OPEN, _BAD_MASK))
+        if offset is None and lasts(header[-1])
     }
+
+
+def lasts(status: str) -> bool:
+    """Say whether a status changes only with the file."""
+    return not status.startswith((CANNOT_OPEN, _BAD_MASK))
 
 
 def _columns(index: Index, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
     return zip(*(index.table[name].to_pylist() for name in names), strict=True)
 
 
-def look_at(
-    listing: Listing, looker: Looker, num_threads: int, progress: Callable[[int, int], None] | None
-) -> list[Seen]:
-    """Look at every file, in order. Threads: header reading waits for disks and networks, and for C code."""
-    masks: Sequence[str | None] = listing.masks or [None] * len(listing.uris)
-    found: Sequence[Found | None] = listing.found or [None] * len(listing.uris)
-    files: list[File] = list(zip(listing.uris, masks, found, strict=True))
-    # A remote file is waited for, so that small portions keep all threads busy.
-    portion = 4 if any(map(is_remote, listing.uris[:1])) else _CHUNK
-    chunks = [files[start : start + portion] for start in range(0, len(files), portion)]
-    rows: list[Seen] = []
-    with QuietPillow(), ThreadPoolExecutor(num_threads, thread_name_prefix="lightwell-index") as pool:
-        try:
-            for seen in _in_order(pool, chunks, looker, ahead=4 * num_threads):
-                rows += seen
-                if progress is not None:
-                    progress(len(rows), len(files))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C does not wait for the rest
-            raise
-    return rows
+@dataclass(frozen=True)
+class FilePortion:
+    """Some files of a listing."""
+
+    files: Sequence[File]
+    known: Mapping[str, Seen]
+    """What is known of them already."""
+    hash_content: bool
+
+    @property
+    def uris(self) -> Sequence[str]:
+        """The files."""
+        return [uri for uri, _, _ in self.files]
+
+    def look(self, storage: Storage) -> list[Seen]:
+        """Look at them, in order.
+
+        Raises:
+            SourceDownError: their source gives no answer.
+        """
+        looker = Looker(storage, self.known, self.hash_content)
+        return [looker.look(*file) for file in self.files]
 
 
-def _in_order(
-    pool: ThreadPoolExecutor, chunks: Sequence[Sequence[File]], looker: Looker, ahead: int
-) -> Iterator[list[Seen]]:
-    waiting = iter(chunks)
-    running: list[Future[list[Seen]]] = [
-        pool.submit(_chunk, chunk, looker) for chunk in islice(waiting, ahead)
-    ]
-    while running:
-        yield running.pop(0).result()
-        running += [pool.submit(_chunk, chunk, looker) for chunk in islice(waiting, 1)]
+def portion_size(listing: Listing) -> int:
+    """Say how many files make a portion."""
+    return FAR_PORTION if any(map(is_remote, listing.uris[:1])) else PORTION
 
 
-def _chunk(files: Sequence[File], looker: Looker) -> list[Seen]:
-    return [looker.look(*file) for file in files]
+def file_portions(
+    listing: Listing, known: Mapping[str, Seen], *, hash_content: bool
+) -> Iterator[FilePortion]:
+    """Cut the files of a listing into portions, each with what is known of its files."""
+    size = portion_size(listing)
+    for start in range(0, len(listing.uris), size):
+        part = slice(start, start + size)
+        uris = listing.uris[part]
+        masks: Sequence[str | None] = listing.masks[part] if listing.masks else [None] * len(uris)
+        found: Sequence[Found | None] = listing.found[part] if listing.found else [None] * len(uris)
+        files = list(zip(uris, masks, found, strict=True))
+        yield FilePortion(files, {uri: known[uri] for uri in uris if uri in known}, hash_content)

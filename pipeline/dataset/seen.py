@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from .headers import Header
+
+HEADER_COLUMNS = ("width", "height", "channels", "mode", "format", "orientation", "status")
+SEEN_COLUMNS = ("bytes", "mtime_ns", "etag", "offset", "hash", "mask_offset", "mask_bytes")
+"""Columns of an index that hold what was seen of a file, besides its header's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,3 +35,17 @@ class Seen:
 def content_hash(data: bytes) -> str:
     """Hash the bytes of a file: BLAKE2b, 128 bits, hexadecimal."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def seen_of(row: Mapping[str, Any], *, was_read: bool) -> Seen:
+    """Read what was seen of a file from its row in a table."""
+    header = Header(*(row[name] for name in HEADER_COLUMNS))
+    return Seen(header=header, was_read=was_read, **{name: row[name] for name in SEEN_COLUMNS})
+
+
+def row_of(seen: Seen) -> dict[str, Any]:
+    """Write what was seen of a file as its row in a table."""
+    return {
+        **{name: getattr(seen, name) for name in SEEN_COLUMNS},
+        **{name: getattr(seen.header, name) for name in HEADER_COLUMNS},
+    }

@@ -84,6 +84,11 @@ def test_a_policy_means_the_same_inline_saved_and_imported(
         ("batch: {size: many}", "batch.size: wanted a valid integer, got 'many'; correct it"),
         ("seed: -1", "seed: "),
         ("mix: {kind: MixUpp}", "mix.kind: "),
+        ("resources: {cpu: 2}", "resources.cpu: no such key; did you mean 'cpus'"),
+        (
+            "resources: {gpus: 1.5}",
+            "resources: wanted a fraction of one GPU or whole GPUs per worker, got 1.5",
+        ),
         ("augment: [{Flip: 1, Blur: 2}]", r"augment\[0\]: wanted 'Name'"),
         ("augment: {file: nowhere.json}", "augment: wanted a policy saved by albumentations.save"),
         ("augment: {import: 'nowhere:x'}", "augment: wanted an importable 'module:name'"),

@@ -20,7 +20,7 @@ from ...pipeline.engine.open_view import OpenView
 from ...pipeline.errors import PlanError, WorkerDiedError
 from ...pipeline.jobs import WorkedBatch
 from ...pipeline.quarantine import NUM_NAMED
-from ..cluster import Crew, NodeRoom, Resources, check_room, connect, rooms
+from ..cluster import Asked, Crew, NodeRoom, Resources, check_room, connect, rooms
 from .actor import Assignment, JobActor, MakeActor, MakeAndWorkActor
 from .blocks import from_block
 from .poison import find_poison, let_go
@@ -52,8 +52,8 @@ class RayEngine:
     """``host:port``, ``ray://host:port`` or ``auto``; None starts Ray on this machine."""
     num_workers: int = 0
     """Actors that make batches; 0 takes as many as there is room for, those too that find room later."""
-    each: Resources = field(default_factory=Resources)
-    """What one worker holds; it has as many threads as CPUs. GPUs go to the job: with ``separate`` to workers of its own."""
+    each: Resources | Asked = field(default_factory=Asked)
+    """What one worker holds, over what its plan says; it has as many threads as CPUs. GPUs go to the job: with ``separate`` to workers of its own."""
     placement: Placement = "colocated"
     memory_bytes: int = 0
     """What may be in flight in one worker; 0 means a quarter of its machine, shared by the workers that fit there."""
@@ -91,21 +91,23 @@ class RayEngine:
             PlanError: the cluster can never hold them.
         """
         on_gpu = opened.plan.device == "gpu"
-        crew = self._sized(self._crew(self.each if on_gpu else replace(self.each, gpus=0)), [])
+        each = self.each.over(opened.plan.resources)
+        crew = self._sized(self._crew(each if on_gpu else replace(each, gpus=0)), [])
         return _stage(MakeActor, (self._assignment(opened, crew),), crew, self.num_workers)
 
     def work(self, job: BatchJob, position: Mapping[str, Any] | None = None) -> RayWork:
         """Open a batch job at its view, from a position on if one is given; raises as ``feed`` does."""
         opened = self._open(job.plan, job.view)
         books = Books(opened, position)
+        each = self.each.over(job.plan.resources)
         connect(self.address)
         if self.placement == "colocated":
-            crew = self._sized(self._crew(self.each), [])
+            crew = self._sized(self._crew(each), [])
             assignment = self._assignment(opened, crew)
             stages = [_stage(MakeAndWorkActor, (assignment, job), crew, self.num_workers)]
             return RayWork(opened, books, stages)
-        on_job = Crew(self.num_job_workers, Resources(0 if self.each.gpus else 1, self.each.gpus))
-        makers = self._sized(self._crew(replace(self.each, gpus=0)), [on_job])
+        on_job = Crew(self.num_job_workers, Resources(0 if each.gpus else 1, each.gpus))
+        makers = self._sized(self._crew(replace(each, gpus=0)), [on_job])
         assignment = self._assignment(opened, makers)
         stages = [
             _stage(MakeActor, (assignment,), makers, self.num_workers),
@@ -116,6 +118,7 @@ class RayEngine:
     def _open(self, plan: Plan, view: View) -> OpenView:
         opened = OpenView.of(plan, view)
         check_backend(opened, self._backend(plan))
+        self.each.over(plan.resources)  # refused before Ray is touched
         return opened
 
     def _backend(self, plan: Plan) -> Backend:

@@ -99,7 +99,7 @@ def _plan_differences(opened: OpenView, served: Served) -> list[str]:
     told = [
         f"plan.{name} is {here[name]!r} here and {there[name]!r} there"
         for name in here
-        if name not in ("index", "device") and here[name] != there[name]
+        if name not in ("index", "device", "resources") and here[name] != there[name]
     ]
     if opened.index.fingerprint() != served.index_fingerprint:
         told.insert(0, f"plan.index has other content ({here['index']!r} here, {there['index']!r} there)")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ...pipeline.errors import PlanError, RunError
-from ..cluster import Crew, NodeRoom, Resources, check_room, connected, rooms
+from ..cluster import Asked, Crew, NodeRoom, Resources, check_room, connected, rooms
 from ..local import check_writable, remaining
 from ..peers import check_shares
 from ..place import address_of, is_remote, opened
@@ -39,8 +39,8 @@ class RayTrainer:
     """``host:port``, ``ray://host:port`` or ``auto``; None starts Ray on this machine."""
     num_workers: int = 0
     """Ranks; 0 takes the most that there is room for and that can share a batch."""
-    each: Resources = field(default_factory=Resources)
-    """What one rank holds; it has as many threads as CPUs."""
+    each: Resources | Asked = field(default_factory=Asked)
+    """What one rank holds, over what its plan says; it has as many threads as CPUs."""
     memory_bytes: int = 0
     """What may be in flight in one rank; 0 means a quarter of its machine, shared by the ranks that are there."""
     max_failures: int = MAX_FAILURES
@@ -62,6 +62,7 @@ class RayTrainer:
         """
         out = address_of(out)
         check_shares(job, self.num_workers or 1)
+        self.each.over(job.plan.resources)  # refused before Ray is touched
         if not is_remote(out):
             check_writable(Path(out))
         with opened(out, writes=False) as place:
@@ -72,9 +73,10 @@ class RayTrainer:
 
     def _crew(self, job: TrainingJob, nodes: list[NodeRoom]) -> Crew:
         """Check that the ranks fit; where no number is given, find the most that do."""
-        most = sum(node.most(self.each) for node in nodes)
+        each = self.each.over(job.plan.resources)
+        most = sum(node.most(each) for node in nodes)
         number = self.num_workers or most_ranks(job, most)
-        crew = Crew(number, self.each)
+        crew = Crew(number, each)
         check_room([crew], nodes)
         return crew
 
@@ -89,16 +91,16 @@ class RayTrainer:
         here = ray.get_runtime_context().get_node_id()
         stay = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=False)
         desk: Any = ray.remote(Desk).options(num_cpus=0, scheduling_strategy=stay).remote()
-        threads = max(1, int(self.each.cpus))
+        threads = max(1, int(crew.each.cpus))
         with tempfile.TemporaryDirectory(prefix="lightwell-") as storage:
             trainer = TorchTrainer(
                 run_rank,
                 train_loop_config={"order": Order(job, out, desk, mark, threads, self.memory_bytes)},
-                torch_config=TorchConfig(backend="nccl" if self.each.gpus >= 1 else "gloo"),
+                torch_config=TorchConfig(backend="nccl" if crew.each.gpus >= 1 else "gloo"),
                 scaling_config=ScalingConfig(
                     num_workers=crew.num_workers,
-                    use_gpu=self.each.gpus > 0,
-                    resources_per_worker={"CPU": self.each.cpus, "GPU": self.each.gpus},
+                    use_gpu=crew.each.gpus > 0,
+                    resources_per_worker={"CPU": crew.each.cpus, "GPU": crew.each.gpus},
                 ),
                 run_config=RunConfig(  # type: ignore[call-arg]  # typed as that of Train's first version
                     name="lightwell",

@@ -17,12 +17,13 @@ import posixpath
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 from ...errors import SourceError
-from ..headers import CANNOT_OPEN, Header, QuietPillow, one_line
+from ..headers import CANNOT_OPEN, Header, one_line
+from ..readers import Readers
 from ..seen import Seen
 from ..splits import canonical_split
 from .cells import read_labels
@@ -100,8 +101,8 @@ def list_shards(
     label_field: str | None,
     known: Known,
     hash_content: bool,
-    num_threads: int,
-    progress: Callable[[int, int], None] | None = None,
+    readers: Readers,
+    note: Callable[[int, str, Found | None, Sequence[Member]], None],
 ) -> Listing:
     """Read the members of shards, in parallel by shard; one that is known and unchanged is not opened.
 
@@ -114,17 +115,14 @@ def list_shards(
         SourceDownError: their source gives no answer.
     """
     root = _common_folder(shards)
-    read = partial(_look_into, storage=storage, known=known, hash_content=hash_content)
-    done: list[tuple[Found | None, list[Member]]] = []
-    with QuietPillow(), ThreadPoolExecutor(num_threads, thread_name_prefix="lightwell-index") as pool:
-        try:
-            for result in pool.map(read, shards, shards.values()):
-                done.append(result)
-                if progress is not None:
-                    progress(len(done), len(shards))
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C does not wait for the rest
-            raise
+    portions = [
+        ShardPortion.of(uri, found, known, hash_content=hash_content) for uri, found in shards.items()
+    ]
+    done: list[tuple[Found | None, Sequence[Member]]] = []
+    with closing(readers.look(portions, num_portions=len(portions), storage=storage)) as results:
+        for uri, (found, members) in zip(shards, results, strict=True):
+            done.append((found, known[uri][1] if members is None else members))
+            note(len(done), uri, *done[-1])
     if all(found is None for found, _ in done):
         first = next(iter(shards))
         reason = done[0][1][0].seen.header.status
@@ -160,32 +158,61 @@ def _listing(
         shards={
             uri: found
             for uri, (found, members) in zip(shards, done, strict=True)
-            if found is not None
-            and not any(one.seen.header.status.startswith(CANNOT_OPEN) for one in members)
+            if found is not None and is_whole(members)
         },
         notes={"num_shards": len(shards), "label_field": label_field},
     )
 
 
-def _look_into(
-    uri: str, found: Found | None, *, storage: Storage, known: Known, hash_content: bool
-) -> tuple[Found | None, list[Member]]:
-    """Read one shard; one that cannot be opened becomes one row."""
-    if as_text(uri) != uri:
-        return None, [_lost(f"{CANNOT_OPEN}its name is not UTF-8; rename it")]
-    try:
-        found = found or storage.look(uri)
-        old, members = known.get(uri, (None, ()))
-        if old == found and not (hash_content and any(one.seen.hash is None for one in members)):
-            return found, list(members)
+def is_whole(members: Iterable[Member]) -> bool:
+    """Say whether what was read of a shard changes only with the shard."""
+    return not any(one.seen.header.status.startswith(CANNOT_OPEN) for one in members)
 
-        def fetch(offset: int, size: int) -> bytes:
-            return storage.read(uri, offset, size, expected=size).data
 
-        file = RangedFile(fetch, found.bytes, SHARD_BYTES)
-        return found, list(read_members(file, found, hash_content=hash_content))
-    except OSError as error:
-        return None, [_lost(f"{CANNOT_OPEN}{error.strerror or error}")]
+@dataclass(frozen=True)
+class ShardPortion:
+    """One shard to read, unless it is as it was."""
+
+    uri: str
+    found: Found | None
+    """What a listing told of it."""
+    before: Found | None
+    """What it was when all that is wanted of it was read."""
+    hash_content: bool
+
+    @classmethod
+    def of(cls, uri: str, found: Found | None, known: Known, *, hash_content: bool) -> ShardPortion:
+        """Prepare to read a shard of which something may be known."""
+        before, members = known.get(uri, (None, ()))
+        if hash_content and any(one.seen.hash is None for one in members):
+            before = None
+        return cls(uri, found, before, hash_content)
+
+    @property
+    def uris(self) -> Sequence[str]:
+        """The shard."""
+        return [self.uri]
+
+    def look(self, storage: Storage) -> tuple[Found | None, list[Member] | None]:
+        """Read the shard: None for members where they are as before; one that cannot be opened becomes one row.
+
+        Raises:
+            SourceDownError: its source gives no answer.
+        """
+        if as_text(self.uri) != self.uri:
+            return None, [_lost(f"{CANNOT_OPEN}its name is not UTF-8; rename it")]
+        try:
+            found = self.found or storage.look(self.uri)
+            if self.before == found:
+                return found, None
+
+            def fetch(offset: int, size: int) -> bytes:
+                return storage.read(self.uri, offset, size, expected=size).data
+
+            file = RangedFile(fetch, found.bytes, SHARD_BYTES)
+            return found, list(read_members(file, found, hash_content=self.hash_content))
+        except OSError as error:
+            return None, [_lost(f"{CANNOT_OPEN}{error.strerror or error}")]
 
 
 def _lost(status: str) -> Member:

@@ -17,7 +17,7 @@ class Storage:
 
     def __init__(self, max_wait_s: float = DEFAULT_MAX_WAIT_S) -> None:
         self._local = LocalStore()
-        self._max_wait_s = max_wait_s
+        self.max_wait_s = max_wait_s
         self._remote: RemoteStore | None = None
 
     def read(self, uri: str, offset: int, size: int, *, expected: int = 0) -> Piece:
@@ -35,7 +35,7 @@ class Storage:
         if self._remote is None:
             from .remote import RemoteStore
 
-            self._remote = RemoteStore(self._max_wait_s)
+            self._remote = RemoteStore(self.max_wait_s)
         return self._remote
 
     def close(self) -> None:

@@ -24,33 +24,9 @@ from lightwell.pipeline.engine.feed import LocalEngine
 from lightwell.pipeline.errors import SourceError
 from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.view import View
-from pictures import make_folder, make_picture
+from pictures import encoded, make_folder, samples, write_tar
 from PIL import Image
 from webdataset.tariterators import group_by_keys, tar_file_expander
-
-
-def encoded(seed: int, name: str = "jpeg") -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(make_picture(seed)).save(buffer, format=name)
-    return buffer.getvalue()
-
-
-def write_tar(path: Path, members: dict[str, bytes]) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as tar:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
-    return path
-
-
-def samples(first: int, number: int) -> dict[str, bytes]:
-    members: dict[str, bytes] = {}
-    for i in range(first, first + number):
-        members[f"x/{i:03}.jpg"] = encoded(i)
-        members[f"x/{i:03}.cls"] = str(i % 3).encode()
-    return members
 
 
 @pytest.fixture

@@ -13,12 +13,14 @@ import pytest
 from lightwell.pipeline.dataset.index import Index
 from lightwell.pipeline.dataset.indexing import build_index
 from lightwell.pipeline.engine.feed import LocalEngine
+from lightwell.pipeline.engine.open_view import OpenView
 from lightwell.pipeline.errors import PlanError, RunError, SampleError
 from lightwell.pipeline.jobs import Feed
 from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.view import View
 from lightwell.testing import BatchFacts, facts_of
-from lightwell.workers.cluster import Resources
+from lightwell.workers.cluster import Asked, NodeRoom, Resources
+from lightwell.workers.on_ray import engine
 from lightwell.workers.on_ray.engine import RayEngine
 from pictures import make_folder
 
@@ -175,3 +177,32 @@ def test_workers_that_never_fit_are_refused_at_once(index_path: Path, engine: Ra
     with pytest.raises(PlanError, match=told):
         engine.feed(plan_for(index_path), TRAINING)
     assert time.monotonic() - started < 5
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize(
+    ("asked", "held"),
+    [
+        (Asked(), Resources(2, 0.5)),
+        (Asked(cpus=1), Resources(1, 0.5)),
+        (Asked(gpus=0), Resources(2, 0)),
+        (Resources(), Resources(1, 0)),
+    ],
+)
+def test_the_plan_says_what_workers_hold_where_nobody_else_does(
+    index_path: Path, monkeypatch: pytest.MonkeyPatch, asked: Asked | Resources, held: Resources
+) -> None:
+    room = [NodeRoom(4, 4)]
+    monkeypatch.setattr(engine, "rooms", lambda: room)
+    plan = plan_for(index_path, resources={"cpus": 2, "gpus": 0.5}, device="gpu")
+    opened = OpenView.of(plan, TRAINING)
+    assert RayEngine(num_workers=1, each=asked).makers(opened).each == held
+
+
+@pytest.mark.usefixtures("cluster")
+def test_resources_of_the_plan_that_never_fit_are_refused_at_once(index_path: Path) -> None:
+    plan = plan_for(index_path, resources={"cpus": 3})
+    with pytest.raises(PlanError, match="largest node has 2 CPUs"):
+        RayEngine(num_workers=1).feed(plan, TRAINING)
+    with RayEngine(num_workers=1, each=Asked(cpus=1)).feed(plan, TRAINING) as feed:
+        assert len(next(iter(feed))) == 4

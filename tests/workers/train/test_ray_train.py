@@ -23,6 +23,7 @@ from lightwell.pipeline.engine.feed import LocalEngine
 from lightwell.pipeline.errors import PlanError, SampleError
 from lightwell.pipeline.jobfile import load_job
 from lightwell.pipeline.progress import SilentConsole
+from lightwell.pipeline.resources import WorkerResources
 from lightwell.workers.cluster import Resources
 from lightwell.workers.local import run_training_job
 from lightwell.workers.train.rank import Order, check_sees
@@ -224,6 +225,11 @@ def test_what_cannot_be_placed_or_shared_is_refused_before_anything_starts(
         PlanError, match="wanted 64 CPUs per worker, got a cluster whose largest node has 2 CPUs"
     ):
         RayTrainer(cluster.address, 2, Resources(64)).run(job, str(tmp_path / "out"), SilentConsole())
+    held = job.plan.model_copy(update={"resources": WorkerResources(cpus=3)})
+    with pytest.raises(PlanError, match="wanted 3 CPUs per worker"):
+        RayTrainer(cluster.address, 2).run(
+            job.model_copy(update={"plan": held}), str(tmp_path / "out"), SilentConsole()
+        )
     with pytest.raises(PlanError, match=r"wanted room for 8 workers of 1 CPUs.*4 of them never fit"):
         RayTrainer(cluster.address, 8).run(job, str(tmp_path / "out"), SilentConsole())
     assert time.monotonic() - started < 5

@@ -1,0 +1,129 @@
+"""``lightwell index``: what a dataset holds, looked at by threads of this process or by workers of a Ray cluster; no logic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .cli_engine import Address, EngineName, EngineOption, Workers, open_engine
+from .cli_tables import print_json, print_table
+
+CpusPerReader = Annotated[
+    float | None,
+    typer.Option(
+        "--cpus-per-worker", help="CPUs that one worker holds, with two threads for each; 1 without it."
+    ),
+]
+
+
+def index(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A folder with a folder for each class, a flat folder, a CSV/Parquet table, or .tar shards "
+            "(a folder, a glob or {000..009}); a path or a URI such as s3://bucket/photos."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the index.")] = Path(
+        "index.parquet"
+    ),
+    path_column: Annotated[str, typer.Option(help="A table's column with the paths.")] = "path",
+    label_column: Annotated[
+        str, typer.Option(help="A table's column with the labels, or a field of the .json in shards.")
+    ] = "label",
+    root: Annotated[
+        str | None, typer.Option(help="Where a table's relative paths start; by default its folder.")
+    ] = None,
+    split: Annotated[
+        str, typer.Option(help="Shares of the splits, where the source has none.")
+    ] = "train=0.8,val=0.1,test=0.1",
+    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    hash_content: Annotated[
+        bool, typer.Option("--hash", help="Read all of every file; damage shows when it is used.")
+    ] = False,
+    max_wait: Annotated[float, typer.Option(help="Seconds without an answer before a source is down.")] = 30,
+    engine: EngineOption = EngineName.local,
+    address: Address = None,
+    workers: Workers = 0,
+    cpus_per_worker: CpusPerReader = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON for machines.")] = False,
+) -> None:
+    """List every image of a source with what its header says; a second run reads only what changed.
+
+    Run again after it was interrupted, it goes on from there.
+
+    Example: lightwell index photos -o index.parquet
+    Example: lightwell index 's3://bucket/train-{000..099}.tar' -o index.parquet --engine ray --address auto
+    """
+    built = run_index(
+        source,
+        output,
+        shares=split,
+        quiet=quiet or as_json,
+        seed=seed,
+        path_column=path_column,
+        label_column=label_column,
+        root=root,
+        hash_content=hash_content,
+        max_wait_s=max_wait,
+        readers=open_readers(engine, address=address, workers=workers, cpus_per_worker=cpus_per_worker),
+    )
+    if as_json:
+        print_json(built.summary())
+    else:
+        print_counts(built, output)
+
+
+def run_index(source: Path | str, output: Path, *, shares: str, quiet: bool, **options: Any) -> Any:
+    """Build an index beside an older one, write it, and throw away what was kept for a run that is interrupted."""
+    from .pipeline.dataset.index import Index
+    from .pipeline.dataset.indexing import build_index
+    from .pipeline.dataset.sightings import Sightings
+    from .pipeline.dataset.splits import parse_fractions
+    from .pipeline.progress import console_for
+
+    console = console_for(quiet=quiet)
+    sightings = Sightings(output, say=console.say)
+    built = build_index(
+        source,
+        fractions=parse_fractions(shares),
+        previous=Index.load(output) if output.exists() else None,
+        progress=console.count("headers"),
+        sightings=sightings,
+        **options,
+    )
+    built.save(output)
+    sightings.clear()
+    return built
+
+
+def open_readers(
+    engine: EngineName, *, address: str | None, workers: int, cpus_per_worker: float | None
+) -> Any:
+    """Build what looks at files where the options say; nothing is started yet. None is threads of this process.
+
+    Raises:
+        RequestError: options that do not belong together, or that cannot be.
+    """
+    found = open_engine(engine, address=address, workers=workers, cpus_per_worker=cpus_per_worker)
+    if engine is EngineName.local:
+        return None
+    from .workers.readers import RayReaders
+
+    return RayReaders(found.address, found.num_workers, found.each.over(None))
+
+
+def print_counts(built: Any, output: Path) -> None:
+    """Print what an index holds."""
+    from .pipeline.dataset.overview import unusable_rows, usable_rows
+
+    print_table(*usable_rows(built))
+    header, rows = unusable_rows(built)
+    if rows:
+        print_table(header, rows)
+    bad = sum(int(row[-1].replace(",", "")) for row in rows)
+    told = f", {bad:,} of them cannot be used (the column 'status' says why)" if bad else ""
+    print(f"wrote {output}: {len(built):,} samples{told}")

@@ -1,0 +1,172 @@
+"""What was seen of files while an index is made, kept beside it, so that an interrupted run is gone on with.
+
+::
+
+    index.parquet                          what is made
+    .index.parquet.parts/part-*.parquet    what was seen so far, some seconds' work each; gone once the index is written
+
+A part holds files and whole shards with their size, time or etag. The next run of the same request asks for these
+again and opens what has changed since; the order and number of parts mean nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..errors import OutputError
+from .index import SCHEMA
+from .looking import lasts
+from .seen import HEADER_COLUMNS, SEEN_COLUMNS, Seen, row_of, seen_of
+from .sources.members import Member
+from .sources.store import Found
+
+EVERY_S = 10.0
+"""Work that an interruption costs at most, in seconds."""
+
+_PART = b"lightwell.sightings"
+_ROWS = pa.schema(
+    [
+        ("uri", pa.string()),
+        ("key", pa.string()),
+        ("label", pa.string()),
+        ("was_read", pa.bool_()),
+        *(SCHEMA.field(name) for name in (*SEEN_COLUMNS, *HEADER_COLUMNS)),
+    ]
+)
+"""``key`` and ``label`` (as JSON) are those of a shard's members, null for files."""
+
+
+class Sightings:
+    """Keeps what was seen; a context manager, which writes for the last time when it is left, however that is.
+
+    Args:
+        output: the index that is made.
+        every_s: seconds after which a part is written.
+        say: told how much an interrupted run has left.
+    """
+
+    def __init__(
+        self, output: Path, *, every_s: float = EVERY_S, say: Callable[[str], object] | None = None
+    ) -> None:
+        self.folder = output.with_name(f".{output.name}.parts")
+        self.files: dict[str, Seen] = {}
+        """What an interrupted run has seen of files."""
+        self.shards: dict[str, tuple[Found, Sequence[Member]]] = {}
+        """What it has read of whole shards."""
+        self._every_s = every_s
+        self._say = say
+        self._request = ""
+        self._rows: list[dict[str, Any]] = []
+        self._found: dict[str, Found] = {}
+        self._wrote_s = time.monotonic()
+
+    def take_up(self, request: Mapping[str, Any]) -> None:
+        """Read what an interrupted run of the same request has left; throw anything else away."""
+        self._request = hashlib.sha256(json.dumps(request, sort_keys=True, default=str).encode()).hexdigest()
+        for path in sorted(self.folder.glob("part-*.parquet")):
+            try:
+                table = pq.read_table(path, page_checksum_verification=True)
+                told = json.loads((table.schema.metadata or {})[_PART])
+            except (KeyError, ValueError, OSError, pa.ArrowException):
+                told = {}  # a machine that lost power; its files are looked at again
+            if told.get("request") == self._request:
+                self._take(table.to_pylist(), told["shards"])
+            else:
+                path.unlink(missing_ok=True)
+        if self._say is not None and (self.files or self.shards):
+            what = f"{len(self.files):,} files" if self.files else f"{len(self.shards):,} shards"
+            self._say(f"going on with an index of which {what} are done")
+
+    def _take(self, rows: Sequence[Mapping[str, Any]], shards: Mapping[str, Mapping[str, Any]]) -> None:
+        members: dict[str, list[Member]] = {uri: [] for uri in shards}
+        for row in rows:
+            seen = seen_of(row, was_read=row["was_read"])
+            if row["uri"] in members:
+                members[row["uri"]].append(Member(row["key"], json.loads(row["label"]), seen))
+            else:
+                self.files[row["uri"]] = seen
+        self.shards |= {uri: (Found(**told), members[uri]) for uri, told in shards.items()}
+
+    def add_files(self, uris: Sequence[str], seen: Sequence[Seen]) -> None:
+        """Keep what was seen of files, without those that may heal while they stay as they are.
+
+        Raises:
+            OutputError: the disk does not take it.
+        """
+        for uri, one in zip(uris, seen, strict=True):
+            if lasts(one.header.status) and self.files.get(uri) != one:
+                self._add(uri, None, None, one)
+        self._write_if_due()
+
+    def add_shard(self, uri: str, found: Found, members: Sequence[Member]) -> None:
+        """Keep what was read of a whole shard.
+
+        Raises:
+            OutputError: the disk does not take it.
+        """
+        if uri not in self.shards or self.shards[uri][0] != found:
+            self._found[uri] = found
+            for member in members:
+                self._add(uri, member.key, json.dumps(member.label), member.seen)
+        self._write_if_due()
+
+    def _add(self, uri: str, key: str | None, label: str | None, seen: Seen) -> None:
+        self._rows.append({"uri": uri, "key": key, "label": label, "was_read": seen.was_read, **row_of(seen)})
+
+    def _write_if_due(self) -> None:
+        if time.monotonic() - self._wrote_s >= self._every_s:
+            self._write()
+
+    def _write(self) -> None:
+        if self._rows or self._found:
+            told = {
+                "request": self._request,
+                "shards": {uri: asdict(one) for uri, one in self._found.items()},
+            }
+            table = pa.Table.from_pylist(
+                self._rows, schema=_ROWS.with_metadata({_PART: json.dumps(told).encode()})
+            )
+            name = uuid.uuid4().hex
+            aside = self.folder / f".{name}.tmp"
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                pq.write_table(table, aside, compression="zstd", write_page_checksum=True)
+                aside.replace(self.folder / f"part-{name}.parquet")
+            except OSError as error:
+                with suppress(OSError):
+                    aside.unlink()
+                raise OutputError(
+                    f"wanted to write {str(self.folder)!r}, got {error.strerror or error};"
+                    " free space, or choose another place for the index"
+                ) from error
+            self._rows, self._found = [], {}
+        self._wrote_s = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._wrote_s = time.monotonic()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Keep what an error or Ctrl-C would lose; what is whole is soon in the index."""
+        if error is not None:
+            with suppress(OutputError):  # the run's own error says more
+                self._write()
+
+    def clear(self) -> None:
+        """Throw all parts away: the index is written."""
+        shutil.rmtree(self.folder, ignore_errors=True)
