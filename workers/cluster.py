@@ -196,7 +196,7 @@ def check_room(crews: Sequence[Crew], nodes: Sequence[NodeRoom]) -> None:
         if waiting:
             wanted = " and ".join(f"{one.num_workers} workers of {one.each}" for one in crews)
             raise PlanError(
-                f"ray: wanted room for {wanted}, got a cluster of {_told(nodes)}, where {waiting} of them never fit; "
+                f"ray: wanted room for {wanted}, got a cluster of {told_of(nodes)}, where {waiting} of them never fit; "
                 "ask for fewer with --workers or --job-workers, for less with --cpus-per-worker, or add nodes"
             )
 
@@ -205,7 +205,8 @@ def _times(has: float, wants: float) -> float:
     return math.inf if wants == 0 else (has + WHOLE) // wants
 
 
-def _told(nodes: Sequence[NodeRoom]) -> str:
+def told_of(nodes: Sequence[NodeRoom]) -> str:
+    """Say how many nodes of which kind there are."""
     kinds: dict[NodeRoom, int] = {}
     for node in nodes:
         kinds[node] = kinds.get(node, 0) + 1

@@ -82,8 +82,9 @@ def stream(
         )
     with DataContext.current(context):
         blocks: Dataset = _numbers(first, end, per_task)
+        some_gpus = any(stage.each.gpus for stage in stages)
         for stage in stages:
-            blocks = _through(blocks, stage)
+            blocks = _through(blocks, stage, spread=not some_gpus or stage.each.gpus > 0)
         batches = iter(
             blocks.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=PREFETCHED)
         )
@@ -150,7 +151,7 @@ def count_up(start: int, stop: int, step: int) -> Iterable[pa.Table]:
         yield pa.table(cells, schema=pa.schema({"number": pa.int64(), "count": pa.int64()}))
 
 
-def _through(blocks: Dataset, stage: Stage) -> Dataset:
+def _through(blocks: Dataset, stage: Stage, *, spread: bool) -> Dataset:
     from ray.data import ActorPoolStrategy
 
     fixed = stage.num_workers or None
@@ -168,12 +169,14 @@ def _through(blocks: Dataset, stage: Stage) -> Dataset:
         return blocks.map_batches(
             stage.make,
             fn_constructor_args=tuple(stage.args),
-            batch_size=None,
+            batch_size=1 if stage.each.gpus else None,  # a block is one row; beside GPUs Ray wants it said
             batch_format="pyarrow",
             zero_copy_batch=True,
             compute=pool,
             num_cpus=stage.each.cpus,
             num_gpus=stage.each.gpus or None,
+            # Beside workers that hold GPUs others go where there are none, while there is room.
+            scheduling_strategy="SPREAD" if spread else "DEFAULT",
             max_restarts=-1,
             max_task_retries=RETRIES,
         )

@@ -19,6 +19,7 @@ from ..peers import check_shares
 from ..place import address_of, is_remote, opened
 from .desk import Desk
 from .rank import Order, run_rank
+from .room import RoomWatch
 
 if TYPE_CHECKING:
     from ...pipeline.jobs import Console, TrainingJob
@@ -111,7 +112,7 @@ class RayTrainer:
                 ),
             )
             try:
-                with told(desk, console), own_interrupts():
+                with told(desk, console, RoomWatch(crew)), own_interrupts():
                     trainer.fit()
             except (TrainingFailedError, RayError) as failure:
                 metrics, error = ray.get(desk.outcome.remote())
@@ -156,8 +157,8 @@ def marked(out: str) -> Iterator[str]:
 
 
 @contextmanager
-def told(desk: Any, console: Console) -> Iterator[None]:
-    """Show what is said at the desk as it comes, and at the end the rest."""
+def told(desk: Any, console: Console, watch: RoomWatch) -> Iterator[None]:
+    """Show what is said at the desk as it comes and what Ray Train waits for, and at the end the rest."""
     import ray
 
     ended = threading.Event()
@@ -169,6 +170,8 @@ def told(desk: Any, console: Console) -> Iterator[None]:
     def keep_showing() -> None:
         while not ended.wait(ASK_S):
             show()
+            if line := watch.look(rooms()):
+                console.say(line)
 
     thread = threading.Thread(target=keep_showing, name="lightwell-desk", daemon=True)
     thread.start()

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import albumentations as A
+import numpy as np
 import pytest
-from lightwell.pipeline.dataset.index import Index
 from lightwell.pipeline.dataset.indexing import build_index
 from lightwell.pipeline.engine.feed import LocalEngine
 from lightwell.pipeline.engine.open_view import OpenView
@@ -22,7 +22,7 @@ from lightwell.testing import BatchFacts, facts_of
 from lightwell.workers.cluster import Asked, NodeRoom, Resources
 from lightwell.workers.on_ray import engine
 from lightwell.workers.on_ray.engine import RayEngine
-from pictures import make_folder
+from pictures import make_folder, make_picture, write_picture
 
 pytestmark = pytest.mark.ray
 
@@ -87,35 +87,85 @@ def test_it_goes_on_from_a_position_of_the_local_engine_with_a_cache(
     assert list((tmp_path / "cache").rglob("*.lwc")) or list((tmp_path / "cache").rglob("*"))
 
 
-@pytest.mark.usefixtures("cluster")
-def test_masks_boxes_ranks_and_what_is_left_out_travel(index_path: Path, tmp_path: Path) -> None:
-    index = Index.load(index_path)
-    table = index.table
-    boxes = [[[0.0, 0.0, 4.0 + i, 5.0]] * (i % 3) for i in range(len(table))]
-    column = table.schema.get_field_index("boxes")
-    import pyarrow as pa
+@pytest.fixture(scope="module")
+def targets_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Nine pictures, each with a mask and up to two boxes; one mask was lost after indexing."""
+    folder = tmp_path_factory.mktemp("targets")
+    rows = ["path,label,mask,boxes"]
+    for number in range(9):
+        write_picture(folder / f"{number}.png", make_picture(number, 60 + number, 80))
+        mask = np.zeros((60 + number, 80), np.uint8)
+        mask[10:40, 5 * number : 40 + number] = number + 1
+        write_picture(folder / f"{number}_mask.png", mask[..., None])
+        boxes = ";".join(["20,10,50,30", "5,5,70,55"][: number % 3])
+        rows.append(f'{number}.png,cell,{number}_mask.png,"{boxes}"')
+    (folder / "table.csv").write_text("\n".join(rows) + "\n")
+    build_index(folder / "table.csv").save(folder / "index.parquet")
+    (folder / "4_mask.png").unlink()
+    return folder / "index.parquet"
 
-    table = table.set_column(
-        column, table.schema.field("boxes"), pa.array(boxes, table.schema.field("boxes").type)
-    )
-    replace(index, table=table).save(tmp_path / "index.parquet")
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("num_workers", [1, 2, 4])
+def test_masks_and_boxes_travel_with_their_pictures(targets_path: Path, num_workers: int) -> None:
+    augment = [A.RandomCrop(48, 48), A.HorizontalFlip()]
+    plan = plan_for(targets_path, augment=augment, batch={"size": 2}, errors={"max_bad": 4})
+    expected = read(LOCAL.feed(plan, TRAINING))
+    with LOCAL.feed(plan, TRAINING) as feed:
+        shown = list(feed)
+    assert all(batch.masks is not None and batch.masks.any() for batch in shown)
+    assert {len(boxes) for batch in shown for boxes in batch.boxes or ()} == {0, 1, 2}
+    assert expected[3] == {"read": 18, "used": 16, "replaced": 2, "skipped": 0}
+    assert read(RayEngine(num_workers=num_workers).feed(plan, TRAINING)) == expected
+
+
+@pytest.mark.usefixtures("cluster")
+def test_what_is_left_out_travels(index_path: Path) -> None:
     plan = plan_for(
-        tmp_path / "index.parquet",
-        batch={"size": 1},
-        augment=[A.RandomCrop(16, 16)],
-        errors={"on_error": "skip"},
+        index_path, batch={"size": 1}, augment=[A.RandomCrop(16, 16)], errors={"on_error": "skip"}
     )
     expected = read(LOCAL.feed(plan, View(augment=True)))
     assert len(expected[0]) == 19
-    assert any(row.boxes for batch in expected[0] for row in batch.rows)
     assert read(RayEngine(num_workers=2).feed(plan, View(augment=True))) == expected
 
 
 @pytest.mark.usefixtures("cluster")
-def test_one_rank_of_two_gets_its_slices(index_path: Path) -> None:
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_pixels_that_dali_made_are_the_same(index_path: Path, num_workers: int) -> None:
+    plan = plan_for(index_path, preprocess=NORMALIZE)
+    expected = read(LocalEngine(num_threads=1, backend="dali").feed(plan, TRAINING))
+    assert expected[3] == {"read": 42, "used": 38, "replaced": 4, "skipped": 1}
+    assert expected[0] != read(LOCAL.feed(plan, TRAINING))[0], "not made by OpenCV instead"
+    assert read(RayEngine(num_workers=num_workers, backend="dali").feed(plan, TRAINING)) == expected
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize("num_workers", [1, 4])
+def test_a_cache_that_a_cluster_fills_changes_no_batch_and_any_engine_reads_it(
+    index_path: Path, tmp_path: Path, num_workers: int
+) -> None:
+    preprocess = [A.Resize(48, 48), *NORMALIZE]
+    expected = read(LOCAL.feed(plan_for(index_path, preprocess=preprocess), TRAINING))
+    plan = plan_for(index_path, preprocess=preprocess, cache=tmp_path / "cache")
+    engine = RayEngine(num_workers=num_workers)
+    assert read(engine.feed(plan, TRAINING)) == expected
+    warm = LOCAL.feed(plan, TRAINING)
+    assert read(warm) == expected
+    assert warm.cache_counts["hits"] == 42
+    assert warm.cache_counts["kept"] == 0
+    again = engine.feed(plan, TRAINING)
+    assert read(again) == expected
+    assert again.stats().cache_hits > 0
+
+
+@pytest.mark.usefixtures("cluster")
+@pytest.mark.parametrize(("num_workers", "rank", "num_ranks"), [(1, 1, 2), (4, 3, 4)])
+def test_every_rank_gets_its_slices(index_path: Path, num_workers: int, rank: int, num_ranks: int) -> None:
     plan = plan_for(index_path, mix={"kind": "CutMix"})
-    view = replace(TRAINING, rank=1, num_ranks=2)
-    assert read(RayEngine(num_workers=2).feed(plan, view)) == read(LOCAL.feed(plan, view))
+    view = replace(TRAINING, rank=rank, num_ranks=num_ranks)
+    expected = read(LOCAL.feed(plan, view))
+    assert len(expected[0]) == 12
+    assert read(RayEngine(num_workers=num_workers).feed(plan, view)) == expected
 
 
 @pytest.mark.usefixtures("cluster")

@@ -97,6 +97,26 @@ def test_workers_nodes_and_late_nodes(plan: Plan, cluster: Cluster) -> None:
     assert got == expected
 
 
+@pytest.mark.fault("Ray: SIGKILL of a raylet alone")
+def test_a_killed_raylet_whose_node_lives_on(plan: Plan, cluster: Cluster) -> None:
+    """The raylet holds the object store: what lies finished there is lost with it."""
+    expected = facts_of_feed(LocalEngine(num_threads=1).feed(plan, VIEW))
+    first = cluster.nodes[1]
+    others: list[int] = []
+
+    def kill_raylet() -> None:
+        cluster.add_node(1)
+        (raylet,) = first.pids_of("raylet/raylet")
+        assert workers_of(first)
+        os.kill(raylet, signal.SIGKILL)
+        others.extend(pid for pid in first.pids() if pid != raylet)
+
+    got = read_slowly(plan, RayEngine(num_workers=1), {20: kill_raylet})
+    assert others, "nothing else of the node was killed"
+    assert got == expected
+    cluster.kill_node(first)
+
+
 @pytest.mark.fault("Ray: a node joins late")
 @pytest.mark.slow
 def test_a_node_that_joins_late_is_used_beside_the_others(plan: Plan, cluster: Cluster) -> None:

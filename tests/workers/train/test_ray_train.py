@@ -10,11 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 import torch
 import yaml
 from clusters import Cluster, Node, ray_cluster, wait_until
@@ -24,9 +26,10 @@ from lightwell.pipeline.errors import PlanError, SampleError
 from lightwell.pipeline.jobfile import load_job
 from lightwell.pipeline.progress import SilentConsole
 from lightwell.pipeline.resources import WorkerResources
-from lightwell.workers.cluster import Resources
+from lightwell.workers.cluster import Crew, NodeRoom, Resources
 from lightwell.workers.local import run_training_job
 from lightwell.workers.train.rank import Order, check_sees
+from lightwell.workers.train.room import RoomWatch
 from lightwell.workers.train.trainer import RayTrainer, most_ranks
 from pictures import make_folder
 from safetensors import safe_open
@@ -178,6 +181,46 @@ def test_a_killed_rank_and_a_killed_node_change_nothing(folder: Path, whole: Pat
         cluster.kill_node(next(node for node in cluster.nodes[1:] if ranks_of(node)))
         assert process.wait(180) == 0, process.stderr.read().decode()
     assert_equal(out, whole)
+
+
+@pytest.mark.fault("training on Ray: SIGKILL of a node for which there is no other")
+@pytest.mark.slow
+def test_a_run_that_has_no_room_left_says_what_it_waits_for_and_goes_on_when_there_is(
+    folder: Path, whole: Path, tmp_path: Path
+) -> None:
+    out, console = tmp_path / "out", Lines()
+    ray.shutdown()
+
+    def wait_for_line(words: str) -> None:
+        wait_until(lambda: any(words in line for line in console.lines), 120, words)
+
+    def exchange_nodes(cluster: Cluster) -> None:
+        wait_until(lambda: steps_done(out) >= 4, 120, "step 4")
+        cluster.kill_node(cluster.nodes[1])
+        wait_for_line(
+            "waiting for room: 2 ranks of 1 CPUs each are wanted, and the cluster has 1 node with 1 CPUs"
+        )
+        cluster.add_node(1)
+        wait_for_line("there is room again")
+
+    with ray_cluster(1, 1) as cluster, ThreadPoolExecutor() as threads:
+        done = threads.submit(exchange_nodes, cluster)
+        trainer(cluster).run(job_for(folder), str(out), console)
+        done.result()
+    assert sum(line.startswith("waiting for room") for line in console.lines) == 1
+    assert_equal(out, whole)
+
+
+def test_room_that_is_lost_and_found_is_told_once_each() -> None:
+    watch, one, two = RoomWatch(Crew(2, Resources(1, 1))), NodeRoom(4, 1), NodeRoom(8)
+    assert watch.look([one, one]) is None
+    assert watch.look([one, two]) == (
+        "waiting for room: 2 ranks of 1 CPUs and 1 GPUs each are wanted, and the cluster has 1 node with 4 CPUs and 1 GPUs, "
+        "1 node with 8 CPUs left; add nodes, or stop and run the same command with fewer --workers"
+    )
+    assert watch.look([two]) is None
+    assert watch.look([one, one, two]) == "there is room again: the ranks go on from the last checkpoint"
+    assert "the cluster has no node left" in (watch.look([]) or "")
 
 
 @pytest.mark.fault("training on Ray: SIGKILL of the driver")
