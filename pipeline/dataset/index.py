@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections import Counter
@@ -16,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import OutputError, SourceError, nearest
+from .digest import digest_of
 from .splits import canonical_split
 
 SCHEMA = pa.schema(
@@ -161,20 +161,7 @@ class Index:
         Returns:
             32 hex digits.
         """
-        digest = hashlib.blake2b(digest_size=16)
-        digest.update(str(len(self)).encode())
-        for name in ("bytes", "mtime_ns", "label"):
-            digest.update(np.ascontiguousarray(self.table[name].to_numpy(), dtype="<i8").tobytes())
-        for name in ("key", "split"):
-            # No file name holds a zero byte, so that one can part them; \1 stands for null.
-            digest.update(
-                "\0".join("\1" if text is None else text for text in self.table[name].to_pylist()).encode()
-            )
-            digest.update(b"\0\0")
-        for name in ("etag", "hash"):
-            if self.table[name].null_count < len(self):
-                digest.update(json.dumps([name, self.table[name].to_pylist()]).encode())
-        return digest.hexdigest()
+        return digest_of(self.table)
 
     def counts(self) -> list[dict[str, Any]]:
         """Count images per split, class and status.
