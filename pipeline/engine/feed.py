@@ -113,6 +113,10 @@ class LocalFeed:
         """Samples of the batches so far that could not be used, as dicts."""
         return self._standing.quarantine
 
+    def quarantine_from(self, first: int) -> list[Mapping[str, Any]]:
+        """List those that were found after so many."""
+        return self._standing.quarantine_from(first)
+
     @property
     def counts(self) -> dict[str, int]:
         """Images yielded, used, replaced and skipped so far; read = used + replaced, and skipped are in no batch."""

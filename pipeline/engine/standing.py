@@ -68,6 +68,10 @@ class Standing:
         """Samples of the batches so far that could not be used, as dicts."""
         return self._quarantine.dump()
 
+    def quarantine_from(self, first: int) -> list[Mapping[str, Any]]:
+        """List those that were found after so many."""
+        return self._quarantine.dump(first)
+
     @property
     def counts(self) -> dict[str, int]:
         """Images yielded, used, replaced and skipped so far; read = used + replaced, and skipped are in no batch."""

@@ -60,6 +60,8 @@ OUTLOOKS = (
             lambda f: f["quarantine_memory_bytes_per_bad"] * SAMPLES * BAD_SHARE / GB),
     Outlook("quarantine, writing it once", "CPU seconds a bad file x 1e6", "s",
             lambda f: f["quarantine_write_cpu_s_per_bad"] * SAMPLES * BAD_SHARE),
+    Outlook("quarantine, writing what a second adds", f"CPU seconds a bad file x 1,000 workers x {PACE:.0f} x {BAD_SHARE}", "s",
+            lambda f: f["quarantine_append_cpu_s_per_bad"] * WORKERS * PACE * BAD_SHARE),
     Outlook("batches of an epoch", f"1e9 / {BATCH}", "", lambda f: SAMPLES / BATCH),
     Outlook("driver, all batches of an epoch", "CPU seconds a batch x batches", "h",
             lambda f: f["driver_cpu_s_per_batch"] * SAMPLES / BATCH / 3600),

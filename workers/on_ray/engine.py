@@ -153,6 +153,10 @@ class _RayStream:
         """Samples of the batches so far that could not be used, as dicts."""
         return self._standing.quarantine
 
+    def quarantine_from(self, first: int) -> list[Mapping[str, Any]]:
+        """List those that were found after so many."""
+        return self._standing.quarantine_from(first)
+
     @property
     def counts(self) -> dict[str, int]:
         """Images read, used, replaced and skipped so far."""
