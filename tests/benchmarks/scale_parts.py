@@ -16,6 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from lightwell.pipeline.dataset.index import CLASSES, SCHEMA, Index
+from lightwell.pipeline.dataset.mapped import RowTable
+from lightwell.pipeline.engine.estimates import SampleSizes
 from lightwell.pipeline.order.permutation import Permutation
 from lightwell.pipeline.order.position import batches_before, position_after
 from lightwell.pipeline.quarantine import Quarantine, QuarantineEntry, append_quarantine, write_quarantine
@@ -76,6 +78,12 @@ def now_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def own_bytes() -> int:
+    """What this process has in memory that no other shares, and the system cannot drop."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("RssAnon:")[2].split()[0]) * 1024
+
+
 def write(num_rows: int, scratch: Path) -> Found:
     """Write the index that other parts read."""
     path = index_of(num_rows, scratch)
@@ -97,6 +105,39 @@ def load(num_rows: int, scratch: Path) -> Found:
         "load_peak_bytes_per_row": (peak_bytes() - before) / num_rows,
         "split_cpu_s": chosen - loaded,
         "split_bytes_per_row": rows.nbytes / len(rows),
+    }
+
+
+def make_mapped(num_rows: int, scratch: Path) -> Found:
+    """Make the file that processes share, as the first on a node does."""
+    before, started = now_bytes(), time.process_time()
+    Index.open(index_of(num_rows, scratch), from_rows=1)
+    return {
+        "map_cpu_s": time.process_time() - started,
+        "map_peak_bytes": max(0, peak_bytes() - before),
+        "mapped_file_bytes_per_row": mapped_of(num_rows, scratch).stat().st_size / num_rows,
+    }
+
+
+def mapped(num_rows: int, scratch: Path) -> Found:
+    """Open an index that is mapped, choose a split and read rows, as every other process of a node does."""
+    before, started = own_bytes(), time.process_time()
+    index = Index.open(index_of(num_rows, scratch), from_rows=1)
+    index.fingerprint()
+    opened = time.process_time()
+    table, rows = RowTable(index.table), index.rows("train")
+    batches = np.random.default_rng(7).choice(rows, (NUM_TIMED, BATCH))
+    chosen = time.process_time()
+    for batch in batches:
+        table.take(batch)
+    taken = time.process_time()
+    held = own_bytes() - before
+    sizes = SampleSizes.of(index)
+    return {
+        "mapped_open_cpu_s": opened - started,
+        "mapped_own_bytes_per_row": held / num_rows,
+        "mapped_batch_cpu_s": (taken - chosen) / NUM_TIMED,
+        "sizes_bytes_per_row": (sizes.bytes.nbytes + sizes.pixels.nbytes) / num_rows,
     }
 
 
@@ -247,13 +288,19 @@ def ray_cpu_s(session: str) -> float:
     return total
 
 
+def mapped_of(num_rows: int, scratch: Path) -> Path:
+    """Where its rows lie for all processes."""
+    return scratch / f".index-{num_rows}.parquet.arrow"
+
+
 def index_of(num_rows: int, scratch: Path) -> Path:
     """Where the index of a size lies."""
     return scratch / f"index-{num_rows}.parquet"
 
 
 PARTS: dict[str, Callable[[int, Path], Found]] = {
-    part.__name__: part for part in (write, load, fingerprint, schedule, permutation, quarantine, ray_data)
+    part.__name__: part
+    for part in (write, load, make_mapped, mapped, fingerprint, schedule, permutation, quarantine, ray_data)
 }
 
 
