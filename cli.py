@@ -16,6 +16,7 @@ from .cli_engine import (
     EngineName,
     EngineOption,
     GpusPerWorker,
+    JobWorkers,
     Memory,
     Placement,
     PlacementName,
@@ -106,6 +107,7 @@ def audit(
     cpus_per_worker: CpusPerWorker = None,
     gpus_per_worker: GpusPerWorker = None,
     placement: Placement = PlacementName.colocated,
+    job_workers: JobWorkers = 1,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -123,6 +125,7 @@ def audit(
         "cpus_per_worker": cpus_per_worker,
         "gpus_per_worker": gpus_per_worker,
         "placement": placement,
+        "job_workers": job_workers,
     }
     found = open_service(job, "gradcam", options=options) or open_engine(**options)
     findings = _run_audit(job, out, found, quiet=quiet or as_json)

@@ -51,6 +51,10 @@ Placement = Annotated[
         "workers make batches, others, with the GPUs, work on them."
     ),
 ]
+JobWorkers = Annotated[
+    int,
+    typer.Option(min=1, help="With --placement separate: workers that work on batches which others make."),
+]
 Memory = Annotated[
     str | None,
     typer.Option("--memory", help="What may be in flight, such as 2G; a quarter of the machine without it."),
@@ -71,6 +75,7 @@ def open_engine(
     cpus_per_worker: float | None = None,
     gpus_per_worker: float | None = None,
     placement: PlacementName = PlacementName.colocated,
+    job_workers: int = 1,
 ) -> Any:
     """Build the engine that the options ask for; nothing is started yet.
 
@@ -83,11 +88,11 @@ def open_engine(
 
     memory_bytes = parse_size(memory) if memory else 0
     if engine is EngineName.local:
-        asked = (address, workers, cpus_per_worker, gpus_per_worker, placement)
-        if asked != (None, 0, None, None, PlacementName.colocated):
+        asked = (address, workers, cpus_per_worker, gpus_per_worker, placement, job_workers)
+        if asked != (None, 0, None, None, PlacementName.colocated, 1):
             raise RequestError(
-                "--engine: wanted --engine ray beside --address, --workers, --cpus-per-worker, --gpus-per-worker or "
-                "--placement, got local; add --engine ray, or leave them out"
+                "--engine: wanted --engine ray beside --address, --workers, --cpus-per-worker, --gpus-per-worker, "
+                "--placement or --job-workers, got local; add --engine ray, or leave them out"
             )
         return LocalEngine(num_threads=threads, memory_bytes=memory_bytes)
     from .workers.cluster import Asked
@@ -99,7 +104,7 @@ def open_engine(
             "a worker has a thread for each of its CPUs"
         )
     each = Asked(cpus_per_worker, gpus_per_worker)
-    return RayEngine(address, workers, each, placement.value, memory_bytes)
+    return RayEngine(address, workers, each, placement.value, memory_bytes, num_job_workers=job_workers)
 
 
 def open_ray(
@@ -140,7 +145,7 @@ def open_service(job: Path, default: str, *, options: Mapping[str, Any]) -> Any:
     if service is None:
         return None
     own = {"engine": EngineName.local, "workers": 0, "cpus_per_worker": None, "gpus_per_worker": None}
-    own["placement"] = PlacementName.colocated
+    own.update(placement=PlacementName.colocated, job_workers=1)
     wrong = [name for name, value in own.items() if options.get(name, value) != value]
     if wrong:
         raise RequestError(

@@ -13,6 +13,7 @@ from .cli_engine import (
     EngineName,
     EngineOption,
     GpusPerWorker,
+    JobWorkers,
     Memory,
     Placement,
     PlacementName,
@@ -45,6 +46,7 @@ def materialize(
     cpus_per_worker: CpusPerWorker = None,
     gpus_per_worker: GpusPerWorker = None,
     placement: Placement = PlacementName.colocated,
+    job_workers: JobWorkers = 1,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON for machines.")] = False,
 ) -> None:
@@ -80,6 +82,7 @@ def materialize(
         cpus_per_worker=cpus_per_worker,
         gpus_per_worker=gpus_per_worker,
         placement=placement,
+        job_workers=job_workers,
     )
     found = run_batch_job(job, asked_engine, out, console_for(quiet=quiet or as_json))
     if as_json:

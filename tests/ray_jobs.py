@@ -1,4 +1,4 @@
-"""What tests run on Ray's workers, which import this module by its name."""
+"""What tests run on Ray's workers or in processes of their own, which import this module by its name."""
 
 from __future__ import annotations
 
@@ -62,6 +62,25 @@ class Sums:
             "counts": dict(context.counts),
             "bad": [entry["key"] for entry in context.quarantine],
         }
+
+
+class CountImages:
+    """A training job: two passes over the images for training, slowly."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.view = View(num_epochs=2, split="train")
+
+    def run(self, feed: Iterator[Batch], context: object) -> dict[str, int]:
+        num = 0
+        for batch in feed:
+            num += len(batch)
+            time.sleep(0.05)
+        return {"images": num}
+
+
+class CountOnRay(CountImages):
+    """The same by another name."""
 
 
 @dataclass(frozen=True)

@@ -140,18 +140,31 @@ def connected(address: str | None = None) -> Iterator[None]:
 
 def rooms() -> list[NodeRoom]:
     """List what the cluster's nodes have, those included that its autoscaler may add, the largest first."""
-    import ray
     from ray._private.state import state  # there is no public way to ask what may be added
 
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    alive = [node["Resources"] for node in nodes if node["Alive"]]
-    found = [NodeRoom(node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in alive]
+    found = list(_alive().values())
     config = state.get_cluster_config()  # None where there is no autoscaler
     for group in () if config is None else config.node_group_configs:
         room = NodeRoom(group.resources.get("CPU", 0.0), group.resources.get("GPU", 0.0))
         fresh = max(0, group.max_count - found.count(room))
         found += [room] * min(fresh, _AT_MOST_ADDED)
     return sorted(found, key=lambda room: (room.gpus, room.cpus), reverse=True)
+
+
+def node_with(each: Resources) -> str | None:
+    """Return the id of a node that lives and could hold a worker were it empty; None where there is none now."""
+    return next((node for node, room in _alive().items() if room.most(each)), None)
+
+
+def _alive() -> dict[str, NodeRoom]:
+    import ray
+
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return {
+        node["NodeID"]: NodeRoom(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
+        for node in nodes
+        if node["Alive"]
+    }
 
 
 _AT_MOST_ADDED = 10_000
@@ -184,7 +197,7 @@ def check_room(crews: Sequence[Crew], nodes: Sequence[NodeRoom]) -> None:
             wanted = " and ".join(f"{one.num_workers} workers of {one.each}" for one in crews)
             raise PlanError(
                 f"ray: wanted room for {wanted}, got a cluster of {_told(nodes)}, where {waiting} of them never fit; "
-                "ask for fewer with --workers, for less with --cpus-per-worker, or add nodes"
+                "ask for fewer with --workers or --job-workers, for less with --cpus-per-worker, or add nodes"
             )
 
 

@@ -27,8 +27,6 @@ from .memory import MemoryBudget
 from .pixels import CpuPixels, Failure, Pixels, Room, no_room, policy_failure
 from .watch import Watch
 
-_NO_PIXELS = np.empty((0, 0, 3), np.uint8)
-
 
 @dataclass(frozen=True, slots=True)
 class Finished:
@@ -41,10 +39,6 @@ class Finished:
     mask: np.ndarray | None
     boxes: np.ndarray | None
     replaced: bool = False
-
-    def without_pixels(self) -> Finished:
-        """Let the pixels go once they are in the batch."""
-        return Finished(self.key, self.label, _NO_PIXELS, self.mask, self.boxes, self.replaced)
 
 
 @dataclass(frozen=True)
@@ -90,14 +84,26 @@ class Assembly:
             SampleError: a sample failed and the plan says ``on_error: raise``.
             RunError: a sample and all of its replacements failed.
         """
-        with_boxes = [sample.row["boxes"] is not None for sample in samples]
+        kinds = {sample.row["boxes"] is not None for sample in samples}
+        of_one_kind = len(kinds) == 1
+        make = self._line(with_boxes=kinds.pop()).make if of_one_kind else self._make_mixed
+        made = make(samples, epoch, rooms)
+        return [
+            one if isinstance(one, Finished) else self._or_replaced(sample, one, epoch, noted)
+            for sample, one in zip(samples, made, strict=True)
+        ]
+
+    def _make_mixed(
+        self, samples: Sequence[Loaded], epoch: int, rooms: Sequence[Room]
+    ) -> list[Finished | Failure]:
+        """Make some samples with boxes and some without, each kind on its own line."""
         made: dict[int, Finished | Failure] = {}
-        for boxes in sorted(set(with_boxes)):
-            numbers = [i for i, has in enumerate(with_boxes) if has == boxes]
+        for boxes in (False, True):
+            numbers = [i for i, sample in enumerate(samples) if (sample.row["boxes"] is not None) == boxes]
             line = self._line(with_boxes=boxes)
             found = line.make([samples[i] for i in numbers], epoch, [rooms[i] for i in numbers])
             made.update(zip(numbers, found, strict=True))
-        return [self._or_replaced(samples[i], made[i], epoch, noted) for i in range(len(samples))]
+        return [made[i] for i in range(len(samples))]
 
     def in_runs(
         self, samples: Sequence[Loaded], epoch: int, most_bytes: int
@@ -127,10 +133,8 @@ class Assembly:
         return self._lines[kind]
 
     def _or_replaced(
-        self, sample: Loaded, made: Finished | Failure, epoch: int, noted: list[QuarantineEntry]
+        self, sample: Loaded, made: Failure, epoch: int, noted: list[QuarantineEntry]
     ) -> Finished | None:
-        if isinstance(made, Finished):
-            return made
         shared = self._shared
         key = str(sample.row["key"])
         rule = shared.program.plan.errors.on_error
@@ -187,9 +191,12 @@ class _Line:
         )
         self.pixels: Pixels = on_cpu
         self._cached: CachedPixels | None = None
+        self._num_kept = 0
+        """Outermost transforms that a picture out of the cache need not go through, not even to be drawn."""
         if shared.cached is not None:
             num_before = sum(1 for _ in leaves_of(compose.transforms[: program.num_cached]))
             self._cached = CachedPixels(self._drawing, on_cpu, shared.cached.cache, num_before)
+            self._num_kept = program.num_cached if self._drawing.draws_nothing(program.num_cached) else 0
         num_slots = sum(1 for _ in leaves_of(compose.transforms[: routes.num_lowered]))
         if shared.backend == "dali":
             self.pixels = DaliPixels(
@@ -256,6 +263,8 @@ class _Line:
                 targets["bboxes"] = np.asarray(row["boxes"], np.float32).reshape(-1, 4)
                 targets["box_rows"] = np.arange(len(row["boxes"]))
             bits = keyed_bits("augment", self._seed, epoch, row["key"])
+            if sample.kept is not None and self._num_kept and not targets:
+                return self._drawing.draw(bits, sample.kept.size, num_done=self._num_kept)
             return self._drawing.draw(bits, sample.size, **targets)
         except Exception as error:  # whatever a transform raises costs this image only and is written down
             return policy_failure(error)
@@ -263,6 +272,8 @@ class _Line:
     def _finish(self, row: Row, drawn: Drawn, image: Any) -> Finished | Failure:
         if isinstance(image, Failure):
             return image
+        if self._drawing.is_finished(drawn):
+            return Finished(row["key"], int(row["label"]), image, None, None)
         started = time.perf_counter()
         try:
             with self._watch.at("policy", row["key"]):

@@ -127,9 +127,12 @@ def in_runs(
     items: Sequence[T], num_bytes: Callable[[int], int], most: int
 ) -> Iterator[tuple[Sequence[T], int]]:
     """Cut items, in order, into runs of at most so many bytes; one that is larger is a run of its own."""
+    sizes = [num_bytes(number) for number in range(len(items))]
+    if items and (total := sum(sizes)) <= most:
+        yield items, total
+        return
     start = total = 0
-    for number in range(len(items)):
-        size = num_bytes(number)
+    for number, size in enumerate(sizes):
         if number > start and total + size > most:
             yield items[start:number], total
             start, total = number, 0

@@ -20,6 +20,7 @@ from ..batch import Batch
 from ..compiler.routing import Backend
 from ..plan import Plan
 from ..view import View
+from .books import BookedFeed, Books
 from .cached import CachedReading
 from .clocks import Activity
 from .machine import default_memory_bytes
@@ -27,7 +28,6 @@ from .maker import BatchMaker, check_backend
 from .memory import MemoryBudget, cut
 from .open_view import OpenView
 from .pool import CHUNK_IMAGES, OpenBatch
-from .standing import Standing
 from .stats import FeedStats
 
 DEFAULT_PREFETCH = 3
@@ -67,7 +67,7 @@ class LocalEngine:
         )
 
 
-class LocalFeed:
+class LocalFeed(BookedFeed):
     """Batches of one view, in order; a context manager. Iterating again goes on where the consumer stands."""
 
     def __init__(
@@ -81,61 +81,32 @@ class LocalFeed:
         memory_bytes: int,
         backend: Backend = "opencv",
     ) -> None:
-        self._opened = OpenView.of(plan, view)
-        check_backend(self._opened, backend)
-        self._standing = Standing(self._opened, position)
-        self.num_batches = self._standing.num_batches
-        """Batches of all epochs together, from where the feed was opened; ``on_error: skip`` passes over those with
-        no image left."""
+        opened = OpenView.of(plan, view)
+        check_backend(opened, backend)
+        super().__init__(opened, Books(opened, position))
         self._num_threads = num_threads
         chunks = -(-plan.batch.size // CHUNK_IMAGES)
         self._prefetch = max(prefetch, -(-2 * num_threads // chunks))  # small batches keep many threads busy
         self._backend = backend
         self._stop = threading.Event()
-        self._cached = CachedReading.open(self._opened.program, self._opened.index)
-        self._shares = cut(
-            memory_bytes, batch_bytes=self._opened.largest_batch_bytes, prefetch=self._prefetch
-        )
+        self._cached = CachedReading.open(opened.program, opened.index)
+        self._shares = cut(memory_bytes, batch_bytes=opened.largest_batch_bytes, prefetch=self._prefetch)
         self._activity = Activity()
         self._budget = MemoryBudget(self._shares)
-
-    def position(self) -> dict[str, Any]:
-        """Say where the consumer stands: behind the last batch it was given. A small value that JSON holds."""
-        return self._standing.position()
 
     @property
     def cache_counts(self) -> dict[str, int]:
         """Pictures found in the cache, missed and kept so far, and damaged shards; empty without a cache."""
         return {} if self._cached is None else self._cached.cache.dump_counts()
 
-    @property
-    def quarantine(self) -> list[Mapping[str, Any]]:
-        """Samples of the batches so far that could not be used, as dicts."""
-        return self._standing.quarantine
-
-    def quarantine_from(self, first: int) -> list[Mapping[str, Any]]:
-        """List those that were found after so many."""
-        return self._standing.quarantine_from(first)
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Images yielded, used, replaced and skipped so far; read = used + replaced, and skipped are in no batch."""
-        return self._standing.counts
-
     def stats(self) -> FeedStats:
         """Say where the time went so far and what was in flight."""
         return self._activity.read(
             num_threads=self._num_threads,
-            replaced=self._standing.counts["replaced"],
+            replaced=self._books.counts["replaced"],
             memory_bytes=self._budget.shares.total,
             peak_bytes=self._budget.peak_bytes,
         )
-
-    def __enter__(self) -> LocalFeed:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Stop reading ahead; a feed that is iterated to its end closes itself."""
@@ -164,7 +135,7 @@ class LocalFeed:
                     made = maker.finish(open_batch)
                     num_bytes = open_batch.num_bytes
                     del open_batch  # its buffer is free once the consumer has let it go
-                    self._standing.take(made)
+                    self._books.take(made)
                     batch = made.batch
                     del made
                     if batch is not None:
@@ -190,7 +161,7 @@ class LocalFeed:
     def _ahead(self, maker: BatchMaker) -> Iterator[OpenBatch]:
         """Keep some batches in the making and yield them in order."""
         making: deque[OpenBatch] = deque()
-        waiting, end = self._standing.next, self._opened.schedule.num_batches
+        waiting, end = self._books.next, self._opened.schedule.num_batches
         while True:
             while waiting < end and len(making) <= self._prefetch:
                 batch = maker.start(waiting, only_one=not making)

@@ -102,10 +102,12 @@ class SampleLoader:
     def _load(self, row: Row, kept: Packed | None) -> Loaded:
         if reason := self._too_large(row):
             return Loaded(row, None, reason, "limit")
+        piece = mask = None
         try:
-            with self._watch.at("read", row["key"]):
-                piece = self._read(row) if kept is None else None
-                mask = self._read_mask(row)
+            if kept is None or row["mask"]:
+                with self._watch.at("read", row["key"]):
+                    piece = self._read(row) if kept is None else None
+                    mask = self._read_mask(row)
         except FileNotFoundError as error:
             return Loaded(row, None, f"{_in_words(error)}; it has vanished since it was indexed")
         except OSError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING
@@ -42,6 +42,38 @@ class _Target:
     """Filled with what it could not use."""
 
 
+@dataclass(slots=True)
+class Rows:
+    """What a batch keeps of a chunk's samples beside their pixels, column by column: objects would be many."""
+
+    made: list[bool] = field(default_factory=list)
+    """Of every sample; the columns below have those that are True."""
+    keys: list[str] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    replaced: list[bool] = field(default_factory=list)
+    masks: list[np.ndarray] = field(default_factory=list)
+    boxes: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, sample: Finished | None) -> None:
+        """Take a sample, or note that it was left out."""
+        self.made.append(sample is not None)
+        if sample is None:
+            return
+        self.keys.append(sample.key)
+        self.labels.append(sample.label)
+        self.replaced.append(sample.replaced)
+        if sample.mask is not None:
+            self.masks.append(sample.mask)
+        if sample.boxes is not None:
+            self.boxes.append(sample.boxes)
+
+    def __iadd__(self, other: Rows) -> Rows:
+        """Put another chunk's behind these."""
+        for name in ("made", "keys", "labels", "replaced", "masks", "boxes"):
+            getattr(self, name).extend(getattr(other, name))
+        return self
+
+
 @dataclass(frozen=True)
 class OpenBatch:
     """A batch in the making."""
@@ -49,7 +81,7 @@ class OpenBatch:
     number: int
     spec: BatchSpec
     buffer: BatchBuffer | DeviceBuffer
-    chunks: tuple[Future[list[Finished | None]], ...]
+    chunks: tuple[Future[Rows], ...]
     noted: tuple[list[QuarantineEntry], ...]
     """What each chunk could not use."""
     watch: Watch
@@ -72,33 +104,33 @@ class OpenBatch:
         """Put it together; None where every image was left out."""
         import torch
 
-        made = [sample for chunk in self.chunks for sample in self.watch.wait_for(chunk)]
-        done = [sample for sample in made if sample is not None]
-        if not done:
+        rows = Rows()
+        for chunk in self.chunks:
+            rows += self.watch.wait_for(chunk)
+        if not rows.keys:
             return None
-        masks = [sample.mask for sample in done if sample.mask is not None]
-        boxes = [sample.boxes for sample in done if sample.boxes is not None]
+        num_images = len(rows.keys)
         return Batch(
-            images=_kept_rows(self.buffer.tensor(), made),
-            labels=torch.tensor([sample.label for sample in done], dtype=torch.int64),
-            keys=tuple(sample.key for sample in done),
+            images=_kept_rows(self.buffer.tensor(), rows.made),
+            labels=torch.tensor(rows.labels, dtype=torch.int64),
+            keys=tuple(rows.keys),
             epoch=self.spec.epoch,
             step=self.spec.step,
-            replaced=np.array([sample.replaced for sample in done], dtype=bool),
-            padding=self.spec.padding[[sample is not None for sample in made]],
-            masks=torch.from_numpy(np.stack(masks)) if len(masks) == len(done) else None,
-            boxes=tuple(boxes) if len(boxes) == len(done) else None,
-            num_left_out=len(made) - len(done),
+            replaced=np.array(rows.replaced, dtype=bool),
+            padding=self.spec.padding[rows.made],
+            masks=torch.from_numpy(np.stack(rows.masks)) if len(rows.masks) == num_images else None,
+            boxes=tuple(rows.boxes) if len(rows.boxes) == num_images else None,
+            num_left_out=len(rows.made) - num_images,
         )
 
 
-def _kept_rows(images: torch.Tensor, made: Sequence[Finished | None]) -> torch.Tensor:
+def _kept_rows(images: torch.Tensor, made: Sequence[bool]) -> torch.Tensor:
     """Take the rows of samples that were not left out, in the same layout of memory."""
     import torch
 
-    rows = [row for row, sample in enumerate(made) if sample is not None]
-    if len(rows) == len(made):
+    if all(made):
         return images
+    rows = [row for row, is_there in enumerate(made) if is_there]
     kept = images[torch.tensor(rows, device=images.device)]
     if images.dtype == torch.uint8:
         return kept
@@ -135,7 +167,7 @@ class AssemblyPool:
         self._starting = threading.Lock()
         self._assemblies: list[Assembly] = []
         self._epoch: int | None = None
-        self._filling: list[Future[list[Finished | None]]] = []
+        self._filling: list[Future[Rows]] = []
         """Chunks of this epoch that may add to the cache: the last of them, and those not done yet."""
 
     def close(self) -> None:
@@ -166,7 +198,7 @@ class AssemblyPool:
         with self._starting:
             self._turn_to(spec.epoch)
             buffer = self._open_buffer(len(spec.rows))
-            chunks: list[Future[list[Finished | None]]] = []
+            chunks: list[Future[Rows]] = []
             targets: list[_Target] = []
             first = 0
             cached = self._shared.cached
@@ -226,7 +258,7 @@ class AssemblyPool:
         loaded: Future[list[Loaded]],
         file_bytes: int,
         target: _Target,
-    ) -> list[Finished | None]:
+    ) -> Rows:
         clock = self._shared.activity.clock("make")
         clock.enter("input")
         try:
@@ -238,7 +270,7 @@ class AssemblyPool:
             self._shared.budget.close_file(file_bytes)
             clock.enter("room")
 
-    def _make_kept(self, rows: np.ndarray, target: _Target) -> list[Finished | None]:
+    def _make_kept(self, rows: np.ndarray, target: _Target) -> Rows:
         """Make what the cache holds without a reader; the few that are damaged or have changed are read here."""
         activity = self._shared.activity
         clock = activity.clock("make")
@@ -255,27 +287,29 @@ class AssemblyPool:
             self._shared.budget.close_file(read_bytes)
             clock.enter("room")
 
-    def _make_runs(self, samples: list[Loaded], target: _Target) -> list[Finished | None]:
+    def _make_runs(self, samples: list[Loaded], target: _Target) -> Rows:
         clock = self._shared.activity.clock("make")
         if not hasattr(self._own, "assembly"):
             most = self._max_samples if self._shared.cached is None else max(self._max_samples, KEPT_IMAGES)
             self._own.assembly = Assembly(self._shared, max_samples=most)
             self._assemblies.append(self._own.assembly)
         assembly: Assembly = self._own.assembly
-        done: list[Finished | None] = []
-        for run, num_bytes in assembly.in_runs(samples, target.epoch, self._most_pixels):
+        done = Rows()
+        for run, most_bytes in assembly.in_runs(samples, target.epoch, self._most_pixels):
             clock.enter("room")
-            with self._shared.budget.pixels(num_bytes, repr(run[0].row["key"])):
-                start = target.first + len(done)
+            with self._shared.budget.pixels(most_bytes, repr(run[0].row["key"])):
+                start = target.first + len(done.made)
                 rooms = [partial(target.buffer.room, row) for row in range(start, start + len(run))]
                 made = assembly.make(run, target.epoch, rooms, target.noted)
                 clock.enter("write")
+                num_bytes = 0
                 for row, sample in enumerate(made, start):
                     if sample is not None:
                         target.buffer.put(row, sample.key, sample.image)
+                        num_bytes += sample.image.nbytes
+                    done.add(sample)
                 target.buffer.settle()
-                clock.enter("draw", sum(sample.image.nbytes for sample in made if sample is not None))
-                done += [sample and sample.without_pixels() for sample in made]
+                clock.enter("draw", num_bytes)
                 del made, sample  # not one picture may outlast its room
         return done
 

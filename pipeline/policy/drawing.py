@@ -21,6 +21,8 @@ from ..keys import Rekeyed, keyed_generator, keyed_random
 from .sizes import Size, is_composition, size_after
 
 _ONE_PIXEL = np.zeros(1, np.uint8)
+SILENT = frozenset({"CenterCrop", "Crop", "LongestMaxSize", "Resize", "SmallestMaxSize"})
+"""Transforms that take nothing from the generators: leaving them out changes no decision behind them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +86,18 @@ class Drawing:
         """Find the transform of a slot."""
         return self._leaves[slot]
 
-    def draw(self, bits: int, size: Size, **targets: Any) -> Drawn:
+    def draws_nothing(self, num_transforms: int) -> bool:
+        """Say whether so many of the outermost transforms, from the first, leave the generators as they are."""
+        first = self._ahead[:num_transforms]
+        return all(type(one).__name__ in SILENT and one.p >= 1 for one in first)
+
+    def draw(self, bits: int, size: Size, *, num_done: int = 0, **targets: Any) -> Drawn:
         """Draw for one sample.
 
         Args:
             bits: the sample's key, see ``keys``.
-            size: height and width of the decoded picture.
+            size: height and width of the decoded picture, or of what it is after ``num_done`` transforms.
+            num_done: outermost transforms, from the first, that are left out; such as draw nothing.
             targets: ``mask``, ``bboxes``, ``keypoints`` and their label fields; they go through what is drawn.
         """
         generators = self._turn_to(bits)
@@ -98,7 +106,7 @@ class Drawing:
         # The lines of Compose.__call__; its own draw is one of the decisions that must not be left out.
         if generators[1].random() < self._compose.p:
             self._compose.preprocess(data)
-            data = self._go_through(self._ahead, data)
+            data = self._go_through(self._ahead[num_done:] if num_done else self._ahead, data)
         height, width = data.pop("image").shape[:2]
         return Drawn(tuple(self._decisions), (height, width), data, generators)
 
@@ -115,9 +123,13 @@ class Drawing:
             image = self._leaves[decision.slot].apply(np.ascontiguousarray(image), **decision.params)
         return image
 
+    def is_finished(self, drawn: Drawn) -> bool:
+        """Say whether pixels that went through the decisions need ``finish`` no more."""
+        return not self._behind and not drawn.targets
+
     def finish(self, image: Any, drawn: Drawn) -> dict[str, Any]:
         """Run what could not be drawn ahead; returns Albumentations' result, ``image`` and the targets."""
-        if not self._behind and not drawn.targets:
+        if self.is_finished(drawn):
             return {"image": image}
         data: dict[str, Any] = {"image": image, **drawn.targets}
         if self._behind:

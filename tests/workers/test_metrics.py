@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import promql_parser
 import pytest
-from clusters import Cluster, ray_cluster, wait_until
+from clusters import TESTS, Cluster, ray_cluster, wait_until
 from lightwell.pipeline.dataset.indexing import build_index
 from lightwell.pipeline.engine.feed import LocalEngine
 from lightwell.pipeline.engine.stats import FeedStats, QueueStats, ThreadStats
 from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.progress import SilentConsole
-from lightwell.pipeline.view import View
 from lightwell.workers.cluster import connected
 from lightwell.workers.local import run_training_job
 from lightwell.workers.metrics import INSTRUMENTS, TAGS, FeedMeter
-from lightwell.workers.on_ray.engine import RayEngine
 from pictures import make_folder
+from ray_jobs import CountImages
 
 EXPORT_S = 60.0
 """Ray exports every ten seconds."""
@@ -46,23 +47,9 @@ def of_job(samples: dict[Sample, float], name: str, **tags: str) -> list[float]:
     ]
 
 
-class CountImages:
-    """A training job: two passes over eleven pictures, one of them cut off, slowly."""
-
-    def __init__(self, plan: Plan) -> None:
-        self.plan = plan
-        self.view = View(num_epochs=2, split="train")
-
-    def run(self, feed: Iterator[object], context: object) -> dict[str, int]:
-        num = 0
-        for batch in feed:
-            num += len(batch)
-            time.sleep(0.05)
-        return {"images": num}
-
-
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
+    """Eleven pictures, one of them cut off."""
     photos = make_folder(tmp_path / "photos", num_images=11)
     damaged = photos / "dog" / "003.jpg"
     damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
@@ -140,27 +127,54 @@ def test_a_job_is_seen_at_its_nodes_endpoint(
         assert {name for name in asked if not name.startswith("ray_lightwell_")} <= shown
 
 
+DRIVER = """
+import sys
+from pathlib import Path
+from lightwell.pipeline.plan import Plan
+from lightwell.pipeline.progress import SilentConsole
+from lightwell.workers.cluster import connect
+from lightwell.workers.local import run_training_job
+from lightwell.workers.on_ray.engine import RayEngine
+from ray_jobs import CountOnRay
+
+plan, out, address = Plan.load(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+connect(address)
+run_training_job(CountOnRay(plan), RayEngine(address, num_workers=1), out, SilentConsole())
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def counting_on_ray(plan: Plan, folder: Path, address: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a job in a process of its own, which stays: Ray counts once more for each cluster that one joined before."""
+    plan.save(folder / "plan.yaml")
+    command = [sys.executable, "-c", DRIVER, folder / "plan.yaml", folder / "out", address]
+    env = {**os.environ, "PYTHONPATH": str(TESTS)}
+    process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
 @pytest.mark.ray
 def test_what_workers_of_the_ray_engine_did_is_seen_with_their_feed(
     cluster: Cluster, plan: Plan, tmp_path: Path
 ) -> None:
     import ray
 
-    class CountOnRay(CountImages):
-        """The same by another name."""
-
     with connected(cluster.address):
         (node,) = ray.nodes()
-        engine = RayEngine(cluster.address, num_workers=1)
-        run_training_job(CountOnRay(plan), engine, tmp_path / "out", SilentConsole())
-        tags = {"job": "CountOnRay", "feed": "train"}
+    tags = {"job": "CountOnRay", "feed": "train"}
 
-        def seen(name: str, **more: str) -> list[float]:
-            return of_job(scrape(node["MetricsExportPort"]), f"ray_lightwell_{name}_total", **tags, **more)
+    def seen(name: str, **more: str) -> list[float]:
+        return of_job(scrape(node["MetricsExportPort"]), f"ray_lightwell_{name}_total", **tags, **more)
 
-        wait_until(lambda: seen("samples"), EXPORT_S, "an export")
-        # Ray counts once more for each cluster that this process has joined before.
-        assert seen("samples")[0] % 22 == 0
+    with counting_on_ray(plan, tmp_path, cluster.address) as driver:
+        wait_until(lambda: seen("batches") == [12.0] or driver.poll() is not None, EXPORT_S, "an export")
+        assert driver.poll() is None, driver.stderr.read().decode()
+        assert seen("samples") == [22.0]
         assert seen("moved_bytes")[0] > 22 * 32 * 32 * 3
         assert seen("step_seconds", stage="make", step="decode")[0] > 0
 

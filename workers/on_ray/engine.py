@@ -13,20 +13,19 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ...pipeline.batch import Batch
 from ...pipeline.compiler.routing import Backend
+from ...pipeline.engine.books import Books
 from ...pipeline.engine.buffers import BufferPool
 from ...pipeline.engine.maker import check_backend
 from ...pipeline.engine.open_view import OpenView
-from ...pipeline.engine.standing import Standing
-from ...pipeline.engine.stats import FeedStats
-from ...pipeline.errors import WorkerDiedError
+from ...pipeline.errors import PlanError, WorkerDiedError
 from ...pipeline.jobs import WorkedBatch
 from ...pipeline.quarantine import NUM_NAMED
 from ..cluster import Asked, Crew, NodeRoom, Resources, check_room, connect, rooms
 from .actor import Assignment, JobActor, MakeActor, MakeAndWorkActor
 from .blocks import from_block
-from .poison import find_poison
+from .poison import find_poison, let_go
 from .stream import RETRIES, Stage, stream
-from .tally import Tally
+from .tally import TalliedFeed, Tally
 
 if TYPE_CHECKING:
     from ...pipeline.jobs import BatchJob
@@ -60,6 +59,16 @@ class RayEngine:
     """What may be in flight in one worker; 0 means a quarter of its machine, shared by the workers that fit there."""
     backend: Backend | None = None
     """What works on pixels; None takes DALI for plans on a GPU, OpenCV for plans on the CPU."""
+    num_job_workers: int = 1
+    """Actors that a job has for itself with ``separate``."""
+
+    def __post_init__(self) -> None:
+        if self.num_job_workers < 1 or (self.num_job_workers > 1 and self.placement != "separate"):
+            raise PlanError(
+                "ray: wanted one or more job workers with the placement separate, and no number of them with colocated, "
+                f"where the job runs in every worker; got {self.num_job_workers} with {self.placement}; "
+                "add --placement separate, or leave --job-workers out"
+            )
 
     def feed(self, plan: Plan, view: View, position: Mapping[str, Any] | None = None) -> RayFeed:
         """Open the batches of a view of a plan, from a position on if one is given.
@@ -71,9 +80,9 @@ class RayEngine:
             RunError: there is no cluster at the address.
         """
         opened = self._open(plan, view)
-        standing = Standing(opened, position)
+        books = Books(opened, position)
         connect(self.address)
-        return RayFeed(opened, standing, [self.makers(opened)])
+        return RayFeed(opened, books, [self.makers(opened)])
 
     def makers(self, opened: OpenView) -> Stage:
         """Say which workers make the batches of a view, on the cluster that this process belongs to.
@@ -89,22 +98,22 @@ class RayEngine:
     def work(self, job: BatchJob, position: Mapping[str, Any] | None = None) -> RayWork:
         """Open a batch job at its view, from a position on if one is given; raises as ``feed`` does."""
         opened = self._open(job.plan, job.view)
-        standing = Standing(opened, position)
+        books = Books(opened, position)
         each = self.each.over(job.plan.resources)
         connect(self.address)
         if self.placement == "colocated":
             crew = self._sized(self._crew(each), [])
             assignment = self._assignment(opened, crew)
             stages = [_stage(MakeAndWorkActor, (assignment, job), crew, self.num_workers)]
-            return RayWork(opened, standing, stages)
-        on_job = Crew(1, Resources(0 if each.gpus else 1, each.gpus))
+            return RayWork(opened, books, stages)
+        on_job = Crew(self.num_job_workers, Resources(0 if each.gpus else 1, each.gpus))
         makers = self._sized(self._crew(replace(each, gpus=0)), [on_job])
         assignment = self._assignment(opened, makers)
         stages = [
             _stage(MakeActor, (assignment,), makers, self.num_workers),
             _stage(JobActor, (job,), on_job, on_job.num_workers),
         ]
-        return RayWork(opened, standing, stages)
+        return RayWork(opened, books, stages)
 
     def _open(self, plan: Plan, view: View) -> OpenView:
         opened = OpenView.of(plan, view)
@@ -136,42 +145,13 @@ class RayEngine:
         )
 
 
-class _RayStream:
+class _RayStream(TalliedFeed):
     """What comes out of a cluster for each batch of a view, in order, with the books of a feed."""
 
-    def __init__(self, opened: OpenView, standing: Standing, stages: list[Stage]) -> None:
-        self._opened = opened
-        self._standing = standing
+    def __init__(self, opened: OpenView, books: Books, stages: list[Stage]) -> None:
+        super().__init__(opened, books)
         self._stages = stages
-        self._tally = Tally()
         self._stopped = False
-        self.num_batches = standing.num_batches
-        """Batches of all epochs together, from where it was opened."""
-
-    @property
-    def quarantine(self) -> list[Mapping[str, Any]]:
-        """Samples of the batches so far that could not be used, as dicts."""
-        return self._standing.quarantine
-
-    def quarantine_from(self, first: int) -> list[Mapping[str, Any]]:
-        """List those that were found after so many."""
-        return self._standing.quarantine_from(first)
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Images read, used, replaced and skipped so far."""
-        return self._standing.counts
-
-    def position(self) -> dict[str, Any]:
-        """Say where the consumer stands."""
-        return self._standing.position()
-
-    def stats(self) -> FeedStats:
-        """Say where the time of the workers and of this process went."""
-        return self._tally.read(replaced=self._standing.counts["replaced"])
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """End the execution at the next batch; one that is iterated to its end ends by itself."""
@@ -189,7 +169,7 @@ class _RayStream:
     def _blocks(self) -> Iterator[Any]:
         self._tally = Tally()
         with self._tally as tally:
-            first, end = self._standing.next, self._opened.schedule.num_batches
+            first, end = self._books.next, self._opened.schedule.num_batches
             if first == end:
                 return
             per_task = self._per_task(end - first)
@@ -206,11 +186,12 @@ class _RayStream:
                         return
                     tally.enter("input")
             except WorkerDiedError as error:
+                let_go(error)
                 raise self._named(error, per_task) from error
 
     def _named(self, error: WorkerDiedError, per_task: int) -> WorkerDiedError:
         """Find the batch over which workers die, among those that were under way or lay finished before them."""
-        schedule, first = self._opened.schedule, self._standing.next
+        schedule, first = self._opened.schedule, self._books.next
         under_way = per_task * (NUM_BATCHES + 1) * sum(stage.num_now for stage in self._stages)
         last = first + (AHEAD + 1) * under_way
         number = find_poison(self._stages, first, min(last, schedule.num_batches))
@@ -229,9 +210,6 @@ class _RayStream:
 class RayFeed(_RayStream):
     """Batches of one view that a cluster makes; a context manager. Iterating again goes on where the consumer stands."""
 
-    def __enter__(self) -> RayFeed:
-        return self
-
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches; they are the consumer's own.
 
@@ -244,7 +222,7 @@ class RayFeed(_RayStream):
             made, told = from_block(block, buffers)
             self._tally.hear(told, block.nbytes)
             del block
-            self._standing.take(made)
+            self._books.take(made)
             if made.batch is not None:
                 batch = made.batch
                 del made
@@ -261,9 +239,6 @@ class RayWork(_RayStream):
             return 1
         return max(1, min(BATCHES_PER_TASK, num_batches // (TASKS_PER_WORKER * self._stages[0].num_now)))
 
-    def __enter__(self) -> RayWork:
-        return self
-
     def __iter__(self) -> Iterator[WorkedBatch]:
         """Yield what the job made of each batch; raises as ``RayFeed`` does, and what the job raises."""
         for block in self._blocks():
@@ -271,7 +246,7 @@ class RayWork(_RayStream):
             for worked in block["worked"][0].as_py():
                 self._tally.hear(worked.told, 0)
                 made = worked.made
-                self._standing.take(made)
+                self._books.take(made)
                 if made.num_made > made.num_skipped:
                     self._tally.give_out(made.num_read)
                     yield WorkedBatch(worked.records, made.num_read, made.num_used)

@@ -6,11 +6,16 @@ after another, by a process that makes nothing else.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Sequence
 from typing import Any
 
+from ..cluster import node_with
 from .stream import Stage, count_up
 
+START_S = 60.0
+"""Seconds that the processes for the search may take to start. GPUs are free once Ray has given up all tasks of the workers
+that held them, which takes half a minute."""
 PROBE_S = 120.0
 """Seconds that one batch may take in the search."""
 
@@ -21,21 +26,49 @@ class Probe:
     def __init__(self, stage: Stage) -> None:
         self._stage = stage.make(*stage.args)
 
+    def is_open(self) -> bool:
+        """Say that the stage is open."""
+        return True
+
     def run(self, table: Any) -> Any:
         """Take a block through the stage."""
         return self._stage(table)
 
 
+def let_go(error: BaseException) -> None:
+    """Empty the frames that an error and its causes came through; which lines they were stays known.
+
+    Ray Data's pool is among what they hold, and a pool that is held keeps its workers, dead or not, and their room.
+    """
+    seen: set[int] = set()
+    left: list[BaseException | None] = [error]
+    while left:
+        one = left.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            traceback.clear_frames(one.__traceback__)
+            left += [one.__cause__, one.__context__]
+
+
 def find_poison(stages: Sequence[Stage], first: int, end: int) -> int | None:
-    """Return the first batch from ``first`` up to ``end`` that kills its process; None where none does."""
+    """Return the first batch from ``first`` up to ``end`` that kills its process; None where none does.
+
+    Args:
+        stages: what the batches go through; of the workers that they had before, none may be held any more.
+        first: number of the first batch to look at.
+        end: number behind the last.
+    """
     import ray
 
-    probes: list[Any] = [
-        ray.remote(Probe)
-        .options(num_cpus=stage.each.cpus, num_gpus=stage.each.gpus, max_restarts=0)
-        .remote(stage)
-        for stage in stages
-    ]
+    probes = [_start(stage) for stage in stages]
+    try:
+        ray.get([probe.is_open.remote() for probe in probes], timeout=START_S)
+    except (
+        ray.exceptions.RayError
+    ):  # no room for a probe, or what it opens is at fault: the first error stands
+        for probe in probes:
+            ray.kill(probe)
+        return None
     try:
         for number in range(first, end):
             (table,) = count_up(number, number + 1, 1)
@@ -43,9 +76,28 @@ def find_poison(stages: Sequence[Stage], first: int, end: int) -> int | None:
                 table = ray.get(probe.run.remote(table), timeout=PROBE_S)
     except ray.exceptions.RayActorError:  # dead, or as good as: Ray knows only that its connection broke
         return number
-    except ray.exceptions.RayError:  # no room for a probe, or another fault: the first error stands
+    except ray.exceptions.RayError:  # another fault, or a batch that takes too long: the first error stands
         return None
     finally:
         for probe in probes:
             ray.kill(probe)
     return None
+
+
+def _start(stage: Stage) -> Any:
+    """Start a probe. It holds no CPUs: those of the dead workers are given back late, and others may want them."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    node = node_with(stage.each)
+    return (
+        ray.remote(Probe)
+        .options(
+            num_cpus=0,
+            num_gpus=stage.each.gpus or None,
+            max_restarts=0,
+            # A node without CPUs, such as a head, may see no images.
+            scheduling_strategy=node and NodeAffinitySchedulingStrategy(node, soft=True),
+        )
+        .remote(stage)
+    )

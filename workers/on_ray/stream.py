@@ -26,6 +26,9 @@ NUMBERS_PER_TASK = 4096
 """Batches whose numbers one task makes up; so many at most are made up again when its process dies."""
 RETRIES = 3
 """Times that a batch is made again when the process that makes it dies, before the run ends."""
+SENT = 4
+"""Tasks that lie at a worker may be so many times those that it works on: with twice it waited a sixth of its time for the
+next. Some have to wait there anyway, or Ray adds no workers."""
 PREFETCHED = 2
 """Finished batches that this process fetches ahead."""
 
@@ -155,8 +158,7 @@ def _through(blocks: Dataset, stage: Stage) -> Dataset:
         min_size=fixed or 1,
         max_size=fixed,
         initial_size=fixed or stage.num_now,
-        # Twice what it works on: Ray adds workers only where some tasks wait.
-        max_tasks_in_flight_per_actor=2 * stage.num_batches,
+        max_tasks_in_flight_per_actor=SENT * stage.num_batches,
         max_concurrent_calls_per_actor=stage.num_batches,
         enable_true_multi_threading=True,
     )

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Self
 
+from ...pipeline.engine.books import BookedFeed, Books
 from ...pipeline.engine.clocks import Activity
+from ...pipeline.engine.open_view import OpenView
 from ...pipeline.engine.stats import FeedStats, ThreadStats
 
 
@@ -62,3 +64,15 @@ class Tally:
             threads=here.threads + threads,
             moved_bytes=self._moved_bytes,
         )
+
+
+class TalliedFeed(BookedFeed):
+    """A feed whose batches are made elsewhere, with the statistics of all who have a part in it."""
+
+    def __init__(self, opened: OpenView, books: Books) -> None:
+        super().__init__(opened, books)
+        self._tally = Tally()
+
+    def stats(self) -> FeedStats:
+        """Say where the time of those who make the batches and of this process went."""
+        return self._tally.read(replaced=self._books.counts["replaced"])

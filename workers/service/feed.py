@@ -7,17 +7,16 @@ import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from ...pipeline.batch import Batch
+from ...pipeline.engine.books import Books
 from ...pipeline.engine.buffers import BufferPool
 from ...pipeline.engine.open_view import OpenView
-from ...pipeline.engine.standing import Standing
-from ...pipeline.engine.stats import FeedStats
 from ...pipeline.errors import RunError
 from ..on_ray.blocks import from_block
 from ..on_ray.stream import RETRIES
-from ..on_ray.tally import Tally
+from ..on_ray.tally import TalliedFeed, Tally
 from .host import Service
 from .messages import BEATS, Handed, Served, Stand
 
@@ -31,7 +30,7 @@ LEAVE_S = 10.0
 """How long a consumer that leaves waits for the service to hear it."""
 
 
-class ServiceFeed:
+class ServiceFeed(TalliedFeed):
     """Batches of one view that a service makes; a context manager. Iterating again goes on where the consumer stands.
 
     It tells the service where it stands whenever it asks, and now and then by a thread of its own. A batch counts as
@@ -53,9 +52,8 @@ class ServiceFeed:
         position: Mapping[str, Any] | None,
         consumer: str,
     ) -> None:
+        super().__init__(opened, Books(opened, position))
         self._service = service
-        self._opened = opened
-        self._standing = Standing(opened, position)
         self._before = (opened.view.first_epoch - served.view.first_epoch) * served.num_steps
         self._consumer = consumer
         self._beat_s = served.silent_s / BEATS
@@ -63,38 +61,10 @@ class ServiceFeed:
         self._stand = self._here()
         self._ended = threading.Event()
         self._stopped = False
-        self._tally = Tally()
-        self.num_batches = self._standing.num_batches
-        """Batches of all epochs together, from where it was opened."""
 
-    @property
-    def quarantine(self) -> list[Mapping[str, Any]]:
-        """Samples of the batches so far that could not be used, as dicts."""
-        return self._standing.quarantine
-
-    def quarantine_from(self, first: int) -> list[Mapping[str, Any]]:
-        """List those that were found after so many."""
-        return self._standing.quarantine_from(first)
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Images read, used, replaced and skipped so far."""
-        return self._standing.counts
-
-    def position(self) -> dict[str, Any]:
-        """Say where the consumer stands."""
-        return self._standing.position()
-
-    def stats(self) -> FeedStats:
-        """Say where the time of the service's makers and of this process went."""
-        return self._tally.read(replaced=self._standing.counts["replaced"])
-
-    def __enter__(self) -> ServiceFeed:
+    def __enter__(self) -> Self:
         self._attach()
         return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Let go of the service; a feed that is iterated to its end does so by itself."""
@@ -115,14 +85,14 @@ class ServiceFeed:
         self._attach()
         try:
             with self._tally as tally:
-                while self._standing.next < self._opened.schedule.num_batches and not self._stopped:
+                while self._books.next < self._opened.schedule.num_batches and not self._stopped:
                     tally.enter("input")
                     block = self._next_block(asked)
                     tally.enter("batch")
                     made, told = from_block(block, buffers)
                     tally.hear(told, block.nbytes)
                     del block
-                    self._standing.take(replace(made, number=made.number - self._before))
+                    self._books.take(replace(made, number=made.number - self._before))
                     batch = made.batch
                     del made
                     if batch is not None:
@@ -133,8 +103,8 @@ class ServiceFeed:
             self._leave()
 
     def _here(self) -> Stand:
-        number = self._standing.next + self._before
-        return Stand(self._consumer, self._session, number, self._standing.position())
+        number = self._books.next + self._before
+        return Stand(self._consumer, self._session, number, self._books.position())
 
     def _attach(self) -> None:
         if self._session:

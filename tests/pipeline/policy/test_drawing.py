@@ -127,3 +127,39 @@ def test_drawing_stops_where_pixels_decide_and_says_why(transforms: list[Any], d
     assert [route.why for route in routes.routes[drawn + 1 :]] == [
         f"behind {type(transforms[drawn]).__name__}" for _ in transforms[drawn + 1 :]
     ]
+
+
+SILENT_BEGINNINGS = (
+    [A.SmallestMaxSize(96)],
+    [A.Resize(80, 100)],
+    [A.LongestMaxSize(128), A.CenterCrop(64, 64)],
+    [A.Crop(4, 6, 90, 100), A.SmallestMaxSize(70, p=1.0)],
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(start=st.sampled_from(SILENT_BEGINNINGS), rest=policies(), number=st.integers(0, 10**6))
+def test_what_draws_nothing_can_be_left_out_and_the_rest_is_drawn_alike(
+    start: list[Any], rest: list[Any], number: int
+) -> None:
+    pipeline = compose([*start, *rest])
+    drawing = Drawing(pipeline, num_drawn(pipeline))
+    assert drawing.draws_nothing(len(start))
+    whole = drawing.draw(number, (120, 160))
+    after_whole = [generator.random() for generator in whole.generators]
+    behind = [one for one in whole.decisions if one.slot >= len(start)]
+    begun = Drawing(compose(start), len(start)).draw(number, (120, 160)).size
+    rest_only = drawing.draw(number, begun, num_done=len(start))
+    assert repr(rest_only.decisions) == repr(tuple(behind))
+    assert rest_only.size == whole.size
+    assert [generator.random() for generator in rest_only.generators] == after_whole
+
+
+@pytest.mark.parametrize(
+    "first",
+    [A.Resize(80, 100, p=0.5), A.RandomCrop(40, 40), A.OneOf([A.Resize(80, 100)]), A.HorizontalFlip(p=1)],
+)
+def test_what_may_draw_is_never_left_out(first: Any) -> None:
+    drawing = Drawing(compose([A.SmallestMaxSize(96), first]), 2)
+    assert drawing.draws_nothing(1)
+    assert not drawing.draws_nothing(2)

@@ -50,6 +50,14 @@ def cluster() -> Iterator[Cluster]:
         yield found
 
 
+@pytest.fixture
+def trap(tmp_path: Path) -> Path:
+    """While it is there, whoever works on one of the batches is killed."""
+    found = tmp_path / "trap"
+    found.touch()
+    return found
+
+
 def workers_of(node: Node) -> list[int]:
     return node.pids_of(WORKER)
 
@@ -123,19 +131,29 @@ def test_a_node_that_joins_late_is_used_beside_the_others(plan: Plan, cluster: C
 
 @pytest.mark.fault("Ray: a batch that kills its worker: the run stops and names it")
 def test_a_batch_that_kills_its_worker_is_named_and_costs_nothing_done_before(
-    plan: Plan, tmp_path: Path, cluster: Cluster
+    plan: Plan, tmp_path: Path, cluster: Cluster, trap: Path
 ) -> None:
     assert cluster.address
-    view = View(augment=True)
-    trap = tmp_path / "trap"
-    trap.touch()
-    job = Sums(plan, view, trap=trap, trapped=7)
+    assert_named_and_nothing_lost(plan, tmp_path, trap, RayEngine(num_workers=1))
+
+
+@pytest.mark.fault("Ray, separate: a batch that kills the worker of the job: the run stops and names it")
+def test_a_batch_that_kills_the_jobs_own_worker_is_named_too(
+    plan: Plan, tmp_path: Path, cluster: Cluster, trap: Path
+) -> None:
+    beside = cluster.add_node(1)
+    assert_named_and_nothing_lost(plan, tmp_path, trap, RayEngine(num_workers=1, placement="separate"))
+    cluster.kill_node(beside)
+
+
+def assert_named_and_nothing_lost(plan: Plan, tmp_path: Path, trap: Path, engine: RayEngine) -> None:
+    job = Sums(plan, View(augment=True), trap=trap, trapped=7)
     out = tmp_path / "out"
     with pytest.raises(WorkerDiedError, match=r"epoch 0, step 7: .* died over it every time"):
-        run_batch_job(job, RayEngine(num_workers=1), out, SilentConsole(), part_images=4)
+        run_batch_job(job, engine, out, SilentConsole(), part_images=4)
     assert len(list((out / "parts").glob("part-*.parquet"))) >= 1
     trap.unlink()
-    found = run_batch_job(job, RayEngine(num_workers=1), out, SilentConsole(), part_images=4)
+    found = run_batch_job(job, engine, out, SilentConsole(), part_images=4)
     assert found == run_batch_job(
         job, LocalEngine(num_threads=1), tmp_path / "local", SilentConsole(), part_images=4
     )

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from lightwell.cli_engine import EngineName, open_engine
 from lightwell.pipeline.dataset.indexing import build_index
 from lightwell.pipeline.engine.feed import LocalEngine
-from lightwell.pipeline.errors import ModelError
+from lightwell.pipeline.errors import ModelError, PlanError, RequestError
 from lightwell.pipeline.jobs import Engine
 from lightwell.pipeline.materialize.job import Materialize
 from lightwell.pipeline.plan import Plan
@@ -59,7 +61,11 @@ class Stopping(SilentConsole):
             yield batch
 
 
-@pytest.mark.parametrize("engine", [COLOCATED, SEPARATE], ids=["colocated", "separate"])
+@pytest.mark.parametrize(
+    "engine",
+    [COLOCATED, SEPARATE, replace(SEPARATE, num_job_workers=2)],
+    ids=["colocated", "separate", "separate, two job workers"],
+)
 def test_a_job_writes_the_same_files_as_on_the_local_engine(
     plan: Plan, tmp_path: Path, engine: RayEngine
 ) -> None:
@@ -97,6 +103,21 @@ def test_a_job_that_keeps_its_own_parts_writes_the_same_shards(plan: Plan, tmp_p
     found, files = run(job, COLOCATED, tmp_path / "ray")
     assert files.pop("index.parquet") != expected[1].pop("index.parquet")  # each names its own folder
     assert (found, files) == expected
+
+
+def test_job_workers_are_counted_with_the_makers_and_wanted_with_separate_only(
+    plan: Plan, tmp_path: Path
+) -> None:
+    with pytest.raises(PlanError, match=r"2 workers of 1 CPUs and 3 workers of 1 CPUs.*1 of them never fit"):
+        run(Sums(plan), replace(SEPARATE, num_job_workers=3), tmp_path / "out")
+    for wrong in (COLOCATED, SEPARATE):
+        number = 2 if wrong.placement == "colocated" else 0
+        with pytest.raises(PlanError, match=f"got {number} with {wrong.placement}; add --placement separate"):
+            replace(wrong, num_job_workers=number)
+    with pytest.raises(PlanError, match="got 2 with colocated"):
+        open_engine(EngineName.ray, job_workers=2)
+    with pytest.raises(RequestError, match="--job-workers, got local; add --engine ray"):
+        open_engine(job_workers=2)
 
 
 def test_an_error_of_a_job_arrives_as_it_was_raised(plan: Plan, tmp_path: Path) -> None:

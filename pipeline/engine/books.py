@@ -6,8 +6,9 @@ became of their samples is written down at their turn, so that no engine decides
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Self
 
 import pyarrow.compute as pc
 
@@ -17,7 +18,7 @@ from .maker import MadeBatch
 from .open_view import OpenView
 
 
-class Standing:
+class Books:
     """Counts, quarantine and position of one feed. One thread takes batches, any thread may read.
 
     Raises:
@@ -87,6 +88,50 @@ class Standing:
             self._quarantine.add(entry)
             num_bad += 1
         self._quarantine.count(skipped=num_bad)
+
+
+class BookedFeed(ABC):
+    """What every feed says of itself out of its books; a context manager, which closes it.
+
+    Args:
+        opened: the view whose batches come.
+        books: where its consumer stands.
+    """
+
+    def __init__(self, opened: OpenView, books: Books) -> None:
+        self._opened = opened
+        self._books = books
+        self.num_batches = books.num_batches
+        """Batches of all epochs together, from where it was opened; ``on_error: skip`` passes over those with no image
+        left."""
+
+    @property
+    def quarantine(self) -> list[Mapping[str, Any]]:
+        """Samples of the batches so far that could not be used, as dicts."""
+        return self._books.quarantine
+
+    def quarantine_from(self, first: int) -> list[Mapping[str, Any]]:
+        """List those that were found after so many."""
+        return self._books.quarantine_from(first)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images yielded, used, replaced and skipped so far; read = used + replaced, and skipped are in no batch."""
+        return self._books.counts
+
+    def position(self) -> dict[str, Any]:
+        """Say where the consumer stands: behind the last batch it was given. A small value that JSON holds."""
+        return self._books.position()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of whatever makes the batches."""
 
 
 def _bad_headers(opened: OpenView) -> Iterator[QuarantineEntry]:
