@@ -143,11 +143,10 @@ class Index:
             SourceError: nothing matches.
         """
         usable = pc.equal(self.table["status"], "ok")
-        rows = self._where(usable)
-        if not len(rows):
+        if not pc.any(usable).as_py():
             raise SourceError(self._nothing_usable())
         if split is None:
-            return rows
+            return self._where(usable)
         for name in (split, canonical_split(split)):
             found = self._where(pc.and_(usable, pc.fill_null(pc.equal(self.table["split"], name), False)))
             if len(found):

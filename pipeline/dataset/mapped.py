@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from .digest import digest_of
@@ -97,8 +98,7 @@ class RowTable:
     def __init__(self, table: pa.Table) -> None:
         self._schema = table.schema
         self._chunks = [pa.Table.from_batches([batch]) for batch in table.to_batches()]
-        sizes = [len(chunk) for chunk in self._chunks]
-        self._starts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
+        self._starts = _starts_of([len(chunk) for chunk in self._chunks])
 
     def take(self, rows: np.ndarray) -> pa.Table:
         """Take some rows, in their order."""
@@ -113,6 +113,30 @@ class RowTable:
             for number, some in _grouped(chunk_of[order], rows[order])
         ]
         return pa.concat_tables(parts).combine_chunks().take(pa.array(np.argsort(order, kind="stable")))
+
+
+class Numbers:
+    """A column of integers, read where it lies. Null is 0. Any thread may ask."""
+
+    def __init__(self, column: pa.ChunkedArray) -> None:
+        filled = pc.fill_null(column, 0) if column.null_count else column
+        self._chunks = [chunk.to_numpy(zero_copy_only=False) for chunk in filled.chunks]
+        self._starts = _starts_of([len(chunk) for chunk in self._chunks])
+
+    def take(self, rows: np.ndarray) -> np.ndarray:
+        """Take some rows, in their order, as int64."""
+        if len(self._chunks) == 1:
+            return np.asarray(self._chunks[0][rows], np.int64)
+        found = np.empty(len(rows), np.int64)
+        chunk_of = np.searchsorted(self._starts, rows, side="right") - 1
+        for number in np.unique(chunk_of).tolist():
+            here = chunk_of == number
+            found[here] = self._chunks[number][rows[here] - self._starts[number]]
+        return found
+
+
+def _starts_of(sizes: list[int]) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(np.int64)
 
 
 def _grouped(numbers: np.ndarray, values: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

@@ -131,13 +131,12 @@ def mapped(num_rows: int, scratch: Path) -> Found:
     for batch in batches:
         table.take(batch)
     taken = time.process_time()
+    SampleSizes.of(index).largest(rows, BATCH)
     held = own_bytes() - before
-    sizes = SampleSizes.of(index)
     return {
         "mapped_open_cpu_s": opened - started,
         "mapped_own_bytes_per_row": held / num_rows,
         "mapped_batch_cpu_s": (taken - chosen) / NUM_TIMED,
-        "sizes_bytes_per_row": (sizes.bytes.nbytes + sizes.pixels.nbytes) / num_rows,
     }
 
 

@@ -19,7 +19,9 @@ from lightwell.pipeline.dataset import mapped
 from lightwell.pipeline.dataset.digest import digest_of
 from lightwell.pipeline.dataset.index import Index
 from lightwell.pipeline.dataset.indexing import build_index
-from lightwell.pipeline.dataset.mapped import RowTable
+from lightwell.pipeline.dataset.mapped import Numbers, RowTable
+from lightwell.pipeline.engine import estimates
+from lightwell.pipeline.engine.estimates import SampleSizes
 from lightwell.pipeline.engine.feed import LocalEngine
 from lightwell.pipeline.errors import SourceError
 from lightwell.pipeline.plan import Plan
@@ -154,3 +156,21 @@ def test_a_small_index_is_held_and_what_is_none_is_refused(
     pq.write_table(pa.table({"key": list("abcdefghijkl")}), tmp_path / "other.parquet")
     with pytest.raises(SourceError, match="another table"):
         Index.open(tmp_path / "other.parquet")
+
+
+@given(st.integers(0, 12), st.lists(st.integers(0, 11), max_size=20), st.integers(1, 5))
+def test_numbers_and_largest_pictures_are_those_of_the_whole_column(
+    cut: int, rows: list[int], number: int
+) -> None:
+    values = [7, None, 3, 12, 5, 5, 9, 1, None, 2, 30, 4]
+    column = pa.array(values, pa.int32())
+    chunks = pa.chunked_array([column[:cut], column[cut : cut + 2], column[cut + 2 :]])
+    wanted = np.array([values[row] or 0 for row in rows], np.int64)
+    found = Numbers(chunks).take(np.array(rows, np.int64))
+    assert found.dtype == np.int64
+    assert found.tolist() == wanted.tolist()
+    sizes = SampleSizes(masked=False, _bytes=Numbers(chunks), _width=Numbers(chunks), _height=Numbers(chunks))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(estimates, "SLICE_ROWS", 3)
+        largest = sizes.largest(np.array(rows, np.int64), number)
+    assert sorted(largest.tolist()) == sorted((wanted**2).tolist())[-number:]
