@@ -76,6 +76,20 @@ class Stream(Protocol[T_co]):
     def __exit__(self, *exc: object) -> None: ...
 
 
+@runtime_checkable
+class ListsAfter(Protocol):
+    """A stream that can list what it has found since it was last asked, without listing all that was found before."""
+
+    def quarantine_from(self, first: int) -> list[Mapping[str, Any]]:
+        """List the samples that could not be used, without the first so many that were found, in a stable order."""
+        ...
+
+
+def found_after(stream: Stream[Any], first: int) -> list[Mapping[str, Any]]:
+    """List what a stream has found after so many, or all of it where it cannot tell."""
+    return stream.quarantine_from(first) if isinstance(stream, ListsAfter) else stream.quarantine
+
+
 class Feed(Stream["Batch"], Protocol):
     """An iterator of batches."""
 

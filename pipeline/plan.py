@@ -106,8 +106,8 @@ class Plan(BaseModel):
         Path(path).write_text(yaml.safe_dump(json.loads(json.dumps(self.dump())), sort_keys=False))
 
     def load_index(self) -> Index:
-        """Read the plan's index."""
-        return Index.load(self.index)
+        """Read the plan's index; a large one is mapped into memory."""
+        return Index.open(self.index)
 
     def fingerprint(self, index: Index | None = None) -> str:
         """Hash all that decides what the batches hold, the index's content included; reads the index if not given.

@@ -41,7 +41,8 @@ class Quarantine:
     def __init__(self, rules: ErrorRules | None = None) -> None:
         self._lock = threading.Lock()
         self._rules = rules or ErrorRules()
-        self._entries: dict[tuple[str, str, int], QuarantineEntry] = {}
+        self._entries: list[QuarantineEntry] = []
+        self._names: set[tuple[str, str, int]] = set()
         self._bad: dict[str, str] = {}
         self._num_judged = 0
         self._num_failed = 0
@@ -54,7 +55,10 @@ class Quarantine:
     def add(self, entry: QuarantineEntry) -> None:
         """Add an entry, once per key, step and epoch: sampled epochs and padding meet a bad file again."""
         with self._lock:
-            self._entries.setdefault((entry.key, entry.step, entry.epoch), entry)
+            name = entry.key, entry.step, entry.epoch
+            if name not in self._names:
+                self._names.add(name)
+                self._entries.append(entry)
             if entry.step != "index":
                 self._bad.setdefault(entry.key, f"{entry.key!r} ({entry.step}: {entry.reason})")
 
@@ -101,22 +105,33 @@ class Quarantine:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def dump(self) -> list[Mapping[str, Any]]:
-        """List the entries as dicts, in a stable order."""
+    def dump(self, first: int = 0) -> list[Mapping[str, Any]]:
+        """List the entries as dicts, in a stable order; those only that were found after so many."""
         with self._lock:
-            entries = list(self._entries.values())
+            entries = self._entries[first:]
         return sorted((asdict(entry) for entry in entries), key=lambda e: (e["epoch"], e["key"], e["step"]))
 
 
 def write_quarantine(entries: Iterable[Mapping[str, Any]], path: Path) -> None:
     """Write entries as JSON lines, aside and renamed."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    aside.write_text("".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries))
+    aside.write_text(_lines(entries), encoding="utf-8")
     aside.replace(path)
 
 
+def append_quarantine(entries: Iterable[Mapping[str, Any]], path: Path) -> None:
+    """Write entries behind those that are there. A kill on the way may leave half a line, which no reader takes."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(_lines(entries))
+
+
+def _lines(entries: Iterable[Mapping[str, Any]]) -> str:
+    return "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in entries)
+
+
 def read_quarantine(path: Path) -> list[Mapping[str, Any]]:
-    """Read what ``write_quarantine`` wrote; nothing where there is no such file."""
+    """Read what was written, but for half a line at the end; nothing where there is no such file."""
     if not path.is_file():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    *lines, _ = path.read_bytes().split(b"\n")  # a name may hold other ends of lines than this one
+    return [json.loads(line) for line in lines]

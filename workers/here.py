@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..pipeline.jobs import WorkedBatch
+from ..pipeline.jobs import WorkedBatch, found_after
 
 if TYPE_CHECKING:
     from ..pipeline.engine.stats import FeedStats
@@ -28,6 +28,10 @@ class WorkHere:
     def quarantine(self) -> list[Mapping[str, Any]]:
         """Samples that could not be used so far."""
         return self._feed.quarantine
+
+    def quarantine_from(self, first: int) -> list[Mapping[str, Any]]:
+        """List those that were found after so many."""
+        return found_after(self._feed, first)
 
     @property
     def counts(self) -> dict[str, int]:

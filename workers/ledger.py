@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ..pipeline.errors import OutputError
-from ..pipeline.jobs import WorksJobs
-from ..pipeline.quarantine import QUARANTINE_NAME, write_quarantine
+from ..pipeline.jobs import ListsAfter, WorksJobs, found_after
+from ..pipeline.quarantine import QUARANTINE_NAME, append_quarantine, write_quarantine
 from .here import WorkHere
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ INTERVAL_S = 1.0
 class Ledger:
     """Lists what all feeds of a job could not use; a context manager, which writes for the last time when it is left.
 
-    The file is whole at any moment: it is written aside and renamed, at most once a second and only when it grew.
+    The file is written aside and renamed when it is begun and when it is done, then in order. Between, what is new is
+    written behind it, at most once a second: what a second costs does not grow with the list.
 
     Args:
         out: the job's folder.
@@ -41,11 +42,15 @@ class Ledger:
         counts: Mapping[str, int] | None = None,
     ) -> None:
         self._path = out / QUARANTINE_NAME
-        self._before = tuple(before)
+        self._before = self._unheard = tuple(before)
         self._counts = dict(counts or {})
         self._feeds: list[Feed | Work] = []
         self._writing = threading.Lock()
-        self._written = -1
+        self._heard: list[int] = []
+        """Of how many entries of each feed we know."""
+        self._listed: set[tuple[int, str, str]] = set()
+        """What is in the file."""
+        self._begun = self._in_order = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="lightwell-ledger", daemon=True)
 
@@ -77,16 +82,40 @@ class Ledger:
 
     def take_up(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """List what others have found as well."""
-        found = {entry_name(entry): entry for entry in (*self._before, *entries)}
-        self._before = tuple(found.values())
+        with self._writing:
+            self._unheard = (*self._unheard, *entries)
+            found = {entry_name(entry): entry for entry in (*self._before, *self._unheard)}
+            self._before = tuple(found.values())
 
     def write(self) -> None:
-        """Write the list now, if it grew."""
+        """Write now what is new."""
         with self._writing:
-            entries = self.entries()
-            if len(entries) != self._written:
-                write_quarantine(entries, self._path)
-                self._written = len(entries)
+            fresh = self._fresh()
+            if not self._begun:
+                self._write_in_order()
+                self._begun = True
+            elif fresh:
+                self._begun = self._in_order = False  # half a line, if the disk is full
+                append_quarantine(fresh, self._path)
+                self._begun = True
+
+    def _fresh(self) -> list[Mapping[str, Any]]:
+        """Take what is not in the file yet, and note it."""
+        found, self._unheard = list(self._unheard), ()
+        for number, feed in enumerate(list(self._feeds)):
+            if number == len(self._heard):
+                self._heard.append(0)
+            entries = found_after(feed, self._heard[number])
+            if isinstance(feed, ListsAfter):
+                self._heard[number] += len(entries)
+            found += entries
+        fresh = {entry_name(entry): entry for entry in found if entry_name(entry) not in self._listed}
+        self._listed.update(fresh)
+        return list(fresh.values())
+
+    def _write_in_order(self) -> None:
+        write_quarantine(self.entries(), self._path)
+        self._in_order = True
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -99,6 +128,8 @@ class Ledger:
         self._thread.join()
         try:
             self.write()
+            if not self._in_order:
+                self._write_in_order()
         except OSError as failure:
             if error is None:  # else the run's own error says more
                 raise OutputError(

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..pipeline.errors import OutputError
-from ..pipeline.jobs import Context, KeepsParts, Remaining, Resumes
+from ..pipeline.jobs import Context, KeepsParts, Remaining, Resumes, found_after
 from ..pipeline.quarantine import QUARANTINE_NAME, read_quarantine, write_quarantine
 from .heap import keep_freed_memory
 from .ledger import Ledger
@@ -189,6 +189,7 @@ def read_parts(
     """Turn what is left of a job's view, behind the parts that are done, into more parts of so many images."""
     parts: list[Part] = []
     noted = {entry_of(entry) for part in done for entry in part.quarantine}
+    num_found = 0
     position = done[-1].position if done else None
     with engine.work(job, position) as work:
         if not work.num_batches:
@@ -199,7 +200,9 @@ def read_parts(
         while (part := read_part(work, batches, full)) is not None:
             counts, gathered = {**part[0], "unusable": unusable}, part[1]
             number = len(done) + len(parts)
-            entries = fresh_entries(work.quarantine, noted)
+            found = found_after(work, num_found)
+            num_found += len(found)
+            entries = fresh_entries(found, noted)
             parts.append(Part(number, counts, entries, work.position()))
             store.write(parts[-1], kept(job, gathered, number, store.folder.parent))
         say_stats(work, console)

@@ -9,6 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow.fs import LocalFileSystem
 
+from ..dataset.mapped import RowTable
+
 CONTENT = "hash"
 """The column of an index that keeps content hashes, where it does."""
 PLACE = ("uri", "offset", "bytes", "mtime_ns", "etag")
@@ -30,7 +32,7 @@ class EntryKeys:
 
     def __init__(self, table: pa.Table, recipe: str) -> None:
         names = [*filter(table.column_names.__contains__, (CONTENT, *PLACE))]
-        self._table = table.select(names).combine_chunks()
+        self._table = RowTable(table.select(names))
         self._recipe = recipe
         self._keys = np.zeros((len(table), 2), "<u8")
         self._known = np.zeros(len(table), bool)
@@ -56,11 +58,8 @@ class Unchanged:
     """Says which files still are as they were indexed, by size and modification time. Any thread may ask."""
 
     def __init__(self, table: pa.Table) -> None:
-        self._uris = table["uri"].combine_chunks()
-        self._mtimes_ns = _integers(table, "mtime_ns")
-        sizes = _integers(table, "bytes")
-        inside = _integers(table, "offset") >= 0  # of a shard, whose size the index does not know
-        self._bytes = np.where(inside, UNKNOWN, sizes)
+        names = [*filter(table.column_names.__contains__, ("uri", "mtime_ns", "bytes", "offset"))]
+        self._table = RowTable(table.select(names))
         self._files = LocalFileSystem()
 
     def of(self, rows: np.ndarray) -> np.ndarray:
@@ -69,7 +68,8 @@ class Unchanged:
         Returns:
             bool, shape (n,). Files of remote sources are taken as they were indexed.
         """
-        uris = self._uris.take(pa.array(rows)).to_pylist()
+        table = self._table.take(rows)
+        uris = table["uri"].to_pylist()
         local = [i for i, uri in enumerate(uris) if "://" not in uri]
         same = np.ones(len(rows), bool)
         try:
@@ -77,12 +77,12 @@ class Unchanged:
         except (OSError, ValueError):  # one may not be looked at; reading it will say which and why
             same[local] = False
             return same
-        looked_at = rows[local]
+        inside = _integers(table, "offset")[local] >= 0  # of a shard, whose size the index does not know
         sizes = np.array([UNKNOWN if info.size is None else info.size for info in found], np.int64)
         times = np.array([UNKNOWN if info.mtime_ns is None else info.mtime_ns for info in found], np.int64)
-        wanted = self._bytes[looked_at]
+        wanted = np.where(inside, UNKNOWN, _integers(table, "bytes")[local])
         same_size = (wanted == sizes) | ((wanted == UNKNOWN) & (sizes != UNKNOWN))
-        same[local] = same_size & (times == self._mtimes_ns[looked_at])
+        same[local] = same_size & (times == _integers(table, "mtime_ns")[local])
         return same
 
 

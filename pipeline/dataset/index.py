@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import OutputError, SourceError, nearest
+from .digest import digest_of
+from .mapped import open_mapped, sweep_mapped
 from .splits import canonical_split
 
 SCHEMA = pa.schema(
@@ -64,6 +67,8 @@ class Index:
     table: pa.Table
     """Has ``SCHEMA``; its metadata describes the source as JSON under ``lightwell.source``."""
     classes: tuple[str, ...]
+    digest: str | None = field(default=None, compare=False)
+    """Of the rows, where it was kept with them."""
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -76,30 +81,27 @@ class Index:
             SourceError: the file is missing, damaged or no index, or lacks a column.
         """
         path = Path(path)
-        if not path.is_file():
-            raise SourceError(_missing(path))
-        try:
-            table = pq.read_table(path, page_checksum_verification=True)
-            classes = json.loads((table.schema.metadata or {})[CLASSES])
-        except KeyError as error:
-            raise SourceError(f"wanted an index, got {str(path)!r}, another table; {_MAKE}") from error
-        except (pa.ArrowException, OSError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise SourceError(f"wanted an index, got {str(path)!r} ({reason}); {_MAKE}") from error
-        for name in SCHEMA.names:
-            if name in ADDED and name not in table.column_names:
-                nulls = pa.nulls(len(table), SCHEMA.field(name).type)
-                table = table.append_column(SCHEMA.field(name), nulls)
-            if name not in table.column_names:
-                hint = nearest(name, table.column_names)
-                raise SourceError(
-                    f"{path.name}: wanted a column {name!r}, got {table.column_names}; {hint or _MAKE}"
-                )
-        try:
-            table = table.select(SCHEMA.names).cast(SCHEMA.with_metadata(table.schema.metadata))
-        except pa.ArrowException as error:
-            raise SourceError(f"wanted an index, got {str(path)!r} ({error}); {_MAKE}") from error
-        return cls(table, tuple(classes))
+        with _as_source_error(path):
+            table = _fitted(pq.read_table(path, page_checksum_verification=True), path)
+            return cls(table, _classes_of(table))
+
+    @classmethod
+    def open(cls, path: str | Path, *, from_rows: int | None = None) -> Index:
+        """Load an index, or map a large one into memory, which all processes of a machine share; see ``mapped``.
+
+        Args:
+            path: the Parquet file.
+            from_rows: an index of so many rows is large; by default ``MAPPED_ROWS``.
+
+        Raises:
+            SourceError: as ``load`` does.
+        """
+        path = Path(path)
+        with _as_source_error(path):
+            found = open_mapped(path, lambda rows: _fitted(rows, path), from_rows)
+            if found is not None:
+                return cls(found.table, _classes_of(found.table), found.digest)
+        return cls.load(path)
 
     def save(self, path: str | Path) -> None:
         """Save as Parquet with page checksums: written aside, then renamed.
@@ -119,6 +121,7 @@ class Index:
                     file.flush()
                     os.fsync(file.fileno())
                 aside.replace(path)
+                sweep_mapped(path)
             finally:
                 aside.unlink(missing_ok=True)
         except OSError as error:
@@ -140,11 +143,10 @@ class Index:
             SourceError: nothing matches.
         """
         usable = pc.equal(self.table["status"], "ok")
-        rows = self._where(usable)
-        if not len(rows):
+        if not pc.any(usable).as_py():
             raise SourceError(self._nothing_usable())
         if split is None:
-            return rows
+            return self._where(usable)
         for name in (split, canonical_split(split)):
             found = self._where(pc.and_(usable, pc.fill_null(pc.equal(self.table["split"], name), False)))
             if len(found):
@@ -161,20 +163,7 @@ class Index:
         Returns:
             32 hex digits.
         """
-        digest = hashlib.blake2b(digest_size=16)
-        digest.update(str(len(self)).encode())
-        for name in ("bytes", "mtime_ns", "label"):
-            digest.update(np.ascontiguousarray(self.table[name].to_numpy(), dtype="<i8").tobytes())
-        for name in ("key", "split"):
-            # No file name holds a zero byte, so that one can part them; \1 stands for null.
-            digest.update(
-                "\0".join("\1" if text is None else text for text in self.table[name].to_pylist()).encode()
-            )
-            digest.update(b"\0\0")
-        for name in ("etag", "hash"):
-            if self.table[name].null_count < len(self):
-                digest.update(json.dumps([name, self.table[name].to_pylist()]).encode())
-        return digest.hexdigest()
+        return self.digest or digest_of(self.table)
 
     def counts(self) -> list[dict[str, Any]]:
         """Count images per split, class and status.
@@ -233,7 +222,7 @@ class Index:
         return self.classes[label] if label < len(self.classes) else str(label)
 
     def _where(self, mask: pa.ChunkedArray) -> np.ndarray:
-        return np.flatnonzero(mask.to_numpy(zero_copy_only=False)).astype(np.int64)
+        return np.flatnonzero(mask.to_numpy(zero_copy_only=False)).astype(np.int64, copy=False)
 
     def _nothing_usable(self) -> str:
         bad = list(zip(self.table["key"][:3].to_pylist(), self.table["status"][:3].to_pylist(), strict=True))
@@ -245,6 +234,40 @@ class Index:
 
 
 _MAKE = "make one with `lightwell index SOURCE -o index.parquet`"
+
+
+@contextmanager
+def _as_source_error(path: Path) -> Iterator[None]:
+    if not path.is_file():
+        raise SourceError(_missing(path))
+    try:
+        yield
+    except KeyError as error:
+        raise SourceError(f"wanted an index, got {str(path)!r}, another table; {_MAKE}") from error
+    except SourceError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise SourceError(f"wanted an index, got {str(path)!r} ({reason}); {_MAKE}") from error
+
+
+def _classes_of(table: pa.Table) -> tuple[str, ...]:
+    return tuple(json.loads((table.schema.metadata or {})[CLASSES]))
+
+
+def _fitted(table: pa.Table, path: Path) -> pa.Table:
+    """Bring a table to the columns and types of an index; what older ones lack is null."""
+    if CLASSES not in (table.schema.metadata or {}):
+        raise KeyError(CLASSES)
+    for name in SCHEMA.names:
+        if name in ADDED and name not in table.column_names:
+            table = table.append_column(SCHEMA.field(name), pa.nulls(len(table), SCHEMA.field(name).type))
+        if name not in table.column_names:
+            hint = nearest(name, table.column_names)
+            raise SourceError(
+                f"{path.name}: wanted a column {name!r}, got {table.column_names}; {hint or _MAKE}"
+            )
+    return table.select(SCHEMA.names).cast(SCHEMA.with_metadata(table.schema.metadata))
 
 
 def _missing(path: Path) -> str:

@@ -69,6 +69,10 @@ class Books:
         """Samples of the batches so far that could not be used, as dicts."""
         return self._quarantine.dump()
 
+    def quarantine_from(self, first: int) -> list[Mapping[str, Any]]:
+        """List those that were found after so many."""
+        return self._quarantine.dump(first)
+
     @property
     def counts(self) -> dict[str, int]:
         """Images yielded, used, replaced and skipped so far; read = used + replaced, and skipped are in no batch."""
@@ -105,6 +109,10 @@ class BookedFeed(ABC):
     def quarantine(self) -> list[Mapping[str, Any]]:
         """Samples of the batches so far that could not be used, as dicts."""
         return self._books.quarantine
+
+    def quarantine_from(self, first: int) -> list[Mapping[str, Any]]:
+        """List those that were found after so many."""
+        return self._books.quarantine_from(first)
 
     @property
     def counts(self) -> dict[str, int]:

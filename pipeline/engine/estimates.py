@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
-import pyarrow.compute as pc
 
 from ..cache.packing import Packed
 from ..compiler.program import Program
 from ..dataset.index import Index
+from ..dataset.mapped import Numbers
 from ..decode.chain import Encoded
 from ..decode.dali import DALI_MODES
 from ..decode.plan import Decoding
@@ -27,26 +27,44 @@ FLOAT_BYTES = 4
 MASK_BYTES = 2
 """Per pixel of a mask: the sample's own and its place in the batch."""
 NUM_PROBES = 4
+SLICE_ROWS = 1 << 20
+"""Rows that are looked at together, and of how many at most the probes are."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class SampleSizes:
-    """Bytes of files and pixels of pictures, by row of the index."""
+    """Bytes of files and pixels of pictures, by row of the index, in which they stay."""
 
-    bytes: np.ndarray
-    pixels: np.ndarray
     masked: bool
+    _bytes: Numbers
+    _width: Numbers
+    _height: Numbers
 
     @classmethod
     def of(cls, index: Index) -> SampleSizes:
-        """Read them out of an index."""
+        """Find them in an index."""
         table = index.table
-        num_bytes, width, height = (
-            pc.fill_null(table[name], 0).to_numpy().astype(np.int64) for name in ("bytes", "width", "height")
-        )
-        return cls(num_bytes, width * height, masked=table["mask"].null_count < table.num_rows)
+        columns = (Numbers(table[name]) for name in ("bytes", "width", "height"))
+        return cls(table["mask"].null_count < table.num_rows, *columns)
+
+    def bytes(self, rows: np.ndarray) -> np.ndarray:
+        """Bytes of the files of some rows, int64."""
+        return self._bytes.take(rows)
+
+    def pixels(self, rows: np.ndarray) -> np.ndarray:
+        """Pixels of the pictures of some rows, int64."""
+        return np.asarray(self._width.take(rows) * self._height.take(rows))
+
+    def largest(self, rows: np.ndarray, number: int) -> np.ndarray:
+        """Pixels of the largest pictures, in any order, from some rows at a time."""
+        found = np.empty(0, np.int64)
+        for first in range(0, len(rows), SLICE_ROWS):
+            found = np.concatenate([found, self.pixels(rows[first : first + SLICE_ROWS])])
+            if len(found) > number:
+                found = np.partition(found, len(found) - number)[len(found) - number :]
+        return found
 
 
 @dataclass(frozen=True)
@@ -70,7 +88,9 @@ def finished_size(program: Program, view: View, index: Index, rows: np.ndarray) 
     if not len(rows):
         return FinishedSize(0, 0.0)
     sizes = SampleSizes.of(index)
-    ordered = rows[np.argsort(sizes.pixels[rows], kind="stable")]
+    if len(rows) > SLICE_ROWS:
+        rows = rows[np.linspace(0, len(rows) - 1, SLICE_ROWS).astype(int)]
+    ordered = rows[np.argsort(sizes.pixels(rows), kind="stable")]
     probes = ordered[np.linspace(0, len(ordered) - 1, NUM_PROBES).astype(int)]
     routes = program.routes(augment=view.augment, backend="opencv")
     drawing = Drawing(program.compose(augment=view.augment, boxes=False), routes.num_drawn)
@@ -92,7 +112,7 @@ def finished_size(program: Program, view: View, index: Index, rows: np.ndarray) 
     bytes_per_pixel = RGB * (FLOAT_BYTES if program.normalization else width_bytes)
     bytes_per_pixel += MASK_BYTES if sizes.masked else 0
     constant = None
-    if len(found) == 1 and len(np.unique(sizes.pixels[probes])) > 1:
+    if len(found) == 1 and len(np.unique(sizes.pixels(probes))) > 1:
         height, width = next(iter(found))
         constant = height * width * bytes_per_pixel
     return FinishedSize(constant, bytes_per_pixel * max(grown, default=1.0))

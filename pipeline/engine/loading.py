@@ -12,6 +12,7 @@ import numpy as np
 from ..cache.packing import Packed
 from ..dataset.headers import QuietPillow, header_of
 from ..dataset.index import Index
+from ..dataset.mapped import RowTable
 from ..dataset.seen import content_hash
 from ..dataset.sources.storage import Storage
 from ..dataset.sources.store import Piece, is_remote
@@ -73,7 +74,7 @@ class SampleLoader:
         self._absent: dict[str, None] = {
             name: None for name in COLUMNS if columns[name].null_count == len(columns)
         }
-        self._table = columns.drop_columns([*self._absent]).combine_chunks()
+        self._table = RowTable(columns.drop_columns([*self._absent]))
         self._rules = rules or ErrorRules()
         self._watch = watch or Watch(None)
         self._storage = Storage(self._rules.max_wait_s)

@@ -66,9 +66,7 @@ class OpenView:
     @cached_property
     def largest_batch_bytes(self) -> int:
         """Bound what the rows of a batch take, from the largest pictures of the view."""
-        pixels = self.sizes.pixels[self.rows]
-        size = min(self.plan.batch.size, len(pixels))
-        return self.finished.bytes(np.partition(pixels, len(pixels) - size)[len(pixels) - size :])
+        return self.finished.bytes(self.sizes.largest(self.rows, self.plan.batch.size))
 
 
 def rows_of(index: Index, keys: tuple[str, ...]) -> np.ndarray:

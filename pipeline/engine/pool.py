@@ -184,7 +184,7 @@ class AssemblyPool:
 
     def num_bytes(self, spec: BatchSpec) -> int:
         """Reckon what the rows of a batch will take."""
-        return self._finished.bytes(self._sizes.pixels[spec.rows])
+        return self._finished.bytes(self._sizes.pixels(spec.rows))
 
     def start(self, number: int, spec: BatchSpec, *, only_one: bool) -> OpenBatch | None:
         """Begin a batch; None where there is no room for it, which the only one in the making always has."""
@@ -228,7 +228,7 @@ class AssemblyPool:
         """Cut a batch into chunks: by number, and where files are large by their bytes."""
         for start in range(0, len(rows), most):
             some = rows[start : start + most]
-            sizes = self._sizes.bytes[some].tolist()
+            sizes = self._sizes.bytes(some).tolist()
             for run, num_bytes in in_runs(range(len(some)), sizes.__getitem__, self._most_files):
                 yield some[run[0] : run[-1] + 1], num_bytes
 

@@ -18,10 +18,12 @@ from pathlib import Path
 from lightwell.workers.on_ray.engine import AHEAD, NUM_BATCHES
 
 from .report import check_writable, machine, versions, write_json
-from .scale_parts import BATCH
+from .scale_parts import BATCH, index_of, mapped_of
 from .turns import TESTS
 
 SAMPLES, WORKERS = 10**9, 1000
+PARTS = ("write", "load", "make_mapped", "mapped", "fingerprint", "schedule")
+"""What is measured at each number of rows."""
 PACE = 900.0
 """Images a second that one worker makes; an assumption, about what one core decodes."""
 BAD_SHARE = 0.001
@@ -49,6 +51,11 @@ OUTLOOKS = (
     Outlook("loading it", "CPU seconds a row x 1e9", "s", lambda f: f["load_cpu_s"] / f["rows"] * SAMPLES),
     Outlook("its fingerprint", "CPU seconds a row x 1e9", "s", lambda f: f["fingerprint_cpu_s"] / f["rows"] * SAMPLES),
     Outlook("its fingerprint, memory", "peak bytes a row x 1e9", "GB", lambda f: f["fingerprint_peak_bytes_per_row"] * SAMPLES / GB),
+    Outlook("index, mapped: its file, on a node", "bytes a row x 1e9", "GB", lambda f: f["mapped_file_bytes_per_row"] * SAMPLES / GB),
+    Outlook("making that file, once for a node", "CPU seconds a row x 1e9", "s", lambda f: f["map_cpu_s"] / f["rows"] * SAMPLES),
+    Outlook("opening it, and its fingerprint", "measured at the largest size", "ms", lambda f: f["mapped_open_cpu_s"] * 1e3),
+    Outlook("its rows of a batch", "measured at the largest size", "ms", lambda f: f["mapped_batch_cpu_s"] * 1e3),
+    Outlook("index, sizes and split, a worker's own memory", "bytes a row x 1e9", "GB", lambda f: f["mapped_own_bytes_per_row"] * SAMPLES / GB),
     Outlook("rows of a split", "8 bytes x 1e9", "GB", lambda f: f["split_bytes_per_row"] * SAMPLES / GB),
     Outlook("rows of a batch, by its number", "measured at 1e9 places", "ms", lambda f: f["permutation_batch_cpu_s"] * 1e3),
     Outlook("an epoch's order", "measured at 1e9 places", "bytes", lambda f: f["permutation_bytes"]),
@@ -60,6 +67,8 @@ OUTLOOKS = (
             lambda f: f["quarantine_memory_bytes_per_bad"] * SAMPLES * BAD_SHARE / GB),
     Outlook("quarantine, writing it once", "CPU seconds a bad file x 1e6", "s",
             lambda f: f["quarantine_write_cpu_s_per_bad"] * SAMPLES * BAD_SHARE),
+    Outlook("quarantine, writing what a second adds", f"CPU seconds a bad file x 1,000 workers x {PACE:.0f} x {BAD_SHARE}", "s",
+            lambda f: f["quarantine_append_cpu_s_per_bad"] * WORKERS * PACE * BAD_SHARE),
     Outlook("batches of an epoch", f"1e9 / {BATCH}", "", lambda f: SAMPLES / BATCH),
     Outlook("driver, all batches of an epoch", "CPU seconds a batch x batches", "h",
             lambda f: f["driver_cpu_s_per_batch"] * SAMPLES / BATCH / 3600),
@@ -90,12 +99,13 @@ def measure_all(
     """Measure all parts: those of rows at each size, the others once."""
     found: dict[str, Figures] = {}
     for size in sizes:
-        parts = [measure(part, size, scratch) for part in ("write", "load", "fingerprint", "schedule")]
+        parts = [measure(part, size, scratch) for part in PARTS]
         found[f"{size:,} rows"] = {
             "rows": size,
             **{name: value for part in parts for name, value in part.items()},
         }
-        (scratch / f"index-{size}.parquet").unlink()
+        for path in (index_of(size, scratch), mapped_of(size, scratch)):
+            path.unlink()
     found[f"{SAMPLES:,} places"] = measure("permutation", SAMPLES, scratch)
     found[f"{num_bad:,} bad files"] = measure("quarantine", num_bad, scratch)
     for number in workers:

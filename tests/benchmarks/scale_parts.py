@@ -16,9 +16,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from lightwell.pipeline.dataset.index import CLASSES, SCHEMA, Index
+from lightwell.pipeline.dataset.mapped import RowTable
+from lightwell.pipeline.engine.estimates import SampleSizes
 from lightwell.pipeline.order.permutation import Permutation
 from lightwell.pipeline.order.position import batches_before, position_after
-from lightwell.pipeline.quarantine import Quarantine, QuarantineEntry, write_quarantine
+from lightwell.pipeline.quarantine import Quarantine, QuarantineEntry, append_quarantine, write_quarantine
 from lightwell.pipeline.schedule import Schedule
 from lightwell.pipeline.view import View
 
@@ -26,6 +28,8 @@ BATCH = 256
 NUM_TIMED = 200
 NUM_WARM, NUM_STREAMED = 200, 1000
 NUM_CLASSES = 1000
+NUM_FRESH = 1000
+"""Bad files that are added to a list."""
 Found = dict[str, float]
 
 
@@ -74,6 +78,12 @@ def now_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def own_bytes() -> int:
+    """What this process has in memory that no other shares, and the system cannot drop."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("RssAnon:")[2].split()[0]) * 1024
+
+
 def write(num_rows: int, scratch: Path) -> Found:
     """Write the index that other parts read."""
     path = index_of(num_rows, scratch)
@@ -95,6 +105,38 @@ def load(num_rows: int, scratch: Path) -> Found:
         "load_peak_bytes_per_row": (peak_bytes() - before) / num_rows,
         "split_cpu_s": chosen - loaded,
         "split_bytes_per_row": rows.nbytes / len(rows),
+    }
+
+
+def make_mapped(num_rows: int, scratch: Path) -> Found:
+    """Make the file that processes share, as the first on a node does."""
+    before, started = now_bytes(), time.process_time()
+    Index.open(index_of(num_rows, scratch), from_rows=1)
+    return {
+        "map_cpu_s": time.process_time() - started,
+        "map_peak_bytes": max(0, peak_bytes() - before),
+        "mapped_file_bytes_per_row": mapped_of(num_rows, scratch).stat().st_size / num_rows,
+    }
+
+
+def mapped(num_rows: int, scratch: Path) -> Found:
+    """Open an index that is mapped, choose a split and read rows, as every other process of a node does."""
+    before, started = own_bytes(), time.process_time()
+    index = Index.open(index_of(num_rows, scratch), from_rows=1)
+    index.fingerprint()
+    opened = time.process_time()
+    table, rows = RowTable(index.table), index.rows("train")
+    batches = np.random.default_rng(7).choice(rows, (NUM_TIMED, BATCH))
+    chosen = time.process_time()
+    for batch in batches:
+        table.take(batch)
+    taken = time.process_time()
+    SampleSizes.of(index).largest(rows, BATCH)
+    held = own_bytes() - before
+    return {
+        "mapped_open_cpu_s": opened - started,
+        "mapped_own_bytes_per_row": held / num_rows,
+        "mapped_batch_cpu_s": (taken - chosen) / NUM_TIMED,
     }
 
 
@@ -153,10 +195,11 @@ def permutation(num_rows: int, scratch: Path) -> Found:
 
 
 def quarantine(num_bad: int, scratch: Path) -> Found:
-    """List so many bad files and write the list, as a driver does each second while it grows."""
+    """List so many bad files and write the list, as a driver does when it begins and ends; then a second's more."""
     before = now_bytes()
     found = Quarantine()
-    for number in range(num_bad):
+
+    def add(number: int) -> None:
         name = f"train/n{number % NUM_CLASSES:08}/n{number % NUM_CLASSES:08}_{number}.JPEG"
         reason = "Corrupt JPEG data: premature end of data segment"
         found.add(
@@ -164,13 +207,24 @@ def quarantine(num_bad: int, scratch: Path) -> Found:
                 name, f"s3://pictures/imagenet/{name}", "decode", reason, "dali, opencv, pillow", name, 0
             )
         )
+
+    for number in range(num_bad):
+        add(number)
     held = now_bytes() - before
+    path = scratch / "quarantine.jsonl"
     started = time.process_time()
-    write_quarantine(found.dump(), scratch / "quarantine.jsonl")
+    write_quarantine(found.dump(), path)
+    written = time.process_time()
+    num_bytes = path.stat().st_size
+    for number in range(num_bad, num_bad + NUM_FRESH):
+        add(number)
+    added = time.process_time()
+    append_quarantine(found.dump(num_bad), path)
     return {
-        "quarantine_file_bytes_per_bad": (scratch / "quarantine.jsonl").stat().st_size / num_bad,
+        "quarantine_file_bytes_per_bad": num_bytes / num_bad,
         "quarantine_memory_bytes_per_bad": held / num_bad,
-        "quarantine_write_cpu_s_per_bad": (time.process_time() - started) / num_bad,
+        "quarantine_write_cpu_s_per_bad": (written - started) / num_bad,
+        "quarantine_append_cpu_s_per_bad": (time.process_time() - added) / NUM_FRESH,
     }
 
 
@@ -233,13 +287,19 @@ def ray_cpu_s(session: str) -> float:
     return total
 
 
+def mapped_of(num_rows: int, scratch: Path) -> Path:
+    """Where its rows lie for all processes."""
+    return scratch / f".index-{num_rows}.parquet.arrow"
+
+
 def index_of(num_rows: int, scratch: Path) -> Path:
     """Where the index of a size lies."""
     return scratch / f"index-{num_rows}.parquet"
 
 
 PARTS: dict[str, Callable[[int, Path], Found]] = {
-    part.__name__: part for part in (write, load, fingerprint, schedule, permutation, quarantine, ray_data)
+    part.__name__: part
+    for part in (write, load, make_mapped, mapped, fingerprint, schedule, permutation, quarantine, ray_data)
 }
 
 

@@ -177,3 +177,82 @@ def test_a_list_that_cannot_be_written_is_said_unless_the_run_failed_itself(
         list(feed)
     with pytest.raises(ValueError, match="the run's own"), Ledger(gone):
         raise ValueError("the run's own")
+
+
+class Growing:
+    """A stream that is found more in, as often as it is told to."""
+
+    def __init__(self, *, lists_after: bool) -> None:
+        self.found: list[dict[str, Any]] = []
+        self.listed: list[int] = []
+        self.counts: dict[str, int] = {}
+        if lists_after:
+            self.quarantine_from = self._from
+
+    @property
+    def quarantine(self) -> list[dict[str, Any]]:
+        return sorted(self.found, key=lambda entry: entry["key"])
+
+    def _from(self, first: int) -> list[dict[str, Any]]:
+        fresh = self.found[first:]
+        self.listed.append(len(fresh))
+        return fresh
+
+    def find(self, *keys: str) -> None:
+        self.found += [{"epoch": 0, "key": key, "step": "read", "reason": f"{key}\u2028?"} for key in keys]
+
+
+@pytest.mark.parametrize("lists_after", [True, False])
+def test_what_is_new_is_written_behind_and_put_in_order_at_the_end(tmp_path: Path, lists_after: bool) -> None:
+    path = tmp_path / "quarantine.jsonl"
+    stream = Growing(lists_after=lists_after)
+    with Ledger(tmp_path) as kept:
+        kept._note(stream, goes_on=False)
+        stream.find("m")
+        kept.write()
+        begun = path.stat().st_ino
+        stream.find("z")
+        kept.write()
+        kept.take_up([{"epoch": 0, "key": "b", "step": "read", "reason": "?"}])
+        stream.find("a", "m")
+        kept.write()
+        assert [entry["key"] for entry in read_quarantine(path)] == ["m", "z", "b", "a"]
+        assert path.stat().st_ino == begun
+        if lists_after:
+            assert stream.listed == [1, 1, 2]  # and never all again
+    assert [entry["key"] for entry in read_quarantine(path)] == ["a", "b", "m", "z"]
+    assert read_quarantine(path)[0]["reason"] == "a\u2028?"
+    assert path.stat().st_ino != begun
+
+
+def test_half_a_line_is_read_by_nobody_and_mended_by_the_next_run(tmp_path: Path) -> None:
+    path = tmp_path / "quarantine.jsonl"
+    entries = [{"epoch": 0, "key": key, "step": "read"} for key in "ab"]
+    whole = "".join(json.dumps(entry) + "\n" for entry in entries)
+    path.write_text(whole[:-9])
+    assert read_quarantine(path) == entries[:1]
+    with Ledger(tmp_path, before=read_quarantine(path)) as kept:
+        kept.take_up(entries[1:])
+    assert path.read_text() == whole
+
+
+def test_a_disk_that_was_full_for_a_while_costs_no_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "quarantine.jsonl"
+    stream = Growing(lists_after=True)
+
+    def half(entries: Any, path: Path) -> None:
+        with path.open("a") as file:
+            file.write('{"epoch": 0, "ke')
+        raise OSError("no space left")
+
+    with Ledger(tmp_path) as kept:
+        kept._note(stream, goes_on=False)
+        kept.write()
+        stream.find("b")
+        monkeypatch.setattr(ledger, "append_quarantine", half)
+        with pytest.raises(OSError, match="no space"):
+            kept.write()
+        stream.find("a")
+    assert [entry["key"] for entry in read_quarantine(path)] == ["a", "b"]

@@ -1,0 +1,66 @@
+"""The digest of an index, some rows at a time over Arrow's own buffers: no list of keys is ever made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+SLICE_ROWS = 1 << 16
+_NUMBERS = ("bytes", "mtime_ns", "label")
+_NAMES = ("key", "split")
+_TAGS = ("etag", "hash")
+_NOT_PLAIN = r"[^ !#-\[\]-~]"
+"""What JSON escapes, and everything that is not ASCII."""
+
+
+def digest_of(table: pa.Table) -> str:
+    """Hash key, bytes, mtime, label and split of every row, in order, and etag and hash where there are any.
+
+    Returns:
+        32 hex digits, which do not depend on how the table is cut into chunks.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(str(len(table)).encode())
+    for name in _NUMBERS:
+        column = table[name]
+        # Nulls, which no index of ours has here, make Arrow go through floats: all of the column or none of it.
+        for part in [column] if column.null_count else _slices(column):
+            digest.update(np.ascontiguousarray(part.to_numpy(), dtype="<i8").data)
+    for name in _NAMES:
+        # No file name holds a zero byte, so that one can part them; \\1 stands for null.
+        for number, part in enumerate(_slices(table[name])):
+            digest.update(b"\0" if number else b"")
+            digest.update(_joined(pc.fill_null(part, "\1"), "\0"))
+        digest.update(b"\0\0")
+    for name in _TAGS:
+        if table[name].null_count < len(table):
+            digest.update(f"[{json.dumps(name)}, [".encode())
+            for number, part in enumerate(_slices(table[name])):
+                digest.update(b", " if number else b"")
+                digest.update(_as_json(part))
+            digest.update(b"]]")
+    return digest.hexdigest()
+
+
+def _slices(column: pa.ChunkedArray) -> Iterator[pa.ChunkedArray]:
+    for start in range(0, len(column), SLICE_ROWS):
+        yield column.slice(start, SLICE_ROWS)
+
+
+def _joined(column: pa.ChunkedArray, between: str) -> pa.Buffer:
+    texts = column.combine_chunks()
+    return pc.binary_join(pa.ListArray.from_arrays(pa.array([0, len(texts)], pa.int32()), texts), between)[
+        0
+    ].as_buffer()
+
+
+def _as_json(column: pa.ChunkedArray) -> pa.Buffer | bytes:
+    """Write texts as ``json.dumps`` writes a list of them, without its brackets."""
+    if column.null_count or pc.any(pc.match_substring_regex(column, _NOT_PLAIN)).as_py():
+        return json.dumps(column.to_pylist())[1:-1].encode()
+    return _joined(pc.binary_join_element_wise('"', column, '"', ""), ", ")
