@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import _thread
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -44,6 +45,8 @@ app.add_typer(cli_cache.app, name="cache")
 app.add_typer(cli_submit.jobs_app, name="jobs")
 app.add_typer(cli_serve.services_app, name="services")
 
+AGAIN_S = 0.05
+"""Until a Ctrl-C that was thrown away is delivered again."""
 INTERRUPTED = 130
 """What typer makes of Ctrl-C."""
 
@@ -265,7 +268,9 @@ def keep_interrupts() -> None:
 
     def tell(unraisable: sys.UnraisableHookArgs) -> None:
         if issubclass(unraisable.exc_type, KeyboardInterrupt):
-            _thread.interrupt_main()
+            # Not at once: it would be raised here, and thrown away as well.
+            to_main = threading.main_thread().ident, signal.SIGINT
+            threading.Timer(AGAIN_S, signal.pthread_kill, to_main).start()
         else:
             told(unraisable)
 
