@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import yaml
+from checkpoints import steps_done
 from clusters import Cluster, wait_until
 from lightwell.pipeline.dataset.index import Index
 from lightwell.pipeline.dataset.indexing import build_index
 from pictures import make_folder
-from safetensors import safe_open
 
 pytestmark = pytest.mark.ray
 
@@ -150,10 +150,10 @@ def test_a_fed_training_that_is_killed_and_run_again_learns_what_it_learns_alone
         address = told.split("--address ")[1].strip()
         train = ("train", tmp_path / fed.name, "--out", out, "--address", address)
         victim = start(*train)
-        wait_until(lambda: steps_done(out) >= 7 or victim.poll() is not None, 120, "seven steps")
+        wait_until(lambda: steps_done(out, per_epoch=5) >= 7 or victim.poll() is not None, 120, "seven steps")
         victim.kill()
         victim.communicate()
-        assert 7 <= steps_done(out) < 4 * 5
+        assert 7 <= steps_done(out, per_epoch=5) < 4 * 5
         run(*train)
         service.send_signal(signal.SIGINT)
         assert "stopped sweep" in service.communicate(timeout=60)[0]
@@ -163,16 +163,6 @@ def test_a_fed_training_that_is_killed_and_run_again_learns_what_it_learns_alone
         service.communicate()
     run("train", tmp_path / f"alone-{RATES[0]}.yaml", "--out", tmp_path / "alone", "--threads", 1)
     assert learned(out) == learned(tmp_path / "alone")
-
-
-def steps_done(out: Path) -> int:
-    """How far the last checkpoint is."""
-    try:
-        with safe_open(out / "checkpoint.safetensors", framework="pt") as file:
-            position = json.loads(file.metadata()["progress"])["position"]
-    except FileNotFoundError:
-        return 0
-    return int(position["epoch"] * 5 + position["step"])
 
 
 def test_a_detached_service_lives_on_and_wrong_requests_end_with_one_line(
