@@ -60,23 +60,17 @@ def find_poison(stages: Sequence[Stage], first: int, end: int) -> int | None:
     """
     import ray
 
+    number = None
     probes = [_start(stage) for stage in stages]
     try:
         ray.get([probe.is_open.remote() for probe in probes], timeout=START_S)
-    except (
-        ray.exceptions.RayError
-    ):  # no room for a probe, or what it opens is at fault: the first error stands
-        for probe in probes:
-            ray.kill(probe)
-        return None
-    try:
         for number in range(first, end):
             (table,) = count_up(number, number + 1, 1)
             for probe in probes:
                 table = ray.get(probe.run.remote(table), timeout=PROBE_S)
     except ray.exceptions.RayActorError:  # dead, or as good as: Ray knows only that its connection broke
-        return number
-    except ray.exceptions.RayError:  # another fault, or a batch that takes too long: the first error stands
+        return number  # none where a stage cannot even be opened
+    except ray.exceptions.RayError:  # no room, another fault, or too slow a batch: the first error stands
         return None
     finally:
         for probe in probes:

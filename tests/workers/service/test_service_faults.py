@@ -37,12 +37,12 @@ READER = Path(__file__).with_name("reader.py")
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
-    """24 images in six batches an epoch."""
+    """24 images in six batches an epoch, each of 196 kB: Ray keeps what is over 100 kB on the node that made it."""
     folder = tmp_path_factory.mktemp("faults")
     build_index(make_folder(folder / "photos", num_images=24), fractions={"train": 1.0}).save(
         folder / "index.parquet"
     )
-    policy = [A.RandomResizedCrop((32, 32)), A.HorizontalFlip()]
+    policy = [A.RandomResizedCrop((128, 128)), A.HorizontalFlip()]
     found = Plan.model_validate(
         {"index": folder / "index.parquet", "augment": policy, "batch": {"size": 4}, "seed": 5}
     )
@@ -140,18 +140,20 @@ def test_the_death_of_the_node_that_makes_them_costs_no_batch(plan: Plan, expect
         engine = RayEngine(cluster.address, 1, Resources(1.0))
         blocker = ray.remote(Blocker).options(num_cpus=1).remote()
         ray.get(blocker.wait.remote())
-        node = cluster.add_node(1)
         service = start_service(plan, TRAINING, "node", engine, SharingRules(window=6))
+        node = cluster.add_node(1)  # after the server has found its place, and before its maker has
         facts = []
         with ServiceEngine("node", consumer="fast").feed(plan, TRAINING) as feed:
             for number, batch in enumerate(feed):
                 facts.append(facts_of(batch))
                 if number == 7:
+                    wait_until(lambda: not service.status()["making"], 30, "batches that lie finished there")
                     assert pids_of(cluster, "ray::Maker") == node.pids_of("ray::Maker")
                     assert not node.pids_of("ray::Server")
                     cluster.kill_node(node)
                     ray.kill(blocker)
         assert facts == expected
+        assert service.status()["made_again"] >= 1, "what lay finished on that node is gone"
         wait_until(lambda: service.status()["makers"] == 1, 60, "a maker that lives elsewhere")
 
 

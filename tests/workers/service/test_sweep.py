@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
-from clusters import Cluster
+from checkpoints import steps_done
+from clusters import Cluster, wait_until
 from lightwell.pipeline.dataset.index import Index
 from lightwell.pipeline.dataset.indexing import build_index
 from pictures import make_folder
@@ -128,6 +129,40 @@ def test_a_sweep_of_four_decodes_every_image_once_and_ends_as_it_would_alone(
     for rate in RATES:
         run("train", folder / f"alone-{rate}.yaml", "--out", tmp_path / f"alone-{rate}", "--threads", 1)
         assert learned(tmp_path / f"fed-{rate}") == learned(tmp_path / f"alone-{rate}")
+
+
+@pytest.mark.fault("SIGKILL a training that a service feeds")
+@pytest.mark.slow
+def test_a_fed_training_that_is_killed_and_run_again_learns_what_it_learns_alone(
+    folder: Path, tmp_path: Path
+) -> None:
+    """The service starts a cluster of its own, and tells the address."""
+    fed, out = folder / f"fed-{RATES[0]}.yaml", tmp_path / "fed"
+    often = {"checkpoint_every": {"steps": 1}, "epochs": 4}
+    for path in (fed, folder / f"alone-{RATES[0]}.yaml"):
+        (tmp_path / path.name).write_text(
+            yaml.safe_dump({**yaml.safe_load(path.read_text()), **often, "plan": str(folder / "plan.yaml")})
+        )
+    service = start("serve", tmp_path / fed.name, "--name", "sweep", "--workers", 1)
+    try:
+        assert service.stdout is not None
+        told = service.stdout.readline()
+        address = told.split("--address ")[1].strip()
+        train = ("train", tmp_path / fed.name, "--out", out, "--address", address)
+        victim = start(*train)
+        wait_until(lambda: steps_done(out, per_epoch=5) >= 7 or victim.poll() is not None, 120, "seven steps")
+        victim.kill()
+        victim.communicate()
+        assert 7 <= steps_done(out, per_epoch=5) < 4 * 5
+        run(*train)
+        service.send_signal(signal.SIGINT)
+        assert "stopped sweep" in service.communicate(timeout=60)[0]
+        assert service.returncode == 0
+    finally:
+        service.kill()
+        service.communicate()
+    run("train", tmp_path / f"alone-{RATES[0]}.yaml", "--out", tmp_path / "alone", "--threads", 1)
+    assert learned(out) == learned(tmp_path / "alone")
 
 
 def test_a_detached_service_lives_on_and_wrong_requests_end_with_one_line(

@@ -19,6 +19,7 @@ import pytest
 import ray
 import torch
 import yaml
+from checkpoints import steps_done
 from clusters import Cluster, Node, ray_cluster, wait_until
 from lightwell.pipeline.dataset.indexing import build_index
 from lightwell.pipeline.engine.feed import LocalEngine
@@ -108,16 +109,6 @@ def assert_equal(out: Path, whole: Path) -> None:
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def steps_done(out: Path) -> int:
-    """How far the last checkpoint is."""
-    try:
-        with safe_open(out / "checkpoint.safetensors", framework="pt") as file:
-            position = json.loads(file.metadata()["progress"])["position"]
-    except FileNotFoundError:
-        return 0
-    return int(position["epoch"] * 3 + position["step"])
-
-
 def trainer(cluster: Cluster, num_workers: int = 2, **options: Any) -> RayTrainer:
     return RayTrainer(cluster.address, num_workers, Resources(1), 64 << 20, **options)
 
@@ -174,10 +165,12 @@ def test_a_killed_rank_and_a_killed_node_change_nothing(folder: Path, whole: Pat
     out = tmp_path / "out"
     with ray_cluster(1, 1, 1) as cluster, command(folder, out, cluster) as process:
         step = random.randrange(1, 6)
-        wait_until(lambda: steps_done(out) >= step or process.poll() is not None, 120, f"step {step}")
+        wait_until(
+            lambda: steps_done(out, per_epoch=3) >= step or process.poll() is not None, 120, f"step {step}"
+        )
         victims = [pid for node in cluster.nodes for pid in ranks_of(node)]
         os.kill(random.choice(victims), signal.SIGKILL)
-        wait_until(lambda: steps_done(out) >= 8 or process.poll() is not None, 120, "step 8")
+        wait_until(lambda: steps_done(out, per_epoch=3) >= 8 or process.poll() is not None, 120, "step 8")
         cluster.kill_node(next(node for node in cluster.nodes[1:] if ranks_of(node)))
         assert process.wait(180) == 0, process.stderr.read().decode()
     assert_equal(out, whole)
@@ -195,7 +188,7 @@ def test_a_run_that_has_no_room_left_says_what_it_waits_for_and_goes_on_when_the
         wait_until(lambda: any(words in line for line in console.lines), 120, words)
 
     def exchange_nodes(cluster: Cluster) -> None:
-        wait_until(lambda: steps_done(out) >= 4, 120, "step 4")
+        wait_until(lambda: steps_done(out, per_epoch=3) >= 4, 120, "step 4")
         cluster.kill_node(cluster.nodes[1])
         wait_for_line(
             "waiting for room: 2 ranks of 1 CPUs each are wanted, and the cluster has 1 node with 1 CPUs"
@@ -230,10 +223,10 @@ def test_one_process_goes_on_with_what_two_ranks_began_whose_driver_was_killed(
 ) -> None:
     out = tmp_path / "out"
     with ray_cluster(2) as cluster, command(folder, out, cluster) as process:
-        wait_until(lambda: steps_done(out) >= 4 or process.poll() is not None, 120, "step 4")
+        wait_until(lambda: steps_done(out, per_epoch=3) >= 4 or process.poll() is not None, 120, "step 4")
         process.kill()
         wait_until(lambda: not ranks_of(cluster.nodes[0]), 60, "the end of the ranks")
-    assert 4 <= steps_done(out) < 12
+    assert 4 <= steps_done(out, per_epoch=3) < 12
     run_training_job(job_for(folder), LocalEngine(num_threads=1), out, SilentConsole())
     expected, got = read(whole), read(out)
     assert got["losses"] == pytest.approx(expected["losses"], rel=RELATIVE)
