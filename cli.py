@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import sys
 from pathlib import Path
@@ -258,10 +259,24 @@ def _print_findings(findings: Any) -> None:
     )
 
 
+def keep_interrupts() -> None:
+    """Deliver a Ctrl-C again that comes where Python throws it away: in a destructor, or while a generator is let go."""
+    told = sys.unraisablehook
+
+    def tell(unraisable: sys.UnraisableHookArgs) -> None:
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            _thread.interrupt_main()
+        else:
+            told(unraisable)
+
+    sys.unraisablehook = tell
+
+
 def main() -> None:
     """Run the command line; every error becomes one line and an exit code."""
     from .pipeline.errors import LightwellError, StuckError
 
+    keep_interrupts()
     try:
         app()
     except StuckError as error:  # its thread would keep this process for ever

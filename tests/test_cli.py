@@ -142,6 +142,38 @@ def test_an_interrupted_training_says_so_and_goes_on_where_it_stopped(tmp_path: 
     assert f"epoch 1/{done + 2}" not in again.stderr
 
 
+LET_GO = """
+import time
+from lightwell.cli import keep_interrupts
+
+def feed():
+    try:
+        yield 1
+    finally:
+        print("letting go", flush=True)
+        time.sleep(30)
+
+keep_interrupts()
+one = feed()
+next(one)
+del one
+print("swallowed", flush=True)
+time.sleep(30)
+"""
+
+
+def test_an_interrupt_while_a_feed_is_let_go_is_not_swallowed() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", LET_GO], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "letting go\n"
+        running.send_signal(signal.SIGINT)
+        _, told = running.communicate(timeout=20)
+    assert running.returncode == -signal.SIGINT
+    assert told.splitlines()[-1] == "KeyboardInterrupt"
+
+
 def test_what_a_plan_yields_is_written_and_read_back(tmp_path: Path) -> None:
     make_folder(tmp_path / "photos", num_images=6)
     lightwell("index", tmp_path / "photos", "-o", tmp_path / "index.parquet")

@@ -14,6 +14,8 @@ CONTESTANTS = (
     Contestant("ours: epoch start", "ours_ray:epoch_start", unit="waits of a batch"),
     Contestant("ours: workers wait", "ours_ray:workers_wait", unit="%"),
     Contestant("ours: taking over", "ours_ray:taking_over", unit="%"),
+    Contestant("ours: CPU of this process", "ours_ray:driver_cpu", unit="%"),
+    Contestant("ours: CPU of Ray's own", "ours_ray:ray_cpu", unit="%"),
 )
 """Rows in images a second, then what Ray costs step by step."""
 

@@ -24,7 +24,7 @@ from ..cluster import Asked, Crew, NodeRoom, Resources, check_room, connect, roo
 from .actor import Assignment, JobActor, MakeActor, MakeAndWorkActor
 from .blocks import from_block
 from .poison import find_poison, let_go
-from .stream import RETRIES, Stage, stream
+from .stream import RETRIES, SENT, Stage, stream
 from .tally import TalliedFeed, Tally
 
 if TYPE_CHECKING:
@@ -190,10 +190,10 @@ class _RayStream(TalliedFeed):
                 raise self._named(error, per_task) from error
 
     def _named(self, error: WorkerDiedError, per_task: int) -> WorkerDiedError:
-        """Find the batch over which workers die, among those that were under way or lay finished before them."""
+        """Find the batch over which workers die, among those that lay at workers or finished before them."""
         schedule, first = self._opened.schedule, self._books.next
-        under_way = per_task * (NUM_BATCHES + 1) * sum(stage.num_now for stage in self._stages)
-        last = first + (AHEAD + 1) * under_way
+        num_each = per_task * (SENT + 2 * AHEAD) * NUM_BATCHES
+        last = first + num_each * sum(stage.num_now for stage in self._stages)
         number = find_poison(self._stages, first, min(last, schedule.num_batches))
         if number is None:
             return error

@@ -20,7 +20,10 @@ from lightwell.workers.on_ray.engine import RayEngine, RayFeed
 from benchmarks.contest import NUM_WORKERS, SIDE, Work
 from benchmarks.contestants.ours import many_epochs, plan_for
 from benchmarks.pace import look_at
+from benchmarks.processes import cpu_of_all
 
+NUM_SETTLING = 20
+"""Batches until processes have started and queues are full."""
 ENGINE = RayEngine(num_workers=1, each=Resources(NUM_WORKERS))
 """One worker with as many threads as the others have workers."""
 
@@ -112,6 +115,31 @@ def taking_over(work: Work) -> float:
             pass
         stats = batches.stats()
     return 100 * stats.seconds("consume", "batch") / (stats.wall_s - stats.first_batch_s)
+
+
+def driver_cpu(work: Work) -> float:
+    """Return the percentage of the processor time that this process takes: scheduling tasks, copying batches out."""
+    spent = cpu_spent(work)
+    return 100 * spent["driver"] / sum(spent.values())
+
+
+def ray_cpu(work: Work) -> float:
+    """Return the percentage of the processor time that Ray's own processes take, such as raylet and control service."""
+    spent = cpu_spent(work)
+    return 100 * spent["ray"] / sum(spent.values())
+
+
+def cpu_spent(work: Work) -> dict[str, float]:
+    """Read a feed for some seconds after its first batches; returns what each kind of process took meanwhile."""
+    with open_feed(work) as batches:
+        before, end = None, float("inf")
+        for number, _ in enumerate(batches):
+            if number == NUM_SETTLING:
+                before, end = cpu_of_all(), time.perf_counter() + work.seconds
+            if time.perf_counter() > end:
+                break
+        assert before is not None
+        return {who: seconds - before[who] for who, seconds in cpu_of_all().items()}
 
 
 def timed(work: Work) -> Iterator[tuple[Batch, float]]:
