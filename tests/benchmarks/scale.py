@@ -54,7 +54,7 @@ OUTLOOKS = (
     Outlook("index, mapped: its file, on a node", "bytes a row x 1e9", "GB", lambda f: f["mapped_file_bytes_per_row"] * SAMPLES / GB),
     Outlook("making that file, once for a node", "CPU seconds a row x 1e9", "s", lambda f: f["map_cpu_s"] / f["rows"] * SAMPLES),
     Outlook("opening it, and its fingerprint", "measured at the largest size", "ms", lambda f: f["mapped_open_cpu_s"] * 1e3),
-    Outlook("its rows of a batch", "measured at the largest size", "ms", lambda f: f["mapped_batch_cpu_s"] * 1e3),
+    Outlook("its rows of a batch", "measured in as many chunks as 1e9 rows have", "ms", lambda f: f["mapped_batch_cpu_s"] * 1e3),
     Outlook("index, sizes and split, a worker's own memory", "bytes a row x 1e9", "GB", lambda f: f["mapped_own_bytes_per_row"] * SAMPLES / GB),
     Outlook("rows of a split", "8 bytes x 1e9", "GB", lambda f: f["split_bytes_per_row"] * SAMPLES / GB),
     Outlook("rows of a batch, by its number", "measured at 1e9 places", "ms", lambda f: f["permutation_batch_cpu_s"] * 1e3),

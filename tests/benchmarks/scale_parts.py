@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from lightwell.pipeline.dataset.index import CLASSES, SCHEMA, Index
-from lightwell.pipeline.dataset.mapped import RowTable
+from lightwell.pipeline.dataset.mapped import CHUNK_ROWS, RowTable
 from lightwell.pipeline.engine.estimates import SampleSizes
 from lightwell.pipeline.order.permutation import Permutation
 from lightwell.pipeline.order.position import batches_before, position_after
@@ -28,6 +28,8 @@ BATCH = 256
 NUM_TIMED = 200
 NUM_WARM, NUM_STREAMED = 200, 1000
 NUM_CLASSES = 1000
+NUM_CHUNKS = -(-(10**9) // CHUNK_ROWS)
+"""In which a billion rows lie."""
 NUM_FRESH = 1000
 """Bad files that are added to a list."""
 Found = dict[str, float]
@@ -125,7 +127,9 @@ def mapped(num_rows: int, scratch: Path) -> Found:
     index = Index.open(index_of(num_rows, scratch), from_rows=1)
     index.fingerprint()
     opened = time.process_time()
-    table, rows = RowTable(index.table), index.rows("train")
+    step = -(-num_rows // NUM_CHUNKS)
+    parts = [index.table.slice(first, step) for first in range(0, num_rows, step)]
+    table, rows = RowTable(pa.concat_tables(parts)), index.rows("train")
     batches = np.random.default_rng(7).choice(rows, (NUM_TIMED, BATCH))
     chosen = time.process_time()
     for batch in batches:
