@@ -143,7 +143,7 @@ class _Tasks:
         try:
             found: list[T] = ray.get(task)
         except ray.exceptions.RayTaskError as error:
-            raise told_apart(error.cause) from error
+            raise told_apart(error) from error
         except ray.exceptions.RayError as error:
             uris = [uri for portion in group for uri in portion.uris]
             lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]

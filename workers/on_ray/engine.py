@@ -19,11 +19,10 @@ from ...pipeline.engine.maker import check_backend
 from ...pipeline.engine.open_view import OpenView
 from ...pipeline.errors import PlanError, WorkerDiedError
 from ...pipeline.jobs import WorkedBatch
-from ...pipeline.quarantine import NUM_NAMED
 from ..cluster import Asked, Crew, NodeRoom, Resources, check_room, connect, rooms
 from .actor import Assignment, JobActor, MakeActor, MakeAndWorkActor
 from .blocks import from_block
-from .poison import find_poison, let_go
+from .poison import find_poison, let_go, poison_error
 from .stream import RETRIES, SENT, Stage, stream
 from .tally import TalliedFeed, Tally
 
@@ -195,16 +194,7 @@ class _RayStream(TalliedFeed):
         num_each = per_task * (SENT + 2 * AHEAD) * NUM_BATCHES
         last = first + num_each * sum(stage.num_now for stage in self._stages)
         number = find_poison(self._stages, first, min(last, schedule.num_batches))
-        if number is None:
-            return error
-        spec = schedule.batch(number)
-        keys = self._opened.index.table["key"].take(spec.rows).to_pylist()
-        more = f" and {len(keys) - NUM_NAMED:,} more" if len(keys) > NUM_NAMED else ""
-        return WorkerDiedError(
-            f"epoch {spec.epoch}, step {spec.step}: wanted this batch, got a worker's process that died over it every "
-            f"time, {RETRIES + 2} times in all; one of its images "
-            f"({', '.join(map(repr, keys[:NUM_NAMED]))}{more}) ends a decoder or the job's code: take it out of the index"
-        )
+        return error if number is None else poison_error(self._opened, number, RETRIES + 2)
 
 
 class RayFeed(_RayStream):

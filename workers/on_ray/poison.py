@@ -10,6 +10,9 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
+from ...pipeline.engine.open_view import OpenView
+from ...pipeline.errors import WorkerDiedError
+from ...pipeline.quarantine import NUM_NAMED
 from ..cluster import node_with
 from .stream import Stage, count_up
 
@@ -48,6 +51,18 @@ def let_go(error: BaseException) -> None:
             seen.add(id(one))
             traceback.clear_frames(one.__traceback__)
             left += [one.__cause__, one.__context__]
+
+
+def poison_error(opened: OpenView, number: int, num_deaths: int) -> WorkerDiedError:
+    """Say which batch ends the process of whoever makes it."""
+    spec = opened.schedule.batch(number)
+    keys = opened.index.table["key"].take(spec.rows).to_pylist()
+    more = f" and {len(keys) - NUM_NAMED:,} more" if len(keys) > NUM_NAMED else ""
+    return WorkerDiedError(
+        f"epoch {spec.epoch}, step {spec.step}: wanted this batch, got a worker's process that died over it every "
+        f"time, {num_deaths} times in all; one of its images "
+        f"({', '.join(map(repr, keys[:NUM_NAMED]))}{more}) ends a decoder or the job's code: take it out of the index"
+    )
 
 
 def find_poison(stages: Sequence[Stage], first: int, end: int) -> int | None:

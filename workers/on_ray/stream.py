@@ -188,10 +188,13 @@ def told_apart(error: BaseException) -> LightwellError:
 
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, LightwellError):
-            return seen
         inner = getattr(seen, "cause", None)
-        seen = inner if isinstance(inner, BaseException) else seen.__cause__
+        if isinstance(inner, BaseException):  # first: what Ray raises for it is of its class as well, with a traceback
+            seen = inner
+        elif isinstance(seen, LightwellError):
+            return seen
+        else:
+            seen = seen.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
     if isinstance(error, ray.exceptions.RayActorError) and not error.actor_init_failed:
         return WorkerDiedError(

@@ -6,7 +6,8 @@
                                                  which Ray keeps with their owner
 
 It makes what ``sharing`` says. A batch is a function of the plan and its number, so whatever is lost is made again and is
-the same: with a maker's process (another maker takes its batches), with a node and what its store held (the consumer that
+the same: with a maker's process (its batches are made again, each by a process of its own, so that one that kills its maker
+is found and named, and no other is blamed for it), with a node and what its store held (the consumer that
 cannot fetch a batch says so), with the server (Ray starts it again; consumers ask again and say where they stand; the
 positions of those that were gone by then are lost).
 """
@@ -26,6 +27,7 @@ from ...pipeline.errors import LightwellError
 from ..on_ray.actor import MakeActor, opened_or_error
 from ..on_ray.blocks import counts_of
 from ..on_ray.engine import NUM_BATCHES, RayEngine
+from ..on_ray.poison import poison_error
 from ..on_ray.stream import RETRIES, Stage, told_apart
 from .messages import Handed, Served, Stand
 from .sharing import Sharing, SharingRules
@@ -230,8 +232,11 @@ class Server:
         for number in sharing.surplus():
             self._finished.pop(number, None)
         while (maker := self._free()) is not None and (wanted := sharing.begin()) is not None:
-            self._busy[maker] += 1
-            self._start(self._make(maker, wanted))
+            if wanted in self._num_deaths:
+                self._start(self._make_alone(wanted))
+            else:
+                self._busy[maker] += 1
+                self._start(self._make(maker, wanted))
 
     def _free(self) -> Any:
         """Return the maker with the least to do, if one has room."""
@@ -243,38 +248,60 @@ class Server:
         self._wake().sharing.drop(number)
 
     async def _make(self, maker: Any, number: int) -> None:
+        """Have a maker make a batch; who dies meanwhile is waited for."""
+        import ray
+
+        try:
+            await self._fetch(maker, number)
+        except ray.exceptions.RayError:
+            if self._busy.pop(maker, None) is not None:
+                self._start(self._greet(maker))
+            self._mourn(number)
+        else:
+            if maker in self._busy:
+                self._busy[maker] -= 1
+        self._advance()
+
+    async def _make_alone(self, number: int) -> None:
+        """Have a batch made whose maker died, perhaps over another one, by a process that makes nothing else."""
+        import ray
+
+        maker = self._wake().hire_one()
+        try:
+            await self._fetch(maker, number)
+        except ray.exceptions.RayError:
+            self._mourn(number)
+        finally:
+            ray.kill(maker)
+        self._advance()
+
+    async def _fetch(self, maker: Any, number: int) -> None:
+        """Have a batch made and keep it, or what making it raised on purpose."""
         import ray
 
         noted, block = maker.make.options(num_returns=2).remote(number)
         try:
             num_bytes, num_samples = await noted
-        except ray.exceptions.RayError as error:
-            if isinstance(error, ray.exceptions.RayTaskError):
-                self._finish(number, _Finished((), told_apart(error), uuid.uuid4().hex), 0)
-                self._busy[maker] -= 1
-            else:
-                if self._busy.pop(maker, None) is not None:
-                    self._start(self._greet(maker))
-                self._mourn(number, error)
-        else:
-            if maker in self._busy:
-                self._busy[maker] -= 1
-            self._num_deaths.pop(number, None)
-            self._num_made += 1
-            self._num_again += self._made[number]
-            self._made[number] = 1
-            self._num_samples += num_samples
-            self._finish(number, _Finished((block,), None, uuid.uuid4().hex), num_bytes)
-        self._advance()
+        except ray.exceptions.RayTaskError as error:
+            self._finish(number, _Finished((), told_apart(error), uuid.uuid4().hex), 0)
+            return
+        self._num_deaths.pop(number, None)
+        self._num_made += 1
+        self._num_again += self._made[number]
+        self._made[number] = 1
+        self._num_samples += num_samples
+        self._finish(number, _Finished((block,), None, uuid.uuid4().hex), num_bytes)
 
-    def _mourn(self, number: int, error: BaseException) -> None:
-        """Have a batch made by another maker, unless it killed too many."""
+    def _mourn(self, number: int) -> None:
+        """Have a batch made again, unless it killed too many."""
+        found = self._wake()
         deaths = self._num_deaths[number] = self._num_deaths.get(number, 0) + 1
         if deaths > RETRIES:
             del self._num_deaths[number]
-            self._finish(number, _Finished((), told_apart(error), uuid.uuid4().hex), 0)
+            error = poison_error(found.opened, number, deaths)
+            self._finish(number, _Finished((), error, uuid.uuid4().hex), 0)
         else:
-            self._wake().sharing.drop(number)
+            found.sharing.drop(number)
 
     def _finish(self, number: int, finished: _Finished, num_bytes: int) -> None:
         self._finished[number] = finished
@@ -285,6 +312,7 @@ class Server:
 class _Opened:
     """What a server holds open from its start."""
 
+    opened: OpenView
     served: Served
     num_batches: int
     rules: SharingRules
@@ -310,7 +338,7 @@ class _Opened:
         sharing = Sharing(
             rules, end, ahead=NUM_BATCHES * stage.num_now + 2, batch_bytes=opened.largest_batch_bytes
         )
-        return cls(served, end, rules, sharing, stage, stage.num_now)
+        return cls(opened, served, end, rules, sharing, stage, stage.num_now)
 
     def hire(self) -> list[Any]:
         """Start the makers; they end with the server."""
@@ -323,6 +351,13 @@ class _Opened:
             max_concurrency=NUM_BATCHES,
         )
         return [remote.remote(*self.stage.args) for _ in range(self.num_makers)]
+
+    def hire_one(self) -> Any:
+        """Start a maker for one batch. It holds no CPUs: those that there are others have."""
+        import ray
+
+        options = {"num_cpus": 0, "num_gpus": self.stage.each.gpus or None, "max_restarts": 0}
+        return ray.remote(Maker).options(**options).remote(*self.stage.args)
 
 
 def _smallest_store_bytes() -> int:

@@ -18,6 +18,7 @@ import ray
 from clusters import Cluster, ray_cluster, wait_until
 from lightwell.pipeline.dataset.indexing import build_index
 from lightwell.pipeline.engine.feed import LocalEngine
+from lightwell.pipeline.errors import WorkerDiedError
 from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.view import View
 from lightwell.testing import facts_of
@@ -26,7 +27,7 @@ from lightwell.workers.on_ray.engine import RayEngine
 from lightwell.workers.service.engine import ServiceEngine
 from lightwell.workers.service.host import Service, start_service
 from lightwell.workers.service.sharing import SharingRules
-from pictures import make_folder
+from pictures import make_folder, make_picture, write_picture
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -162,3 +163,37 @@ class Blocker:
 
     def wait(self) -> None:
         """Answer once it is there."""
+
+
+@pytest.mark.fault("a batch that kills its makers, beside others: the service names it and goes on", times=2)
+def test_a_batch_that_kills_its_makers_is_named_and_no_other_is_blamed(
+    cluster: Cluster, plan: Plan, tmp_path: Path
+) -> None:
+    trap = tmp_path / "trap"
+    trap.touch()
+    photos = make_folder(tmp_path / "photos", num_images=23)
+    write_picture(photos / "dog" / "deadly.jpg", make_picture(3, 50, 77))
+    build_index(photos, fractions={"train": 1.0}).save(tmp_path / "index.parquet")
+    ends = {"deadly:Deadly": {"width": 77, "trap": str(trap)}}
+    content = plan.dump()
+    deadly = Plan.model_validate(
+        {**content, "index": tmp_path / "index.parquet", "augment": [ends, *content["augment"]]}
+    )
+    view = View(split="train", augment=True)
+    row = deadly.load_index().table["key"].to_pylist().index("dog/deadly.jpg")
+    service = start_service(deadly, view, "deadly", RayEngine(cluster.address, 2, Resources(1.0)))
+    try:
+        for _ in range(2):
+            with (
+                pytest.raises(WorkerDiedError, match=f"epoch 0, step {row // 4}: .*'dog/deadly.jpg'"),
+                ServiceEngine("deadly").feed(deadly, view) as feed,
+            ):
+                for _ in feed:
+                    pass
+        trap.unlink()
+        with ServiceEngine("deadly").feed(deadly, view) as feed:
+            found = [facts_of(batch) for batch in feed]
+        with LocalEngine(num_threads=1).feed(deadly, view) as feed:
+            assert found == [facts_of(batch) for batch in feed]
+    finally:
+        service.stop()
