@@ -139,7 +139,7 @@ def run_training_job(
         counts = peers.tally(ledger)
         if peers.leads:
             write_json(counts, out / "counts.json")
-        publish()
+    publish()  # with the list in order, as the ledger leaves it
     return metrics
 
 

@@ -128,7 +128,7 @@ def test_restoring_far_into_a_million_images_takes_no_longer_than_starting(tmp_p
             feed = engine.feed(plan, view, position)
             seconds[name].append(time.perf_counter() - began)
         began = time.perf_counter()
-        spec = next(feed._opened.schedule.batches(feed._standing.next))
+        spec = next(feed._opened.schedule.batches(feed._books.next))
         seconds["batch"].append(time.perf_counter() - began)
     best = {name: min(times) for name, times in seconds.items()}
     told = ", ".join(f"{name} {value:.4f}" for name, value in best.items())
