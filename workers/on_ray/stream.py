@@ -189,7 +189,9 @@ def told_apart(error: BaseException) -> LightwellError:
     seen: BaseException | None = error
     while seen is not None:
         inner = getattr(seen, "cause", None)
-        if isinstance(inner, BaseException):  # first: what Ray raises for it is of its class as well, with a traceback
+        if isinstance(
+            inner, BaseException
+        ):  # first: what Ray raises for it is of its class as well, with a traceback
             seen = inner
         elif isinstance(seen, LightwellError):
             return seen
