@@ -155,9 +155,8 @@ def written_aside(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
         try:
             yield file, path
             file.flush()
-            os.close(
-                os.dup(file.fileno())
-            )  # here a network's file system says that it is full; the lock stays
+            # Here a network's file system says that it is full; the lock stays.
+            os.close(os.dup(file.fileno()))
             aside.replace(path)
         except BaseException:
             aside.unlink(missing_ok=True)

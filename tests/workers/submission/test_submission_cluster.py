@@ -112,20 +112,15 @@ def run(*words: object, project: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+def submit_audit(cluster: Cluster, project: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    submit = ["submit", "--address", cluster.dashboard, "--"]
+    return run(*submit, "audit", "audit.yaml", "--out", out, project=project)
+
+
 def test_an_audit_on_the_cluster_gives_what_it_gives_here(cluster: Cluster, project: Path) -> None:
     here = run("audit", "audit.yaml", "--out", project / "here", "--quiet", project=project)
     assert here.returncode == 0, here.stderr
-    done = run(
-        "submit",
-        "--address",
-        cluster.dashboard,
-        "--",
-        "audit",
-        "audit.yaml",
-        "--out",
-        project / "there",
-        project=project,
-    )
+    done = submit_audit(cluster, project, project / "there")
     assert done.returncode == 0, done.stderr
     assert "bottleneck: " in done.stdout
     assert "SUCCEEDED, exit code 0" in done.stderr
@@ -163,17 +158,7 @@ def test_the_exit_code_is_the_commands(then: str, code: int, cluster: Cluster, p
 
 def test_what_only_the_cluster_can_know_is_a_wrong_request_there(cluster: Cluster, project: Path) -> None:
     (project / "plan.yaml").write_text(PLAN.replace("index.parquet", "/nowhere/index.parquet"))
-    done = run(
-        "submit",
-        "--address",
-        cluster.dashboard,
-        "--",
-        "audit",
-        "audit.yaml",
-        "--out",
-        project / "out",
-        project=project,
-    )
+    done = submit_audit(cluster, project, project / "out")
     assert done.returncode == 2
     assert "error: wanted an index, got no file '/nowhere/index.parquet'" in done.stdout
 
