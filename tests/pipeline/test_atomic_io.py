@@ -1,0 +1,116 @@
+"""Files are written whole or not at all, by any number of writers, and leftovers are told from files in the making."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import threading
+from pathlib import Path
+
+import pytest
+from lightwell.pipeline.atomic_io import atomic_write, remove_stale, write_bytes, write_json, write_text
+from lightwell.pipeline.errors import OutputError
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_file_appears_only_when_the_context_ends(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "a.bin"
+    with atomic_write(target) as file:
+        file.write(b"half")
+        file.flush()
+        assert not target.exists()
+    assert target.read_bytes() == b"half"
+    assert names(target.parent) == ["a.bin"]
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_after_an_error_the_old_file_stays_and_nothing_else(tmp_path: Path, durable: bool) -> None:
+    target = tmp_path / "a.txt"
+    write_text(target, "old")
+
+    def fail() -> None:
+        with atomic_write(target, durable=durable) as file:
+            file.write(b"new")
+            raise KeyError
+
+    pytest.raises(KeyError, fail)
+    assert target.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_what_the_disk_refuses_is_an_output_error_that_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "folder").write_text("a file in a folder's place")
+    with pytest.raises(OutputError, match=r"folder/a\.txt"):
+        write_text(tmp_path / "folder" / "a.txt", "x")
+    with pytest.raises(OutputError, match="No space left"), atomic_write(tmp_path / "b.txt"):
+        raise OSError(28, "No space left on device")
+    assert names(tmp_path) == ["folder"]
+
+
+def test_names_as_long_as_the_file_system_takes_can_be_written(tmp_path: Path) -> None:
+    target = tmp_path / ("x" * 250)
+    write_bytes(target, b"1")
+    assert names(tmp_path) == [target.name]
+
+
+def test_writers_of_one_name_never_mix(tmp_path: Path) -> None:
+    target = tmp_path / "a.bin"
+
+    def write(letter: int) -> None:
+        for _ in range(20):
+            write_bytes(target, bytes([letter]) * 100_000, durable=False)
+
+    threads = [threading.Thread(target=write, args=(letter,)) for letter in b"abcd"]
+    for thread in threads:
+        thread.start()
+    for _ in range(200):
+        if target.exists():
+            content = target.read_bytes()
+            assert len(content) == 100_000
+            assert len(set(content)) == 1
+    for thread in threads:
+        thread.join()
+    assert names(tmp_path) == ["a.bin"]
+
+
+def _hang(target: Path, ready: object) -> None:
+    with atomic_write(target) as file:
+        file.write(b"half")
+        file.flush()
+        ready.set()  # type: ignore[attr-defined]
+        signal.pause()
+
+
+def test_leftovers_of_killed_writers_go_and_files_in_the_making_stay(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    ready = context.Event()
+    process = context.Process(target=_hang, args=(tmp_path / "a.bin", ready))
+    process.start()
+    assert ready.wait(30)
+    assert remove_stale(tmp_path) == 0
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    assert len(names(tmp_path)) == 1
+    assert remove_stale(tmp_path) == 1
+    assert names(tmp_path) == []
+
+
+def test_temporary_files_of_others_are_never_removed(tmp_path: Path) -> None:
+    for name in (".thesis.tmp", ".a.123.tmp", "a.0123456789abcdef0123456789abcdef.tmp"):
+        (tmp_path / name).write_text("not ours")
+    assert remove_stale(tmp_path) == 0
+    assert len(names(tmp_path)) == 3
+
+
+def test_json_is_strict(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"name": "é", "value": 1.5})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"name": "é", "value": 1.5}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"value": float("nan")})
+    assert json.loads((tmp_path / "a.json").read_text())["value"] == 1.5
