@@ -38,7 +38,8 @@ def test_after_an_error_the_old_file_stays_and_nothing_else(tmp_path: Path, dura
             file.write(b"new")
             raise KeyError
 
-    pytest.raises(KeyError, fail)
+    with pytest.raises(KeyError):
+        fail()
     assert target.read_text() == "old"
     assert names(tmp_path) == ["a.txt"]
 
