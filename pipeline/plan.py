@@ -16,6 +16,7 @@ from .dataset.index import Index
 from .error_rules import ErrorRules
 from .errors import PlanError, nearest
 from .order.sampling import Sampling
+from .path_fields import PathText
 from .policy.transforms import TransformSpec, parse_policy
 from .resources import WorkerResources
 
@@ -172,7 +173,7 @@ def build_checked(cls: type[M], content: Mapping[str, Any], *, where: str, folde
 
 
 def resolve_paths(cls: type[BaseModel], content: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Make the relative paths of a model's Path fields, nested ones too, count from a folder."""
+    """Make relative paths in a model's fields count from a folder: fields of type Path or marked ``PathText``, nested too."""
     for name, field in cls.model_fields.items():
         value = content.get(name)
         short = next(
@@ -183,6 +184,10 @@ def resolve_paths(cls: type[BaseModel], content: dict[str, Any], folder: Path) -
             value = {short: value}
         if isinstance(value, str) and field.annotation in (Path, Path | None):
             content[name] = folder / value
+        elif isinstance(value, str) and any(
+            isinstance(mark, PathText) and mark.is_path(value) for mark in field.metadata
+        ):
+            content[name] = str(folder / value)
         elif isinstance(value, dict):
             nested = [
                 t
