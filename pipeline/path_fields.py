@@ -101,7 +101,8 @@ def _hints(model: type[Any]) -> dict[str, Hints]:
 def _kinds(hints: Hints) -> Iterator[Any]:
     """Yield the types and marks inside type hints: of unions, containers and ``Annotated``."""
     for hint in hints:
-        if get_origin(hint) is Annotated or get_origin(hint) in (Union, types.UnionType, tuple, list):
+        origin: Any = get_origin(hint)
+        if origin in (Annotated, Union, types.UnionType, tuple, list):
             yield from _kinds(get_args(hint))
         else:
             yield hint
