@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO, Any, cast
 
@@ -120,7 +120,7 @@ class BoundedFile(io.RawIOBase):
 
 
 @contextmanager
-def open_image(source: bytes | IO[bytes], *, formats: Sequence[str] = ALLOWED) -> Iterator[Image.Image]:
+def open_image(source: bytes | IO[bytes], *, formats: tuple[str, ...] = ALLOWED) -> Iterator[Image.Image]:
     """Open an image without decoding its pixels; ``load`` or ``np.asarray`` decodes them.
 
     Warnings of Pillow are ignored inside. Check ``size`` and ``mode`` before decoding.
