@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..pipeline.errors import ModelError, nearest
+from ..pipeline.path_fields import MayBePath
 from .checkpoint_file import SUFFIXES, read_checkpoint_file
 from .heads import classifier_layers, num_outputs, reset_head
 from .hubs import AUXILIARY_PREFIXES
@@ -28,10 +29,8 @@ _PUBLISHED_WITH_TRANSFORM = ("1378be20", "0cc3c7bd")
 
 
 def is_path(weights: str) -> bool:
-    """Tell whether the ``weights`` of a model name a file, by its suffix or by having folders in it."""
-    if weights in ("default", "none") or weights.startswith("package:"):
-        return False
-    return weights.endswith(SUFFIXES) or "/" in weights
+    """Tell whether the ``weights`` of a model name a file."""
+    return MayBePath(SUFFIXES).is_path(weights)
 
 
 def locate(weights: str) -> Path:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..pipeline.errors import ModelError
-from ..pipeline.path_fields import PathText
+from ..pipeline.path_fields import MayBePath
+from .checkpoint_file import SUFFIXES
 from .data_config import DataConfig, data_config, imagenet_classes
 from .heads import classifier_layers, head_module, head_names, num_outputs, reset_head
 from .hubs import WITH_AUXILIARY_HEADS, build_untrained, fetch, find_model
@@ -47,7 +48,7 @@ class ModelSpec(BaseModel):
 
     name: str
     """A torchvision or timm classifier: ``resnet18``, ``timm:resnet18`` or ``tf_efficientnet_lite0``."""
-    weights: Annotated[str, PathText(is_path)] = "default"
+    weights: Annotated[str, MayBePath(SUFFIXES)] = "default"
     """``default`` (the hub's own), the path of a checkpoint, ``package:NAME`` (a checkpoint inside an installed package),
     or ``none`` (random). In a job file a relative path counts from the file's folder."""
     weights_entry: str | None = None
