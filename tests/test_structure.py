@@ -347,3 +347,14 @@ def test_documents_name_only_files_that_exist(root: Path) -> None:
 def test_every_module_of_the_package_can_be_imported(modules: dict[str, ast.Module]) -> None:
     for module in modules:
         importlib.import_module(f"lightwell.{module}" if module else "lightwell")
+
+
+def test_only_one_module_opens_images_with_pillow(modules: dict[str, ast.Module]) -> None:
+    """Elsewhere a format that runs programs, or a header without limits, would be let in."""
+    found = {
+        module
+        for module, tree in modules.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Image.open")
+    }
+    assert found == {"pipeline.image_reader"}
