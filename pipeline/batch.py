@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
@@ -76,7 +76,8 @@ class Batch:
 
     def _with_tensors(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: change(value) for name, value in values.items() if _is_tensor(value)})
+        changed: dict[str, Any] = {name: change(one) for name, one in values.items() if _is_tensor(one)}
+        return replace(self, **changed)
 
     @property
     def num_images(self) -> int:
