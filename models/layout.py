@@ -43,7 +43,7 @@ class MapLayout:
             return output.permute(0, 3, 1, 2)
         if self.kind == "NLC":
             tokens = output[:, self.num_prefix :].transpose(1, 2)
-            return tokens.unflatten(2, (self.height, self.width))
+            return tokens.reshape(*tokens.shape[:2], self.height, self.width)
         return output
 
     def fits(self, output: torch.Tensor) -> bool:
