@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ..pipeline.errors import OutputError
 from ..pipeline.jobs import ListsAfter, WorksJobs, found_after
-from ..pipeline.quarantine import QUARANTINE_NAME, append_quarantine, write_quarantine
+from ..pipeline.quarantine import append_quarantine, write_quarantine
 from .here import WorkHere
 
 if TYPE_CHECKING:
@@ -30,18 +30,18 @@ class Ledger:
     written behind it, at most once a second: what a second costs does not grow with the list.
 
     Args:
-        out: the job's folder.
+        path: the list's file.
         before: entries of an earlier run that this one takes up.
         counts: what that run had counted.
     """
 
     def __init__(
         self,
-        out: Path,
+        path: Path,
         before: Iterable[Mapping[str, Any]] = (),
         counts: Mapping[str, int] | None = None,
     ) -> None:
-        self._path = out / QUARANTINE_NAME
+        self._path = path
         self._before = self._unheard = tuple(before)
         self._counts = dict(counts or {})
         self._feeds: list[Feed | Work] = []
