@@ -130,17 +130,17 @@ class Ledger:
             self.write()
             if not self._in_order:
                 self._write_in_order()
-        except OSError as failure:
+        except (OSError, OutputError) as failure:
             if error is None:  # else the run's own error says more
                 raise OutputError(
-                    f"{self._path}: cannot be written ({failure}); free space, or choose another --out"
+                    f"expected to write {str(self._path)!r}, got {failure}; free space, or choose another --out"
                 ) from failure
 
     def _keep(self) -> None:
         while not self._ended.wait(INTERVAL_S):
             try:
                 self.write()
-            except OSError:
+            except (OSError, OutputError):
                 return  # said when the job ends; its own writing tells too
 
 

@@ -28,13 +28,13 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Self
 
-from ..atomic_io import remove_stale
+from ..atomic_io import TEMPORARY, remove_stale
 from ..errors import OutputError, RequestError
 from .lock import exclusive
 from .manifest import LOCK_NAME, Manifest, check_name
 
 CURE = "choose another --out, or move it away"
-_OWN_NAMES = (".lightwell.", ".seen-")
+_PRIVATE = (".lightwell.", ".seen-")
 """Beginnings of names that a run itself keeps in the folder while it lasts."""
 
 
@@ -163,7 +163,7 @@ class OutputFolder:
     def _check(self, outputs: Sequence[str] | None) -> None:
         """Refuse a folder in which files that are not ours would be written over."""
         if outputs is None:
-            others = [name for name in self._names_there("") if not name.startswith(_OWN_NAMES)]
+            others = [name for name in self._names_there("") if not _is_private(name)]
             if not self._files and (others := [*others, *sorted(self._elsewhere)]):
                 raise RequestError(
                     f"--out: expected an empty folder, as this job does not declare which files it writes (`outputs`), "
@@ -232,6 +232,10 @@ def check_writable(path: Path) -> None:
             f"--out: expected a folder that can be written, got {str(path)!r} ({error.strerror or error}); "
             "choose another, or give yourself the right to write there"
         ) from error
+
+
+def _is_private(name: str) -> bool:
+    return name.startswith(_PRIVATE) or TEMPORARY.fullmatch(name) is not None
 
 
 def is_pattern(name: str) -> bool:
