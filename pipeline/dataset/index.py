@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from ..errors import OutputError, SourceError, nearest
 from .digest import digest_of
-from .mapped import open_mapped, sweep_mapped
+from .mapped import RESOLVED, open_mapped, sweep_mapped
 from .splits import canonical_split
 
 SCHEMA = pa.schema(
@@ -70,6 +70,8 @@ BOX_CLASSES = b"lightwell.box_classes"
 KEYPOINT_NAMES = b"lightwell.keypoint_names"
 SOURCE = b"lightwell.source"
 SHARDS = b"lightwell.shards"
+RELATIVE = b"lightwell.relative"
+"""Where it is set, ``uri`` and ``mask`` of all rows count from the folder of the index, with which their files move."""
 
 
 @dataclass(frozen=True)
@@ -295,7 +297,19 @@ def _fitted(table: pa.Table, path: Path) -> pa.Table:
             raise SourceError(
                 f"{path.name}: wanted a column {name!r}, got {table.column_names}; {hint or _MAKE}"
             )
-    return table.select(SCHEMA.names).cast(SCHEMA.with_metadata(table.schema.metadata))
+    return _resolved(table.select(SCHEMA.names).cast(SCHEMA.with_metadata(table.schema.metadata)), path)
+
+
+def _resolved(table: pa.Table, path: Path) -> pa.Table:
+    """Let the relative paths of an index that moves with its files count from its folder."""
+    metadata = dict(table.schema.metadata)
+    if metadata.pop(RELATIVE, None) is None:
+        return table
+    folder = str(path.absolute().parent)
+    for name in ("uri", "mask"):
+        joined = pc.binary_join_element_wise(folder, table[name], "/")
+        table = table.set_column(table.column_names.index(name), SCHEMA.field(name), joined)
+    return table.replace_schema_metadata({**metadata, RESOLVED: folder.encode()})
 
 
 def _missing(path: Path) -> str:

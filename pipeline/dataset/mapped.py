@@ -37,6 +37,8 @@ CHUNK_ROWS = 1 << 22
 """Rows that lie together; while the file is made, so many are in memory."""
 FOOTER_BYTES = 1 << 16
 _NAME = b"lightwell.mapped"
+RESOLVED = b"lightwell.resolved"
+"""In the metadata of rows: the folder that relative paths were counted from."""
 _log = logging.getLogger(__name__)
 
 
@@ -146,11 +148,14 @@ def _grouped(numbers: np.ndarray, values: np.ndarray) -> Iterator[tuple[int, np.
 
 
 def _identity_of(path: Path, schema: pa.Schema) -> str:
-    """Hash size, time and the end of a Parquet file, where it describes all its pages, and the columns wanted of it."""
+    """Hash size, time and the end of a Parquet file, where it describes all its pages, the columns wanted of it, and the
+    folder that its paths count from.
+    """
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
         file.seek(max(0, status.st_size - FOOTER_BYTES))
         told = f"{status.st_size} {status.st_mtime_ns} {CHUNK_ROWS} {','.join(schema.names)} "
+        told += (schema.metadata or {}).get(RESOLVED, b"").hex()
         return hashlib.blake2b(told.encode() + file.read(), digest_size=8).hexdigest()
 
 
