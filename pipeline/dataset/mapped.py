@@ -148,9 +148,7 @@ def _grouped(numbers: np.ndarray, values: np.ndarray) -> Iterator[tuple[int, np.
 
 
 def _identity_of(path: Path, schema: pa.Schema) -> str:
-    """Hash size, time and the end of a Parquet file, where it describes all its pages, the columns wanted of it, and the
-    folder that its paths count from.
-    """
+    """Hash size, time and end of a Parquet file, the columns wanted of it, and the folder that its paths count from."""
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
         file.seek(max(0, status.st_size - FOOTER_BYTES))
