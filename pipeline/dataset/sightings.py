@@ -31,6 +31,7 @@ from .index import SCHEMA
 from .looking import lasts
 from .seen import HEADER_COLUMNS, SEEN_COLUMNS, Seen, row_of, seen_of
 from .sources.members import Member
+from .sources.shards import ShardContent
 from .sources.store import Found
 
 EVERY_S = 10.0
@@ -64,13 +65,13 @@ class Sightings:
         self.folder = output.with_name(f".{output.name}.parts")
         self.files: dict[str, Seen] = {}
         """What an interrupted run has seen of files."""
-        self.shards: dict[str, tuple[Found, Sequence[Member]]] = {}
+        self.shards: dict[str, ShardContent] = {}
         """What it has read of whole shards."""
         self._every_s = every_s
         self._say = say
         self._request = ""
         self._rows: list[dict[str, Any]] = []
-        self._found: dict[str, Found] = {}
+        self._found: dict[str, dict[str, Any]] = {}
         self._wrote_s = time.monotonic()
 
     def take_up(self, request: Mapping[str, Any]) -> None:
@@ -95,10 +96,12 @@ class Sightings:
         for row in rows:
             seen = seen_of(row, was_read=row["was_read"])
             if row["uri"] in members:
-                members[row["uri"]].append(Member(row["key"], json.loads(row["label"]), seen))
+                label, fields = json.loads(row["label"])
+                members[row["uri"]].append(Member(row["key"], label, seen, fields))
             else:
                 self.files[row["uri"]] = seen
-        self.shards |= {uri: (Found(**told), members[uri]) for uri, told in shards.items()}
+        for uri, told in shards.items():
+            self.shards[uri] = ShardContent(Found(**told["found"]), members[uri], told["remarks"])
 
     def add_files(self, uris: Sequence[str], seen: Sequence[Seen]) -> None:
         """Keep what was seen of files, without those that may heal while they stay as they are.
@@ -111,16 +114,17 @@ class Sightings:
                 self._add(uri, None, None, one)
         self._write_if_due()
 
-    def add_shard(self, uri: str, found: Found, members: Sequence[Member]) -> None:
+    def add_shard(self, uri: str, content: ShardContent) -> None:
         """Keep what was read of a whole shard.
 
         Raises:
             OutputError: the disk does not take it.
         """
-        if uri not in self.shards or self.shards[uri][0] != found:
-            self._found[uri] = found
-            for member in members:
-                self._add(uri, member.key, json.dumps(member.label), member.seen)
+        if uri not in self.shards or self.shards[uri].found != content.found:
+            assert content.found is not None, "only whole shards are kept"
+            self._found[uri] = {"found": asdict(content.found), "remarks": [*content.remarks]}
+            for member in content.members:
+                self._add(uri, member.key, json.dumps([member.label, dict(member.fields)]), member.seen)
         self._write_if_due()
 
     def _add(self, uri: str, key: str | None, label: str | None, seen: Seen) -> None:
@@ -134,7 +138,7 @@ class Sightings:
         if self._rows or self._found:
             told = {
                 "request": self._request,
-                "shards": {uri: asdict(one) for uri, one in self._found.items()},
+                "shards": self._found,
             }
             table = pa.Table.from_pylist(
                 self._rows, schema=_ROWS.with_metadata({_PART: json.dumps(told).encode()})

@@ -22,7 +22,7 @@ IMAGES = frozenset(
 MASKS = frozenset({"seg.png", "mask.png", "seg", "mask", "segmentation.png", "label.png"})
 TEXTS = frozenset({"txt", "caption", "text", "captions"})
 """Members that describe a sample and are not read."""
-FIELDS = ("class", "split", "has_mask", "boxes", "box_labels", "box_classes", "keypoints")
+FIELDS = ("class", "split", "has_mask", "boxes", "box_labels", "box_classes", "keypoints", "keypoint_names")
 """Fields of ``.json`` that are read besides the label; see ``shards``."""
 MAX_LABEL_BYTES = 1 << 20
 """A ``.cls`` or ``.json`` member that is larger holds no label."""
