@@ -19,7 +19,7 @@ from ...pipeline.dataset.index import CLASSES
 from ...pipeline.engine.stats import megabytes
 from ...pipeline.errors import PlanError, RequestError
 from ...pipeline.jobfile import load_job, load_plan
-from ...pipeline.plan import read_yaml
+from ...pipeline.safe_yaml import read_yaml
 
 DEFAULT_MAX_BYTES = 100_000_000
 """Of shipped files; Ray keeps them in the memory of the head node and takes at most 512 MB."""
