@@ -10,12 +10,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from .errors import PlanError, nearest
 from .imports import AllowedModules
+from .path_fields import resolve_paths
 from .text import quoted
 
 M = TypeVar("M", bound=BaseModel)
-
-FOLDER_KEY = "folder"
-"""Of a validation context: the folder that relative paths in policies count from."""
 
 
 class CheckedModel(BaseModel):
@@ -67,11 +65,14 @@ def build_checked(
     Raises:
         PlanError: in one line for each wrong key: its name, what was expected and the nearest right name.
     """
-    context = {**(allowed or AllowedModules()).context(), FOLDER_KEY: folder}
+    try:
+        resolved = resolve_paths(cls, content, folder)
+    except RuntimeError as error:  # a '~name' without a home folder
+        raise PlanError(f"{where}: expected paths that exist, got one below an unknown home folder; correct it") from error
     try:
         # The validator itself: ``model_validate`` of our own models would name the class instead of the document.
         found: M = cls.__pydantic_validator__.validate_python(
-            resolve_paths(cls, dict(content), folder), context=context
+            resolved, context=(allowed or AllowedModules()).context()
         )
     except ValidationError as error:
         raise plan_error(cls, error, where) from error
@@ -82,30 +83,6 @@ def plan_error(cls: type[BaseModel], error: ValidationError, where: str) -> Plan
     """Describe everything that a validation found wrong in one line."""
     lines = [describe_error(cls, cast("dict[str, Any]", item)) for item in error.errors(include_url=False)]
     return PlanError(f"{where}: " + "; ".join(lines))
-
-
-def resolve_paths(cls: type[BaseModel], content: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Make the relative paths of a model's Path fields, nested ones too, count from a folder."""
-    for name, field in cls.model_fields.items():
-        value = content.get(name)
-        short = next(
-            (t.short_form for t in getattr(field.annotation, "__args__", ()) if hasattr(t, "short_form")),
-            None,
-        )
-        if isinstance(value, str) and short:
-            value = {short: value}
-        if isinstance(value, str) and field.annotation in (Path, Path | None):
-            content[name] = folder / value
-        elif isinstance(value, dict):
-            nested = [
-                t
-                for t in (field.annotation, *getattr(field.annotation, "__args__", ()))
-                if isinstance(t, type)
-            ]
-            for model in nested:
-                if issubclass(model, BaseModel):
-                    content[name] = resolve_paths(model, dict(value), folder)
-    return content
 
 
 def describe_error(cls: type[BaseModel], item: dict[str, Any]) -> str:

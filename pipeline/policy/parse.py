@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from ..checked import FOLDER_KEY
 from ..errors import PlanError
 from ..imports import TRANSFORMS, AllowedModules, import_object
 from ..text import quoted
@@ -31,14 +30,11 @@ class PolicyReader:
     """Turns what was written for a policy into specs; text may name only what is allowed."""
 
     allowed: AllowedModules = AllowedModules()
-    folder: Path = Path()
-    """Relative paths of policy files count from here."""
 
     @classmethod
     def from_context(cls, context: Any) -> Self:
-        """Read what is allowed, and the folder, out of a validation context."""
-        folder = context.get(FOLDER_KEY) if isinstance(context, Mapping) else None
-        return cls(AllowedModules.from_context(context), Path() if folder is None else folder)
+        """Read what is allowed out of a validation context."""
+        return cls(AllowedModules.from_context(context))
 
     def read(self, value: Any, where: str) -> tuple[TransformSpec, ...]:
         """Read a whole policy and check that all of it can be built.
@@ -46,7 +42,10 @@ class PolicyReader:
         Raises:
             PlanError: the policy cannot be right; the message names the place in it.
         """
-        specs = self._policy(value, where)
+        if isinstance(value, Mapping) and set(value) == {"file"}:
+            specs = _flat(self._file(value["file"], where))
+        else:
+            specs = self._policy(value, where)
         if sum(map(_size, specs)) > MAX_TRANSFORMS:
             raise PlanError(f"{where}: expected at most {MAX_TRANSFORMS} transforms, got more; leave some out")
         for i, spec in enumerate(specs):
@@ -56,8 +55,6 @@ class PolicyReader:
     def _policy(self, value: Any, where: str) -> tuple[TransformSpec, ...]:
         if value is None:
             return ()
-        if isinstance(value, Mapping) and set(value) == {"file"}:
-            return _flat(self._file(value["file"], where))
         if isinstance(value, Mapping) and set(value) == {"import"}:
             return self._import(value["import"], where)
         if isinstance(value, TransformSpec):
@@ -68,7 +65,7 @@ class PolicyReader:
             return _flat(spec_of(value, where))
         raise PlanError(
             f"{where}: expected a list of transforms, {{file: PATH}} or {{import: module:name}}, got {quoted(value)}; "
-            "correct it"
+            "a file stands for a whole policy"
         )
 
     def _transform(self, item: Any, where: str) -> TransformSpec:
@@ -105,7 +102,7 @@ class PolicyReader:
     def _file(self, written: Any, where: str) -> TransformSpec:
         if not isinstance(written, str | Path) or not str(written):
             raise PlanError(f"{where}: expected the path of a policy, got {quoted(written)}; correct 'file'")
-        return read_policy_file(self.folder / written, where, self.allowed)
+        return read_policy_file(Path(written), where, self.allowed)
 
     def _import(self, written: Any, where: str) -> tuple[TransformSpec, ...]:
         if not isinstance(written, str) or not all(written.partition(":")):
