@@ -58,9 +58,9 @@ def materialize(
 
     Example: lightwell materialize plan.yaml --out shards --split train
     """
+    from .pipeline.checked import build_checked
     from .pipeline.jobfile import load_plan
     from .pipeline.materialize.job import Materialize
-    from .pipeline.checked import build_checked
     from .pipeline.progress import console_for
     from .workers.local import run_batch_job
 

@@ -68,7 +68,9 @@ def build_checked(
     try:
         resolved = resolve_paths(cls, content, folder)
     except RuntimeError as error:  # a '~name' without a home folder
-        raise PlanError(f"{where}: expected paths that exist, got one below an unknown home folder; correct it") from error
+        raise PlanError(
+            f"{where}: expected paths that exist, got one below an unknown home folder; correct it"
+        ) from error
     try:
         # The validator itself: ``model_validate`` of our own models would name the class instead of the document.
         found: M = cls.__pydantic_validator__.validate_python(
@@ -100,7 +102,9 @@ def describe_error(cls: type[BaseModel], item: dict[str, Any]) -> str:
     if item["type"] == "missing":
         return f"{place}: missing; add it"
     message = item["msg"].removeprefix("Value error, ").removeprefix(f"{place}: ")
-    if item["type"] == "value_error":  # ours: says what was expected and what was there, and where within the key
+    if (
+        item["type"] == "value_error"
+    ):  # ours: says what was expected and what was there, and where within the key
         return message if place and message.startswith(place) else f"{place}: {message}".removeprefix(": ")
     if item["type"] in ("model_type", "dataclass_type"):
         message = "expected 'key: value' lines below it"

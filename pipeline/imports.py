@@ -74,6 +74,9 @@ class AllowedModules:
         )
 
 
+NOTHING = AllowedModules()
+
+
 def listed(group: str) -> Mapping[str, str]:
     """List the entry points of installed packages: from name to ``module:name``."""
     return {entry.name: entry.value.replace(" ", "") for entry in entry_points(group=group)}

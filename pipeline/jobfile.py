@@ -18,14 +18,10 @@ from .checked import build_checked
 from .errors import LightwellError, PlanError
 from .imports import AllowedModules
 from .jobs import find_job
-<<<<<<< HEAD
+from .path_fields import resolve_paths
 from .plan import Plan
 from .safe_yaml import read_yaml
 from .text import one_line, quoted
-=======
-from .path_fields import resolve_paths
-from .plan import Plan, build_checked, read_yaml
->>>>>>> main
 from .view import View
 
 SERVICE = "service://"
@@ -105,18 +101,12 @@ def load_job(
             job, {**content, "plan": plan}, where=str(path), folder=path.parent, allowed=allowed
         )
     try:
-<<<<<<< HEAD
-        return job(plan=plan, **content)
+        return job(plan=plan, **resolve_paths(job, content, path.parent))
     except LightwellError:
         raise
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: '~name' without a home folder
         told = one_line(" ".join(str(error).split()))
         raise PlanError(f"{path}: {job.__name__}: {told}; check the keys of the job file") from error
-=======
-        return job(plan=plan, **resolve_paths(job, content, path.parent))
-    except TypeError as error:
-        raise PlanError(f"{path}: {job.__name__}: {error}; check the keys of the job file") from error
->>>>>>> main
 
 
 def load_plan(path: Path, *, allow_import: Sequence[str] = ()) -> Plan:

@@ -26,6 +26,8 @@ MAX_NUMBER_LENGTH = 64
 
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{name}": name for name in ("null", "bool", "int", "float", "str")}
 _MERGE_TAG = "tag:yaml.org,2002:merge"
+_TEXT_TAGS = frozenset({_MERGE_TAG, "tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:value"})
+"""Read as text: dates, and '<<' and '=' where they mean nothing."""
 _SCIENTIFIC = re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+")
 """A float in YAML 1.2 and JSON, text in YAML 1.1."""
 _TRUE = frozenset({"yes", "true", "on"})
@@ -113,7 +115,9 @@ def _parse_json(text: str, where: str) -> Any:
             parse_constant=lambda number: _finite(number, where),
         )
     except RecursionError as error:
-        raise PlanError(f"{where}: expected at most {MAX_DEPTH} levels of nesting, got more; flatten it") from error
+        raise PlanError(
+            f"{where}: expected at most {MAX_DEPTH} levels of nesting, got more; flatten it"
+        ) from error
     _check_limits(content, where)
     return content
 
@@ -124,7 +128,9 @@ def _check_limits(content: Any, where: str) -> None:
     for _ in range(MAX_DEPTH + 1):
         num_values += len(level)
         if num_values > MAX_VALUES:
-            _refuse(where, f"expected at most {MAX_VALUES:,} values, got more", "check that it is the right file")
+            _refuse(
+                where, f"expected at most {MAX_VALUES:,} values, got more", "check that it is the right file"
+            )
         for value in level:
             if isinstance(value, str):
                 _check_text(value, where)
@@ -161,7 +167,7 @@ class _Parser:
         self._anchors: dict[str, tuple[Any, int, int]] = {}
         """Value, number of values and depth."""
         self._num_values = 0
-        self._resolver = yaml.resolver.Resolver()
+        self._resolver: Any = yaml.resolver.Resolver()
 
     def parse(self, text: str) -> Any:
         loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -233,7 +239,7 @@ class _Parser:
             return self._number(event, _integer)
         if kind == "float" or (kind == "str" and event.implicit[0] and _SCIENTIFIC.fullmatch(text)):
             return self._number(event, _finite)
-        if kind is None and tag != "tag:yaml.org,2002:timestamp" and tag != _MERGE_TAG and tag[-5:] != "value":
+        if kind is None and tag not in _TEXT_TAGS:
             self._fail(event, f"expected plain values, got a tag {quoted(tag)}")
         _check_text(text, self._place(event))
         return text
@@ -291,13 +297,17 @@ def _integer(text: str, where: str) -> int:
     """Read an integer in decimal, 0x, 0o, 0b or YAML 1.1's octal form."""
     digits = text.replace("_", "").lstrip("+-")
     if len(digits) > MAX_NUMBER_LENGTH or ":" in digits:
-        _refuse(where, f"expected a number of at most {MAX_INTEGER_BITS} bits, got {quoted(text)}", "write it in quotes if it is text")
-    if digits[:2].lower() in ("0x", "0b", "0o"):
-        number = int(digits, 0)
-    else:
-        number = int(digits, 8 if len(digits) > 1 and digits[0] == "0" else 10)
+        _refuse(
+            where,
+            f"expected a number of at most {MAX_INTEGER_BITS} bits, got {quoted(text)}",
+            "write it in quotes if it is text",
+        )
+    is_octal = len(digits) > 1 and digits[0] == "0" and digits.isdigit()
+    number = int(digits, 8 if is_octal else 0)
     if number.bit_length() > MAX_INTEGER_BITS:
-        _refuse(where, f"expected a number of at most {MAX_INTEGER_BITS} bits, got {quoted(text)}", "correct it")
+        _refuse(
+            where, f"expected a number of at most {MAX_INTEGER_BITS} bits, got {quoted(text)}", "correct it"
+        )
     return -number if text.startswith("-") else number
 
 

@@ -18,7 +18,7 @@ _SHORT = {"\t": "\\t", "\n": "\\n"}
 
 
 def printable(text: str) -> str:
-    """Replace characters that a terminal acts upon or that hide text by their escapes, such as ``\\x1b``.
+    """Replace characters that a terminal acts upon, or that hide text, by their escapes.
 
     Tabs and line feeds stay; everything that is printed goes through here.
     """
@@ -36,8 +36,8 @@ def quoted(value: Any) -> str:
         shown = repr(redact_uris(value) if "?" in value or "://" in value else value)
         return one_line(shown if len(shown) <= MAX_SHOWN else f"{shown[: MAX_SHOWN - 4]}...{shown[-1]}")
     if value is None or isinstance(value, bool | int | float):
-        shown = repr(value) if not isinstance(value, int) or value.bit_length() <= 256 else "a huge number"
-        return shown
+        is_huge = isinstance(value, int) and value.bit_length() > 256
+        return "a huge number" if is_huge else repr(value)
     return f"a {type(value).__name__}"
 
 

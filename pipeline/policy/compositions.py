@@ -39,9 +39,13 @@ def check_composition(cls: type[Any], options: Mapping[str, Any], num_children: 
         if name in options:
             _refuse(f"{where}.{name}", "a list below 'transforms'", options[name], "write both there")
     if num_children == 0 and cls.__name__ in CHOOSING:
-        raise PlanError(f"{where}.transforms: expected at least one transform to choose from, got none; add some")
+        raise PlanError(
+            f"{where}.transforms: expected at least one transform to choose from, got none; add some"
+        )
     if num_children != 2 and cls.__name__ == "OneOrOther":
-        raise PlanError(f"{where}.transforms: expected two transforms, got {num_children}; write OneOf for others")
+        raise PlanError(
+            f"{where}.transforms: expected two transforms, got {num_children}; write OneOf for others"
+        )
     p = options.get("p", 1.0)
     if isinstance(p, bool) or not isinstance(p, int | float) or not 0 <= p <= 1:
         _refuse(f"{where}.p", "a probability from 0 to 1", p, "correct it")
@@ -68,12 +72,21 @@ def check_compose(options: Mapping[str, Any], where: str) -> None:
         PlanError: one that the plan has no place for, or has another place for.
     """
     if options.get("seed") is not None:
-        _refuse(f"{where}.seed", "none, since the plan has a seed", options["seed"], "move it to the plan's key 'seed'")
+        _refuse(
+            f"{where}.seed",
+            "none, since the plan has a seed",
+            options["seed"],
+            "move it to the plan's key 'seed'",
+        )
     if options.get("additional_targets"):
         names = ", ".join(map(str, options["additional_targets"]))
-        _refuse(f"{where}.additional_targets", "none, since targets come from the index", names, "leave it out")
+        _refuse(
+            f"{where}.additional_targets", "none, since targets come from the index", names, "leave it out"
+        )
     if options.get("save_applied_params"):
-        _refuse(f"{where}.save_applied_params", "false, since a batch has no place for them", True, "leave it out")
+        _refuse(
+            f"{where}.save_applied_params", "false, since a batch has no place for them", True, "leave it out"
+        )
     interpolation = options.get("mask_interpolation")
     if interpolation is not None and (
         isinstance(interpolation, bool) or interpolation not in (0, 1, 2, 3, 4, 5, 6)

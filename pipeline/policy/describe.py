@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
@@ -41,6 +41,7 @@ NOT_MEANING = frozenset(
     }
 )
 """Attributes that change no picture or annotation: drawing state, and what an outer composition sets."""
+MAX_DEPTH = 32
 OF_COMPOSE = ("seed", "save_applied_params", "additional_targets")
 
 
@@ -153,33 +154,39 @@ def _state(value: Any, apart: frozenset[str]) -> dict[str, Any]:
 
 def _same(one: Any, other: Any, *, exact: bool, depth: int = 0) -> bool:
     """Compare two values by content; without ``exact`` a list equals a tuple of the same items."""
-    if depth > 32:  # an attribute that leads back to itself
-        return True
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+
+    def same_items(pairs: Iterable[tuple[Any, Any]]) -> bool:
+        return all(_same(a, b, exact=exact, depth=depth + 1) for a, b in pairs)
+
+    sequences = isinstance(one, list | tuple) and isinstance(other, list | tuple)
+    numbers = isinstance(one, int | float) and isinstance(other, int | float)
+    if depth > MAX_DEPTH:  # an attribute that leads back to itself
+        found = True
+    elif sequences:
         alike = type(one) is type(other) or not exact
-        return alike and len(one) == len(other) and all(
-            _same(a, b, exact=exact, depth=depth + 1) for a, b in zip(one, other, strict=True)
+        found = alike and len(one) == len(other) and same_items(zip(one, other, strict=True))
+    elif numbers:
+        found = isinstance(one, bool) == isinstance(other, bool) and bool(
+            np.isclose(one, other, 0, 0, equal_nan=True)
         )
-    if isinstance(one, bool) != isinstance(other, bool):
-        return False
-    if isinstance(one, int | float) and isinstance(other, int | float):
-        return one == other or (one != one and other != other)
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, np.ndarray):
-        return one.dtype == other.dtype and one.shape == other.shape and bool(np.all((one == other) | (one != one) & (other != other)))
-    if isinstance(one, Mapping):
-        return one.keys() == other.keys() and all(
-            _same(one[key], other[key], exact=exact, depth=depth + 1) for key in one
+    elif type(one) is not type(other):
+        found = False
+    elif isinstance(one, np.ndarray):
+        found = one.dtype == other.dtype and np.array_equal(one, other, equal_nan=one.dtype.kind in "fc")
+    elif isinstance(one, Mapping):
+        found = one.keys() == other.keys() and same_items((one[key], other[key]) for key in one)
+    elif isinstance(one, MethodType):
+        found = one.__func__ is other.__func__
+    elif isinstance(one, random.Random | np.random.Generator):
+        found = True
+    elif isinstance(one, FunctionType | BuiltinFunctionType | type) or _compares_by_value(one):
+        found = bool(one == other)
+    else:  # opaque objects of one class are compared by their attributes, where they have any
+        found = _same(
+            getattr(one, "__dict__", {}), getattr(other, "__dict__", {}), exact=exact, depth=depth + 1
         )
-    if isinstance(one, MethodType):
-        return one.__func__ is other.__func__
-    if isinstance(one, FunctionType | BuiltinFunctionType | type):
-        return one is other
-    if isinstance(one, random.Random | np.random.Generator):
-        return True
-    if type(one).__eq__ is not object.__eq__:
-        return bool(one == other)
-    if hasattr(one, "__dict__"):
-        return _same(vars(one), vars(other), exact=exact, depth=depth + 1)
-    return True  # two opaque objects of one class, which tell nothing of themselves
+    return found
+
+
+def _compares_by_value(value: Any) -> bool:
+    return any("__eq__" in vars(cls) for cls in type(value).__mro__ if cls is not object)

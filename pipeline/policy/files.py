@@ -45,7 +45,9 @@ def read_policy_file(path: Path, where: str, allowed: AllowedModules) -> Transfo
     where = f"{where}: {path.name}"
     spec = _spec_of(described["transform"], where, allowed)
     same_version = version == load_albumentations().__version__
-    _check_meaning(described["transform"], spec.build(where), where, None if same_version else quoted(version))
+    _check_meaning(
+        described["transform"], spec.build(where), where, None if same_version else quoted(version)
+    )
     return spec
 
 
@@ -57,7 +59,11 @@ def _spec_of(described: Any, where: str, allowed: AllowedModules) -> TransformSp
     name = described[NAME_KEY]
     module, _, short = name.rpartition(".")
     if module:
-        name = short if module == "albumentations" or module.startswith("albumentations.") else f"{module}:{short}"
+        name = (
+            short
+            if module == "albumentations" or module.startswith("albumentations.")
+            else f"{module}:{short}"
+        )
     where = f"{where}.{short}"
     check_permitted(name, where, allowed)
     cls = find_transform(name, where)
@@ -86,7 +92,11 @@ def _spec_of(described: Any, where: str, allowed: AllowedModules) -> TransformSp
 
 def _is_derived(cls: type[Any], key: str) -> bool:
     """Return whether Albumentations lists a value that follows from the options of the class, as Pad's subclasses do."""
-    return any(key in option_names(base) for base in cls.__mro__[1:] if "__init__" in vars(base) and base is not object)
+    return any(
+        key in option_names(base)
+        for base in cls.__mro__[1:]
+        if "__init__" in vars(base) and base is not object
+    )
 
 
 def _check_meaning(described: Mapping[str, Any], built: Any, where: str, version: str | None) -> None:
@@ -105,14 +115,20 @@ def _check_meaning(described: Mapping[str, Any], built: Any, where: str, version
                 f"{where}.{key}: expected a value that Albumentations keeps, got {quoted(value)}, of which it makes "
                 f"{quoted(now[key])}; correct it"
             )
-    missing = [] if version is None else sorted(set(now) & set(option_names(type(built))) - set(described) - {"transforms"})
+    missing = (
+        []
+        if version is None
+        else sorted(set(now) & set(option_names(type(built))) - set(described) - {"transforms"})
+    )
     if missing and not is_composition(built):
         raise PlanError(
             f"{where}: expected all options, got a file of Albumentations {version} without {', '.join(missing)}; write "
             f"the policy into the plan, or save it with Albumentations {load_albumentations().__version__}"
         )
     if is_composition(built):
-        for i, (child, again) in enumerate(zip(described.get("transforms", ()), built.transforms, strict=True)):
+        for i, (child, again) in enumerate(
+            zip(described.get("transforms", ()), built.transforms, strict=True)
+        ):
             _check_meaning(child, again, f"{where}.transforms[{i}]", version)
 
 

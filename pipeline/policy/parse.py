@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from ..errors import PlanError
-from ..imports import TRANSFORMS, AllowedModules, import_object
+from ..imports import NOTHING, TRANSFORMS, AllowedModules, import_object
 from ..text import quoted
 from .describe import spec_of
 from .files import read_policy_file
@@ -29,7 +29,7 @@ MAX_TRANSFORMS = 1000
 class PolicyReader:
     """Turns what was written for a policy into specs; text may name only what is allowed."""
 
-    allowed: AllowedModules = AllowedModules()
+    allowed: AllowedModules = NOTHING
 
     @classmethod
     def from_context(cls, context: Any) -> Self:
@@ -42,12 +42,12 @@ class PolicyReader:
         Raises:
             PlanError: the policy cannot be right; the message names the place in it.
         """
-        if isinstance(value, Mapping) and set(value) == {"file"}:
-            specs = _flat(self._file(value["file"], where))
-        else:
-            specs = self._policy(value, where)
+        from_file = isinstance(value, Mapping) and set(value) == {"file"}
+        specs = _flat(self._file(value["file"], where)) if from_file else self._policy(value, where)
         if sum(map(_size, specs)) > MAX_TRANSFORMS:
-            raise PlanError(f"{where}: expected at most {MAX_TRANSFORMS} transforms, got more; leave some out")
+            raise PlanError(
+                f"{where}: expected at most {MAX_TRANSFORMS} transforms, got more; leave some out"
+            )
         for i, spec in enumerate(specs):
             spec.build(f"{where}[{i}]")
         return specs
@@ -86,7 +86,9 @@ class PolicyReader:
         check_permitted(name, where, self.allowed)
         where = f"{where}.{name}"
         if not isinstance({} if options is None else options, Mapping):
-            raise PlanError(f"{where}: expected options as 'option: value', got {quoted(options)}; correct it")
+            raise PlanError(
+                f"{where}: expected options as 'option: value', got {quoted(options)}; correct it"
+            )
         options = dict(options or {})
         for option in options:
             if not isinstance(option, str):

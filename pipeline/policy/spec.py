@@ -8,7 +8,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from pydantic import ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
 from ..checked import CheckedModel
 from ..errors import LightwellError, PlanError
@@ -39,7 +39,7 @@ class TransformSpec(CheckedModel):
 
     name: str
     """A class of Albumentations, an entry point of ``lightwell.transforms``, or ``module:Class``."""
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = Field(default={})
     """None, bool, int, float, str, and lists and dicts of these."""
     children: tuple[TransformSpec, ...] = ()
 
@@ -87,7 +87,9 @@ class TransformSpec(CheckedModel):
         except LightwellError:
             raise
         except Exception as error:
-            raise PlanError(f"{where}{_reason(error)}; see help of {cls.__module__}.{cls.__name__}") from error
+            raise PlanError(
+                f"{where}{_reason(error)}; see help of {cls.__module__}.{cls.__name__}"
+            ) from error
         return built
 
 

@@ -112,7 +112,9 @@ def check_permitted(name: str, where: str, allowed: AllowedModules) -> None:
     known = transform_classes()
     if name in known:
         if name in UNUSABLE:
-            raise PlanError(f"{where}: expected a transform that a plan can hold, got {name}: {UNUSABLE[name]}")
+            raise PlanError(
+                f"{where}: expected a transform that a plan can hold, got {name}: {UNUSABLE[name]}"
+            )
         return
     if name not in OWN and name not in (entries := listed(TRANSFORMS)):
         hint = nearest(name, [*known, *OWN, *entries]) or "a class of your own is written as 'module:Class'"

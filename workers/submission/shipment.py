@@ -35,6 +35,8 @@ class Document:
     path: Path
     default_job: str | None
     """The job it describes where it names none; None for a plan."""
+    allow_import: tuple[str, ...] = ()
+    """Modules that it may import from, here and on the cluster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,12 @@ class Shipment:
         for document in documents:
             path = Path(os.path.relpath(document.path, here))
             job = document.default_job
-            loaded = load_plan(path) if job is None else load_job(path, default=job)
+            allowed = document.allow_import
+            loaded = (
+                load_plan(path, allow_import=allowed)
+                if job is None
+                else load_job(path, default=job, allow_import=allowed)
+            )
             _check_paths(loaded, str(path))
             named.read(path)
         found = [_absolute(path, here) for path in named.beside_documents]
