@@ -57,6 +57,24 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON for
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"lightwell {version('lightwell')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
+
 app.command()(index)
 
 
@@ -159,8 +177,8 @@ def demo(out: Out = Path("runs/demo"), quiet: Quiet = False, as_json: Json = Fal
     import time
 
     from .models.demo import CREDIT, write_demo_jobs, write_demo_table
+    from .pipeline.outputs.folder import check_writable
     from .pipeline.progress import console_for
-    from .workers.local import check_writable
 
     started = time.monotonic()
     console = console_for(quiet=quiet or as_json)

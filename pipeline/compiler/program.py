@@ -12,7 +12,8 @@ import numpy as np
 from ..errors import PlanError
 from ..plan import Normalization, Plan
 from ..policy.spec import TransformSpec
-from ..policy.transforms import load_albumentations, without_advice
+from ..policy.transforms import load_albumentations
+from ..quiet import ignored_warnings
 from .caching import num_cached, reduces_past
 from .routing import Backend, Routes, find_routes
 
@@ -107,7 +108,7 @@ class Program:
         targets = (
             package.BboxParams(format="pascal_voc", label_fields=["box_rows"], clip=True) if boxes else None
         )
-        with without_advice():  # it warns of boxes where no transform moves them
+        with ignored_warnings():  # it warns of boxes where no transform moves them
             return package.Compose(transforms, bbox_params=targets, is_check_shapes=False)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,6 +12,7 @@ import numpy as np
 from ..compiler.program import Program
 from ..compiler.routing import Backend
 from ..errors import RunError, SampleError
+from ..image_reader import open_image
 from ..keys import keyed_bits
 from ..policy.drawing import Drawing, Drawn, leaves_of
 from ..quarantine import QuarantineEntry
@@ -293,10 +293,10 @@ def decode_mask(data: bytes, uri: str) -> np.ndarray:
         ValueError: the file is no image, or holds more than one channel or more than 8 bits.
         OSError: it cannot be decoded.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import UnidentifiedImageError
 
     try:
-        with Image.open(io.BytesIO(data)) as opened:
+        with open_image(data) as opened:
             mask = np.array(opened)
     except UnidentifiedImageError as error:  # its own words name an address in memory
         raise ValueError(

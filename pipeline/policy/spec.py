@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from ..checked import CheckedModel
 from ..errors import LightwellError, PlanError
 from ..imports import AllowedModules
+from ..quiet import ignored_warnings
 from ..text import one_line, quoted
 from .compositions import check_composition
 from .transforms import (
@@ -20,7 +21,6 @@ from .transforms import (
     check_permitted,
     find_transform,
     is_composition_class,
-    without_advice,
 )
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class TransformSpec(CheckedModel):
         if hasattr(cls.__init__, "__signature__"):  # Albumentations' own check, which else only warns
             options["strict"] = True
         try:
-            with without_advice():  # options are checked above
+            with ignored_warnings():  # options are checked above
                 built = cls(**options)
         except LightwellError:
             raise

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-import threading
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
@@ -50,21 +47,6 @@ def load_albumentations() -> Any:
     import albumentations
 
     return albumentations
-
-
-_one_at_a_time = threading.RLock()
-
-
-@contextmanager
-def without_advice() -> Iterator[None]:
-    """Suppress Albumentations' warnings; one thread at a time.
-
-    Python keeps its filters for the whole process: two threads that save and restore them crosswise would leave all
-    warnings off.
-    """
-    with _one_at_a_time, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 @cache

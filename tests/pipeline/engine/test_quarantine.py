@@ -132,7 +132,7 @@ def test_bit_rot_that_decodes_is_caught_by_the_hash(tmp_path: Path, hashed: bool
     os.utime(bad, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     _, feed = run(plan_for(tmp_path / "i.parquet"))
     assert [entry["uri"] for entry in feed.quarantine] == ([str(bad)] if hashed else [])
-    assert all("wanted content with the hash" in entry["reason"] for entry in feed.quarantine)
+    assert all("expected content with the hash" in entry["reason"] for entry in feed.quarantine)
 
 
 def test_with_a_hash_another_time_alone_does_not_matter(tmp_path: Path) -> None:
