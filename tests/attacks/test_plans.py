@@ -69,7 +69,9 @@ def test_a_plan_that_names_a_module_does_not_import_it(text: str, trap: Path, tm
     (tmp_path / "policy.json").write_text(json.dumps(policy))
     with pytest.raises(PlanError, match="--allow-import trapped"):
         load(tmp_path, text.format(policy="policy.json"))
-    with pytest.raises(PlanError, match="--allow-import trapped"):  # another module's permission is none for this one
+    with pytest.raises(
+        PlanError, match="--allow-import trapped"
+    ):  # another module's permission is none for this one
         load(tmp_path, text.format(policy="policy.json"), allow_import=("trapped_too", "trap"))
     assert not trap.exists()
 
@@ -102,7 +104,7 @@ def test_mappings_in_python_are_text_too(trap: Path) -> None:
 )
 def test_an_allowed_module_gives_transforms_only(name: str, tmp_path: Path) -> None:
     """Permission for a module is no permission to call what is no transform in it: checked before anything is called."""
-    with pytest.raises(PlanError, match="expected a class derived from albumentations.BasicTransform"):
+    with pytest.raises(PlanError, match=r"expected a class derived from albumentations.BasicTransform"):
         load(tmp_path, f"augment: [{{'{name}': {{}}}}]", allow_import=(name.partition(":")[0],))
 
 
@@ -225,7 +227,9 @@ def test_a_document_that_would_explode_is_refused_at_once(name: str, tmp_path: P
         Plan(index="i", augment={"file": str(path)})
 
 
-@pytest.mark.parametrize("path", ["/dev/zero", "/", "no such file", "~nobody-of-that-name/policy.json", "a\0b"])
+@pytest.mark.parametrize(
+    "path", ["/dev/zero", "/", "no such file", "~nobody-of-that-name/policy.json", "a\0b"]
+)
 def test_a_policy_file_must_be_a_file(path: str, tmp_path: Path) -> None:
     """A plan names a device, a folder or nothing as its policy file: refused, without reading for ever."""
     (tmp_path / "plan.yaml").write_text(f"index: i\naugment: {{file: {json.dumps(path)}}}\n")

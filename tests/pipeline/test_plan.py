@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from lightwell.pipeline.compiler.explain import explain
 from lightwell.pipeline.compiler.program import Program
 from lightwell.pipeline.errors import PlanError
 from lightwell.pipeline.plan import Batching, Mix, Plan
-from lightwell.pipeline.policy.transforms import transform_classes
 
 POLICY = [
     A.OneOf([A.HorizontalFlip(p=1), A.Rotate(limit=(-10, 10))], p=0.7),
@@ -102,8 +100,14 @@ def test_a_policy_means_the_same_inline_saved_and_imported(
         ("augment: [5]", r"augment\[0\]: expected 'Name'"),
         ("augment: [{Rotate: 5}]", r"augment\[0\].Rotate: expected options as 'option: value', got 5"),
         ("augment: [{OneOf: {transforms: []}}]", "expected at least one transform to choose from, got none"),
-        ("augment: [{SomeOf: {transforms: [Blur], n: two}}]", "SomeOf.n: expected a whole number .*, got 'two'"),
-        ("augment: [{OneOf: {transforms: [Blur], p: 7}}]", "OneOf.p: expected a probability from 0 to 1, got 7"),
+        (
+            "augment: [{SomeOf: {transforms: [Blur], n: two}}]",
+            "SomeOf.n: expected a whole number .*, got 'two'",
+        ),
+        (
+            "augment: [{OneOf: {transforms: [Blur], p: 7}}]",
+            "OneOf.p: expected a probability from 0 to 1, got 7",
+        ),
     ],
 )
 def test_a_wrong_key_is_named_with_its_cure(text: str, told: str, tmp_path: Path) -> None:
