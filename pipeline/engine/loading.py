@@ -13,6 +13,7 @@ from ..cache.packing import Packed
 from ..dataset.headers import QuietPillow, header_of
 from ..dataset.index import Index
 from ..dataset.mapped import RowTable
+from ..dataset.masks import upright_size
 from ..dataset.seen import content_hash
 from ..dataset.sources.storage import Storage
 from ..dataset.sources.store import Piece, is_remote
@@ -41,9 +42,9 @@ COLUMNS = (
     "mask_offset",
     "mask_bytes",
     "boxes",
+    "box_labels",
+    "keypoints",
 )
-QUARTER_TURNED = 5
-"""EXIF orientations from here on exchange width and height."""
 _AGAIN = "the file changed: index again"
 
 
@@ -55,7 +56,7 @@ class Loaded:
     file: Encoded | None
     reason: str = ""
     step: str = "read"
-    """What failed: ``read``, or ``limit`` where the plan forbids so large a file."""
+    """What failed: ``read``, ``mask`` (reading it), or ``limit`` where the plan forbids so large a file."""
     size: Size | None = None
     """Height and width of the upright picture; None where it cannot be used."""
     mask: bytes | None = None
@@ -103,16 +104,18 @@ class SampleLoader:
         if reason := self._too_large(row):
             return Loaded(row, None, reason, "limit")
         piece = mask = None
+        step = "read"
         try:
             if kept is None or row["mask"]:
                 with self._watch.at("read", row["key"]):
                     piece = self._read(row) if kept is None else None
+                    step = "mask"
                     mask = self._read_mask(row)
         except FileNotFoundError as error:
-            return Loaded(row, None, f"{_in_words(error)}; it has vanished since it was indexed")
+            return Loaded(row, None, f"{_in_words(error)}; it has vanished since it was indexed", step)
         except OSError as error:
-            return Loaded(row, None, _in_words(error))
-        size = upright_size(row)
+            return Loaded(row, None, _in_words(error), step)
+        size = upright_size(row["width"], row["height"], row["orientation"])
         if piece is None:
             return Loaded(row, None, size=size, mask=mask, kept=kept)
         if reason := _changed(row, piece):
@@ -181,9 +184,3 @@ def _another_picture(row: Row, data: bytes) -> str:
         return ""
     told = f"{header.format} of {header.width}x{header.height}" if header.status == "ok" else header.status
     return f"wanted a {row['format']} of {row['width']}x{row['height']} as indexed, got {told}; {_AGAIN}"
-
-
-def upright_size(row: Row) -> Size:
-    """Say how large a picture is once its EXIF orientation is applied."""
-    turned = row["orientation"] >= QUARTER_TURNED
-    return (row["width"], row["height"]) if turned else (row["height"], row["width"])

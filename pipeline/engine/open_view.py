@@ -16,6 +16,7 @@ from ..errors import SourceError
 from ..plan import Plan
 from ..schedule import Schedule
 from ..view import View
+from .annotations import AnnotationKinds, check_mix
 from .estimates import FinishedSize, SampleSizes, finished_size
 
 
@@ -40,6 +41,8 @@ class OpenView:
         """
         program = Program.compile(plan)
         index = plan.load_index() if index is None else index
+        if view.augment and plan.mix is not None:
+            check_mix(plan.mix, AnnotationKinds.of(index))
         rows = index.rows(view.split) if view.keys is None else rows_of(index, view.keys)
         return cls(view, program, index, rows, Schedule.of(plan, view, index, rows))
 
@@ -52,6 +55,11 @@ class OpenView:
     def fingerprint(self) -> str:
         """Of the plan with the content of its index."""
         return self.plan.fingerprint(self.index)
+
+    @cached_property
+    def kinds(self) -> AnnotationKinds:
+        """The kinds of annotations that the index has."""
+        return AnnotationKinds.of(self.index)
 
     @cached_property
     def sizes(self) -> SampleSizes:
