@@ -11,7 +11,8 @@ import numpy as np
 
 from ..errors import PlanError
 from ..plan import Normalization, Plan
-from ..policy.transforms import TransformSpec, load_albumentations, without_advice
+from ..policy.transforms import TransformSpec, load_albumentations
+from ..quiet import ignored_warnings
 from .caching import num_cached, reduces_past
 from .routing import Backend, Routes, find_routes
 
@@ -118,7 +119,7 @@ class Program:
         if keypoints:
             options = self.plan.keypoint_params.model_dump()
             keypoint_params = package.KeypointParams(format="xy", label_fields=["keypoint_rows"], **options)
-        with without_advice():  # it warns of boxes where no transform moves them
+        with ignored_warnings():  # it warns of boxes where no transform moves them
             return package.Compose(
                 transforms,
                 bbox_params=bbox_params,

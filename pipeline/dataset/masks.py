@@ -6,6 +6,8 @@ from .headers import Header
 
 IGNORED = 255
 """The label of pixels that are not annotated; losses of torch skip it as ``ignore_index``."""
+MASK_FORMATS = frozenset({"png", "tiff", "bmp", "gif"})
+"""Formats that keep every value as it was; JPEG changes them, and PPM may scale them."""
 MASK_MODES = frozenset({"1", "L", "P"})
 """Pillow modes that hold one label in at most 8 bits: the values of a grey picture, or the indices of a palette."""
 WIDE_MODES = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
@@ -24,9 +26,12 @@ def why_unfit(mask: Header, picture: Header) -> str:
     A mask belongs to the upright picture: after its own EXIF orientation, if it has one, it must be as large.
     """
     if mask.status != "ok":
-        return f"expected a label mask, got a file that cannot be used ({mask.status}); save it as a grey PNG"
-    if mask.format == "jpeg":
-        return "expected label numbers, got a JPEG, which changes pixel values; save the mask as PNG"
+        return f"expected a label mask, got a file that cannot be used ({mask.status}); save the labels as a grey PNG"
+    if mask.format not in MASK_FORMATS:
+        return (
+            f"expected PNG, TIFF, BMP or GIF, which keep label numbers, got {mask.format}; draw the labels anew and save "
+            "the mask as PNG"
+        )
     if mask.mode in WIDE_MODES:
         return (
             f"expected at most 8 bits per pixel, got mode {mask.mode}; number the labels from 0 to 254 and save the "

@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..dataset.headers import Header, QuietPillow, header_of, one_line
+from ..dataset.headers import Header, header_of, one_line
 from ..dataset.masks import why_unfit
 
-MASK_FORMATS = ("PNG", "TIFF", "BMP", "GIF", "WEBP", "JPEG")
-"""What Pillow may open as a mask; ``why_unfit`` refuses some of them with the cure."""
 _PNG_DEPTH, _PNG_COLOR = 24, 25
 """Bytes of a PNG's header that hold the bit depth and the kind of colour."""
 _BITS_PER_SAMPLE = 258
@@ -32,23 +30,18 @@ def decode_mask(data: bytes, picture: Header) -> np.ndarray:
     Raises:
         ValueError: the file does not fit the picture, or cannot be decoded.
     """
-    from PIL import Image
-
-    with QuietPillow():
-        header = header_of(io.BytesIO(data))
-        if reason := why_unfit(header, picture):
-            raise ValueError(reason)
-        try:
-            with Image.open(io.BytesIO(data), formats=MASK_FORMATS) as opened:
-                spread = _spread(data, opened)
-                mask = np.array(opened)
-        except (
-            Exception
-        ) as error:  # Pillow's plugins raise a dozen kinds; all of them say that this file is bad
-            reason = one_line(f"{type(error).__name__}: {error}")
-            raise ValueError(
-                f"expected a label mask, got a broken {header.format} ({reason}); write the file again"
-            ) from error
+    header = header_of(io.BytesIO(data))
+    if reason := why_unfit(header, picture):
+        raise ValueError(reason)
+    try:
+        with open_image(data) as opened:
+            spread = _spread(data, opened)
+            mask = np.array(opened)
+    except Exception as error:  # Pillow's plugins raise a dozen kinds; all of them say that this file is bad
+        reason = one_line(f"{type(error).__name__}: {error}")
+        raise ValueError(
+            f"expected a label mask, got a broken {header.format} ({reason}); write the file again"
+        ) from error
     mask = mask.astype(np.uint8, copy=False)
     if spread > 1:
         mask //= np.uint8(spread)

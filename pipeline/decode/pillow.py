@@ -12,11 +12,9 @@ The rule to RGB, 8 bits a channel:
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 
-from ..dataset.headers import QuietPillow
+from ..image_reader import open_image
 
 WIDE_MODES = {"I;16", "I;16B", "I;16L", "I;16N"}
 REFUSED_MODES = {"I", "F"}
@@ -28,11 +26,11 @@ def decode_pillow(data: bytes) -> np.ndarray:
     Raises:
         ValueError: Pillow cannot, or the pixels are 32-bit integers or floats.
     """
-    from PIL import Image, ImageOps
+    from PIL import ImageOps
 
     try:
         # Pillow refuses twice what it warns of, and that is what the index refuses too.
-        with QuietPillow(), Image.open(io.BytesIO(data)) as opened:
+        with open_image(data) as opened:
             image = ImageOps.exif_transpose(opened)
             return to_rgb(image)
     except Exception as error:  # Pillow's plugins raise a dozen kinds; all of them say that this file is bad

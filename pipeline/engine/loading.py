@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..cache.packing import Packed
-from ..dataset.headers import QuietPillow, header_of
+from ..dataset.headers import header_of
 from ..dataset.index import Index
 from ..dataset.mapped import RowTable
 from ..dataset.masks import upright_size
@@ -177,8 +177,7 @@ def _changed(row: Row, piece: Piece) -> str:
 
 def _another_picture(row: Row, data: bytes) -> str:
     """Compare a remote file's header: its store tells no time without another request."""
-    with QuietPillow():
-        header = header_of(io.BytesIO(data))
+    header = header_of(io.BytesIO(data))
     got = (header.format, header.width, header.height)
     if got == (row["format"], row["width"], row["height"]):
         return ""

@@ -11,16 +11,14 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
-import threading
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ..errors import PlanError, nearest
+from ..quiet import ignored_warnings
 
 if TYPE_CHECKING:
     import albumentations
@@ -32,21 +30,6 @@ def load_albumentations() -> Any:
     import albumentations
 
     return albumentations
-
-
-_one_at_a_time = threading.RLock()
-
-
-@contextmanager
-def without_advice() -> Iterator[None]:
-    """Keep Albumentations' warnings to itself; one thread at a time.
-
-    Python keeps its filters for the whole process: two threads that save and restore them crosswise would leave all
-    warnings off.
-    """
-    with _one_at_a_time, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 class TransformSpec(BaseModel):
@@ -75,7 +58,7 @@ class TransformSpec(BaseModel):
                 child.build(f"{where}.transforms[{i}]") for i, child in enumerate(self.children)
             ]
         try:
-            with without_advice():  # options are checked above
+            with ignored_warnings():  # options are checked above
                 built = cls(**options)
         except (TypeError, ValueError) as error:
             raise PlanError(f"{where}{_reason(error)}; see help of albumentations.{self.name}") from error
