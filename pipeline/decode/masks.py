@@ -9,6 +9,7 @@ import numpy as np
 
 from ..dataset.headers import Header, header_of, one_line
 from ..dataset.masks import why_unfit
+from ..image_reader import open_image
 
 _PNG_DEPTH, _PNG_COLOR = 24, 25
 """Bytes of a PNG's header that hold the bit depth and the kind of colour."""
