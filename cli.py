@@ -172,8 +172,8 @@ def demo(out: Out = Path("runs/demo"), quiet: Quiet = False, as_json: Json = Fal
     import time
 
     from .models.demo import CREDIT, write_demo_jobs, write_demo_table
+    from .pipeline.outputs.folder import check_writable
     from .pipeline.progress import console_for
-    from .workers.local import check_writable
 
     started = time.monotonic()
     console = console_for(quiet=quiet or as_json)

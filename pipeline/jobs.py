@@ -273,6 +273,35 @@ class KeepsParts(Protocol):
         ...
 
 
+@runtime_checkable
+class DeclaresOutputs(Protocol):
+    """A job that says which files it writes below ``context.out``, so that no file of somebody else is written over.
+
+    A job that does not is run only where its folder is empty or of an earlier run.
+    """
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        """Names and patterns, such as ``report.html`` or ``shard-*.tar``, relative to ``context.out``.
+
+        What an earlier run of the job has left under them, and the new one has not written, is deleted in the end.
+        """
+        ...
+
+
+@runtime_checkable
+class ListsPartFiles(Protocol):
+    """A job that keeps parts and says which files it writes for each, so that damage to them is noticed."""
+
+    def part_files(self, records: Sequence[Record], part: int) -> Sequence[str]:
+        """List the files, relative to ``out``, that ``keep`` will write for these records; asked before ``keep``.
+
+        Each is among the job's ``outputs``. Their sizes and digests are noted with the part: where a run goes on and
+        one of them is damaged, the part is made again.
+        """
+        ...
+
+
 def find_job(name: str) -> type[Any]:
     """Find a job class by ``module:Name`` or by its entry-point name in ``lightwell.jobs``.
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .atomic_io import write_text
 from .error_rules import MIN_JUDGED, ErrorRules
 from .errors import RunError
 
@@ -113,10 +113,12 @@ class Quarantine:
 
 
 def write_quarantine(entries: Iterable[Mapping[str, Any]], path: Path) -> None:
-    """Write entries as JSON lines, aside and renamed."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    aside.write_text(_lines(entries), encoding="utf-8")
-    aside.replace(path)
+    """Write entries as JSON lines, whole or not at all.
+
+    Raises:
+        OutputError: the disk does not take them.
+    """
+    write_text(path, _lines(entries))
 
 
 def append_quarantine(entries: Iterable[Mapping[str, Any]], path: Path) -> None:
