@@ -43,7 +43,7 @@ class OpenView:
         index = plan.load_index() if index is None else index
         if view.augment and plan.mix is not None:
             check_mix(plan.mix, AnnotationKinds.of(index))
-        rows = index.rows(view.split) if view.keys is None else rows_of(index, view.keys)
+        rows = _usable_rows(plan, view, index) if view.keys is None else rows_of(index, view.keys)
         return cls(view, program, index, rows, Schedule.of(plan, view, index, rows))
 
     @property
@@ -75,6 +75,23 @@ class OpenView:
     def largest_batch_bytes(self) -> int:
         """Bound what the rows of a batch take, from the largest pictures of the view."""
         return self.finished.bytes(self.sizes.largest(self.rows, self.plan.batch.size))
+
+
+def _usable_rows(plan: Plan, view: View, index: Index) -> np.ndarray:
+    """Find the rows of a view; none where no image of the index can be used and the plan skips those.
+
+    Such a view has no batches, and its quarantine lists the images with the reasons.
+
+    Raises:
+        SourceError: nothing matches.
+    """
+    if (
+        plan.errors.on_error == "skip"
+        and len(index)
+        and not pc.any(pc.equal(index.table["status"], "ok")).as_py()
+    ):
+        return np.empty(0, np.int64)
+    return index.rows(view.split)
 
 
 def rows_of(index: Index, keys: tuple[str, ...]) -> np.ndarray:
