@@ -40,7 +40,9 @@ class Scene:
             return path
         exif = Image.Exif()
         exif[EXIF_ORIENTATION] = self.orientation
-        Image.fromarray(stored(self.pixels(), self.orientation)).save(path, quality=98, subsampling=0, exif=exif)
+        Image.fromarray(stored(self.pixels(), self.orientation)).save(
+            path, quality=98, subsampling=0, exif=exif
+        )
         return path
 
 
@@ -64,4 +66,8 @@ def shows(image: np.ndarray, box: Sequence[float], name: str) -> bool:
     x0, y0, x1, y1 = (round(float(edge)) for edge in box)
     inside = image[y0:y1, x0:x1].astype(int)
     mask = (np.abs(image.astype(int) - COLOURS[name]).max(axis=2) < 60).sum()
-    return inside.size > 0 and bool((np.abs(inside - COLOURS[name]).max() < 60)) and int(mask) >= inside.shape[0] * inside.shape[1]
+    return (
+        inside.size > 0
+        and bool((np.abs(inside - COLOURS[name]).max() < 60))
+        and int(mask) >= inside.shape[0] * inside.shape[1]
+    )

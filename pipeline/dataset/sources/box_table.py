@@ -49,7 +49,9 @@ BOX_LABELS = "box_labels"
 KEYPOINTS = "keypoints"
 CLASS_COLUMNS = ("box_label", "class", "class_name", "category", "label")
 """Where the class of a row's box may stand, beside the label column; the first that is there."""
-COLUMNS = frozenset({*LISTS, BOX_LABELS, KEYPOINTS, *(name for names in (*CORNERS, *SIDES) for name in names)})
+COLUMNS = frozenset(
+    {*LISTS, BOX_LABELS, KEYPOINTS, *(name for names in (*CORNERS, *SIDES) for name in names)}
+)
 """Columns that describe boxes and so are no labels of images."""
 HEADERLESS = ("path", "x0", "y0", "x1", "y1", "label")
 """Columns of a CSV without a header that has the form of keras-retinanet."""
@@ -209,7 +211,9 @@ class _Reader:
     def _label_rows(
         self, images: Sequence[Sequence[int]], parsed: Sequence[Boxes | None], label_column: str | None
     ) -> None:
-        names = dict.fromkeys([*CLASS_COLUMNS[:1], *([label_column] if label_column else []), *CLASS_COLUMNS[1:]])
+        names = dict.fromkeys(
+            [*CLASS_COLUMNS[:1], *([label_column] if label_column else []), *CLASS_COLUMNS[1:]]
+        )
         column = next((name for name in names if name in self._table.column_names), None)
         if column is None:
             return
@@ -228,7 +232,8 @@ class _Reader:
             boxes = self.found.boxes[place]
             if boxes is not None and names is not None and len(names) != len(boxes):
                 self.found.refused.setdefault(
-                    place, f"{BAD}column {BOX_LABELS!r}: expected {len(boxes)} names, one per box, got {len(names)}"
+                    place,
+                    f"{BAD}column {BOX_LABELS!r}: expected {len(boxes)} names, one per box, got {len(names)}",
                 )
                 names = None
             flat += [None] * len(boxes or ()) if names is None else names
@@ -241,9 +246,7 @@ class _Reader:
         self.found.labels = []
         start = 0
         for boxes in self.found.boxes:
-            self.found.labels.append(
-                None if boxes is None else found.numbers[start : start + len(boxes)]
-            )
+            self.found.labels.append(None if boxes is None else found.numbers[start : start + len(boxes)])
             start += len(boxes or ())
         assert start == len(found.numbers), (start, len(found.numbers))
 
@@ -255,7 +258,8 @@ class _Reader:
                 values = dict.fromkeys(str(cells[row]) for row in rows) if cells is not None else {}
                 if len(values) > 1:
                     self.found.refused.setdefault(
-                        place, f"{BAD}its {len(rows)} rows differ in {column!r} ({', '.join(list(values)[:3])})"
+                        place,
+                        f"{BAD}its {len(rows)} rows differ in {column!r} ({', '.join(list(values)[:3])})",
                     )
 
     def _add_keypoints(self, images: Sequence[Sequence[int]]) -> None:
@@ -266,7 +270,8 @@ class _Reader:
             boxes = self.found.boxes[place]
             if points and boxes and len(points) % len(boxes):
                 self.found.refused.setdefault(
-                    place, f"{BAD}column {KEYPOINTS!r}: expected as many points for each of {len(boxes)} boxes, got {len(points)}"
+                    place,
+                    f"{BAD}column {KEYPOINTS!r}: expected as many points for each of {len(boxes)} boxes, got {len(points)}",
                 )
             if rows[0] in self._bad:
                 self.found.refused.setdefault(place, self._bad[rows[0]])
@@ -277,7 +282,9 @@ class _Reader:
             if points
         }
         if len(sizes) > 1:
-            self._remarks.add("left_out", "keypoints: their number differs from image to image", count=len(found))
+            self._remarks.add(
+                "left_out", "keypoints: their number differs from image to image", count=len(found)
+            )
         elif sizes:
             self.found.keypoints = found
             self.found.keypoint_names = tuple(map(str, range(sizes.pop())))

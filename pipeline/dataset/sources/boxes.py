@@ -157,7 +157,9 @@ class _Fitted:
         per_box = len(keypoints) // len(boxes) if keypoints and boxes else 0
         kept = []
         for number, box in enumerate(boxes):
-            if (inside := _inside(_turned_box(box, picture), picture, key, self._listing.remarks)) is not None:
+            if (
+                inside := _inside(_turned_box(box, picture), picture, key, self._listing.remarks)
+            ) is not None:
                 kept.append((number, inside))
         points = None if keypoints is None else []
         for number, _ in kept if per_box and points is not None and keypoints is not None else ():

@@ -72,7 +72,9 @@ def _read(file: Path) -> dict[str, list[Any]]:
     except (OSError, ValueError, RecursionError) as error:
         if isinstance(error, SourceError):
             raise
-        reason = "nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())[:200]
+        reason = (
+            "nested too deep" if isinstance(error, RecursionError) else " ".join(str(error).split())[:200]
+        )
         raise SourceError(f"{file.name}: {expected}, got no JSON ({reason}); check the file") from error
     if not isinstance(content, dict) or not isinstance(content.get("images"), list):
         raise SourceError(f"{file.name}: {expected}, got another JSON file; check the file")
@@ -90,12 +92,16 @@ class _Categories:
         for one in written:
             if isinstance(one, Mapping) and (number := _id(one.get("id"))) is not None:
                 if number in found:
-                    remarks.add("left_out", "categories that repeat the id of another one", str(one.get("name"))[:80])
+                    remarks.add(
+                        "left_out", "categories that repeat the id of another one", str(one.get("name"))[:80]
+                    )
                     continue
                 found[number] = one
             else:
                 remarks.add("left_out", "categories without an id", str(one)[:80])
-        ordered = sorted(found, key=lambda number: (len(number), number) if number.isdigit() else (99, number))
+        ordered = sorted(
+            found, key=lambda number: (len(number), number) if number.isdigit() else (99, number)
+        )
         self.numbers = {number: place for place, number in enumerate(ordered)}
         self.names = [str(found[number].get("name", number))[:MAX_NAME_LENGTH] for number in ordered]
         self.keypoint_names = self._keypoint_names(found, remarks)
@@ -141,7 +147,9 @@ def _add(one: Any, images: Mapping[str, DescribedImage], categories: _Categories
         return
     number = categories.numbers.get(_id(one.get("category_id")) or "")
     if number is None:
-        remarks.add("left_out", "annotations of unknown categories", f"{image.path}: {one.get('category_id')!r:.20}")
+        remarks.add(
+            "left_out", "annotations of unknown categories", f"{image.path}: {one.get('category_id')!r:.20}"
+        )
         return
     if one.get("segmentation"):
         remarks.add("left_out", "segmentations, of which only the box is read", image.path)

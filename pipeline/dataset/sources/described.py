@@ -124,5 +124,7 @@ def local_folder(path: str, kind: str) -> Path:
         SourceError: it is a URI.
     """
     if "://" in path:
-        raise SourceError(f"{kind} annotations: expected files on a local disk, got a URI; copy them here first")
+        raise SourceError(
+            f"{kind} annotations: expected files on a local disk, got a URI; copy them here first"
+        )
     return Path(os.path.abspath(path))  # noqa: PTH100 - links stay

@@ -78,12 +78,16 @@ def read_members(
     for number, archive in enumerate(read_archives(file, broken)):
         if number:
             remarks.add("assumed", "archives joined in one file, which are all read")
-        remarks.add("merged", "members that a later one of the same name replaces", count=archive.num_replaced)
+        remarks.add(
+            "merged", "members that a later one of the same name replaces", count=archive.num_replaced
+        )
         for name, what in archive.others.items():
             remarks.add("left_out", f"members that are {what}", as_text(name))
         for key, parts in _grouped(archive, remarks).items():
             if parts.image is not None:
-                yield _sample(as_text(key), parts, parts.image, file, found, remarks, hash_content, label_field)
+                yield _sample(
+                    as_text(key), parts, parts.image, file, found, remarks, hash_content, label_field
+                )
     for reason in broken:
         yield _row("", None, 0, 0, Header(status=one_line(f"broken shard: {reason}")), found)
 
@@ -118,7 +122,11 @@ def _take(parts: _Parts, member: TarMember, extension: str, remarks: Remarks) ->
         remarks.add("left_out", "texts and captions, which are not read", as_text(member.name))
     else:
         ending = extension.rpartition(".")[2][:20]
-        remarks.add("left_out", f"members that end in .{ending}" if ending else "members without an ending", as_text(member.name))
+        remarks.add(
+            "left_out",
+            f"members that end in .{ending}" if ending else "members without an ending",
+            as_text(member.name),
+        )
 
 
 def _sample(

@@ -42,6 +42,7 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _FIRST_WORD = re.compile(r"[A-Za-z]+")
 _WILD = re.compile(r"[*?\[]")
 
+
 @dataclass(frozen=True)
 class ShardContent:
     """What was read of one shard."""
@@ -228,8 +229,12 @@ class _Shards:
         given = [one if isinstance(one, str) and one.strip() else None for one in written]
         if any(given):
             names = split_names([one for one in given if one], self._remarks)
-            splits = [names[one] if one else by_shard[uri] for one, uri in zip(given, self._uris, strict=True)]
-            self._remarks.add("left_out", "samples without a split, which are in none", count=splits.count(None))
+            splits = [
+                names[one] if one else by_shard[uri] for one, uri in zip(given, self._uris, strict=True)
+            ]
+            self._remarks.add(
+                "left_out", "samples without a split, which are in none", count=splits.count(None)
+            )
             return splits
         named = [uri for uri, split in by_shard.items() if split]
         if named and len(named) < len(by_shard):

@@ -61,7 +61,11 @@ class Archive:
             return
         self.num_replaced += name in self.members
         self.links.pop(name, None)
-        problem = "a sparse file, whose bytes do not lie together; pack it without --sparse" if info.issparse() else ""
+        problem = (
+            "a sparse file, whose bytes do not lie together; pack it without --sparse"
+            if info.issparse()
+            else ""
+        )
         self.members[name] = TarMember(name, info.offset_data, info.size, problem)
 
     def resolve(self) -> None:

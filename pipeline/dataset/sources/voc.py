@@ -57,9 +57,7 @@ def list_voc(folder: str, remarks: Remarks) -> Listing:
     for image, names in found:
         image.box_labels = [numbers[name] for name in names]
         image.split = splits.get(Path(image.path).stem)
-    return listing_of(
-        "voc", str(root), [image for image, _ in found], box_classes=classes, remarks=remarks
-    )
+    return listing_of("voc", str(root), [image for image, _ in found], box_classes=classes, remarks=remarks)
 
 
 def _images(folder: Path) -> Iterator[Path]:
@@ -134,7 +132,9 @@ def parse_xml(path: Path) -> Element:
         parser.Parse(path.read_bytes(), True)  # noqa: FBT003 - positional only
         return builder.close()
     except (expat.ExpatError, AssertionError) as error:
-        raise ValueError(f"expected XML, got something else ({' '.join(str(error).split())[:100]})") from error
+        raise ValueError(
+            f"expected XML, got something else ({' '.join(str(error).split())[:100]})"
+        ) from error
 
 
 def _refuse_doctype(*_: object) -> NoReturn:

@@ -67,7 +67,9 @@ def list_yolo(source: str, root: str | None, remarks: Remarks) -> Listing:
     """
     path = local_folder(source, "yolo")
     if path.is_dir():
-        listed = next((path / name for name in ("data.yaml", "dataset.yaml") if (path / name).is_file()), None)
+        listed = next(
+            (path / name for name in ("data.yaml", "dataset.yaml") if (path / name).is_file()), None
+        )
         dataset = _of_folder(path) if listed is None else _of_yaml(listed, root)
     else:
         dataset = _of_yaml(path, root)
@@ -85,7 +87,9 @@ def list_yolo(source: str, root: str | None, remarks: Remarks) -> Listing:
     last = max([*dataset.names, *seen], default=-1)
     unnamed = sorted(seen - dataset.names.keys())
     if unnamed:
-        remarks.add("assumed", "classes without a name, named by their number", str(unnamed[0]), count=len(unnamed))
+        remarks.add(
+            "assumed", "classes without a name, named by their number", str(unnamed[0]), count=len(unnamed)
+        )
     return listing_of(
         "yolo",
         str(dataset.root),
@@ -112,7 +116,9 @@ def _names_file(folder: Path) -> dict[int, str]:
     for file in (folder / "classes.txt", folder / "labels" / "classes.txt"):
         if file.is_file():
             lines = read_text_file(file).splitlines()
-            return {number: line.strip()[:MAX_NAME_LENGTH] for number, line in enumerate(lines) if line.strip()}
+            return {
+                number: line.strip()[:MAX_NAME_LENGTH] for number, line in enumerate(lines) if line.strip()
+            }
     return {}
 
 
@@ -157,7 +163,12 @@ def _folder(file: Path, written: Any, root: str | None) -> Path:
 
 def _is_below(folder: Path, place: str) -> bool:
     inside = os.path.normpath(place)
-    return "\0" not in place and not Path(place).is_absolute() and not inside.startswith("..") and "://" not in place
+    return (
+        "\0" not in place
+        and not Path(place).is_absolute()
+        and not inside.startswith("..")
+        and "://" not in place
+    )
 
 
 def _names(written: Any, file: Path) -> dict[int, str]:
@@ -167,7 +178,9 @@ def _names(written: Any, file: Path) -> dict[int, str]:
         return {int(key): str(name)[:MAX_NAME_LENGTH] for key, name in written.items()}
     if written is None:
         return {}
-    raise SourceError(f"{file.name}: names: expected a list, or names by number, got {str(written)[:80]!r}; correct it")
+    raise SourceError(
+        f"{file.name}: names: expected a list, or names by number, got {str(written)[:80]!r}; correct it"
+    )
 
 
 def _keypoint_shape(written: Any, file: Path) -> tuple[int, int]:
@@ -175,7 +188,9 @@ def _keypoint_shape(written: Any, file: Path) -> tuple[int, int]:
         return 0, 0
     right = isinstance(written, list) and len(written) == 2 and all(isinstance(one, int) for one in written)
     if not right or not (0 < written[0] <= 1000 and written[1] in (2, 3)):
-        raise SourceError(f"{file.name}: kpt_shape: expected [number, 2 or 3], got {str(written)[:80]!r}; correct it")
+        raise SourceError(
+            f"{file.name}: kpt_shape: expected [number, 2 or 3], got {str(written)[:80]!r}; correct it"
+        )
     return written[0], written[1]
 
 
@@ -234,7 +249,9 @@ def _add(line: str, image: DescribedImage, dataset: _Dataset, seen: set[int], re
         remarks.add("left_out", "lines that are not 'class cx cy width height'", f"{image.path}: {line[:40]}")
         return
     number = numbers[0]
-    if not (number >= 0 and number < 1_000_000 and number.is_integer()) or not all(map(math.isfinite, numbers)):
+    if not (number >= 0 and number < 1_000_000 and number.is_integer()) or not all(
+        map(math.isfinite, numbers)
+    ):
         remarks.add("left_out", "lines whose class or numbers make no sense", f"{image.path}: {line[:40]}")
         return
     seen.add(int(number))

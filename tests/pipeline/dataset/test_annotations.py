@@ -241,7 +241,10 @@ def test_a_box_that_reaches_beyond_its_picture_is_clipped_and_counted(tmp_path: 
 @pytest.mark.parametrize(
     ("changes", "remark"),
     [
-        ({"annotations": lambda f: [*f, f[0] | {"image_id": 99}]}, "annotations of images that are not listed"),
+        (
+            {"annotations": lambda f: [*f, f[0] | {"image_id": 99}]},
+            "annotations of images that are not listed",
+        ),
         ({"annotations": lambda f: [*f, f[0] | {"category_id": 99}]}, "annotations of unknown categories"),
         ({"annotations": lambda f: [*f, f[0] | {"iscrowd": 1}]}, "crowd annotations"),
         ({"annotations": lambda f: [*f, 5, None, []]}, "annotations of images that are not listed"),
@@ -259,7 +262,9 @@ def test_one_bad_entry_of_a_coco_file_costs_itself(
 
 
 def test_ids_may_be_text_and_numbers_in_one_file(tmp_path: Path) -> None:
-    index = coco(tmp_path, annotations=lambda found: [one | {"image_id": str(one["image_id"])} for one in found])
+    index = coco(
+        tmp_path, annotations=lambda found: [one | {"image_id": str(one["image_id"])} for one in found]
+    )
     assert boxes_of(index) == {scene.name: [*scene.boxes] for scene in SCENES}
 
 
@@ -292,7 +297,9 @@ def test_images_that_are_elsewhere_are_found_by_the_root_and_missed_by_name(tmp_
     assert len(build_index(moved, root=tmp_path)) == 3
 
 
-@pytest.mark.parametrize("line", ["", "5", "0 a b c d", "0 0.5 0.5", "-1 0.5 0.5 0.1 0.1", "0.5 0.5 0.5 0.1 0.1", "0 nan 0 1 1"])
+@pytest.mark.parametrize(
+    "line", ["", "5", "0 a b c d", "0 0.5 0.5", "-1 0.5 0.5 0.1 0.1", "0.5 0.5 0.5 0.1 0.1", "0 nan 0 1 1"]
+)
 def test_a_bad_line_of_a_yolo_file_costs_itself(line: str, tmp_path: Path) -> None:
     path = write_yolo(tmp_path, SCENES)
     labels = tmp_path / "labels" / "a.txt"
@@ -369,7 +376,9 @@ def test_lists_of_boxes_are_read_however_they_were_printed(cell: str, tmp_path: 
     assert index.table["boxes"].to_pylist() == [[[10, 10, 60, 60], [1, 1, 5, 5]]]
 
 
-@pytest.mark.parametrize("cell", ["10,10,60", "cat", "[[10, 10, 60]]", "[[a, b, c, d]]", "{}", "10,10,60,60;"])
+@pytest.mark.parametrize(
+    "cell", ["10,10,60", "cat", "[[10, 10, 60]]", "[[a, b, c, d]]", "{}", "10,10,60,60;"]
+)
 def test_a_cell_that_is_no_list_of_boxes_costs_its_row_alone(cell: str, tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         Scene(name, 100, 100).save(tmp_path)
@@ -413,7 +422,7 @@ def test_rows_of_one_image_that_name_several_splits_are_refused(tmp_path: Path) 
 
 def test_keypoints_of_a_table_have_one_instance_per_box(tmp_path: Path) -> None:
     Scene("a.png", 100, 100).save(tmp_path)
-    lines = ['path,boxes,keypoints', 'a.png,"[[1, 1, 9, 9]]","[[2, 3], [4, 5]]"']
+    lines = ["path,boxes,keypoints", 'a.png,"[[1, 1, 9, 9]]","[[2, 3], [4, 5]]"']
     (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
     index = build_index(tmp_path / "t.csv")
     assert index.table["keypoints"].to_pylist() == [[[2, 3, 2], [4, 5, 2]]]
