@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from ..pipeline.errors import ModelError, nearest
+from ..pipeline.path_fields import MayBePath
 from .weights import (
     SUFFIXES,
     efficientnet_keys,
@@ -47,7 +48,7 @@ class ModelSpec(BaseModel):
 
     name: str
     """A torchvision or timm classifier: ``resnet18``, ``timm:resnet18`` or ``tf_efficientnet_lite0``."""
-    weights: str = "default"
+    weights: Annotated[str, MayBePath(SUFFIXES)] = "default"
     """``default`` (the hub's own), a path to .pth, .pt or .safetensors, ``package:NAME`` (a checkpoint
     inside
     an installed package), or ``none`` (random, which must be asked for by name)."""

@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from .errors import PlanError
 from .jobs import find_job
+from .path_fields import resolve_paths
 from .plan import Plan, build_checked, read_yaml
 from .view import View
 
@@ -82,7 +83,7 @@ def load_job(path: Path, *, default: str) -> Any:
     if issubclass(job, BaseModel):
         return build_checked(job, {**content, "plan": plan}, where=str(path), folder=path.parent)
     try:
-        return job(plan=plan, **content)
+        return job(plan=plan, **resolve_paths(job, content, path.parent))
     except TypeError as error:
         raise PlanError(f"{path}: {job.__name__}: {error}; check the keys of the job file") from error
 

@@ -16,6 +16,7 @@ from .dataset.index import Index
 from .error_rules import ErrorRules
 from .errors import PlanError, nearest
 from .order.sampling import Sampling
+from .path_fields import resolve_paths
 from .policy.transforms import TransformSpec, parse_policy
 from .resources import WorkerResources
 
@@ -169,32 +170,6 @@ def build_checked(cls: type[M], content: Mapping[str, Any], *, where: str, folde
     except ValidationError as error:
         lines = [describe_error(cls, cast("dict[str, Any]", item)) for item in error.errors()]
         raise PlanError(f"{where}: " + "; ".join(lines)) from error
-
-
-def resolve_paths(cls: type[BaseModel], content: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Make the relative paths of a model's Path fields, nested ones too, count from a folder."""
-    for name, field in cls.model_fields.items():
-        value = content.get(name)
-        short = next(
-            (t.short_form for t in getattr(field.annotation, "__args__", ()) if hasattr(t, "short_form")),
-            None,
-        )
-        if isinstance(value, str) and short:
-            value = {short: value}
-        if isinstance(value, str) and field.annotation in (Path, Path | None):
-            content[name] = folder / value
-        elif isinstance(value, dict):
-            nested = [
-                t
-                for t in (field.annotation, *getattr(field.annotation, "__args__", ()))
-                if isinstance(t, type)
-            ]
-            for model in nested:
-                if issubclass(model, BaseModel):
-                    content[name] = resolve_paths(model, dict(value), folder)
-        if isinstance(content.get(name), dict) and set(content[name]) == {"file"}:
-            content[name] = {"file": str(folder / content[name]["file"])}
-    return content
 
 
 def describe_error(cls: type[BaseModel], item: dict[str, Any]) -> str:

@@ -94,8 +94,8 @@ class NodeRoom:
 def connect(address: str | None = None) -> bool:
     """Join a Ray cluster, or start one on this machine where no address is given.
 
-    A process that is connected already stays so. A cluster that is started here has no dashboard and ends with the
-    process. Ray guards it by a token.
+    A process that is connected already stays so. A cluster that is started here has no dashboard, listens on the loopback
+    interface only and ends with the process. Ray guards it by a token.
 
     Args:
         address: ``host:port``, ``ray://host:port`` or ``auto``, which looks on this machine and at ``RAY_ADDRESS``.
@@ -114,7 +114,10 @@ def connect(address: str | None = None) -> bool:
         _check_same(address, ray.get_runtime_context().gcs_address)
         return False
     if address is None:
-        ray.init(include_dashboard=False, log_to_driver=False, configure_logging=False)
+        with _on_loopback() as ip:
+            ray.init(
+                include_dashboard=False, log_to_driver=False, configure_logging=False, _node_ip_address=ip
+            )
         return True
     if address != "auto":
         _check_answers(address)
@@ -123,6 +126,29 @@ def connect(address: str | None = None) -> bool:
     except (OSError, RuntimeError, ray.exceptions.RayError) as error:
         raise RunError(_why_not(address, error)) from error
     return True
+
+
+@contextmanager
+def _on_loopback() -> Iterator[str]:
+    """Let Ray start its processes on 127.0.0.1; yields that address.
+
+    On Linux Ray replaces a loopback address by the machine's own, so that other nodes can join, and then binds to all
+    interfaces. The switch by which it starts single-node clusters on other systems keeps it on loopback. Ray reads it from
+    the environment when it is imported, its processes when they start.
+    """
+    from ray._private import ray_constants
+
+    variable: str = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR
+    before, may_grow = os.environ.get(variable), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[variable], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield "127.0.0.1"
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = may_grow
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
 
 
 @contextmanager

@@ -14,12 +14,15 @@ SLICE_ROWS = 1 << 16
 _NUMBERS = ("bytes", "mtime_ns", "label")
 _NAMES = ("key", "split")
 _TAGS = ("etag", "hash")
+_LISTS = ("boxes", "box_labels", "keypoints")
 _NOT_PLAIN = r"[^ !#-\[\]-~]"
 """What JSON escapes, and everything that is not ASCII."""
 
 
 def digest_of(table: pa.Table) -> str:
-    """Hash key, bytes, mtime, label and split of every row, in order, and etag and hash where there are any.
+    """Hash key, bytes, mtime, label and split of every row, in order.
+
+    Etag, hash, boxes, their labels, keypoints and which rows have a mask are hashed where there are any.
 
     Returns:
         32 hex digits, which do not depend on how the table is cut into chunks.
@@ -44,12 +47,41 @@ def digest_of(table: pa.Table) -> str:
                 digest.update(b", " if number else b"")
                 digest.update(_as_json(part))
             digest.update(b"]]")
+    names = set(table.column_names)
+    if "mask" in names and table["mask"].null_count < len(table):
+        digest.update(b"[mask]")
+        for part in _slices(table["mask"]):
+            digest.update(np.ascontiguousarray(pc.is_valid(part).to_numpy()).data)
+    for name in _LISTS:
+        if name in names and table[name].null_count < len(table):
+            digest.update(f"[{name}]".encode())
+            for numbers in _levels(table[name]):
+                digest.update(np.ascontiguousarray(numbers).data)
     return digest.hexdigest()
 
 
 def _slices(column: pa.ChunkedArray) -> Iterator[pa.ChunkedArray]:
     for start in range(0, len(column), SLICE_ROWS):
         yield column.slice(start, SLICE_ROWS)
+
+
+def _levels(column: pa.ChunkedArray) -> Iterator[np.ndarray]:
+    """Yield the lengths of a column's lists, -1 for null, then those of the lists in them, then their values."""
+    kind, depth = column.type, 0
+    while pa.types.is_list(kind):
+        for part in _slices(column):
+            lengths = pc.list_value_length(_flattened(part, depth))
+            yield pc.fill_null(lengths, -1).to_numpy().astype("<i4")
+        kind, depth = kind.value_type, depth + 1
+    for part in _slices(column):
+        values = pc.fill_null(_flattened(part, depth), -1).to_numpy()
+        yield values.astype("<f4" if pa.types.is_floating(kind) else "<i8")
+
+
+def _flattened(lists: pa.ChunkedArray, times: int) -> pa.ChunkedArray:
+    for _ in range(times):
+        lists = pc.list_flatten(lists)
+    return lists
 
 
 def _joined(column: pa.ChunkedArray, between: str) -> pa.Buffer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,21 +41,33 @@ SCHEMA = pa.schema(
         ("mask_offset", pa.int64()),
         ("mask_bytes", pa.int64()),
         ("boxes", pa.list_(pa.list_(pa.float32()))),
+        ("box_labels", pa.list_(pa.int64())),
+        ("keypoints", pa.list_(pa.list_(pa.float32()))),
         ("split", pa.string()),
         ("status", pa.string()),
     ]
 )
-"""Columns of an index. Width and height are pixels as stored, before EXIF orientation; boxes are after it.
+"""Columns of an index. Width and height are pixels as stored, before EXIF orientation.
+
+Annotations belong to the upright picture, after EXIF orientation, and null means "not annotated":
+
+- ``mask``: path or URI of a label mask of one channel, as large as the upright picture.
+- ``boxes``: rows of x0, y0, x1, y1 in pixels; an empty list is an image annotated as empty.
+- ``box_labels``: one number per box, into ``Index.box_classes``, or -1 where the class is unknown.
+- ``keypoints``: rows of x, y, visibility (COCO: 0 not labelled, 1 occluded, 2 visible), ``len(Index.keypoint_names)``
+  rows per instance. Instances are the boxes, in their order, or a single one where the sample has no boxes.
 
 ``etag`` is what a remote store says of a file's identity. A sample in a tar shard has the shard's ``uri``, ``mtime_ns``
 and ``etag``, and lies in it at ``offset``, its mask at ``mask_offset``; for a file of its own all of these are null.
 ``hash`` is BLAKE2b of the file's bytes (128 bits, hexadecimal), or null where nobody asked for it.
 """
 
-ADDED = frozenset({"etag", "offset", "hash", "mask_offset", "mask_bytes"})
+ADDED = frozenset({"etag", "offset", "hash", "mask_offset", "mask_bytes", "box_labels", "keypoints"})
 """Columns that older index files lack; they read as null."""
 
 CLASSES = b"lightwell.classes"
+BOX_CLASSES = b"lightwell.box_classes"
+KEYPOINT_NAMES = b"lightwell.keypoint_names"
 SOURCE = b"lightwell.source"
 SHARDS = b"lightwell.shards"
 
@@ -69,6 +81,16 @@ class Index:
     classes: tuple[str, ...]
     digest: str | None = field(default=None, compare=False)
     """Of the rows, where it was kept with them."""
+    box_classes: tuple[str, ...] = ()
+    """Names of the classes of boxes. Where they are not given, those of the table's metadata."""
+    keypoint_names: tuple[str, ...] = ()
+    """Names of the keypoints of one instance, in order. Where they are not given, those of the table's metadata."""
+
+    def __post_init__(self) -> None:
+        if not self.box_classes:
+            object.__setattr__(self, "box_classes", _names_in(self.table, BOX_CLASSES))
+        if not self.keypoint_names:
+            object.__setattr__(self, "keypoint_names", _names_in(self.table, KEYPOINT_NAMES))
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -83,7 +105,7 @@ class Index:
         path = Path(path)
         with _as_source_error(path):
             table = _fitted(pq.read_table(path, page_checksum_verification=True), path)
-            return cls(table, _classes_of(table))
+            return cls(table, _names_in(table, CLASSES))
 
     @classmethod
     def open(cls, path: str | Path, *, from_rows: int | None = None) -> Index:
@@ -100,7 +122,7 @@ class Index:
         with _as_source_error(path):
             found = open_mapped(path, lambda rows: _fitted(rows, path), from_rows)
             if found is not None:
-                return cls(found.table, _classes_of(found.table), found.digest)
+                return cls(found.table, _names_in(found.table, CLASSES), found.digest)
         return cls.load(path)
 
     def save(self, path: str | Path) -> None:
@@ -111,7 +133,8 @@ class Index:
         """
         path = Path(path)
         aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        metadata = {**(self.table.schema.metadata or {}), CLASSES: json.dumps(self.classes).encode()}
+        names = {CLASSES: self.classes, BOX_CLASSES: self.box_classes, KEYPOINT_NAMES: self.keypoint_names}
+        metadata = {**(self.table.schema.metadata or {}), **names_metadata(names)}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -251,8 +274,13 @@ def _as_source_error(path: Path) -> Iterator[None]:
         raise SourceError(f"wanted an index, got {str(path)!r} ({reason}); {_MAKE}") from error
 
 
-def _classes_of(table: pa.Table) -> tuple[str, ...]:
-    return tuple(json.loads((table.schema.metadata or {})[CLASSES]))
+def names_metadata(names: Mapping[bytes, Sequence[str]]) -> dict[bytes, bytes]:
+    """Write lists of names as metadata of an index; only the classes are written where they are empty."""
+    return {key: json.dumps(list(some)).encode() for key, some in names.items() if some or key == CLASSES}
+
+
+def _names_in(table: pa.Table, key: bytes) -> tuple[str, ...]:
+    return tuple(json.loads((table.schema.metadata or {}).get(key, b"[]")))
 
 
 def _fitted(table: pa.Table, path: Path) -> pa.Table:

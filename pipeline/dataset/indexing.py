@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import SourceError, nearest
-from .index import CLASSES, SCHEMA, SHARDS, SOURCE, Index
+from .index import BOX_CLASSES, CLASSES, KEYPOINT_NAMES, SCHEMA, SHARDS, SOURCE, Index, names_metadata
 from .looking import file_portions, known_files, portion_size
 from .readers import Readers, ThreadReaders
 from .seen import HEADER_COLUMNS, SEEN_COLUMNS, Seen, seen_of
@@ -250,12 +250,16 @@ def _index(
         "label": listing.labels,
         "mask": listing.masks or empty,
         "boxes": listing.boxes or empty,
+        "box_labels": listing.box_labels or empty,
+        "keypoints": listing.keypoints or empty,
         "split": splits,
     }
-    metadata = {
-        CLASSES: json.dumps(listing.classes).encode(),
-        SOURCE: json.dumps(description).encode(),
+    names = {
+        CLASSES: listing.classes,
+        BOX_CLASSES: listing.box_classes,
+        KEYPOINT_NAMES: listing.keypoint_names,
     }
+    metadata = {**names_metadata(names), SOURCE: json.dumps(description).encode()}
     if listing.shards:
         told = {uri: asdict(found) for uri, found in listing.shards.items()}
         metadata[SHARDS] = json.dumps(told).encode()

@@ -67,7 +67,7 @@ def open_mapped(
     """
     if pq.read_metadata(path).num_rows < (MAPPED_ROWS if from_rows is None else from_rows):
         return None
-    identity = _identity_of(path)
+    identity = _identity_of(path, fit(pq.read_schema(path).empty_table()).schema)
     if (found := _find(path, identity)) is not None:
         return found
     with _one_at_a_time(path):
@@ -145,12 +145,12 @@ def _grouped(numbers: np.ndarray, values: np.ndarray) -> Iterator[tuple[int, np.
         yield int(number), some
 
 
-def _identity_of(path: Path) -> str:
-    """Hash size, time and the end of a Parquet file, where it describes all its pages."""
+def _identity_of(path: Path, schema: pa.Schema) -> str:
+    """Hash size, time and the end of a Parquet file, where it describes all its pages, and the columns wanted of it."""
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
         file.seek(max(0, status.st_size - FOOTER_BYTES))
-        told = f"{status.st_size} {status.st_mtime_ns} {CHUNK_ROWS} "
+        told = f"{status.st_size} {status.st_mtime_ns} {CHUNK_ROWS} {','.join(schema.names)} "
         return hashlib.blake2b(told.encode() + file.read(), digest_size=8).hexdigest()
 
 

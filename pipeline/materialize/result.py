@@ -45,7 +45,7 @@ def tar_index(
     }
     for name in SCHEMA.names:
         if name not in columns:
-            columns[name] = records[name].to_pylist()
+            columns[name] = records[name].to_pylist() if name in records.column_names else [None] * num
     description = {"kind": "materialized", "root": str(folder.resolve()), "split_from": "source"}
     metadata = {CLASSES: json.dumps(source.classes).encode(), SOURCE: json.dumps(description).encode()}
     arrays = [pa.array(columns[field.name], type=field.type) for field in SCHEMA]

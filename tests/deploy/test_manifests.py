@@ -70,9 +70,11 @@ def pods(cluster: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def instructions(dockerfile: Path) -> list[str]:
-    """The instructions of a Dockerfile, each in one line."""
+    """The instructions of a Dockerfile, each in one line, with the default base image filled in."""
     text = re.sub(r"\\\n\s*", "", re.sub(r"(?m)^\s*#.*\n", "", dockerfile.read_text()))
-    return [line for line in text.splitlines() if line.strip()]
+    image = re.findall(r"(?m)^ARG PYTHON_IMAGE=(\S+)$", text)
+    assert len(image) == 1
+    return [line for line in text.replace("${PYTHON_IMAGE}", image[0]).splitlines() if line.strip()]
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
@@ -147,6 +149,22 @@ def test_what_pods_share_is_a_claim_that_many_may_write(deploy: Path) -> None:
     assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
 
 
+def test_pods_are_reached_by_each_other_the_operator_and_prometheus_alone(deploy: Path) -> None:
+    policy = load(deploy / "kuberay" / "network.yaml")
+    kubernetes_validate.validate(policy, KUBERNETES, strict=True)
+    spec = policy["spec"]
+    for cluster in clusters(deploy).values():
+        for template in pods(cluster).values():
+            assert spec["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    assert set(spec["policyTypes"]) == {"Ingress", "Egress"}
+    for rule in spec["ingress"]:
+        (source,) = rule["from"]
+        assert "ports" in rule or source == {"podSelector": spec["podSelector"]}
+        assert "ipBlock" not in source
+    blocks = [to["ipBlock"] for rule in spec["egress"] for to in rule["to"] if "ipBlock" in to]
+    assert all("169.254.0.0/16" in block["except"] for block in blocks)
+
+
 @pytest.mark.parametrize("name", ["cluster.yaml", "job.yaml"])
 def test_a_cluster_has_only_fields_that_kuberay_knows(name: str, deploy: Path) -> None:
     written = load(deploy / "kuberay" / name)
@@ -196,8 +214,16 @@ def test_a_pod_is_one_of_kubernetes_and_shares_limits_and_is_not_root(
     assert template["spec"]["securityContext"]["runAsNonRoot"] is True
     assert container["securityContext"] == {
         "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
         "capabilities": {"drop": ["ALL"]},
     }
+    written = {path for path, volume in mounts.items() if "emptyDir" in volume}
+    assert written == {"/dev/shm", "/tmp", "/home/lightwell"}, (
+        "what Ray and caches write; all else is read-only"
+    )
+    assert all(mounts[path]["emptyDir"]["sizeLimit"] for path in written)
+    assert template["spec"]["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert "hostNetwork" not in template["spec"]
     assert (group == "head") == template["spec"].get("automountServiceAccountToken", True)
     assert {one["name"] for one in container["env"]} == {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN"}
     assert ("cuda" in container["image"]) == (group == "gpu")
@@ -235,6 +261,13 @@ def test_plain_machines_are_described_as_ray_wants_it(deploy: Path) -> None:
     (head,) = [line for line in written["head_start_ray_commands"] if "--head" in line]
     assert "--dashboard-host=127.0.0.1" in head
     assert "--autoscaling-config=~/ray_bootstrap_config.yaml" in head
+    assert {"--security-opt=no-new-privileges", "--cap-drop=ALL"} <= set(written["docker"]["run_options"])
+
+
+def test_a_token_file_is_made_for_its_owner_alone(deploy: Path) -> None:
+    lines = (deploy / "README.md").read_text().splitlines()
+    (made,) = [line for line in lines if "> deploy/auth_token" in line]
+    assert "umask 077" in made
 
 
 def test_the_dashboard_is_whole(deploy: Path) -> None:

@@ -37,6 +37,11 @@ class Listing:
     """None where the source does not say, and a hash has to."""
     masks: list[str | None] | None = None
     boxes: list[Boxes | None] | None = None
+    """This and the next two as in the columns of an index; see ``index.SCHEMA``."""
+    box_labels: list[list[int] | None] | None = None
+    keypoints: list[list[list[float]] | None] | None = None
+    box_classes: tuple[str, ...] = ()
+    keypoint_names: tuple[str, ...] = ()
     found: list[Found] | None = None
     """What a remote listing told of each file, so that nobody need ask again."""
     seen: list[Seen] | None = None

@@ -26,11 +26,24 @@ def digest_by_lists(table: pa.Table) -> str:
     for name in ("etag", "hash"):
         if table[name].null_count < len(table):
             found.update(json.dumps([name, table[name].to_pylist()]).encode())
+    masks = table["mask"].to_pylist()
+    if any(mask is not None for mask in masks):
+        found.update(b"[mask]" + bytes(mask is not None for mask in masks))
+    for name in ("boxes", "box_labels", "keypoints"):
+        level = table[name].to_pylist()
+        if all(value is None for value in level):
+            continue
+        found.update(f"[{name}]".encode())
+        for _ in range(1 if name == "box_labels" else 2):
+            found.update(np.array([-1 if one is None else len(one) for one in level], "<i4").tobytes())
+            level = [value for one in level if one is not None for value in one]
+        found.update(np.array(level, "<i8" if name == "box_labels" else "<f4").tobytes())
     return found.hexdigest()
 
 
 text = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\1"), max_size=8)
 number = st.integers(-(2**62), 2**62)
+places = st.none() | st.lists(st.lists(st.floats(0, 9, width=32), max_size=4), max_size=3)
 row = st.fixed_dictionaries(
     {
         "bytes": number,
@@ -40,12 +53,18 @@ row = st.fixed_dictionaries(
         "split": st.none() | text,
         "etag": st.none() | text,
         "hash": st.none() | st.sampled_from(["ab12", "cd34"]),
+        "mask": st.none() | text,
+        "boxes": places,
+        "box_labels": st.none() | st.lists(st.integers(-1, 5), max_size=3),
+        "keypoints": places,
     }
 )
 SCHEMA = pa.schema(
     [
         *((name, pa.int64()) for name in ("bytes", "mtime_ns", "label")),
-        *((name, pa.string()) for name in ("key", "split", "etag", "hash")),
+        *((name, pa.string()) for name in ("key", "split", "etag", "hash", "mask")),
+        *((name, pa.list_(pa.list_(pa.float32()))) for name in ("boxes", "keypoints")),
+        ("box_labels", pa.list_(pa.int64())),
     ]
 )
 

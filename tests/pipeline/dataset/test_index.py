@@ -142,3 +142,47 @@ def test_indexing_loads_no_model_library():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+ANNOTATIONS = {
+    "boxes": [[1.0, 2.0, 5.0, 6.0]],
+    "box_labels": [1],
+    "keypoints": [[3.0, 4.0, 2.0]],
+    "mask": "/m.png",
+}
+
+
+def annotated(index):
+    """The index with annotations in its second row."""
+    table = index.table
+    for name, value in ANNOTATIONS.items():
+        column = pa.array([None, value, *[None] * (len(index) - 2)], SCHEMA.field(name).type)
+        table = table.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), column)
+    return Index(table, index.classes, box_classes=("car", "tree"), keypoint_names=("nose",))
+
+
+def test_annotations_and_their_names_come_back_from_parquet(tmp_path, index):
+    found = annotated(index)
+    found.save(tmp_path / "index.parquet")
+    for loaded in (
+        Index.load(tmp_path / "index.parquet"),
+        Index.open(tmp_path / "index.parquet", from_rows=1),
+    ):
+        assert (loaded.box_classes, loaded.keypoint_names) == (("car", "tree"), ("nose",))
+        assert {name: loaded.table[name][1].as_py() for name in ANNOTATIONS} == ANNOTATIONS
+        assert Index(loaded.table.slice(1), loaded.classes).box_classes == ("car", "tree")
+
+
+@pytest.mark.parametrize("name", ANNOTATIONS)
+def test_the_fingerprint_changes_with_every_kind_of_annotation(index, name):
+    full = annotated(index)
+    gone = pa.nulls(len(index), SCHEMA.field(name).type)
+    other = full.table.set_column(SCHEMA.get_field_index(name), SCHEMA.field(name), gone)
+    assert Index(other, index.classes).fingerprint() != full.fingerprint()
+
+
+def test_an_index_from_before_box_labels_and_keypoints_is_read_without_them(tmp_path, index):
+    pq.write_table(index.table.drop_columns(["box_labels", "keypoints"]), tmp_path / "index.parquet")
+    loaded = Index.load(tmp_path / "index.parquet")
+    assert loaded == index
+    assert loaded.fingerprint() == index.fingerprint()
