@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from ..seen import Seen
+from .remarks import Remarks
 from .store import Found
 
 Boxes = list[list[float]]
@@ -49,3 +50,9 @@ class Listing:
     """Identity of every whole shard."""
     notes: Mapping[str, object] = field(default_factory=dict)
     """What the summary of the index repeats: empty classes, files left out."""
+    remarks: Remarks = field(default_factory=Remarks)
+    """Counts of what was left out, merged, converted or assumed."""
+    label_sets: list[list[int] | None] | None = None
+    """Several classes per image, as in ``Labels.sets``; None where each image has one."""
+    refused: Mapping[int, str] = field(default_factory=dict)
+    """By position: samples that are not opened, with the status that says why."""
