@@ -31,7 +31,6 @@ from .index import SCHEMA
 from .looking import lasts
 from .seen import HEADER_COLUMNS, SEEN_COLUMNS, Seen, row_of, seen_of
 from .sources.members import Member
-from .sources.shards import ShardContent
 from .sources.store import Found
 
 EVERY_S = 10.0
@@ -65,13 +64,13 @@ class Sightings:
         self.folder = output.with_name(f".{output.name}.parts")
         self.files: dict[str, Seen] = {}
         """What an interrupted run has seen of files."""
-        self.shards: dict[str, ShardContent] = {}
+        self.shards: dict[str, tuple[Found, Sequence[Member]]] = {}
         """What it has read of whole shards."""
         self._every_s = every_s
         self._say = say
         self._request = ""
         self._rows: list[dict[str, Any]] = []
-        self._found: dict[str, dict[str, Any]] = {}
+        self._found: dict[str, Found] = {}
         self._wrote_s = time.monotonic()
 
     def take_up(self, request: Mapping[str, Any]) -> None:
@@ -96,12 +95,10 @@ class Sightings:
         for row in rows:
             seen = seen_of(row, was_read=row["was_read"])
             if row["uri"] in members:
-                label, fields = json.loads(row["label"])
-                members[row["uri"]].append(Member(row["key"], label, seen, fields))
+                members[row["uri"]].append(Member(row["key"], json.loads(row["label"]), seen))
             else:
                 self.files[row["uri"]] = seen
-        for uri, told in shards.items():
-            self.shards[uri] = ShardContent(Found(**told["found"]), members[uri], told["remarks"])
+        self.shards |= {uri: (Found(**told), members[uri]) for uri, told in shards.items()}
 
     def add_files(self, uris: Sequence[str], seen: Sequence[Seen]) -> None:
         """Keep what was seen of files, without those that may heal while they stay as they are.
@@ -114,17 +111,16 @@ class Sightings:
                 self._add(uri, None, None, one)
         self._write_if_due()
 
-    def add_shard(self, uri: str, content: ShardContent) -> None:
+    def add_shard(self, uri: str, found: Found, members: Sequence[Member]) -> None:
         """Keep what was read of a whole shard.
 
         Raises:
             OutputError: the disk does not take it.
         """
-        if uri not in self.shards or self.shards[uri].found != content.found:
-            assert content.found is not None, "only whole shards are kept"
-            self._found[uri] = {"found": asdict(content.found), "remarks": [*content.remarks]}
-            for member in content.members:
-                self._add(uri, member.key, json.dumps([member.label, dict(member.fields)]), member.seen)
+        if uri not in self.shards or self.shards[uri][0] != found:
+            self._found[uri] = found
+            for member in members:
+                self._add(uri, member.key, json.dumps(member.label), member.seen)
         self._write_if_due()
 
     def _add(self, uri: str, key: str | None, label: str | None, seen: Seen) -> None:
@@ -138,7 +134,7 @@ class Sightings:
         if self._rows or self._found:
             told = {
                 "request": self._request,
-                "shards": self._found,
+                "shards": {uri: asdict(one) for uri, one in self._found.items()},
             }
             table = pa.Table.from_pylist(
                 self._rows, schema=_ROWS.with_metadata({_PART: json.dumps(told).encode()})

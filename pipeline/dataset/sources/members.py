@@ -1,32 +1,27 @@
-"""What one tar shard holds: its members, grouped into samples whatever their order, with the headers of their images."""
+"""What one tar shard holds: its members, grouped into samples, with the headers of their images."""
 
 from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Iterator, Mapping
+import tarfile
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import IO, Any, cast
 
+from ...errors import RunError
 from ..headers import Header, header_of, one_line
 from ..seen import Seen, content_hash
 from .listing import as_text
 from .ranged import RangedFile
-from .remarks import Remarks
 from .store import Found
-from .tar import Archive, TarMember, read_archives
 
-IMAGES = frozenset(
-    "jpg jpeg jpe jfif png webp bmp dib tif tiff gif ppm pgm pbm pnm jp2 j2k avif img image".split()
-)
+IMAGES = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif", "img", "image"})
 MASKS = frozenset({"seg.png", "mask.png", "seg", "mask", "segmentation.png", "label.png"})
-TEXTS = frozenset({"txt", "caption", "text", "captions"})
-"""Members that describe a sample and are not read."""
-FIELDS = ("class", "split", "has_mask", "boxes", "box_labels", "box_classes", "keypoints", "keypoint_names")
-"""Fields of ``.json`` that are read besides the label; see ``shards``."""
 MAX_LABEL_BYTES = 1 << 20
 """A ``.cls`` or ``.json`` member that is larger holds no label."""
-UNREADABLE = "labels that cannot be read"
+_BLOCK = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +30,32 @@ class Member:
 
     key: str
     label: Any
-    """Text of its ``.cls`` member, else the label field of its ``.json`` member; None without either."""
+    """Text of its ``.cls`` member, or what its ``.json`` member holds; None without either."""
     seen: Seen
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    """``FIELDS`` of its ``.json`` member."""
+
+    def label_of(self, name: str) -> Any:
+        """Return the label, out of its field where there are several."""
+        return self.label.get(name) if isinstance(self.label, dict) else self.label
 
 
 @dataclass
 class _Parts:
     """The members of one sample by what they are for."""
 
-    image: TarMember | None = None
-    mask: TarMember | None = None
-    cls: TarMember | None = None
-    json: TarMember | None = None
+    image: tarfile.TarInfo | None = None
+    mask: tarfile.TarInfo | None = None
+    label: tarfile.TarInfo | None = None
+    others: list[str] = field(default_factory=list)
+
+    def take(self, info: tarfile.TarInfo, extension: str) -> None:
+        if extension in MASKS:
+            self.mask = self.mask or info
+        elif extension.rpartition(".")[2] in IMAGES:
+            self.image = self.image or info
+        elif extension == "cls" or (extension == "json" and self.label is None):
+            self.label = info
+        else:
+            self.others.append(extension)
 
 
 def split_name(path: str) -> tuple[str, str]:
@@ -58,107 +65,61 @@ def split_name(path: str) -> tuple[str, str]:
     return posixpath.join(folder, stem), extension.lower()
 
 
-def read_members(
-    file: RangedFile, found: Found, remarks: Remarks, *, hash_content: bool, label_field: str | None
-) -> Iterator[Member]:
-    """Yield the samples of a shard that have an image, in the order of their first members, and a row where it breaks off.
-
-    Args:
-        file: the shard.
-        found: its identity.
-        remarks: counts members that belong to no sample.
-        hash_content: read the images whole, and hash them.
-        label_field: field of ``.json`` members that holds the label.
+def read_members(file: RangedFile, found: Found, *, hash_content: bool) -> Iterator[Member]:
+    """Yield the samples of a shard that have an image, and where it breaks off a row that says so.
 
     Raises:
         OSError: it cannot be read at all.
         SourceDownError: its source gives no answer.
     """
     broken: list[str] = []
-    for number, archive in enumerate(read_archives(file, broken)):
-        if number:
-            remarks.add("assumed", "archives joined in one file, which are all read")
-        remarks.add(
-            "merged", "members that a later one of the same name replaces", count=archive.num_replaced
-        )
-        for name, what in archive.others.items():
-            remarks.add("left_out", f"members that are {what}", as_text(name))
-        for key, parts in _grouped(archive, remarks).items():
-            if parts.image is not None:
-                yield _sample(
-                    as_text(key), parts, parts.image, file, found, remarks, hash_content, label_field
-                )
+    files = (info for info in _infos(file, found, broken) if not _is_hidden(info))
+    for key, infos in groupby(files, key=lambda info: split_name(info.name)[0]):
+        parts = _Parts()
+        for info in infos:
+            parts.take(info, split_name(info.name)[1])
+        if parts.image is not None:
+            yield _sample(as_text(key), parts, parts.image, file, found, hash_content=hash_content)
     for reason in broken:
         yield _row("", None, 0, 0, Header(status=one_line(f"broken shard: {reason}")), found)
 
 
-def _grouped(archive: Archive, remarks: Remarks) -> dict[str, _Parts]:
-    """Group the members of an archive by key, neighbours or not; what belongs to no sample is counted."""
-    samples: dict[str, _Parts] = {}
-    for member in archive.members.values():
-        if posixpath.basename(member.name).startswith("."):
-            remarks.add("left_out", "hidden members", as_text(member.name))
-            continue
-        key, extension = split_name(member.name)
-        _take(samples.setdefault(key, _Parts()), member, extension, remarks)
-    for key, parts in samples.items():
-        if parts.image is None and (parts.mask or parts.cls or parts.json):
-            remarks.add("left_out", "labels and masks without an image", as_text(key))
-    return samples
+def _infos(file: RangedFile, found: Found, broken: list[str]) -> Iterator[tarfile.TarInfo]:
+    """Yield the regular members in order; notes it where the tar is not whole."""
+    file.seek(0)
+    try:
+        with tarfile.open(fileobj=cast("IO[bytes]", file), mode="r:") as tar:
+            while (info := tar.next()) is not None:
+                tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all
+                if info.isreg():
+                    yield info
+            # tarfile takes a damaged header behind the first for the end, without a word.
+            end = file.read_at(tar.offset, _BLOCK)
+            if any(end):
+                broken.append(f"no member begins at byte {tar.offset:,}; what follows is lost")
+            elif len(end) < _BLOCK:
+                broken.append(f"it ends without an end mark at byte {tar.offset:,}; members may be missing")
+    except (tarfile.TarError, EOFError) as error:
+        compressed = file.read_at(0, 2) in (b"\x1f\x8b", b"BZ")
+        cure = "; unpack it: only plain tar can be read at random" if compressed else ""
+        broken.append(f"{' '.join(str(error).split())}{cure} ({found.bytes:,} bytes)")
 
 
-def _take(parts: _Parts, member: TarMember, extension: str, remarks: Remarks) -> None:
-    if extension in MASKS:
-        parts.mask = parts.mask or member
-    elif extension.rpartition(".")[2] in IMAGES:
-        if parts.image is not None:
-            remarks.add("left_out", "further images of a sample, which has its first", as_text(member.name))
-        parts.image = parts.image or member
-    elif extension == "cls":
-        parts.cls = member
-    elif extension == "json":
-        parts.json = member
-    elif extension in TEXTS:
-        remarks.add("left_out", "texts and captions, which are not read", as_text(member.name))
-    else:
-        ending = extension.rpartition(".")[2][:20]
-        remarks.add(
-            "left_out",
-            f"members that end in .{ending}" if ending else "members without an ending",
-            as_text(member.name),
-        )
+def _is_hidden(info: tarfile.TarInfo) -> bool:
+    return posixpath.basename(info.name).startswith(".")
 
 
 def _sample(
-    key: str,
-    parts: _Parts,
-    image: TarMember,
-    file: RangedFile,
-    found: Found,
-    remarks: Remarks,
-    hash_content: bool,
-    label_field: str | None,
+    key: str, parts: _Parts, image: tarfile.TarInfo, file: RangedFile, found: Found, *, hash_content: bool
 ) -> Member:
-    if image.problem:
-        header = Header(status=one_line(f"cannot be used: {image.problem}"))
-        return _row(key, None, image.offset, image.size, header, found)
-    if image.offset + image.size > found.bytes:
+    if image.offset_data + image.size > found.bytes:
         header = Header(status="broken shard: it ends within this image")
-        return _row(key, None, image.offset, image.size, header, found)
-    header = header_of(cast("IO[bytes]", file.part(image.offset, image.size)))
-    digest = content_hash(file.read_at(image.offset, image.size)) if hash_content else None
-    content = _read_json(parts.json, file, key, remarks)
-    label = _read_text(parts.cls, file, key, remarks)
-    if label is None and label_field is not None:
-        label = content.get(label_field)
-    elif label_field is None:
-        label = None
-    fields = {name: content[name] for name in FIELDS if content.get(name) is not None}
-    mask = None if content.get("has_mask") is False else parts.mask
-    if mask is not None and (mask.problem or mask.offset + mask.size > found.bytes):
-        reason = mask.problem or "the shard ends within it"
-        header = Header(status=one_line(f"cannot be used: its mask is {reason}"))
-    return _row(key, label, image.offset, image.size, header, found, digest, mask, fields)
+        return _row(key, None, image.offset_data, image.size, header, found)
+    header = header_of(cast("IO[bytes]", file.part(image.offset_data, image.size)))
+    digest = content_hash(file.read_at(image.offset_data, image.size)) if hash_content else None
+    return _row(
+        key, _label(parts.label, file), image.offset_data, image.size, header, found, digest, parts.mask
+    )
 
 
 def _row(
@@ -169,9 +130,9 @@ def _row(
     header: Header,
     found: Found,
     digest: str | None = None,
-    mask: TarMember | None = None,
-    fields: Mapping[str, Any] | None = None,
+    mask: tarfile.TarInfo | None = None,
 ) -> Member:
+    mask_place = (None, None) if mask is None else (mask.offset_data, mask.size)
     seen = Seen(
         bytes=size,
         mtime_ns=found.mtime_ns,
@@ -180,32 +141,20 @@ def _row(
         etag=found.etag,
         offset=offset,
         hash=digest,
-        mask_offset=None if mask is None else mask.offset,
-        mask_bytes=None if mask is None else mask.size,
+        mask_offset=mask_place[0],
+        mask_bytes=mask_place[1],
     )
-    return Member(key, label, seen, fields or {})
+    return Member(key, label, seen)
 
 
-def _read_text(member: TarMember | None, file: RangedFile, key: str, remarks: Remarks) -> str | None:
-    """Read a small text; one that is too large, broken or no UTF-8 is counted and costs its sample the label."""
-    if member is None:
+def _label(info: tarfile.TarInfo | None, file: RangedFile) -> Any:
+    if info is None or info.size > MAX_LABEL_BYTES:
         return None
-    if not member.problem and member.size <= MAX_LABEL_BYTES and member.offset + member.size <= file.size:
-        try:
-            return file.read_at(member.offset, member.size).decode("utf-8-sig").strip()
-        except UnicodeDecodeError:
-            pass
-    remarks.add("unlabelled", UNREADABLE, f"{key}.{split_name(member.name)[1]}")
-    return None
-
-
-def _read_json(member: TarMember | None, file: RangedFile, key: str, remarks: Remarks) -> Mapping[str, Any]:
-    text = _read_text(member, file, key, remarks)
-    if text is None:
-        return {}
+    data = file.read_at(info.offset_data, info.size)
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError):
-        remarks.add("unlabelled", UNREADABLE, f"{key}.json")
-        return {}
-    return content if isinstance(content, dict) else {}
+        text = data.decode()
+        return json.loads(text) if info.name.lower().endswith(".json") else text.strip()
+    except RunError:
+        raise
+    except ValueError:  # not UTF-8, or no JSON: an image without a label
+        return None

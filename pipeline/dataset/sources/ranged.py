@@ -24,7 +24,7 @@ class RangedFile(io.RawIOBase):
     def __init__(self, read: Callable[[int, int], bytes], size: int, block_bytes: int) -> None:
         super().__init__()
         self._read = read
-        self.size = size
+        self._size = size
         self._block_bytes = block_bytes
         self._place = 0
         self._start = 0
@@ -32,9 +32,9 @@ class RangedFile(io.RawIOBase):
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Read up to ``size`` bytes at an offset, from what was fetched where that holds them."""
-        size = max(0, min(size, self.size - offset))
+        size = max(0, min(size, self._size - offset))
         if size and not (self._start <= offset and offset + size <= self._start + len(self._block)):
-            self._block = self._read(offset, min(max(size, self._block_bytes), self.size - offset))
+            self._block = self._read(offset, min(max(size, self._block_bytes), self._size - offset))
             self._start = offset
         first = offset - self._start
         return self._block[first : first + size]
@@ -52,7 +52,7 @@ class RangedFile(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Move; nothing is fetched."""
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self.size}[whence]
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
         if start + offset < 0:
             raise OSError(22, "a place before the beginning")
         self._place = start + offset

@@ -1,12 +1,10 @@
 """WebDataset shards: plain tar files whose members are samples, read once and then at random by byte ranges.
 
-A member's key is its path up to the first dot of its name; members with one key are a sample, wherever they lie::
+A member's key is its path up to the first dot of its name; neighbours with one key are a sample::
 
     train-000.tar   a/01.jpg  a/01.cls  a/01.seg.png      an image, its class, its mask
                     a/02.png  a/02.json                   the class is a field of the JSON
 
-Besides the label these fields of ``.json`` are read, as ``lightwell materialize`` writes them: ``class`` (the name of a class
-number), ``split``, ``has_mask``, ``boxes``, ``box_labels``, ``box_classes``, ``keypoints`` and ``keypoint_names``.
 Format: https://github.com/webdataset/webdataset ("The WebDataset Format").
 """
 
@@ -17,23 +15,21 @@ import glob
 import os
 import posixpath
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 from ...errors import SourceError
-from ...uris import public_uri
 from ..headers import CANNOT_OPEN, Header, one_line
 from ..readers import Readers
 from ..seen import Seen
-from ..splits import canonical_split, split_names
-from .labels import LabelKind, Labels, read_labels
+from ..splits import canonical_split
+from .cells import read_labels
 from .listing import Listing, as_text
 from .members import Member, read_members
-from .member_fields import describe_annotations
 from .ranged import SHARD_BYTES, RangedFile
-from .remarks import Remarks
 from .storage import Storage
 from .store import Found, is_remote
 
@@ -42,26 +38,8 @@ _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _FIRST_WORD = re.compile(r"[A-Za-z]+")
 _WILD = re.compile(r"[*?\[]")
 
-
-@dataclass(frozen=True)
-class ShardContent:
-    """What was read of one shard."""
-
-    found: Found | None
-    """Its identity; None where it cannot be opened."""
-    members: Sequence[Member]
-    remarks: Sequence[Mapping[str, Any]] = ()
-    """As ``Remarks.dump`` writes them."""
-
-    def is_whole(self) -> bool:
-        """Say whether what was read changes only with the shard."""
-        return self.found is not None and not any(
-            one.seen.header.status.startswith(CANNOT_OPEN) for one in self.members
-        )
-
-
-Known = Mapping[str, ShardContent]
-"""Whole shards of an older index, or of an interrupted run."""
+Known = Mapping[str, tuple[Found, Sequence[Member]]]
+"""Identity and members of the whole shards of an older index."""
 
 
 def names_shards(source: str) -> bool:
@@ -124,15 +102,13 @@ def list_shards(
     known: Known,
     hash_content: bool,
     readers: Readers,
-    note: Callable[[int, str, ShardContent], None],
-    label_kind: LabelKind = "auto",
-    label_separator: str | None = None,
+    note: Callable[[int, str, Found | None, Sequence[Member]], None],
 ) -> Listing:
     """Read the members of shards, in parallel by shard; one that is known and unchanged is not opened.
 
-    Labels are the ``.cls`` members, or where there are none the field ``label_field`` of the ``.json`` members. Splits are a
-    field of these too, or the shards' folders, or the first words of their names (train, val, test and their usual spellings)
-    where each shard has one. Of a shard that breaks off, the samples before the break are kept, and the break is a row.
+    Labels are the ``.cls`` members, or where there are none the field ``label_field`` of the ``.json`` members. Splits
+    are the shards' folders or the first words of their names (train, val, test and their usual spellings) where each
+    shard has one. Of a shard that breaks off, the samples before the break are kept, and the break is a row.
 
     Raises:
         SourceError: no shard is there, or the labels make no sense.
@@ -140,117 +116,57 @@ def list_shards(
     """
     root = _common_folder(shards)
     portions = [
-        ShardPortion.of(uri, found, known, hash_content=hash_content, label_field=label_field)
-        for uri, found in shards.items()
+        ShardPortion.of(uri, found, known, hash_content=hash_content) for uri, found in shards.items()
     ]
-    done: dict[str, ShardContent] = {}
+    done: list[tuple[Found | None, Sequence[Member]]] = []
     with closing(readers.look(portions, num_portions=len(portions), storage=storage)) as results:
-        for uri, content in zip(shards, results, strict=True):
-            done[uri] = known[uri] if content is None else content
-            note(len(done), uri, done[uri])
-    if all(content.found is None for content in done.values()):
-        first, content = next(iter(done.items()))
+        for uri, (found, members) in zip(shards, results, strict=True):
+            done.append((found, known[uri][1] if members is None else members))
+            note(len(done), uri, *done[-1])
+    if all(found is None for found, _ in done):
+        first = next(iter(shards))
+        reason = done[0][1][0].seen.header.status
         raise SourceError(
-            f"expected tar shards, got none that can be opened ({public_uri(first)}: {content.members[0].seen.header.status}); "
-            "check the paths"
+            f"wanted tar shards, got none that can be opened ({first}: {reason}); check the paths"
         )
-    return _Shards(root, done).listing(label_field, label_kind, label_separator)
+    return _listing(root, shards, done, label_field)
 
 
-class _Shards:
-    """The samples of all shards, as a listing describes them."""
-
-    def __init__(self, root: str, done: Mapping[str, ShardContent]) -> None:
-        self._root = root
-        self._done = done
-        self._remarks = Remarks()
-        for content in done.values():
-            self._remarks.update(content.remarks)
-        self._uris = [uri for uri, content in done.items() for _ in content.members]
-        self._members = [member for content in done.values() for member in content.members]
-
-    def listing(self, label_field: str | None, kind: LabelKind, separator: str | None) -> Listing:
-        """Make the listing.
-
-        Raises:
-            SourceError: the labels make no sense.
-        """
-        members, uris = self._members, self._uris
-        labels = self._labels(label_field, kind, separator)
-        described = describe_annotations([member.fields for member in members], self._remarks)
-        masks = [
-            uri if member.seen.mask_offset is not None else None
-            for uri, member in zip(uris, members, strict=True)
-        ]
-        return Listing(
-            kind="shards",
-            root=self._root,
-            keys=_unique(
-                f"{shard_name(public_uri(uri), self._root)}/{member.key}".rstrip("/")
-                for uri, member in zip(uris, members, strict=True)
-            ),
-            uris=uris,
-            labels=labels.numbers,
-            classes=labels.classes,
-            label_sets=labels.sets,
-            splits=self._splits(),
-            masks=masks if any(masks) else None,
-            boxes=described.boxes,
-            box_labels=described.box_labels,
-            box_classes=described.box_classes,
-            keypoints=described.keypoints,
-            keypoint_names=described.keypoint_names,
-            seen=[member.seen for member in members],
-            shards={uri: one for uri, one in self._done.items() if _can_be_kept(one)},
-            remarks=self._remarks,
-            notes={"num_shards": len(self._done), "label_field": label_field},
-        )
-
-    def _labels(self, label_field: str | None, kind: LabelKind, separator: str | None) -> Labels:
-        if label_field is None:
-            return Labels([-1] * len(self._members), ())
-        names = [member.fields.get("class") for member in self._members]
-        cells = [
-            name if member.label is None else member.label
-            for member, name in zip(self._members, names, strict=True)
-        ]
-        return read_labels(
-            cells,
-            names if any(names) else None,
-            label_field,
-            remarks=self._remarks,
-            kind=kind,
-            separator=separator,
-        )
-
-    def _splits(self) -> list[str | None] | None:
-        by_shard = {uri: _split_of(public_uri(uri), self._root) for uri in self._done}
-        written = [member.fields.get("split") for member in self._members]
-        given = [one if isinstance(one, str) and one.strip() else None for one in written]
-        if any(given):
-            names = split_names([one for one in given if one], self._remarks)
-            splits = [
-                names[one] if one else by_shard[uri] for one, uri in zip(given, self._uris, strict=True)
-            ]
-            self._remarks.add(
-                "left_out", "samples without a split, which are in none", count=splits.count(None)
-            )
-            return splits
-        named = [uri for uri, split in by_shard.items() if split]
-        if named and len(named) < len(by_shard):
-            other = next(uri for uri, split in by_shard.items() if not split)
-            self._remarks.add(
-                "assumed",
-                "splits by a hash, since not all shards name one",
-                posixpath.basename(public_uri(other)),
-                count=len(by_shard) - len(named),
-            )
-        return [by_shard[uri] for uri in self._uris] if len(named) == len(by_shard) else None
+def _listing(
+    root: str,
+    shards: Mapping[str, Found | None],
+    done: Sequence[tuple[Found | None, Sequence[Member]]],
+    label_field: str | None,
+) -> Listing:
+    rows = [(uri, member) for uri, (_, members) in zip(shards, done, strict=True) for member in members]
+    labels, classes = _labels([member for _, member in rows], label_field)
+    splits = [_split_of(uri, root) for uri in shards]
+    split_by_shard = dict(zip(shards, splits, strict=True))
+    has_masks = any(member.seen.mask_offset is not None for _, member in rows)
+    return Listing(
+        kind="shards",
+        root=root,
+        keys=_unique(f"{shard_name(uri, root)}/{member.key}".rstrip("/") for uri, member in rows),
+        uris=[uri for uri, _ in rows],
+        labels=labels,
+        classes=classes,
+        splits=[split_by_shard[uri] for uri, _ in rows] if all(splits) else None,
+        masks=[uri if member.seen.mask_offset is not None else None for uri, member in rows]
+        if has_masks
+        else None,
+        seen=[member.seen for _, member in rows],
+        shards={
+            uri: found
+            for uri, (found, members) in zip(shards, done, strict=True)
+            if found is not None and is_whole(members)
+        },
+        notes={"num_shards": len(shards), "label_field": label_field},
+    )
 
 
-def _can_be_kept(content: ShardContent) -> bool:
-    """Say whether an index holds all that was read of a shard, so that it need not be read again."""
-    return content.is_whole() and not any(member.fields for member in content.members)
+def is_whole(members: Iterable[Member]) -> bool:
+    """Say whether what was read of a shard changes only with the shard."""
+    return not any(one.seen.header.status.startswith(CANNOT_OPEN) for one in members)
 
 
 @dataclass(frozen=True)
@@ -259,59 +175,59 @@ class ShardPortion:
 
     uri: str
     found: Found | None
-    """What a listing said of it."""
+    """What a listing told of it."""
     before: Found | None
-    """What it was when all that is needed of it was read."""
+    """What it was when all that is wanted of it was read."""
     hash_content: bool
-    label_field: str | None
 
     @classmethod
-    def of(
-        cls, uri: str, found: Found | None, known: Known, *, hash_content: bool, label_field: str | None
-    ) -> ShardPortion:
+    def of(cls, uri: str, found: Found | None, known: Known, *, hash_content: bool) -> ShardPortion:
         """Prepare to read a shard of which something may be known."""
-        content = known.get(uri)
-        before = None if content is None else content.found
-        if content is not None and hash_content and any(one.seen.hash is None for one in content.members):
+        before, members = known.get(uri, (None, ()))
+        if hash_content and any(one.seen.hash is None for one in members):
             before = None
-        return cls(uri, found, before, hash_content, label_field)
+        return cls(uri, found, before, hash_content)
 
     @property
     def uris(self) -> Sequence[str]:
         """The shard."""
         return [self.uri]
 
-    def look(self, storage: Storage) -> ShardContent | None:
-        """Read the shard; None where it is as before. One that cannot be opened becomes one row.
+    def look(self, storage: Storage) -> tuple[Found | None, list[Member] | None]:
+        """Read the shard: None for members where they are as before; one that cannot be opened becomes one row.
 
         Raises:
             SourceDownError: its source gives no answer.
         """
         if as_text(self.uri) != self.uri:
-            return _lost("its name is not UTF-8; rename it")
+            return None, [_lost(f"{CANNOT_OPEN}its name is not UTF-8; rename it")]
         try:
             found = self.found or storage.look(self.uri)
             if self.before == found:
-                return None
+                return found, None
 
             def fetch(offset: int, size: int) -> bytes:
                 return storage.read(self.uri, offset, size, expected=size).data
 
-            remarks = Remarks()
             file = RangedFile(fetch, found.bytes, SHARD_BYTES)
-            members = list(
-                read_members(
-                    file, found, remarks, hash_content=self.hash_content, label_field=self.label_field
-                )
-            )
-            return ShardContent(found, members, remarks.dump())
+            return found, list(read_members(file, found, hash_content=self.hash_content))
         except OSError as error:
-            return _lost(str(error.strerror or error))
+            return None, [_lost(f"{CANNOT_OPEN}{error.strerror or error}")]
 
 
-def _lost(reason: str) -> ShardContent:
-    header = Header(status=one_line(f"{CANNOT_OPEN}{reason}"))
-    return ShardContent(None, [Member("", None, Seen(0, 0, header, was_read=True))])
+def _lost(status: str) -> Member:
+    return Member("", None, Seen(0, 0, Header(status=one_line(status)), was_read=True))
+
+
+def _labels(members: Sequence[Member], label_field: str | None) -> tuple[list[int], tuple[str, ...]]:
+    """Number the classes; ``.cls`` goes before JSON."""
+    if label_field is None:
+        return [-1] * len(members), ()
+    cells: list[Any] = [member.label_of(label_field) for member in members]
+    texts = {cell for cell in cells if isinstance(cell, str)}
+    if texts and all(text.lstrip("-").isdigit() for text in texts):
+        cells = [int(cell) if isinstance(cell, str) else cell for cell in cells]
+    return read_labels(cells, None, label_field)
 
 
 def _split_of(uri: str, root: str) -> str | None:
@@ -338,16 +254,12 @@ def _common_folder(shards: Iterable[str]) -> str:
 
 
 def _unique(keys: Iterable[str]) -> list[str]:
-    """Give samples with one key, which shards may have, keys of their own that no other sample has."""
-    written = list(keys)
-    numbers = dict.fromkeys(written, 1)
-    taken: set[str] = set()
-    unique = []
-    for key in written:
-        name = key
-        while name in taken or (name != key and name in numbers):
-            numbers[key] += 1
-            name = f"{key}~{numbers[key]}"
-        taken.add(name)
-        unique.append(name)
-    return unique
+    """Tell apart samples of one shard that have one key, which tar allows."""
+
+    def told_apart() -> Iterator[str]:
+        seen: Counter[str] = Counter()
+        for key in keys:
+            seen[key] += 1
+            yield key if seen[key] == 1 else f"{key}~{seen[key]}"
+
+    return list(told_apart())
