@@ -68,6 +68,6 @@ def shows(image: np.ndarray, box: Sequence[float], name: str) -> bool:
     mask = (np.abs(image.astype(int) - COLOURS[name]).max(axis=2) < 60).sum()
     return (
         inside.size > 0
-        and bool((np.abs(inside - COLOURS[name]).max() < 60))
+        and bool(np.abs(inside - COLOURS[name]).max() < 60)
         and int(mask) >= inside.shape[0] * inside.shape[1]
     )

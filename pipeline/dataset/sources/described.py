@@ -104,7 +104,7 @@ def _placed(root: str, path: str) -> tuple[str, str, str | None]:
 
 def _check_root(kind: str, root: str, uris: Sequence[str]) -> None:
     looked_for = [uri for uri in uris[:NUM_LOOKED_FOR] if uri.startswith(root)]
-    if looked_for and "://" not in root and not any(map(os.path.exists, looked_for)):  # noqa: PTH110
+    if looked_for and "://" not in root and not any(map(os.path.exists, looked_for)):
         raise SourceError(
             f"{kind} annotations: expected images below {root!r}, got none of the first {len(looked_for)}, such as "
             f"{looked_for[0]!r}; name their folder with --root"

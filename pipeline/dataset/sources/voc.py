@@ -14,7 +14,6 @@ from typing import NoReturn
 from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
-from ...errors import SourceError
 from ..splits import canonical_split
 from .described import DescribedImage, listing_of, local_folder
 from .labels import MAX_NAME_LENGTH
@@ -129,7 +128,7 @@ def parse_xml(path: Path) -> Element:
     parser.CharacterDataHandler = builder.data
     parser.StartDoctypeDeclHandler = _refuse_doctype
     try:
-        parser.Parse(path.read_bytes(), True)  # noqa: FBT003 - positional only
+        parser.Parse(path.read_bytes(), True)
         return builder.close()
     except (expat.ExpatError, AssertionError) as error:
         raise ValueError(
