@@ -11,13 +11,8 @@ MASK_FORMATS = frozenset({"png", "tiff", "bmp", "gif"})
 MASK_MODES = frozenset({"1", "L", "P"})
 """Pillow modes that hold one label in at most 8 bits: the values of a grey picture, or the indices of a palette."""
 WIDE_MODES = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
-QUARTER_TURNED = 5
+_QUARTER_TURNED = 5
 """EXIF orientations from here on exchange width and height."""
-
-
-def upright_size(width: int, height: int, orientation: int) -> tuple[int, int]:
-    """Return height and width of a picture after its EXIF orientation is applied."""
-    return (width, height) if orientation >= QUARTER_TURNED else (height, width)
 
 
 def why_unfit(mask: Header, picture: Header) -> str:
@@ -46,8 +41,8 @@ def why_unfit(mask: Header, picture: Header) -> str:
 
 
 def _why_other_size(mask: Header, picture: Header) -> str:
-    height, width = upright_size(picture.width, picture.height, picture.orientation)
-    got_height, got_width = upright_size(mask.width, mask.height, mask.orientation)
+    height, width = _upright_size(picture)
+    got_height, got_width = _upright_size(mask)
     if (got_height, got_width) == (height, width):
         return ""
     if (got_height, got_width) == (picture.height, picture.width):
@@ -56,3 +51,8 @@ def _why_other_size(mask: Header, picture: Header) -> str:
             f"EXIF orientation {picture.orientation} is applied; turn the mask upright"
         )
     return f"expected {width}x{height} as the picture, got {got_width}x{got_height}; make the mask as large as its picture"
+
+
+def _upright_size(header: Header) -> tuple[int, int]:
+    size = header.height, header.width
+    return size[::-1] if header.orientation >= _QUARTER_TURNED else size

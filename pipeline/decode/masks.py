@@ -10,6 +10,7 @@ import numpy as np
 from ..dataset.headers import Header, header_of, one_line
 from ..dataset.masks import why_unfit
 from ..image_reader import open_image
+from .orientation import upright
 
 _PNG_DEPTH, _PNG_COLOR = 24, 25
 """Bytes of a PNG's header that hold the bit depth and the kind of colour."""
@@ -47,7 +48,7 @@ def decode_mask(data: bytes, picture: Header) -> np.ndarray:
     if spread > 1:
         mask //= np.uint8(spread)
     # Pillow turns TIFF while it decodes, and no other format.
-    return mask if header.format == "tiff" else _turned(mask, header.orientation)
+    return mask if header.format == "tiff" else upright(mask, header.orientation)
 
 
 def _spread(data: bytes, image: Any) -> int:
@@ -59,14 +60,3 @@ def _spread(data: bytes, image: Any) -> int:
     if image.format == "TIFF":
         return _SPREAD.get(image.tag_v2.get(_BITS_PER_SAMPLE, (8,))[0], 1)
     return 1
-
-
-def _turned(mask: np.ndarray, orientation: int) -> np.ndarray:
-    """Apply an EXIF orientation."""
-    if orientation >= 5:
-        mask = mask.T
-    if orientation in (3, 4, 7, 8):
-        mask = mask[::-1]
-    if orientation in (2, 3, 6, 7):
-        mask = mask[:, ::-1]
-    return np.ascontiguousarray(mask)

@@ -11,12 +11,12 @@ import numpy as np
 from ..cache.packing import Packed
 from ..dataset.index import Index
 from ..dataset.mapped import RowTable
-from ..dataset.masks import upright_size
 from ..dataset.seen import content_hash
 from ..dataset.sources.storage import Storage
 from ..dataset.sources.store import Piece
 from ..decode.chain import Encoded
 from ..decode.integrity import AGAIN, problem_of
+from ..decode.orientation import swapped
 from ..error_rules import ErrorRules
 from ..policy.sizes import Size
 from .watch import Watch
@@ -54,8 +54,8 @@ class Loaded:
     file: Encoded | None
     reason: str = ""
     step: str = "read"
-    """What failed: ``read``, ``mask`` (reading it), ``decode`` where the bytes are not what was indexed, or ``limit`` where the
-    plan forbids so large a file."""
+    """What failed: ``read``, ``mask`` (reading it), ``decode`` where the bytes are not what was indexed, or ``limit`` where
+    the plan forbids so large a file."""
     size: Size | None = None
     """Height and width of the upright picture; None where it cannot be used."""
     mask: bytes | None = None
@@ -114,7 +114,7 @@ class SampleLoader:
             return Loaded(row, None, f"{_in_words(error)}; it has vanished since it was indexed", step)
         except OSError as error:
             return Loaded(row, None, _in_words(error), step)
-        size = upright_size(row["width"], row["height"], row["orientation"])
+        size = upright_size(row)
         if piece is None:
             return Loaded(row, None, size=size, mask=mask, kept=kept)
         step, reason = "read", _changed(row, piece)
@@ -174,3 +174,8 @@ def _changed(row: Row, piece: Piece) -> str:
     if piece.mtime_ns is not None and piece.mtime_ns != row["mtime_ns"]:
         return f"expected a file as old as indexed, got one of as many bytes written at another time; {AGAIN}"
     return ""
+
+
+def upright_size(row: Row) -> Size:
+    """Return height and width of a picture once its EXIF orientation is applied."""
+    return swapped((row["height"], row["width"]), row["orientation"])
