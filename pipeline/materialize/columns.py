@@ -39,6 +39,7 @@ def parquet_schema(layout: Layout, encoding: EncodingName) -> pa.Schema:
         ("box_labels", pa.list_(pa.int64())),
         ("box_classes", pa.list_(pa.string())),
         ("keypoints", pa.list_(pa.list_(pa.float32()))),
+        ("keypoint_names", pa.list_(pa.string())),
     ]
     schema = pa.schema(fields)
     features = {field.name: _feature(field, layout) for field in schema}

@@ -76,15 +76,21 @@ class ShardWriter:
         for split, some in _by_split(records).items():
             name = _shard_name(split, part, self.format)
             with atomic_write(folder / name) as file:
-                placed = self._tar(file, some, part) if self.format == "tar" else self._parquet(file, some)
+                if self.format == "tar":
+                    placed = self._tar(file, some, f"{part:06d}-", len(written))
+                else:
+                    placed = self._parquet(file, some)
             written += [slim(one) | place | {"shard": name} for one, place in zip(some, placed, strict=True)]
         return written
 
-    def _tar(self, file: BinaryIO, records: Sequence[Record], part: int) -> list[dict[str, Any]]:
+    def _tar(
+        self, file: BinaryIO, records: Sequence[Record], prefix: str, first: int
+    ) -> list[dict[str, Any]]:
+        """Write a tar file whose samples are named by a number, counted on from that of the first."""
         placed = []
         with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for row, record in enumerate(records):
-                name = f"{part:06d}-{row:06d}"
+                name = f"{prefix}{first + row:06d}"
                 place = {"row": row, "bytes": len(record["image"])}
                 place["offset"] = _add(tar, f"{name}.{SUFFIXES[self.encoding]}", record["image"])
                 if self.layout.has_labels:
@@ -131,6 +137,9 @@ class ShardWriter:
         described["class"] = _name_of(record["label"], self.layout.classes)
         labels = record["box_labels"]
         described["box_classes"] = labels and [_name_of(label, self.layout.box_classes) for label in labels]
+        described["keypoint_names"] = (
+            list(self.layout.keypoint_names) if record["keypoints"] is not None else None
+        )
         return described | ({"has_mask": record["has_mask"]} if self.layout.has_masks else {})
 
 
