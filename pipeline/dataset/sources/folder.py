@@ -136,7 +136,9 @@ def _collect(folder: Folder, split: str | None, top: Folder, found: _Found) -> N
     """Take a folder's class folders, or its files where it has none."""
     full = [inner for inner in folder.folders if inner.holds_files()]
     if len(full) == 1 and not full[0].files and len(full[0].folders) > 1 and split is None:
-        found.remarks.add("assumed", "folder to be the only class, though it holds folders itself", _name(full[0], top))
+        found.remarks.add(
+            "assumed", "folder to be the only class, though it holds folders itself", _name(full[0], top)
+        )
     if not full:
         found.samples += [(path, None, split) for path in folder.files]
     else:
@@ -149,7 +151,11 @@ def _collect(folder: Folder, split: str | None, top: Folder, found: _Found) -> N
                     "assumed", "folders with a split's name to be no splits", f"{_name(inner, top)}/"
                 )
         else:
-            what = "folders with annotations only" if inner.side_files() else "empty folders, which are no classes"
+            what = (
+                "folders with annotations only"
+                if inner.side_files()
+                else "empty folders, which are no classes"
+            )
             found.remarks.add("left_out", what, _name(inner, top))
             found.empty += [] if inner.side_files() else [as_text(inner.name)]
 

@@ -156,9 +156,7 @@ def _clean(cell: Any, remarks: Remarks) -> Any:
     return None
 
 
-def _split_cells(
-    values: list[Any], separator: str, column: str, remarks: Remarks
-) -> tuple[list[Any], bool]:
+def _split_cells(values: list[Any], separator: str, column: str, remarks: Remarks) -> tuple[list[Any], bool]:
     """Bring cells with several labels to lists; says whether there are any."""
     texts = [value for value in values if isinstance(value, str)]
     if texts and len(texts) == sum(value is not None for value in values):
@@ -236,9 +234,7 @@ def _numbered(
     return [-1 if value is None else places[str(value)] for value in values], classes
 
 
-def _class_numbers(
-    given: set[Any], column: str, remarks: Remarks, *, forced: bool
-) -> dict[Any, int] | None:
+def _class_numbers(given: set[Any], column: str, remarks: Remarks, *, forced: bool) -> dict[Any, int] | None:
     """Return the class number of every value, -1 for none; None where they are names."""
     present = {value for value in given if not _is_missing(value)}
     form = _DIGITS if forced else None
