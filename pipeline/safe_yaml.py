@@ -76,7 +76,7 @@ def read_text_file(path: Path, *, max_bytes: int = MAX_BYTES) -> str:
         raise PlanError(f"{name}: cannot be read ({reason}); check the path and its permissions") from error
 
 
-def parse_document(text: str, where: str) -> Any:
+def parse_document(text: str, where: str, *, keys_as_text: bool = False) -> Any:
     """Parse one YAML or JSON document into None, bool, int, float, str, list and dict with text keys.
 
     Aliases and merge keys are followed; what they repeat counts towards the limits.
@@ -84,6 +84,7 @@ def parse_document(text: str, where: str) -> Any:
     Args:
         text: the document.
         where: its name, for errors.
+        keys_as_text: take keys that look like numbers as they are written, instead of refusing them.
 
     Raises:
         PlanError: it is no such document, or exceeds a limit.
@@ -93,7 +94,7 @@ def parse_document(text: str, where: str) -> Any:
             return _parse_json(text, where)
         except json.JSONDecodeError:
             pass  # YAML in flow style
-    return _Parser(where).parse(text)
+    return _Parser(where, keys_as_text=keys_as_text).parse(text)
 
 
 def _parse_json(text: str, where: str) -> Any:
@@ -161,8 +162,9 @@ class _Frame:
 class _Parser:
     """Builds values from YAML events without recursion, so that no input exhausts the stack."""
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, *, keys_as_text: bool) -> None:
         self._where = where
+        self._keys_as_text = keys_as_text
         self._frames: list[_Frame] = []
         self._anchors: dict[str, tuple[Any, int, int]] = {}
         """Value, number of values and depth."""
@@ -223,7 +225,7 @@ class _Parser:
         if tag == _MERGE_TAG and is_key and parent is not None and not parent.is_merging:
             parent.is_merging = True
             return None
-        value = self._scalar(event, tag)
+        value = self._scalar(event, "tag:yaml.org,2002:str" if is_key and self._keys_as_text else tag)
         if anchor is not None:
             self._anchors[anchor] = value, 1, 1
         return self._add(event, value, 1, 1)

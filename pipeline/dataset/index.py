@@ -281,12 +281,24 @@ class Index:
             "splits": splits,
             "statuses": dict(statuses.most_common()),
             "formats": dict(Counter(name for name in self.table["format"].to_pylist() if name).most_common()),
+            "boxes": self.box_counts(),
             "empty_classes": source.get("empty_classes", []),
             "is_multi_label": self.is_multi_label,
             "remarks": source.get("remarks", []),
             "fingerprint": self.fingerprint(),
             "source": source,
         }
+
+    def box_counts(self) -> dict[str, int]:
+        """Count the boxes of all samples by class, most frequent first; ``(no class)`` for those without one."""
+        num_boxes = pc.sum(pc.list_value_length(self.table["boxes"])).as_py() or 0
+        labels = pc.list_flatten(self.table["box_labels"]).to_pylist()
+        found = Counter(
+            self.box_classes[label] if 0 <= label < len(self.box_classes) else "(no class)"
+            for label in labels
+        )
+        found["(no class)"] += num_boxes - len(labels)
+        return {name: count for name, count in found.most_common() if count}
 
     def _class(self, label: int) -> str | None:
         if label < 0:

@@ -8,7 +8,7 @@ from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,6 +21,9 @@ from .looking import file_portions, known_files, portion_size
 from .readers import Readers, ThreadReaders
 from .seen import HEADER_COLUMNS, SEEN_COLUMNS, Seen, seen_of
 from .sightings import Sightings
+from .sources.annotated import list_annotated
+from .sources.boxes import fit_annotations
+from .sources.described import AnnotationKind
 from .sources.folder import list_tree
 from .sources.labels import LabelKind, remark_similar_classes
 from .sources.listing import Listing, as_text
@@ -52,6 +55,7 @@ def build_index(
     label_kind: LabelKind = "auto",
     label_separator: str | None = None,
     label_columns: Sequence[str] = (),
+    annotations: AnnotationKind | Literal["auto", "none"] = "auto",
     allow_protocols: Sequence[str] = (),
     forbid_private_addresses: bool | None = None,
     readers: Readers | None = None,
@@ -61,7 +65,8 @@ def build_index(
 
     Args:
         source: a folder (see ``sources.folder``), a ``.csv`` or ``.parquet`` file (see ``sources.table``), or ``.tar``
-            shards: a folder, a file, a glob or a brace list of them (see ``sources.shards``). A path or a URI.
+            shards: a folder, a file, a glob or a brace list of them (see ``sources.shards``). A path or a URI. Or local
+            annotations with boxes: a COCO ``.json``, a YOLO ``.yaml`` or folder, a Pascal VOC folder.
         fractions: shares of the splits where the source names none; 0.8 train, 0.1 val, 0.1 test by default.
         seed: of the hash that assigns those splits.
         previous: an older index; files with the same path, bytes and mtime are not opened again.
@@ -76,6 +81,8 @@ def build_index(
             ``sources.labels``.
         label_separator: parts several labels of one image in a cell; by default ``|``. Empty: a cell is one label.
         label_columns: of a table, instead of ``label_column``: one column per class with 1 and 0.
+        annotations: how boxes are written beside the images; ``auto`` goes by the name of the file or the layout of the
+            folder, ``none`` reads a folder by its classes alone.
         allow_protocols: of URIs, beside those in ``sources.uri_rules``.
         forbid_private_addresses: refuse HTTP addresses of private networks; see ``sources.uri_rules``.
         readers: look at the files, or at the shards; without them threads of this process. Rows do not depend on it.
@@ -100,6 +107,7 @@ def build_index(
         label_kind,
         label_separator,
         tuple(label_columns),
+        annotations,
     )
     rules = UriRules.of(allow_protocols, forbid_private_addresses=forbid_private_addresses)
     for uri in filter(is_remote, (request.source, str(root or ""))):
@@ -115,6 +123,7 @@ def build_index(
                 looking.at_files(listing, hash_content=hash_content) if listing.seen is None else listing.seen
             )
             listing.remarks.add("refused", "files, each with a row", count=len(listing.refused))
+            listing, rows = fit_annotations(listing, rows)
     finally:
         storage.close()
     remark_similar_classes(listing.classes, listing.remarks)
@@ -147,6 +156,7 @@ class _Request:
     label_kind: LabelKind
     label_separator: str | None
     label_columns: tuple[str, ...]
+    annotations: AnnotationKind | Literal["auto", "none"]
 
 
 @dataclass(frozen=True)
@@ -215,6 +225,8 @@ class _Looking:
 
 def _list(request: _Request, looking: _Looking) -> Listing:
     source, storage = request.source, looking.storage
+    if (listing := list_annotated(source, request.root, request.annotations)) is not None:
+        return listing
     shards: Mapping[str, Found | None] | None = None
     tree: Folder | None = None
     if names_shards(source):

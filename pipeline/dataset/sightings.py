@@ -46,7 +46,7 @@ _ROWS = pa.schema(
         *(SCHEMA.field(name) for name in (*SEEN_COLUMNS, *HEADER_COLUMNS)),
     ]
 )
-"""``key`` and ``label`` (as JSON) are those of a shard's members, null for files."""
+"""``key`` and ``label`` (label and fields, as JSON) are those of a shard's members, null for files."""
 
 
 class Sightings:
@@ -95,7 +95,8 @@ class Sightings:
         for row in rows:
             seen = seen_of(row, was_read=row["was_read"])
             if row["uri"] in members:
-                members[row["uri"]].append(Member(row["key"], json.loads(row["label"]), seen))
+                label, fields = json.loads(row["label"])
+                members[row["uri"]].append(Member(row["key"], label, seen, fields))
             else:
                 self.files[row["uri"]] = seen
         for uri, told in shards.items():
@@ -122,7 +123,7 @@ class Sightings:
         if uri not in self.shards or self.shards[uri].found != read.found:
             self._found[uri] = {**asdict(read.found), "remarks": list(read.remarks)}
             for member in read.members:
-                self._add(uri, member.key, json.dumps(member.label), member.seen)
+                self._add(uri, member.key, json.dumps([member.label, dict(member.fields)]), member.seen)
         self._write_if_due()
 
     def _add(self, uri: str, key: str | None, label: str | None, seen: Seen) -> None:

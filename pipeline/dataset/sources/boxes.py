@@ -151,7 +151,7 @@ class _Fitted:
             boxes = boxes and [[value * scale[axis % 2] for axis, value in enumerate(box)] for box in boxes]
             keypoints = keypoints and [[x * scale[0], y * scale[1], seen] for x, y, seen in keypoints]
         if keypoints is not None:
-            keypoints = [_turned_point(x, y, picture) + [visible] for x, y, visible in keypoints]
+            keypoints = [[*_turned_point(x, y, picture), visible] for x, y, visible in keypoints]
         if boxes is None:
             return None, labels, keypoints
         per_box = len(keypoints) // len(boxes) if keypoints and boxes else 0

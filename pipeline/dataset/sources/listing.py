@@ -12,6 +12,7 @@ from .remarks import Remarks
 from .store import Found
 
 Boxes = list[list[float]]
+Keypoints = list[list[float]]
 
 
 def as_text(name: str) -> str:
@@ -30,7 +31,7 @@ class ShardIdentity(NamedTuple):
 class Listing:
     """The samples of a source. All lists are as long as ``keys``."""
 
-    kind: Literal["folder", "table", "flat", "shards"]
+    kind: Literal["folder", "table", "flat", "shards", "coco", "yolo", "voc"]
     root: str
     """A folder or the URI of one."""
     keys: list[str]
@@ -46,9 +47,13 @@ class Listing:
     boxes: list[Boxes | None] | None = None
     """This and the next two as in the columns of an index; see ``index.SCHEMA``."""
     box_labels: list[list[int] | None] | None = None
-    keypoints: list[list[list[float]] | None] | None = None
+    keypoints: list[Keypoints | None] | None = None
     box_classes: tuple[str, ...] = ()
     keypoint_names: tuple[str, ...] = ()
+    box_unit: Literal["pixel", "fraction"] = "pixel"
+    """Fractions of the upright picture become pixels once its size is known; see ``boxes.fit_annotations``."""
+    declared_sizes: list[tuple[int, int] | None] | None = None
+    """Width and height that annotations state of their picture."""
     found: list[Found] | None = None
     """What a remote listing told of each file, so that nobody need ask again."""
     seen: list[Seen] | None = None

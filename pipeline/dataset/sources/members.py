@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import IO, Any, NamedTuple, cast
 
 from ..headers import Header, header_of, one_line
@@ -38,6 +38,10 @@ IMAGES = frozenset(
     }
 )
 MASKS = frozenset({"seg.png", "mask.png", "seg", "mask", "segmentation.png", "label.png"})
+FIELDS = (
+    "class", "split", "has_mask", "boxes", "box_labels", "box_classes", "keypoints", "keypoint_names",
+)  # fmt: skip
+"""Fields of ``.json`` members that are read besides the label; see ``shards``."""
 MAX_LABEL_BYTES = 1 << 20
 """A ``.cls`` or ``.json`` member that is larger holds no label."""
 
@@ -50,6 +54,8 @@ class Member:
     label: Any
     """Text of its ``.cls`` member, or the label's field of its ``.json`` member; None without either."""
     seen: Seen
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """``FIELDS`` of its ``.json`` member, those that it has."""
 
 
 class ShardContent(NamedTuple):
@@ -155,15 +161,24 @@ class _Groups:
             number = places[sample.key] = places.get(sample.key, -1) + 1
             masks = self._masks.get(sample.key, [])
             sample.mask = masks[number] if number < len(masks) else None
-            labels = self._labels.get((sample.key, "cls"), []), self._labels.get((sample.key, "json"), [])
-            told = [some[number] for some in labels if number < len(some) and some[number] is not None]
+            text, content = (self._described(sample.key, extension, number) for extension in ("cls", "json"))
+            fields = content if isinstance(content, dict) else {}
+            label = fields.get(self._label_field) if fields and self._label_field else content
             if number:
                 self._remarks.add(
                     "assumed", "images to be further samples with the same key", as_text(sample.image.name)
                 )
-            yield self._member(sample, told[0] if told else None)
+            if fields.get("has_mask") is False:
+                sample.mask = None
+            kept = {name: fields[name] for name in FIELDS if fields.get(name) is not None}
+            yield self._member(sample, label if text is None else text, kept)
 
-    def _member(self, sample: _Sample, label: Any) -> Member:
+    def _described(self, key: str, extension: str, number: int) -> Any:
+        """Return what the label members of a sample hold; None for none."""
+        found = self._labels.get((key, extension), [])
+        return found[number] if number < len(found) else None
+
+    def _member(self, sample: _Sample, label: Any, fields: Mapping[str, Any]) -> Member:
         image, mask, header = sample.image, sample.mask, sample.header
         if header is None:  # a link to what came later
             self._read_header(sample)
@@ -171,7 +186,7 @@ class _Groups:
         if mask is not None and header.status == "ok" and mask.problem:
             header = Header(status=one_line(f"mask {as_text(mask.name)}: {mask.problem}"))
         key = as_text(sample.key).replace("\0", "\\0")
-        return _row(key, label, image, header, self._found, sample.digest, mask)
+        return replace(_row(key, label, image, header, self._found, sample.digest, mask), fields=fields)
 
     def _read_header(self, sample: _Sample) -> None:
         """Read header and hash of an image, unless it is a link to what was not reached yet."""
@@ -187,7 +202,7 @@ class _Groups:
                 sample.digest = content_hash(self._file.read_at(image.offset, image.size))
 
     def _label(self, member: TarMember) -> Any:
-        """Read a label; one that cannot be read is counted, and costs the label."""
+        """Read a text or a JSON value; one that cannot be read is counted, and costs the label."""
         if not member.is_resolved or member.problem or member.size > MAX_LABEL_BYTES:
             reason = member.problem or ("links to later members" if not member.is_resolved else "too large")
             self._remarks.add("converted", f"label members to no label ({reason})", as_text(member.name))
@@ -197,13 +212,12 @@ class _Groups:
             text = data.decode()
             if not member.name.lower().endswith(".json"):
                 return text.strip()
-            content = json.loads(text)
+            return json.loads(text)
         except (ValueError, RecursionError):  # not UTF-8, no JSON, too deep, or numbers of too many digits
             self._remarks.add(
                 "converted", "label members that cannot be read to no label", as_text(member.name)
             )
             return None
-        return content.get(self._label_field) if isinstance(content, dict) and self._label_field else content
 
 
 def _row(

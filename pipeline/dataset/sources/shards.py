@@ -5,6 +5,9 @@ A member's key is its path up to the first dot of its name; members with one key
     train-000.tar   a/01.jpg  a/01.cls  a/01.seg.png      an image, its class, its mask
                     a/02.png  a/02.json                   the class is a field of the JSON
 
+Besides the label these fields of ``.json`` are read, as ``lightwell materialize`` writes them: ``class`` (the name of a class
+number), ``split``, ``has_mask``, ``boxes``, ``box_labels``, ``box_classes``, ``keypoints`` and ``keypoint_names``.
+
 Format: https://github.com/webdataset/webdataset ("The WebDataset Format").
 """
 
@@ -25,9 +28,10 @@ from ...uris import public_uri
 from ..headers import CANNOT_OPEN, Header, one_line
 from ..readers import Readers
 from ..seen import Seen
-from ..splits import canonical_split
+from ..splits import canonical_split, split_names
 from .labels import LabelKind, Labels, read_labels
 from .listing import Listing, ShardIdentity, as_text
+from .member_fields import describe_annotations
 from .members import Member, ShardContent, read_members
 from .ranged import SHARD_BYTES, RangedFile
 from .remarks import Remarks
@@ -131,7 +135,7 @@ def list_shards(
             remarks.update(told := known[uri].remarks if members is None else told)
             read = None if found is None else ShardContent(found, done[-1][1], told)
             note(len(done), uri, read)
-            if read is not None and is_whole(read.members):
+            if read is not None and is_whole(read.members) and not any(one.fields for one in read.members):
                 identities[uri] = ShardIdentity(read.found, read.remarks)
     if all(found is None for found, _ in done):
         first = next(iter(shards))
@@ -139,34 +143,61 @@ def list_shards(
         raise SourceError(
             f"wanted tar shards, got none that can be opened ({first}: {reason}); check the paths"
         )
-    cells = [member.label for _, members in done for member in members] if label_field is not None else []
-    labels = (
-        Labels([-1] * sum(len(members) for _, members in done), ())
-        if label_field is None
-        else read_labels(
-            cells, None, label_field, remarks=remarks, kind=label_kind, separator=label_separator
-        )
-    )
-    return _listing(root, shards, done, labels, label_field, remarks, identities)
+    members = [(uri, member) for uri, (_, some) in zip(shards, done, strict=True) for member in some]
+    return _listing(
+        root, shards, members, _labels(members, label_field, remarks, label_kind, label_separator), remarks,
+        identities, {"num_shards": len(shards), "label_field": label_field},
+    )  # fmt: skip
+
+
+Rows = Sequence[tuple[str, Member]]
+"""Samples with the URIs of their shards."""
+
+
+def _labels(
+    rows: Rows, label_field: str | None, remarks: Remarks, kind: LabelKind, separator: str | None
+) -> Labels:
+    """Number the labels; the field ``class`` names a class number, and stands for a label that is missing."""
+    if label_field is None:
+        return Labels([-1] * len(rows), ())
+    names = [member.fields.get("class") for _, member in rows]
+    cells = [
+        name if member.label is None else member.label for (_, member), name in zip(rows, names, strict=True)
+    ]
+    given = names if any(name is not None for name in names) else None
+    return read_labels(cells, given, label_field, remarks=remarks, kind=kind, separator=separator)
+
+
+def _splits(rows: Rows, shards: Iterable[str], root: str, remarks: Remarks) -> list[str | None] | None:
+    """Find the splits: the field ``split`` of samples, else what the names of all shards say."""
+    by_shard = {uri: _split_of(uri, root) for uri in shards}
+    written = [member.fields.get("split") for _, member in rows]
+    fields = [one if isinstance(one, str) and one.strip() else None for one in written]
+    if any(fields):
+        names = split_names([one for one in fields if one], remarks)
+        splits = [names[one] if one else by_shard[uri] for one, (uri, _) in zip(fields, rows, strict=True)]
+        remarks.add("left_out", "samples without a split, which are in none", count=splits.count(None))
+        return splits
+    without = [shard_name(uri, root) for uri, split in by_shard.items() if not split]
+    if not without:
+        return [by_shard[uri] for uri, _ in rows]
+    if len(without) < len(by_shard):
+        what = "shards without a split in their name, so that a hash of the key splits all shards"
+        remarks.add("assumed", what, without[0], count=len(without))
+    return None
 
 
 def _listing(
     root: str,
     shards: Mapping[str, Found | None],
-    done: Sequence[tuple[Found | None, Sequence[Member]]],
+    rows: Rows,
     labels: Labels,
-    label_field: str | None,
     remarks: Remarks,
     identities: Mapping[str, ShardIdentity],
+    notes: Mapping[str, object],
 ) -> Listing:
-    rows = [(uri, member) for uri, (_, members) in zip(shards, done, strict=True) for member in members]
-    splits = [_split_of(uri, root) for uri in shards]
-    split_by_shard = dict(zip(shards, splits, strict=True))
-    if any(splits) and not all(splits):
-        without = [shard_name(uri, root) for uri, split in zip(shards, splits, strict=True) if not split]
-        what = "shards without a split in their name, so that a hash of the key splits all shards"
-        remarks.add("assumed", what, without[0], count=len(without))
-    has_masks = any(member.seen.mask_offset is not None for _, member in rows)
+    masks = [uri if member.seen.mask_offset is not None else None for uri, member in rows]
+    described = describe_annotations([member.fields for _, member in rows], remarks)
     return Listing(
         kind="shards",
         root=root,
@@ -176,13 +207,16 @@ def _listing(
         classes=labels.classes,
         label_sets=labels.sets,
         remarks=remarks,
-        splits=[split_by_shard[uri] for uri, _ in rows] if all(splits) else None,
-        masks=[uri if member.seen.mask_offset is not None else None for uri, member in rows]
-        if has_masks
-        else None,
+        splits=_splits(rows, shards, root, remarks),
+        masks=masks if any(masks) else None,
+        boxes=described.boxes,
+        box_labels=described.box_labels,
+        box_classes=described.box_classes,
+        keypoints=described.keypoints,
+        keypoint_names=described.keypoint_names,
         seen=[member.seen for _, member in rows],
         shards=identities,
-        notes={"num_shards": len(shards), "label_field": label_field},
+        notes=notes,
     )
 
 

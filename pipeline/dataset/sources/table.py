@@ -13,9 +13,10 @@ import pyarrow as pa
 from ...errors import SourceError
 from ...uris import public_uri
 from ..splits import split_names
-from .cells import parse_boxes
+from .box_table import CLASS_COLUMNS, BoxRows, read_boxes, with_header
+from .box_table import COLUMNS as BOX_COLUMNS
 from .labels import LabelKind, Labels, read_label_columns, read_labels
-from .listing import Boxes, Listing
+from .listing import Listing
 from .paths import Places
 from .remarks import Remarks
 from .storage import Storage
@@ -24,8 +25,7 @@ from .table_file import column_cells, read_table, require_column
 
 SUFFIXES = (".csv", ".parquet")
 DEFAULT_LABEL = "label"
-_BOXES = ("boxes", "boxes_xyxy")
-_ROLES = frozenset({"split", "mask", *_BOXES})
+_ROLES = frozenset({"split", "mask"}) | BOX_COLUMNS
 _NAMES = ("name", "class_name")
 
 
@@ -43,10 +43,9 @@ def list_table(
     """List the rows of a table.
 
     Columns: ``path_column``; ``label_column`` (see ``labels``) or one of 1 and 0 for each class; optional ``split``,
-    ``mask``, ``boxes`` or ``boxes_xyxy`` (text ``x0,y0,x1,y1;...`` or a list of lists) and, beside a numeric label,
-    ``name`` or ``class_name``. Relative paths start at ``root``, by default the table's folder. ``label_column=None``
-    reads no labels; so does the default where nothing but paths, splits, masks and boxes is there. Table, root and
-    paths may be URIs.
+    ``mask``, boxes and keypoints (see ``box_table``) and, beside a numeric label, ``name`` or ``class_name``. Relative
+    paths start at ``root``, by default the table's folder. ``label_column=None`` reads no labels; so does the default
+    where nothing but paths, splits, masks and boxes is there. Table, root and paths may be URIs.
 
     A row whose path cannot be used, or whose file another row describes otherwise, is refused: it has a status. Rows
     that repeat another one are merged and counted.
@@ -58,8 +57,10 @@ def list_table(
     name = posixpath.basename(public_uri(uri))
     storage = storage or Storage()
     remarks = Remarks()
-    text = [path_column, "split", "mask", *_BOXES, *_NAMES, *label_columns]
+    text = [path_column, "split", "mask", *BOX_COLUMNS, *CLASS_COLUMNS, *_NAMES, *label_columns]
     table = read_table(uri, [*text, *([label_column] if label_column else [])], storage, remarks)
+    if name.lower().endswith(".csv"):
+        table = with_header(table, path_column, remarks)
     where = _absolute(without_file_scheme(str(root or posixpath.dirname(public_uri(uri)) or ".")))
     require_column(table, path_column, name, "path_column")
     if table.num_rows == 0:
@@ -67,6 +68,12 @@ def list_table(
     has_roles_only = set(table.column_names) <= _ROLES | {path_column}
     if label_columns or (label_column == DEFAULT_LABEL and has_roles_only):
         label_column = None
+    boxes = read_boxes(table, path_column, label_column, name, remarks)
+    if boxes is not None:
+        table = table.take(pa.array(boxes.rows, pa.int64()))
+        is_missing = label_column == DEFAULT_LABEL and label_column not in table.column_names
+        if is_missing or label_column == boxes.label_of_box:
+            label_column = None
     if label_column is not None:
         require_column(table, label_column, name, "label_column")
     roles = {label_column, *label_columns, *_ROLES, *_NAMES}
@@ -88,11 +95,11 @@ def list_table(
         classes=labels.classes,
         splits=None if splits is None else _splits(splits, remarks),
         masks=rows.masks,
-        boxes=_boxes(table, rows.keys, name),
+        **_annotations(boxes, rows),
         notes={"table": name, "label_field": label_column},
         remarks=remarks,
         label_sets=labels.sets,
-        refused=rows.refused,
+        refused={**_refused(boxes, rows), **rows.refused},
     )
 
 
@@ -195,9 +202,22 @@ def _splits(cells: Sequence[Any], remarks: Remarks) -> list[str | None] | None:
     return [split and names[split] for split in splits]
 
 
-def _boxes(table: pa.Table, keys: list[str], file: str) -> list[Boxes | None] | None:
-    for name in _BOXES:
-        cells = column_cells(table, name, file)
-        if cells is not None:
-            return [parse_boxes(cell, key, name) for cell, key in zip(cells, keys, strict=True)]
-    return None
+def _annotations(boxes: BoxRows | None, rows: _Rows) -> dict[str, Any]:
+    """Return boxes and keypoints of the rows that stay, as fields of a listing."""
+    if boxes is None:
+        return {}
+    return {
+        "boxes": [boxes.boxes[row] for row in rows.taken],
+        "box_labels": boxes.labels and [boxes.labels[row] for row in rows.taken],
+        "box_classes": boxes.classes,
+        "box_unit": boxes.unit,
+        "keypoints": boxes.keypoints and [boxes.keypoints[row] for row in rows.taken],
+        "keypoint_names": boxes.keypoint_names,
+    }
+
+
+def _refused(boxes: BoxRows | None, rows: _Rows) -> dict[int, str]:
+    """Return by position among the rows that stay why their boxes make no sense."""
+    if boxes is None:
+        return {}
+    return {place: boxes.refused[row] for place, row in enumerate(rows.taken) if row in boxes.refused}

@@ -136,7 +136,7 @@ def _of_yaml(file: Path, root: str | None) -> _Dataset:
         written = content.get(name)
         places = [written] if isinstance(written, str) else written if isinstance(written, list) else []
         for place in places:
-            if not isinstance(place, str) or not _is_below(folder, place):
+            if not isinstance(place, str) or not _is_below(place):
                 raise SourceError(
                     f"{file.name}: {name}: expected a folder below {str(folder)!r}, got {str(place)[:80]!r}; name the folder "
                     "of the images with --root"
@@ -152,7 +152,7 @@ def _folder(file: Path, written: Any, root: str | None) -> Path:
         return local_folder(root, "yolo")
     if not isinstance(written, str) or not written:
         return file.parent
-    if not _is_below(file.parent, written):
+    if not _is_below(written):
         if not (file.parent / written).is_dir() or Path(written).is_absolute():
             return file.parent
         raise SourceError(
@@ -161,7 +161,8 @@ def _folder(file: Path, written: Any, root: str | None) -> Path:
     return file.parent / written if (file.parent / written).is_dir() else file.parent
 
 
-def _is_below(folder: Path, place: str) -> bool:
+def _is_below(place: str) -> bool:
+    """Say whether a path leads nowhere above the folder that it counts from."""
     inside = os.path.normpath(place)
     return (
         "\0" not in place
@@ -217,7 +218,7 @@ def _annotate(image: DescribedImage, dataset: _Dataset, seen: set[int], remarks:
         last = len(parts) - 1 - parts[::-1].index("images")
         parts = (*parts[:last], "labels", *parts[last + 1 :])
     file = dataset.root.joinpath(*parts).with_suffix(".txt")
-    if not _is_below(dataset.root, image.path) or not file.is_file():
+    if not _is_below(image.path) or not file.is_file():
         remarks.add("assumed", "images without a text file, which show nothing", image.path)
         return
     if file.stat().st_size > MAX_LABEL_BYTES:
