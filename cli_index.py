@@ -20,6 +20,16 @@ class LabelChoice(StrEnum):
     numbers = "numbers"
 
 
+class AnnotationChoice(StrEnum):
+    """How boxes are written beside the images of a source."""
+
+    auto = "auto"
+    none = "none"
+    coco = "coco"
+    yolo = "yolo"
+    voc = "voc"
+
+
 CpusPerReader = Annotated[
     float | None,
     typer.Option(
@@ -32,8 +42,8 @@ def index(
     source: Annotated[
         str,
         typer.Argument(
-            help="A folder with a folder for each class, a flat folder, a CSV/Parquet table, or .tar shards "
-            "(a folder, a glob or {000..009}); a path or a URI such as s3://bucket/photos."
+            help="A folder with a folder for each class, a flat folder, a CSV/Parquet table, .tar shards (a folder, a glob "
+            "or {000..009}), or COCO, YOLO or VOC annotations; a path or a URI such as s3://bucket/photos."
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the index.")] = Path(
@@ -64,6 +74,13 @@ def index(
     label_columns: Annotated[
         str, typer.Option(help="A table's columns with 1 and 0, one for each class: cat,dog,bird.")
     ] = "",
+    annotations: Annotated[
+        AnnotationChoice,
+        typer.Option(
+            help="How boxes are written: a COCO .json, a YOLO data.yaml or folder, a Pascal VOC folder. auto tells them by "
+            "name and layout; none reads a folder by its classes alone."
+        ),
+    ] = AnnotationChoice.auto,
     allow_protocol: Annotated[
         list[str] | None,
         typer.Option(
@@ -92,6 +109,7 @@ def index(
     Run again after it was interrupted, it goes on from there.
 
     Example: lightwell index photos -o index.parquet
+    Example: lightwell index annotations/instances_val2017.json --root val2017 -o index.parquet
     Example: lightwell index 's3://bucket/train-{000..099}.tar' -o index.parquet --engine ray --address auto
     """
     built = run_index(
@@ -106,6 +124,7 @@ def index(
         label_kind=labels.value,
         label_separator=label_separator,
         label_columns=[name.strip() for name in label_columns.split(",") if name.strip()],
+        annotations=annotations.value,
         allow_protocols=allow_protocol or (),
         forbid_private_addresses=forbid_private_addresses or None,
         hash_content=hash_content,

@@ -48,8 +48,18 @@ def usable_rows(index: Index) -> Rows:
 
 
 def remark_lines(index: Index) -> list[str]:
-    """Return in words what indexing left out, merged, converted or assumed, a line for each kind."""
-    return Remarks(index.source.get("remarks", [])).lines()
+    """Return in words the boxes, and what indexing left out, merged, converted or assumed, a line for each kind."""
+    return [*_box_lines(index), *Remarks(index.source.get("remarks", [])).lines()]
+
+
+def _box_lines(index: Index) -> list[str]:
+    counts = index.box_counts()
+    if not counts:
+        return []
+    named = [f"{count:,} {name}" for name, count in counts.items()]
+    rest = len(named) - MAX_CLASSES
+    more = f", and {rest:,} other classes" if rest > 0 else ""
+    return [f"boxes: {sum(counts.values()):,} ({', '.join(named[:MAX_CLASSES])}{more})"]
 
 
 def unusable_rows(index: Index) -> Rows:
