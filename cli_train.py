@@ -76,4 +76,5 @@ def run_training(job: Path, out: str, trainer: Any = None, *, quiet: bool) -> An
     from .workers.train.here import LocalTrainer
 
     trainer = trainer or LocalTrainer(open_engine())
-    return trainer.run(load_job(job.absolute(), default="classify"), out, console_for(quiet=quiet))
+    loaded = load_job(job.absolute(), default="classify")
+    return trainer.run(loaded, out, console_for(quiet=quiet), reads=[job])
