@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ import typer
 from . import cli_cache, cli_serve, cli_submit
 from .cli_engine import (
     Address,
+    AllowImport,
     CpusPerWorker,
     EngineName,
     EngineOption,
@@ -80,6 +82,7 @@ app.command()(index)
 @app.command()
 def explain(
     plan: Annotated[Path, typer.Argument(help="A plan, or a job file with a plan in it.")],
+    allow_import: AllowImport = None,
     as_json: Json = False,
 ) -> None:
     """Show what a plan does to an image, step by step, before anything runs.
@@ -93,7 +96,7 @@ def explain(
     from .pipeline.compiler.program import Program
     from .pipeline.jobfile import load_plan
 
-    written = load_plan(plan)
+    written = load_plan(plan, allow_import=allow_import or ())
     program = Program.compile(written)
     costs = measure_costs(program, written.load_index()) if written.index.is_file() else None
     steps = explain_program(program, costs)
@@ -131,6 +134,7 @@ def audit(
     gpus_per_worker: GpusPerWorker = None,
     placement: Placement = PlacementName.colocated,
     job_workers: JobWorkers = 1,
+    allow_import: AllowImport = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -150,8 +154,9 @@ def audit(
         "placement": placement,
         "job_workers": job_workers,
     }
-    found = open_service(job, "gradcam", options=options) or open_engine(**options)
-    findings = _run_audit(job, out, found, quiet=quiet or as_json)
+    allowed = allow_import or ()
+    found = open_service(job, "gradcam", options=options, allow_import=allowed) or open_engine(**options)
+    findings = _run_audit(job, out, found, quiet=quiet or as_json, allow_import=allowed)
     if as_json:
         print_json(findings)
     else:
@@ -262,13 +267,16 @@ def bench(
     )
 
 
-def _run_audit(job: Path, out: Path | str, engine: Any, *, quiet: bool) -> Any:
+def _run_audit(
+    job: Path, out: Path | str, engine: Any, *, quiet: bool, allow_import: Sequence[str] = ()
+) -> Any:
     from .pipeline.jobfile import load_job
+    from .pipeline.jobs import BatchJob
     from .pipeline.progress import console_for
     from .workers.local import run_batch_job
 
-    loaded = load_job(job, default="gradcam")
-    return run_batch_job(loaded, engine, out, console_for(quiet=quiet), reads=[job])
+    found = load_job(job, default="gradcam", allow_import=allow_import, contract=BatchJob)
+    return run_batch_job(found, engine, out, console_for(quiet=quiet), reads=[job])
 
 
 def _print_findings(findings: Any) -> None:

@@ -77,9 +77,7 @@ def index(
         print_counts(built, output)
 
 
-def run_index(
-    source: Path | str, output: Path | str, *, shares: str, quiet: bool, **options: Any
-) -> Any:
+def run_index(source: Path | str, output: Path | str, *, shares: str, quiet: bool, **options: Any) -> Any:
     """Build an index beside an older one, write it, and delete what was kept for a run that is interrupted."""
     from .pipeline.dataset.indexing import build_index
     from .pipeline.dataset.sightings import Sightings

@@ -48,7 +48,7 @@ def _of_earlier(out: Path) -> list[str]:
     """List the files of a demo that ran before there were manifests: its table begins with ours."""
     try:
         with (out / "cells.csv").open("rb") as file:
-            is_ours = file.read(300).startswith(b"path,label\r\ncell0001.png") or False
+            is_ours = file.read(300).startswith(b"path,label\r\nimages/cell0001.png,")
     except OSError:
         return []
     return list(NAMES) if is_ours else []

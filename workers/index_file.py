@@ -51,7 +51,9 @@ def open_index_file(output: Path | str, *, reads: Iterable[Path | str] = ()) -> 
     if isinstance(output, str) and is_remote(output):
         parent, _, name = output.rpartition("/")
         if not name or parent.endswith("/"):
-            raise RequestError(f"-o: expected the URI of a file, got {output!r}; add a name such as index.parquet")
+            raise RequestError(
+                f"-o: expected the URI of a file, got {output!r}; add a name such as index.parquet"
+            )
         with tempfile.TemporaryDirectory(prefix="lightwell-") as scratch:
             mirror = Mirror(parent, Path(scratch), option="-o")
             mirror.fetch_files([name])

@@ -52,7 +52,9 @@ def local_folder(out: str) -> Path:
         RequestError: a URI.
     """
     if is_remote(out):
-        raise RequestError(f"--out: expected a local folder, got {public_uri(out)!r}; choose a path of this machine")
+        raise RequestError(
+            f"--out: expected a local folder, got {public_uri(out)!r}; choose a path of this machine"
+        )
     return local_path(out)
 
 
@@ -262,9 +264,7 @@ class Mirror:
         return {name: (path.stat().st_mtime_ns, path.stat().st_size) for name, path in files.items()}
 
     def _unreadable(self, error: Exception) -> OutputError:
-        return OutputError(
-            f"{self._uri} cannot be read ({_reason(error)}); check its name and your rights"
-        )
+        return OutputError(f"{self._uri} cannot be read ({_reason(error)}); check its name and your rights")
 
 
 def _is_private(name: str) -> bool:

@@ -11,7 +11,8 @@ import numpy as np
 
 from ..errors import PlanError
 from ..plan import Normalization, Plan
-from ..policy.transforms import TransformSpec, load_albumentations
+from ..policy.spec import TransformSpec
+from ..policy.transforms import load_albumentations
 from ..quiet import ignored_warnings
 from .caching import num_cached, reduces_past
 from .routing import Backend, Routes, find_routes

@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from ..checked import CheckedModel
 from ..plan import Plan
 from ..view import View
 from .encoding import Encoder, EncodingName
@@ -57,10 +58,8 @@ RECORDS = pa.schema(
 """One row for each written image: what it is and where it lies."""
 
 
-class Materialize(BaseModel):
+class Materialize(CheckedModel):
     """Write the batches of a view, image by image, into shards with an index."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     plan: Plan
     split: str | None = None

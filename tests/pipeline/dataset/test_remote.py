@@ -204,7 +204,7 @@ def test_garbage_of_the_right_length_is_noticed(
     served.faults["/" + bad.removeprefix("s3://")] = ["garbage!"]
     _, quarantine, _ = read(tmp_path / "index.parquet")
     assert [entry["key"] for entry in quarantine] == [bad]
-    assert ("with the hash" if hashed else "wanted a jpeg of") in quarantine[0]["reason"]
+    assert ("with the hash" if hashed else "expected a jpeg as indexed") in quarantine[0]["reason"]
 
 
 def test_two_stores_do_not_share_connections_or_listings() -> None:
