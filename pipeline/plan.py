@@ -23,7 +23,7 @@ from .policy.spec import TransformSpec
 from .resources import WorkerResources
 from .safe_yaml import read_yaml
 
-PLAN_VERSION = 2
+PLAN_VERSION = 3
 """Part of every fingerprint; raised when equal plans would yield other batches than before."""
 
 
@@ -138,7 +138,7 @@ class Plan(CheckedModel):
 
 
 class Normalization(CheckedModel):
-    """Constants of ``(x / 255 - mean) / std``, per RGB channel."""
+    """Constants of ``(x / 255 - mean) / std``: one for each channel, or one for all."""
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
