@@ -121,15 +121,32 @@ class Program:
     def _built(self, *, augment: bool) -> list[Any]:
         return [spec.build(place) for place, spec in self.specs(augment=augment)]
 
-    def compose(self, *, augment: bool, boxes: bool) -> albumentations.Compose:
-        """Build the per-sample Albumentations pipeline; one for each thread, since it holds the drawing state."""
+    def compose(
+        self, *, augment: bool, boxes: bool = False, keypoints: bool = False
+    ) -> albumentations.Compose:
+        """Build the per-sample Albumentations pipeline; one for each thread, since it holds the drawing state.
+
+        Args:
+            augment: for training views.
+            boxes: samples have ``bboxes`` and ``box_rows``, numbers that tell which of them stay.
+            keypoints: samples have ``keypoints`` and ``keypoint_rows``.
+        """
         package = load_albumentations()
         transforms = self._built(augment=augment)
-        targets = (
-            package.BboxParams(format="pascal_voc", label_fields=["box_rows"], clip=True) if boxes else None
-        )
+        bbox_params = keypoint_params = None
+        if boxes:
+            options = self.plan.bbox_params.model_dump()
+            bbox_params = package.BboxParams(format="pascal_voc", label_fields=["box_rows"], **options)
+        if keypoints:
+            options = self.plan.keypoint_params.model_dump()
+            keypoint_params = package.KeypointParams(format="xy", label_fields=["keypoint_rows"], **options)
         with ignored_warnings():  # it warns of boxes where no transform moves them
-            return package.Compose(transforms, bbox_params=targets, is_check_shapes=False)
+            return package.Compose(
+                transforms,
+                bbox_params=bbox_params,
+                keypoint_params=keypoint_params,
+                is_check_shapes=False,  # masks are checked when they are decoded
+            )
 
 
 def _split_end(
