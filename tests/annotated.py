@@ -9,9 +9,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from lightwell.pipeline.batch import Batch
 from lightwell.pipeline.dataset.index import SCHEMA, Index
 from lightwell.pipeline.dataset.indexing import build_index
 from lightwell.pipeline.decode.orientation import upright
+from lightwell.pipeline.engine.feed import LocalEngine
+from lightwell.pipeline.plan import Plan
+from lightwell.pipeline.view import View
 from PIL import Image
 
 RED, GREEN, GRAY = (230, 20, 20), (20, 230, 20), (90, 90, 90)
@@ -78,3 +82,17 @@ def write_index(
     path = folder / "index.parquet"
     Index(table, index.classes, box_classes=("car", "tree"), keypoint_names=keypoint_names).save(path)
     return path
+
+
+def plain_scene(name: str, *, size: tuple[int, int] = (40, 50), **annotations: Any) -> Scene:
+    """Make a gray picture."""
+    return Scene(name, np.full((*size, 3), 90, np.uint8), **annotations)
+
+
+def read(
+    path: Path, view: View | None = None, backend: Any = None, **plan: Any
+) -> tuple[list[Batch], list[Any]]:
+    """Read all batches and the quarantine."""
+    opened = LocalEngine(num_threads=2, backend=backend).feed(Plan(index=path, **plan), view or View())
+    with opened as feed:
+        return list(feed), list(feed.quarantine)

@@ -7,39 +7,23 @@ from pathlib import Path
 from typing import Any
 
 import albumentations as A
-import cv2
 import numpy as np
 import pytest
 import torch
-from lightwell.pipeline.batch import Batch
 from lightwell.pipeline.dataset.index import Index
 from lightwell.pipeline.engine.feed import LocalEngine
-from lightwell.pipeline.errors import PlanError, RunError
+from lightwell.pipeline.errors import PlanError
 from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.view import View
 from PIL import Image
 
-from tests.annotated import Scene, drawn_scene, write_index
+from tests.annotated import drawn_scene, plain_scene, read, write_index
 
 SKIP = {"on_error": "skip", "max_bad_share": 1.0}
-JPEG = {"quality": 100, "subsampling": 0}
-
-
-def scene(name: str, *, size: tuple[int, int] = (40, 50), **annotations: Any) -> Scene:
-    return Scene(name, np.full((*size, 3), 90, np.uint8), **annotations)
-
-
-def read(
-    path: Path, view: View | None = None, backend: Any = None, **plan: Any
-) -> tuple[list[Batch], list[Any]]:
-    """Read all batches and the quarantine."""
-    opened = LocalEngine(num_threads=2, backend=backend).feed(Plan(index=path, **plan), view or View())
-    with opened as feed:
-        return list(feed), list(feed.quarantine)
 
 
 def test_one_image_without_a_mask_leaves_the_masks_of_the_others(tmp_path: Path) -> None:
-    scenes = [scene(f"{i}.png", mask=np.full((40, 50), i, np.uint8) if i else None) for i in range(4)]
+    scenes = [plain_scene(f"{i}.png", mask=np.full((40, 50), i, np.uint8) if i else None) for i in range(4)]
     ((batch,), bad) = read(write_index(tmp_path, scenes), batch={"size": 4})
     assert not bad
     assert batch.masks is not None
@@ -50,11 +34,11 @@ def test_one_image_without_a_mask_leaves_the_masks_of_the_others(tmp_path: Path)
 
 def test_annotated_as_empty_and_not_annotated_are_told_apart(tmp_path: Path) -> None:
     scenes = [
-        scene("0.png", boxes=[[1, 2, 11, 12]], box_labels=[1], keypoints=[[5, 6, 1]]),
-        scene("1.png", boxes=[], box_labels=[], keypoints=[]),
-        scene("2.png"),
-        scene("3.png", boxes=[[1, 2, 11, 12], [3, 4, 8, 9]]),
-        scene("4.png", keypoints=[[5, 6, 2]]),
+        plain_scene("0.png", boxes=[[1, 2, 11, 12]], box_labels=[1], keypoints=[[5, 6, 1]]),
+        plain_scene("1.png", boxes=[], box_labels=[], keypoints=[]),
+        plain_scene("2.png"),
+        plain_scene("3.png", boxes=[[1, 2, 11, 12], [3, 4, 8, 9]]),
+        plain_scene("4.png", keypoints=[[5, 6, 2]]),
     ]
     ((batch,), _) = read(write_index(tmp_path, scenes), batch={"size": 5})
     assert batch.boxes is not None
@@ -78,7 +62,7 @@ def test_annotated_as_empty_and_not_annotated_are_told_apart(tmp_path: Path) -> 
 
 
 def test_a_split_without_annotations_has_the_fields_of_the_others(tmp_path: Path) -> None:
-    path = write_index(tmp_path, [drawn_scene("a.png", 0), scene("b.png", size=(120, 160))])
+    path = write_index(tmp_path, [drawn_scene("a.png", 0), plain_scene("b.png", size=(120, 160))])
     ((batch,), _) = read(path, View(keys=("b.png",)))
     assert batch.masks is not None
     assert batch.has_mask is not None
@@ -99,7 +83,7 @@ def test_a_mask_that_does_not_fit_when_it_is_read_costs_its_image_with_the_reaso
     tmp_path: Path, backend: Any
 ) -> None:
     good = np.zeros((40, 50), np.uint8)
-    path = write_index(tmp_path, [scene(f"{i}.png", mask=good) for i in range(4)])
+    path = write_index(tmp_path, [plain_scene(f"{i}.png", mask=good) for i in range(4)])
     (tmp_path / "0.png.mask.png").write_bytes(saved(np.zeros((80, 100), np.uint8)))
     (tmp_path / "1.png.mask.png").write_bytes(saved(np.zeros((40, 50, 3), np.uint8)))
     (tmp_path / "2.png.mask.png").unlink()
@@ -113,10 +97,10 @@ def test_a_mask_that_does_not_fit_when_it_is_read_costs_its_image_with_the_reaso
 
 def test_the_index_checks_headers_of_masks(tmp_path: Path) -> None:
     scenes = [
-        scene("0.png", mask=np.zeros((40, 50), np.uint8)),
-        scene("1.png", mask=np.zeros((80, 100), np.uint8)),
-        scene("2.png", mask_file=b"no picture"),
-        scene("3.png", mask=np.zeros((50, 40), np.uint8), orientation=6),
+        plain_scene("0.png", mask=np.zeros((40, 50), np.uint8)),
+        plain_scene("1.png", mask=np.zeros((80, 100), np.uint8)),
+        plain_scene("2.png", mask_file=b"no picture"),
+        plain_scene("3.png", mask=np.zeros((50, 40), np.uint8), orientation=6),
     ]
     path = write_index(tmp_path, scenes)
     statuses = Index.load(path).table["status"].to_pylist()
@@ -130,7 +114,7 @@ def test_the_index_checks_headers_of_masks(tmp_path: Path) -> None:
 
 
 def test_a_view_of_which_no_image_can_be_used_has_no_batches_where_the_plan_skips(tmp_path: Path) -> None:
-    path = write_index(tmp_path, [scene("1.png", mask=np.zeros((80, 100), np.uint8))])
+    path = write_index(tmp_path, [plain_scene("1.png", mask=np.zeros((80, 100), np.uint8))])
     with LocalEngine(num_threads=1).feed(Plan(index=path, errors=SKIP), View()) as feed:
         assert list(feed) == []
         assert feed.counts == {"read": 0, "used": 0, "replaced": 0, "skipped": 1}
@@ -148,7 +132,7 @@ def test_boxes_without_an_area_are_dropped_and_their_image_stays(tmp_path: Path)
         [-5, 35, 8, 60],
         [1, 1, 1.0000001, 30],
     ]
-    path = write_index(tmp_path, [scene("0.png", boxes=boxes, box_labels=[0, 1, 0, 0, 0, 0, 0])])
+    path = write_index(tmp_path, [plain_scene("0.png", boxes=boxes, box_labels=[0, 1, 0, 0, 0, 0, 0])])
     ((batch,), bad) = read(path, augment=[A.HorizontalFlip(p=1)], view=View(augment=True))
     assert not bad
     assert batch.boxes is not None
@@ -172,7 +156,7 @@ def test_bbox_params_mean_what_they_mean_in_albumentations(
     tmp_path: Path, params: dict[str, float], kept: list[int]
 ) -> None:
     boxes = [[5, 5, 20, 20], [20, 10, 40, 30], [6, 20, 16, 30]]
-    path = write_index(tmp_path, [scene("0.png", boxes=boxes, box_labels=[0, 1, -1])])
+    path = write_index(tmp_path, [plain_scene("0.png", boxes=boxes, box_labels=[0, 1, -1])])
     crop = A.Crop(0, 0, 30, 40)
     ((batch,), _) = read(path, preprocess=[crop], bbox_params=params)
     package = A.BboxParams("pascal_voc", label_fields=["rows"], clip=True, **params)
@@ -184,7 +168,7 @@ def test_bbox_params_mean_what_they_mean_in_albumentations(
 
 
 def test_a_box_that_reaches_outside_costs_its_image_where_it_is_not_to_be_clipped(tmp_path: Path) -> None:
-    scenes = [scene("0.png", boxes=[[10, 10, 60, 30]]), scene("1.png", boxes=[[10, 10, 50, 40]])]
+    scenes = [plain_scene("0.png", boxes=[[10, 10, 60, 30]]), plain_scene("1.png", boxes=[[10, 10, 50, 40]])]
     path = write_index(tmp_path, scenes)
     ((batch,), bad) = read(path, bbox_params={"clip": False}, errors=SKIP)
     assert batch.keys == ("1.png",)
@@ -207,151 +191,17 @@ def test_malformed_annotations_cost_their_image_only(
     tmp_path: Path, step: str, annotations: dict[str, Any]
 ) -> None:
     full = {"boxes": [[1, 2, 30, 20]], "box_labels": [0], "keypoints": [[5, 5, 2]]}
-    path = write_index(tmp_path, [scene("0.png", **annotations), scene("1.png", **full)])
+    path = write_index(tmp_path, [plain_scene("0.png", **annotations), plain_scene("1.png", **full)])
     ((batch,), bad) = read(path, errors=SKIP)
     assert batch.keys == ("1.png",)
     assert [(entry["key"], entry["step"]) for entry in bad] == [("0.png", step)]
     assert "expected" in bad[0]["reason"]
 
 
-GEOMETRY = [
-    A.RandomResizedCrop((60, 70), scale=(0.3, 1)),
-    A.Affine(rotate=(-30, 30), scale=(0.7, 1.3), p=0.8),
-    A.HorizontalFlip(),
-    A.Perspective(p=0.5),
-    A.RandomRotate90(),
-    A.Resize(64, 64),
-]
-
-
-@pytest.mark.parametrize("remove_invisible", [False, True])
-def test_keypoints_move_as_in_plain_albumentations(tmp_path: Path, remove_invisible: bool) -> None:
-    points = [[5, 5, 2], [40, 30, 1], [25, 20, 0], [45, 35, 2]]
-    path = write_index(tmp_path, [scene("0.png", keypoints=points)], keypoint_names=tuple("abcd"))
-    view = View(augment=True, num_epochs=12)
-    plan = {"keypoint_params": {"remove_invisible": remove_invisible}}
-    batches, bad = read(path, view, augment=GEOMETRY, **plan)
-    assert not bad
-    ways, _ = read(path, view, backend="dali", augment=GEOMETRY, **plan)
-    seen = set()
-    for batch, other in zip(batches, ways, strict=True):
-        assert batch.keypoints is not None
-        assert other.keypoints is not None
-        found = batch.keypoints[0][0]
-        assert np.array_equal(found, other.keypoints[0][0])
-        expected = plain_keypoints(path, batch.epoch, points, remove_invisible=remove_invisible)
-        inside = ((expected >= 0) & (expected < 64)).all(axis=1)
-        visibility = np.where(inside, [2, 1, 0, 2], 0)
-        assert np.array_equal(found[:, 2], visibility)
-        if not remove_invisible:
-            assert np.allclose(found[:, :2], expected, atol=1e-3)
-        else:
-            assert np.allclose(found[inside, :2], expected[inside], atol=1e-3)
-            assert not found[~inside].any()
-        seen |= set(inside.tolist())
-    assert seen == {True, False}
-
-
-def plain_keypoints(path: Path, epoch: int, points: Any, *, remove_invisible: bool) -> np.ndarray:
-    """Run the policy in Albumentations alone; what it removes is -1, -1."""
-    from lightwell.pipeline.compiler.program import Program
-    from lightwell.pipeline.keys import keyed_bits, keyed_generator, keyed_random
-
-    compose = A.Compose(
-        Program.compile(Plan(index=path, augment=GEOMETRY)).compose(augment=True).transforms,
-        keypoint_params=A.KeypointParams("xy", label_fields=["rows"], remove_invisible=remove_invisible),
-    )
-    bits = keyed_bits("augment", 0, epoch, "0.png")
-    compose.set_random_state(keyed_generator(bits), keyed_random(bits))
-    done = compose(
-        image=np.zeros((40, 50, 3), np.uint8),
-        keypoints=np.array(points, np.float32)[:, :2],
-        rows=np.arange(len(points)),
-    )
-    found = np.full((len(points), 2), -1.0)
-    found[np.asarray(done["rows"], int)] = done["keypoints"]
-    return found
-
-
-def test_a_keypoint_that_left_the_picture_stays_invisible_where_padding_brings_its_place_back(
-    tmp_path: Path,
-) -> None:
-    points = [[5, 5, 2], [25, 20, 2], [-3, 20, 2]]
-    path = write_index(tmp_path, [scene("0.png", keypoints=points)], keypoint_names=tuple("abc"))
-    ((batch,), _) = read(path, preprocess=[A.Crop(10, 10, 50, 40), A.Pad(padding=20)])
-    assert batch.keypoints is not None
-    assert batch.keypoints[0][0].tolist() == [[15, 15, 0], [35, 30, 2], [7, 30, 0]]
-
-
-POLICIES: dict[str, list[Any]] = {
-    "flips and turns": [A.D4(p=1), A.Resize(96, 96)],
-    "crops": [A.RandomResizedCrop((96, 112), scale=(0.4, 1)), A.HorizontalFlip()],
-    "affine": [A.Affine(rotate=(-40, 40), translate_percent=(-0.1, 0.1), p=1), A.Resize(100, 100)],
-    "perspective": [A.Perspective(p=1), A.Transpose(), A.PadIfNeeded(170, 170), A.Resize(120, 120)],
-    "cropped by pixels": [A.CropAndPad(percent=(-0.1, 0.1)), A.RandomCrop(90, 90), A.VerticalFlip()],
-}
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of all orientations, as PNG and as JPEG, with what is annotated drawn into them."""
-    folder = tmp_path_factory.mktemp("drawn")
-    scenes = [drawn_scene(f"{o}.png", o, orientation=o) for o in range(1, 9)]
-    for o in range(1, 9):
-        scenes.append(drawn_scene(f"{o}.jpg", 10 + o, orientation=o))
-        scenes[-1].options = JPEG
-    return write_index(folder, scenes)
-
-
-def assert_together(batch: Batch) -> int:
-    """Find in the pixels what is annotated; returns how much of it was in the pictures."""
-    assert batch.masks is not None
-    assert batch.boxes is not None
-    assert batch.keypoints is not None
-    found = 0
-    for row, key in enumerate(batch.keys):
-        image = batch.images[row].numpy().astype(int)
-        red = image[..., 0] - image[..., 1] > 105  # half of what it is inside
-        mask = (batch.masks[row].numpy() == 1).astype(np.uint8)
-        labelled = mask.astype(bool)
-        near = np.ones((5, 5), np.uint8)
-        if labelled.sum() > 150:
-            assert red[cv2.erode(mask, near, borderValue=0) > 0].all(), key
-            assert (cv2.dilate(mask, near)[red] > 0).all(), key
-            (x0, y0, x1, y1) = batch.boxes[row][0]
-            ys, xs = np.nonzero(red)
-            assert x0 - 2 <= xs.min(), key
-            assert xs.max() <= x1 + 2, key
-            assert y0 - 2 <= ys.min(), key
-            assert ys.max() <= y1 + 2, key
-            found += 1
-        for x, y, visibility in batch.keypoints[row].reshape(-1, 3):
-            if visibility and 6 <= x < image.shape[1] - 6 and 6 <= y < image.shape[0] - 6:
-                red_, green, blue = image[round(float(y)), round(float(x))]
-                assert green > 140, (key, x, y)
-                assert max(red_, blue) < 110, (key, x, y)
-                found += 1
-    return found
-
-
-@pytest.mark.parametrize("way", ["opencv", "dali", "cached"])
-@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
-def test_what_is_annotated_stays_where_it_is_drawn(
-    drawn: Path, tmp_path: Path, policy: list[Any], way: str
-) -> None:
-    plan: dict[str, Any] = {"augment": policy, "batch": {"size": 16}}
-    if way == "cached":
-        plan |= {"cache": tmp_path / "cache", "preprocess": [A.SmallestMaxSize(100)]}
-    view = View(augment=True, shuffle=True, num_epochs=2)
-    batches, bad = read(drawn, view, "dali" if way == "dali" else "opencv", **plan)
-    assert not bad
-    assert sum(map(assert_together, batches)) > 20
-
-
 def test_boxes_are_dropped_with_their_labels_and_keypoints(tmp_path: Path) -> None:
     boxes = [[0, 0, 10, 10], [30, 20, 40, 30], [5, 25, 15, 35]]
     points = [[5, 5, 2], [35, 25, 1], [10, 30, 2]]
-    path = write_index(tmp_path, [scene("0.png", boxes=boxes, box_labels=[0, 1, 0], keypoints=points)])
+    path = write_index(tmp_path, [plain_scene("0.png", boxes=boxes, box_labels=[0, 1, 0], keypoints=points)])
     ((batch,), _) = read(path, preprocess=[A.Crop(20, 15, 50, 40)])
     assert batch.boxes is not None
     assert batch.box_labels is not None
@@ -363,7 +213,7 @@ def test_boxes_are_dropped_with_their_labels_and_keypoints(tmp_path: Path) -> No
 
 def test_replaced_images_bring_their_own_annotations(tmp_path: Path) -> None:
     scenes = [
-        scene(f"{i}.png", mask=np.full((40, 50), i, np.uint8), boxes=[[i, i, 20 + i, 20 + i]])
+        plain_scene(f"{i}.png", mask=np.full((40, 50), i, np.uint8), boxes=[[i, i, 20 + i, 20 + i]])
         for i in range(8)
     ]
     path = write_index(tmp_path, scenes)
@@ -387,48 +237,8 @@ def test_rows_are_taken_with_their_annotations(tmp_path: Path) -> None:
         assert np.array_equal(getattr(some, name)[0], getattr(batch, name)[1]), name
 
 
-def test_targets_train_a_detection_model_of_torchvision(tmp_path: Path) -> None:
-    from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_320_fpn
-
-    scenes = [
-        drawn_scene("0.png", 0),
-        scene("1.png", size=(120, 160), boxes=[], box_labels=[]),
-        drawn_scene("2.png", 2),
-    ]
-    path = write_index(tmp_path, scenes)
-    ((batch,), _) = read(path, preprocess=[A.Resize(96, 128), A.Normalize()])
-    model = fasterrcnn_mobilenet_v3_large_320_fpn(
-        weights=None, weights_backbone=None, num_classes=3, min_size=96, max_size=128
-    )
-    losses = model(list(batch.images), batch.targets())
-    sum(losses.values()).backward()
-    assert all(torch.isfinite(loss) for loss in losses.values())
-    first, empty, _ = batch.targets()
-    assert first["labels"].tolist() == [2]  # class 1 behind the background
-    assert first["keypoints"].shape == (1, 1, 3)
-    assert {name: tuple(value.shape) for name, value in empty.items()} == {
-        "boxes": (0, 4),
-        "labels": (0,),
-        "keypoints": (0, 1, 3),
-    }
-    assert batch.targets(first_label=0)[0]["labels"].tolist() == [1]
-
-
-def test_targets_leave_boxes_of_unknown_class_out_and_need_boxes(tmp_path: Path) -> None:
-    boxes = [[1, 2, 11, 12], [5, 5, 20, 20]]
-    path = write_index(tmp_path, [scene("0.png", boxes=boxes, box_labels=[-1, 0])])
-    ((batch,), _) = read(path)
-    (target,) = batch.targets()
-    assert target["labels"].tolist() == [1]
-    assert torch.allclose(target["boxes"], torch.tensor([[5.0, 5, 20, 20]]), atol=1e-4)
-    (tmp_path / "plain").mkdir()
-    ((batch,), _) = read(write_index(tmp_path / "plain", [scene("0.png")]))
-    with pytest.raises(RunError, match="expected boxes in the index"):
-        batch.targets()
-
-
 def test_plans_with_other_annotation_rules_have_other_fingerprints(tmp_path: Path) -> None:
-    path = write_index(tmp_path, [scene("0.png", boxes=[[1, 2, 11, 12]])])
+    path = write_index(tmp_path, [plain_scene("0.png", boxes=[[1, 2, 11, 12]])])
     plans = [
         Plan(index=path),
         Plan(index=path, bbox_params={"min_area": 1}),
