@@ -113,7 +113,7 @@ def explain(
         ],
     )
     if costs is None:
-        print("cost: not measured; it needs an index that is there, no boxes and device: cpu")
+        print("cost: not measured; it needs an index that is there, and device: cpu")
     if written.resources is not None:
         print(f"on Ray: {written.resources} for each worker")
 

@@ -23,7 +23,7 @@ from .policy.spec import TransformSpec
 from .resources import WorkerResources
 from .safe_yaml import read_yaml
 
-PLAN_VERSION = 2
+PLAN_VERSION = 3
 """Part of every fingerprint; raised when equal plans would yield other batches than before."""
 
 
@@ -43,6 +43,30 @@ class Mix(CheckedModel):
     p: float = Field(default=1.0, ge=0, le=1)
 
 
+class BboxParams(CheckedModel):
+    """Which boxes stay: options of ``albumentations.BboxParams``, where they mean the same."""
+
+    min_area: float = Field(default=0.0, ge=0)
+    """Least area inside the picture, in pixels."""
+    min_visibility: float = Field(default=0.0, ge=0, le=1)
+    """Least part of a box that stays inside the picture, and with CutMix uncovered."""
+    min_width: float = Field(default=0.0, ge=0)
+    min_height: float = Field(default=0.0, ge=0)
+    max_accept_ratio: float | None = Field(default=None, ge=1)
+    """Largest ratio of the longer side to the shorter."""
+    clip: bool = True
+    """Clip boxes to the picture when they are read; without it a box that reaches outside costs its sample."""
+    check_each_transform: bool = True
+    """Drop boxes behind every transform, and not at the end only."""
+
+
+class KeypointParams(CheckedModel):
+    """What becomes of keypoints: options of ``albumentations.KeypointParams``, where they mean the same."""
+
+    remove_invisible: bool = False
+    """Make keypoints that leave the picture 0, 0, 0; without it they keep their place, with visibility 0."""
+
+
 class Plan(CheckedModel):
     """What happens to the images of an index before a model sees them.
 
@@ -56,6 +80,8 @@ class Plan(CheckedModel):
     augment: tuple[TransformSpec, ...] = ()
     evaluate: tuple[TransformSpec, ...] = ()
     mix: Mix | None = None
+    bbox_params: BboxParams = BboxParams()
+    keypoint_params: KeypointParams = KeypointParams()
     sampling: Sampling | None = None
     """How often training views show each class; None shows every image once an epoch."""
     batch: Batching = Batching()
@@ -132,13 +158,17 @@ class Plan(CheckedModel):
         if self.cache is not None and self.cache.effect():
             content["cache"] = self.cache.effect()
         content["errors"] = self.errors.deciding()
+        # Plans from before these keys were there keep their fingerprint.
         if content["errors"] == ErrorRules().deciding():
-            del content["errors"]  # plans from before there were any keep their fingerprint
+            del content["errors"]
+        for name, default in (("bbox_params", BboxParams()), ("keypoint_params", KeypointParams())):
+            if getattr(self, name) == default:
+                del content[name]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class Normalization(CheckedModel):
-    """Constants of ``(x / 255 - mean) / std``, per RGB channel."""
+    """Constants of ``(x / 255 - mean) / std``: one for each channel, or one for all."""
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]

@@ -46,6 +46,8 @@ RECORDS = pa.schema(
         ("height", pa.int32()),
         ("channels", pa.int8()),
         ("boxes", pa.list_(pa.list_(pa.float32()))),
+        ("box_labels", pa.list_(pa.int64())),
+        ("keypoints", pa.list_(pa.list_(pa.float32()))),
         ("hash", pa.string()),
         ("shard", pa.string()),
         ("row", pa.int64()),
