@@ -168,7 +168,7 @@ class Plan(CheckedModel):
 
 
 class Normalization(CheckedModel):
-    """Constants of ``(x / 255 - mean) / std``, per RGB channel."""
+    """Constants of ``(x / 255 - mean) / std``: one for each channel, or one for all."""
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]

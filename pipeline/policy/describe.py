@@ -128,13 +128,14 @@ def differences(one: Any, other: Any, place: str = "") -> list[str]:
     """List the attributes in which two transforms differ, those of their children by dotted names."""
     if type(one) is not type(other):
         return [place or type(one).__name__]
-    ours = type(one).__module__.startswith("albumentations.")
+    # Albumentations' leaves store what their checks made of an option; all others what they were given.
+    exact = type(one).__module__.startswith("albumentations.") and not is_composition(one)
     apart = NOT_MEANING | ({"mask_interpolation"} if is_composition(one) else frozenset())
     mine, theirs = _state(one, apart), _state(other, apart)
     lost = [
         f"{place}{name}"
         for name in sorted(mine.keys() | theirs.keys())
-        if name not in mine or name not in theirs or not _same(mine[name], theirs[name], exact=ours)
+        if name not in mine or name not in theirs or not _same(mine[name], theirs[name], exact=exact)
     ]
     if not is_composition(one):
         return lost
