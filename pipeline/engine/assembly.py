@@ -17,6 +17,7 @@ from ..keys import keyed_bits
 from ..policy.drawing import Drawing, Drawn, leaves_of
 from ..quarantine import QuarantineEntry
 from ..schedule import replacements
+from ..uris import public_uri
 from ..view import View
 from .cached import CachedPixels, CachedReading
 from .clocks import Activity
@@ -165,7 +166,7 @@ class Assembly:
             self._shared.slow.add(row["key"])
         decoders = ", ".join(failure.decoders)
         return QuarantineEntry(
-            row["key"], row["uri"], failure.step, failure.reason, decoders, replaced_by, epoch
+            row["key"], public_uri(row["uri"]), failure.step, failure.reason, decoders, replaced_by, epoch
         )
 
 

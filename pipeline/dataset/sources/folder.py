@@ -87,9 +87,9 @@ def _image_folder(folder: Folder, top: Folder, found: _Found) -> Folder:
     A folder that is alone and holds split folders is entered, too.
     """
     full = [inner for inner in folder.folders if inner.holds_files()]
-    if len(full) == 1 and not folder.files and not canonical_split(full[0].name):
-        if len({canonical_split(one.name) for one in _split_folders(full[0])}) > 1:
-            return _image_folder(full[0], top, found)
+    is_alone = len(full) == 1 and not folder.files and not canonical_split(full[0].name)
+    if is_alone and len({canonical_split(one.name) for one in _split_folders(full[0])}) > 1:
+        return _image_folder(full[0], top, found)
     images = [inner for inner in full if inner.name.casefold() in _IMAGE_FOLDERS]
     others = [inner for inner in full if inner not in images]
     if folder.files or len(images) != 1:
@@ -136,7 +136,9 @@ def _collect(folder: Folder, split: str | None, top: Folder, found: _Found) -> N
     """Take a folder's class folders, or its files where it has none."""
     full = [inner for inner in folder.folders if inner.holds_files()]
     if len(full) == 1 and not full[0].files and len(full[0].folders) > 1 and split is None:
-        found.remarks.add("assumed", "folder to be the only class, though it holds folders itself", _name(full[0], top))
+        found.remarks.add(
+            "assumed", "folder to be the only class, though it holds folders itself", _name(full[0], top)
+        )
     if not full:
         found.samples += [(path, None, split) for path in folder.files]
     else:
@@ -149,7 +151,11 @@ def _collect(folder: Folder, split: str | None, top: Folder, found: _Found) -> N
                     "assumed", "folders with a split's name to be no splits", f"{_name(inner, top)}/"
                 )
         else:
-            what = "folders with annotations only" if inner.side_files() else "empty folders, which are no classes"
+            what = (
+                "folders with annotations only"
+                if inner.side_files()
+                else "empty folders, which are no classes"
+            )
             found.remarks.add("left_out", what, _name(inner, top))
             found.empty += [] if inner.side_files() else [as_text(inner.name)]
 

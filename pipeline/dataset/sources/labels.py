@@ -78,7 +78,7 @@ def read_labels(
     separator = SEPARATOR if separator is None else separator
     values, is_multi = _split_cells(values, separator, column, remarks)
     if not is_multi:
-        numbers, classes = _numbered([value for value in values], names, column, remarks, kind)
+        numbers, classes = _numbered(list(values), names, column, remarks, kind)
         remarks.add("unlabelled", f"samples whose {column!r} is empty or -1", count=numbers.count(-1))
         return Labels(numbers, classes)
     flat = [one for value in values for one in value or ()]
@@ -133,15 +133,13 @@ def _clean(cell: Any, remarks: Remarks) -> Any:
     if cell is None or isinstance(cell, int):
         return str(cell) if isinstance(cell, bool) or (cell and abs(cell) >= 2**63) else cell
     if isinstance(cell, float | Decimal):
-        if math.isnan(cell):
-            return None
-        return int(cell) if math.isfinite(cell) and cell == int(cell) and abs(cell) < 2**63 else float(cell)
+        return _clean_number(cell)
     if isinstance(cell, bytes):
         cell = cell.decode("utf-8", "backslashreplace")
     if isinstance(cell, date):
         cell = str(cell)
     if isinstance(cell, str):
-        text = cell.strip()
+        text = cell.encode("utf-8", "backslashreplace").decode().strip()
         if text != cell and text:
             remarks.add("converted", "labels that had spaces around them", repr(cell))
         if len(text) > MAX_NAME_LENGTH:
@@ -156,9 +154,13 @@ def _clean(cell: Any, remarks: Remarks) -> Any:
     return None
 
 
-def _split_cells(
-    values: list[Any], separator: str, column: str, remarks: Remarks
-) -> tuple[list[Any], bool]:
+def _clean_number(cell: float | Decimal) -> int | float | None:
+    if math.isnan(cell):
+        return None
+    return int(cell) if math.isfinite(cell) and abs(cell) < 2**63 and cell == int(cell) else float(cell)
+
+
+def _split_cells(values: list[Any], separator: str, column: str, remarks: Remarks) -> tuple[list[Any], bool]:
     """Bring cells with several labels to lists; says whether there are any."""
     texts = [value for value in values if isinstance(value, str)]
     if texts and len(texts) == sum(value is not None for value in values):
@@ -236,9 +238,7 @@ def _numbered(
     return [-1 if value is None else places[str(value)] for value in values], classes
 
 
-def _class_numbers(
-    given: set[Any], column: str, remarks: Remarks, *, forced: bool
-) -> dict[Any, int] | None:
+def _class_numbers(given: set[Any], column: str, remarks: Remarks, *, forced: bool) -> dict[Any, int] | None:
     """Return the class number of every value, -1 for none; None where they are names."""
     present = {value for value in given if not _is_missing(value)}
     form = _DIGITS if forced else None

@@ -132,7 +132,9 @@ def tree_of(root: str, found: Mapping[str, Found]) -> Folder:
         if len(parts) > MAX_DEPTH:
             top.remarks.add("left_out", f"files below {MAX_DEPTH} folders", "/".join(parts))
             continue
-        number, kind = next(((n, kind) for n, part in enumerate(parts, 1) if (kind := junk_kind(part))), (0, None))
+        number, kind = next(
+            ((n, kind) for n, part in enumerate(parts, 1) if (kind := junk_kind(part))), (0, None)
+        )
         if kind is not None:
             name = "/".join(parts[:number])
             if name not in junk:
