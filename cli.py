@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ import typer
 from . import cli_cache, cli_serve, cli_submit
 from .cli_engine import (
     Address,
+    AllowImport,
     CpusPerWorker,
     EngineName,
     EngineOption,
@@ -55,12 +57,31 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON for
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"lightwell {version('lightwell')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
+
 app.command()(index)
 
 
 @app.command()
 def explain(
     plan: Annotated[Path, typer.Argument(help="A plan, or a job file with a plan in it.")],
+    allow_import: AllowImport = None,
     as_json: Json = False,
 ) -> None:
     """Show what a plan does to an image, step by step, before anything runs.
@@ -74,7 +95,7 @@ def explain(
     from .pipeline.compiler.program import Program
     from .pipeline.jobfile import load_plan
 
-    written = load_plan(plan)
+    written = load_plan(plan, allow_import=allow_import or ())
     program = Program.compile(written)
     costs = measure_costs(program, written.load_index()) if written.index.is_file() else None
     steps = explain_program(program, costs)
@@ -91,7 +112,7 @@ def explain(
         ],
     )
     if costs is None:
-        print("cost: not measured; it needs an index that is there, no boxes and device: cpu")
+        print("cost: not measured; it needs an index that is there, and device: cpu")
     if written.resources is not None:
         print(f"on Ray: {written.resources} for each worker")
 
@@ -112,6 +133,7 @@ def audit(
     gpus_per_worker: GpusPerWorker = None,
     placement: Placement = PlacementName.colocated,
     job_workers: JobWorkers = 1,
+    allow_import: AllowImport = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -131,8 +153,9 @@ def audit(
         "placement": placement,
         "job_workers": job_workers,
     }
-    found = open_service(job, "gradcam", options=options) or open_engine(**options)
-    findings = _run_audit(job, out, found, quiet=quiet or as_json)
+    allowed = allow_import or ()
+    found = open_service(job, "gradcam", options=options, allow_import=allowed) or open_engine(**options)
+    findings = _run_audit(job, out, found, quiet=quiet or as_json, allow_import=allowed)
     if as_json:
         print_json(findings)
     else:
@@ -154,8 +177,8 @@ def demo(out: Out = Path("runs/demo"), quiet: Quiet = False, as_json: Json = Fal
     import time
 
     from .models.demo import CREDIT, write_demo_jobs, write_demo_table
+    from .pipeline.outputs.folder import check_writable
     from .pipeline.progress import console_for
-    from .workers.local import check_writable
 
     started = time.monotonic()
     console = console_for(quiet=quiet or as_json)
@@ -243,12 +266,14 @@ def bench(
     )
 
 
-def _run_audit(job: Path, out: Path, engine: Any, *, quiet: bool) -> Any:
+def _run_audit(job: Path, out: Path, engine: Any, *, quiet: bool, allow_import: Sequence[str] = ()) -> Any:
     from .pipeline.jobfile import load_job
+    from .pipeline.jobs import BatchJob
     from .pipeline.progress import console_for
     from .workers.local import run_batch_job
 
-    return run_batch_job(load_job(job, default="gradcam"), engine, out, console_for(quiet=quiet))
+    found = load_job(job, default="gradcam", allow_import=allow_import, contract=BatchJob)
+    return run_batch_job(found, engine, out, console_for(quiet=quiet))
 
 
 def _print_findings(findings: Any) -> None:

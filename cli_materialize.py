@@ -9,6 +9,7 @@ import typer
 
 from .cli_engine import (
     Address,
+    AllowImport,
     CpusPerWorker,
     EngineName,
     EngineOption,
@@ -47,6 +48,7 @@ def materialize(
     gpus_per_worker: GpusPerWorker = None,
     placement: Placement = PlacementName.colocated,
     job_workers: JobWorkers = 1,
+    allow_import: AllowImport = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON for machines.")] = False,
 ) -> None:
@@ -56,14 +58,14 @@ def materialize(
 
     Example: lightwell materialize plan.yaml --out shards --split train
     """
+    from .pipeline.checked import build_checked
     from .pipeline.jobfile import load_plan
     from .pipeline.materialize.job import Materialize
-    from .pipeline.plan import build_checked
     from .pipeline.progress import console_for
     from .workers.local import run_batch_job
 
     asked = {
-        "plan": load_plan(plan),
+        "plan": load_plan(plan, allow_import=allow_import or ()),
         "format": kind,
         "encoding": encoding,
         "quality": quality,

@@ -58,6 +58,15 @@ def submit(
         list[Path] | None,
         typer.Option(help="A package or module of yours that goes along, such as a job; may be repeated."),
     ] = None,
+    ship: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A file or folder that may go along: outside the job file's folder, or data of a --module; may be repeated."
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be shipped; send nothing.")
+    ] = False,
     max_bytes: Annotated[str, typer.Option(help="What may be shipped, such as 100M.")] = "100M",
     python: Annotated[
         str, typer.Option(help="What the cluster calls the Python that has the dependencies.")
@@ -67,9 +76,10 @@ def submit(
 ) -> None:
     """Run a command on a Ray cluster: ship this Lightwell and the files that the command names, follow it to its end.
 
-    Shipped are the job file or plan and what these name by relative paths: a small index, a checkpoint, a policy. Data,
-    caches and --out stay on the cluster: name them by absolute paths that all nodes see, or by URIs. The exit code is the
-    command's. Ctrl-C leaves the job running; `lightwell jobs ls | status | logs | stop` look after it.
+    Shipped are the job file or plan and the files below its folder that its keys name by relative paths: a small index, a
+    checkpoint, a policy. They are listed before anything is sent. Data, caches and --out stay on the cluster: name them by
+    absolute paths that all nodes see, or by URIs. The exit code is the command's. Ctrl-C leaves the job running; `lightwell
+    jobs ls | status | logs | stop` look after it.
 
     Example: lightwell submit --address http://127.0.0.1:8265 -- audit audit.yaml --out /shared/audit
     """
@@ -77,19 +87,24 @@ def submit(
     from .workers.submission.job import submit_command
 
     command = check_command(context.find_root().command, words)
+    if dry_run:
+        _show_shipment(command, modules=module or (), ship=ship or (), max_bytes=max_bytes, as_json=as_json)
+        return
     job = submit_command(
         command,
         address,
         max_bytes=parse_size(max_bytes),
         modules=module or (),
+        ship=ship or (),
         python=python,
-        say=lambda line: print(f"note: {line}", file=sys.stderr),
+        say=lambda line: print(line, file=sys.stderr),
     )
     told = {
         "id": job.id,
         "address": job.server.address,
         "command": job.command,
         "shipped_bytes": job.num_bytes,
+        "shipped": job.shipped,
     }
     if detach:
         if as_json:
@@ -103,6 +118,22 @@ def submit(
     if as_json:
         print_json({**told, **_facts(state)})
     _end(state)
+
+
+def _show_shipment(
+    command: Command, *, modules: Sequence[Path], ship: Sequence[Path], max_bytes: str, as_json: bool
+) -> None:
+    from .pipeline.engine.machine import parse_size
+    from .workers.submission.shipment import Shipment
+
+    shipment = Shipment.of(
+        command.documents, Path.cwd(), max_bytes=parse_size(max_bytes), modules=modules, ship=ship
+    )
+    if as_json:
+        print_json({"shipped": list(map(str, shipment.files)), "shipped_bytes": shipment.num_bytes})
+        return
+    for line in (*shipment.listing(), *shipment.notes()):
+        print(line)
 
 
 @jobs_app.command("ls")
@@ -186,8 +217,8 @@ def check_command(root: Any, words: Sequence[str]) -> Command:
         UsageError: typer's, where a command, an option or a value is wrong.
     """
     from .pipeline.errors import RequestError
+    from .workers.submission.declared import Document
     from .workers.submission.job import Command
-    from .workers.submission.shipment import Document
 
     context, found, name, rest = root.make_context("lightwell", list(words)), root, "", list(words)
     while hasattr(found, "resolve_command"):
@@ -197,10 +228,11 @@ def check_command(root: Any, words: Sequence[str]) -> Command:
                 f"submit: wanted a command for a cluster, got {name}; {ONLY_HERE[name]}: run `lightwell {name}` by itself"
             )
         context = found.make_context(name, list(rest), parent=context)
+    allowed = tuple(context.params.get("allow_import") or ())
     documents = []
     for parameter, value in context.params.items():
         if value is not None and parameter in DOCUMENTS:
-            documents.append(Document(value, DOCUMENTS[parameter].get(name)))
+            documents.append(Document(value, DOCUMENTS[parameter].get(name), allowed))
         elif value is not None and parameter in ON_THE_CLUSTER:
             _check_place(parameter, str(value))
     return Command(tuple(words), tuple(documents))

@@ -21,6 +21,7 @@ def submit(
     *,
     max_bytes: int | None = None,
     modules: Sequence[Path] = (),
+    ship: Sequence[Path] = (),
     python: str = "python",
     say: Callable[[str], None] = lambda line: None,  # noqa: ARG005
 ) -> SubmittedJob:
@@ -30,9 +31,10 @@ def submit(
         words: what stands behind ``lightwell`` in a terminal; paths count from the current folder.
         address: the cluster's job server, ``http://HOST:8265``.
         max_bytes: of the files that are shipped; None for 100 MB.
-        modules: folders of Python packages, or modules, of yours that the command needs.
+        modules: folders of Python packages, or modules, of yours that the command needs; their code goes along.
+        ship: files and folders that may go along although they lie outside the job file's folder, or are data of a module.
         python: what the cluster's nodes call the interpreter that has the dependencies.
-        say: takes lines about what the cluster needs besides.
+        say: takes lines: what is shipped, before anything is sent, and what the cluster needs besides.
 
     Raises:
         RequestError: the command is wrong or a path would mean something else on the cluster; too much to ship; or nothing
@@ -58,6 +60,7 @@ def submit(
         address,
         max_bytes=DEFAULT_MAX_BYTES if max_bytes is None else max_bytes,
         modules=modules,
+        ship=ship,
         python=python,
         say=say,
     )

@@ -1,8 +1,7 @@
-"""Checkpoints: read without running code, find inside installed packages, fit to a model or say why not."""
+"""Weights files: find them inside installed packages, translate names, fit them to a model or raise."""
 
 from __future__ import annotations
 
-import pickle
 import re
 import urllib.error
 import urllib.request
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..pipeline.errors import ModelError
+from .checkpoint_file import SUFFIXES, read_checkpoint_file
+from .state_dict import find_weights
 
 if TYPE_CHECKING:
     import torch
@@ -19,73 +20,20 @@ if TYPE_CHECKING:
 
     StateDict = dict[str, torch.Tensor]
 
-SUFFIXES = (".pth", ".pt", ".safetensors")
-_WRAPPERS = ("state_dict", "model")
 
+def read_state_dict(path: str | Path, entry: str | None = None) -> StateDict:
+    """Read the named tensors of a checkpoint onto the CPU; nothing in the file is run.
 
-def read_state_dict(path: str | Path) -> StateDict:
-    """Read the named tensors of a checkpoint onto the CPU, never unpickling code.
+    Entries and wrappers are removed as ``find_weights`` does, as far as that needs no model to compare with.
 
-    ``.pth`` and ``.pt`` are read with ``weights_only=True``; a ``state_dict`` or ``model`` entry is
-    unwrapped and the ``module.`` prefix of DataParallel is taken off.
+    Args:
+        path: a file with one of ``SUFFIXES``.
+        entry: of several entries the one to take, such as ``state_dict_ema``.
 
     Raises:
-        ModelError: the file is missing, of another kind, broken, or holds anything but named tensors.
+        ModelError: the file is missing, of another kind, damaged, or holds anything but named tensors.
     """
-    import torch
-
-    file = Path(path)
-    if file.suffix not in SUFFIXES:
-        raise ModelError(
-            f"weights: wanted a file ending in {', '.join(SUFFIXES)}, got {str(path)!r}; "
-            "save model.state_dict() with torch.save or safetensors"
-        )
-    if not file.is_file():
-        raise ModelError(f"weights: wanted an existing file, got {str(path)!r}; check the path")
-    loaded = _read_safetensors(file) if file.suffix == ".safetensors" else _read_torch(file)
-    for wrapper in _WRAPPERS:
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
-            loaded = loaded[wrapper]
-            break
-    if not (
-        isinstance(loaded, Mapping) and loaded and all(isinstance(v, torch.Tensor) for v in loaded.values())
-    ):
-        raise ModelError(
-            f"weights: wanted a state_dict (names to tensors), got {type(loaded).__name__} in "
-            f"{str(path)!r}; save model.state_dict(), not the model or other values"
-        )
-    prefix = "module." if all(str(key).startswith("module.") for key in loaded) else ""
-    return {str(key)[len(prefix) :]: value for key, value in loaded.items()}
-
-
-def _read_torch(file: Path) -> object:
-    import torch
-
-    try:
-        return torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise ModelError(
-            f"weights: wanted a checkpoint of plain tensors, got {str(file)!r} "
-            f"({_first_line(error)}); it is broken or holds Python objects, which are not run: "
-            "save model.state_dict() again, or convert it to safetensors"
-        ) from error
-
-
-def _read_safetensors(file: Path) -> object:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(file)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(
-            f"weights: wanted a safetensors file, got {str(file)!r} ({_first_line(error)}); "
-            "fetch or save it again"
-        ) from error
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+    return find_weights(read_checkpoint_file(path), (), str(path), entry).tensors
 
 
 def package_checkpoint(name: str) -> Path:
@@ -172,7 +120,7 @@ def efficientnet_keys(state: Mapping[str, torch.Tensor], stage_lengths: Sequence
 
 
 def fit(model: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:
-    """Load every tensor into a model, or change nothing and say what does not fit.
+    """Load every tensor into a model, or change nothing and raise.
 
     Args:
         model: changed in place.
@@ -180,7 +128,7 @@ def fit(model: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> Non
         source: where the tensors are from, for the message.
 
     Raises:
-        ModelError: keys are missing, unexpected, or of another shape; the first of each and their counts.
+        ModelError: tensors are missing, unexpected, of another shape or not finite; the first of each and their counts.
     """
     own = model.state_dict()
     missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
@@ -194,10 +142,32 @@ def fit(model: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> Non
         parts = ((missing, "missing"), (unexpected, "unexpected"), (mismatched, "of another shape"))
         said = "; ".join(f"{len(keys)} {what}: {_first_few(keys)}" for keys, what in parts if keys)
         raise ModelError(
-            f"weights: wanted the {len(own)} tensors of {type(model).__name__}, got {len(state)} from "
+            f"weights: expected the {len(own)} tensors of {type(model).__name__}, got {len(state)} from "
             f"{source} ({said}); name the model that these weights belong to"
         )
+    check_finite(state, source)
     model.load_state_dict(dict(state), strict=False)
+
+
+def check_finite(state: Mapping[str, torch.Tensor], source: str) -> None:
+    """Check that weights are plain numbers.
+
+    Raises:
+        ModelError: a tensor holds NaN or infinity, or is quantized, sparse, complex or without data; names it.
+    """
+    import torch
+
+    for name, tensor in state.items():
+        if tensor.is_quantized or tensor.is_complex() or tensor.layout != torch.strided or tensor.is_meta:
+            raise ModelError(
+                f"weights: expected dense real numbers, got {name} of {source} as {tensor.dtype} {tensor.layout}"
+                f"{' without data' if tensor.is_meta else ''}; save the model in floating point"
+            )
+        if tensor.is_floating_point() and not bool(tensor.float().isfinite().all()):
+            raise ModelError(
+                f"weights: expected finite numbers, got NaN or infinity in {name} of {source}; the training that wrote "
+                "it diverged: take an earlier checkpoint, or train again with a lower learning rate"
+            )
 
 
 def _first_few(keys: Sequence[str]) -> str:

@@ -31,7 +31,7 @@ class MayBePath:
 
     def is_path(self, text: str) -> bool:
         """Say whether a value is a path, and no word such as ``default`` and no URI."""
-        return "://" not in text and Path(text).suffix in self.suffixes
+        return "://" not in text and text.endswith(self.suffixes)
 
 
 def resolve_paths(model: type[Any], content: Mapping[str, Any], folder: Path) -> dict[str, Any]:

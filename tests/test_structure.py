@@ -33,6 +33,7 @@ PUBLIC: list[str] = [
     "GradCamAudit",
     "Index",
     "LightwellError",
+    "LineConsole",
     "load_model",
     "LocalEngine",
     "Mix",
@@ -46,8 +47,10 @@ PUBLIC: list[str] = [
     "run_batch_job",
     "run_training_job",
     "RunError",
+    "SilentConsole",
     "SourceError",
     "submit",
+    "TerminalConsole",
     "TrainingJob",
     "View",
 ]
@@ -344,3 +347,14 @@ def test_documents_name_only_files_that_exist(root: Path) -> None:
 def test_every_module_of_the_package_can_be_imported(modules: dict[str, ast.Module]) -> None:
     for module in modules:
         importlib.import_module(f"lightwell.{module}" if module else "lightwell")
+
+
+def test_only_one_module_opens_images_with_pillow(modules: dict[str, ast.Module]) -> None:
+    """Elsewhere a format that runs programs, or a header without limits, would be let in."""
+    found = {
+        module
+        for module, tree in modules.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Image.open")
+    }
+    assert found == {"pipeline.image_reader"}

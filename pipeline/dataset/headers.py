@@ -6,41 +6,25 @@ import logging
 import os
 import stat
 import struct
-import threading
-import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from PIL import (
-    BmpImagePlugin,
-    Image,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    UnidentifiedImageError,
-    WebPImagePlugin,
-)
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from ..errors import RunError
+from ..image_reader import open_image, stored_size
 
 MAX_PIXELS = 178_956_970
 """Images with more pixels get a status: 512 MiB of RGB, the size at which Pillow speaks of a bomb."""
 
-FORMATS = ("jpeg", "png", "bmp", "tiff", "webp")
-"""What every decoder of this package can be asked for."""
+FORMATS = ("jpeg", "png", "webp", "tiff", "bmp", "gif", "ppm", "avif", "jpeg2000")
+"""Formats that are decoded, told by content."""
 
 CANNOT_OPEN = "cannot be opened: "
 """Start of a status that is about the file system, not the content: it may heal without the file changing."""
 
-_PLUGINS = (
-    BmpImagePlugin,
-    JpegImagePlugin,
-    PngImagePlugin,
-    TiffImagePlugin,
-    WebPImagePlugin,
-)  # imported here, so that threads do not import them
 _MAGIC = (
     (b"\xff\xd8\xff", "jpeg"),
     (b"\x89PNG\r\n\x1a\n", "png"),
@@ -50,7 +34,7 @@ _MAGIC = (
     (b"II+\0", "tiff"),
     (b"MM\0+", "tiff"),
 )
-_WIDTH_TAG, _HEIGHT_TAG, _ORIENTATION_TAG = 256, 257, 274
+_ORIENTATION_TAG = 274
 
 # Where nobody set up logging, Python prints what Pillow logs about broken files. Their status says it.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -74,33 +58,6 @@ class Header:
     """``ok``, or in one line why the file cannot be used."""
 
 
-class QuietPillow:
-    """Silences warnings while any thread is inside.
-
-    ``warnings.catch_warnings`` swaps a process-wide list and is not safe when threads overlap, so the first
-    one in swaps it and the last one out puts it back.
-    """
-
-    _lock = threading.Lock()
-    _inside = 0
-    _caught: warnings.catch_warnings[Any] | None = None
-
-    def __enter__(self) -> None:
-        with QuietPillow._lock:
-            if QuietPillow._inside == 0:
-                QuietPillow._caught = warnings.catch_warnings()
-                QuietPillow._caught.__enter__()
-                warnings.simplefilter("ignore")
-            QuietPillow._inside += 1
-
-    def __exit__(self, *exc: object) -> None:
-        with QuietPillow._lock:
-            QuietPillow._inside -= 1
-            if QuietPillow._inside == 0 and QuietPillow._caught is not None:
-                QuietPillow._caught.__exit__(None, None, None)
-                QuietPillow._caught = None
-
-
 def read_header(path: str | Path) -> Header:
     """Read the header of one file without decoding pixels; a bad file gets a status.
 
@@ -111,7 +68,7 @@ def read_header(path: str | Path) -> Header:
         # A FIFO would block in open() for ever.
         if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - as fast as it gets, called per file
             return Header(status=f"{CANNOT_OPEN}not a regular file")
-        with open(path, "rb") as file, QuietPillow():  # noqa: PTH123
+        with open(path, "rb") as file:  # noqa: PTH123
             return header_of(file)
     except FileNotFoundError:
         return Header(status=f"{CANNOT_OPEN}file not found")
@@ -127,7 +84,7 @@ def one_line(text: str) -> str:
 def header_of(file: IO[bytes]) -> Header:
     """Read the header from an open file that can seek, as ``read_header`` does.
 
-    Warnings are the caller's to silence. Errors of the file itself, other than of its content, are raised.
+    Errors of the file itself, other than of its content, are raised.
     """
     start = file.read(32)
     if not start:
@@ -137,8 +94,8 @@ def header_of(file: IO[bytes]) -> Header:
     # Pillow's plugins raise nearly anything on broken input (OSError, SyntaxError, struct.error, KeyError,
     # OverflowError, MemoryError, ...). One bad image costs one image: whatever it is becomes its status.
     try:
-        image = Image.open(file, formats=(name,) if name else None)
-        return _describe(image, file)
+        with open_image(file) as image:
+            return _describe(image, file)
     except Image.DecompressionBombError:
         return Header(format=name, status=f"too large: more than {MAX_PIXELS:,} pixels")
     except UnidentifiedImageError:
@@ -159,17 +116,11 @@ def _format_of(start: bytes) -> str:
 
 
 def _describe(image: Image.Image, file: IO[bytes]) -> Header:
-    width, height = image.size
-    if isinstance(
-        image, TiffImagePlugin.TiffImageFile
-    ):  # Pillow says the size after orientation, of TIFF alone
-        width, height = image.tag_v2[_WIDTH_TAG], image.tag_v2[_HEIGHT_TAG]
+    height, width = stored_size(image)
     name = (image.format or "").lower()
     name = "jpeg" if name == "mpo" else name  # several JPEGs in one file; the first is an ordinary one
     status = "ok"
-    if name not in FORMATS:
-        status = f"unsupported format {name}; convert it to PNG or JPEG"
-    elif width <= 0 or height <= 0:
+    if width <= 0 or height <= 0:
         status = f"broken {name}: {width}x{height} pixels"
     elif width * height > MAX_PIXELS:
         status = f"too large: {width}x{height} is more than {MAX_PIXELS:,} pixels"

@@ -8,7 +8,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Protocol, TypeVar
 
-from .headers import QuietPillow
 from .sources.storage import Storage
 
 T = TypeVar("T")
@@ -75,7 +74,7 @@ class ThreadReaders:
     ) -> Generator[T, None, None]:
         """Yield what was seen of each portion, in order."""
         num_threads = max(1, min(self._num_threads, num_portions))
-        with QuietPillow(), ThreadPoolExecutor(num_threads, thread_name_prefix="lightwell-index") as pool:
+        with ThreadPoolExecutor(num_threads, thread_name_prefix="lightwell-index") as pool:
             try:
                 yield from _in_order(
                     pool, (portion.look for portion in portions), storage, AHEAD * num_threads

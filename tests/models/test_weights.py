@@ -77,12 +77,12 @@ def test_broken_files_are_model_errors(tmp_path, content, suffix):
 def test_what_is_not_a_state_dict_is_refused(tmp_path):
     for value in ({}, [torch.ones(2)], {"epoch": 3}, torch.ones(2)):
         torch.save(value, tmp_path / "net.pth")
-        with pytest.raises(ModelError, match="wanted a state_dict"):
+        with pytest.raises(ModelError, match="expected a state_dict"):
             read_state_dict(tmp_path / "net.pth")
 
 
 def test_missing_files_and_other_suffixes_are_refused(tmp_path):
-    with pytest.raises(ModelError, match="wanted an existing file"):
+    with pytest.raises(ModelError, match="expected an existing file"):
         read_state_dict(tmp_path / "net.pth")
     np.save(tmp_path / "net.npy", np.ones(2))
     with pytest.raises(ModelError, match=r"ending in \.pth, \.pt, \.safetensors"):

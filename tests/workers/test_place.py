@@ -15,6 +15,7 @@ from lightwell.models.zoo import ModelSpec
 from lightwell.pipeline.dataset.indexing import build_index
 from lightwell.pipeline.engine.feed import LocalEngine
 from lightwell.pipeline.errors import OutputError, PlanError
+from lightwell.pipeline.outputs.manifest import MANIFEST_NAME
 from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.progress import SilentConsole
 from lightwell.workers.place import LAST, address_of, opened
@@ -69,7 +70,15 @@ def test_a_run_in_a_bucket_goes_on_where_it_stood_and_leaves_nothing_else(
     whole = trainer.run(job, str(tmp_path / "whole"), SilentConsole())
     assert result["checkpoint"] == f"{OUT}/best.safetensors"
     assert result["test"]["loss"] == whole["test"]["loss"]
-    kept = ("best.safetensors", LAST, "counts.json", "metrics.jsonl", "quarantine.jsonl", "result.json")
+    kept = (
+        MANIFEST_NAME,
+        "best.safetensors",
+        LAST,
+        "counts.json",
+        "metrics.jsonl",
+        "quarantine.jsonl",
+        "result.json",
+    )
     assert names(client, "run") == list(kept)
     counts = client.get_object(Bucket=BUCKET, Key="run/counts.json")["Body"].read()
     assert json.loads(counts) == json.loads((tmp_path / "whole" / "counts.json").read_text())
@@ -96,7 +105,7 @@ def test_only_what_changed_is_copied_and_the_checkpoint_last(client: Any) -> Non
 
 def test_what_cannot_be_written_to_is_said(client: Any) -> None:
     with (
-        pytest.raises(PlanError, match="wanted a folder or a URI that fsspec knows, got 'cloud://x'"),
+        pytest.raises(PlanError, match="expected a folder or a URI that fsspec knows, got 'cloud://x'"),
         opened("cloud://x"),
     ):
         pass

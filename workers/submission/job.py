@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .declared import Document
 from .following import follow
 from .package import lay_out_package
 from .server import JobServer, JobState
-from .shipment import DEFAULT_MAX_BYTES, Document, Shipment
+from .shipment import DEFAULT_MAX_BYTES, Shipment
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,9 @@ class SubmittedJob:
     command: str
     """As the job server runs it."""
     num_bytes: int
-    """Of the shipped files, without Lightwell itself."""
+    """Of the shipped files, without Lightwell itself and modules."""
+    shipped: tuple[str, ...] = ()
+    """The shipped files, those of modules too."""
 
     def state(self) -> JobState:
         """Ask how far it is."""
@@ -58,6 +60,7 @@ def submit_command(
     *,
     max_bytes: int = DEFAULT_MAX_BYTES,
     modules: Sequence[Path] = (),
+    ship: Sequence[Path] = (),
     python: str = "python",
     say: Callable[[str], None] = lambda line: None,  # noqa: ARG005
 ) -> SubmittedJob:
@@ -68,33 +71,38 @@ def submit_command(
         address: the cluster's job server, ``http://HOST:8265``.
         max_bytes: of the files that are shipped.
         modules: folders of Python packages, or modules, of yours that the jobs need.
+        ship: files and folders that may go along besides; see ``Shipment.of``.
         python: what the cluster's nodes call the interpreter that has the dependencies.
-        say: takes lines about what the cluster needs besides.
+        say: takes lines: what is shipped, before anything is sent, and what the cluster needs besides.
 
     Raises:
         PlanError: a file of the command is wrong, or a path would mean something else on the cluster.
         RequestError: too much to ship, or nothing answers at the address.
         RunError: the cluster did not take it.
     """
-    shipment = Shipment.of(command.documents, Path.cwd(), max_bytes=max_bytes, modules=modules)
-    notes = shipment.notes()
+    shipment = Shipment.of(command.documents, Path.cwd(), max_bytes=max_bytes, modules=modules, ship=ship)
+    lines = [*shipment.listing(), *shipment.notes()]
     entrypoint = shipment.entrypoint(command.words, python)
     server = JobServer.connect(address)
-    for line in notes:
+    for line in lines:
         say(line)
     with tempfile.TemporaryDirectory(prefix="lightwell-submit-") as scratch:
-        folder, package = Path(scratch, "files"), Path(scratch, "package")
+        folder, package, own = Path(scratch, "files"), Path(scratch, "package"), Path(scratch, "modules")
         package.mkdir()
         shipment.lay_out(folder)
-        for path in modules:
-            if (
-                path.suffix == ".py"
-            ):  # Ray's client takes only folders; this one is on the path of every worker
-                shutil.copyfile(path, folder / path.name)
+        packages = []
+        for module in shipment.modules:
+            # Ray's client takes only folders as modules; this one is on the path of every worker.
+            is_file = module.path.is_file()
+            laid_out = module.lay_out(folder if is_file else own)
+            packages += [] if is_file else [laid_out]
         job = server.submit(
             entrypoint,
             working_dir=folder,
-            modules=(*lay_out_package(package), *(path for path in modules if path.is_dir())),
+            modules=(*lay_out_package(package), *packages),
             metadata={"lightwell": " ".join(command.words)},
         )
-    return SubmittedJob(job, server, entrypoint, shipment.num_bytes)
+    shipped = tuple(map(str, shipment.files)) + tuple(
+        str(file) for module in shipment.modules for file in module.files
+    )
+    return SubmittedJob(job, server, entrypoint, shipment.num_bytes, shipped)

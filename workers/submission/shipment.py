@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel
 
 from ...pipeline.dataset.index import CLASSES
 from ...pipeline.engine.stats import megabytes
 from ...pipeline.errors import PlanError, RequestError
 from ...pipeline.jobfile import load_job, load_plan
-from ...pipeline.plan import read_yaml
+from .declared import Allowed, Document, declared_files
+from .modules import ModuleFiles
 
 DEFAULT_MAX_BYTES = 100_000_000
 """Of shipped files; Ray keeps them in the memory of the head node and takes at most 512 MB."""
-YAML_SUFFIXES = (".yaml", ".yml")
-BESIDE = {".safetensors": ("metrics.jsonl",)}
-"""What jobs look for beside a file without being told."""
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """A YAML file that a command names."""
-
-    path: Path
-    default_job: str | None
-    """The job it describes where it names none; None for a plan."""
+NUM_NAMED = 5
+"""Files that are left out and named; the others are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +34,13 @@ class Shipment:
     """
 
     root: Path
-    """What that folder stands for: the current folder, or the lowest that holds all documents and their files."""
+    """What that folder stands for: the current folder, or the lowest that holds all files."""
     files: Mapping[Path, Path]
     """From where a file goes, relative to ``root``, to where it lies here."""
     documents: Mapping[Path, str]
     """From how a command names a document here to how it does there."""
+
+    modules: tuple[ModuleFiles, ...] = ()
 
     @classmethod
     def of(
@@ -60,42 +50,44 @@ class Shipment:
         *,
         max_bytes: int = DEFAULT_MAX_BYTES,
         modules: Sequence[Path] = (),
+        ship: Sequence[Path] = (),
     ) -> Shipment:
-        """Check the documents of a command and find all files that they name.
+        """Check the documents of a command and find all files that they declare.
 
         Args:
             documents: what the command reads.
             here: the current folder.
             max_bytes: of all files together, modules too.
             modules: folders of Python packages, or modules, that go along by another way.
+            ship: files and folders that may go along although they lie outside a document's folder, are hidden or private, or
+                are no code of a module.
 
         Raises:
-            PlanError: a document or one of its keys is wrong, or a path would mean something else on the cluster.
-            RequestError: the files are too large.
+            PlanError: a document or one of its keys is wrong, or a declared file may not go along.
+            RequestError: the files are too large, or what is allowed by name does not exist.
         """
-        named = _Named()
+        for path in ship:
+            if not path.exists():
+                raise RequestError(f"--ship: expected a file or a folder, got {str(path)!r}; check the path")
+        found: dict[Path, None] = {}
         for document in documents:
             path = Path(os.path.relpath(document.path, here))
             job = document.default_job
-            loaded = load_plan(path) if job is None else load_job(path, default=job)
-            _check_paths(loaded, str(path))
-            named.read(path)
-        found = [_absolute(path, here) for path in named.beside_documents]
+            permitted = document.allow_import
+            if job is None:  # whatever is wrong is said here
+                load_plan(path, allow_import=permitted)
+            else:
+                load_job(path, default=job, allow_import=permitted)
+            found |= declared_files(Document(path, job, permitted), Allowed(path.parent, ship))
+        paths = [_absolute(path, here) for path in found]
         root = here
-        if not all(path.is_relative_to(here) for path in found):
-            root = Path(os.path.commonpath([path.parent for path in found]))
-        files = {path.relative_to(root): path for path in found}
-        for path in named.from_here:
-            target = Path(os.path.normpath(path))
-            if target.parts[0] == os.pardir or files.get(target, here / target) != here / target:
-                raise PlanError(
-                    f"{path}: wanted a path that means the same on the cluster, got one that counts from the current folder; "
-                    "run the command where the job file lies, or write an absolute path that every node sees"
-                )
-            files[target] = here / target
+        if not all(path.is_relative_to(here) for path in paths):
+            root = Path(os.path.commonpath([path.parent for path in paths]))
+        files = {path.relative_to(root): path for path in paths}
         there = {one.path: os.path.relpath(_absolute(one.path, here), root) for one in documents}
-        shipment = cls(root, files, there)
-        shipment._check_size(max_bytes, [file for path in modules for file in _files_of_module(path)])
+        going = tuple(ModuleFiles.of(path, ship) for path in modules)
+        shipment = cls(root, files, there, going)
+        shipment._check_size(max_bytes)
         return shipment
 
     @property
@@ -135,7 +127,22 @@ class Shipment:
             told.append(f"{path.name} names files such as {uri}: every node has to see them there")
         return told
 
-    def _check_size(self, max_bytes: int, besides: Sequence[Path]) -> None:
+    def listing(self) -> list[str]:
+        """List what leaves this machine, a line a file, and count what stays here of the modules."""
+        lines = [f"ships {path} ({megabytes(source.stat().st_size)})" for path, source in self.files.items()]
+        for module in self.modules:
+            lines += [f"ships {file} (module {module.path.name})" for file in module.files]
+            if module.left_out:
+                names = ", ".join(str(file) for file in module.left_out[:NUM_NAMED])
+                more = len(module.left_out) - NUM_NAMED
+                names += f" and {more:,} more" if more > 0 else ""
+                lines.append(
+                    f"leaves out {names}: no code of module {module.path.name}; name data with --ship"
+                )
+        return lines
+
+    def _check_size(self, max_bytes: int) -> None:
+        besides = [file for module in self.modules for file in module.files]
         sizes = {path: path.stat().st_size for path in (*self.files.values(), *besides)}
         if (total := sum(sizes.values())) > max_bytes:
             largest = max(sizes, key=sizes.__getitem__)
@@ -146,89 +153,8 @@ class Shipment:
             )
 
 
-def _files_of_module(path: Path) -> list[Path]:
-    if path.suffix == ".py" and path.is_file():
-        return [path]
-    if (path / "__init__.py").is_file():
-        return [file for file in path.rglob("*") if file.is_file()]
-    raise RequestError(
-        f"--module: wanted a Python module or the folder of a package, got {str(path)!r}; name a file that ends in .py, or "
-        "a folder with an __init__.py"
-    )
-
-
 def _absolute(path: Path, here: Path) -> Path:
     return Path(os.path.normpath(here / path))
-
-
-def _check_paths(loaded: Any, where: str) -> None:
-    """Refuse relative paths that are no files: nothing could be shipped for them, and folders are never shipped."""
-    for name, path in _paths_of(loaded):
-        if path.is_absolute() or path.is_file() or "://" in str(path):
-            continue
-        got = f"the folder {str(path)!r}" if path.is_dir() else f"{str(path)!r}, which is no file here"
-        raise PlanError(
-            f"{where}: {name}: wanted a file that can be shipped, or a path on the cluster, got {got}; "
-            "write an absolute path that every node sees"
-        )
-
-
-def _paths_of(value: Any, name: str = "") -> Iterator[tuple[str, Path]]:
-    """Yield the dotted names and values of all paths in a job or a plan."""
-    if isinstance(value, Path):
-        yield name, value
-    elif isinstance(value, BaseModel):
-        for field in type(value).model_fields:
-            yield from _paths_of(getattr(value, field), f"{name}.{field}".lstrip("."))
-    elif dataclasses.is_dataclass(value):
-        for one in dataclasses.fields(value):
-            yield from _paths_of(getattr(value, one.name), f"{name}.{one.name}".lstrip("."))
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _paths_of(item, f"{name}.{key}".lstrip("."))
-    elif isinstance(value, list | tuple):
-        for number, item in enumerate(value):
-            yield from _paths_of(item, f"{name}[{number}]")
-
-
-class _Named:
-    """The files that documents name by relative paths, and what those name in turn."""
-
-    def __init__(self) -> None:
-        self.beside_documents: dict[Path, None] = {}
-        """By paths that count from the folder of the document."""
-        self.from_here: dict[Path, None] = {}
-        """By paths that count from the current folder, as a few plain words of jobs do, such as weights."""
-
-    def read(self, document: Path) -> None:
-        """Add a document and what it names."""
-        self.beside_documents[document] = None
-        waiting = [document]
-        while waiting:
-            reading = waiting.pop()
-            for text in _texts_of(read_yaml(reading)):
-                if Path(text).is_absolute() or not Path(text).suffix:
-                    continue
-                path = reading.parent / text
-                if path.is_file():
-                    if path.suffix in YAML_SUFFIXES and path not in self.beside_documents:
-                        waiting.append(path)
-                    beside = (path.with_name(name) for name in BESIDE.get(path.suffix, ()))
-                    found = [path, *(other for other in beside if other.is_file())]
-                    self.beside_documents.update(dict.fromkeys(found))
-                elif Path(text).is_file():
-                    self.from_here[Path(text)] = None
-
-
-def _texts_of(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _texts_of(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _texts_of(item)
 
 
 def _first_uri(path: Path) -> str | None:

@@ -23,19 +23,20 @@ from lightwell.cli import app, main
 from lightwell.cli_submit import DOCUMENTS, ON_THE_CLUSTER, ONLY_HERE, check_command
 from lightwell.pipeline.dataset.indexing import build_index
 from lightwell.pipeline.errors import PlanError, RequestError
+from lightwell.workers.submission.declared import Document
 from lightwell.workers.submission.package import build_wheel, lay_out_package
 from lightwell.workers.submission.server import JobServer, parse_address
-from lightwell.workers.submission.shipment import Document, Shipment
+from lightwell.workers.submission.shipment import Shipment
 from pictures import make_folder
 
-PLAN = "index: ../index.parquet\npreprocess: [{Resize: {height: 16, width: 16}}]\nbatch: {size: 8}\n"
+PLAN = "index: index.parquet\npreprocess: [{Resize: {height: 16, width: 16}}]\nbatch: {size: 8}\n"
 
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Photos, their index, and a plan and a job in a folder of their own; the current folder is another."""
-    build_index(make_folder(tmp_path / "photos", num_images=8)).save(tmp_path / "index.parquet")
     (tmp_path / "jobs").mkdir()
+    build_index(make_folder(tmp_path / "photos", num_images=8)).save(tmp_path / "jobs" / "index.parquet")
     (tmp_path / "jobs" / "plan.yaml").write_text(PLAN)
     (tmp_path / "jobs" / "audit.yaml").write_text("plan: plan.yaml\nmodel: {name: resnet18, weights: none}\n")
     (tmp_path / "here").mkdir()
@@ -109,11 +110,11 @@ def ship(*paths: Path, job: str | None = "gradcam", **options: Any) -> Shipment:
         ),
         (
             ["materialize", "../jobs/kept.yaml", "--out", "/out"],
-            "cache.dir: wanted a file that can be shipped, or a path",
+            "cache: expected a file that can be shipped, or a path",
         ),
         (
             ["explain", "../jobs/lost.yaml"],
-            "index: wanted a file that can be shipped, or a path on the cluster",
+            "index: expected a file that can be shipped, or a path on the cluster",
         ),
         (
             ["index", "photos", "-o", "/i.parquet"],
@@ -147,16 +148,17 @@ def test_from_python_a_wrong_command_is_an_error_of_ours(knocked: list[str]) -> 
     assert knocked[1:] == []
 
 
-def test_a_command_is_checked_in_milliseconds(project: Path) -> None:
+@pytest.mark.usefixtures("project")
+def test_a_command_is_checked_in_a_fraction_of_a_second_of_processor_time() -> None:
     root = typer.main.get_command(app)
 
     def check() -> float:
-        started = time.perf_counter()
+        started = time.process_time()
         command = check_command(root, ["audit", "../jobs/audit.yaml", "--out", "/out"])
         Shipment.of(command.documents, Path.cwd())
-        return time.perf_counter() - started
+        return time.process_time() - started
 
-    assert min(check() for _ in range(5)) < 0.1
+    assert min(check() for _ in range(5)) < 0.25
 
 
 def test_every_path_of_every_command_is_shipped_or_on_the_cluster() -> None:
@@ -188,15 +190,16 @@ def test_what_relative_paths_name_goes_along_and_nothing_else(project: Path) -> 
     (jobs / "notes.txt").write_text("of no concern")
     shipment = ship(Path("../jobs/audit.yaml"))
     assert set(map(str, shipment.files)) == {
+        "audit.yaml",
+        "best.safetensors",
         "index.parquet",
-        "jobs/audit.yaml",
-        "jobs/best.safetensors",
-        "jobs/metrics.jsonl",
-        "jobs/plan.yaml",
-        "jobs/policy.json",
+        "metrics.jsonl",
+        "plan.yaml",
+        "policy.json",
     }
-    assert shipment.root == project
-    assert shipment.num_bytes == sum((project / path).stat().st_size for path in shipment.files)
+    assert shipment.root == project / "jobs"
+    assert shipment.num_bytes == sum((jobs / path).stat().st_size for path in shipment.files)
+    assert {line.split()[1] for line in shipment.listing()} == set(map(str, shipment.files))
     (note,) = shipment.notes()
     assert str(project / "photos") in note
 
@@ -208,25 +211,30 @@ def policy() -> str:
 
 
 def test_absolute_paths_are_the_clusters(project: Path) -> None:
-    (project / "jobs" / "plan.yaml").write_text(PLAN.replace("..", str(project)) + "cache: /pixels\n")
+    index = str(project / "jobs" / "index.parquet")
+    (project / "jobs" / "plan.yaml").write_text(PLAN.replace("index.parquet", index) + "cache: /pixels\n")
     files = ship(Path("../jobs/audit.yaml")).files
     assert {path.name for path in files} == {"audit.yaml", "plan.yaml"}
 
 
-def test_weights_count_from_the_current_folder_as_they_do_without_a_cluster(project: Path) -> None:
-    (project / "here" / "weights.pth").write_bytes(b"weights")
+def test_weights_beside_the_job_file_go_along(project: Path) -> None:
+    (project / "jobs" / "weights.pth").write_bytes(b"weights")
     (project / "jobs" / "audit.yaml").write_text(
         "plan: plan.yaml\nmodel: {name: resnet18, weights: weights.pth}\n"
     )
-    assert ship(Path("../jobs/audit.yaml")).files[Path("weights.pth")] == project / "here" / "weights.pth"
-    (project / "here" / "deeper").mkdir()
-    os.chdir(project / "here" / "deeper")
-    (project / "here" / "weights.pth").rename(project / "here" / "own.pth")
-    (project / "jobs" / "audit.yaml").write_text(
-        "plan: plan.yaml\nmodel: {name: resnet18, weights: ../own.pth}\n"
-    )
-    with pytest.raises(PlanError, match="wanted a path that means the same on the cluster"):
-        ship(Path("../../jobs/audit.yaml"))
+    assert ship(Path("../jobs/audit.yaml")).files[Path("weights.pth")] == project / "jobs" / "weights.pth"
+
+
+def test_a_file_outside_the_folder_of_the_job_goes_along_when_it_is_allowed_by_name(project: Path) -> None:
+    (project / "jobs" / "index.parquet").rename(project / "index.parquet")
+    (project / "jobs" / "plan.yaml").write_text(PLAN.replace("index.parquet", "../index.parquet"))
+    with pytest.raises(PlanError, match=r"plan\.yaml: index: expected a file below .*allow it with --ship"):
+        ship(Path("../jobs/audit.yaml"))
+    shipment = ship(Path("../jobs/audit.yaml"), ship=[project / "index.parquet"])
+    assert set(map(str, shipment.files)) == {"jobs/audit.yaml", "jobs/plan.yaml", "index.parquet"}
+    assert shipment.root == project
+    with pytest.raises(RequestError, match=r"--ship: expected a file or a folder, got '.*nowhere'"):
+        ship(Path("../jobs/audit.yaml"), ship=[project / "nowhere"])
 
 
 @pytest.mark.parametrize(
@@ -261,9 +269,9 @@ def test_the_entrypoint_means_there_what_the_command_means_here(
 
 
 def test_a_data_folder_is_never_shipped(project: Path) -> None:
-    (project / "jobs" / "plan.yaml").write_text(PLAN.replace("index.parquet", "photos"))
+    (project / "jobs" / "plan.yaml").write_text(PLAN.replace("index.parquet", "../photos"))
     with pytest.raises(
-        PlanError, match=r"index: wanted a file that can be shipped.*got the folder '.*photos'"
+        PlanError, match=r"index: expected a file that can be shipped.*got the folder '.*photos'"
     ):
         ship(Path("../jobs/audit.yaml"))
 
@@ -272,10 +280,10 @@ def test_an_index_with_relative_paths_is_refused(project: Path) -> None:
     import pyarrow as pa
     from lightwell.pipeline.dataset.index import Index
 
-    index = Index.load(project / "index.parquet")
+    index = Index.load(project / "jobs" / "index.parquet")
     place = index.table.column_names.index("uri")
     uris = pa.array([os.path.relpath(uri, project) for uri in index.table["uri"].to_pylist()])
-    Index(index.table.set_column(place, "uri", uris), index.classes).save(project / "index.parquet")
+    Index(index.table.set_column(place, "uri", uris), index.classes).save(project / "jobs" / "index.parquet")
     with pytest.raises(PlanError, match="wanted absolute paths or URIs of pictures, got 'photos/"):
         ship(Path("../jobs/audit.yaml")).notes()
 
@@ -289,9 +297,9 @@ def test_too_much_is_refused_and_the_largest_file_is_named(project: Path) -> Non
         ship(Path("../jobs/audit.yaml"), max_bytes=100_000)
 
 
-@pytest.mark.parametrize("name", ["nowhere", "photos", "index.parquet"])
+@pytest.mark.parametrize("name", ["nowhere", "photos", "jobs/index.parquet"])
 def test_what_is_no_module_does_not_go_along(name: str, project: Path) -> None:
-    with pytest.raises(RequestError, match="--module: wanted a Python module or the folder of a package"):
+    with pytest.raises(RequestError, match="--module: expected a Python module or the folder of a package"):
         ship(Path("../jobs/audit.yaml"), modules=[project / name])
 
 
