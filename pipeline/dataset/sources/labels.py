@@ -157,7 +157,8 @@ def _clean(cell: Any, remarks: Remarks) -> Any:
 def _clean_number(cell: float | Decimal) -> int | float | None:
     if math.isnan(cell):
         return None
-    return int(cell) if math.isfinite(cell) and abs(cell) < 2**63 and cell == int(cell) else float(cell)
+    is_whole = math.isfinite(cell) and -(2**63) < cell < 2**63 and cell == int(cell)
+    return int(cell) if is_whole else float(cell)
 
 
 def _split_cells(values: list[Any], separator: str, column: str, remarks: Remarks) -> tuple[list[Any], bool]:
@@ -293,7 +294,7 @@ def _fraction_of_numbers(given: set[Any]) -> Any:
     texts = {value for value in given if isinstance(value, str) and not _is_missing(value)}
     if not all(map(_DECIMAL.fullmatch, texts)):
         return next((value for value in given if isinstance(value, float)), None)
-    fractions = [value for value in given if isinstance(value, float)]
+    fractions: list[Any] = [value for value in given if isinstance(value, float)]
     return next(iter(fractions or sorted(text for text in texts if not float(text).is_integer())), None)
 
 
