@@ -36,9 +36,9 @@ def index(
             "(a folder, a glob or {000..009}); a path or a URI such as s3://bucket/photos."
         ),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where to write the index.")] = Path(
-        "index.parquet"
-    ),
+    output: Annotated[
+        str, typer.Option("--output", "-o", help="Where to write the index: a path or a URI.")
+    ] = "index.parquet",
     path_column: Annotated[str, typer.Option(help="A table's column with the paths.")] = "path",
     label_column: Annotated[
         str, typer.Option(help="A table's column with the labels, or a field of the .json in shards.")
@@ -118,26 +118,28 @@ def index(
         print_counts(built, output)
 
 
-def run_index(source: Path | str, output: Path, *, shares: str, quiet: bool, **options: Any) -> Any:
-    """Build an index beside an older one, write it, and throw away what was kept for a run that is interrupted."""
-    from .pipeline.dataset.index import Index
+def run_index(source: Path | str, output: Path | str, *, shares: str, quiet: bool, **options: Any) -> Any:
+    """Build an index beside an older one, write it, and delete what was kept for a run that is interrupted."""
     from .pipeline.dataset.indexing import build_index
     from .pipeline.dataset.sightings import Sightings
     from .pipeline.dataset.splits import parse_fractions
     from .pipeline.progress import console_for
+    from .workers.index_file import open_index_file
 
     console = console_for(quiet=quiet)
-    sightings = Sightings(output, say=console.say)
-    built = build_index(
-        source,
-        fractions=parse_fractions(shares),
-        previous=Index.load(output) if output.exists() else None,
-        progress=console.count("headers"),
-        sightings=sightings,
-        **options,
-    )
-    built.save(output)
-    sightings.clear()
+    with open_index_file(output, reads=[source]) as target:
+        sightings = Sightings(target.path, say=console.say)
+        built = build_index(
+            source,
+            fractions=parse_fractions(shares),
+            previous=target.previous,
+            progress=console.count("headers"),
+            sightings=sightings,
+            **options,
+        )
+        built.save(target.path)
+        sightings.clear()
+        target.publish()
     return built
 
 
@@ -157,7 +159,7 @@ def open_readers(
     return RayReaders(found.address, found.num_workers, found.each.over(None))
 
 
-def print_counts(built: Any, output: Path) -> None:
+def print_counts(built: Any, output: Path | str) -> None:
     """Print what an index holds."""
     from .pipeline.dataset.overview import remark_lines, unusable_rows, usable_rows
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..errors import OutputError, SourceError, nearest
+from ..atomic_io import atomic_write
+from ..errors import SourceError, nearest
 from .digest import digest_of
 from .mapped import open_mapped, sweep_mapped
 from .splits import canonical_split
@@ -134,32 +134,18 @@ class Index:
         return cls.load(path)
 
     def save(self, path: str | Path) -> None:
-        """Save as Parquet with page checksums: written aside, then renamed.
+        """Save as Parquet with page checksums, whole or not at all.
 
         Raises:
             OutputError: the file cannot be written.
         """
         path = Path(path)
-        aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         names = {CLASSES: self.classes, BOX_CLASSES: self.box_classes, KEYPOINT_NAMES: self.keypoint_names}
         metadata = {**(self.table.schema.metadata or {}), **names_metadata(names)}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with aside.open("wb") as file:
-                    table = self.table.replace_schema_metadata(metadata)
-                    pq.write_table(table, file, compression="zstd", write_page_checksum=True)
-                    file.flush()
-                    os.fsync(file.fileno())
-                aside.replace(path)
-                sweep_mapped(path)
-            finally:
-                aside.unlink(missing_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"wanted to write the index {str(path)!r}, got {error.strerror or error};"
-                " choose a place that can be written"
-            ) from error
+        with atomic_write(path) as file:
+            table = self.table.replace_schema_metadata(metadata)
+            pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+        sweep_mapped(path)
 
     def rows(self, split: str | None = None) -> np.ndarray:
         """Find the usable rows of a split, or of all splits.

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import re
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +26,7 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..atomic_io import atomic_write, remove_stale
 from ..errors import OutputError
 from .index import SCHEMA
 from .looking import lasts
@@ -37,6 +38,7 @@ EVERY_S = 10.0
 """Work that an interruption costs at most, in seconds."""
 
 _PART = b"lightwell.sightings"
+_NAME = re.compile(r"part-[0-9a-f]{32}\.parquet")
 _ROWS = pa.schema(
     [
         ("uri", pa.string()),
@@ -76,7 +78,7 @@ class Sightings:
     def take_up(self, request: Mapping[str, Any]) -> None:
         """Read what an interrupted run of the same request has left; throw anything else away."""
         self._request = hashlib.sha256(json.dumps(request, sort_keys=True, default=str).encode()).hexdigest()
-        for path in sorted(self.folder.glob("part-*.parquet")):
+        for path in self._parts():
             try:
                 table = pq.read_table(path, page_checksum_verification=True)
                 told = json.loads((table.schema.metadata or {})[_PART])
@@ -141,19 +143,8 @@ class Sightings:
             table = pa.Table.from_pylist(
                 self._rows, schema=_ROWS.with_metadata({_PART: json.dumps(told).encode()})
             )
-            name = uuid.uuid4().hex
-            aside = self.folder / f".{name}.tmp"
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                pq.write_table(table, aside, compression="zstd", write_page_checksum=True)
-                aside.replace(self.folder / f"part-{name}.parquet")
-            except OSError as error:
-                with suppress(OSError):
-                    aside.unlink()
-                raise OutputError(
-                    f"wanted to write {str(self.folder)!r}, got {error.strerror or error};"
-                    " free space, or choose another place for the index"
-                ) from error
+            with atomic_write(self.folder / f"part-{uuid.uuid4().hex}.parquet") as file:
+                pq.write_table(table, file, compression="zstd", write_page_checksum=True)
             self._rows, self._found = [], {}
         self._wrote_s = time.monotonic()
 
@@ -170,5 +161,17 @@ class Sightings:
                 self._write()
 
     def clear(self) -> None:
-        """Throw all parts away: the index is written."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Delete all parts: the index is written. Files of others stay, and then the folder does."""
+        for path in self._parts():
+            path.unlink(missing_ok=True)
+        if not self.folder.is_symlink() and self.folder.is_dir():
+            remove_stale(self.folder)
+            with suppress(OSError):  # others have put files there
+                self.folder.rmdir()
+
+    def _parts(self) -> list[Path]:
+        """List the parts; none where a link leads elsewhere."""
+        if self.folder.is_symlink():
+            return []
+        found = sorted(self.folder.glob("part-*.parquet"))
+        return [path for path in found if _NAME.fullmatch(path.name) and not path.is_symlink()]

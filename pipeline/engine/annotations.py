@@ -62,7 +62,7 @@ class AnnotationKinds:
 
     def empty_targets(self) -> dict[str, Any]:
         """Return what a sample without annotations passes to Albumentations."""
-        return _targets(self, NO_BOXES, np.arange(0), np.empty((0, 2), np.float32), np.arange(0))
+        return _targets(self, (1, 1), NO_BOXES, np.arange(0), np.empty((0, 2), np.float32), np.arange(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +227,7 @@ def targets_of(
             else np.arange(len(points))
         )
         points = points[point_rows]
-    found = _targets(kinds, boxes, box_rows, points, point_rows)
+    found = _targets(kinds, size, boxes, box_rows, points, point_rows)
     if annotations.mask is not None:
         found["mask"] = annotations.mask
     return found
@@ -235,6 +235,7 @@ def targets_of(
 
 def _targets(
     kinds: AnnotationKinds,
+    size: Size,
     boxes: np.ndarray,
     box_rows: np.ndarray,
     points: np.ndarray,
@@ -244,20 +245,20 @@ def _targets(
     if kinds.boxes:
         found |= {"bboxes": boxes, "box_rows": box_rows}
     if kinds.num_keypoints:
-        found |= {"keypoints": points, "keypoint_rows": point_rows}
+        seen = _inside(points, size).astype(np.float32)
+        found |= {"keypoints": points, "keypoint_rows": point_rows, "keypoint_seen": seen}
     return found
 
 
-def finished_annotations(before: Annotations, done: Mapping[str, Any], size: Size) -> Annotations:
+def finished_annotations(before: Annotations, done: Mapping[str, Any]) -> Annotations:
     """Put together what came out of Albumentations' geometry.
 
     Boxes that it removed take their labels and keypoints with them. Keypoints that it removed are 0, 0, 0; those
-    outside the picture keep their place and are not visible.
+    that left the picture, if only for a while, keep their place and are not visible.
 
     Args:
         before: the annotations that went in, by ``targets_of``.
         done: what came out.
-        size: height and width of the finished picture.
     """
     boxes, labels, instances = None, None, None
     if before.boxes is not None and before.box_labels is not None:
@@ -272,9 +273,9 @@ def finished_annotations(before: Annotations, done: Mapping[str, Any], size: Siz
         flat = keypoints.reshape(-1, KEYPOINT_COLUMNS)
         points = np.asarray(done["keypoints"], np.float32).reshape(-1, 2)
         rows = np.asarray(done["keypoint_rows"], np.int64).reshape(-1)
+        seen = np.asarray(done["keypoint_seen"], np.float32).reshape(-1)
         flat[rows, :2] = points
-        visibility = before.keypoints[..., 2].reshape(-1)[rows]
-        flat[rows, 2] = np.where(_inside(points, size), visibility, NOT_VISIBLE)
+        flat[rows, 2] = np.where(seen > 0, before.keypoints[..., 2].reshape(-1)[rows], NOT_VISIBLE)
         keypoints = keypoints if instances is None else keypoints[instances]
     return Annotations(done.get("mask"), boxes, labels, keypoints)
 

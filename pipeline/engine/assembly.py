@@ -276,7 +276,7 @@ class _Line:
                 done = self._drawing.finish(image, drawn)
                 image = done["image"]
                 if self._kinds.any:
-                    annotations = finished_annotations(annotations, done, image.shape[:2])
+                    annotations = finished_annotations(annotations, done)
         except Exception as error:  # as above
             return policy_failure(error)
         if reason := self._watch.too_long(time.perf_counter() - started):
