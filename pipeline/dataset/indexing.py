@@ -173,11 +173,11 @@ class _Looking:
         """Look at every file of a listing, in order; those that were refused get their status unopened."""
         if listing.refused:
             some = [place for place in range(len(listing.uris)) if place not in listing.refused]
-            seen = iter(self.at_files(listing.part(some), hash_content=hash_content))
+            opened = iter(self.at_files(listing.part(some), hash_content=hash_content))
             return [
                 Seen(0, 0, Header(status=one_line(listing.refused[place])), was_read=False)
                 if place in listing.refused
-                else next(seen)
+                else next(opened)
                 for place in range(len(listing.uris))
             ]
         known = known_files(self.previous)

@@ -87,9 +87,9 @@ def _image_folder(folder: Folder, top: Folder, found: _Found) -> Folder:
     A folder that is alone and holds split folders is entered, too.
     """
     full = [inner for inner in folder.folders if inner.holds_files()]
-    if len(full) == 1 and not folder.files and not canonical_split(full[0].name):
-        if len({canonical_split(one.name) for one in _split_folders(full[0])}) > 1:
-            return _image_folder(full[0], top, found)
+    is_alone = len(full) == 1 and not folder.files and not canonical_split(full[0].name)
+    if is_alone and len({canonical_split(one.name) for one in _split_folders(full[0])}) > 1:
+        return _image_folder(full[0], top, found)
     images = [inner for inner in full if inner.name.casefold() in _IMAGE_FOLDERS]
     others = [inner for inner in full if inner not in images]
     if folder.files or len(images) != 1:

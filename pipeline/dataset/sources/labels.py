@@ -78,7 +78,7 @@ def read_labels(
     separator = SEPARATOR if separator is None else separator
     values, is_multi = _split_cells(values, separator, column, remarks)
     if not is_multi:
-        numbers, classes = _numbered([value for value in values], names, column, remarks, kind)
+        numbers, classes = _numbered(list(values), names, column, remarks, kind)
         remarks.add("unlabelled", f"samples whose {column!r} is empty or -1", count=numbers.count(-1))
         return Labels(numbers, classes)
     flat = [one for value in values for one in value or ()]
@@ -133,15 +133,13 @@ def _clean(cell: Any, remarks: Remarks) -> Any:
     if cell is None or isinstance(cell, int):
         return str(cell) if isinstance(cell, bool) or (cell and abs(cell) >= 2**63) else cell
     if isinstance(cell, float | Decimal):
-        if math.isnan(cell):
-            return None
-        return int(cell) if math.isfinite(cell) and cell == int(cell) and abs(cell) < 2**63 else float(cell)
+        return _clean_number(cell)
     if isinstance(cell, bytes):
         cell = cell.decode("utf-8", "backslashreplace")
     if isinstance(cell, date):
         cell = str(cell)
     if isinstance(cell, str):
-        text = cell.strip()
+        text = cell.encode("utf-8", "backslashreplace").decode().strip()
         if text != cell and text:
             remarks.add("converted", "labels that had spaces around them", repr(cell))
         if len(text) > MAX_NAME_LENGTH:
@@ -154,6 +152,13 @@ def _clean(cell: Any, remarks: Remarks) -> Any:
             return [one for one in cleaned if one is not None]
     remarks.add("converted", "labels that are neither text nor numbers to no label", type(cell).__name__)
     return None
+
+
+def _clean_number(cell: float | Decimal) -> int | float | None:
+    if math.isnan(cell):
+        return None
+    is_whole = math.isfinite(cell) and -(2**63) < cell < 2**63 and cell == int(cell)
+    return int(cell) if is_whole else float(cell)
 
 
 def _split_cells(values: list[Any], separator: str, column: str, remarks: Remarks) -> tuple[list[Any], bool]:
@@ -289,7 +294,7 @@ def _fraction_of_numbers(given: set[Any]) -> Any:
     texts = {value for value in given if isinstance(value, str) and not _is_missing(value)}
     if not all(map(_DECIMAL.fullmatch, texts)):
         return next((value for value in given if isinstance(value, float)), None)
-    fractions = [value for value in given if isinstance(value, float)]
+    fractions: list[Any] = [value for value in given if isinstance(value, float)]
     return next(iter(fractions or sorted(text for text in texts if not float(text).is_integer())), None)
 
 

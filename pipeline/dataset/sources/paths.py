@@ -57,8 +57,8 @@ class Places:
             return Place(f"(row {number})", "", f"{_BAD}no path in row {number} (from 0)")
         if len(cell) > MAX_PATH_LENGTH:
             short = f"{cell[:100]}~{_short_hash(cell)}"
-            reason = f"{_BAD}a path of {len(cell):,} characters, more than {MAX_PATH_LENGTH:,}"
-            return Place(_printable(short), _printable(short), reason)
+            too_long = f"{_BAD}a path of {len(cell):,} characters, more than {MAX_PATH_LENGTH:,}"
+            return Place(_printable(short), _printable(short), too_long)
         if "\0" in cell:
             return Place(_printable(cell), _printable(cell), f"{_BAD}a zero byte in its path")
         uri = self._absolute(cell)

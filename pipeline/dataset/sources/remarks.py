@@ -59,7 +59,7 @@ class Remarks:
         """Return all as JSON values with ``kind``, ``what``, ``count`` and ``examples``, in a stable order."""
         ordered = sorted(
             self._entries.items(), key=lambda item: (KINDS.index(item[0][0]), -item[1][0], item[0])
-        )  # type: ignore[arg-type]
+        )
         return [
             {"kind": kind, "what": what, "count": count, "examples": examples}
             for (kind, what), (count, examples) in ordered

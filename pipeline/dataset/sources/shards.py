@@ -132,8 +132,9 @@ def list_shards(
     with closing(readers.look(portions, num_portions=len(portions), storage=storage)) as results:
         for uri, (found, members, told) in zip(shards, results, strict=True):
             done.append((found, known[uri].members if members is None else members))
-            remarks.update(told := known[uri].remarks if members is None else told)
-            read = None if found is None else ShardContent(found, done[-1][1], told)
+            counted = known[uri].remarks if members is None else told
+            remarks.update(counted)
+            read = None if found is None else ShardContent(found, done[-1][1], counted)
             note(len(done), uri, read)
             if read is not None and is_whole(read.members) and not any(one.fields for one in read.members):
                 identities[uri] = ShardIdentity(read.found, read.remarks)
