@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..errors import OutputError, SourceError, nearest
+from .boxes import count_boxes
 from .digest import digest_of
 from .mapped import open_mapped, sweep_mapped
 from .splits import canonical_split
@@ -235,8 +236,17 @@ class Index:
             "statuses": dict(statuses.most_common()),
             "formats": dict(Counter(name for name in self.table["format"].to_pylist() if name).most_common()),
             "empty_classes": source.get("empty_classes", []),
+            **self._boxes(),
             "fingerprint": self.fingerprint(),
             "source": source,
+        }
+
+    def _boxes(self) -> dict[str, Any]:
+        if self.table["boxes"].null_count == len(self):
+            return {}
+        found = count_boxes(self.table)
+        return {
+            "boxes": {"count": found.num_boxes, "without_area": found.num_dropped, "first": list(found.keys)}
         }
 
     def _class(self, label: int) -> str | None:
