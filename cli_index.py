@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,15 @@ import typer
 
 from .cli_engine import Address, EngineName, EngineOption, Workers, open_engine
 from .cli_tables import print_json, print_table
+
+
+class LabelChoice(StrEnum):
+    """Values of ``--labels``."""
+
+    auto = "auto"
+    text = "text"
+    numbers = "numbers"
+
 
 CpusPerReader = Annotated[
     float | None,
@@ -40,6 +50,32 @@ def index(
         str, typer.Option(help="Shares of the splits, where the source has none.")
     ] = "train=0.8,val=0.1,test=0.1",
     seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    labels: Annotated[
+        LabelChoice,
+        typer.Option(
+            help="Whether labels are text or class numbers. auto: numbers where all are plain whole numbers that can be "
+            "class numbers (no 007, 1e5 or 20231101)."
+        ),
+    ] = LabelChoice.auto,
+    label_separator: Annotated[
+        str | None,
+        typer.Option(help="What parts several labels of one image in a cell; | without it. '' for none."),
+    ] = None,
+    label_columns: Annotated[
+        str, typer.Option(help="A table's columns with 1 and 0, one for each class: cat,dog,bird.")
+    ] = "",
+    allow_protocol: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A protocol of URIs that may be read beside s3, gs, az, http and the like; repeatable."
+        ),
+    ] = None,
+    forbid_private_addresses: Annotated[
+        bool,
+        typer.Option(
+            "--forbid-private-addresses", help="Read no HTTP address of a private network or of this machine."
+        ),
+    ] = False,
     hash_content: Annotated[
         bool, typer.Option("--hash", help="Read all of every file; damage shows when it is used.")
     ] = False,
@@ -67,6 +103,11 @@ def index(
         path_column=path_column,
         label_column=label_column,
         root=root,
+        label_kind=labels.value,
+        label_separator=label_separator,
+        label_columns=[name.strip() for name in label_columns.split(",") if name.strip()],
+        allow_protocols=allow_protocol or (),
+        forbid_private_addresses=forbid_private_addresses or None,
         hash_content=hash_content,
         max_wait_s=max_wait,
         readers=open_readers(engine, address=address, workers=workers, cpus_per_worker=cpus_per_worker),
@@ -120,12 +161,14 @@ def open_readers(
 
 def print_counts(built: Any, output: Path | str) -> None:
     """Print what an index holds."""
-    from .pipeline.dataset.overview import unusable_rows, usable_rows
+    from .pipeline.dataset.overview import remark_lines, unusable_rows, usable_rows
 
     print_table(*usable_rows(built))
     header, rows = unusable_rows(built)
     if rows:
         print_table(header, rows)
     bad = sum(int(row[-1].replace(",", "")) for row in rows)
+    for line in remark_lines(built):
+        print(line)
     told = f", {bad:,} of them cannot be used (the column 'status' says why)" if bad else ""
     print(f"wrote {output}: {len(built):,} samples{told}")

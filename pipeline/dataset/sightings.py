@@ -31,7 +31,7 @@ from ..errors import OutputError
 from .index import SCHEMA
 from .looking import lasts
 from .seen import HEADER_COLUMNS, SEEN_COLUMNS, Seen, row_of, seen_of
-from .sources.members import Member
+from .sources.members import Member, ShardContent
 from .sources.store import Found
 
 EVERY_S = 10.0
@@ -66,13 +66,13 @@ class Sightings:
         self.folder = output.with_name(f".{output.name}.parts")
         self.files: dict[str, Seen] = {}
         """What an interrupted run has seen of files."""
-        self.shards: dict[str, tuple[Found, Sequence[Member]]] = {}
+        self.shards: dict[str, ShardContent] = {}
         """What it has read of whole shards."""
         self._every_s = every_s
         self._say = say
         self._request = ""
         self._rows: list[dict[str, Any]] = []
-        self._found: dict[str, Found] = {}
+        self._found: dict[str, dict[str, Any]] = {}
         self._wrote_s = time.monotonic()
 
     def take_up(self, request: Mapping[str, Any]) -> None:
@@ -100,7 +100,9 @@ class Sightings:
                 members[row["uri"]].append(Member(row["key"], json.loads(row["label"]), seen))
             else:
                 self.files[row["uri"]] = seen
-        self.shards |= {uri: (Found(**told), members[uri]) for uri, told in shards.items()}
+        for uri, told in shards.items():
+            found = {name: value for name, value in told.items() if name != "remarks"}
+            self.shards[uri] = ShardContent(Found(**found), members[uri], told.get("remarks", ()))
 
     def add_files(self, uris: Sequence[str], seen: Sequence[Seen]) -> None:
         """Keep what was seen of files, without those that may heal while they stay as they are.
@@ -113,15 +115,15 @@ class Sightings:
                 self._add(uri, None, None, one)
         self._write_if_due()
 
-    def add_shard(self, uri: str, found: Found, members: Sequence[Member]) -> None:
+    def add_shard(self, uri: str, read: ShardContent) -> None:
         """Keep what was read of a whole shard.
 
         Raises:
             OutputError: the disk does not take it.
         """
-        if uri not in self.shards or self.shards[uri][0] != found:
-            self._found[uri] = found
-            for member in members:
+        if uri not in self.shards or self.shards[uri].found != read.found:
+            self._found[uri] = {**asdict(read.found), "remarks": list(read.remarks)}
+            for member in read.members:
                 self._add(uri, member.key, json.dumps(member.label), member.seen)
         self._write_if_due()
 
@@ -136,7 +138,7 @@ class Sightings:
         if self._rows or self._found:
             told = {
                 "request": self._request,
-                "shards": {uri: asdict(one) for uri, one in self._found.items()},
+                "shards": self._found,
             }
             table = pa.Table.from_pylist(
                 self._rows, schema=_ROWS.with_metadata({_PART: json.dumps(told).encode()})

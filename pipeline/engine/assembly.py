@@ -16,6 +16,7 @@ from ..keys import keyed_bits
 from ..policy.drawing import Drawing, Drawn, leaves_of
 from ..quarantine import QuarantineEntry
 from ..schedule import replacements
+from ..uris import public_uri
 from ..view import View
 from .annotations import (
     NOTHING,
@@ -154,7 +155,7 @@ class Assembly:
             self._shared.slow.add(row["key"])
         decoders = ", ".join(failure.decoders)
         return QuarantineEntry(
-            row["key"], row["uri"], failure.step, failure.reason, decoders, replaced_by, epoch
+            row["key"], public_uri(row["uri"]), failure.step, failure.reason, decoders, replaced_by, epoch
         )
 
 
