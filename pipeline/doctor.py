@@ -156,7 +156,7 @@ def _reference(index: Path) -> dict[str, np.ndarray]:
     from .decode.opencv import decode_opencv
     from .keys import keyed_bits, keyed_generator, keyed_random
 
-    compose = Program.compile(_plan(index, "cpu")).compose(augment=True, boxes=False)
+    compose = Program.compile(_plan(index, "cpu")).compose(augment=True)
     finished = {}
     for row in Index.load(index).table.select(["key", "uri"]).to_pylist():
         bits = keyed_bits("augment", 0, 0, row["key"])

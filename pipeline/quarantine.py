@@ -25,8 +25,8 @@ class QuarantineEntry:
     key: str
     uri: str
     step: str
-    """The step that failed: ``read``, ``decode`` or ``policy``; ``limit`` (larger than the plan allows), ``time`` (took
-    too long) or ``index`` (its header was already bad)."""
+    """The step that failed: ``read``, ``decode`` or ``policy``; ``mask``, ``boxes`` or ``keypoints`` (do not fit the
+    image); ``limit`` (larger than the plan allows), ``time`` (took too long) or ``index`` (its header was already bad)."""
     reason: str
     decoder: str
     """The decoders that were tried, in order, such as ``dali, opencv, pillow``."""

@@ -41,6 +41,8 @@ COLUMNS = (
     "mask_offset",
     "mask_bytes",
     "boxes",
+    "box_labels",
+    "keypoints",
 )
 
 
@@ -52,7 +54,8 @@ class Loaded:
     file: Encoded | None
     reason: str = ""
     step: str = "read"
-    """What failed: ``read``, ``decode`` where the bytes are not what was indexed, or ``limit`` where the plan forbids so large a file."""
+    """What failed: ``read``, ``mask`` (reading it), ``decode`` where the bytes are not what was indexed, or ``limit`` where
+    the plan forbids so large a file."""
     size: Size | None = None
     """Height and width of the upright picture; None where it cannot be used."""
     mask: bytes | None = None
@@ -100,15 +103,17 @@ class SampleLoader:
         if reason := self._too_large(row):
             return Loaded(row, None, reason, "limit")
         piece = mask = None
+        step = "read"
         try:
             if kept is None or row["mask"]:
                 with self._watch.at("read", row["key"]):
                     piece = self._read(row) if kept is None else None
+                    step = "mask"
                     mask = self._read_mask(row)
         except FileNotFoundError as error:
-            return Loaded(row, None, f"{_in_words(error)}; it has vanished since it was indexed")
+            return Loaded(row, None, f"{_in_words(error)}; it has vanished since it was indexed", step)
         except OSError as error:
-            return Loaded(row, None, _in_words(error))
+            return Loaded(row, None, _in_words(error), step)
         size = upright_size(row)
         if piece is None:
             return Loaded(row, None, size=size, mask=mask, kept=kept)

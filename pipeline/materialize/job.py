@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from ..checked import CheckedModel
 from ..plan import Plan
 from ..view import View
 from .encoding import Encoder, EncodingName
@@ -45,6 +46,8 @@ RECORDS = pa.schema(
         ("height", pa.int32()),
         ("channels", pa.int8()),
         ("boxes", pa.list_(pa.list_(pa.float32()))),
+        ("box_labels", pa.list_(pa.int64())),
+        ("keypoints", pa.list_(pa.list_(pa.float32()))),
         ("hash", pa.string()),
         ("shard", pa.string()),
         ("row", pa.int64()),
@@ -57,10 +60,8 @@ RECORDS = pa.schema(
 """One row for each written image: what it is and where it lies."""
 
 
-class Materialize(BaseModel):
+class Materialize(CheckedModel):
     """Write the batches of a view, image by image, into shards with an index."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     plan: Plan
     split: str | None = None

@@ -125,7 +125,7 @@ def engine() -> LocalEngine:
 
 @pytest.mark.usefixtures("theirs")
 def test_a_batch_job_of_another_package_is_found_and_run(plan: Plan, tmp_path: Path) -> None:
-    job = find_job("theirs.audit:MeanColour")(plan=plan)
+    job = find_job("theirs.audit:MeanColour", allow_import=("theirs",))(plan=plan)
     out = tmp_path / "out"
     found = run_batch_job(job, engine(), out, SilentConsole())
     records = pq.read_table(out / "records.parquet")
@@ -151,7 +151,7 @@ def test_a_batch_job_of_another_package_is_found_and_run(plan: Plan, tmp_path: P
 
 @pytest.mark.usefixtures("theirs")
 def test_a_training_job_of_another_package_is_found_and_run(plan: Plan, tmp_path: Path) -> None:
-    job = find_job("theirs.audit:CountImages")(plan=plan)
+    job = find_job("theirs.audit:CountImages", allow_import=("theirs",))(plan=plan)
     assert run_training_job(job, engine(), tmp_path / "out", SilentConsole()) == {"images": 22}
 
 

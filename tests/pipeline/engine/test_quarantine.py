@@ -18,6 +18,7 @@ import sleepy
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from lightwell.pipeline.checked import build_checked
 from lightwell.pipeline.dataset.index import Index
 from lightwell.pipeline.dataset.indexing import build_index
 from lightwell.pipeline.decode.dali import DaliDecoder
@@ -26,7 +27,7 @@ from lightwell.pipeline.engine import watch
 from lightwell.pipeline.engine.feed import LocalEngine
 from lightwell.pipeline.error_rules import MIN_JUDGED, ErrorRules
 from lightwell.pipeline.errors import PlanError, RunError, SampleError, StuckError
-from lightwell.pipeline.plan import Plan, build_checked
+from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.quarantine import Quarantine, QuarantineEntry
 from lightwell.pipeline.view import View
 from pictures import make_folder, make_picture, write_picture
