@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...pipeline.atomic_io import write_text
 from ...pipeline.errors import OutputError
 
 METRICS_NAME = "metrics.jsonl"
@@ -30,7 +30,7 @@ class Journal:
                 file.flush()
         except OSError as error:
             raise OutputError(
-                f"{self.path}: cannot be written ({error}); free space, or choose another --out"
+                f"expected to write {str(self.path)!r}, got {error.strerror or error}; free space, or choose another --out"
             ) from error
 
     def keep_before(self, epoch: int) -> None:
@@ -42,7 +42,7 @@ class Journal:
             for line in self.path.read_text(encoding="utf-8").splitlines()
             if finished_before(line, epoch)
         ]
-        write_aside(self.path, "".join(f"{line}\n" for line in kept))
+        write_text(self.path, "".join(f"{line}\n" for line in kept))
 
 
 def finished_before(line: str, epoch: int) -> bool:
@@ -51,19 +51,3 @@ def finished_before(line: str, epoch: int) -> bool:
         return int(json.loads(line)["epoch"]) < epoch
     except (json.JSONDecodeError, KeyError, TypeError):
         return False  # cut off when the run was stopped; its epoch is run again
-
-
-def write_aside(path: Path, text: str) -> None:
-    """Write a text file aside, then rename.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error}); free space, or choose another --out"
-        ) from error
