@@ -55,6 +55,24 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON for
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"lightwell {version('lightwell')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
+
 app.command()(index)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
@@ -11,9 +12,12 @@ if TYPE_CHECKING:
     import torch
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Batch:
-    """Finished images with everything that is known of them. Owned by the consumer."""
+    """Finished images with everything that is known of them. Owned by the consumer.
+
+    ``images, labels = batch`` unpacks the two tensors; ``len(batch)`` is the number of images.
+    """
 
     images: torch.Tensor
     """uint8 NHWC, or float32 NCHW when the plan normalises."""
@@ -42,6 +46,38 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.keys)
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        """Yield images and labels, for unpacking."""
+        yield self.images
+        yield self.labels
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(
+            f"{field.name}={_in_short(value)}"
+            for field in fields(self)
+            if _is_tensor(value := getattr(self, field.name))
+        )
+        repeats = int(np.count_nonzero(self.replaced)), int(np.count_nonzero(self.padding))
+        return f"Batch(epoch={self.epoch}, step={self.step}, {shapes}, replaced={repeats[0]}, padding={repeats[1]})"
+
+    def to(self, device: torch.device | str | int, *, non_blocking: bool = False) -> Batch:
+        """Copy the tensors to a device, as ``torch.Tensor.to`` does; arrays and keys stay on the host.
+
+        Args:
+            device: where the tensors shall be; those that are there already are not copied.
+            non_blocking: return before the copy has ended where the tensors are pinned.
+        """
+        return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Batch:
+        """Copy the tensors to page-locked memory, from which copies to a GPU need not block."""
+        return self._with_tensors(lambda tensor: tensor.pin_memory())
+
+    def _with_tensors(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        changed: dict[str, Any] = {name: change(one) for name, one in values.items() if _is_tensor(one)}
+        return replace(self, **changed)
 
     @property
     def num_images(self) -> int:
@@ -72,3 +108,15 @@ class Batch:
     def without_padding(self) -> Batch:
         """Leave the padding out; it stands at the end, and may be all there is."""
         return self.between(0, self.num_images)
+
+
+def _is_tensor(value: object) -> TypeGuard[torch.Tensor]:
+    import torch
+
+    return isinstance(value, torch.Tensor)
+
+
+def _in_short(tensor: torch.Tensor) -> str:
+    kind = str(tensor.dtype).removeprefix("torch.")
+    where = "" if tensor.device.type == "cpu" else f" on {tensor.device}"
+    return f"{kind}{list(tensor.shape)}{where}"

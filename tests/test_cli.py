@@ -9,8 +9,10 @@ import subprocess
 import sys
 import tarfile
 import time
+from importlib.metadata import version
 from pathlib import Path
 
+import lightwell as lightwell_package
 import pytest
 from lightwell.pipeline.dataset.index import Index
 from pictures import make_folder
@@ -55,6 +57,11 @@ def test_help_answers_in_under_400_ms() -> None:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_shows_an_example_in_its_help(command: str) -> None:
     assert f"Example: lightwell {command}" in lightwell(command, "--help").stdout
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert lightwell_package.__version__ == version("lightwell")
+    assert lightwell("--version").stdout == f"lightwell {version('lightwell')}\n"
 
 
 def test_index_and_explain_print_json_for_machines(tmp_path: Path) -> None:
