@@ -29,7 +29,7 @@ from .cli_engine import (
 )
 from .cli_index import index, print_counts, run_index
 from .cli_materialize import materialize
-from .cli_tables import print_json, print_table
+from .cli_tables import keep_quiet, print_json, print_table
 from .cli_train import run_training, train
 
 app = typer.Typer(
@@ -50,7 +50,7 @@ AGAIN_S = 0.05
 INTERRUPTED = 130
 """What typer makes of Ctrl-C."""
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON for machines.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
 
@@ -149,11 +149,12 @@ def audit(
         "placement": placement,
         "job_workers": job_workers,
     }
+    keep_quiet(quiet=quiet)
     found = open_service(job, "gradcam", options=options) or open_engine(**options)
     findings = _run_audit(job, out, found, quiet=quiet or as_json)
     if as_json:
         print_json(findings)
-    else:
+    elif not quiet:
         _print_findings(findings)
         print(f"open {out / 'report.html'}")
 

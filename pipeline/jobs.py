@@ -298,3 +298,35 @@ def find_job(name: str) -> type[Any]:
     found = listed[name].load()
     assert isinstance(found, type)
     return found
+
+
+def require_training_job(job: Any) -> None:
+    """Check that a job learns from a feed.
+
+    Raises:
+        PlanError: it is a batch job, or none.
+    """
+    if not callable(getattr(type(job), "run", None)):
+        raise PlanError(
+            f"job: expected a training job such as classify, got {_kind_of(job)}; run it with `lightwell audit`, or name "
+            "a training job under `job`"
+        )
+
+
+def require_batch_job(job: Any) -> None:
+    """Check that a job turns batches into records.
+
+    Raises:
+        PlanError: it is a training job, or none.
+    """
+    if not all(callable(getattr(type(job), name, None)) for name in ("open", "finish")):
+        raise PlanError(
+            f"job: expected a batch job such as gradcam, got {_kind_of(job)}; run it with `lightwell train`, or name "
+            "a batch job under `job`"
+        )
+
+
+def _kind_of(job: Any) -> str:
+    kinds = {"run": "a training job", "open": "a batch job"}
+    found = [kind for name, kind in kinds.items() if callable(getattr(type(job), name, None))]
+    return f"{type(job).__name__}, {found[0] if found else 'which is no job'}"

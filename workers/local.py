@@ -27,7 +27,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..pipeline.errors import OutputError
-from ..pipeline.jobs import Context, KeepsParts, Remaining, Resumes, found_after
+from ..pipeline.jobs import (
+    Context,
+    KeepsParts,
+    Remaining,
+    Resumes,
+    found_after,
+    require_batch_job,
+    require_training_job,
+)
+from ..pipeline.progress import SilentConsole
 from ..pipeline.quarantine import QUARANTINE_NAME, read_quarantine, write_quarantine
 from .heap import keep_freed_memory
 from .ledger import Ledger
@@ -55,7 +64,12 @@ PART_IMAGES = 1024
 
 
 def run_batch_job(
-    job: BatchJob, engine: Engine, out: Path, console: Console, *, part_images: int = PART_IMAGES
+    job: BatchJob,
+    engine: Engine,
+    out: Path,
+    console: Console | None = None,
+    *,
+    part_images: int = PART_IMAGES,
 ) -> Mapping[str, Any]:
     """Run a batch job over its view and finish it; returns its findings.
 
@@ -63,13 +77,16 @@ def run_batch_job(
         job: what is run; another rank of its view needs another ``out``.
         engine: makes the batches.
         out: where results go, and what an interrupted run has left.
-        console: shows how far it is.
+        console: shows progress; None shows nothing.
         part_images: images after which a part is written.
 
     Raises:
+        PlanError: the job is no batch job.
         OutputError: ``out`` cannot be written.
         LightwellError: whatever the plan, the feed or the job raise.
     """
+    require_batch_job(job)
+    console = console or SilentConsole()
     check_writable(out)
     keep_freed_memory()
     sweep(out)
@@ -96,7 +113,7 @@ def run_training_job(
     job: TrainingJob,
     engine: Engine,
     out: Path,
-    console: Console,
+    console: Console | None = None,
     *,
     publish: Callable[[], None] = nothing,
     kept_at: str | None = None,
@@ -110,14 +127,17 @@ def run_training_job(
         job: what is run.
         engine: makes the batches of this process.
         out: where results go, and what an interrupted run has left.
-        console: shows how far it is.
+        console: shows progress; None shows nothing.
         publish: called when what is in ``out`` is whole, on every rank.
         kept_at: where it is copied to, if it is.
 
     Raises:
+        PlanError: the job is no training job.
         OutputError: ``out`` cannot be written.
         LightwellError: whatever the plan, the feed or the job raise.
     """
+    require_training_job(job)
+    console = console or SilentConsole()
     peers = Peers.here()
     check_shares(job, peers.num_ranks)
     if peers.leads:

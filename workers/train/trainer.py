@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ...pipeline.errors import PlanError, RunError
+from ...pipeline.jobs import require_training_job
 from ..cluster import Asked, Crew, NodeRoom, Resources, check_room, connected, rooms
 from ..local import check_writable, remaining
 from ..peers import check_shares
@@ -61,6 +62,7 @@ class RayTrainer:
             RunError: there is no cluster, or too many ranks died.
             LightwellError: whatever the plan, the feeds or the job raise.
         """
+        require_training_job(job)
         out = address_of(out)
         check_shares(job, self.num_workers or 1)
         self.each.over(job.plan.resources)  # refused before Ray is touched
