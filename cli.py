@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ import typer
 from . import cli_cache, cli_serve, cli_submit
 from .cli_engine import (
     Address,
+    AllowImport,
     CpusPerWorker,
     EngineName,
     EngineOption,
@@ -52,7 +54,8 @@ INTERRUPTED = 130
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON for machines.")]
-Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
+Out = Annotated[str, typer.Option("--out", help="Folder for the results, or a URI such as s3://bucket/run.")]
+OutFolder = Annotated[str, typer.Option("--out", help="Folder for the results.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -79,6 +82,7 @@ app.command()(index)
 @app.command()
 def explain(
     plan: Annotated[Path, typer.Argument(help="A plan, or a job file with a plan in it.")],
+    allow_import: AllowImport = None,
     as_json: Json = False,
 ) -> None:
     """Show what a plan does to an image, step by step, before anything runs.
@@ -92,7 +96,7 @@ def explain(
     from .pipeline.compiler.program import Program
     from .pipeline.jobfile import load_plan
 
-    written = load_plan(plan)
+    written = load_plan(plan, allow_import=allow_import or ())
     program = Program.compile(written)
     costs = measure_costs(program, written.load_index()) if written.index.is_file() else None
     steps = explain_program(program, costs)
@@ -109,7 +113,7 @@ def explain(
         ],
     )
     if costs is None:
-        print("cost: not measured; it needs an index that is there, no boxes and device: cpu")
+        print("cost: not measured; it needs an index that is there, and device: cpu")
     if written.resources is not None:
         print(f"on Ray: {written.resources} for each worker")
 
@@ -130,6 +134,7 @@ def audit(
     gpus_per_worker: GpusPerWorker = None,
     placement: Placement = PlacementName.colocated,
     job_workers: JobWorkers = 1,
+    allow_import: AllowImport = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -150,13 +155,14 @@ def audit(
         "job_workers": job_workers,
     }
     keep_quiet(quiet=quiet)
-    found = open_service(job, "gradcam", options=options) or open_engine(**options)
-    findings = _run_audit(job, out, found, quiet=quiet or as_json)
+    allowed = allow_import or ()
+    found = open_service(job, "gradcam", options=options, allow_import=allowed) or open_engine(**options)
+    findings = _run_audit(job, out, found, quiet=quiet or as_json, allow_import=allowed)
     if as_json:
         print_json(findings)
     elif not quiet:
         _print_findings(findings)
-        print(f"open {out / 'report.html'}")
+        print(f"open {out.rstrip('/')}/report.html")
 
 
 app.command()(materialize)
@@ -165,38 +171,38 @@ app.command()(cli_serve.serve)
 
 
 @app.command()
-def demo(out: Out = Path("runs/demo"), quiet: Quiet = False, as_json: Json = False) -> None:
+def demo(out: OutFolder = "runs/demo", quiet: Quiet = False, as_json: Json = False) -> None:
     """Index, train and audit 2,624 real photos of solar cells; about three minutes on two cores.
 
     Example: lightwell demo --out runs/demo
     """
     import time
 
-    from .models.demo import CREDIT, write_demo_jobs, write_demo_table
+    from .models.demo import CREDIT, open_demo_folder, write_demo_jobs, write_demo_table
     from .pipeline.progress import console_for
-    from .workers.local import check_writable
+    from .workers.place import local_folder
 
     started = time.monotonic()
     console = console_for(quiet=quiet or as_json)
-    check_writable(out)
     console.say(CREDIT)
-    table, root = write_demo_table(out)
-    _, train_file, audit_file = write_demo_jobs(out)
-    output, shares = out / "index.parquet", "train=0.65,val=0.1,test=0.25"
+    with open_demo_folder(local_folder(out)) as folder:
+        table, root = write_demo_table(folder)
+        _, train_file, audit_file = write_demo_jobs(folder)
+    output, shares = folder / "index.parquet", "train=0.65,val=0.1,test=0.25"
     console.say(f"$ lightwell index {table} --root {root} -o {output} --split {shares}")
     built = run_index(table, output, shares=shares, quiet=True, root=root)
     if not as_json:
         print_counts(built, output)
-    console.say(f"$ lightwell train {train_file} --out {out / 'train'}")
-    result = run_training(train_file, str(out / "train"), quiet=quiet or as_json)
-    console.say(f"$ lightwell audit {audit_file} --out {out / 'audit'}")
-    findings = _run_audit(audit_file, out / "audit", open_engine(), quiet=quiet or as_json)
+    console.say(f"$ lightwell train {train_file} --out {folder / 'train'}")
+    result = run_training(train_file, str(folder / "train"), quiet=quiet or as_json)
+    console.say(f"$ lightwell audit {audit_file} --out {folder / 'audit'}")
+    findings = _run_audit(audit_file, folder / "audit", open_engine(), quiet=quiet or as_json)
     seconds = time.monotonic() - started
     if as_json:
         print_json({"seconds": seconds, "train": result, "audit": findings})
     else:
         _print_findings(findings)
-        print(f"{seconds:.0f} seconds; open {out / 'audit' / 'report.html'}")
+        print(f"{seconds:.0f} seconds; open {folder / 'audit' / 'report.html'}")
 
 
 @app.command()
@@ -262,12 +268,16 @@ def bench(
     )
 
 
-def _run_audit(job: Path, out: Path, engine: Any, *, quiet: bool) -> Any:
+def _run_audit(
+    job: Path, out: Path | str, engine: Any, *, quiet: bool, allow_import: Sequence[str] = ()
+) -> Any:
     from .pipeline.jobfile import load_job
+    from .pipeline.jobs import BatchJob
     from .pipeline.progress import console_for
     from .workers.local import run_batch_job
 
-    return run_batch_job(load_job(job, default="gradcam"), engine, out, console_for(quiet=quiet))
+    found = load_job(job, default="gradcam", allow_import=allow_import, contract=BatchJob)
+    return run_batch_job(found, engine, out, console_for(quiet=quiet), reads=[job])
 
 
 def _print_findings(findings: Any) -> None:

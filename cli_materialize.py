@@ -9,6 +9,7 @@ import typer
 
 from .cli_engine import (
     Address,
+    AllowImport,
     CpusPerWorker,
     EngineName,
     EngineOption,
@@ -26,7 +27,12 @@ from .cli_tables import keep_quiet, print_json
 
 def materialize(
     plan: Annotated[Path, typer.Argument(help="A plan, or a job file with a plan in it.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the shards and their index.")],
+    out: Annotated[
+        str,
+        typer.Option(
+            "--out", help="Folder for the shards and their index, or a URI such as s3://bucket/shards."
+        ),
+    ],
     kind: Annotated[
         str, typer.Option("--format", help="tar (WebDataset; other plans read its index) or parquet.")
     ] = "tar",
@@ -47,6 +53,7 @@ def materialize(
     gpus_per_worker: GpusPerWorker = None,
     placement: Placement = PlacementName.colocated,
     job_workers: JobWorkers = 1,
+    allow_import: AllowImport = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON for machines.")] = False,
 ) -> None:
@@ -56,14 +63,14 @@ def materialize(
 
     Example: lightwell materialize plan.yaml --out shards --split train
     """
+    from .pipeline.checked import build_checked
     from .pipeline.jobfile import load_plan
     from .pipeline.materialize.job import Materialize
-    from .pipeline.plan import build_checked
     from .pipeline.progress import console_for
     from .workers.local import run_batch_job
 
     asked = {
-        "plan": load_plan(plan),
+        "plan": load_plan(plan, allow_import=allow_import or ()),
         "format": kind,
         "encoding": encoding,
         "quality": quality,
@@ -85,7 +92,7 @@ def materialize(
         placement=placement,
         job_workers=job_workers,
     )
-    found = run_batch_job(job, asked_engine, out, console_for(quiet=quiet or as_json))
+    found = run_batch_job(job, asked_engine, out, console_for(quiet=quiet or as_json), reads=[plan])
     if as_json:
         print_json(found)
     elif not quiet:

@@ -75,6 +75,11 @@ class GradCamAudit(BaseModel):
         return View(split=self.split)
 
     @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the files that are written."""
+        return ("report.html", "findings.json")
+
+    @property
     def schema(self) -> pa.Schema:
         """The columns of the records."""
         return SCHEMA

@@ -41,7 +41,7 @@ class Report:
     credit: str = ""
 
     def write(self, path: Path) -> None:
-        """Write the page: aside, then renamed.
+        """Write the page, whole or not at all.
 
         Raises:
             OutputError: the file cannot be written.

@@ -113,7 +113,7 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Write weights, description and, if given, the optimiser's state and the progress aside, then rename.
+    """Write weights, description and, if given, the optimiser's state and the progress, whole or not at all.
 
     Raises:
         RunError: a weight is not finite; nothing is written.

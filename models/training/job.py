@@ -48,6 +48,14 @@ class Classify(ClassifySpec):
             and self.drops_last(len(self.plan.load_index().rows(self.train_split))),
         )
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the files that are written."""
+        from .checkpoint import BEST_NAME, LAST_NAME
+        from .journal import METRICS_NAME, RESULT_NAME
+
+        return (LAST_NAME, BEST_NAME, METRICS_NAME, RESULT_NAME)
+
     def remaining(self, out: Path) -> Remaining:
         """Say what is still to be read, given what a run left in ``out``.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..decode.plan import CROPS, RESIZES
 from ..plan import Plan
-from ..policy.transforms import TransformSpec
+from ..policy.spec import TransformSpec
 from .costs import Costs
 from .program import Program
 from .routing import Route

@@ -14,7 +14,7 @@ from typing import IO
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from ..errors import RunError
-from ..image_reader import open_image
+from ..image_reader import open_image, stored_size
 
 MAX_PIXELS = 178_956_970
 """Images with more pixels get a status: 512 MiB of RGB, the size at which Pillow speaks of a bomb."""
@@ -34,7 +34,7 @@ _MAGIC = (
     (b"II+\0", "tiff"),
     (b"MM\0+", "tiff"),
 )
-_WIDTH_TAG, _HEIGHT_TAG, _ORIENTATION_TAG = 256, 257, 274
+_ORIENTATION_TAG = 274
 
 # Where nobody set up logging, Python prints what Pillow logs about broken files. Their status says it.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -116,11 +116,7 @@ def _format_of(start: bytes) -> str:
 
 
 def _describe(image: Image.Image, file: IO[bytes]) -> Header:
-    width, height = image.size
-    if isinstance(
-        image, TiffImagePlugin.TiffImageFile
-    ):  # Pillow says the size after orientation, of TIFF alone
-        width, height = image.tag_v2[_WIDTH_TAG], image.tag_v2[_HEIGHT_TAG]
+    height, width = stored_size(image)
     name = (image.format or "").lower()
     name = "jpeg" if name == "mpo" else name  # several JPEGs in one file; the first is an ordinary one
     status = "ok"

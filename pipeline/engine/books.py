@@ -10,11 +10,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, Generic, NoReturn, Self, TypeVar
 
-import pyarrow.compute as pc
-
 from ..errors import RequestError
 from ..order.position import batches_before, position_after
 from ..quarantine import Quarantine, QuarantineEntry
+from ..uris import public_uri
 from .iteration import IterationGuard
 from .maker import MadeBatch
 from .open_view import OpenView
@@ -208,9 +207,7 @@ def _register_as_dataset(feed: type[BookedFeed[Any]]) -> None:
 
 
 def _bad_headers(opened: OpenView) -> Iterator[QuarantineEntry]:
-    table, view = opened.index.table, opened.view
-    bad = table.filter(pc.not_equal(table["status"], "ok"))
-    if view.split is not None:
-        bad = bad.filter(pc.equal(bad["split"], view.split))
-    for row in bad.select(["key", "uri", "status"]).to_pylist():
-        yield QuarantineEntry(row["key"], row["uri"], "index", row["status"], "", None, view.first_epoch)
+    view = opened.view
+    for row in opened.index.unusable(view.split).to_pylist():
+        uri = public_uri(row["uri"] or "")
+        yield QuarantineEntry(row["key"], uri, "index", row["status"], "", None, view.first_epoch)

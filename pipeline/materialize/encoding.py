@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ..batch import KEYPOINT_COLUMNS
 from ..dataset.seen import content_hash
 from ..errors import PlanError
 
@@ -60,9 +61,13 @@ class Encoder:
         data = self.encode(image, key)
         channels_last = image.dtype == np.uint8
         height, width = image.shape[:2] if channels_last else image.shape[1:]
-        boxes = None if batch.boxes is None else batch.boxes[row].tolist()
-        mask = None
-        if batch.masks is not None:
+        boxes = labels = keypoints = mask = None
+        if batch.boxes is not None and batch.has_boxes is not None and batch.has_boxes[row]:
+            boxes = batch.boxes[row].tolist()
+            labels = None if batch.box_labels is None else batch.box_labels[row].tolist()
+        if batch.keypoints is not None and batch.has_keypoints is not None and batch.has_keypoints[row]:
+            keypoints = batch.keypoints[row].reshape(-1, KEYPOINT_COLUMNS).tolist()
+        if batch.masks is not None and batch.has_mask is not None and batch.has_mask[row]:
             mask = Encoder("png", 0).encode(batch.masks[row].numpy()[..., None], key)
         return {
             "key": key,
@@ -72,6 +77,8 @@ class Encoder:
             "height": height,
             "channels": image.shape[2] if channels_last else image.shape[0],
             "boxes": boxes,
+            "box_labels": labels,
+            "keypoints": keypoints,
             "hash": content_hash(data),
             "image": data,
             "mask_image": mask,

@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from ..checked import CheckedModel
 from ..plan import Plan
 from ..view import View
 from .encoding import Encoder, EncodingName
@@ -45,6 +46,8 @@ RECORDS = pa.schema(
         ("height", pa.int32()),
         ("channels", pa.int8()),
         ("boxes", pa.list_(pa.list_(pa.float32()))),
+        ("box_labels", pa.list_(pa.int64())),
+        ("keypoints", pa.list_(pa.list_(pa.float32()))),
         ("hash", pa.string()),
         ("shard", pa.string()),
         ("row", pa.int64()),
@@ -57,10 +60,8 @@ RECORDS = pa.schema(
 """One row for each written image: what it is and where it lies."""
 
 
-class Materialize(BaseModel):
+class Materialize(CheckedModel):
     """Write the batches of a view, image by image, into shards with an index."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     plan: Plan
     split: str | None = None
@@ -105,6 +106,11 @@ class Materialize(BaseModel):
         return View(split=self.split, augment=self.augment, num_epochs=self.epochs)
 
     @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names and patterns of the files that are written."""
+        return ("index.parquet", f"shard-*.{self.format}")
+
+    @property
     def schema(self) -> pa.Schema:
         """The columns of the records."""
         return RECORDS
@@ -139,13 +145,17 @@ class Materialize(BaseModel):
         Raises:
             OutputError: the disk does not take it.
         """
-        if part == 0:  # of an earlier result, which ends here
-            (out / "index.parquet").unlink(missing_ok=True)
-        writer = ShardWriter(self.format, self.encoding, self.plan.load_index().classes)
-        return writer.write(records, part, out) if records else []
+        return self._writer().write(records, part, out) if records else []
+
+    def part_files(self, records: Sequence[Record], part: int) -> list[str]:
+        """Name the shard of a part."""
+        return [self._writer().name(part)] if records else []
+
+    def _writer(self) -> ShardWriter:
+        return ShardWriter(self.format, self.encoding, self.plan.load_index().classes)
 
     def finish(self, records: pa.Table, context: Context) -> Mapping[str, Any]:
-        """Write the index of the shards, and take away those of an earlier result.
+        """Write the index of the shards.
 
         Raises:
             OutputError: the disk does not take it.
@@ -153,9 +163,6 @@ class Materialize(BaseModel):
         from .result import parquet_index, tar_index
 
         shards = set(records["shard"].unique().to_pylist())
-        for path in (*context.out.glob("shard-*.tar"), *context.out.glob("shard-*.parquet")):
-            if path.name not in shards:
-                path.unlink()
         source = self.plan.load_index()
         index = context.out / "index.parquet"
         if self.format == "tar":

@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..dataset.index import CLASSES, SCHEMA, SOURCE, Index
+from ..dataset.index import BOX_CLASSES, CLASSES, KEYPOINT_NAMES, SCHEMA, SOURCE, Index, names_metadata
 from .encoding import MODES, EncodingName
 
 FORMATS = {"png": "png", "jpeg": "jpeg"}
@@ -47,7 +47,12 @@ def tar_index(
         if name not in columns:
             columns[name] = records[name].to_pylist() if name in records.column_names else [None] * num
     description = {"kind": "materialized", "root": str(folder.resolve()), "split_from": "source"}
-    metadata = {CLASSES: json.dumps(source.classes).encode(), SOURCE: json.dumps(description).encode()}
+    names = {
+        CLASSES: source.classes,
+        BOX_CLASSES: source.box_classes,
+        KEYPOINT_NAMES: source.keypoint_names,
+    }
+    metadata = {**names_metadata(names), SOURCE: json.dumps(description).encode()}
     arrays = [pa.array(columns[field.name], type=field.type) for field in SCHEMA]
     return Index(pa.Table.from_arrays(arrays, schema=SCHEMA.with_metadata(metadata)), source.classes)
 

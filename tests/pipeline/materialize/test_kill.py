@@ -12,6 +12,7 @@ import pytest
 from lightwell.pipeline.dataset.indexing import build_index
 from lightwell.pipeline.engine.feed import LocalEngine
 from lightwell.pipeline.materialize.job import Materialize
+from lightwell.pipeline.outputs.manifest import MANIFEST_NAME, Manifest
 from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.progress import SilentConsole
 from lightwell.workers.local import run_batch_job
@@ -68,7 +69,7 @@ def files_of(out: Path) -> dict[str, bytes]:
     return {
         path.name: path.read_bytes()
         for path in out.iterdir()
-        if path.is_file() and path.name != "index.parquet"
+        if path.is_file() and path.name not in ("index.parquet", MANIFEST_NAME)
     }
 
 
@@ -100,6 +101,8 @@ def test_a_killed_run_ends_the_same_to_the_byte(form: str, tmp_path: Path) -> No
     assert any(line.startswith("killed") and not line.endswith(" 0") for line in lines), lines
     whole, again = files_of(tmp_path / "whole"), files_of(tmp_path / "out")
     assert whole.keys() == again.keys()
+    listed = [Manifest.load(tmp_path / name) for name in ("whole", "out")]
+    assert listed[0].files.keys() == listed[1].files.keys() == {*whole, "index.parquet"}
     assert [name for name in whole if whole[name] != again[name]] == [], lines
     assert json.loads(whole["counts.json"])["replaced"] == 2
     assert whole["quarantine.jsonl"].count(b"\n") == 2

@@ -24,7 +24,6 @@ from lightwell.pipeline.progress import SilentConsole
 from lightwell.pipeline.view import View
 from lightwell.workers.local import run_batch_job
 from pictures import make_folder, make_picture, write_picture
-from pydantic import ValidationError
 
 POLICY = [{"Resize": {"height": 24, "width": 32}}]
 ENGINE = LocalEngine(num_threads=2)
@@ -129,7 +128,7 @@ def test_parquet_shards_hold_the_same(plan: Plan, tmp_path: Path) -> None:
 def test_floats_go_into_arrays_as_the_batch_holds_them(plan: Plan, tmp_path: Path) -> None:
     normalize = {"Normalize": {"mean": [0.5] * 3, "std": [0.25] * 3}}
     floats = Plan.model_validate({**plan.dump(), "preprocess": [*POLICY, normalize]})
-    with pytest.raises(ValidationError, match="leave Normalize to the plan that reads the shards"):
+    with pytest.raises(PlanError, match="leave Normalize to the plan that reads the shards"):
         Materialize(plan=floats)
     out = tmp_path / "out"
     write(Materialize(plan=floats, encoding="npy"), out)
@@ -163,7 +162,7 @@ def test_floats_of_a_policy_are_refused_by_name(plan: Plan, tmp_path: Path) -> N
 )
 def test_what_makes_no_sense_is_refused(plan: Plan, changes: dict[str, object], told: str) -> None:
     changed = {**changes, "plan": Plan.model_validate({**plan.dump(), **changes.get("plan", {})})}  # type: ignore[dict-item]
-    with pytest.raises(ValidationError, match=told):
+    with pytest.raises(PlanError, match=told):
         Materialize.model_validate(changed)
 
 
