@@ -269,8 +269,8 @@ def test_a_class_without_training_images_is_named(tmp_path: Path) -> None:
 
 
 def test_a_split_that_is_not_there_lists_those_that_are(plan: Plan) -> None:
-    with pytest.raises(PlanError, match=r"validation_split: .* got 'dev'; it has test, train, val"):
-        Classify(plan=plan, model=MODEL, validation_split="dev").check()
+    with pytest.raises(PlanError, match=r"validation_split: .* got 'nonesuch'; it has test, train, val"):
+        Classify(plan=plan, model=MODEL, validation_split="nonesuch").check()
     with pytest.raises(PlanError, match=r"test_split: .*or write test_split: null"):
         Classify(plan=plan, model=MODEL, test_split="holdout").check()
 
