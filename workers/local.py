@@ -45,7 +45,7 @@ from .ledger import Ledger
 from .metrics import JobMeter
 from .parts import Part, PartStore, measure
 from .peers import Peers, check_shares
-from .place import Place, opened
+from .place import Place, check_known, opened
 from .results import BATCH_NAMES, RECORDS_NAME, TRAINING_NAMES, Results, declared_by, open_results
 
 if TYPE_CHECKING:
@@ -93,8 +93,9 @@ def run_batch_job(
         LightwellError: whatever the plan, the feed or the job raise.
     """
     console = console or SilentConsole()
-    fingerprint = fingerprint_of(job)
-    with open_results(job, out, names=BATCH_NAMES, fingerprint=fingerprint, reads=reads) as results:
+    with open_results(job, out, names=BATCH_NAMES, reads=reads) as results:
+        fingerprint = fingerprint_of(job)
+        results.folder.describe(fingerprint)
         keep_freed_memory()
         has_files = isinstance(job, ListsPartFiles)
         store = PartStore(results.folder, fingerprint, getattr(job, "schema", None), has_files)
@@ -173,6 +174,7 @@ def run_training_job(
         LightwellError: whatever the plan, the feed or the job raise.
     """
     console = console or SilentConsole()
+    check_known(out)
     peers = Peers.here()
     check_shares(job, peers.num_ranks)
     if not peers.leads:

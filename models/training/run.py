@@ -139,8 +139,11 @@ class Run:
         """Learn what is left; every finished epoch is on disk before the next begins."""
         spec, history = self.spec, self.description.history
         journal = Journal(self.context.out / METRICS_NAME)
-        if self.ranks.leads:
-            journal.keep_before(len(history))
+        if self.ranks.leads and (lost := journal.keep_before(len(history))):
+            self.context.console.say(
+                f"{METRICS_NAME}: the lines of {lost:,} finished epochs are damaged or gone; the run goes on from the "
+                "checkpoint, and the curves have a gap there"
+            )
         at_feed = feed.position()
         lessons = self._lessons(feed)
         learner = Learner(lessons.module, self.optimizer, self.objective, self.ranks)

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from ..atomic_io import atomic_write
 from ..errors import SourceError, nearest
+from .boxes import count_boxes
 from .digest import digest_of
 from .mapped import open_mapped, sweep_mapped
 from .splits import canonical_split
@@ -266,10 +267,19 @@ class Index:
             "statuses": dict(statuses.most_common()),
             "formats": dict(Counter(name for name in self.table["format"].to_pylist() if name).most_common()),
             "empty_classes": source.get("empty_classes", []),
+            **self._boxes(),
             "is_multi_label": self.is_multi_label,
             "remarks": source.get("remarks", []),
             "fingerprint": self.fingerprint(),
             "source": source,
+        }
+
+    def _boxes(self) -> dict[str, Any]:
+        if self.table["boxes"].null_count == len(self):
+            return {}
+        found = count_boxes(self.table)
+        return {
+            "boxes": {"count": found.num_boxes, "without_area": found.num_dropped, "first": list(found.keys)}
         }
 
     def _class(self, label: int) -> str | None:
