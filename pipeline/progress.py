@@ -40,7 +40,7 @@ class LineConsole(SilentConsole):
 
     def say(self, line: str) -> None:
         """Print one line."""
-        print(line, file=self._stream, flush=True)
+        print(printable(line), file=self._stream, flush=True)
 
     def track(self, batches: Stream[T], label: str) -> Iterator[T]:
         """Pass batches on and say now and then how far it is."""

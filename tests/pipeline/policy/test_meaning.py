@@ -95,8 +95,8 @@ def test_a_random_policy_gives_the_same_images_and_annotations_in_every_form(
 ) -> None:
     inner = quietly(lambda: A.Compose(second, p=0.6)) if second else A.NoOp()
     policy = quietly(lambda: A.Compose([*first, inner], p=p, mask_interpolation=interpolation))
-    expected = run_albumentations(policy.transforms if p == 1 else [policy], number)
     plans = saved_plans(policy, tmp_path)
+    expected = run_albumentations(policy.transforms if p == 1 else [policy], number)
     assert all(plan.augment == plans[0].augment for plan in plans)
     found = run_lightwell(plans[0], number)
     for name in ("image", "mask", "bboxes", "keypoints", "box_rows", "point_rows"):
@@ -261,3 +261,11 @@ def test_box_parameters_of_a_policy_are_never_dropped(params: dict[str, Any], tm
     for written in (policy, {"file": str(tmp_path / "policy.json")}):
         with pytest.raises(PlanError, match=f"bbox_params.*{next(iter(params))}"):
             Plan(index="i", augment=written)
+
+
+def test_keypoint_parameters_of_a_policy_are_never_dropped() -> None:
+    removes = A.Compose([A.HorizontalFlip()], keypoint_params=A.KeypointParams("xy"))
+    with pytest.raises(PlanError, match=r"keypoint_params.remove_invisible: .*plan's key 'keypoint_params'"):
+        Plan(index="i", augment=removes)
+    keeps = A.Compose([A.HorizontalFlip()], keypoint_params=A.KeypointParams("xy", remove_invisible=False))
+    assert [spec.name for spec in Plan(index="i", augment=keeps).augment] == ["HorizontalFlip"]
