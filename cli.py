@@ -54,7 +54,8 @@ INTERRUPTED = 130
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON for machines.")]
-Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
+Out = Annotated[str, typer.Option("--out", help="Folder for the results, or a URI such as s3://bucket/run.")]
+OutFolder = Annotated[str, typer.Option("--out", help="Folder for the results.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -160,7 +161,7 @@ def audit(
         print_json(findings)
     else:
         _print_findings(findings)
-        print(f"open {out / 'report.html'}")
+        print(f"open {out.rstrip('/')}/report.html")
 
 
 app.command()(materialize)
@@ -169,38 +170,38 @@ app.command()(cli_serve.serve)
 
 
 @app.command()
-def demo(out: Out = Path("runs/demo"), quiet: Quiet = False, as_json: Json = False) -> None:
+def demo(out: OutFolder = "runs/demo", quiet: Quiet = False, as_json: Json = False) -> None:
     """Index, train and audit 2,624 real photos of solar cells; about three minutes on two cores.
 
     Example: lightwell demo --out runs/demo
     """
     import time
 
-    from .models.demo import CREDIT, write_demo_jobs, write_demo_table
-    from .pipeline.outputs.folder import check_writable
+    from .models.demo import CREDIT, open_demo_folder, write_demo_jobs, write_demo_table
     from .pipeline.progress import console_for
+    from .workers.place import local_folder
 
     started = time.monotonic()
     console = console_for(quiet=quiet or as_json)
-    check_writable(out)
     console.say(CREDIT)
-    table, root = write_demo_table(out)
-    _, train_file, audit_file = write_demo_jobs(out)
-    output, shares = out / "index.parquet", "train=0.65,val=0.1,test=0.25"
+    with open_demo_folder(local_folder(out)) as folder:
+        table, root = write_demo_table(folder)
+        _, train_file, audit_file = write_demo_jobs(folder)
+    output, shares = folder / "index.parquet", "train=0.65,val=0.1,test=0.25"
     console.say(f"$ lightwell index {table} --root {root} -o {output} --split {shares}")
     built = run_index(table, output, shares=shares, quiet=True, root=root)
     if not as_json:
         print_counts(built, output)
-    console.say(f"$ lightwell train {train_file} --out {out / 'train'}")
-    result = run_training(train_file, str(out / "train"), quiet=quiet or as_json)
-    console.say(f"$ lightwell audit {audit_file} --out {out / 'audit'}")
-    findings = _run_audit(audit_file, out / "audit", open_engine(), quiet=quiet or as_json)
+    console.say(f"$ lightwell train {train_file} --out {folder / 'train'}")
+    result = run_training(train_file, str(folder / "train"), quiet=quiet or as_json)
+    console.say(f"$ lightwell audit {audit_file} --out {folder / 'audit'}")
+    findings = _run_audit(audit_file, folder / "audit", open_engine(), quiet=quiet or as_json)
     seconds = time.monotonic() - started
     if as_json:
         print_json({"seconds": seconds, "train": result, "audit": findings})
     else:
         _print_findings(findings)
-        print(f"{seconds:.0f} seconds; open {out / 'audit' / 'report.html'}")
+        print(f"{seconds:.0f} seconds; open {folder / 'audit' / 'report.html'}")
 
 
 @app.command()
@@ -266,14 +267,16 @@ def bench(
     )
 
 
-def _run_audit(job: Path, out: Path, engine: Any, *, quiet: bool, allow_import: Sequence[str] = ()) -> Any:
+def _run_audit(
+    job: Path, out: Path | str, engine: Any, *, quiet: bool, allow_import: Sequence[str] = ()
+) -> Any:
     from .pipeline.jobfile import load_job
     from .pipeline.jobs import BatchJob
     from .pipeline.progress import console_for
     from .workers.local import run_batch_job
 
     found = load_job(job, default="gradcam", allow_import=allow_import, contract=BatchJob)
-    return run_batch_job(found, engine, out, console_for(quiet=quiet))
+    return run_batch_job(found, engine, out, console_for(quiet=quiet), reads=[job])
 
 
 def _print_findings(findings: Any) -> None:

@@ -27,7 +27,12 @@ from .cli_tables import print_json
 
 def materialize(
     plan: Annotated[Path, typer.Argument(help="A plan, or a job file with a plan in it.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the shards and their index.")],
+    out: Annotated[
+        str,
+        typer.Option(
+            "--out", help="Folder for the shards and their index, or a URI such as s3://bucket/shards."
+        ),
+    ],
     kind: Annotated[
         str, typer.Option("--format", help="tar (WebDataset; other plans read its index) or parquet.")
     ] = "tar",
@@ -86,7 +91,7 @@ def materialize(
         placement=placement,
         job_workers=job_workers,
     )
-    found = run_batch_job(job, asked_engine, out, console_for(quiet=quiet or as_json))
+    found = run_batch_job(job, asked_engine, out, console_for(quiet=quiet or as_json), reads=[plan])
     if as_json:
         print_json(found)
     else:

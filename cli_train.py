@@ -84,4 +84,4 @@ def run_training(
 
     trainer = trainer or LocalTrainer(open_engine())
     found = load_job(job.absolute(), default="classify", allow_import=allow_import, contract=TrainingJob)
-    return trainer.run(found, out, console_for(quiet=quiet))
+    return trainer.run(found, out, console_for(quiet=quiet), reads=[job])

@@ -44,7 +44,7 @@ from .ledger import Ledger
 from .metrics import JobMeter
 from .parts import Part, PartStore, measure
 from .peers import Peers, check_shares
-from .place import Place, opened
+from .place import Place, check_known, opened
 from .results import BATCH_NAMES, RECORDS_NAME, TRAINING_NAMES, Results, declared_by, open_results
 
 if TYPE_CHECKING:
@@ -170,6 +170,7 @@ def run_training_job(
         OutputError: ``out`` cannot be written.
         LightwellError: whatever the plan, the feed or the job raise.
     """
+    check_known(out)
     peers = Peers.here()
     check_shares(job, peers.num_ranks)
     if not peers.leads:

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from ..pipeline.atomic_io import TEMPORARY
 from ..pipeline.dataset.sources.store import without_file_scheme
-from ..pipeline.errors import OutputError, PlanError
+from ..pipeline.errors import OutputError, PlanError, RequestError
 from ..pipeline.outputs.folder import matches
 from ..pipeline.outputs.manifest import LOCK_NAME, MANIFEST_NAME, Manifest, check_name
 from ..pipeline.uris import public_uri
@@ -45,6 +45,19 @@ def local_path(out: Path | str) -> Path:
     return Path(without_file_scheme(str(out))).expanduser()
 
 
+def local_folder(out: str) -> Path:
+    """Turn the ``--out`` of a command that works in a local folder into a path.
+
+    Raises:
+        RequestError: a URI.
+    """
+    if is_remote(out):
+        raise RequestError(
+            f"--out: expected a local folder, got {public_uri(out)!r}; choose a path of this machine"
+        )
+    return local_path(out)
+
+
 def address_of(out: Path | str) -> str:
     """Write down where results are kept so that it means the same in every process.
 
@@ -57,7 +70,17 @@ def address_of(out: Path | str) -> str:
     return str(local_path(out).absolute())
 
 
-def filesystem_of(uri: str) -> tuple[Any, str]:
+def check_known(out: Path | str) -> None:
+    """Check that results can be kept there, as far as its protocol goes.
+
+    Raises:
+        PlanError: a URI of a protocol that is not installed.
+    """
+    if isinstance(out, str) and is_remote(out):
+        filesystem_of(out)
+
+
+def filesystem_of(uri: str, *, option: str = "--out") -> tuple[Any, str]:
     """Open the file system of a URI; returns it with the path there.
 
     Raises:
@@ -69,8 +92,8 @@ def filesystem_of(uri: str) -> tuple[Any, str]:
         filesystem, root = fsspec.core.url_to_fs(uri, skip_instance_cache=True, use_listings_cache=False)
     except (ImportError, ValueError) as error:
         raise PlanError(
-            f"--out: expected a folder or a URI that fsspec knows, got {public_uri(uri)!r} ({error}); install its "
-            "package, or choose a folder"
+            f"{option}: expected a path or a URI that fsspec knows, got {public_uri(uri)!r} ({error}); install its "
+            "package, or choose a local path"
         ) from error
     return filesystem, root
 
@@ -123,11 +146,11 @@ class Mirror:
         elsewhere: names below the URI that were not fetched.
     """
 
-    def __init__(self, uri: str, folder: Path) -> None:
-        self.filesystem, root = filesystem_of(uri)
+    def __init__(self, uri: str, folder: Path, *, option: str = "--out") -> None:
+        self.filesystem, root = filesystem_of(uri, option=option)
         self.root = PurePosixPath(root)
         self.elsewhere: Collection[str] = ()
-        self._uri = public_uri(uri)
+        self._uri = f"{option}: {public_uri(uri)}"
         self._folder = folder
         self._copied: dict[str, tuple[int, int]] = {}
 
@@ -163,6 +186,19 @@ class Mirror:
         self.elsewhere = frozenset(there - wanted)
         self._copied = self._stamps()
 
+    def fetch_files(self, names: Sequence[str]) -> None:
+        """Copy some files of the folder, those that are there.
+
+        Raises:
+            OutputError: one cannot be read.
+        """
+        try:
+            for name in sorted(set(self._names_in("")) & set(names)):
+                self._get(name)
+        except Exception as error:  # each file system has errors of its own
+            raise self._unreadable(error) from error
+        self._copied = self._stamps()
+
     def publish(self) -> None:
         """Copy what changed, and delete what was copied and is gone; the manifest comes first.
 
@@ -181,7 +217,7 @@ class Mirror:
                 del self._copied[name]
         except Exception as error:  # each file system has errors of its own
             raise OutputError(
-                f"--out: {self._uri} cannot be written ({_reason(error)}); free space, or check its name and your rights"
+                f"{self._uri} cannot be written ({_reason(error)}); free space, or check its name and your rights"
             ) from error
 
     def remove_stale(self) -> None:
@@ -238,9 +274,7 @@ class Mirror:
         return {name: (path.stat().st_mtime_ns, path.stat().st_size) for name, path in files.items()}
 
     def _unreadable(self, error: Exception) -> OutputError:
-        return OutputError(
-            f"--out: {self._uri} cannot be read ({_reason(error)}); check its name and your rights"
-        )
+        return OutputError(f"{self._uri} cannot be read ({_reason(error)}); check its name and your rights")
 
 
 def _is_private(name: str) -> bool:

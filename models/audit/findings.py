@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections import Counter
 from importlib.metadata import PackageNotFoundError, version
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...pipeline.atomic_io import write_json
 from ..metrics import area_under_roc, rates_of
-from ..training.journal import write_aside
 from .gallery import class_name
 from .records import Answers, answers, column
 
@@ -190,4 +189,4 @@ def write_findings(findings: Mapping[str, Any], path: Path) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    write_aside(path, json.dumps(findings, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_json(path, findings)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..training.journal import write_aside
+from ...pipeline.atomic_io import write_text
 from .charts import line_chart, read_curves
 from .gallery import Section, class_name
 from .pictures import heat_picture, mean_map
@@ -41,12 +41,12 @@ class Report:
     credit: str = ""
 
     def write(self, path: Path) -> None:
-        """Write the page: aside, then renamed.
+        """Write the page, whole or not at all.
 
         Raises:
             OutputError: the file cannot be written.
         """
-        write_aside(path, self.render())
+        write_text(path, self.render())
 
     def render(self) -> str:
         """Return the page as HTML; every name from outside is escaped."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from ...pipeline.atomic_io import write_bytes
 from ...pipeline.errors import ModelError, OutputError
 from ..zoo import ModelSpec, build_model
 
@@ -105,7 +105,7 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Write weights, description and, if given, the optimiser's state and the progress aside, then rename.
+    """Write weights, description and, if given, the optimiser's state and the progress, whole or not at all.
 
     Raises:
         OutputError: the file cannot be written.
@@ -121,15 +121,13 @@ def save_checkpoint(
         tensors |= progress.tensors
         metadata["progress"] = progress.dump()
     metadata["digest"] = digest_of(tensors, metadata)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        aside.write_bytes(save(tensors, metadata=metadata))  # save_file would make it private
-        aside.replace(path)
-    except (OSError, SafetensorError) as error:
-        aside.unlink(missing_ok=True)
+        data = save(tensors, metadata=metadata)
+    except SafetensorError as error:
         raise OutputError(
-            f"{path}: the checkpoint could not be written ({error}); free space, or choose another --out"
+            f"{path}: the checkpoint could not be written ({error}); report this with the model's name"
         ) from error
+    write_bytes(path, data)
 
 
 def plain(tensor: torch.Tensor) -> torch.Tensor:

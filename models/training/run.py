@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...pipeline.atomic_io import write_json
 from ...pipeline.dataset.index import Index
 from ...pipeline.errors import ModelError
 from ...pipeline.jobs import Context, Feed
@@ -28,7 +28,7 @@ from .checkpoint import (
     load_weights,
     save_checkpoint,
 )
-from .journal import METRICS_NAME, RESULT_NAME, Journal, write_aside
+from .journal import METRICS_NAME, RESULT_NAME, Journal
 from .loop import Learner, Objective, Outcome, Sums, evaluate
 from .pace import Pace
 from .parallel.ranks import Ranks
@@ -116,8 +116,11 @@ class Run:
         """Learn what is left; every finished epoch is on disk before the next begins."""
         spec, history = self.spec, self.description.history
         journal = Journal(self.context.out / METRICS_NAME)
-        if self.ranks.leads:
-            journal.keep_before(len(history))
+        if self.ranks.leads and (lost := journal.keep_before(len(history))):
+            self.context.console.say(
+                f"{METRICS_NAME}: the lines of {lost:,} finished epochs are damaged or gone; the run goes on from the "
+                "checkpoint, and the curves have a gap there"
+            )
         at_feed = feed.position()
         lessons = self._lessons(feed)
         learner = Learner(lessons.module, self.optimizer, self.objective, self.ranks)
@@ -165,7 +168,7 @@ class Run:
             result["test"] = {**outcome.as_dict(), "confusion": outcome.metrics.confusion.tolist()}
             self.context.console.say(f"test, weights of epoch {best + 1}: {in_words(outcome)}")
         if self.ranks.leads:
-            write_aside(self.context.out / RESULT_NAME, json.dumps(result, indent=2, allow_nan=False) + "\n")
+            write_json(self.context.out / RESULT_NAME, result)
         self.context.publish()
         return result
 

@@ -64,6 +64,11 @@ class ClassifySpec(BaseModel):
             raise PlanError(f"class_weights: wanted none beside the plan's sampling, got {self.class_weights}; each evens the "
                             "classes out and both overdo it: keep one of them")  # fmt: skip
         index = self.plan.load_index()
+        if index.is_multi_label:
+            raise PlanError(
+                "index: expected one class per image, got images with several (column 'labels'); training on several "
+                "classes per image is not supported yet: index with one label per image"
+            )
         if len(index.classes) < 2:
             raise PlanError(f"classes: wanted at least two classes to tell apart, got "
                             f"{'none' if not index.classes else 'one'} "

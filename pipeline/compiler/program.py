@@ -11,6 +11,7 @@ import numpy as np
 
 from ..errors import PlanError
 from ..plan import Normalization, Plan
+from ..policy.keypoints import KEYPOINT_FIELDS, mark_keypoints_outside
 from ..policy.spec import TransformSpec
 from ..policy.transforms import load_albumentations
 from ..quiet import ignored_warnings
@@ -129,7 +130,7 @@ class Program:
         Args:
             augment: for training views.
             boxes: samples have ``bboxes`` and ``box_rows``, numbers that tell which of them stay.
-            keypoints: samples have ``keypoints`` and ``keypoint_rows``.
+            keypoints: samples have ``keypoints`` and ``KEYPOINT_FIELDS``.
         """
         package = load_albumentations()
         transforms = self._built(augment=augment)
@@ -139,14 +140,19 @@ class Program:
             bbox_params = package.BboxParams(format="pascal_voc", label_fields=["box_rows"], **options)
         if keypoints:
             options = self.plan.keypoint_params.model_dump()
-            keypoint_params = package.KeypointParams(format="xy", label_fields=["keypoint_rows"], **options)
+            keypoint_params = package.KeypointParams(
+                format="xy", label_fields=list(KEYPOINT_FIELDS), **options
+            )
         with ignored_warnings():  # it warns of boxes where no transform moves them
-            return package.Compose(
+            compose = package.Compose(
                 transforms,
                 bbox_params=bbox_params,
                 keypoint_params=keypoint_params,
                 is_check_shapes=False,  # masks are checked when they are decoded
             )
+        if keypoints:
+            mark_keypoints_outside(compose)
+        return compose
 
 
 def _split_end(

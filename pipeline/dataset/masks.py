@@ -6,8 +6,8 @@ from .headers import Header
 
 IGNORED = 255
 """The label of pixels that are not annotated; losses of torch skip it as ``ignore_index``."""
-MASK_FORMATS = frozenset({"png", "tiff", "bmp", "gif"})
-"""Formats that keep every value as it was; JPEG changes them, and PPM may scale them."""
+MASK_FORMATS = frozenset({"png", "tiff", "bmp"})
+"""Formats that keep every value. JPEG changes them, PPM may scale them, and writers of GIF number colours anew."""
 MASK_MODES = frozenset({"1", "L", "P"})
 """Pillow modes that hold one label in at most 8 bits: the values of a grey picture, or the indices of a palette."""
 WIDE_MODES = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
@@ -24,7 +24,7 @@ def why_unfit(mask: Header, picture: Header) -> str:
         return f"expected a label mask, got a file that cannot be used ({mask.status}); save the labels as a grey PNG"
     if mask.format not in MASK_FORMATS:
         return (
-            f"expected PNG, TIFF, BMP or GIF, which keep label numbers, got {mask.format}; draw the labels anew and save "
+            f"expected PNG, TIFF or BMP, which keep label numbers, got {mask.format}; draw the labels anew and save "
             "the mask as PNG"
         )
     if mask.mode in WIDE_MODES:

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ..batch import BOX_COLUMNS, KEYPOINT_COLUMNS
+from ..batch import KEYPOINT_COLUMNS
+from ..dataset.boxes import BOX_COLUMNS, has_area
 from ..dataset.headers import Header
 from ..dataset.index import Index
 from ..dataset.masks import IGNORED
@@ -62,7 +63,7 @@ class AnnotationKinds:
 
     def empty_targets(self) -> dict[str, Any]:
         """Return what a sample without annotations passes to Albumentations."""
-        return _targets(self, NO_BOXES, np.arange(0), np.empty((0, 2), np.float32), np.arange(0))
+        return _targets(self, (1, 1), NO_BOXES, np.arange(0), np.empty((0, 2), np.float32), np.arange(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,21 +177,6 @@ def _keypoints(row: Mapping[str, Any], boxes: np.ndarray | None, num_keypoints: 
     return found.reshape(num_instances, num_keypoints, KEYPOINT_COLUMNS)
 
 
-def has_area(boxes: np.ndarray, size: Size) -> np.ndarray:
-    """Return which boxes have an area inside a picture, at the precision in which Albumentations handles them.
-
-    Args:
-        boxes: float (n, 4); what is not a number has no area.
-        size: height and width, or an array (n, 2) of them.
-
-    Returns:
-        bool (n,).
-    """
-    sizes = np.asarray(size, np.float64).reshape(-1, 2)[:, [1, 0, 1, 0]]
-    inside = np.clip(boxes / sizes, 0, 1).astype(np.float32)
-    return np.asarray((inside[:, 2] > inside[:, 0]) & (inside[:, 3] > inside[:, 1]))
-
-
 def targets_of(
     annotations: Annotations,
     size: Size,
@@ -227,7 +213,7 @@ def targets_of(
             else np.arange(len(points))
         )
         points = points[point_rows]
-    found = _targets(kinds, boxes, box_rows, points, point_rows)
+    found = _targets(kinds, size, boxes, box_rows, points, point_rows)
     if annotations.mask is not None:
         found["mask"] = annotations.mask
     return found
@@ -235,6 +221,7 @@ def targets_of(
 
 def _targets(
     kinds: AnnotationKinds,
+    size: Size,
     boxes: np.ndarray,
     box_rows: np.ndarray,
     points: np.ndarray,
@@ -244,20 +231,20 @@ def _targets(
     if kinds.boxes:
         found |= {"bboxes": boxes, "box_rows": box_rows}
     if kinds.num_keypoints:
-        found |= {"keypoints": points, "keypoint_rows": point_rows}
+        seen = _inside(points, size).astype(np.float32)
+        found |= {"keypoints": points, "keypoint_rows": point_rows, "keypoint_seen": seen}
     return found
 
 
-def finished_annotations(before: Annotations, done: Mapping[str, Any], size: Size) -> Annotations:
+def finished_annotations(before: Annotations, done: Mapping[str, Any]) -> Annotations:
     """Put together what came out of Albumentations' geometry.
 
     Boxes that it removed take their labels and keypoints with them. Keypoints that it removed are 0, 0, 0; those
-    outside the picture keep their place and are not visible.
+    that left the picture, if only for a while, keep their place and are not visible.
 
     Args:
         before: the annotations that went in, by ``targets_of``.
         done: what came out.
-        size: height and width of the finished picture.
     """
     boxes, labels, instances = None, None, None
     if before.boxes is not None and before.box_labels is not None:
@@ -272,9 +259,9 @@ def finished_annotations(before: Annotations, done: Mapping[str, Any], size: Siz
         flat = keypoints.reshape(-1, KEYPOINT_COLUMNS)
         points = np.asarray(done["keypoints"], np.float32).reshape(-1, 2)
         rows = np.asarray(done["keypoint_rows"], np.int64).reshape(-1)
+        seen = np.asarray(done["keypoint_seen"], np.float32).reshape(-1)
         flat[rows, :2] = points
-        visibility = before.keypoints[..., 2].reshape(-1)[rows]
-        flat[rows, 2] = np.where(_inside(points, size), visibility, NOT_VISIBLE)
+        flat[rows, 2] = np.where(seen > 0, before.keypoints[..., 2].reshape(-1)[rows], NOT_VISIBLE)
         keypoints = keypoints if instances is None else keypoints[instances]
     return Annotations(done.get("mask"), boxes, labels, keypoints)
 

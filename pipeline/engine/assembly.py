@@ -16,6 +16,7 @@ from ..keys import keyed_bits
 from ..policy.drawing import Drawing, Drawn, leaves_of
 from ..quarantine import QuarantineEntry
 from ..schedule import replacements
+from ..uris import public_uri
 from ..view import View
 from .annotations import (
     NOTHING,
@@ -154,7 +155,7 @@ class Assembly:
             self._shared.slow.add(row["key"])
         decoders = ", ".join(failure.decoders)
         return QuarantineEntry(
-            row["key"], row["uri"], failure.step, failure.reason, decoders, replaced_by, epoch
+            row["key"], public_uri(row["uri"]), failure.step, failure.reason, decoders, replaced_by, epoch
         )
 
 
@@ -275,7 +276,7 @@ class _Line:
                 done = self._drawing.finish(image, drawn)
                 image = done["image"]
                 if self._kinds.any:
-                    annotations = finished_annotations(annotations, done, image.shape[:2])
+                    annotations = finished_annotations(annotations, done)
         except Exception as error:  # as above
             return policy_failure(error)
         if reason := self._watch.too_long(time.perf_counter() - started):

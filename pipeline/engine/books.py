@@ -6,19 +6,21 @@ became of their samples is written down at their turn, so that no engine decides
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, Generic, NoReturn, Self, TypeVar
 
-import pyarrow.compute as pc
-
+from ..dataset.boxes import count_boxes
 from ..errors import RequestError
 from ..order.position import batches_before, position_after
 from ..quarantine import Quarantine, QuarantineEntry
+from ..uris import public_uri
 from .iteration import IterationGuard
 from .maker import MadeBatch
 from .open_view import OpenView
 
+_logger = logging.getLogger("lightwell")
 T = TypeVar("T")
 
 
@@ -111,6 +113,7 @@ class BookedFeed(ABC, Generic[T]):
         self._opened = opened
         self._books = books
         self._guard = IterationGuard()
+        _log_dropped_boxes(opened)
         _register_as_dataset(type(self))
 
     @property
@@ -207,10 +210,23 @@ def _register_as_dataset(feed: type[BookedFeed[Any]]) -> None:
     IterableDataset.register(feed)
 
 
+def _log_dropped_boxes(opened: OpenView) -> None:
+    """Write a warning where boxes of the index are left out since they have no area."""
+    if not opened.kinds.boxes or opened.view.rank:
+        return
+    found = count_boxes(opened.index.table)
+    if found.num_dropped:
+        _logger.warning(
+            "%s: expected boxes with an area inside their images, got %s of %s without, which are left out; the first are of %s",
+            opened.plan.index,
+            f"{found.num_dropped:,}",
+            f"{found.num_boxes:,}",
+            ", ".join(map(repr, found.keys)),
+        )
+
+
 def _bad_headers(opened: OpenView) -> Iterator[QuarantineEntry]:
-    table, view = opened.index.table, opened.view
-    bad = table.filter(pc.not_equal(table["status"], "ok"))
-    if view.split is not None:
-        bad = bad.filter(pc.equal(bad["split"], view.split))
-    for row in bad.select(["key", "uri", "status"]).to_pylist():
-        yield QuarantineEntry(row["key"], row["uri"], "index", row["status"], "", None, view.first_epoch)
+    view = opened.view
+    for row in opened.index.unusable(view.split).to_pylist():
+        uri = public_uri(row["uri"] or "")
+        yield QuarantineEntry(row["key"], uri, "index", row["status"], "", None, view.first_epoch)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from typing import Any, BinaryIO, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import OutputError
+from ..atomic_io import atomic_write
 from .encoding import SUFFIXES, EncodingName
 
 FormatName = Literal["tar", "parquet"]
@@ -140,22 +139,10 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> int:
 
 
 def write_aside(path: Path, fill: Callable[[BinaryIO], None]) -> None:
-    """Write a file beside its place, make the disk keep it, and rename it.
+    """Write a file, whole or not at all.
 
     Raises:
         OutputError: the disk does not take it.
     """
-    aside = path.with_name(f".{path.name}.tmp")
-    try:
-        try:
-            with aside.open("wb") as file:
-                fill(file)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"wanted to write {str(path)!r}, got {error.strerror or error}; free space or choose another --out"
-        ) from error
+    with atomic_write(path) as file:
+        fill(file)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, NamedTuple
 
 from ..seen import Seen
+from .remarks import Remarks
 from .store import Found
 
 Boxes = list[list[float]]
@@ -16,6 +17,13 @@ Boxes = list[list[float]]
 def as_text(name: str) -> str:
     """Escape what is not UTF-8 in a file name, so that it can stand in a table; other names stay."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+class ShardIdentity(NamedTuple):
+    """Identity of a shard, and what was counted while it was read."""
+
+    found: Found
+    remarks: Sequence[Mapping[str, object]] = ()
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,24 @@ class Listing:
     """What a remote listing told of each file, so that nobody need ask again."""
     seen: list[Seen] | None = None
     """Where listing meant reading, as of shards: what was read."""
-    shards: Mapping[str, Found] = field(default_factory=dict)
+    shards: Mapping[str, ShardIdentity] = field(default_factory=dict)
     """Identity of every whole shard."""
     notes: Mapping[str, object] = field(default_factory=dict)
     """What the summary of the index repeats: empty classes, files left out."""
+    remarks: Remarks = field(default_factory=Remarks)
+    """Counts of what was left out, merged, converted or assumed."""
+    label_sets: list[list[int] | None] | None = None
+    """Several classes per image, as in ``Labels.sets``; None where each image has one."""
+    refused: Mapping[int, str] = field(default_factory=dict)
+    """By position: samples that are not opened, with the status that says why."""
+
+    def part(self, places: Sequence[int]) -> Listing:
+        """Return the files at some positions, with all that is needed to read their headers."""
+        return replace(
+            self,
+            keys=[self.keys[place] for place in places],
+            uris=[self.uris[place] for place in places],
+            masks=[self.masks[place] for place in places] if self.masks else None,
+            found=[self.found[place] for place in places] if self.found else None,
+            refused={},
+        )
