@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
+from .text import printable
+
 if TYPE_CHECKING:
     from .engine.stats import FeedStats
     from .jobs import Stream
