@@ -91,8 +91,9 @@ def run_batch_job(
         OutputError: ``out`` cannot be written.
         LightwellError: whatever the plan, the feed or the job raise.
     """
-    fingerprint = fingerprint_of(job)
-    with open_results(job, out, names=BATCH_NAMES, fingerprint=fingerprint, reads=reads) as results:
+    with open_results(job, out, names=BATCH_NAMES, reads=reads) as results:
+        fingerprint = fingerprint_of(job)
+        results.folder.describe(fingerprint)
         keep_freed_memory()
         has_files = isinstance(job, ListsPartFiles)
         store = PartStore(results.folder, fingerprint, getattr(job, "schema", None), has_files)
