@@ -314,7 +314,7 @@ def main() -> None:
     try:
         app()
     except StuckError as error:  # its thread would keep this process for ever
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(f"error: {error}", file=sys.stderr, flush=True)  # its text is printable
         os._exit(error.exit_code)
     except LightwellError as error:
         _fail(f"error: {error}", error.exit_code)
@@ -332,7 +332,9 @@ def main() -> None:
 
 
 def _fail(line: str, code: int) -> None:
-    print(line, file=sys.stderr)
+    from .pipeline.text import printable
+
+    print(printable(line), file=sys.stderr)
     raise SystemExit(code)
 
 

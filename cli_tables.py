@@ -7,6 +7,8 @@ import logging
 import sys
 from typing import Any
 
+from .pipeline.text import one_line
+
 
 def print_json(value: Any) -> None:
     """Print a value as JSON."""
@@ -20,7 +22,7 @@ def print_table(header: list[str], rows: list[list[str]]) -> None:
 
     table = Table(*header, box=None, header_style="bold", pad_edge=False)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(one_line, row))
     Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
 
 
