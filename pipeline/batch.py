@@ -13,7 +13,6 @@ from .errors import RunError
 if TYPE_CHECKING:
     import torch
 
-BOX_COLUMNS = 4
 KEYPOINT_COLUMNS = 3
 _OF_THE_BATCH = frozenset({"epoch", "step", "num_left_out"})
 """Fields that are no rows."""

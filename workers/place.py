@@ -70,6 +70,16 @@ def address_of(out: Path | str) -> str:
     return str(local_path(out).absolute())
 
 
+def check_known(out: Path | str) -> None:
+    """Check that results can be kept there, as far as its protocol goes.
+
+    Raises:
+        PlanError: a URI of a protocol that is not installed.
+    """
+    if isinstance(out, str) and is_remote(out):
+        filesystem_of(out)
+
+
 def filesystem_of(uri: str, *, option: str = "--out") -> tuple[Any, str]:
     """Open the file system of a URI; returns it with the path there.
 

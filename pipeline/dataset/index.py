@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from ..atomic_io import atomic_write
 from ..errors import SourceError, nearest
+from .boxes import count_boxes
 from .digest import digest_of
 from .mapped import RESOLVED, open_mapped, sweep_mapped
 from .splits import canonical_split
@@ -267,8 +268,8 @@ class Index:
             "splits": splits,
             "statuses": dict(statuses.most_common()),
             "formats": dict(Counter(name for name in self.table["format"].to_pylist() if name).most_common()),
-            "boxes": self.box_counts(),
             "empty_classes": source.get("empty_classes", []),
+            **self._boxes(),
             "is_multi_label": self.is_multi_label,
             "remarks": source.get("remarks", []),
             "fingerprint": self.fingerprint(),
@@ -285,6 +286,19 @@ class Index:
         )
         found["(no class)"] += num_boxes - len(labels)
         return {name: count for name, count in found.most_common() if count}
+
+    def _boxes(self) -> dict[str, Any]:
+        if self.table["boxes"].null_count == len(self):
+            return {}
+        found = count_boxes(self.table)
+        return {
+            "boxes": {
+                "count": found.num_boxes,
+                "classes": self.box_counts(),
+                "without_area": found.num_dropped,
+                "first": list(found.keys),
+            }
+        }
 
     def _class(self, label: int) -> str | None:
         if label < 0:

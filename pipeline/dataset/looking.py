@@ -103,9 +103,9 @@ class Looker:
         except FileNotFoundError:
             return f"not found: {name}"
         except OSError as error:
-            return f"{name}: {CANNOT_OPEN}{error.strerror or error}"
+            return f"{CANNOT_OPEN}{error.strerror or error} ({name})"
         reason = why_unfit(found, picture)
-        return f"{name}: {reason}" if reason else ""
+        return f"does not fit: {reason} ({name})" if reason else ""
 
     def _mask_header(self, mask: str) -> Header:
         if not is_remote(mask):

@@ -56,7 +56,7 @@ def _box_lines(index: Index) -> list[str]:
     counts = index.box_counts()
     if not counts:
         return []
-    named = [f"{count:,} {name}" for name, count in counts.items()]
+    named = [f"{name} {count:,}" for name, count in counts.items()]
     rest = len(named) - MAX_CLASSES
     more = f", and {rest:,} other classes" if rest > 0 else ""
     return [f"boxes: {sum(counts.values()):,} ({', '.join(named[:MAX_CLASSES])}{more})"]

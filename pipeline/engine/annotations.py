@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ..batch import BOX_COLUMNS, KEYPOINT_COLUMNS
+from ..batch import KEYPOINT_COLUMNS
+from ..dataset.boxes import BOX_COLUMNS, has_area
 from ..dataset.headers import Header
 from ..dataset.index import Index
 from ..dataset.masks import IGNORED
@@ -174,21 +175,6 @@ def _keypoints(row: Mapping[str, Any], boxes: np.ndarray | None, num_keypoints: 
     if not np.isfinite(found).all():
         raise AnnotationError("keypoints", "expected finite numbers, got others; index again")
     return found.reshape(num_instances, num_keypoints, KEYPOINT_COLUMNS)
-
-
-def has_area(boxes: np.ndarray, size: Size) -> np.ndarray:
-    """Return which boxes have an area inside a picture, at the precision in which Albumentations handles them.
-
-    Args:
-        boxes: float (n, 4); what is not a number has no area.
-        size: height and width, or an array (n, 2) of them.
-
-    Returns:
-        bool (n,).
-    """
-    sizes = np.asarray(size, np.float64).reshape(-1, 2)[:, [1, 0, 1, 0]]
-    inside = np.clip(boxes / sizes, 0, 1).astype(np.float32)
-    return np.asarray((inside[:, 2] > inside[:, 0]) & (inside[:, 3] > inside[:, 1]))
 
 
 def targets_of(

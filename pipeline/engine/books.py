@@ -6,10 +6,12 @@ became of their samples is written down at their turn, so that no engine decides
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any, Generic, NoReturn, Self, TypeVar
 
+from ..dataset.boxes import count_boxes
 from ..errors import RequestError
 from ..order.position import batches_before, position_after
 from ..quarantine import Quarantine, QuarantineEntry
@@ -18,6 +20,7 @@ from .iteration import IterationGuard
 from .maker import MadeBatch
 from .open_view import OpenView
 
+_logger = logging.getLogger("lightwell")
 T = TypeVar("T")
 
 
@@ -110,6 +113,7 @@ class BookedFeed(ABC, Generic[T]):
         self._opened = opened
         self._books = books
         self._guard = IterationGuard()
+        _log_dropped_boxes(opened)
         _register_as_dataset(type(self))
 
     @property
@@ -204,6 +208,21 @@ def _register_as_dataset(feed: type[BookedFeed[Any]]) -> None:
     from torch.utils.data import IterableDataset
 
     IterableDataset.register(feed)
+
+
+def _log_dropped_boxes(opened: OpenView) -> None:
+    """Write a warning where boxes of the index are left out since they have no area."""
+    if not opened.kinds.boxes or opened.view.rank:
+        return
+    found = count_boxes(opened.index.table)
+    if found.num_dropped:
+        _logger.warning(
+            "%s: expected boxes with an area inside their images, got %s of %s without, which are left out; the first are of %s",
+            opened.plan.index,
+            f"{found.num_dropped:,}",
+            f"{found.num_boxes:,}",
+            ", ".join(map(repr, found.keys)),
+        )
 
 
 def _bad_headers(opened: OpenView) -> Iterator[QuarantineEntry]:

@@ -76,21 +76,17 @@ class ShardWriter:
         for split, some in _by_split(records).items():
             name = _shard_name(split, part, self.format)
             with atomic_write(folder / name) as file:
-                if self.format == "tar":
-                    placed = self._tar(file, some, f"{part:06d}-", len(written))
-                else:
-                    placed = self._parquet(file, some)
+                is_tar = self.format == "tar"
+                placed = self._tar(file, some, part, len(written)) if is_tar else self._parquet(file, some)
             written += [slim(one) | place | {"shard": name} for one, place in zip(some, placed, strict=True)]
         return written
 
-    def _tar(
-        self, file: BinaryIO, records: Sequence[Record], prefix: str, first: int
-    ) -> list[dict[str, Any]]:
-        """Write a tar file whose samples are named by a number, counted on from that of the first."""
+    def _tar(self, file: BinaryIO, records: Sequence[Record], part: int, first: int) -> list[dict[str, Any]]:
+        """Write a tar file whose samples are named by part and number, from that of the first on."""
         placed = []
         with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for row, record in enumerate(records):
-                name = f"{prefix}{first + row:06d}"
+                name = f"{part:06d}-{first + row:06d}"
                 place = {"row": row, "bytes": len(record["image"])}
                 place["offset"] = _add(tar, f"{name}.{SUFFIXES[self.encoding]}", record["image"])
                 if self.layout.has_labels:

@@ -94,7 +94,7 @@ def test_a_broken_coco_file_is_one_plain_error(photos: Path, text: str) -> None:
 def test_a_yolo_file_names_no_folder_outside_its_own(photos: Path, train: str) -> None:
     """A data.yaml lists a folder elsewhere on the disk: it is refused and --root is named as the way to allow it."""
     (photos / "data.yaml").write_text(f"train: {train}\nnames: [cat]\n")
-    with pytest.raises(SourceError, match="expected a folder below .* with --root"):
+    with pytest.raises(SourceError, match=r"expected a folder below .* with --root"):
         build_index(photos / "data.yaml")
 
 

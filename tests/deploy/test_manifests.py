@@ -267,7 +267,7 @@ def test_plain_machines_are_described_as_ray_wants_it(deploy: Path) -> None:
 def test_a_token_file_is_made_for_its_owner_alone(deploy: Path) -> None:
     lines = (deploy / "README.md").read_text().splitlines()
     (made,) = [line for line in lines if "> deploy/auth_token" in line]
-    assert "umask 077" in made
+    assert "install -m 600 /dev/null deploy/auth_token" in made
 
 
 def test_the_dashboard_is_whole(deploy: Path) -> None:

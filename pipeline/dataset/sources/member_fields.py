@@ -61,9 +61,8 @@ def _labels(
     numbers: list[Any] = []
     names: list[Any] = []
     for one, some in zip(fields, boxes, strict=True):
-        for written, column in ((one.get("box_labels"), numbers), (one.get("box_classes"), names)):
-            fits = isinstance(written, list) and len(written) == len(some or ())
-            column += written if fits and isinstance(written, list) else [None] * len(some or ())
+        numbers += _as_many(one.get("box_labels"), len(some or ()))
+        names += _as_many(one.get("box_classes"), len(some or ()))
     if not any(one is not None for one in (*numbers, *names)):
         return None, ()
     cells = numbers if any(one is not None for one in numbers) else names
@@ -74,3 +73,8 @@ def _labels(
         labels.append(None if some is None else found.numbers[start : start + len(some)])
         start += len(some or ())
     return labels, found.classes
+
+
+def _as_many(written: Any, number: int) -> list[Any]:
+    """Return a list of so many values; None for each where something else is written."""
+    return written if isinstance(written, list) and len(written) == number else [None] * number

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lightwell import Index, LocalEngine, Plan, SourceError, View, build_index
+from lightwell.pipeline.dataset.overview import remark_lines
 from scenes import Scene, shows
 
 SCENES = (
@@ -431,5 +431,6 @@ def test_keypoints_of_a_table_have_one_instance_per_box(tmp_path: Path) -> None:
 
 def test_the_summary_counts_boxes_by_class(tmp_path: Path) -> None:
     index = build_index(write_coco(tmp_path, SCENES))
-    assert index.summary()["boxes"] == {"dog": 1, "cat": 1, "fish": 1}
-    assert np.sum(list(index.summary()["boxes"].values())) == 3
+    assert index.summary()["boxes"]["classes"] == {"dog": 1, "cat": 1, "fish": 1}
+    assert index.summary()["boxes"]["count"] == 3
+    assert remark_lines(index)[0] == "boxes: 3 (dog 1, cat 1, fish 1)"

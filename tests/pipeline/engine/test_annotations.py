@@ -10,14 +10,13 @@ import albumentations as A
 import numpy as np
 import pytest
 import torch
+from annotated import Scene, drawn_scene, plain_scene, read, write_index
 from lightwell.pipeline.dataset.index import Index
 from lightwell.pipeline.engine.feed import LocalEngine
 from lightwell.pipeline.errors import PlanError
 from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.view import View
 from PIL import Image
-
-from tests.annotated import drawn_scene, plain_scene, read, write_index
 
 SKIP = {"on_error": "skip", "max_bad_share": 1.0}
 
@@ -122,7 +121,9 @@ def test_a_view_of_which_no_image_can_be_used_has_no_batches_where_the_plan_skip
         assert LocalEngine().feed(Plan(index=path, errors=SKIP), View(), feed.position()).num_batches == 0
 
 
-def test_boxes_without_an_area_are_dropped_and_their_image_stays(tmp_path: Path) -> None:
+def test_boxes_without_an_area_are_dropped_and_their_image_stays(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     boxes = [
         [20, 20, 20, 40],
         [10, 10, 30, 30],
@@ -130,11 +131,14 @@ def test_boxes_without_an_area_are_dropped_and_their_image_stays(tmp_path: Path)
         [30, 30, 10, 10],
         [float("nan"), 0, 5, 5],
         [-5, 35, 8, 60],
-        [1, 1, 1.0000001, 30],
+        [1, 1, 1.00000001, 30],
     ]
     path = write_index(tmp_path, [plain_scene("0.png", boxes=boxes, box_labels=[0, 1, 0, 0, 0, 0, 0])])
-    ((batch,), bad) = read(path, augment=[A.HorizontalFlip(p=1)], view=View(augment=True))
+    with caplog.at_level("WARNING", "lightwell"):
+        ((batch,), bad) = read(path, augment=[A.HorizontalFlip(p=1)], view=View(augment=True))
     assert not bad
+    assert "got 5 of 7 without, which are left out; the first are of '0.png'" in caplog.text
+    assert Index.load(path).summary()["boxes"] == {"count": 7, "without_area": 5, "first": ["0.png"]}
     assert batch.boxes is not None
     assert batch.box_labels is not None
     assert np.allclose(batch.boxes[0], [[20, 10, 40, 30], [42, 35, 50, 40]], atol=1e-4)
@@ -165,6 +169,16 @@ def test_bbox_params_mean_what_they_mean_in_albumentations(
     assert batch.boxes is not None
     assert [int(row) for row in plain["rows"]] == kept
     assert np.allclose(batch.boxes[0], plain["bboxes"], atol=1e-4)
+
+
+def test_boxes_of_a_turned_picture_are_counted_in_its_upright_frame(tmp_path: Path) -> None:
+    boxes = [[5, 45, 15, 55], [45, 5, 55, 15]]
+    picture = np.zeros((60, 40, 3), np.uint8)
+    path = write_index(tmp_path, [Scene("0.png", picture, boxes=boxes, orientation=6)])
+    assert Index.load(path).summary()["boxes"] == {"count": 2, "without_area": 1, "first": ["0.png"]}
+    ((batch,), _) = read(path)
+    assert batch.boxes is not None
+    assert np.allclose(batch.boxes[0], [[5, 45, 15, 55]], atol=1e-4)
 
 
 def test_a_box_that_reaches_outside_costs_its_image_where_it_is_not_to_be_clipped(tmp_path: Path) -> None:
