@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from typing import Any
 
@@ -23,3 +24,9 @@ def print_table(header: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         table.add_row(*map(one_line, row))
     Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def keep_quiet(*, quiet: bool) -> None:
+    """Leave only errors of the package's log on standard error, where a command is run with ``--quiet``."""
+    if quiet:
+        logging.getLogger(__package__).setLevel(logging.ERROR)
