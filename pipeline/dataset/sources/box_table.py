@@ -115,33 +115,23 @@ def read_boxes(
     """
     names = set(table.column_names)
     listed = next((name for name in LISTS if name in names), None)
-    spread = next(
-        (
-            (columns, form)
-            for group, form in ((CORNERS, "xyxy"), (SIDES, "xywh"))
-            for columns in group
-            if names.issuperset(columns)
-        ),
-        None,
-    )
+    spread = next((columns for columns in (*CORNERS, *SIDES) if names.issuperset(columns)), None)
     if listed is None and spread is None and KEYPOINTS not in names:
         return None
     reader = _Reader(table, path_column, file, remarks)
+    form: Form = "xyxy"
+    parsed: list[Boxes | None] = [None] * len(table)
     if listed is not None:
-        form, unit = LISTS[listed]
+        form, reader.found.unit = LISTS[listed]
         cells = column_cells(table, listed, file) or []
         parsed = [reader.parse(row, cell, 4, listed) for row, cell in enumerate(cells)]
     elif spread is not None:
-        columns, form = spread[0], spread[1]
-        unit = "pixel"
-        corners = zip(*(column_cells(table, name, file) or [] for name in columns), strict=True)
-        parsed = [reader.join(row, cells, columns) for row, cells in enumerate(corners)]
-    else:
-        form, unit, parsed = "xyxy", "pixel", [None] * len(table)
+        form = "xyxy" if spread in CORNERS else "xywh"
+        corners = zip(*(column_cells(table, name, file) or [] for name in spread), strict=True)
+        parsed = [reader.join(row, cells, spread) for row, cells in enumerate(corners)]
     if form == "xywh":
         parsed = [rows and [[x, y, x + w, y + h] for x, y, w, h in rows] for rows in parsed]
     reader.add(parsed, label_column, is_spread=listed is None and spread is not None)
-    reader.found.unit = "fraction" if unit == "fraction" else "pixel"
     return reader.found
 
 

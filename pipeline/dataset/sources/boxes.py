@@ -161,13 +161,13 @@ class _Fitted:
                 inside := _inside(_turned_box(box, picture), picture, key, self._listing.remarks)
             ) is not None:
                 kept.append((number, inside))
-        points = None if keypoints is None else []
-        for number, _ in kept if per_box and points is not None and keypoints is not None else ():
-            points.extend(keypoints[number * per_box : (number + 1) * per_box])
+        if per_box and keypoints is not None:
+            of_box = [keypoints[number * per_box : (number + 1) * per_box] for number, _ in kept]
+            keypoints = [point for points in of_box for point in points]
         return (
             [box for _, box in kept],
             None if labels is None else [labels[number] for number, _ in kept],
-            points if per_box else keypoints,
+            keypoints,
         )
 
 

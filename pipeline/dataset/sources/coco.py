@@ -132,7 +132,7 @@ def _images(written: Sequence[Any], remarks: Remarks) -> dict[str, DescribedImag
             continue
         size = (one.get("width"), one.get("height"))
         stated = all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in size)
-        images[number] = DescribedImage(name, size=size if stated else None)  # type: ignore[arg-type]
+        images[number] = DescribedImage(name, size=size if stated else None)
     return images
 
 

@@ -35,7 +35,9 @@ def describe_annotations(fields: Sequence[Mapping[str, Any]], remarks: Remarks) 
     boxes = [_rows(one.get("boxes"), 4, remarks) for one in fields]
     keypoints = [_rows(one.get("keypoints"), 3, remarks) for one in fields]
     has_boxes, has_keypoints = (any(one is not None for one in some) for some in (boxes, keypoints))
-    names = next((one["keypoint_names"] for one in fields if isinstance(one.get("keypoint_names"), list)), [])
+    names: list[Any] = next(
+        (one["keypoint_names"] for one in fields if isinstance(one.get("keypoint_names"), list)), []
+    )
     labels, classes = _labels(fields, boxes, remarks)
     return DescribedAnnotations(
         boxes if has_boxes else None,

@@ -144,9 +144,9 @@ def list_shards(
         raise SourceError(
             f"wanted tar shards, got none that can be opened ({first}: {reason}); check the paths"
         )
-    members = [(uri, member) for uri, (_, some) in zip(shards, done, strict=True) for member in some]
+    rows = [(uri, member) for uri, (_, some) in zip(shards, done, strict=True) for member in some]
     return _listing(
-        root, shards, members, _labels(members, label_field, remarks, label_kind, label_separator), remarks,
+        root, shards, rows, _labels(rows, label_field, remarks, label_kind, label_separator), remarks,
         identities, {"num_shards": len(shards), "label_field": label_field},
     )  # fmt: skip
 
