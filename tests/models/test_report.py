@@ -50,6 +50,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Mapping[str, 
     job = GradCamAudit(
         plan=plan,
         model=ModelSpec(name="squeezenet1_1", weights="none", num_classes=2),
+        untrained="allow",
+        class_names="index",
         training_metrics=metrics,
         gallery=9,
         title=f"Audit {EVIL}",
