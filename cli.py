@@ -31,7 +31,7 @@ from .cli_engine import (
 )
 from .cli_index import index, print_counts, run_index
 from .cli_materialize import materialize
-from .cli_tables import print_json, print_table
+from .cli_tables import keep_quiet, print_json, print_table
 from .cli_train import run_training, train
 
 app = typer.Typer(
@@ -54,7 +54,7 @@ GATE_CROSSED = 3
 INTERRUPTED = 130
 """What typer makes of Ctrl-C."""
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON for machines.")]
 Out = Annotated[str, typer.Option("--out", help="Folder for the results, or a URI such as s3://bucket/run.")]
 OutFolder = Annotated[str, typer.Option("--out", help="Folder for the results.")]
@@ -169,12 +169,13 @@ def audit(
         "placement": placement,
         "job_workers": job_workers,
     }
+    keep_quiet(quiet=quiet)
     allowed = allow_import or ()
     found = open_service(job, "gradcam", options=options, allow_import=allowed) or open_engine(**options)
     findings = _run_audit(job, out, found, quiet=quiet or as_json, allow_import=allowed, explain=explain)
     if as_json:
         print_json(findings)
-    else:
+    elif not quiet:
         _print_findings(findings)
         print(f"open {out.rstrip('/')}/report.html")
     crossed = [sentence for gate in gates if (sentence := gate.crossed(findings))]
@@ -347,7 +348,7 @@ def main() -> None:
     try:
         app()
     except StuckError as error:  # its thread would keep this process for ever
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(f"error: {error}", file=sys.stderr, flush=True)  # its text is printable
         os._exit(error.exit_code)
     except LightwellError as error:
         _fail(f"error: {error}", error.exit_code)
@@ -365,7 +366,9 @@ def main() -> None:
 
 
 def _fail(line: str, code: int) -> None:
-    print(line, file=sys.stderr)
+    from .pipeline.text import printable
+
+    print(printable(line), file=sys.stderr)
     raise SystemExit(code)
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from .cli_engine import Address, EngineName, EngineOption, Workers, open_engine
-from .cli_tables import print_json, print_table
+from .cli_tables import keep_quiet, print_json, print_table
 
 
 class LabelChoice(StrEnum):
@@ -84,7 +84,7 @@ def index(
     address: Address = None,
     workers: Workers = 0,
     cpus_per_worker: CpusPerReader = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON for machines.")] = False,
 ) -> None:
     """List every image of a source with what its header says; a second run reads only what changed.
@@ -94,6 +94,7 @@ def index(
     Example: lightwell index photos -o index.parquet
     Example: lightwell index 's3://bucket/train-{000..099}.tar' -o index.parquet --engine ray --address auto
     """
+    keep_quiet(quiet=quiet)
     built = run_index(
         source,
         output,
@@ -114,7 +115,7 @@ def index(
     )
     if as_json:
         print_json(built.summary())
-    else:
+    elif not quiet:
         print_counts(built, output)
 
 

@@ -22,7 +22,7 @@ from .cli_engine import (
     Workers,
     open_engine,
 )
-from .cli_tables import print_json
+from .cli_tables import keep_quiet, print_json
 
 
 def materialize(
@@ -54,7 +54,7 @@ def materialize(
     placement: Placement = PlacementName.colocated,
     job_workers: JobWorkers = 1,
     allow_import: AllowImport = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON for machines.")] = False,
 ) -> None:
     """Write what a plan yields: images, labels, masks and boxes; again with the same --out does only the rest.
@@ -79,6 +79,7 @@ def materialize(
         "epochs": epochs,
         "shard_images": shard_images,
     }
+    keep_quiet(quiet=quiet)
     job = build_checked(Materialize, asked, where="materialize", folder=Path())
     asked_engine = open_engine(
         engine,
@@ -94,7 +95,7 @@ def materialize(
     found = run_batch_job(job, asked_engine, out, console_for(quiet=quiet or as_json), reads=[plan])
     if as_json:
         print_json(found)
-    else:
+    elif not quiet:
         print(
             f"wrote {found['written']:,} images into {found['shards']:,} shards below {out} "
             f"({found['read']:,} read, {found['replaced']:,} bad and left out, {found['skipped']:,} skipped)"

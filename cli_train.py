@@ -22,7 +22,7 @@ from .cli_engine import (
     open_service,
     open_trainer,
 )
-from .cli_tables import print_json
+from .cli_tables import keep_quiet, print_json
 
 
 def train(
@@ -44,7 +44,7 @@ def train(
         int, typer.Option(min=0, help="On Ray: how often the workers are started anew after one died.")
     ] = 8,
     allow_import: AllowImport = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON for machines.")] = False,
 ) -> None:
     """Train a model; run again with the same --out to go on after an interruption.
@@ -63,13 +63,14 @@ def train(
         "cpus_per_worker": cpus_per_worker,
         "gpus_per_worker": gpus_per_worker,
     }
+    keep_quiet(quiet=quiet)
     allowed = allow_import or ()
     fed = open_service(job.absolute(), "classify", options=options, allow_import=allowed)
     trainer = open_trainer(fed=fed, max_failures=max_failures, **options)
     result = run_training(job, out, trainer, quiet=quiet or as_json, allow_import=allowed)
     if as_json:
         print_json(result)
-    else:
+    elif not quiet:
         print(f"wrote {out}")
 
 

@@ -37,6 +37,7 @@ from ..pipeline.jobs import (
     found_after,
 )
 from ..pipeline.outputs.folder import OutputFolder, is_pattern
+from ..pipeline.progress import SilentConsole
 from ..pipeline.quarantine import QUARANTINE_NAME, read_quarantine, write_quarantine
 from .earlier import COUNTS_NAME
 from .heap import keep_freed_memory
@@ -70,7 +71,7 @@ def run_batch_job(
     job: BatchJob,
     engine: Engine,
     out: Path | str,
-    console: Console,
+    console: Console | None = None,
     *,
     part_images: int = PART_IMAGES,
     reads: Sequence[Path | str] = (),
@@ -81,7 +82,7 @@ def run_batch_job(
         job: what is run; another rank of its view needs another ``out``.
         engine: makes the batches.
         out: a folder or a URI, where results go and an interrupted run has left its own.
-        console: shows how far it is.
+        console: shows progress; None shows nothing.
         part_images: images after which a part is written.
         reads: files that the run reads and that the job does not name, such as its job file.
 
@@ -91,8 +92,10 @@ def run_batch_job(
         OutputError: ``out`` cannot be written.
         LightwellError: whatever the plan, the feed or the job raise.
     """
-    fingerprint = fingerprint_of(job)
-    with open_results(job, out, names=BATCH_NAMES, fingerprint=fingerprint, reads=reads) as results:
+    console = console or SilentConsole()
+    with open_results(job, out, names=BATCH_NAMES, reads=reads) as results:
+        fingerprint = fingerprint_of(job)
+        results.folder.describe(fingerprint)
         keep_freed_memory()
         has_files = isinstance(job, ListsPartFiles)
         store = PartStore(results.folder, fingerprint, getattr(job, "schema", None), has_files)
@@ -146,7 +149,7 @@ def run_training_job(
     job: TrainingJob,
     engine: Engine,
     out: Path | str,
-    console: Console,
+    console: Console | None = None,
     *,
     lock: bool = True,
     reads: Sequence[Path | str] = (),
@@ -160,7 +163,7 @@ def run_training_job(
         job: what is run.
         engine: makes the batches of this process.
         out: a folder or a URI, where results go and an interrupted run has left its own.
-        console: shows how far it is.
+        console: shows progress; None shows nothing.
         lock: False where the caller keeps other runs from writing to ``out``.
         reads: files that the run reads and that the job does not name, such as its job file.
 
@@ -170,6 +173,7 @@ def run_training_job(
         OutputError: ``out`` cannot be written.
         LightwellError: whatever the plan, the feed or the job raise.
     """
+    console = console or SilentConsole()
     check_known(out)
     peers = Peers.here()
     check_shares(job, peers.num_ranks)

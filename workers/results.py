@@ -55,7 +55,6 @@ def open_results(
     out: Path | str,
     *,
     names: Sequence[str],
-    fingerprint: str | None = None,
     lock: bool = True,
     reads: Iterable[Path | str] = (),
 ) -> Iterator[Results]:
@@ -65,7 +64,6 @@ def open_results(
         job: what will write there.
         out: a folder or a URI.
         names: files that the runner itself writes: ``RECORDS_NAME``, ``PATTERN`` and so on.
-        fingerprint: of the job.
         lock: False where the caller holds the folder already.
         reads: files that the run reads, besides those that the job names.
 
@@ -92,7 +90,6 @@ def open_results(
             place.folder,
             kind=type(job).__name__,
             outputs=None if declared is None else written,
-            fingerprint=fingerprint,
             lock=lock and not remote,
             recognise=partial(names_of_earlier, place.folder, written),
             elsewhere=place.elsewhere,

@@ -30,7 +30,7 @@ class Journal:
                 file.flush()
         except OSError as error:
             raise OutputError(
-                f"{self.path}: cannot be written ({error}); free space, or choose another --out"
+                f"expected to write {str(self.path)!r}, got {error.strerror or error}; free space, or choose another --out"
             ) from error
 
     def keep_before(self, epoch: int) -> int:

@@ -177,6 +177,10 @@ def _split_end(
         if getattr(built, name) is None:
             raise PlanError(f"{place}.{name}: expected numbers, got None; write one for each channel")
     factor = (built.max_pixel_value or 0) / 255
+    lengths = {np.size(built.mean), np.size(built.std)} - {1}
+    if len(lengths) > 1:
+        raise PlanError(f"{place}: expected as many means as stds, got {np.size(built.mean)} and {np.size(built.std)}; "
+                        "write one of each for each channel")  # fmt: skip
     mean, std = np.broadcast_arrays(np.atleast_1d(built.mean) * factor, np.atleast_1d(built.std) * factor)
     if not (std > 0).all():
         raise PlanError(f"{place}: expected std and max_pixel_value above 0, got 0 or less; correct them")

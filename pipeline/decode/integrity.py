@@ -154,9 +154,10 @@ def webp_canvas(data: bytes) -> tuple[int, int, bool]:
 
     Raises:
         LookupError: it is broken or too short.
-        struct.error: likewise.
     """
     kind = data[12:16]
+    if len(data) < 30:
+        raise LookupError("fewer than 30 bytes")
     if kind == b"VP8X":
         width = 1 + int.from_bytes(data[24:27], "little")
         height = 1 + int.from_bytes(data[27:30], "little")
@@ -166,7 +167,7 @@ def webp_canvas(data: bytes) -> tuple[int, int, bool]:
         return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF), bool(bits >> 28 & 1)
     if kind == b"VP8 ":
         return (data[26] | data[27] << 8) & 0x3FFF, (data[28] | data[29] << 8) & 0x3FFF, False
-    raise LookupError(kind)
+    raise LookupError("no picture chunk")
 
 
 _FACTS: dict[str, Callable[[bytes], Facts]] = {"jpeg": _jpeg, "png": _png, "webp": _webp}

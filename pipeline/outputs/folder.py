@@ -60,7 +60,6 @@ class OutputFolder:
         *,
         kind: str,
         outputs: Sequence[str] | None,
-        fingerprint: str | None = None,
         lock: bool = True,
         recognise: Callable[[], Collection[str]] = tuple,
         elsewhere: Collection[str] = (),
@@ -72,7 +71,6 @@ class OutputFolder:
             path: the folder; made where it is missing.
             kind: of the job; results of another kind are not written over.
             outputs: names and patterns of what will be written; None where that is not known.
-            fingerprint: of the job, for the manifest.
             lock: False where the caller has the folder locked already.
             recognise: lists the names of files of ours in a folder without a manifest.
             elsewhere: names that are taken though there is no such file, such as those below a URI that were not fetched.
@@ -94,8 +92,7 @@ class OutputFolder:
                     f"--out: expected a folder of {kind}, got {str(path)!r} with results of {found.kind[:100]!r}; choose "
                     "another --out"
                 )
-            manifest = found.model_copy(update={"fingerprint": fingerprint})
-            folder = cls(path, manifest, elsewhere=elsewhere)
+            folder = cls(path, found, elsewhere=elsewhere)
             check(folder)
             folder._check(outputs)
             remove_stale(path)
@@ -105,6 +102,10 @@ class OutputFolder:
     def owned(self) -> frozenset[str]:
         """Names on the list, whether the files are there or not."""
         return frozenset(self._files)
+
+    def describe(self, fingerprint: str | None) -> None:
+        """Set the fingerprint of the job, which the manifest shows from the next claim on."""
+        self._manifest = self._manifest.model_copy(update={"fingerprint": fingerprint})
 
     def claim(self, *names: str) -> None:
         """Put names on the list, before the files are written.

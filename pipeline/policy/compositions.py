@@ -108,15 +108,22 @@ def _check_boxes(params: Any, where: str) -> None:
         if params.get(name, default) != default:
             _refuse(
                 f"{where}.{name}",
-                f"{default}, since a policy in a plan filters no boxes",
+                f"{default} in a policy",
                 params[name],
-                "leave it out, and filter the boxes of the batch",
+                "which boxes stay is said by the plan's key 'bbox_params': write it there and leave it out here",
             )
 
 
 def _check_keypoints(params: Any, where: str) -> None:
     if params is not None and not isinstance(params, Mapping):
         _refuse(where, "'option: value' lines below it", params, "correct it")
+    if params is not None and params.get("remove_invisible", True):
+        _refuse(
+            f"{where}.remove_invisible",
+            "false in a policy",
+            True,
+            "which keypoints stay is said by the plan's key 'keypoint_params': write it there and False here",
+        )
 
 
 def _refuse(where: str, expected: str, got: Any, cure: str) -> NoReturn:

@@ -128,14 +128,12 @@ def differences(one: Any, other: Any, place: str = "") -> list[str]:
     """List the attributes in which two transforms differ, those of their children by dotted names."""
     if type(one) is not type(other):
         return [place or type(one).__name__]
-    # Albumentations' leaves store what their checks made of an option; all others what they were given.
-    exact = type(one).__module__.startswith("albumentations.") and not is_composition(one)
     apart = NOT_MEANING | ({"mask_interpolation"} if is_composition(one) else frozenset())
     mine, theirs = _state(one, apart), _state(other, apart)
     lost = [
         f"{place}{name}"
         for name in sorted(mine.keys() | theirs.keys())
-        if name not in mine or name not in theirs or not _same(mine[name], theirs[name], exact=exact)
+        if name not in mine or name not in theirs or not _same(mine[name], theirs[name])
     ]
     if not is_composition(one):
         return lost
@@ -145,7 +143,7 @@ def differences(one: Any, other: Any, place: str = "") -> list[str]:
     return lost + [
         name
         for i, (child, again) in enumerate(pairs)
-        for name in differences(child, again, f"{place}transforms[{i}].")
+        for name in differences(child, again, f"{place}transforms[{i}].{type(child).__name__}.")
     ]
 
 
@@ -153,19 +151,18 @@ def _state(value: Any, apart: frozenset[str]) -> dict[str, Any]:
     return {name: attribute for name, attribute in vars(value).items() if name not in apart}
 
 
-def _same(one: Any, other: Any, *, exact: bool, depth: int = 0) -> bool:
-    """Compare two values by content; without ``exact`` a list equals a tuple of the same items."""
+def _same(one: Any, other: Any, depth: int = 0) -> bool:
+    """Compare two values by content; a list equals a tuple of the same items, since files know only lists."""
 
     def same_items(pairs: Iterable[tuple[Any, Any]]) -> bool:
-        return all(_same(a, b, exact=exact, depth=depth + 1) for a, b in pairs)
+        return all(_same(a, b, depth + 1) for a, b in pairs)
 
     sequences = isinstance(one, list | tuple) and isinstance(other, list | tuple)
     numbers = isinstance(one, int | float) and isinstance(other, int | float)
     if depth > MAX_DEPTH:  # an attribute that leads back to itself
         found = True
     elif sequences:
-        alike = type(one) is type(other) or not exact
-        found = alike and len(one) == len(other) and same_items(zip(one, other, strict=True))
+        found = len(one) == len(other) and same_items(zip(one, other, strict=True))
     elif numbers:
         found = isinstance(one, bool) == isinstance(other, bool) and bool(
             np.isclose(one, other, 0, 0, equal_nan=True)
@@ -183,9 +180,7 @@ def _same(one: Any, other: Any, *, exact: bool, depth: int = 0) -> bool:
     elif isinstance(one, FunctionType | BuiltinFunctionType | type) or _compares_by_value(one):
         found = bool(one == other)
     else:  # opaque objects of one class are compared by their attributes, where they have any
-        found = _same(
-            getattr(one, "__dict__", {}), getattr(other, "__dict__", {}), exact=exact, depth=depth + 1
-        )
+        found = _same(getattr(one, "__dict__", {}), getattr(other, "__dict__", {}), depth=depth + 1)
     return found
 
 

@@ -81,6 +81,8 @@ class TransformSpec(CheckedModel):
             raise PlanError(f"{where}.transforms: no such option; only compositions hold transforms")
         if hasattr(cls.__init__, "__signature__"):  # Albumentations' own check, which else only warns
             options["strict"] = True
+        if cls.__module__.startswith("albumentations."):  # some of its checks take no lists
+            options |= {name: as_tuples(value) for name, value in self.options.items()}
         try:
             with ignored_warnings():  # options are checked above
                 built = cls(**options)
@@ -122,6 +124,13 @@ def plain(value: Any, where: str) -> Any:
         f"{where}: expected a value that can be written down, got {quoted(value)}; "
         "make it a class of your own that builds it"
     )
+
+
+def as_tuples(value: Any) -> Any:
+    """Turn the lists in a plain value into tuples."""
+    if isinstance(value, list):
+        return tuple(map(as_tuples, value))
+    return {key: as_tuples(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _reason(error: BaseException) -> str:

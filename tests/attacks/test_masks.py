@@ -8,13 +8,12 @@ import zlib
 from pathlib import Path
 
 import numpy as np
+from annotated import Scene, write_index
 from lightwell.pipeline.dataset.index import Index
 from lightwell.pipeline.engine.feed import LocalEngine
 from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.view import View
 from PIL import Image
-
-from tests.annotated import Scene, write_index
 
 SIZE = (20, 30)
 GOOD = np.ones(SIZE, np.uint8)

@@ -7,9 +7,8 @@ from pathlib import Path
 import albumentations as A
 import pytest
 import torch
+from annotated import drawn_scene, plain_scene, read, write_index
 from lightwell.pipeline.errors import RunError
-
-from tests.annotated import drawn_scene, plain_scene, read, write_index
 
 
 def test_targets_train_a_detection_model_of_torchvision(tmp_path: Path) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import posixpath
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO, Any, NamedTuple, cast
 
 from ..headers import Header, header_of, one_line
+from ..masks import why_unfit
 from ..seen import Seen, content_hash
 from .listing import as_text
 from .ranged import RangedFile
@@ -170,6 +171,11 @@ class _Groups:
             header = sample.header or Header(status="broken shard: it ends within this image")
         if mask is not None and header.status == "ok" and mask.problem:
             header = Header(status=one_line(f"mask {as_text(mask.name)}: {mask.problem}"))
+        elif mask is not None and header.status == "ok" and mask.is_resolved:
+            found = header_of(cast("IO[bytes]", self._file.part(mask.offset, mask.size)))
+            if reason := why_unfit(found, header):
+                status = one_line(f"mask does not fit: {reason} ({as_text(mask.name)})")
+                header = replace(header, status=status)
         key = as_text(sample.key).replace("\0", "\\0")
         return _row(key, label, image, header, self._found, sample.digest, mask)
 

@@ -201,3 +201,9 @@ def test_floats_of_ones_own_class_are_never_written_into_bytes(tmp_path: Path) -
         plan = plan_of(tmp_path, augment=[SometimesFloats(p=1)])
     with pytest.raises(PlanError, match="expected pixels of one type in a batch"):
         first_batch(plan, augment=True)
+
+
+def test_means_and_stds_of_different_numbers_are_refused() -> None:
+    plan = Plan(index="i", preprocess=[{"Normalize": {"mean": [0.5, 0.5], "std": [0.5, 0.5, 0.5]}}])
+    with pytest.raises(PlanError, match="expected as many means as stds, got 2 and 3"):
+        Program.compile(plan)

@@ -10,14 +10,13 @@ import albumentations as A
 import numpy as np
 import pytest
 import torch
+from annotated import Scene, drawn_scene, plain_scene, read, write_index
 from lightwell.pipeline.dataset.index import Index
 from lightwell.pipeline.engine.feed import LocalEngine
 from lightwell.pipeline.errors import PlanError
 from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.view import View
 from PIL import Image
-
-from tests.annotated import Scene, drawn_scene, plain_scene, read, write_index
 
 SKIP = {"on_error": "skip", "max_bad_share": 1.0}
 

@@ -9,11 +9,10 @@ import albumentations as A
 import cv2
 import numpy as np
 import pytest
+from annotated import drawn_scene, plain_scene, read, write_index
 from lightwell.pipeline.batch import Batch
 from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.view import View
-
-from tests.annotated import drawn_scene, plain_scene, read, write_index
 
 JPEG = {"quality": 100, "subsampling": 0}
 GEOMETRY = [

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from annotated import drawn_scene, write_index
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightwell.pipeline.batch import Batch
@@ -15,8 +16,6 @@ from lightwell.pipeline.engine.mixed_annotations import Rectangle, cut_annotatio
 from lightwell.pipeline.errors import PlanError
 from lightwell.pipeline.plan import BboxParams, Plan
 from lightwell.pipeline.view import View
-
-from tests.annotated import drawn_scene, write_index
 
 HEIGHT, WIDTH, KEYPOINTS = 12, 16, 2
 
