@@ -4,124 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from annotation_formats import SCENES, WRITERS, boxes_of, remarks_of, write_coco, write_voc, write_yolo
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lightwell import Index, LocalEngine, Plan, SourceError, View, build_index
 from lightwell.pipeline.dataset.overview import remark_lines
 from scenes import Scene, shows
-
-SCENES = (
-    Scene("a.png", 60, 40, (("dog", 5, 6, 25, 30), ("cat", 30, 10, 58, 38))),
-    Scene("b.png", 32, 48),
-    Scene("c.jpg", 40, 64, (("fish", 8, 8, 24, 56),), orientation=6),
-)
-
-
-def write_coco(folder: Path, scenes: tuple[Scene, ...]) -> Path:
-    categories = {"cat": 7, "dog": 3, "fish": 90}
-    boxes = [(number, box) for number, scene in enumerate(scenes) for box in scene.boxes]
-    content = {
-        "images": [
-            {"id": n, "file_name": s.name, "width": s.width, "height": s.height} for n, s in enumerate(scenes)
-        ],
-        "categories": [{"id": number, "name": name} for name, number in categories.items()],
-        "annotations": [
-            {"id": n, "image_id": image, "category_id": categories[name], "bbox": [x0, y0, x1 - x0, y1 - y0]}
-            for n, (image, (name, x0, y0, x1, y1)) in enumerate(boxes)
-        ],
-    }
-    path = folder / "instances.json"
-    path.write_text(json.dumps(content))
-    for scene in scenes:
-        scene.save(folder)
-    return path
-
-
-def write_yolo(folder: Path, scenes: tuple[Scene, ...]) -> Path:
-    (folder / "labels").mkdir()
-    names = ["cat", "dog", "fish"]
-    for scene in scenes:
-        scene.save(folder / "images")
-        lines = [
-            f"{names.index(name)} {(x0 + x1) / 2 / scene.width} {(y0 + y1) / 2 / scene.height} "
-            f"{(x1 - x0) / scene.width} {(y1 - y0) / scene.height}"
-            for name, x0, y0, x1, y1 in scene.boxes
-        ]
-        (folder / "labels" / scene.name).with_suffix(".txt").write_text("\n".join(lines))
-    (folder / "data.yaml").write_text("train: images\nnames:\n  0: cat\n  1: dog\n  2: fish\n")
-    return folder / "data.yaml"
-
-
-def write_voc(folder: Path, scenes: tuple[Scene, ...]) -> Path:
-    (folder / "Annotations").mkdir()
-    for scene in scenes:
-        scene.save(folder / "JPEGImages")
-        objects = "".join(
-            f"<object><name>{name}</name><bndbox><xmin>{x0 + 1}</xmin><ymin>{y0 + 1}</ymin><xmax>{x1}</xmax>"
-            f"<ymax>{y1}</ymax></bndbox></object>"
-            for name, x0, y0, x1, y1 in scene.boxes
-        )
-        size = f"<size><width>{scene.width}</width><height>{scene.height}</height><depth>3</depth></size>"
-        xml = f"<annotation><filename>{scene.name}</filename>{size}{objects}</annotation>"
-        (folder / "Annotations" / scene.name).with_suffix(".xml").write_text(xml)
-    return folder
-
-
-def write_rows(folder: Path, scenes: tuple[Scene, ...]) -> Path:
-    lines = ["path,xmin,ymin,xmax,ymax,class"]
-    for scene in scenes:
-        scene.save(folder)
-        lines += [f"{scene.name},{x0},{y0},{x1},{y1},{name}" for name, x0, y0, x1, y1 in scene.boxes]
-        lines += [] if scene.boxes else [f"{scene.name},,,,,"]
-    (folder / "rows.csv").write_text("\n".join(lines) + "\n")
-    return folder / "rows.csv"
-
-
-def write_headerless(folder: Path, scenes: tuple[Scene, ...]) -> Path:
-    path = write_rows(folder, scenes)
-    path.write_text(path.read_text().partition("\n")[2])
-    return path
-
-
-def write_lists(folder: Path, scenes: tuple[Scene, ...]) -> Path:
-    lines = ["path,boxes,box_labels"]
-    for scene in scenes:
-        scene.save(folder)
-        boxes = [list(box[1:]) for box in scene.boxes]
-        lines.append(f'{scene.name},"{boxes}",{";".join(box[0] for box in scene.boxes)}')
-    (folder / "lists.csv").write_text("\n".join(lines) + "\n")
-    return folder / "lists.csv"
-
-
-WRITERS: dict[str, Callable[[Path, tuple[Scene, ...]], Path]] = {
-    "coco": write_coco,
-    "yolo": write_yolo,
-    "voc": write_voc,
-    "rows": write_rows,
-    "headerless": write_headerless,
-    "lists": write_lists,
-}
-
-
-def boxes_of(index: Index) -> dict[str, list[tuple[Any, ...]]]:
-    """Name and corners of every box, by the name of its picture."""
-    columns = (index.table[name].to_pylist() for name in ("key", "boxes", "box_labels"))
-    return {
-        Path(key).name: [
-            (index.box_classes[label], *(round(edge, 3) for edge in box))
-            for box, label in zip(boxes, labels, strict=True)
-        ]
-        for key, boxes, labels in zip(*columns, strict=True)
-    }
-
-
-def remarks_of(index: Index) -> dict[str, int]:
-    return {f"{one['kind']}: {one['what']}": one["count"] for one in index.summary()["source"]["remarks"]}
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -353,80 +245,6 @@ def test_a_voc_file_that_cannot_be_read_costs_its_image(tmp_path: Path) -> None:
     assert bad.startswith("cannot be used: annotations a.xml: expected XML, got something else")
     assert good == ["ok", "ok"]
     assert remarks_of(index)["unlabelled: images without an annotation file"] == 1
-
-
-@pytest.mark.parametrize(
-    "cell",
-    [
-        "10,10,60,60;1,1,5,5",
-        "10 10 60 60; 1 1 5 5",
-        "[[10, 10, 60, 60], [1, 1, 5, 5]]",
-        "[[10 10 60 60]\n [ 1  1  5  5]]",
-        "[[10. 10. 60. 60.]\n [ 1.  1.  5.  5.]]",
-        "[(10, 10, 60, 60), (1, 1, 5, 5)]",
-        "((10,10,60,60),(1,1,5,5))",
-        "[array([10, 10, 60, 60]), array([1, 1, 5, 5])]",
-        "[10, 10, 60, 60], [1, 1, 5, 5]",
-    ],
-)
-def test_lists_of_boxes_are_read_however_they_were_printed(cell: str, tmp_path: Path) -> None:
-    Scene("a.png", 100, 100).save(tmp_path)
-    (tmp_path / "t.csv").write_text(f'path,boxes\na.png,"{cell}"\n')
-    index = build_index(tmp_path / "t.csv")
-    assert index.table["boxes"].to_pylist() == [[[10, 10, 60, 60], [1, 1, 5, 5]]]
-
-
-@pytest.mark.parametrize(
-    "cell", ["10,10,60", "cat", "[[10, 10, 60]]", "[[a, b, c, d]]", "{}", "10,10,60,60;"]
-)
-def test_a_cell_that_is_no_list_of_boxes_costs_its_row_alone(cell: str, tmp_path: Path) -> None:
-    for name in ("a.png", "b.png"):
-        Scene(name, 100, 100).save(tmp_path)
-    (tmp_path / "t.csv").write_text(f'path,boxes\na.png,"{cell}"\nb.png,"1,1,5,5"\n')
-    first, second = build_index(tmp_path / "t.csv").table["status"].to_pylist()
-    assert second == "ok"
-    if cell.endswith(";"):
-        assert first == "ok"
-    else:
-        assert "expected rows of 4 numbers" in first
-
-
-def test_rows_that_repeat_a_path_with_a_box_each_are_boxes_of_one_image(tmp_path: Path) -> None:
-    Scene("a.png", 100, 100).save(tmp_path)
-    (tmp_path / "t.csv").write_text('path,boxes,label\na.png,"10,10,60,60",cat\na.png,"1,1,5,5",dog\n')
-    index = build_index(tmp_path / "t.csv")
-    assert boxes_of(index) == {"a.png": [("cat", 10, 10, 60, 60), ("dog", 1, 1, 5, 5)]}
-    assert index.table["label"].to_pylist() == [-1]
-    assert remarks_of(index)["assumed: rows that are one box each"] == 2
-
-
-def test_labels_of_images_stay_beside_lists_of_boxes(tmp_path: Path) -> None:
-    for name in ("a.png", "b.png"):
-        Scene(name, 100, 100).save(tmp_path)
-    (tmp_path / "t.csv").write_text('path,label,boxes\na.png,cat,"1,1,5,5"\nb.png,dog,\n')
-    index = build_index(tmp_path / "t.csv")
-    assert index.classes == ("cat", "dog")
-    assert index.table["label"].to_pylist() == [0, 1]
-    assert index.box_classes == ()
-
-
-def test_rows_of_one_image_that_name_several_splits_are_refused(tmp_path: Path) -> None:
-    Scene("a.png", 100, 100).save(tmp_path)
-    Scene("b.png", 100, 100).save(tmp_path)
-    lines = ["path,x0,y0,x1,y1,split", "a.png,1,1,5,5,train", "a.png,2,2,5,5,val", "b.png,1,1,5,5,val"]
-    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
-    first, second = build_index(tmp_path / "t.csv").table["status"].to_pylist()
-    assert "its 2 rows differ in 'split' (train, val)" in first
-    assert second == "ok"
-
-
-def test_keypoints_of_a_table_have_one_instance_per_box(tmp_path: Path) -> None:
-    Scene("a.png", 100, 100).save(tmp_path)
-    lines = ["path,boxes,keypoints", 'a.png,"[[1, 1, 9, 9]]","[[2, 3], [4, 5]]"']
-    (tmp_path / "t.csv").write_text("\n".join(lines) + "\n")
-    index = build_index(tmp_path / "t.csv")
-    assert index.table["keypoints"].to_pylist() == [[[2, 3, 2], [4, 5, 2]]]
-    assert len(index.keypoint_names) == 2
 
 
 def test_the_summary_counts_boxes_by_class(tmp_path: Path) -> None:
