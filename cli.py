@@ -1,4 +1,4 @@
-"""The command line: joins the parts, holds no logic. Exit codes: 0 done, 1 the run failed, 2 the request was wrong."""
+"""The command line: joins the parts, holds no logic. Exit codes: 0 done, 1 the run failed, 2 the request was wrong, 3 a gate was crossed."""
 
 from __future__ import annotations
 
@@ -49,6 +49,8 @@ app.add_typer(cli_serve.services_app, name="services")
 
 AGAIN_S = 0.05
 """Until a Ctrl-C that was thrown away is delivered again."""
+GATE_CROSSED = 3
+"""Exit code of an audit whose findings cross a ``--fail-on`` gate."""
 INTERRUPTED = 130
 """What typer makes of Ctrl-C."""
 
@@ -134,6 +136,15 @@ def audit(
     gpus_per_worker: GpusPerWorker = None,
     placement: Placement = PlacementName.colocated,
     job_workers: JobWorkers = 1,
+    fail_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Exit with code 3 if a number of findings.json crosses a value: 'accuracy<0.8'; may be repeated."
+        ),
+    ] = None,
+    explain: Annotated[
+        str | None, typer.Option(help="Class that the maps explain: predicted, label or a class's name.")
+    ] = None,
     allow_import: AllowImport = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -142,7 +153,11 @@ def audit(
 
     Example: lightwell audit audit.yaml --out runs/cells/audit
     Example: lightwell audit audit.yaml --out runs/cells/audit --engine ray --address auto --gpus-per-worker 1
+    Example: lightwell audit audit.yaml --out runs/cells/audit --fail-on 'accuracy<0.8'
     """
+    from .models.audit.gate import Gate
+
+    gates = [Gate.parse(text) for text in fail_on or ()]
     options: dict[str, Any] = {
         "engine": engine,
         "threads": threads,
@@ -157,12 +172,17 @@ def audit(
     keep_quiet(quiet=quiet)
     allowed = allow_import or ()
     found = open_service(job, "gradcam", options=options, allow_import=allowed) or open_engine(**options)
-    findings = _run_audit(job, out, found, quiet=quiet or as_json, allow_import=allowed)
+    findings = _run_audit(job, out, found, quiet=quiet or as_json, allow_import=allowed, explain=explain)
     if as_json:
         print_json(findings)
     elif not quiet:
         _print_findings(findings)
         print(f"open {out.rstrip('/')}/report.html")
+    crossed = [sentence for gate in gates if (sentence := gate.crossed(findings))]
+    for sentence in crossed:
+        print(f"--fail-on: {sentence}", file=sys.stderr)
+    if crossed:
+        raise typer.Exit(GATE_CROSSED)
 
 
 app.command()(materialize)
@@ -269,14 +289,28 @@ def bench(
 
 
 def _run_audit(
-    job: Path, out: Path | str, engine: Any, *, quiet: bool, allow_import: Sequence[str] = ()
+    job: Path,
+    out: Path | str,
+    engine: Any,
+    *,
+    quiet: bool,
+    allow_import: Sequence[str] = (),
+    explain: str | None = None,
 ) -> Any:
+    from .models.audit.job import GradCamAudit
+    from .pipeline.errors import PlanError
     from .pipeline.jobfile import load_job
     from .pipeline.jobs import BatchJob
     from .pipeline.progress import console_for
     from .workers.local import run_batch_job
 
     found = load_job(job, default="gradcam", allow_import=allow_import, contract=BatchJob)
+    if explain is not None:
+        if not isinstance(found, GradCamAudit):
+            raise PlanError(
+                f"--explain: expected a gradcam job, got {type(found).__name__}; leave the option out"
+            )
+        found = found.model_copy(update={"explain": explain})
     return run_batch_job(found, engine, out, console_for(quiet=quiet), reads=[job])
 
 
