@@ -31,9 +31,12 @@ if TYPE_CHECKING:
     )
     from .pipeline.jobs import BatchJob, Context, Engine, Feed, TrainingJob, find_job
     from .pipeline.plan import Mix, Plan
+    from .pipeline.progress import LineConsole, SilentConsole, TerminalConsole
     from .pipeline.view import View
     from .submission import submit
     from .workers.local import run_batch_job, run_training_job
+
+    __version__: str
 
 _HOMES = {
     "models.audit.job": ("GradCamAudit",),
@@ -56,6 +59,7 @@ _HOMES = {
     "pipeline.dataset.indexing": ("build_index",),
     "pipeline.jobs": ("BatchJob", "Context", "Engine", "Feed", "TrainingJob", "find_job"),
     "pipeline.plan": ("Mix", "Plan"),
+    "pipeline.progress": ("LineConsole", "SilentConsole", "TerminalConsole"),
     "pipeline.compiler.program": ("Program",),
     "pipeline.view": ("View",),
     "submission": ("submit",),
@@ -78,6 +82,7 @@ __all__ = [  # noqa: RUF022  (sorted without regard to case, as the test that pi
     "GradCamAudit",
     "Index",
     "LightwellError",
+    "LineConsole",
     "load_model",
     "LocalEngine",
     "Mix",
@@ -91,18 +96,24 @@ __all__ = [  # noqa: RUF022  (sorted without regard to case, as the test that pi
     "run_batch_job",
     "run_training_job",
     "RunError",
+    "SilentConsole",
     "SourceError",
     "submit",
+    "TerminalConsole",
     "TrainingJob",
     "View",
 ]
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("lightwell")
     if name not in _HOME_OF:
         raise AttributeError(f"module 'lightwell' has no attribute {name!r}")
     return getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, "__version__"})

@@ -1,4 +1,4 @@
-"""The command line: joins the parts, holds no logic. Exit codes: 0 done, 1 the run failed, 2 the request was wrong."""
+"""The command line: joins the parts, holds no logic. Exit codes: 0 done, 1 the run failed, 2 the request was wrong, 3 a gate was crossed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +15,7 @@ import typer
 from . import cli_cache, cli_serve, cli_submit
 from .cli_engine import (
     Address,
+    AllowImport,
     CpusPerWorker,
     EngineName,
     EngineOption,
@@ -29,7 +31,7 @@ from .cli_engine import (
 )
 from .cli_index import index, print_counts, run_index
 from .cli_materialize import materialize
-from .cli_tables import print_json, print_table
+from .cli_tables import keep_quiet, print_json, print_table
 from .cli_train import run_training, train
 
 app = typer.Typer(
@@ -47,12 +49,33 @@ app.add_typer(cli_serve.services_app, name="services")
 
 AGAIN_S = 0.05
 """Until a Ctrl-C that was thrown away is delivered again."""
+GATE_CROSSED = 3
+"""Exit code of an audit whose findings cross a ``--fail-on`` gate."""
 INTERRUPTED = 130
 """What typer makes of Ctrl-C."""
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON for machines.")]
-Out = Annotated[Path, typer.Option("--out", help="Folder for the results.")]
+Out = Annotated[str, typer.Option("--out", help="Folder for the results, or a URI such as s3://bucket/run.")]
+OutFolder = Annotated[str, typer.Option("--out", help="Folder for the results.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"lightwell {version('lightwell')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version),
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
 
 
 app.command()(index)
@@ -61,6 +84,7 @@ app.command()(index)
 @app.command()
 def explain(
     plan: Annotated[Path, typer.Argument(help="A plan, or a job file with a plan in it.")],
+    allow_import: AllowImport = None,
     as_json: Json = False,
 ) -> None:
     """Show what a plan does to an image, step by step, before anything runs.
@@ -74,7 +98,7 @@ def explain(
     from .pipeline.compiler.program import Program
     from .pipeline.jobfile import load_plan
 
-    written = load_plan(plan)
+    written = load_plan(plan, allow_import=allow_import or ())
     program = Program.compile(written)
     costs = measure_costs(program, written.load_index()) if written.index.is_file() else None
     steps = explain_program(program, costs)
@@ -91,7 +115,7 @@ def explain(
         ],
     )
     if costs is None:
-        print("cost: not measured; it needs an index that is there, no boxes and device: cpu")
+        print("cost: not measured; it needs an index that is there, and device: cpu")
     if written.resources is not None:
         print(f"on Ray: {written.resources} for each worker")
 
@@ -112,6 +136,16 @@ def audit(
     gpus_per_worker: GpusPerWorker = None,
     placement: Placement = PlacementName.colocated,
     job_workers: JobWorkers = 1,
+    fail_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Exit with code 3 if a number of findings.json crosses a value: 'accuracy<0.8'; may be repeated."
+        ),
+    ] = None,
+    explain: Annotated[
+        str | None, typer.Option(help="Class that the maps explain: predicted, label or a class's name.")
+    ] = None,
+    allow_import: AllowImport = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -119,7 +153,11 @@ def audit(
 
     Example: lightwell audit audit.yaml --out runs/cells/audit
     Example: lightwell audit audit.yaml --out runs/cells/audit --engine ray --address auto --gpus-per-worker 1
+    Example: lightwell audit audit.yaml --out runs/cells/audit --fail-on 'accuracy<0.8'
     """
+    from .models.audit.gate import Gate
+
+    gates = [Gate.parse(text) for text in fail_on or ()]
     options: dict[str, Any] = {
         "engine": engine,
         "threads": threads,
@@ -131,13 +169,20 @@ def audit(
         "placement": placement,
         "job_workers": job_workers,
     }
-    found = open_service(job, "gradcam", options=options) or open_engine(**options)
-    findings = _run_audit(job, out, found, quiet=quiet or as_json)
+    keep_quiet(quiet=quiet)
+    allowed = allow_import or ()
+    found = open_service(job, "gradcam", options=options, allow_import=allowed) or open_engine(**options)
+    findings = _run_audit(job, out, found, quiet=quiet or as_json, allow_import=allowed, explain=explain)
     if as_json:
         print_json(findings)
-    else:
+    elif not quiet:
         _print_findings(findings)
-        print(f"open {out / 'report.html'}")
+        print(f"open {out.rstrip('/')}/report.html")
+    crossed = [sentence for gate in gates if (sentence := gate.crossed(findings))]
+    for sentence in crossed:
+        print(f"--fail-on: {sentence}", file=sys.stderr)
+    if crossed:
+        raise typer.Exit(GATE_CROSSED)
 
 
 app.command()(materialize)
@@ -146,38 +191,38 @@ app.command()(cli_serve.serve)
 
 
 @app.command()
-def demo(out: Out = Path("runs/demo"), quiet: Quiet = False, as_json: Json = False) -> None:
+def demo(out: OutFolder = "runs/demo", quiet: Quiet = False, as_json: Json = False) -> None:
     """Index, train and audit 2,624 real photos of solar cells; about three minutes on two cores.
 
     Example: lightwell demo --out runs/demo
     """
     import time
 
-    from .models.demo import CREDIT, write_demo_jobs, write_demo_table
+    from .models.demo import CREDIT, open_demo_folder, write_demo_jobs, write_demo_table
     from .pipeline.progress import console_for
-    from .workers.local import check_writable
+    from .workers.place import local_folder
 
     started = time.monotonic()
     console = console_for(quiet=quiet or as_json)
-    check_writable(out)
     console.say(CREDIT)
-    table, root = write_demo_table(out)
-    _, train_file, audit_file = write_demo_jobs(out)
-    output, shares = out / "index.parquet", "train=0.65,val=0.1,test=0.25"
+    with open_demo_folder(local_folder(out)) as folder:
+        table, root = write_demo_table(folder)
+        _, train_file, audit_file = write_demo_jobs(folder)
+    output, shares = folder / "index.parquet", "train=0.65,val=0.1,test=0.25"
     console.say(f"$ lightwell index {table} --root {root} -o {output} --split {shares}")
     built = run_index(table, output, shares=shares, quiet=True, root=root)
     if not as_json:
         print_counts(built, output)
-    console.say(f"$ lightwell train {train_file} --out {out / 'train'}")
-    result = run_training(train_file, str(out / "train"), quiet=quiet or as_json)
-    console.say(f"$ lightwell audit {audit_file} --out {out / 'audit'}")
-    findings = _run_audit(audit_file, out / "audit", open_engine(), quiet=quiet or as_json)
+    console.say(f"$ lightwell train {train_file} --out {folder / 'train'}")
+    result = run_training(train_file, str(folder / "train"), quiet=quiet or as_json)
+    console.say(f"$ lightwell audit {audit_file} --out {folder / 'audit'}")
+    findings = _run_audit(audit_file, folder / "audit", open_engine(), quiet=quiet or as_json)
     seconds = time.monotonic() - started
     if as_json:
         print_json({"seconds": seconds, "train": result, "audit": findings})
     else:
         _print_findings(findings)
-        print(f"{seconds:.0f} seconds; open {out / 'audit' / 'report.html'}")
+        print(f"{seconds:.0f} seconds; open {folder / 'audit' / 'report.html'}")
 
 
 @app.command()
@@ -243,12 +288,30 @@ def bench(
     )
 
 
-def _run_audit(job: Path, out: Path, engine: Any, *, quiet: bool) -> Any:
+def _run_audit(
+    job: Path,
+    out: Path | str,
+    engine: Any,
+    *,
+    quiet: bool,
+    allow_import: Sequence[str] = (),
+    explain: str | None = None,
+) -> Any:
+    from .models.audit.job import GradCamAudit
+    from .pipeline.errors import PlanError
     from .pipeline.jobfile import load_job
+    from .pipeline.jobs import BatchJob
     from .pipeline.progress import console_for
     from .workers.local import run_batch_job
 
-    return run_batch_job(load_job(job, default="gradcam"), engine, out, console_for(quiet=quiet))
+    found = load_job(job, default="gradcam", allow_import=allow_import, contract=BatchJob)
+    if explain is not None:
+        if not isinstance(found, GradCamAudit):
+            raise PlanError(
+                f"--explain: expected a gradcam job, got {type(found).__name__}; leave the option out"
+            )
+        found = found.model_copy(update={"explain": explain})
+    return run_batch_job(found, engine, out, console_for(quiet=quiet), reads=[job])
 
 
 def _print_findings(findings: Any) -> None:
@@ -285,7 +348,7 @@ def main() -> None:
     try:
         app()
     except StuckError as error:  # its thread would keep this process for ever
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(f"error: {error}", file=sys.stderr, flush=True)  # its text is printable
         os._exit(error.exit_code)
     except LightwellError as error:
         _fail(f"error: {error}", error.exit_code)
@@ -303,7 +366,9 @@ def main() -> None:
 
 
 def _fail(line: str, code: int) -> None:
-    print(line, file=sys.stderr)
+    from .pipeline.text import printable
+
+    print(printable(line), file=sys.stderr)
     raise SystemExit(code)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -62,6 +62,15 @@ Memory = Annotated[
 Threads = Annotated[
     int,
     typer.Option(help="Threads that decode and augment; 0 is one for each core. On Ray: --cpus-per-worker."),
+]
+AllowImport = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow-import",
+        metavar="MODULE",
+        help="A module, with its submodules, whose classes the plan or the job file may name; importing it runs its code. "
+        "May be repeated.",
+    ),
 ]
 
 
@@ -125,13 +134,16 @@ def open_ray(
     )
 
 
-def open_service(job: Path, default: str, *, options: Mapping[str, Any]) -> Any:
+def open_service(
+    job: Path, default: str, *, options: Mapping[str, Any], allow_import: Sequence[str] = ()
+) -> Any:
     """Build the engine whose batches come from the service that a job file names; None where it names none.
 
     Args:
         job: the job file.
         default: the job's name where the file has none.
         options: what ``open_engine`` would be given.
+        allow_import: modules that the job file may import from.
 
     Raises:
         RequestError: options of workers, which the service has, or a job that the service does not feed.
@@ -154,7 +166,7 @@ def open_service(job: Path, default: str, *, options: Mapping[str, Any]) -> Any:
         )
     from .workers.service.engine import ServiceEngine, fresh_name
 
-    found = load_job(job, default=default)
+    found = load_job(job, default=default, allow_import=allow_import)
     local = LocalEngine(
         options["threads"], memory_bytes=parse_size(options["memory"]) if options["memory"] else 0
     )

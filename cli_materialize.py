@@ -9,6 +9,7 @@ import typer
 
 from .cli_engine import (
     Address,
+    AllowImport,
     CpusPerWorker,
     EngineName,
     EngineOption,
@@ -21,12 +22,17 @@ from .cli_engine import (
     Workers,
     open_engine,
 )
-from .cli_tables import print_json
+from .cli_tables import keep_quiet, print_json
 
 
 def materialize(
     plan: Annotated[Path, typer.Argument(help="A plan, or a job file with a plan in it.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder for the shards and their index.")],
+    out: Annotated[
+        str,
+        typer.Option(
+            "--out", help="Folder for the shards and their index, or a URI such as s3://bucket/shards."
+        ),
+    ],
     kind: Annotated[
         str, typer.Option("--format", help="tar (WebDataset; other plans read its index) or parquet.")
     ] = "tar",
@@ -47,7 +53,8 @@ def materialize(
     gpus_per_worker: GpusPerWorker = None,
     placement: Placement = PlacementName.colocated,
     job_workers: JobWorkers = 1,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    allow_import: AllowImport = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON for machines.")] = False,
 ) -> None:
     """Write what a plan yields: images, labels, masks and boxes; again with the same --out does only the rest.
@@ -56,14 +63,14 @@ def materialize(
 
     Example: lightwell materialize plan.yaml --out shards --split train
     """
+    from .pipeline.checked import build_checked
     from .pipeline.jobfile import load_plan
     from .pipeline.materialize.job import Materialize
-    from .pipeline.plan import build_checked
     from .pipeline.progress import console_for
     from .workers.local import run_batch_job
 
     asked = {
-        "plan": load_plan(plan),
+        "plan": load_plan(plan, allow_import=allow_import or ()),
         "format": kind,
         "encoding": encoding,
         "quality": quality,
@@ -72,6 +79,7 @@ def materialize(
         "epochs": epochs,
         "shard_images": shard_images,
     }
+    keep_quiet(quiet=quiet)
     job = build_checked(Materialize, asked, where="materialize", folder=Path())
     asked_engine = open_engine(
         engine,
@@ -84,10 +92,10 @@ def materialize(
         placement=placement,
         job_workers=job_workers,
     )
-    found = run_batch_job(job, asked_engine, out, console_for(quiet=quiet or as_json))
+    found = run_batch_job(job, asked_engine, out, console_for(quiet=quiet or as_json), reads=[plan])
     if as_json:
         print_json(found)
-    else:
+    elif not quiet:
         print(
             f"wrote {found['written']:,} images into {found['shards']:,} shards below {out} "
             f"({found['read']:,} read, {found['replaced']:,} bad and left out, {found['skipped']:,} skipped)"

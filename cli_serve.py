@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .cli_engine import Address, CpusPerWorker, GpusPerWorker, Memory, Workers, open_ray
+from .cli_engine import Address, AllowImport, CpusPerWorker, GpusPerWorker, Memory, Workers, open_ray
 from .cli_tables import print_json, print_table
 
 if TYPE_CHECKING:
@@ -77,6 +77,7 @@ def serve(
         int, typer.Option(min=1, help="Jobs to wait for, so that all share from the first batch on.")
     ] = 1,
     detach: Annotated[bool, typer.Option("--detach", help="Leave it running; needs --address.")] = False,
+    allow_import: AllowImport = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not say how far it is.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -96,7 +97,7 @@ def serve(
 
     given = {"split": split, "epochs": epochs, "augment": augment, "shuffle": shuffle, "drop-last": drop_last}
     asked = {key: value for key, value in given.items() if value is not None}
-    found = load_reading(plan)
+    found = load_reading(plan, allow_import=allow_import or ())
     if found.view is not None and asked:
         raise RequestError(f"--{min(asked)}: wanted a plan beside it, got the job file {str(plan)!r}, which says what it "
                            "reads; leave the option out")  # fmt: skip

@@ -228,10 +228,11 @@ def check_command(root: Any, words: Sequence[str]) -> Command:
                 f"submit: wanted a command for a cluster, got {name}; {ONLY_HERE[name]}: run `lightwell {name}` by itself"
             )
         context = found.make_context(name, list(rest), parent=context)
+    allowed = tuple(context.params.get("allow_import") or ())
     documents = []
     for parameter, value in context.params.items():
         if value is not None and parameter in DOCUMENTS:
-            documents.append(Document(value, DOCUMENTS[parameter].get(name)))
+            documents.append(Document(value, DOCUMENTS[parameter].get(name), allowed))
         elif value is not None and parameter in ON_THE_CLUSTER:
             _check_place(parameter, str(value))
     return Command(tuple(words), tuple(documents))

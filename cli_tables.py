@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from typing import Any
+
+from .pipeline.text import one_line
 
 
 def print_json(value: Any) -> None:
@@ -19,5 +22,11 @@ def print_table(header: list[str], rows: list[list[str]]) -> None:
 
     table = Table(*header, box=None, header_style="bold", pad_edge=False)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(one_line, row))
     Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def keep_quiet(*, quiet: bool) -> None:
+    """Leave only errors of the package's log on standard error, where a command is run with ``--quiet``."""
+    if quiet:
+        logging.getLogger(__package__).setLevel(logging.ERROR)

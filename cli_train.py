@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from .cli_engine import (
     Address,
+    AllowImport,
     CpusPerWorker,
     EngineName,
     EngineOption,
@@ -20,7 +22,7 @@ from .cli_engine import (
     open_service,
     open_trainer,
 )
-from .cli_tables import print_json
+from .cli_tables import keep_quiet, print_json
 
 
 def train(
@@ -41,7 +43,8 @@ def train(
     max_failures: Annotated[
         int, typer.Option(min=0, help="On Ray: how often the workers are started anew after one died.")
     ] = 8,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    allow_import: AllowImport = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON for machines.")] = False,
 ) -> None:
     """Train a model; run again with the same --out to go on after an interruption.
@@ -60,20 +63,26 @@ def train(
         "cpus_per_worker": cpus_per_worker,
         "gpus_per_worker": gpus_per_worker,
     }
-    fed = open_service(job.absolute(), "classify", options=options)
+    keep_quiet(quiet=quiet)
+    allowed = allow_import or ()
+    fed = open_service(job.absolute(), "classify", options=options, allow_import=allowed)
     trainer = open_trainer(fed=fed, max_failures=max_failures, **options)
-    result = run_training(job, out, trainer, quiet=quiet or as_json)
+    result = run_training(job, out, trainer, quiet=quiet or as_json, allow_import=allowed)
     if as_json:
         print_json(result)
-    else:
+    elif not quiet:
         print(f"wrote {out}")
 
 
-def run_training(job: Path, out: str, trainer: Any = None, *, quiet: bool) -> Any:
+def run_training(
+    job: Path, out: str, trainer: Any = None, *, quiet: bool, allow_import: Sequence[str] = ()
+) -> Any:
     """Run the training job of a file; in this process, unless there is a trainer."""
     from .pipeline.jobfile import load_job
+    from .pipeline.jobs import TrainingJob
     from .pipeline.progress import console_for
     from .workers.train.here import LocalTrainer
 
     trainer = trainer or LocalTrainer(open_engine())
-    return trainer.run(load_job(job.absolute(), default="classify"), out, console_for(quiet=quiet))
+    found = load_job(job.absolute(), default="classify", allow_import=allow_import, contract=TrainingJob)
+    return trainer.run(found, out, console_for(quiet=quiet), reads=[job])

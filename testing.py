@@ -44,6 +44,10 @@ class RowFacts:
     boxes: str
     partner: tuple[int, float] | None
     """Label and share of the image that was mixed in."""
+    box_labels: str = ""
+    keypoints: str = ""
+    annotated: tuple[bool | None, ...] = ()
+    """Whether there are a mask, boxes and keypoints; None for what the index does not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +232,12 @@ def _row(batch: Batch, number: int) -> RowFacts:
         "" if batch.masks is None else _digest(batch.masks[number].cpu().numpy()),
         "" if batch.boxes is None else _digest(batch.boxes[number]),
         partner,
+        "" if batch.box_labels is None else _digest(batch.box_labels[number]),
+        "" if batch.keypoints is None else _digest(batch.keypoints[number]),
+        tuple(
+            None if flags is None else bool(flags[number])
+            for flags in (batch.has_mask, batch.has_boxes, batch.has_keypoints)
+        ),
     )
 
 

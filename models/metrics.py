@@ -37,11 +37,35 @@ class Metrics:
         return {**plain, "notes": dict(self.notes)} if self.notes else plain
 
 
+def log_odds(logits: np.ndarray) -> np.ndarray:
+    """Return the log-odds of each class against the others, float64, shape (N, classes).
+
+    They order images as the softmax probabilities do, and keep apart those whose probabilities round to the same number.
+    """
+    logits = np.asarray(logits, dtype=np.float64)
+    if logits.shape[1] < 2 or not len(logits):
+        return logits
+    rows, best = np.arange(len(logits)), logits.argmax(axis=1)
+    others = logits.copy()
+    others[rows, best] = -np.inf
+    with np.errstate(under="ignore"):
+        log_probabilities = logits - _log_sum_exp(logits)[:, None]
+        smaller = np.minimum(log_probabilities, np.log(0.5))  # only the best class has more than a half
+        odds = log_probabilities - np.log1p(-np.exp(smaller))
+        odds[rows, best] = logits[rows, best] - _log_sum_exp(others)
+    return np.asarray(odds)
+
+
+def _log_sum_exp(logits: np.ndarray) -> np.ndarray:
+    most = logits.max(axis=1)
+    return np.asarray(most + np.log(np.exp(logits - most[:, None]).sum(axis=1)))
+
+
 def measure(probabilities: np.ndarray, labels: np.ndarray, ignored: np.ndarray | None = None) -> Metrics:
-    """Measure predicted probabilities against labels.
+    """Measure predicted probabilities, or ``log_odds``, against labels.
 
     Args:
-        probabilities: float, shape (N, classes).
+        probabilities: float, shape (N, classes); every class is measured by the order of its column alone.
         labels: integers, shape (N,); rows with -1 have no label and are left out.
         ignored: bool, shape (N,); True rows are left out too.
     """

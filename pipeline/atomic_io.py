@@ -19,7 +19,7 @@ from uuid import uuid4
 
 from .errors import OutputError
 
-_TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
+TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 
 
 @contextmanager
@@ -89,7 +89,7 @@ def remove_stale(folder: Path) -> int:
     """
     num_removed = 0
     for path in sorted(folder.glob(".*.tmp")):
-        if not _TEMPORARY.fullmatch(path.name):
+        if not TEMPORARY.fullmatch(path.name):
             continue
         with suppress(OSError), path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

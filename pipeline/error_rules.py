@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from .checked import CheckedModel
 from .dataset.headers import MAX_PIXELS
 from .dataset.sources.storage import DEFAULT_MAX_WAIT_S
 
@@ -16,7 +17,7 @@ DEFAULT_MAX_SHARE = 0.1
 MAX_FILE_BYTES = 512 * 2**20
 
 
-class ErrorRules(BaseModel):
+class ErrorRules(CheckedModel):
     """What is done about a file that cannot be used, and when a run stops instead of going on without it.
 
     * ``on_error: replace``: another image of the view stands in, by a rule keyed by (seed, epoch, key of the bad
@@ -27,8 +28,6 @@ class ErrorRules(BaseModel):
 
     Rows that the index already knows to be bad enter no batch and count for none of the limits.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     on_error: Literal["replace", "skip", "raise"] = "replace"
     max_bad: int | None = Field(default=None, ge=0)

@@ -12,7 +12,7 @@
     - WorkerDiedError       a worker's process died again and again
     - OutputError           a result could not be written
 
-Every message says "wanted X, got Y; do Z".
+Every message says "expected X, got Y; do Z".
 """
 
 from __future__ import annotations
@@ -20,11 +20,16 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from .text import printable
+
 
 class LightwellError(Exception):
-    """Base of every error that Lightwell raises on purpose."""
+    """Base of every error that Lightwell raises on purpose; control characters in its message are shown as escapes."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class RequestError(LightwellError, ValueError):
@@ -65,7 +70,7 @@ class SampleError(RunError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{self.step} of {self.key!r}: {self.reason}"
+        return printable(f"{self.step} of {self.key!r}: {self.reason}")
 
 
 class SourceDownError(RunError):

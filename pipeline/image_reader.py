@@ -40,6 +40,7 @@ MAX_HEADER_BYTES = 16 << 20
 MAX_HEADER_READS = 100_000
 """Most reads for the same: bounds the time that millions of tiny chunks or tags can take."""
 
+_WIDTH_TAG, _HEIGHT_TAG = 256, 257
 _PLUGINS = (
     AvifImagePlugin,
     BmpImagePlugin,
@@ -141,3 +142,10 @@ def open_image(source: bytes | IO[bytes], *, formats: tuple[str, ...] = ALLOWED)
     with ignored_warnings(), Image.open(cast("IO[bytes]", bounded), formats=formats) as image:
         bounded.lift()
         yield image
+
+
+def stored_size(image: Image.Image) -> tuple[int, int]:
+    """Return height and width as stored; for TIFF alone Pillow's ``size`` is the one after orientation."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        return image.tag_v2[_HEIGHT_TAG], image.tag_v2[_WIDTH_TAG]
+    return image.height, image.width

@@ -7,16 +7,21 @@ where that is written.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import BaseModel
 
-from .errors import PlanError
+from .checked import build_checked
+from .errors import LightwellError, PlanError
+from .imports import AllowedModules
 from .jobs import find_job
 from .path_fields import resolve_paths
-from .plan import Plan, build_checked, read_yaml
+from .plan import Plan
+from .safe_yaml import read_yaml
+from .text import one_line, quoted
 from .view import View
 
 SERVICE = "service://"
@@ -39,7 +44,7 @@ class ServiceName:
         for name in (self.name, *filter(None, (self.consumer,))):
             if not NAME.fullmatch(name):
                 raise PlanError(
-                    f"service: wanted a name of letters, digits, '.', '_' and '-', got {name!r}; choose another"
+                    f"service: expected a name of letters, digits, '.', '_' and '-', got {quoted(name)}; choose another"
                 )
 
     @classmethod
@@ -47,7 +52,7 @@ class ServiceName:
         """Read ``service://NAME`` or ``service://NAME/CONSUMER``."""
         if not isinstance(written, str) or not written.startswith(SERVICE):
             raise PlanError(
-                f"feed: wanted {SERVICE}NAME, got {written!r}; `lightwell services ls` lists the services, and without "
+                f"feed: expected {SERVICE}NAME, got {quoted(written)}; `lightwell services ls` lists the services, and without "
                 "the key the job makes its own batches"
             )
         name, _, consumer = written.removeprefix(SERVICE).partition("/")
@@ -64,38 +69,60 @@ def load_service(path: Path) -> ServiceName | None:
     return ServiceName.parse(content["feed"]) if "feed" in content else None
 
 
-def load_job(path: Path, *, default: str) -> Any:
+def load_job(
+    path: Path, *, default: str, allow_import: Sequence[str] = (), contract: type[Any] | None = None
+) -> Any:
     """Build the job that a file describes; relative paths count from the file's folder.
 
     Args:
         path: the YAML file.
         default: the job's name where the file has no ``job`` key.
+        allow_import: modules that the job and its plan may be imported from, each with its submodules.
+        contract: ``TrainingJob`` or ``BatchJob`` where only such a job will do.
 
     Raises:
-        PlanError: the file, the plan in it or one of its keys is wrong.
+        PlanError: the file, the plan in it or one of its keys is wrong, or it is another kind of job.
     """
     content = read_yaml(path)
-    job = find_job(str(content.pop("job", default)))
+    name = content.pop("job", default)
+    if not isinstance(name, str):
+        raise PlanError(f"{path}: job: expected a name or 'module:Name', got {quoted(name)}; correct it")
+    try:
+        job = find_job(name, allow_import=allow_import, contract=contract)
+    except PlanError as error:
+        raise PlanError(f"{path}: {error}") from error
     content.pop("feed", None)  # says where it runs, not what it is
     if "plan" not in content:
         raise PlanError(f"{path}: plan: missing; add the path of a plan, or write it inline")
-    plan = _read_plan(content.pop("plan"), path)
+    allowed = AllowedModules.of(allow_import)
+    plan = _read_plan(content.pop("plan"), path, allowed)
     if issubclass(job, BaseModel):
-        return build_checked(job, {**content, "plan": plan}, where=str(path), folder=path.parent)
+        return build_checked(
+            job, {**content, "plan": plan}, where=str(path), folder=path.parent, allowed=allowed
+        )
     try:
         return job(plan=plan, **resolve_paths(job, content, path.parent))
-    except TypeError as error:
-        raise PlanError(f"{path}: {job.__name__}: {error}; check the keys of the job file") from error
+    except LightwellError:
+        raise
+    except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: '~name' without a home folder
+        told = one_line(" ".join(str(error).split()))
+        raise PlanError(f"{path}: {job.__name__}: {told}; check the keys of the job file") from error
 
 
-def load_plan(path: Path) -> Plan:
+def load_plan(path: Path, *, allow_import: Sequence[str] = ()) -> Plan:
     """Read a plan from its own file or out of a job file.
+
+    Args:
+        path: the YAML file.
+        allow_import: modules that the plan may import from, each with its submodules.
 
     Raises:
         PlanError: the file or the plan in it is wrong.
     """
     content = read_yaml(path)
-    return _read_plan(content["plan"], path) if "plan" in content else Plan.load(path)
+    if "plan" not in content:
+        return Plan.load(path, allow_import=allow_import)
+    return _read_plan(content["plan"], path, AllowedModules.of(allow_import))
 
 
 @dataclass(frozen=True)
@@ -107,21 +134,28 @@ class Reading:
     """None where the file is a plan and no job."""
 
 
-def load_reading(path: Path) -> Reading:
+def load_reading(path: Path, *, allow_import: Sequence[str] = ()) -> Reading:
     """Read a plan from its own file, or a job's plan and view out of its job file.
+
+    Args:
+        path: the YAML file.
+        allow_import: modules that the job and its plan may be imported from, each with its submodules.
 
     Raises:
         PlanError: the file, or the plan or the job in it is wrong.
     """
     if "plan" not in read_yaml(path):
-        return Reading(Plan.load(path), None)
-    job = load_job(path, default="classify")
-    return Reading(job.plan, job.view)
+        return Reading(Plan.load(path, allow_import=allow_import), None)
+    job = load_job(path, default="classify", allow_import=allow_import)
+    view = getattr(job, "view", None)
+    if not isinstance(view, View):
+        raise PlanError(f"{path}: job: expected a job with a view, got one without; serve its plan instead")
+    return Reading(job.plan, view)
 
 
-def _read_plan(written: Any, path: Path) -> Plan:
+def _read_plan(written: Any, path: Path, allowed: AllowedModules) -> Plan:
     if isinstance(written, str):
-        return Plan.load(path.parent / written)
+        return Plan.load(path.parent / written, allow_import=allowed.names)
     if isinstance(written, dict):
-        return build_checked(Plan, written, where=f"{path}: plan", folder=path.parent)
-    raise PlanError(f"{path}: plan: wanted a path or an inline plan, got {written!r}")
+        return build_checked(Plan, written, where=f"{path}: plan", folder=path.parent, allowed=allowed)
+    raise PlanError(f"{path}: plan: expected a path or an inline plan, got {quoted(written)}; correct it")

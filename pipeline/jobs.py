@@ -15,20 +15,21 @@ A job is any class, in this package or yours, whose instances are built from the
         def finish(self, records, context): # once, on the merged records: write what people look at
             return {"mean": records["mean"].to_numpy().mean()}
 
-Write ``job: your_package.module:MeanColour`` in the job file, or list it under the entry point ``lightwell.jobs``.
+Write ``job: your_package.module:MeanColour`` in the job file and allow the module (``--allow-import your_package``), or list
+the class under the entry point ``lightwell.jobs``, which needs no permission.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from .errors import PlanError, nearest
+from .imports import JOBS, AllowedModules, import_object, listed
+from .text import quoted
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -273,28 +274,81 @@ class KeepsParts(Protocol):
         ...
 
 
-def find_job(name: str) -> type[Any]:
-    """Find a job class by ``module:Name`` or by its entry-point name in ``lightwell.jobs``.
+@runtime_checkable
+class DeclaresOutputs(Protocol):
+    """A job that says which files it writes below ``context.out``, so that no file of somebody else is written over.
+
+    A job that does not is run only where its folder is empty or of an earlier run.
+    """
+
+    @property
+    def outputs(self) -> Sequence[str]:
+        """Names and patterns, such as ``report.html`` or ``shard-*.tar``, relative to ``context.out``.
+
+        What an earlier run of the job has left under them, and the new one has not written, is deleted in the end.
+        """
+        ...
+
+
+@runtime_checkable
+class ListsPartFiles(Protocol):
+    """A job that keeps parts and says which files it writes for each, so that damage to them is noticed."""
+
+    def part_files(self, records: Sequence[Record], part: int) -> Sequence[str]:
+        """List the files, relative to ``out``, that ``keep`` will write for these records; asked before ``keep``.
+
+        Each is among the job's ``outputs``. Their sizes and digests are noted with the part: where a run goes on and
+        one of them is damaged, the part is made again.
+        """
+        ...
+
+
+def find_job(name: str, *, allow_import: Sequence[str] = (), contract: type[Any] | None = None) -> type[Any]:
+    """Find a job class by its entry-point name in ``lightwell.jobs`` or by ``module:Name``.
+
+    Args:
+        name: what a job file says.
+        allow_import: modules that ``module:Name`` may be imported from, each with its submodules.
+        contract: ``TrainingJob`` or ``BatchJob`` where only such a job will do.
 
     Raises:
-        PlanError: no such job, or the module cannot be imported.
+        PlanError: no such job, no permission to import it, or it is no job of that kind.
     """
     if ":" in name:
-        module_name, _, attribute = name.partition(":")
-        try:
-            found = getattr(importlib.import_module(module_name), attribute)
-        except (ImportError, AttributeError) as error:
+        AllowedModules.of(allow_import).check(name, "job", group=JOBS)
+        reference = name
+    else:
+        entries = listed(JOBS)
+        if name not in entries:
             raise PlanError(
-                f"job: wanted an importable 'module:Name', got {name!r} ({error}); check the spelling, "
-                "and that the package is installed or on PYTHONPATH"
-            ) from error
-        assert isinstance(found, type)
-        return found
-    listed = {entry.name: entry for entry in entry_points(group="lightwell.jobs")}
-    if name not in listed:
+                f"job: expected one of {sorted(entries)} or 'module:Name', got {quoted(name)}; {nearest(name, entries)}"
+            )
+        reference = entries[name]
+    found = import_object(reference, "job")
+    kinds = [kind for kind, methods in CONTRACTS.items() if _has_methods(found, methods)]
+    wanted = [contract] if contract in CONTRACTS else list(CONTRACTS)
+    if not any(kind in kinds for kind in wanted):
+        methods = " or ".join(" and ".join(CONTRACTS[kind]) for kind in wanted)
         raise PlanError(
-            f"job: wanted one of {sorted(listed)} or 'module:Name', got {name!r}; {nearest(name, listed)}"
+            f"job: expected a class with the methods {methods}, got {quoted(name)}, {_kind_of(found, kinds)}; see "
+            "`lightwell.pipeline.jobs`"
         )
-    found = listed[name].load()
-    assert isinstance(found, type)
-    return found
+    job: type[Any] = found
+    return job
+
+
+CONTRACTS: Mapping[Any, tuple[str, ...]] = {TrainingJob: ("run",), BatchJob: ("open", "finish")}
+"""Methods by which a class is known as one kind of job or the other."""
+
+
+def _has_methods(found: Any, methods: Sequence[str]) -> bool:
+    return isinstance(found, type) and all(callable(getattr(found, method, None)) for method in methods)
+
+
+def _kind_of(found: Any, kinds: Sequence[Any]) -> str:
+    if not isinstance(found, type):
+        return f"a {type(found).__name__}"
+    if not kinds:
+        return "a class without them"
+    command = "train" if kinds == [TrainingJob] else "audit"
+    return f"which `lightwell {command}` runs"

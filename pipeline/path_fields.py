@@ -17,6 +17,10 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel
 
+from .dataset.sources.store import without_file_scheme
+from .errors import PlanError
+from .uris import public_uri
+
 Change = Callable[[str, str], str]
 """(dotted name of the key, the path as it is written) -> what takes its place."""
 Hints = tuple[Any, ...]
@@ -35,8 +39,22 @@ class MayBePath:
 
 
 def resolve_paths(model: type[Any], content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Make the relative paths of a document count from a folder; ``~`` is the home folder."""
-    return map_paths(model, content, lambda _, text: str(folder / Path(text).expanduser()))
+    """Make the relative paths of a document count from a folder; ``~`` is the home folder.
+
+    Raises:
+        PlanError: a URI, which these keys do not take.
+    """
+
+    def resolve(name: str, text: str) -> str:
+        path = without_file_scheme(text)
+        if "://" in path:
+            raise PlanError(
+                f"{name}: expected a path of this machine, got {public_uri(text)!r}; copy the file here (pictures that an "
+                "index lists may stay where they are)"
+            )
+        return str(folder / Path(path).expanduser())
+
+    return map_paths(model, content, resolve)
 
 
 def list_paths(model: type[Any], content: Mapping[str, Any]) -> list[tuple[str, str]]:

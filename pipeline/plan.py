@@ -4,41 +4,38 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, cast
+from typing import Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
+from .atomic_io import write_text
 from .cache.options import Caching
+from .checked import CheckedModel, build_checked
 from .dataset.index import Index
 from .error_rules import ErrorRules
-from .errors import PlanError, nearest
+from .imports import AllowedModules
 from .order.sampling import Sampling
-from .path_fields import resolve_paths
-from .policy.transforms import TransformSpec, parse_policy
+from .policy.parse import PolicyReader
+from .policy.spec import TransformSpec
 from .resources import WorkerResources
+from .safe_yaml import read_yaml
 
-M = TypeVar("M", bound=BaseModel)
-
-PLAN_VERSION = 2
+PLAN_VERSION = 3
 """Part of every fingerprint; raised when equal plans would yield other batches than before."""
 
 
-class Batching(BaseModel):
+class Batching(CheckedModel):
     """How samples are put together."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     size: int = Field(default=64, ge=1)
     """Of all ranks together."""
 
 
-class Mix(BaseModel):
+class Mix(CheckedModel):
     """MixUp (Zhang et al., ICLR 2018) or CutMix (Yun et al., ICCV 2019) over a finished training batch."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["MixUp", "CutMix"]
     alpha: float = Field(default=0.2, gt=0)
@@ -46,7 +43,31 @@ class Mix(BaseModel):
     p: float = Field(default=1.0, ge=0, le=1)
 
 
-class Plan(BaseModel):
+class BboxParams(CheckedModel):
+    """Which boxes stay: options of ``albumentations.BboxParams``, where they mean the same."""
+
+    min_area: float = Field(default=0.0, ge=0)
+    """Least area inside the picture, in pixels."""
+    min_visibility: float = Field(default=0.0, ge=0, le=1)
+    """Least part of a box that stays inside the picture, and with CutMix uncovered."""
+    min_width: float = Field(default=0.0, ge=0)
+    min_height: float = Field(default=0.0, ge=0)
+    max_accept_ratio: float | None = Field(default=None, ge=1)
+    """Largest ratio of the longer side to the shorter."""
+    clip: bool = True
+    """Clip boxes to the picture when they are read; without it a box that reaches outside costs its sample."""
+    check_each_transform: bool = True
+    """Drop boxes behind every transform, and not at the end only."""
+
+
+class KeypointParams(CheckedModel):
+    """What becomes of keypoints: options of ``albumentations.KeypointParams``, where they mean the same."""
+
+    remove_invisible: bool = False
+    """Make keypoints that leave the picture 0, 0, 0; without it they keep their place, with visibility 0."""
+
+
+class Plan(CheckedModel):
     """What happens to the images of an index before a model sees them.
 
     Building a plan reads no image; running it never changes it. ``preprocess`` runs for every view, then
@@ -54,13 +75,13 @@ class Plan(BaseModel):
     deterministic. A trailing ``Normalize`` runs last, in every view, in one pass into the batch.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     index: Path
     preprocess: tuple[TransformSpec, ...] = ()
     augment: tuple[TransformSpec, ...] = ()
     evaluate: tuple[TransformSpec, ...] = ()
     mix: Mix | None = None
+    bbox_params: BboxParams = BboxParams()
+    keypoint_params: KeypointParams = KeypointParams()
     sampling: Sampling | None = None
     """How often training views show each class; None shows every image once an epoch."""
     batch: Batching = Batching()
@@ -82,17 +103,29 @@ class Plan(BaseModel):
 
     @field_validator("preprocess", "augment", "evaluate", mode="before")
     @classmethod
-    def _parse_policy(cls, value: Any, info: Any) -> tuple[TransformSpec, ...]:
-        return parse_policy(value, str(info.field_name))
+    def _parse_policy(cls, value: Any, info: ValidationInfo) -> tuple[TransformSpec, ...]:
+        return PolicyReader.from_context(info.context).read(value, str(info.field_name))
 
     @classmethod
-    def load(cls, path: Path | str) -> Self:
-        """Read a plan from YAML; a relative index path counts from the file's folder.
+    def load(cls, path: Path | str, *, allow_import: Sequence[str] = ()) -> Self:
+        """Read a plan from YAML; relative paths count from the file's folder.
+
+        Args:
+            path: the file.
+            allow_import: modules that the plan may import classes and policies from, each with its submodules. Importing
+                runs their code.
 
         Raises:
-            PlanError: the file cannot be read, a key is unknown or a value is of another type.
+            PlanError: the file cannot be read, a key is unknown, a value is of another type, or the plan names something
+                that would have to be imported without permission.
         """
-        return build_checked(cls, read_yaml(Path(path)), where=str(path), folder=Path(path).parent)
+        return build_checked(
+            cls,
+            read_yaml(Path(path)),
+            where=str(path),
+            folder=Path(path).parent,
+            allowed=AllowedModules.of(allow_import),
+        )
 
     def dump(self) -> dict[str, Any]:
         """Return the plan in its YAML form; ``Plan(**plan.dump()) == plan``."""
@@ -104,7 +137,7 @@ class Plan(BaseModel):
 
     def save(self, path: Path | str) -> None:
         """Write the plan as YAML."""
-        Path(path).write_text(yaml.safe_dump(json.loads(json.dumps(self.dump())), sort_keys=False))
+        write_text(Path(path), yaml.safe_dump(json.loads(json.dumps(self.dump())), sort_keys=False))
 
     def load_index(self) -> Index:
         """Read the plan's index; a large one is mapped into memory."""
@@ -125,71 +158,17 @@ class Plan(BaseModel):
         if self.cache is not None and self.cache.effect():
             content["cache"] = self.cache.effect()
         content["errors"] = self.errors.deciding()
+        # Plans from before these keys were there keep their fingerprint.
         if content["errors"] == ErrorRules().deciding():
-            del content["errors"]  # plans from before there were any keep their fingerprint
+            del content["errors"]
+        for name, default in (("bbox_params", BboxParams()), ("keypoint_params", KeypointParams())):
+            if getattr(self, name) == default:
+                del content[name]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-class Normalization(BaseModel):
-    """Constants of ``(x / 255 - mean) / std``, per RGB channel."""
+class Normalization(CheckedModel):
+    """Constants of ``(x / 255 - mean) / std``: one for each channel, or one for all."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file whose top is a mapping, with the safe loader."""
-    try:
-        content = yaml.safe_load(path.read_text())
-    except FileNotFoundError as error:
-        raise PlanError(f"{path}: no such file; check the path, or write one as the README shows") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(f"{path}: cannot be read ({error})") from error
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).replace('in "<unicode string>", ', "").split())
-        raise PlanError(
-            f"{path}: wanted YAML, got something else ({reason}); check the indentation"
-        ) from error
-    if not isinstance(content, dict):
-        raise PlanError(
-            f"{path}: wanted 'key: value' lines, got {type(content).__name__}; see the README for an example"
-        )
-    return content
-
-
-def build_checked(cls: type[M], content: Mapping[str, Any], *, where: str, folder: Path) -> M:
-    """Build a pydantic model of ours from YAML; paths in it count from ``folder``.
-
-    Raises:
-        PlanError: in one line for each wrong key: its name, what was wanted and the nearest right name.
-    """
-    try:
-        return cls.model_validate(resolve_paths(cls, dict(content), folder))
-    except ValidationError as error:
-        lines = [describe_error(cls, cast("dict[str, Any]", item)) for item in error.errors()]
-        raise PlanError(f"{where}: " + "; ".join(lines)) from error
-
-
-def describe_error(cls: type[BaseModel], item: dict[str, Any]) -> str:
-    """Say in one line what is wrong with one key."""
-    location = [str(part) for part in item["loc"]]
-    place = ".".join(location)
-    if item["type"] == "extra_forbidden":
-        model: Any = cls
-        for part in location[:-1]:
-            annotation = model.model_fields[part].annotation if part in model.model_fields else model
-            candidates = (annotation, *getattr(annotation, "__args__", ()))
-            model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model)
-        known = list(model.model_fields)
-        return f"{place}: no such key; {nearest(location[-1], known) or 'known are ' + ', '.join(known)}"
-    if item["type"] == "missing":
-        return f"{place}: missing; add it"
-    message = item["msg"].removeprefix("Value error, ").removeprefix(f"{place}: ")
-    if item["type"] == "value_error":  # ours: says what was wanted and what was there
-        return f"{place}: {message}".removeprefix(": ")
-    if item["type"] in ("model_type", "dataclass_type"):
-        message = "wanted 'key: value' lines below it"
-    wanted = message.replace("Input should be ", "wanted ").partition(", unable to parse")[0]
-    return f"{place}: {wanted}, got {item['input']!r}; correct it"
+    mean: tuple[float, ...]
+    std: tuple[float, ...]

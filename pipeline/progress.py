@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
+from .text import printable
+
 if TYPE_CHECKING:
     from .engine.stats import FeedStats
     from .jobs import Stream
@@ -40,7 +42,7 @@ class LineConsole(SilentConsole):
 
     def say(self, line: str) -> None:
         """Print one line."""
-        print(line, file=self._stream, flush=True)
+        print(printable(line), file=self._stream, flush=True)
 
     def track(self, batches: Stream[T], label: str) -> Iterator[T]:
         """Pass batches on and say now and then how far it is."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .atomic_io import write_text
 from .error_rules import MIN_JUDGED, ErrorRules
 from .errors import RunError
 
@@ -25,8 +25,8 @@ class QuarantineEntry:
     key: str
     uri: str
     step: str
-    """The step that failed: ``read``, ``decode`` or ``policy``; ``limit`` (larger than the plan allows), ``time`` (took
-    too long) or ``index`` (its header was already bad)."""
+    """The step that failed: ``read``, ``decode`` or ``policy``; ``mask``, ``boxes`` or ``keypoints`` (do not fit the
+    image); ``limit`` (larger than the plan allows), ``time`` (took too long) or ``index`` (its header was already bad)."""
     reason: str
     decoder: str
     """The decoders that were tried, in order, such as ``dali, opencv, pillow``."""
@@ -113,10 +113,12 @@ class Quarantine:
 
 
 def write_quarantine(entries: Iterable[Mapping[str, Any]], path: Path) -> None:
-    """Write entries as JSON lines, aside and renamed."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    aside.write_text(_lines(entries), encoding="utf-8")
-    aside.replace(path)
+    """Write entries as JSON lines, whole or not at all.
+
+    Raises:
+        OutputError: the disk does not take them.
+    """
+    write_text(path, _lines(entries))
 
 
 def append_quarantine(entries: Iterable[Mapping[str, Any]], path: Path) -> None:

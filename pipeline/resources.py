@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import model_validator
 
+from .checked import CheckedModel
 from .errors import PlanError
 
 
-class WorkerResources(BaseModel):
+class WorkerResources(CheckedModel):
     """CPUs and GPUs of each Ray worker, where the command line does not say; in one process it means nothing."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     cpus: float = 1.0
     """Each with a thread."""

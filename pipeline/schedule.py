@@ -89,7 +89,7 @@ class Schedule:
                 f"errors.on_error: wanted replace or raise where {view.num_ranks} ranks share a batch, got skip; ranks that "
                 "leave images out would take different steps: write replace"
             )
-        if num_steps(len(rows), size, drop_last=view.drop_last) == 0:
+        if len(rows) and num_steps(len(rows), size, drop_last=view.drop_last) == 0:
             raise PlanError(
                 f"batch.size: wanted at most {len(rows)} (the images of this split), got {size}; make it smaller"
             )
@@ -122,7 +122,8 @@ class Schedule:
 
     def place_of(self, number: int) -> tuple[int, int]:
         """Return epoch and step of a batch; of the first one after the view for ``num_batches``."""
-        return self.first_epoch + number // self.num_steps, number % self.num_steps
+        steps = max(1, self.num_steps)  # 0 where no image can be used
+        return self.first_epoch + number // steps, number % steps
 
     def batch(self, number: int) -> BatchSpec:
         """Compute a batch, counted from 0 over all epochs."""

@@ -33,6 +33,7 @@ PUBLIC: list[str] = [
     "GradCamAudit",
     "Index",
     "LightwellError",
+    "LineConsole",
     "load_model",
     "LocalEngine",
     "Mix",
@@ -46,8 +47,10 @@ PUBLIC: list[str] = [
     "run_batch_job",
     "run_training_job",
     "RunError",
+    "SilentConsole",
     "SourceError",
     "submit",
+    "TerminalConsole",
     "TrainingJob",
     "View",
 ]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from ..pipeline.errors import OutputError
 from ..pipeline.jobs import ListsAfter, WorksJobs, found_after
-from ..pipeline.quarantine import QUARANTINE_NAME, append_quarantine, write_quarantine
+from ..pipeline.quarantine import append_quarantine, write_quarantine
 from .here import WorkHere
 
 if TYPE_CHECKING:
@@ -30,18 +30,18 @@ class Ledger:
     written behind it, at most once a second: what a second costs does not grow with the list.
 
     Args:
-        out: the job's folder.
+        path: the list's file.
         before: entries of an earlier run that this one takes up.
         counts: what that run had counted.
     """
 
     def __init__(
         self,
-        out: Path,
+        path: Path,
         before: Iterable[Mapping[str, Any]] = (),
         counts: Mapping[str, int] | None = None,
     ) -> None:
-        self._path = out / QUARANTINE_NAME
+        self._path = path
         self._before = self._unheard = tuple(before)
         self._counts = dict(counts or {})
         self._feeds: list[Feed | Work] = []
@@ -130,17 +130,17 @@ class Ledger:
             self.write()
             if not self._in_order:
                 self._write_in_order()
-        except OSError as failure:
+        except (OSError, OutputError) as failure:
             if error is None:  # else the run's own error says more
                 raise OutputError(
-                    f"{self._path}: cannot be written ({failure}); free space, or choose another --out"
+                    f"expected to write {str(self._path)!r}, got {failure}; free space, or choose another --out"
                 ) from failure
 
     def _keep(self) -> None:
         while not self._ended.wait(INTERVAL_S):
             try:
                 self.write()
-            except OSError:
+            except (OSError, OutputError):
                 return  # said when the job ends; its own writing tells too
 
 

@@ -1,39 +1,52 @@
 """Runs jobs in this process. It is the reference for every other way of running them.
 
-A batch job's records are kept in parts while it runs, each written aside and renamed::
+A batch job's records are kept in parts while it runs, each written whole::
 
+    out/.lightwell.json               whose folder it is, and which files runs have written there
     out/parts/part-000000.parquet     records of some batches, and how far they reach
     out/records.parquet               all parts, once the last batch is done
     out/quarantine.jsonl              files that could not be used; grows while the job runs
     out/counts.json                   images read, used, replaced and skipped; read = used + replaced
 
-A training job writes the latter two as well, of all its feeds. One that says what is ``remaining`` goes on where it stood,
-and its counts do too.
+A job with an attribute ``bookkeeping_folder`` has the last three in that folder below ``out``. A training job writes the
+latter two as well, of all its feeds. One that says what is ``remaining`` goes on where it stood, and its counts do too.
 
-Interrupted, the same batch job takes up after its last whole part, if it has a ``fingerprint()``; a job without one,
+Interrupted, the same batch job goes on after its last undamaged part, if it has a ``fingerprint()``; a job without one,
 another job or another plan starts anew. A job may also have a ``schema``, the Arrow schema of its
 records; without it the types are taken from the records.
+
+``out`` may be a URI; then results are made in a temporary folder of this machine, and copied after each part.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..pipeline.errors import OutputError
-from ..pipeline.jobs import Context, KeepsParts, Remaining, Resumes, found_after
+from ..pipeline.atomic_io import write_json
+from ..pipeline.errors import PlanError
+from ..pipeline.jobs import (
+    Context,
+    KeepsParts,
+    ListsPartFiles,
+    Remaining,
+    Resumes,
+    found_after,
+)
+from ..pipeline.outputs.folder import OutputFolder, is_pattern
+from ..pipeline.progress import SilentConsole
 from ..pipeline.quarantine import QUARANTINE_NAME, read_quarantine, write_quarantine
+from .earlier import COUNTS_NAME
 from .heap import keep_freed_memory
 from .ledger import Ledger
 from .metrics import JobMeter
-from .parts import Part, PartStore
+from .parts import Part, PartStore, measure
 from .peers import Peers, check_shares
+from .place import Place, check_known, opened
+from .results import BATCH_NAMES, RECORDS_NAME, TRAINING_NAMES, Results, declared_by, open_results
 
 if TYPE_CHECKING:
     from ..pipeline.jobs import (
@@ -55,51 +68,91 @@ PART_IMAGES = 1024
 
 
 def run_batch_job(
-    job: BatchJob, engine: Engine, out: Path, console: Console, *, part_images: int = PART_IMAGES
+    job: BatchJob,
+    engine: Engine,
+    out: Path | str,
+    console: Console | None = None,
+    *,
+    part_images: int = PART_IMAGES,
+    reads: Sequence[Path | str] = (),
 ) -> Mapping[str, Any]:
     """Run a batch job over its view and finish it; returns its findings.
 
     Args:
         job: what is run; another rank of its view needs another ``out``.
         engine: makes the batches.
-        out: where results go, and what an interrupted run has left.
-        console: shows how far it is.
+        out: a folder or a URI, where results go and an interrupted run has left its own.
+        console: shows progress; None shows nothing.
         part_images: images after which a part is written.
+        reads: files that the run reads and that the job does not name, such as its job file.
 
     Raises:
+        RequestError: ``out`` holds files of others where the run would write, another run writes there, or the run would
+            write over what it reads.
         OutputError: ``out`` cannot be written.
         LightwellError: whatever the plan, the feed or the job raise.
     """
-    check_writable(out)
-    keep_freed_memory()
-    sweep(out)
-    store = PartStore(out / "parts", fingerprint_of(job), getattr(job, "schema", None))
+    console = console or SilentConsole()
+    with open_results(job, out, names=BATCH_NAMES, reads=reads) as results:
+        fingerprint = fingerprint_of(job)
+        results.folder.describe(fingerprint)
+        keep_freed_memory()
+        has_files = isinstance(job, ListsPartFiles)
+        store = PartStore(results.folder, fingerprint, getattr(job, "schema", None), has_files)
+        done = take_up(job, store, results, console)
+        before = add_up(done)[0]
+        with (
+            Ledger(results.claim(QUARANTINE_NAME), before=before) as ledger,
+            JobMeter(type(job).__name__) as meter,
+        ):
+            watched = meter.watch(ledger.watch(engine))
+            done += read_parts(job, watched, store, console, done, part_images, results.place.publish)
+        findings = finish(job, engine, results, store, done, console)
+        store.clear()
+        results.folder.complete()
+        results.place.publish()
+        return findings
+
+
+def take_up(job: BatchJob, store: PartStore, results: Results, console: Console) -> list[Part]:
+    """Take up the undamaged parts of an interrupted run, and say how many there are."""
+    num_listed = store.num_listed()
     done = store.take_up()
     if done:
         console.say(f"taking up after {sum(part.counts['read'] for part in done):,} images that are done")
-    with Ledger(out, before=add_up(done)[0]) as ledger, JobMeter(type(job).__name__) as meter:
-        done += read_parts(job, meter.watch(ledger.watch(engine)), store, console, done, part_images)
-    records = store.merge(out / "records.parquet")
-    entries, counts = add_up(done)
-    write_quarantine(entries, out / QUARANTINE_NAME)
-    write_json(counts, out / "counts.json")
-    findings = job.finish(records, Context(engine, out, console, quarantine=tuple(entries), counts=counts))
-    store.clear()
-    return findings
+    if num_listed > len(done):
+        console.say(
+            f"{num_listed - len(done):,} of {num_listed:,} parts are of another job or plan, damaged, or behind a damaged "
+            "one; their images are read again"
+        )
+    if not done and isinstance(job, KeepsParts):  # the files that an earlier result lists are about to change
+        results.folder.remove(*(name for name in declared_by(job) if not is_pattern(name)))
+    return done
 
 
-def nothing() -> None:
-    """Results stay where they are."""
+def finish(
+    job: BatchJob, engine: Engine, results: Results, store: PartStore, parts: list[Part], console: Console
+) -> Mapping[str, Any]:
+    """Merge all parts, write what is counted and let the job write its results; returns its findings."""
+    records = store.merge(parts, results.claim(RECORDS_NAME))
+    entries, counts = add_up(parts)
+    write_quarantine(entries, results.claim(QUARANTINE_NAME))
+    write_json(results.claim(COUNTS_NAME), counts)
+    results.folder.claim(*(name for name in declared_by(job) if not is_pattern(name)))
+    context = Context(
+        engine, results.path, console, quarantine=tuple(entries), counts=counts, kept_at=results.place.kept_at
+    )
+    return job.finish(records, context)
 
 
 def run_training_job(
     job: TrainingJob,
     engine: Engine,
-    out: Path,
-    console: Console,
+    out: Path | str,
+    console: Console | None = None,
     *,
-    publish: Callable[[], None] = nothing,
-    kept_at: str | None = None,
+    lock: bool = True,
+    reads: Sequence[Path | str] = (),
 ) -> Mapping[str, Any]:
     """Run a training job on its view, or one rank's part of it; returns its final metrics.
 
@@ -109,38 +162,60 @@ def run_training_job(
     Args:
         job: what is run.
         engine: makes the batches of this process.
-        out: where results go, and what an interrupted run has left.
-        console: shows how far it is.
-        publish: called when what is in ``out`` is whole, on every rank.
-        kept_at: where it is copied to, if it is.
+        out: a folder or a URI, where results go and an interrupted run has left its own.
+        console: shows progress; None shows nothing.
+        lock: False where the caller keeps other runs from writing to ``out``.
+        reads: files that the run reads and that the job does not name, such as its job file.
 
     Raises:
+        RequestError: ``out`` holds files of others where the run would write, another run writes there, or the run would
+            write over what it reads.
         OutputError: ``out`` cannot be written.
         LightwellError: whatever the plan, the feed or the job raise.
     """
+    console = console or SilentConsole()
+    check_known(out)
     peers = Peers.here()
     check_shares(job, peers.num_ranks)
-    if peers.leads:
-        check_writable(out)
-        sweep(out)
+    if not peers.leads:
+        with opened(out, writes=False) as place:
+            return train_rank(job, engine, place, console, peers, None)
+    with open_results(job, out, names=TRAINING_NAMES, lock=lock, reads=reads) as results:
+        results.folder.claim(*(name for name in declared_by(job) if not is_pattern(name)))
+        metrics = train_rank(job, engine, results.place, console, peers, results)
+        results.folder.complete()
+        results.place.publish()
+        return metrics
+
+
+def train_rank(
+    job: TrainingJob,
+    engine: Engine,
+    place: Place,
+    console: Console,
+    peers: Peers,
+    results: Results | None,
+) -> Mapping[str, Any]:
+    """Run a training job, or one rank's part of it, in an open place; only the first rank has results."""
+    out = place.folder
     keep_freed_memory()
     left = remaining(job, out)
-    ledger = Ledger(out, entries_before(left, out), left.counts) if peers.leads else Ledger(out)
+    path = out / QUARANTINE_NAME if results is None else results.claim(QUARANTINE_NAME)
+    ledger = Ledger(path, entries_before(left, out), left.counts) if peers.leads else Ledger(path)
     worker = f"rank {peers.rank}" if peers.num_ranks > 1 else ""
     with ledger if peers.leads else nullcontext(), JobMeter(type(job).__name__, worker) as meter:
         watched = meter.watch(ledger.watch(engine))
         with watched.feed(job.plan, peers.share(left.view), left.position) as feed:
             tally = partial(peers.tally, ledger)
             context = Context(
-                watched, out, console, tally=tally, publish=publish, kept_at=kept_at or str(out)
+                watched, out, console, tally=tally, publish=place.publish, kept_at=place.kept_at
             )
             metrics = job.run(feed, context)
             say_stats(feed, console)
         counts = peers.tally(ledger)
-        if peers.leads:
-            write_json(counts, out / "counts.json")
-    publish()  # with the list in order, as the ledger leaves it
-    return metrics
+        if results is not None:
+            write_json(results.claim(COUNTS_NAME), counts)
+    return metrics  # what is in the folder is published with the list in order, as the ledger leaves it
 
 
 def entries_before(left: Remaining, out: Path) -> list[Mapping[str, Any]]:
@@ -154,29 +229,6 @@ def remaining(job: TrainingJob, out: Path) -> Remaining:
     return job.remaining(out) if isinstance(job, Resumes) else Remaining(job.view)
 
 
-def check_writable(out: Path) -> None:
-    """Make the output folder and try to write into it, before any work is done.
-
-    Raises:
-        OutputError: it cannot be made or written.
-    """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise OutputError(
-            f"--out: wanted a folder that can be written, got {str(out)!r} ({error.strerror or error}); "
-            "choose another, or give yourself the right to write there"
-        ) from error
-
-
-def sweep(out: Path) -> None:
-    """Take away what a killed run was writing aside."""
-    for path in out.glob(".*.tmp"):
-        path.unlink()
-
-
 def fingerprint_of(job: BatchJob) -> str | None:
     """Ask a job for what decides its records; None where it cannot say."""
     ask = getattr(job, "fingerprint", None)
@@ -184,7 +236,13 @@ def fingerprint_of(job: BatchJob) -> str | None:
 
 
 def read_parts(
-    job: BatchJob, engine: WorksJobs, store: PartStore, console: Console, done: list[Part], num_images: int
+    job: BatchJob,
+    engine: WorksJobs,
+    store: PartStore,
+    console: Console,
+    done: list[Part],
+    num_images: int,
+    publish: Callable[[], None] = lambda: None,
 ) -> list[Part]:
     """Turn what is left of a job's view, behind the parts that are done, into more parts of so many images."""
     parts: list[Part] = []
@@ -203,8 +261,10 @@ def read_parts(
             found = found_after(work, num_found)
             num_found += len(found)
             entries = fresh_entries(found, noted)
-            parts.append(Part(number, counts, entries, work.position()))
-            store.write(parts[-1], kept(job, gathered, number, store.folder.parent))
+            records, files = kept(job, gathered, number, store.output)
+            parts.append(Part(number, counts, entries, work.position(), files))
+            store.write(parts[-1], records)
+            publish()
         say_stats(work, console)
     return parts
 
@@ -235,9 +295,22 @@ def is_full(job: BatchJob, most_images: int, records: Sequence[Record], num_imag
     return job.is_full(records) if isinstance(job, KeepsParts) else num_images >= most_images
 
 
-def kept(job: BatchJob, records: Sequence[Record], part: int, out: Path) -> Sequence[Record]:
-    """Let a job that writes its own files write a part; returns what stands for it."""
-    return job.keep(records, part, out) if isinstance(job, KeepsParts) else records
+def kept(
+    job: BatchJob, records: Sequence[Record], part: int, output: OutputFolder
+) -> tuple[Sequence[Record], dict[str, list[Any]]]:
+    """Let a job that writes its own files write a part; returns what stands for it, and its files' sizes and digests."""
+    if not isinstance(job, KeepsParts):
+        return records, {}
+    names = job.part_files(records, part) if isinstance(job, ListsPartFiles) else ()
+    output.claim(*names)
+    slim = job.keep(records, part, output.path)
+    found = {name: measure(output.path / name) for name in names}
+    missing = [name for name, told in found.items() if told is None]
+    if missing:
+        raise PlanError(
+            f"{type(job).__name__}: expected `keep` to write what `part_files` lists, got no {missing[0]!r}; correct the job"
+        )
+    return slim, {name: told for name, told in found.items() if told is not None}
 
 
 def fresh_entries(entries: Sequence[Mapping[str, Any]], noted: set[Entry]) -> tuple[Mapping[str, Any], ...]:
@@ -265,10 +338,3 @@ def add_up(parts: list[Part]) -> tuple[list[Mapping[str, Any]], dict[str, int]]:
     counts["skipped"] = sum(part.counts["left_out"] for part in parts)
     counts["skipped"] += max((part.counts["unusable"] for part in parts), default=0)
     return [entries[name] for name in sorted(entries)], counts
-
-
-def write_json(content: Mapping[str, Any], path: Path) -> None:
-    """Write JSON aside, then rename."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    aside.replace(path)

@@ -1,21 +1,24 @@
-"""Parts of a batch job's records on disk: written aside, renamed, taken up again, merged."""
+"""Parts of a batch job's records on disk: written whole, verified and taken up again, merged."""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import os
-import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..pipeline.errors import OutputError
+from ..pipeline.atomic_io import atomic_write, remove_stale
+from ..pipeline.outputs.folder import OutputFolder
 
+PARTS = "parts"
+PATTERN = f"{PARTS}/part-*.parquet"
 PART = b"lightwell.part"
+DIGEST = b"lightwell.part.digest"
 
 
 @dataclass(frozen=True)
@@ -29,82 +32,128 @@ class Part:
     """What was in quarantine when the part was written; may hold files of later parts too."""
     position: Mapping[str, Any]
     """Of the feed, behind the part."""
+    files: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    """Size in bytes and digest of the files that the job wrote for the part, by name."""
 
 
 @dataclass(frozen=True)
 class PartStore:
-    """The parts of one job below one folder."""
+    """The parts of one job below its output folder."""
 
-    folder: Path
+    output: OutputFolder
     fingerprint: str | None
     """Decides whose parts are taken up; None takes up none."""
     schema: pa.Schema | None
     """Of the records; None takes the types from them."""
+    has_files: bool = False
+    """Whether parts have files of the job's, which are verified; a part that does not say so is made again."""
 
-    def path(self, number: int) -> Path:
-        """Name the file of a part."""
-        return self.folder / f"part-{number:06d}.parquet"
+    def name(self, number: int) -> str:
+        """Name the file of a part, relative to the output folder."""
+        return f"{PARTS}/part-{number:06d}.parquet"
 
     def take_up(self) -> list[Part]:
-        """Find the whole parts of an interrupted run of the same job, in order; throw anything else away."""
+        """Find the whole, undamaged parts of an interrupted run of the same job, in order; delete the others."""
         parts: list[Part] = []
-        while self.fingerprint is not None:
-            part = self._read(len(parts))
-            if part is None:
-                break
+        while self.fingerprint is not None and (part := self._read(len(parts))) is not None:
             parts.append(part)
-        if not parts:
-            self.clear()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for path in self.folder.iterdir():
-            if path.name not in {self.path(part.number).name for part in parts}:
-                path.unlink()
+        kept = {self.name(part.number) for part in parts}
+        self.output.claim(*sorted(kept), *(name for part in parts for name in part.files))
+        self.output.remove(*sorted(self._listed() - kept))
+        remove_stale(self.output.path / PARTS)
         return parts
 
+    def num_listed(self) -> int:
+        """Count the parts that an earlier run has left, damaged or not."""
+        return len(self._listed())
+
+    def _listed(self) -> set[str]:
+        return {name for name in self.output.owned if name.startswith(f"{PARTS}/")}
+
     def _read(self, number: int) -> Part | None:
-        path = self.path(number)
-        if not path.is_file():
+        """Read a part with all its checksums; None where it is missing, damaged or of another job."""
+        path = self.output.path / self.name(number)
+        if self.name(number) not in self.output.owned or not path.is_file():
             return None
-        noted = json.loads((pq.read_schema(path).metadata or {}).get(PART, b"{}"))
-        if noted.get("fingerprint") != self.fingerprint or "position" not in noted:
-            return None
-        return Part(number, noted["counts"], tuple(noted["quarantine"]), noted["position"])
+        try:
+            table = pq.read_table(path, page_checksum_verification=True, memory_map=False)
+            note = read_note(table.schema)
+            if note.get("fingerprint") != self.fingerprint:
+                return None
+            files = note["files"] if self.has_files else note.get("files", {})
+            part = Part(number, note["counts"], tuple(note["quarantine"]), note["position"], files)
+        except (pa.ArrowException, OSError, KeyError, ValueError):
+            return None  # made again; the caller says so
+        whole = all(measure(self.output.path / name) == list(told) for name, told in files.items())
+        return part if whole else None
 
     def write(self, part: Part, records: Sequence[Mapping[str, Any]]) -> None:
         """Write the records of a part.
 
         Raises:
             OutputError: the disk does not take it.
+            RequestError: somebody else's file has its name.
         """
+        self.output.claim(self.name(part.number))
         noted = {
             "fingerprint": self.fingerprint,
             "counts": part.counts,
             "quarantine": part.quarantine,
             "position": part.position,
+            "files": part.files,
         }
+        text = json.dumps(noted).encode()
         table = pa.Table.from_pylist([dict(record) for record in records], schema=self.schema)
-        write_parquet(
-            [table.replace_schema_metadata({PART: json.dumps(noted).encode()})], self.path(part.number)
-        )
+        metadata = {PART: text, DIGEST: _digest(text)}
+        write_parquet([table.replace_schema_metadata(metadata)], self.output.path / self.name(part.number))
 
-    def merge(self, path: Path) -> pa.Table:
-        """Merge all parts into one file; returns its table, memory-mapped.
+    def merge(self, parts: Sequence[Part], path: Path) -> pa.Table:
+        """Merge parts into one file; returns its table, memory-mapped.
 
         Raises:
             OutputError: the disk does not take it.
         """
-        files = sorted(self.folder.glob("part-*.parquet"))
+        files = [self.output.path / self.name(part.number) for part in parts]
         schemas = [pq.read_schema(file).remove_metadata() for file in files]
         filled = [schema for schema in schemas if len(schema)]
         schema = self.schema or pa.unify_schemas(filled or [pa.schema([])], promote_options="permissive")
-        tables = (fit(pq.read_table(file), schema) for file in files)
+        tables = (fit(pq.read_table(file, page_checksum_verification=True), schema) for file in files)
         write_parquet(tables, path, schema)
         return pq.read_table(path, memory_map=True)
 
     def clear(self) -> None:
-        """Throw the parts away."""
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
+        """Delete the parts."""
+        self.output.remove(*sorted(self._listed()))
+        folder = self.output.path / PARTS
+        if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def read_note(schema: pa.Schema) -> dict[str, Any]:
+    """Read what a part says of itself; empty where the file is no part.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    metadata = schema.metadata or {}
+    text = metadata.get(PART, b"{}")
+    if metadata.get(DIGEST, _digest(text)) != _digest(text):
+        raise ValueError("the note of a part is damaged")
+    note = json.loads(text)
+    return note if isinstance(note, dict) else {}
+
+
+def measure(path: Path) -> list[Any] | None:
+    """Return size and digest of a file; None where there is none."""
+    if path.is_symlink() or not path.is_file():
+        return None
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        return [file.tell(), digest]
+
+
+def _digest(text: bytes) -> bytes:
+    return hashlib.blake2b(text, digest_size=16).hexdigest().encode()
 
 
 def fit(table: pa.Table, schema: pa.Schema) -> pa.Table:
@@ -117,25 +166,24 @@ def fit(table: pa.Table, schema: pa.Schema) -> pa.Table:
     )
 
 
-def write_parquet(tables: Any, path: Path, schema: pa.Schema | None = None) -> None:
-    """Write tables into one Parquet file, one after another: aside, then renamed."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def write_parquet(
+    tables: Sequence[pa.Table] | Iterator[pa.Table], path: Path, schema: pa.Schema | None = None
+) -> None:
+    """Write tables into one Parquet file, one after another, whole or not at all.
+
+    Raises:
+        OutputError: the disk does not take it.
+    """
     writer: pq.ParquetWriter | None = None
-    try:
+    with atomic_write(path) as file:
         try:
             if schema is not None:
-                writer = pq.ParquetWriter(aside, schema, compression="zstd", write_page_checksum=True)
+                writer = pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True)
             for table in tables:
                 writer = writer or pq.ParquetWriter(
-                    aside, table.schema, compression="zstd", write_page_checksum=True
+                    file, table.schema, compression="zstd", write_page_checksum=True
                 )
                 writer.write_table(table)
         finally:
             if writer is not None:
                 writer.close()
-        aside.replace(path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise OutputError(
-            f"wanted to write {str(path)!r}, got {error.strerror or error}; free space or choose another --out"
-        ) from error

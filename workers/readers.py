@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 from ..pipeline.dataset.readers import Portion, ThreadReaders, default_threads
 from ..pipeline.dataset.sources.storage import Storage
 from ..pipeline.dataset.sources.store import is_remote
+from ..pipeline.dataset.sources.uri_rules import UriRules
 from ..pipeline.errors import RunError, WorkerDiedError
 from .cluster import Crew, Resources, check_room, connected, rooms
 from .on_ray.stream import RETRIES, told_apart
@@ -70,7 +71,7 @@ class RayReaders:
             num_now = self._num_now()
             check_room([Crew(num_now, self.each)], rooms())
             per_task = max(1, min(PORTIONS_PER_TASK, num_portions // (TASKS_PER_WORKER * num_now)))
-            with _Tasks(self, storage.max_wait_s) as tasks:
+            with _Tasks(self, storage) as tasks:
                 for seen in tasks.run(_groups(portions, per_task)):
                     yield from seen
 
@@ -85,11 +86,11 @@ class RayReaders:
 class _Tasks:
     """The tasks of one source; a context manager, so that none is left running."""
 
-    def __init__(self, readers: RayReaders, max_wait_s: float) -> None:
+    def __init__(self, readers: RayReaders, storage: Storage) -> None:
         import ray
 
         self._readers = readers
-        self._max_wait_s = max_wait_s
+        self._storage = storage.max_wait_s, storage.rules
         self._num_threads = default_threads(math.ceil(readers.each.cpus))
         self._task: Any = ray.remote(
             num_cpus=readers.each.cpus,
@@ -122,7 +123,7 @@ class _Tasks:
                 group = next(groups, None)
                 if group is None:
                     break
-                sent = self._task.remote(group, _probes(group), self._num_threads, self._max_wait_s)
+                sent = self._task.remote(group, _probes(group), self._num_threads, *self._storage)
                 self._running[sent] = num_sent, group
                 num_sent += 1
             if num_given in done:
@@ -156,7 +157,11 @@ class _Tasks:
 
 
 def look_at_group(
-    portions: Sequence[Portion[T]], probes: Sequence[Probe], num_threads: int, max_wait_s: float
+    portions: Sequence[Portion[T]],
+    probes: Sequence[Probe],
+    num_threads: int,
+    max_wait_s: float,
+    rules: UriRules,
 ) -> list[T]:
     """Look at some portions, in a process of Ray's.
 
@@ -166,13 +171,13 @@ def look_at_group(
     """
     check_sight(probes)
     readers = ThreadReaders(num_threads)
-    return list(readers.look(portions, num_portions=len(portions), storage=_storage(max_wait_s)))
+    return list(readers.look(portions, num_portions=len(portions), storage=_storage(max_wait_s, rules)))
 
 
 @lru_cache(maxsize=1)
-def _storage(max_wait_s: float) -> Storage:
+def _storage(max_wait_s: float, rules: UriRules) -> Storage:
     """Keep connections from one task of this process to the next."""
-    return Storage(max_wait_s)
+    return Storage(max_wait_s, rules)
 
 
 def _groups(portions: Iterable[Portion[T]], size: int) -> Iterator[list[Portion[T]]]:

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from markupsafe import Markup, escape
 
@@ -88,6 +89,32 @@ def line_chart(curves: Mapping[str, Curve], label: str) -> Markup:
         a, b = place(*curve[-1])
         parts.append(f'<circle class="dot c{number % 6}" cx="{a:.1f}" cy="{b:.1f}" r="3.2"/>')
     return Markup("".join(parts) + "</svg>")  # noqa: S704  names are escaped above, the rest are numbers
+
+
+def reliability_chart(calibration: Mapping[str, Any] | None) -> Markup | None:
+    """Draw the accuracy of each bin of confidence beside the diagonal of a calibrated model; None without figures."""
+    if not calibration:
+        return None
+    side, left, top = HEIGHT - TOP - BOTTOM, LEFT, TOP
+    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Accuracy by confidence">']
+    wide = WIDTH - LEFT - RIGHT
+    for share in (0.0, 0.25, 0.5, 0.75, 1.0):
+        down = top + (1 - share) * side
+        parts.append(f'<line class="grid" x1="{left}" x2="{left + wide}" y1="{down:.1f}" y2="{down:.1f}"/>')
+        parts.append(f'<text x="{left - 6}" y="{down + 4:.1f}" text-anchor="end">{share:g}</text>')
+        parts.append(
+            f'<text x="{left + share * wide:.1f}" y="{HEIGHT - 10}" text-anchor="middle">{share:g}</text>'
+        )
+    for each in calibration["bins"]:
+        x, width = left + each["from"] * wide, (each["to"] - each["from"]) * wide
+        tall = max(1.0, each["accuracy"] * side)
+        text = f"confidence {each['confidence']:.2f}, accuracy {each['accuracy']:.2f}, {each['num_images']:,} images"
+        parts.append(
+            f'<rect class="bar" x="{x + 1:.1f}" y="{top + side - tall:.1f}" width="{width - 2:.1f}" height="{tall:.1f}">'
+            f"<title>{text}</title></rect>"
+        )
+    parts.append(f'<line class="curve c0" x1="{left}" y1="{top + side}" x2="{left + wide}" y2="{top}"/>')
+    return Markup("".join(parts) + "</svg>")  # noqa: S704  all of it is numbers
 
 
 def spread(values: Sequence[float], whole: bool = False) -> tuple[float, float]:

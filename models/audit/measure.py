@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from ...pipeline.errors import ModelError
+from ...pipeline.errors import ModelError, PlanError, nearest
+from ..activations import eval_mode, run_model
 from ..cam import (
     CamResult,
     GradCam,
     blank,
     border_mass,
     concentration,
-    find_target_layer,
     grad_cam,
     peak,
     predicted,
 )
+from ..target_layer import TargetLayer, choose_target_layer
+from .classes import ClassMatch
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ...pipeline.batch import Batch
     from ...pipeline.jobs import Record
+
+
+MAX_LOGITS = 100
+"""With more outputs the records leave the logits out."""
+PREDICTED, LABEL = "predicted", "label"
 
 
 class Examiner:
@@ -36,22 +45,30 @@ class Examiner:
         self,
         model: torch.nn.Module,
         target_layer: str | None,
-        num_classes: int,
-        device: str,
+        match: ClassMatch,
         stack: ExitStack,
+        *,
+        explain: str = PREDICTED,
+        device: str = "auto",
+        facts: Mapping[str, Any] | None = None,
     ) -> None:
         self._device = choose_device(device)
         self._model = model.to(self._device)
         self._target_layer = target_layer
-        self._num_classes = num_classes
+        self._of_output = torch.tensor(match.of_output)
+        self._outputs = torch.tensor([*match.outputs, -1])  # the last one for images without a label
         self._stack = stack
+        self._explain = explain
+        self._class = None if explain in (PREDICTED, LABEL) else output_of(explain, match)
+        self._facts = dict(facts or {})
         self._cam: GradCam | None = None
 
     def __call__(self, batch: Batch) -> list[Record]:
         """Explain a batch: a record for every image that is its own, neither a replacement nor padding.
 
         Raises:
-            ModelError: the model has fewer outputs than the index has classes, or the layer gives no map.
+            ModelError: an image has logits that are not finite, the layer gives no map, or the model does not
+                take images of this size.
         """
         kept = np.flatnonzero(batch.own)
         if not len(kept):
@@ -59,36 +76,98 @@ class Examiner:
         rows = torch.from_numpy(kept)
         images = to_model(batch.images[rows], self._device)
         labels = batch.labels[rows]
-        cam = self._lend(images)
-        explained = cam(images, [predicted, lambda logits: self._to_explain(logits, labels)])
+        outputs = self._outputs[labels.clamp_min(-1)]
+        keys = [batch.keys[row] for row in kept]
+        cam = self._lend(images, keys[0])
+        explained = cam(
+            images, [lambda logits: self._to_explain(logits, outputs), partial(known_or_predicted, outputs)]
+        )
+        check_finite(explained.logits, keys)
         boxes = None if batch.boxes is None else [batch.boxes[row] for row in kept]
-        columns = describe_images(explained, labels, boxes, tuple(images.shape[2:]))
-        columns["key"] = [batch.keys[row] for row in kept]
+        columns = describe_images(explained, labels, outputs, self._of_output, boxes, tuple(images.shape[2:]))
+        columns["key"] = keys
         columns["target_layer"] = [cam.name] * len(kept)
+        columns["model"] = [json.dumps(self._facts, sort_keys=True)] * len(kept)
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
-    def _lend(self, images: torch.Tensor) -> GradCam:
+    def _lend(self, images: torch.Tensor, key: str) -> GradCam:
         if self._cam is None:
-            layer = self._target_layer or find_target_layer(self._model, images[:1])
-            self._cam = self._stack.enter_context(grad_cam(self._model, layer))
+            with eval_mode(self._model), torch.no_grad():
+                check_finite(run_model(self._model, images[:1]), [key])
+            layer = TargetLayer(self._target_layer or "")
+            if not self._target_layer:
+                layer = choose_target_layer(self._model, images[:1])
+            self._facts["target_layer_note"] = layer.note
+            self._cam = self._stack.enter_context(grad_cam(self._model, layer.name))
         return self._cam
 
-    def _to_explain(self, logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Explain the label; the prediction where there is none, to be dropped later."""
-        if logits.shape[1] < self._num_classes:
-            raise ModelError(
-                f"model: wanted at least {self._num_classes} outputs, one for each class of the index, got "
-                f"{logits.shape[1]}; audit a model that was trained on this data, or the index that it knows"
-            )
-        labels = labels.to(logits.device)
-        return torch.where(labels >= 0, labels, predicted(logits))
+    def _to_explain(self, logits: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+        if self._explain == PREDICTED:
+            return predicted(logits)
+        if self._class is None:
+            return known_or_predicted(outputs, logits)
+        return torch.full((len(logits),), self._class, dtype=torch.int64)
+
+
+def known_or_predicted(outputs: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """Choose the labelled class; the prediction where the model knows none."""
+    outputs = outputs.to(logits.device)
+    return torch.where(outputs >= 0, outputs, predicted(logits))
+
+
+def output_of(name: str, match: ClassMatch) -> int:
+    """Find the output of a class by its name.
+
+    Raises:
+        PlanError: the model knows no such class.
+    """
+    for output, number in enumerate(match.of_output):
+        if match.names[number] == name:
+            return output
+    known = [match.names[number] for number in match.of_output]
+    raise PlanError(
+        f"explain: expected predicted, label or a class of the model, got {name!r}; "
+        f"{nearest(name, [PREDICTED, LABEL, *known]) or 'check the spelling'}"
+    )
+
+
+def check_finite(logits: torch.Tensor, keys: Sequence[str]) -> None:
+    """Refuse answers that are not finite.
+
+    Raises:
+        ModelError: a logit of an image is NaN or infinite.
+    """
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
+        return
+    finite = torch.isfinite(logits).all(dim=1)
+    if not bool(finite.all()):
+        first = int((~finite).nonzero()[0])
+        raise ModelError(
+            f"model: expected finite logits, got logits that are not finite (NaN or infinite) for {keys[first]!r}, the "
+            f"first of {int((~finite).sum())} images of its batch; the weights are damaged or their training diverged: "
+            "take an earlier checkpoint"
+        )
 
 
 def choose_device(name: str) -> torch.device:
-    """Turn ``auto`` into a GPU where there is one."""
-    if name != "auto":
-        return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Turn ``auto`` into a GPU where there is one.
+
+    Raises:
+        ModelError: the name is no device of torch, or there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ModelError(f"device: expected auto, cpu or cuda, got {name!r}; correct it") from error
+    if device.type == "cuda" and not (
+        torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
+    ):
+        raise ModelError(
+            f"device: expected a GPU for {name!r}, got {torch.cuda.device_count()} GPUs that torch can use; write auto or cpu"
+        )
+    return device
 
 
 def to_model(images: torch.Tensor, device: torch.device) -> torch.Tensor:
@@ -99,34 +178,62 @@ def to_model(images: torch.Tensor, device: torch.device) -> torch.Tensor:
 
 
 def describe_images(
-    explained: CamResult, labels: torch.Tensor, boxes: Sequence[NDArray[Any]] | None, size: tuple[int, ...]
+    explained: CamResult,
+    labels: torch.Tensor,
+    outputs: torch.Tensor,
+    of_output: torch.Tensor,
+    boxes: Sequence[NDArray[Any]] | None,
+    size: tuple[int, ...],
 ) -> dict[str, list[Any]]:
-    """Turn the maps of a batch into the columns of its records, but for the key and the layer."""
+    """Turn the maps of a batch into the columns of its records, but for the key, the layer and the model.
+
+    Args:
+        explained: for the class to explain and for the labelled one.
+        labels: by the index's numbers, -1 without one.
+        outputs: of the model for the labels, -1 where it knows none.
+        of_output: class number of each output.
+        boxes: per image, None without boxes.
+        size: height and width of the images, pixels.
+    """
     height, width = size
-    maps, maps_true = explained.maps
+    finite, finite_true = (torch.isfinite(each).all((1, 2)) for each in explained.signed)
+    maps, maps_true = (each.nan_to_num(0, 0, 0) for each in explained.maps)
     scores, scores_true = explained.scores
-    labelled = (labels >= 0).numpy()
+    known = (outputs >= 0).numpy()
+    here = finite.cpu().numpy()
+    there = known & finite_true.cpu().numpy()
     empty, empty_true = blank(maps, scores), blank(maps_true, scores_true)
-    softmax = explained.logits.float().softmax(dim=1)
-    best = softmax.topk(min(5, softmax.shape[1]), dim=1).indices.cpu()
-    chosen, chosen_true = (softmax.gather(1, each[:, None])[:, 0].cpu() for each in explained.targets)
-    says = (~empty).cpu().numpy()
+    logits = explained.logits.double().cpu()
+    softmax = logits.softmax(dim=1)
+    said = logits.argmax(dim=1)
+    best = softmax.topk(min(5, softmax.shape[1]), dim=1).indices
+    confidence = softmax.gather(1, said[:, None])[:, 0]
+    confidence_true = softmax.gather(1, explained.targets[1].cpu()[:, None])[:, 0]
+    says = (~empty).cpu().numpy() & here
     peaks = np.where(empty_true.cpu().numpy()[:, None], -1, peak(maps_true, height, width).cpu().numpy())
+    shown = logits.float().numpy() if logits.shape[1] <= MAX_LOGITS else None
     return {
         "label": labels.tolist(),
-        "prediction": explained.targets[0].tolist(),
-        "confidence": chosen.tolist(),
-        "top5": best.tolist(),
-        "true_confidence": where(labelled, chosen_true.tolist()),
-        "map": flat(maps),
-        "map_true": where(labelled, flat(maps_true)),
+        "known": known.tolist(),
+        "prediction": of_output[said].tolist(),
+        "output": said.tolist(),
+        "logits": [None] * len(labels) if shown is None else list(shown),
+        "confidence": confidence.tolist(),
+        "top5": of_output[best].tolist(),
+        "true_confidence": where(known, confidence_true.tolist()),
+        "explained": of_output[explained.targets[0].cpu()].tolist(),
+        "map": where(here, flat(maps)),
+        "map_true": where(there, flat(maps_true)),
         "map_height": [maps.shape[1]] * len(maps),
         "map_width": [maps.shape[2]] * len(maps),
+        "image_height": [height] * len(maps),
+        "image_width": [width] * len(maps),
         "border_mass": where(says, border_mass(maps, height=height, width=width).tolist()),
         "concentration": where(says, concentration(maps).tolist()),
-        "blank": empty.tolist(),
-        "blank_true": where(labelled, empty_true.tolist()),
-        **point(peaks, labelled, boxes, height, width),
+        "blank": where(here, empty.tolist()),
+        "blank_true": where(there, empty_true.tolist()),
+        "no_map": (~here).tolist(),
+        **point(peaks, there, boxes, height, width),
     }
 
 
@@ -175,6 +282,6 @@ def covered(boxes: NDArray[Any], height: int, width: int) -> float:
     return float(np.any(rows[:, :, None] & columns[:, None, :], axis=0).mean())
 
 
-def even_border_mass(map_height: int, map_width: int) -> float:
-    """Return the border mass of a map that is the same everywhere: what to compare others with."""
-    return float(border_mass(torch.ones(1, map_height, map_width))[0])
+def even_border_mass(map_height: int, map_width: int, height: int = 224, width: int = 224) -> float:
+    """Return the border mass of a map that is the same everywhere, for images of a size: what to compare others with."""
+    return float(border_mass(torch.ones(1, map_height, map_width), height=height, width=width)[0])

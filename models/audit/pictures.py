@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-THUMBNAIL = 224
+THUMBNAIL = 448
 """Longest side of a picture in the report, in pixels."""
 
 COLOURS = "inferno"
@@ -22,10 +22,9 @@ COLOURS = "inferno"
 
 
 def unit_scale(small: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scale a map to 0..1 by its own least and largest value; an even map becomes zeros."""
-    low, high = float(small.min()), float(small.max())
-    scaled = (small - low) / (high - low) if high > low else np.zeros_like(small)
-    return scaled.astype(np.float32)
+    """Scale a map to 0..1 by its greatest value, so that 0 stays no evidence; a map without evidence stays zeros."""
+    high = float(small.max())
+    return np.asarray(small / high if high > 0 else np.zeros_like(small), dtype=np.float32)
 
 
 def enlarge(small: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
@@ -47,7 +46,7 @@ def overlay(image: NDArray[np.uint8], small: NDArray[np.float32]) -> NDArray[np.
 
     Args:
         image: uint8 (H, W, 3), as the model saw it.
-        small: a map of any size, scaled here by its own least and largest value.
+        small: a map of any size, not negative, scaled here by its greatest value.
     """
     height, width = image.shape[:2]
     heat = unit_scale(enlarge(unit_scale(small), height, width))

@@ -15,22 +15,33 @@ SCHEMA = pa.schema(
     [
         ("key", pa.string()),
         ("label", pa.int64()),  # -1 where the index has no label
-        ("prediction", pa.int64()),
+        ("known", pa.bool_()),  # the model has an output for the label; false without a label
+        (
+            "prediction",
+            pa.int64(),
+        ),  # numbered as the label: classes of the index first, then others of the model
+        ("output", pa.int64()),  # of the model, for the prediction
+        ("logits", pa.list_(pa.float32())),  # by output; null for models of more than 100 outputs
         ("confidence", pa.float32()),  # softmax of the predicted class, 0..1
         ("top5", pa.list_(pa.int64())),  # best first
-        ("true_confidence", pa.float32()),  # softmax of the labelled class; null without a label
-        ("map", pa.list_(pa.float32())),  # of the predicted class: row by row, after ReLU, not scaled
-        ("map_true", pa.list_(pa.float32())),  # of the labelled class; null without a label
+        ("true_confidence", pa.float32()),  # softmax of the labelled class; null unless it is known
+        ("explained", pa.int64()),  # class that the map explains
+        ("map", pa.list_(pa.float32())),  # row by row, after ReLU, not scaled; null where it is not finite
+        ("map_true", pa.list_(pa.float32())),  # of the labelled class; null unless it is known
         ("map_height", pa.int32()),
         ("map_width", pa.int32()),
+        ("image_height", pa.int32()),  # pixels that the model saw
+        ("image_width", pa.int32()),
         ("border_mass", pa.float32()),  # share of the evidence on the border, 0..1; null for a blank map
         ("concentration", pa.float32()),  # 0 (evenly spread) .. 1 (one point); null for a blank map
-        ("blank", pa.bool_()),  # the map of the predicted class says nothing
+        ("blank", pa.bool_()),  # the map has no evidence; null where there is no map
         ("blank_true", pa.bool_()),
+        ("no_map", pa.bool_()),  # the map is not finite
         ("hit", pa.bool_()),  # the peak of the labelled class's map lies in a box; null without boxes
         ("centre_hit", pa.bool_()),  # the image's centre lies in a box; null without boxes
         ("box_cover", pa.float32()),  # share of the image that its boxes cover, 0..1; null without boxes
         ("target_layer", pa.string()),
+        ("model", pa.string()),  # facts of the loaded model as JSON, the same in every row
     ]
 )
 """A row per audited image. Images that replaced a bad file are left out."""
@@ -48,11 +59,14 @@ class Answers:
     """NaN for blank maps."""
     concentration: NDArray[np.float32]
     """NaN for blank maps."""
+    known: NDArray[np.bool_] | None = None
+    """Rows whose label the model knows; None for all that have one."""
 
     @property
     def labelled(self) -> NDArray[np.bool_]:
-        """Rows that have a label."""
-        return self.labels >= 0
+        """Rows that have a label which the model knows: what is right or wrong."""
+        labelled = self.labels >= 0
+        return np.asarray(labelled if self.known is None else labelled & self.known, dtype=np.bool_)
 
     @property
     def right(self) -> NDArray[np.bool_]:
@@ -74,6 +88,7 @@ def answers(records: pa.Table) -> Answers:
         confidences=column(records, "confidence"),
         border_mass=column(records, "border_mass"),
         concentration=column(records, "concentration"),
+        known=np.asarray(records["known"].to_pylist(), dtype=np.bool_),
     )
 
 

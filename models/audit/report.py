@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from markupsafe import Markup
 
-from ..training.journal import write_aside
-from .charts import line_chart, read_curves
+from ...pipeline.atomic_io import write_text
+from .charts import line_chart, read_curves, reliability_chart
 from .gallery import Section, class_name
 from .pictures import heat_picture, mean_map
 from .records import maps_of
@@ -37,16 +38,18 @@ class Report:
     records: pa.Table
     gallery: Sequence[Section]
     quarantine: Sequence[Mapping[str, Any]]
+    names: Sequence[str] = ()
+    """Of all classes by number."""
     training_metrics: Path | None = None
     credit: str = ""
 
     def write(self, path: Path) -> None:
-        """Write the page: aside, then renamed.
+        """Write the page, whole or not at all.
 
         Raises:
             OutputError: the file cannot be written.
         """
-        write_aside(path, self.render())
+        write_text(path, self.render())
 
     def render(self) -> str:
         """Return the page as HTML; every name from outside is escaped."""
@@ -60,6 +63,8 @@ class Report:
             lstrip_blocks=True,
         )
         environment.filters["percent"] = percent
+        environment.filters["interval"] = interval
+        environment.finalize = visible
         charts = read_curves(self.training_metrics) if self.training_metrics else {}
         means = class_means(self.records, self.findings)
         return environment.get_template("report.html").render(
@@ -76,6 +81,9 @@ class Report:
                 {"name": name, "curves": list(curves), "svg": line_chart(curves, name)}
                 for name, curves in charts.items()
             ],
+            notes=self.findings["notes"],
+            calibration=self.findings["calibration"],
+            reliability=reliability_chart(self.findings["calibration"]),
             means=means,
             num_means_left_out=len(self.findings["per_class"]) - sum(mean["is_class"] for mean in means),
             gallery=self.gallery,
@@ -95,6 +103,18 @@ def percent(value: float | None) -> str:
     return "n/a" if value is None else f"{100 * value:.1f} %"
 
 
+def interval(value: Sequence[float] | None) -> str:
+    """Write an interval of shares: ``88.0 to 95.2 %``."""
+    return "" if value is None else f"{100 * value[0]:.1f} to {100 * value[1]:.1f} %"
+
+
+def visible(value: Any) -> Any:
+    """Replace characters that would hide or reorder text, such as ESC and right-to-left overrides."""
+    if isinstance(value, str) and not isinstance(value, Markup) and not value.isprintable():
+        return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in value)
+    return value
+
+
 def subtitle(findings: Mapping[str, Any]) -> str:
     """Say in one line what was audited."""
     split = f"split “{findings['split']}”" if findings["split"] else "all images"
@@ -108,24 +128,28 @@ def headline(findings: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Make the figures at the top of the page."""
     border, counts = findings["border_mass"], findings["counts"]
     quarantined, blank = findings["num_quarantined"], findings["blank_maps"]["predicted"]
-    top5, pointing = findings["top5_accuracy"], findings["pointing_game"]
+    pointing = findings["pointing_game"]
     labelled = findings["num_labelled"]
     cards = [
         card(
             "Images",
             f"{findings['num_images']:,}",
-            f"{labelled:,} with a label" if labelled < findings["num_images"] else "all with a label",
+            f"{labelled:,} with a label that the model knows"
+            if labelled < findings["num_images"]
+            else "all with a label",
         ),
         card(
             "Accuracy",
-            percent(findings["accuracy"]),
-            f"{percent(top5)} within the top five" if top5 is not None else "share of right predictions",
+            "not measured" if findings["accuracy"] is None else percent(findings["accuracy"]),
+            accuracy_note(findings),
         ),
         card("Balanced accuracy", percent(findings["balanced_accuracy"]), "mean recall of the classes"),
     ]
     if findings["auroc"] is not None:
-        cards.append(card("AUROC", f"{findings['auroc']:.3f}", f"for “{class_name(1, findings['classes'])}”"))
+        cards.append(card("AUROC", f"{findings['auroc']:.3f}", "one class against the others, from logits"))
     note = f"even map {percent(border['even_map'])}; right {percent(border['right'])}, wrong {percent(border['wrong'])}"
+    if border["difference"] is not None:
+        note += f", difference {100 * border['difference']:+.1f} points"
     cards.append(card("Evidence on the border", percent(border["mean"]), note))
     if pointing:
         cards.append(
@@ -136,6 +160,9 @@ def headline(findings: Mapping[str, Any]) -> list[dict[str, Any]]:
             )
         )
     cards.append(card("Blank maps", f"{blank:,}", "images without evidence", alert=blank > 0))
+    if findings["calibration"]:
+        ece = percent(findings["calibration"]["ece"])
+        cards.append(card("Calibration error", ece, "mean gap between confidence and accuracy (ECE)"))
     read = counts.get("read", 0)
     cards.append(
         card(
@@ -146,6 +173,15 @@ def headline(findings: Mapping[str, Any]) -> list[dict[str, Any]]:
         )
     )
     return cards
+
+
+def accuracy_note(findings: Mapping[str, Any]) -> str:
+    """Say how sure the accuracy is, or why there is none."""
+    if findings["accuracy"] is None:
+        return "no label matches a class of the model" if findings["num_unknown_class"] else "no labels"
+    top5 = findings["top5_accuracy"]
+    within = "" if top5 is None else f"; {percent(top5)} within the top five"
+    return f"95 % interval {interval(findings['accuracy_interval'])}{within}"
 
 
 def card(name: str, value: str, note: str, alert: bool = False) -> dict[str, Any]:
@@ -236,12 +272,30 @@ def quarantine_note(findings: Mapping[str, Any]) -> str:
 
 def provenance(findings: Mapping[str, Any]) -> list[tuple[str, str]]:
     """List what the figures were made from."""
-    model = {name: value for name, value in findings["model"].items() if value is not None}
+    model = {name: value for name, value in findings["model"].items() if value not in (None, [])}
+    classes, weights, index = findings["model_classes"], findings["weights_report"], findings["index"]
+    how = {"name": "matched by name", "number": "matched by number", "none": "not matched"}[
+        classes["matched_by"]
+    ]
+    height, width = findings["image_size"]
+    loaded = f"{weights['num_loaded']} tensors loaded" if "num_loaded" in weights else ""
+    untrained = findings["model"].get("untrained") or ()
     return [
         ("Model", ", ".join(f"{name} {value}" for name, value in model.items())),
+        ("Weights", ", ".join(filter(None, (weights["source"], loaded, *weights.get("notes", ()))))),
+        ("Untrained layers", ", ".join(untrained) or "none"),
+        ("Class names", f"from {classes['names_from']}; {how}, {classes['num_outputs']:,} outputs"),
         ("Target layer", findings["target_layer"]),
+        ("Maps explain", findings["explain"]),
+        ("Input", f"{height} x {width} pixels"),
+        ("Preprocessing", "; ".join(findings["preprocessing"])),
+        (
+            "Index",
+            f"{index['name']} of {index['date']}, {index['rows']:,} rows, fingerprint {index['fingerprint']}",
+        ),
         ("Plan", f"fingerprint {findings['plan_fingerprint']}, seed {findings['seed']}"),
         ("Split", findings["split"] or "all"),
         ("Counts", ", ".join(f"{name} {count:,}" for name, count in findings["counts"].items())),
+        ("Classes unknown to the model", f"{findings['num_unknown_class']:,} images"),
         ("Versions", ", ".join(f"{name} {number}" for name, number in findings["versions"].items())),
     ]

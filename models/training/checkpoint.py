@@ -10,18 +10,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from ...pipeline.errors import ModelError, OutputError
+from ...pipeline.atomic_io import write_bytes
+from ...pipeline.errors import ModelError, OutputError, RunError
+from ..hubs import WITH_AUXILIARY_HEADS, find_model
+from ..weights import check_finite
+from ..weights_report import WeightsReport, attach_report
 from ..zoo import ModelSpec, build_model
 
 FORMAT_VERSION = 2
@@ -74,10 +76,16 @@ class Description:
     """All keys of the job that decide its result."""
     history: tuple[Mapping[str, Any], ...]
     """Validation metrics of every finished epoch."""
+    weights: WeightsReport | None = None
+    """What the run began with, and which random layers it left frozen; None in checkpoints from before it was kept."""
+    monitor: str = ""
+    """Metric by which the best epoch is chosen, and why, where it is not the job's ``best_by``."""
 
     def dump(self) -> dict[str, str]:
-        """Return the metadata as safetensors wants it: strings."""
-        return {
+        """Return the metadata as safetensors takes it: strings."""
+        later = {} if self.weights is None else {"weights_report": self.weights.dump()}
+        later |= {"monitor": self.monitor} if self.monitor else {}
+        return later | {
             "format": "lightwell",
             "format_version": str(FORMAT_VERSION),
             "model": self.model.model_dump_json(),
@@ -105,12 +113,17 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Write weights, description and, if given, the optimiser's state and the progress aside, then rename.
+    """Write weights, description and, if given, the optimiser's state and the progress, whole or not at all.
 
     Raises:
+        RunError: a weight is not finite; nothing is written.
         OutputError: the file cannot be written.
     """
     tensors = {name: plain(tensor) for name, tensor in model.state_dict().items()}
+    try:
+        check_finite(tensors, path.name)
+    except ModelError as error:
+        raise RunError(f"training: {error}") from error
     if optimizer is not None:
         for number, state in optimizer.state_dict()["state"].items():
             for name, value in state.items():
@@ -121,19 +134,15 @@ def save_checkpoint(
         tensors |= progress.tensors
         metadata["progress"] = progress.dump()
     metadata["digest"] = digest_of(tensors, metadata)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        aside.write_bytes(save(tensors, metadata=metadata))  # save_file would make it private
-        aside.replace(path)
-    except (OSError, SafetensorError) as error:
-        aside.unlink(missing_ok=True)
-        raise OutputError(
-            f"{path}: the checkpoint could not be written ({error}); free space, or choose another --out"
-        ) from error
+        content = save(tensors, metadata=metadata)
+    except SafetensorError as error:
+        raise OutputError(f"expected to write {str(path)!r}, got {error}; choose another --out") from error
+    write_bytes(path, content)
 
 
 def plain(tensor: torch.Tensor) -> torch.Tensor:
-    """Copy a tensor to contiguous memory of its own on the CPU, as safetensors wants it."""
+    """Copy a tensor to contiguous memory of its own on the CPU, as safetensors requires."""
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
@@ -179,20 +188,20 @@ def read_description(path: Path) -> tuple[Description, dict[str, str]]:
 def read_metadata(path: Path) -> dict[str, str]:
     """Read a checkpoint's metadata."""
     if not path.is_file():
-        raise ModelError(f"checkpoint: wanted a file such as {BEST_NAME}, got {path}, which is not there; "
+        raise ModelError(f"checkpoint: expected a file such as {BEST_NAME}, got {path}, which is not there; "
                          "train first, or check the path")  # fmt: skip
     try:
         with safe_open(path, framework="pt") as file:
             metadata: dict[str, str] = dict(file.metadata() or {})
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"checkpoint: wanted a safetensors file, got {path} ({error}); "
+        raise ModelError(f"checkpoint: expected a safetensors file, got {path} ({error}); "
                          f"give {BEST_NAME} of a training run") from error  # fmt: skip
     if metadata.get("format") != "lightwell":
-        raise ModelError(f"checkpoint: wanted one that 'lightwell train' wrote, got {path}; "
+        raise ModelError(f"checkpoint: expected one that 'lightwell train' wrote, got {path}; "
                          "it names no model and no classes: use it as the weights of a model")  # fmt: skip
-    if metadata["format_version"] not in READABLE_VERSIONS:
-        got = metadata["format_version"]
-        raise ModelError(f"checkpoint: wanted format {FORMAT_VERSION}, got {got} in {path}; "
+    got = metadata.get("format_version", "none")
+    if got not in READABLE_VERSIONS:
+        raise ModelError(f"checkpoint: expected format {FORMAT_VERSION}, got {got} in {path}; "
                          "train again, or use the version of Lightwell that wrote it")  # fmt: skip
     return metadata
 
@@ -206,8 +215,12 @@ def describe(path: Path, metadata: dict[str, str]) -> tuple[Description, dict[st
             plan_fingerprint=metadata["plan_fingerprint"],
             job=json.loads(metadata["job"]),
             history=tuple(json.loads(metadata["history"])),
+            weights=(
+                WeightsReport.parse(metadata["weights_report"]) if "weights_report" in metadata else None
+            ),
+            monitor=metadata.get("monitor", ""),
         )
-    except (KeyError, json.JSONDecodeError, ValidationError) as error:
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
         raise ModelError(f"checkpoint: the metadata of {path} is damaged ({error}); train again") from error
     return description, metadata
 
@@ -221,7 +234,7 @@ def read_progress(path: Path, metadata: Mapping[str, str]) -> Progress:
             name = f"{PROGRESS_PREFIX}confusion"
             confusion = file.get_tensor(name) if name in set(file.keys()) else None
         return Progress(**json.loads(metadata["progress"]), confusion=confusion)
-    except (json.JSONDecodeError, TypeError, SafetensorError) as error:
+    except (ValueError, TypeError, SafetensorError) as error:
         raise ModelError(f"checkpoint: the progress in {path} is damaged ({error}); train again") from error
 
 
@@ -229,10 +242,11 @@ def load_weights(path: Path, model: torch.nn.Module) -> None:
     """Load a checkpoint's weights into a model, every one of them.
 
     Raises:
-        ModelError: names or shapes differ, or the file is damaged.
+        ModelError: names or shapes differ, a weight is not finite, or the file is damaged.
     """
     others = (OPTIMIZER_PREFIX, PROGRESS_PREFIX)
     weights = {name: tensor for name, tensor in read_tensors(path).items() if not name.startswith(others)}
+    check_finite(weights, str(path))
     try:
         model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
@@ -265,9 +279,25 @@ def load_model(path: Path) -> LoadedModel:
     Raises:
         ModelError: no such file, not a checkpoint of ours, or weights that do not fit.
     """
-    description, metadata = read_description(Path(path))
-    spec = description.model.model_copy(update={"weights": "none"})
-    with torch.random.fork_rng():
-        model = build_model(spec, num_classes=len(description.classes))
-    load_weights(Path(path), model)
-    return LoadedModel(model.eval(), description.classes, metadata)
+    path = Path(path)
+    description, metadata = read_description(path)
+    model = build_model(network_of(description.model), num_classes=len(description.classes))
+    load_weights(path, model)
+    begun = description.weights or WeightsReport("unknown")
+    report = WeightsReport(path.name, len(model.state_dict()), notes=begun.notes)
+    if not description.history:
+        report = report.with_new_layers(begun.untrained, "no epoch is finished")
+    attach_report(model, report)
+    return LoadedModel(model, description.classes, metadata)
+
+
+def network_of(spec: ModelSpec) -> ModelSpec:
+    """Return what builds the network that a checkpoint's weights belong to, with random values.
+
+    Checkpoints of GoogLeNet and Inception from before ``transform_input`` was recorded had it on.
+    """
+    changes: dict[str, Any] = {"weights": "none", "weights_entry": None}
+    hub, name = find_model(spec.name)
+    if hub == "torchvision" and name in WITH_AUXILIARY_HEADS and spec.transform_input is None:
+        changes["transform_input"] = True
+    return spec.model_copy(update=changes)

@@ -48,17 +48,30 @@ class Classify(ClassifySpec):
             and self.drops_last(len(self.plan.load_index().rows(self.train_split))),
         )
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the files that are written."""
+        from .checkpoint import BEST_NAME, LAST_NAME
+        from .journal import METRICS_NAME, RESULT_NAME
+
+        return (LAST_NAME, BEST_NAME, METRICS_NAME, RESULT_NAME)
+
     def remaining(self, out: Path) -> Remaining:
         """Say what is still to be read, given what a run left in ``out``.
 
         Raises:
             PlanError: another job or plan has written there.
-            ModelError: the checkpoint is damaged.
+            ModelError: the checkpoint or the best weights are damaged.
         """
+        from .checkpoint import BEST_NAME, read_description, read_tensors
         from .standing import read_standing
 
         view = self.view
-        return read_standing(self, view, out).remaining(self, view)
+        standing = read_standing(self, view, out)
+        if standing.history:  # found now, and not when the last epoch is over
+            read_description(out / BEST_NAME)
+            read_tensors(out / BEST_NAME)
+        return standing.remaining(self, view)
 
     def check_ranks(self, num_ranks: int) -> None:
         """Check that so many ranks can share the job's batches.

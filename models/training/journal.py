@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...pipeline.atomic_io import write_bytes
 from ...pipeline.errors import OutputError
 
 METRICS_NAME = "metrics.jsonl"
@@ -30,40 +30,27 @@ class Journal:
                 file.flush()
         except OSError as error:
             raise OutputError(
-                f"{self.path}: cannot be written ({error}); free space, or choose another --out"
+                f"expected to write {str(self.path)!r}, got {error.strerror or error}; free space, or choose another --out"
             ) from error
 
-    def keep_before(self, epoch: int) -> None:
-        """Drop the lines of an epoch and those after it, which a run that was stopped left unfinished."""
-        if not self.path.exists():
-            return
-        kept = [
-            line
-            for line in self.path.read_text(encoding="utf-8").splitlines()
-            if finished_before(line, epoch)
+    def keep_before(self, epoch: int) -> int:
+        """Drop the lines of an epoch and those after it, which a run that was stopped left unfinished.
+
+        Returns:
+            How many earlier epochs have no whole line, since the file was damaged or removed.
+        """
+        lines = self.path.read_bytes().split(b"\n") if self.path.exists() else []
+        found = [
+            (line, number) for line in lines if (number := epoch_of(line)) is not None and number < epoch
         ]
-        write_aside(self.path, "".join(f"{line}\n" for line in kept))
+        if lines:
+            write_bytes(self.path, b"".join(line + b"\n" for line, _ in found))
+        return epoch - len({number for _, number in found} & set(range(epoch)))
 
 
-def finished_before(line: str, epoch: int) -> bool:
-    """Say whether a line is whole and of an earlier epoch."""
+def epoch_of(line: bytes) -> int | None:
+    """Read the epoch of a line; None where the line is not whole, as when the run was stopped while it was written."""
     try:
-        return int(json.loads(line)["epoch"]) < epoch
-    except (json.JSONDecodeError, KeyError, TypeError):
-        return False  # cut off when the run was stopped; its epoch is run again
-
-
-def write_aside(path: Path, text: str) -> None:
-    """Write a text file aside, then rename.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"{path}: cannot be written ({error}); free space, or choose another --out"
-        ) from error
+        return int(json.loads(line)["epoch"])
+    except (ValueError, KeyError, TypeError):
+        return None

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from ...pipeline.errors import RunError
-from ..metrics import Metrics, measure, rates_of
+from ...pipeline.errors import PlanError, RunError
+from ..metrics import Metrics, log_odds, measure, rates_of
 from .examples import Examples, joined
 from .parallel.ranks import Ranks
 from .parallel.whole import whole_batch
@@ -149,7 +149,8 @@ class Learner:
             The first rank's wish.
 
         Raises:
-            RunError: the loss is not finite; on every rank.
+            RunError: the loss or a gradient is not finite; on every rank.
+            PlanError: the batch is one image and BatchNorm cannot learn from it.
         """
         ranks = self._ranks
         for group in self._optimizer.param_groups:
@@ -163,14 +164,17 @@ class Learner:
         whole = ranks.sum(torch.tensor(told, dtype=torch.float64)) if told else None
         num_images = examples.num_images if whole is None else int(whole[1])
         with whole_batch(ranks, len(examples), num_images):
-            scores = scores_of(self._module, examples.inputs)
+            scores = self._scores(examples.inputs)
         loss = self._objective.total(scores, examples) / (weight if whole is None else float(whole[0]))
         self._optimizer.zero_grad(set_to_none=True)
         (loss * ranks.num_ranks).backward()  # type: ignore[no-untyped-call]  # ranks take the mean
         value = float(ranks.sum(loss.detach()))
         if not math.isfinite(value):
-            raise RunError(f"training: wanted a finite loss, got {value} at step {examples.step}; lower optimizer.lr, "
-                           "or add warmup_epochs")  # fmt: skip
+            raise RunError(f"training: expected a finite loss, got {value} at step {examples.step}; {CURE}")
+        if not math.isfinite(norm := self._gradient_norm()):
+            raise RunError(
+                f"training: expected finite gradients, got a norm of {norm} at step {examples.step}; {CURE}"
+            )
         self._optimizer.step()
         measured = (examples.labels >= 0) & ~examples.replaced
         cells = examples.labels[measured] * scores.shape[1] + scores.detach()[measured].argmax(dim=1)
@@ -179,12 +183,39 @@ class Learner:
         sums.num_read += num_images
         return wish if whole is None else bool(whole[2])
 
+    def _scores(self, inputs: torch.Tensor) -> torch.Tensor:
+        try:
+            return scores_of(self._module, inputs)
+        except ValueError as error:
+            if len(inputs) > 1 or "more than 1 value per channel" not in str(error):
+                raise
+            raise PlanError(
+                "batch.size: expected at least 2 images in a step, since BatchNorm cannot learn from one value per channel, "
+                "got 1; raise batch.size, train at a larger size, or let only the head learn (leave fine_tune_from out)"
+            ) from error
+
+    def _gradient_norm(self) -> float:
+        """Return the norm of all gradients; they are equal on every rank."""
+        gradients = [
+            parameter.grad
+            for group in self._optimizer.param_groups
+            for parameter in group["params"]
+            if parameter.grad is not None
+        ]
+        return float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
+
+
+CURE = "lower optimizer.lr, or add schedule.warmup_epochs"
+
 
 def evaluate(module: torch.nn.Module, batches: Iterable[Examples], ranks: Ranks | None = None) -> Outcome:
     """Measure a module in eval mode; the loss is the plain cross-entropy, without weights or smoothing.
 
     Replaced and unlabelled rows are left out, padding is not there. Training flags are left as they were. Ranks each
     bring their slices of the same batches, and all return the outcome of the whole split.
+
+    Raises:
+        RunError: a score is not finite; on every rank.
     """
     started = perf_counter()
     ranks = ranks or Ranks()
@@ -207,7 +238,13 @@ def evaluate(module: torch.nn.Module, batches: Iterable[Examples], ranks: Ranks 
 
 def summarise(scores: torch.Tensor, labels: torch.Tensor, replaced: torch.Tensor, seconds: float) -> Outcome:
     """Turn the scores of a whole split into its loss and metrics."""
+    wrong = int((~scores.isfinite().all(dim=1)).sum())
+    if wrong:
+        raise RunError(
+            f"evaluation: expected finite scores of the model, got NaN or infinity for {wrong} of {len(scores)} images; {CURE}"
+        )
+    scores = scores.double()
     kept = (labels >= 0) & ~replaced
     loss = float(functional.cross_entropy(scores[kept], labels[kept])) if bool(kept.any()) else None
-    metrics = measure(scores.softmax(dim=1).numpy(), labels.numpy(), replaced.numpy())
+    metrics = measure(log_odds(scores.numpy()), labels.numpy(), replaced.numpy())
     return Outcome(loss, metrics, seconds, len(labels))

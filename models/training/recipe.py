@@ -86,7 +86,7 @@ MAX_SHARE = 0.02
 
 
 class EarlyStop(BaseModel):
-    """Stop when a validation metric has not bettered for some epochs."""
+    """Stop when a validation metric has not improved for some epochs; ``best_epoch`` defines what is better."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -99,8 +99,21 @@ class EarlyStop(BaseModel):
 
 
 def best_epoch(history: Sequence[Mapping[str, Any]], metric: MetricName) -> int:
-    """Return the first epoch with the best value of a metric; undefined values lose against any other."""
+    """Return the epoch with the best value of a metric.
+
+    Of equal values the epoch with the lower loss is better, of equal losses the earlier one. A metric that is defined in
+    no epoch, as AUROC where the split has one class, is replaced by the loss; an undefined value loses against any other.
+    """
     assert history, "the best epoch of no epochs was asked for"
+    if all(row[metric] is None for row in history):
+        metric = "loss"
     sign = -1.0 if metric == "loss" else 1.0
-    values = [-math.inf if row[metric] is None else sign * float(row[metric]) for row in history]
-    return max(range(len(values)), key=values.__getitem__)
+
+    def rank(epoch: int) -> tuple[float, float]:
+        value, loss = history[epoch][metric], history[epoch]["loss"]
+        return (
+            -math.inf if value is None else sign * float(value),
+            -math.inf if loss is None else -float(loss),
+        )
+
+    return max(range(len(history)), key=rank)

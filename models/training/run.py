@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -11,14 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...pipeline.atomic_io import write_json
 from ...pipeline.dataset.index import Index
-from ...pipeline.errors import ModelError
+from ...pipeline.errors import ModelError, RunError
 from ...pipeline.jobs import Context, Feed
 from ...pipeline.keys import keyed_bits
 from ...pipeline.schedule import num_steps
 from ...pipeline.view import View
 from ..freezing import freeze_before, train_mode
-from ..zoo import build_model, head_module
+from ..heads import classifier_layers
+from ..weights_report import WeightsReport, weights_report
+from ..zoo import build_model
 from .checkpoint import (
     BEST_NAME,
     LAST_NAME,
@@ -28,7 +30,8 @@ from .checkpoint import (
     load_weights,
     save_checkpoint,
 )
-from .journal import METRICS_NAME, RESULT_NAME, Journal, write_aside
+from .checks import check_accepts, data_warnings
+from .journal import METRICS_NAME, RESULT_NAME, Journal
 from .loop import Learner, Objective, Outcome, Sums, evaluate
 from .pace import Pace
 from .parallel.ranks import Ranks
@@ -65,7 +68,9 @@ def choose_device(spec: ClassifySpec) -> torch.device:
         ModelError: CUDA is asked for and there is none.
     """
     if spec.device == "cuda" and not torch.cuda.is_available():
-        raise ModelError("device: wanted cuda, got a machine without it; write device: auto or cpu")
+        raise ModelError(
+            "device: expected a machine with CUDA, got one without it; write device: auto or cpu"
+        )
     wanted = spec.device if spec.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(wanted, torch.cuda.current_device()) if wanted == "cuda" else torch.device(wanted)
 
@@ -89,8 +94,9 @@ class Run:
         cls, spec: ClassifySpec, index: Index, context: Context, ranks: Ranks, standing: Standing
     ) -> Run:
         """Build the model, or load it as the last checkpoint has it."""
-        torch.manual_seed(torch_seed(spec, "init"))
-        model = build_model(spec.model, num_classes=len(index.classes))
+        model = build_model(
+            spec.model, num_classes=len(index.classes), seed=torch_seed(spec, "init"), warn=False
+        )
         if spec.fine_tune_from == "all":
             model.requires_grad_(True)
         else:
@@ -101,13 +107,30 @@ class Run:
         if standing.progress is not None:
             load_weights(last, model)
             load_optimizer(last, optimizer)
+        report = begun_with(model)
+        notes = spec.validation_notes(index)
+        if not is_done(spec, standing.history):
+            check_accepts(model, spec.plan)
+            for line in (report.line(), *data_warnings(spec.model, spec.plan), *notes):
+                context.console.say(line)
         rows = index.rows(spec.train_split)
         labels = index.table["label"].to_numpy()[rows]
         weights = balanced_weights(labels, len(index.classes)) if spec.class_weights == "balanced" else None
         objective = Objective(None if weights is None else weights.to(ranks.device), spec.label_smoothing)
-        named = spec.model.model_copy(update={"num_classes": len(index.classes)})
+        named = spec.model.model_copy(
+            update={
+                "num_classes": len(index.classes),
+                "transform_input": getattr(model, "transform_input", None),
+            }
+        )
         description = Description(
-            named, index.classes, spec.plan.fingerprint(), spec.identity(), standing.history
+            named,
+            index.classes,
+            spec.plan.fingerprint(),
+            spec.identity(),
+            standing.history,
+            report,
+            "; ".join(notes),
         )
         steps = num_steps(len(rows), spec.plan.batch.size, drop_last=spec.drops_last(len(rows)))
         return cls(spec, context, ranks, model, optimizer, objective, description, steps)
@@ -116,8 +139,11 @@ class Run:
         """Learn what is left; every finished epoch is on disk before the next begins."""
         spec, history = self.spec, self.description.history
         journal = Journal(self.context.out / METRICS_NAME)
-        if self.ranks.leads:
-            journal.keep_before(len(history))
+        if self.ranks.leads and (lost := journal.keep_before(len(history))):
+            self.context.console.say(
+                f"{METRICS_NAME}: the lines of {lost:,} finished epochs are damaged or gone; the run goes on from the "
+                "checkpoint, and the curves have a gap there"
+            )
         at_feed = feed.position()
         lessons = self._lessons(feed)
         learner = Learner(lessons.module, self.optimizer, self.objective, self.ranks)
@@ -136,6 +162,11 @@ class Run:
                         self._keep_step(at_feed, epoch, examples.step + 1, sums, history)
             trained = sums.outcome(self.ranks)
             measured = evaluate(lessons.module, lessons.validation(), self.ranks)
+            if measured.loss is None:
+                raise RunError(
+                    f"validation_split: expected labelled images of {spec.validation_split!r} that can be read, got none; "
+                    "see quarantine.jsonl"
+                )
             history = (*history, measured.as_dict())
             with pace.writing():
                 self._keep_epoch(at_feed, epoch, trained, measured, journal, history)
@@ -150,6 +181,8 @@ class Run:
         result: dict[str, Any] = {
             "best_epoch": best,
             "epochs": len(history),
+            "best_by": self.spec.best_by,
+            "notes": list(self.spec.validation_notes(self.spec.plan.load_index())),
             "validation": dict(history[best]),
             "test": None,
             "checkpoint": f"{self.context.kept_at or self.context.out}/{BEST_NAME}",
@@ -165,7 +198,7 @@ class Run:
             result["test"] = {**outcome.as_dict(), "confusion": outcome.metrics.confusion.tolist()}
             self.context.console.say(f"test, weights of epoch {best + 1}: {in_words(outcome)}")
         if self.ranks.leads:
-            write_aside(self.context.out / RESULT_NAME, json.dumps(result, indent=2, allow_nan=False) + "\n")
+            write_json(self.context.out / RESULT_NAME, result)
         self.context.publish()
         return result
 
@@ -248,10 +281,25 @@ def in_words(outcome: Outcome) -> str:
 def learning_parameters(
     model: torch.nn.Module,
 ) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
-    """Split what learns into the head's parameters and the trunk's."""
-    head = {id(parameter) for parameter in head_module(model)[1].parameters()}
+    """Split what learns into the parameters of the heads, of which distilled models have two, and the trunk's."""
+    layers = [model.get_submodule(name) for name in classifier_layers(model)]
+    head = {id(parameter) for layer in layers for parameter in layer.parameters()}
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return [p for p in learning if id(p) in head], [p for p in learning if id(p) not in head]
+
+
+def begun_with(model: torch.nn.Module) -> WeightsReport:
+    """Return the model's weights report, with a note of the random layers that stay frozen."""
+    report = weights_report(model)
+    frozen = [
+        name
+        for name in report.untrained
+        if not any(parameter.requires_grad for parameter in model.get_submodule(name).parameters())
+    ]
+    if not frozen:
+        return report
+    shown = ", ".join(frozen[:3]) + (f" and {len(frozen) - 3} more" if frozen[3:] else "")
+    return report.with_note(f"random and frozen: {shown}")
 
 
 def balanced_weights(labels: np.ndarray, num_classes: int) -> torch.Tensor:

@@ -177,5 +177,5 @@ def check_head(head: torch.nn.Module, features: torch.Tensor, scores: torch.Tens
     """
     again = head(features)
     if again.shape != scores.shape or not torch.allclose(again, scores, rtol=1e-3, atol=1e-4):
-        raise ModelError("feature_passes: wanted a model that ends in its head, got one that goes on; "
+        raise ModelError("feature_passes: expected a model that ends in its head, got one that goes on; "
                          "leave feature_passes out: the whole model then runs every epoch")  # fmt: skip

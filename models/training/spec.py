@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -11,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ...pipeline.dataset.index import Index
 from ...pipeline.errors import PlanError
 from ...pipeline.plan import Plan
+from ..loading import is_path
 from ..zoo import ModelSpec
 from .recipe import CheckpointEvery, EarlyStop, MetricName, OptimizerSpec, Schedule
 
@@ -34,7 +38,8 @@ class ClassifySpec(BaseModel):
     """``balanced`` weighs a class by images / (classes * images of the class)."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     best_by: MetricName = "auroc"
-    """The validation metric by which ``best.safetensors`` is chosen."""
+    """The validation metric by which ``best.safetensors`` is chosen; equal values are decided by the lower loss. Where the
+    metric cannot be computed, as AUROC of a single class, the loss takes its place."""
     early_stop: EarlyStop | None = None
     train_split: str = "train"
     validation_split: str = "val"
@@ -49,7 +54,7 @@ class ClassifySpec(BaseModel):
     def _check_passes(self) -> Self:
         if self.feature_passes is not None and self.fine_tune_from is not None:
             raise ValueError(
-                "feature_passes: wanted a frozen trunk, got fine_tune_from; leave one of them out"
+                "feature_passes: expected a frozen trunk, got fine_tune_from; leave one of them out"
             )
         return self
 
@@ -61,11 +66,16 @@ class ClassifySpec(BaseModel):
                 training image shows.
         """
         if self.class_weights != "none" and self.plan.sampling is not None:
-            raise PlanError(f"class_weights: wanted none beside the plan's sampling, got {self.class_weights}; each evens the "
+            raise PlanError(f"class_weights: expected none beside the plan's sampling, got {self.class_weights}; each evens the "
                             "classes out and both overdo it: keep one of them")  # fmt: skip
         index = self.plan.load_index()
+        if index.is_multi_label:
+            raise PlanError(
+                "index: expected one class per image, got images with several (column 'labels'); training on several "
+                "classes per image is not supported yet: index with one label per image"
+            )
         if len(index.classes) < 2:
-            raise PlanError(f"classes: wanted at least two classes to tell apart, got "
+            raise PlanError(f"classes: expected at least two classes to tell apart, got "
                             f"{'none' if not index.classes else 'one'} "
                             f"({', '.join(index.classes) or 'no labels'}); index a folder per class, "
                             "or a table with a label column")  # fmt: skip
@@ -79,24 +89,44 @@ class ClassifySpec(BaseModel):
         for key, name in names.items():
             if name is not None and not len(split_labels(index, name, key, there)):
                 raise PlanError(
-                    f"{key}: wanted images with labels in {name!r}, got none; label them and index again"
+                    f"{key}: expected images with labels in {name!r}, got none; label them and index again"
                 )
         counts = np.bincount(
             split_labels(index, self.train_split, "train_split", there), minlength=len(index.classes)
         )
         missing = [name for name, count in zip(index.classes, counts, strict=True) if not count]
         if missing:
-            raise PlanError(f"train_split: wanted images of every class in {self.train_split!r}, got none of "
+            raise PlanError(f"train_split: expected images of every class in {self.train_split!r}, got none of "
                             f"{', '.join(map(repr, missing))}; add some, or index without them")  # fmt: skip
         return index
+
+    def validation_notes(self, index: Index) -> tuple[str, ...]:
+        """Return what the labels of the validation split make impossible, as sentences; empty where nothing is."""
+        labels = index.table["label"].to_numpy()[index.rows(self.validation_split)]
+        present = np.unique(labels[labels >= 0])
+        absent = [name for number, name in enumerate(index.classes) if number not in set(present.tolist())]
+        notes = []
+        if absent:
+            shown = ", ".join(map(repr, absent[:5])) + (f" and {len(absent) - 5} more" if absent[5:] else "")
+            notes.append(f"no image of {shown} in {self.validation_split!r}: these classes are not validated")
+        monitors = {"best_by": self.best_by, "early_stop": self.early_stop and self.early_stop.metric}
+        undefined = [key for key, metric in monitors.items() if metric == "auroc"]
+        if undefined and len(present) < 2:
+            notes.append(
+                f"AUROC is undefined with one class in {self.validation_split!r}: "
+                f"{' and '.join(undefined)} use the validation loss"
+            )
+        return tuple(notes)
 
     def identity(self) -> dict[str, Any]:
         """Return all keys that decide the result, flat; a run is resumed only by a job that has the same.
 
-        The index is there by its content, not by its path; ``epochs`` is not there where the schedule does not
+        The index and the file of the weights are there by their content, not by their path; ``epochs`` is not there where the schedule does not
         depend on it, so that a finished run can be made longer.
         """
         content = self.model_dump(mode="json", exclude={"plan", "device", "checkpoint_every"})
+        if is_path(self.model.weights):
+            content["model"]["weights"] = _content_of(Path(self.model.weights))
         if self.schedule.kind != "cosine":
             del content["epochs"]
         plan = self.plan.dump()
@@ -112,6 +142,20 @@ class ClassifySpec(BaseModel):
         return self.fine_tune_from is not None and 1 < size < num_rows and num_rows % size == 1
 
 
+def _content_of(path: Path) -> str:
+    """Return a file's name and digest; its name alone where it is not there, which building the model refuses."""
+    if not path.is_file():
+        return path.name
+    facts = path.stat()
+    return f"{path.name} sha256 {_digest_of(path, facts.st_size, facts.st_mtime_ns)}"
+
+
+@lru_cache(maxsize=8)
+def _digest_of(path: Path, size: int, modified_ns: int) -> str:  # noqa: ARG001  (keys of the cache)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
 def split_labels(index: Index, split: str, key: str, there: list[str]) -> np.ndarray:
     """Return the labels of a split's usable rows, unlabelled ones left out.
 
@@ -124,7 +168,7 @@ def split_labels(index: Index, split: str, key: str, there: list[str]) -> np.nda
         rows = index.rows(split)
     except SourceError as error:
         cure = "; or write test_split: null" if key == "test_split" else ""
-        raise PlanError(f"{key}: wanted a split of the index, got {split!r}; it has "
+        raise PlanError(f"{key}: expected a split of the index, got {split!r}; it has "
                         f"{', '.join(there) or 'no splits'}{cure}") from error  # fmt: skip
     labels = index.table["label"].to_numpy()[rows]
     return np.asarray(labels[labels >= 0], dtype=np.int64)

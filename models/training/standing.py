@@ -11,6 +11,7 @@ from ...pipeline.errors import PlanError
 from ...pipeline.jobs import Remaining
 from ...pipeline.order.position import identity_of, position_after
 from ...pipeline.view import View
+from ..loading import is_path
 from .checkpoint import LAST_NAME, Progress, read_description, read_progress
 from .spec import ClassifySpec
 
@@ -50,10 +51,10 @@ def read_standing(spec: ClassifySpec, view: View, out: Path) -> Standing:
         return Standing()
     description, metadata = read_description(path)
     ours, theirs = spec.identity(), description.job
-    keys = [key for key in sorted({*ours, *theirs}) if ours.get(key) != theirs.get(key)]
+    keys = [key for key in sorted({*ours, *theirs}) if not _same(key, ours.get(key), theirs.get(key))]
     if keys:
         shown = "; ".join(f"{key} was {theirs.get(key)!r} and is {ours.get(key)!r}" for key in keys[:5])
-        raise PlanError(f"{out}: wanted a new folder or one of the same job, got one where {shown}; "
+        raise PlanError(f"{out}: expected a new folder or one of the same job, got one where {shown}; "
                         "choose another --out, or delete it")  # fmt: skip
     progress = read_progress(path, metadata)
     if metadata["format_version"] == "1" and spec.feature_passes is None:
@@ -66,3 +67,10 @@ def read_standing(spec: ClassifySpec, view: View, out: Path) -> Standing:
 def is_done(spec: ClassifySpec, history: History) -> bool:
     """Say whether nothing is left to learn."""
     return len(history) >= spec.epochs or (spec.early_stop is not None and spec.early_stop.reached(history))
+
+
+def _same(key: str, ours: Any, theirs: Any) -> bool:
+    """Compare the values of a key; older checkpoints have the path of the weights in place of name and content."""
+    if key == "model.weights" and isinstance(theirs, str) and " sha256 " not in theirs and is_path(theirs):
+        return str(ours).partition(" sha256 ")[0] == Path(theirs).name
+    return bool(ours == theirs)

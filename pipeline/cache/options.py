@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from ..checked import CheckedModel
 
 DEFAULT_QUALITY = 95
 
 
-class Caching(BaseModel):
+class Caching(CheckedModel):
     """Where pixels behind the last deterministic step are kept, in what form, and how many bytes of them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     short_form: ClassVar[str] = "dir"
     """The key that a plain value stands for: ``cache: PATH``."""

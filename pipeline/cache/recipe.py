@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
+from ..atomic_io import write_json
 from ..decode.chain import COLOR_RULE_VERSION
 
 if TYPE_CHECKING:
@@ -54,10 +54,12 @@ class Recipe:
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def save(self, folder: Path) -> None:
-        """Write ``recipe.json``, aside and renamed."""
-        aside = folder / f".{uuid4().hex}.json"
-        aside.write_text(json.dumps(self.dump(), indent=2, ensure_ascii=False) + "\n")
-        aside.replace(folder / RECIPE_FILE)
+        """Write ``recipe.json``.
+
+        Raises:
+            OutputError: the disk does not take it.
+        """
+        write_json(folder / RECIPE_FILE, self.dump())
 
 
 def recipe_of(program: Program) -> Recipe:

@@ -87,10 +87,12 @@ class PixelCache:
             if not (self.folder / "recipe.json").exists():
                 self.recipe.save(self.folder)
             clear_leftovers(self.folder)
+        except OutputError as error:  # of the recipe; the folder is there
+            self._turn_off(error.__cause__ if isinstance(error.__cause__, OSError) else OSError(str(error)))
         except OSError as error:
             if not self.folder.is_dir():
                 raise OutputError(
-                    f"cache.dir: wanted a folder that can be written, got {str(self._root)!r} "
+                    f"cache.dir: expected a folder that can be written, got {str(self._root)!r} "
                     f"({error.strerror or error}); choose another, or leave cache out"
                 ) from error
             self._turn_off(error)

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..dataset.index import Index
 from ..decode.plan import Decoding
+from ..engine.annotations import AnnotationKinds
 from ..engine.buffers import BatchBuffer, BufferPool, Normalizer
 from ..engine.loading import Loaded, SampleLoader
 from ..engine.pixels import CpuPixels, Failure
@@ -46,7 +47,7 @@ def measure_costs(program: Program, index: Index) -> Costs | None:
         None where the plan needs a GPU, or where no picture went through.
     """
     rows = np.flatnonzero(np.array(index.table["status"].to_pylist()) == "ok")
-    if program.plan.device == "gpu" or not len(rows) or index.table["boxes"].null_count < len(index):
+    if program.plan.device == "gpu" or not len(rows):
         return None
     picked = rows[np.linspace(0, len(rows) - 1, min(NUM_PICTURES, len(rows))).astype(int)]
     watch = _Stopwatch(program, index)
@@ -65,7 +66,9 @@ def measure_costs(program: Program, index: Index) -> Costs | None:
 
 class _Stopwatch:
     def __init__(self, program: Program, index: Index) -> None:
-        compose = program.compose(augment=True, boxes=False)
+        kinds = AnnotationKinds.of(index)
+        self._targets = kinds.empty_targets()
+        compose = program.compose(augment=True, boxes=kinds.boxes, keypoints=kinds.num_keypoints > 0)
         self._num_drawn = program.routes(augment=True).num_drawn
         self._drawing = Drawing(compose, self._num_drawn)
         self._behind = compose.transforms[self._num_drawn :]
@@ -102,7 +105,7 @@ class _Stopwatch:
         assert sample.file is not None
         file = sample.file
         bits = keyed_bits("augment", self._seed, epoch, sample.row["key"])
-        drawn = self._time("draw", partial(self._drawing.draw, bits, file.size))
+        drawn = self._time("draw", partial(self._drawing.draw, bits, file.size, **self._targets))
         decoding: Decoding = self._pixels.plan(file, drawn)
         image = self._time("decode", lambda: self._pixels.decode([file], [decoding])[0])
         if isinstance(image, Failure):

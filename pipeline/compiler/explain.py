@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..decode.plan import CROPS, RESIZES
-from ..plan import Plan
-from ..policy.transforms import TransformSpec
+from ..plan import BboxParams, KeypointParams, Plan
+from ..policy.spec import TransformSpec
 from .costs import Costs
 from .program import Program
 from .routing import Route
@@ -143,6 +143,14 @@ def _batch_steps(program: Program, costs: Costs | None) -> list[Step]:
     steps.append(
         Step("Batch", size, place, "seed, epoch", share, f"{layout}; order shuffled in training views")
     )
+    if plan.bbox_params != BboxParams() or plan.keypoint_params != KeypointParams():
+        rules = [
+            f"{name}={_short(value)}"
+            for params in (plan.bbox_params, plan.keypoint_params)
+            for name, value in params.model_dump(exclude_defaults=True).items()
+        ]
+        note = "which boxes and keypoints stay; all views"
+        steps.append(Step("Annotations", ", ".join(rules), "threads", NOTHING, None, note))
     if plan.mix:
         options = f"alpha={plan.mix.alpha:g}, p={plan.mix.p:g}"
         steps.append(Step(plan.mix.kind, options, "batch", "seed, epoch, step", None, "training views only"))

@@ -11,9 +11,12 @@ import numpy as np
 
 from ..errors import PlanError
 from ..plan import Normalization, Plan
-from ..policy.transforms import TransformSpec, load_albumentations
+from ..policy.keypoints import KEYPOINT_FIELDS, mark_keypoints_outside
+from ..policy.spec import TransformSpec
+from ..policy.transforms import load_albumentations
 from ..quiet import ignored_warnings
 from .caching import num_cached, reduces_past
+from .kinds import kind_after
 from .routing import Backend, Routes, find_routes
 
 if TYPE_CHECKING:
@@ -53,9 +56,28 @@ class Program:
         for i, spec in enumerate(augment):
             spec.build(f"augment[{i}]")
         program = cls(plan, preprocess, augment, evaluate, every or training or other)
+        program._check_kinds()
         if plan.cache is not None:
             program.check_cache()
         return program
+
+    def _check_kinds(self) -> None:
+        """Check that all images of a view end as one kind of pixels, which the normalisation fits.
+
+        Raises:
+            PlanError: the kind is drawn for each image, or there are constants for another number of channels.
+        """
+        for augment, name in ((True, "augment"), (False, "evaluate")):
+            policy = name if getattr(self, name) else "preprocess"
+            kind = kind_after(self._built(augment=augment), policy)
+            if kind is None or self.normalization is None:
+                continue
+            num_constants = len(self.normalization.mean)
+            if num_constants not in (1, kind.channels):
+                raise PlanError(
+                    f"Normalize: expected a mean and std for {kind.channels} channels, as {policy} yields, got "
+                    f"{num_constants}; write one for each channel, or one for all"
+                )
 
     @cached_property
     def num_cached(self) -> int:
@@ -100,15 +122,37 @@ class Program:
     def _built(self, *, augment: bool) -> list[Any]:
         return [spec.build(place) for place, spec in self.specs(augment=augment)]
 
-    def compose(self, *, augment: bool, boxes: bool) -> albumentations.Compose:
-        """Build the per-sample Albumentations pipeline; one for each thread, since it holds the drawing state."""
+    def compose(
+        self, *, augment: bool, boxes: bool = False, keypoints: bool = False
+    ) -> albumentations.Compose:
+        """Build the per-sample Albumentations pipeline; one for each thread, since it holds the drawing state.
+
+        Args:
+            augment: for training views.
+            boxes: samples have ``bboxes`` and ``box_rows``, numbers that tell which of them stay.
+            keypoints: samples have ``keypoints`` and ``KEYPOINT_FIELDS``.
+        """
         package = load_albumentations()
         transforms = self._built(augment=augment)
-        targets = (
-            package.BboxParams(format="pascal_voc", label_fields=["box_rows"], clip=True) if boxes else None
-        )
+        bbox_params = keypoint_params = None
+        if boxes:
+            options = self.plan.bbox_params.model_dump()
+            bbox_params = package.BboxParams(format="pascal_voc", label_fields=["box_rows"], **options)
+        if keypoints:
+            options = self.plan.keypoint_params.model_dump()
+            keypoint_params = package.KeypointParams(
+                format="xy", label_fields=list(KEYPOINT_FIELDS), **options
+            )
         with ignored_warnings():  # it warns of boxes where no transform moves them
-            return package.Compose(transforms, bbox_params=targets, is_check_shapes=False)
+            compose = package.Compose(
+                transforms,
+                bbox_params=bbox_params,
+                keypoint_params=keypoint_params,
+                is_check_shapes=False,  # masks are checked when they are decoded
+            )
+        if keypoints:
+            mark_keypoints_outside(compose)
+        return compose
 
 
 def _split_end(
@@ -128,10 +172,19 @@ def _split_end(
     built: Any = kept[-1].build(f"{where}[{len(kept) - 1}]")
     if built.normalization != "standard" or built.p < 1:
         return tuple(kept), None  # statistics of each image: Albumentations does it
-    factor = built.max_pixel_value / 255
-    mean = [float(m) * factor for m in np.broadcast_to(built.mean, 3)]
-    std = [float(s) * factor for s in np.broadcast_to(built.std, 3)]
-    return tuple(kept[:-1]), Normalization(mean=(mean[0], mean[1], mean[2]), std=(std[0], std[1], std[2]))
+    place = f"{where}[{len(kept) - 1}].Normalize"
+    for name in ("mean", "std"):
+        if getattr(built, name) is None:
+            raise PlanError(f"{place}.{name}: expected numbers, got None; write one for each channel")
+    factor = (built.max_pixel_value or 0) / 255
+    lengths = {np.size(built.mean), np.size(built.std)} - {1}
+    if len(lengths) > 1:
+        raise PlanError(f"{place}: expected as many means as stds, got {np.size(built.mean)} and {np.size(built.std)}; "
+                        "write one of each for each channel")  # fmt: skip
+    mean, std = np.broadcast_arrays(np.atleast_1d(built.mean) * factor, np.atleast_1d(built.std) * factor)
+    if not (std > 0).all():
+        raise PlanError(f"{place}: expected std and max_pixel_value above 0, got 0 or less; correct them")
+    return tuple(kept[:-1]), Normalization(mean=tuple(mean.tolist()), std=tuple(std.tolist()))
 
 
 def _check_one_normalization(
@@ -171,7 +224,13 @@ def _check_deterministic(spec: TransformSpec, where: str) -> None:
         raise PlanError(f"{place}: wanted p: 1.0, got p: {transform.p:g}; {cure}, or write p: 1.0")
     if spec.children:
         return
-    draws = [_draw(transform, seed) for seed in range(NUM_DETERMINISM_SEEDS)]
+    try:
+        draws = [_draw(transform, seed) for seed in range(NUM_DETERMINISM_SEEDS)]
+    except Exception as error:
+        raise PlanError(
+            f"{place}: expected a transform that decides without an image, got {type(error).__name__} without one; {cure}, "
+            "or leave it out"
+        ) from error
     if any(draw != draws[0] for draw in draws[1:]):
         raise PlanError(
             f"{place}: wanted a transform that draws nothing, got random decisions; {cure}, or fix its ranges"

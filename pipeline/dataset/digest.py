@@ -14,7 +14,7 @@ SLICE_ROWS = 1 << 16
 _NUMBERS = ("bytes", "mtime_ns", "label")
 _NAMES = ("key", "split")
 _TAGS = ("etag", "hash")
-_LISTS = ("boxes", "box_labels", "keypoints")
+_LISTS = ("labels", "boxes", "box_labels", "keypoints")
 _NOT_PLAIN = r"[^ !#-\[\]-~]"
 """What JSON escapes, and everything that is not ASCII."""
 

@@ -13,8 +13,9 @@ from typing import IO
 
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
+from ..decode.integrity import webp_canvas
 from ..errors import RunError
-from ..image_reader import open_image
+from ..image_reader import MAX_HEADER_READS, open_image, stored_size
 
 MAX_PIXELS = 178_956_970
 """Images with more pixels get a status: 512 MiB of RGB, the size at which Pillow speaks of a bomb."""
@@ -34,7 +35,9 @@ _MAGIC = (
     (b"II+\0", "tiff"),
     (b"MM\0+", "tiff"),
 )
-_WIDTH_TAG, _HEIGHT_TAG, _ORIENTATION_TAG = 256, 257, 274
+_ORIENTATION_TAG = 274
+_WEBP_EXIF = 0x08
+_MAX_EXIF = 1 << 20
 
 # Where nobody set up logging, Python prints what Pillow logs about broken files. Their status says it.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -94,8 +97,7 @@ def header_of(file: IO[bytes]) -> Header:
     # Pillow's plugins raise nearly anything on broken input (OSError, SyntaxError, struct.error, KeyError,
     # OverflowError, MemoryError, ...). One bad image costs one image: whatever it is becomes its status.
     try:
-        with open_image(file) as image:
-            return _describe(image, file)
+        return _webp(file) if name == "webp" else _by_pillow(file)
     except Image.DecompressionBombError:
         return Header(format=name, status=f"too large: more than {MAX_PIXELS:,} pixels")
     except UnidentifiedImageError:
@@ -115,12 +117,13 @@ def _format_of(start: bytes) -> str:
     return next((name for magic, name in _MAGIC if start.startswith(magic)), "")
 
 
+def _by_pillow(file: IO[bytes]) -> Header:
+    with open_image(file) as image:
+        return _describe(image, file)
+
+
 def _describe(image: Image.Image, file: IO[bytes]) -> Header:
-    width, height = image.size
-    if isinstance(
-        image, TiffImagePlugin.TiffImageFile
-    ):  # Pillow says the size after orientation, of TIFF alone
-        width, height = image.tag_v2[_WIDTH_TAG], image.tag_v2[_HEIGHT_TAG]
+    height, width = stored_size(image)
     name = (image.format or "").lower()
     name = "jpeg" if name == "mpo" else name  # several JPEGs in one file; the first is an ordinary one
     status = "ok"
@@ -139,6 +142,38 @@ def _describe(image: Image.Image, file: IO[bytes]) -> Header:
     )
 
 
+def _webp(file: IO[bytes]) -> Header:
+    """Read a WebP's header and EXIF chunk alone: Pillow would read all of the file."""
+    start = file.read(30)
+    width, height, has_alpha = webp_canvas(start)
+    block = None
+    if start[12:16] == b"VP8X" and start[20] & _WEBP_EXIF:
+        at = 12
+        for _ in range(MAX_HEADER_READS):
+            file.seek(at)
+            if len(head := file.read(8)) < 8:
+                break
+            kind, length = struct.unpack("<4sI", head)
+            if kind == b"EXIF":
+                block = file.read(min(length, _MAX_EXIF))
+                break
+            at += 8 + length + length % 2
+    too_large = width * height > MAX_PIXELS
+    return Header(
+        width=width,
+        height=height,
+        channels=4 if has_alpha else 3,
+        mode="RGBA" if has_alpha else "RGB",
+        format="webp",
+        orientation=_orientation_in(block),
+        status=f"too large: more than {MAX_PIXELS:,} pixels"
+        if too_large
+        else "ok"
+        if width * height
+        else "broken webp: no pixels",
+    )
+
+
 def _int32(size: int) -> int:
     return size if 0 <= size < 2**31 else 0
 
@@ -153,10 +188,18 @@ def _orientation(image: Image.Image, name: str, file: IO[bytes]) -> int:
             block = image.info.get("exif")
             if name == "png" and block is None:
                 block = _png_exif(file)  # Image.getexif() would decode the pixels to find it
-            if block:
-                exif = Image.Exif()
-                exif.load(block)
-                found = exif.get(_ORIENTATION_TAG)
+            return _orientation_in(block)
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def _orientation_in(block: bytes | None) -> int:
+    """Read the orientation from an EXIF block; 1 where there is none or it makes no sense."""
+    found: object = None
+    with suppress(Exception):  # as above
+        if block:
+            exif = Image.Exif()
+            exif.load(block)
+            found = exif.get(_ORIENTATION_TAG)
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 

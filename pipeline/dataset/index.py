@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,9 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from ..errors import OutputError, SourceError, nearest
+from ..atomic_io import atomic_write
+from ..errors import SourceError, nearest
+from .boxes import count_boxes
 from .digest import digest_of
-from .mapped import open_mapped, sweep_mapped
+from .mapped import RESOLVED, open_mapped, sweep_mapped
 from .splits import canonical_split
 
 SCHEMA = pa.schema(
@@ -37,6 +38,7 @@ SCHEMA = pa.schema(
         ("format", pa.string()),
         ("orientation", pa.int8()),
         ("label", pa.int64()),
+        ("labels", pa.list_(pa.int64())),
         ("mask", pa.string()),
         ("mask_offset", pa.int64()),
         ("mask_bytes", pa.int64()),
@@ -57,19 +59,28 @@ Annotations belong to the upright picture, after EXIF orientation, and null mean
 - ``keypoints``: rows of x, y, visibility (COCO: 0 not labelled, 1 occluded, 2 visible), ``len(Index.keypoint_names)``
   rows per instance. Instances are the boxes, in their order, or a single one where the sample has no boxes.
 
+``labels`` holds the classes of images that may have several, ascending; null for an image without a label, and in every
+row of an index with one class per image. Where it is used, ``label`` is -1.
+
 ``etag`` is what a remote store says of a file's identity. A sample in a tar shard has the shard's ``uri``, ``mtime_ns``
 and ``etag``, and lies in it at ``offset``, its mask at ``mask_offset``; for a file of its own all of these are null.
 ``hash`` is BLAKE2b of the file's bytes (128 bits, hexadecimal), or null where nobody asked for it.
 """
 
-ADDED = frozenset({"etag", "offset", "hash", "mask_offset", "mask_bytes", "box_labels", "keypoints"})
+ADDED = frozenset(
+    {"labels", "etag", "offset", "hash", "mask_offset", "mask_bytes", "box_labels", "keypoints"}
+)
 """Columns that older index files lack; they read as null."""
+
+NO_STATUS = "the index gives no status; index the source again"
 
 CLASSES = b"lightwell.classes"
 BOX_CLASSES = b"lightwell.box_classes"
 KEYPOINT_NAMES = b"lightwell.keypoint_names"
 SOURCE = b"lightwell.source"
 SHARDS = b"lightwell.shards"
+RELATIVE = b"lightwell.relative"
+"""Where it is set, ``uri`` and ``mask`` of all rows count from the folder of the index, with which their files move."""
 
 
 @dataclass(frozen=True)
@@ -126,32 +137,18 @@ class Index:
         return cls.load(path)
 
     def save(self, path: str | Path) -> None:
-        """Save as Parquet with page checksums: written aside, then renamed.
+        """Save as Parquet with page checksums, whole or not at all.
 
         Raises:
             OutputError: the file cannot be written.
         """
         path = Path(path)
-        aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         names = {CLASSES: self.classes, BOX_CLASSES: self.box_classes, KEYPOINT_NAMES: self.keypoint_names}
         metadata = {**(self.table.schema.metadata or {}), **names_metadata(names)}
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with aside.open("wb") as file:
-                    table = self.table.replace_schema_metadata(metadata)
-                    pq.write_table(table, file, compression="zstd", write_page_checksum=True)
-                    file.flush()
-                    os.fsync(file.fileno())
-                aside.replace(path)
-                sweep_mapped(path)
-            finally:
-                aside.unlink(missing_ok=True)
-        except OSError as error:
-            raise OutputError(
-                f"wanted to write the index {str(path)!r}, got {error.strerror or error};"
-                " choose a place that can be written"
-            ) from error
+        with atomic_write(path) as file:
+            table = self.table.replace_schema_metadata(metadata)
+            pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+        sweep_mapped(path)
 
     def rows(self, split: str | None = None) -> np.ndarray:
         """Find the usable rows of a split, or of all splits.
@@ -165,20 +162,55 @@ class Index:
         Raises:
             SourceError: nothing matches.
         """
-        usable = pc.equal(self.table["status"], "ok")
+        usable = self._usable()
         if not pc.any(usable).as_py():
             raise SourceError(self._nothing_usable())
         if split is None:
             return self._where(usable)
-        for name in (split, canonical_split(split)):
-            found = self._where(pc.and_(usable, pc.fill_null(pc.equal(self.table["split"], name), False)))
-            if len(found):
-                return found
-        there = sorted(set(self.table["split"].filter(usable).drop_null().to_pylist()))
+        name = self.split_named(split)
+        return self._where(pc.and_(usable, pc.fill_null(pc.equal(self.table["split"], name), False)))
+
+    def split_named(self, split: str) -> str:
+        """Find the split that a name means: itself, or the usual name of the same split.
+
+        Raises:
+            SourceError: there is none with usable images.
+        """
+        there = set(self.table["split"].filter(self._usable()).drop_null().unique().to_pylist())
+        meant = canonical_split(split)
+        for name in (split, meant, *sorted(one for one in there if canonical_split(one) == meant and meant)):
+            if name in there:
+                return str(name)
         raise SourceError(
-            f"wanted a split {split!r}, got an index with the splits {there};"
+            f"expected a split {split!r}, got an index with the splits {sorted(there)};"
             f" {nearest(split, there) or 'choose one of these'}"
         )
+
+    def unusable(self, split: str | None = None) -> pa.Table:
+        """Return ``key``, ``uri`` and ``status`` of the rows of a split, or of all, that cannot be used.
+
+        Raises:
+            SourceError: there is no such split.
+        """
+        bad = pc.invert(self._usable())
+        if split is not None:
+            name = self.split_named(split)
+            bad = pc.and_(bad, pc.fill_null(pc.equal(self.table["split"], name), False))
+        found = self.table.select(["key", "uri", "status"]).filter(bad)
+        return found.set_column(2, "status", pc.fill_null(found["status"], NO_STATUS))
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Description of the source: its kind, root and options, and what was left out of it."""
+        return dict(json.loads((self.table.schema.metadata or {}).get(SOURCE, b"{}")))
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether images may have several classes, given in the column ``labels``."""
+        return bool(self.table["labels"].null_count < len(self))
+
+    def _usable(self) -> pa.ChunkedArray:
+        return pc.fill_null(pc.equal(self.table["status"], "ok"), False)
 
     def fingerprint(self) -> str:
         """Hash key, bytes, mtime, label and split of every row, in order, and etag and hash where there are any.
@@ -193,16 +225,18 @@ class Index:
 
         Returns:
             Dicts with ``split``, ``class``, ``label``, ``status`` and ``count``: usable images by split and
-            class first, then those that are not, by split and status (``class`` None, ``label`` None).
+            class first, then those that are not, by split and status (``class`` None, ``label`` None). An image with
+            several classes counts in each of them.
         """
         splits, labels, statuses = (self.table[name].to_pylist() for name in ("split", "label", "status"))
+        sets = self.table["labels"].to_pylist() if self.is_multi_label else [None] * len(labels)
         good: Counter[tuple[str | None, int]] = Counter()
         bad: Counter[tuple[str | None, str]] = Counter()
-        for split, label, status in zip(splits, labels, statuses, strict=True):
-            if status == "ok":
-                good[split, label] += 1
-            else:
-                bad[split, status] += 1
+        for split, label, several, status in zip(splits, labels, sets, statuses, strict=True):
+            if status != "ok":
+                bad[split, NO_STATUS if status is None else status] += 1
+            for one in (several or [label]) if status == "ok" else ():
+                good[split, one] += 1
         report: list[dict[str, Any]] = [
             {"split": split, "class": self._class(label), "label": label, "status": "ok", "count": count}
             for (split, label), count in sorted(good.items(), key=lambda item: (item[0][0] or "", item[0][1]))
@@ -225,7 +259,7 @@ class Index:
                 per_class[name] = per_class.get(name, 0) + row["count"]
             else:
                 statuses[row["status"]] += row["count"]
-        source = json.loads((self.table.schema.metadata or {}).get(SOURCE, b"{}"))
+        source = self.source
         return {
             "samples": len(self),
             "usable": len(self) - statuses.total(),
@@ -235,8 +269,35 @@ class Index:
             "statuses": dict(statuses.most_common()),
             "formats": dict(Counter(name for name in self.table["format"].to_pylist() if name).most_common()),
             "empty_classes": source.get("empty_classes", []),
+            **self._boxes(),
+            "is_multi_label": self.is_multi_label,
+            "remarks": source.get("remarks", []),
             "fingerprint": self.fingerprint(),
             "source": source,
+        }
+
+    def box_counts(self) -> dict[str, int]:
+        """Count the boxes of all samples by class, most frequent first; ``(no class)`` for those without one."""
+        num_boxes = pc.sum(pc.list_value_length(self.table["boxes"])).as_py() or 0
+        labels = pc.list_flatten(self.table["box_labels"]).to_pylist()
+        found = Counter(
+            self.box_classes[label] if 0 <= label < len(self.box_classes) else "(no class)"
+            for label in labels
+        )
+        found["(no class)"] += num_boxes - len(labels)
+        return {name: count for name, count in found.most_common() if count}
+
+    def _boxes(self) -> dict[str, Any]:
+        if self.table["boxes"].null_count == len(self):
+            return {}
+        found = count_boxes(self.table)
+        return {
+            "boxes": {
+                "count": found.num_boxes,
+                "classes": self.box_counts(),
+                "without_area": found.num_dropped,
+                "first": list(found.keys),
+            }
         }
 
     def _class(self, label: int) -> str | None:
@@ -295,7 +356,19 @@ def _fitted(table: pa.Table, path: Path) -> pa.Table:
             raise SourceError(
                 f"{path.name}: wanted a column {name!r}, got {table.column_names}; {hint or _MAKE}"
             )
-    return table.select(SCHEMA.names).cast(SCHEMA.with_metadata(table.schema.metadata))
+    return _resolved(table.select(SCHEMA.names).cast(SCHEMA.with_metadata(table.schema.metadata)), path)
+
+
+def _resolved(table: pa.Table, path: Path) -> pa.Table:
+    """Let the relative paths of an index that moves with its files count from its folder."""
+    metadata = dict(table.schema.metadata)
+    if metadata.pop(RELATIVE, None) is None:
+        return table
+    folder = str(path.absolute().parent)
+    for name in ("uri", "mask"):
+        joined = pc.binary_join_element_wise(folder, table[name], "/")
+        table = table.set_column(table.column_names.index(name), SCHEMA.field(name), joined)
+    return table.replace_schema_metadata({**metadata, RESOLVED: folder.encode()})
 
 
 def _missing(path: Path) -> str:

@@ -8,25 +8,32 @@ from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..errors import SourceError, nearest
+from ..uris import public_uri, redact_uris
+from .headers import Header, one_line
 from .index import BOX_CLASSES, CLASSES, KEYPOINT_NAMES, SCHEMA, SHARDS, SOURCE, Index, names_metadata
 from .looking import file_portions, known_files, portion_size
 from .readers import Readers, ThreadReaders
 from .seen import HEADER_COLUMNS, SEEN_COLUMNS, Seen, seen_of
 from .sightings import Sightings
+from .sources.annotated import list_annotated
+from .sources.boxes import fit_annotations
+from .sources.described import AnnotationKind
 from .sources.folder import list_tree
+from .sources.labels import LabelKind, remark_similar_classes
 from .sources.listing import Listing, as_text
-from .sources.members import Member
+from .sources.members import Member, ShardContent
 from .sources.shards import find_shards, is_whole, list_shards, names_shards, shard_name
 from .sources.storage import DEFAULT_MAX_WAIT_S, Storage
 from .sources.store import Found, is_remote, without_file_scheme
 from .sources.table import SUFFIXES, list_table
 from .sources.tree import Folder, scan_folder, tree_of
+from .sources.uri_rules import UriRules
 from .splits import DEFAULT_FRACTIONS, assign_splits, check_fractions
 
 Progress = Callable[[int, int], None]
@@ -45,6 +52,12 @@ def build_index(
     root: Path | str | None = None,
     hash_content: bool = False,
     max_wait_s: float = DEFAULT_MAX_WAIT_S,
+    label_kind: LabelKind = "auto",
+    label_separator: str | None = None,
+    label_columns: Sequence[str] = (),
+    annotations: AnnotationKind | Literal["auto", "none"] = "auto",
+    allow_protocols: Sequence[str] = (),
+    forbid_private_addresses: bool | None = None,
     readers: Readers | None = None,
     sightings: Sightings | None = None,
 ) -> Index:
@@ -52,7 +65,8 @@ def build_index(
 
     Args:
         source: a folder (see ``sources.folder``), a ``.csv`` or ``.parquet`` file (see ``sources.table``), or ``.tar``
-            shards: a folder, a file, a glob or a brace list of them (see ``sources.shards``). A path or a URI.
+            shards: a folder, a file, a glob or a brace list of them (see ``sources.shards``). A path or a URI. Or local
+            annotations with boxes: a COCO ``.json``, a YOLO ``.yaml`` or folder, a Pascal VOC folder.
         fractions: shares of the splits where the source names none; 0.8 train, 0.1 val, 0.1 test by default.
         seed: of the hash that assigns those splits.
         previous: an older index; files with the same path, bytes and mtime are not opened again.
@@ -63,6 +77,14 @@ def build_index(
         root: where the relative paths of a table start; by default its folder.
         hash_content: read all of every file and keep a hash of its bytes, which is checked when the file is used.
         max_wait_s: how long a remote source may give no answer.
+        label_kind: whether the labels of tables and shards are text or class numbers; ``auto`` follows the rule in
+            ``sources.labels``.
+        label_separator: parts several labels of one image in a cell; by default ``|``. Empty: a cell is one label.
+        label_columns: of a table, instead of ``label_column``: one column per class with 1 and 0.
+        annotations: how boxes are written beside the images; ``auto`` goes by the name of the file or the layout of the
+            folder, ``none`` reads a folder by its classes alone.
+        allow_protocols: of URIs, beside those in ``sources.uri_rules``.
+        forbid_private_addresses: refuse HTTP addresses of private networks; see ``sources.uri_rules``.
         readers: look at the files, or at the shards; without them threads of this process. Rows do not depend on it.
         sightings: keeps what was seen while the work goes on, and knows what an interrupted run has kept there.
 
@@ -76,8 +98,21 @@ def build_index(
         raise SourceError(f"num_threads: wanted 1 or more, got {num_threads}; leave it out for the default")
     if fractions is not None:
         check_fractions(fractions)
-    request = _Request(without_file_scheme(str(source)), path_column, label_column, root, hash_content)
-    storage = Storage(max_wait_s)
+    request = _Request(
+        without_file_scheme(str(source)),
+        path_column,
+        label_column,
+        root,
+        hash_content,
+        label_kind,
+        label_separator,
+        tuple(label_columns),
+        annotations,
+    )
+    rules = UriRules.of(allow_protocols, forbid_private_addresses=forbid_private_addresses)
+    for uri in filter(is_remote, (request.source, str(root or ""))):
+        rules.check(uri)
+    storage = Storage(max_wait_s, rules)
     if sightings is not None:
         sightings.take_up({**asdict(request), "previous": previous and previous.fingerprint()})
     looking = _Looking(storage, readers or ThreadReaders(num_threads or 0), previous, sightings, progress)
@@ -87,17 +122,21 @@ def build_index(
             rows = (
                 looking.at_files(listing, hash_content=hash_content) if listing.seen is None else listing.seen
             )
+            listing.remarks.add("refused", "files, each with a row", count=len(listing.refused))
+            listing, rows = fit_annotations(listing, rows)
     finally:
         storage.close()
+    remark_similar_classes(listing.classes, listing.remarks)
     by_hash = listing.splits is None
     shares = dict(fractions or DEFAULT_FRACTIONS)
     splits = assign_splits(listing.keys, shares, seed) if listing.splits is None else listing.splits
     description: dict[str, object] = {
         "kind": listing.kind,
-        "root": as_text(str(listing.root)),
+        "root": public_uri(as_text(str(listing.root))),
         "split_from": "hash" if by_hash else "source",
         **({"fractions": shares, "seed": seed} if by_hash else {}),
         **listing.notes,
+        "remarks": listing.remarks.dump(),
         "read": sum(row.was_read for row in rows),
         "reused": sum(not row.was_read for row in rows),
         "moved": _num_moved(previous, listing.keys, splits),
@@ -114,6 +153,10 @@ class _Request:
     label_column: str | None
     root: Path | str | None
     hash_content: bool
+    label_kind: LabelKind
+    label_separator: str | None
+    label_columns: tuple[str, ...]
+    annotations: AnnotationKind | Literal["auto", "none"]
 
 
 @dataclass(frozen=True)
@@ -127,7 +170,16 @@ class _Looking:
     progress: Progress | None
 
     def at_files(self, listing: Listing, *, hash_content: bool) -> list[Seen]:
-        """Look at every file of a listing, in order."""
+        """Look at every file of a listing, in order; those that were refused get their status unopened."""
+        if listing.refused:
+            some = [place for place in range(len(listing.uris)) if place not in listing.refused]
+            opened = iter(self.at_files(listing.part(some), hash_content=hash_content))
+            return [
+                Seen(0, 0, Header(status=one_line(listing.refused[place])), was_read=False)
+                if place in listing.refused
+                else next(opened)
+                for place in range(len(listing.uris))
+            ]
         known = known_files(self.previous)
         if self.sightings is not None:
             known |= self.sightings.files
@@ -156,13 +208,13 @@ class _Looking:
             hash_content=request.hash_content,
             readers=self.readers,
             note=partial(self._note_shard, len(shards)),
+            label_kind=request.label_kind,
+            label_separator=request.label_separator,
         )
 
-    def _note_shard(
-        self, num_shards: int, num_done: int, uri: str, found: Found | None, members: Sequence[Member]
-    ) -> None:
-        if self.sightings is not None and found is not None and is_whole(members):
-            self.sightings.add_shard(uri, found, members)
+    def _note_shard(self, num_shards: int, num_done: int, uri: str, read: ShardContent | None) -> None:
+        if self.sightings is not None and read is not None and is_whole(read.members):
+            self.sightings.add_shard(uri, read)
         self.show(num_done, num_shards)
 
     def show(self, num_done: int, num_all: int) -> None:
@@ -173,12 +225,23 @@ class _Looking:
 
 def _list(request: _Request, looking: _Looking) -> Listing:
     source, storage = request.source, looking.storage
+    if (listing := list_annotated(source, request.root, request.annotations)) is not None:
+        return listing
     shards: Mapping[str, Found | None] | None = None
     tree: Folder | None = None
     if names_shards(source):
         shards = find_shards(source, storage)
-    elif source.lower().endswith(SUFFIXES) and (is_remote(source) or Path(source).is_file()):
-        return list_table(source, request.path_column, request.label_column, request.root, storage)
+    elif public_uri(source).lower().endswith(SUFFIXES) and (is_remote(source) or Path(source).is_file()):
+        return list_table(
+            source,
+            request.path_column,
+            request.label_column,
+            request.root,
+            storage,
+            label_kind=request.label_kind,
+            label_separator=request.label_separator,
+            label_columns=request.label_columns,
+        )
     else:
         tree = _tree(source, storage)
         if (paths := list(tree.walk())) and all(map(names_shards, paths)):
@@ -196,7 +259,8 @@ def _tree(source: str, storage: Storage) -> Folder:
             return tree_of(root, storage.remote().find(root))
         except (FileNotFoundError, PermissionError) as error:
             raise SourceError(
-                f"wanted a folder, a table or .tar shards, got nothing to list at {source!r} ({error}); check the URI"
+                f"wanted a folder, a table or .tar shards, got nothing to list at {public_uri(source)!r} "
+                f"({redact_uris(str(error))}); check the URI"
             ) from error
     path = Path(source)
     if path.is_file():
@@ -211,9 +275,7 @@ def _tree(source: str, storage: Storage) -> Folder:
     return scan_folder(source)
 
 
-def known_shards(
-    previous: Index | None, label_field: str | None
-) -> dict[str, tuple[Found, Sequence[Member]]]:
+def known_shards(previous: Index | None, label_field: str | None) -> dict[str, ShardContent]:
     """Collect the members of the whole shards of an older index, with labels as they were written."""
     metadata = {} if previous is None else previous.table.schema.metadata or {}
     if previous is None or SHARDS not in metadata:
@@ -221,13 +283,17 @@ def known_shards(
     source = json.loads(metadata[SOURCE])
     if source.get("label_field") != label_field:
         return {}
-    found = {uri: Found(**told) for uri, told in json.loads(metadata[SHARDS]).items()}
+    told = json.loads(metadata[SHARDS])
+    remarks = {uri: one.pop("remarks", []) for uri, one in told.items()}
+    found = {uri: Found(**one) for uri, one in told.items()}
     members: dict[str, list[Member]] = {uri: [] for uri in found}
     for row in previous.table.filter(pc.is_in(previous.table["uri"], pa.array(found))).to_pylist():
-        label = None if row["label"] < 0 else previous.classes[row["label"]]
+        label: Any = None if row["label"] < 0 else previous.classes[row["label"]]
+        if row["labels"] is not None:
+            label = [previous.classes[number] for number in row["labels"]]
         key = row["key"].removeprefix(shard_name(row["uri"], source["root"])).removeprefix("/")
         members[row["uri"]].append(Member(key, label, seen_of(row, was_read=False)))
-    return {uri: (told, members[uri]) for uri, told in found.items()}
+    return {uri: ShardContent(one, members[uri], remarks[uri]) for uri, one in found.items()}
 
 
 def _num_moved(previous: Index | None, keys: Sequence[str], splits: Sequence[str | None]) -> int:
@@ -248,6 +314,7 @@ def _index(
         **{name: [getattr(row, name) for row in rows] for name in SEEN_COLUMNS},
         **{name: [getattr(row.header, name) for row in rows] for name in HEADER_COLUMNS},
         "label": listing.labels,
+        "labels": listing.label_sets or empty,
         "mask": listing.masks or empty,
         "boxes": listing.boxes or empty,
         "box_labels": listing.box_labels or empty,
@@ -261,7 +328,9 @@ def _index(
     }
     metadata = {**names_metadata(names), SOURCE: json.dumps(description).encode()}
     if listing.shards:
-        told = {uri: asdict(found) for uri, found in listing.shards.items()}
+        told = {
+            uri: {**asdict(read.found), "remarks": list(read.remarks)} for uri, read in listing.shards.items()
+        }
         metadata[SHARDS] = json.dumps(told).encode()
     arrays = [pa.array(columns[field.name], type=field.type) for field in SCHEMA]
     return Index(pa.Table.from_arrays(arrays, schema=SCHEMA.with_metadata(metadata)), listing.classes)

@@ -9,8 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, Any, cast
 
+from ..uris import public_uri
 from .headers import CANNOT_OPEN, Header, header_of, one_line, read_header
 from .index import Index
+from .masks import why_unfit
 from .seen import HEADER_COLUMNS, Seen, content_hash
 from .sources.listing import Listing, as_text
 from .sources.ranged import HEADER_BYTES, RangedFile
@@ -19,7 +21,8 @@ from .sources.store import Found, is_remote
 
 PORTION, FAR_PORTION = 64, 4
 """Files that are looked at together. A remote file is waited for, so that small portions keep all threads busy."""
-_BAD_MASK = "mask not found: "
+_BAD_MASK = "mask "
+"""Start of a status that is about a mask, which may change while the picture does not."""
 _BAD_NAME = f"{CANNOT_OPEN}its name is not UTF-8; rename it"
 
 File = tuple[str, str | None, Found | None]
@@ -44,8 +47,12 @@ class Looker:
             return Seen(0, 0, Header(status=_BAD_NAME), was_read=True)
         try:
             seen = self._far(uri, found) if is_remote(uri) else self._near(uri)
-            if seen.header.status == "ok" and mask is not None and not self._is_there(mask):
-                seen = replace(seen, header=replace(seen.header, status=one_line(f"{_BAD_MASK}{mask}")))
+            if (
+                seen.header.status == "ok"
+                and mask is not None
+                and (reason := self._bad_mask(mask, seen.header))
+            ):
+                seen = replace(seen, header=replace(seen.header, status=one_line(f"{_BAD_MASK}{reason}")))
         except FileNotFoundError:
             return Seen(0, 0, Header(status=f"{CANNOT_OPEN}file not found"), was_read=True)
         except OSError as error:
@@ -88,14 +95,28 @@ class Looker:
             return None
         return old if Found(old.bytes, old.mtime_ns, old.etag) == found else None
 
-    def _is_there(self, mask: str) -> bool:
-        if not is_remote(mask):
-            return os.path.isfile(mask)  # noqa: PTH113
+    def _bad_mask(self, mask: str, picture: Header) -> str:
+        """Read a mask's header; returns in one line why it cannot be used, or an empty string."""
+        name = as_text(public_uri(mask))
         try:
-            self.storage.look(mask)
+            found = self._mask_header(mask)
         except FileNotFoundError:
-            return False
-        return True
+            return f"not found: {name}"
+        except OSError as error:
+            return f"{CANNOT_OPEN}{error.strerror or error} ({name})"
+        reason = why_unfit(found, picture)
+        return f"does not fit: {reason} ({name})" if reason else ""
+
+    def _mask_header(self, mask: str) -> Header:
+        if not is_remote(mask):
+            os.stat(mask)  # noqa: PTH116
+            return read_header(mask)
+        found = self.storage.look(mask)
+
+        def fetch(offset: int, size: int) -> bytes:
+            return self.storage.read(mask, offset, size, expected=size).data
+
+        return header_of(cast("IO[bytes]", RangedFile(fetch, found.bytes, HEADER_BYTES)))
 
 
 def known_files(previous: Index | None) -> dict[str, Seen]:

@@ -21,7 +21,6 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from glob import escape
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +28,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from ..atomic_io import atomic_write, remove_stale, write_json
+from ..errors import OutputError
 from .digest import digest_of
 
 MAPPED_ROWS = 1_000_000
@@ -37,6 +38,8 @@ CHUNK_ROWS = 1 << 22
 """Rows that lie together; while the file is made, so many are in memory."""
 FOOTER_BYTES = 1 << 16
 _NAME = b"lightwell.mapped"
+RESOLVED = b"lightwell.resolved"
+"""In the metadata of rows: the folder that relative paths were counted from."""
 _log = logging.getLogger(__name__)
 
 
@@ -74,12 +77,12 @@ def open_mapped(
         if (found := _find(path, identity)) is None:
             try:
                 _make(path, identity, fit)
-            except OSError as error:
+            except (OSError, OutputError) as error:
                 _log.warning(
-                    "%s: wanted to write an Arrow file beside it that all processes share, got %s; each holds the index "
+                    "%s: expected to write an Arrow file beside it that all processes share, got %s; each holds the index "
                     "in its own memory",
                     path,
-                    error.strerror or error,
+                    error,
                 )
                 return None
             found = _find(path, identity)
@@ -146,11 +149,12 @@ def _grouped(numbers: np.ndarray, values: np.ndarray) -> Iterator[tuple[int, np.
 
 
 def _identity_of(path: Path, schema: pa.Schema) -> str:
-    """Hash size, time and the end of a Parquet file, where it describes all its pages, and the columns wanted of it."""
+    """Hash size, time and end of a Parquet file, the columns wanted of it, and the folder that its paths count from."""
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
         file.seek(max(0, status.st_size - FOOTER_BYTES))
         told = f"{status.st_size} {status.st_mtime_ns} {CHUNK_ROWS} {','.join(schema.names)} "
+        told += (schema.metadata or {}).get(RESOLVED, b"").hex()
         return hashlib.blake2b(told.encode() + file.read(), digest_size=8).hexdigest()
 
 
@@ -181,36 +185,20 @@ def _read(place: Path) -> tuple[pa.Table, str]:
 
 
 def _make(path: Path, identity: str, fit: Callable[[pa.Table], pa.Table]) -> None:
-    aside = path.with_name(f".{path.name}.arrow.{os.uname().nodename}.{os.getpid()}.tmp")
     name = uuid.uuid4().hex
-    _sweep_dead(aside)
-    try:
-        with aside.open("wb") as file:
-            writer: pa.RecordBatchFileWriter | None = None
-            for table in _portions(path):
-                rows = fit(table).combine_chunks()
-                named = rows.replace_schema_metadata({**rows.schema.metadata, _NAME: name.encode()})
-                writer = writer or pa.ipc.new_file(file, named.schema)
-                writer.write_table(named)
-            assert writer is not None, "an index without rows is small"
-            writer.close()
-            file.flush()
-            os.fsync(file.fileno())
-        told = {"parquet": identity, "arrow": name, "digest": digest_of(_read(aside)[0])}
-        aside.replace(_mapped_at(path))
-        aside.write_text(json.dumps(told) + "\n")
-        aside.replace(_told_at(path))
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def _sweep_dead(aside: Path) -> None:
-    """Take away what a killed process of this machine was writing aside: it is as large as the index in memory."""
-    start = aside.name.removesuffix(f"{os.getpid()}.tmp")
-    for one in aside.parent.glob(f"{escape(start)}*.tmp"):
-        pid = one.name.removeprefix(start).removesuffix(".tmp")
-        if pid.isdigit() and not Path("/proc", pid).exists():
-            one.unlink(missing_ok=True)
+    remove_stale(path.parent)  # what a killed process was making is as large as the index in memory
+    with atomic_write(_mapped_at(path)) as file:
+        writer: pa.RecordBatchFileWriter | None = None
+        for table in _portions(path):
+            rows = fit(table).combine_chunks()
+            named = rows.replace_schema_metadata({**rows.schema.metadata, _NAME: name.encode()})
+            writer = writer or pa.ipc.new_file(file, named.schema)
+            writer.write_table(named)
+        assert writer is not None, "an index without rows is small"
+        writer.close()
+        file.flush()
+        digest = digest_of(_read(Path(file.name))[0])
+    write_json(_told_at(path), {"parquet": identity, "arrow": name, "digest": digest}, indent=None)
 
 
 def _portions(path: Path) -> Iterator[pa.Table]:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+import pyarrow.compute as pc
+
+from .sources.remarks import Remarks
+
 if TYPE_CHECKING:
     from .index import Index
 
@@ -17,7 +21,8 @@ Rows = tuple[list[str], list[list[str]]]
 def usable_rows(index: Index) -> Rows:
     """Count usable images by class and split; returns header and rows, classes with most images first.
 
-    Of more than ``MAX_CLASSES`` classes, the smaller ones share a row. The last row is the total.
+    Of more than ``MAX_CLASSES`` classes, the smaller ones share a row. The last row is the number of images, which is
+    less than the sum where images have several classes.
     """
     counts = [row for row in index.counts() if row["status"] == "ok"]
     cells: Counter[tuple[str, str]] = Counter()
@@ -32,13 +37,29 @@ def usable_rows(index: Index) -> Rows:
     groups = [(name, [name]) for name in sorted(shown)]
     if rest := ordered[len(shown) :]:
         groups.append((f"{len(rest):,} other classes", rest))
+    rows = [
+        _row(title, [sum(cells[name, split] for name in names) for split in splits])
+        for title, names in groups
+    ]
     if len(ordered) > 1:
-        groups.append(("all", ordered))
-    rows = []
-    for title, names in groups:
-        numbers = [sum(cells[name, split] for name in names) for split in splits]
-        rows.append([title, *(f"{number:,}" for number in (*numbers, sum(numbers)))])
+        images = Counter(_name(split, "(no split)") for split in _splits_of_usable(index))
+        rows.append(_row("all", [images[split] for split in splits]))
     return ["class", *splits, "all"], rows
+
+
+def remark_lines(index: Index) -> list[str]:
+    """Return in words the boxes, and what indexing left out, merged, converted or assumed, a line for each kind."""
+    return [*_box_lines(index), *Remarks(index.source.get("remarks", [])).lines()]
+
+
+def _box_lines(index: Index) -> list[str]:
+    counts = index.box_counts()
+    if not counts:
+        return []
+    named = [f"{name} {count:,}" for name, count in counts.items()]
+    rest = len(named) - MAX_CLASSES
+    more = f", and {rest:,} other classes" if rest > 0 else ""
+    return [f"boxes: {sum(counts.values()):,} ({', '.join(named[:MAX_CLASSES])}{more})"]
 
 
 def unusable_rows(index: Index) -> Rows:
@@ -49,6 +70,15 @@ def unusable_rows(index: Index) -> Rows:
             reasons[row["status"].partition(": ")[0]] += row["count"]
     ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
     return ["cannot be used", "files"], [[reason, f"{count:,}"] for reason, count in ordered]
+
+
+def _splits_of_usable(index: Index) -> list[str | None]:
+    table = index.table.select(["split", "status"])
+    return table["split"].filter(pc.equal(table["status"], "ok")).to_pylist()  # type: ignore[no-any-return]
+
+
+def _row(title: str, numbers: list[int]) -> list[str]:
+    return [title, *(f"{number:,}" for number in (*numbers, sum(numbers)))]
 
 
 def _name(value: str | None, missing: str) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
+import re
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -26,17 +26,19 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..atomic_io import atomic_write, remove_stale
 from ..errors import OutputError
 from .index import SCHEMA
 from .looking import lasts
 from .seen import HEADER_COLUMNS, SEEN_COLUMNS, Seen, row_of, seen_of
-from .sources.members import Member
+from .sources.members import Member, ShardContent
 from .sources.store import Found
 
 EVERY_S = 10.0
 """Work that an interruption costs at most, in seconds."""
 
 _PART = b"lightwell.sightings"
+_NAME = re.compile(r"part-[0-9a-f]{32}\.parquet")
 _ROWS = pa.schema(
     [
         ("uri", pa.string()),
@@ -46,7 +48,7 @@ _ROWS = pa.schema(
         *(SCHEMA.field(name) for name in (*SEEN_COLUMNS, *HEADER_COLUMNS)),
     ]
 )
-"""``key`` and ``label`` (as JSON) are those of a shard's members, null for files."""
+"""``key`` and ``label`` (label and fields, as JSON) are those of a shard's members, null for files."""
 
 
 class Sightings:
@@ -64,19 +66,19 @@ class Sightings:
         self.folder = output.with_name(f".{output.name}.parts")
         self.files: dict[str, Seen] = {}
         """What an interrupted run has seen of files."""
-        self.shards: dict[str, tuple[Found, Sequence[Member]]] = {}
+        self.shards: dict[str, ShardContent] = {}
         """What it has read of whole shards."""
         self._every_s = every_s
         self._say = say
         self._request = ""
         self._rows: list[dict[str, Any]] = []
-        self._found: dict[str, Found] = {}
+        self._found: dict[str, dict[str, Any]] = {}
         self._wrote_s = time.monotonic()
 
     def take_up(self, request: Mapping[str, Any]) -> None:
         """Read what an interrupted run of the same request has left; throw anything else away."""
         self._request = hashlib.sha256(json.dumps(request, sort_keys=True, default=str).encode()).hexdigest()
-        for path in sorted(self.folder.glob("part-*.parquet")):
+        for path in self._parts():
             try:
                 table = pq.read_table(path, page_checksum_verification=True)
                 told = json.loads((table.schema.metadata or {})[_PART])
@@ -95,10 +97,13 @@ class Sightings:
         for row in rows:
             seen = seen_of(row, was_read=row["was_read"])
             if row["uri"] in members:
-                members[row["uri"]].append(Member(row["key"], json.loads(row["label"]), seen))
+                label, fields = json.loads(row["label"])
+                members[row["uri"]].append(Member(row["key"], label, seen, fields))
             else:
                 self.files[row["uri"]] = seen
-        self.shards |= {uri: (Found(**told), members[uri]) for uri, told in shards.items()}
+        for uri, told in shards.items():
+            found = {name: value for name, value in told.items() if name != "remarks"}
+            self.shards[uri] = ShardContent(Found(**found), members[uri], told.get("remarks", ()))
 
     def add_files(self, uris: Sequence[str], seen: Sequence[Seen]) -> None:
         """Keep what was seen of files, without those that may heal while they stay as they are.
@@ -111,16 +116,16 @@ class Sightings:
                 self._add(uri, None, None, one)
         self._write_if_due()
 
-    def add_shard(self, uri: str, found: Found, members: Sequence[Member]) -> None:
+    def add_shard(self, uri: str, read: ShardContent) -> None:
         """Keep what was read of a whole shard.
 
         Raises:
             OutputError: the disk does not take it.
         """
-        if uri not in self.shards or self.shards[uri][0] != found:
-            self._found[uri] = found
-            for member in members:
-                self._add(uri, member.key, json.dumps(member.label), member.seen)
+        if uri not in self.shards or self.shards[uri].found != read.found:
+            self._found[uri] = {**asdict(read.found), "remarks": list(read.remarks)}
+            for member in read.members:
+                self._add(uri, member.key, json.dumps([member.label, dict(member.fields)]), member.seen)
         self._write_if_due()
 
     def _add(self, uri: str, key: str | None, label: str | None, seen: Seen) -> None:
@@ -134,24 +139,13 @@ class Sightings:
         if self._rows or self._found:
             told = {
                 "request": self._request,
-                "shards": {uri: asdict(one) for uri, one in self._found.items()},
+                "shards": self._found,
             }
             table = pa.Table.from_pylist(
                 self._rows, schema=_ROWS.with_metadata({_PART: json.dumps(told).encode()})
             )
-            name = uuid.uuid4().hex
-            aside = self.folder / f".{name}.tmp"
-            try:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                pq.write_table(table, aside, compression="zstd", write_page_checksum=True)
-                aside.replace(self.folder / f"part-{name}.parquet")
-            except OSError as error:
-                with suppress(OSError):
-                    aside.unlink()
-                raise OutputError(
-                    f"wanted to write {str(self.folder)!r}, got {error.strerror or error};"
-                    " free space, or choose another place for the index"
-                ) from error
+            with atomic_write(self.folder / f"part-{uuid.uuid4().hex}.parquet") as file:
+                pq.write_table(table, file, compression="zstd", write_page_checksum=True)
             self._rows, self._found = [], {}
         self._wrote_s = time.monotonic()
 
@@ -168,5 +162,17 @@ class Sightings:
                 self._write()
 
     def clear(self) -> None:
-        """Throw all parts away: the index is written."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Delete all parts: the index is written. Files of others stay, and then the folder does."""
+        for path in self._parts():
+            path.unlink(missing_ok=True)
+        if not self.folder.is_symlink() and self.folder.is_dir():
+            remove_stale(self.folder)
+            with suppress(OSError):  # others have put files there
+                self.folder.rmdir()
+
+    def _parts(self) -> list[Path]:
+        """List the parts; none where a link leads elsewhere."""
+        if self.folder.is_symlink():
+            return []
+        found = sorted(self.folder.glob("part-*.parquet"))
+        return [path for path in found if _NAME.fullmatch(path.name) and not path.is_symlink()]

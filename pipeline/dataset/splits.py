@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from ..errors import PlanError, SourceError
+
+if TYPE_CHECKING:
+    from .sources.remarks import Remarks
 
 DEFAULT_FRACTIONS: Mapping[str, float] = {"train": 0.8, "val": 0.1, "test": 0.1}
 
@@ -16,14 +21,43 @@ _NAMES = {
     "val": "val",
     "valid": "val",
     "validation": "val",
+    "validate": "val",
+    "dev": "val",
+    "eval": "val",
+    "evaluation": "val",
     "test": "test",
     "testing": "test",
 }
+_AROUND = re.compile(r"(images?|imgs?)[ _-]?|[ _-]?(set|split|data|images?|imgs?|samples)|[ _-]?(19|20)\d\d")
+"""What stands around a split's name, as in ``train2017``, ``test_set`` and ``images_val``."""
 
 
 def canonical_split(name: str) -> str | None:
-    """Say which of ``train``, ``val`` and ``test`` a usual name means; None for any other name."""
-    return _NAMES.get(name.strip().casefold())
+    """Return which of ``train``, ``val`` and ``test`` a usual name means; None for any other name."""
+    name = name.strip().casefold()
+    return _NAMES.get(name) or _NAMES.get(_AROUND.sub("", name))
+
+
+def split_names(names: Iterable[str], remarks: Remarks) -> dict[str, str]:
+    """Map the split names of a source to those of the index, and count what is not taken literally.
+
+    Usual spellings become ``train``, ``val`` and ``test``. Where a source has several spellings of one split, such as
+    ``dev`` and ``val``, they stay different splits.
+    """
+    spellings: dict[str, set[str]] = {}
+    for name in names:
+        spellings.setdefault(canonical_split(name) or name, set()).add(name.strip().casefold())
+    result: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        split = canonical_split(name) or name
+        if len(spellings[split]) > 1:
+            result[name] = name.strip().casefold()
+            remarks.add("assumed", f"names of the split {split!r} to be different splits", name)
+        else:
+            result[name] = split
+            if name != split:
+                remarks.add("assumed", f"names to mean the split {split!r}", name)
+    return result
 
 
 def uniform(key: str, seed: int) -> float:

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ..policy.sizes import Size
 from .dali import DALI_FORMATS, DALI_MODES, DaliDecoder
-from .opencv import decode_opencv, decode_reduced
+from .integrity import size_problem
+from .opencv import decode_opencv, decode_reduced, decode_wide
+from .orientation import as_stored, stored_region, swapped, upright
 from .pillow import decode_pillow
 from .plan import Decoding
 
-COLOR_RULE_VERSION = 1
+COLOR_RULE_VERSION = 2
 """Raised when the same file becomes other RGB pixels than before: cached ones are then made anew."""
 
-DECODERS = (("opencv", decode_opencv), ("pillow", decode_pillow))
-"""What is tried without DALI, in order."""
+_PNG_BITS = 24
+"""Where the header of a PNG holds its bits per channel."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A file's bytes with what the index says of them."""
+    """A file's bytes with what the index says of them, compared with each other by ``integrity.problem_of``."""
 
     data: bytes
     format: str
@@ -32,13 +34,21 @@ class Encoded:
     size: Size
     """Height and width of the upright picture."""
 
+    @property
+    def stored_size(self) -> Size:
+        """Height and width before orientation."""
+        return swapped(self.size, self.orientation)
+
+    def is_wide_png(self) -> bool:
+        """Return whether it is a PNG with 16 bits a channel."""
+        return self.format == "png" and self.data[_PNG_BITS : _PNG_BITS + 1] == b"\x10"
+
     def suits_dali(self) -> bool:
-        """Say whether DALI follows the stated colour rule for this kind of file."""
-        oriented_by_dali = self.orientation == 1 or self.format == "jpeg"
-        return self.format in DALI_FORMATS and self.mode in DALI_MODES and oriented_by_dali
+        """Return whether DALI and OpenCV follow the stated colour rule for this kind of file."""
+        return self.format in DALI_FORMATS and self.mode in DALI_MODES and not self.is_wide_png()
 
     def may_be_reduced(self) -> bool:
-        """Say whether the DCT can shrink it."""
+        """Return whether the DCT can shrink it."""
         return self.format == "jpeg" and self.mode in DALI_MODES
 
 
@@ -67,13 +77,15 @@ class DecodeChain:
         results: dict[int, Decoded] = {}
         for start in range(0, len(for_dali), self._dali.max_batch_size):
             chunk = for_dali[start : start + self._dali.max_batch_size]
-            found = self._dali.decode([files[i].data for i in chunk], [decodings[i].region for i in chunk])
+            regions = [stored_region(decodings[i].region, files[i].size, files[i].orientation) for i in chunk]
+            found = self._dali.decode([files[i].data for i in chunk], regions)
             last = start + self._dali.max_batch_size >= len(for_dali)
             for i, image in zip(chunk, found, strict=True):
                 if isinstance(image, str):
                     results[i] = _timed(*planned[i], [f"dali: {image}"])
                 else:
-                    results[i] = Decoded(image if last else np.array(image), ("dali",))
+                    turned = upright(image, files[i].orientation)
+                    results[i] = Decoded(turned if last or turned is not image else image.copy(), ("dali",))
         return [
             results[i] if i in results else _timed(file, decoding, [])
             for i, (file, decoding) in enumerate(planned)
@@ -99,38 +111,39 @@ def _timed(file: Encoded, decoding: Decoding, reasons: list[str]) -> Decoded:
 def decode_alone(file: Encoded, decoding: Decoding, reasons: list[str]) -> Decoded:
     """Decode one file without DALI; any thread may call this.
 
-    OpenCV is next for what suits DALI; alpha, palettes, CMYK and 16-bit gray go to Pillow, whose conversion
-    follows the stated rule.
+    OpenCV is next for what suits DALI, then Pillow; other kinds of pixels have one decoder, whose conversion follows
+    the stated rule.
     """
     tried = ["dali"] if reasons else []
-    if decoding.kind == "reduced":
-        tried.append("opencv")
-        try:
-            return Decoded(decode_reduced(file.data, decoding, file.size), tuple(tried))
-        except ValueError as error:
-            reasons.append(f"opencv: {error}")
-            return Decoded(None, tuple(tried), "; ".join(reasons))
-    for name, decode in DECODERS if file.suits_dali() else DECODERS[1:]:
+    stored = as_stored(decoding, file.size, file.orientation)
+    for name, decode in _decoders_of(file, stored):
         tried.append(name)
         try:
             image = decode(file.data)
         except ValueError as error:
             reasons.append(f"{name}: {error}")
             continue
-        if image.shape[:2] == file.size:
-            return Decoded(_cut(image, decoding), tuple(tried))
-        reasons.append(f"{name}: {_other_size(image, file)}")
+        if stored.kind != "reduced":
+            if image.shape[:2] != file.stored_size:
+                reasons.append(f"{name}: {size_problem(file.stored_size, (image.shape[0], image.shape[1]))}")
+                continue
+            image = _cut(image, stored)
+        return Decoded(upright(image, file.orientation), tuple(tried))
     return Decoded(None, tuple(tried), "; ".join(reasons))
+
+
+def _decoders_of(file: Encoded, stored: Decoding) -> Iterator[tuple[str, Callable[[bytes], np.ndarray]]]:
+    """Yield what decodes a kind of file, in the order in which it is tried."""
+    if stored.kind == "reduced":
+        yield "opencv", lambda data: decode_reduced(data, stored, file.stored_size)
+    elif file.is_wide_png():
+        yield "opencv", decode_wide
+    else:
+        if file.suits_dali():
+            yield "opencv", decode_opencv
+        yield "pillow", lambda data: decode_pillow(data, file.stored_size)
 
 
 def _cut(image: np.ndarray, decoding: Decoding) -> np.ndarray:
     region = decoding.region
     return image[region.y0 : region.y1, region.x0 : region.x1]
-
-
-def _other_size(image: np.ndarray, file: Encoded) -> str:
-    height, width = file.size
-    return (
-        f"wanted {width}x{height} pixels as indexed, got {image.shape[1]}x{image.shape[0]}; "
-        "the file changed: index again"
-    )

@@ -12,15 +12,16 @@ import numpy as np
 from .plan import Region
 
 DALI_MODES = {"L", "RGB"}
-"""Pillow modes that DALI turns to RGB by our rule; the rest go straight to Pillow."""
-DALI_FORMATS = {"jpeg", "png", "bmp", "tiff", "webp"}
+"""Pillow modes that DALI and OpenCV convert to RGB by the stated rule; the rest go to Pillow."""
+DALI_FORMATS = {"jpeg", "png", "webp"}
+"""Formats in which DALI and OpenCV agree to the last bit."""
 
 _building = threading.Lock()
 _SAMPLE = re.compile(r"^Failed to decode sample #\d+ ?:\s*")
 
 
 class DaliDecoder:
-    """A DALI pipeline that decodes regions of encoded images to RGB. One thread at a time; leave it with ``close``.
+    """A DALI pipeline that decodes regions of encoded images to RGB, as stored. One thread at a time; call ``close``.
 
     ``device="gpu"`` selects DALI's ``mixed`` backend and is the only difference between the two. The pipeline is
     built when it is first used.
@@ -83,7 +84,7 @@ class DaliDecoder:
                 axes=(0, 1),
                 device="mixed" if self._device == "gpu" else "cpu",
                 output_type=types.RGB,
-                adjust_orientation=True,
+                adjust_orientation=False,  # the index says it, and ``orientation`` applies it
                 jpeg_fancy_upsampling=True,  # as libjpeg-turbo and so OpenCV do: equal to the last bit
             )
 

@@ -1,4 +1,4 @@
-"""Decode with OpenCV: whole pictures, and JPEGs reduced by their DCT."""
+"""Decode with OpenCV: whole pictures, and JPEGs reduced by their DCT. Pixels are as stored, not turned."""
 
 from __future__ import annotations
 
@@ -16,21 +16,37 @@ if "OPENCV_LOG_LEVEL" not in os.environ:
     os.environ["OPENCV_LOG_LEVEL"] = "SILENT"
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
+_RGB = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
 _REDUCED_RGB = {
-    2: cv2.IMREAD_REDUCED_GRAYSCALE_2 | cv2.IMREAD_COLOR_RGB,
-    4: cv2.IMREAD_REDUCED_GRAYSCALE_4 | cv2.IMREAD_COLOR_RGB,
-    8: cv2.IMREAD_REDUCED_GRAYSCALE_8 | cv2.IMREAD_COLOR_RGB,
+    2: cv2.IMREAD_REDUCED_GRAYSCALE_2 | _RGB,
+    4: cv2.IMREAD_REDUCED_GRAYSCALE_4 | _RGB,
+    8: cv2.IMREAD_REDUCED_GRAYSCALE_8 | _RGB,
 }
 """OpenCV has no names for reduced RGB; the gray ones carry the reduction, the other flag the colour."""
 
 
 def decode_opencv(data: bytes) -> np.ndarray:
-    """Decode to uint8 HWC RGB, EXIF orientation applied.
+    """Decode to uint8 HWC RGB as stored.
 
     Raises:
         ValueError: OpenCV cannot.
     """
-    return _decode(data, cv2.IMREAD_COLOR_RGB)
+    return _decode(data, _RGB)
+
+
+def decode_wide(data: bytes) -> np.ndarray:
+    """Decode 16-bit gray or colour, with or without alpha, to uint8 HWC RGB as stored: ``round(value / 257)``.
+
+    Raises:
+        ValueError: OpenCV cannot, or there are not 16 bits.
+    """
+    wide = _decode(data, cv2.IMREAD_UNCHANGED)
+    if wide.dtype != np.uint16:
+        raise ValueError(f"expected 16-bit pixels, got {wide.dtype}; convert the file")
+    narrow = ((wide.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    if narrow.ndim == 2:
+        return np.repeat(narrow[..., None], 3, axis=2)
+    return np.ascontiguousarray(narrow[..., 2::-1])
 
 
 def decode_reduced(data: bytes, decoding: Decoding, size: Size) -> np.ndarray:
@@ -39,6 +55,11 @@ def decode_reduced(data: bytes, decoding: Decoding, size: Size) -> np.ndarray:
     Pixel centres stay where they are: output pixel ``u`` shows the place ``x0 + (u + 1/2) * width / width_out`` of the
     full picture, whatever the reduction.
 
+    Args:
+        data: the encoded file.
+        decoding: of the picture as stored.
+        size: height and width as stored and indexed.
+
     Raises:
         ValueError: OpenCV cannot, or the file is not as large as the index says.
     """
@@ -46,7 +67,7 @@ def decode_reduced(data: bytes, decoding: Decoding, size: Size) -> np.ndarray:
     expected = tuple(-(-side // decoding.shrink) for side in size)
     if reduced.shape[:2] != expected:
         raise ValueError(
-            f"wanted {expected[1]}x{expected[0]} pixels, 1/{decoding.shrink} of what is indexed, got "
+            f"expected {expected[1]}x{expected[0]} pixels, 1/{decoding.shrink} of what is indexed, got "
             f"{reduced.shape[1]}x{reduced.shape[0]}; the file changed: index again"
         )
     assert decoding.resampling is not None

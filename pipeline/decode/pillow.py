@@ -1,52 +1,86 @@
 """Decode with Pillow, and the one stated rule for every kind of pixel.
 
-The rule to RGB, 8 bits a channel:
+The rule to RGB, 8 bits a channel, whichever decoder is taken:
 
-* gray: the value three times; 1 bit: 0 and 255; palette: the palette's colours
+* gray: the value three times; 1 bit: 0 and 255; 2 and 4 bits: scaled to 0..255; palette: the palette's colours
 * alpha, also a palette's: dropped, the colour stays as stored
-* 16 bits: ``round(value / 257)``
-* CMYK and YCCK: ``R = 255 - min(255, C + K)`` and so on, no colour profile (Pillow's rule)
-* 32-bit integer and float pixels: refused, since no range can be known
-* EXIF orientation applied; of several frames or pages the first
+* 16 bits: ``round(value / 257)``; only of JPEG 2000 colour and CMYK TIFF with 16 bits Pillow keeps the high byte
+* CMYK and YCCK: ``R = (255 - K) - round(C * (255 - K) / 255)`` and so on, no colour profile
+* Lab, 32-bit integer and float pixels: refused, since Pillow does not convert them or no range can be known
+* of several frames or pages the first; pixels stay as stored, EXIF orientation is applied by ``orientation.upright``
+
+Which decoder: JPEG, PNG and WebP without alpha, palette, CMYK or 16 bits go to DALI or OpenCV, which agree to the last
+bit; PNG with 16 bits to OpenCV, the only one that keeps them; everything else to Pillow, always whole.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from ..image_reader import open_image
+from ..image_reader import open_image, stored_size
+from ..policy.sizes import Size
+from .integrity import size_problem
+from .opencv import decode_wide
+from .orientation import upright
 
 WIDE_MODES = {"I;16", "I;16B", "I;16L", "I;16N"}
-REFUSED_MODES = {"I", "F"}
+REFUSED_MODES = {"I", "F", "LAB"}
+_ORIENTATION_TAG, _BITS_TAG = 274, 258
+_BACK = {6: 8, 8: 6}
+"""Orientations whose turn is undone by another one; the others undo themselves."""
 
 
-def decode_pillow(data: bytes) -> np.ndarray:
-    """Decode to uint8 HWC RGB by the rule above.
+def decode_pillow(data: bytes, size: Size) -> np.ndarray:
+    """Decode to uint8 HWC RGB as stored, by the rule above.
+
+    Args:
+        data: the encoded file.
+        size: height and width as stored and indexed, compared before anything is decoded.
 
     Raises:
-        ValueError: Pillow cannot, or the pixels are 32-bit integers or floats.
+        ValueError: Pillow cannot, the size is another, or the pixels are of a kind that is refused.
     """
-    from PIL import ImageOps
-
     try:
-        # Pillow refuses twice what it warns of, and that is what the index refuses too.
-        with open_image(data) as opened:
-            image = ImageOps.exif_transpose(opened)
-            return to_rgb(image)
+        with open_image(data) as image:
+            if stored_size(image) != size:
+                raise ValueError(size_problem(size, stored_size(image)))
+            return _decode(image, data)
     except Exception as error:  # Pillow's plugins raise a dozen kinds; all of them say that this file is bad
+        if type(error) is ValueError:
+            raise
         raise ValueError(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
-def to_rgb(image: object) -> np.ndarray:
-    """Apply the rule above to a Pillow image."""
-    from PIL import Image
+def _decode(image: Any, data: bytes) -> np.ndarray:
+    if image.format != "TIFF":
+        return to_rgb(image)
+    bits = image.tag_v2.get(_BITS_TAG, (1,))
+    if image.mode in ("RGB", "RGBA", "RGBX") and max(bits) > 8:
+        return decode_wide(data)
+    # Pillow turns TIFF, and no other format, while it loads: by the tag, else by XMP. The tag holds; its turn is undone.
+    tag = image.tag_v2.get(_ORIENTATION_TAG, 1)
+    turned = tag if isinstance(tag, int) and 1 <= tag <= 8 else 1
+    image.getexif()[_ORIENTATION_TAG] = turned
+    return upright(to_rgb(image), _BACK.get(turned, turned))
 
-    assert isinstance(image, Image.Image)
+
+def to_rgb(image: Any) -> np.ndarray:
+    """Apply the rule above to a Pillow image."""
+    if image.mode == "I" and image.format == "PPM":  # PGM with 16 bits: Pillow scales its maximum to 65535
+        return _gray(np.asarray(image))
     if image.mode in REFUSED_MODES:
-        raise ValueError(f"wanted 8- or 16-bit pixels, got Pillow mode {image.mode}; convert the file")
+        raise ValueError(
+            f"expected 8- or 16-bit gray, RGB, palette or CMYK pixels, got Pillow mode {image.mode}; convert the file"
+        )
     if image.mode in WIDE_MODES:
-        gray = np.round(np.asarray(image).astype(np.float64) / 257).astype(np.uint8)
-        return np.repeat(gray[..., None], 3, axis=2)
+        return _gray(np.asarray(image))
     if image.mode == "P":
         image = image.convert("RGBA" if "transparency" in image.info else "RGB")
     return np.array(image.convert("RGB"))
+
+
+def _gray(wide: np.ndarray) -> np.ndarray:
+    gray = ((wide.astype(np.uint32) + 128) // 257).astype(np.uint8)
+    return np.repeat(gray[..., None], 3, axis=2)

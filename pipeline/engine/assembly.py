@@ -12,12 +12,21 @@ import numpy as np
 from ..compiler.program import Program
 from ..compiler.routing import Backend
 from ..errors import RunError, SampleError
-from ..image_reader import open_image
 from ..keys import keyed_bits
 from ..policy.drawing import Drawing, Drawn, leaves_of
 from ..quarantine import QuarantineEntry
 from ..schedule import replacements
+from ..uris import public_uri
 from ..view import View
+from .annotations import (
+    NOTHING,
+    AnnotationError,
+    AnnotationKinds,
+    Annotations,
+    finished_annotations,
+    read_annotations,
+    targets_of,
+)
 from .cached import CachedPixels, CachedReading
 from .clocks import Activity
 from .dali_pixels import DaliPixels, kept
@@ -30,14 +39,13 @@ from .watch import Watch
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """One picture after the policy: pixels HWC, with its mask and boxes. Pixels last until the next ``make``."""
+    """One picture after the policy: pixels HWC, with its annotations. Pixels last until the next ``make``."""
 
     key: str
     label: int
     image: Any
     """A NumPy array, or a torch tensor on the GPU where all of the policy ran there."""
-    mask: np.ndarray | None
-    boxes: np.ndarray | None
+    annotations: Annotations = NOTHING
     replaced: bool = False
 
 
@@ -52,6 +60,8 @@ class Surroundings:
     activity: Activity
     budget: MemoryBudget
     watch: Watch
+    kinds: AnnotationKinds
+    """Of the index."""
     backend: Backend = "opencv"
     cached: CachedReading | None = None
     """Asked for samples before the loader, where the plan has a cache."""
@@ -71,7 +81,7 @@ class Assembly:
     def __init__(self, shared: Surroundings, *, max_samples: int) -> None:
         self._shared = shared
         self._max_samples = max_samples
-        self._lines: dict[tuple[bool, bool], _Line] = {}
+        self._lines: dict[bool, _Line] = {}
 
     def make(
         self, samples: Sequence[Loaded], epoch: int, rooms: Sequence[Room], noted: list[QuarantineEntry]
@@ -84,26 +94,11 @@ class Assembly:
             SampleError: a sample failed and the plan says ``on_error: raise``.
             RunError: a sample and all of its replacements failed.
         """
-        kinds = {sample.row["boxes"] is not None for sample in samples}
-        of_one_kind = len(kinds) == 1
-        make = self._line(with_boxes=kinds.pop()).make if of_one_kind else self._make_mixed
-        made = make(samples, epoch, rooms)
+        made = self._line().make(samples, epoch, rooms)
         return [
             one if isinstance(one, Finished) else self._or_replaced(sample, one, epoch, noted)
             for sample, one in zip(samples, made, strict=True)
         ]
-
-    def _make_mixed(
-        self, samples: Sequence[Loaded], epoch: int, rooms: Sequence[Room]
-    ) -> list[Finished | Failure]:
-        """Make some samples with boxes and some without, each kind on its own line."""
-        made: dict[int, Finished | Failure] = {}
-        for boxes in (False, True):
-            numbers = [i for i, sample in enumerate(samples) if (sample.row["boxes"] is not None) == boxes]
-            line = self._line(with_boxes=boxes)
-            found = line.make([samples[i] for i in numbers], epoch, [rooms[i] for i in numbers])
-            made.update(zip(numbers, found, strict=True))
-        return [made[i] for i in range(len(samples))]
 
     def in_runs(
         self, samples: Sequence[Loaded], epoch: int, most_bytes: int
@@ -114,10 +109,7 @@ class Assembly:
         """
         sizes = [worst_bytes(sample.file, sample.kept) for sample in samples]
         if sum(sizes) > most_bytes:
-            sizes = [
-                self._line(with_boxes=sample.row["boxes"] is not None).planned_bytes(sample, epoch)
-                for sample in samples
-            ]
+            sizes = [self._line().planned_bytes(sample, epoch) for sample in samples]
         return in_runs(samples, sizes.__getitem__, most_bytes)
 
     def close(self) -> None:
@@ -125,12 +117,11 @@ class Assembly:
         for line in self._lines.values():
             line.pixels.close()
 
-    def _line(self, *, with_boxes: bool, spare: bool = False) -> _Line:
-        """Return the line for a kind of sample; the spare one leaves alone what the other has just made."""
-        kind = with_boxes, spare
-        if kind not in self._lines:
-            self._lines[kind] = _Line(self._shared, 1 if spare else self._max_samples, with_boxes=with_boxes)
-        return self._lines[kind]
+    def _line(self, *, spare: bool = False) -> _Line:
+        """Return the line of samples; the spare one leaves alone what the other has just made."""
+        if spare not in self._lines:
+            self._lines[spare] = _Line(self._shared, 1 if spare else self._max_samples)
+        return self._lines[spare]
 
     def _or_replaced(
         self, sample: Loaded, made: Failure, epoch: int, noted: list[QuarantineEntry]
@@ -146,8 +137,7 @@ class Assembly:
         shared.activity.clock("make").enter("input")
         for row in replacements(shared.rows, seed=shared.program.plan.seed, epoch=epoch, key=key):
             (other,) = shared.load(np.array([row]))
-            line = self._line(with_boxes=other.row["boxes"] is not None, spare=True)
-            (found,) = line.make([other], epoch, [no_room])
+            (found,) = self._line(spare=True).make([other], epoch, [no_room])
             if isinstance(found, Finished):
                 noted.append(self._entry(sample, made, found.key, epoch))
                 return replace(found, image=kept(found.image), replaced=True)
@@ -165,21 +155,23 @@ class Assembly:
             self._shared.slow.add(row["key"])
         decoders = ", ".join(failure.decoders)
         return QuarantineEntry(
-            row["key"], row["uri"], failure.step, failure.reason, decoders, replaced_by, epoch
+            row["key"], public_uri(row["uri"]), failure.step, failure.reason, decoders, replaced_by, epoch
         )
 
 
 class _Line:
-    """The way of samples with boxes, or of those without: Albumentations asks for boxes everywhere or nowhere."""
+    """Draws, decodes and transforms samples."""
 
-    def __init__(self, shared: Surroundings, max_samples: int, *, with_boxes: bool) -> None:
+    def __init__(self, shared: Surroundings, max_samples: int) -> None:
         program, view = shared.program, shared.view
         self._clock = shared.activity.clock("make")
         self._slow = shared.slow
         self._watch = shared.watch
+        self._plan = program.plan
         self._seed = program.plan.seed
+        self._kinds = kinds = shared.kinds
         routes = program.routes(augment=view.augment, backend=shared.backend)
-        compose = program.compose(augment=view.augment, boxes=with_boxes)
+        compose = program.compose(augment=view.augment, boxes=kinds.boxes, keypoints=kinds.num_keypoints > 0)
         self._drawing = Drawing(compose, routes.num_drawn)
         may_reduce = program.plan.decode == "auto"
         on_cpu = CpuPixels(
@@ -220,16 +212,16 @@ class _Line:
         self._clock.enter("draw")
         drawn = [self._draw(sample, epoch) for sample in samples]
         ready = [
-            (sample, one, room)
+            (sample, one[0], room)
             for sample, one, room in zip(samples, drawn, rooms, strict=True)
-            if isinstance(one, Drawn)
+            if not isinstance(one, Failure)
         ]
         first = str(ready[0][0].row["key"]) if ready else ""
         with self._watch.at("decode", first, len(ready)):
             found = iter(self._images(ready))
         self._clock.enter("transform")
         return [
-            one if isinstance(one, Failure) else self._finish(sample.row, one, next(found))
+            one if isinstance(one, Failure) else self._finish(sample.row, *one, next(found))
             for sample, one in zip(samples, drawn, strict=True)
         ]
 
@@ -238,7 +230,7 @@ class _Line:
         drawn = Failure("read", "") if sample.file is None else self._draw(sample, epoch)
         if sample.file is None or isinstance(drawn, Failure):
             return worst_bytes(sample.file, sample.kept)
-        return planned_bytes(sample.file, self.pixels.plan(sample.file, drawn), drawn)
+        return planned_bytes(sample.file, self.pixels.plan(sample.file, drawn[0]), drawn[0])
 
     def _images(self, ready: Sequence[tuple[Loaded, Drawn, Room]]) -> Sequence[Any]:
         if not ready:
@@ -249,63 +241,44 @@ class _Line:
             return self._cached.run(samples, drawn, rooms)
         return self.pixels.run([sample.file for sample in samples], drawn, rooms)
 
-    def _draw(self, sample: Loaded, epoch: int) -> Drawn | Failure:
+    def _draw(self, sample: Loaded, epoch: int) -> tuple[Drawn, Annotations] | Failure:
+        """Draw for one sample; returns it with the annotations that went in."""
         if sample.size is None:
             return Failure(sample.step, sample.reason)
         row = sample.row
         if row["key"] in self._slow:
             return Failure("time", "took too long before, so that it was not tried again")
         targets: dict[str, Any] = {}
+        annotations = NOTHING
         try:
-            if sample.mask is not None:
-                targets["mask"] = decode_mask(sample.mask, row["mask"])
-            if row["boxes"] is not None:
-                targets["bboxes"] = np.asarray(row["boxes"], np.float32).reshape(-1, 4)
-                targets["box_rows"] = np.arange(len(row["boxes"]))
+            if self._kinds.any:
+                annotations = read_annotations(row, sample.mask, sample.size, self._kinds)
+                targets = targets_of(
+                    annotations, sample.size, self._kinds, self._plan.bbox_params, self._plan.keypoint_params
+                )
             bits = keyed_bits("augment", self._seed, epoch, row["key"])
             if sample.kept is not None and self._num_kept and not targets:
-                return self._drawing.draw(bits, sample.kept.size, num_done=self._num_kept)
-            return self._drawing.draw(bits, sample.size, **targets)
+                return self._drawing.draw(bits, sample.kept.size, num_done=self._num_kept), annotations
+            return self._drawing.draw(bits, sample.size, **targets), annotations
+        except AnnotationError as error:
+            return Failure(error.step, error.reason)
         except Exception as error:  # whatever a transform raises costs this image only and is written down
             return policy_failure(error)
 
-    def _finish(self, row: Row, drawn: Drawn, image: Any) -> Finished | Failure:
+    def _finish(self, row: Row, drawn: Drawn, annotations: Annotations, image: Any) -> Finished | Failure:
         if isinstance(image, Failure):
             return image
         if self._drawing.is_finished(drawn):
-            return Finished(row["key"], int(row["label"]), image, None, None)
+            return Finished(row["key"], int(row["label"]), image)
         started = time.perf_counter()
         try:
             with self._watch.at("policy", row["key"]):
                 done = self._drawing.finish(image, drawn)
+                image = done["image"]
+                if self._kinds.any:
+                    annotations = finished_annotations(annotations, done)
         except Exception as error:  # as above
             return policy_failure(error)
         if reason := self._watch.too_long(time.perf_counter() - started):
             return Failure("time", f"the policy {reason}")
-        boxes = np.asarray(done["bboxes"], np.float32).reshape(-1, 4) if "bboxes" in done else None
-        return Finished(row["key"], int(row["label"]), done["image"], done.get("mask"), boxes)
-
-
-def decode_mask(data: bytes, uri: str) -> np.ndarray:
-    """Decode a label mask to uint8 (H, W); a palette's indices are the labels.
-
-    Raises:
-        ValueError: the file is no image, or holds more than one channel or more than 8 bits.
-        OSError: it cannot be decoded.
-    """
-    from PIL import UnidentifiedImageError
-
-    try:
-        with open_image(data) as opened:
-            mask = np.array(opened)
-    except UnidentifiedImageError as error:  # its own words name an address in memory
-        raise ValueError(
-            f"mask {uri}: wanted an image, got none that Pillow knows; save it as a gray PNG"
-        ) from error
-    if mask.dtype == np.bool_:
-        mask = mask.astype(np.uint8)
-    if mask.ndim != 2 or mask.dtype != np.uint8:
-        raise ValueError(
-            f"mask {uri}: wanted one channel of 8 bits, got {mask.shape} {mask.dtype}; save it as a gray PNG"
-        )
-    return mask
+        return Finished(row["key"], int(row["label"]), image, annotations)

@@ -6,16 +6,22 @@ became of their samples is written down at their turn, so that no engine decides
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import Any, Generic, NoReturn, Self, TypeVar
 
-import pyarrow.compute as pc
-
+from ..dataset.boxes import count_boxes
+from ..errors import RequestError
 from ..order.position import batches_before, position_after
 from ..quarantine import Quarantine, QuarantineEntry
+from ..uris import public_uri
+from .iteration import IterationGuard
 from .maker import MadeBatch
 from .open_view import OpenView
+
+_logger = logging.getLogger("lightwell")
+T = TypeVar("T")
 
 
 class Books:
@@ -90,20 +96,83 @@ class Books:
         self._quarantine.count(skipped=num_bad)
 
 
-class BookedFeed(ABC):
-    """What every feed says of itself out of its books; a context manager, which closes it.
+class BookedFeed(ABC, Generic[T]):
+    """Base of all feeds: iteration, position, counters and quarantine; a context manager, which closes it.
+
+    A feed is read once. A loop that is left early, by ``break`` for instance, continues with the next batch when the
+    feed is iterated again; a feed that was read to its end or closed raises RequestError. It works as the dataset of
+    ``torch.utils.data.DataLoader(feed, batch_size=None)`` and of torchdata's ``StatefulDataLoader``, without worker
+    processes.
 
     Args:
         opened: the view whose batches come.
-        books: where its consumer stands.
+        books: position and counters of the consumer.
     """
 
     def __init__(self, opened: OpenView, books: Books) -> None:
         self._opened = opened
         self._books = books
-        self.num_batches = books.num_batches
-        """Batches of all epochs together, from where it was opened; ``on_error: skip`` passes over those with no image
-        left."""
+        self._guard = IterationGuard()
+        _log_dropped_boxes(opened)
+        _register_as_dataset(type(self))
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of all epochs, from where the feed was opened; with ``on_error: skip`` empty ones are passed over."""
+        return self._books.num_batches
+
+    def __len__(self) -> int:
+        """Return ``num_batches``: as with a DataLoader it stays the same while the feed is read."""
+        return self.num_batches
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, by label."""
+        return self._opened.index.classes
+
+    def __iter__(self) -> Iterator[T]:
+        """Yield the batches that the consumer has not had yet; see the engine for what they raise.
+
+        Raises:
+            RequestError: the feed was read to its end or closed, another loop over it is open, or this is another
+                process than the one that opened it.
+        """
+        self._guard.check()
+        return self._iterate()
+
+    def _iterate(self) -> Iterator[T]:
+        with self._guard.loop():
+            yield from self._batches()
+
+    @abstractmethod
+    def _batches(self) -> Iterator[T]:
+        """Yield the batches from where the consumer stands."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position, by the name that torch uses."""
+        return self.position()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Continue from a position; counters and quarantine begin anew.
+
+        Raises:
+            PlanError: it is no position, or of another plan or view; the feed stays where it was.
+            RequestError: a loop over the feed is open, or the feed is closed.
+        """
+        self._guard.check_movable()
+        self._books = Books(self._opened, state_dict)
+        self._guard.restart()
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled or copied.
+
+        Raises:
+            RequestError: always.
+        """
+        raise RequestError(
+            f"feed: expected to stay in the process that opened it, got a {type(self).__name__} to be pickled or copied; "
+            "send plan, view and feed.position(), and open a feed there; a DataLoader takes a feed with num_workers=0"
+        )
 
     @property
     def quarantine(self) -> list[Mapping[str, Any]]:
@@ -129,15 +198,35 @@ class BookedFeed(ABC):
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    @abstractmethod
     def close(self) -> None:
-        """Let go of whatever makes the batches."""
+        """End an open loop at its next batch and free what makes the batches; the feed cannot be iterated any more."""
+        self._guard.close()
+
+
+def _register_as_dataset(feed: type[BookedFeed[Any]]) -> None:
+    """Let torch's DataLoader take feeds for what they are: iterables, not tables of samples."""
+    from torch.utils.data import IterableDataset
+
+    IterableDataset.register(feed)
+
+
+def _log_dropped_boxes(opened: OpenView) -> None:
+    """Write a warning where boxes of the index are left out since they have no area."""
+    if not opened.kinds.boxes or opened.view.rank:
+        return
+    found = count_boxes(opened.index.table)
+    if found.num_dropped:
+        _logger.warning(
+            "%s: expected boxes with an area inside their images, got %s of %s without, which are left out; the first are of %s",
+            opened.plan.index,
+            f"{found.num_dropped:,}",
+            f"{found.num_boxes:,}",
+            ", ".join(map(repr, found.keys)),
+        )
 
 
 def _bad_headers(opened: OpenView) -> Iterator[QuarantineEntry]:
-    table, view = opened.index.table, opened.view
-    bad = table.filter(pc.not_equal(table["status"], "ok"))
-    if view.split is not None:
-        bad = bad.filter(pc.equal(bad["split"], view.split))
-    for row in bad.select(["key", "uri", "status"]).to_pylist():
-        yield QuarantineEntry(row["key"], row["uri"], "index", row["status"], "", None, view.first_epoch)
+    view = opened.view
+    for row in opened.index.unusable(view.split).to_pylist():
+        uri = public_uri(row["uri"] or "")
+        yield QuarantineEntry(row["key"], uri, "index", row["status"], "", None, view.first_epoch)

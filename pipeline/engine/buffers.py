@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 BYTE_RANGE = 255.0
+COLOR_CHANNELS = 3
 STRIP_VALUES = 80_000
 """Values that are normalised at a time: as floats they stay in the cache of a core between the two passes over them."""
 
@@ -62,24 +63,45 @@ class Normalizer:
 
     def __init__(self, normalization: Normalization) -> None:
         mean, std = (np.asarray(values, np.float64) for values in (normalization.mean, normalization.std))
-        self._matrix = np.column_stack([np.diag(1 / (BYTE_RANGE * std)), -mean / std]).astype(np.float32)
+        scale, shift = 1 / (BYTE_RANGE * std), -mean / std
+        self._scale, self._shift = scale.astype(np.float32), shift.astype(np.float32)
+        self._matrix: np.ndarray | None = None
+        """Of images of three channels."""
+        if len(scale) in (1, COLOR_CHANNELS):
+            scale, shift = (np.broadcast_to(values, COLOR_CHANNELS) for values in (scale, shift))
+            self._matrix = np.column_stack([np.diag(scale), shift]).astype(np.float32)
 
     def write(self, image: np.ndarray, out: np.ndarray) -> None:
         """Normalise one picture.
 
         Raises:
-            PlanError: it has not three channels.
+            PlanError: it has another number of channels than there are constants.
         """
-        if image.shape[2:] != (3,):
+        height, width, channels = image.shape
+        if channels != len(self._scale) != 1:
             raise PlanError(
-                f"Normalize: wanted pictures of three channels, got shape {image.shape}; "
-                "let ToGray keep num_output_channels: 3, or leave Normalize out"
+                f"Normalize: expected images of {len(self._scale)} channels, as it has constants, got shape {image.shape}; "
+                "write a mean and std for each channel, or let ToGray keep num_output_channels: 3"
             )
-        height = max(1, STRIP_VALUES // (3 * image.shape[1]))
-        for top in range(0, len(image), height):
-            strip = out[top : top + height]
-            np.copyto(strip, image[top : top + height], casting="same_kind")
-            cv2.transform(strip, self._matrix, dst=strip)
+        rows = max(1, STRIP_VALUES // (channels * width))
+        for top in range(0, height, rows):
+            strip = out[top : top + rows]
+            np.copyto(strip, image[top : top + rows], casting="same_kind")
+            if channels == COLOR_CHANNELS and self._matrix is not None:
+                cv2.transform(strip, self._matrix, dst=strip)
+            else:
+                np.multiply(strip, self._scale, out=strip)
+                np.add(strip, self._shift, out=strip)
+
+
+@dataclass(frozen=True, slots=True)
+class _First:
+    """The first picture of a batch, which decides what all are like."""
+
+    key: str
+    shape: tuple[int, ...]
+    dtype: Any
+    """Of NumPy on the host, of torch on a device."""
 
 
 @dataclass
@@ -90,7 +112,7 @@ class BatchBuffer:
     normalizer: Normalizer | None
     pool: BufferPool
     _images: np.ndarray | None = None
-    _first: tuple[str, tuple[int, ...]] | None = None
+    _first: _First | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def room(self, row: int, size: Size) -> np.ndarray | None:
@@ -105,20 +127,24 @@ class BatchBuffer:
         return rooms[row] if rooms.shape[1:] == (*size, 3) and rooms.dtype == np.uint8 else None
 
     def put(self, row: int, key: str, image: np.ndarray) -> None:
-        """Put a finished HWC picture into its row, normalised if the plan says so.
+        """Put a finished HWC or HW picture into its row, normalised if the plan says so.
 
         Raises:
-            PlanError: it is not as large as the others.
+            PlanError: it is not as large as the others, or of another kind of pixels.
         """
+        if image.ndim == 2:  # one channel, whose axis Albumentations leaves out
+            image = image[:, :, None]
         images, first = self._rows_like(key, image)
-        if image.shape != first[1]:
+        if image.shape != first.shape:
             raise PlanError(_other_size(first, key, image.shape))
+        if image.dtype != first.dtype and self.normalizer is None:
+            raise PlanError(_other_kind(first, key, image.dtype))
         if self.normalizer is not None:
             self.normalizer.write(image, images[row])
         elif image.base is not images or image.strides != images.strides[1:]:  # else it was made there
             images[row] = image
 
-    def _rows_like(self, key: str, image: np.ndarray) -> tuple[np.ndarray, tuple[str, tuple[int, ...]]]:
+    def _rows_like(self, key: str, image: np.ndarray) -> tuple[np.ndarray, _First]:
         """Find the memory of the batch; its first picture decides what it is like."""
         if self._first is None or self._images is None:
             with self._lock:
@@ -128,7 +154,7 @@ class BatchBuffer:
                     dtype = np.float32 if normalized else np.uint8
                     if self._images is None or self._images.shape != shape or self._images.dtype != dtype:
                         self._images = self.pool.take(shape, dtype)
-                    self._first = (key, image.shape)
+                    self._first = _First(key, image.shape, image.dtype)
         return self._images, self._first
 
     def settle(self) -> None:
@@ -157,27 +183,32 @@ class DeviceBuffer:
     device: str
     """A device of torch, such as ``cuda:0``."""
     _images: torch.Tensor | None = None
-    _first: tuple[str, tuple[int, ...]] | None = None
+    _first: _First | None = None
 
     def room(self, row: int, size: Size) -> None:
         """Give no room: what is made on the host comes here by a copy."""
 
     def put(self, row: int, key: str, image: np.ndarray | torch.Tensor) -> None:
-        """Put a finished uint8 HWC picture into its row; from the host where DALI could not make it.
+        """Put a finished HWC or HW picture into its row; from the host where DALI could not make it.
 
         Raises:
-            PlanError: it is not as large as the others.
+            PlanError: it is not as large as the others, or of another kind of pixels.
         """
         import torch
 
-        shape = tuple(image.shape)
-        if self._images is None or self._first is None:
-            self._first = (key, shape)
-            self._images = torch.empty((self.num_images, *shape), dtype=torch.uint8, device=self.device)
-        if shape != self._first[1]:
-            raise PlanError(_other_size(self._first, key, shape))
         if isinstance(image, np.ndarray):
             image = torch.from_numpy(np.ascontiguousarray(image))
+        if image.ndim == 2:  # one channel, whose axis Albumentations leaves out
+            image = image[:, :, None]
+        shape = tuple(image.shape)
+        if self._images is None or self._first is None:
+            self._first = _First(key, shape, image.dtype)
+            kind = torch.uint8 if image.dtype == torch.uint8 else torch.float32
+            self._images = torch.empty((self.num_images, *shape), dtype=kind, device=self.device)
+        if shape != self._first.shape:
+            raise PlanError(_other_size(self._first, key, shape))
+        if image.dtype != self._first.dtype:
+            raise PlanError(_other_kind(self._first, key, image.dtype))
         self._images[row].copy_(image)
 
     def settle(self) -> None:
@@ -193,7 +224,7 @@ class DeviceBuffer:
 
         assert self._images is not None, "a batch holds at least one image"
         if self.normalization is None:
-            return self._images
+            return self._images if self._images.dtype == torch.uint8 else self._images.permute(0, 3, 1, 2)
         mean, std = (
             torch.tensor(values, device=self.device)
             for values in (self.normalization.mean, self.normalization.std)
@@ -201,9 +232,21 @@ class DeviceBuffer:
         return self._images.float().div_(BYTE_RANGE).sub_(mean).div_(std).permute(0, 3, 1, 2)
 
 
-def _other_size(first: tuple[str, tuple[int, ...]], key: str, shape: tuple[int, ...]) -> str:
-    name, (height, width, *_) = first
+def _other_size(first: _First, key: str, shape: tuple[int, ...]) -> str:
+    if shape[2:] != first.shape[2:]:
+        return (
+            f"preprocess: expected images of one number of channels in a batch, got {first.shape[2:]} ({first.key!r}) and "
+            f"{shape[2:]} ({key!r}); let every image have as many"
+        )
+    height, width, *_ = first.shape
     return (
-        f"preprocess: wanted images of one size in a batch, got {width}x{height} ({name!r}) and "
+        f"preprocess: expected images of one size in a batch, got {width}x{height} ({first.key!r}) and "
         f"{shape[1]}x{shape[0]} ({key!r}); end preprocess with a Resize or a crop"
+    )
+
+
+def _other_kind(first: _First, key: str, dtype: Any) -> str:
+    return (
+        f"augment: expected pixels of one type in a batch, got {first.dtype} ({first.key!r}) and {dtype} ({key!r}); let the "
+        "transform that changes the type do it for every image"
     )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..decode.chain import Encoded
+from ..decode.orientation import stored_region
 from ..decode.plan import Decoding, plan_decoding
 from ..lowering.base import Device
 from ..lowering.graph import LoweredGraph, Slot
@@ -84,7 +85,11 @@ class DaliPixels:
             outputs = self._graph.run(
                 [np.frombuffer(file.data, np.uint8) for file in files],
                 lowered,
-                [decoding.region for decoding in decodings],
+                [
+                    stored_region(decoding.region, file.size, file.orientation)
+                    for file, decoding in zip(files, decodings, strict=True)
+                ],
+                [file.orientation for file in files],
             )
         except RuntimeError:  # it does not say which; the other way finds the reason and notes it
             if len(files) == 1:

@@ -19,6 +19,7 @@ from ..keys import keyed_bits
 from ..policy.drawing import Drawing, Drawn
 from ..policy.sizes import Size
 from ..view import View
+from .annotations import AnnotationKinds
 
 RGB = 3
 WIDE = 4
@@ -93,7 +94,10 @@ def finished_size(program: Program, view: View, index: Index, rows: np.ndarray) 
     ordered = rows[np.argsort(sizes.pixels(rows), kind="stable")]
     probes = ordered[np.linspace(0, len(ordered) - 1, NUM_PROBES).astype(int)]
     routes = program.routes(augment=view.augment, backend="opencv")
-    drawing = Drawing(program.compose(augment=view.augment, boxes=False), routes.num_drawn)
+    kinds = AnnotationKinds.of(index)
+    compose = program.compose(augment=view.augment, boxes=kinds.boxes, keypoints=kinds.num_keypoints > 0)
+    drawing = Drawing(compose, routes.num_drawn)
+    targets = kinds.empty_targets()
     found: set[Size] = set()
     grown: list[float] = []
     width_bytes = 1
@@ -102,7 +106,7 @@ def finished_size(program: Program, view: View, index: Index, rows: np.ndarray) 
         size = (sample["height"], sample["width"])
         bits = keyed_bits("augment", program.plan.seed, view.first_epoch, sample["key"])
         try:
-            drawn = drawing.draw(bits, size)
+            drawn = drawing.draw(bits, size, **targets)
             image = drawing.finish(np.zeros((*drawn.size, RGB), np.uint8), drawn)["image"]
         except Exception:  # noqa: S112  (it fails again where it is made, costs that image and is written down there)
             continue

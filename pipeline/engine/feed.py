@@ -67,8 +67,16 @@ class LocalEngine:
         )
 
 
-class LocalFeed(BookedFeed):
-    """Batches of one view, in order; a context manager. Iterating again goes on where the consumer stands."""
+class LocalFeed(BookedFeed[Batch]):
+    """Batches of one view, in order, made in this process.
+
+    Iterating raises:
+        RunError: neither a sample nor any of its replacements could be used, or more are bad than the plan allows.
+        SampleError: a sample cannot be used and the plan says ``on_error: raise``.
+        SourceDownError: a remote source gives no answer.
+        StuckError: a file exceeds its time limit by far.
+        PlanError: the finished images of a batch differ in size.
+    """
 
     def __init__(
         self,
@@ -109,19 +117,11 @@ class LocalFeed(BookedFeed):
         )
 
     def close(self) -> None:
-        """Stop reading ahead; a feed that is iterated to its end closes itself."""
+        """Stop reading ahead; a feed that is read to its end does so itself."""
+        super().close()
         self._stop.set()
 
-    def __iter__(self) -> Iterator[Batch]:
-        """Yield the batches.
-
-        Raises:
-            RunError: neither a sample nor any of its replacements could be used, or more are bad than the plan bears.
-            SampleError: a sample cannot be used and the plan says ``on_error: raise``.
-            SourceDownError: a remote source gives no answer.
-            StuckError: a file never comes to an end.
-            PlanError: the finished images of a batch differ in size.
-        """
+    def _batches(self) -> Iterator[Batch]:
         self._activity = Activity()
         self._activity.start()
         clock = self._activity.clock("consume")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from ..cache.packing import Packed
-from ..dataset.headers import header_of
 from ..dataset.index import Index
 from ..dataset.mapped import RowTable
 from ..dataset.seen import content_hash
 from ..dataset.sources.storage import Storage
-from ..dataset.sources.store import Piece, is_remote
+from ..dataset.sources.store import Piece
 from ..decode.chain import Encoded
+from ..decode.integrity import AGAIN, problem_of
+from ..decode.orientation import swapped
 from ..error_rules import ErrorRules
 from ..policy.sizes import Size
 from .watch import Watch
@@ -41,10 +41,9 @@ COLUMNS = (
     "mask_offset",
     "mask_bytes",
     "boxes",
+    "box_labels",
+    "keypoints",
 )
-QUARTER_TURNED = 5
-"""EXIF orientations from here on exchange width and height."""
-_AGAIN = "the file changed: index again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,8 @@ class Loaded:
     file: Encoded | None
     reason: str = ""
     step: str = "read"
-    """What failed: ``read``, or ``limit`` where the plan forbids so large a file."""
+    """What failed: ``read``, ``mask`` (reading it), ``decode`` where the bytes are not what was indexed, or ``limit`` where
+    the plan forbids so large a file."""
     size: Size | None = None
     """Height and width of the upright picture; None where it cannot be used."""
     mask: bytes | None = None
@@ -103,20 +103,26 @@ class SampleLoader:
         if reason := self._too_large(row):
             return Loaded(row, None, reason, "limit")
         piece = mask = None
+        step = "read"
         try:
             if kept is None or row["mask"]:
                 with self._watch.at("read", row["key"]):
                     piece = self._read(row) if kept is None else None
+                    step = "mask"
                     mask = self._read_mask(row)
         except FileNotFoundError as error:
-            return Loaded(row, None, f"{_in_words(error)}; it has vanished since it was indexed")
+            return Loaded(row, None, f"{_in_words(error)}; it has vanished since it was indexed", step)
         except OSError as error:
-            return Loaded(row, None, _in_words(error))
+            return Loaded(row, None, _in_words(error), step)
         size = upright_size(row)
         if piece is None:
             return Loaded(row, None, size=size, mask=mask, kept=kept)
-        if reason := _changed(row, piece):
-            return Loaded(row, None, reason)
+        step, reason = "read", _changed(row, piece)
+        if not reason:
+            stored = (row["height"], row["width"])
+            step, reason = "decode", problem_of(piece.data, row["format"], row["mode"], stored)
+        if reason:
+            return Loaded(row, None, reason, step)
         file = Encoded(piece.data, row["format"], row["mode"], row["orientation"], size)
         return Loaded(row, file, size=size, mask=mask)
 
@@ -157,32 +163,19 @@ def _changed(row: Row, piece: Piece) -> str:
     if len(piece.data) != row["bytes"]:
         now = piece.file_bytes if row["offset"] is None and piece.file_bytes is not None else len(piece.data)
         got = f"{now:,}" if now <= row["bytes"] or piece.file_bytes is not None else "more"
-        return f"wanted {row['bytes']:,} bytes as indexed, got {got}; {_AGAIN}"
+        return f"expected {row['bytes']:,} bytes as indexed, got {got}; {AGAIN}"
     if row["hash"] is not None:
         found = content_hash(piece.data)
         return (
             ""
             if found == row["hash"]
-            else f"wanted content with the hash {row['hash']}, got {found}; {_AGAIN}"
+            else f"expected content with the hash {row['hash']}, got {found}; {AGAIN}"
         )
     if piece.mtime_ns is not None and piece.mtime_ns != row["mtime_ns"]:
-        return f"wanted a file as old as indexed, got one of as many bytes written at another time; {_AGAIN}"
-    if is_remote(row["uri"]):
-        return _another_picture(row, piece.data)
+        return f"expected a file as old as indexed, got one of as many bytes written at another time; {AGAIN}"
     return ""
 
 
-def _another_picture(row: Row, data: bytes) -> str:
-    """Compare a remote file's header: its store tells no time without another request."""
-    header = header_of(io.BytesIO(data))
-    got = (header.format, header.width, header.height)
-    if got == (row["format"], row["width"], row["height"]):
-        return ""
-    told = f"{header.format} of {header.width}x{header.height}" if header.status == "ok" else header.status
-    return f"wanted a {row['format']} of {row['width']}x{row['height']} as indexed, got {told}; {_AGAIN}"
-
-
 def upright_size(row: Row) -> Size:
-    """Say how large a picture is once its EXIF orientation is applied."""
-    turned = row["orientation"] >= QUARTER_TURNED
-    return (row["width"], row["height"]) if turned else (row["height"], row["width"])
+    """Return height and width of a picture once its EXIF orientation is applied."""
+    return swapped((row["height"], row["width"]), row["orientation"])

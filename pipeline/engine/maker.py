@@ -93,6 +93,7 @@ class BatchMaker:
             self.activity,
             self.budget,
             watch,
+            opened.kinds,
             backend=backend,
             cached=cached,
             dali_threads=num_threads if on_gpu else 1,
@@ -138,7 +139,9 @@ class BatchMaker:
             return MadeBatch(batch.number, None, num_made, num_made, num_skipped=num_made, entries=entries)
         num_failed = int(finished.replaced.sum()) + finished.num_left_out
         if self._mix is not None:
-            finished = mix_batch(finished, self._mix, seed=self._opened.plan.seed)
+            finished = mix_batch(
+                finished, self._mix, seed=self._opened.plan.seed, bbox_params=self._opened.plan.bbox_params
+            )
         if spec.lends:
             finished = finished.between(1, len(finished))
         return MadeBatch(

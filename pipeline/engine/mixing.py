@@ -1,7 +1,8 @@
 """MixUp and CutMix as a batch step; each image is mixed with the one before it in the batch.
 
 Formulas: MixUp, Zhang et al., "mixup: beyond empirical risk minimization", ICLR 2018, eq. 1; CutMix, Yun et al.,
-"CutMix: regularization strategy to train strong classifiers", ICCV 2019, section 3.1.
+"CutMix: regularization strategy to train strong classifiers", ICCV 2019, section 3.1. How annotations are mixed is in
+``mixed_annotations``.
 """
 
 from __future__ import annotations
@@ -13,15 +14,22 @@ import torch
 
 from ..batch import Batch
 from ..keys import keyed_bits, keyed_generator
-from ..plan import Mix
+from ..plan import BboxParams, Mix
+from .mixed_annotations import Rectangle, cut_annotations, union_annotations
 
 
-def mix_batch(batch: Batch, mix: Mix, *, seed: int) -> Batch:
+def mix_batch(batch: Batch, mix: Mix, *, seed: int, bbox_params: BboxParams) -> Batch:
     """Mix a batch; all draws are keyed by (seed, epoch, step), and pixels do not depend on how many share a batch.
 
+    Args:
+        batch: finished images.
+        mix: which mix, and how strong.
+        seed: of the plan.
+        bbox_params: which boxes stay where they are covered or cut.
+
     Returns:
-        A batch whose ``partner_labels`` and ``partner_weights`` say what was mixed in; the same batch where
-        the draw of ``p`` or a batch of one says not to mix.
+        A batch whose ``partner_labels`` and ``partner_weights`` tell what was mixed in, with the annotations of both
+        images; the same batch where the draw of ``p`` or a batch of one means not to mix.
     """
     generator = keyed_generator(keyed_bits("mix", seed, batch.epoch, str(batch.step)))
     if len(batch) < 2 or generator.random() >= mix.p:
@@ -30,8 +38,13 @@ def mix_batch(batch: Batch, mix: Mix, *, seed: int) -> Batch:
     partners = batch.images.roll(1, dims=0)
     if mix.kind == "MixUp":
         images = _blend(batch.images, partners, share)
+        batch = union_annotations(batch)
     else:
-        images, share = _paste(batch.images, partners, share, generator)
+        height, width = _size(batch.images)
+        rectangle = _draw_rectangle(height, width, share, generator)
+        images = _paste(batch.images, partners, rectangle)
+        share = 1.0 - rectangle.area / (height * width)
+        batch = cut_annotations(batch, rectangle, bbox_params)
     return replace(
         batch,
         images=images,
@@ -48,18 +61,24 @@ def _blend(images: torch.Tensor, partners: torch.Tensor, share: float) -> torch.
     return images * share + partners * (1.0 - share)
 
 
-def _paste(
-    images: torch.Tensor, partners: torch.Tensor, share: float, generator: np.random.Generator
-) -> tuple[torch.Tensor, float]:
-    channels_last = images.dtype == torch.uint8  # uint8 NHWC, float NCHW
-    height, width = images.shape[1:3] if channels_last else images.shape[2:4]
+def _size(images: torch.Tensor) -> tuple[int, int]:
+    """Return height and width of images, uint8 NHWC or float NCHW."""
+    height, width = images.shape[1:3] if images.dtype == torch.uint8 else images.shape[2:4]
+    return height, width
+
+
+def _draw_rectangle(height: int, width: int, share: float, generator: np.random.Generator) -> Rectangle:
     cut = np.sqrt(1.0 - share) / 2
     y, x = generator.integers(height), generator.integers(width)
-    y0, y1 = np.clip([round(y - cut * height), round(y + cut * height)], 0, height)
-    x0, x1 = np.clip([round(x - cut * width), round(x + cut * width)], 0, width)
+    y0, y1 = np.clip([round(y - cut * height), round(y + cut * height)], 0, height).tolist()
+    x0, x1 = np.clip([round(x - cut * width), round(x + cut * width)], 0, width).tolist()
+    return Rectangle(x0, y0, x1, y1)
+
+
+def _paste(images: torch.Tensor, partners: torch.Tensor, rectangle: Rectangle) -> torch.Tensor:
     mixed = images.clone()
-    if channels_last:
-        mixed[:, y0:y1, x0:x1] = partners[:, y0:y1, x0:x1]
+    if images.dtype == torch.uint8:
+        mixed[:, *rectangle.slices] = partners[:, *rectangle.slices]
     else:
-        mixed[:, :, y0:y1, x0:x1] = partners[:, :, y0:y1, x0:x1]
-    return mixed, 1.0 - float((y1 - y0) * (x1 - x0)) / (height * width)
+        mixed[:, :, *rectangle.slices] = partners[:, :, *rectangle.slices]
+    return mixed

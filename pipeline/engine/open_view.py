@@ -16,6 +16,7 @@ from ..errors import SourceError
 from ..plan import Plan
 from ..schedule import Schedule
 from ..view import View
+from .annotations import AnnotationKinds, check_mix
 from .estimates import FinishedSize, SampleSizes, finished_size
 
 
@@ -40,7 +41,9 @@ class OpenView:
         """
         program = Program.compile(plan)
         index = plan.load_index() if index is None else index
-        rows = index.rows(view.split) if view.keys is None else rows_of(index, view.keys)
+        if view.augment and plan.mix is not None:
+            check_mix(plan.mix, AnnotationKinds.of(index))
+        rows = _usable_rows(plan, view, index) if view.keys is None else rows_of(index, view.keys)
         return cls(view, program, index, rows, Schedule.of(plan, view, index, rows))
 
     @property
@@ -52,6 +55,11 @@ class OpenView:
     def fingerprint(self) -> str:
         """Of the plan with the content of its index."""
         return self.plan.fingerprint(self.index)
+
+    @cached_property
+    def kinds(self) -> AnnotationKinds:
+        """The kinds of annotations that the index has."""
+        return AnnotationKinds.of(self.index)
 
     @cached_property
     def sizes(self) -> SampleSizes:
@@ -67,6 +75,23 @@ class OpenView:
     def largest_batch_bytes(self) -> int:
         """Bound what the rows of a batch take, from the largest pictures of the view."""
         return self.finished.bytes(self.sizes.largest(self.rows, self.plan.batch.size))
+
+
+def _usable_rows(plan: Plan, view: View, index: Index) -> np.ndarray:
+    """Find the rows of a view; none where no image of the index can be used and the plan skips those.
+
+    Such a view has no batches, and its quarantine lists the images with the reasons.
+
+    Raises:
+        SourceError: nothing matches.
+    """
+    if (
+        plan.errors.on_error == "skip"
+        and len(index)
+        and not pc.any(pc.equal(index.table["status"], "ok")).as_py()
+    ):
+        return np.empty(0, np.int64)
+    return index.rows(view.split)
 
 
 def rows_of(index: Index, keys: tuple[str, ...]) -> np.ndarray:

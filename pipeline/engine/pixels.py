@@ -27,7 +27,7 @@ class Failure:
     """Why a sample has no pixels."""
 
     step: str
-    """``read``, ``limit``, ``decode``, ``policy`` or ``time``."""
+    """``read``, ``limit``, ``mask``, ``boxes``, ``keypoints``, ``decode``, ``policy`` or ``time``."""
     reason: str
     decoders: tuple[str, ...] = ()
     """Those that were tried."""

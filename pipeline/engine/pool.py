@@ -15,6 +15,7 @@ import numpy as np
 from ..batch import Batch
 from ..quarantine import QuarantineEntry
 from ..schedule import BatchSpec
+from .annotations import AnnotationKinds, Annotations, batch_fields
 from .assembly import Assembly, Finished, Surroundings
 from .buffers import BatchBuffer, BufferPool, DeviceBuffer, Normalizer
 from .estimates import FinishedSize, SampleSizes, in_runs
@@ -51,8 +52,7 @@ class Rows:
     keys: list[str] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
     replaced: list[bool] = field(default_factory=list)
-    masks: list[np.ndarray] = field(default_factory=list)
-    boxes: list[np.ndarray] = field(default_factory=list)
+    annotations: list[Annotations] = field(default_factory=list)
 
     def add(self, sample: Finished | None) -> None:
         """Take a sample, or note that it was left out."""
@@ -62,14 +62,11 @@ class Rows:
         self.keys.append(sample.key)
         self.labels.append(sample.label)
         self.replaced.append(sample.replaced)
-        if sample.mask is not None:
-            self.masks.append(sample.mask)
-        if sample.boxes is not None:
-            self.boxes.append(sample.boxes)
+        self.annotations.append(sample.annotations)
 
     def __iadd__(self, other: Rows) -> Rows:
         """Put another chunk's behind these."""
-        for name in ("made", "keys", "labels", "replaced", "masks", "boxes"):
+        for name in ("made", "keys", "labels", "replaced", "annotations"):
             getattr(self, name).extend(getattr(other, name))
         return self
 
@@ -85,6 +82,8 @@ class OpenBatch:
     noted: tuple[list[QuarantineEntry], ...]
     """What each chunk could not use."""
     watch: Watch
+    kinds: AnnotationKinds
+    """Of the index."""
     num_bytes: int
     """That its rows are reckoned to take."""
 
@@ -110,17 +109,18 @@ class OpenBatch:
         if not rows.keys:
             return None
         num_images = len(rows.keys)
+        images = _kept_rows(self.buffer.tensor(), rows.made)
+        height, width = images.shape[1:3] if images.dtype == torch.uint8 else images.shape[2:]
         return Batch(
-            images=_kept_rows(self.buffer.tensor(), rows.made),
+            images=images,
             labels=torch.tensor(rows.labels, dtype=torch.int64),
             keys=tuple(rows.keys),
             epoch=self.spec.epoch,
             step=self.spec.step,
             replaced=np.array(rows.replaced, dtype=bool),
             padding=self.spec.padding[rows.made],
-            masks=torch.from_numpy(np.stack(rows.masks)) if len(rows.masks) == num_images else None,
-            boxes=tuple(rows.boxes) if len(rows.boxes) == num_images else None,
             num_left_out=len(rows.made) - num_images,
+            **batch_fields(rows.annotations, self.kinds, (height, width)),
         )
 
 
@@ -214,7 +214,8 @@ class AssemblyPool:
             if cached is not None and not is_kept:
                 self._filling = [*(one for one in self._filling if not one.done()), *chunks]
         noted = tuple(one.noted for one in targets)
-        return OpenBatch(number, spec, buffer, tuple(chunks), noted, self._shared.watch, num_bytes)
+        shared = self._shared
+        return OpenBatch(number, spec, buffer, tuple(chunks), noted, shared.watch, shared.kinds, num_bytes)
 
     def _turn_to(self, epoch: int) -> None:
         """Let an epoch find all that the one before has cached: wait until it is made and written."""

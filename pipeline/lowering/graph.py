@@ -9,10 +9,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..decode.orientation import FLIPPED_X, FLIPPED_Y, QUARTER_TURNED
 from ..decode.plan import Region
 from ..policy.drawing import Decision
 from .base import Argument, Device, Lowering, Node, as_array
 
+FLIPPED = FLIPPED_X | FLIPPED_Y
 Source = Literal["encoded", "pixels"]
 _OPERATOR = re.compile(r"^_+(\w+?)_\d+$")
 """The operator's name inside the name that DALI gives to a node."""
@@ -73,13 +75,15 @@ class LoweredGraph:
         images: Sequence[np.ndarray],
         decisions: Sequence[Sequence[Decision]],
         regions: Sequence[Region] | None = None,
+        orientations: Sequence[int] | None = None,
     ) -> Any:
         """Run up to ``max_batch_size`` samples; returns DALI's list of uint8 HWC tensors, on the device.
 
         Args:
             images: encoded bytes as uint8 (n,), or RGB pixels as uint8 HWC, as ``source`` says.
             decisions: what each sample drew, at most one for each slot and in the order of the slots.
-            regions: for encoded images, what is decoded of each.
+            regions: for encoded images, what is decoded of each, in stored coordinates.
+            orientations: for encoded images, their EXIF orientations; they are turned upright before the transforms.
 
         Raises:
             RuntimeError: DALI could not decode or transform one of them; it does not say which.
@@ -91,8 +95,13 @@ class LoweredGraph:
         self._pipeline.feed_input("images", list(images))
         if self._source == "encoded":
             assert regions is not None, "encoded images come with their regions"
+            assert orientations is not None, "encoded images come with their orientations"
             self._pipeline.feed_input("anchor", [np.array([r.y0, r.x0], np.int32) for r in regions])
             self._pipeline.feed_input("shape", [np.array(r.size, np.int32) for r in regions])
+            self._pipeline.feed_input("quarter", [np.bool_(o >= QUARTER_TURNED) for o in orientations])
+            self._pipeline.feed_input("flipped", [np.bool_(o in FLIPPED) for o in orientations])
+            self._pipeline.feed_input("flip_x", [np.int32(o in FLIPPED_X) for o in orientations])
+            self._pipeline.feed_input("flip_y", [np.int32(o in FLIPPED_Y) for o in orientations])
         taken = [{decision.slot: decision for decision in drawn} for drawn in decisions]
         for slot in self._slots:
             self._feed_slot(slot, taken)
@@ -166,9 +175,17 @@ def _define(
                 axes=(0, 1),
                 device="mixed" if device == "gpu" else "cpu",
                 output_type=types.RGB,
-                adjust_orientation=True,
+                adjust_orientation=False,  # the index says it
                 jpeg_fancy_upsampling=True,  # as libjpeg-turbo and so OpenCV do: equal to the last bit
             )
+            quarter = fn.external_source(name="quarter", dtype=types.BOOL, ndim=0)
+            flipped = fn.external_source(name="flipped", dtype=types.BOOL, ndim=0)
+            flip_x = fn.external_source(name="flip_x", dtype=types.INT32, ndim=0)
+            flip_y = fn.external_source(name="flip_y", dtype=types.INT32, ndim=0)
+            if quarter:
+                images = fn.transpose(images, perm=[1, 0, 2], transpose_layout=False)
+            if flipped:
+                images = fn.flip(images, horizontal=flip_x, vertical=flip_y)
         else:
             images = fn.external_source(name="images", dtype=types.UINT8, ndim=3, layout="HWC")
             if device == "gpu":

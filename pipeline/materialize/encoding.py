@@ -53,29 +53,42 @@ class Encoder:
         assert done, "OpenCV encodes every picture of bytes"
         return data.tobytes()
 
-    def record(self, batch: Batch, row: int) -> dict[str, Any]:
+    def record(self, batch: Batch, row: int, split: str | None) -> dict[str, Any]:
         """Make the record of one image of a batch, its encoded image and mask included."""
         image = batch.images[row].numpy()
         key = batch.keys[row]
         data = self.encode(image, key)
         channels_last = image.dtype == np.uint8
         height, width = image.shape[:2] if channels_last else image.shape[1:]
-        boxes = None if batch.boxes is None else batch.boxes[row].tolist()
+        has_mask = batch.masks is not None and batch.has_mask is not None and bool(batch.has_mask[row])
         mask = None
         if batch.masks is not None:
             mask = Encoder("png", 0).encode(batch.masks[row].numpy()[..., None], key)
         return {
             "key": key,
+            "split": split,
             "epoch": batch.epoch,
             "label": int(batch.labels[row]),
             "width": width,
             "height": height,
             "channels": image.shape[2] if channels_last else image.shape[0],
-            "boxes": boxes,
+            **_annotations(batch, row),
+            "has_mask": has_mask,
             "hash": content_hash(data),
             "image": data,
             "mask_image": mask,
         }
+
+
+def _annotations(batch: Batch, row: int) -> dict[str, Any]:
+    """Take boxes and keypoints of one image; None for what nobody annotated."""
+    boxes = labels = keypoints = None
+    if batch.boxes is not None and batch.has_boxes is not None and batch.has_boxes[row]:
+        boxes = batch.boxes[row].tolist()
+        labels = None if batch.box_labels is None else batch.box_labels[row].tolist()
+    if batch.keypoints is not None and batch.has_keypoints is not None and batch.has_keypoints[row]:
+        keypoints = batch.keypoints[row].reshape(-1, 3).tolist()
+    return {"boxes": boxes, "box_labels": labels, "keypoints": keypoints}
 
 
 def to_npy(array: np.ndarray) -> bytes:

@@ -25,26 +25,38 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from ..atomic_io import atomic_write
+from ..checked import CheckedModel
 from ..plan import Plan
 from ..view import View
 from .encoding import Encoder, EncodingName
-from .shards import FormatName, ShardWriter, write_aside
+from .result import SplitOf
+from .shards import FormatName, Layout, ShardWriter, shard_names
 
 if TYPE_CHECKING:
     from ..batch import Batch
     from ..jobs import Context, Record
 
+BOOKKEEPING = "_lightwell"
+INDEX_NAME = "index.parquet"
+SHARD_VERSION = 2
+"""Raised when equal records give other shards than before."""
+
 RECORDS = pa.schema(
     [
         ("key", pa.string()),
+        ("split", pa.string()),
         ("epoch", pa.int64()),
         ("label", pa.int64()),
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("channels", pa.int8()),
         ("boxes", pa.list_(pa.list_(pa.float32()))),
+        ("box_labels", pa.list_(pa.int64())),
+        ("keypoints", pa.list_(pa.list_(pa.float32()))),
+        ("has_mask", pa.bool_()),
         ("hash", pa.string()),
         ("shard", pa.string()),
         ("row", pa.int64()),
@@ -57,10 +69,8 @@ RECORDS = pa.schema(
 """One row for each written image: what it is and where it lies."""
 
 
-class Materialize(BaseModel):
+class Materialize(CheckedModel):
     """Write the batches of a view, image by image, into shards with an index."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     plan: Plan
     split: str | None = None
@@ -105,6 +115,21 @@ class Materialize(BaseModel):
         return View(split=self.split, augment=self.augment, num_epochs=self.epochs)
 
     @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names and patterns of the files that are written."""
+        return (self._index_name, f"*-[0-9][0-9][0-9][0-9][0-9][0-9].{self.format}")
+
+    @property
+    def bookkeeping_folder(self) -> str:
+        """Where records, counts and the quarantine list go: readers pass over folders that begin with ``_``."""
+        return BOOKKEEPING
+
+    @property
+    def _index_name(self) -> str:
+        """A plan reads the index of tar shards; that of Parquet would be taken for one of the shards."""
+        return INDEX_NAME if self.format == "tar" else f"{BOOKKEEPING}/{INDEX_NAME}"
+
+    @property
     def schema(self) -> pa.Schema:
         """The columns of the records."""
         return RECORDS
@@ -113,18 +138,20 @@ class Materialize(BaseModel):
         """Hash what decides the shards: the plan, the job's own keys and what encodes."""
         import cv2
 
-        facts = [self.plan.fingerprint(), self.model_dump(mode="json", exclude={"plan"}), cv2.__version__]
+        own = self.model_dump(mode="json", exclude={"plan"})
+        facts = [SHARD_VERSION, self.plan.fingerprint(), own, cv2.__version__]
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
     @contextmanager
     def open(self) -> Iterator[Callable[[Batch], Sequence[Record]]]:
         """Start threads that encode; yields the function that encodes a batch."""
         encoder = Encoder(self.encoding, self.quality)
+        split_of = SplitOf(self.plan.load_index(), self.split)
         with ThreadPoolExecutor(thread_name_prefix="lightwell-encode") as pool:
 
             def work(batch: Batch) -> list[Record]:
                 rows = [row for row in range(len(batch)) if batch.own[row]]
-                return list(pool.map(lambda row: encoder.record(batch, row), rows))
+                return list(pool.map(lambda row: encoder.record(batch, row, split_of(batch.keys[row])), rows))
 
             yield work
 
@@ -134,18 +161,22 @@ class Materialize(BaseModel):
         return len(records) >= self.shard_images or num_bytes >= self.shard_bytes
 
     def keep(self, records: Sequence[Record], part: int, out: Path) -> Sequence[Record]:
-        """Write a part's shard; returns its records without the images.
+        """Write a part's shards; returns its records without the images.
 
         Raises:
             OutputError: the disk does not take it.
         """
-        if part == 0:  # of an earlier result, which ends here
-            (out / "index.parquet").unlink(missing_ok=True)
-        writer = ShardWriter(self.format, self.encoding, self.plan.load_index().classes)
-        return writer.write(records, part, out) if records else []
+        if not records:
+            return []
+        writer = ShardWriter(self.format, self.encoding, Layout.of(self.plan.load_index()))
+        return writer.write(records, part, out)
+
+    def part_files(self, records: Sequence[Record], part: int) -> list[str]:
+        """Name the shards of a part."""
+        return shard_names(records, part, self.format)
 
     def finish(self, records: pa.Table, context: Context) -> Mapping[str, Any]:
-        """Write the index of the shards, and take away those of an earlier result.
+        """Write the index of the shards.
 
         Raises:
             OutputError: the disk does not take it.
@@ -153,17 +184,13 @@ class Materialize(BaseModel):
         from .result import parquet_index, tar_index
 
         shards = set(records["shard"].unique().to_pylist())
-        for path in (*context.out.glob("shard-*.tar"), *context.out.glob("shard-*.parquet")):
-            if path.name not in shards:
-                path.unlink()
         source = self.plan.load_index()
-        index = context.out / "index.parquet"
+        index = context.out / self._index_name
         if self.format == "tar":
-            found = tar_index(records, source, context.out, encoding=self.encoding, num_epochs=self.epochs)
-            found.save(index)
+            tar_index(records, source, encoding=self.encoding, num_epochs=self.epochs).save(index)
         else:
-            table = parquet_index(records, source)
-            write_aside(index, lambda file: pq.write_table(table, file, compression="zstd"))
+            with atomic_write(index) as file:
+                pq.write_table(parquet_index(records), file, compression="zstd")
         written = records.num_rows
         assert written == context.counts["used"], (written, context.counts)
         return {

@@ -3,63 +3,89 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..dataset.index import CLASSES, SCHEMA, SOURCE, Index
+from ..dataset.index import (
+    BOX_CLASSES,
+    CLASSES,
+    KEYPOINT_NAMES,
+    RELATIVE,
+    SCHEMA,
+    SOURCE,
+    Index,
+    names_metadata,
+)
 from .encoding import MODES, EncodingName
 
 FORMATS = {"png": "png", "jpeg": "jpeg"}
 
 
-def tar_index(
-    records: pa.Table, source: Index, folder: Path, *, encoding: EncodingName, num_epochs: int
-) -> Index:
+def tar_index(records: pa.Table, source: Index, *, encoding: EncodingName, num_epochs: int) -> Index:
     """Make the index of tar shards: a sample is its shard's file, from ``offset`` on.
 
-    Arrays are no pictures: they are listed as samples that cannot be used, with the reason.
+    Shards are named relative to the folder of the index, so that both can be moved and copied together, and samples are
+    known by the hash of their bytes, since a copy has another modification time. Arrays are no pictures: they are listed as
+    samples that cannot be used, with the reason.
     """
-    shards = records["shard"].to_pylist()
-    mtimes = {name: (folder / name).stat().st_mtime_ns for name in set(shards)}
-    uris = {name: str((folder / name).resolve()) for name in mtimes}
-    num = len(shards)
+    num = len(records)
     keys = records["key"].to_pylist()
     if num_epochs > 1:
         keys = [f"epoch-{e}/{key}" for e, key in zip(records["epoch"].to_pylist(), keys, strict=True)]
     bad = "arrays and not pictures: read them with NumPy, or materialize to png or jpeg"
+    shards = records["shard"].to_pylist()
     has_mask = pc.is_valid(records["mask_offset"]).to_pylist()
     columns: dict[str, Any] = {
         "key": keys,
-        "uri": [uris[name] for name in shards],
-        "mtime_ns": [mtimes[name] for name in shards],
+        "uri": shards,
+        "mtime_ns": [0] * num,
         "mode": [MODES.get(channels, "") for channels in records["channels"].to_pylist()],
         "format": [FORMATS.get(encoding, "")] * num,
         "orientation": [1] * num,
-        "mask": [uris[name] if mask else None for name, mask in zip(shards, has_mask, strict=True)],
-        "split": splits_of(records, source),
+        "mask": [name if mask else None for name, mask in zip(shards, has_mask, strict=True)],
         "status": ["ok" if encoding in FORMATS else bad] * num,
-        "etag": [None] * num,
     }
     for name in SCHEMA.names:
         if name not in columns:
             columns[name] = records[name].to_pylist() if name in records.column_names else [None] * num
-    description = {"kind": "materialized", "root": str(folder.resolve()), "split_from": "source"}
-    metadata = {CLASSES: json.dumps(source.classes).encode(), SOURCE: json.dumps(description).encode()}
+    description = {"kind": "materialized", "root": ".", "split_from": "source"}
+    metadata = {
+        SOURCE: json.dumps(description).encode(),
+        RELATIVE: b"1",
+        **names_metadata(
+            {CLASSES: source.classes, BOX_CLASSES: source.box_classes, KEYPOINT_NAMES: source.keypoint_names}
+        ),
+    }
     arrays = [pa.array(columns[field.name], type=field.type) for field in SCHEMA]
     return Index(pa.Table.from_arrays(arrays, schema=SCHEMA.with_metadata(metadata)), source.classes)
 
 
-def parquet_index(records: pa.Table, source: Index) -> pa.Table:
+def parquet_index(records: pa.Table) -> pa.Table:
     """Make the list of all rows of Parquet shards; no index for a plan, which reads files and tar shards."""
-    wanted = ("key", "epoch", "label", "width", "height", "channels", "shard", "row", "bytes", "hash")
-    return records.select(wanted).append_column("split", pa.array(splits_of(records, source), pa.string()))
+    return records.select(
+        ["key", "split", "epoch", "label", "width", "height", "channels", "shard", "row", "bytes", "hash"]
+    )
 
 
-def splits_of(records: pa.Table, source: Index) -> list[str | None]:
-    """Look up the split of every record's sample."""
-    rows = pc.index_in(records["key"].combine_chunks(), value_set=source.table["key"].combine_chunks())
-    splits: list[str | None] = source.table["split"].take(rows).to_pylist()
-    return splits
+class SplitOf:
+    """Finds the split of a sample by its key. Any thread may ask.
+
+    Args:
+        index: of the source.
+        split: the only split that is read, if it is one.
+    """
+
+    def __init__(self, index: Index, split: str | None) -> None:
+        names = index.table["split"].unique().to_pylist()
+        self._all: str | None = names[0] if len(names) == 1 else None
+        self._of: dict[str, str | None] = {}
+        if len(names) > 1:
+            rows = index.rows(split)
+            keys, splits = (index.table[name].take(pa.array(rows)).to_pylist() for name in ("key", "split"))
+            self._of = dict(zip(keys, splits, strict=True))
+
+    def __call__(self, key: str) -> str | None:
+        """Return the split of a sample; None where it has none."""
+        return self._of.get(key, self._all)

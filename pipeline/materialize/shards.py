@@ -1,16 +1,21 @@
-"""Shards of finished samples: WebDataset tar files, or Parquet. Written aside, then renamed; equal records, equal bytes.
+"""Shards of finished samples: WebDataset tar files, or Parquet. Written whole; equal records give equal bytes.
 
-A tar shard holds for each sample ``PART-NUMBER.png``, its label as ``.cls``, all that is known of it as ``.json`` and its
-mask as ``.seg.png``; what is not there is left out. Format: https://github.com/webdataset/webdataset.
+A part's samples are written into one shard per split, ``train-000000.tar``, since readers tell splits by names of files;
+samples without a split are in ``shard-000000.tar``.
+
+A tar shard holds for each sample its image, ``.json`` with all that is known of it, ``.cls`` with its class number where the
+source has labels (-1 for none) and ``.seg.png`` where the source has masks (255 everywhere for none): every sample has the
+same members, since readers that ask for some stop at the first sample that lacks one.
+Format: https://github.com/webdataset/webdataset. A Parquet shard has the same as columns (``columns``).
 """
 
 from __future__ import annotations
 
 import io
 import json
-import os
+import re
 import tarfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -18,31 +23,35 @@ from typing import Any, BinaryIO, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..errors import OutputError
+from ..atomic_io import atomic_write
+from ..dataset.index import Index
+from .columns import parquet_schema, to_rows
 from .encoding import SUFFIXES, EncodingName
 
 FormatName = Literal["tar", "parquet"]
 ROW_GROUP = 128
 """Samples that are read together from Parquet."""
-
-PARQUET = pa.schema(
-    [
-        ("key", pa.string()),
-        ("epoch", pa.int64()),
-        ("label", pa.int64()),
-        ("class", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("channels", pa.int8()),
-        ("encoding", pa.string()),
-        ("image", pa.binary()),
-        ("mask", pa.binary()),
-        ("boxes", pa.list_(pa.list_(pa.float32()))),
-    ]
-)
-"""Columns of a Parquet shard; ``image`` and ``mask`` are encoded files."""
+NO_SPLIT = "shard"
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
 Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What all samples of a source have, known before the first is written."""
+
+    classes: tuple[str, ...]
+    box_classes: tuple[str, ...]
+    keypoint_names: tuple[str, ...]
+    has_labels: bool
+    has_masks: bool
+
+    @classmethod
+    def of(cls, index: Index) -> Layout:
+        """Read it from the index of the source."""
+        has_masks = index.table["mask"].null_count < len(index)
+        return cls(index.classes, index.box_classes, index.keypoint_names, bool(index.classes), has_masks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +60,10 @@ class ShardWriter:
 
     format: FormatName
     encoding: EncodingName
-    classes: tuple[str, ...]
-
-    def name(self, part: int) -> str:
-        """Name a shard by the number of its part."""
-        return f"shard-{part:06d}.{self.format}"
+    layout: Layout
 
     def write(self, records: Sequence[Record], part: int, folder: Path) -> list[dict[str, Any]]:
-        """Write a shard.
+        """Write the shards of a part.
 
         Returns:
             The records without image and mask, with ``shard`` and ``row``, and in a tar file ``offset`` and ``bytes``, and
@@ -68,56 +73,92 @@ class ShardWriter:
             OutputError: the disk does not take it.
         """
         written: list[dict[str, Any]] = []
-
-        def fill(file: BinaryIO) -> None:
-            write = self._tar if self.format == "tar" else self._parquet
-            written.extend(write(file, records, part))
-
-        write_aside(folder / self.name(part), fill)
+        for split, some in _by_split(records).items():
+            name = _shard_name(split, part, self.format)
+            with atomic_write(folder / name) as file:
+                is_tar = self.format == "tar"
+                placed = self._tar(file, some, part, len(written)) if is_tar else self._parquet(file, some)
+            written += [slim(one) | place | {"shard": name} for one, place in zip(some, placed, strict=True)]
         return written
 
-    def _tar(self, file: BinaryIO, records: Sequence[Record], part: int) -> list[dict[str, Any]]:
-        written = []
+    def _tar(self, file: BinaryIO, records: Sequence[Record], part: int, first: int) -> list[dict[str, Any]]:
+        """Write a tar file whose samples are named by part and number, from that of the first on."""
+        placed = []
         with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for row, record in enumerate(records):
-                name = f"{part:06d}-{row:06d}"
-                places = {"offset": _add(tar, f"{name}.{SUFFIXES[self.encoding]}", record["image"])}
-                places["bytes"] = len(record["image"])
-                if record["label"] >= 0:
+                name = f"{part:06d}-{first + row:06d}"
+                place = {"row": row, "bytes": len(record["image"])}
+                place["offset"] = _add(tar, f"{name}.{SUFFIXES[self.encoding]}", record["image"])
+                if self.layout.has_labels:
                     _add(tar, f"{name}.cls", str(record["label"]).encode())
-                _add(tar, f"{name}.json", json.dumps(self._told(record), ensure_ascii=False).encode())
+                _add(tar, f"{name}.json", json.dumps(self._described(record), ensure_ascii=False).encode())
                 if record["mask_image"] is not None:
-                    places["mask_offset"] = _add(tar, f"{name}.seg.png", record["mask_image"])
-                    places["mask_bytes"] = len(record["mask_image"])
-                written.append(slim(record) | places | {"shard": self.name(part), "row": row})
-        return written
+                    offset = _add(tar, f"{name}.seg.png", record["mask_image"])
+                    if record["has_mask"]:
+                        place |= {"mask_offset": offset, "mask_bytes": len(record["mask_image"])}
+                placed.append(place)
+        return placed
 
-    def _parquet(self, file: BinaryIO, records: Sequence[Record], part: int) -> list[dict[str, Any]]:
+    def _parquet(self, file: BinaryIO, records: Sequence[Record]) -> list[dict[str, Any]]:
+        schema = parquet_schema(self.layout, self.encoding)
         rows = [
-            self._told(record) | {"image": record["image"], "mask": record["mask_image"]}
+            self._described(record) | {"image": record["image"], "mask": record["mask_image"]}
             for record in records
         ]
-        table = pa.Table.from_pylist(rows, schema=PARQUET)
         pq.write_table(
-            table,
+            pa.Table.from_pylist(to_rows(rows, schema), schema=schema),
             file,
             row_group_size=ROW_GROUP,
             use_dictionary=False,
-            compression={name: "NONE" if name in ("image", "mask") else "ZSTD" for name in _leaves()},
+            compression="NONE",  # nearly all of it is compressed already
             write_page_checksum=True,
         )
-        return [
-            slim(record) | {"shard": self.name(part), "row": row, "bytes": len(record["image"])}
-            for row, record in enumerate(records)
-        ]
+        return [{"row": row, "bytes": len(record["image"])} for row, record in enumerate(records)]
 
-    def _told(self, record: Record) -> dict[str, Any]:
-        label = record["label"]
-        told = {
-            name: record[name] for name in ("key", "epoch", "label", "width", "height", "channels", "boxes")
-        }
-        named = self.classes[label] if 0 <= label < len(self.classes) else None
-        return told | {"class": named, "encoding": self.encoding}
+    def _described(self, record: Record) -> dict[str, Any]:
+        """Say all that is known of a sample, as JSON values; numbers of classes come with their names."""
+        names = (
+            "key",
+            "split",
+            "epoch",
+            "label",
+            "width",
+            "height",
+            "channels",
+            "boxes",
+            "box_labels",
+            "keypoints",
+        )
+        described = {name: record[name] for name in names} | {"encoding": self.encoding}
+        described["class"] = _name_of(record["label"], self.layout.classes)
+        labels = record["box_labels"]
+        described["box_classes"] = labels and [_name_of(label, self.layout.box_classes) for label in labels]
+        described["keypoint_names"] = (
+            list(self.layout.keypoint_names) if record["keypoints"] is not None else None
+        )
+        return described | ({"has_mask": record["has_mask"]} if self.layout.has_masks else {})
+
+
+def shard_names(records: Sequence[Record], part: int, file_format: FormatName) -> list[str]:
+    """Name the shards that the records of a part go into, one per split."""
+    return [_shard_name(split, part, file_format) for split in _by_split(records)]
+
+
+def _shard_name(split: str | None, part: int, file_format: FormatName) -> str:
+    return f"{split or NO_SPLIT}-{part:06d}.{file_format}"
+
+
+def _by_split(records: Sequence[Record]) -> dict[str | None, list[Record]]:
+    """Part records by split, each in their order; a split whose name is no plain word has no shards of its own."""
+    found: dict[str | None, list[Record]] = {}
+    for record in records:
+        split = record["split"]
+        found.setdefault(split if split is not None and _NAME.fullmatch(split) else None, []).append(record)
+    return {split: found[split] for split in sorted(found, key=lambda name: name or "")}
+
+
+def _name_of(label: int, names: Sequence[str]) -> str | None:
+    return names[label] if 0 <= label < len(names) else None
 
 
 def slim(record: Record) -> dict[str, Any]:
@@ -125,37 +166,10 @@ def slim(record: Record) -> dict[str, Any]:
     return {name: value for name, value in record.items() if name not in ("image", "mask_image")}
 
 
-def _leaves() -> list[str]:
-    names = [name for name in PARQUET.names if name != "boxes"]
-    return [*names, "boxes.list.element.list.element"]
-
-
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> int:
-    """Add a file whose header tells nothing of when and by whom; returns where its bytes begin."""
+    """Add a file whose header says nothing of when and by whom; returns where its bytes begin."""
     info = tarfile.TarInfo(name)
     info.size = len(data)
     offset = tar.offset + tarfile.BLOCKSIZE
     tar.addfile(info, io.BytesIO(data))
     return offset
-
-
-def write_aside(path: Path, fill: Callable[[BinaryIO], None]) -> None:
-    """Write a file beside its place, make the disk keep it, and rename it.
-
-    Raises:
-        OutputError: the disk does not take it.
-    """
-    aside = path.with_name(f".{path.name}.tmp")
-    try:
-        try:
-            with aside.open("wb") as file:
-                fill(file)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(path)
-        finally:
-            aside.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"wanted to write {str(path)!r}, got {error.strerror or error}; free space or choose another --out"
-        ) from error

@@ -54,7 +54,7 @@ def batches_before(position: Mapping[str, Any], view: View, *, plan: str, num_st
                         "anew without a position")  # fmt: skip
     _check_view(position["view"], wanted["view"])
     epoch, step = position["epoch"], position["step"]
-    if type(epoch) is int and type(step) is int and 0 <= step < num_steps:
+    if type(epoch) is int and type(step) is int and 0 <= step < max(1, num_steps):
         before = (epoch - view.first_epoch) * num_steps + step
         if 0 <= before <= view.num_epochs * num_steps:
             return before

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, model_serializer, model_validator
+from pydantic import model_serializer, model_validator
 
+from ..checked import CheckedModel
 from ..errors import PlanError, nearest
 from ..keys import keyed_words
 from .permutation import NUM_ROUNDS, mixed, permuted
@@ -24,10 +25,8 @@ LAP_BITS = np.uint64(40)
 """Laps and labels share 64 bits of a key."""
 
 
-class Sampling(BaseModel):
+class Sampling(CheckedModel):
     """How often the classes are shown in training views; written ``balanced`` or ``{weights: {class: number}}``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     weights: dict[str, float] | None = None
     """By class name; of an epoch, a class gets its weight's share. Classes that are not named weigh 1."""

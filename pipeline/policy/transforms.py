@@ -1,27 +1,44 @@
-"""Policies: lists of Albumentations transforms as values that can be compared, saved and checked.
-
-A transform is written in YAML as ``Name: {option: value}`` or just ``Name``; compositions nest under
-``transforms``. A policy may also be ``{file: policy.json}`` (saved by ``albumentations.save``) or
-``{import: module:name}`` (a transform, a list of them or a ``Compose``); both are expanded when the plan is
-built, so that a plan holds all it needs. In Python, pass the Albumentations objects themselves.
-"""
+"""The transforms that a plan may name: those of Albumentations, Lightwell's own, and those of packages that are allowed."""
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import os
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from pydantic import BaseModel, ConfigDict, ValidationError
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
 
 from ..errors import PlanError, nearest
-from ..quiet import ignored_warnings
+from ..imports import TRANSFORMS, AllowedModules, import_object, listed
+from ..text import quoted
 
-if TYPE_CHECKING:
-    import albumentations
+OWN = {"ToHSV": "lightwell.pipeline.policy.color:ToHSV"}
+"""Transforms of this package: they need no permission, by either name."""
+
+BASES = frozenset({"BaseCompose", "BasicTransform", "DualTransform", "ImageOnlyTransform", "Transform3D"})
+"""Bases of Albumentations that do nothing themselves."""
+
+_REFERENCES = "it takes its reference images from files or arrays, which are no options of a plan"
+_OTHER_DATA = "it takes other images, texts or boxes out of the data, which a plan does not have"
+_VOLUMES = "it works on volumes, and a plan has images"
+UNUSABLE: Mapping[str, str] = {
+    "CenterCrop3D": _VOLUMES,
+    "CoarseDropout3D": _VOLUMES,
+    "CubicSymmetry": _VOLUMES,
+    "FDA": _REFERENCES,
+    "HistogramMatching": _REFERENCES,
+    "Lambda": "it calls functions, which cannot be written down; make it a class of your own",
+    "Mosaic": _OTHER_DATA,
+    "OverlayElements": _OTHER_DATA,
+    "Pad3D": _VOLUMES,
+    "PadIfNeeded3D": _VOLUMES,
+    "PixelDistributionAdaptation": _REFERENCES,
+    "RandomCrop3D": _VOLUMES,
+    "RandomCropNearBBox": _OTHER_DATA,
+    "ReplayCompose": "it adds a record of what was drawn, which a batch has no place for; write Compose",
+    "TextImage": f"it reads a font file, and {_OTHER_DATA}",
+}
+"""Classes of Albumentations that no plan can hold, and why: they open files, call functions or need other data."""
 
 
 def load_albumentations() -> Any:
@@ -32,96 +49,117 @@ def load_albumentations() -> Any:
     return albumentations
 
 
-class TransformSpec(BaseModel):
-    """One transform as a value: its name, its options and, for compositions, its children."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: str
-    """A class of Albumentations, or ``module:Class`` for your own."""
-    options: dict[str, Any] = {}
-    children: tuple[TransformSpec, ...] = ()
-
-    def dump(self) -> dict[str, Any]:
-        """Return the YAML form."""
-        children = {"transforms": [child.dump() for child in self.children]} if self.children else {}
-        return {self.name: {**children, **self.options}}
-
-    def build(self, where: str) -> albumentations.BasicTransform:
-        """Make the Albumentations object; ``where`` names the place in the plan for errors."""
-        where = f"{where}.{self.name}"
-        cls = find_transform(self.name, where)
-        check_options(cls, self.options, where)
-        options: dict[str, Any] = dict(self.options)
-        if self.children:
-            options["transforms"] = [
-                child.build(f"{where}.transforms[{i}]") for i, child in enumerate(self.children)
-            ]
-        try:
-            with ignored_warnings():  # options are checked above
-                built = cls(**options)
-        except (TypeError, ValueError) as error:
-            raise PlanError(f"{where}{_reason(error)}; see help of albumentations.{self.name}") from error
-        return built
-
-
-def _reason(error: BaseException) -> str:
-    """Say in one line what Albumentations found wrong; its own errors wrap pydantic's in another class."""
-    inner = next(
-        (e for e in (error, error.__context__, error.__cause__) if isinstance(e, ValidationError)), None
-    )
-    if inner is None:
-        return f": {' '.join(str(error).split())}"
-    first = inner.errors()[0]
-    return f"{''.join(f'.{part}' for part in first['loc'])}: {first['msg']}, got {first['input']!r}"
-
-
-def find_transform(name: str, where: str) -> type[Any]:
-    """Find a transform or composition class by its name in Albumentations or by ``module:Class``."""
-    if ":" in name:
-        found = import_object(name, where)
-        if isinstance(found, type):
-            return found
-        raise PlanError(
-            f"{where}: wanted a transform class, got {type(found).__name__}; write 'import: {name}' for an object"
-        )
-    known = transform_classes()
-    if name not in known:
-        raise PlanError(
-            f"{where}: wanted an Albumentations transform, got {name!r}; {nearest(name, known)}".rstrip("; ")
-        )
-    return known[name]
-
-
-def transform_classes() -> dict[str, type[Any]]:
-    """List the transforms and compositions of the installed Albumentations by name."""
+@cache
+def transform_classes() -> Mapping[str, type[Any]]:
+    """List the transforms and compositions of the installed Albumentations by name, without its bare bases."""
     package = load_albumentations()
-    bases = (package.BasicTransform, package.BaseCompose)
-    listed = {name: getattr(package, name) for name in dir(package)}
+    listing = {name: getattr(package, name) for name in dir(package) if name not in BASES}
     return {
-        name: cls
-        for name, cls in listed.items()
-        if isinstance(cls, type) and issubclass(cls, bases) and not inspect.isabstract(cls)
+        name: cls for name, cls in listing.items() if is_transform_class(cls) and not inspect.isabstract(cls)
     }
 
 
-def import_object(reference: str, where: str) -> Any:
-    """Import ``module:name``."""
-    module, _, attribute = reference.partition(":")
-    try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+def is_transform(value: Any) -> bool:
+    """Return whether a value is a transform or a composition of Albumentations, or of a class derived from one."""
+    package = load_albumentations()
+    return isinstance(value, package.BasicTransform | package.BaseCompose)
+
+
+def is_transform_class(value: Any) -> bool:
+    """Return whether a value is a class of transforms or compositions."""
+    package = load_albumentations()
+    return isinstance(value, type) and issubclass(value, (package.BasicTransform, package.BaseCompose))
+
+
+def is_composition_class(cls: type[Any]) -> bool:
+    """Return whether a class of transforms holds other transforms."""
+    return issubclass(cls, load_albumentations().BaseCompose)
+
+
+def check_permitted(name: str, where: str, allowed: AllowedModules) -> None:
+    """Check, without importing anything, that text may name a transform.
+
+    Args:
+        name: a class of Albumentations, the name of an entry point, or ``module:Class``.
+        where: its place in the plan, for errors.
+        allowed: modules that may be imported from.
+
+    Raises:
+        PlanError: no such transform, one that no plan can hold, or one that needs permission.
+    """
+    if ":" in name:
+        if name not in OWN.values():
+            allowed.check(name, where, group=TRANSFORMS)
+        return
+    known = transform_classes()
+    if name in known:
+        if name in UNUSABLE:
+            raise PlanError(
+                f"{where}: expected a transform that a plan can hold, got {name}: {UNUSABLE[name]}"
+            )
+        return
+    if name not in OWN and name not in (entries := listed(TRANSFORMS)):
+        hint = nearest(name, [*known, *OWN, *entries]) or "a class of your own is written as 'module:Class'"
+        raise PlanError(f"{where}: expected an Albumentations transform, got {quoted(name)}; {hint}")
+
+
+def find_transform(name: str, where: str) -> type[Any]:
+    """Find a class of transforms by a name that was permitted; what is found is checked before anybody calls it.
+
+    Raises:
+        PlanError: no such class, or it is no class of transforms.
+    """
+    known = transform_classes()
+    if name in known:
+        return known[name]
+    reference = name if ":" in name else OWN.get(name) or listed(TRANSFORMS).get(name)
+    if reference is None:
         raise PlanError(
-            f"{where}: wanted an importable 'module:name', got {reference!r} ({error}); "
-            "check the spelling and that the module is installed or on PYTHONPATH"
-        ) from error
+            f"{where}: expected an Albumentations transform or an entry point of {TRANSFORMS}, got {quoted(name)}; "
+            "install the package that lists it here too"
+        )
+    found = import_object(reference, where)
+    if not is_transform_class(found):
+        raise PlanError(
+            f"{where}: expected a class derived from albumentations.BasicTransform or BaseCompose, got {quoted(found)}; "
+            f"write 'import: {reference}' for a policy, or derive the class"
+        )
+    if inspect.isabstract(found) or found.__name__ in BASES:
+        raise PlanError(f"{where}: expected a transform, got the abstract {found.__name__}; derive from it")
+    cls: type[Any] = found
+    return cls
+
+
+def name_of(cls: type[Any], where: str) -> str:
+    """Return the name by which a plan holds a class of transforms: Albumentations' own, or ``module:Class``.
+
+    Raises:
+        PlanError: a class that nobody can import by name, or that no plan can hold.
+    """
+    known = transform_classes()
+    if known.get(cls.__name__) is cls:
+        if cls.__name__ in UNUSABLE:
+            raise PlanError(
+                f"{where}: expected a transform that a plan can hold, got {cls.__name__}: {UNUSABLE[cls.__name__]}"
+            )
+        return cls.__name__
+    reference = f"{cls.__module__}:{cls.__qualname__}"
+    if "<locals>" in reference or import_object(reference, where) is not cls:
+        raise PlanError(
+            f"{where}: expected a class that can be imported by its name, got {quoted(reference)}; "
+            "define it at the top level of a module"
+        )
+    for name, target in {**OWN, **listed(TRANSFORMS)}.items():
+        if target == reference and name not in known and name not in OWN:
+            return name
+    return reference
 
 
 def option_names(cls: type[Any]) -> list[str]:
-    """List the options that a transform class takes."""
-    return [
-        name for name in inspect.signature(cls.__init__).parameters if name not in ("self", "kwargs", "args")
-    ]
+    """List the options that a class of transforms takes by name."""
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+    return [parameter.name for parameter in parameters if parameter.kind in kinds]
 
 
 def check_options(cls: type[Any], options: Mapping[str, Any], where: str) -> None:
@@ -130,108 +168,11 @@ def check_options(cls: type[Any], options: Mapping[str, Any], where: str) -> Non
     Raises:
         PlanError: an option is unknown; names the nearest right one.
     """
-    parameters = [
-        name for name in inspect.signature(cls.__init__).parameters if name not in ("self", "kwargs", "args")
-    ]
+    parameters = inspect.signature(cls.__init__).parameters.values()
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        return  # a class of one's own that takes any
+    names = option_names(cls)
     for option in options:
-        if option not in parameters:
-            hint = nearest(option, parameters) or f"it takes {', '.join(parameters)}"
+        if option not in names:
+            hint = nearest(option, names) or f"it takes {', '.join(names)}"
             raise PlanError(f"{where}.{option}: no such option; {hint}")
-
-
-def parse_policy(value: Any, where: str) -> tuple[TransformSpec, ...]:
-    """Turn what a user wrote (YAML, Albumentations objects, a file or an import) into specs.
-
-    Raises:
-        PlanError: the policy cannot be right; the message names the place in it.
-    """
-    if value is None:
-        return ()
-    if isinstance(value, Mapping) and set(value) == {"file"}:
-        return read_policy_file(Path(str(value["file"])), where)
-    if isinstance(value, Mapping) and set(value) == {"import"}:
-        return parse_policy(import_object(str(value["import"]), where), where)
-    if hasattr(value, "to_dict"):
-        spec = spec_of(value, where)
-        return (
-            spec.children
-            if spec.name == "Compose" and set(spec.options) <= {"p"} and spec.options.get("p", 1.0) == 1.0
-            else (spec,)
-        )
-    if not isinstance(value, Sequence) or isinstance(value, str):
-        raise PlanError(
-            f"{where}: wanted a list of transforms, {{file: PATH}} or {{import: module:name}}, got {value!r}"
-        )
-    return tuple(parse_transform(item, f"{where}[{i}]") for i, item in enumerate(value))
-
-
-def parse_transform(item: Any, where: str) -> TransformSpec:
-    """Turn one written transform into a spec."""
-    if isinstance(item, TransformSpec):
-        return item
-    if hasattr(item, "to_dict"):
-        return spec_of(item, where)
-    if isinstance(item, str):
-        return TransformSpec(name=item)
-    if not isinstance(item, Mapping) or len(item) != 1:
-        raise PlanError(
-            f"{where}: wanted 'Name' or 'Name: {{option: value}}', got {item!r}; indent the options below the name"
-        )
-    ((name, options),) = item.items()
-    if not isinstance(options or {}, Mapping):
-        raise PlanError(f"{where}.{name}: wanted options as 'option: value', got {options!r}")
-    options = dict(options or {})
-    children = options.pop("transforms", None)
-    return TransformSpec(
-        name=str(name), options=options, children=parse_policy(children, f"{where}.{name}.transforms")
-    )
-
-
-def spec_of(transform: Any, where: str) -> TransformSpec:
-    """Describe an Albumentations object as a spec."""
-    try:
-        described = transform.to_dict()["transform"]
-    except (NotImplementedError, ValueError, KeyError) as error:
-        raise PlanError(
-            f"{where}: {type(transform).__name__} cannot be written down ({error}); "
-            "make it a class of your own and name it as 'module:Class'"
-        ) from error
-    return spec_of_dict(described)
-
-
-def spec_of_dict(described: Mapping[str, Any]) -> TransformSpec:
-    """Turn Albumentations' own serialised form into a spec."""
-    options = {
-        k: v for k, v in described.items() if k not in ("__class_fullname__", "transforms", "__version__")
-    }
-    name = str(described["__class_fullname__"])
-    if "." in name:
-        module, _, cls = name.rpartition(".")
-        name = cls if cls in transform_classes() else f"{module}:{cls}"
-    if name in transform_classes():  # some list what they derive from their options too, such as PadIfNeeded
-        options = {k: v for k, v in options.items() if k in option_names(transform_classes()[name])}
-    if name == "Compose":  # what Compose adds to itself is not part of a policy: targets come from the index
-        options = {"p": options.get("p", 1.0)}
-    if name == "Sequential":
-        options = {"p": options.get("p", 0.5)}
-    return TransformSpec(
-        name=name, options=options, children=tuple(spec_of_dict(d) for d in described.get("transforms", ()))
-    )
-
-
-def read_policy_file(path: Path, where: str) -> tuple[TransformSpec, ...]:
-    """Read a policy that ``albumentations.save`` wrote, as JSON or YAML."""
-    import yaml
-
-    try:
-        described = yaml.safe_load(path.read_text())  # JSON is YAML
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise PlanError(
-            f"{where}: wanted a policy saved by albumentations.save, got {path} ({error})"
-        ) from error
-    if not isinstance(described, Mapping) or "transform" not in described:
-        raise PlanError(
-            f"{where}: wanted a policy saved by albumentations.save, got {path}; it has no 'transform' key"
-        )
-    spec = spec_of_dict(described["transform"])
-    return spec.children if spec.name == "Compose" else (spec,)

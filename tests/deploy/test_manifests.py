@@ -264,10 +264,14 @@ def test_plain_machines_are_described_as_ray_wants_it(deploy: Path) -> None:
     assert {"--security-opt=no-new-privileges", "--cap-drop=ALL"} <= set(written["docker"]["run_options"])
 
 
-def test_a_token_file_is_made_for_its_owner_alone(deploy: Path) -> None:
-    lines = (deploy / "README.md").read_text().splitlines()
-    (made,) = [line for line in lines if "> deploy/auth_token" in line]
-    assert "umask 077" in made
+def test_a_token_file_is_made_for_its_owner_alone(deploy: Path, tmp_path: Path) -> None:
+    (made,) = [line for line in (deploy / "README.md").read_text().splitlines() if "O_CREAT" in line]
+    (tmp_path / "deploy").mkdir()
+    words = shlex.split(made.removeprefix("$ "))
+    subprocess.run([sys.executable, *words[1:]], cwd=tmp_path, check=True)
+    token = tmp_path / "deploy" / "auth_token"
+    assert token.stat().st_mode & 0o777 == 0o600
+    assert re.fullmatch(r"[0-9a-f]{64}", token.read_text())
 
 
 def test_the_dashboard_is_whole(deploy: Path) -> None:

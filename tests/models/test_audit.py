@@ -28,6 +28,7 @@ from pictures import make_folder
 from pydantic import ValidationError
 
 SPEC = ModelSpec(name="resnet18", weights="none", num_classes=2)
+TRAINED = ({"loss": 0.5},)
 PREPROCESS = [
     {"Resize": {"height": 64, "width": 64}},
     {"Normalize": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}},
@@ -37,11 +38,14 @@ PREPROCESS = [
 def row(**changes: object) -> dict[str, object]:
     """A record of a right answer whose map points at the upper left cell."""
     record = {
-        "key": "a.jpg", "label": 0, "prediction": 0, "confidence": 0.9, "top5": [0, 1], "true_confidence": 0.9,
-        "map": [1.0, 0.0, 0.0, 0.0], "map_true": [1.0, 0.0, 0.0, 0.0], "map_height": 2, "map_width": 2,
+        "key": "a.jpg", "label": 0, "known": True, "prediction": 0, "output": 0, "logits": None,
+        "confidence": 0.9, "top5": [0, 1], "true_confidence": 0.9,
+        "explained": 0, "map": [1.0, 0.0, 0.0, 0.0], "map_true": [1.0, 0.0, 0.0, 0.0], "map_height": 2, "map_width": 2,
+        "image_height": 64, "image_width": 64, "no_map": False, "model": "{}",
         "border_mass": 0.5, "concentration": 1.0, "blank": False, "blank_true": False, "hit": None,
         "centre_hit": None, "box_cover": None, "target_layer": "layer4",
     }  # fmt: skip
+    record["known"] = changes.get("label", 0) != -1
     return {**record, **changes}
 
 
@@ -65,7 +69,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 def checkpoint(plan: Plan) -> Path:
     torch.manual_seed(0)
     path = plan.index.parent / "best.safetensors"
-    save_checkpoint(path, build_model(SPEC), Description(SPEC, ("cat", "dog"), "0", {}, ()))
+    save_checkpoint(path, build_model(SPEC), Description(SPEC, ("cat", "dog"), "0", {}, TRAINED))
     lines = [json.dumps({"epoch": e, "split": "val", "loss": 1 / (e + 1), "accuracy": 0.5}) for e in range(3)]
     (path.parent / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     return path
@@ -127,50 +131,160 @@ def test_findings_name_model_plan_layer_and_versions(audited: Path, plan: Plan) 
     assert findings["classes"] == ["cat", "dog"]
 
 
-def test_an_audit_of_a_published_model_may_know_more_classes_than_the_index(
-    plan: Plan, tmp_path: Path
+def run(job: GradCamAudit, out: Path) -> dict[str, object]:
+    return dict(run_batch_job(job, LocalEngine(num_threads=1), out, SilentConsole()))
+
+
+def saved(path: Path, num_classes: int, **changes: float) -> ModelSpec:
+    """Weights of a file, which names no classes; ``weight=value`` fills a tensor with a value."""
+    state = build_model(ModelSpec(name="squeezenet1_1", weights="none", num_classes=num_classes)).state_dict()
+    for name, value in changes.items():
+        state[name.replace("__", ".")].fill_(value)
+    torch.save(state, path)
+    return ModelSpec(name="squeezenet1_1", weights=str(path))
+
+
+def test_outputs_without_names_are_measured_against_nothing(
+    plan: Plan, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    spec = ModelSpec(name="squeezenet1_1", weights="none", num_classes=7)
-    findings = run_batch_job(
-        GradCamAudit(plan=plan, model=spec, gallery=0), LocalEngine(num_threads=1), tmp_path, SilentConsole()
+    for num_classes in (7, 2):
+        job = GradCamAudit(plan=plan, model=saved(tmp_path / "w.pth", num_classes), gallery=2)
+        findings = run(job, tmp_path / str(num_classes))
+        assert findings["accuracy"] is findings["auroc"] is findings["calibration"] is None
+        assert findings["num_unknown_class"] == findings["num_images"] == 9
+        assert f"{num_classes} outputs have no names" in caplog.text
+        assert "have no names" in (tmp_path / str(num_classes) / "report.html").read_text()
+
+
+def test_class_names_say_what_the_outputs_mean(plan: Plan, tmp_path: Path) -> None:
+    spec = saved(tmp_path / "w.pth", 3)
+    names = tmp_path / "names.txt"
+    names.write_text("bird\nDog\ncat\n")
+    by_list = run(
+        GradCamAudit(plan=plan, model=spec, class_names=("bird", "Dog", "cat"), gallery=0), tmp_path / "a"
     )
-    assert findings["auroc"] is None
-    assert sum(map(sum, findings["confusion"])) == 9
+    by_file = run(GradCamAudit(plan=plan, model=spec, class_names=str(names), gallery=0), tmp_path / "b")
+    assert by_list["accuracy"] == by_file["accuracy"] is not None
+    assert by_list["num_labelled"] == 9
+    rows = read(tmp_path / "a").to_pylist()
+    outputs = {0: 1, 1: 2, 2: 0} if plan.load_index().classes == ("dog", "cat") else {0: 2, 1: 1, 2: 0}
+    assert all(outputs[row["prediction"]] == row["output"] for row in rows)
+    assert by_list["accuracy"] == sum(row["prediction"] == row["label"] for row in rows) / 9
 
 
-def test_the_classes_of_a_published_model_can_be_named_after_imagenet(plan: Plan) -> None:
-    job = GradCamAudit(plan=plan, model=SPEC, class_names="imagenet")
-    names = job.named_classes()
-    assert len(names) == 1000
-    assert (names[0], names[281], names[999]) == ("tench", "tabby", "toilet tissue")
-    assert GradCamAudit(plan=plan, model=SPEC).named_classes() == ("cat", "dog")
+def test_the_order_of_a_checkpoints_classes_does_not_matter(
+    plan: Plan, checkpoint: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file
+
+    model = build_model(SPEC)
+    state = load_file(checkpoint)
+    state["fc.weight"], state["fc.bias"] = state["fc.weight"].flip(0), state["fc.bias"].flip(0)
+    model.load_state_dict(state)
+    turned = tmp_path / "turned.safetensors"
+    save_checkpoint(turned, model, Description(SPEC, ("dog", "cat"), "0", {}, TRAINED))
+    first = run(GradCamAudit(plan=plan, checkpoint=checkpoint, gallery=0), tmp_path / "a")
+    second = run(GradCamAudit(plan=plan, checkpoint=turned, gallery=0), tmp_path / "b")
+    for name in ("accuracy", "confusion", "per_class", "auroc"):
+        assert first[name] == second[name]
 
 
-def test_a_model_with_fewer_outputs_than_classes_is_refused(plan: Plan, tmp_path: Path) -> None:
-    spec = ModelSpec(name="squeezenet1_1", weights="none", num_classes=1)
-    job = GradCamAudit(plan=plan, model=spec)
-    with pytest.raises(ModelError, match=r"wanted at least 2 outputs.*got 1; audit"):
-        run_batch_job(job, LocalEngine(num_threads=1), tmp_path, SilentConsole())
-
-
-def test_a_checkpoint_of_other_classes_is_refused(plan: Plan, tmp_path: Path) -> None:
+def test_a_class_that_the_model_does_not_know_counts_in_no_accuracy(plan: Plan, tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
-    save_checkpoint(path, build_model(SPEC), Description(SPEC, ("dog", "cat"), "0", {}, ()))
-    with pytest.raises(ModelError, match="wanted a model of the classes"):
-        run_batch_job(
-            GradCamAudit(plan=plan, checkpoint=path), LocalEngine(num_threads=1), tmp_path, SilentConsole()
-        )
+    save_checkpoint(path, build_model(SPEC), Description(SPEC, ("cat", "bird"), "0", {}, TRAINED))
+    findings = run(GradCamAudit(plan=plan, checkpoint=path, gallery=3), tmp_path / "out")
+    cats = sum(row["label"] == 0 for row in read(tmp_path / "out").to_pylist())
+    assert findings["num_labelled"] == cats
+    assert findings["num_unknown_class"] == 9 - cats
+    assert findings["model_classes"]["not_in_model"] == ["dog"]
+    mapped = GradCamAudit(plan=plan, checkpoint=path, class_map={"dog": "bird"}, gallery=0)
+    assert run(mapped, tmp_path / "mapped")["num_labelled"] == 9
+
+
+def test_a_class_map_with_a_wrong_name_is_refused(plan: Plan, checkpoint: Path, tmp_path: Path) -> None:
+    job = GradCamAudit(plan=plan, checkpoint=checkpoint, class_map={"dgo": "cat"})
+    with pytest.raises(PlanError, match="did you mean 'dog'"):
+        run(job, tmp_path)
+
+
+def test_a_random_head_is_refused_and_the_same_twice_where_it_is_allowed(plan: Plan, tmp_path: Path) -> None:
+    spec = saved(tmp_path / "w.pth", 5).model_copy(update={"num_classes": 2})
+    with pytest.raises(ModelError, match=r"expected trained weights, got random values in classifier\.1"):
+        run(GradCamAudit(plan=plan, model=spec), tmp_path / "refused")
+    job = GradCamAudit(plan=plan, model=spec, untrained="allow", gallery=0)
+    findings = run(job, tmp_path / "a")
+    torch.manual_seed(99)
+    run(job, tmp_path / "b")
+    assert read(tmp_path / "a").equals(read(tmp_path / "b"))
+    assert findings["model"]["untrained"] == ["classifier.1"]
+    assert "not trained" in (tmp_path / "a" / "report.html").read_text()
+    other = job.model_copy(update={"model": spec.model_copy(update={"num_classes": 3})})
+    assert other.fingerprint() != job.fingerprint()
+
+
+def test_the_fingerprint_leaves_out_what_only_the_report_shows(plan: Plan, checkpoint: Path) -> None:
+    job = GradCamAudit(plan=plan, checkpoint=checkpoint)
+    same = job.model_copy(update={"title": "another", "gallery": 1, "credit": "me"})
+    assert same.fingerprint() == job.fingerprint()
+    for change in ({"class_map": {"cat": 1, "dog": 0}}, {"explain": "label"}, {"target_layer": "layer3"}):
+        assert job.model_copy(update=change).fingerprint() != job.fingerprint()
+
+
+def test_a_network_that_answers_nan_is_refused_with_the_first_image(plan: Plan, tmp_path: Path) -> None:
+    job = GradCamAudit(
+        plan=plan,
+        model=saved(tmp_path / "w.pth", 2, classifier__1__bias=float("nan")),
+        class_names="index",
+    )
+    with pytest.raises(ModelError, match=r"finite|NaN"):
+        run(job, tmp_path / "out")
+
+
+def test_maps_explain_a_chosen_class(plan: Plan, checkpoint: Path, tmp_path: Path) -> None:
+    run(GradCamAudit(plan=plan, checkpoint=checkpoint, explain="dog", gallery=2), tmp_path / "out")
+    assert set(read(tmp_path / "out")["explained"].to_pylist()) == {1}
+    with pytest.raises(PlanError, match="did you mean 'dog'"):
+        run(GradCamAudit(plan=plan, checkpoint=checkpoint, explain="dogg"), tmp_path / "wrong")
+
+
+def test_a_gpu_that_is_not_there_is_a_model_error(plan: Plan, checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"device: expected .*cuda:9"):
+        run(GradCamAudit(plan=plan, checkpoint=checkpoint, device="cuda:9"), tmp_path / "out")
+
+
+def test_gates_name_numbers_of_the_findings(audited: Path) -> None:
+    from lightwell.models.audit.gate import METRICS, Gate
+    from lightwell.pipeline.errors import RequestError
+
+    findings = json.loads((audited / "findings.json").read_text())
+    accuracy = findings["accuracy"]
+    assert Gate.parse(f"accuracy < {accuracy + 0.1}").crossed(findings)
+    assert not Gate.parse(f"accuracy<{accuracy}").crossed(findings)
+    assert Gate.parse("num_images>8").crossed(findings)
+    with pytest.raises(RequestError, match="did you mean 'accuracy'"):
+        Gate.parse("acuracy<0.5")
+    with pytest.raises(RequestError, match=r"write 'accuracy<0\.8'"):
+        Gate.parse("accuracy=0.5")
+    with pytest.raises(RequestError, match="expected a measured pointing_game"):
+        Gate.parse("pointing_game.hit_rate<0.5").crossed(findings)
+    for name in METRICS:
+        if not name.startswith("pointing_game"):
+            top, _, rest = name.partition(".")
+            assert top in findings
+            assert not rest or rest in findings[top]
 
 
 @pytest.mark.parametrize("given", [{}, {"model": {"name": "resnet18"}, "checkpoint": "a.safetensors"}])
 def test_exactly_one_model_is_wanted(plan: Plan, given: dict[str, object]) -> None:
-    with pytest.raises(ValidationError, match=r"wanted exactly one of model and checkpoint.*give checkpoint"):
+    with pytest.raises(
+        ValidationError, match=r"expected exactly one of model and checkpoint.*give checkpoint"
+    ):
         GradCamAudit(plan=plan, **given)
 
 
 def test_a_job_file_with_neither_model_is_a_plan_error(plan: Plan, tmp_path: Path) -> None:
     (tmp_path / "audit.yaml").write_text(f"job: gradcam\nplan: {{index: {plan.index}}}\n")
-    with pytest.raises(PlanError, match="wanted exactly one of model and checkpoint, got neither"):
+    with pytest.raises(PlanError, match="expected exactly one of model and checkpoint, got neither"):
         load_job(tmp_path / "audit.yaml", default="gradcam")
 
 
@@ -189,7 +303,9 @@ def test_figures_of_known_records() -> None:
     assert found["accuracy"] == pytest.approx(2 / 3)
     assert found["balanced_accuracy"] == pytest.approx(0.75)
     assert found["confusion"] == [[1, 1], [0, 1]]
-    assert found["auroc"] == pytest.approx(0.5)  # class 1: 0.8 against 0.1 and 0.9
+    assert found["auroc"] is None  # the records have no logits
+    assert found["num_unknown_class"] == 0
+    assert found["calibration"]["ece"] == pytest.approx((0.9 + 0.9 + 0.8) / 3 - 2 / 3)  # all in 0.8 to 0.9
     assert found["border_mass"]["mean"] == pytest.approx(0.3)
     assert found["border_mass"]["wrong"] is None
     assert found["blank_maps"]["predicted"] == 1

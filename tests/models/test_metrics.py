@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from lightwell.models.metrics import measure
+from lightwell.models.metrics import log_odds, measure
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 
@@ -78,3 +78,18 @@ def test_scores_that_are_not_finite_are_not_ranked() -> None:
     metrics = measure(np.array([[0.9, 0.1], [np.nan, np.nan]]), np.array([0, 1]))
     assert metrics.auroc is None
     assert metrics.notes["auroc"] == "some scores are not finite"
+
+
+@pytest.mark.parametrize("num_classes", [2, 3, 7])
+def test_log_odds_are_those_of_the_softmax_and_do_not_saturate(num_classes: int) -> None:
+    logits = np.random.default_rng(0).normal(0, 3, (50, num_classes))
+    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities = shifted / shifted.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(
+        log_odds(logits), np.log(probabilities / (1 - probabilities)), rtol=1e-9, atol=1e-9
+    )
+    assert np.array_equal(log_odds(logits).argmax(axis=1), logits.argmax(axis=1))
+    huge = np.arange(num_classes * 3.0).reshape(3, num_classes) * 1000
+    assert np.isfinite(log_odds(huge)).all()
+    steps = log_odds(np.array([[0.0, 50.0], [0.0, 60.0], [0.0, 70.0]]))[:, 1]
+    assert steps.tolist() == [50, 60, 70]

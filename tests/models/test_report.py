@@ -50,6 +50,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Mapping[str, 
     job = GradCamAudit(
         plan=plan,
         model=ModelSpec(name="squeezenet1_1", weights="none", num_classes=2),
+        untrained="allow",
+        class_names="index",
         training_metrics=metrics,
         gallery=9,
         title=f"Audit {EVIL}",
@@ -114,7 +116,11 @@ def test_a_report_of_many_classes_shows_what_repeats_instead_of_a_matrix(tmp_pat
         {"index": tmp_path / "index.parquet", "preprocess": [{"Resize": {"height": 64, "width": 64}}]}
     )
     job = GradCamAudit(
-        plan=plan, model=ModelSpec(name="squeezenet1_1", weights="none", num_classes=24), gallery=3
+        untrained="allow",
+        class_names="index",
+        plan=plan,
+        model=ModelSpec(name="squeezenet1_1", weights="none", num_classes=24),
+        gallery=3,
     )
     torch.manual_seed(0)
     findings = run_batch_job(job, LocalEngine(num_threads=1), tmp_path / "out", SilentConsole())
@@ -172,7 +178,7 @@ def test_a_metrics_file_that_is_not_there_is_a_plan_error_with_a_cure(tmp_path: 
 
 def test_an_unwritable_output_is_said_before_any_work(report: tuple[str, Mapping[str, Any], Path]) -> None:
     _, _, path = report
-    plan = Plan(index=path)
+    plan = Plan(index=path.parent.parent / "index.parquet")
     job = GradCamAudit(plan=plan, model=ModelSpec(name="squeezenet1_1", weights="none"))
-    with pytest.raises(OutputError, match=r"wanted a folder that can be written.*choose another"):
+    with pytest.raises(OutputError, match=r"expected a folder that can be written.*choose another"):
         run_batch_job(job, LocalEngine(), path / "below", SilentConsole())

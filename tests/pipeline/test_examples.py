@@ -74,7 +74,7 @@ def test_denoise_example_removes_a_lone_pixel(tmp_path: Path) -> None:
     plan = Plan.load(EXAMPLES / "denoise.yaml")
     picture = np.full((96, 96, 3), 100, np.uint8)
     picture[40, 40] = 255
-    assert (Program.compile(plan).compose(augment=False, boxes=False)(image=picture)["image"] == 100).all()
+    assert (Program.compile(plan).compose(augment=False)(image=picture)["image"] == 100).all()
 
 
 def test_hsv_example_equals_opencv(index_path: Path) -> None:

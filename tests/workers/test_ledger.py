@@ -115,7 +115,7 @@ def test_a_run_that_is_stopped_for_too_many_leaves_the_whole_list(plan: Plan, tm
 def test_entries_of_earlier_epochs_outlast_a_new_start(plan: Plan, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    old = [{"epoch": 0, "key": "x", "step": "read"}, {"epoch": 1, "key": "x", "step": "read"}]
+    old = [{"epoch": epoch, "key": "x", "step": "read", "reason": "?"} for epoch in (0, 1)]
     (out / "quarantine.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in old))
     later = Learn(plan, View(split="train", shuffle=True, first_epoch=1, num_epochs=1))
     run_training_job(later, ENGINE, out, SilentConsole())
@@ -128,7 +128,7 @@ def test_what_was_found_is_on_disk_while_the_job_still_runs(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ledger, "INTERVAL_S", 0.05)
-    with Ledger(tmp_path) as kept, kept.watch(ENGINE).feed(plan, View()) as feed:
+    with Ledger(tmp_path / "quarantine.jsonl") as kept, kept.watch(ENGINE).feed(plan, View()) as feed:
         batches = iter(feed)
         next(batches)
         deadline = time.monotonic() + 20
@@ -145,7 +145,7 @@ from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.view import View
 from lightwell.workers.ledger import Ledger
 
-with Ledger(Path(sys.argv[2])) as kept, kept.watch(LocalEngine()).feed(Plan.load(sys.argv[1]), View()) as feed:
+with Ledger(Path(sys.argv[2], "quarantine.jsonl")) as kept, kept.watch(LocalEngine()).feed(Plan.load(sys.argv[1]), View()) as feed:
     list(feed)
     time.sleep(60)
 """
@@ -168,9 +168,10 @@ def test_a_kill_does_not_lose_the_list(plan: Plan, tmp_path: Path) -> None:
 def test_a_list_that_cannot_be_written_is_said_unless_the_run_failed_itself(
     plan: Plan, tmp_path: Path
 ) -> None:
-    gone = tmp_path / "gone"
+    (tmp_path / "file").touch()
+    gone = tmp_path / "file" / "quarantine.jsonl"
     with (
-        pytest.raises(OutputError, match=r"quarantine\.jsonl: cannot be written"),
+        pytest.raises(OutputError, match=r"expected to write .*quarantine\.jsonl"),
         Ledger(gone) as kept,
         kept.watch(ENGINE).feed(plan, View()) as feed,
     ):
@@ -206,7 +207,7 @@ class Growing:
 def test_what_is_new_is_written_behind_and_put_in_order_at_the_end(tmp_path: Path, lists_after: bool) -> None:
     path = tmp_path / "quarantine.jsonl"
     stream = Growing(lists_after=lists_after)
-    with Ledger(tmp_path) as kept:
+    with Ledger(tmp_path / "quarantine.jsonl") as kept:
         kept._note(stream, goes_on=False)
         stream.find("m")
         kept.write()
@@ -231,7 +232,7 @@ def test_half_a_line_is_read_by_nobody_and_mended_by_the_next_run(tmp_path: Path
     whole = "".join(json.dumps(entry) + "\n" for entry in entries)
     path.write_text(whole[:-9])
     assert read_quarantine(path) == entries[:1]
-    with Ledger(tmp_path, before=read_quarantine(path)) as kept:
+    with Ledger(path, before=read_quarantine(path)) as kept:
         kept.take_up(entries[1:])
     assert path.read_text() == whole
 
@@ -247,7 +248,7 @@ def test_a_disk_that_was_full_for_a_while_costs_no_line(
             file.write('{"epoch": 0, "ke')
         raise OSError("no space left")
 
-    with Ledger(tmp_path) as kept:
+    with Ledger(tmp_path / "quarantine.jsonl") as kept:
         kept._note(stream, goes_on=False)
         kept.write()
         stream.find("b")

@@ -17,6 +17,7 @@ from lightwell.pipeline.dataset.indexing import build_index
 from lightwell.pipeline.engine.feed import LocalEngine
 from lightwell.pipeline.errors import OutputError
 from lightwell.pipeline.jobs import Context, find_job
+from lightwell.pipeline.outputs.folder import OutputFolder
 from lightwell.pipeline.plan import Batching, Plan
 from lightwell.pipeline.progress import LineConsole, SilentConsole
 from lightwell.pipeline.view import View
@@ -75,15 +76,16 @@ def plan(tmp_path: Path) -> Plan:
 
 
 @pytest.fixture
-def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A package outside of this tree."""
     package = tmp_path / "elsewhere" / "theirs"
     package.mkdir(parents=True)
     (package / "__init__.py").write_text("")
     (package / "audit.py").write_text(textwrap.dedent(THEIRS))
     monkeypatch.syspath_prepend(str(package.parent))
+    yield
     for name in ("theirs", "theirs.audit"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
+        sys.modules.pop(name, None)
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def engine() -> LocalEngine:
 
 @pytest.mark.usefixtures("theirs")
 def test_a_batch_job_of_another_package_is_found_and_run(plan: Plan, tmp_path: Path) -> None:
-    job = find_job("theirs.audit:MeanColour")(plan=plan)
+    job = find_job("theirs.audit:MeanColour", allow_import=("theirs",))(plan=plan)
     out = tmp_path / "out"
     found = run_batch_job(job, engine(), out, SilentConsole())
     records = pq.read_table(out / "records.parquet")
@@ -140,6 +142,7 @@ def test_a_batch_job_of_another_package_is_found_and_run(plan: Plan, tmp_path: P
     entries = [json.loads(line) for line in (out / "quarantine.jsonl").read_text().splitlines()]
     assert [entry["key"] for entry in entries] == ["dog/003.jpg"]
     assert sorted(path.name for path in out.iterdir()) == [
+        ".lightwell.json",
         "counts.json",
         "quarantine.jsonl",
         "records.parquet",
@@ -148,7 +151,7 @@ def test_a_batch_job_of_another_package_is_found_and_run(plan: Plan, tmp_path: P
 
 @pytest.mark.usefixtures("theirs")
 def test_a_training_job_of_another_package_is_found_and_run(plan: Plan, tmp_path: Path) -> None:
-    job = find_job("theirs.audit:CountImages")(plan=plan)
+    job = find_job("theirs.audit:CountImages", allow_import=("theirs",))(plan=plan)
     assert run_training_job(job, engine(), tmp_path / "out", SilentConsole()) == {"images": 22}
 
 
@@ -193,7 +196,7 @@ def test_parts_of_any_size_merge_to_the_same_records(plan: Plan, tmp_path: Path,
 def test_an_output_that_cannot_be_written_is_said_before_any_work(plan: Plan, tmp_path: Path) -> None:
     job = Stumbling(plan, tmp_path / "trip")
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"wanted a folder that can be written.*choose another"):
+    with pytest.raises(OutputError, match=r"expected a folder that can be written.*choose another"):
         run_batch_job(job, engine(), tmp_path / "file" / "out", SilentConsole())
     assert job.seen == []
 
@@ -229,9 +232,11 @@ def test_a_part_notes_only_what_no_earlier_part_has_noted(tmp_path: Path) -> Non
         {"index": tmp_path / "index.parquet", "preprocess": policy, "batch": {"size": 2}}
     )
     job = Stumbling(plan, tmp_path / "trip")
-    store = PartStore(tmp_path / "out" / "parts", job.fingerprint(), None)
-    store.take_up()
-    parts = read_parts(job, Ledger(tmp_path).watch(engine()), store, SilentConsole(), [], 2)
+    with OutputFolder.open(tmp_path / "out", kind="Stumbling", outputs=None) as output:
+        store = PartStore(output, job.fingerprint(), None)
+        assert store.take_up() == []
+        watched = Ledger(tmp_path / "quarantine.jsonl").watch(engine())
+        parts = read_parts(job, watched, store, SilentConsole(), [], 2)
     noted = [(entry["key"], entry["step"]) for part in parts for entry in part.quarantine]
     assert len(noted) == len(set(noted)) == 3
     entries, counts = add_up(parts)
@@ -250,6 +255,6 @@ def test_the_end_of_a_job_says_what_was_slow(plan: Plan, tmp_path: Path) -> None
 def test_what_a_killed_run_was_writing_goes(plan: Plan, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
-    (out / ".records.parquet.123.tmp").write_bytes(b"half")
+    (out / f".records.parquet.{'a' * 32}.tmp").write_bytes(b"half")
     run_batch_job(Stumbling(plan, tmp_path / "trip"), engine(), out, SilentConsole())
-    assert list(out.glob(".*")) == []
+    assert [path.name for path in out.glob(".*")] == [".lightwell.json"]

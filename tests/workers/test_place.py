@@ -14,7 +14,9 @@ from lightwell.models.training.recipe import CheckpointEvery
 from lightwell.models.zoo import ModelSpec
 from lightwell.pipeline.dataset.indexing import build_index
 from lightwell.pipeline.engine.feed import LocalEngine
-from lightwell.pipeline.errors import OutputError, PlanError
+from lightwell.pipeline.errors import OutputError, PlanError, RequestError
+from lightwell.pipeline.outputs.folder import OutputFolder
+from lightwell.pipeline.outputs.manifest import MANIFEST_NAME
 from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.progress import SilentConsole
 from lightwell.workers.place import LAST, address_of, opened
@@ -69,7 +71,15 @@ def test_a_run_in_a_bucket_goes_on_where_it_stood_and_leaves_nothing_else(
     whole = trainer.run(job, str(tmp_path / "whole"), SilentConsole())
     assert result["checkpoint"] == f"{OUT}/best.safetensors"
     assert result["test"]["loss"] == whole["test"]["loss"]
-    kept = ("best.safetensors", LAST, "counts.json", "metrics.jsonl", "quarantine.jsonl", "result.json")
+    kept = (
+        MANIFEST_NAME,
+        "best.safetensors",
+        LAST,
+        "counts.json",
+        "metrics.jsonl",
+        "quarantine.jsonl",
+        "result.json",
+    )
     assert names(client, "run") == list(kept)
     counts = client.get_object(Bucket=BUCKET, Key="run/counts.json")["Body"].read()
     assert json.loads(counts) == json.loads((tmp_path / "whole" / "counts.json").read_text())
@@ -96,7 +106,7 @@ def test_only_what_changed_is_copied_and_the_checkpoint_last(client: Any) -> Non
 
 def test_what_cannot_be_written_to_is_said(client: Any) -> None:
     with (
-        pytest.raises(PlanError, match="wanted a folder or a URI that fsspec knows, got 'cloud://x'"),
+        pytest.raises(PlanError, match="expected a path or a URI that fsspec knows, got 'cloud://x'"),
         opened("cloud://x"),
     ):
         pass
@@ -115,3 +125,33 @@ def test_the_address_of_results_means_the_same_everywhere(
     monkeypatch.chdir(tmp_path)
     assert address_of("runs/a") == f"{tmp_path}/runs/a"
     assert address_of("s3://bucket/run/") == "s3://bucket/run"
+
+
+def test_subfolders_travel_and_only_what_was_copied_is_deleted(client: Any) -> None:
+    nested = f"s3://{BUCKET}/nested"
+    client.put_object(Bucket=BUCKET, Key="nested/notes.txt", Body=b"mine")
+    with opened(nested, outputs=["a/b.json", "c.json"], hold=True) as place:
+        assert place.elsewhere == {"notes.txt"}
+        with OutputFolder.open(place.folder, kind="Test", outputs=["a/b.json", "c.json"]) as folder:
+            folder.claim("a/b.json", "c.json")
+            (place.folder / "a").mkdir()
+            (place.folder / "a" / "b.json").write_text("1")
+            (place.folder / "c.json").write_text("2")
+            place.publish()
+            folder.remove("c.json")
+            place.publish()
+    assert names(client, "nested") == [MANIFEST_NAME, "a/b.json", "notes.txt"]
+    with opened(nested, outputs=["a/b.json", "c.json"], writes=False) as place:
+        assert (place.folder / "a" / "b.json").read_text() == "1"
+
+
+def test_a_second_run_below_a_uri_is_refused_while_the_first_lives(client: Any) -> None:
+    with (
+        opened(OUT, hold=True),
+        pytest.raises(RequestError, match="expected a place where no other run writes"),
+        opened(OUT, hold=True),
+    ):
+        pass
+    with opened(OUT, hold=True):
+        pass
+    assert names(client, "run") == []

@@ -9,7 +9,7 @@ once the consumer has let it go, and the store has its room back at once, howeve
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -25,23 +25,15 @@ from ...pipeline.quarantine import QuarantineEntry
 if TYPE_CHECKING:
     import torch
 
+TENSORS = ("labels", "masks", "partner_labels", "partner_weights")
+FLAGS = ("replaced", "padding", "has_mask", "has_boxes", "has_keypoints")
+RAGGED = ("boxes", "box_labels", "keypoints")
+"""Fields that hold an array for each image; they are joined here, and their lengths are facts."""
 SCHEMA = pa.schema(
     [
         ("number", pa.int64()),
         ("facts", pa.large_binary()),
-        *(
-            (name, pa.large_binary())
-            for name in (
-                "images",
-                "labels",
-                "replaced",
-                "padding",
-                "masks",
-                "boxes",
-                "partner_labels",
-                "partner_weights",
-            )
-        ),
+        *((name, pa.large_binary()) for name in ("images", *TENSORS, *FLAGS, *RAGGED)),
     ]
 )
 """``facts`` is JSON: all that is small, and the type, shape and layout of the arrays."""
@@ -107,15 +99,22 @@ def _dump_batch(batch: Batch) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "step": batch.step,
         "num_left_out": batch.num_left_out,
         "layout": layout,
-        "box_counts": None if batch.boxes is None else [len(boxes) for boxes in batch.boxes],
     }
-    arrays = {"images": images, "replaced": batch.replaced, "padding": batch.padding}
-    for name in ("labels", "masks", "partner_labels", "partner_weights"):
+    arrays = {"images": images}
+    for name in TENSORS:
         tensor: torch.Tensor | None = getattr(batch, name)
         if tensor is not None:
             arrays[name] = tensor.cpu().numpy()
-    if batch.boxes is not None:
-        arrays["boxes"] = np.concatenate([np.empty((0, 4), np.float32), *batch.boxes])
+    for name in FLAGS:
+        if getattr(batch, name) is not None:
+            arrays[name] = getattr(batch, name)
+    lengths: dict[str, list[int]] = {}
+    for name in RAGGED:
+        some: Sequence[np.ndarray] | None = getattr(batch, name)
+        if some is not None:
+            lengths[name] = [len(one) for one in some]
+            arrays[name] = np.concatenate(some)
+    facts["lengths"] = lengths
     return facts, {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 
@@ -136,25 +135,17 @@ def _load_batch(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray], pool
     np.copyto(own, shown)
     images = torch.from_numpy(own)
     small = {name: array.copy() for name, array in arrays.items() if name != "images"}
-    tensors = {
-        name: torch.from_numpy(small[name])
-        for name in ("masks", "partner_labels", "partner_weights")
-        if name in small
-    }
-    boxes = None
-    if facts["box_counts"] is not None:
-        boxes = tuple(np.split(small["boxes"], np.cumsum(facts["box_counts"])[:-1]))
+    fields: dict[str, Any] = {name: torch.from_numpy(small[name]) for name in TENSORS if name in small}
+    fields |= {name: small[name] for name in FLAGS if name in small}
+    for name, lengths in facts["lengths"].items():
+        fields[name] = tuple(np.split(small[name], np.cumsum(lengths)[:-1]))
     return Batch(
         images=images.permute(0, 3, 1, 2) if facts["layout"] == CHANNELS_LAST else images,
-        labels=torch.from_numpy(small["labels"]),
         keys=tuple(facts["keys"]),
         epoch=facts["epoch"],
         step=facts["step"],
-        replaced=small["replaced"],
-        padding=small["padding"],
-        boxes=boxes,
         num_left_out=facts["num_left_out"],
-        **tensors,
+        **fields,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ...pipeline.batch import Batch
 from ...pipeline.compiler.routing import Backend
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ...pipeline.plan import Plan
     from ...pipeline.view import View
 
+T = TypeVar("T")
 Placement = Literal["colocated", "separate"]
 NUM_BATCHES = 2
 """Batches that one worker makes at a time: the next is decoded while one is put together and handed over."""
@@ -144,7 +145,7 @@ class RayEngine:
         )
 
 
-class _RayStream(TalliedFeed):
+class _RayStream(TalliedFeed[T]):
     """What comes out of a cluster for each batch of a view, in order, with the books of a feed."""
 
     def __init__(self, opened: OpenView, books: Books, stages: list[Stage]) -> None:
@@ -153,7 +154,8 @@ class _RayStream(TalliedFeed):
         self._stopped = False
 
     def close(self) -> None:
-        """End the execution at the next batch; one that is iterated to its end ends by itself."""
+        """End the execution at the next batch; one that is read to its end ends by itself."""
+        super().close()
         self._stopped = True
 
     def _per_task(self, num_batches: int) -> int:  # noqa: ARG002
@@ -197,16 +199,15 @@ class _RayStream(TalliedFeed):
         return error if number is None else poison_error(self._opened, number, RETRIES + 2)
 
 
-class RayFeed(_RayStream):
-    """Batches of one view that a cluster makes; a context manager. Iterating again goes on where the consumer stands."""
+class RayFeed(_RayStream[Batch]):
+    """Batches of one view that a cluster makes; they are the consumer's own.
 
-    def __iter__(self) -> Iterator[Batch]:
-        """Yield the batches; they are the consumer's own.
+    Iterating raises:
+        LightwellError: as ``LocalFeed`` raises.
+        RunError: a worker failed, or died again and again.
+    """
 
-        Raises:
-            LightwellError: as ``LocalFeed`` raises.
-            RunError: a worker failed, or died again and again.
-        """
+    def _batches(self) -> Iterator[Batch]:
         buffers = BufferPool()
         for block in self._blocks():
             made, told = from_block(block, buffers)
@@ -221,16 +222,18 @@ class RayFeed(_RayStream):
                 del batch
 
 
-class RayWork(_RayStream):
-    """A batch job at work on a cluster; a context manager."""
+class RayWork(_RayStream[WorkedBatch]):
+    """A batch job at work on a cluster: what it makes of each batch.
+
+    Iterating raises what ``RayFeed`` raises, and what the job raises.
+    """
 
     def _per_task(self, num_batches: int) -> int:
         if len(self._stages) > 1:
             return 1
         return max(1, min(BATCHES_PER_TASK, num_batches // (TASKS_PER_WORKER * self._stages[0].num_now)))
 
-    def __iter__(self) -> Iterator[WorkedBatch]:
-        """Yield what the job made of each batch; raises as ``RayFeed`` does, and what the job raises."""
+    def _batches(self) -> Iterator[WorkedBatch]:
         for block in self._blocks():
             self._tally.hear({}, block.nbytes)
             for worked in block["worked"][0].as_py():

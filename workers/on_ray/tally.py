@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from ...pipeline.engine.books import BookedFeed, Books
 from ...pipeline.engine.clocks import Activity
 from ...pipeline.engine.open_view import OpenView
 from ...pipeline.engine.stats import FeedStats, ThreadStats
+
+T = TypeVar("T")
 
 
 class Tally:
@@ -66,7 +68,7 @@ class Tally:
         )
 
 
-class TalliedFeed(BookedFeed):
+class TalliedFeed(BookedFeed[T]):
     """A feed whose batches are made elsewhere, with the statistics of all who have a part in it."""
 
     def __init__(self, opened: OpenView, books: Books) -> None:

@@ -30,11 +30,15 @@ LEAVE_S = 10.0
 """How long a consumer that leaves waits for the service to hear it."""
 
 
-class ServiceFeed(TalliedFeed):
-    """Batches of one view that a service makes; a context manager. Iterating again goes on where the consumer stands.
+class ServiceFeed(TalliedFeed[Batch]):
+    """Batches of one view that a service makes; they are the consumer's own, and no other consumer's.
 
     It tells the service where it stands whenever it asks, and now and then by a thread of its own. A batch counts as
     done once the next is asked for: of a consumer that is killed, the batch at work is given again.
+
+    Iterating raises:
+        LightwellError: as ``LocalFeed`` raises.
+        RunError: the service has ended or failed, or another process goes by the same name now.
 
     Args:
         service: where the batches come from.
@@ -66,19 +70,19 @@ class ServiceFeed(TalliedFeed):
         self._attach()
         return self
 
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Continue from a position, as a consumer that comes anew; raises as every feed does."""
+        self._guard.check_movable()
+        self._leave()
+        super().load_state_dict(state_dict)
+
     def close(self) -> None:
-        """Let go of the service; a feed that is iterated to its end does so by itself."""
+        """Leave the service; a feed that is read to its end does so itself."""
+        super().close()
         self._stopped = True
         self._leave()
 
-    def __iter__(self) -> Iterator[Batch]:
-        """Yield the batches; they are the consumer's own, and no other consumer's.
-
-        Raises:
-            LightwellError: as ``LocalFeed`` raises.
-            RunError: the service has ended or failed, or another process goes by the same name now.
-        """
-        self._stopped = False
+    def _batches(self) -> Iterator[Batch]:
         self._tally = Tally()
         buffers = BufferPool()
         asked: deque[tuple[int, Any]] = deque()

@@ -17,7 +17,8 @@ from typing import Any
 from ...pipeline.errors import PlanError
 from ...pipeline.jobs import find_job
 from ...pipeline.path_fields import list_paths
-from ...pipeline.plan import Plan, read_yaml
+from ...pipeline.plan import Plan
+from ...pipeline.safe_yaml import read_yaml
 
 BESIDE = {".safetensors": ("metrics.jsonl",)}
 """What jobs read beside a declared file, where it is there."""
@@ -43,6 +44,8 @@ class Document:
     path: Path
     default_job: str | None
     """The job it describes where it names none; None for a plan."""
+    allow_import: tuple[str, ...] = ()
+    """Modules that it may import from, here and on the cluster."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +123,8 @@ def _documents(
     if document.default_job is None and "plan" not in content:
         yield document.path, Plan, content
         return
-    job = find_job(str(content.get("job", document.default_job or "classify")))
+    name = str(content.get("job", document.default_job or "classify"))
+    job = find_job(name, allow_import=document.allow_import)
     plan = content.pop("plan", None)
     yield document.path, job, content
     if isinstance(plan, Mapping):

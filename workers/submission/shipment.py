@@ -73,8 +73,12 @@ class Shipment:
         for document in documents:
             path = Path(os.path.relpath(document.path, here))
             job = document.default_job
-            load_plan(path) if job is None else load_job(path, default=job)  # whatever is wrong is said here
-            found |= declared_files(Document(path, job), Allowed(path.parent, ship))
+            permitted = document.allow_import
+            if job is None:  # whatever is wrong is said here
+                load_plan(path, allow_import=permitted)
+            else:
+                load_job(path, default=job, allow_import=permitted)
+            found |= declared_files(Document(path, job, permitted), Allowed(path.parent, ship))
         paths = [_absolute(path, here) for path in found]
         root = here
         if not all(path.is_relative_to(here) for path in paths):

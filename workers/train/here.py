@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..local import run_training_job
-from ..place import opened
 
 if TYPE_CHECKING:
     from ...pipeline.jobs import Console, Engine, TrainingJob
@@ -19,9 +19,8 @@ class LocalTrainer:
 
     engine: Engine
 
-    def run(self, job: TrainingJob, out: str, console: Console) -> Mapping[str, Any]:
+    def run(
+        self, job: TrainingJob, out: Path | str, console: Console, *, reads: Sequence[Path | str] = ()
+    ) -> Mapping[str, Any]:
         """Run a training job to its end; returns its metrics. Raises as ``run_training_job`` does."""
-        with opened(out) as place:
-            return run_training_job(
-                job, self.engine, place.folder, console, publish=place.publish, kept_at=place.kept_at
-            )
+        return run_training_job(job, self.engine, out, console, reads=reads)

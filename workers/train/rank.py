@@ -12,7 +12,7 @@ from ...pipeline.engine.machine import default_memory_bytes
 from ...pipeline.errors import LightwellError, PlanError
 from ...pipeline.progress import LineConsole, SilentConsole
 from ..local import run_training_job
-from ..place import is_remote, opened
+from ..place import is_remote
 
 if TYPE_CHECKING:
     from ...pipeline.jobs import TrainingJob
@@ -63,10 +63,7 @@ def run_job(order: Order) -> None:
     engine = LocalEngine(num_threads=order.num_threads, memory_bytes=memory)
     console = LineConsole(cast("TextIO", DeskStream(order.desk))) if leads else SilentConsole()
     console.say(f"training on {context.get_world_size()} ranks, {order.num_threads} threads each")
-    with opened(order.out, writes=leads) as place:
-        metrics = run_training_job(
-            order.job, engine, place.folder, console, publish=place.publish, kept_at=place.kept_at
-        )
+    metrics = run_training_job(order.job, engine, order.out, console, lock=False)  # the driver holds it
     if leads:
         ray.get(order.desk.finish.remote(metrics))
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import tempfile
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +15,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ...pipeline.errors import PlanError, RunError
 from ..cluster import Asked, Crew, NodeRoom, Resources, check_room, connected, rooms
-from ..local import check_writable, remaining
+from ..local import remaining
 from ..peers import check_shares
-from ..place import address_of, is_remote, opened
+from ..place import address_of, is_remote
+from ..results import TRAINING_NAMES, open_results
 from .desk import Desk
 from .rank import Order, run_rank
 from .room import RoomWatch
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from ...pipeline.jobs import Console, TrainingJob
 
 ASK_S = 0.5
+MARK = re.compile(r"\.seen-[0-9a-f]{32}")
 MAX_FAILURES = 8
 
 
@@ -47,13 +50,16 @@ class RayTrainer:
     max_failures: int = MAX_FAILURES
     """So often the ranks are started anew after one died; preempted nodes are not counted."""
 
-    def run(self, job: TrainingJob, out: str, console: Console) -> Mapping[str, Any]:
+    def run(
+        self, job: TrainingJob, out: Path | str, console: Console, *, reads: Sequence[Path | str] = ()
+    ) -> Mapping[str, Any]:
         """Run a training job to its end, whatever dies meanwhile but this process and its node; returns its metrics.
 
         Args:
             job: what is run; its paths are absolute, and every node sees what they name.
             out: a folder that all nodes share, or a URI that fsspec reaches.
             console: shows what the first rank says.
+            reads: files that the run reads and that the job does not name, such as its job file.
 
         Raises:
             PlanError: the job cannot be shared by so many ranks, the cluster can never hold them, ``out`` holds
@@ -64,13 +70,11 @@ class RayTrainer:
         out = address_of(out)
         check_shares(job, self.num_workers or 1)
         self.each.over(job.plan.resources)  # refused before Ray is touched
-        if not is_remote(out):
-            check_writable(Path(out))
-        with opened(out, writes=False) as place:
-            remaining(job, place.folder)
-        with connected(self.address), marked(out) as mark:
-            crew = self._crew(job, rooms())
-            return self._fit(job, out, crew, mark, console)
+        with open_results(job, out, names=TRAINING_NAMES, reads=reads) as results:
+            remaining(job, results.path)
+            with connected(self.address), marked(out) as mark:
+                crew = self._crew(job, rooms())
+                return self._fit(job, out, crew, mark, console)
 
     def _crew(self, job: TrainingJob, nodes: list[NodeRoom]) -> Crew:
         """Check that the ranks fit; where no number is given, find the most that do."""
@@ -147,7 +151,8 @@ def marked(out: str) -> Iterator[str]:
         yield mark
         return
     for left in Path(out).glob(".seen-*"):
-        left.unlink()  # by a driver that was killed
+        if MARK.fullmatch(left.name):
+            left.unlink()  # by a driver that was killed
     path = Path(out) / mark
     path.touch()
     try:

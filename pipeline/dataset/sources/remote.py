@@ -14,7 +14,9 @@ from itertools import count
 from typing import Any, TypeVar
 
 from ...errors import SourceDownError, SourceError
+from ...uris import public_uri, redact_uris
 from .store import Found, Piece, source_of
+from .uri_rules import UriRules
 
 T = TypeVar("T")
 
@@ -44,10 +46,12 @@ class RemoteStore:
 
     Args:
         max_wait_s: how long a source may fail before it counts as down.
+        rules: URIs that may be opened; any other raises ``ForbiddenURIError``.
     """
 
-    def __init__(self, max_wait_s: float) -> None:
+    def __init__(self, max_wait_s: float, rules: UriRules | None = None) -> None:
         self._max_wait_s = max_wait_s
+        self._rules = rules or UriRules.of()
         self._lock = threading.Lock()
         self._filesystems: dict[str, Any] = {}
         self._answered: dict[str, tuple[tuple[str, float], ...]] = {}
@@ -115,8 +119,11 @@ class RemoteStore:
             try:
                 limit_s = attempt_s or max(0.1, min(ATTEMPT_S + allowance, left))
                 answer = self._once(uri, ask, limit_s)
-            except (*_FINAL, SourceError):
+            except SourceError:
                 raise
+            except _FINAL as error:
+                told = redact_uris(error.strerror or str(error))
+                raise type(error)(error.errno or 0, told, public_uri(uri)) from error
             except _NoRetryError as error:
                 raise self._down(uri, error.args[0], attempt) from error
             except Exception as error:  # of botocore, aiohttp, fsspec and whatever else a protocol needs
@@ -139,10 +146,11 @@ class RemoteStore:
             raise
 
     def _open(self, uri: str) -> tuple[Any, str]:
+        self._rules.check(uri)
         source = source_of(uri)
         with self._lock:
             if source not in self._filesystems:
-                self._filesystems[source] = _filesystem_for(uri)
+                self._filesystems[source] = _filesystem_for(uri, self._rules)
             filesystem = self._filesystems[source]
         return filesystem, filesystem._strip_protocol(uri)
 
@@ -176,26 +184,32 @@ class RemoteStore:
 
     def _not_this_one(self, uri: str, reason: str, attempts: int) -> OSError:
         told = f"no right answer in {attempts} tries within {self._max_wait_s:g} s ({reason})"
-        return OSError(0, f"{told}, while its source answers", uri)
+        return OSError(0, f"{told}, while its source answers", public_uri(uri))
 
     def _down(self, uri: str, reason: str, attempts: int) -> SourceDownError:
         return SourceDownError(
-            f"wanted an answer from {source_of(uri)} within {self._max_wait_s:g} s, got {reason} in {attempts} "
-            f"tries for {uri!r}; check the address, the network and the credentials, then run again"
+            f"expected an answer from {source_of(public_uri(uri))} within {self._max_wait_s:g} s, got {reason} in "
+            f"{attempts} tries for {public_uri(uri)!r}; check the address, the network and the credentials, then run again"
         )
 
 
-def _filesystem_for(uri: str) -> Any:
+def _filesystem_for(uri: str, rules: UriRules) -> Any:
     import fsspec
 
     try:
+        if uri.lower().startswith(("http://", "https://")):
+            from .http import BoundedHTTPFileSystem
+
+            return BoundedHTTPFileSystem(rules, skip_instance_cache=True)
         filesystem, _ = fsspec.core.url_to_fs(uri, skip_instance_cache=True)
     except ImportError as error:
         extra = " ('s3' is an extra of lightwell)" if uri.startswith(("s3://", "s3a://")) else ""
-        raise SourceError(f"wanted to read {uri!r}, got {error}; install what it names{extra}") from error
+        raise SourceError(
+            f"expected to read {public_uri(uri)!r}, got {redact_uris(str(error))}; install what it names{extra}"
+        ) from error
     except ValueError as error:
         raise SourceError(
-            f"wanted a protocol that fsspec knows, got {uri!r} ({error}); correct the URI"
+            f"expected a protocol that fsspec knows, got {public_uri(uri)!r} ({redact_uris(str(error))}); correct the URI"
         ) from error
     return filesystem
 
@@ -212,7 +226,9 @@ def found_of(info: Mapping[str, Any]) -> Found:
 
 
 def _in_words(error: BaseException) -> str:
-    told = " ".join(str(error).split()) or (" ".join(str(error.__cause__).split()) if error.__cause__ else "")
+    told = " ".join(redact_uris(str(error)).split()) or (
+        " ".join(redact_uris(str(error.__cause__)).split()) if error.__cause__ else ""
+    )
     if "Timeout" in type(error).__name__:
         return f"no answer ({type(error).__name__}{': ' + told if told else ''})"
     return f"{type(error).__name__}: {told}"[:200]

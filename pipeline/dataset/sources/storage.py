@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .store import Found, LocalStore, Piece, is_remote
+from .uri_rules import UriRules
 
 if TYPE_CHECKING:
     from .remote import RemoteStore
@@ -13,11 +14,17 @@ DEFAULT_MAX_WAIT_S = 30.0
 
 
 class Storage:
-    """The store of all URIs; fsspec is loaded when the first remote one comes. Any thread may call it."""
+    """The store of all URIs; fsspec is loaded when the first remote one comes. Any thread may call it.
 
-    def __init__(self, max_wait_s: float = DEFAULT_MAX_WAIT_S) -> None:
+    Args:
+        max_wait_s: how long a remote source may give no answer.
+        rules: remote URIs that may be opened; by default those of the environment.
+    """
+
+    def __init__(self, max_wait_s: float = DEFAULT_MAX_WAIT_S, rules: UriRules | None = None) -> None:
         self._local = LocalStore()
         self.max_wait_s = max_wait_s
+        self.rules = rules or UriRules.of()
         self._remote: RemoteStore | None = None
 
     def read(self, uri: str, offset: int, size: int, *, expected: int = 0) -> Piece:
@@ -35,7 +42,7 @@ class Storage:
         if self._remote is None:
             from .remote import RemoteStore
 
-            self._remote = RemoteStore(self.max_wait_s)
+            self._remote = RemoteStore(self.max_wait_s, self.rules)
         return self._remote
 
     def close(self) -> None:

@@ -59,7 +59,7 @@ def is_remote(uri: str) -> bool:
 
 def without_file_scheme(uri: str) -> str:
     """Turn ``file:///a%20b`` into ``/a b``; anything else stays."""
-    return unquote(urlsplit(uri).path) if uri.startswith("file://") else uri
+    return unquote(urlsplit(uri).path) if uri[:7].lower() == "file://" else uri
 
 
 def source_of(uri: str) -> str:

@@ -4,30 +4,29 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections import Counter
+from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 
-from ...errors import SourceError, nearest
-from ..splits import canonical_split
-from .cells import parse_boxes, read_labels
-from .listing import Boxes, Listing
+from ...errors import SourceError
+from ...uris import public_uri
+from ..splits import split_names
+from .box_table import CLASS_COLUMNS, BoxRows, read_boxes, with_header
+from .box_table import COLUMNS as BOX_COLUMNS
+from .labels import LabelKind, Labels, read_label_columns, read_labels
+from .listing import Listing
+from .paths import Places
+from .remarks import Remarks
 from .storage import Storage
 from .store import is_remote, without_file_scheme
+from .table_file import column_cells, read_table, require_column
 
 SUFFIXES = (".csv", ".parquet")
 DEFAULT_LABEL = "label"
-_BOXES = ("boxes", "boxes_xyxy")
-_ROLES = frozenset({"split", "mask", *_BOXES})
+_ROLES = frozenset({"split", "mask"}) | BOX_COLUMNS
 _NAMES = ("name", "class_name")
-
-
-MAX_TABLE_BYTES = 2**31
-"""A larger remote table is refused: it is read whole."""
 
 
 def list_table(
@@ -36,157 +35,189 @@ def list_table(
     label_column: str | None,
     root: PurePath | str | None,
     storage: Storage | None = None,
+    *,
+    label_kind: LabelKind = "auto",
+    label_separator: str | None = None,
+    label_columns: Sequence[str] = (),
 ) -> Listing:
     """List the rows of a table.
 
-    Columns: ``path_column``; ``label_column`` (text, or whole numbers that are class numbers already);
-    optional ``split``, ``mask``, ``boxes`` or ``boxes_xyxy`` (text ``x0,y0,x1,y1;...`` or a list of lists)
-    and, beside a numeric label, ``name`` or ``class_name``. Relative paths start at ``root``, by default the
-    table's folder. ``label_column=None`` reads no labels; so does the default where nothing but paths,
-    splits, masks and boxes is there. Table, root and paths may be URIs.
+    Columns: ``path_column``; ``label_column`` (see ``labels``) or one of 1 and 0 for each class; optional ``split``,
+    ``mask``, boxes and keypoints (see ``box_table``) and, beside a numeric label, ``name`` or ``class_name``. Relative
+    paths start at ``root``, by default the table's folder. ``label_column=None`` reads no labels; so does the default
+    where nothing but paths, splits, masks and boxes is there. Table, root and paths may be URIs.
+
+    A row whose path cannot be used, or whose file another row describes otherwise, is refused: it has a status. Rows
+    that repeat another one are merged and counted.
 
     Raises:
-        SourceError: the table cannot be read, a column is missing, or a cell makes no sense.
+        SourceError: the table cannot be read, a column is missing, or no row has a path.
     """
     uri = str(path)
-    name = posixpath.basename(uri)
-    table = _read(uri, (path_column, "split", "mask"), storage or Storage())
-    where = _absolute(without_file_scheme(str(root or posixpath.dirname(uri) or ".")))
-    _require(table, path_column, name, "path_column")
+    name = posixpath.basename(public_uri(uri))
+    storage = storage or Storage()
+    remarks = Remarks()
+    text = [path_column, "split", "mask", *BOX_COLUMNS, *CLASS_COLUMNS, *_NAMES, *label_columns]
+    table = read_table(uri, [*text, *([label_column] if label_column else [])], storage, remarks)
+    if name.lower().endswith(".csv"):
+        table = with_header(table, path_column, remarks)
+    where = _absolute(without_file_scheme(str(root or posixpath.dirname(public_uri(uri)) or ".")))
+    require_column(table, path_column, name, "path_column")
     if table.num_rows == 0:
-        raise SourceError(f"wanted a table with rows, got {uri!r} with none; check the file")
-    paths = _paths(table, path_column, name)
-    uris = [_placed(where, text) for text in paths]
-    keys = [_key(uri, f"{where}/") for uri in uris]
-    _refuse_duplicates(keys, name)
-    if label_column == DEFAULT_LABEL and set(table.column_names) <= _ROLES | {path_column}:
+        raise SourceError(f"expected a table with rows, got {public_uri(uri)!r} with none; check the file")
+    has_roles_only = set(table.column_names) <= _ROLES | {path_column}
+    if label_columns or (label_column == DEFAULT_LABEL and has_roles_only):
         label_column = None
-    labels = [-1] * len(keys)
-    classes: tuple[str, ...] = ()
+    boxes = read_boxes(table, path_column, label_column, name, remarks)
+    if boxes is not None:
+        table = table.take(pa.array(boxes.rows, pa.int64()))
+        is_missing = label_column == DEFAULT_LABEL and label_column not in table.column_names
+        if is_missing or label_column == boxes.label_of_box:
+            label_column = None
     if label_column is not None:
-        _require(table, label_column, name, "label_column")
-        labels, classes = _labels(table, label_column)
+        require_column(table, label_column, name, "label_column")
+    roles = {label_column, *label_columns, *_ROLES, *_NAMES}
+    used = [
+        one
+        for one in dict.fromkeys(table.column_names)
+        if one in roles and table.column_names.count(one) == 1
+    ]
+    rows = _Rows.of(table, path_column, used, name, Places(where, storage.rules, remarks), remarks)
+    table = table.take(pa.array(rows.taken, pa.int64()))
+    labels = _labels(table, label_column, label_columns, name, remarks, label_kind, label_separator)
+    splits = column_cells(table, "split", name)
     return Listing(
         kind="table",
         root=where,
-        keys=keys,
-        uris=uris,
-        labels=labels,
-        classes=classes,
-        splits=_splits(table),
-        masks=_masks(table, where),
-        boxes=_boxes(table, keys),
-        notes={"table": name},
+        keys=rows.keys,
+        uris=rows.uris,
+        labels=labels.numbers,
+        classes=labels.classes,
+        splits=None if splits is None else _splits(splits, remarks),
+        masks=rows.masks,
+        **_annotations(boxes, rows),
+        notes={"table": name, "label_field": label_column},
+        remarks=remarks,
+        label_sets=labels.sets,
+        refused={**_refused(boxes, rows), **rows.refused},
     )
 
 
-def _absolute(folder: str) -> str:
-    return folder.rstrip("/") if is_remote(folder) else os.path.abspath(folder)  # noqa: PTH100 - links stay
+class _Rows:
+    """The rows of a table by file: each file once."""
 
+    def __init__(self) -> None:
+        self.taken: list[int] = []
+        """Numbers of the rows that stay."""
+        self.keys: list[str] = []
+        self.uris: list[str] = []
+        self.masks: list[str | None] | None = None
+        self.refused: dict[int, str] = {}
+        """Status by position."""
 
-def _placed(where: str, text: str) -> str:
-    """Find what a path or URI in a cell means, counted from a folder or a URI."""
-    text = without_file_scheme(text)
-    if is_remote(text):
-        return text
-    if is_remote(where):
-        return f"{where}/{posixpath.normpath(text)}"
-    return os.path.normpath(os.path.join(where, text))  # noqa: PTH118
-
-
-def _read(uri: str, text_columns: tuple[str, ...], storage: Storage) -> pa.Table:
-    try:
-        source = uri
-        if is_remote(uri):
-            found = storage.look(uri)
-            if found.bytes > MAX_TABLE_BYTES:
-                raise SourceError(
-                    f"wanted a table of at most {MAX_TABLE_BYTES:,} bytes, got {uri!r} of {found.bytes:,}; copy it here"
-                )
-            source = pa.BufferReader(storage.read(uri, 0, found.bytes, expected=found.bytes).data)
-        if uri.lower().endswith(".parquet"):
-            return pq.read_table(source)
-        text = {name: pa.string() for name in (*text_columns, *_BOXES)}
-        return pa_csv.read_csv(
-            source,
-            parse_options=pa_csv.ParseOptions(newlines_in_values=True),
-            convert_options=pa_csv.ConvertOptions(column_types=text),
-        )
-    except SourceError:
-        raise
-    except (pa.ArrowException, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise SourceError(
-            f"wanted a CSV or Parquet table, got {uri!r} ({reason}); write it anew as"
-            " comma-separated UTF-8 text or as Parquet"
-        ) from error
-
-
-def _require(table: pa.Table, column: str, file: str, argument: str) -> None:
-    if column not in table.column_names:
-        hint = nearest(column, table.column_names) or f"name the right one as {argument}"
-        raise SourceError(f"{file}: wanted a column {column!r}, got the columns {table.column_names}; {hint}")
-    if table.column_names.count(column) > 1:
-        raise SourceError(f"{file}: wanted one column {column!r}, got several; rename the others")
-
-
-def _paths(table: pa.Table, column: str, file: str) -> list[str]:
-    cells: list[str] = table[column].to_pylist()
-    for number, cell in enumerate(cells):
-        if not isinstance(cell, str) or not cell.strip():
+    @classmethod
+    def of(
+        cls, table: pa.Table, path_column: str, used: list[str], name: str, places: Places, remarks: Remarks
+    ) -> _Rows:
+        """Find the files, merge rows that repeat another one, and refuse those that contradict one in a used column."""
+        rows = cls()
+        at: dict[str, int] = {}
+        cells = column_cells(table, path_column, name) or []
+        masks = column_cells(table, "mask", name)
+        found: list[str | None] = []
+        twice: dict[int, list[int]] = {}
+        for number, cell in enumerate(cells):
+            place = places.of(cell, number)
+            if (known := at.setdefault(place.key, len(rows.keys))) < len(rows.keys):
+                twice.setdefault(known, [rows.taken[known]]).append(number)
+                continue
+            mask, refusal = (None, None) if masks is None else places.mask(masks[number], number)
+            if refusal := place.refusal or refusal:
+                rows.refused[len(rows.keys)] = refusal
+            found.append(mask)
+            rows.taken.append(number)
+            rows.keys.append(place.key)
+            rows.uris.append(place.uri)
+        rows.masks = None if masks is None else found
+        if len(rows.refused) == len(rows.keys) and not any(rows.uris):
             raise SourceError(
-                f"{file}: wanted a path in column {column!r} of every row, got {cell!r} in row"
-                f" {number} (from 0); fill it in or drop the row"
+                f"{name}: expected a path in column {path_column!r}, got none in any row; fill it in"
             )
-    return cells
+        rows._merge(table.select(used), twice, remarks)
+        return rows
+
+    def _merge(self, table: pa.Table, twice: dict[int, list[int]], remarks: Remarks) -> None:
+        """Count the rows of files that have several, and refuse the files whose rows differ in what is read of them."""
+        numbers = [number for some in twice.values() for number in some]
+        cells = iter(table.take(pa.array(numbers, pa.int64())).to_pylist() if numbers else [])
+        for known, some in twice.items():
+            rows = [next(cells) for _ in some]
+            differ = next(
+                (name for name in rows[0] if any(str(row[name]) != str(rows[0][name]) for row in rows)), None
+            )
+            what = "rows that repeat another one"
+            if differ is not None and known not in self.refused:
+                values = ", ".join(dict.fromkeys(str(row[differ])[:40] for row in rows[:5]))
+                self.refused[known] = (
+                    f"cannot be used: {len(some)} rows with this path differ in {differ!r} ({values}); keep one of them, or "
+                    "join several labels as a|b"
+                )
+                what = "rows that contradict another one with the same path"
+            remarks.add("merged", what, self.keys[known], count=len(some) - 1)
 
 
-def _key(uri: str, root: str) -> str:
-    return uri.removeprefix(root).replace(os.sep, "/")
+def _absolute(folder: str) -> str:
+    return public_uri(folder).rstrip("/") if is_remote(folder) else os.path.abspath(folder)  # noqa: PTH100 - links stay
 
 
-def _refuse_duplicates(keys: list[str], file: str) -> None:
-    twice = [key for key, count in Counter(keys).items() if count > 1]
-    if twice:
-        raise SourceError(
-            f"{file}: wanted every file once, got {len(twice)} more than once, the first is"
-            f" {twice[0]!r}; drop the repeated rows"
-        )
+def _labels(
+    table: pa.Table,
+    column: str | None,
+    columns: Sequence[str],
+    file: str,
+    remarks: Remarks,
+    kind: LabelKind,
+    separator: str | None,
+) -> Labels:
+    if columns:
+        for one in columns:
+            require_column(table, one, file, "label_columns")
+        return read_label_columns({one: column_cells(table, one, file) or [] for one in columns}, remarks)
+    if column is None:
+        return Labels([-1] * len(table), ())
+    names = next(
+        (column_cells(table, one, file) for one in _NAMES if one in table.column_names and one != column),
+        None,
+    )
+    cells = column_cells(table, column, file) or []
+    return read_labels(cells, names, column, remarks=remarks, kind=kind, separator=separator)
 
 
-def _labels(table: pa.Table, column: str) -> tuple[list[int], tuple[str, ...]]:
-    names = None
-    for name in _NAMES:
-        if name in table.column_names and name != column:
-            names = table[name].to_pylist()
-            break
-    return read_labels(table[column].to_pylist(), names, column)
-
-
-def _column(table: pa.Table, name: str) -> list[Any] | None:
-    return table[name].to_pylist() if name in table.column_names else None
-
-
-def _splits(table: pa.Table) -> list[str | None] | None:
-    cells = _column(table, "split")
-    if cells is None:
-        return None
-    splits = [None if cell is None else str(cell).strip() or None for cell in cells]
+def _splits(cells: Sequence[Any], remarks: Remarks) -> list[str | None] | None:
+    splits = [None if cell is None or cell != cell else str(cell).strip() or None for cell in cells]  # noqa: PLR0124
     if not any(splits):
         return None
-    return [split and (canonical_split(split) or split) for split in splits]
+    names = split_names([split for split in splits if split], remarks)
+    remarks.add("left_out", "samples without a split, which are in none", count=splits.count(None))
+    return [split and names[split] for split in splits]
 
 
-def _masks(table: pa.Table, root: str) -> list[str | None] | None:
-    cells = _column(table, "mask")
-    if cells is None:
-        return None
-    return [_placed(root, str(cell)) if cell else None for cell in cells]
+def _annotations(boxes: BoxRows | None, rows: _Rows) -> dict[str, Any]:
+    """Return boxes and keypoints of the rows that stay, as fields of a listing."""
+    if boxes is None:
+        return {}
+    return {
+        "boxes": [boxes.boxes[row] for row in rows.taken],
+        "box_labels": boxes.labels and [boxes.labels[row] for row in rows.taken],
+        "box_classes": boxes.classes,
+        "box_unit": boxes.unit,
+        "keypoints": boxes.keypoints and [boxes.keypoints[row] for row in rows.taken],
+        "keypoint_names": boxes.keypoint_names,
+    }
 
 
-def _boxes(table: pa.Table, keys: list[str]) -> list[Boxes | None] | None:
-    for name in _BOXES:
-        cells = _column(table, name)
-        if cells is not None:
-            return [parse_boxes(cell, key, name) for cell, key in zip(cells, keys, strict=True)]
-    return None
+def _refused(boxes: BoxRows | None, rows: _Rows) -> dict[int, str]:
+    """Return by position among the rows that stay why their boxes make no sense."""
+    if boxes is None:
+        return {}
+    return {place: boxes.refused[row] for place, row in enumerate(rows.taken) if row in boxes.refused}

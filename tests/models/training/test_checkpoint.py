@@ -1,5 +1,7 @@
 """Checkpoints: what is saved comes back, and nothing half-written or foreign is taken for one."""
 
+import dataclasses
+import math
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,9 @@ from lightwell.models.training.checkpoint import (
     read_description,
     save_checkpoint,
 )
+from lightwell.models.weights_report import WeightsReport, weights_report
 from lightwell.models.zoo import ModelSpec, build_model
-from lightwell.pipeline.errors import ModelError, OutputError
+from lightwell.pipeline.errors import ModelError, OutputError, RunError
 from safetensors.torch import load_file, save_file
 
 SPEC = ModelSpec(name="timm:test_resnet", weights="none", num_classes=3)
@@ -89,10 +92,60 @@ def test_an_optimiser_goes_on_as_if_it_had_not_stopped(
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
-def test_a_failed_write_leaves_the_old_checkpoint(model: torch.nn.Module, tmp_path: Path) -> None:
-    path = tmp_path / "gone" / "best.safetensors"
-    with pytest.raises(OutputError, match="could not be written"):
+def test_a_checkpoint_that_cannot_be_written_is_an_output_error(
+    model: torch.nn.Module, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="expected to write"):
+        save_checkpoint(tmp_path / "file" / "best.safetensors", model, ABOUT)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_neither_written_nor_loaded(
+    value: float, model: torch.nn.Module, tmp_path: Path
+) -> None:
+    path = tmp_path / "best.safetensors"
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    weights["layer2.0.conv1.weight"][0, 0, 0, 0] = value
+    save_file(weights, path, metadata=ABOUT.dump())
+    with pytest.raises(ModelError, match=r"got NaN or infinity in layer2\.0\.conv1\.weight"):
+        load_model(path)
+    with torch.no_grad():
+        model.fc.bias[0] = value
+    before = path.read_bytes()
+    with pytest.raises(RunError, match=r"training: .*fc\.bias"):
         save_checkpoint(path, model, ABOUT)
+    assert path.read_bytes() == before
+
+
+def test_the_weights_report_is_kept_and_a_loaded_model_has_one(
+    model: torch.nn.Module, tmp_path: Path
+) -> None:
+    begun = WeightsReport("net.pth", 100, untrained=("fc",), notes=("random and frozen: conv1",))
+    path = tmp_path / "best.safetensors"
+    save_checkpoint(path, model, dataclasses.replace(ABOUT, weights=begun, monitor="the loss"))
+    description, _ = read_description(path)
+    assert (description.weights, description.monitor) == (begun, "the loss")
+    report = weights_report(load_model(path).model)
+    assert (report.source, report.untrained, report.notes) == ("best.safetensors", (), begun.notes)
+    save_checkpoint(path, model, dataclasses.replace(ABOUT, weights=begun, history=()))
+    assert weights_report(load_model(path).model).untrained == ("fc",)
+
+
+@pytest.mark.parametrize(("recorded", "works"), [(None, True), (True, True), (False, False)])
+def test_checkpoints_of_googlenet_keep_the_transform_that_they_were_trained_with(
+    recorded: bool | None, works: bool, tmp_path: Path
+) -> None:
+    """Those from before it was recorded were trained with it."""
+    spec = ModelSpec(name="googlenet", weights="none", num_classes=3, transform_input=recorded)
+    path = tmp_path / "best.safetensors"
+    save_checkpoint(path, build_model(spec), dataclasses.replace(ABOUT, model=spec))
+    assert load_model(path).model.transform_input is works
+    as_weights = ModelSpec(name="googlenet", weights=str(path))
+    assert build_model(as_weights).transform_input is works
+    assert (
+        build_model(as_weights.model_copy(update={"transform_input": not works})).transform_input is not works
+    )
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -104,7 +157,7 @@ def test_a_cut_file_is_no_checkpoint(model: torch.nn.Module, tmp_path: Path) -> 
     path = tmp_path / "best.safetensors"
     save_checkpoint(path, model, ABOUT)
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ModelError, match="wanted a safetensors file"):
+    with pytest.raises(ModelError, match="expected a safetensors file"):
         load_model(path)
 
 
@@ -117,7 +170,7 @@ def test_safetensors_of_somebody_else_are_refused_with_a_cure(tmp_path: Path) ->
 def test_another_format_version_is_refused(model: torch.nn.Module, tmp_path: Path) -> None:
     path = tmp_path / "old.safetensors"
     save_file({"weight": torch.zeros(2)}, path, metadata={**ABOUT.dump(), "format_version": "99"})
-    with pytest.raises(ModelError, match="wanted format 2, got 99"):
+    with pytest.raises(ModelError, match="expected format 2, got 99"):
         load_model(path)
 
 

@@ -128,12 +128,12 @@ def test_a_head_learns_on_a_frozen_trunk_and_all_is_written(plan: Plan, tmp_path
     assert all(keys <= line.keys() for line in lines)
     assert [line["images"] for line in lines[:2]] == [20, 8]
     assert [line.split(":")[0] for line in console.lines] == [
-        "epoch 1/3",
-        "epoch 2/3",
-        "epoch 3/3",
-        console.lines[3].split(":")[0],
+        "weights",
+        *(f"epoch {number}/3" for number in (1, 2, 3)),
+        f"test, weights of epoch {result['best_epoch'] + 1}",
     ]
-    assert "auroc" in console.lines[0]
+    assert "random and frozen: conv1" in console.lines[0]
+    assert "auroc" in console.lines[1]
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"metrics.jsonl", "result.json", "best.safetensors", "checkpoint.safetensors"}
 
@@ -242,10 +242,10 @@ def test_features_of_a_frozen_trunk_are_made_once_and_serve_all_epochs(plan: Pla
 
 
 def test_features_want_a_frozen_trunk_and_a_model_that_ends_in_its_head(plan: Plan, tmp_path: Path) -> None:
-    with pytest.raises(ValidationError, match="wanted a frozen trunk, got fine_tune_from"):
+    with pytest.raises(ValidationError, match="expected a frozen trunk, got fine_tune_from"):
         Classify(plan=plan, model=MODEL, feature_passes=1, fine_tune_from="layer4")
     job = Classify(plan=plan, model=ModelSpec(name="squeezenet1_1", weights="none"), feature_passes=1)
-    with pytest.raises(ModelError, match="wanted a model that ends in its head"):
+    with pytest.raises(ModelError, match="expected a model that ends in its head"):
         train(job, tmp_path)
 
 
@@ -254,7 +254,7 @@ def test_one_class_is_not_a_classification(tmp_path: Path) -> None:
         write_images(tmp_path / "one", split, "only", 2, 90)
     build_index(tmp_path / "one").save(tmp_path / "one.parquet")
     job = Classify(plan=Plan(index=tmp_path / "one.parquet"), model=MODEL)
-    with pytest.raises(PlanError, match=r"wanted at least two classes to tell apart, got one \(only\)"):
+    with pytest.raises(PlanError, match=r"expected at least two classes to tell apart, got one \(only\)"):
         job.check()
 
 
@@ -264,13 +264,13 @@ def test_a_class_without_training_images_is_named(tmp_path: Path) -> None:
             write_images(tmp_path / "some", split, name, 1, 90)
     build_index(tmp_path / "some").save(tmp_path / "some.parquet")
     job = Classify(plan=Plan(index=tmp_path / "some.parquet"), model=MODEL)
-    with pytest.raises(PlanError, match="wanted images of every class in 'train', got none of 'c'"):
+    with pytest.raises(PlanError, match="expected images of every class in 'train', got none of 'c'"):
         job.check()
 
 
 def test_a_split_that_is_not_there_lists_those_that_are(plan: Plan) -> None:
-    with pytest.raises(PlanError, match=r"validation_split: .* got 'dev'; it has test, train, val"):
-        Classify(plan=plan, model=MODEL, validation_split="dev").check()
+    with pytest.raises(PlanError, match=r"validation_split: .* got 'nonesuch'; it has test, train, val"):
+        Classify(plan=plan, model=MODEL, validation_split="nonesuch").check()
     with pytest.raises(PlanError, match=r"test_split: .*or write test_split: null"):
         Classify(plan=plan, model=MODEL, test_split="holdout").check()
 
@@ -304,7 +304,7 @@ def test_class_weights_beside_sampling_are_refused(plan: Plan) -> None:
     sampled = plan.model_copy(update={"sampling": Sampling()})
     job = Classify(plan=sampled, model=MODEL, class_weights="balanced")
     with pytest.raises(
-        PlanError, match="class_weights: wanted none beside the plan's sampling, got balanced"
+        PlanError, match="class_weights: expected none beside the plan's sampling, got balanced"
     ):
         job.check()
     assert Classify(plan=sampled, model=MODEL).check().classes == ("bright", "dark")

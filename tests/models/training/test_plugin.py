@@ -59,8 +59,8 @@ def test_a_training_job_of_another_package_is_found_by_path_and_fed(theirs: Path
     (tmp_path / "job.yaml").write_text(
         "job: theirs.jobs:CountLabels\nplan: {index: index.parquet, batch: {size: 3}}\ntimes: 2\n"
     )
-    assert find_job("theirs.jobs:CountLabels").__module__ == "theirs.jobs"
-    job = load_job(tmp_path / "job.yaml", default="classify")
+    assert find_job("theirs.jobs:CountLabels", allow_import=("theirs",)).__module__ == "theirs.jobs"
+    job = load_job(tmp_path / "job.yaml", default="classify", allow_import=("theirs.jobs",))
     assert isinstance(job, TrainingJob)
     engine = LocalEngine(num_threads=1)
     with engine.feed(job.plan, job.view) as feed:
@@ -69,7 +69,7 @@ def test_a_training_job_of_another_package_is_found_by_path_and_fed(theirs: Path
 
 def test_a_job_that_is_not_there_is_refused_with_the_reason(theirs: Path) -> None:
     with pytest.raises(PlanError, match=r"theirs\.jobs:Nothing.*check the spelling"):
-        find_job("theirs.jobs:Nothing")
+        find_job("theirs.jobs:Nothing", allow_import=("theirs",))
 
 
 def test_our_own_job_is_listed_and_keeps_the_same_contract() -> None:

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 from lightwell.models.training.examples import Examples, examples_of
-from lightwell.models.training.loop import Learner, Objective, Outcome, Sums, evaluate
+from lightwell.models.training.loop import Learner, Objective, Outcome, Sums, evaluate, summarise
 from lightwell.models.training.parallel.ranks import Ranks
 from lightwell.models.training.recipe import EarlyStop, OptimizerSpec, Schedule, best_epoch
+from lightwell.models.training.run import learning_parameters
+from lightwell.models.zoo import ModelSpec, build_model
 from lightwell.pipeline.batch import Batch
-from lightwell.pipeline.errors import RunError
+from lightwell.pipeline.errors import PlanError, RunError
 from pydantic import ValidationError
 
 
@@ -45,11 +47,24 @@ def test_a_schedule_may_be_written_as_its_name() -> None:
         Schedule.model_validate("stairs")
 
 
-def test_best_epoch_is_the_first_best_and_undefined_loses() -> None:
-    history = [{"loss": 0.9, "auroc": None}, {"loss": 0.5, "auroc": 0.7}, {"loss": 0.6, "auroc": 0.7}]
-    assert best_epoch(history, "auroc") == 1
-    assert best_epoch(history, "loss") == 1
+def test_undefined_loses_and_ties_are_decided_by_the_loss_then_by_the_earlier_epoch() -> None:
+    history = [
+        {"loss": 0.9, "auroc": None},
+        {"loss": 0.7, "auroc": 0.7},
+        {"loss": 0.6, "auroc": 0.7},
+        {"loss": 0.6, "auroc": 0.7},
+        {"loss": 0.1, "auroc": 0.6},
+    ]
+    assert best_epoch(history, "auroc") == 2
+    assert best_epoch(history, "loss") == 4
     assert best_epoch(history[:1], "auroc") == 0
+
+
+def test_a_metric_that_is_defined_in_no_epoch_is_replaced_by_the_loss() -> None:
+    history = [{"loss": loss, "auroc": None} for loss in (0.9, 0.5, 0.7, 0.4)]
+    assert best_epoch(history, "auroc") == 3
+    assert not EarlyStop(metric="auroc", patience=2).reached(history)
+    assert EarlyStop(metric="auroc", patience=1).reached(history[:3])
 
 
 def test_early_stop_waits_for_its_patience() -> None:
@@ -162,5 +177,46 @@ def test_a_loss_that_is_not_finite_stops_with_the_cure() -> None:
     head = torch.nn.Linear(4, 2)
     torch.nn.init.constant_(head.weight, math.inf)
     optimizer = OptimizerSpec().build(list(head.parameters()), [])
-    with pytest.raises(RunError, match=r"wanted a finite loss, got .* at step 0; lower optimizer\.lr"):
+    with pytest.raises(RunError, match=r"expected a finite loss, got .* at step 0; lower optimizer\.lr"):
         learn(head, examples([0, 1]), optimizer, factor=1.0)
+
+
+def test_gradients_that_are_not_finite_stop_before_the_weights_move() -> None:
+    head = torch.nn.Linear(4, 2)
+    head.weight.register_hook(lambda gradient: gradient * math.inf)
+    before = head.weight.detach().clone()
+    optimizer = OptimizerSpec().build(list(head.parameters()), [])
+    with pytest.raises(RunError, match=r"expected finite gradients, .* at step 0; lower optimizer\.lr"):
+        learn(head, examples([0, 1]), optimizer, factor=1.0)
+    assert torch.equal(head.weight, before)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_scores_that_are_not_finite_stop_the_evaluation(value: float) -> None:
+    head = torch.nn.Linear(4, 2)
+    torch.nn.init.constant_(head.bias, value)
+    with pytest.raises(RunError, match=r"NaN or infinity for 2 of 2 images; lower optimizer\.lr"):
+        evaluate(head, [examples([0, 1])])
+
+
+def test_one_image_before_batchnorm_is_refused_with_the_cure() -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(4, 2), torch.nn.BatchNorm1d(2))
+    optimizer = OptimizerSpec().build(list(net.parameters()), [])
+    with pytest.raises(PlanError, match=r"batch\.size: expected at least 2 images .* raise batch\.size"):
+        learn(net, examples([0]), optimizer, factor=1.0)
+
+
+def test_both_heads_of_a_distilled_model_learn_at_the_rate_of_a_head() -> None:
+    model = build_model(ModelSpec(name="deit_tiny_distilled_patch16_224", weights="none", num_classes=2))
+    head, trunk = learning_parameters(model)
+    own = [*model.head.parameters(), *model.head_dist.parameters()]
+    assert {id(each) for each in head} == {id(each) for each in own}
+    assert len(head) + len(trunk) == len(list(model.parameters()))
+
+
+def test_confidence_that_rounds_to_one_still_ranks_images() -> None:
+    """In float32 the softmax of these is 1 for all of class 1 and one of class 0."""
+    margins = torch.tensor([[90.0, 0.0], [0.0, 100.0], [0.0, 110.0], [0.0, 120.0]])
+    labels = torch.tensor([0, 0, 1, 1])
+    outcome = summarise(margins, labels, torch.zeros(4, dtype=torch.bool), 1.0)
+    assert outcome.metrics.auroc == 1

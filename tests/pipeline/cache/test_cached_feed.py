@@ -32,9 +32,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     "writes into what it is given": {
         "augment": [A.CoarseDropout(p=1.0), A.CenterCrop(48, 48), A.PixelDropout()]
     },
-    "decides by pixels": {
-        "augment": [A.CenterCrop(48, 48), A.Equalize(mask=lambda image: image[..., 0] > 9)]
-    },
+    "decides by pixels": {"augment": [A.CenterCrop(48, 48), A.HEStain(p=1.0)]},
     "own class behind": {"preprocess": [A.Resize(48, 48), "lightwell.pipeline.policy.color:ToHSV"]},
     "several": {"augment": [A.OneOf([A.RandomCrop(48, 48), A.Resize(48, 48)], p=1.0), A.VerticalFlip()]},
     "whole": {"preprocess": [A.SmallestMaxSize(64), A.CenterCrop(48, 48)], "augment": []},

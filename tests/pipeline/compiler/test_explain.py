@@ -97,3 +97,13 @@ def test_sampling_is_said_first_where_there_is_any() -> None:
     assert "Sampling" not in steps()
     assert next(iter(steps(sampling="balanced"))) == "Sampling"
     assert steps(sampling={"weights": {"cat": 2, "dog": 0.5}})["Sampling"].options == "cat=2, dog=0.5"
+
+
+def test_rules_for_annotations_are_listed_where_they_are_not_the_usual_ones() -> None:
+    plain = explain(Program.compile(Plan(index=Path("i.parquet"))), None)
+    assert "Annotations" not in [step.name for step in plain]
+    plan = Plan(
+        index=Path("i.parquet"), bbox_params={"min_area": 9}, keypoint_params={"remove_invisible": True}
+    )
+    (step,) = (step for step in explain(Program.compile(plan), None) if step.name == "Annotations")
+    assert step.options == "min_area=9, remove_invisible=True"

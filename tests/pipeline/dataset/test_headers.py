@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import tracemalloc
 import zlib
 
 import pytest
@@ -149,3 +150,23 @@ def test_every_truncation_of_every_format_gets_an_answer(tmp_path):
         for size in range(0, len(whole), 7):
             path.write_bytes(whole[:size])
             assert read_header(path).status
+
+
+def test_of_a_webp_only_chunk_headers_are_read_however_large_it_is(tmp_path):
+    path = tmp_path / "x.webp"
+    Image.new("RGB", (20, 10)).save(path, exif=_exif(6))
+    whole = path.read_bytes()
+    exif = whole.index(b"EXIF")
+    sparse = 1 << 30
+    with path.open(
+        "wb"
+    ) as file:  # a gigabyte of zeros in a chunk of its own, which takes no room on the disk
+        file.write(whole[:exif] + b"JUNK" + struct.pack("<I", sparse))
+        file.seek(sparse, os.SEEK_CUR)
+        file.write(whole[exif:])
+    tracemalloc.start()
+    header = read_header(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (header.width, header.height, header.orientation, header.status) == (20, 10, 6, "ok")
+    assert peak < 1 << 20

@@ -100,7 +100,7 @@ def test_refreshing_looks_again_for_what_could_not_be_opened(tmp_path):
     assert _row(first, "1.bmp")["status"].startswith("mask not found: ")
     assert _row(first, "2.bmp")["status"] == "cannot be opened: file not found"
     _image(tmp_path / "2.bmp")
-    _image(tmp_path / "1.png")
+    Image.new("L", (8, 6)).save(tmp_path / "1.png")
     assert build_index(tmp_path / "t.csv", previous=first).rows().tolist() == [0, 1]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -118,7 +117,7 @@ def test_many_who_open_it_at_once_make_it_once(path: Path, made: list[Path]) -> 
 def test_what_a_kill_left_is_not_read(path: Path, made: list[Path], lost: str) -> None:
     expected = Index.open(path)
     arrow, told = (path.with_name(name) for name in hidden(path))
-    dead = path.with_name(f".{path.name}.arrow.{os.uname().nodename}.{2**22 + 1}.tmp")
+    dead = path.with_name(f"..{path.name}.arrow.{'a' * 32}.tmp")
     dead.touch()
     if lost == "half":
         arrow.write_bytes(arrow.read_bytes()[:-8])
@@ -140,7 +139,8 @@ def test_where_nothing_can_be_written_the_index_is_held(
     monkeypatch.setattr(pa.ipc, "new_file", full)
     with caplog.at_level(logging.WARNING):
         assert Index.open(path) == Index.load(path)
-    assert "got No space left on device; each holds the index in its own memory" in caplog.text
+    assert "got No space left on device" in caplog.text
+    assert "each holds the index in its own memory" in caplog.text
     assert hidden(path) == []
 
 

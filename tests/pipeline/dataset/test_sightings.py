@@ -177,5 +177,5 @@ def test_a_mask_that_was_missing_is_looked_for_again(tmp_path: Path, monkeypatch
 
 def test_a_place_that_cannot_be_written_is_said(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match=r"wanted to write .*choose another place"):
+    with pytest.raises(OutputError, match=r"expected to write .*choose a place"):
         build_index(photos, sightings=Sightings(tmp_path / "file" / "index.parquet", every_s=0))

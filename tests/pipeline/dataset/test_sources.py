@@ -58,12 +58,13 @@ def test_a_flat_folder_has_no_labels_and_leaves_tables_and_annotations_out(tmp_p
     assert listing.notes["num_side_files"] == 3
 
 
-def test_an_empty_class_is_kept_and_named(tmp_path):
+def test_an_empty_folder_is_no_class_and_is_named(tmp_path):
     _touch(tmp_path, "cat/1.jpg", "annotations/1.xml")
-    (tmp_path / "dog").mkdir()
+    (tmp_path / "bird").mkdir()
     listing = list_folder(tmp_path)
-    assert listing.classes == ("cat", "dog")
-    assert listing.notes["empty_classes"] == ["dog"]
+    assert listing.classes == ("cat",)
+    assert listing.notes["empty_classes"] == ["bird"]
+    assert "1 empty folders, which are no classes (bird)" in listing.remarks.lines()[0]
 
 
 def test_links_are_followed_but_not_in_circles(tmp_path):
@@ -149,20 +150,15 @@ def test_absolute_paths_outside_the_root_keep_their_name(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("pth,label\n1.jpg,a\n", "wanted a column 'path'.*did you mean 'pth'"),
-        ("path,labels\n1.jpg,a\n", "wanted a column 'label'.*did you mean 'labels'"),
-        ("path,kind\n1.jpg,a\n", "wanted a column 'label'.*name the right one as label_column"),
-        ("path,label\n1.jpg,a\n./1.jpg,b\n", "wanted every file once, got 1 more than once.*'1.jpg'"),
-        ("path,label\n1.jpg,a\n,b\n", "wanted a path.*row 1"),
+        ("pth,label\n1.jpg,a\n", "expected a column 'path'.*did you mean 'pth'"),
+        ("path,labels\n1.jpg,a\n", "expected a column 'label'.*did you mean 'labels'"),
+        ("path,kind\n1.jpg,a\n", "expected a column 'label'.*name the right one as label_column"),
+        ("path,label\n,a\n,b\n", "expected a path in column 'path', got none in any row"),
         ("path,label\n", "with none"),
-        ("", "wanted a CSV or Parquet table"),
-        ("path,label\n1.jpg\n2.jpg,a,b\n", "wanted a CSV or Parquet table"),
-        ("path,label\n1.jpg,0.5\n", "wanted class names or whole numbers, got 0.5"),
-        ("path,label\n1.jpg,-2\n", "wanted class numbers"),
-        ("path,label\n1.jpg,123456789\n", "write identifiers as text"),
-        ('path,label,boxes\n1.jpg,a,"1,2,3"\n', "boxes.*1.jpg.*wanted boxes as x0,y0,x1,y1"),
-        ('path,label,boxes\n1.jpg,a,"50,50,10,10"\n', "write corners, not width and height"),
-        ('path,label,boxes\n1.jpg,a,"1,2,3,x"\n', "wanted boxes as x0,y0,x1,y1"),
+        ("", "expected a CSV or Parquet table"),
+        ("path,label\n1.jpg\n2.jpg,a,b\n", "with none"),
+        ("path;label\n1.jpg;a\n", "with commas between its cells"),
+        ("path,label\n1.jpg,0.5\n", "expected class names or whole numbers, got '0.5'"),
     ],
 )
 def test_a_table_that_makes_no_sense_is_refused_with_the_cure(tmp_path, text, message):
@@ -172,7 +168,7 @@ def test_a_table_that_makes_no_sense_is_refused_with_the_cure(tmp_path, text, me
 
 def test_a_damaged_parquet_file_is_refused(tmp_path):
     (tmp_path / "t.parquet").write_bytes(b"PAR1 nonsense PAR1")
-    with pytest.raises(SourceError, match="wanted a CSV or Parquet table"):
+    with pytest.raises(SourceError, match="expected a CSV or Parquet table"):
         list_table(tmp_path / "t.parquet", "path", "label", None)
 
 

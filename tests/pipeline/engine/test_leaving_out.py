@@ -132,7 +132,7 @@ def test_limits_hold_for_what_is_cached_too(index: Path, tmp_path: Path) -> None
 
 def test_bad_files_spoil_neither_positions_nor_ranks(index: Path, tmp_path: Path) -> None:
     empty(index, 3, 8)
-    plan = plan_for(index, cache=tmp_path / "cache", batch={"size": 4}, mix={"kind": "MixUp"})
+    plan = plan_for(index, cache=tmp_path / "cache", batch={"size": 4}, mix={"kind": "CutMix"})
     view = View(shuffle=True, augment=True, num_epochs=2)
     assert_resumes_everywhere(ENGINE, plan, view)
     assert_ranks_add_up(ENGINE, plan, view, num_ranks=2)

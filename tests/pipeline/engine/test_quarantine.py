@@ -18,6 +18,7 @@ import sleepy
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from lightwell.pipeline.checked import build_checked
 from lightwell.pipeline.dataset.index import Index
 from lightwell.pipeline.dataset.indexing import build_index
 from lightwell.pipeline.decode.dali import DaliDecoder
@@ -26,7 +27,7 @@ from lightwell.pipeline.engine import watch
 from lightwell.pipeline.engine.feed import LocalEngine
 from lightwell.pipeline.error_rules import MIN_JUDGED, ErrorRules
 from lightwell.pipeline.errors import PlanError, RunError, SampleError, StuckError
-from lightwell.pipeline.plan import Plan, build_checked
+from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.quarantine import Quarantine, QuarantineEntry
 from lightwell.pipeline.view import View
 from pictures import make_folder, make_picture, write_picture
@@ -132,7 +133,7 @@ def test_bit_rot_that_decodes_is_caught_by_the_hash(tmp_path: Path, hashed: bool
     os.utime(bad, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
     _, feed = run(plan_for(tmp_path / "i.parquet"))
     assert [entry["uri"] for entry in feed.quarantine] == ([str(bad)] if hashed else [])
-    assert all("wanted content with the hash" in entry["reason"] for entry in feed.quarantine)
+    assert all("expected content with the hash" in entry["reason"] for entry in feed.quarantine)
 
 
 def test_with_a_hash_another_time_alone_does_not_matter(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import albumentations as A
 import numpy as np
 import pytest
+from annotated import drawn_scene, write_index
 from lightwell.pipeline.dataset.indexing import build_index
 from lightwell.pipeline.engine.feed import LocalEngine
 from lightwell.pipeline.engine.open_view import OpenView
@@ -256,3 +257,13 @@ def test_resources_of_the_plan_that_never_fit_are_refused_at_once(index_path: Pa
         RayEngine(num_workers=1).feed(plan, TRAINING)
     with RayEngine(num_workers=1, each=Asked(cpus=1)).feed(plan, TRAINING) as feed:
         assert len(next(iter(feed))) == 4
+
+
+@pytest.mark.usefixtures("cluster")
+def test_every_kind_of_annotation_travels(tmp_path: Path) -> None:
+    scenes = [drawn_scene(f"{number}.png", number, orientation=1 + number % 8) for number in range(9)]
+    scenes[3].mask = scenes[4].boxes = scenes[4].box_labels = scenes[5].keypoints = None
+    path = write_index(tmp_path, scenes)
+    for mix in (None, {"kind": "CutMix", "alpha": 1.0}):
+        plan = plan_for(path, augment=[A.RandomCrop(96, 96), A.D4(p=1)], batch={"size": 4}, mix=mix)
+        assert read(RayEngine(num_workers=2).feed(plan, TRAINING)) == read(LOCAL.feed(plan, TRAINING))

@@ -135,7 +135,9 @@ def test_jobs_of_others_go_along_and_the_shipped_code_is_what_runs(
     cluster: Cluster, project: Path, root: Path
 ) -> None:
     submit = ["submit", "--json", "--address", cluster.dashboard, "--module", "theirs.py", "--"]
-    done = run(*submit, "train", "end.yaml", "--out", project / "out", project=project)
+    done = run(
+        *submit, "train", "end.yaml", "--allow-import", "theirs", "--out", project / "out", project=project
+    )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["status"], told["exit_code"]) == ("SUCCEEDED", 0)
@@ -151,7 +153,16 @@ def test_jobs_of_others_go_along_and_the_shipped_code_is_what_runs(
 @pytest.mark.parametrize(("then", "code"), [("gate", 3), ("die", 1)])
 def test_the_exit_code_is_the_commands(then: str, code: int, cluster: Cluster, project: Path) -> None:
     submit = ["submit", "--quiet", "--address", cluster.dashboard, "--module", "theirs.py", "--"]
-    done = run(*submit, "train", f"{then}.yaml", "--out", project / "out", project=project)
+    done = run(
+        *submit,
+        "train",
+        f"{then}.yaml",
+        "--allow-import",
+        "theirs",
+        "--out",
+        project / "out",
+        project=project,
+    )
     assert (done.returncode, done.stdout) == (code, "")
     assert f"FAILED, exit code {code}" in done.stderr
 
@@ -166,7 +177,9 @@ def test_what_only_the_cluster_can_know_is_a_wrong_request_there(cluster: Cluste
 def test_a_detached_job_is_listed_followed_and_stopped(cluster: Cluster, project: Path) -> None:
     address = ["--address", cluster.dashboard]
     submit = ["submit", "--detach", *address, "--module", "theirs.py", "--"]
-    done = run(*submit, "train", "wait.yaml", "--out", project / "out", project=project)
+    done = run(
+        *submit, "train", "wait.yaml", "--allow-import", "theirs", "--out", project / "out", project=project
+    )
     assert done.returncode == 0, done.stderr
     job = done.stdout.strip()
     assert f"lightwell jobs stop {job} --address {cluster.dashboard}" in done.stderr
@@ -200,7 +213,7 @@ def test_a_detached_job_is_listed_followed_and_stopped(cluster: Cluster, project
 
 @pytest.mark.filterwarnings("ignore:ssl=None is deprecated:DeprecationWarning")  # Ray's own call
 def test_a_log_is_whole_though_connections_drop(cluster: Cluster, project: Path) -> None:
-    words = ["train", "count.yaml", "--out", str(project / "out")]
+    words = ["train", "count.yaml", "--allow-import", "theirs", "--out", str(project / "out")]
     job = lightwell.submit(words, cluster.dashboard, modules=[Path("theirs.py")])
     with dropping_proxy(cluster.dashboard, after_s=1.0) as (address, drops):
         pieces: list[str] = []

@@ -1,0 +1,191 @@
+"""Layout of a layer's output: which axes are rows, columns and channels, found by moving a patch of the input.
+
+The rank of an output does not tell its layout: (N, 14, 14, 384) may be channels first or channels last. So a patch is
+placed into each quarter of an image, and a layout is accepted when the output's response moves along its rows as the patch
+moves down and along its columns as the patch moves right.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+MIN_SHIFT = 0.02
+"""Least movement of the response, as a share of the map's side, when the patch moves from one side to the other."""
+WRONG_SHIFT = 0.1
+"""Movement along the other axis that shows wrong axes; the response of an untrained network to noise stays below."""
+MAX_PREFIX = 16
+"""Tokens before those of the patches that are considered: class, distillation and register tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class MapLayout:
+    """How a layer's output is read as a map (N, C, h, w)."""
+
+    kind: str
+    """``NCHW``, ``NHWC`` or ``NLC`` (tokens)."""
+    height: int
+    width: int
+    num_prefix: int = 0
+    """Tokens before those of the patches; they belong to no place."""
+
+    @property
+    def num_cells(self) -> int:
+        """Places of the map."""
+        return self.height * self.width
+
+    def to_nchw(self, output: torch.Tensor) -> torch.Tensor:
+        """View an output as (N, C, h, w)."""
+        if self.kind == "NHWC":
+            return output.permute(0, 3, 1, 2)
+        if self.kind == "NLC":
+            tokens = output[:, self.num_prefix :].transpose(1, 2)
+            return tokens.reshape(*tokens.shape[:2], self.height, self.width)
+        return output
+
+    def fits(self, output: torch.Tensor) -> bool:
+        """Tell whether an output has the sizes of this layout."""
+        shape = tuple(output.shape)
+        if self.kind == "NLC":
+            return len(shape) == 3 and shape[1] == self.num_prefix + self.num_cells
+        at = 2 if self.kind == "NCHW" else 1
+        return len(shape) == 4 and shape[at : at + 2] == (self.height, self.width)
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """How far the response of a map moves when the patch moves from one side of the image to the other."""
+
+    along: float
+    """Least movement along the axis that the patch moves along, as a share of the side."""
+    across: float
+    """Greatest movement along the other axis."""
+
+    @property
+    def follows(self) -> bool:
+        """True where the response follows the patch."""
+        return self.along >= MIN_SHIFT and self.along > 2 * self.across
+
+
+def patch_images(image: torch.Tensor) -> torch.Tensor:
+    """Return an image (1, C, H, W) and four copies, each with a bright noisy patch in one quarter: (5, C, H, W).
+
+    The quarters are upper left, upper right, lower left and lower right. The noise is seeded.
+    """
+    height, width = image.shape[2:]
+    rows, columns = max(1, height // 2), max(1, width // 2)
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn((1, image.shape[1], rows, columns), generator=generator)
+    patch = (1.5 + noise).to(image)
+    images = image.repeat(5, 1, 1, 1)
+    for number, (low, right) in enumerate(((False, False), (False, True), (True, False), (True, True)), 1):
+        down = slice(height - rows, None) if low else slice(0, rows)
+        across = slice(width - columns, None) if right else slice(0, columns)
+        images[number, :, down, across] += patch[0]
+    return images
+
+
+def possible_layouts(
+    shape: tuple[int, ...], image_size: tuple[int, int], num_prefix: int | None = None
+) -> Iterator[MapLayout]:
+    """List the layouts that an output of some shape could have: those with about the proportions of the image.
+
+    Maps of one place are left out.
+
+    Args:
+        shape: of the output, (N, ...).
+        image_size: height and width of the input, for the shape of a token grid.
+        num_prefix: class and register tokens as the model states them; None if it does not.
+    """
+    if len(shape) == 4:
+        for kind, (height, width) in (("NCHW", shape[2:]), ("NHWC", shape[1:3])):
+            if height * width > 1 and abs(height * image_size[1] / image_size[0] - width) <= max(
+                2, 0.35 * width
+            ):
+                yield MapLayout(kind, height, width)
+    elif len(shape) == 3:
+        stated = [] if num_prefix is None else [num_prefix]
+        for prefix in dict.fromkeys([*stated, *range(MAX_PREFIX + 1)]):
+            grid = token_grid(shape[1] - prefix, image_size)
+            if grid is not None:
+                yield MapLayout("NLC", *grid, prefix)
+                return  # a second one would be the same map, moved by a few cells
+
+
+def token_grid(num_tokens: int, image_size: tuple[int, int]) -> tuple[int, int] | None:
+    """Find rows and columns of a token grid with the proportions of the image; None where there is none."""
+    if num_tokens < 4:
+        return None
+    height = round(math.sqrt(num_tokens * image_size[0] / image_size[1]))
+    for rows in (height, height - 1, height + 1):
+        if rows > 0 and num_tokens % rows == 0:
+            columns = num_tokens // rows
+            # Each side of the image is a whole number of patches but for what does not fill one.
+            if abs(image_size[0] / rows - image_size[1] / columns) <= max(image_size) / num_tokens:
+                return rows, columns
+    return None
+
+
+def measure_shift(layout: MapLayout, outputs: torch.Tensor) -> Shift | None:
+    """Measure how a layout's map of ``patch_images`` responds to the patch; None where it does not respond at all."""
+    maps = layout.to_nchw(outputs.detach().double())
+    change = (maps[1:] - maps[:1]).abs().sum(1)
+    total = change.sum((1, 2))
+    if not bool(torch.isfinite(total).all()) or not bool((total > 0).all()):
+        return None
+    shares = (change / total[:, None, None]).cpu()
+    down = centre_of(shares.sum(2))
+    across = centre_of(shares.sum(1))
+    corners = {"down": down, "across": across}
+    moves = {
+        name: (
+            float((where[2] + where[3] - where[0] - where[1]) / 2),  # the patch moves down
+            float((where[1] + where[3] - where[0] - where[2]) / 2),  # the patch moves right
+        )
+        for name, where in corners.items()
+    }
+    along, beside = [], []
+    if layout.height > 1:
+        along.append(moves["down"][0])
+        beside.append(abs(moves["down"][1]))
+    if layout.width > 1:
+        along.append(moves["across"][1])
+        beside.append(abs(moves["across"][0]))
+    return Shift(min(along), max(beside))
+
+
+def centre_of(shares: torch.Tensor) -> torch.Tensor:
+    """Return the centre of mass of rows (N, cells) that sum to one, on a scale of 0..1."""
+    cells = shares.shape[1]
+    places = (
+        torch.linspace(0, 1, cells, dtype=shares.dtype) if cells > 1 else torch.zeros(1, dtype=shares.dtype)
+    )
+    return shares @ places
+
+
+def find_layout(
+    outputs: torch.Tensor, image_size: tuple[int, int], num_prefix: int | None = None
+) -> MapLayout | None:
+    """Find the layout of a layer from its outputs for ``patch_images``; None where no layout follows the patch.
+
+    Args:
+        outputs: (5, ...), any layout.
+        image_size: height and width of the images.
+        num_prefix: class and register tokens as the model states them; None if it does not.
+    """
+    best: tuple[float, MapLayout] | None = None
+    for layout in possible_layouts(tuple(outputs.shape), image_size, num_prefix):
+        shift = measure_shift(layout, outputs)
+        if shift is not None and shift.follows and (best is None or shift.along > best[0]):
+            best = shift.along, layout
+    return best[1] if best else None
+
+
+def may_be_nchw(outputs: torch.Tensor, image_size: tuple[int, int]) -> bool:
+    """Tell whether an output could be (N, C, h, w): its proportions fit, and nothing follows the patch sideways."""
+    fitting = [each for each in possible_layouts(tuple(outputs.shape), image_size) if each.kind == "NCHW"]
+    shift = measure_shift(fitting[0], outputs) if fitting else None
+    return bool(fitting) and (shift is None or shift.across < WRONG_SHIFT)

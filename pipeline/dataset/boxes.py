@@ -1,0 +1,61 @@
+"""Which boxes of an index have an area inside their picture; the others are dropped when a sample is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+BOX_COLUMNS = 4
+QUARTER_TURNED = 5
+"""EXIF orientations from here on exchange width and height."""
+NUM_NAMED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class BoxCount:
+    """How many boxes the usable images of an index have."""
+
+    num_boxes: int
+    num_dropped: int
+    """Of these, those without an area inside their picture."""
+    keys: tuple[str, ...]
+    """The first images that have such boxes."""
+
+
+def has_area(boxes: np.ndarray, sizes: np.ndarray | tuple[int, int]) -> np.ndarray:
+    """Return which boxes have an area inside a picture, at the precision in which Albumentations handles them.
+
+    Args:
+        boxes: float (n, 4) as x0, y0, x1, y1 in pixels; what is not a number has no area.
+        sizes: height and width of the picture, or (n, 2), those of each box's picture.
+
+    Returns:
+        bool (n,).
+    """
+    limits = np.asarray(sizes, np.float64).reshape(-1, 2)[:, [1, 0, 1, 0]]
+    inside = np.clip(boxes / limits, 0, 1).astype(np.float32)
+    return np.asarray((inside[:, 2] > inside[:, 0]) & (inside[:, 3] > inside[:, 1]))
+
+
+def count_boxes(table: pa.Table) -> BoxCount:
+    """Count the boxes of an index's usable rows; malformed ones are left to the reading of their sample.
+
+    Args:
+        table: has the columns of an index.
+    """
+    usable = pc.and_(pc.equal(table["status"], "ok"), pc.is_valid(table["boxes"]))
+    rows = table.select(["key", "width", "height", "orientation", "boxes"]).filter(usable)
+    lists = pc.list_flatten(rows["boxes"])
+    owners = pc.list_parent_indices(rows["boxes"])
+    whole = pc.fill_null(pc.equal(pc.list_value_length(lists), BOX_COLUMNS), False)
+    boxes = pc.list_flatten(lists.filter(whole)).to_numpy(zero_copy_only=False).reshape(-1, BOX_COLUMNS)
+    owners = owners.filter(whole).to_numpy()
+    sizes = np.stack([rows[name].to_numpy() for name in ("height", "width")], axis=1)
+    turned = rows["orientation"].to_numpy() >= QUARTER_TURNED
+    sizes[turned] = sizes[turned, ::-1]
+    dropped = ~has_area(boxes, sizes[owners])
+    first = np.unique(owners[dropped])[:NUM_NAMED]
+    return BoxCount(len(boxes), int(dropped.sum()), tuple(rows["key"].take(pa.array(first)).to_pylist()))

@@ -1,0 +1,58 @@
+"""Which file can be the label mask of a picture, from the headers of both."""
+
+from __future__ import annotations
+
+from .headers import Header
+
+IGNORED = 255
+"""The label of pixels that are not annotated; losses of torch skip it as ``ignore_index``."""
+MASK_FORMATS = frozenset({"png", "tiff", "bmp"})
+"""Formats that keep every value. JPEG changes them, PPM may scale them, and writers of GIF number colours anew."""
+MASK_MODES = frozenset({"1", "L", "P"})
+"""Pillow modes that hold one label in at most 8 bits: the values of a grey picture, or the indices of a palette."""
+WIDE_MODES = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
+_QUARTER_TURNED = 5
+"""EXIF orientations from here on exchange width and height."""
+
+
+def why_unfit(mask: Header, picture: Header) -> str:
+    """Return in one line why a file cannot be the label mask of a picture; an empty string if it can.
+
+    A mask belongs to the upright picture: after its own EXIF orientation, if it has one, it must be as large.
+    """
+    if mask.status != "ok":
+        return f"expected a label mask, got a file that cannot be used ({mask.status}); save the labels as a grey PNG"
+    if mask.format not in MASK_FORMATS:
+        return (
+            f"expected PNG, TIFF or BMP, which keep label numbers, got {mask.format}; draw the labels anew and save "
+            "the mask as PNG"
+        )
+    if mask.mode in WIDE_MODES:
+        return (
+            f"expected at most 8 bits per pixel, got mode {mask.mode}; number the labels from 0 to 254 and save the "
+            "mask as an 8-bit grey PNG"
+        )
+    if mask.mode not in MASK_MODES:
+        return (
+            f"expected one channel of label numbers, got {mask.mode}; replace colours with label numbers and save the "
+            "mask as a grey or palette PNG"
+        )
+    return _why_other_size(mask, picture)
+
+
+def _why_other_size(mask: Header, picture: Header) -> str:
+    height, width = _upright_size(picture)
+    got_height, got_width = _upright_size(mask)
+    if (got_height, got_width) == (height, width):
+        return ""
+    if (got_height, got_width) == (picture.height, picture.width):
+        return (
+            f"expected {width}x{height}, the size of the upright picture, got {got_width}x{got_height}, its size before "
+            f"EXIF orientation {picture.orientation} is applied; turn the mask upright"
+        )
+    return f"expected {width}x{height} as the picture, got {got_width}x{got_height}; make the mask as large as its picture"
+
+
+def _upright_size(header: Header) -> tuple[int, int]:
+    size = header.height, header.width
+    return size[::-1] if header.orientation >= _QUARTER_TURNED else size

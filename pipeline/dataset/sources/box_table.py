@@ -1,0 +1,297 @@
+"""Boxes and keypoints in a table: in cells of an image's row, or one row per box.
+
+One row per box has four columns of numbers (``x0,y0,x1,y1``, ``xmin,ymin,xmax,ymax``, ``x,y,w,h`` and the like) and repeats
+the path; a row without numbers is an image without boxes. Lists of boxes lie in one column: ``boxes`` or ``boxes_xyxy``,
+``boxes_xywh``, and with ``n`` behind (``boxes_xyxyn``) as fractions of the picture. A table whose paths repeat, with at most
+one box in each cell, has one row per box too; then the label column names the box's class, not the image's. Beside lists,
+``box_labels`` names the classes, and ``keypoints`` holds rows of x, y and perhaps visibility.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from .boxes import parse_numbers
+from .labels import read_labels
+from .listing import Boxes, Keypoints
+from .remarks import Remarks
+from .table_file import column_cells
+
+Form = Literal["xyxy", "xywh"]
+
+CORNERS = (
+    ("x0", "y0", "x1", "y1"),
+    ("x1", "y1", "x2", "y2"),
+    ("xmin", "ymin", "xmax", "ymax"),
+    ("x_min", "y_min", "x_max", "y_max"),
+    ("left", "top", "right", "bottom"),
+)
+SIDES = (
+    ("x", "y", "w", "h"),
+    ("x", "y", "width", "height"),
+    ("bbox_x", "bbox_y", "bbox_w", "bbox_h"),
+    ("bbox_x", "bbox_y", "bbox_width", "bbox_height"),
+    ("left", "top", "width", "height"),
+)
+LISTS: dict[str, tuple[Form, Literal["pixel", "fraction"]]] = {
+    "boxes": ("xyxy", "pixel"),
+    "boxes_xyxy": ("xyxy", "pixel"),
+    "boxes_xywh": ("xywh", "pixel"),
+    "boxes_xyxyn": ("xyxy", "fraction"),
+    "boxes_xywhn": ("xywh", "fraction"),
+}
+BOX_LABELS = "box_labels"
+KEYPOINTS = "keypoints"
+CLASS_COLUMNS = ("box_label", "class", "class_name", "category", "label")
+"""Where the class of a row's box may stand, beside the label column; the first that is there."""
+COLUMNS = frozenset(
+    {*LISTS, BOX_LABELS, KEYPOINTS, *(name for names in (*CORNERS, *SIDES) for name in names)}
+)
+"""Columns that describe boxes and so are no labels of images."""
+HEADERLESS = ("path", "x0", "y0", "x1", "y1", "label")
+"""Columns of a CSV without a header that has the form of keras-retinanet."""
+BAD = "cannot be used: "
+
+
+@dataclass
+class BoxRows:
+    """Boxes of a table, image by image."""
+
+    rows: list[int] = field(default_factory=list)
+    """Numbers of the rows that stay: the first of each image."""
+    boxes: list[Boxes | None] = field(default_factory=list)
+    labels: list[list[int] | None] | None = None
+    classes: tuple[str, ...] = ()
+    keypoints: list[Keypoints | None] | None = None
+    keypoint_names: tuple[str, ...] = ()
+    unit: Literal["pixel", "fraction"] = "pixel"
+    refused: dict[int, str] = field(default_factory=dict)
+    """By position among ``rows``: why the image cannot be used."""
+    label_of_box: str | None = None
+    """The column that names classes of boxes, and so none of images."""
+
+
+def with_header(table: pa.Table, path_column: str, remarks: Remarks) -> pa.Table:
+    """Give a CSV that begins with a path and four numbers the columns it lacks, its first line included."""
+    names = table.column_names
+    if path_column in names or len(names) != len(HEADERLESS) or not _is_line(names):
+        return table
+    remarks.add("assumed", "table without a header: path, x0, y0, x1, y1, label", names[0])
+    lines = [names, *zip(*(column.cast(pa.string()).to_pylist() for column in table.columns), strict=True)]
+    columns = [pa.array([cell or None for cell in cells], pa.string()) for cells in zip(*lines, strict=True)]
+    return pa.table(columns, names=[path_column, *HEADERLESS[1:]])
+
+
+def _is_line(names: Sequence[str]) -> bool:
+    return bool(names[0]) and (not any(names[1:]) or all(map(_is_number, names[1:5])))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
+
+
+def read_boxes(
+    table: pa.Table, path_column: str, label_column: str | None, file: str, remarks: Remarks
+) -> BoxRows | None:
+    """Read the boxes and keypoints of a table; None where it has none.
+
+    Args:
+        table: with all its rows.
+        path_column: says which rows are of one image.
+        label_column: the one that was asked for.
+        file: the table's name, for messages.
+        remarks: counts what was left out or assumed.
+
+    Raises:
+        SourceError: a column cannot be read, or occurs twice.
+    """
+    names = set(table.column_names)
+    listed = next((name for name in LISTS if name in names), None)
+    spread = next((columns for columns in (*CORNERS, *SIDES) if names.issuperset(columns)), None)
+    if listed is None and spread is None and KEYPOINTS not in names:
+        return None
+    reader = _Reader(table, path_column, file, remarks)
+    form: Form = "xyxy"
+    parsed: list[Boxes | None] = [None] * len(table)
+    if listed is not None:
+        form, reader.found.unit = LISTS[listed]
+        cells = column_cells(table, listed, file) or []
+        parsed = [reader.parse(row, cell, 4, listed) for row, cell in enumerate(cells)]
+    elif spread is not None:
+        form = "xyxy" if spread in CORNERS else "xywh"
+        corners = zip(*(column_cells(table, name, file) or [] for name in spread), strict=True)
+        parsed = [reader.join(row, cells, spread) for row, cells in enumerate(corners)]
+    if form == "xywh":
+        parsed = [rows and [[x, y, x + w, y + h] for x, y, w, h in rows] for rows in parsed]
+    reader.add(parsed, label_column, is_spread=listed is None and spread is not None)
+    return reader.found
+
+
+class _Reader:
+    """Collects the boxes of a table by image."""
+
+    def __init__(self, table: pa.Table, path_column: str, file: str, remarks: Remarks) -> None:
+        self.found = BoxRows()
+        self._table = table
+        self._file = file
+        self._remarks = remarks
+        self._paths = column_cells(table, path_column, file) or []
+        self._bad: dict[int, str] = {}
+        """By row: why its cells make no sense."""
+
+    def parse(self, row: int, cell: Any, width: int, column: str) -> list[list[float]] | None:
+        """Read the rows of numbers of a cell; one that makes no sense costs its image."""
+        try:
+            return parse_numbers(cell, width)
+        except ValueError as error:
+            self._bad[row] = f"{BAD}column {column!r}: {error}"
+            return None
+
+    def join(self, row: int, cells: Sequence[Any], columns: Sequence[str]) -> list[list[float]] | None:
+        """Read the box of a row from four cells; all of them empty is no box."""
+        given = [cell for cell in cells if not (cell is None or cell == "" or cell != cell)]  # noqa: PLR0124 - NaN
+        if not given:
+            return []
+        try:
+            if len(given) == len(columns):
+                return [[float(cell) for cell in cells]]
+        except (TypeError, ValueError):
+            pass
+        self._bad[row] = f"{BAD}columns {', '.join(columns)}: expected four numbers, got {cells!r:.80}"
+        return None
+
+    def add(self, parsed: Sequence[Boxes | None], label_column: str | None, *, is_spread: bool) -> None:
+        """Put the rows of each image together."""
+        repeated = len(set(map(str, self._paths))) < len(self._paths)
+        per_box = is_spread or (repeated and all(len(rows or ()) <= 1 for rows in parsed) and any(parsed))
+        images = self._group(per_box)
+        self.found.rows = [rows[0] for rows in images]
+        has_boxes = any(rows is not None for rows in parsed)
+        for place, rows in enumerate(images):
+            bad = next((self._bad[row] for row in rows if row in self._bad), None)
+            if bad is not None:
+                self.found.refused[place] = bad
+            known = [parsed[row] for row in rows if parsed[row] is not None]
+            self.found.boxes.append([box for boxes in known for box in boxes or ()] if known else None)
+        if per_box:
+            self._remarks.add("assumed", "rows that are one box each", count=len(self._paths))
+            self._label_rows(images, parsed, label_column)
+            self._refuse_contradictions(images)
+        elif has_boxes:
+            self._label_lists(images)
+        if KEYPOINTS in self._table.column_names:
+            self._add_keypoints(images)
+
+    def _group(self, per_box: bool) -> list[list[int]]:
+        if not per_box:
+            return [[row] for row in range(len(self._paths))]
+        images: dict[Any, list[int]] = {}
+        for row, path in enumerate(self._paths):
+            images.setdefault((row, None) if path is None else str(path), []).append(row)
+        return list(images.values())
+
+    def _label_rows(
+        self, images: Sequence[Sequence[int]], parsed: Sequence[Boxes | None], label_column: str | None
+    ) -> None:
+        names = dict.fromkeys(
+            [*CLASS_COLUMNS[:1], *([label_column] if label_column else []), *CLASS_COLUMNS[1:]]
+        )
+        column = next((name for name in names if name in self._table.column_names), None)
+        if column is None:
+            return
+        cells = column_cells(self._table, column, self._file) or []
+        rows = [row for one in images for row in one if parsed[row]]
+        self.found.label_of_box = column
+        self._number([cells[row] for row in rows], column)
+
+    def _label_lists(self, images: Sequence[Sequence[int]]) -> None:
+        cells = column_cells(self._table, BOX_LABELS, self._file)
+        if cells is None:
+            return
+        flat: list[Any] = []
+        for place, (row,) in enumerate(images):
+            names = _names_of(cells[row])
+            boxes = self.found.boxes[place]
+            if boxes is not None and names is not None and len(names) != len(boxes):
+                self.found.refused.setdefault(
+                    place,
+                    f"{BAD}column {BOX_LABELS!r}: expected {len(boxes)} names, one per box, got {len(names)}",
+                )
+                names = None
+            flat += [None] * len(boxes or ()) if names is None else names
+        self._number(flat, BOX_LABELS)
+
+    def _number(self, cells: Sequence[Any], column: str) -> None:
+        """Number the classes of all boxes; cells are in the order of the images and their boxes."""
+        found = read_labels(cells, None, column, remarks=self._remarks, separator="")
+        self.found.classes = found.classes
+        self.found.labels = []
+        start = 0
+        for boxes in self.found.boxes:
+            self.found.labels.append(None if boxes is None else found.numbers[start : start + len(boxes)])
+            start += len(boxes or ())
+        assert start == len(found.numbers), (start, len(found.numbers))
+
+    def _refuse_contradictions(self, images: Sequence[Sequence[int]]) -> None:
+        """Refuse images whose rows name several splits or masks."""
+        for column in ("split", "mask"):
+            cells = column_cells(self._table, column, self._file)
+            for place, rows in enumerate(images) if cells is not None else ():
+                values = dict.fromkeys(str(cells[row]) for row in rows) if cells is not None else {}
+                if len(values) > 1:
+                    self.found.refused.setdefault(
+                        place,
+                        f"{BAD}its {len(rows)} rows differ in {column!r} ({', '.join(list(values)[:3])})",
+                    )
+
+    def _add_keypoints(self, images: Sequence[Sequence[int]]) -> None:
+        cells = column_cells(self._table, KEYPOINTS, self._file) or []
+        found: list[Keypoints | None] = []
+        for place, rows in enumerate(images):
+            points = self._points(rows[0], cells[rows[0]])
+            boxes = self.found.boxes[place]
+            if points and boxes and len(points) % len(boxes):
+                self.found.refused.setdefault(
+                    place,
+                    f"{BAD}column {KEYPOINTS!r}: expected as many points for each of {len(boxes)} boxes, got {len(points)}",
+                )
+            if rows[0] in self._bad:
+                self.found.refused.setdefault(place, self._bad[rows[0]])
+            found.append(points)
+        sizes = {
+            len(points) // (len(boxes) if boxes else 1)
+            for points, boxes in zip(found, self.found.boxes, strict=True)
+            if points
+        }
+        if len(sizes) > 1:
+            self._remarks.add(
+                "left_out", "keypoints: their number differs from image to image", count=len(found)
+            )
+        elif sizes:
+            self.found.keypoints = found
+            self.found.keypoint_names = tuple(map(str, range(sizes.pop())))
+
+    def _points(self, row: int, cell: Any) -> Keypoints | None:
+        try:
+            points = parse_numbers(cell, 3)
+        except ValueError:
+            flat = self.parse(row, cell, 2, KEYPOINTS)
+            points = None if flat is None else [[x, y, 2.0] for x, y in flat]
+        return points
+
+
+def _names_of(cell: Any) -> list[Any] | None:
+    """Read the class names of one image's boxes: a list, or text parted by ``;``."""
+    if cell is None or cell != cell:  # noqa: PLR0124 - NaN
+        return None
+    if isinstance(cell, str):
+        return [name.strip() for name in cell.split(";")] if cell.strip() else []
+    return list(cell) if isinstance(cell, list | tuple) else [cell]

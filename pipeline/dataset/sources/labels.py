@@ -1,0 +1,322 @@
+"""Label cells of tables and shards: class numbers, class names, or several of them per image.
+
+The rule: label text stays text. A column holds class numbers only where every value is a plain whole number
+(``0``, ``7``, ``12``; no leading zeros, signs or exponents; ``7.0`` as pandas writes it beside missing values) and the
+numbers can be those of classes: all below ``PLAUSIBLE_CLASSES``, or at least half of the numbers up to the largest one
+occur. Integer columns of Parquet follow the same rule. Empty cells are unlabelled, and so is -1 among class numbers.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from typing import Any, Literal
+
+from ...errors import SourceError
+from .remarks import Remarks
+
+LabelKind = Literal["auto", "text", "numbers"]
+"""``auto`` follows the rule above; the others are the user's decision."""
+
+SEPARATOR = "|"
+"""Parts the labels of one image where any cell of the column contains it."""
+MAX_CLASSES = 1_000_000
+PLAUSIBLE_CLASSES = 10_000
+MAX_NAME_LENGTH = 1_000
+
+_PLAIN = re.compile(r"-1|0|[1-9][0-9]{0,17}")
+_PLAIN_FLOAT = re.compile(r"(-1|0|[1-9][0-9]{0,17})\.0+")
+_DECIMAL = re.compile(r"-?[0-9]*\.?[0-9]+")
+_DIGITS = re.compile(r"-?[0-9]{1,18}(\.0+)?")
+_MISSING = frozenset({"nan", "na", "n/a", "null", "none", "<na>", "nat"})
+_TRUE = frozenset({"1", "1.0", "true", "yes"})
+_FALSE = frozenset({"0", "0.0", "false", "no", ""})
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels of samples, in order."""
+
+    numbers: list[int]
+    """Index into ``classes``; -1 for none, and everywhere where there are sets."""
+    classes: tuple[str, ...]
+    sets: list[list[int] | None] | None = None
+    """Several classes per image: ascending numbers, or None for an unlabelled image. None where each has one."""
+
+
+def read_labels(
+    cells: Sequence[Any],
+    names: Sequence[Any] | None,
+    column: str,
+    *,
+    remarks: Remarks,
+    kind: LabelKind = "auto",
+    separator: str | None = None,
+) -> Labels:
+    """Turn label cells into class numbers and names.
+
+    Args:
+        cells: text, numbers, booleans, lists of these, or None.
+        names: cells of a column with the names of class numbers, if there is one.
+        column: its name, for messages.
+        remarks: counts what is unlabelled, converted or assumed.
+        kind: whether numbers are class numbers.
+        separator: parts several labels of one cell; by default ``SEPARATOR``. Empty: a cell is one label.
+
+    Raises:
+        SourceError: fractions, more classes than ``MAX_CLASSES``, or no numbers where ``kind`` says that there are.
+    """
+    values = [_clean(cell, remarks) for cell in cells]
+    separator = SEPARATOR if separator is None else separator
+    values, is_multi = _split_cells(values, separator, column, remarks)
+    if not is_multi:
+        numbers, classes = _numbered(list(values), names, column, remarks, kind)
+        remarks.add("unlabelled", f"samples whose {column!r} is empty or -1", count=numbers.count(-1))
+        return Labels(numbers, classes)
+    flat = [one for value in values for one in value or ()]
+    numbers, classes = _numbered(flat, None, column, remarks, kind)
+    sets: list[list[int] | None] = []
+    place = 0
+    for value in values:
+        size = 0 if value is None else len(value)
+        sets.append(None if value is None else sorted(set(numbers[place : place + size]) - {-1}))
+        place += size
+    remarks.add("unlabelled", f"samples whose {column!r} is empty", count=sets.count(None))
+    return Labels([-1] * len(cells), classes, sets)
+
+
+def read_label_columns(columns: Mapping[str, Sequence[Any]], remarks: Remarks) -> Labels:
+    """Read one column per class, with 1 where an image has it and 0 or an empty cell where not.
+
+    A row with any other value is unlabelled.
+
+    Args:
+        columns: cells by class name, all of one length.
+        remarks: counts the rows that make no sense.
+    """
+    sets: list[list[int] | None] = []
+    for cells in zip(*columns.values(), strict=True):
+        texts = ["" if cell is None or cell != cell else str(cell).strip().lower() for cell in cells]  # noqa: PLR0124 - NaN
+        if all(text in _TRUE or text in _FALSE for text in texts):
+            sets.append([number for number, text in enumerate(texts) if text in _TRUE])
+        else:
+            wrong = next(text for text in texts if text not in _TRUE and text not in _FALSE)
+            remarks.add("unlabelled", "samples with a class column that is neither 0 nor 1", wrong)
+            sets.append(None)
+    return Labels([-1] * len(sets), tuple(columns), sets)
+
+
+def remark_similar_classes(classes: Sequence[str], remarks: Remarks) -> None:
+    """Count classes whose names differ only in case, spaces or Unicode form; they stay apart."""
+    alike: defaultdict[str, list[str]] = defaultdict(list)
+    for name in classes:
+        alike["".join(unicodedata.normalize("NFKC", name).casefold().split())].append(name)
+    for group in alike.values():
+        if len(group) > 1:
+            remarks.add(
+                "assumed",
+                "groups of classes to be different whose names differ only in case, spaces or Unicode form",
+                " / ".join(group),
+            )
+
+
+def _clean(cell: Any, remarks: Remarks) -> Any:
+    """Bring a cell to None, text without spaces around it, an integer, a float with a fraction, or a list of these."""
+    if cell is None or isinstance(cell, int):
+        return str(cell) if isinstance(cell, bool) or (cell and abs(cell) >= 2**63) else cell
+    if isinstance(cell, float | Decimal):
+        return _clean_number(cell)
+    if isinstance(cell, bytes):
+        cell = cell.decode("utf-8", "backslashreplace")
+    if isinstance(cell, date):
+        cell = str(cell)
+    if isinstance(cell, str):
+        text = cell.encode("utf-8", "backslashreplace").decode().strip()
+        if text != cell and text:
+            remarks.add("converted", "labels that had spaces around them", repr(cell))
+        if len(text) > MAX_NAME_LENGTH:
+            remarks.add("converted", f"labels longer than {MAX_NAME_LENGTH:,} characters to no label", text)
+            return None
+        return text or None
+    if isinstance(cell, list | tuple):
+        cleaned = [_clean(one, remarks) for one in cell]
+        if not any(isinstance(one, list) for one in cleaned):
+            return [one for one in cleaned if one is not None]
+    remarks.add("converted", "labels that are neither text nor numbers to no label", type(cell).__name__)
+    return None
+
+
+def _clean_number(cell: float | Decimal) -> int | float | None:
+    if math.isnan(cell):
+        return None
+    is_whole = math.isfinite(cell) and -(2**63) < cell < 2**63 and cell == int(cell)
+    return int(cell) if is_whole else float(cell)
+
+
+def _split_cells(values: list[Any], separator: str, column: str, remarks: Remarks) -> tuple[list[Any], bool]:
+    """Bring cells with several labels to lists; says whether there are any."""
+    texts = [value for value in values if isinstance(value, str)]
+    if texts and len(texts) == sum(value is not None for value in values):
+        if all(text.startswith("[") and text.endswith("]") for text in texts):
+            listed = [None if value is None else _as_list(value) for value in values]
+            if all(one is not None for one, value in zip(listed, values, strict=True) if value is not None):
+                remarks.add(
+                    "assumed", f"column {column!r} to hold lists with the labels of each image", texts[0]
+                )
+                return [None if one is None else _clean(one, remarks) for one in listed], True
+        elif separator and (several := [text for text in texts if separator in text]):
+            remarks.add(
+                "assumed", f"column {column!r} to hold several labels parted by {separator!r}", several[0]
+            )
+            return [None if value is None else _parts(value, separator) for value in values], True
+        _hint_at_commas(texts, column, remarks)
+    if any(isinstance(value, list) for value in values):
+        return [value if isinstance(value, list | None) else [value] for value in values], True
+    return values, False
+
+
+def _parts(text: str, separator: str) -> list[str]:
+    return [part for part in map(str.strip, text.split(separator)) if part]
+
+
+def _as_list(text: str) -> list[Any] | None:
+    """Read a list as JSON or as Python writes it; None where it is neither."""
+    for read in (json.loads, ast.literal_eval):
+        try:
+            found = read(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        if isinstance(found, list):
+            return found
+    return None
+
+
+def _hint_at_commas(texts: Iterable[str], column: str, remarks: Remarks) -> None:
+    labels = set(texts)
+    lists = {label: set(_parts(label, ",")) for label in labels if "," in label}
+    if not lists:
+        return
+    alone = labels - lists.keys()
+    for label, parts in sorted(lists.items()):
+        if len(parts) > 1 and parts <= alone:
+            what = f"label in column {column!r} to be one class; a label separator ',' reads it as several"
+            remarks.add("assumed", what, label)
+            return
+
+
+def _numbered(
+    values: list[Any], names: Sequence[Any] | None, column: str, remarks: Remarks, kind: LabelKind
+) -> tuple[list[int], tuple[str, ...]]:
+    """Number labels, by the rule of this module or the user's decision."""
+    given = {value for value in values if value is not None}
+    numbers = None if kind == "text" else _class_numbers(given, column, remarks, forced=kind == "numbers")
+    if numbers is not None:
+        labels = [-1 if value is None else numbers[value] for value in values]
+        return labels, _class_names(labels, names)
+    fraction = _fraction_of_numbers(given) if kind == "auto" else None
+    if fraction is not None:
+        raise SourceError(
+            f"column {column!r}: expected class names or whole numbers, got {fraction!r}; a continuous target is not "
+            "supported: name a column of classes, or take the labels as text (--labels text)"
+        )
+    classes = tuple(sorted({str(value) for value in given}))
+    if len(classes) > MAX_CLASSES:
+        raise SourceError(
+            f"column {column!r}: expected at most {MAX_CLASSES:,} classes, got {len(classes):,}; name the column of classes"
+        )
+    for name in classes:
+        if name.lower() in _MISSING or name == "-1":
+            remarks.add("assumed", "class names to be classes that often mean a missing label", name)
+    places = {name: number for number, name in enumerate(classes)}
+    return [-1 if value is None else places[str(value)] for value in values], classes
+
+
+def _class_numbers(given: set[Any], column: str, remarks: Remarks, *, forced: bool) -> dict[Any, int] | None:
+    """Return the class number of every value, -1 for none; None where they are names."""
+    present = {value for value in given if not _is_missing(value)}
+    form = _DIGITS if forced else None
+    found: dict[Any, int] = dict.fromkeys(given - present, -1)
+    for value in present:
+        number = _whole(value, form)
+        if number is None or number < -1:
+            if forced:
+                raise SourceError(
+                    f"column {column!r}: expected class numbers, got {value!r}; let labels be text"
+                )
+            if isinstance(value, int):
+                _remark_ids(given, column, remarks)
+            return None
+        found[value] = number
+    numbers = set(found.values()) - {-1}
+    largest = max(numbers, default=0)
+    if largest >= MAX_CLASSES and forced:
+        raise SourceError(
+            f"column {column!r}: expected class numbers below {MAX_CLASSES:,}, got {largest:,}; let labels be text"
+        )
+    is_dense = 2 * len(numbers) > largest
+    if not forced and (largest >= MAX_CLASSES or (largest >= PLAUSIBLE_CLASSES and not is_dense)):
+        _remark_ids(given, column, remarks)
+        return None
+    if not is_dense and not forced and largest >= 2 * len(numbers) + 10:
+        what = f"values of column {column!r} to be class numbers 0..{largest:,}, of which few occur"
+        remarks.add("assumed", what, count=len(numbers))
+    if any(isinstance(value, str) and not _PLAIN.fullmatch(value) for value in present):
+        example = min(value for value in present if isinstance(value, str) and not _PLAIN.fullmatch(value))
+        remarks.add("converted", f"values of column {column!r} to class numbers", example, count=len(present))
+    remarks.add(
+        "converted",
+        f"values of column {column!r} that mean a missing label to no label",
+        ", ".join(sorted(map(str, given - present))),
+        count=len(given - present),
+    )
+    return found
+
+
+def _remark_ids(given: set[Any], column: str, remarks: Remarks) -> None:
+    what = f"numbers of column {column!r} to be names, since they cannot be class numbers"
+    remarks.add("assumed", what, min(map(str, given)), count=len(given))
+
+
+def _is_missing(value: Any) -> bool:
+    return isinstance(value, str) and value.lower() in _MISSING
+
+
+def _fraction_of_numbers(given: set[Any]) -> Any:
+    """Return a value with a fraction where all values are numbers; None where some are names or all are whole."""
+    texts = {value for value in given if isinstance(value, str) and not _is_missing(value)}
+    if not all(map(_DECIMAL.fullmatch, texts)):
+        return next((value for value in given if isinstance(value, float)), None)
+    fractions: list[Any] = [value for value in given if isinstance(value, float)]
+    return next(iter(fractions or sorted(text for text in texts if not float(text).is_integer())), None)
+
+
+def _whole(value: Any, form: re.Pattern[str] | None) -> int | None:
+    """Return the number that a value is, if it is a plain whole one."""
+    if isinstance(value, int):
+        return value
+    if not isinstance(value, str):
+        return None
+    if form is not None:
+        return int(value.partition(".")[0]) if form.fullmatch(value) else None
+    if _PLAIN.fullmatch(value) or _PLAIN_FLOAT.fullmatch(value):
+        return int(value.partition(".")[0])
+    return None
+
+
+def _class_names(labels: Sequence[int], names: Sequence[Any] | None) -> tuple[str, ...]:
+    known: dict[int, str] = {}
+    for label, name in zip(labels, names or [], strict=False):
+        if label < 0 or name is None or name == "":
+            continue
+        if known.setdefault(label, str(name)) != str(name):
+            known = {}  # one class, two names: the column names something else, such as files
+            break
+    return tuple(known.get(number, str(number)) for number in range(max(labels, default=-1) + 1))

@@ -1,0 +1,90 @@
+"""An exclusive lock on a file, which the kernel releases when its process ends, however it ends."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ..errors import RequestError
+
+_log = logging.getLogger(__name__)
+
+
+@contextmanager
+def exclusive(path: Path, *, what: str) -> Iterator[None]:
+    """Hold the lock file at ``path`` while the context lasts; the file is removed at its end.
+
+    On a file system without locks nothing is held, and a warning is logged. Locks on network file systems work between
+    machines where the mount supports ``flock`` (NFS version 4 does).
+
+    Args:
+        path: the lock file; its folder exists.
+        what: named in errors, such as ``--out 'runs/a'``.
+
+    Raises:
+        RequestError: another process holds it.
+        OSError: the file cannot be made.
+    """
+    handle = _take(path, what)
+    try:
+        yield
+    finally:
+        if handle is not None:
+            path.unlink(missing_ok=True)  # still locked, so it is ours
+            os.close(handle)
+
+
+def _take(path: Path, what: str) -> int | None:
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = _holder(handle)
+            os.close(handle)
+            raise RequestError(
+                f"{what}: expected a place where no other run writes, got one that {holder} is writing to; wait for "
+                "it to end, or choose another"
+            ) from error
+        except OSError as error:
+            os.close(handle)
+            path.unlink(missing_ok=True)
+            _log.warning(
+                "%s: its file system has no locks (%s); do not start two runs there at a time", what, error
+            )
+            return None
+        if _is_at(path, handle):
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, _statement().encode(), 0)
+            return handle
+        os.close(handle)  # the holder before us removed it between our open and our lock
+
+
+def _is_at(path: Path, handle: int) -> bool:
+    """Check that the name still leads to the file that was opened."""
+    try:
+        found, opened = path.lstat(), os.fstat(handle)
+    except FileNotFoundError:
+        return False
+    return (found.st_dev, found.st_ino) == (opened.st_dev, opened.st_ino)
+
+
+def _statement() -> str:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now})
+
+
+def _holder(handle: int) -> str:
+    """Describe who holds a lock; another process may not have written it yet."""
+    try:
+        told = json.loads(os.pread(handle, 4096, 0))
+        return f"process {int(told['pid'])} on {str(told['host'])[:100]!r} (since {str(told['since'])[:40]})"
+    except (ValueError, KeyError, TypeError):
+        return "another process"

@@ -1,0 +1,101 @@
+"""Refuses a run that would write over what it reads: its plan, index, sources, weights or job file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel
+
+from ..errors import RequestError
+from .folder import OutputFolder
+
+if TYPE_CHECKING:
+    from ..dataset.index import Index
+
+Identity = tuple[int, int]
+"""Device and inode: the same for all names of a file."""
+
+
+def check_reads(
+    folder: OutputFolder,
+    outputs: Sequence[str],
+    *,
+    reads: Iterable[Path | str],
+    load_index: Callable[[], Index],
+    kept_at: str = "",
+) -> None:
+    """Check that nothing that a run reads lies where it writes, whatever links lead there.
+
+    Args:
+        folder: the output folder.
+        outputs: names and patterns that the run writes.
+        reads: files that the run reads, besides the index's.
+        load_index: called only where the folder holds files that the index could list.
+        kept_at: the URI of the folder, where it is not local.
+
+    Raises:
+        RequestError: something does; names it.
+    """
+    names = sorted({*folder.owned, *folder.matching(outputs)})
+    there = {found: name for name in names if (found := _identity(folder.path / name)) is not None}
+    if not there:
+        return
+    for path in reads:
+        if (found := _identity(path)) in there:
+            _refuse(folder, str(path), there[found])
+    index = load_index()
+    uris = {f"{kept_at.rstrip('/')}/{name}": name for name in names} if "://" in kept_at else {}
+    for uri in _candidates(index.table, there.values(), uris):
+        name = uris.get(uri) or there.get(_identity(uri) or (-1, -1))
+        if name is not None:
+            _refuse(folder, uri, name)
+
+
+def values_read(job: object) -> Iterator[Path | str]:
+    """List the paths among a job's keys, nested ones too, and strings, which may be paths."""
+    if isinstance(job, BaseModel):
+        for name in type(job).model_fields:
+            yield from values_read(getattr(job, name))
+    elif is_dataclass(job) and not isinstance(job, type):
+        for field in fields(job):
+            yield from values_read(getattr(job, field.name))
+    elif isinstance(job, Path | str):
+        yield job
+    elif isinstance(job, Mapping):
+        for value in job.values():
+            yield from values_read(value)
+    elif isinstance(job, list | tuple | set | frozenset):
+        for value in job:
+            yield from values_read(value)
+
+
+def _candidates(table: pa.Table, names: Iterable[str], uris: Mapping[str, str]) -> list[str]:
+    """Find the files of an index whose name is that of a file of the folder."""
+    last = pa.array(sorted({name.rsplit("/", 1)[-1] for name in (*names, *uris)}), pa.string())
+    found: set[str] = set()
+    for column in ("uri", "mask"):
+        for chunk in table[column].chunks:
+            ends = pc.replace_substring_regex(chunk, ".*/", "")
+            found.update(chunk.filter(pc.is_in(ends, last)).unique().drop_null().to_pylist())
+    return sorted(found)
+
+
+def _identity(path: Path | str) -> Identity | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - takes strings that are no paths
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _refuse(folder: OutputFolder, path: str, name: str) -> None:
+    raise RequestError(
+        f"--out: expected a folder that the run does not read from, got {str(folder.path)!r}, where it would write over "
+        f"{name!r}, which it reads ({path!r}); choose another --out"
+    )

@@ -1,0 +1,145 @@
+"""One transform as a value: its name, its options and its children."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
+
+from ..checked import CheckedModel
+from ..errors import LightwellError, PlanError
+from ..imports import AllowedModules
+from ..quiet import ignored_warnings
+from ..text import one_line, quoted
+from .compositions import check_composition
+from .transforms import (
+    check_options,
+    check_permitted,
+    find_transform,
+    is_composition_class,
+)
+
+if TYPE_CHECKING:
+    import albumentations
+
+MAX_NUMBER = 2**32
+"""Largest magnitude of a number among the options."""
+
+
+class TransformSpec(CheckedModel):
+    """One transform as a value: its name, its options and, for compositions, its children.
+
+    Raises:
+        PlanError: a name that needs permission and has none, or an option that is no plain value.
+    """
+
+    name: str
+    """A class of Albumentations, an entry point of ``lightwell.transforms``, or ``module:Class``."""
+    options: dict[str, Any] = Field(default={})
+    """None, bool, int, float, str, and lists and dicts of these."""
+    children: tuple[TransformSpec, ...] = ()
+
+    @field_validator("name")
+    @classmethod
+    def _check_name(cls, name: str, info: ValidationInfo) -> str:
+        check_permitted(name, "transform", AllowedModules.from_context(info.context))
+        return name
+
+    @field_validator("options")
+    @classmethod
+    def _make_plain(cls, options: dict[str, Any]) -> dict[str, Any]:
+        return {name: plain(value, name) for name, value in options.items()}
+
+    def dump(self) -> dict[str, Any]:
+        """Return the YAML form."""
+        children = {"transforms": [child.dump() for child in self.children]} if self.children else {}
+        return {self.name: {**children, **self.options}}
+
+    def build(self, where: str) -> albumentations.BasicTransform:
+        """Make the Albumentations object.
+
+        Args:
+            where: the place in the plan, for errors.
+
+        Raises:
+            PlanError: an unknown option, or one that the class refuses.
+        """
+        where = f"{where}.{self.name}"
+        cls = find_transform(self.name, where)
+        check_options(cls, self.options, where)
+        options: dict[str, Any] = dict(self.options)
+        if is_composition_class(cls):
+            check_composition(cls, self.options, len(self.children), where)
+            options["transforms"] = [
+                child.build(f"{where}.transforms[{i}]") for i, child in enumerate(self.children)
+            ]
+        elif self.children:
+            raise PlanError(f"{where}.transforms: no such option; only compositions hold transforms")
+        if hasattr(cls.__init__, "__signature__"):  # Albumentations' own check, which else only warns
+            options["strict"] = True
+        if cls.__module__.startswith("albumentations."):  # some of its checks take no lists
+            options |= {name: as_tuples(value) for name, value in self.options.items()}
+        try:
+            with ignored_warnings():  # options are checked above
+                built = cls(**options)
+        except LightwellError:
+            raise
+        except Exception as error:
+            raise PlanError(
+                f"{where}{_reason(error)}; see help of {cls.__module__}.{cls.__name__}"
+            ) from error
+        return built
+
+
+def plain(value: Any, where: str) -> Any:
+    """Turn tuples, enumerations and NumPy's values into what YAML and JSON hold without loss.
+
+    Raises:
+        PlanError: the value cannot be written down, or a number is not finite or too large.
+    """
+    if isinstance(value, Enum):
+        value = value.value
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, int | float):
+        if not (math.isfinite(value) and abs(value) <= MAX_NUMBER):
+            raise PlanError(
+                f"{where}: expected a finite number of at most {MAX_NUMBER:,}, got {quoted(value)}; correct it"
+            )
+        return value
+    if isinstance(value, list | tuple):
+        return [plain(item, where) for item in value]
+    if isinstance(value, Mapping):
+        for key in value:
+            if not isinstance(key, str):
+                raise PlanError(f"{where}: expected names as keys, got {quoted(key)}; correct it")
+        return {key: plain(item, f"{where}.{key}") for key, item in value.items()}
+    raise PlanError(
+        f"{where}: expected a value that can be written down, got {quoted(value)}; "
+        "make it a class of your own that builds it"
+    )
+
+
+def as_tuples(value: Any) -> Any:
+    """Turn the lists in a plain value into tuples."""
+    if isinstance(value, list):
+        return tuple(map(as_tuples, value))
+    return {key: as_tuples(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+def _reason(error: BaseException) -> str:
+    """Say in one line what Albumentations refused; its own errors wrap pydantic's in another class."""
+    inner = next(
+        (e for e in (error, error.__context__, error.__cause__) if isinstance(e, ValidationError)), None
+    )
+    if inner is None:
+        told = one_line(" ".join(str(error).split()))
+        return f": {told if len(told) <= 200 else f'{told[:200]}...'}"
+    first = inner.errors(include_url=False)[0]
+    return f"{''.join(f'.{part}' for part in first['loc'])}: {first['msg']}, got {quoted(first['input'])}"
