@@ -11,7 +11,7 @@ from typing import Any
 
 from .atomic_io import write_text
 from .error_rules import MIN_JUDGED, ErrorRules
-from .errors import RunError
+from .errors import RequestError, RunError
 
 QUARANTINE_NAME = "quarantine.jsonl"
 NUM_NAMED = 3
@@ -136,4 +136,20 @@ def read_quarantine(path: Path) -> list[Mapping[str, Any]]:
     if not path.is_file():
         return []
     *lines, _ = path.read_bytes().split(b"\n")  # a name may hold other ends of lines than this one
-    return [json.loads(line) for line in lines]
+    return [_read_line(path, number, line) for number, line in enumerate(lines, 1)]
+
+
+def _read_line(path: Path, number: int, line: bytes) -> Mapping[str, Any]:
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        entry = None
+    names = {"key": str, "step": str, "epoch": int}
+    if not isinstance(entry, dict) or not all(
+        isinstance(entry.get(name), kind) for name, kind in names.items()
+    ):
+        raise RequestError(
+            f"{path}: expected an entry of the quarantine in line {number}, got something else; the file was changed since it "
+            "was written: move it away, or choose another --out"
+        )
+    return entry

@@ -341,7 +341,19 @@ def names_metadata(names: Mapping[bytes, Sequence[str]]) -> dict[bytes, bytes]:
 
 
 def _names_in(table: pa.Table, key: bytes) -> tuple[str, ...]:
-    return tuple(json.loads((table.schema.metadata or {}).get(key, b"[]")))
+    """Read a list of names from the metadata of an index.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    text = (table.schema.metadata or {}).get(key, b"[]")
+    try:
+        names = json.loads(text)
+    except RecursionError as error:
+        raise ValueError(f"{key.decode()} is nested too deep") from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"{key.decode()} is no list of names")
+    return tuple(names)
 
 
 def _fitted(table: pa.Table, path: Path) -> pa.Table:
@@ -356,7 +368,37 @@ def _fitted(table: pa.Table, path: Path) -> pa.Table:
             raise SourceError(
                 f"{path.name}: wanted a column {name!r}, got {table.column_names}; {hint or _MAKE}"
             )
-    return _resolved(table.select(SCHEMA.names).cast(SCHEMA.with_metadata(table.schema.metadata)), path)
+    table = table.select(SCHEMA.names).cast(SCHEMA.with_metadata(table.schema.metadata))
+    return _resolved(_without_nonsense(table), path)
+
+
+_LIMITS: dict[str, tuple[int, int]] = {
+    "bytes": (0, 2**62),
+    "width": (1, 2**31 - 1),
+    "height": (1, 2**31 - 1),
+    "orientation": (1, 8),
+    "label": (-1, 2**31 - 1),
+}
+"""Least and largest value that a usable row may have."""
+
+
+def _without_nonsense(table: pa.Table) -> pa.Table:
+    """Give rows that are marked usable and lack a value, or have one that cannot be, a status that says so."""
+    status = table["status"]
+    for name in ("key", "uri", *_LIMITS):
+        column = table[name]
+        wrong = pc.is_null(column)
+        if name in _LIMITS:
+            least, largest = _LIMITS[name]
+            fits = pc.and_(pc.greater_equal(column, least), pc.less_equal(column, largest))
+            wrong = pc.invert(pc.fill_null(fits, False))
+        wrong = pc.and_(wrong, pc.fill_null(pc.equal(status, "ok"), False))
+        if pc.any(wrong).as_py():
+            reason = f"cannot be used: the index has no right value in its column {name!r}; index again"
+            status = pc.if_else(wrong, reason, status)
+    if status is table["status"]:
+        return table
+    return table.set_column(table.column_names.index("status"), SCHEMA.field("status"), status)
 
 
 def _resolved(table: pa.Table, path: Path) -> pa.Table:

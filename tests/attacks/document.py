@@ -38,8 +38,12 @@ def document() -> str:
     """Write the table."""
     parts = [HEAD]
     for name, (surface, listed) in surfaces().items():
-        parts.append(f"## {surface.rstrip('.')}\n\n`{name}`\n\n| attack, and what has to happen | test |\n|---|---|")
-        parts[-1] += "".join(f"\n| {told.replace('|', chr(92) + '|')} | `{test}` |" for test, told in listed) + "\n"
+        parts.append(
+            f"## {surface.rstrip('.')}\n\n`{name}`\n\n| attack, and what has to happen | test |\n|---|---|"
+        )
+        parts[-1] += (
+            "".join(f"\n| {told.replace('|', chr(92) + '|')} | `{test}` |" for test, told in listed) + "\n"
+        )
     return "\n".join(parts)
 
 

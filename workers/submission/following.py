@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from ...pipeline.errors import RequestError, RunError
+from ...pipeline.text import printable
 from .server import JobServer, JobState
 
 PATIENCE_S = 60.0
@@ -70,6 +71,7 @@ class _Log:
         self._pass_on(whole[self._num_written :])
 
     def _pass_on(self, text: str) -> None:
+        """Pass on what a job has printed, without what a terminal would act upon."""
         if text:
-            self._write(text)
+            self._write(printable(text))
             self._num_written += len(text)

@@ -76,6 +76,7 @@ class LocalStore:
         Raises:
             OSError: it cannot be opened or read, or is no regular file.
         """
+        _check_name(uri)
         # A pipe in a file's place must not block: no writer may ever come.
         handle = os.open(uri, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
@@ -94,6 +95,7 @@ class LocalStore:
         Raises:
             OSError: there is none, or it is no regular file.
         """
+        _check_name(uri)
         found = os.stat(uri)  # noqa: PTH116 - as fast as it gets
         if not stat.S_ISREG(found.st_mode):
             raise OSError(0, "not a regular file", uri)
@@ -101,6 +103,12 @@ class LocalStore:
 
     def close(self) -> None:
         """Nothing is open."""
+
+
+def _check_name(path: str) -> None:
+    """Refuse what cannot be a path as the system does, not with a ValueError."""
+    if "\0" in path:
+        raise OSError(0, "a zero byte in its path", path)
 
 
 def _read_all(handle: int, offset: int, size: int) -> bytes:
