@@ -225,7 +225,7 @@ def test_an_output_that_cannot_be_written_fails_before_any_work(command: str, tm
     (tmp_path / "file").write_text("")
     job = [] if command == "demo" else [tmp_path / "job.yaml"]
     told = failed(lightwell(command, *job, "--out", tmp_path / "file" / "out"), 1)
-    assert "--out: wanted a folder that can be written" in told
+    assert "--out: expected a folder that can be written" in told
     assert "choose another" in told
     assert told.count("\n") == 1
 
