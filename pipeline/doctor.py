@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import os
 import platform
 import tempfile
 import time
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+
+from .engine.machine import num_cpus
 
 PACKAGES = (
     "lightwell",
@@ -56,7 +57,7 @@ def examine() -> dict[str, Any]:
     gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
     return {
         "python": platform.python_version(),
-        "cores": os.cpu_count(),
+        "cores": num_cpus(),
         "versions": versions,
         "gpu": gpu,
         "decoders": _try_decoders(),

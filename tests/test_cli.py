@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 import lightwell as lightwell_package
 import pytest
 from lightwell.pipeline.dataset.index import Index
+from lightwell.pipeline.engine.machine import num_cpus
 from pictures import make_folder
 
 COMMANDS = (
@@ -112,7 +112,7 @@ def test_an_unknown_job_lists_those_there_are(tmp_path: Path) -> None:
 def test_doctor_finds_decoders_that_agree() -> None:
     found = json.loads(lightwell("doctor", "--json").stdout)
     assert found["decoders"]["dali cpu"] == "ok, differs by at most 0 of 255"
-    assert found["cores"] == os.cpu_count()
+    assert found["cores"] == num_cpus()
 
 
 def test_an_interrupted_training_says_so_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_what_a_plan_yields_is_written_and_read_back(tmp_path: Path) -> None:
     [
         (["--encoding", "webp"], "encoding: wanted 'png', 'jpeg' or 'npy', got 'webp'"),
         (["--epochs", "2"], "wanted 1 for a view that does not augment"),
-        (["--memory", "lots"], "--memory: wanted a size such as 2G or 512MiB, got 'lots'"),
+        (["--memory", "lots"], "--memory: expected a size such as 2G or 512MiB, got 'lots'"),
         (["--memory", "100"], "memory: wanted at least"),
     ],
 )

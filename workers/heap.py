@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import os
+
+from ..pipeline.engine.machine import num_cpus
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 _KEEP_BYTES = 1 << 30
@@ -23,7 +24,7 @@ def keep_freed_memory() -> bool:
     asked = (
         (_M_MMAP_THRESHOLD, _KEEP_BYTES),
         (_M_TRIM_THRESHOLD, _KEEP_BYTES),
-        (_M_ARENA_MAX, max(2, os.cpu_count() or 1)),
+        (_M_ARENA_MAX, max(2, num_cpus())),
     )
     done = [bool(mallopt(option, value)) for option, value in asked]
     return all(done)

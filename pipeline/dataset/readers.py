@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import Protocol, TypeVar
 
+from ..engine.machine import num_cpus
 from .sources.storage import Storage
 
 T = TypeVar("T")
@@ -67,7 +67,7 @@ class ThreadReaders:
     """
 
     def __init__(self, num_threads: int = 0) -> None:
-        self._num_threads = num_threads or default_threads(os.cpu_count() or 1)
+        self._num_threads = num_threads or default_threads(num_cpus())
 
     def look(
         self, portions: Iterable[Portion[T]], *, num_portions: int, storage: Storage

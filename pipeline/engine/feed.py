@@ -9,7 +9,6 @@ making at once and are yielded in order. Nothing random depends on any of that (
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -23,7 +22,7 @@ from ..view import View
 from .books import BookedFeed, Books
 from .cached import CachedReading
 from .clocks import Activity
-from .machine import default_memory_bytes
+from .machine import default_memory_bytes, num_cpus
 from .maker import BatchMaker, check_backend
 from .memory import MemoryBudget, cut
 from .open_view import OpenView
@@ -54,7 +53,7 @@ class LocalEngine:
             PlanError: the plan or the view cannot be right, or the position is of another.
             SourceError: the index cannot be used or has no such split.
         """
-        threads = self.num_threads or os.cpu_count() or 1
+        threads = self.num_threads or num_cpus()
         backend: Backend = self.backend or ("dali" if plan.device == "gpu" else "opencv")
         return LocalFeed(
             plan,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from .machine import num_cpus
 
 STEPS = {
     "read": ("read",),
@@ -155,7 +156,7 @@ class FeedStats:
         cores = self.cpu_s / self.wall_s if self.wall_s else 0.0
         told = (
             f"{self.num_samples:,} images in {self.wall_s:.1f} s, {self.samples_per_second:,.0f} a second, "
-            f"{self.replaced:,} replaced; {cores:.1f} of {os.cpu_count()} cores busy; "
+            f"{self.replaced:,} replaced; {cores:.1f} of {num_cpus()} cores busy; "
             f"at most {megabytes(self.peak_bytes)} of {megabytes(self.memory_bytes)} in flight"
         )
         told += f"; {self.cache_hits:,} from the cache" if self.cache_hits else ""
@@ -176,7 +177,7 @@ def _percent(share: float) -> str:
 
 def _these(num_threads: int) -> str:
     """Name so many threads: they are the cores where there are as many."""
-    what = "core" if num_threads == os.cpu_count() else "thread"
+    what = "core" if num_threads == num_cpus() else "thread"
     if num_threads == 1:
         return f"the one {what}"
     return f"both {what}s" if num_threads == 2 else f"all {num_threads} {what}s"

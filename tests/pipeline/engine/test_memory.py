@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import random
 import subprocess
 import sys
@@ -19,7 +20,12 @@ from hypothesis import strategies as st
 from lightwell.pipeline.dataset.indexing import build_index
 from lightwell.pipeline.engine.estimates import in_runs
 from lightwell.pipeline.engine.feed import LocalEngine
-from lightwell.pipeline.engine.machine import default_memory_bytes, machine_memory_bytes, parse_size
+from lightwell.pipeline.engine.machine import (
+    default_memory_bytes,
+    machine_memory_bytes,
+    num_cpus,
+    parse_size,
+)
 from lightwell.pipeline.engine.memory import MemoryBudget, Shares, cut
 from lightwell.pipeline.errors import PlanError, RequestError
 from lightwell.pipeline.plan import Plan
@@ -229,6 +235,80 @@ def test_control_groups_limit_what_there_is(tmp_path: Path, files: dict[str, str
     assert machine_memory_bytes(tmp_path) == limit
 
 
+@pytest.mark.parametrize(
+    ("groups", "files", "num"),
+    [
+        ("0::/a/b\n", {}, None),
+        ("0::/a/b\n", {"sys/fs/cgroup/a/b/cpu.max": "max 100000"}, None),
+        ("0::/a/b\n", {"sys/fs/cgroup/a/b/cpu.max": "100000 100000"}, 1),
+        (
+            "0::/a/b\n",
+            {"sys/fs/cgroup/a/b/cpu.max": "max 100000", "sys/fs/cgroup/a/cpu.max": "20000 100000"},
+            1,
+        ),
+        ("0::/\n", {"sys/fs/cgroup/cpu.max": "100000 100000"}, 1),
+        (
+            "4:cpu,cpuacct:/c\n0::/a\n",
+            {
+                "sys/fs/cgroup/cpu,cpuacct/c/cpu.cfs_quota_us": "50000",
+                "sys/fs/cgroup/cpu,cpuacct/c/cpu.cfs_period_us": "100000",
+            },
+            1,
+        ),
+        (
+            "4:cpu,cpuacct:/host/path\n",
+            {"sys/fs/cgroup/cpu/cpu.cfs_quota_us": "90000", "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000"},
+            1,
+        ),
+        (
+            "4:cpu:/c\n",
+            {"sys/fs/cgroup/cpu/c/cpu.cfs_quota_us": "-1", "sys/fs/cgroup/cpu/c/cpu.cfs_period_us": "100000"},
+            None,
+        ),
+        ("0::/a\n", {"sys/fs/cgroup/a/cpu.max": "6400000 100000"}, None),
+    ],
+    ids=[
+        "none",
+        "v2 max",
+        "v2",
+        "v2 parent",
+        "v2 namespace",
+        "v1",
+        "v1 in a container",
+        "v1 no limit",
+        "large",
+    ],
+)
+def test_control_groups_limit_the_cpus(
+    tmp_path: Path, groups: str, files: dict[str, str], num: int | None
+) -> None:
+    for name, text in {"proc/self/cgroup": groups, **files}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert num_cpus(tmp_path) == (num or len(os.sched_getaffinity(0)))
+
+
+PINNED = """
+import os, json
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+from lightwell.pipeline.engine.machine import num_cpus
+from lightwell import LocalEngine, Plan, View
+with LocalEngine().feed(Plan.load(os.sys.argv[1]), View()) as feed:
+    list(feed)
+    print(json.dumps([num_cpus(), feed.stats().num_threads]))
+"""
+
+
+def test_an_affinity_of_one_cpu_gives_one_thread(index_path: Path, tmp_path: Path) -> None:
+    plan_for(index_path, preprocess=[{"Resize": {"height": 8, "width": 8}}], augment=[]).save(
+        tmp_path / "plan.yaml"
+    )
+    words = [sys.executable, "-c", PINNED, str(tmp_path / "plan.yaml")]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["[1,", "1]"]
+
+
 def test_the_default_is_a_quarter_of_this_machine() -> None:
     assert default_memory_bytes() == machine_memory_bytes() // 4 > 2**26
 
@@ -242,7 +322,7 @@ def test_sizes_are_read_as_people_write_them(text: str, size: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "much", "0", "-1G", "2T"])
 def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(RequestError, match="wanted a size such as 2G"):
+    with pytest.raises(RequestError, match="expected a size such as 2G"):
         parse_size(text)
 
 
