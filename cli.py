@@ -204,8 +204,8 @@ def demo(out: OutFolder = "runs/demo", quiet: Quiet = False, as_json: Json = Fal
 
     started = time.monotonic()
     console = console_for(quiet=quiet or as_json)
-    console.say(CREDIT)
     with open_demo_folder(local_folder(out)) as folder:
+        console.say(CREDIT)
         table, root = write_demo_table(folder)
         _, train_file, audit_file = write_demo_jobs(folder)
     output, shares = folder / "index.parquet", "train=0.65,val=0.1,test=0.25"

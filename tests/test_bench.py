@@ -287,8 +287,8 @@ def test_a_wrong_request_is_told_in_a_line(words: list[str], told: str) -> None:
 def test_outside_a_checkout_the_command_says_so(root: Path, tmp_path: Path) -> None:
     installed = tmp_path / "lightwell"
     (installed / "pipeline").mkdir(parents=True)
-    for name in ("__init__.py", "cli.py", "pipeline/__init__.py", "pipeline/errors.py"):
-        shutil.copyfile(root / name, installed / name)
+    for path in (*root.glob("*.py"), *(root / "pipeline").glob("*.py")):
+        shutil.copyfile(path, installed / path.relative_to(root))
     done = lightwell("bench", "cold", "--data", tmp_path, PYTHONPATH=str(tmp_path))
     assert done.returncode == 2
     assert done.stderr.startswith("error: bench: wanted a checkout of Lightwell")

@@ -200,7 +200,7 @@ def test_what_a_plan_yields_is_written_and_read_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--encoding", "webp"], "encoding: wanted 'png', 'jpeg' or 'npy', got 'webp'"),
+        (["--encoding", "webp"], "encoding: expected 'png', 'jpeg' or 'npy', got 'webp'"),
         (["--epochs", "2"], "wanted 1 for a view that does not augment"),
         (["--memory", "lots"], "--memory: expected a size such as 2G or 512MiB, got 'lots'"),
         (["--memory", "100"], "memory: wanted at least"),

@@ -27,7 +27,8 @@ ENGINE = LocalEngine(num_threads=1)
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
-    build_index(make_folder(tmp_path / "photos", num_images=6)).save(tmp_path / "index.parquet")
+    photos = make_folder(tmp_path / "photos", num_images=6)
+    build_index(photos, fractions={"train": 1.0}).save(tmp_path / "index.parquet")
     policy = [{"Resize": {"height": 16, "width": 16}}]
     return Plan.model_validate(
         {"index": tmp_path / "index.parquet", "preprocess": policy, "batch": {"size": 2}}
@@ -48,7 +49,7 @@ def test_an_output_folder_that_holds_the_index_is_refused(plan: Plan, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    "name", ["shard-000777.tar", "index.parquet", "counts.json", "parts/part-000000.parquet"]
+    "name", ["train-000777.tar", "index.parquet", "_lightwell/counts.json", "parts/part-000000.parquet"]
 )
 def test_files_of_others_under_our_names_are_neither_replaced_nor_deleted(
     plan: Plan, tmp_path: Path, name: str
@@ -64,15 +65,15 @@ def test_files_of_others_under_our_names_are_neither_replaced_nor_deleted(
 
 def test_other_files_stay_through_runs_of_different_plans(plan: Plan, tmp_path: Path) -> None:
     """Notes beside the results and among the parts must outlast every run; shards of an earlier result do not."""
-    notes = [tmp_path / "out" / name for name in ("notes.txt", "parts/thesis.txt", "shards/shard-000009.tar")]
+    notes = [tmp_path / "out" / name for name in ("notes.txt", "parts/thesis.txt", "shards/train-000009.tar")]
     for path in notes:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("mine")
     assert run(plan, tmp_path / "out")["shards"] == 3
     assert run(plan, tmp_path / "out", shard_images=4)["shards"] == 2
-    assert sorted(path.name for path in (tmp_path / "out").glob("shard-*")) == [
-        "shard-000000.tar",
-        "shard-000001.tar",
+    assert sorted(path.name for path in (tmp_path / "out").glob("train-*")) == [
+        "train-000000.tar",
+        "train-000001.tar",
     ]
     assert [path.read_text() for path in notes] == ["mine"] * 3
 
@@ -80,30 +81,30 @@ def test_other_files_stay_through_runs_of_different_plans(plan: Plan, tmp_path: 
 def test_a_file_that_takes_the_place_of_an_old_result_is_not_deleted(plan: Plan, tmp_path: Path) -> None:
     """A file of another size under the name of a result that the next run does not have must stay."""
     run(plan, tmp_path / "out")
-    (tmp_path / "out" / "shard-000002.tar").write_text("mine")
+    (tmp_path / "out" / "train-000002.tar").write_text("mine")
     run(plan, tmp_path / "out", shard_images=4)
-    assert (tmp_path / "out" / "shard-000002.tar").read_text() == "mine"
+    assert (tmp_path / "out" / "train-000002.tar").read_text() == "mine"
 
 
 def test_shards_that_are_read_are_not_written_over(plan: Plan, tmp_path: Path) -> None:
     """A plan that reads shards from the folder that it writes to, by way of a link, must be refused."""
     run(plan, tmp_path / "out")
-    before = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("shard-*")}
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").glob("train-*")}
     (tmp_path / "link").symlink_to(tmp_path / "out")
     build_index(tmp_path / "link").save(tmp_path / "second.parquet")
     second = plan.model_copy(update={"index": tmp_path / "second.parquet"})
     with pytest.raises(RequestError, match="does not read from"):
         run(second, tmp_path / "out")
-    assert {path.name: path.read_bytes() for path in (tmp_path / "out").glob("shard-*")} == before
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").glob("train-*")} == before
 
 
-@pytest.mark.parametrize("name", ["parts", "shard-000000.tar", "counts.json"])
+@pytest.mark.parametrize("name", ["parts", "train-000000.tar", "_lightwell/counts.json"])
 def test_links_are_not_followed(plan: Plan, tmp_path: Path, name: str) -> None:
     """A link in the place of a result must not lead a write or a deletion out of the folder."""
     target = tmp_path / "elsewhere"
     target.mkdir()
     (target / "part-000000.parquet").write_text("mine")
-    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).parent.mkdir(parents=True)
     (tmp_path / "out" / name).symlink_to(target if name == "parts" else target / "part-000000.parquet")
     with pytest.raises(RequestError, match="--out: expected a folder"):
         run(plan, tmp_path / "out")
@@ -191,14 +192,14 @@ def test_a_shard_that_was_damaged_meanwhile_is_made_again(plan: Plan, tmp_path: 
     whole = run(plan, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         run_batch_job(job, ENGINE, out, Stop())
-    path = out / ("parts/part-000001.parquet" if damage == "part" else "shard-000001.tar")
+    path = out / ("parts/part-000001.parquet" if damage == "part" else "train-000001.tar")
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0x10
     path.write_bytes(data[:-512] if damage == "cut" else data)
     if damage == "gone":
         path.unlink()
     assert run(plan, out) == whole
-    for shard in (tmp_path / "whole").glob("shard-*"):
+    for shard in (tmp_path / "whole").glob("train-*"):
         assert (out / shard.name).read_bytes() == shard.read_bytes()
 
 

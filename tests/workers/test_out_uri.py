@@ -34,7 +34,8 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    build_index(make_folder(tmp_path / "photos", num_images=6)).save(tmp_path / "index.parquet")
+    photos = make_folder(tmp_path / "photos", num_images=6)
+    build_index(photos, fractions={"train": 1.0}).save(tmp_path / "index.parquet")
     plan = {"index": "index.parquet", "preprocess": [{"Resize": {"height": 16, "width": 16}}]}
     Plan.model_validate({**plan, "batch": {"size": 2}}).save(tmp_path / "plan.yaml")
     return tmp_path
@@ -79,7 +80,8 @@ def test_materialize_writes_to_a_uri_what_it_writes_to_a_folder(folder: Path, cl
     lightwell("materialize", "plan.yaml", "--out", OUT, "--shard-images", "2", "-q")
     lightwell("materialize", "plan.yaml", "--out", "here", "--shard-images", "2", "-q")
     there = objects(client, "a/shards")
-    assert there.keys() == {path.name for path in (folder / "here").iterdir()}
+    here = folder / "here"
+    assert there.keys() == {path.relative_to(here).as_posix() for path in here.rglob("*") if path.is_file()}
     assert [
         n for n, data in there.items() if n.endswith(".tar") and data != (folder / "here" / n).read_bytes()
     ] == []
@@ -93,20 +95,20 @@ def test_an_interrupted_run_goes_on_from_the_uri_and_files_of_others_stay(folder
     with pytest.raises(KeyboardInterrupt):
         run_batch_job(job, LocalEngine(num_threads=1), out, Stop())
     begun = objects(client, "c/shards")
-    assert {"parts/part-000000.parquet", "shard-000000.tar", MANIFEST_NAME} <= begun.keys()
+    assert {"parts/part-000000.parquet", "train-000000.tar", MANIFEST_NAME} <= begun.keys()
     assert run_batch_job(job, LocalEngine(num_threads=1), out, SilentConsole())["written"] == 6
     done = objects(client, "c/shards")
     assert not [name for name in done if name.startswith("parts/")]
-    assert done["shard-000000.tar"] == begun["shard-000000.tar"]
+    assert done["train-000000.tar"] == begun["train-000000.tar"]
     assert done["notes.txt"] == b"mine"
 
 
 def test_objects_of_others_under_our_names_are_refused(folder: Path, client: Any) -> None:
-    client.put_object(Bucket=BUCKET, Key="b/shards/shard-000777.tar", Body=b"mine")
+    client.put_object(Bucket=BUCKET, Key="b/shards/train-000777.tar", Body=b"mine")
     job = Materialize(plan=Plan.load(folder / "plan.yaml"))
-    with pytest.raises(RequestError, match=r"'shard-000777\.tar' that no run of Materialize wrote there"):
+    with pytest.raises(RequestError, match=r"'train-000777\.tar' that no run of Materialize wrote there"):
         run_batch_job(job, LocalEngine(num_threads=1), f"s3://{BUCKET}/b/shards", SilentConsole())
-    assert objects(client, "b/shards") == {"shard-000777.tar": b"mine"}
+    assert objects(client, "b/shards") == {"train-000777.tar": b"mine"}
 
 
 @pytest.mark.parametrize("command", ["index", "materialize", "audit", "train"])

@@ -207,7 +207,7 @@ def test_a_cache_where_no_folder_can_be_made_is_told_before_anything_moves(
     index_path: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(OutputError, match=r"cache\.dir: wanted a folder that can be written"):
+    with pytest.raises(OutputError, match=r"cache\.dir: expected a folder that can be written"):
         LocalEngine().feed(plan_for(index_path, cache=tmp_path / "file" / "cache"), View())
 
 

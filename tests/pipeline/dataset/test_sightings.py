@@ -15,6 +15,7 @@ from lightwell.pipeline.dataset.sightings import Sightings
 from lightwell.pipeline.dataset.sources import shards as reading
 from lightwell.pipeline.errors import OutputError
 from pictures import make_folder, samples, write_tar
+from PIL import Image
 
 
 @pytest.fixture
@@ -170,7 +171,8 @@ def test_a_mask_that_was_missing_is_looked_for_again(tmp_path: Path, monkeypatch
     interrupt(table, output, 4, label_column=None)
     (tmp_path / "masks").mkdir()
     for number in range(8):
-        (tmp_path / "masks" / f"{number:03}.png").touch()
+        with Image.open(tmp_path / "cat" / f"{number:03}.jpg") as picture:
+            Image.new("L", picture.size).save(tmp_path / "masks" / f"{number:03}.png")
     built = build_index(table, sightings=Sightings(output), label_column=None)
     assert built.table["status"].to_pylist() == ["ok"] * 8
 

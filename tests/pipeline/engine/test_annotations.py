@@ -138,7 +138,12 @@ def test_boxes_without_an_area_are_dropped_and_their_image_stays(
         ((batch,), bad) = read(path, augment=[A.HorizontalFlip(p=1)], view=View(augment=True))
     assert not bad
     assert "got 5 of 7 without, which are left out; the first are of '0.png'" in caplog.text
-    assert Index.load(path).summary()["boxes"] == {"count": 7, "without_area": 5, "first": ["0.png"]}
+    assert Index.load(path).summary()["boxes"] == {
+        "count": 7,
+        "classes": {"car": 6, "tree": 1},
+        "without_area": 5,
+        "first": ["0.png"],
+    }
     assert batch.boxes is not None
     assert batch.box_labels is not None
     assert np.allclose(batch.boxes[0], [[20, 10, 40, 30], [42, 35, 50, 40]], atol=1e-4)
@@ -175,7 +180,12 @@ def test_boxes_of_a_turned_picture_are_counted_in_its_upright_frame(tmp_path: Pa
     boxes = [[5, 45, 15, 55], [45, 5, 55, 15]]
     picture = np.zeros((60, 40, 3), np.uint8)
     path = write_index(tmp_path, [Scene("0.png", picture, boxes=boxes, orientation=6)])
-    assert Index.load(path).summary()["boxes"] == {"count": 2, "without_area": 1, "first": ["0.png"]}
+    assert Index.load(path).summary()["boxes"] == {
+        "count": 2,
+        "classes": {"(no class)": 2},
+        "without_area": 1,
+        "first": ["0.png"],
+    }
     ((batch,), _) = read(path)
     assert batch.boxes is not None
     assert np.allclose(batch.boxes[0], [[5, 45, 15, 55]], atol=1e-4)

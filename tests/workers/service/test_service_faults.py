@@ -16,6 +16,7 @@ import albumentations as A
 import pytest
 import ray
 from clusters import Cluster, ray_cluster, wait_until
+from deadly import Deadly
 from lightwell.pipeline.dataset.indexing import build_index
 from lightwell.pipeline.engine.feed import LocalEngine
 from lightwell.pipeline.errors import WorkerDiedError
@@ -174,7 +175,7 @@ def test_a_batch_that_kills_its_makers_is_named_and_no_other_is_blamed(
     photos = make_folder(tmp_path / "photos", num_images=23)
     write_picture(photos / "dog" / "deadly.jpg", make_picture(3, 50, 77))
     build_index(photos, fractions={"train": 1.0}).save(tmp_path / "index.parquet")
-    ends = {"deadly:Deadly": {"width": 77, "trap": str(trap)}}
+    ends = Deadly(width=77, trap=str(trap))
     content = plan.dump()
     deadly = Plan.model_validate(
         {**content, "index": tmp_path / "index.parquet", "augment": [ends, *content["augment"]]}
