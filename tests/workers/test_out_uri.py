@@ -67,9 +67,9 @@ class Stop(SilentConsole):
 
 def test_an_index_is_written_to_a_uri_and_brought_up_to_date_there(folder: Path, client: Any) -> None:
     uri = f"s3://{BUCKET}/sets/index.parquet"
-    assert f"wrote {uri}: 6 samples" in lightwell("index", "photos", "-o", uri, "-q")
+    assert f"wrote {uri}: 6 samples" in lightwell("index", "photos", "-o", uri)
     (folder / "photos" / "cat" / "000.jpg").unlink()
-    assert f"wrote {uri}: 5 samples" in lightwell("index", "photos", "-o", uri, "-q")
+    assert f"wrote {uri}: 5 samples" in lightwell("index", "photos", "-o", uri)
     client.download_file(BUCKET, "sets/index.parquet", str(folder / "copy.parquet"))
     assert len(Index.load(folder / "copy.parquet")) == 5
     assert list(objects(client, "sets")) == ["index.parquet"]

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from clusters import Cluster
 from lightwell.cli_engine import EngineName
@@ -18,7 +19,7 @@ from lightwell.pipeline.dataset.sightings import Sightings
 from lightwell.pipeline.errors import PlanError, RequestError, RunError
 from lightwell.workers.cluster import Resources
 from lightwell.workers.readers import Probe, RayReaders, check_sight
-from pictures import make_folder, make_picture, samples, write_picture, write_tar
+from pictures import make_folder, samples, write_picture, write_tar
 
 pytestmark = pytest.mark.ray
 
@@ -29,9 +30,10 @@ def make_table(folder: Path) -> Path:
     lines = ["path,label,mask,boxes"]
     for number in range(12):
         if number % 2:
-            write_picture(folder / "masks" / f"{number}.png", make_picture(number))
+            size = (100 + 4 * (number % 5), 140 + 6 * (number % 7))  # as make_folder draws it
+            write_picture(folder / "masks" / f"{number}.png", np.full(size, number, np.uint8))
         name = f"photos/{('cat', 'dog')[number % 2]}/{number:03}.jpg"
-        lines.append(f'{name},{number % 2},masks/{number - number % 3}.png,"1,2,30,40"')
+        lines.append(f'{name},{number % 2},masks/{number}.png,"1,2,30,40"')
     (folder / "table.csv").write_text("\n".join([*lines, "photos/gone.jpg,1,,"]) + "\n")
     return folder / "table.csv"
 
