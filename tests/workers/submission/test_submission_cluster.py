@@ -28,7 +28,7 @@ from pictures import make_folder
 pytestmark = pytest.mark.ray
 
 PLAN = "index: index.parquet\npreprocess: [{Resize: {height: 32, width: 32}}]\nbatch: {size: 8}\n"
-AUDIT = "plan: plan.yaml\nmodel: {name: resnet18, weights: none}\nsplit: null\n"
+AUDIT = "plan: plan.yaml\nmodel: {name: resnet18, weights: none}\nuntrained: allow\nsplit: null\n"
 THEIRS = '''
 import os, sys, time
 from dataclasses import dataclass
