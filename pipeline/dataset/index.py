@@ -19,6 +19,7 @@ from ..atomic_io import atomic_write
 from ..errors import SourceError, nearest
 from .boxes import count_boxes
 from .digest import digest_of
+from .impossible_rows import without_impossible_rows
 from .mapped import RESOLVED, open_mapped, sweep_mapped
 from .splits import canonical_split
 
@@ -369,36 +370,7 @@ def _fitted(table: pa.Table, path: Path) -> pa.Table:
                 f"{path.name}: wanted a column {name!r}, got {table.column_names}; {hint or _MAKE}"
             )
     table = table.select(SCHEMA.names).cast(SCHEMA.with_metadata(table.schema.metadata))
-    return _resolved(_without_nonsense(table), path)
-
-
-_LIMITS: dict[str, tuple[int, int]] = {
-    "bytes": (0, 2**62),
-    "width": (1, 2**31 - 1),
-    "height": (1, 2**31 - 1),
-    "orientation": (1, 8),
-    "label": (-1, 2**31 - 1),
-}
-"""Least and largest value that a usable row may have."""
-
-
-def _without_nonsense(table: pa.Table) -> pa.Table:
-    """Give rows that are marked usable and lack a value, or have one that cannot be, a status that says so."""
-    status = table["status"]
-    for name in ("key", "uri", *_LIMITS):
-        column = table[name]
-        wrong = pc.is_null(column)
-        if name in _LIMITS:
-            least, largest = _LIMITS[name]
-            fits = pc.and_(pc.greater_equal(column, least), pc.less_equal(column, largest))
-            wrong = pc.invert(pc.fill_null(fits, False))
-        wrong = pc.and_(wrong, pc.fill_null(pc.equal(status, "ok"), False))
-        if pc.any(wrong).as_py():
-            reason = f"cannot be used: the index has no right value in its column {name!r}; index again"
-            status = pc.if_else(wrong, reason, status)
-    if status is table["status"]:
-        return table
-    return table.set_column(table.column_names.index("status"), SCHEMA.field("status"), status)
+    return _resolved(without_impossible_rows(table), path)
 
 
 def _resolved(table: pa.Table, path: Path) -> pa.Table:
