@@ -47,11 +47,11 @@ def check_accepts(model: torch.nn.Module, plan: Plan) -> None:
     if shape is None:
         return
     flags = {part: part.training for part in model.modules()}
-    device = next(model.parameters()).device
+    first = next(model.parameters())
     model.eval()
     try:
         with torch.inference_mode():
-            model(torch.zeros(1, *shape, device=device))
+            model(torch.zeros(1, *shape, device=first.device, dtype=first.dtype))
     except (RuntimeError, AssertionError, ValueError, IndexError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise

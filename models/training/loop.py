@@ -19,9 +19,14 @@ from .parallel.whole import whole_batch
 
 
 def scores_of(module: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
-    """Run a classifier; of the several outputs of an Inception in training, take the main one."""
-    scores: Any = module(inputs)
+    """Run a classifier in its own precision; of the several outputs of an Inception in training, take the main one."""
+    scores: Any = module(inputs.to(precision_of(module)))
     return scores if isinstance(scores, torch.Tensor) else scores.logits
+
+
+def precision_of(module: torch.nn.Module) -> torch.dtype:
+    """Return the type of a module's parameters; float32 for one without any."""
+    return next((parameter.dtype for parameter in module.parameters()), torch.float32)
 
 
 @dataclass(frozen=True)
@@ -40,28 +45,30 @@ class Objective:
         """Return the weighted sum over labelled rows."""
         loss = self._losses(scores, examples.labels)
         if examples.partner_labels is not None and examples.partner_weights is not None:
-            loss = torch.lerp(loss, self._losses(scores, examples.partner_labels), examples.partner_weights)
+            partner = self._losses(scores, examples.partner_labels)
+            loss = torch.lerp(loss, partner, examples.partner_weights.to(loss.dtype))
         return loss.sum()
 
     def weight(self, examples: Examples) -> torch.Tensor:
         """Return what the sum is divided by, which needs no scores; never 0."""
         weight = self._weights(examples.labels)
         if examples.partner_labels is not None and examples.partner_weights is not None:
-            weight = torch.lerp(weight, self._weights(examples.partner_labels), examples.partner_weights)
+            partner = self._weights(examples.partner_labels)
+            weight = torch.lerp(weight, partner, examples.partner_weights.to(weight.dtype))
         return weight.sum().clamp_min(TINY)
 
     def _losses(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return functional.cross_entropy(
             scores,
             labels,
-            self.class_weights,
+            None if self.class_weights is None else self.class_weights.to(scores.dtype),
             reduction="none",
             ignore_index=-1,
             label_smoothing=self.label_smoothing,
         )
 
     def _weights(self, labels: torch.Tensor) -> torch.Tensor:
-        labelled = (labels >= 0).float()
+        labelled = (labels >= 0).to(torch.float32 if self.class_weights is None else self.class_weights.dtype)
         return labelled if self.class_weights is None else labelled * self.class_weights[labels.clamp_min(0)]
 
 
@@ -225,7 +232,7 @@ def evaluate(module: torch.nn.Module, batches: Iterable[Examples], ranks: Ranks 
     try:
         for examples in batches:
             with torch.inference_mode():
-                scores = scores_of(module, examples.inputs).float()
+                scores = scores_of(module, examples.inputs)
             slices.append(replace(examples, inputs=scores))
     finally:
         for part, flag in flags.items():

@@ -102,6 +102,7 @@ class Run:
         else:
             freeze_before(model, spec.fine_tune_from)
         model = model.to(ranks.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = model.to(torch.float64 if spec.precision == "float64" else torch.float32)
         optimizer = spec.optimizer.build(*learning_parameters(model))
         last = context.out / LAST_NAME
         if standing.progress is not None:
@@ -116,7 +117,8 @@ class Run:
         rows = index.rows(spec.train_split)
         labels = index.table["label"].to_numpy()[rows]
         weights = balanced_weights(labels, len(index.classes)) if spec.class_weights == "balanced" else None
-        objective = Objective(None if weights is None else weights.to(ranks.device), spec.label_smoothing)
+        weights = None if weights is None else weights.to(ranks.device, next(model.parameters()).dtype)
+        objective = Objective(weights, spec.label_smoothing)
         named = spec.model.model_copy(
             update={
                 "num_classes": len(index.classes),
@@ -303,9 +305,9 @@ def begun_with(model: torch.nn.Module) -> WeightsReport:
 
 
 def balanced_weights(labels: np.ndarray, num_classes: int) -> torch.Tensor:
-    """Weigh each class by images / (classes * images of the class): float32, shape (classes,)."""
+    """Weigh each class by images / (classes * images of the class): float64, shape (classes,)."""
     counts = np.bincount(labels[labels >= 0], minlength=num_classes)
-    return torch.from_numpy(counts.sum() / (num_classes * counts)).float()
+    return torch.from_numpy(counts.sum() / (num_classes * counts))
 
 
 def torch_seed(spec: ClassifySpec, purpose: str, epoch: int = 0, step: int = 0) -> int:

@@ -47,6 +47,8 @@ class ClassifySpec(BaseModel):
     """Measured once, at the end, with the best weights; None leaves it out."""
     checkpoint_every: CheckpointEvery = CheckpointEvery()
     """With ``feature_passes`` a run goes on after the last finished epoch, and reads its images again."""
+    precision: Literal["float32", "float64"] = "float32"
+    """Of parameters and scores. ``float64`` is slow; sums in another order, as of several ranks, then differ by rounding only."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where the model learns; ``auto`` takes CUDA where there is any."""
 
@@ -125,6 +127,8 @@ class ClassifySpec(BaseModel):
         depend on it, so that a finished run can be made longer.
         """
         content = self.model_dump(mode="json", exclude={"plan", "device", "checkpoint_every"})
+        if self.precision == "float32":
+            del content["precision"]  # runs from before there was a choice are gone on with
         if is_path(self.model.weights):
             content["model"]["weights"] = _content_of(Path(self.model.weights))
         if self.schedule.kind != "cosine":

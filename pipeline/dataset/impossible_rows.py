@@ -18,6 +18,7 @@ LIMITS: dict[str, tuple[int, int]] = {
 def without_impossible_rows(table: pa.Table) -> pa.Table:
     """Give rows that are marked usable and lack a value, or have one that cannot be, a status that says so."""
     status = table["status"]
+    refused = False
     for name in ("key", "uri", *LIMITS):
         column = table[name]
         wrong = pc.is_null(column)
@@ -29,6 +30,7 @@ def without_impossible_rows(table: pa.Table) -> pa.Table:
         if pc.any(wrong).as_py():
             reason = f"cannot be used: the index has no right value in its column {name!r}; index again"
             status = pc.if_else(wrong, reason, status)
-    if status is table["status"]:
+            refused = True
+    if not refused:
         return table
     return table.set_column(table.column_names.index("status"), table.schema.field("status"), status)

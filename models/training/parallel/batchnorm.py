@@ -37,16 +37,17 @@ class GlobalBatchNorm(torch.autograd.Function):
             num_own: so many rows, from the first, are no padding.
             ranks: who take part.
         """
-        own = inputs[:num_own].float()
+        precision = torch.promote_types(inputs.dtype, torch.float32)
+        own = inputs[:num_own].to(precision)
         axes = [axis for axis in range(inputs.dim()) if axis != 1]
         sums = own.new_empty(inputs.shape[1] + 1, dtype=torch.float64)
         sums[:-1] = own.sum(axes, dtype=torch.float64)
         sums[-1] = own.numel() // inputs.shape[1]
         sums = ranks.sum(sums)
         count = sums[-1]
-        mean = (sums[:-1] / count).float()
+        mean = (sums[:-1] / count).to(precision)
         squares = (own - over(mean, inputs)).square_().sum(axes, dtype=torch.float64)
-        var = (ranks.sum(squares) / count).float()
+        var = (ranks.sum(squares) / count).to(precision)
         scale = torch.rsqrt(var + eps)
         ctx.save_for_backward(inputs, weight, mean, scale, count)
         ctx.num_own, ctx.ranks, ctx.axes = num_own, ranks, axes
