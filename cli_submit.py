@@ -181,14 +181,14 @@ def logs_command(
 
     Example: lightwell jobs logs ID --follow --address http://127.0.0.1:8265
     """
-    from .pipeline.text import printable
+    from .pipeline.text import plain_log
     from .workers.submission.server import JobServer
 
     server = JobServer.connect(address)
     if follow:
         _end(_follow(job, server, quiet=False, to_stderr=False))
     else:
-        print(printable(server.logs(job)), end="")
+        print(plain_log(server.logs(job)), end="")
 
 
 @jobs_app.command("stop")

@@ -14,6 +14,8 @@ _UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ud800-\udfff]"
 )
 """Control characters but tab and line feed, characters that reorder or hide text, and lone surrogates."""
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+"""Select graphic rendition (ECMA-48, section 8.3.117)."""
 _SHORT = {"\t": "\\t", "\n": "\\n"}
 
 
@@ -23,6 +25,11 @@ def printable(text: str) -> str:
     Tabs and line feeds stay; everything that is printed goes through here.
     """
     return _UNSAFE.sub(_escaped, text) if not text.isascii() or not text.isprintable() else text
+
+
+def plain_log(log: str) -> str:
+    """Take the colours out of a program's log and make the rest printable; the steps of a progress bar become lines."""
+    return printable(_COLOUR.sub("", log).replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def one_line(text: str) -> str:

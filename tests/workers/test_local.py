@@ -83,6 +83,8 @@ def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (package / "__init__.py").write_text("")
     (package / "audit.py").write_text(textwrap.dedent(THEIRS))
     monkeypatch.syspath_prepend(str(package.parent))
+    for name in ("theirs", "theirs.audit"):
+        sys.modules.pop(name, None)
     yield
     for name in ("theirs", "theirs.audit"):
         sys.modules.pop(name, None)

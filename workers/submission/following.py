@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
 
 from ...pipeline.errors import RequestError, RunError
-from ...pipeline.text import printable
+from ...pipeline.text import plain_log
 from .server import JobServer, JobState
 
 PATIENCE_S = 60.0
 """How long a server may be silent before following it ends; the job goes on."""
 PAUSE_S = 0.5
+
+_UNFINISHED = re.compile(r"(?:\r|\x1b(?:\[[0-9;]{0,16})?)\Z")
+"""The end of a piece of which ``plain_log`` needs to see what follows."""
 
 
 def follow(
@@ -57,6 +61,8 @@ class _Log:
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
         self._num_written = 0
+        self._held = ""
+        """The start of a colour that is not complete yet."""
 
     async def tail(self, job: str, server: JobServer) -> None:
         """Pass on what comes over one connection, until it ends."""
@@ -67,11 +73,17 @@ class _Log:
             self._pass_on(fresh)
 
     def catch_up(self, whole: str) -> None:
-        """Pass on what no connection has sent."""
+        """Pass on what no connection has sent, the log having ended."""
         self._pass_on(whole[self._num_written :])
+        if self._held:
+            self._write(plain_log(self._held))
+            self._held = ""
 
     def _pass_on(self, text: str) -> None:
         """Pass on what a job has printed, without what a terminal would act upon."""
-        if text:
-            self._write(printable(text))
-            self._num_written += len(text)
+        self._num_written += len(text)
+        text = self._held + text
+        unfinished = _UNFINISHED.search(text)
+        self._held = unfinished[0] if unfinished else ""
+        if text := text[: len(text) - len(self._held)]:
+            self._write(plain_log(text))

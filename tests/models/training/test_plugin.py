@@ -45,6 +45,8 @@ def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (package / "__init__.py").write_text("")
     (package / "jobs.py").write_text(THEIRS)
     monkeypatch.syspath_prepend(str(package.parent))
+    for name in ("theirs", "theirs.jobs"):
+        sys.modules.pop(name, None)
     yield package
     for name in ("theirs", "theirs.jobs"):
         sys.modules.pop(name, None)

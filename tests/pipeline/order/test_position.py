@@ -147,6 +147,9 @@ def write_huge_index(folder: Path) -> Path:
         "uri": numbers.cast(pa.string()),
         "bytes": numbers,
         "status": pa.repeat("ok", count),
+        "width": pa.repeat(np.int32(640), count),
+        "height": pa.repeat(np.int32(480), count),
+        "orientation": pa.repeat(np.int8(1), count),
         "label": numbers,
         "mtime_ns": numbers,
     }
