@@ -65,7 +65,7 @@ class DaliPixels:
             For each sample uint8 HWC pixels, on the graph's device where nothing is left to do, or a ``Failure``.
         """
         self._clock.enter("decode")
-        suiting = [i for i, file in enumerate(files) if file.suits_dali()]
+        suiting = [i for i, file in enumerate(files) if file.suits_dali() and file.may_be_cut()]
         made = self._run_graph([files[i] for i in suiting], [drawn[i] for i in suiting])
         results: dict[int, Any] = dict(zip(suiting, made, strict=True))
         others = [i for i in range(len(files)) if results.get(i) is None]
