@@ -157,14 +157,18 @@ def test_runs_keep_order_and_bound(sizes: list[int], most: int) -> None:
         assert num_bytes + following[0] > most, (run, following)
 
 
-@given(st.integers(1, 10**9), st.integers(0, 20), st.integers(10**6, 10**10))
-def test_a_cut_budget_adds_up_and_holds_two_batches(batch: int, prefetch: int, memory: int) -> None:
+@given(st.integers(1, 10**9), st.integers(0, 20), st.integers(10**6, 10**10), st.booleans())
+def test_a_cut_budget_adds_up_and_holds_two_batches(
+    batch: int, prefetch: int, memory: int, cached: bool
+) -> None:
     try:
-        shares = cut(memory, batch_bytes=batch, prefetch=prefetch)
+        shares = cut(memory, batch_bytes=batch, prefetch=prefetch, cached=cached)
     except PlanError:
-        assert 2 * batch > 0.75 * memory
+        assert 2 * batch > 0.75 * memory * (0.875 if cached else 1)
         return
     assert shares.total == memory
+    assert (shares.cache > 0) == cached
+    assert shares.cache <= memory / 8
     assert 2 * batch <= shares.rows <= max(memory / 2, 2 * batch)
     assert min(shares.files, shares.pixels) >= 0
 
