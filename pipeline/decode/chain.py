@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..policy.sizes import Size
+from ..watch import Watch
 from .dali import DALI_FORMATS, DALI_MODES, DaliDecoder
+from .fallback import FallbackLog
 from .integrity import size_problem
 from .opencv import decode_opencv, decode_reduced, decode_wide
 from .orientation import as_stored, stored_region, swapped, upright
 from .pillow import decode_pillow
-from .plan import Decoding
+from .plan import Decoding, Region
 
 COLOR_RULE_VERSION = 2
 """Raised when the same file becomes other RGB pixels than before: cached ones are then made anew."""
@@ -33,6 +35,8 @@ class Encoded:
     orientation: int
     size: Size
     """Height and width of the upright picture."""
+    key: str = ""
+    """Of the sample, for messages."""
 
     @property
     def stored_size(self) -> Size:
@@ -60,15 +64,26 @@ class Decoded:
     decoders: tuple[str, ...]
     """Those that were tried; the last one succeeded if there is an image."""
     reason: str = ""
+    """Why those before the last one could not, or why nobody could."""
     seconds: float = 0.0
     """What it took alone; 0 for what DALI decoded together with others."""
 
 
 class DecodeChain:
-    """DALI for regions and for what OpenCV is slower at, OpenCV and Pillow for the rest. One thread at a time."""
+    """DALI for regions and for what OpenCV is slower at, OpenCV and Pillow for the rest. One thread at a time.
 
-    def __init__(self, dali: DaliDecoder) -> None:
+    Args:
+        dali: decodes what suits it.
+        watch: is told what each file is at.
+        fallbacks: is told what had to be decoded otherwise.
+    """
+
+    def __init__(
+        self, dali: DaliDecoder, watch: Watch | None = None, fallbacks: FallbackLog | None = None
+    ) -> None:
         self._dali = dali
+        self._watch = watch or Watch(None)
+        self._fallbacks = fallbacks or FallbackLog()
 
     def decode(self, files: Sequence[Encoded], decodings: Sequence[Decoding]) -> list[Decoded]:
         """Decode files in order, as their plans say; images last until the next call."""
@@ -78,18 +93,36 @@ class DecodeChain:
         for start in range(0, len(for_dali), self._dali.max_batch_size):
             chunk = for_dali[start : start + self._dali.max_batch_size]
             regions = [stored_region(decodings[i].region, files[i].size, files[i].orientation) for i in chunk]
-            found = self._dali.decode([files[i].data for i in chunk], regions)
+            found = self._decode_by_dali([files[i] for i in chunk], regions)
             last = start + self._dali.max_batch_size >= len(for_dali)
             for i, image in zip(chunk, found, strict=True):
                 if isinstance(image, str):
-                    results[i] = _timed(*planned[i], [f"dali: {image}"])
+                    results[i] = self._alone(*planned[i], [f"dali: {image}"])
                 else:
                     turned = upright(image, files[i].orientation)
                     results[i] = Decoded(turned if last or turned is not image else image.copy(), ("dali",))
         return [
-            results[i] if i in results else _timed(file, decoding, [])
+            results[i] if i in results else self._alone(file, decoding, [])
             for i, (file, decoding) in enumerate(planned)
         ]
+
+    def _decode_by_dali(
+        self, files: Sequence[Encoded], regions: Sequence[Region]
+    ) -> Sequence[np.ndarray | str]:
+        """Decode a chunk together; one that takes too long is decoded file by file, which finds the slow one."""
+        started = time.perf_counter()
+        with self._watch.at("decode", files[0].key, len(files)):
+            found = self._dali.decode([file.data for file in files], regions)
+        reason = self._watch.too_long(time.perf_counter() - started)
+        return [f"{len(files)} files together {reason}"] * len(files) if reason else found
+
+    def _alone(self, file: Encoded, decoding: Decoding, reasons: list[str]) -> Decoded:
+        started = time.perf_counter()
+        with self._watch.at("decode", file.key):
+            decoded = decode_alone(file, decoding, reasons)
+        if decoded.reason and decoded.image is not None:
+            self._fallbacks.note(file.key, decoded.reason, decoded.decoders[-1])
+        return replace(decoded, seconds=time.perf_counter() - started)
 
     def close(self) -> None:
         """Close DALI."""
@@ -100,12 +133,6 @@ def _is_for_dali(file: Encoded, decoding: Decoding) -> bool:
     if not file.suits_dali() or decoding.kind == "reduced":
         return False
     return decoding.kind == "region" or file.format != "jpeg"  # whole JPEGs are faster by OpenCV
-
-
-def _timed(file: Encoded, decoding: Decoding, reasons: list[str]) -> Decoded:
-    started = time.perf_counter()
-    decoded = decode_alone(file, decoding, reasons)
-    return replace(decoded, seconds=time.perf_counter() - started)
 
 
 def decode_alone(file: Encoded, decoding: Decoding, reasons: list[str]) -> Decoded:
@@ -128,7 +155,7 @@ def decode_alone(file: Encoded, decoding: Decoding, reasons: list[str]) -> Decod
                 reasons.append(f"{name}: {size_problem(file.stored_size, (image.shape[0], image.shape[1]))}")
                 continue
             image = _cut(image, stored)
-        return Decoded(upright(image, file.orientation), tuple(tried))
+        return Decoded(upright(image, file.orientation), tuple(tried), "; ".join(reasons))
     return Decoded(None, tuple(tried), "; ".join(reasons))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 
@@ -17,10 +18,13 @@ from ..cache.recipe import recipe_of
 from ..cache.store import PixelCache
 from ..compiler.program import Program
 from ..dataset.index import Index
+from ..decode.chain import Encoded
 from ..policy.drawing import Decision, Drawing, Drawn
+from ..watch import Watch
 from .direct import DirectPixels
+from .estimates import RGB, planned_bytes
 from .loading import Loaded, SampleLoader
-from .pixels import CpuPixels, Failure, Room, no_room, policy_failure
+from .pixels import CpuPixels, Failure, Room, applied, no_room
 
 
 @dataclass(frozen=True)
@@ -75,10 +79,14 @@ class CachedPixels:
         pixels: makes the cached beginning of those that are not cached.
         cache: finds and keeps.
         num_slots: how many transforms, from the first, lie before the cache.
+        watch: is told what each sample is at.
     """
 
-    def __init__(self, drawing: Drawing, pixels: CpuPixels, cache: PixelCache, num_slots: int) -> None:
+    def __init__(
+        self, drawing: Drawing, pixels: CpuPixels, cache: PixelCache, num_slots: int, watch: Watch
+    ) -> None:
         self._direct = DirectPixels(drawing)
+        self._watch = watch
         self._pixels = pixels
         self._cache = cache
         self._quality = cache.recipe.quality
@@ -92,8 +100,10 @@ class CachedPixels:
         made = iter(self._begin(new)) if new else iter(())
         images = [next(made) if one.kept is None else unpack(one.kept, self._quality) for one in samples]
         return [
-            self._go_on(number, image, one, room(one.size))
-            for number, (image, one, room) in enumerate(zip(images, drawn, rooms, strict=True))
+            self._go_on(number, str(sample.row["key"]), image, one, room(one.size))
+            for number, (sample, image, one, room) in enumerate(
+                zip(samples, images, drawn, rooms, strict=True)
+            )
         ]
 
     def _begin(self, new: Sequence[tuple[Loaded, Drawn]]) -> list[np.ndarray | Failure]:
@@ -122,12 +132,16 @@ class CachedPixels:
     def _behind(self, drawn: Drawn) -> Sequence[Decision]:
         return [one for one in drawn.decisions if one.slot >= self._num_slots]
 
+    def planned_bytes(self, file: Encoded, drawn: Drawn) -> int:
+        """Say what a file takes that is made for the cache: its beginning, a copy of that, and the finished picture."""
+        beginning = self._beginning(drawn)
+        made = planned_bytes(file, self._pixels.plan(file, beginning), beginning)
+        return made + RGB * (prod(beginning.size) + prod(drawn.size))
+
     def _go_on(
-        self, number: int, image: np.ndarray | Failure, drawn: Drawn, place: np.ndarray | None
+        self, number: int, key: str, image: np.ndarray | Failure, drawn: Drawn, place: np.ndarray | None
     ) -> np.ndarray | Failure:
         if isinstance(image, Failure):
             return image
-        try:
-            return self._direct.apply(number, image, self._behind(drawn), place)
-        except Exception as error:  # whatever a transform raises costs this image only and is written down
-            return policy_failure(error)
+        behind = self._behind(drawn)
+        return applied(self._watch, key, lambda: self._direct.apply(number, image, behind, place))

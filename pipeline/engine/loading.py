@@ -19,7 +19,7 @@ from ..decode.integrity import AGAIN, problem_of
 from ..decode.orientation import swapped
 from ..error_rules import ErrorRules
 from ..policy.sizes import Size
-from .watch import Watch
+from ..watch import Watch
 
 Row = Mapping[str, Any]
 
@@ -123,7 +123,7 @@ class SampleLoader:
             step, reason = "decode", problem_of(piece.data, row["format"], row["mode"], stored)
         if reason:
             return Loaded(row, None, reason, step)
-        file = Encoded(piece.data, row["format"], row["mode"], row["orientation"], size)
+        file = Encoded(piece.data, row["format"], row["mode"], row["orientation"], size, row["key"])
         return Loaded(row, file, size=size, mask=mask)
 
     def _read(self, row: Row) -> Piece:
