@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,10 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 # Clusters of one test run share a token of their own: Ray's ports are open to the network.
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+
+# A shell that runs the tests in the background lets them ignore interrupts, which commands started here would inherit.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The same examples in every run, so that a red run is about the change; `HYPOTHESIS_PROFILE=random` looks further.
 settings.register_profile("same", derandomize=True, deadline=None)

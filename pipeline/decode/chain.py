@@ -9,13 +9,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..policy.sizes import Size
+from ..watch import Watch
 from .dali import DALI_FORMATS, DALI_MODES, DaliDecoder
+from .fallback import FallbackLog
 from .integrity import size_problem
 from .jpeg_bytes import chroma_coarseness, is_smoothed
 from .opencv import decode_opencv, decode_reduced, decode_wide, reduce_decoded
 from .orientation import as_stored, stored_region, swapped, upright
 from .pillow import decode_pillow
-from .plan import Decoding
+from .plan import Decoding, Region
 
 COLOR_RULE_VERSION = 3
 """Raised when the same file becomes other RGB pixels than before: cached ones are then made anew."""
@@ -34,6 +36,8 @@ class Encoded:
     orientation: int
     size: Size
     """Height and width of the upright picture."""
+    key: str = ""
+    """Of the sample, for messages."""
 
     @property
     def stored_size(self) -> Size:
@@ -69,15 +73,26 @@ class Decoded:
     decoders: tuple[str, ...]
     """Those that were tried; the last one succeeded if there is an image."""
     reason: str = ""
+    """Why those before the last one could not, or why nobody could."""
     seconds: float = 0.0
     """What it took alone; 0 for what DALI decoded together with others."""
 
 
 class DecodeChain:
-    """DALI for regions and for what OpenCV is slower at, OpenCV and Pillow for the rest. One thread at a time."""
+    """DALI for regions and for what OpenCV is slower at, OpenCV and Pillow for the rest. One thread at a time.
 
-    def __init__(self, dali: DaliDecoder) -> None:
+    Args:
+        dali: decodes what suits it.
+        watch: is told what each file is at.
+        fallbacks: is told what had to be decoded otherwise.
+    """
+
+    def __init__(
+        self, dali: DaliDecoder, watch: Watch | None = None, fallbacks: FallbackLog | None = None
+    ) -> None:
         self._dali = dali
+        self._watch = watch or Watch(None)
+        self._fallbacks = fallbacks or FallbackLog()
 
     def decode(self, files: Sequence[Encoded], decodings: Sequence[Decoding]) -> list[Decoded]:
         """Decode files in order, as their plans say; images last until the next call."""
@@ -87,18 +102,36 @@ class DecodeChain:
         for start in range(0, len(for_dali), self._dali.max_batch_size):
             chunk = for_dali[start : start + self._dali.max_batch_size]
             regions = [stored_region(decodings[i].region, files[i].size, files[i].orientation) for i in chunk]
-            found = self._dali.decode([files[i].data for i in chunk], regions)
+            found = self._decode_by_dali([files[i] for i in chunk], regions)
             last = start + self._dali.max_batch_size >= len(for_dali)
             for i, image in zip(chunk, found, strict=True):
                 if isinstance(image, str):
-                    results[i] = _timed(*planned[i], ("dali",))
+                    results[i] = self._alone(*planned[i], f"dali: {image}")
                 else:
                     turned = upright(image, files[i].orientation)
                     results[i] = Decoded(turned if last or turned is not image else image.copy(), ("dali",))
         return [
-            results[i] if i in results else _timed(file, decoding)
+            results[i] if i in results else self._alone(file, decoding)
             for i, (file, decoding) in enumerate(planned)
         ]
+
+    def _decode_by_dali(
+        self, files: Sequence[Encoded], regions: Sequence[Region]
+    ) -> Sequence[np.ndarray | str]:
+        """Decode a chunk together; one that takes too long is decoded file by file, which finds the slow one."""
+        started = time.perf_counter()
+        with self._watch.at("decode", files[0].key, len(files)):
+            found = self._dali.decode([file.data for file in files], regions)
+        reason = self._watch.too_long(time.perf_counter() - started)
+        return [f"{len(files)} files together {reason}"] * len(files) if reason else found
+
+    def _alone(self, file: Encoded, decoding: Decoding, failed: str = "") -> Decoded:
+        started = time.perf_counter()
+        with self._watch.at("decode", file.key):
+            decoded = decode_alone(file, decoding, failed)
+        if decoded.reason and decoded.image is not None:
+            self._fallbacks.note(file.key, decoded.reason, decoded.decoders[-1])
+        return replace(decoded, seconds=time.perf_counter() - started)
 
     def close(self) -> None:
         """Close DALI."""
@@ -113,13 +146,7 @@ def _is_for_dali(file: Encoded, decoding: Decoding) -> bool:
     return True
 
 
-def _timed(file: Encoded, decoding: Decoding, tried: tuple[str, ...] = ()) -> Decoded:
-    started = time.perf_counter()
-    decoded = decode_alone(file, decoding, tried)
-    return replace(decoded, seconds=time.perf_counter() - started)
-
-
-def decode_alone(file: Encoded, decoding: Decoding, tried: tuple[str, ...] = ()) -> Decoded:
+def decode_alone(file: Encoded, decoding: Decoding, failed: str = "") -> Decoded:
     """Decode one file without DALI; any thread may call this.
 
     OpenCV is next for what suits DALI, then Pillow; other kinds of pixels have one decoder, whose conversion follows
@@ -129,8 +156,9 @@ def decode_alone(file: Encoded, decoding: Decoding, tried: tuple[str, ...] = ())
     Args:
         file: the file.
         decoding: how much of it is wanted.
-        tried: decoders that have failed already.
+        failed: why DALI could not, where it was tried.
     """
+    tried: tuple[str, ...] = ("dali",) if failed else ()
     stored = as_stored(decoding, file.size, file.orientation)
     reasons: list[str] = []
     for name, decode in _decoders_of(file, stored):
@@ -145,7 +173,8 @@ def decode_alone(file: Encoded, decoding: Decoding, tried: tuple[str, ...] = ())
                 reasons.append(f"{name}: {size_problem(file.stored_size, (image.shape[0], image.shape[1]))}")
                 continue
             image = _cut(image, stored)
-        return Decoded(upright(image, file.orientation), tried)
+        told = [failed, *reasons] if failed else reasons
+        return Decoded(upright(image, file.orientation), tried, "; ".join(told))
     return Decoded(None, tried, "; ".join(reasons))
 
 

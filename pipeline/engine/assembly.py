@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -11,13 +10,16 @@ import numpy as np
 
 from ..compiler.program import Program
 from ..compiler.routing import Backend
+from ..decode.fallback import FallbackLog
 from ..errors import RunError, SampleError
 from ..keys import keyed_bits
 from ..policy.drawing import Drawing, Drawn, leaves_of
+from ..policy.sizes import Size
 from ..quarantine import QuarantineEntry
 from ..schedule import replacements
 from ..uris import public_uri
 from ..view import View
+from ..watch import Watch
 from .annotations import (
     NOTHING,
     AnnotationError,
@@ -27,14 +29,13 @@ from .annotations import (
     read_annotations,
     targets_of,
 )
-from .cached import CachedPixels, CachedReading
+from .cached import CACHE_STEP, CachedPixels, CachedReading
 from .clocks import Activity
 from .dali_pixels import DaliPixels, kept
 from .estimates import in_runs, planned_bytes, worst_bytes
 from .loading import Loaded, Row, SampleLoader
 from .memory import MemoryBudget
-from .pixels import CpuPixels, Failure, Pixels, Room, no_room, policy_failure
-from .watch import Watch
+from .pixels import CpuPixels, Failure, Pixels, Room, applied, no_room, policy_failure
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,7 @@ class Surroundings:
     """Asked for samples before the loader, where the plan has a cache."""
     dali_threads: int = 1
     """Of each DALI graph; OpenCV's way has its parallelism in the threads that make samples."""
+    fallbacks: FallbackLog = field(default_factory=FallbackLog)
     slow: set[str] = field(default_factory=set)
     """Keys of samples that took too long: later epochs do not try them."""
 
@@ -96,7 +98,7 @@ class Assembly:
         """
         made = self._line().make(samples, epoch, rooms)
         return [
-            one if isinstance(one, Finished) else self._or_replaced(sample, one, epoch, noted)
+            one if isinstance(one, Finished) else self._instead(sample, one, epoch, noted)
             for sample, one in zip(samples, made, strict=True)
         ]
 
@@ -107,7 +109,8 @@ class Assembly:
 
         Large pictures draw ahead here, and once more where they are made: it costs little beside decoding them.
         """
-        sizes = [worst_bytes(sample.file, sample.kept) for sample in samples]
+        copies = 2 if self._shared.cached is None else 3
+        sizes = [worst_bytes(sample.file, sample.kept, copies) for sample in samples]
         if sum(sizes) > most_bytes:
             sizes = [self._line().planned_bytes(sample, epoch) for sample in samples]
         return in_runs(samples, sizes.__getitem__, most_bytes)
@@ -122,6 +125,18 @@ class Assembly:
         if spare not in self._lines:
             self._lines[spare] = _Line(self._shared, 1 if spare else self._max_samples)
         return self._lines[spare]
+
+    def _instead(
+        self, sample: Loaded, made: Failure, epoch: int, noted: list[QuarantineEntry]
+    ) -> Finished | None:
+        """Make a sample from its file where what the cache held was no picture; else replace it."""
+        if made.step == CACHE_STEP:
+            sample = self._shared.loader.load_again(sample)
+            (found,) = self._line(spare=True).make([sample], epoch, [no_room])
+            if isinstance(found, Finished):
+                return replace(found, image=kept(found.image))
+            made = found
+        return self._or_replaced(sample, made, epoch, noted)
 
     def _or_replaced(
         self, sample: Loaded, made: Failure, epoch: int, noted: list[QuarantineEntry]
@@ -180,6 +195,7 @@ class _Line:
             may_reduce=may_reduce,
             clock=self._clock,
             watch=shared.watch,
+            fallbacks=shared.fallbacks,
         )
         self.pixels: Pixels = on_cpu
         self._cached: CachedPixels | None = None
@@ -187,7 +203,7 @@ class _Line:
         """Outermost transforms that a picture out of the cache need not go through, not even to be drawn."""
         if shared.cached is not None:
             num_before = sum(1 for _ in leaves_of(compose.transforms[: program.num_cached]))
-            self._cached = CachedPixels(self._drawing, on_cpu, shared.cached.cache, num_before)
+            self._cached = CachedPixels(self._drawing, on_cpu, shared.cached.cache, num_before, shared.watch)
             self._num_kept = program.num_cached if self._drawing.draws_nothing(program.num_cached) else 0
         num_slots = sum(1 for _ in leaves_of(compose.transforms[: routes.num_lowered]))
         if shared.backend == "dali":
@@ -200,11 +216,14 @@ class _Line:
                     may_reduce=False,
                     clock=self._clock,
                     watch=shared.watch,
+                    fallbacks=shared.fallbacks,
                 ),
                 device=program.plan.device,
                 max_batch_size=max_samples,
                 num_threads=shared.dali_threads,
                 clock=self._clock,
+                watch=shared.watch,
+                fallbacks=shared.fallbacks,
             )
 
     def make(self, samples: Sequence[Loaded], epoch: int, rooms: Sequence[Room]) -> list[Finished | Failure]:
@@ -216,9 +235,7 @@ class _Line:
             for sample, one, room in zip(samples, drawn, rooms, strict=True)
             if not isinstance(one, Failure)
         ]
-        first = str(ready[0][0].row["key"]) if ready else ""
-        with self._watch.at("decode", first, len(ready)):
-            found = iter(self._images(ready))
+        found = iter(self._images(ready))
         self._clock.enter("transform")
         return [
             one if isinstance(one, Failure) else self._finish(sample.row, *one, next(found))
@@ -230,6 +247,8 @@ class _Line:
         drawn = Failure("read", "") if sample.file is None else self._draw(sample, epoch)
         if sample.file is None or isinstance(drawn, Failure):
             return worst_bytes(sample.file, sample.kept)
+        if self._cached is not None:
+            return self._cached.planned_bytes(sample.file, drawn[0])
         return planned_bytes(sample.file, self.pixels.plan(sample.file, drawn[0]), drawn[0])
 
     def _images(self, ready: Sequence[tuple[Loaded, Drawn, Room]]) -> Sequence[Any]:
@@ -248,18 +267,23 @@ class _Line:
         row = sample.row
         if row["key"] in self._slow:
             return Failure("time", "took too long before, so that it was not tried again")
+        with self._watch.at("policy", row["key"]):
+            return self._draw_policy(sample, sample.size, epoch)
+
+    def _draw_policy(self, sample: Loaded, size: Size, epoch: int) -> tuple[Drawn, Annotations] | Failure:
+        row = sample.row
         targets: dict[str, Any] = {}
         annotations = NOTHING
         try:
             if self._kinds.any:
-                annotations = read_annotations(row, sample.mask, sample.size, self._kinds)
+                annotations = read_annotations(row, sample.mask, size, self._kinds)
                 targets = targets_of(
-                    annotations, sample.size, self._kinds, self._plan.bbox_params, self._plan.keypoint_params
+                    annotations, size, self._kinds, self._plan.bbox_params, self._plan.keypoint_params
                 )
             bits = keyed_bits("augment", self._seed, epoch, row["key"])
             if sample.kept is not None and self._num_kept and not targets:
                 return self._drawing.draw(bits, sample.kept.size, num_done=self._num_kept), annotations
-            return self._drawing.draw(bits, sample.size, **targets), annotations
+            return self._drawing.draw(bits, size, **targets), annotations
         except AnnotationError as error:
             return Failure(error.step, error.reason)
         except Exception as error:  # whatever a transform raises costs this image only and is written down
@@ -270,15 +294,10 @@ class _Line:
             return image
         if self._drawing.is_finished(drawn):
             return Finished(row["key"], int(row["label"]), image)
-        started = time.perf_counter()
-        try:
-            with self._watch.at("policy", row["key"]):
-                done = self._drawing.finish(image, drawn)
-                image = done["image"]
-                if self._kinds.any:
-                    annotations = finished_annotations(annotations, done)
-        except Exception as error:  # as above
-            return policy_failure(error)
-        if reason := self._watch.too_long(time.perf_counter() - started):
-            return Failure("time", f"the policy {reason}")
-        return Finished(row["key"], int(row["label"]), image, annotations)
+
+        def finish() -> Finished:
+            done = self._drawing.finish(image, drawn)
+            left = finished_annotations(annotations, done) if self._kinds.any else annotations
+            return Finished(row["key"], int(row["label"]), done["image"], left)
+
+        return applied(self._watch, row["key"], finish)

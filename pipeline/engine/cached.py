@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 
@@ -17,10 +18,16 @@ from ..cache.recipe import recipe_of
 from ..cache.store import PixelCache
 from ..compiler.program import Program
 from ..dataset.index import Index
+from ..decode.chain import Encoded
 from ..policy.drawing import Decision, Drawing, Drawn
+from ..watch import Watch
 from .direct import DirectPixels
+from .estimates import RGB, planned_bytes
 from .loading import Loaded, SampleLoader
-from .pixels import CpuPixels, Failure, Room, no_room, policy_failure
+from .pixels import CpuPixels, Failure, Room, applied, no_room
+
+CACHE_STEP = "cache"
+"""The step of a ``Failure`` where a cached picture cannot be decoded; its file is then read and decoded instead."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +39,28 @@ class CachedReading:
     unchanged: Unchanged
 
     @classmethod
-    def open(cls, program: Program, index: Index) -> CachedReading | None:
-        """Open the cache of a program; None where its plan has none."""
+    def open(cls, program: Program, index: Index, buffer_bytes: int) -> CachedReading | None:
+        """Open the cache of a program; None where its plan has none.
+
+        Args:
+            program: the compiled plan.
+            index: of the samples.
+            buffer_bytes: that pictures may take on their way into the cache; see ``memory.cut``.
+
+        Raises:
+            OutputError: the folder of the cache cannot be made.
+            PlanError: others own it or may write to it.
+        """
         options = program.plan.cache
         if options is None:
             return None
-        cache = PixelCache(options.dir, recipe_of(program), max_bytes=options.max_bytes)
+        cache = PixelCache(
+            options.dir,
+            recipe_of(program),
+            max_bytes=options.max_bytes,
+            buffer_bytes=buffer_bytes,
+            shared=options.shared,
+        )
         return cls(cache, EntryKeys(index.table, cache.fingerprint), Unchanged(index.table))
 
     def holds(self, rows: np.ndarray) -> bool:
@@ -75,10 +98,14 @@ class CachedPixels:
         pixels: makes the cached beginning of those that are not cached.
         cache: finds and keeps.
         num_slots: how many transforms, from the first, lie before the cache.
+        watch: is told what each sample is at.
     """
 
-    def __init__(self, drawing: Drawing, pixels: CpuPixels, cache: PixelCache, num_slots: int) -> None:
+    def __init__(
+        self, drawing: Drawing, pixels: CpuPixels, cache: PixelCache, num_slots: int, watch: Watch
+    ) -> None:
         self._direct = DirectPixels(drawing)
+        self._watch = watch
         self._pixels = pixels
         self._cache = cache
         self._quality = cache.recipe.quality
@@ -90,11 +117,20 @@ class CachedPixels:
         """Make the pictures as they are after the last decision; they last until the next call."""
         new = [(sample, one) for sample, one in zip(samples, drawn, strict=True) if sample.kept is None]
         made = iter(self._begin(new)) if new else iter(())
-        images = [next(made) if one.kept is None else unpack(one.kept, self._quality) for one in samples]
+        images = [next(made) if one.kept is None else self._unpack(one.kept) for one in samples]
         return [
-            self._go_on(number, image, one, room(one.size))
-            for number, (image, one, room) in enumerate(zip(images, drawn, rooms, strict=True))
+            self._go_on(number, str(sample.row["key"]), image, one, room(one.size))
+            for number, (sample, image, one, room) in enumerate(
+                zip(samples, images, drawn, rooms, strict=True)
+            )
         ]
+
+    def _unpack(self, kept: Packed) -> np.ndarray | Failure:
+        image = unpack(kept, self._quality)
+        if image is not None:
+            return image
+        self._cache.discard(kept)
+        return Failure(CACHE_STEP, "what the cache holds of it cannot be decoded", ("opencv",))
 
     def _begin(self, new: Sequence[tuple[Loaded, Drawn]]) -> list[np.ndarray | Failure]:
         """Make the cached beginning and keep it. What is lossy is unpacked at once: filling yields what is found."""
@@ -107,7 +143,11 @@ class CachedPixels:
             if self._quality is None and sample.entry is None:
                 continue
             packed = pack(image, self._quality)
-            made[number] = unpack(packed, self._quality)
+            if packed is None:
+                continue
+            unpacked = unpack(packed, self._quality)
+            assert unpacked is not None, "OpenCV decodes what it has encoded"
+            made[number] = unpacked
             if sample.entry is not None:
                 to_keep.append((sample.entry, packed))
         self._cache.keep(to_keep)
@@ -122,12 +162,16 @@ class CachedPixels:
     def _behind(self, drawn: Drawn) -> Sequence[Decision]:
         return [one for one in drawn.decisions if one.slot >= self._num_slots]
 
+    def planned_bytes(self, file: Encoded, drawn: Drawn) -> int:
+        """Say what a file takes that is made for the cache: its beginning, a copy of that, and the finished picture."""
+        beginning = self._beginning(drawn)
+        made = planned_bytes(file, self._pixels.plan(file, beginning), beginning)
+        return made + RGB * (prod(beginning.size) + prod(drawn.size))
+
     def _go_on(
-        self, number: int, image: np.ndarray | Failure, drawn: Drawn, place: np.ndarray | None
+        self, number: int, key: str, image: np.ndarray | Failure, drawn: Drawn, place: np.ndarray | None
     ) -> np.ndarray | Failure:
         if isinstance(image, Failure):
             return image
-        try:
-            return self._direct.apply(number, image, self._behind(drawn), place)
-        except Exception as error:  # whatever a transform raises costs this image only and is written down
-            return policy_failure(error)
+        behind = self._behind(drawn)
+        return applied(self._watch, key, lambda: self._direct.apply(number, image, behind, place))

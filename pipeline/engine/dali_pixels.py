@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from ..decode.chain import Encoded
+from ..decode.dali import reason_of
+from ..decode.fallback import FallbackLog
 from ..decode.orientation import stored_region
 from ..decode.plan import Decoding, plan_decoding
 from ..lowering.base import Device
 from ..lowering.graph import LoweredGraph, Slot
 from ..lowering.table import lowering_of
 from ..policy.drawing import Decision, Drawing, Drawn
+from ..watch import Watch
 from .clocks import Clock
-from .pixels import CpuPixels, Failure, Room, policy_failure
+from .pixels import CpuPixels, Failure, Room, applied
+
+
+@dataclass(frozen=True, slots=True)
+class _NotByDali:
+    """Why DALI did not make a picture."""
+
+    reason: str
 
 
 class DaliPixels:
@@ -33,6 +45,8 @@ class DaliPixels:
         max_batch_size: most samples at once.
         num_threads: of DALI, for decoding and for operators on the CPU.
         clock: of the thread; decoding counts all of the graph, which does not tell one from another.
+        watch: is told what each sample is at.
+        fallbacks: is told what had to take the way of the CPU.
     """
 
     def __init__(
@@ -45,9 +59,13 @@ class DaliPixels:
         max_batch_size: int,
         num_threads: int = 1,
         clock: Clock | None = None,
+        watch: Watch | None = None,
+        fallbacks: FallbackLog | None = None,
     ) -> None:
         self._drawing = drawing
         self._clock = clock or Clock("make")
+        self._watch = watch or Watch(None)
+        self._fallbacks = fallbacks or FallbackLog()
         self._num_slots = num_slots
         self._otherwise = otherwise
         self._graph = LoweredGraph(
@@ -68,37 +86,54 @@ class DaliPixels:
         suiting = [i for i, file in enumerate(files) if file.suits_dali() and file.may_be_cut()]
         made = self._run_graph([files[i] for i in suiting], [drawn[i] for i in suiting])
         results: dict[int, Any] = dict(zip(suiting, made, strict=True))
-        others = [i for i in range(len(files)) if results.get(i) is None]
+        others = [i for i in range(len(files)) if isinstance(results.get(i), _NotByDali | None)]
         found = self._otherwise.run(
             [files[i] for i in others], [drawn[i] for i in others], [rooms[i] for i in others]
         )
-        results.update(zip(others, found, strict=True))
+        for i, image in zip(others, found, strict=True):
+            results[i] = self._noted(files[i], results.get(i), image)
         return [results[i] for i in range(len(files))]
 
+    def _noted(self, file: Encoded, failed: _NotByDali | None, image: Any) -> Any:
+        """Note why DALI could not make a picture in the log, where the CPU could; the reason of a failure is the CPU's."""
+        if failed is None:
+            return image
+        if isinstance(image, Failure):
+            return replace(image, decoders=("dali", *image.decoders))
+        self._fallbacks.note(file.key, f"dali: {failed.reason}", "the CPU")
+        return image
+
     def _run_graph(self, files: Sequence[Encoded], drawn: Sequence[Drawn]) -> list[Any]:
-        """Run a chunk, and where DALI fails its halves down to the bad ones, which become None."""
+        """Run a chunk, and where DALI fails its halves down to the bad ones, which become ``_NotByDali``."""
         if not files:
             return []
         decodings = [self.plan(file, one) for file, one in zip(files, drawn, strict=True)]
         lowered = [self._in_graph(decoding.decisions) for decoding in decodings]
+        started = time.perf_counter()
         try:
-            outputs = self._graph.run(
-                [np.frombuffer(file.data, np.uint8) for file in files],
-                lowered,
-                [
-                    stored_region(decoding.region, file.size, file.orientation)
-                    for file, decoding in zip(files, decodings, strict=True)
-                ],
-                [file.orientation for file in files],
-            )
-        except RuntimeError:  # it does not say which; the other way finds the reason and notes it
+            with self._watch.at("decode", files[0].key, len(files)):
+                outputs = self._graph.run(
+                    [np.frombuffer(file.data, np.uint8) for file in files],
+                    lowered,
+                    [
+                        stored_region(decoding.region, file.size, file.orientation)
+                        for file, decoding in zip(files, decodings, strict=True)
+                    ],
+                    [file.orientation for file in files],
+                )
+        except RuntimeError as error:  # it does not say which
             if len(files) == 1:
-                return [None]
+                return [_NotByDali(reason_of(error))]
             half = len(files) // 2
             parts = (slice(0, half), slice(half, None))
             return [kept(one) for part in parts for one in self._run_graph(files[part], drawn[part])]
+        if reason := self._watch.too_long(time.perf_counter() - started):  # the CPU's way finds the slow one
+            return [_NotByDali(f"{len(files)} files together {reason}")] * len(files)
         rests = [decoding.decisions[len(used) :] for decoding, used in zip(decodings, lowered, strict=True)]
-        return [self._go_on(image, rest) for image, rest in zip(_images(outputs, rests), rests, strict=True)]
+        images = _images(outputs, rests)
+        return [
+            self._go_on(file.key, image, rest) for file, image, rest in zip(files, images, rests, strict=True)
+        ]
 
     def plan(self, file: Encoded, drawn: Drawn) -> Decoding:
         """Decide how a file is decoded."""
@@ -111,13 +146,10 @@ class DaliPixels:
         assert all(one.slot < other.slot for one, other in pairwise(taken)), "slots are drawn in order"
         return taken
 
-    def _go_on(self, image: Any, rest: Sequence[Decision]) -> Any:
+    def _go_on(self, key: str, image: Any, rest: Sequence[Decision]) -> Any:
         if not rest:
             return image
-        try:
-            return self._drawing.apply(image, rest)
-        except Exception as error:  # whatever a transform raises costs this image only and is written down
-            return policy_failure(error, ("dali",))
+        return applied(self._watch, key, lambda: self._drawing.apply(image, rest), ("dali",))
 
     def close(self) -> None:
         """Close DALI."""
@@ -140,7 +172,7 @@ def kept(image: Any) -> Any:
     """Copy a picture that would not outlast the next run of the graph."""
     if isinstance(image, np.ndarray):
         return image.copy()
-    return image if image is None or isinstance(image, Failure) else image.clone()
+    return image if isinstance(image, Failure | _NotByDali) else image.clone()
 
 
 def _images(outputs: Any, rests: Sequence[Sequence[Decision]]) -> list[Any]:

@@ -122,15 +122,16 @@ def finished_size(program: Program, view: View, index: Index, rows: np.ndarray) 
     return FinishedSize(constant, bytes_per_pixel * max(grown, default=1.0))
 
 
-def worst_bytes(file: Encoded | None, kept: Packed | None) -> int:
-    """Bound what one sample takes from decoding on, whatever is drawn: the whole picture, and as much again.
+def worst_bytes(file: Encoded | None, kept: Packed | None, copies: int = 2) -> int:
+    """Bound what one sample takes from decoding on, whatever is drawn: the whole picture, several times.
 
     Args:
         file: its file, if it was read.
         kept: what the cache holds of it, if anything.
+        copies: of a whole picture that are in memory together: decoded and finished, and between them in a cache.
     """
     if file is not None:
-        return 2 * _whole_bytes(file)
+        return copies * _whole_bytes(file)
     return 0 if kept is None else 2 * RGB * kept.size[0] * kept.size[1]
 
 

@@ -19,7 +19,7 @@ from ..decode.integrity import AGAIN, problem_of
 from ..decode.orientation import swapped
 from ..error_rules import ErrorRules
 from ..policy.sizes import Size
-from .watch import Watch
+from ..watch import Watch
 
 Row = Mapping[str, Any]
 
@@ -91,6 +91,10 @@ class SampleLoader:
         """Read only what belongs to pictures that a cache holds, in order; raises as ``load`` does."""
         return [self._load(row, one) for row, one in zip(self._rows(rows), kept, strict=True)]
 
+    def load_again(self, sample: Loaded) -> Loaded:
+        """Read the file of a sample that was found in a cache; raises as ``load`` does."""
+        return self._load(sample.row, None)
+
     def _rows(self, rows: np.ndarray) -> list[Row]:
         """Take rows of the index; columns without any value, as there are in most, cost next to nothing."""
         return [self._absent | row for row in self._table.take(rows).to_pylist()]
@@ -123,7 +127,7 @@ class SampleLoader:
             step, reason = "decode", problem_of(piece.data, row["format"], row["mode"], stored)
         if reason:
             return Loaded(row, None, reason, step)
-        file = Encoded(piece.data, row["format"], row["mode"], row["orientation"], size)
+        file = Encoded(piece.data, row["format"], row["mode"], row["orientation"], size, row["key"])
         return Loaded(row, file, size=size, mask=mask)
 
     def _read(self, row: Row) -> Piece:

@@ -15,6 +15,7 @@ from ..compiler.routing import Backend
 from ..errors import LightwellError, PlanError
 from ..quarantine import QuarantineEntry
 from ..schedule import BatchSpec
+from ..watch import Watch
 from .assembly import Surroundings
 from .cached import CachedReading
 from .clocks import Activity
@@ -23,7 +24,6 @@ from .memory import MemoryBudget, Shares
 from .mixing import mix_batch
 from .open_view import OpenView
 from .pool import CHUNK_IMAGES, AssemblyPool, OpenBatch
-from .watch import Watch
 
 
 @dataclass(frozen=True, slots=True)

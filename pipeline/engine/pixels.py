@@ -5,19 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from ..decode.chain import DecodeChain, Decoded, Encoded
 from ..decode.dali import DaliDecoder
+from ..decode.fallback import FallbackLog
 from ..decode.plan import Decoding, plan_decoding
 from ..policy.drawing import Drawing, Drawn
 from ..policy.sizes import Size
+from ..watch import Watch
 from .clocks import Clock
 from .direct import DirectPixels
-from .watch import Watch
 
+T = TypeVar("T")
 Room = Callable[[Size], np.ndarray | None]
 """Gives a picture of a size the memory where it is wanted in the end, uint8 HWC; None where that is not to be had."""
 
@@ -66,13 +68,15 @@ class CpuPixels:
         may_reduce: bool,
         clock: Clock | None = None,
         watch: Watch | None = None,
+        fallbacks: FallbackLog | None = None,
     ) -> None:
         self._drawing = drawing
         self._direct = DirectPixels(drawing)
         self._clock = clock or Clock("make")
         self._watch = watch or Watch(None)
         self._may_reduce = may_reduce
-        self._chain = DecodeChain(DaliDecoder(max_batch_size=max_batch_size, num_threads=1))
+        dali = DaliDecoder(max_batch_size=max_batch_size, num_threads=1)
+        self._chain = DecodeChain(dali, self._watch, fallbacks)
 
     def run(
         self, files: Sequence[Encoded], drawn: Sequence[Drawn], rooms: Sequence[Room]
@@ -85,9 +89,9 @@ class CpuPixels:
             "transform", sum(image.nbytes for image in decoded if isinstance(image, np.ndarray))
         )
         return [
-            self._apply(number, image, decoding, room(one.size))
-            for number, (image, decoding, one, room) in enumerate(
-                zip(decoded, decodings, drawn, rooms, strict=True)
+            self._apply(number, file.key, image, decoding, room(one.size))
+            for number, (file, image, decoding, one, room) in enumerate(
+                zip(files, decoded, decodings, drawn, rooms, strict=True)
             )
         ]
 
@@ -115,21 +119,32 @@ class CpuPixels:
         return decoded.image
 
     def _apply(
-        self, number: int, image: np.ndarray | Failure, decoding: Decoding, place: np.ndarray | None
+        self,
+        number: int,
+        key: str,
+        image: np.ndarray | Failure,
+        decoding: Decoding,
+        place: np.ndarray | None,
     ) -> np.ndarray | Failure:
         if isinstance(image, Failure):
             return image
-        started = time.perf_counter()
-        try:
-            done = self._direct.apply(number, image, decoding.decisions, place)
-        except Exception as error:  # whatever a transform raises costs this image only and is written down
-            return policy_failure(error)
-        reason = self._watch.too_long(time.perf_counter() - started)
-        return Failure("time", f"the policy {reason}") if reason else done
+        return applied(self._watch, key, lambda: self._direct.apply(number, image, decoding.decisions, place))
 
     def close(self) -> None:
         """Close DALI."""
         self._chain.close()
+
+
+def applied(watch: Watch, key: str, apply: Callable[[], T], decoders: tuple[str, ...] = ()) -> T | Failure:
+    """Run transforms on one sample: what they raise, or take too long for, costs this sample only."""
+    started = time.perf_counter()
+    try:
+        with watch.at("policy", key):
+            done = apply()
+    except Exception as error:  # whatever a transform raises is written down
+        return policy_failure(error, decoders)
+    reason = watch.too_long(time.perf_counter() - started)
+    return Failure("time", f"the policy {reason}", decoders) if reason else done
 
 
 def no_room(_: Size) -> None:

@@ -15,12 +15,12 @@ import numpy as np
 from ..batch import Batch
 from ..quarantine import QuarantineEntry
 from ..schedule import BatchSpec
+from ..watch import Watch
 from .annotations import AnnotationKinds, Annotations, batch_fields
 from .assembly import Assembly, Finished, Surroundings
 from .buffers import BatchBuffer, BufferPool, DeviceBuffer, Normalizer
 from .estimates import FinishedSize, SampleSizes, in_runs
 from .loading import Loaded
-from .watch import Watch
 
 if TYPE_CHECKING:
     import torch

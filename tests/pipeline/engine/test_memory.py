@@ -6,12 +6,14 @@ import hashlib
 import logging
 import os
 import random
+import shutil
 import subprocess
 import sys
 import threading
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -55,6 +57,23 @@ def plan_for(index_path: Path, **changes: object) -> Plan:
     return Plan.model_validate({"index": index_path, "augment": POLICY, "batch": {"size": 7}, **changes})
 
 
+WAYS = ["reduced", "exact", "cached", "cached as jpeg", "dali"]
+
+
+def plan_on(way: str, index_path: Path, cache_dir: Path) -> Plan:
+    """A plan that makes pictures in one way; behind a cache the whole picture is decoded, though a crop of it is drawn."""
+    if way == "dali":
+        return plan_for(index_path)
+    if not way.startswith("cached"):
+        return plan_for(index_path, decode="auto" if way == "reduced" else "exact")
+    cache = {"dir": cache_dir, **({"format": "jpeg"} if "jpeg" in way else {})}
+    return plan_for(index_path, decode="exact", cache=cache)
+
+
+def backend_of(way: str) -> Literal["opencv", "dali"]:
+    return "dali" if way == "dali" else "opencv"
+
+
 def run(plan: Plan, engine: LocalEngine) -> tuple[list[str], int]:
     """Hashes of the batches, and the most that was in flight."""
     with engine.feed(plan, View(shuffle=True, augment=True, num_epochs=2)) as feed:
@@ -64,13 +83,18 @@ def run(plan: Plan, engine: LocalEngine) -> tuple[list[str], int]:
         return hashes, feed.stats().peak_bytes
 
 
-@pytest.mark.parametrize("decode", ["auto", "exact"])
-def test_no_budget_is_exceeded_and_none_changes_a_batch(index_path: Path, decode: str) -> None:
-    plan = plan_for(index_path, decode=decode)
-    reference, _ = run(plan, LocalEngine(num_threads=1, prefetch=1, memory_bytes=2_000 * MB))
-    for memory_bytes in (220 * MB, 400 * MB):
+@pytest.mark.parametrize("way", WAYS)
+def test_no_budget_is_exceeded_and_none_changes_a_batch(index_path: Path, tmp_path: Path, way: str) -> None:
+    plan = plan_on(way, index_path, tmp_path / "cache")
+    backend = backend_of(way)
+    reference, _ = run(plan, LocalEngine(num_threads=1, prefetch=1, memory_bytes=2_000 * MB, backend=backend))
+    # A cache takes its share, and the largest picture three times its pixels: it has to fit the share of pixels.
+    for memory_bytes in (360 * MB, 540 * MB) if way.startswith("cached") else (220 * MB, 400 * MB):
         for threads, prefetch in ((1, 8), (3, 3)):
-            engine = LocalEngine(num_threads=threads, prefetch=prefetch, memory_bytes=memory_bytes)
+            shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+            engine = LocalEngine(
+                num_threads=threads, prefetch=prefetch, memory_bytes=memory_bytes, backend=backend
+            )
             hashes, peak = run(plan, engine)
             assert hashes == reference
             assert 0 < peak <= memory_bytes
@@ -118,7 +142,7 @@ def told(name):  # getrusage would tell the parent's peak, which a child inherit
     return int(re.search(rf"{name}:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) * 1024
 
 plan = Plan.load(sys.argv[1])
-engine = LocalEngine(num_threads=2, memory_bytes=int(sys.argv[2]))
+engine = LocalEngine(num_threads=2, memory_bytes=int(sys.argv[2]), backend=sys.argv[3])
 with engine.feed(plan, View(augment=True, keys=("00.png", "06.png", "12.png"))) as feed:
     list(feed)
 open("/proc/self/clear_refs", "w").write("5")
@@ -131,12 +155,15 @@ print(told("VmHWM") - before, peak)
 """
 
 
-@pytest.mark.parametrize("megabytes", [220, 400])
+@pytest.mark.parametrize(
+    ("megabytes", "way"),
+    [(220, "exact"), (400, "exact"), (400, "cached"), (400, "cached as jpeg"), (400, "dali")],
+)
 def test_resident_memory_grows_by_no_more_than_the_budget_and_a_half(
-    index_path: Path, tmp_path: Path, megabytes: int
+    index_path: Path, tmp_path: Path, megabytes: int, way: str
 ) -> None:
-    plan_for(index_path, decode="exact").save(tmp_path / "plan.yaml")
-    words = [sys.executable, "-c", GROWTH, tmp_path / "plan.yaml", megabytes * MB]
+    plan_on(way, index_path, tmp_path / "cache").save(tmp_path / "plan.yaml")
+    words = [sys.executable, "-c", GROWTH, tmp_path / "plan.yaml", megabytes * MB, backend_of(way)]
     done = subprocess.run(
         [str(word) for word in words], capture_output=True, text=True, timeout=100, check=False
     )
@@ -157,14 +184,18 @@ def test_runs_keep_order_and_bound(sizes: list[int], most: int) -> None:
         assert num_bytes + following[0] > most, (run, following)
 
 
-@given(st.integers(1, 10**9), st.integers(0, 20), st.integers(10**6, 10**10))
-def test_a_cut_budget_adds_up_and_holds_two_batches(batch: int, prefetch: int, memory: int) -> None:
+@given(st.integers(1, 10**9), st.integers(0, 20), st.integers(10**6, 10**10), st.booleans())
+def test_a_cut_budget_adds_up_and_holds_two_batches(
+    batch: int, prefetch: int, memory: int, cached: bool
+) -> None:
     try:
-        shares = cut(memory, batch_bytes=batch, prefetch=prefetch)
+        shares = cut(memory, batch_bytes=batch, prefetch=prefetch, cached=cached)
     except PlanError:
-        assert 2 * batch > 0.75 * memory
+        assert 2 * batch > 0.75 * memory * (0.875 if cached else 1)
         return
     assert shares.total == memory
+    assert (shares.cache > 0) == cached
+    assert shares.cache <= memory / 8
     assert 2 * batch <= shares.rows <= max(memory / 2, 2 * batch)
     assert min(shares.files, shares.pixels) >= 0
 

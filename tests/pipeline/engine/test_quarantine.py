@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +10,6 @@ from typing import Any
 import albumentations as A
 import numpy as np
 import pytest
-import sleepy
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -23,10 +18,9 @@ from lightwell.pipeline.dataset.index import Index
 from lightwell.pipeline.dataset.indexing import build_index
 from lightwell.pipeline.decode.dali import DaliDecoder
 from lightwell.pipeline.decode.plan import whole
-from lightwell.pipeline.engine import watch
 from lightwell.pipeline.engine.feed import LocalEngine
 from lightwell.pipeline.error_rules import MIN_JUDGED, ErrorRules
-from lightwell.pipeline.errors import PlanError, RunError, SampleError, StuckError
+from lightwell.pipeline.errors import PlanError, RunError, SampleError
 from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.quarantine import Quarantine, QuarantineEntry
 from lightwell.pipeline.view import View
@@ -239,65 +233,6 @@ def test_limits_that_only_stop_a_run_are_not_another_plan(index_path: Path) -> N
     assert plan_for(index_path, errors={"on_error": "skip"}).fingerprint() != plain
     with pytest.raises(PlanError, match=r"errors\.max_bda: no such key; did you mean 'max_bad'"):
         build_checked(Plan, {"index": "i", "errors": {"max_bda": 3}}, where="plan", folder=Path())
-
-
-def sleepy_feed(index: Path, options: dict[str, Any], **errors: Any) -> Any:
-    plan = plan_for(index, augment=[sleepy.Sleepy(**options)], errors=errors)
-    return LocalEngine(num_threads=1).feed(plan, View(augment=True, num_epochs=2))
-
-
-@pytest.mark.fault("a file that takes too long")
-def test_a_file_that_takes_too_long_is_not_used_and_not_tried_again(
-    tmp_path: Path,
-) -> None:
-    for number in range(4):
-        picture = np.full((32, 32, 3), sleepy.SLOW_PIXEL if number == 2 else number, np.uint8)
-        write_picture(tmp_path / "set" / f"{number}.png", picture)
-    build_index(tmp_path / "set").save(tmp_path / "i.parquet")
-    feed = sleepy_feed(tmp_path / "i.parquet", {"seconds": 0.4}, max_seconds_per_file=0.3)
-    with feed:
-        batches = list(feed)
-    assert [len(batch) for batch in batches] == [4, 4]
-    assert [(e["key"], e["step"], e["epoch"]) for e in feed.quarantine] == [
-        ("2.png", "time", 0),
-        ("2.png", "time", 1),
-    ]
-    assert "more than max_seconds_per_file: 0.3" in feed.quarantine[0]["reason"]
-    assert "not tried again" in feed.quarantine[1]["reason"]
-
-
-@pytest.mark.fault("a file that never ends: the run stops and names it")
-def test_a_file_that_never_ends_stops_the_run_and_is_named(
-    index_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(watch, "POLL_S", 0.05)
-    sleepy.RELEASE.clear()
-    feed = sleepy_feed(index_path, {"endless": True}, max_seconds_per_file=0.2)
-    started = time.monotonic()
-    try:
-        with pytest.raises(StuckError, match=r"policy of 'cat/000.jpg': wanted an end within 0.4 s"), feed:
-            list(feed)
-        assert time.monotonic() - started < 5
-    finally:
-        sleepy.RELEASE.set()
-    for thread in threading.enumerate():
-        if thread.name.startswith("lightwell"):
-            thread.join(5)
-
-
-def test_the_command_ends_though_a_thread_never_does(tmp_path: Path) -> None:
-    code = (
-        "import threading, lightwell.cli as cli\n"
-        "from lightwell.pipeline.errors import StuckError\n"
-        "threading.Thread(target=threading.Event().wait).start()\n"
-        "def app(): raise StuckError('decode of x never ended')\n"
-        "cli.app = app\n"
-        "cli.main()\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False
-    )
-    assert (done.returncode, done.stderr) == (1, "error: decode of x never ended\n")
 
 
 @pytest.mark.fault("bad files in the middle of DALI batches")

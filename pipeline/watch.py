@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
-from ..errors import StuckError
+from .errors import StuckError
 
 T = TypeVar("T")
 
 POLL_S = 1.0
 STUCK_FACTOR = 2
-"""A step that takes so many times the limit of one file is not waited for any longer."""
+"""A step that takes so many times the limit of one file is not waited for any longer; files that DALI decodes in one
+run count as one."""
 
 
 _Work = tuple[str, str, int, float]
@@ -87,12 +88,12 @@ class Watch:
     def _check(self) -> None:
         assert self.max_seconds is not None
         for key, step, num_files, since in list(self._working.values()):
-            limit = STUCK_FACTOR * self.max_seconds * num_files
+            limit = STUCK_FACTOR * self.max_seconds
             if (seconds := time.monotonic() - since) > limit:
                 self.stuck = True
-                more = f" and {num_files - 1} more" if num_files > 1 else ""
+                what = repr(key) if num_files == 1 else f"{num_files} files, the first of them {key!r}"
                 raise StuckError(
-                    f"{step} of {key!r}{more}: wanted an end within {limit:g} s, got none after {seconds:.0f} s; "
+                    f"{step} of {what}: wanted an end within {limit:g} s, got none after {seconds:.0f} s; "
                     "a thread cannot be ended from outside: take the file out of the index or convert it, "
                     "or raise errors.max_seconds_per_file"
                 )
