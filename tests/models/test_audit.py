@@ -25,7 +25,6 @@ from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.progress import SilentConsole
 from lightwell.workers.local import run_batch_job
 from pictures import make_folder
-from pydantic import ValidationError
 
 SPEC = ModelSpec(name="resnet18", weights="none", num_classes=2)
 TRAINED = ({"loss": 0.5},)
@@ -276,9 +275,7 @@ def test_gates_name_numbers_of_the_findings(audited: Path) -> None:
 
 @pytest.mark.parametrize("given", [{}, {"model": {"name": "resnet18"}, "checkpoint": "a.safetensors"}])
 def test_exactly_one_model_is_wanted(plan: Plan, given: dict[str, object]) -> None:
-    with pytest.raises(
-        ValidationError, match=r"expected exactly one of model and checkpoint.*give checkpoint"
-    ):
+    with pytest.raises(PlanError, match=r"expected exactly one of model and checkpoint.*give checkpoint"):
         GradCamAudit(plan=plan, **given)
 
 
