@@ -80,6 +80,9 @@ class WeightsReport:
             for name, value in content.items()
             if name in cls.__dataclass_fields__
         }
+        plain = cls("")
+        if wrong := [name for name, value in known.items() if type(value) is not type(getattr(plain, name))]:
+            raise ValueError(f"a weights report whose {wrong[0]} is of another kind")
         return cls(**known)
 
     def with_new_layers(self, names: tuple[str, ...], note: str = "") -> Self:

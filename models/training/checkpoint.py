@@ -25,6 +25,13 @@ from ..hubs import WITH_AUXILIARY_HEADS, find_model
 from ..weights import check_finite
 from ..weights_report import WeightsReport, attach_report
 from ..zoo import ModelSpec, build_model
+from .checkpoint_values import (
+    check_classes,
+    check_history,
+    check_mapping,
+    check_optimizer_state,
+    check_progress,
+)
 
 FORMAT_VERSION = 2
 READABLE_VERSIONS = ("1", "2")
@@ -211,17 +218,18 @@ def describe(path: Path, metadata: dict[str, str]) -> tuple[Description, dict[st
     try:
         description = Description(
             model=ModelSpec.model_validate_json(metadata["model"]),
-            classes=tuple(json.loads(metadata["classes"])),
+            classes=check_classes(json.loads(metadata["classes"])),
             plan_fingerprint=metadata["plan_fingerprint"],
-            job=json.loads(metadata["job"]),
-            history=tuple(json.loads(metadata["history"])),
+            job=check_mapping("job", json.loads(metadata["job"])),
+            history=check_history(json.loads(metadata["history"])),
             weights=(
                 WeightsReport.parse(metadata["weights_report"]) if "weights_report" in metadata else None
             ),
             monitor=metadata.get("monitor", ""),
         )
     except (KeyError, ValueError, TypeError, RecursionError) as error:
-        raise ModelError(f"checkpoint: the metadata of {path} is damaged ({error}); train again") from error
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"checkpoint: the metadata of {path} is damaged ({reason}); train again") from error
     return description, metadata
 
 
@@ -233,8 +241,10 @@ def read_progress(path: Path, metadata: Mapping[str, str]) -> Progress:
         with safe_open(path, framework="pt") as file:
             name = f"{PROGRESS_PREFIX}confusion"
             confusion = file.get_tensor(name) if name in set(file.keys()) else None
-        return Progress(**json.loads(metadata["progress"]), confusion=confusion)
-    except (ValueError, TypeError, SafetensorError) as error:
+        values = json.loads(metadata["progress"])
+        check_progress(values, PROGRESS_NAMES, len(json.loads(metadata["classes"])), confusion)
+        return Progress(**values, confusion=confusion)
+    except (OSError, ValueError, TypeError, RecursionError, SafetensorError) as error:
         raise ModelError(f"checkpoint: the progress in {path} is damaged ({error}); train again") from error
 
 
@@ -259,18 +269,35 @@ def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
     """Load the optimiser's state of a checkpoint; its settings stay those it was built with.
 
     State that has a parameter's shape is laid out as the parameter is, as the optimiser would have made it.
+
+    Raises:
+        ModelError: the state is of another optimiser or model, or cannot be right.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
-    for key, tensor in read_tensors(path).items():
-        if key.startswith(OPTIMIZER_PREFIX):
-            number, _, name = key.removeprefix(OPTIMIZER_PREFIX).partition(".")
-            like = parameters[int(number)]
-            laid_out = (
-                torch.empty_like(like, device="cpu").copy_(tensor) if tensor.shape == like.shape else tensor
-            )
-            state.setdefault(int(number), {})[name] = laid_out
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    try:
+        for key, tensor in read_tensors(path).items():
+            if key.startswith(OPTIMIZER_PREFIX):
+                number, _, name = key.removeprefix(OPTIMIZER_PREFIX).partition(".")
+                state.setdefault(int(number), {})[name] = tensor
+        check_optimizer_state(state, optimizer)
+    except ValueError as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(
+            f"checkpoint: the optimiser's state in {path} cannot be gone on with ({error}); take the checkpoint from a copy, "
+            "or delete it and train again"
+        ) from error
+    laid_out = {
+        number: {
+            name: torch.empty_like(parameters[number], device="cpu").copy_(tensor)
+            if tensor.shape == parameters[number].shape
+            else tensor
+            for name, tensor in tensors.items()
+        }
+        for number, tensors in state.items()
+    }
+    optimizer.load_state_dict({"state": laid_out, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def load_model(path: Path) -> LoadedModel:

@@ -99,12 +99,12 @@ def best_epoch(history: Sequence[Mapping[str, Any]], metric: MetricName) -> int:
     no epoch, as AUROC where the split has one class, is replaced by the loss; an undefined value loses against any other.
     """
     assert history, "the best epoch of no epochs was asked for"
-    if all(row[metric] is None for row in history):
+    if all(row.get(metric) is None for row in history):
         metric = "loss"
     sign = -1.0 if metric == "loss" else 1.0
 
     def rank(epoch: int) -> tuple[float, float]:
-        value, loss = history[epoch][metric], history[epoch]["loss"]
+        value, loss = history[epoch].get(metric), history[epoch].get("loss")
         return (
             -math.inf if value is None else sign * float(value),
             -math.inf if loss is None else -float(loss),

@@ -38,7 +38,7 @@ from .parallel.ranks import Ranks
 from .recipe import best_epoch
 from .sources import FeatureLessons, ImageLessons, Lessons, split_batches
 from .spec import ClassifySpec
-from .standing import History, Standing, is_done, read_standing
+from .standing import History, Standing, is_done, place_in_view, read_standing
 
 
 def run_job(spec: ClassifySpec, view: View, feed: Feed, context: Context) -> Mapping[str, Any]:
@@ -135,6 +135,7 @@ class Run:
             "; ".join(notes),
         )
         steps = num_steps(len(rows), spec.plan.batch.size, drop_last=spec.drops_last(len(rows)))
+        standing.check_place(steps)
         return cls(spec, context, ranks, model, optimizer, objective, description, steps)
 
     def learn(self, feed: Feed, progress: Progress) -> History:
@@ -260,7 +261,7 @@ class Run:
 
     def _position(self, at_feed: Mapping[str, Any], epoch: int, step: int) -> dict[str, Any]:
         """Say where the feed goes on: behind what was learnt, whatever was read ahead."""
-        return {**at_feed, "epoch": epoch + step // self.num_steps, "step": step % self.num_steps}
+        return {**at_feed, **place_in_view(epoch, step, self.num_steps)}
 
 
 def in_words(outcome: Outcome) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...pipeline.errors import PlanError
+from ...pipeline.errors import ModelError, PlanError
 from ...pipeline.jobs import Remaining
 from ...pipeline.order.position import identity_of, position_after
 from ...pipeline.view import View
@@ -37,6 +37,30 @@ class Standing:
         elif spec.feature_passes is not None:
             return Remaining(view)  # cached features are made again, and counted again
         return Remaining(view, position, self.progress.counts)
+
+    def check_place(self, num_steps: int) -> None:
+        """Check that the feed goes on where the learning does.
+
+        Args:
+            num_steps: of an epoch.
+
+        Raises:
+            ModelError: the checkpoint names two places.
+        """
+        if self.progress is None or self.progress.position is None:
+            return
+        wanted = place_in_view(len(self.history), self.progress.step, num_steps)
+        got = {name: self.progress.position.get(name) for name in wanted}
+        if got != wanted or self.progress.step > num_steps:
+            raise ModelError(
+                f"checkpoint: expected a position at step {self.progress.step} of {num_steps} of epoch {len(self.history)}, got "
+                f"{got} in {LAST_NAME}; take it from a copy, or delete it and train again"
+            )
+
+
+def place_in_view(epoch: int, step: int, num_steps: int) -> dict[str, int]:
+    """Return epoch and step of the next batch behind so many steps of an epoch."""
+    return {"epoch": epoch + step // num_steps, "step": step % num_steps}
 
 
 def read_standing(spec: ClassifySpec, view: View, out: Path) -> Standing:

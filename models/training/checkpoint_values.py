@@ -1,0 +1,125 @@
+"""Which values a checkpoint may hold beside weights: a digest shows damage, but whoever writes a file writes its digest too.
+
+Each check raises ValueError with what was expected and what was there; ``checkpoint`` names the file.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, get_args
+
+from .recipe import MetricName
+
+if TYPE_CHECKING:
+    import torch
+
+_STATE_NAMES = {
+    "AdamW": (frozenset({"step", "exp_avg", "exp_avg_sq"}),),
+    "SGD": (frozenset[str](), frozenset({"momentum_buffer"})),
+}
+"""The names of a parameter's state, by optimiser."""
+_NOT_NEGATIVE = frozenset({"step", "exp_avg_sq"})
+
+
+def check_classes(classes: Any) -> tuple[str, ...]:
+    """Return class names as a tuple."""
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"expected classes as a list of names, got {_short(classes)}")
+    return tuple(classes)
+
+
+def check_mapping(name: str, value: Any) -> Mapping[str, Any]:
+    """Return a JSON object as it is."""
+    if not isinstance(value, dict):
+        raise ValueError(f"expected {name} as names and values, got {_short(value)}")
+    return value
+
+
+def check_history(history: Any) -> tuple[Mapping[str, Any], ...]:
+    """Return the metrics of finished epochs; those by which epochs are compared are numbers or None."""
+    if not isinstance(history, list):
+        raise ValueError(f"expected history as a list of epochs, got {_short(history)}")
+    for row in history:
+        check_mapping("an epoch of the history", row)
+        for metric in get_args(MetricName):
+            if row.get(metric) is not None and not _is_finite(row[metric]):
+                raise ValueError(f"expected a finite {metric} in the history, got {_short(row[metric])}")
+    return tuple(history)
+
+
+def check_progress(
+    values: Any, names: Sequence[str], num_classes: int, confusion: torch.Tensor | None
+) -> None:
+    """Check where a run says that it stands.
+
+    Args:
+        values: the progress as JSON holds it.
+        names: of its fields.
+        num_classes: of the checkpoint.
+        confusion: counts of the epoch so far, if there are any.
+    """
+    if sorted(check_mapping("progress", values)) != sorted(names):
+        raise ValueError(f"expected progress with {', '.join(names)}, got {_short(sorted(values))}")
+    if values["position"] is not None:
+        check_mapping("position", values["position"])
+    whole = {
+        "step": values["step"],
+        "num_read": values["num_read"],
+        **check_mapping("counts", values["counts"]),
+    }
+    for name, value in whole.items():
+        if type(value) is not int or not 0 <= value < 2**63:
+            raise ValueError(f"expected {name} as a count, got {_short(value)}")
+    for name in ("loss", "seconds"):
+        if not _is_finite(values[name]):
+            raise ValueError(f"expected {name} as a finite number, got {_short(values[name])}")
+    if confusion is None:
+        return
+    import torch
+
+    shape = tuple(confusion.shape)
+    if confusion.dtype != torch.int64 or shape != (num_classes**2,) or bool((confusion < 0).any()):
+        raise ValueError(
+            f"expected confusion as {num_classes**2:,} counts of {num_classes:,} classes, got {confusion.dtype} {shape}"
+        )
+
+
+def check_optimizer_state(
+    state: Mapping[int, Mapping[str, torch.Tensor]], optimizer: torch.optim.Optimizer
+) -> None:
+    """Check that state is of this optimiser's kind and of its parameters, with values that it can have come to."""
+    import torch
+
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    kind = type(optimizer).__name__
+    for number, tensors in state.items():
+        if not 0 <= number < len(parameters):
+            raise ValueError(f"expected state of {len(parameters):,} parameters, got one numbered {number}")
+        if kind in _STATE_NAMES and set(tensors) not in _STATE_NAMES[kind]:
+            raise ValueError(
+                f"expected the state of {kind}, got {_short(sorted(tensors))} of parameter {number}"
+            )
+        for name, tensor in tensors.items():
+            shape = torch.Size() if name == "step" else parameters[number].shape
+            told = f"{name} of parameter {number}"
+            if tensor.shape != shape:
+                raise ValueError(f"expected {told} of shape {tuple(shape)}, got {tuple(tensor.shape)}")
+            if not tensor.is_floating_point() or not bool(tensor.float().isfinite().all()):
+                raise ValueError(f"expected {told} as finite numbers, got others ({tensor.dtype})")
+            if name in _NOT_NEGATIVE and bool((tensor < 0).any()):
+                raise ValueError(f"expected {told} of at least 0, got less")
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."
