@@ -19,8 +19,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from ...pipeline.checked import CheckedModel
 from ...pipeline.errors import ModelError, PlanError, nearest
 from ...pipeline.path_fields import MayBePath
 from ...pipeline.plan import Plan
@@ -40,10 +41,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-class GradCamAudit(BaseModel):
+class GradCamAudit(CheckedModel):
     """Explain every prediction of a split with Grad-CAM (Selvaraju et al., ICCV 2017)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     plan: Plan
     model: ModelSpec | None = None
