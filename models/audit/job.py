@@ -139,6 +139,8 @@ class GradCamAudit(CheckedModel):
         from ..weights_report import weights_report
         from .measure import MAX_LOGITS, Examiner
 
+        for note in self._data_notes():
+            _log.warning("%s", note)
         model = self._load_model()
         report = weights_report(model)
         untrained = report.untrained if self.checkpoint is None or report.source != "none" else ()
@@ -237,7 +239,10 @@ class GradCamAudit(CheckedModel):
         match = self.match_classes(int(facts["num_outputs"]))
         findings = self._findings(records, context, match, facts)
         for note in findings["notes"]:
-            _log.warning("%s", note)
+            if note in self._data_notes():
+                continue  # said before the first image
+            void = match.how == "none" and note in match.notes
+            _log.log(logging.ERROR if void else logging.WARNING, "%s", note)
         taken = answers(records)
         chosen = choose_rows(taken, self.gallery)
         keys = [str(taken.keys[row]) for rows in chosen.values() for row in rows]
@@ -312,7 +317,7 @@ class GradCamAudit(CheckedModel):
                 f"the model is not trained: {', '.join(facts['untrained'][:3])} have random values; its answers and maps "
                 "mean nothing"
             )
-        notes += match.notes
+        notes += [*match.notes, *self._data_notes()]
         if facts.get("target_layer_note"):
             notes.append(facts["target_layer_note"])
         if findings["num_without_map"]:
@@ -325,6 +330,17 @@ class GradCamAudit(CheckedModel):
                 "accuracy"
             )
         return notes
+
+    def _data_notes(self) -> tuple[str, ...]:
+        """Say where the plan prepares images otherwise than the weights are used to."""
+        from ..plan_checks import data_warnings, trained_plan_warnings
+
+        if self.model is not None:
+            return data_warnings(self.model, self.plan)
+        from ..training.checkpoint import read_description
+
+        assert self.checkpoint is not None
+        return trained_plan_warnings(read_description(self.checkpoint)[0].job, self.plan)
 
     def _preprocessing(self) -> list[str]:
         """Name what happens to an audited image, in order."""

@@ -163,7 +163,10 @@ def test_outputs_without_names_are_measured_against_nothing(
         findings = run(job, tmp_path / str(num_classes))
         assert findings["accuracy"] is findings["auroc"] is findings["calibration"] is None
         assert findings["num_unknown_class"] == findings["num_images"] == 9
-        assert f"{num_classes} outputs have no names" in caplog.text
+        (said,) = (record for record in caplog.records if "have no names" in record.message)
+        assert f"{num_classes} outputs" in said.message
+        assert said.levelname == "ERROR", "--quiet leaves it"
+        caplog.clear()
         assert "have no names" in (tmp_path / str(num_classes) / "report.html").read_text()
 
 
