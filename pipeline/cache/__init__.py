@@ -4,7 +4,7 @@
     identity   which version of which file         shard      one Arrow IPC file of pictures, and its checksums
     packing    raw pixels, or JPEG                  table      where each picture lies, over all shards
     writing    new shards, aside, then renamed      store      find, keep, publish: what an engine uses
-    upkeep     list, verify, prune
+    upkeep     list, verify, prune                 trust      who may write, which files are the cache's own
 
     DIR/<recipe>/recipe.json       what the pixels were made by, for people
     DIR/<recipe>/<name>.arrow      a shard: never changed once it has this name

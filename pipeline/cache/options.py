@@ -25,6 +25,8 @@ class Caching(CheckedModel):
     """``raw`` keeps every bit; ``jpeg`` takes about a tenth of the room, is slower to read and loses some."""
     quality: int | None = Field(default=None, ge=1, le=100)
     """Of the JPEGs; 95 where nothing is said."""
+    shared: bool = False
+    """Accept a folder that other users own or may write; everyone who may write to it decides on its pixels."""
 
     @model_validator(mode="before")
     @classmethod

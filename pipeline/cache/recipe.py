@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..atomic_io import write_json
 from ..decode.chain import COLOR_RULE_VERSION
+from .trust import RECIPE_FILE
 
 if TYPE_CHECKING:
     from ..compiler.program import Program
@@ -19,7 +20,6 @@ SHARD_VERSION = 1
 """Raised when shards are laid out in another way."""
 PACKAGES = ("albucore", "albumentations", "nvidia-dali-cuda130", "opencv-python-headless", "pillow")
 """What decodes and transforms: another version of any of them may give other pixels."""
-RECIPE_FILE = "recipe.json"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,16 @@
 What is checked when: opening a shard checks the framing and every column but the pixels (a checksum of those columns
 lies in the schema's metadata), which costs about 50 bytes a picture; the pixels of a picture are checked when the
 process first uses it, by a checksum over its key, its size and its bytes.
+
+Checksums find damage; anybody can work them out for a shard of their own making. So everything that memory is reached
+by is compared with the file and with each other as well: buffers lie inside the file, offsets inside their buffer,
+height x width x 3 is the length of raw pixels, and the header of a JPEG has the stated size.
 """
 
 from __future__ import annotations
 
+import os
+import struct
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,9 +22,11 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
+from ..decode.integrity import problem_of
 from .identity import KEY_BYTES
-from .packing import Packed
+from .packing import CHANNELS, Packed
 from .recipe import SHARD_VERSION
+from .trust import opened_regular
 
 SCHEMA = pa.schema(
     [
@@ -33,7 +41,11 @@ SCHEMA = pa.schema(
 
 TABLE_CHECK = b"lightwell.table"
 VERSION = b"lightwell.shard"
-SUFFIX = ".arrow"
+_MAGIC_BYTES = 8
+_HEADER = 2
+"""Number of a message's field in Arrow's Message.fbs."""
+_COMPRESSION = 3
+"""Number of a record batch's field there."""
 
 
 class DamagedShard(ValueError):
@@ -57,6 +69,8 @@ class Shard:
     """uint8, one dimension, read-only."""
     checked: np.ndarray = field(repr=False)
     """bool, shape (n,): pictures that this process has checked, or has written itself."""
+    raw: bool | None = None
+    """Whether pictures are raw pixels or JPEGs; None where it is not known and either will do."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -72,8 +86,17 @@ class Shard:
         if not self.checked[number]:
             if checksum(self.keys[number], (height, width), data) != self.checksums[number]:
                 raise DamagedShard(f"{self.path.name}: picture {number} is not what was written")
+            if not self._is_raw(data, (height, width)):
+                problem = problem_of(data.tobytes(), "jpeg", "RGB", (height, width))
+                if problem:
+                    raise DamagedShard(
+                        f"{self.path.name}: picture {number} is not what its row says ({problem})"
+                    )
             self.checked[number] = True
-        return Packed(data, (height, width))
+        return Packed(data, (height, width), self)
+
+    def _is_raw(self, data: np.ndarray, size: tuple[int, int]) -> bool:
+        return size[0] * size[1] * CHANNELS == len(data) if self.raw is None else self.raw
 
 
 def checksum(key: np.ndarray, size: tuple[int, int], data: np.ndarray) -> int:
@@ -128,37 +151,87 @@ def write_shard(
         out.write_batch(pa.record_batch(columns, schema=schema))
 
 
-def open_shard(path: Path, *, written_here: bool = False) -> Shard:
-    """Map a shard; ``written_here`` takes its pictures as checked.
+def open_shard(
+    path: Path, *, raw: bool | None = None, shared: bool = False, written_here: bool = False
+) -> Shard:
+    """Map a shard.
+
+    Args:
+        path: of the file; not followed where it is a link.
+        raw: whether its pictures have to be raw pixels or JPEGs; None takes either.
+        shared: open it as well where it belongs to another user or where others may write it.
+        written_here: take its pictures as checked.
 
     Raises:
         DamagedShard: it is torn or damaged.
+        ForeignFileError: it is a link, no regular file or not of this user; an OSError.
         OSError: it is gone or cannot be mapped, which says nothing of what it holds.
     """
-    if not path.stat().st_size:
-        raise DamagedShard(f"{path.name}: empty")
-    with pa.memory_map(str(path)) as source:  # the map outlives the open file, of which there may be few
-        whole = source.read_buffer()
+    with opened_regular(path, shared=shared) as descriptor:
+        if not os.fstat(descriptor).st_size:
+            raise DamagedShard(f"{path.name}: empty")
+        # By its descriptor, so that it is the file that was looked at. The map outlives the descriptor.
+        with pa.memory_map(f"/proc/self/fd/{descriptor}") as source:
+            whole = source.read_buffer()
     try:
-        reader = pa.ipc.open_file(pa.BufferReader(whole))
-        metadata = reader.schema.metadata or {}
-        if reader.num_record_batches != 1 or not reader.schema.equals(SCHEMA):
-            raise DamagedShard(f"{path.name}: wanted one record batch of pictures, got another table")
-        batch = reader.get_batch(0)
-        batch.validate(full=True)
-    except (OSError, pa.ArrowException, MemoryError, UnicodeDecodeError) as error:
+        schema, batch = _table_of(whole)
+    except (OSError, pa.ArrowException, MemoryError, UnicodeDecodeError, struct.error) as error:
         reason = " ".join(str(error).split())
         raise DamagedShard(f"{path.name}: torn or damaged ({reason})") from error
-    shard = _shard_of(path, whole, batch, written_here=written_here)
+    shard = _shard_of(path, whole, batch, raw=raw, written_here=written_here)
     columns = (shard.keys, shard.sizes[:, 0], shard.sizes[:, 1], shard.checksums, shard.offsets)
+    metadata = schema.metadata or {}
     if metadata.get(TABLE_CHECK) != _table_check(*columns):
         raise DamagedShard(f"{path.name}: its table is not what was written")
+    if metadata.get(VERSION) != str(SHARD_VERSION).encode():
+        raise DamagedShard(f"{path.name}: wanted version {SHARD_VERSION} of shards, got another")
+    _check_lengths(shard)
     return shard
 
 
-def _shard_of(path: Path, whole: pa.Buffer, batch: pa.RecordBatch, *, written_here: bool) -> Shard:
+def _table_of(whole: pa.Buffer) -> tuple[pa.Schema, pa.RecordBatch]:
+    """Read the only record batch of a file, without copying it.
+
+    The footer is compared and then left alone: it could lead to other messages. A compressed batch is refused before
+    it is unpacked, to whatever size it says.
+    """
+    reader = pa.ipc.open_file(pa.BufferReader(whole))
+    if reader.num_record_batches != 1 or not reader.schema.equals(SCHEMA):
+        raise pa.ArrowInvalid("wanted one record batch of pictures, got another table")
+    messages = pa.ipc.MessageReader.open_stream(pa.BufferReader(whole.slice(_MAGIC_BYTES)))
+    schema = pa.ipc.read_schema(messages.read_next_message())
+    message = messages.read_next_message()
+    if not schema.equals(SCHEMA) or message.type != "record batch" or _is_compressed(message):
+        raise pa.ArrowInvalid("wanted one plain record batch of pictures, got another table")
+    batch = pa.ipc.read_record_batch(message, schema)
+    batch.validate(full=True)
+    return schema, batch
+
+
+def _is_compressed(message: pa.Message) -> bool:
+    """Look for the codec of a record batch in its header, a flatbuffer that Arrow has verified."""
+    data = message.metadata.to_pybytes()
+
+    def field_of(table: int, number: int) -> int:
+        fields = table - struct.unpack_from("<i", data, table)[0]
+        within = 4 + 2 * number
+        if within >= struct.unpack_from("<H", data, fields)[0]:
+            return 0
+        return int(struct.unpack_from("<H", data, fields + within)[0])
+
+    root = struct.unpack_from("<I", data)[0]
+    header = root + field_of(root, _HEADER)
+    return field_of(header + struct.unpack_from("<I", data, header)[0], _COMPRESSION) != 0
+
+
+def _shard_of(
+    path: Path, whole: pa.Buffer, batch: pa.RecordBatch, *, raw: bool | None, written_here: bool
+) -> Shard:
     if any(column.null_count or column.offset for column in batch.columns) or not len(batch):
         raise DamagedShard(f"{path.name}: its table is not what was written")
+    buffers = [buffer for column in batch.columns for buffer in column.buffers() if buffer is not None]
+    if not all(_lies_in(buffer, whole) for buffer in buffers):
+        raise DamagedShard(f"{path.name}: its table does not lie in the file")
     keys = np.frombuffer(batch.column("key").buffers()[1], "<u8", 2 * len(batch)).reshape(-1, 2)
     _, offsets, pixels = batch.column("pixels").buffers()
     sizes = np.stack([_values(batch, "height"), _values(batch, "width")], axis=1)
@@ -171,7 +244,26 @@ def _shard_of(path: Path, whole: pa.Buffer, batch: pa.RecordBatch, *, written_he
         np.frombuffer(offsets, "<i8", len(batch) + 1),
         np.frombuffer(pixels, np.uint8) if pixels is not None else np.empty(0, np.uint8),
         np.full(len(batch), written_here),
+        raw,
     )
+
+
+def _lies_in(buffer: pa.Buffer, whole: pa.Buffer) -> bool:
+    return bool(
+        whole.address <= buffer.address and buffer.address + buffer.size <= whole.address + whole.size
+    )
+
+
+def _check_lengths(shard: Shard) -> None:
+    """Compare offsets, heights and widths with what there is, and with each other."""
+    name, lengths = shard.path.name, np.diff(shard.offsets)
+    if shard.offsets[0] < 0 or shard.offsets[-1] > len(shard.pixels) or (lengths <= 0).any():
+        raise DamagedShard(f"{name}: pictures do not lie in its pixels")
+    if (shard.sizes <= 0).any():
+        raise DamagedShard(f"{name}: wanted heights and widths of at least 1, got others")
+    areas = shard.sizes[:, 0].astype(np.int64) * shard.sizes[:, 1]
+    if shard.raw and ((areas != lengths // CHANNELS) | (lengths % CHANNELS != 0)).any():
+        raise DamagedShard(f"{name}: wanted height x width x {CHANNELS} bytes for each picture, got others")
 
 
 def _values(batch: pa.RecordBatch, name: str) -> Any:

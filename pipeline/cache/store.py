@@ -7,6 +7,7 @@ import logging
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -18,9 +19,10 @@ import numpy as np
 from ..errors import OutputError
 from .packing import Packed
 from .recipe import Recipe
-from .shard import SUFFIX, DamagedShard, Shard, open_shard
+from .shard import DamagedShard, Shard, open_shard
 from .table import NOWHERE, Table
-from .writing import ROW_BYTES, SHARD_BYTES, ShardWriter, clear_leftovers
+from .trust import RECIPE_FILE, ForeignFileError, folder_bytes, make_folders, shards_in
+from .writing import MOST_BUFFER_BYTES, NUM_BUFFERS, ROW_BYTES, SHARD_BYTES, ShardWriter, clear_leftovers
 
 _log = logging.getLogger(__name__)
 
@@ -51,31 +53,50 @@ class PixelCache:
     damaged shard is deleted as a whole, and its pictures are made again. A disk that is full, or any other failure
     to write, ends adding for this run with one warning.
 
+    What is there is found while the disk is slow: there is a lock for the table and one for the counts, which are held for
+    a moment, one for keeping, where threads wait for buffers, and one for looking at the folder, which a
+    thread that finds does not wait for.
+
     Args:
         folder: of the cache, the plan's ``cache.dir``.
         recipe: how its pictures are made.
         max_bytes: of all recipes together.
-        shard_bytes: of pictures in a shard; by default what fits the limit.
+        shard_bytes: of pictures in a shard; by default what fits the limits.
+        buffer_bytes: that pictures may take on their way to the disk.
+        shared: accept a folder and shards that other users own or may write.
 
     Raises:
         OutputError: the folder cannot be made.
+        PlanError: others own the folder or may write to it, and it is not shared.
     """
 
     def __init__(
-        self, folder: Path, recipe: Recipe, *, max_bytes: int | None = None, shard_bytes: int | None = None
+        self,
+        folder: Path,
+        recipe: Recipe,
+        *,
+        max_bytes: int | None = None,
+        shard_bytes: int | None = None,
+        buffer_bytes: int = MOST_BUFFER_BYTES,
+        shared: bool = False,
     ) -> None:
         self._root = folder
         self.recipe = recipe
         self.fingerprint = recipe.fingerprint()
         self.folder = folder / self.fingerprint
         self._max_bytes = max_bytes
+        self._shared = shared
         self._off = False
-        self._lock = threading.Lock()
+        self._table_lock = threading.Lock()
+        self._counting = threading.Lock()
+        self._keeping = threading.Lock()
+        self._looking = threading.Lock()
         self.counts = CacheCounts()
         self._make_folder()
-        self._writer = ShardWriter(self.folder, shard_bytes or fitting_shard_bytes(max_bytes))
+        self._writer = ShardWriter(self.folder, shard_bytes or fitting_shard_bytes(max_bytes, buffer_bytes))
         self._table = Table()
         self._touched: set[Path] = set()
+        self._told_foreign = False
         self._seen_mtime_ns = -1
         self._looked_s = 0.0
         self._others_bytes = 0
@@ -83,8 +104,8 @@ class PixelCache:
 
     def _make_folder(self) -> None:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if not (self.folder / "recipe.json").exists():
+            make_folders(self._root, self.folder, shared=self._shared)
+            if not (self.folder / RECIPE_FILE).exists():
                 self.recipe.save(self.folder)
             clear_leftovers(self.folder)
         except OutputError as error:  # of the recipe; the folder is there
@@ -109,12 +130,19 @@ class PixelCache:
             shard = None if shard_number == NOWHERE else table.shards[shard_number]
             found.append(None if shard is None else self._read(shard, number))
         hits = sum(packed is not None for packed in found)
-        with self._lock:
-            self.counts.hits += hits
-            self.counts.misses += len(found) - hits
-        if hits < len(found) and time.monotonic() - self._looked_s > LOOK_AGAIN_S:
-            self._look()
+        self._count(hits=hits, misses=len(found) - hits)
+        due = hits < len(found) and time.monotonic() - self._looked_s > LOOK_AGAIN_S
+        if due and self._looking.acquire(blocking=False):
+            try:
+                self._look()
+            finally:
+                self._looking.release()
         return found
+
+    def _count(self, **more: int) -> None:
+        with self._counting:
+            for name, number in more.items():
+                setattr(self.counts, name, getattr(self.counts, name) + number)
 
     def _read(self, shard: Shard, number: int) -> Packed | None:
         try:
@@ -125,20 +153,28 @@ class PixelCache:
         if shard.path not in self._touched:
             self._touched.add(shard.path)
             with suppress(OSError):  # only tells pruning that it is in use
-                os.utime(shard.path)
+                os.utime(shard.path, follow_symlinks=False)
         return packed
 
+    def discard(self, picture: Packed) -> None:
+        """Throw away the shard of a picture that was found and cannot be decoded."""
+        if picture.shard is not None:
+            self._throw_away(picture.shard)
+
     def _throw_away(self, shard: Shard) -> None:
-        with self._lock:
+        with self._table_lock:
             if shard not in self._table.shards:
                 return
             self._table = self._table.without(shard)
-            self.counts.damaged += 1
+        self._count(damaged=1)
         with suppress(OSError):  # a folder that cannot be written: every run finds it anew
             shard.path.unlink(missing_ok=True)
 
     def keep(self, pictures: Sequence[tuple[np.ndarray, Packed]]) -> None:
-        """Add pictures with their keys, unless they are there or there is no room; copies them."""
+        """Add pictures with their keys, unless they are there or there is no room; does not hold on to their memory.
+
+        Where the disk is slower than pictures come, it waits for it.
+        """
         if self._off or not pictures:
             return
         there = self._table.holds(np.stack([key for key, _ in pictures]))
@@ -149,11 +185,18 @@ class PixelCache:
         if error is not None:
             self._turn_off(error)
             return
-        with self._lock:
+        large: list[tuple[bytes, Packed]] = []
+        with self._keeping:
             for key, picture in new:
                 if not self._has_room(picture):
-                    return
-                self.counts.kept += self._writer.add(key, picture)
+                    break
+                if not self._writer.is_large(picture):
+                    self._count(kept=self._writer.add(key, picture))
+                elif self._writer.reserve(key, picture):
+                    large.append((key, picture))
+        for key, picture in large:
+            self._writer.write_alone(key, picture)
+            self._count(kept=1)
 
     def _has_room(self, picture: Packed) -> bool:
         if self._max_bytes is None:
@@ -168,35 +211,57 @@ class PixelCache:
         except OSError as error:
             self._turn_off(error)
             written = []
-        self._look(written)
+        with self._looking:
+            self._look(written)
 
     def _look(self, written: Sequence[Path] = ()) -> None:
-        """Open shards that are new in the folder; ``written`` are our own."""
-        with self._lock:
-            self._looked_s = time.monotonic()
-            mtime_ns = self.folder.stat().st_mtime_ns if self.folder.is_dir() else -1
-            if mtime_ns == self._seen_mtime_ns and not written:
-                return
-            self._seen_mtime_ns = mtime_ns
-            open_already = {shard.path for shard in self._table.shards}
-            fresh = []
-            for path in sorted(self.folder.glob(f"*{SUFFIX}")):
-                if path in open_already:
-                    continue
-                try:
-                    fresh.append(open_shard(path, written_here=path in written))
-                except OSError:  # pruned meanwhile, or it may not be read: its pictures are made
-                    continue
-                except DamagedShard:
-                    self.counts.damaged += 1
-                    with suppress(OSError):
-                        path.unlink(missing_ok=True)
+        """Open shards that are new in the folder; ``written`` are our own. One thread at a time."""
+        self._looked_s = time.monotonic()
+        mtime_ns = self.folder.stat().st_mtime_ns if self.folder.is_dir() else -1
+        if mtime_ns == self._seen_mtime_ns and not written:
+            return
+        self._seen_mtime_ns = mtime_ns
+        open_already = {shard.path for shard in self._table.shards}
+        fresh = []
+        found: Counter[str] = Counter()
+        for path in shards_in(self.folder):
+            if path in open_already:
+                continue
+            try:
+                fresh.append(self._open(path, written_here=path in written))
+            except ForeignFileError:
+                found["foreign"] += 1
+            except OSError:  # pruned meanwhile, or it may not be read: its pictures are made
+                continue
+            except DamagedShard:
+                found["damaged"] += 1
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+        with self._table_lock:
             self._table = self._table.with_shards(fresh)
-            if self._max_bytes is not None:
-                self._others_bytes = folder_bytes(self._root) - self._writer.written_bytes
+        self._count(damaged=found["damaged"])
+        if found["foreign"]:
+            self._tell_foreign(found["foreign"])
+        if self._max_bytes is not None:
+            self._others_bytes = folder_bytes(self._root) - self._writer.written_bytes
+
+    def _open(self, path: Path, *, written_here: bool) -> Shard:
+        raw = self.recipe.quality is None
+        return open_shard(path, raw=raw, shared=self._shared, written_here=written_here)
+
+    def _tell_foreign(self, number: int) -> None:
+        if self._told_foreign:
+            return
+        self._told_foreign = True
+        _log.warning(
+            "cache %s: %d shards belong to other users or may be written by them and are left alone; set `shared: true` "
+            "below `cache` if you trust them, or delete them",
+            self.folder,
+            number,
+        )
 
     def _turn_off(self, error: OSError) -> None:
-        with self._lock:
+        with self._counting:
             if self._off:
                 return
             self._off = True
@@ -225,17 +290,12 @@ class PixelCache:
         self.close()
 
 
-def fitting_shard_bytes(max_bytes: int | None) -> int:
-    """Choose how large shards are: small where little may be kept, so that pruning has something to choose from."""
-    if max_bytes is None:
-        return SHARD_BYTES
-    return min(SHARD_BYTES, max(LEAST_SHARD_BYTES, max_bytes // SHARDS_IN_LIMIT))
+def fitting_shard_bytes(max_bytes: int | None, buffer_bytes: int = MOST_BUFFER_BYTES) -> int:
+    """Choose how large shards are: small where little may be kept, so that pruning has something to choose from.
 
-
-def folder_bytes(root: Path) -> int:
-    """Add up the bytes of all shards of a cache."""
-    total = 0
-    for path in root.glob(f"*/*{SUFFIX}"):
-        with suppress(FileNotFoundError):
-            total += path.stat().st_size
-    return total
+    Args:
+        max_bytes: that may be kept.
+        buffer_bytes: that those on their way to the disk may take in memory.
+    """
+    most = max(1, min(SHARD_BYTES, buffer_bytes // NUM_BUFFERS))
+    return most if max_bytes is None else min(most, max(LEAST_SHARD_BYTES, max_bytes // SHARDS_IN_LIMIT))

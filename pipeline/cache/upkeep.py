@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from ..errors import SourceError
-from .recipe import RECIPE_FILE
-from .shard import SUFFIX, DamagedShard, open_shard
+from ..errors import OutputError, PlanError, SourceError
+from ..safe_yaml import read_yaml
+from .shard import DamagedShard, open_shard
+from .trust import RECIPE_FILE, ForeignFileError, recipe_folders, shards_in
 from .writing import clear_leftovers
 
 
@@ -77,22 +76,26 @@ def verify(root: Path, *, remove: bool = False) -> Iterator[Verdict]:
 
     Raises:
         SourceError: there is no cache in this folder.
+        OutputError: a damaged shard cannot be deleted.
     """
     for folder in _recipes(root):
-        for path in sorted(folder.glob(f"*{SUFFIX}")):
-            num_pictures, reason = 0, ""
+        raw = _recipe_of(folder).raw
+        for path in shards_in(folder):
+            num_pictures, reason, removable = 0, "", False
             try:
-                shard = open_shard(path)
+                shard = open_shard(path, raw=raw, shared=True)
                 num_pictures = len(shard)
                 for number in range(num_pictures):
                     shard.read(number)
-            except FileNotFoundError:  # pruned meanwhile
+            except (FileNotFoundError, ForeignFileError):  # pruned meanwhile, or no file of a cache
                 continue
+            except OSError as error:
+                reason = f"{path.name}: cannot be read ({error.strerror or error})"
             except DamagedShard as error:
-                reason = str(error)
-            if reason and remove:
-                path.unlink(missing_ok=True)
-            yield Verdict(path, num_pictures, reason, removed=bool(reason and remove))
+                reason, removable = str(error), remove
+            if removable:
+                _delete(path)
+            yield Verdict(path, num_pictures, reason, removable)
 
 
 def prune(root: Path, *, max_bytes: int | None = None, older_than_s: float | None = None) -> Pruned:
@@ -107,14 +110,15 @@ def prune(root: Path, *, max_bytes: int | None = None, older_than_s: float | Non
 
     Raises:
         SourceError: there is no cache in this folder.
+        OutputError: a shard cannot be deleted.
     """
     folders = _recipes(root)
     num_leftovers = sum(clear_leftovers(folder) for folder in folders)
     found: list[tuple[float, int, Path]] = []
     for folder in folders:
-        for path in folder.glob(f"*{SUFFIX}"):
+        for path in shards_in(folder):
             with suppress(FileNotFoundError):
-                status = path.stat()
+                status = path.lstat()
                 found.append((status.st_mtime, status.st_size, path))
     left = sum(size for _, size, _ in found)
     num_deleted = deleted_bytes = 0
@@ -123,15 +127,29 @@ def prune(root: Path, *, max_bytes: int | None = None, older_than_s: float | Non
         too_old = oldest_s is not None and used_s < oldest_s
         if not too_old and (max_bytes is None or left <= max_bytes):
             continue
-        path.unlink(missing_ok=True)
+        _delete(path)
         left -= size
         num_deleted += 1
         deleted_bytes += size
     return Pruned(num_deleted, deleted_bytes, len(found) - num_deleted, left, num_leftovers)
 
 
+def _delete(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"expected to delete {str(path)!r}, got {error.strerror or error}; run the command as the owner of the cache"
+        ) from error
+
+
 def _recipes(root: Path) -> list[Path]:
-    folders = sorted(path.parent for path in root.glob(f"*/{RECIPE_FILE}"))
+    try:
+        folders = recipe_folders(root)
+    except OSError as error:
+        raise SourceError(
+            f"expected the folder of a cache, got {str(root)!r} ({error.strerror or error}); check its permissions"
+        ) from error
     if not folders:
         raise SourceError(
             f"wanted the folder of a cache, got {str(root)!r}; name the one that a plan has as cache.dir"
@@ -140,30 +158,39 @@ def _recipes(root: Path) -> list[Path]:
 
 
 def _listing(folder: Path) -> RecipeListing:
+    recipe = _recipe_of(folder)
     num_pictures = num_bytes = num_shards = num_damaged = 0
     last_used_s: float | None = None
-    for path in folder.glob(f"*{SUFFIX}"):
+    for path in shards_in(folder):
         try:
-            status = path.stat()
-            num_pictures += len(open_shard(path))
-        except FileNotFoundError:
+            status = path.lstat()
+            num_pictures += len(open_shard(path, raw=recipe.raw, shared=True))
+        except (FileNotFoundError, ForeignFileError):
             continue
-        except DamagedShard:
+        except (DamagedShard, OSError):
             num_damaged += 1
         num_shards += 1
         num_bytes += status.st_size
         last_used_s = max(last_used_s or 0.0, status.st_mtime)
-    steps, form = _in_words(folder / RECIPE_FILE)
     return RecipeListing(
-        folder.name, steps, form, num_shards, num_pictures, num_bytes, last_used_s, num_damaged
+        folder.name, recipe.steps, recipe.form, num_shards, num_pictures, num_bytes, last_used_s, num_damaged
     )
 
 
-def _in_words(path: Path) -> tuple[str, str]:
+@dataclass(frozen=True, slots=True)
+class _InWords:
+    steps: str
+    form: str
+    raw: bool | None
+
+
+def _recipe_of(folder: Path) -> _InWords:
+    """Read ``recipe.json``, which is for people: what is cached is found without it."""
     try:
-        recipe: dict[str, Any] = json.loads(path.read_text())
+        recipe = read_yaml(folder / RECIPE_FILE)
         names = [name for step in recipe["steps"] for name in step]
         form = recipe["format"] if recipe["quality"] is None else f"{recipe['format']} {recipe['quality']}"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "(its recipe cannot be read)", ""
-    return " -> ".join(["decode", *names]), str(form)
+        raw = {"raw": True, "jpeg": False}[recipe["format"]]
+        return _InWords(" -> ".join(["decode", *names]), str(form), raw)
+    except (PlanError, KeyError, TypeError):
+        return _InWords("(its recipe cannot be read)", "", None)

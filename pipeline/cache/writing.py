@@ -1,4 +1,7 @@
-"""New shards: pictures are gathered in memory, written aside by a thread of their own, then renamed."""
+"""New shards: pictures are gathered in memory, written aside by a thread of their own, then renamed.
+
+A picture that is larger than a shard is not gathered: the thread that adds it writes it from where it lies.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,15 @@ from uuid import uuid4
 import numpy as np
 
 from .packing import Packed
-from .shard import SUFFIX, write_shard
+from .shard import write_shard
+from .trust import FILE_MODE, PART, SUFFIX, opened_regular, parts_in
 
 SHARD_BYTES = 16 << 20
 """Pictures are written when they fill so much, at the end of an epoch, and when a feed is closed. More would be slower:
 to touch new memory costs the kernel more than to write it."""
 NUM_BUFFERS = 3
 """One is filled while others are written; when the disk is slower than that, makers wait for it."""
-PART = ".part"
+MOST_BUFFER_BYTES = NUM_BUFFERS * SHARD_BYTES
 ROW_BYTES = 64
 """At most, of a picture's row beside its pixels."""
 
@@ -60,7 +64,7 @@ class ShardWriter:
 
     Args:
         folder: is there.
-        shard_bytes: of pictures in a shard.
+        shard_bytes: of pictures in a shard; ``NUM_BUFFERS`` times as many are held in memory at most.
     """
 
     def __init__(self, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
@@ -71,20 +75,59 @@ class ShardWriter:
         self._gathering: Gathering | None = None
         self._writing: ThreadPoolExecutor | None = None
         self._started: list[Future[Path]] = []
+        self._alone: set[bytes] = set()
+        """Keys of the pictures since the last flush that are shards of their own."""
         self._lock = threading.Lock()
+        self._counting = threading.Lock()
+        """Held for a moment only, never while the disk is waited for."""
         self.written_bytes = 0
         """Of finished shards."""
         self.taken_bytes = 0
         """Of pictures and their rows so far, written or not."""
 
+    def is_large(self, picture: Packed) -> bool:
+        """Say whether a picture is larger than a shard: it is not for ``add`` but for ``reserve``."""
+        return len(picture.data) > self._shard_bytes
+
+    def reserve(self, key: bytes, picture: Packed) -> bool:
+        """Count a large picture that ``write_alone`` will write, unless another thread has it already."""
+        with self._counting:
+            if key in self._alone:
+                return False
+            self._alone.add(key)
+            self.taken_bytes += len(picture.data) + ROW_BYTES
+            return True
+
+    def write_alone(self, key: bytes, picture: Packed) -> None:
+        """Write a large picture that was reserved as a shard of its own, without copying it. Waits for the disk."""
+        done: Future[Path] = Future()
+        with self._counting:
+            self._started.append(done)
+        try:
+            ends = np.array([0, len(picture.data)])
+            keys = np.frombuffer(key, "<u8").reshape(-1, 2)
+            with written_aside(self._folder) as (file, path):
+                write_shard(file, keys, [picture.size], ends, picture.data)
+            self._count(path)
+            done.set_result(path)
+        except OSError as error:
+            done.set_exception(error)
+        except BaseException as error:
+            done.set_exception(error)
+            raise
+
     def add(self, key: bytes, picture: Packed) -> bool:
-        """Take a picture, unless it is in the shard that is being gathered; copies it. Returns whether it did."""
+        """Take a picture, unless it is in the shard that is being gathered; copies it. Returns whether it did.
+
+        Where the disk is slower than the pictures come, it waits for a buffer.
+        """
         with self._lock:
             gathering = self._room_for(len(picture.data))
             if key in gathering.keys:
                 return False
             gathering.add(key, picture)
-            self.taken_bytes += len(picture.data) + ROW_BYTES
+            with self._counting:
+                self.taken_bytes += len(picture.data) + ROW_BYTES
             return True
 
     def _room_for(self, num_bytes: int) -> Gathering:
@@ -92,28 +135,34 @@ class ShardWriter:
             self._send()
         if self._gathering is None:
             self._rooms.acquire()
-            fitting = self._free.pop() if self._free and num_bytes <= self._shard_bytes else None
-            size = max(self._shard_bytes, num_bytes)
-            self._gathering = Gathering(np.empty(size, np.uint8) if fitting is None else fitting)
+            with self._counting:
+                buffer = self._free.pop() if self._free else None
+            self._gathering = Gathering(np.empty(self._shard_bytes, np.uint8) if buffer is None else buffer)
         return self._gathering
 
     def _send(self) -> None:
         if self._gathering is not None and self._gathering.used:
             if self._writing is None:
                 self._writing = ThreadPoolExecutor(1, "lightwell-cache")
-            self._started.append(self._writing.submit(self._write, self._gathering))
+            with self._counting:
+                self._started.append(self._writing.submit(self._write, self._gathering))
             self._gathering = None
 
     def _write(self, gathering: Gathering) -> Path:
         try:
             with written_aside(self._folder) as (file, path):
                 gathering.write(file)
-            self.written_bytes += path.stat().st_size
+            self._count(path)
             return path
         finally:
-            if len(gathering.buffer) == self._shard_bytes:
+            with self._counting:
                 self._free.append(gathering.buffer)
             self._rooms.release()
+
+    def _count(self, path: Path) -> None:
+        num_bytes = path.stat().st_size
+        with self._counting:
+            self.written_bytes += num_bytes
 
     def flush(self) -> list[Path]:
         """Write what is gathered, wait for it, and return the shards that were finished since the last time.
@@ -123,13 +172,17 @@ class ShardWriter:
         """
         with self._lock:
             self._send()
-            started, self._started = self._started, []
+            with self._counting:
+                started, self._started = self._started, []
+                self._alone.clear()
         wait(started)
         return [one.result() for one in started]
 
     def failed(self) -> OSError | None:
         """Return why a shard could not be written, without waiting; None where none failed so far."""
-        for one in [one for one in self._started if one.done()]:
+        with self._counting:
+            done = [one for one in self._started if one.done()]
+        for one in done:
             error = one.exception()
             if isinstance(error, OSError):
                 return error
@@ -171,7 +224,7 @@ def _create_locked(folder: Path) -> tuple[Path, BinaryIO]:
     """
     while True:
         aside = folder / f".{uuid4().hex}{PART}"
-        file = aside.open("xb")
+        file = open(aside, "xb", opener=_open_for_one)  # noqa: SIM115  (only this takes an opener)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -184,11 +237,15 @@ def _create_locked(folder: Path) -> tuple[Path, BinaryIO]:
         file.close()
 
 
+def _open_for_one(path: str, flags: int) -> int:
+    return os.open(path, flags, FILE_MODE)
+
+
 def clear_leftovers(folder: Path) -> int:
     """Delete what dead processes were writing; what has a living writer is locked and stays. Returns how many."""
     num_cleared = 0
-    for path in sorted(folder.glob(f".*{PART}")):
-        with suppress(OSError), path.open("rb") as file:
+    for path in parts_in(folder):
+        with suppress(OSError), opened_regular(path, shared=True) as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink(missing_ok=True)
             num_cleared += 1

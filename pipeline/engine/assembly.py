@@ -29,7 +29,7 @@ from .annotations import (
     read_annotations,
     targets_of,
 )
-from .cached import CachedPixels, CachedReading
+from .cached import CACHE_STEP, CachedPixels, CachedReading
 from .clocks import Activity
 from .dali_pixels import DaliPixels, kept
 from .estimates import in_runs, planned_bytes, worst_bytes
@@ -98,7 +98,7 @@ class Assembly:
         """
         made = self._line().make(samples, epoch, rooms)
         return [
-            one if isinstance(one, Finished) else self._or_replaced(sample, one, epoch, noted)
+            one if isinstance(one, Finished) else self._instead(sample, one, epoch, noted)
             for sample, one in zip(samples, made, strict=True)
         ]
 
@@ -125,6 +125,18 @@ class Assembly:
         if spare not in self._lines:
             self._lines[spare] = _Line(self._shared, 1 if spare else self._max_samples)
         return self._lines[spare]
+
+    def _instead(
+        self, sample: Loaded, made: Failure, epoch: int, noted: list[QuarantineEntry]
+    ) -> Finished | None:
+        """Make a sample from its file where what the cache held was no picture; else replace it."""
+        if made.step == CACHE_STEP:
+            sample = self._shared.loader.load_again(sample)
+            (found,) = self._line(spare=True).make([sample], epoch, [no_room])
+            if isinstance(found, Finished):
+                return replace(found, image=kept(found.image))
+            made = found
+        return self._or_replaced(sample, made, epoch, noted)
 
     def _or_replaced(
         self, sample: Loaded, made: Failure, epoch: int, noted: list[QuarantineEntry]

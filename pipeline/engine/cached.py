@@ -26,6 +26,9 @@ from .estimates import RGB, planned_bytes
 from .loading import Loaded, SampleLoader
 from .pixels import CpuPixels, Failure, Room, applied, no_room
 
+CACHE_STEP = "cache"
+"""The step of a ``Failure`` where a cached picture cannot be decoded; its file is then read and decoded instead."""
+
 
 @dataclass(frozen=True)
 class CachedReading:
@@ -36,12 +39,28 @@ class CachedReading:
     unchanged: Unchanged
 
     @classmethod
-    def open(cls, program: Program, index: Index) -> CachedReading | None:
-        """Open the cache of a program; None where its plan has none."""
+    def open(cls, program: Program, index: Index, buffer_bytes: int) -> CachedReading | None:
+        """Open the cache of a program; None where its plan has none.
+
+        Args:
+            program: the compiled plan.
+            index: of the samples.
+            buffer_bytes: that pictures may take on their way into the cache; see ``memory.cut``.
+
+        Raises:
+            OutputError: the folder of the cache cannot be made.
+            PlanError: others own it or may write to it.
+        """
         options = program.plan.cache
         if options is None:
             return None
-        cache = PixelCache(options.dir, recipe_of(program), max_bytes=options.max_bytes)
+        cache = PixelCache(
+            options.dir,
+            recipe_of(program),
+            max_bytes=options.max_bytes,
+            buffer_bytes=buffer_bytes,
+            shared=options.shared,
+        )
         return cls(cache, EntryKeys(index.table, cache.fingerprint), Unchanged(index.table))
 
     def holds(self, rows: np.ndarray) -> bool:
@@ -98,13 +117,21 @@ class CachedPixels:
         """Make the pictures as they are after the last decision; they last until the next call."""
         new = [(sample, one) for sample, one in zip(samples, drawn, strict=True) if sample.kept is None]
         made = iter(self._begin(new)) if new else iter(())
-        images = [next(made) if one.kept is None else unpack(one.kept, self._quality) for one in samples]
+        images = [next(made) if one.kept is None else self._unpack(one, one.kept) for one in samples]
         return [
             self._go_on(number, str(sample.row["key"]), image, one, room(one.size))
             for number, (sample, image, one, room) in enumerate(
                 zip(samples, images, drawn, rooms, strict=True)
             )
         ]
+
+    def _unpack(self, sample: Loaded, kept: Packed) -> np.ndarray | Failure:
+        with self._watch.at("decode", str(sample.row["key"])):
+            image = unpack(kept, self._quality)
+        if image is not None:
+            return image
+        self._cache.discard(kept)
+        return Failure(CACHE_STEP, "what the cache holds of it cannot be decoded", ("opencv",))
 
     def _begin(self, new: Sequence[tuple[Loaded, Drawn]]) -> list[np.ndarray | Failure]:
         """Make the cached beginning and keep it. What is lossy is unpacked at once: filling yields what is found."""
@@ -117,7 +144,11 @@ class CachedPixels:
             if self._quality is None and sample.entry is None:
                 continue
             packed = pack(image, self._quality)
-            made[number] = unpack(packed, self._quality)
+            if packed is None:
+                continue
+            unpacked = unpack(packed, self._quality)
+            assert unpacked is not None, "OpenCV decodes what it has encoded"
+            made[number] = unpacked
             if sample.entry is not None:
                 to_keep.append((sample.entry, packed))
         self._cache.keep(to_keep)

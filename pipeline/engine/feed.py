@@ -96,8 +96,13 @@ class LocalFeed(BookedFeed[Batch]):
         self._prefetch = max(prefetch, -(-2 * num_threads // chunks))  # small batches keep many threads busy
         self._backend = backend
         self._stop = threading.Event()
-        self._cached = CachedReading.open(opened.program, opened.index)
-        self._shares = cut(memory_bytes, batch_bytes=opened.largest_batch_bytes, prefetch=self._prefetch)
+        self._shares = cut(
+            memory_bytes,
+            batch_bytes=opened.largest_batch_bytes,
+            prefetch=self._prefetch,
+            cached=plan.cache is not None,
+        )
+        self._cached = CachedReading.open(opened.program, opened.index, self._shares.cache)
         self._activity = Activity()
         self._budget = MemoryBudget(self._shares)
 

@@ -91,6 +91,10 @@ class SampleLoader:
         """Read only what belongs to pictures that a cache holds, in order; raises as ``load`` does."""
         return [self._load(row, one) for row, one in zip(self._rows(rows), kept, strict=True)]
 
+    def load_again(self, sample: Loaded) -> Loaded:
+        """Read the file of a sample that was found in a cache; raises as ``load`` does."""
+        return self._load(sample.row, None)
+
     def _rows(self, rows: np.ndarray) -> list[Row]:
         """Take rows of the index; columns without any value, as there are in most, cost next to nothing."""
         return [self._absent | row for row in self._table.take(rows).to_pylist()]

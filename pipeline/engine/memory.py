@@ -1,6 +1,6 @@
 """A hard budget for what a feed has in flight, in bytes, whatever the sizes of the pictures.
 
-The budget is cut into three shares, so that nobody who holds a part of one waits for another share that the next in
+The budget is cut into shares, so that nobody who holds a part of one waits for another share that the next in
 line holds, and nothing can lock up:
 
 * rows: the finished pictures of open batches. The consumer's batch and the one that it waits for always fit; more
@@ -9,6 +9,8 @@ line holds, and nothing can lock up:
   order in which they are made and let go.
 * pixels: decoded pictures and what becomes of them, from before decoding until they are in their batch. A thread that
   holds some waits for nothing.
+* cache: pictures on their way into a cache, where the plan has one. The cache keeps to it by itself: its buffers are
+  as large as the share says, and a picture that is larger than one is written from where it lies.
 
 A file or picture that is larger than its whole share goes alone, when the share is empty, with one warning that names
 it. What the budget does not count: the libraries' own memory, what a transform makes for itself, a replacement for a
@@ -24,6 +26,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
+from ..cache.writing import MOST_BUFFER_BYTES
 from ..errors import PlanError
 from .stats import megabytes
 
@@ -33,6 +36,8 @@ HELD_BATCHES = 2
 ROWS_AT_MOST = 0.75
 """Part of the budget that finished rows may take: the rest has to make them."""
 PIXELS_OF_REST = 0.75
+CACHE_AT_MOST = 0.125
+"""Part of the budget for pictures on their way into a cache."""
 
 logger = logging.getLogger("lightwell")
 
@@ -44,29 +49,39 @@ class Shares:
     rows: int
     files: int
     pixels: int
+    cache: int = 0
 
     @property
     def total(self) -> int:
         """The whole budget."""
-        return self.rows + self.files + self.pixels
+        return self.rows + self.files + self.pixels + self.cache
 
 
-def cut(memory_bytes: int, *, batch_bytes: int, prefetch: int) -> Shares:
+def cut(memory_bytes: int, *, batch_bytes: int, prefetch: int, cached: bool = False) -> Shares:
     """Cut a budget: rows for as many batches as are prefetched, at most half; the rest for making them.
+
+    Args:
+        memory_bytes: the budget.
+        batch_bytes: of the largest batch.
+        prefetch: batches that may lie finished.
+        cached: whether there is a cache, whose buffers are cut off first.
 
     Raises:
         PlanError: the two batches that must fit do not.
     """
+    cache = min(MOST_BUFFER_BYTES, int(memory_bytes * CACHE_AT_MOST)) if cached else 0
+    usable = memory_bytes - cache
     least = HELD_BATCHES * batch_bytes
-    rows = max(least, min((prefetch + HELD_BATCHES) * batch_bytes, memory_bytes // 2))
-    if rows > ROWS_AT_MOST * memory_bytes:
+    rows = max(least, min((prefetch + HELD_BATCHES) * batch_bytes, usable // 2))
+    if rows > ROWS_AT_MOST * usable:
+        wanted = int(least / ROWS_AT_MOST / (1 - CACHE_AT_MOST if cached else 1)) + 1
         raise PlanError(
-            f"memory: wanted at least {megabytes(int(least / ROWS_AT_MOST) + 1)} for batches of "
+            f"memory: wanted at least {megabytes(wanted)} for batches of "
             f"{megabytes(batch_bytes)}, got {megabytes(memory_bytes)}; give more with --memory, or make batch.size smaller"
         )
-    rest = memory_bytes - rows
+    rest = usable - rows
     pixels = int(rest * PIXELS_OF_REST)
-    return Shares(rows, rest - pixels, pixels)
+    return Shares(rows, rest - pixels, pixels, cache)
 
 
 class MemoryBudget:

@@ -125,6 +125,7 @@ class BatchWorker:
             assignment.memory_bytes or default_memory_bytes(),
             batch_bytes=opened.largest_batch_bytes,
             prefetch=assignment.num_batches,
+            cached=opened.plan.cache is not None,
         )
         self._num_threads = assignment.num_threads
         self._maker = BatchMaker(
@@ -132,7 +133,7 @@ class BatchWorker:
             shares,
             num_threads=assignment.num_threads,
             backend=assignment.backend,
-            cached=CachedReading.open(opened.program, opened.index),
+            cached=CachedReading.open(opened.program, opened.index, shares.cache),
         )
         self._maker.activity.start()
 

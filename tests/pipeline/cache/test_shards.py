@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import albumentations as A
@@ -11,7 +12,7 @@ import pytest
 from cached import TRAINING, hashes_of, plan_for, run, shards_of
 from hypothesis import given
 from hypothesis import strategies as st
-from lightwell.pipeline.cache.packing import Packed
+from lightwell.pipeline.cache.packing import Packed, pack
 from lightwell.pipeline.cache.recipe import Recipe
 from lightwell.pipeline.cache.shard import DamagedShard, Shard, open_shard
 from lightwell.pipeline.cache.store import PixelCache
@@ -122,7 +123,7 @@ def test_half_a_key_is_no_key(tmp_path: Path) -> None:
 
 
 def test_leftovers_of_dead_writers_go_and_those_of_living_ones_stay(tmp_path: Path) -> None:
-    (tmp_path / ".dead.part").write_bytes(b"half a shard")
+    (tmp_path / f".{'0' * 32}.part").write_bytes(b"half a shard")
     with written_aside(tmp_path) as (file, path):
         file.write(b"under way")
         assert clear_leftovers(tmp_path) == 1
@@ -159,6 +160,26 @@ def test_pictures_are_spread_over_shards_and_one_larger_than_a_shard_has_its_own
         assert [one and one.data.tobytes() for one in found] == [one.data.tobytes() for one in pictures]
     assert [len(open_shard(path)) for path in shards_of(tmp_path)] != [7]
     assert sum(len(open_shard(path)) for path in shards_of(tmp_path)) == 7
+
+
+def test_pictures_on_their_way_into_the_cache_keep_to_their_share_of_memory(tmp_path: Path) -> None:
+    share, large = 600_000, picture(99, 1000, 1000)
+    pictures = [picture(number, 100, 100) for number in range(60)]
+    with PixelCache(tmp_path, RECIPE, buffer_bytes=share) as cache:
+        tracemalloc.start()
+        cache.keep(list(zip(keys_of(*range(61)), [*pictures, large], strict=True)))
+        cache.publish()
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert cache.dump_counts()["kept"] == 61
+        assert cache.holds(keys_of(*range(61)))
+    assert peak < 1.25 * share
+
+
+def test_a_picture_that_is_too_long_for_a_jpeg_is_not_packed() -> None:
+    longest = np.zeros((2, 65_500, 3), np.uint8)
+    assert pack(longest, 90) is not None
+    assert pack(np.zeros((2, 65_501, 3), np.uint8), 90) is None
 
 
 @pytest.mark.fault("cache shards damaged between runs")

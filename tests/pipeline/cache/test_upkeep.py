@@ -78,7 +78,7 @@ def test_pruning_takes_the_shards_used_longest_ago_and_leftovers(cache: Path) ->
     shards = shards_of(cache)
     for number, path in enumerate(shards):
         use(path, days_ago=len(shards) - number)
-    (shards[0].parent / ".dead.part").write_bytes(b"half")
+    (shards[0].parent / f".{'0' * 32}.part").write_bytes(b"half")
     sizes = [path.stat().st_size for path in shards]
     code, found, _ = command("prune", cache, "--max-bytes", sum(sizes[1:]))
     assert code == 0

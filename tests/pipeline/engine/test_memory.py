@@ -88,7 +88,8 @@ def test_no_budget_is_exceeded_and_none_changes_a_batch(index_path: Path, tmp_pa
     plan = plan_on(way, index_path, tmp_path / "cache")
     backend = backend_of(way)
     reference, _ = run(plan, LocalEngine(num_threads=1, prefetch=1, memory_bytes=2_000 * MB, backend=backend))
-    for memory_bytes in (220 * MB, 400 * MB):
+    # A cache takes its share, and the largest picture three times its pixels: it has to fit the share of pixels.
+    for memory_bytes in (360 * MB, 540 * MB) if way.startswith("cached") else (220 * MB, 400 * MB):
         for threads, prefetch in ((1, 8), (3, 3)):
             shutil.rmtree(tmp_path / "cache", ignore_errors=True)
             engine = LocalEngine(
@@ -183,14 +184,18 @@ def test_runs_keep_order_and_bound(sizes: list[int], most: int) -> None:
         assert num_bytes + following[0] > most, (run, following)
 
 
-@given(st.integers(1, 10**9), st.integers(0, 20), st.integers(10**6, 10**10))
-def test_a_cut_budget_adds_up_and_holds_two_batches(batch: int, prefetch: int, memory: int) -> None:
+@given(st.integers(1, 10**9), st.integers(0, 20), st.integers(10**6, 10**10), st.booleans())
+def test_a_cut_budget_adds_up_and_holds_two_batches(
+    batch: int, prefetch: int, memory: int, cached: bool
+) -> None:
     try:
-        shares = cut(memory, batch_bytes=batch, prefetch=prefetch)
+        shares = cut(memory, batch_bytes=batch, prefetch=prefetch, cached=cached)
     except PlanError:
-        assert 2 * batch > 0.75 * memory
+        assert 2 * batch > 0.75 * memory * (0.875 if cached else 1)
         return
     assert shares.total == memory
+    assert (shares.cache > 0) == cached
+    assert shares.cache <= memory / 8
     assert 2 * batch <= shares.rows <= max(memory / 2, 2 * batch)
     assert min(shares.files, shares.pixels) >= 0
 

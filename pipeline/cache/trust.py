@@ -1,0 +1,160 @@
+"""Who may write to a cache, and which files in it are its own.
+
+A cache is private to its user unless the plan says ``shared``: its folders are made with mode 0700, and a folder that
+belongs to somebody else or that others may write is refused. In any folder only names that this package gives are
+looked at; links are neither followed nor deleted. Root counts as the user: it may change everything anyway.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ..errors import PlanError
+
+RECIPE_FILE = "recipe.json"
+SUFFIX = ".arrow"
+PART = ".part"
+_RECIPE_NAME = re.compile(r"[0-9a-f]{16}")
+_SHARD_NAME = re.compile(rf"[0-9a-f]{{32}}{re.escape(SUFFIX)}")
+_PART_NAME = re.compile(rf"\.[0-9a-f]{{32}}{re.escape(PART)}")
+PRIVATE_MODE = 0o700
+FILE_MODE = 0o644
+"""Of shards, less what the umask takes: nobody else changes one in place, not in a shared cache either."""
+OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+class ForeignFileError(OSError):
+    """A file belongs to another user, others may write it, or it is no regular file."""
+
+
+def make_folders(root: Path, recipe: Path, *, shared: bool) -> None:
+    """Make the folder of a cache and that of a recipe in it where they are missing, and check who may write to them.
+
+    Args:
+        root: the cache's; may be a link.
+        recipe: in it; no link.
+        shared: make them as the umask says, and accept whoever may write to them.
+
+    Raises:
+        PlanError: others own them or may write to them.
+        OSError: one cannot be made, or is no folder.
+    """
+    for folder in (root, recipe):
+        if shared:
+            folder.mkdir(parents=True, exist_ok=True)
+        else:
+            folder.mkdir(mode=PRIVATE_MODE, parents=True, exist_ok=True)
+            check_private(folder)
+    if recipe.is_symlink():
+        raise PlanError(
+            f"cache.dir: expected a folder, got the link {str(recipe)!r}; remove it, or choose another folder"
+        )
+
+
+def check_private(folder: Path) -> None:
+    """Refuse a folder, or a link to one, that belongs to another user or that group or others may write.
+
+    Raises:
+        PlanError: it is such a folder.
+        OSError: it cannot be looked at.
+    """
+    status = folder.lstat()
+    problem = foreign(status, is_link=folder.is_symlink())
+    if not problem:
+        status = folder.stat()
+        problem = foreign(status)
+    if problem:
+        cure = "choose another folder"
+        if status.st_uid == os.geteuid():
+            cure = f"run `chmod go-w {shlex.quote(str(folder))}`"
+        raise PlanError(
+            f"cache.dir: expected a folder that only you may write, got {str(folder)!r}, which {problem}; {cure}, or set "
+            "`shared: true` below `cache` if you trust all who may write to it"
+        )
+
+
+def foreign(status: os.stat_result, *, is_link: bool = False) -> str:
+    """Say why something is not of this user alone; empty where it is. The mode of a link means nothing."""
+    if status.st_uid not in (os.geteuid(), 0):
+        return f"belongs to the user {status.st_uid}"
+    if status.st_mode & OTHERS_WRITE and not is_link:
+        return f"its group or others may write (mode {stat.S_IMODE(status.st_mode):04o})"
+    return ""
+
+
+@contextmanager
+def opened_regular(path: Path, *, shared: bool) -> Iterator[int]:
+    """Open a file for reading, as a descriptor; never through a link, never waiting for a pipe.
+
+    Raises:
+        ForeignFileError: it is a link or no regular file, or, unless ``shared``, not of this user alone.
+        OSError: it is gone or cannot be read.
+    """
+    if path.is_symlink():
+        raise ForeignFileError(f"{path.name}: a link")
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ForeignFileError(f"{path.name}: no regular file")
+        if not shared and (problem := foreign(status)):
+            raise ForeignFileError(f"{path.name}: {problem}")
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def recipe_folders(root: Path) -> list[Path]:
+    """List the folders of a cache that hold a recipe, in order."""
+    return [
+        Path(entry.path)
+        for entry in _entries(root, _RECIPE_NAME)
+        if entry.is_dir(follow_symlinks=False) and is_regular(Path(entry.path, RECIPE_FILE))
+    ]
+
+
+def shards_in(folder: Path) -> list[Path]:
+    """List the finished shards of a recipe, in order."""
+    return _files(folder, _SHARD_NAME)
+
+
+def parts_in(folder: Path) -> list[Path]:
+    """List the shards of a recipe that are being written, or whose writer is dead, in order."""
+    return _files(folder, _PART_NAME)
+
+
+def folder_bytes(root: Path) -> int:
+    """Add up the bytes of all shards of a cache."""
+    total = 0
+    for folder in recipe_folders(root):
+        for path in shards_in(folder):
+            with suppress(FileNotFoundError):
+                total += path.lstat().st_size
+    return total
+
+
+def is_regular(path: Path) -> bool:
+    """Say whether there is a regular file, not a link to one."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
+def _files(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
+    return [Path(entry.path) for entry in _entries(folder, pattern) if entry.is_file(follow_symlinks=False)]
+
+
+def _entries(folder: Path, pattern: re.Pattern[str]) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            found = [entry for entry in entries if pattern.fullmatch(entry.name)]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted(found, key=lambda entry: entry.name)
