@@ -115,7 +115,9 @@ def explain(
         ],
     )
     if costs is None:
-        print("cost: not measured; it needs an index that is there, and device: cpu")
+        print(
+            "cost: not measured; it needs an index that is there, a policy that can be run on its images, and device: cpu"
+        )
     if written.resources is not None:
         print(f"on Ray: {written.resources} for each worker")
 

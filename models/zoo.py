@@ -11,8 +11,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from ..pipeline.checked import CheckedModel
 from ..pipeline.errors import ModelError
 from ..pipeline.path_fields import MayBePath
 from .checkpoint_file import SUFFIXES
@@ -41,10 +42,8 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 
-class ModelSpec(BaseModel):
+class ModelSpec(CheckedModel):
     """Which classifier, and with which weights."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
     """A torchvision or timm classifier: ``resnet18``, ``timm:resnet18`` or ``tf_efficientnet_lite0``."""

@@ -12,7 +12,8 @@ A job with an attribute ``bookkeeping_folder`` has the last three in that folder
 latter two as well, of all its feeds. One that says what is ``remaining`` goes on where it stood, and its counts do too.
 
 Interrupted, the same batch job goes on after its last undamaged part, if it has a ``fingerprint()``; a job without one,
-another job or another plan starts anew. A job may also have a ``schema``, the Arrow schema of its
+another job or another plan starts anew. Once all is done the same job takes its records, so that what the fingerprint
+leaves out, such as the title of a report, costs no batch. A job may also have a ``schema``, the Arrow schema of its
 records; without it the types are taken from the records.
 
 ``out`` may be a URI; then results are made in a temporary folder of this machine, and copied after each part.
@@ -49,6 +50,8 @@ from .place import Place, check_known, opened
 from .results import BATCH_NAMES, RECORDS_NAME, TRAINING_NAMES, Results, declared_by, open_results
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from ..pipeline.jobs import (
         BatchJob,
         Console,
@@ -99,15 +102,18 @@ def run_batch_job(
         keep_freed_memory()
         has_files = isinstance(job, ListsPartFiles)
         store = PartStore(results.folder, fingerprint, getattr(job, "schema", None), has_files)
-        done = take_up(job, store, results, console)
-        before = add_up(done)[0]
-        with (
-            Ledger(results.claim(QUARANTINE_NAME), before=before) as ledger,
-            JobMeter(type(job).__name__) as meter,
-        ):
-            watched = meter.watch(ledger.watch(engine))
-            done += read_parts(job, watched, store, console, done, part_images, results.place.publish)
-        findings = finish(job, engine, results, store, done, console)
+        found = finished(job, store, results, console)
+        if found is None:
+            done = take_up(job, store, results, console)
+            before = add_up(done)[0]
+            with (
+                Ledger(results.claim(QUARANTINE_NAME), before=before) as ledger,
+                JobMeter(type(job).__name__) as meter,
+            ):
+                watched = meter.watch(ledger.watch(engine))
+                done += read_parts(job, watched, store, console, done, part_images, results.place.publish)
+            found = merged(job, store, results, done)
+        findings = finish(job, engine, results, *found, console)
         store.clear()
         results.folder.complete()
         results.place.publish()
@@ -130,12 +136,39 @@ def take_up(job: BatchJob, store: PartStore, results: Results, console: Console)
     return done
 
 
-def finish(
-    job: BatchJob, engine: Engine, results: Results, store: PartStore, parts: list[Part], console: Console
-) -> Mapping[str, Any]:
-    """Merge all parts, write what is counted and let the job write its results; returns its findings."""
-    records = store.merge(parts, results.claim(RECORDS_NAME))
+def finished(
+    job: BatchJob, store: PartStore, results: Results, console: Console
+) -> tuple[Part, pa.Table] | None:
+    """Take the records of a finished run that only its results differ from, such as a report with another title."""
+    name = results.name(RECORDS_NAME)
+    found = None if isinstance(job, KeepsParts) else store.finished(name)
+    if found is not None and not found[1].num_rows:
+        return None  # nothing could be read then: it may be there now
+    if found is not None:
+        replaced = found[0].counts["replaced"]
+        again = f"; those that could not be used ({replaced:,}) are not tried again" if replaced else ""
+        console.say(
+            f"the records of all {found[0].counts['read']:,} images are there{again}; delete {name} to make them anew"
+        )
+    return found
+
+
+def merged(job: BatchJob, store: PartStore, results: Results, parts: list[Part]) -> tuple[Part, pa.Table]:
+    """Merge all parts into the records; returns them with what they hold, as one part."""
     entries, counts = add_up(parts)
+    left_out = sum(part.counts["left_out"] for part in parts)
+    counts |= {"left_out": left_out, "unusable": counts.pop("skipped") - left_out}
+    whole = Part(0, counts, tuple(entries), {})
+    noted = None if isinstance(job, KeepsParts) else whole
+    return whole, store.merge(parts, results.claim(RECORDS_NAME), noted)
+
+
+def finish(
+    job: BatchJob, engine: Engine, results: Results, whole: Part, records: pa.Table, console: Console
+) -> Mapping[str, Any]:
+    """Write what is counted and let the job write its results; returns its findings."""
+    results.claim(RECORDS_NAME)
+    entries, counts = add_up([whole])
     write_quarantine(entries, results.claim(QUARANTINE_NAME))
     write_json(results.claim(COUNTS_NAME), counts)
     results.folder.claim(*(name for name in declared_by(job) if not is_pattern(name)))

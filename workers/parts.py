@@ -72,8 +72,25 @@ class PartStore:
 
     def _read(self, number: int) -> Part | None:
         """Read a part with all its checksums; None where it is missing, damaged or of another job."""
-        path = self.output.path / self.name(number)
-        if self.name(number) not in self.output.owned or not path.is_file():
+        found = self._read_file(self.name(number), number)
+        if found is None:
+            return None
+        part = found[0]
+        whole = all(measure(self.output.path / name) == list(told) for name, told in part.files.items())
+        return part if whole else None
+
+    def finished(self, name: str) -> tuple[Part, pa.Table] | None:
+        """Read the records of a finished run of the same job, with all their checksums, and what they hold as one part.
+
+        Args:
+            name: of their file, relative to the output folder.
+        """
+        return None if self.fingerprint is None else self._read_file(name, 0)
+
+    def _read_file(self, name: str, number: int) -> tuple[Part, pa.Table] | None:
+        """Read a file of records; None where it is missing, damaged, of another job or somebody else's."""
+        path = self.output.path / name
+        if name not in self.output.owned or path.is_symlink() or not path.is_file():
             return None
         try:
             table = pq.read_table(path, page_checksum_verification=True, memory_map=False)
@@ -81,11 +98,9 @@ class PartStore:
             if note.get("fingerprint") != self.fingerprint:
                 return None
             files = note["files"] if self.has_files else note.get("files", {})
-            part = Part(number, note["counts"], tuple(note["quarantine"]), note["position"], files)
+            return Part(number, note["counts"], tuple(note["quarantine"]), note["position"], files), table
         except (pa.ArrowException, OSError, KeyError, ValueError):
             return None  # made again; the caller says so
-        whole = all(measure(self.output.path / name) == list(told) for name, told in files.items())
-        return part if whole else None
 
     def write(self, part: Part, records: Sequence[Mapping[str, Any]]) -> None:
         """Write the records of a part.
@@ -95,6 +110,12 @@ class PartStore:
             RequestError: somebody else's file has its name.
         """
         self.output.claim(self.name(part.number))
+        table = pa.Table.from_pylist([dict(record) for record in records], schema=self.schema)
+        noted = table.replace_schema_metadata(self._note(part))
+        write_parquet([noted], self.output.path / self.name(part.number))
+
+    def _note(self, part: Part) -> dict[bytes, bytes]:
+        """Say of a part what taking it up needs, as metadata of its file."""
         noted = {
             "fingerprint": self.fingerprint,
             "counts": part.counts,
@@ -103,12 +124,16 @@ class PartStore:
             "files": part.files,
         }
         text = json.dumps(noted).encode()
-        table = pa.Table.from_pylist([dict(record) for record in records], schema=self.schema)
-        metadata = {PART: text, DIGEST: _digest(text)}
-        write_parquet([table.replace_schema_metadata(metadata)], self.output.path / self.name(part.number))
+        return {PART: text, DIGEST: _digest(text)}
 
-    def merge(self, parts: Sequence[Part], path: Path) -> pa.Table:
+    def merge(self, parts: Sequence[Part], path: Path, whole: Part | None = None) -> pa.Table:
         """Merge parts into one file; returns its table, memory-mapped.
+
+        Args:
+            parts: all of a run.
+            path: of the file.
+            whole: what all parts hold together, by which ``finished`` knows the records; None where they are not to be
+                taken up.
 
         Raises:
             OutputError: the disk does not take it.
@@ -118,7 +143,8 @@ class PartStore:
         filled = [schema for schema in schemas if len(schema)]
         schema = self.schema or pa.unify_schemas(filled or [pa.schema([])], promote_options="permissive")
         tables = (fit(pq.read_table(file, page_checksum_verification=True), schema) for file in files)
-        write_parquet(tables, path, schema)
+        noted = None if whole is None or self.fingerprint is None else self._note(whole)
+        write_parquet(tables, path, schema.with_metadata(noted))
         return pq.read_table(path, memory_map=True)
 
     def clear(self) -> None:

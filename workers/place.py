@@ -41,7 +41,13 @@ def is_remote(out: Path | str) -> bool:
 
 
 def local_path(out: Path | str) -> Path:
-    """Turn a local ``--out`` into a path: ``~`` and ``file://`` are understood."""
+    """Turn a local ``--out`` into a path: ``~`` and ``file://`` are understood.
+
+    Raises:
+        RequestError: there is none in it.
+    """
+    if not str(out).strip() or "\0" in str(out):
+        raise RequestError(f"--out: expected a path, got {str(out)!r}; name a folder, such as runs/first")
     return Path(without_file_scheme(str(out))).expanduser()
 
 

@@ -19,8 +19,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from ...pipeline.checked import CheckedModel
 from ...pipeline.errors import ModelError, PlanError, nearest
 from ...pipeline.path_fields import MayBePath
 from ...pipeline.plan import Plan
@@ -40,10 +41,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-class GradCamAudit(BaseModel):
+class GradCamAudit(CheckedModel):
     """Explain every prediction of a split with Grad-CAM (Selvaraju et al., ICCV 2017)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     plan: Plan
     model: ModelSpec | None = None
@@ -140,6 +139,8 @@ class GradCamAudit(BaseModel):
         from ..weights_report import weights_report
         from .measure import MAX_LOGITS, Examiner
 
+        for note in self._data_notes():
+            _log.warning("%s", note)
         model = self._load_model()
         report = weights_report(model)
         untrained = report.untrained if self.checkpoint is None or report.source != "none" else ()
@@ -238,7 +239,10 @@ class GradCamAudit(BaseModel):
         match = self.match_classes(int(facts["num_outputs"]))
         findings = self._findings(records, context, match, facts)
         for note in findings["notes"]:
-            _log.warning("%s", note)
+            if note in self._data_notes():
+                continue  # said before the first image
+            void = match.how == "none" and note in match.notes
+            _log.log(logging.ERROR if void else logging.WARNING, "%s", note)
         taken = answers(records)
         chosen = choose_rows(taken, self.gallery)
         keys = [str(taken.keys[row]) for rows in chosen.values() for row in rows]
@@ -313,7 +317,7 @@ class GradCamAudit(BaseModel):
                 f"the model is not trained: {', '.join(facts['untrained'][:3])} have random values; its answers and maps "
                 "mean nothing"
             )
-        notes += match.notes
+        notes += [*match.notes, *self._data_notes()]
         if facts.get("target_layer_note"):
             notes.append(facts["target_layer_note"])
         if findings["num_without_map"]:
@@ -326,6 +330,17 @@ class GradCamAudit(BaseModel):
                 "accuracy"
             )
         return notes
+
+    def _data_notes(self) -> tuple[str, ...]:
+        """Say where the plan prepares images otherwise than the weights are used to."""
+        from ..plan_checks import data_warnings, trained_plan_warnings
+
+        if self.model is not None:
+            return data_warnings(self.model, self.plan)
+        from ..training.checkpoint import read_description
+
+        assert self.checkpoint is not None
+        return trained_plan_warnings(read_description(self.checkpoint)[0].job, self.plan)
 
     def _preprocessing(self) -> list[str]:
         """Name what happens to an audited image, in order."""

@@ -6,7 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from ...pipeline.checked import CheckedModel
 
 if TYPE_CHECKING:
     import torch
@@ -14,10 +16,8 @@ if TYPE_CHECKING:
 MetricName = Literal["loss", "accuracy", "balanced_accuracy", "auroc"]
 
 
-class OptimizerSpec(BaseModel):
+class OptimizerSpec(CheckedModel):
     """The optimiser and its settings."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: Literal["sgd", "adamw"] = "adamw"
     lr: float = Field(default=2e-3, gt=0)
@@ -41,10 +41,8 @@ class OptimizerSpec(BaseModel):
         return torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay)
 
 
-class Schedule(BaseModel):
+class Schedule(CheckedModel):
     """The learning rate over the run, a pure function of how far it is, so that resuming needs no state."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     kind: Literal["constant", "cosine", "step"] = "cosine"
     warmup_epochs: float = Field(default=0.0, ge=0)
@@ -69,13 +67,11 @@ class Schedule(BaseModel):
         return 1.0
 
 
-class CheckpointEvery(BaseModel):
+class CheckpointEvery(CheckedModel):
     """How often a run writes down where it stands; it never changes what is learnt.
 
     Whichever comes first; the end of an epoch is always written down.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     steps: int | None = Field(default=None, ge=1)
     seconds: float | None = Field(default=60.0, gt=0)
@@ -85,10 +81,8 @@ class CheckpointEvery(BaseModel):
 MAX_SHARE = 0.02
 
 
-class EarlyStop(BaseModel):
+class EarlyStop(CheckedModel):
     """Stop when a validation metric has not improved for some epochs; ``best_epoch`` defines what is better."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     metric: MetricName = "auroc"
     patience: int = Field(default=3, ge=1)

@@ -19,6 +19,7 @@ from ...pipeline.schedule import num_steps
 from ...pipeline.view import View
 from ..freezing import freeze_before, train_mode
 from ..heads import classifier_layers
+from ..plan_checks import check_accepts, data_warnings
 from ..weights_report import WeightsReport, weights_report
 from ..zoo import build_model
 from .checkpoint import (
@@ -30,7 +31,6 @@ from .checkpoint import (
     load_weights,
     save_checkpoint,
 )
-from .checks import check_accepts, data_warnings
 from .journal import METRICS_NAME, RESULT_NAME, Journal
 from .loop import Learner, Objective, Outcome, Sums, evaluate
 from .pace import Pace
@@ -112,7 +112,8 @@ class Run:
         notes = spec.validation_notes(index)
         if not is_done(spec, standing.history):
             check_accepts(model, spec.plan)
-            for line in (report.line(), *data_warnings(spec.model, spec.plan), *notes):
+            warned = (f"warning: {line}" for line in data_warnings(spec.model, spec.plan))
+            for line in (report.line(), *warned, *notes):
                 context.console.say(line)
         rows = index.rows(spec.train_split)
         labels = index.table["label"].to_numpy()[rows]

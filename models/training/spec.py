@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from ...pipeline.checked import CheckedModel
 from ...pipeline.dataset.index import Index
 from ...pipeline.errors import PlanError
 from ...pipeline.plan import Plan
@@ -19,10 +20,8 @@ from ..zoo import ModelSpec
 from .recipe import CheckpointEvery, EarlyStop, MetricName, OptimizerSpec, Schedule
 
 
-class ClassifySpec(BaseModel):
+class ClassifySpec(CheckedModel):
     """The keys of a classifier's training; see ``job``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     plan: Plan
     model: ModelSpec

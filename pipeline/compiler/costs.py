@@ -94,7 +94,10 @@ class _Stopwatch:
         (sample,) = self._time("read", lambda: self._loader.load(np.array([row])))
         if sample.file is None:
             return
-        image = self._decode(sample, epoch)
+        try:
+            image = self._decode(sample, epoch)
+        except Exception:  # it fails again where it is made, costs that image and is written down there
+            return
         if image is None:
             return
         buffer = BatchBuffer(1, self._normalizer, self._buffers)

@@ -96,6 +96,10 @@ def build_index(
     """
     if num_threads is not None and num_threads < 1:
         raise SourceError(f"num_threads: wanted 1 or more, got {num_threads}; leave it out for the default")
+    if not str(source).strip() or "\0" in str(source):
+        raise SourceError(
+            f"expected a folder, a table or .tar shards, got {str(source)!r}; name one, or write . for this folder"
+        )
     if fractions is not None:
         check_fractions(fractions)
     request = _Request(

@@ -117,7 +117,7 @@ class CachedPixels:
         """Make the pictures as they are after the last decision; they last until the next call."""
         new = [(sample, one) for sample, one in zip(samples, drawn, strict=True) if sample.kept is None]
         made = iter(self._begin(new)) if new else iter(())
-        images = [next(made) if one.kept is None else self._unpack(one.kept) for one in samples]
+        images = [next(made) if one.kept is None else self._unpack(one, one.kept) for one in samples]
         return [
             self._go_on(number, str(sample.row["key"]), image, one, room(one.size))
             for number, (sample, image, one, room) in enumerate(
@@ -125,8 +125,9 @@ class CachedPixels:
             )
         ]
 
-    def _unpack(self, kept: Packed) -> np.ndarray | Failure:
-        image = unpack(kept, self._quality)
+    def _unpack(self, sample: Loaded, kept: Packed) -> np.ndarray | Failure:
+        with self._watch.at("decode", str(sample.row["key"])):
+            image = unpack(kept, self._quality)
         if image is not None:
             return image
         self._cache.discard(kept)

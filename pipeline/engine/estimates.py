@@ -105,12 +105,16 @@ def finished_size(program: Program, view: View, index: Index, rows: np.ndarray) 
     for sample in table.to_pylist():
         size = (sample["height"], sample["width"])
         bits = keyed_bits("augment", program.plan.seed, view.first_epoch, sample["key"])
+        end: Size | None = None
         try:
             drawn = drawing.draw(bits, size, **targets)
-            image = drawing.finish(np.zeros((*drawn.size, RGB), np.uint8), drawn)["image"]
-        except Exception:  # noqa: S112  (it fails again where it is made, costs that image and is written down there)
-            continue
-        end, width_bytes = (image.shape[0], image.shape[1]), max(width_bytes, image.dtype.itemsize)
+            end = drawn.size
+            if not drawing.is_finished(drawn):
+                image = drawing.finish(np.zeros((*end, RGB), np.uint8), drawn)["image"]
+                end, width_bytes = (image.shape[0], image.shape[1]), max(width_bytes, image.dtype.itemsize)
+        except Exception:  # it fails again where it is made, costs that image and is written down there
+            if end is None:
+                continue
         found.add(end)
         grown.append(end[0] * end[1] / (size[0] * size[1]))
     bytes_per_pixel = RGB * (FLOAT_BYTES if program.normalization else width_bytes)

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from ..errors import RequestError
 from .folder import OutputFolder
+from .manifest import LOCK_NAME
 
 if TYPE_CHECKING:
     from ..dataset.index import Index
@@ -27,21 +28,34 @@ def check_reads(
     outputs: Sequence[str],
     *,
     reads: Iterable[Path | str],
+    index_path: Path | str,
     load_index: Callable[[], Index],
     kept_at: str = "",
 ) -> None:
     """Check that nothing that a run reads lies where it writes, whatever links lead there.
 
+    The index and its pictures and masks may lie nowhere in the folder; other files only under names that the run does not
+    write, so that a job file may lie beside its results.
+
     Args:
         folder: the output folder.
         outputs: names and patterns that the run writes.
-        reads: files that the run reads, besides the index's.
-        load_index: called only where the folder holds files that the index could list.
+        reads: files that the run reads, besides the index and what it lists.
+        index_path: the index's own file.
+        load_index: called only where the folder holds files.
         kept_at: the URI of the folder, where it is not local.
 
     Raises:
         RequestError: something does; names it.
     """
+    if {entry.name for entry in folder.path.iterdir()} <= {LOCK_NAME}:
+        return
+    root = os.path.realpath(folder.path)
+    if _lies_in(os.path.realpath(index_path), root):
+        _refuse_source(folder, str(index_path))
+    index = load_index()
+    for uri in _in_folder(index.table, root, kept_at):
+        _refuse_source(folder, uri)
     names = sorted({*folder.owned, *folder.matching(outputs)})
     there = {found: name for name in names if (found := _identity(folder.path / name)) is not None}
     if not there:
@@ -49,7 +63,6 @@ def check_reads(
     for path in reads:
         if (found := _identity(path)) in there:
             _refuse(folder, str(path), there[found])
-    index = load_index()
     uris = {f"{kept_at.rstrip('/')}/{name}": name for name in names} if "://" in kept_at else {}
     for uri in _candidates(index.table, there.values(), uris):
         name = uris.get(uri) or there.get(_identity(uri) or (-1, -1))
@@ -75,6 +88,25 @@ def values_read(job: object) -> Iterator[Path | str]:
             yield from values_read(value)
 
 
+def _in_folder(table: pa.Table, root: str, kept_at: str) -> Iterator[str]:
+    """Yield files of an index that lie in a folder, or below the URI for which it stands in."""
+    remote = f"{kept_at.rstrip('/')}/" if "://" in kept_at else ""
+    for column in ("uri", "mask"):
+        uris = table[column].drop_null().unique()
+        if remote:
+            yield from uris.filter(pc.starts_with(uris, remote)).to_pylist()
+            continue
+        local = uris.filter(pc.invert(pc.match_substring(uris, "://")))
+        parents = pc.replace_substring_regex(local, "[^/]*$", "")
+        for parent in parents.unique().to_pylist():
+            if _lies_in(os.path.realpath(parent), root):
+                yield from local.filter(pc.equal(parents, parent)).to_pylist()
+
+
+def _lies_in(path: str, root: str) -> bool:
+    return f"{path}/".startswith(f"{root.rstrip('/')}/")
+
+
 def _candidates(table: pa.Table, names: Iterable[str], uris: Mapping[str, str]) -> list[str]:
     """Find the files of an index whose name is that of a file of the folder."""
     last = pa.array(sorted({name.rsplit("/", 1)[-1] for name in (*names, *uris)}), pa.string())
@@ -92,6 +124,13 @@ def _identity(path: Path | str) -> Identity | None:
     except (OSError, ValueError):
         return None
     return found.st_dev, found.st_ino
+
+
+def _refuse_source(folder: OutputFolder, path: str) -> None:
+    raise RequestError(
+        f"--out: expected a folder that the run does not read from, got {str(folder.path)!r}, in which {path!r} lies, which "
+        "it reads; choose another --out, such as a new folder beside it"
+    )
 
 
 def _refuse(folder: OutputFolder, path: str, name: str) -> None:

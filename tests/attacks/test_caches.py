@@ -19,10 +19,7 @@ from forged_shards import Forged, changed, empty_jpeg, other_size, with_bytes
 from lightwell.pipeline.cache import store, writing
 from lightwell.pipeline.cache.packing import Packed
 from lightwell.pipeline.cache.recipe import Recipe
-from lightwell.pipeline.cache.shard import (
-    DamagedShard,
-    open_shard,
-)
+from lightwell.pipeline.cache.shard import DamagedShard, open_shard
 from lightwell.pipeline.cache.store import PixelCache
 from lightwell.pipeline.cache.trust import FILE_MODE, foreign
 from lightwell.pipeline.cache.upkeep import list_recipes, prune, verify

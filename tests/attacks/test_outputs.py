@@ -10,10 +10,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
+from lightwell.pipeline.dataset.index import Index
 from lightwell.pipeline.dataset.indexing import build_index
 from lightwell.pipeline.engine.feed import LocalEngine
-from lightwell.pipeline.errors import RequestError
+from lightwell.pipeline.errors import OutputError, RequestError, SourceError
 from lightwell.pipeline.materialize.job import Materialize
 from lightwell.pipeline.outputs.manifest import MANIFEST_NAME
 from lightwell.pipeline.plan import Plan
@@ -46,6 +48,53 @@ def test_an_output_folder_that_holds_the_index_is_refused(plan: Plan, tmp_path: 
     with pytest.raises(RequestError, match=r"does not read from.*index\.parquet"):
         run(plan, tmp_path)
     assert (tmp_path / "index.parquet").read_bytes() == before
+
+
+@pytest.mark.parametrize("through", ["its own name", "a link"])
+def test_an_output_folder_around_the_pictures_is_refused(plan: Plan, tmp_path: Path, through: str) -> None:
+    """``--out photos`` must not put results among the pictures that an index lists, whatever link leads there."""
+    photos = tmp_path / "photos"
+    if through == "a link":
+        (tmp_path / "link").symlink_to(photos)
+        photos = tmp_path / "link"
+    before = sorted(tmp_path.rglob("*"))
+    for out in (photos, photos / "cat"):
+        with pytest.raises(RequestError, match=r"does not read from.*\.jpg' lies.*choose another --out"):
+            run(plan, out)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_output_folder_around_the_masks_is_refused(plan: Plan, tmp_path: Path) -> None:
+    """Masks of an index that lie in the output folder must stop the run as pictures do."""
+    index = plan.load_index()
+    out = tmp_path / "labels"
+    out.mkdir()
+    masks = [str(out / f"{number}.png") for number in range(len(index))]
+    for path in masks:
+        Path(path).write_bytes(b"a mask")
+    column = index.table.column_names.index("mask")
+    table = index.table.set_column(column, "mask", pa.array(masks, index.table.schema.field("mask").type))
+    Index(table, index.classes).save(plan.index)
+    with pytest.raises(RequestError, match=r"in which '.*labels/0\.png' lies"):
+        run(plan, out)
+
+
+def test_an_index_that_cannot_be_written_is_one_plain_error() -> None:
+    """``-o`` in a folder where nothing can be made must be an error of ours."""
+    with (
+        pytest.raises(OutputError, match="expected a place that can be written"),
+        open_index_file("/proc/x.parquet"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("out", ["", " ", "a\0b"])
+def test_no_path_is_no_output_folder(plan: Plan, out: str) -> None:
+    """``--out ''``, as an unset variable of a shell gives it, must not mean the current folder."""
+    with pytest.raises(RequestError, match="expected a path"):
+        run(plan, out)  # type: ignore[arg-type]
+    with pytest.raises(SourceError, match="expected a folder, a table"):
+        build_index(out)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +26,6 @@ from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.progress import SilentConsole
 from lightwell.workers.local import run_batch_job
 from pictures import make_folder
-from pydantic import ValidationError
 
 SPEC = ModelSpec(name="resnet18", weights="none", num_classes=2)
 TRAINED = ({"loss": 0.5},)
@@ -131,6 +131,17 @@ def test_findings_name_model_plan_layer_and_versions(audited: Path, plan: Plan) 
     assert findings["classes"] == ["cat", "dog"]
 
 
+class Unopened(GradCamAudit):
+    """An audit that cannot look at an image."""
+
+    def open(self) -> NoReturn:
+        raise AssertionError("opened")
+
+
+Unopened.__name__ = GradCamAudit.__name__
+"""Of the same kind, so that it takes the same folder."""
+
+
 def run(job: GradCamAudit, out: Path) -> dict[str, object]:
     return dict(run_batch_job(job, LocalEngine(num_threads=1), out, SilentConsole()))
 
@@ -152,7 +163,10 @@ def test_outputs_without_names_are_measured_against_nothing(
         findings = run(job, tmp_path / str(num_classes))
         assert findings["accuracy"] is findings["auroc"] is findings["calibration"] is None
         assert findings["num_unknown_class"] == findings["num_images"] == 9
-        assert f"{num_classes} outputs have no names" in caplog.text
+        (said,) = (record for record in caplog.records if "have no names" in record.message)
+        assert f"{num_classes} outputs" in said.message
+        assert said.levelname == "ERROR", "--quiet leaves it"
+        caplog.clear()
         assert "have no names" in (tmp_path / str(num_classes) / "report.html").read_text()
 
 
@@ -230,6 +244,21 @@ def test_the_fingerprint_leaves_out_what_only_the_report_shows(plan: Plan, check
         assert job.model_copy(update=change).fingerprint() != job.fingerprint()
 
 
+def test_another_title_makes_the_report_from_the_records_that_are_there(
+    plan: Plan, checkpoint: Path, tmp_path: Path
+) -> None:
+    job = GradCamAudit(plan=plan, checkpoint=checkpoint, gallery=2)
+    first = run(job, tmp_path)
+    (tmp_path / "findings.json").unlink()
+    titled = Unopened(plan=plan, checkpoint=checkpoint, gallery=4, title="A second look", credit="me")
+    second = run(titled, tmp_path)
+    assert second == first | {"title": "A second look", "credit": "me"}
+    assert json.loads((tmp_path / "findings.json").read_text()) == second
+    assert "A second look" in (tmp_path / "report.html").read_text()
+    with pytest.raises(AssertionError, match="opened"):
+        run(titled.model_copy(update={"explain": "dog"}), tmp_path)
+
+
 def test_a_network_that_answers_nan_is_refused_with_the_first_image(plan: Plan, tmp_path: Path) -> None:
     job = GradCamAudit(
         plan=plan,
@@ -276,9 +305,7 @@ def test_gates_name_numbers_of_the_findings(audited: Path) -> None:
 
 @pytest.mark.parametrize("given", [{}, {"model": {"name": "resnet18"}, "checkpoint": "a.safetensors"}])
 def test_exactly_one_model_is_wanted(plan: Plan, given: dict[str, object]) -> None:
-    with pytest.raises(
-        ValidationError, match=r"expected exactly one of model and checkpoint.*give checkpoint"
-    ):
+    with pytest.raises(PlanError, match=r"expected exactly one of model and checkpoint.*give checkpoint"):
         GradCamAudit(plan=plan, **given)
 
 

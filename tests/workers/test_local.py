@@ -173,6 +173,42 @@ def test_an_interrupted_job_does_only_the_rest_and_ends_the_same(plan: Plan, tmp
     assert got.equals(expected)
 
 
+def test_a_finished_job_takes_its_records_and_asks_for_no_batch(plan: Plan, tmp_path: Path) -> None:
+    out, stream = tmp_path / "out", io.StringIO()
+    whole = run_batch_job(Stumbling(plan, tmp_path / "trip"), engine(), out, SilentConsole(), part_images=4)
+    kept = {path.name: path.read_bytes() for path in out.iterdir() if path.name != ".lightwell.json"}
+    again = Stumbling(plan, tmp_path / "trip")
+    assert run_batch_job(again, engine(), out, LineConsole(stream)) == whole
+    assert again.seen == []
+    assert {path.name: path.read_bytes() for path in out.iterdir() if path.name in kept} == kept
+    assert stream.getvalue() == (
+        "the records of all 11 images are there; those that could not be used (1) are not tried again; "
+        "delete records.parquet to make them anew\n"
+    )
+
+
+@pytest.mark.parametrize("spoil", ["another plan", "damaged", "deleted", "no note"])
+def test_records_that_are_not_those_of_the_job_are_made_anew(plan: Plan, tmp_path: Path, spoil: str) -> None:
+    out = tmp_path / "out"
+    run_batch_job(Stumbling(plan, tmp_path / "trip"), engine(), out, SilentConsole())
+    records = out / "records.parquet"
+    expected = pq.read_table(records)
+    if spoil == "another plan":
+        plan = plan.model_copy(update={"seed": 5})
+    elif spoil == "damaged":
+        content = bytearray(records.read_bytes())
+        content[len(content) // 8] ^= 255
+        records.write_bytes(content)
+    elif spoil == "deleted":
+        records.unlink()
+    else:
+        pq.write_table(expected.replace_schema_metadata(None), records)
+    again = Stumbling(plan, tmp_path / "trip")
+    run_batch_job(again, engine(), out, SilentConsole())
+    assert len(again.seen) == 11
+    assert pq.read_table(records).equals(expected)
+
+
 def test_parts_of_another_plan_are_thrown_away(plan: Plan, tmp_path: Path) -> None:
     trip = tmp_path / "trip"
     trip.touch()

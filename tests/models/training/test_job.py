@@ -25,7 +25,6 @@ from lightwell.pipeline.order.sampling import Sampling
 from lightwell.pipeline.plan import Batching, Plan
 from lightwell.pipeline.progress import SilentConsole
 from lightwell.pipeline.view import View
-from pydantic import ValidationError
 
 MODEL = ModelSpec(name="timm:test_resnet", weights="none")
 NORMALIZE = {"Normalize": {"mean": [0.5] * 3, "std": [0.5] * 3}}
@@ -242,7 +241,7 @@ def test_features_of_a_frozen_trunk_are_made_once_and_serve_all_epochs(plan: Pla
 
 
 def test_features_want_a_frozen_trunk_and_a_model_that_ends_in_its_head(plan: Plan, tmp_path: Path) -> None:
-    with pytest.raises(ValidationError, match="expected a frozen trunk, got fine_tune_from"):
+    with pytest.raises(PlanError, match="expected a frozen trunk, got fine_tune_from"):
         Classify(plan=plan, model=MODEL, feature_passes=1, fine_tune_from="layer4")
     job = Classify(plan=plan, model=ModelSpec(name="squeezenet1_1", weights="none"), feature_passes=1)
     with pytest.raises(ModelError, match="expected a model that ends in its head"):

@@ -13,7 +13,6 @@ from lightwell.models.training.run import learning_parameters
 from lightwell.models.zoo import ModelSpec, build_model
 from lightwell.pipeline.batch import Batch
 from lightwell.pipeline.errors import PlanError, RunError
-from pydantic import ValidationError
 
 
 def examples(labels: list[int], replaced: list[bool] | None = None, width: int = 4) -> Examples:
@@ -43,7 +42,7 @@ def test_step_and_constant() -> None:
 
 def test_a_schedule_may_be_written_as_its_name() -> None:
     assert Schedule.model_validate("step") == Schedule(kind="step")
-    with pytest.raises(ValidationError):
+    with pytest.raises(PlanError, match=r"Schedule: kind: expected .*'step', got 'stairs'"):
         Schedule.model_validate("stairs")
 
 
