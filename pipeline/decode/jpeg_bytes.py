@@ -44,8 +44,10 @@ def chroma_coarseness(data: bytes) -> int:
     """
     try:
         frame, _ = _next_segment(data, 2, _SOF)
-        factors = [divmod(data[frame + 11 + 3 * number], 16) for number in range(data[frame + 9])]
-        across, down = (max(part) // min(part) for part in zip(*factors, strict=True))
+        factors = [data[frame + 11 + 3 * number] for number in range(data[frame + 9])]
+        across, down = (
+            max(part) // min(part) for part in ([one >> 4 for one in factors], [one & 15 for one in factors])
+        )
     except (LookupError, ValueError, ZeroDivisionError):
         return 1
     return max(across, down) // min(across, down)
