@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import subprocess
 import sys
 import tarfile
-import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import lightwell as lightwell_package
 import pytest
 from lightwell.pipeline.dataset.index import Index
 from lightwell.pipeline.engine.machine import num_cpus
+from patience import HANG_S
 from pictures import make_folder
 
 COMMANDS = (
@@ -45,11 +46,12 @@ def failed(run: subprocess.CompletedProcess[str], code: int) -> str:
     return run.stderr
 
 
-def test_help_answers_in_under_400_ms() -> None:
+def test_help_takes_less_than_400_ms_of_a_processor() -> None:
     def measure() -> float:
-        started = time.monotonic()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         assert "audit" in lightwell("--help").stdout
-        return time.monotonic() - started
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     assert min(measure() for _ in range(5)) < 0.4
 
@@ -132,7 +134,7 @@ def test_an_interrupted_training_says_so_and_goes_on_where_it_stopped(tmp_path: 
         assert running.stderr is not None
         assert any("epoch 2/" in line for line in running.stderr)
         running.send_signal(signal.SIGINT)
-        _, told = running.communicate(timeout=60)
+        _, told = running.communicate(timeout=HANG_S)
     assert running.returncode == 1
     assert (
         told.splitlines()[-1] == "interrupted; what was finished is kept: run the same command again to go on"
@@ -158,14 +160,14 @@ def feed():
         yield 1
     finally:
         print("letting go", flush=True)
-        time.sleep(30)
+        time.sleep(600)
 
 keep_interrupts()
 one = feed()
 next(one)
 del one
 print("swallowed", flush=True)
-time.sleep(30)
+time.sleep(600)
 """
 
 
@@ -176,7 +178,7 @@ def test_an_interrupt_while_a_feed_is_let_go_is_not_swallowed() -> None:
         assert running.stdout is not None
         assert running.stdout.readline() == "letting go\n"
         running.send_signal(signal.SIGINT)
-        _, told = running.communicate(timeout=20)
+        _, told = running.communicate(timeout=HANG_S)
     assert running.returncode == -signal.SIGINT
     assert told.splitlines()[-1] == "KeyboardInterrupt"
 
