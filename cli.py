@@ -183,6 +183,8 @@ def audit(
     crossed = [sentence for gate in gates if (sentence := gate.crossed(findings))]
     for sentence in crossed:
         print(f"--fail-on: {sentence}", file=sys.stderr)
+    for gate in gates:
+        gate.check_measured(findings)
     if crossed:
         raise typer.Exit(GATE_CROSSED)
 

@@ -148,7 +148,9 @@ def test_one_object_that_never_comes_costs_one_image(served: Faulty, tmp_path: P
     bad = [keys[3], keys[5], keys[9]]
     for key, fault in zip(bad, ["500!", "cut!", "silent!"], strict=True):
         served.faults["/" + key.removeprefix("s3://")] = [fault]
-    _, quarantine, counts = read(tmp_path / "index.parquet", max_wait_s=1)
+    _, quarantine, counts = read(
+        tmp_path / "index.parquet", max_wait_s=4
+    )  # others may be slow on a busy machine
     assert [entry["key"] for entry in quarantine] == bad
     assert all("while its source answers" in entry["reason"] for entry in quarantine)
     assert counts == {"read": 12, "used": 9, "replaced": 3, "skipped": 0}
