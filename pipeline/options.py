@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection
 from typing import Any
 
@@ -24,15 +23,15 @@ def check_count(name: str, value: Any, *, least: int = 0, most: int = MOST_COUNT
         )
 
 
-def check_amount(name: str, value: Any) -> None:
-    """Refuse what is no finite number of 0 or more.
+def check_number(name: str, value: Any) -> None:
+    """Refuse what is no finite number.
 
     Raises:
         PlanError: it is none; names the option.
     """
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0 <= value < MOST_COUNT or math.isnan(value):
-        raise PlanError(f"{name}: wanted a number of 0 or more, got {quoted(value)}; correct it")
+    if not is_number or not -MOST_COUNT < value < MOST_COUNT:
+        raise PlanError(f"{name}: expected a finite number, got {quoted(value)}; correct it")
 
 
 def check_flag(name: str, value: Any) -> None:

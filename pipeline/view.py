@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .errors import PlanError
-from .options import check_count, check_flag, check_text
+from .options import MOST_COUNT, check_count, check_flag, check_text
 from .text import quoted
 
 
@@ -37,8 +37,13 @@ class View:
         check_text("view.split", self.split)
         for name in ("shuffle", "augment", "drop_last"):
             check_flag(f"view.{name}", getattr(self, name))
-        for name in ("first_epoch", "num_epochs", "rank", "num_ranks"):
-            check_count(f"view.{name}", getattr(self, name))
+        for name, least in (
+            ("first_epoch", 0),
+            ("num_epochs", 0),
+            ("rank", -MOST_COUNT),
+            ("num_ranks", -MOST_COUNT),
+        ):
+            check_count(f"view.{name}", getattr(self, name), least=least)
         if self.keys is not None and not (
             isinstance(self.keys, tuple) and all(isinstance(key, str) for key in self.keys)
         ):
