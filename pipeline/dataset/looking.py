@@ -84,6 +84,7 @@ class Looker:
         def fetch(offset: int, size: int) -> bytes:
             return self.storage.read(uri, offset, size, expected=size).data
 
+        digest: str | None
         if self.hash_content and found.bytes <= HASH_PIECE_BYTES:
             data = fetch(0, found.bytes)
             header, digest = header_of(io.BytesIO(data)), content_hash(data)
