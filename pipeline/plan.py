@@ -23,7 +23,7 @@ from .policy.spec import TransformSpec
 from .resources import WorkerResources
 from .safe_yaml import read_yaml
 
-PLAN_VERSION = 3
+PLAN_VERSION = 4
 """Part of every fingerprint; raised when equal plans would yield other batches than before."""
 
 

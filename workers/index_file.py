@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,13 +67,14 @@ def open_index_file(output: Path | str, *, reads: Iterable[Path | str] = ()) -> 
                 f"-o: expected a file that the run does not read, got {str(path)!r}, its source; choose another -o"
             )
     _check_is_index(path, str(path))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"-o: expected a place that can be written, got {str(path)!r} ({error.strerror or error}); choose another"
-        ) from error
-    with exclusive(path.with_name(f".{path.name}.lock"), what=f"-o {str(path)!r}"):
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(exclusive(path.with_name(f".{path.name}.lock"), what=f"-o {str(path)!r}"))
+        except OSError as error:
+            raise OutputError(
+                f"-o: expected a place that can be written, got {str(path)!r} ({error.strerror or error}); choose another"
+            ) from error
         yield IndexFile(path, _previous(path, str(path)), lambda: None)
 
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-import cv2
 import numpy as np
 
 from ..dataset.index import Index
@@ -17,6 +16,7 @@ from ..decode.plan import Decoding
 from ..engine.annotations import AnnotationKinds
 from ..engine.buffers import BatchBuffer, BufferPool, Normalizer
 from ..engine.loading import Loaded, SampleLoader
+from ..engine.opencv_threads import OneOpencvThread
 from ..engine.pixels import CpuPixels, Failure
 from ..keys import keyed_bits
 from ..policy.drawing import Drawing, leaves_of
@@ -51,15 +51,13 @@ def measure_costs(program: Program, index: Index) -> Costs | None:
         return None
     picked = rows[np.linspace(0, len(rows) - 1, min(NUM_PICTURES, len(rows))).astype(int)]
     watch = _Stopwatch(program, index)
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
     try:
-        for number in range(NUM_PASSES):
-            watch.clear()
-            for row in picked:
-                watch.run(int(row), number)
+        with OneOpencvThread():
+            for number in range(NUM_PASSES):
+                watch.clear()
+                for row in picked:
+                    watch.run(int(row), number)
     finally:
-        cv2.setNumThreads(threads)
         watch.close()
     return Costs(dict(watch.seconds)) if watch.finished else None
 

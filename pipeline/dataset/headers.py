@@ -13,7 +13,8 @@ from typing import IO
 
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
-from ..decode.integrity import webp_canvas
+from ..decode.integrity import pixel_problem, webp_canvas
+from ..decode.png_bytes import png_head
 from ..errors import RunError
 from ..image_reader import MAX_HEADER_READS, open_image, stored_size
 
@@ -97,10 +98,13 @@ def header_of(file: IO[bytes]) -> Header:
     # Pillow's plugins raise nearly anything on broken input (OSError, SyntaxError, struct.error, KeyError,
     # OverflowError, MemoryError, ...). One bad image costs one image: whatever it is becomes its status.
     try:
+        if name == "png":
+            png_head(file.read(33))
+            file.seek(0)
         return _webp(file) if name == "webp" else _by_pillow(file)
     except Image.DecompressionBombError:
         return Header(format=name, status=f"too large: more than {MAX_PIXELS:,} pixels")
-    except UnidentifiedImageError:
+    except (UnidentifiedImageError, struct.error):
         if name:
             return Header(format=name, status=f"broken {name}: its header cannot be read")
         return Header(status=f"not a known image format: starts with {start[:8].hex(' ')}")
@@ -131,6 +135,8 @@ def _describe(image: Image.Image, file: IO[bytes]) -> Header:
         status = f"broken {name}: {width}x{height} pixels"
     elif width * height > MAX_PIXELS:
         status = f"too large: {width}x{height} is more than {MAX_PIXELS:,} pixels"
+    elif problem := pixel_problem(name, image.mode):
+        status = problem
     return Header(
         width=_int32(width),
         height=_int32(height),
@@ -185,9 +191,7 @@ def _orientation(image: Image.Image, name: str, file: IO[bytes]) -> int:
         if isinstance(image, TiffImagePlugin.TiffImageFile):
             found = image.tag_v2.get(_ORIENTATION_TAG)
         else:
-            block = image.info.get("exif")
-            if name == "png" and block is None:
-                block = _png_exif(file)  # Image.getexif() would decode the pixels to find it
+            block = _png_exif(file) if name == "png" else image.info.get("exif")
             return _orientation_in(block)
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
@@ -204,7 +208,7 @@ def _orientation_in(block: bytes | None) -> int:
 
 
 def _png_exif(file: IO[bytes]) -> bytes | None:
-    """Find the eXIf chunk by walking chunk headers; it may stand after the pixels."""
+    """Find the first eXIf chunk by walking chunk headers; it may stand after the pixels, and Pillow takes the last."""
     file.seek(8)
     while len(head := file.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)

@@ -20,7 +20,7 @@ def why_unfit(mask: Header, picture: Header) -> str:
 
     A mask belongs to the upright picture: after its own EXIF orientation, if it has one, it must be as large.
     """
-    if mask.status != "ok":
+    if mask.status != "ok" and mask.mode not in WIDE_MODES:
         return f"expected a label mask, got a file that cannot be used ({mask.status}); save the labels as a grey PNG"
     if mask.format not in MASK_FORMATS:
         return (

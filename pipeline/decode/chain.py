@@ -13,12 +13,13 @@ from ..watch import Watch
 from .dali import DALI_FORMATS, DALI_MODES, DaliDecoder
 from .fallback import FallbackLog
 from .integrity import size_problem
-from .opencv import decode_opencv, decode_reduced, decode_wide
+from .jpeg_bytes import chroma_coarseness, is_smoothed
+from .opencv import decode_opencv, decode_reduced, decode_wide, reduce_decoded
 from .orientation import as_stored, stored_region, swapped, upright
 from .pillow import decode_pillow
 from .plan import Decoding, Region
 
-COLOR_RULE_VERSION = 2
+COLOR_RULE_VERSION = 3
 """Raised when the same file becomes other RGB pixels than before: cached ones are then made anew."""
 
 _PNG_BITS = 24
@@ -51,9 +52,17 @@ class Encoded:
         """Return whether DALI and OpenCV follow the stated colour rule for this kind of file."""
         return self.format in DALI_FORMATS and self.mode in DALI_MODES and not self.is_wide_png()
 
+    def may_be_cut(self) -> bool:
+        """Return whether a region decoded alone is the same pixels as one cut out of the whole picture."""
+        return self.format != "jpeg" or not is_smoothed(self.data)
+
     def may_be_reduced(self) -> bool:
         """Return whether the DCT can shrink it."""
         return self.format == "jpeg" and self.mode in DALI_MODES
+
+    def chroma_coarseness(self) -> int:
+        """Return how much more it has to shrink than the DCT shrinks it, so that colours stay as sharp as the rest."""
+        return chroma_coarseness(self.data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +106,12 @@ class DecodeChain:
             last = start + self._dali.max_batch_size >= len(for_dali)
             for i, image in zip(chunk, found, strict=True):
                 if isinstance(image, str):
-                    results[i] = self._alone(*planned[i], [f"dali: {image}"])
+                    results[i] = self._alone(*planned[i], f"dali: {image}")
                 else:
                     turned = upright(image, files[i].orientation)
                     results[i] = Decoded(turned if last or turned is not image else image.copy(), ("dali",))
         return [
-            results[i] if i in results else self._alone(file, decoding, [])
+            results[i] if i in results else self._alone(file, decoding)
             for i, (file, decoding) in enumerate(planned)
         ]
 
@@ -116,10 +125,10 @@ class DecodeChain:
         reason = self._watch.too_long(time.perf_counter() - started)
         return [f"{len(files)} files together {reason}"] * len(files) if reason else found
 
-    def _alone(self, file: Encoded, decoding: Decoding, reasons: list[str]) -> Decoded:
+    def _alone(self, file: Encoded, decoding: Decoding, failed: str = "") -> Decoded:
         started = time.perf_counter()
         with self._watch.at("decode", file.key):
-            decoded = decode_alone(file, decoding, reasons)
+            decoded = decode_alone(file, decoding, failed)
         if decoded.reason and decoded.image is not None:
             self._fallbacks.note(file.key, decoded.reason, decoded.decoders[-1])
         return replace(decoded, seconds=time.perf_counter() - started)
@@ -132,19 +141,28 @@ class DecodeChain:
 def _is_for_dali(file: Encoded, decoding: Decoding) -> bool:
     if not file.suits_dali() or decoding.kind == "reduced":
         return False
-    return decoding.kind == "region" or file.format != "jpeg"  # whole JPEGs are faster by OpenCV
+    if file.format == "jpeg":  # whole ones are faster by OpenCV
+        return decoding.kind == "region" and file.may_be_cut()
+    return True
 
 
-def decode_alone(file: Encoded, decoding: Decoding, reasons: list[str]) -> Decoded:
+def decode_alone(file: Encoded, decoding: Decoding, failed: str = "") -> Decoded:
     """Decode one file without DALI; any thread may call this.
 
     OpenCV is next for what suits DALI, then Pillow; other kinds of pixels have one decoder, whose conversion follows
-    the stated rule.
+    the stated rule. The reason of a file that none can decode is theirs and so the same on every way: DALI fails for a
+    whole batch, in words of its own.
+
+    Args:
+        file: the file.
+        decoding: how much of it is wanted.
+        failed: why DALI could not, where it was tried.
     """
-    tried = ["dali"] if reasons else []
+    tried: tuple[str, ...] = ("dali",) if failed else ()
     stored = as_stored(decoding, file.size, file.orientation)
+    reasons: list[str] = []
     for name, decode in _decoders_of(file, stored):
-        tried.append(name)
+        tried = (*tried, name)
         try:
             image = decode(file.data)
         except ValueError as error:
@@ -155,14 +173,16 @@ def decode_alone(file: Encoded, decoding: Decoding, reasons: list[str]) -> Decod
                 reasons.append(f"{name}: {size_problem(file.stored_size, (image.shape[0], image.shape[1]))}")
                 continue
             image = _cut(image, stored)
-        return Decoded(upright(image, file.orientation), tuple(tried), "; ".join(reasons))
-    return Decoded(None, tuple(tried), "; ".join(reasons))
+        told = [failed, *reasons] if failed else reasons
+        return Decoded(upright(image, file.orientation), tried, "; ".join(told))
+    return Decoded(None, tried, "; ".join(reasons))
 
 
 def _decoders_of(file: Encoded, stored: Decoding) -> Iterator[tuple[str, Callable[[bytes], np.ndarray]]]:
     """Yield what decodes a kind of file, in the order in which it is tried."""
     if stored.kind == "reduced":
         yield "opencv", lambda data: decode_reduced(data, stored, file.stored_size)
+        yield "pillow", lambda data: reduce_decoded(decode_pillow(data, file.stored_size), stored)
     elif file.is_wide_png():
         yield "opencv", decode_wide
     else:

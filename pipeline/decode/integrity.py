@@ -1,4 +1,4 @@
-"""Checks of encoded bytes against the index before anything is decoded: format, size, colour type, wholeness.
+"""Checks of encoded bytes against the index before anything is decoded: format, size, kind of pixels, wholeness.
 
 Decoders differ in what they make of a file that ends early or is larger than indexed: one pads, one fails, and one that
 decodes a region never reads the end. So it is decided here, from the bytes, for every way of decoding alike. JPEG, PNG
@@ -6,39 +6,23 @@ and WebP, which several decoders read, are checked here; the other formats are r
 compared by ``decode_pillow`` before it decodes.
 
 A file is whole if its end marker is there: EOI behind the last scan of a JPEG, IEND at the end of a PNG's chunks, as many
-bytes as the RIFF header of a WebP says. Bytes behind the end are ignored.
+bytes as the RIFF header of a WebP says. Bytes behind the end are ignored. The chunks of a PNG match their checksums.
 """
 
 from __future__ import annotations
 
-import re
 import struct
 from collections.abc import Callable
 
 from ..policy.sizes import Size
+from .facts import DamagedError, Facts, TruncatedError
+from .jpeg_bytes import jpeg_facts
+from .png_bytes import png_facts
 
 AGAIN = "the file changed: index again"
-_SOF = frozenset({*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC})
-_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
-"""JPEG markers without a length."""
-_SOS, _EOI = 0xDA, 0xD9
-_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-"""Any marker in entropy-coded data but restarts, which belong to it."""
-_IEND = b"\0\0\0\0IEND\xaeB`\x82"
-_frame = struct.Struct(">HHB").unpack_from
-_ihdr = struct.Struct(">IIBB").unpack_from
-_length = struct.Struct(">I").unpack_from
+COPY = "copy the file again or remove it"
+_REFUSED_MODES = frozenset({"I", "F", "LAB"})
 _word = struct.Struct("<I").unpack_from
-
-_JPEG_MODES = {1: ("L",), 3: ("RGB",), 4: ("CMYK",)}
-_PNG_MODES = {0: ("L", "1", "I;16", "I;16B", "I"), 2: ("RGB",), 3: ("P",), 4: ("LA",), 6: ("RGBA",)}
-
-Facts = tuple[int, int, tuple[str, ...]]
-"""Height and width as stored, and the modes, by Pillow's names, that such a file can have."""
-
-
-class TruncatedError(ValueError):
-    """The file ends before its end marker."""
 
 
 def problem_of(data: bytes, name: str, mode: str, size: Size) -> str:
@@ -58,8 +42,8 @@ def problem_of(data: bytes, name: str, mode: str, size: Size) -> str:
         return ""
     try:
         height, width, modes = facts_of(data)
-    except TruncatedError as error:
-        return f"truncated {name}: {error}; copy the file again or remove it"
+    except DamagedError as error:
+        return f"{error.what} {name}: {error}; {COPY}"
     except (LookupError, ValueError, struct.error):
         return f"expected a {name} as indexed, got another file; {AGAIN}"
     if (height, width) != size:
@@ -74,70 +58,13 @@ def size_problem(indexed: Size, found: Size) -> str:
     return f"expected {indexed[1]}x{indexed[0]} pixels as indexed, got {found[1]}x{found[0]}; {AGAIN}"
 
 
-def _jpeg(data: bytes) -> Facts:
-    if data[:2] != b"\xff\xd8":
-        raise ValueError
-    frame, at = _next_segment(data, 2, _SOF)
-    height, width, channels = _frame(data, frame + 5)
-    if not data.endswith(b"\xff\xd9") or data.find(b"\xff\xda", at) < 0:
-        _check_jpeg_end(data, at)
-    return height, width, _JPEG_MODES[channels]
-
-
-def _next_segment(data: bytes, at: int, wanted: frozenset[int]) -> tuple[int, int]:
-    """Find the next segment of a kind; returns where it begins and where it ends."""
-    end = len(data) - 4
-    while at <= end:
-        if data[at] != 0xFF:
-            at = data.find(b"\xff", at)  # stray bytes between segments, which decoders skip
-            if at < 0:
-                break
-            continue
-        marker = data[at + 1]
-        if marker == 0xFF:
-            at += 1
-        elif marker in _ALONE or marker == 0:
-            at += 2
-        else:
-            following = at + 2 + (data[at + 2] << 8 | data[at + 3])
-            if marker in wanted:
-                return at, following
-            if marker == _EOI:
-                break
-            at = following
-    raise TruncatedError("it ends within its header")
-
-
-def _check_jpeg_end(data: bytes, at: int) -> None:
-    """Walk all scans to the end of the picture, for the few files whose last bytes are not EOI."""
-    while True:
-        found = _MARKER.search(data, at)
-        if found is None:
-            raise TruncatedError("it has no end marker (EOI)")
-        at = found.start()
-        if data[at + 1] == _EOI:
-            return
-        if data[at + 1] in _ALONE:
-            at += 2
-        elif at + 4 > len(data):
-            raise TruncatedError("it has no end marker (EOI)")
-        else:
-            at += 2 + (data[at + 2] << 8 | data[at + 3])
-
-
-def _png(data: bytes) -> Facts:
-    if data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR":
-        raise ValueError
-    width, height, _, kind = _ihdr(data, 16)
-    if not data.endswith(_IEND):
-        at = 8
-        while data[at + 4 : at + 8] != b"IEND":
-            if at + 12 > len(data):
-                raise TruncatedError("it has no end (IEND)")
-            at += 12 + _length(data, at)[0]
-        if at + 12 > len(data):
-            raise TruncatedError("it has no end (IEND)")
-    return height, width, _PNG_MODES[kind]
+def pixel_problem(name: str, mode: str) -> str:
+    """Say why pixels of a mode of Pillow cannot become RGB by the stated rule; an empty string where they can."""
+    if mode not in _REFUSED_MODES or (mode == "I" and name == "ppm"):  # PGM with 16 bits, which Pillow scales
+        return ""
+    return (
+        f"expected 8- or 16-bit gray, RGB, palette or CMYK pixels, got Pillow mode {mode}; convert the file"
+    )
 
 
 def _webp(data: bytes) -> Facts:
@@ -170,4 +97,4 @@ def webp_canvas(data: bytes) -> tuple[int, int, bool]:
     raise LookupError("no picture chunk")
 
 
-_FACTS: dict[str, Callable[[bytes], Facts]] = {"jpeg": _jpeg, "png": _png, "webp": _webp}
+_FACTS: dict[str, Callable[[bytes], Facts]] = {"jpeg": jpeg_facts, "png": png_facts, "webp": _webp}

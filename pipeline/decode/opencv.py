@@ -52,9 +52,6 @@ def decode_wide(data: bytes) -> np.ndarray:
 def decode_reduced(data: bytes, decoding: Decoding, size: Size) -> np.ndarray:
     """Decode a JPEG at a fraction of its size and resample the wanted region, both as ``decoding`` says.
 
-    Pixel centres stay where they are: output pixel ``u`` shows the place ``x0 + (u + 1/2) * width / width_out`` of the
-    full picture, whatever the reduction.
-
     Args:
         data: the encoded file.
         decoding: of the picture as stored.
@@ -64,12 +61,31 @@ def decode_reduced(data: bytes, decoding: Decoding, size: Size) -> np.ndarray:
         ValueError: OpenCV cannot, or the file is not as large as the index says.
     """
     reduced = _decode(data, _REDUCED_RGB[decoding.shrink])
-    expected = tuple(-(-side // decoding.shrink) for side in size)
+    expected = _reduced_size(size, decoding.shrink)
     if reduced.shape[:2] != expected:
         raise ValueError(
             f"expected {expected[1]}x{expected[0]} pixels, 1/{decoding.shrink} of what is indexed, got "
             f"{reduced.shape[1]}x{reduced.shape[0]}; the file changed: index again"
         )
+    return _resample(reduced, decoding)
+
+
+def reduce_decoded(image: np.ndarray, decoding: Decoding) -> np.ndarray:
+    """Make of a whole picture what ``decode_reduced`` makes of its file, for JPEGs that OpenCV cannot decode."""
+    size = _reduced_size((image.shape[0], image.shape[1]), decoding.shrink)
+    return _resample(cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA), decoding)
+
+
+def _reduced_size(size: Size, shrink: int) -> Size:
+    return -(-size[0] // shrink), -(-size[1] // shrink)
+
+
+def _resample(reduced: np.ndarray, decoding: Decoding) -> np.ndarray:
+    """Resample the wanted region of a reduced picture.
+
+    Pixel centres stay where they are: output pixel ``u`` shows the place ``x0 + (u + 1/2) * width / width_out`` of the
+    full picture, whatever the reduction.
+    """
     assert decoding.resampling is not None
     height, width = decoding.resampling.size
     if decoding.resampling.interpolation == cv2.INTER_AREA:

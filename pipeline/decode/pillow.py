@@ -21,12 +21,11 @@ import numpy as np
 
 from ..image_reader import open_image, stored_size
 from ..policy.sizes import Size
-from .integrity import size_problem
+from .integrity import pixel_problem, size_problem
 from .opencv import decode_wide
 from .orientation import upright
 
 WIDE_MODES = {"I;16", "I;16B", "I;16L", "I;16N"}
-REFUSED_MODES = {"I", "F", "LAB"}
 _ORIENTATION_TAG, _BITS_TAG = 274, 258
 _BACK = {6: 8, 8: 6}
 """Orientations whose turn is undone by another one; the others undo themselves."""
@@ -56,24 +55,24 @@ def decode_pillow(data: bytes, size: Size) -> np.ndarray:
 def _decode(image: Any, data: bytes) -> np.ndarray:
     if image.format != "TIFF":
         return to_rgb(image)
-    bits = image.tag_v2.get(_BITS_TAG, (1,))
-    if image.mode in ("RGB", "RGBA", "RGBX") and max(bits) > 8:
-        return decode_wide(data)
-    # Pillow turns TIFF, and no other format, while it loads: by the tag, else by XMP. The tag holds; its turn is undone.
+    # Pillow and OpenCV turn TIFF, and Pillow no other format, while they load: Pillow by the tag, else by XMP. The tag
+    # holds; its turn is undone.
     tag = image.tag_v2.get(_ORIENTATION_TAG, 1)
     turned = tag if isinstance(tag, int) and 1 <= tag <= 8 else 1
+    back = _BACK.get(turned, turned)
+    bits = image.tag_v2.get(_BITS_TAG, (1,))
+    if image.mode in ("RGB", "RGBA", "RGBX") and max(bits) > 8:
+        return upright(decode_wide(data), back)
     image.getexif()[_ORIENTATION_TAG] = turned
-    return upright(to_rgb(image), _BACK.get(turned, turned))
+    return upright(to_rgb(image), back)
 
 
 def to_rgb(image: Any) -> np.ndarray:
     """Apply the rule above to a Pillow image."""
     if image.mode == "I" and image.format == "PPM":  # PGM with 16 bits: Pillow scales its maximum to 65535
         return _gray(np.asarray(image))
-    if image.mode in REFUSED_MODES:
-        raise ValueError(
-            f"expected 8- or 16-bit gray, RGB, palette or CMYK pixels, got Pillow mode {image.mode}; convert the file"
-        )
+    if problem := pixel_problem((image.format or "").lower(), image.mode):
+        raise ValueError(problem)
     if image.mode in WIDE_MODES:
         return _gray(np.asarray(image))
     if image.mode == "P":

@@ -83,7 +83,7 @@ class DaliPixels:
             For each sample uint8 HWC pixels, on the graph's device where nothing is left to do, or a ``Failure``.
         """
         self._clock.enter("decode")
-        suiting = [i for i, file in enumerate(files) if file.suits_dali()]
+        suiting = [i for i, file in enumerate(files) if file.suits_dali() and file.may_be_cut()]
         made = self._run_graph([files[i] for i in suiting], [drawn[i] for i in suiting])
         results: dict[int, Any] = dict(zip(suiting, made, strict=True))
         others = [i for i in range(len(files)) if isinstance(results.get(i), _NotByDali | None)]
@@ -95,13 +95,11 @@ class DaliPixels:
         return [results[i] for i in range(len(files))]
 
     def _noted(self, file: Encoded, failed: _NotByDali | None, image: Any) -> Any:
-        """Note why DALI could not make a picture: in the log where the CPU could, in the failure where not."""
+        """Note why DALI could not make a picture in the log, where the CPU could; the reason of a failure is the CPU's."""
         if failed is None:
             return image
         if isinstance(image, Failure):
-            both = image.step == "decode"
-            reason = f"dali: {failed.reason}; {image.reason}" if both else image.reason
-            return replace(image, reason=reason, decoders=("dali", *image.decoders))
+            return replace(image, decoders=("dali", *image.decoders))
         self._fallbacks.note(file.key, f"dali: {failed.reason}", "the CPU")
         return image
 

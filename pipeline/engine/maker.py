@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-import cv2
-
 from ..batch import Batch
 from ..compiler.routing import Backend
 from ..errors import LightwellError, PlanError
@@ -23,6 +21,7 @@ from .loading import SampleLoader
 from .memory import MemoryBudget, Shares
 from .mixing import mix_batch
 from .open_view import OpenView
+from .opencv_threads import OneOpencvThread
 from .pool import CHUNK_IMAGES, AssemblyPool, OpenBatch
 
 
@@ -76,7 +75,6 @@ class BatchMaker:
         activity: Activity | None = None,
     ) -> None:
         check_backend(opened, backend)
-        cv2.setNumThreads(1)  # the pool is the parallelism; OpenCV's own threads would fight it
         plan = opened.plan
         self.activity = activity or Activity()
         self.budget = MemoryBudget(shares)
@@ -106,6 +104,9 @@ class BatchMaker:
             sizes=opened.sizes,
             finished=opened.finished,
         )
+        self._one_thread = (
+            OneOpencvThread()
+        )  # the pool is the parallelism; OpenCV's own threads would fight it
 
     def __enter__(self) -> Self:
         return self
@@ -113,7 +114,10 @@ class BatchMaker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pool.close()
+        try:
+            self._pool.close()
+        finally:
+            self._one_thread.release()
 
     def _spec(self, number: int) -> BatchSpec:
         """Compute a batch, and with it the next ones, which are asked for soon."""

@@ -97,12 +97,14 @@ class CpuPixels:
 
     def plan(self, file: Encoded, drawn: Drawn) -> Decoding:
         """Decide how a file is decoded."""
+        may_reduce = self._may_reduce and file.may_be_reduced()
         return plan_decoding(
             drawn,
             self._drawing.transform_of,
             file.size,
             num_bytes=len(file.data),
-            may_reduce=self._may_reduce and file.may_be_reduced(),
+            may_reduce=may_reduce,
+            coarseness=file.chroma_coarseness() if may_reduce else 1,
         )
 
     def decode(self, files: Sequence[Encoded], decodings: Sequence[Decoding]) -> list[np.ndarray | Failure]:

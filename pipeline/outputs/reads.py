@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from ..errors import RequestError
 from .folder import OutputFolder
+from .manifest import LOCK_NAME
 
 if TYPE_CHECKING:
     from ..dataset.index import Index
@@ -47,7 +48,7 @@ def check_reads(
     Raises:
         RequestError: something does; names it.
     """
-    if not any(folder.path.iterdir()):
+    if {entry.name for entry in folder.path.iterdir()} <= {LOCK_NAME}:
         return
     root = os.path.realpath(folder.path)
     if _lies_in(os.path.realpath(index_path), root):

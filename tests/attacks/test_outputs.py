@@ -15,7 +15,7 @@ import pytest
 from lightwell.pipeline.dataset.index import Index
 from lightwell.pipeline.dataset.indexing import build_index
 from lightwell.pipeline.engine.feed import LocalEngine
-from lightwell.pipeline.errors import RequestError, SourceError
+from lightwell.pipeline.errors import OutputError, RequestError, SourceError
 from lightwell.pipeline.materialize.job import Materialize
 from lightwell.pipeline.outputs.manifest import MANIFEST_NAME
 from lightwell.pipeline.plan import Plan
@@ -77,6 +77,15 @@ def test_an_output_folder_around_the_masks_is_refused(plan: Plan, tmp_path: Path
     Index(table, index.classes).save(plan.index)
     with pytest.raises(RequestError, match=r"in which '.*labels/0\.png' lies"):
         run(plan, out)
+
+
+def test_an_index_that_cannot_be_written_is_one_plain_error() -> None:
+    """``-o`` in a folder where nothing can be made must be an error of ours."""
+    with (
+        pytest.raises(OutputError, match="expected a place that can be written"),
+        open_index_file("/proc/x.parquet"),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("out", ["", " ", "a\0b"])

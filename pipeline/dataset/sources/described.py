@@ -95,11 +95,19 @@ def _placed(root: str, path: str) -> tuple[str, str, str | None]:
     """Find key and place of an image, and why its path is refused."""
     name = as_text(path).replace("\0", "")
     inside = posixpath.normpath(path.replace("\\", "/"))
-    if "\0" in path or not path.strip() or inside.startswith(("/", "../")) or inside in (".", ".."):
+    if not _is_a_name(path) or not path.strip() or inside.startswith(("/", "../")) or inside in (".", ".."):
         return name or "(no path)", name, "cannot be used: expected a path below the root of the annotations"
     if "://" in path:
         return name, name, "cannot be used: expected a path below the root of the annotations, got a URI"
     return as_text(inside), f"{root}/{inside}", None
+
+
+def _is_a_name(path: str) -> bool:
+    """Say whether a file can have this name."""
+    try:
+        return b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
 
 
 def _check_root(kind: str, root: str, uris: Sequence[str]) -> None:

@@ -17,7 +17,10 @@ Keypoints = list[list[float]]
 
 def as_text(name: str) -> str:
     """Escape what is not UTF-8 in a file name, so that it can stand in a table; other names stay."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    try:
+        return os.fsencode(name).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half of a surrogate pair, which is the name of no file
+        return name.encode("utf-8", "backslashreplace").decode()
 
 
 class ShardIdentity(NamedTuple):

@@ -149,7 +149,8 @@ class _Rows:
     def _merge(self, table: pa.Table, twice: dict[int, list[int]], remarks: Remarks) -> None:
         """Count the rows of files that have several, and refuse the files whose rows differ in what is read of them."""
         numbers = [number for some in twice.values() for number in some]
-        cells = iter(table.take(pa.array(numbers, pa.int64())).to_pylist() if numbers else [])
+        columns = table.take(pa.array(numbers, pa.int64())).to_pydict()
+        cells = iter([{name: some[place] for name, some in columns.items()} for place in range(len(numbers))])
         for known, some in twice.items():
             rows = [next(cells) for _ in some]
             differ = next(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -45,10 +48,10 @@ def read_table(uri: str, text_columns: Iterable[str], storage: Storage, remarks:
             raise SourceError(
                 f"expected a table of at most {MAX_TABLE_BYTES:,} bytes, got {public!r} of {size:,}; split it"
             )
-        source = pa.BufferReader(storage.read(uri, 0, size, expected=size).data) if is_remote(uri) else uri
+        source = storage.read(uri, 0, size, expected=size).data if is_remote(uri) else uri
         if public.lower().endswith(".parquet"):
-            return _read_parquet(source, public, size)
-        table = _read_csv(source, text_columns, remarks)
+            return _read_parquet(_input(source), public, size)
+        return _decoded(_read_csv(source, text_columns, remarks), remarks)
     except SourceError:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -57,7 +60,10 @@ def read_table(uri: str, text_columns: Iterable[str], storage: Storage, remarks:
             f"expected a CSV or Parquet table, got {public!r} ({reason}); write it anew as"
             " comma-separated UTF-8 text or as Parquet"
         ) from error
-    return _decoded(table, remarks)
+
+
+def _input(source: str | bytes) -> Any:
+    return pa.BufferReader(source) if isinstance(source, bytes) else source
 
 
 def _read_parquet(source: Any, public: str, size: int) -> pa.Table:
@@ -72,20 +78,39 @@ def _read_parquet(source: Any, public: str, size: int) -> pa.Table:
         return file.read()
 
 
-def _read_csv(source: Any, text_columns: Iterable[str], remarks: Remarks) -> pa.Table:
+def _read_csv(source: str | bytes, text_columns: Iterable[str], remarks: Remarks) -> pa.Table:
+    parse = pa_csv.ParseOptions(newlines_in_values=True)
+    convert = pa_csv.ConvertOptions(column_types=dict.fromkeys(text_columns, pa.binary()))
+    try:
+        return pa_csv.read_csv(_input(source), parse_options=parse, convert_options=convert)
+    except pa.ArrowInvalid:  # lines with another number of cells, which Arrow hands over only as UTF-8
+        escaped = _escaped(source, remarks)
+
     def leave_out(row: pa_csv.InvalidRow) -> str:
         lines.append(f"{row.actual_columns} instead of {row.expected_columns}: {(row.text or '')[:60]}")
         return "skip"
 
     lines: list[str] = []
-    table = pa_csv.read_csv(
-        source,
-        parse_options=pa_csv.ParseOptions(newlines_in_values=True, invalid_row_handler=leave_out),
-        convert_options=pa_csv.ConvertOptions(column_types=dict.fromkeys(text_columns, pa.binary())),
-    )
+    parse.invalid_row_handler = leave_out
+    table = pa_csv.read_csv(escaped, parse_options=parse, convert_options=convert)
     for line in sorted(lines):
         remarks.add("left_out", "lines of the table with another number of cells than its header", line)
     return table
+
+
+def _escaped(source: str | bytes, remarks: Remarks) -> pa.BufferReader:
+    r"""Read a text whole, with what is not UTF-8 as escapes such as ``\xff``, which cells get as well."""
+    decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+    text = io.BytesIO()
+    num_bytes = 0
+    with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
+        while chunk := file.read(1 << 20):
+            num_bytes += len(chunk)
+            text.write(decoder.decode(chunk).encode())
+    text.write(decoder.decode(b"", final=True).encode())
+    if text.tell() != num_bytes:
+        remarks.add("converted", "tables with bytes that are not UTF-8 to escapes such as \\xff")
+    return pa.BufferReader(text.getbuffer())
 
 
 def _decoded(table: pa.Table, remarks: Remarks) -> pa.Table:

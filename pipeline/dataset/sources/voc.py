@@ -22,6 +22,8 @@ from .remarks import Remarks
 
 MAX_BYTES = 4 << 20
 """Of one XML file."""
+MAX_LIST_BYTES = 1 << 28
+"""Of one list of images."""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
@@ -147,6 +149,9 @@ def _splits(folder: Path, remarks: Remarks) -> dict[str, str]:
         split = canonical_split(file.stem)
         if split is None:
             remarks.add("left_out", "lists of images that are named after no split", file.name)
+            continue
+        if not file.is_file() or file.stat().st_size > MAX_LIST_BYTES:
+            remarks.add("left_out", "lists of images that are no files or too large", file.name)
             continue
         for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
             words = line.split()

@@ -247,13 +247,13 @@ def _add(line: str, image: DescribedImage, dataset: _Dataset, seen: set[int], re
         remarks.add("converted", "polygons to the box around them", image.path)
         box = [min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])]
     else:
-        remarks.add("left_out", "lines that are not 'class cx cy width height'", f"{image.path}: {line[:40]}")
+        remarks.add("left_out", "lines that are not 'class cx cy width height'", image.path)
         return
     number = numbers[0]
     if not (number >= 0 and number < 1_000_000 and number.is_integer()) or not all(
         map(math.isfinite, numbers)
     ):
-        remarks.add("left_out", "lines whose class or numbers make no sense", f"{image.path}: {line[:40]}")
+        remarks.add("left_out", "lines whose class or numbers make no sense", image.path)
         return
     seen.add(int(number))
     image.boxes.append(box)
