@@ -8,6 +8,7 @@ from pydantic import model_validator
 
 from .checked import CheckedModel
 from .errors import PlanError
+from .options import check_number
 
 
 class WorkerResources(CheckedModel):
@@ -33,6 +34,8 @@ def check_resources(cpus: float, gpus: float) -> None:
     Raises:
         PlanError: nothing, less than nothing, or one GPU and a part of another.
     """
+    check_number("resources.cpus", cpus)
+    check_number("resources.gpus", gpus)
     if not (cpus >= 0 and gpus >= 0 and cpus + gpus > 0):
         raise PlanError(
             f"resources: wanted some CPUs or GPUs per worker, got {say_resources(cpus, gpus) or 'none'}; give at least a "

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .errors import PlanError
+from .options import MOST_COUNT, check_count, check_flag, check_text
+from .text import quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +14,7 @@ class View:
     """One reading of a plan: a split, in order or shuffled, augmented or not, for some epochs.
 
     Raises:
-        PlanError: a rank that is none of the ``num_ranks``.
+        PlanError: a rank that is none of the ``num_ranks``, or a value of another kind than its field's.
     """
 
     split: str | None = None
@@ -32,6 +34,22 @@ class View:
     """Processes that share every batch; all take the same number of steps."""
 
     def __post_init__(self) -> None:
+        check_text("view.split", self.split)
+        for name in ("shuffle", "augment", "drop_last"):
+            check_flag(f"view.{name}", getattr(self, name))
+        for name, least in (
+            ("first_epoch", 0),
+            ("num_epochs", 0),
+            ("rank", -MOST_COUNT),
+            ("num_ranks", -MOST_COUNT),
+        ):
+            check_count(f"view.{name}", getattr(self, name), least=least)
+        if self.keys is not None and not (
+            isinstance(self.keys, tuple) and all(isinstance(key, str) for key in self.keys)
+        ):
+            raise PlanError(
+                f"view.keys: wanted a tuple of keys, got {quoted(self.keys)}; write keys=(KEY, ...)"
+            )
         if self.num_ranks < 1 or not 0 <= self.rank < self.num_ranks:
             raise PlanError(
                 f"view.rank: wanted 0 to num_ranks - 1, got rank {self.rank} of {self.num_ranks} ranks; "

@@ -13,7 +13,7 @@ from ..uris import public_uri
 from .headers import CANNOT_OPEN, Header, header_of, one_line, read_header
 from .index import Index
 from .masks import why_unfit
-from .seen import HEADER_COLUMNS, Seen, content_hash
+from .seen import HASH_PIECE_BYTES, HEADER_COLUMNS, Seen, content_hash, streamed_hash
 from .sources.listing import Listing, as_text
 from .sources.ranged import HEADER_BYTES, RangedFile
 from .sources.storage import Storage
@@ -70,7 +70,10 @@ class Looker:
             return old
         seen = Seen(found.bytes, found.mtime_ns, read_header(uri), was_read=True)
         if self.hash_content and not seen.header.status.startswith(CANNOT_OPEN):
-            seen = replace(seen, hash=content_hash(self.storage.read(uri, 0, found.bytes).data))
+            digest = streamed_hash(
+                lambda offset, size: self.storage.read(uri, offset, size).data, found.bytes
+            )
+            seen = replace(seen, hash=digest)
         return seen
 
     def _far(self, uri: str, found: Found | None) -> Seen:
@@ -81,12 +84,13 @@ class Looker:
         def fetch(offset: int, size: int) -> bytes:
             return self.storage.read(uri, offset, size, expected=size).data
 
-        if self.hash_content:
+        digest: str | None
+        if self.hash_content and found.bytes <= HASH_PIECE_BYTES:
             data = fetch(0, found.bytes)
             header, digest = header_of(io.BytesIO(data)), content_hash(data)
         else:
             header = header_of(cast("IO[bytes]", RangedFile(fetch, found.bytes, HEADER_BYTES)))
-            digest = None
+            digest = streamed_hash(fetch, found.bytes) if self.hash_content else None
         return Seen(found.bytes, found.mtime_ns, header, was_read=True, etag=found.etag, hash=digest)
 
     def _as_before(self, uri: str, found: Found) -> Seen | None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .headers import Header
 
 HEADER_COLUMNS = ("width", "height", "channels", "mode", "format", "orientation", "status")
+MAX_HASHED_BYTES = 1 << 32
+HASH_PIECE_BYTES = 16 << 20
 SEEN_COLUMNS = ("bytes", "mtime_ns", "etag", "offset", "hash", "mask_offset", "mask_bytes")
 """Columns of an index that hold what was seen of a file, besides its header's."""
 
@@ -35,6 +37,24 @@ class Seen:
 def content_hash(data: bytes) -> str:
     """Hash the bytes of a file: BLAKE2b, 128 bits, hexadecimal."""
     return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def streamed_hash(read: Callable[[int, int], bytes], num_bytes: int) -> str:
+    """Hash a file as ``content_hash`` does, piece by piece.
+
+    Args:
+        read: returns up to so many bytes from an offset on.
+        num_bytes: of the file.
+
+    Raises:
+        OSError: the file is too large.
+    """
+    if num_bytes > MAX_HASHED_BYTES:
+        raise OSError(0, f"too large to be hashed: {num_bytes:,} bytes, more than {MAX_HASHED_BYTES:,}")
+    digest = hashlib.blake2b(digest_size=16)
+    for offset in range(0, num_bytes, HASH_PIECE_BYTES):
+        digest.update(read(offset, min(HASH_PIECE_BYTES, num_bytes - offset)))
+    return digest.hexdigest()
 
 
 def seen_of(row: Mapping[str, Any], *, was_read: bool) -> Seen:

@@ -102,8 +102,12 @@ def check_fractions(fractions: Mapping[str, float]) -> None:
         SourceError: a negative or non-finite share, an unnamed split, or a sum that is not 1.
     """
     wanted = "fractions: wanted named shares that sum to 1, such as {'train': 0.8, 'val': 0.1, 'test': 0.1}"
-    if not fractions or any(not name.strip() for name in fractions):
+    if not isinstance(fractions, Mapping):
+        raise SourceError(f"{wanted}, got {type(fractions).__name__}; pass a mapping from names to shares")
+    if not fractions or any(not isinstance(name, str) or not name.strip() for name in fractions):
         raise SourceError(f"{wanted}, got {dict(fractions)}; name at least one split")
+    if any(isinstance(share, bool) or not isinstance(share, int | float) for share in fractions.values()):
+        raise SourceError(f"{wanted}, got {dict(fractions)}; make every share a number")
     if any(not math.isfinite(share) or share < 0 for share in fractions.values()):
         raise SourceError(f"{wanted}, got {dict(fractions)}; make every share 0 or more")
     total = sum(fractions.values())

@@ -13,10 +13,11 @@ import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from ..batch import Batch
 from ..compiler.routing import Backend
+from ..options import check_choice, check_count, check_is
 from ..plan import Plan
 from ..view import View
 from .books import BookedFeed, Books
@@ -30,6 +31,7 @@ from .pool import CHUNK_IMAGES, OpenBatch
 from .stats import FeedStats
 
 DEFAULT_PREFETCH = 3
+MOST_THREADS = 4096
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,13 @@ class LocalEngine:
     backend: Backend | None = None
     """What works on pixels; None takes DALI for plans on a GPU, OpenCV for plans on the CPU."""
 
+    def __post_init__(self) -> None:
+        check_count("num_threads", self.num_threads, most=MOST_THREADS)
+        check_count("prefetch", self.prefetch)
+        check_count("memory_bytes", self.memory_bytes, most=2**62)
+        if self.backend is not None:
+            check_choice("backend", self.backend, get_args(Backend))
+
     def feed(self, plan: Plan, view: View, position: Mapping[str, Any] | None = None) -> LocalFeed:
         """Open the batches of a view of a plan, from a position on if one is given.
 
@@ -53,6 +62,8 @@ class LocalEngine:
             PlanError: the plan or the view cannot be right, or the position is of another.
             SourceError: the index cannot be used or has no such split.
         """
+        check_is("plan", plan, Plan)
+        check_is("view", view, View)
         threads = self.num_threads or num_cpus()
         backend: Backend = self.backend or ("dali" if plan.device == "gpu" else "opencv")
         return LocalFeed(

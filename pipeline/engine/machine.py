@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 
 from ..errors import RequestError
+from ..text import quoted
 
 DEFAULT_PART = 4
 """One part in so many of the memory is a feed's budget where none is given: models and caches want some too."""
@@ -94,6 +95,7 @@ def parse_size(text: str, option: str = "--memory") -> int:
         RequestError: it is none.
     """
     found = _SIZE.fullmatch(text)
-    if found is None or float(found[1]) == 0:
-        raise RequestError(f"{option}: expected a size such as 2G or 512MiB, got {text!r}; correct it")
-    return int(float(found[1]) * UNITS[(found[2] or "").lower()])
+    number = 0.0 if found is None else float(found[1]) * UNITS[(found[2] or "").lower()]
+    if not 1 <= number < 2**62:
+        raise RequestError(f"{option}: expected a size such as 2G or 512MiB, got {quoted(text)}; correct it")
+    return int(number)

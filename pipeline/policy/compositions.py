@@ -78,8 +78,8 @@ def check_compose(options: Mapping[str, Any], where: str) -> None:
             options["seed"],
             "move it to the plan's key 'seed'",
         )
-    if options.get("additional_targets"):
-        names = ", ".join(map(str, options["additional_targets"]))
+    if targets := options.get("additional_targets"):
+        names = ", ".join(map(str, targets)) if isinstance(targets, Mapping) else targets
         _refuse(
             f"{where}.additional_targets", "none, since targets come from the index", names, "leave it out"
         )

@@ -128,7 +128,7 @@ def _check_meaning(described: Mapping[str, Any], built: Any, where: str, version
         )
     if is_composition(built):
         for i, (child, again) in enumerate(
-            zip(described.get("transforms", ()), built.transforms, strict=True)
+            zip(described.get("transforms") or (), built.transforms, strict=True)
         ):
             _check_meaning(child, again, f"{where}.transforms[{i}]", version)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import warnings
 from collections import Counter
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from lightwell.pipeline.compiler.explain import explain
 from lightwell.pipeline.compiler.program import Program
@@ -17,6 +18,7 @@ from lightwell.pipeline.errors import LightwellError
 from lightwell.pipeline.jobfile import load_job
 from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.text import printable
+from strangers import tried
 
 PLAN: dict[str, Any] = {
     "index": "index.parquet",
@@ -31,7 +33,10 @@ PLAN: dict[str, Any] = {
         },
         {"Normalize": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}},
     ],
-    "evaluate": [{"Resize": {"height": 48, "width": 48}}, "Normalize"],
+    "evaluate": [
+        {"Resize": {"height": 48, "width": 48}},
+        {"Normalize": {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}},
+    ],
     "mix": {"kind": "MixUp", "alpha": 0.2, "p": 0.5},
     "sampling": {"weights": {"cat": 2.0}},
     "batch": {"size": 8},
@@ -98,7 +103,7 @@ def copied(value: Any) -> Any:
 @st.composite
 def mutated(draw: st.DrawFn, start: dict[str, Any]) -> dict[str, Any]:
     content = copied(start)
-    for _ in range(draw(st.integers(1, 3))):
+    for _ in range(draw(st.integers(0, 3))):
         found = places(content)
         if not found:
             break
@@ -140,7 +145,7 @@ def compile_and_explain(make: Any) -> None:
         note("taken")
 
 
-@settings(max_examples=400, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@tried(1000)
 @given(content=mutated(PLAN))
 def test_a_plan_in_python_raises_errors_of_ours_only(content: dict[str, Any]) -> None:
     """A mapping with values of wrong types, huge numbers and wrong names as a plan: PlanError, or a plan that compiles."""
@@ -148,7 +153,7 @@ def test_a_plan_in_python_raises_errors_of_ours_only(content: dict[str, Any]) ->
     compile_and_explain(lambda: Plan(**content))
 
 
-@settings(max_examples=300, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@tried(700)
 @given(
     content=mutated(PLAN),
     cut=st.integers(0, 60),
@@ -165,7 +170,7 @@ def test_the_text_of_a_plan_raises_errors_of_ours_only(
     compile_and_explain(lambda: Plan.load(path))
 
 
-@settings(max_examples=400, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@tried(1000)
 @given(content=mutated(JOB), default=st.sampled_from(["classify", "gradcam", "materialize"]))
 def test_a_job_file_raises_errors_of_ours_only(content: dict[str, Any], default: str, tmp_path: Path) -> None:
     """A job file with values of wrong types and wrong names: PlanError, or a job."""
@@ -177,6 +182,38 @@ def test_a_job_file_raises_errors_of_ours_only(content: dict[str, Any], default:
         note_refusal(str(error))
     else:
         note("taken")
+
+
+POLICY: dict[str, Any] = {
+    "__version__": "2.0.8",
+    "transform": {
+        "__class_fullname__": "Compose",
+        "p": 1.0,
+        "transforms": [
+            {"__class_fullname__": "HorizontalFlip", "p": 0.5},
+            {"__class_fullname__": "OneOf", "p": 0.5, "transforms": [{"__class_fullname__": "Blur", "p": 1.0, "blur_limit": [3, 5]}]},
+            {"__class_fullname__": "Normalize", "p": 1.0, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]},
+        ],
+        "bbox_params": None,
+        "keypoint_params": None,
+        "additional_targets": {},
+        "is_check_shapes": True,
+        "seed": None,
+        "mask_interpolation": None,
+    },
+}  # fmt: skip
+
+
+@tried(600)
+@given(content=mutated(POLICY), form=st.sampled_from(["json", "yaml"]), junk=st.text(max_size=2))
+def test_a_policy_file_raises_errors_of_ours_only(
+    content: dict[str, Any], form: str, junk: str, tmp_path: Path
+) -> None:
+    """A saved policy with values of wrong types, other classes and signs behind it: PlanError, or a plan that compiles."""
+    policy = tmp_path / f"policy.{form}"
+    text = yaml.safe_dump(content) if form == "yaml" else json.dumps(content, default=repr)
+    policy.write_bytes((text + junk).encode("utf-8", "surrogatepass"))
+    compile_and_explain(lambda: Plan(index="index.parquet", augment={"file": str(policy)}))
 
 
 def test_enough_was_tried() -> None:

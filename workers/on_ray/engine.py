@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from ...pipeline.batch import Batch
 from ...pipeline.compiler.routing import Backend
@@ -19,6 +19,9 @@ from ...pipeline.engine.maker import check_backend
 from ...pipeline.engine.open_view import OpenView
 from ...pipeline.errors import PlanError, WorkerDiedError
 from ...pipeline.jobs import WorkedBatch
+from ...pipeline.options import check_choice, check_count, check_is, check_text
+from ...pipeline.plan import Plan
+from ...pipeline.view import View
 from ..cluster import Asked, Crew, NodeRoom, Resources, check_room, connect, rooms
 from .actor import Assignment, JobActor, MakeActor, MakeAndWorkActor
 from .blocks import from_block
@@ -28,8 +31,6 @@ from .tally import TalliedFeed, Tally
 
 if TYPE_CHECKING:
     from ...pipeline.jobs import BatchJob
-    from ...pipeline.plan import Plan
-    from ...pipeline.view import View
 
 T = TypeVar("T")
 Placement = Literal["colocated", "separate"]
@@ -63,6 +64,14 @@ class RayEngine:
     """Actors that a job has for itself with ``separate``."""
 
     def __post_init__(self) -> None:
+        check_text("address", self.address)
+        check_count("num_workers", self.num_workers)
+        check_is("each", self.each, Resources, Asked)
+        check_choice("placement", self.placement, get_args(Placement))
+        check_count("memory_bytes", self.memory_bytes, most=2**62)
+        check_count("num_job_workers", self.num_job_workers)
+        if self.backend is not None:
+            check_choice("backend", self.backend, get_args(Backend))
         if self.num_job_workers < 1 or (self.num_job_workers > 1 and self.placement != "separate"):
             raise PlanError(
                 "ray: wanted one or more job workers with the placement separate, and no number of them with colocated, "
@@ -116,6 +125,8 @@ class RayEngine:
         return RayWork(opened, books, stages)
 
     def _open(self, plan: Plan, view: View) -> OpenView:
+        check_is("plan", plan, Plan)
+        check_is("view", view, View)
         opened = OpenView.of(plan, view)
         check_backend(opened, self._backend(plan))
         self.each.over(plan.resources)  # refused before Ray is touched

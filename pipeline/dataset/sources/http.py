@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import aiohttp
+from fsspec.asyn import sync
 from fsspec.implementations.http import HTTPFileSystem
 
 from .uri_rules import UriRules
 
 CHUNK_BYTES = 1 << 16
+MAX_PAGE_BYTES = 64 << 20
+"""Of a page that lists files."""
 
 
 class BoundedHTTPFileSystem(HTTPFileSystem):  # type: ignore[misc]  # fsspec has no types
@@ -24,7 +27,7 @@ class BoundedHTTPFileSystem(HTTPFileSystem):  # type: ignore[misc]  # fsspec has
     def __init__(self, rules: UriRules, **options: Any) -> None:
         async def client(**kwargs: Any) -> aiohttp.ClientSession:
             connector = aiohttp.TCPConnector(socket_factory=rules.socket_for)
-            kwargs |= {"connector": connector, "auto_decompress": False}
+            kwargs |= {"connector": connector, "auto_decompress": False, "response_class": _BoundedReply}
             return aiohttp.ClientSession(**kwargs)
 
         super().__init__(get_client=client, **options)
@@ -32,10 +35,17 @@ class BoundedHTTPFileSystem(HTTPFileSystem):  # type: ignore[misc]  # fsspec has
     async def _cat_file(
         self, url: str, start: int | None = None, end: int | None = None, **kwargs: Any
     ) -> bytes:
+        data, _ = await self._cat_with_etag(url, start, end, **kwargs)
+        return data
+
+    async def _cat_with_etag(
+        self, url: str, start: int | None = None, end: int | None = None, **kwargs: Any
+    ) -> tuple[bytes, str | None]:
+        """Read a range; returns it with the identity that the reply states of the whole file."""
         if start is None or end is None:
             raise ValueError("files are read by ranges")
         if end <= start:
-            return b""
+            return b"", None
         headers = {"Accept-Encoding": "identity", "Range": f"bytes={start}-{end - 1}"}
         options = {**self.kwargs, **kwargs}
         session = await self.set_session()
@@ -43,12 +53,40 @@ class BoundedHTTPFileSystem(HTTPFileSystem):  # type: ignore[misc]  # fsspec has
             self.encode_url(url), headers={**options.pop("headers", {}), **headers}, **options
         ) as reply:
             if reply.status == 416:  # the file ends before
-                return b""
+                return b"", None
             self._raise_not_found_for_status(reply, url)
             if reply.headers.get("Content-Encoding", "identity").lower() not in ("identity", ""):
                 raise PermissionError(13, "its server compresses what was asked for as it is", url)
             skip = start if reply.status == 200 else 0
-            return await _read(reply.content, skip, end - start)
+            etag = reply.headers.get("ETag", "").strip('"')
+            return await _read(reply.content, skip, end - start), etag or None
+
+    def cat_with_etag(self, path: str, start: int, end: int, timeout: float) -> tuple[bytes, str | None]:
+        """Read a range with the identity of its file, from any thread."""
+        found: tuple[bytes, str | None] = sync(
+            self.loop, self._cat_with_etag, path, start, end, timeout=timeout
+        )
+        return found
+
+
+class _BoundedReply(aiohttp.ClientResponse):
+    """A reply of which no more than a page is read at once; ranges are read from its stream."""
+
+    async def read(self) -> bytes:
+        """Read the body.
+
+        Raises:
+            PermissionError: it is larger than a page of links.
+        """
+        if self._body is None:
+            body = await _read(self.content, 0, MAX_PAGE_BYTES + 1)
+            if len(body) > MAX_PAGE_BYTES:
+                self.close()
+                raise PermissionError(
+                    13, f"its server lists more than {MAX_PAGE_BYTES:,} bytes of links", str(self.url)
+                )
+            self._body = body
+        return self._body
 
 
 async def _read(content: aiohttp.StreamReader, skip: int, size: int) -> bytes:

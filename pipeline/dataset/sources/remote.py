@@ -14,6 +14,7 @@ from itertools import count
 from typing import Any, TypeVar
 
 from ...errors import SourceDownError, SourceError
+from ...text import quoted
 from ...uris import public_uri, redact_uris
 from .store import Found, Piece, source_of
 from .uri_rules import UriRules
@@ -26,6 +27,8 @@ FIRST_BACK_OFF_S = 0.1
 MAX_BACK_OFF_S = 5.0
 ALLOWED_BYTES_PER_S = 1_000_000
 """A second is added to every limit for so many bytes that are asked for: slow is not down."""
+MOST_BYTES = 1 << 50
+"""No file is so large: who tells such a size is wrong."""
 PROBE_S = 5.0
 LISTING_S = 600.0
 """For all pages of a list: some millions of names."""
@@ -61,13 +64,17 @@ class RemoteStore:
     def read(self, uri: str, offset: int, size: int, *, expected: int = 0) -> Piece:
         """Read a part of a file, as ``Store.read`` says."""
 
-        def ask(filesystem: Any, path: str, limit: Mapping[str, float]) -> bytes:
-            data: bytes = filesystem.cat_file(path, start=offset, end=offset + size, **limit)
+        def ask(filesystem: Any, path: str, limit: Mapping[str, float]) -> Piece:
+            etag: str | None = None
+            if hasattr(filesystem, "cat_with_etag"):
+                data, etag = filesystem.cat_with_etag(path, offset, offset + size, **limit)
+            else:
+                data = filesystem.cat_file(path, start=offset, end=offset + size, **limit)
             if len(data) < expected and filesystem.info(path, **limit)["size"] >= offset + expected:
                 raise ConnectionError(f"the answer was cut off after {len(data):,} of {expected:,} bytes")
-            return data
+            return Piece(data, None, None, etag)
 
-        return Piece(self._patiently(uri, ask, size), None, None)
+        return self._patiently(uri, ask, size)
 
     def look(self, uri: str) -> Found:
         """Ask for size and identity of a file."""
@@ -143,6 +150,8 @@ class RemoteStore:
         except Exception as error:
             if "Credentials" in type(error).__name__:
                 raise _NoRetryError(_in_words(error)) from error
+            if (forbidden := _forbidden(error)) is not None:
+                raise forbidden from error
             raise
 
     def _open(self, uri: str) -> tuple[Any, str]:
@@ -222,7 +231,18 @@ def found_of(info: Mapping[str, Any]) -> Found:
     if isinstance(moment, datetime):
         moment = moment.timestamp()
     mtime_ns = int(moment * 1e9) if isinstance(moment, int | float) else 0
-    return Found(int(info["size"] or 0), mtime_ns, etag)
+    num_bytes = int(info["size"] or 0)
+    if not 0 <= num_bytes < MOST_BYTES:
+        raise PermissionError(13, f"its store tells a size that cannot be ({quoted(num_bytes)} bytes)")
+    return Found(num_bytes, mtime_ns, etag)
+
+
+def _forbidden(error: BaseException) -> PermissionError | None:
+    """Find what forbade an answer below the errors of fsspec and aiohttp."""
+    found: BaseException | None = error
+    while found is not None and not isinstance(found, PermissionError):
+        found = found.__cause__
+    return found
 
 
 def _in_words(error: BaseException) -> str:

@@ -29,6 +29,8 @@ class Piece(NamedTuple):
     """Size of the whole file, where the store tells it with the same request."""
     mtime_ns: int | None
     """As ``file_bytes``."""
+    etag: str | None = None
+    """As ``file_bytes``; what a listing calls ``etag``."""
 
 
 class Store(Protocol):

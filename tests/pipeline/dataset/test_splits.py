@@ -40,7 +40,18 @@ def test_keys_that_are_not_utf8_are_hashed_too():
 
 
 @pytest.mark.parametrize(
-    "fractions", [{}, {"train": 0.5}, {"train": 1.5, "test": -0.5}, {"train": float("nan")}, {" ": 1.0}]
+    "fractions",
+    [
+        {},
+        {"train": 0.5},
+        {"train": 1.5, "test": -0.5},
+        {"train": float("nan")},
+        {" ": 1.0},
+        {"train": "1"},
+        {"train": True},
+        {1: 1.0},
+        [0.8, 0.2],
+    ],
 )
 def test_shares_that_make_no_whole_are_refused(fractions):
     with pytest.raises(SourceError, match="fractions: wanted named shares that sum to 1"):
