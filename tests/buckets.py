@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patience import HANG_S
 
 BUCKET = "photos"
 
@@ -101,7 +102,7 @@ def faulty_server(files: dict[str, bytes]) -> Iterator[Faulty]:
         def do_GET(self, *, body: bool = True) -> None:
             fault = faulty.fault_of(self.path)
             if fault == "silent":
-                faulty.ending.wait(30)
+                faulty.ending.wait(2 * HANG_S)
                 self.close_connection = True
                 return None
             if fault == "slow":

@@ -16,6 +16,7 @@ import lightwell as lightwell_package
 import pytest
 from lightwell.pipeline.dataset.index import Index
 from lightwell.pipeline.engine.machine import num_cpus
+from patience import HANG_S
 from pictures import make_folder
 
 COMMANDS = (
@@ -139,7 +140,7 @@ def test_an_interrupted_training_says_so_and_goes_on_where_it_stopped(tmp_path: 
         assert running.stderr is not None
         assert any("epoch 2/" in line for line in running.stderr)
         running.send_signal(signal.SIGINT)
-        _, told = running.communicate(timeout=60)
+        _, told = running.communicate(timeout=HANG_S)
     assert running.returncode == 1
     assert (
         told.splitlines()[-1] == "interrupted; what was finished is kept: run the same command again to go on"
@@ -165,14 +166,14 @@ def feed():
         yield 1
     finally:
         print("letting go", flush=True)
-        time.sleep(30)
+        time.sleep(600)
 
 keep_interrupts()
 one = feed()
 next(one)
 del one
 print("swallowed", flush=True)
-time.sleep(30)
+time.sleep(600)
 """
 
 
@@ -183,7 +184,7 @@ def test_an_interrupt_while_a_feed_is_let_go_is_not_swallowed() -> None:
         assert running.stdout is not None
         assert running.stdout.readline() == "letting go\n"
         running.send_signal(signal.SIGINT)
-        _, told = running.communicate(timeout=20)
+        _, told = running.communicate(timeout=HANG_S)
     assert running.returncode == -signal.SIGINT
     assert told.splitlines()[-1] == "KeyboardInterrupt"
 

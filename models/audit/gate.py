@@ -69,18 +69,27 @@ class Gate:
         return cls(found[1], found[2], value)
 
     def crossed(self, findings: Mapping[str, Any]) -> str:
-        """Return a sentence if the findings cross the gate, else the empty string.
+        """Return a sentence if the findings cross the gate; the empty string if not, or where the metric was not measured."""
+        value = self._value(findings)
+        if value is None:
+            return ""
+        is_crossed = value < self.value if self.sign == "<" else value > self.value
+        return f"{self.metric} is {value:.4g}: {self.metric} {self.sign} {self.value:g}" if is_crossed else ""
+
+    def check_measured(self, findings: Mapping[str, Any]) -> None:
+        """Check that the findings have the metric.
 
         Raises:
-            RequestError: the metric was not measured.
+            RequestError: it was not measured.
         """
-        value: Any = findings
-        for name in self.metric.split("."):
-            value = value.get(name) if isinstance(value, Mapping) else None
-        if value is None:
+        if self._value(findings) is None:
             raise RequestError(
                 f"--fail-on: expected a measured {self.metric}, got none in these findings; "
                 "choose a metric that this data has, or leave the gate out"
             )
-        is_crossed = value < self.value if self.sign == "<" else value > self.value
-        return f"{self.metric} is {value:.4g}: {self.metric} {self.sign} {self.value:g}" if is_crossed else ""
+
+    def _value(self, findings: Mapping[str, Any]) -> Any:
+        value: Any = findings
+        for name in self.metric.split("."):
+            value = value.get(name) if isinstance(value, Mapping) else None
+        return value

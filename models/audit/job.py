@@ -121,7 +121,7 @@ class GradCamAudit(CheckedModel):
             self.plan.fingerprint(),
             self._model_facts(),
             None if self.model is None else self.model.model_dump(mode="json", exclude={"weights"}),
-            [outputs.names, outputs.as_index, self.class_map],
+            [outputs.names, outputs.as_index, self.class_map, self.plan.load_index().classes],
             [self.split, self.target_layer, self.explain, self.untrained],
             versions(),
         ]
@@ -316,6 +316,11 @@ class GradCamAudit(CheckedModel):
             notes.append(
                 f"the model is not trained: {', '.join(facts['untrained'][:3])} have random values; its answers and maps "
                 "mean nothing"
+            )
+        if self.plan.load_index().is_multi_label:
+            notes.append(
+                "images of this index may have several classes: what is right or wrong is not measured, and maps explain "
+                "what the model says"
             )
         notes += [*match.notes, *self._data_notes()]
         if facts.get("target_layer_note"):

@@ -17,6 +17,8 @@ from ..decode.integrity import pixel_problem, webp_canvas
 from ..decode.png_bytes import png_head
 from ..errors import RunError
 from ..image_reader import MAX_HEADER_READS, open_image, stored_size
+from ..quiet import ignored_warnings
+from .jpeg_headers import ordinary_jpeg, ordinary_orientation
 
 MAX_PIXELS = 178_956_970
 """Images with more pixels get a status: 512 MiB of RGB, the size at which Pillow speaks of a bomb."""
@@ -98,10 +100,7 @@ def header_of(file: IO[bytes]) -> Header:
     # Pillow's plugins raise nearly anything on broken input (OSError, SyntaxError, struct.error, KeyError,
     # OverflowError, MemoryError, ...). One bad image costs one image: whatever it is becomes its status.
     try:
-        if name == "png":
-            png_head(file.read(33))
-            file.seek(0)
-        return _webp(file) if name == "webp" else _by_pillow(file)
+        return _read(file, name)
     except Image.DecompressionBombError:
         return Header(format=name, status=f"too large: more than {MAX_PIXELS:,} pixels")
     except (UnidentifiedImageError, struct.error):
@@ -119,6 +118,26 @@ def _format_of(start: bytes) -> str:
     if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
         return "webp"
     return next((name for magic, name in _MAGIC if start.startswith(magic)), "")
+
+
+def _read(file: IO[bytes], name: str) -> Header:
+    if name == "webp":
+        return _webp(file)
+    if name == "jpeg" and (header := _ordinary_jpeg(file)) is not None:
+        return header
+    if name == "png":
+        png_head(file.read(33))
+    file.seek(0)
+    return _by_pillow(file)
+
+
+def _ordinary_jpeg(file: IO[bytes]) -> Header | None:
+    """Read the header of most JPEGs, as Pillow does; None for those that are left to it."""
+    found = ordinary_jpeg(file)
+    if found is None or found[0] * found[1] > MAX_PIXELS:
+        return None
+    width, height, mode, block = found
+    return Header(width, height, len(mode), mode, "jpeg", _orientation_in(block))
 
 
 def _by_pillow(file: IO[bytes]) -> Header:
@@ -199,8 +218,8 @@ def _orientation(image: Image.Image, name: str, file: IO[bytes]) -> int:
 def _orientation_in(block: bytes | None) -> int:
     """Read the orientation from an EXIF block; 1 where there is none or it makes no sense."""
     found: object = None
-    with suppress(Exception):  # as above
-        if block:
+    with suppress(Exception), ignored_warnings():  # as above
+        if block and (found := ordinary_orientation(block)) is None:
             exif = Image.Exif()
             exif.load(block)
             found = exif.get(_ORIENTATION_TAG)

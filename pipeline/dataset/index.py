@@ -214,7 +214,7 @@ class Index:
         return pc.fill_null(pc.equal(self.table["status"], "ok"), False)
 
     def fingerprint(self) -> str:
-        """Hash key, bytes, mtime, label and split of every row, in order, and etag and hash where there are any.
+        """Hash key, bytes, mtime, label and split of every row, in order; also annotations, etag and hash where there are any.
 
         Returns:
             32 hex digits.

@@ -21,6 +21,7 @@ from lightwell.pipeline.errors import OutputError, PlanError
 from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.progress import SilentConsole
 from lightwell.workers.local import run_batch_job
+from patience import HANG_S
 from pictures import make_folder
 
 EVIL = "<script>alert(1)<"
@@ -98,7 +99,7 @@ def test_a_browser_shows_the_headline_figures(
         "--disable-background-networking", "--disable-component-update", "--disable-sync",
         f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", path.as_uri(),
     ]  # fmt: skip
-    shown = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
+    shown = subprocess.run(command, check=True, capture_output=True, text=True, timeout=HANG_S).stdout
     figures = dict(re.findall(r'<div class="figure[^>]*><span>([^<]+)</span><b>([^<]+)</b>', shown))
     assert figures["Images"] == "7"
     assert figures["Accuracy"] == f"{100 * findings['accuracy']:.1f} %"

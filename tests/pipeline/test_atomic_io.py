@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from lightwell.pipeline.atomic_io import atomic_write, remove_stale, write_bytes, write_json, write_text
 from lightwell.pipeline.errors import OutputError
+from patience import HANG_S
 
 
 def names(folder: Path) -> list[str]:
@@ -92,7 +93,7 @@ def test_leftovers_of_killed_writers_go_and_files_in_the_making_stay(tmp_path: P
     ready = context.Event()
     process = context.Process(target=_hang, args=(tmp_path / "a.bin", ready))
     process.start()
-    assert ready.wait(30)
+    assert ready.wait(HANG_S)
     assert remove_stale(tmp_path) == 0
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)

@@ -8,11 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from lightwell.pipeline.quiet import ignored_warnings
+from patience import HANG_S
 
 
 def test_threads_that_overlap_leave_the_filters_as_they_were():
     before = list(warnings.filters)
-    gate = threading.Barrier(4, timeout=5)
+    gate = threading.Barrier(4, timeout=HANG_S)
 
     def inside(_):
         with ignored_warnings(), ignored_warnings():
@@ -33,11 +34,11 @@ def test_another_thread_still_warns_while_one_is_inside():
     def inside():
         with ignored_warnings():
             entered.set()
-            leave.wait(5)
+            leave.wait(HANG_S)
 
     thread = threading.Thread(target=inside)
     thread.start()
-    assert entered.wait(5)
+    assert entered.wait(HANG_S)
     try:
         with pytest.warns(UserWarning, match="here"):
             warnings.warn("here", UserWarning, stacklevel=1)

@@ -11,6 +11,7 @@ import pytest
 from clusters import Cluster, free_port, ray_cluster, wait_until
 from lightwell.pipeline.errors import PlanError, RunError
 from lightwell.workers.cluster import Crew, NodeRoom, Resources, check_room, connect, connected, rooms
+from patience import HANG_S
 
 NODES = [NodeRoom(3), NodeRoom(3), NodeRoom(8, 2)]
 
@@ -59,11 +60,11 @@ def test_an_address_that_cannot_be_one_is_refused(address: str) -> None:
         connect(address)
 
 
-def test_where_no_cluster_answers_it_is_said_within_a_second() -> None:
+def test_where_no_cluster_answers_it_is_said_and_not_waited_for() -> None:
     started = time.monotonic()
     with pytest.raises(RunError, match="ray start --head"):
         connect(f"127.0.0.1:{free_port()}")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < HANG_S
 
 
 @pytest.mark.ray
@@ -73,10 +74,10 @@ def test_a_cluster_has_its_nodes_and_nothing_is_left_of_it() -> None:
         with connected(cluster.address):
             assert rooms() == [NodeRoom(2), NodeRoom(1)]
             late = cluster.add_node(1, num_gpus=1)
-            wait_until(lambda: rooms() == [NodeRoom(1, 1), NodeRoom(2), NodeRoom(1)], 10, "the late node")
+            wait_until(lambda: rooms() == [NodeRoom(1, 1), NodeRoom(2), NodeRoom(1)], HANG_S, "the late node")
             assert run_on(cluster, late.ip) == late.ip
             cluster.kill_node(late)
-            wait_until(lambda: len(rooms()) == 2, 20, "the loss of a node")
+            wait_until(lambda: len(rooms()) == 2, HANG_S, "the loss of a node")
     assert not folder.exists()
     assert not [pid for node in (*nodes, late) for pid in node.pids()]
 

@@ -23,6 +23,7 @@ from lightwell.pipeline.progress import SilentConsole
 from lightwell.workers.cluster import connected
 from lightwell.workers.local import run_training_job
 from lightwell.workers.metrics import INSTRUMENTS, TAGS, FeedMeter
+from patience import HANG_S
 from pictures import make_folder
 from ray_jobs import CountImages
 
@@ -33,7 +34,7 @@ Sample = tuple[str, frozenset[tuple[str, str]]]
 
 def scrape(port: int) -> dict[Sample, float]:
     """Read what a node shows, as Prometheus does."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=HANG_S) as answer:
         text = answer.read().decode()
     found = {}
     for name, labels, value in re.findall(r"^(\w+)\{(.*)\} (\S+)$", text, re.MULTILINE):

@@ -19,6 +19,7 @@ from lightwell.pipeline.dataset.sightings import Sightings
 from lightwell.pipeline.errors import RunError
 from lightwell.workers.cluster import connected
 from lightwell.workers.readers import RayReaders
+from patience import HANG_S
 from pictures import make_folder
 from ray_jobs import SlowPortion
 
@@ -65,7 +66,7 @@ def test_workers_and_nodes_that_die_change_nothing(many: Path, tmp_path: Path, a
 
     def hurt(number: int, total: int) -> None:
         if number >= 6 and not done:
-            wait_until(lambda: first.pids_of(TASK), 30, "a task")
+            wait_until(lambda: first.pids_of(TASK), HANG_S, "a task")
             os.kill(first.pids_of(TASK)[0], signal.SIGKILL)
             done.append("worker")
         elif number >= 20 and len(done) == 1:
@@ -108,7 +109,7 @@ def test_a_driver_that_is_killed_is_taken_up_by_the_next(many: Path, tmp_path: P
     env = {**os.environ, "PYTHONPATH": str(TESTS)}
     driver = subprocess.Popen(words, env=env, start_new_session=True)
     parts = tmp_path / ".index.parquet.parts"
-    wait_until(lambda: len(list(parts.glob("part-*.parquet"))) >= 5, 60, "five parts")
+    wait_until(lambda: len(list(parts.glob("part-*.parquet"))) >= 5, HANG_S, "five parts")
     driver.kill()
     driver.wait()
     assert not output.exists()

@@ -21,6 +21,7 @@ from lightwell.pipeline.engine.feed import LocalEngine
 from lightwell.pipeline.errors import SourceDownError, SourceError
 from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.view import View
+from patience import HANG_S
 from pictures import make_folder, make_picture, write_picture
 
 RESIZE = {"preprocess": [A.Resize(32, 32)], "batch": {"size": 8}}
@@ -147,7 +148,9 @@ def test_one_object_that_never_comes_costs_one_image(served: Faulty, tmp_path: P
     bad = [keys[3], keys[5], keys[9]]
     for key, fault in zip(bad, ["500!", "cut!", "silent!"], strict=True):
         served.faults["/" + key.removeprefix("s3://")] = [fault]
-    _, quarantine, counts = read(tmp_path / "index.parquet", max_wait_s=1)
+    _, quarantine, counts = read(
+        tmp_path / "index.parquet", max_wait_s=4
+    )  # others may be slow on a busy machine
     assert [entry["key"] for entry in quarantine] == bad
     assert all("while its source answers" in entry["reason"] for entry in quarantine)
     assert counts == {"read": 12, "used": 9, "replaced": 3, "skipped": 0}
@@ -162,7 +165,7 @@ def test_a_source_that_is_down_stops_the_run_and_is_named(served: Faulty, tmp_pa
         SourceDownError, match=rf"expected an answer from s3://{BUCKET} within 1 s, got .* check the address"
     ):
         read(tmp_path / "index.parquet", max_wait_s=1)
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < HANG_S
 
 
 @pytest.mark.fault("a source that dies during a run: it stops and names it")

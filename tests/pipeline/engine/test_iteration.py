@@ -21,6 +21,7 @@ from lightwell.pipeline.errors import LightwellError, PlanError, RequestError
 from lightwell.pipeline.plan import Mix, Plan
 from lightwell.pipeline.view import View
 from lightwell.testing import facts_of
+from patience import HANG_S
 from torch.utils.data import DataLoader, IterableDataset
 from torchdata.stateful_dataloader import StatefulDataLoader
 
@@ -138,7 +139,7 @@ def test_of_many_threads_that_begin_a_loop_one_has_it(feed: LocalFeed) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(HANG_S)
     assert outcomes.count(NUM_BATCHES) == 1
     assert len(outcomes) == 8
 
@@ -244,7 +245,7 @@ def test_a_fork_may_not_read_a_feed(feed: LocalFeed) -> None:
     process.start()
     assert here.poll(60)
     assert "expected the process that opened it" in here.recv()
-    process.join(60)
+    process.join(HANG_S)
 
 
 @pytest.mark.parametrize("copy_it", [pickle.dumps, copy.copy, copy.deepcopy])

@@ -32,6 +32,7 @@ from lightwell.pipeline.engine.memory import MemoryBudget, Shares, cut
 from lightwell.pipeline.errors import PlanError, RequestError
 from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.view import View
+from patience import HANG_S
 from pictures import make_picture, write_picture
 
 MB = 10**6
@@ -236,7 +237,7 @@ def test_threads_in_any_order_never_exceed_a_share_nor_wait_for_ever() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(HANG_S)
     assert not any(thread.is_alive() for thread in threads)
     assert wrong == []
     assert sorted(order) == list(range(200))

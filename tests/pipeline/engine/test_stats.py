@@ -44,25 +44,30 @@ def thread(stage: str, **seconds: float) -> ThreadStats:
 @pytest.mark.parametrize("num_threads", [1, 2])
 @pytest.mark.parametrize("backend", ["opencv", "dali"])
 def test_the_time_of_each_thread_adds_up_to_its_life(plan: Plan, num_threads: int, backend: str) -> None:
+    paused = 0.0
     started = time.perf_counter()
     engine = LocalEngine(num_threads=num_threads, backend=backend)  # type: ignore[arg-type]
     with engine.feed(plan, View(augment=True, num_epochs=3)) as feed:
-        opened = time.perf_counter()
-        for _ in feed:
+        batches = iter(feed)
+        next(batches)
+        first = time.perf_counter()
+        for _ in batches:
+            asleep = time.perf_counter()
             time.sleep(PAUSE_S)
-        ended = time.perf_counter()
+            paused += time.perf_counter() - asleep
+        last = time.perf_counter()
         found = feed.stats()
-    assert found.wall_s == pytest.approx(ended - opened, rel=0.03)
-    assert ended - started > found.wall_s
+        ended = time.perf_counter()
+    assert last - first < found.wall_s < ended - started
     makers = [one for one in found.threads if one.stage == "make"]
     readers = [one for one in found.threads if one.stage == "read"]
     assert len(makers) == len(readers) == num_threads
     for one in found.threads:
         assert sum(one.seconds.values()) == pytest.approx(one.wall_s, rel=0.02)
-        assert one.wall_s == pytest.approx(found.wall_s, rel=0.1, abs=0.1)
+        assert 0 < one.wall_s < ended - started  # a thread may have to wait for a core before it begins
     (consumer,) = [one for one in found.threads if one.stage == "consume"]
-    assert consumer.wall_s == pytest.approx(found.wall_s, rel=0.03)
-    assert consumer.seconds["consumer"] == pytest.approx(30 * PAUSE_S, rel=0.1)
+    assert last - first < consumer.wall_s < ended - started
+    assert paused < consumer.seconds["consumer"] < consumer.wall_s
     assert (found.num_samples, found.num_batches) == (120, 30)
     assert feed.stats().wall_s == found.wall_s
 
@@ -82,13 +87,20 @@ def test_steps_are_told_apart_and_bytes_are_counted(plan: Plan) -> None:
 
 def test_a_slow_consumer_and_slow_decoding_are_named(plan: Plan) -> None:
     with LocalEngine(num_threads=2).feed(plan, View(augment=True)) as feed:
+        asked = time.perf_counter()
         for _ in feed:
-            time.sleep(PAUSE_S)
+            waited = time.perf_counter() - asked
+            time.sleep(PAUSE_S + 4 * waited)  # slower than the pipeline, however slow the machine makes that
+            asked = time.perf_counter()
         assert feed.stats().bottleneck().startswith("the consumer: the pipeline waited for it")
     with LocalEngine(num_threads=2).feed(plan, View(augment=True, num_epochs=12)) as feed:
         for _ in feed:
             pass
-        assert feed.stats().bottleneck().startswith("decoding: ")
+        found = feed.stats()
+        making = {step: found.share("make", step) for step in ("draw", "decode", "transform", "write")}
+        assert max(making, key=making.__getitem__) == "decode"
+        # Where all cores are taken by others, threads are woken late: handing over costs more than decoding.
+        assert found.bottleneck().startswith(("decoding: ", "handing over: "))
 
 
 def test_the_verdict_follows_from_the_shares() -> None:
@@ -164,12 +176,12 @@ def test_a_clock_that_has_stopped_stays(monkeypatch: pytest.MonkeyPatch) -> None
     assert (clock.read().wall_s, clock.read().seconds) == (5.0, {"room": 2.0, "decode": 3.0})
 
 
-def test_plain_lines_tell_the_pace_and_what_is_slow(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_lines_tell_how_far_it_is_and_the_pace(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lightwell.pipeline.progress.PLAIN_INTERVAL_S", 0.0)
     stream = io.StringIO()
     with LocalEngine().feed(plan, View(augment=True)) as feed:
         assert len(list(LineConsole(stream).track(feed, "work"))) == 10
     lines = stream.getvalue().splitlines()
     assert len(lines) == 10
-    assert lines[-1].startswith("work: 40 images, ")
-    assert "a second now and" in lines[-1]
+    assert lines[-1].startswith("work: 100 % done, 40 images, ")
+    assert " a second, about " in lines[-1]

@@ -19,6 +19,7 @@ from lightwell.pipeline.engine.feed import LocalEngine
 from lightwell.pipeline.errors import StuckError
 from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.view import View
+from patience import HANG_S
 from pictures import write_picture
 
 WAYS = ["opencv", "cached", "dali"]
@@ -74,7 +75,7 @@ def test_a_file_that_never_ends_stops_the_run_and_is_named(
         sleepy.RELEASE.set()
     for thread in threading.enumerate():
         if thread.name.startswith("lightwell"):
-            thread.join(5)
+            thread.join(HANG_S)
 
 
 def test_files_that_are_decoded_together_have_the_time_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,6 +111,6 @@ def test_the_command_ends_though_a_thread_never_does(tmp_path: Path) -> None:
         "cli.main()\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=False
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=HANG_S, check=False
     )
     assert (done.returncode, done.stderr) == (1, "error: decode of x never ended\n")

@@ -25,6 +25,7 @@ from lightwell.workers.on_ray.engine import RayEngine
 from lightwell.workers.service.engine import ServiceEngine
 from lightwell.workers.service.host import Service, find_service, start_service
 from lightwell.workers.service.sharing import SharingRules
+from patience import HANG_S
 from pictures import make_folder
 
 pytestmark = pytest.mark.ray
@@ -188,14 +189,15 @@ def test_a_slow_consumer_holds_the_fast_one_back_and_is_named(serve: Any, index_
         with ServiceEngine("slow", consumer="slow").feed(plan, TRAINING) as feed:
             for batch in feed:
                 facts.append(facts_of(batch))
-                go_on.wait(60)
+                go_on.wait(HANG_S)
         return facts
 
     def look() -> Mapping[str, Any]:
-        end = time.monotonic() + 60
-        while not (status := service.status())["holding"]:
-            assert time.monotonic() < end
-            time.sleep(0.05)
+        def held() -> bool:
+            status = service.status()
+            return bool(status["holding"]) and consumer(status, "fast")["number"] == 4
+
+        wait_until(held, HANG_S, "a fast consumer that is held back")
         time.sleep(1.0)
         status = service.status()
         go_on.set()
@@ -223,7 +225,7 @@ def test_a_laggard_is_cut_loose_and_still_gets_every_batch(serve: Any, index_pat
         with ServiceEngine("laggard", consumer="slow").feed(plan, TRAINING) as feed:
             for batch in feed:
                 facts.append(facts_of(batch))
-                assert done.wait(60)
+                assert done.wait(HANG_S)
         return facts
 
     def fast() -> list[BatchFacts]:
@@ -247,7 +249,7 @@ def test_a_late_joiner_gets_the_whole_stream(serve: Any, index_path: Path) -> No
         with ServiceEngine("late", consumer="late").feed(plan, TRAINING) as late:
             late_batches = iter(late)
             late_facts = [facts_of(next(late_batches)) for _ in range(12)]
-            wait_until(lambda: not service.status()["making"], 30, "an end of what is in the making")
+            wait_until(lambda: not service.status()["making"], HANG_S, "an end of what is in the making")
             made_again = service.status()["made_again"]
             together(
                 lambda: early_facts.extend(facts_of(batch) for batch in early_batches),

@@ -28,6 +28,7 @@ from lightwell.workers.on_ray.engine import RayEngine
 from lightwell.workers.service.engine import ServiceEngine
 from lightwell.workers.service.host import Service, start_service
 from lightwell.workers.service.sharing import SharingRules
+from patience import HANG_S
 from pictures import make_folder, make_picture, write_picture
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -90,7 +91,7 @@ def test_a_killed_consumer_holds_nobody_back_and_goes_on_where_it_was(
     for _ in range(2):
         before = len(lines())
         victim = start(0.2)
-        wait_until(lambda before=before: len(lines()) >= before + 3, 60, "three batches more")
+        wait_until(lambda before=before: len(lines()) >= before + 3, HANG_S, "three batches more")
         victim.send_signal(signal.SIGKILL)
         victim.wait()
     with ServiceEngine("faults", consumer="lives").feed(plan, TRAINING) as feed:
@@ -149,14 +150,16 @@ def test_the_death_of_the_node_that_makes_them_costs_no_batch(plan: Plan, expect
             for number, batch in enumerate(feed):
                 facts.append(facts_of(batch))
                 if number == 7:
-                    wait_until(lambda: not service.status()["making"], 30, "batches that lie finished there")
+                    wait_until(
+                        lambda: not service.status()["making"], HANG_S, "batches that lie finished there"
+                    )
                     assert pids_of(cluster, "ray::Maker") == node.pids_of("ray::Maker")
                     assert not node.pids_of("ray::Server")
                     cluster.kill_node(node)
                     ray.kill(blocker)
         assert facts == expected
         assert service.status()["made_again"] >= 1, "what lay finished on that node is gone"
-        wait_until(lambda: service.status()["makers"] == 1, 60, "a maker that lives elsewhere")
+        wait_until(lambda: service.status()["makers"] == 1, HANG_S, "a maker that lives elsewhere")
 
 
 class Blocker:

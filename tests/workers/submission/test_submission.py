@@ -27,6 +27,7 @@ from lightwell.workers.submission.declared import Document
 from lightwell.workers.submission.package import build_wheel, lay_out_package
 from lightwell.workers.submission.server import JobServer, parse_address
 from lightwell.workers.submission.shipment import Shipment
+from patience import HANG_S
 from pictures import make_folder
 
 PLAN = "index: index.parquet\npreprocess: [{Resize: {height: 16, width: 16}}]\nbatch: {size: 8}\n"
@@ -333,7 +334,7 @@ def test_an_address_where_nothing_answers_is_told_at_once(submit: Callable[..., 
     assert (
         "error: --address: wanted a cluster's job server, got no answer from http://127.0.0.1:" in done.stderr
     )
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < HANG_S
 
 
 def test_a_server_that_takes_a_call_and_says_nothing_is_not_waited_for() -> None:
@@ -341,7 +342,7 @@ def test_a_server_that_takes_a_call_and_says_nothing_is_not_waited_for() -> None
         started = time.monotonic()
         with pytest.raises(RequestError, match=r"got no answer from .*timed out"):
             JobServer.connect(f"127.0.0.1:{server.getsockname()[1]}", timeout_s=0.5)
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < HANG_S
 
 
 def test_another_web_server_is_not_taken_for_a_cluster() -> None:

@@ -24,6 +24,7 @@ from lightwell.pipeline.errors import RequestError
 from lightwell.pipeline.text import plain_log
 from lightwell.workers.submission.following import follow
 from lightwell.workers.submission.server import JobServer
+from patience import HANG_S
 from pictures import make_folder
 
 pytestmark = pytest.mark.ray
@@ -195,7 +196,7 @@ def test_a_detached_job_is_listed_followed_and_stopped(cluster: Cluster, project
     assert following.stdout is not None
     assert any(line == "waiting\n" for line in following.stdout)
     following.send_signal(signal.SIGINT)
-    _, told = following.communicate(timeout=30)
+    _, told = following.communicate(timeout=HANG_S)
     assert following.returncode == 1
     assert f"{job} goes on" in told
     assert f"lightwell jobs stop {job}" in told
@@ -203,7 +204,7 @@ def test_a_detached_job_is_listed_followed_and_stopped(cluster: Cluster, project
     assert f"{job}: RUNNING" in run("jobs", "status", job, *address, project=project).stdout
     assert f"{job}: stopping" in run("jobs", "stop", job, *address, project=project).stdout
     server = JobServer.connect(cluster.dashboard)
-    wait_until(lambda: server.state(job).has_ended, 30, "the end of a stopped job")
+    wait_until(lambda: server.state(job).has_ended, HANG_S, "the end of a stopped job")
     state = json.loads(run("jobs", "status", job, "--json", *address, project=project).stdout)
     assert (state["status"], state["exit_code"]) == ("STOPPED", 1)
     assert "waiting" in run("jobs", "logs", job, *address, project=project).stdout

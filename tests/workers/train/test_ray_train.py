@@ -32,6 +32,7 @@ from lightwell.workers.local import run_training_job
 from lightwell.workers.train.rank import Order, check_sees
 from lightwell.workers.train.room import RoomWatch
 from lightwell.workers.train.trainer import RayTrainer, most_ranks
+from patience import HANG_S
 from pictures import make_folder
 from safetensors import safe_open
 
@@ -269,7 +270,7 @@ def test_what_cannot_be_placed_or_shared_is_refused_before_anything_starts(
         )
     with pytest.raises(PlanError, match=r"wanted room for 8 workers of 1 CPUs.*4 of them never fit"):
         RayTrainer(cluster.address, 8).run(job, str(tmp_path / "out"), SilentConsole())
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < HANG_S
     assert list((tmp_path / "out").iterdir()) == []
     with pytest.raises(PlanError, match="wanted a folder that all nodes share"):
         check_sees(Order(job, str(tmp_path), None, ".seen-by-nobody", 1, 0), node=1)

@@ -1,0 +1,124 @@
+"""The headers of ordinary JPEGs, several times as fast as Pillow reads them; what is not ordinary is left to Pillow."""
+
+from __future__ import annotations
+
+import struct
+from typing import IO
+
+_FIRST_BYTES = 8192
+_MAX_BYTES = 256 * 1024
+"""Ordinary headers end earlier."""
+_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
+"""Sequential and progressive, by Huffman or arithmetic coding."""
+_OTHER_SEGMENTS = frozenset({0xC4, 0xCC, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE})
+"""Tables, restart interval, application data and comments."""
+_DQT, _SOS, _APP1 = 0xDB, 0xDA, 0xE1
+_TABLE_BYTES = 65
+_EXIF = b"Exif\0\0"
+_MODES = {1: "L", 3: "RGB"}
+_ORIENTATION_TAG = 274
+_SHORT = 3
+_frame = struct.Struct(">BHHB")
+
+Found = tuple[int, int, str, bytes | None]
+"""Width, height, Pillow's mode, and the EXIF block, if there is one."""
+
+
+class _RareError(Exception):
+    """It is left to Pillow."""
+
+
+def ordinary_jpeg(file: IO[bytes]) -> Found | None:
+    """Read the header of a JPEG from its beginning.
+
+    Returns:
+        None for what is rare or wrong: CMYK, 12 bits, two frames or EXIF blocks, stray bytes, no pixels, no scan, or a
+        header of more than 256 KiB.
+    """
+    try:
+        return _read(file)
+    except _RareError:
+        return None
+
+
+def _read(file: IO[bytes]) -> Found:
+    data, at = file.read(_FIRST_BYTES), 2
+    frame: Found | None = None
+    block: bytes | None = None
+    while True:
+        data = _filled(file, data, at + 4)
+        marker = data[at + 1]
+        end = at + 2 + (data[at + 2] << 8 | data[at + 3])
+        data = _filled(file, data, end)
+        if data[at] != 0xFF:
+            raise _RareError
+        if marker in _FRAMES:
+            if frame is not None:
+                raise _RareError
+            frame = _frame_of(data[at + 4 : end])
+        elif marker == _SOS:
+            if frame is None:
+                raise _RareError
+            return *frame[:3], block
+        elif marker not in _OTHER_SEGMENTS or (marker == _DQT and not _has_tables(data[at + 4 : end])):
+            raise _RareError
+        elif marker == _APP1 and data.startswith(_EXIF, at + 4):
+            if block is not None:
+                raise _RareError
+            block = data[at + 4 : end]
+        at = end
+
+
+def _filled(file: IO[bytes], data: bytes, end: int) -> bytes:
+    """Read on where the bytes do not reach so far, and somewhat farther."""
+    if end <= len(data):
+        return data
+    if end <= _MAX_BYTES:
+        data += file.read(min(max(len(data), end - len(data)), _MAX_BYTES - len(data)))
+    if end > len(data):
+        raise _RareError
+    return data
+
+
+def _frame_of(data: bytes) -> Found:
+    if len(data) < _frame.size:
+        raise _RareError
+    bits, height, width, channels = _frame.unpack_from(data)
+    if bits != 8 or channels not in _MODES or not width or not height or len(data) != 6 + 3 * channels:
+        raise _RareError
+    return width, height, _MODES[channels], None
+
+
+def _has_tables(data: bytes) -> bool:
+    """Say whether quantization tables are whole and of 8 bits."""
+    return len(data) % _TABLE_BYTES == 0 and all(number < 16 for number in data[::_TABLE_BYTES])
+
+
+def ordinary_orientation(block: bytes) -> int | None:
+    """Read the orientation from an EXIF block, with or without its name; 0 where there is none.
+
+    Returns:
+        None for what is rare or wrong: entries that are cut, or a tag that comes twice or holds no short.
+    """
+    try:
+        return _read_orientation(block.removeprefix(_EXIF))
+    except (_RareError, struct.error):
+        return None
+
+
+def _read_orientation(block: bytes) -> int:
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
+    if order is None:
+        raise _RareError
+    (at,) = struct.unpack_from(order + "I", block, 4)
+    (count,) = struct.unpack_from(order + "H", block, at)
+    entries = block[at + 2 : at + 2 + 12 * count]
+    if at < 8 or len(entries) < 12 * count:
+        raise _RareError
+    found = 0
+    for tag, kind, number, value in struct.iter_unpack(order + "HHIH2x", entries):
+        if tag == _ORIENTATION_TAG:
+            if found or number != 1 or kind != _SHORT or not value:
+                raise _RareError
+            found = value
+    return found
