@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -15,6 +17,7 @@ from .atomic_io import write_text
 from .cache.options import Caching
 from .checked import CheckedModel, build_checked
 from .dataset.index import Index
+from .dataset.sources.store import without_file_scheme
 from .error_rules import ErrorRules
 from .imports import AllowedModules
 from .order.sampling import Sampling
@@ -67,6 +70,10 @@ class KeypointParams(CheckedModel):
     """Make keypoints that leave the picture 0, 0, 0; without it they keep their place, with visibility 0."""
 
 
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-:]+:/{1,2}")
+"""Of a URI, which ``Path`` writes with one slash; a drive of Windows has one letter."""
+
+
 class Plan(CheckedModel):
     """What happens to the images of an index before a model sees them.
 
@@ -100,6 +107,19 @@ class Plan(CheckedModel):
     """What is done about files that cannot be used."""
     resources: WorkerResources | None = None
     """What each worker of a cluster holds, where the command line does not say."""
+
+    @field_validator("index", mode="before")
+    @classmethod
+    def _parse_index(cls, value: Any) -> Any:
+        if not isinstance(value, str | Path):
+            return value
+        text = without_file_scheme(str(value)) if isinstance(value, str) else str(value)
+        if (scheme := _SCHEME.match(text)) and not os.path.exists(text):  # noqa: PTH110 - no error for names that are too long
+            raise ValueError(
+                f"expected a path of this machine, got a URI that begins with {scheme[0]}; copy the index here (pictures that it "
+                "lists may stay where they are)"
+            )
+        return text
 
     @field_validator("preprocess", "augment", "evaluate", mode="before")
     @classmethod

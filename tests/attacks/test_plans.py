@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import albumentations as A
+import numpy as np
 import pytest
 from lightwell.pipeline.compiler.program import Program
 from lightwell.pipeline.errors import PlanError
@@ -21,6 +22,7 @@ from lightwell.pipeline.safe_yaml import MAX_BYTES
 MODULE = "import pathlib\npathlib.Path({trace!r}).touch()\n"
 MINE = """
 import albumentations as A
+import numpy as np
 
 
 class Mine(A.ImageOnlyTransform):
@@ -253,3 +255,37 @@ def test_control_characters_of_a_plan_reach_no_message(tmp_path: Path) -> None:
         with pytest.raises(PlanError) as caught:
             Program.compile(load(tmp_path, text))
         assert str(caught.value).isprintable(), text
+
+
+@pytest.mark.parametrize("form", [str, Path])
+@pytest.mark.parametrize(
+    "index",
+    [
+        "s3://bucket/i.parquet",
+        "https://user:secret@host/i?X-Signature=secret",
+        "simplecache::s3://b/i",
+        "x" * 300 + "://a",
+    ],
+)
+def test_an_index_that_is_a_uri_is_refused_in_plain_words(form: type[str | Path], index: str) -> None:
+    """A plan in Python names its index by a URI, as text or as a path: one line says what to do, without the secret."""
+    with pytest.raises(
+        PlanError, match=r"index: expected a path of this machine, got a URI .* copy the index here"
+    ) as caught:
+        Plan(index=form(index))
+    assert "secret" not in str(caught.value)
+
+
+def test_equalize_with_a_function_as_mask_is_refused_by_its_name() -> None:
+    """A policy in Python hands Equalize a function, which no plan can hold: one line names Equalize and mask."""
+
+    def mask(image: np.ndarray) -> np.ndarray:
+        return image[..., 0]
+
+    for masked in (mask, lambda image: image):
+        with pytest.raises(
+            PlanError, match=r"augment\[0\]\.Equalize: .*mask: expected a value that can be written down"
+        ):
+            Plan(index="index.parquet", augment=[A.Equalize(mask=masked)])
+    with pytest.raises(PlanError, match=r"augment\[0\]\.Equalize"):
+        Plan(index="index.parquet", augment=[A.Equalize(mask=np.ones((8, 8), np.uint8))])

@@ -273,3 +273,18 @@ def test_plans_with_other_annotation_rules_have_other_fingerprints(tmp_path: Pat
     assert Plan(**plans[1].dump()) == plans[1]
     with pytest.raises(PlanError, match="min_aera"):
         Plan(index=path, bbox_params={"min_aera": 1})
+
+
+def test_a_flip_moves_keypoints_and_renames_none(tmp_path: Path) -> None:
+    scenes = [plain_scene("0.png", boxes=[[1, 2, 11, 12], [15, 4, 30, 9]], keypoints=[[5, 6, 2], [20, 7, 1]])]
+    index = write_index(tmp_path, scenes)
+    ((plain,), _) = read(index, batch={"size": 1})
+    ((flipped,), _) = read(index, batch={"size": 1}, preprocess=[A.HorizontalFlip(p=1.0)])
+    assert plain.keypoints is not None
+    assert flipped.keypoints is not None
+    before, after = plain.keypoints[0], flipped.keypoints[0]
+    assert after[..., 1:].tolist() == before[..., 1:].tolist()
+    total = before[..., 0] + after[..., 0]
+    assert np.allclose(total, total.reshape(-1)[0])
+    assert (np.diff(before[..., 0].reshape(-1)) > 0).all()
+    assert (np.diff(after[..., 0].reshape(-1)) < 0).all()
