@@ -14,6 +14,7 @@ from ..decode.fallback import FallbackLog
 from ..errors import RunError, SampleError
 from ..keys import keyed_bits
 from ..policy.drawing import Drawing, Drawn, leaves_of
+from ..policy.growth import Growth, largest_pixels
 from ..policy.sizes import Size
 from ..quarantine import QuarantineEntry
 from ..schedule import replacements
@@ -32,7 +33,7 @@ from .annotations import (
 from .cached import CACHE_STEP, CachedPixels, CachedReading
 from .clocks import Activity
 from .dali_pixels import DaliPixels, kept
-from .estimates import in_runs, planned_bytes, worst_bytes
+from .estimates import RGB, in_runs, planned_bytes, worst_bytes
 from .loading import Loaded, Row, SampleLoader
 from .memory import MemoryBudget
 from .pixels import CpuPixels, Failure, Pixels, Room, applied, no_room, policy_failure
@@ -110,9 +111,10 @@ class Assembly:
         Large pictures draw ahead here, and once more where they are made: it costs little beside decoding them.
         """
         copies = 2 if self._shared.cached is None else 3
-        sizes = [worst_bytes(sample.file, sample.kept, copies) for sample in samples]
-        if sum(sizes) > most_bytes:
-            sizes = [self._line().planned_bytes(sample, epoch) for sample in samples]
+        line = self._line()
+        sizes = [worst_bytes(sample.file, sample.kept, copies, line.growth) for sample in samples]
+        if line.growth.is_open or sum(sizes) > most_bytes:
+            sizes = [line.planned_bytes(sample, epoch) for sample in samples]
         return in_runs(samples, sizes.__getitem__, most_bytes)
 
     def close(self) -> None:
@@ -188,6 +190,7 @@ class _Line:
         routes = program.routes(augment=view.augment, backend=shared.backend)
         compose = program.compose(augment=view.augment, boxes=kinds.boxes, keypoints=kinds.num_keypoints > 0)
         self._drawing = Drawing(compose, routes.num_drawn)
+        self.growth = Growth.of(compose.transforms)
         may_reduce = program.plan.decode == "auto"
         on_cpu = CpuPixels(
             self._drawing,
@@ -244,9 +247,11 @@ class _Line:
 
     def planned_bytes(self, sample: Loaded, epoch: int) -> int:
         """Say what a sample's pixels will take, from what is drawn for it."""
-        drawn = Failure("read", "") if sample.file is None else self._draw(sample, epoch)
-        if sample.file is None or isinstance(drawn, Failure):
+        drawn = self._draw(sample, epoch)
+        if isinstance(drawn, Failure):
             return worst_bytes(sample.file, sample.kept)
+        if sample.file is None:
+            return worst_bytes(None, sample.kept) + RGB * largest_pixels(drawn[0])
         if self._cached is not None:
             return self._cached.planned_bytes(sample.file, drawn[0])
         return planned_bytes(sample.file, self.pixels.plan(sample.file, drawn[0]), drawn[0])

@@ -20,6 +20,7 @@ from ..compiler.program import Program
 from ..dataset.index import Index
 from ..decode.chain import Encoded
 from ..policy.drawing import Decision, Drawing, Drawn
+from ..policy.growth import largest_pixels
 from ..watch import Watch
 from .direct import DirectPixels
 from .estimates import RGB, planned_bytes
@@ -167,7 +168,7 @@ class CachedPixels:
         """Say what a file takes that is made for the cache: its beginning, a copy of that, and the finished picture."""
         beginning = self._beginning(drawn)
         made = planned_bytes(file, self._pixels.plan(file, beginning), beginning)
-        return made + RGB * (prod(beginning.size) + prod(drawn.size))
+        return made + RGB * (prod(beginning.size) + largest_pixels(drawn))
 
     def _go_on(
         self, number: int, key: str, image: np.ndarray | Failure, drawn: Drawn, place: np.ndarray | None

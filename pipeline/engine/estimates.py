@@ -17,6 +17,7 @@ from ..decode.dali import DALI_MODES
 from ..decode.plan import Decoding
 from ..keys import keyed_bits
 from ..policy.drawing import Drawing, Drawn
+from ..policy.growth import Growth, largest_pixels
 from ..policy.sizes import Size
 from ..view import View
 from .annotations import AnnotationKinds
@@ -126,21 +127,27 @@ def finished_size(program: Program, view: View, index: Index, rows: np.ndarray) 
     return FinishedSize(constant, bytes_per_pixel * max(grown, default=1.0))
 
 
-def worst_bytes(file: Encoded | None, kept: Packed | None, copies: int = 2) -> int:
-    """Bound what one sample takes from decoding on, whatever is drawn: the whole picture, several times.
+def worst_bytes(
+    file: Encoded | None, kept: Packed | None, copies: int = 2, growth: Growth | None = None
+) -> int:
+    """Bound what one sample takes from decoding on, whatever is drawn: the whole picture, several times, and its growth.
 
     Args:
         file: its file, if it was read.
         kept: what the cache holds of it, if anything.
         copies: of a whole picture that are in memory together: decoded and finished, and between them in a cache.
+        growth: what a policy that is not open makes of it at most; None where it is not asked for.
     """
-    if file is not None:
-        return copies * _whole_bytes(file)
-    return 0 if kept is None else 2 * RGB * kept.size[0] * kept.size[1]
+    size = file.size if file is not None else kept.size if kept is not None else None
+    if size is None:
+        return 0
+    whole = copies * _whole_bytes(file) if file is not None else 2 * RGB * size[0] * size[1]
+    grown = 0 if growth is None else growth.pixels(size) - size[0] * size[1]
+    return whole + RGB * grown
 
 
 def planned_bytes(file: Encoded, decoding: Decoding, drawn: Drawn) -> int:
-    """Say what one sample takes: its pixels as decoding is planned, and those after all that was drawn."""
+    """Say what one sample takes: its pixels as decoding is planned, and those of the largest picture that was drawn."""
     if decoding.kind == "reduced":
         height, width = (-(-side // decoding.shrink) for side in file.size)
         assert decoding.resampling is not None
@@ -149,7 +156,7 @@ def planned_bytes(file: Encoded, decoding: Decoding, drawn: Drawn) -> int:
         decoded = RGB * decoding.region.size[0] * decoding.region.size[1]
     else:
         decoded = _whole_bytes(file)
-    return decoded + RGB * drawn.size[0] * drawn.size[1]
+    return decoded + RGB * largest_pixels(drawn)
 
 
 def in_runs(
