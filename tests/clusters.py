@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from patience import HANG_S
+
 TESTS = Path(__file__).resolve().parent
 START_S = 60.0
 STORE_BYTES = 200 << 20
@@ -216,8 +218,9 @@ def free_port() -> int:
 
 
 def wait_until(done: object, seconds: float, what: str) -> None:
-    """Ask again and again until it is so."""
+    """Ask again and again until it is so; for as long as a busy machine may need, where it is less."""
     assert callable(done)
+    seconds = max(seconds, HANG_S)
     end = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < end, f"waited {seconds} s for {what}"
