@@ -152,7 +152,7 @@ def planned_bytes(file: Encoded, decoding: Decoding, drawn: Drawn) -> int:
         height, width = (-(-side // decoding.shrink) for side in file.size)
         assert decoding.resampling is not None
         decoded = RGB * (height * width + decoding.resampling.size[0] * decoding.resampling.size[1])
-    elif decoding.kind == "region" and file.format == "jpeg" and file.suits_dali():
+    elif decoding.kind == "region" and file.format == "jpeg" and file.suits_dali() and file.may_be_cut():
         decoded = RGB * decoding.region.size[0] * decoding.region.size[1]
     else:
         decoded = _whole_bytes(file)

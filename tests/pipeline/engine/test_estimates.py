@@ -1,0 +1,34 @@
+"""What decoding will take in memory, said before it is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+from image_bytes import EOI, saved
+from lightwell.pipeline.decode.chain import Encoded
+from lightwell.pipeline.decode.plan import Decoding, Region
+from lightwell.pipeline.engine.estimates import planned_bytes
+from lightwell.pipeline.policy.drawing import Drawn
+from pictures import make_picture
+
+PROGRESSIVE = saved(make_picture(1, 40, 56), "JPEG", progressive=True)
+
+
+@dataclass(frozen=True)
+class NothingDrawn:
+    """A sample for which nothing is drawn that makes pixels."""
+
+    size: tuple[int, int] = (0, 0)
+
+
+def test_a_region_of_a_jpeg_whose_last_scans_are_missing_counts_as_the_whole() -> None:
+    """It is decoded whole and cut, so that it is the same pixels on every way."""
+    decoding = Decoding("region", Region(0, 0, 10, 10), ())
+    drawn = cast("Drawn", NothingDrawn())
+    second = PROGRESSIVE.index(b"\xff\xda", PROGRESSIVE.index(b"\xff\xda") + 2)
+    sizes = [
+        planned_bytes(Encoded(data, "jpeg", "RGB", 1, (40, 56)), decoding, drawn)
+        for data in (PROGRESSIVE, PROGRESSIVE[:second] + EOI)
+    ]
+    assert sizes == [3 * 10 * 10, 3 * 40 * 56]
