@@ -89,7 +89,7 @@ POSITION = st.one_of(
 )
 
 
-@tried(1000)
+@tried(800)
 @given(view=VIEW, engine=ENGINE, position=POSITION)
 def test_views_engines_and_positions_raise_errors_of_ours_only(
     place: Path, view: dict[str, Any], engine: dict[str, Any], position: Any
@@ -148,11 +148,11 @@ def test_options_of_ray_raise_errors_of_ours_only(cpus: Any, gpus: Any, each: An
 
 COMMANDS = [
     ["index"], ["index"], ["explain"], ["train"], ["audit"], ["materialize"], ["cache", "ls"], ["cache", "verify"],
-    ["cache", "prune"], ["submit"], ["evaluate"], ["bogus"], [], ["jobs"], ["cache"], ["serve"],
+    ["cache", "prune"], ["submit"], ["evaluate"], ["bogus"], [], ["jobs"], ["cache"],
 ]  # fmt: skip
 PLACES = [
-    "photos", "plan.yaml", "train.yaml", "broken.yaml", "device.yaml", "binary.yaml", "index.parquet", "gone", "", ".", "/", "\x1b[31m",
-    "~nobody/x", "x" * 300, "s3://", "ftp://host/x", "http://user:pw@127.0.0.1:1/x.csv", "photos/*.tar", "{0..1}.tar", "-", "--",
+    "photos", "plan.yaml", "train.yaml", "broken.yaml", "device.yaml", "binary.yaml", "index.parquet", "gone", "", ".", "\x1b[31m",
+    "~nobody/x", "x" * 300, "ftp://host/x", "http://user:pw@127.0.0.1:1/x.csv", "photos/*.tar", "{0..1}.tar", "-", "--",
 ]  # fmt: skip
 OPTIONS = [
     "--out", "-o", "--output", "--engine", "--threads", "--memory", "--workers", "--cpus-per-worker", "--gpus-per-worker",
@@ -178,7 +178,7 @@ VALUES = [
 ]  # fmt: skip
 
 
-@tried(900)
+@tried(400)
 @given(
     command=st.sampled_from(COMMANDS),
     where=st.lists(st.sampled_from(PLACES), max_size=2),
@@ -197,6 +197,7 @@ def test_commands_end_with_an_exit_code_and_never_with_a_traceback(
 ) -> None:
     """Commands with options, paths and values that do not belong: exit code 0, 1 or 2, and one line of ours."""
     monkeypatch.chdir(place)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     words = [*command, *where, *[word for pair in options for word in pair], *flags]
     words += ["-o" if command == ["index"] else "--out", "made"] if has_out else []
     result = CliRunner().invoke(app, words)

@@ -145,7 +145,7 @@ def compile_and_explain(make: Any) -> None:
         note("taken")
 
 
-@tried(1000)
+@tried(900)
 @given(content=mutated(PLAN))
 def test_a_plan_in_python_raises_errors_of_ours_only(content: dict[str, Any]) -> None:
     """A mapping with values of wrong types, huge numbers and wrong names as a plan: PlanError, or a plan that compiles."""
@@ -170,7 +170,7 @@ def test_the_text_of_a_plan_raises_errors_of_ours_only(
     compile_and_explain(lambda: Plan.load(path))
 
 
-@tried(1000)
+@tried(700)
 @given(content=mutated(JOB), default=st.sampled_from(["classify", "gradcam", "materialize"]))
 def test_a_job_file_raises_errors_of_ours_only(content: dict[str, Any], default: str, tmp_path: Path) -> None:
     """A job file with values of wrong types and wrong names: PlanError, or a job."""
