@@ -229,7 +229,12 @@ class SharesBatches(Protocol):
 
 @runtime_checkable
 class BatchJob(Protocol):
-    """Turns every batch into records, one per image."""
+    """Turns every batch into records, one per image.
+
+    A job may have a method ``fingerprint() -> str``, which hashes all that decides its records: the plan's own, the view,
+    weights, versions of code. By it an interrupted run is gone on with, and the records of one that has ended are taken
+    again, so that what only ``finish`` uses, such as a title, is to be left out. Without it every run reads all batches.
+    """
 
     @property
     def plan(self) -> Plan:

@@ -187,6 +187,14 @@ def test_a_finished_job_takes_its_records_and_asks_for_no_batch(plan: Plan, tmp_
     )
 
 
+def test_a_finished_job_takes_its_records_from_below_a_uri(plan: Plan, tmp_path: Path) -> None:
+    out = f"memory://{tmp_path.name}/done"
+    whole = run_batch_job(Stumbling(plan, tmp_path / "trip"), engine(), out, SilentConsole())
+    again = Stumbling(plan, tmp_path / "trip")
+    assert run_batch_job(again, engine(), out, SilentConsole()) == whole
+    assert again.seen == []
+
+
 @pytest.mark.parametrize("spoil", ["another plan", "damaged", "deleted", "no note"])
 def test_records_that_are_not_those_of_the_job_are_made_anew(plan: Plan, tmp_path: Path, spoil: str) -> None:
     out = tmp_path / "out"
