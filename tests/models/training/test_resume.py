@@ -182,25 +182,25 @@ def test_a_checkpoint_says_where_its_run_stands(job: Classify, tmp_path: Path) -
                 yield batch
 
     with pytest.raises(KeyboardInterrupt):
-        run_training_job(job, LocalEngine(num_threads=1), tmp_path, Stop())
-    description, metadata = read_description(tmp_path / LAST_NAME)
-    progress = read_progress(tmp_path / LAST_NAME, metadata)
+        run_training_job(job, LocalEngine(num_threads=1), tmp_path / "out", Stop())
+    description, metadata = read_description(tmp_path / "out" / LAST_NAME)
+    progress = read_progress(tmp_path / "out" / LAST_NAME, metadata)
     assert (description.history, progress.step, progress.num_read) == ((), 2, 8)
     assert (progress.position["epoch"], progress.position["step"]) == (0, 2)
     assert progress.counts["read"] == 8
-    assert job.remaining(tmp_path).position == progress.position
+    assert job.remaining(tmp_path / "out").position == progress.position
 
 
 @pytest.mark.fault("a flipped bit in a checkpoint: it is refused")
 def test_a_checkpoint_with_a_bit_turned_is_not_gone_on_with(job: Classify, tmp_path: Path) -> None:
     job = job.model_copy(update={"epochs": 1})
-    run_here(job, tmp_path)
-    path = tmp_path / LAST_NAME
+    run_here(job, tmp_path / "out")
+    path = tmp_path / "out" / LAST_NAME
     content = bytearray(path.read_bytes())
     content[-100] ^= 1
     path.write_bytes(content)
     with pytest.raises(ModelError, match="is damaged: its content is not what was written"):
-        run_training_job(job, LocalEngine(num_threads=1), tmp_path, SilentConsole())
+        run_training_job(job, LocalEngine(num_threads=1), tmp_path / "out", SilentConsole())
 
 
 def test_the_pace_of_writing_is_by_steps_or_seconds_and_bears_the_cost() -> None:

@@ -20,6 +20,7 @@ class NothingDrawn:
     """A sample for which nothing is drawn that makes pixels."""
 
     size: tuple[int, int] = (0, 0)
+    decisions: tuple[()] = ()
 
 
 def test_a_region_of_a_jpeg_whose_last_scans_are_missing_counts_as_the_whole() -> None:
