@@ -70,6 +70,7 @@ class Surroundings:
     dali_threads: int = 1
     """Of each DALI graph; OpenCV's way has its parallelism in the threads that make samples."""
     fallbacks: FallbackLog = field(default_factory=FallbackLog)
+    """Tells once of each reason why another decoder had to take over."""
     slow: set[str] = field(default_factory=set)
     """Keys of samples that took too long: later epochs do not try them."""
 

@@ -127,8 +127,11 @@ class CachedPixels:
         ]
 
     def _unpack(self, sample: Loaded, kept: Packed) -> np.ndarray | Failure:
-        with self._watch.at("decode", str(sample.row["key"])):
-            image = unpack(kept, self._quality)
+        if self._quality is None:  # nothing is decoded, so that nothing can take long
+            image = unpack(kept, None)
+        else:
+            with self._watch.at("decode", str(sample.row["key"])):
+                image = unpack(kept, self._quality)
         if image is not None:
             return image
         self._cache.discard(kept)
