@@ -15,7 +15,6 @@ from ..errors import RunError, SampleError
 from ..keys import keyed_bits
 from ..policy.drawing import Drawing, Drawn, leaves_of
 from ..policy.growth import Growth, largest_pixels
-from ..policy.sizes import Size
 from ..quarantine import QuarantineEntry
 from ..schedule import replacements
 from ..uris import public_uri
@@ -233,7 +232,9 @@ class _Line:
     def make(self, samples: Sequence[Loaded], epoch: int, rooms: Sequence[Room]) -> list[Finished | Failure]:
         """Draw for all, decode together what can be, finish one after another."""
         self._clock.enter("draw")
-        drawn = [self._draw(sample, epoch) for sample in samples]
+        first = str(samples[0].row["key"]) if samples else ""
+        with self._watch.at("policy", first, len(samples)):  # drawing takes so little that all have one note
+            drawn = [self._draw(sample, epoch) for sample in samples]
         ready = [
             (sample, one[0], room)
             for sample, one, room in zip(samples, drawn, rooms, strict=True)
@@ -273,11 +274,7 @@ class _Line:
         row = sample.row
         if row["key"] in self._slow:
             return Failure("time", "took too long before, so that it was not tried again")
-        with self._watch.at("policy", row["key"]):
-            return self._draw_policy(sample, sample.size, epoch)
-
-    def _draw_policy(self, sample: Loaded, size: Size, epoch: int) -> tuple[Drawn, Annotations] | Failure:
-        row = sample.row
+        size = sample.size
         targets: dict[str, Any] = {}
         annotations = NOTHING
         try:
