@@ -10,7 +10,7 @@ BIN := .venv/bin
 READY := .venv/.installed
 # Tools that look for a folder named after its package (mypy, import-linter) see the package through these links.
 STAGE := build/staged
-STAGED := $(wildcard *.py) py.typed models pipeline workers
+STAGED := $(wildcard *.py) py.typed cli models pipeline workers
 
 help:
 	@echo "make install | demo | test | test-all | faults | check | transforms | bench DATA=dir"
@@ -18,8 +18,8 @@ help:
 install: $(READY)
 
 $(READY): pyproject.toml constraints.txt
-	@command -v $(PYTHON) >/dev/null || { echo "wanted Python 3.11 or newer, got no '$(PYTHON)'; install it, or run make PYTHON=/path/to/python" >&2; exit 2; }
-	@$(PYTHON) -c 'import sys; got = "%d.%d" % sys.version_info[:2]; sys.exit(sys.version_info < (3, 11) and "wanted Python 3.11 or newer, got " + got + "; run make PYTHON=/path/to/python")'
+	@command -v $(PYTHON) >/dev/null || { echo "expected Python 3.11 or newer, got no '$(PYTHON)'; install it, or run make PYTHON=/path/to/python" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; got = "%d.%d" % sys.version_info[:2]; sys.exit(sys.version_info < (3, 11) and "expected Python 3.11 or newer, got " + got + "; run make PYTHON=/path/to/python")'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q --disable-pip-version-check -c constraints.txt -e '.[demo,dev]'
 	@touch $@
@@ -45,8 +45,8 @@ check: $(READY)
 	$(BIN)/python -m pytest -q tests/test_structure.py tests/test_packaging.py
 
 transforms: $(READY)
-	$(BIN)/python -m lightwell.pipeline.lowering.document > TRANSFORMS.md.new && mv TRANSFORMS.md.new TRANSFORMS.md
+	$(BIN)/python -m lightwell.pipeline.transform.dali.document > TRANSFORMS.md.new && mv TRANSFORMS.md.new TRANSFORMS.md
 
 bench: $(READY)
-	@test -n "$(DATA)" || { echo "bench: wanted a folder with photos, got no DATA; run make bench DATA=dir" >&2; exit 2; }
+	@test -n "$(DATA)" || { echo "bench: expected a folder with photos, got no DATA; run make bench DATA=dir" >&2; exit 2; }
 	$(BIN)/lightwell bench $(NAME) --data "$(DATA)" --json $(JSON)

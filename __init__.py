@@ -10,16 +10,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .models.audit.job import GradCamAudit
-    from .models.cam import find_target_layer, grad_cam
+    from .cli.submission import submit
+    from .models.audits.gradcam.job import GradCamAudit
+    from .models.explain.grad_cam import find_target_layer, grad_cam
     from .models.training.checkpoint import load_model
     from .models.training.job import Classify
-    from .models.zoo import ModelSpec, build_model
-    from .pipeline.batch import Batch
+    from .models.zoo.build import ModelSpec, build_model
+    from .pipeline.batch.batch import Batch
     from .pipeline.compiler.program import Program
-    from .pipeline.dataset.index import Index
-    from .pipeline.dataset.indexing import build_index
-    from .pipeline.engine.feed import LocalEngine
     from .pipeline.errors import (
         LightwellError,
         ModelError,
@@ -29,22 +27,24 @@ if TYPE_CHECKING:
         RunError,
         SourceError,
     )
-    from .pipeline.jobs import BatchJob, Context, Engine, Feed, TrainingJob, find_job
-    from .pipeline.plan import Mix, Plan
-    from .pipeline.progress import LineConsole, SilentConsole, TerminalConsole
-    from .pipeline.view import View
-    from .submission import submit
+    from .pipeline.index.build import build_index
+    from .pipeline.index.index import Index
+    from .pipeline.jobs.contracts import BatchJob, Context, Engine, Feed, TrainingJob, find_job
+    from .pipeline.jobs.progress import LineConsole, SilentConsole, TerminalConsole
+    from .pipeline.plan.plan import Mix, Plan
+    from .pipeline.plan.view import View
+    from .pipeline.runtime.local_engine import LocalEngine
     from .workers.local import run_batch_job, run_training_job
 
     __version__: str
 
 _HOMES = {
-    "models.audit.job": ("GradCamAudit",),
-    "models.cam": ("find_target_layer", "grad_cam"),
+    "models.audits.gradcam.job": ("GradCamAudit",),
+    "models.explain.grad_cam": ("find_target_layer", "grad_cam"),
     "models.training.checkpoint": ("load_model",),
     "models.training.job": ("Classify",),
-    "models.zoo": ("ModelSpec", "build_model"),
-    "pipeline.batch": ("Batch",),
+    "models.zoo.build": ("ModelSpec", "build_model"),
+    "pipeline.batch.batch": ("Batch",),
     "pipeline.errors": (
         "LightwellError",
         "ModelError",
@@ -54,15 +54,15 @@ _HOMES = {
         "RunError",
         "SourceError",
     ),
-    "pipeline.engine.feed": ("LocalEngine",),
-    "pipeline.dataset.index": ("Index",),
-    "pipeline.dataset.indexing": ("build_index",),
-    "pipeline.jobs": ("BatchJob", "Context", "Engine", "Feed", "TrainingJob", "find_job"),
-    "pipeline.plan": ("Mix", "Plan"),
-    "pipeline.progress": ("LineConsole", "SilentConsole", "TerminalConsole"),
+    "pipeline.runtime.local_engine": ("LocalEngine",),
+    "pipeline.index.index": ("Index",),
+    "pipeline.index.build": ("build_index",),
+    "pipeline.jobs.contracts": ("BatchJob", "Context", "Engine", "Feed", "TrainingJob", "find_job"),
+    "pipeline.plan.plan": ("Mix", "Plan"),
+    "pipeline.jobs.progress": ("LineConsole", "SilentConsole", "TerminalConsole"),
     "pipeline.compiler.program": ("Program",),
-    "pipeline.view": ("View",),
-    "submission": ("submit",),
+    "pipeline.plan.view": ("View",),
+    "cli.submission": ("submit",),
     "workers.local": ("run_batch_job", "run_training_job"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from .pipeline.batch import Batch
-    from .pipeline.jobs import BatchJob, Engine, Feed, Stream, TrainingJob
-    from .pipeline.plan import Plan
-    from .pipeline.view import View
+    from .pipeline.batch.batch import Batch
+    from .pipeline.jobs.contracts import BatchJob, Engine, Feed, Stream, TrainingJob
+    from .pipeline.plan.plan import Plan
+    from .pipeline.plan.view import View
 
 T = TypeVar("T")
 MAX_POSITION_BYTES = 4096
@@ -78,7 +78,7 @@ def assert_same_batches(make_feed_a: Callable[[], Feed], make_feed_b: Callable[[
         AssertionError: they do not, or there are none.
     """
     expected = facts_of_feed(make_feed_a())
-    assert expected, "wanted feeds with batches, got one without; check the view"
+    assert expected, "expected feeds with batches, got one without; check the view"
     _compare(expected, facts_of_feed(make_feed_b()), "the second feed")
 
 
@@ -94,13 +94,15 @@ def assert_resumes_everywhere(engine: Engine, plan: Plan, view: View) -> None:
         for batch in feed:
             expected.append(facts_of(batch))
             positions.append(_through_json(feed))
-    assert len(expected) > 1, f"wanted a view of at least two batches, got {len(expected)}; lower batch.size"
+    assert len(expected) > 1, (
+        f"expected a view of at least two batches, got {len(expected)}; lower batch.size"
+    )
     for done, position in enumerate(positions):
         feed = engine.feed(plan, view, position)
         place = f"the feed restored after {done} batches"
         left = len(expected) - done
-        assert feed.num_batches == left, f"{place}: wanted num_batches to be {left}, got {feed.num_batches}"
-        assert feed.position() == position, f"{place}: wanted position {position}, got {feed.position()}"
+        assert feed.num_batches == left, f"{place}: expected num_batches to be {left}, got {feed.num_batches}"
+        assert feed.position() == position, f"{place}: expected position {position}, got {feed.position()}"
         _compare(expected[done:], facts_of_feed(feed), place)
 
 
@@ -112,13 +114,13 @@ def assert_ranks_add_up(engine: Engine, plan: Plan, view: View, *, num_ranks: in
     """
     alone = engine.feed(plan, replace(view, rank=0, num_ranks=1))
     expected = facts_of_feed(alone)
-    assert expected, "wanted a view with batches, got none"
+    assert expected, "expected a view with batches, got none"
     feeds = [engine.feed(plan, replace(view, rank=rank, num_ranks=num_ranks)) for rank in range(num_ranks)]
     _compare(expected, joined([facts_of_feed(feed) for feed in feeds]), f"the union of {num_ranks} ranks")
     for name in ("read", "used", "replaced", "skipped"):
         counts = [feed.counts[name] for feed in feeds]
         assert sum(counts) == alone.counts[name], (
-            f"wanted the ranks' counts of {name} to add up to {alone.counts[name]}, got {counts}"
+            f"expected the ranks' counts of {name} to add up to {alone.counts[name]}, got {counts}"
         )
 
 
@@ -129,7 +131,7 @@ def joined(ranks: Sequence[Sequence[BatchFacts]]) -> list[BatchFacts]:
         AssertionError: they took different numbers of steps.
     """
     steps = [len(facts) for facts in ranks]
-    assert len(set(steps)) == 1, f"wanted as many steps on every rank, got {steps}"
+    assert len(set(steps)) == 1, f"expected as many steps on every rank, got {steps}"
     return [
         BatchFacts(slices[0].epoch, slices[0].step, tuple(row for each in slices for row in each.rows))
         for slices in zip(*ranks, strict=True)
@@ -162,10 +164,10 @@ def assert_job_resumes(
     while _is_interrupted(job, engine, folder / f"stopped-{stop_after}", stop_after):
         out = folder / f"stopped-{stop_after}"
         got = judge(out, _run(job, engine, out, _Console(None)))
-        assert got == expected, f"interrupted after {stop_after} batches: wanted {expected!r}, got {got!r}"
+        assert got == expected, f"interrupted after {stop_after} batches: expected {expected!r}, got {got!r}"
         stop_after += 1
     assert stop_after > 1, (
-        "wanted a job that reads batches through context.console.track, got one that reads none"
+        "expected a job that reads batches through context.console.track, got one that reads none"
     )
 
 
@@ -196,7 +198,7 @@ def _is_interrupted(job: BatchJob | TrainingJob, engine: Engine, out: Path, stop
 
 
 def _run(job: BatchJob | TrainingJob, engine: Engine, out: Path, console: _Console) -> Mapping[str, Any]:
-    from .pipeline.jobs import BatchJob
+    from .pipeline.jobs.contracts import BatchJob
     from .workers.local import run_batch_job, run_training_job
 
     if isinstance(job, BatchJob):
@@ -214,7 +216,7 @@ def _result_and_records(out: Path, result: Mapping[str, Any]) -> Any:
 def _through_json(feed: Feed) -> dict[str, Any]:
     text = json.dumps(feed.position())
     assert len(text) <= MAX_POSITION_BYTES, (
-        f"wanted a position of at most {MAX_POSITION_BYTES} bytes, got {len(text)}"
+        f"expected a position of at most {MAX_POSITION_BYTES} bytes, got {len(text)}"
     )
     position: dict[str, Any] = json.loads(text)
     return position
@@ -252,18 +254,18 @@ def _compare(expected: Sequence[BatchFacts], got: Sequence[BatchFacts], who: str
     for mine, theirs in zip(expected, got, strict=False):
         place = f"{who}, epoch {mine.epoch}, step {mine.step}"
         assert (theirs.epoch, theirs.step) == (mine.epoch, mine.step), (
-            f"{place}: wanted this batch, got epoch {theirs.epoch}, step {theirs.step}"
+            f"{place}: expected this batch, got epoch {theirs.epoch}, step {theirs.step}"
         )
         for number, (row, other) in enumerate(zip(mine.rows, theirs.rows, strict=False)):
             wrong = [field.name for field in _differing(row, other)]
             shown = "; ".join(
-                f"wanted {name} {getattr(row, name)!r}, got {getattr(other, name)!r}" for name in wrong
+                f"expected {name} {getattr(row, name)!r}, got {getattr(other, name)!r}" for name in wrong
             )
             assert not wrong, f"{place}, row {number} ({row.key!r}): {shown}"
         assert len(theirs.rows) == len(mine.rows), (
-            f"{place}: wanted {len(mine.rows)} rows, got {len(theirs.rows)}"
+            f"{place}: expected {len(mine.rows)} rows, got {len(theirs.rows)}"
         )
-    assert len(got) == len(expected), f"{who}: wanted {len(expected)} batches, got {len(got)}"
+    assert len(got) == len(expected), f"{who}: expected {len(expected)} batches, got {len(got)}"
 
 
 def _differing(row: RowFacts, other: RowFacts) -> Iterable[Any]:

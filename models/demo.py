@@ -19,8 +19,8 @@ import yaml
 
 from ..pipeline.atomic_io import write_text
 from ..pipeline.errors import SourceError
+from ..pipeline.jobs.progress import duration
 from ..pipeline.outputs.folder import OutputFolder
-from ..pipeline.progress import duration
 
 CREDIT = (
     "Pictures: ELPV, electroluminescence photos of solar cells (Buerhop-Lutz et al. 2018, Deitsch et al. 2019), "
@@ -68,7 +68,7 @@ def write_demo_table(out: Path) -> tuple[Path, Path]:
     found = importlib.util.find_spec("elpv_dataset")
     if found is None or found.origin is None:
         raise SourceError(
-            "demo: wanted the package elpv-dataset, which is not installed; run: pip install 'lightwell[demo]'"
+            "demo: expected the package elpv-dataset, which is not installed; run: pip install 'lightwell[demo]'"
         )
     data = Path(found.origin).parent / "data"
     lines = [line.split() for line in (data / "labels.csv").read_text().splitlines() if line.strip()]

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from lightwell.pipeline.batch import Batch
-from lightwell.pipeline.dataset.index import SCHEMA, Index
-from lightwell.pipeline.dataset.indexing import build_index
-from lightwell.pipeline.decode.orientation import upright
-from lightwell.pipeline.engine.feed import LocalEngine
-from lightwell.pipeline.plan import Plan
-from lightwell.pipeline.view import View
+from lightwell.pipeline.batch.batch import Batch
+from lightwell.pipeline.index.build import build_index
+from lightwell.pipeline.index.index import SCHEMA, Index
+from lightwell.pipeline.load.decode.orientation import upright
+from lightwell.pipeline.plan.plan import Plan
+from lightwell.pipeline.plan.view import View
+from lightwell.pipeline.runtime.local_engine import LocalEngine
 from PIL import Image
 
 RED, GREEN, GRAY = (230, 20, 20), (20, 230, 20), (90, 90, 90)

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import albumentations as A
-from lightwell.pipeline.batch import Batch
-from lightwell.pipeline.engine.feed import LocalEngine
-from lightwell.pipeline.plan import Plan
-from lightwell.pipeline.view import View
+from lightwell.pipeline.batch.batch import Batch
+from lightwell.pipeline.plan.plan import Plan
+from lightwell.pipeline.plan.view import View
+from lightwell.pipeline.runtime.local_engine import LocalEngine
 from lightwell.testing import facts_of
 
 TRAINING = View(shuffle=True, augment=True, num_epochs=2)

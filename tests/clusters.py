@@ -158,7 +158,7 @@ def ray_cluster(
 ) -> Iterator[Cluster]:
     """Start a head node with so many CPUs and one node for each further number; nothing is left when it ends.
 
-    Modules in ``tests`` can be imported on the nodes. Connect with ``lightwell.workers.cluster.connect(address)``.
+    Modules in ``tests`` can be imported on the nodes. Connect with ``lightwell.workers.ray.cluster.connect(address)``.
     """
     path = os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH", ""))))
     folder = Path(tempfile.mkdtemp(prefix="lw"))  # short: sockets lie below, whose paths have 107 bytes

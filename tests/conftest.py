@@ -88,6 +88,6 @@ def chromium() -> str:
     found = shutil.which("chromium")
     if found is None:
         stop = pytest.fail if os.environ.get("CI") else pytest.skip
-        stop("wanted chromium on PATH, got none; install it")
+        stop("expected chromium on PATH, got none; install it")
     assert found is not None
     return found

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from lightwell.pipeline.cache.packing import pack
+from lightwell.pipeline.cache.codec import pack
+from lightwell.pipeline.cache.permissions import FILE_MODE
 from lightwell.pipeline.cache.shard import SCHEMA, TABLE_CHECK, VERSION, checksum, open_shard
-from lightwell.pipeline.cache.trust import FILE_MODE
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightwell.pipeline.batch import Batch
-from lightwell.pipeline.dataset.readers import Portion
+from lightwell.pipeline.batch.batch import Batch
 from lightwell.pipeline.errors import ModelError
-from lightwell.pipeline.jobs import Context
-from lightwell.pipeline.plan import Plan
-from lightwell.pipeline.view import View
+from lightwell.pipeline.index.readers import Portion
+from lightwell.pipeline.jobs.contracts import Context
+from lightwell.pipeline.plan.plan import Plan
+from lightwell.pipeline.plan.view import View
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Sums:
     @contextmanager
     def open(self) -> Iterator[Any]:
         if self.broken:
-            raise ModelError("model: wanted weights, got none; do something")
+            raise ModelError("model: expected weights, got none; do something")
 
         def work(batch: Batch) -> list[dict[str, Any]]:
             time.sleep(self.seconds)

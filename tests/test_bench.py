@@ -17,8 +17,8 @@ import pytest
 from benchmarks import command, contest, crops, pace, photos, report, turns
 from benchmarks.catalogue import ALL, LATER, find_benches
 from benchmarks.contest import Bench, Contestant, Ratio, Runs, Work
-from lightwell.pipeline.dataset.headers import read_header
 from lightwell.pipeline.errors import RequestError, RunError, SourceError
+from lightwell.pipeline.formats.headers import read_header
 from pictures import make_folder, make_picture, write_picture
 from rich.console import Console
 
@@ -231,7 +231,7 @@ def test_names_that_come_later_and_names_that_do_not_exist_are_told_apart() -> N
 
 
 def test_a_folder_without_photos_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="wanted a folder with JPEG photos, got none"):
+    with pytest.raises(SourceError, match="expected a folder with JPEG photos, got none"):
         find_benches("cold")[0].prepare(tmp_path, tmp_path / "scratch")
 
 
@@ -272,7 +272,7 @@ def test_the_command_measures_the_index_and_writes_its_figures(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["cold", "--data", "nowhere"], "error: --data: wanted a folder with photos, got 'nowhere'"),
+        (["cold", "--data", "nowhere"], "error: --data: expected a folder with photos, got 'nowhere'"),
         (["probe", "--data", "."], "error: bench probe: comes with part 5"),
         (["cold", "--data", ".", "--rounds", "1"], "rounds"),
     ],
@@ -291,7 +291,7 @@ def test_outside_a_checkout_the_command_says_so(root: Path, tmp_path: Path) -> N
         shutil.copyfile(path, installed / path.relative_to(root))
     done = lightwell("bench", "cold", "--data", tmp_path, PYTHONPATH=str(tmp_path))
     assert done.returncode == 2
-    assert done.stderr.startswith("error: bench: wanted a checkout of Lightwell")
+    assert done.stderr.startswith("error: bench: expected a checkout of Lightwell")
 
 
 def test_memory_is_measured_over_indexes_of_the_stated_sizes(
@@ -299,7 +299,7 @@ def test_memory_is_measured_over_indexes_of_the_stated_sizes(
 ) -> None:
     from benchmarks import memory
     from benchmarks.contestants import memory as contestants
-    from lightwell.pipeline.dataset.index import Index
+    from lightwell.pipeline.index.index import Index
 
     for name, value in {"FEW": 8, "MANY": 20, "LARGE_FEW": 2, "LARGE_MANY": 4, "MEGAPIXELS": 0.5}.items():
         monkeypatch.setattr(memory, name, value)

@@ -11,7 +11,7 @@ import pytest
 WRITES_FILES = {
     "pipeline.atomic_io",
     # Writes many shards at a time without waiting for the disk; their names are known only when they are whole.
-    "pipeline.cache.writing",
+    "pipeline.cache.writer",
 }
 APPENDS = {"append_quarantine", "append"}
 """Functions that add lines to a file whose readers pass over half a line at its end."""

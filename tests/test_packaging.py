@@ -15,11 +15,11 @@ from typing import Any
 
 import lightwell
 import pytest
-from lightwell.pipeline.jobs import find_job
+from lightwell.pipeline.jobs.contracts import find_job
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-CODE = {"pipeline", "workers", "models"}
+CODE = {"cli", "pipeline", "workers", "models"}
 TARGETS = ["install", "demo", "test", "check", "bench"]
 UNWANTED = {"albumentationsx", "cleanlab", "opencv-python", "opencv-contrib-python", "ultralytics"}
 
@@ -35,7 +35,7 @@ def pins(root: Path) -> dict[str, str]:
     """The versions in constraints.txt, by canonical name."""
     lines = [line for line in (root / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
     wrong = [line for line in lines if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9A-Za-z.]+", line)]
-    assert wrong == [], "wanted name==version lines that name no host, path or local version"
+    assert wrong == [], "expected name==version lines that name no host, path or local version"
     assert lines == sorted(lines, key=lambda line: line.partition("==")[0].lower())
     found = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
     assert len(found) == len(lines)
@@ -169,14 +169,16 @@ def test_make_without_python_says_what_to_do(root: Path, tmp_path: Path) -> None
         shutil.copyfile(root / name, tmp_path / name)
     done = make(tmp_path, "install", "PYTHON=no-such-python")
     assert done.returncode == 2
-    assert "wanted Python 3.11 or newer, got no 'no-such-python'" in done.stderr
+    assert "expected Python 3.11 or newer, got no 'no-such-python'" in done.stderr
     assert not (tmp_path / ".venv").exists()
 
 
 def test_make_bench_without_data_says_what_to_do(root: Path) -> None:
     done = make(root, "bench", "-o", ".venv/.installed", "DATA=")
     assert done.returncode == 2
-    assert done.stderr.startswith("bench: wanted a folder with photos, got no DATA; run make bench DATA=dir")
+    assert done.stderr.startswith(
+        "bench: expected a folder with photos, got no DATA; run make bench DATA=dir"
+    )
 
 
 def test_package_is_typed(root: Path) -> None:

@@ -14,13 +14,13 @@ import albumentations as A
 import numpy as np
 import pytest
 from lightwell.models.training.job import Classify
-from lightwell.models.zoo import ModelSpec
-from lightwell.pipeline.batch import Batch
-from lightwell.pipeline.dataset.indexing import build_index
-from lightwell.pipeline.engine.feed import LocalEngine, LocalFeed
-from lightwell.pipeline.jobs import Context
-from lightwell.pipeline.plan import Batching, Plan
-from lightwell.pipeline.view import View
+from lightwell.models.zoo.build import ModelSpec
+from lightwell.pipeline.batch.batch import Batch
+from lightwell.pipeline.index.build import build_index
+from lightwell.pipeline.jobs.contracts import Context
+from lightwell.pipeline.plan.plan import Batching, Plan
+from lightwell.pipeline.plan.view import View
+from lightwell.pipeline.runtime.local_engine import LocalEngine, LocalFeed
 from lightwell.testing import (
     assert_job_resumes,
     assert_ranks_add_up,
@@ -77,32 +77,32 @@ def test_the_local_engine_passes_every_check(plan: Plan) -> None:
 def test_a_difference_is_named_by_batch_row_and_field(plan: Plan) -> None:
     other = plan.model_copy(update={"augment": ()})
     with pytest.raises(
-        AssertionError, match=r"the second feed, epoch 0, step 0, row \d \('.*'\): wanted pixels"
+        AssertionError, match=r"the second feed, epoch 0, step 0, row \d \('.*'\): expected pixels"
     ):
         assert_same_batches(lambda: ENGINE.feed(plan, VIEW), lambda: ENGINE.feed(other, VIEW))
     longer = replace(VIEW, num_epochs=2)
-    with pytest.raises(AssertionError, match="wanted 5 batches, got 10"):
+    with pytest.raises(AssertionError, match="expected 5 batches, got 10"):
         assert_same_batches(lambda: ENGINE.feed(plan, VIEW), lambda: ENGINE.feed(plan, longer))
 
 
 def test_an_engine_that_forgets_positions_is_found(plan: Plan) -> None:
-    with pytest.raises(AssertionError, match="restored after 1 batches: wanted num_batches to be 4, got 5"):
+    with pytest.raises(AssertionError, match="restored after 1 batches: expected num_batches to be 4, got 5"):
         assert_resumes_everywhere(Forgetful(num_threads=1), plan, VIEW)
 
 
 def test_an_engine_that_counts_what_its_consumer_never_had_is_found(plan: Plan) -> None:
-    with pytest.raises(AssertionError, match="restored after 0 batches: wanted num_batches"):
+    with pytest.raises(AssertionError, match="restored after 0 batches: expected num_batches"):
         assert_resumes_everywhere(Hasty(num_threads=1), plan, VIEW)
 
 
 def test_an_engine_that_gives_ranks_the_same_rows_is_found(plan: Plan) -> None:
-    with pytest.raises(AssertionError, match="the union of 2 ranks, epoch 0, step 0: wanted 4 rows, got 8"):
+    with pytest.raises(AssertionError, match="the union of 2 ranks, epoch 0, step 0: expected 4 rows, got 8"):
         assert_ranks_add_up(Deaf(num_threads=1), plan, VIEW, num_ranks=2)
 
 
 def test_a_view_that_proves_nothing_is_refused(plan: Plan) -> None:
     small = plan.model_copy(update={"batch": Batching(size=64)})
-    with pytest.raises(AssertionError, match="wanted a view of at least two batches, got 1; lower batch"):
+    with pytest.raises(AssertionError, match="expected a view of at least two batches, got 1; lower batch"):
         assert_resumes_everywhere(ENGINE, small, VIEW)
 
 
@@ -140,7 +140,7 @@ def test_a_batch_job_that_resumes_passes_even_shuffled(plan: Plan, tmp_path: Pat
 
 
 def test_a_batch_job_whose_records_depend_on_the_run_is_found(plan: Plan, tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match="interrupted after 1 batches: wanted"):
+    with pytest.raises(AssertionError, match="interrupted after 1 batches: expected"):
         assert_job_resumes(Brightness(plan, carries=True), ENGINE, tmp_path)
 
 

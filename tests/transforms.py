@@ -9,7 +9,7 @@ import warnings
 from typing import Any, Literal, Union, get_args, get_origin
 
 from hypothesis import strategies as st
-from lightwell.pipeline.policy.transforms import (
+from lightwell.pipeline.policy.registry import (
     UNUSABLE,
     is_composition_class,
     load_albumentations,

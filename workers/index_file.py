@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ..pipeline.dataset.index import CLASSES, Index
 from ..pipeline.errors import OutputError, RequestError
+from ..pipeline.index.index import CLASSES, Index
 from ..pipeline.outputs.lock import exclusive
-from .place import Mirror, is_remote, local_path
+from .output_store import Mirror, is_remote, local_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

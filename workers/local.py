@@ -29,30 +29,23 @@ from typing import TYPE_CHECKING, Any
 
 from ..pipeline.atomic_io import write_json
 from ..pipeline.errors import PlanError
-from ..pipeline.jobs import (
-    Context,
-    KeepsParts,
-    ListsPartFiles,
-    Remaining,
-    Resumes,
-    found_after,
-)
+from ..pipeline.jobs.contracts import Context, KeepsParts, ListsPartFiles, Remaining, Resumes, found_after
+from ..pipeline.jobs.progress import SilentConsole
+from ..pipeline.monitor.quarantine import QUARANTINE_NAME, read_quarantine, write_quarantine
 from ..pipeline.outputs.folder import OutputFolder, is_pattern
-from ..pipeline.progress import SilentConsole
-from ..pipeline.quarantine import QUARANTINE_NAME, read_quarantine, write_quarantine
-from .earlier import COUNTS_NAME
-from .heap import keep_freed_memory
-from .ledger import Ledger
+from .data_parallel import Peers, check_shares
+from .legacy_outputs import COUNTS_NAME
+from .malloc import keep_freed_memory
 from .metrics import JobMeter
-from .parts import Part, PartStore, measure
-from .peers import Peers, check_shares
-from .place import Place, check_known, opened
+from .output_store import Place, check_known, opened
+from .quarantine_log import Ledger
+from .record_store import Part, PartStore, measure
 from .results import BATCH_NAMES, RECORDS_NAME, TRAINING_NAMES, Results, declared_by, open_results
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ..pipeline.jobs import (
+    from ..pipeline.jobs.contracts import (
         BatchJob,
         Console,
         Engine,

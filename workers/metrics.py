@@ -23,11 +23,11 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from ..pipeline.engine.stats import FeedStats
-    from ..pipeline.jobs import BatchJob, Feed, Stream, Work
-    from ..pipeline.plan import Plan
-    from ..pipeline.view import View
-    from .ledger import WatchedEngine
+    from ..pipeline.jobs.contracts import BatchJob, Feed, Stream, Work
+    from ..pipeline.monitor.stats import FeedStats
+    from ..pipeline.plan.plan import Plan
+    from ..pipeline.plan.view import View
+    from .quarantine_log import WatchedEngine
 
 INTERVAL_S = 5.0
 """Between two reports; Ray itself exports every ten seconds."""

@@ -9,16 +9,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..pipeline.jobs import DeclaresOutputs
+from ..pipeline.jobs.contracts import DeclaresOutputs
+from ..pipeline.monitor.quarantine import QUARANTINE_NAME
 from ..pipeline.outputs.folder import OutputFolder
 from ..pipeline.outputs.reads import check_reads, values_read
-from ..pipeline.quarantine import QUARANTINE_NAME
-from .earlier import COUNTS_NAME, names_of_earlier
-from .parts import PATTERN
-from .place import Place, is_remote, opened
+from .legacy_outputs import COUNTS_NAME, names_of_earlier
+from .output_store import Place, is_remote, opened
+from .record_store import PATTERN
 
 if TYPE_CHECKING:
-    from ..pipeline.jobs import BatchJob, TrainingJob
+    from ..pipeline.jobs.contracts import BatchJob, TrainingJob
 
 RECORDS_NAME = "records.parquet"
 

@@ -21,10 +21,10 @@ from safetensors.torch import save
 
 from ...pipeline.atomic_io import write_bytes
 from ...pipeline.errors import ModelError, OutputError, RunError
-from ..hubs import WITH_AUXILIARY_HEADS, find_model
-from ..weights import check_finite
-from ..weights_report import WeightsReport, attach_report
-from ..zoo import ModelSpec, build_model
+from ..zoo.build import ModelSpec, build_model
+from ..zoo.hubs import WITH_AUXILIARY_HEADS, find_model
+from ..zoo.weights import check_finite
+from ..zoo.weights_report import WeightsReport, attach_report
 from .checkpoint_values import (
     check_classes,
     check_history,

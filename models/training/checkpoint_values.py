@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, get_args
 
-from .recipe import MetricName
+from .optim import MetricName
 
 if TYPE_CHECKING:
     import torch

@@ -23,9 +23,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...pipeline.jobs import Context, Feed, Remaining
-from ...pipeline.schedule import Schedule
-from ...pipeline.view import View
+from ...pipeline.jobs.contracts import Context, Feed, Remaining
+from ...pipeline.plan.view import View
+from ...pipeline.sampler.schedule import Schedule
 from .spec import ClassifySpec
 
 
@@ -52,7 +52,7 @@ class Classify(ClassifySpec):
     def outputs(self) -> tuple[str, ...]:
         """Names of the files that are written."""
         from .checkpoint import BEST_NAME, LAST_NAME
-        from .journal import METRICS_NAME, RESULT_NAME
+        from .metrics_logger import METRICS_NAME, RESULT_NAME
 
         return (LAST_NAME, BEST_NAME, METRICS_NAME, RESULT_NAME)
 
@@ -64,7 +64,7 @@ class Classify(ClassifySpec):
             ModelError: the checkpoint or the best weights are damaged.
         """
         from .checkpoint import BEST_NAME, read_description, read_tensors
-        from .standing import read_standing
+        from .resume import read_standing
 
         view = self.view
         standing = read_standing(self, view, out)

@@ -12,10 +12,10 @@ import torch
 from torch.nn import functional
 
 from ...pipeline.errors import PlanError, RunError
-from ..metrics import Metrics, log_odds, measure, rates_of
-from .examples import Examples, joined
-from .parallel.ranks import Ranks
-from .parallel.whole import whole_batch
+from .distributed.context import Ranks
+from .distributed.global_batch import whole_batch
+from .metrics import Metrics, log_odds, measure, rates_of
+from .train_batch import Examples, joined
 
 
 def scores_of(module: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:

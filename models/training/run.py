@@ -11,17 +11,17 @@ import numpy as np
 import torch
 
 from ...pipeline.atomic_io import write_json
-from ...pipeline.dataset.index import Index
 from ...pipeline.errors import ModelError, RunError
-from ...pipeline.jobs import Context, Feed
-from ...pipeline.keys import keyed_bits
-from ...pipeline.schedule import num_steps
-from ...pipeline.view import View
-from ..freezing import freeze_before, train_mode
-from ..heads import classifier_layers
-from ..plan_checks import check_accepts, data_warnings
-from ..weights_report import WeightsReport, weights_report
-from ..zoo import build_model
+from ...pipeline.index.index import Index
+from ...pipeline.jobs.contracts import Context, Feed
+from ...pipeline.plan.view import View
+from ...pipeline.rng import keyed_bits
+from ...pipeline.sampler.schedule import num_steps
+from ..zoo.build import build_model
+from ..zoo.freezing import freeze_before, train_mode
+from ..zoo.heads import classifier_layers
+from ..zoo.plan_checks import check_accepts, data_warnings
+from ..zoo.weights_report import WeightsReport, weights_report
 from .checkpoint import (
     BEST_NAME,
     LAST_NAME,
@@ -31,14 +31,14 @@ from .checkpoint import (
     load_weights,
     save_checkpoint,
 )
-from .journal import METRICS_NAME, RESULT_NAME, Journal
+from .checkpoint_timer import Pace
+from .distributed.context import Ranks
 from .loop import Learner, Objective, Outcome, Sums, evaluate
-from .pace import Pace
-from .parallel.ranks import Ranks
-from .recipe import best_epoch
-from .sources import FeatureLessons, ImageLessons, Lessons, split_batches
+from .metrics_logger import METRICS_NAME, RESULT_NAME, Journal
+from .optim import best_epoch
+from .resume import History, Standing, is_done, place_in_view, read_standing
 from .spec import ClassifySpec
-from .standing import History, Standing, is_done, place_in_view, read_standing
+from .train_data import FeatureLessons, ImageLessons, Lessons, split_batches
 
 
 def run_job(spec: ClassifySpec, view: View, feed: Feed, context: Context) -> Mapping[str, Any]:

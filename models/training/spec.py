@@ -11,13 +11,13 @@ from typing import Any, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from ...pipeline.checked import CheckedModel
-from ...pipeline.dataset.index import Index
+from ...pipeline.config.checked_model import CheckedModel
 from ...pipeline.errors import PlanError
-from ...pipeline.plan import Plan
-from ..loading import is_path
-from ..zoo import ModelSpec
-from .recipe import CheckpointEvery, EarlyStop, MetricName, OptimizerSpec, Schedule
+from ...pipeline.index.index import Index
+from ...pipeline.plan.plan import Plan
+from ..zoo.build import ModelSpec
+from ..zoo.load_checkpoint import is_path
+from .optim import CheckpointEvery, EarlyStop, MetricName, OptimizerSpec, Schedule
 
 
 class ClassifySpec(CheckedModel):

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..atomic_io import write_json
-from ..decode.chain import COLOR_RULE_VERSION
-from .trust import RECIPE_FILE
+from ..formats.integrity import COLOR_RULE_VERSION
+from .permissions import RECIPE_FILE
 
 if TYPE_CHECKING:
     from ..compiler.program import Program

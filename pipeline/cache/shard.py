@@ -22,11 +22,11 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from ..decode.integrity import problem_of
-from .identity import KEY_BYTES
-from .packing import CHANNELS, Packed
+from ..formats.integrity import problem_of
+from .codec import CHANNELS, Packed
+from .key import KEY_BYTES
+from .permissions import opened_regular
 from .recipe import SHARD_VERSION
-from .trust import opened_regular
 
 SCHEMA = pa.schema(
     [
@@ -184,7 +184,7 @@ def open_shard(
     if metadata.get(TABLE_CHECK) != _table_check(*columns):
         raise DamagedShard(f"{path.name}: its table is not what was written")
     if metadata.get(VERSION) != str(SHARD_VERSION).encode():
-        raise DamagedShard(f"{path.name}: wanted version {SHARD_VERSION} of shards, got another")
+        raise DamagedShard(f"{path.name}: expected version {SHARD_VERSION} of shards, got another")
     _check_lengths(shard)
     return shard
 
@@ -197,12 +197,12 @@ def _table_of(whole: pa.Buffer) -> tuple[pa.Schema, pa.RecordBatch]:
     """
     reader = pa.ipc.open_file(pa.BufferReader(whole))
     if reader.num_record_batches != 1 or not reader.schema.equals(SCHEMA):
-        raise pa.ArrowInvalid("wanted one record batch of pictures, got another table")
+        raise pa.ArrowInvalid("expected one record batch of pictures, got another table")
     messages = pa.ipc.MessageReader.open_stream(pa.BufferReader(whole.slice(_MAGIC_BYTES)))
     schema = pa.ipc.read_schema(messages.read_next_message())
     message = messages.read_next_message()
     if not schema.equals(SCHEMA) or message.type != "record batch" or _is_compressed(message):
-        raise pa.ArrowInvalid("wanted one plain record batch of pictures, got another table")
+        raise pa.ArrowInvalid("expected one plain record batch of pictures, got another table")
     batch = pa.ipc.read_record_batch(message, schema)
     batch.validate(full=True)
     return schema, batch
@@ -260,10 +260,10 @@ def _check_lengths(shard: Shard) -> None:
     if shard.offsets[0] < 0 or shard.offsets[-1] > len(shard.pixels) or (lengths <= 0).any():
         raise DamagedShard(f"{name}: pictures do not lie in its pixels")
     if (shard.sizes <= 0).any():
-        raise DamagedShard(f"{name}: wanted heights and widths of at least 1, got others")
+        raise DamagedShard(f"{name}: expected heights and widths of at least 1, got others")
     areas = shard.sizes[:, 0].astype(np.int64) * shard.sizes[:, 1]
     if shard.raw and ((areas != lengths // CHANNELS) | (lengths % CHANNELS != 0)).any():
-        raise DamagedShard(f"{name}: wanted height x width x {CHANNELS} bytes for each picture, got others")
+        raise DamagedShard(f"{name}: expected height x width x {CHANNELS} bytes for each picture, got others")
 
 
 def _values(batch: pa.RecordBatch, name: str) -> Any:

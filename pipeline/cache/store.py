@@ -17,12 +17,12 @@ from typing import Self
 import numpy as np
 
 from ..errors import OutputError
-from .packing import Packed
+from .codec import Packed
+from .lookup import NOWHERE, Table
+from .permissions import RECIPE_FILE, ForeignFileError, folder_bytes, make_folders, shards_in
 from .recipe import Recipe
 from .shard import DamagedShard, Shard, open_shard
-from .table import NOWHERE, Table
-from .trust import RECIPE_FILE, ForeignFileError, folder_bytes, make_folders, shards_in
-from .writing import MOST_BUFFER_BYTES, NUM_BUFFERS, ROW_BYTES, SHARD_BYTES, ShardWriter, clear_leftovers
+from .writer import MOST_BUFFER_BYTES, NUM_BUFFERS, ROW_BYTES, SHARD_BYTES, ShardWriter, clear_leftovers
 
 _log = logging.getLogger(__name__)
 

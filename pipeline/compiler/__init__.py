@@ -1,1 +1,1 @@
-"""From a plan to a program: where each step runs, why, and what it costs."""
+"""From a plan to a program: where each step runs and why."""

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import PlanError
-from ..plan import Normalization, Plan
-from ..policy.keypoints import KEYPOINT_FIELDS, mark_keypoints_outside
+from ..plan.plan import Normalization, Plan
+from ..policy.registry import load_albumentations
 from ..policy.spec import TransformSpec
-from ..policy.transforms import load_albumentations
-from ..quiet import ignored_warnings
-from .caching import num_cached, reduces_past
-from .kinds import kind_after
+from ..transform.keypoints import KEYPOINT_FIELDS, mark_keypoints_outside
+from ..warning_filter import ignored_warnings
+from .cache_placement import num_cached, reduces_past
+from .pixel_format import kind_after
 from .routing import Backend, Routes, find_routes
 
 if TYPE_CHECKING:
@@ -92,14 +92,14 @@ class Program:
         """
         if self.plan.device == "gpu":
             raise PlanError(
-                "cache: wanted device: cpu, got gpu; pixels are cached on the CPU's way only: leave cache out"
+                "cache: expected device: cpu, got gpu; pixels are cached on the CPU's way only: leave cache out"
             )
         for augment in (True, False):
             built = self._built(augment=augment)
             resize = reduces_past(built[: self.num_cached], built[self.num_cached :])
             if resize and self.plan.decode == "auto":
                 raise PlanError(
-                    f"cache: wanted a resize in preprocess or decode: exact, got {resize} behind the cache and decode: "
+                    f"cache: expected a resize in preprocess or decode: exact, got {resize} behind the cache and decode: "
                     "auto, which would reduce JPEGs for it only where they are not cached; write one or the other"
                 )
 
@@ -165,7 +165,7 @@ def _split_end(
     for i, spec in enumerate(kept):
         if spec.name in LAYOUT_TRANSFORMS:
             raise PlanError(
-                f"{where}[{i}].{spec.name}: wanted at the end or not at all, since batches are tensors anyway; remove it"
+                f"{where}[{i}].{spec.name}: expected at the end or not at all, since batches are tensors anyway; remove it"
             )
     if not kept or kept[-1].name != "Normalize":
         return tuple(kept), None
@@ -197,11 +197,11 @@ def _check_one_normalization(
     """
     if every and (training or other):
         raise PlanError(
-            "Normalize: wanted one, got one at the end of preprocess and another behind it; keep the first"
+            "Normalize: expected one, got one at the end of preprocess and another behind it; keep the first"
         )
     if training and other and training != other:
         raise PlanError(
-            "Normalize: wanted the same for training and for evaluation, got two; write one at the end of preprocess"
+            "Normalize: expected the same for training and for evaluation, got two; write one at the end of preprocess"
         )
 
 
@@ -217,11 +217,11 @@ def _check_deterministic(spec: TransformSpec, where: str) -> None:
     cure = f"{policy} must be deterministic; move it to augment"
     if spec.children:
         if spec.name not in ("Compose", "Sequential"):
-            raise PlanError(f"{place}: wanted a transform that draws nothing, got a random choice; {cure}")
+            raise PlanError(f"{place}: expected a transform that draws nothing, got a random choice; {cure}")
         for i, child in enumerate(spec.children):
             _check_deterministic(child, f"{place}.transforms[{i}]")
     if transform.p < 1:
-        raise PlanError(f"{place}: wanted p: 1.0, got p: {transform.p:g}; {cure}, or write p: 1.0")
+        raise PlanError(f"{place}: expected p: 1.0, got p: {transform.p:g}; {cure}, or write p: 1.0")
     if spec.children:
         return
     try:
@@ -233,7 +233,7 @@ def _check_deterministic(spec: TransformSpec, where: str) -> None:
         ) from error
     if any(draw != draws[0] for draw in draws[1:]):
         raise PlanError(
-            f"{place}: wanted a transform that draws nothing, got random decisions; {cure}, or fix its ranges"
+            f"{place}: expected a transform that draws nothing, got random decisions; {cure}, or fix its ranges"
         )
 
 

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..decode.plan import CROPS, CROPS_AND_RESIZES, RESIZES
-from ..lowering.base import Device
-from ..lowering.table import why_not_lowered
-from ..policy.drawing import leaves_of
-from ..policy.sizes import is_composition, why_unpredictable
+from ..policy.registry import is_composition
+from ..transform.dali.lowering import Device
+from ..transform.dali.table import why_not_lowered
+from ..transform.output_shapes import CROPS, CROPS_AND_RESIZES, RESIZES, why_unpredictable
+from ..transform.params import leaves_of
 
 Backend = Literal["opencv", "dali"]
 """What does to pixels what was drawn: OpenCV through Albumentations' own functions, or a DALI graph."""

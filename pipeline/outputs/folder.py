@@ -15,7 +15,7 @@ One run at a time writes to a folder: it holds a lock (``lock``) until it ends.
 A job needs to know none of this. It declares the files that it writes as ``outputs`` (names or patterns such as
 ``shard-*.tar``, relative to the folder; a job without the attribute gets a folder of its own, since nobody can tell what
 it will overwrite) and, if it writes files part by part, as ``part_files(records, part)``; the runner claims them. See
-``pipeline/jobs.py``.
+``pipeline/jobs/contracts.py``.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from .folder import OutputFolder
 from .manifest import LOCK_NAME
 
 if TYPE_CHECKING:
-    from ..dataset.index import Index
+    from ..index.index import Index
 
 Identity = tuple[int, int]
 """Device and inode: the same for all names of a file."""

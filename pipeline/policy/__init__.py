@@ -1,1 +1,1 @@
-"""Policies: Albumentations transforms as values, and what is drawn for a sample before there are pixels."""
+"""Policies: Albumentations transforms as checked values."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from .transforms import load_albumentations
+from .registry import load_albumentations
 
 _ImageOnlyTransform: Any = load_albumentations().ImageOnlyTransform
 

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from ..config.imports import NOTHING, TRANSFORMS, AllowedModules, import_object
 from ..errors import PlanError
-from ..imports import NOTHING, TRANSFORMS, AllowedModules, import_object
 from ..text import quoted
-from .describe import spec_of
-from .files import read_policy_file
+from .from_objects import spec_of
+from .registry import check_permitted, is_transform
+from .saved_policies import read_policy_file
 from .spec import TransformSpec
-from .transforms import check_permitted, is_transform
 
 MAX_TRANSFORMS = 1000
 """In one policy, nested ones included."""

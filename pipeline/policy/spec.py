@@ -10,18 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
-from ..checked import CheckedModel
+from ..config.checked_model import CheckedModel
+from ..config.imports import AllowedModules
 from ..errors import LightwellError, PlanError
-from ..imports import AllowedModules
-from ..quiet import ignored_warnings
 from ..text import one_line, quoted
-from .compositions import check_composition
-from .transforms import (
-    check_options,
-    check_permitted,
-    find_transform,
-    is_composition_class,
-)
+from ..warning_filter import ignored_warnings
+from .compose_options import check_composition
+from .registry import check_options, check_permitted, find_transform, is_composition_class
 
 if TYPE_CHECKING:
     import albumentations

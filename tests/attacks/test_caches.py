@@ -16,15 +16,16 @@ import pyarrow as pa
 import pytest
 from cached import plan_for, run, shards_of
 from forged_shards import Forged, changed, empty_jpeg, other_size, with_bytes
-from lightwell.pipeline.cache import store, writing
-from lightwell.pipeline.cache.packing import Packed
+from lightwell.pipeline.cache import store
+from lightwell.pipeline.cache import writer as writing
+from lightwell.pipeline.cache.codec import Packed
+from lightwell.pipeline.cache.maintenance import list_recipes, prune, verify
+from lightwell.pipeline.cache.permissions import FILE_MODE, foreign
 from lightwell.pipeline.cache.recipe import Recipe
 from lightwell.pipeline.cache.shard import DamagedShard, open_shard
 from lightwell.pipeline.cache.store import PixelCache
-from lightwell.pipeline.cache.trust import FILE_MODE, foreign
-from lightwell.pipeline.cache.upkeep import list_recipes, prune, verify
-from lightwell.pipeline.dataset.indexing import build_index
 from lightwell.pipeline.errors import PlanError, SourceError
+from lightwell.pipeline.index.build import build_index
 from pictures import make_folder
 
 RAW = Recipe((), "exact", None, ())
@@ -194,7 +195,7 @@ def test_the_link_of_a_recipe_to_another_folder_is_refused(
     for shared in (False, True):
         with pytest.raises(PlanError, match="got the link"):
             run(plan_for(index_path, cache={"dir": cache, "shared": shared}))
-    with pytest.raises(SourceError, match="wanted the folder of a cache"):
+    with pytest.raises(SourceError, match="expected the folder of a cache"):
         prune(cache, max_bytes=0)
     assert sorted(tmp_path.rglob("*")) == before
 

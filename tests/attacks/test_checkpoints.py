@@ -17,12 +17,8 @@ from typing import Any
 import pytest
 import torch
 from lightwell import LightwellError, ModelError
-from lightwell.models.training.checkpoint import (
-    Description,
-    load_model,
-    save_checkpoint,
-)
-from lightwell.models.zoo import ModelSpec, build_model
+from lightwell.models.training.checkpoint import Description, load_model, save_checkpoint
+from lightwell.models.zoo.build import ModelSpec, build_model
 from safetensors.torch import save_file
 
 SPEC = ModelSpec(name="timm:test_resnet", weights="none", num_classes=3)

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lightwell import LightwellError, LocalEngine, Plan, View, build_index
-from lightwell.cli import app
-from lightwell.pipeline.order.position import position_after
+from lightwell.cli.app import app
+from lightwell.pipeline.sampler.position import position_after
 from lightwell.pipeline.text import printable
-from lightwell.workers.cluster import Asked, Resources
-from lightwell.workers.on_ray.engine import RayEngine
+from lightwell.workers.ray.cluster import Asked, Resources
+from lightwell.workers.ray.engine import RayEngine
 from pictures import make_folder
 from strangers import tried
 from typer.testing import CliRunner

@@ -12,12 +12,12 @@ from typing import Any
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from lightwell.pipeline.compiler.explain import explain
 from lightwell.pipeline.compiler.program import Program
 from lightwell.pipeline.errors import LightwellError
-from lightwell.pipeline.jobfile import load_job
-from lightwell.pipeline.plan import Plan
+from lightwell.pipeline.jobs.job_file import load_job
+from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.text import printable
+from lightwell.pipeline.tools.explain import explain
 from strangers import tried
 
 PLAN: dict[str, Any] = {

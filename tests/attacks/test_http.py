@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 from lightwell import Index, LightwellError, LocalEngine, Plan, View, build_index
-from lightwell.pipeline.dataset.sources.remote import RemoteStore
-from lightwell.pipeline.dataset.sources.uri_rules import UriRules
+from lightwell.pipeline.storage.remote import RemoteStore
+from lightwell.pipeline.storage.uri_rules import UriRules
 from pictures import make_picture, write_picture
 
 Reply = Callable[[BaseHTTPRequestHandler], None]
@@ -260,7 +260,7 @@ def test_a_compressed_reply_is_not_unpacked(server: Server, picture: bytes, tmp_
 
 def test_a_listing_without_end_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """The page that lists a folder never ends: it is refused after its limit, not read into memory for ever."""
-    monkeypatch.setattr("lightwell.pipeline.dataset.sources.http.MAX_PAGE_BYTES", 1 << 20)
+    monkeypatch.setattr("lightwell.pipeline.storage.http.MAX_PAGE_BYTES", 1 << 20)
 
     def reply(handler: BaseHTTPRequestHandler) -> None:
         send(handler, 200, b"", Content_Length=None, Content_Type="text/html", Connection="close")

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 from annotated import Scene, write_index
-from lightwell.pipeline.dataset.index import Index
-from lightwell.pipeline.engine.feed import LocalEngine
-from lightwell.pipeline.plan import Plan
-from lightwell.pipeline.view import View
+from lightwell.pipeline.index.index import Index
+from lightwell.pipeline.plan.plan import Plan
+from lightwell.pipeline.plan.view import View
+from lightwell.pipeline.runtime.local_engine import LocalEngine
 from PIL import Image
 
 SIZE = (20, 30)

@@ -12,14 +12,14 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from lightwell.pipeline.dataset.index import Index
-from lightwell.pipeline.dataset.indexing import build_index
-from lightwell.pipeline.engine.feed import LocalEngine
 from lightwell.pipeline.errors import OutputError, RequestError, SourceError
-from lightwell.pipeline.materialize.job import Materialize
+from lightwell.pipeline.export.materialize import Materialize
+from lightwell.pipeline.index.build import build_index
+from lightwell.pipeline.index.index import Index
+from lightwell.pipeline.jobs.progress import SilentConsole
 from lightwell.pipeline.outputs.manifest import MANIFEST_NAME
-from lightwell.pipeline.plan import Plan
-from lightwell.pipeline.progress import SilentConsole
+from lightwell.pipeline.plan.plan import Plan
+from lightwell.pipeline.runtime.local_engine import LocalEngine
 from lightwell.workers.index_file import open_index_file
 from lightwell.workers.local import run_batch_job
 from pictures import make_folder

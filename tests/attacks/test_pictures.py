@@ -29,10 +29,10 @@ from image_bytes import (
 )
 from image_files import write_files
 from lightwell import build_index
-from lightwell.pipeline.dataset.headers import MAX_PIXELS
-from lightwell.pipeline.engine.feed import LocalEngine
-from lightwell.pipeline.plan import Plan
-from lightwell.pipeline.view import View
+from lightwell.pipeline.formats.headers import MAX_PIXELS
+from lightwell.pipeline.plan.plan import Plan
+from lightwell.pipeline.plan.view import View
+from lightwell.pipeline.runtime.local_engine import LocalEngine
 from pictures import make_picture
 
 PICTURE = make_picture(1, 24, 32)

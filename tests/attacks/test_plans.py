@@ -11,13 +11,13 @@ import albumentations as A
 import numpy as np
 import pytest
 from lightwell.pipeline.compiler.program import Program
+from lightwell.pipeline.config.safe_yaml import MAX_BYTES
 from lightwell.pipeline.errors import PlanError
-from lightwell.pipeline.jobfile import load_job, load_plan
-from lightwell.pipeline.jobs import BatchJob, TrainingJob, find_job
-from lightwell.pipeline.plan import Plan
+from lightwell.pipeline.jobs.contracts import BatchJob, TrainingJob, find_job
+from lightwell.pipeline.jobs.job_file import load_job, load_plan
+from lightwell.pipeline.plan.plan import Plan
+from lightwell.pipeline.policy.registry import UNUSABLE, transform_classes
 from lightwell.pipeline.policy.spec import TransformSpec
-from lightwell.pipeline.policy.transforms import UNUSABLE, transform_classes
-from lightwell.pipeline.safe_yaml import MAX_BYTES
 
 MODULE = "import pathlib\npathlib.Path({trace!r}).touch()\n"
 MINE = """

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from lightwell import Index, LightwellError, LocalEngine, Plan, SourceError, View, build_index
-from lightwell.pipeline.dataset.overview import remark_lines
 from lightwell.pipeline.errors import PlanError
-from lightwell.pipeline.quarantine import read_quarantine
+from lightwell.pipeline.index.summary import remark_lines
+from lightwell.pipeline.monitor.quarantine import read_quarantine
 from lightwell.pipeline.text import printable
 from pictures import make_folder
 
@@ -45,7 +45,7 @@ def test_class_names_of_an_index_that_are_no_list_of_names_are_one_plain_error(
     pq.write_table(
         table.replace_schema_metadata({**table.schema.metadata, b"lightwell.classes": text}), index
     )
-    with pytest.raises(SourceError, match=r"(expected|wanted) an index"):
+    with pytest.raises(SourceError, match=r"(expected|expected) an index"):
         Index.open(index)
 
 

@@ -14,11 +14,11 @@ import torch
 from lightwell import LightwellError, build_index
 from lightwell.models.training.checkpoint import BEST_NAME, LAST_NAME, digest_of
 from lightwell.models.training.job import Classify
-from lightwell.models.training.recipe import Schedule
-from lightwell.models.zoo import ModelSpec
-from lightwell.pipeline.engine.feed import LocalEngine
+from lightwell.models.training.optim import Schedule
+from lightwell.models.zoo.build import ModelSpec
 from lightwell.pipeline.outputs.manifest import MANIFEST_NAME
-from lightwell.pipeline.plan import Plan
+from lightwell.pipeline.plan.plan import Plan
+from lightwell.pipeline.runtime.local_engine import LocalEngine
 from lightwell.workers.local import run_training_job
 from pictures import make_folder
 from safetensors import safe_open

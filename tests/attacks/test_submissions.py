@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from lightwell.cli import main
-from lightwell.pipeline.dataset.indexing import build_index
+from lightwell.cli.app import main
 from lightwell.pipeline.errors import PlanError
-from lightwell.workers.submission.declared import Document
+from lightwell.pipeline.index.build import build_index
+from lightwell.workers.submission.declared_files import Document
 from lightwell.workers.submission.modules import ModuleFiles
-from lightwell.workers.submission.shipment import Shipment
+from lightwell.workers.submission.working_dir import Shipment
 from pictures import make_folder
 
 PLAN = "index: index.parquet\npreprocess: [{Resize: {height: 16, width: 16}}]\nbatch: {size: 8}\n"

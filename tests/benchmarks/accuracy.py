@@ -38,7 +38,7 @@ def prepare(data: Path, scratch: Path) -> tuple[str, ...]:
     """Name the table of labels; its pictures lie beside it."""
     table = data / LABELS
     if not table.is_file():
-        raise SourceError(f"--data: wanted a folder with {LABELS} (file, class_index), got {data}; add it")
+        raise SourceError(f"--data: expected a folder with {LABELS} (file, class_index), got {data}; add it")
     return (str(table.resolve()),)
 
 

@@ -24,10 +24,10 @@ def find_benches(name: str) -> list[Bench]:
     """
     if name in LATER:
         raise RequestError(
-            f"bench {name}: comes with part {LATER[name]}; wanted one of {', '.join(HERE)} or all, got {name!r}"
+            f"bench {name}: comes with part {LATER[name]}; expected one of {', '.join(HERE)} or all, got {name!r}"
         )
     if name != "all" and name not in HERE:
         hint = nearest(name, (*HERE, *LATER, "all")) or "name one of them"
-        raise RequestError(f"bench: wanted one of {', '.join(HERE)} or all, got {name!r}; {hint}")
+        raise RequestError(f"bench: expected one of {', '.join(HERE)} or all, got {name!r}; {hint}")
     names = ALL if name == "all" else (name,)
     return [importlib.import_module(f"{__package__}.{found}").BENCH for found in names]

@@ -40,7 +40,7 @@ def run(
     """
     benches = [choose(bench, only) for bench in find_benches(name)]
     if not data.is_dir():
-        raise SourceError(f"--data: wanted a folder with photos, got {str(data)!r}; check the path")
+        raise SourceError(f"--data: expected a folder with photos, got {str(data)!r}; check the path")
     found = machine()
     progress = Console(stderr=True, highlight=False, markup=False)
     if found["load_at_start"] > BUSY:
@@ -64,7 +64,7 @@ def choose(bench: Bench, only: Sequence[str]) -> Bench:
     for who in only:
         if who not in names:
             hint = nearest(who, names) or f"name some of {', '.join(names)}"
-            raise RequestError(f"--only: wanted a contestant of {bench.name}, got {who!r}; {hint}")
+            raise RequestError(f"--only: expected a contestant of {bench.name}, got {who!r}; {hint}")
     chosen = tuple(contestant for contestant in bench.contestants if not only or contestant.who in only)
     return replace(bench, contestants=chosen)
 

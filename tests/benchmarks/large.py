@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lightwell.pipeline.dataset.headers import Header
+from lightwell.pipeline.formats.headers import Header
 
 from .cold import CONTESTANTS, RATIOS
 from .contest import Bench

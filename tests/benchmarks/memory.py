@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lightwell.pipeline.dataset.index import Index
-from lightwell.pipeline.dataset.indexing import build_index
+from lightwell.pipeline.index.build import build_index
+from lightwell.pipeline.index.index import Index
 
 from .contest import Bench, Contestant, Ratio
 from .photos import enlarge, find_photos, is_plain_jpeg, link_photos, some

@@ -9,8 +9,8 @@ from itertools import islice
 from pathlib import Path
 
 import cv2
-from lightwell.pipeline.dataset.headers import Header, read_header
 from lightwell.pipeline.errors import SourceError
+from lightwell.pipeline.formats.headers import Header, read_header
 from PIL import Image
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -48,7 +48,7 @@ def some(found: Sequence[Path], what: str, data: Path) -> Sequence[Path]:
     """
     if not found:
         raise SourceError(
-            f"--data: wanted a folder with {what}, got none in {str(data)!r}; give another folder"
+            f"--data: expected a folder with {what}, got none in {str(data)!r}; give another folder"
         )
     return found
 

@@ -107,10 +107,10 @@ def check_writable(path: Path) -> None:
             pass
     except OSError as error:
         raise OutputError(
-            f"--json: wanted a file that can be written, got {str(path)!r} ({error.strerror}); choose another"
+            f"--json: expected a file that can be written, got {str(path)!r} ({error.strerror}); choose another"
         ) from error
     if path.is_dir():
-        raise OutputError(f"--json: wanted a file, got the folder {str(path)!r}; name a file in it")
+        raise OutputError(f"--json: expected a file, got the folder {str(path)!r}; name a file in it")
 
 
 def write_json(content: Mapping[str, Any], path: Path) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightwell.workers.on_ray.engine import AHEAD, NUM_BATCHES
+from lightwell.workers.ray.engine import AHEAD, NUM_BATCHES
 
 from .report import check_writable, machine, versions, write_json
 from .scale_parts import BATCH, index_of, mapped_of

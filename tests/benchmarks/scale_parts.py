@@ -15,14 +15,19 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from lightwell.pipeline.dataset.index import CLASSES, SCHEMA, Index
-from lightwell.pipeline.dataset.mapped import CHUNK_ROWS, RowTable
-from lightwell.pipeline.engine.estimates import SampleSizes
-from lightwell.pipeline.order.permutation import Permutation
-from lightwell.pipeline.order.position import batches_before, position_after
-from lightwell.pipeline.quarantine import Quarantine, QuarantineEntry, append_quarantine, write_quarantine
-from lightwell.pipeline.schedule import Schedule
-from lightwell.pipeline.view import View
+from lightwell.pipeline.index.index import CLASSES, SCHEMA, Index
+from lightwell.pipeline.index.mmap_index import CHUNK_ROWS, RowTable
+from lightwell.pipeline.memory.estimates import SampleSizes
+from lightwell.pipeline.monitor.quarantine import (
+    Quarantine,
+    QuarantineEntry,
+    append_quarantine,
+    write_quarantine,
+)
+from lightwell.pipeline.plan.view import View
+from lightwell.pipeline.sampler.permutation import Permutation
+from lightwell.pipeline.sampler.position import batches_before, position_after
+from lightwell.pipeline.sampler.schedule import Schedule
 
 BATCH = 256
 NUM_TIMED = 200
@@ -236,10 +241,10 @@ def ray_data(num_workers: int, scratch: Path) -> Found:
     """Send tiny batches through so many workers: what is left is what a batch costs the driver and Ray's own processes."""
     import cv2
     import ray
-    from lightwell.pipeline.dataset.indexing import build_index
-    from lightwell.pipeline.plan import Plan
-    from lightwell.workers.cluster import Resources
-    from lightwell.workers.on_ray.engine import RayEngine
+    from lightwell.pipeline.index.build import build_index
+    from lightwell.pipeline.plan.plan import Plan
+    from lightwell.workers.ray.cluster import Resources
+    from lightwell.workers.ray.engine import RayEngine
 
     photos = scratch / "tiny"
     photos.mkdir(exist_ok=True)

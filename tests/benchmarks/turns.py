@@ -105,7 +105,7 @@ def take_turn(bench: Bench, contestant: Contestant, work: Work) -> float:
         try:
             process.wait(timeout=limit_s)
         except subprocess.TimeoutExpired:
-            raise RunError(f"wanted a value within {limit_s:.0f} s, got none") from None
+            raise RunError(f"expected a value within {limit_s:.0f} s, got none") from None
         finally:
             end_group(process)
     if process.returncode or not result.exists():

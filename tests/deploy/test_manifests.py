@@ -21,8 +21,8 @@ import pytest
 import ray
 import typer
 import yaml
-from lightwell.cli import app
-from lightwell.cli_submit import check_command
+from lightwell.cli.app import app
+from lightwell.cli.submit import check_command
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 DOCKERFILES = ("Dockerfile.cpu", "Dockerfile.cuda")

@@ -18,8 +18,8 @@ import pytest
 import typer
 import yaml
 from clusters import command_line, free_port, processes, wait_until
-from lightwell.cli import app
-from lightwell.cli_submit import check_command
+from lightwell.cli.app import app
+from lightwell.cli.submit import check_command
 from ray.scripts.scripts import cli as ray_cli
 
 HERE, DYING = "On this machine", "A node that dies"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from lightwell.models.audit.job import GradCamAudit
+from lightwell.models.audits.gradcam.job import GradCamAudit
 from lightwell.models.demo import closing_words, write_demo_jobs, write_demo_table
 from lightwell.models.training.job import Classify
-from lightwell.pipeline.dataset.indexing import build_index
-from lightwell.pipeline.jobfile import load_job
+from lightwell.pipeline.index.build import build_index
+from lightwell.pipeline.jobs.job_file import load_job
 
 
 def test_keys_and_splits_of_the_demo_do_not_depend_on_where_it_is_installed(tmp_path: Path) -> None:

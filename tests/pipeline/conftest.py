@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from lightwell.pipeline.dataset.indexing import build_index
+from lightwell.pipeline.index.build import build_index
 from pictures import make_folder
 
 

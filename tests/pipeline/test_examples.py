@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from lightwell.pipeline.batch import Batch
-from lightwell.pipeline.dataset.index import Index
-from lightwell.pipeline.engine.feed import LocalEngine
-from lightwell.pipeline.plan import Plan
-from lightwell.pipeline.view import View
+from lightwell.pipeline.batch.batch import Batch
+from lightwell.pipeline.index.index import Index
+from lightwell.pipeline.plan.plan import Plan
+from lightwell.pipeline.plan.view import View
+from lightwell.pipeline.runtime.local_engine import LocalEngine
 
 EXAMPLES = Path(__file__).parents[2] / "pipeline" / "examples"
 

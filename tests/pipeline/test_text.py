@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lightwell.pipeline.text import plain_log, printable
-from lightwell.workers.submission.following import _Log
+from lightwell.workers.submission.log_stream import _Log
 
 
 @pytest.mark.parametrize(

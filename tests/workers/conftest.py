@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from clusters import Cluster, ray_cluster
-from lightwell.workers.cluster import connected
+from lightwell.workers.ray.cluster import connected
 
 
 @pytest.fixture(scope="session")

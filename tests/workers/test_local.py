@@ -13,17 +13,17 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from lightwell.pipeline.dataset.indexing import build_index
-from lightwell.pipeline.engine.feed import LocalEngine
 from lightwell.pipeline.errors import OutputError
-from lightwell.pipeline.jobs import Context, find_job
+from lightwell.pipeline.index.build import build_index
+from lightwell.pipeline.jobs.contracts import Context, find_job
+from lightwell.pipeline.jobs.progress import LineConsole, SilentConsole
 from lightwell.pipeline.outputs.folder import OutputFolder
-from lightwell.pipeline.plan import Batching, Plan
-from lightwell.pipeline.progress import LineConsole, SilentConsole
-from lightwell.pipeline.view import View
-from lightwell.workers.ledger import Ledger
+from lightwell.pipeline.plan.plan import Batching, Plan
+from lightwell.pipeline.plan.view import View
+from lightwell.pipeline.runtime.local_engine import LocalEngine
 from lightwell.workers.local import add_up, read_parts, run_batch_job, run_training_job
-from lightwell.workers.parts import PartStore
+from lightwell.workers.quarantine_log import Ledger
+from lightwell.workers.record_store import PartStore
 from pictures import make_folder
 
 THEIRS = '''

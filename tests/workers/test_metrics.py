@@ -15,14 +15,14 @@ from pathlib import Path
 import promql_parser
 import pytest
 from clusters import TESTS, Cluster, ray_cluster, wait_until
-from lightwell.pipeline.dataset.indexing import build_index
-from lightwell.pipeline.engine.feed import LocalEngine
-from lightwell.pipeline.engine.stats import FeedStats, QueueStats, ThreadStats
-from lightwell.pipeline.plan import Plan
-from lightwell.pipeline.progress import SilentConsole
-from lightwell.workers.cluster import connected
+from lightwell.pipeline.index.build import build_index
+from lightwell.pipeline.jobs.progress import SilentConsole
+from lightwell.pipeline.monitor.stats import FeedStats, QueueStats, ThreadStats
+from lightwell.pipeline.plan.plan import Plan
+from lightwell.pipeline.runtime.local_engine import LocalEngine
 from lightwell.workers.local import run_training_job
 from lightwell.workers.metrics import INSTRUMENTS, TAGS, FeedMeter
+from lightwell.workers.ray.cluster import connected
 from patience import HANG_S
 from pictures import make_folder
 from ray_jobs import CountImages

@@ -8,17 +8,17 @@ from typing import Any
 
 import pytest
 from buckets import BUCKET, s3_server
-from lightwell import cli
-from lightwell.pipeline.dataset.index import Index
-from lightwell.pipeline.dataset.indexing import build_index
-from lightwell.pipeline.engine.feed import LocalEngine
+from lightwell.cli import app as cli
 from lightwell.pipeline.errors import PlanError, RequestError
-from lightwell.pipeline.materialize.job import Materialize
+from lightwell.pipeline.export.materialize import Materialize
+from lightwell.pipeline.index.build import build_index
+from lightwell.pipeline.index.index import Index
+from lightwell.pipeline.jobs.progress import SilentConsole
 from lightwell.pipeline.outputs.manifest import MANIFEST_NAME
-from lightwell.pipeline.plan import Plan
-from lightwell.pipeline.progress import SilentConsole
+from lightwell.pipeline.plan.plan import Plan
+from lightwell.pipeline.runtime.local_engine import LocalEngine
 from lightwell.workers.local import run_batch_job
-from lightwell.workers.place import local_folder
+from lightwell.workers.output_store import local_folder
 from pictures import make_folder
 from typer.testing import CliRunner
 

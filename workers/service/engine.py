@@ -8,19 +8,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ...pipeline.engine.feed import LocalEngine
-from ...pipeline.engine.open_view import OpenView
 from ...pipeline.errors import PlanError
-from ...pipeline.order.position import identity_of
-from ..cluster import connect
+from ...pipeline.runtime.local_engine import LocalEngine
+from ...pipeline.runtime.open_view import OpenView
+from ...pipeline.sampler.position import identity_of
+from ..ray.cluster import connect
 from .feed import ServiceFeed
 from .host import find_service
 from .messages import Served
 
 if TYPE_CHECKING:
-    from ...pipeline.engine.feed import LocalFeed
-    from ...pipeline.plan import Plan
-    from ...pipeline.view import View
+    from ...pipeline.plan.plan import Plan
+    from ...pipeline.plan.view import View
+    from ...pipeline.runtime.local_engine import LocalFeed
 
 EPOCHS = ("first_epoch", "num_epochs")
 
@@ -87,7 +87,7 @@ class ServiceEngine:
         told = _plan_differences(opened, served) + _view_differences(opened.view, served)
         if told:
             raise PlanError(
-                f"service: wanted the plan and the view that {self.name!r} serves, got others: {'; '.join(told)}; make them "
+                f"service: expected the plan and the view that {self.name!r} serves, got others: {'; '.join(told)}; make them "
                 "the same, or start a service for this job's under another name"
             )
 

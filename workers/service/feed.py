@@ -9,14 +9,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
-from ...pipeline.batch import Batch
-from ...pipeline.engine.books import Books
-from ...pipeline.engine.buffers import BufferPool
-from ...pipeline.engine.open_view import OpenView
+from ...pipeline.batch.batch import Batch
+from ...pipeline.batch.buffers import BufferPool
 from ...pipeline.errors import RunError
-from ..on_ray.blocks import from_block
-from ..on_ray.stream import RETRIES
-from ..on_ray.tally import TalliedFeed, Tally
+from ...pipeline.runtime.feed_state import Books
+from ...pipeline.runtime.open_view import OpenView
+from ..ray.blocks import from_block
+from ..ray.stats_aggregator import TalliedFeed, Tally
+from ..ray.stream import RETRIES
 from .host import Service
 from .messages import BEATS, Handed, Served, Stand
 
@@ -155,7 +155,7 @@ class ServiceFeed(TalliedFeed[Batch]):
                 raise handed.error
             if not handed.block:
                 raise RunError(
-                    f"service: wanted {self._consumer!r} to be this process, got another that goes by the same name now; "
+                    f"service: expected {self._consumer!r} to be this process, got another that goes by the same name now; "
                     "give every job a name of its own: service://NAME/CONSUMER"
                 )
             try:

@@ -6,18 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ...pipeline.engine.open_view import OpenView
 from ...pipeline.errors import LightwellError, PlanError, RunError, nearest
-from ...pipeline.jobfile import ServiceName
-from ..cluster import connect
-from ..on_ray.stream import told_apart
+from ...pipeline.jobs.job_file import ServiceName
+from ...pipeline.runtime.open_view import OpenView
+from ..ray.cluster import connect
+from ..ray.stream import told_apart
 from .server import Server
 from .sharing import SharingRules
 
 if TYPE_CHECKING:
-    from ...pipeline.plan import Plan
-    from ...pipeline.view import View
-    from ..on_ray.engine import RayEngine
+    from ...pipeline.plan.plan import Plan
+    from ...pipeline.plan.view import View
+    from ..ray.engine import RayEngine
     from .messages import Served
 
 NAMESPACE = "lightwell"
@@ -124,12 +124,12 @@ def start_service(
     ServiceName(name)
     if view.num_ranks != 1:
         raise PlanError(
-            f"view.num_ranks: wanted 1, as a service serves whole batches, got {view.num_ranks}; leave ranks out"
+            f"view.num_ranks: expected 1, as a service serves whole batches, got {view.num_ranks}; leave ranks out"
         )
     OpenView.of(plan, view)  # whatever is wrong with them is said here, before Ray is touched
     if detached and engine.address is None and not ray.is_initialized():
         raise PlanError(
-            "address: wanted that of a cluster for a service that lives on, got none: a cluster that is started here "
+            "address: expected that of a cluster for a service that lives on, got none: a cluster that is started here "
             "ends with this process; start one with `ray start --head` and give --address auto"
         )
     connect(engine.address)
@@ -148,7 +148,7 @@ def start_service(
         actor = remote.remote(plan, view, engine, rules or SharingRules())
     except ValueError as error:
         raise PlanError(
-            f"name: wanted one that no service on this cluster has, got {name!r}; choose another, or end that one with "
+            f"name: expected one that no service on this cluster has, got {name!r}; choose another, or end that one with "
             f"`lightwell services stop {name}`"
         ) from error
     service = Service(name, actor)
@@ -176,7 +176,7 @@ def find_service(name: str) -> Service:
         told += " " if told.endswith("?") else ""
         cure = "start it with `lightwell serve PLAN.yaml --name " + name + "`"
         listed = f"one of {known}" if known else "one that runs on this cluster"
-        raise PlanError(f"service: wanted {listed}, {told}{cure}") from error
+        raise PlanError(f"service: expected {listed}, {told}{cure}") from error
 
 
 def service_names() -> list[str]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from ...pipeline.errors import LightwellError
-from ...pipeline.plan import Plan
-from ...pipeline.view import View
+from ...pipeline.plan.plan import Plan
+from ...pipeline.plan.view import View
 
 if TYPE_CHECKING:
     import ray

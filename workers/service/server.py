@@ -22,21 +22,21 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from ...pipeline.engine.open_view import OpenView
 from ...pipeline.errors import LightwellError
-from ..on_ray.actor import MakeActor, opened_or_error
-from ..on_ray.blocks import counts_of
-from ..on_ray.engine import NUM_BATCHES, RayEngine
-from ..on_ray.poison import poison_error
-from ..on_ray.stream import RETRIES, Stage, told_apart
+from ...pipeline.runtime.open_view import OpenView
+from ..ray.actor import MakeActor, opened_or_error
+from ..ray.blocks import counts_of
+from ..ray.engine import NUM_BATCHES, RayEngine
+from ..ray.poison import poison_error
+from ..ray.stream import RETRIES, Stage, told_apart
 from .messages import Handed, Served, Stand
 from .sharing import Sharing, SharingRules
 
 if TYPE_CHECKING:
     import ray
 
-    from ...pipeline.plan import Plan
-    from ...pipeline.view import View
+    from ...pipeline.plan.plan import Plan
+    from ...pipeline.plan.view import View
 
 TICK_S = 0.25
 """How often the server looks who is late."""

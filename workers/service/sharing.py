@@ -48,10 +48,10 @@ class SharingRules:
         for name, least in (("window", 1), ("window_bytes", 0), ("num_consumers", 1)):
             if getattr(self, name) < least:
                 raise PlanError(
-                    f"{name}: wanted at least {least}, got {getattr(self, name)}; give more, or leave it out"
+                    f"{name}: expected at least {least}, got {getattr(self, name)}; give more, or leave it out"
                 )
         if self.silent_s <= 0 or (self.max_lag_s is not None and self.max_lag_s < 0):
-            raise PlanError(f"silent_s, max_lag_s: wanted seconds, got {self.silent_s}, {self.max_lag_s}")
+            raise PlanError(f"silent_s, max_lag_s: expected seconds, got {self.silent_s}, {self.max_lag_s}")
 
 
 @dataclass

@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .declared import Document
-from .following import follow
+from .declared_files import Document
+from .log_stream import follow
 from .package import lay_out_package
 from .server import JobServer, JobState
-from .shipment import DEFAULT_MAX_BYTES, Shipment
+from .working_dir import DEFAULT_MAX_BYTES, Shipment
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...pipeline.errors import RequestError
-from .declared import is_private
+from .declared_files import is_private
 
 CODE_SUFFIXES = frozenset({".py", ".pyi", ".so"})
 TYPED = "py.typed"

@@ -79,7 +79,7 @@ def build_wheel(root: Path, folder: Path) -> Path:
     if done.returncode:
         reason = " ".join(done.stderr.split())[-500:]
         raise RunError(
-            f"submit: wanted the wheel of {str(root)!r}, got no build of it ({reason}); see whether pip works"
+            f"submit: expected the wheel of {str(root)!r}, got no build of it ({reason}); see whether pip works"
         )
     (wheel,) = folder.glob("*.whl")
     return wheel

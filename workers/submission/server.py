@@ -137,7 +137,7 @@ class JobServer:
     def _no_such(self, job: str) -> str:
         known = [state.id for state in self.states()]
         hint = nearest(job, known) or "`lightwell jobs ls` lists them"
-        return f"jobs: wanted a job of {self.address}, got {job!r}, which it does not know; {hint}"
+        return f"jobs: expected a job of {self.address}, got {job!r}, which it does not know; {hint}"
 
 
 def parse_address(address: str) -> str:
@@ -154,7 +154,7 @@ def parse_address(address: str) -> str:
         right = False
     if not right:
         raise RequestError(
-            f"--address: wanted the job server of a cluster such as http://127.0.0.1:{DEFAULT_PORT}, got {address!r}; "
+            f"--address: expected the job server of a cluster such as http://127.0.0.1:{DEFAULT_PORT}, got {address!r}; "
             "`ray start --head` prints it as the dashboard's address"
         )
     host = f"[{url.hostname}]" if ":" in str(url.hostname) else url.hostname
@@ -174,15 +174,15 @@ def _ask_version(url: str, timeout_s: float) -> None:
         ):  # a cluster with tokens; Ray's client has one to show, or says what to do
             return
         raise RequestError(
-            f"--address: wanted a cluster's job server, got the answer {error.code} from {url}; {cure}"
+            f"--address: expected a cluster's job server, got the answer {error.code} from {url}; {cure}"
         ) from error
     except OSError as error:
         reason = getattr(error, "reason", error)
         raise RequestError(
-            f"--address: wanted a cluster's job server, got no answer from {url} ({reason}); {cure}"
+            f"--address: expected a cluster's job server, got no answer from {url} ({reason}); {cure}"
         ) from error
     if not known:
-        raise RequestError(f"--address: wanted a cluster's job server, got another server at {url}; {cure}")
+        raise RequestError(f"--address: expected a cluster's job server, got another server at {url}; {cure}")
 
 
 @contextmanager
@@ -210,14 +210,14 @@ def _in_our_words(url: str, what: str) -> Iterator[None]:
         raise
     except AuthenticationError as error:
         raise RequestError(
-            f"--address: wanted the token of the cluster at {url}, got none or another (RAY_AUTH_MODE is "
+            f"--address: expected the token of the cluster at {url}, got none or another (RAY_AUTH_MODE is "
             f"{os.environ.get('RAY_AUTH_MODE', 'not set')}); set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN_PATH to a file that "
             "holds it"
         ) from error
     except (RuntimeError, OSError, ValueError) as error:  # requests' own errors are OSErrors
         reason = " ".join(str(error).split())[-500:]
         raise RunError(
-            f"{what}: wanted an answer of {url}, got {type(error).__name__}: {reason}; see its dashboard"
+            f"{what}: expected an answer of {url}, got {type(error).__name__}: {reason}; see its dashboard"
         ) from error
 
 

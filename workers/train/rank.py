@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
-from ...pipeline.engine.feed import LocalEngine
-from ...pipeline.engine.machine import default_memory_bytes
 from ...pipeline.errors import LightwellError, PlanError
-from ...pipeline.progress import LineConsole, SilentConsole
+from ...pipeline.jobs.progress import LineConsole, SilentConsole
+from ...pipeline.machine import default_memory_bytes
+from ...pipeline.runtime.local_engine import LocalEngine
 from ..local import run_training_job
-from ..place import is_remote
+from ..output_store import is_remote
 
 if TYPE_CHECKING:
-    from ...pipeline.jobs import TrainingJob
+    from ...pipeline.jobs.contracts import TrainingJob
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def check_sees(order: Order, node: int) -> None:
     """Check that this rank sees the folder that the driver writes to."""
     if not is_remote(order.out) and not (Path(order.out) / order.mark).exists():
         raise PlanError(
-            f"--out: wanted a folder that all nodes share, got {order.out!r}, which node {node} of the run does not see; "
+            f"--out: expected a folder that all nodes share, got {order.out!r}, which node {node} of the run does not see; "
             "give a shared mount, or a URI such as s3://bucket/run"
         )
 

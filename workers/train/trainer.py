@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ...pipeline.errors import PlanError, RunError
-from ..cluster import Asked, Crew, NodeRoom, Resources, check_room, connected, rooms
+from ..data_parallel import check_shares
 from ..local import remaining
-from ..peers import check_shares
-from ..place import address_of, is_remote
+from ..output_store import address_of, is_remote
+from ..ray.cluster import Asked, Crew, NodeRoom, Resources, check_room, connected, rooms
 from ..results import TRAINING_NAMES, open_results
-from .desk import Desk
+from .capacity import RoomWatch
 from .rank import Order, run_rank
-from .room import RoomWatch
+from .reporter import Desk
 
 if TYPE_CHECKING:
-    from ...pipeline.jobs import Console, TrainingJob
+    from ...pipeline.jobs.contracts import Console, TrainingJob
 
 ASK_S = 0.5
 MARK = re.compile(r"\.seen-[0-9a-f]{32}")
@@ -91,7 +91,7 @@ class RayTrainer:
         from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
         from ray.train.torch import TorchConfig, TorchTrainer
 
-        from .final import StopWhereFinal
+        from .failure_policy import StopWhereFinal
 
         here = ray.get_runtime_context().get_node_id()
         stay = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=False)

@@ -8,7 +8,7 @@ from itertools import cycle
 from typing import Any
 
 import numpy as np
-from lightwell.pipeline.dataset.headers import read_header
+from lightwell.pipeline.formats.headers import read_header
 from nvidia.dali import fn, pipeline_def, types
 
 from benchmarks.contest import NUM_WORKERS, SIDE, Work

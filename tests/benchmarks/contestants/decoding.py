@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import torch
 from lightwell import LocalEngine, ModelSpec, Plan, View, build_index, build_model
-from lightwell.pipeline.keys import keyed_bits, keyed_generator, keyed_random
+from lightwell.pipeline.rng import keyed_bits, keyed_generator, keyed_random
 
 from benchmarks.contest import NUM_WORKERS, Work
 

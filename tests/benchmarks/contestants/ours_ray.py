@@ -13,9 +13,9 @@ import numpy as np
 import ray
 import torch
 from lightwell import Plan, View
-from lightwell.pipeline.batch import Batch
-from lightwell.workers.cluster import Resources
-from lightwell.workers.on_ray.engine import RayEngine, RayFeed
+from lightwell.pipeline.batch.batch import Batch
+from lightwell.workers.ray.cluster import Resources
+from lightwell.workers.ray.engine import RayEngine, RayFeed
 
 from benchmarks.contest import NUM_WORKERS, SIDE, Work
 from benchmarks.contestants.ours import many_epochs, plan_for

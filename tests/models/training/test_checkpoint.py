@@ -14,8 +14,8 @@ from lightwell.models.training.checkpoint import (
     read_description,
     save_checkpoint,
 )
-from lightwell.models.weights_report import WeightsReport, weights_report
-from lightwell.models.zoo import ModelSpec, build_model
+from lightwell.models.zoo.build import ModelSpec, build_model
+from lightwell.models.zoo.weights_report import WeightsReport, weights_report
 from lightwell.pipeline.errors import ModelError, OutputError, RunError
 from safetensors.torch import load_file, save_file
 

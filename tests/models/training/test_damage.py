@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 from lightwell.models.training.job import Classify
-from lightwell.models.training.recipe import Schedule
-from lightwell.models.zoo import ModelSpec
-from lightwell.pipeline.dataset.indexing import build_index
-from lightwell.pipeline.engine.feed import LocalEngine
+from lightwell.models.training.optim import Schedule
+from lightwell.models.zoo.build import ModelSpec
 from lightwell.pipeline.errors import ModelError
-from lightwell.pipeline.plan import Plan
-from lightwell.pipeline.progress import SilentConsole
+from lightwell.pipeline.index.build import build_index
+from lightwell.pipeline.jobs.progress import SilentConsole
+from lightwell.pipeline.plan.plan import Plan
+from lightwell.pipeline.runtime.local_engine import LocalEngine
 from lightwell.workers.local import run_training_job
 from pictures import make_folder
 

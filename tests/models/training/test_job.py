@@ -9,22 +9,22 @@ import numpy as np
 import pytest
 import torch
 from lightwell.models.training.checkpoint import load_model
-from lightwell.models.training.examples import examples_of
 from lightwell.models.training.job import Classify
 from lightwell.models.training.loop import evaluate
-from lightwell.models.training.recipe import EarlyStop, OptimizerSpec, Schedule
-from lightwell.models.training.sources import split_batches
-from lightwell.models.zoo import ModelSpec
-from lightwell.pipeline.batch import Batch
-from lightwell.pipeline.dataset.indexing import build_index
-from lightwell.pipeline.engine.feed import LocalEngine
+from lightwell.models.training.optim import EarlyStop, OptimizerSpec, Schedule
+from lightwell.models.training.train_batch import examples_of
+from lightwell.models.training.train_data import split_batches
+from lightwell.models.zoo.build import ModelSpec
+from lightwell.pipeline.batch.batch import Batch
 from lightwell.pipeline.errors import ModelError, PlanError
-from lightwell.pipeline.jobfile import load_job
-from lightwell.pipeline.jobs import Context, TrainingJob
-from lightwell.pipeline.order.sampling import Sampling
-from lightwell.pipeline.plan import Batching, Plan
-from lightwell.pipeline.progress import SilentConsole
-from lightwell.pipeline.view import View
+from lightwell.pipeline.index.build import build_index
+from lightwell.pipeline.jobs.contracts import Context, TrainingJob
+from lightwell.pipeline.jobs.job_file import load_job
+from lightwell.pipeline.jobs.progress import SilentConsole
+from lightwell.pipeline.plan.plan import Batching, Plan
+from lightwell.pipeline.plan.sampling import Sampling
+from lightwell.pipeline.plan.view import View
+from lightwell.pipeline.runtime.local_engine import LocalEngine
 
 MODEL = ModelSpec(name="timm:test_resnet", weights="none")
 NORMALIZE = {"Normalize": {"mean": [0.5] * 3, "std": [0.5] * 3}}

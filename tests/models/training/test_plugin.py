@@ -6,12 +6,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from lightwell.pipeline.dataset.indexing import build_index
-from lightwell.pipeline.engine.feed import LocalEngine
 from lightwell.pipeline.errors import PlanError
-from lightwell.pipeline.jobfile import load_job
-from lightwell.pipeline.jobs import Context, TrainingJob, find_job
-from lightwell.pipeline.progress import SilentConsole
+from lightwell.pipeline.index.build import build_index
+from lightwell.pipeline.jobs.contracts import Context, TrainingJob, find_job
+from lightwell.pipeline.jobs.job_file import load_job
+from lightwell.pipeline.jobs.progress import SilentConsole
+from lightwell.pipeline.runtime.local_engine import LocalEngine
 
 THEIRS = """
 from collections import Counter

@@ -15,15 +15,15 @@ import pytest
 import torch
 import yaml
 from lightwell.models.training.checkpoint import load_model
-from lightwell.pipeline.dataset.indexing import build_index
-from lightwell.pipeline.engine.feed import LocalEngine
 from lightwell.pipeline.errors import PlanError
-from lightwell.pipeline.jobfile import load_job
-from lightwell.pipeline.plan import Plan
-from lightwell.pipeline.progress import SilentConsole
-from lightwell.pipeline.view import View
+from lightwell.pipeline.index.build import build_index
+from lightwell.pipeline.jobs.job_file import load_job
+from lightwell.pipeline.jobs.progress import SilentConsole
+from lightwell.pipeline.plan.plan import Plan
+from lightwell.pipeline.plan.view import View
+from lightwell.pipeline.runtime.local_engine import LocalEngine
+from lightwell.workers.data_parallel import check_shares
 from lightwell.workers.local import run_training_job
-from lightwell.workers.peers import check_shares
 from pictures import make_folder
 
 RANK = """
@@ -205,11 +205,11 @@ def test_what_cannot_be_shared_is_refused(folder: Path) -> None:
     job = load_job(write_job(folder), default="classify")
     check_shares(job, 4)
     check_shares(Theirs(job.plan), 1)
-    with pytest.raises(PlanError, match="wanted 1 for Theirs, got 2; it has no `check_ranks`"):
+    with pytest.raises(PlanError, match="expected 1 for Theirs, got 2; it has no `check_ranks`"):
         check_shares(Theirs(job.plan), 2)
-    with pytest.raises(PlanError, match="wanted a multiple of the 3 ranks that share a batch, got 8"):
+    with pytest.raises(PlanError, match="expected a multiple of the 3 ranks that share a batch, got 8"):
         check_shares(job, 3)
     skipping = job.plan.errors.model_copy(update={"on_error": "skip"})
     job = job.model_copy(update={"plan": job.plan.model_copy(update={"errors": skipping})})
-    with pytest.raises(PlanError, match="wanted replace or raise where 2 ranks share a batch"):
+    with pytest.raises(PlanError, match="expected replace or raise where 2 ranks share a batch"):
         check_shares(job, 2)

@@ -23,14 +23,14 @@ from lightwell.models.training.checkpoint import (
     read_description,
     read_progress,
 )
+from lightwell.models.training.checkpoint_timer import Pace
 from lightwell.models.training.job import Classify
-from lightwell.models.training.pace import Pace
-from lightwell.models.training.recipe import CheckpointEvery
-from lightwell.pipeline.dataset.indexing import build_index
-from lightwell.pipeline.engine.feed import LocalEngine
+from lightwell.models.training.optim import CheckpointEvery
 from lightwell.pipeline.errors import ModelError
-from lightwell.pipeline.jobfile import load_job
-from lightwell.pipeline.progress import SilentConsole
+from lightwell.pipeline.index.build import build_index
+from lightwell.pipeline.jobs.job_file import load_job
+from lightwell.pipeline.jobs.progress import SilentConsole
+from lightwell.pipeline.runtime.local_engine import LocalEngine
 from lightwell.testing import assert_job_resumes
 from lightwell.workers.local import run_training_job
 from pictures import make_folder

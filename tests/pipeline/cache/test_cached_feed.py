@@ -12,14 +12,14 @@ import pytest
 from cached import AUGMENT, PREPROCESS, TRAINING, hashes_of, plan_for, run, shards_of
 from lightwell.pipeline.cache.recipe import recipe_of
 from lightwell.pipeline.cache.shard import open_shard
-from lightwell.pipeline.compiler.explain import explain
 from lightwell.pipeline.compiler.program import Program
-from lightwell.pipeline.dataset.index import Index
-from lightwell.pipeline.dataset.indexing import build_index
-from lightwell.pipeline.engine.feed import LocalEngine
 from lightwell.pipeline.errors import OutputError, PlanError
-from lightwell.pipeline.plan import Plan
-from lightwell.pipeline.view import View
+from lightwell.pipeline.index.build import build_index
+from lightwell.pipeline.index.index import Index
+from lightwell.pipeline.plan.plan import Plan
+from lightwell.pipeline.plan.view import View
+from lightwell.pipeline.runtime.local_engine import LocalEngine
+from lightwell.pipeline.tools.explain import explain
 from lightwell.testing import assert_ranks_add_up, assert_resumes_everywhere, assert_same_batches
 from pictures import make_picture, write_picture
 from PIL import Image
@@ -186,7 +186,7 @@ def test_one_bad_file_costs_one_image_and_enters_no_cache(index_path: Path, tmp_
             {"preprocess": [A.CenterCrop(80, 90)], "evaluate": [A.Resize(48, 48)], "augment": []},
             "got Resize behind",
         ),
-        ({"device": "gpu"}, "wanted device: cpu, got gpu"),
+        ({"device": "gpu"}, "expected device: cpu, got gpu"),
     ],
 )
 def test_a_cache_that_could_not_keep_its_promise_is_refused_before_anything_moves(
@@ -198,7 +198,7 @@ def test_a_cache_that_could_not_keep_its_promise_is_refused_before_anything_move
 
 
 def test_the_way_of_dali_refuses_a_cache(index_path: Path, tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match="wanted the backend opencv, got dali"):
+    with pytest.raises(PlanError, match="expected the backend opencv, got dali"):
         LocalEngine(backend="dali").feed(plan_for(index_path, cache=tmp_path / "cache"), View())
     assert not (tmp_path / "cache").exists()
 
@@ -231,7 +231,7 @@ def test_a_plan_says_where_its_cache_is_in_one_word_or_in_several(tmp_path: Path
     assert short.cache.dir == tmp_path / "pixels"
     assert short == Plan.load(tmp_path / "long.yaml") == Plan(**short.dump())
     (tmp_path / "wrong.yaml").write_text("index: index.parquet\ncache: {dir: pixels, quality: 80}\n")
-    with pytest.raises(PlanError, match="wanted format: jpeg beside a quality"):
+    with pytest.raises(PlanError, match="expected format: jpeg beside a quality"):
         Plan.load(tmp_path / "wrong.yaml")
 
 

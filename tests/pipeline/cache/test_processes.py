@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 from cached import plan_for, run, run_and_tell, shards_of
+from lightwell.pipeline.cache.maintenance import verify
 from lightwell.pipeline.cache.shard import open_shard
-from lightwell.pipeline.cache.upkeep import verify
-from lightwell.pipeline.dataset.indexing import build_index
-from lightwell.pipeline.plan import Plan
+from lightwell.pipeline.index.build import build_index
+from lightwell.pipeline.plan.plan import Plan
 from pictures import make_folder
 
 SMALL_SHARDS = 1_200_000
@@ -30,7 +30,7 @@ NUM_PICTURES = 60
 def processes() -> multiprocessing.context.ForkServerContext:
     """Processes that start at once: the server has imported what they need, and has no threads."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["lightwell.pipeline.engine.feed", "albumentations", "torch"])
+    context.set_forkserver_preload(["lightwell.pipeline.runtime.local_engine", "albumentations", "torch"])
     return context
 
 

@@ -12,13 +12,13 @@ import pytest
 from cached import TRAINING, hashes_of, plan_for, run, shards_of
 from hypothesis import given
 from hypothesis import strategies as st
-from lightwell.pipeline.cache.packing import Packed, pack
+from lightwell.pipeline.cache.codec import Packed, pack
+from lightwell.pipeline.cache.lookup import NOWHERE, Table
 from lightwell.pipeline.cache.recipe import Recipe
 from lightwell.pipeline.cache.shard import DamagedShard, Shard, open_shard
 from lightwell.pipeline.cache.store import PixelCache
-from lightwell.pipeline.cache.table import NOWHERE, Table
-from lightwell.pipeline.cache.writing import Gathering, clear_leftovers, written_aside
-from lightwell.pipeline.engine.feed import LocalEngine
+from lightwell.pipeline.cache.writer import Gathering, clear_leftovers, written_aside
+from lightwell.pipeline.runtime.local_engine import LocalEngine
 
 RECIPE = Recipe((), "exact", None, ())
 

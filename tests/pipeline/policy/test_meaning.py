@@ -18,11 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lightwell.pipeline.compiler.routing import find_routes
 from lightwell.pipeline.errors import PlanError
-from lightwell.pipeline.keys import keyed_generator, keyed_random
-from lightwell.pipeline.plan import Plan
-from lightwell.pipeline.policy.describe import differences
-from lightwell.pipeline.policy.drawing import Drawing
-from lightwell.pipeline.policy.transforms import UNUSABLE, is_composition_class, transform_classes
+from lightwell.pipeline.plan.plan import Plan
+from lightwell.pipeline.policy.from_objects import differences
+from lightwell.pipeline.policy.registry import UNUSABLE, is_composition_class, transform_classes
+from lightwell.pipeline.rng import keyed_generator, keyed_random
+from lightwell.pipeline.transform.params import Drawing
 from pictures import make_picture
 from policies import policies
 from transforms import USABLE, transforms_of

@@ -7,8 +7,8 @@ import sys
 import time
 from pathlib import Path
 
-from lightwell.pipeline.plan import Plan
-from lightwell.pipeline.view import View
+from lightwell.pipeline.plan.plan import Plan
+from lightwell.pipeline.plan.view import View
 from lightwell.testing import facts_of
 from lightwell.workers.service.engine import ServiceEngine
 

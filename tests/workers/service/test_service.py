@@ -13,15 +13,15 @@ from typing import Any
 import albumentations as A
 import pytest
 from clusters import Cluster, wait_until
-from lightwell.pipeline.dataset.indexing import build_index
-from lightwell.pipeline.engine.feed import LocalEngine
 from lightwell.pipeline.errors import PlanError, RunError
-from lightwell.pipeline.jobs import Feed
-from lightwell.pipeline.plan import Plan
-from lightwell.pipeline.view import View
+from lightwell.pipeline.index.build import build_index
+from lightwell.pipeline.jobs.contracts import Feed
+from lightwell.pipeline.plan.plan import Plan
+from lightwell.pipeline.plan.view import View
+from lightwell.pipeline.runtime.local_engine import LocalEngine
 from lightwell.testing import BatchFacts, facts_of
-from lightwell.workers.cluster import Resources
-from lightwell.workers.on_ray.engine import RayEngine
+from lightwell.workers.ray.cluster import Resources
+from lightwell.workers.ray.engine import RayEngine
 from lightwell.workers.service.engine import ServiceEngine
 from lightwell.workers.service.host import Service, find_service, start_service
 from lightwell.workers.service.sharing import SharingRules
@@ -172,9 +172,11 @@ def test_another_plan_or_view_is_refused_and_the_keys_are_named(serve: Any, inde
         engine.feed(plan_for(index_path), replace(TRAINING, num_epochs=4))
     with pytest.raises(PlanError, match=r"view.split is 'val' here and 'train' there"):
         engine.check(plan_for(index_path), View(split="val"))
-    with pytest.raises(PlanError, match=r"wanted one of \['strict'\], got 'strikt'; did you mean 'strict'\?"):
+    with pytest.raises(
+        PlanError, match=r"expected one of \['strict'\], got 'strikt'; did you mean 'strict'\?"
+    ):
         ServiceEngine("strikt").feed(plan_for(index_path), TRAINING)
-    with pytest.raises(PlanError, match=r"wanted one that no service on this cluster has, got 'strict'"):
+    with pytest.raises(PlanError, match=r"expected one that no service on this cluster has, got 'strict'"):
         serve("strict")
 
 

@@ -17,14 +17,14 @@ import pytest
 import ray
 from clusters import Cluster, ray_cluster, wait_until
 from deadly import Deadly
-from lightwell.pipeline.dataset.indexing import build_index
-from lightwell.pipeline.engine.feed import LocalEngine
 from lightwell.pipeline.errors import WorkerDiedError
-from lightwell.pipeline.plan import Plan
-from lightwell.pipeline.view import View
+from lightwell.pipeline.index.build import build_index
+from lightwell.pipeline.plan.plan import Plan
+from lightwell.pipeline.plan.view import View
+from lightwell.pipeline.runtime.local_engine import LocalEngine
 from lightwell.testing import facts_of
-from lightwell.workers.cluster import Resources, connected
-from lightwell.workers.on_ray.engine import RayEngine
+from lightwell.workers.ray.cluster import Resources, connected
+from lightwell.workers.ray.engine import RayEngine
 from lightwell.workers.service.engine import ServiceEngine
 from lightwell.workers.service.host import Service, start_service
 from lightwell.workers.service.sharing import SharingRules

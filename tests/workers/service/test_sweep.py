@@ -14,8 +14,8 @@ import pytest
 import yaml
 from checkpoints import steps_done
 from clusters import Cluster, wait_until
-from lightwell.pipeline.dataset.index import Index
-from lightwell.pipeline.dataset.indexing import build_index
+from lightwell.pipeline.index.build import build_index
+from lightwell.pipeline.index.index import Index
 from pictures import make_folder
 
 pytestmark = pytest.mark.ray
@@ -186,7 +186,7 @@ def test_a_detached_service_lives_on_and_wrong_requests_end_with_one_line(
     try:
         assert status(cluster, "lives")["made"] == 0
         fed = folder / f"fed-{RATES[0]}.yaml"
-        wanted = "wanted one of ['lives'], got 'sweep'"
+        wanted = "expected one of ['lives'], got 'sweep'"
         assert wanted in run("train", fed, "--out", tmp_path / "out", *here, code=2)
         other = yaml.safe_load(fed.read_text())
         other.update(feed="service://lives", epochs=EPOCHS + 1)

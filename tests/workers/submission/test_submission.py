@@ -19,14 +19,14 @@ import lightwell
 import pytest
 import typer
 from clusters import free_port
-from lightwell.cli import app, main
-from lightwell.cli_submit import DOCUMENTS, ON_THE_CLUSTER, ONLY_HERE, check_command
-from lightwell.pipeline.dataset.indexing import build_index
+from lightwell.cli.app import app, main
+from lightwell.cli.submit import DOCUMENTS, ON_THE_CLUSTER, ONLY_HERE, check_command
 from lightwell.pipeline.errors import PlanError, RequestError
-from lightwell.workers.submission.declared import Document
+from lightwell.pipeline.index.build import build_index
+from lightwell.workers.submission.declared_files import Document
 from lightwell.workers.submission.package import build_wheel, lay_out_package
 from lightwell.workers.submission.server import JobServer, parse_address
-from lightwell.workers.submission.shipment import Shipment
+from lightwell.workers.submission.working_dir import Shipment
 from patience import HANG_S
 from pictures import make_folder
 
@@ -107,7 +107,7 @@ def ship(*paths: Path, job: str | None = "gradcam", **options: Any) -> Shipment:
         ),
         (
             ["audit", "../jobs/audit.yaml", "--out", "runs"],
-            "out: wanted an absolute path that every node sees",
+            "out: expected an absolute path that every node sees",
         ),
         (
             ["materialize", "../jobs/kept.yaml", "--out", "/out"],
@@ -119,13 +119,13 @@ def ship(*paths: Path, job: str | None = "gradcam", **options: Any) -> Shipment:
         ),
         (
             ["index", "photos", "-o", "/i.parquet"],
-            "source: wanted an absolute path that every node sees, or a URI",
+            "source: expected an absolute path that every node sees, or a URI",
         ),
-        (["index", "/photos"], "output: wanted an absolute path"),
+        (["index", "/photos"], "output: expected an absolute path"),
         (["cache", "lss", "/pixels"], "No such command"),
-        (["cache", "ls", "pixels"], "folder: wanted an absolute path"),
-        (["bench", "cold", "--data", "/photos"], "wanted a command for a cluster, got bench"),
-        (["submit", "--address", "x", "--", "doctor"], "wanted a command for a cluster, got submit"),
+        (["cache", "ls", "pixels"], "folder: expected an absolute path"),
+        (["bench", "cold", "--data", "/photos"], "expected a command for a cluster, got bench"),
+        (["submit", "--address", "x", "--", "doctor"], "expected a command for a cluster, got submit"),
     ],
 )
 def test_a_wrong_command_is_refused_here_and_nobody_is_asked(
@@ -142,7 +142,9 @@ def test_a_wrong_command_is_refused_here_and_nobody_is_asked(
 
 @pytest.mark.usefixtures("project")
 def test_from_python_a_wrong_command_is_an_error_of_ours(knocked: list[str]) -> None:
-    with pytest.raises(RequestError, match=r"wanted a command of lightwell, got .*: No such option: --outt"):
+    with pytest.raises(
+        RequestError, match=r"expected a command of lightwell, got .*: No such option: --outt"
+    ):
         lightwell.submit(["audit", "../jobs/audit.yaml", "--outt", "/out"], knocked[0])
     with pytest.raises(PlanError, match=r"nowhere\.yaml: no such file"):
         lightwell.submit(["audit", "nowhere.yaml", "--out", "/out"], knocked[0])
@@ -279,13 +281,13 @@ def test_a_data_folder_is_never_shipped(project: Path) -> None:
 
 def test_an_index_with_relative_paths_is_refused(project: Path) -> None:
     import pyarrow as pa
-    from lightwell.pipeline.dataset.index import Index
+    from lightwell.pipeline.index.index import Index
 
     index = Index.load(project / "jobs" / "index.parquet")
     place = index.table.column_names.index("uri")
     uris = pa.array([os.path.relpath(uri, project) for uri in index.table["uri"].to_pylist()])
     Index(index.table.set_column(place, "uri", uris), index.classes).save(project / "jobs" / "index.parquet")
-    with pytest.raises(PlanError, match="wanted absolute paths or URIs of pictures, got 'photos/"):
+    with pytest.raises(PlanError, match="expected absolute paths or URIs of pictures, got 'photos/"):
         ship(Path("../jobs/audit.yaml")).notes()
 
 
@@ -322,7 +324,7 @@ def test_an_address_is_completed(given: str, completed: str) -> None:
     "address", ["", "ray://head:10001", "head:port", "http://head/jobs", "auto://", "file:///etc"]
 )
 def test_an_address_that_cannot_be_a_job_server_is_refused(address: str) -> None:
-    with pytest.raises(RequestError, match="--address: wanted the job server of a cluster"):
+    with pytest.raises(RequestError, match="--address: expected the job server of a cluster"):
         parse_address(address)
 
 
@@ -332,7 +334,8 @@ def test_an_address_where_nothing_answers_is_told_at_once(submit: Callable[..., 
     done = submit("explain", "../jobs/plan.yaml", address=f"127.0.0.1:{free_port()}")
     assert done.code == 2
     assert (
-        "error: --address: wanted a cluster's job server, got no answer from http://127.0.0.1:" in done.stderr
+        "error: --address: expected a cluster's job server, got no answer from http://127.0.0.1:"
+        in done.stderr
     )
     assert time.monotonic() - started < HANG_S
 
@@ -348,7 +351,7 @@ def test_a_server_that_takes_a_call_and_says_nothing_is_not_waited_for() -> None
 def test_another_web_server_is_not_taken_for_a_cluster() -> None:
     with http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        with pytest.raises(RequestError, match="wanted a cluster's job server, got the answer 501"):
+        with pytest.raises(RequestError, match="expected a cluster's job server, got the answer 501"):
             JobServer.connect(f"127.0.0.1:{server.server_port}")
         server.shutdown()
 

@@ -19,10 +19,10 @@ import lightwell
 import pyarrow.parquet as pq
 import pytest
 from clusters import Cluster, ray_cluster, wait_until
-from lightwell.pipeline.dataset.indexing import build_index
 from lightwell.pipeline.errors import RequestError
+from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.text import plain_log
-from lightwell.workers.submission.following import follow
+from lightwell.workers.submission.log_stream import follow
 from lightwell.workers.submission.server import JobServer
 from patience import HANG_S
 from pictures import make_folder
@@ -174,7 +174,7 @@ def test_what_only_the_cluster_can_know_is_a_wrong_request_there(cluster: Cluste
     (project / "plan.yaml").write_text(PLAN.replace("index.parquet", "/nowhere/index.parquet"))
     done = submit_audit(cluster, project, project / "out")
     assert done.returncode == 2
-    assert "error: wanted an index, got no file '/nowhere/index.parquet'" in done.stdout
+    assert "error: expected an index, got no file '/nowhere/index.parquet'" in done.stdout
 
 
 def test_a_detached_job_is_listed_followed_and_stopped(cluster: Cluster, project: Path) -> None:
@@ -236,7 +236,7 @@ def test_another_token_is_told_as_such(cluster: Cluster, project: Path) -> None:
         check=False,
     )
     assert done.returncode == 2
-    assert "--address: wanted the token of the cluster" in done.stderr
+    assert "--address: expected the token of the cluster" in done.stderr
 
 
 @contextmanager

@@ -21,16 +21,16 @@ import torch
 import yaml
 from checkpoints import steps_done
 from clusters import Cluster, Node, ray_cluster, wait_until
-from lightwell.pipeline.dataset.indexing import build_index
-from lightwell.pipeline.engine.feed import LocalEngine
 from lightwell.pipeline.errors import PlanError, SampleError
-from lightwell.pipeline.jobfile import load_job
-from lightwell.pipeline.progress import SilentConsole
-from lightwell.pipeline.resources import WorkerResources
-from lightwell.workers.cluster import Crew, NodeRoom, Resources
+from lightwell.pipeline.index.build import build_index
+from lightwell.pipeline.jobs.job_file import load_job
+from lightwell.pipeline.jobs.progress import SilentConsole
+from lightwell.pipeline.plan.resources import WorkerResources
+from lightwell.pipeline.runtime.local_engine import LocalEngine
 from lightwell.workers.local import run_training_job
+from lightwell.workers.ray.cluster import Crew, NodeRoom, Resources
+from lightwell.workers.train.capacity import RoomWatch
 from lightwell.workers.train.rank import Order, check_sees
-from lightwell.workers.train.room import RoomWatch
 from lightwell.workers.train.trainer import RayTrainer, most_ranks
 from patience import HANG_S
 from pictures import make_folder
@@ -193,7 +193,7 @@ def test_a_run_that_has_no_room_left_says_what_it_waits_for_and_goes_on_when_the
         wait_until(lambda: steps_done(out, per_epoch=3) >= 4, 120, "step 4")
         cluster.kill_node(cluster.nodes[1])
         wait_for_line(
-            "waiting for room: 2 ranks of 1 CPUs each are wanted, and the cluster has 1 node with 1 CPUs"
+            "waiting for room: 2 ranks of 1 CPUs each are expected, and the cluster has 1 node with 1 CPUs"
         )
         cluster.add_node(1)
         wait_for_line("there is room again")
@@ -210,7 +210,7 @@ def test_room_that_is_lost_and_found_is_told_once_each() -> None:
     watch, one, two = RoomWatch(Crew(2, Resources(1, 1))), NodeRoom(4, 1), NodeRoom(8)
     assert watch.look([one, one]) is None
     assert watch.look([one, two]) == (
-        "waiting for room: 2 ranks of 1 CPUs and 1 GPUs each are wanted, and the cluster has 1 node with 4 CPUs and 1 GPUs, "
+        "waiting for room: 2 ranks of 1 CPUs and 1 GPUs each are expected, and the cluster has 1 node with 4 CPUs and 1 GPUs, "
         "1 node with 8 CPUs left; add nodes, or stop and run the same command with fewer --workers"
     )
     assert watch.look([two]) is None
@@ -256,23 +256,23 @@ def test_what_cannot_be_placed_or_shared_is_refused_before_anything_starts(
     folder: Path, cluster: Cluster, tmp_path: Path
 ) -> None:
     job = job_for(folder)
-    with pytest.raises(PlanError, match="wanted a multiple of the 3 ranks that share a batch, got 8"):
+    with pytest.raises(PlanError, match="expected a multiple of the 3 ranks that share a batch, got 8"):
         RayTrainer("127.0.0.1:1", 3).run(job, str(tmp_path / "out"), SilentConsole())
     started = time.monotonic()
     with pytest.raises(
-        PlanError, match="wanted 64 CPUs per worker, got a cluster whose largest node has 2 CPUs"
+        PlanError, match="expected 64 CPUs per worker, got a cluster whose largest node has 2 CPUs"
     ):
         RayTrainer(cluster.address, 2, Resources(64)).run(job, str(tmp_path / "out"), SilentConsole())
     held = job.plan.model_copy(update={"resources": WorkerResources(cpus=3)})
-    with pytest.raises(PlanError, match="wanted 3 CPUs per worker"):
+    with pytest.raises(PlanError, match="expected 3 CPUs per worker"):
         RayTrainer(cluster.address, 2).run(
             job.model_copy(update={"plan": held}), str(tmp_path / "out"), SilentConsole()
         )
-    with pytest.raises(PlanError, match=r"wanted room for 8 workers of 1 CPUs.*4 of them never fit"):
+    with pytest.raises(PlanError, match=r"expected room for 8 workers of 1 CPUs.*4 of them never fit"):
         RayTrainer(cluster.address, 8).run(job, str(tmp_path / "out"), SilentConsole())
     assert time.monotonic() - started < HANG_S
     assert list((tmp_path / "out").iterdir()) == []
-    with pytest.raises(PlanError, match="wanted a folder that all nodes share"):
+    with pytest.raises(PlanError, match="expected a folder that all nodes share"):
         check_sees(Order(job, str(tmp_path), None, ".seen-by-nobody", 1, 0), node=1)
 
 

@@ -1,0 +1,7 @@
+"""Runs the command line: ``python -m lightwell.cli``."""
+
+from __future__ import annotations
+
+from .app import main
+
+main()

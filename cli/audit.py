@@ -1,0 +1,134 @@
+"""``lightwell audit``: run a Grad-CAM audit and check its gates."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .engine import open_engine, open_service
+from .options import (
+    Address,
+    AllowImport,
+    CpusPerWorker,
+    EngineName,
+    EngineOption,
+    GpusPerWorker,
+    JobWorkers,
+    Json,
+    Memory,
+    Out,
+    Placement,
+    PlacementName,
+    Quiet,
+    Threads,
+    Workers,
+)
+from .output import keep_quiet, print_json, print_table
+
+GATE_CROSSED = 3
+"""Exit code of an audit whose findings cross a ``--fail-on`` gate."""
+
+
+def audit(
+    job: Annotated[Path, typer.Argument(help="A job file; see the README.")],
+    out: Out,
+    engine: EngineOption = EngineName.local,
+    threads: Threads = 0,
+    memory: Memory = None,
+    address: Address = None,
+    workers: Workers = 0,
+    cpus_per_worker: CpusPerWorker = None,
+    gpus_per_worker: GpusPerWorker = None,
+    placement: Placement = PlacementName.colocated,
+    job_workers: JobWorkers = 1,
+    fail_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Exit with code 3 if a number of findings.json crosses a value: 'accuracy<0.8'; may be repeated."
+        ),
+    ] = None,
+    explain: Annotated[
+        str | None, typer.Option(help="Class that the maps explain: predicted, label or a class's name.")
+    ] = None,
+    allow_import: AllowImport = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Show where a model looks: report.html, findings.json and records.parquet.
+
+    Example: lightwell audit audit.yaml --out runs/cells/audit
+    Example: lightwell audit audit.yaml --out runs/cells/audit --engine ray --address auto --gpus-per-worker 1
+    Example: lightwell audit audit.yaml --out runs/cells/audit --fail-on 'accuracy<0.8'
+    """
+    from ..models.audits.gradcam.gate import Gate
+
+    gates = [Gate.parse(text) for text in fail_on or ()]
+    options: dict[str, Any] = {
+        "engine": engine,
+        "threads": threads,
+        "memory": memory,
+        "address": address,
+        "workers": workers,
+        "cpus_per_worker": cpus_per_worker,
+        "gpus_per_worker": gpus_per_worker,
+        "placement": placement,
+        "job_workers": job_workers,
+    }
+    keep_quiet(quiet=quiet)
+    allowed = allow_import or ()
+    found = open_service(job, "gradcam", options=options, allow_import=allowed) or open_engine(**options)
+    findings = run_audit(job, out, found, quiet=quiet or as_json, allow_import=allowed, explain=explain)
+    if as_json:
+        print_json(findings)
+    elif not quiet:
+        _print_findings(findings)
+        print(f"open {out.rstrip('/')}/report.html")
+    crossed = [sentence for gate in gates if (sentence := gate.crossed(findings))]
+    for sentence in crossed:
+        print(f"--fail-on: {sentence}", file=sys.stderr)
+    for gate in gates:
+        gate.check_measured(findings)
+    if crossed:
+        raise typer.Exit(GATE_CROSSED)
+
+
+def run_audit(
+    job: Path,
+    out: Path | str,
+    engine: Any,
+    *,
+    quiet: bool,
+    allow_import: Sequence[str] = (),
+    explain: str | None = None,
+) -> Any:
+    """Run the audit of a job file and return its findings."""
+    from ..models.audits.gradcam.job import GradCamAudit
+    from ..pipeline.errors import PlanError
+    from ..pipeline.jobs.contracts import BatchJob
+    from ..pipeline.jobs.job_file import load_job
+    from ..pipeline.jobs.progress import console_for
+    from ..workers.local import run_batch_job
+
+    found = load_job(job, default="gradcam", allow_import=allow_import, contract=BatchJob)
+    if explain is not None:
+        if not isinstance(found, GradCamAudit):
+            raise PlanError(
+                f"--explain: expected a gradcam job, got {type(found).__name__}; leave the option out"
+            )
+        found = found.model_copy(update={"explain": explain})
+    return run_batch_job(found, engine, out, console_for(quiet=quiet), reads=[job])
+
+
+def _print_findings(findings: Any) -> None:
+    print_table(
+        ["finding", "value"],
+        [
+            [str(k), f"{v:.4g}" if isinstance(v, float) else str(v)]
+            for k, v in findings.items()
+            if isinstance(v, int | float | str)
+        ],
+    )

@@ -1,0 +1,41 @@
+"""``lightwell bench``: run the benchmarks of a checkout."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def bench(
+    data: Annotated[Path, typer.Option("--data", help="A folder with photos; nothing is written into it.")],
+    name: Annotated[
+        str, typer.Argument(help="cold, large, cached, index, memory, accuracy, ray, gradcam, probe or all.")
+    ] = "all",
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Where to write the figures as JSON.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Seconds of each run that are measured.")] = 5.0,
+    rounds: Annotated[int, typer.Option(min=5, help="How often every contestant runs.")] = 5,
+    only: Annotated[list[str] | None, typer.Option(help="A contestant to run; may be repeated.")] = None,
+) -> None:
+    """Measure Lightwell beside its peers, in turn, on your own photos; needs a checkout.
+
+    Example: lightwell bench cold --data photos --json cold.json
+    """
+    from importlib import import_module
+
+    from ..pipeline.errors import RequestError
+
+    tests = Path(__file__).resolve().parents[1] / "tests"
+    if not (tests / "benchmarks").is_dir():
+        raise RequestError(
+            "bench: expected a checkout of Lightwell, got an installed package without its benchmarks; "
+            "clone the repository and run `make bench DATA=dir` there"
+        )
+    sys.path.insert(0, str(tests))
+    import_module("benchmarks.command").run(
+        name, data, json_file, seconds=seconds, rounds=rounds, only=only or ()
+    )

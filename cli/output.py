@@ -1,0 +1,32 @@
+"""What commands print: tables for people, JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from typing import Any
+
+from ..pipeline.text import one_line
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON."""
+    print(json.dumps(value, indent=2, default=str, ensure_ascii=False))
+
+
+def print_table(header: list[str], rows: list[list[str]]) -> None:
+    """Print rows in columns; where there is no terminal, lines are 160 characters wide."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*header, box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        table.add_row(*map(one_line, row))
+    Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def keep_quiet(*, quiet: bool) -> None:
+    """Leave only errors of the package's log on standard error, where a command is run with ``--quiet``."""
+    if quiet:
+        logging.getLogger("lightwell").setLevel(logging.ERROR)

@@ -1,0 +1,88 @@
+"""The command that trains; no logic."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .engine import open_engine, open_service, open_trainer
+from .options import (
+    Address,
+    AllowImport,
+    CpusPerWorker,
+    EngineName,
+    EngineOption,
+    GpusPerWorker,
+    Json,
+    Memory,
+    Quiet,
+    Threads,
+    Workers,
+)
+from .output import keep_quiet, print_json
+
+
+def train(
+    job: Annotated[Path, typer.Argument(help="A job file; see the README.")],
+    out: Annotated[
+        str,
+        typer.Option(
+            help="Folder for the results, or a URI such as s3://bucket/run. On several nodes they all have to see it."
+        ),
+    ],
+    engine: EngineOption = EngineName.local,
+    threads: Threads = 0,
+    memory: Memory = None,
+    address: Address = None,
+    workers: Workers = 0,
+    cpus_per_worker: CpusPerWorker = None,
+    gpus_per_worker: GpusPerWorker = None,
+    max_failures: Annotated[
+        int, typer.Option(min=0, help="On Ray: how often the workers are started anew after one died.")
+    ] = 8,
+    allow_import: AllowImport = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Train a model; run again with the same --out to go on after an interruption.
+
+    On Ray every worker takes its slice of each batch, and together they learn what one process would learn.
+
+    Example: lightwell train train.yaml --out runs/cells
+    Example: lightwell train train.yaml --out s3://bucket/cells --engine ray --address auto --workers 4 --gpus-per-worker 1
+    """
+    options: dict[str, Any] = {
+        "engine": engine,
+        "threads": threads,
+        "memory": memory,
+        "address": address,
+        "workers": workers,
+        "cpus_per_worker": cpus_per_worker,
+        "gpus_per_worker": gpus_per_worker,
+    }
+    keep_quiet(quiet=quiet)
+    allowed = allow_import or ()
+    fed = open_service(job.absolute(), "classify", options=options, allow_import=allowed)
+    trainer = open_trainer(fed=fed, max_failures=max_failures, **options)
+    result = run_training(job, out, trainer, quiet=quiet or as_json, allow_import=allowed)
+    if as_json:
+        print_json(result)
+    elif not quiet:
+        print(f"wrote {out}")
+
+
+def run_training(
+    job: Path, out: str, trainer: Any = None, *, quiet: bool, allow_import: Sequence[str] = ()
+) -> Any:
+    """Run the training job of a file; in this process, unless there is a trainer."""
+    from ..pipeline.jobs.contracts import TrainingJob
+    from ..pipeline.jobs.job_file import load_job
+    from ..pipeline.jobs.progress import console_for
+    from ..workers.train.in_process import LocalTrainer
+
+    trainer = trainer or LocalTrainer(open_engine())
+    found = load_job(job.absolute(), default="classify", allow_import=allow_import, contract=TrainingJob)
+    return trainer.run(found, out, console_for(quiet=quiet), reads=[job])

@@ -1,1 +1,0 @@
-"""Grad-CAM audits: maps, records, findings and the report."""

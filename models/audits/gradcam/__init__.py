@@ -1,0 +1,1 @@
+"""The Grad-CAM audit: maps, records, findings and the report."""

@@ -1,0 +1,223 @@
+"""Classes of an index matched with the outputs of a model, by name."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ....pipeline.errors import ModelError, PlanError, nearest
+
+IMAGENET = "imagenet"
+INDEX = "index"
+MAX_NAMED = 5
+"""Classes that a note names; the rest are counted."""
+
+
+@dataclass(frozen=True)
+class OutputNames:
+    """Names of a model's outputs, in order, and where they come from."""
+
+    names: tuple[str, ...] = ()
+    """Empty where the outputs have no names."""
+    source: str = "none"
+    """Such as ``the checkpoint``."""
+    as_index: bool = False
+    """True where the job states that the outputs are in the order of the index's classes."""
+
+
+@dataclass(frozen=True)
+class ClassMatch:
+    """The classes of an index and the outputs of a model under one numbering: those of the index first."""
+
+    names: tuple[str, ...]
+    """Of all classes by number: the index's, then the model's that the index does not have."""
+    num_index: int
+    """Classes of the index."""
+    of_output: tuple[int, ...]
+    """Number of each output of the model."""
+    outputs: tuple[int, ...]
+    """Output of each class of the index; -1 where the model does not know it."""
+    how: Literal["name", "number", "none"]
+    """``none`` if no class is matched: what is right or wrong cannot be said."""
+    source: str
+    """Of the names of the outputs."""
+    notes: tuple[str, ...] = ()
+    """What could not be matched or was assumed, as sentences."""
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """Classes of the index that the model does not know."""
+        return tuple(name for name, output in zip(self.names, self.outputs, strict=False) if output < 0)
+
+
+def fold(name: str) -> str:
+    """Return a name as it is compared where it does not match exactly: without case, '_', '-' and spaces alike."""
+    return re.sub(r"[\s_\-]+", " ", name).strip().casefold()
+
+
+def read_names(path: Path) -> tuple[str, ...]:
+    """Read class names by output: a JSON list, or a text file with a name a line.
+
+    Raises:
+        PlanError: the file cannot be read or holds something else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        names = json.loads(text) if path.suffix == ".json" else text.splitlines()
+    except (OSError, ValueError) as error:
+        raise PlanError(
+            f"class_names: expected a text file with a name a line or a JSON list, got {path.name!r} "
+            f"({type(error).__name__}); check the path and the content"
+        ) from error
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or not names:
+        raise PlanError(
+            f"class_names: expected a list of names, one for each output, got {path.name!r} with something else; "
+            'write ["cat", "dog"]'
+        )
+    while len(names) > 1 and not names[-1].strip():
+        names.pop()
+    return tuple(name.strip() for name in names)
+
+
+def match_classes(
+    index_classes: Sequence[str],
+    num_labels: int,
+    outputs: OutputNames,
+    num_outputs: int,
+    class_map: Mapping[str, str | int] | None = None,
+) -> ClassMatch:
+    """Match the classes of an index with the outputs of a model.
+
+    A class is matched by ``class_map``, else by its exact name, else by its name without case and with ``_``, ``-`` and
+    spaces alike. Numbers are taken as equal only where the index has numbers and no names, or where the job says so.
+
+    Args:
+        index_classes: names by label; empty where the index has numbers or no labels.
+        num_labels: one more than the greatest label of the index.
+        outputs: names of the outputs.
+        num_outputs: outputs of the model.
+        class_map: class of the index -> name or number of an output.
+
+    Raises:
+        ModelError: the names are not as many as the outputs.
+        PlanError: ``class_map`` names a class that is not there, or one output twice.
+    """
+    if outputs.names and len(outputs.names) != num_outputs:
+        raise ModelError(
+            f"class_names: expected {num_outputs} names, one for each output of the model, got {len(outputs.names)} "
+            f"from {outputs.source}; give the names of this model"
+        )
+    named = [index_classes[n] if n < len(index_classes) else f"class {n}" for n in range(num_labels)]
+    named += list(index_classes[num_labels:])
+    if outputs.as_index and len(named) != num_outputs:
+        raise ModelError(
+            f"class_names: expected as many outputs as the index has classes, {len(named)}, got {num_outputs}; "
+            "give the names of the outputs as a list"
+        )
+    by_number = not index_classes or outputs.as_index
+    notes: list[str] = []
+    if by_number:
+        found = [number if number < num_outputs else -1 for number in range(len(named))]
+        if named and not outputs.as_index:
+            notes.append(
+                "the index has class numbers and no names; they are taken as the numbers of the model's outputs"
+            )
+            if outputs.names:
+                named = [*outputs.names[: len(named)], *named[len(outputs.names) :]]
+    else:
+        found = _by_name(named, outputs.names)
+    for name, target in (class_map or {}).items():
+        found[_place(name, named, "a class of the index")] = _output(target, outputs.names, num_outputs)
+    taken = [output for output in found if output >= 0]
+    twice = next((output for output in taken if taken.count(output) > 1), None)
+    if twice is not None:
+        both = [named[n] for n, output in enumerate(found) if output == twice]
+        raise PlanError(
+            f"class_map: expected another output for every class, got output {twice} for {both}; "
+            "map one of them to another, or index them as one class"
+        )
+    rest = [output for output in range(num_outputs) if output not in set(taken)]
+    extra = [outputs.names[output] if outputs.names else f"output {output}" for output in rest]
+    numbers = {output: number for number, output in enumerate(found) if output >= 0}
+    numbers |= {output: len(named) + place for place, output in enumerate(rest)}
+    how: Literal["name", "number", "none"] = (
+        "none" if not taken else "number" if by_number and not class_map else "name"
+    )
+    missing = [name for name, output in zip(named, found, strict=True) if output < 0]
+    if missing:
+        notes.append(_missing(missing, named, outputs, num_outputs))
+    return ClassMatch(
+        names=(*named, *extra),
+        num_index=len(named),
+        of_output=tuple(numbers[output] for output in range(num_outputs)),
+        outputs=tuple(found),
+        how=how,
+        source=outputs.source,
+        notes=tuple(notes),
+    )
+
+
+def _by_name(index_names: Sequence[str], names: Sequence[str]) -> list[int]:
+    """Find the output of each class of the index by its name; -1 for none, and for a name that several outputs have."""
+    exact = _unique(names)
+    folded = _unique([fold(name) for name in names])
+    own = [fold(name) for name in index_names]
+    return [
+        exact.get(name, folded.get(folded_name, -1) if own.count(folded_name) == 1 else -1)
+        for name, folded_name in zip(index_names, own, strict=True)
+    ]
+
+
+def _unique(names: Sequence[str]) -> dict[str, int]:
+    places: dict[str, int] = {}
+    for place, name in enumerate(names):
+        places[name] = -1 if name in places else place
+    return places
+
+
+def _place(name: str, names: Sequence[str], what: str) -> int:
+    if name not in names:
+        raise PlanError(
+            f"class_map: expected {what}, got {name!r}; {nearest(name, names) or 'check the spelling'}"
+        )
+    return names.index(name)
+
+
+def _output(target: str | int, names: Sequence[str], num_outputs: int) -> int:
+    if isinstance(target, int):
+        if not 0 <= target < num_outputs:
+            raise PlanError(
+                f"class_map: expected an output from 0 to {num_outputs - 1}, got {target}; check the number"
+            )
+        return target
+    if not names:
+        raise PlanError(
+            f"class_map: expected the number of an output, got {target!r}, and the outputs have no names; "
+            "give a number, or class_names"
+        )
+    if list(names).count(target) > 1:
+        numbers = [number for number, name in enumerate(names) if name == target]
+        raise PlanError(
+            f"class_map: expected one output, got {target!r}, which {numbers} are called; give the number"
+        )
+    return _place(target, names, "a class of the model")
+
+
+def _missing(missing: Sequence[str], named: Sequence[str], outputs: OutputNames, num_outputs: int) -> str:
+    few = ", ".join(missing[:MAX_NAMED]) + (
+        f" and {len(missing) - MAX_NAMED} more" if len(missing) > MAX_NAMED else ""
+    )
+    if not outputs.names:
+        return (
+            f"the model's {num_outputs} outputs have no names and the index has {len(named)} classes ({few}), so right "
+            "and wrong are not measured; give class_names (a list, a file, 'imagenet', or 'index' if the outputs are in "
+            "the order of the index)"
+        )
+    return (
+        f"{len(missing)} of {len(named)} classes of the index are not among the {num_outputs} classes of the model "
+        f"({few}); their images count in no accuracy; class_map names the output of a class"
+    )

@@ -1,0 +1,256 @@
+"""The findings: plain descriptive figures of an audit, as they stand in ``findings.json``."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections import Counter
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from ....pipeline.atomic_io import write_json
+from ...training.metrics import area_under_roc, log_odds, rates_of
+from .gallery import class_name
+from .records import Answers, answers, column
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+FINDINGS_VERSION = 2
+NUM_BINS = 10
+"""Of confidence, in the calibration."""
+POINTING_COVER = 0.5
+"""Images whose boxes cover more than this share are left out of the pointing game: anything would hit."""
+MAX_CONFUSION = 100
+"""With more classes the confusion matrix is left out; records.parquet holds what it is made from."""
+
+
+def describe(records: pa.Table, names: Sequence[str], num_index: int | None = None) -> dict[str, Any]:
+    """Compute the figures of an audit from its records; a figure that cannot be had is None.
+
+    Args:
+        records: of the audit.
+        names: of all classes by number, those of the index first.
+        num_index: classes of the index; None for all.
+    """
+    taken = answers(records)
+    num_index = len(names) if num_index is None else num_index
+    num_classes = max(num_index or len(names), int(taken.labels.max(initial=-1)) + 1)
+    confusion = count_pairs(taken, num_classes)
+    num_all = max(len(names), num_classes, int(taken.predictions.max(initial=-1)) + 1)
+    accuracy, balanced_accuracy = rates_of(confusion)
+    num_right, num_labelled = int(taken.right.sum()), int(taken.labelled.sum())
+    return {
+        "findings_version": FINDINGS_VERSION,
+        "num_images": len(taken.keys),
+        "num_labelled": num_labelled,
+        "num_unknown_class": int((taken.labels >= 0).sum()) - num_labelled,
+        "num_classes": num_classes,
+        "classes": list(names[:num_classes]),
+        "accuracy": accuracy,
+        "accuracy_interval": wilson(num_right, num_labelled),
+        "top5_accuracy": top5_accuracy(records, taken),
+        "balanced_accuracy": balanced_accuracy,
+        "auroc": auroc(records, taken),
+        "calibration": calibration(taken),
+        "confidence": by_outcome(taken.confidences, taken),
+        "border_mass": by_outcome(taken.border_mass, taken),
+        "concentration": by_outcome(taken.concentration, taken),
+        "blank_maps": {
+            "predicted": sum(map(bool, records["blank"].to_pylist())),
+            "true": sum(map(bool, records["blank_true"].to_pylist())),
+        },
+        "num_without_map": sum(map(bool, records["no_map"].to_pylist())),
+        "pointing_game": pointing_game(records),
+        "per_class": describe_classes(taken, num_all, names),
+        "confusion": confusion.tolist() if num_classes <= MAX_CONFUSION else None,
+        "most_confused": most_confused(taken, names),
+    }
+
+
+def wilson(num_right: int, num: int) -> list[float] | None:
+    """Return the 95 % interval of a share (Wilson, JASA 1927), None of nothing."""
+    if not num:
+        return None
+    z, share_right = 1.959964, num_right / num
+    middle = share_right + z * z / (2 * num)
+    half = z * math.sqrt(share_right * (1 - share_right) / num + z * z / (4 * num * num))
+    scale = 1 + z * z / num
+    return [max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)]
+
+
+def calibration(taken: Answers) -> dict[str, Any] | None:
+    """Compare confidence with accuracy in bins of equal width; None without labelled images.
+
+    ``ece`` is the expected calibration error (Naeini et al., AAAI 2015): the mean difference, weighted by images.
+    """
+    confidences = taken.confidences[taken.labelled].astype(np.float64)
+    right = taken.right[taken.labelled]
+    if not len(right):
+        return None
+    place = np.minimum((confidences * NUM_BINS).astype(np.int64), NUM_BINS - 1)
+    bins = [
+        {
+            "from": number / NUM_BINS,
+            "to": (number + 1) / NUM_BINS,
+            "num_images": int(chosen.sum()),
+            "confidence": float(confidences[chosen].mean()),
+            "accuracy": float(right[chosen].mean()),
+        }
+        for number in range(NUM_BINS)
+        if (chosen := place == number).any()
+    ]
+    ece = sum(each["num_images"] * abs(each["confidence"] - each["accuracy"]) for each in bins) / len(right)
+    return {"ece": ece, "bins": bins}
+
+
+def share(flags: NDArray[np.bool_]) -> float | None:
+    """Return the share of True, None of nothing."""
+    return float(flags.mean()) if len(flags) else None
+
+
+def mean(values: NDArray[np.floating[Any]]) -> float | None:
+    """Return the mean without NaN, None of nothing."""
+    finite = values[np.isfinite(values)]
+    return float(finite.mean(dtype=np.float64)) if len(finite) else None
+
+
+def by_outcome(values: NDArray[np.float32], taken: Answers) -> dict[str, float | None]:
+    """Average a column over all rows, the right ones and the wrong ones, with the difference wrong - right."""
+    right, wrong = mean(values[taken.right]), mean(values[taken.wrong])
+    difference = None if right is None or wrong is None else wrong - right
+    return {"mean": mean(values), "right": right, "wrong": wrong, "difference": difference}
+
+
+def count_pairs(taken: Answers, num_classes: int) -> NDArray[np.int64]:
+    """Count labelled images by label (rows) and prediction (columns).
+
+    Predictions of classes that the index does not have share one more column at the end, if there are any.
+    """
+    labels, predictions = taken.labels[taken.labelled], taken.predictions[taken.labelled]
+    folded = np.minimum(predictions, num_classes)
+    counts = np.zeros((num_classes, num_classes + 1), np.int64)
+    np.add.at(counts, (labels, folded), 1)
+    return counts if counts[:, -1].any() else counts[:, :-1]
+
+
+def describe_classes(taken: Answers, num_classes: int, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Describe every class with a label or a prediction: counts, recall, precision, where it looks."""
+    described = []
+    for number in range(num_classes):
+        own, called = taken.labels == number, taken.predictions == number
+        if own.any() or called.any():
+            described.append(
+                {
+                    "class": class_name(number, classes),
+                    "number": number,
+                    "num_images": int(own.sum()),
+                    "num_predicted": int(called.sum()),
+                    "num_known": int((own & taken.labelled).sum()),
+                    "recall": share(taken.right[own & taken.labelled]),
+                    "recall_interval": wilson(int(taken.right[own].sum()), int((own & taken.labelled).sum())),
+                    "precision": share(taken.right[called & taken.labelled]),
+                    "border_mass": mean(taken.border_mass[called]),
+                    "concentration": mean(taken.concentration[called]),
+                }
+            )
+    return described
+
+
+def most_confused(taken: Answers, classes: Sequence[str], num: int = 12) -> list[dict[str, Any]]:
+    """List the most frequent mistakes."""
+    pairs = zip(taken.labels[taken.wrong].tolist(), taken.predictions[taken.wrong].tolist(), strict=True)
+    counted = sorted(Counter(pairs).items(), key=lambda item: (-item[1], item[0]))
+    return [
+        {"label": class_name(label, classes), "prediction": class_name(guess, classes), "count": count}
+        for (label, guess), count in counted[:num]
+    ]
+
+
+def top5_accuracy(records: pa.Table, taken: Answers) -> float | None:
+    """Return the share of labelled images with the label among the five best; None up to five classes."""
+    best = records["top5"].to_pylist()
+    if not best or len(best[0]) < 5 or (int(taken.labels.max(initial=-1)) < 5 and max(map(max, best)) < 5):
+        return None
+    within = [label in five for label, five in zip(taken.labels.tolist(), best, strict=True)]
+    return share(np.asarray(within)[taken.labelled])
+
+
+def auroc(records: pa.Table, taken: Answers) -> float | None:
+    """Return the area under the ROC curve: of the second of two classes, of more the mean of one against the rest.
+
+    Computed from the logits; None unless the records have them and two classes have images.
+    """
+    rows = np.flatnonzero(taken.labelled)
+    if not len(rows) or records["logits"].null_count:
+        return None
+    logits = np.asarray(records["logits"].take(pa.array(rows)).to_pylist(), dtype=np.float64)
+    stated = json.loads(records["model"][0].as_py() or "{}").get("outputs") or range(logits.shape[1])
+    outputs = dict(enumerate(stated))
+    labels = taken.labels[rows]
+    if any(label not in outputs for label in set(labels.tolist())):
+        return None
+    return area_under_roc(log_odds(logits), np.asarray([outputs[label] for label in labels.tolist()]))[0]
+
+
+def pointing_game(records: pa.Table) -> dict[str, Any] | None:
+    """Play the pointing game (Zhang et al., ECCV 2016) with the labelled class's map; None without boxes.
+
+    Only images whose boxes cover at most half of them take part. The tolerance is 0 px and a blank map
+    never hits. The share whose centre lies in a box is what a map that always points there would reach.
+    """
+    cover = column(records, "box_cover")
+    played = np.flatnonzero(np.nan_to_num(cover, nan=np.inf) <= POINTING_COVER)
+    rows = records.take(played)
+    hits = [hit for hit in rows["hit"].to_pylist() if hit is not None]
+    if not hits:
+        return None
+    centres = [
+        bool(c)
+        for c, hit in zip(rows["centre_hit"].to_pylist(), rows["hit"].to_pylist(), strict=True)
+        if hit is not None
+    ]
+    return {
+        "num_images": len(hits),
+        "hits": sum(hits),
+        "hit_rate": sum(hits) / len(hits),
+        "centre_rate": sum(centres) / len(centres),
+        "num_blank": sum(map(bool, rows["blank_true"].to_pylist())),
+        "tolerance_px": 0,
+        "rule": "peak of the labelled class's map in any box; images whose boxes cover at most half",
+    }
+
+
+def versions() -> dict[str, str]:
+    """List the versions that decide the figures."""
+    found = {"python": platform.python_version()}
+    for name in (
+        "lightwell",
+        "torch",
+        "torchvision",
+        "timm",
+        "albumentations",
+        "numpy",
+        "nvidia-dali-cuda130",
+    ):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def write_findings(findings: Mapping[str, Any], path: Path) -> None:
+    """Write findings as JSON: aside, then renamed.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    write_json(path, findings)

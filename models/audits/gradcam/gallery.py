@@ -1,0 +1,214 @@
+"""The gallery: which images people are shown, and their pixels as the model saw them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from ....pipeline.compiler.program import Program
+from ....pipeline.plan.view import View
+from .pictures import overlay, seen_pixels, thumbnail
+from .records import Answers, answers, maps_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from ....pipeline.jobs.contracts import Engine
+    from ....pipeline.plan.plan import Plan
+
+
+@dataclass(frozen=True)
+class Card:
+    """One image of the gallery with its overlays, as data URIs."""
+
+    key: str
+    label: str
+    prediction: str
+    confidence: float
+    """Softmax of the predicted class, 0..1."""
+    border_mass: float | None
+    """None for a blank map."""
+    right: bool | None
+    """None without a label."""
+    image: str
+    evidence: str
+    """Overlay for the predicted class; empty where its map is blank."""
+    evidence_true: str
+    """Overlay for the labelled class of a wrong image; empty where there is none."""
+    explained: str
+    """Class that ``evidence`` is for."""
+    boxes: tuple[tuple[float, float, float, float], ...] = ()
+    """Left, top, width and height of the annotated boxes, in percent of the image."""
+    hit: bool | None = None
+    """The strongest point of the labelled class's map lies in a box; None where that was not measured."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """A titled row of cards."""
+
+    title: str
+    text: str
+    cards: tuple[Card, ...]
+
+
+TITLES = {
+    "sure": ("Most confident errors", "Wrong predictions of the highest confidence."),
+    "wrong": ("Wrong", "Other mistakes, evenly spaced by confidence."),
+    "right": (
+        "Right",
+        "As many of each class as possible, of classes spread evenly over all. Right for the right reason?",
+    ),
+    "unlabelled": (
+        "Neither right nor wrong",
+        "The index holds no label for these, or one that the model has no class for.",
+    ),
+}
+
+
+def choose_rows(records: Answers, num: int) -> dict[str, list[int]]:
+    """Choose about ``num`` rows: a third sure mistakes, a third other mistakes, the rest right; mistakes first.
+
+    The choice draws nothing, so the same records give the same gallery.
+    """
+    third = -(-num // 3)  # rounded up, so that a gallery of one or two shows mistakes
+    wrong = np.flatnonzero(records.wrong)
+    wrong = wrong[np.argsort(-records.confidences[wrong], kind="stable")]
+    sure, others = wrong[:third], wrong[third:]
+    others = evenly(others, min(third, num - len(sure)))
+    num_right = num - len(sure) - len(others)
+    right = over_classes(np.flatnonzero(records.right), records.labels, num_right)
+    chosen = {"sure": sure.tolist(), "wrong": others.tolist(), "right": right}
+    rest = num - sum(len(rows) for rows in chosen.values())
+    chosen["unlabelled"] = evenly(np.flatnonzero(~records.labelled), rest).tolist()
+    return chosen
+
+
+def evenly(rows: NDArray[np.intp], num: int) -> NDArray[np.intp]:
+    """Take at most ``num`` of some rows, evenly spaced, in order."""
+    if len(rows) <= num:
+        return rows
+    return rows[np.linspace(0, len(rows) - 1, num).round().astype(np.intp)] if num else rows[:0]
+
+
+def over_classes(rows: NDArray[np.intp], labels: NDArray[np.int64], num: int) -> list[int]:
+    """Take at most ``num`` rows, as many of each class as of any other, and of classes evenly spaced by number."""
+    classes, sizes = np.unique(labels[rows], return_counts=True)
+    taken = np.zeros(len(classes), np.int64)
+    while (left := min(num, len(rows)) - int(taken.sum())) > 0:
+        taken[evenly(np.flatnonzero(taken < sizes), left)] += 1
+    chosen = [evenly(rows[labels[rows] == c], int(n)) for c, n in zip(classes, taken, strict=True)]
+    return sorted(int(row) for some in chosen for row in some)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image as the model saw it."""
+
+    pixels: NDArray[np.uint8]
+    """(H, W, 3)."""
+    boxes: NDArray[np.float32] | None = None
+    """(n, 4) as x0, y0, x1, y1 in pixels."""
+
+
+def read_pictures(engine: Engine, plan: Plan, split: str | None, keys: Sequence[str]) -> dict[str, Picture]:
+    """Read some images again, as the model saw them, by key."""
+    if not keys:
+        return {}
+    constants = Program.compile(plan).normalization
+    mean, std = (constants.mean, constants.std) if constants else ((0.0,) * 3, (1.0,) * 3)
+    found: dict[str, Picture] = {}
+    with engine.feed(plan, View(split=split, keys=tuple(keys))) as feed:
+        for batch in feed:
+            images = seen_pixels(batch.images.numpy(), mean, std)
+            for row in np.flatnonzero(batch.own).tolist():
+                boxes = None if batch.boxes is None else np.array(batch.boxes[row], np.float32)
+                found[batch.keys[row]] = Picture(images[row].copy(), boxes)
+    return found
+
+
+def build_gallery(
+    records: pa.Table,
+    pictures: Mapping[str, Picture],
+    chosen: Mapping[str, Sequence[int]],
+    classes: Sequence[str],
+) -> tuple[Section, ...]:
+    """Draw the sections of the gallery; an image that could not be read again is left out."""
+    taken = answers(records)
+    sections = []
+    for kind, rows in chosen.items():
+        picked = records.take(pa.array(rows, pa.int64()))
+        maps, maps_true = maps_of(picked), maps_of(picked, "map_true")
+        blank_true, hits = picked["blank_true"].to_pylist(), picked["hit"].to_pylist()
+        explained = picked["explained"].to_pylist()
+        cards = [
+            draw_card(
+                taken,
+                row,
+                pictures[taken.keys[row]],
+                small,
+                None if blank else small_true,
+                classes,
+                hit,
+                number,
+            )
+            for row, small, small_true, blank, hit, number in zip(
+                rows, maps, maps_true, blank_true, hits, explained, strict=True
+            )
+            if taken.keys[row] in pictures
+        ]
+        if cards:
+            sections.append(Section(*TITLES[kind], tuple(cards)))
+    return tuple(sections)
+
+
+def draw_card(
+    taken: Answers,
+    row: int,
+    picture: Picture,
+    small: NDArray[np.float32] | None,
+    small_true: NDArray[np.float32] | None,
+    classes: Sequence[str],
+    hit: bool | None,
+    explained: int,
+) -> Card:
+    """Draw one card; the labelled class's overlay only where the model was wrong."""
+    label, border = int(taken.labels[row]), float(taken.border_mass[row])
+    blank = np.isnan(border)
+    wrong, image = bool(taken.wrong[row]), picture.pixels
+    return Card(
+        key=str(taken.keys[row]),
+        label=class_name(label, classes),
+        prediction=class_name(int(taken.predictions[row]), classes),
+        confidence=float(taken.confidences[row]),
+        border_mass=None if blank else border,
+        right=bool(taken.right[row]) if taken.labelled[row] else None,
+        image=thumbnail(image),
+        evidence="" if blank or small is None else thumbnail(overlay(image, small)),
+        evidence_true=thumbnail(overlay(image, small_true)) if wrong and small_true is not None else "",
+        explained=class_name(explained, classes),
+        boxes=percent_boxes(picture),
+        hit=hit,
+    )
+
+
+def percent_boxes(picture: Picture) -> tuple[tuple[float, float, float, float], ...]:
+    """Return the boxes of a picture as left, top, width and height in percent."""
+    if picture.boxes is None:
+        return ()
+    height, width = picture.pixels.shape[:2]
+    scale = np.array([100 / width, 100 / height] * 2)
+    corners = np.clip(picture.boxes[:, :4] * scale, 0, 100)
+    return tuple((float(x0), float(y0), float(x1 - x0), float(y1 - y0)) for x0, y0, x1, y1 in corners)
+
+
+def class_name(number: int, classes: Sequence[str]) -> str:
+    """Name a class; its number where it has no name."""
+    if number < 0:
+        return "no label"
+    return classes[number] if number < len(classes) else f"class {number}"

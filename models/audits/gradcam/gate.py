@@ -1,0 +1,95 @@
+"""Gates over findings: ``accuracy<0.8`` makes ``lightwell audit`` exit with code 3."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from ....pipeline.errors import RequestError, nearest
+
+_BY_OUTCOME = ("mean", "right", "wrong", "difference")
+METRICS = (
+    "num_images",
+    "num_labelled",
+    "num_unknown_class",
+    "num_without_map",
+    "num_quarantined",
+    "accuracy",
+    "top5_accuracy",
+    "balanced_accuracy",
+    "auroc",
+    "calibration.ece",
+    *(f"{name}.{of}" for name in ("confidence", "border_mass", "concentration") for of in _BY_OUTCOME),
+    "blank_maps.predicted",
+    "blank_maps.true",
+    "pointing_game.num_images",
+    "pointing_game.hit_rate",
+    "pointing_game.centre_rate",
+    "counts.read",
+    "counts.used",
+    "counts.replaced",
+    "counts.skipped",
+)
+"""Numbers of findings.json that a gate may name."""
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A condition on one number of the findings that fails an audit."""
+
+    metric: str
+    """Dotted name in findings.json."""
+    sign: str
+    """``<`` or ``>``."""
+    value: float
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read ``METRIC<VALUE`` or ``METRIC>VALUE``.
+
+        Raises:
+            RequestError: it is written otherwise, or there is no such metric.
+        """
+        found = re.fullmatch(r"\s*([\w.]+)\s*([<>])\s*([-+]?[\d.]+(?:e[-+]?\d+)?)\s*", text, re.IGNORECASE)
+        try:
+            value = float(found[3]) if found else 0.0
+        except ValueError:
+            found = None
+        if found is None:
+            raise RequestError(
+                f"--fail-on: expected METRIC<VALUE or METRIC>VALUE, got {text!r}; write 'accuracy<0.8', in quotes"
+            )
+        if found[1] not in METRICS:
+            raise RequestError(
+                f"--fail-on: expected a number of the findings, got {found[1]!r}; "
+                f"{nearest(found[1], METRICS) or 'known are ' + ', '.join(METRICS)}"
+            )
+        return cls(found[1], found[2], value)
+
+    def crossed(self, findings: Mapping[str, Any]) -> str:
+        """Return a sentence if the findings cross the gate; the empty string if not, or where the metric was not measured."""
+        value = self._value(findings)
+        if value is None:
+            return ""
+        is_crossed = value < self.value if self.sign == "<" else value > self.value
+        return f"{self.metric} is {value:.4g}: {self.metric} {self.sign} {self.value:g}" if is_crossed else ""
+
+    def check_measured(self, findings: Mapping[str, Any]) -> None:
+        """Check that the findings have the metric.
+
+        Raises:
+            RequestError: it was not measured.
+        """
+        if self._value(findings) is None:
+            raise RequestError(
+                f"--fail-on: expected a measured {self.metric}, got none in these findings; "
+                "choose a metric that this data has, or leave the gate out"
+            )
+
+    def _value(self, findings: Mapping[str, Any]) -> Any:
+        value: Any = findings
+        for name in self.metric.split("."):
+            value = value.get(name) if isinstance(value, Mapping) else None
+        return value

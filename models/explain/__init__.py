@@ -1,0 +1,1 @@
+"""Class activation maps: Grad-CAM, target layers, token layout, measures of maps."""

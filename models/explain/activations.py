@@ -1,0 +1,242 @@
+"""Run a model for its activations: eval mode, layers by name, one layer's output with gradients behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from ...pipeline.errors import ModelError, nearest
+from .token_layout import MapLayout, find_layout, may_be_nchw, patch_images
+
+MIN_PROBE_SIZE = 224
+"""Pixels of the long side at which a layout is tried again when the map of a small image does not show it."""
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Put a model into eval mode and give every module its own training flag back at the end."""
+    flags = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, flag in flags:
+            module.training = flag
+
+
+def get_layer(model: nn.Module, name: str) -> nn.Module:
+    """Return a layer by its dotted name.
+
+    Raises:
+        ModelError: no such layer; the nearest names are in the message.
+    """
+    modules: dict[str, nn.Module] = dict(model.named_modules())
+    if not name or name not in modules:
+        raise ModelError(
+            f"target layer: expected a layer of {type(model).__name__}, got {name!r}; "
+            f"{nearest(name, modules) or 'see model.named_modules()'}"
+        )
+    return modules[name]
+
+
+def run_model(model: nn.Module, images: torch.Tensor, *, features_only: bool = False) -> Any:
+    """Call a model; images that it was not built for are a ModelError.
+
+    Args:
+        model: any classifier.
+        images: (N, C, H, W).
+        features_only: stop before the head in models of timm, which say where it begins.
+
+    Raises:
+        ModelError: the model refuses the size or the channels of the images.
+    """
+    has_boundary = features_only and hasattr(model, "pretrained_cfg") and hasattr(model, "forward_features")
+    try:
+        return cast("Any", model).forward_features(images) if has_boundary else model(images)
+    except (AssertionError, RuntimeError, ValueError) as error:
+        if isinstance(error, (ModelError, torch.OutOfMemoryError)) or "out of memory" in str(error):
+            raise
+        said = (" ".join(str(error).split()) or type(error).__name__)[:200]
+        size = built_for(model)
+        wanted = f"images of {size[0]} x {size[1]} pixels, for which {type(model).__name__} was built" if size else (
+            f"images that {type(model).__name__} takes"
+        )  # fmt: skip
+        channels, height, width = images.shape[1:]
+        raise ModelError(
+            f"model: expected {wanted}, got {height} x {width} pixels with {channels} channels ({said}); "
+            "change the size in the plan, or choose a model for this size"
+        ) from error
+
+
+def built_for(model: nn.Module) -> tuple[int, int] | None:
+    """Return the height and width that a model states as its input size; None where it states none."""
+    stated = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    stated = stated or getattr(model, "image_size", None)
+    if stated is None:
+        stated = (getattr(model, "pretrained_cfg", None) or {}).get("input_size", (None,))[1:] or None
+    if isinstance(stated, int):
+        return stated, stated
+    return (int(stated[0]), int(stated[1])) if stated else None
+
+
+@dataclass(slots=True)
+class ActivationRecorder:
+    """A forward hook that starts recording gradients at a layer's output."""
+
+    name: str
+    activation: torch.Tensor | None = None
+    """The layer's output, a leaf to differentiate by."""
+    passed_on: torch.Tensor | None = field(default=None, repr=False)
+
+    def start(self, value: torch.Tensor) -> torch.Tensor:
+        """Keep a value as the leaf and return the copy that the model goes on with."""
+        # The model gets a copy that is not a leaf: an in-place ReLU may follow and must not touch it.
+        torch.set_grad_enabled(True)
+        self.activation = value.detach().requires_grad_()
+        self.passed_on = self.activation.clone()
+        return self.passed_on
+
+    def hook(self, _module: nn.Module, _inputs: object, output: object) -> torch.Tensor:
+        """Start at the output of the hooked layer.
+
+        Raises:
+            ModelError: the layer is called a second time, or its output is no tensor.
+        """
+        if self.activation is not None:
+            raise ModelError(
+                f"target layer: expected a layer that is called once per image, got {self.name!r}, "
+                "which is called again; name the block around it"
+            )
+        if not isinstance(output, torch.Tensor):
+            raise ModelError(
+                f"target layer: expected a layer with one tensor as its output, got {type(output).__name__} "
+                f"from {self.name!r}; name a layer inside it or after it"
+            )
+        return self.start(output)
+
+
+class _StartAfterRelu(TorchFunctionMode):
+    """Moves the start of recording behind the functional ReLU of the hooked layer's output."""
+
+    def __init__(self, recorder: ActivationRecorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is functional.relu and args[0] is self.recorder.passed_on:
+            return self.recorder.start(torch.relu(cast("torch.Tensor", args[0]).detach()))
+        return func(*args, **(kwargs or {}))
+
+
+def record_activation(
+    model: nn.Module, name: str, images: torch.Tensor, *, relu_follows: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Run a model, recording only what follows a layer; returns the logits (N, K) and the layer's output.
+
+    Raises:
+        ModelError: the layer is not called, is called twice or gives no tensor; the output is not (N, K).
+    """
+    recorder = ActivationRecorder(name)
+    handle = get_layer(model, name).register_forward_hook(recorder.hook)
+    try:
+        # The hook switches gradients on halfway through; leaving no_grad() restores the caller's mode.
+        with torch.no_grad(), _StartAfterRelu(recorder) if relu_follows else nullcontext():
+            logits = run_model(model, images)
+    finally:
+        handle.remove()
+    if recorder.activation is None:
+        raise ModelError(
+            f"target layer: expected a layer that the model calls, got {name!r}, which it does not; "
+            "name another, or leave it to find_target_layer"
+        )
+    if not (isinstance(logits, torch.Tensor) and logits.ndim == 2):
+        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ModelError(f"model: expected logits (N, K), got {got}; Grad-CAM explains classifiers")
+    return logits, recorder.activation
+
+
+def layer_layout(model: nn.Module, name: str, image: torch.Tensor) -> MapLayout | None:
+    """Find how a layer's output for images of this size is laid out; None where it is no map of the image.
+
+    The self-test of ``layout`` decides. Where the response is too even to tell, as in maps of 2 x 2 cells, each of
+    which sees the whole image, a Conv2d or BatchNorm2d inside the layer with a map of this height and width decides, since
+    torch defines theirs as (N, C, h, w); and else the self-test at a larger size, where cells differ.
+
+    Args:
+        model: in eval mode.
+        name: of the layer.
+        image: (1, C, H, W), what the model takes.
+    """
+    num_prefix = getattr(model, "num_prefix_tokens", None)
+    output, conv_maps = layer_output(model, name, patch_images(image))
+    if output is None:
+        return None
+    size = int(image.shape[2]), int(image.shape[3])
+    found = find_layout(output, size, num_prefix)
+    if found is not None or output.ndim != 4 or not may_be_nchw(output, size):
+        return found
+    if tuple(output.shape[2:]) in conv_maps:
+        return MapLayout("NCHW", int(output.shape[2]), int(output.shape[3]))
+    return _layout_at_large(model, name, image, output)
+
+
+def layer_output(
+    model: nn.Module, name: str, images: torch.Tensor
+) -> tuple[torch.Tensor | None, set[tuple[int, ...]]]:
+    """Run a model without gradients; returns one layer's output, and height and width of the convolutions in it.
+
+    The output is None where the layer is not called or gives something else than a tensor.
+    """
+    kept: list[object] = []
+    maps: set[tuple[int, ...]] = set()
+
+    def note(_module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
+        if output.ndim == 4:
+            maps.add(tuple(output.shape[2:]))
+
+    layer = get_layer(model, name)
+    handles = [
+        module.register_forward_hook(note)
+        for module in layer.modules()
+        if isinstance(module, (nn.Conv2d, nn.BatchNorm2d))
+    ]
+    handles.append(layer.register_forward_hook(lambda _module, _inputs, output: kept.append(output)))
+    try:
+        with torch.no_grad():
+            run_model(model, images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return (kept[0] if kept and isinstance(kept[0], torch.Tensor) else None), maps
+
+
+def _layout_at_large(
+    model: nn.Module, name: str, image: torch.Tensor, output: torch.Tensor
+) -> MapLayout | None:
+    """Find the axes of a layer at a larger size, and the cells from its output at the size of the image."""
+    size = image.shape[2:]
+    if max(size) >= MIN_PROBE_SIZE:
+        return None
+    larger = functional.interpolate(
+        image.float(), scale_factor=MIN_PROBE_SIZE / max(size), mode="bilinear"
+    ).to(image)
+    try:
+        at_large, _ = layer_output(model, name, patch_images(larger))
+    except ModelError:  # a network of one size
+        return None
+    if at_large is None:
+        return None
+    found = find_layout(at_large, (int(larger.shape[2]), int(larger.shape[3])))
+    if found is None or found.kind == "NLC":
+        return None
+    height, width = output.shape[2:4] if found.kind == "NCHW" else output.shape[1:3]
+    return MapLayout(found.kind, int(height), int(width)) if height * width > 1 else None

@@ -1,0 +1,208 @@
+"""Grad-CAM by the batch: one forward without gradients up to a layer, then the gradient of the head alone.
+
+With activations A (K channels) of the target layer and the logit y of a class, a map is
+``ReLU(sum_k mean_hw(dy/dA_k) * A_k)`` (Selvaraju et al. 2017, equations 1 and 2). In eval mode the images
+of a batch do not touch each other, so one backward pass of the summed logits gives the gradients of all.
+Nothing before the layer is recorded: memory holds one layer, and frozen trunks make no difference.
+
+Maps stay small (7 x 7, say) and are not scaled; ``maps`` measures them, and its names are to be had here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from ...pipeline.errors import ModelError
+from .activations import eval_mode, get_layer, layer_layout, record_activation
+from .maps import blank, border_mass, concentration, peak, upsample
+from .target_layer import find_target_layer
+from .token_layout import MapLayout
+
+if TYPE_CHECKING:
+    Targets = torch.Tensor | Callable[[torch.Tensor], torch.Tensor]
+
+__all__ = [
+    "CamResult",
+    "GradCam",
+    "blank",
+    "border_mass",
+    "concentration",
+    "find_target_layer",
+    "grad_cam",
+    "peak",
+    "predicted",
+    "upsample",
+]
+
+
+def predicted(logits: torch.Tensor) -> torch.Tensor:
+    """Choose the class with the greatest logit, shape (N,): the usual callable target."""
+    return logits.argmax(dim=1)
+
+
+@dataclass(frozen=True, slots=True)
+class CamResult:
+    """What one call of ``GradCam`` returns; all tensors detached, on the model's device."""
+
+    logits: torch.Tensor
+    """Shape (N, K), as the model gave them."""
+    targets: tuple[torch.Tensor, ...]
+    """Per target set the explained classes, int64, shape (N,)."""
+    signed: tuple[torch.Tensor, ...]
+    """Per target set float32 (N, h, w) before the ReLU: negative where the evidence is against the class."""
+
+    @property
+    def maps(self) -> tuple[torch.Tensor, ...]:
+        """Grad-CAM per target set: float32 (N, h, w), not negative, neither enlarged nor scaled."""
+        return tuple(each.clamp_min(0) for each in self.signed)
+
+    @property
+    def scores(self) -> tuple[torch.Tensor, ...]:
+        """Logits of the explained classes per target set, float32 (N,)."""
+        return tuple(self.logits.float().gather(1, each[:, None])[:, 0] for each in self.targets)
+
+
+@contextmanager
+def grad_cam(model: nn.Module, target_layer: str) -> Iterator[GradCam]:
+    """Lend a model to Grad-CAM; it is in eval mode inside and as it was afterwards, also after errors.
+
+    Args:
+        model: any classifier that maps (N, C, H, W) to logits (N, K) and calls the layer once.
+        target_layer: dotted name, such as ``find_target_layer`` gives. Where it is the ``features`` (or
+            ``features.norm5``) of a torchvision DenseNet, which applies a functional ReLU to it, the map is
+            of the values after that ReLU, as for networks that have the ReLU as a layer.
+
+    Raises:
+        ModelError: no such layer.
+    """
+    get_layer(model, target_layer)
+    with eval_mode(model):
+        yield GradCam(model, target_layer, relu_follows=_relu_follows(model, target_layer))
+
+
+@dataclass(frozen=True, slots=True)
+class GradCam:
+    """Explains batches with a lent model; made by ``grad_cam``. One call at a time, one thread."""
+
+    model: nn.Module
+    name: str
+    """Of the target layer."""
+    relu_follows: bool
+    layouts: dict[tuple[int, int], MapLayout] = field(default_factory=dict, repr=False)
+    """Of the layer's output by the height and width of the images; found at the first images of a size."""
+
+    def __call__(self, images_nchw: torch.Tensor, targets: Sequence[Targets]) -> CamResult:
+        """Run the model once and explain every image once per target set.
+
+        Args:
+            images_nchw: what the model takes, shape (N, C, H, W), on its device; only read.
+            targets: target sets, each an integer tensor (N,) of classes 0..K-1 or a callable that makes one
+                from the logits (N, K), such as ``predicted``.
+
+        Raises:
+            ModelError: the layer gives no map, is called more than once or does not lead to the logits; the
+                output is not (N, K); a target set has not one class per image or leaves 0..K-1.
+        """
+        with torch.inference_mode(False), torch.enable_grad():
+            images = images_nchw.clone() if images_nchw.is_inference() else images_nchw.detach()
+            layout = self._layout(images) if len(images) else None
+            logits, activation = record_activation(
+                self.model, self.name, images, relu_follows=self.relu_follows
+            )
+            chosen = tuple(_classes(each, logits.detach()) for each in targets)
+            signed = tuple(
+                _weighted_sum(logits, activation, layout, classes, self.name, keep=number < len(chosen))
+                for number, classes in enumerate(chosen, 1)
+            )
+        return CamResult(logits.detach(), chosen, signed)
+
+    def _layout(self, images: torch.Tensor) -> MapLayout:
+        """Find the layout of the layer's output with the first image of a size."""
+        size = int(images.shape[2]), int(images.shape[3])
+        if size not in self.layouts:
+            found = layer_layout(self.model, self.name, images[:1])
+            if found is None:
+                raise ModelError(self._no_map(images[:1]))
+            self.layouts[size] = found
+        return self.layouts[size]
+
+    def _no_map(self, image: torch.Tensor) -> str:
+        """Say that the layer gives no map, and which one does."""
+        _, activation = record_activation(self.model, self.name, image)
+        try:
+            cure = f"name {find_target_layer(self.model, image)!r}"
+        except ModelError:
+            cure = "use another network, or larger images"
+        return (
+            f"target layer: expected a map of the image, such as a convolution gives, got {tuple(activation.shape)} from "
+            f"{self.name!r}, whose values do not follow a patch that is moved over the image; {cure}"
+        )
+
+
+def _classes(targets: Targets, logits: torch.Tensor) -> torch.Tensor:
+    """Check one target set against the logits; a wrong length would silently explain other images."""
+    num_images, num_classes = logits.shape
+    classes = targets if isinstance(targets, torch.Tensor) else targets(logits)
+    if classes.shape != (num_images,) or classes.is_floating_point() or classes.dtype == torch.bool:
+        raise ModelError(
+            f"targets: expected one class per image, an integer tensor of shape ({num_images},), "
+            f"got {classes.dtype} {tuple(classes.shape)}; give every image its class"
+        )
+    if num_images and (int(classes.min()) < 0 or int(classes.max()) >= num_classes):
+        raise ModelError(
+            f"targets: expected classes 0..{num_classes - 1}, got {int(classes.min())}.."
+            f"{int(classes.max())}; leave out images without a label, and check the class list "
+            "of the model"
+        )
+    return classes.to(device=logits.device, dtype=torch.int64)
+
+
+def _weighted_sum(
+    logits: torch.Tensor,
+    activation: torch.Tensor,
+    layout: MapLayout | None,
+    classes: torch.Tensor,
+    name: str,
+    *,
+    keep: bool,
+) -> torch.Tensor:
+    """Differentiate the chosen logits by the activation and weigh its channels, in float32: (N, h, w)."""
+    chosen = logits.gather(1, classes[:, None]).sum()
+    gradient = None
+    if chosen.requires_grad:
+        (gradient,) = torch.autograd.grad(chosen, activation, retain_graph=keep, allow_unused=True)
+    if gradient is None:
+        raise ModelError(
+            f"target layer: expected a layer that leads to the logits, got {name!r}, which does not; "
+            "name another, or check that the model's head does not detach or run without gradients"
+        )
+    if layout is None:  # no images
+        return activation.new_zeros((0, 1, 1), dtype=torch.float32)
+    if not layout.fits(activation):
+        raise ModelError(
+            f"target layer: expected the same layout for every batch, got {tuple(activation.shape)} from {name!r}; "
+            "name a layer whose output depends on the size of the images alone"
+        )
+    gradient_map = layout.to_nchw(gradient)
+    if layout.num_prefix and not gradient_map.any() and gradient[:, : layout.num_prefix].any():
+        raise ModelError(
+            f"target layer: expected a layer from which the patches lead to the logits, got {name!r}, after which only "
+            "the class token counts; name a layer before the last attention, such as the first norm of the last block"
+        )
+    weights = gradient_map.float().mean(dim=(2, 3))
+    return torch.einsum("nk,nkhw->nhw", weights, layout.to_nchw(activation.detach()).float())
+
+
+def _relu_follows(model: nn.Module, name: str) -> bool:
+    from torchvision.models import DenseNet
+
+    owner = name.removesuffix(".norm5").rpartition("features")
+    if owner[1] != "features" or owner[2]:
+        return False
+    return isinstance(model.get_submodule(owner[0].rstrip(".")), DenseNet)

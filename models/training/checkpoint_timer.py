@@ -1,0 +1,37 @@
+"""When a run writes down where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+
+from .optim import MAX_SHARE, CheckpointEvery
+
+
+class Pace:
+    """Counts steps and seconds since the last checkpoint."""
+
+    def __init__(self, every: CheckpointEvery) -> None:
+        self._every = every
+        self._steps = 0
+        self._written = monotonic()
+        self._cost_s = 0.0
+
+    def is_due(self) -> bool:
+        """Count a step and say whether it is time to write after it."""
+        self._steps += 1
+        every = self._every
+        if every.steps is not None and self._steps >= every.steps:
+            return True
+        waited = monotonic() - self._written
+        return every.seconds is not None and waited >= max(every.seconds, self._cost_s / MAX_SHARE)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Take the time that writing costs, and begin to count anew."""
+        started = monotonic()
+        yield
+        self._written = monotonic()
+        self._cost_s = self._written - started
+        self._steps = 0

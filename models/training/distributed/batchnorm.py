@@ -1,0 +1,85 @@
+"""Batch normalisation over the rows of all ranks, on any device; torch's own SyncBatchNorm runs on GPUs only.
+
+Ioffe and Szegedy, "Batch Normalization", ICML 2015. Statistics are those of the own rows, so that padding is in none;
+squares are taken of what is left of the mean, which loses no digits where the mean is large.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from .context import Ranks
+
+
+class GlobalBatchNorm(torch.autograd.Function):
+    """Normalises each channel, axis 1, by mean and variance over all rows and places of all ranks."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        inputs: torch.Tensor,
+        weight: torch.Tensor | None,
+        bias: torch.Tensor | None,
+        eps: float,
+        num_own: int,
+        ranks: Ranks,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the normalised inputs, and of the channels the mean, the biased variance and the number of values.
+
+        Args:
+            ctx: of autograd.
+            inputs: shape (N, channels, ...).
+            weight: shape (channels,).
+            bias: shape (channels,).
+            eps: added to the variance.
+            num_own: so many rows, from the first, are no padding.
+            ranks: who take part.
+        """
+        precision = torch.promote_types(inputs.dtype, torch.float32)
+        own = inputs[:num_own].to(precision)
+        axes = [axis for axis in range(inputs.dim()) if axis != 1]
+        sums = own.new_empty(inputs.shape[1] + 1, dtype=torch.float64)
+        sums[:-1] = own.sum(axes, dtype=torch.float64)
+        sums[-1] = own.numel() // inputs.shape[1]
+        sums = ranks.sum(sums)
+        count = sums[-1]
+        mean = (sums[:-1] / count).to(precision)
+        squares = (own - over(mean, inputs)).square_().sum(axes, dtype=torch.float64)
+        var = (ranks.sum(squares) / count).to(precision)
+        scale = torch.rsqrt(var + eps)
+        ctx.save_for_backward(inputs, weight, mean, scale, count)
+        ctx.num_own, ctx.ranks, ctx.axes = num_own, ranks, axes
+        gain = scale if weight is None else scale * weight
+        out = (inputs - over(mean, inputs)) * over(gain, inputs)
+        out = out if bias is None else out + over(bias, inputs)
+        ctx.mark_non_differentiable(mean, var, count)
+        return out.to(inputs.dtype), mean, var, count.float()
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
+        """Return the gradients of inputs, weight and bias; those of the latter two are this rank's share."""
+        inputs, weight, mean, scale, count = ctx.saved_tensors
+        own, grad_own = inputs[: ctx.num_own], grad[: ctx.num_own]
+        normed = (own - over(mean, inputs)) * over(scale, inputs)
+        grad_bias = grad_own.sum(ctx.axes, dtype=torch.float64)
+        grad_weight = (grad_own * normed).sum(ctx.axes, dtype=torch.float64)
+        both = ctx.ranks.sum(torch.stack([grad_bias, grad_weight])) / count
+        gain = over(scale if weight is None else scale * weight, inputs)
+        grad_inputs = grad * gain
+        means = both.to(grad.dtype)
+        grad_inputs[: ctx.num_own] -= gain * (over(means[0], inputs) + normed * over(means[1], inputs))
+        return (
+            grad_inputs,
+            None if weight is None else grad_weight.to(weight.dtype),
+            None if weight is None else grad_bias.to(weight.dtype),
+            None,
+            None,
+            None,
+        )
+
+
+def over(channels: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+    """Lay a value for each channel out over inputs."""
+    return channels.view(1, -1, *(1,) * (inputs.dim() - 2))

@@ -1,0 +1,145 @@
+"""What looks across a batch, or draws for each of its rows, sees the whole batch, though a rank has a slice of it.
+
+Batch normalisation in training takes its statistics over the rows of all ranks. Dropout and stochastic depth draw for
+all rows, as one process would, and each rank takes its own: with the generators of all ranks in the same state they
+decide what one process would have decided. Padding is in no statistic. Other draws, such as the dropout within a fused
+attention, are the same on every rank for its own rows: sound, but not those of one process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from .batchnorm import GlobalBatchNorm
+from .context import Ranks
+
+DROPS = (
+    functional.dropout,
+    functional.dropout1d,
+    functional.dropout2d,
+    functional.dropout3d,
+    functional.alpha_dropout,
+    functional.feature_alpha_dropout,
+)
+NORMS = (functional.batch_norm, torch.batch_norm)
+DRAWS = (torch.Tensor.bernoulli_,)
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Which rows of a batch a rank has."""
+
+    num_rows: int
+    """Of this rank, with padding."""
+    first: int
+    """Row of the whole batch with which it begins."""
+    num_whole: int
+    """Rows of the whole batch, without padding."""
+
+    @property
+    def num_own(self) -> int:
+        """Rows without padding, which stands at the end."""
+        return max(0, min(self.num_rows, self.num_whole - self.first))
+
+
+def whole_batch(ranks: Ranks, num_rows: int, num_whole: int) -> AbstractContextManager[Any]:
+    """Let a forward pass of a rank's rows see the whole batch; every rank enters it with as many rows.
+
+    Args:
+        ranks: one rank needs nothing.
+        num_rows: of this rank, with padding.
+        num_whole: of all ranks, without padding.
+    """
+    if ranks.num_ranks == 1:
+        return nullcontext()
+    return WholeBatch(ranks, Slice(num_rows, ranks.rank * num_rows, num_whole))
+
+
+class WholeBatch(TorchFunctionMode):
+    """Changes the few functions that are not the same row by row, while the context lasts."""
+
+    def __init__(self, ranks: Ranks, rows: Slice) -> None:
+        super().__init__()
+        self._ranks = ranks
+        self._rows = rows
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Run a function of torch."""
+        kwargs = kwargs or {}
+        if func in NORMS and (normed := self._norm(*args, **kwargs)) is not None:
+            return normed
+        if func in DROPS:
+            return self._drop(func, *args, **kwargs)
+        if func in DRAWS:
+            return self._draw(*args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _norm(
+        self,
+        inputs: torch.Tensor,
+        running_mean: torch.Tensor | None,
+        running_var: torch.Tensor | None,
+        weight: torch.Tensor | None = None,
+        bias: torch.Tensor | None = None,
+        training: bool = False,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+    ) -> torch.Tensor | None:
+        """Normalise by the statistics of all ranks; None where none are taken."""
+        if not training or len(inputs) != self._rows.num_rows:
+            return None
+        normed: tuple[torch.Tensor, ...] = GlobalBatchNorm.apply(
+            inputs, weight, bias, eps, self._rows.num_own, self._ranks
+        )
+        out, mean, var, count = normed
+        if running_mean is not None and running_var is not None:
+            with torch.no_grad():
+                running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+                running_var.lerp_((var * count / (count - 1)).to(running_var.dtype), momentum)
+        return out
+
+    def _drop(
+        self,
+        func: Callable[..., torch.Tensor],
+        inputs: torch.Tensor,
+        p: float = 0.5,
+        training: bool = True,
+        inplace: bool = False,  # noqa: ARG002
+    ) -> torch.Tensor:
+        times, rest = divmod(len(inputs), self._rows.num_rows)
+        if not training or p == 0 or rest:
+            return func(inputs, p, training)
+        first, own, last = (
+            times * number for number in (self._rows.first, self._rows.num_own, self._rows.num_whole)
+        )
+        before = inputs.new_zeros((min(first, last), *inputs.shape[1:]))
+        after = inputs.new_zeros((last - len(before) - own, *inputs.shape[1:]))
+        whole = func(torch.cat([before, inputs[:own], after]), p, training)
+        return torch.cat([whole[len(before) : len(before) + own], inputs[own:]])
+
+    def _draw(self, tensor: torch.Tensor, p: Any = 0.5, **options: Any) -> torch.Tensor:
+        """Fill a tensor that has a row for each row of the batch, as stochastic depth does."""
+        times, rest = divmod(len(tensor) if tensor.dim() else 0, self._rows.num_rows)
+        if rest or not times or isinstance(p, torch.Tensor):
+            return tensor.bernoulli_(p, **options)
+        first, own, last = (
+            times * number for number in (self._rows.first, self._rows.num_own, self._rows.num_whole)
+        )
+        whole = tensor.new_empty((last, *tensor.shape[1:])).bernoulli_(p, **options)
+        with torch.no_grad():
+            tensor[:own] = whole[first : first + own]
+            tensor[own:] = 1
+        return tensor

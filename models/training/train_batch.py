@@ -1,0 +1,145 @@
+"""What a step learns from or measures, and how the slices of ranks are put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+
+from ...pipeline.batch.batch import Batch
+from .distributed.context import Ranks
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """What one step learns from."""
+
+    inputs: torch.Tensor
+    """float32: images (N, 3, H, W), or features as the head takes them."""
+    labels: torch.Tensor
+    """int64, shape (N,); -1 where there is none."""
+    replaced: torch.Tensor
+    """bool, shape (N,): these train, but are not measured."""
+    partner_labels: torch.Tensor | None = None
+    partner_weights: torch.Tensor | None = None
+    padding: torch.Tensor | None = None
+    """bool, shape (N,): rows that teach nothing, since their labels are -1, and are counted nowhere."""
+    step: int = 0
+    """Number of the batch within its epoch."""
+
+    @property
+    def num_images(self) -> int:
+        """Examples without padding."""
+        return len(self) if self.padding is None else len(self) - int(self.padding.sum())
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def cpu(self) -> Examples:
+        """Move all of it to the CPU."""
+        return each_tensor([self], lambda tensors: tensors[0].cpu())
+
+
+def examples_of(batch: Batch, device: torch.device) -> Examples:
+    """Move a batch to the device the model is on.
+
+    uint8 NHWC images become float32 NCHW in 0..1: a plan without ``Normalize`` trains on ``x / 255``.
+    Images are laid out channels last, which convolutions prefer. Padding loses its labels.
+    """
+    padding = torch.from_numpy(batch.padding).to(device) if batch.padding.any() else None
+
+    def labels_of(labels: torch.Tensor) -> torch.Tensor:
+        moved = labels.to(device, non_blocking=True)
+        return moved if padding is None else moved.masked_fill(padding, -1)
+
+    images = batch.images.to(device, non_blocking=True)
+    if images.dtype == torch.uint8:
+        images = images.permute(0, 3, 1, 2).float().div_(255)
+    return Examples(
+        images.contiguous(memory_format=torch.channels_last),
+        labels_of(batch.labels),
+        torch.from_numpy(np.asarray(batch.replaced)).to(device),
+        None if batch.partner_labels is None else labels_of(batch.partner_labels),
+        None if batch.partner_weights is None else batch.partner_weights.to(device, non_blocking=True),
+        padding,
+        batch.step,
+    )
+
+
+def each_tensor(parts: Sequence[Examples], make: Callable[[list[torch.Tensor]], torch.Tensor]) -> Examples:
+    """Make examples whose every tensor is made from the parts' tensors of the same name."""
+    partner_labels = [part.partner_labels for part in parts if part.partner_labels is not None]
+    partner_weights = [part.partner_weights for part in parts if part.partner_weights is not None]
+    padded = any(part.padding is not None for part in parts)
+    return Examples(
+        make([part.inputs for part in parts]),
+        make([part.labels for part in parts]),
+        make([part.replaced for part in parts]),
+        make(partner_labels) if partner_labels else None,
+        make(partner_weights) if partner_weights else None,
+        make([padding_of(part) for part in parts]) if padded else None,
+        parts[0].step,
+    )
+
+
+def padding_of(examples: Examples) -> torch.Tensor:
+    """Say which rows are padding."""
+    return torch.zeros_like(examples.replaced) if examples.padding is None else examples.padding
+
+
+def rows_of(whole: Examples, rows: torch.Tensor) -> Examples:
+    """Take some rows."""
+    rows = rows.to(whole.labels.device)
+    return each_tensor([whole], partial(pick, rows=rows))
+
+
+def pick(tensors: list[torch.Tensor], rows: torch.Tensor) -> torch.Tensor:
+    """Take rows of the only tensor."""
+    return tensors[0][rows]
+
+
+def joined(slices: Sequence[Examples], ranks: Ranks) -> Examples:
+    """Put the slices of all ranks together: batch by batch, in order, without padding; all ranks get all of it.
+
+    Args:
+        slices: this rank's; the other ranks have as many, of the same lengths.
+        ranks: who takes part.
+    """
+    own = each_tensor(slices, torch.cat)
+    if ranks.num_ranks == 1 and own.padding is None:
+        return own
+    turns = [torch.full((len(part),), number, dtype=torch.int64) for number, part in enumerate(slices)]
+    own = replace(own, padding=padding_of(own).to(torch.uint8), replaced=own.replaced.to(torch.uint8))
+    whole = each_tensor([own], lambda tensors: ranks.gather(tensors[0]))
+    order = ranks.gather(torch.cat(turns)).argsort(stable=True)
+    order = order[padding_of(whole)[order.to(whole.labels.device)].cpu() == 0]
+    taken = rows_of(replace(whole, padding=None), order)
+    return replace(taken, replaced=taken.replaced.bool())
+
+
+def shared_batches(whole: Examples, order: np.ndarray, size: int, ranks: Ranks) -> Iterator[Examples]:
+    """Cut examples that every rank has into batches, in a given order, and yield this rank's slice of each.
+
+    Slices are of equal lengths; what is repeated for that is padding and has no label.
+    """
+    for step, start in enumerate(range(0, len(order), size)):
+        rows = order[start : start + size]
+        num_here = -(-len(rows) // ranks.num_ranks)
+        slots = np.arange(ranks.rank * num_here, (ranks.rank + 1) * num_here)
+        part = replace(rows_of(whole, torch.from_numpy(rows[slots % len(rows)])), step=step)
+        yield part if ranks.num_ranks == 1 else padded(part, torch.from_numpy(slots >= len(rows)))
+
+
+def padded(examples: Examples, padding: torch.Tensor) -> Examples:
+    """Mark rows as padding and take their labels away."""
+    padding = padding.to(examples.labels.device)
+    partners = examples.partner_labels
+    return replace(
+        examples,
+        labels=examples.labels.masked_fill(padding, -1),
+        partner_labels=None if partners is None else partners.masked_fill(padding, -1),
+        padding=padding,
+    )

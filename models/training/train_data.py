@@ -1,0 +1,181 @@
+"""What a run learns from: images through the whole model, or features that a frozen trunk gave once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from ...pipeline.batch.batch import Batch
+from ...pipeline.errors import ModelError
+from ...pipeline.jobs.contracts import Context, Feed
+from ...pipeline.plan.plan import Plan
+from ...pipeline.plan.view import View
+from ...pipeline.rng import keyed_bits, keyed_generator
+from ..zoo.build import head_module
+from .distributed.context import Ranks
+from .loop import scores_of
+from .train_batch import Examples, examples_of, joined, shared_batches
+
+
+class Lessons(Protocol):
+    """The epochs that are learnt from and the split that is measured after each."""
+
+    @property
+    def module(self) -> torch.nn.Module:
+        """What turns the examples into scores."""
+        ...
+
+    def epoch(self, epoch: int) -> Iterator[Examples]:
+        """Yield the training batches that are left of an epoch; epochs are asked for in order."""
+        ...
+
+    def validation(self) -> Iterator[Examples]:
+        """Yield the batches of the validation split."""
+        ...
+
+
+def split_batches(
+    context: Context, plan: Plan, split: str, device: torch.device, ranks: Ranks | None = None
+) -> Iterator[Examples]:
+    """Open a split of a plan, in order and without augmentation, and yield its batches, or a rank's slices of them."""
+    ranks = ranks or Ranks()
+    with context.engine.feed(plan, ranks.share(View(split=split))) as feed:
+        for batch in context.console.track(feed, split):
+            if len(batch):
+                yield examples_of(batch, device)
+
+
+class ImageLessons:
+    """Every epoch runs its images through the whole model."""
+
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        plan: Plan,
+        validation_split: str,
+        feed: Feed,
+        context: Context,
+        device: torch.device,
+        ranks: Ranks,
+    ) -> None:
+        self.module = module
+        self._plan = plan
+        self._validation_split = validation_split
+        self._context = context
+        self._device = device
+        self._ranks = ranks
+        self._batches = iter(context.console.track(feed, "train"))
+        self._waiting: Batch | None = None
+        """A batch of the next epoch, met where the end of one was looked for."""
+
+    def epoch(self, epoch: int) -> Iterator[Examples]:
+        """Yield the feed's batches as long as they are of this epoch."""
+        while (batch := self._waiting or next(self._batches, None)) is not None:
+            self._waiting = batch if batch.epoch != epoch else None
+            if self._waiting is not None:
+                return
+            if self._teaches(batch):
+                yield examples_of(batch, self._device)
+
+    def _teaches(self, batch: Batch) -> bool:
+        """Pass over a batch of which one image is left: BatchNorm cannot learn of it."""
+        return len(batch) > 1 or batch.num_left_out == 0
+
+    def validation(self) -> Iterator[Examples]:
+        """Yield the batches of the validation split."""
+        return split_batches(self._context, self._plan, self._validation_split, self._device, self._ranks)
+
+
+@dataclass(frozen=True)
+class FeatureLessons:
+    """The trunk runs once over every image of every pass of the feed; epochs then cost next to nothing.
+
+    Epoch e learns from pass e modulo the number of passes, shuffled by (seed, e). Of several ranks each runs the trunk
+    over its slices, and all get all features.
+    """
+
+    module: torch.nn.Module
+    plan: Plan
+    passes: tuple[Examples, ...]
+    measured: Examples
+    ranks: Ranks
+
+    @classmethod
+    def collect(
+        cls,
+        model: torch.nn.Module,
+        plan: Plan,
+        validation_split: str,
+        feed: Feed,
+        context: Context,
+        device: torch.device,
+        ranks: Ranks,
+    ) -> FeatureLessons:
+        """Run the trunk over the feed and over the validation split.
+
+        Features are kept on the device: 4 bytes times their width (1280 for EfficientNet-Lite0) an image.
+
+        Raises:
+            ModelError: the scores are not simply the head of some features.
+        """
+        batches = context.console.track(feed, "features")
+        model.eval()
+        passes = tuple(
+            features_of(model, (examples_of(batch, device) for batch in group if len(batch)), ranks)
+            for _, group in groupby(batches, key=lambda batch: batch.epoch)
+        )
+        measured = features_of(model, split_batches(context, plan, validation_split, device, ranks), ranks)
+        return cls(head_module(model)[1], plan, passes, measured, ranks)
+
+    def epoch(self, epoch: int) -> Iterator[Examples]:
+        """Yield shuffled features."""
+        whole = self.passes[epoch % len(self.passes)]
+        order = keyed_generator(keyed_bits("features", self.plan.seed, epoch, "")).permutation(len(whole))
+        return shared_batches(whole, order, self.plan.batch.size, self.ranks)
+
+    def validation(self) -> Iterator[Examples]:
+        """Yield the validation features as one batch."""
+        return shared_batches(self.measured, np.arange(len(self.measured)), len(self.measured), self.ranks)
+
+
+def features_of(model: torch.nn.Module, batches: Iterator[Examples], ranks: Ranks) -> Examples:
+    """Return what reaches the head for each example of all ranks; the model is in eval mode and stays as it was."""
+    _, head = head_module(model)
+    parts: list[Examples] = []
+    for examples in batches:
+        with torch.no_grad(), watching(head) as caught:
+            scores = scores_of(model, examples.inputs)
+        if not parts:
+            check_head(head, caught[0], scores)
+        parts.append(replace(examples, inputs=caught[0]))
+    return joined(parts, ranks)
+
+
+@contextmanager
+def watching(module: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
+    """Collect what a module is given while the context lasts."""
+    caught: list[torch.Tensor] = []
+    handle = module.register_forward_pre_hook(lambda _, arguments: caught.append(arguments[0]))
+    try:
+        yield caught
+    finally:
+        handle.remove()
+
+
+@torch.no_grad()
+def check_head(head: torch.nn.Module, features: torch.Tensor, scores: torch.Tensor) -> None:
+    """Check that the head of the features is the model's answer, with nothing behind it.
+
+    Raises:
+        ModelError: it is not, as where a convolution is the head and pooling follows.
+    """
+    again = head(features)
+    if again.shape != scores.shape or not torch.allclose(again, scores, rtol=1e-3, atol=1e-4):
+        raise ModelError("feature_passes: expected a model that ends in its head, got one that goes on; "
+                         "leave feature_passes out: the whole model then runs every epoch")  # fmt: skip

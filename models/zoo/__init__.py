@@ -1,0 +1,1 @@
+"""Classifiers by name: architectures, weights, heads, freezing and input transforms."""

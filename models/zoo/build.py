@@ -1,0 +1,159 @@
+"""Classifiers by name, from torchvision and timm, with weights from a hub, a file or an installed package.
+
+How a name is looked up: ``torchvision:NAME`` and ``timm:NAME`` ask that hub alone; a bare name is
+torchvision's where torchvision has a classifier of that name, else timm's. So ``resnet18`` is
+torchvision's, while ``tf_efficientnet_lite0``, ``resnet18.a1_in1k`` (timm's name with a tag) and
+``timm:resnet18`` are timm's.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+from pydantic import Field
+
+from ...pipeline.config.checked_model import CheckedModel
+from ...pipeline.config.path_fields import MayBePath
+from ...pipeline.errors import ModelError
+from .checkpoint_file import SUFFIXES
+from .data_config import DataConfig, data_config, imagenet_classes
+from .heads import classifier_layers, head_module, head_names, num_outputs, reset_head
+from .hubs import WITH_AUXILIARY_HEADS, build_untrained, fetch, find_model
+from .load_checkpoint import is_path, load_checkpoint, locate
+from .weights_report import WeightsReport, attach_report, weights_report
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = [
+    "DataConfig",
+    "ModelSpec",
+    "WeightsReport",
+    "build_model",
+    "data_config",
+    "head_module",
+    "head_names",
+    "imagenet_classes",
+    "reset_head",
+    "weights_report",
+]
+
+_log = logging.getLogger(__name__)
+
+
+class ModelSpec(CheckedModel):
+    """Which classifier, and with which weights."""
+
+    name: str
+    """A torchvision or timm classifier: ``resnet18``, ``timm:resnet18`` or ``tf_efficientnet_lite0``."""
+    weights: Annotated[str, MayBePath(SUFFIXES)] = "default"
+    """``default`` (the hub's own), the path of a checkpoint, ``package:NAME`` (a checkpoint inside an installed package),
+    or ``none`` (random). In a job file a relative path counts from the file's folder."""
+    weights_entry: str | None = None
+    """Entry of the checkpoint that holds the weights, such as ``state_dict`` or ``model_ema``. None takes averaged (EMA)
+    weights where there are any, else the usual entry."""
+    transform_input: bool | None = None
+    """Only torchvision's GoogLeNet and Inception v3: renormalise ImageNet-normalised images to -1..1 first. None: on for
+    torchvision's published weights, which were trained so, else off, as torchvision builds them without weights."""
+    num_classes: int | None = Field(default=None, ge=1)
+    """None takes the classes of the weights; a number that differs from theirs makes a new head."""
+
+
+def build_model(
+    spec: ModelSpec, num_classes: int | None = None, *, seed: int = 0, warn: bool = True
+) -> nn.Module:
+    """Build a classifier on the CPU, in eval mode.
+
+    ``weights_report`` of the model says what was loaded and which layers are random. GoogLeNet and Inception come without
+    auxiliary heads. torch's global generator is left as it was.
+
+    Args:
+        spec: what to build.
+        num_classes: classes of the data, where the spec leaves them open.
+        seed: of the random values of new layers, which are the same in every process.
+        warn: log a warning where a new head was made; False for callers that show the report themselves.
+
+    Raises:
+        ModelError: no such model, no such weights, weights that do not fit, or no network to fetch them.
+    """
+    if num_classes is not None and spec.num_classes not in (None, num_classes):
+        raise ModelError(
+            f"model {spec.name!r}: expected num_classes of the data, {num_classes}, got "
+            f"{spec.num_classes}; leave num_classes out of the model or make it match"
+        )
+    import torch
+
+    wanted = spec.num_classes if num_classes is None else num_classes
+    hub, name = find_model(spec.name)
+    if spec.weights_entry is not None and not (is_path(spec.weights) or spec.weights.startswith("package:")):
+        raise ModelError(
+            f"weights_entry: expected weights from a file, got weights: {spec.weights}; leave weights_entry out"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        model, report = _build(spec, hub, name, wanted)
+    if warn and report.untrained and spec.weights != "none":
+        _log.warning("%s", report.line())
+    attach_report(model, report)
+    return model.eval()
+
+
+def _build(spec: ModelSpec, hub: str, name: str, wanted: int | None) -> tuple[nn.Module, WeightsReport]:
+    """Build the network, load its weights and give it the wanted classes."""
+    transforms: bool | None = None
+    if spec.weights == "default":
+        model, transforms = fetch(hub, name), True
+        report = WeightsReport(f"{hub} weights of {name}", num_loaded=len(model.state_dict()))
+    elif spec.weights == "none":
+        model = build_untrained(hub, name)
+        layers = tuple(
+            part for part, child in model.named_children() if any(True for _ in child.parameters())
+        )
+        report = WeightsReport("none", untrained=layers)
+    else:
+        path = locate(spec.weights)
+        model = build_untrained(hub, name)
+        report, transforms = load_checkpoint(model, path, spec.weights_entry, wanted)
+    if wanted is not None and wanted != num_outputs(model):
+        had = num_outputs(model)
+        reset_head(model, wanted)
+        heads = classifier_layers(model)
+        report = (
+            report.with_new_layers(heads)
+            if spec.weights == "none"
+            else report.with_new_layers(heads, f"new head of {wanted} classes in place of {had}")
+        )
+    return model, _set_transform_input(spec, model, hub, name, report, recorded=transforms)
+
+
+def _set_transform_input(
+    spec: ModelSpec, model: nn.Module, hub: str, name: str, report: WeightsReport, *, recorded: bool | None
+) -> WeightsReport:
+    """Decide whether the network renormalises its input, and note a decision that nobody asked for.
+
+    Args:
+        spec: its key decides, if it is there.
+        model: changed in place.
+        hub: where the network is from.
+        name: of the network there.
+        report: of its weights.
+        recorded: what the weights were trained with; None where nothing says.
+    """
+    if hub != "torchvision" or name not in WITH_AUXILIARY_HEADS:
+        if spec.transform_input is not None:
+            raise ModelError(
+                f"transform_input: expected torchvision's {' or '.join(WITH_AUXILIARY_HEADS)}, got {spec.name!r}, "
+                "which has no such option; leave it out"
+            )
+        return report
+    asked = spec.transform_input
+    cast("Any", model).transform_input = bool(recorded) if asked is None else asked
+    if asked is not None or recorded is not None or spec.weights == "none":
+        return report
+    note = (
+        "transform_input is off, as torchvision builds the network without weights; "
+        "write transform_input: true if these weights were trained with it"
+    )
+    _log.info("%s: %s", report.source, note)
+    return report.with_note(note)

@@ -1,0 +1,219 @@
+"""Read checkpoint files of any trainer as data: nothing in them is imported, called or expanded beyond its size.
+
+``torch.load(weights_only=True)`` reads tensors and plain containers. Trainers also store their arguments; the classes
+that are common for that are replaced by ``_Opaque``, which keeps nothing and does nothing. Any other class is refused by
+name.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+from ...pipeline.errors import ModelError
+
+SUFFIXES = (".pth", ".pt", ".safetensors", ".ckpt", ".bin", ".th", ".pth.tar", ".pt.tar")
+_LOCK = threading.Lock()  # torch keeps its list of allowed classes for the whole process
+_TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_EXPANSION_LIMIT = 64 << 20
+"""Bytes that the members of a file may have beyond the file's own size."""
+
+
+class _Opaque:
+    """Takes the place of an object that is not a weight."""
+
+    def __new__(cls, *_: Any, **__: Any) -> _Opaque:
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        """Ignore the arguments."""
+
+    def __setstate__(self, state: Any) -> None:
+        """Ignore the state."""
+
+
+class _PlainDict:
+    """Takes the place of a mapping class: makes an OrderedDict, which torch's unpickler fills."""
+
+    def __new__(cls, *_: Any) -> OrderedDict[Any, Any]:  # type: ignore[misc]  # the point of it
+        return OrderedDict()
+
+
+_MAPPINGS = (
+    "collections.defaultdict",
+    *(
+        f"{package}.utilities.{module}.AttributeDict"
+        for package in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric")
+        for module in ("parsing", "data")
+    ),
+    "easydict.EasyDict",
+    "addict.addict.Dict",
+    "yacs.config.CfgNode",
+    "mmengine.config.config.ConfigDict",
+)
+_HARMLESS = (
+    "argparse.Namespace",
+    "types.SimpleNamespace",
+    "builtins.list",
+    "builtins.dict",
+    "builtins.tuple",
+    "builtins.frozenset",
+    "builtins.int",
+    "builtins.float",
+    "builtins.str",
+    "builtins.bool",
+    "builtins.range",
+    "builtins.slice",
+    "collections.deque",
+    "datetime.datetime",
+    "datetime.date",
+    "datetime.timedelta",
+    "decimal.Decimal",
+    "fractions.Fraction",
+    "uuid.UUID",
+    "typing.Any",
+    *(
+        f"pathlib{module}.{name}"
+        for module in ("", "._local")
+        for name in (
+            "Path",
+            "PosixPath",
+            "WindowsPath",
+            "PurePath",
+            "PurePosixPath",
+            "PureWindowsPath",
+        )
+    ),
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    *(f"numpy.{core}.numeric._frombuffer" for core in ("core", "_core")),
+    "numpy.dtype",
+    "numpy.ndarray",
+    *(
+        f"numpy.dtypes.{name}DType"
+        for name in (
+            *(f"{sign}Int{bits}" for sign in ("", "U") for bits in (8, 16, 32, 64)),
+            *(f"Float{bits}" for bits in (16, 32, 64)),
+            *("Bool", "Complex64", "Complex128", "Str", "Bytes", "Object", "DateTime64", "TimeDelta64"),
+        )
+    ),
+    "omegaconf.dictconfig.DictConfig",
+    "omegaconf.listconfig.ListConfig",
+    *(f"omegaconf.base.{name}" for name in ("ContainerMetadata", "Metadata", "Node", "Container", "SCMode")),
+    *(
+        f"omegaconf.nodes.{kind}Node"
+        for kind in ("Any", "String", "Integer", "Float", "Boolean", "Enum", "Path", "Bytes", "Union")
+    ),
+    "ml_collections.config_dict.config_dict.ConfigDict",
+    "mmengine.logging.history_buffer.HistoryBuffer",
+)
+
+
+def read_checkpoint_file(path: str | Path) -> Any:
+    """Read a checkpoint onto the CPU: tensors in dicts and lists, whatever nesting the trainer chose.
+
+    Raises:
+        ModelError: the file is missing, of another kind, damaged, larger inside than outside, or holds objects of a
+            class that is not known to be harmless; the message names the class.
+    """
+    file = Path(path)
+    if not file.name.endswith(SUFFIXES):
+        raise ModelError(
+            f"weights: expected a file ending in {', '.join(SUFFIXES)}, got {str(path)!r}; "
+            "save model.state_dict() with torch.save or safetensors"
+        )
+    if not file.is_file():
+        raise ModelError(f"weights: expected an existing file, got {str(path)!r}; check the path")
+    if file.suffix == ".safetensors":
+        return _read_safetensors(file)
+    _check_container(file)
+    return _read_torch(file)
+
+
+def _check_container(file: Path) -> None:
+    """Refuse what is no checkpoint, with a reason that is clearer than torch's, and what expands when it is read."""
+    with file.open("rb") as opened:
+        start = opened.read(64)
+    if start.startswith(b"version https://git-lfs"):
+        raise ModelError(
+            f"weights: expected a checkpoint, got the Git LFS pointer {str(file)!r}; run: git lfs pull"
+        )
+    if not start.startswith(b"PK"):
+        return
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        raise ModelError(
+            f"weights: expected a whole checkpoint, got {str(file)!r}, which is cut off or damaged "
+            f"({first_line(error)}); fetch or save it again"
+        ) from error
+    expanded = sum(member.file_size for member in members)
+    if expanded > file.stat().st_size + _EXPANSION_LIMIT:
+        raise ModelError(
+            f"weights: expected a checkpoint as torch.save writes it, got {str(file)!r}, which expands from "
+            f"{file.stat().st_size:,} to {expanded:,} bytes; do not use it, or save it again uncompressed"
+        )
+    if any(member.filename.endswith("/constants.pkl") for member in members):
+        raise ModelError(
+            f"weights: expected a state_dict, got the TorchScript program {str(file)!r}, which is not run; "
+            "save its weights: torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth')"
+        )
+
+
+def _read_torch(file: Path) -> Any:
+    import torch
+
+    try:
+        with _LOCK, torch.serialization.safe_globals(_stand_ins()):
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch and the unpickler raise any kind for damaged or hostile content
+        text = _TERMINAL_CODES.sub("", str(error))
+        named = re.search(r"GLOBAL ([\w.]+)", text)
+        if named:
+            raise ModelError(
+                f"weights: expected tensors and plain values, got an object of {named[1]} in {str(file)!r}; "
+                "classes from a file are not run: save model.state_dict() instead, where it was written"
+            ) from error
+        raise ModelError(
+            f"weights: expected a checkpoint of plain tensors, got {str(file)!r} ({_cause(text, error)}); it is damaged "
+            f"or holds Python objects, which are not run: save model.state_dict() again, or convert it to safetensors"
+        ) from error
+
+
+def _cause(text: str, error: Exception) -> str:
+    """Return torch's reason, without its advice on how to run the file all the same."""
+    reason = re.search(r"WeightsUnpickler error: ([^\n]+)", text)
+    return reason[1].strip()[:160] if reason else first_line(error)
+
+
+def _stand_ins() -> list[Any]:
+    """Return a class for each harmless name; torch finds them by module and qualified name."""
+    made: list[Any] = []
+    for base, names in ((_PlainDict, _MAPPINGS), (_Opaque, _HARMLESS)):
+        for full in dict.fromkeys(names):
+            module, _, name = full.rpartition(".")
+            made.append(type(name, (base,), {"__module__": module, "__qualname__": name}))
+    return made
+
+
+def _read_safetensors(file: Path) -> Any:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(
+            f"weights: expected a safetensors file, got {str(file)!r} ({first_line(error)}); "
+            "fetch or save it again"
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text without terminal codes; its type where there is none."""
+    lines = _TERMINAL_CODES.sub("", str(error)).strip().splitlines()
+    return (lines or [type(error).__name__])[0][:160]

@@ -1,0 +1,40 @@
+"""Class names that published weights bring."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from .build import ModelSpec
+from .hubs import find_model
+
+NUM_IMAGENET = 1000
+
+
+def published_classes(spec: ModelSpec) -> tuple[str, ...]:
+    """Return the class names of a hub's own weights; none for other weights, and for a new head.
+
+    torchvision keeps them with its weights; of timm's, those of ImageNet with 1,000 classes have known names.
+    """
+    if spec.weights != "default":
+        return ()
+    hub, name = find_model(spec.name)
+    if hub == "torchvision":
+        import torchvision
+
+        names = tuple(torchvision.models.get_model_weights(name).DEFAULT.meta.get("categories", ()))
+    else:
+        names = _timm_classes(name)
+    return names if spec.num_classes in (None, len(names)) else ()
+
+
+def _timm_classes(name: str) -> tuple[str, ...]:
+    import timm
+
+    from .build import imagenet_classes
+
+    config = timm.get_pretrained_cfg(name)
+    if config is None or config.num_classes != NUM_IMAGENET:
+        return ()
+    own: Any = cast("Any", config).label_names
+    tag = str(config.tag or "")
+    return tuple(own) if own else imagenet_classes() if tag.endswith("in1k") else ()

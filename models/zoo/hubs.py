@@ -1,0 +1,116 @@
+"""The hubs of published classifiers, torchvision and timm: find a name, build the network, fetch its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from ...pipeline.errors import ModelError, nearest
+from .weights import reachable
+
+if TYPE_CHECKING:
+    from torch import nn
+
+HUBS = ("torchvision", "timm")
+WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
+"""torchvision's networks whose training uses auxiliary heads, and that can renormalise their input."""
+AUXILIARY_PREFIXES = ("aux1.", "aux2.", "AuxLogits.")
+
+
+def find_model(name: str) -> tuple[str, str]:
+    """Split a model's name into hub and name there, or raise ModelError with the nearest names."""
+    import timm
+    import torchvision
+
+    prefix, _, bare = name.rpartition(":")
+    hubs = (prefix,) if prefix else HUBS
+    if prefix and prefix not in HUBS:
+        raise ModelError(
+            f"model: expected a prefix of {' or '.join(HUBS)}, got {name!r}; {nearest(prefix, HUBS)}"
+        )
+    ours = set(torchvision.models.list_models(module=torchvision.models))
+    if "torchvision" in hubs and bare in ours:
+        return "torchvision", bare
+    if "timm" in hubs and timm.is_model(bare):
+        tags = [full for full in timm.list_pretrained() if full.partition(".")[0] == bare.partition(".")[0]]
+        if "." in bare and bare not in tags:
+            raise ModelError(
+                f"model: expected one of timm's {', '.join(tags) or 'names'}, got {name!r}; "
+                "choose one, or leave the tag out"
+            )
+        return "timm", bare
+    known = {"torchvision": sorted(ours), "timm": timm.list_models()}
+    near = nearest(bare, (each for hub in hubs for each in known[hub]))
+    raise ModelError(
+        f"model: expected a classifier of {' or '.join(hubs)}, got {name!r}; "
+        f"{near or 'see torchvision.models.list_models() and timm.list_models()'}"
+    )
+
+
+def build_untrained(hub: str, name: str) -> nn.Module:
+    """Build a network with random weights, drawn by torch's global generator, without auxiliary heads."""
+    if hub == "timm":
+        import timm
+
+        return timm.create_model(name, pretrained=False)
+    import torchvision
+
+    options = {"aux_logits": False, "init_weights": True} if name in WITH_AUXILIARY_HEADS else {}
+    model = torchvision.models.get_model(name, weights=None, **options)
+    return cast("nn.Module", model)
+
+
+def fetch(hub: str, name: str) -> nn.Module:
+    """Build with the hub's own weights, from its cache or the network, failing in seconds without both."""
+    try:
+        return _fetch_timm(name) if hub == "timm" else _fetch_torchvision(name)
+    except OSError as error:
+        raise ModelError(
+            f"weights: expected the {hub} weights of {name!r}, got no network and no cached copy; "
+            "give a path, package:NAME, or write weights: none"
+        ) from error
+
+
+def _fetch_torchvision(name: str) -> nn.Module:
+    import torch
+    import torchvision
+
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
+    if not cached.is_file() and not reachable(weights.url):
+        raise ConnectionError(weights.url)
+    model = torchvision.models.get_model(name, weights=weights, progress=False)
+    if name == "inception_v3":  # torchvision keeps this net's auxiliary head beside pretrained weights
+        model.aux_logits, model.AuxLogits = False, None
+    return cast("nn.Module", model)
+
+
+def _fetch_timm(name: str) -> nn.Module:
+    import timm
+
+    config = timm.get_pretrained_cfg(name)
+    if config is None or not config.has_weights:
+        raise ModelError(
+            f"weights: expected the timm weights of {name!r}, got a model that timm has none for; "
+            "give a path, package:NAME, or write weights: none"
+        )
+    with _cache_alone_without_network():
+        return timm.create_model(name, pretrained=True)
+
+
+@contextmanager
+def _cache_alone_without_network() -> Iterator[None]:
+    """Put the Hugging Face client into its offline mode where its server does not answer.
+
+    It would otherwise retry for most of a minute before it looks into its cache.
+    """
+    from huggingface_hub import constants
+
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or not reachable(constants.ENDPOINT)
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before

@@ -1,0 +1,157 @@
+"""Does a model take the images of a plan, and are they as its weights expect: what training and audits ask before they begin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...pipeline.compiler.program import Program
+from ...pipeline.errors import ModelError, PlanError
+from ...pipeline.plan.plan import Plan
+from ...pipeline.warning_filter import ignored_warnings
+from .build import ModelSpec
+from .checkpoint_file import first_line
+from .data_config import data_config
+
+_TOLERANCE = 0.03
+"""Of means and standard deviations on the scale 0..1, about 8 of 255."""
+_PROBES = ((480, 640), (600, 450))
+"""Heights and widths of the pictures that are sent through a plan to find the size that it makes."""
+
+
+def output_shape(plan: Plan) -> tuple[int, int, int] | None:
+    """Return channels, height and width of a plan's evaluated images; None where they depend on the picture."""
+    program = Program.compile(plan)
+    shapes = set()
+    for height, width in _PROBES:
+        picture = np.zeros((height, width, 3), np.uint8)
+        try:
+            with ignored_warnings():
+                made = program.compose(augment=False, boxes=False)(image=picture)["image"]
+        except Exception:  # a picture that a transform refuses says nothing about the user's pictures
+            return None
+        shapes.add(made.shape if made.ndim == 3 else (*made.shape, 1))
+    if len(shapes) > 1:
+        return None
+    height, width, channels = shapes.pop()
+    return channels, height, width
+
+
+def check_accepts(model: torch.nn.Module, plan: Plan) -> None:
+    """Run one black image of the plan's size through a model; its training flags are left as they were.
+
+    Raises:
+        ModelError: the model does not take images of that size or of so many channels.
+    """
+    shape = output_shape(plan)
+    if shape is None:
+        return
+    flags = {part: part.training for part in model.modules()}
+    first = next(model.parameters())
+    model.eval()
+    try:
+        with torch.inference_mode():
+            model(torch.zeros(1, *shape, device=first.device, dtype=first.dtype))
+    except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise ModelError(
+            f"model: expected images that {type(model).__name__} takes, got {shape[1]} x {shape[2]} pixels of {shape[0]} "
+            f"channels ({first_line(error)}); resize in the plan, or choose another model"
+        ) from error
+    finally:
+        for part, flag in flags.items():
+            part.training = flag
+
+
+def data_warnings(spec: ModelSpec, plan: Plan) -> tuple[str, ...]:
+    """Compare a plan with how the published weights of a model expect their images.
+
+    Returns:
+        Nothing, or one line that names each difference. Weights from a file are not compared: nothing says how their
+        trainer prepared the images.
+    """
+    if spec.weights != "default" and not spec.weights.startswith("package:"):
+        return ()
+    expected = data_config(spec)
+    return _warning(
+        _differences(plan, (expected.mean, expected.std), expected.size),
+        f"how the weights of {spec.name} were trained",
+    )
+
+
+def trained_plan_warnings(job: Mapping[str, Any], plan: Plan) -> tuple[str, ...]:
+    """Compare a plan with the one that a checkpoint was trained on.
+
+    Args:
+        job: all keys of the training job, flat, as the checkpoint holds them.
+        plan: of the images that the model is asked about.
+
+    Returns:
+        Nothing, or one line that names each difference. A plan that cannot be built here, since its policy is of a module
+        that is not allowed, is not compared; nor is one that the checkpoint does not hold.
+    """
+    if "plan.preprocess" not in job:
+        return ()
+    written = {
+        name: job[f"plan.{name}"] for name in ("preprocess", "evaluate", "augment") if f"plan.{name}" in job
+    }
+    try:
+        trained = Plan.model_validate({"index": plan.index, **written})
+        program = Program.compile(trained)
+    except PlanError:
+        return ()
+    shape = output_shape(trained)
+    constants = _constants(program)
+    if constants is None:
+        return ()
+    return _warning(
+        _differences(plan, constants, None if shape is None else (shape[1], shape[2])),
+        "the one that the checkpoint was trained on",
+    )
+
+
+def _warning(differences: list[str], than: str) -> tuple[str, ...]:
+    return (f"the plan differs from {than}: {'; '.join(differences)}",) if differences else ()
+
+
+def _differences(
+    plan: Plan, expected: tuple[tuple[float, ...], tuple[float, ...]], size: tuple[int, int] | None
+) -> list[str]:
+    """Say in what a plan's evaluated images differ from the expected mean and standard deviation, and from a size."""
+    program = Program.compile(plan)
+    constants, differences = _constants(program), []
+    if constants is not None and (_apart(constants[0], expected[0]) or _apart(constants[1], expected[1])):
+        got = "no Normalize" if program.normalization is None else f"Normalize with {_in_words(constants)}"
+        differences.append(f"expected {_in_words(expected)}, got {got}")
+    shape = output_shape(plan)
+    if shape is not None and size is not None and shape[1:] != size:
+        differences.append(f"expected {size[0]} x {size[1]} pixels, got {shape[1]} x {shape[2]}")
+    return differences
+
+
+def _constants(program: Program) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Return mean and standard deviation that images are normalised with; None where transforms of the policy do it."""
+    if any("ormalize" in one.name for one in (*program.preprocess, *program.evaluate, *program.augment)):
+        return None
+    given = program.normalization
+    return ((0.0,) * 3, (1.0,) * 3) if given is None else (given.mean, given.std)
+
+
+def _apart(values: tuple[float, ...], expected: tuple[float, ...]) -> bool:
+    """Say whether constants differ, of which one may stand for all channels."""
+    num = max(len(values), len(expected))
+    pairs = [each * num if len(each) == 1 else each for each in (values, expected)]
+    return len(pairs[0]) != len(pairs[1]) or any(abs(a - b) > _TOLERANCE for a, b in zip(*pairs, strict=True))
+
+
+def _in_words(constants: tuple[tuple[float, ...], tuple[float, ...]]) -> str:
+    mean, std = constants
+    return f"mean {_numbers(mean)}, std {_numbers(std)}"
+
+
+def _numbers(values: tuple[float, ...]) -> str:
+    return "[" + ", ".join(f"{value:.3g}" for value in values) + "]"

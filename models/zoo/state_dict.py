@@ -1,0 +1,213 @@
+"""Find the weights of a model in a checkpoint, whatever entry and prefix its trainer stored them under.
+
+Trainers nest the weights (``state_dict``, ``model``, ``model_ema``) and wrap the model (DataParallel's ``module.``,
+``torch.compile``'s ``_orig_mod.``, the attribute of a LightningModule). Every mapping of tensors in the file, with every
+prefix, is compared with the names that the model has; the best match is taken. Where averaged (EMA, SWA) weights fit
+as well as the raw ones, the averaged ones are taken, as timm does by default.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ...pipeline.errors import ModelError, nearest
+
+if TYPE_CHECKING:
+    import torch
+
+    StateDict = dict[str, torch.Tensor]
+
+_WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+"""Attributes that wrapping a module adds to the names below it."""
+_AVERAGED = re.compile(r"(^|[._])(ema|swa|avg|averaged?|polyak)([._]|$)", re.IGNORECASE)
+_RAW = (
+    "",
+    "state_dict",
+    "model",
+    "model_state_dict",
+    "model_state",
+    "net",
+    "network",
+    "module",
+    "weights",
+    "params",
+)
+"""Entries by custom; of several that fit equally well, the first of these is taken."""
+_MAX_DEPTH = 6
+_ENOUGH = 0.95
+"""Share of the best match from which on another set of weights counts as fitting equally well."""
+_LEAST = 0.5
+"""Share of the model's names below which a prefix is a coincidence."""
+_NOT_WEIGHTS = frozenset({"n_averaged", "total_ops", "total_params"})
+"""Last parts of names that averaging and profilers add."""
+
+
+@dataclass(frozen=True)
+class FoundWeights:
+    """The tensors of a checkpoint, under the model's names."""
+
+    tensors: StateDict
+    left_over: tuple[str, ...] = ()
+    """Names, as in the file, of tensors that lie outside the prefix."""
+    entry: str = ""
+    other_entries: tuple[str, ...] = ()
+    prefix: str = ""
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    path: str
+    """Dotted keys from the top of the file."""
+    prefix: str
+    tensors: Mapping[str, torch.Tensor]
+    """Names without wrappers, with the prefix."""
+    wrappers: str
+    is_averaged: bool
+    num_matching: int
+
+    @property
+    def label(self) -> str:
+        return ".".join(part for part in (self.path, self.prefix.rstrip(".")) if part)
+
+
+def find_weights(content: Any, own: Collection[str], source: str, entry: str | None = None) -> FoundWeights:
+    """Choose and unwrap the weights in a checkpoint.
+
+    Args:
+        content: of the file, as ``read_checkpoint_file`` returns it.
+        own: names of the model's tensors.
+        source: name of the file, for messages.
+        entry: the entry to take, such as ``state_dict_ema`` or ``encoder_q``; None chooses.
+
+    Raises:
+        ModelError: there is no mapping of tensors, no such entry, or several sets of weights fit equally well.
+    """
+    names = set(own)
+    candidates = [
+        candidate for path, tensors in _mappings(content) for candidate in _candidates(path, tensors, names)
+    ]
+    if not candidates:
+        raise ModelError(
+            f"weights: expected a state_dict (names to tensors), got {_what(content)} in "
+            f"{source!r}; save model.state_dict(), not the model or other values"
+        )
+    most = max(candidate.num_matching for candidate in candidates)
+    if most:
+        fitting = [each for each in candidates if each.num_matching >= _ENOUGH * most]
+    else:  # of another model, or names that are translated later
+        fitting = [max(candidates, key=lambda each: len(each.tensors))] if names else candidates
+    chosen = _preferred(fitting, source) if entry is None else _named(candidates, entry, source)
+    kept = {
+        name.removeprefix(chosen.prefix): value
+        for name, value in chosen.tensors.items()
+        if name.startswith(chosen.prefix)
+    }
+    dropped = [name for name in chosen.tensors if not name.startswith(chosen.prefix)]
+    dropped += [name for name in kept if name.rpartition(".")[2] in _NOT_WEIGHTS and name not in names]
+    return FoundWeights(
+        {name: value for name, value in kept.items() if name not in set(dropped)},
+        tuple(dropped),
+        chosen.label if len(candidates) > 1 or chosen.path else "",
+        tuple(sorted({each.label for each in fitting} - {chosen.label})),
+        chosen.wrappers + chosen.prefix,
+    )
+
+
+def _mappings(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Mapping[str, torch.Tensor]]]:
+    """Yield every mapping from names to tensors; other values in it are passed over."""
+    import torch
+
+    if not isinstance(node, Mapping) or len(path) > _MAX_DEPTH:
+        return
+    tensors = {
+        key: value for key, value in node.items() if isinstance(key, str) and isinstance(value, torch.Tensor)
+    }
+    inner = [
+        found
+        for key, value in node.items()
+        if isinstance(key, str) and isinstance(value, Mapping)
+        for found in _mappings(value, (*path, key))
+    ]
+    if tensors and (not inner or len(tensors) > max(len(found) for _, found in inner)):
+        yield ".".join(path), tensors
+    yield from inner
+
+
+def _candidates(path: str, tensors: Mapping[str, torch.Tensor], own: set[str]) -> Iterator[_Candidate]:
+    """Yield a mapping with each prefix under which it has most of the model's names; without one if there is none."""
+    averaged = _AVERAGED.search(path) is not None or "n_averaged" in tensors
+    plain, wrappers = _without_wrappers(tensors, own)
+    prefixes = Counter(
+        name[: len(name) - len(rest)] for name in plain for rest in _endings(name) if rest in own
+    )
+    most = max(prefixes.values(), default=0)
+    good = [prefix for prefix, count in prefixes.items() if count >= max(_ENOUGH * most, _LEAST * len(own))]
+    for prefix in good or [""]:
+        yield _Candidate(
+            path, prefix, plain, wrappers, averaged or _AVERAGED.search(prefix) is not None, prefixes[prefix]
+        )
+
+
+def _endings(name: str) -> Iterator[str]:
+    """Yield a dotted name and what is left of it without its first part, its first two, and so on."""
+    yield name
+    while "." in name:
+        name = name.partition(".")[2]
+        yield name
+
+
+def _without_wrappers(
+    tensors: Mapping[str, torch.Tensor], own: set[str]
+) -> tuple[Mapping[str, torch.Tensor], str]:
+    """Drop the parts that wrappers add to names, wherever they stand; returns those that the first name had.
+
+    Parts that the model itself uses are kept, and all of them where two names would become one.
+    """
+    used = {part for name in own for part in name.split(".")}
+    wrappers = [part for part in _WRAPPERS if part not in used]
+    plain = {
+        ".".join(part for part in name.split(".") if part not in wrappers): value
+        for name, value in tensors.items()
+    }
+    if len(plain) != len(tensors):
+        return tensors, ""
+    dropped = next((n for n in tensors if any(part in wrappers for part in n.split("."))), "")
+    return plain, "".join(f"{part}." for part in dropped.split(".") if part in wrappers)
+
+
+def _named(candidates: list[_Candidate], entry: str, source: str) -> _Candidate:
+    found = [each for each in candidates if entry in (each.label, each.path, each.prefix.rstrip("."))]
+    if not found:
+        labels = sorted({each.label for each in candidates if each.label})
+        raise ModelError(
+            f"weights_entry: expected one of {', '.join(map(repr, labels)) or 'none, as there is one set of weights'} "
+            f"in {source!r}, got {entry!r}; {nearest(entry, labels) or 'choose one'}"
+        )
+    return max(found, key=lambda each: each.num_matching)
+
+
+def _preferred(fitting: list[_Candidate], source: str) -> _Candidate:
+    """Take averaged weights where there are any, then the entry that is usual."""
+    fitting = [each for each in fitting if each.is_averaged] or fitting
+    for path in _RAW:
+        there = [each for each in fitting if each.path == path]
+        plain = [each for each in there if each.prefix.rstrip(".") in _RAW]
+        if len(there) == 1 or len(plain) == 1:
+            return (plain or there)[0]
+    if len(fitting) == 1:
+        return fitting[0]
+    labels = ", ".join(repr(each.label) for each in fitting)
+    raise ModelError(
+        f"weights: expected one set of weights, got {len(fitting)} that fit equally well in {source!r} ({labels}); "
+        "choose one with weights_entry"
+    )
+
+
+def _what(content: Any) -> str:
+    if isinstance(content, Mapping):
+        return f"a dict of {', '.join(map(repr, list(content)[:5])) or 'nothing'}"
+    return f"a {type(content).__name__}"

@@ -1,0 +1,1 @@
+"""Batches: samples collated into buffers, normalised, mixed, with their annotations."""

@@ -1,0 +1,188 @@
+"""The annotations of images that were mixed; each image is mixed with the one before it in the batch.
+
+CutMix pastes a rectangle of the partner, and of its mask. Boxes of the image shrink to the bounds of what the rectangle
+leaves visible, boxes of the partner are clipped to the rectangle, and the plan's ``bbox_params`` drop those of which too
+little is left; what is covered completely is always dropped. Keypoints of the image that are covered, and keypoints of
+the partner outside the rectangle, get visibility 0. MixUp keeps the boxes and keypoints of both images; masks are not
+defined for it, see ``check_mix``.
+
+The image's own boxes come first. A mixed image counts as annotated with boxes only where both images are, and has no
+boxes otherwise: unannotated objects of the other part would pass for background. Masks and keypoints say of every pixel
+and point whether it is annotated, so that one of the two images is enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..plan.plan import BboxParams
+from .batch import Batch
+
+_NO_BOXES = np.empty((0, 4), np.float32)
+_NO_LABELS = np.empty(0, np.int64)
+_NO_KEYPOINTS = np.empty((0, 0, 3), np.float32)
+
+Kept = tuple[np.ndarray, np.ndarray]
+"""Boxes after mixing, and the numbers of those before it that they come from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rectangle:
+    """A part of an image in pixels; x1 and y1 are no longer in it."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+    @property
+    def area(self) -> int:
+        """Its pixels; it may have none."""
+        return (self.x1 - self.x0) * (self.y1 - self.y0)
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Its rows and columns in an image."""
+        return slice(self.y0, self.y1), slice(self.x0, self.x1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """What one of two mixed images shows of its boxes and keypoints."""
+
+    boxes: Callable[[np.ndarray], Kept]
+    hidden: Callable[[np.ndarray], np.ndarray]
+    """From points (..., 2) to bool (...): those that cannot be seen."""
+
+
+def union_annotations(batch: Batch) -> Batch:
+    """Keep the boxes and keypoints of both images, as MixUp shows both whole."""
+    whole = _Rule(
+        lambda boxes: (boxes, np.arange(len(boxes))), lambda points: np.zeros(points.shape[:-1], bool)
+    )
+    return _merged(batch, whole, whole)
+
+
+def cut_annotations(batch: Batch, rectangle: Rectangle, bbox_params: BboxParams) -> Batch:
+    """Paste the partner's mask into a rectangle, and keep what stays visible of boxes and keypoints."""
+    if not rectangle.area:
+        return batch
+    if batch.masks is not None and batch.has_mask is not None:
+        masks = batch.masks.clone()
+        masks[:, *rectangle.slices] = batch.masks.roll(1, dims=0)[:, *rectangle.slices]
+        batch = replace(batch, masks=masks, has_mask=batch.has_mask | np.roll(batch.has_mask, 1))
+    own = _Rule(
+        lambda boxes: _uncovered(boxes, rectangle, bbox_params), lambda points: _inside(points, rectangle)
+    )
+    partner = _Rule(
+        lambda boxes: _clipped(boxes, rectangle, bbox_params), lambda points: ~_inside(points, rectangle)
+    )
+    return _merged(batch, own, partner)
+
+
+def _merged(batch: Batch, own: _Rule, partner: _Rule) -> Batch:
+    """Put together what each image and the one before it show."""
+    pairs = [(_shown(batch, row, own), _shown(batch, row - 1, partner)) for row in range(len(batch))]
+    found = batch
+    if batch.boxes is not None and batch.has_boxes is not None:
+        annotated = batch.has_boxes & np.roll(batch.has_boxes, 1)
+        ends = [None if both else 0 for both in annotated.tolist()]
+        joined = zip(pairs, ends, strict=True)
+        boxes, labels = zip(
+            *(
+                (np.concatenate([one.boxes, two.boxes])[:end], np.concatenate([one.labels, two.labels])[:end])
+                for (one, two), end in joined
+            ),
+            strict=True,
+        )
+        found = replace(found, boxes=boxes, has_boxes=annotated)
+        if batch.box_labels is not None:
+            found = replace(found, box_labels=labels)
+    if batch.keypoints is not None and batch.has_keypoints is not None:
+        keypoints = tuple(np.concatenate([one.keypoints, two.keypoints]) for one, two in pairs)
+        either = batch.has_keypoints | np.roll(batch.has_keypoints, 1)
+        found = replace(found, keypoints=keypoints, has_keypoints=either)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What one image shows in a mixed one; empty where the index has none."""
+
+    boxes: np.ndarray
+    labels: np.ndarray
+    keypoints: np.ndarray
+
+
+def _shown(batch: Batch, row: int, rule: _Rule) -> _Shown:
+    boxes, numbers = _NO_BOXES, np.arange(0)
+    if batch.boxes is not None:
+        boxes, numbers = rule.boxes(batch.boxes[row])
+    labels = _NO_LABELS if batch.box_labels is None else batch.box_labels[row][numbers]
+    keypoints = _NO_KEYPOINTS
+    if batch.keypoints is not None:
+        keypoints = batch.keypoints[row].copy()
+        keypoints[rule.hidden(keypoints[..., :2]), 2] = 0
+        of_boxes = batch.has_boxes is not None and batch.has_boxes[row]
+        # Without boxes, instances of which nothing is seen are left out.
+        keypoints = keypoints[numbers if of_boxes else (keypoints[..., 2] > 0).any(axis=1)]
+    return _Shown(boxes, labels, keypoints)
+
+
+def _uncovered(boxes: np.ndarray, rectangle: Rectangle, params: BboxParams) -> Kept:
+    """Shrink boxes to the bounds of what a rectangle does not cover."""
+    area = _areas(boxes)
+    left = area - _areas(_cut(boxes, rectangle))
+    x0, y0, x1, y1 = boxes.T.copy()
+    across = (rectangle.x0 <= x0) & (x1 <= rectangle.x1)
+    down = (rectangle.y0 <= y0) & (y1 <= rectangle.y1)
+    shrunk = np.stack(
+        [
+            np.where(down & (rectangle.x0 <= x0), np.maximum(x0, rectangle.x1), x0),
+            np.where(across & (rectangle.y0 <= y0), np.maximum(y0, rectangle.y1), y0),
+            np.where(down & (x1 <= rectangle.x1), np.minimum(x1, rectangle.x0), x1),
+            np.where(across & (y1 <= rectangle.y1), np.minimum(y1, rectangle.y0), y1),
+        ],
+        axis=1,
+    ).astype(np.float32)
+    return _large_enough(shrunk, left, area, params)
+
+
+def _clipped(boxes: np.ndarray, rectangle: Rectangle, params: BboxParams) -> Kept:
+    """Clip boxes to a rectangle."""
+    cut = _cut(boxes, rectangle)
+    return _large_enough(cut, _areas(cut), _areas(boxes), params)
+
+
+def _cut(boxes: np.ndarray, rectangle: Rectangle) -> np.ndarray:
+    first = (rectangle.x0, rectangle.y0)
+    last = (rectangle.x1, rectangle.y1)
+    parts = [np.clip(boxes[:, :2], first, last), np.clip(boxes[:, 2:], first, last)]
+    return np.asarray(np.concatenate(parts, axis=1), np.float32)
+
+
+def _areas(boxes: np.ndarray) -> np.ndarray:
+    sides = boxes[:, 2:].astype(np.float64) - boxes[:, :2]
+    return np.asarray(sides[:, 0] * sides[:, 1])
+
+
+def _large_enough(boxes: np.ndarray, left: np.ndarray, area: np.ndarray, params: BboxParams) -> Kept:
+    """Keep boxes of which all or enough is left; ``left`` and ``area`` are their visible and whole areas."""
+    width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    kept = (left > 0) & (width > 0) & (height > 0)
+    kept &= (left >= params.min_area) & (left >= params.min_visibility * area)
+    kept &= (width >= params.min_width) & (height >= params.min_height)
+    if params.max_accept_ratio is not None:
+        kept &= np.maximum(width, height) <= params.max_accept_ratio * np.minimum(width, height)
+    numbers = np.flatnonzero(kept | (left == area))
+    return boxes[numbers], numbers
+
+
+def _inside(points: np.ndarray, rectangle: Rectangle) -> np.ndarray:
+    x, y = points[..., 0], points[..., 1]
+    across = (rectangle.x0 <= x) & (x < rectangle.x1)
+    down = (rectangle.y0 <= y) & (y < rectangle.y1)
+    return np.asarray(across & down)

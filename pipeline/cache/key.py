@@ -1,0 +1,93 @@
+"""Which version of which file a row of the index is: the key of what is cached for it."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow.fs import LocalFileSystem
+
+from ..index.mmap_index import RowTable
+
+CONTENT = "hash"
+"""The column of an index that keeps content hashes, where it does."""
+PLACE = ("uri", "offset", "bytes", "mtime_ns", "etag")
+"""Columns that tell a version of a file otherwise; an index without shards or remote files may lack some."""
+KEY_BYTES = 16
+UNKNOWN = -1
+
+
+class EntryKeys:
+    """Hashes rows of an index to 128 bits when they are first asked for. Any thread may ask.
+
+    A row is known by the hash of its file's content where the index keeps one: then copies and moved files share.
+    Else by its place, size and modification time or tag, as they were indexed.
+
+    Args:
+        table: of the index.
+        recipe: fingerprint of how pixels are made; part of every key.
+    """
+
+    def __init__(self, table: pa.Table, recipe: str) -> None:
+        names = [*filter(table.column_names.__contains__, (CONTENT, *PLACE))]
+        self._table = RowTable(table.select(names))
+        self._recipe = recipe
+        self._keys = np.zeros((len(table), 2), "<u8")
+        self._known = np.zeros(len(table), bool)
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """Return the keys of some rows, shape (n, 2), little-endian halves."""
+        new = rows[~self._known[rows]]
+        if len(new):
+            hashed = b"".join(map(self._hash, self._table.take(new).to_pylist()))
+            self._keys[new] = np.frombuffer(hashed, "<u8").reshape(-1, 2)
+            self._known[new] = True  # last: another thread that sees it finds the keys in their place
+        return np.asarray(self._keys[rows])
+
+    def _hash(self, row: dict[str, str | int | None]) -> bytes:
+        content = row.get(CONTENT)
+        place = "\0".join(str(row.get(name)) for name in PLACE)
+        version = place if content is None else f"\1{content}"
+        text = f"{self._recipe}\0{version}".encode("utf-8", "surrogateescape")
+        return hashlib.blake2b(text, digest_size=KEY_BYTES).digest()
+
+
+class Unchanged:
+    """Says which files still are as they were indexed, by size and modification time. Any thread may ask."""
+
+    def __init__(self, table: pa.Table) -> None:
+        names = [*filter(table.column_names.__contains__, ("uri", "mtime_ns", "bytes", "offset"))]
+        self._table = RowTable(table.select(names))
+        self._files = LocalFileSystem()
+
+    def of(self, rows: np.ndarray) -> np.ndarray:
+        """Look at the files of some rows, in one call: the interpreter's lock is let go once, not once for each.
+
+        Returns:
+            bool, shape (n,). Files of remote sources are taken as they were indexed.
+        """
+        table = self._table.take(rows)
+        uris = table["uri"].to_pylist()
+        local = [i for i, uri in enumerate(uris) if "://" not in uri]
+        same = np.ones(len(rows), bool)
+        try:
+            found = self._files.get_file_info([uris[i] for i in local])
+        except (OSError, ValueError):  # one may not be looked at; reading it will say which and why
+            same[local] = False
+            return same
+        inside = _integers(table, "offset")[local] >= 0  # of a shard, whose size the index does not know
+        sizes = np.array([UNKNOWN if info.size is None else info.size for info in found], np.int64)
+        times = np.array([UNKNOWN if info.mtime_ns is None else info.mtime_ns for info in found], np.int64)
+        wanted = np.where(inside, UNKNOWN, _integers(table, "bytes")[local])
+        same_size = (wanted == sizes) | ((wanted == UNKNOWN) & (sizes != UNKNOWN))
+        same[local] = same_size & (times == _integers(table, "mtime_ns")[local])
+        return same
+
+
+def _integers(table: pa.Table, name: str) -> np.ndarray:
+    """Return a column, ``UNKNOWN`` where it is null or missing."""
+    if name not in table.column_names:
+        return np.full(len(table), UNKNOWN)
+    return np.asarray(pc.fill_null(table[name], UNKNOWN).to_numpy())

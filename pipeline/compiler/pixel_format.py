@@ -1,0 +1,151 @@
+"""What kind of pixels a policy yields: bytes or floats, and how many channels; one kind for every image of a view."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..errors import PlanError
+from ..policy.registry import is_composition
+
+
+@dataclass(frozen=True, slots=True)
+class PixelKind:
+    """Type and channels of an image's pixels."""
+
+    is_float: bool = False
+    channels: int = 3
+
+    def __str__(self) -> str:
+        return (
+            f"{'floats' if self.is_float else 'bytes'} of {self.channels} channel{'s' * (self.channels != 1)}"
+        )
+
+
+DECODED = PixelKind()
+Kinds = frozenset[PixelKind]
+
+_CHAINS = frozenset({"Compose", "Sequential"})
+_CHOICES = frozenset({"OneOf", "OneOrOther"})
+
+
+class _UnknownError(Exception):
+    """A class of the user's own is among the transforms: what it yields is checked as batches are made."""
+
+
+def kind_after(transforms: Sequence[Any], where: str) -> PixelKind | None:
+    """Follow the kind of pixels through built transforms.
+
+    Args:
+        transforms: of one view, in order.
+        where: name of the view's policy, for errors.
+
+    Returns:
+        The kind of every image in the end; None where a class of the user's own decides it.
+
+    Raises:
+        PlanError: the kind depends on a random decision, or a transform cannot take what the ones before it yield.
+    """
+    kinds: Kinds = frozenset({DECODED})
+    decided_by = ""
+    try:
+        for transform in transforms:
+            after = _after(transform, kinds, where, forced=False)
+            if len(after) > len(kinds):
+                decided_by = type(transform).__name__
+            kinds = after
+    except _UnknownError:
+        return None
+    if len(kinds) > 1:
+        raise PlanError(
+            f"{where}.{decided_by}: expected one kind of pixels in every batch, got "
+            f"{' or '.join(sorted(map(str, kinds)))}, as is drawn for each image; write p: 1.0, or move it out of the choice"
+        )
+    return next(iter(kinds))
+
+
+def _after(transform: Any, before: Kinds, where: str, *, forced: bool) -> Kinds:
+    """Return the kinds that a transform may yield; ``forced`` leaves its own probability out, as OneOf does."""
+    name = type(transform).__name__
+    where = f"{where}.{name}"
+    if not type(transform).__module__.startswith("albumentations."):
+        raise _UnknownError
+    if not is_composition(transform):
+        after = frozenset(_after_leaf(transform, name, kind, where) for kind in before)
+        return after | (before if transform.p < 1 and not forced else frozenset())
+    children = transform.transforms
+    if name in _CHAINS:
+        after = before
+        for child in children:
+            after = _after(child, after, where, forced=False)
+    elif name in _CHOICES:
+        after = frozenset().union(*(_after(child, before, where, forced=True) for child in children))
+    elif name == "SelectiveChannelTransform":
+        after = _after_channels(transform, before, where)
+    else:  # SomeOf and RandomOrder apply n of them, one after the other
+        after = before
+        for _ in range(transform.n if children else 0):
+            following = frozenset().union(*(_after(child, after, where, forced=False) for child in children))
+            if following == after:
+                break
+            after = following
+    skipped = name != "OneOrOther" and transform.p < 1 and not (forced and name in _CHAINS)
+    return after | (before if skipped or not children else frozenset())
+
+
+def _after_channels(transform: Any, before: Kinds, where: str) -> Kinds:
+    for kind in before:
+        part = frozenset({replace(kind, channels=len(transform.channels))})
+        after = part
+        for child in transform.transforms:
+            after = _after(child, after, where, forced=False)
+        if after != part:
+            raise PlanError(
+                f"{where}: expected transforms that keep {next(iter(part))}, got some that yield "
+                f"{' or '.join(sorted(map(str, after)))}, which would be written back into the image; take them out"
+            )
+    return before
+
+
+def _to_tensor(_: Any, __: PixelKind, where: str) -> PixelKind:
+    raise PlanError(
+        f"{where}: expected at the end of a policy or not at all, since batches are tensors anyway; remove it"
+    )
+
+
+def _to_floats(_: Any, kind: PixelKind, __: str) -> PixelKind:
+    return replace(kind, is_float=True)
+
+
+def _from_float(transform: Any, kind: PixelKind, where: str) -> PixelKind:
+    if not kind.is_float:
+        raise PlanError(
+            f"{where}: expected floats before it, got {kind}; put ToFloat or Normalize before it, or remove it"
+        )
+    return replace(kind, is_float=str(transform.dtype) != "uint8")
+
+
+def _to_gray(transform: Any, kind: PixelKind, _: str) -> PixelKind:
+    return kind if kind.channels == 1 else replace(kind, channels=int(transform.num_output_channels))
+
+
+def _to_rgb(_: Any, kind: PixelKind, __: str) -> PixelKind:
+    return replace(kind, channels=3)
+
+
+_CHANGES: dict[str, Callable[[Any, PixelKind, str], PixelKind]] = {
+    "FromFloat": _from_float,
+    "Normalize": _to_floats,
+    "ToFloat": _to_floats,
+    "ToGray": _to_gray,
+    "ToRGB": _to_rgb,
+    "ToTensor3D": _to_tensor,
+    "ToTensorV2": _to_tensor,
+}
+"""Transforms that change the kind; a test compares all others with what they yield."""
+
+
+def _after_leaf(transform: Any, name: str, kind: PixelKind, where: str) -> PixelKind:
+    change = _CHANGES.get(name)
+    return kind if change is None else change(transform, kind, where)

@@ -1,0 +1,1 @@
+"""Configuration that users write: YAML read safely, checked models, imports by name."""

@@ -1,1 +1,0 @@
-"""The local engine: threads that make batches of a plan, and the pixels that they make."""

@@ -1,0 +1,182 @@
+"""The way of samples through a cache: asked before files are read, filled by the threads that make samples.
+
+Everything is drawn in the same order whether a picture is cached or not. With a cache the decisions of its beginning
+are carried out once, into the cache; those behind it are carried out on what lies there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import prod
+
+import numpy as np
+
+from ..cache.codec import Packed, pack, unpack
+from ..cache.key import EntryKeys, Unchanged
+from ..cache.recipe import recipe_of
+from ..cache.store import PixelCache
+from ..compiler.program import Program
+from ..index.index import Index
+from ..load.decode.decoder import Encoded
+from ..load.loader import Loaded, SampleLoader
+from ..memory.estimates import RGB, planned_bytes
+from ..monitor.watchdog import Watch
+from ..transform.growth import largest_pixels
+from ..transform.params import Decision, Drawing, Drawn
+from .apply import DirectPixels
+from .cpu import CpuPixels, Failure, Room, applied, no_room
+
+CACHE_STEP = "cache"
+"""The step of a ``Failure`` where a cached picture cannot be decoded; its file is then read and decoded instead."""
+
+
+@dataclass(frozen=True)
+class CachedReading:
+    """A cache with what finds the samples of one index in it. Any thread may load."""
+
+    cache: PixelCache
+    keys: EntryKeys
+    unchanged: Unchanged
+
+    @classmethod
+    def open(cls, program: Program, index: Index, buffer_bytes: int) -> CachedReading | None:
+        """Open the cache of a program; None where its plan has none.
+
+        Args:
+            program: the compiled plan.
+            index: of the samples.
+            buffer_bytes: that pictures may take on their way into the cache; see ``memory.cut``.
+
+        Raises:
+            OutputError: the folder of the cache cannot be made.
+            PlanError: others own it or may write to it.
+        """
+        options = program.plan.cache
+        if options is None:
+            return None
+        cache = PixelCache(
+            options.dir,
+            recipe_of(program),
+            max_bytes=options.max_bytes,
+            buffer_bytes=buffer_bytes,
+            shared=options.shared,
+        )
+        return cls(cache, EntryKeys(index.table, cache.fingerprint), Unchanged(index.table))
+
+    def holds(self, rows: np.ndarray) -> bool:
+        """Say whether all samples lie in the cache, as far as its table knows; what is found may yet be damaged."""
+        return self.cache.holds(self.keys.of(rows))
+
+    def load(self, rows: np.ndarray, loader: SampleLoader) -> list[Loaded]:
+        """Find samples in the cache and read the files of the others, in order.
+
+        A file that is no longer what was indexed is read, whatever the cache holds, and does not enter it: what is
+        read is looked at again afterwards, so that no picture is kept under the key of another version.
+        """
+        keys = self.keys.of(rows)
+        same = self.unchanged.of(rows)
+        places = np.flatnonzero(same)
+        found = dict(zip(places.tolist(), self.cache.find(keys[same]), strict=True))
+        hits = {i: packed for i, packed in found.items() if packed is not None}
+        loaded: dict[int, Loaded] = dict(
+            zip(hits, loader.load_beside(rows[list(hits)], list(hits.values())), strict=True)
+        )
+        missing = np.array([i for i in range(len(rows)) if i not in hits], np.int64)
+        if len(missing):
+            read = loader.load(rows[missing])
+            may_keep = same[missing] & self.unchanged.of(rows[missing])
+            for i, sample, may in zip(missing.tolist(), read, may_keep.tolist(), strict=True):
+                loaded[i] = replace(sample, entry=keys[i] if may else None)
+        return [loaded[i] for i in range(len(rows))]
+
+
+class CachedPixels:
+    """Makes the pictures of some samples out of the cache or of their files. One thread at a time.
+
+    Args:
+        drawing: knows the transforms of the slots.
+        pixels: makes the cached beginning of those that are not cached.
+        cache: finds and keeps.
+        num_slots: how many transforms, from the first, lie before the cache.
+        watch: is told what each sample is at.
+    """
+
+    def __init__(
+        self, drawing: Drawing, pixels: CpuPixels, cache: PixelCache, num_slots: int, watch: Watch
+    ) -> None:
+        self._direct = DirectPixels(drawing)
+        self._watch = watch
+        self._pixels = pixels
+        self._cache = cache
+        self._quality = cache.recipe.quality
+        self._num_slots = num_slots
+
+    def run(
+        self, samples: Sequence[Loaded], drawn: Sequence[Drawn], rooms: Sequence[Room]
+    ) -> list[np.ndarray | Failure]:
+        """Make the pictures as they are after the last decision; they last until the next call."""
+        new = [(sample, one) for sample, one in zip(samples, drawn, strict=True) if sample.kept is None]
+        made = iter(self._begin(new)) if new else iter(())
+        images = [next(made) if one.kept is None else self._unpack(one, one.kept) for one in samples]
+        return [
+            self._go_on(number, str(sample.row["key"]), image, one, room(one.size))
+            for number, (sample, image, one, room) in enumerate(
+                zip(samples, images, drawn, rooms, strict=True)
+            )
+        ]
+
+    def _unpack(self, sample: Loaded, kept: Packed) -> np.ndarray | Failure:
+        if self._quality is None:  # nothing is decoded, so that nothing can take long
+            image = unpack(kept, None)
+        else:
+            with self._watch.at("decode", str(sample.row["key"])):
+                image = unpack(kept, self._quality)
+        if image is not None:
+            return image
+        self._cache.discard(kept)
+        return Failure(CACHE_STEP, "what the cache holds of it cannot be decoded", ("opencv",))
+
+    def _begin(self, new: Sequence[tuple[Loaded, Drawn]]) -> list[np.ndarray | Failure]:
+        """Make the cached beginning and keep it. What is lossy is unpacked at once: filling yields what is found."""
+        files = [sample.file for sample, _ in new if sample.file is not None]
+        made = self._pixels.run(files, [self._beginning(one) for _, one in new], [no_room] * len(new))
+        to_keep: list[tuple[np.ndarray, Packed]] = []
+        for number, ((sample, _), image) in enumerate(zip(new, made, strict=True)):
+            if isinstance(image, Failure):
+                continue
+            if self._quality is None and sample.entry is None:
+                continue
+            packed = pack(image, self._quality)
+            if packed is None:
+                continue
+            unpacked = unpack(packed, self._quality)
+            assert unpacked is not None, "OpenCV decodes what it has encoded"
+            made[number] = unpacked
+            if sample.entry is not None:
+                to_keep.append((sample.entry, packed))
+        self._cache.keep(to_keep)
+        return made
+
+    def _beginning(self, drawn: Drawn) -> Drawn:
+        """Take the decisions before the cache."""
+        before = tuple(one for one in drawn.decisions if one.slot < self._num_slots)
+        behind = drawn.decisions[len(before) :]
+        return replace(drawn, decisions=before, size=behind[0].size if behind else drawn.size)
+
+    def _behind(self, drawn: Drawn) -> Sequence[Decision]:
+        return [one for one in drawn.decisions if one.slot >= self._num_slots]
+
+    def planned_bytes(self, file: Encoded, drawn: Drawn) -> int:
+        """Say what a file takes that is made for the cache: its beginning, a copy of that, and the finished picture."""
+        beginning = self._beginning(drawn)
+        made = planned_bytes(file, self._pixels.plan(file, beginning), beginning)
+        return made + RGB * (prod(beginning.size) + largest_pixels(drawn))
+
+    def _go_on(
+        self, number: int, key: str, image: np.ndarray | Failure, drawn: Drawn, place: np.ndarray | None
+    ) -> np.ndarray | Failure:
+        if isinstance(image, Failure):
+            return image
+        behind = self._behind(drawn)
+        return applied(self._watch, key, lambda: self._direct.apply(number, image, behind, place))

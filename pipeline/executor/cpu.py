@@ -1,0 +1,156 @@
+"""From files and what was drawn for them to pixels, on the CPU."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from ..geometry import Size
+from ..load.decode.dali import DaliDecoder
+from ..load.decode.decoder import DecodeChain, Decoded, Encoded
+from ..load.decode.fallback import FallbackLog
+from ..load.decode.plan import Decoding, plan_decoding
+from ..monitor.step_timer import Clock
+from ..monitor.watchdog import Watch
+from ..transform.params import Drawing, Drawn
+from .apply import DirectPixels
+
+T = TypeVar("T")
+Room = Callable[[Size], np.ndarray | None]
+"""Gives a picture of a size the memory where it is wanted in the end, uint8 HWC; None where that is not to be had."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a sample has no pixels."""
+
+    step: str
+    """``read``, ``limit``, ``mask``, ``boxes``, ``keypoints``, ``decode``, ``policy`` or ``time``."""
+    reason: str
+    decoders: tuple[str, ...] = ()
+    """Those that were tried."""
+
+
+class Pixels(Protocol):
+    """Makes the pictures of samples as they are after the last decision."""
+
+    def run(self, files: Sequence[Encoded], drawn: Sequence[Drawn], rooms: Sequence[Room]) -> Sequence[Any]:
+        """Make uint8 HWC pictures, or a ``Failure`` for those that cannot be.
+
+        They last until the next call, and may or may not lie in their rooms.
+        """
+        ...
+
+    def plan(self, file: Encoded, drawn: Drawn) -> Decoding:
+        """Decide how a file is decoded."""
+        ...
+
+    def close(self) -> None:
+        """Free what was opened."""
+        ...
+
+
+class CpuPixels:
+    """Decodes with DALI or OpenCV and does what was drawn with OpenCV, through Albumentations' own functions.
+
+    One thread at a time; leave it with ``close``.
+    """
+
+    def __init__(
+        self,
+        drawing: Drawing,
+        *,
+        max_batch_size: int,
+        may_reduce: bool,
+        clock: Clock | None = None,
+        watch: Watch | None = None,
+        fallbacks: FallbackLog | None = None,
+    ) -> None:
+        self._drawing = drawing
+        self._direct = DirectPixels(drawing)
+        self._clock = clock or Clock("make")
+        self._watch = watch or Watch(None)
+        self._may_reduce = may_reduce
+        dali = DaliDecoder(max_batch_size=max_batch_size, num_threads=1)
+        self._chain = DecodeChain(dali, self._watch, fallbacks)
+
+    def run(
+        self, files: Sequence[Encoded], drawn: Sequence[Drawn], rooms: Sequence[Room]
+    ) -> list[np.ndarray | Failure]:
+        """Make the pictures of some samples as they are after the last decision."""
+        decodings = [self.plan(file, one) for file, one in zip(files, drawn, strict=True)]
+        self._clock.enter("decode")
+        decoded = self.decode(files, decodings)
+        self._clock.enter(
+            "transform", sum(image.nbytes for image in decoded if isinstance(image, np.ndarray))
+        )
+        return [
+            self._apply(number, file.key, image, decoding, room(one.size))
+            for number, (file, image, decoding, one, room) in enumerate(
+                zip(files, decoded, decodings, drawn, rooms, strict=True)
+            )
+        ]
+
+    def plan(self, file: Encoded, drawn: Drawn) -> Decoding:
+        """Decide how a file is decoded."""
+        may_reduce = self._may_reduce and file.may_be_reduced()
+        return plan_decoding(
+            drawn,
+            self._drawing.transform_of,
+            file.size,
+            num_bytes=len(file.data),
+            may_reduce=may_reduce,
+            coarseness=file.chroma_coarseness() if may_reduce else 1,
+        )
+
+    def decode(self, files: Sequence[Encoded], decodings: Sequence[Decoding]) -> list[np.ndarray | Failure]:
+        """Decode files as planned; the pixels last until the next call."""
+        return [self._image_of(decoded) for decoded in self._chain.decode(files, decodings)]
+
+    def _image_of(self, decoded: Decoded) -> np.ndarray | Failure:
+        if decoded.image is None:
+            return Failure("decode", decoded.reason, decoded.decoders)
+        if reason := self._watch.too_long(decoded.seconds):
+            return Failure("time", f"decoding {reason}", decoded.decoders)
+        return decoded.image
+
+    def _apply(
+        self,
+        number: int,
+        key: str,
+        image: np.ndarray | Failure,
+        decoding: Decoding,
+        place: np.ndarray | None,
+    ) -> np.ndarray | Failure:
+        if isinstance(image, Failure):
+            return image
+        return applied(self._watch, key, lambda: self._direct.apply(number, image, decoding.decisions, place))
+
+    def close(self) -> None:
+        """Close DALI."""
+        self._chain.close()
+
+
+def applied(watch: Watch, key: str, apply: Callable[[], T], decoders: tuple[str, ...] = ()) -> T | Failure:
+    """Run transforms on one sample: what they raise, or take too long for, costs this sample only."""
+    started = time.perf_counter()
+    try:
+        with watch.at("policy", key):
+            done = apply()
+    except Exception as error:  # whatever a transform raises is written down
+        return policy_failure(error, decoders)
+    reason = watch.too_long(time.perf_counter() - started)
+    return Failure("time", f"the policy {reason}", decoders) if reason else done
+
+
+def no_room(_: Size) -> None:
+    """Give no room: the picture does not go straight into a batch."""
+
+
+def policy_failure(error: Exception, decoders: tuple[str, ...] = ()) -> Failure:
+    """Say in one line what a transform raised."""
+    return Failure("policy", f"{type(error).__name__}: {' '.join(str(error).split())}", decoders)

@@ -1,0 +1,1 @@
+"""Writes what a plan yields to shards: WebDataset tar or Parquet."""

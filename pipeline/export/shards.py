@@ -1,0 +1,175 @@
+"""Shards of finished samples: WebDataset tar files, or Parquet. Written whole; equal records give equal bytes.
+
+A part's samples are written into one shard per split, ``train-000000.tar``, since readers tell splits by names of files;
+samples without a split are in ``shard-000000.tar``.
+
+A tar shard holds for each sample its image, ``.json`` with all that is known of it, ``.cls`` with its class number where the
+source has labels (-1 for none) and ``.seg.png`` where the source has masks (255 everywhere for none): every sample has the
+same members, since readers that ask for some stop at the first sample that lacks one.
+Format: https://github.com/webdataset/webdataset. A Parquet shard has the same as columns (``columns``).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import tarfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..atomic_io import atomic_write
+from ..index.index import Index
+from .encoding import SUFFIXES, EncodingName
+from .parquet_schema import parquet_schema, to_rows
+
+FormatName = Literal["tar", "parquet"]
+ROW_GROUP = 128
+"""Samples that are read together from Parquet."""
+NO_SPLIT = "shard"
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What all samples of a source have, known before the first is written."""
+
+    classes: tuple[str, ...]
+    box_classes: tuple[str, ...]
+    keypoint_names: tuple[str, ...]
+    has_labels: bool
+    has_masks: bool
+
+    @classmethod
+    def of(cls, index: Index) -> Layout:
+        """Read it from the index of the source."""
+        has_masks = index.table["mask"].null_count < len(index)
+        return cls(index.classes, index.box_classes, index.keypoint_names, bool(index.classes), has_masks)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardWriter:
+    """Writes shards of one kind into one folder."""
+
+    format: FormatName
+    encoding: EncodingName
+    layout: Layout
+
+    def write(self, records: Sequence[Record], part: int, folder: Path) -> list[dict[str, Any]]:
+        """Write the shards of a part.
+
+        Returns:
+            The records without image and mask, with ``shard`` and ``row``, and in a tar file ``offset`` and ``bytes``, and
+            the same of the mask.
+
+        Raises:
+            OutputError: the disk does not take it.
+        """
+        written: list[dict[str, Any]] = []
+        for split, some in _by_split(records).items():
+            name = _shard_name(split, part, self.format)
+            with atomic_write(folder / name) as file:
+                is_tar = self.format == "tar"
+                placed = self._tar(file, some, part, len(written)) if is_tar else self._parquet(file, some)
+            written += [slim(one) | place | {"shard": name} for one, place in zip(some, placed, strict=True)]
+        return written
+
+    def _tar(self, file: BinaryIO, records: Sequence[Record], part: int, first: int) -> list[dict[str, Any]]:
+        """Write a tar file whose samples are named by part and number, from that of the first on."""
+        placed = []
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+            for row, record in enumerate(records):
+                name = f"{part:06d}-{first + row:06d}"
+                place = {"row": row, "bytes": len(record["image"])}
+                place["offset"] = _add(tar, f"{name}.{SUFFIXES[self.encoding]}", record["image"])
+                if self.layout.has_labels:
+                    _add(tar, f"{name}.cls", str(record["label"]).encode())
+                _add(tar, f"{name}.json", json.dumps(self._described(record), ensure_ascii=False).encode())
+                if record["mask_image"] is not None:
+                    offset = _add(tar, f"{name}.seg.png", record["mask_image"])
+                    if record["has_mask"]:
+                        place |= {"mask_offset": offset, "mask_bytes": len(record["mask_image"])}
+                placed.append(place)
+        return placed
+
+    def _parquet(self, file: BinaryIO, records: Sequence[Record]) -> list[dict[str, Any]]:
+        schema = parquet_schema(self.layout, self.encoding)
+        rows = [
+            self._described(record) | {"image": record["image"], "mask": record["mask_image"]}
+            for record in records
+        ]
+        pq.write_table(
+            pa.Table.from_pylist(to_rows(rows, schema), schema=schema),
+            file,
+            row_group_size=ROW_GROUP,
+            use_dictionary=False,
+            compression="NONE",  # nearly all of it is compressed already
+            write_page_checksum=True,
+        )
+        return [{"row": row, "bytes": len(record["image"])} for row, record in enumerate(records)]
+
+    def _described(self, record: Record) -> dict[str, Any]:
+        """Say all that is known of a sample, as JSON values; numbers of classes come with their names."""
+        names = (
+            "key",
+            "split",
+            "epoch",
+            "label",
+            "width",
+            "height",
+            "channels",
+            "boxes",
+            "box_labels",
+            "keypoints",
+        )
+        described = {name: record[name] for name in names} | {"encoding": self.encoding}
+        described["class"] = _name_of(record["label"], self.layout.classes)
+        labels = record["box_labels"]
+        described["box_classes"] = labels and [_name_of(label, self.layout.box_classes) for label in labels]
+        described["keypoint_names"] = (
+            list(self.layout.keypoint_names) if record["keypoints"] is not None else None
+        )
+        return described | ({"has_mask": record["has_mask"]} if self.layout.has_masks else {})
+
+
+def shard_names(records: Sequence[Record], part: int, file_format: FormatName) -> list[str]:
+    """Name the shards that the records of a part go into, one per split."""
+    return [_shard_name(split, part, file_format) for split in _by_split(records)]
+
+
+def _shard_name(split: str | None, part: int, file_format: FormatName) -> str:
+    return f"{split or NO_SPLIT}-{part:06d}.{file_format}"
+
+
+def _by_split(records: Sequence[Record]) -> dict[str | None, list[Record]]:
+    """Part records by split, each in their order; a split whose name is no plain word has no shards of its own."""
+    found: dict[str | None, list[Record]] = {}
+    for record in records:
+        split = record["split"]
+        found.setdefault(split if split is not None and _NAME.fullmatch(split) else None, []).append(record)
+    return {split: found[split] for split in sorted(found, key=lambda name: name or "")}
+
+
+def _name_of(label: int, names: Sequence[str]) -> str | None:
+    return names[label] if 0 <= label < len(names) else None
+
+
+def slim(record: Record) -> dict[str, Any]:
+    """Leave out what lies in the shard."""
+    return {name: value for name, value in record.items() if name not in ("image", "mask_image")}
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> int:
+    """Add a file whose header says nothing of when and by whom; returns where its bytes begin."""
+    info = tarfile.TarInfo(name)
+    info.size = len(data)
+    offset = tar.offset + tarfile.BLOCKSIZE
+    tar.addfile(info, io.BytesIO(data))
+    return offset

@@ -1,0 +1,1 @@
+"""Image files: headers, integrity checks and the limits of untrusted files."""

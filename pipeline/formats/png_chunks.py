@@ -1,0 +1,64 @@
+"""The chunks of a PNG: size, kind of pixels, checksums and end."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+from .damage import DamagedError, Facts, TruncatedError
+
+_HEAD_BYTES = 33
+"""Of the signature and the first chunk, IHDR."""
+_MODES = {0: ("L",), 2: ("RGB",), 3: ("P",), 4: ("LA",), 6: ("RGBA",)}
+_BITS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+"""Bits of a sample that the standard allows, by kind of colour."""
+_ihdr = struct.Struct(">IIBBBBB").unpack_from
+_length = struct.Struct(">I").unpack_from
+
+
+def png_head(data: bytes) -> Facts:
+    """Read size and modes from the beginning of a PNG, its first 33 bytes or more.
+
+    Raises:
+        LookupError, ValueError, struct.error: it is no PNG, or one that the standard does not know.
+    """
+    if data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR":
+        raise ValueError("no IHDR at the beginning")
+    width, height, bits, kind, compression, filtering, interlacing = _ihdr(data, 16)
+    if bits not in _BITS.get(kind, ()):
+        raise ValueError(f"{bits} bits for colours of kind {kind}")
+    if compression or filtering or interlacing > 1:
+        raise ValueError(f"compression {compression}, filter {filtering}, interlacing {interlacing}")
+    if bits == 1 and kind == 0:
+        return height, width, ("1",)
+    if bits == 16 and kind in (0, 4):
+        return height, width, ("I;16", "I;16B", "I") if kind == 0 else ("LA", "RGBA")
+    return height, width, _MODES[kind]
+
+
+def png_facts(data: bytes) -> Facts:
+    """Read size and modes of a whole PNG whose chunks match their checksums; bytes behind IEND are ignored.
+
+    Raises:
+        TruncatedError: it has no end.
+        DamagedError: a chunk has another checksum.
+        LookupError, ValueError, struct.error: it is no PNG.
+    """
+    facts = png_head(data)
+    view, at, end = memoryview(data), 8, len(data)
+    while True:
+        if at + 12 > end:
+            raise TruncatedError("it has no end (IEND)")
+        kind = data[at + 4 : at + 8]
+        following = at + 12 + _length(data, at)[0]
+        if following > end:
+            raise TruncatedError(f"it ends within its chunk {_name(kind)}")
+        if zlib.crc32(view[at + 4 : following - 4]) != _length(data, following - 4)[0]:
+            raise DamagedError(f"its chunk {_name(kind)} has another checksum than the file says")
+        if kind == b"IEND":
+            return facts
+        at = following
+
+
+def _name(kind: bytes) -> str:
+    return kind.decode("ascii", "backslashreplace")

@@ -1,0 +1,1 @@
+"""The index of a dataset: built from sources, headers and splits."""

@@ -1,0 +1,340 @@
+"""Builds an index: lists a source, reads headers in parallel, assigns splits; reads only what changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..errors import SourceError, nearest
+from ..formats.headers import Header, one_line
+from ..storage.storage import DEFAULT_MAX_WAIT_S, Storage
+from ..storage.store import Found, is_remote, without_file_scheme
+from ..storage.uri_rules import UriRules
+from ..uris import public_uri, redact_uris
+from .file_info import HEADER_COLUMNS, SEEN_COLUMNS, Seen, seen_of
+from .index import BOX_CLASSES, CLASSES, KEYPOINT_NAMES, SCHEMA, SHARDS, SOURCE, Index, names_metadata
+from .readers import Readers, ThreadReaders
+from .scan import file_portions, known_files, portion_size
+from .scan_checkpoint import Sightings
+from .sources.annotated_images import AnnotationKind
+from .sources.annotations import list_annotated
+from .sources.boxes import fit_annotations
+from .sources.folder import list_tree
+from .sources.labels import LabelKind, remark_similar_classes
+from .sources.listing import Listing, as_text
+from .sources.table import SUFFIXES, list_table
+from .sources.tar_samples import Member, ShardContent
+from .sources.walk import Folder, scan_folder, tree_of
+from .sources.webdataset import find_shards, is_whole, list_shards, names_shards, shard_name
+from .splits import DEFAULT_FRACTIONS, assign_splits, check_fractions
+
+Progress = Callable[[int, int], None]
+
+
+def build_index(
+    source: Path | str,
+    *,
+    fractions: Mapping[str, float] | None = None,
+    seed: int = 0,
+    previous: Index | None = None,
+    num_threads: int | None = None,
+    progress: Progress | None = None,
+    path_column: str = "path",
+    label_column: str | None = "label",
+    root: Path | str | None = None,
+    hash_content: bool = False,
+    max_wait_s: float = DEFAULT_MAX_WAIT_S,
+    label_kind: LabelKind = "auto",
+    label_separator: str | None = None,
+    label_columns: Sequence[str] = (),
+    annotations: AnnotationKind | Literal["auto", "none"] = "auto",
+    allow_protocols: Sequence[str] = (),
+    forbid_private_addresses: bool | None = None,
+    readers: Readers | None = None,
+    sightings: Sightings | None = None,
+) -> Index:
+    """Build the index of a folder, a table or tar shards; a file that cannot be used becomes a row with a status.
+
+    Args:
+        source: a folder (see ``sources.folder``), a ``.csv`` or ``.parquet`` file (see ``sources.table``), or ``.tar``
+            shards: a folder, a file, a glob or a brace list of them (see ``sources.shards``). A path or a URI. Or local
+            annotations with boxes: a COCO ``.json``, a YOLO ``.yaml`` or folder, a Pascal VOC folder.
+        fractions: shares of the splits where the source names none; 0.8 train, 0.1 val, 0.1 test by default.
+        seed: of the hash that assigns those splits.
+        previous: an older index; files with the same path, bytes and mtime are not opened again.
+        num_threads: threads that read headers; by default two per CPU, at least 4.
+        progress: called in this thread with the number of files done and of all.
+        path_column: of a table.
+        label_column: of a table, or the field of a shard's ``.json`` members; None for no labels.
+        root: where the relative paths of a table start; by default its folder.
+        hash_content: read all of every file and keep a hash of its bytes, which is checked when the file is used.
+        max_wait_s: how long a remote source may give no answer.
+        label_kind: whether the labels of tables and shards are text or class numbers; ``auto`` follows the rule in
+            ``sources.labels``.
+        label_separator: parts several labels of one image in a cell; by default ``|``. Empty: a cell is one label.
+        label_columns: of a table, instead of ``label_column``: one column per class with 1 and 0.
+        annotations: how boxes are written beside the images; ``auto`` goes by the name of the file or the layout of the
+            folder, ``none`` reads a folder by its classes alone.
+        allow_protocols: of URIs, beside those in ``sources.uri_rules``.
+        forbid_private_addresses: refuse HTTP addresses of private networks; see ``sources.uri_rules``.
+        readers: look at the files, or at the shards; without them threads of this process. Rows do not depend on it.
+        sightings: keeps what was seen while the work goes on, and knows what an interrupted run has kept there.
+
+    Raises:
+        OutputError: what was seen cannot be kept.
+        RunError: files cannot be read where they are looked at.
+        SourceDownError: a remote source gives no answer.
+        SourceError: the source cannot be used as a whole: missing, empty, or a table that makes no sense.
+    """
+    if num_threads is not None and num_threads < 1:
+        raise SourceError(f"num_threads: expected 1 or more, got {num_threads}; leave it out for the default")
+    if not str(source).strip() or "\0" in str(source):
+        raise SourceError(
+            f"expected a folder, a table or .tar shards, got {str(source)!r}; name one, or write . for this folder"
+        )
+    if fractions is not None:
+        check_fractions(fractions)
+    request = _Request(
+        without_file_scheme(str(source)),
+        path_column,
+        label_column,
+        root,
+        hash_content,
+        label_kind,
+        label_separator,
+        tuple(label_columns),
+        annotations,
+    )
+    rules = UriRules.of(allow_protocols, forbid_private_addresses=forbid_private_addresses)
+    for uri in filter(is_remote, (request.source, str(root or ""))):
+        rules.check(uri)
+    storage = Storage(max_wait_s, rules)
+    if sightings is not None:
+        sightings.take_up({**asdict(request), "previous": previous and previous.fingerprint()})
+    looking = _Looking(storage, readers or ThreadReaders(num_threads or 0), previous, sightings, progress)
+    try:
+        with sightings or nullcontext():
+            listing = _list(request, looking)
+            rows = (
+                looking.at_files(listing, hash_content=hash_content) if listing.seen is None else listing.seen
+            )
+            listing.remarks.add("refused", "files, each with a row", count=len(listing.refused))
+            listing, rows = fit_annotations(listing, rows)
+    finally:
+        storage.close()
+    remark_similar_classes(listing.classes, listing.remarks)
+    by_hash = listing.splits is None
+    shares = dict(fractions or DEFAULT_FRACTIONS)
+    splits = assign_splits(listing.keys, shares, seed) if listing.splits is None else listing.splits
+    description: dict[str, object] = {
+        "kind": listing.kind,
+        "root": public_uri(as_text(str(listing.root))),
+        "split_from": "hash" if by_hash else "source",
+        **({"fractions": shares, "seed": seed} if by_hash else {}),
+        **listing.notes,
+        "remarks": listing.remarks.dump(),
+        "read": sum(row.was_read for row in rows),
+        "reused": sum(not row.was_read for row in rows),
+        "moved": _num_moved(previous, listing.keys, splits),
+    }
+    return _index(listing, rows, splits, description)
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What is asked for, with ``file://`` already taken off."""
+
+    source: str
+    path_column: str
+    label_column: str | None
+    root: Path | str | None
+    hash_content: bool
+    label_kind: LabelKind
+    label_separator: str | None
+    label_columns: tuple[str, ...]
+    annotations: AnnotationKind | Literal["auto", "none"]
+
+
+@dataclass(frozen=True)
+class _Looking:
+    """Who looks at files, what is known of them, and who is told."""
+
+    storage: Storage
+    readers: Readers
+    previous: Index | None
+    sightings: Sightings | None
+    progress: Progress | None
+
+    def at_files(self, listing: Listing, *, hash_content: bool) -> list[Seen]:
+        """Look at every file of a listing, in order; those that were refused get their status unopened."""
+        if listing.refused:
+            some = [place for place in range(len(listing.uris)) if place not in listing.refused]
+            opened = iter(self.at_files(listing.part(some), hash_content=hash_content))
+            return [
+                Seen(0, 0, Header(status=one_line(listing.refused[place])), was_read=False)
+                if place in listing.refused
+                else next(opened)
+                for place in range(len(listing.uris))
+            ]
+        known = known_files(self.previous)
+        if self.sightings is not None:
+            known |= self.sightings.files
+        num_files = len(listing.uris)
+        rows: list[Seen] = []
+        portions = file_portions(listing, known, hash_content=hash_content)
+        num_portions = -(-num_files // portion_size(listing))
+        with closing(self.readers.look(portions, num_portions=num_portions, storage=self.storage)) as results:
+            for seen in results:
+                if self.sightings is not None:
+                    self.sightings.add_files(listing.uris[len(rows) : len(rows) + len(seen)], seen)
+                rows += seen
+                self.show(len(rows), num_files)
+        return rows
+
+    def at_shards(self, shards: Mapping[str, Found | None], request: _Request) -> Listing:
+        """Read shards and list their samples."""
+        known = known_shards(self.previous, request.label_column)
+        if self.sightings is not None:
+            known |= self.sightings.shards
+        return list_shards(
+            shards,
+            self.storage,
+            label_field=request.label_column,
+            known=known,
+            hash_content=request.hash_content,
+            readers=self.readers,
+            note=partial(self._note_shard, len(shards)),
+            label_kind=request.label_kind,
+            label_separator=request.label_separator,
+        )
+
+    def _note_shard(self, num_shards: int, num_done: int, uri: str, read: ShardContent | None) -> None:
+        if self.sightings is not None and read is not None and is_whole(read.members):
+            self.sightings.add_shard(uri, read)
+        self.show(num_done, num_shards)
+
+    def show(self, num_done: int, num_all: int) -> None:
+        """Say how far it is."""
+        if self.progress is not None:
+            self.progress(num_done, num_all)
+
+
+def _list(request: _Request, looking: _Looking) -> Listing:
+    source, storage = request.source, looking.storage
+    if (listing := list_annotated(source, request.root, request.annotations)) is not None:
+        return listing
+    shards: Mapping[str, Found | None] | None = None
+    tree: Folder | None = None
+    if names_shards(source):
+        shards = find_shards(source, storage)
+    elif public_uri(source).lower().endswith(SUFFIXES) and (is_remote(source) or Path(source).is_file()):
+        return list_table(
+            source,
+            request.path_column,
+            request.label_column,
+            request.root,
+            storage,
+            label_kind=request.label_kind,
+            label_separator=request.label_separator,
+            label_columns=request.label_columns,
+        )
+    else:
+        tree = _tree(source, storage)
+        if (paths := list(tree.walk())) and all(map(names_shards, paths)):
+            shards = {path: tree.found.get(path) for path in paths}
+    if shards is None:
+        assert tree is not None
+        return list_tree(tree)
+    return looking.at_shards(shards, request)
+
+
+def _tree(source: str, storage: Storage) -> Folder:
+    if is_remote(source):
+        try:
+            root = storage.remote().canonical(source)
+            return tree_of(root, storage.remote().find(root))
+        except (FileNotFoundError, PermissionError) as error:
+            raise SourceError(
+                f"expected a folder, a table or .tar shards, got nothing to list at {public_uri(source)!r} "
+                f"({redact_uris(str(error))}); check the URI"
+            ) from error
+    path = Path(source)
+    if path.is_file():
+        raise SourceError(
+            f"expected a folder, a .csv or a .parquet file, or .tar shards, got the file {source!r};"
+            " give its folder, or a table that lists it"
+        )
+    if not path.exists():
+        siblings = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
+        hint = nearest(path.name, siblings) or "check the path"
+        raise SourceError(f"expected a folder or a table, got nothing at {source!r}; {hint}")
+    return scan_folder(source)
+
+
+def known_shards(previous: Index | None, label_field: str | None) -> dict[str, ShardContent]:
+    """Collect the members of the whole shards of an older index, with labels as they were written."""
+    metadata = {} if previous is None else previous.table.schema.metadata or {}
+    if previous is None or SHARDS not in metadata:
+        return {}
+    source = json.loads(metadata[SOURCE])
+    if source.get("label_field") != label_field:
+        return {}
+    told = json.loads(metadata[SHARDS])
+    remarks = {uri: one.pop("remarks", []) for uri, one in told.items()}
+    found = {uri: Found(**one) for uri, one in told.items()}
+    members: dict[str, list[Member]] = {uri: [] for uri in found}
+    for row in previous.table.filter(pc.is_in(previous.table["uri"], pa.array(found))).to_pylist():
+        label: Any = None if row["label"] < 0 else previous.classes[row["label"]]
+        if row["labels"] is not None:
+            label = [previous.classes[number] for number in row["labels"]]
+        key = row["key"].removeprefix(shard_name(row["uri"], source["root"])).removeprefix("/")
+        members[row["uri"]].append(Member(key, label, seen_of(row, was_read=False)))
+    return {uri: ShardContent(one, members[uri], remarks[uri]) for uri, one in found.items()}
+
+
+def _num_moved(previous: Index | None, keys: Sequence[str], splits: Sequence[str | None]) -> int:
+    """How many known samples changed their split, as they do when seed or fractions change."""
+    if previous is None:
+        return 0
+    old = dict(zip(previous.table["key"].to_pylist(), previous.table["split"].to_pylist(), strict=True))
+    return sum(old.get(key, split) != split for key, split in zip(keys, splits, strict=True))
+
+
+def _index(
+    listing: Listing, rows: Sequence[Seen], splits: Sequence[str | None], description: Mapping[str, object]
+) -> Index:
+    empty = [None] * len(rows)
+    columns: dict[str, Sequence[Any]] = {
+        "key": [as_text(key) for key in listing.keys],
+        "uri": [as_text(uri) for uri in listing.uris],
+        **{name: [getattr(row, name) for row in rows] for name in SEEN_COLUMNS},
+        **{name: [getattr(row.header, name) for row in rows] for name in HEADER_COLUMNS},
+        "label": listing.labels,
+        "labels": listing.label_sets or empty,
+        "mask": listing.masks or empty,
+        "boxes": listing.boxes or empty,
+        "box_labels": listing.box_labels or empty,
+        "keypoints": listing.keypoints or empty,
+        "split": splits,
+    }
+    names = {
+        CLASSES: listing.classes,
+        BOX_CLASSES: listing.box_classes,
+        KEYPOINT_NAMES: listing.keypoint_names,
+    }
+    metadata = {**names_metadata(names), SOURCE: json.dumps(description).encode()}
+    if listing.shards:
+        told = {
+            uri: {**asdict(read.found), "remarks": list(read.remarks)} for uri, read in listing.shards.items()
+        }
+        metadata[SHARDS] = json.dumps(told).encode()
+    arrays = [pa.array(columns[field.name], type=field.type) for field in SCHEMA]
+    return Index(pa.Table.from_arrays(arrays, schema=SCHEMA.with_metadata(metadata)), listing.classes)

@@ -1,0 +1,178 @@
+"""What was seen of files while an index is made, kept beside it, so that an interrupted run is gone on with.
+
+::
+
+    index.parquet                          what is made
+    .index.parquet.parts/part-*.parquet    what was seen so far, some seconds' work each; gone once the index is written
+
+A part holds files and whole shards with their size, time or etag. The next run of the same request asks for these
+again and opens what has changed since; the order and number of parts mean nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ..atomic_io import atomic_write, remove_stale
+from ..errors import OutputError
+from ..storage.store import Found
+from .file_info import HEADER_COLUMNS, SEEN_COLUMNS, Seen, row_of, seen_of
+from .index import SCHEMA
+from .scan import lasts
+from .sources.tar_samples import Member, ShardContent
+
+EVERY_S = 10.0
+"""Work that an interruption costs at most, in seconds."""
+
+_PART = b"lightwell.sightings"
+_NAME = re.compile(r"part-[0-9a-f]{32}\.parquet")
+_ROWS = pa.schema(
+    [
+        ("uri", pa.string()),
+        ("key", pa.string()),
+        ("label", pa.string()),
+        ("was_read", pa.bool_()),
+        *(SCHEMA.field(name) for name in (*SEEN_COLUMNS, *HEADER_COLUMNS)),
+    ]
+)
+"""``key`` and ``label`` (label and fields, as JSON) are those of a shard's members, null for files."""
+
+
+class Sightings:
+    """Keeps what was seen; a context manager, which writes for the last time when it is left, however that is.
+
+    Args:
+        output: the index that is made.
+        every_s: seconds after which a part is written.
+        say: told how much an interrupted run has left.
+    """
+
+    def __init__(
+        self, output: Path, *, every_s: float = EVERY_S, say: Callable[[str], object] | None = None
+    ) -> None:
+        self.folder = output.with_name(f".{output.name}.parts")
+        self.files: dict[str, Seen] = {}
+        """What an interrupted run has seen of files."""
+        self.shards: dict[str, ShardContent] = {}
+        """What it has read of whole shards."""
+        self._every_s = every_s
+        self._say = say
+        self._request = ""
+        self._rows: list[dict[str, Any]] = []
+        self._found: dict[str, dict[str, Any]] = {}
+        self._wrote_s = time.monotonic()
+
+    def take_up(self, request: Mapping[str, Any]) -> None:
+        """Read what an interrupted run of the same request has left; throw anything else away."""
+        self._request = hashlib.sha256(json.dumps(request, sort_keys=True, default=str).encode()).hexdigest()
+        for path in self._parts():
+            try:
+                table = pq.read_table(path, page_checksum_verification=True)
+                told = json.loads((table.schema.metadata or {})[_PART])
+            except (KeyError, ValueError, OSError, pa.ArrowException):
+                told = {}  # a machine that lost power; its files are looked at again
+            if told.get("request") == self._request:
+                self._take(table.to_pylist(), told["shards"])
+            else:
+                path.unlink(missing_ok=True)
+        if self._say is not None and (self.files or self.shards):
+            what = f"{len(self.files):,} files" if self.files else f"{len(self.shards):,} shards"
+            self._say(f"going on with an index of which {what} are done")
+
+    def _take(self, rows: Sequence[Mapping[str, Any]], shards: Mapping[str, Mapping[str, Any]]) -> None:
+        members: dict[str, list[Member]] = {uri: [] for uri in shards}
+        for row in rows:
+            seen = seen_of(row, was_read=row["was_read"])
+            if row["uri"] in members:
+                label, fields = json.loads(row["label"])
+                members[row["uri"]].append(Member(row["key"], label, seen, fields))
+            else:
+                self.files[row["uri"]] = seen
+        for uri, told in shards.items():
+            found = {name: value for name, value in told.items() if name != "remarks"}
+            self.shards[uri] = ShardContent(Found(**found), members[uri], told.get("remarks", ()))
+
+    def add_files(self, uris: Sequence[str], seen: Sequence[Seen]) -> None:
+        """Keep what was seen of files, without those that may heal while they stay as they are.
+
+        Raises:
+            OutputError: the disk does not take it.
+        """
+        for uri, one in zip(uris, seen, strict=True):
+            if lasts(one.header.status) and self.files.get(uri) != one:
+                self._add(uri, None, None, one)
+        self._write_if_due()
+
+    def add_shard(self, uri: str, read: ShardContent) -> None:
+        """Keep what was read of a whole shard.
+
+        Raises:
+            OutputError: the disk does not take it.
+        """
+        if uri not in self.shards or self.shards[uri].found != read.found:
+            self._found[uri] = {**asdict(read.found), "remarks": list(read.remarks)}
+            for member in read.members:
+                self._add(uri, member.key, json.dumps([member.label, dict(member.fields)]), member.seen)
+        self._write_if_due()
+
+    def _add(self, uri: str, key: str | None, label: str | None, seen: Seen) -> None:
+        self._rows.append({"uri": uri, "key": key, "label": label, "was_read": seen.was_read, **row_of(seen)})
+
+    def _write_if_due(self) -> None:
+        if time.monotonic() - self._wrote_s >= self._every_s:
+            self._write()
+
+    def _write(self) -> None:
+        if self._rows or self._found:
+            told = {
+                "request": self._request,
+                "shards": self._found,
+            }
+            table = pa.Table.from_pylist(
+                self._rows, schema=_ROWS.with_metadata({_PART: json.dumps(told).encode()})
+            )
+            with atomic_write(self.folder / f"part-{uuid.uuid4().hex}.parquet") as file:
+                pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+            self._rows, self._found = [], {}
+        self._wrote_s = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._wrote_s = time.monotonic()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Keep what an error or Ctrl-C would lose; what is whole is soon in the index."""
+        if error is not None:
+            with suppress(OutputError):  # the run's own error says more
+                self._write()
+
+    def clear(self) -> None:
+        """Delete all parts: the index is written. Files of others stay, and then the folder does."""
+        for path in self._parts():
+            path.unlink(missing_ok=True)
+        if not self.folder.is_symlink() and self.folder.is_dir():
+            remove_stale(self.folder)
+            with suppress(OSError):  # others have put files there
+                self.folder.rmdir()
+
+    def _parts(self) -> list[Path]:
+        """List the parts; none where a link leads elsewhere."""
+        if self.folder.is_symlink():
+            return []
+        found = sorted(self.folder.glob("part-*.parquet"))
+        return [path for path in found if _NAME.fullmatch(path.name) and not path.is_symlink()]

@@ -1,0 +1,48 @@
+"""Finds out which annotations a source has, and lists its images with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from .annotated_images import AnnotationKind
+from .coco import is_coco, list_coco
+from .listing import Listing
+from .remarks import Remarks
+from .voc import is_voc, list_voc
+from .yolo import is_yolo, list_yolo
+
+
+def list_annotated(
+    source: str, root: Path | str | None, kind: AnnotationKind | Literal["auto", "none"]
+) -> Listing | None:
+    """List the images of a source with COCO, YOLO or VOC annotations; None where it has none.
+
+    Args:
+        source: a file or a folder.
+        root: folder of the images, for COCO and YOLO files.
+        kind: of the annotations; ``auto`` tells it by the name of the file, or by the layout of the folder.
+
+    Raises:
+        SourceError: the annotations cannot be used as a whole.
+    """
+    where = None if root is None else str(root)
+    remarks = Remarks()
+    found = _kind_of(source) if kind == "auto" else None if kind == "none" else kind
+    if found is None:
+        return None
+    remarks.add("assumed", f"source with {_NAMES[found]} annotations")
+    if found == "coco":
+        return list_coco(source, where, remarks)
+    return list_voc(source, remarks) if found == "voc" else list_yolo(source, where, remarks)
+
+
+_NAMES = {"coco": "COCO", "yolo": "YOLO", "voc": "Pascal VOC"}
+
+
+def _kind_of(source: str) -> AnnotationKind | None:
+    if is_coco(source):
+        return "coco"
+    if is_voc(source):
+        return "voc"
+    return "yolo" if is_yolo(source) else None

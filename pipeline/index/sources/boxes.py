@@ -1,0 +1,222 @@
+"""Boxes and keypoints of a source: read from text, and fitted to their pictures once the headers are known.
+
+Annotations belong to the upright picture. Formats that state the size of the picture may count from the stored pixels of a
+photo that is turned by a quarter; such annotations are turned with it. Other turns cannot be told by size.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ...formats.headers import Header, one_line
+from ..file_info import Seen
+from .listing import Boxes, Keypoints, Listing
+from .remarks import Remarks
+
+QUARTER_TURNED = 5
+"""EXIF orientations from here on exchange width and height."""
+MAX_BOXES = 100_000
+"""Of one image."""
+_GROUP = re.compile(r"\[([^\[\]]*)\]")
+_NUMBERS = re.compile(r"[,\s]+")
+
+
+def parse_numbers(cell: Any, width: int) -> list[list[float]] | None:
+    """Read rows of numbers from a cell: a list of lists, or text in any of the usual spellings.
+
+    Text is ``1,2,3,4;5,6,7,8``, or lists as JSON, Python or NumPy print them, with or without commas.
+
+    Args:
+        cell: the cell.
+        width: numbers of each row.
+
+    Returns:
+        The rows, empty for an empty cell; None where the cell is null.
+
+    Raises:
+        ValueError: it is something else; says what was expected.
+    """
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        return None
+    expected = f"rows of {width} numbers such as {','.join('1234'[:width])};... or [[1, 2, ...], ...]"
+    rows = _rows_of_text(cell) if isinstance(cell, str) else cell
+    try:
+        rows = list(rows)
+        if rows and not isinstance(rows[0], Iterable):
+            rows = [rows]
+        found = [[float(number) for number in row] for row in rows]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"expected {expected}, got {str(cell)[:60]!r}") from error
+    if any(len(row) != width for row in found):
+        raise ValueError(f"expected {expected}, got {str(cell)[:60]!r}")
+    if len(found) > MAX_BOXES:
+        raise ValueError(f"expected at most {MAX_BOXES:,} rows, got {len(found):,}")
+    return found
+
+
+def _rows_of_text(text: str) -> list[list[str]]:
+    text = text.strip()
+    if not any(mark in text for mark in "[("):
+        parts = [part.strip() for part in text.split(";")]
+        return [_NUMBERS.split(part) for part in parts if part]
+    listed = text.replace("(", "[").replace(")", "]")
+    groups = _GROUP.findall(listed)
+    rest = _GROUP.sub("", listed)
+    if re.sub(r"(array|dtype=\w+|[\[\],\s])", "", rest):  # anything but brackets around the rows
+        raise ValueError(text)
+    return [_NUMBERS.split(group.strip().strip(",")) for group in groups if group.strip()]
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """The upright size of one picture, and how annotations get there."""
+
+    width: int
+    height: int
+    turn: int
+    """EXIF orientation by which annotations are turned; 1 where they are upright already."""
+
+
+def fit_annotations(listing: Listing, seen: Sequence[Seen]) -> tuple[Listing, list[Seen]]:
+    """Fit boxes and keypoints to the pictures: turned, in pixels, inside, and with an area.
+
+    Boxes that reach beyond the picture are clipped. Those without an area, outside, or with numbers that are not finite are
+    left out, and their image stays. All of it is counted in the listing's remarks. A sample whose stated size is not that of
+    its picture gets a status.
+
+    Args:
+        listing: as its source describes it; boxes may be fractions of the picture (see ``Listing.box_unit``).
+        seen: the header of each sample.
+
+    Returns:
+        The listing with boxes in pixels, and the headers, some with a new status.
+    """
+    if listing.boxes is None and listing.keypoints is None:
+        return listing, list(seen)
+    fitted = _Fitted(listing)
+    headers = [fitted.add(place, one) for place, one in enumerate(seen)]
+    return (
+        replace(
+            listing,
+            boxes=None if listing.boxes is None else fitted.boxes,
+            box_labels=None if listing.box_labels is None else fitted.box_labels,
+            keypoints=None if listing.keypoints is None else fitted.keypoints,
+            box_unit="pixel",
+            declared_sizes=None,
+        ),
+        headers,
+    )
+
+
+class _Fitted:
+    """Annotations of a listing, sample by sample."""
+
+    def __init__(self, listing: Listing) -> None:
+        self._listing = listing
+        self.boxes: list[Boxes | None] = []
+        self.box_labels: list[list[int] | None] = []
+        self.keypoints: list[Keypoints | None] = []
+
+    def add(self, place: int, seen: Seen) -> Seen:
+        """Fit the annotations of one sample; returns its header, with a status where they cannot belong to it."""
+        listing = self._listing
+        boxes = listing.boxes[place] if listing.boxes else None
+        labels = listing.box_labels[place] if listing.box_labels else None
+        keypoints = listing.keypoints[place] if listing.keypoints else None
+        if seen.header.status == "ok" and not (boxes is None and keypoints is None):
+            picture = _picture(seen.header, listing.declared_sizes[place] if listing.declared_sizes else None)
+            if isinstance(picture, str):
+                seen = replace(seen, header=replace(seen.header, status=one_line(picture)))
+            else:
+                boxes, labels, keypoints = self._fit(listing.keys[place], picture, boxes, labels, keypoints)
+        self.boxes.append(boxes)
+        self.box_labels.append(labels)
+        self.keypoints.append(keypoints)
+        return seen
+
+    def _fit(
+        self,
+        key: str,
+        picture: _Picture,
+        boxes: Boxes | None,
+        labels: list[int] | None,
+        keypoints: Keypoints | None,
+    ) -> tuple[Boxes | None, list[int] | None, Keypoints | None]:
+        if self._listing.box_unit == "fraction":
+            scale = (picture.width, picture.height)
+            boxes = boxes and [[value * scale[axis % 2] for axis, value in enumerate(box)] for box in boxes]
+            keypoints = keypoints and [[x * scale[0], y * scale[1], seen] for x, y, seen in keypoints]
+        if keypoints is not None:
+            keypoints = [[*_turned_point(x, y, picture), visible] for x, y, visible in keypoints]
+        if boxes is None:
+            return None, labels, keypoints
+        per_box = len(keypoints) // len(boxes) if keypoints and boxes else 0
+        kept = []
+        for number, box in enumerate(boxes):
+            if (
+                inside := _inside(_turned_box(box, picture), picture, key, self._listing.remarks)
+            ) is not None:
+                kept.append((number, inside))
+        if per_box and keypoints is not None:
+            of_box = [keypoints[number * per_box : (number + 1) * per_box] for number, _ in kept]
+            keypoints = [point for points in of_box for point in points]
+        return (
+            [box for _, box in kept],
+            None if labels is None else [labels[number] for number, _ in kept],
+            keypoints,
+        )
+
+
+def _picture(header: Header, declared: tuple[int, int] | None) -> _Picture | str:
+    """Find the upright size of a picture, or say that what is stated of its size belongs to another picture."""
+    quarter = header.orientation >= QUARTER_TURNED
+    width, height = (header.height, header.width) if quarter else (header.width, header.height)
+    if declared is None or declared == (width, height):
+        return _Picture(width, height, 1)
+    if quarter and declared == (header.width, header.height):
+        return _Picture(width, height, header.orientation)
+    return (
+        f"annotations: expected a picture of {declared[0]}x{declared[1]} as they state, got {width}x{height}; annotate this "
+        "file, or restore the one that was annotated"
+    )
+
+
+def _turned_point(x: float, y: float, picture: _Picture) -> list[float]:
+    """Turn a place of the stored picture to the upright one: EXIF orientations 5 to 8, which exchange the axes."""
+    if picture.turn == 1:
+        return [x, y]
+    new_x = picture.width - y if picture.turn in (6, 7) else y
+    new_y = picture.height - x if picture.turn in (7, 8) else x
+    return [new_x, new_y]
+
+
+def _turned_box(box: Sequence[float], picture: _Picture) -> list[float]:
+    if picture.turn == 1:
+        return list(box)
+    (xa, ya), (xb, yb) = _turned_point(box[0], box[1], picture), _turned_point(box[2], box[3], picture)
+    return [min(xa, xb), min(ya, yb), max(xa, xb), max(ya, yb)]
+
+
+def _inside(box: list[float], picture: _Picture, key: str, remarks: Remarks) -> list[float] | None:
+    """Clip a box to its picture; None, and counted, where nothing is left of it."""
+    if not all(map(math.isfinite, box)):
+        remarks.add("left_out", "boxes with numbers that are not finite", key)
+        return None
+    x0, y0, x1, y1 = box
+    if x1 < x0 or y1 < y0:
+        remarks.add("left_out", "boxes whose second corner lies before the first", key)
+        return None
+    if x1 == x0 or y1 == y0:
+        remarks.add("left_out", "boxes without an area", key)
+        return None
+    clipped = [max(x0, 0.0), max(y0, 0.0), min(x1, picture.width), min(y1, picture.height)]
+    if clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
+        remarks.add("left_out", "boxes outside their picture", key)
+        return None
+    if max(abs(a - b) for a, b in zip(box, clipped, strict=True)) > 1e-3:  # formats round to six digits
+        remarks.add("converted", "boxes that reached beyond their picture and were clipped", key)
+    return clipped

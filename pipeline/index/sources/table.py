@@ -1,0 +1,224 @@
+"""Tables: a CSV or Parquet file with a row per sample."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import Any
+
+import pyarrow as pa
+
+from ...errors import SourceError
+from ...storage.storage import Storage
+from ...storage.store import is_remote, without_file_scheme
+from ...uris import public_uri
+from ..splits import split_names
+from .box_table import CLASS_COLUMNS, BoxRows, read_boxes, with_header
+from .box_table import COLUMNS as BOX_COLUMNS
+from .labels import LabelKind, Labels, read_label_columns, read_labels
+from .listing import Listing
+from .remarks import Remarks
+from .table_file import column_cells, read_table, require_column
+from .table_paths import Places
+
+SUFFIXES = (".csv", ".parquet")
+DEFAULT_LABEL = "label"
+_ROLES = frozenset({"split", "mask"}) | BOX_COLUMNS
+_NAMES = ("name", "class_name")
+
+
+def list_table(
+    path: PurePath | str,
+    path_column: str,
+    label_column: str | None,
+    root: PurePath | str | None,
+    storage: Storage | None = None,
+    *,
+    label_kind: LabelKind = "auto",
+    label_separator: str | None = None,
+    label_columns: Sequence[str] = (),
+) -> Listing:
+    """List the rows of a table.
+
+    Columns: ``path_column``; ``label_column`` (see ``labels``) or one of 1 and 0 for each class; optional ``split``,
+    ``mask``, boxes and keypoints (see ``box_table``) and, beside a numeric label, ``name`` or ``class_name``. Relative
+    paths start at ``root``, by default the table's folder. ``label_column=None`` reads no labels; so does the default
+    where nothing but paths, splits, masks and boxes is there. Table, root and paths may be URIs.
+
+    A row whose path cannot be used, or whose file another row describes otherwise, is refused: it has a status. Rows
+    that repeat another one are merged and counted.
+
+    Raises:
+        SourceError: the table cannot be read, a column is missing, or no row has a path.
+    """
+    uri = str(path)
+    name = posixpath.basename(public_uri(uri))
+    storage = storage or Storage()
+    remarks = Remarks()
+    text = [path_column, "split", "mask", *BOX_COLUMNS, *CLASS_COLUMNS, *_NAMES, *label_columns]
+    table = read_table(uri, [*text, *([label_column] if label_column else [])], storage, remarks)
+    if name.lower().endswith(".csv"):
+        table = with_header(table, path_column, remarks)
+    where = _absolute(without_file_scheme(str(root or posixpath.dirname(public_uri(uri)) or ".")))
+    require_column(table, path_column, name, "path_column")
+    if table.num_rows == 0:
+        raise SourceError(f"expected a table with rows, got {public_uri(uri)!r} with none; check the file")
+    has_roles_only = set(table.column_names) <= _ROLES | {path_column}
+    if label_columns or (label_column == DEFAULT_LABEL and has_roles_only):
+        label_column = None
+    boxes = read_boxes(table, path_column, label_column, name, remarks)
+    if boxes is not None:
+        table = table.take(pa.array(boxes.rows, pa.int64()))
+        is_missing = label_column == DEFAULT_LABEL and label_column not in table.column_names
+        if is_missing or label_column == boxes.label_of_box:
+            label_column = None
+    if label_column is not None:
+        require_column(table, label_column, name, "label_column")
+    roles = {label_column, *label_columns, *_ROLES, *_NAMES}
+    used = [
+        one
+        for one in dict.fromkeys(table.column_names)
+        if one in roles and table.column_names.count(one) == 1
+    ]
+    rows = _Rows.of(table, path_column, used, name, Places(where, storage.rules, remarks), remarks)
+    table = table.take(pa.array(rows.taken, pa.int64()))
+    labels = _labels(table, label_column, label_columns, name, remarks, label_kind, label_separator)
+    splits = column_cells(table, "split", name)
+    return Listing(
+        kind="table",
+        root=where,
+        keys=rows.keys,
+        uris=rows.uris,
+        labels=labels.numbers,
+        classes=labels.classes,
+        splits=None if splits is None else _splits(splits, remarks),
+        masks=rows.masks,
+        **_annotations(boxes, rows),
+        notes={"table": name, "label_field": label_column},
+        remarks=remarks,
+        label_sets=labels.sets,
+        refused={**_refused(boxes, rows), **rows.refused},
+    )
+
+
+class _Rows:
+    """The rows of a table by file: each file once."""
+
+    def __init__(self) -> None:
+        self.taken: list[int] = []
+        """Numbers of the rows that stay."""
+        self.keys: list[str] = []
+        self.uris: list[str] = []
+        self.masks: list[str | None] | None = None
+        self.refused: dict[int, str] = {}
+        """Status by position."""
+
+    @classmethod
+    def of(
+        cls, table: pa.Table, path_column: str, used: list[str], name: str, places: Places, remarks: Remarks
+    ) -> _Rows:
+        """Find the files, merge rows that repeat another one, and refuse those that contradict one in a used column."""
+        rows = cls()
+        at: dict[str, int] = {}
+        cells = column_cells(table, path_column, name) or []
+        masks = column_cells(table, "mask", name)
+        found: list[str | None] = []
+        twice: dict[int, list[int]] = {}
+        for number, cell in enumerate(cells):
+            place = places.of(cell, number)
+            if (known := at.setdefault(place.key, len(rows.keys))) < len(rows.keys):
+                twice.setdefault(known, [rows.taken[known]]).append(number)
+                continue
+            mask, refusal = (None, None) if masks is None else places.mask(masks[number], number)
+            if refusal := place.refusal or refusal:
+                rows.refused[len(rows.keys)] = refusal
+            found.append(mask)
+            rows.taken.append(number)
+            rows.keys.append(place.key)
+            rows.uris.append(place.uri)
+        rows.masks = None if masks is None else found
+        if len(rows.refused) == len(rows.keys) and not any(rows.uris):
+            raise SourceError(
+                f"{name}: expected a path in column {path_column!r}, got none in any row; fill it in"
+            )
+        rows._merge(table.select(used), twice, remarks)
+        return rows
+
+    def _merge(self, table: pa.Table, twice: dict[int, list[int]], remarks: Remarks) -> None:
+        """Count the rows of files that have several, and refuse the files whose rows differ in what is read of them."""
+        numbers = [number for some in twice.values() for number in some]
+        columns = table.take(pa.array(numbers, pa.int64())).to_pydict()
+        cells = iter([{name: some[place] for name, some in columns.items()} for place in range(len(numbers))])
+        for known, some in twice.items():
+            rows = [next(cells) for _ in some]
+            differ = next(
+                (name for name in rows[0] if any(str(row[name]) != str(rows[0][name]) for row in rows)), None
+            )
+            what = "rows that repeat another one"
+            if differ is not None and known not in self.refused:
+                values = ", ".join(dict.fromkeys(str(row[differ])[:40] for row in rows[:5]))
+                self.refused[known] = (
+                    f"cannot be used: {len(some)} rows with this path differ in {differ!r} ({values}); keep one of them, or "
+                    "join several labels as a|b"
+                )
+                what = "rows that contradict another one with the same path"
+            remarks.add("merged", what, self.keys[known], count=len(some) - 1)
+
+
+def _absolute(folder: str) -> str:
+    return public_uri(folder).rstrip("/") if is_remote(folder) else os.path.abspath(folder)  # noqa: PTH100 - links stay
+
+
+def _labels(
+    table: pa.Table,
+    column: str | None,
+    columns: Sequence[str],
+    file: str,
+    remarks: Remarks,
+    kind: LabelKind,
+    separator: str | None,
+) -> Labels:
+    if columns:
+        for one in columns:
+            require_column(table, one, file, "label_columns")
+        return read_label_columns({one: column_cells(table, one, file) or [] for one in columns}, remarks)
+    if column is None:
+        return Labels([-1] * len(table), ())
+    names = next(
+        (column_cells(table, one, file) for one in _NAMES if one in table.column_names and one != column),
+        None,
+    )
+    cells = column_cells(table, column, file) or []
+    return read_labels(cells, names, column, remarks=remarks, kind=kind, separator=separator)
+
+
+def _splits(cells: Sequence[Any], remarks: Remarks) -> list[str | None] | None:
+    splits = [None if cell is None or cell != cell else str(cell).strip() or None for cell in cells]  # noqa: PLR0124
+    if not any(splits):
+        return None
+    names = split_names([split for split in splits if split], remarks)
+    remarks.add("left_out", "samples without a split, which are in none", count=splits.count(None))
+    return [split and names[split] for split in splits]
+
+
+def _annotations(boxes: BoxRows | None, rows: _Rows) -> dict[str, Any]:
+    """Return boxes and keypoints of the rows that stay, as fields of a listing."""
+    if boxes is None:
+        return {}
+    return {
+        "boxes": [boxes.boxes[row] for row in rows.taken],
+        "box_labels": boxes.labels and [boxes.labels[row] for row in rows.taken],
+        "box_classes": boxes.classes,
+        "box_unit": boxes.unit,
+        "keypoints": boxes.keypoints and [boxes.keypoints[row] for row in rows.taken],
+        "keypoint_names": boxes.keypoint_names,
+    }
+
+
+def _refused(boxes: BoxRows | None, rows: _Rows) -> dict[int, str]:
+    """Return by position among the rows that stay why their boxes make no sense."""
+    if boxes is None:
+        return {}
+    return {place: boxes.refused[row] for place, row in enumerate(rows.taken) if row in boxes.refused}

@@ -1,0 +1,173 @@
+"""Reads the file of a table within bounds: CSV with text as it is written, or Parquet."""
+
+from __future__ import annotations
+
+import codecs
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from ...errors import SourceError, nearest
+from ...storage.storage import Storage
+from ...storage.store import is_remote
+from ...uris import public_uri, redact_uris
+from .remarks import Remarks
+
+MAX_TABLE_BYTES = 2**31
+"""A larger table is refused: it is read whole. The same bounds what a Parquet file unpacks to, four times."""
+ROWS_PER_BYTE = 20
+"""A Parquet file of more rows for each of its bytes, beyond ``FREE_ROWS``, cannot tell them apart."""
+FREE_ROWS = 1_000_000
+
+
+def read_table(uri: str, text_columns: Iterable[str], storage: Storage, remarks: Remarks) -> pa.Table:
+    """Read a CSV or Parquet file.
+
+    Lines of a CSV with another number of cells than the header are left out and counted. Cells of text columns that are
+    not UTF-8 are escaped.
+
+    Args:
+        uri: path or URI.
+        text_columns: columns of a CSV that are text whatever they look like.
+        storage: reads URIs.
+        remarks: counts what is left out.
+
+    Raises:
+        SourceError: it cannot be read, or is too large.
+        SourceDownError: its source gives no answer.
+    """
+    public = public_uri(uri)
+    try:
+        size = storage.look(uri).bytes
+        if size > MAX_TABLE_BYTES:
+            raise SourceError(
+                f"expected a table of at most {MAX_TABLE_BYTES:,} bytes, got {public!r} of {size:,}; split it"
+            )
+        source = storage.read(uri, 0, size, expected=size).data if is_remote(uri) else uri
+        if public.lower().endswith(".parquet"):
+            return _read_parquet(_input(source), public, size)
+        return _decoded(_read_csv(source, text_columns, remarks), remarks)
+    except SourceError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = redact_uris(" ".join(str(error).split()))[:300]
+        raise SourceError(
+            f"expected a CSV or Parquet table, got {public!r} ({reason}); write it anew as"
+            " comma-separated UTF-8 text or as Parquet"
+        ) from error
+
+
+def _input(source: str | bytes) -> Any:
+    return pa.BufferReader(source) if isinstance(source, bytes) else source
+
+
+def _read_parquet(source: Any, public: str, size: int) -> pa.Table:
+    with pq.ParquetFile(source, page_checksum_verification=True) as file:
+        found = file.metadata
+        unpacked = sum(found.row_group(number).total_byte_size for number in range(found.num_row_groups))
+        if unpacked > 4 * MAX_TABLE_BYTES or found.num_rows > FREE_ROWS + ROWS_PER_BYTE * size:
+            raise SourceError(
+                f"expected a table that fits into memory, got {public!r} with {found.num_rows:,} rows and {unpacked:,} "
+                "unpacked bytes; write only the columns that are needed, or split it"
+            )
+        return file.read()
+
+
+def _read_csv(source: str | bytes, text_columns: Iterable[str], remarks: Remarks) -> pa.Table:
+    parse = pa_csv.ParseOptions(newlines_in_values=True)
+    convert = pa_csv.ConvertOptions(column_types=dict.fromkeys(text_columns, pa.binary()))
+    try:
+        return pa_csv.read_csv(_input(source), parse_options=parse, convert_options=convert)
+    except pa.ArrowInvalid:  # lines with another number of cells, which Arrow hands over only as UTF-8
+        escaped = _escaped(source, remarks)
+
+    def leave_out(row: pa_csv.InvalidRow) -> str:
+        lines.append(f"{row.actual_columns} instead of {row.expected_columns}: {(row.text or '')[:60]}")
+        return "skip"
+
+    lines: list[str] = []
+    parse.invalid_row_handler = leave_out
+    table = pa_csv.read_csv(escaped, parse_options=parse, convert_options=convert)
+    for line in sorted(lines):
+        remarks.add("left_out", "lines of the table with another number of cells than its header", line)
+    return table
+
+
+def _escaped(source: str | bytes, remarks: Remarks) -> pa.BufferReader:
+    r"""Read a text whole, with what is not UTF-8 as escapes such as ``\xff``, which cells get as well."""
+    decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+    text = io.BytesIO()
+    num_bytes = 0
+    with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open("rb") as file:
+        while chunk := file.read(1 << 20):
+            num_bytes += len(chunk)
+            text.write(decoder.decode(chunk).encode())
+    text.write(decoder.decode(b"", final=True).encode())
+    if text.tell() != num_bytes:
+        remarks.add("converted", "tables with bytes that are not UTF-8 to escapes such as \\xff")
+    return pa.BufferReader(text.getbuffer())
+
+
+def _decoded(table: pa.Table, remarks: Remarks) -> pa.Table:
+    """Turn columns of bytes into text."""
+    for number, column in enumerate(table.columns):
+        if not pa.types.is_binary(column.type):
+            continue
+        name = table.column_names[number]
+        try:
+            text = column.cast(pa.string())
+        except pa.ArrowInvalid:
+            cells = [
+                None if cell is None else cell.decode("utf-8", "backslashreplace")
+                for cell in column.to_pylist()
+            ]
+            wrong = [
+                cell
+                for cell, old in zip(cells, column.to_pylist(), strict=True)
+                if cell and cell.encode() != old
+            ]
+            remarks.add(
+                "converted", f"cells of column {name!r} that are not UTF-8", wrong[0], count=len(wrong)
+            )
+            text = pa.chunked_array([pa.array(cells, pa.string())])
+        table = table.set_column(number, name, text)
+    return table
+
+
+def require_column(table: pa.Table, column: str, file: str, argument: str) -> None:
+    """Check that a table has a column, once.
+
+    Raises:
+        SourceError: it has none of this name, or several.
+    """
+    names = table.column_names
+    if column not in names:
+        hint = nearest(column, names) or f"name the right one as {argument}"
+        if len(names) == 1 and any(mark in names[0] for mark in ";\t|"):
+            hint = "write the table with commas between its cells"
+        raise SourceError(f"{file}: expected a column {column!r}, got the columns {names[:50]}; {hint}")
+    if names.count(column) > 1:
+        raise SourceError(f"{file}: expected one column {column!r}, got several; rename the others")
+
+
+def column_cells(table: pa.Table, column: str, file: str) -> list[Any] | None:
+    """Return the cells of a column, None where the table has no such column.
+
+    Raises:
+        SourceError: there are several columns of this name, or a cell is beyond what Python can hold.
+    """
+    if column not in table.column_names:
+        return None
+    require_column(table, column, file, "path_column or label_column")
+    try:
+        return list(table[column].to_pylist())
+    except (pa.ArrowException, ValueError, OverflowError) as error:  # dates before the year 1, broken text
+        reason = " ".join(str(error).split())[:200]
+        raise SourceError(
+            f"{file}: expected text or numbers in column {column!r}, got {table[column].type} ({reason}); write it as text"
+        ) from error

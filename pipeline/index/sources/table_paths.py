@@ -1,0 +1,120 @@
+"""Paths and URIs in the cells of a table: where each leads, what its key is, and why one is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import posixpath
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from ...formats.headers import CANNOT_OPEN
+from ...storage.store import is_remote, without_file_scheme
+from ...storage.uri_rules import UriRules
+from ...uris import public_uri
+from .listing import as_text
+from .remarks import Remarks
+
+MAX_PATH_LENGTH = 4096
+_DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")
+_BAD = "cannot be used: "
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the file of one row lies."""
+
+    key: str
+    uri: str
+    """Absolute path or URI; without its secrets where it is refused."""
+    refusal: str | None = None
+    """Status of the row, where its file is not opened."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Finds the files that cells mean.
+
+    Args:
+        root: absolute folder, or a URI, from which relative paths count.
+        rules: URIs that may be read.
+        remarks: counts paths that are not taken literally.
+    """
+
+    root: str
+    rules: UriRules
+    remarks: Remarks
+
+    def of(self, cell: Any, number: int) -> Place:
+        """Find the file of a cell; one that makes no sense is refused.
+
+        Args:
+            cell: the path or URI.
+            number: of its row, from 0, by which a row without a path is named.
+        """
+        if not isinstance(cell, str) or not cell.strip():
+            return Place(f"(row {number})", "", f"{_BAD}no path in row {number} (from 0)")
+        if len(cell) > MAX_PATH_LENGTH:
+            short = f"{cell[:100]}~{_short_hash(cell)}"
+            too_long = f"{_BAD}a path of {len(cell):,} characters, more than {MAX_PATH_LENGTH:,}"
+            return Place(_printable(short), _printable(short), too_long)
+        if "\0" in cell:
+            return Place(_printable(cell), _printable(cell), f"{_BAD}a zero byte in its path")
+        uri = self._absolute(cell)
+        if is_remote(uri):
+            public = public_uri(uri)
+            key = self._key(public)
+            if (reason := self.rules.refusal(uri)) is not None:
+                return Place(key, public, f"{_BAD}{reason}")
+            return Place(f"{key}?{_short_hash(uri)}" if public != uri else key, uri)
+        return self._local(cell, uri)
+
+    def mask(self, cell: Any, number: int) -> tuple[str | None, str | None]:
+        """Find a row's mask and why it is refused; None for both where there is none."""
+        if cell is None or cell != cell or not str(cell).strip():  # noqa: PLR0124 - NaN
+            return None, None
+        place = self.of(str(cell), number)
+        return (place.uri, None) if place.refusal is None else (None, f"mask {place.uri}: {place.refusal}")
+
+    def _absolute(self, text: str) -> str:
+        text = without_file_scheme(text)
+        if is_remote(text):
+            return text
+        if is_remote(self.root):
+            if "\\" in text:
+                self.remarks.add("converted", "backslashes of paths to slashes", text)
+            return f"{self.root}/{posixpath.normpath(text.replace(chr(92), '/'))}"
+        return os.path.normpath(os.path.join(self.root, text))  # noqa: PTH118
+
+    def _local(self, cell: str, uri: str) -> Place:
+        """Take a path as it is written; where no such file exists, as Windows or a careless hand would have meant it."""
+        if not ("\\" in cell or cell != cell.strip() or _DRIVE.match(cell)) or os.path.exists(uri):  # noqa: PTH110
+            return Place(self._key(uri), uri)
+        for what, text in (
+            ("backslashes of paths to slashes", cell.replace("\\", "/")),
+            ("paths with spaces around them", cell.strip()),
+            ("paths with spaces around them and backslashes", cell.strip().replace("\\", "/")),
+        ):
+            other = self._absolute(text)
+            if text != cell and not is_remote(other) and os.path.exists(other):  # noqa: PTH110
+                self.remarks.add("converted", what, cell)
+                return Place(self._key(other), other)
+        reason = f"{CANNOT_OPEN}file not found"
+        if _DRIVE.match(cell):
+            reason += "; it is a path of Windows with a drive: write paths below the root, with slashes"
+        elif "\\" in cell:
+            reason += "; it has backslashes as on Windows, and there is none with slashes either"
+        return Place(self._key(uri), uri, reason)
+
+    def _key(self, uri: str) -> str:
+        return _printable(uri.removeprefix(f"{self.root.rstrip('/')}/"))
+
+
+def _printable(text: str) -> str:
+    """Escape what cannot stand in a table: what is not UTF-8, and zero bytes."""
+    return as_text(text).replace("\0", "\\0")
+
+
+def _short_hash(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=6).hexdigest()

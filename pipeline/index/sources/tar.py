@@ -1,0 +1,201 @@
+"""Walks through a tar file of a stranger: every member once, links resolved, and no header believed beyond the file."""
+
+from __future__ import annotations
+
+import io
+import posixpath
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, Any, cast
+
+from ...errors import RunError
+from ...storage.range_file import RangedFile
+from .junk import junk_kind
+from .listing import as_text
+from .remarks import Remarks
+
+MAX_HEADER_BYTES = 1 << 20
+"""Largest extended header (a long name, pax records) that is read."""
+MAX_ZEROS = 16 << 20
+"""So many zero bytes behind an end mark are searched for another tar."""
+_BLOCK = 512
+
+
+@dataclass
+class TarMember:
+    """A member that may hold data; of a link, that of the member to which it leads."""
+
+    name: str
+    offset: int = 0
+    """Where its data begin in the file."""
+    size: int = 0
+    target: str = ""
+    """Name of the member to which a link leads that is not resolved yet."""
+    problem: str = ""
+    """Why its data cannot be used, in words."""
+
+    @property
+    def is_resolved(self) -> bool:
+        """Whether ``offset`` and ``size`` are known."""
+        return not self.target
+
+
+class _Headers(io.RawIOBase):
+    """The file as ``tarfile`` reads it, which reads nothing but headers; a header that is too large is an error."""
+
+    def __init__(self, file: RangedFile) -> None:
+        super().__init__()
+        self._file = file
+
+    def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {size:,} bytes")
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if offset < 0:
+            raise tarfile.ReadError("a header with a negative size")
+        return self._file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
+def walk_tar(file: RangedFile, num_bytes: int, broken: list[str], remarks: Remarks) -> Iterator[TarMember]:
+    """Yield the members with data in order; several tars that follow each other are read as one.
+
+    Links are yielded where they stand and resolved at the latest when the walk has ended. Hidden members and junk,
+    devices and the like are counted and passed over.
+
+    Args:
+        file: the tar.
+        num_bytes: its size.
+        broken: gets a reason where the tar is not whole.
+        remarks: counts what is passed over.
+    """
+    seen: dict[str, TarMember] = {}
+    waiting: list[TarMember] = []
+    start: int | None = 0
+    while start is not None:
+        end = _End(start)
+        for info in _infos(file, end, num_bytes, broken):
+            member = _member_of(info, seen, remarks)
+            if member is None:
+                continue
+            seen[member.name] = member
+            if member.target:
+                waiting.append(member)
+            kind = next(filter(None, map(junk_kind, _parts(member.name))), None)
+            if kind is None:
+                yield member
+            else:
+                remarks.add("left_out", kind, as_text(member.name))
+        start = _next_tar(file, end.offset, num_bytes, broken) if not broken else None
+        if start is not None:
+            remarks.add(
+                "assumed", "tars behind an end mark to belong to the shard before", f"at byte {start:,}"
+            )
+    for member in waiting:
+        _resolve(member, seen)
+
+
+@dataclass
+class _End:
+    """Where a walk has come to."""
+
+    offset: int
+
+
+def _infos(file: RangedFile, end: _End, num_bytes: int, broken: list[str]) -> Iterator[tarfile.TarInfo]:
+    """Yield the headers of one tar; notes it where one makes no sense."""
+    file.seek(end.offset)
+    try:
+        with tarfile.open(fileobj=cast("IO[bytes]", _Headers(file)), mode="r:") as tar:
+            while (info := tar.next()) is not None:
+                tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all
+                if info.size < 0 or tar.offset <= end.offset:
+                    raise tarfile.ReadError(f"a member of {info.size:,} bytes")
+                end.offset = tar.offset
+                yield info
+            end.offset = tar.offset
+            # tarfile takes a damaged header behind the first for the end, without a word.
+            rest = file.read_at(tar.offset, _BLOCK)
+            if any(rest):
+                broken.append(f"no member begins at byte {tar.offset:,}; what follows is lost")
+            elif len(rest) < _BLOCK:
+                broken.append(f"it ends without an end mark at byte {tar.offset:,}; members may be missing")
+    except (RunError, OSError) as error:
+        if not isinstance(error, tarfile.TarError):
+            raise
+        broken.append(_reason(file, error, num_bytes))
+    except Exception as error:  # tarfile raises nearly anything on broken headers: a shard costs its rest
+        broken.append(_reason(file, error, num_bytes))
+
+
+def _reason(file: RangedFile, error: Exception, num_bytes: int) -> str:
+    compressed = file.read_at(0, 2) in (b"\x1f\x8b", b"BZ") or file.read_at(0, 4) in (
+        b"\xfd7zX",
+        b"\x28\xb5\x2f\xfd",
+    )
+    cure = "; unpack it: only plain tar can be read at random" if compressed else ""
+    return f"{' '.join(str(error).split()) or type(error).__name__}{cure} ({num_bytes:,} bytes)"
+
+
+def _next_tar(file: RangedFile, offset: int, num_bytes: int, broken: list[str]) -> int | None:
+    """Find a tar behind the end mark of another one; notes it where other data follow."""
+    place = offset
+    while place < num_bytes and place - offset < MAX_ZEROS:
+        block = file.read_at(place, 128 * _BLOCK)
+        if any(block):
+            place += next(number for number, byte in enumerate(block) if byte) // _BLOCK * _BLOCK
+            if file.read_at(place + 257, 5) == b"ustar":
+                return place
+            broken.append(f"other data follow behind its end mark at byte {place:,}; they are not read")
+            return None
+        place += len(block)
+    if place < num_bytes:
+        broken.append(f"{num_bytes - place:,} bytes far behind its end mark are not read")
+    return None
+
+
+def _parts(name: str) -> list[str]:
+    return [part for part in name.split("/") if part not in ("", ".", "..")]
+
+
+def _member_of(info: tarfile.TarInfo, seen: dict[str, TarMember], remarks: Remarks) -> TarMember | None:
+    name = info.name.removeprefix("./")
+    if info.isdir():
+        return None
+    if info.issym() or info.islnk():
+        folder = "" if info.islnk() else posixpath.dirname(name)
+        member = TarMember(name, target=posixpath.normpath(posixpath.join(folder, info.linkname)))
+        if info.islnk():
+            _resolve(member, seen)  # what a hard link leads to stands before it
+        return member
+    if not info.isreg():
+        remarks.add("left_out", "members that are devices, pipes or of an unknown type", as_text(name))
+        return None
+    if info.issparse() or any(
+        key.startswith("GNU.sparse") for key in cast("dict[str, Any]", info.pax_headers)
+    ):
+        return TarMember(
+            name, problem="a sparse member, which is not stored in one piece; write the tar without --sparse"
+        )
+    return TarMember(name, info.offset_data, info.size)
+
+
+def _resolve(member: TarMember, seen: dict[str, TarMember]) -> None:
+    """Give a link the data of the member to which it leads, through other links as well."""
+    target = member.target
+    for _ in range(8):
+        found = seen.get(target) or seen.get(target.removeprefix("./"))
+        if found is None or found is member:
+            break
+        if not found.target:
+            member.offset, member.size, member.problem = found.offset, found.size, found.problem
+            member.target = ""
+            return
+        target = found.target
+    member.problem = f"a link to {as_text(member.target)[:80]!r}, which is no file in this shard"
+    member.target = ""

@@ -1,0 +1,250 @@
+"""What one tar shard holds: its members, grouped into samples, with the headers of their images."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import IO, Any, NamedTuple, cast
+
+from ...formats.headers import Header, header_of, one_line
+from ...formats.mask_headers import why_unfit
+from ...storage.range_file import RangedFile
+from ...storage.store import Found
+from ..file_info import Seen, content_hash
+from .listing import as_text
+from .remarks import Remarks
+from .tar import TarMember, walk_tar
+
+IMAGES = frozenset(
+    {
+        *(
+            "jpg",
+            "jpeg",
+            "jpe",
+            "jfif",
+            "png",
+            "webp",
+            "bmp",
+            "dib",
+            "tif",
+            "tiff",
+            "gif",
+            "img",
+            "image",
+            "ppm",
+        ),
+        *("pgm", "pbm", "pnm", "avif", "jp2", "j2k", "heic", "heif", "jxl"),
+    }
+)
+MASKS = frozenset({"seg.png", "mask.png", "seg", "mask", "segmentation.png", "label.png"})
+FIELDS = (
+    "class", "split", "has_mask", "boxes", "box_labels", "box_classes", "keypoints", "keypoint_names",
+)  # fmt: skip
+"""Fields of ``.json`` members that are read besides the label; see ``shards``."""
+MAX_LABEL_BYTES = 1 << 20
+"""A ``.cls`` or ``.json`` member that is larger holds no label."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One sample of a shard."""
+
+    key: str
+    label: Any
+    """Text of its ``.cls`` member, or the label's field of its ``.json`` member; None without either."""
+    seen: Seen
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """``FIELDS`` of its ``.json`` member, those that it has."""
+
+
+class ShardContent(NamedTuple):
+    """What was read of one shard."""
+
+    found: Found
+    members: Sequence[Member]
+    remarks: Sequence[dict[str, Any]] = ()
+    """Counts of members that are no samples, as ``Remarks.dump`` returns them."""
+
+
+@dataclass
+class _Sample:
+    """The members of one sample by what they are for."""
+
+    key: str
+    image: TarMember
+    header: Header | None = None
+    digest: str | None = None
+    mask: TarMember | None = None
+
+
+def split_name(path: str) -> tuple[str, str]:
+    """Split a member's path at the first dot of its name into key and lower-case extension."""
+    folder, name = posixpath.split(path.removeprefix("./"))
+    stem, _, extension = name.partition(".")
+    return posixpath.join(folder, stem), extension.lower()
+
+
+def read_members(
+    file: RangedFile, found: Found, *, label_field: str | None, hash_content: bool, remarks: Remarks
+) -> Iterator[Member]:
+    """Yield the samples of a shard in the order of their images, and where it breaks off a row that says so.
+
+    Members with one key are a sample, wherever they stand in the shard. Of neighbours with one key the first image is
+    the sample's; an image that comes later under a known key is another sample, and takes the next label of that key.
+
+    Raises:
+        OSError: it cannot be read at all.
+        SourceDownError: its source gives no answer.
+    """
+    groups = _Groups(file, found, label_field, hash_content, remarks)
+    broken: list[str] = []
+    for member in walk_tar(file, found.bytes, broken, remarks):
+        groups.take(member)
+    yield from groups.rows()
+    for reason in broken:
+        yield _row("", None, None, Header(status=one_line(f"broken shard: {reason}")), found)
+
+
+class _Groups:
+    """Collects the members of a shard by key."""
+
+    def __init__(
+        self, file: RangedFile, found: Found, label_field: str | None, hash_content: bool, remarks: Remarks
+    ) -> None:
+        self._file = file
+        self._found = found
+        self._label_field = label_field
+        self._hash_content = hash_content
+        self._remarks = remarks
+        self._samples: list[_Sample] = []
+        self._by_key: dict[str, list[_Sample]] = {}
+        self._labels: dict[tuple[str, str], list[Any]] = {}
+        self._masks: dict[str, list[TarMember]] = {}
+        self._others: dict[str, str] = {}
+        """A member that is no image, by key."""
+        self._last = ""
+
+    def take(self, member: TarMember) -> None:
+        """Take a member, in the order of the shard; its label or header is read now, while it is at hand."""
+        key, extension = split_name(member.name)
+        last, self._last = self._last, key
+        if extension in MASKS:
+            self._masks.setdefault(key, []).append(member)
+        elif extension.rpartition(".")[2] in IMAGES:
+            if last == key and key in self._by_key:
+                self._remarks.add("left_out", "further images of a sample", as_text(member.name))
+                return
+            sample = _Sample(key, member)
+            self._read_header(sample)
+            self._samples.append(sample)
+            self._by_key.setdefault(key, []).append(sample)
+        elif extension in ("cls", "json"):
+            self._labels.setdefault((key, extension), []).append(self._label(member))
+        else:
+            kind = (
+                f"members with the extension .{as_text(extension)[:20]}"
+                if extension
+                else "members without extension"
+            )
+            self._remarks.add("left_out", kind, as_text(member.name))
+            return
+        self._others.setdefault(key, member.name)
+
+    def rows(self) -> Iterator[Member]:
+        """Yield the samples."""
+        for key, name in self._others.items():
+            if key not in self._by_key:
+                self._remarks.add("left_out", "labels and masks without an image", as_text(name))
+        places: dict[str, int] = {}
+        for sample in self._samples:
+            number = places[sample.key] = places.get(sample.key, -1) + 1
+            masks = self._masks.get(sample.key, [])
+            sample.mask = masks[number] if number < len(masks) else None
+            text, content = (self._described(sample.key, extension, number) for extension in ("cls", "json"))
+            fields = content if isinstance(content, dict) else {}
+            label = fields.get(self._label_field) if fields and self._label_field else content
+            if number:
+                self._remarks.add(
+                    "assumed", "images to be further samples with the same key", as_text(sample.image.name)
+                )
+            if fields.get("has_mask") is False:
+                sample.mask = None
+            kept = {name: fields[name] for name in FIELDS if fields.get(name) is not None}
+            yield self._member(sample, label if text is None else text, kept)
+
+    def _described(self, key: str, extension: str, number: int) -> Any:
+        """Return what the label members of a sample hold; None for none."""
+        found = self._labels.get((key, extension), [])
+        return found[number] if number < len(found) else None
+
+    def _member(self, sample: _Sample, label: Any, fields: Mapping[str, Any]) -> Member:
+        image, mask, header = sample.image, sample.mask, sample.header
+        if header is None:  # a link to what came later
+            self._read_header(sample)
+            header = sample.header or Header(status="broken shard: it ends within this image")
+        if mask is not None and header.status == "ok" and mask.problem:
+            header = Header(status=one_line(f"mask {as_text(mask.name)}: {mask.problem}"))
+        elif mask is not None and header.status == "ok" and mask.is_resolved:
+            found = header_of(cast("IO[bytes]", self._file.part(mask.offset, mask.size)))
+            if reason := why_unfit(found, header):
+                status = one_line(f"mask does not fit: {reason} ({as_text(mask.name)})")
+                header = replace(header, status=status)
+        key = as_text(sample.key).replace("\0", "\\0")
+        return replace(_row(key, label, image, header, self._found, sample.digest, mask), fields=fields)
+
+    def _read_header(self, sample: _Sample) -> None:
+        """Read header and hash of an image, unless it is a link to what was not reached yet."""
+        image = sample.image
+        if image.problem:
+            sample.header = Header(status=one_line(f"cannot be used: {image.problem}"))
+        elif image.is_resolved:
+            if image.offset + image.size > self._found.bytes:
+                sample.header = Header(status="broken shard: it ends within this image")
+                return
+            sample.header = header_of(cast("IO[bytes]", self._file.part(image.offset, image.size)))
+            if self._hash_content:
+                sample.digest = content_hash(self._file.read_at(image.offset, image.size))
+
+    def _label(self, member: TarMember) -> Any:
+        """Read a text or a JSON value; one that cannot be read is counted, and costs the label."""
+        if not member.is_resolved or member.problem or member.size > MAX_LABEL_BYTES:
+            reason = member.problem or ("links to later members" if not member.is_resolved else "too large")
+            self._remarks.add("converted", f"label members to no label ({reason})", as_text(member.name))
+            return None
+        data = self._file.read_at(member.offset, member.size)
+        try:
+            text = data.decode()
+            if not member.name.lower().endswith(".json"):
+                return text.strip()
+            return json.loads(text)
+        except (ValueError, RecursionError):  # not UTF-8, no JSON, too deep, or numbers of too many digits
+            self._remarks.add(
+                "converted", "label members that cannot be read to no label", as_text(member.name)
+            )
+            return None
+
+
+def _row(
+    key: str,
+    label: Any,
+    image: TarMember | None,
+    header: Header,
+    found: Found,
+    digest: str | None = None,
+    mask: TarMember | None = None,
+) -> Member:
+    has_mask = mask is not None and mask.is_resolved and not mask.problem
+    seen = Seen(
+        bytes=image.size if image is not None and not image.problem else 0,
+        mtime_ns=found.mtime_ns,
+        header=header,
+        was_read=True,
+        etag=found.etag,
+        offset=image.offset if image is not None and not image.problem else 0,
+        hash=digest,
+        mask_offset=mask.offset if mask is not None and has_mask else None,
+        mask_bytes=mask.size if mask is not None and has_mask else None,
+    )
+    return Member(key, label, seen)

@@ -1,0 +1,170 @@
+"""Folders as they were found, on a disk or behind a URI."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...errors import SourceError, nearest
+from ...storage.store import Found
+from .junk import JUNK, junk_kind, side_kind
+from .remarks import Remarks
+
+MAX_DEPTH = 100
+"""Folders that lie deeper are left out."""
+
+
+@dataclass(eq=False)
+class Folder:
+    """One directory as it was found; side files are only counted."""
+
+    path: str
+    files: list[str] = field(default_factory=list)
+    folders: list[Folder] = field(default_factory=list)
+    num_side_files: int = 0
+    found: Mapping[str, Found] = field(default_factory=dict)
+    """At the top of a remote tree: the entry of its listing for each file."""
+    remarks: Remarks = field(default_factory=Remarks)
+    """At the top: counts what was left out of the whole tree."""
+
+    @property
+    def name(self) -> str:
+        """Last part of the path; names that are not UTF-8 stay as they are."""
+        return os.path.basename(self.path)  # noqa: PTH119
+
+    def walk(self) -> Iterator[str]:
+        """All files below, in a stable order."""
+        yield from self.files
+        for folder in self.folders:
+            yield from folder.walk()
+
+    def holds_files(self) -> bool:
+        """Say whether there is any file below."""
+        return next(self.walk(), None) is not None
+
+    def side_files(self) -> int:
+        """Count the side files here and below."""
+        return self.num_side_files + sum(folder.side_files() for folder in self.folders)
+
+    def below(self, path: str) -> str:
+        """Name a file of this tree from here."""
+        return path[len(self.path) :].lstrip("/")
+
+
+def scan_folder(root: str) -> Folder:
+    """Find what a local folder holds.
+
+    Hidden names and junk are left out and counted. Links are followed; a folder that is reached several times, such as by
+    links in circles, is taken once: under its own name where it lies in the tree, else by the link nearest to the top.
+
+    Raises:
+        SourceError: a folder cannot be read.
+    """
+    return _Scan(os.path.abspath(root)).run()  # noqa: PTH100 - links stay as the user wrote them
+
+
+class _Scan:
+    """One walk through a local tree."""
+
+    def __init__(self, root: str) -> None:
+        self._top = Folder(root)
+        self._visited: set[tuple[int, int]] = set()
+        self._links: deque[tuple[Folder, str, int]] = deque()
+
+    def run(self) -> Folder:
+        """Scan the real folders first, then the links, from the top down."""
+        self._scan(self._top, 0)
+        while self._links:
+            above, path, depth = self._links.popleft()
+            folder = Folder(path)
+            if self._scan(folder, depth):
+                above.folders.append(folder)
+                above.folders.sort(key=lambda one: one.path)
+        return self._top
+
+    def _scan(self, folder: Folder, depth: int) -> bool:
+        """Fill a folder; False where it was scanned already or lies too deep."""
+        path = folder.path
+        if depth > MAX_DEPTH:
+            self._remark(f"folders below {MAX_DEPTH} others", path)
+            return False
+        try:
+            status = os.stat(path)  # noqa: PTH116
+            here = (status.st_dev, status.st_ino)
+            if here in self._visited:
+                self._remark("links to folders that are listed already", path)
+                return False
+            self._visited.add(here)
+            entries = sorted(os.scandir(path), key=lambda entry: entry.name)
+        except OSError as error:
+            raise SourceError(
+                f"expected a readable folder, got {path!r} ({error.strerror}); {_cure(path)}".rstrip("; ")
+            ) from error
+        for entry in entries:
+            if kind := junk_kind(entry.name):
+                self._remark(kind, entry.path)
+            elif entry.is_symlink() and os.path.isdir(entry.path):  # noqa: PTH112 - a loop of links
+                self._links.append((folder, entry.path, depth + 1))
+            elif entry.is_dir(follow_symlinks=False):
+                inner = Folder(entry.path)
+                if self._scan(inner, depth + 1):
+                    folder.folders.append(inner)
+            else:
+                _take(folder, entry.path, self._top)
+        return True
+
+    def _remark(self, what: str, path: str) -> None:
+        self._top.remarks.add("left_out", what, self._top.below(path))
+
+
+def tree_of(root: str, found: Mapping[str, Found]) -> Folder:
+    """Make the tree of a remote folder from a flat listing of URIs."""
+    top = Folder(root.rstrip("/"), found=found)
+    folders = {"": top}
+    junk: set[str] = set()
+    for uri in sorted(found, key=lambda uri: uri.split("/")):
+        parts = top.below(uri).split("/")
+        if uri.endswith("/"):
+            continue
+        if len(parts) > MAX_DEPTH:
+            top.remarks.add("left_out", f"files below {MAX_DEPTH} folders", "/".join(parts))
+            continue
+        number, kind = next(
+            ((n, kind) for n, part in enumerate(parts, 1) if (kind := junk_kind(part))), (0, None)
+        )
+        if kind is not None:
+            name = "/".join(parts[:number])
+            if name not in junk:
+                junk.add(name)
+                top.remarks.add("left_out", kind, name)
+            continue
+        above = top
+        for number in range(1, len(parts)):
+            name = "/".join(parts[:number])
+            if name not in folders:
+                folders[name] = Folder(f"{top.path}/{name}")
+                above.folders.append(folders[name])
+            above = folders[name]
+        _take(above, uri, top)
+    return top
+
+
+def _take(folder: Folder, path: str, top: Folder) -> None:
+    kind = side_kind(os.path.basename(path))  # noqa: PTH119
+    if kind is None:
+        folder.files.append(path)
+        return
+    if kind != JUNK:
+        folder.num_side_files += 1
+    top.remarks.add("left_out", kind, top.below(path))
+
+
+def _cure(path: str) -> str:
+    wrong = Path(path)
+    if wrong.exists():
+        return "change its permissions"
+    siblings = [item.name for item in wrong.parent.iterdir()] if wrong.parent.is_dir() else []
+    return nearest(wrong.name, siblings) or "check the path"

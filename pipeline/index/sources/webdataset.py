@@ -1,0 +1,330 @@
+"""WebDataset shards: plain tar files whose members are samples, read once and then at random by byte ranges.
+
+A member's key is its path up to the first dot of its name; members with one key are a sample::
+
+    train-000.tar   a/01.jpg  a/01.cls  a/01.seg.png      an image, its class, its mask
+                    a/02.png  a/02.json                   the class is a field of the JSON
+
+Besides the label these fields of ``.json`` are read, as ``lightwell materialize`` writes them: ``class`` (the name of a class
+number), ``split``, ``has_mask``, ``boxes``, ``box_labels``, ``box_classes``, ``keypoints`` and ``keypoint_names``.
+
+Format: https://github.com/webdataset/webdataset ("The WebDataset Format").
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import os
+import posixpath
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from ...errors import SourceError
+from ...formats.headers import CANNOT_OPEN, Header, one_line
+from ...storage.range_file import SHARD_BYTES, RangedFile
+from ...storage.storage import Storage
+from ...storage.store import Found, is_remote
+from ...uris import public_uri
+from ..file_info import Seen
+from ..readers import Readers
+from ..splits import canonical_split, split_names
+from .labels import LabelKind, Labels, read_labels
+from .listing import Listing, ShardIdentity, as_text
+from .remarks import Remarks
+from .tar_annotations import describe_annotations
+from .tar_samples import Member, ShardContent, read_members
+
+_BRACES = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+_FIRST_WORD = re.compile(r"[A-Za-z]+")
+_WILD = re.compile(r"[*?\[]")
+
+Known = Mapping[str, ShardContent]
+"""Identity and members of the whole shards of an older index."""
+
+
+def names_shards(source: str) -> bool:
+    """Say whether a source is a tar file, or a pattern of them."""
+    return public_uri(source).endswith(".tar")
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """Write out ``{000..002}`` and ``{a,b}``, as a shell does; a range keeps its leading zeros."""
+    match = _BRACES.search(pattern)
+    if match is None:
+        return [pattern]
+    numbers = _RANGE.fullmatch(match[1])
+    if numbers:
+        first, last = int(numbers[1]), int(numbers[2])
+        width = len(numbers[1]) if numbers[1].startswith("0") else 0
+        step = 1 if first <= last else -1
+        words = [f"{number:0{width}}" for number in range(first, last + step, step)]
+    else:
+        words = match[1].split(",")
+    return [
+        text
+        for word in words
+        for text in expand_braces(f"{pattern[: match.start()]}{word}{pattern[match.end() :]}")
+    ]
+
+
+def find_shards(source: str, storage: Storage) -> dict[str, Found | None]:
+    """Find the shards that a path, a URI, a glob or a brace list names, in order.
+
+    Raises:
+        SourceError: a glob finds none.
+    """
+    shards: dict[str, Found | None] = {}
+    for pattern in expand_braces(source):
+        if not _WILD.search(posixpath.basename(public_uri(pattern)) if is_remote(pattern) else pattern):
+            shards[pattern if is_remote(pattern) else os.path.abspath(pattern)] = None  # noqa: PTH100
+        elif is_remote(pattern):
+            folder, _, name = pattern.rpartition("/")
+            folder = storage.remote().canonical(folder)
+            wanted = re.compile(fnmatch.translate(name))
+            listed = storage.remote().find(folder)
+            shards |= {
+                uri: found
+                for uri, found in sorted(listed.items())
+                if posixpath.dirname(uri) == folder and wanted.fullmatch(posixpath.basename(uri))
+            }
+        else:
+            shards |= dict.fromkeys(sorted(map(os.path.abspath, glob.glob(pattern))))  # noqa: PTH207
+    if not shards:
+        raise SourceError(
+            f"expected tar shards, got none that match {public_uri(source)!r}; check the pattern"
+        )
+    return shards
+
+
+def list_shards(
+    shards: Mapping[str, Found | None],
+    storage: Storage,
+    *,
+    label_field: str | None,
+    known: Known,
+    hash_content: bool,
+    readers: Readers,
+    note: Callable[[int, str, ShardContent | None], None],
+    label_kind: LabelKind = "auto",
+    label_separator: str | None = None,
+) -> Listing:
+    """Read the members of shards, in parallel by shard; one that is known and unchanged is not opened.
+
+    Labels are the ``.cls`` members, or where there are none the field ``label_field`` of the ``.json`` members. Splits
+    are the shards' folders or the first words of their names (train, val, test and their usual spellings) where each
+    shard has one. Of a shard that breaks off, the samples before the break are kept, and the break is a row.
+
+    Raises:
+        SourceError: no shard is there, or the labels make no sense.
+        SourceDownError: their source gives no answer.
+    """
+    root = _common_folder(shards)
+    portions = [
+        ShardPortion.of(uri, found, known, label_field=label_field, hash_content=hash_content)
+        for uri, found in shards.items()
+    ]
+    done: list[tuple[Found | None, Sequence[Member]]] = []
+    identities: dict[str, ShardIdentity] = {}
+    remarks = Remarks()
+    with closing(readers.look(portions, num_portions=len(portions), storage=storage)) as results:
+        for uri, (found, members, told) in zip(shards, results, strict=True):
+            done.append((found, known[uri].members if members is None else members))
+            counted = known[uri].remarks if members is None else told
+            remarks.update(counted)
+            read = None if found is None else ShardContent(found, done[-1][1], counted)
+            note(len(done), uri, read)
+            if read is not None and is_whole(read.members) and not any(one.fields for one in read.members):
+                identities[uri] = ShardIdentity(read.found, read.remarks)
+    if all(found is None for found, _ in done):
+        first = next(iter(shards))
+        reason = done[0][1][0].seen.header.status
+        raise SourceError(
+            f"expected tar shards, got none that can be opened ({first}: {reason}); check the paths"
+        )
+    rows = [(uri, member) for uri, (_, some) in zip(shards, done, strict=True) for member in some]
+    return _listing(
+        root, shards, rows, _labels(rows, label_field, remarks, label_kind, label_separator), remarks,
+        identities, {"num_shards": len(shards), "label_field": label_field},
+    )  # fmt: skip
+
+
+Rows = Sequence[tuple[str, Member]]
+"""Samples with the URIs of their shards."""
+
+
+def _labels(
+    rows: Rows, label_field: str | None, remarks: Remarks, kind: LabelKind, separator: str | None
+) -> Labels:
+    """Number the labels; the field ``class`` names a class number, and stands for a label that is missing."""
+    if label_field is None:
+        return Labels([-1] * len(rows), ())
+    names = [member.fields.get("class") for _, member in rows]
+    cells = [
+        name if member.label is None else member.label for (_, member), name in zip(rows, names, strict=True)
+    ]
+    given = names if any(name is not None for name in names) else None
+    return read_labels(cells, given, label_field, remarks=remarks, kind=kind, separator=separator)
+
+
+def _splits(rows: Rows, shards: Iterable[str], root: str, remarks: Remarks) -> list[str | None] | None:
+    """Find the splits: the field ``split`` of samples, else what the names of all shards say."""
+    by_shard = {uri: _split_of(uri, root) for uri in shards}
+    written = [member.fields.get("split") for _, member in rows]
+    fields = [one if isinstance(one, str) and one.strip() else None for one in written]
+    if any(fields):
+        names = split_names([one for one in fields if one], remarks)
+        splits = [names[one] if one else by_shard[uri] for one, (uri, _) in zip(fields, rows, strict=True)]
+        remarks.add("left_out", "samples without a split, which are in none", count=splits.count(None))
+        return splits
+    without = [shard_name(uri, root) for uri, split in by_shard.items() if not split]
+    if not without:
+        return [by_shard[uri] for uri, _ in rows]
+    if len(without) < len(by_shard):
+        what = "shards without a split in their name, so that a hash of the key splits all shards"
+        remarks.add("assumed", what, without[0], count=len(without))
+    return None
+
+
+def _listing(
+    root: str,
+    shards: Mapping[str, Found | None],
+    rows: Rows,
+    labels: Labels,
+    remarks: Remarks,
+    identities: Mapping[str, ShardIdentity],
+    notes: Mapping[str, object],
+) -> Listing:
+    masks = [uri if member.seen.mask_offset is not None else None for uri, member in rows]
+    described = describe_annotations([member.fields for _, member in rows], remarks)
+    return Listing(
+        kind="shards",
+        root=root,
+        keys=_unique(f"{shard_name(uri, root)}/{member.key}".rstrip("/") for uri, member in rows),
+        uris=[uri for uri, _ in rows],
+        labels=labels.numbers,
+        classes=labels.classes,
+        label_sets=labels.sets,
+        remarks=remarks,
+        splits=_splits(rows, shards, root, remarks),
+        masks=masks if any(masks) else None,
+        boxes=described.boxes,
+        box_labels=described.box_labels,
+        box_classes=described.box_classes,
+        keypoints=described.keypoints,
+        keypoint_names=described.keypoint_names,
+        seen=[member.seen for _, member in rows],
+        shards=identities,
+        notes=notes,
+    )
+
+
+def is_whole(members: Iterable[Member]) -> bool:
+    """Say whether what was read of a shard changes only with the shard."""
+    return not any(one.seen.header.status.startswith(CANNOT_OPEN) for one in members)
+
+
+@dataclass(frozen=True)
+class ShardPortion:
+    """One shard to read, unless it is as it was."""
+
+    uri: str
+    found: Found | None
+    """What a listing told of it."""
+    before: Found | None
+    """What it was when all that is wanted of it was read."""
+    label_field: str | None
+    hash_content: bool
+
+    @classmethod
+    def of(
+        cls, uri: str, found: Found | None, known: Known, *, label_field: str | None, hash_content: bool
+    ) -> ShardPortion:
+        """Prepare to read a shard of which something may be known."""
+        old = known.get(uri)
+        before = None if old is None else old.found
+        if old is not None and hash_content and any(one.seen.hash is None for one in old.members):
+            before = None
+        return cls(uri, found, before, label_field, hash_content)
+
+    @property
+    def uris(self) -> Sequence[str]:
+        """The shard."""
+        return [self.uri]
+
+    def look(self, storage: Storage) -> tuple[Found | None, list[Member] | None, list[dict[str, Any]]]:
+        """Read the shard; returns its identity, its members and the dumped remarks.
+
+        None for members where they are as before; a shard that cannot be opened becomes one row.
+
+        Raises:
+            SourceDownError: its source gives no answer.
+        """
+        if as_text(self.uri) != self.uri:
+            return None, [_lost(f"{CANNOT_OPEN}its name is not UTF-8; rename it")], []
+        try:
+            found = self.found or storage.look(self.uri)
+            if self.before == found:
+                return found, None, []
+
+            def fetch(offset: int, size: int) -> bytes:
+                return storage.read(self.uri, offset, size, expected=size).data
+
+            file = RangedFile(fetch, found.bytes, SHARD_BYTES)
+            remarks = Remarks()
+            members = list(
+                read_members(
+                    file, found, label_field=self.label_field, hash_content=self.hash_content, remarks=remarks
+                )
+            )
+            return found, members, remarks.dump()
+        except OSError as error:
+            return None, [_lost(f"{CANNOT_OPEN}{error.strerror or error}")], []
+
+
+def _lost(status: str) -> Member:
+    return Member("", None, Seen(0, 0, Header(status=one_line(status)), was_read=True))
+
+
+def _split_of(uri: str, root: str) -> str | None:
+    folder, name = posixpath.split(public_uri(uri))
+    if folder != root and (split := canonical_split(posixpath.basename(folder))):
+        return split
+    word = _FIRST_WORD.match(name)
+    return canonical_split(word[0]) if word else None
+
+
+def shard_name(uri: str, root: str) -> str:
+    """Name a shard from its root, without ``.tar``: the beginning of its samples' keys."""
+    return public_uri(uri).removeprefix(f"{root}/").removesuffix(".tar")
+
+
+def _common_folder(shards: Iterable[str]) -> str:
+    folders = [posixpath.dirname(public_uri(uri)).split("/") for uri in shards]
+    shared: list[str] = []
+    for parts in zip(*folders, strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared.append(parts[0])
+    return "/".join(shared)
+
+
+def _unique(keys: Iterable[str]) -> list[str]:
+    """Tell apart samples that have one key, which tar allows: ``a``, ``a~2``, with a number that is free."""
+    given = list(keys)
+    taken = set(given)
+    last: dict[str, int] = {}
+    result: list[str] = []
+    for key in given:
+        number = last.get(key, 0) + 1
+        if number > 1:
+            while f"{key}~{number}" in taken:
+                number += 1
+            taken.add(f"{key}~{number}")
+        last[key] = number
+        result.append(key if number == 1 else f"{key}~{number}")
+    return result

@@ -1,0 +1,261 @@
+"""YOLO annotations: a text file per image with ``class cx cy width height`` a line, as fractions of the picture.
+
+A dataset is a ``data.yaml`` (``path``, ``train``, ``val``, ``test``, ``names``) or a folder with ``images`` and ``labels``.
+Labels of ``a/images/b/1.jpg`` are ``a/labels/b/1.txt``. Lines with more numbers are polygons, of which the enclosing box is
+read, or, with ``kpt_shape``, a box and keypoints. An image without a text file, or with an empty one, shows nothing.
+Format: https://docs.ultralytics.com/datasets/detect/. The fractions are of the upright picture, which these tools show.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...config.safe_yaml import parse_document, read_text_file
+from ...errors import PlanError, SourceError
+from ..splits import canonical_split
+from .annotated_images import DescribedImage, listing_of, local_folder
+from .labels import MAX_NAME_LENGTH
+from .listing import Listing
+from .remarks import Remarks
+from .voc import IMAGE_SUFFIXES
+
+MAX_LABEL_BYTES = 16 << 20
+"""Of one text file."""
+SPLITS = ("train", "val", "valid", "test")
+
+
+@dataclass(frozen=True)
+class _Dataset:
+    """What a ``data.yaml`` or a folder says."""
+
+    root: Path
+    splits: Mapping[str | None, Sequence[str]]
+    """Folders or lists of images, relative to the root, by split."""
+    names: Mapping[int, str]
+    num_keypoints: int = 0
+    keypoint_width: int = 0
+    """2 for x and y, 3 with visibility."""
+
+
+def is_yolo(source: str) -> bool:
+    """Say whether a source is a ``.yaml`` file, or a folder with ``images`` and text files below ``labels``."""
+    if "://" in source:
+        return False
+    if source.lower().endswith((".yaml", ".yml")):
+        return Path(source).is_file()
+    folder = Path(source)
+    if not all((folder / name).is_dir() for name in ("images", "labels")):
+        return False
+    return next((folder / "labels").rglob("*.txt"), None) is not None
+
+
+def list_yolo(source: str, root: str | None, remarks: Remarks) -> Listing:
+    """List the images of a YOLO dataset.
+
+    Args:
+        source: ``data.yaml``, or a folder.
+        root: replaces ``path`` of the YAML file, which may not lead out of the file's folder.
+        remarks: counts what is left out.
+
+    Raises:
+        SourceError: the dataset cannot be used as a whole.
+    """
+    path = local_folder(source, "yolo")
+    if path.is_dir():
+        listed = next(
+            (path / name for name in ("data.yaml", "dataset.yaml") if (path / name).is_file()), None
+        )
+        dataset = _of_folder(path) if listed is None else _of_yaml(listed, root)
+    else:
+        dataset = _of_yaml(path, root)
+    images: dict[str, DescribedImage] = {}
+    for split, places in dataset.splits.items():
+        for place in places:
+            for name in _images(dataset.root, place, remarks):
+                if name in images:
+                    remarks.add("merged", "images that are listed twice, which stay in the first split", name)
+                    continue
+                images[name] = DescribedImage(name, split=split)
+    seen: set[int] = set()
+    for image in images.values():
+        _annotate(image, dataset, seen, remarks)
+    last = max([*dataset.names, *seen], default=-1)
+    unnamed = sorted(seen - dataset.names.keys())
+    if unnamed:
+        remarks.add(
+            "assumed", "classes without a name, named by their number", str(unnamed[0]), count=len(unnamed)
+        )
+    return listing_of(
+        "yolo",
+        str(dataset.root),
+        list(images.values()),
+        box_classes=[dataset.names.get(number, str(number)) for number in range(last + 1)],
+        keypoint_names=[str(number) for number in range(dataset.num_keypoints)],
+        box_unit="fraction",
+        remarks=remarks,
+    )
+
+
+def _of_folder(folder: Path) -> _Dataset:
+    inside = sorted(one.name for one in (folder / "images").iterdir() if one.is_dir())
+    splits: dict[str | None, list[str]] = {}
+    for name in inside:
+        splits.setdefault(canonical_split(name), []).append(f"images/{name}")
+    if None in splits or not splits:
+        return _Dataset(folder, {None: ["images"]}, _names_file(folder))
+    return _Dataset(folder, splits, _names_file(folder))
+
+
+def _names_file(folder: Path) -> dict[int, str]:
+    """Read class names, a line each, from the file that annotation tools write beside the labels."""
+    for file in (folder / "classes.txt", folder / "labels" / "classes.txt"):
+        if file.is_file():
+            lines = read_text_file(file).splitlines()
+            return {
+                number: line.strip()[:MAX_NAME_LENGTH] for number, line in enumerate(lines) if line.strip()
+            }
+    return {}
+
+
+def _of_yaml(file: Path, root: str | None) -> _Dataset:
+    expected = f"{file.name}: expected a YOLO dataset with 'train' or 'val' and 'names'"
+    try:
+        content = parse_document(read_text_file(file), file.name, keys_as_text=True)
+    except PlanError as error:
+        raise SourceError(f"{expected}, got something else ({error})") from error
+    if not isinstance(content, dict) or not any(name in content for name in SPLITS):
+        raise SourceError(f"{expected}, got other keys; check the file")
+    folder = _folder(file, content.get("path"), root)
+    splits: dict[str | None, list[str]] = {}
+    for name in SPLITS:
+        written = content.get(name)
+        places = [written] if isinstance(written, str) else written if isinstance(written, list) else []
+        for place in places:
+            if not isinstance(place, str) or not _is_below(place):
+                raise SourceError(
+                    f"{file.name}: {name}: expected a folder below {str(folder)!r}, got {str(place)[:80]!r}; name the folder "
+                    "of the images with --root"
+                )
+            splits.setdefault(canonical_split(name), []).append(place)
+    num_keypoints, width = _keypoint_shape(content.get("kpt_shape"), file)
+    return _Dataset(folder, splits, _names(content.get("names"), file), num_keypoints, width)
+
+
+def _folder(file: Path, written: Any, root: str | None) -> Path:
+    """Find the folder that paths of a YAML file count from: ``path``, unless it is not there or leads elsewhere."""
+    if root is not None:
+        return local_folder(root, "yolo")
+    if not isinstance(written, str) or not written:
+        return file.parent
+    if not _is_below(written):
+        if not (file.parent / written).is_dir() or Path(written).is_absolute():
+            return file.parent
+        raise SourceError(
+            f"{file.name}: path: expected a folder below that of the file, got {written!r}; name it with --root"
+        )
+    return file.parent / written if (file.parent / written).is_dir() else file.parent
+
+
+def _is_below(place: str) -> bool:
+    """Say whether a path leads nowhere above the folder that it counts from."""
+    inside = os.path.normpath(place)
+    return (
+        "\0" not in place
+        and not Path(place).is_absolute()
+        and not inside.startswith("..")
+        and "://" not in place
+    )
+
+
+def _names(written: Any, file: Path) -> dict[int, str]:
+    if isinstance(written, list):
+        return {number: str(name)[:MAX_NAME_LENGTH] for number, name in enumerate(written)}
+    if isinstance(written, dict) and all(str(key).isdecimal() and len(str(key)) < 7 for key in written):
+        return {int(key): str(name)[:MAX_NAME_LENGTH] for key, name in written.items()}
+    if written is None:
+        return {}
+    raise SourceError(
+        f"{file.name}: names: expected a list, or names by number, got {str(written)[:80]!r}; correct it"
+    )
+
+
+def _keypoint_shape(written: Any, file: Path) -> tuple[int, int]:
+    if written is None:
+        return 0, 0
+    right = isinstance(written, list) and len(written) == 2 and all(isinstance(one, int) for one in written)
+    if not right or not (0 < written[0] <= 1000 and written[1] in (2, 3)):
+        raise SourceError(
+            f"{file.name}: kpt_shape: expected [number, 2 or 3], got {str(written)[:80]!r}; correct it"
+        )
+    return written[0], written[1]
+
+
+def _images(root: Path, place: str, remarks: Remarks) -> Iterator[str]:
+    """Yield the images of a folder, or of a text file that lists them, relative to the root."""
+    where = root / place
+    if where.is_dir():
+        for here, folders, files in os.walk(where):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            for name in sorted(files):
+                if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
+                    yield Path(here, name).relative_to(root).as_posix()
+    elif where.suffix == ".txt" and where.is_file():
+        for line in read_text_file(where, max_bytes=1 << 28).splitlines():
+            if name := line.strip():
+                yield os.path.normpath(name)
+    else:
+        remarks.add("left_out", "folders of a split that do not exist", place)
+
+
+def _annotate(image: DescribedImage, dataset: _Dataset, seen: set[int], remarks: Remarks) -> None:
+    parts = Path(image.path).parts
+    if "images" in parts:
+        last = len(parts) - 1 - parts[::-1].index("images")
+        parts = (*parts[:last], "labels", *parts[last + 1 :])
+    file = dataset.root.joinpath(*parts).with_suffix(".txt")
+    if not _is_below(image.path) or not file.is_file():
+        remarks.add("assumed", "images without a text file, which show nothing", image.path)
+        return
+    if file.stat().st_size > MAX_LABEL_BYTES:
+        image.refusal = f"cannot be used: labels {file.name}: expected at most {MAX_LABEL_BYTES:,} bytes"
+        return
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        if line.strip():
+            _add(line, image, dataset, seen, remarks)
+
+
+def _add(line: str, image: DescribedImage, dataset: _Dataset, seen: set[int], remarks: Remarks) -> None:
+    """Add a line to its image, or count why it is left out."""
+    try:
+        numbers = [float(word) for word in line.split()]
+    except ValueError:
+        numbers = []
+    keypoints: list[list[float]] = []
+    values = numbers[1:]
+    if len(values) == 4 + dataset.num_keypoints * dataset.keypoint_width:
+        width = dataset.keypoint_width
+        points = [values[start : start + width] for start in range(4, len(values), width or 1)]
+        keypoints = [[*point[:2], point[2] if width == 3 else 2.0] for point in points]
+        cx, cy, w, h = values[:4]
+        box = [cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2]
+    elif len(values) >= 6 and len(values) % 2 == 0 and not dataset.num_keypoints:
+        remarks.add("converted", "polygons to the box around them", image.path)
+        box = [min(values[::2]), min(values[1::2]), max(values[::2]), max(values[1::2])]
+    else:
+        remarks.add("left_out", "lines that are not 'class cx cy width height'", image.path)
+        return
+    number = numbers[0]
+    if not (number >= 0 and number < 1_000_000 and number.is_integer()) or not all(
+        map(math.isfinite, numbers)
+    ):
+        remarks.add("left_out", "lines whose class or numbers make no sense", image.path)
+        return
+    seen.add(int(number))
+    image.boxes.append(box)
+    image.box_labels.append(int(number))
+    image.keypoints += keypoints

@@ -1,0 +1,1 @@
+"""Job contracts, job files and the progress of long work."""

@@ -1,0 +1,156 @@
+"""What long work shows: one line that changes in place on a terminal, a plain line a minute elsewhere, nothing when quiet."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+
+from ..text import printable
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+    from ..monitor.stats import FeedStats
+    from .contracts import Stream
+
+T = TypeVar("T")
+
+PLAIN_INTERVAL_S = 60.0
+"""Seconds between two plain progress lines."""
+
+
+class SilentConsole:
+    """Shows nothing."""
+
+    def say(self, line: str) -> None:
+        """Drop the line."""
+
+    def track(self, batches: Stream[T], label: str) -> Iterator[T]:  # noqa: ARG002
+        """Pass batches on."""
+        return iter(batches)
+
+    def count(self, label: str) -> Callable[[int, int], None]:  # noqa: ARG002
+        """Return a callback that shows nothing."""
+        return lambda done, total: None  # noqa: ARG005
+
+
+class LineConsole(SilentConsole):
+    """Plain lines on standard error, for logs and pipes: a progress line where nothing was said for a minute."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._spoke = time.monotonic()
+
+    def say(self, line: str) -> None:
+        """Print one line."""
+        self._spoke = time.monotonic()
+        print(printable(line), file=self._stream, flush=True)
+
+    def track(self, batches: Stream[T], label: str) -> Iterator[T]:
+        """Pass batches on and say now and then how far it is."""
+        started = self._spoke = time.monotonic()
+        for number, batch in enumerate(batches, 1):
+            yield batch
+            if (now := time.monotonic()) - self._spoke >= PLAIN_INTERVAL_S:
+                self.say(progress_line(label, number, batches, now - started))
+
+    def count(self, label: str) -> Callable[[int, int], None]:
+        """Return a callback ``(done, total)`` that prints at the end."""
+
+        def show(done: int, total: int) -> None:
+            if done == total:
+                self.say(f"{label}: {done:,} of {total:,}")
+
+        return show
+
+
+class TerminalConsole(LineConsole):
+    """One line that is redrawn in place, for the innermost work that is tracked; what is said stands above it."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        super().__init__(stream)
+        self._progress: RichProgress | None = None
+        self._tasks: list[TaskID] = []
+
+    def say(self, line: str) -> None:
+        """Print one line."""
+        if self._progress is None:
+            super().say(line)
+        else:
+            self._progress.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
+
+    def track(self, batches: Stream[T], label: str) -> Iterator[T]:
+        """Pass batches on under a bar with images, rate, replaced images and the time left."""
+        with self._shown(label, batches) as show:
+            for batch in batches:
+                yield batch
+                show()
+
+    @contextmanager
+    def _shown(self, label: str, batches: Stream[Any]) -> Iterator[Callable[[], None]]:
+        """Show work in the line, in place of the work that it is part of, until it ends."""
+        progress = self._progress = self._progress or self._started()
+        if self._tasks:
+            progress.update(self._tasks[-1], visible=False)
+        task = progress.add_task(label, total=batches.num_batches, told=_told(batches.stats()))
+        self._tasks.append(task)
+        try:
+            yield lambda: progress.update(task, advance=1, told=_told(batches.stats()))
+        finally:
+            self._tasks.remove(task)
+            progress.remove_task(task)
+            if self._tasks:
+                progress.update(self._tasks[-1], visible=True)
+            else:
+                progress.stop()
+                self._progress = None
+
+    def _started(self) -> RichProgress:
+        from rich.console import Console as RichConsole
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("[bold]{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[told]}", markup=False),
+            TimeRemainingColumn(),
+        )
+        progress = Progress(*columns, console=RichConsole(file=self._stream), transient=True)
+        progress.start()
+        return progress
+
+
+def _told(stats: FeedStats) -> str:
+    told = f"{stats.num_samples:,} images, {stats.samples_per_second:,.0f} a second"
+    return f"{told}, {stats.replaced:,} replaced" if stats.replaced else told
+
+
+def progress_line(label: str, number: int, batches: Stream[Any], seconds: float) -> str:
+    """Say how far some work is after so many batches and seconds."""
+    left = (batches.num_batches - number) * seconds / number
+    return f"{label}: {100 * number / batches.num_batches:.0f} % done, {_told(batches.stats())}, about {duration(left)} left"
+
+
+def duration(seconds: float) -> str:
+    """Write a time as people say it: ``40 seconds``, ``5 minutes``, ``2 hours and 10 minutes``."""
+    if seconds < 90:
+        return _counted(max(1, round(seconds)), "second")
+    hours, minutes = divmod(round(seconds / 60), 60)
+    parts = [_counted(hours, "hour")] * bool(hours) + [_counted(minutes, "minute")] * bool(minutes)
+    return " and ".join(parts)
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
+
+
+def console_for(stream: TextIO | None = None, *, quiet: bool) -> SilentConsole:
+    """Choose the console that suits where the output goes."""
+    stream = stream or sys.stderr
+    if quiet:
+        return SilentConsole()
+    return TerminalConsole(stream) if stream.isatty() else LineConsole(stream)

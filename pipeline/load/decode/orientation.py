@@ -1,0 +1,65 @@
+"""EXIF orientation: decoders give pixels as stored, and this module alone makes them upright.
+
+Orientation is read once, when the index is built. ``upright`` turns the pixels; ``as_stored`` maps what is wanted of
+the upright picture to what has to be decoded of the stored one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import cv2
+import numpy as np
+
+from ...geometry import FLIPPED_X, FLIPPED_Y, QUARTER_TURNED, Region, Size
+from .plan import Decoding
+
+_UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda image: cv2.flip(image, 1),
+    3: lambda image: cv2.rotate(image, cv2.ROTATE_180),
+    4: lambda image: cv2.flip(image, 0),
+    5: cv2.transpose,
+    6: lambda image: cv2.rotate(image, cv2.ROTATE_90_CLOCKWISE),
+    7: lambda image: cv2.flip(cv2.transpose(image), -1),
+    8: lambda image: cv2.rotate(image, cv2.ROTATE_90_COUNTERCLOCKWISE),
+}
+
+
+def swapped(size: Size, orientation: int) -> Size:
+    """Convert height and width between the stored and the upright picture, in either direction."""
+    return size[::-1] if orientation >= QUARTER_TURNED else size
+
+
+def upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn stored pixels, HWC or HW, upright; the same array for orientation 1, else a new contiguous one."""
+    turn = _UPRIGHT.get(orientation)
+    return image if turn is None else turn(image)
+
+
+def stored_region(region: Region, size: Size, orientation: int) -> Region:
+    """Map a region of the upright picture to the stored one.
+
+    Args:
+        region: of the upright picture.
+        size: height and width of the upright picture.
+        orientation: EXIF 1..8.
+    """
+    if orientation == 1:
+        return region
+    y0, x0, y1, x1 = region.y0, region.x0, region.y1, region.x1
+    if orientation in FLIPPED_X:
+        x0, x1 = size[1] - x1, size[1] - x0
+    if orientation in FLIPPED_Y:
+        y0, y1 = size[0] - y1, size[0] - y0
+    return Region(x0, y0, x1, y1) if orientation >= QUARTER_TURNED else Region(y0, x0, y1, x1)
+
+
+def as_stored(decoding: Decoding, size: Size, orientation: int) -> Decoding:
+    """Map a decode plan of the upright picture to the stored one, its resampling included."""
+    if orientation == 1:
+        return decoding
+    resampling = decoding.resampling
+    if resampling is not None:
+        resampling = replace(resampling, size=swapped(resampling.size, orientation))
+    return replace(decoding, region=stored_region(decoding.region, size, orientation), resampling=resampling)

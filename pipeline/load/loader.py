@@ -1,0 +1,192 @@
+"""From rows of the index to files in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..cache.codec import Packed
+from ..formats.integrity import AGAIN, problem_of
+from ..geometry import Size
+from ..index.file_info import content_hash
+from ..index.index import Index
+from ..index.mmap_index import RowTable
+from ..monitor.watchdog import Watch
+from ..plan.error_policy import ErrorRules
+from ..storage.storage import Storage
+from ..storage.store import Piece
+from .decode.decoder import Encoded
+from .decode.orientation import swapped
+
+Row = Mapping[str, Any]
+
+COLUMNS = (
+    "key",
+    "uri",
+    "bytes",
+    "mtime_ns",
+    "etag",
+    "offset",
+    "hash",
+    "width",
+    "height",
+    "mode",
+    "format",
+    "orientation",
+    "label",
+    "mask",
+    "mask_offset",
+    "mask_bytes",
+    "boxes",
+    "box_labels",
+    "keypoints",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """One row of the index with its file or what is cached of it, or why it cannot be read."""
+
+    row: Row
+    file: Encoded | None
+    reason: str = ""
+    step: str = "read"
+    """What failed: ``read``, ``mask`` (reading it), ``decode`` where the bytes are not what was indexed, or ``limit`` where
+    the plan forbids so large a file."""
+    size: Size | None = None
+    """Height and width of the upright picture; None where it cannot be used."""
+    mask: bytes | None = None
+    """The mask's file, where the row has one."""
+    kept: Packed | None = None
+    """What the cache holds of it; then the file was not read."""
+    entry: np.ndarray | None = None
+    """The key under which it may be cached."""
+
+
+class SampleLoader:
+    """Reads files; any thread may call it. Leave it with ``close``."""
+
+    def __init__(self, index: Index, rules: ErrorRules | None = None, watch: Watch | None = None) -> None:
+        columns = index.table.select(COLUMNS)
+        self._absent: dict[str, None] = {
+            name: None for name in COLUMNS if columns[name].null_count == len(columns)
+        }
+        self._table = RowTable(columns.drop_columns([*self._absent]))
+        self._rules = rules or ErrorRules()
+        self._watch = watch or Watch(None)
+        self._storage = Storage(self._rules.max_wait_s)
+
+    def load(self, rows: np.ndarray) -> list[Loaded]:
+        """Read the files of some rows, in order.
+
+        Raises:
+            SourceDownError: a remote source gives no answer.
+        """
+        return [self._load(row, None) for row in self._rows(rows)]
+
+    def load_beside(self, rows: np.ndarray, kept: Sequence[Packed]) -> list[Loaded]:
+        """Read only what belongs to pictures that a cache holds, in order; raises as ``load`` does."""
+        return [self._load(row, one) for row, one in zip(self._rows(rows), kept, strict=True)]
+
+    def load_again(self, sample: Loaded) -> Loaded:
+        """Read the file of a sample that was found in a cache; raises as ``load`` does."""
+        return self._load(sample.row, None)
+
+    def _rows(self, rows: np.ndarray) -> list[Row]:
+        """Take rows of the index; columns without any value, as there are in most, cost next to nothing."""
+        return [self._absent | row for row in self._table.take(rows).to_pylist()]
+
+    def close(self) -> None:
+        """Let go of connections."""
+        self._storage.close()
+
+    def _load(self, row: Row, kept: Packed | None) -> Loaded:
+        if reason := self._too_large(row):
+            return Loaded(row, None, reason, "limit")
+        piece = mask = None
+        step = "read"
+        try:
+            if kept is None or row["mask"]:
+                with self._watch.at("read", row["key"]):
+                    piece = self._read(row) if kept is None else None
+                    step = "mask"
+                    mask = self._read_mask(row)
+        except FileNotFoundError as error:
+            return Loaded(row, None, f"{_in_words(error)}; it has vanished since it was indexed", step)
+        except OSError as error:
+            return Loaded(row, None, _in_words(error), step)
+        size = upright_size(row)
+        if piece is None:
+            return Loaded(row, None, size=size, mask=mask, kept=kept)
+        step, reason = "read", _changed(row, piece)
+        if not reason:
+            stored = (row["height"], row["width"])
+            step, reason = "decode", problem_of(piece.data, row["format"], row["mode"], stored)
+        if reason:
+            return Loaded(row, None, reason, step)
+        file = Encoded(piece.data, row["format"], row["mode"], row["orientation"], size, row["key"])
+        return Loaded(row, file, size=size, mask=mask)
+
+    def _read(self, row: Row) -> Piece:
+        """Read a file and a byte more, which shows that it has grown; of a shard just the member."""
+        num_bytes: int = row["bytes"]
+        if row["offset"] is None:
+            return self._storage.read(row["uri"], 0, num_bytes + 1, expected=num_bytes)
+        return self._storage.read(row["uri"], row["offset"], num_bytes, expected=num_bytes)
+
+    def _read_mask(self, row: Row) -> bytes | None:
+        uri = row["mask"]
+        if not uri:
+            return None
+        offset, size = row["mask_offset"] or 0, row["mask_bytes"]
+        if size is None:
+            size = self._storage.look(uri).bytes
+        if size > self._rules.max_file_bytes:
+            raise OSError(0, f"the mask has {size:,} bytes, more than max_file_bytes", uri)
+        return self._storage.read(uri, offset, size, expected=size).data
+
+    def _too_large(self, row: Row) -> str:
+        limits = self._rules
+        pixels = row["width"] * row["height"]
+        if pixels > limits.max_pixels:
+            return f"expected at most max_pixels: {limits.max_pixels:,}, got {row['width']}x{row['height']} = {pixels:,}"
+        if row["bytes"] > limits.max_file_bytes:
+            return f"expected at most max_file_bytes: {limits.max_file_bytes:,}, got {row['bytes']:,}"
+        return ""
+
+
+def _in_words(error: OSError) -> str:
+    return f"{type(error).__name__}: {error.strerror or error}"
+
+
+def _changed(row: Row, piece: Piece) -> str:
+    """Say how a file differs from what was indexed, by whatever is known at no cost; the hash decides where there is one."""
+    if len(piece.data) != row["bytes"]:
+        now = piece.file_bytes if row["offset"] is None and piece.file_bytes is not None else len(piece.data)
+        got = f"{now:,}" if now <= row["bytes"] or piece.file_bytes is not None else "more"
+        return f"expected {row['bytes']:,} bytes as indexed, got {got}; {AGAIN}"
+    if row["hash"] is not None:
+        found = content_hash(piece.data)
+        return (
+            ""
+            if found == row["hash"]
+            else f"expected content with the hash {row['hash']}, got {found}; {AGAIN}"
+        )
+    if _other_tag(piece.etag, row["etag"]):
+        return f"expected a file with the tag {row['etag'][:40]!r} as indexed, got one of as many bytes with another; {AGAIN}"
+    if piece.mtime_ns is not None and piece.mtime_ns != row["mtime_ns"]:
+        return f"expected a file as old as indexed, got one of as many bytes written at another time; {AGAIN}"
+    return ""
+
+
+def upright_size(row: Row) -> Size:
+    """Return height and width of a picture once its EXIF orientation is applied."""
+    return swapped((row["height"], row["width"]), row["orientation"])
+
+
+def _other_tag(now: str | None, indexed: str | None) -> bool:
+    """Say whether a store calls a file by another tag; weak tags of one content may differ."""
+    return now is not None and indexed is not None and now != indexed and not now.startswith("W/")

@@ -1,1 +1,0 @@
-"""From a drawn Albumentations transform to DALI operators: the table, the graph and the declared tolerances."""

@@ -1,0 +1,101 @@
+"""CPUs and memory that this process may use: the machine's, or less where affinity or control groups limit it."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path, PurePosixPath
+
+from .errors import RequestError
+from .text import quoted
+
+DEFAULT_PART = 4
+"""One part in so many of the memory is a feed's budget where none is given: models and caches want some too."""
+UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?\s*", re.IGNORECASE)
+
+
+def default_memory_bytes() -> int:
+    """Return the budget of a feed where none is given: a quarter of ``machine_memory_bytes``."""
+    return machine_memory_bytes() // DEFAULT_PART
+
+
+def machine_memory_bytes(root: Path = Path("/")) -> int:
+    """Return the memory of the machine, or the lowest limit of the control groups that this process is in.
+
+    Args:
+        root: where ``proc`` and ``sys`` lie.
+    """
+    found = re.search(r"^MemTotal:\s+(\d+) kB", (root / "proc/meminfo").read_text(), re.MULTILINE)
+    assert found is not None, "Linux names its memory"
+    files = {1: ["memory.limit_in_bytes"], 2: ["memory.max"]}
+    limits = [text for (text,) in _limits(root, "memory", files) if text.isdigit()]
+    return min([int(found[1]) * 1024, *map(int, limits)])
+
+
+def num_cpus(root: Path = Path("/")) -> int:
+    """Return how many CPUs this process may use at a time, at least 1.
+
+    That is the number of CPUs of its affinity mask (``taskset``, cpusets), or less where a control group has a quota
+    (``docker run --cpus``, limits of Kubernetes); part of a CPU counts as a whole one.
+
+    Args:
+        root: where ``proc`` and ``sys`` lie.
+    """
+    quota = _cpu_quota(root)
+    allowed = len(os.sched_getaffinity(0))
+    return max(1, allowed if quota is None else min(allowed, math.ceil(quota)))
+
+
+@cache
+def _cpu_quota(root: Path) -> float | None:
+    """Return the CPUs that control groups grant, None without a limit. Read once: it is asked for after every batch."""
+    files = {1: ["cpu.cfs_quota_us", "cpu.cfs_period_us"], 2: ["cpu.max"]}
+    quotas = []
+    for texts in _limits(root, "cpu", files):
+        match " ".join(texts).split():
+            case [quota, period] if quota.isdigit() and period.isdigit() and int(period):
+                quotas.append(int(quota) / int(period))
+            case _:  # "max", or -1 in version 1
+                continue
+    return min(quotas, default=None)
+
+
+def _limits(root: Path, controller: str, files: dict[int, list[str]]) -> Iterator[tuple[str, ...]]:
+    """Yield what the control groups of this process say, versions 1 and 2, from its own group up to the top.
+
+    Args:
+        root: where ``proc`` and ``sys`` lie.
+        controller: such as ``memory``.
+        files: names of the files to read, by version of the control groups.
+    """
+    groups = root / "proc/self/cgroup"
+    mounted = root / "sys/fs/cgroup"
+    for line in groups.read_text().splitlines() if groups.is_file() else []:
+        _, controllers, name = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        version = 1 if controllers else 2
+        folders = (controllers, controller) if controllers else ("", "unified")
+        inner = PurePosixPath(name.lstrip("/"))
+        for folder in dict.fromkeys(folders):
+            for group in (inner, *inner.parents):
+                paths = [mounted / folder / group / file for file in files[version]]
+                if all(path.is_file() for path in paths):
+                    yield tuple(path.read_text().strip() for path in paths)
+
+
+def parse_size(text: str, option: str = "--memory") -> int:
+    """Read a size such as ``2G``, ``512MiB`` or ``1500000``.
+
+    Raises:
+        RequestError: it is none.
+    """
+    found = _SIZE.fullmatch(text)
+    number = 0.0 if found is None else float(found[1]) * UNITS[(found[2] or "").lower()]
+    if not 1 <= number < 2**62:
+        raise RequestError(f"{option}: expected a size such as 2G or 512MiB, got {quoted(text)}; correct it")
+    return int(number)

@@ -1,1 +1,0 @@
-"""Writes what a plan yields to shards, once and for all: a batch job."""

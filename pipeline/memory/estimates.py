@@ -1,0 +1,182 @@
+"""What samples will take in memory, from what the index says of them, before they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from ..batch.annotations import AnnotationKinds
+from ..cache.codec import Packed
+from ..compiler.program import Program
+from ..geometry import Size
+from ..index.index import Index
+from ..index.mmap_index import Numbers
+from ..load.decode.dali import DALI_MODES
+from ..load.decode.decoder import Encoded
+from ..load.decode.plan import Decoding
+from ..plan.view import View
+from ..rng import keyed_bits
+from ..transform.growth import Growth, largest_pixels
+from ..transform.params import Drawing, Drawn
+
+RGB = 3
+WIDE = 4
+"""Times as much for pictures that Pillow converts: alpha, 16 bits and other modes, and the copies on the way."""
+FLOAT_BYTES = 4
+MASK_BYTES = 2
+"""Per pixel of a mask: the sample's own and its place in the batch."""
+NUM_PROBES = 4
+SLICE_ROWS = 1 << 20
+"""Rows that are looked at together, and of how many at most the probes are."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class SampleSizes:
+    """Bytes of files and pixels of pictures, by row of the index, in which they stay."""
+
+    masked: bool
+    _bytes: Numbers
+    _width: Numbers
+    _height: Numbers
+
+    @classmethod
+    def of(cls, index: Index) -> SampleSizes:
+        """Find them in an index."""
+        table = index.table
+        columns = (Numbers(table[name]) for name in ("bytes", "width", "height"))
+        return cls(table["mask"].null_count < table.num_rows, *columns)
+
+    def bytes(self, rows: np.ndarray) -> np.ndarray:
+        """Bytes of the files of some rows, int64."""
+        return self._bytes.take(rows)
+
+    def pixels(self, rows: np.ndarray) -> np.ndarray:
+        """Pixels of the pictures of some rows, int64."""
+        return np.asarray(self._width.take(rows) * self._height.take(rows))
+
+    def largest(self, rows: np.ndarray, number: int) -> np.ndarray:
+        """Pixels of the largest pictures, in any order, from some rows at a time."""
+        found = np.empty(0, np.int64)
+        for first in range(0, len(rows), SLICE_ROWS):
+            found = np.concatenate([found, self.pixels(rows[first : first + SLICE_ROWS])])
+            if len(found) > number:
+                found = np.partition(found, len(found) - number)[len(found) - number :]
+        return found
+
+
+@dataclass(frozen=True)
+class FinishedSize:
+    """Bytes of finished pictures in their batch."""
+
+    constant: int | None
+    """Of each, where the policy ends in one size."""
+    per_pixel: float
+    """Bytes for each pixel of the original, where it does not."""
+
+    def bytes(self, pixels: np.ndarray) -> int:
+        """Add up the pictures whose originals have so many pixels."""
+        if self.constant is not None:
+            return self.constant * len(pixels)
+        return int(self.per_pixel * int(pixels.sum())) + len(pixels)
+
+
+def finished_size(program: Program, view: View, index: Index, rows: np.ndarray) -> FinishedSize:
+    """Let a few samples of very different size draw their decisions, and see what size they end in."""
+    if not len(rows):
+        return FinishedSize(0, 0.0)
+    sizes = SampleSizes.of(index)
+    if len(rows) > SLICE_ROWS:
+        rows = rows[np.linspace(0, len(rows) - 1, SLICE_ROWS).astype(int)]
+    ordered = rows[np.argsort(sizes.pixels(rows), kind="stable")]
+    probes = ordered[np.linspace(0, len(ordered) - 1, NUM_PROBES).astype(int)]
+    routes = program.routes(augment=view.augment, backend="opencv")
+    kinds = AnnotationKinds.of(index)
+    compose = program.compose(augment=view.augment, boxes=kinds.boxes, keypoints=kinds.num_keypoints > 0)
+    drawing = Drawing(compose, routes.num_drawn)
+    targets = kinds.empty_targets()
+    found: set[Size] = set()
+    grown: list[float] = []
+    width_bytes = 1
+    table = index.table.select(["key", "width", "height"]).take(probes)
+    for sample in table.to_pylist():
+        size = (sample["height"], sample["width"])
+        bits = keyed_bits("augment", program.plan.seed, view.first_epoch, sample["key"])
+        end: Size | None = None
+        try:
+            drawn = drawing.draw(bits, size, **targets)
+            end = drawn.size
+            if not drawing.is_finished(drawn):
+                image = drawing.finish(np.zeros((*end, RGB), np.uint8), drawn)["image"]
+                end, width_bytes = (image.shape[0], image.shape[1]), max(width_bytes, image.dtype.itemsize)
+        except Exception:  # it fails again where it is made, costs that image and is written down there
+            if end is None:
+                continue
+        found.add(end)
+        grown.append(end[0] * end[1] / (size[0] * size[1]))
+    bytes_per_pixel = RGB * (FLOAT_BYTES if program.normalization else width_bytes)
+    bytes_per_pixel += MASK_BYTES if sizes.masked else 0
+    constant = None
+    if len(found) == 1 and len(np.unique(sizes.pixels(probes))) > 1:
+        height, width = next(iter(found))
+        constant = height * width * bytes_per_pixel
+    return FinishedSize(constant, bytes_per_pixel * max(grown, default=1.0))
+
+
+def worst_bytes(
+    file: Encoded | None, kept: Packed | None, copies: int = 2, growth: Growth | None = None
+) -> int:
+    """Bound what one sample takes from decoding on, whatever is drawn: the whole picture, several times, and its growth.
+
+    Args:
+        file: its file, if it was read.
+        kept: what the cache holds of it, if anything.
+        copies: of a whole picture that are in memory together: decoded and finished, and between them in a cache.
+        growth: what a policy that is not open makes of it at most; None where it is not asked for.
+    """
+    size = file.size if file is not None else kept.size if kept is not None else None
+    if size is None:
+        return 0
+    whole = copies * _whole_bytes(file) if file is not None else 2 * RGB * size[0] * size[1]
+    grown = 0 if growth is None else growth.pixels(size) - size[0] * size[1]
+    return whole + RGB * grown
+
+
+def planned_bytes(file: Encoded, decoding: Decoding, drawn: Drawn) -> int:
+    """Say what one sample takes: its pixels as decoding is planned, and those of the largest picture that was drawn."""
+    if decoding.kind == "reduced":
+        height, width = (-(-side // decoding.shrink) for side in file.size)
+        assert decoding.resampling is not None
+        decoded = RGB * (height * width + decoding.resampling.size[0] * decoding.resampling.size[1])
+    elif decoding.kind == "region" and file.format == "jpeg" and file.suits_dali() and file.may_be_cut():
+        decoded = RGB * decoding.region.size[0] * decoding.region.size[1]
+    else:
+        decoded = _whole_bytes(file)
+    return decoded + RGB * largest_pixels(drawn)
+
+
+def in_runs(
+    items: Sequence[T], num_bytes: Callable[[int], int], most: int
+) -> Iterator[tuple[Sequence[T], int]]:
+    """Cut items, in order, into runs of at most so many bytes; one that is larger is a run of its own."""
+    sizes = [num_bytes(number) for number in range(len(items))]
+    if items and (total := sum(sizes)) <= most:
+        yield items, total
+        return
+    start = total = 0
+    for number, size in enumerate(sizes):
+        if number > start and total + size > most:
+            yield items[start:number], total
+            start, total = number, 0
+        total += size
+    if items:
+        yield items[start:], total
+
+
+def _whole_bytes(file: Encoded) -> int:
+    height, width = file.size
+    return height * width * RGB * (1 if file.mode in DALI_MODES else WIDE)

@@ -1,0 +1,1 @@
+"""What is recorded about a run: step times, statistics, time limits, unreadable samples."""

@@ -1,1 +1,0 @@
-"""Who stands where: permutations, draws and positions; integers only."""

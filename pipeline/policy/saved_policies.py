@@ -1,0 +1,140 @@
+"""Policies that ``albumentations.save`` wrote, as JSON or YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..config.imports import AllowedModules
+from ..config.safe_yaml import parse_document, read_text_file
+from ..errors import PlanError
+from ..text import quoted
+from .compose_options import check_compose
+from .registry import check_permitted, find_transform, is_composition, load_albumentations, option_names
+from .spec import TransformSpec, plain
+
+NAME_KEY = "__class_fullname__"
+
+
+def read_policy_file(path: Path, where: str, allowed: AllowedModules) -> TransformSpec:
+    """Read a policy that ``albumentations.save`` wrote.
+
+    Args:
+        path: the file.
+        where: the place in the plan, for errors.
+        allowed: modules that the file may import from.
+
+    Raises:
+        PlanError: the file is no such policy, or holds something that the installed Albumentations does not mean in the
+            same way; names it.
+    """
+    try:
+        described = parse_document(read_text_file(path), str(path))
+    except PlanError as error:
+        raise PlanError(f"{where}: expected a policy saved by albumentations.save, got {error}") from error
+    if not isinstance(described, Mapping) or not isinstance(described.get("transform"), Mapping):
+        raise PlanError(
+            f"{where}: expected a policy saved by albumentations.save, got {str(path)!r} without a mapping below "
+            "'transform'; save it again"
+        )
+    version = described.get("__version__")
+    where = f"{where}: {path.name}"
+    spec = _spec_of(described["transform"], where, allowed)
+    same_version = version == load_albumentations().__version__
+    _check_meaning(
+        described["transform"], spec.build(where), where, None if same_version else quoted(version)
+    )
+    return spec
+
+
+def _spec_of(described: Any, where: str, allowed: AllowedModules) -> TransformSpec:
+    if not isinstance(described, Mapping) or not isinstance(described.get(NAME_KEY), str):
+        raise PlanError(
+            f"{where}: expected a transform with its {NAME_KEY}, got {quoted(described)}; save the policy again"
+        )
+    name = described[NAME_KEY]
+    module, _, short = name.rpartition(".")
+    if module:
+        name = (
+            short
+            if module == "albumentations" or module.startswith("albumentations.")
+            else f"{module}:{short}"
+        )
+    where = f"{where}.{short}"
+    check_permitted(name, where, allowed)
+    cls = find_transform(name, where)
+    options = {key: value for key, value in described.items() if key not in (NAME_KEY, "transforms")}
+    if options.get("always_apply") is False:  # of Albumentations 1: p alone decides
+        del options["always_apply"]
+    if name == "Compose":
+        check_compose(options, where)
+        options = {key: value for key, value in options.items() if key not in option_names(cls) or key == "p"}
+    derived = set(options) - set(option_names(cls))
+    kept = {key: value for key, value in options.items() if key not in derived or not _is_derived(cls, key)}
+    children = described.get("transforms")
+    if not isinstance(children if children is not None else [], list):
+        raise PlanError(f"{where}.transforms: expected a list, got {quoted(children)}; save the policy again")
+    return TransformSpec.model_validate(
+        {
+            "name": name,
+            "options": kept,
+            "children": [
+                _spec_of(child, f"{where}.transforms[{i}]", allowed) for i, child in enumerate(children or ())
+            ],
+        },
+        context=allowed.context(),
+    )
+
+
+def _is_derived(cls: type[Any], key: str) -> bool:
+    """Return whether Albumentations lists a value that follows from the options of the class, as Pad's subclasses do."""
+    return any(
+        key in option_names(base)
+        for base in cls.__mro__[1:]
+        if "__init__" in vars(base) and base is not object
+    )
+
+
+def _check_meaning(described: Mapping[str, Any], built: Any, where: str, version: str | None) -> None:
+    """Compare what a file says of a transform with what the transform built from it says of itself.
+
+    Raises:
+        PlanError: they differ, or a file of another version leaves open what the installed version lets one choose.
+    """
+    where = f"{where}.{type(built).__name__}"
+    now = built.to_dict_private()
+    for key, value in described.items():
+        checked = type(built).__name__ == "Compose" and key != "p"  # by check_compose
+        if checked or key in (NAME_KEY, "transforms", "always_apply"):
+            continue
+        if key in now and not _equal(plain(now[key], key), plain(value, key)):
+            raise PlanError(
+                f"{where}.{key}: expected a value that Albumentations keeps, got {quoted(value)}, of which it makes "
+                f"{quoted(now[key])}; correct it"
+            )
+    missing = (
+        []
+        if version is None
+        else sorted(set(now) & set(option_names(type(built))) - set(described) - {"transforms"})
+    )
+    if missing and not is_composition(built):
+        raise PlanError(
+            f"{where}: expected all options, got a file of Albumentations {version} without {', '.join(missing)}; write "
+            f"the policy into the plan, or save it with Albumentations {load_albumentations().__version__}"
+        )
+    if is_composition(built):
+        for i, (child, again) in enumerate(
+            zip(described.get("transforms") or (), built.transforms, strict=True)
+        ):
+            _check_meaning(child, again, f"{where}.transforms[{i}]", version)
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    return bool(np.all(one == other))

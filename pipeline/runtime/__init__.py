@@ -1,0 +1,1 @@
+"""The local engine: threads that make the batches of a view."""

@@ -1,0 +1,187 @@
+"""Makes the batches of an opened view by their numbers: what a local feed reads ahead and what a Ray actor holds open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from ..batch.batch import Batch
+from ..batch.mix import mix_batch
+from ..compiler.routing import Backend
+from ..errors import LightwellError, PlanError
+from ..executor.cached import CachedReading
+from ..executor.sample_worker import Surroundings
+from ..load.loader import SampleLoader
+from ..memory.budget import MemoryBudget, Shares
+from ..monitor.quarantine import QuarantineEntry
+from ..monitor.step_timer import Activity
+from ..monitor.watchdog import Watch
+from ..sampler.schedule import BatchSpec
+from .open_view import OpenView
+from .opencv_threads import OneOpencvThread
+from .worker_pool import CHUNK_IMAGES, AssemblyPool, OpenBatch
+
+
+@dataclass(frozen=True, slots=True)
+class MadeBatch:
+    """A finished batch with what has to be written down of it, or why there is none."""
+
+    number: int
+    """Counted from 0 over all epochs of the view."""
+    batch: Batch | None
+    """None where every image was left out, or making it failed, or it stayed where it was made."""
+    num_made: int = 0
+    """Samples that were made for it, those too that are not its own."""
+    num_failed: int = 0
+    """Of these, those that could not be used."""
+    num_read: int = 0
+    """Its images, without padding."""
+    num_used: int = 0
+    """Of these, those that are neither replaced nor padding."""
+    num_skipped: int = 0
+    """Images that were left out."""
+    entries: tuple[QuarantineEntry, ...] = ()
+    """What could not be used, in the order of the rows."""
+    error: LightwellError | None = None
+    """Why the run has to end here."""
+
+
+class BatchMaker:
+    """Program, threads, cache and memory of one view, held open; a context manager.
+
+    Args:
+        opened: which batches there are.
+        shares: the memory that may be in flight.
+        num_threads: that make samples, and as many that read files.
+        backend: what works on pixels.
+        cached: the plan's cache, opened.
+        activity: notes where the time goes.
+
+    Raises:
+        PlanError: the plan has a cache and the backend knows none.
+    """
+
+    def __init__(
+        self,
+        opened: OpenView,
+        shares: Shares,
+        *,
+        num_threads: int,
+        backend: Backend = "opencv",
+        cached: CachedReading | None = None,
+        activity: Activity | None = None,
+    ) -> None:
+        check_backend(opened, backend)
+        plan = opened.plan
+        self.activity = activity or Activity()
+        self.budget = MemoryBudget(shares)
+        self._opened = opened
+        self._specs: Mapping[int, BatchSpec] = {}
+        self._mix = plan.mix if opened.view.augment else None
+        on_gpu = plan.device == "gpu"
+        watch = Watch(plan.errors.max_seconds_per_file)
+        shared = Surroundings(
+            opened.program,
+            opened.view,
+            SampleLoader(opened.index, plan.errors, watch),
+            opened.rows,
+            self.activity,
+            self.budget,
+            watch,
+            opened.kinds,
+            backend=backend,
+            cached=cached,
+            dali_threads=num_threads if on_gpu else 1,
+        )
+        # A GPU has one graph that takes whole batches and brings its own threads.
+        self._pool = AssemblyPool(
+            shared,
+            num_threads=1 if on_gpu else num_threads,
+            max_samples=plan.batch.size if on_gpu else min(plan.batch.size, CHUNK_IMAGES),
+            sizes=opened.sizes,
+            finished=opened.finished,
+        )
+        self._one_thread = (
+            OneOpencvThread()
+        )  # the pool is the parallelism; OpenCV's own threads would fight it
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._pool.close()
+        finally:
+            self._one_thread.release()
+
+    def _spec(self, number: int) -> BatchSpec:
+        """Compute a batch, and with it the next ones, which are asked for soon."""
+        specs = self._specs
+        if number not in specs:
+            self._specs = specs = self._opened.schedule.stretch(number)
+        return specs[number]
+
+    def start(self, number: int, *, only_one: bool) -> OpenBatch | None:
+        """Begin a batch; None where there is no room for it, which the only one in the making always has."""
+        return self._pool.start(number, self._spec(number), only_one=only_one)
+
+    def finish(self, batch: OpenBatch) -> MadeBatch:
+        """Wait for a batch and put it together; its room is held until ``release``."""
+        spec = batch.spec
+        num_made = len(spec.rows)
+        try:
+            finished = batch.finish()
+        except LightwellError as error:
+            return MadeBatch(batch.number, None, entries=batch.entries(), error=error)
+        entries = batch.entries()
+        if finished is None:
+            return MadeBatch(batch.number, None, num_made, num_made, num_skipped=num_made, entries=entries)
+        num_failed = int(finished.replaced.sum()) + finished.num_left_out
+        if self._mix is not None:
+            finished = mix_batch(
+                finished, self._mix, seed=self._opened.plan.seed, bbox_params=self._opened.plan.bbox_params
+            )
+        if spec.lends:
+            finished = finished.between(1, len(finished))
+        return MadeBatch(
+            batch.number,
+            finished,
+            num_made,
+            num_failed,
+            finished.num_images,
+            int(finished.own.sum()),
+            finished.num_left_out,
+            entries,
+        )
+
+    def release(self, num_bytes: int) -> None:
+        """Let go the room of a batch."""
+        self.budget.close_batch(num_bytes)
+
+    @contextmanager
+    def making(self, number: int) -> Iterator[MadeBatch]:
+        """Make one batch, beside others that other threads ask for; its room is held while the context lasts."""
+        num_bytes = self._pool.num_bytes(spec := self._spec(number))
+        self.budget.wait_for_batch(num_bytes)
+        batch = self._pool.begin(number, spec, num_bytes)
+        try:
+            yield self.finish(batch)
+        finally:
+            self.release(num_bytes)
+
+
+def check_backend(opened: OpenView, backend: Backend) -> None:
+    """Refuse a backend that cannot do what the plan wants.
+
+    Raises:
+        PlanError: the plan has a cache and the backend knows none.
+    """
+    if opened.plan.cache is not None and backend != "opencv":
+        raise PlanError(
+            f"cache: expected the backend opencv, got {backend}; pixels are cached on the CPU's way only: leave cache out"
+        )

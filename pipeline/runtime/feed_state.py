@@ -1,0 +1,232 @@
+"""Where a feed's consumer stands and what was found on the way: the same books for every engine.
+
+Batches may be made by any thread of any machine and in any order. Here they are taken in their own order, and what
+became of their samples is written down at their turn, so that no engine decides where a run stops or what it lists.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any, Generic, NoReturn, Self, TypeVar
+
+from ..errors import RequestError
+from ..index.boxes import count_boxes
+from ..monitor.quarantine import Quarantine, QuarantineEntry
+from ..sampler.position import batches_before, position_after
+from ..uris import public_uri
+from .batch_builder import MadeBatch
+from .iteration import IterationGuard
+from .open_view import OpenView
+
+_logger = logging.getLogger("lightwell")
+T = TypeVar("T")
+
+
+class Books:
+    """Counts, quarantine and position of one feed. One thread takes batches, any thread may read.
+
+    Raises:
+        PlanError: the position is none, or of another plan or view.
+    """
+
+    def __init__(self, opened: OpenView, position: Mapping[str, Any] | None = None) -> None:
+        self._opened = opened
+        self._quarantine = Quarantine(opened.plan.errors)
+        self._quarantine_bad_headers()
+        self.next = 0
+        """Number of the batch that the consumer has not had yet."""
+        if position is not None:
+            steps = opened.schedule.num_steps
+            self.next = batches_before(position, opened.view, plan=opened.fingerprint, num_steps=steps)
+        self.num_batches = opened.schedule.num_batches - self.next
+        """Batches of all epochs together, from where the feed was opened; ``on_error: skip`` passes over those with
+        no image left."""
+
+    def take(self, made: MadeBatch) -> None:
+        """Write down what became of the next batch.
+
+        Raises:
+            LightwellError: what its making raised.
+            RunError: more is bad than the plan bears.
+        """
+        assert made.number == self.next, (made.number, self.next)
+        for entry in made.entries:
+            self._quarantine.add(entry)
+        if made.error is not None:
+            raise made.error
+        self._quarantine.judge(made=made.num_made, failed=made.num_failed)
+        self.next += 1
+        self._quarantine.count(
+            read=made.num_read,
+            used=made.num_used,
+            replaced=made.num_read - made.num_used,
+            skipped=made.num_skipped,
+        )
+
+    def position(self) -> dict[str, Any]:
+        """Say where the consumer stands: behind the last batch it was given. A small value that JSON holds."""
+        epoch, step = self._opened.schedule.place_of(self.next)
+        return position_after(self._opened.view, plan=self._opened.fingerprint, epoch=epoch, step=step)
+
+    @property
+    def quarantine(self) -> list[Mapping[str, Any]]:
+        """Samples of the batches so far that could not be used, as dicts."""
+        return self._quarantine.dump()
+
+    def quarantine_from(self, first: int) -> list[Mapping[str, Any]]:
+        """List those that were found after so many."""
+        return self._quarantine.dump(first)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images yielded, used, replaced and skipped so far; read = used + replaced, and skipped are in no batch."""
+        return dict(self._quarantine.counts)
+
+    def _quarantine_bad_headers(self) -> None:
+        """List the rows that the index already knows to be bad, once, as skipped; of several ranks, by the first."""
+        view = self._opened.view
+        if view.keys is not None or view.rank:
+            return
+        num_bad = 0
+        for entry in _bad_headers(self._opened):
+            self._quarantine.add(entry)
+            num_bad += 1
+        self._quarantine.count(skipped=num_bad)
+
+
+class BookedFeed(ABC, Generic[T]):
+    """Base of all feeds: iteration, position, counters and quarantine; a context manager, which closes it.
+
+    A feed is read once. A loop that is left early, by ``break`` for instance, continues with the next batch when the
+    feed is iterated again; a feed that was read to its end or closed raises RequestError. It works as the dataset of
+    ``torch.utils.data.DataLoader(feed, batch_size=None)`` and of torchdata's ``StatefulDataLoader``, without worker
+    processes.
+
+    Args:
+        opened: the view whose batches come.
+        books: position and counters of the consumer.
+    """
+
+    def __init__(self, opened: OpenView, books: Books) -> None:
+        self._opened = opened
+        self._books = books
+        self._guard = IterationGuard()
+        _log_dropped_boxes(opened)
+        _register_as_dataset(type(self))
+
+    @property
+    def num_batches(self) -> int:
+        """Batches of all epochs, from where the feed was opened; with ``on_error: skip`` empty ones are passed over."""
+        return self._books.num_batches
+
+    def __len__(self) -> int:
+        """Return ``num_batches``: as with a DataLoader it stays the same while the feed is read."""
+        return self.num_batches
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, by label."""
+        return self._opened.index.classes
+
+    def __iter__(self) -> Iterator[T]:
+        """Yield the batches that the consumer has not had yet; see the engine for what they raise.
+
+        Raises:
+            RequestError: the feed was read to its end or closed, another loop over it is open, or this is another
+                process than the one that opened it.
+        """
+        self._guard.check()
+        return self._iterate()
+
+    def _iterate(self) -> Iterator[T]:
+        with self._guard.loop():
+            yield from self._batches()
+
+    @abstractmethod
+    def _batches(self) -> Iterator[T]:
+        """Yield the batches from where the consumer stands."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the position, by the name that torch uses."""
+        return self.position()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Continue from a position; counters and quarantine begin anew.
+
+        Raises:
+            PlanError: it is no position, or of another plan or view; the feed stays where it was.
+            RequestError: a loop over the feed is open, or the feed is closed.
+        """
+        self._guard.check_movable()
+        self._books = Books(self._opened, state_dict)
+        self._guard.restart()
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled or copied.
+
+        Raises:
+            RequestError: always.
+        """
+        raise RequestError(
+            f"feed: expected to stay in the process that opened it, got a {type(self).__name__} to be pickled or copied; "
+            "send plan, view and feed.position(), and open a feed there; a DataLoader takes a feed with num_workers=0"
+        )
+
+    @property
+    def quarantine(self) -> list[Mapping[str, Any]]:
+        """Samples of the batches so far that could not be used, as dicts."""
+        return self._books.quarantine
+
+    def quarantine_from(self, first: int) -> list[Mapping[str, Any]]:
+        """List those that were found after so many."""
+        return self._books.quarantine_from(first)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images yielded, used, replaced and skipped so far; read = used + replaced, and skipped are in no batch."""
+        return self._books.counts
+
+    def position(self) -> dict[str, Any]:
+        """Say where the consumer stands: behind the last batch it was given. A small value that JSON holds."""
+        return self._books.position()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End an open loop at its next batch and free what makes the batches; the feed cannot be iterated any more."""
+        self._guard.close()
+
+
+def _register_as_dataset(feed: type[BookedFeed[Any]]) -> None:
+    """Let torch's DataLoader take feeds for what they are: iterables, not tables of samples."""
+    from torch.utils.data import IterableDataset
+
+    IterableDataset.register(feed)
+
+
+def _log_dropped_boxes(opened: OpenView) -> None:
+    """Write a warning where boxes of the index are left out since they have no area."""
+    if not opened.kinds.boxes or opened.view.rank:
+        return
+    found = count_boxes(opened.index.table)
+    if found.num_dropped:
+        _logger.warning(
+            "%s: expected boxes with an area inside their images, got %s of %s without, which are left out; the first are of %s",
+            opened.plan.index,
+            f"{found.num_dropped:,}",
+            f"{found.num_boxes:,}",
+            ", ".join(map(repr, found.keys)),
+        )
+
+
+def _bad_headers(opened: OpenView) -> Iterator[QuarantineEntry]:
+    view = opened.view
+    for row in opened.index.unusable(view.split).to_pylist():
+        uri = public_uri(row["uri"] or "")
+        yield QuarantineEntry(row["key"], uri, "index", row["status"], "", None, view.first_epoch)

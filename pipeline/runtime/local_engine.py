@@ -1,0 +1,191 @@
+"""The local engine: batches made by threads of this process. It is the reference for every other engine.
+
+    rows of the index -> bytes -> a pool: draw, decode, transform, normalise into the batch's rows -> batch
+
+A batch is cut into chunks. Reading threads fetch a chunk's files; one thread of the pool then makes its samples
+from start to end, so that what was decoded is still in its cache when it is augmented. A few batches are in the
+making at once and are yielded in order. Nothing random depends on any of that (law 2).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from ..batch.batch import Batch
+from ..compiler.routing import Backend
+from ..config.argument_checks import check_choice, check_count, check_is
+from ..executor.cached import CachedReading
+from ..machine import default_memory_bytes, num_cpus
+from ..memory.budget import MemoryBudget, cut
+from ..monitor.stats import FeedStats
+from ..monitor.step_timer import Activity
+from ..plan.plan import Plan
+from ..plan.view import View
+from .batch_builder import BatchMaker, check_backend
+from .feed_state import BookedFeed, Books
+from .open_view import OpenView
+from .worker_pool import CHUNK_IMAGES, OpenBatch
+
+DEFAULT_PREFETCH = 3
+MOST_THREADS = 4096
+
+
+@dataclass(frozen=True)
+class LocalEngine:
+    """Runs plans in this process."""
+
+    num_threads: int = 0
+    """Threads that make samples, and as many that read files; 0 means one for each core."""
+    prefetch: int = DEFAULT_PREFETCH
+    """Batches that may lie finished before the consumer asks for them."""
+    memory_bytes: int = 0
+    """What may be in flight: files, pixels and finished batches; see ``memory``. 0 means a quarter of what this process
+    may have."""
+    backend: Backend | None = None
+    """What works on pixels; None takes DALI for plans on a GPU, OpenCV for plans on the CPU."""
+
+    def __post_init__(self) -> None:
+        check_count("num_threads", self.num_threads, most=MOST_THREADS)
+        check_count("prefetch", self.prefetch)
+        check_count("memory_bytes", self.memory_bytes, most=2**62)
+        if self.backend is not None:
+            check_choice("backend", self.backend, get_args(Backend))
+
+    def feed(self, plan: Plan, view: View, position: Mapping[str, Any] | None = None) -> LocalFeed:
+        """Open the batches of a view of a plan, from a position on if one is given.
+
+        Raises:
+            PlanError: the plan or the view cannot be right, or the position is of another.
+            SourceError: the index cannot be used or has no such split.
+        """
+        check_is("plan", plan, Plan)
+        check_is("view", view, View)
+        threads = self.num_threads or num_cpus()
+        backend: Backend = self.backend or ("dali" if plan.device == "gpu" else "opencv")
+        return LocalFeed(
+            plan,
+            view,
+            position,
+            num_threads=threads,
+            prefetch=self.prefetch,
+            backend=backend,
+            memory_bytes=self.memory_bytes or default_memory_bytes(),
+        )
+
+
+class LocalFeed(BookedFeed[Batch]):
+    """Batches of one view, in order, made in this process.
+
+    Iterating raises:
+        RunError: neither a sample nor any of its replacements could be used, or more are bad than the plan allows.
+        SampleError: a sample cannot be used and the plan says ``on_error: raise``.
+        SourceDownError: a remote source gives no answer.
+        StuckError: a file exceeds its time limit by far.
+        PlanError: the finished images of a batch differ in size.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        view: View,
+        position: Mapping[str, Any] | None = None,
+        *,
+        num_threads: int,
+        prefetch: int,
+        memory_bytes: int,
+        backend: Backend = "opencv",
+    ) -> None:
+        opened = OpenView.of(plan, view)
+        check_backend(opened, backend)
+        super().__init__(opened, Books(opened, position))
+        self._num_threads = num_threads
+        chunks = -(-plan.batch.size // CHUNK_IMAGES)
+        self._prefetch = max(prefetch, -(-2 * num_threads // chunks))  # small batches keep many threads busy
+        self._backend = backend
+        self._stop = threading.Event()
+        self._shares = cut(
+            memory_bytes,
+            batch_bytes=opened.largest_batch_bytes,
+            prefetch=self._prefetch,
+            cached=plan.cache is not None,
+        )
+        self._cached = CachedReading.open(opened.program, opened.index, self._shares.cache)
+        self._activity = Activity()
+        self._budget = MemoryBudget(self._shares)
+
+    @property
+    def cache_counts(self) -> dict[str, int]:
+        """Pictures found in the cache, missed and kept so far, and damaged shards; empty without a cache."""
+        return {} if self._cached is None else self._cached.cache.dump_counts()
+
+    def stats(self) -> FeedStats:
+        """Say where the time went so far and what was in flight."""
+        return self._activity.read(
+            num_threads=self._num_threads,
+            replaced=self._books.counts["replaced"],
+            memory_bytes=self._budget.shares.total,
+            peak_bytes=self._budget.peak_bytes,
+        )
+
+    def close(self) -> None:
+        """Stop reading ahead; a feed that is read to its end does so itself."""
+        super().close()
+        self._stop.set()
+
+    def _batches(self) -> Iterator[Batch]:
+        self._activity = Activity()
+        self._activity.start()
+        clock = self._activity.clock("consume")
+        try:
+            with self._open_maker() as maker:
+                self._budget = maker.budget
+                for open_batch in self._ahead(maker):
+                    clock.enter("input")
+                    open_batch.wait()
+                    clock.enter("batch")
+                    made = maker.finish(open_batch)
+                    num_bytes = open_batch.num_bytes
+                    del open_batch  # its buffer is free once the consumer has let it go
+                    self._books.take(made)
+                    batch = made.batch
+                    del made
+                    if batch is not None:
+                        self._activity.give_out(batch.num_images)
+                        clock.enter("consumer")
+                        yield batch
+                        clock.enter("batch")
+                        del batch
+                    maker.release(num_bytes)
+        finally:
+            self._activity.stop()
+
+    def _open_maker(self) -> BatchMaker:
+        return BatchMaker(
+            self._opened,
+            self._shares,
+            num_threads=self._num_threads,
+            backend=self._backend,
+            cached=self._cached,
+            activity=self._activity,
+        )
+
+    def _ahead(self, maker: BatchMaker) -> Iterator[OpenBatch]:
+        """Keep some batches in the making and yield them in order."""
+        making: deque[OpenBatch] = deque()
+        waiting, end = self._books.next, self._opened.schedule.num_batches
+        while True:
+            while waiting < end and len(making) <= self._prefetch:
+                batch = maker.start(waiting, only_one=not making)
+                if batch is None:
+                    break
+                making.append(batch)
+                self._activity.batches.change(1)
+                waiting += 1
+            if not making or self._stop.is_set():
+                return
+            yield making.popleft()
+            self._activity.batches.change(-1)

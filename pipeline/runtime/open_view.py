@@ -1,0 +1,107 @@
+"""A view of a plan, opened: all that is known of its batches before a file is read. Every engine starts from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ..batch.annotations import AnnotationKinds, check_mix
+from ..compiler.program import Program
+from ..errors import SourceError
+from ..index.index import Index
+from ..memory.estimates import FinishedSize, SampleSizes, finished_size
+from ..plan.plan import Plan
+from ..plan.view import View
+from ..sampler.schedule import Schedule
+
+
+@dataclass(frozen=True)
+class OpenView:
+    """Which batches there are, and about how large. Any thread may read it."""
+
+    view: View
+    program: Program
+    index: Index
+    rows: np.ndarray
+    """int64 rows of the index that the view reads."""
+    schedule: Schedule
+
+    @classmethod
+    def of(cls, plan: Plan, view: View, index: Index | None = None) -> Self:
+        """Compile the plan and lay out the view's batches; reads the index if it is not given.
+
+        Raises:
+            PlanError: the plan or the view cannot be right.
+            SourceError: the index cannot be used or has no such split.
+        """
+        program = Program.compile(plan)
+        index = plan.load_index() if index is None else index
+        if view.augment and plan.mix is not None:
+            check_mix(plan.mix, AnnotationKinds.of(index))
+        rows = _usable_rows(plan, view, index) if view.keys is None else rows_of(index, view.keys)
+        return cls(view, program, index, rows, Schedule.of(plan, view, index, rows))
+
+    @property
+    def plan(self) -> Plan:
+        """The plan that is read."""
+        return self.program.plan
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the plan with the content of its index."""
+        return self.plan.fingerprint(self.index)
+
+    @cached_property
+    def kinds(self) -> AnnotationKinds:
+        """The kinds of annotations that the index has."""
+        return AnnotationKinds.of(self.index)
+
+    @cached_property
+    def sizes(self) -> SampleSizes:
+        """What the index says of the samples' sizes."""
+        return SampleSizes.of(self.index)
+
+    @cached_property
+    def finished(self) -> FinishedSize:
+        """How large finished pictures are, from drawing a few of them."""
+        return finished_size(self.program, self.view, self.index, self.rows)
+
+    @cached_property
+    def largest_batch_bytes(self) -> int:
+        """Bound what the rows of a batch take, from the largest pictures of the view."""
+        return self.finished.bytes(self.sizes.largest(self.rows, self.plan.batch.size))
+
+
+def _usable_rows(plan: Plan, view: View, index: Index) -> np.ndarray:
+    """Find the rows of a view; none where no image of the index can be used and the plan skips those.
+
+    Such a view has no batches, and its quarantine lists the images with the reasons.
+
+    Raises:
+        SourceError: nothing matches.
+    """
+    if (
+        plan.errors.on_error == "skip"
+        and len(index)
+        and not pc.any(pc.equal(index.table["status"], "ok")).as_py()
+    ):
+        return np.empty(0, np.int64)
+    return index.rows(view.split)
+
+
+def rows_of(index: Index, keys: tuple[str, ...]) -> np.ndarray:
+    """Find the row numbers of some keys, in their order.
+
+    Raises:
+        SourceError: the index lacks a key.
+    """
+    rows = pc.index_in(pa.array(keys, pa.string()), value_set=index.table["key"].combine_chunks())
+    if rows.null_count:
+        missing = next(key for key, row in zip(keys, rows.to_pylist(), strict=True) if row is None)
+        raise SourceError(f"view.keys: expected keys of the index, got {missing!r}; it is not in it")
+    return np.asarray(rows.to_numpy(), dtype=np.int64)

@@ -1,0 +1,323 @@
+"""The threads of the local engine: they fetch and make the chunks of several batches at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import count
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..batch.annotations import AnnotationKinds, Annotations, batch_fields
+from ..batch.batch import Batch
+from ..batch.buffers import BatchBuffer, BufferPool, DeviceBuffer, Normalizer
+from ..executor.sample_worker import Assembly, Finished, Surroundings
+from ..load.loader import Loaded
+from ..memory.estimates import FinishedSize, SampleSizes, in_runs
+from ..monitor.quarantine import QuarantineEntry
+from ..monitor.watchdog import Watch
+from ..sampler.schedule import BatchSpec
+
+if TYPE_CHECKING:
+    import torch
+
+CHUNK_IMAGES = 32
+"""Samples that one thread makes at a time: many enough for DALI, few enough to share a batch among threads."""
+KEPT_IMAGES = 64
+"""The same of samples that the cache holds, which take so little time that handing them out counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """Where a chunk of a batch goes."""
+
+    epoch: int
+    first: int
+    """Row of the batch that its first sample takes."""
+    buffer: BatchBuffer | DeviceBuffer
+    noted: list[QuarantineEntry]
+    """Filled with what it could not use."""
+
+
+@dataclass(slots=True)
+class Rows:
+    """What a batch keeps of a chunk's samples beside their pixels, column by column: objects would be many."""
+
+    made: list[bool] = field(default_factory=list)
+    """Of every sample; the columns below have those that are True."""
+    keys: list[str] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    replaced: list[bool] = field(default_factory=list)
+    annotations: list[Annotations] = field(default_factory=list)
+
+    def add(self, sample: Finished | None) -> None:
+        """Take a sample, or note that it was left out."""
+        self.made.append(sample is not None)
+        if sample is None:
+            return
+        self.keys.append(sample.key)
+        self.labels.append(sample.label)
+        self.replaced.append(sample.replaced)
+        self.annotations.append(sample.annotations)
+
+    def __iadd__(self, other: Rows) -> Rows:
+        """Put another chunk's behind these."""
+        for name in ("made", "keys", "labels", "replaced", "annotations"):
+            getattr(self, name).extend(getattr(other, name))
+        return self
+
+
+@dataclass(frozen=True)
+class OpenBatch:
+    """A batch in the making."""
+
+    number: int
+    spec: BatchSpec
+    buffer: BatchBuffer | DeviceBuffer
+    chunks: tuple[Future[Rows], ...]
+    noted: tuple[list[QuarantineEntry], ...]
+    """What each chunk could not use."""
+    watch: Watch
+    kinds: AnnotationKinds
+    """Of the index."""
+    num_bytes: int
+    """That its rows are reckoned to take."""
+
+    def wait(self) -> None:
+        """Wait until its chunks have ended, well or not.
+
+        Raises:
+            StuckError: a file never comes to an end.
+        """
+        self.watch.wait_for_all(self.chunks)
+
+    def entries(self) -> tuple[QuarantineEntry, ...]:
+        """List what could not be used so far, in the order of the rows."""
+        return tuple(entry for chunk in self.noted for entry in chunk)
+
+    def finish(self) -> Batch | None:
+        """Put it together; None where every image was left out."""
+        import torch
+
+        rows = Rows()
+        for chunk in self.chunks:
+            rows += self.watch.wait_for(chunk)
+        if not rows.keys:
+            return None
+        num_images = len(rows.keys)
+        images = _kept_rows(self.buffer.tensor(), rows.made)
+        height, width = images.shape[1:3] if images.dtype == torch.uint8 else images.shape[2:]
+        return Batch(
+            images=images,
+            labels=torch.tensor(rows.labels, dtype=torch.int64),
+            keys=tuple(rows.keys),
+            epoch=self.spec.epoch,
+            step=self.spec.step,
+            replaced=np.array(rows.replaced, dtype=bool),
+            padding=self.spec.padding[rows.made],
+            num_left_out=len(rows.made) - num_images,
+            **batch_fields(rows.annotations, self.kinds, (height, width)),
+        )
+
+
+def _kept_rows(images: torch.Tensor, made: Sequence[bool]) -> torch.Tensor:
+    """Take the rows of samples that were not left out, in the same layout of memory."""
+    import torch
+
+    if all(made):
+        return images
+    rows = [row for row, is_there in enumerate(made) if is_there]
+    kept = images[torch.tensor(rows, device=images.device)]
+    if images.dtype == torch.uint8:
+        return kept
+    return kept.contiguous(memory_format=torch.channels_last)
+
+
+class AssemblyPool:
+    """Reading threads and making threads; leave them with ``close``. Any thread may start batches."""
+
+    def __init__(
+        self,
+        shared: Surroundings,
+        *,
+        num_threads: int,
+        max_samples: int,
+        sizes: SampleSizes,
+        finished: FinishedSize,
+    ) -> None:
+        self._shared = shared
+        self._max_samples = max_samples
+        self._sizes = sizes
+        self._finished = finished
+        shares = shared.budget.shares
+        self._most_pixels = max(1, shares.pixels // num_threads)
+        self._most_files = max(1, shares.files // (2 * num_threads))
+        self._tickets = count()
+        self._buffers = BufferPool()
+        normalization = shared.program.normalization
+        self._normalizer = None if normalization is None else Normalizer(normalization)
+        self._device = _device_of(shared)
+        self._readers = ThreadPoolExecutor(num_threads, "lightwell-read")
+        self._makers = ThreadPoolExecutor(num_threads, "lightwell-make")
+        self._own = threading.local()
+        self._starting = threading.Lock()
+        self._assemblies: list[Assembly] = []
+        self._epoch: int | None = None
+        self._filling: list[Future[Rows]] = []
+        """Chunks of this epoch that may add to the cache: the last of them, and those not done yet."""
+
+    def close(self) -> None:
+        """End the threads, once what is under way is made."""
+        stuck = self._shared.watch.stuck  # then nobody waits for the thread, nor takes away what it holds
+        self._shared.budget.close()
+        self._shared.loader.close()
+        self._readers.shutdown(wait=not stuck, cancel_futures=True)
+        self._makers.shutdown(wait=not stuck, cancel_futures=True)
+        for assembly in () if stuck else self._assemblies:
+            assembly.close()
+        if self._shared.cached is not None:
+            self._shared.cached.cache.close()
+
+    def num_bytes(self, spec: BatchSpec) -> int:
+        """Reckon what the rows of a batch will take."""
+        return self._finished.bytes(self._sizes.pixels(spec.rows))
+
+    def start(self, number: int, spec: BatchSpec, *, only_one: bool) -> OpenBatch | None:
+        """Begin a batch; None where there is no room for it, which the only one in the making always has."""
+        num_bytes = self.num_bytes(spec)
+        if not self._shared.budget.open_batch(num_bytes, only_one=only_one):
+            return None
+        return self.begin(number, spec, num_bytes)
+
+    def begin(self, number: int, spec: BatchSpec, num_bytes: int) -> OpenBatch:
+        """Begin a batch whose room is taken already."""
+        with self._starting:
+            self._turn_to(spec.epoch)
+            buffer = self._open_buffer(len(spec.rows))
+            chunks: list[Future[Rows]] = []
+            targets: list[_Target] = []
+            first = 0
+            cached = self._shared.cached
+            is_kept = cached is not None and cached.holds(spec.rows)
+            for rows, file_bytes in self._cut(spec.rows, KEPT_IMAGES if is_kept else self._max_samples):
+                targets.append(_Target(spec.epoch, first, buffer, []))
+                first += len(rows)
+                if is_kept:
+                    chunks.append(self._makers.submit(self._make_kept, rows, targets[-1]))
+                else:
+                    loaded = self._readers.submit(self._read, next(self._tickets), rows, file_bytes)
+                    chunks.append(self._makers.submit(self._make, loaded, file_bytes, targets[-1]))
+            if cached is not None and not is_kept:
+                self._filling = [*(one for one in self._filling if not one.done()), *chunks]
+        noted = tuple(one.noted for one in targets)
+        shared = self._shared
+        return OpenBatch(number, spec, buffer, tuple(chunks), noted, shared.watch, shared.kinds, num_bytes)
+
+    def _turn_to(self, epoch: int) -> None:
+        """Let an epoch find all that the one before has cached: wait until it is made and written."""
+        if epoch != self._epoch and self._filling and self._shared.cached is not None:
+            self._shared.watch.wait_for_all(self._filling)
+            self._shared.cached.cache.publish()
+            self._filling = []
+        self._epoch = epoch
+
+    def _cut(self, rows: np.ndarray, most: int) -> Iterator[tuple[np.ndarray, int]]:
+        """Cut a batch into chunks: by number, and where files are large by their bytes."""
+        for start in range(0, len(rows), most):
+            some = rows[start : start + most]
+            sizes = self._sizes.bytes(some).tolist()
+            for run, num_bytes in in_runs(range(len(some)), sizes.__getitem__, self._most_files):
+                yield some[run[0] : run[-1] + 1], num_bytes
+
+    def _read(self, ticket: int, rows: np.ndarray, num_bytes: int) -> list[Loaded]:
+        activity = self._shared.activity
+        clock = activity.clock("read")
+        clock.enter("room")
+        self._shared.budget.wait_for_file(ticket, num_bytes)
+        clock.enter("read")
+        read_bytes = 0
+        try:
+            loaded = self._shared.load(rows)
+            read_bytes = sum(len(sample.file.data) for sample in loaded if sample.file is not None)
+            activity.hit(sum(sample.kept is not None for sample in loaded))
+            return loaded
+        finally:
+            activity.chunks.change(1)
+            clock.enter("room", read_bytes)
+
+    def _open_buffer(self, num_images: int) -> BatchBuffer | DeviceBuffer:
+        if self._device is None:
+            return BatchBuffer(num_images, self._normalizer, self._buffers)
+        return DeviceBuffer(num_images, self._shared.program.normalization, self._device)
+
+    def _make(
+        self,
+        loaded: Future[list[Loaded]],
+        file_bytes: int,
+        target: _Target,
+    ) -> Rows:
+        clock = self._shared.activity.clock("make")
+        clock.enter("input")
+        try:
+            samples = loaded.result()
+            self._shared.activity.chunks.change(-1)
+            clock.enter("draw")
+            return self._make_runs(samples, target)
+        finally:
+            self._shared.budget.close_file(file_bytes)
+            clock.enter("room")
+
+    def _make_kept(self, rows: np.ndarray, target: _Target) -> Rows:
+        """Make what the cache holds without a reader; the few that are damaged or have changed are read here."""
+        activity = self._shared.activity
+        clock = activity.clock("make")
+        clock.enter("find")
+        read_bytes = 0
+        try:
+            samples = self._shared.load(rows)
+            activity.hit(sum(sample.kept is not None for sample in samples))
+            read_bytes = sum(len(sample.file.data) for sample in samples if sample.file is not None)
+            self._shared.budget.open_file(read_bytes)
+            clock.enter("draw", read_bytes)
+            return self._make_runs(samples, target)
+        finally:
+            self._shared.budget.close_file(read_bytes)
+            clock.enter("room")
+
+    def _make_runs(self, samples: list[Loaded], target: _Target) -> Rows:
+        clock = self._shared.activity.clock("make")
+        if not hasattr(self._own, "assembly"):
+            most = self._max_samples if self._shared.cached is None else max(self._max_samples, KEPT_IMAGES)
+            self._own.assembly = Assembly(self._shared, max_samples=most)
+            self._assemblies.append(self._own.assembly)
+        assembly: Assembly = self._own.assembly
+        done = Rows()
+        for run, most_bytes in assembly.in_runs(samples, target.epoch, self._most_pixels):
+            clock.enter("room")
+            with self._shared.budget.pixels(most_bytes, repr(run[0].row["key"])):
+                start = target.first + len(done.made)
+                rooms = [partial(target.buffer.room, row) for row in range(start, start + len(run))]
+                made = assembly.make(run, target.epoch, rooms, target.noted)
+                clock.enter("write")
+                num_bytes = 0
+                for row, sample in enumerate(made, start):
+                    if sample is not None:
+                        target.buffer.put(row, sample.key, sample.image)
+                        num_bytes += sample.image.nbytes
+                    done.add(sample)
+                target.buffer.settle()
+                clock.enter("draw", num_bytes)
+                del made, sample  # not one picture may outlast its room
+        return done
+
+
+def _device_of(shared: Surroundings) -> str | None:
+    """Say on which device of torch batches are put together: a GPU where nothing is left to do on the host."""
+    if shared.backend != "dali" or shared.program.plan.device != "gpu":
+        return None
+    routes = shared.program.routes(augment=shared.view.augment, backend="dali")
+    return "cuda:0" if routes.num_lowered == len(routes.routes) else None

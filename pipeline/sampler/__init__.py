@@ -1,0 +1,1 @@
+"""The order of samples: schedule, permutation, class-balanced sampling, position. Integers only."""

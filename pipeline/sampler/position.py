@@ -1,0 +1,83 @@
+"""Where a consumer stands in a view of a plan: a small value that JSON holds, from which any feed can go on.
+
+A position belongs to a plan and a view, not to an engine or a rank: batches are global, so a run of four ranks may
+go on with two.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from ..errors import PlanError
+from ..plan.view import View
+
+POSITION_VERSION = 1
+_CURE = "give the position that `feed.position()` returned, or start anew without one"
+
+
+def position_after(view: View, *, plan: str, epoch: int, step: int) -> dict[str, Any]:
+    """Write down where a consumer stands.
+
+    Args:
+        view: what is read.
+        plan: fingerprint of the plan.
+        epoch: of the next batch.
+        step: of the next batch within its epoch.
+    """
+    return {
+        "version": POSITION_VERSION,
+        "plan": plan,
+        "view": identity_of(view),
+        "epoch": epoch,
+        "step": step,
+    }
+
+
+def batches_before(position: Mapping[str, Any], view: View, *, plan: str, num_steps: int) -> int:
+    """Count the batches of a view that lie before a position.
+
+    Raises:
+        PlanError: it is no position, of another version, plan or view, or it lies outside of the view.
+    """
+    wanted = position_after(view, plan="", epoch=0, step=0)
+    if not isinstance(position, Mapping) or set(position) != set(wanted):
+        got = sorted(position) if isinstance(position, Mapping) else type(position).__name__
+        raise PlanError(f"position: expected the keys {sorted(wanted)}, got {got}; {_CURE}")
+    if position["version"] != POSITION_VERSION:
+        raise PlanError(
+            f"position: expected version {POSITION_VERSION}, got {position['version']!r}; {_CURE}"
+        )
+    if position["plan"] != plan:
+        raise PlanError(f"position: expected one of this plan ({plan}), got one of another ({position['plan']}); its batches, "
+                        "or the files of its index, are not the same: resume with the plan as it was, or start "
+                        "anew without a position")  # fmt: skip
+    _check_view(position["view"], wanted["view"])
+    epoch, step = position["epoch"], position["step"]
+    if type(epoch) is int and type(step) is int and 0 <= step < max(1, num_steps):
+        before = (epoch - view.first_epoch) * num_steps + step
+        if 0 <= before <= view.num_epochs * num_steps:
+            return before
+    raise PlanError(f"position: expected a step below {num_steps} in epochs {view.first_epoch} to "
+                    f"{view.first_epoch + view.num_epochs - 1}, got epoch {epoch!r}, step {step!r}; {_CURE}")  # fmt: skip
+
+
+def identity_of(view: View) -> dict[str, Any]:
+    """Return what decides the global batches of a view, small however many keys it names."""
+    content = {name: value for name, value in asdict(view).items() if name not in ("rank", "num_ranks")}
+    if view.keys is not None:
+        joined = "\0".join(view.keys).encode("utf-8", "surrogateescape")
+        content["keys"] = hashlib.blake2b(joined, digest_size=8).hexdigest()
+    return content
+
+
+def _check_view(got: Any, wanted: Mapping[str, Any]) -> None:
+    if got == wanted:
+        return
+    found = got if isinstance(got, Mapping) else {}
+    names = [name for name in wanted if found.get(name) != wanted[name]]
+    shown = "; ".join(f"{name} was {found.get(name)!r} and is {wanted[name]!r}" for name in names)
+    raise PlanError(f"position: expected one of this view, got one where {shown or got}; open the view it was taken of, or start "
+                    "anew without a position")  # fmt: skip

@@ -1,0 +1,1 @@
+"""Files on a local disk or behind a URI: reads, range requests, retries, allowed protocols."""

@@ -1,0 +1,146 @@
+"""Which URIs are read: an allow-list of protocols, no chains, no metadata services, and no private addresses on request.
+
+Tables and indexes may come from strangers, and a URI makes this process send requests. The rules hold wherever a URI is
+opened, in ``Storage``. Addresses are checked at the socket, after names are resolved and at every redirect; requests
+that go through a proxy, and protocols other than HTTP, whose hosts come from the user's own configuration, are not.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Self
+
+from ..errors import PlanError, SourceError
+from ..uris import has_userinfo, public_uri
+
+DEFAULT_PROTOCOLS = frozenset(
+    {"file", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "http", "https", "hf", "memory"}
+)
+"""``memory`` is fsspec's store within this process: nobody else can put anything there."""
+NEVER = frozenset(
+    {"local", "reference", "simplecache", "filecache", "blockcache", "cached", "dir", "generic", "git"}
+)
+"""Protocols that open other URIs, write copies or read the local disk under another name; they cannot be allowed."""
+
+PROTOCOLS_VARIABLE = "LIGHTWELL_ALLOW_PROTOCOLS"
+PRIVATE_VARIABLE = "LIGHTWELL_FORBID_PRIVATE_ADDRESSES"
+
+_SCHEME = re.compile(r"[a-z][a-z0-9+.\-]*")
+_METADATA_NETWORKS = tuple(
+    ipaddress.ip_network(text)
+    for text in ("169.254.0.0/16", "fe80::/10", "fd00:ec2::254/128", "100.100.100.200/32", "192.0.0.192/32")
+)
+"""Link-local addresses and those at which clouds hand out credentials to their machines."""
+_METADATA_HOSTS = frozenset({"metadata", "metadata.google.internal", "metadata.goog", "instance-data"})
+
+
+class ForbiddenURIError(SourceError, OSError):
+    """A URI is not opened by the rules; an error of one file, as ``OSError`` says."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.strerror = message
+
+
+@dataclass(frozen=True)
+class UriRules:
+    """What may be opened. A value that can be pickled."""
+
+    protocols: frozenset[str] = DEFAULT_PROTOCOLS
+    forbid_private_addresses: bool = False
+    """Refuse HTTP addresses of private networks and of this machine."""
+
+    @classmethod
+    def of(cls, allow_protocols: Iterable[str] = (), *, forbid_private_addresses: bool | None = None) -> Self:
+        """Combine the defaults, the environment and what is asked for.
+
+        Args:
+            allow_protocols: allowed beside the default ones and those of ``LIGHTWELL_ALLOW_PROTOCOLS`` (separated by
+                commas).
+            forbid_private_addresses: by default as ``LIGHTWELL_FORBID_PRIVATE_ADDRESSES`` says (``1`` for yes).
+
+        Raises:
+            PlanError: a protocol that is none or can never be allowed.
+        """
+        more = [*allow_protocols, *filter(None, os.environ.get(PROTOCOLS_VARIABLE, "").split(","))]
+        names = {name.strip().lower().removesuffix("://") for name in more}
+        for name in sorted(names):
+            if not _SCHEME.fullmatch(name) or name in NEVER:
+                raise PlanError(
+                    f"allowed protocols: expected names such as sftp, got {name!r}; leave it out"
+                    + (" (it opens other URIs or the local disk)" if name in NEVER else "")
+                )
+        if forbid_private_addresses is None:
+            forbid_private_addresses = os.environ.get(PRIVATE_VARIABLE, "") not in ("", "0")
+        return cls(DEFAULT_PROTOCOLS | names, forbid_private_addresses)
+
+    def refusal(self, uri: str) -> str | None:
+        """Return in words why a URI is not opened; None where it may be."""
+        protocol = uri.partition("://")[0].lower()
+        if "::" in protocol or not _SCHEME.fullmatch(protocol):
+            return "URI that chains protocols; give the plain URI of the file"
+        if protocol not in self.protocols:
+            return f"protocol {protocol!r} is not allowed; copy the files, or allow it (--allow-protocol)"
+        if has_userinfo(uri):
+            return (
+                "URI with a user name or password; put credentials into fsspec's configuration, ~/.netrc or the "
+                "environment"
+            )
+        if any((char.isspace() and char != " ") or ord(char) < 32 for char in uri):
+            return "URI with control characters"
+        return self._host_refusal(uri) if protocol in ("http", "https") else None
+
+    def check(self, uri: str) -> None:
+        """Refuse a URI that may not be opened.
+
+        Raises:
+            ForbiddenURIError: with the reason; it names no secret.
+        """
+        if reason := self.refusal(uri):
+            raise ForbiddenURIError(f"{public_uri(uri)!r}: {reason}")
+
+    def _host_refusal(self, uri: str) -> str | None:
+        host = re.split(r"[/?#]", uri.partition("://")[2], maxsplit=1)[0]
+        host = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+        if host.lower().rstrip(".") in _METADATA_HOSTS:
+            return "address of a metadata service, which hands out credentials; it is never read"
+        try:
+            return self.address_refusal(
+                socket.inet_ntoa(socket.inet_aton(host))
+            )  # 2852039166 and 0xa9fea9fe, too
+        except OSError:
+            pass
+        try:
+            return self.address_refusal(host)
+        except ValueError:
+            return None  # a name; its addresses are checked when it is connected to
+
+    def address_refusal(self, address: str) -> str | None:
+        """Return in words why an IP address is not connected to; None where it may be.
+
+        Raises:
+            ValueError: it is no IP address.
+        """
+        found = ipaddress.ip_address(address.partition("%")[0])
+        found = getattr(found, "ipv4_mapped", None) or getattr(found, "sixtofour", None) or found
+        if any(found.version == one.version and found in one for one in _METADATA_NETWORKS):
+            return "link-local address or one of a metadata service, which hands out credentials; it is never read"
+        if self.forbid_private_addresses and not found.is_global:
+            return "private address, which was forbidden (--forbid-private-addresses)"
+        return None
+
+    def socket_for(self, address: tuple[Any, ...]) -> socket.socket:
+        """Open the socket for a connection of aiohttp, for which this is a ``socket_factory``.
+
+        Raises:
+            PermissionError: the address may not be connected to.
+        """
+        family, kind, protocol, _, place = address
+        if family in (socket.AF_INET, socket.AF_INET6) and (reason := self.address_refusal(str(place[0]))):
+            raise PermissionError(13, f"its server leads to a forbidden address ({reason})")
+        return socket.socket(family, kind, protocol)

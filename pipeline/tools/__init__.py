@@ -1,0 +1,1 @@
+"""What people ask about a plan or a machine: explain, costs, doctor."""

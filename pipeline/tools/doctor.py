@@ -1,0 +1,195 @@
+"""What this machine has: versions, cores, decoders, and whether every way of making pictures agrees and how fast it is."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ..machine import num_cpus
+
+PACKAGES = (
+    "lightwell",
+    "albumentations",
+    "opencv-python-headless",
+    "nvidia-dali-cuda130",
+    "torch",
+    "torchvision",
+    "timm",
+    "ray",
+    "pyarrow",
+)
+NUM_PHOTOS = 96
+PHOTO_SIZE = 375, 500
+NUM_EPOCHS = 4
+POLICY = [
+    {"RandomResizedCrop": {"size": [224, 224]}},
+    "HorizontalFlip",
+    {"Rotate": {"limit": [-20, 20], "p": 0.5}},
+    {"RandomBrightnessContrast": {"p": 0.5}},
+    {"GaussianBlur": {"p": 0.3}},
+    {"CoarseDropout": {"p": 0.3}},
+]
+"""What people use most, all of it lowered."""
+
+
+def examine() -> dict[str, Any]:
+    """Look at the machine and make batches of pictures in every way that it allows.
+
+    Returns:
+        ``python``, ``cores``, ``versions``, ``gpu`` (a name or None), ``decoders`` (for each one ``ok``, or why not, with the
+        largest difference from OpenCV's pixels) and ``ways``: by name ``max_levels``, the largest difference of any
+        value from Albumentations on the full decode, ``mean_levels``, and ``images_per_second``; or ``error``.
+    """
+    import torch
+
+    versions: dict[str, str] = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            versions[package] = "not installed"
+    gpu = torch.cuda.get_device_name(0) if torch.cuda.is_available() else None
+    return {
+        "python": platform.python_version(),
+        "cores": num_cpus(),
+        "versions": versions,
+        "gpu": gpu,
+        "decoders": _try_decoders(),
+        "ways": _try_ways(with_gpu=gpu is not None),
+    }
+
+
+def _try_decoders() -> dict[str, str]:
+    import cv2
+
+    from ..load.decode.dali import DaliDecoder
+    from ..load.decode.opencv import decode_opencv
+    from ..load.decode.pillow import decode_pillow
+    from ..load.decode.plan import whole
+
+    picture = make_photo(0, 64, 96)
+    data = cv2.imencode(".jpg", picture)[1].tobytes()
+    reference = decode_opencv(data).astype(int)
+    found: dict[str, str] = {"opencv": "ok"}
+    found["pillow"] = (
+        f"ok, differs by at most {np.abs(decode_pillow(data, (64, 96)) - reference).max()} of 255"
+    )
+    dali = DaliDecoder(max_batch_size=1, num_threads=1)
+    try:
+        (decoded,) = dali.decode([data], [whole((64, 96))])
+    except ImportError as error:
+        found["dali cpu"] = f"not usable: {error}"
+        return found
+    dali.close()
+    found["dali cpu"] = (
+        f"failed: {decoded}"
+        if isinstance(decoded, str)
+        else f"ok, differs by at most {np.abs(decoded - reference).max()} of 255"
+    )
+    return found
+
+
+def make_photo(seed: int, height: int, width: int) -> np.ndarray:
+    """Make a picture with the smooth and the sharp of a photo, uint8 HWC RGB."""
+    import cv2
+
+    rng = np.random.default_rng(seed)
+    layers = [
+        cv2.resize(rng.random((rows, rows + 2, 3)), (width, height), interpolation=cv2.INTER_CUBIC) / depth
+        for depth, rows in ((1.5, 4), (4, 24), (8, 90))
+    ]
+    return np.asarray(np.clip(np.sum(layers, axis=0) * 230, 0, 255), np.uint8)
+
+
+def _try_ways(*, with_gpu: bool) -> dict[str, dict[str, Any]]:
+    ways: dict[str, tuple[Literal["opencv", "dali"], Literal["cpu", "gpu"]]] = {
+        "OpenCV": ("opencv", "cpu"),
+        "DALI cpu": ("dali", "cpu"),
+    }
+    if with_gpu:
+        ways["DALI gpu"] = ("dali", "gpu")
+    with tempfile.TemporaryDirectory(prefix="lightwell-doctor-") as folder:
+        index = _write_photos(Path(folder))
+        reference = _reference(index)
+        found = {}
+        for name, (backend, device) in ways.items():
+            try:
+                found[name] = _try_way(index, reference, backend, device)
+            except (
+                RuntimeError,
+                ImportError,
+            ) as error:  # a driver or a library that is broken: say so, go on
+                found[name] = {"error": " ".join(str(error).split())[:300]}
+        return found
+
+
+def _write_photos(folder: Path) -> Path:
+    import cv2
+
+    from ..index.build import build_index
+
+    for number in range(NUM_PHOTOS):
+        photo = make_photo(number, *PHOTO_SIZE)
+        assert cv2.imwrite(str(folder / f"{number:03}.jpg"), photo[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])
+    index = folder / "index.parquet"
+    build_index(folder, fractions={"train": 1.0}).save(index)
+    return index
+
+
+def _plan(index: Path, device: str) -> Any:
+    from ..plan.plan import Plan
+
+    return Plan.model_validate(
+        {"index": index, "augment": POLICY, "batch": {"size": 32}, "device": device, "decode": "exact"}
+    )
+
+
+def _reference(index: Path) -> dict[str, np.ndarray]:
+    """Run Albumentations alone on full decodes, epoch 0."""
+    from ..compiler.program import Program
+    from ..index.index import Index
+    from ..load.decode.opencv import decode_opencv
+    from ..rng import keyed_bits, keyed_generator, keyed_random
+
+    compose = Program.compile(_plan(index, "cpu")).compose(augment=True)
+    finished = {}
+    for row in Index.load(index).table.select(["key", "uri"]).to_pylist():
+        bits = keyed_bits("augment", 0, 0, row["key"])
+        compose.set_random_state(keyed_generator(bits), keyed_random(bits))
+        finished[row["key"]] = compose(image=decode_opencv(Path(row["uri"]).read_bytes()))["image"]
+    return finished
+
+
+def _try_way(
+    index: Path,
+    reference: dict[str, np.ndarray],
+    backend: Literal["opencv", "dali"],
+    device: Literal["cpu", "gpu"],
+) -> dict[str, Any]:
+    from ..plan.view import View
+    from ..runtime.local_engine import LocalEngine
+
+    differences = []
+    num_images, started = 0, 0.0
+    with LocalEngine(backend=backend).feed(
+        _plan(index, device), View(augment=True, num_epochs=NUM_EPOCHS)
+    ) as feed:
+        for batch in feed:
+            if batch.epoch == 0:  # it warms up, and its draws are those of the reference
+                for key, image in zip(batch.keys, batch.images.cpu().numpy(), strict=True):
+                    differences.append(np.abs(image.astype(np.int16) - reference[key]))
+                started = time.perf_counter()
+            else:
+                num_images += batch.num_images
+        seconds = time.perf_counter() - started
+    return {
+        "max_levels": int(max(difference.max() for difference in differences)),
+        "mean_levels": float(np.mean([difference.mean() for difference in differences])),
+        "images_per_second": num_images / seconds,
+    }

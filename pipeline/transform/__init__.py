@@ -1,0 +1,1 @@
+"""Transforms: parameters sampled before decoding, output shapes, DALI operators."""

@@ -1,0 +1,84 @@
+"""Print where each transform of the installed Albumentations runs: ``python -m lightwell.pipeline.transform.dali.document``."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from ...policy.registry import load_albumentations, transform_classes
+from .table import lowering_of
+from .unsupported import ALBUMENTATIONS_ONLY, EXCEPTIONS
+
+EVERYWHERE, ON_GPU, NOWHERE = "DALI, on CPU and GPU", "DALI, on a GPU only", "Albumentations"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One transform, where it runs, and what there is to say of it."""
+
+    name: str
+    where: str
+    tolerance: str
+    remark: str
+
+
+def leaf_names() -> list[str]:
+    """List the transforms of the installed Albumentations, without compositions and abstract bases."""
+    package = load_albumentations()
+    return sorted(
+        name for name, cls in transform_classes().items() if not issubclass(cls, package.BaseCompose)
+    )
+
+
+def rows() -> list[Row]:
+    """Say of each transform where it runs.
+
+    Raises:
+        KeyError: a transform is neither lowered nor has a reason; add it to ``reasons``.
+    """
+    return [_row(name) for name in leaf_names()]
+
+
+def _row(name: str) -> Row:
+    lowering = lowering_of(name)
+    if lowering is None:
+        return Row(name, NOWHERE, "", f"It {ALBUMENTATIONS_ONLY[name]}.")
+    exceptions = EXCEPTIONS.get(name, "")
+    remarks = (
+        "Another law; only with `lowering: approximate`." if lowering.approximate else "",
+        f"{lowering.gpu_only}." if lowering.gpu_only else "",
+        f"In Albumentations: {exceptions}." if exceptions else "",
+    )
+    where = ON_GPU if lowering.gpu_only else EVERYWHERE
+    return Row(name, where, str(lowering.tolerance), " ".join(filter(None, remarks)))
+
+
+def markdown() -> str:
+    """Write the page."""
+    listed = rows()
+    count = {where: sum(row.where == where for row in listed) for where in (EVERYWHERE, ON_GPU, NOWHERE)}
+    lines = [
+        "# Transforms",
+        "",
+        f"Where each of the {len(listed)} transforms of Albumentations {version('albumentations')} runs:"
+        f" {count[EVERYWHERE]} in DALI on CPU and GPU, {count[ON_GPU]} in DALI on a GPU only,"
+        f" {count[NOWHERE]} in Albumentations alone.",
+        "Compositions run on either side. The decisions are drawn by Albumentations in every case.",
+        "",
+        "The tolerance is the largest difference from Albumentations on uint8 pixels, in the worst case over pictures;"
+        " the tests hold it on DALI's CPU operators, that of transforms with none where there is a GPU.",
+        "An option named under remarks sends the step to Albumentations, and so does one with another law unless the"
+        " plan says `lowering: approximate`.",
+        "",
+        "This page is generated: `make transforms`.",
+        "",
+        "| transform | runs in | tolerance | remarks |",
+        "|---|---|---|---|",
+        *(f"| {row.name} | {row.where} | {row.tolerance} | {row.remark} |" for row in listed),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(markdown())

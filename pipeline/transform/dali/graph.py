@@ -1,0 +1,199 @@
+"""A DALI graph of lowered transforms, on the CPU or on a GPU: the same code with one parameter."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from ...geometry import FLIPPED_X, FLIPPED_Y, QUARTER_TURNED, Region
+from ..params import Decision
+from .lowering import Argument, Device, Lowering, Node, as_array
+
+FLIPPED = FLIPPED_X | FLIPPED_Y
+Source = Literal["encoded", "pixels"]
+_OPERATOR = re.compile(r"^_+(\w+?)_\d+$")
+"""The operator's name inside the name that DALI gives to a node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One leaf of the policy with its lowering."""
+
+    number: int
+    transform: Any
+    lowering: Lowering
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """One operator of a graph and where it runs."""
+
+    operator: str
+    device: str
+
+
+class LoweredGraph:
+    """Decodes a batch and takes it through the lowered transforms that each sample drew.
+
+    Defining a graph needs no GPU, running one on ``gpu`` does. One thread at a time; leave it with ``close``.
+    """
+
+    def __init__(
+        self,
+        slots: Sequence[Slot],
+        *,
+        source: Source,
+        device: Device,
+        max_batch_size: int,
+        num_threads: int = 1,
+    ) -> None:
+        self._slots = tuple(slots)
+        self._source = source
+        self.device = device
+        self.max_batch_size = max_batch_size
+        self._pipeline = _define(self._slots, source, device, max_batch_size, num_threads)
+        self._built = False
+        self._inputs: frozenset[str] = frozenset()
+
+    def placements(self) -> list[Placement]:
+        """List the graph's operators and their devices, inputs and argument arithmetic included."""
+        if not self._built:
+            self._pipeline._build_graph()
+        return [
+            Placement(_OPERATOR.sub(r"\1", op.name), op.spec.OutputDevice(0))
+            for op in self._pipeline._ops
+            if not _is_input(op)
+        ]
+
+    def run(
+        self,
+        images: Sequence[np.ndarray],
+        decisions: Sequence[Sequence[Decision]],
+        regions: Sequence[Region] | None = None,
+        orientations: Sequence[int] | None = None,
+    ) -> Any:
+        """Run up to ``max_batch_size`` samples; returns DALI's list of uint8 HWC tensors, on the device.
+
+        Args:
+            images: encoded bytes as uint8 (n,), or RGB pixels as uint8 HWC, as ``source`` says.
+            decisions: what each sample drew, at most one for each slot and in the order of the slots.
+            regions: for encoded images, what is decoded of each, in stored coordinates.
+            orientations: for encoded images, their EXIF orientations; they are turned upright before the transforms.
+
+        Raises:
+            RuntimeError: DALI could not decode or transform one of them; it does not say which.
+        """
+        if not self._built:
+            self._pipeline.build()
+            self._inputs = frozenset(op.name for op in self._pipeline._ops if _is_input(op))
+            self._built = True
+        self._pipeline.feed_input("images", list(images))
+        if self._source == "encoded":
+            assert regions is not None, "encoded images come with their regions"
+            assert orientations is not None, "encoded images come with their orientations"
+            self._pipeline.feed_input("anchor", [np.array([r.y0, r.x0], np.int32) for r in regions])
+            self._pipeline.feed_input("shape", [np.array(r.size, np.int32) for r in regions])
+            self._pipeline.feed_input("quarter", [np.bool_(o >= QUARTER_TURNED) for o in orientations])
+            self._pipeline.feed_input("flipped", [np.bool_(o in FLIPPED) for o in orientations])
+            self._pipeline.feed_input("flip_x", [np.int32(o in FLIPPED_X) for o in orientations])
+            self._pipeline.feed_input("flip_y", [np.int32(o in FLIPPED_Y) for o in orientations])
+        taken = [{decision.slot: decision for decision in drawn} for drawn in decisions]
+        for slot in self._slots:
+            self._feed_slot(slot, taken)
+        (outputs,) = self._pipeline.run()
+        return outputs
+
+    def _feed_slot(self, slot: Slot, taken: Sequence[Mapping[int, Decision]]) -> None:
+        flags = [np.bool_(slot.number in drawn) for drawn in taken]
+        self._pipeline.feed_input(f"flag{slot.number}", flags)
+        lowering = slot.lowering
+        rows = [
+            lowering.arguments_of(slot.transform, drawn[slot.number].params, drawn[slot.number].size)
+            if slot.number in drawn
+            else None
+            for drawn in taken
+        ]
+        for i, argument in enumerate(lowering.arguments):
+            if f"{argument.name}{slot.number}" not in self._inputs:
+                continue  # DALI prunes what no operator takes; some options leave an argument out
+            values = [_unused(argument) if row is None else as_array(row[i], argument) for row in rows]
+            self._pipeline.feed_input(f"{argument.name}{slot.number}", values)
+
+    def close(self) -> None:
+        """Free the pipeline and its threads."""
+        del self._pipeline
+
+
+def _is_input(operator: Any) -> bool:
+    return type(operator._op).__name__ == "ExternalSource"
+
+
+def _unused(argument: Argument) -> np.ndarray:
+    return np.zeros((1,) * argument.ndim, argument.dtype)
+
+
+def _define(
+    slots: tuple[Slot, ...], source: Source, device: Device, max_batch_size: int, num_threads: int
+) -> Any:
+    from nvidia.dali import fn, pipeline_def, types
+
+    kinds = {
+        "uint8": types.UINT8,
+        "int16": types.INT16,
+        "int32": types.INT32,
+        "float32": types.FLOAT,
+        "bool": types.BOOL,
+    }
+
+    def inputs_of(slot: Slot) -> tuple[Node, ...]:
+        return tuple(
+            fn.external_source(name=f"{a.name}{slot.number}", dtype=kinds[a.dtype], ndim=a.ndim)
+            for a in slot.lowering.arguments
+        )
+
+    @pipeline_def(  # type: ignore[untyped-decorator]
+        batch_size=max_batch_size,
+        num_threads=num_threads,
+        device_id=0 if device == "gpu" else None,
+        prefetch_queue_depth=1,
+        enable_conditionals=True,
+    )
+    def lowered() -> Any:
+        if source == "encoded":
+            encoded = fn.external_source(name="images", dtype=types.UINT8, ndim=1)
+            anchor = fn.external_source(name="anchor", dtype=types.INT32, ndim=1)
+            shape = fn.external_source(name="shape", dtype=types.INT32, ndim=1)
+            images = fn.decoders.image_slice(
+                encoded,
+                anchor,
+                shape,
+                axes=(0, 1),
+                device="mixed" if device == "gpu" else "cpu",
+                output_type=types.RGB,
+                adjust_orientation=False,  # the index says it
+                jpeg_fancy_upsampling=True,  # as libjpeg-turbo and so OpenCV do: equal to the last bit
+            )
+            quarter = fn.external_source(name="quarter", dtype=types.BOOL, ndim=0)
+            flipped = fn.external_source(name="flipped", dtype=types.BOOL, ndim=0)
+            flip_x = fn.external_source(name="flip_x", dtype=types.INT32, ndim=0)
+            flip_y = fn.external_source(name="flip_y", dtype=types.INT32, ndim=0)
+            if quarter:
+                images = fn.transpose(images, perm=[1, 0, 2], transpose_layout=False)
+            if flipped:
+                images = fn.flip(images, horizontal=flip_x, vertical=flip_y)
+        else:
+            images = fn.external_source(name="images", dtype=types.UINT8, ndim=3, layout="HWC")
+            if device == "gpu":
+                images = images.gpu()
+        for slot in slots:
+            flag = fn.external_source(name=f"flag{slot.number}", dtype=types.BOOL, ndim=0)
+            nodes = inputs_of(slot)
+            if flag:  # a conditional of the graph: DALI runs it for the samples whose flag is set
+                images = slot.lowering.emit(slot.transform, images, nodes, device)
+        return images
+
+    return lowered()

@@ -1,0 +1,72 @@
+"""Arithmetic on pixels that several rules share, with the rounding of NumPy and OpenCV."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..lowering import Device, Node
+
+
+def beside(argument: Node, device: Device) -> Node:
+    """Bring an argument to where the images are, for arithmetic between both."""
+    return argument.gpu() if device == "gpu" else argument
+
+
+def as_float(images: Node) -> Node:
+    """Cast to float32 and keep the values."""
+    from nvidia.dali import fn, types
+
+    return fn.cast(images, dtype=types.FLOAT)
+
+
+def as_int(images: Node) -> Node:
+    """Cast to int32 and keep the values."""
+    from nvidia.dali import fn, types
+
+    return fn.cast(images, dtype=types.INT32)
+
+
+def floored(values: Node) -> Node:
+    """Bring values to uint8 as ``numpy.clip(values, 0, 255).astype(uint8)`` does: what is behind the point is lost."""
+    from nvidia.dali import fn, math, types
+
+    return fn.cast(math.floor(math.clamp(values, 0.0, 255.0)), dtype=types.UINT8)
+
+
+def rounded(values: Node) -> Node:
+    """Bring values to uint8, rounded to the nearest; halves go up, where NumPy and OpenCV take the even one."""
+    return floored(values + 0.5)
+
+
+def clamped(integers: Node) -> Node:
+    """Bring integers to uint8, those outside to the nearest end."""
+    from nvidia.dali import fn, math, types
+
+    return fn.cast(math.clamp(integers, 0, 255), dtype=types.UINT8)
+
+
+def looked_up(images: Node, table: Sequence[float], dtype: str) -> Node:
+    """Look every value up in a table that is the same for all samples; ``dtype`` is that of the entries."""
+    from nvidia.dali import fn, types
+
+    kind = {"int32": types.INT32, "float32": types.FLOAT}[dtype]
+    return fn.lookup_table(images, keys=list(range(len(table))), values=list(map(float, table)), dtype=kind)
+
+
+def per_channel(values: Sequence[int], device: Device) -> Node:
+    """Make a constant that is multiplied or added channel by channel, int32."""
+    from nvidia.dali import types
+
+    return types.Constant([int(value) for value in values], dtype=types.INT32, device=device)
+
+
+def channels(images: Node) -> tuple[Node, Node, Node]:
+    """Take the channels apart, each HWC with one channel."""
+    return images[:, :, 0:1], images[:, :, 1:2], images[:, :, 2:3]
+
+
+def in_three_channels(gray: Node) -> Node:
+    """Repeat a picture of one channel three times."""
+    from nvidia.dali import fn
+
+    return fn.cat(gray, gray, gray, axis=2)

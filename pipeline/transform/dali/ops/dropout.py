@@ -1,0 +1,86 @@
+"""Parts of a picture that are dropped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ....geometry import Size
+from ..lowering import EXACT, Argument, Device, Lowering, Node
+from .common import fill_regions
+
+_ANCHORS = Argument("anchors_yx", "float32", 1)
+_SHAPES = Argument("shapes_hw", "float32", 1)
+_KEPT = Argument("kept_hwc", "uint8", 3)
+_PUT = Argument("put_hwc", "uint8", 3)
+_NOTHING = np.zeros((1, 1, 1), np.uint8)
+
+
+def _drop_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tuple[Any, ...]:
+    holes = np.reshape(params["holes"], (-1, 4)).astype(int)
+    holes = holes if len(holes) else np.zeros((1, 4), int)  # one that is empty rather than none
+    starts, ends = holes[:, [1, 0]], holes[:, [3, 2]]
+    if not isinstance(transform.fill, str):
+        return starts.ravel(), (ends - starts).ravel(), _NOTHING, _NOTHING
+    kept = np.ones((*size, 1), np.uint8)
+    for x0, y0, x1, y1 in holes:
+        kept[y0:y1, x0:x1] = 0
+    # What is put there depends on the drawn seed alone, so Albumentations can put it into a black picture.
+    put = transform.apply(np.zeros((*size, 3), np.uint8), **params)
+    return starts.ravel(), (ends - starts).ravel(), kept, put
+
+
+def _emit_drop(transform: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
+    anchors, shapes, kept, put = nodes
+    if isinstance(transform.fill, str):
+        return _overlay(images, kept, put, device)
+    fill = [float(int(level)) for level in np.atleast_1d(transform.fill)]  # NumPy cuts the fraction off
+    return fill_regions(images, anchors, shapes, fill, device)
+
+
+def _overlay(images: Node, kept: Node, put: Node, device: Device) -> Node:
+    """Put levels, which are 0 where a picture is kept, over where it is not; both are 0 or 1 times a level."""
+    return images * kept.gpu() + put.gpu() if device == "gpu" else images * kept + put
+
+
+def _pixel_drop_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, ...]:
+    dropped = np.asarray(params["drop_mask"])
+    return ~dropped, np.where(dropped, params["drop_values"], np.uint8(0))
+
+
+def _emit_pixel_drop(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
+    kept, put = nodes
+    return _overlay(images, kept, put, device)
+
+
+def _refuse_fill(transform: Any) -> str:
+    fill = transform.fill
+    if isinstance(fill, str):
+        return "DALI does not inpaint" if fill.startswith("inpaint") else ""
+    levels = np.asarray(fill)
+    if levels.ndim and levels.size != 3:
+        return f"an RGB picture takes one or three levels, not {levels.size}"
+    return "" if np.all((levels >= 0) & (levels < 256)) else "its fill is outside 0 to 255"
+
+
+LOWERINGS: tuple[Lowering, ...] = (
+    Lowering(
+        (
+            "CoarseDropout",
+            "ConstrainedCoarseDropout",
+            "Erasing",
+            "FrequencyMasking",
+            "GridDropout",
+            "TimeMasking",
+            "XYMasking",
+        ),
+        (_ANCHORS, _SHAPES, _KEPT, _PUT),
+        _drop_arguments,
+        _emit_drop,
+        EXACT,
+        refuse=_refuse_fill,
+    ),
+    Lowering(("PixelDropout",), (_KEPT, _PUT), _pixel_drop_arguments, _emit_pixel_drop, EXACT),
+)

@@ -1,0 +1,63 @@
+"""Noise: Albumentations draws the whole map ahead, so the same noise is fed to DALI.
+
+Noise that is drawn from the pixels while it is applied (ISONoise, ShotNoise) is not here: DALI has the like, but
+cannot key it by sample, and the same plan would no longer yield the same batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ....geometry import Size
+from ..lowering import EXACT, ONE_LEVEL, Argument, Device, Lowering, Node
+from .arithmetic import as_float, as_int, beside, clamped, floored
+
+_NOISE = Argument("noise", "int16", 3)
+_FACTOR = Argument("factor", "float32", 3)
+_KEPT = Argument("kept", "uint8", 3)
+_PUT = Argument("put", "uint8", 3)
+
+
+def _noise_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, ...]:
+    noise = np.asarray(params["noise_map"])
+    if noise.ndim == 1:
+        noise = noise.reshape(1, 1, -1)
+    elif noise.strides[-1] == 0:  # one map for all channels
+        noise = noise[..., :1]
+    return (np.trunc(np.clip(noise.astype(np.float32), -255, 255)),)
+
+
+def _emit_added(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
+    return clamped(as_int(images) + as_int(beside(nodes[0], device)))
+
+
+def _factor_arguments(transform: Any, params: Mapping[str, Any], _: Size) -> tuple[Any, ...]:
+    factor = np.asarray(params["multiplier"])
+    if factor.ndim == 1:
+        return (factor.reshape(1, 1, -1),)
+    return (factor if transform.per_channel else factor[..., :1],)
+
+
+def _emit_multiplied(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
+    return floored(as_float(images) * beside(nodes[0], device))
+
+
+def _salt_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, ...]:
+    salt, pepper = (params[name][..., np.newaxis] for name in ("salt_mask", "pepper_mask"))
+    return np.where(salt | pepper, 0, 255), np.where(salt, 255, 0)
+
+
+def _emit_replaced(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
+    kept, put = (beside(node, device) for node in nodes)
+    return (images & kept) | put
+
+
+LOWERINGS: tuple[Lowering, ...] = (
+    Lowering(("AdditiveNoise", "GaussNoise", "RGBShift"), (_NOISE,), _noise_arguments, _emit_added, EXACT),
+    Lowering(("MultiplicativeNoise",), (_FACTOR,), _factor_arguments, _emit_multiplied, ONE_LEVEL),
+    Lowering(("SaltAndPepper",), (_KEPT, _PUT), _salt_arguments, _emit_replaced, EXACT),
+)
+"""Additive noise is cut to whole levels by Albumentations, so it is fed as such."""

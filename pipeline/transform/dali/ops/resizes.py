@@ -1,0 +1,59 @@
+"""Resizes and pads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ....geometry import Size
+from ...output_shapes import size_after
+from ..lowering import EXACT, ONE_LEVEL, Device, Lowering, Node
+from .common import (
+    ANCHOR,
+    RESIZED,
+    SHAPE,
+    border_colour,
+    cut_beyond,
+    filter_bound,
+    resize,
+    why_no_colour,
+    why_no_resize,
+)
+
+
+def _resize_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tuple[Any, ...]:
+    return (np.array(size_after(transform, params, size)),)
+
+
+def _emit_resize(transform: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
+    (size,) = nodes
+    return resize(images, size, transform.interpolation, device)
+
+
+def _pad_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tuple[Any, ...]:
+    return np.array([-params["pad_top"], -params["pad_left"]]), np.array(size_after(transform, params, size))
+
+
+def _emit_pad(transform: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
+    anchor, shape = nodes
+    return cut_beyond(images, anchor, shape, transform.border_mode, border_colour(transform.fill), device)
+
+
+def _refuse_pad(transform: Any) -> str:
+    return why_no_colour(transform.fill)
+
+
+LOWERINGS: tuple[Lowering, ...] = (
+    Lowering(
+        ("LongestMaxSize", "RandomScale", "Resize", "SmallestMaxSize"),
+        (RESIZED,),
+        _resize_arguments,
+        _emit_resize,
+        ONE_LEVEL,
+        refuse=why_no_resize,
+        approximation=filter_bound,
+    ),
+    Lowering(("Pad", "PadIfNeeded"), (ANCHOR, SHAPE), _pad_arguments, _emit_pad, EXACT, refuse=_refuse_pad),
+)

@@ -1,0 +1,54 @@
+"""The table of lowerings, and what it says of a transform."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .lowering import Lowering
+from .ops import (
+    chromatic_aberration,
+    colors,
+    compression,
+    crops,
+    distortions,
+    dropout,
+    filters,
+    flips,
+    intensity,
+    jitter,
+    morphology,
+    noise,
+    resizes,
+    warps,
+    weather,
+)
+from .unsupported import ALBUMENTATIONS_ONLY
+
+RULES = (
+    *(crops, resizes, flips, warps, distortions, dropout, morphology),
+    *(intensity, colors, jitter, filters, compression, noise, weather, chromatic_aberration),
+)
+
+_BY_NAME: dict[str, Lowering] = {
+    name: lowering for rules in RULES for lowering in rules.LOWERINGS for name in lowering.transforms
+}
+
+
+def lowering_of(name: str) -> Lowering | None:
+    """Find the lowering of a class by its name in Albumentations."""
+    return _BY_NAME.get(name)
+
+
+def why_not_lowered(transform: Any, *, device: str, approximate: bool) -> str:
+    """Say why DALI does not run a transform with these options on a device; empty where it does."""
+    name = type(transform).__name__
+    lowering = _BY_NAME.get(name) if type(transform).__module__.startswith("albumentations.") else None
+    if lowering is None:
+        return f"{name} {ALBUMENTATIONS_ONLY.get(name, 'is your own class, or new to Lightwell')}"
+    if lowering.gpu_only and device == "cpu":
+        return lowering.gpu_only
+    reason = lowering.refuse(transform)
+    if not reason and lowering.is_approximate(transform) and not approximate:
+        bound = lowering.tolerance_of(transform)
+        return f"DALI follows another law; write `lowering: approximate` to take it ({bound})"
+    return reason

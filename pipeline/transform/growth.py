@@ -1,0 +1,83 @@
+"""How large a picture can become on its way through a policy, whatever is drawn: a bound that needs neither draws nor pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+from typing import Any, Self
+
+from ..geometry import Size
+from .params import Drawn, leaves_of
+
+_OF_HEIGHT_AND_WIDTH = frozenset({"Resize", "RandomSizedBBoxSafeCrop"})
+_OF_SIZE = frozenset({"RandomResizedCrop", "RandomSizedCrop"})
+_FITTING = frozenset({"Affine", "SafeRotate", "ShiftScaleRotate"})
+_PADDING = frozenset({"Pad", "PadIfNeeded", "RandomScale"})
+
+
+@dataclass(frozen=True)
+class Growth:
+    """What a policy makes of a picture's size at most."""
+
+    fixed: int = 0
+    """Pixels of the largest size that a transform of the policy states."""
+    smallest_side: int = 0
+    """To which the policy first scales the smaller side; 0 where it does not."""
+    is_open: bool = False
+    """Whether it depends on draws, or on what stands before, so that only drawing ahead tells it."""
+
+    @classmethod
+    def of(cls, transforms: Sequence[Any]) -> Self:
+        """Look at the transforms of a policy. Classes that Albumentations does not have are taken to keep the size."""
+        fixed = smallest_side = 0
+        is_open = False
+        for number, leaf in enumerate(leaves_of(transforms)):
+            name = type(leaf).__name__
+            if name == "SmallestMaxSize" and number == 0 and leaf.max_size is not None:
+                smallest_side = _largest(leaf.max_size)
+            elif (pixels := _stated(leaf, name)) is not None:
+                fixed = max(fixed, pixels)
+            else:
+                is_open = is_open or _may_grow(leaf, name)
+        return cls(fixed, smallest_side, is_open)
+
+    def pixels(self, size: Size) -> int:
+        """Bound the pixels of a picture of some size at any step, for a policy that is not open."""
+        height, width = size
+        pixels = height * width
+        if self.smallest_side:
+            scale = self.smallest_side / min(size)
+            pixels = max(pixels, ceil(height * scale + 1) * ceil(width * scale + 1))
+        return max(pixels, self.fixed)
+
+
+def largest_pixels(drawn: Drawn) -> int:
+    """Return the pixels of the largest picture behind the first thing that was drawn."""
+    sizes = [drawn.size, *(decision.size for decision in drawn.decisions[1:])]
+    return max(height * width for height, width in sizes)
+
+
+def _stated(leaf: Any, name: str) -> int | None:
+    """Return the pixels of the size that a transform always ends in, or within; None where there is none."""
+    if name in _OF_HEIGHT_AND_WIDTH:
+        return int(leaf.height) * int(leaf.width)
+    if name in _OF_SIZE:
+        return int(leaf.size[0]) * int(leaf.size[1])
+    if name == "LongestMaxSize" and leaf.max_size is not None:
+        return (_largest(leaf.max_size) + 1) ** 2
+    return None
+
+
+def _may_grow(leaf: Any, name: str) -> bool:
+    return (
+        name in _PADDING
+        or name in ("SmallestMaxSize", "LongestMaxSize")
+        or (name in _FITTING and bool(getattr(leaf, "fit_output", True)))
+        or (name in ("CropAndPad", "Perspective") and not leaf.keep_size)
+        or bool(getattr(leaf, "pad_if_needed", False))
+    )
+
+
+def _largest(sides: int | Sequence[int]) -> int:
+    return int(sides) if isinstance(sides, int) else int(max(sides))

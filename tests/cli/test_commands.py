@@ -1,0 +1,252 @@
+"""The command line: help at once, clear errors in one line, the right exit codes, nothing lost."""
+
+from __future__ import annotations
+
+import json
+import re
+import resource
+import signal
+import subprocess
+import sys
+import tarfile
+from importlib.metadata import version
+from pathlib import Path
+
+import lightwell as lightwell_package
+import pytest
+from lightwell.pipeline.index.index import Index
+from lightwell.pipeline.machine import num_cpus
+from patience import HANG_S
+from pictures import make_folder
+
+COMMANDS = (
+    "index",
+    "explain",
+    "cache",
+    "materialize",
+    "train",
+    "audit",
+    "demo",
+    "doctor",
+    "bench",
+    "submit",
+    "jobs",
+    "serve",
+    "services",
+)
+
+
+def lightwell(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "lightwell.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120, check=False)
+
+
+def failed(run: subprocess.CompletedProcess[str], code: int) -> str:
+    assert run.returncode == code, run.stderr
+    assert "Traceback" not in run.stderr
+    return run.stderr
+
+
+def test_help_imports_nothing_heavy_and_takes_under_a_second_of_cpu_time() -> None:
+    def cpu_s() -> float:
+        spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return spent.ru_utime + spent.ru_stime
+
+    before = cpu_s()
+    command = [sys.executable, "-X", "importtime", "-m", "lightwell.cli", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "audit" in done.stdout
+    imported = set(re.findall(r"\| +([\w.]+)$", done.stderr, re.MULTILINE))
+    assert "typer" in imported
+    assert not imported & {"albumentations", "cv2", "nvidia", "pyarrow", "ray", "torch"}
+    assert cpu_s() - before < 1.0
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_shows_an_example_in_its_help(command: str) -> None:
+    assert f"Example: lightwell {command}" in lightwell(command, "--help").stdout
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert lightwell_package.__version__ == version("lightwell")
+    assert lightwell("--version").stdout == f"lightwell {version('lightwell')}\n"
+
+
+def test_index_and_explain_print_json_for_machines(tmp_path: Path) -> None:
+    make_folder(tmp_path / "photos")
+    counted = lightwell("index", tmp_path / "photos", "-o", tmp_path / "index.parquet", "--json")
+    assert counted.returncode == 0, counted.stderr
+    assert json.loads(counted.stdout)
+    (tmp_path / "plan.yaml").write_text(
+        "index: index.parquet\npreprocess: [{Resize: {height: 8, width: 8}}]\n"
+    )
+    steps = json.loads(lightwell("explain", tmp_path / "plan.yaml", "--json").stdout)
+    assert [step["name"] for step in steps] == ["Read", "Draw", "Decode", "Resize", "Batch"]
+    assert "Resize" in lightwell("explain", tmp_path / "plan.yaml").stdout
+
+
+def test_a_missing_folder_is_a_wrong_request(tmp_path: Path) -> None:
+    assert "nowhere" in failed(lightwell("index", tmp_path / "nowhere", "-o", tmp_path / "i.parquet"), 2)
+
+
+def test_an_empty_folder_is_a_wrong_request(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "empty" in failed(lightwell("index", tmp_path / "empty", "-o", tmp_path / "i.parquet"), 2)
+
+
+def test_an_unwritable_output_fails_with_its_name(tmp_path: Path) -> None:
+    make_folder(tmp_path / "photos", num_images=2)
+    (tmp_path / "file").write_text("")
+    told = failed(lightwell("index", tmp_path / "photos", "-o", tmp_path / "file" / "i.parquet"), 1)
+    assert "file" in told
+
+
+def test_a_missing_plan_is_a_wrong_request(tmp_path: Path) -> None:
+    assert "no such file" in failed(lightwell("explain", tmp_path / "plan.yaml"), 2)
+
+
+def test_a_misspelt_transform_is_a_wrong_request(tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text("index: i\naugment: [HorizontalFlipp]\n")
+    assert "did you mean 'HorizontalFlip'" in failed(lightwell("explain", tmp_path / "plan.yaml"), 2)
+
+
+def test_an_unknown_job_lists_those_there_are(tmp_path: Path) -> None:
+    (tmp_path / "job.yaml").write_text("job: gradcamm\nplan: plan.yaml\n")
+    assert "did you mean 'gradcam'" in failed(
+        lightwell("audit", tmp_path / "job.yaml", "--out", tmp_path / "out"), 2
+    )
+
+
+def test_doctor_finds_decoders_that_agree() -> None:
+    found = json.loads(lightwell("doctor", "--json").stdout)
+    assert found["decoders"]["dali cpu"] == "ok, differs by at most 0 of 255"
+    assert found["cores"] == num_cpus()
+
+
+def test_an_interrupted_training_says_so_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    make_folder(tmp_path / "photos", num_images=30)
+    assert lightwell("index", tmp_path / "photos", "-o", tmp_path / "index.parquet").returncode == 0
+    job = tmp_path / "train.yaml"
+
+    def write_job(epochs: int) -> None:
+        job.write_text(
+            "plan: {index: index.parquet, preprocess: [{Resize: {height: 64, width: 64}}], batch: {size: 8}}\n"
+            f"model: {{name: squeezenet1_1, weights: none}}\nschedule: constant\nepochs: {epochs}\n"
+        )
+
+    write_job(100_000)
+    command = [sys.executable, "-m", "lightwell.cli", "train", str(job), "--out", str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr is not None
+        assert any("epoch 2/" in line for line in running.stderr)
+        running.send_signal(signal.SIGINT)
+        _, told = running.communicate(timeout=HANG_S)
+    assert running.returncode == 1
+    assert (
+        told.splitlines()[-1] == "interrupted; what was finished is kept: run the same command again to go on"
+    )
+    assert "Traceback" not in told
+    done = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["epoch"] + 1
+    write_job(done + 2)
+    again = lightwell("train", job, "--out", tmp_path / "run")
+    assert again.returncode == 0, again.stderr
+    epochs = [
+        json.loads(line)["epoch"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert epochs == [epoch for epoch in range(done + 2) for _ in range(2)]
+    assert f"epoch 1/{done + 2}" not in again.stderr
+
+
+LET_GO = """
+import time
+from lightwell.cli.app import keep_interrupts
+
+def feed():
+    try:
+        yield 1
+    finally:
+        print("letting go", flush=True)
+        time.sleep(600)
+
+keep_interrupts()
+one = feed()
+next(one)
+del one
+print("swallowed", flush=True)
+time.sleep(600)
+"""
+
+
+def test_an_interrupt_while_a_feed_is_let_go_is_not_swallowed() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", LET_GO], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "letting go\n"
+        running.send_signal(signal.SIGINT)
+        _, told = running.communicate(timeout=HANG_S)
+    assert running.returncode == -signal.SIGINT
+    assert told.splitlines()[-1] == "KeyboardInterrupt"
+
+
+def test_what_a_plan_yields_is_written_and_read_back(tmp_path: Path) -> None:
+    make_folder(tmp_path / "photos", num_images=6)
+    lightwell("index", tmp_path / "photos", "-o", tmp_path / "index.parquet")
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("index: index.parquet\npreprocess: [{Resize: {height: 8, width: 8}}]\n")
+    out = tmp_path / "out"
+    done = lightwell("materialize", plan, "--out", out, "--json", "--memory", "300M")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["written"] == 6
+    assert list(out.glob("train-*.tar"))
+    (tmp_path / "again.yaml").write_text("index: out/index.parquet\n")
+    again = lightwell("materialize", tmp_path / "again.yaml", "--out", tmp_path / "second")
+    assert "wrote 6 images into " in again.stdout, again.stderr
+    assert "bottleneck: " in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--encoding", "webp"], "encoding: expected 'png', 'jpeg' or 'npy', got 'webp'"),
+        (["--epochs", "2"], "expected 1 for a view that does not augment"),
+        (["--memory", "lots"], "--memory: expected a size such as 2G or 512MiB, got 'lots'"),
+        (["--memory", "100"], "memory: expected at least"),
+    ],
+)
+def test_a_wrong_request_to_materialize_is_told(tmp_path: Path, words: list[str], told: str) -> None:
+    make_folder(tmp_path / "photos", num_images=2)
+    lightwell("index", tmp_path / "photos", "-o", tmp_path / "index.parquet")
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("index: index.parquet\npreprocess: [{Resize: {height: 8, width: 8}}]\n")
+    assert told in failed(lightwell("materialize", plan, "--out", tmp_path / "out", *words), 2)
+
+
+@pytest.mark.parametrize("command", ["train", "audit", "demo"])
+def test_an_output_that_cannot_be_written_fails_before_any_work(command: str, tmp_path: Path) -> None:
+    make_folder(tmp_path / "photos", num_images=30)
+    assert lightwell("index", tmp_path / "photos", "-o", tmp_path / "index.parquet").returncode == 0
+    (tmp_path / "job.yaml").write_text(
+        "plan: {index: index.parquet, preprocess: [{Resize: {height: 64, width: 64}}]}\n"
+        "model: {name: squeezenet1_1, weights: none}\n"
+    )
+    (tmp_path / "file").write_text("")
+    job = [] if command == "demo" else [tmp_path / "job.yaml"]
+    told = failed(lightwell(command, *job, "--out", tmp_path / "file" / "out"), 1)
+    assert "--out: expected a folder that can be written" in told
+    assert "choose another" in told
+    assert told.count("\n") == 1
+
+
+def test_shards_are_indexed_by_a_brace_list_and_hashed(tmp_path: Path) -> None:
+    photos = make_folder(tmp_path / "photos", num_images=4)
+    for number in range(2):
+        with tarfile.open(tmp_path / f"part-{number}.tar", "w") as tar:
+            for path in sorted(photos.rglob("*.jpg"))[number::2]:
+                tar.add(path, f"{path.stem}.jpg")
+    done = lightwell(
+        "index", f"{tmp_path}/part-{{0..1}}.tar", "-o", tmp_path / "i.parquet", "--hash", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["samples"] == 4
+    assert Index.load(tmp_path / "i.parquet").table["hash"].null_count == 0

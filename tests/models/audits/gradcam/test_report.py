@@ -1,0 +1,185 @@
+"""The report: one file that loads nothing, escapes what comes from outside and opens in a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightwell.models.audits.gradcam.charts import line_chart, read_curves, round_ticks
+from lightwell.models.audits.gradcam.job import GradCamAudit
+from lightwell.models.audits.gradcam.report import MAX_MEANS, weakest
+from lightwell.models.zoo.build import ModelSpec
+from lightwell.pipeline.errors import OutputError, PlanError
+from lightwell.pipeline.index.build import build_index
+from lightwell.pipeline.jobs.progress import SilentConsole
+from lightwell.pipeline.plan.plan import Plan
+from lightwell.pipeline.runtime.local_engine import LocalEngine
+from lightwell.workers.local import run_batch_job
+from patience import HANG_S
+from pictures import make_folder
+
+EVIL = "<script>alert(1)<"
+"""No slash, so that it can be a file name."""
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Mapping[str, Any], Path]:
+    """The page of an audit in which file, class, title, credit and curve names try to be markup."""
+    root = tmp_path_factory.mktemp("report")
+    photos = make_folder(root / "photos", num_images=8, classes=("<b>cat", "dog"))
+    first = photos / "dog" / "001.jpg"
+    first.rename(first.with_name(EVIL + ".jpg"))
+    broken = photos / "dog" / "003.jpg"
+    broken.write_bytes(broken.read_bytes()[: broken.stat().st_size // 2])
+    broken.rename(broken.with_name("broken" + EVIL + ".jpg"))
+    build_index(photos, fractions={"test": 1.0}).save(root / "index.parquet")
+    plan = Plan.model_validate(
+        {
+            "index": root / "index.parquet",
+            "preprocess": [{"Resize": {"height": 64, "width": 64}}],
+            "batch": {"size": 4},
+        }
+    )
+    metrics = root / "metrics.jsonl"
+    metrics.write_text("".join(json.dumps({"epoch": e, f"{EVIL} loss": 2.0 - e}) + "\n" for e in range(3)))
+    job = GradCamAudit(
+        plan=plan,
+        model=ModelSpec(name="squeezenet1_1", weights="none", num_classes=2),
+        untrained="allow",
+        class_names="index",
+        training_metrics=metrics,
+        gallery=9,
+        title=f"Audit {EVIL}",
+        credit=f"Pictures: {EVIL}",
+    )
+    torch.manual_seed(0)
+    findings = run_batch_job(job, LocalEngine(num_threads=1), root / "out", SilentConsole())
+    path = root / "out" / "report.html"
+    return path.read_text(), findings, path
+
+
+def test_names_from_outside_are_escaped_everywhere(report: tuple[str, Mapping[str, Any], Path]) -> None:
+    page, _, _ = report
+    assert "<script" not in page
+    assert "<b>cat" not in page
+    assert page.count("&lt;script&gt;alert(1)&lt;") >= 6  # title twice, credit, curve, two files
+    assert "&lt;b&gt;cat" in page
+
+
+def test_the_page_loads_nothing(report: tuple[str, Mapping[str, Any], Path]) -> None:
+    page, _, _ = report
+    loaded = re.findall(r"""(?:src|href|srcset|data|action)\s*=\s*["']?([^"'\s>]+)""", page)
+    assert loaded, "the gallery has pictures"
+    assert all(each.startswith("data:image/") for each in loaded)
+    assert not re.search(r"https?://|@import|url\(|<link|<iframe|<object", page)
+
+
+def test_it_shows_every_image_and_the_file_that_could_not_be_used(
+    report: tuple[str, Mapping[str, Any], Path],
+) -> None:
+    page, findings, _ = report
+    assert page.count("as the model saw it") == findings["num_images"] == 7
+    assert "Files that could not be used" in page
+    assert "brokenscript" not in page
+    assert "broken&lt;script&gt;" in page
+
+
+def test_a_browser_shows_the_headline_figures(
+    report: tuple[str, Mapping[str, Any], Path], chromium: str, tmp_path: Path
+) -> None:
+    _, findings, path = report
+    command = [
+        chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", path.as_uri(),
+    ]  # fmt: skip
+    shown = subprocess.run(command, check=True, capture_output=True, text=True, timeout=HANG_S).stdout
+    figures = dict(re.findall(r'<div class="figure[^>]*><span>([^<]+)</span><b>([^<]+)</b>', shown))
+    assert figures["Images"] == "7"
+    assert figures["Accuracy"] == f"{100 * findings['accuracy']:.1f} %"
+    assert figures["Balanced accuracy"] == f"{100 * findings['balanced_accuracy']:.1f} %"
+    assert figures["AUROC"] == f"{findings['auroc']:.3f}"
+    assert figures["Evidence on the border"] == f"{100 * findings['border_mass']['mean']:.1f} %"
+    assert figures["Quarantined"] == "1"
+
+
+def test_a_report_of_many_classes_shows_what_repeats_instead_of_a_matrix(tmp_path: Path) -> None:
+    classes = tuple(f"kind {number:02}" for number in range(24))
+    photos = make_folder(tmp_path / "photos", num_images=72, classes=classes)
+    build_index(photos, fractions={"test": 1.0}).save(tmp_path / "index.parquet")
+    plan = Plan.model_validate(
+        {"index": tmp_path / "index.parquet", "preprocess": [{"Resize": {"height": 64, "width": 64}}]}
+    )
+    job = GradCamAudit(
+        untrained="allow",
+        class_names="index",
+        plan=plan,
+        model=ModelSpec(name="squeezenet1_1", weights="none", num_classes=24),
+        gallery=3,
+    )
+    torch.manual_seed(0)
+    findings = run_batch_job(job, LocalEngine(num_threads=1), tmp_path / "out", SilentConsole())
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert '<table class="confusion">' not in page
+    repeated = [pair for pair in findings["most_confused"] if pair["count"] > 1]
+    assert repeated, "an untrained model says the same of all"
+    told = re.findall(r"<tr><td>(kind \d\d)</td><td>(kind \d\d)</td>", page)
+    assert told == [(pair["label"], pair["prediction"]) for pair in repeated]
+    assert "All images" in page
+    assert page.count('alt="Mean map') <= 2 * (MAX_MEANS + 1)
+
+
+def test_the_weakest_classes_have_two_images_and_a_mistake() -> None:
+    entries = [
+        {"class": "one image", "num_images": 1, "recall": 0.0},
+        {"class": "half", "num_images": 4, "recall": 0.5},
+        {"class": "never", "num_images": 2, "recall": 0.0},
+        {"class": "always", "num_images": 9, "recall": 1.0},
+        {"class": "no label", "num_images": 0, "recall": None},
+    ]
+    assert [entry["class"] for entry in weakest({"per_class": entries})] == ["never", "half"]
+
+
+def test_curves_of_a_split_are_named_after_it(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    rows = [
+        {"epoch": 0, "split": "val", "loss": 1.5, "auroc": 0.5, "notes": {}},
+        {"epoch": 0, "train_loss": 2},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert read_curves(path) == {
+        "Loss": {"val loss": [(0, 1.5)], "train loss": [(0, 2)]},
+        "Accuracy": {"val auroc": [(0, 0.5)]},
+    }
+
+
+def test_a_chart_of_one_point_is_drawn() -> None:
+    assert "nan" not in line_chart({"loss": [(0, 1.0)]}, "Loss")
+
+
+def test_a_chart_counts_epochs_from_one_as_the_terminal_does() -> None:
+    drawn = line_chart({"loss": [(0, 1.0), (1, 0.5)]}, "Loss")
+    assert re.findall(r'text-anchor="middle">(\d+)<', drawn) == ["1", "2"]
+
+
+def test_ticks_are_round() -> None:
+    assert round_ticks(0.37, 0.77) == pytest.approx([0.4, 0.5, 0.6, 0.7])
+
+
+def test_a_metrics_file_that_is_not_there_is_a_plan_error_with_a_cure(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match=r"expected a readable metrics\.jsonl.*give the file beside"):
+        read_curves(tmp_path / "none.jsonl")
+
+
+def test_an_unwritable_output_is_said_before_any_work(report: tuple[str, Mapping[str, Any], Path]) -> None:
+    _, _, path = report
+    plan = Plan(index=path.parent.parent / "index.parquet")
+    job = GradCamAudit(plan=plan, model=ModelSpec(name="squeezenet1_1", weights="none"))
+    with pytest.raises(OutputError, match=r"expected a folder that can be written.*choose another"):
+        run_batch_job(job, LocalEngine(), path / "below", SilentConsole())

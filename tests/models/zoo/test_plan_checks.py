@@ -1,0 +1,108 @@
+"""How a plan fits the weights of a model: said before training and before an audit."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lightwell.models.audits.gradcam.job import GradCamAudit
+from lightwell.models.training.job import Classify
+from lightwell.models.zoo.build import ModelSpec
+from lightwell.models.zoo.plan_checks import data_warnings, trained_plan_warnings
+from lightwell.pipeline.index.build import build_index
+from lightwell.pipeline.jobs.progress import SilentConsole
+from lightwell.pipeline.plan.plan import Plan
+from lightwell.pipeline.runtime.local_engine import LocalEngine
+from lightwell.workers.local import run_batch_job, run_training_job
+from pictures import make_folder
+
+IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
+RESNET = ModelSpec(name="resnet18")
+
+
+def plan(size: int, normalize: dict[str, Any] | None, index: Path | str = "i.parquet", **more: Any) -> Plan:
+    steps: list[dict[str, Any]] = [{"Resize": {"height": size, "width": size}}]
+    steps += [] if normalize is None else [{"Normalize": normalize}]
+    return Plan.model_validate({"index": index, "preprocess": steps, **more})
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (plan(224, IMAGENET), None),
+        (plan(224, None), "got no Normalize"),
+        (plan(224, {"mean": 0.45, "std": 0.225}), "got Normalize with mean [0.45], std [0.225]"),
+        (plan(64, IMAGENET), "expected 224 x 224 pixels, got 64 x 64"),
+        (plan(224, {"normalization": "image"}), None),
+    ],
+)
+def test_a_plan_is_compared_with_what_published_weights_expect(given: Plan, told: str | None) -> None:
+    lines = data_warnings(RESNET, given)
+    assert data_warnings(RESNET.model_copy(update={"weights": "best.pth"}), given) == ()
+    if told is None:
+        assert lines == ()
+    else:
+        (line,) = lines
+        assert line.startswith("the plan differs from how the weights of resnet18 were trained: expected ")
+        assert told in line
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (plan(64, IMAGENET), None),
+        (plan(32, IMAGENET), "expected 64 x 64 pixels, got 32 x 32"),
+        (plan(64, None), "expected mean [0.485, 0.456, 0.406], std [0.229, 0.224, 0.225], got no Normalize"),
+        (plan(64, {"normalization": "image"}), None),
+    ],
+)
+def test_a_plan_is_compared_with_the_one_that_a_checkpoint_was_trained_on(
+    given: Plan, told: str | None
+) -> None:
+    job = Classify(plan=plan(64, IMAGENET), model=RESNET)
+    kept = {f"plan.{name}": value for name, value in json.loads(json.dumps(job.plan.dump())).items()}
+    lines = trained_plan_warnings(kept, given)
+    assert lines == () if told is None else told in lines[0]
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        {},
+        {"plan.preprocess": [{"os:system": {"command": "touch /tmp/no"}}]},
+        {"plan.preprocess": "nonsense"},
+        {"plan.preprocess": [{"Normalize": IMAGENET}], "plan.augment": [{"NoSuchTransform": {}}]},
+    ],
+)
+def test_a_plan_that_cannot_be_built_is_not_compared(job: dict[str, Any]) -> None:
+    assert trained_plan_warnings(job, plan(64, None)) == ()
+
+
+def test_an_audit_says_that_its_checkpoint_was_trained_on_other_images(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    index = tmp_path / "index.parquet"
+    build_index(make_folder(tmp_path / "photos", num_images=24), fractions={"train": 0.5, "val": 0.5}).save(
+        index
+    )
+    trained = plan(64, IMAGENET, index, batch={"size": 4})
+    model = ModelSpec(name="squeezenet1_1", weights="none")
+    job = Classify(plan=trained, model=model, fine_tune_from="all", epochs=1, test_split=None)
+    run_training_job(job, LocalEngine(num_threads=1), tmp_path / "train", SilentConsole())
+
+    def audit(of: Plan, out: str) -> dict[str, Any]:
+        found = GradCamAudit(
+            plan=of, checkpoint=tmp_path / "train" / "best.safetensors", split="val", gallery=1
+        )
+        return dict(run_batch_job(found, LocalEngine(num_threads=1), tmp_path / out, SilentConsole()))
+
+    assert audit(trained, "same")["notes"] == []
+    told = (
+        "the plan differs from the one that the checkpoint was trained on: "
+        "expected mean [0.485, 0.456, 0.406], std [0.229, 0.224, 0.225], got no Normalize"
+    )
+    assert audit(plan(64, None, index), "other")["notes"] == [told]
+    assert [record.message for record in caplog.records].count(told) == 1
+    assert told in (tmp_path / "other" / "report.html").read_text()

@@ -1,0 +1,97 @@
+"""The graph of a whole policy: nothing leaves the GPU, what DALI cannot take goes another way, and pixels agree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import albumentations as A
+import numpy as np
+import pytest
+from lightwell.pipeline.executor.dali import slots_of
+from lightwell.pipeline.index.build import build_index
+from lightwell.pipeline.plan.plan import Plan
+from lightwell.pipeline.plan.view import View
+from lightwell.pipeline.runtime.local_engine import LocalEngine
+from lightwell.pipeline.transform.dali.graph import LoweredGraph
+from lightwell.pipeline.transform.params import Drawing
+from pictures import make_folder, make_picture
+from PIL import Image
+
+POLICY = [
+    A.RandomResizedCrop((48, 56)),
+    A.HorizontalFlip(),
+    A.OneOf([A.GaussianBlur(p=0.5), A.MotionBlur(p=0.5)], p=0.5),
+    A.SomeOf([A.Rotate(), A.RandomBrightnessContrast(), A.CoarseDropout()], n=2),
+]
+ON_THE_HOST = {"Split", "ValidateLogical", "Not_", "ArithmeticGenericOp", "TensorSubscript", "Slice"}
+"""What becomes of flags, matrices and other arguments."""
+
+
+def test_between_decoding_and_the_batch_nothing_leaves_the_gpu() -> None:
+    drawing = Drawing(A.Compose(POLICY), len(POLICY))
+    slots = slots_of(drawing, 7)
+    graph = LoweredGraph(slots, source="encoded", device="gpu", max_batch_size=4)
+    graph.placements()
+    touching: set[str] = set()
+    for node in graph._pipeline._ops:
+        takes_pictures = any(one.name in touching for one in node.inputs)
+        if "ImageSlice" in node.name or takes_pictures:
+            assert node.spec.OutputDevice(0) == "gpu", node.name
+            touching |= {one.name for one in node.outputs}
+    last = graph._pipeline._ops[-1]
+    assert any("ImageSlice" in name for name in touching)
+    assert last.outputs[0].name in touching
+
+
+def batches(index: Path, backend: str, augment: list[Any]) -> list[Any]:
+    plan = Plan.model_validate(
+        {"index": index, "augment": augment, "batch": {"size": 7}, "seed": 5, "decode": "exact"}
+    )
+    engine = LocalEngine(num_threads=2, backend=backend)  # type: ignore[arg-type]
+    with engine.feed(plan, View(shuffle=True, augment=True, num_epochs=2)) as feed:
+        return list(feed)
+
+
+def largest_difference(index: Path, augment: list[Any]) -> int:
+    pairs = zip(batches(index, "opencv", augment), batches(index, "dali", augment), strict=True)
+    worst = 0
+    for one, other in pairs:
+        assert one.keys == other.keys
+        worst = max(worst, int(np.abs(one.images.numpy().astype(int) - other.images.numpy()).max()))
+    return worst
+
+
+def test_a_policy_in_one_graph_gives_the_batches_of_opencv(index_path: Path) -> None:
+    assert largest_difference(index_path, POLICY) <= 4  # up to a level of each of four steps
+
+
+def test_what_stands_behind_the_graph_goes_on_with_the_same_decisions(index_path: Path) -> None:
+    behind = [
+        A.RandomResizedCrop((48, 56)),
+        A.RandomFog(p=0.5),
+        A.HorizontalFlip(),
+        A.HEStain(p=0),
+        A.VerticalFlip(),
+    ]
+    assert largest_difference(index_path, behind) <= 2
+
+
+def test_files_that_dali_does_not_take_go_another_way_in_the_same_batch(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "photos", num_images=6)
+    palette = Image.fromarray(make_picture(3, 90, 120)).quantize(16)
+    palette.save(folder / "cat" / "palette.png")
+    index = tmp_path / "index.parquet"
+    build_index(folder, fractions={"train": 1.0}).save(index)
+    assert largest_difference(index, [A.RandomResizedCrop((48, 56)), A.HorizontalFlip()]) <= 1
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_batches_stay_there_and_agree(index_path: Path) -> None:
+    plan = Plan.model_validate({"index": index_path, "augment": POLICY, "seed": 5, "device": "gpu"})
+    reference = Plan.model_validate({"index": index_path, "augment": POLICY, "seed": 5, "decode": "exact"})
+    view = View(augment=True)
+    with LocalEngine().feed(plan, view) as ours, LocalEngine().feed(reference, view) as theirs:
+        for one, other in zip(ours, theirs, strict=True):
+            assert one.images.device.type == "cuda"
+            assert np.abs(one.images.cpu().numpy().astype(int) - other.images.numpy()).max() <= 8

@@ -1,0 +1,30 @@
+"""Materialised annotations are read back as they were."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from annotated import drawn_scene, write_index
+from lightwell.pipeline.index.index import Index
+from lightwell.pipeline.plan.plan import Plan
+from lightwell.pipeline.plan.view import View
+from lightwell.pipeline.runtime.local_engine import LocalEngine
+from lightwell.testing import facts_of_feed
+
+
+def test_batches_of_the_shards_hold_the_annotations_of_their_plan(tmp_path: Path) -> None:
+    scenes = [drawn_scene(f"{number}.png", number) for number in range(4)]
+    scenes[1].mask = scenes[2].boxes = scenes[2].box_labels = scenes[3].keypoints = None
+    path = write_index(tmp_path, scenes)
+    Plan(index=path).save(tmp_path / "plan.yaml")
+    command = [Path(sys.executable).with_name("lightwell"), "materialize", tmp_path / "plan.yaml", "-q"]
+    subprocess.run([*command, "--out", tmp_path / "out"], check=True)
+    written = tmp_path / "out/index.parquet"
+    index = Index.load(written)
+    assert (index.box_classes, index.keypoint_names) == (("car", "tree"), ("point",))
+    first, second = (
+        facts_of_feed(LocalEngine(num_threads=1).feed(Plan(index=one), View())) for one in (path, written)
+    )
+    assert first == second

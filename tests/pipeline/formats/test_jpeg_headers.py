@@ -1,0 +1,105 @@
+"""The fast reader of JPEG headers says what Pillow says, or nothing."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from image_bytes import app1, exif, noised, replaced, saved, scan_of, segment, with_segments
+from jpeg_files import jpegs
+from lightwell.pipeline.formats import headers
+from lightwell.pipeline.formats.headers import Header, header_of
+from lightwell.pipeline.formats.jpeg_headers import ordinary_jpeg, ordinary_orientation
+from pictures import make_picture
+from PIL import Image
+
+JPEG = saved(make_picture(3, 40, 60), "JPEG")
+
+
+def by_pillow(data: bytes) -> Header | None:
+    """Read a header by Pillow alone; None where it refuses the file."""
+    try:
+        return headers._by_pillow(io.BytesIO(data))
+    except Exception:  # whatever its plugins raise
+        return None
+
+
+def differing(files: Iterator[tuple[str, bytes]]) -> tuple[dict[str, tuple[object, object]], int]:
+    """List files on which the two disagree where the fast one says anything, and count on how many it does."""
+    found, number = {}, 0
+    for name, data in files:
+        if (quick := headers._ordinary_jpeg(io.BytesIO(data))) is not None:
+            number += 1
+            if quick != (slow := by_pillow(data)):
+                found[name] = quick, slow
+    return found, number
+
+
+def test_it_agrees_with_pillow_on_every_made_jpeg() -> None:
+    found, number = differing((file.name, file.data) for file in jpegs())
+    assert found == {}
+    assert number > 300
+
+
+def test_it_agrees_with_pillow_wherever_a_jpeg_ends() -> None:
+    data = with_segments(JPEG, app1(exif(6)), segment(0xFE, bytes(50)))
+    found, number = differing((str(end), data[:end]) for end in range(3, scan_of(data) + 50))
+    assert found == {}
+    assert number > 10
+
+
+def test_it_agrees_with_pillow_whatever_byte_of_the_frame_tables_and_exif_is_changed() -> None:
+    """Segments of applications are left out: Pillow refuses some for values that no decoder needs."""
+    data = with_segments(JPEG, app1(exif(6, order="<")))
+    behind = len(app1(exif(6))) + 2 + 18  # the segment of JFIF
+    places = [*range(12, behind - 18), *range(behind, scan_of(data))]
+    rng = np.random.default_rng(0)
+    cases = (
+        (f"{at} {value}", replaced(data, at, bytes((value,))))
+        for at in places
+        for value in rng.integers(0, 256, 12)
+    )
+    found, number = differing(cases)
+    assert found == {}
+    assert number > 1000
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("kind", [3, 4])
+@pytest.mark.parametrize("orientation", [1, 2, 6, 8])
+def test_the_orientation_of_a_block_is_that_of_pillow_or_left_to_it(
+    orientation: int, kind: int, order: str
+) -> None:
+    for block in (
+        exif(orientation, order=order, kind=kind),
+        b"Exif\0\0" + exif(orientation, order=order, kind=kind),
+    ):
+        slow = Image.Exif()
+        slow.load(block)
+        assert slow[274] == orientation
+        assert ordinary_orientation(block) in (orientation, None)
+        assert ordinary_orientation(block) is not None or kind == 4
+
+
+def test_noise_in_exif_is_read_as_pillow_reads_it() -> None:
+    block = exif(6) + bytes(60)
+    for seed in range(2000):
+        made = noised(block, 0, 30, 1 + seed % 3, seed)
+        if (quick := ordinary_orientation(made)) is not None:
+            slow = Image.Exif()
+            try:
+                slow.load(made)
+                expected = slow.get(274)
+            except Exception:  # whatever it raises for broken EXIF
+                expected = None
+            in_range = isinstance(expected, int) and 1 <= expected <= 8
+            assert (quick if 1 <= quick <= 8 else 1) == (expected if in_range else 1), seed
+
+
+def test_rare_files_are_left_to_pillow() -> None:
+    large = with_segments(JPEG, *[segment(0xE2, bytes(60_000))] * 12)
+    for data in (b"", b"\xff\xd8", JPEG[:20], large, with_segments(JPEG, app1(exif(1)), app1(exif(2)))):
+        assert ordinary_jpeg(io.BytesIO(data)) is None
+    assert header_of(io.BytesIO(large)).status == "ok"

@@ -1,0 +1,245 @@
+"""The decode contract: over a thousand made files give the same pixels, or the same refusal, on every way to decode them."""
+
+from __future__ import annotations
+
+import io
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import albumentations as A
+import cv2
+import numpy as np
+import pytest
+from image_bytes import ImageFile, saved
+from image_files import all_files, write_files
+from lightwell.pipeline.formats.headers import header_of
+from lightwell.pipeline.index.build import build_index
+from lightwell.pipeline.load.decode.orientation import upright
+from lightwell.pipeline.load.decode.pillow import decode_pillow
+from lightwell.pipeline.plan.plan import Plan
+from lightwell.pipeline.plan.view import View
+from lightwell.pipeline.runtime.local_engine import LocalEngine
+
+CROP = (A.RandomResizedCrop((20, 24), scale=(0.05, 0.3)),)
+LARGE_CROP = (A.RandomResizedCrop((10, 14), scale=(0.6, 1.0)),)
+SHRINKS = {
+    2: (A.Resize(30, 44),),
+    4: (A.Resize(16, 24, interpolation=cv2.INTER_AREA),),
+    8: (A.Resize(8, 12, interpolation=cv2.INTER_AREA),),
+}
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to decode, and how far it may be from decoding the whole picture by OpenCV and transforming that."""
+
+    policy: tuple[Any, ...] = ()
+    backend: str = "opencv"
+    decode: str = "exact"
+    cached: bool = False
+    levels: int = 0
+    """Largest difference of any value, of 255."""
+    mean_levels: float = 0.0
+    """Largest mean difference of any picture without damage; ``levels`` is then left out."""
+
+
+# The table of tolerances. Decoders agree to the last bit, so that whole pictures and what is cut out of them do. A graph
+# of DALI resizes by another rounding than OpenCV. A reduced decode averages whole blocks, and rounds a side that is no
+# multiple of them: up to a pixel of the original, and these pictures change by ten levels from one pixel to the next.
+# Of pictures with damage, and so with hard edges, it says nothing.
+WAYS = {
+    "whole, opencv": Way(),
+    "whole, DALI graph": Way(backend="dali"),
+    "whole, filling a cache": Way(cached=True),
+    "whole, from a cache": Way(cached=True),
+    "region, opencv and DALI": Way(CROP),
+    "region, DALI graph": Way(CROP, backend="dali", levels=1),
+    "region reduced, opencv": Way(LARGE_CROP, decode="auto", mean_levels=6.0),
+    "reduced by 2, opencv": Way(SHRINKS[2], decode="auto", mean_levels=4.0),
+    "reduced by 4, opencv": Way(SHRINKS[4], decode="auto", mean_levels=6.0),
+    "reduced by 8, opencv": Way(SHRINKS[8], decode="auto", mean_levels=12.0),
+    "resized, DALI graph": Way(SHRINKS[2], backend="dali", levels=1),
+}
+REFERENCE = "whole, opencv"
+
+
+@dataclass
+class Result:
+    """What a way made of the files: pixels, or the step and the reason."""
+
+    pixels: dict[str, np.ndarray]
+    reasons: dict[str, str]
+
+
+@dataclass
+class Contract:
+    """All files, what the index says of them, and what every way made of them."""
+
+    files: dict[str, ImageFile]
+    status: dict[str, str]
+    results: dict[str, Result]
+    expected: dict[str, dict[str, np.ndarray]]
+    """By way: the picture as the reference decodes it, taken through the way's policy."""
+
+
+def read_all(index: Path, way: Way, cache: Path) -> Result:
+    """Read every usable file of an index through the public feed; the decisions are drawn by the key of each."""
+    plan = Plan.model_validate(
+        {
+            "index": index,
+            "augment": list(way.policy),
+            "batch": {"size": 16 if way.policy else 1},  # whole pictures differ in size
+            "seed": 5,
+            "decode": way.decode,
+            "errors": {"on_error": "skip", "max_bad_share": None},
+            **({"cache": cache} if way.cached else {}),
+        }
+    )
+    engine = LocalEngine(num_threads=2, backend=way.backend)  # type: ignore[arg-type]
+    pixels: dict[str, np.ndarray] = {}
+    with engine.feed(plan, View(augment=bool(way.policy))) as feed:
+        for batch in feed:
+            pixels |= {key: image.numpy().copy() for key, image in zip(batch.keys, batch.images, strict=True)}
+        entries = [entry for entry in feed.quarantine if entry["step"] != "index"]
+    return Result(pixels, {entry["key"]: f"{entry['step']}: {entry['reason']}" for entry in entries})
+
+
+@pytest.fixture(scope="module")
+def contract(tmp_path_factory: pytest.TempPathFactory) -> Contract:
+    """Read all files on all ways."""
+    root = tmp_path_factory.mktemp("contract")
+    files = all_files()
+    index_path = index_of(root / "files", files)
+    table = build_index(root / "files", fractions={"train": 1.0}).table
+    status = dict(zip(table["key"].to_pylist(), table["status"].to_pylist(), strict=True))
+    results = {name: read_all(index_path, way, root / "cache") for name, way in WAYS.items()}
+    whole = results[REFERENCE].pixels
+    # BMP is always decoded whole; under the same keys the same decisions are drawn.
+    plain = index_of(root / "plain", [ImageFile(key, saved(image, "BMP")) for key, image in whole.items()])
+    expected = {
+        name: read_all(plain, Way(way.policy), root).pixels if way.policy else whole
+        for name, way in WAYS.items()
+    }
+    return Contract({file.name: file for file in files}, status, results, expected)
+
+
+def index_of(folder: Path, files: list[ImageFile]) -> Path:
+    """Write files and index them."""
+    write_files(folder, files)
+    path = folder.with_suffix(".parquet")
+    build_index(folder, fractions={"train": 1.0}).save(path)
+    return path
+
+
+def differences(contract: Contract, name: str) -> dict[str, tuple[int, float]]:
+    """Measure each file: the largest difference and the mean one of a way from what is expected of it."""
+    found = {}
+    for key, image in contract.results[name].pixels.items():
+        other = contract.expected[name][key]
+        assert image.shape == other.shape, f"{key}: expected {other.shape}, got {image.shape}"
+        difference = np.abs(image.astype(int) - other)
+        found[key] = int(difference.max()), float(difference.mean())
+    return found
+
+
+def too_far(contract: Contract, name: str) -> dict[str, tuple[int, float]]:
+    """List the files that a way reads otherwise than its tolerance allows."""
+    way = WAYS[name]
+    return {
+        key: (levels, mean)
+        for key, (levels, mean) in differences(contract, name).items()
+        if (levels > way.levels if not way.mean_levels else mean > way.mean_levels and ".damaged." not in key)
+    }
+
+
+def test_the_files_are_many_and_always_the_same() -> None:
+    files = all_files()
+    assert len(files) >= 500
+    assert [(file.name, file.data) for file in files] == [(file.name, file.data) for file in all_files()]
+
+
+def test_every_file_is_in_the_index(contract: Contract) -> None:
+    assert contract.status.keys() == contract.files.keys()
+
+
+def test_every_file_becomes_what_its_name_says(contract: Contract) -> None:
+    whole = contract.results[REFERENCE]
+    wrong = {}
+    for name, file in contract.files.items():
+        image = whole.pixels.get(name)
+        status = contract.status[name]
+        reason = whole.reasons.get(name, "") if status == "ok" else status
+        if file.upright is not None:
+            same_shape = image is not None and image.shape == file.upright.shape
+            if not same_shape or np.abs(image.astype(int) - file.upright).mean() > file.mean_error:
+                wrong[name] = reason or "other pixels"
+        elif ".refused." in name and (image is not None or file.refusal not in reason):
+            wrong[name] = reason or "was read"
+    assert wrong == {}
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_every_way_gives_the_pixels_of_the_reference(name: str, contract: Contract) -> None:
+    assert too_far(contract, name) == {}
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_every_way_refuses_the_same_files_for_the_same_reasons(name: str, contract: Contract) -> None:
+    assert contract.results[name].reasons == contract.results[REFERENCE].reasons
+    assert contract.results[name].pixels.keys() == contract.results[REFERENCE].pixels.keys()
+
+
+def test_the_ways_go_the_ways_that_they_are_named_for(contract: Contract) -> None:
+    """A way that took another one in silence would agree with it: each has files that show which it took."""
+    reduced = [name for name in WAYS if " reduced" in f" {name}"]
+    for name in reduced:
+        assert sum(levels > 1 for levels, _ in differences(contract, name).values()) > 100
+    assert sum(levels == 1 for levels, _ in differences(contract, "region, DALI graph").values()) > 100
+
+
+def test_what_the_index_calls_usable_fails_only_by_damage_behind_the_header(contract: Contract) -> None:
+    whole = contract.results[REFERENCE]
+    ok = {name for name, status in contract.status.items() if status == "ok"}
+    assert whole.pixels.keys() | whole.reasons.keys() == ok
+    kinds = ("-cut-at-", ".damaged.", "-noise-", "-sum-of-")
+    assert [name for name in whole.reasons if not any(kind in name for kind in kinds)] == []
+
+
+def test_pillow_which_is_last_agrees_with_those_before_it(contract: Contract) -> None:
+    """What one of the others fails on goes to Pillow: it must not be another picture. 16 bits are OpenCV's alone."""
+    differing = {}
+    for name, image in contract.results[REFERENCE].pixels.items():
+        header = header_of(io.BytesIO(data := contract.files[name].data))
+        if header.format == "png" and data[24] == 16:
+            continue
+        try:
+            found = upright(decode_pillow(data, (header.height, header.width)), header.orientation)
+        except ValueError:
+            assert ".damaged." in name
+            continue
+        if not np.array_equal(found, image):
+            differing[name] = int(np.abs(found.astype(int) - image).max())
+    assert differing == {}
+
+
+def test_the_table_is_printed(contract: Contract) -> None:
+    """What was compared, for ``pytest -s``; no way may disagree."""
+    num_bad = sum(status != "ok" for status in contract.status.values())
+    lines = [
+        f"{len(contract.files)} files, of which the index refuses {num_bad}; {len(WAYS)} ways",
+        f"{'way':26} {'read':>5} {'refused':>8} {'most levels':>12} {'most mean':>10} {'disagree':>9}",
+    ]
+    total = 0
+    for name, result in contract.results.items():
+        found = differences(contract, name)
+        sound = [one for key, one in found.items() if ".damaged." not in key]
+        levels, mean = max(one[0] for one in sound), max(one[1] for one in sound)
+        reasons = result.reasons.items() ^ contract.results[REFERENCE].reasons.items()
+        num_wrong = len(too_far(contract, name)) + len({key for key, _ in reasons})
+        total += num_wrong
+        read, refused = len(found), len(result.reasons)
+        lines.append(f"{name:26} {read:5} {refused:8} {levels:12} {mean:10.2f} {num_wrong:9}")
+    sys.stdout.write("\n".join(["", *lines, ""]))
+    assert total == 0

@@ -1,0 +1,119 @@
+"""What DALI cannot decode and others can is told once, with the reason; what nobody can is told in the quarantine."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from lightwell.pipeline.executor import dali as dali_pixels
+from lightwell.pipeline.index.build import build_index
+from lightwell.pipeline.load.decode import decoder as chain_module
+from lightwell.pipeline.load.decode.dali import DaliDecoder
+from lightwell.pipeline.load.decode.decoder import DecodeChain, Encoded
+from lightwell.pipeline.load.decode.fallback import MOST_KINDS, FallbackLog
+from lightwell.pipeline.load.decode.plan import Decoding, whole
+from lightwell.pipeline.monitor.watchdog import Watch
+from lightwell.pipeline.plan.plan import Plan
+from lightwell.pipeline.plan.view import View
+from lightwell.pipeline.runtime.local_engine import LocalEngine
+from pictures import make_folder
+
+SIZE = (40, 50)
+
+
+@pytest.fixture
+def png() -> bytes:
+    picture = np.random.default_rng(0).integers(0, 255, (*SIZE, 3), np.uint8)
+    return cv2.imencode(".png", picture)[1].tobytes()
+
+
+def encoded(data: bytes, key: str) -> Encoded:
+    return Encoded(data, "png", "RGB", 1, SIZE, key)
+
+
+class OutOfMemory(DaliDecoder):
+    """DALI with a device that has no room for some files."""
+
+    def __init__(self, refused: set[bytes]) -> None:
+        super().__init__(max_batch_size=8, num_threads=1)
+        self.refused = refused
+
+    def _run(self, files: Any, regions: Any) -> list[np.ndarray]:
+        if self.refused.intersection(files):
+            raise RuntimeError(f"Critical error in pipeline:\nno room for {len(files[0])} bytes")
+        return super()._run(files, regions)
+
+
+def test_a_fall_back_is_logged_once_for_each_reason(png: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    bad = [png + b"\0" * number for number in (1, 2)]
+    chain = DecodeChain(OutOfMemory(set(bad)))
+    files = [encoded(png, "good"), encoded(bad[0], "one"), encoded(bad[1], "two")]
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            found = chain.decode(files, [Decoding("whole", whole(SIZE), ())] * 3)
+            assert [one.decoders for one in found] == [("dali",), ("dali", "opencv"), ("dali", "opencv")]
+    chain.close()
+    (record,) = caplog.records
+    told = record.getMessage()
+    assert told.startswith("decode: 'one' could not be decoded as planned (dali: no room for ")
+    assert "opencv decoded it" in told
+
+
+def test_what_nobody_can_decode_is_not_a_fall_back(png: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    chain = DecodeChain(DaliDecoder(max_batch_size=8, num_threads=1))
+    with caplog.at_level(logging.WARNING):
+        (found,) = chain.decode([encoded(png[:40], "cut")], [Decoding("whole", whole(SIZE), ())])
+    chain.close()
+    assert found.image is None
+    assert [part.split(":")[0] for part in found.reason.split("; ")] == ["opencv", "pillow"]
+    assert found.decoders == ("dali", "opencv", "pillow")
+    assert caplog.records == []
+
+
+def test_files_that_take_too_long_together_are_decoded_one_by_one(
+    png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = iter([0.0, 9.0, *[10.0] * 4])  # the group's start and end, then those of each file
+    monkeypatch.setattr(chain_module.time, "perf_counter", lambda: next(ticks))
+    chain = DecodeChain(DaliDecoder(max_batch_size=8, num_threads=1), Watch(5.0))
+    found = chain.decode([encoded(png, "one"), encoded(png, "two")], [Decoding("whole", whole(SIZE), ())] * 2)
+    chain.close()
+    assert [one.decoders for one in found] == [("dali", "opencv")] * 2
+    assert "dali: 2 files together took 9.0 s, more than max_seconds_per_file: 5" in found[0].reason
+
+
+def test_a_graph_that_fails_is_told_and_its_pictures_are_made_on_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    build_index(make_folder(tmp_path / "set", num_images=6)).save(tmp_path / "i.parquet")
+    plan = Plan.model_validate(
+        {
+            "index": tmp_path / "i.parquet",
+            "preprocess": [{"Resize": {"height": 16, "width": 16}}],
+            "batch": {"size": 3},
+        }
+    )
+
+    class Broken(dali_pixels.LoweredGraph):
+        def run(self, *_: Any) -> Any:
+            raise RuntimeError("Critical error in pipeline:\nout of memory")
+
+    monkeypatch.setattr(dali_pixels, "LoweredGraph", Broken)
+    with caplog.at_level(logging.WARNING):
+        with LocalEngine(backend="dali").feed(plan, View(num_epochs=2)) as feed:
+            assert sum(len(batch) for batch in feed) == 12
+        assert feed.quarantine == []
+    (record,) = caplog.records
+    assert "(dali: out of memory); the CPU decoded it" in record.getMessage()
+
+
+def test_reasons_that_are_all_different_do_not_fill_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    log = FallbackLog()
+    with caplog.at_level(logging.WARNING):
+        for number in range(200):
+            log.note("key", f"dali: {'x' * number}", "opencv")
+    assert len(caplog.records) == MOST_KINDS

@@ -1,0 +1,135 @@
+"""Compare lowered transforms with Albumentations: the same draws, the same pixels, both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import albumentations as A
+import cv2
+import numpy as np
+from lightwell.pipeline.rng import keyed_bits
+from lightwell.pipeline.transform.dali.graph import LoweredGraph, Slot
+from lightwell.pipeline.transform.dali.lowering import Device, Tolerance
+from lightwell.pipeline.transform.dali.table import lowering_of, why_not_lowered
+from lightwell.pipeline.transform.params import Decision, Drawing, leaves_of
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Worst case over pictures."""
+
+    max_levels: int
+    min_psnr_db: float
+
+    def within(self, tolerance: Tolerance) -> bool:
+        return (tolerance.max_levels is None or self.max_levels <= tolerance.max_levels) and (
+            tolerance.min_psnr_db is None or self.min_psnr_db >= tolerance.min_psnr_db
+        )
+
+
+def pictures() -> list[np.ndarray]:
+    """Gray, tiny, odd-sized, large, flat and detailed RGB pictures, uint8 HWC."""
+    rng = np.random.default_rng(5)
+
+    def photo(height: int, width: int, detail: int) -> np.ndarray:
+        coarse = rng.integers(0, 256, (max(2, height // detail), max(2, width // detail), 3), dtype=np.uint8)
+        return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+
+    gray = np.repeat(photo(121, 163, 16)[..., :1], 3, axis=2)
+    made = [
+        photo(240, 320, 24),
+        photo(333, 257, 7),
+        photo(97, 101, 3),
+        photo(33, 47, 8),
+        photo(900, 1201, 40),
+    ]
+    return [
+        *made,
+        gray,
+        np.full((64, 80, 3), 200, np.uint8),
+        rng.integers(0, 256, (75, 90, 3), dtype=np.uint8),
+    ]
+
+
+BOXES = [[0.2, 0.3, 0.5, 0.65, 1], [0.45, 0.4, 0.8, 0.9, 2]]
+"""Relative left, top, right, bottom and a label, on every picture of those that are compared with boxes."""
+
+
+def compare(
+    transforms: Any,
+    images: Sequence[np.ndarray],
+    *,
+    device: Device = "cpu",
+    num_draws: int = 3,
+    with_boxes: bool = False,
+) -> Difference:
+    """Run transforms by Albumentations and by one graph of their lowerings; the worst difference.
+
+    Args:
+        transforms: one, or some in sequence, compositions among them.
+        images: RGB pictures.
+        device: where the graph runs.
+        num_draws: how often decisions are drawn for each picture.
+        with_boxes: whether the pictures have ``BOXES``, for those that draw from them.
+    """
+    listed = [*transforms] if isinstance(transforms, Sequence) else [transforms]
+    params = A.BboxParams("albumentations") if with_boxes else None
+    drawing = Drawing(A.Compose(listed, bbox_params=params), len(listed))
+    leaves = list(leaves_of(listed))
+    targets = {"bboxes": np.array(BOXES)} if with_boxes else {}
+    references: list[np.ndarray] = []
+    inputs: list[np.ndarray] = []
+    decisions: list[tuple[Decision, ...]] = []
+    for number in range(num_draws):
+        for i, image in enumerate(images):
+            drawn = drawing.draw(keyed_bits("parity", number, i, ""), image.shape[:2], **targets)
+            reference = image
+            for decision in drawn.decisions:
+                assert reference.shape[:2] == decision.size
+                reference = leaves[decision.slot].apply(reference, **decision.params)
+            assert reference.shape[:2] == drawn.size
+            references.append(reference)
+            inputs.append(image)
+            decisions.append(drawn.decisions)
+    graph = graph_of(leaves, device, len(inputs))
+    outputs = graph.run(inputs, decisions)
+    found = [np.array(outputs.as_cpu().at(i)) for i in range(len(inputs))]
+    graph.close()
+    return worst(found, references)
+
+
+def assert_parity(
+    transform: Any, images: Sequence[np.ndarray], *, num_draws: int = 3, with_boxes: bool = False
+) -> None:
+    """Check that a lowering takes a transform's options, and holds the tolerance declared for them."""
+    lowering = lowering_of(type(transform).__name__)
+    assert lowering is not None, f"{type(transform).__name__} is not lowered"
+    assert why_not_lowered(transform, device="cpu", approximate=True) == ""
+    found = compare(transform, images, num_draws=num_draws, with_boxes=with_boxes)
+    tolerance = lowering.tolerance_of(transform)
+    assert found.within(tolerance), f"expected {tolerance}, got {found}"
+
+
+def graph_of(transforms: Sequence[Any], device: Device, max_batch_size: int = 1) -> LoweredGraph:
+    """Define the graph of transforms that are all lowered, from pixels."""
+    slots = []
+    for number, transform in enumerate(transforms):
+        lowering = lowering_of(type(transform).__name__)
+        assert lowering is not None, f"{type(transform).__name__} is not lowered"
+        slots.append(Slot(number, transform, lowering))
+    return LoweredGraph(slots, source="pixels", device=device, max_batch_size=max_batch_size, num_threads=2)
+
+
+def worst(found: Sequence[np.ndarray], references: Sequence[np.ndarray]) -> Difference:
+    """Measure the largest difference and the lowest PSNR over pairs of pictures."""
+    levels, psnr = 0, float("inf")
+    for one, other in zip(found, references, strict=True):
+        assert one.shape == other.shape, f"expected {other.shape}, got {one.shape}"
+        assert one.dtype == other.dtype == np.uint8
+        difference = one.astype(np.int32) - other
+        levels = max(levels, int(np.abs(difference).max()))
+        power = float(np.mean(difference.astype(np.float64) ** 2))
+        psnr = min(psnr, 10 * np.log10(255**2 / power) if power else float("inf"))
+    return Difference(levels, psnr)

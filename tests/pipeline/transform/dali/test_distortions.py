@@ -1,0 +1,73 @@
+"""Distortions: DALI remaps on a GPU only, so what is held here are the maps and the frame it is given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import albumentations as A
+import cv2
+import numpy as np
+import pytest
+from lightwell.pipeline.rng import keyed_bits
+from lightwell.pipeline.transform.dali.ops.distortions import MARGIN
+from lightwell.pipeline.transform.dali.table import lowering_of, why_not_lowered
+from lightwell.pipeline.transform.params import Drawing
+
+from .parity import pictures, worst
+from .test_crops import BORDERS
+
+PICTURES = [picture for picture in pictures() if picture.size < 200_000]
+
+with pytest.warns(UserWarning, match="very slow"):
+    PIECEWISE, PIECEWISE_OF_NOTHING = (A.PiecewiseAffine((low, 0.1), p=1) for low in (0.05, 0))
+
+DISTORTIONS = [
+    A.ElasticTransform(300, 5, p=1),
+    A.ElasticTransform(30, 5, fill=9, p=1),
+    *[A.GridDistortion(distort_limit=(-1, 1), normalized=False, border_mode=mode, p=1) for mode in BORDERS],
+    *[A.ThinPlateSpline((0.9, 1), border_mode=mode, fill=(9, 8, 7), p=1) for mode in BORDERS],
+    A.OpticalDistortion((-0.9, 0.9), interpolation=cv2.INTER_AREA, p=1),
+    A.OpticalDistortion((-0.9, 0.9), mode="fisheye", border_mode=cv2.BORDER_REFLECT, p=1),
+]
+
+
+def remap_as_dali_does(transform: Any, image: np.ndarray, arguments: tuple[Any, ...]) -> np.ndarray:
+    """Frame a picture and remap it with a black border, which is the only one that DALI has."""
+    map_x, map_y, shape = arguments
+    fill = transform.fill
+    framed = cv2.copyMakeBorder(image, *[MARGIN] * 4, transform.border_mode, value=fill)
+    assert framed.shape[:2] == tuple(shape)
+    return cv2.remap(framed, np.float32(map_x), np.float32(map_y), cv2.INTER_LINEAR, borderValue=0)
+
+
+@pytest.mark.parametrize("transform", DISTORTIONS, ids=lambda t: type(t).__name__)
+def test_maps_take_every_border_into_the_frame(transform: Any) -> None:
+    lowering = lowering_of(type(transform).__name__)
+    assert lowering is not None
+    drawing = Drawing(A.Compose([transform]), 1)
+    found, references = [], []
+    for i, picture in enumerate(PICTURES):
+        (decision,) = drawing.draw(keyed_bits("maps", 0, i, ""), picture.shape[:2]).decisions
+        arguments = lowering.arguments_of(transform, decision.params, decision.size)
+        found.append(remap_as_dali_does(transform, picture, arguments))
+        references.append(transform.apply(picture, **decision.params))
+    assert worst(found, references).within(lowering.tolerance)
+
+
+@pytest.mark.parametrize("transform", [*DISTORTIONS, PIECEWISE], ids=lambda t: type(t).__name__)
+def test_a_gpu_takes_it_and_a_cpu_says_why_not(transform: Any) -> None:
+    assert why_not_lowered(transform, device="gpu", approximate=False) == ""
+    assert why_not_lowered(transform, device="cpu", approximate=True) == "DALI's remap runs on the GPU only"
+
+
+@pytest.mark.parametrize(
+    ("transform", "reason"),
+    [
+        (A.ElasticTransform(interpolation=cv2.INTER_CUBIC), "linear interpolation only"),
+        (A.GridDistortion(fill=(1, 2, 3, 4, 5)), "at most four levels"),
+        (PIECEWISE_OF_NOTHING, "scale of 0"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_refusal(transform: Any, reason: str) -> None:
+    assert reason in why_not_lowered(transform, device="gpu", approximate=True)

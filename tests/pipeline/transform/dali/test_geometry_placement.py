@@ -1,0 +1,46 @@
+"""On a GPU everything that touches a picture stays there; only arguments are on the host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from lightwell.pipeline.transform.dali.table import lowering_of
+
+from .parity import compare, graph_of, pictures
+from .test_crops import BOXED_CROPS, CROPS, PADS, RESIZES
+from .test_distortions import DISTORTIONS, PIECEWISE
+from .test_drops import DROPS
+from .test_flips import FLIPS
+from .test_warps import WARPS
+
+PICTURES = [picture for picture in pictures() if picture.size < 200_000]
+TRANSFORMS = [*CROPS, *BOXED_CROPS, *RESIZES, *PADS, *FLIPS, *WARPS, *DROPS, *DISTORTIONS, PIECEWISE]
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda t: type(t).__name__)
+def test_what_touches_pictures_sits_on_the_gpu(transform: Any) -> None:
+    assert_pictures_stay_on_the_gpu([transform])
+
+
+def test_nothing_comes_back_between_the_transforms_of_a_policy() -> None:
+    assert_pictures_stay_on_the_gpu(TRANSFORMS)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda t: type(t).__name__)
+def test_parity_on_a_gpu(transform: Any) -> None:
+    lowering = lowering_of(type(transform).__name__)
+    assert lowering is not None
+    found = compare(transform, PICTURES, device="gpu", num_draws=1, with_boxes=transform in BOXED_CROPS)
+    assert found.within(lowering.tolerance_of(transform)), found
+
+
+def assert_pictures_stay_on_the_gpu(transforms: list[Any]) -> None:
+    """DALI lets no operator on the host take what is on the GPU, so those on the host see arguments alone."""
+    placements = graph_of(transforms, "gpu").placements()
+    on_the_host = {placement.operator for placement in placements if placement.device != "gpu"}
+    assert on_the_host <= {"Split"}, "flags split the arguments on the host, and nothing else is there"
+    splits_of_pictures = [p for p in placements if p.operator == "Split" and p.device == "gpu"]
+    merges = [p for p in placements if p.operator == "Merge"]
+    assert len(splits_of_pictures) == len(merges) == len(transforms)

@@ -1,0 +1,125 @@
+"""Rotations, affine and perspective warps by DALI equal Albumentations within one level."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import albumentations as A
+import cv2
+import numpy as np
+import pytest
+from lightwell.pipeline.rng import keyed_bits
+from lightwell.pipeline.transform.dali.table import lowering_of, why_not_lowered
+from lightwell.pipeline.transform.params import Drawing
+
+from .parity import assert_parity, pictures, worst
+from .test_crops import BORDERS
+
+PICTURES = pictures()
+
+with pytest.warns(UserWarning, match="special case"):
+    SHIFTS = [
+        A.ShiftScaleRotate(p=1),
+        A.ShiftScaleRotate(0.3, (0.1, 0.9), 180, border_mode=cv2.BORDER_WRAP, p=1),
+    ]
+
+WARPS = [
+    *SHIFTS,
+    *[A.Rotate(p=1, border_mode=mode, fill=(3, 200, 90)) for mode in BORDERS],
+    A.Rotate(p=1, crop_border=True),
+    A.Rotate((-180, 180), p=1, crop_border=True, border_mode=cv2.BORDER_REFLECT_101),
+    A.Rotate((0, 0), p=1),
+    A.SafeRotate(p=1, fill=7),
+    A.SafeRotate((-180, 180), p=1, border_mode=cv2.BORDER_REFLECT),
+    A.Affine(p=1),
+    A.Affine(fit_output=True, p=1),
+    A.Affine(
+        scale=(0.5, 2),
+        rotate=(-90, 90),
+        shear=(-20, 20),
+        translate_percent=(-0.2, 0.2),
+        fill=99.5,
+        p=1,
+    ),
+    A.Affine(scale=(0.3, 1.2), rotate=(-90, 90), fit_output=True, p=1),
+    A.Affine(
+        scale=(0.1, 1.2),
+        shear=(-60, 60),
+        border_mode=cv2.BORDER_REFLECT_101,
+        interpolation=cv2.INTER_AREA,
+        p=1,
+    ),
+    A.Affine(scale=(0.0, 0.0), p=1),
+    A.Affine(translate_px=(-3, 3), p=1),
+    A.Perspective(p=1),
+    A.Perspective((0.1, 0.3), keep_size=False, fill=7, p=1),
+    A.Perspective((0.1, 0.3), fit_output=True, fill=(7, 8, 9), p=1),
+    A.Perspective((0.1, 0.3), fit_output=True, keep_size=False, border_mode=cv2.BORDER_REFLECT_101, p=1),
+]
+
+
+@pytest.mark.parametrize("transform", WARPS, ids=lambda t: type(t).__name__)
+def test_parity(transform: Any) -> None:
+    assert_parity(transform, PICTURES, num_draws=2)
+
+
+def warp_in_float32(image: np.ndarray, inverse: np.ndarray, size: np.ndarray, fill: float) -> np.ndarray:
+    """Warp as a GPU does: places and weights in float32, a constant border that is mixed in."""
+    a = inverse.astype(np.float32)
+    x, y = np.meshgrid(*(np.arange(side, dtype=np.float32) for side in size[::-1]))
+    depth = a[2, 0] * x + a[2, 1] * y + a[2, 2]
+    places = [(a[i, 0] * x + a[i, 1] * y + a[i, 2]) / depth for i in (1, 0)]
+    framed = np.pad(image, ((2, 2), (2, 2), (0, 0)), constant_values=round(fill)).astype(np.float32)
+    inside = [np.clip(p, -1.5, side + 0.5) + 2 for p, side in zip(places, image.shape, strict=False)]
+    floors = [np.floor(p).astype(int) for p in inside]
+    (v, u), (j, i) = [p - f for p, f in zip(inside, floors, strict=True)], floors
+    v, u = v[..., None], u[..., None]
+    upper = framed[j, i] * (1 - u) + framed[j, i + 1] * u
+    lower = framed[j + 1, i] * (1 - u) + framed[j + 1, i + 1] * u
+    return np.rint(upper * (1 - v) + lower * v).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        A.Affine(scale=(0.5, 2), rotate=(-90, 90), shear=(-20, 20), fill=99.0, p=1),
+        A.SafeRotate(p=1, fill=7.0),
+        A.Perspective((0.05, 0.2), fill=(7.0, 7.0, 7.0), p=1),
+    ],
+    ids=lambda t: type(t).__name__,
+)
+def test_what_a_gpu_computes_in_float32_is_within_the_tolerance(transform: Any) -> None:
+    """On the CPU DALI hands the warp to OpenCV, so parity there does not tell how far a GPU is from it."""
+    lowering = lowering_of(type(transform).__name__)
+    assert lowering is not None
+    drawing = Drawing(A.Compose([transform]), 1)
+    found, references = [], []
+    for number, picture in enumerate(PICTURES):
+        (decision,) = drawing.draw(keyed_bits("float32", number, 0, ""), picture.shape[:2]).decisions
+        inverse, size = lowering.arguments_of(transform, decision.params, decision.size)
+        found.append(warp_in_float32(picture, inverse, size, float(np.max(transform.fill))))
+        references.append(transform.apply(picture, **decision.params))
+    assert worst(found, references).within(lowering.tolerance)
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        cls(interpolation=interpolation)
+        for cls in (A.Affine, A.Rotate, A.SafeRotate, A.Perspective)
+        for interpolation in (cv2.INTER_NEAREST, cv2.INTER_CUBIC, cv2.INTER_LANCZOS4)
+    ],
+    ids=lambda t: type(t).__name__,
+)
+def test_other_interpolation_is_refused(transform: Any) -> None:
+    assert "linear interpolation only" in why_not_lowered(transform, device="gpu", approximate=True)
+
+
+def test_a_fill_that_opencv_does_not_take_is_refused() -> None:
+    transform = A.Affine(fill=(1, 2, 3, 4, 5))
+    assert "at most four levels" in why_not_lowered(transform, device="gpu", approximate=True)
+
+
+def test_a_class_without_a_lowering_says_why() -> None:
+    transform = A.GridElasticDeform((3, 3), 5)
+    assert "warps every cell" in why_not_lowered(transform, device="gpu", approximate=True)

@@ -1,0 +1,165 @@
+"""Drawing ahead of the pixels draws and does what Albumentations alone would have."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import albumentations as A
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lightwell.pipeline.compiler.routing import find_routes
+from lightwell.pipeline.rng import keyed_bits, keyed_generator, keyed_random
+from lightwell.pipeline.transform.params import Drawing
+from pictures import make_picture
+from policies import leading_crops, policies
+
+BOXES = np.array([[5, 8, 40, 50], [60, 20, 90, 80], [0, 0, 4, 4]], np.float32)
+LOOKS_AT_PIXELS = A.HEStain
+
+
+def compose(transforms: list[Any], *, boxes: bool = False) -> Any:
+    targets = A.BboxParams(format="pascal_voc", label_fields=["box_rows"], clip=True) if boxes else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return A.Compose(transforms, bbox_params=targets)
+
+
+def unchanged(image: np.ndarray, **_: Any) -> np.ndarray:
+    return image
+
+
+def num_drawn(pipeline: Any) -> int:
+    return find_routes(pipeline.transforms, backend="opencv", device="cpu", approximate=False).num_drawn
+
+
+def both_ways(pipeline: Any, image: np.ndarray, bits: int, **targets: Any) -> tuple[Any, Any, Any, Any]:
+    """Albumentations' result and where its generators stand, then ours."""
+    generator, rng = keyed_generator(bits), keyed_random(bits)
+    pipeline.set_random_state(generator, rng)
+    reference = pipeline(image=image, **targets)
+    drawing = Drawing(pipeline, num_drawn(pipeline))
+    drawn = drawing.draw(bits, image.shape[:2], **targets)
+    found = drawing.finish(drawing.apply(image, drawn.decisions), drawn)
+    return (
+        reference,
+        (generator.random(), rng.random()),
+        found,
+        (drawn.generators[0].random(), drawn.generators[1].random()),
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(start=leading_crops(), rest=policies(), number=st.integers(0, 10**6))
+def test_any_policy_gives_the_same_pixels_and_leaves_the_generators_alike(
+    start: list[Any], rest: list[Any], number: int
+) -> None:
+    image = make_picture(number % 7, 120, 160)
+    reference, after, found, after_ours = both_ways(
+        compose([*start, *rest]), image, keyed_bits("test", number, 0, "")
+    )
+    assert np.array_equal(found["image"], reference["image"])
+    assert after_ours == after
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered in divide")  # Albumentations, of empty boxes
+@settings(max_examples=60, deadline=None)
+@given(rest=policies(), number=st.integers(0, 10**6))
+def test_masks_and_boxes_follow_as_in_albumentations(rest: list[Any], number: int) -> None:
+    image = make_picture(number % 7, 120, 160)
+    mask = (image[..., 0] > 128).astype(np.uint8)
+    pipeline = compose([A.RandomCrop(100, 110), *rest], boxes=True)
+    targets = {"mask": mask, "bboxes": BOXES, "box_rows": np.arange(len(BOXES))}
+    reference, after, found, after_ours = both_ways(
+        pipeline, image, keyed_bits("test", number, 0, ""), **targets
+    )
+    assert np.array_equal(found["image"], reference["image"])
+    assert np.array_equal(found["mask"], reference["mask"])
+    np.testing.assert_array_equal(found["bboxes"], reference["bboxes"])
+    np.testing.assert_array_equal(found["box_rows"], reference["box_rows"])
+    assert after_ours == after
+
+
+def test_what_cannot_be_drawn_ahead_goes_on_with_the_same_generators() -> None:
+    pipeline = compose(
+        [A.RandomResizedCrop((40, 48)), LOOKS_AT_PIXELS(p=1), A.GaussNoise(p=1), A.RandomCrop(20, 20)]
+    )
+    assert num_drawn(pipeline) == 1
+    for number in range(5):
+        reference, after, found, after_ours = both_ways(pipeline, make_picture(number), number)
+        assert np.array_equal(found["image"], reference["image"])
+        assert after_ours == after
+
+
+def test_boxes_decide_where_a_safe_crop_lies() -> None:
+    pipeline = compose([A.HorizontalFlip(p=1), A.BBoxSafeRandomCrop(p=1)], boxes=True)
+    assert num_drawn(pipeline) == 2
+    targets = {"bboxes": BOXES[:2], "box_rows": np.arange(2)}
+    reference, _, found, _ = both_ways(pipeline, make_picture(2, 120, 160), 9, **targets)
+    assert np.array_equal(found["image"], reference["image"])
+    assert len(found["bboxes"]) == 2
+
+
+def test_drawing_takes_no_memory_for_pixels() -> None:
+    drawing = Drawing(compose([A.RandomResizedCrop((224, 224)), A.HorizontalFlip()]), 2)
+    drawn = drawing.draw(1, (100_000, 100_000))  # 30 GB of pixels
+    assert drawn.size == (224, 224)
+
+
+@pytest.mark.parametrize(
+    ("transforms", "drawn", "why"),
+    [
+        ([A.HorizontalFlip(), A.HEStain(), A.VerticalFlip()], 1, "HEStain decides by looking at pixels"),
+        ([A.Lambda(image=unchanged)], 0, "Lambda yields no uint8 RGB picture"),
+        ([A.OneOf([A.Blur(), A.MaskDropout((1, 1))])], 0, "MaskDropout decides by looking at pixels"),
+        ([A.SelectiveChannelTransform([A.Blur()])], 0, "looks at pixels while it chooses"),
+        ([A.ToGray(num_output_channels=1)], 0, "ToGray yields no uint8 RGB picture"),
+    ],
+)
+def test_drawing_stops_where_pixels_decide_and_says_why(transforms: list[Any], drawn: int, why: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        routes = find_routes(transforms, backend="opencv", device="cpu", approximate=False)
+    assert routes.num_drawn == drawn
+    assert why in routes.routes[drawn].why
+    assert [route.why for route in routes.routes[drawn + 1 :]] == [
+        f"behind {type(transforms[drawn]).__name__}" for _ in transforms[drawn + 1 :]
+    ]
+
+
+SILENT_BEGINNINGS = (
+    [A.SmallestMaxSize(96)],
+    [A.Resize(80, 100)],
+    [A.LongestMaxSize(128), A.CenterCrop(64, 64)],
+    [A.Crop(4, 6, 90, 100), A.SmallestMaxSize(70, p=1.0)],
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(start=st.sampled_from(SILENT_BEGINNINGS), rest=policies(), number=st.integers(0, 10**6))
+def test_what_draws_nothing_can_be_left_out_and_the_rest_is_drawn_alike(
+    start: list[Any], rest: list[Any], number: int
+) -> None:
+    pipeline = compose([*start, *rest])
+    drawing = Drawing(pipeline, num_drawn(pipeline))
+    assert drawing.draws_nothing(len(start))
+    whole = drawing.draw(number, (120, 160))
+    after_whole = [generator.random() for generator in whole.generators]
+    behind = [one for one in whole.decisions if one.slot >= len(start)]
+    begun = Drawing(compose(start), len(start)).draw(number, (120, 160)).size
+    rest_only = drawing.draw(number, begun, num_done=len(start))
+    assert repr(rest_only.decisions) == repr(tuple(behind))
+    assert rest_only.size == whole.size
+    assert [generator.random() for generator in rest_only.generators] == after_whole
+
+
+@pytest.mark.parametrize(
+    "first",
+    [A.Resize(80, 100, p=0.5), A.RandomCrop(40, 40), A.OneOf([A.Resize(80, 100)]), A.HorizontalFlip(p=1)],
+)
+def test_what_may_draw_is_never_left_out(first: Any) -> None:
+    drawing = Drawing(compose([A.SmallestMaxSize(96), first]), 2)
+    assert drawing.draws_nothing(1)
+    assert not drawing.draws_nothing(2)

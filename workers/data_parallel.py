@@ -1,0 +1,79 @@
+"""The processes that share the batches of a training job, and what they count together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from ..pipeline.errors import PlanError
+from ..pipeline.jobs.contracts import SharesBatches
+
+if TYPE_CHECKING:
+    from ..pipeline.jobs.contracts import TrainingJob
+    from ..pipeline.plan.view import View
+    from .quarantine_log import Ledger
+
+
+@dataclass(frozen=True)
+class Peers:
+    """Which rank this process is, of how many."""
+
+    rank: int = 0
+    num_ranks: int = 1
+
+    @classmethod
+    def here(cls) -> Peers:
+        """Ask ``torch.distributed``; without a process group this process is alone."""
+        from torch import distributed
+
+        if not (distributed.is_available() and distributed.is_initialized()):
+            return cls()
+        return cls(distributed.get_rank(), distributed.get_world_size())
+
+    @property
+    def leads(self) -> bool:
+        """The first rank is the only one that writes."""
+        return self.rank == 0
+
+    def share(self, view: View) -> View:
+        """Return this rank's slice of a view."""
+        return replace(view, rank=self.rank, num_ranks=self.num_ranks)
+
+    def tally(self, ledger: Ledger) -> dict[str, int]:
+        """Let the first rank write down what all could not use; returns what all have counted. Every rank calls it."""
+        if self.num_ranks > 1:
+            from torch import distributed
+
+            told: list[Any] = [None] * self.num_ranks
+            distributed.all_gather_object(told, (ledger.entries(), ledger.counts()))
+            if self.leads:
+                ledger.take_up(entry for entries, _ in told for entry in entries)
+                ledger.write()
+            return added(counts for _, counts in told)
+        ledger.write()
+        return ledger.counts()
+
+
+def added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Add counts up, name by name."""
+    total: Counter[str] = Counter()
+    for each in counts:
+        total.update(each)
+    return dict(total)
+
+
+def check_shares(job: TrainingJob, num_ranks: int) -> None:
+    """Check that a job can be one of so many ranks.
+
+    Raises:
+        PlanError: it cannot share its batches, or not among so many.
+    """
+    if isinstance(job, SharesBatches):
+        job.check_ranks(num_ranks)
+    elif num_ranks > 1:
+        raise PlanError(
+            f"workers: expected 1 for {type(job).__name__}, got {num_ranks}; it has no `check_ranks` and would learn a model of "
+            "its own on each: use --workers 1, or see `SharesBatches` in pipeline/jobs/contracts.py"
+        )

@@ -1,0 +1,1 @@
+"""Plans, indexing and batch jobs on a Ray cluster."""

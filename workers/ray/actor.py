@@ -1,0 +1,253 @@
+"""What a Ray actor holds open: one view of a plan, whose batches it makes by their numbers, several at a time."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pyarrow as pa
+
+from ...pipeline.batch.buffers import BufferPool
+from ...pipeline.compiler.routing import Backend
+from ...pipeline.errors import LightwellError, RunError, SourceError
+from ...pipeline.executor.cached import CachedReading
+from ...pipeline.index.index import Index
+from ...pipeline.machine import default_memory_bytes
+from ...pipeline.memory.budget import cut
+from ...pipeline.plan.plan import Plan
+from ...pipeline.plan.view import View
+from ...pipeline.runtime.batch_builder import BatchMaker, MadeBatch
+from ...pipeline.runtime.open_view import OpenView
+from ..malloc import keep_freed_memory
+from .blocks import from_block, to_block
+
+if TYPE_CHECKING:
+    import ray
+
+    from ...pipeline.jobs.contracts import BatchJob, Record
+
+T = TypeVar("T")
+TELL_S = 0.5
+"""How often a worker says what it has done so far."""
+
+SHIPPED_BYTES = 64 << 20
+"""An index up to this size travels to the workers; a larger one is read where they are, from its path."""
+NUM_PROBES = 3
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What a worker needs to make the batches of a view. Pickled by value; a large index only by its path."""
+
+    plan: Plan
+    view: View
+    fingerprint: str
+    """Of the plan with its index, as the driver sees it."""
+    index: ray.ObjectRef[Index] | None
+    """The index in the object store, where it is small."""
+    probes: tuple[str, ...]
+    """Files that the driver sees: a worker that sees none of them is told apart from a bad file."""
+    num_threads: int
+    num_batches: int
+    """That are made at a time."""
+    memory_bytes: int
+    backend: Backend
+
+    @classmethod
+    def of(
+        cls, opened: OpenView, *, num_threads: int, num_batches: int, memory_bytes: int, backend: Backend
+    ) -> Assignment:
+        """Prepare what workers need, its index included."""
+        import ray
+
+        table = opened.index.table
+        seen = [
+            uri
+            for uri in table["uri"].take(opened.rows[:NUM_PROBES]).to_pylist()
+            if "://" not in uri and os.path.exists(uri)  # noqa: PTH110  (uris are text, and there may be many)
+        ]
+        return cls(
+            opened.plan,
+            opened.view,
+            opened.fingerprint,
+            ray.put(opened.index) if table.nbytes <= SHIPPED_BYTES else None,
+            tuple(seen),
+            num_threads,
+            num_batches,
+            memory_bytes,
+            backend,
+        )
+
+    def open_view(self) -> OpenView:
+        """Open the view on the worker.
+
+        Raises:
+            RunError: this node does not see the index or the files, or sees others.
+        """
+        where = f"node {os.uname().nodename!r}"
+        cure = "put it on a folder that all nodes mount at the same path, or into a bucket (s3://...)"
+        if self.probes and not any(os.path.exists(uri) for uri in self.probes):  # noqa: PTH110
+            raise RunError(
+                f"{where}: expected to read {self.probes[0]!r}, which the driver sees, got no such file; {cure}"
+            )
+        try:
+            opened = OpenView.of(self.plan, self.view, self._load_index())
+        except SourceError as error:
+            raise RunError(f"{where}: the index cannot be read there ({error}); {cure}") from error
+        if opened.fingerprint != self.fingerprint:
+            raise RunError(
+                f"{where}: expected the index {str(self.plan.index)!r} as the driver sees it, got another there; {cure}"
+            )
+        return opened
+
+    def _load_index(self) -> Index:
+        import ray
+
+        return self.plan.load_index() if self.index is None else ray.get(self.index)
+
+
+class BatchWorker:
+    """Makes batches in a process of its own. Any number of threads may ask at a time; leave it with ``close``."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        keep_freed_memory()
+        self._name = uuid.uuid4().hex
+        self._told_s = -TELL_S
+        self._telling = threading.Lock()
+        opened = assignment.open_view()
+        shares = cut(
+            assignment.memory_bytes or default_memory_bytes(),
+            batch_bytes=opened.largest_batch_bytes,
+            prefetch=assignment.num_batches,
+            cached=opened.plan.cache is not None,
+        )
+        self._num_threads = assignment.num_threads
+        self._maker = BatchMaker(
+            opened,
+            shares,
+            num_threads=assignment.num_threads,
+            backend=assignment.backend,
+            cached=CachedReading.open(opened.program, opened.index, shares.cache),
+        )
+        self._maker.activity.start()
+
+    @contextmanager
+    def making(self, number: int) -> Iterator[MadeBatch]:
+        """Make one batch; see ``BatchMaker.making``."""
+        with self._maker.making(number) as made:
+            yield made
+
+    def told(self) -> Mapping[str, Any]:
+        """Say now and then what this worker has done so far, as JSON holds it; see ``Tally``."""
+        with self._telling:
+            now = time.monotonic()
+            if now - self._told_s < TELL_S:
+                return {}
+            self._told_s = now
+        stats = self._maker.activity.read(
+            num_threads=self._num_threads,
+            replaced=0,
+            memory_bytes=self._maker.budget.shares.total,
+            peak_bytes=self._maker.budget.peak_bytes,
+        )
+        names = ("cpu_s", "num_threads", "cache_hits", "memory_bytes", "peak_bytes")
+        threads = [asdict(thread) for thread in stats.threads]
+        return {"worker": self._name, "threads": threads, **{name: getattr(stats, name) for name in names}}
+
+    def close(self) -> None:
+        """End its threads."""
+        self._maker.activity.stop()
+        self._maker.__exit__(None, None, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Worked:
+    """What travels of a batch that a job has worked on."""
+
+    made: MadeBatch
+    """Without the batch."""
+    records: Sequence[Record]
+    told: Mapping[str, Any]
+
+
+class MakeActor:
+    """Maps the number of a batch to the batch."""
+
+    def __init__(self, assignment: Assignment) -> None:
+        self._worker = opened_or_error(lambda: BatchWorker(assignment))
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Make one batch."""
+        number = table["number"][0].as_py()
+        if isinstance(self._worker, LightwellError):
+            return to_block(MadeBatch(number, None, error=self._worker))
+        with self._worker.making(number) as made:
+            return to_block(made, self._worker.told())
+
+
+class JobActor:
+    """Maps a finished batch to what a job makes of it. One batch at a time is worked on."""
+
+    def __init__(self, job: BatchJob) -> None:
+        keep_freed_memory()
+        self._opened = ExitStack()
+        self._work = opened_or_error(lambda: self._opened.enter_context(job.open()))
+        self._buffers = BufferPool()
+        self._one_at_a_time = threading.Lock()
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Work on one batch."""
+        return as_block([self.work(*from_block(table, self._buffers))])
+
+    def work(self, made: MadeBatch, told: Mapping[str, Any]) -> Worked:
+        """Make records of a batch."""
+        records: Sequence[Record] = ()
+        if isinstance(self._work, LightwellError):
+            made = replace(made, error=made.error or self._work)
+        elif made.batch is not None and made.num_read:
+            try:
+                with self._one_at_a_time:
+                    records = self._work(made.batch.without_padding())
+            except LightwellError as error:
+                made = replace(made, error=error)
+        return Worked(replace(made, batch=None), records, told)
+
+
+class MakeAndWorkActor:
+    """Maps the numbers of some batches to what a job makes of them: pixels stay here."""
+
+    def __init__(self, assignment: Assignment, job: BatchJob) -> None:
+        self._worker = opened_or_error(lambda: BatchWorker(assignment))
+        self._job = JobActor(job)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Make the batches and work on them, one after another."""
+        first, count = table["number"][0].as_py(), table["count"][0].as_py()
+        return as_block([self._make_and_work(number) for number in range(first, first + count)])
+
+    def _make_and_work(self, number: int) -> Worked:
+        if isinstance(self._worker, LightwellError):
+            return self._job.work(MadeBatch(number, None, error=self._worker), {})
+        with self._worker.making(number) as made:
+            return self._job.work(made, self._worker.told())
+
+
+def as_block(worked: Sequence[Worked]) -> pa.Table:
+    """Put what a job made of some batches into one cell, as Python has it: records may hold anything."""
+    from ray.data.extensions import ArrowPythonObjectArray
+
+    return pa.table({"worked": ArrowPythonObjectArray.from_objects([list(worked)])})
+
+
+def opened_or_error(make: Callable[[], T]) -> T | LightwellError:
+    """Keep what was raised on purpose for the driver: of an actor that does not start only a traceback arrives."""
+    try:
+        return make()
+    except LightwellError as error:
+        return error

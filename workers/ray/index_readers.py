@@ -1,0 +1,221 @@
+"""Looks at files on a Ray cluster: the driver lists a source, its tasks read the headers, a bounded number at a time.
+
+A task whose process or node dies is run again by Ray, elsewhere. What it gives back are rows, so that nothing can come
+twice: the driver puts them in order.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import islice
+from typing import Any, NamedTuple, TypeVar
+
+from ...pipeline.errors import RunError, WorkerDiedError
+from ...pipeline.index.readers import Portion, ThreadReaders, default_threads
+from ...pipeline.storage.storage import Storage
+from ...pipeline.storage.store import is_remote
+from ...pipeline.storage.uri_rules import UriRules
+from .cluster import Crew, Resources, check_room, connected, rooms
+from .stream import RETRIES, told_apart
+
+T = TypeVar("T")
+
+PORTIONS_PER_TASK = 16
+"""At most: a task costs the driver about a millisecond, a portion of local files 20 of a worker's CPU."""
+TASKS_PER_WORKER = 8
+"""That there have to be at least before portions share a task, so that workers end together."""
+AHEAD = 4
+"""Tasks under way or done whose turn has not come, for each that works."""
+ROOM_S = 5.0
+"""How often a cluster is asked for room that it did not have before."""
+NUM_PROBES, NUM_LOOKED_AT = 3, 16
+
+
+class Probe(NamedTuple):
+    """A file that the driver sees."""
+
+    uri: str
+    num_bytes: int
+
+
+@dataclass(frozen=True)
+class RayReaders:
+    """Workers of a Ray cluster that look at files; see ``pipeline.dataset.readers``."""
+
+    address: str | None = None
+    """``host:port``, ``ray://host:port`` or ``auto``; None starts Ray on this machine."""
+    num_workers: int = 0
+    """Tasks at a time; 0 takes as many as there is room for, those too that find room later."""
+    each: Resources = field(default_factory=Resources)
+    """What one task holds; it has two threads for each CPU, four at least."""
+
+    def look(
+        self, portions: Iterable[Portion[T]], *, num_portions: int, storage: Storage
+    ) -> Generator[T, None, None]:
+        """Yield what was seen of each portion, in order.
+
+        Raises:
+            PlanError: the cluster can never hold the workers, or the address cannot be one.
+            RunError: there is no cluster at the address, or a node does not see the files that the driver sees.
+            WorkerDiedError: a task's process died again and again.
+            SourceDownError: a remote source gives no answer.
+        """
+        if not num_portions:
+            return
+        with connected(self.address):
+            num_now = self._num_now()
+            check_room([Crew(num_now, self.each)], rooms())
+            per_task = max(1, min(PORTIONS_PER_TASK, num_portions // (TASKS_PER_WORKER * num_now)))
+            with _Tasks(self, storage) as tasks:
+                for seen in tasks.run(_groups(portions, per_task)):
+                    yield from seen
+
+    def _num_now(self) -> int:
+        return self.num_workers or max(1, sum(node.most(self.each) for node in rooms()))
+
+    def most_under_way(self) -> int:
+        """Say how many tasks Ray may have now: where it bounds them itself, so many more that a new node finds some."""
+        return self.num_workers or 2 * self._num_now()
+
+
+class _Tasks:
+    """The tasks of one source; a context manager, so that none is left running."""
+
+    def __init__(self, readers: RayReaders, storage: Storage) -> None:
+        import ray
+
+        self._readers = readers
+        self._storage = storage.max_wait_s, storage.rules
+        self._num_threads = default_threads(math.ceil(readers.each.cpus))
+        self._task: Any = ray.remote(
+            num_cpus=readers.each.cpus,
+            num_gpus=readers.each.gpus,
+            max_retries=RETRIES,
+            scheduling_strategy="SPREAD",  # every node has its own way to the files
+        )(look_at_group)
+        self._running: dict[Any, tuple[int, Sequence[Portion[Any]]]] = {}
+
+    def __enter__(self) -> _Tasks:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        import ray
+
+        for task in self._running:
+            ray.cancel(task)
+
+    def run(self, groups: Iterator[Sequence[Portion[T]]]) -> Iterator[list[T]]:
+        """Send groups out and yield what comes back of each, in order."""
+        import ray
+
+        done: dict[int, list[T]] = {}
+        num_sent = num_given = 0
+        most, asked_s = self._readers.most_under_way(), time.monotonic()
+        while True:
+            if time.monotonic() - asked_s >= ROOM_S:
+                most, asked_s = self._readers.most_under_way(), time.monotonic()
+            while len(self._running) < most and num_sent - num_given < AHEAD * most:
+                group = next(groups, None)
+                if group is None:
+                    break
+                sent = self._task.remote(group, _probes(group), self._num_threads, *self._storage)
+                self._running[sent] = num_sent, group
+                num_sent += 1
+            if num_given in done:
+                yield done.pop(num_given)
+                num_given += 1
+                continue
+            if not self._running:
+                return
+            ready, _ = ray.wait(list(self._running), num_returns=1, timeout=ROOM_S)
+            for task in ready:
+                number, group = self._running[task]
+                done[number] = self._fetch(task, group)
+                del self._running[task]
+
+    def _fetch(self, task: Any, group: Sequence[Portion[T]]) -> list[T]:
+        import ray
+
+        try:
+            found: list[T] = ray.get(task)
+        except ray.exceptions.RayTaskError as error:
+            raise told_apart(error) from error
+        except ray.exceptions.RayError as error:
+            uris = [uri for portion in group for uri in portion.uris]
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
+            raise WorkerDiedError(
+                f"a worker: expected the headers of {len(uris):,} files from {uris[0]!r} to {uris[-1]!r}, got a process that "
+                f"died over them {RETRIES + 1} times ({lines[0]}); look into Ray's logs for why: memory, or one of these "
+                "files that ends its reader and has to be taken away"
+            ) from error
+        return found
+
+
+def look_at_group(
+    portions: Sequence[Portion[T]],
+    probes: Sequence[Probe],
+    num_threads: int,
+    max_wait_s: float,
+    rules: UriRules,
+) -> list[T]:
+    """Look at some portions, in a process of Ray's.
+
+    Raises:
+        RunError: this node does not see the files that the driver sees.
+        SourceDownError: a remote source gives no answer.
+    """
+    check_sight(probes)
+    readers = ThreadReaders(num_threads)
+    return list(readers.look(portions, num_portions=len(portions), storage=_storage(max_wait_s, rules)))
+
+
+@lru_cache(maxsize=1)
+def _storage(max_wait_s: float, rules: UriRules) -> Storage:
+    """Keep connections from one task of this process to the next."""
+    return Storage(max_wait_s, rules)
+
+
+def _groups(portions: Iterable[Portion[T]], size: int) -> Iterator[list[Portion[T]]]:
+    waiting = iter(portions)
+    while group := list(islice(waiting, size)):
+        yield group
+
+
+def _probes(group: Sequence[Portion[Any]]) -> list[Probe]:
+    """Find some files of a group that the driver sees: who sees none of them sees other disks."""
+    uris = (uri for portion in group for uri in portion.uris)
+    found = []
+    for uri in islice((uri for uri in uris if not is_remote(uri)), NUM_LOOKED_AT):
+        if (size := _size_of(uri)) is not None:
+            found.append(Probe(uri, size))
+        if len(found) == NUM_PROBES:
+            break
+    return found
+
+
+def check_sight(probes: Sequence[Probe]) -> None:
+    """Check that this node sees what the driver sees, or at least one of it: files may go or change at any time.
+
+    Raises:
+        RunError: it does not.
+    """
+    sizes = [_size_of(probe.uri) for probe in probes]
+    if not probes or any(size == probe.num_bytes for size, probe in zip(sizes, probes, strict=True)):
+        return
+    got = "no such file" if sizes[0] is None else f"another one, of {sizes[0]:,} bytes"
+    raise RunError(
+        f"node {os.uname().nodename!r}: expected to read {probes[0].uri!r} ({probes[0].num_bytes:,} bytes), which the driver "
+        f"sees, got {got}; put it on a folder that all nodes mount at the same path, or into a bucket (s3://...)"
+    )
+
+
+def _size_of(uri: str) -> int | None:
+    try:
+        return os.stat(uri).st_size  # noqa: PTH116 - as fast as it gets, called for some files of every task
+    except (OSError, ValueError):  # ValueError: a zero byte in the name
+        return None

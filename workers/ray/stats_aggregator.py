@@ -1,0 +1,80 @@
+"""Adds up what workers tell of themselves with what this process waits for: the statistics of a stream from Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Self, TypeVar
+
+from ...pipeline.monitor.stats import FeedStats, ThreadStats
+from ...pipeline.monitor.step_timer import Activity
+from ...pipeline.runtime.feed_state import BookedFeed, Books
+from ...pipeline.runtime.open_view import OpenView
+
+T = TypeVar("T")
+
+
+class Tally:
+    """The last that each worker told, and this process's own clock; a context manager, which starts and stops it."""
+
+    def __init__(self) -> None:
+        self._activity = Activity()
+        self._workers: dict[str, Mapping[str, Any]] = {}
+        self._moved_bytes = 0
+
+    def __enter__(self) -> Self:
+        self._activity.start()
+        self._clock = self._activity.clock("consume")
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._activity.stop()
+
+    def enter(self, step: str) -> None:
+        """Turn the clock of this process to a step: ``input`` is waiting for Ray, ``batch`` taking over a batch."""
+        self._clock.enter(step)
+
+    def hear(self, told: Mapping[str, Any], num_bytes: int) -> None:
+        """Note what a worker told with a batch of so many bytes."""
+        self._moved_bytes += num_bytes
+        if told:
+            self._workers[told["worker"]] = told
+
+    def give_out(self, num_images: int) -> None:
+        """Note that a batch goes to the consumer."""
+        self._activity.give_out(num_images)
+        self._clock.enter("consumer")
+
+    def read(self, *, replaced: int) -> FeedStats:
+        """Add up; workers that died count with the last they told."""
+        workers = list(self._workers.values())
+
+        def total(name: str) -> int:
+            return sum(worker[name] for worker in workers)
+
+        here = self._activity.read(
+            num_threads=total("num_threads"),
+            replaced=replaced,
+            memory_bytes=total("memory_bytes"),
+            peak_bytes=total("peak_bytes"),
+        )
+        threads = tuple(ThreadStats(**thread) for worker in workers for thread in worker["threads"])
+        return replace(
+            here,
+            cpu_s=here.cpu_s + sum(worker["cpu_s"] for worker in workers),
+            cache_hits=total("cache_hits"),
+            threads=here.threads + threads,
+            moved_bytes=self._moved_bytes,
+        )
+
+
+class TalliedFeed(BookedFeed[T]):
+    """A feed whose batches are made elsewhere, with the statistics of all who have a part in it."""
+
+    def __init__(self, opened: OpenView, books: Books) -> None:
+        super().__init__(opened, books)
+        self._tally = Tally()
+
+    def stats(self) -> FeedStats:
+        """Say where the time of those who make the batches and of this process went."""
+        return self._tally.read(replaced=self._books.counts["replaced"])
