@@ -43,7 +43,7 @@ def check_reads(
         reads: files that the run reads, besides the index and what it lists.
         index_path: the index's own file.
         load_index: called only where the folder holds files.
-        kept_at: the URI of the folder, where it is not local.
+        destination: the URI of the folder, where it is not local.
 
     Raises:
         RequestError: something does; names it.
