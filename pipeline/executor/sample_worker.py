@@ -31,7 +31,7 @@ from ..plan.view import View
 from ..rng import keyed_bits
 from ..sampler.schedule import replacements
 from ..transform.growth import Growth, largest_pixels
-from ..transform.params import Drawing, Drawn, leaves_of
+from ..transform.params import Drawing, Drawn, Trace, leaves_of
 from ..uris import public_uri
 from .cached import CACHE_STEP, CachedPixels, CachedReading
 from .cpu import CpuPixels, Failure, Pixels, Room, applied, no_room, policy_failure
@@ -72,6 +72,8 @@ class Surroundings:
     """Tells once of each reason why another decoder had to take over."""
     slow: set[str] = field(default_factory=set)
     """Keys of samples that took too long: later epochs do not try them."""
+    trace: Trace | None = None
+    """Is told what is done to each sample, where one thread makes one at a time."""
 
     def load(self, rows: np.ndarray) -> list[Loaded]:
         """Find samples in the cache, read the files of the others."""
@@ -189,7 +191,7 @@ class _Line:
         self._kinds = kinds = shared.kinds
         routes = program.routes(augment=view.augment, backend=shared.backend)
         compose = program.compose(augment=view.augment, boxes=kinds.boxes, keypoints=kinds.num_keypoints > 0)
-        self._drawing = Drawing(compose, routes.num_drawn)
+        self._drawing = Drawing(compose, routes.num_drawn, shared.trace)
         self.growth = Growth.of(compose.transforms)
         may_reduce = program.plan.decode == "auto"
         on_cpu = CpuPixels(

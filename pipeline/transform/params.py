@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,14 @@ class Drawn:
     """Where drawing stands: what is not drawn ahead goes on from here. Where all is, the next sample has them."""
 
 
+@dataclass(slots=True)
+class Trace:
+    """What was done to the sample that was drawn last, for people to read. One thread at a time."""
+
+    done: list[Decision] = field(default_factory=list)
+    """In the order of doing. Slots number all transforms of the policy, those too that run on pixels."""
+
+
 def leaves_of(transforms: Sequence[Any]) -> Iterator[Any]:
     """Yield the transforms inside compositions, in the order in which they are written."""
     for transform in transforms:
@@ -69,9 +77,10 @@ class Drawing:
     Args:
         compose: the policy as Albumentations runs it; copied.
         num_drawn: how many of its outermost transforms are drawn ahead, from the first.
+        trace: is told what is done to each sample.
     """
 
-    def __init__(self, compose: Any, num_drawn: int) -> None:
+    def __init__(self, compose: Any, num_drawn: int, trace: Trace | None = None) -> None:
         self._compose = copy.deepcopy(compose)
         self._ahead = self._compose.transforms[:num_drawn]
         self._behind = self._compose.transforms[num_drawn:]
@@ -79,6 +88,10 @@ class Drawing:
         self._decisions: list[Decision] = []
         for slot, leaf in enumerate(self._leaves):
             leaf.apply_with_params = self._recorder(slot, leaf)
+        self._trace = trace
+        if trace is not None:
+            for slot, leaf in enumerate(leaves_of(self._behind), len(self._leaves)):
+                leaf.apply_with_params = _noting(trace, slot, leaf.apply_with_params)
         # Where nothing is drawn later, nobody needs a sample's generators once it is drawn: the next may have them.
         self._rekeyed = None if self._behind else Rekeyed()
         if self._rekeyed is not None:
@@ -109,6 +122,8 @@ class Drawing:
         if generators[1].random() < self._compose.p:
             self._compose.preprocess(data)
             data = self._go_through(self._ahead[num_done:] if num_done else self._ahead, data)
+        if self._trace is not None:
+            self._trace.done = list(self._decisions)
         height, width = data.pop("image").shape[:2]
         return Drawn(tuple(self._decisions), (height, width), data, generators)
 
@@ -157,6 +172,17 @@ class Drawing:
             return {"image": image, **others}
 
         return record
+
+
+def _noting(trace: Trace, slot: int, apply: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """Make a transform that runs on pixels tell what it does."""
+
+    def applied(params: dict[str, Any], *args: Any, **data: Any) -> dict[str, Any]:
+        height, width = data["image"].shape[:2]
+        trace.done.append(Decision(slot, dict(params), (height, width)))
+        return apply(params, *args, **data)
+
+    return applied
 
 
 def pixelless(size: Size) -> np.ndarray:
