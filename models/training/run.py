@@ -189,7 +189,7 @@ class Run:
             "notes": list(self.spec.validation_notes(self.spec.plan.load_index())),
             "validation": dict(history[best]),
             "test": None,
-            "checkpoint": f"{self.context.kept_at or self.context.out}/{BEST_NAME}",
+            "checkpoint": f"{self.context.destination or self.context.out}/{BEST_NAME}",
         }
         if self.spec.test_split is not None:
             if self.ranks.leads:  # the others may not see what the first has written
@@ -223,7 +223,7 @@ class Run:
         self, at_feed: Mapping[str, Any], epoch: int, step: int, sums: Sums, history: History
     ) -> None:
         """Write down where the run stands within an epoch; every rank takes part."""
-        confusion, counts = self.ranks.sum(sums.confusion), self.context.tally()
+        confusion, counts = self.ranks.sum(sums.confusion), self.context.commit_counts()
         position = self._position(at_feed, epoch, step)
         progress = Progress(step, position, counts, sums.loss, sums.num_read, sums.seconds, confusion)
         self._keep(history, progress)
@@ -239,7 +239,7 @@ class Run:
     ) -> None:
         """Write down a finished epoch; the last checkpoint comes last, as it says that the epoch is done."""
         spec = self.spec
-        counts = self.context.tally()
+        counts = self.context.commit_counts()
         rate = max(group["lr"] for group in self.optimizer.param_groups)
         if self.ranks.leads:
             for split, outcome in ((spec.train_split, trained), (spec.validation_split, measured)):
