@@ -19,7 +19,7 @@ from .file_info import HASH_CHUNK_BYTES, HEADER_COLUMNS, FileInfo, content_hash,
 from .index import Index
 from .sources.listing import Listing, as_text
 
-PORTION, FAR_PORTION = 64, 4
+LOCAL_CHUNK_FILES, REMOTE_CHUNK_FILES = 64, 4
 """Files that are looked at together. A remote file is waited for, so that small chunks keep all threads busy."""
 _BAD_MASK = "mask "
 """Start of a status that is about a mask, which may change while the picture does not."""
@@ -170,7 +170,7 @@ class FileChunk:
 
 def chunk_size(listing: Listing) -> int:
     """Say how many files make a chunk."""
-    return FAR_PORTION if any(map(is_remote, listing.uris[:1])) else PORTION
+    return REMOTE_CHUNK_FILES if any(map(is_remote, listing.uris[:1])) else LOCAL_CHUNK_FILES
 
 
 def file_chunks(

@@ -45,7 +45,7 @@ class Probe(NamedTuple):
 
 @dataclass(frozen=True)
 class RayReaders:
-    """Workers of a Ray cluster that look at files; see ``pipeline.dataset.readers``."""
+    """Workers of a Ray cluster that look at files; see ``pipeline.index.readers``."""
 
     address: str | None = None
     """``host:port``, ``ray://host:port`` or ``auto``; None starts Ray on this machine."""

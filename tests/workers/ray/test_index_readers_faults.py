@@ -82,17 +82,17 @@ def test_workers_and_nodes_that_die_change_nothing(many: Path, tmp_path: Path, a
 DRIVER = """
 import sys
 from pathlib import Path
-from lightwell.pipeline.dataset import looking
-from lightwell.pipeline.dataset.indexing import build_index
+from lightwell.pipeline.index import scan
+from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.index.scan_checkpoint import ScanCheckpoint
-from lightwell.workers.readers import RayReaders
+from lightwell.workers.ray.index_readers import RayReaders
 from ray_jobs import SlowChunk
 
 class SlowReaders(RayReaders):
-    def look(self, chunks, **options):
-        yield from super().look((SlowChunk(one, 0.1) for one in chunks), **options)
+    def scan(self, chunks, **options):
+        yield from super().scan((SlowChunk(one, 0.1) for one in chunks), **options)
 
-looking.PORTION = 2
+scan.LOCAL_CHUNK_FILES = 2
 source, output, address = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 build_index(
     source,
