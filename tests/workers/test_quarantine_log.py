@@ -141,7 +141,7 @@ def test_what_was_found_is_on_disk_while_the_job_still_runs(
 KILLED = """
 import sys, time
 from pathlib import Path
-from lightwell.pipeline.engine.feed import LocalEngine
+from lightwell.pipeline.runtime.local_engine import LocalEngine
 from lightwell.pipeline.plan import Plan
 from lightwell.pipeline.view import View
 from lightwell.workers.ledger import Ledger

@@ -31,7 +31,7 @@ RANK = """
     from pathlib import Path
     import torch
     from torch import distributed
-    from lightwell.pipeline.engine.feed import LocalEngine
+    from lightwell.pipeline.runtime.local_engine import LocalEngine
     from lightwell.pipeline.jobfile import load_job
     from lightwell.pipeline.progress import SilentConsole
     from lightwell.workers.local import run_training_job

@@ -318,7 +318,7 @@ def test_control_groups_limit_the_cpus(
 PINNED = """
 import os, json
 os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
-from lightwell.pipeline.engine.machine import num_cpus
+from lightwell.pipeline.machine import num_cpus
 from lightwell import LocalEngine, Plan, View
 with LocalEngine().feed(Plan.load(os.sys.argv[1]), View()) as feed:
     list(feed)
