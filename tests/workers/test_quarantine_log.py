@@ -142,9 +142,9 @@ KILLED = """
 import sys, time
 from pathlib import Path
 from lightwell.pipeline.runtime.local_engine import LocalEngine
-from lightwell.pipeline.plan import Plan
-from lightwell.pipeline.view import View
-from lightwell.workers.ledger import Ledger
+from lightwell.pipeline.plan.plan import Plan
+from lightwell.pipeline.plan.view import View
+from lightwell.workers.quarantine_log import Ledger
 
 with Ledger(Path(sys.argv[2], "quarantine.jsonl")) as kept, kept.watch(LocalEngine()).feed(Plan.load(sys.argv[1]), View()) as feed:
     list(feed)

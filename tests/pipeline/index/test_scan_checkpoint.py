@@ -31,7 +31,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files and shards that are opened."""
     names: list[str] = []
-    read_header, read_members = looking.read_header, reading.read_members
+    read_header, read_members = scan.read_header, reading.read_members
 
     def header(uri: str) -> Any:
         names.append(Path(uri).name)
@@ -41,7 +41,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(str(found.bytes))
         return read_members(file, found, **options)
 
-    monkeypatch.setattr(looking, "read_header", header)
+    monkeypatch.setattr(scan, "read_header", header)
     monkeypatch.setattr(reading, "read_members", members)
     return names
 
