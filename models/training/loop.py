@@ -127,8 +127,8 @@ class TrainStep:
     Args:
         module: the model, or its head where the batches hold features.
         optimizer: every group has ``base_lr``.
-        objective: the loss. Of ranks that share a batch: of all of it, so that no mean of means is taken.
-        ranks: who shares the batches.
+        criterion: loss. It is normalised over the global batch, so that ranks do not average averages.
+        dist: ranks that share the batches.
     """
 
     def __init__(
@@ -149,13 +149,13 @@ class TrainStep:
         """Learn from a batch and add it up.
 
         Args:
-            examples: of this rank.
-            sums: what is added to.
-            factor: what ``base_lr`` is multiplied by.
-            wish: something the first rank wants of all.
+            batch: rows of this rank.
+            running: metrics to update.
+            factor: multiplier of ``base_lr``.
+            checkpoint_requested: whether a checkpoint is due; only the main rank's value counts.
 
         Returns:
-            The first rank's wish.
+            The main rank's ``checkpoint_requested``, on every rank.
 
         Raises:
             RunError: the loss or a gradient is not finite; on every rank.

@@ -108,7 +108,7 @@ def joined(slices: Sequence[TrainBatch], dist: DistributedContext) -> TrainBatch
 
     Args:
         slices: this rank's; the other ranks have as many, of the same lengths.
-        ranks: who takes part.
+        dist: ranks to gather from.
     """
     own = each_tensor(slices, torch.cat)
     if dist.num_ranks == 1 and own.padding is None:

@@ -35,7 +35,7 @@ class GlobalBatchNorm(torch.autograd.Function):
             bias: shape (channels,).
             eps: added to the variance.
             num_own: so many rows, from the first, are no padding.
-            ranks: who take part.
+            dist: ranks to reduce over.
         """
         precision = torch.promote_types(inputs.dtype, torch.float32)
         own = inputs[:num_valid].to(precision)

@@ -53,9 +53,9 @@ def global_batch(dist: DistributedContext, num_rows: int, num_global: int) -> Ab
     """Let a forward pass of a rank's rows see the whole batch; every rank enters it with as many rows.
 
     Args:
-        ranks: one rank needs nothing.
-        num_rows: of this rank, with padding.
-        num_whole: of all ranks, without padding.
+        dist: a single rank needs no context.
+        num_rows: rows of this rank, including padding.
+        num_global: rows of all ranks, without padding.
     """
     if dist.num_ranks == 1:
         return nullcontext()

@@ -31,9 +31,9 @@ def examples(labels: list[int], replaced: list[bool] | None = None, width: int =
 def learn(
     head: torch.nn.Module, batch: TrainBatch, optimizer: torch.optim.Optimizer, *, factor: float
 ) -> EvalResult:
-    sums = RunningMetrics.of_classes(2)
-    TrainStep(head, optimizer, Criterion()).step(batch, sums, factor=factor)
-    return sums.outcome(DistributedContext())
+    running = RunningMetrics.of_classes(2)
+    TrainStep(head, optimizer, Criterion())(batch, running, factor=factor)
+    return running.compute(DistributedContext())
 
 
 def test_cosine_falls_from_the_peak_to_zero_after_a_linear_warm_up() -> None:
