@@ -34,7 +34,7 @@ class GlobalBatchNorm(torch.autograd.Function):
             weight: shape (channels,).
             bias: shape (channels,).
             eps: added to the variance.
-            num_own: so many rows, from the first, are no padding.
+            num_valid: number of leading rows that are not padding.
             dist: ranks to reduce over.
         """
         precision = torch.promote_types(inputs.dtype, torch.float32)
