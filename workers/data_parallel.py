@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..pipeline.errors import PlanError
-from ..pipeline.jobs.contracts import SharesBatches
+from ..pipeline.jobs.contracts import DataParallel
 
 if TYPE_CHECKING:
     from ..pipeline.jobs.contracts import TrainingJob
@@ -70,10 +70,10 @@ def check_shares(job: TrainingJob, num_ranks: int) -> None:
     Raises:
         PlanError: it cannot share its batches, or not among so many.
     """
-    if isinstance(job, SharesBatches):
+    if isinstance(job, DataParallel):
         job.check_ranks(num_ranks)
     elif num_ranks > 1:
         raise PlanError(
             f"workers: expected 1 for {type(job).__name__}, got {num_ranks}; it has no `check_ranks` and would learn a model of "
-            "its own on each: use --workers 1, or see `SharesBatches` in pipeline/jobs/contracts.py"
+            "its own on each: use --workers 1, or see `DataParallel` in pipeline/jobs/contracts.py"
         )

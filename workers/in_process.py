@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..pipeline.jobs.contracts import WorkedBatch, found_after
+from ..pipeline.jobs.contracts import BatchRecords, quarantine_after
 
 if TYPE_CHECKING:
     from ..pipeline.jobs.contracts import BatchJob, Feed
     from ..pipeline.monitor.stats import FeedStats
 
 
-class WorkHere:
+class LocalJobRun:
     """Turns a feed's batches into records, one after another; a context manager, as the feed is."""
 
     def __init__(self, job: BatchJob, feed: Feed) -> None:
@@ -31,7 +31,7 @@ class WorkHere:
 
     def quarantine_from(self, first: int) -> list[Mapping[str, Any]]:
         """List those that were found after so many."""
-        return found_after(self._feed, first)
+        return quarantine_after(self._feed, first)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -46,18 +46,18 @@ class WorkHere:
         """Say where the feed's time went."""
         return self._feed.stats()
 
-    def __enter__(self) -> WorkHere:
+    def __enter__(self) -> LocalJobRun:
         self._feed.__enter__()
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._feed.__exit__(*exc)
 
-    def __iter__(self) -> Iterator[WorkedBatch]:
+    def __iter__(self) -> Iterator[BatchRecords]:
         """Work on the batches; no batch is held longer than its turn, and jobs see no padding."""
         with self._job.open() as work:
             for batch in self._feed:
                 num_read, num_used = batch.num_images, int(batch.own.sum())
                 records = work(batch.without_padding()) if num_read else ()
                 del batch
-                yield WorkedBatch(records, num_read, num_used)
+                yield BatchRecords(records, num_read, num_used)

@@ -9,7 +9,7 @@ A batch job's records are kept in parts while it runs, each written whole::
     out/counts.json                   images read, used, replaced and skipped; read = used + replaced
 
 A job with an attribute ``bookkeeping_folder`` has the last three in that folder below ``out``. A training job writes the
-latter two as well, of all its feeds. One that says what is ``remaining`` goes on where it stood, and its counts do too.
+latter two as well, of all its feeds. One that says what is ``resume_point`` goes on where it stood, and its counts do too.
 
 Interrupted, the same batch job goes on after its last undamaged part, if it has a ``fingerprint()``; a job without one,
 another job or another plan starts anew. Once all is done the same job takes its records, so that what the fingerprint
@@ -29,7 +29,14 @@ from typing import TYPE_CHECKING, Any
 
 from ..pipeline.atomic_io import write_json
 from ..pipeline.errors import PlanError
-from ..pipeline.jobs.contracts import Context, KeepsParts, ListsPartFiles, Remaining, Resumes, found_after
+from ..pipeline.jobs.contracts import (
+    Context,
+    DeclaresPartFiles,
+    PartWriter,
+    Resumable,
+    ResumePoint,
+    quarantine_after,
+)
 from ..pipeline.jobs.progress import SilentConsole
 from ..pipeline.monitor.quarantine import QUARANTINE_NAME, read_quarantine, write_quarantine
 from ..pipeline.outputs.folder import OutputFolder, is_pattern
@@ -47,14 +54,14 @@ if TYPE_CHECKING:
 
     from ..pipeline.jobs.contracts import (
         BatchJob,
+        BatchRecords,
         Console,
         Engine,
         Feed,
+        JobEngine,
+        JobRun,
         Record,
         TrainingJob,
-        Work,
-        WorkedBatch,
-        WorksJobs,
     )
 
 Entry = tuple[str, str, int]
@@ -93,7 +100,7 @@ def run_batch_job(
         fingerprint = fingerprint_of(job)
         results.folder.describe(fingerprint)
         keep_freed_memory()
-        has_files = isinstance(job, ListsPartFiles)
+        has_files = isinstance(job, DeclaresPartFiles)
         store = PartStore(results.folder, fingerprint, getattr(job, "schema", None), has_files)
         found = finished(job, store, results, console)
         if found is None:
@@ -124,7 +131,7 @@ def take_up(job: BatchJob, store: PartStore, results: Results, console: Console)
             f"{num_listed - len(done):,} of {num_listed:,} parts are of another job or plan, damaged, or behind a damaged "
             "one; their images are read again"
         )
-    if not done and isinstance(job, KeepsParts):  # the files that an earlier result lists are about to change
+    if not done and isinstance(job, PartWriter):  # the files that an earlier result lists are about to change
         results.folder.remove(*(name for name in declared_by(job) if not is_pattern(name)))
     return done
 
@@ -134,7 +141,7 @@ def finished(
 ) -> tuple[Part, pa.Table] | None:
     """Take the records of a finished run that only its results differ from, such as a report with another title."""
     name = results.name(RECORDS_NAME)
-    found = None if isinstance(job, KeepsParts) else store.finished(name)
+    found = None if isinstance(job, PartWriter) else store.finished(name)
     if found is not None and not found[1].num_rows:
         return None  # nothing could be read then: it may be there now
     if found is not None:
@@ -152,7 +159,7 @@ def merged(job: BatchJob, store: PartStore, results: Results, parts: list[Part])
     left_out = sum(part.counts["left_out"] for part in parts)
     counts |= {"left_out": left_out, "unusable": counts.pop("skipped") - left_out}
     whole = Part(0, counts, tuple(entries), {})
-    noted = None if isinstance(job, KeepsParts) else whole
+    noted = None if isinstance(job, PartWriter) else whole
     return whole, store.merge(parts, results.claim(RECORDS_NAME), noted)
 
 
@@ -166,7 +173,12 @@ def finish(
     write_json(results.claim(COUNTS_NAME), counts)
     results.folder.claim(*(name for name in declared_by(job) if not is_pattern(name)))
     context = Context(
-        engine, results.path, console, quarantine=tuple(entries), counts=counts, kept_at=results.place.kept_at
+        engine,
+        results.path,
+        console,
+        quarantine=tuple(entries),
+        counts=counts,
+        destination=results.place.destination,
     )
     return job.finish(records, context)
 
@@ -182,7 +194,7 @@ def run_training_job(
 ) -> Mapping[str, Any]:
     """Run a training job on its view, or one rank's part of it; returns its final metrics.
 
-    A job that can go on where an earlier run stood says what is ``remaining``. Where ``torch.distributed`` has a process
+    A job that can go on where an earlier run stood says what is ``resume_point``. Where ``torch.distributed`` has a process
     group this is one of its ranks: all have the same ``out``, where only the first writes.
 
     Args:
@@ -225,7 +237,7 @@ def train_rank(
     """Run a training job, or one rank's part of it, in an open place; only the first rank has results."""
     out = place.folder
     keep_freed_memory()
-    left = remaining(job, out)
+    left = resume_point(job, out)
     path = out / QUARANTINE_NAME if results is None else results.claim(QUARANTINE_NAME)
     ledger = Ledger(path, entries_before(left, out), left.counts) if peers.leads else Ledger(path)
     worker = f"rank {peers.rank}" if peers.num_ranks > 1 else ""
@@ -234,7 +246,12 @@ def train_rank(
         with watched.feed(job.plan, peers.share(left.view), left.position) as feed:
             tally = partial(peers.tally, ledger)
             context = Context(
-                watched, out, console, tally=tally, publish=place.publish, kept_at=place.kept_at
+                watched,
+                out,
+                console,
+                commit_counts=tally,
+                publish=place.publish,
+                destination=place.destination,
             )
             metrics = job.run(feed, context)
             say_stats(feed, console)
@@ -244,15 +261,15 @@ def train_rank(
     return metrics  # what is in the folder is published with the list in order, as the ledger leaves it
 
 
-def entries_before(left: Remaining, out: Path) -> list[Mapping[str, Any]]:
+def entries_before(left: ResumePoint, out: Path) -> list[Mapping[str, Any]]:
     """Read what the run that is gone on with could not use."""
     goes_on, first = left.position is not None, left.view.first_epoch
     return [one for one in read_quarantine(out / QUARANTINE_NAME) if goes_on or one["epoch"] < first]
 
 
-def remaining(job: TrainingJob, out: Path) -> Remaining:
+def resume_point(job: TrainingJob, out: Path) -> ResumePoint:
     """Ask a training job what is left of it; all of it, if it cannot say."""
-    return job.remaining(out) if isinstance(job, Resumes) else Remaining(job.view)
+    return job.resume_point(out) if isinstance(job, Resumable) else ResumePoint(job.view)
 
 
 def fingerprint_of(job: BatchJob) -> str | None:
@@ -263,7 +280,7 @@ def fingerprint_of(job: BatchJob) -> str | None:
 
 def read_parts(
     job: BatchJob,
-    engine: WorksJobs,
+    engine: JobEngine,
     store: PartStore,
     console: Console,
     done: list[Part],
@@ -275,7 +292,7 @@ def read_parts(
     noted = {entry_of(entry) for part in done for entry in part.quarantine}
     num_found = 0
     position = done[-1].position if done else None
-    with engine.work(job, position) as work:
+    with engine.open_job(job, position) as work:
         if not work.num_batches:
             return parts
         unusable = work.counts["skipped"]
@@ -284,7 +301,7 @@ def read_parts(
         while (part := read_part(work, batches, full)) is not None:
             counts, gathered = {**part[0], "unusable": unusable}, part[1]
             number = len(done) + len(parts)
-            found = found_after(work, num_found)
+            found = quarantine_after(work, num_found)
             num_found += len(found)
             entries = fresh_entries(found, noted)
             records, files = kept(job, gathered, number, store.output)
@@ -296,7 +313,7 @@ def read_parts(
 
 
 def read_part(
-    work: Work, batches: Iterator[WorkedBatch], full: Callable[[Sequence[Record], int], bool]
+    work: JobRun, batches: Iterator[BatchRecords], full: Callable[[Sequence[Record], int], bool]
 ) -> tuple[dict[str, int], list[Record]] | None:
     """Gather worked batches until they make a part; returns counts and records, or None at the end."""
     skipped = work.counts["skipped"]
@@ -318,23 +335,23 @@ def read_part(
 
 def is_full(job: BatchJob, most_images: int, records: Sequence[Record], num_images: int) -> bool:
     """Say whether a part is large enough, or let a job that writes its own files say so."""
-    return job.is_full(records) if isinstance(job, KeepsParts) else num_images >= most_images
+    return job.is_full(records) if isinstance(job, PartWriter) else num_images >= most_images
 
 
 def kept(
     job: BatchJob, records: Sequence[Record], part: int, output: OutputFolder
 ) -> tuple[Sequence[Record], dict[str, list[Any]]]:
     """Let a job that writes its own files write a part; returns what stands for it, and its files' sizes and digests."""
-    if not isinstance(job, KeepsParts):
+    if not isinstance(job, PartWriter):
         return records, {}
-    names = job.part_files(records, part) if isinstance(job, ListsPartFiles) else ()
+    names = job.part_files(records, part) if isinstance(job, DeclaresPartFiles) else ()
     output.claim(*names)
-    slim = job.keep(records, part, output.path)
+    slim = job.write_part(records, part, output.path)
     found = {name: measure(output.path / name) for name in names}
     missing = [name for name, told in found.items() if told is None]
     if missing:
         raise PlanError(
-            f"{type(job).__name__}: expected `keep` to write what `part_files` lists, got no {missing[0]!r}; correct the job"
+            f"{type(job).__name__}: expected `write_part` to write what `part_files` lists, got no {missing[0]!r}; correct the job"
         )
     return slim, {name: told for name, told in found.items() if told is not None}
 
@@ -351,7 +368,7 @@ def entry_of(entry: Mapping[str, Any]) -> Entry:
     return entry["key"], entry["step"], entry["epoch"]
 
 
-def say_stats(feed: Feed | Work, console: Console) -> None:
+def say_stats(feed: Feed | JobRun, console: Console) -> None:
     """Say where a feed's time went and what would have to be faster."""
     for line in feed.stats().lines():
         console.say(line)

@@ -23,7 +23,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from ..pipeline.jobs.contracts import BatchJob, Feed, Stream, Work
+    from ..pipeline.jobs.contracts import BatchJob, Feed, JobRun, Stream
     from ..pipeline.monitor.stats import FeedStats
     from ..pipeline.plan.plan import Plan
     from ..pipeline.plan.view import View
@@ -171,9 +171,9 @@ class MeteredEngine:
         self._note(feed, view.split or "all")
         return feed
 
-    def work(self, job: BatchJob, position: Mapping[str, Any] | None = None) -> Work:
+    def open_job(self, job: BatchJob, position: Mapping[str, Any] | None = None) -> JobRun:
         """Open a job at its view and note it."""
-        work = self._engine.work(job, position)
+        work = self._engine.open_job(job, position)
         self._note(work, job.view.split or "all")
         return work
 

@@ -29,7 +29,7 @@ class Place:
     """A folder to write to, and what brings it where it is kept."""
 
     folder: Path
-    kept_at: str
+    destination: str
     publish: Callable[[], None]
     elsewhere: Collection[str] = ()
     """Names below a URI that are not in the folder."""

@@ -10,12 +10,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ..pipeline.errors import OutputError
-from ..pipeline.jobs.contracts import ListsAfter, WorksJobs, found_after
+from ..pipeline.jobs.contracts import IncrementalQuarantine, JobEngine, quarantine_after
 from ..pipeline.monitor.quarantine import append_quarantine, write_quarantine
-from .in_process import WorkHere
+from .in_process import LocalJobRun
 
 if TYPE_CHECKING:
-    from ..pipeline.jobs.contracts import BatchJob, Engine, Feed, Work
+    from ..pipeline.jobs.contracts import BatchJob, Engine, Feed, JobRun
     from ..pipeline.plan.plan import Plan
     from ..pipeline.plan.view import View
 
@@ -44,7 +44,7 @@ class Ledger:
         self._path = path
         self._before = self._unheard = tuple(before)
         self._counts = dict(counts or {})
-        self._feeds: list[Feed | Work] = []
+        self._feeds: list[Feed | JobRun] = []
         self._writing = threading.Lock()
         self._heard: list[int] = []
         """Of how many entries of each feed we know."""
@@ -58,7 +58,7 @@ class Ledger:
         """Return the engine with all its feeds watched."""
         return WatchedEngine(engine, self._note)
 
-    def _note(self, feed: Feed | Work, *, goes_on: bool) -> None:
+    def _note(self, feed: Feed | JobRun, *, goes_on: bool) -> None:
         self._feeds.append(feed)
         if goes_on:  # what it counts as it opens was counted by the run that it goes on with
             for name, number in feed.counts.items():
@@ -105,8 +105,8 @@ class Ledger:
         for number, feed in enumerate(list(self._feeds)):
             if number == len(self._heard):
                 self._heard.append(0)
-            entries = found_after(feed, self._heard[number])
-            if isinstance(feed, ListsAfter):
+            entries = quarantine_after(feed, self._heard[number])
+            if isinstance(feed, IncrementalQuarantine):
                 self._heard[number] += len(entries)
             found += entries
         fresh = {entry_name(entry): entry for entry in found if entry_name(entry) not in self._listed}
@@ -162,11 +162,11 @@ class WatchedEngine:
         self._note(feed, goes_on=position is not None)
         return feed
 
-    def work(self, job: BatchJob, position: Mapping[str, Any] | None = None) -> Work:
+    def open_job(self, job: BatchJob, position: Mapping[str, Any] | None = None) -> JobRun:
         """Open a job at its view and note it: on the engine where that can, else in this process."""
-        if isinstance(self._engine, WorksJobs):
-            work = self._engine.work(job, position)
+        if isinstance(self._engine, JobEngine):
+            work = self._engine.open_job(job, position)
         else:
-            work = WorkHere(job, self._engine.feed(job.plan, job.view, position))
+            work = LocalJobRun(job, self._engine.feed(job.plan, job.view, position))
         self._note(work, goes_on=position is not None)
         return work

@@ -83,7 +83,7 @@ def open_results(
         def check(folder: OutputFolder) -> None:
             check_reads(
                 folder, written, reads=files_read, index_path=job.plan.index, load_index=job.plan.load_index,
-                kept_at=place.kept_at if remote else "",
+                destination=place.destination if remote else "",
             )  # fmt: skip
 
         with OutputFolder.open(

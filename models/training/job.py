@@ -23,7 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...pipeline.jobs.contracts import Context, Feed, Remaining
+from ...pipeline.jobs.contracts import Context, Feed, ResumePoint
 from ...pipeline.plan.view import View
 from ...pipeline.sampler.schedule import Schedule
 from .spec import ClassifySpec
@@ -56,7 +56,7 @@ class Classify(ClassifySpec):
 
         return (LAST_NAME, BEST_NAME, METRICS_NAME, RESULT_NAME)
 
-    def remaining(self, out: Path) -> Remaining:
+    def resume_point(self, out: Path) -> ResumePoint:
         """Say what is still to be read, given what a run left in ``out``.
 
         Raises:
@@ -71,7 +71,7 @@ class Classify(ClassifySpec):
         if standing.history:  # found now, and not when the last epoch is over
             read_description(out / BEST_NAME)
             read_tensors(out / BEST_NAME)
-        return standing.remaining(self, view)
+        return standing.resume_point(self, view)
 
     def check_ranks(self, num_ranks: int) -> None:
         """Check that so many ranks can share the job's batches.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...pipeline.errors import ModelError, PlanError
-from ...pipeline.jobs.contracts import Remaining
+from ...pipeline.jobs.contracts import ResumePoint
 from ...pipeline.plan.view import View
 from ...pipeline.sampler.position import identity_of, position_after
 from ..zoo.load_checkpoint import is_path
@@ -27,16 +27,16 @@ class ResumeState:
     progress: Progress | None = None
     """None where nothing was written yet, so that a model is still to be made."""
 
-    def remaining(self, spec: ClassifySpec, view: View) -> Remaining:
+    def resume_point(self, spec: ClassifySpec, view: View) -> ResumePoint:
         """Say what is left of a view of all epochs. A longer view than the run had is gone on with."""
         if self.progress is None or self.progress.position is None:
-            return Remaining(view)
+            return ResumePoint(view)
         position = {**self.progress.position, "view": identity_of(view)}
         if is_done(spec, self.history):
             position |= {"epoch": view.first_epoch + view.num_epochs, "step": 0}
         elif spec.feature_passes is not None:
-            return Remaining(view)  # cached features are made again, and counted again
-        return Remaining(view, position, self.progress.counts)
+            return ResumePoint(view)  # cached features are made again, and counted again
+        return ResumePoint(view, position, self.progress.counts)
 
     def check_position(self, num_steps: int) -> None:
         """Check that the feed goes on where the learning does.

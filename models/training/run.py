@@ -193,7 +193,7 @@ class Run:
             "notes": list(self.spec.validation_notes(self.spec.plan.load_index())),
             "validation": dict(history[best]),
             "test": None,
-            "checkpoint": f"{self.context.kept_at or self.context.out}/{BEST_NAME}",
+            "checkpoint": f"{self.context.destination or self.context.out}/{BEST_NAME}",
         }
         if self.spec.test_split is not None:
             if self.dist.is_main:  # the others may not see what the first has written
@@ -232,7 +232,7 @@ class Run:
         history: History,
     ) -> None:
         """Write down where the run stands within an epoch; every rank takes part."""
-        confusion, counts = self.dist.all_reduce(running.confusion), self.context.tally()
+        confusion, counts = self.dist.all_reduce(running.confusion), self.context.commit_counts()
         position = self._position(feed_position, epoch, step)
         progress = Progress(
             step, position, counts, running.loss, running.num_read, running.seconds, confusion
@@ -250,7 +250,7 @@ class Run:
     ) -> None:
         """Write down a finished epoch; the last checkpoint comes last, as it says that the epoch is done."""
         spec = self.spec
-        counts = self.context.tally()
+        counts = self.context.commit_counts()
         rate = max(group["lr"] for group in self.optimizer.param_groups)
         if self.dist.is_main:
             for split, result in ((spec.train_split, trained), (spec.validation_split, validated)):

@@ -8,7 +8,7 @@ A job file::
     format: tar             # or parquet
     encoding: png           # or jpeg, npy
 
-The runner calls ``keep`` for each part: it writes the part's shard before the part is noted as done. So a run that was
+The runner calls ``write_part`` for each part: it writes the part's shard before the part is noted as done. So a run that was
 killed writes at most one shard again, to the same bytes, and an image is written exactly once. Rows where a bad image
 was replaced are left out, since they hold another sample: read = written + replaced.
 """
@@ -160,7 +160,7 @@ class Materialize(CheckedModel):
         num_bytes = sum(len(record["image"]) for record in records)
         return len(records) >= self.shard_images or num_bytes >= self.shard_bytes
 
-    def keep(self, records: Sequence[Record], part: int, out: Path) -> Sequence[Record]:
+    def write_part(self, records: Sequence[Record], part: int, out: Path) -> Sequence[Record]:
         """Write a part's shards; returns its records without the images.
 
         Raises:

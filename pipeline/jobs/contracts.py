@@ -78,7 +78,7 @@ class Stream(Protocol[T_co]):
 
 
 @runtime_checkable
-class ListsAfter(Protocol):
+class IncrementalQuarantine(Protocol):
     """A stream that can list what it has found since it was last asked, without listing all that was found before."""
 
     def quarantine_from(self, first: int) -> list[Mapping[str, Any]]:
@@ -86,9 +86,9 @@ class ListsAfter(Protocol):
         ...
 
 
-def found_after(stream: Stream[Any], first: int) -> list[Mapping[str, Any]]:
+def quarantine_after(stream: Stream[Any], first: int) -> list[Mapping[str, Any]]:
     """List what a stream has found after so many, or all of it where it cannot tell."""
-    return stream.quarantine_from(first) if isinstance(stream, ListsAfter) else stream.quarantine
+    return stream.quarantine_from(first) if isinstance(stream, IncrementalQuarantine) else stream.quarantine
 
 
 class Feed(Stream["Batch"], Protocol):
@@ -110,7 +110,7 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class WorkedBatch:
+class BatchRecords:
     """What a batch job made of one batch; its pixels are gone."""
 
     records: Sequence[Record]
@@ -120,17 +120,17 @@ class WorkedBatch:
     """Of these, those that show what they stand for."""
 
 
-class Work(Stream[WorkedBatch], Protocol):
+class JobRun(Stream[BatchRecords], Protocol):
     """A batch job at work on its view."""
 
-    def __enter__(self) -> Work: ...
+    def __enter__(self) -> JobRun: ...
 
 
 @runtime_checkable
-class WorksJobs(Protocol):
+class JobEngine(Protocol):
     """An engine that runs batch jobs where their batches are made, or where their device is."""
 
-    def work(self, job: BatchJob, position: Mapping[str, Any] | None = None) -> Work:
+    def open_job(self, job: BatchJob, position: Mapping[str, Any] | None = None) -> JobRun:
         """Open a job at its view, from a position on if one is given; raises as ``Engine.feed`` does."""
         ...
 
@@ -158,10 +158,10 @@ class Context:
     """Entries of files that could not be used; filled in for ``BatchJob.finish``."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """Images read, used, replaced and skipped; filled in for ``BatchJob.finish``."""
-    tally: Callable[[], Mapping[str, int]] = dict
+    commit_counts: Callable[[], Mapping[str, int]] = dict
     """Writes down which files could not be used and returns the counts so far, of all ranks and of the runs that this one
     goes on with. A training job that goes on calls it before it writes a checkpoint, on every rank."""
-    kept_at: str = ""
+    destination: str = ""
     """Where people find what lies below ``out`` when the job is done; the same where it is empty."""
     publish: Callable[[], None] = lambda: None
     """Says that what lies below ``out`` is whole: an engine that keeps results elsewhere copies them there. Called on
@@ -188,21 +188,21 @@ class TrainingJob(Protocol):
 
 
 @dataclass(frozen=True)
-class Remaining:
+class ResumePoint:
     """What is left of a training job."""
 
     view: View
     position: Mapping[str, Any] | None = None
     """Where the feed goes on; None for the start of the view."""
     counts: Mapping[str, int] = field(default_factory=dict)
-    """What ``Context.tally`` returned when the run stood there."""
+    """What ``Context.commit_counts`` returned when the run stood there."""
 
 
 @runtime_checkable
-class Resumes(Protocol):
+class Resumable(Protocol):
     """A training job that goes on where an earlier run in the same folder stood."""
 
-    def remaining(self, out: Path) -> Remaining:
+    def resume_point(self, out: Path) -> ResumePoint:
         """Say what ``run`` is to be fed, given what an earlier run left in ``out``.
 
         Raises:
@@ -212,7 +212,7 @@ class Resumes(Protocol):
 
 
 @runtime_checkable
-class SharesBatches(Protocol):
+class DataParallel(Protocol):
     """A training job whose ``run`` may be one of several ranks, each fed its slice of every batch.
 
     The ranks have a ``torch.distributed`` process group and the same ``context.out``; only the first writes there.
@@ -256,14 +256,14 @@ class BatchJob(Protocol):
 
 
 @runtime_checkable
-class KeepsParts(Protocol):
+class PartWriter(Protocol):
     """A batch job that writes files of its own, a part at a time. What ``work`` returns may then be large."""
 
     def is_full(self, records: Sequence[Record]) -> bool:
         """Say whether so many records make a part; asked after each batch."""
         ...
 
-    def keep(self, records: Sequence[Record], part: int, out: Path) -> Sequence[Record]:
+    def write_part(self, records: Sequence[Record], part: int, out: Path) -> Sequence[Record]:
         """Write a part's records below ``out``, aside and renamed; equal records give equal files.
 
         Called before the part is noted as done, so after a crash perhaps once more.
@@ -296,11 +296,11 @@ class DeclaresOutputs(Protocol):
 
 
 @runtime_checkable
-class ListsPartFiles(Protocol):
+class DeclaresPartFiles(Protocol):
     """A job that keeps parts and says which files it writes for each, so that damage to them is noticed."""
 
     def part_files(self, records: Sequence[Record], part: int) -> Sequence[str]:
-        """List the files, relative to ``out``, that ``keep`` will write for these records; asked before ``keep``.
+        """List the files, relative to ``out``, that ``write_part`` will write for these records; asked before ``write_part``.
 
         Each is among the job's ``outputs``. Their sizes and digests are noted with the part: where a run goes on and
         one of them is damaged, the part is made again.

@@ -30,7 +30,7 @@ def check_reads(
     reads: Iterable[Path | str],
     index_path: Path | str,
     load_index: Callable[[], Index],
-    kept_at: str = "",
+    destination: str = "",
 ) -> None:
     """Check that nothing that a run reads lies where it writes, whatever links lead there.
 
@@ -43,7 +43,7 @@ def check_reads(
         reads: files that the run reads, besides the index and what it lists.
         index_path: the index's own file.
         load_index: called only where the folder holds files.
-        kept_at: the URI of the folder, where it is not local.
+        destination: the URI of the folder, where it is not local.
 
     Raises:
         RequestError: something does; names it.
@@ -54,7 +54,7 @@ def check_reads(
     if _lies_in(os.path.realpath(index_path), root):
         _refuse_source(folder, str(index_path))
     index = load_index()
-    for uri in _in_folder(index.table, root, kept_at):
+    for uri in _in_folder(index.table, root, destination):
         _refuse_source(folder, uri)
     names = sorted({*folder.owned, *folder.matching(outputs)})
     there = {found: name for name in names if (found := _identity(folder.path / name)) is not None}
@@ -63,7 +63,7 @@ def check_reads(
     for path in reads:
         if (found := _identity(path)) in there:
             _refuse(folder, str(path), there[found])
-    uris = {f"{kept_at.rstrip('/')}/{name}": name for name in names} if "://" in kept_at else {}
+    uris = {f"{destination.rstrip('/')}/{name}": name for name in names} if "://" in destination else {}
     for uri in _candidates(index.table, there.values(), uris):
         name = uris.get(uri) or there.get(_identity(uri) or (-1, -1))
         if name is not None:
@@ -88,9 +88,9 @@ def values_read(job: object) -> Iterator[Path | str]:
             yield from values_read(value)
 
 
-def _in_folder(table: pa.Table, root: str, kept_at: str) -> Iterator[str]:
+def _in_folder(table: pa.Table, root: str, destination: str) -> Iterator[str]:
     """Yield files of an index that lie in a folder, or below the URI for which it stands in."""
-    remote = f"{kept_at.rstrip('/')}/" if "://" in kept_at else ""
+    remote = f"{destination.rstrip('/')}/" if "://" in destination else ""
     for column in ("uri", "mask"):
         uris = table[column].drop_null().unique()
         if remote:

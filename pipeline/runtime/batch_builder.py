@@ -26,7 +26,7 @@ from .worker_pool import CHUNK_IMAGES, AssemblyPool, OpenBatch
 
 
 @dataclass(frozen=True, slots=True)
-class MadeBatch:
+class BatchResult:
     """A finished batch with what has to be written down of it, or why there is none."""
 
     number: int
@@ -49,7 +49,7 @@ class MadeBatch:
     """Why the run has to end here."""
 
 
-class BatchMaker:
+class BatchBuilder:
     """Program, threads, cache and memory of one view, held open; a context manager.
 
     Args:
@@ -130,17 +130,17 @@ class BatchMaker:
         """Begin a batch; None where there is no room for it, which the only one in the making always has."""
         return self._pool.start(number, self._spec(number), only_one=only_one)
 
-    def finish(self, batch: OpenBatch) -> MadeBatch:
+    def finish(self, batch: OpenBatch) -> BatchResult:
         """Wait for a batch and put it together; its room is held until ``release``."""
         spec = batch.spec
         num_made = len(spec.rows)
         try:
             finished = batch.finish()
         except LightwellError as error:
-            return MadeBatch(batch.number, None, entries=batch.entries(), error=error)
+            return BatchResult(batch.number, None, entries=batch.entries(), error=error)
         entries = batch.entries()
         if finished is None:
-            return MadeBatch(batch.number, None, num_made, num_made, num_skipped=num_made, entries=entries)
+            return BatchResult(batch.number, None, num_made, num_made, num_skipped=num_made, entries=entries)
         num_failed = int(finished.replaced.sum()) + finished.num_left_out
         if self._mix is not None:
             finished = mix_batch(
@@ -148,7 +148,7 @@ class BatchMaker:
             )
         if spec.lends:
             finished = finished.between(1, len(finished))
-        return MadeBatch(
+        return BatchResult(
             batch.number,
             finished,
             num_made,
@@ -164,7 +164,7 @@ class BatchMaker:
         self.budget.close_batch(num_bytes)
 
     @contextmanager
-    def making(self, number: int) -> Iterator[MadeBatch]:
+    def making(self, number: int) -> Iterator[BatchResult]:
         """Make one batch, beside others that other threads ask for; its room is held while the context lasts."""
         num_bytes = self._pool.num_bytes(spec := self._spec(number))
         self.budget.wait_for_batch(num_bytes)

@@ -16,7 +16,7 @@ from ..index.boxes import count_boxes
 from ..monitor.quarantine import Quarantine, QuarantineEntry
 from ..sampler.position import batches_before, position_after
 from ..uris import public_uri
-from .batch_builder import MadeBatch
+from .batch_builder import BatchResult
 from .iteration import IterationGuard
 from .open_view import OpenView
 
@@ -24,7 +24,7 @@ _logger = logging.getLogger("lightwell")
 T = TypeVar("T")
 
 
-class Books:
+class FeedState:
     """Counts, quarantine and position of one feed. One thread takes batches, any thread may read.
 
     Raises:
@@ -44,7 +44,7 @@ class Books:
         """Batches of all epochs together, from where the feed was opened; ``on_error: skip`` passes over those with
         no image left."""
 
-    def take(self, made: MadeBatch) -> None:
+    def take(self, made: BatchResult) -> None:
         """Write down what became of the next batch.
 
         Raises:
@@ -96,7 +96,7 @@ class Books:
         self._quarantine.count(skipped=num_bad)
 
 
-class BookedFeed(ABC, Generic[T]):
+class BaseFeed(ABC, Generic[T]):
     """Base of all feeds: iteration, position, counters and quarantine; a context manager, which closes it.
 
     A feed is read once. A loop that is left early, by ``break`` for instance, continues with the next batch when the
@@ -109,9 +109,9 @@ class BookedFeed(ABC, Generic[T]):
         books: position and counters of the consumer.
     """
 
-    def __init__(self, opened: OpenView, books: Books) -> None:
+    def __init__(self, opened: OpenView, feed_state: FeedState) -> None:
         self._opened = opened
-        self._books = books
+        self._feed_state = feed_state
         self._guard = IterationGuard()
         _log_dropped_boxes(opened)
         _register_as_dataset(type(self))
@@ -119,7 +119,7 @@ class BookedFeed(ABC, Generic[T]):
     @property
     def num_batches(self) -> int:
         """Batches of all epochs, from where the feed was opened; with ``on_error: skip`` empty ones are passed over."""
-        return self._books.num_batches
+        return self._feed_state.num_batches
 
     def __len__(self) -> int:
         """Return ``num_batches``: as with a DataLoader it stays the same while the feed is read."""
@@ -160,7 +160,7 @@ class BookedFeed(ABC, Generic[T]):
             RequestError: a loop over the feed is open, or the feed is closed.
         """
         self._guard.check_movable()
-        self._books = Books(self._opened, state_dict)
+        self._feed_state = FeedState(self._opened, state_dict)
         self._guard.restart()
 
     def __reduce__(self) -> NoReturn:
@@ -177,20 +177,20 @@ class BookedFeed(ABC, Generic[T]):
     @property
     def quarantine(self) -> list[Mapping[str, Any]]:
         """Samples of the batches so far that could not be used, as dicts."""
-        return self._books.quarantine
+        return self._feed_state.quarantine
 
     def quarantine_from(self, first: int) -> list[Mapping[str, Any]]:
         """List those that were found after so many."""
-        return self._books.quarantine_from(first)
+        return self._feed_state.quarantine_from(first)
 
     @property
     def counts(self) -> dict[str, int]:
         """Images yielded, used, replaced and skipped so far; read = used + replaced, and skipped are in no batch."""
-        return self._books.counts
+        return self._feed_state.counts
 
     def position(self) -> dict[str, Any]:
         """Say where the consumer stands: behind the last batch it was given. A small value that JSON holds."""
-        return self._books.position()
+        return self._feed_state.position()
 
     def __enter__(self) -> Self:
         return self
@@ -203,7 +203,7 @@ class BookedFeed(ABC, Generic[T]):
         self._guard.close()
 
 
-def _register_as_dataset(feed: type[BookedFeed[Any]]) -> None:
+def _register_as_dataset(feed: type[BaseFeed[Any]]) -> None:
     """Let torch's DataLoader take feeds for what they are: iterables, not tables of samples."""
     from torch.utils.data import IterableDataset
 

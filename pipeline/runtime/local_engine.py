@@ -25,8 +25,8 @@ from ..monitor.stats import FeedStats
 from ..monitor.step_timer import Activity
 from ..plan.plan import Plan
 from ..plan.view import View
-from .batch_builder import BatchMaker, check_backend
-from .feed_state import BookedFeed, Books
+from .batch_builder import BatchBuilder, check_backend
+from .feed_state import BaseFeed, FeedState
 from .open_view import OpenView
 from .worker_pool import CHUNK_IMAGES, OpenBatch
 
@@ -77,7 +77,7 @@ class LocalEngine:
         )
 
 
-class LocalFeed(BookedFeed[Batch]):
+class LocalFeed(BaseFeed[Batch]):
     """Batches of one view, in order, made in this process.
 
     Iterating raises:
@@ -101,7 +101,7 @@ class LocalFeed(BookedFeed[Batch]):
     ) -> None:
         opened = OpenView.of(plan, view)
         check_backend(opened, backend)
-        super().__init__(opened, Books(opened, position))
+        super().__init__(opened, FeedState(opened, position))
         self._num_threads = num_threads
         chunks = -(-plan.batch.size // CHUNK_IMAGES)
         self._prefetch = max(prefetch, -(-2 * num_threads // chunks))  # small batches keep many threads busy
@@ -126,7 +126,7 @@ class LocalFeed(BookedFeed[Batch]):
         """Say where the time went so far and what was in flight."""
         return self._activity.read(
             num_threads=self._num_threads,
-            replaced=self._books.counts["replaced"],
+            replaced=self._feed_state.counts["replaced"],
             memory_bytes=self._budget.shares.total,
             peak_bytes=self._budget.peak_bytes,
         )
@@ -150,7 +150,7 @@ class LocalFeed(BookedFeed[Batch]):
                     made = maker.finish(open_batch)
                     num_bytes = open_batch.num_bytes
                     del open_batch  # its buffer is free once the consumer has let it go
-                    self._books.take(made)
+                    self._feed_state.take(made)
                     batch = made.batch
                     del made
                     if batch is not None:
@@ -163,8 +163,8 @@ class LocalFeed(BookedFeed[Batch]):
         finally:
             self._activity.stop()
 
-    def _open_maker(self) -> BatchMaker:
-        return BatchMaker(
+    def _open_maker(self) -> BatchBuilder:
+        return BatchBuilder(
             self._opened,
             self._shares,
             num_threads=self._num_threads,
@@ -173,10 +173,10 @@ class LocalFeed(BookedFeed[Batch]):
             activity=self._activity,
         )
 
-    def _ahead(self, maker: BatchMaker) -> Iterator[OpenBatch]:
+    def _ahead(self, maker: BatchBuilder) -> Iterator[OpenBatch]:
         """Keep some batches in the making and yield them in order."""
         making: deque[OpenBatch] = deque()
-        waiting, end = self._books.next, self._opened.schedule.num_batches
+        waiting, end = self._feed_state.next, self._opened.schedule.num_batches
         while True:
             while waiting < end and len(making) <= self._prefetch:
                 batch = maker.start(waiting, only_one=not making)

@@ -66,7 +66,7 @@ def test_a_run_in_a_bucket_goes_on_where_it_stood_and_leaves_nothing_else(
     with pytest.raises(KeyboardInterrupt):
         trainer.run(job, OUT, Stop())
     with opened(OUT, writes=False) as place:
-        assert job.remaining(place.folder).position["step"] == 3
+        assert job.resume_point(place.folder).position["step"] == 3
     result = trainer.run(job, OUT, SilentConsole())
     whole = trainer.run(job, str(tmp_path / "whole"), SilentConsole())
     assert result["checkpoint"] == f"{OUT}/best.safetensors"

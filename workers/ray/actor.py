@@ -22,7 +22,7 @@ from ...pipeline.machine import default_memory_bytes
 from ...pipeline.memory.budget import cut
 from ...pipeline.plan.plan import Plan
 from ...pipeline.plan.view import View
-from ...pipeline.runtime.batch_builder import BatchMaker, MadeBatch
+from ...pipeline.runtime.batch_builder import BatchBuilder, BatchResult
 from ...pipeline.runtime.open_view import OpenView
 from ..malloc import keep_freed_memory
 from .blocks import from_block, to_block
@@ -128,7 +128,7 @@ class BatchWorker:
             cached=opened.plan.cache is not None,
         )
         self._num_threads = assignment.num_threads
-        self._maker = BatchMaker(
+        self._maker = BatchBuilder(
             opened,
             shares,
             num_threads=assignment.num_threads,
@@ -138,8 +138,8 @@ class BatchWorker:
         self._maker.activity.start()
 
     @contextmanager
-    def making(self, number: int) -> Iterator[MadeBatch]:
-        """Make one batch; see ``BatchMaker.making``."""
+    def making(self, number: int) -> Iterator[BatchResult]:
+        """Make one batch; see ``BatchBuilder.making``."""
         with self._maker.making(number) as made:
             yield made
 
@@ -170,7 +170,7 @@ class BatchWorker:
 class Worked:
     """What travels of a batch that a job has worked on."""
 
-    made: MadeBatch
+    made: BatchResult
     """Without the batch."""
     records: Sequence[Record]
     told: Mapping[str, Any]
@@ -186,7 +186,7 @@ class MakeActor:
         """Make one batch."""
         number = table["number"][0].as_py()
         if isinstance(self._worker, LightwellError):
-            return to_block(MadeBatch(number, None, error=self._worker))
+            return to_block(BatchResult(number, None, error=self._worker))
         with self._worker.making(number) as made:
             return to_block(made, self._worker.told())
 
@@ -205,7 +205,7 @@ class JobActor:
         """Work on one batch."""
         return as_block([self.work(*from_block(table, self._buffers))])
 
-    def work(self, made: MadeBatch, told: Mapping[str, Any]) -> Worked:
+    def work(self, made: BatchResult, told: Mapping[str, Any]) -> Worked:
         """Make records of a batch."""
         records: Sequence[Record] = ()
         if isinstance(self._work, LightwellError):
@@ -233,7 +233,7 @@ class MakeAndWorkActor:
 
     def _make_and_work(self, number: int) -> Worked:
         if isinstance(self._worker, LightwellError):
-            return self._job.work(MadeBatch(number, None, error=self._worker), {})
+            return self._job.work(BatchResult(number, None, error=self._worker), {})
         with self._worker.making(number) as made:
             return self._job.work(made, self._worker.told())
 

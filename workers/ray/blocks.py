@@ -20,7 +20,7 @@ from ...pipeline import errors
 from ...pipeline.batch.batch import Batch
 from ...pipeline.batch.buffers import BufferPool
 from ...pipeline.monitor.quarantine import QuarantineEntry
-from ...pipeline.runtime.batch_builder import MadeBatch
+from ...pipeline.runtime.batch_builder import BatchResult
 
 if TYPE_CHECKING:
     import torch
@@ -41,7 +41,7 @@ COUNTS = ("num_made", "num_failed", "num_read", "num_used", "num_skipped")
 CHANNELS_LAST = "channels_last"
 
 
-def to_block(made: MadeBatch, told: Mapping[str, Any] | None = None) -> pa.Table:
+def to_block(made: BatchResult, told: Mapping[str, Any] | None = None) -> pa.Table:
     """Lay a batch out as a table of one row, without copying its pixels.
 
     Args:
@@ -63,7 +63,7 @@ def to_block(made: MadeBatch, told: Mapping[str, Any] | None = None) -> pa.Table
     return pa.table(columns, schema=SCHEMA)
 
 
-def from_block(table: pa.Table, pool: BufferPool | None = None) -> tuple[MadeBatch, Mapping[str, Any]]:
+def from_block(table: pa.Table, pool: BufferPool | None = None) -> tuple[BatchResult, Mapping[str, Any]]:
     """Take a batch out of a table, and what else was told; nothing of it lies in the table's memory.
 
     Args:
@@ -75,7 +75,7 @@ def from_block(table: pa.Table, pool: BufferPool | None = None) -> tuple[MadeBat
     arrays = {
         name: _array(table, name, kind, tuple(shape)) for name, (kind, shape) in facts["arrays"].items()
     }
-    made = MadeBatch(
+    made = BatchResult(
         number=table["number"][0].as_py(),
         batch=_load_batch(facts["batch"], arrays, pool or BufferPool()) if "batch" in facts else None,
         **{name: facts[name] for name in COUNTS},

@@ -16,11 +16,11 @@ from ...pipeline.batch.buffers import BufferPool
 from ...pipeline.compiler.routing import Backend
 from ...pipeline.config.argument_checks import check_choice, check_count, check_is, check_text
 from ...pipeline.errors import PlanError, WorkerDiedError
-from ...pipeline.jobs.contracts import WorkedBatch
+from ...pipeline.jobs.contracts import BatchRecords
 from ...pipeline.plan.plan import Plan
 from ...pipeline.plan.view import View
 from ...pipeline.runtime.batch_builder import check_backend
-from ...pipeline.runtime.feed_state import Books
+from ...pipeline.runtime.feed_state import FeedState
 from ...pipeline.runtime.open_view import OpenView
 from .actor import Assignment, JobActor, MakeActor, MakeAndWorkActor
 from .blocks import from_block
@@ -89,9 +89,9 @@ class RayEngine:
             RunError: there is no cluster at the address.
         """
         opened = self._open(plan, view)
-        books = Books(opened, position)
+        feed_state = FeedState(opened, position)
         connect(self.address)
-        return RayFeed(opened, books, [self.makers(opened)])
+        return RayFeed(opened, feed_state, [self.makers(opened)])
 
     def makers(self, opened: OpenView) -> Stage:
         """Say which workers make the batches of a view, on the cluster that this process belongs to.
@@ -104,17 +104,17 @@ class RayEngine:
         crew = self._sized(self._crew(each if on_gpu else replace(each, gpus=0)), [])
         return _stage(MakeActor, (self._assignment(opened, crew),), crew, self.num_workers)
 
-    def work(self, job: BatchJob, position: Mapping[str, Any] | None = None) -> RayWork:
+    def open_job(self, job: BatchJob, position: Mapping[str, Any] | None = None) -> RayJobRun:
         """Open a batch job at its view, from a position on if one is given; raises as ``feed`` does."""
         opened = self._open(job.plan, job.view)
-        books = Books(opened, position)
+        feed_state = FeedState(opened, position)
         each = self.each.over(job.plan.resources)
         connect(self.address)
         if self.placement == "colocated":
             crew = self._sized(self._crew(each), [])
             assignment = self._assignment(opened, crew)
             stages = [_stage(MakeAndWorkActor, (assignment, job), crew, self.num_workers)]
-            return RayWork(opened, books, stages)
+            return RayJobRun(opened, feed_state, stages)
         on_job = Crew(self.num_job_workers, Resources(0 if each.gpus else 1, each.gpus))
         makers = self._sized(self._crew(replace(each, gpus=0)), [on_job])
         assignment = self._assignment(opened, makers)
@@ -122,7 +122,7 @@ class RayEngine:
             _stage(MakeActor, (assignment,), makers, self.num_workers),
             _stage(JobActor, (job,), on_job, on_job.num_workers),
         ]
-        return RayWork(opened, books, stages)
+        return RayJobRun(opened, feed_state, stages)
 
     def _open(self, plan: Plan, view: View) -> OpenView:
         check_is("plan", plan, Plan)
@@ -159,8 +159,8 @@ class RayEngine:
 class _RayStream(TalliedFeed[T]):
     """What comes out of a cluster for each batch of a view, in order, with the books of a feed."""
 
-    def __init__(self, opened: OpenView, books: Books, stages: list[Stage]) -> None:
-        super().__init__(opened, books)
+    def __init__(self, opened: OpenView, feed_state: FeedState, stages: list[Stage]) -> None:
+        super().__init__(opened, feed_state)
         self._stages = stages
         self._stopped = False
 
@@ -181,7 +181,7 @@ class _RayStream(TalliedFeed[T]):
     def _blocks(self) -> Iterator[Any]:
         self._tally = Tally()
         with self._tally as tally:
-            first, end = self._books.next, self._opened.schedule.num_batches
+            first, end = self._feed_state.next, self._opened.schedule.num_batches
             if first == end:
                 return
             per_task = self._per_task(end - first)
@@ -203,7 +203,7 @@ class _RayStream(TalliedFeed[T]):
 
     def _named(self, error: WorkerDiedError, per_task: int) -> WorkerDiedError:
         """Find the batch over which workers die, among those that lay at workers or finished before them."""
-        schedule, first = self._opened.schedule, self._books.next
+        schedule, first = self._opened.schedule, self._feed_state.next
         num_each = per_task * (SENT + 2 * AHEAD) * NUM_BATCHES
         last = first + num_each * sum(stage.num_now for stage in self._stages)
         number = find_poison(self._stages, first, min(last, schedule.num_batches))
@@ -224,7 +224,7 @@ class RayFeed(_RayStream[Batch]):
             made, told = from_block(block, buffers)
             self._tally.hear(told, block.nbytes)
             del block
-            self._books.take(made)
+            self._feed_state.take(made)
             if made.batch is not None:
                 batch = made.batch
                 del made
@@ -233,7 +233,7 @@ class RayFeed(_RayStream[Batch]):
                 del batch
 
 
-class RayWork(_RayStream[WorkedBatch]):
+class RayJobRun(_RayStream[BatchRecords]):
     """A batch job at work on a cluster: what it makes of each batch.
 
     Iterating raises what ``RayFeed`` raises, and what the job raises.
@@ -244,16 +244,16 @@ class RayWork(_RayStream[WorkedBatch]):
             return 1
         return max(1, min(BATCHES_PER_TASK, num_batches // (TASKS_PER_WORKER * self._stages[0].num_now)))
 
-    def _batches(self) -> Iterator[WorkedBatch]:
+    def _batches(self) -> Iterator[BatchRecords]:
         for block in self._blocks():
             self._tally.hear({}, block.nbytes)
             for worked in block["worked"][0].as_py():
                 self._tally.hear(worked.told, 0)
                 made = worked.made
-                self._books.take(made)
+                self._feed_state.take(made)
                 if made.num_made > made.num_skipped:
                     self._tally.give_out(made.num_read)
-                    yield WorkedBatch(worked.records, made.num_read, made.num_used)
+                    yield BatchRecords(worked.records, made.num_read, made.num_used)
 
 
 def _most(each: Resources, others: list[Crew], nodes: list[NodeRoom]) -> int:

@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 
 from ...pipeline.monitor.stats import FeedStats, ThreadStats
 from ...pipeline.monitor.step_timer import Activity
-from ...pipeline.runtime.feed_state import BookedFeed, Books
+from ...pipeline.runtime.feed_state import BaseFeed, FeedState
 from ...pipeline.runtime.open_view import OpenView
 
 T = TypeVar("T")
@@ -68,13 +68,13 @@ class Tally:
         )
 
 
-class TalliedFeed(BookedFeed[T]):
+class TalliedFeed(BaseFeed[T]):
     """A feed whose batches are made elsewhere, with the statistics of all who have a part in it."""
 
-    def __init__(self, opened: OpenView, books: Books) -> None:
-        super().__init__(opened, books)
+    def __init__(self, opened: OpenView, feed_state: FeedState) -> None:
+        super().__init__(opened, feed_state)
         self._tally = Tally()
 
     def stats(self) -> FeedStats:
         """Say where the time of those who make the batches and of this process went."""
-        return self._tally.read(replaced=self._books.counts["replaced"])
+        return self._tally.read(replaced=self._feed_state.counts["replaced"])

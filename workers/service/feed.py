@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from ...pipeline.batch.batch import Batch
 from ...pipeline.batch.buffers import BufferPool
 from ...pipeline.errors import RunError
-from ...pipeline.runtime.feed_state import Books
+from ...pipeline.runtime.feed_state import FeedState
 from ...pipeline.runtime.open_view import OpenView
 from ..ray.blocks import from_block
 from ..ray.stats_aggregator import TalliedFeed, Tally
@@ -56,7 +56,7 @@ class ServiceFeed(TalliedFeed[Batch]):
         position: Mapping[str, Any] | None,
         consumer: str,
     ) -> None:
-        super().__init__(opened, Books(opened, position))
+        super().__init__(opened, FeedState(opened, position))
         self._service = service
         self._before = (opened.view.first_epoch - served.view.first_epoch) * served.num_steps
         self._consumer = consumer
@@ -89,14 +89,14 @@ class ServiceFeed(TalliedFeed[Batch]):
         self._attach()
         try:
             with self._tally as tally:
-                while self._books.next < self._opened.schedule.num_batches and not self._stopped:
+                while self._feed_state.next < self._opened.schedule.num_batches and not self._stopped:
                     tally.enter("input")
                     block = self._next_block(asked)
                     tally.enter("batch")
                     made, told = from_block(block, buffers)
                     tally.hear(told, block.nbytes)
                     del block
-                    self._books.take(replace(made, number=made.number - self._before))
+                    self._feed_state.take(replace(made, number=made.number - self._before))
                     batch = made.batch
                     del made
                     if batch is not None:
@@ -107,8 +107,8 @@ class ServiceFeed(TalliedFeed[Batch]):
             self._leave()
 
     def _here(self) -> Stand:
-        number = self._books.next + self._before
-        return Stand(self._consumer, self._session, number, self._books.position())
+        number = self._feed_state.next + self._before
+        return Stand(self._consumer, self._session, number, self._feed_state.position())
 
     def _attach(self) -> None:
         if self._session:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ...pipeline.errors import PlanError, RunError
 from ..data_parallel import check_shares
-from ..local import remaining
+from ..local import resume_point
 from ..output_store import address_of, is_remote
 from ..ray.cluster import Asked, Crew, NodeRoom, Resources, check_room, connected, rooms
 from ..results import TRAINING_NAMES, open_results
@@ -71,7 +71,7 @@ class RayTrainer:
         check_shares(job, self.num_workers or 1)
         self.each.over(job.plan.resources)  # refused before Ray is touched
         with open_results(job, out, names=TRAINING_NAMES, reads=reads) as results:
-            remaining(job, results.path)
+            resume_point(job, results.path)
             with connected(self.address), marked(out) as mark:
                 crew = self._crew(job, rooms())
                 return self._fit(job, out, crew, mark, console)

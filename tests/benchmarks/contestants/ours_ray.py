@@ -71,7 +71,7 @@ def feed(work: Work) -> Iterator[torch.Tensor]:
 def colocated(work: Work) -> Iterator[np.ndarray]:
     """Look at the batches in the actor that makes them; yields arrays of as many images, which have no memory."""
     start_ray()
-    with ENGINE.work(Glance(plan_for(work), view_for(work))) as done:
+    with ENGINE.open_job(Glance(plan_for(work), view_for(work))) as done:
         for batch in done:
             yield np.broadcast_to(np.uint8(0), (batch.num_read, SIDE, SIDE, 3))
 

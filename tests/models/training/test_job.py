@@ -94,7 +94,7 @@ def one_thread() -> Iterator[None]:
 
 def train(job: Classify, out: Path, console: Terminal | None = None) -> dict:
     engine = LocalEngine(num_threads=1)
-    left = job.remaining(out)
+    left = job.resume_point(out)
     with engine.feed(job.plan, left.view, left.position) as feed:
         return dict(job.run(feed, Context(engine, out, console or Terminal())))
 
@@ -174,7 +174,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(name: str, plan: Plan, tm
     whole = train(job, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         train(job, tmp_path / "parts", Terminal(stop_at=(2, 1)))
-    left = job.remaining(tmp_path / "parts")
+    left = job.resume_point(tmp_path / "parts")
     assert (left.position["epoch"], left.position["step"]) == (2, 0)
     with (tmp_path / "parts" / "metrics.jsonl").open("a") as file:
         file.write('{"epoch": 2, "spl')  # the process died in the middle of a line
@@ -211,7 +211,7 @@ def test_another_job_in_the_same_folder_is_refused_and_told_apart(plan: Plan, tm
     other = Classify(plan=plan.model_copy(update={"seed": 4}), model=MODEL, epochs=1, label_smoothing=0.1)
     expected = r"label_smoothing was 0\.0 and is 0\.1; plan\.seed was 3 and is 4; choose another --out"
     with pytest.raises(PlanError, match=expected):
-        other.remaining(tmp_path)
+        other.resume_point(tmp_path)
 
 
 def test_early_stop_ends_the_run(plan: Plan, tmp_path: Path) -> None:

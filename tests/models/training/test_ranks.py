@@ -182,7 +182,7 @@ def test_two_ranks_go_on_with_what_others_began_that_were_killed(
     codes = run_ranks(job_file, tmp_path / "out", begun_by, dies=begun_by - 1, stop_after=5)
     assert codes[-1] == -signal.SIGKILL
     assert codes[0] != 0
-    left = load_job(job_file, default="classify").remaining(tmp_path / "out")
+    left = load_job(job_file, default="classify").resume_point(tmp_path / "out")
     assert (left.position["epoch"], left.position["step"]) == (1, 1)
     assert run_ranks(job_file, tmp_path / "out", 2) == [0, 0]
     if begun_by == 1:

@@ -188,7 +188,7 @@ def test_a_checkpoint_says_where_its_run_stands(job: Classify, tmp_path: Path) -
     assert (description.history, progress.step, progress.num_read) == ((), 2, 8)
     assert (progress.position["epoch"], progress.position["step"]) == (0, 2)
     assert progress.counts["read"] == 8
-    assert job.remaining(tmp_path / "out").position == progress.position
+    assert job.resume_point(tmp_path / "out").position == progress.position
 
 
 @pytest.mark.fault("a flipped bit in a checkpoint: it is refused")

@@ -127,7 +127,7 @@ def test_restoring_far_into_a_million_images_takes_no_longer_than_starting(tmp_p
             feed = engine.feed(plan, view, position)
             seconds[name].append(time.process_time() - began)
         began = time.process_time()
-        spec = next(feed._opened.schedule.batches(feed._books.next))
+        spec = next(feed._opened.schedule.batches(feed._feed_state.next))
         seconds["batch"].append(time.process_time() - began)
     best = {name: min(times) for name, times in seconds.items()}
     told = ", ".join(f"{name} {value:.4f}" for name, value in best.items())
