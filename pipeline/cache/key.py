@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow.fs import LocalFileSystem
 
-from ..index.mmap_index import RowTable
+from ..index.mmap_index import ChunkedTable
 
 CONTENT = "hash"
 """The column of an index that keeps content hashes, where it does."""
@@ -32,7 +32,7 @@ class EntryKeys:
 
     def __init__(self, table: pa.Table, recipe: str) -> None:
         names = [*filter(table.column_names.__contains__, (CONTENT, *PLACE))]
-        self._table = RowTable(table.select(names))
+        self._table = ChunkedTable(table.select(names))
         self._recipe = recipe
         self._keys = np.zeros((len(table), 2), "<u8")
         self._known = np.zeros(len(table), bool)
@@ -59,7 +59,7 @@ class Unchanged:
 
     def __init__(self, table: pa.Table) -> None:
         names = [*filter(table.column_names.__contains__, ("uri", "mtime_ns", "bytes", "offset"))]
-        self._table = RowTable(table.select(names))
+        self._table = ChunkedTable(table.select(names))
         self._files = LocalFileSystem()
 
     def of(self, rows: np.ndarray) -> np.ndarray:

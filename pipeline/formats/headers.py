@@ -17,7 +17,7 @@ from ..errors import RunError
 from ..warning_filter import ignored_warnings
 from .image_reader import MAX_HEADER_READS, open_image, stored_size
 from .integrity import pixel_problem, webp_canvas
-from .jpeg_headers import ordinary_jpeg, ordinary_orientation
+from .jpeg_headers import read_common_jpeg, read_common_orientation
 from .png_chunks import png_head
 
 MAX_PIXELS = 178_956_970
@@ -133,7 +133,7 @@ def _read(file: IO[bytes], name: str) -> Header:
 
 def _ordinary_jpeg(file: IO[bytes]) -> Header | None:
     """Read the header of most JPEGs, as Pillow does; None for those that are left to it."""
-    found = ordinary_jpeg(file)
+    found = read_common_jpeg(file)
     if found is None or found[0] * found[1] > MAX_PIXELS:
         return None
     width, height, mode, block = found
@@ -219,7 +219,7 @@ def _orientation_in(block: bytes | None) -> int:
     """Read the orientation from an EXIF block; 1 where there is none or it makes no sense."""
     found: object = None
     with suppress(Exception), ignored_warnings():  # as above
-        if block and (found := ordinary_orientation(block)) is None:
+        if block and (found := read_common_orientation(block)) is None:
             exif = Image.Exif()
             exif.load(block)
             found = exif.get(_ORIENTATION_TAG)

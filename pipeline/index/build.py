@@ -16,14 +16,14 @@ import pyarrow.compute as pc
 from ..errors import SourceError, nearest
 from ..formats.headers import Header, one_line
 from ..storage.storage import DEFAULT_MAX_WAIT_S, Storage
-from ..storage.store import Found, is_remote, without_file_scheme
+from ..storage.store import FileStat, is_remote, without_file_scheme
 from ..storage.uri_rules import UriRules
 from ..uris import public_uri, redact_uris
-from .file_info import HEADER_COLUMNS, SEEN_COLUMNS, Seen, seen_of
+from .file_info import FILE_INFO_COLUMNS, HEADER_COLUMNS, FileInfo, file_info_from_row
 from .index import BOX_CLASSES, CLASSES, KEYPOINT_NAMES, SCHEMA, SHARDS, SOURCE, Index, names_metadata
 from .readers import Readers, ThreadReaders
-from .scan import file_portions, known_files, portion_size
-from .scan_checkpoint import Sightings
+from .scan import chunk_size, file_chunks, known_files
+from .scan_checkpoint import ScanCheckpoint
 from .sources.annotated_images import AnnotationKind
 from .sources.annotations import list_annotated
 from .sources.boxes import fit_annotations
@@ -59,7 +59,7 @@ def build_index(
     allow_protocols: Sequence[str] = (),
     forbid_private_addresses: bool | None = None,
     readers: Readers | None = None,
-    sightings: Sightings | None = None,
+    checkpoint: ScanCheckpoint | None = None,
 ) -> Index:
     """Build the index of a folder, a table or tar shards; a file that cannot be used becomes a row with a status.
 
@@ -86,7 +86,7 @@ def build_index(
         allow_protocols: of URIs, beside those in ``sources.uri_rules``.
         forbid_private_addresses: refuse HTTP addresses of private networks; see ``sources.uri_rules``.
         readers: look at the files, or at the shards; without them threads of this process. Rows do not depend on it.
-        sightings: keeps what was seen while the work goes on, and knows what an interrupted run has kept there.
+        checkpoint: keeps what was seen while the work goes on, and knows what an interrupted run has kept there.
 
     Raises:
         OutputError: what was seen cannot be kept.
@@ -117,11 +117,11 @@ def build_index(
     for uri in filter(is_remote, (request.source, str(root or ""))):
         rules.check(uri)
     storage = Storage(max_wait_s, rules)
-    if sightings is not None:
-        sightings.take_up({**asdict(request), "previous": previous and previous.fingerprint()})
-    looking = _Looking(storage, readers or ThreadReaders(num_threads or 0), previous, sightings, progress)
+    if checkpoint is not None:
+        checkpoint.load({**asdict(request), "previous": previous and previous.fingerprint()})
+    looking = _Looking(storage, readers or ThreadReaders(num_threads or 0), previous, checkpoint, progress)
     try:
-        with sightings or nullcontext():
+        with checkpoint or nullcontext():
             listing = _list(request, looking)
             rows = (
                 looking.at_files(listing, hash_content=hash_content) if listing.seen is None else listing.seen
@@ -170,40 +170,40 @@ class _Looking:
     storage: Storage
     readers: Readers
     previous: Index | None
-    sightings: Sightings | None
+    checkpoint: ScanCheckpoint | None
     progress: Progress | None
 
-    def at_files(self, listing: Listing, *, hash_content: bool) -> list[Seen]:
+    def at_files(self, listing: Listing, *, hash_content: bool) -> list[FileInfo]:
         """Look at every file of a listing, in order; those that were refused get their status unopened."""
         if listing.refused:
             some = [place for place in range(len(listing.uris)) if place not in listing.refused]
             opened = iter(self.at_files(listing.part(some), hash_content=hash_content))
             return [
-                Seen(0, 0, Header(status=one_line(listing.refused[place])), was_read=False)
+                FileInfo(0, 0, Header(status=one_line(listing.refused[place])), was_read=False)
                 if place in listing.refused
                 else next(opened)
                 for place in range(len(listing.uris))
             ]
         known = known_files(self.previous)
-        if self.sightings is not None:
-            known |= self.sightings.files
+        if self.checkpoint is not None:
+            known |= self.checkpoint.files
         num_files = len(listing.uris)
-        rows: list[Seen] = []
-        portions = file_portions(listing, known, hash_content=hash_content)
-        num_portions = -(-num_files // portion_size(listing))
-        with closing(self.readers.look(portions, num_portions=num_portions, storage=self.storage)) as results:
+        rows: list[FileInfo] = []
+        chunks = file_chunks(listing, known, hash_content=hash_content)
+        num_chunks = -(-num_files // chunk_size(listing))
+        with closing(self.readers.scan(chunks, num_chunks=num_chunks, storage=self.storage)) as results:
             for seen in results:
-                if self.sightings is not None:
-                    self.sightings.add_files(listing.uris[len(rows) : len(rows) + len(seen)], seen)
+                if self.checkpoint is not None:
+                    self.checkpoint.add_files(listing.uris[len(rows) : len(rows) + len(seen)], seen)
                 rows += seen
                 self.show(len(rows), num_files)
         return rows
 
-    def at_shards(self, shards: Mapping[str, Found | None], request: _Request) -> Listing:
+    def at_shards(self, shards: Mapping[str, FileStat | None], request: _Request) -> Listing:
         """Read shards and list their samples."""
         known = known_shards(self.previous, request.label_column)
-        if self.sightings is not None:
-            known |= self.sightings.shards
+        if self.checkpoint is not None:
+            known |= self.checkpoint.shards
         return list_shards(
             shards,
             self.storage,
@@ -217,8 +217,8 @@ class _Looking:
         )
 
     def _note_shard(self, num_shards: int, num_done: int, uri: str, read: ShardContent | None) -> None:
-        if self.sightings is not None and read is not None and is_whole(read.members):
-            self.sightings.add_shard(uri, read)
+        if self.checkpoint is not None and read is not None and is_whole(read.members):
+            self.checkpoint.add_shard(uri, read)
         self.show(num_done, num_shards)
 
     def show(self, num_done: int, num_all: int) -> None:
@@ -231,7 +231,7 @@ def _list(request: _Request, looking: _Looking) -> Listing:
     source, storage = request.source, looking.storage
     if (listing := list_annotated(source, request.root, request.annotations)) is not None:
         return listing
-    shards: Mapping[str, Found | None] | None = None
+    shards: Mapping[str, FileStat | None] | None = None
     tree: Folder | None = None
     if names_shards(source):
         shards = find_shards(source, storage)
@@ -289,14 +289,14 @@ def known_shards(previous: Index | None, label_field: str | None) -> dict[str, S
         return {}
     told = json.loads(metadata[SHARDS])
     remarks = {uri: one.pop("remarks", []) for uri, one in told.items()}
-    found = {uri: Found(**one) for uri, one in told.items()}
+    found = {uri: FileStat(**one) for uri, one in told.items()}
     members: dict[str, list[Member]] = {uri: [] for uri in found}
     for row in previous.table.filter(pc.is_in(previous.table["uri"], pa.array(found))).to_pylist():
         label: Any = None if row["label"] < 0 else previous.classes[row["label"]]
         if row["labels"] is not None:
             label = [previous.classes[number] for number in row["labels"]]
         key = row["key"].removeprefix(shard_name(row["uri"], source["root"])).removeprefix("/")
-        members[row["uri"]].append(Member(key, label, seen_of(row, was_read=False)))
+        members[row["uri"]].append(Member(key, label, file_info_from_row(row, was_read=False)))
     return {uri: ShardContent(one, members[uri], remarks[uri]) for uri, one in found.items()}
 
 
@@ -309,13 +309,16 @@ def _num_moved(previous: Index | None, keys: Sequence[str], splits: Sequence[str
 
 
 def _index(
-    listing: Listing, rows: Sequence[Seen], splits: Sequence[str | None], description: Mapping[str, object]
+    listing: Listing,
+    rows: Sequence[FileInfo],
+    splits: Sequence[str | None],
+    description: Mapping[str, object],
 ) -> Index:
     empty = [None] * len(rows)
     columns: dict[str, Sequence[Any]] = {
         "key": [as_text(key) for key in listing.keys],
         "uri": [as_text(uri) for uri in listing.uris],
-        **{name: [getattr(row, name) for row in rows] for name in SEEN_COLUMNS},
+        **{name: [getattr(row, name) for row in rows] for name in FILE_INFO_COLUMNS},
         **{name: [getattr(row.header, name) for row in rows] for name in HEADER_COLUMNS},
         "label": listing.labels,
         "labels": listing.label_sets or empty,

@@ -19,7 +19,7 @@ from ..atomic_io import atomic_write
 from ..errors import SourceError, nearest
 from .boxes import count_boxes
 from .digest import digest_of
-from .mmap_index import RESOLVED, open_mapped, sweep_mapped
+from .mmap_index import RESOLVED, open_mmap, remove_mmap
 from .row_checks import without_impossible_rows
 from .splits import canonical_split
 
@@ -120,19 +120,19 @@ class Index:
             return cls(table, _names_in(table, CLASSES))
 
     @classmethod
-    def open(cls, path: str | Path, *, from_rows: int | None = None) -> Index:
+    def open(cls, path: str | Path, *, min_rows: int | None = None) -> Index:
         """Load an index, or map a large one into memory, which all processes of a machine share; see ``mapped``.
 
         Args:
             path: the Parquet file.
-            from_rows: an index of so many rows is large; by default ``MAPPED_ROWS``.
+            min_rows: an index of so many rows is large; by default ``MMAP_MIN_ROWS``.
 
         Raises:
             SourceError: as ``load`` does.
         """
         path = Path(path)
         with _as_source_error(path):
-            found = open_mapped(path, lambda rows: _fitted(rows, path), from_rows)
+            found = open_mmap(path, lambda rows: _fitted(rows, path), min_rows)
             if found is not None:
                 return cls(found.table, _names_in(found.table, CLASSES), found.digest)
         return cls.load(path)
@@ -149,7 +149,7 @@ class Index:
         with atomic_write(path) as file:
             table = self.table.replace_schema_metadata(metadata)
             pq.write_table(table, file, compression="zstd", write_page_checksum=True)
-        sweep_mapped(path)
+        remove_mmap(path)
 
     def rows(self, split: str | None = None) -> np.ndarray:
         """Find the usable rows of a split, or of all splits.

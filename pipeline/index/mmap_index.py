@@ -32,7 +32,7 @@ from ..atomic_io import atomic_write, remove_stale, write_json
 from ..errors import OutputError
 from .digest import digest_of
 
-MAPPED_ROWS = 1_000_000
+MMAP_MIN_ROWS = 1_000_000
 """An index of fewer rows, some 230 MB, is held by every process."""
 CHUNK_ROWS = 1 << 22
 """Rows that lie together; while the file is made, so many are in memory."""
@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Mapped:
+class MmapIndex:
     """The rows of an index in a file."""
 
     table: pa.Table
@@ -52,9 +52,9 @@ class Mapped:
     """Of the rows; see ``digest_of``."""
 
 
-def open_mapped(
-    path: Path, fit: Callable[[pa.Table], pa.Table], from_rows: int | None = None
-) -> Mapped | None:
+def open_mmap(
+    path: Path, fit: Callable[[pa.Table], pa.Table], min_rows: int | None = None
+) -> MmapIndex | None:
     """Map the rows of an index, and make the file for it where there is none yet; None for a small index.
 
     None as well where the file cannot be written: then every process holds the rows, and a warning says so.
@@ -62,13 +62,13 @@ def open_mapped(
     Args:
         path: the Parquet file.
         fit: brings some rows to the columns and types of an index.
-        from_rows: an index of fewer is small; by default ``MAPPED_ROWS``.
+        min_rows: an index of fewer is small; by default ``MMAP_MIN_ROWS``.
 
     Raises:
         OSError: the Parquet file cannot be read.
         pa.ArrowException: it is damaged, or none.
     """
-    if pq.read_metadata(path).num_rows < (MAPPED_ROWS if from_rows is None else from_rows):
+    if pq.read_metadata(path).num_rows < (MMAP_MIN_ROWS if min_rows is None else min_rows):
         return None
     identity = _identity_of(path, fit(pq.read_schema(path).empty_table()).schema)
     if (found := _find(path, identity)) is not None:
@@ -89,13 +89,13 @@ def open_mapped(
     return found
 
 
-def sweep_mapped(path: Path) -> None:
+def remove_mmap(path: Path) -> None:
     """Take away what was made of an index; who has mapped it keeps it."""
     for one in (_told_at(path), _mapped_at(path)):
         one.unlink(missing_ok=True)
 
 
-class RowTable:
+class ChunkedTable:
     """Takes rows out of a table that lies in chunks, without joining these. Any thread may ask."""
 
     def __init__(self, table: pa.Table) -> None:
@@ -118,7 +118,7 @@ class RowTable:
         return pa.concat_tables(parts).combine_chunks().take(pa.array(np.argsort(order, kind="stable")))
 
 
-class Numbers:
+class IntColumn:
     """A column of integers, read where it lies. Null is 0. Any thread may ask."""
 
     def __init__(self, column: pa.ChunkedArray) -> None:
@@ -166,14 +166,14 @@ def _told_at(path: Path) -> Path:
     return path.with_name(f".{path.name}.arrow.json")
 
 
-def _find(path: Path, identity: str) -> Mapped | None:
+def _find(path: Path, identity: str) -> MmapIndex | None:
     try:
         told = json.loads(_told_at(path).read_text())
         table, name = _read(_mapped_at(path))
         is_it = told["parquet"] == identity and told["arrow"] == name
     except (OSError, ValueError, KeyError):  # not there, not ours to read, or not whole: it is made anew
         return None
-    return Mapped(table, told["digest"]) if is_it else None
+    return MmapIndex(table, told["digest"]) if is_it else None
 
 
 def _read(place: Path) -> tuple[pa.Table, str]:
@@ -189,7 +189,7 @@ def _make(path: Path, identity: str, fit: Callable[[pa.Table], pa.Table]) -> Non
     remove_stale(path.parent)  # what a killed process was making is as large as the index in memory
     with atomic_write(_mapped_at(path)) as file:
         writer: pa.RecordBatchFileWriter | None = None
-        for table in _portions(path):
+        for table in _read_chunks(path):
             rows = fit(table).combine_chunks()
             named = rows.replace_schema_metadata({**rows.schema.metadata, _NAME: name.encode()})
             writer = writer or pa.ipc.new_file(file, named.schema)
@@ -201,7 +201,7 @@ def _make(path: Path, identity: str, fit: Callable[[pa.Table], pa.Table]) -> Non
     write_json(_told_at(path), {"parquet": identity, "arrow": name, "digest": digest}, indent=None)
 
 
-def _portions(path: Path) -> Iterator[pa.Table]:
+def _read_chunks(path: Path) -> Iterator[pa.Table]:
     """Read row groups until they make a chunk."""
     waiting: list[pa.Table] = []
     with pq.ParquetFile(path, page_checksum_verification=True) as file:

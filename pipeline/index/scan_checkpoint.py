@@ -28,13 +28,13 @@ import pyarrow.parquet as pq
 
 from ..atomic_io import atomic_write, remove_stale
 from ..errors import OutputError
-from ..storage.store import Found
-from .file_info import HEADER_COLUMNS, SEEN_COLUMNS, Seen, row_of, seen_of
+from ..storage.store import FileStat
+from .file_info import FILE_INFO_COLUMNS, HEADER_COLUMNS, FileInfo, file_info_from_row, file_info_to_row
 from .index import SCHEMA
 from .scan import lasts
 from .sources.tar_samples import Member, ShardContent
 
-EVERY_S = 10.0
+WRITE_INTERVAL_S = 10.0
 """Work that an interruption costs at most, in seconds."""
 
 _PART = b"lightwell.sightings"
@@ -45,37 +45,41 @@ _ROWS = pa.schema(
         ("key", pa.string()),
         ("label", pa.string()),
         ("was_read", pa.bool_()),
-        *(SCHEMA.field(name) for name in (*SEEN_COLUMNS, *HEADER_COLUMNS)),
+        *(SCHEMA.field(name) for name in (*FILE_INFO_COLUMNS, *HEADER_COLUMNS)),
     ]
 )
 """``key`` and ``label`` (label and fields, as JSON) are those of a shard's members, null for files."""
 
 
-class Sightings:
+class ScanCheckpoint:
     """Keeps what was seen; a context manager, which writes for the last time when it is left, however that is.
 
     Args:
         output: the index that is made.
-        every_s: seconds after which a part is written.
+        interval_s: seconds after which a part is written.
         say: told how much an interrupted run has left.
     """
 
     def __init__(
-        self, output: Path, *, every_s: float = EVERY_S, say: Callable[[str], object] | None = None
+        self,
+        output: Path,
+        *,
+        interval_s: float = WRITE_INTERVAL_S,
+        say: Callable[[str], object] | None = None,
     ) -> None:
         self.folder = output.with_name(f".{output.name}.parts")
-        self.files: dict[str, Seen] = {}
+        self.files: dict[str, FileInfo] = {}
         """What an interrupted run has seen of files."""
         self.shards: dict[str, ShardContent] = {}
         """What it has read of whole shards."""
-        self._every_s = every_s
+        self._every_s = interval_s
         self._say = say
         self._request = ""
         self._rows: list[dict[str, Any]] = []
         self._found: dict[str, dict[str, Any]] = {}
         self._wrote_s = time.monotonic()
 
-    def take_up(self, request: Mapping[str, Any]) -> None:
+    def load(self, request: Mapping[str, Any]) -> None:
         """Read what an interrupted run of the same request has left; throw anything else away."""
         self._request = hashlib.sha256(json.dumps(request, sort_keys=True, default=str).encode()).hexdigest()
         for path in self._parts():
@@ -95,7 +99,7 @@ class Sightings:
     def _take(self, rows: Sequence[Mapping[str, Any]], shards: Mapping[str, Mapping[str, Any]]) -> None:
         members: dict[str, list[Member]] = {uri: [] for uri in shards}
         for row in rows:
-            seen = seen_of(row, was_read=row["was_read"])
+            seen = file_info_from_row(row, was_read=row["was_read"])
             if row["uri"] in members:
                 label, fields = json.loads(row["label"])
                 members[row["uri"]].append(Member(row["key"], label, seen, fields))
@@ -103,9 +107,9 @@ class Sightings:
                 self.files[row["uri"]] = seen
         for uri, told in shards.items():
             found = {name: value for name, value in told.items() if name != "remarks"}
-            self.shards[uri] = ShardContent(Found(**found), members[uri], told.get("remarks", ()))
+            self.shards[uri] = ShardContent(FileStat(**found), members[uri], told.get("remarks", ()))
 
-    def add_files(self, uris: Sequence[str], seen: Sequence[Seen]) -> None:
+    def add_files(self, uris: Sequence[str], seen: Sequence[FileInfo]) -> None:
         """Keep what was seen of files, without those that may heal while they stay as they are.
 
         Raises:
@@ -128,8 +132,10 @@ class Sightings:
                 self._add(uri, member.key, json.dumps([member.label, dict(member.fields)]), member.seen)
         self._write_if_due()
 
-    def _add(self, uri: str, key: str | None, label: str | None, seen: Seen) -> None:
-        self._rows.append({"uri": uri, "key": key, "label": label, "was_read": seen.was_read, **row_of(seen)})
+    def _add(self, uri: str, key: str | None, label: str | None, seen: FileInfo) -> None:
+        self._rows.append(
+            {"uri": uri, "key": key, "label": label, "was_read": seen.was_read, **file_info_to_row(seen)}
+        )
 
     def _write_if_due(self) -> None:
         if time.monotonic() - self._wrote_s >= self._every_s:

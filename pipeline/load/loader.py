@@ -13,11 +13,11 @@ from ..formats.integrity import AGAIN, problem_of
 from ..geometry import Size
 from ..index.file_info import content_hash
 from ..index.index import Index
-from ..index.mmap_index import RowTable
+from ..index.mmap_index import ChunkedTable
 from ..monitor.watchdog import Watch
 from ..plan.error_policy import ErrorRules
 from ..storage.storage import Storage
-from ..storage.store import Piece
+from ..storage.store import ReadResult
 from .decode.decoder import Encoded
 from .decode.orientation import swapped
 
@@ -74,7 +74,7 @@ class SampleLoader:
         self._absent: dict[str, None] = {
             name: None for name in COLUMNS if columns[name].null_count == len(columns)
         }
-        self._table = RowTable(columns.drop_columns([*self._absent]))
+        self._table = ChunkedTable(columns.drop_columns([*self._absent]))
         self._rules = rules or ErrorRules()
         self._watch = watch or Watch(None)
         self._storage = Storage(self._rules.max_wait_s)
@@ -130,7 +130,7 @@ class SampleLoader:
         file = Encoded(piece.data, row["format"], row["mode"], row["orientation"], size, row["key"])
         return Loaded(row, file, size=size, mask=mask)
 
-    def _read(self, row: Row) -> Piece:
+    def _read(self, row: Row) -> ReadResult:
         """Read a file and a byte more, which shows that it has grown; of a shard just the member."""
         num_bytes: int = row["bytes"]
         if row["offset"] is None:
@@ -143,7 +143,7 @@ class SampleLoader:
             return None
         offset, size = row["mask_offset"] or 0, row["mask_bytes"]
         if size is None:
-            size = self._storage.look(uri).bytes
+            size = self._storage.stat(uri).bytes
         if size > self._rules.max_file_bytes:
             raise OSError(0, f"the mask has {size:,} bytes, more than max_file_bytes", uri)
         return self._storage.read(uri, offset, size, expected=size).data
@@ -162,7 +162,7 @@ def _in_words(error: OSError) -> str:
     return f"{type(error).__name__}: {error.strerror or error}"
 
 
-def _changed(row: Row, piece: Piece) -> str:
+def _changed(row: Row, piece: ReadResult) -> str:
     """Say how a file differs from what was indexed, by whatever is known at no cost; the hash decides where there is one."""
     if len(piece.data) != row["bytes"]:
         now = piece.file_bytes if row["offset"] is None and piece.file_bytes is not None else len(piece.data)

@@ -13,7 +13,7 @@ from ..cache.codec import Packed
 from ..compiler.program import Program
 from ..geometry import Size
 from ..index.index import Index
-from ..index.mmap_index import Numbers
+from ..index.mmap_index import IntColumn
 from ..load.decode.dali import DALI_MODES
 from ..load.decode.decoder import Encoded
 from ..load.decode.plan import Decoding
@@ -40,15 +40,15 @@ class SampleSizes:
     """Bytes of files and pixels of pictures, by row of the index, in which they stay."""
 
     masked: bool
-    _bytes: Numbers
-    _width: Numbers
-    _height: Numbers
+    _bytes: IntColumn
+    _width: IntColumn
+    _height: IntColumn
 
     @classmethod
     def of(cls, index: Index) -> SampleSizes:
         """Find them in an index."""
         table = index.table
-        columns = (Numbers(table[name]) for name in ("bytes", "width", "height"))
+        columns = (IntColumn(table[name]) for name in ("bytes", "width", "height"))
         return cls(table["mask"].null_count < table.num_rows, *columns)
 
     def bytes(self, rows: np.ndarray) -> np.ndarray:

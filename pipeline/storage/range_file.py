@@ -12,7 +12,7 @@ SHARD_BYTES = 512 * 1024
 """Fetched at once of a shard: about what passes while one request is waited for."""
 
 
-class RangedFile(io.RawIOBase):
+class RangeFile(io.RawIOBase):
     """A seekable file over ``read(offset, size)``; keeps the last range. One thread at a time.
 
     Args:
@@ -39,9 +39,9 @@ class RangedFile(io.RawIOBase):
         first = offset - self._start
         return self._block[first : first + size]
 
-    def part(self, offset: int, size: int) -> RangedFile:
+    def part(self, offset: int, size: int) -> RangeFile:
         """Open a part of it, which shares what was fetched."""
-        return RangedFile(lambda start, number: self.read_at(offset + start, number), size, HEADER_BYTES)
+        return RangeFile(lambda start, number: self.read_at(offset + start, number), size, HEADER_BYTES)
 
     def readinto(self, buffer: Any) -> int:
         """Fill a buffer; less than it takes only at the end."""

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from ..errors import SourceDownError, SourceError
 from ..text import quoted
 from ..uris import public_uri, redact_uris
-from .store import Found, Piece, source_of
+from .store import FileStat, ReadResult, source_of
 from .uri_rules import UriRules
 
 T = TypeVar("T")
@@ -61,10 +61,10 @@ class RemoteStore:
         """By source the last two files that came, and when."""
         self._closed = threading.Event()
 
-    def read(self, uri: str, offset: int, size: int, *, expected: int = 0) -> Piece:
+    def read(self, uri: str, offset: int, size: int, *, expected: int = 0) -> ReadResult:
         """Read a part of a file, as ``Store.read`` says."""
 
-        def ask(filesystem: Any, path: str, limit: Mapping[str, float]) -> Piece:
+        def ask(filesystem: Any, path: str, limit: Mapping[str, float]) -> ReadResult:
             etag: str | None = None
             if hasattr(filesystem, "cat_with_etag"):
                 data, etag = filesystem.cat_with_etag(path, offset, offset + size, **limit)
@@ -72,11 +72,11 @@ class RemoteStore:
                 data = filesystem.cat_file(path, start=offset, end=offset + size, **limit)
             if len(data) < expected and filesystem.info(path, **limit)["size"] >= offset + expected:
                 raise ConnectionError(f"the answer was cut off after {len(data):,} of {expected:,} bytes")
-            return Piece(data, None, None, etag)
+            return ReadResult(data, None, None, etag)
 
         return self._patiently(uri, ask, size)
 
-    def look(self, uri: str) -> Found:
+    def stat(self, uri: str) -> FileStat:
         """Ask for size and identity of a file."""
         return self._patiently(
             uri, lambda filesystem, path, limit: found_of(filesystem.info(path, **limit)), 0
@@ -87,15 +87,15 @@ class RemoteStore:
         filesystem, path = self._open(uri)
         return str(filesystem.unstrip_protocol(path)).rstrip("/")
 
-    def find(self, uri: str) -> dict[str, Found]:
+    def find(self, uri: str) -> dict[str, FileStat]:
         """List all files below a folder with their identities, by URI; empty where there are none."""
 
-        def ask(filesystem: Any, path: str, limit: Mapping[str, float]) -> dict[str, Found]:
+        def ask(filesystem: Any, path: str, limit: Mapping[str, float]) -> dict[str, FileStat]:
             filesystem.invalidate_cache()
             listed = filesystem.find(path, detail=True, **limit)
             return {filesystem.unstrip_protocol(name): found_of(info) for name, info in listed.items()}
 
-        self.look(uri)  # whether the source answers shows soon; the whole list may take its time
+        self.stat(uri)  # whether the source answers shows soon; the whole list may take its time
         return self._patiently(uri, ask, 0, attempt_s=LISTING_S)
 
     def close(self) -> None:
@@ -223,7 +223,7 @@ def _filesystem_for(uri: str, rules: UriRules) -> Any:
     return filesystem
 
 
-def found_of(info: Mapping[str, Any]) -> Found:
+def found_of(info: Mapping[str, Any]) -> FileStat:
     """Read the entry of a listing: protocols name time and identity differently."""
     etag = next((str(info[name]).strip('"') for name in ("ETag", "etag", "md5Hash") if info.get(name)), None)
     names = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")
@@ -234,7 +234,7 @@ def found_of(info: Mapping[str, Any]) -> Found:
     num_bytes = int(info["size"] or 0)
     if not 0 <= num_bytes < MOST_BYTES:
         raise PermissionError(13, f"its store tells a size that cannot be ({quoted(num_bytes)} bytes)")
-    return Found(num_bytes, mtime_ns, etag)
+    return FileStat(num_bytes, mtime_ns, etag)
 
 
 def _forbidden(error: BaseException) -> PermissionError | None:

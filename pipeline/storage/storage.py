@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .store import Found, LocalStore, Piece, is_remote
+from .store import FileStat, LocalStore, ReadResult, is_remote
 from .uri_rules import UriRules
 
 if TYPE_CHECKING:
@@ -27,15 +27,15 @@ class Storage:
         self.rules = rules or UriRules.of()
         self._remote: RemoteStore | None = None
 
-    def read(self, uri: str, offset: int, size: int, *, expected: int = 0) -> Piece:
+    def read(self, uri: str, offset: int, size: int, *, expected: int = 0) -> ReadResult:
         """Read a part of a file, as ``Store.read`` says."""
         if is_remote(uri):
             return self.remote().read(uri, offset, size, expected=expected)
         return self._local.read(uri, offset, size)
 
-    def look(self, uri: str) -> Found:
-        """Ask for size and identity of a file, as ``Store.look`` says."""
-        return self.remote().look(uri) if is_remote(uri) else self._local.look(uri)
+    def stat(self, uri: str) -> FileStat:
+        """Ask for size and identity of a file, as ``Store.stat`` says."""
+        return self.remote().stat(uri) if is_remote(uri) else self._local.stat(uri)
 
     def remote(self) -> RemoteStore:
         """Return the store of remote files."""

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FileStat:
     """What a store says of a file without opening it."""
 
     bytes: int
@@ -20,7 +20,7 @@ class Found:
     """What changes with the content, in the store's own words."""
 
 
-class Piece(NamedTuple):
+class ReadResult(NamedTuple):
     """A part of a file as it was read."""
 
     data: bytes
@@ -36,7 +36,7 @@ class Piece(NamedTuple):
 class Store(Protocol):
     """Reads parts of files. Any thread may call it."""
 
-    def read(self, uri: str, offset: int, size: int, *, expected: int = 0) -> Piece:
+    def read(self, uri: str, offset: int, size: int, *, expected: int = 0) -> ReadResult:
         """Read up to ``size`` bytes; a reply of fewer than ``expected`` is believed only where the file is so short.
 
         Raises:
@@ -45,7 +45,7 @@ class Store(Protocol):
         """
         ...
 
-    def look(self, uri: str) -> Found:
+    def stat(self, uri: str) -> FileStat:
         """Ask for size and identity of a file; raises as ``read`` does."""
         ...
 
@@ -72,7 +72,7 @@ def source_of(uri: str) -> str:
 class LocalStore:
     """The local disk, asked directly: as few system calls as there can be."""
 
-    def read(self, uri: str, offset: int, size: int, *, expected: int = 0) -> Piece:  # noqa: ARG002 - a disk tells the truth
+    def read(self, uri: str, offset: int, size: int, *, expected: int = 0) -> ReadResult:  # noqa: ARG002 - a disk tells the truth
         """Read a part of a file.
 
         Raises:
@@ -85,13 +85,13 @@ class LocalStore:
             found = os.fstat(handle)
             if not stat.S_ISREG(found.st_mode):
                 raise OSError(0, "not a regular file", uri)
-            return Piece(
+            return ReadResult(
                 _read_all(handle, offset, min(size, found.st_size - offset)), found.st_size, found.st_mtime_ns
             )
         finally:
             os.close(handle)
 
-    def look(self, uri: str) -> Found:
+    def stat(self, uri: str) -> FileStat:
         """Ask for size and time of a file.
 
         Raises:
@@ -101,7 +101,7 @@ class LocalStore:
         found = os.stat(uri)  # noqa: PTH116 - as fast as it gets
         if not stat.S_ISREG(found.st_mode):
             raise OSError(0, "not a regular file", uri)
-        return Found(found.st_size, found.st_mtime_ns)
+        return FileStat(found.st_size, found.st_mtime_ns)
 
     def close(self) -> None:
         """Nothing is open."""

@@ -300,5 +300,5 @@ def test_the_store_closes_what_it_gives_up(server: Server) -> None:
     server.replies["/a.png"] = lambda handler: server.endless(handler, b"", pause_s=0.1)
     store = RemoteStore(0.5, UriRules.of())
     with pytest.raises(LightwellError):
-        store.look(f"{server.url}/a.png")
+        store.stat(f"{server.url}/a.png")
     store.close()

@@ -16,7 +16,7 @@ from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 from ...pipeline.errors import RunError, WorkerDiedError
-from ...pipeline.index.readers import Portion, ThreadReaders, default_threads
+from ...pipeline.index.readers import Chunk, ThreadReaders, default_threads
 from ...pipeline.storage.storage import Storage
 from ...pipeline.storage.store import is_remote
 from ...pipeline.storage.uri_rules import UriRules
@@ -25,10 +25,10 @@ from .stream import RETRIES, told_apart
 
 T = TypeVar("T")
 
-PORTIONS_PER_TASK = 16
-"""At most: a task costs the driver about a millisecond, a portion of local files 20 of a worker's CPU."""
+CHUNKS_PER_TASK = 16
+"""At most: a task costs the driver about a millisecond, a chunk of local files 20 of a worker's CPU."""
 TASKS_PER_WORKER = 8
-"""That there have to be at least before portions share a task, so that workers end together."""
+"""That there have to be at least before chunks share a task, so that workers end together."""
 AHEAD = 4
 """Tasks under way or done whose turn has not come, for each that works."""
 ROOM_S = 5.0
@@ -45,7 +45,7 @@ class Probe(NamedTuple):
 
 @dataclass(frozen=True)
 class RayReaders:
-    """Workers of a Ray cluster that look at files; see ``pipeline.dataset.readers``."""
+    """Workers of a Ray cluster that look at files; see ``pipeline.index.readers``."""
 
     address: str | None = None
     """``host:port``, ``ray://host:port`` or ``auto``; None starts Ray on this machine."""
@@ -54,10 +54,10 @@ class RayReaders:
     each: Resources = field(default_factory=Resources)
     """What one task holds; it has two threads for each CPU, four at least."""
 
-    def look(
-        self, portions: Iterable[Portion[T]], *, num_portions: int, storage: Storage
+    def scan(
+        self, chunks: Iterable[Chunk[T]], *, num_chunks: int, storage: Storage
     ) -> Generator[T, None, None]:
-        """Yield what was seen of each portion, in order.
+        """Yield what was seen of each chunk, in order.
 
         Raises:
             PlanError: the cluster can never hold the workers, or the address cannot be one.
@@ -65,14 +65,14 @@ class RayReaders:
             WorkerDiedError: a task's process died again and again.
             SourceDownError: a remote source gives no answer.
         """
-        if not num_portions:
+        if not num_chunks:
             return
         with connected(self.address):
             num_now = self._num_now()
             check_room([Crew(num_now, self.each)], rooms())
-            per_task = max(1, min(PORTIONS_PER_TASK, num_portions // (TASKS_PER_WORKER * num_now)))
+            per_task = max(1, min(CHUNKS_PER_TASK, num_chunks // (TASKS_PER_WORKER * num_now)))
             with _Tasks(self, storage) as tasks:
-                for seen in tasks.run(_groups(portions, per_task)):
+                for seen in tasks.run(_groups(chunks, per_task)):
                     yield from seen
 
     def _num_now(self) -> int:
@@ -98,7 +98,7 @@ class _Tasks:
             max_retries=RETRIES,
             scheduling_strategy="SPREAD",  # every node has its own way to the files
         )(look_at_group)
-        self._running: dict[Any, tuple[int, Sequence[Portion[Any]]]] = {}
+        self._running: dict[Any, tuple[int, Sequence[Chunk[Any]]]] = {}
 
     def __enter__(self) -> _Tasks:
         return self
@@ -109,7 +109,7 @@ class _Tasks:
         for task in self._running:
             ray.cancel(task)
 
-    def run(self, groups: Iterator[Sequence[Portion[T]]]) -> Iterator[list[T]]:
+    def run(self, groups: Iterator[Sequence[Chunk[T]]]) -> Iterator[list[T]]:
         """Send groups out and yield what comes back of each, in order."""
         import ray
 
@@ -138,7 +138,7 @@ class _Tasks:
                 done[number] = self._fetch(task, group)
                 del self._running[task]
 
-    def _fetch(self, task: Any, group: Sequence[Portion[T]]) -> list[T]:
+    def _fetch(self, task: Any, group: Sequence[Chunk[T]]) -> list[T]:
         import ray
 
         try:
@@ -146,7 +146,7 @@ class _Tasks:
         except ray.exceptions.RayTaskError as error:
             raise told_apart(error) from error
         except ray.exceptions.RayError as error:
-            uris = [uri for portion in group for uri in portion.uris]
+            uris = [uri for chunk in group for uri in chunk.uris]
             lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
             raise WorkerDiedError(
                 f"a worker: expected the headers of {len(uris):,} files from {uris[0]!r} to {uris[-1]!r}, got a process that "
@@ -157,13 +157,13 @@ class _Tasks:
 
 
 def look_at_group(
-    portions: Sequence[Portion[T]],
+    chunks: Sequence[Chunk[T]],
     probes: Sequence[Probe],
     num_threads: int,
     max_wait_s: float,
     rules: UriRules,
 ) -> list[T]:
-    """Look at some portions, in a process of Ray's.
+    """Look at some chunks, in a process of Ray's.
 
     Raises:
         RunError: this node does not see the files that the driver sees.
@@ -171,7 +171,7 @@ def look_at_group(
     """
     check_sight(probes)
     readers = ThreadReaders(num_threads)
-    return list(readers.look(portions, num_portions=len(portions), storage=_storage(max_wait_s, rules)))
+    return list(readers.scan(chunks, num_chunks=len(chunks), storage=_storage(max_wait_s, rules)))
 
 
 @lru_cache(maxsize=1)
@@ -180,15 +180,15 @@ def _storage(max_wait_s: float, rules: UriRules) -> Storage:
     return Storage(max_wait_s, rules)
 
 
-def _groups(portions: Iterable[Portion[T]], size: int) -> Iterator[list[Portion[T]]]:
-    waiting = iter(portions)
+def _groups(chunks: Iterable[Chunk[T]], size: int) -> Iterator[list[Chunk[T]]]:
+    waiting = iter(chunks)
     while group := list(islice(waiting, size)):
         yield group
 
 
-def _probes(group: Sequence[Portion[Any]]) -> list[Probe]:
+def _probes(group: Sequence[Chunk[Any]]) -> list[Probe]:
     """Find some files of a group that the driver sees: who sees none of them sees other disks."""
-    uris = (uri for portion in group for uri in portion.uris)
+    uris = (uri for chunk in group for uri in chunk.uris)
     found = []
     for uri in islice((uri for uri in uris if not is_remote(uri)), NUM_LOOKED_AT):
         if (size := _size_of(uri)) is not None:

@@ -22,7 +22,7 @@ _ANNOTATION_FOLDERS = frozenset(
 
 
 @dataclass
-class _Found:
+class _Samples:
     """Samples as they are collected: path, class or None, split or None."""
 
     remarks: Remarks
@@ -62,7 +62,7 @@ def list_tree(top: Folder) -> Listing:
             f"expected a folder with images, got {top.path!r} with no files in it; check the path"
             " (hidden files, tables and annotations do not count)"
         )
-    found = _Found(top.remarks)
+    found = _Samples(top.remarks)
     root = _image_folder(top, top, found)
     splits = _split_folders(root)
     if splits:
@@ -81,7 +81,7 @@ def list_tree(top: Folder) -> Listing:
     return _listing(top, found, has_splits=bool(splits))
 
 
-def _image_folder(folder: Folder, top: Folder, found: _Found) -> Folder:
+def _image_folder(folder: Folder, top: Folder, found: _Samples) -> Folder:
     """Return the folder ``images`` of a folder that holds else only annotations, or the folder itself.
 
     A folder that is alone and holds split folders is entered, too.
@@ -121,7 +121,7 @@ def _splits_in_classes(root: Folder) -> dict[str, list[Folder]]:
 
 
 def _collect_splits_in_classes(
-    root: Folder, inner: dict[str, list[Folder]], top: Folder, found: _Found
+    root: Folder, inner: dict[str, list[Folder]], top: Folder, found: _Samples
 ) -> None:
     names = split_names([folder.name for folders in inner.values() for folder in folders], found.remarks)
     for name, folders in inner.items():
@@ -132,7 +132,7 @@ def _collect_splits_in_classes(
     found.empty += [as_text(folder.name) for folder in root.folders if not folder.holds_files()]
 
 
-def _collect(folder: Folder, split: str | None, top: Folder, found: _Found) -> None:
+def _collect(folder: Folder, split: str | None, top: Folder, found: _Samples) -> None:
     """Take a folder's class folders, or its files where it has none."""
     full = [inner for inner in folder.folders if inner.holds_files()]
     if len(full) == 1 and not full[0].files and len(full[0].folders) > 1 and split is None:
@@ -160,13 +160,13 @@ def _collect(folder: Folder, split: str | None, top: Folder, found: _Found) -> N
             found.empty += [] if inner.side_files() else [as_text(inner.name)]
 
 
-def _leave_out(paths: list[str], what: str, top: Folder, found: _Found) -> None:
+def _leave_out(paths: list[str], what: str, top: Folder, found: _Samples) -> None:
     for path in paths:
         found.remarks.add("left_out", what, as_text(top.below(path)))
     found.outside += paths
 
 
-def _leave_out_folder(folder: Folder, what: str, top: Folder, found: _Found) -> None:
+def _leave_out_folder(folder: Folder, what: str, top: Folder, found: _Samples) -> None:
     paths = list(folder.walk())
     found.remarks.add("left_out", what, _name(folder, top), count=len(paths))
     found.outside += paths
@@ -176,7 +176,7 @@ def _name(folder: Folder, top: Folder) -> str:
     return as_text(top.below(folder.path))
 
 
-def _listing(top: Folder, found: _Found, *, has_splits: bool) -> Listing:
+def _listing(top: Folder, found: _Samples, *, has_splits: bool) -> Listing:
     if not found.samples:
         raise SourceError(
             f"expected class folders with images, got {top.path!r} with files only beside them;"

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
-from ...storage.store import Found
-from ..file_info import Seen
+from ...storage.store import FileStat
+from ..file_info import FileInfo
 from .remarks import Remarks
 
 Boxes = list[list[float]]
@@ -26,7 +26,7 @@ def as_text(name: str) -> str:
 class ShardIdentity(NamedTuple):
     """Identity of a shard, and what was counted while it was read."""
 
-    found: Found
+    found: FileStat
     remarks: Sequence[Mapping[str, object]] = ()
 
 
@@ -57,9 +57,9 @@ class Listing:
     """Fractions of the upright picture become pixels once its size is known; see ``boxes.fit_annotations``."""
     declared_sizes: list[tuple[int, int] | None] | None = None
     """Width and height that annotations state of their picture."""
-    found: list[Found] | None = None
+    found: list[FileStat] | None = None
     """What a remote listing told of each file, so that nobody need ask again."""
-    seen: list[Seen] | None = None
+    seen: list[FileInfo] | None = None
     """Where listing meant reading, as of shards: what was read."""
     shards: Mapping[str, ShardIdentity] = field(default_factory=dict)
     """Identity of every whole shard."""

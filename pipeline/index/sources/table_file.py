@@ -43,7 +43,7 @@ def read_table(uri: str, text_columns: Iterable[str], storage: Storage, remarks:
     """
     public = public_uri(uri)
     try:
-        size = storage.look(uri).bytes
+        size = storage.stat(uri).bytes
         if size > MAX_TABLE_BYTES:
             raise SourceError(
                 f"expected a table of at most {MAX_TABLE_BYTES:,} bytes, got {public!r} of {size:,}; split it"

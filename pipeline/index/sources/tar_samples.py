@@ -10,9 +10,9 @@ from typing import IO, Any, NamedTuple, cast
 
 from ...formats.headers import Header, header_of, one_line
 from ...formats.mask_headers import why_unfit
-from ...storage.range_file import RangedFile
-from ...storage.store import Found
-from ..file_info import Seen, content_hash
+from ...storage.range_file import RangeFile
+from ...storage.store import FileStat
+from ..file_info import FileInfo, content_hash
 from .listing import as_text
 from .remarks import Remarks
 from .tar import TarMember, walk_tar
@@ -54,7 +54,7 @@ class Member:
     key: str
     label: Any
     """Text of its ``.cls`` member, or the label's field of its ``.json`` member; None without either."""
-    seen: Seen
+    seen: FileInfo
     fields: Mapping[str, Any] = field(default_factory=dict)
     """``FIELDS`` of its ``.json`` member, those that it has."""
 
@@ -62,7 +62,7 @@ class Member:
 class ShardContent(NamedTuple):
     """What was read of one shard."""
 
-    found: Found
+    found: FileStat
     members: Sequence[Member]
     remarks: Sequence[dict[str, Any]] = ()
     """Counts of members that are no samples, as ``Remarks.dump`` returns them."""
@@ -87,7 +87,7 @@ def split_name(path: str) -> tuple[str, str]:
 
 
 def read_members(
-    file: RangedFile, found: Found, *, label_field: str | None, hash_content: bool, remarks: Remarks
+    file: RangeFile, found: FileStat, *, label_field: str | None, hash_content: bool, remarks: Remarks
 ) -> Iterator[Member]:
     """Yield the samples of a shard in the order of their images, and where it breaks off a row that says so.
 
@@ -111,7 +111,7 @@ class _Groups:
     """Collects the members of a shard by key."""
 
     def __init__(
-        self, file: RangedFile, found: Found, label_field: str | None, hash_content: bool, remarks: Remarks
+        self, file: RangeFile, found: FileStat, label_field: str | None, hash_content: bool, remarks: Remarks
     ) -> None:
         self._file = file
         self._found = found
@@ -231,12 +231,12 @@ def _row(
     label: Any,
     image: TarMember | None,
     header: Header,
-    found: Found,
+    found: FileStat,
     digest: str | None = None,
     mask: TarMember | None = None,
 ) -> Member:
     has_mask = mask is not None and mask.is_resolved and not mask.problem
-    seen = Seen(
+    seen = FileInfo(
         bytes=image.size if image is not None and not image.problem else 0,
         mtime_ns=found.mtime_ns,
         header=header,

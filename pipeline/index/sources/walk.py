@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import SourceError, nearest
-from ...storage.store import Found
+from ...storage.store import FileStat
 from .junk import JUNK, junk_kind, side_kind
 from .remarks import Remarks
 
@@ -25,7 +25,7 @@ class Folder:
     files: list[str] = field(default_factory=list)
     folders: list[Folder] = field(default_factory=list)
     num_side_files: int = 0
-    found: Mapping[str, Found] = field(default_factory=dict)
+    found: Mapping[str, FileStat] = field(default_factory=dict)
     """At the top of a remote tree: the entry of its listing for each file."""
     remarks: Remarks = field(default_factory=Remarks)
     """At the top: counts what was left out of the whole tree."""
@@ -120,7 +120,7 @@ class _Scan:
         self._top.remarks.add("left_out", what, self._top.below(path))
 
 
-def tree_of(root: str, found: Mapping[str, Found]) -> Folder:
+def tree_of(root: str, found: Mapping[str, FileStat]) -> Folder:
     """Make the tree of a remote folder from a flat listing of URIs."""
     top = Folder(root.rstrip("/"), found=found)
     folders = {"": top}

@@ -25,17 +25,17 @@ from typing import Any
 
 from ...errors import SourceError
 from ...formats.headers import CANNOT_OPEN, Header, one_line
-from ...storage.range_file import SHARD_BYTES, RangedFile
+from ...storage.range_file import SHARD_BYTES, RangeFile
 from ...storage.storage import Storage
-from ...storage.store import Found, is_remote
+from ...storage.store import FileStat, is_remote
 from ...uris import public_uri
-from ..file_info import Seen
+from ..file_info import FileInfo
 from ..readers import Readers
 from ..splits import canonical_split, split_names
 from .labels import LabelKind, Labels, read_labels
 from .listing import Listing, ShardIdentity, as_text
 from .remarks import Remarks
-from .tar_annotations import describe_annotations
+from .tar_annotations import read_annotations
 from .tar_samples import Member, ShardContent, read_members
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
@@ -72,13 +72,13 @@ def expand_braces(pattern: str) -> list[str]:
     ]
 
 
-def find_shards(source: str, storage: Storage) -> dict[str, Found | None]:
+def find_shards(source: str, storage: Storage) -> dict[str, FileStat | None]:
     """Find the shards that a path, a URI, a glob or a brace list names, in order.
 
     Raises:
         SourceError: a glob finds none.
     """
-    shards: dict[str, Found | None] = {}
+    shards: dict[str, FileStat | None] = {}
     for pattern in expand_braces(source):
         if not _WILD.search(posixpath.basename(public_uri(pattern)) if is_remote(pattern) else pattern):
             shards[pattern if is_remote(pattern) else os.path.abspath(pattern)] = None  # noqa: PTH100
@@ -102,7 +102,7 @@ def find_shards(source: str, storage: Storage) -> dict[str, Found | None]:
 
 
 def list_shards(
-    shards: Mapping[str, Found | None],
+    shards: Mapping[str, FileStat | None],
     storage: Storage,
     *,
     label_field: str | None,
@@ -124,14 +124,14 @@ def list_shards(
         SourceDownError: their source gives no answer.
     """
     root = _common_folder(shards)
-    portions = [
-        ShardPortion.of(uri, found, known, label_field=label_field, hash_content=hash_content)
+    chunks = [
+        ShardChunk.of(uri, found, known, label_field=label_field, hash_content=hash_content)
         for uri, found in shards.items()
     ]
-    done: list[tuple[Found | None, Sequence[Member]]] = []
+    done: list[tuple[FileStat | None, Sequence[Member]]] = []
     identities: dict[str, ShardIdentity] = {}
     remarks = Remarks()
-    with closing(readers.look(portions, num_portions=len(portions), storage=storage)) as results:
+    with closing(readers.scan(chunks, num_chunks=len(chunks), storage=storage)) as results:
         for uri, (found, members, told) in zip(shards, results, strict=True):
             done.append((found, known[uri].members if members is None else members))
             counted = known[uri].remarks if members is None else told
@@ -192,7 +192,7 @@ def _splits(rows: Rows, shards: Iterable[str], root: str, remarks: Remarks) -> l
 
 def _listing(
     root: str,
-    shards: Mapping[str, Found | None],
+    shards: Mapping[str, FileStat | None],
     rows: Rows,
     labels: Labels,
     remarks: Remarks,
@@ -200,7 +200,7 @@ def _listing(
     notes: Mapping[str, object],
 ) -> Listing:
     masks = [uri if member.seen.mask_offset is not None else None for uri, member in rows]
-    described = describe_annotations([member.fields for _, member in rows], remarks)
+    described = read_annotations([member.fields for _, member in rows], remarks)
     return Listing(
         kind="shards",
         root=root,
@@ -229,21 +229,21 @@ def is_whole(members: Iterable[Member]) -> bool:
 
 
 @dataclass(frozen=True)
-class ShardPortion:
+class ShardChunk:
     """One shard to read, unless it is as it was."""
 
     uri: str
-    found: Found | None
+    found: FileStat | None
     """What a listing told of it."""
-    before: Found | None
+    before: FileStat | None
     """What it was when all that is wanted of it was read."""
     label_field: str | None
     hash_content: bool
 
     @classmethod
     def of(
-        cls, uri: str, found: Found | None, known: Known, *, label_field: str | None, hash_content: bool
-    ) -> ShardPortion:
+        cls, uri: str, found: FileStat | None, known: Known, *, label_field: str | None, hash_content: bool
+    ) -> ShardChunk:
         """Prepare to read a shard of which something may be known."""
         old = known.get(uri)
         before = None if old is None else old.found
@@ -256,7 +256,7 @@ class ShardPortion:
         """The shard."""
         return [self.uri]
 
-    def look(self, storage: Storage) -> tuple[Found | None, list[Member] | None, list[dict[str, Any]]]:
+    def scan(self, storage: Storage) -> tuple[FileStat | None, list[Member] | None, list[dict[str, Any]]]:
         """Read the shard; returns its identity, its members and the dumped remarks.
 
         None for members where they are as before; a shard that cannot be opened becomes one row.
@@ -267,14 +267,14 @@ class ShardPortion:
         if as_text(self.uri) != self.uri:
             return None, [_lost(f"{CANNOT_OPEN}its name is not UTF-8; rename it")], []
         try:
-            found = self.found or storage.look(self.uri)
+            found = self.found or storage.stat(self.uri)
             if self.before == found:
                 return found, None, []
 
             def fetch(offset: int, size: int) -> bytes:
                 return storage.read(self.uri, offset, size, expected=size).data
 
-            file = RangedFile(fetch, found.bytes, SHARD_BYTES)
+            file = RangeFile(fetch, found.bytes, SHARD_BYTES)
             remarks = Remarks()
             members = list(
                 read_members(
@@ -287,7 +287,7 @@ class ShardPortion:
 
 
 def _lost(status: str) -> Member:
-    return Member("", None, Seen(0, 0, Header(status=one_line(status)), was_read=True))
+    return Member("", None, FileInfo(0, 0, Header(status=one_line(status)), was_read=True))
 
 
 def _split_of(uri: str, root: str) -> str | None:

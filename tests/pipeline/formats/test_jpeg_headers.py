@@ -11,7 +11,7 @@ from image_bytes import app1, exif, noised, replaced, saved, scan_of, segment, w
 from jpeg_files import jpegs
 from lightwell.pipeline.formats import headers
 from lightwell.pipeline.formats.headers import Header, header_of
-from lightwell.pipeline.formats.jpeg_headers import ordinary_jpeg, ordinary_orientation
+from lightwell.pipeline.formats.jpeg_headers import read_common_jpeg, read_common_orientation
 from pictures import make_picture
 from PIL import Image
 
@@ -79,15 +79,15 @@ def test_the_orientation_of_a_block_is_that_of_pillow_or_left_to_it(
         slow = Image.Exif()
         slow.load(block)
         assert slow[274] == orientation
-        assert ordinary_orientation(block) in (orientation, None)
-        assert ordinary_orientation(block) is not None or kind == 4
+        assert read_common_orientation(block) in (orientation, None)
+        assert read_common_orientation(block) is not None or kind == 4
 
 
 def test_noise_in_exif_is_read_as_pillow_reads_it() -> None:
     block = exif(6) + bytes(60)
     for seed in range(2000):
         made = noised(block, 0, 30, 1 + seed % 3, seed)
-        if (quick := ordinary_orientation(made)) is not None:
+        if (quick := read_common_orientation(made)) is not None:
             slow = Image.Exif()
             try:
                 slow.load(made)
@@ -101,5 +101,5 @@ def test_noise_in_exif_is_read_as_pillow_reads_it() -> None:
 def test_rare_files_are_left_to_pillow() -> None:
     large = with_segments(JPEG, *[segment(0xE2, bytes(60_000))] * 12)
     for data in (b"", b"\xff\xd8", JPEG[:20], large, with_segments(JPEG, app1(exif(1)), app1(exif(2)))):
-        assert ordinary_jpeg(io.BytesIO(data)) is None
+        assert read_common_jpeg(io.BytesIO(data)) is None
     assert header_of(io.BytesIO(large)).status == "ok"

@@ -23,7 +23,7 @@ from lightwell.pipeline.index.sources.webdataset import expand_braces
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine
-from lightwell.pipeline.storage.range_file import RangedFile
+from lightwell.pipeline.storage.range_file import RangeFile
 from pictures import encoded, make_folder, samples, write_tar
 from PIL import Image
 from webdataset.tariterators import group_by_keys, tar_file_expander
@@ -236,7 +236,7 @@ def test_names_are_split_at_the_first_dot() -> None:
     moves=st.lists(st.tuples(st.integers(0, 320), st.integers(0, 90))),
 )
 def test_a_ranged_file_reads_as_a_file_does(data: bytes, block: int, moves: list[tuple[int, int]]) -> None:
-    plain, ranged = io.BytesIO(data), RangedFile(lambda o, n: data[o : o + n], len(data), block)
+    plain, ranged = io.BytesIO(data), RangeFile(lambda o, n: data[o : o + n], len(data), block)
     for place, size in moves:
         plain.seek(place)
         ranged.seek(place)

@@ -217,7 +217,7 @@ def test_two_stores_do_not_share_connections_or_listings() -> None:
     fsspec.filesystem("memory").pipe("/two/b.bin", b"b")
     assert list(second.find("memory://two")) == ["memory:///two/a.bin", "memory:///two/b.bin"]
     first.close()
-    assert second.look("memory://two/a.bin").bytes == 3
+    assert second.stat("memory://two/a.bin").bytes == 3
 
 
 def test_a_protocol_that_is_not_known_is_refused() -> None:

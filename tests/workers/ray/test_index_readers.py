@@ -16,7 +16,7 @@ from lightwell.pipeline.errors import PlanError, RequestError, RunError
 from lightwell.pipeline.index import scan as looking
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.index.index import Index
-from lightwell.pipeline.index.scan_checkpoint import Sightings
+from lightwell.pipeline.index.scan_checkpoint import ScanCheckpoint
 from lightwell.workers.ray.cluster import Resources
 from lightwell.workers.ray.index_readers import Probe, RayReaders, check_sight
 from pictures import make_folder, samples, write_picture, write_tar
@@ -97,12 +97,12 @@ def test_each_takes_up_what_the_other_left(sources: dict[str, Path], tmp_path: P
     order = [RayReaders(num_workers=2), None, RayReaders(num_workers=2)]
     for number, readers in enumerate(order):
         said: list[str] = []
-        sightings = Sightings(output, say=said.append)
+        checkpoint = ScanCheckpoint(output, say=said.append)
         if number < 2:
             with pytest.raises(KeyboardInterrupt):
-                build_index(sources["folder"], readers=readers, sightings=sightings, progress=stop)
+                build_index(sources["folder"], readers=readers, checkpoint=checkpoint, progress=stop)
         else:
-            index = build_index(sources["folder"], readers=readers, sightings=sightings)
+            index = build_index(sources["folder"], readers=readers, checkpoint=checkpoint)
             assert saved(index, output) == expected
         assert bool(said) == bool(number)
 
