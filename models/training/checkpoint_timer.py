@@ -9,7 +9,7 @@ from time import monotonic
 from .optim import MAX_SHARE, CheckpointEvery
 
 
-class Pace:
+class CheckpointTimer:
     """Counts steps and seconds since the last checkpoint."""
 
     def __init__(self, every: CheckpointEvery) -> None:

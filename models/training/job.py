@@ -64,10 +64,10 @@ class Classify(ClassifySpec):
             ModelError: the checkpoint or the best weights are damaged.
         """
         from .checkpoint import BEST_NAME, read_description, read_tensors
-        from .resume import read_standing
+        from .resume import read_resume_state
 
         view = self.view
-        standing = read_standing(self, view, out)
+        standing = read_resume_state(self, view, out)
         if standing.history:  # found now, and not when the last epoch is over
             read_description(out / BEST_NAME)
             read_tensors(out / BEST_NAME)

@@ -16,7 +16,7 @@ RESULT_NAME = "result.json"
 
 
 @dataclass(frozen=True)
-class Journal:
+class MetricsLogger:
     """The metrics of a run, on disk as they come."""
 
     path: Path

@@ -19,7 +19,7 @@ History = tuple[Mapping[str, Any], ...]
 
 
 @dataclass(frozen=True)
-class Standing:
+class ResumeState:
     """What a run left in its folder."""
 
     history: History = ()
@@ -38,7 +38,7 @@ class Standing:
             return ResumePoint(view)  # cached features are made again, and counted again
         return ResumePoint(view, position, self.progress.counts)
 
-    def check_place(self, num_steps: int) -> None:
+    def check_position(self, num_steps: int) -> None:
         """Check that the feed goes on where the learning does.
 
         Args:
@@ -49,7 +49,7 @@ class Standing:
         """
         if self.progress is None or self.progress.position is None:
             return
-        wanted = place_in_view(len(self.history), self.progress.step, num_steps)
+        wanted = view_position(len(self.history), self.progress.step, num_steps)
         got = {name: self.progress.position.get(name) for name in wanted}
         if got != wanted or self.progress.step > num_steps:
             raise ModelError(
@@ -58,12 +58,12 @@ class Standing:
             )
 
 
-def place_in_view(epoch: int, step: int, num_steps: int) -> dict[str, int]:
+def view_position(epoch: int, step: int, num_steps: int) -> dict[str, int]:
     """Return epoch and step of the next batch behind so many steps of an epoch."""
     return {"epoch": epoch + step // num_steps, "step": step % num_steps}
 
 
-def read_standing(spec: ClassifySpec, view: View, out: Path) -> Standing:
+def read_resume_state(spec: ClassifySpec, view: View, out: Path) -> ResumeState:
     """Read what a run of the same job left in ``out``.
 
     Raises:
@@ -72,7 +72,7 @@ def read_standing(spec: ClassifySpec, view: View, out: Path) -> Standing:
     """
     path = out / LAST_NAME
     if not path.exists():
-        return Standing()
+        return ResumeState()
     description, metadata = read_description(path)
     ours, theirs = spec.identity(), description.job
     keys = [key for key in sorted({*ours, *theirs}) if not _same(key, ours.get(key), theirs.get(key))]
@@ -85,7 +85,7 @@ def read_standing(spec: ClassifySpec, view: View, out: Path) -> Standing:
         plan = spec.plan.fingerprint(spec.plan.load_index())
         position = position_after(view, plan=plan, epoch=len(description.history), step=0)
         progress = replace(progress, position=position)
-    return Standing(description.history, progress)
+    return ResumeState(description.history, progress)
 
 
 def is_done(spec: ClassifySpec, history: History) -> bool:

@@ -5,28 +5,35 @@ import math
 import numpy as np
 import pytest
 import torch
-from lightwell.models.training.distributed.context import Ranks
-from lightwell.models.training.loop import Learner, Objective, Outcome, Sums, evaluate, summarise
+from lightwell.models.training.distributed.context import DistributedContext
+from lightwell.models.training.loop import (
+    Criterion,
+    EvalResult,
+    RunningMetrics,
+    TrainStep,
+    evaluate,
+    evaluate_logits,
+)
 from lightwell.models.training.optim import EarlyStop, OptimizerSpec, Schedule, best_epoch
-from lightwell.models.training.run import learning_parameters
-from lightwell.models.training.train_batch import Examples, examples_of
+from lightwell.models.training.run import trainable_parameters
+from lightwell.models.training.train_batch import TrainBatch, to_train_batch
 from lightwell.models.zoo.build import ModelSpec, build_model
 from lightwell.pipeline.batch.batch import Batch
 from lightwell.pipeline.errors import PlanError, RunError
 
 
-def examples(labels: list[int], replaced: list[bool] | None = None, width: int = 4) -> Examples:
+def examples(labels: list[int], replaced: list[bool] | None = None, width: int = 4) -> TrainBatch:
     generator = torch.Generator().manual_seed(5)
     inputs = torch.randn(len(labels), width, generator=generator)
-    return Examples(inputs, torch.tensor(labels), torch.tensor(replaced or [False] * len(labels)))
+    return TrainBatch(inputs, torch.tensor(labels), torch.tensor(replaced or [False] * len(labels)))
 
 
 def learn(
-    head: torch.nn.Module, batch: Examples, optimizer: torch.optim.Optimizer, *, factor: float
-) -> Outcome:
-    sums = Sums.of_classes(2)
-    Learner(head, optimizer, Objective()).step(batch, sums, factor=factor)
-    return sums.outcome(Ranks())
+    head: torch.nn.Module, batch: TrainBatch, optimizer: torch.optim.Optimizer, *, factor: float
+) -> EvalResult:
+    running = RunningMetrics.of_classes(2)
+    TrainStep(head, optimizer, Criterion())(batch, running, factor=factor)
+    return running.compute(DistributedContext())
 
 
 def test_cosine_falls_from_the_peak_to_zero_after_a_linear_warm_up() -> None:
@@ -87,28 +94,28 @@ def test_the_trunk_learns_at_its_share_of_the_rate(name: str, kind: type) -> Non
 def test_the_loss_is_torchs_cross_entropy(weights: torch.Tensor | None, smoothing: float) -> None:
     batch = examples([0, 1, 2, -1, 1], width=3)
     usual = torch.nn.CrossEntropyLoss(weights, ignore_index=-1, label_smoothing=smoothing)
-    ours = Objective(weights, smoothing)(batch.inputs, batch)
+    ours = Criterion(weights, smoothing)(batch.inputs, batch)
     assert float(ours) == pytest.approx(float(usual(batch.inputs, batch.labels)), rel=1e-6)
 
 
 def test_mixed_images_count_for_both_labels() -> None:
     plain = examples([0, 1], width=3)
-    share = torch.tensor([0.25, 0.25])
-    mixed = Examples(plain.inputs, plain.labels, plain.replaced, torch.tensor([2, 0]), share)
+    local_view = torch.tensor([0.25, 0.25])
+    mixed = TrainBatch(plain.inputs, plain.labels, plain.replaced, torch.tensor([2, 0]), local_view)
     usual = torch.nn.CrossEntropyLoss()
     wanted = 0.75 * usual(plain.inputs, plain.labels) + 0.25 * usual(plain.inputs, torch.tensor([2, 0]))
-    assert float(Objective()(plain.inputs, mixed)) == pytest.approx(float(wanted), rel=1e-6)
+    assert float(Criterion()(plain.inputs, mixed)) == pytest.approx(float(wanted), rel=1e-6)
 
 
 def test_a_batch_without_labels_moves_nothing() -> None:
     batch = examples([-1, -1], width=3)
-    assert float(Objective()(batch.inputs, batch)) == 0
+    assert float(Criterion()(batch.inputs, batch)) == 0
 
 
 def test_uint8_images_become_float_nchw_in_0_to_1() -> None:
     images = torch.arange(2 * 4 * 5 * 3, dtype=torch.uint8).reshape(2, 4, 5, 3)
     batch = Batch(images, torch.tensor([0, 1]), ("a", "b"), 0, 0, np.array([False, True]), np.zeros(2, bool))
-    made = examples_of(batch, torch.device("cpu"))
+    made = to_train_batch(batch, torch.device("cpu"))
     assert made.inputs.shape == (2, 3, 4, 5)
     assert torch.equal(made.inputs, images.permute(0, 3, 1, 2).float() / 255)
     assert made.replaced.tolist() == [False, True]
@@ -135,10 +142,10 @@ def test_padding_teaches_nothing_and_is_counted_nowhere() -> None:
         torch.manual_seed(1)
         torch.nn.init.normal_(head[1].weight)
         optimizer = OptimizerSpec(name="sgd", lr=0.1).build(list(head.parameters()), [])
-        examples = examples_of(batch, torch.device("cpu"))
+        examples = to_train_batch(batch, torch.device("cpu"))
         with torch.no_grad():
             head[1].bias.zero_()
-            losses.append(float(Objective(label_smoothing=0.1)(head(examples.inputs), examples)))
+            losses.append(float(Criterion(label_smoothing=0.1)(head(examples.inputs), examples)))
         outcomes.append(learn(head, examples, optimizer, factor=1.0))
     assert losses[0] == pytest.approx(losses[1])
     first, second = outcomes
@@ -207,7 +214,7 @@ def test_one_image_before_batchnorm_is_refused_with_the_cure() -> None:
 
 def test_both_heads_of_a_distilled_model_learn_at_the_rate_of_a_head() -> None:
     model = build_model(ModelSpec(name="deit_tiny_distilled_patch16_224", weights="none", num_classes=2))
-    head, trunk = learning_parameters(model)
+    head, trunk = trainable_parameters(model)
     own = [*model.head.parameters(), *model.head_dist.parameters()]
     assert {id(each) for each in head} == {id(each) for each in own}
     assert len(head) + len(trunk) == len(list(model.parameters()))
@@ -217,5 +224,5 @@ def test_confidence_that_rounds_to_one_still_ranks_images() -> None:
     """In float32 the softmax of these is 1 for all of class 1 and one of class 0."""
     margins = torch.tensor([[90.0, 0.0], [0.0, 100.0], [0.0, 110.0], [0.0, 120.0]])
     labels = torch.tensor([0, 0, 1, 1])
-    outcome = summarise(margins, labels, torch.zeros(4, dtype=torch.bool), 1.0)
+    outcome = evaluate_logits(margins, labels, torch.zeros(4, dtype=torch.bool), 1.0)
     assert outcome.metrics.auroc == 1

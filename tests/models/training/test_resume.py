@@ -23,7 +23,7 @@ from lightwell.models.training.checkpoint import (
     read_description,
     read_progress,
 )
-from lightwell.models.training.checkpoint_timer import Pace
+from lightwell.models.training.checkpoint_timer import CheckpointTimer
 from lightwell.models.training.job import Classify
 from lightwell.models.training.optim import CheckpointEvery
 from lightwell.pipeline.errors import ModelError
@@ -204,12 +204,12 @@ def test_a_checkpoint_with_a_bit_turned_is_not_gone_on_with(job: Classify, tmp_p
 
 
 def test_the_pace_of_writing_is_by_steps_or_seconds_and_bears_the_cost() -> None:
-    pace = Pace(CheckpointEvery(steps=2, seconds=None))
+    pace = CheckpointTimer(CheckpointEvery(steps=2, seconds=None))
     assert [pace.is_due(), pace.is_due()] == [False, True]
     with pace.writing():
         pass
     assert not pace.is_due()
-    quick = Pace(CheckpointEvery(seconds=0.01))
+    quick = CheckpointTimer(CheckpointEvery(seconds=0.01))
     time.sleep(0.02)
     assert quick.is_due()
     with quick.writing():
