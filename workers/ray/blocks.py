@@ -45,8 +45,8 @@ def to_block(result: BatchResult, worker_stats: Mapping[str, Any] | None = None)
     """Lay a batch out as a table of one row, without copying its pixels.
 
     Args:
-        made: the batch; on a GPU its pixels are fetched.
-        told: more that the driver is to know, as JSON holds it.
+        result: the batch; on a GPU its pixels are fetched.
+        worker_stats: more that the driver is to know, as JSON holds it.
     """
     facts: dict[str, Any] = {
         **{name: getattr(result, name) for name in COUNTS},

@@ -59,7 +59,7 @@ def stream(
         end: number behind the last.
         stages: what they go through.
         per_task: batches that one task of the first stage makes.
-        most_bytes: that may lie finished in the object store; None leaves it to Ray, which takes half of it.
+        max_bytes: that may lie finished in the object store; None leaves it to Ray, which takes half of it.
 
     Raises:
         RunError: a worker failed, or died again and again.

@@ -25,7 +25,7 @@ NODES = [NodeResources(3), NodeResources(3), NodeResources(8, 2)]
 
 
 @pytest.mark.parametrize(
-    ("crews", "told"),
+    ("groups", "message"),
     [
         ([WorkerGroup(1, Resources(16))], "largest node has 8 CPUs and 2 GPUs"),
         ([WorkerGroup(1, Resources(1, 3))], "expected 1 CPUs and 3 GPUs per worker"),
@@ -37,8 +37,8 @@ NODES = [NodeResources(3), NodeResources(3), NodeResources(8, 2)]
         ([WorkerGroup(4, Resources(2, 0.5)), WorkerGroup(3, Resources(2))], "1 of them never fit"),
     ],
 )
-def test_workers_that_a_cluster_can_never_hold_are_refused(groups: list[WorkerGroup], told: str) -> None:
-    with pytest.raises(PlanError, match=told):
+def test_workers_that_a_cluster_can_never_hold_are_refused(groups: list[WorkerGroup], message: str) -> None:
+    with pytest.raises(PlanError, match=message):
         check_capacity(groups, NODES)
 
 
