@@ -65,7 +65,7 @@ class Surroundings:
     """Of the index."""
     backend: Backend = "opencv"
     cached: CachedReading | None = None
-    """Asked for samples before the loader, where the plan has a cache."""
+    """ResourceRequest for samples before the loader, where the plan has a cache."""
     dali_threads: int = 1
     """Of each DALI graph; OpenCV's way has its parallelism in the threads that make samples."""
     fallbacks: FallbackLog = field(default_factory=FallbackLog)

@@ -164,7 +164,7 @@ class BatchBuilder:
         self.budget.close_batch(num_bytes)
 
     @contextmanager
-    def making(self, number: int) -> Iterator[BatchResult]:
+    def build(self, number: int) -> Iterator[BatchResult]:
         """Make one batch, beside others that other threads ask for; its room is held while the context lasts."""
         num_bytes = self._pool.num_bytes(spec := self._spec(number))
         self.budget.wait_for_batch(num_bytes)
