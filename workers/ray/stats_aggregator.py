@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Self, TypeVar
 
 from ...pipeline.monitor.stats import FeedStats, ThreadStats
-from ...pipeline.monitor.step_timer import Activity
+from ...pipeline.monitor.step_timer import FeedMonitor
 from ...pipeline.runtime.feed_state import BaseFeed, FeedState
 from ...pipeline.runtime.open_view import OpenView
 
@@ -18,7 +18,7 @@ class StatsAggregator:
     """The last that each worker told, and this process's own clock; a context manager, which starts and stops it."""
 
     def __init__(self) -> None:
-        self._activity = Activity()
+        self._activity = FeedMonitor()
         self._workers: dict[str, Mapping[str, Any]] = {}
         self._moved_bytes = 0
 
