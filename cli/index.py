@@ -177,7 +177,7 @@ def open_readers(
         return None
     from ..workers.ray.index_readers import RayReaders
 
-    return RayReaders(found.address, found.num_workers, found.each.over(None))
+    return RayReaders(found.address, found.num_workers, found.per_worker.with_defaults(None))
 
 
 def print_counts(built: Any, output: Path | str) -> None:

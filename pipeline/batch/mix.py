@@ -28,7 +28,7 @@ def mix_batch(batch: Batch, mix: Mix, *, seed: int, bbox_params: BboxParams) -> 
         bbox_params: which boxes stay where they are covered or cut.
 
     Returns:
-        A batch whose ``partner_labels`` and ``partner_weights`` tell what was mixed in, with the annotations of both
+        A batch whose ``mixed_labels`` and ``mixed_weights`` tell what was mixed in, with the annotations of both
         images; the same batch where the draw of ``p`` or a batch of one means not to mix.
     """
     generator = keyed_generator(keyed_bits("mix", seed, batch.epoch, str(batch.step)))
@@ -48,8 +48,8 @@ def mix_batch(batch: Batch, mix: Mix, *, seed: int, bbox_params: BboxParams) -> 
     return replace(
         batch,
         images=images,
-        partner_labels=batch.labels.roll(1, dims=0),
-        partner_weights=torch.full((len(batch),), 1.0 - share),
+        mixed_labels=batch.labels.roll(1, dims=0),
+        mixed_weights=torch.full((len(batch),), 1.0 - share),
     )
 
 

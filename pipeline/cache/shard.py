@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 
 from ..formats.integrity import problem_of
-from .codec import CHANNELS, Packed
+from .codec import CHANNELS, CachedImage
 from .key import KEY_BYTES
 from .permissions import opened_regular
 from .recipe import SHARD_VERSION
@@ -75,7 +75,7 @@ class Shard:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def read(self, number: int) -> Packed:
+    def read(self, number: int) -> CachedImage:
         """Return a picture without copying it.
 
         Raises:
@@ -93,7 +93,7 @@ class Shard:
                         f"{self.path.name}: picture {number} is not what its row says ({problem})"
                     )
             self.checked[number] = True
-        return Packed(data, (height, width), self)
+        return CachedImage(data, (height, width), self)
 
     def _is_raw(self, data: np.ndarray, size: tuple[int, int]) -> bool:
         return size[0] * size[1] * CHANNELS == len(data) if self.raw is None else self.raw

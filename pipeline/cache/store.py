@@ -17,7 +17,7 @@ from typing import Self
 import numpy as np
 
 from ..errors import OutputError
-from .codec import Packed
+from .codec import CachedImage
 from .lookup import NOWHERE, Table
 from .permissions import RECIPE_FILE, ForeignFileError, folder_bytes, make_folders, shards_in
 from .recipe import Recipe
@@ -122,10 +122,10 @@ class PixelCache:
         """Say whether all of some keys, shape (n, 2), are there; looks at none of them."""
         return all(self._table.holds(keys))
 
-    def find(self, keys: np.ndarray) -> list[Packed | None]:
+    def find(self, keys: np.ndarray) -> list[CachedImage | None]:
         """Find pictures by their keys, shape (n, 2); None for those that are not there or are damaged."""
         table = self._table
-        found: list[Packed | None] = []
+        found: list[CachedImage | None] = []
         for shard_number, number in table.search(keys):
             shard = None if shard_number == NOWHERE else table.shards[shard_number]
             found.append(None if shard is None else self._read(shard, number))
@@ -144,7 +144,7 @@ class PixelCache:
             for name, number in more.items():
                 setattr(self.counts, name, getattr(self.counts, name) + number)
 
-    def _read(self, shard: Shard, number: int) -> Packed | None:
+    def _read(self, shard: Shard, number: int) -> CachedImage | None:
         try:
             packed = shard.read(number)
         except DamagedShard:
@@ -156,7 +156,7 @@ class PixelCache:
                 os.utime(shard.path, follow_symlinks=False)
         return packed
 
-    def discard(self, picture: Packed) -> None:
+    def discard(self, picture: CachedImage) -> None:
         """Throw away the shard of a picture that was found and cannot be decoded."""
         if picture.shard is not None:
             self._throw_away(picture.shard)
@@ -170,7 +170,7 @@ class PixelCache:
         with suppress(OSError):  # a folder that cannot be written: every run finds it anew
             shard.path.unlink(missing_ok=True)
 
-    def keep(self, pictures: Sequence[tuple[np.ndarray, Packed]]) -> None:
+    def keep(self, pictures: Sequence[tuple[np.ndarray, CachedImage]]) -> None:
         """Add pictures with their keys, unless they are there or there is no room; does not hold on to their memory.
 
         Where the disk is slower than pictures come, it waits for it.
@@ -185,7 +185,7 @@ class PixelCache:
         if error is not None:
             self._turn_off(error)
             return
-        large: list[tuple[bytes, Packed]] = []
+        large: list[tuple[bytes, CachedImage]] = []
         with self._keeping:
             for key, picture in new:
                 if not self._has_room(picture):
@@ -198,7 +198,7 @@ class PixelCache:
             self._writer.write_alone(key, picture)
             self._count(kept=1)
 
-    def _has_room(self, picture: Packed) -> bool:
+    def _has_room(self, picture: CachedImage) -> bool:
         if self._max_bytes is None:
             return True
         used = self._others_bytes + self._writer.taken_bytes + OVERHEAD_BYTES

@@ -1,6 +1,6 @@
 """What was drawn, done to pixels that others share: nothing writes into a shard, and nothing is copied in vain.
 
-The slow way is ``Drawing.apply``; a test holds both to the same bits. Crops with a resize and flips, which begin most
+The slow way is ``ParamSampler.apply``; a test holds both to the same bits. Crops with a resize and flips, which begin most
 policies, go by OpenCV straight into memory that is used again: fresh memory costs the kernel as much as the flip.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from ..geometry import Size
 from ..transform.output_shapes import CROPS, CROPS_AND_RESIZES, RESIZES
-from ..transform.params import Decision, Drawing
+from ..transform.params import ParamSampler, TransformCall
 
 ONLY_READ = CROPS | CROPS_AND_RESIZES | RESIZES | {"HorizontalFlip", "VerticalFlip"}
 """Transforms that write into new memory and never into what they are given; of others nobody knows."""
@@ -23,22 +23,26 @@ MOST_KEPT = 64
 """Pieces of memory that are used again."""
 
 
-class DirectPixels:
+class TransformApplier:
     """Does to pixels what was drawn. One thread at a time; pictures last until their number is used again.
 
     Args:
         drawing: knows the transforms of the slots.
     """
 
-    def __init__(self, drawing: Drawing) -> None:
+    def __init__(self, drawing: ParamSampler) -> None:
         self._drawing = drawing
         self._scratch: dict[tuple[int, Size], np.ndarray] = {}
         self._place: np.ndarray | None = None
 
     def apply(
-        self, number: int, image: np.ndarray, decisions: Sequence[Decision], place: np.ndarray | None = None
+        self,
+        number: int,
+        image: np.ndarray,
+        decisions: Sequence[TransformCall],
+        place: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Do it as ``Drawing.apply`` would, but leave ``image`` as it is where it is read-only.
+        """Do it as ``ParamSampler.apply`` would, but leave ``image`` as it is where it is read-only.
 
         Args:
             number: of the sample among those that have to last together.
@@ -64,7 +68,7 @@ class DirectPixels:
         return image
 
     def _resized_crop(
-        self, number: int, image: np.ndarray, transform: object, decision: Decision
+        self, number: int, image: np.ndarray, transform: object, decision: TransformCall
     ) -> np.ndarray:
         x0, y0, x1, y1 = decision.params["crop_coords"]
         if not (0 <= x0 < x1 <= image.shape[1] and 0 <= y0 < y1 <= image.shape[0]):

@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 
 from ..load.decode.dali import reason_of
-from ..load.decode.decoder import Encoded
+from ..load.decode.decoder import EncodedImage
 from ..load.decode.fallback import FallbackLog
 from ..load.decode.orientation import stored_region
-from ..load.decode.plan import Decoding, plan_decoding
-from ..monitor.step_timer import Clock
-from ..monitor.watchdog import Watch
+from ..load.decode.plan import DecodePlan, plan_decode
+from ..monitor.step_timer import StepTimer
+from ..monitor.watchdog import Watchdog
 from ..transform.dali.graph import LoweredGraph, Slot
 from ..transform.dali.lowering import Device
 from ..transform.dali.table import lowering_of
-from ..transform.params import Decision, Drawing, Drawn
-from .cpu import CpuPixels, Failure, Room, applied
+from ..transform.params import ParamSampler, SampledParams, TransformCall
+from .cpu import CpuStage, Failure, Room, applied
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class _NotByDali:
     reason: str
 
 
-class DaliPixels:
+class DaliStage:
     """Decodes and transforms whole chunks in DALI, and goes on with OpenCV behind the lowered beginning.
 
     What DALI cannot decode, or fails on, takes the way of the CPU: one bad file costs one file. One thread at a
@@ -51,20 +51,20 @@ class DaliPixels:
 
     def __init__(
         self,
-        drawing: Drawing,
+        drawing: ParamSampler,
         num_slots: int,
-        otherwise: CpuPixels,
+        otherwise: CpuStage,
         *,
         device: Device,
         max_batch_size: int,
         num_threads: int = 1,
-        clock: Clock | None = None,
-        watch: Watch | None = None,
+        clock: StepTimer | None = None,
+        watch: Watchdog | None = None,
         fallbacks: FallbackLog | None = None,
     ) -> None:
         self._drawing = drawing
-        self._clock = clock or Clock("make")
-        self._watch = watch or Watch(None)
+        self._clock = clock or StepTimer("make")
+        self._watch = watch or Watchdog(None)
         self._fallbacks = fallbacks or FallbackLog()
         self._num_slots = num_slots
         self._otherwise = otherwise
@@ -76,7 +76,9 @@ class DaliPixels:
             num_threads=num_threads,
         )
 
-    def run(self, files: Sequence[Encoded], drawn: Sequence[Drawn], rooms: Sequence[Room]) -> list[Any]:
+    def run(
+        self, files: Sequence[EncodedImage], drawn: Sequence[SampledParams], rooms: Sequence[Room]
+    ) -> list[Any]:
         """Make the pictures of some samples as they are after the last decision.
 
         Returns:
@@ -94,7 +96,7 @@ class DaliPixels:
             results[i] = self._noted(files[i], results.get(i), image)
         return [results[i] for i in range(len(files))]
 
-    def _noted(self, file: Encoded, failed: _NotByDali | None, image: Any) -> Any:
+    def _noted(self, file: EncodedImage, failed: _NotByDali | None, image: Any) -> Any:
         """Note why DALI could not make a picture in the log, where the CPU could; the reason of a failure is the CPU's."""
         if failed is None:
             return image
@@ -103,7 +105,7 @@ class DaliPixels:
         self._fallbacks.note(file.key, f"dali: {failed.reason}", "the CPU")
         return image
 
-    def _run_graph(self, files: Sequence[Encoded], drawn: Sequence[Drawn]) -> list[Any]:
+    def _run_graph(self, files: Sequence[EncodedImage], drawn: Sequence[SampledParams]) -> list[Any]:
         """Run a chunk, and where DALI fails its halves down to the bad ones, which become ``_NotByDali``."""
         if not files:
             return []
@@ -135,18 +137,18 @@ class DaliPixels:
             self._go_on(file.key, image, rest) for file, image, rest in zip(files, images, rests, strict=True)
         ]
 
-    def plan(self, file: Encoded, drawn: Drawn) -> Decoding:
+    def plan(self, file: EncodedImage, drawn: SampledParams) -> DecodePlan:
         """Decide how a file is decoded."""
-        return plan_decoding(
+        return plan_decode(
             drawn, self._drawing.transform_of, file.size, num_bytes=len(file.data), may_reduce=False
         )
 
-    def _in_graph(self, decisions: Sequence[Decision]) -> tuple[Decision, ...]:
+    def _in_graph(self, decisions: Sequence[TransformCall]) -> tuple[TransformCall, ...]:
         taken = tuple(decision for decision in decisions if decision.slot < self._num_slots)
         assert all(one.slot < other.slot for one, other in pairwise(taken)), "slots are drawn in order"
         return taken
 
-    def _go_on(self, key: str, image: Any, rest: Sequence[Decision]) -> Any:
+    def _go_on(self, key: str, image: Any, rest: Sequence[TransformCall]) -> Any:
         if not rest:
             return image
         return applied(self._watch, key, lambda: self._drawing.apply(image, rest), ("dali",))
@@ -157,7 +159,7 @@ class DaliPixels:
         self._otherwise.close()
 
 
-def slots_of(drawing: Drawing, num_slots: int) -> list[Slot]:
+def slots_of(drawing: ParamSampler, num_slots: int) -> list[Slot]:
     """Pair the first transforms of a policy with their lowerings."""
     slots = []
     for number in range(num_slots):
@@ -175,7 +177,7 @@ def kept(image: Any) -> Any:
     return image if isinstance(image, Failure | _NotByDali) else image.clone()
 
 
-def _images(outputs: Any, rests: Sequence[Sequence[Decision]]) -> list[Any]:
+def _images(outputs: Any, rests: Sequence[Sequence[TransformCall]]) -> list[Any]:
     """Take the pictures out of DALI's list: to the host if anything is left to do with one of them."""
     from torch.utils.dlpack import from_dlpack
 

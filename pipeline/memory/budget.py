@@ -43,7 +43,7 @@ logger = logging.getLogger("lightwell")
 
 
 @dataclass(frozen=True, slots=True)
-class Shares:
+class BudgetSplit:
     """How a budget is cut, in bytes."""
 
     rows: int
@@ -57,7 +57,7 @@ class Shares:
         return self.rows + self.files + self.pixels + self.cache
 
 
-def cut(memory_bytes: int, *, batch_bytes: int, prefetch: int, cached: bool = False) -> Shares:
+def cut(memory_bytes: int, *, batch_bytes: int, prefetch: int, cached: bool = False) -> BudgetSplit:
     """Cut a budget: rows for as many batches as are prefetched, at most half; the rest for making them.
 
     Args:
@@ -81,13 +81,13 @@ def cut(memory_bytes: int, *, batch_bytes: int, prefetch: int, cached: bool = Fa
         )
     rest = usable - rows
     pixels = int(rest * PIXELS_OF_REST)
-    return Shares(rows, rest - pixels, pixels, cache)
+    return BudgetSplit(rows, rest - pixels, pixels, cache)
 
 
 class MemoryBudget:
     """Counts what is in flight and lets threads wait for room. Any thread may use it."""
 
-    def __init__(self, shares: Shares) -> None:
+    def __init__(self, shares: BudgetSplit) -> None:
         self.shares = shares
         self.peak_bytes = 0
         """The most that was ever in flight."""

@@ -38,7 +38,7 @@ class _Noted:
         self._working.pop(threading.get_ident(), None)
 
 
-class Watch:
+class Watchdog:
     """Notes what every thread is at. A thread in C code cannot be ended, so that all it can do is stop the run.
 
     Args:

@@ -44,25 +44,25 @@ class FeedState:
         """Batches of all epochs together, from where the feed was opened; ``on_error: skip`` passes over those with
         no image left."""
 
-    def take(self, made: BatchResult) -> None:
+    def record_batch(self, result: BatchResult) -> None:
         """Write down what became of the next batch.
 
         Raises:
             LightwellError: what its making raised.
             RunError: more is bad than the plan bears.
         """
-        assert made.number == self.next, (made.number, self.next)
-        for entry in made.entries:
+        assert result.number == self.next, (result.number, self.next)
+        for entry in result.entries:
             self._quarantine.add(entry)
-        if made.error is not None:
-            raise made.error
-        self._quarantine.judge(made=made.num_made, failed=made.num_failed)
+        if result.error is not None:
+            raise result.error
+        self._quarantine.judge(made=result.num_made, failed=result.num_failed)
         self.next += 1
         self._quarantine.count(
-            read=made.num_read,
-            used=made.num_used,
-            replaced=made.num_read - made.num_used,
-            skipped=made.num_skipped,
+            read=result.num_read,
+            used=result.num_used,
+            replaced=result.num_read - result.num_used,
+            skipped=result.num_skipped,
         )
 
     def position(self) -> dict[str, Any]:

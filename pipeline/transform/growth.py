@@ -8,7 +8,7 @@ from math import ceil
 from typing import Any, Self
 
 from ..geometry import Size
-from .params import Drawn, leaves_of
+from .params import SampledParams, leaves_of
 
 _OF_HEIGHT_AND_WIDTH = frozenset({"Resize", "RandomSizedBBoxSafeCrop"})
 _OF_SIZE = frozenset({"RandomResizedCrop", "RandomSizedCrop"})
@@ -17,7 +17,7 @@ _PADDING = frozenset({"Pad", "PadIfNeeded", "RandomScale"})
 
 
 @dataclass(frozen=True)
-class Growth:
+class SizeBound:
     """What a policy makes of a picture's size at most."""
 
     fixed: int = 0
@@ -52,7 +52,7 @@ class Growth:
         return max(pixels, self.fixed)
 
 
-def largest_pixels(drawn: Drawn) -> int:
+def largest_pixels(drawn: SampledParams) -> int:
     """Return the pixels of the largest picture behind the first thing that was drawn."""
     sizes = [drawn.size, *(decision.size for decision in drawn.decisions[1:])]
     return max(height * width for height, width in sizes)

@@ -28,7 +28,7 @@ SILENT = frozenset({"CenterCrop", "Crop", "LongestMaxSize", "Resize", "SmallestM
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class TransformCall:
     """One transform that a sample goes through, with what was drawn for it."""
 
     slot: int
@@ -40,10 +40,10 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class SampledParams:
     """What was drawn for one sample."""
 
-    decisions: tuple[Decision, ...]
+    decisions: tuple[TransformCall, ...]
     size: Size
     """Height and width after the last decision."""
     targets: dict[str, Any]
@@ -61,7 +61,7 @@ def leaves_of(transforms: Sequence[Any]) -> Iterator[Any]:
             yield transform
 
 
-class Drawing:
+class ParamSampler:
     """Runs a policy on everything but the pixels of the image, as far as that goes, and the rest on pixels.
 
     One thread at a time: it holds the drawing state.
@@ -76,7 +76,7 @@ class Drawing:
         self._ahead = self._compose.transforms[:num_drawn]
         self._behind = self._compose.transforms[num_drawn:]
         self._leaves = list(leaves_of(self._ahead))
-        self._decisions: list[Decision] = []
+        self._decisions: list[TransformCall] = []
         for slot, leaf in enumerate(self._leaves):
             leaf.apply_with_params = self._recorder(slot, leaf)
         # Where nothing is drawn later, nobody needs a sample's generators once it is drawn: the next may have them.
@@ -93,7 +93,7 @@ class Drawing:
         first = self._ahead[:num_transforms]
         return all(type(one).__name__ in SILENT and one.p >= 1 for one in first)
 
-    def draw(self, bits: int, size: Size, *, num_done: int = 0, **targets: Any) -> Drawn:
+    def draw(self, bits: int, size: Size, *, num_done: int = 0, **targets: Any) -> SampledParams:
         """Draw for one sample.
 
         Args:
@@ -110,7 +110,7 @@ class Drawing:
             self._compose.preprocess(data)
             data = self._go_through(self._ahead[num_done:] if num_done else self._ahead, data)
         height, width = data.pop("image").shape[:2]
-        return Drawn(tuple(self._decisions), (height, width), data, generators)
+        return SampledParams(tuple(self._decisions), (height, width), data, generators)
 
     def _turn_to(self, bits: int) -> tuple[np.random.Generator, random.Random]:
         if self._rekeyed is not None:
@@ -119,17 +119,17 @@ class Drawing:
         self._compose.set_random_state(*generators)
         return generators
 
-    def apply(self, image: np.ndarray, decisions: Sequence[Decision]) -> np.ndarray:
+    def apply(self, image: np.ndarray, decisions: Sequence[TransformCall]) -> np.ndarray:
         """Do to pixels what was drawn."""
         for decision in decisions:
             image = self._leaves[decision.slot].apply(np.ascontiguousarray(image), **decision.params)
         return image
 
-    def is_finished(self, drawn: Drawn) -> bool:
+    def is_finished(self, drawn: SampledParams) -> bool:
         """Say whether pixels that went through the decisions need ``finish`` no more."""
         return not self._behind and not drawn.targets
 
-    def finish(self, image: Any, drawn: Drawn) -> dict[str, Any]:
+    def finish(self, image: Any, drawn: SampledParams) -> dict[str, Any]:
         """Run what could not be drawn ahead; returns Albumentations' result, ``image`` and the targets."""
         if self.is_finished(drawn):
             return {"image": image}
@@ -151,7 +151,7 @@ class Drawing:
 
         def record(params: dict[str, Any], *_: Any, **data: Any) -> dict[str, Any]:
             height, width = data.pop("image").shape[:2]
-            self._decisions.append(Decision(slot, params, (height, width)))
+            self._decisions.append(TransformCall(slot, params, (height, width)))
             image = pixelless(size_after(leaf, params, (height, width)))  # first: it says best what is wrong
             others = moved(leaf, params, **data) if data else {}
             return {"image": image, **others}

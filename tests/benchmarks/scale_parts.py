@@ -260,7 +260,7 @@ def ray_data(num_workers: int, scratch: Path) -> Found:
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=300 << 20)
     session = ray._private.worker._global_node.get_session_dir_path()
     try:
-        engine = RayEngine(num_workers=num_workers, each=Resources(cpus=1 / num_workers))
+        engine = RayEngine(num_workers=num_workers, per_worker=Resources(cpus=1 / num_workers))
         with engine.feed(plan, View(num_epochs=epochs)) as feed, closing(iter(feed)) as batches:
             for _ in range(NUM_WARM):
                 next(batches)

@@ -15,7 +15,7 @@ from ...pipeline.errors import RunError
 from ...pipeline.runtime.feed_state import FeedState
 from ...pipeline.runtime.open_view import OpenView
 from ..ray.blocks import from_block
-from ..ray.stats_aggregator import TalliedFeed, Tally
+from ..ray.stats_aggregator import RemoteFeed, StatsAggregator
 from ..ray.stream import RETRIES
 from .host import Service
 from .messages import BEATS, Handed, Served, Stand
@@ -30,7 +30,7 @@ LEAVE_S = 10.0
 """How long a consumer that leaves waits for the service to hear it."""
 
 
-class ServiceFeed(TalliedFeed[Batch]):
+class ServiceFeed(RemoteFeed[Batch]):
     """Batches of one view that a service makes; they are the consumer's own, and no other consumer's.
 
     It tells the service where it stands whenever it asks, and now and then by a thread of its own. A batch counts as
@@ -83,24 +83,24 @@ class ServiceFeed(TalliedFeed[Batch]):
         self._leave()
 
     def _batches(self) -> Iterator[Batch]:
-        self._tally = Tally()
+        self._stats = StatsAggregator()
         buffers = BufferPool()
         asked: deque[tuple[int, Any]] = deque()
         self._attach()
         try:
-            with self._tally as tally:
+            with self._stats as stats:
                 while self._feed_state.next < self._opened.schedule.num_batches and not self._stopped:
-                    tally.enter("input")
+                    stats.enter("input")
                     block = self._next_block(asked)
-                    tally.enter("batch")
-                    made, told = from_block(block, buffers)
-                    tally.hear(told, block.nbytes)
+                    stats.enter("batch")
+                    result, worker_stats = from_block(block, buffers)
+                    stats.update(worker_stats, block.nbytes)
                     del block
-                    self._feed_state.take(replace(made, number=made.number - self._before))
-                    batch = made.batch
-                    del made
+                    self._feed_state.record_batch(replace(result, number=result.number - self._before))
+                    batch = result.batch
+                    del result
                     if batch is not None:
-                        tally.give_out(batch.num_images)
+                        stats.give_out(batch.num_images)
                         yield batch
                         del batch
         finally:

@@ -10,7 +10,7 @@ from ...pipeline.errors import LightwellError, PlanError, RunError, nearest
 from ...pipeline.jobs.job_file import ServiceName
 from ...pipeline.runtime.open_view import OpenView
 from ..ray.cluster import connect
-from ..ray.stream import told_apart
+from ..ray.stream import unwrap_ray_error
 from .server import Server
 from .sharing import SharingRules
 
@@ -89,7 +89,7 @@ class Service:
                 f"service: {self.name!r} has ended; start it again with `lightwell serve`, and run this again to go on"
             ) from error
         except ray.exceptions.RayError as error:
-            raise told_apart(error) from error
+            raise unwrap_ray_error(error) from error
 
 
 def start_service(

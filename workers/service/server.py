@@ -24,11 +24,11 @@ import pyarrow as pa
 
 from ...pipeline.errors import LightwellError
 from ...pipeline.runtime.open_view import OpenView
-from ..ray.actor import MakeActor, opened_or_error
+from ..ray.actor import BatchActor, result_or_error
 from ..ray.blocks import counts_of
 from ..ray.engine import NUM_BATCHES, RayEngine
 from ..ray.poison import poison_error
-from ..ray.stream import RETRIES, Stage, told_apart
+from ..ray.stream import RETRIES, Stage, unwrap_ray_error
 from .messages import Handed, Served, Stand
 from .sharing import Sharing, SharingRules
 
@@ -50,7 +50,7 @@ class Maker:
     """An actor that makes batches."""
 
     def __init__(self, *args: Any) -> None:
-        self._make = MakeActor(*args)
+        self._make = BatchActor(*args)
 
     def wait(self) -> None:
         """Answer once it is there."""
@@ -80,7 +80,7 @@ class Server:
 
     def __init__(self, plan: Plan, view: View, engine: RayEngine, rules: SharingRules) -> None:
         self._rules = rules
-        self._opened = opened_or_error(lambda: _Opened.of(plan, view, engine, rules))
+        self._opened = result_or_error(lambda: _Opened.of(plan, view, engine, rules))
         self._finished: dict[int, _Finished] = {}
         self._waiting: dict[tuple[str, int], asyncio.Future[Handed]] = {}
         self._busy: dict[Any, int] = {}
@@ -283,7 +283,7 @@ class Server:
         try:
             num_bytes, num_samples = await noted
         except ray.exceptions.RayTaskError as error:
-            self._finish(number, _Finished((), told_apart(error), uuid.uuid4().hex), 0)
+            self._finish(number, _Finished((), unwrap_ray_error(error), uuid.uuid4().hex), 0)
             return
         self._num_deaths.pop(number, None)
         self._num_made += 1
@@ -323,7 +323,7 @@ class _Opened:
     @classmethod
     def of(cls, plan: Plan, view: View, engine: RayEngine, rules: SharingRules) -> _Opened:
         opened = OpenView.of(plan, view)
-        stage = engine.makers(opened)
+        stage = engine.batch_stage(opened)
         if not rules.window_bytes:
             rules = replace(rules, window_bytes=_smallest_store_bytes() // STORE_SHARE)
         served = Served(
@@ -336,17 +336,17 @@ class _Opened:
         )
         end = opened.schedule.num_batches
         sharing = Sharing(
-            rules, end, ahead=NUM_BATCHES * stage.num_now + 2, batch_bytes=opened.largest_batch_bytes
+            rules, end, ahead=NUM_BATCHES * stage.initial_workers + 2, batch_bytes=opened.largest_batch_bytes
         )
-        return cls(opened, served, end, rules, sharing, stage, stage.num_now)
+        return cls(opened, served, end, rules, sharing, stage, stage.initial_workers)
 
     def hire(self) -> list[Any]:
         """Start the makers; they end with the server."""
         import ray
 
         remote = ray.remote(Maker).options(
-            num_cpus=self.stage.each.cpus,
-            num_gpus=self.stage.each.gpus or None,
+            num_cpus=self.stage.per_worker.cpus,
+            num_gpus=self.stage.per_worker.gpus or None,
             max_restarts=-1,
             max_concurrency=NUM_BATCHES,
         )
@@ -356,7 +356,7 @@ class _Opened:
         """Start a maker for one batch. It holds no CPUs: those that there are others have."""
         import ray
 
-        options = {"num_cpus": 0, "num_gpus": self.stage.each.gpus or None, "max_restarts": 0}
+        options = {"num_cpus": 0, "num_gpus": self.stage.per_worker.gpus or None, "max_restarts": 0}
         return ray.remote(Maker).options(**options).remote(*self.stage.args)
 
 

@@ -16,7 +16,7 @@ import cv2
 
 from ...geometry import Region, Size
 from ...transform.output_shapes import CROPS, CROPS_AND_RESIZES, RESIZES, size_after
-from ...transform.params import Decision, Drawn
+from ...transform.params import SampledParams, TransformCall
 
 SHRINKS = (8, 4, 2)
 """Shrinking by the DCT, largest first."""
@@ -45,13 +45,13 @@ class Resampling:
 
 
 @dataclass(frozen=True, slots=True)
-class Decoding:
+class DecodePlan:
     """How one picture is decoded, and what is left to do."""
 
     kind: Literal["full", "region", "reduced"]
     region: Region
     """The part that is wanted, before any reduction."""
-    decisions: tuple[Decision, ...]
+    decisions: tuple[TransformCall, ...]
     """What was drawn, less what decoding has done."""
     shrink: int = 1
     resampling: Resampling | None = None
@@ -63,15 +63,15 @@ def whole(size: Size) -> Region:
     return Region(0, 0, *size)
 
 
-def plan_decoding(
-    drawn: Drawn,
+def plan_decode(
+    drawn: SampledParams,
     transform_of: Callable[[int], Any],
     size: Size,
     *,
     num_bytes: int,
     may_reduce: bool,
     coarseness: int = 1,
-) -> Decoding:
+) -> DecodePlan:
     """Decide how a picture is decoded.
 
     Args:
@@ -88,13 +88,13 @@ def plan_decoding(
         if reduced is not None:
             return reduced
     if region == whole(size) or _full_is_faster(region, size, num_bytes):
-        return Decoding("full", whole(size), drawn.decisions)
-    return Decoding("region", region, rest)
+        return DecodePlan("full", whole(size), drawn.decisions)
+    return DecodePlan("region", region, rest)
 
 
 def _leading_crops(
-    decisions: Sequence[Decision], transform_of: Callable[[int], Any], size: Size
-) -> tuple[Region, int, tuple[Decision, ...]]:
+    decisions: Sequence[TransformCall], transform_of: Callable[[int], Any], size: Size
+) -> tuple[Region, int, tuple[TransformCall, ...]]:
     """Join the crops at the beginning.
 
     Returns:
@@ -119,13 +119,13 @@ def _leading_crops(
 
 def _reduce(
     region: Region,
-    drawn: Drawn,
+    drawn: SampledParams,
     num_used: int,
     transform_of: Callable[[int], Any],
     size: Size,
     num_bytes: int,
     coarseness: int,
-) -> Decoding | None:
+) -> DecodePlan | None:
     """Plan a reduced decode where the leading crops are followed by a resize that shrinks by two or more."""
     if num_used == len(drawn.decisions):
         return None
@@ -142,7 +142,7 @@ def _reduce(
     if _region_ns(region, size, num_bytes) < _whole_ns(size, num_bytes, shrink):
         return None
     resampling = Resampling(target, RESAMPLED[interpolation])
-    return Decoding("reduced", region, drawn.decisions[num_used + 1 :], shrink, resampling)
+    return DecodePlan("reduced", region, drawn.decisions[num_used + 1 :], shrink, resampling)
 
 
 def _interpolation(transform: Any, target: Size, size: Size) -> int:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ...geometry import FLIPPED_X, FLIPPED_Y, QUARTER_TURNED, Region
-from ..params import Decision
+from ..params import TransformCall
 from .lowering import Argument, Device, Lowering, Node, as_array
 
 FLIPPED = FLIPPED_X | FLIPPED_Y
@@ -72,7 +72,7 @@ class LoweredGraph:
     def run(
         self,
         images: Sequence[np.ndarray],
-        decisions: Sequence[Sequence[Decision]],
+        decisions: Sequence[Sequence[TransformCall]],
         regions: Sequence[Region] | None = None,
         orientations: Sequence[int] | None = None,
     ) -> Any:
@@ -107,7 +107,7 @@ class LoweredGraph:
         (outputs,) = self._pipeline.run()
         return outputs
 
-    def _feed_slot(self, slot: Slot, taken: Sequence[Mapping[int, Decision]]) -> None:
+    def _feed_slot(self, slot: Slot, taken: Sequence[Mapping[int, TransformCall]]) -> None:
         flags = [np.bool_(slot.number in drawn) for drawn in taken]
         self._pipeline.feed_input(f"flag{slot.number}", flags)
         lowering = slot.lowering

@@ -133,8 +133,8 @@ def test_padding_teaches_nothing_and_is_counted_nowhere() -> None:
         0,
         np.zeros(3, bool),
         np.array([False, False, True]),
-        partner_labels=mixed_in[0],
-        partner_weights=mixed_in[1],
+        mixed_labels=mixed_in[0],
+        mixed_weights=mixed_in[1],
     )
     outcomes, losses = [], []
     for batch in (padded, padded.without_padding()):

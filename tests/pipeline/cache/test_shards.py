@@ -12,12 +12,12 @@ import pytest
 from cached import TRAINING, hashes_of, plan_for, run, shards_of
 from hypothesis import given
 from hypothesis import strategies as st
-from lightwell.pipeline.cache.codec import Packed, pack
+from lightwell.pipeline.cache.codec import CachedImage, pack
 from lightwell.pipeline.cache.lookup import NOWHERE, Table
 from lightwell.pipeline.cache.recipe import Recipe
 from lightwell.pipeline.cache.shard import DamagedShard, Shard, open_shard
 from lightwell.pipeline.cache.store import PixelCache
-from lightwell.pipeline.cache.writer import Gathering, clear_leftovers, written_aside
+from lightwell.pipeline.cache.writer import ShardBuilder, clear_leftovers, written_aside
 from lightwell.pipeline.runtime.local_engine import LocalEngine
 
 RECIPE = Recipe((), "exact", None, ())
@@ -27,13 +27,13 @@ def keys_of(*numbers: int) -> np.ndarray:
     return np.array([[number * 7919, number] for number in numbers], "<u8")
 
 
-def picture(seed: int, height: int = 5, width: int = 7) -> Packed:
+def picture(seed: int, height: int = 5, width: int = 7) -> CachedImage:
     rng = np.random.default_rng(seed)
-    return Packed(rng.integers(0, 256, height * width * 3, dtype=np.uint8), (height, width))
+    return CachedImage(rng.integers(0, 256, height * width * 3, dtype=np.uint8), (height, width))
 
 
 def write(folder: Path, *numbers: int) -> Path:
-    gathering = Gathering(np.empty(1 << 16, np.uint8))
+    gathering = ShardBuilder(np.empty(1 << 16, np.uint8))
     for number, key in zip(numbers, keys_of(*numbers), strict=True):
         gathering.add(key.tobytes(), picture(number, 3 + number % 4))
     with written_aside(folder) as (file, path):

@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lightwell.pipeline.compiler.pixel_format import PixelKind, kind_after
+from lightwell.pipeline.compiler.pixel_format import PixelFormat, kind_after
 from lightwell.pipeline.compiler.program import Program
 from lightwell.pipeline.errors import PlanError
 from lightwell.pipeline.index.build import build_index
@@ -45,8 +45,8 @@ TENSORS = {"ToTensor3D", "ToTensorV2"}
 FROM_FLOATS = {"FromFloat"}
 
 
-def kind_of(image: np.ndarray) -> PixelKind:
-    return PixelKind(image.dtype != np.uint8, 1 if image.ndim == 2 else image.shape[2])
+def kind_of(image: np.ndarray) -> PixelFormat:
+    return PixelFormat(image.dtype != np.uint8, 1 if image.ndim == 2 else image.shape[2])
 
 
 @pytest.mark.parametrize(
@@ -92,15 +92,15 @@ def test_a_kind_that_is_drawn_is_refused_when_the_plan_is_compiled(policy: list[
 @pytest.mark.parametrize(
     ("policy", "kind"),
     [
-        ([A.OneOf([A.ToFloat(), A.Normalize(p=0.2)], p=1)], PixelKind(is_float=True)),
-        ([A.ToFloat(p=0.5), A.Normalize()], PixelKind(is_float=True)),
-        ([A.ToFloat(), A.HorizontalFlip(), A.FromFloat()], PixelKind()),
-        ([A.ToGray(num_output_channels=1, p=1), A.ToRGB(p=1)], PixelKind()),
-        ([A.SomeOf([A.ToFloat(), A.Normalize()], n=2)], PixelKind(is_float=True)),
-        ([A.ToGray(num_output_channels=4, p=1)], PixelKind(channels=4)),
+        ([A.OneOf([A.ToFloat(), A.Normalize(p=0.2)], p=1)], PixelFormat(is_float=True)),
+        ([A.ToFloat(p=0.5), A.Normalize()], PixelFormat(is_float=True)),
+        ([A.ToFloat(), A.HorizontalFlip(), A.FromFloat()], PixelFormat()),
+        ([A.ToGray(num_output_channels=1, p=1), A.ToRGB(p=1)], PixelFormat()),
+        ([A.SomeOf([A.ToFloat(), A.Normalize()], n=2)], PixelFormat(is_float=True)),
+        ([A.ToGray(num_output_channels=4, p=1)], PixelFormat(channels=4)),
     ],
 )
-def test_a_kind_that_is_always_the_same_is_taken(policy: list[Any], kind: PixelKind) -> None:
+def test_a_kind_that_is_always_the_same_is_taken(policy: list[Any], kind: PixelFormat) -> None:
     assert kind_after(policy, "augment") == kind
 
 

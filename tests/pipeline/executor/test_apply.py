@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lightwell.pipeline.executor.apply import DirectPixels
+from lightwell.pipeline.executor.apply import TransformApplier
 from lightwell.pipeline.rng import Rekeyed, keyed_bits, keyed_generator, keyed_random
-from lightwell.pipeline.transform.params import Drawing
+from lightwell.pipeline.transform.params import ParamSampler
 from pictures import make_picture
 from policies import leaves
 
@@ -37,8 +37,8 @@ POLICIES = st.lists(st.one_of(crops(), flips(), st.builds(A.Transpose), leaves()
 def test_it_equals_albumentations_and_leaves_what_it_is_given(
     policy: list[Any], seed: int, size: tuple[int, int]
 ) -> None:
-    drawing = Drawing(A.Compose(policy), len(policy))
-    direct = DirectPixels(drawing)
+    drawing = ParamSampler(A.Compose(policy), len(policy))
+    direct = TransformApplier(drawing)
     images = [make_picture(number, *size) for number in range(3)]
     drawn = [drawing.draw(seed + number, size).decisions for number in range(3)]
     try:
@@ -80,7 +80,7 @@ def test_generators_that_are_turned_give_the_streams_of_new_ones(keys: list[int]
 
 
 def test_a_sample_draws_the_same_whoever_was_drawn_before() -> None:
-    drawing = Drawing(A.Compose([A.RandomResizedCrop((48, 48)), A.GaussNoise(p=1.0)]), 2)
+    drawing = ParamSampler(A.Compose([A.RandomResizedCrop((48, 48)), A.GaussNoise(p=1.0)]), 2)
     first, second = (keyed_bits("augment", 0, 0, name) for name in "ab")
     alone = repr(drawing.draw(first, (64, 80)).decisions)
     drawing.draw(second, (64, 80))

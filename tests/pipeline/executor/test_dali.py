@@ -14,7 +14,7 @@ from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine
 from lightwell.pipeline.transform.dali.graph import LoweredGraph
-from lightwell.pipeline.transform.params import Drawing
+from lightwell.pipeline.transform.params import ParamSampler
 from pictures import make_folder, make_picture
 from PIL import Image
 
@@ -29,7 +29,7 @@ ON_THE_HOST = {"Split", "ValidateLogical", "Not_", "ArithmeticGenericOp", "Tenso
 
 
 def test_between_decoding_and_the_batch_nothing_leaves_the_gpu() -> None:
-    drawing = Drawing(A.Compose(POLICY), len(POLICY))
+    drawing = ParamSampler(A.Compose(POLICY), len(POLICY))
     slots = slots_of(drawing, 7)
     graph = LoweredGraph(slots, source="encoded", device="gpu", max_batch_size=4)
     graph.placements()

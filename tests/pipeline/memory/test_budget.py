@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from lightwell.pipeline.errors import PlanError, RequestError
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.machine import default_memory_bytes, machine_memory_bytes, num_cpus, parse_size
-from lightwell.pipeline.memory.budget import MemoryBudget, Shares, cut
+from lightwell.pipeline.memory.budget import BudgetSplit, MemoryBudget, cut
 from lightwell.pipeline.memory.estimates import in_runs
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
@@ -197,7 +197,7 @@ def test_a_cut_budget_adds_up_and_holds_two_batches(
 
 
 def test_threads_in_any_order_never_exceed_a_share_nor_wait_for_ever() -> None:
-    shares = Shares(rows=10, files=20, pixels=30)
+    shares = BudgetSplit(rows=10, files=20, pixels=30)
     budget = MemoryBudget(shares)
     chance = random.Random(3)
     tickets = [(ticket, chance.randint(1, 20)) for ticket in range(200)]

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from lightwell import LocalEngine, Plan, View, build_index
 from lightwell.pipeline.executor import sample_worker as assembly
-from lightwell.pipeline.transform.growth import Growth, largest_pixels
-from lightwell.pipeline.transform.params import Drawing
+from lightwell.pipeline.transform.growth import SizeBound, largest_pixels
+from lightwell.pipeline.transform.params import ParamSampler
 from pictures import make_picture, write_picture
 
 BOUNDED: dict[str, list[Any]] = {
@@ -46,21 +46,21 @@ def peaks(policy: Sequence[Any], size: tuple[int, int]) -> list[int]:
     """Pixels of the largest picture of some draws, the first included."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        drawing = Drawing(A.Compose(policy), len(policy))
+        drawing = ParamSampler(A.Compose(policy), len(policy))
     return [max(largest_pixels(drawing.draw(bits, size)), size[0] * size[1]) for bits in range(20)]
 
 
 @pytest.mark.parametrize("name", list(BOUNDED))
 @pytest.mark.parametrize("size", [(16, 16), (64, 9), (20, 900), (300, 200)])
 def test_no_draw_is_larger_than_the_bound(name: str, size: tuple[int, int]) -> None:
-    growth = Growth.of(A.Compose(BOUNDED[name]).transforms)
+    growth = SizeBound.of(A.Compose(BOUNDED[name]).transforms)
     assert not growth.is_open
     assert max(peaks(BOUNDED[name], size)) <= growth.pixels(size)
 
 
 @pytest.mark.parametrize("name", list(OPEN))
 def test_what_only_drawing_tells_is_said_to_be_open(name: str) -> None:
-    assert Growth.of(A.Compose(OPEN[name]).transforms).is_open
+    assert SizeBound.of(A.Compose(OPEN[name]).transforms).is_open
     assert max(peaks(OPEN[name], (16, 16))) > 16 * 16
 
 

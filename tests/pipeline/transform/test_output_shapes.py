@@ -12,7 +12,7 @@ import pytest
 from lightwell.pipeline.policy.registry import transform_classes
 from lightwell.pipeline.rng import keyed_bits, keyed_generator, keyed_random
 from lightwell.pipeline.transform.output_shapes import RULES, why_unpredictable
-from lightwell.pipeline.transform.params import Drawing
+from lightwell.pipeline.transform.params import ParamSampler
 from pictures import make_picture
 
 OPTIONS: dict[str, list[dict[str, Any]]] = {
@@ -99,7 +99,7 @@ def test_drawing_without_pixels_equals_albumentations_on_pixels(transform: Any) 
     boxed = "bboxes" in transform.available_keys
     targets = {"bboxes": BOXES} if boxed else {}
     compose = A.Compose([transform], bbox_params=A.BboxParams("albumentations") if boxed else None)
-    drawing = Drawing(compose, 1)
+    drawing = ParamSampler(compose, 1)
     for number, size in enumerate(SIZES * 2):
         bits = keyed_bits("sizes", number, 0, "")
         generators = keyed_generator(bits), keyed_random(bits)
@@ -141,13 +141,13 @@ def test_what_albumentations_cannot_do_fails_while_it_is_drawn(transform: Any, s
     with pytest.raises(
         (ValueError, A.augmentations.crops.transforms.CropSizeError), match=r"expected|exceeds"
     ):
-        Drawing(compose, 1).draw(1, size, **targets)
+        ParamSampler(compose, 1).draw(1, size, **targets)
 
 
 def test_boxes_move_while_they_are_drawn() -> None:
     transforms = [A.HorizontalFlip(p=1), A.RandomScale((0.3, 0.6), p=1), A.BBoxSafeRandomCrop(p=1)]
     compose = A.Compose(transforms, bbox_params=A.BboxParams("albumentations"))
-    drawing = Drawing(compose, 3)
+    drawing = ParamSampler(compose, 3)
     for number in range(4):
         bits = keyed_bits("boxes", number, 0, "")
         compose.set_random_state(keyed_generator(bits), keyed_random(bits))

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightwell.pipeline.compiler.routing import find_routes
 from lightwell.pipeline.rng import keyed_bits, keyed_generator, keyed_random
-from lightwell.pipeline.transform.params import Drawing
+from lightwell.pipeline.transform.params import ParamSampler
 from pictures import make_picture
 from policies import leading_crops, policies
 
@@ -40,7 +40,7 @@ def both_ways(pipeline: Any, image: np.ndarray, bits: int, **targets: Any) -> tu
     generator, rng = keyed_generator(bits), keyed_random(bits)
     pipeline.set_random_state(generator, rng)
     reference = pipeline(image=image, **targets)
-    drawing = Drawing(pipeline, num_drawn(pipeline))
+    drawing = ParamSampler(pipeline, num_drawn(pipeline))
     drawn = drawing.draw(bits, image.shape[:2], **targets)
     found = drawing.finish(drawing.apply(image, drawn.decisions), drawn)
     return (
@@ -103,7 +103,7 @@ def test_boxes_decide_where_a_safe_crop_lies() -> None:
 
 
 def test_drawing_takes_no_memory_for_pixels() -> None:
-    drawing = Drawing(compose([A.RandomResizedCrop((224, 224)), A.HorizontalFlip()]), 2)
+    drawing = ParamSampler(compose([A.RandomResizedCrop((224, 224)), A.HorizontalFlip()]), 2)
     drawn = drawing.draw(1, (100_000, 100_000))  # 30 GB of pixels
     assert drawn.size == (224, 224)
 
@@ -143,12 +143,12 @@ def test_what_draws_nothing_can_be_left_out_and_the_rest_is_drawn_alike(
     start: list[Any], rest: list[Any], number: int
 ) -> None:
     pipeline = compose([*start, *rest])
-    drawing = Drawing(pipeline, num_drawn(pipeline))
+    drawing = ParamSampler(pipeline, num_drawn(pipeline))
     assert drawing.draws_nothing(len(start))
     whole = drawing.draw(number, (120, 160))
     after_whole = [generator.random() for generator in whole.generators]
     behind = [one for one in whole.decisions if one.slot >= len(start)]
-    begun = Drawing(compose(start), len(start)).draw(number, (120, 160)).size
+    begun = ParamSampler(compose(start), len(start)).draw(number, (120, 160)).size
     rest_only = drawing.draw(number, begun, num_done=len(start))
     assert repr(rest_only.decisions) == repr(tuple(behind))
     assert rest_only.size == whole.size
@@ -160,6 +160,6 @@ def test_what_draws_nothing_can_be_left_out_and_the_rest_is_drawn_alike(
     [A.Resize(80, 100, p=0.5), A.RandomCrop(40, 40), A.OneOf([A.Resize(80, 100)]), A.HorizontalFlip(p=1)],
 )
 def test_what_may_draw_is_never_left_out(first: Any) -> None:
-    drawing = Drawing(compose([A.SmallestMaxSize(96), first]), 2)
+    drawing = ParamSampler(compose([A.SmallestMaxSize(96), first]), 2)
     assert drawing.draws_nothing(1)
     assert not drawing.draws_nothing(2)

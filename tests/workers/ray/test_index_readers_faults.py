@@ -25,7 +25,7 @@ from ray_jobs import SlowChunk
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-TASK = "ray::look_at_group"
+TASK = "ray::scan_group"
 
 
 @pytest.fixture(autouse=True)

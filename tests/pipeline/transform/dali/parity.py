@@ -13,7 +13,7 @@ from lightwell.pipeline.rng import keyed_bits
 from lightwell.pipeline.transform.dali.graph import LoweredGraph, Slot
 from lightwell.pipeline.transform.dali.lowering import Device, Tolerance
 from lightwell.pipeline.transform.dali.table import lowering_of, why_not_lowered
-from lightwell.pipeline.transform.params import Decision, Drawing, leaves_of
+from lightwell.pipeline.transform.params import ParamSampler, TransformCall, leaves_of
 
 
 @dataclass(frozen=True)
@@ -76,12 +76,12 @@ def compare(
     """
     listed = [*transforms] if isinstance(transforms, Sequence) else [transforms]
     params = A.BboxParams("albumentations") if with_boxes else None
-    drawing = Drawing(A.Compose(listed, bbox_params=params), len(listed))
+    drawing = ParamSampler(A.Compose(listed, bbox_params=params), len(listed))
     leaves = list(leaves_of(listed))
     targets = {"bboxes": np.array(BOXES)} if with_boxes else {}
     references: list[np.ndarray] = []
     inputs: list[np.ndarray] = []
-    decisions: list[tuple[Decision, ...]] = []
+    decisions: list[tuple[TransformCall, ...]] = []
     for number in range(num_draws):
         for i, image in enumerate(images):
             drawn = drawing.draw(keyed_bits("parity", number, i, ""), image.shape[:2], **targets)

@@ -11,7 +11,7 @@ import pytest
 from lightwell.pipeline.rng import keyed_bits
 from lightwell.pipeline.transform.dali.ops.distortions import MARGIN
 from lightwell.pipeline.transform.dali.table import lowering_of, why_not_lowered
-from lightwell.pipeline.transform.params import Drawing
+from lightwell.pipeline.transform.params import ParamSampler
 
 from .parity import pictures, worst
 from .test_crops import BORDERS
@@ -44,7 +44,7 @@ def remap_as_dali_does(transform: Any, image: np.ndarray, arguments: tuple[Any, 
 def test_maps_take_every_border_into_the_frame(transform: Any) -> None:
     lowering = lowering_of(type(transform).__name__)
     assert lowering is not None
-    drawing = Drawing(A.Compose([transform]), 1)
+    drawing = ParamSampler(A.Compose([transform]), 1)
     found, references = [], []
     for i, picture in enumerate(PICTURES):
         (decision,) = drawing.draw(keyed_bits("maps", 0, i, ""), picture.shape[:2]).decisions

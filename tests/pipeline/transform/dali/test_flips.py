@@ -7,7 +7,7 @@ from typing import Any
 import albumentations as A
 import pytest
 from lightwell.pipeline.transform.dali.table import why_not_lowered
-from lightwell.pipeline.transform.params import Decision
+from lightwell.pipeline.transform.params import TransformCall
 
 from .parity import assert_parity, graph_of, pictures, worst
 
@@ -43,7 +43,7 @@ def test_every_symmetry_of_the_square(element: str) -> None:
     transform = A.D4(p=1)
     params = {"group_element": element}
     graph = graph_of([transform], "cpu", len(PICTURES))
-    decisions = [(Decision(0, params, picture.shape[:2]),) for picture in PICTURES]
+    decisions = [(TransformCall(0, params, picture.shape[:2]),) for picture in PICTURES]
     outputs = graph.run(PICTURES, decisions)
     found = [outputs.at(i) for i in range(len(PICTURES))]
     assert worst(found, [transform.apply(picture, **params) for picture in PICTURES]).max_levels == 0

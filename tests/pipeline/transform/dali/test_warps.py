@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from lightwell.pipeline.rng import keyed_bits
 from lightwell.pipeline.transform.dali.table import lowering_of, why_not_lowered
-from lightwell.pipeline.transform.params import Drawing
+from lightwell.pipeline.transform.params import ParamSampler
 
 from .parity import assert_parity, pictures, worst
 from .test_crops import BORDERS
@@ -92,7 +92,7 @@ def test_what_a_gpu_computes_in_float32_is_within_the_tolerance(transform: Any) 
     """On the CPU DALI hands the warp to OpenCV, so parity there does not tell how far a GPU is from it."""
     lowering = lowering_of(type(transform).__name__)
     assert lowering is not None
-    drawing = Drawing(A.Compose([transform]), 1)
+    drawing = ParamSampler(A.Compose([transform]), 1)
     found, references = [], []
     for number, picture in enumerate(PICTURES):
         (decision,) = drawing.draw(keyed_bits("float32", number, 0, ""), picture.shape[:2]).decisions
