@@ -113,7 +113,7 @@ def build_index(
         tuple(label_columns),
         annotations,
     )
-    rules = UriRules.of(allow_protocols, forbid_private_addresses=forbid_private_addresses)
+    rules = UriRules.from_env(allow_protocols, forbid_private_addresses=forbid_private_addresses)
     for uri in filter(is_remote, (request.source, str(root or ""))):
         rules.check(uri)
     storage = Storage(max_wait_s, rules)

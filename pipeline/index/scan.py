@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, Any, cast
 
-from ..formats.headers import CANNOT_OPEN, Header, header_of, one_line, read_header
-from ..formats.mask_headers import why_unfit
+from ..formats.headers import CANNOT_OPEN, Header, one_line, read_header, read_header_from
+from ..formats.mask_headers import mask_problem
 from ..storage.range_file import HEADER_BYTES, RangeFile
 from ..storage.storage import Storage
 from ..storage.store import FileStat, is_remote
@@ -87,9 +87,9 @@ class Scanner:
         digest: str | None
         if self.hash_content and found.bytes <= HASH_CHUNK_BYTES:
             data = fetch(0, found.bytes)
-            header, digest = header_of(io.BytesIO(data)), content_hash(data)
+            header, digest = read_header_from(io.BytesIO(data)), content_hash(data)
         else:
-            header = header_of(cast("IO[bytes]", RangeFile(fetch, found.bytes, HEADER_BYTES)))
+            header = read_header_from(cast("IO[bytes]", RangeFile(fetch, found.bytes, HEADER_BYTES)))
             digest = streamed_hash(fetch, found.bytes) if self.hash_content else None
         return FileInfo(found.bytes, found.mtime_ns, header, was_read=True, etag=found.etag, hash=digest)
 
@@ -108,7 +108,7 @@ class Scanner:
             return f"not found: {name}"
         except OSError as error:
             return f"{CANNOT_OPEN}{error.strerror or error} ({name})"
-        reason = why_unfit(found, picture)
+        reason = mask_problem(found, picture)
         return f"does not fit: {reason} ({name})" if reason else ""
 
     def _mask_header(self, mask: str) -> Header:
@@ -120,7 +120,7 @@ class Scanner:
         def fetch(offset: int, size: int) -> bytes:
             return self.storage.read(mask, offset, size, expected=size).data
 
-        return header_of(cast("IO[bytes]", RangeFile(fetch, found.bytes, HEADER_BYTES)))
+        return read_header_from(cast("IO[bytes]", RangeFile(fetch, found.bytes, HEADER_BYTES)))
 
 
 def known_files(previous: Index | None) -> dict[str, FileInfo]:

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import IO, Any, NamedTuple, cast
 
-from ...formats.headers import Header, header_of, one_line
-from ...formats.mask_headers import why_unfit
+from ...formats.headers import Header, one_line, read_header_from
+from ...formats.mask_headers import mask_problem
 from ...storage.range_file import RangeFile
 from ...storage.store import FileStat
 from ..file_info import FileInfo, content_hash
@@ -187,8 +187,8 @@ class _Groups:
         if mask is not None and header.status == "ok" and mask.problem:
             header = Header(status=one_line(f"mask {as_text(mask.name)}: {mask.problem}"))
         elif mask is not None and header.status == "ok" and mask.is_resolved:
-            found = header_of(cast("IO[bytes]", self._file.part(mask.offset, mask.size)))
-            if reason := why_unfit(found, header):
+            found = read_header_from(cast("IO[bytes]", self._file.part(mask.offset, mask.size)))
+            if reason := mask_problem(found, header):
                 status = one_line(f"mask does not fit: {reason} ({as_text(mask.name)})")
                 header = replace(header, status=status)
         key = as_text(sample.key).replace("\0", "\\0")
@@ -203,7 +203,7 @@ class _Groups:
             if image.offset + image.size > self._found.bytes:
                 sample.header = Header(status="broken shard: it ends within this image")
                 return
-            sample.header = header_of(cast("IO[bytes]", self._file.part(image.offset, image.size)))
+            sample.header = read_header_from(cast("IO[bytes]", self._file.part(image.offset, image.size)))
             if self._hash_content:
                 sample.digest = content_hash(self._file.read_at(image.offset, image.size))
 
