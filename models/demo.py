@@ -101,7 +101,7 @@ def write_demo_jobs(out: Path) -> tuple[Path, Path, Path]:
         "model": {"name": "tf_efficientnet_lite0", "weights": WEIGHTS},
         "fine_tune_from": "blocks.5",
         "epochs": 5,
-        "optimizer": {"name": "adamw", "lr": 0.002, "trunk_factor": 0.25},
+        "optimizer": {"name": "adamw", "lr": 0.002, "backbone_lr_mult": 0.25},
         "class_weights": "balanced",
     }
     audit = {

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
 
-from .optim import MAX_SHARE, CheckpointEvery
+from .optim import MAX_CHECKPOINT_OVERHEAD, CheckpointEvery
 
 
 class CheckpointTimer:
@@ -25,7 +25,9 @@ class CheckpointTimer:
         if every.steps is not None and self._steps >= every.steps:
             return True
         waited = monotonic() - self._written
-        return every.seconds is not None and waited >= max(every.seconds, self._cost_s / MAX_SHARE)
+        return every.seconds is not None and waited >= max(
+            every.seconds, self._cost_s / MAX_CHECKPOINT_OVERHEAD
+        )
 
     @contextmanager
     def writing(self) -> Iterator[None]:

@@ -44,17 +44,17 @@ class Criterion:
     def total(self, scores: torch.Tensor, batch: TrainBatch) -> torch.Tensor:
         """Return the weighted sum over labelled rows."""
         loss = self._losses(scores, batch.labels)
-        if batch.partner_labels is not None and batch.partner_weights is not None:
-            partner = self._losses(scores, batch.partner_labels)
-            loss = torch.lerp(loss, partner, batch.partner_weights.to(loss.dtype))
+        if batch.mixed_labels is not None and batch.mixed_weights is not None:
+            partner = self._losses(scores, batch.mixed_labels)
+            loss = torch.lerp(loss, partner, batch.mixed_weights.to(loss.dtype))
         return loss.sum()
 
     def weight(self, batch: TrainBatch) -> torch.Tensor:
         """Return what the sum is divided by, which needs no scores; never 0."""
         weight = self._weights(batch.labels)
-        if batch.partner_labels is not None and batch.partner_weights is not None:
-            partner = self._weights(batch.partner_labels)
-            weight = torch.lerp(weight, partner, batch.partner_weights.to(weight.dtype))
+        if batch.mixed_labels is not None and batch.mixed_weights is not None:
+            partner = self._weights(batch.mixed_labels)
+            weight = torch.lerp(weight, partner, batch.mixed_weights.to(weight.dtype))
         return weight.sum().clamp_min(TINY)
 
     def _losses(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

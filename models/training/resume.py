@@ -12,7 +12,7 @@ from ...pipeline.jobs.contracts import ResumePoint
 from ...pipeline.plan.view import View
 from ...pipeline.sampler.position import position_after, view_fields
 from ..zoo.load_checkpoint import is_path
-from .checkpoint import LAST_NAME, Progress, read_description, read_progress
+from .checkpoint import LAST_NAME, Progress, read_metadata, read_progress
 from .spec import ClassifySpec
 
 History = tuple[Mapping[str, Any], ...]
@@ -73,19 +73,19 @@ def read_resume_state(spec: ClassifySpec, view: View, out: Path) -> ResumeState:
     path = out / LAST_NAME
     if not path.exists():
         return ResumeState()
-    description, metadata = read_description(path)
-    ours, theirs = spec.identity(), description.job
+    metadata, header = read_metadata(path)
+    ours, theirs = spec.identity(), metadata.job
     keys = [key for key in sorted({*ours, *theirs}) if not _same(key, ours.get(key), theirs.get(key))]
     if keys:
         shown = "; ".join(f"{key} was {theirs.get(key)!r} and is {ours.get(key)!r}" for key in keys[:5])
         raise PlanError(f"{out}: expected a new folder or one of the same job, got one where {shown}; "
                         "choose another --out, or delete it")  # fmt: skip
-    progress = read_progress(path, metadata)
-    if metadata["format_version"] == "1" and spec.feature_passes is None:
+    progress = read_progress(path, header)
+    if header["format_version"] == "1" and spec.feature_passes is None:
         plan = spec.plan.fingerprint(spec.plan.load_index())
-        position = position_after(view, plan=plan, epoch=len(description.history), step=0)
+        position = position_after(view, plan=plan, epoch=len(metadata.history), step=0)
         progress = replace(progress, position=position)
-    return ResumeState(description.history, progress)
+    return ResumeState(metadata.history, progress)
 
 
 def is_done(spec: ClassifySpec, history: History) -> bool:

@@ -25,7 +25,7 @@ from ..zoo.weights_report import WeightsReport, weights_report
 from .checkpoint import (
     BEST_NAME,
     LAST_NAME,
-    Description,
+    CheckpointMetadata,
     Progress,
     load_optimizer,
     load_weights,
@@ -85,7 +85,7 @@ class Run:
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
     criterion: Criterion
-    description: Description
+    metadata: CheckpointMetadata
     num_steps: int
     """Of an epoch."""
 
@@ -128,7 +128,7 @@ class Run:
                 "transform_input": getattr(model, "transform_input", None),
             }
         )
-        description = Description(
+        metadata = CheckpointMetadata(
             named,
             index.classes,
             spec.plan.fingerprint(),
@@ -139,11 +139,11 @@ class Run:
         )
         steps = num_steps(len(rows), spec.plan.batch.size, drop_last=spec.drops_last(len(rows)))
         resume.check_position(steps)
-        return cls(spec, context, dist, model, optimizer, criterion, description, steps)
+        return cls(spec, context, dist, model, optimizer, criterion, metadata, steps)
 
     def train(self, feed: Feed, progress: Progress) -> History:
         """Learn what is left; every finished epoch is on disk before the next begins."""
-        spec, history = self.spec, self.description.history
+        spec, history = self.spec, self.metadata.history
         logger = MetricsLogger(self.context.out / METRICS_NAME)
         if self.dist.is_main and (lost := logger.keep_before(len(history))):
             self.context.console.say(
@@ -155,9 +155,7 @@ class Run:
         train_step = TrainStep(data.module, self.optimizer, self.criterion, self.dist)
         timer = CheckpointTimer(spec.checkpoint_every)
         for epoch in range(len(history), spec.epochs):
-            running = self._restore_metrics(
-                progress if epoch == len(self.description.history) else Progress()
-            )
+            running = self._restore_metrics(progress if epoch == len(self.metadata.history) else Progress())
             train_mode(self.model)
             started = perf_counter() - running.seconds
             for batch in data.epoch(epoch):
@@ -184,12 +182,12 @@ class Run:
 
     def finish(self, history: History) -> Mapping[str, Any]:
         """Measure the test split with the best weights and write the result."""
-        best = best_epoch(history, self.spec.best_by)
+        best = best_epoch(history, self.spec.monitor)
         path = self.context.out / BEST_NAME
         result: dict[str, Any] = {
             "best_epoch": best,
             "epochs": len(history),
-            "best_by": self.spec.best_by,
+            "monitor": self.spec.monitor,
             "notes": list(self.spec.validation_notes(self.spec.plan.load_index())),
             "validation": dict(history[best]),
             "test": None,
@@ -217,7 +215,7 @@ class Run:
 
     def _restore_metrics(self, progress: Progress) -> RunningMetrics:
         """Take up the sums of an epoch; what is of single ranks goes on with the first."""
-        running = RunningMetrics.of_classes(len(self.description.classes))
+        running = RunningMetrics.of_classes(len(self.metadata.classes))
         if progress.confusion is not None and self.dist.is_main:
             running.confusion += progress.confusion
         running.loss, running.num_read, running.seconds = progress.loss, progress.num_read, progress.seconds
@@ -255,9 +253,9 @@ class Run:
         if self.dist.is_main:
             for split, result in ((spec.train_split, trained), (spec.validation_split, validated)):
                 logger.append({"epoch": epoch, "split": split, **result.as_dict(), "lr": rate})
-            if best_epoch(history, spec.best_by) == epoch:
+            if best_epoch(history, spec.monitor) == epoch:
                 save_checkpoint(
-                    self.context.out / BEST_NAME, self.model, replace(self.description, history=history)
+                    self.context.out / BEST_NAME, self.model, replace(self.metadata, history=history)
                 )
         self._save(history, Progress(position=self._position(feed_position, epoch + 1, 0), counts=counts))
         self.context.console.say(
@@ -267,8 +265,8 @@ class Run:
 
     def _save(self, history: History, progress: Progress) -> None:
         if self.dist.is_main:
-            description = replace(self.description, history=history)
-            save_checkpoint(self.context.out / LAST_NAME, self.model, description, self.optimizer, progress)
+            metadata = replace(self.metadata, history=history)
+            save_checkpoint(self.context.out / LAST_NAME, self.model, metadata, self.optimizer, progress)
         self.context.publish()
 
     def _position(self, feed_position: Mapping[str, Any], epoch: int, step: int) -> dict[str, Any]:

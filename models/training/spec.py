@@ -17,7 +17,7 @@ from ...pipeline.index.index import Index
 from ...pipeline.plan.plan import Plan
 from ..zoo.build import ModelSpec
 from ..zoo.load_checkpoint import is_path
-from .optim import CheckpointEvery, EarlyStop, MetricName, OptimizerSpec, Schedule
+from .optim import CheckpointEvery, EarlyStop, LRSchedule, MetricName, OptimizerSpec
 
 
 class ClassifySpec(CheckedModel):
@@ -32,11 +32,11 @@ class ClassifySpec(CheckedModel):
     the features in memory and let the head learn from them for ``epochs``. None runs all of it every epoch."""
     epochs: int = Field(default=5, ge=1)
     optimizer: OptimizerSpec = OptimizerSpec()
-    schedule: Schedule = Schedule()
+    schedule: LRSchedule = LRSchedule()
     class_weights: Literal["none", "balanced"] = "none"
     """``balanced`` weighs a class by images / (classes * images of the class)."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    best_by: MetricName = "auroc"
+    monitor: MetricName = "auroc"
     """The validation metric by which ``best.safetensors`` is chosen; equal values are decided by the lower loss. Where the
     metric cannot be computed, as AUROC of a single class, the loss takes its place."""
     early_stop: EarlyStop | None = None
@@ -110,7 +110,7 @@ class ClassifySpec(CheckedModel):
         if absent:
             shown = ", ".join(map(repr, absent[:5])) + (f" and {len(absent) - 5} more" if absent[5:] else "")
             notes.append(f"no image of {shown} in {self.validation_split!r}: these classes are not validated")
-        monitors = {"best_by": self.best_by, "early_stop": self.early_stop and self.early_stop.metric}
+        monitors = {"monitor": self.monitor, "early_stop": self.early_stop and self.early_stop.metric}
         undefined = [key for key, metric in monitors.items() if metric == "auroc"]
         if undefined and len(present) < 2:
             notes.append(

@@ -23,8 +23,8 @@ class TrainBatch:
     """int64, shape (N,); -1 where there is none."""
     replaced: torch.Tensor
     """bool, shape (N,): these train, but are not measured."""
-    partner_labels: torch.Tensor | None = None
-    partner_weights: torch.Tensor | None = None
+    mixed_labels: torch.Tensor | None = None
+    mixed_weights: torch.Tensor | None = None
     padding: torch.Tensor | None = None
     """bool, shape (N,): rows that teach nothing, since their labels are -1, and are counted nowhere."""
     step: int = 0
@@ -62,8 +62,8 @@ def to_train_batch(batch: Batch, device: torch.device) -> TrainBatch:
         images.contiguous(memory_format=torch.channels_last),
         labels_of(batch.labels),
         torch.from_numpy(np.asarray(batch.replaced)).to(device),
-        None if batch.partner_labels is None else labels_of(batch.partner_labels),
-        None if batch.partner_weights is None else batch.partner_weights.to(device, non_blocking=True),
+        None if batch.mixed_labels is None else labels_of(batch.mixed_labels),
+        None if batch.mixed_weights is None else batch.mixed_weights.to(device, non_blocking=True),
         padding,
         batch.step,
     )
@@ -73,15 +73,15 @@ def each_tensor(
     parts: Sequence[TrainBatch], make: Callable[[list[torch.Tensor]], torch.Tensor]
 ) -> TrainBatch:
     """Make examples whose every tensor is made from the parts' tensors of the same name."""
-    partner_labels = [part.partner_labels for part in parts if part.partner_labels is not None]
-    partner_weights = [part.partner_weights for part in parts if part.partner_weights is not None]
+    mixed_labels = [part.mixed_labels for part in parts if part.mixed_labels is not None]
+    mixed_weights = [part.mixed_weights for part in parts if part.mixed_weights is not None]
     padded = any(part.padding is not None for part in parts)
     return TrainBatch(
         make([part.inputs for part in parts]),
         make([part.labels for part in parts]),
         make([part.replaced for part in parts]),
-        make(partner_labels) if partner_labels else None,
-        make(partner_weights) if partner_weights else None,
+        make(mixed_labels) if mixed_labels else None,
+        make(mixed_weights) if mixed_weights else None,
         make([padding_of(part) for part in parts]) if padded else None,
         parts[0].step,
     )
@@ -140,10 +140,10 @@ def shared_batches(
 def padded(examples: TrainBatch, padding: torch.Tensor) -> TrainBatch:
     """Mark rows as padding and take their labels away."""
     padding = padding.to(examples.labels.device)
-    partners = examples.partner_labels
+    partners = examples.mixed_labels
     return replace(
         examples,
         labels=examples.labels.masked_fill(padding, -1),
-        partner_labels=None if partners is None else partners.masked_fill(padding, -1),
+        mixed_labels=None if partners is None else partners.masked_fill(padding, -1),
         padding=padding,
     )

@@ -85,7 +85,7 @@ class ImageTrainData:
 
     def _teaches(self, batch: Batch) -> bool:
         """Pass over a batch of which one image is left: BatchNorm cannot learn of it."""
-        return len(batch) > 1 or batch.num_left_out == 0
+        return len(batch) > 1 or batch.num_skipped == 0
 
     def validation(self) -> Iterator[TrainBatch]:
         """Yield the batches of the validation split."""

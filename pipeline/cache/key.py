@@ -19,7 +19,7 @@ KEY_BYTES = 16
 UNKNOWN = -1
 
 
-class EntryKeys:
+class CacheKeys:
     """Hashes rows of an index to 128 bits when they are first asked for. Any thread may ask.
 
     A row is known by the hash of its file's content where the index keeps one: then copies and moved files share.
@@ -54,7 +54,7 @@ class EntryKeys:
         return hashlib.blake2b(text, digest_size=KEY_BYTES).digest()
 
 
-class Unchanged:
+class FileVersions:
     """Says which files still are as they were indexed, by size and modification time. Any thread may ask."""
 
     def __init__(self, table: pa.Table) -> None:

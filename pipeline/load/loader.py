@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from ..cache.codec import Packed
+from ..cache.codec import CachedImage
 from ..formats.integrity import AGAIN, problem_of
 from ..geometry import Size
 from ..index.file_info import content_hash
 from ..index.index import Index
 from ..index.mmap_index import ChunkedTable
-from ..monitor.watchdog import Watch
+from ..monitor.watchdog import Watchdog
 from ..plan.error_policy import ErrorRules
 from ..storage.storage import Storage
 from ..storage.store import ReadResult
-from .decode.decoder import Encoded
+from .decode.decoder import EncodedImage
 from .decode.orientation import swapped
 
 Row = Mapping[str, Any]
@@ -47,11 +47,11 @@ COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class EncodedSample:
     """One row of the index with its file or what is cached of it, or why it cannot be read."""
 
     row: Row
-    file: Encoded | None
+    file: EncodedImage | None
     reason: str = ""
     step: str = "read"
     """What failed: ``read``, ``mask`` (reading it), ``decode`` where the bytes are not what was indexed, or ``limit`` where
@@ -60,7 +60,7 @@ class Loaded:
     """Height and width of the upright picture; None where it cannot be used."""
     mask: bytes | None = None
     """The mask's file, where the row has one."""
-    kept: Packed | None = None
+    kept: CachedImage | None = None
     """What the cache holds of it; then the file was not read."""
     entry: np.ndarray | None = None
     """The key under which it may be cached."""
@@ -69,17 +69,17 @@ class Loaded:
 class SampleLoader:
     """Reads files; any thread may call it. Leave it with ``close``."""
 
-    def __init__(self, index: Index, rules: ErrorRules | None = None, watch: Watch | None = None) -> None:
+    def __init__(self, index: Index, rules: ErrorRules | None = None, watch: Watchdog | None = None) -> None:
         columns = index.table.select(COLUMNS)
         self._absent: dict[str, None] = {
             name: None for name in COLUMNS if columns[name].null_count == len(columns)
         }
         self._table = ChunkedTable(columns.drop_columns([*self._absent]))
         self._rules = rules or ErrorRules()
-        self._watch = watch or Watch(None)
+        self._watch = watch or Watchdog(None)
         self._storage = Storage(self._rules.max_wait_s)
 
-    def load(self, rows: np.ndarray) -> list[Loaded]:
+    def load(self, rows: np.ndarray) -> list[EncodedSample]:
         """Read the files of some rows, in order.
 
         Raises:
@@ -87,11 +87,11 @@ class SampleLoader:
         """
         return [self._load(row, None) for row in self._rows(rows)]
 
-    def load_beside(self, rows: np.ndarray, kept: Sequence[Packed]) -> list[Loaded]:
+    def load_for_cached(self, rows: np.ndarray, kept: Sequence[CachedImage]) -> list[EncodedSample]:
         """Read only what belongs to pictures that a cache holds, in order; raises as ``load`` does."""
         return [self._load(row, one) for row, one in zip(self._rows(rows), kept, strict=True)]
 
-    def load_again(self, sample: Loaded) -> Loaded:
+    def reload(self, sample: EncodedSample) -> EncodedSample:
         """Read the file of a sample that was found in a cache; raises as ``load`` does."""
         return self._load(sample.row, None)
 
@@ -103,9 +103,9 @@ class SampleLoader:
         """Let go of connections."""
         self._storage.close()
 
-    def _load(self, row: Row, kept: Packed | None) -> Loaded:
+    def _load(self, row: Row, kept: CachedImage | None) -> EncodedSample:
         if reason := self._too_large(row):
-            return Loaded(row, None, reason, "limit")
+            return EncodedSample(row, None, reason, "limit")
         piece = mask = None
         step = "read"
         try:
@@ -115,20 +115,20 @@ class SampleLoader:
                     step = "mask"
                     mask = self._read_mask(row)
         except FileNotFoundError as error:
-            return Loaded(row, None, f"{_in_words(error)}; it has vanished since it was indexed", step)
+            return EncodedSample(row, None, f"{_in_words(error)}; it has vanished since it was indexed", step)
         except OSError as error:
-            return Loaded(row, None, _in_words(error), step)
+            return EncodedSample(row, None, _in_words(error), step)
         size = upright_size(row)
         if piece is None:
-            return Loaded(row, None, size=size, mask=mask, kept=kept)
+            return EncodedSample(row, None, size=size, mask=mask, kept=kept)
         step, reason = "read", _changed(row, piece)
         if not reason:
             stored = (row["height"], row["width"])
             step, reason = "decode", problem_of(piece.data, row["format"], row["mode"], stored)
         if reason:
-            return Loaded(row, None, reason, step)
-        file = Encoded(piece.data, row["format"], row["mode"], row["orientation"], size, row["key"])
-        return Loaded(row, file, size=size, mask=mask)
+            return EncodedSample(row, None, reason, step)
+        file = EncodedImage(piece.data, row["format"], row["mode"], row["orientation"], size, row["key"])
+        return EncodedSample(row, file, size=size, mask=mask)
 
     def _read(self, row: Row) -> ReadResult:
         """Read a file and a byte more, which shows that it has grown; of a shard just the member."""

@@ -18,11 +18,11 @@ from typing import Any, get_args
 from ..batch.batch import Batch
 from ..compiler.routing import Backend
 from ..config.argument_checks import check_choice, check_count, check_is
-from ..executor.cached import CachedReading
+from ..executor.cached import CacheReader
 from ..machine import default_memory_bytes, num_cpus
 from ..memory.budget import MemoryBudget, cut
 from ..monitor.stats import FeedStats
-from ..monitor.step_timer import Activity
+from ..monitor.step_timer import FeedMonitor
 from ..plan.plan import Plan
 from ..plan.view import View
 from .batch_builder import BatchBuilder, check_backend
@@ -113,8 +113,8 @@ class LocalFeed(BaseFeed[Batch]):
             prefetch=self._prefetch,
             cached=plan.cache is not None,
         )
-        self._cached = CachedReading.open(opened.program, opened.index, self._shares.cache)
-        self._activity = Activity()
+        self._cached = CacheReader.open(opened.program, opened.index, self._shares.cache)
+        self._activity = FeedMonitor()
         self._budget = MemoryBudget(self._shares)
 
     @property
@@ -137,7 +137,7 @@ class LocalFeed(BaseFeed[Batch]):
         self._stop.set()
 
     def _batches(self) -> Iterator[Batch]:
-        self._activity = Activity()
+        self._activity = FeedMonitor()
         self._activity.start()
         clock = self._activity.clock("consume")
         try:
@@ -154,7 +154,7 @@ class LocalFeed(BaseFeed[Batch]):
                     batch = result.batch
                     del result
                     if batch is not None:
-                        self._activity.give_out(batch.num_images)
+                        self._activity.count_batch(batch.num_images)
                         clock.enter("consumer")
                         yield batch
                         clock.enter("batch")

@@ -16,7 +16,7 @@ import pyarrow as pa
 from ...pipeline.batch.buffers import BufferPool
 from ...pipeline.compiler.routing import Backend
 from ...pipeline.errors import LightwellError, RunError, SourceError
-from ...pipeline.executor.cached import CachedReading
+from ...pipeline.executor.cached import CacheReader
 from ...pipeline.index.index import Index
 from ...pipeline.machine import default_memory_bytes
 from ...pipeline.memory.budget import cut
@@ -133,7 +133,7 @@ class BatchWorker:
             shares,
             num_threads=config.num_threads,
             backend=config.backend,
-            cached=CachedReading.open(opened.program, opened.index, shares.cache),
+            cached=CacheReader.open(opened.program, opened.index, shares.cache),
         )
         self._builder.activity.start()
 

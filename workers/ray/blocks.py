@@ -25,7 +25,7 @@ from ...pipeline.runtime.batch_builder import BatchResult
 if TYPE_CHECKING:
     import torch
 
-TENSORS = ("labels", "masks", "partner_labels", "partner_weights")
+TENSORS = ("labels", "masks", "mixed_labels", "mixed_weights")
 FLAGS = ("replaced", "padding", "has_mask", "has_boxes", "has_keypoints")
 RAGGED = ("boxes", "box_labels", "keypoints")
 """Fields that hold an array for each image; they are joined here, and their lengths are facts."""
@@ -97,7 +97,7 @@ def _dump_batch(batch: Batch) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "keys": batch.keys,
         "epoch": batch.epoch,
         "step": batch.step,
-        "num_left_out": batch.num_left_out,
+        "num_skipped": batch.num_skipped,
         "layout": layout,
     }
     arrays = {"images": images}
@@ -144,7 +144,7 @@ def _load_batch(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray], pool
         keys=tuple(facts["keys"]),
         epoch=facts["epoch"],
         step=facts["step"],
-        num_left_out=facts["num_left_out"],
+        num_skipped=facts["num_skipped"],
         **fields,
     )
 

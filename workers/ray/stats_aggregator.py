@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Self, TypeVar
 
 from ...pipeline.monitor.stats import FeedStats, ThreadStats
-from ...pipeline.monitor.step_timer import Activity
+from ...pipeline.monitor.step_timer import FeedMonitor
 from ...pipeline.runtime.feed_state import BaseFeed, FeedState
 from ...pipeline.runtime.open_view import OpenView
 
@@ -18,7 +18,7 @@ class StatsAggregator:
     """The last that each worker told, and this process's own clock; a context manager, which starts and stops it."""
 
     def __init__(self) -> None:
-        self._activity = Activity()
+        self._activity = FeedMonitor()
         self._workers: dict[str, Mapping[str, Any]] = {}
         self._moved_bytes = 0
 
@@ -40,9 +40,9 @@ class StatsAggregator:
         if report:
             self._workers[report["worker"]] = report
 
-    def give_out(self, num_images: int) -> None:
+    def count_batch(self, num_images: int) -> None:
         """Note that a batch goes to the consumer."""
-        self._activity.give_out(num_images)
+        self._activity.count_batch(num_images)
         self._clock.enter("consumer")
 
     def read(self, *, replaced: int) -> FeedStats:

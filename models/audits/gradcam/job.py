@@ -210,9 +210,9 @@ class GradCamAudit(CheckedModel):
         if self.class_names is not None:
             return OutputNames(self.class_names, "class_names of the job")
         if self.checkpoint is not None:
-            from ...training.checkpoint import read_description
+            from ...training.checkpoint import read_metadata
 
-            return OutputNames(read_description(self.checkpoint)[0].classes, "the checkpoint")
+            return OutputNames(read_metadata(self.checkpoint)[0].classes, "the checkpoint")
         assert self.model is not None
         names = published_classes(self.model)
         return OutputNames(names, "the published weights") if names else OutputNames()
@@ -342,10 +342,10 @@ class GradCamAudit(CheckedModel):
 
         if self.model is not None:
             return data_warnings(self.model, self.plan)
-        from ...training.checkpoint import read_description
+        from ...training.checkpoint import read_metadata
 
         assert self.checkpoint is not None
-        return trained_plan_warnings(read_description(self.checkpoint)[0].job, self.plan)
+        return trained_plan_warnings(read_metadata(self.checkpoint)[0].job, self.plan)
 
     def _preprocessing(self) -> list[str]:
         """Name what happens to an audited image, in order."""
@@ -367,24 +367,24 @@ class GradCamAudit(CheckedModel):
     def _model_facts(self) -> dict[str, Any]:
         """Name the model by what it is, not by where its files lie."""
         if self.checkpoint is not None:
-            from ...training.checkpoint import read_description
+            from ...training.checkpoint import read_metadata
 
-            description, _ = read_description(self.checkpoint)
+            metadata, _ = read_metadata(self.checkpoint)
             return {
-                "name": description.model.name,
+                "name": metadata.model.name,
                 "weights": self.checkpoint.name,
-                "sha256": digest_of(self.checkpoint),
-                "epochs": len(description.history),
-                "trained_on_plan": description.plan_fingerprint,
+                "sha256": file_digest(self.checkpoint),
+                "epochs": len(metadata.history),
+                "trained_on_plan": metadata.plan_fingerprint,
             }
         assert self.model is not None
         file = Path(self.model.weights)
         if not file.is_file():
             return {"name": self.model.name, "weights": self.model.weights}
-        return {"name": self.model.name, "weights": file.name, "sha256": digest_of(file)}
+        return {"name": self.model.name, "weights": file.name, "sha256": file_digest(file)}
 
 
-def digest_of(path: Path) -> str:
+def file_digest(path: Path) -> str:
     """Hash a file; the first 16 hex digits of its SHA-256."""
     import hashlib
 

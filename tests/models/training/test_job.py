@@ -11,7 +11,7 @@ import torch
 from lightwell.models.training.checkpoint import load_model
 from lightwell.models.training.job import Classify
 from lightwell.models.training.loop import evaluate
-from lightwell.models.training.optim import EarlyStop, OptimizerSpec, Schedule
+from lightwell.models.training.optim import EarlyStop, LRSchedule, OptimizerSpec
 from lightwell.models.training.train_batch import to_train_batch
 from lightwell.models.training.train_data import split_batches
 from lightwell.models.zoo.build import ModelSpec
@@ -188,7 +188,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(name: str, plan: Plan, tm
 
 
 def test_two_and_two_epochs_are_four_where_the_schedule_allows_it(plan: Plan, tmp_path: Path) -> None:
-    job = Classify(plan=plan, model=MODEL, epochs=4, schedule=Schedule(kind="constant"))
+    job = Classify(plan=plan, model=MODEL, epochs=4, schedule=LRSchedule(kind="constant"))
     train(job, tmp_path / "four")
     train(job.model_copy(update={"epochs": 2}), tmp_path / "two")
     train(job, tmp_path / "two")

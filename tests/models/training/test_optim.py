@@ -14,7 +14,7 @@ from lightwell.models.training.loop import (
     evaluate,
     evaluate_logits,
 )
-from lightwell.models.training.optim import EarlyStop, OptimizerSpec, Schedule, best_epoch
+from lightwell.models.training.optim import EarlyStop, LRSchedule, OptimizerSpec, best_epoch
 from lightwell.models.training.run import trainable_parameters
 from lightwell.models.training.train_batch import TrainBatch, to_train_batch
 from lightwell.models.zoo.build import ModelSpec, build_model
@@ -37,20 +37,20 @@ def learn(
 
 
 def test_cosine_falls_from_the_peak_to_zero_after_a_linear_warm_up() -> None:
-    schedule = Schedule(kind="cosine", warmup_epochs=1)
+    schedule = LRSchedule(kind="cosine", warmup_epochs=1)
     assert [round(schedule.factor(done, 5), 6) for done in (0, 0.5, 1, 3, 5)] == [0, 0.5, 1, 0.5, 0]
 
 
 def test_step_and_constant() -> None:
-    step = Schedule(kind="step", step_epochs=2, step_factor=0.1)
+    step = LRSchedule(kind="step", step_epochs=2, step_factor=0.1)
     assert [step.factor(done, 9) for done in (0, 1.9, 2, 4.5)] == pytest.approx([1, 1, 0.1, 0.01])
-    assert Schedule(kind="constant").factor(7.5, 8) == 1
+    assert LRSchedule(kind="constant").factor(7.5, 8) == 1
 
 
 def test_a_schedule_may_be_written_as_its_name() -> None:
-    assert Schedule.model_validate("step") == Schedule(kind="step")
+    assert LRSchedule.model_validate("step") == LRSchedule(kind="step")
     with pytest.raises(PlanError, match=r"Schedule: kind: expected .*'step', got 'stairs'"):
-        Schedule.model_validate("stairs")
+        LRSchedule.model_validate("stairs")
 
 
 def test_undefined_loses_and_ties_are_decided_by_the_loss_then_by_the_earlier_epoch() -> None:
@@ -81,9 +81,9 @@ def test_early_stop_waits_for_its_patience() -> None:
 
 @pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
 def test_the_trunk_learns_at_its_share_of_the_rate(name: str, kind: type) -> None:
-    head, trunk = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
-    spec = OptimizerSpec(name=name, lr=0.2, trunk_factor=0.25)
-    optimizer = spec.build(list(head.parameters()), list(trunk.parameters()))
+    head, backbone = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    spec = OptimizerSpec(name=name, lr=0.2, backbone_lr_mult=0.25)
+    optimizer = spec.build(list(head.parameters()), list(backbone.parameters()))
     assert isinstance(optimizer, kind)
     assert [group["base_lr"] for group in optimizer.param_groups] == [0.2, 0.05]
     assert len(spec.build(list(head.parameters()), []).param_groups) == 1
@@ -100,8 +100,8 @@ def test_the_loss_is_torchs_cross_entropy(weights: torch.Tensor | None, smoothin
 
 def test_mixed_images_count_for_both_labels() -> None:
     plain = examples([0, 1], width=3)
-    local_view = torch.tensor([0.25, 0.25])
-    mixed = TrainBatch(plain.inputs, plain.labels, plain.replaced, torch.tensor([2, 0]), local_view)
+    share = torch.tensor([0.25, 0.25])
+    mixed = TrainBatch(plain.inputs, plain.labels, plain.replaced, torch.tensor([2, 0]), share)
     usual = torch.nn.CrossEntropyLoss()
     wanted = 0.75 * usual(plain.inputs, plain.labels) + 0.25 * usual(plain.inputs, torch.tensor([2, 0]))
     assert float(Criterion()(plain.inputs, mixed)) == pytest.approx(float(wanted), rel=1e-6)
@@ -133,8 +133,8 @@ def test_padding_teaches_nothing_and_is_counted_nowhere() -> None:
         0,
         np.zeros(3, bool),
         np.array([False, False, True]),
-        partner_labels=mixed_in[0],
-        partner_weights=mixed_in[1],
+        mixed_labels=mixed_in[0],
+        mixed_weights=mixed_in[1],
     )
     outcomes, losses = [], []
     for batch in (padded, padded.without_padding()):
@@ -214,10 +214,10 @@ def test_one_image_before_batchnorm_is_refused_with_the_cure() -> None:
 
 def test_both_heads_of_a_distilled_model_learn_at_the_rate_of_a_head() -> None:
     model = build_model(ModelSpec(name="deit_tiny_distilled_patch16_224", weights="none", num_classes=2))
-    head, trunk = trainable_parameters(model)
+    head, backbone = trainable_parameters(model)
     own = [*model.head.parameters(), *model.head_dist.parameters()]
     assert {id(each) for each in head} == {id(each) for each in own}
-    assert len(head) + len(trunk) == len(list(model.parameters()))
+    assert len(head) + len(backbone) == len(list(model.parameters()))
 
 
 def test_confidence_that_rounds_to_one_still_ranks_images() -> None:

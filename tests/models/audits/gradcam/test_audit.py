@@ -16,7 +16,7 @@ from lightwell.models.audits.gradcam.job import GradCamAudit
 from lightwell.models.audits.gradcam.measure import covered, even_border_mass, inside
 from lightwell.models.audits.gradcam.pictures import overlay, seen_pixels
 from lightwell.models.audits.gradcam.records import SCHEMA, answers, maps_of
-from lightwell.models.training.checkpoint import Description, save_checkpoint
+from lightwell.models.training.checkpoint import CheckpointMetadata, save_checkpoint
 from lightwell.models.zoo.build import ModelSpec, build_model
 from lightwell.pipeline.errors import ModelError, PlanError
 from lightwell.pipeline.index.build import build_index
@@ -69,7 +69,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 def checkpoint(plan: Plan) -> Path:
     torch.manual_seed(0)
     path = plan.index.parent / "best.safetensors"
-    save_checkpoint(path, build_model(SPEC), Description(SPEC, ("cat", "dog"), "0", {}, TRAINED))
+    save_checkpoint(path, build_model(SPEC), CheckpointMetadata(SPEC, ("cat", "dog"), "0", {}, TRAINED))
     lines = [json.dumps({"epoch": e, "split": "val", "loss": 1 / (e + 1), "accuracy": 0.5}) for e in range(3)]
     (path.parent / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     return path
@@ -196,7 +196,7 @@ def test_the_order_of_a_checkpoints_classes_does_not_matter(
     state["fc.weight"], state["fc.bias"] = state["fc.weight"].flip(0), state["fc.bias"].flip(0)
     model.load_state_dict(state)
     turned = tmp_path / "turned.safetensors"
-    save_checkpoint(turned, model, Description(SPEC, ("dog", "cat"), "0", {}, TRAINED))
+    save_checkpoint(turned, model, CheckpointMetadata(SPEC, ("dog", "cat"), "0", {}, TRAINED))
     first = run(GradCamAudit(plan=plan, checkpoint=checkpoint, gallery=0), tmp_path / "a")
     second = run(GradCamAudit(plan=plan, checkpoint=turned, gallery=0), tmp_path / "b")
     for name in ("accuracy", "confusion", "per_class", "auroc"):
@@ -205,7 +205,7 @@ def test_the_order_of_a_checkpoints_classes_does_not_matter(
 
 def test_a_class_that_the_model_does_not_know_counts_in_no_accuracy(plan: Plan, tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
-    save_checkpoint(path, build_model(SPEC), Description(SPEC, ("cat", "bird"), "0", {}, TRAINED))
+    save_checkpoint(path, build_model(SPEC), CheckpointMetadata(SPEC, ("cat", "bird"), "0", {}, TRAINED))
     findings = run(GradCamAudit(plan=plan, checkpoint=path, gallery=3), tmp_path / "out")
     cats = sum(row["label"] == 0 for row in read(tmp_path / "out").to_pylist())
     assert findings["num_labelled"] == cats
