@@ -159,7 +159,7 @@ def list_command(address: ServiceAddress = "auto", as_json: Json = False) -> Non
         return
     for status in statuses:
         print(status_line(status))
-    if not served:
+    if not statuses:
         print("no service is running; start one with `lightwell serve PLAN.yaml --name NAME --address auto`")
 
 
