@@ -15,7 +15,7 @@ import torch
 from ..plan.plan import BboxParams, Mix
 from ..rng import keyed_bits, keyed_generator
 from .batch import Batch
-from .mix_annotations import Rectangle, cut_annotations, union_annotations
+from .mix_annotations import Rectangle, cutmix_annotations, mixup_annotations
 
 
 def mix_batch(batch: Batch, mix: Mix, *, seed: int, bbox_params: BboxParams) -> Batch:
@@ -38,13 +38,13 @@ def mix_batch(batch: Batch, mix: Mix, *, seed: int, bbox_params: BboxParams) -> 
     partners = batch.images.roll(1, dims=0)
     if mix.kind == "MixUp":
         images = _blend(batch.images, partners, share)
-        batch = union_annotations(batch)
+        batch = mixup_annotations(batch)
     else:
         height, width = _size(batch.images)
         rectangle = _draw_rectangle(height, width, share, generator)
         images = _paste(batch.images, partners, rectangle)
         share = 1.0 - rectangle.area / (height * width)
-        batch = cut_annotations(batch, rectangle, bbox_params)
+        batch = cutmix_annotations(batch, rectangle, bbox_params)
     return replace(
         batch,
         images=images,

@@ -25,7 +25,7 @@ import pyarrow as pa
 from ..formats.integrity import problem_of
 from .codec import CHANNELS, CachedImage
 from .key import KEY_BYTES
-from .permissions import opened_regular
+from .permissions import open_regular_file
 from .recipe import SHARD_VERSION
 
 SCHEMA = pa.schema(
@@ -167,7 +167,7 @@ def open_shard(
         ForeignFileError: it is a link, no regular file or not of this user; an OSError.
         OSError: it is gone or cannot be mapped, which says nothing of what it holds.
     """
-    with opened_regular(path, shared=shared) as descriptor:
+    with open_regular_file(path, shared=shared) as descriptor:
         if not os.fstat(descriptor).st_size:
             raise DamagedShard(f"{path.name}: empty")
         # By its descriptor, so that it is the file that was looked at. The map outlives the descriptor.

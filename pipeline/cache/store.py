@@ -22,11 +22,11 @@ from .lookup import NOWHERE, Table
 from .permissions import RECIPE_FILE, ForeignFileError, folder_bytes, make_folders, shards_in
 from .recipe import Recipe
 from .shard import DamagedShard, Shard, open_shard
-from .writer import MOST_BUFFER_BYTES, NUM_BUFFERS, ROW_BYTES, SHARD_BYTES, ShardWriter, clear_leftovers
+from .writer import MAX_BUFFER_BYTES, NUM_BUFFERS, ROW_BYTES, SHARD_BYTES, ShardWriter, remove_partial_shards
 
 _log = logging.getLogger(__name__)
 
-LOOK_AGAIN_S = 3.0
+RESCAN_INTERVAL_S = 3.0
 """How often, while pictures are missing, an epoch looks for shards that other processes have finished."""
 SHARDS_IN_LIMIT = 16
 LEAST_SHARD_BYTES = 1 << 16
@@ -77,7 +77,7 @@ class PixelCache:
         *,
         max_bytes: int | None = None,
         shard_bytes: int | None = None,
-        buffer_bytes: int = MOST_BUFFER_BYTES,
+        buffer_bytes: int = MAX_BUFFER_BYTES,
         shared: bool = False,
     ) -> None:
         self._root = folder
@@ -93,7 +93,7 @@ class PixelCache:
         self._looking = threading.Lock()
         self.counts = CacheCounts()
         self._make_folder()
-        self._writer = ShardWriter(self.folder, shard_bytes or fitting_shard_bytes(max_bytes, buffer_bytes))
+        self._writer = ShardWriter(self.folder, shard_bytes or choose_shard_bytes(max_bytes, buffer_bytes))
         self._table = Table()
         self._touched: set[Path] = set()
         self._told_foreign = False
@@ -107,7 +107,7 @@ class PixelCache:
             make_folders(self._root, self.folder, shared=self._shared)
             if not (self.folder / RECIPE_FILE).exists():
                 self.recipe.save(self.folder)
-            clear_leftovers(self.folder)
+            remove_partial_shards(self.folder)
         except OutputError as error:  # of the recipe; the folder is there
             self._turn_off(error.__cause__ if isinstance(error.__cause__, OSError) else OSError(str(error)))
         except OSError as error:
@@ -131,7 +131,7 @@ class PixelCache:
             found.append(None if shard is None else self._read(shard, number))
         hits = sum(packed is not None for packed in found)
         self._count(hits=hits, misses=len(found) - hits)
-        due = hits < len(found) and time.monotonic() - self._looked_s > LOOK_AGAIN_S
+        due = hits < len(found) and time.monotonic() - self._looked_s > RESCAN_INTERVAL_S
         if due and self._looking.acquire(blocking=False):
             try:
                 self._look()
@@ -195,7 +195,7 @@ class PixelCache:
                 elif self._writer.reserve(key, picture):
                     large.append((key, picture))
         for key, picture in large:
-            self._writer.write_alone(key, picture)
+            self._writer.write_single(key, picture)
             self._count(kept=1)
 
     def _has_room(self, picture: CachedImage) -> bool:
@@ -290,7 +290,7 @@ class PixelCache:
         self.close()
 
 
-def fitting_shard_bytes(max_bytes: int | None, buffer_bytes: int = MOST_BUFFER_BYTES) -> int:
+def choose_shard_bytes(max_bytes: int | None, buffer_bytes: int = MAX_BUFFER_BYTES) -> int:
     """Choose how large shards are: small where little may be kept, so that pruning has something to choose from.
 
     Args:

@@ -18,7 +18,7 @@ from uuid import uuid4
 import numpy as np
 
 from .codec import CachedImage
-from .permissions import FILE_MODE, PART, SUFFIX, opened_regular, parts_in
+from .permissions import FILE_MODE, PART, SUFFIX, open_regular_file, partial_shards_in
 from .shard import write_shard
 
 SHARD_BYTES = 16 << 20
@@ -26,7 +26,7 @@ SHARD_BYTES = 16 << 20
 to touch new memory costs the kernel more than to write it."""
 NUM_BUFFERS = 3
 """One is filled while others are written; when the disk is slower than that, makers wait for it."""
-MOST_BUFFER_BYTES = NUM_BUFFERS * SHARD_BYTES
+MAX_BUFFER_BYTES = NUM_BUFFERS * SHARD_BYTES
 ROW_BYTES = 64
 """At most, of a picture's row beside its pixels."""
 
@@ -98,7 +98,7 @@ class ShardWriter:
             self.taken_bytes += len(picture.data) + ROW_BYTES
             return True
 
-    def write_alone(self, key: bytes, picture: CachedImage) -> None:
+    def write_single(self, key: bytes, picture: CachedImage) -> None:
         """Write a large picture that was reserved as a shard of its own, without copying it. Waits for the disk."""
         done: Future[Path] = Future()
         with self._counting:
@@ -106,7 +106,7 @@ class ShardWriter:
         try:
             ends = np.array([0, len(picture.data)])
             keys = np.frombuffer(key, "<u8").reshape(-1, 2)
-            with written_aside(self._folder) as (file, path):
+            with new_shard_file(self._folder) as (file, path):
                 write_shard(file, keys, [picture.size], ends, picture.data)
             self._count(path)
             done.set_result(path)
@@ -152,7 +152,7 @@ class ShardWriter:
 
     def _write(self, gathering: ShardBuilder) -> Path:
         try:
-            with written_aside(self._folder) as (file, path):
+            with new_shard_file(self._folder) as (file, path):
                 gathering.write(file)
             self._count(path)
             return path
@@ -199,7 +199,7 @@ class ShardWriter:
 
 
 @contextmanager
-def written_aside(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
+def new_shard_file(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
     """Open a new shard; when all went well it gets its name.
 
     Nobody waits for the disk: a shard that a power cut tears is known by its checksums, and made again.
@@ -243,11 +243,11 @@ def _open_for_one(path: str, flags: int) -> int:
     return os.open(path, flags, FILE_MODE)
 
 
-def clear_leftovers(folder: Path) -> int:
+def remove_partial_shards(folder: Path) -> int:
     """Delete what dead processes were writing; what has a living writer is locked and stays. Returns how many."""
     num_cleared = 0
-    for path in parts_in(folder):
-        with suppress(OSError), opened_regular(path, shared=True) as file:
+    for path in partial_shards_in(folder):
+        with suppress(OSError), open_regular_file(path, shared=True) as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink(missing_ok=True)
             num_cleared += 1

@@ -34,7 +34,7 @@ class _UnknownError(Exception):
     """A class of the user's own is among the transforms: what it yields is checked as batches are made."""
 
 
-def kind_after(transforms: Sequence[Any], where: str) -> PixelFormat | None:
+def output_pixel_format(transforms: Sequence[Any], where: str) -> PixelFormat | None:
     """Follow the kind of pixels through built transforms.
 
     Args:

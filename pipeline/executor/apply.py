@@ -27,11 +27,11 @@ class TransformApplier:
     """Does to pixels what was drawn. One thread at a time; pictures last until their number is used again.
 
     Args:
-        drawing: knows the transforms of the slots.
+        param_sampler: knows the transforms of the slots.
     """
 
-    def __init__(self, drawing: ParamSampler) -> None:
-        self._drawing = drawing
+    def __init__(self, param_sampler: ParamSampler) -> None:
+        self._param_sampler = param_sampler
         self._scratch: dict[tuple[int, Size], np.ndarray] = {}
         self._place: np.ndarray | None = None
 
@@ -39,7 +39,7 @@ class TransformApplier:
         self,
         number: int,
         image: np.ndarray,
-        decisions: Sequence[TransformCall],
+        calls: Sequence[TransformCall],
         place: np.ndarray | None = None,
     ) -> np.ndarray:
         """Do it as ``ParamSampler.apply`` would, but leave ``image`` as it is where it is read-only.
@@ -47,32 +47,32 @@ class TransformApplier:
         Args:
             number: of the sample among those that have to last together.
             image: uint8 HWC.
-            decisions: what was drawn.
+            calls: what was drawn.
             place: where the finished picture is wanted, if it is as large; its own row of the batch.
 
         Returns:
             A picture that may still be a read-only part of ``image``, or ``place`` where it came to lie there.
         """
         self._place = place
-        for decision in decisions:
-            transform = self._drawing.transform_of(decision.slot)
+        for call in calls:
+            transform = self._param_sampler.transform_at(call.transform_index)
             name = type(transform).__name__
             if name == "RandomResizedCrop":
-                image = self._resized_crop(number, image, transform, decision)
+                image = self._resized_crop(number, image, transform, call)
             elif name in CODES:
                 image = self._flipped(number, image, CODES[name])
             else:
                 if not image.flags.writeable and name not in ONLY_READ:
                     image = image.copy()
-                image = self._drawing.apply(image, (decision,))
+                image = self._param_sampler.apply(image, (call,))
         return image
 
     def _resized_crop(
-        self, number: int, image: np.ndarray, transform: object, decision: TransformCall
+        self, number: int, image: np.ndarray, transform: object, call: TransformCall
     ) -> np.ndarray:
-        x0, y0, x1, y1 = decision.params["crop_coords"]
+        x0, y0, x1, y1 = call.params["crop_coords"]
         if not (0 <= x0 < x1 <= image.shape[1] and 0 <= y0 < y1 <= image.shape[0]):
-            return self._drawing.apply(image, (decision,))  # Albumentations says what is wrong with it
+            return self._param_sampler.apply(image, (call,))  # Albumentations says what is wrong with it
         crop = image[y0:y1, x0:x1]
         height, width = transform.size  # type: ignore[attr-defined]
         if crop.shape[:2] == (height, width):

@@ -20,12 +20,12 @@ from ..compiler.program import Program
 from ..index.index import Index
 from ..load.decode.decoder import EncodedImage
 from ..load.loader import EncodedSample, SampleLoader
-from ..memory.estimates import RGB, planned_bytes
+from ..memory.estimates import RGB, estimate_sample_bytes
 from ..monitor.watchdog import Watchdog
 from ..transform.growth import largest_pixels
 from ..transform.params import ParamSampler, SampledParams, TransformCall
 from .apply import TransformApplier
-from .cpu import CpuStage, Failure, Room, applied, no_room
+from .cpu import CpuStage, Failure, Room, applied, no_output_slot
 
 CACHE_STEP = "cache"
 """The step of a ``Failure`` where a cached picture cannot be decoded; its file is then read and decoded instead."""
@@ -80,7 +80,7 @@ class CacheReader:
         found = dict(zip(places.tolist(), self.cache.find(keys[same]), strict=True))
         hits = {i: packed for i, packed in found.items() if packed is not None}
         loaded: dict[int, EncodedSample] = dict(
-            zip(hits, loader.load_beside(rows[list(hits)], list(hits.values())), strict=True)
+            zip(hits, loader.load_for_cached(rows[list(hits)], list(hits.values())), strict=True)
         )
         missing = np.array([i for i in range(len(rows)) if i not in hits], np.int64)
         if len(missing):
@@ -95,34 +95,39 @@ class CacheStage:
     """Makes the pictures of some samples out of the cache or of their files. One thread at a time.
 
     Args:
-        drawing: knows the transforms of the slots.
+        param_sampler: knows the transforms of the slots.
         pixels: makes the cached beginning of those that are not cached.
         cache: finds and keeps.
-        num_slots: how many transforms, from the first, lie before the cache.
+        num_transforms: how many transforms, from the first, lie before the cache.
         watch: is told what each sample is at.
     """
 
     def __init__(
-        self, drawing: ParamSampler, pixels: CpuStage, cache: PixelCache, num_slots: int, watch: Watchdog
+        self,
+        param_sampler: ParamSampler,
+        pixels: CpuStage,
+        cache: PixelCache,
+        num_transforms: int,
+        watch: Watchdog,
     ) -> None:
-        self._direct = TransformApplier(drawing)
+        self._direct = TransformApplier(param_sampler)
         self._watch = watch
         self._pixels = pixels
         self._cache = cache
         self._quality = cache.recipe.quality
-        self._num_slots = num_slots
+        self._num_slots = num_transforms
 
     def run(
-        self, samples: Sequence[EncodedSample], drawn: Sequence[SampledParams], rooms: Sequence[Room]
+        self, samples: Sequence[EncodedSample], sampled: Sequence[SampledParams], rooms: Sequence[Room]
     ) -> list[np.ndarray | Failure]:
         """Make the pictures as they are after the last decision; they last until the next call."""
-        new = [(sample, one) for sample, one in zip(samples, drawn, strict=True) if sample.kept is None]
+        new = [(sample, one) for sample, one in zip(samples, sampled, strict=True) if sample.kept is None]
         made = iter(self._begin(new)) if new else iter(())
         images = [next(made) if one.kept is None else self._unpack(one, one.kept) for one in samples]
         return [
             self._go_on(number, str(sample.row["key"]), image, one, room(one.size))
             for number, (sample, image, one, room) in enumerate(
-                zip(samples, images, drawn, rooms, strict=True)
+                zip(samples, images, sampled, rooms, strict=True)
             )
         ]
 
@@ -140,7 +145,7 @@ class CacheStage:
     def _begin(self, new: Sequence[tuple[EncodedSample, SampledParams]]) -> list[np.ndarray | Failure]:
         """Make the cached beginning and keep it. What is lossy is unpacked at once: filling yields what is found."""
         files = [sample.file for sample, _ in new if sample.file is not None]
-        made = self._pixels.run(files, [self._beginning(one) for _, one in new], [no_room] * len(new))
+        made = self._pixels.run(files, [self._beginning(one) for _, one in new], [no_output_slot] * len(new))
         to_keep: list[tuple[np.ndarray, CachedImage]] = []
         for number, ((sample, _), image) in enumerate(zip(new, made, strict=True)):
             if isinstance(image, Failure):
@@ -158,30 +163,30 @@ class CacheStage:
         self._cache.keep(to_keep)
         return made
 
-    def _beginning(self, drawn: SampledParams) -> SampledParams:
+    def _beginning(self, sampled: SampledParams) -> SampledParams:
         """Take the decisions before the cache."""
-        before = tuple(one for one in drawn.decisions if one.slot < self._num_slots)
-        behind = drawn.decisions[len(before) :]
-        return replace(drawn, decisions=before, size=behind[0].size if behind else drawn.size)
+        before = tuple(one for one in sampled.calls if one.transform_index < self._num_slots)
+        behind = sampled.calls[len(before) :]
+        return replace(sampled, calls=before, size=behind[0].size if behind else sampled.size)
 
-    def _behind(self, drawn: SampledParams) -> Sequence[TransformCall]:
-        return [one for one in drawn.decisions if one.slot >= self._num_slots]
+    def _behind(self, sampled: SampledParams) -> Sequence[TransformCall]:
+        return [one for one in sampled.calls if one.transform_index >= self._num_slots]
 
-    def planned_bytes(self, file: EncodedImage, drawn: SampledParams) -> int:
+    def estimate_sample_bytes(self, file: EncodedImage, sampled: SampledParams) -> int:
         """Say what a file takes that is made for the cache: its beginning, a copy of that, and the finished picture."""
-        beginning = self._beginning(drawn)
-        made = planned_bytes(file, self._pixels.plan(file, beginning), beginning)
-        return made + RGB * (prod(beginning.size) + largest_pixels(drawn))
+        beginning = self._beginning(sampled)
+        made = estimate_sample_bytes(file, self._pixels.plan(file, beginning), beginning)
+        return made + RGB * (prod(beginning.size) + largest_pixels(sampled))
 
     def _go_on(
         self,
         number: int,
         key: str,
         image: np.ndarray | Failure,
-        drawn: SampledParams,
+        sampled: SampledParams,
         place: np.ndarray | None,
     ) -> np.ndarray | Failure:
         if isinstance(image, Failure):
             return image
-        behind = self._behind(drawn)
+        behind = self._behind(sampled)
         return applied(self._watch, key, lambda: self._direct.apply(number, image, behind, place))

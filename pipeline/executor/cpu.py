@@ -39,7 +39,7 @@ class Pixels(Protocol):
     """Makes the pictures of samples as they are after the last decision."""
 
     def run(
-        self, files: Sequence[EncodedImage], drawn: Sequence[SampledParams], rooms: Sequence[Room]
+        self, files: Sequence[EncodedImage], sampled: Sequence[SampledParams], rooms: Sequence[Room]
     ) -> Sequence[Any]:
         """Make uint8 HWC pictures, or a ``Failure`` for those that cannot be.
 
@@ -47,7 +47,7 @@ class Pixels(Protocol):
         """
         ...
 
-    def plan(self, file: EncodedImage, drawn: SampledParams) -> DecodePlan:
+    def plan(self, file: EncodedImage, sampled: SampledParams) -> DecodePlan:
         """Decide how a file is decoded."""
         ...
 
@@ -64,7 +64,7 @@ class CpuStage:
 
     def __init__(
         self,
-        drawing: ParamSampler,
+        param_sampler: ParamSampler,
         *,
         max_batch_size: int,
         may_reduce: bool,
@@ -72,8 +72,8 @@ class CpuStage:
         watch: Watchdog | None = None,
         fallbacks: FallbackLog | None = None,
     ) -> None:
-        self._drawing = drawing
-        self._direct = TransformApplier(drawing)
+        self._param_sampler = param_sampler
+        self._direct = TransformApplier(param_sampler)
         self._clock = clock or StepTimer("make")
         self._watch = watch or Watchdog(None)
         self._may_reduce = may_reduce
@@ -81,10 +81,10 @@ class CpuStage:
         self._chain = ImageDecoder(dali, self._watch, fallbacks)
 
     def run(
-        self, files: Sequence[EncodedImage], drawn: Sequence[SampledParams], rooms: Sequence[Room]
+        self, files: Sequence[EncodedImage], sampled: Sequence[SampledParams], rooms: Sequence[Room]
     ) -> list[np.ndarray | Failure]:
         """Make the pictures of some samples as they are after the last decision."""
-        decodings = [self.plan(file, one) for file, one in zip(files, drawn, strict=True)]
+        decodings = [self.plan(file, one) for file, one in zip(files, sampled, strict=True)]
         self._clock.enter("decode")
         decoded = self.decode(files, decodings)
         self._clock.enter(
@@ -93,16 +93,16 @@ class CpuStage:
         return [
             self._apply(number, file.key, image, decoding, room(one.size))
             for number, (file, image, decoding, one, room) in enumerate(
-                zip(files, decoded, decodings, drawn, rooms, strict=True)
+                zip(files, decoded, decodings, sampled, rooms, strict=True)
             )
         ]
 
-    def plan(self, file: EncodedImage, drawn: SampledParams) -> DecodePlan:
+    def plan(self, file: EncodedImage, sampled: SampledParams) -> DecodePlan:
         """Decide how a file is decoded."""
-        may_reduce = self._may_reduce and file.may_be_reduced()
+        may_reduce = self._may_reduce and file.supports_reduced()
         return plan_decode(
-            drawn,
-            self._drawing.transform_of,
+            sampled,
+            self._param_sampler.transform_at,
             file.size,
             num_bytes=len(file.data),
             may_reduce=may_reduce,
@@ -132,7 +132,7 @@ class CpuStage:
     ) -> np.ndarray | Failure:
         if isinstance(image, Failure):
             return image
-        return applied(self._watch, key, lambda: self._direct.apply(number, image, decoding.decisions, place))
+        return applied(self._watch, key, lambda: self._direct.apply(number, image, decoding.calls, place))
 
     def close(self) -> None:
         """Close DALI."""
@@ -151,7 +151,7 @@ def applied(watch: Watchdog, key: str, apply: Callable[[], T], decoders: tuple[s
     return Failure("time", f"the policy {reason}", decoders) if reason else done
 
 
-def no_room(_: Size) -> None:
+def no_output_slot(_: Size) -> None:
     """Give no room: the picture does not go straight into a batch."""
 
 

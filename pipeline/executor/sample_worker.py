@@ -13,9 +13,9 @@ from ..batch.annotations import (
     AnnotationError,
     AnnotationKinds,
     Annotations,
-    finished_annotations,
+    albumentations_targets,
+    collect_annotations,
     read_annotations,
-    targets_of,
 )
 from ..compiler.program import Program
 from ..compiler.routing import Backend
@@ -23,7 +23,7 @@ from ..errors import RunError, SampleError
 from ..load.decode.fallback import FallbackLog
 from ..load.loader import EncodedSample, Row, SampleLoader
 from ..memory.budget import MemoryBudget
-from ..memory.estimates import RGB, in_runs, planned_bytes, worst_bytes
+from ..memory.estimates import RGB, estimate_sample_bytes, max_sample_bytes, split_by_bytes
 from ..monitor.quarantine import QuarantineEntry
 from ..monitor.step_timer import FeedMonitor
 from ..monitor.watchdog import Watchdog
@@ -31,10 +31,10 @@ from ..plan.view import View
 from ..rng import keyed_bits
 from ..sampler.schedule import replacements
 from ..transform.growth import SizeBound, largest_pixels
-from ..transform.params import ParamSampler, SampledParams, leaves_of
+from ..transform.params import ParamSampler, SampledParams, leaf_transforms
 from ..uris import public_uri
 from .cached import CACHE_STEP, CacheReader, CacheStage
-from .cpu import CpuStage, Failure, Pixels, Room, applied, no_room, policy_failure
+from .cpu import CpuStage, Failure, Pixels, Room, applied, no_output_slot, policy_failure
 from .dali import DaliStage, kept
 
 
@@ -107,7 +107,7 @@ class SampleWorker:
             for sample, one in zip(samples, made, strict=True)
         ]
 
-    def in_runs(
+    def split_by_bytes(
         self, samples: Sequence[EncodedSample], epoch: int, most_bytes: int
     ) -> Iterator[tuple[Sequence[EncodedSample], int]]:
         """Cut samples into runs whose pixels take at most so many bytes; a larger sample is a run of its own.
@@ -116,10 +116,10 @@ class SampleWorker:
         """
         copies = 2 if self._shared.cached is None else 3
         line = self._line()
-        sizes = [worst_bytes(sample.file, sample.kept, copies, line.growth) for sample in samples]
-        if line.growth.is_open or sum(sizes) > most_bytes:
-            sizes = [line.planned_bytes(sample, epoch) for sample in samples]
-        return in_runs(samples, sizes.__getitem__, most_bytes)
+        sizes = [max_sample_bytes(sample.file, sample.kept, copies, line.growth) for sample in samples]
+        if line.growth.needs_sampling or sum(sizes) > most_bytes:
+            sizes = [line.estimate_sample_bytes(sample, epoch) for sample in samples]
+        return split_by_bytes(samples, sizes.__getitem__, most_bytes)
 
     def close(self) -> None:
         """Close DALI."""
@@ -137,8 +137,8 @@ class SampleWorker:
     ) -> Sample | None:
         """Make a sample from its file where what the cache held was no picture; else replace it."""
         if made.step == CACHE_STEP:
-            sample = self._shared.loader.load_again(sample)
-            (found,) = self._line(spare=True).make([sample], epoch, [no_room])
+            sample = self._shared.loader.reload(sample)
+            (found,) = self._line(spare=True).make([sample], epoch, [no_output_slot])
             if isinstance(found, Sample):
                 return replace(found, image=kept(found.image))
             made = found
@@ -158,7 +158,7 @@ class SampleWorker:
         shared.activity.clock("make").enter("input")
         for row in replacements(shared.rows, seed=shared.program.plan.seed, epoch=epoch, key=key):
             (other,) = shared.load(np.array([row]))
-            (found,) = self._line(spare=True).make([other], epoch, [no_room])
+            (found,) = self._line(spare=True).make([other], epoch, [no_output_slot])
             if isinstance(found, Sample):
                 noted.append(self._entry(sample, made, found.key, epoch))
                 return replace(found, image=kept(found.image), replaced=True)
@@ -193,11 +193,11 @@ class _SampleBuilder:
         self._kinds = kinds = shared.kinds
         routes = program.routes(augment=view.augment, backend=shared.backend)
         compose = program.compose(augment=view.augment, boxes=kinds.boxes, keypoints=kinds.num_keypoints > 0)
-        self._drawing = ParamSampler(compose, routes.num_drawn)
+        self._param_sampler = ParamSampler(compose, routes.num_sampled)
         self.growth = SizeBound.of(compose.transforms)
         may_reduce = program.plan.decode == "auto"
         on_cpu = CpuStage(
-            self._drawing,
+            self._param_sampler,
             max_batch_size=max_samples,
             may_reduce=may_reduce,
             clock=self._clock,
@@ -209,16 +209,20 @@ class _SampleBuilder:
         self._num_kept = 0
         """Outermost transforms that a picture out of the cache need not go through, not even to be drawn."""
         if shared.cached is not None:
-            num_before = sum(1 for _ in leaves_of(compose.transforms[: program.num_cached]))
-            self._cached = CacheStage(self._drawing, on_cpu, shared.cached.cache, num_before, shared.watch)
-            self._num_kept = program.num_cached if self._drawing.draws_nothing(program.num_cached) else 0
-        num_slots = sum(1 for _ in leaves_of(compose.transforms[: routes.num_lowered]))
+            num_before = sum(1 for _ in leaf_transforms(compose.transforms[: program.num_cached]))
+            self._cached = CacheStage(
+                self._param_sampler, on_cpu, shared.cached.cache, num_before, shared.watch
+            )
+            self._num_kept = (
+                program.num_cached if self._param_sampler.is_deterministic(program.num_cached) else 0
+            )
+        num_transforms = sum(1 for _ in leaf_transforms(compose.transforms[: routes.num_lowered]))
         if shared.backend == "dali":
             self.pixels = DaliStage(
-                self._drawing,
-                num_slots,
+                self._param_sampler,
+                num_transforms,
                 CpuStage(
-                    self._drawing,
+                    self._param_sampler,
                     max_batch_size=max_samples,
                     may_reduce=False,
                     clock=self._clock,
@@ -240,38 +244,38 @@ class _SampleBuilder:
         self._clock.enter("draw")
         first = str(samples[0].row["key"]) if samples else ""
         with self._watch.at("policy", first, len(samples)):  # drawing takes so little that all have one note
-            drawn = [self._draw(sample, epoch) for sample in samples]
+            sampled = [self._draw(sample, epoch) for sample in samples]
         ready = [
             (sample, one[0], room)
-            for sample, one, room in zip(samples, drawn, rooms, strict=True)
+            for sample, one, room in zip(samples, sampled, rooms, strict=True)
             if not isinstance(one, Failure)
         ]
         found = iter(self._images(ready))
         self._clock.enter("transform")
         return [
             one if isinstance(one, Failure) else self._finish(sample.row, *one, next(found))
-            for sample, one in zip(samples, drawn, strict=True)
+            for sample, one in zip(samples, sampled, strict=True)
         ]
 
-    def planned_bytes(self, sample: EncodedSample, epoch: int) -> int:
+    def estimate_sample_bytes(self, sample: EncodedSample, epoch: int) -> int:
         """Say what a sample's pixels will take, from what is drawn for it."""
-        drawn = self._draw(sample, epoch)
-        if isinstance(drawn, Failure):
-            return worst_bytes(sample.file, sample.kept)
+        sampled = self._draw(sample, epoch)
+        if isinstance(sampled, Failure):
+            return max_sample_bytes(sample.file, sample.kept)
         if sample.file is None:
-            return worst_bytes(None, sample.kept) + RGB * largest_pixels(drawn[0])
+            return max_sample_bytes(None, sample.kept) + RGB * largest_pixels(sampled[0])
         if self._cached is not None:
-            return self._cached.planned_bytes(sample.file, drawn[0])
-        return planned_bytes(sample.file, self.pixels.plan(sample.file, drawn[0]), drawn[0])
+            return self._cached.estimate_sample_bytes(sample.file, sampled[0])
+        return estimate_sample_bytes(sample.file, self.pixels.plan(sample.file, sampled[0]), sampled[0])
 
     def _images(self, ready: Sequence[tuple[EncodedSample, SampledParams, Room]]) -> Sequence[Any]:
         if not ready:
             return ()
-        samples, drawn, rooms = zip(*ready, strict=True)
+        samples, sampled, rooms = zip(*ready, strict=True)
         if self._cached is not None:
             self._clock.enter("transform")
-            return self._cached.run(samples, drawn, rooms)
-        return self.pixels.run([sample.file for sample in samples], drawn, rooms)
+            return self._cached.run(samples, sampled, rooms)
+        return self.pixels.run([sample.file for sample in samples], sampled, rooms)
 
     def _draw(self, sample: EncodedSample, epoch: int) -> tuple[SampledParams, Annotations] | Failure:
         """Draw for one sample; returns it with the annotations that went in."""
@@ -286,29 +290,31 @@ class _SampleBuilder:
         try:
             if self._kinds.any:
                 annotations = read_annotations(row, sample.mask, size, self._kinds)
-                targets = targets_of(
+                targets = albumentations_targets(
                     annotations, size, self._kinds, self._plan.bbox_params, self._plan.keypoint_params
                 )
             bits = keyed_bits("augment", self._seed, epoch, row["key"])
             if sample.kept is not None and self._num_kept and not targets:
-                return self._drawing.draw(bits, sample.kept.size, num_done=self._num_kept), annotations
-            return self._drawing.draw(bits, size, **targets), annotations
+                return self._param_sampler.sample(
+                    bits, sample.kept.size, num_skipped=self._num_kept
+                ), annotations
+            return self._param_sampler.sample(bits, size, **targets), annotations
         except AnnotationError as error:
             return Failure(error.step, error.reason)
         except Exception as error:  # whatever a transform raises costs this image only and is written down
             return policy_failure(error)
 
     def _finish(
-        self, row: Row, drawn: SampledParams, annotations: Annotations, image: Any
+        self, row: Row, sampled: SampledParams, annotations: Annotations, image: Any
     ) -> Sample | Failure:
         if isinstance(image, Failure):
             return image
-        if self._drawing.is_finished(drawn):
+        if self._param_sampler.is_finished(sampled):
             return Sample(row["key"], int(row["label"]), image)
 
         def finish() -> Sample:
-            done = self._drawing.finish(image, drawn)
-            left = finished_annotations(annotations, done) if self._kinds.any else annotations
+            done = self._param_sampler.finish(image, sampled)
+            left = collect_annotations(annotations, done) if self._kinds.any else annotations
             return Sample(row["key"], int(row["label"]), done["image"], left)
 
         return applied(self._watch, row["key"], finish)

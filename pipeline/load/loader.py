@@ -87,11 +87,11 @@ class SampleLoader:
         """
         return [self._load(row, None) for row in self._rows(rows)]
 
-    def load_beside(self, rows: np.ndarray, kept: Sequence[CachedImage]) -> list[EncodedSample]:
+    def load_for_cached(self, rows: np.ndarray, kept: Sequence[CachedImage]) -> list[EncodedSample]:
         """Read only what belongs to pictures that a cache holds, in order; raises as ``load`` does."""
         return [self._load(row, one) for row, one in zip(self._rows(rows), kept, strict=True)]
 
-    def load_again(self, sample: EncodedSample) -> EncodedSample:
+    def reload(self, sample: EncodedSample) -> EncodedSample:
         """Read the file of a sample that was found in a cache; raises as ``load`` does."""
         return self._load(sample.row, None)
 

@@ -97,7 +97,7 @@ def estimate_output_size(program: Program, view: View, index: Index, rows: np.nd
     routes = program.routes(augment=view.augment, backend="opencv")
     kinds = AnnotationKinds.of(index)
     compose = program.compose(augment=view.augment, boxes=kinds.boxes, keypoints=kinds.num_keypoints > 0)
-    drawing = ParamSampler(compose, routes.num_drawn)
+    param_sampler = ParamSampler(compose, routes.num_sampled)
     targets = kinds.empty_targets()
     found: set[Size] = set()
     grown: list[float] = []
@@ -108,10 +108,10 @@ def estimate_output_size(program: Program, view: View, index: Index, rows: np.nd
         bits = keyed_bits("augment", program.plan.seed, view.first_epoch, sample["key"])
         end: Size | None = None
         try:
-            drawn = drawing.draw(bits, size, **targets)
-            end = drawn.size
-            if not drawing.is_finished(drawn):
-                image = drawing.finish(np.zeros((*end, RGB), np.uint8), drawn)["image"]
+            sampled = param_sampler.sample(bits, size, **targets)
+            end = sampled.size
+            if not param_sampler.is_finished(sampled):
+                image = param_sampler.finish(np.zeros((*end, RGB), np.uint8), sampled)["image"]
                 end, width_bytes = (image.shape[0], image.shape[1]), max(width_bytes, image.dtype.itemsize)
         except Exception:  # it fails again where it is made, costs that image and is written down there
             if end is None:
@@ -127,7 +127,7 @@ def estimate_output_size(program: Program, view: View, index: Index, rows: np.nd
     return OutputSize(constant, bytes_per_pixel * max(grown, default=1.0))
 
 
-def worst_bytes(
+def max_sample_bytes(
     file: EncodedImage | None, kept: CachedImage | None, copies: int = 2, growth: SizeBound | None = None
 ) -> int:
     """Bound what one sample takes from decoding on, whatever is drawn: the whole picture, several times, and its growth.
@@ -146,20 +146,25 @@ def worst_bytes(
     return whole + RGB * grown
 
 
-def planned_bytes(file: EncodedImage, decoding: DecodePlan, drawn: SampledParams) -> int:
+def estimate_sample_bytes(file: EncodedImage, decoding: DecodePlan, sampled: SampledParams) -> int:
     """Say what one sample takes: its pixels as decoding is planned, and those of the largest picture that was drawn."""
     if decoding.kind == "reduced":
         height, width = (-(-side // decoding.shrink) for side in file.size)
         assert decoding.resampling is not None
         decoded = RGB * (height * width + decoding.resampling.size[0] * decoding.resampling.size[1])
-    elif decoding.kind == "region" and file.format == "jpeg" and file.suits_dali() and file.may_be_cut():
+    elif (
+        decoding.kind == "region"
+        and file.format == "jpeg"
+        and file.supports_dali()
+        and file.supports_region()
+    ):
         decoded = RGB * decoding.region.size[0] * decoding.region.size[1]
     else:
         decoded = _whole_bytes(file)
-    return decoded + RGB * largest_pixels(drawn)
+    return decoded + RGB * largest_pixels(sampled)
 
 
-def in_runs(
+def split_by_bytes(
     items: Sequence[T], num_bytes: Callable[[int], int], most: int
 ) -> Iterator[tuple[Sequence[T], int]]:
     """Cut items, in order, into runs of at most so many bytes; one that is larger is a run of its own."""

@@ -143,7 +143,7 @@ class FeedMonitor:
         with self._lock:
             self.cache_hits += num_samples
 
-    def give_out(self, num_samples: int) -> None:
+    def count_batch(self, num_samples: int) -> None:
         """Count a batch that goes to the consumer."""
         now = time.perf_counter()
         with self._lock:

@@ -13,7 +13,7 @@ from ..errors import StuckError
 T = TypeVar("T")
 
 POLL_S = 1.0
-STUCK_FACTOR = 2
+TIMEOUT_FACTOR = 2
 """A step that takes so many times the limit of one file is not waited for any longer; files that DALI decodes in one
 run count as one."""
 
@@ -88,7 +88,7 @@ class Watchdog:
     def _check(self) -> None:
         assert self.max_seconds is not None
         for key, step, num_files, since in list(self._working.values()):
-            limit = STUCK_FACTOR * self.max_seconds
+            limit = TIMEOUT_FACTOR * self.max_seconds
             if (seconds := time.monotonic() - since) > limit:
                 self.stuck = True
                 what = repr(key) if num_files == 1 else f"{num_files} files, the first of them {key!r}"

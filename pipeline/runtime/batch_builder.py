@@ -161,13 +161,13 @@ class BatchBuilder:
 
     def release(self, num_bytes: int) -> None:
         """Let go the room of a batch."""
-        self.budget.close_batch(num_bytes)
+        self.budget.release_batch(num_bytes)
 
     @contextmanager
     def build(self, number: int) -> Iterator[BatchResult]:
         """Make one batch, beside others that other threads ask for; its room is held while the context lasts."""
         num_bytes = self._pool.num_bytes(spec := self._spec(number))
-        self.budget.wait_for_batch(num_bytes)
+        self.budget.reserve_batch(num_bytes)
         batch = self._pool.begin(number, spec, num_bytes)
         try:
             yield self.finish(batch)

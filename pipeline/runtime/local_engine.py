@@ -154,7 +154,7 @@ class LocalFeed(BaseFeed[Batch]):
                     batch = result.batch
                     del result
                     if batch is not None:
-                        self._activity.give_out(batch.num_images)
+                        self._activity.count_batch(batch.num_images)
                         clock.enter("consumer")
                         yield batch
                         clock.enter("batch")

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..batch.annotations import AnnotationKinds, Annotations, batch_fields
+from ..batch.annotations import AnnotationKinds, Annotations, collate_annotations
 from ..batch.batch import Batch
 from ..batch.buffers import BatchBuffer, BufferPool, DeviceBuffer, Normalizer
 from ..executor.sample_worker import Sample, SampleWorker, WorkerContext
 from ..load.loader import EncodedSample
-from ..memory.estimates import OutputSize, SampleSizes, in_runs
+from ..memory.estimates import OutputSize, SampleSizes, split_by_bytes
 from ..monitor.quarantine import QuarantineEntry
 from ..monitor.watchdog import Watchdog
 from ..sampler.schedule import BatchSpec
@@ -120,7 +120,7 @@ class OpenBatch:
             replaced=np.array(rows.replaced, dtype=bool),
             padding=self.spec.padding[rows.made],
             num_skipped=len(rows.made) - num_images,
-            **batch_fields(rows.annotations, self.kinds, (height, width)),
+            **collate_annotations(rows.annotations, self.kinds, (height, width)),
         )
 
 
@@ -230,14 +230,14 @@ class AssemblyPool:
         for start in range(0, len(rows), most):
             some = rows[start : start + most]
             sizes = self._sizes.bytes(some).tolist()
-            for run, num_bytes in in_runs(range(len(some)), sizes.__getitem__, self._most_files):
+            for run, num_bytes in split_by_bytes(range(len(some)), sizes.__getitem__, self._most_files):
                 yield some[run[0] : run[-1] + 1], num_bytes
 
     def _read(self, ticket: int, rows: np.ndarray, num_bytes: int) -> list[EncodedSample]:
         activity = self._shared.activity
         clock = activity.clock("read")
         clock.enter("room")
-        self._shared.budget.wait_for_file(ticket, num_bytes)
+        self._shared.budget.reserve_file(ticket, num_bytes)
         clock.enter("read")
         read_bytes = 0
         try:
@@ -268,7 +268,7 @@ class AssemblyPool:
             clock.enter("draw")
             return self._make_runs(samples, target)
         finally:
-            self._shared.budget.close_file(file_bytes)
+            self._shared.budget.release_file(file_bytes)
             clock.enter("room")
 
     def _make_kept(self, rows: np.ndarray, target: _Target) -> Rows:
@@ -285,7 +285,7 @@ class AssemblyPool:
             clock.enter("draw", read_bytes)
             return self._make_runs(samples, target)
         finally:
-            self._shared.budget.close_file(read_bytes)
+            self._shared.budget.release_file(read_bytes)
             clock.enter("room")
 
     def _make_runs(self, samples: list[EncodedSample], target: _Target) -> Rows:
@@ -296,7 +296,7 @@ class AssemblyPool:
             self._assemblies.append(self._own.assembly)
         assembly: SampleWorker = self._own.assembly
         done = Rows()
-        for run, most_bytes in assembly.in_runs(samples, target.epoch, self._most_pixels):
+        for run, most_bytes in assembly.split_by_bytes(samples, target.epoch, self._most_pixels):
             clock.enter("room")
             with self._shared.budget.pixels(most_bytes, repr(run[0].row["key"])):
                 start = target.first + len(done.made)

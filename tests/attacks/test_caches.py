@@ -179,7 +179,7 @@ def test_files_and_links_of_others_outlast_verify_prune_and_damage(
     shard.write_bytes(shard.read_bytes()[:-900])
     _, counts = run(plan_for(index_path, cache=cache))
     assert counts["damaged"] == 1
-    assert prune(cache, max_bytes=0).kept_shards == 0
+    assert prune(cache, max_bytes=0).remaining_shards == 0
     assert sorted(cache.rglob("*")) == before
     assert copied.read_bytes() == b"no shard"
 

@@ -131,11 +131,11 @@ def test_a_job_is_seen_at_its_nodes_endpoint(
 DRIVER = """
 import sys
 from pathlib import Path
-from lightwell.pipeline.plan import Plan
-from lightwell.pipeline.progress import SilentConsole
-from lightwell.workers.cluster import connect
+from lightwell.pipeline.plan.plan import Plan
+from lightwell.pipeline.jobs.progress import SilentConsole
+from lightwell.workers.ray.cluster import connect
 from lightwell.workers.local import run_training_job
-from lightwell.workers.on_ray.engine import RayEngine
+from lightwell.workers.ray.engine import RayEngine
 from ray_jobs import CountOnRay
 
 plan, out, address = Plan.load(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]

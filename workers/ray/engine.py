@@ -236,7 +236,7 @@ class RayFeed(_RayStream[Batch]):
             if result.batch is not None:
                 batch = result.batch
                 del result
-                self._stats.give_out(batch.num_images)
+                self._stats.count_batch(batch.num_images)
                 yield batch
                 del batch
 
@@ -262,7 +262,7 @@ class RayJobRun(_RayStream[BatchRecords]):
                 result = worked.result
                 self._feed_state.record_batch(result)
                 if result.num_made > result.num_skipped:
-                    self._stats.give_out(result.num_read)
+                    self._stats.count_batch(result.num_read)
                     yield BatchRecords(worked.records, result.num_read, result.num_used)
 
 

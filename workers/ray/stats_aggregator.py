@@ -40,9 +40,9 @@ class StatsAggregator:
         if report:
             self._workers[report["worker"]] = report
 
-    def give_out(self, num_images: int) -> None:
+    def count_batch(self, num_images: int) -> None:
         """Note that a batch goes to the consumer."""
-        self._activity.give_out(num_images)
+        self._activity.count_batch(num_images)
         self._clock.enter("consumer")
 
     def read(self, *, replaced: int) -> FeedStats:

@@ -100,7 +100,7 @@ class ServiceFeed(RemoteFeed[Batch]):
                     batch = result.batch
                     del result
                     if batch is not None:
-                        stats.give_out(batch.num_images)
+                        stats.count_batch(batch.num_images)
                         yield batch
                         del batch
         finally:

@@ -14,8 +14,8 @@ from ...geometry import Region, Size
 from ...monitor.watchdog import Watchdog
 from .dali import DALI_FORMATS, DALI_MODES, DaliDecoder
 from .fallback import FallbackLog
-from .opencv import decode_opencv, decode_reduced, decode_wide, reduce_decoded
-from .orientation import as_stored, stored_region, swapped, upright
+from .opencv import decode_16bit, decode_opencv, decode_reduced, reduce_decoded
+from .orientation import stored_region, swapped, to_stored, upright
 from .pillow import decode_pillow
 from .plan import DecodePlan
 
@@ -41,19 +41,19 @@ class EncodedImage:
         """Height and width before orientation."""
         return swapped(self.size, self.orientation)
 
-    def is_wide_png(self) -> bool:
+    def is_16bit_png(self) -> bool:
         """Return whether it is a PNG with 16 bits a channel."""
         return self.format == "png" and self.data[_PNG_BITS : _PNG_BITS + 1] == b"\x10"
 
-    def suits_dali(self) -> bool:
+    def supports_dali(self) -> bool:
         """Return whether DALI and OpenCV follow the stated colour rule for this kind of file."""
-        return self.format in DALI_FORMATS and self.mode in DALI_MODES and not self.is_wide_png()
+        return self.format in DALI_FORMATS and self.mode in DALI_MODES and not self.is_16bit_png()
 
-    def may_be_cut(self) -> bool:
+    def supports_region(self) -> bool:
         """Return whether a region decoded alone is the same pixels as one cut out of the whole picture."""
         return self.format != "jpeg" or not is_smoothed(self.data)
 
-    def may_be_reduced(self) -> bool:
+    def supports_reduced(self) -> bool:
         """Return whether the DCT can shrink it."""
         return self.format == "jpeg" and self.mode in DALI_MODES
 
@@ -127,7 +127,7 @@ class ImageDecoder:
     def _alone(self, file: EncodedImage, decoding: DecodePlan, failed: str = "") -> DecodedImage:
         started = time.perf_counter()
         with self._watch.at("decode", file.key):
-            decoded = decode_alone(file, decoding, failed)
+            decoded = decode_single(file, decoding, failed)
         if decoded.reason and decoded.image is not None:
             self._fallbacks.note(file.key, decoded.reason, decoded.decoders[-1])
         return replace(decoded, seconds=time.perf_counter() - started)
@@ -138,14 +138,14 @@ class ImageDecoder:
 
 
 def _is_for_dali(file: EncodedImage, decoding: DecodePlan) -> bool:
-    if not file.suits_dali() or decoding.kind == "reduced":
+    if not file.supports_dali() or decoding.kind == "reduced":
         return False
     if file.format == "jpeg":  # whole ones are faster by OpenCV
-        return decoding.kind == "region" and file.may_be_cut()
+        return decoding.kind == "region" and file.supports_region()
     return True
 
 
-def decode_alone(file: EncodedImage, decoding: DecodePlan, failed: str = "") -> DecodedImage:
+def decode_single(file: EncodedImage, decoding: DecodePlan, failed: str = "") -> DecodedImage:
     """Decode one file without DALI; any thread may call this.
 
     OpenCV is next for what suits DALI, then Pillow; other kinds of pixels have one decoder, whose conversion follows
@@ -158,7 +158,7 @@ def decode_alone(file: EncodedImage, decoding: DecodePlan, failed: str = "") -> 
         failed: why DALI could not, where it was tried.
     """
     tried: tuple[str, ...] = ("dali",) if failed else ()
-    stored = as_stored(decoding, file.size, file.orientation)
+    stored = to_stored(decoding, file.size, file.orientation)
     reasons: list[str] = []
     for name, decode in _decoders_of(file, stored):
         tried = (*tried, name)
@@ -184,10 +184,10 @@ def _decoders_of(
     if stored.kind == "reduced":
         yield "opencv", lambda data: decode_reduced(data, stored, file.stored_size)
         yield "pillow", lambda data: reduce_decoded(decode_pillow(data, file.stored_size), stored)
-    elif file.is_wide_png():
-        yield "opencv", decode_wide
+    elif file.is_16bit_png():
+        yield "opencv", decode_16bit
     else:
-        if file.suits_dali():
+        if file.supports_dali():
             yield "opencv", decode_opencv
         yield "pillow", lambda data: decode_pillow(data, file.stored_size)
 

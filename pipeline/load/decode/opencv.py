@@ -34,7 +34,7 @@ def decode_opencv(data: bytes) -> np.ndarray:
     return _decode(data, _RGB)
 
 
-def decode_wide(data: bytes) -> np.ndarray:
+def decode_16bit(data: bytes) -> np.ndarray:
     """Decode 16-bit gray or colour, with or without alpha, to uint8 HWC RGB as stored: ``round(value / 257)``.
 
     Raises:

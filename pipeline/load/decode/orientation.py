@@ -55,7 +55,7 @@ def stored_region(region: Region, size: Size, orientation: int) -> Region:
     return Region(x0, y0, x1, y1) if orientation >= QUARTER_TURNED else Region(y0, x0, y1, x1)
 
 
-def as_stored(decoding: DecodePlan, size: Size, orientation: int) -> DecodePlan:
+def to_stored(decoding: DecodePlan, size: Size, orientation: int) -> DecodePlan:
     """Map a decode plan of the upright picture to the stored one, its resampling included."""
     if orientation == 1:
         return decoding

@@ -22,7 +22,7 @@ import numpy as np
 from ...formats.image_reader import open_image, stored_size
 from ...formats.integrity import pixel_problem, size_problem
 from ...geometry import Size
-from .opencv import decode_wide
+from .opencv import decode_16bit
 from .orientation import upright
 
 WIDE_MODES = {"I;16", "I;16B", "I;16L", "I;16N"}
@@ -62,7 +62,7 @@ def _decode(image: Any, data: bytes) -> np.ndarray:
     back = _BACK.get(turned, turned)
     bits = image.tag_v2.get(_BITS_TAG, (1,))
     if image.mode in ("RGB", "RGBA", "RGBX") and max(bits) > 8:
-        return upright(decode_wide(data), back)
+        return upright(decode_16bit(data), back)
     image.getexif()[_ORIENTATION_TAG] = turned
     return upright(to_rgb(image), back)
 

@@ -41,9 +41,9 @@ RUN = """
     import os, signal, sys
     from pathlib import Path
     import torch
-    from lightwell.pipeline.engine.feed import LocalEngine
-    from lightwell.pipeline.jobfile import load_job
-    from lightwell.pipeline.progress import SilentConsole
+    from lightwell.pipeline.runtime.local_engine import LocalEngine
+    from lightwell.pipeline.jobs.job_file import load_job
+    from lightwell.pipeline.jobs.progress import SilentConsole
     from lightwell.workers.local import run_training_job
 
     class Deadly(SilentConsole):

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from lightwell.pipeline.errors import OutputError
-from lightwell.pipeline.index import scan as looking
+from lightwell.pipeline.index import scan
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.index.index import Index
 from lightwell.pipeline.index.scan_checkpoint import ScanCheckpoint
@@ -21,7 +21,7 @@ from PIL import Image
 @pytest.fixture
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Sixteen pictures in chunks of two; one has no content, one has a mask that is not there."""
-    monkeypatch.setattr(looking, "PORTION", 2)
+    monkeypatch.setattr(scan, "LOCAL_CHUNK_FILES", 2)
     folder = make_folder(tmp_path / "photos", num_images=16)
     (folder / "cat" / "000.jpg").write_bytes(b"")
     return folder
@@ -31,7 +31,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files and shards that are opened."""
     names: list[str] = []
-    read_header, read_members = looking.read_header, reading.read_members
+    read_header, read_members = scan.read_header, reading.read_members
 
     def header(uri: str) -> Any:
         names.append(Path(uri).name)
@@ -41,7 +41,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(str(found.bytes))
         return read_members(file, found, **options)
 
-    monkeypatch.setattr(looking, "read_header", header)
+    monkeypatch.setattr(scan, "read_header", header)
     monkeypatch.setattr(reading, "read_members", members)
     return names
 
@@ -164,7 +164,7 @@ def test_a_part_that_lost_its_end_costs_its_files_only(
 
 
 def test_a_mask_that_was_missing_is_looked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looking, "PORTION", 2)
+    monkeypatch.setattr(scan, "LOCAL_CHUNK_FILES", 2)
     make_folder(tmp_path, num_images=8, classes=("cat",))
     lines = [f"cat/{number:03}.jpg,masks/{number:03}.png" for number in range(8)]
     table = tmp_path / "table.csv"

@@ -136,7 +136,7 @@ def test_now_forgets_what_was_long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
     activity = FeedMonitor()
     activity.start()
     for now in (float(second) for second in range(1, 101)):
-        activity.give_out(1 if now <= 50 else 10)
+        activity.count_batch(1 if now <= 50 else 10)
     found = activity.read(num_threads=1, replaced=0, memory_bytes=0, peak_bytes=0)
     assert found.samples_per_second == pytest.approx(550 / 100)
     assert found.samples_per_second_now == pytest.approx(10)

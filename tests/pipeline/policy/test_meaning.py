@@ -62,11 +62,11 @@ def run_albumentations(transforms: list[Any], number: int) -> dict[str, Any]:
 def run_lightwell(plan: Plan, number: int) -> dict[str, Any]:
     pipeline = compose([spec.build("augment") for spec in plan.augment])
     routes = find_routes(pipeline.transforms, backend="opencv", device="cpu", approximate=False)
-    drawing = ParamSampler(pipeline, routes.num_drawn)
+    param_sampler = ParamSampler(pipeline, routes.num_sampled)
     targets = sample(number)
     image = targets.pop("image")
-    drawn = drawing.draw(number, image.shape[:2], **targets)
-    return drawing.finish(drawing.apply(image, drawn.decisions), drawn)
+    sampled = param_sampler.sample(number, image.shape[:2], **targets)
+    return param_sampler.finish(param_sampler.apply(image, sampled.calls), sampled)
 
 
 def saved_plans(policy: Any, folder: Path) -> list[Plan]:

@@ -46,21 +46,21 @@ def peaks(policy: Sequence[Any], size: tuple[int, int]) -> list[int]:
     """Pixels of the largest picture of some draws, the first included."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        drawing = ParamSampler(A.Compose(policy), len(policy))
-    return [max(largest_pixels(drawing.draw(bits, size)), size[0] * size[1]) for bits in range(20)]
+        param_sampler = ParamSampler(A.Compose(policy), len(policy))
+    return [max(largest_pixels(param_sampler.sample(bits, size)), size[0] * size[1]) for bits in range(20)]
 
 
 @pytest.mark.parametrize("name", list(BOUNDED))
 @pytest.mark.parametrize("size", [(16, 16), (64, 9), (20, 900), (300, 200)])
 def test_no_draw_is_larger_than_the_bound(name: str, size: tuple[int, int]) -> None:
     growth = SizeBound.of(A.Compose(BOUNDED[name]).transforms)
-    assert not growth.is_open
+    assert not growth.needs_sampling
     assert max(peaks(BOUNDED[name], size)) <= growth.pixels(size)
 
 
 @pytest.mark.parametrize("name", list(OPEN))
 def test_what_only_drawing_tells_is_said_to_be_open(name: str) -> None:
-    assert SizeBound.of(A.Compose(OPEN[name]).transforms).is_open
+    assert SizeBound.of(A.Compose(OPEN[name]).transforms).needs_sampling
     assert max(peaks(OPEN[name], (16, 16))) > 16 * 16
 
 
@@ -74,7 +74,7 @@ def test_runs_of_small_files_are_cut_by_what_they_grow_to(
         write_picture(tmp_path / "photos" / f"{number}.png", make_picture(number, 16, 16))
     build_index(tmp_path / "photos").save(tmp_path / "index.parquet")
     told: list[int] = []
-    cut = assembly.in_runs
+    cut = assembly.split_by_bytes
 
     def watched(items: Sequence[Any], num_bytes: Any, most: int) -> Any:
         told.extend(num_bytes(number) for number in range(len(items)))

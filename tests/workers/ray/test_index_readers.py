@@ -13,7 +13,7 @@ from clusters import Cluster
 from lightwell.cli.index import open_readers
 from lightwell.cli.options import EngineName
 from lightwell.pipeline.errors import PlanError, RequestError, RunError
-from lightwell.pipeline.index import scan as looking
+from lightwell.pipeline.index import scan
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.index.index import Index
 from lightwell.pipeline.index.scan_checkpoint import ScanCheckpoint
@@ -55,7 +55,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Portions of two files, so that there are some for each worker."""
-    monkeypatch.setattr(looking, "PORTION", 2)
+    monkeypatch.setattr(scan, "LOCAL_CHUNK_FILES", 2)
 
 
 def saved(index: Index, path: Path) -> bytes:

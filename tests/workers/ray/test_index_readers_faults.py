@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from clusters import TESTS, UNSHARED, Cluster, ray_cluster, wait_until
 from lightwell.pipeline.errors import RunError
-from lightwell.pipeline.index import scan as looking
+from lightwell.pipeline.index import scan
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.index.index import Index
 from lightwell.pipeline.index.scan_checkpoint import ScanCheckpoint
@@ -31,7 +31,7 @@ TASK = "ray::scan_group"
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Portions of two files, so that there are many."""
-    monkeypatch.setattr(looking, "PORTION", 2)
+    monkeypatch.setattr(scan, "LOCAL_CHUNK_FILES", 2)
 
 
 @pytest.fixture
