@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 __all__ = [
     "CamResult",
     "GradCam",
-    "blank",
     "border_mass",
     "concentration",
     "find_target_layer",
     "grad_cam",
+    "is_empty",
     "peak",
     "predicted",
     "upsample",

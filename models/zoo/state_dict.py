@@ -81,7 +81,7 @@ def find_weights(
 
     Args:
         content: of the file, as ``read_checkpoint_file`` returns it.
-        own: names of the model's tensors.
+        model_names: names of the tensors in the model.
         source: name of the file, for messages.
         entry: the entry to take, such as ``state_dict_ema`` or ``encoder_q``; None chooses.
 

@@ -132,19 +132,19 @@ def load_strict(model: nn.Module, state: Mapping[str, torch.Tensor], source: str
     Raises:
         ModelError: tensors are missing, unexpected, of another shape or not finite; the first of each and their counts.
     """
-    model_names = model.state_dict()
-    missing = [key for key in model_names if key not in state and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in state if key not in model_names]
+    expected = model.state_dict()
+    missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in state if key not in expected]
     mismatched = [
-        f"{key} {tuple(state[key].shape)} for {tuple(model_names[key].shape)}"
-        for key in model_names
-        if key in state and state[key].shape != model_names[key].shape
+        f"{key} {tuple(state[key].shape)} for {tuple(expected[key].shape)}"
+        for key in expected
+        if key in state and state[key].shape != expected[key].shape
     ]
     if missing or unexpected or mismatched:
         parts = ((missing, "missing"), (unexpected, "unexpected"), (mismatched, "of another shape"))
         said = "; ".join(f"{len(keys)} {what}: {_first_few(keys)}" for keys, what in parts if keys)
         raise ModelError(
-            f"weights: expected the {len(model_names)} tensors of {type(model).__name__}, got {len(state)} from "
+            f"weights: expected the {len(expected)} tensors of {type(model).__name__}, got {len(state)} from "
             f"{source} ({said}); name the model that these weights belong to"
         )
     check_finite(state, source)
