@@ -194,7 +194,7 @@ def record_columns(
         explained: for the class to explain and for the labelled one.
         labels: by the index's numbers, -1 without one.
         outputs: of the model for the labels, -1 where it knows none.
-        of_output: class number of each output.
+        class_of_output: class number of each output.
         boxes: per image, None without boxes.
         size: height and width of the images, pixels.
     """
