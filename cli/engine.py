@@ -99,14 +99,14 @@ def open_service(
             f"feed: expected only --address, --threads and --memory beside service://{service.name}, got "
             f"--{wrong[0].replace('_', '-')}; give that to `lightwell serve`, or leave `feed` out of {job}"
         )
-    from ..workers.service.engine import ServiceEngine, fresh_name
+    from ..workers.service.engine import ServiceEngine, unique_name
 
     found = load_job(job, default=default, allow_import=allow_import)
     local = LocalEngine(
         options["threads"], memory_bytes=parse_size(options["memory"]) if options["memory"] else 0
     )
     engine = ServiceEngine(
-        service.name, options["address"] or "auto", service.consumer or fresh_name(), local
+        service.name, options["address"] or "auto", service.consumer or unique_name(), local
     )
     engine.check(found.plan, found.view)
     return engine

@@ -10,7 +10,7 @@ from typing import Any
 from ...pipeline.errors import ModelError, PlanError
 from ...pipeline.jobs.contracts import ResumePoint
 from ...pipeline.plan.view import View
-from ...pipeline.sampler.position import identity_of, position_after
+from ...pipeline.sampler.position import position_after, view_fields
 from ..zoo.load_checkpoint import is_path
 from .checkpoint import LAST_NAME, Progress, read_metadata, read_progress
 from .spec import ClassifySpec
@@ -31,7 +31,7 @@ class ResumeState:
         """Say what is left of a view of all epochs. A longer view than the run had is gone on with."""
         if self.progress is None or self.progress.position is None:
             return ResumePoint(view)
-        position = {**self.progress.position, "view": identity_of(view)}
+        position = {**self.progress.position, "view": view_fields(view)}
         if is_done(spec, self.history):
             position |= {"epoch": view.first_epoch + view.num_epochs, "step": 0}
         elif spec.feature_passes is not None:
@@ -74,7 +74,7 @@ def read_resume_state(spec: ClassifySpec, view: View, out: Path) -> ResumeState:
     if not path.exists():
         return ResumeState()
     metadata, header = read_metadata(path)
-    ours, theirs = spec.identity(), metadata.job
+    ours, theirs = spec.result_config(), metadata.job
     keys = [key for key in sorted({*ours, *theirs}) if not _same(key, ours.get(key), theirs.get(key))]
     if keys:
         shown = "; ".join(f"{key} was {theirs.get(key)!r} and is {ours.get(key)!r}" for key in keys[:5])
@@ -90,7 +90,9 @@ def read_resume_state(spec: ClassifySpec, view: View, out: Path) -> ResumeState:
 
 def is_done(spec: ClassifySpec, history: History) -> bool:
     """Say whether nothing is left to learn."""
-    return len(history) >= spec.epochs or (spec.early_stop is not None and spec.early_stop.reached(history))
+    return len(history) >= spec.epochs or (
+        spec.early_stop is not None and spec.early_stop.is_reached(history)
+    )
 
 
 def _same(key: str, ours: Any, theirs: Any) -> bool:

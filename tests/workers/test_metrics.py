@@ -188,14 +188,14 @@ def test_an_actor_reports_growth_and_a_feed_that_begins_anew_starts_from_zero(cl
         (node,) = ray.nodes()
 
         @ray.remote(num_cpus=0)
-        class Maker:
+        class BuildWorker:
             def __init__(self) -> None:
                 self.meter = FeedMeter("actor", "train", "rank 1")
 
             def report(self, stats: FeedStats) -> None:
                 self.meter.report(stats, {"replaced": stats.replaced, "skipped": 0})
 
-        maker = Maker.remote()
+        maker = BuildWorker.remote()
         for told in (some_stats(), some_stats(num_samples=128), some_stats(num_samples=32)):
             ray.get(maker.report.remote(told))
 

@@ -43,7 +43,7 @@ def test_workers_that_a_cluster_can_never_hold_are_refused(groups: list[WorkerGr
 
 
 @pytest.mark.parametrize(
-    "crews",
+    "groups",
     [
         [WorkerGroup(6, Resources(2))],
         [WorkerGroup(4, Resources(1, 0.5))],

@@ -36,7 +36,7 @@ from patience import HANG_S
 from pictures import make_folder
 from safetensors import safe_open
 
-pytestmark = pytest.sentinel.ray
+pytestmark = pytest.mark.ray
 
 RELATIVE = 1e-9
 """Of losses in float64: sums of the same numbers in another order, over some steps of learning, whatever the processor."""
@@ -160,8 +160,8 @@ def ranks_of(node: Node) -> list[int]:
     return node.pids_of("RayTrainWorker")
 
 
-@pytest.sentinel.fault("training on Ray: SIGKILL of a rank, then of a node")
-@pytest.sentinel.slow
+@pytest.mark.fault("training on Ray: SIGKILL of a rank, then of a node")
+@pytest.mark.slow
 def test_a_killed_rank_and_a_killed_node_change_nothing(folder: Path, whole: Path, tmp_path: Path) -> None:
     """First one rank's process dies, at a step that chance decides; later the node of another, for good."""
     out = tmp_path / "out"
@@ -178,8 +178,8 @@ def test_a_killed_rank_and_a_killed_node_change_nothing(folder: Path, whole: Pat
     assert_equal(out, whole)
 
 
-@pytest.sentinel.fault("training on Ray: SIGKILL of a node for which there is no other")
-@pytest.sentinel.slow
+@pytest.mark.fault("training on Ray: SIGKILL of a node for which there is no other")
+@pytest.mark.slow
 def test_a_run_that_has_no_room_left_says_what_it_waits_for_and_goes_on_when_there_is(
     folder: Path, whole: Path, tmp_path: Path
 ) -> None:
@@ -218,8 +218,8 @@ def test_room_that_is_lost_and_found_is_told_once_each() -> None:
     assert "the cluster has no node left" in (watch.update([]) or "")
 
 
-@pytest.sentinel.fault("training on Ray: SIGKILL of the driver")
-@pytest.sentinel.slow
+@pytest.mark.fault("training on Ray: SIGKILL of the driver")
+@pytest.mark.slow
 def test_one_process_goes_on_with_what_two_ranks_began_whose_driver_was_killed(
     folder: Path, whole: Path, tmp_path: Path
 ) -> None:
