@@ -56,7 +56,9 @@ class BoundedHTTPFileSystem(HTTPFileSystem):  # type: ignore[misc]  # fsspec has
                 return b"", None
             self._raise_not_found_for_status(response, url)
             if response.headers.get("Content-Encoding", "identity").lower() not in ("identity", ""):
-                raise PermissionError(13, "its server sent a compressed response to a request for an uncompressed one", url)
+                raise PermissionError(
+                    13, "its server sent a compressed response to a request for an uncompressed one", url
+                )
             skip = start if response.status == 200 else 0
             etag = response.headers.get("ETag", "").strip('"')
             return await _read(response.content, skip, end - start), etag or None

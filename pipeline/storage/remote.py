@@ -135,7 +135,9 @@ class RemoteStore:
                 raise type(error)(error.errno or 0, message, public_uri(uri)) from error
             except _NoRetryError as error:
                 raise self._source_error(uri, error.args[0], attempt) from error
-            except Exception as error:  # botocore, aiohttp, fsspec and the other protocols raise their own kinds
+            except (
+                Exception
+            ) as error:  # botocore, aiohttp, fsspec and the other protocols raise their own kinds
                 wait = random.uniform(0, min(MAX_BACKOFF_S, INITIAL_BACKOFF_S * 2**attempt))  # noqa: S311
                 if time.monotonic() + wait >= deadline or self._closed.wait(wait):
                     raise self._final_error(uri, _describe_error(error), attempt, started) from error
