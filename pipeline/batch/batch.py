@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 KEYPOINT_COLUMNS = 3
-_OF_THE_BATCH = frozenset({"epoch", "step", "num_left_out"})
+_OF_THE_BATCH = frozenset({"epoch", "step", "num_skipped"})
 """Fields that are no rows."""
 
 
@@ -61,11 +61,11 @@ class Batch:
     """
     has_keypoints: np.ndarray | None = None
     """bool, shape (N,), beside ``keypoints``: False where an image is not annotated."""
-    partner_labels: torch.Tensor | None = None
+    mixed_labels: torch.Tensor | None = None
     """int64, shape (N,): labels of the images mixed in by MixUp or CutMix."""
-    partner_weights: torch.Tensor | None = None
+    mixed_weights: torch.Tensor | None = None
     """float32, shape (N,), 0..1: the partner's share of the target."""
-    num_left_out: int = 0
+    num_skipped: int = 0
     """Images that could not be used and are not here, where the plan says ``on_error: skip``."""
 
     def __len__(self) -> int:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow.fs import LocalFileSystem
 
-from ..index.mmap_index import RowTable
+from ..index.mmap_index import ChunkedTable
 
 CONTENT = "hash"
 """The column of an index that keeps content hashes, where it does."""
@@ -19,7 +19,7 @@ KEY_BYTES = 16
 UNKNOWN = -1
 
 
-class EntryKeys:
+class CacheKeys:
     """Hashes rows of an index to 128 bits when they are first asked for. Any thread may ask.
 
     A row is known by the hash of its file's content where the index keeps one: then copies and moved files share.
@@ -32,7 +32,7 @@ class EntryKeys:
 
     def __init__(self, table: pa.Table, recipe: str) -> None:
         names = [*filter(table.column_names.__contains__, (CONTENT, *PLACE))]
-        self._table = RowTable(table.select(names))
+        self._table = ChunkedTable(table.select(names))
         self._recipe = recipe
         self._keys = np.zeros((len(table), 2), "<u8")
         self._known = np.zeros(len(table), bool)
@@ -54,12 +54,12 @@ class EntryKeys:
         return hashlib.blake2b(text, digest_size=KEY_BYTES).digest()
 
 
-class Unchanged:
+class FileVersions:
     """Says which files still are as they were indexed, by size and modification time. Any thread may ask."""
 
     def __init__(self, table: pa.Table) -> None:
         names = [*filter(table.column_names.__contains__, ("uri", "mtime_ns", "bytes", "offset"))]
-        self._table = RowTable(table.select(names))
+        self._table = ChunkedTable(table.select(names))
         self._files = LocalFileSystem()
 
     def of(self, rows: np.ndarray) -> np.ndarray:

@@ -12,11 +12,11 @@ from ..config.safe_yaml import read_yaml
 from ..errors import OutputError, PlanError, SourceError
 from .permissions import RECIPE_FILE, ForeignFileError, recipe_folders, shards_in
 from .shard import DamagedShard, open_shard
-from .writer import clear_leftovers
+from .writer import remove_partial_shards
 
 
 @dataclass(frozen=True, slots=True)
-class RecipeListing:
+class RecipeSummary:
     """The shards of one recipe, summed up."""
 
     recipe: str
@@ -51,13 +51,13 @@ class Pruned:
 
     shards: int
     bytes: int
-    kept_shards: int
+    remaining_shards: int
     kept_bytes: int
     leftovers: int
     """Unfinished files of dead processes that were deleted too."""
 
 
-def list_recipes(root: Path) -> list[RecipeListing]:
+def list_recipes(root: Path) -> list[RecipeSummary]:
     """Sum up a cache, a row for each recipe, the one used last first; reads no pixels.
 
     Raises:
@@ -113,7 +113,7 @@ def prune(root: Path, *, max_bytes: int | None = None, older_than_s: float | Non
         OutputError: a shard cannot be deleted.
     """
     folders = _recipes(root)
-    num_leftovers = sum(clear_leftovers(folder) for folder in folders)
+    num_leftovers = sum(remove_partial_shards(folder) for folder in folders)
     found: list[tuple[float, int, Path]] = []
     for folder in folders:
         for path in shards_in(folder):
@@ -157,7 +157,7 @@ def _recipes(root: Path) -> list[Path]:
     return folders
 
 
-def _listing(folder: Path) -> RecipeListing:
+def _listing(folder: Path) -> RecipeSummary:
     recipe = _recipe_of(folder)
     num_pictures = num_bytes = num_shards = num_damaged = 0
     last_used_s: float | None = None
@@ -172,7 +172,7 @@ def _listing(folder: Path) -> RecipeListing:
         num_shards += 1
         num_bytes += status.st_size
         last_used_s = max(last_used_s or 0.0, status.st_mtime)
-    return RecipeListing(
+    return RecipeSummary(
         folder.name, recipe.steps, recipe.form, num_shards, num_pictures, num_bytes, last_used_s, num_damaged
     )
 

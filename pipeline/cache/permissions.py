@@ -89,7 +89,7 @@ def foreign(status: os.stat_result, *, is_link: bool = False) -> str:
 
 
 @contextmanager
-def opened_regular(path: Path, *, shared: bool) -> Iterator[int]:
+def open_regular_file(path: Path, *, shared: bool) -> Iterator[int]:
     """Open a file for reading, as a descriptor; never through a link, never waiting for a pipe.
 
     Raises:
@@ -124,7 +124,7 @@ def shards_in(folder: Path) -> list[Path]:
     return _files(folder, _SHARD_NAME)
 
 
-def parts_in(folder: Path) -> list[Path]:
+def partial_shards_in(folder: Path) -> list[Path]:
     """List the shards of a recipe that are being written, or whose writer is dead, in order."""
     return _files(folder, _PART_NAME)
 

@@ -22,10 +22,10 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from ..formats.integrity import problem_of
-from .codec import CHANNELS, Packed
+from ..formats.integrity import integrity_problem
+from .codec import CHANNELS, CachedImage
 from .key import KEY_BYTES
-from .permissions import opened_regular
+from .permissions import open_regular_file
 from .recipe import SHARD_VERSION
 
 SCHEMA = pa.schema(
@@ -75,7 +75,7 @@ class Shard:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def read(self, number: int) -> Packed:
+    def read(self, number: int) -> CachedImage:
         """Return a picture without copying it.
 
         Raises:
@@ -87,13 +87,13 @@ class Shard:
             if checksum(self.keys[number], (height, width), data) != self.checksums[number]:
                 raise DamagedShard(f"{self.path.name}: picture {number} is not what was written")
             if not self._is_raw(data, (height, width)):
-                problem = problem_of(data.tobytes(), "jpeg", "RGB", (height, width))
+                problem = integrity_problem(data.tobytes(), "jpeg", "RGB", (height, width))
                 if problem:
                     raise DamagedShard(
                         f"{self.path.name}: picture {number} is not what its row says ({problem})"
                     )
             self.checked[number] = True
-        return Packed(data, (height, width), self)
+        return CachedImage(data, (height, width), self)
 
     def _is_raw(self, data: np.ndarray, size: tuple[int, int]) -> bool:
         return size[0] * size[1] * CHANNELS == len(data) if self.raw is None else self.raw
@@ -167,7 +167,7 @@ def open_shard(
         ForeignFileError: it is a link, no regular file or not of this user; an OSError.
         OSError: it is gone or cannot be mapped, which says nothing of what it holds.
     """
-    with opened_regular(path, shared=shared) as descriptor:
+    with open_regular_file(path, shared=shared) as descriptor:
         if not os.fstat(descriptor).st_size:
             raise DamagedShard(f"{path.name}: empty")
         # By its descriptor, so that it is the file that was looked at. The map outlives the descriptor.

@@ -17,16 +17,16 @@ from typing import Self
 import numpy as np
 
 from ..errors import OutputError
-from .codec import Packed
+from .codec import CachedImage
 from .lookup import NOWHERE, Table
 from .permissions import RECIPE_FILE, ForeignFileError, folder_bytes, make_folders, shards_in
 from .recipe import Recipe
 from .shard import DamagedShard, Shard, open_shard
-from .writer import MOST_BUFFER_BYTES, NUM_BUFFERS, ROW_BYTES, SHARD_BYTES, ShardWriter, clear_leftovers
+from .writer import MAX_BUFFER_BYTES, NUM_BUFFERS, ROW_BYTES, SHARD_BYTES, ShardWriter, remove_partial_shards
 
 _log = logging.getLogger(__name__)
 
-LOOK_AGAIN_S = 3.0
+RESCAN_INTERVAL_S = 3.0
 """How often, while pictures are missing, an epoch looks for shards that other processes have finished."""
 SHARDS_IN_LIMIT = 16
 LEAST_SHARD_BYTES = 1 << 16
@@ -77,7 +77,7 @@ class PixelCache:
         *,
         max_bytes: int | None = None,
         shard_bytes: int | None = None,
-        buffer_bytes: int = MOST_BUFFER_BYTES,
+        buffer_bytes: int = MAX_BUFFER_BYTES,
         shared: bool = False,
     ) -> None:
         self._root = folder
@@ -93,7 +93,7 @@ class PixelCache:
         self._looking = threading.Lock()
         self.counts = CacheCounts()
         self._make_folder()
-        self._writer = ShardWriter(self.folder, shard_bytes or fitting_shard_bytes(max_bytes, buffer_bytes))
+        self._writer = ShardWriter(self.folder, shard_bytes or choose_shard_bytes(max_bytes, buffer_bytes))
         self._table = Table()
         self._touched: set[Path] = set()
         self._told_foreign = False
@@ -107,7 +107,7 @@ class PixelCache:
             make_folders(self._root, self.folder, shared=self._shared)
             if not (self.folder / RECIPE_FILE).exists():
                 self.recipe.save(self.folder)
-            clear_leftovers(self.folder)
+            remove_partial_shards(self.folder)
         except OutputError as error:  # of the recipe; the folder is there
             self._turn_off(error.__cause__ if isinstance(error.__cause__, OSError) else OSError(str(error)))
         except OSError as error:
@@ -122,16 +122,16 @@ class PixelCache:
         """Say whether all of some keys, shape (n, 2), are there; looks at none of them."""
         return all(self._table.holds(keys))
 
-    def find(self, keys: np.ndarray) -> list[Packed | None]:
+    def find(self, keys: np.ndarray) -> list[CachedImage | None]:
         """Find pictures by their keys, shape (n, 2); None for those that are not there or are damaged."""
         table = self._table
-        found: list[Packed | None] = []
+        found: list[CachedImage | None] = []
         for shard_number, number in table.search(keys):
             shard = None if shard_number == NOWHERE else table.shards[shard_number]
             found.append(None if shard is None else self._read(shard, number))
         hits = sum(packed is not None for packed in found)
         self._count(hits=hits, misses=len(found) - hits)
-        due = hits < len(found) and time.monotonic() - self._looked_s > LOOK_AGAIN_S
+        due = hits < len(found) and time.monotonic() - self._looked_s > RESCAN_INTERVAL_S
         if due and self._looking.acquire(blocking=False):
             try:
                 self._look()
@@ -144,7 +144,7 @@ class PixelCache:
             for name, number in more.items():
                 setattr(self.counts, name, getattr(self.counts, name) + number)
 
-    def _read(self, shard: Shard, number: int) -> Packed | None:
+    def _read(self, shard: Shard, number: int) -> CachedImage | None:
         try:
             packed = shard.read(number)
         except DamagedShard:
@@ -156,7 +156,7 @@ class PixelCache:
                 os.utime(shard.path, follow_symlinks=False)
         return packed
 
-    def discard(self, picture: Packed) -> None:
+    def discard(self, picture: CachedImage) -> None:
         """Throw away the shard of a picture that was found and cannot be decoded."""
         if picture.shard is not None:
             self._throw_away(picture.shard)
@@ -170,7 +170,7 @@ class PixelCache:
         with suppress(OSError):  # a folder that cannot be written: every run finds it anew
             shard.path.unlink(missing_ok=True)
 
-    def keep(self, pictures: Sequence[tuple[np.ndarray, Packed]]) -> None:
+    def keep(self, pictures: Sequence[tuple[np.ndarray, CachedImage]]) -> None:
         """Add pictures with their keys, unless they are there or there is no room; does not hold on to their memory.
 
         Where the disk is slower than pictures come, it waits for it.
@@ -185,7 +185,7 @@ class PixelCache:
         if error is not None:
             self._turn_off(error)
             return
-        large: list[tuple[bytes, Packed]] = []
+        large: list[tuple[bytes, CachedImage]] = []
         with self._keeping:
             for key, picture in new:
                 if not self._has_room(picture):
@@ -195,10 +195,10 @@ class PixelCache:
                 elif self._writer.reserve(key, picture):
                     large.append((key, picture))
         for key, picture in large:
-            self._writer.write_alone(key, picture)
+            self._writer.write_single(key, picture)
             self._count(kept=1)
 
-    def _has_room(self, picture: Packed) -> bool:
+    def _has_room(self, picture: CachedImage) -> bool:
         if self._max_bytes is None:
             return True
         used = self._others_bytes + self._writer.taken_bytes + OVERHEAD_BYTES
@@ -290,7 +290,7 @@ class PixelCache:
         self.close()
 
 
-def fitting_shard_bytes(max_bytes: int | None, buffer_bytes: int = MOST_BUFFER_BYTES) -> int:
+def choose_shard_bytes(max_bytes: int | None, buffer_bytes: int = MAX_BUFFER_BYTES) -> int:
     """Choose how large shards are: small where little may be kept, so that pruning has something to choose from.
 
     Args:

@@ -1,6 +1,6 @@
 """What was drawn, done to pixels that others share: nothing writes into a shard, and nothing is copied in vain.
 
-The slow way is ``Drawing.apply``; a test holds both to the same bits. Crops with a resize and flips, which begin most
+The slow way is ``ParamSampler.apply``; a test holds both to the same bits. Crops with a resize and flips, which begin most
 policies, go by OpenCV straight into memory that is used again: fresh memory costs the kernel as much as the flip.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from ..geometry import Size
 from ..transform.output_shapes import CROPS, CROPS_AND_RESIZES, RESIZES
-from ..transform.params import Decision, Drawing
+from ..transform.params import ParamSampler, TransformCall
 
 ONLY_READ = CROPS | CROPS_AND_RESIZES | RESIZES | {"HorizontalFlip", "VerticalFlip"}
 """Transforms that write into new memory and never into what they are given; of others nobody knows."""
@@ -23,52 +23,56 @@ MOST_KEPT = 64
 """Pieces of memory that are used again."""
 
 
-class DirectPixels:
+class TransformApplier:
     """Does to pixels what was drawn. One thread at a time; pictures last until their number is used again.
 
     Args:
-        drawing: knows the transforms of the slots.
+        param_sampler: knows the transforms of the slots.
     """
 
-    def __init__(self, drawing: Drawing) -> None:
-        self._drawing = drawing
+    def __init__(self, param_sampler: ParamSampler) -> None:
+        self._param_sampler = param_sampler
         self._scratch: dict[tuple[int, Size], np.ndarray] = {}
         self._place: np.ndarray | None = None
 
     def apply(
-        self, number: int, image: np.ndarray, decisions: Sequence[Decision], place: np.ndarray | None = None
+        self,
+        number: int,
+        image: np.ndarray,
+        calls: Sequence[TransformCall],
+        place: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Do it as ``Drawing.apply`` would, but leave ``image`` as it is where it is read-only.
+        """Do it as ``ParamSampler.apply`` would, but leave ``image`` as it is where it is read-only.
 
         Args:
             number: of the sample among those that have to last together.
             image: uint8 HWC.
-            decisions: what was drawn.
+            calls: what was drawn.
             place: where the finished picture is wanted, if it is as large; its own row of the batch.
 
         Returns:
             A picture that may still be a read-only part of ``image``, or ``place`` where it came to lie there.
         """
         self._place = place
-        for decision in decisions:
-            transform = self._drawing.transform_of(decision.slot)
+        for call in calls:
+            transform = self._param_sampler.transform_at(call.transform_index)
             name = type(transform).__name__
             if name == "RandomResizedCrop":
-                image = self._resized_crop(number, image, transform, decision)
+                image = self._resized_crop(number, image, transform, call)
             elif name in CODES:
                 image = self._flipped(number, image, CODES[name])
             else:
                 if not image.flags.writeable and name not in ONLY_READ:
                     image = image.copy()
-                image = self._drawing.apply(image, (decision,))
+                image = self._param_sampler.apply(image, (call,))
         return image
 
     def _resized_crop(
-        self, number: int, image: np.ndarray, transform: object, decision: Decision
+        self, number: int, image: np.ndarray, transform: object, call: TransformCall
     ) -> np.ndarray:
-        x0, y0, x1, y1 = decision.params["crop_coords"]
+        x0, y0, x1, y1 = call.params["crop_coords"]
         if not (0 <= x0 < x1 <= image.shape[1] and 0 <= y0 < y1 <= image.shape[0]):
-            return self._drawing.apply(image, (decision,))  # Albumentations says what is wrong with it
+            return self._param_sampler.apply(image, (call,))  # Albumentations says what is wrong with it
         crop = image[y0:y1, x0:x1]
         height, width = transform.size  # type: ignore[attr-defined]
         if crop.shape[:2] == (height, width):

@@ -11,13 +11,13 @@ import numpy as np
 
 from ..geometry import Size
 from ..load.decode.dali import DaliDecoder
-from ..load.decode.decoder import DecodeChain, Decoded, Encoded
+from ..load.decode.decoder import DecodedImage, EncodedImage, ImageDecoder
 from ..load.decode.fallback import FallbackLog
-from ..load.decode.plan import Decoding, plan_decoding
-from ..monitor.step_timer import Clock
-from ..monitor.watchdog import Watch
-from ..transform.params import Drawing, Drawn
-from .apply import DirectPixels
+from ..load.decode.plan import DecodePlan, plan_decode
+from ..monitor.step_timer import StepTimer
+from ..monitor.watchdog import Watchdog
+from ..transform.params import ParamSampler, SampledParams
+from .apply import TransformApplier
 
 T = TypeVar("T")
 Room = Callable[[Size], np.ndarray | None]
@@ -38,14 +38,16 @@ class Failure:
 class Pixels(Protocol):
     """Makes the pictures of samples as they are after the last decision."""
 
-    def run(self, files: Sequence[Encoded], drawn: Sequence[Drawn], rooms: Sequence[Room]) -> Sequence[Any]:
+    def run(
+        self, files: Sequence[EncodedImage], sampled: Sequence[SampledParams], rooms: Sequence[Room]
+    ) -> Sequence[Any]:
         """Make uint8 HWC pictures, or a ``Failure`` for those that cannot be.
 
         They last until the next call, and may or may not lie in their rooms.
         """
         ...
 
-    def plan(self, file: Encoded, drawn: Drawn) -> Decoding:
+    def plan(self, file: EncodedImage, sampled: SampledParams) -> DecodePlan:
         """Decide how a file is decoded."""
         ...
 
@@ -54,7 +56,7 @@ class Pixels(Protocol):
         ...
 
 
-class CpuPixels:
+class CpuStage:
     """Decodes with DALI or OpenCV and does what was drawn with OpenCV, through Albumentations' own functions.
 
     One thread at a time; leave it with ``close``.
@@ -62,27 +64,27 @@ class CpuPixels:
 
     def __init__(
         self,
-        drawing: Drawing,
+        param_sampler: ParamSampler,
         *,
         max_batch_size: int,
         may_reduce: bool,
-        clock: Clock | None = None,
-        watch: Watch | None = None,
+        clock: StepTimer | None = None,
+        watch: Watchdog | None = None,
         fallbacks: FallbackLog | None = None,
     ) -> None:
-        self._drawing = drawing
-        self._direct = DirectPixels(drawing)
-        self._clock = clock or Clock("make")
-        self._watch = watch or Watch(None)
+        self._param_sampler = param_sampler
+        self._direct = TransformApplier(param_sampler)
+        self._clock = clock or StepTimer("make")
+        self._watch = watch or Watchdog(None)
         self._may_reduce = may_reduce
         dali = DaliDecoder(max_batch_size=max_batch_size, num_threads=1)
-        self._chain = DecodeChain(dali, self._watch, fallbacks)
+        self._chain = ImageDecoder(dali, self._watch, fallbacks)
 
     def run(
-        self, files: Sequence[Encoded], drawn: Sequence[Drawn], rooms: Sequence[Room]
+        self, files: Sequence[EncodedImage], sampled: Sequence[SampledParams], rooms: Sequence[Room]
     ) -> list[np.ndarray | Failure]:
         """Make the pictures of some samples as they are after the last decision."""
-        decodings = [self.plan(file, one) for file, one in zip(files, drawn, strict=True)]
+        decodings = [self.plan(file, one) for file, one in zip(files, sampled, strict=True)]
         self._clock.enter("decode")
         decoded = self.decode(files, decodings)
         self._clock.enter(
@@ -91,27 +93,29 @@ class CpuPixels:
         return [
             self._apply(number, file.key, image, decoding, room(one.size))
             for number, (file, image, decoding, one, room) in enumerate(
-                zip(files, decoded, decodings, drawn, rooms, strict=True)
+                zip(files, decoded, decodings, sampled, rooms, strict=True)
             )
         ]
 
-    def plan(self, file: Encoded, drawn: Drawn) -> Decoding:
+    def plan(self, file: EncodedImage, sampled: SampledParams) -> DecodePlan:
         """Decide how a file is decoded."""
-        may_reduce = self._may_reduce and file.may_be_reduced()
-        return plan_decoding(
-            drawn,
-            self._drawing.transform_of,
+        may_reduce = self._may_reduce and file.supports_reduced()
+        return plan_decode(
+            sampled,
+            self._param_sampler.transform_at,
             file.size,
             num_bytes=len(file.data),
             may_reduce=may_reduce,
-            coarseness=file.chroma_coarseness() if may_reduce else 1,
+            subsampling_ratio=file.chroma_subsampling_ratio() if may_reduce else 1,
         )
 
-    def decode(self, files: Sequence[Encoded], decodings: Sequence[Decoding]) -> list[np.ndarray | Failure]:
+    def decode(
+        self, files: Sequence[EncodedImage], decodings: Sequence[DecodePlan]
+    ) -> list[np.ndarray | Failure]:
         """Decode files as planned; the pixels last until the next call."""
         return [self._image_of(decoded) for decoded in self._chain.decode(files, decodings)]
 
-    def _image_of(self, decoded: Decoded) -> np.ndarray | Failure:
+    def _image_of(self, decoded: DecodedImage) -> np.ndarray | Failure:
         if decoded.image is None:
             return Failure("decode", decoded.reason, decoded.decoders)
         if reason := self._watch.too_long(decoded.seconds):
@@ -123,19 +127,19 @@ class CpuPixels:
         number: int,
         key: str,
         image: np.ndarray | Failure,
-        decoding: Decoding,
+        decoding: DecodePlan,
         place: np.ndarray | None,
     ) -> np.ndarray | Failure:
         if isinstance(image, Failure):
             return image
-        return applied(self._watch, key, lambda: self._direct.apply(number, image, decoding.decisions, place))
+        return applied(self._watch, key, lambda: self._direct.apply(number, image, decoding.calls, place))
 
     def close(self) -> None:
         """Close DALI."""
         self._chain.close()
 
 
-def applied(watch: Watch, key: str, apply: Callable[[], T], decoders: tuple[str, ...] = ()) -> T | Failure:
+def applied(watch: Watchdog, key: str, apply: Callable[[], T], decoders: tuple[str, ...] = ()) -> T | Failure:
     """Run transforms on one sample: what they raise, or take too long for, costs this sample only."""
     started = time.perf_counter()
     try:
@@ -147,7 +151,7 @@ def applied(watch: Watch, key: str, apply: Callable[[], T], decoders: tuple[str,
     return Failure("time", f"the policy {reason}", decoders) if reason else done
 
 
-def no_room(_: Size) -> None:
+def no_output_slot(_: Size) -> None:
     """Give no room: the picture does not go straight into a batch."""
 
 

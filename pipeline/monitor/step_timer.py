@@ -21,7 +21,7 @@ NOW_S = 5.0
 """How far back "now" reaches, in seconds."""
 
 
-class Clock:
+class StepTimer:
     """The clock of one thread; only that thread moves it, any thread may read it."""
 
     def __init__(self, stage: str = "make") -> None:
@@ -99,13 +99,13 @@ class Queue:
         self._since = now
 
 
-class Activity:
+class FeedMonitor:
     """All clocks and counters of one feed. Any thread may use it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._own = threading.local()
-        self._clocks: list[Clock] = []
+        self._clocks: list[StepTimer] = []
         self._yielded: deque[tuple[float, int]] = deque()
         self._started: float | None = None
         self._first: float | None = None
@@ -128,14 +128,14 @@ class Activity:
             for clock in self._clocks:
                 clock.stop()
 
-    def clock(self, stage: str) -> Clock:
+    def clock(self, stage: str) -> StepTimer:
         """Return this thread's clock for a stage; it starts when it is first asked for."""
         if getattr(self._own, stage, None) is None:
-            clock = Clock(stage)
+            clock = StepTimer(stage)
             setattr(self._own, stage, clock)
             with self._lock:
                 self._clocks.append(clock)
-        found: Clock = getattr(self._own, stage)
+        found: StepTimer = getattr(self._own, stage)
         return found
 
     def hit(self, num_samples: int) -> None:
@@ -143,7 +143,7 @@ class Activity:
         with self._lock:
             self.cache_hits += num_samples
 
-    def give_out(self, num_samples: int) -> None:
+    def count_batch(self, num_samples: int) -> None:
         """Count a batch that goes to the consumer."""
         now = time.perf_counter()
         with self._lock:

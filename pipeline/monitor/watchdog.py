@@ -13,7 +13,7 @@ from ..errors import StuckError
 T = TypeVar("T")
 
 POLL_S = 1.0
-STUCK_FACTOR = 2
+TIMEOUT_FACTOR = 2
 """A step that takes so many times the limit of one file is not waited for any longer; files that DALI decodes in one
 run count as one."""
 
@@ -38,7 +38,7 @@ class _Noted:
         self._working.pop(threading.get_ident(), None)
 
 
-class Watch:
+class Watchdog:
     """Notes what every thread is at. A thread in C code cannot be ended, so that all it can do is stop the run.
 
     Args:
@@ -88,7 +88,7 @@ class Watch:
     def _check(self) -> None:
         assert self.max_seconds is not None
         for key, step, num_files, since in list(self._working.values()):
-            limit = STUCK_FACTOR * self.max_seconds
+            limit = TIMEOUT_FACTOR * self.max_seconds
             if (seconds := time.monotonic() - since) > limit:
                 self.stuck = True
                 what = repr(key) if num_files == 1 else f"{num_files} files, the first of them {key!r}"

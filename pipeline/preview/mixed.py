@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..batch.annotations import NOTHING, AnnotationKinds, Annotations, batch_fields
+from ..batch.annotations import NOTHING, AnnotationKinds, Annotations, collate_annotations
 from ..batch.batch import Batch
 from ..batch.mix import mix_batch
 from ..compiler.program import Program
 from ..compiler.routing import Backend
-from ..executor.sample_worker import Finished
+from ..executor.sample_worker import Sample
 from ..index.index import Index
 from ..plan.plan import Mix, Plan
 from ..plan.view import View
@@ -99,7 +99,7 @@ def _of_epoch(
     mix = program.plan.mix
     assert mix is not None, "asked only of plans with a mix"
     whole = len(rows) <= NUM_MIXED
-    made: list[Finished] = []
+    made: list[Sample] = []
     for row in rows.tolist():
         if len(made) == NUM_MIXED + 1:
             break
@@ -112,15 +112,15 @@ def _of_epoch(
     done = mix_batch(batch, mix, seed=program.plan.seed, bbox_params=program.plan.bbox_params)
     first = 0 if whole else 1
     images = tuple(_image(done, row, names) for row in range(first, len(done)))
-    return Mixed(mix, epoch, images, done.partner_labels is not None)
+    return Mixed(mix, epoch, images, done.mixed_labels is not None)
 
 
-def _kept(finished: Finished) -> np.ndarray:
+def _kept(finished: Sample) -> np.ndarray:
     image = finished.image if isinstance(finished.image, np.ndarray) else finished.image.cpu().numpy()
     return np.array(image if image.ndim == 3 else image[:, :, None])
 
 
-def _batch(made: Sequence[Finished], epoch: int, kinds: AnnotationKinds) -> Batch:
+def _batch(made: Sequence[Sample], epoch: int, kinds: AnnotationKinds) -> Batch:
     import torch
 
     images = torch.from_numpy(np.stack([one.image for one in made]))
@@ -135,7 +135,7 @@ def _batch(made: Sequence[Finished], epoch: int, kinds: AnnotationKinds) -> Batc
         step=0,
         replaced=np.array([one.replaced for one in made], bool),
         padding=np.zeros(len(made), bool),
-        **batch_fields([one.annotations for one in made], kinds, (height, width)),
+        **collate_annotations([one.annotations for one in made], kinds, (height, width)),
     )
 
 
@@ -144,10 +144,10 @@ def _image(batch: Batch, row: int, names: Names) -> MixedImage:
     pixels = image if image.dtype.itemsize == 1 else image.permute(1, 2, 0)  # uint8 HWC or float CHW
     picture = picture_of(pixels, _annotations(batch, row), names)
     label = names.of_class(int(batch.labels[row]))
-    if batch.partner_labels is None or batch.partner_weights is None:
+    if batch.mixed_labels is None or batch.mixed_weights is None:
         return MixedImage(batch.keys[row], label, picture)
-    partner = names.of_class(int(batch.partner_labels[row]))
-    return MixedImage(batch.keys[row], label, picture, partner, float(batch.partner_weights[row]))
+    partner = names.of_class(int(batch.mixed_labels[row]))
+    return MixedImage(batch.keys[row], label, picture, partner, float(batch.mixed_weights[row]))
 
 
 def _annotations(batch: Batch, row: int) -> Annotations:

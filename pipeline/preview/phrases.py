@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..text import one_line
-from ..transform.output_shapes import CROPS, CROPS_AND_RESIZES, RESIZES, size_after
-from ..transform.params import Decision
+from ..transform.output_shapes import CROPS, CROPS_AND_RESIZES, RESIZES, output_size
+from ..transform.params import TransformCall
 
 MOST_CHARACTERS = 160
 MOST_VALUES = 6
@@ -21,10 +21,10 @@ UNSAID = frozenset(
 )  # fmt: skip
 """Parameters that say nothing to people, or what is written in the plan."""
 
-Phrase = Callable[[Any, Decision], str]
+Phrase = Callable[[Any, TransformCall], str]
 
 
-def words_of(transform: Any, decision: Decision) -> str:
+def words_of(transform: Any, decision: TransformCall) -> str:
     """Say in short what was drawn; empty where there was nothing to draw."""
     name = type(transform).__name__
     if name in PHRASES and type(transform).__module__.startswith("albumentations."):
@@ -67,24 +67,24 @@ def short(value: Any) -> str:
     return ""
 
 
-def _crop(_: Any, decision: Decision) -> str:
+def _crop(_: Any, decision: TransformCall) -> str:
     x0, y0, x1, y1 = (int(edge) for edge in decision.params["crop_coords"])
     padded = ", after padding" if decision.params.get("pad_params") else ""
     return f"{x1 - x0}x{y1 - y0} at ({x0}, {y0}){padded}"
 
 
-def _crop_and_resize(transform: Any, decision: Decision) -> str:
+def _crop_and_resize(transform: Any, decision: TransformCall) -> str:
     x0, y0, x1, y1 = (int(edge) for edge in decision.params["crop_coords"])
     share = (x1 - x0) * (y1 - y0) / (decision.size[0] * decision.size[1])
     return f"{100 * share:.0f} % of the area at ({x0}, {y0}), {_to_size(transform, decision)}"
 
 
-def _to_size(transform: Any, decision: Decision) -> str:
-    height, width = size_after(transform, decision.params, decision.size)
+def _to_size(transform: Any, decision: TransformCall) -> str:
+    height, width = output_size(transform, decision.params, decision.size)
     return f"to {width}x{height}"
 
 
-def _pad(_: Any, decision: Decision) -> str:
+def _pad(_: Any, decision: TransformCall) -> str:
     names = {"left": "pad_left", "top": "pad_top", "right": "pad_right", "bottom": "pad_bottom"}
     added = [
         f"{side} {decision.params[name]}" for side, name in names.items() if decision.params.get(name, 0) > 0
@@ -100,43 +100,43 @@ def _degrees(angle: float) -> str:
     )
 
 
-def _turned(_: Any, decision: Decision) -> str:
+def _turned(_: Any, decision: TransformCall) -> str:
     matrix = decision.params["matrix"]  # of places in the picture, whose y grows downwards
     return _degrees(-math.degrees(math.atan2(matrix[1, 0], matrix[0, 0])))
 
 
-def _affine(_: Any, decision: Decision) -> str:
+def _affine(_: Any, decision: TransformCall) -> str:
     scale = decision.params.get("scale") or {"x": 1.0, "y": 1.0}
     x, y = float(scale["x"]), float(scale["y"])
     scaled = f"scale {x:.2f}" if abs(x - y) < 0.005 else f"scale {x:.2f} wide, {y:.2f} high"
     return f"{_degrees(float(decision.params['rotate']))}, {scaled}"
 
 
-def _quarters(_: Any, decision: Decision) -> str:
+def _quarters(_: Any, decision: TransformCall) -> str:
     return f"{90 * int(decision.params['factor'])}° counter-clockwise" if decision.params["factor"] else "0°"
 
 
-def _of_square(_: Any, decision: Decision) -> str:
+def _of_square(_: Any, decision: TransformCall) -> str:
     element = str(decision.params["group_element"])
     names = {"e": "unchanged", "h": "flipped sideways", "v": "flipped upside down", "t": "transposed"}
     return names.get(element, element)
 
 
-def _contrast(_: Any, decision: Decision) -> str:
+def _contrast(_: Any, decision: TransformCall) -> str:
     return f"contrast {float(decision.params['alpha']):.2f}, brightness {float(decision.params['beta']):+.0f}"
 
 
-def _holes(_: Any, decision: Decision) -> str:
+def _holes(_: Any, decision: TransformCall) -> str:
     num = len(decision.params["holes"])
     return f"{num} rectangle{'' if num == 1 else 's'}"
 
 
-def _kernel(_: Any, decision: Decision) -> str:
+def _kernel(_: Any, decision: TransformCall) -> str:
     kernel = np.asarray(decision.params["kernel"])
     return f"kernel {kernel.shape[0]}x{kernel.shape[-1] if kernel.ndim > 1 else kernel.shape[0]}"
 
 
-def _order(_: Any, decision: Decision) -> str:
+def _order(_: Any, decision: TransformCall) -> str:
     return "to " + "".join("RGB"[int(number)] for number in decision.params["channels_shuffled"])
 
 

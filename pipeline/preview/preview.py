@@ -32,6 +32,8 @@ from .pictures import Names, Picture, picture_of
 from .sample_source import Failed, Made, SampleSource
 from .steps import StepShown
 
+ALL_SPLITS = ""
+"""As the name of a split."""
 MOST_SAMPLES = 50
 MOST_VERSIONS = 10
 NUM_SAMPLES = 8
@@ -40,7 +42,7 @@ Kind = Literal["training", "evaluation"]
 
 
 @dataclass(frozen=True, slots=True)
-class Version:
+class VersionShown:
     """A sample as one view of the plan yields it."""
 
     kind: Kind
@@ -52,7 +54,7 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class SampleShown:
     """One sample with its versions."""
 
     key: str
@@ -68,7 +70,7 @@ class Sample:
     original: Picture | None = None
     failed: Failed | None = None
     """Why it cannot be used at all; then there are no versions."""
-    versions: tuple[Version, ...] = ()
+    versions: tuple[VersionShown, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +82,7 @@ class Preview:
     split: str | None
     num_images: int
     """That the samples were chosen from."""
-    samples: tuple[Sample, ...]
+    samples: tuple[SampleShown, ...]
     names: Names
     epochs: tuple[int, ...]
     mixed: Mixed | None = None
@@ -147,7 +149,7 @@ def preview(
         plan: the plan; nothing of its cache is read or written.
         samples: how many, over all classes.
         versions: of each, one for each epoch.
-        split: to choose from; ``train`` where the index has it, else all images.
+        split: to choose from, ``""`` for all; without it ``train`` where the index has it, else all.
         seed: of the choice; what is drawn for a sample is decided by the plan's own.
         keys: samples to show, instead of a choice.
         first_epoch: of the versions.
@@ -173,7 +175,7 @@ def preview(
             raise PlanError(f"keys: expected 1 to {MOST_SAMPLES} keys, got {len(keys)}; name fewer")
         chosen = rows = rows_of(index, keys, where="keys")
     else:
-        split = _default_split(index) if split is None else index.split_named(split)
+        split = _split_of(index, split)
         rows = index.rows(split)
         chosen = choose_rows(index, rows, samples, seed)
     epochs = tuple(range(first_epoch, first_epoch + versions))
@@ -190,7 +192,7 @@ def preview(
     return Preview(name, plan, split, len(rows), shown, names, epochs, mixed, tuple(notes))
 
 
-def _samples(request: _Request, plan: Plan, chosen: np.ndarray, names: Names) -> Iterator[Sample]:
+def _samples(request: _Request, plan: Plan, chosen: np.ndarray, names: Names) -> Iterator[SampleShown]:
     index, rows, backend = request.index, request.rows, request.backend
     plan = plan.model_copy(update={"errors": plan.errors.model_copy(update={"on_error": "skip"})})
     program = Program.compile(plan)
@@ -206,23 +208,23 @@ def _samples(request: _Request, plan: Plan, chosen: np.ndarray, names: Names) ->
             yield _sample(sources, index, row, request.epochs, names)
 
 
-def _sample(sources: _Sources, index: Index, row: int, epochs: Sequence[int], names: Names) -> Sample:
+def _sample(sources: _Sources, index: Index, row: int, epochs: Sequence[int], names: Names) -> SampleShown:
     facts = _facts(index, row, names)
     original = sources.original.make(row, 0)
     if isinstance(original, Failed):
-        return Sample(**facts, failed=original)
+        return SampleShown(**facts, failed=original)
     stored = _picture(original, names)
     versions = [
         *(_version("training", epoch, sources.training.make(row, epoch), names) for epoch in epochs),
         _version("evaluation", 0, sources.evaluation.make(row, 0), names),
     ]
-    return Sample(**facts, original=stored, versions=tuple(versions))
+    return SampleShown(**facts, original=stored, versions=tuple(versions))
 
 
-def _version(kind: Kind, epoch: int, made: Made | Failed, names: Names) -> Version:
+def _version(kind: Kind, epoch: int, made: Made | Failed, names: Names) -> VersionShown:
     if isinstance(made, Failed):
-        return Version(kind, epoch, failed=made)
-    return Version(kind, epoch, _picture(made, names), made.steps)
+        return VersionShown(kind, epoch, failed=made)
+    return VersionShown(kind, epoch, _picture(made, names), made.steps)
 
 
 def _picture(made: Made, names: Names) -> Picture:
@@ -260,9 +262,11 @@ def _placed(plan: Plan, backend: Backend | None, notes: list[str]) -> tuple[Plan
     return plan, backend or ("dali" if plan.device == "gpu" else "opencv")
 
 
-def _default_split(index: Index) -> str | None:
+def _split_of(index: Index, asked: str | None) -> str | None:
+    if asked is not None:
+        return index.resolve_split(asked) if asked != ALL_SPLITS else None
     try:
-        return index.split_named("train")
+        return index.resolve_split("train")
     except SourceError:
         return None
 
@@ -276,7 +280,7 @@ def _without_cache(plan: Plan, folder: Path) -> tuple[Plan, list[str]]:
     return plan.model_copy(update={"cache": cache}), [note]
 
 
-def _notes(program: Program, samples: Sequence[Sample]) -> Iterator[str]:
+def _notes(program: Program, samples: Sequence[SampleShown]) -> Iterator[str]:
     pictures = [version.picture for one in samples for version in one.versions if version.picture]
     if program.normalization is not None:
         yield "Normalize runs last, in one pass into the batch. Pictures are shown without it."

@@ -11,15 +11,15 @@ import numpy as np
 from ..batch.annotations import AnnotationKinds
 from ..compiler.program import Program
 from ..compiler.routing import Backend
-from ..executor.cached import CachedReading
-from ..executor.cpu import no_room
-from ..executor.sample_worker import Assembly, Finished, Surroundings
+from ..executor.cached import CacheReader
+from ..executor.cpu import no_output_slot
+from ..executor.sample_worker import Sample, SampleWorker, WorkerContext
 from ..index.index import Index
 from ..load.loader import SampleLoader
-from ..memory.budget import MemoryBudget, Shares
+from ..memory.budget import BudgetSplit, MemoryBudget
 from ..monitor.quarantine import QuarantineEntry
-from ..monitor.step_timer import Activity
-from ..monitor.watchdog import Watch
+from ..monitor.step_timer import FeedMonitor
+from ..monitor.watchdog import Watchdog
 from ..plan.view import View
 from ..transform.params import Trace
 from .steps import StepShown, normalization_step, steps_shown
@@ -40,7 +40,7 @@ class Failed:
 class Made:
     """A finished sample. Its pixels last until the next is made."""
 
-    finished: Finished
+    finished: Sample
     steps: tuple[StepShown, ...]
 
 
@@ -58,7 +58,7 @@ class SampleSource:
     def __init__(
         self, program: Program, view: View, index: Index, rows: np.ndarray, *, backend: Backend
     ) -> None:
-        watch = Watch(program.plan.errors.max_seconds_per_file)
+        watch = Watchdog(program.plan.errors.max_seconds_per_file)
         kinds = AnnotationKinds.of(index)
         self._trace = Trace()
         self._loader = SampleLoader(index, program.plan.errors, watch)
@@ -66,21 +66,21 @@ class SampleSource:
         compose = program.compose(augment=view.augment, boxes=kinds.boxes, keypoints=kinds.num_keypoints > 0)
         self._transforms: Sequence[Any] = compose.transforms
         self._normalization = program.normalization
-        shared = Surroundings(
+        shared = WorkerContext(
             program,
             view,
             self._loader,
             rows,
-            Activity(),
-            MemoryBudget(Shares(rows=1, files=1, pixels=1)),
+            FeedMonitor(),
+            MemoryBudget(BudgetSplit(rows=1, files=1, pixels=1)),
             watch,
             kinds,
             backend=backend,
-            cached=CachedReading.open(program, index, CACHE_BYTES),
+            cached=CacheReader.open(program, index, CACHE_BYTES),
             trace=self._trace,
         )
         self._cached = shared.cached
-        self._assembly = Assembly(shared, max_samples=1)
+        self._assembly = SampleWorker(shared, max_samples=1)
 
     def make(self, row: int, epoch: int) -> Made | Failed:
         """Make the sample of a row of the index as it is in an epoch."""
@@ -89,7 +89,7 @@ class SampleSource:
             return Failed("index", status or "no status")
         (loaded,) = self._loader.load(np.array([row]))
         noted: list[QuarantineEntry] = []
-        (finished,) = self._assembly.make([loaded], epoch, [no_room], noted)
+        (finished,) = self._assembly.make([loaded], epoch, [no_output_slot], noted)
         if finished is None:
             return Failed(noted[-1].step, noted[-1].reason)
         steps = steps_shown(self._transforms, self._trace.done)

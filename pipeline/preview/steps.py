@@ -9,7 +9,7 @@ from typing import Any
 
 from ..plan.plan import Normalization
 from ..policy.registry import is_composition, load_albumentations
-from ..transform.params import Decision, leaves_of
+from ..transform.params import TransformCall, leaf_transforms
 from .phrases import short, words_of
 
 
@@ -27,7 +27,7 @@ class StepShown:
     """Of a composition, those of its transforms that were applied, in that order."""
 
 
-def steps_shown(transforms: Sequence[Any], done: Sequence[Decision]) -> tuple[StepShown, ...]:
+def steps_shown(transforms: Sequence[Any], done: Sequence[TransformCall]) -> tuple[StepShown, ...]:
     """Say of each outermost transform what it did.
 
     Args:
@@ -37,14 +37,19 @@ def steps_shown(transforms: Sequence[Any], done: Sequence[Decision]) -> tuple[St
     return tuple(_shown(transforms, done, count()))
 
 
-def _shown(transforms: Sequence[Any], done: Sequence[Decision], slots: Iterator[int]) -> Iterator[StepShown]:
+def _shown(
+    transforms: Sequence[Any], done: Sequence[TransformCall], slots: Iterator[int]
+) -> Iterator[StepShown]:
     for transform in transforms:
         name, p = type(transform).__name__, float(transform.p)
-        leaves = {next(slots): leaf for leaf in leaves_of([transform])}
-        own = [decision for decision in done if decision.slot in leaves]
+        leaves = {next(slots): leaf for leaf in leaf_transforms([transform])}
+        own = [decision for decision in done if decision.transform_index in leaves]
         if is_composition(transform):
             inner = tuple(
-                StepShown(type(leaves[one.slot]).__name__, words_of(leaves[one.slot], one)) for one in own
+                StepShown(
+                    type(leaves[one.transform_index]).__name__, words_of(leaves[one.transform_index], one)
+                )
+                for one in own
             )
             yield StepShown(name, "", bool(inner), p, inner)
         elif _tells_nothing(transform):

@@ -12,13 +12,13 @@ from ..batch.batch import Batch
 from ..batch.mix import mix_batch
 from ..compiler.routing import Backend
 from ..errors import LightwellError, PlanError
-from ..executor.cached import CachedReading
-from ..executor.sample_worker import Surroundings
+from ..executor.cached import CacheReader
+from ..executor.sample_worker import WorkerContext
 from ..load.loader import SampleLoader
-from ..memory.budget import MemoryBudget, Shares
+from ..memory.budget import BudgetSplit, MemoryBudget
 from ..monitor.quarantine import QuarantineEntry
-from ..monitor.step_timer import Activity
-from ..monitor.watchdog import Watch
+from ..monitor.step_timer import FeedMonitor
+from ..monitor.watchdog import Watchdog
 from ..sampler.schedule import BatchSpec
 from .open_view import OpenView
 from .opencv_threads import OneOpencvThread
@@ -67,23 +67,23 @@ class BatchBuilder:
     def __init__(
         self,
         opened: OpenView,
-        shares: Shares,
+        shares: BudgetSplit,
         *,
         num_threads: int,
         backend: Backend = "opencv",
-        cached: CachedReading | None = None,
-        activity: Activity | None = None,
+        cached: CacheReader | None = None,
+        activity: FeedMonitor | None = None,
     ) -> None:
         check_backend(opened, backend)
         plan = opened.plan
-        self.activity = activity or Activity()
+        self.activity = activity or FeedMonitor()
         self.budget = MemoryBudget(shares)
         self._opened = opened
         self._specs: Mapping[int, BatchSpec] = {}
         self._mix = plan.mix if opened.view.augment else None
         on_gpu = plan.device == "gpu"
-        watch = Watch(plan.errors.max_seconds_per_file)
-        shared = Surroundings(
+        watch = Watchdog(plan.errors.max_seconds_per_file)
+        shared = WorkerContext(
             opened.program,
             opened.view,
             SampleLoader(opened.index, plan.errors, watch),
@@ -141,7 +141,7 @@ class BatchBuilder:
         entries = batch.entries()
         if finished is None:
             return BatchResult(batch.number, None, num_made, num_made, num_skipped=num_made, entries=entries)
-        num_failed = int(finished.replaced.sum()) + finished.num_left_out
+        num_failed = int(finished.replaced.sum()) + finished.num_skipped
         if self._mix is not None:
             finished = mix_batch(
                 finished, self._mix, seed=self._opened.plan.seed, bbox_params=self._opened.plan.bbox_params
@@ -155,19 +155,19 @@ class BatchBuilder:
             num_failed,
             finished.num_images,
             int(finished.own.sum()),
-            finished.num_left_out,
+            finished.num_skipped,
             entries,
         )
 
     def release(self, num_bytes: int) -> None:
         """Let go the room of a batch."""
-        self.budget.close_batch(num_bytes)
+        self.budget.release_batch(num_bytes)
 
     @contextmanager
-    def making(self, number: int) -> Iterator[BatchResult]:
+    def build(self, number: int) -> Iterator[BatchResult]:
         """Make one batch, beside others that other threads ask for; its room is held while the context lasts."""
         num_bytes = self._pool.num_bytes(spec := self._spec(number))
-        self.budget.wait_for_batch(num_bytes)
+        self.budget.reserve_batch(num_bytes)
         batch = self._pool.begin(number, spec, num_bytes)
         try:
             yield self.finish(batch)

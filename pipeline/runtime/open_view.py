@@ -13,7 +13,7 @@ from ..batch.annotations import AnnotationKinds, check_mix
 from ..compiler.program import Program
 from ..index.index import Index
 from ..index.key_rows import rows_of
-from ..memory.estimates import FinishedSize, SampleSizes, finished_size
+from ..memory.estimates import OutputSize, SampleSizes, estimate_output_size
 from ..plan.plan import Plan
 from ..plan.view import View
 from ..sampler.schedule import Schedule
@@ -66,9 +66,9 @@ class OpenView:
         return SampleSizes.of(self.index)
 
     @cached_property
-    def finished(self) -> FinishedSize:
+    def finished(self) -> OutputSize:
         """How large finished pictures are, from drawing a few of them."""
-        return finished_size(self.program, self.view, self.index, self.rows)
+        return estimate_output_size(self.program, self.view, self.index, self.rows)
 
     @cached_property
     def largest_batch_bytes(self) -> int:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..batch.annotations import AnnotationKinds, Annotations, batch_fields
+from ..batch.annotations import AnnotationKinds, Annotations, collate_annotations
 from ..batch.batch import Batch
 from ..batch.buffers import BatchBuffer, BufferPool, DeviceBuffer, Normalizer
-from ..executor.sample_worker import Assembly, Finished, Surroundings
-from ..load.loader import Loaded
-from ..memory.estimates import FinishedSize, SampleSizes, in_runs
+from ..executor.sample_worker import Sample, SampleWorker, WorkerContext
+from ..load.loader import EncodedSample
+from ..memory.estimates import OutputSize, SampleSizes, split_by_bytes
 from ..monitor.quarantine import QuarantineEntry
-from ..monitor.watchdog import Watch
+from ..monitor.watchdog import Watchdog
 from ..sampler.schedule import BatchSpec
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Rows:
     replaced: list[bool] = field(default_factory=list)
     annotations: list[Annotations] = field(default_factory=list)
 
-    def add(self, sample: Finished | None) -> None:
+    def add(self, sample: Sample | None) -> None:
         """Take a sample, or note that it was left out."""
         self.made.append(sample is not None)
         if sample is None:
@@ -81,7 +81,7 @@ class OpenBatch:
     chunks: tuple[Future[Rows], ...]
     noted: tuple[list[QuarantineEntry], ...]
     """What each chunk could not use."""
-    watch: Watch
+    watch: Watchdog
     kinds: AnnotationKinds
     """Of the index."""
     num_bytes: int
@@ -119,8 +119,8 @@ class OpenBatch:
             step=self.spec.step,
             replaced=np.array(rows.replaced, dtype=bool),
             padding=self.spec.padding[rows.made],
-            num_left_out=len(rows.made) - num_images,
-            **batch_fields(rows.annotations, self.kinds, (height, width)),
+            num_skipped=len(rows.made) - num_images,
+            **collate_annotations(rows.annotations, self.kinds, (height, width)),
         )
 
 
@@ -142,12 +142,12 @@ class AssemblyPool:
 
     def __init__(
         self,
-        shared: Surroundings,
+        shared: WorkerContext,
         *,
         num_threads: int,
         max_samples: int,
         sizes: SampleSizes,
-        finished: FinishedSize,
+        finished: OutputSize,
     ) -> None:
         self._shared = shared
         self._max_samples = max_samples
@@ -165,7 +165,7 @@ class AssemblyPool:
         self._makers = ThreadPoolExecutor(num_threads, "lightwell-make")
         self._own = threading.local()
         self._starting = threading.Lock()
-        self._assemblies: list[Assembly] = []
+        self._assemblies: list[SampleWorker] = []
         self._epoch: int | None = None
         self._filling: list[Future[Rows]] = []
         """Chunks of this epoch that may add to the cache: the last of them, and those not done yet."""
@@ -230,14 +230,14 @@ class AssemblyPool:
         for start in range(0, len(rows), most):
             some = rows[start : start + most]
             sizes = self._sizes.bytes(some).tolist()
-            for run, num_bytes in in_runs(range(len(some)), sizes.__getitem__, self._most_files):
+            for run, num_bytes in split_by_bytes(range(len(some)), sizes.__getitem__, self._most_files):
                 yield some[run[0] : run[-1] + 1], num_bytes
 
-    def _read(self, ticket: int, rows: np.ndarray, num_bytes: int) -> list[Loaded]:
+    def _read(self, ticket: int, rows: np.ndarray, num_bytes: int) -> list[EncodedSample]:
         activity = self._shared.activity
         clock = activity.clock("read")
         clock.enter("room")
-        self._shared.budget.wait_for_file(ticket, num_bytes)
+        self._shared.budget.reserve_file(ticket, num_bytes)
         clock.enter("read")
         read_bytes = 0
         try:
@@ -256,7 +256,7 @@ class AssemblyPool:
 
     def _make(
         self,
-        loaded: Future[list[Loaded]],
+        loaded: Future[list[EncodedSample]],
         file_bytes: int,
         target: _Target,
     ) -> Rows:
@@ -268,7 +268,7 @@ class AssemblyPool:
             clock.enter("draw")
             return self._make_runs(samples, target)
         finally:
-            self._shared.budget.close_file(file_bytes)
+            self._shared.budget.release_file(file_bytes)
             clock.enter("room")
 
     def _make_kept(self, rows: np.ndarray, target: _Target) -> Rows:
@@ -285,18 +285,18 @@ class AssemblyPool:
             clock.enter("draw", read_bytes)
             return self._make_runs(samples, target)
         finally:
-            self._shared.budget.close_file(read_bytes)
+            self._shared.budget.release_file(read_bytes)
             clock.enter("room")
 
-    def _make_runs(self, samples: list[Loaded], target: _Target) -> Rows:
+    def _make_runs(self, samples: list[EncodedSample], target: _Target) -> Rows:
         clock = self._shared.activity.clock("make")
         if not hasattr(self._own, "assembly"):
             most = self._max_samples if self._shared.cached is None else max(self._max_samples, KEPT_IMAGES)
-            self._own.assembly = Assembly(self._shared, max_samples=most)
+            self._own.assembly = SampleWorker(self._shared, max_samples=most)
             self._assemblies.append(self._own.assembly)
-        assembly: Assembly = self._own.assembly
+        assembly: SampleWorker = self._own.assembly
         done = Rows()
-        for run, most_bytes in assembly.in_runs(samples, target.epoch, self._most_pixels):
+        for run, most_bytes in assembly.split_by_bytes(samples, target.epoch, self._most_pixels):
             clock.enter("room")
             with self._shared.budget.pixels(most_bytes, repr(run[0].row["key"])):
                 start = target.first + len(done.made)
@@ -315,7 +315,7 @@ class AssemblyPool:
         return done
 
 
-def _device_of(shared: Surroundings) -> str | None:
+def _device_of(shared: WorkerContext) -> str | None:
     """Say on which device of torch batches are put together: a GPU where nothing is left to do on the host."""
     if shared.backend != "dali" or shared.program.plan.device != "gpu":
         return None

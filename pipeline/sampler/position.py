@@ -30,7 +30,7 @@ def position_after(view: View, *, plan: str, epoch: int, step: int) -> dict[str,
     return {
         "version": POSITION_VERSION,
         "plan": plan,
-        "view": identity_of(view),
+        "view": view_fields(view),
         "epoch": epoch,
         "step": step,
     }
@@ -64,7 +64,7 @@ def batches_before(position: Mapping[str, Any], view: View, *, plan: str, num_st
                     f"{view.first_epoch + view.num_epochs - 1}, got epoch {epoch!r}, step {step!r}; {_CURE}")  # fmt: skip
 
 
-def identity_of(view: View) -> dict[str, Any]:
+def view_fields(view: View) -> dict[str, Any]:
     """Return what decides the global batches of a view, small however many keys it names."""
     content = {name: value for name, value in asdict(view).items() if name not in ("rank", "num_ranks")}
     if view.keys is not None:

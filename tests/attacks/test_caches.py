@@ -18,7 +18,7 @@ from cached import plan_for, run, shards_of
 from forged_shards import Forged, changed, empty_jpeg, other_size, with_bytes
 from lightwell.pipeline.cache import store
 from lightwell.pipeline.cache import writer as writing
-from lightwell.pipeline.cache.codec import Packed
+from lightwell.pipeline.cache.codec import CachedImage
 from lightwell.pipeline.cache.maintenance import list_recipes, prune, verify
 from lightwell.pipeline.cache.permissions import FILE_MODE, foreign
 from lightwell.pipeline.cache.recipe import Recipe
@@ -179,7 +179,7 @@ def test_files_and_links_of_others_outlast_verify_prune_and_damage(
     shard.write_bytes(shard.read_bytes()[:-900])
     _, counts = run(plan_for(index_path, cache=cache))
     assert counts["damaged"] == 1
-    assert prune(cache, max_bytes=0).kept_shards == 0
+    assert prune(cache, max_bytes=0).remaining_shards == 0
     assert sorted(cache.rglob("*")) == before
     assert copied.read_bytes() == b"no shard"
 
@@ -322,7 +322,10 @@ def test_hits_do_not_wait_for_a_slow_disk(tmp_path: Path, monkeypatch: pytest.Mo
         write_shard(*args)
 
     keys = np.array([[number, number] for number in range(9)], "<u8")
-    small, large = Packed(np.arange(75, dtype=np.uint8), (5, 5)), Packed(np.zeros(7_500, np.uint8), (50, 50))
+    small, large = (
+        CachedImage(np.arange(75, dtype=np.uint8), (5, 5)),
+        CachedImage(np.zeros(7_500, np.uint8), (50, 50)),
+    )
     with PixelCache(tmp_path / "cache", RAW, shard_bytes=80) as cache:
         cache.keep([(keys[0], small)])
         cache.publish()
@@ -331,7 +334,7 @@ def test_hits_do_not_wait_for_a_slow_disk(tmp_path: Path, monkeypatch: pytest.Mo
             threading.Thread(target=cache.keep, args=([(key, small) for key in keys[1:8]],)),
             threading.Thread(target=cache.keep, args=([(keys[8], large)],)),
         ]
-        found: list[Packed | None] = []
+        found: list[CachedImage | None] = []
         finder = threading.Thread(target=lambda: found.extend(cache.find(keys[:1])), daemon=True)
         try:
             for keeper in keepers:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from lightwell.pipeline.index.index import CLASSES, SCHEMA, Index
-from lightwell.pipeline.index.mmap_index import CHUNK_ROWS, RowTable
+from lightwell.pipeline.index.mmap_index import CHUNK_ROWS, ChunkedTable
 from lightwell.pipeline.memory.estimates import SampleSizes
 from lightwell.pipeline.monitor.quarantine import (
     Quarantine,
@@ -118,7 +118,7 @@ def load(num_rows: int, scratch: Path) -> Found:
 def make_mapped(num_rows: int, scratch: Path) -> Found:
     """Make the file that processes share, as the first on a node does."""
     before, started = now_bytes(), time.process_time()
-    Index.open(index_of(num_rows, scratch), from_rows=1)
+    Index.open(index_of(num_rows, scratch), min_rows=1)
     return {
         "map_cpu_s": time.process_time() - started,
         "map_peak_bytes": max(0, peak_bytes() - before),
@@ -129,12 +129,12 @@ def make_mapped(num_rows: int, scratch: Path) -> Found:
 def mapped(num_rows: int, scratch: Path) -> Found:
     """Open an index that is mapped, choose a split and read rows, as every other process of a node does."""
     before, started = own_bytes(), time.process_time()
-    index = Index.open(index_of(num_rows, scratch), from_rows=1)
+    index = Index.open(index_of(num_rows, scratch), min_rows=1)
     index.fingerprint()
     opened = time.process_time()
     step = -(-num_rows // NUM_CHUNKS)
     parts = [index.table.slice(first, step) for first in range(0, num_rows, step)]
-    table, rows = RowTable(pa.concat_tables(parts)), index.rows("train")
+    table, rows = ChunkedTable(pa.concat_tables(parts)), index.rows("train")
     batches = np.random.default_rng(7).choice(rows, (NUM_TIMED, BATCH))
     chosen = time.process_time()
     for batch in batches:
@@ -260,7 +260,7 @@ def ray_data(num_workers: int, scratch: Path) -> Found:
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=300 << 20)
     session = ray._private.worker._global_node.get_session_dir_path()
     try:
-        engine = RayEngine(num_workers=num_workers, each=Resources(cpus=1 / num_workers))
+        engine = RayEngine(num_workers=num_workers, per_worker=Resources(cpus=1 / num_workers))
         with engine.feed(plan, View(num_epochs=epochs)) as feed, closing(iter(feed)) as batches:
             for _ in range(NUM_WARM):
                 next(batches)

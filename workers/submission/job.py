@@ -11,7 +11,7 @@ from .declared_files import Document
 from .log_stream import follow
 from .package import lay_out_package
 from .server import JobServer, JobState
-from .working_dir import DEFAULT_MAX_BYTES, Shipment
+from .working_dir import DEFAULT_MAX_BYTES, WorkingDir
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def submit_command(
         RequestError: too much to ship, or nothing answers at the address.
         RunError: the cluster did not take it.
     """
-    shipment = Shipment.of(command.documents, Path.cwd(), max_bytes=max_bytes, modules=modules, ship=ship)
+    shipment = WorkingDir.of(command.documents, Path.cwd(), max_bytes=max_bytes, modules=modules, ship=ship)
     lines = [*shipment.listing(), *shipment.notes()]
     entrypoint = shipment.entrypoint(command.words, python)
     server = JobServer.connect(address)

@@ -10,11 +10,11 @@ from ray.train import UserCallback
 from ...pipeline.errors import RunError
 
 
-class StopWhereFinal(UserCallback):
+class StopOnPermanentError(UserCallback):
     """Ends a run whose ranks have told at the desk why it cannot go on. Lives in Ray Train's controller."""
 
-    def __init__(self, desk: Any) -> None:
-        self._desk = desk
+    def __init__(self, reporter: Any) -> None:
+        self._desk = reporter
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
         """Raise, which Ray Train takes for a failure of its own and does not try again."""

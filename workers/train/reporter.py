@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 
-class Desk:
+class Reporter:
     """Lives as a Ray actor on the driver's node; a run that is restarted finds it again."""
 
     def __init__(self) -> None:

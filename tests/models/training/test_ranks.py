@@ -31,9 +31,9 @@ RANK = """
     from pathlib import Path
     import torch
     from torch import distributed
-    from lightwell.pipeline.engine.feed import LocalEngine
-    from lightwell.pipeline.jobfile import load_job
-    from lightwell.pipeline.progress import SilentConsole
+    from lightwell.pipeline.runtime.local_engine import LocalEngine
+    from lightwell.pipeline.jobs.job_file import load_job
+    from lightwell.pipeline.jobs.progress import SilentConsole
     from lightwell.workers.local import run_training_job
 
     job_file, out, meet, rank, num_ranks, stop_after = sys.argv[1:]

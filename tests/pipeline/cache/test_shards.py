@@ -12,12 +12,12 @@ import pytest
 from cached import TRAINING, hashes_of, plan_for, run, shards_of
 from hypothesis import given
 from hypothesis import strategies as st
-from lightwell.pipeline.cache.codec import Packed, pack
+from lightwell.pipeline.cache.codec import CachedImage, pack
 from lightwell.pipeline.cache.lookup import NOWHERE, Table
 from lightwell.pipeline.cache.recipe import Recipe
 from lightwell.pipeline.cache.shard import DamagedShard, Shard, open_shard
 from lightwell.pipeline.cache.store import PixelCache
-from lightwell.pipeline.cache.writer import Gathering, clear_leftovers, written_aside
+from lightwell.pipeline.cache.writer import ShardBuilder, new_shard_file, remove_partial_shards
 from lightwell.pipeline.runtime.local_engine import LocalEngine
 
 RECIPE = Recipe((), "exact", None, ())
@@ -27,16 +27,16 @@ def keys_of(*numbers: int) -> np.ndarray:
     return np.array([[number * 7919, number] for number in numbers], "<u8")
 
 
-def picture(seed: int, height: int = 5, width: int = 7) -> Packed:
+def picture(seed: int, height: int = 5, width: int = 7) -> CachedImage:
     rng = np.random.default_rng(seed)
-    return Packed(rng.integers(0, 256, height * width * 3, dtype=np.uint8), (height, width))
+    return CachedImage(rng.integers(0, 256, height * width * 3, dtype=np.uint8), (height, width))
 
 
 def write(folder: Path, *numbers: int) -> Path:
-    gathering = Gathering(np.empty(1 << 16, np.uint8))
+    gathering = ShardBuilder(np.empty(1 << 16, np.uint8))
     for number, key in zip(numbers, keys_of(*numbers), strict=True):
         gathering.add(key.tobytes(), picture(number, 3 + number % 4))
-    with written_aside(folder) as (file, path):
+    with new_shard_file(folder) as (file, path):
         gathering.write(file)
     return path
 
@@ -124,16 +124,16 @@ def test_half_a_key_is_no_key(tmp_path: Path) -> None:
 
 def test_leftovers_of_dead_writers_go_and_those_of_living_ones_stay(tmp_path: Path) -> None:
     (tmp_path / f".{'0' * 32}.part").write_bytes(b"half a shard")
-    with written_aside(tmp_path) as (file, path):
+    with new_shard_file(tmp_path) as (file, path):
         file.write(b"under way")
-        assert clear_leftovers(tmp_path) == 1
+        assert remove_partial_shards(tmp_path) == 1
         (living,) = tmp_path.iterdir()
         assert living.name == f".{path.stem}.part"
     assert [one.name for one in tmp_path.iterdir()] == [path.name]
 
 
 def test_a_shard_that_cannot_be_finished_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(TypeError), written_aside(tmp_path) as (file, _):
+    with pytest.raises(TypeError), new_shard_file(tmp_path) as (file, _):
         file.write("no bytes")  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 

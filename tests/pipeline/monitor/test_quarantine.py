@@ -184,7 +184,7 @@ def test_left_out_images_make_their_batch_smaller_and_touch_no_other(index_path:
         batches, feed = run(plan)
         for path, aside in hidden.items():
             aside.rename(path)
-        assert [(len(b), b.num_left_out) for b in batches] == [(7, 1), (6, 2), (8, 0)]
+        assert [(len(b), b.num_skipped) for b in batches] == [(7, 1), (6, 2), (8, 0)]
         assert feed.counts == {"read": 21, "used": 21, "replaced": 0, "skipped": 3}
         assert all(entry["replaced_by"] is None for entry in feed.quarantine)
         for one, other in zip(batches, reference, strict=True):
@@ -322,7 +322,7 @@ def test_whatever_is_damaged_counts_add_up_and_good_pixels_stay(
     assert counts["read"] == counts["used"] + counts["replaced"] == sum(map(len, batches))
     assert counts["used"] == 12 - len(bad)
     assert (counts["replaced"], counts["skipped"]) == ((len(bad), 0) if rule == "replace" else (0, len(bad)))
-    assert sum(batch.num_left_out for batch in batches) <= counts["skipped"]
+    assert sum(batch.num_skipped for batch in batches) <= counts["skipped"]
     maybe = {paths[n].name for n in damaged}
     for batch in batches:
         for key, image, replaced in zip(batch.keys, batch.images, batch.replaced, strict=True):

@@ -183,10 +183,10 @@ def assert_named_and_nothing_lost(plan: Plan, tmp_path: Path, trap: Path, engine
 DRIVER = """
 import sys
 from pathlib import Path
-from lightwell.pipeline.plan import Plan
-from lightwell.pipeline.progress import SilentConsole
-from lightwell.pipeline.view import View
-from lightwell.workers.on_ray.engine import RayEngine
+from lightwell.pipeline.plan.plan import Plan
+from lightwell.pipeline.jobs.progress import SilentConsole
+from lightwell.pipeline.plan.view import View
+from lightwell.workers.ray.engine import RayEngine
 from lightwell.workers.local import run_batch_job
 from ray_jobs import Sums
 
