@@ -181,7 +181,7 @@ class SampleWorker:
 
 
 class _SampleBuilder:
-    """Draws, decodes and transforms samples."""
+    """ClassBalancedSampler, decodes and transforms samples."""
 
     def __init__(self, shared: WorkerContext, max_samples: int) -> None:
         program, view = shared.program, shared.view
