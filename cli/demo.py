@@ -17,7 +17,7 @@ def demo(out: OutFolder = "runs/demo", quiet: Quiet = False, as_json: Json = Fal
     """
     import time
 
-    from ..models.demo import CREDIT, closing_words, open_demo_folder, write_demo_jobs, write_demo_table
+    from ..models.demo import CREDIT, open_demo_folder, summary_line, write_demo_jobs, write_demo_table
     from ..pipeline.jobs.progress import console_for
     from ..workers.output_store import local_folder
 
@@ -40,4 +40,4 @@ def demo(out: OutFolder = "runs/demo", quiet: Quiet = False, as_json: Json = Fal
     if as_json:
         print_json({"seconds": seconds, "train": result, "audit": findings})
     elif not quiet:
-        print(closing_words(findings, seconds, folder / "audit" / "report.html"))
+        print(summary_line(findings, seconds, folder / "audit" / "report.html"))

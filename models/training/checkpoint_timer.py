@@ -30,7 +30,7 @@ class CheckpointTimer:
         )
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
+    def measure_write(self) -> Iterator[None]:
         """Take the time that writing costs, and begin to count anew."""
         started = monotonic()
         yield

@@ -45,7 +45,7 @@ class Classify(ClassifySpec):
             augment=True,
             num_epochs=self.feature_passes or self.epochs,
             drop_last=self.fine_tune_from is not None
-            and self.drops_last(len(self.plan.load_index().rows(self.train_split))),
+            and self.drop_last_batch(len(self.plan.load_index().rows(self.train_split))),
         )
 
     @property

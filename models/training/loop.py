@@ -14,8 +14,8 @@ from torch.nn import functional
 from ...pipeline.errors import PlanError, RunError
 from .distributed.context import DistributedContext
 from .distributed.global_batch import global_batch
-from .metrics import Metrics, log_odds, measure, rates_of
-from .train_batch import TrainBatch, joined
+from .metrics import Metrics, accuracies, compute_metrics, log_odds
+from .train_batch import TrainBatch, gather_slices
 
 
 def compute_logits(module: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
@@ -45,16 +45,16 @@ class Criterion:
         """Return the weighted sum over labelled rows."""
         loss = self._losses(scores, batch.labels)
         if batch.mixed_labels is not None and batch.mixed_weights is not None:
-            partner = self._losses(scores, batch.mixed_labels)
-            loss = torch.lerp(loss, partner, batch.mixed_weights.to(loss.dtype))
+            mixed = self._losses(scores, batch.mixed_labels)
+            loss = torch.lerp(loss, mixed, batch.mixed_weights.to(loss.dtype))
         return loss.sum()
 
     def weight(self, batch: TrainBatch) -> torch.Tensor:
         """Return what the sum is divided by, which needs no scores; never 0."""
         weight = self._weights(batch.labels)
         if batch.mixed_labels is not None and batch.mixed_weights is not None:
-            partner = self._weights(batch.mixed_labels)
-            weight = torch.lerp(weight, partner, batch.mixed_weights.to(weight.dtype))
+            mixed = self._weights(batch.mixed_labels)
+            weight = torch.lerp(weight, mixed, batch.mixed_weights.to(weight.dtype))
         return weight.sum().clamp_min(TINY)
 
     def _losses(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -115,7 +115,7 @@ class RunningMetrics:
         side = math.isqrt(len(self.confusion))
         matrix = dist.all_reduce(self.confusion).view(side, side).numpy()
         num_measured = int(matrix.sum())
-        metrics = Metrics(num_measured, self.num_read - num_measured, *rates_of(matrix), None, matrix)
+        metrics = Metrics(num_measured, self.num_read - num_measured, *accuracies(matrix), None, matrix)
         return EvalResult(
             self.loss / self.num_read if self.num_read else None, metrics, self.seconds, self.num_read
         )
@@ -245,7 +245,7 @@ def evaluate(
             part.training = flag
     assert slices, "the split that is evaluated has rows: the job checked it"
     with torch.inference_mode():
-        gathered = joined([part.cpu() for part in slices], dist)
+        gathered = gather_slices([part.cpu() for part in slices], dist)
         return evaluate_logits(gathered.inputs, gathered.labels, gathered.replaced, perf_counter() - started)
 
 
@@ -261,5 +261,5 @@ def evaluate_logits(
     scores = scores.double()
     counted = (labels >= 0) & ~replaced
     loss = float(functional.cross_entropy(scores[counted], labels[counted])) if bool(counted.any()) else None
-    metrics = measure(log_odds(scores.numpy()), labels.numpy(), replaced.numpy())
+    metrics = compute_metrics(log_odds(scores.numpy()), labels.numpy(), replaced.numpy())
     return EvalResult(loss, metrics, seconds, len(labels))

@@ -87,7 +87,7 @@ class EarlyStop(CheckedModel):
     metric: MetricName = "auroc"
     patience: int = Field(default=3, ge=1)
 
-    def reached(self, history: Sequence[Mapping[str, Any]]) -> bool:
+    def is_reached(self, history: Sequence[Mapping[str, Any]]) -> bool:
         """Say whether the run ends after the epochs of a history of validation metrics."""
         return bool(history) and len(history) - 1 - best_epoch(history, self.metric) >= self.patience
 

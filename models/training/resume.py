@@ -74,7 +74,7 @@ def read_resume_state(spec: ClassifySpec, view: View, out: Path) -> ResumeState:
     if not path.exists():
         return ResumeState()
     metadata, header = read_metadata(path)
-    ours, theirs = spec.identity(), metadata.job
+    ours, theirs = spec.result_config(), metadata.job
     keys = [key for key in sorted({*ours, *theirs}) if not _same(key, ours.get(key), theirs.get(key))]
     if keys:
         shown = "; ".join(f"{key} was {theirs.get(key)!r} and is {ours.get(key)!r}" for key in keys[:5])
@@ -90,7 +90,9 @@ def read_resume_state(spec: ClassifySpec, view: View, out: Path) -> ResumeState:
 
 def is_done(spec: ClassifySpec, history: History) -> bool:
     """Say whether nothing is left to learn."""
-    return len(history) >= spec.epochs or (spec.early_stop is not None and spec.early_stop.reached(history))
+    return len(history) >= spec.epochs or (
+        spec.early_stop is not None and spec.early_stop.is_reached(history)
+    )
 
 
 def _same(key: str, ours: Any, theirs: Any) -> bool:

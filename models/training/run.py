@@ -132,12 +132,12 @@ class Run:
             named,
             index.classes,
             spec.plan.fingerprint(),
-            spec.identity(),
+            spec.result_config(),
             resume.history,
             report,
             "; ".join(notes),
         )
-        steps = num_steps(len(rows), spec.plan.batch.size, drop_last=spec.drops_last(len(rows)))
+        steps = num_steps(len(rows), spec.plan.batch.size, drop_last=spec.drop_last_batch(len(rows)))
         resume.check_position(steps)
         return cls(spec, context, dist, model, optimizer, criterion, metadata, steps)
 
@@ -145,7 +145,7 @@ class Run:
         """Learn what is left; every finished epoch is on disk before the next begins."""
         spec, history = self.spec, self.metadata.history
         logger = MetricsLogger(self.context.out / METRICS_NAME)
-        if self.dist.is_main and (lost := logger.keep_before(len(history))):
+        if self.dist.is_main and (lost := logger.truncate_from(len(history))):
             self.context.console.print(
                 f"{METRICS_NAME}: the lines of {lost:,} finished epochs are damaged or gone; the run goes on from the "
                 "checkpoint, and the curves have a gap there"
@@ -164,7 +164,7 @@ class Run:
                 due = train_step(batch, running, factor=factor, checkpoint_requested=timer.is_due())
                 running.seconds = perf_counter() - started
                 if due and spec.feature_passes is None:
-                    with timer.writing():
+                    with timer.measure_write():
                         self._save_step(feed_position, epoch, batch.step + 1, running, history)
             trained = running.compute(self.dist)
             validated = evaluate(data.module, data.validation(), self.dist)
@@ -174,7 +174,7 @@ class Run:
                     "see quarantine.jsonl"
                 )
             history = (*history, validated.as_dict())
-            with timer.writing():
+            with timer.measure_write():
                 self._save_epoch(feed_position, epoch, trained, validated, logger, history)
             if is_done(spec, history):
                 break

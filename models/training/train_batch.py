@@ -40,7 +40,7 @@ class TrainBatch:
 
     def cpu(self) -> TrainBatch:
         """Move all of it to the CPU."""
-        return each_tensor([self], lambda tensors: tensors[0].cpu())
+        return map_tensors([self], lambda tensors: tensors[0].cpu())
 
 
 def to_train_batch(batch: Batch, device: torch.device) -> TrainBatch:
@@ -69,33 +69,33 @@ def to_train_batch(batch: Batch, device: torch.device) -> TrainBatch:
     )
 
 
-def each_tensor(
+def map_tensors(
     parts: Sequence[TrainBatch], make: Callable[[list[torch.Tensor]], torch.Tensor]
 ) -> TrainBatch:
     """Make examples whose every tensor is made from the parts' tensors of the same name."""
     mixed_labels = [part.mixed_labels for part in parts if part.mixed_labels is not None]
     mixed_weights = [part.mixed_weights for part in parts if part.mixed_weights is not None]
-    padded = any(part.padding is not None for part in parts)
+    mark_padding = any(part.padding is not None for part in parts)
     return TrainBatch(
         make([part.inputs for part in parts]),
         make([part.labels for part in parts]),
         make([part.replaced for part in parts]),
         make(mixed_labels) if mixed_labels else None,
         make(mixed_weights) if mixed_weights else None,
-        make([padding_of(part) for part in parts]) if padded else None,
+        make([padding_mask(part) for part in parts]) if mark_padding else None,
         parts[0].step,
     )
 
 
-def padding_of(examples: TrainBatch) -> torch.Tensor:
+def padding_mask(examples: TrainBatch) -> torch.Tensor:
     """Say which rows are padding."""
     return torch.zeros_like(examples.replaced) if examples.padding is None else examples.padding
 
 
-def rows_of(whole: TrainBatch, rows: torch.Tensor) -> TrainBatch:
+def take_rows(whole: TrainBatch, rows: torch.Tensor) -> TrainBatch:
     """Take some rows."""
     rows = rows.to(whole.labels.device)
-    return each_tensor([whole], partial(pick, rows=rows))
+    return map_tensors([whole], partial(pick, rows=rows))
 
 
 def pick(tensors: list[torch.Tensor], rows: torch.Tensor) -> torch.Tensor:
@@ -103,26 +103,26 @@ def pick(tensors: list[torch.Tensor], rows: torch.Tensor) -> torch.Tensor:
     return tensors[0][rows]
 
 
-def joined(slices: Sequence[TrainBatch], dist: DistributedContext) -> TrainBatch:
+def gather_slices(slices: Sequence[TrainBatch], dist: DistributedContext) -> TrainBatch:
     """Put the slices of all ranks together: batch by batch, in order, without padding; all ranks get all of it.
 
     Args:
         slices: this rank's; the other ranks have as many, of the same lengths.
         dist: ranks to gather from.
     """
-    own = each_tensor(slices, torch.cat)
+    own = map_tensors(slices, torch.cat)
     if dist.num_ranks == 1 and own.padding is None:
         return own
     turns = [torch.full((len(part),), number, dtype=torch.int64) for number, part in enumerate(slices)]
-    own = replace(own, padding=padding_of(own).to(torch.uint8), replaced=own.replaced.to(torch.uint8))
-    whole = each_tensor([own], lambda tensors: dist.all_gather(tensors[0]))
+    own = replace(own, padding=padding_mask(own).to(torch.uint8), replaced=own.replaced.to(torch.uint8))
+    whole = map_tensors([own], lambda tensors: dist.all_gather(tensors[0]))
     order = dist.all_gather(torch.cat(turns)).argsort(stable=True)
-    order = order[padding_of(whole)[order.to(whole.labels.device)].cpu() == 0]
-    taken = rows_of(replace(whole, padding=None), order)
+    order = order[padding_mask(whole)[order.to(whole.labels.device)].cpu() == 0]
+    taken = take_rows(replace(whole, padding=None), order)
     return replace(taken, replaced=taken.replaced.bool())
 
 
-def shared_batches(
+def local_batches(
     whole: TrainBatch, order: np.ndarray, size: int, dist: DistributedContext
 ) -> Iterator[TrainBatch]:
     """Cut examples that every rank has into batches, in a given order, and yield this rank's slice of each.
@@ -133,17 +133,17 @@ def shared_batches(
         rows = order[start : start + size]
         num_here = -(-len(rows) // dist.num_ranks)
         slots = np.arange(dist.rank * num_here, (dist.rank + 1) * num_here)
-        part = replace(rows_of(whole, torch.from_numpy(rows[slots % len(rows)])), step=step)
-        yield part if dist.num_ranks == 1 else padded(part, torch.from_numpy(slots >= len(rows)))
+        part = replace(take_rows(whole, torch.from_numpy(rows[slots % len(rows)])), step=step)
+        yield part if dist.num_ranks == 1 else mark_padding(part, torch.from_numpy(slots >= len(rows)))
 
 
-def padded(examples: TrainBatch, padding: torch.Tensor) -> TrainBatch:
+def mark_padding(examples: TrainBatch, padding: torch.Tensor) -> TrainBatch:
     """Mark rows as padding and take their labels away."""
     padding = padding.to(examples.labels.device)
-    partners = examples.mixed_labels
+    mixed_labels = examples.mixed_labels
     return replace(
         examples,
         labels=examples.labels.masked_fill(padding, -1),
-        mixed_labels=None if partners is None else partners.masked_fill(padding, -1),
+        mixed_labels=None if mixed_labels is None else mixed_labels.masked_fill(padding, -1),
         padding=padding,
     )

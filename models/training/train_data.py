@@ -20,7 +20,7 @@ from ...pipeline.rng import keyed_bits, keyed_generator
 from ..zoo.build import head_module
 from .distributed.context import DistributedContext
 from .loop import compute_logits
-from .train_batch import TrainBatch, joined, shared_batches, to_train_batch
+from .train_batch import TrainBatch, gather_slices, local_batches, to_train_batch
 
 
 class TrainData(Protocol):
@@ -71,19 +71,19 @@ class ImageTrainData:
         self._device = device
         self._dist = dist
         self._batches = iter(context.console.track(feed, "train"))
-        self._waiting: Batch | None = None
+        self._next_batch: Batch | None = None
         """A batch of the next epoch, met where the end of one was looked for."""
 
     def epoch(self, epoch: int) -> Iterator[TrainBatch]:
         """Yield the feed's batches as long as they are of this epoch."""
-        while (batch := self._waiting or next(self._batches, None)) is not None:
-            self._waiting = batch if batch.epoch != epoch else None
-            if self._waiting is not None:
+        while (batch := self._next_batch or next(self._batches, None)) is not None:
+            self._next_batch = batch if batch.epoch != epoch else None
+            if self._next_batch is not None:
                 return
-            if self._teaches(batch):
+            if self._is_trainable(batch):
                 yield to_train_batch(batch, self._device)
 
-    def _teaches(self, batch: Batch) -> bool:
+    def _is_trainable(self, batch: Batch) -> bool:
         """Pass over a batch of which one image is left: BatchNorm cannot learn of it."""
         return len(batch) > 1 or batch.num_skipped == 0
 
@@ -103,7 +103,7 @@ class FeatureTrainData:
     module: torch.nn.Module
     plan: Plan
     passes: tuple[TrainBatch, ...]
-    measured: TrainBatch
+    validation_features: TrainBatch
     dist: DistributedContext
 
     @classmethod
@@ -127,45 +127,52 @@ class FeatureTrainData:
         batches = context.console.track(feed, "features")
         model.eval()
         passes = tuple(
-            features_of(model, (to_train_batch(batch, device) for batch in group if len(batch)), dist)
+            extract_features(model, (to_train_batch(batch, device) for batch in group if len(batch)), dist)
             for _, group in groupby(batches, key=lambda batch: batch.epoch)
         )
-        measured = features_of(model, split_batches(context, plan, validation_split, device, dist), dist)
-        return cls(head_module(model)[1], plan, passes, measured, dist)
+        validation_features = extract_features(
+            model, split_batches(context, plan, validation_split, device, dist), dist
+        )
+        return cls(head_module(model)[1], plan, passes, validation_features, dist)
 
     def epoch(self, epoch: int) -> Iterator[TrainBatch]:
         """Yield shuffled features."""
         whole = self.passes[epoch % len(self.passes)]
         order = keyed_generator(keyed_bits("features", self.plan.seed, epoch, "")).permutation(len(whole))
-        return shared_batches(whole, order, self.plan.batch.size, self.dist)
+        return local_batches(whole, order, self.plan.batch.size, self.dist)
 
     def validation(self) -> Iterator[TrainBatch]:
         """Yield the validation features as one batch."""
-        return shared_batches(self.measured, np.arange(len(self.measured)), len(self.measured), self.dist)
+        return local_batches(
+            self.validation_features,
+            np.arange(len(self.validation_features)),
+            len(self.validation_features),
+            self.dist,
+        )
 
 
-def features_of(
+def extract_features(
     model: torch.nn.Module, batches: Iterator[TrainBatch], dist: DistributedContext
 ) -> TrainBatch:
     """Return what reaches the head for each example of all ranks; the model is in eval mode and stays as it was."""
     _, head = head_module(model)
     parts: list[TrainBatch] = []
     for examples in batches:
-        with torch.no_grad(), watching(head) as caught:
+        with torch.no_grad(), capture_inputs(head) as captured:
             scores = compute_logits(model, examples.inputs)
         if not parts:
-            check_head(head, caught[0], scores)
-        parts.append(replace(examples, inputs=caught[0]))
-    return joined(parts, dist)
+            check_head(head, captured[0], scores)
+        parts.append(replace(examples, inputs=captured[0]))
+    return gather_slices(parts, dist)
 
 
 @contextmanager
-def watching(module: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
+def capture_inputs(module: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
     """Collect what a module is given while the context lasts."""
-    caught: list[torch.Tensor] = []
-    handle = module.register_forward_pre_hook(lambda _, arguments: caught.append(arguments[0]))
+    captured: list[torch.Tensor] = []
+    handle = module.register_forward_pre_hook(lambda _, arguments: captured.append(arguments[0]))
     try:
-        yield caught
+        yield captured
     finally:
         handle.remove()
 

@@ -124,9 +124,13 @@ def _differences(
     """Say in what a plan's evaluated images differ from the expected mean and standard deviation, and from a size."""
     program = Program.compile(plan)
     constants, differences = _constants(program), []
-    if constants is not None and (_apart(constants[0], expected[0]) or _apart(constants[1], expected[1])):
-        got = "no Normalize" if program.normalization is None else f"Normalize with {_in_words(constants)}"
-        differences.append(f"expected {_in_words(expected)}, got {got}")
+    if constants is not None and (_differ(constants[0], expected[0]) or _differ(constants[1], expected[1])):
+        got = (
+            "no Normalize"
+            if program.normalization is None
+            else f"Normalize with {_format_constants(constants)}"
+        )
+        differences.append(f"expected {_format_constants(expected)}, got {got}")
     shape = output_shape(plan)
     if shape is not None and size is not None and shape[1:] != size:
         differences.append(f"expected {size[0]} x {size[1]} pixels, got {shape[1]} x {shape[2]}")
@@ -141,17 +145,17 @@ def _constants(program: Program) -> tuple[tuple[float, ...], tuple[float, ...]] 
     return ((0.0,) * 3, (1.0,) * 3) if given is None else (given.mean, given.std)
 
 
-def _apart(values: tuple[float, ...], expected: tuple[float, ...]) -> bool:
+def _differ(values: tuple[float, ...], expected: tuple[float, ...]) -> bool:
     """Say whether constants differ, of which one may stand for all channels."""
     num = max(len(values), len(expected))
     pairs = [each * num if len(each) == 1 else each for each in (values, expected)]
     return len(pairs[0]) != len(pairs[1]) or any(abs(a - b) > _TOLERANCE for a, b in zip(*pairs, strict=True))
 
 
-def _in_words(constants: tuple[tuple[float, ...], tuple[float, ...]]) -> str:
+def _format_constants(constants: tuple[tuple[float, ...], tuple[float, ...]]) -> str:
     mean, std = constants
-    return f"mean {_numbers(mean)}, std {_numbers(std)}"
+    return f"mean {_format_numbers(mean)}, std {_format_numbers(std)}"
 
 
-def _numbers(values: tuple[float, ...]) -> str:
+def _format_numbers(values: tuple[float, ...]) -> str:
     return "[" + ", ".join(f"{value:.3g}" for value in values) + "]"

@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from ..formats.integrity import problem_of
+from ..formats.integrity import integrity_problem
 from .codec import CHANNELS, CachedImage
 from .key import KEY_BYTES
 from .permissions import open_regular_file
@@ -87,7 +87,7 @@ class Shard:
             if checksum(self.keys[number], (height, width), data) != self.checksums[number]:
                 raise DamagedShard(f"{self.path.name}: picture {number} is not what was written")
             if not self._is_raw(data, (height, width)):
-                problem = problem_of(data.tobytes(), "jpeg", "RGB", (height, width))
+                problem = integrity_problem(data.tobytes(), "jpeg", "RGB", (height, width))
                 if problem:
                     raise DamagedShard(
                         f"{self.path.name}: picture {number} is not what its row says ({problem})"

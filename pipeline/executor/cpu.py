@@ -106,7 +106,7 @@ class CpuStage:
             file.size,
             num_bytes=len(file.data),
             may_reduce=may_reduce,
-            coarseness=file.chroma_coarseness() if may_reduce else 1,
+            subsampling_ratio=file.chroma_subsampling_ratio() if may_reduce else 1,
         )
 
     def decode(

@@ -20,7 +20,7 @@ from ..errors import SourceError, nearest
 from .boxes import count_boxes
 from .digest import digest_of
 from .mmap_index import RESOLVED, open_mmap, remove_mmap
-from .row_checks import without_impossible_rows
+from .row_checks import mark_invalid_rows
 from .splits import canonical_split
 
 SCHEMA = pa.schema(
@@ -121,7 +121,7 @@ class Index:
 
     @classmethod
     def open(cls, path: str | Path, *, min_rows: int | None = None) -> Index:
-        """Load an index, or map a large one into memory, which all processes of a machine share; see ``mapped``.
+        """Load an index, or map a large one into memory, which all processes of a machine share; see ``mmap_index``.
 
         Args:
             path: the Parquet file.
@@ -168,10 +168,10 @@ class Index:
             raise SourceError(self._nothing_usable())
         if split is None:
             return self._where(usable)
-        name = self.split_named(split)
+        name = self.resolve_split(split)
         return self._where(pc.and_(usable, pc.fill_null(pc.equal(self.table["split"], name), False)))
 
-    def split_named(self, split: str) -> str:
+    def resolve_split(self, split: str) -> str:
         """Find the split that a name means: itself, or the usual name of the same split.
 
         Raises:
@@ -195,7 +195,7 @@ class Index:
         """
         bad = pc.invert(self._usable())
         if split is not None:
-            name = self.split_named(split)
+            name = self.resolve_split(split)
             bad = pc.and_(bad, pc.fill_null(pc.equal(self.table["split"], name), False))
         found = self.table.select(["key", "uri", "status"]).filter(bad)
         return found.set_column(2, "status", pc.fill_null(found["status"], NO_STATUS))
@@ -370,7 +370,7 @@ def _fitted(table: pa.Table, path: Path) -> pa.Table:
                 f"{path.name}: expected a column {name!r}, got {table.column_names}; {hint or _MAKE}"
             )
     table = table.select(SCHEMA.names).cast(SCHEMA.with_metadata(table.schema.metadata))
-    return _resolved(without_impossible_rows(table), path)
+    return _resolved(mark_invalid_rows(table), path)
 
 
 def _resolved(table: pa.Table, path: Path) -> pa.Table:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..cache.codec import CachedImage
-from ..formats.integrity import AGAIN, problem_of
+from ..formats.integrity import REINDEX_HINT, integrity_problem
 from ..geometry import Size
 from ..index.file_info import content_hash
 from ..index.index import Index
@@ -124,7 +124,7 @@ class SampleLoader:
         step, reason = "read", _changed(row, piece)
         if not reason:
             stored = (row["height"], row["width"])
-            step, reason = "decode", problem_of(piece.data, row["format"], row["mode"], stored)
+            step, reason = "decode", integrity_problem(piece.data, row["format"], row["mode"], stored)
         if reason:
             return EncodedSample(row, None, reason, step)
         file = EncodedImage(piece.data, row["format"], row["mode"], row["orientation"], size, row["key"])
@@ -167,18 +167,18 @@ def _changed(row: Row, piece: ReadResult) -> str:
     if len(piece.data) != row["bytes"]:
         now = piece.file_bytes if row["offset"] is None and piece.file_bytes is not None else len(piece.data)
         got = f"{now:,}" if now <= row["bytes"] or piece.file_bytes is not None else "more"
-        return f"expected {row['bytes']:,} bytes as indexed, got {got}; {AGAIN}"
+        return f"expected {row['bytes']:,} bytes as indexed, got {got}; {REINDEX_HINT}"
     if row["hash"] is not None:
         found = content_hash(piece.data)
         return (
             ""
             if found == row["hash"]
-            else f"expected content with the hash {row['hash']}, got {found}; {AGAIN}"
+            else f"expected content with the hash {row['hash']}, got {found}; {REINDEX_HINT}"
         )
     if _other_tag(piece.etag, row["etag"]):
-        return f"expected a file with the tag {row['etag'][:40]!r} as indexed, got one of as many bytes with another; {AGAIN}"
+        return f"expected a file with the tag {row['etag'][:40]!r} as indexed, got one of as many bytes with another; {REINDEX_HINT}"
     if piece.mtime_ns is not None and piece.mtime_ns != row["mtime_ns"]:
-        return f"expected a file as old as indexed, got one of as many bytes written at another time; {AGAIN}"
+        return f"expected a file as old as indexed, got one of as many bytes written at another time; {REINDEX_HINT}"
     return ""
 
 

@@ -18,7 +18,7 @@ MAX_PAGE_BYTES = 64 << 20
 class BoundedHTTPFileSystem(HTTPFileSystem):  # type: ignore[misc]  # fsspec has no types
     """Files behind HTTP, read by ranges; a server that ignores ranges is read up to the end of the range.
 
-    Replies are asked for uncompressed and never unpacked, so that a small compressed reply cannot become a large one.
+    Replies are asked for uncompressed and never unpacked, so that a small compressed response cannot become a large one.
 
     Args:
         rules: addresses that may be connected to; checked for every connection, those of redirects included.
@@ -27,7 +27,7 @@ class BoundedHTTPFileSystem(HTTPFileSystem):  # type: ignore[misc]  # fsspec has
     def __init__(self, rules: UriRules, **options: Any) -> None:
         async def client(**kwargs: Any) -> aiohttp.ClientSession:
             connector = aiohttp.TCPConnector(socket_factory=rules.socket_for)
-            kwargs |= {"connector": connector, "auto_decompress": False, "response_class": _BoundedReply}
+            kwargs |= {"connector": connector, "auto_decompress": False, "response_class": _BoundedResponse}
             return aiohttp.ClientSession(**kwargs)
 
         super().__init__(get_client=client, **options)
@@ -41,7 +41,7 @@ class BoundedHTTPFileSystem(HTTPFileSystem):  # type: ignore[misc]  # fsspec has
     async def _cat_with_etag(
         self, url: str, start: int | None = None, end: int | None = None, **kwargs: Any
     ) -> tuple[bytes, str | None]:
-        """Read a range; returns it with the identity that the reply states of the whole file."""
+        """Read a range; returns it with the identity that the response states of the whole file."""
         if start is None or end is None:
             raise ValueError("files are read by ranges")
         if end <= start:
@@ -51,15 +51,15 @@ class BoundedHTTPFileSystem(HTTPFileSystem):  # type: ignore[misc]  # fsspec has
         session = await self.set_session()
         async with session.get(
             self.encode_url(url), headers={**options.pop("headers", {}), **headers}, **options
-        ) as reply:
-            if reply.status == 416:  # the file ends before
+        ) as response:
+            if response.status == 416:  # the file ends before
                 return b"", None
-            self._raise_not_found_for_status(reply, url)
-            if reply.headers.get("Content-Encoding", "identity").lower() not in ("identity", ""):
+            self._raise_not_found_for_status(response, url)
+            if response.headers.get("Content-Encoding", "identity").lower() not in ("identity", ""):
                 raise PermissionError(13, "its server compresses what was asked for as it is", url)
-            skip = start if reply.status == 200 else 0
-            etag = reply.headers.get("ETag", "").strip('"')
-            return await _read(reply.content, skip, end - start), etag or None
+            skip = start if response.status == 200 else 0
+            etag = response.headers.get("ETag", "").strip('"')
+            return await _read(response.content, skip, end - start), etag or None
 
     def cat_with_etag(self, path: str, start: int, end: int, timeout: float) -> tuple[bytes, str | None]:
         """Read a range with the identity of its file, from any thread."""
@@ -69,8 +69,8 @@ class BoundedHTTPFileSystem(HTTPFileSystem):  # type: ignore[misc]  # fsspec has
         return found
 
 
-class _BoundedReply(aiohttp.ClientResponse):
-    """A reply of which no more than a page is read at once; ranges are read from its stream."""
+class _BoundedResponse(aiohttp.ClientResponse):
+    """A response of which no more than a page is read at once; ranges are read from its stream."""
 
     async def read(self) -> bytes:
         """Read the body.

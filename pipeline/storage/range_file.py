@@ -26,7 +26,7 @@ class RangeFile(io.RawIOBase):
         self._read = read
         self._size = size
         self._block_bytes = block_bytes
-        self._place = 0
+        self._position = 0
         self._start = 0
         self._block = b""
 
@@ -45,22 +45,22 @@ class RangeFile(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         """Fill a buffer; less than it takes only at the end."""
-        data = self.read_at(self._place, len(buffer))
+        data = self.read_at(self._position, len(buffer))
         buffer[: len(data)] = data
-        self._place += len(data)
+        self._position += len(data)
         return len(data)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Move; nothing is fetched."""
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._place, io.SEEK_END: self._size}[whence]
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}[whence]
         if start + offset < 0:
             raise OSError(22, "a place before the beginning")
-        self._place = start + offset
-        return self._place
+        self._position = start + offset
+        return self._position
 
     def tell(self) -> int:
         """Return the place of the next read."""
-        return self._place
+        return self._position
 
     def readable(self) -> bool:
         """Say yes."""

@@ -24,7 +24,7 @@ class Storage:
     def __init__(self, max_wait_s: float = DEFAULT_MAX_WAIT_S, rules: UriRules | None = None) -> None:
         self._local = LocalStore()
         self.max_wait_s = max_wait_s
-        self.rules = rules or UriRules.of()
+        self.rules = rules or UriRules.from_env()
         self._remote: RemoteStore | None = None
 
     def read(self, uri: str, offset: int, size: int, *, expected: int = 0) -> ReadResult:

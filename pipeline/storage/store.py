@@ -37,7 +37,7 @@ class Store(Protocol):
     """Reads parts of files. Any thread may call it."""
 
     def read(self, uri: str, offset: int, size: int, *, expected: int = 0) -> ReadResult:
-        """Read up to ``size`` bytes; a reply of fewer than ``expected`` is believed only where the file is so short.
+        """Read up to ``size`` bytes; a response of fewer than ``expected`` is believed only where the file is so short.
 
         Raises:
             OSError: this file cannot be read: it is gone, forbidden, or a directory.
@@ -64,7 +64,7 @@ def without_file_scheme(uri: str) -> str:
     return unquote(urlsplit(uri).path) if uri[:7].lower() == "file://" else uri
 
 
-def source_of(uri: str) -> str:
+def store_root(uri: str) -> str:
     """Name the bucket or the server: ``s3://bucket`` of ``s3://bucket/a/b.jpg``."""
     return "/".join(uri.split("/", 3)[:3])
 

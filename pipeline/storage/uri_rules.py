@@ -22,7 +22,7 @@ DEFAULT_PROTOCOLS = frozenset(
     {"file", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "http", "https", "hf", "memory"}
 )
 """``memory`` is fsspec's store within this process: nobody else can put anything there."""
-NEVER = frozenset(
+FORBIDDEN_PROTOCOLS = frozenset(
     {"local", "reference", "simplecache", "filecache", "blockcache", "cached", "dir", "generic", "git"}
 )
 """Protocols that open other URIs, write copies or read the local disk under another name; they cannot be allowed."""
@@ -56,7 +56,9 @@ class UriRules:
     """Refuse HTTP addresses of private networks and of this machine."""
 
     @classmethod
-    def of(cls, allow_protocols: Iterable[str] = (), *, forbid_private_addresses: bool | None = None) -> Self:
+    def from_env(
+        cls, allow_protocols: Iterable[str] = (), *, forbid_private_addresses: bool | None = None
+    ) -> Self:
         """Combine the defaults, the environment and what is asked for.
 
         Args:
@@ -70,10 +72,10 @@ class UriRules:
         more = [*allow_protocols, *filter(None, os.environ.get(PROTOCOLS_VARIABLE, "").split(","))]
         names = {name.strip().lower().removesuffix("://") for name in more}
         for name in sorted(names):
-            if not _SCHEME.fullmatch(name) or name in NEVER:
+            if not _SCHEME.fullmatch(name) or name in FORBIDDEN_PROTOCOLS:
                 raise PlanError(
                     f"allowed protocols: expected names such as sftp, got {name!r}; leave it out"
-                    + (" (it opens other URIs or the local disk)" if name in NEVER else "")
+                    + (" (it opens other URIs or the local disk)" if name in FORBIDDEN_PROTOCOLS else "")
                 )
         if forbid_private_addresses is None:
             forbid_private_addresses = os.environ.get(PRIVATE_VARIABLE, "") not in ("", "0")

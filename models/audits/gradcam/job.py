@@ -137,7 +137,7 @@ class GradCamAudit(CheckedModel):
         """
         from ...zoo.heads import num_outputs
         from ...zoo.weights_report import weights_report
-        from .measure import MAX_LOGITS, Examiner
+        from .measure import MAX_LOGITS, CamExplainer
 
         for note in self._data_notes():
             _log.warning("%s", note)
@@ -161,7 +161,7 @@ class GradCamAudit(CheckedModel):
             else {"source": report.source},
         }
         with ExitStack() as stack:
-            yield Examiner(
+            yield CamExplainer(
                 model,
                 self.target_layer,
                 match,
@@ -228,7 +228,7 @@ class GradCamAudit(CheckedModel):
 
         from .findings import write_findings
         from .gallery import build_gallery, choose_rows, read_pictures
-        from .records import answers
+        from .records import read_predictions
         from .report import Report
 
         if not records.num_rows:
@@ -243,9 +243,9 @@ class GradCamAudit(CheckedModel):
                 continue  # said before the first image
             void = match.how == "none" and note in match.notes
             _log.log(logging.ERROR if void else logging.WARNING, "%s", note)
-        taken = answers(records)
-        chosen = choose_rows(taken, self.gallery)
-        keys = [str(taken.keys[row]) for rows in chosen.values() for row in rows]
+        preds = read_predictions(records)
+        chosen = choose_rows(preds, self.gallery)
+        keys = [str(preds.keys[row]) for rows in chosen.values() for row in rows]
         pictures = read_pictures(context.engine, self.plan, self.split, keys)
         report = Report(
             title=self.title,
@@ -273,13 +273,13 @@ class GradCamAudit(CheckedModel):
     ) -> dict[str, Any]:
         from collections import Counter
 
-        from .findings import describe, versions
-        from .measure import even_border_mass
+        from .findings import compute_findings, versions
+        from .measure import uniform_border_mass
 
         size = [records["map_height"][0].as_py(), records["map_width"][0].as_py()]
         image = [records["image_height"][0].as_py(), records["image_width"][0].as_py()]
-        findings = describe(records, match.names, match.num_index)
-        findings["border_mass"]["even_map"] = even_border_mass(*size, *image)
+        findings = compute_findings(records, match.names, match.num_index)
+        findings["border_mass"]["even_map"] = uniform_border_mass(*size, *image)
         return findings | {
             "title": self.title,
             "split": self.split,

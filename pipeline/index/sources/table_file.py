@@ -155,7 +155,7 @@ def require_column(table: pa.Table, column: str, file: str, argument: str) -> No
         raise SourceError(f"{file}: expected one column {column!r}, got several; rename the others")
 
 
-def column_cells(table: pa.Table, column: str, file: str) -> list[Any] | None:
+def column_values(table: pa.Table, column: str, file: str) -> list[Any] | None:
     """Return the cells of a column, None where the table has no such column.
 
     Raises:

@@ -62,7 +62,7 @@ class _Headers(io.RawIOBase):
         return self._file.tell()
 
 
-def walk_tar(file: RangeFile, num_bytes: int, broken: list[str], remarks: Remarks) -> Iterator[TarMember]:
+def iter_tar(file: RangeFile, num_bytes: int, broken: list[str], remarks: Remarks) -> Iterator[TarMember]:
     """Yield the members with data in order; several tars that follow each other are read as one.
 
     Links are yielded where they stand and resolved at the latest when the walk has ended. Hidden members and junk,

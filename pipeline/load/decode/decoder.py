@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ...formats.integrity import size_problem
-from ...formats.jpeg_segments import chroma_coarseness, is_smoothed
+from ...formats.integrity import size_mismatch
+from ...formats.jpeg_segments import chroma_subsampling_ratio, uses_interblock_smoothing
 from ...geometry import Region, Size
 from ...monitor.watchdog import Watchdog
 from .dali import DALI_FORMATS, DALI_MODES, DaliDecoder
@@ -25,7 +25,7 @@ _PNG_BITS = 24
 
 @dataclass(frozen=True, slots=True)
 class EncodedImage:
-    """A file's bytes with what the index says of them, compared with each other by ``integrity.problem_of``."""
+    """A file's bytes with what the index says of them, compared with each other by ``integrity.integrity_problem``."""
 
     data: bytes
     format: str
@@ -51,15 +51,15 @@ class EncodedImage:
 
     def supports_region(self) -> bool:
         """Return whether a region decoded alone is the same pixels as one cut out of the whole picture."""
-        return self.format != "jpeg" or not is_smoothed(self.data)
+        return self.format != "jpeg" or not uses_interblock_smoothing(self.data)
 
     def supports_reduced(self) -> bool:
         """Return whether the DCT can shrink it."""
         return self.format == "jpeg" and self.mode in DALI_MODES
 
-    def chroma_coarseness(self) -> int:
+    def chroma_subsampling_ratio(self) -> int:
         """Return how much more it has to shrink than the DCT shrinks it, so that colours stay as sharp as the rest."""
-        return chroma_coarseness(self.data)
+        return chroma_subsampling_ratio(self.data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +169,7 @@ def decode_single(file: EncodedImage, decoding: DecodePlan, failed: str = "") ->
             continue
         if stored.kind != "reduced":
             if image.shape[:2] != file.stored_size:
-                reasons.append(f"{name}: {size_problem(file.stored_size, (image.shape[0], image.shape[1]))}")
+                reasons.append(f"{name}: {size_mismatch(file.stored_size, (image.shape[0], image.shape[1]))}")
                 continue
             image = _cut(image, stored)
         told = [failed, *reasons] if failed else reasons

@@ -70,7 +70,7 @@ def plan_decode(
     *,
     num_bytes: int,
     may_reduce: bool,
-    coarseness: int = 1,
+    subsampling_ratio: int = 1,
 ) -> DecodePlan:
     """Decide how a picture is decoded.
 
@@ -80,11 +80,11 @@ def plan_decode(
         size: height and width of the upright picture.
         num_bytes: of the file, which tell what its entropy decoding costs.
         may_reduce: a JPEG, and the plan does not ask for exact decoding.
-        coarseness: how many times more than the DCT what follows has to shrink it; see ``chroma_coarseness``.
+        subsampling_ratio: how many times more than the DCT what follows has to shrink it; see ``chroma_subsampling_ratio``.
     """
     region, num_used, rest = _leading_crops(sampled.calls, transform_at, size)
     if may_reduce:
-        reduced = _reduce(region, sampled, num_used, transform_at, size, num_bytes, coarseness)
+        reduced = _reduce(region, sampled, num_used, transform_at, size, num_bytes, subsampling_ratio)
         if reduced is not None:
             return reduced
     if region == whole(size) or _full_is_faster(region, size, num_bytes):
@@ -124,7 +124,7 @@ def _reduce(
     transform_at: Callable[[int], Any],
     size: Size,
     num_bytes: int,
-    coarseness: int,
+    subsampling_ratio: int,
 ) -> DecodePlan | None:
     """Plan a reduced decode where the leading crops are followed by a resize that shrinks by two or more."""
     if num_used == len(sampled.calls):
@@ -136,7 +136,7 @@ def _reduce(
     target = output_size(transform, call.params, call.size)
     interpolation = _interpolation(transform, target, region.size)
     scale = min(region.size[0] / target[0], region.size[1] / target[1])
-    shrink = next((s for s in SHRINKS if s * coarseness <= scale), 1)
+    shrink = next((s for s in SHRINKS if s * subsampling_ratio <= scale), 1)
     if shrink == 1 or interpolation not in RESAMPLED:
         return None
     if _region_ns(region, size, num_bytes) < _whole_ns(size, num_bytes, shrink):

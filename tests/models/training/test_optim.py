@@ -69,14 +69,14 @@ def test_undefined_loses_and_ties_are_decided_by_the_loss_then_by_the_earlier_ep
 def test_a_metric_that_is_defined_in_no_epoch_is_replaced_by_the_loss() -> None:
     history = [{"loss": loss, "auroc": None} for loss in (0.9, 0.5, 0.7, 0.4)]
     assert best_epoch(history, "auroc") == 3
-    assert not EarlyStop(metric="auroc", patience=2).reached(history)
-    assert EarlyStop(metric="auroc", patience=1).reached(history[:3])
+    assert not EarlyStop(metric="auroc", patience=2).is_reached(history)
+    assert EarlyStop(metric="auroc", patience=1).is_reached(history[:3])
 
 
 def test_early_stop_waits_for_its_patience() -> None:
     rows = [{"loss": value} for value in (1.0, 0.8, 0.9, 0.85)]
     stop = EarlyStop(metric="loss", patience=2)
-    assert [stop.reached(rows[:count]) for count in range(5)] == [False, False, False, False, True]
+    assert [stop.is_reached(rows[:count]) for count in range(5)] == [False, False, False, False, True]
 
 
 @pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])

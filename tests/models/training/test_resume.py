@@ -206,13 +206,13 @@ def test_a_checkpoint_with_a_bit_turned_is_not_gone_on_with(job: Classify, tmp_p
 def test_the_pace_of_writing_is_by_steps_or_seconds_and_bears_the_cost() -> None:
     pace = CheckpointTimer(CheckpointEvery(steps=2, seconds=None))
     assert [pace.is_due(), pace.is_due()] == [False, True]
-    with pace.writing():
+    with pace.measure_write():
         pass
     assert not pace.is_due()
     quick = CheckpointTimer(CheckpointEvery(seconds=0.01))
     time.sleep(0.02)
     assert quick.is_due()
-    with quick.writing():
+    with quick.measure_write():
         time.sleep(0.2)  # so the next is due in ten seconds
     time.sleep(0.02)
     assert not quick.is_due()

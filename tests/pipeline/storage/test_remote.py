@@ -55,7 +55,7 @@ def bucket(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 @pytest.fixture
 def served(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faulty]:
     """The pictures behind a server that can fail, and an index of them in ``tmp_path``."""
-    monkeypatch.setattr(remote, "ATTEMPT_S", 1.5)
+    monkeypatch.setattr(remote, "ATTEMPT_TIMEOUT_S", 1.5)
     files = {f"/{BUCKET}/{p.relative_to(photos)}": p.read_bytes() for p in sorted(photos.rglob("*.jpg"))}
     with faulty_server(files) as faulty:
         point_at(monkeypatch, faulty.url)
@@ -188,7 +188,7 @@ def test_a_source_that_dies_in_mid_run_stops_it(served: Faulty, tmp_path: Path) 
 
 
 def test_nobody_there_at_all_is_said_when_indexing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(remote, "ATTEMPT_S", 0.5)
+    monkeypatch.setattr(remote, "ATTEMPT_TIMEOUT_S", 0.5)
     point_at(monkeypatch, "http://127.0.0.1:9")
     with pytest.raises(SourceDownError, match=f"expected an answer from s3://{BUCKET} within 1 s"):
         build_index(f"s3://{BUCKET}/set", max_wait_s=1)
