@@ -80,7 +80,7 @@ def test_runs_of_small_files_are_cut_by_what_they_grow_to(
         told.extend(num_bytes(number) for number in range(len(items)))
         return cut(items, num_bytes, most)
 
-    monkeypatch.setattr(assembly, "in_runs", watched)
+    monkeypatch.setattr(assembly, "split_by_bytes", watched)
     policy = {**BOUNDED, **OPEN}[name]
     plan = Plan(index=tmp_path / "index.parquet", augment=[*policy, A.Resize(8, 8)], batch={"size": 4})
     with LocalEngine(num_threads=1).feed(plan, View(augment=True)) as feed:

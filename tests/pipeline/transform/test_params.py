@@ -109,7 +109,7 @@ def test_drawing_takes_no_memory_for_pixels() -> None:
 
 
 @pytest.mark.parametrize(
-    ("transforms", "drawn", "why"),
+    ("transforms", "sampled", "why"),
     [
         ([A.HorizontalFlip(), A.HEStain(), A.VerticalFlip()], 1, "HEStain decides by looking at pixels"),
         ([A.Lambda(image=unchanged)], 0, "Lambda yields no uint8 RGB picture"),
