@@ -123,7 +123,7 @@ def _format_of(start: bytes) -> str:
 def _read(file: IO[bytes], name: str) -> Header:
     if name == "webp":
         return _webp_header(file)
-    if name == "jpeg" and (header := _ordinary_jpeg(file)) is not None:
+    if name == "jpeg" and (header := _common_jpeg_header(file)) is not None:
         return header
     if name == "png":
         png_header_info(file.read(33))
@@ -131,7 +131,7 @@ def _read(file: IO[bytes], name: str) -> Header:
     return _read_with_pillow(file)
 
 
-def _ordinary_jpeg(file: IO[bytes]) -> Header | None:
+def _common_jpeg_header(file: IO[bytes]) -> Header | None:
     """Read the header of most JPEGs, as Pillow does; None for those that are left to it."""
     found = read_common_jpeg(file)
     if found is None or found[0] * found[1] > MAX_PIXELS:

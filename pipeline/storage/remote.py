@@ -1,4 +1,4 @@
-"""Files behind fsspec (``s3://``, ``gs://``, ``https://``, ``memory://`` ...): retries, time limits, and whose fault it is.
+"""Remote files through fsspec (``s3://``, ``gs://``, ``https://``, ``memory://`` ...), with retries and timeouts.
 
 Credentials and endpoints come from fsspec's and the protocol's own configuration, such as ``AWS_ENDPOINT_URL``.
 """
@@ -22,34 +22,34 @@ from .uri_rules import UriRules
 T = TypeVar("T")
 
 ATTEMPT_TIMEOUT_S = 10.0
-"""Longest wait for one answer; a connection that never replies is given up and tried anew."""
+"""Timeout of one request; a connection without a response is dropped and retried."""
 INITIAL_BACKOFF_S = 0.1
 MAX_BACKOFF_S = 5.0
 MIN_BYTES_PER_S = 1_000_000
-"""A second is added to every limit for so many bytes that are asked for: slow is not down."""
+"""Throughput below which a transfer times out: every timeout grows by one second for this many requested bytes."""
 MAX_FILE_BYTES = 1 << 50
-"""No file is so large: who tells such a size is wrong."""
+"""Larger sizes in listings are rejected as invalid."""
 PROBE_TIMEOUT_S = 5.0
 LISTING_TIMEOUT_S = 600.0
-"""For all pages of a list: some millions of names."""
+"""Timeout of a complete listing, which may hold millions of names."""
 
 _NOT_RETRIED = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-"""Answers about one file. Anything else may be different the next time."""
+"""Errors that concern one file and are not retried; all others are."""
 
 
 class _NoRetryError(Exception):
-    """Asking again cannot help."""
+    """An error that no retry can resolve."""
 
 
 class RemoteStore:
-    """All that fsspec reaches. A file system is opened for each bucket or server, and shared by all threads.
+    """Store for remote files. One file system per bucket or server, shared by all threads.
 
-    Time limits hold for file systems that are asynchronous in fsspec (S3, Google, Azure, HTTP); the others, such as
-    SFTP, have only their own.
+    Timeouts apply to file systems that are asynchronous in fsspec (S3, Google, Azure, HTTP); others, such as SFTP, have
+    only their own.
 
     Args:
-        max_wait_s: how long a source may fail before it counts as down.
-        rules: URIs that may be opened; any other raises ``ForbiddenURIError``.
+        max_wait_s: seconds of failing requests after which a source counts as unavailable.
+        rules: allowed URIs; any other raises ``ForbiddenURIError``.
     """
 
     def __init__(self, max_wait_s: float, rules: UriRules | None = None) -> None:
@@ -58,11 +58,11 @@ class RemoteStore:
         self._lock = threading.Lock()
         self._filesystems: dict[str, Any] = {}
         self._last_successes: dict[str, tuple[tuple[str, float], ...]] = {}
-        """By source the last two files that came, and time_s."""
+        """By source: the last two files that were read, and when."""
         self._closed = threading.Event()
 
     def read(self, uri: str, offset: int, size: int, *, expected: int = 0) -> ReadResult:
-        """Read a part of a file, as ``Store.read`` says."""
+        """Read a byte range of a file; see ``Store.read``."""
 
         def request(filesystem: Any, path: str, limit: Mapping[str, float]) -> ReadResult:
             etag: str | None = None
@@ -71,24 +71,24 @@ class RemoteStore:
             else:
                 data = filesystem.cat_file(path, start=offset, end=offset + size, **limit)
             if len(data) < expected and filesystem.info(path, **limit)["size"] >= offset + expected:
-                raise ConnectionError(f"the answer was cut off after {len(data):,} of {expected:,} bytes")
+                raise ConnectionError(f"the response was cut off after {len(data):,} of {expected:,} bytes")
             return ReadResult(data, None, None, etag)
 
         return self._with_retries(uri, request, size)
 
     def stat(self, uri: str) -> FileStat:
-        """Ask for size and identity of a file."""
+        """Return size, modification time and ETag of a file."""
         return self._with_retries(
             uri, lambda filesystem, path, limit: file_stat_from_info(filesystem.info(path, **limit)), 0
         )
 
     def canonical(self, uri: str) -> str:
-        """Write a URI as listings of its source do."""
+        """Return a URI in the spelling of its source's listings."""
         filesystem, path = self._open(uri)
         return str(filesystem.unstrip_protocol(path)).rstrip("/")
 
     def find(self, uri: str) -> dict[str, FileStat]:
-        """List all files below a folder with their identities, by URI; empty where there are none."""
+        """List all files below a folder by URI, with their stats; empty if there are none."""
 
         def request(filesystem: Any, path: str, limit: Mapping[str, float]) -> dict[str, FileStat]:
             filesystem.invalidate_cache()
@@ -97,11 +97,11 @@ class RemoteStore:
                 filesystem.unstrip_protocol(name): file_stat_from_info(info) for name, info in listed.items()
             }
 
-        self.stat(uri)  # whether the source answers shows soon; the whole list may take its time
+        self.stat(uri)  # fails early where the source is unavailable: the listing has a long timeout
         return self._with_retries(uri, request, 0, attempt_s=LISTING_TIMEOUT_S)
 
     def close(self) -> None:
-        """Let those go who wait for a second try; connections end with the last reference to them."""
+        """Cancel waiting retries; connections close with their last reference."""
         self._closed.set()
         with self._lock:
             self._filesystems.clear()
@@ -114,9 +114,9 @@ class RemoteStore:
         *,
         attempt_s: float | None = None,
     ) -> T:
-        """Ask until there is an answer: exponential back-off with full jitter, within a total time.
+        """Send a request with retries: exponential backoff with full jitter, within a total time.
 
-        Back-off: Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015 ("full jitter").
+        Backoff: Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015 ("full jitter").
         """
         allowance = size / MIN_BYTES_PER_S
         started = time.monotonic()
@@ -135,7 +135,9 @@ class RemoteStore:
                 raise type(error)(error.errno or 0, message, public_uri(uri)) from error
             except _NoRetryError as error:
                 raise self._source_error(uri, error.args[0], attempt) from error
-            except Exception as error:  # of botocore, aiohttp, fsspec and whatever else a protocol needs
+            except (
+                Exception
+            ) as error:  # botocore, aiohttp, fsspec and the other protocols raise their own kinds
                 wait = random.uniform(0, min(MAX_BACKOFF_S, INITIAL_BACKOFF_S * 2**attempt))  # noqa: S311
                 if time.monotonic() + wait >= deadline or self._closed.wait(wait):
                     raise self._final_error(uri, _describe_error(error), attempt, started) from error
@@ -171,10 +173,10 @@ class RemoteStore:
         self._last_successes[source] = (*others[-1:], (uri, time.monotonic()))
 
     def _final_error(self, uri: str, reason: str, attempts: int, started: float) -> Exception:
-        """Say whether one file or its whole source is to blame.
+        """Decide whether one file or its whole source is unavailable.
 
-        The source is up where another file came since this one was first asked for; else one that came before is asked
-        for once more.
+        The source is available if another file was read since the first attempt, or if one that was read earlier can be
+        read again.
         """
         others = [one for one in self._last_successes.get(store_root(uri), ()) if one[0] != uri]
         for other, time_s in () if self._closed.is_set() else others[-1:]:
@@ -187,20 +189,20 @@ class RemoteStore:
                     min(PROBE_TIMEOUT_S, self._max_wait_s),
                 )
             except FileNotFoundError:
-                pass  # an answer too
-            except Exception:  # noqa: S112 - the verdict below tells; a probe has no other news
+                pass  # a response as well
+            except Exception:  # noqa: S112 - the error below covers a failed probe
                 continue
             return self._file_error(uri, reason, attempts)
         return self._source_error(uri, reason, attempts)
 
     def _file_error(self, uri: str, reason: str, attempts: int) -> OSError:
-        message = f"no right answer in {attempts} tries within {self._max_wait_s:g} s ({reason})"
-        return OSError(0, f"{message}, while its source answers", public_uri(uri))
+        message = f"no valid response in {attempts} attempts within {self._max_wait_s:g} s ({reason})"
+        return OSError(0, f"{message}, while its source responds", public_uri(uri))
 
     def _source_error(self, uri: str, reason: str, attempts: int) -> SourceDownError:
         return SourceDownError(
-            f"expected an answer from {store_root(public_uri(uri))} within {self._max_wait_s:g} s, got {reason} in "
-            f"{attempts} tries for {public_uri(uri)!r}; check the address, the network and the credentials, then run again"
+            f"expected a response from {store_root(public_uri(uri))} within {self._max_wait_s:g} s, got {reason} in "
+            f"{attempts} attempts for {public_uri(uri)!r}; check the address, the network and the credentials, then run again"
         )
 
 
@@ -226,7 +228,7 @@ def _filesystem_for(uri: str, rules: UriRules) -> Any:
 
 
 def file_stat_from_info(info: Mapping[str, Any]) -> FileStat:
-    """Read the entry of a listing: protocols name time and identity differently."""
+    """Convert an fsspec listing entry; protocols use different keys for time and ETag."""
     etag = next((str(info[name]).strip('"') for name in ("ETag", "etag", "md5Hash") if info.get(name)), None)
     names = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")
     moment = next((info[name] for name in names if info.get(name)), None)
@@ -235,12 +237,12 @@ def file_stat_from_info(info: Mapping[str, Any]) -> FileStat:
     mtime_ns = int(moment * 1e9) if isinstance(moment, int | float) else 0
     num_bytes = int(info["size"] or 0)
     if not 0 <= num_bytes < MAX_FILE_BYTES:
-        raise PermissionError(13, f"its store tells a size that cannot be ({quoted(num_bytes)} bytes)")
+        raise PermissionError(13, f"its store reports an impossible size ({quoted(num_bytes)} bytes)")
     return FileStat(num_bytes, mtime_ns, etag)
 
 
 def _forbidden(error: BaseException) -> PermissionError | None:
-    """Find what forbade an answer below the errors of fsspec and aiohttp."""
+    """Find the PermissionError among the causes of an fsspec or aiohttp error."""
     found: BaseException | None = error
     while found is not None and not isinstance(found, PermissionError):
         found = found.__cause__
@@ -252,5 +254,5 @@ def _describe_error(error: BaseException) -> str:
         " ".join(redact_uris(str(error.__cause__)).split()) if error.__cause__ else ""
     )
     if "Timeout" in type(error).__name__:
-        return f"no answer ({type(error).__name__}{': ' + message if message else ''})"
+        return f"no response ({type(error).__name__}{': ' + message if message else ''})"
     return f"{type(error).__name__}: {message}"[:200]

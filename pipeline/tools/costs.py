@@ -19,7 +19,7 @@ from ..index.index import Index
 from ..load.decode.plan import DecodePlan
 from ..load.loader import EncodedSample, SampleLoader
 from ..rng import keyed_bits
-from ..runtime.opencv_threads import OneOpencvThread
+from ..runtime.opencv_threads import SingleThreadedOpenCV
 from ..transform.params import ParamSampler, leaf_transforms
 
 NUM_PICTURES = 16
@@ -52,7 +52,7 @@ def measure_costs(program: Program, index: Index) -> Costs | None:
     picked = rows[np.linspace(0, len(rows) - 1, min(NUM_PICTURES, len(rows))).astype(int)]
     watch = _Stopwatch(program, index)
     try:
-        with OneOpencvThread():
+        with SingleThreadedOpenCV():
             for number in range(NUM_PASSES):
                 watch.clear()
                 for row in picked:

@@ -37,7 +37,7 @@ class Terminal(SilentConsole):
         self.lines: list[str] = []
         self.stop_at = stop_at
 
-    def say(self, line: str) -> None:
+    def print(self, line: str) -> None:
         self.lines.append(line)
 
     def track(self, batches: object, label: str) -> Iterator[Batch]:

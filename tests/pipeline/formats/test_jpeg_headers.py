@@ -21,7 +21,7 @@ JPEG = saved(make_picture(3, 40, 60), "JPEG")
 def by_pillow(data: bytes) -> Header | None:
     """Read a header by Pillow alone; None where it refuses the file."""
     try:
-        return headers._by_pillow(io.BytesIO(data))
+        return headers._read_with_pillow(io.BytesIO(data))
     except Exception:  # whatever its plugins raise
         return None
 
@@ -30,7 +30,7 @@ def differing(files: Iterator[tuple[str, bytes]]) -> tuple[dict[str, tuple[objec
     """List files on which the two disagree where the fast one says anything, and count on how many it does."""
     found, number = {}, 0
     for name, data in files:
-        if (quick := headers._ordinary_jpeg(io.BytesIO(data))) is not None:
+        if (quick := headers._common_jpeg_header(io.BytesIO(data))) is not None:
             number += 1
             if quick != (slow := by_pillow(data)):
                 found[name] = quick, slow

@@ -222,9 +222,9 @@ def test_the_share_is_judged_once_enough_were_made() -> None:
     quarantine = Quarantine(ErrorRules(max_bad_share=0.1))
     for number in range(100):
         quarantine.add(QuarantineEntry(f"{number}", "", "read", "gone", "", None, 0))
-    quarantine.judge(made=MIN_JUDGED - 1, failed=100)
+    quarantine.check_limits(made=MIN_JUDGED - 1, failed=100)
     with pytest.raises(RunError, match=r"at most 10.0% bad images \(errors.max_bad_share\), got 39.1%"):
-        quarantine.judge(made=1, failed=0)
+        quarantine.check_limits(made=1, failed=0)
 
 
 def test_limits_that_only_stop_a_run_are_not_another_plan(index_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_files_that_are_decoded_together_have_the_time_of_one(monkeypatch: pytes
     release, at_work = threading.Event(), threading.Event()
 
     def work() -> None:
-        with noted.at("decode", "first.jpg", 32):
+        with noted.track("decode", "first.jpg", 32):
             at_work.set()
             release.wait(60)
 
