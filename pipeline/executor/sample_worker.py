@@ -28,7 +28,7 @@ from ..monitor.quarantine import QuarantineEntry
 from ..monitor.step_timer import FeedMonitor
 from ..monitor.watchdog import Watchdog
 from ..plan.view import View
-from ..rng import keyed_bits
+from ..rng import derive_seed
 from ..sampler.schedule import replacements
 from ..transform.growth import SizeBound, largest_pixels
 from ..transform.params import ParamSampler, SampledParams, leaf_transforms
@@ -297,7 +297,7 @@ class _SampleBuilder:
                 targets = albumentations_targets(
                     annotations, size, self._kinds, self._plan.bbox_params, self._plan.keypoint_params
                 )
-            bits = keyed_bits("augment", self._seed, epoch, row["key"])
+            bits = derive_seed("augment", self._seed, epoch, row["key"])
             if sample.cached_image is not None and self._num_cached and not targets:
                 return self._param_sampler.sample(
                     bits, sample.cached_image.size, num_skipped=self._num_cached

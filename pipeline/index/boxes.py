@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 BOX_COLUMNS = 4
-QUARTER_TURNED = 5
+FIRST_TRANSPOSED = 5
 """EXIF orientations from here on exchange width and height."""
 NUM_NAMED = 3
 
@@ -54,7 +54,7 @@ def count_boxes(table: pa.Table) -> BoxCount:
     boxes = pc.list_flatten(lists.filter(whole)).to_numpy(zero_copy_only=False).reshape(-1, BOX_COLUMNS)
     owners = owners.filter(whole).to_numpy()
     sizes = np.stack([rows[name].to_numpy() for name in ("height", "width")], axis=1)
-    turned = rows["orientation"].to_numpy() >= QUARTER_TURNED
+    turned = rows["orientation"].to_numpy() >= FIRST_TRANSPOSED
     sizes[turned] = sizes[turned, ::-1]
     dropped = ~has_area(boxes, sizes[owners])
     first = np.unique(owners[dropped])[:NUM_NAMED]

@@ -15,7 +15,7 @@ from ..index.file_info import content_hash
 from ..index.index import Index
 from ..index.mmap_index import ChunkedTable
 from ..monitor.watchdog import Watchdog
-from ..plan.error_policy import ErrorRules
+from ..plan.error_policy import ErrorPolicy
 from ..storage.storage import Storage
 from ..storage.store import ReadResult
 from .decode.decoder import EncodedImage
@@ -70,14 +70,14 @@ class SampleLoader:
     """Reads files; any thread may call it. Leave it with ``close``."""
 
     def __init__(
-        self, index: Index, rules: ErrorRules | None = None, watchdog: Watchdog | None = None
+        self, index: Index, rules: ErrorPolicy | None = None, watchdog: Watchdog | None = None
     ) -> None:
         columns = index.table.select(COLUMNS)
         self._absent: dict[str, None] = {
             name: None for name in COLUMNS if columns[name].null_count == len(columns)
         }
         self._table = ChunkedTable(columns.drop_columns([*self._absent]))
-        self._rules = rules or ErrorRules()
+        self._rules = rules or ErrorPolicy()
         self._watchdog = watchdog or Watchdog(None)
         self._storage = Storage(self._rules.max_wait_s)
 
@@ -85,7 +85,7 @@ class SampleLoader:
         """Read the files of some rows, in order.
 
         Raises:
-            SourceDownError: a remote source gives no answer.
+            SourceUnavailableError: a remote source gives no answer.
         """
         return [self._load(row, None) for row in self._rows(rows)]
 

@@ -18,7 +18,7 @@ from ..load.decode.dali import DALI_MODES
 from ..load.decode.decoder import EncodedImage
 from ..load.decode.plan import DecodePlan
 from ..plan.view import View
-from ..rng import keyed_bits
+from ..rng import derive_seed
 from ..transform.growth import SizeBound, largest_pixels
 from ..transform.params import ParamSampler, SampledParams
 
@@ -105,7 +105,7 @@ def estimate_output_size(program: Program, view: View, index: Index, rows: np.nd
     table = index.table.select(["key", "width", "height"]).take(probes)
     for sample in table.to_pylist():
         size = (sample["height"], sample["width"])
-        bits = keyed_bits("augment", program.plan.seed, view.first_epoch, sample["key"])
+        bits = derive_seed("augment", program.plan.seed, view.first_epoch, sample["key"])
         end: Size | None = None
         try:
             sampled = param_sampler.sample(bits, size, **targets)

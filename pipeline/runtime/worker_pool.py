@@ -91,7 +91,7 @@ class OpenBatch:
         """Wait until its chunks have ended, well or not.
 
         Raises:
-            StuckError: a file never comes to an end.
+            SampleTimeoutError: a file never comes to an end.
         """
         self.watchdog.wait_for_all(self.chunks)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from ..errors import PlanError, nearest
-from ..rng import keyed_words
+from ..rng import random_words
 from .permutation import NUM_ROUNDS, permute, splitmix64
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class ClassBalancedSampler:
         num_before = epoch * quotas + indices - self.bounds[number]
         passes, index_in_pass = np.divmod(num_before, self.sizes[number])
         counters = (self.labels[number].astype(np.uint64) << PASS_BITS) | passes.astype(np.uint64)
-        base = keyed_words("draws", self.seed, 0, "", NUM_ROUNDS)
+        base = random_words("draws", self.seed, 0, "", NUM_ROUNDS)
         keys = splitmix64(base[:, None], counters)
         result = permute(index_in_pass, self.sizes[number].astype(np.uint64), keys)
         return np.asarray(self.rows[self.starts[number] + result])
