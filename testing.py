@@ -177,7 +177,7 @@ class _Console:
     def __init__(self, stop_after: int | None) -> None:
         self._left = stop_after
 
-    def say(self, line: str) -> None:
+    def print(self, line: str) -> None:
         """Say nothing."""
 
     def track(self, batches: Stream[T], label: str) -> Iterator[T]:  # noqa: ARG002

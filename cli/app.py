@@ -76,12 +76,12 @@ def keep_interrupts() -> None:
 
 def main() -> None:
     """Run the command line; every error becomes one line and an exit code."""
-    from ..pipeline.errors import LightwellError, StuckError
+    from ..pipeline.errors import LightwellError, SampleTimeoutError
 
     keep_interrupts()
     try:
         app()
-    except StuckError as error:  # its thread would keep this process for ever
+    except SampleTimeoutError as error:  # its thread would keep this process for ever
         print(f"error: {error}", file=sys.stderr, flush=True)  # its text is printable
         os._exit(error.exit_code)
     except LightwellError as error:

@@ -149,7 +149,7 @@ def run_index(source: Path | str, output: Path | str, *, shares: str, quiet: boo
 
     console = console_for(quiet=quiet)
     with open_index_file(output, reads=[source]) as target:
-        checkpoint = ScanCheckpoint(target.path, report=console.say)
+        checkpoint = ScanCheckpoint(target.path, report=console.print)
         built = build_index(
             source,
             fractions=parse_fractions(shares),

@@ -97,7 +97,7 @@ def submit(
         modules=module or (),
         ship=ship or (),
         python=python,
-        say=lambda line: print(line, file=sys.stderr),
+        log=lambda line: print(line, file=sys.stderr),
     )
     told = {
         "id": job.id,

@@ -7,8 +7,8 @@
     - ModelError            a model, its weights or a layer that cannot be had
   + RunError                the request was fine, the run failed (exit code 1)
     - SampleError           one sample failed; carries its key and the step
-    - SourceDownError       a bucket, a server or another source gives no answer, or wrong ones
-    - StuckError            one file never came to an end; its thread cannot be ended either
+    - SourceUnavailableError       a bucket, a server or another source gives no answer, or wrong ones
+    - SampleTimeoutError            one file never came to an end; its thread cannot be ended either
     - WorkerDiedError       a worker's process died again and again
     - OutputError           a result could not be written
 
@@ -73,11 +73,11 @@ class SampleError(RunError):
         return printable(f"{self.step} of {self.key!r}: {self.reason}")
 
 
-class SourceDownError(RunError):
+class SourceUnavailableError(RunError):
     """A bucket, a server or another source gives no answer, or wrong ones, for longer than was allowed."""
 
 
-class StuckError(RunError):
+class SampleTimeoutError(RunError):
     """One file never came to an end; its thread cannot be ended either, only the process can."""
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 Size = tuple[int, int]
 """Height and width in pixels."""
 
-QUARTER_TURNED = 5
+FIRST_TRANSPOSED = 5
 """Orientations from here on exchange height and width."""
 FLIPPED_X = frozenset({2, 3, 6, 7})
 """Orientations that are upright once columns are reversed, after the transposition of those from 5 on."""

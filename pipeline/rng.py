@@ -13,28 +13,28 @@ import random
 import numpy as np
 
 
-def keyed_bits(purpose: str, seed: int, epoch: int, name: str) -> int:
+def derive_seed(purpose: str, seed: int, epoch: int, name: str) -> int:
     """Hash to 128 bits; ``purpose`` keeps the streams of shuffling, augmenting and mixing apart."""
     message = f"{purpose}\x00{seed}\x00{epoch}\x00{name}".encode("utf-8", "surrogateescape")
     return int.from_bytes(hashlib.blake2b(message, digest_size=16).digest(), "little")
 
 
-def keyed_words(purpose: str, seed: int, epoch: int, name: str, num_words: int) -> np.ndarray:
+def random_words(purpose: str, seed: int, epoch: int, name: str, num_words: int) -> np.ndarray:
     """Make the first uint64 of the Philox stream of a key."""
-    return np.random.Philox(key=keyed_bits(purpose, seed, epoch, name)).random_raw(num_words)
+    return np.random.Philox(key=derive_seed(purpose, seed, epoch, name)).random_raw(num_words)
 
 
-def keyed_generator(bits: int) -> np.random.Generator:
+def numpy_generator(bits: int) -> np.random.Generator:
     """Make the NumPy generator of 128 key bits."""
     return np.random.Generator(np.random.Philox(key=bits))
 
 
-def keyed_random(bits: int) -> random.Random:
+def python_random(bits: int) -> random.Random:
     """Make the Python generator of 128 key bits, which Albumentations uses beside NumPy's."""
     return random.Random(bits)  # noqa: S311  (augmentation, not cryptography)
 
 
-class Rekeyed:
+class ReseedableGenerator:
     """Both generators of a sample, made once and turned to one sample after another: the same streams, for less.
 
     A new Philox also asks the system for entropy that it does not use. One thread at a time.
@@ -43,9 +43,9 @@ class Rekeyed:
     def __init__(self) -> None:
         self._philox = np.random.Philox(key=0)
         self._state = self._philox.state
-        self.generators = np.random.Generator(self._philox), keyed_random(0)
+        self.generators = np.random.Generator(self._philox), python_random(0)
 
-    def turn(self, bits: int) -> tuple[np.random.Generator, random.Random]:
+    def reseed(self, bits: int) -> tuple[np.random.Generator, random.Random]:
         """Set both to the beginning of the stream of 128 key bits."""
         key = self._state["state"]["key"]
         key[0], key[1] = bits & _HALF, bits >> 64

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from ..plan.plan import BboxParams, Mix
-from ..rng import keyed_bits, keyed_generator
+from ..rng import derive_seed, numpy_generator
 from .batch import Batch
 from .mix_annotations import Rectangle, cutmix_annotations, mixup_annotations
 
@@ -31,7 +31,7 @@ def mix_batch(batch: Batch, mix: Mix, *, seed: int, bbox_params: BboxParams) -> 
         A batch whose ``mixed_labels`` and ``mixed_weights`` tell what was mixed in, with the annotations of both
         images; the same batch where the draw of ``p`` or a batch of one means not to mix.
     """
-    generator = keyed_generator(keyed_bits("mix", seed, batch.epoch, str(batch.step)))
+    generator = numpy_generator(derive_seed("mix", seed, batch.epoch, str(batch.step)))
     if len(batch) < 2 or generator.random() >= mix.p:
         return batch
     share = float(generator.beta(mix.alpha, mix.alpha))

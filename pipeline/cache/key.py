@@ -11,9 +11,9 @@ from pyarrow.fs import LocalFileSystem
 
 from ..index.mmap_index import ChunkedTable
 
-CONTENT = "hash"
+HASH_COLUMN = "hash"
 """The column of an index that keeps content hashes, where it does."""
-PLACE = ("uri", "offset", "bytes", "mtime_ns", "etag")
+VERSION_COLUMNS = ("uri", "offset", "bytes", "mtime_ns", "etag")
 """Columns that tell a version of a file otherwise; an index without shards or remote files may lack some."""
 KEY_BYTES = 16
 UNKNOWN = -1
@@ -31,7 +31,7 @@ class CacheKeys:
     """
 
     def __init__(self, table: pa.Table, recipe: str) -> None:
-        names = [*filter(table.column_names.__contains__, (CONTENT, *PLACE))]
+        names = [*filter(table.column_names.__contains__, (HASH_COLUMN, *VERSION_COLUMNS))]
         self._table = ChunkedTable(table.select(names))
         self._recipe = recipe
         self._keys = np.zeros((len(table), 2), "<u8")
@@ -47,8 +47,8 @@ class CacheKeys:
         return np.asarray(self._keys[rows])
 
     def _hash(self, row: dict[str, str | int | None]) -> bytes:
-        content = row.get(CONTENT)
-        place = "\0".join(str(row.get(name)) for name in PLACE)
+        content = row.get(HASH_COLUMN)
+        place = "\0".join(str(row.get(name)) for name in VERSION_COLUMNS)
         version = place if content is None else f"\1{content}"
         text = f"{self._recipe}\0{version}".encode("utf-8", "surrogateescape")
         return hashlib.blake2b(text, digest_size=KEY_BYTES).digest()

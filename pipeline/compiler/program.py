@@ -15,7 +15,7 @@ from ..policy.registry import load_albumentations
 from ..policy.spec import TransformSpec
 from ..transform.keypoints import KEYPOINT_FIELDS, mark_keypoints_outside
 from ..warning_filter import ignored_warnings
-from .cache_placement import num_cached, reducible_past_cache
+from .cache_placement import count_cacheable, reducible_past_cache
 from .pixel_format import output_pixel_format
 from .routing import Backend, Routes, find_routes
 
@@ -82,7 +82,7 @@ class Program:
     @cached_property
     def num_cached(self) -> int:
         """How many leading transforms of ``preprocess`` lie before the place where a cache sits."""
-        return num_cached([spec.build(f"preprocess[{i}]") for i, spec in enumerate(self.preprocess)])
+        return count_cacheable([spec.build(f"preprocess[{i}]") for i, spec in enumerate(self.preprocess)])
 
     def check_cache(self) -> None:
         """Check that a cache can keep its promise: the same batches as without one.

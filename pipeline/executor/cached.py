@@ -12,7 +12,7 @@ from math import prod
 
 import numpy as np
 
-from ..cache.codec import CachedImage, pack, unpack
+from ..cache.codec import CachedImage, decode_image, encode_image
 from ..cache.key import CacheKeys, FileVersions
 from ..cache.recipe import recipe_of
 from ..cache.store import PixelCache
@@ -25,7 +25,7 @@ from ..monitor.watchdog import Watchdog
 from ..transform.growth import largest_pixels
 from ..transform.params import ParamSampler, SampledParams, TransformCall
 from .apply import TransformApplier
-from .cpu import CpuStage, Failure, Room, applied, no_output_slot
+from .cpu import CpuStage, Failure, OutputSlot, apply_guarded, no_output_slot
 
 CACHE_STEP = "cache"
 """The step of a ``Failure`` where a cached picture cannot be decoded; its file is then read and decoded instead."""
@@ -64,9 +64,9 @@ class CacheReader:
         )
         return cls(cache, CacheKeys(index.table, cache.fingerprint), FileVersions(index.table))
 
-    def holds(self, rows: np.ndarray) -> bool:
+    def contains(self, rows: np.ndarray) -> bool:
         """Say whether all samples lie in the cache, as far as its table knows; what is found may yet be damaged."""
-        return self.cache.holds(self.keys.of(rows))
+        return self.cache.contains(self.keys.of(rows))
 
     def load(self, rows: np.ndarray, loader: SampleLoader) -> list[EncodedSample]:
         """Find samples in the cache and read the files of the others, in order.
@@ -77,7 +77,7 @@ class CacheReader:
         keys = self.keys.of(rows)
         same = self.unchanged.of(rows)
         places = np.flatnonzero(same)
-        found = dict(zip(places.tolist(), self.cache.find(keys[same]), strict=True))
+        found = dict(zip(places.tolist(), self.cache.get(keys[same]), strict=True))
         hits = {i: packed for i, packed in found.items() if packed is not None}
         loaded: dict[int, EncodedSample] = dict(
             zip(hits, loader.load_for_cached(rows[list(hits)], list(hits.values())), strict=True)
@@ -87,7 +87,7 @@ class CacheReader:
             read = loader.load(rows[missing])
             may_keep = same[missing] & self.unchanged.of(rows[missing])
             for i, sample, may in zip(missing.tolist(), read, may_keep.tolist(), strict=True):
-                loaded[i] = replace(sample, entry=keys[i] if may else None)
+                loaded[i] = replace(sample, cache_key=keys[i] if may else None)
         return [loaded[i] for i in range(len(rows))]
 
 
@@ -108,38 +108,45 @@ class CacheStage:
         pixels: CpuStage,
         cache: PixelCache,
         num_transforms: int,
-        watch: Watchdog,
+        watchdog: Watchdog,
     ) -> None:
-        self._direct = TransformApplier(param_sampler)
-        self._watch = watch
+        self._applier = TransformApplier(param_sampler)
+        self._watchdog = watchdog
         self._pixels = pixels
         self._cache = cache
         self._quality = cache.recipe.quality
         self._num_slots = num_transforms
 
     def run(
-        self, samples: Sequence[EncodedSample], sampled: Sequence[SampledParams], rooms: Sequence[Room]
+        self,
+        samples: Sequence[EncodedSample],
+        sampled: Sequence[SampledParams],
+        output_slots: Sequence[OutputSlot],
     ) -> list[np.ndarray | Failure]:
         """Make the pictures as they are after the last decision; they last until the next call."""
-        new = [(sample, one) for sample, one in zip(samples, sampled, strict=True) if sample.kept is None]
+        new = [
+            (sample, one) for sample, one in zip(samples, sampled, strict=True) if sample.cached_image is None
+        ]
         made = iter(self._begin(new)) if new else iter(())
-        images = [next(made) if one.kept is None else self._unpack(one, one.kept) for one in samples]
+        images = [
+            next(made) if one.cached_image is None else self._unpack(one, one.cached_image) for one in samples
+        ]
         return [
-            self._go_on(number, str(sample.row["key"]), image, one, room(one.size))
-            for number, (sample, image, one, room) in enumerate(
-                zip(samples, images, sampled, rooms, strict=True)
+            self._go_on(number, str(sample.row["key"]), image, one, output_slot(one.size))
+            for number, (sample, image, one, output_slot) in enumerate(
+                zip(samples, images, sampled, output_slots, strict=True)
             )
         ]
 
-    def _unpack(self, sample: EncodedSample, kept: CachedImage) -> np.ndarray | Failure:
+    def _unpack(self, sample: EncodedSample, cached_image: CachedImage) -> np.ndarray | Failure:
         if self._quality is None:  # nothing is decoded, so that nothing can take long
-            image = unpack(kept, None)
+            image = decode_image(cached_image, None)
         else:
-            with self._watch.at("decode", str(sample.row["key"])):
-                image = unpack(kept, self._quality)
+            with self._watchdog.track("decode", str(sample.row["key"])):
+                image = decode_image(cached_image, self._quality)
         if image is not None:
             return image
-        self._cache.discard(kept)
+        self._cache.discard(cached_image)
         return Failure(CACHE_STEP, "what the cache holds of it cannot be decoded", ("opencv",))
 
     def _begin(self, new: Sequence[tuple[EncodedSample, SampledParams]]) -> list[np.ndarray | Failure]:
@@ -150,17 +157,17 @@ class CacheStage:
         for number, ((sample, _), image) in enumerate(zip(new, made, strict=True)):
             if isinstance(image, Failure):
                 continue
-            if self._quality is None and sample.entry is None:
+            if self._quality is None and sample.cache_key is None:
                 continue
-            packed = pack(image, self._quality)
+            packed = encode_image(image, self._quality)
             if packed is None:
                 continue
-            unpacked = unpack(packed, self._quality)
+            unpacked = decode_image(packed, self._quality)
             assert unpacked is not None, "OpenCV decodes what it has encoded"
             made[number] = unpacked
-            if sample.entry is not None:
-                to_keep.append((sample.entry, packed))
-        self._cache.keep(to_keep)
+            if sample.cache_key is not None:
+                to_keep.append((sample.cache_key, packed))
+        self._cache.put(to_keep)
         return made
 
     def _beginning(self, sampled: SampledParams) -> SampledParams:
@@ -184,9 +191,9 @@ class CacheStage:
         key: str,
         image: np.ndarray | Failure,
         sampled: SampledParams,
-        place: np.ndarray | None,
+        output: np.ndarray | None,
     ) -> np.ndarray | Failure:
         if isinstance(image, Failure):
             return image
         behind = self._behind(sampled)
-        return applied(self._watch, key, lambda: self._direct.apply(number, image, behind, place))
+        return apply_guarded(self._watchdog, key, lambda: self._applier.apply(number, image, behind, output))

@@ -28,14 +28,14 @@ from ..monitor.quarantine import QuarantineEntry
 from ..monitor.step_timer import FeedMonitor
 from ..monitor.watchdog import Watchdog
 from ..plan.view import View
-from ..rng import keyed_bits
+from ..rng import derive_seed
 from ..sampler.schedule import replacements
 from ..transform.growth import SizeBound, largest_pixels
 from ..transform.params import ParamSampler, SampledParams, leaf_transforms
 from ..uris import public_uri
 from .cached import CACHE_STEP, CacheReader, CacheStage
-from .cpu import CpuStage, Failure, Pixels, Room, applied, no_output_slot, policy_failure
-from .dali import DaliStage, kept
+from .cpu import CpuStage, Failure, OutputSlot, Pixels, apply_guarded, no_output_slot, policy_failure
+from .dali import DaliStage, owned_copy
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +58,9 @@ class WorkerContext:
     view: View
     loader: SampleLoader
     rows: np.ndarray
-    activity: FeedMonitor
+    monitor: FeedMonitor
     budget: MemoryBudget
-    watch: Watchdog
+    watchdog: Watchdog
     kinds: AnnotationKinds
     """Of the index."""
     backend: Backend = "opencv"
@@ -90,7 +90,7 @@ class SampleWorker:
         self,
         samples: Sequence[EncodedSample],
         epoch: int,
-        rooms: Sequence[Room],
+        output_slots: Sequence[OutputSlot],
         noted: list[QuarantineEntry],
     ) -> list[Sample | None]:
         """Make samples, in order; those that cannot be made are noted, and replaced or None as the plan says.
@@ -101,7 +101,7 @@ class SampleWorker:
             SampleError: a sample failed and the plan says ``on_error: raise``.
             RunError: a sample and all of its replacements failed.
         """
-        made = self._line().make(samples, epoch, rooms)
+        made = self._line().make(samples, epoch, output_slots)
         return [
             one if isinstance(one, Sample) else self._instead(sample, one, epoch, noted)
             for sample, one in zip(samples, made, strict=True)
@@ -116,7 +116,9 @@ class SampleWorker:
         """
         copies = 2 if self._shared.cached is None else 3
         line = self._line()
-        sizes = [max_sample_bytes(sample.file, sample.kept, copies, line.growth) for sample in samples]
+        sizes = [
+            max_sample_bytes(sample.file, sample.cached_image, copies, line.growth) for sample in samples
+        ]
         if line.growth.needs_sampling or sum(sizes) > most_bytes:
             sizes = [line.estimate_sample_bytes(sample, epoch) for sample in samples]
         return split_by_bytes(samples, sizes.__getitem__, most_bytes)
@@ -140,7 +142,7 @@ class SampleWorker:
             sample = self._shared.loader.reload(sample)
             (found,) = self._line(spare=True).make([sample], epoch, [no_output_slot])
             if isinstance(found, Sample):
-                return replace(found, image=kept(found.image))
+                return replace(found, image=owned_copy(found.image))
             made = found
         return self._or_replaced(sample, made, epoch, noted)
 
@@ -155,13 +157,13 @@ class SampleWorker:
             if rule == "raise":
                 raise SampleError(key, made.step, made.reason)
             return None
-        shared.activity.clock("make").enter("input")
+        shared.monitor.timer("make").enter("input")
         for row in replacements(shared.rows, seed=shared.program.plan.seed, epoch=epoch, key=key):
             (other,) = shared.load(np.array([row]))
             (found,) = self._line(spare=True).make([other], epoch, [no_output_slot])
             if isinstance(found, Sample):
                 noted.append(self._entry(sample, made, found.key, epoch))
-                return replace(found, image=kept(found.image), replaced=True)
+                return replace(found, image=owned_copy(found.image), replaced=True)
         noted.append(self._entry(sample, made, None, epoch))
         raise RunError(
             f"{made.step} of {key!r}: {made.reason}; and none of its replacements could be used either. "
@@ -181,13 +183,13 @@ class SampleWorker:
 
 
 class _SampleBuilder:
-    """Draws, decodes and transforms samples."""
+    """ClassBalancedSampler, decodes and transforms samples."""
 
     def __init__(self, shared: WorkerContext, max_samples: int) -> None:
         program, view = shared.program, shared.view
-        self._clock = shared.activity.clock("make")
+        self._timer = shared.monitor.timer("make")
         self._slow = shared.slow
-        self._watch = shared.watch
+        self._watchdog = shared.watchdog
         self._plan = program.plan
         self._seed = program.plan.seed
         self._kinds = kinds = shared.kinds
@@ -200,20 +202,20 @@ class _SampleBuilder:
             self._param_sampler,
             max_batch_size=max_samples,
             may_reduce=may_reduce,
-            clock=self._clock,
-            watch=shared.watch,
+            timer=self._timer,
+            watchdog=shared.watchdog,
             fallbacks=shared.fallbacks,
         )
         self.pixels: Pixels = on_cpu
         self._cached: CacheStage | None = None
-        self._num_kept = 0
+        self._num_cached = 0
         """Outermost transforms that a picture out of the cache need not go through, not even to be drawn."""
         if shared.cached is not None:
             num_before = sum(1 for _ in leaf_transforms(compose.transforms[: program.num_cached]))
             self._cached = CacheStage(
-                self._param_sampler, on_cpu, shared.cached.cache, num_before, shared.watch
+                self._param_sampler, on_cpu, shared.cached.cache, num_before, shared.watchdog
             )
-            self._num_kept = (
+            self._num_cached = (
                 program.num_cached if self._param_sampler.is_deterministic(program.num_cached) else 0
             )
         num_transforms = sum(1 for _ in leaf_transforms(compose.transforms[: routes.num_lowered]))
@@ -225,33 +227,35 @@ class _SampleBuilder:
                     self._param_sampler,
                     max_batch_size=max_samples,
                     may_reduce=False,
-                    clock=self._clock,
-                    watch=shared.watch,
+                    timer=self._timer,
+                    watchdog=shared.watchdog,
                     fallbacks=shared.fallbacks,
                 ),
                 device=program.plan.device,
                 max_batch_size=max_samples,
                 num_threads=shared.dali_threads,
-                clock=self._clock,
-                watch=shared.watch,
+                timer=self._timer,
+                watchdog=shared.watchdog,
                 fallbacks=shared.fallbacks,
             )
 
     def make(
-        self, samples: Sequence[EncodedSample], epoch: int, rooms: Sequence[Room]
+        self, samples: Sequence[EncodedSample], epoch: int, output_slots: Sequence[OutputSlot]
     ) -> list[Sample | Failure]:
         """Draw for all, decode together what can be, finish one after another."""
-        self._clock.enter("draw")
+        self._timer.enter("draw")
         first = str(samples[0].row["key"]) if samples else ""
-        with self._watch.at("policy", first, len(samples)):  # drawing takes so little that all have one note
+        with self._watchdog.track(
+            "policy", first, len(samples)
+        ):  # drawing takes so little that all have one note
             sampled = [self._draw(sample, epoch) for sample in samples]
         ready = [
-            (sample, one[0], room)
-            for sample, one, room in zip(samples, sampled, rooms, strict=True)
+            (sample, one[0], output_slot)
+            for sample, one, output_slot in zip(samples, sampled, output_slots, strict=True)
             if not isinstance(one, Failure)
         ]
         found = iter(self._images(ready))
-        self._clock.enter("transform")
+        self._timer.enter("transform")
         return [
             one if isinstance(one, Failure) else self._finish(sample.row, *one, next(found))
             for sample, one in zip(samples, sampled, strict=True)
@@ -261,21 +265,21 @@ class _SampleBuilder:
         """Say what a sample's pixels will take, from what is drawn for it."""
         sampled = self._draw(sample, epoch)
         if isinstance(sampled, Failure):
-            return max_sample_bytes(sample.file, sample.kept)
+            return max_sample_bytes(sample.file, sample.cached_image)
         if sample.file is None:
-            return max_sample_bytes(None, sample.kept) + RGB * largest_pixels(sampled[0])
+            return max_sample_bytes(None, sample.cached_image) + RGB * largest_pixels(sampled[0])
         if self._cached is not None:
             return self._cached.estimate_sample_bytes(sample.file, sampled[0])
         return estimate_sample_bytes(sample.file, self.pixels.plan(sample.file, sampled[0]), sampled[0])
 
-    def _images(self, ready: Sequence[tuple[EncodedSample, SampledParams, Room]]) -> Sequence[Any]:
+    def _images(self, ready: Sequence[tuple[EncodedSample, SampledParams, OutputSlot]]) -> Sequence[Any]:
         if not ready:
             return ()
-        samples, sampled, rooms = zip(*ready, strict=True)
+        samples, sampled, output_slots = zip(*ready, strict=True)
         if self._cached is not None:
-            self._clock.enter("transform")
-            return self._cached.run(samples, sampled, rooms)
-        return self.pixels.run([sample.file for sample in samples], sampled, rooms)
+            self._timer.enter("transform")
+            return self._cached.run(samples, sampled, output_slots)
+        return self.pixels.run([sample.file for sample in samples], sampled, output_slots)
 
     def _draw(self, sample: EncodedSample, epoch: int) -> tuple[SampledParams, Annotations] | Failure:
         """Draw for one sample; returns it with the annotations that went in."""
@@ -293,10 +297,10 @@ class _SampleBuilder:
                 targets = albumentations_targets(
                     annotations, size, self._kinds, self._plan.bbox_params, self._plan.keypoint_params
                 )
-            bits = keyed_bits("augment", self._seed, epoch, row["key"])
-            if sample.kept is not None and self._num_kept and not targets:
+            bits = derive_seed("augment", self._seed, epoch, row["key"])
+            if sample.cached_image is not None and self._num_cached and not targets:
                 return self._param_sampler.sample(
-                    bits, sample.kept.size, num_skipped=self._num_kept
+                    bits, sample.cached_image.size, num_skipped=self._num_cached
                 ), annotations
             return self._param_sampler.sample(bits, size, **targets), annotations
         except AnnotationError as error:
@@ -317,4 +321,4 @@ class _SampleBuilder:
             left = collect_annotations(annotations, done) if self._kinds.any else annotations
             return Sample(row["key"], int(row["label"]), done["image"], left)
 
-        return applied(self._watch, row["key"], finish)
+        return apply_guarded(self._watchdog, row["key"], finish)

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 BOX_COLUMNS = 4
-QUARTER_TURNED = 5
+FIRST_TRANSPOSED = 5
 """EXIF orientations from here on exchange width and height."""
 NUM_EXAMPLES = 3
 
@@ -54,7 +54,7 @@ def count_boxes(table: pa.Table) -> BoxCount:
     boxes = pc.list_flatten(lists.filter(is_complete)).to_numpy(zero_copy_only=False).reshape(-1, BOX_COLUMNS)
     owners = owners.filter(is_complete).to_numpy()
     sizes = np.stack([rows[name].to_numpy() for name in ("height", "width")], axis=1)
-    is_transposed = rows["orientation"].to_numpy() >= QUARTER_TURNED
+    is_transposed = rows["orientation"].to_numpy() >= FIRST_TRANSPOSED
     sizes[is_transposed] = sizes[is_transposed, ::-1]
     dropped = ~has_area(boxes, sizes[owners])
     first = np.unique(owners[dropped])[:NUM_EXAMPLES]

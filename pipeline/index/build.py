@@ -91,7 +91,7 @@ def build_index(
     Raises:
         OutputError: what was seen cannot be kept.
         RunError: files cannot be read where they are looked at.
-        SourceDownError: a remote source gives no answer.
+        SourceUnavailableError: a remote source gives no answer.
         SourceError: the source cannot be used as a whole: missing, empty, or a table that makes no sense.
     """
     if num_threads is not None and num_threads < 1:

@@ -18,7 +18,7 @@ from ..load.decode.dali import DALI_MODES
 from ..load.decode.decoder import EncodedImage
 from ..load.decode.plan import DecodePlan
 from ..plan.view import View
-from ..rng import keyed_bits
+from ..rng import derive_seed
 from ..transform.growth import SizeBound, largest_pixels
 from ..transform.params import ParamSampler, SampledParams
 
@@ -105,7 +105,7 @@ def estimate_output_size(program: Program, view: View, index: Index, rows: np.nd
     table = index.table.select(["key", "width", "height"]).take(probes)
     for sample in table.to_pylist():
         size = (sample["height"], sample["width"])
-        bits = keyed_bits("augment", program.plan.seed, view.first_epoch, sample["key"])
+        bits = derive_seed("augment", program.plan.seed, view.first_epoch, sample["key"])
         end: Size | None = None
         try:
             sampled = param_sampler.sample(bits, size, **targets)
@@ -128,17 +128,20 @@ def estimate_output_size(program: Program, view: View, index: Index, rows: np.nd
 
 
 def max_sample_bytes(
-    file: EncodedImage | None, kept: CachedImage | None, copies: int = 2, growth: SizeBound | None = None
+    file: EncodedImage | None,
+    cached_image: CachedImage | None,
+    copies: int = 2,
+    growth: SizeBound | None = None,
 ) -> int:
     """Bound what one sample takes from decoding on, whatever is drawn: the whole picture, several times, and its growth.
 
     Args:
         file: its file, if it was read.
-        kept: what the cache holds of it, if anything.
+        cached_image: what the cache holds of it, if anything.
         copies: of a whole picture that are in memory together: decoded and finished, and between them in a cache.
         growth: what a policy that is not open makes of it at most; None where it is not asked for.
     """
-    size = file.size if file is not None else kept.size if kept is not None else None
+    size = file.size if file is not None else cached_image.size if cached_image is not None else None
     if size is None:
         return 0
     whole = copies * _whole_bytes(file) if file is not None else 2 * RGB * size[0] * size[1]

@@ -12,7 +12,7 @@ from ..config.checked_model import CheckedModel
 DEFAULT_QUALITY = 95
 
 
-class Caching(CheckedModel):
+class CacheOptions(CheckedModel):
     """Where pixels behind the last deterministic step are kept, in what form, and how many bytes of them."""
 
     short_form: ClassVar[str] = "dir"

@@ -17,7 +17,7 @@ DEFAULT_MAX_SHARE = 0.1
 MAX_FILE_BYTES = 512 * 2**20
 
 
-class ErrorRules(CheckedModel):
+class ErrorPolicy(CheckedModel):
     """What is done about a file that cannot be used, and when a run stops instead of going on without it.
 
     * ``on_error: replace``: another image of the view stands in, by a rule keyed by (seed, epoch, key of the bad

@@ -16,7 +16,7 @@ from .compose_options import check_compose
 from .registry import is_composition, name_of, option_names
 from .spec import TransformSpec
 
-NOT_MEANING = frozenset(
+IGNORED_ATTRIBUTES = frozenset(
     {
         "_available_keys",
         "_images_was_list",
@@ -127,7 +127,7 @@ def differences(one: Any, other: Any, place: str = "") -> list[str]:
     """List the attributes in which two transforms differ, those of their children by dotted names."""
     if type(one) is not type(other):
         return [place or type(one).__name__]
-    apart = NOT_MEANING | ({"mask_interpolation"} if is_composition(one) else frozenset())
+    apart = IGNORED_ATTRIBUTES | ({"mask_interpolation"} if is_composition(one) else frozenset())
     mine, theirs = _state(one, apart), _state(other, apart)
     lost = [
         f"{place}{name}"

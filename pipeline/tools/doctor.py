@@ -155,13 +155,13 @@ def _reference(index: Path) -> dict[str, np.ndarray]:
     from ..compiler.program import Program
     from ..index.index import Index
     from ..load.decode.opencv import decode_opencv
-    from ..rng import keyed_bits, keyed_generator, keyed_random
+    from ..rng import derive_seed, numpy_generator, python_random
 
     compose = Program.compile(_plan(index, "cpu")).compose(augment=True)
     finished = {}
     for row in Index.load(index).table.select(["key", "uri"]).to_pylist():
-        bits = keyed_bits("augment", 0, 0, row["key"])
-        compose.set_random_state(keyed_generator(bits), keyed_random(bits))
+        bits = derive_seed("augment", 0, 0, row["key"])
+        compose.set_random_state(numpy_generator(bits), python_random(bits))
         finished[row["key"]] = compose(image=decode_opencv(Path(row["uri"]).read_bytes()))["image"]
     return finished
 

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..geometry import Size
 from ..policy.registry import is_composition
-from ..rng import Rekeyed, keyed_generator, keyed_random
+from ..rng import ReseedableGenerator, numpy_generator, python_random
 from .output_shapes import output_size
 
 _ONE_PIXEL = np.zeros(1, np.uint8)
@@ -80,9 +80,9 @@ class ParamSampler:
         for transform_index, leaf in enumerate(self._leaves):
             leaf.apply_with_params = self._recorder(transform_index, leaf)
         # Where nothing is drawn later, nobody needs a sample's generators once it is drawn: the next may have them.
-        self._rekeyed = None if self._behind else Rekeyed()
-        if self._rekeyed is not None:
-            self._compose.set_random_state(*self._rekeyed.generators)
+        self._reseedable = None if self._behind else ReseedableGenerator()
+        if self._reseedable is not None:
+            self._compose.set_random_state(*self._reseedable.generators)
 
     def transform_at(self, transform_index: int) -> Any:
         """Find the transform of a slot."""
@@ -113,9 +113,9 @@ class ParamSampler:
         return SampledParams(tuple(self._calls), (height, width), data, generators)
 
     def _reseed(self, bits: int) -> tuple[np.random.Generator, random.Random]:
-        if self._rekeyed is not None:
-            return self._rekeyed.turn(bits)
-        generators = keyed_generator(bits), keyed_random(bits)
+        if self._reseedable is not None:
+            return self._reseedable.reseed(bits)
+        generators = numpy_generator(bits), python_random(bits)
         self._compose.set_random_state(*generators)
         return generators
 

@@ -62,7 +62,7 @@ def submit_command(
     modules: Sequence[Path] = (),
     ship: Sequence[Path] = (),
     python: str = "python",
-    say: Callable[[str], None] = lambda line: None,  # noqa: ARG005
+    log: Callable[[str], None] = lambda line: None,  # noqa: ARG005
 ) -> SubmittedJob:
     """Ship a command with the files that it names and this Lightwell, and start it.
 
@@ -73,7 +73,7 @@ def submit_command(
         modules: folders of Python packages, or modules, of yours that the jobs need.
         ship: files and folders that may go along besides; see ``Shipment.of``.
         python: what the cluster's nodes call the interpreter that has the dependencies.
-        say: takes lines: what is shipped, before anything is sent, and what the cluster needs besides.
+        log: takes lines: what is shipped, before anything is sent, and what the cluster needs besides.
 
     Raises:
         PlanError: a file of the command is wrong, or a path would mean something else on the cluster.
@@ -85,7 +85,7 @@ def submit_command(
     entrypoint = shipment.entrypoint(command.words, python)
     server = JobServer.connect(address)
     for line in lines:
-        say(line)
+        log(line)
     with tempfile.TemporaryDirectory(prefix="lightwell-submit-") as scratch:
         folder, package, own = Path(scratch, "files"), Path(scratch, "package"), Path(scratch, "modules")
         package.mkdir()

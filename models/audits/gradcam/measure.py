@@ -70,7 +70,7 @@ class CamExplainer:
             ModelError: an image has logits that are not finite, the layer gives no map, or the model does not
                 take images of this size.
         """
-        own = np.flatnonzero(batch.own)
+        own = np.flatnonzero(batch.is_valid)
         if not len(own):
             return []
         rows = torch.from_numpy(own)

@@ -17,7 +17,7 @@ from ..file_info import FileInfo
 from .listing import Boxes, Keypoints, Listing
 from .remarks import Remarks
 
-QUARTER_TURNED = 5
+FIRST_TRANSPOSED = 5
 """EXIF orientations from here on exchange width and height."""
 MAX_BOXES = 100_000
 """Of one image."""
@@ -173,7 +173,7 @@ class _AnnotationFitter:
 
 def _picture(header: Header, declared: tuple[int, int] | None) -> _Picture | str:
     """Find the upright size of a picture, or say that what is stated of its size belongs to another picture."""
-    quarter = header.orientation >= QUARTER_TURNED
+    quarter = header.orientation >= FIRST_TRANSPOSED
     width, height = (header.height, header.width) if quarter else (header.width, header.height)
     if declared is None or declared == (width, height):
         return _Picture(width, height, 1)

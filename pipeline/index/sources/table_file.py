@@ -39,7 +39,7 @@ def read_table(uri: str, text_columns: Iterable[str], storage: Storage, remarks:
 
     Raises:
         SourceError: it cannot be read, or is too large.
-        SourceDownError: its source gives no answer.
+        SourceUnavailableError: its source gives no answer.
     """
     public = public_uri(uri)
     try:

@@ -85,10 +85,10 @@ class ImageDecoder:
     """
 
     def __init__(
-        self, dali: DaliDecoder, watch: Watchdog | None = None, fallbacks: FallbackLog | None = None
+        self, dali: DaliDecoder, watchdog: Watchdog | None = None, fallbacks: FallbackLog | None = None
     ) -> None:
         self._dali = dali
-        self._watch = watch or Watchdog(None)
+        self._watchdog = watchdog or Watchdog(None)
         self._fallbacks = fallbacks or FallbackLog()
 
     def decode(self, files: Sequence[EncodedImage], decodings: Sequence[DecodePlan]) -> list[DecodedImage]:
@@ -119,14 +119,14 @@ class ImageDecoder:
     ) -> Sequence[np.ndarray | str]:
         """Decode a chunk together; one that takes too long is decoded file by file, which finds the slow one."""
         started = time.perf_counter()
-        with self._watch.at("decode", files[0].key, len(files)):
+        with self._watchdog.track("decode", files[0].key, len(files)):
             found = self._dali.decode([file.data for file in files], regions)
-        reason = self._watch.too_long(time.perf_counter() - started)
+        reason = self._watchdog.timeout_reason(time.perf_counter() - started)
         return [f"{len(files)} files together {reason}"] * len(files) if reason else found
 
     def _alone(self, file: EncodedImage, decoding: DecodePlan, failed: str = "") -> DecodedImage:
         started = time.perf_counter()
-        with self._watch.at("decode", file.key):
+        with self._watchdog.track("decode", file.key):
             decoded = decode_single(file, decoding, failed)
         if decoded.reason and decoded.image is not None:
             self._fallbacks.note(file.key, decoded.reason, decoded.decoders[-1])

@@ -21,7 +21,7 @@ from lightwell.pipeline.errors import PlanError
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.policy.from_objects import differences
 from lightwell.pipeline.policy.registry import UNUSABLE, is_composition_class, transform_classes
-from lightwell.pipeline.rng import keyed_generator, keyed_random
+from lightwell.pipeline.rng import numpy_generator, python_random
 from lightwell.pipeline.transform.params import ParamSampler
 from pictures import make_picture
 from policies import policies
@@ -54,7 +54,7 @@ def sample(number: int) -> dict[str, Any]:
 
 def run_albumentations(transforms: list[Any], number: int) -> dict[str, Any]:
     pipeline = compose(transforms)
-    pipeline.set_random_state(keyed_generator(number), keyed_random(number))
+    pipeline.set_random_state(numpy_generator(number), python_random(number))
     result: dict[str, Any] = pipeline(**sample(number))
     return result
 

@@ -99,7 +99,7 @@ def test_a_position_stands_behind_the_batches_that_were_passed_over(index: Path)
 
 
 def test_ranks_that_would_leave_images_out_are_refused(index: Path) -> None:
-    with pytest.raises(PlanError, match=r"errors\.on_error: expected replace or raise where 2 ranks share"):
+    with pytest.raises(PlanError, match=r"errors\.on_error: expected replace or raise with 2 ranks"):
         ENGINE.feed(plan_for(index, errors=SKIP), View(num_ranks=2))
 
 
