@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from lightwell.pipeline.errors import SourceError
 from lightwell.pipeline.index.sources.labels import (
     Labels,
+    note_similar_classes,
     read_label_columns,
     read_labels,
-    note_similar_classes,
 )
 from lightwell.pipeline.index.sources.remarks import Remarks
 
