@@ -89,7 +89,7 @@ class OutputError(RunError):
     """A result could not be written."""
 
 
-def nearest(wrong: str, known: Iterable[str]) -> str:
+def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """Say which known names are nearest to a wrong one, as the end of an error message.
 
     Returns:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from .errors import RequestError
 from .text import quoted
 
-DEFAULT_PART = 4
+DEFAULT_MEMORY_DIVISOR = 4
 """One part in so many of the memory is a feed's budget where none is given: models and caches want some too."""
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?\s*", re.IGNORECASE)
@@ -20,7 +20,7 @@ _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?\s*", re.IGNORECASE)
 
 def default_memory_bytes() -> int:
     """Return the budget of a feed where none is given: a quarter of ``machine_memory_bytes``."""
-    return machine_memory_bytes() // DEFAULT_PART
+    return machine_memory_bytes() // DEFAULT_MEMORY_DIVISOR
 
 
 def machine_memory_bytes(root: Path = Path("/")) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from ..errors import PlanError, nearest
+from ..errors import PlanError, did_you_mean
 from ..text import quoted
 
 MAX_COUNT = 2**31 - 1
@@ -51,7 +51,7 @@ def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
         PlanError: it is none; names the option and the nearest word.
     """
     if not isinstance(value, str) or value not in choices:
-        hint = nearest(value, choices) if isinstance(value, str) else ""
+        hint = did_you_mean(value, choices) if isinstance(value, str) else ""
         raise PlanError(
             f"{name}: expected {' or '.join(choices)}, got {quoted(value)}; {hint or 'correct it'}"
         )

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import SourceError, nearest
+from ..errors import SourceError, did_you_mean
 from ..formats.headers import Header, one_line
 from ..storage.storage import DEFAULT_MAX_WAIT_S, Storage
 from ..storage.store import FileStat, is_remote, without_file_scheme
@@ -276,7 +276,7 @@ def _scan_source_folder(source: str, storage: Storage) -> Folder:
         )
     if not path.exists():
         siblings = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
-        hint = nearest(path.name, siblings) or "check the path"
+        hint = did_you_mean(path.name, siblings) or "check the path"
         raise SourceError(f"expected a folder or a table, got nothing at {source!r}; {hint}")
     return scan_folder(source)
 

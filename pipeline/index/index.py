@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..atomic_io import atomic_write
-from ..errors import SourceError, nearest
+from ..errors import SourceError, did_you_mean
 from .boxes import count_boxes
 from .digest import digest_of
 from .mmap_index import RESOLVED, open_mmap, remove_mmap
@@ -188,7 +188,7 @@ class Index:
                 return str(name)
         raise SourceError(
             f"expected a split {split!r}, got an index with the splits {sorted(names)};"
-            f" {nearest(split, names) or 'choose one of these'}"
+            f" {did_you_mean(split, names) or 'choose one of these'}"
         )
 
     def unusable(self, split: str | None = None) -> pa.Table:
@@ -369,7 +369,7 @@ def _normalized(table: pa.Table, path: Path) -> pa.Table:
         if name in OPTIONAL_COLUMNS and name not in table.column_names:
             table = table.append_column(SCHEMA.field(name), pa.nulls(len(table), SCHEMA.field(name).type))
         if name not in table.column_names:
-            hint = nearest(name, table.column_names)
+            hint = did_you_mean(name, table.column_names)
             raise SourceError(
                 f"{path.name}: expected a column {name!r}, got {table.column_names}; {hint or _HOW_TO_MAKE}"
             )
@@ -393,5 +393,5 @@ def _missing_file_error(path: Path) -> str:
     if path.is_dir():
         return f"expected an index file, got the folder {str(path)!r}; {_HOW_TO_MAKE}"
     siblings = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
-    hint = nearest(path.name, siblings)
+    hint = did_you_mean(path.name, siblings)
     return f"expected an index, got no file {str(path)!r}; {hint + ' or ' if hint else ''}{_HOW_TO_MAKE}"

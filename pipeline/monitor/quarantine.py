@@ -11,7 +11,7 @@ from typing import Any
 
 from ..atomic_io import write_text
 from ..errors import RequestError, RunError
-from ..plan.error_policy import MIN_JUDGED, ErrorPolicy
+from ..plan.error_policy import MIN_IMAGES_FOR_SHARE, ErrorPolicy
 
 QUARANTINE_NAME = "quarantine.jsonl"
 NUM_NAMED = 3
@@ -87,7 +87,7 @@ class Quarantine:
                     )
                 )
             share = limits.max_bad_share
-            if share is not None and judged >= MIN_JUDGED and bad > share * judged:
+            if share is not None and judged >= MIN_IMAGES_FOR_SHARE and bad > share * judged:
                 raise RunError(
                     self._too_many(
                         f"at most {share:.1%} bad images (errors.max_bad_share), got {bad / judged:.1%}"

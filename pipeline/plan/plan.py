@@ -144,7 +144,7 @@ class Plan(CheckedModel):
             read_yaml(Path(path)),
             where=str(path),
             folder=Path(path).parent,
-            allowed=AllowedModules.of(allow_import),
+            allowed=AllowedModules.from_names(allow_import),
         )
 
     def dump(self) -> dict[str, Any]:
@@ -175,11 +175,11 @@ class Plan(CheckedModel):
             "version": PLAN_VERSION,
         }
         del content["device"], content["cache"], content["resources"]
-        if self.cache is not None and self.cache.effect():
-            content["cache"] = self.cache.effect()
-        content["errors"] = self.errors.deciding()
+        if self.cache is not None and self.cache.fingerprint_fields():
+            content["cache"] = self.cache.fingerprint_fields()
+        content["errors"] = self.errors.fingerprint_fields()
         # Plans from before these keys were there keep their fingerprint.
-        if content["errors"] == ErrorPolicy().deciding():
+        if content["errors"] == ErrorPolicy().fingerprint_fields():
             del content["errors"]
         for name, default in (("bbox_params", BboxParams()), ("keypoint_params", KeypointParams())):
             if getattr(self, name) == default:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from ..errors import PlanError, nearest
+from ..errors import PlanError, did_you_mean
 from ..rng import random_words
 from .permutation import NUM_ROUNDS, permute, splitmix64
 
@@ -90,6 +90,6 @@ def _weights_of(sampling: Sampling, names: list[str]) -> np.ndarray:
     given = sampling.weights or {}
     for name in given:
         if name not in names:
-            hint = nearest(name, names) or f"classes with images here are {', '.join(names[:10])}"
+            hint = did_you_mean(name, names) or f"classes with images here are {', '.join(names[:10])}"
             raise PlanError(f"sampling.weights: expected classes of the view, got {name!r}; {hint}")
     return np.array([given.get(name, 1.0) for name in names], dtype=np.float64)

@@ -38,7 +38,7 @@ POLICY = [
 """What people use most, all of it lowered."""
 
 
-def examine() -> dict[str, Any]:
+def run_checks() -> dict[str, Any]:
     """Look at the machine and make batches of pictures in every way that it allows.
 
     Returns:

@@ -20,7 +20,7 @@ from lightwell.pipeline.index.index import Index
 from lightwell.pipeline.load.decode.dali import DaliDecoder
 from lightwell.pipeline.load.decode.plan import whole
 from lightwell.pipeline.monitor.quarantine import Quarantine, QuarantineEntry
-from lightwell.pipeline.plan.error_policy import MIN_JUDGED, ErrorPolicy
+from lightwell.pipeline.plan.error_policy import MIN_IMAGES_FOR_SHARE, ErrorPolicy
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine
@@ -222,7 +222,7 @@ def test_the_share_is_judged_once_enough_were_made() -> None:
     quarantine = Quarantine(ErrorPolicy(max_bad_share=0.1))
     for number in range(100):
         quarantine.add(QuarantineEntry(f"{number}", "", "read", "gone", "", None, 0))
-    quarantine.check_limits(made=MIN_JUDGED - 1, failed=100)
+    quarantine.check_limits(made=MIN_IMAGES_FOR_SHARE - 1, failed=100)
     with pytest.raises(RunError, match=r"at most 10.0% bad images \(errors.max_bad_share\), got 39.1%"):
         quarantine.check_limits(made=1, failed=0)
 
