@@ -28,7 +28,7 @@ from .sources.annotated_images import AnnotationKind
 from .sources.annotations import list_annotated
 from .sources.boxes import fit_annotations
 from .sources.folder import list_folder_tree
-from .sources.labels import LabelKind, remark_similar_classes
+from .sources.labels import LabelKind, note_similar_classes
 from .sources.listing import Listing, as_text
 from .sources.table import SUFFIXES, list_table
 from .sources.tar_samples import ShardContent, ShardSample
@@ -132,7 +132,7 @@ def build_index(
             listing, rows = fit_annotations(listing, rows)
     finally:
         storage.close()
-    remark_similar_classes(listing.classes, listing.remarks)
+    note_similar_classes(listing.classes, listing.remarks)
     by_hash = listing.splits is None
     shares = dict(fractions or DEFAULT_FRACTIONS)
     splits = assign_splits(listing.keys, shares, seed) if listing.splits is None else listing.splits

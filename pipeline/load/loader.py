@@ -19,7 +19,7 @@ from ..plan.error_policy import ErrorPolicy
 from ..storage.storage import Storage
 from ..storage.store import ReadResult
 from .decode.decoder import EncodedImage
-from .decode.orientation import swapped
+from .decode.orientation import oriented_size
 
 Row = Mapping[str, Any]
 
@@ -186,7 +186,7 @@ def _changed(row: Row, piece: ReadResult) -> str:
 
 def upright_size(row: Row) -> Size:
     """Return height and width of a picture once its EXIF orientation is applied."""
-    return swapped((row["height"], row["width"]), row["orientation"])
+    return oriented_size((row["height"], row["width"]), row["orientation"])
 
 
 def _other_tag(now: str | None, indexed: str | None) -> bool:

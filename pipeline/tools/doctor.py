@@ -71,7 +71,7 @@ def _try_decoders() -> dict[str, str]:
     from ..load.decode.dali import DaliDecoder
     from ..load.decode.opencv import decode_opencv
     from ..load.decode.pillow import decode_pillow
-    from ..load.decode.plan import whole
+    from ..load.decode.plan import full_region
 
     picture = make_photo(0, 64, 96)
     data = cv2.imencode(".jpg", picture)[1].tobytes()
@@ -82,7 +82,7 @@ def _try_decoders() -> dict[str, str]:
     )
     dali = DaliDecoder(max_batch_size=1, num_threads=1)
     try:
-        (decoded,) = dali.decode([data], [whole((64, 96))])
+        (decoded,) = dali.decode([data], [full_region((64, 96))])
     except ImportError as error:
         found["dali cpu"] = f"not usable: {error}"
         return found

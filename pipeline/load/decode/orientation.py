@@ -26,7 +26,7 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def swapped(size: Size, orientation: int) -> Size:
+def oriented_size(size: Size, orientation: int) -> Size:
     """Convert height and width between the stored and the upright picture, in either direction."""
     return size[::-1] if orientation >= FIRST_TRANSPOSED else size
 
@@ -61,5 +61,5 @@ def to_stored(decoding: DecodePlan, size: Size, orientation: int) -> DecodePlan:
         return decoding
     resampling = decoding.resampling
     if resampling is not None:
-        resampling = replace(resampling, size=swapped(resampling.size, orientation))
+        resampling = replace(resampling, size=oriented_size(resampling.size, orientation))
     return replace(decoding, region=stored_region(decoding.region, size, orientation), resampling=resampling)

@@ -125,8 +125,8 @@ def test_drawing_stops_where_pixels_decide_and_says_why(
         warnings.simplefilter("ignore")
         routes = find_routes(transforms, backend="opencv", device="cpu", approximate=False)
     assert routes.num_sampled == sampled
-    assert why in routes.routes[sampled].why
-    assert [route.why for route in routes.routes[sampled + 1 :]] == [
+    assert why in routes.routes[sampled].reason
+    assert [route.reason for route in routes.routes[sampled + 1 :]] == [
         f"behind {type(transforms[sampled]).__name__}" for _ in transforms[sampled + 1 :]
     ]
 

@@ -198,10 +198,10 @@ def test_the_statistics_add_up(index_path: Path) -> None:
     stats = feed.stats()
     assert stats.num_samples == num_images == 420
     assert stats.moved_bytes > 420 * 32 * 32 * 3
-    assert stats.seconds("make", "decode") > 0
+    assert stats.seconds("process", "decode") > 0
     for thread in stats.threads:
         assert sum(thread.seconds.values()) == pytest.approx(thread.wall_s, rel=1e-6)
-    assert {thread.stage for thread in stats.threads} == {"read", "make", "consume"}
+    assert {thread.stage for thread in stats.threads} == {"read", "process", "consume"}
     assert any("moved" in line for line in stats.lines())
 
 
