@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .options import AllowImport, Quiet
-from .output import keep_quiet
+from .output import configure_logging
 
 
 def preview(
@@ -36,7 +36,7 @@ def preview(
     from ..pipeline.jobs.job_file import load_plan
     from ..pipeline.preview.preview import preview as make_preview
 
-    keep_quiet(quiet=quiet)
+    configure_logging(quiet=quiet)
     written = load_plan(plan, allow_import=allow_import or ())
     found = make_preview(
         written, samples=samples, versions=versions, split=split, seed=seed, keys=key, name=plan.name

@@ -15,7 +15,7 @@ from ...pipeline.errors import ModelError, RunError
 from ...pipeline.index.index import Index
 from ...pipeline.jobs.contracts import Context, Feed
 from ...pipeline.plan.view import View
-from ...pipeline.rng import keyed_bits
+from ...pipeline.rng import derive_seed
 from ...pipeline.sampler.schedule import num_steps
 from ..zoo.build import build_model
 from ..zoo.freezing import freeze_before, train_mode
@@ -323,4 +323,4 @@ def balanced_class_weights(labels: np.ndarray, num_classes: int) -> torch.Tensor
 
 def torch_seed(spec: ClassifySpec, purpose: str, epoch: int = 0, step: int = 0) -> int:
     """Key torch's generator by (plan seed, epoch, step): new heads and dropout are functions of them alone."""
-    return keyed_bits(f"torch {purpose}", spec.plan.seed, epoch, str(step)) & (2**63 - 1)
+    return derive_seed(f"torch {purpose}", spec.plan.seed, epoch, str(step)) & (2**63 - 1)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import SourceError, nearest
+from ..errors import SourceError, did_you_mean
 from ..formats.headers import Header, one_line
 from ..storage.storage import DEFAULT_MAX_WAIT_S, Storage
 from ..storage.store import FileStat, is_remote, without_file_scheme
@@ -28,7 +28,7 @@ from .sources.annotated_images import AnnotationKind
 from .sources.annotations import list_annotated
 from .sources.boxes import fit_annotations
 from .sources.folder import list_folder_tree
-from .sources.labels import LabelKind, remark_similar_classes
+from .sources.labels import LabelKind, note_similar_classes
 from .sources.listing import Listing, as_text
 from .sources.table import SUFFIXES, list_table
 from .sources.tar_samples import ShardContent, ShardSample
@@ -91,7 +91,7 @@ def build_index(
     Raises:
         OutputError: what was seen cannot be kept.
         RunError: files cannot be read where they are looked at.
-        SourceDownError: a remote source gives no answer.
+        SourceUnavailableError: a remote source gives no answer.
         SourceError: the source cannot be used as a whole: missing, empty, or a table that makes no sense.
     """
     if num_threads is not None and num_threads < 1:
@@ -132,7 +132,7 @@ def build_index(
             listing, rows = fit_annotations(listing, rows)
     finally:
         storage.close()
-    remark_similar_classes(listing.classes, listing.remarks)
+    note_similar_classes(listing.classes, listing.remarks)
     by_hash = listing.splits is None
     shares = dict(fractions or DEFAULT_FRACTIONS)
     splits = assign_splits(listing.keys, shares, seed) if listing.splits is None else listing.splits
@@ -276,7 +276,7 @@ def _scan_source_folder(source: str, storage: Storage) -> Folder:
         )
     if not path.exists():
         siblings = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
-        hint = nearest(path.name, siblings) or "check the path"
+        hint = did_you_mean(path.name, siblings) or "check the path"
         raise SourceError(f"expected a folder or a table, got nothing at {source!r}; {hint}")
     return scan_folder(source)
 

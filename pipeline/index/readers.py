@@ -30,7 +30,7 @@ class Chunk(Protocol[T_co]):
         """Look at them.
 
         Raises:
-            SourceDownError: their source gives no answer.
+            SourceUnavailableError: their source gives no answer.
         """
         ...
 

@@ -41,7 +41,7 @@ class Scanner:
         """Look at one file; a bad one gets a status.
 
         Raises:
-            SourceDownError: its source gives no answer.
+            SourceUnavailableError: its source gives no answer.
         """
         if as_text(uri) != uri:
             return FileInfo(0, 0, Header(status=_NAME_STATUS), was_read=True)
@@ -168,7 +168,7 @@ class FileChunk:
         """Look at them, in order.
 
         Raises:
-            SourceDownError: their source gives no answer.
+            SourceUnavailableError: their source gives no answer.
         """
         scanner = Scanner(storage, self.known, self.hash_content)
         return [scanner.scan(*file) for file in self.files]

@@ -9,17 +9,17 @@ from ..machine import num_cpus
 
 STEPS = {
     "read": ("read",),
-    "make": ("find", "draw", "decode", "transform", "write"),
+    "process": ("lookup", "sample", "decode", "transform", "write"),
     "consume": ("batch", "consumer"),
 }
 """The steps of each stage, in the order in which a sample goes through them."""
-CACHE_STEPS = {"find"}
+CACHE_STEPS = {"lookup"}
 """Steps that are there only with a cache."""
-WAIT_STEPS = ("input", "room")
+WAIT_STEPS = ("input", "output")
 STEP_LABELS = {
     "read": "reading",
-    "find": "searching the cache",
-    "draw": "drawing",
+    "lookup": "searching the cache",
+    "sample": "drawing",
     "decode": "decoding",
     "transform": "transforming",
     "write": "writing into the batch",
@@ -99,14 +99,14 @@ class FeedStats:
             return "nothing yet: no batch has come"
         waited = max(0.0, self.seconds("consume", "input") - self.first_batch_s)
         waited /= max(self.wall_s - self.first_batch_s, 1e-9)
-        room = self.share("make", "room")
+        room = self.share("process", "output")
         if min(room, waited) > MIN_WAIT_SHARE:
             text = f"handing over: workers waited {room:.0%} of the time, and the consumer {waited:.0%}"
             return text.replace("%", " %")
         if room > waited and room > MIN_WAIT_SHARE:
             return f"the consumer: the pipeline waited for it {room:.0%} of the time".replace("%", " %")
-        making = {step: self.share("make", step) for step in STEPS["make"]}
-        missing = self.share("make", "input")
+        making = {step: self.share("process", step) for step in STEPS["process"]}
+        missing = self.share("process", "input")
         if missing > sum(making.values()):
             return f"reading: the threads that decode waited for files {missing:.0%} of the time".replace(
                 "%", " %"

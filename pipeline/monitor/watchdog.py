@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
-from ..errors import StuckError
+from ..errors import SampleTimeoutError
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ class Watchdog:
         """Wait for a result, and look now and then whether somebody is stuck.
 
         Raises:
-            StuckError: a file takes more than twice the time it may.
+            SampleTimeoutError: a file takes more than twice the time it may.
         """
         while self.max_seconds is not None:
             try:
@@ -80,7 +80,7 @@ class Watchdog:
         """Wait until all have ended, well or not, and look now and then whether somebody is stuck.
 
         Raises:
-            StuckError: as ``wait_for``.
+            SampleTimeoutError: as ``wait_for``.
         """
         while wait(futures, None if self.max_seconds is None else POLL_S).not_done:
             self._check_running()
@@ -92,7 +92,7 @@ class Watchdog:
             if (seconds := time.monotonic() - since) > limit:
                 self.timed_out = True
                 what = repr(key) if num_files == 1 else f"{num_files} files, the first of them {key!r}"
-                raise StuckError(
+                raise SampleTimeoutError(
                     f"{step} of {what}: expected an end within {limit:g} s, got none after {seconds:.0f} s; "
                     "a thread cannot be ended from outside: take the file out of the index or convert it, "
                     "or raise errors.max_seconds_per_file"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..index.index import Index
-from ..rng import keyed_bits, keyed_generator
+from ..rng import derive_seed, numpy_generator
 
 
 def choose_rows(index: Index, rows: np.ndarray, num: int, seed: int) -> np.ndarray:
@@ -21,7 +21,7 @@ def choose_rows(index: Index, rows: np.ndarray, num: int, seed: int) -> np.ndarr
         At most ``num`` of the rows, by label and then by row.
     """
     labels = index.table["label"].fill_null(-1).to_numpy()[rows]
-    generator = keyed_generator(keyed_bits("preview", seed, 0, ""))
+    generator = numpy_generator(derive_seed("preview", seed, 0, ""))
     shuffled = generator.permutation(len(rows))
     by_class = shuffled[np.argsort(labels[shuffled], kind="stable")]
     _, firsts, sizes = np.unique(labels[by_class], return_index=True, return_counts=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..batch.annotations import NOTHING, AnnotationKinds, Annotations, collate_annotations
+from ..batch.annotations import NO_ANNOTATIONS, AnnotationKinds, Annotations, collate_annotations
 from ..batch.batch import Batch
 from ..batch.mix import mix_batch
 from ..compiler.program import Program
@@ -152,7 +152,7 @@ def _image(batch: Batch, row: int, names: Names) -> MixedImage:
 
 def _annotations(batch: Batch, row: int) -> Annotations:
     if batch.masks is None and batch.boxes is None and batch.keypoints is None:
-        return NOTHING
+        return NO_ANNOTATIONS
     return Annotations(
         batch.masks[row].numpy() if batch.masks is not None else None,
         batch.boxes[row] if batch.boxes is not None else None,

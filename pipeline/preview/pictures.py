@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..batch.annotations import NOT_VISIBLE, NOTHING, Annotations
+from ..batch.annotations import NOT_VISIBLE, NO_ANNOTATIONS, Annotations
 from ..formats.mask_headers import IGNORED
 from ..geometry import Size
 
@@ -106,7 +106,7 @@ class Picture:
         return max(self.size) <= SMALL
 
 
-def picture_of(image: Any, annotations: Annotations = NOTHING, names: Names | None = None) -> Picture:
+def picture_of(image: Any, annotations: Annotations = NO_ANNOTATIONS, names: Names | None = None) -> Picture:
     """Make a picture of finished pixels.
 
     Args:

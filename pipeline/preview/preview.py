@@ -19,7 +19,7 @@ from ..atomic_io import write_text
 from ..batch.annotations import AnnotationKinds, check_mix
 from ..compiler.program import Program
 from ..compiler.routing import Backend
-from ..config.argument_checks import check_count, check_is, check_text
+from ..config.argument_checks import check_count, check_type, check_text
 from ..errors import OutputError, PlanError, SourceError
 from ..index.index import Index
 from ..index.key_rows import rows_of
@@ -161,9 +161,9 @@ def preview(
         PlanError: the plan or the request cannot be right.
         SourceError: the index cannot be used, or lacks the split or a key.
     """
-    check_is("plan", plan, Plan)
-    check_count("samples", samples, least=1, most=MOST_SAMPLES)
-    check_count("versions", versions, least=0, most=MOST_VERSIONS)
+    check_type("plan", plan, Plan)
+    check_count("samples", samples, minimum=1, maximum=MOST_SAMPLES)
+    check_count("versions", versions, minimum=0, maximum=MOST_VERSIONS)
     check_count("seed", seed)
     check_count("first_epoch", first_epoch)
     check_text("split", split)
@@ -273,7 +273,7 @@ def _split_of(index: Index, asked: str | None) -> str | None:
 
 def _without_cache(plan: Plan, folder: Path) -> tuple[Plan, list[str]]:
     """Leave the plan's cache alone; where it changes pixels, let one do so that nobody else uses."""
-    if plan.cache is None or plan.cache.effect() is None:
+    if plan.cache is None or plan.cache.fingerprint_fields() is None:
         return plan.model_copy(update={"cache": None}), []
     cache = plan.cache.model_copy(update={"dir": folder, "shared": False, "max_bytes": None})
     note = f"The cache keeps JPEGs of quality {plan.cache.jpeg_quality}: what they lose is to be seen here."

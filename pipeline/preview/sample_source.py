@@ -80,7 +80,7 @@ class SampleSource:
             trace=self._trace,
         )
         self._cached = shared.cached
-        self._assembly = SampleWorker(shared, max_samples=1)
+        self._worker = SampleWorker(shared, max_samples=1)
 
     def make(self, row: int, epoch: int) -> Made | Failed:
         """Make the sample of a row of the index as it is in an epoch."""
@@ -89,7 +89,7 @@ class SampleSource:
             return Failed("index", status or "no status")
         (loaded,) = self._loader.load(np.array([row]))
         noted: list[QuarantineEntry] = []
-        (finished,) = self._assembly.make([loaded], epoch, [no_output_slot], noted)
+        (finished,) = self._worker.process([loaded], epoch, [no_output_slot], noted)
         if finished is None:
             return Failed(noted[-1].step, noted[-1].reason)
         steps = steps_shown(self._transforms, self._trace.done)
@@ -99,7 +99,7 @@ class SampleSource:
 
     def close(self) -> None:
         """Close what was opened."""
-        self._assembly.close()
+        self._worker.close()
         self._loader.close()
         if self._cached is not None:
             self._cached.cache.close()

@@ -86,7 +86,9 @@ def test_a_notebook_shows_the_same_part(index_path: Path) -> None:
 
 
 def test_marks_without_end_are_cut_and_counted(tmp_path: Path) -> None:
-    boxes = [[float(i % 40), float(i % 30), float(i % 40 + 5), float(i % 30 + 5)] for i in range(MOST_MARKS + 23)]
+    boxes = [
+        [float(i % 40), float(i % 30), float(i % 40 + 5), float(i % 30 + 5)] for i in range(MOST_MARKS + 23)
+    ]
     scene = Scene("a.png", make_picture(0), boxes=boxes, box_labels=[0] * len(boxes))
     found = preview(Plan(index=write_index(tmp_path, [scene])), split="", versions=0)
     part = found._repr_html_()
@@ -108,12 +110,18 @@ def test_a_browser_shows_the_page_without_errors_and_nothing_overflows(
     ]
     normalize = A.Normalize(mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     plan = Plan(
-        index=path, preprocess=[normalize], augment=policy, evaluate=[A.Resize(96, 128)], mix={"kind": "CutMix"}
+        index=path,
+        preprocess=[normalize],
+        augment=policy,
+        evaluate=[A.Resize(96, 128)],
+        mix={"kind": "CutMix"},
     )
     found = preview(plan, split="", versions=3, name="a plan with a long name " * 4)
     found.save(tmp_path / "preview.html")
     page = (tmp_path / "preview.html").read_text()
-    (tmp_path / "preview.html").write_text(page.replace(' loading="lazy"', ""))  # so that the page waits for them
+    (tmp_path / "preview.html").write_text(
+        page.replace(' loading="lazy"', "")
+    )  # so that the page waits for them
     probe = PROBE.replace("PAGE", (tmp_path / "preview.html").as_uri()).replace("WIDTH", str(width))
     (tmp_path / "probe.html").write_text(probe)
     command = [

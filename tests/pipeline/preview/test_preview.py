@@ -130,7 +130,9 @@ def test_a_lossy_cache_shows_in_the_pixels_and_stays_untouched(index_path: Path,
 def test_mixed_images_are_the_first_of_a_training_batch(
     mix: dict[str, Any], size: int, index_path: Path
 ) -> None:
-    plan = Plan(index=index_path, augment=POLICIES["geometric"], evaluate=[RESIZE], mix=mix, batch={"size": size})
+    plan = Plan(
+        index=index_path, augment=POLICIES["geometric"], evaluate=[RESIZE], mix=mix, batch={"size": size}
+    )
     found = preview(plan, samples=2, versions=EPOCHS).mixed
     assert found is not None
     assert found.is_mixed
@@ -161,7 +163,13 @@ def test_versions_are_shown_before_they_are_mixed(index_path: Path) -> None:
 def test_annotations_move_with_the_pixels(orientation: int, tmp_path: Path) -> None:
     scenes = [drawn_scene(f"{i}.png", i, orientation=orientation) for i in range(4)]
     path = write_index(tmp_path, scenes)
-    policy = [A.HorizontalFlip(), A.VerticalFlip(), A.RandomRotate90(), A.Resize(240, 320), A.Affine(scale=0.8, p=0.5)]
+    policy = [
+        A.HorizontalFlip(),
+        A.VerticalFlip(),
+        A.RandomRotate90(),
+        A.Resize(240, 320),
+        A.Affine(scale=0.8, p=0.5),
+    ]
     plan = Plan(index=path, augment=policy, evaluate=[A.Resize(300, 100)])
     found = preview(plan, samples=4, versions=4, split="")
     pictures = [one.original for one in found.samples]
@@ -354,7 +362,11 @@ def test_the_way_a_picture_is_turned_is_named_as_it_looks(tmp_path: Path) -> Non
     write_picture(tmp_path / "photos" / "a" / "spot.png", image)
     build_index(tmp_path / "photos", fractions={"train": 1.0}).save(tmp_path / "index.parquet")
     for low, high in ((-60, -20), (20, 60)):
-        turns = (A.Rotate((low, high), p=1), A.Affine(rotate=(low, high), p=1), A.SafeRotate((low, high), p=1))
+        turns = (
+            A.Rotate((low, high), p=1),
+            A.Affine(rotate=(low, high), p=1),
+            A.SafeRotate((low, high), p=1),
+        )
         for turn in turns:
             plan = Plan(index=tmp_path / "index.parquet", augment=[turn])
             (version, _) = preview(plan, versions=1).samples[0].versions
