@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..batch.annotations import NOT_VISIBLE, NO_ANNOTATIONS, Annotations
+from ..batch.annotations import NO_ANNOTATIONS, NOT_VISIBLE, Annotations
 from ..formats.mask_headers import IGNORED
 from ..geometry import Size
 

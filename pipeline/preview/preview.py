@@ -19,7 +19,7 @@ from ..atomic_io import write_text
 from ..batch.annotations import AnnotationKinds, check_mix
 from ..compiler.program import Program
 from ..compiler.routing import Backend
-from ..config.argument_checks import check_count, check_type, check_text
+from ..config.argument_checks import check_count, check_text, check_type
 from ..errors import OutputError, PlanError, SourceError
 from ..index.index import Index
 from ..index.key_rows import rows_of
