@@ -105,7 +105,7 @@ def serve(
     Example: lightwell serve train.yaml --name sweep --address auto --consumers 4
     """
     from ..pipeline.errors import RequestError
-    from ..pipeline.jobs.job_file import load_reading
+    from ..pipeline.jobs.job_file import load_plan_and_view
     from ..pipeline.machine import parse_size
     from ..pipeline.plan.view import View
     from ..workers.service.host import start_service
@@ -113,7 +113,7 @@ def serve(
 
     given = {"split": split, "epochs": epochs, "augment": augment, "shuffle": shuffle, "drop-last": drop_last}
     given_options = {key: value for key, value in given.items() if value is not None}
-    served = load_reading(plan, allow_import=allow_import or ())
+    served = load_plan_and_view(plan, allow_import=allow_import or ())
     if served.view is not None and given_options:
         raise RequestError(f"--{min(given_options)}: expected a plan with this option, got the job file {str(plan)!r}, whose view "
                            "is served; leave the option out")  # fmt: skip

@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 
 
 def submit(
-    words: Sequence[str],
+    argv: Sequence[str],
     address: str,
     *,
     max_bytes: int | None = None,
     modules: Sequence[Path] = (),
     ship: Sequence[Path] = (),
     python: str = "python",
-    say: Callable[[str], None] = lambda line: None,  # noqa: ARG005
+    log: Callable[[str], None] = lambda line: None,  # noqa: ARG005
 ) -> SubmittedJob:
     """Ship a command with the files that it names and this Lightwell, and start it on a cluster.
 
     Args:
-        words: what stands behind ``lightwell`` in a terminal; paths count from the current folder.
+        argv: what stands behind ``lightwell`` in a terminal; paths count from the current folder.
         address: the cluster's job server, ``http://HOST:8265``.
         max_bytes: of the files that are shipped; None for 100 MB.
         modules: folders of Python packages, or modules, of yours that the command needs; their code goes along.
         ship: files and folders that may go along although they lie outside the job file's folder, or are data of a module.
         python: what the cluster's nodes call the interpreter that has the dependencies.
-        say: takes lines: what is shipped, before anything is sent, and what the cluster needs besides.
+        log: takes lines: what is shipped, before anything is sent, and what the cluster needs besides.
 
     Raises:
         RequestError: the command is wrong or a path would mean something else on the cluster; too much to ship; or nothing
@@ -51,10 +51,10 @@ def submit(
 
     wrong: type[Exception] = typer.BadParameter.__bases__[0]  # typer's UsageError, which has no public name
     try:
-        command = check_command(typer.main.get_command(app), words)
+        command = check_command(typer.main.get_command(app), argv)
     except wrong as error:
         told = getattr(error, "message", str(error))
-        raise RequestError(f"submit: expected a command of lightwell, got {list(words)}: {told}") from error
+        raise RequestError(f"submit: expected a command of lightwell, got {list(argv)}: {told}") from error
     return submit_command(
         command,
         address,
@@ -62,5 +62,5 @@ def submit(
         modules=modules,
         ship=ship,
         python=python,
-        say=say,
+        log=log,
     )

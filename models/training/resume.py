@@ -10,7 +10,7 @@ from typing import Any
 from ...pipeline.errors import ModelError, PlanError
 from ...pipeline.jobs.contracts import ResumePoint
 from ...pipeline.plan.view import View
-from ...pipeline.sampler.position import position_after, view_fields
+from ...pipeline.sampler.position import make_position, view_fields
 from ..zoo.load_checkpoint import is_path
 from .checkpoint import LAST_NAME, Progress, read_metadata, read_progress
 from .spec import ClassifySpec
@@ -83,7 +83,7 @@ def read_resume_state(spec: ClassifySpec, view: View, out: Path) -> ResumeState:
     progress = read_progress(path, header)
     if header["format_version"] == "1" and spec.feature_passes is None:
         plan = spec.plan.fingerprint(spec.plan.load_index())
-        position = position_after(view, plan=plan, epoch=len(metadata.history), step=0)
+        position = make_position(view, plan=plan, epoch=len(metadata.history), step=0)
         progress = replace(progress, position=position)
     return ResumeState(metadata.history, progress)
 

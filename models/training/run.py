@@ -15,7 +15,7 @@ from ...pipeline.errors import ModelError, RunError
 from ...pipeline.index.index import Index
 from ...pipeline.jobs.contracts import Context, Feed
 from ...pipeline.plan.view import View
-from ...pipeline.rng import keyed_bits
+from ...pipeline.rng import derive_seed
 from ...pipeline.sampler.schedule import num_steps
 from ..zoo.build import build_model
 from ..zoo.freezing import freeze_before, train_mode
@@ -56,7 +56,7 @@ def run_job(spec: ClassifySpec, view: View, feed: Feed, context: Context) -> Map
         if not is_done(spec, history):
             if resume.progress is not None:
                 place = f"step {resume.progress.step + 1} of epoch {len(history) + 1}/{spec.epochs}"
-                context.console.say(f"resuming at {place}")
+                context.console.print(f"resuming at {place}")
             history = run.train(feed, resume.progress or Progress())
         return run.finish(history)
 
@@ -114,7 +114,7 @@ class Run:
             check_accepts(model, spec.plan)
             warned = (f"warning: {line}" for line in data_warnings(spec.model, spec.plan))
             for line in (report.line(), *warned, *notes):
-                context.console.say(line)
+                context.console.print(line)
         rows = index.rows(spec.train_split)
         labels = index.table["label"].to_numpy()[rows]
         weights = (
@@ -146,7 +146,7 @@ class Run:
         spec, history = self.spec, self.metadata.history
         logger = MetricsLogger(self.context.out / METRICS_NAME)
         if self.dist.is_main and (lost := logger.truncate_from(len(history))):
-            self.context.console.say(
+            self.context.console.print(
                 f"{METRICS_NAME}: the lines of {lost:,} finished epochs are damaged or missing; the run resumes from the "
                 "checkpoint, and the training curves have a gap"
             )
@@ -202,7 +202,7 @@ class Run:
             )
             tested = evaluate(self.model, batches, self.dist)
             result["test"] = {**tested.as_dict(), "confusion": tested.metrics.confusion.tolist()}
-            self.context.console.say(f"test, weights of epoch {best + 1}: {format_result(tested)}")
+            self.context.console.print(f"test, weights of epoch {best + 1}: {format_result(tested)}")
         if self.dist.is_main:
             write_json(self.context.out / RESULT_NAME, result)
         self.context.publish()
@@ -258,7 +258,7 @@ class Run:
                     self.context.out / BEST_NAME, self.model, replace(self.metadata, history=history)
                 )
         self._save(history, Progress(position=self._position(feed_position, epoch + 1, 0), counts=counts))
-        self.context.console.say(
+        self.context.console.print(
             f"epoch {epoch + 1}/{spec.epochs}: train loss {trained.loss:.4f}, {spec.validation_split} "
             f"{format_result(validated)}, lr {rate:.2g}, {trained.as_dict()['images_per_s']:.0f} images/s"
         )
@@ -323,4 +323,4 @@ def balanced_class_weights(labels: np.ndarray, num_classes: int) -> torch.Tensor
 
 def torch_seed(spec: ClassifySpec, purpose: str, epoch: int = 0, step: int = 0) -> int:
     """Derive a seed for torch's generator from (plan seed, epoch, step), for new heads and dropout."""
-    return keyed_bits(f"torch {purpose}", spec.plan.seed, epoch, str(step)) & (2**63 - 1)
+    return derive_seed(f"torch {purpose}", spec.plan.seed, epoch, str(step)) & (2**63 - 1)

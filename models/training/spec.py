@@ -135,8 +135,8 @@ class ClassifySpec(CheckedModel):
             del content["epochs"]
         plan = self.plan.dump()
         del plan["device"], plan["resources"]
-        plan["cache"] = None if self.plan.cache is None else self.plan.cache.effect()
-        plan["errors"] = self.plan.errors.deciding()
+        plan["cache"] = None if self.plan.cache is None else self.plan.cache.fingerprint_fields()
+        plan["errors"] = self.plan.errors.fingerprint_fields()
         content["plan"] = {**plan, "index": f"content {self.plan.load_index().fingerprint()}"}
         return flatten(content)
 

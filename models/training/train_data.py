@@ -16,7 +16,7 @@ from ...pipeline.errors import ModelError
 from ...pipeline.jobs.contracts import Context, Feed
 from ...pipeline.plan.plan import Plan
 from ...pipeline.plan.view import View
-from ...pipeline.rng import keyed_bits, keyed_generator
+from ...pipeline.rng import derive_seed, numpy_generator
 from ..zoo.build import head_module
 from .distributed.context import DistributedContext
 from .loop import compute_logits
@@ -138,7 +138,7 @@ class FeatureTrainData:
     def epoch(self, epoch: int) -> Iterator[TrainBatch]:
         """Yield shuffled features."""
         full = self.passes[epoch % len(self.passes)]
-        order = keyed_generator(keyed_bits("features", self.plan.seed, epoch, "")).permutation(len(full))
+        order = numpy_generator(derive_seed("features", self.plan.seed, epoch, "")).permutation(len(full))
         return local_batches(full, order, self.plan.batch.size, self.dist)
 
     def validation(self) -> Iterator[TrainBatch]:

@@ -80,7 +80,7 @@ class Annotations:
     """float32 (n, K, 3): x, y in pixels and visibility; an instance for each box, one where there are no boxes."""
 
 
-NOTHING = Annotations()
+NO_ANNOTATIONS = Annotations()
 NO_BOXES = np.empty((0, BOX_COLUMNS), np.float32)
 
 
@@ -126,7 +126,7 @@ def read_annotations(
         AnnotationError: one does not fit the picture.
     """
     if not kinds.any:
-        return NOTHING
+        return NO_ANNOTATIONS
     decoded = None
     if mask is not None:
         picture = Header(row["width"], row["height"], orientation=row["orientation"])

@@ -109,11 +109,11 @@ class Batch:
         return len(self.keys) - int(np.count_nonzero(self.padding))
 
     @property
-    def own(self) -> np.ndarray:
+    def is_valid(self) -> np.ndarray:
         """bool, shape (N,): rows that show the image they stand for, neither replaced nor padding."""
         return np.asarray(~(self.replaced | self.padding))
 
-    def between(self, first: int, last: int) -> Batch:
+    def slice_rows(self, first: int, last: int) -> Batch:
         """Take some of the rows, without copying pixels."""
         per_row = {
             field.name: value[first:last]
@@ -124,7 +124,7 @@ class Batch:
 
     def without_padding(self) -> Batch:
         """Leave the padding out; it stands at the end, and may be all there is."""
-        return self.between(0, self.num_images)
+        return self.slice_rows(0, self.num_images)
 
     def targets(self, *, first_label: int = 1) -> list[dict[str, torch.Tensor]]:
         """Return boxes and keypoints in the form that torchvision's detection models are trained with.

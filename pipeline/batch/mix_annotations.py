@@ -25,7 +25,7 @@ _NO_BOXES = np.empty((0, 4), np.float32)
 _NO_LABELS = np.empty(0, np.int64)
 _NO_KEYPOINTS = np.empty((0, 0, 3), np.float32)
 
-Kept = tuple[np.ndarray, np.ndarray]
+KeptBoxes = tuple[np.ndarray, np.ndarray]
 """Boxes after mixing, and the numbers of those before it that they come from."""
 
 
@@ -50,17 +50,17 @@ class Rectangle:
 
 
 @dataclass(frozen=True, slots=True)
-class _Rule:
+class _Visibility:
     """What one of two mixed images shows of its boxes and keypoints."""
 
-    boxes: Callable[[np.ndarray], Kept]
+    boxes: Callable[[np.ndarray], KeptBoxes]
     hidden: Callable[[np.ndarray], np.ndarray]
     """From points (..., 2) to bool (...): those that cannot be seen."""
 
 
 def mixup_annotations(batch: Batch) -> Batch:
     """Keep the boxes and keypoints of both images, as MixUp shows both whole."""
-    whole = _Rule(
+    whole = _Visibility(
         lambda boxes: (boxes, np.arange(len(boxes))), lambda points: np.zeros(points.shape[:-1], bool)
     )
     return _merged(batch, whole, whole)
@@ -74,18 +74,18 @@ def cutmix_annotations(batch: Batch, rectangle: Rectangle, bbox_params: BboxPara
         masks = batch.masks.clone()
         masks[:, *rectangle.slices] = batch.masks.roll(1, dims=0)[:, *rectangle.slices]
         batch = replace(batch, masks=masks, has_mask=batch.has_mask | np.roll(batch.has_mask, 1))
-    own = _Rule(
+    own = _Visibility(
         lambda boxes: _uncovered(boxes, rectangle, bbox_params), lambda points: _inside(points, rectangle)
     )
-    partner = _Rule(
+    partner = _Visibility(
         lambda boxes: _clipped(boxes, rectangle, bbox_params), lambda points: ~_inside(points, rectangle)
     )
     return _merged(batch, own, partner)
 
 
-def _merged(batch: Batch, own: _Rule, partner: _Rule) -> Batch:
+def _merged(batch: Batch, own: _Visibility, partner: _Visibility) -> Batch:
     """Put together what each image and the one before it show."""
-    pairs = [(_shown(batch, row, own), _shown(batch, row - 1, partner)) for row in range(len(batch))]
+    pairs = [(_visible(batch, row, own), _visible(batch, row - 1, partner)) for row in range(len(batch))]
     found = batch
     if batch.boxes is not None and batch.has_boxes is not None:
         annotated = batch.has_boxes & np.roll(batch.has_boxes, 1)
@@ -109,7 +109,7 @@ def _merged(batch: Batch, own: _Rule, partner: _Rule) -> Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class _Shown:
+class _VisibleAnnotations:
     """What one image shows in a mixed one; empty where the index has none."""
 
     boxes: np.ndarray
@@ -117,7 +117,7 @@ class _Shown:
     keypoints: np.ndarray
 
 
-def _shown(batch: Batch, row: int, rule: _Rule) -> _Shown:
+def _visible(batch: Batch, row: int, rule: _Visibility) -> _VisibleAnnotations:
     boxes, numbers = _NO_BOXES, np.arange(0)
     if batch.boxes is not None:
         boxes, numbers = rule.boxes(batch.boxes[row])
@@ -129,10 +129,10 @@ def _shown(batch: Batch, row: int, rule: _Rule) -> _Shown:
         of_boxes = batch.has_boxes is not None and batch.has_boxes[row]
         # Without boxes, instances of which nothing is seen are left out.
         keypoints = keypoints[numbers if of_boxes else (keypoints[..., 2] > 0).any(axis=1)]
-    return _Shown(boxes, labels, keypoints)
+    return _VisibleAnnotations(boxes, labels, keypoints)
 
 
-def _uncovered(boxes: np.ndarray, rectangle: Rectangle, params: BboxParams) -> Kept:
+def _uncovered(boxes: np.ndarray, rectangle: Rectangle, params: BboxParams) -> KeptBoxes:
     """Shrink boxes to the bounds of what a rectangle does not cover."""
     area = _areas(boxes)
     left = area - _areas(_cut(boxes, rectangle))
@@ -151,7 +151,7 @@ def _uncovered(boxes: np.ndarray, rectangle: Rectangle, params: BboxParams) -> K
     return _large_enough(shrunk, left, area, params)
 
 
-def _clipped(boxes: np.ndarray, rectangle: Rectangle, params: BboxParams) -> Kept:
+def _clipped(boxes: np.ndarray, rectangle: Rectangle, params: BboxParams) -> KeptBoxes:
     """Clip boxes to a rectangle."""
     cut = _cut(boxes, rectangle)
     return _large_enough(cut, _areas(cut), _areas(boxes), params)
@@ -169,7 +169,7 @@ def _areas(boxes: np.ndarray) -> np.ndarray:
     return np.asarray(sides[:, 0] * sides[:, 1])
 
 
-def _large_enough(boxes: np.ndarray, left: np.ndarray, area: np.ndarray, params: BboxParams) -> Kept:
+def _large_enough(boxes: np.ndarray, left: np.ndarray, area: np.ndarray, params: BboxParams) -> KeptBoxes:
     """Keep boxes of which all or enough is left; ``left`` and ``area`` are their visible and whole areas."""
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     kept = (left > 0) & (width > 0) & (height > 0)

@@ -8,9 +8,9 @@ from typing import IO
 _FIRST_BYTES = 8192
 _MAX_BYTES = 256 * 1024
 """Ordinary headers end earlier."""
-_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
+_FRAME_MARKERS = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 """Sequential and progressive, by Huffman or arithmetic coding."""
-_OTHER_SEGMENTS = frozenset({0xC4, 0xCC, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE})
+_SKIPPED_MARKERS = frozenset({0xC4, 0xCC, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE})
 """Tables, restart interval, application data and comments."""
 _DQT, _SOS, _APP1 = 0xDB, 0xDA, 0xE1
 _TABLE_BYTES = 65
@@ -46,21 +46,21 @@ def _read(file: IO[bytes]) -> JpegHeader:
     frame: JpegHeader | None = None
     block: bytes | None = None
     while True:
-        data = _filled(file, data, at + 4)
+        data = _read_until(file, data, at + 4)
         marker = data[at + 1]
         end = at + 2 + (data[at + 2] << 8 | data[at + 3])
-        data = _filled(file, data, end)
+        data = _read_until(file, data, end)
         if data[at] != 0xFF:
             raise _UncommonError
-        if marker in _FRAMES:
+        if marker in _FRAME_MARKERS:
             if frame is not None:
                 raise _UncommonError
-            frame = _frame_of(data[at + 4 : end])
+            frame = _parse_frame(data[at + 4 : end])
         elif marker == _SOS:
             if frame is None:
                 raise _UncommonError
             return *frame[:3], block
-        elif marker not in _OTHER_SEGMENTS or (marker == _DQT and not _has_tables(data[at + 4 : end])):
+        elif marker not in _SKIPPED_MARKERS or (marker == _DQT and not _has_8bit_tables(data[at + 4 : end])):
             raise _UncommonError
         elif marker == _APP1 and data.startswith(_EXIF, at + 4):
             if block is not None:
@@ -69,7 +69,7 @@ def _read(file: IO[bytes]) -> JpegHeader:
         at = end
 
 
-def _filled(file: IO[bytes], data: bytes, end: int) -> bytes:
+def _read_until(file: IO[bytes], data: bytes, end: int) -> bytes:
     """Read on where the bytes do not reach so far, and somewhat farther."""
     if end <= len(data):
         return data
@@ -80,7 +80,7 @@ def _filled(file: IO[bytes], data: bytes, end: int) -> bytes:
     return data
 
 
-def _frame_of(data: bytes) -> JpegHeader:
+def _parse_frame(data: bytes) -> JpegHeader:
     if len(data) < _frame.size:
         raise _UncommonError
     bits, height, width, channels = _frame.unpack_from(data)
@@ -89,7 +89,7 @@ def _frame_of(data: bytes) -> JpegHeader:
     return width, height, _MODES[channels], None
 
 
-def _has_tables(data: bytes) -> bool:
+def _has_8bit_tables(data: bytes) -> bool:
     """Say whether quantization tables are whole and of 8 bits."""
     return len(data) % _TABLE_BYTES == 0 and all(number < 16 for number in data[::_TABLE_BYTES])
 

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 BOX_COLUMNS = 4
-QUARTER_TURNED = 5
+FIRST_TRANSPOSED = 5
 """EXIF orientations from here on exchange width and height."""
-NUM_NAMED = 3
+NUM_EXAMPLES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +50,12 @@ def count_boxes(table: pa.Table) -> BoxCount:
     rows = table.select(["key", "width", "height", "orientation", "boxes"]).filter(usable)
     lists = pc.list_flatten(rows["boxes"])
     owners = pc.list_parent_indices(rows["boxes"])
-    whole = pc.fill_null(pc.equal(pc.list_value_length(lists), BOX_COLUMNS), False)
-    boxes = pc.list_flatten(lists.filter(whole)).to_numpy(zero_copy_only=False).reshape(-1, BOX_COLUMNS)
-    owners = owners.filter(whole).to_numpy()
+    is_complete = pc.fill_null(pc.equal(pc.list_value_length(lists), BOX_COLUMNS), False)
+    boxes = pc.list_flatten(lists.filter(is_complete)).to_numpy(zero_copy_only=False).reshape(-1, BOX_COLUMNS)
+    owners = owners.filter(is_complete).to_numpy()
     sizes = np.stack([rows[name].to_numpy() for name in ("height", "width")], axis=1)
-    turned = rows["orientation"].to_numpy() >= QUARTER_TURNED
-    sizes[turned] = sizes[turned, ::-1]
+    is_transposed = rows["orientation"].to_numpy() >= FIRST_TRANSPOSED
+    sizes[is_transposed] = sizes[is_transposed, ::-1]
     dropped = ~has_area(boxes, sizes[owners])
-    first = np.unique(owners[dropped])[:NUM_NAMED]
+    first = np.unique(owners[dropped])[:NUM_EXAMPLES]
     return BoxCount(len(boxes), int(dropped.sum()), tuple(rows["key"].take(pa.array(first)).to_pylist()))

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import SourceError, nearest
+from ..errors import SourceError, did_you_mean
 from ..formats.headers import Header, one_line
 from ..storage.storage import DEFAULT_MAX_WAIT_S, Storage
 from ..storage.store import FileStat, is_remote, without_file_scheme
@@ -22,18 +22,18 @@ from ..uris import public_uri, redact_uris
 from .file_info import FILE_INFO_COLUMNS, HEADER_COLUMNS, FileInfo, file_info_from_row
 from .index import BOX_CLASSES, CLASSES, KEYPOINT_NAMES, SCHEMA, SHARDS, SOURCE, Index, names_metadata
 from .readers import Readers, ThreadReaders
-from .scan import chunk_size, file_chunks, known_files
+from .scan import chunk_size, file_chunks, known_file_infos
 from .scan_checkpoint import ScanCheckpoint
 from .sources.annotated_images import AnnotationKind
 from .sources.annotations import list_annotated
 from .sources.boxes import fit_annotations
-from .sources.folder import list_tree
-from .sources.labels import LabelKind, remark_similar_classes
+from .sources.folder import list_folder_tree
+from .sources.labels import LabelKind, note_similar_classes
 from .sources.listing import Listing, as_text
 from .sources.table import SUFFIXES, list_table
-from .sources.tar_samples import Member, ShardContent
-from .sources.walk import Folder, scan_folder, tree_of
-from .sources.webdataset import find_shards, is_whole, list_shards, names_shards, shard_name
+from .sources.tar_samples import ShardContent, ShardSample
+from .sources.walk import Folder, folder_from_listing, scan_folder
+from .sources.webdataset import find_shards, is_complete, is_tar_pattern, list_shards, shard_name
 from .splits import DEFAULT_FRACTIONS, assign_splits, check_fractions
 
 Progress = Callable[[int, int], None]
@@ -91,7 +91,7 @@ def build_index(
     Raises:
         OutputError: what was seen cannot be kept.
         RunError: files cannot be read where they are looked at.
-        SourceDownError: a remote source gives no answer.
+        SourceUnavailableError: a remote source gives no answer.
         SourceError: the source cannot be used as a whole: missing, empty, or a table that makes no sense.
     """
     if num_threads is not None and num_threads < 1:
@@ -113,24 +113,26 @@ def build_index(
         tuple(label_columns),
         annotations,
     )
-    rules = UriRules.of(allow_protocols, forbid_private_addresses=forbid_private_addresses)
+    rules = UriRules.from_env(allow_protocols, forbid_private_addresses=forbid_private_addresses)
     for uri in filter(is_remote, (request.source, str(root or ""))):
         rules.check(uri)
     storage = Storage(max_wait_s, rules)
     if checkpoint is not None:
         checkpoint.load({**asdict(request), "previous": previous and previous.fingerprint()})
-    looking = _Looking(storage, readers or ThreadReaders(num_threads or 0), previous, checkpoint, progress)
+    scan = _IndexScan(storage, readers or ThreadReaders(num_threads or 0), previous, checkpoint, progress)
     try:
         with checkpoint or nullcontext():
-            listing = _list(request, looking)
+            listing = _list(request, scan)
             rows = (
-                looking.at_files(listing, hash_content=hash_content) if listing.seen is None else listing.seen
+                scan.scan_files(listing, hash_content=hash_content)
+                if listing.file_infos is None
+                else listing.file_infos
             )
             listing.remarks.add("refused", "files, each with a row", count=len(listing.refused))
             listing, rows = fit_annotations(listing, rows)
     finally:
         storage.close()
-    remark_similar_classes(listing.classes, listing.remarks)
+    note_similar_classes(listing.classes, listing.remarks)
     by_hash = listing.splits is None
     shares = dict(fractions or DEFAULT_FRACTIONS)
     splits = assign_splits(listing.keys, shares, seed) if listing.splits is None else listing.splits
@@ -164,7 +166,7 @@ class _Request:
 
 
 @dataclass(frozen=True)
-class _Looking:
+class _IndexScan:
     """Who looks at files, what is known of them, and who is told."""
 
     storage: Storage
@@ -173,18 +175,18 @@ class _Looking:
     checkpoint: ScanCheckpoint | None
     progress: Progress | None
 
-    def at_files(self, listing: Listing, *, hash_content: bool) -> list[FileInfo]:
+    def scan_files(self, listing: Listing, *, hash_content: bool) -> list[FileInfo]:
         """Look at every file of a listing, in order; those that were refused get their status unopened."""
         if listing.refused:
             some = [place for place in range(len(listing.uris)) if place not in listing.refused]
-            opened = iter(self.at_files(listing.part(some), hash_content=hash_content))
+            opened = iter(self.scan_files(listing.subset(some), hash_content=hash_content))
             return [
                 FileInfo(0, 0, Header(status=one_line(listing.refused[place])), was_read=False)
                 if place in listing.refused
                 else next(opened)
                 for place in range(len(listing.uris))
             ]
-        known = known_files(self.previous)
+        known = known_file_infos(self.previous)
         if self.checkpoint is not None:
             known |= self.checkpoint.files
         num_files = len(listing.uris)
@@ -196,10 +198,10 @@ class _Looking:
                 if self.checkpoint is not None:
                     self.checkpoint.add_files(listing.uris[len(rows) : len(rows) + len(seen)], seen)
                 rows += seen
-                self.show(len(rows), num_files)
+                self.report(len(rows), num_files)
         return rows
 
-    def at_shards(self, shards: Mapping[str, FileStat | None], request: _Request) -> Listing:
+    def scan_shards(self, shards: Mapping[str, FileStat | None], request: _Request) -> Listing:
         """Read shards and list their samples."""
         known = known_shards(self.previous, request.label_column)
         if self.checkpoint is not None:
@@ -217,23 +219,23 @@ class _Looking:
         )
 
     def _note_shard(self, num_shards: int, num_done: int, uri: str, read: ShardContent | None) -> None:
-        if self.checkpoint is not None and read is not None and is_whole(read.members):
+        if self.checkpoint is not None and read is not None and is_complete(read.samples):
             self.checkpoint.add_shard(uri, read)
-        self.show(num_done, num_shards)
+        self.report(num_done, num_shards)
 
-    def show(self, num_done: int, num_all: int) -> None:
+    def report(self, num_done: int, num_total: int) -> None:
         """Say how far it is."""
         if self.progress is not None:
-            self.progress(num_done, num_all)
+            self.progress(num_done, num_total)
 
 
-def _list(request: _Request, looking: _Looking) -> Listing:
-    source, storage = request.source, looking.storage
+def _list(request: _Request, scan: _IndexScan) -> Listing:
+    source, storage = request.source, scan.storage
     if (listing := list_annotated(source, request.root, request.annotations)) is not None:
         return listing
     shards: Mapping[str, FileStat | None] | None = None
-    tree: Folder | None = None
-    if names_shards(source):
+    folder: Folder | None = None
+    if is_tar_pattern(source):
         shards = find_shards(source, storage)
     elif public_uri(source).lower().endswith(SUFFIXES) and (is_remote(source) or Path(source).is_file()):
         return list_table(
@@ -247,20 +249,20 @@ def _list(request: _Request, looking: _Looking) -> Listing:
             label_columns=request.label_columns,
         )
     else:
-        tree = _tree(source, storage)
-        if (paths := list(tree.walk())) and all(map(names_shards, paths)):
-            shards = {path: tree.found.get(path) for path in paths}
+        folder = _scan_source_folder(source, storage)
+        if (paths := list(folder.walk())) and all(map(is_tar_pattern, paths)):
+            shards = {path: folder.file_stats.get(path) for path in paths}
     if shards is None:
-        assert tree is not None
-        return list_tree(tree)
-    return looking.at_shards(shards, request)
+        assert folder is not None
+        return list_folder_tree(folder)
+    return scan.scan_shards(shards, request)
 
 
-def _tree(source: str, storage: Storage) -> Folder:
+def _scan_source_folder(source: str, storage: Storage) -> Folder:
     if is_remote(source):
         try:
             root = storage.remote().canonical(source)
-            return tree_of(root, storage.remote().find(root))
+            return folder_from_listing(root, storage.remote().find(root))
         except (FileNotFoundError, PermissionError) as error:
             raise SourceError(
                 f"expected a folder, a table or .tar shards, got nothing to list at {public_uri(source)!r} "
@@ -274,7 +276,7 @@ def _tree(source: str, storage: Storage) -> Folder:
         )
     if not path.exists():
         siblings = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
-        hint = nearest(path.name, siblings) or "check the path"
+        hint = did_you_mean(path.name, siblings) or "check the path"
         raise SourceError(f"expected a folder or a table, got nothing at {source!r}; {hint}")
     return scan_folder(source)
 
@@ -287,16 +289,16 @@ def known_shards(previous: Index | None, label_field: str | None) -> dict[str, S
     source = json.loads(metadata[SOURCE])
     if source.get("label_field") != label_field:
         return {}
-    told = json.loads(metadata[SHARDS])
-    remarks = {uri: one.pop("remarks", []) for uri, one in told.items()}
-    found = {uri: FileStat(**one) for uri, one in told.items()}
-    members: dict[str, list[Member]] = {uri: [] for uri in found}
+    identities = json.loads(metadata[SHARDS])
+    remarks = {uri: one.pop("remarks", []) for uri, one in identities.items()}
+    found = {uri: FileStat(**one) for uri, one in identities.items()}
+    members: dict[str, list[ShardSample]] = {uri: [] for uri in found}
     for row in previous.table.filter(pc.is_in(previous.table["uri"], pa.array(found))).to_pylist():
         label: Any = None if row["label"] < 0 else previous.classes[row["label"]]
         if row["labels"] is not None:
             label = [previous.classes[number] for number in row["labels"]]
         key = row["key"].removeprefix(shard_name(row["uri"], source["root"])).removeprefix("/")
-        members[row["uri"]].append(Member(key, label, file_info_from_row(row, was_read=False)))
+        members[row["uri"]].append(ShardSample(key, label, file_info_from_row(row, was_read=False)))
     return {uri: ShardContent(one, members[uri], remarks[uri]) for uri, one in found.items()}
 
 
@@ -335,9 +337,10 @@ def _index(
     }
     metadata = {**names_metadata(names), SOURCE: json.dumps(description).encode()}
     if listing.shards:
-        told = {
-            uri: {**asdict(read.found), "remarks": list(read.remarks)} for uri, read in listing.shards.items()
+        identities = {
+            uri: {**asdict(read.file_stat), "remarks": list(read.remarks)}
+            for uri, read in listing.shards.items()
         }
-        metadata[SHARDS] = json.dumps(told).encode()
+        metadata[SHARDS] = json.dumps(identities).encode()
     arrays = [pa.array(columns[field.name], type=field.type) for field in SCHEMA]
     return Index(pa.Table.from_arrays(arrays, schema=SCHEMA.with_metadata(metadata)), listing.classes)

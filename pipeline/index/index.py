@@ -16,11 +16,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..atomic_io import atomic_write
-from ..errors import SourceError, nearest
+from ..errors import SourceError, did_you_mean
 from .boxes import count_boxes
 from .digest import digest_of
 from .mmap_index import RESOLVED, open_mmap, remove_mmap
-from .row_checks import without_impossible_rows
+from .row_checks import mark_invalid_rows
 from .splits import canonical_split
 
 SCHEMA = pa.schema(
@@ -68,7 +68,7 @@ and ``etag``, and lies in it at ``offset``, its mask at ``mask_offset``; for a f
 ``hash`` is BLAKE2b of the file's bytes (128 bits, hexadecimal), or null where nobody asked for it.
 """
 
-ADDED = frozenset(
+OPTIONAL_COLUMNS = frozenset(
     {"labels", "etag", "offset", "hash", "mask_offset", "mask_bytes", "box_labels", "keypoints"}
 )
 """Columns that older index files lack; they read as null."""
@@ -115,13 +115,13 @@ class Index:
             SourceError: the file is missing, damaged or no index, or lacks a column.
         """
         path = Path(path)
-        with _as_source_error(path):
-            table = _fitted(pq.read_table(path, page_checksum_verification=True), path)
+        with _source_errors(path):
+            table = _normalized(pq.read_table(path, page_checksum_verification=True), path)
             return cls(table, _names_in(table, CLASSES))
 
     @classmethod
     def open(cls, path: str | Path, *, min_rows: int | None = None) -> Index:
-        """Load an index, or map a large one into memory, which all processes of a machine share; see ``mapped``.
+        """Load an index, or map a large one into memory, which all processes of a machine share; see ``mmap_index``.
 
         Args:
             path: the Parquet file.
@@ -131,10 +131,10 @@ class Index:
             SourceError: as ``load`` does.
         """
         path = Path(path)
-        with _as_source_error(path):
-            found = open_mmap(path, lambda rows: _fitted(rows, path), min_rows)
-            if found is not None:
-                return cls(found.table, _names_in(found.table, CLASSES), found.digest)
+        with _source_errors(path):
+            opened = open_mmap(path, lambda rows: _normalized(rows, path), min_rows)
+            if opened is not None:
+                return cls(opened.table, _names_in(opened.table, CLASSES), opened.digest)
         return cls.load(path)
 
     def save(self, path: str | Path) -> None:
@@ -165,26 +165,30 @@ class Index:
         """
         usable = self._usable()
         if not pc.any(usable).as_py():
-            raise SourceError(self._nothing_usable())
+            raise SourceError(self._no_usable_rows())
         if split is None:
-            return self._where(usable)
-        name = self.split_named(split)
-        return self._where(pc.and_(usable, pc.fill_null(pc.equal(self.table["split"], name), False)))
+            return self._row_numbers(usable)
+        name = self.resolve_split(split)
+        return self._row_numbers(pc.and_(usable, pc.fill_null(pc.equal(self.table["split"], name), False)))
 
-    def split_named(self, split: str) -> str:
+    def resolve_split(self, split: str) -> str:
         """Find the split that a name means: itself, or the usual name of the same split.
 
         Raises:
             SourceError: there is none with usable images.
         """
-        there = set(self.table["split"].filter(self._usable()).drop_null().unique().to_pylist())
-        meant = canonical_split(split)
-        for name in (split, meant, *sorted(one for one in there if canonical_split(one) == meant and meant)):
-            if name in there:
+        names = set(self.table["split"].filter(self._usable()).drop_null().unique().to_pylist())
+        canonical = canonical_split(split)
+        for name in (
+            split,
+            canonical,
+            *sorted(one for one in names if canonical_split(one) == canonical and canonical),
+        ):
+            if name in names:
                 return str(name)
         raise SourceError(
-            f"expected a split {split!r}, got an index with the splits {sorted(there)};"
-            f" {nearest(split, there) or 'choose one of these'}"
+            f"expected a split {split!r}, got an index with the splits {sorted(names)};"
+            f" {did_you_mean(split, names) or 'choose one of these'}"
         )
 
     def unusable(self, split: str | None = None) -> pa.Table:
@@ -195,10 +199,10 @@ class Index:
         """
         bad = pc.invert(self._usable())
         if split is not None:
-            name = self.split_named(split)
+            name = self.resolve_split(split)
             bad = pc.and_(bad, pc.fill_null(pc.equal(self.table["split"], name), False))
-        found = self.table.select(["key", "uri", "status"]).filter(bad)
-        return found.set_column(2, "status", pc.fill_null(found["status"], NO_STATUS))
+        selected = self.table.select(["key", "uri", "status"]).filter(bad)
+        return selected.set_column(2, "status", pc.fill_null(selected["status"], NO_STATUS))
 
     @property
     def source(self) -> dict[str, Any]:
@@ -281,23 +285,23 @@ class Index:
         """Count the boxes of all samples by class, most frequent first; ``(no class)`` for those without one."""
         num_boxes = pc.sum(pc.list_value_length(self.table["boxes"])).as_py() or 0
         labels = pc.list_flatten(self.table["box_labels"]).to_pylist()
-        found = Counter(
+        counts = Counter(
             self.box_classes[label] if 0 <= label < len(self.box_classes) else "(no class)"
             for label in labels
         )
-        found["(no class)"] += num_boxes - len(labels)
-        return {name: count for name, count in found.most_common() if count}
+        counts["(no class)"] += num_boxes - len(labels)
+        return {name: count for name, count in counts.most_common() if count}
 
     def _boxes(self) -> dict[str, Any]:
         if self.table["boxes"].null_count == len(self):
             return {}
-        found = count_boxes(self.table)
+        boxes = count_boxes(self.table)
         return {
             "boxes": {
-                "count": found.num_boxes,
+                "count": boxes.num_boxes,
                 "classes": self.box_counts(),
-                "without_area": found.num_dropped,
-                "first": list(found.keys),
+                "without_area": boxes.num_dropped,
+                "first": list(boxes.keys),
             }
         }
 
@@ -306,10 +310,10 @@ class Index:
             return None
         return self.classes[label] if label < len(self.classes) else str(label)
 
-    def _where(self, mask: pa.ChunkedArray) -> np.ndarray:
+    def _row_numbers(self, mask: pa.ChunkedArray) -> np.ndarray:
         return np.flatnonzero(mask.to_numpy(zero_copy_only=False)).astype(np.int64, copy=False)
 
-    def _nothing_usable(self) -> str:
+    def _no_usable_rows(self) -> str:
         bad = list(zip(self.table["key"][:3].to_pylist(), self.table["status"][:3].to_pylist(), strict=True))
         reasons = "; ".join(f"{key}: {status}" for key, status in bad) or "no rows"
         return (
@@ -318,22 +322,22 @@ class Index:
         )
 
 
-_MAKE = "make one with `lightwell index SOURCE -o index.parquet`"
+_HOW_TO_MAKE = "make one with `lightwell index SOURCE -o index.parquet`"
 
 
 @contextmanager
-def _as_source_error(path: Path) -> Iterator[None]:
+def _source_errors(path: Path) -> Iterator[None]:
     if not path.is_file():
-        raise SourceError(_missing(path))
+        raise SourceError(_missing_file_error(path))
     try:
         yield
     except KeyError as error:
-        raise SourceError(f"expected an index, got {str(path)!r}, another table; {_MAKE}") from error
+        raise SourceError(f"expected an index, got {str(path)!r}, another table; {_HOW_TO_MAKE}") from error
     except SourceError:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise SourceError(f"expected an index, got {str(path)!r} ({reason}); {_MAKE}") from error
+        raise SourceError(f"expected an index, got {str(path)!r} ({reason}); {_HOW_TO_MAKE}") from error
 
 
 def names_metadata(names: Mapping[bytes, Sequence[str]]) -> dict[bytes, bytes]:
@@ -357,23 +361,23 @@ def _names_in(table: pa.Table, key: bytes) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _fitted(table: pa.Table, path: Path) -> pa.Table:
+def _normalized(table: pa.Table, path: Path) -> pa.Table:
     """Bring a table to the columns and types of an index; what older ones lack is null."""
     if CLASSES not in (table.schema.metadata or {}):
         raise KeyError(CLASSES)
     for name in SCHEMA.names:
-        if name in ADDED and name not in table.column_names:
+        if name in OPTIONAL_COLUMNS and name not in table.column_names:
             table = table.append_column(SCHEMA.field(name), pa.nulls(len(table), SCHEMA.field(name).type))
         if name not in table.column_names:
-            hint = nearest(name, table.column_names)
+            hint = did_you_mean(name, table.column_names)
             raise SourceError(
-                f"{path.name}: expected a column {name!r}, got {table.column_names}; {hint or _MAKE}"
+                f"{path.name}: expected a column {name!r}, got {table.column_names}; {hint or _HOW_TO_MAKE}"
             )
     table = table.select(SCHEMA.names).cast(SCHEMA.with_metadata(table.schema.metadata))
-    return _resolved(without_impossible_rows(table), path)
+    return _resolve_paths(mark_invalid_rows(table), path)
 
 
-def _resolved(table: pa.Table, path: Path) -> pa.Table:
+def _resolve_paths(table: pa.Table, path: Path) -> pa.Table:
     """Let the relative paths of an index that moves with its files count from its folder."""
     metadata = dict(table.schema.metadata)
     if metadata.pop(RELATIVE, None) is None:
@@ -385,9 +389,9 @@ def _resolved(table: pa.Table, path: Path) -> pa.Table:
     return table.replace_schema_metadata({**metadata, RESOLVED: folder.encode()})
 
 
-def _missing(path: Path) -> str:
+def _missing_file_error(path: Path) -> str:
     if path.is_dir():
-        return f"expected an index file, got the folder {str(path)!r}; {_MAKE}"
+        return f"expected an index file, got the folder {str(path)!r}; {_HOW_TO_MAKE}"
     siblings = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
-    hint = nearest(path.name, siblings)
-    return f"expected an index, got no file {str(path)!r}; {hint + ' or ' if hint else ''}{_MAKE}"
+    hint = did_you_mean(path.name, siblings)
+    return f"expected an index, got no file {str(path)!r}; {hint + ' or ' if hint else ''}{_HOW_TO_MAKE}"

@@ -14,7 +14,7 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 MIN_THREADS, MAX_THREADS = 4, 32
-AHEAD = 4
+PREFETCH_CHUNKS = 4
 """Portions that wait or lie finished, for each thread."""
 
 
@@ -30,7 +30,7 @@ class Chunk(Protocol[T_co]):
         """Look at them.
 
         Raises:
-            SourceDownError: their source gives no answer.
+            SourceUnavailableError: their source gives no answer.
         """
         ...
 
@@ -76,13 +76,15 @@ class ThreadReaders:
         num_threads = max(1, min(self._num_threads, num_chunks))
         with ThreadPoolExecutor(num_threads, thread_name_prefix="lightwell-index") as pool:
             try:
-                yield from _in_order(pool, (chunk.scan for chunk in chunks), storage, AHEAD * num_threads)
+                yield from _map_in_order(
+                    pool, (chunk.scan for chunk in chunks), storage, PREFETCH_CHUNKS * num_threads
+                )
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C does not wait for the rest
                 raise
 
 
-def _in_order(
+def _map_in_order(
     pool: ThreadPoolExecutor, scans: Iterator[Callable[[Storage], T]], storage: Storage, ahead: int
 ) -> Iterator[T]:
     running: list[Future[T]] = [pool.submit(scan, storage) for scan in islice(scans, ahead)]

@@ -28,14 +28,14 @@ _NAMES = {
     "test": "test",
     "testing": "test",
 }
-_AROUND = re.compile(r"(images?|imgs?)[ _-]?|[ _-]?(set|split|data|images?|imgs?|samples)|[ _-]?(19|20)\d\d")
+_AFFIXES = re.compile(r"(images?|imgs?)[ _-]?|[ _-]?(set|split|data|images?|imgs?|samples)|[ _-]?(19|20)\d\d")
 """What stands around a split's name, as in ``train2017``, ``test_set`` and ``images_val``."""
 
 
 def canonical_split(name: str) -> str | None:
     """Return which of ``train``, ``val`` and ``test`` a usual name means; None for any other name."""
     name = name.strip().casefold()
-    return _NAMES.get(name) or _NAMES.get(_AROUND.sub("", name))
+    return _NAMES.get(name) or _NAMES.get(_AFFIXES.sub("", name))
 
 
 def split_names(names: Iterable[str], remarks: Remarks) -> dict[str, str]:
@@ -60,7 +60,7 @@ def split_names(names: Iterable[str], remarks: Remarks) -> dict[str, str]:
     return result
 
 
-def uniform(key: str, seed: int) -> float:
+def hash_to_unit(key: str, seed: int) -> float:
     """Map a key to [0, 1) by BLAKE2b keyed with the seed: the same on every machine and in any company."""
     digest = hashlib.blake2b(
         key.encode("utf-8", "surrogateescape"),
@@ -89,8 +89,8 @@ def assign_splits(keys: Iterable[str], fractions: Mapping[str, float], seed: int
     bounds[-1] = 1.0  # rounding must not leave a gap at the end
 
     def split_of(key: str) -> str:
-        place = uniform(key, seed)
-        return next(name for name, bound in zip(names, bounds, strict=True) if place < bound)
+        value = hash_to_unit(key, seed)
+        return next(name for name, bound in zip(names, bounds, strict=True) if value < bound)
 
     return [split_of(key) for key in keys]
 
@@ -101,18 +101,20 @@ def check_fractions(fractions: Mapping[str, float]) -> None:
     Raises:
         SourceError: a negative or non-finite share, an unnamed split, or a sum that is not 1.
     """
-    wanted = "fractions: expected named shares that sum to 1, such as {'train': 0.8, 'val': 0.1, 'test': 0.1}"
+    expected = (
+        "fractions: expected named shares that sum to 1, such as {'train': 0.8, 'val': 0.1, 'test': 0.1}"
+    )
     if not isinstance(fractions, Mapping):
-        raise SourceError(f"{wanted}, got {type(fractions).__name__}; pass a mapping from names to shares")
+        raise SourceError(f"{expected}, got {type(fractions).__name__}; pass a mapping from names to shares")
     if not fractions or any(not isinstance(name, str) or not name.strip() for name in fractions):
-        raise SourceError(f"{wanted}, got {dict(fractions)}; name at least one split")
+        raise SourceError(f"{expected}, got {dict(fractions)}; name at least one split")
     if any(isinstance(share, bool) or not isinstance(share, int | float) for share in fractions.values()):
-        raise SourceError(f"{wanted}, got {dict(fractions)}; make every share a number")
+        raise SourceError(f"{expected}, got {dict(fractions)}; make every share a number")
     if any(not math.isfinite(share) or share < 0 for share in fractions.values()):
-        raise SourceError(f"{wanted}, got {dict(fractions)}; make every share 0 or more")
+        raise SourceError(f"{expected}, got {dict(fractions)}; make every share 0 or more")
     total = sum(fractions.values())
     if abs(total - 1) > 1e-6:
-        raise SourceError(f"{wanted}, got a sum of {total:g}; change {dict(fractions)} so that it is 1")
+        raise SourceError(f"{expected}, got a sum of {total:g}; change {dict(fractions)} so that it is 1")
 
 
 def parse_fractions(text: str) -> dict[str, float]:

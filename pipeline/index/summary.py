@@ -64,11 +64,11 @@ def _box_lines(index: Index) -> list[str]:
 
 def unusable_rows(index: Index) -> Rows:
     """Count the files that cannot be used by kind of reason, most frequent first; header and rows."""
-    reasons: Counter[str] = Counter()
+    counts_by_reason: Counter[str] = Counter()
     for row in index.counts():
         if row["status"] != "ok":
-            reasons[row["status"].partition(": ")[0]] += row["count"]
-    ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+            counts_by_reason[row["status"].partition(": ")[0]] += row["count"]
+    ordered = sorted(counts_by_reason.items(), key=lambda item: (-item[1], item[0]))
     return ["cannot be used", "files"], [[reason, f"{count:,}"] for reason, count in ordered]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..atomic_io import write_text
 from ..errors import RequestError, RunError
-from ..plan.error_policy import MIN_JUDGED, ErrorRules
+from ..plan.error_policy import MIN_IMAGES_FOR_SHARE, ErrorPolicy
 
 QUARANTINE_NAME = "quarantine.jsonl"
 NUM_NAMED = 3
@@ -38,9 +38,9 @@ class QuarantineEntry:
 class Quarantine:
     """Collects entries and counts. Threads may add at the same time."""
 
-    def __init__(self, rules: ErrorRules | None = None) -> None:
+    def __init__(self, rules: ErrorPolicy | None = None) -> None:
         self._lock = threading.Lock()
-        self._rules = rules or ErrorRules()
+        self._rules = rules or ErrorPolicy()
         self._entries: list[QuarantineEntry] = []
         self._names: set[tuple[str, str, int]] = set()
         self._bad: dict[str, str] = {}
@@ -69,7 +69,7 @@ class Quarantine:
             for name, number in numbers.items():
                 self.counts[name] += number
 
-    def judge(self, *, made: int, failed: int) -> None:
+    def check_limits(self, *, made: int, failed: int) -> None:
         """Count the samples that were made for a batch, those too that are not its own, and stop where too many failed.
 
         Raises:
@@ -87,7 +87,7 @@ class Quarantine:
                     )
                 )
             share = limits.max_bad_share
-            if share is not None and judged >= MIN_JUDGED and bad > share * judged:
+            if share is not None and judged >= MIN_IMAGES_FOR_SHARE and bad > share * judged:
                 raise RunError(
                     self._too_many(
                         f"at most {share:.1%} bad images (errors.max_bad_share), got {bad / judged:.1%}"

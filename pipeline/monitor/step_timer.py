@@ -17,21 +17,21 @@ from dataclasses import dataclass, field
 
 from .stats import FeedStats, QueueStats, ThreadStats
 
-NOW_S = 5.0
+RATE_WINDOW_S = 5.0
 """How far back "now" reaches, in seconds."""
 
 
 class StepTimer:
     """The clock of one thread; only that thread moves it, any thread may read it."""
 
-    def __init__(self, stage: str = "make") -> None:
+    def __init__(self, stage: str = "process") -> None:
         self.stage = stage
         """``read``, ``make`` or ``consume``."""
         self._lock = threading.Lock()
         self._seconds: dict[str, float] = {}
         self._bytes: dict[str, int] = {}
         self._started = self._since = time.perf_counter()
-        self._step = "room"
+        self._step = "output"
         self._stopped = False
 
     def enter(self, step: str, num_bytes: int = 0) -> str:
@@ -71,7 +71,7 @@ class StepTimer:
 
 
 @dataclass
-class Queue:
+class QueueGauge:
     """How much lies ready between two stages, and how much did on average. Any thread may change it."""
 
     name: str
@@ -104,9 +104,9 @@ class FeedMonitor:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._own = threading.local()
-        self._clocks: list[StepTimer] = []
-        self._yielded: deque[tuple[float, int]] = deque()
+        self._local = threading.local()
+        self._timers: list[StepTimer] = []
+        self._recent_batches: deque[tuple[float, int]] = deque()
         self._started: float | None = None
         self._first: float | None = None
         self._stopped: float | None = None
@@ -114,8 +114,8 @@ class FeedMonitor:
         self.num_samples = 0
         self.num_batches = 0
         self.cache_hits = 0
-        self.chunks = Queue("chunks that are read")
-        self.batches = Queue("batches in the making or ready")
+        self.chunks = QueueGauge("chunks that are read")
+        self.batches = QueueGauge("batches in the making or ready")
 
     def start(self) -> None:
         """Begin to count: the feed is being iterated."""
@@ -125,20 +125,20 @@ class FeedMonitor:
         """End the feed's life; later readings stay the same."""
         if self._stopped is None and self._started is not None:
             self._stopped, self._cpu_stopped = time.perf_counter(), time.process_time()
-            for clock in self._clocks:
-                clock.stop()
+            for timer in self._timers:
+                timer.stop()
 
-    def clock(self, stage: str) -> StepTimer:
+    def timer(self, stage: str) -> StepTimer:
         """Return this thread's clock for a stage; it starts when it is first asked for."""
-        if getattr(self._own, stage, None) is None:
-            clock = StepTimer(stage)
-            setattr(self._own, stage, clock)
+        if getattr(self._local, stage, None) is None:
+            timer = StepTimer(stage)
+            setattr(self._local, stage, timer)
             with self._lock:
-                self._clocks.append(clock)
-        found: StepTimer = getattr(self._own, stage)
+                self._timers.append(timer)
+        found: StepTimer = getattr(self._local, stage)
         return found
 
-    def hit(self, num_samples: int) -> None:
+    def count_cache_hits(self, num_samples: int) -> None:
         """Count samples whose pixels came out of a cache."""
         with self._lock:
             self.cache_hits += num_samples
@@ -150,9 +150,9 @@ class FeedMonitor:
             self._first = now if self._first is None else self._first
             self.num_samples += num_samples
             self.num_batches += 1
-            self._yielded.append((now, num_samples))
-            while len(self._yielded) > 2 and self._yielded[1][0] < now - NOW_S:
-                self._yielded.popleft()
+            self._recent_batches.append((now, num_samples))
+            while len(self._recent_batches) > 2 and self._recent_batches[1][0] < now - RATE_WINDOW_S:
+                self._recent_batches.popleft()
 
     def read(self, *, num_threads: int, replaced: int, memory_bytes: int, peak_bytes: int) -> FeedStats:
         """Sum up."""
@@ -160,8 +160,8 @@ class FeedMonitor:
         started = now if self._started is None else self._started
         cpu = time.process_time() if self._stopped is None else self._cpu_stopped
         with self._lock:
-            clocks = list(self._clocks)
-            recent = list(self._yielded)
+            timers = list(self._timers)
+            recent = list(self._recent_batches)
             first = now if self._first is None else self._first
         return FeedStats(
             wall_s=now - started,
@@ -171,17 +171,17 @@ class FeedMonitor:
             num_samples=self.num_samples,
             num_batches=self.num_batches,
             samples_per_second=self.num_samples / (now - started) if now > started else 0.0,
-            samples_per_second_now=_pace(recent, now),
+            samples_per_second_now=_recent_rate(recent, now),
             cache_hits=self.cache_hits,
             replaced=replaced,
-            threads=tuple(clock.read() for clock in clocks),
+            threads=tuple(timer.read() for timer in timers),
             queues=(self.chunks.read(), self.batches.read()),
             memory_bytes=memory_bytes,
             peak_bytes=peak_bytes,
         )
 
 
-def _pace(yielded: list[tuple[float, int]], now: float) -> float:
+def _recent_rate(yielded: list[tuple[float, int]], now: float) -> float:
     """Samples a second between the first of some batches and now; its own samples came before it."""
     if len(yielded) < 2:
         return 0.0

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
-from ..errors import StuckError
+from ..errors import SampleTimeoutError
 
 T = TypeVar("T")
 
@@ -22,7 +22,7 @@ _Work = tuple[str, str, int, float]
 """Key, step, number of files, and since when."""
 
 
-class _Noted:
+class _Tracker:
     """A note that lasts as long as its context: entered for every sample, and so as light as it gets."""
 
     __slots__ = ("_work", "_working")
@@ -47,15 +47,15 @@ class Watchdog:
 
     def __init__(self, max_seconds: float | None) -> None:
         self.max_seconds = max_seconds
-        self.stuck = False
+        self.timed_out = False
         """Set once a file was given up; its thread must not be waited for."""
         self._working: dict[int, _Work] = {}
 
-    def at(self, step: str, key: str, num_files: int = 1) -> _Noted:
+    def track(self, step: str, key: str, num_files: int = 1) -> _Tracker:
         """Note, while the context lasts, that this thread works on a file, or on several of which ``key`` is the first."""
-        return _Noted(self._working, (key, step, num_files, time.monotonic()))
+        return _Tracker(self._working, (key, step, num_files, time.monotonic()))
 
-    def too_long(self, seconds: float) -> str:
+    def timeout_reason(self, seconds: float) -> str:
         """Say that a step took too long, or nothing."""
         if self.max_seconds is None or seconds <= self.max_seconds:
             return ""
@@ -65,7 +65,7 @@ class Watchdog:
         """Wait for a result, and look now and then whether somebody is stuck.
 
         Raises:
-            StuckError: a file takes more than twice the time it may.
+            SampleTimeoutError: a file takes more than twice the time it may.
         """
         while self.max_seconds is not None:
             try:
@@ -73,26 +73,26 @@ class Watchdog:
             except TimeoutError:
                 if future.done():  # its own, not ours
                     return future.result()
-                self._check()
+                self._check_running()
         return future.result()
 
     def wait_for_all(self, futures: Sequence[Future[Any]]) -> None:
         """Wait until all have ended, well or not, and look now and then whether somebody is stuck.
 
         Raises:
-            StuckError: as ``wait_for``.
+            SampleTimeoutError: as ``wait_for``.
         """
         while wait(futures, None if self.max_seconds is None else POLL_S).not_done:
-            self._check()
+            self._check_running()
 
-    def _check(self) -> None:
+    def _check_running(self) -> None:
         assert self.max_seconds is not None
         for key, step, num_files, since in list(self._working.values()):
             limit = TIMEOUT_FACTOR * self.max_seconds
             if (seconds := time.monotonic() - since) > limit:
-                self.stuck = True
+                self.timed_out = True
                 what = repr(key) if num_files == 1 else f"{num_files} files, the first of them {key!r}"
-                raise StuckError(
+                raise SampleTimeoutError(
                     f"{step} of {what}: expected an end within {limit:g} s, got none after {seconds:.0f} s; "
                     "a thread cannot be ended from outside: take the file out of the index or convert it, "
                     "or raise errors.max_seconds_per_file"

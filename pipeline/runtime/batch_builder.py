@@ -21,8 +21,8 @@ from ..monitor.step_timer import FeedMonitor
 from ..monitor.watchdog import Watchdog
 from ..sampler.schedule import BatchSpec
 from .open_view import OpenView
-from .opencv_threads import OneOpencvThread
-from .worker_pool import CHUNK_IMAGES, AssemblyPool, OpenBatch
+from .opencv_threads import SingleThreadedOpenCV
+from .worker_pool import CHUNK_IMAGES, OpenBatch, WorkerPool
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,45 +67,45 @@ class BatchBuilder:
     def __init__(
         self,
         opened: OpenView,
-        shares: BudgetSplit,
+        split: BudgetSplit,
         *,
         num_threads: int,
         backend: Backend = "opencv",
         cached: CacheReader | None = None,
-        activity: FeedMonitor | None = None,
+        monitor: FeedMonitor | None = None,
     ) -> None:
         check_backend(opened, backend)
         plan = opened.plan
-        self.activity = activity or FeedMonitor()
-        self.budget = MemoryBudget(shares)
+        self.monitor = monitor or FeedMonitor()
+        self.budget = MemoryBudget(split)
         self._opened = opened
-        self._specs: Mapping[int, BatchSpec] = {}
+        self._spec_cache: Mapping[int, BatchSpec] = {}
         self._mix = plan.mix if opened.view.augment else None
         on_gpu = plan.device == "gpu"
-        watch = Watchdog(plan.errors.max_seconds_per_file)
+        watchdog = Watchdog(plan.errors.max_seconds_per_file)
         shared = WorkerContext(
             opened.program,
             opened.view,
-            SampleLoader(opened.index, plan.errors, watch),
+            SampleLoader(opened.index, plan.errors, watchdog),
             opened.rows,
-            self.activity,
+            self.monitor,
             self.budget,
-            watch,
-            opened.kinds,
+            watchdog,
+            opened.annotation_kinds,
             backend=backend,
             cached=cached,
             dali_threads=num_threads if on_gpu else 1,
         )
         # A GPU has one graph that takes whole batches and brings its own threads.
-        self._pool = AssemblyPool(
+        self._pool = WorkerPool(
             shared,
             num_threads=1 if on_gpu else num_threads,
             max_samples=plan.batch.size if on_gpu else min(plan.batch.size, CHUNK_IMAGES),
-            sizes=opened.sizes,
-            finished=opened.finished,
+            sample_sizes=opened.sample_sizes,
+            output_size=opened.output_size,
         )
-        self._one_thread = (
-            OneOpencvThread()
+        self._opencv_threads = (
+            SingleThreadedOpenCV()
         )  # the pool is the parallelism; OpenCV's own threads would fight it
 
     def __enter__(self) -> Self:
@@ -117,13 +117,13 @@ class BatchBuilder:
         try:
             self._pool.close()
         finally:
-            self._one_thread.release()
+            self._opencv_threads.release()
 
     def _spec(self, number: int) -> BatchSpec:
         """Compute a batch, and with it the next ones, which are asked for soon."""
-        specs = self._specs
+        specs = self._spec_cache
         if number not in specs:
-            self._specs = specs = self._opened.schedule.stretch(number)
+            self._spec_cache = specs = self._opened.schedule.batches_from(number)
         return specs[number]
 
     def start(self, number: int, *, only_one: bool) -> OpenBatch | None:
@@ -146,15 +146,15 @@ class BatchBuilder:
             finished = mix_batch(
                 finished, self._mix, seed=self._opened.plan.seed, bbox_params=self._opened.plan.bbox_params
             )
-        if spec.lends:
-            finished = finished.between(1, len(finished))
+        if spec.has_halo:
+            finished = finished.slice_rows(1, len(finished))
         return BatchResult(
             batch.number,
             finished,
             num_made,
             num_failed,
             finished.num_images,
-            int(finished.own.sum()),
+            int(finished.is_valid.sum()),
             finished.num_skipped,
             entries,
         )

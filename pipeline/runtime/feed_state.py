@@ -14,7 +14,7 @@ from typing import Any, Generic, NoReturn, Self, TypeVar
 from ..errors import RequestError
 from ..index.boxes import count_boxes
 from ..monitor.quarantine import Quarantine, QuarantineEntry
-from ..sampler.position import batches_before, position_after
+from ..sampler.position import batches_before, make_position
 from ..uris import public_uri
 from .batch_builder import BatchResult
 from .iteration import IterationGuard
@@ -56,7 +56,7 @@ class FeedState:
             self._quarantine.add(entry)
         if result.error is not None:
             raise result.error
-        self._quarantine.judge(made=result.num_made, failed=result.num_failed)
+        self._quarantine.check_limits(made=result.num_made, failed=result.num_failed)
         self.next += 1
         self._quarantine.count(
             read=result.num_read,
@@ -67,8 +67,8 @@ class FeedState:
 
     def position(self) -> dict[str, Any]:
         """Say where the consumer stands: behind the last batch it was given. A small value that JSON holds."""
-        epoch, step = self._opened.schedule.place_of(self.next)
-        return position_after(self._opened.view, plan=self._opened.fingerprint, epoch=epoch, step=step)
+        epoch, step = self._opened.schedule.epoch_and_step(self.next)
+        return make_position(self._opened.view, plan=self._opened.fingerprint, epoch=epoch, step=step)
 
     @property
     def quarantine(self) -> list[Mapping[str, Any]]:
@@ -212,7 +212,7 @@ def _register_as_dataset(feed: type[BaseFeed[Any]]) -> None:
 
 def _log_dropped_boxes(opened: OpenView) -> None:
     """Write a warning where boxes of the index are left out since they have no area."""
-    if not opened.kinds.boxes or opened.view.rank:
+    if not opened.annotation_kinds.boxes or opened.view.rank:
         return
     found = count_boxes(opened.index.table)
     if found.num_dropped:

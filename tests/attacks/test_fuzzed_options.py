@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lightwell import LightwellError, LocalEngine, Plan, View, build_index
 from lightwell.cli.app import app
-from lightwell.pipeline.sampler.position import position_after
+from lightwell.pipeline.sampler.position import make_position
 from lightwell.pipeline.text import printable
 from lightwell.workers.ray.cluster import ResourceRequest, Resources
 from lightwell.workers.ray.engine import RayEngine
@@ -99,7 +99,7 @@ def test_views_engines_and_positions_raise_errors_of_ours_only(
     try:
         asked = View(**view)
         if isinstance(position, dict) and set(position) == {"epoch", "step"}:
-            position = {**position_after(asked, plan=plan.fingerprint(), epoch=0, step=0), **position}
+            position = {**make_position(asked, plan=plan.fingerprint(), epoch=0, step=0), **position}
         with LocalEngine(**engine).feed(plan, asked, position) as feed:
             next(iter(feed), None)
     except LightwellError as error:

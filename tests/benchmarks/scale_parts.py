@@ -26,7 +26,7 @@ from lightwell.pipeline.monitor.quarantine import (
 )
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.sampler.permutation import Permutation
-from lightwell.pipeline.sampler.position import batches_before, position_after
+from lightwell.pipeline.sampler.position import batches_before, make_position
 from lightwell.pipeline.sampler.schedule import Schedule
 
 BATCH = 256
@@ -174,7 +174,7 @@ def schedule(num_rows: int, scratch: Path) -> Found:
         found.batch(int(number))
     ended = time.process_time()
     view = View(shuffle=True, num_epochs=200)
-    position = position_after(view, plan="0" * 16, epoch=100, step=found.num_steps // 2)
+    position = make_position(view, plan="0" * 16, epoch=100, step=found.num_steps // 2)
     text = json.dumps(position)
     resumed = time.process_time()
     number = batches_before(json.loads(text), view, plan="0" * 16, num_steps=found.num_steps)
@@ -190,7 +190,7 @@ def schedule(num_rows: int, scratch: Path) -> Found:
 
 def permutation(num_rows: int, scratch: Path) -> Found:
     """Shuffle without any array of rows: what is left of a batch's cost where the rows are all of them."""
-    found = Permutation.keyed("shuffle", 7, 0, num_rows)
+    found = Permutation.from_seed("shuffle", 7, 0, num_rows)
     places = np.random.default_rng(7).integers(0, num_rows, (NUM_TIMED, BATCH))
     found(places[0])
     before = now_bytes()

@@ -68,7 +68,7 @@ def from_block(table: pa.Table, pool: BufferPool | None = None) -> tuple[BatchRe
 
     Args:
         table: what ``to_block`` made.
-        pool: lends the memory of the images.
+        pool: provides the memory of the images.
     """
     assert table.num_rows == 1, table.num_rows
     facts = json.loads(bytes(_buffer(table, "facts")))

@@ -18,7 +18,7 @@ from .working_dir import DEFAULT_MAX_BYTES, WorkingDir
 class Command:
     """A command line of ours that was checked."""
 
-    words: tuple[str, ...]
+    argv: tuple[str, ...]
     """As they stand behind ``lightwell``."""
     documents: tuple[Document, ...]
     """The job file or the plan among them."""
@@ -62,7 +62,7 @@ def submit_command(
     modules: Sequence[Path] = (),
     ship: Sequence[Path] = (),
     python: str = "python",
-    say: Callable[[str], None] = lambda line: None,  # noqa: ARG005
+    log: Callable[[str], None] = lambda line: None,  # noqa: ARG005
 ) -> SubmittedJob:
     """Ship a command with the files that it names and this Lightwell, and start it.
 
@@ -73,7 +73,7 @@ def submit_command(
         modules: folders of Python packages, or modules, of yours that the jobs need.
         ship: files and folders that may go along besides; see ``Shipment.of``.
         python: what the cluster's nodes call the interpreter that has the dependencies.
-        say: takes lines: what is shipped, before anything is sent, and what the cluster needs besides.
+        log: takes lines: what is shipped, before anything is sent, and what the cluster needs besides.
 
     Raises:
         PlanError: a file of the command is wrong, or a path would mean something else on the cluster.
@@ -82,10 +82,10 @@ def submit_command(
     """
     shipment = WorkingDir.of(command.documents, Path.cwd(), max_bytes=max_bytes, modules=modules, ship=ship)
     lines = [*shipment.listing(), *shipment.notes()]
-    entrypoint = shipment.entrypoint(command.words, python)
+    entrypoint = shipment.entrypoint(command.argv, python)
     server = JobServer.connect(address)
     for line in lines:
-        say(line)
+        log(line)
     with tempfile.TemporaryDirectory(prefix="lightwell-submit-") as scratch:
         folder, package, own = Path(scratch, "files"), Path(scratch, "package"), Path(scratch, "modules")
         package.mkdir()
@@ -100,7 +100,7 @@ def submit_command(
             entrypoint,
             working_dir=folder,
             modules=(*lay_out_package(package), *packages),
-            metadata={"lightwell": " ".join(command.words)},
+            metadata={"lightwell": " ".join(command.argv)},
         )
     shipped = tuple(map(str, shipment.files)) + tuple(
         str(file) for module in shipment.modules for file in module.files

@@ -62,7 +62,7 @@ def run_job(config: RankConfig) -> None:
     memory = config.memory_bytes or default_memory_bytes() // context.get_local_world_size()
     engine = LocalEngine(num_threads=config.num_threads, memory_bytes=memory)
     console = LineConsole(cast("TextIO", ReporterStream(config.reporter))) if is_main else SilentConsole()
-    console.say(f"training on {context.get_world_size()} ranks, {config.num_threads} threads each")
+    console.print(f"training on {context.get_world_size()} ranks, {config.num_threads} threads each")
     metrics = run_training_job(config.job, engine, config.out, console, lock=False)  # the driver holds it
     if is_main:
         ray.get(config.reporter.finish.remote(metrics))
@@ -81,12 +81,12 @@ class ReporterStream(io.TextIOBase):
     """Sends what is written, line by line, to the driver."""
 
     def __init__(self, reporter: Any) -> None:
-        self._desk = reporter
+        self._reporter = reporter
         self._begun = ""
 
     def write(self, text: str) -> int:
         """Send the lines that are whole."""
         *lines, self._begun = (self._begun + text).split("\n")
         for line in lines:
-            self._desk.say.remote(line)
+            self._reporter.add_line.remote(line)
         return len(text)

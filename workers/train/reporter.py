@@ -14,7 +14,7 @@ class Reporter:
         self._metrics: Mapping[str, Any] | None = None
         self._error: Exception | None = None
 
-    def say(self, line: str) -> None:
+    def add_line(self, line: str) -> None:
         """Take a line for the driver's console."""
         self._lines.append(line)
 

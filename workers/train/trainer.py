@@ -182,13 +182,13 @@ def forward_output(reporter: Any, console: Console, watch: CapacityMonitor) -> I
 
     def show() -> None:
         for line in ray.get(reporter.take_lines.remote()):
-            console.say(line)
+            console.print(line)
 
     def keep_showing() -> None:
         while not ended.wait(ASK_S):
             show()
             if line := watch.update(list_nodes()):
-                console.say(line)
+                console.print(line)
 
     thread = threading.Thread(target=keep_showing, name="lightwell-desk", daemon=True)
     thread.start()

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ...formats.image_reader import open_image, stored_size
-from ...formats.integrity import pixel_problem, size_problem
+from ...formats.integrity import size_mismatch, unsupported_mode
 from ...geometry import Size
 from .opencv import decode_16bit
 from .orientation import upright
@@ -44,7 +44,7 @@ def decode_pillow(data: bytes, size: Size) -> np.ndarray:
     try:
         with open_image(data) as image:
             if stored_size(image) != size:
-                raise ValueError(size_problem(size, stored_size(image)))
+                raise ValueError(size_mismatch(size, stored_size(image)))
             return _decode(image, data)
     except Exception as error:  # Pillow's plugins raise a dozen kinds; all of them say that this file is bad
         if type(error) is ValueError:
@@ -71,7 +71,7 @@ def to_rgb(image: Any) -> np.ndarray:
     """Apply the rule above to a Pillow image."""
     if image.mode == "I" and image.format == "PPM":  # PGM with 16 bits: Pillow scales its maximum to 65535
         return _gray(np.asarray(image))
-    if problem := pixel_problem((image.format or "").lower(), image.mode):
+    if problem := unsupported_mode((image.format or "").lower(), image.mode):
         raise ValueError(problem)
     if image.mode in WIDE_MODES:
         return _gray(np.asarray(image))

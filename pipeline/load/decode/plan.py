@@ -58,7 +58,7 @@ class DecodePlan:
     """For ``reduced``."""
 
 
-def whole(size: Size) -> Region:
+def full_region(size: Size) -> Region:
     """Take all of a picture."""
     return Region(0, 0, *size)
 
@@ -70,7 +70,7 @@ def plan_decode(
     *,
     num_bytes: int,
     may_reduce: bool,
-    coarseness: int = 1,
+    subsampling_ratio: int = 1,
 ) -> DecodePlan:
     """Decide how a picture is decoded.
 
@@ -80,15 +80,15 @@ def plan_decode(
         size: height and width of the upright picture.
         num_bytes: of the file, which tell what its entropy decoding costs.
         may_reduce: a JPEG, and the plan does not ask for exact decoding.
-        coarseness: how many times more than the DCT what follows has to shrink it; see ``chroma_coarseness``.
+        subsampling_ratio: how many times more than the DCT what follows has to shrink it; see ``chroma_subsampling_ratio``.
     """
     region, num_used, rest = _leading_crops(sampled.calls, transform_at, size)
     if may_reduce:
-        reduced = _reduce(region, sampled, num_used, transform_at, size, num_bytes, coarseness)
+        reduced = _reduce(region, sampled, num_used, transform_at, size, num_bytes, subsampling_ratio)
         if reduced is not None:
             return reduced
-    if region == whole(size) or _full_is_faster(region, size, num_bytes):
-        return DecodePlan("full", whole(size), sampled.calls)
+    if region == full_region(size) or _full_is_faster(region, size, num_bytes):
+        return DecodePlan("full", full_region(size), sampled.calls)
     return DecodePlan("region", region, rest)
 
 
@@ -101,7 +101,7 @@ def _leading_crops(
         Their region; how many decisions lie wholly inside it; the decisions that remain once it is decoded, where
         the first may be a crop with a resize whose crop became the whole picture.
     """
-    region = whole(size)
+    region = full_region(size)
     for number, call in enumerate(calls):
         name = type(transform_at(call.transform_index)).__name__
         if name not in CROPS | CROPS_AND_RESIZES or call.params.get("pad_params") is not None:
@@ -124,7 +124,7 @@ def _reduce(
     transform_at: Callable[[int], Any],
     size: Size,
     num_bytes: int,
-    coarseness: int,
+    subsampling_ratio: int,
 ) -> DecodePlan | None:
     """Plan a reduced decode where the leading crops are followed by a resize that shrinks by two or more."""
     if num_used == len(sampled.calls):
@@ -136,10 +136,10 @@ def _reduce(
     target = output_size(transform, call.params, call.size)
     interpolation = _interpolation(transform, target, region.size)
     scale = min(region.size[0] / target[0], region.size[1] / target[1])
-    shrink = next((s for s in SHRINKS if s * coarseness <= scale), 1)
+    shrink = next((s for s in SHRINKS if s * subsampling_ratio <= scale), 1)
     if shrink == 1 or interpolation not in RESAMPLED:
         return None
-    if _region_ns(region, size, num_bytes) < _whole_ns(size, num_bytes, shrink):
+    if _region_ns(region, size, num_bytes) < _full_ns(size, num_bytes, shrink):
         return None
     resampling = Resampling(target, RESAMPLED[interpolation])
     return DecodePlan("reduced", region, sampled.calls[num_used + 1 :], shrink, resampling)
@@ -153,7 +153,7 @@ def _interpolation(transform: Any, target: Size, size: Size) -> int:
     return int(transform.interpolation)
 
 
-def _whole_ns(size: Size, num_bytes: int, shrink: int) -> float:
+def _full_ns(size: Size, num_bytes: int, shrink: int) -> float:
     return _NS_PER_BYTE * num_bytes + _NS_PER_PIXEL[shrink] * size[0] * size[1]
 
 
@@ -163,4 +163,4 @@ def _region_ns(region: Region, size: Size, num_bytes: int) -> float:
 
 
 def _full_is_faster(region: Region, size: Size, num_bytes: int) -> bool:
-    return _whole_ns(size, num_bytes, 1) <= _region_ns(region, size, num_bytes)
+    return _full_ns(size, num_bytes, 1) <= _region_ns(region, size, num_bytes)

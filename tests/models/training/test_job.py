@@ -21,7 +21,7 @@ from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.jobs.contracts import Context, TrainingJob
 from lightwell.pipeline.jobs.job_file import load_job
 from lightwell.pipeline.jobs.progress import SilentConsole
-from lightwell.pipeline.plan.plan import Batching, Plan
+from lightwell.pipeline.plan.plan import BatchOptions, Plan
 from lightwell.pipeline.plan.sampling import Sampling
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine
@@ -37,7 +37,7 @@ class Terminal(SilentConsole):
         self.lines: list[str] = []
         self.stop_at = stop_at
 
-    def say(self, line: str) -> None:
+    def print(self, line: str) -> None:
         self.lines.append(line)
 
     def track(self, batches: object, label: str) -> Iterator[Batch]:
@@ -311,7 +311,7 @@ def test_class_weights_beside_sampling_are_refused(plan: Plan) -> None:
 
 def test_the_evaluation_of_ranks_adds_up_to_that_of_one(plan: Plan) -> None:
     """Three ranks share eight images in batches of six: the last two and one repeat."""
-    plan = plan.model_copy(update={"batch": Batching(size=6)})
+    plan = plan.model_copy(update={"batch": BatchOptions(size=6)})
     engine, kept = LocalEngine(num_threads=1), []
     for rank in range(3):
         with engine.feed(plan, View(split="val", rank=rank, num_ranks=3)) as feed:

@@ -211,5 +211,5 @@ def test_what_cannot_be_shared_is_refused(folder: Path) -> None:
         check_shares(job, 3)
     skipping = job.plan.errors.model_copy(update={"on_error": "skip"})
     job = job.model_copy(update={"plan": job.plan.model_copy(update={"errors": skipping})})
-    with pytest.raises(PlanError, match="expected replace or raise where 2 ranks share a batch"):
+    with pytest.raises(PlanError, match="expected replace or raise with 2 ranks"):
         check_shares(job, 2)

@@ -19,7 +19,7 @@ from lightwell.pipeline.errors import PlanError
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
-from lightwell.pipeline.policy.registry import UNUSABLE, is_composition_class, transform_classes
+from lightwell.pipeline.policy.registry import UNSUPPORTED, is_composition_class, transform_classes
 from lightwell.pipeline.runtime.local_engine import LocalEngine
 
 NEEDED: dict[str, dict[str, Any]] = {
@@ -55,7 +55,7 @@ def kind_of(image: np.ndarray) -> PixelFormat:
         name
         for name, cls in transform_classes().items()
         if not is_composition_class(cls)
-        and name not in UNUSABLE.keys() | NEED_ANNOTATIONS | TENSORS | FROM_FLOATS
+        and name not in UNSUPPORTED.keys() | NEED_ANNOTATIONS | TENSORS | FROM_FLOATS
     ),
 )
 @pytest.mark.filterwarnings("ignore")

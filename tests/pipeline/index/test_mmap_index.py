@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lightwell.pipeline.errors import SourceError
-from lightwell.pipeline.index import mmap_index as mapped
+from lightwell.pipeline.index import mmap_index
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.index.digest import digest_of
 from lightwell.pipeline.index.index import Index
@@ -25,15 +25,15 @@ from lightwell.pipeline.memory.estimates import SampleSizes
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine
-from lightwell.testing import facts_of_feed
+from lightwell.testing import digest_feed
 from pictures import make_folder
 
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An index of 13 pictures, in chunks of four rows once it is mapped, as which it is large enough."""
-    monkeypatch.setattr(mapped, "MMAP_MIN_ROWS", 10)
-    monkeypatch.setattr(mapped, "CHUNK_ROWS", 4)
+    monkeypatch.setattr(mmap_index, "MMAP_MIN_ROWS", 10)
+    monkeypatch.setattr(mmap_index, "CHUNK_ROWS", 4)
     photos = make_folder(tmp_path / "photos", num_images=13)
     (photos / "cat" / "004.jpg").write_bytes(b"")
     index = build_index(photos, fractions={"train": 0.7, "val": 0.3})
@@ -47,13 +47,13 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def made(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The Parquet files of which a file is made."""
     calls: list[Path] = []
-    make = mapped._make
+    make = mmap_index._write
 
     def note(path: Path, *rest: Any) -> None:
         calls.append(path)
         make(path, *rest)
 
-    monkeypatch.setattr(mapped, "_make", note)
+    monkeypatch.setattr(mmap_index, "_write", note)
     return calls
 
 
@@ -72,10 +72,10 @@ def test_rows_digest_and_batches_are_the_same(path: Path, made: list[Path], tmp_
     content = {"index": path, "preprocess": policy, "batch": {"size": 4}, "cache": tmp_path / "cache"}
     view = View("train", shuffle=True, num_epochs=2)
     plans = [Plan.model_validate({**content, **more}) for more in ({}, {"cache": None})]
-    mapped_facts = [facts_of_feed(LocalEngine(num_threads=1).feed(plan, view)) for plan in plans]
+    mapped_facts = [digest_feed(LocalEngine(num_threads=1).feed(plan, view)) for plan in plans]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mapped, "MMAP_MIN_ROWS", 100)
-        assert [facts_of_feed(LocalEngine(num_threads=1).feed(plan, view)) for plan in plans] == mapped_facts
+        patch.setattr(mmap_index, "MMAP_MIN_ROWS", 100)
+        assert [digest_feed(LocalEngine(num_threads=1).feed(plan, view)) for plan in plans] == mapped_facts
     assert made == [path]
 
 
@@ -116,15 +116,15 @@ def test_many_who_open_it_at_once_make_it_once(path: Path, made: list[Path]) -> 
 @pytest.mark.parametrize("lost", ["half", "told", "other"])
 def test_what_a_kill_left_is_not_read(path: Path, made: list[Path], lost: str) -> None:
     expected = Index.open(path)
-    arrow, told = (path.with_name(name) for name in hidden(path))
+    arrow, metadata = (path.with_name(name) for name in hidden(path))
     dead = path.with_name(f"..{path.name}.arrow.{'a' * 32}.tmp")
     dead.touch()
     if lost == "half":
         arrow.write_bytes(arrow.read_bytes()[:-8])
     elif lost == "other":  # a newer Arrow file is in its place, and what tells of it is not
-        told.write_text(json.dumps({**json.loads(told.read_text()), "arrow": "0" * 32}))
+        metadata.write_text(json.dumps({**json.loads(metadata.read_text()), "arrow": "0" * 32}))
     else:
-        told.write_text("{")
+        metadata.write_text("{")
     assert Index.open(path).table.equals(expected.table)
     assert len(made) == 2
     assert not dead.exists()

@@ -31,7 +31,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files and shards that are opened."""
     names: list[str] = []
-    read_header, read_members = scan.read_header, reading.read_members
+    read_header, read_samples = scan.read_header, reading.read_samples
 
     def header(uri: str) -> Any:
         names.append(Path(uri).name)
@@ -39,10 +39,10 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def members(file: Any, found: Any, **options: Any) -> Any:
         names.append(str(found.bytes))
-        return read_members(file, found, **options)
+        return read_samples(file, found, **options)
 
     monkeypatch.setattr(scan, "read_header", header)
-    monkeypatch.setattr(reading, "read_members", members)
+    monkeypatch.setattr(reading, "read_samples", members)
     return names
 
 
@@ -78,7 +78,7 @@ def test_what_was_seen_is_not_opened_again_and_the_index_is_the_same(
     interrupt(photos, output, 8)
     assert not output.exists()
     opened.clear()
-    checkpoint = ScanCheckpoint(output, say=said.append)
+    checkpoint = ScanCheckpoint(output, report=said.append)
     built = build_index(photos, checkpoint=checkpoint, num_threads=1)
     built.save(output)
     assert said == ["going on with an index of which 8 files are done"]
@@ -97,7 +97,7 @@ def test_shards_that_were_read_are_not_read_again(tmp_path: Path, opened: list[s
     output, said = tmp_path / "index.parquet", []
     interrupt(folder, output, 2)
     opened.clear()
-    built = build_index(folder, checkpoint=ScanCheckpoint(output, say=said.append), num_threads=1)
+    built = build_index(folder, checkpoint=ScanCheckpoint(output, report=said.append), num_threads=1)
     built.save(output)
     assert said == ["going on with an index of which 2 shards are done"]
     assert opened == [str((folder / f"part-00{number}.tar").stat().st_size) for number in (2, 3)]
@@ -139,7 +139,7 @@ def test_what_another_request_has_left_is_thrown_away(
         whole(photos, tmp_path / "older.parquet")
         other = {"previous": Index.load(tmp_path / "older.parquet")}
     opened.clear()
-    built = build_index(photos, checkpoint=ScanCheckpoint(output, say=said.append), **other)
+    built = build_index(photos, checkpoint=ScanCheckpoint(output, report=said.append), **other)
     assert said == []
     assert list((tmp_path / ".index.parquet.parts").iterdir()) == []
     assert len(opened) == (16 if "hash_content" in other else 0)

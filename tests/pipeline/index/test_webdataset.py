@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lightwell.pipeline.errors import SourceError
 from lightwell.pipeline.index.build import build_index
-from lightwell.pipeline.index.sources.tar_samples import split_name
+from lightwell.pipeline.index.sources.tar_samples import split_member_path
 from lightwell.pipeline.index.sources.webdataset import expand_braces
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
@@ -227,7 +227,7 @@ def test_braces_are_written_out_as_a_shell_does() -> None:
 
 
 def test_names_are_split_at_the_first_dot() -> None:
-    assert split_name("./a.b/c.seg.PNG") == ("a.b/c", "seg.png")
+    assert split_member_path("./a.b/c.seg.PNG") == ("a.b/c", "seg.png")
 
 
 @given(

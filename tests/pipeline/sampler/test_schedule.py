@@ -10,7 +10,7 @@ from lightwell.pipeline.errors import PlanError
 from lightwell.pipeline.index.index import SCHEMA, Index
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
-from lightwell.pipeline.rng import keyed_bits, keyed_generator
+from lightwell.pipeline.rng import derive_seed, numpy_generator
 from lightwell.pipeline.sampler.schedule import Schedule, replacements
 
 sizes = st.integers(1, 500)
@@ -49,12 +49,12 @@ def test_ranks_take_equal_steps_and_together_read_the_whole_batch(
         whole = alone.batch(number).rows.tolist()
         slices = [schedule.batch(number) for schedule in ranks]
         assert len({len(spec.rows) for spec in slices}) == 1
-        own = [spec.rows[spec.lends :][~spec.padding[spec.lends :]] for spec in slices]
+        own = [spec.rows[spec.has_halo :][~spec.padding[spec.has_halo :]] for spec in slices]
         assert np.concatenate(own).tolist() == whole
         assert {int(row) for spec in slices for row in spec.rows} <= set(whole)
-        assert all(spec.lends == (mixes and num_ranks > 1 and len(whole) > 1) for spec in slices)
+        assert all(spec.has_halo == (mixes and num_ranks > 1 and len(whole) > 1) for spec in slices)
         for spec in slices:
-            if spec.lends and not spec.padding[1]:
+            if spec.has_halo and not spec.padding[1]:
                 assert spec.rows[0] == whole[whole.index(int(spec.rows[1])) - 1]
 
 
@@ -63,7 +63,7 @@ def test_any_batch_is_computed_alone() -> None:
     in_turn = list(schedule.batches())
     for number in (38, 0, 21):
         spec = schedule.batch(number)
-        assert (spec.epoch, spec.step) == (number // 11, number % 11) == schedule.place_of(number)
+        assert (spec.epoch, spec.step) == (number // 11, number % 11) == schedule.epoch_and_step(number)
         assert np.array_equal(spec.rows, in_turn[number].rows)
         assert np.array_equal(next(schedule.batches(number)).rows, spec.rows)
 
@@ -103,11 +103,11 @@ def test_replacements_are_keyed_and_come_from_the_rows(seed: int, epoch: int, ke
 def test_keys_repeat_and_differ_by_purpose_epoch_and_seed(
     purpose: str, seed: int, epoch: int, name: str
 ) -> None:
-    bits = keyed_bits(purpose, seed, epoch, name)
-    assert keyed_generator(bits).random() == keyed_generator(keyed_bits(purpose, seed, epoch, name)).random()
+    bits = derive_seed(purpose, seed, epoch, name)
+    assert numpy_generator(bits).random() == numpy_generator(derive_seed(purpose, seed, epoch, name)).random()
     others = {
-        keyed_bits("mix", seed, epoch, name),
-        keyed_bits(purpose, seed + 1, epoch, name),
-        keyed_bits(purpose, seed, epoch + 1, name),
+        derive_seed("mix", seed, epoch, name),
+        derive_seed(purpose, seed + 1, epoch, name),
+        derive_seed(purpose, seed, epoch + 1, name),
     }
     assert bits not in others

@@ -53,9 +53,9 @@ def peaks(policy: Sequence[Any], size: tuple[int, int]) -> list[int]:
 @pytest.mark.parametrize("name", list(BOUNDED))
 @pytest.mark.parametrize("size", [(16, 16), (64, 9), (20, 900), (300, 200)])
 def test_no_draw_is_larger_than_the_bound(name: str, size: tuple[int, int]) -> None:
-    growth = SizeBound.of(A.Compose(BOUNDED[name]).transforms)
-    assert not growth.needs_sampling
-    assert max(peaks(BOUNDED[name], size)) <= growth.pixels(size)
+    size_bound = SizeBound.of(A.Compose(BOUNDED[name]).transforms)
+    assert not size_bound.needs_sampling
+    assert max(peaks(BOUNDED[name], size)) <= size_bound.pixels(size)
 
 
 @pytest.mark.parametrize("name", list(OPEN))
@@ -80,7 +80,7 @@ def test_runs_of_small_files_are_cut_by_what_they_grow_to(
         told.extend(num_bytes(number) for number in range(len(items)))
         return cut(items, num_bytes, most)
 
-    monkeypatch.setattr(assembly, "in_runs", watched)
+    monkeypatch.setattr(assembly, "split_by_bytes", watched)
     policy = {**BOUNDED, **OPEN}[name]
     plan = Plan(index=tmp_path / "index.parquet", augment=[*policy, A.Resize(8, 8)], batch={"size": 4})
     with LocalEngine(num_threads=1).feed(plan, View(augment=True)) as feed:

@@ -97,7 +97,7 @@ def test_each_takes_up_what_the_other_left(sources: dict[str, Path], tmp_path: P
     order = [RayReaders(num_workers=2), None, RayReaders(num_workers=2)]
     for number, readers in enumerate(order):
         said: list[str] = []
-        checkpoint = ScanCheckpoint(output, say=said.append)
+        checkpoint = ScanCheckpoint(output, report=said.append)
         if number < 2:
             with pytest.raises(KeyboardInterrupt):
                 build_index(sources["folder"], readers=readers, checkpoint=checkpoint, progress=stop)

@@ -91,7 +91,7 @@ def test_one_engine_takes_up_what_the_other_left(
     assert len(parts) == 2  # of three batches each; the seventh is lost
     said: list[str] = []
     console = SilentConsole()
-    console.say = said.append  # type: ignore[method-assign]
+    console.print = said.append  # type: ignore[method-assign]
     found = run_batch_job(Sums(plan), then, out, console, part_images=5)
     assert said[0] == "taking up after 12 images that are done"
     assert (found, files_of(out)) == expected

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from lightwell.pipeline.errors import PlanError
-from lightwell.workers.service.scheduler import SharingRules, StreamScheduler
+from lightwell.workers.service.sharing import SharingRules, StreamScheduler
 
 END = 40
 BATCH_BYTES = 100

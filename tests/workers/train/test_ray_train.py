@@ -48,7 +48,7 @@ class Lines(SilentConsole):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def say(self, line: str) -> None:
+    def print(self, line: str) -> None:
         self.lines.append(line)
 
 
