@@ -13,7 +13,7 @@ from ...pipeline.batch.batch import Batch
 from .distributed.context import DistributedContext
 
 
-@dataclass(frozen=True, positions=True)
+@dataclass(frozen=True, slots=True)
 class TrainBatch:
     """Inputs, labels and flags of one step, on the model's device."""
 
