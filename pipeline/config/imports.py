@@ -7,7 +7,7 @@ Nothing else is imported.
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -88,11 +88,10 @@ def import_object(reference: str, where: str) -> Any:
     Raises:
         PlanError: there is no such module or name, or the import fails; the message holds the type of the error only.
     """
-    module_name, _, attribute = reference.partition(":")
     try:
-        found = importlib.import_module(module_name)
-        for part in attribute.split("."):
-            found = getattr(found, part)
+        if not reference.partition(":")[2]:
+            raise ValueError(reference)
+        return pkgutil.resolve_name(reference)
     except Exception as error:
         known = isinstance(error, ModuleNotFoundError) and error.name
         reason = f"no module {error.name!r}" if known else type(error).__name__  # type: ignore[attr-defined]
@@ -100,4 +99,3 @@ def import_object(reference: str, where: str) -> Any:
             f"{where}: expected an importable 'module:name', got {quoted(reference)} ({reason}); "
             "check the spelling and that the module is installed or on PYTHONPATH"
         ) from error
-    return found
