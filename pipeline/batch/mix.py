@@ -1,8 +1,8 @@
-"""MixUp and CutMix as a batch step; each image is mixed with the one before it in the batch.
+"""MixUp and CutMix on batches; each image is mixed with the previous one in the batch.
 
 Formulas: MixUp, Zhang et al., "mixup: beyond empirical risk minimization", ICLR 2018, eq. 1; CutMix, Yun et al.,
-"CutMix: regularization strategy to train strong classifiers", ICCV 2019, section 3.1. How annotations are mixed is in
-``mixed_annotations``.
+"CutMix: regularization strategy to train strong classifiers", ICCV 2019, section 3.1. Annotations are mixed in
+``mix_annotations``.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from .mix_annotations import Rectangle, cutmix_annotations, mixup_annotations
 
 
 def mix_batch(batch: Batch, mix: Mix, *, seed: int, bbox_params: BboxParams) -> Batch:
-    """Mix a batch; all draws are keyed by (seed, epoch, step), and pixels do not depend on how many share a batch.
+    """Apply MixUp or CutMix to a batch, with random numbers seeded by (seed, epoch, step).
 
     Args:
-        batch: finished images.
-        mix: which mix, and how strong.
+        batch: transformed images.
+        mix: kind and strength.
         seed: of the plan.
-        bbox_params: which boxes stay where they are covered or cut.
+        bbox_params: thresholds for keeping covered or clipped boxes.
 
     Returns:
-        A batch whose ``mixed_labels`` and ``mixed_weights`` tell what was mixed in, with the annotations of both
-        images; the same batch where the draw of ``p`` or a batch of one means not to mix.
+        A batch with ``mixed_labels``, ``mixed_weights`` and the annotations of both images; the same batch if ``p``
+        decides against mixing or there is only one image.
     """
     generator = numpy_generator(derive_seed("mix", seed, batch.epoch, str(batch.step)))
     if len(batch) < 2 or generator.random() >= mix.p:
@@ -55,7 +55,7 @@ def mix_batch(batch: Batch, mix: Mix, *, seed: int, bbox_params: BboxParams) -> 
 
 def _blend(images: torch.Tensor, others: torch.Tensor, share: float) -> torch.Tensor:
     if images.dtype == torch.uint8:
-        # Two roundings, not a fused one: which pixels torch fuses depends on the size of the batch.
+        # No fused multiply-add: which pixels torch fuses depends on the batch size.
         mixed = images.float().mul_(share).add_(others.float().mul_(1.0 - share))
         return mixed.round_().to(torch.uint8)
     return images * share + others * (1.0 - share)

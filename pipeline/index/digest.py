@@ -1,4 +1,4 @@
-"""The digest of an index, some rows at a time over Arrow's own buffers: no list of keys is ever made."""
+"""Digest of an index, computed slice by slice on Arrow buffers without Python lists of keys."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ _TEXT_COLUMNS = ("key", "split")
 _OPTIONAL_TEXT_COLUMNS = ("etag", "hash")
 _LIST_COLUMNS = ("labels", "boxes", "box_labels", "keypoints")
 _NEEDS_ESCAPE = r"[^ !#-\[\]-~]"
-"""What JSON escapes, and everything that is not ASCII."""
+"""Characters that JSON escapes, and all that are not ASCII."""
 
 
 def digest_of(table: pa.Table) -> str:
     """Hash key, bytes, mtime, label and split of every row, in order.
 
-    Etag, hash, boxes, their labels, keypoints and which rows have a mask are hashed where there are any.
+    Etag, hash, boxes, box labels, keypoints and the presence of masks are hashed only where there are any.
 
     Returns:
-        32 hex digits, which do not depend on how the table is cut into chunks.
+        32 hex digits, independent of the table's chunks.
     """
     digest = hashlib.blake2b(digest_size=16)
     digest.update(str(len(table)).encode())
     for name in _INT_COLUMNS:
         column = table[name]
-        # Nulls, which no index of ours has here, make Arrow go through floats: all of the column or none of it.
+        # Arrow converts columns with nulls, which no valid index has here, through floats; not to be split into slices.
         for part in [column] if column.null_count else _slices(column):
             digest.update(np.ascontiguousarray(part.to_numpy(), dtype="<i8").data)
     for name in _TEXT_COLUMNS:
-        # No file name holds a zero byte, so that one can part them; \\1 stands for null.
+        # File names contain no zero byte, which therefore separates them; \\1 stands for null.
         for number, part in enumerate(_slices(table[name])):
             digest.update(b"\0" if number else b"")
             digest.update(_join(pc.fill_null(part, "\1"), "\0"))
@@ -66,7 +66,7 @@ def _slices(column: pa.ChunkedArray) -> Iterator[pa.ChunkedArray]:
 
 
 def _list_levels(column: pa.ChunkedArray) -> Iterator[np.ndarray]:
-    """Yield the lengths of a column's lists, -1 for null, then those of the lists in them, then their values."""
+    """Yield the list lengths of each nesting level, -1 for null, then the values."""
     kind, depth = column.type, 0
     while pa.types.is_list(kind):
         for part in _slices(column):
@@ -92,7 +92,7 @@ def _join(column: pa.ChunkedArray, separator: str) -> pa.Buffer:
 
 
 def _as_json(column: pa.ChunkedArray) -> pa.Buffer | bytes:
-    """Write texts as ``json.dumps`` writes a list of them, without its brackets."""
+    """Serialize strings as ``json.dumps`` does a list of them, without the brackets."""
     if column.null_count or pc.any(pc.match_substring_regex(column, _NEEDS_ESCAPE)).as_py():
         return json.dumps(column.to_pylist())[1:-1].encode()
     return _join(pc.binary_join_element_wise('"', column, '"', ""), ", ")

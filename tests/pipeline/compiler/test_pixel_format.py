@@ -199,7 +199,7 @@ def test_floats_of_ones_own_class_are_never_written_into_bytes(tmp_path: Path) -
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         plan = plan_of(tmp_path, augment=[SometimesFloats(p=1)])
-    with pytest.raises(PlanError, match="expected pixels of one type in a batch"):
+    with pytest.raises(PlanError, match="expected one dtype in a batch"):
         first_batch(plan, augment=True)
 
 

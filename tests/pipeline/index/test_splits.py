@@ -54,7 +54,7 @@ def test_keys_that_are_not_utf8_are_hashed_too():
     ],
 )
 def test_shares_that_make_no_whole_are_refused(fractions):
-    with pytest.raises(SourceError, match="fractions: expected named shares that sum to 1"):
+    with pytest.raises(SourceError, match="fractions: expected named fractions that sum to 1"):
         assign_splits(KEYS, fractions, 0)
 
 

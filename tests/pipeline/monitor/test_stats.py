@@ -99,8 +99,8 @@ def test_a_slow_consumer_and_slow_decoding_are_named(plan: Plan) -> None:
         found = feed.stats()
         making = {step: found.share("process", step) for step in ("sample", "decode", "transform", "write")}
         assert max(making, key=making.__getitem__) == "decode"
-        # Where all cores are taken by others, threads are woken late: handing over costs more than decoding.
-        assert found.bottleneck().startswith(("decoding: ", "handing over: "))
+        # On a loaded machine threads wake up late, so that the handoff costs more than decoding.
+        assert found.bottleneck().startswith(("decoding: ", "handoff: "))
 
 
 def test_the_verdict_follows_from_the_shares() -> None:
@@ -109,7 +109,7 @@ def test_the_verdict_follows_from_the_shares() -> None:
     assert stats(busy, busy, waiting).bottleneck().startswith("decoding: 91 % of both ")
     starved = thread("process", decode=2.0, input=8.0)
     assert stats(starved, waiting).bottleneck() == (
-        "reading: the threads that decode waited for files 80 % of the time"
+        "reading: the decoding threads waited for files 80 % of the time"
     )
     idle = thread("process", decode=2.2, output=7.8)
     assert stats(idle, thread("consume", consumer=9.0, input=1.0)).bottleneck() == (

@@ -70,7 +70,9 @@ def test_a_file_that_never_ends_stops_the_run_and_is_named(
     feed = sleepy_feed(index_path, way, {"endless": True}, max_seconds_per_file=2.0)
     try:
         with (
-            pytest.raises(SampleTimeoutError, match=r"policy of 'cat/000.jpg': expected an end within 4 s"),
+            pytest.raises(
+                SampleTimeoutError, match=r"policy of 'cat/000.jpg': expected to finish within 4 s"
+            ),
             feed,
         ):
             list(feed)
@@ -97,7 +99,7 @@ def test_files_that_are_decoded_together_have_the_time_of_one(monkeypatch: pytes
         try:
             with pytest.raises(
                 SampleTimeoutError,
-                match=r"decode of 32 files, the first of them 'first.jpg': expected an end within 0.1 s",
+                match=r"decode of 32 files, the first of them 'first.jpg': expected to finish within 0.1 s",
             ):
                 noted.wait_for(future)
         finally:
