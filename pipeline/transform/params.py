@@ -177,7 +177,9 @@ class ParamSampler:
         return record
 
 
-def _recorded(trace: Trace, index: int, apply: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+def _recorded(
+    trace: Trace, index: int, apply: Callable[..., dict[str, Any]]
+) -> Callable[..., dict[str, Any]]:
     """Wrap a transform that runs on pixels so that its calls are recorded."""
 
     def applied(params: dict[str, Any], *args: Any, **data: Any) -> dict[str, Any]:
