@@ -114,7 +114,7 @@ def prune_command(
         return
     rows = [
         ["deleted", f"{done.shards:,}", _megabytes(done.bytes)],
-        ["kept", f"{done.remaining_shards:,}", _megabytes(done.kept_bytes)],
+        ["kept", f"{done.kept_shards:,}", _megabytes(done.kept_bytes)],
     ]
     print_table(["what", "shards", "size"], rows)
     if done.leftovers:

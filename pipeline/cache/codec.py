@@ -30,7 +30,7 @@ class CachedImage:
     """Where it lies, if in a shard."""
 
 
-def pack(image: np.ndarray, quality: int | None) -> CachedImage | None:
+def encode_image(image: np.ndarray, quality: int | None) -> CachedImage | None:
     """Pack uint8 HWC RGB pixels; without a ``quality`` they stay as they are and may share memory.
 
     Returns:
@@ -47,7 +47,7 @@ def pack(image: np.ndarray, quality: int | None) -> CachedImage | None:
     return CachedImage(data.reshape(-1), (height, width))
 
 
-def unpack(packed: CachedImage, quality: int | None) -> np.ndarray | None:
+def decode_image(packed: CachedImage, quality: int | None) -> np.ndarray | None:
     """Return uint8 HWC RGB pixels; raw ones share memory with what is packed.
 
     Returns:

@@ -11,9 +11,9 @@ from pyarrow.fs import LocalFileSystem
 
 from ..index.mmap_index import ChunkedTable
 
-CONTENT = "hash"
+HASH_COLUMN = "hash"
 """The column of an index that keeps content hashes, where it does."""
-PLACE = ("uri", "offset", "bytes", "mtime_ns", "etag")
+VERSION_COLUMNS = ("uri", "offset", "bytes", "mtime_ns", "etag")
 """Columns that tell a version of a file otherwise; an index without shards or remote files may lack some."""
 KEY_BYTES = 16
 UNKNOWN = -1
@@ -31,24 +31,24 @@ class CacheKeys:
     """
 
     def __init__(self, table: pa.Table, recipe: str) -> None:
-        names = [*filter(table.column_names.__contains__, (CONTENT, *PLACE))]
+        names = [*filter(table.column_names.__contains__, (HASH_COLUMN, *VERSION_COLUMNS))]
         self._table = ChunkedTable(table.select(names))
         self._recipe = recipe
         self._keys = np.zeros((len(table), 2), "<u8")
-        self._known = np.zeros(len(table), bool)
+        self._is_computed = np.zeros(len(table), bool)
 
-    def of(self, rows: np.ndarray) -> np.ndarray:
+    def for_rows(self, rows: np.ndarray) -> np.ndarray:
         """Return the keys of some rows, shape (n, 2), little-endian halves."""
-        new = rows[~self._known[rows]]
+        new = rows[~self._is_computed[rows]]
         if len(new):
             hashed = b"".join(map(self._hash, self._table.take(new).to_pylist()))
             self._keys[new] = np.frombuffer(hashed, "<u8").reshape(-1, 2)
-            self._known[new] = True  # last: another thread that sees it finds the keys in their place
+            self._is_computed[new] = True  # last: another thread that sees it finds the keys in their place
         return np.asarray(self._keys[rows])
 
     def _hash(self, row: dict[str, str | int | None]) -> bytes:
-        content = row.get(CONTENT)
-        place = "\0".join(str(row.get(name)) for name in PLACE)
+        content = row.get(HASH_COLUMN)
+        place = "\0".join(str(row.get(name)) for name in VERSION_COLUMNS)
         version = place if content is None else f"\1{content}"
         text = f"{self._recipe}\0{version}".encode("utf-8", "surrogateescape")
         return hashlib.blake2b(text, digest_size=KEY_BYTES).digest()
@@ -62,7 +62,7 @@ class FileVersions:
         self._table = ChunkedTable(table.select(names))
         self._files = LocalFileSystem()
 
-    def of(self, rows: np.ndarray) -> np.ndarray:
+    def are_current(self, rows: np.ndarray) -> np.ndarray:
         """Look at the files of some rows, in one call: the interpreter's lock is let go once, not once for each.
 
         Returns:
@@ -80,8 +80,8 @@ class FileVersions:
         inside = _integers(table, "offset")[local] >= 0  # of a shard, whose size the index does not know
         sizes = np.array([UNKNOWN if info.size is None else info.size for info in found], np.int64)
         times = np.array([UNKNOWN if info.mtime_ns is None else info.mtime_ns for info in found], np.int64)
-        wanted = np.where(inside, UNKNOWN, _integers(table, "bytes")[local])
-        same_size = (wanted == sizes) | ((wanted == UNKNOWN) & (sizes != UNKNOWN))
+        expected = np.where(inside, UNKNOWN, _integers(table, "bytes")[local])
+        same_size = (expected == sizes) | ((expected == UNKNOWN) & (sizes != UNKNOWN))
         same[local] = same_size & (times == _integers(table, "mtime_ns")[local])
         return same
 

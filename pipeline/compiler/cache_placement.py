@@ -10,7 +10,7 @@ from ..transform.output_shapes import CROPS, CROPS_AND_RESIZES, RESIZES, needs_p
 from ..transform.params import leaf_transforms
 
 
-def num_cached(preprocess: Sequence[Any]) -> int:
+def count_cacheable(preprocess: Sequence[Any]) -> int:
     """Count the leading transforms whose result is cached.
 
     ``preprocess`` draws nothing, which the compiler has checked. So the beginning ends with the first transform that

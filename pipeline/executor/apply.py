@@ -15,11 +15,11 @@ from ..geometry import Size
 from ..transform.output_shapes import CROPS, CROPS_AND_RESIZES, RESIZES
 from ..transform.params import ParamSampler, TransformCall
 
-ONLY_READ = CROPS | CROPS_AND_RESIZES | RESIZES | {"HorizontalFlip", "VerticalFlip"}
+NON_MUTATING = CROPS | CROPS_AND_RESIZES | RESIZES | {"HorizontalFlip", "VerticalFlip"}
 """Transforms that write into new memory and never into what they are given; of others nobody knows."""
-CODES = {"HorizontalFlip": 1, "VerticalFlip": 0}
+FLIP_CODES = {"HorizontalFlip": 1, "VerticalFlip": 0}
 """Of ``cv2.flip``."""
-MOST_KEPT = 64
+MAX_ARRAYS = 64
 """Pieces of memory that are used again."""
 
 
@@ -33,14 +33,14 @@ class TransformApplier:
     def __init__(self, param_sampler: ParamSampler) -> None:
         self._param_sampler = param_sampler
         self._scratch: dict[tuple[int, Size], np.ndarray] = {}
-        self._place: np.ndarray | None = None
+        self._output: np.ndarray | None = None
 
     def apply(
         self,
         number: int,
         image: np.ndarray,
         calls: Sequence[TransformCall],
-        place: np.ndarray | None = None,
+        output: np.ndarray | None = None,
     ) -> np.ndarray:
         """Do it as ``ParamSampler.apply`` would, but leave ``image`` as it is where it is read-only.
 
@@ -48,21 +48,21 @@ class TransformApplier:
             number: of the sample among those that have to last together.
             image: uint8 HWC.
             calls: what was drawn.
-            place: where the finished picture is wanted, if it is as large; its own row of the batch.
+            output: where the finished picture is wanted, if it is as large; its own row of the batch.
 
         Returns:
             A picture that may still be a read-only part of ``image``, or ``place`` where it came to lie there.
         """
-        self._place = place
+        self._output = output
         for call in calls:
             transform = self._param_sampler.transform_at(call.transform_index)
             name = type(transform).__name__
             if name == "RandomResizedCrop":
                 image = self._resized_crop(number, image, transform, call)
-            elif name in CODES:
-                image = self._flipped(number, image, CODES[name])
+            elif name in FLIP_CODES:
+                image = self._flipped(number, image, FLIP_CODES[name])
             else:
-                if not image.flags.writeable and name not in ONLY_READ:
+                if not image.flags.writeable and name not in NON_MUTATING:
                     image = image.copy()
                 image = self._param_sampler.apply(image, (call,))
         return image
@@ -78,25 +78,25 @@ class TransformApplier:
         if crop.shape[:2] == (height, width):
             return crop
         interpolation = transform._get_interpolation_for_resize(crop.shape[:2], "image")  # type: ignore[attr-defined]
-        out = self._out(number, (height, width), crop)
+        out = self._output_array(number, (height, width), crop)
         return cv2.resize(crop, (width, height), dst=out, interpolation=interpolation)
 
     def _flipped(self, number: int, image: np.ndarray, code: int) -> np.ndarray:
         height, width = image.shape[:2]
-        return cv2.flip(image, code, dst=self._out(number, (height, width), image))
+        return cv2.flip(image, code, dst=self._output_array(number, (height, width), image))
 
-    def _out(self, number: int, size: Size, source: np.ndarray) -> np.ndarray:
+    def _output_array(self, number: int, size: Size, source: np.ndarray) -> np.ndarray:
         """Find memory for a result: not where the source lies, unless it is all of it, which flips allow."""
-        out = self._place
+        out = self._output
         if out is None or out.shape[:2] != size:
-            out = self._kept(number, size)
+            out = self._scratch_array(number, size)
         if source is out or not np.may_share_memory(source, out):
             return out
         return np.empty((*size, 3), np.uint8)
 
-    def _kept(self, number: int, size: Size) -> np.ndarray:
+    def _scratch_array(self, number: int, size: Size) -> np.ndarray:
         if (number, size) not in self._scratch:
-            if len(self._scratch) >= MOST_KEPT:  # pictures of many sizes: room for those of now
+            if len(self._scratch) >= MAX_ARRAYS:  # pictures of many sizes: room for those of now
                 self._scratch.clear()
             self._scratch[number, size] = np.empty((*size, 3), np.uint8)
         return self._scratch[number, size]

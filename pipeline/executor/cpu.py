@@ -20,7 +20,7 @@ from ..transform.params import ParamSampler, SampledParams
 from .apply import TransformApplier
 
 T = TypeVar("T")
-Room = Callable[[Size], np.ndarray | None]
+OutputSlot = Callable[[Size], np.ndarray | None]
 """Gives a picture of a size the memory where it is wanted in the end, uint8 HWC; None where that is not to be had."""
 
 
@@ -35,11 +35,14 @@ class Failure:
     """Those that were tried."""
 
 
-class Pixels(Protocol):
+class ImageStage(Protocol):
     """Makes the pictures of samples as they are after the last decision."""
 
     def run(
-        self, files: Sequence[EncodedImage], sampled: Sequence[SampledParams], rooms: Sequence[Room]
+        self,
+        files: Sequence[EncodedImage],
+        sampled: Sequence[SampledParams],
+        output_slots: Sequence[OutputSlot],
     ) -> Sequence[Any]:
         """Make uint8 HWC pictures, or a ``Failure`` for those that cannot be.
 
@@ -68,32 +71,35 @@ class CpuStage:
         *,
         max_batch_size: int,
         may_reduce: bool,
-        clock: StepTimer | None = None,
-        watch: Watchdog | None = None,
+        timer: StepTimer | None = None,
+        watchdog: Watchdog | None = None,
         fallbacks: FallbackLog | None = None,
     ) -> None:
         self._param_sampler = param_sampler
-        self._direct = TransformApplier(param_sampler)
-        self._clock = clock or StepTimer("make")
-        self._watch = watch or Watchdog(None)
+        self._applier = TransformApplier(param_sampler)
+        self._timer = timer or StepTimer("process")
+        self._watchdog = watchdog or Watchdog(None)
         self._may_reduce = may_reduce
         dali = DaliDecoder(max_batch_size=max_batch_size, num_threads=1)
-        self._chain = ImageDecoder(dali, self._watch, fallbacks)
+        self._chain = ImageDecoder(dali, self._watchdog, fallbacks)
 
     def run(
-        self, files: Sequence[EncodedImage], sampled: Sequence[SampledParams], rooms: Sequence[Room]
+        self,
+        files: Sequence[EncodedImage],
+        sampled: Sequence[SampledParams],
+        output_slots: Sequence[OutputSlot],
     ) -> list[np.ndarray | Failure]:
         """Make the pictures of some samples as they are after the last decision."""
         decodings = [self.plan(file, one) for file, one in zip(files, sampled, strict=True)]
-        self._clock.enter("decode")
+        self._timer.enter("decode")
         decoded = self.decode(files, decodings)
-        self._clock.enter(
+        self._timer.enter(
             "transform", sum(image.nbytes for image in decoded if isinstance(image, np.ndarray))
         )
         return [
-            self._apply(number, file.key, image, decoding, room(one.size))
-            for number, (file, image, decoding, one, room) in enumerate(
-                zip(files, decoded, decodings, sampled, rooms, strict=True)
+            self._apply(number, file.key, image, decoding, output_slot(one.size))
+            for number, (file, image, decoding, one, output_slot) in enumerate(
+                zip(files, decoded, decodings, sampled, output_slots, strict=True)
             )
         ]
 
@@ -118,7 +124,7 @@ class CpuStage:
     def _image_of(self, decoded: DecodedImage) -> np.ndarray | Failure:
         if decoded.image is None:
             return Failure("decode", decoded.reason, decoded.decoders)
-        if reason := self._watch.too_long(decoded.seconds):
+        if reason := self._watchdog.timeout_reason(decoded.seconds):
             return Failure("time", f"decoding {reason}", decoded.decoders)
         return decoded.image
 
@@ -128,26 +134,30 @@ class CpuStage:
         key: str,
         image: np.ndarray | Failure,
         decoding: DecodePlan,
-        place: np.ndarray | None,
+        output: np.ndarray | None,
     ) -> np.ndarray | Failure:
         if isinstance(image, Failure):
             return image
-        return applied(self._watch, key, lambda: self._direct.apply(number, image, decoding.calls, place))
+        return apply_guarded(
+            self._watchdog, key, lambda: self._applier.apply(number, image, decoding.calls, output)
+        )
 
     def close(self) -> None:
         """Close DALI."""
         self._chain.close()
 
 
-def applied(watch: Watchdog, key: str, apply: Callable[[], T], decoders: tuple[str, ...] = ()) -> T | Failure:
+def apply_guarded(
+    watchdog: Watchdog, key: str, apply: Callable[[], T], decoders: tuple[str, ...] = ()
+) -> T | Failure:
     """Run transforms on one sample: what they raise, or take too long for, costs this sample only."""
     started = time.perf_counter()
     try:
-        with watch.at("policy", key):
+        with watchdog.track("policy", key):
             done = apply()
     except Exception as error:  # whatever a transform raises is written down
         return policy_failure(error, decoders)
-    reason = watch.too_long(time.perf_counter() - started)
+    reason = watchdog.timeout_reason(time.perf_counter() - started)
     return Failure("time", f"the policy {reason}", decoders) if reason else done
 
 

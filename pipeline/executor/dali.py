@@ -21,11 +21,11 @@ from ..transform.dali.graph import GraphTransform, LoweredGraph
 from ..transform.dali.lowering import Device
 from ..transform.dali.table import lowering_of
 from ..transform.params import ParamSampler, SampledParams, TransformCall
-from .cpu import CpuStage, Failure, Room, applied
+from .cpu import CpuStage, Failure, OutputSlot, apply_guarded
 
 
 @dataclass(frozen=True, slots=True)
-class _NotByDali:
+class _DaliFailure:
     """Why DALI did not make a picture."""
 
     reason: str
@@ -53,21 +53,21 @@ class DaliStage:
         self,
         param_sampler: ParamSampler,
         num_transforms: int,
-        otherwise: CpuStage,
+        fallback: CpuStage,
         *,
         device: Device,
         max_batch_size: int,
         num_threads: int = 1,
-        clock: StepTimer | None = None,
-        watch: Watchdog | None = None,
+        timer: StepTimer | None = None,
+        watchdog: Watchdog | None = None,
         fallbacks: FallbackLog | None = None,
     ) -> None:
         self._param_sampler = param_sampler
-        self._clock = clock or StepTimer("make")
-        self._watch = watch or Watchdog(None)
+        self._timer = timer or StepTimer("process")
+        self._watchdog = watchdog or Watchdog(None)
         self._fallbacks = fallbacks or FallbackLog()
-        self._num_slots = num_transforms
-        self._otherwise = otherwise
+        self._num_transforms = num_transforms
+        self._fallback = fallback
         self._graph = LoweredGraph(
             graph_transforms(param_sampler, num_transforms),
             source="encoded",
@@ -77,32 +77,35 @@ class DaliStage:
         )
 
     def run(
-        self, files: Sequence[EncodedImage], sampled: Sequence[SampledParams], rooms: Sequence[Room]
+        self,
+        files: Sequence[EncodedImage],
+        sampled: Sequence[SampledParams],
+        output_slots: Sequence[OutputSlot],
     ) -> list[Any]:
         """Make the pictures of some samples as they are after the last decision.
 
         Returns:
             For each sample uint8 HWC pixels, on the graph's device where nothing is left to do, or a ``Failure``.
         """
-        self._clock.enter("decode")
-        suiting = [i for i, file in enumerate(files) if file.supports_dali() and file.supports_region()]
-        made = self._run_graph([files[i] for i in suiting], [sampled[i] for i in suiting])
-        results: dict[int, Any] = dict(zip(suiting, made, strict=True))
-        others = [i for i in range(len(files)) if isinstance(results.get(i), _NotByDali | None)]
-        found = self._otherwise.run(
-            [files[i] for i in others], [sampled[i] for i in others], [rooms[i] for i in others]
+        self._timer.enter("decode")
+        supported = [i for i, file in enumerate(files) if file.supports_dali() and file.supports_region()]
+        made = self._run_graph([files[i] for i in supported], [sampled[i] for i in supported])
+        results: dict[int, Any] = dict(zip(supported, made, strict=True))
+        others = [i for i in range(len(files)) if isinstance(results.get(i), _DaliFailure | None)]
+        found = self._fallback.run(
+            [files[i] for i in others], [sampled[i] for i in others], [output_slots[i] for i in others]
         )
         for i, image in zip(others, found, strict=True):
-            results[i] = self._noted(files[i], results.get(i), image)
+            results[i] = self._log_fallback(files[i], results.get(i), image)
         return [results[i] for i in range(len(files))]
 
-    def _noted(self, file: EncodedImage, failed: _NotByDali | None, image: Any) -> Any:
+    def _log_fallback(self, file: EncodedImage, failed: _DaliFailure | None, image: Any) -> Any:
         """Note why DALI could not make a picture in the log, where the CPU could; the reason of a failure is the CPU's."""
         if failed is None:
             return image
         if isinstance(image, Failure):
             return replace(image, decoders=("dali", *image.decoders))
-        self._fallbacks.note(file.key, f"dali: {failed.reason}", "the CPU")
+        self._fallbacks.log(file.key, f"dali: {failed.reason}", "the CPU")
         return image
 
     def _run_graph(self, files: Sequence[EncodedImage], sampled: Sequence[SampledParams]) -> list[Any]:
@@ -113,7 +116,7 @@ class DaliStage:
         lowered = [self._in_graph(decoding.calls) for decoding in decodings]
         started = time.perf_counter()
         try:
-            with self._watch.at("decode", files[0].key, len(files)):
+            with self._watchdog.track("decode", files[0].key, len(files)):
                 outputs = self._graph.run(
                     [np.frombuffer(file.data, np.uint8) for file in files],
                     lowered,
@@ -125,16 +128,19 @@ class DaliStage:
                 )
         except RuntimeError as error:  # it does not say which
             if len(files) == 1:
-                return [_NotByDali(dali_error_message(error))]
+                return [_DaliFailure(dali_error_message(error))]
             half = len(files) // 2
             parts = (slice(0, half), slice(half, None))
-            return [kept(one) for part in parts for one in self._run_graph(files[part], sampled[part])]
-        if reason := self._watch.too_long(time.perf_counter() - started):  # the CPU's way finds the slow one
-            return [_NotByDali(f"{len(files)} files together {reason}")] * len(files)
+            return [owned_copy(one) for part in parts for one in self._run_graph(files[part], sampled[part])]
+        if reason := self._watchdog.timeout_reason(
+            time.perf_counter() - started
+        ):  # the CPU's way finds the slow one
+            return [_DaliFailure(f"{len(files)} files together {reason}")] * len(files)
         rests = [decoding.calls[len(used) :] for decoding, used in zip(decodings, lowered, strict=True)]
         images = _images(outputs, rests)
         return [
-            self._go_on(file.key, image, rest) for file, image, rest in zip(files, images, rests, strict=True)
+            self._apply_rest(file.key, image, rest)
+            for file, image, rest in zip(files, images, rests, strict=True)
         ]
 
     def plan(self, file: EncodedImage, sampled: SampledParams) -> DecodePlan:
@@ -144,21 +150,21 @@ class DaliStage:
         )
 
     def _in_graph(self, calls: Sequence[TransformCall]) -> tuple[TransformCall, ...]:
-        taken = tuple(call for call in calls if call.transform_index < self._num_slots)
+        taken = tuple(call for call in calls if call.transform_index < self._num_transforms)
         assert all(one.transform_index < other.transform_index for one, other in pairwise(taken)), (
             "slots are drawn in order"
         )
         return taken
 
-    def _go_on(self, key: str, image: Any, rest: Sequence[TransformCall]) -> Any:
+    def _apply_rest(self, key: str, image: Any, rest: Sequence[TransformCall]) -> Any:
         if not rest:
             return image
-        return applied(self._watch, key, lambda: self._param_sampler.apply(image, rest), ("dali",))
+        return apply_guarded(self._watchdog, key, lambda: self._param_sampler.apply(image, rest), ("dali",))
 
     def close(self) -> None:
         """Close DALI."""
         self._graph.close()
-        self._otherwise.close()
+        self._fallback.close()
 
 
 def graph_transforms(param_sampler: ParamSampler, num_transforms: int) -> list[GraphTransform]:
@@ -172,11 +178,11 @@ def graph_transforms(param_sampler: ParamSampler, num_transforms: int) -> list[G
     return transforms
 
 
-def kept(image: Any) -> Any:
+def owned_copy(image: Any) -> Any:
     """Copy a picture that would not outlast the next run of the graph."""
     if isinstance(image, np.ndarray):
         return image.copy()
-    return image if isinstance(image, Failure | _NotByDali) else image.clone()
+    return image if isinstance(image, Failure | _DaliFailure) else image.clone()
 
 
 def _images(outputs: Any, rests: Sequence[Sequence[TransformCall]]) -> list[Any]:

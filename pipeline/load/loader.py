@@ -15,11 +15,11 @@ from ..index.file_info import content_hash
 from ..index.index import Index
 from ..index.mmap_index import ChunkedTable
 from ..monitor.watchdog import Watchdog
-from ..plan.error_policy import ErrorRules
+from ..plan.error_policy import ErrorPolicy
 from ..storage.storage import Storage
 from ..storage.store import ReadResult
 from .decode.decoder import EncodedImage
-from .decode.orientation import swapped
+from .decode.orientation import oriented_size
 
 Row = Mapping[str, Any]
 
@@ -60,36 +60,38 @@ class EncodedSample:
     """Height and width of the upright picture; None where it cannot be used."""
     mask: bytes | None = None
     """The mask's file, where the row has one."""
-    kept: CachedImage | None = None
+    cached_image: CachedImage | None = None
     """What the cache holds of it; then the file was not read."""
-    entry: np.ndarray | None = None
+    cache_key: np.ndarray | None = None
     """The key under which it may be cached."""
 
 
 class SampleLoader:
     """Reads files; any thread may call it. Leave it with ``close``."""
 
-    def __init__(self, index: Index, rules: ErrorRules | None = None, watch: Watchdog | None = None) -> None:
+    def __init__(
+        self, index: Index, rules: ErrorPolicy | None = None, watchdog: Watchdog | None = None
+    ) -> None:
         columns = index.table.select(COLUMNS)
         self._absent: dict[str, None] = {
             name: None for name in COLUMNS if columns[name].null_count == len(columns)
         }
         self._table = ChunkedTable(columns.drop_columns([*self._absent]))
-        self._rules = rules or ErrorRules()
-        self._watch = watch or Watchdog(None)
+        self._rules = rules or ErrorPolicy()
+        self._watchdog = watchdog or Watchdog(None)
         self._storage = Storage(self._rules.max_wait_s)
 
     def load(self, rows: np.ndarray) -> list[EncodedSample]:
         """Read the files of some rows, in order.
 
         Raises:
-            SourceDownError: a remote source gives no answer.
+            SourceUnavailableError: a remote source gives no answer.
         """
         return [self._load(row, None) for row in self._rows(rows)]
 
-    def load_for_cached(self, rows: np.ndarray, kept: Sequence[CachedImage]) -> list[EncodedSample]:
+    def load_for_cached(self, rows: np.ndarray, cached_image: Sequence[CachedImage]) -> list[EncodedSample]:
         """Read only what belongs to pictures that a cache holds, in order; raises as ``load`` does."""
-        return [self._load(row, one) for row, one in zip(self._rows(rows), kept, strict=True)]
+        return [self._load(row, one) for row, one in zip(self._rows(rows), cached_image, strict=True)]
 
     def reload(self, sample: EncodedSample) -> EncodedSample:
         """Read the file of a sample that was found in a cache; raises as ``load`` does."""
@@ -103,15 +105,15 @@ class SampleLoader:
         """Let go of connections."""
         self._storage.close()
 
-    def _load(self, row: Row, kept: CachedImage | None) -> EncodedSample:
+    def _load(self, row: Row, cached_image: CachedImage | None) -> EncodedSample:
         if reason := self._too_large(row):
             return EncodedSample(row, None, reason, "limit")
         piece = mask = None
         step = "read"
         try:
-            if kept is None or row["mask"]:
-                with self._watch.at("read", row["key"]):
-                    piece = self._read(row) if kept is None else None
+            if cached_image is None or row["mask"]:
+                with self._watchdog.track("read", row["key"]):
+                    piece = self._read(row) if cached_image is None else None
                     step = "mask"
                     mask = self._read_mask(row)
         except FileNotFoundError as error:
@@ -120,7 +122,7 @@ class SampleLoader:
             return EncodedSample(row, None, _in_words(error), step)
         size = upright_size(row)
         if piece is None:
-            return EncodedSample(row, None, size=size, mask=mask, kept=kept)
+            return EncodedSample(row, None, size=size, mask=mask, cached_image=cached_image)
         step, reason = "read", _changed(row, piece)
         if not reason:
             stored = (row["height"], row["width"])
@@ -184,7 +186,7 @@ def _changed(row: Row, piece: ReadResult) -> str:
 
 def upright_size(row: Row) -> Size:
     """Return height and width of a picture once its EXIF orientation is applied."""
-    return swapped((row["height"], row["width"]), row["orientation"])
+    return oriented_size((row["height"], row["width"]), row["orientation"])
 
 
 def _other_tag(now: str | None, indexed: str | None) -> bool:

@@ -67,30 +67,30 @@ class BatchBuilder:
     def __init__(
         self,
         opened: OpenView,
-        shares: BudgetSplit,
+        split: BudgetSplit,
         *,
         num_threads: int,
         backend: Backend = "opencv",
         cached: CacheReader | None = None,
-        activity: FeedMonitor | None = None,
+        monitor: FeedMonitor | None = None,
     ) -> None:
         check_backend(opened, backend)
         plan = opened.plan
-        self.activity = activity or FeedMonitor()
-        self.budget = MemoryBudget(shares)
+        self.monitor = monitor or FeedMonitor()
+        self.budget = MemoryBudget(split)
         self._opened = opened
         self._spec_cache: Mapping[int, BatchSpec] = {}
         self._mix = plan.mix if opened.view.augment else None
         on_gpu = plan.device == "gpu"
-        watch = Watchdog(plan.errors.max_seconds_per_file)
+        watchdog = Watchdog(plan.errors.max_seconds_per_file)
         shared = WorkerContext(
             opened.program,
             opened.view,
-            SampleLoader(opened.index, plan.errors, watch),
+            SampleLoader(opened.index, plan.errors, watchdog),
             opened.rows,
-            self.activity,
+            self.monitor,
             self.budget,
-            watch,
+            watchdog,
             opened.annotation_kinds,
             backend=backend,
             cached=cached,
@@ -147,14 +147,14 @@ class BatchBuilder:
                 finished, self._mix, seed=self._opened.plan.seed, bbox_params=self._opened.plan.bbox_params
             )
         if spec.has_halo:
-            finished = finished.between(1, len(finished))
+            finished = finished.slice_rows(1, len(finished))
         return BatchResult(
             batch.number,
             finished,
             num_made,
             num_failed,
             finished.num_images,
-            int(finished.own.sum()),
+            int(finished.is_valid.sum()),
             finished.num_skipped,
             entries,
         )

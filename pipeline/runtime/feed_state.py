@@ -56,7 +56,7 @@ class FeedState:
             self._quarantine.add(entry)
         if result.error is not None:
             raise result.error
-        self._quarantine.judge(made=result.num_made, failed=result.num_failed)
+        self._quarantine.check_limits(made=result.num_made, failed=result.num_failed)
         self.next += 1
         self._quarantine.count(
             read=result.num_read,

@@ -17,10 +17,10 @@ from typing import Any, get_args
 
 from ..batch.batch import Batch
 from ..compiler.routing import Backend
-from ..config.argument_checks import check_choice, check_count, check_is
+from ..config.argument_checks import check_choice, check_count, check_type
 from ..executor.cached import CacheReader
 from ..machine import default_memory_bytes, num_cpus
-from ..memory.budget import MemoryBudget, cut
+from ..memory.budget import MemoryBudget, split_budget
 from ..monitor.stats import FeedStats
 from ..monitor.step_timer import FeedMonitor
 from ..plan.plan import Plan
@@ -49,9 +49,9 @@ class LocalEngine:
     """What works on pixels; None takes DALI for plans on a GPU, OpenCV for plans on the CPU."""
 
     def __post_init__(self) -> None:
-        check_count("num_threads", self.num_threads, most=MAX_THREADS)
+        check_count("num_threads", self.num_threads, maximum=MAX_THREADS)
         check_count("prefetch", self.prefetch)
-        check_count("memory_bytes", self.memory_bytes, most=2**62)
+        check_count("memory_bytes", self.memory_bytes, maximum=2**62)
         if self.backend is not None:
             check_choice("backend", self.backend, get_args(Backend))
 
@@ -62,8 +62,8 @@ class LocalEngine:
             PlanError: the plan or the view cannot be right, or the position is of another.
             SourceError: the index cannot be used or has no such split.
         """
-        check_is("plan", plan, Plan)
-        check_is("view", view, View)
+        check_type("plan", plan, Plan)
+        check_type("view", view, View)
         threads = self.num_threads or num_cpus()
         backend: Backend = self.backend or ("dali" if plan.device == "gpu" else "opencv")
         return LocalFeed(
@@ -83,8 +83,8 @@ class LocalFeed(BaseFeed[Batch]):
     Iterating raises:
         RunError: neither a sample nor any of its replacements could be used, or more are bad than the plan allows.
         SampleError: a sample cannot be used and the plan says ``on_error: raise``.
-        SourceDownError: a remote source gives no answer.
-        StuckError: a file exceeds its time limit by far.
+        SourceUnavailableError: a remote source gives no answer.
+        SampleTimeoutError: a file exceeds its time limit by far.
         PlanError: the finished images of a batch differ in size.
     """
 
@@ -107,15 +107,15 @@ class LocalFeed(BaseFeed[Batch]):
         self._prefetch = max(prefetch, -(-2 * num_threads // chunks))  # small batches keep many threads busy
         self._backend = backend
         self._stop = threading.Event()
-        self._shares = cut(
+        self._split = split_budget(
             memory_bytes,
             batch_bytes=opened.largest_batch_bytes,
             prefetch=self._prefetch,
             cached=plan.cache is not None,
         )
-        self._cached = CacheReader.open(opened.program, opened.index, self._shares.cache)
-        self._activity = FeedMonitor()
-        self._budget = MemoryBudget(self._shares)
+        self._cached = CacheReader.open(opened.program, opened.index, self._split.cache)
+        self._monitor = FeedMonitor()
+        self._budget = MemoryBudget(self._split)
 
     @property
     def cache_counts(self) -> dict[str, int]:
@@ -124,10 +124,10 @@ class LocalFeed(BaseFeed[Batch]):
 
     def stats(self) -> FeedStats:
         """Say where the time went so far and what was in flight."""
-        return self._activity.read(
+        return self._monitor.read(
             num_threads=self._num_threads,
             replaced=self._feed_state.counts["replaced"],
-            memory_bytes=self._budget.shares.total,
+            memory_bytes=self._budget.split.total,
             peak_bytes=self._budget.peak_bytes,
         )
 
@@ -137,16 +137,16 @@ class LocalFeed(BaseFeed[Batch]):
         self._stop.set()
 
     def _batches(self) -> Iterator[Batch]:
-        self._activity = FeedMonitor()
-        self._activity.start()
-        clock = self._activity.clock("consume")
+        self._monitor = FeedMonitor()
+        self._monitor.start()
+        timer = self._monitor.timer("consume")
         try:
             with self._open_builder() as builder:
                 self._budget = builder.budget
                 for open_batch in self._prefetched(builder):
-                    clock.enter("input")
+                    timer.enter("input")
                     open_batch.wait()
-                    clock.enter("batch")
+                    timer.enter("batch")
                     result = builder.finish(open_batch)
                     num_bytes = open_batch.num_bytes
                     del open_batch  # its buffer is free once the consumer has let it go
@@ -154,23 +154,23 @@ class LocalFeed(BaseFeed[Batch]):
                     batch = result.batch
                     del result
                     if batch is not None:
-                        self._activity.count_batch(batch.num_images)
-                        clock.enter("consumer")
+                        self._monitor.count_batch(batch.num_images)
+                        timer.enter("consumer")
                         yield batch
-                        clock.enter("batch")
+                        timer.enter("batch")
                         del batch
                     builder.release(num_bytes)
         finally:
-            self._activity.stop()
+            self._monitor.stop()
 
     def _open_builder(self) -> BatchBuilder:
         return BatchBuilder(
             self._opened,
-            self._shares,
+            self._split,
             num_threads=self._num_threads,
             backend=self._backend,
             cached=self._cached,
-            activity=self._activity,
+            monitor=self._monitor,
         )
 
     def _prefetched(self, builder: BatchBuilder) -> Iterator[OpenBatch]:
@@ -183,9 +183,9 @@ class LocalFeed(BaseFeed[Batch]):
                 if batch is None:
                     break
                 in_progress.append(batch)
-                self._activity.batches.change(1)
+                self._monitor.batches.change(1)
                 next_number += 1
             if not in_progress or self._stop.is_set():
                 return
             yield in_progress.popleft()
-            self._activity.batches.change(-1)
+            self._monitor.batches.change(-1)

@@ -81,7 +81,7 @@ class OpenBatch:
     chunks: tuple[Future[_SampleColumns], ...]
     failures: tuple[list[QuarantineEntry], ...]
     """What each chunk could not use."""
-    watch: Watchdog
+    watchdog: Watchdog
     annotation_kinds: AnnotationKinds
     """Of the index."""
     num_bytes: int
@@ -91,9 +91,9 @@ class OpenBatch:
         """Wait until its chunks have ended, well or not.
 
         Raises:
-            StuckError: a file never comes to an end.
+            SampleTimeoutError: a file never comes to an end.
         """
-        self.watch.wait_for_all(self.chunks)
+        self.watchdog.wait_for_all(self.chunks)
 
     def entries(self) -> tuple[QuarantineEntry, ...]:
         """List what could not be used so far, in the order of the rows."""
@@ -105,7 +105,7 @@ class OpenBatch:
 
         rows = _SampleColumns()
         for chunk in self.chunks:
-            rows += self.watch.wait_for(chunk)
+            rows += self.watchdog.wait_for(chunk)
         if not rows.keys:
             return None
         num_images = len(rows.keys)
@@ -153,9 +153,9 @@ class WorkerPool:
         self._max_samples = max_samples
         self._sample_sizes = sample_sizes
         self._output_size = output_size
-        shares = shared.budget.shares
-        self._most_pixels = max(1, shares.pixels // num_threads)
-        self._most_files = max(1, shares.files // (2 * num_threads))
+        split = shared.budget.split
+        self._most_pixels = max(1, split.pixels // num_threads)
+        self._most_files = max(1, split.files // (2 * num_threads))
         self._tickets = count()
         self._buffers = BufferPool()
         normalization = shared.program.normalization
@@ -172,12 +172,14 @@ class WorkerPool:
 
     def close(self) -> None:
         """End the threads, once what is under way is made."""
-        stuck = self._shared.watch.stuck  # then nobody waits for the thread, nor takes away what it holds
+        timed_out = (
+            self._shared.watchdog.timed_out
+        )  # then nobody waits for the thread, nor takes away what it holds
         self._shared.budget.close()
         self._shared.loader.close()
-        self._readers.shutdown(wait=not stuck, cancel_futures=True)
-        self._workers.shutdown(wait=not stuck, cancel_futures=True)
-        for sample_worker in () if stuck else self._sample_workers:
+        self._readers.shutdown(wait=not timed_out, cancel_futures=True)
+        self._workers.shutdown(wait=not timed_out, cancel_futures=True)
+        for sample_worker in () if timed_out else self._sample_workers:
             sample_worker.close()
         if self._shared.cached is not None:
             self._shared.cached.cache.close()
@@ -189,7 +191,7 @@ class WorkerPool:
     def start(self, number: int, spec: BatchSpec, *, only_one: bool) -> OpenBatch | None:
         """Begin a batch; None where there is no room for it, which the only one in the making always has."""
         num_bytes = self.num_bytes(spec)
-        if not self._shared.budget.open_batch(num_bytes, only_one=only_one):
+        if not self._shared.budget.try_reserve_batch(num_bytes, only_one=only_one):
             return None
         return self.begin(number, spec, num_bytes)
 
@@ -202,7 +204,7 @@ class WorkerPool:
             targets: list[_ChunkTarget] = []
             first = 0
             cached = self._shared.cached
-            is_cached = cached is not None and cached.holds(spec.rows)
+            is_cached = cached is not None and cached.contains(spec.rows)
             for rows, file_bytes in self._split_into_chunks(
                 spec.rows, CACHED_CHUNK_IMAGES if is_cached else self._max_samples
             ):
@@ -217,12 +219,14 @@ class WorkerPool:
                 self._cache_writers = [*(one for one in self._cache_writers if not one.done()), *chunks]
         failures = tuple(one.failures for one in targets)
         shared = self._shared
-        return OpenBatch(number, spec, buffer, tuple(chunks), failures, shared.watch, shared.kinds, num_bytes)
+        return OpenBatch(
+            number, spec, buffer, tuple(chunks), failures, shared.watchdog, shared.kinds, num_bytes
+        )
 
     def _start_epoch(self, epoch: int) -> None:
         """Let an epoch find all that the one before has cached: wait until it is made and written."""
         if epoch != self._epoch and self._cache_writers and self._shared.cached is not None:
-            self._shared.watch.wait_for_all(self._cache_writers)
+            self._shared.watchdog.wait_for_all(self._cache_writers)
             self._shared.cached.cache.publish()
             self._cache_writers = []
         self._epoch = epoch
@@ -238,20 +242,20 @@ class WorkerPool:
                 yield some[run[0] : run[-1] + 1], num_bytes
 
     def _read_chunk(self, ticket: int, rows: np.ndarray, num_bytes: int) -> list[EncodedSample]:
-        activity = self._shared.activity
-        clock = activity.clock("read")
-        clock.enter("room")
+        monitor = self._shared.monitor
+        timer = monitor.timer("read")
+        timer.enter("output")
         self._shared.budget.reserve_file(ticket, num_bytes)
-        clock.enter("read")
+        timer.enter("read")
         read_bytes = 0
         try:
             loaded = self._shared.load(rows)
             read_bytes = sum(len(sample.file.data) for sample in loaded if sample.file is not None)
-            activity.hit(sum(sample.kept is not None for sample in loaded))
+            monitor.count_cache_hits(sum(sample.cached_image is not None for sample in loaded))
             return loaded
         finally:
-            activity.chunks.change(1)
-            clock.enter("room", read_bytes)
+            monitor.chunks.change(1)
+            timer.enter("output", read_bytes)
 
     def _open_buffer(self, num_images: int) -> BatchBuffer | DeviceBuffer:
         if self._device is None:
@@ -264,36 +268,36 @@ class WorkerPool:
         file_bytes: int,
         target: _ChunkTarget,
     ) -> _SampleColumns:
-        clock = self._shared.activity.clock("make")
-        clock.enter("input")
+        timer = self._shared.monitor.timer("process")
+        timer.enter("input")
         try:
             samples = loaded.result()
-            self._shared.activity.chunks.change(-1)
-            clock.enter("draw")
+            self._shared.monitor.chunks.change(-1)
+            timer.enter("sample")
             return self._make_samples(samples, target)
         finally:
             self._shared.budget.release_file(file_bytes)
-            clock.enter("room")
+            timer.enter("output")
 
     def _make_cached(self, rows: np.ndarray, target: _ChunkTarget) -> _SampleColumns:
         """Make what the cache holds without a reader; the few that are damaged or have changed are read here."""
-        activity = self._shared.activity
-        clock = activity.clock("make")
-        clock.enter("find")
+        monitor = self._shared.monitor
+        timer = monitor.timer("process")
+        timer.enter("lookup")
         read_bytes = 0
         try:
             samples = self._shared.load(rows)
-            activity.hit(sum(sample.kept is not None for sample in samples))
+            monitor.count_cache_hits(sum(sample.cached_image is not None for sample in samples))
             read_bytes = sum(len(sample.file.data) for sample in samples if sample.file is not None)
-            self._shared.budget.open_file(read_bytes)
-            clock.enter("draw", read_bytes)
+            self._shared.budget.add_file(read_bytes)
+            timer.enter("sample", read_bytes)
             return self._make_samples(samples, target)
         finally:
             self._shared.budget.release_file(read_bytes)
-            clock.enter("room")
+            timer.enter("output")
 
     def _make_samples(self, samples: list[EncodedSample], target: _ChunkTarget) -> _SampleColumns:
-        clock = self._shared.activity.clock("make")
+        timer = self._shared.monitor.timer("process")
         if not hasattr(self._local, "sample_worker"):
             most = (
                 self._max_samples
@@ -305,20 +309,20 @@ class WorkerPool:
         sample_worker: SampleWorker = self._local.sample_worker
         done = _SampleColumns()
         for run, most_bytes in sample_worker.split_by_bytes(samples, target.epoch, self._most_pixels):
-            clock.enter("room")
+            timer.enter("output")
             with self._shared.budget.pixels(most_bytes, repr(run[0].row["key"])):
                 start = target.first + len(done.made)
-                slots = [partial(target.buffer.room, row) for row in range(start, start + len(run))]
-                made = sample_worker.make(run, target.epoch, slots, target.failures)
-                clock.enter("write")
+                slots = [partial(target.buffer.output_slot, row) for row in range(start, start + len(run))]
+                made = sample_worker.process(run, target.epoch, slots, target.failures)
+                timer.enter("write")
                 num_bytes = 0
                 for row, sample in enumerate(made, start):
                     if sample is not None:
                         target.buffer.put(row, sample.key, sample.image)
                         num_bytes += sample.image.nbytes
                     done.add(sample)
-                target.buffer.settle()
-                clock.enter("draw", num_bytes)
+                target.buffer.synchronize()
+                timer.enter("sample", num_bytes)
                 del made, sample  # not one picture may outlast its room
         return done
 

@@ -19,7 +19,7 @@ from ...pipeline.errors import LightwellError, RunError, SourceError
 from ...pipeline.executor.cached import CacheReader
 from ...pipeline.index.index import Index
 from ...pipeline.machine import default_memory_bytes
-from ...pipeline.memory.budget import cut
+from ...pipeline.memory.budget import split_budget
 from ...pipeline.plan.plan import Plan
 from ...pipeline.plan.view import View
 from ...pipeline.runtime.batch_builder import BatchBuilder, BatchResult
@@ -121,7 +121,7 @@ class BatchWorker:
         self._last_report_s = -REPORT_INTERVAL_S
         self._report_lock = threading.Lock()
         opened = config.open_view()
-        shares = cut(
+        shares = split_budget(
             config.memory_bytes or default_memory_bytes(),
             batch_bytes=opened.largest_batch_bytes,
             prefetch=config.num_batches,
@@ -135,7 +135,7 @@ class BatchWorker:
             backend=config.backend,
             cached=CacheReader.open(opened.program, opened.index, shares.cache),
         )
-        self._builder.activity.start()
+        self._builder.monitor.start()
 
     @contextmanager
     def build(self, number: int) -> Iterator[BatchResult]:
@@ -150,10 +150,10 @@ class BatchWorker:
             if now - self._last_report_s < REPORT_INTERVAL_S:
                 return {}
             self._last_report_s = now
-        stats = self._builder.activity.read(
+        stats = self._builder.monitor.read(
             num_threads=self._num_threads,
             replaced=0,
-            memory_bytes=self._builder.budget.shares.total,
+            memory_bytes=self._builder.budget.split.total,
             peak_bytes=self._builder.budget.peak_bytes,
         )
         names = ("cpu_s", "num_threads", "cache_hits", "memory_bytes", "peak_bytes")
@@ -162,7 +162,7 @@ class BatchWorker:
 
     def close(self) -> None:
         """End its threads."""
-        self._builder.activity.stop()
+        self._builder.monitor.stop()
         self._builder.__exit__(None, None, None)
 
 

@@ -18,21 +18,21 @@ class StatsAggregator:
     """The last that each worker told, and this process's own clock; a context manager, which starts and stops it."""
 
     def __init__(self) -> None:
-        self._activity = FeedMonitor()
+        self._monitor = FeedMonitor()
         self._workers: dict[str, Mapping[str, Any]] = {}
         self._moved_bytes = 0
 
     def __enter__(self) -> Self:
-        self._activity.start()
-        self._clock = self._activity.clock("consume")
+        self._monitor.start()
+        self._timer = self._monitor.timer("consume")
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._activity.stop()
+        self._monitor.stop()
 
     def enter(self, step: str) -> None:
         """Turn the clock of this process to a step: ``input`` is waiting for Ray, ``batch`` taking over a batch."""
-        self._clock.enter(step)
+        self._timer.enter(step)
 
     def update(self, report: Mapping[str, Any], num_bytes: int) -> None:
         """Note what a worker told with a batch of so many bytes."""
@@ -42,8 +42,8 @@ class StatsAggregator:
 
     def count_batch(self, num_images: int) -> None:
         """Note that a batch goes to the consumer."""
-        self._activity.count_batch(num_images)
-        self._clock.enter("consumer")
+        self._monitor.count_batch(num_images)
+        self._timer.enter("consumer")
 
     def read(self, *, replaced: int) -> FeedStats:
         """Add up; workers that died count with the last they told."""
@@ -52,7 +52,7 @@ class StatsAggregator:
         def total(name: str) -> int:
             return sum(worker[name] for worker in workers)
 
-        local = self._activity.read(
+        local = self._monitor.read(
             num_threads=total("num_threads"),
             replaced=replaced,
             memory_bytes=total("memory_bytes"),

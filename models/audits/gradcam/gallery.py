@@ -126,7 +126,7 @@ def read_pictures(engine: Engine, plan: Plan, split: str | None, keys: Sequence[
     with engine.feed(plan, View(split=split, keys=tuple(keys))) as feed:
         for batch in feed:
             images = denormalize(batch.images.numpy(), mean, std)
-            for row in np.flatnonzero(batch.own).tolist():
+            for row in np.flatnonzero(batch.is_valid).tolist():
                 boxes = None if batch.boxes is None else np.array(batch.boxes[row], np.float32)
                 found[batch.keys[row]] = Picture(images[row].copy(), boxes)
     return found

@@ -112,10 +112,10 @@ def test_a_picture_of_a_shard_that_was_pruned_leaves_no_empty_shard_behind(tmp_p
     key = np.array([[1, 2]], "<u8")
     picture = CachedImage(np.arange(75, dtype=np.uint8), (5, 5))
     with PixelCache(tmp_path, Recipe((), "exact", None, ())) as cache:
-        cache.keep([(key[0], picture)])
+        cache.put([(key[0], picture)])
         cache.publish()
         prune(tmp_path, max_bytes=0)
-        (found,) = cache.find(key)
+        (found,) = cache.get(key)
         assert found is not None
         assert np.array_equal(found.data, picture.data)
     assert shards_of(tmp_path) == []

@@ -12,8 +12,8 @@ import pytest
 from cached import TRAINING, hashes_of, plan_for, run, shards_of
 from hypothesis import given
 from hypothesis import strategies as st
-from lightwell.pipeline.cache.codec import CachedImage, pack
-from lightwell.pipeline.cache.lookup import NOWHERE, Table
+from lightwell.pipeline.cache.codec import CachedImage, encode_image
+from lightwell.pipeline.cache.lookup import NOT_FOUND, CacheLookup
 from lightwell.pipeline.cache.recipe import Recipe
 from lightwell.pipeline.cache.shard import DamagedShard, Shard, open_shard
 from lightwell.pipeline.cache.store import PixelCache
@@ -111,15 +111,15 @@ def test_a_table_finds_what_a_dict_would(groups: list[list[int]], data: st.DataO
         for inside, one in enumerate(group):
             expected.setdefault(one, set()).add((number, inside))
     wanted = data.draw(st.lists(st.integers(0, 60), min_size=1))
-    for one, found in zip(wanted, Table(shards).search(keys_of(*wanted)), strict=True):
-        assert found in expected.get(one, {(NOWHERE, NOWHERE)})
+    for one, found in zip(wanted, CacheLookup(shards).search(keys_of(*wanted)), strict=True):
+        assert found in expected.get(one, {(NOT_FOUND, NOT_FOUND)})
 
 
 def test_half_a_key_is_no_key(tmp_path: Path) -> None:
-    table = Table([open_shard(write(tmp_path, 5))])
+    table = CacheLookup([open_shard(write(tmp_path, 5))])
     other = keys_of(5)
     other[0, 1] += 1
-    assert table.holds(np.concatenate([keys_of(5), other])) == [True, False]
+    assert table.contains(np.concatenate([keys_of(5), other])) == [True, False]
 
 
 def test_leftovers_of_dead_writers_go_and_those_of_living_ones_stay(tmp_path: Path) -> None:
@@ -140,23 +140,23 @@ def test_a_shard_that_cannot_be_finished_leaves_nothing(tmp_path: Path) -> None:
 
 def test_a_cache_opened_again_finds_everything_and_one_open_already_sees_new_shards(tmp_path: Path) -> None:
     with PixelCache(tmp_path, RECIPE) as one, PixelCache(tmp_path, RECIPE) as other:
-        one.keep([(key, picture(n)) for n, key in enumerate(keys_of(0, 1, 2))])
+        one.put([(key, picture(n)) for n, key in enumerate(keys_of(0, 1, 2))])
         one.publish()
-        assert other.find(keys_of(1)) == [None]
+        assert other.get(keys_of(1)) == [None]
         other.publish()
-        found = other.find(keys_of(2, 9, 0))
+        found = other.get(keys_of(2, 9, 0))
         assert found[1] is None
         assert [one.data.tobytes() for one in found if one] == [picture(n).data.tobytes() for n in (2, 0)]
-        other.keep([(keys_of(1)[0], picture(1))])
+        other.put([(keys_of(1)[0], picture(1))])
         assert other.dump_counts()["kept"] == 0
 
 
 def test_pictures_are_spread_over_shards_and_one_larger_than_a_shard_has_its_own(tmp_path: Path) -> None:
     with PixelCache(tmp_path, RECIPE, shard_bytes=300) as cache:
         pictures = [picture(n) for n in range(6)] + [picture(6, 20, 20)]
-        cache.keep([(key, one) for key, one in zip(keys_of(*range(7)), pictures, strict=True)])
+        cache.put([(key, one) for key, one in zip(keys_of(*range(7)), pictures, strict=True)])
         cache.publish()
-        found = cache.find(keys_of(*range(7)))
+        found = cache.get(keys_of(*range(7)))
         assert [one and one.data.tobytes() for one in found] == [one.data.tobytes() for one in pictures]
     assert [len(open_shard(path)) for path in shards_of(tmp_path)] != [7]
     assert sum(len(open_shard(path)) for path in shards_of(tmp_path)) == 7
@@ -167,19 +167,19 @@ def test_pictures_on_their_way_into_the_cache_keep_to_their_share_of_memory(tmp_
     pictures = [picture(number, 100, 100) for number in range(60)]
     with PixelCache(tmp_path, RECIPE, buffer_bytes=share) as cache:
         tracemalloc.start()
-        cache.keep(list(zip(keys_of(*range(61)), [*pictures, large], strict=True)))
+        cache.put(list(zip(keys_of(*range(61)), [*pictures, large], strict=True)))
         cache.publish()
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert cache.dump_counts()["kept"] == 61
-        assert cache.holds(keys_of(*range(61)))
+        assert cache.contains(keys_of(*range(61)))
     assert peak < 1.25 * share
 
 
 def test_a_picture_that_is_too_long_for_a_jpeg_is_not_packed() -> None:
     longest = np.zeros((2, 65_500, 3), np.uint8)
-    assert pack(longest, 90) is not None
-    assert pack(np.zeros((2, 65_501, 3), np.uint8), 90) is None
+    assert encode_image(longest, 90) is not None
+    assert encode_image(np.zeros((2, 65_501, 3), np.uint8), 90) is None
 
 
 @pytest.mark.fault("cache shards damaged between runs")

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from lightwell.pipeline.errors import PlanError, RequestError
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.machine import default_memory_bytes, machine_memory_bytes, num_cpus, parse_size
-from lightwell.pipeline.memory.budget import BudgetSplit, MemoryBudget, cut
+from lightwell.pipeline.memory.budget import BudgetSplit, MemoryBudget, split_budget
 from lightwell.pipeline.memory.estimates import split_by_bytes
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
@@ -185,7 +185,7 @@ def test_a_cut_budget_adds_up_and_holds_two_batches(
     batch: int, prefetch: int, memory: int, cached: bool
 ) -> None:
     try:
-        shares = cut(memory, batch_bytes=batch, prefetch=prefetch, cached=cached)
+        shares = split_budget(memory, batch_bytes=batch, prefetch=prefetch, cached=cached)
     except PlanError:
         assert 2 * batch > 0.75 * memory * (0.875 if cached else 1)
         return
