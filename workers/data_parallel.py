@@ -13,18 +13,18 @@ from ..pipeline.jobs.contracts import DataParallel
 if TYPE_CHECKING:
     from ..pipeline.jobs.contracts import TrainingJob
     from ..pipeline.plan.view import View
-    from .quarantine_log import Ledger
+    from .quarantine_log import QuarantineLog
 
 
 @dataclass(frozen=True)
-class Peers:
+class RankInfo:
     """Which rank this process is, of how many."""
 
     rank: int = 0
     num_ranks: int = 1
 
     @classmethod
-    def here(cls) -> Peers:
+    def from_env(cls) -> RankInfo:
         """Ask ``torch.distributed``; without a process group this process is alone."""
         from torch import distributed
 
@@ -33,30 +33,30 @@ class Peers:
         return cls(distributed.get_rank(), distributed.get_world_size())
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """The first rank is the only one that writes."""
         return self.rank == 0
 
-    def share(self, view: View) -> View:
+    def shard(self, view: View) -> View:
         """Return this rank's slice of a view."""
         return replace(view, rank=self.rank, num_ranks=self.num_ranks)
 
-    def tally(self, ledger: Ledger) -> dict[str, int]:
+    def gather_counts(self, quarantine_log: QuarantineLog) -> dict[str, int]:
         """Let the first rank write down what all could not use; returns what all have counted. Every rank calls it."""
         if self.num_ranks > 1:
             from torch import distributed
 
-            told: list[Any] = [None] * self.num_ranks
-            distributed.all_gather_object(told, (ledger.entries(), ledger.counts()))
-            if self.leads:
-                ledger.take_up(entry for entries, _ in told for entry in entries)
-                ledger.write()
-            return added(counts for _, counts in told)
-        ledger.write()
-        return ledger.counts()
+            gathered: list[Any] = [None] * self.num_ranks
+            distributed.all_gather_object(gathered, (quarantine_log.entries(), quarantine_log.counts()))
+            if self.is_main:
+                quarantine_log.add_entries(entry for entries, _ in gathered for entry in entries)
+                quarantine_log.write()
+            return sum_counts(counts for _, counts in gathered)
+        quarantine_log.write()
+        return quarantine_log.counts()
 
 
-def added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+def sum_counts(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     """Add counts up, name by name."""
     total: Counter[str] = Counter()
     for each in counts:
@@ -64,7 +64,7 @@ def added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     return dict(total)
 
 
-def check_shares(job: TrainingJob, num_ranks: int) -> None:
+def check_data_parallel(job: TrainingJob, num_ranks: int) -> None:
     """Check that a job can be one of so many ranks.
 
     Raises:

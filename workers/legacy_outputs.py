@@ -12,14 +12,14 @@ from safetensors import SafetensorError, safe_open
 
 from ..pipeline.monitor.quarantine import QUARANTINE_NAME
 from ..pipeline.outputs.folder import is_pattern
-from .record_store import PARTS, PATTERN, read_note
+from .record_store import PARTS, PATTERN, read_part_metadata
 
 COUNTS_NAME = "counts.json"
 COUNTS = {"read", "used", "replaced", "skipped"}
 ENTRY = {"key", "step", "reason", "epoch"}
 
 
-def names_of_earlier(folder: Path, outputs: Sequence[str]) -> list[str]:
+def legacy_output_names(folder: Path, outputs: Sequence[str]) -> list[str]:
     """List the files in a folder without a manifest that a run of ours has written.
 
     Parts, counts, quarantine lists and checkpoints of ours are recognised by their content. Where there is one, the other
@@ -43,7 +43,7 @@ def names_of_earlier(folder: Path, outputs: Sequence[str]) -> list[str]:
 
 def _is_part(path: Path) -> bool:
     try:
-        return not path.is_symlink() and "position" in read_note(pq.read_schema(path))
+        return not path.is_symlink() and "position" in read_part_metadata(pq.read_schema(path))
     except (pa.ArrowException, OSError, ValueError):
         return False
 

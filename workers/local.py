@@ -40,14 +40,14 @@ from ..pipeline.jobs.contracts import (
 from ..pipeline.jobs.progress import SilentConsole
 from ..pipeline.monitor.quarantine import QUARANTINE_NAME, read_quarantine, write_quarantine
 from ..pipeline.outputs.folder import OutputFolder, is_pattern
-from .data_parallel import Peers, check_shares
+from .data_parallel import RankInfo, check_data_parallel
 from .legacy_outputs import COUNTS_NAME
 from .malloc import keep_freed_memory
 from .metrics import JobMeter
-from .output_store import Place, check_known, opened
-from .quarantine_log import Ledger
-from .record_store import Part, PartStore, measure
-from .results import BATCH_NAMES, RECORDS_NAME, TRAINING_NAMES, Results, declared_by, open_results
+from .output_store import OutputStore, check_output_uri, open_output_store
+from .quarantine_log import QuarantineLog
+from .record_store import Part, PartStore, size_and_digest
+from .results import BATCH_NAMES, RECORDS_NAME, TRAINING_NAMES, Results, declared_outputs, open_results
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
         TrainingJob,
     )
 
-Entry = tuple[str, str, int]
+EntryKey = tuple[str, str, int]
 
 PART_IMAGES = 1024
 """Images after which a part is written: what an interruption costs at most, and what memory holds."""
@@ -97,33 +97,35 @@ def run_batch_job(
     """
     console = console or SilentConsole()
     with open_results(job, out, names=BATCH_NAMES, reads=reads) as results:
-        fingerprint = fingerprint_of(job)
+        fingerprint = job_fingerprint(job)
         results.folder.describe(fingerprint)
         keep_freed_memory()
         has_files = isinstance(job, DeclaresPartFiles)
         store = PartStore(results.folder, fingerprint, getattr(job, "schema", None), has_files)
-        found = finished(job, store, results, console)
+        found = load_finished_records(job, store, results, console)
         if found is None:
-            done = take_up(job, store, results, console)
-            before = add_up(done)[0]
+            done = resume_parts(job, store, results, console)
+            previous = sum_parts(done)[0]
             with (
-                Ledger(results.claim(QUARANTINE_NAME), before=before) as ledger,
+                QuarantineLog(results.claim(QUARANTINE_NAME), previous=previous) as quarantine_log,
                 JobMeter(type(job).__name__) as meter,
             ):
-                watched = meter.watch(ledger.watch(engine))
-                done += read_parts(job, watched, store, console, done, part_images, results.place.publish)
-            found = merged(job, store, results, done)
+                recording_engine = meter.instrument(quarantine_log.record(engine))
+                done += process_parts(
+                    job, recording_engine, store, console, done, part_images, results.output_store.publish
+                )
+            found = merge_parts(job, store, results, done)
         findings = finish(job, engine, results, *found, console)
         store.clear()
         results.folder.complete()
-        results.place.publish()
+        results.output_store.publish()
         return findings
 
 
-def take_up(job: BatchJob, store: PartStore, results: Results, console: Console) -> list[Part]:
+def resume_parts(job: BatchJob, store: PartStore, results: Results, console: Console) -> list[Part]:
     """Take up the undamaged parts of an interrupted run, and say how many there are."""
     num_listed = store.num_listed()
-    done = store.take_up()
+    done = store.resume_parts()
     if done:
         console.print(f"taking up after {sum(part.counts['read'] for part in done):,} images that are done")
     if num_listed > len(done):
@@ -132,16 +134,16 @@ def take_up(job: BatchJob, store: PartStore, results: Results, console: Console)
             "one; their images are read again"
         )
     if not done and isinstance(job, PartWriter):  # the files that an earlier result lists are about to change
-        results.folder.remove(*(name for name in declared_by(job) if not is_pattern(name)))
+        results.folder.remove(*(name for name in declared_outputs(job) if not is_pattern(name)))
     return done
 
 
-def finished(
+def load_finished_records(
     job: BatchJob, store: PartStore, results: Results, console: Console
 ) -> tuple[Part, pa.Table] | None:
     """Take the records of a finished run that only its results differ from, such as a report with another title."""
     name = results.name(RECORDS_NAME)
-    found = None if isinstance(job, PartWriter) else store.finished(name)
+    found = None if isinstance(job, PartWriter) else store.load_finished_records(name)
     if found is not None and not found[1].num_rows:
         return None  # nothing could be read then: it may be there now
     if found is not None:
@@ -153,14 +155,16 @@ def finished(
     return found
 
 
-def merged(job: BatchJob, store: PartStore, results: Results, parts: list[Part]) -> tuple[Part, pa.Table]:
+def merge_parts(
+    job: BatchJob, store: PartStore, results: Results, parts: list[Part]
+) -> tuple[Part, pa.Table]:
     """Merge all parts into the records; returns them with what they hold, as one part."""
-    entries, counts = add_up(parts)
+    entries, counts = sum_parts(parts)
     left_out = sum(part.counts["left_out"] for part in parts)
     counts |= {"left_out": left_out, "unusable": counts.pop("skipped") - left_out}
     whole = Part(0, counts, tuple(entries), {})
-    noted = None if isinstance(job, PartWriter) else whole
-    return whole, store.merge(parts, results.claim(RECORDS_NAME), noted)
+    known = None if isinstance(job, PartWriter) else whole
+    return whole, store.merge(parts, results.claim(RECORDS_NAME), known)
 
 
 def finish(
@@ -168,17 +172,17 @@ def finish(
 ) -> Mapping[str, Any]:
     """Write what is counted and let the job write its results; returns its findings."""
     results.claim(RECORDS_NAME)
-    entries, counts = add_up([whole])
+    entries, counts = sum_parts([whole])
     write_quarantine(entries, results.claim(QUARANTINE_NAME))
     write_json(results.claim(COUNTS_NAME), counts)
-    results.folder.claim(*(name for name in declared_by(job) if not is_pattern(name)))
+    results.folder.claim(*(name for name in declared_outputs(job) if not is_pattern(name)))
     context = Context(
         engine,
         results.path,
         console,
         quarantine=tuple(entries),
         counts=counts,
-        destination=results.place.destination,
+        destination=results.output_store.destination,
     )
     return job.finish(records, context)
 
@@ -212,58 +216,65 @@ def run_training_job(
         LightwellError: whatever the plan, the feed or the job raise.
     """
     console = console or SilentConsole()
-    check_known(out)
-    peers = Peers.here()
-    check_shares(job, peers.num_ranks)
-    if not peers.leads:
-        with opened(out, writes=False) as place:
-            return train_rank(job, engine, place, console, peers, None)
+    check_output_uri(out)
+    rank_info = RankInfo.from_env()
+    check_data_parallel(job, rank_info.num_ranks)
+    if not rank_info.is_main:
+        with open_output_store(out, writes=False) as output_store:
+            return train_rank(job, engine, output_store, console, rank_info, None)
     with open_results(job, out, names=TRAINING_NAMES, lock=lock, reads=reads) as results:
-        results.folder.claim(*(name for name in declared_by(job) if not is_pattern(name)))
-        metrics = train_rank(job, engine, results.place, console, peers, results)
+        results.folder.claim(*(name for name in declared_outputs(job) if not is_pattern(name)))
+        metrics = train_rank(job, engine, results.output_store, console, rank_info, results)
         results.folder.complete()
-        results.place.publish()
+        results.output_store.publish()
         return metrics
 
 
 def train_rank(
     job: TrainingJob,
     engine: Engine,
-    place: Place,
+    output_store: OutputStore,
     console: Console,
-    peers: Peers,
+    rank_info: RankInfo,
     results: Results | None,
 ) -> Mapping[str, Any]:
     """Run a training job, or one rank's part of it, in an open place; only the first rank has results."""
-    out = place.folder
+    out = output_store.folder
     keep_freed_memory()
-    left = resume_point(job, out)
+    resume_from = resume_point(job, out)
     path = out / QUARANTINE_NAME if results is None else results.claim(QUARANTINE_NAME)
-    ledger = Ledger(path, entries_before(left, out), left.counts) if peers.leads else Ledger(path)
-    worker = f"rank {peers.rank}" if peers.num_ranks > 1 else ""
-    with ledger if peers.leads else nullcontext(), JobMeter(type(job).__name__, worker) as meter:
-        watched = meter.watch(ledger.watch(engine))
-        with watched.feed(job.plan, peers.share(left.view), left.position) as feed:
-            tally = partial(peers.tally, ledger)
+    quarantine_log = (
+        QuarantineLog(path, previous_entries(resume_from, out), resume_from.counts)
+        if rank_info.is_main
+        else QuarantineLog(path)
+    )
+    worker = f"rank {rank_info.rank}" if rank_info.num_ranks > 1 else ""
+    with (
+        quarantine_log if rank_info.is_main else nullcontext(),
+        JobMeter(type(job).__name__, worker) as meter,
+    ):
+        recording_engine = meter.instrument(quarantine_log.record(engine))
+        with recording_engine.feed(job.plan, rank_info.shard(resume_from.view), resume_from.position) as feed:
+            gather_counts = partial(rank_info.gather_counts, quarantine_log)
             context = Context(
-                watched,
+                recording_engine,
                 out,
                 console,
-                commit_counts=tally,
-                publish=place.publish,
-                destination=place.destination,
+                commit_counts=gather_counts,
+                publish=output_store.publish,
+                destination=output_store.destination,
             )
             metrics = job.run(feed, context)
-            say_stats(feed, console)
-        counts = peers.tally(ledger)
+            print_stats(feed, console)
+        counts = rank_info.gather_counts(quarantine_log)
         if results is not None:
             write_json(results.claim(COUNTS_NAME), counts)
     return metrics  # what is in the folder is published with the list in order, as the ledger leaves it
 
 
-def entries_before(left: ResumePoint, out: Path) -> list[Mapping[str, Any]]:
+def previous_entries(resume_from: ResumePoint, out: Path) -> list[Mapping[str, Any]]:
     """Read what the run that is gone on with could not use."""
-    goes_on, first = left.position is not None, left.view.first_epoch
+    goes_on, first = resume_from.position is not None, resume_from.view.first_epoch
     return [one for one in read_quarantine(out / QUARANTINE_NAME) if goes_on or one["epoch"] < first]
 
 
@@ -272,13 +283,13 @@ def resume_point(job: TrainingJob, out: Path) -> ResumePoint:
     return job.resume_point(out) if isinstance(job, Resumable) else ResumePoint(job.view)
 
 
-def fingerprint_of(job: BatchJob) -> str | None:
+def job_fingerprint(job: BatchJob) -> str | None:
     """Ask a job for what decides its records; None where it cannot say."""
     ask = getattr(job, "fingerprint", None)
     return str(ask()) if callable(ask) else None
 
 
-def read_parts(
+def process_parts(
     job: BatchJob,
     engine: JobEngine,
     store: PartStore,
@@ -289,34 +300,34 @@ def read_parts(
 ) -> list[Part]:
     """Turn what is left of a job's view, behind the parts that are done, into more parts of so many images."""
     parts: list[Part] = []
-    noted = {entry_of(entry) for part in done for entry in part.quarantine}
+    known = {entry_key(entry) for part in done for entry in part.quarantine}
     num_found = 0
     position = done[-1].position if done else None
-    with engine.open_job(job, position) as work:
-        if not work.num_batches:
+    with engine.open_job(job, position) as run:
+        if not run.num_batches:
             return parts
-        unusable = work.counts["skipped"]
-        batches = console.track(work, type(job).__name__)
-        full = partial(is_full, job, num_images)
-        while (part := read_part(work, batches, full)) is not None:
-            counts, gathered = {**part[0], "unusable": unusable}, part[1]
+        unusable = run.counts["skipped"]
+        batches = console.track(run, type(job).__name__)
+        full = partial(is_part_full, job, num_images)
+        while (part := collect_part(run, batches, full)) is not None:
+            counts, part_records = {**part[0], "unusable": unusable}, part[1]
             number = len(done) + len(parts)
-            found = quarantine_after(work, num_found)
+            found = quarantine_after(run, num_found)
             num_found += len(found)
-            entries = fresh_entries(found, noted)
-            records, files = kept(job, gathered, number, store.output)
-            parts.append(Part(number, counts, entries, work.position(), files))
+            entries = new_entries(found, known)
+            records, files = write_job_part(job, part_records, number, store.output)
+            parts.append(Part(number, counts, entries, run.position(), files))
             store.write(parts[-1], records)
             publish()
-        say_stats(work, console)
+        print_stats(run, console)
     return parts
 
 
-def read_part(
-    work: JobRun, batches: Iterator[BatchRecords], full: Callable[[Sequence[Record], int], bool]
+def collect_part(
+    run: JobRun, batches: Iterator[BatchRecords], full: Callable[[Sequence[Record], int], bool]
 ) -> tuple[dict[str, int], list[Record]] | None:
     """Gather worked batches until they make a part; returns counts and records, or None at the end."""
-    skipped = work.counts["skipped"]
+    skipped = run.counts["skipped"]
     records: list[Record] = []
     num_batches = num_read = num_used = 0
     for batch in batches:
@@ -326,19 +337,19 @@ def read_part(
         num_used += batch.num_used
         if full(records, num_read):
             break
-    left_out = work.counts["skipped"] - skipped  # those of batches with no image left among them
+    left_out = run.counts["skipped"] - skipped  # those of batches with no image left among them
     if not num_batches and not left_out:
         return None
     counts = {"read": num_read, "used": num_used, "replaced": num_read - num_used, "left_out": left_out}
     return counts, records
 
 
-def is_full(job: BatchJob, most_images: int, records: Sequence[Record], num_images: int) -> bool:
+def is_part_full(job: BatchJob, most_images: int, records: Sequence[Record], num_images: int) -> bool:
     """Say whether a part is large enough, or let a job that writes its own files say so."""
     return job.is_full(records) if isinstance(job, PartWriter) else num_images >= most_images
 
 
-def kept(
+def write_job_part(
     job: BatchJob, records: Sequence[Record], part: int, output: OutputFolder
 ) -> tuple[Sequence[Record], dict[str, list[Any]]]:
     """Let a job that writes its own files write a part; returns what stands for it, and its files' sizes and digests."""
@@ -347,7 +358,7 @@ def kept(
     names = job.part_files(records, part) if isinstance(job, DeclaresPartFiles) else ()
     output.claim(*names)
     slim = job.write_part(records, part, output.path)
-    found = {name: measure(output.path / name) for name in names}
+    found = {name: size_and_digest(output.path / name) for name in names}
     missing = [name for name, told in found.items() if told is None]
     if missing:
         raise PlanError(
@@ -356,25 +367,25 @@ def kept(
     return slim, {name: told for name, told in found.items() if told is not None}
 
 
-def fresh_entries(entries: Sequence[Mapping[str, Any]], noted: set[Entry]) -> tuple[Mapping[str, Any], ...]:
+def new_entries(entries: Sequence[Mapping[str, Any]], known: set[EntryKey]) -> tuple[Mapping[str, Any], ...]:
     """Take the entries that no earlier part holds, and note them: a list for each part would grow with its square."""
-    fresh = {entry_of(entry): entry for entry in entries if entry_of(entry) not in noted}
-    noted.update(fresh)
+    fresh = {entry_key(entry): entry for entry in entries if entry_key(entry) not in known}
+    known.update(fresh)
     return tuple(fresh.values())
 
 
-def entry_of(entry: Mapping[str, Any]) -> Entry:
+def entry_key(entry: Mapping[str, Any]) -> EntryKey:
     """Say what tells a quarantine entry from others."""
     return entry["key"], entry["step"], entry["epoch"]
 
 
-def say_stats(feed: Feed | JobRun, console: Console) -> None:
+def print_stats(feed: Feed | JobRun, console: Console) -> None:
     """Say where a feed's time went and what would have to be faster."""
     for line in feed.stats().lines():
         console.print(line)
 
 
-def add_up(parts: list[Part]) -> tuple[list[Mapping[str, Any]], dict[str, int]]:
+def sum_parts(parts: list[Part]) -> tuple[list[Mapping[str, Any]], dict[str, int]]:
     """Join the quarantine entries of parts, each file and step once, and add their counts."""
     entries = {(entry["key"], entry["step"]): entry for part in parts for entry in part.quarantine}
     counts = {name: sum(part.counts[name] for part in parts) for name in ("read", "used", "replaced")}

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..pipeline.monitor.stats import FeedStats
     from ..pipeline.plan.plan import Plan
     from ..pipeline.plan.view import View
-    from .quarantine_log import WatchedEngine
+    from .quarantine_log import RecordingEngine
 
 INTERVAL_S = 5.0
 """Between two reports; Ray itself exports every ten seconds."""
@@ -40,7 +40,7 @@ class Instrument:
 
     kind: str
     """``counter`` or ``gauge``."""
-    about: str
+    description: str
     tags: tuple[str, ...] = ()
     """Beside those that all have."""
 
@@ -68,7 +68,7 @@ class FeedMeter:
         job: what is run, such as ``Classify``.
         feed: which of its feeds, such as ``train``.
         worker: who makes or takes the batches, such as ``rank 0``.
-        interval_s: between two reports of ``note``.
+        interval_s: between two reports of ``report_if_due``.
     """
 
     def __init__(self, job: str, feed: str, worker: str = "", *, interval_s: float = INTERVAL_S) -> None:
@@ -78,7 +78,7 @@ class FeedMeter:
         self._reported: dict[tuple[str, tuple[str, ...]], float] = {}
         self._next = time.monotonic()
 
-    def note(self, feed: Stream[Any]) -> None:
+    def report_if_due(self, feed: Stream[Any]) -> None:
         """Report a feed if it is time; cheap enough to be called after every batch."""
         if time.monotonic() >= self._next and _ray_runs():
             self.report(feed.stats(), feed.counts)
@@ -94,28 +94,28 @@ class FeedMeter:
             return
         with self._lock:
             self._next = time.monotonic() + self._interval_s
-            waited = self._grown("waited", (), stats.seconds("consume", "input"))
-            lived = self._grown(
+            waited = self._increase("waited", (), stats.seconds("consume", "input"))
+            lifetime = self._increase(
                 "lived", (), sum(one.wall_s for one in stats.threads if one.stage == "consume")
             )
             for name, tags, value in _totals(stats, counts):
-                if (growth := self._grown(name, tags, value)) > 0:
-                    _instrument(name).inc(growth, tags=self._named(name, tags))
+                if (growth := self._increase(name, tags, value)) > 0:
+                    _metric(name).inc(growth, tags=self._tags_for(name, tags))
             for queue in stats.queues:
-                _instrument("lightwell_queue_depth").set(
-                    float(queue.depth), tags=self._named("lightwell_queue_depth", (queue.name,))
+                _metric("lightwell_queue_depth").set(
+                    float(queue.depth), tags=self._tags_for("lightwell_queue_depth", (queue.name,))
                 )
-            if lived > 0:
-                share = min(1.0, waited / lived)
-                _instrument("lightwell_stall_share").set(share, tags=self._named("lightwell_stall_share", ()))
+            if lifetime > 0:
+                share = min(1.0, waited / lifetime)
+                _metric("lightwell_stall_share").set(share, tags=self._tags_for("lightwell_stall_share", ()))
 
-    def _grown(self, name: str, tags: tuple[str, ...], value: float) -> float:
+    def _increase(self, name: str, tags: tuple[str, ...], value: float) -> float:
         """Return by how much a total grew since the last report; a feed that begins anew starts from zero."""
         before = self._reported.get((name, tags), 0.0)
         self._reported[name, tags] = value
         return value - before if value >= before else value
 
-    def _named(self, name: str, tags: tuple[str, ...]) -> dict[str, str]:
+    def _tags_for(self, name: str, tags: tuple[str, ...]) -> dict[str, str]:
         return {**self._tags, **dict(zip(INSTRUMENTS[name].tags, tags, strict=True))}
 
 
@@ -131,14 +131,14 @@ class JobMeter:
         self._job = job
         self._worker = worker
         self._feeds: list[tuple[FeedMeter, Stream[Any]]] = []
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="lightwell-meter", daemon=True)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._report_periodically, name="lightwell-meter", daemon=True)
 
-    def watch(self, engine: WatchedEngine) -> MeteredEngine:
+    def instrument(self, engine: RecordingEngine) -> MeteredEngine:
         """Return the engine with all its feeds reported, by the names of their splits."""
-        return MeteredEngine(engine, self.note)
+        return MeteredEngine(engine, self.add_feed)
 
-    def note(self, feed: Stream[Any], name: str) -> None:
+    def add_feed(self, feed: Stream[Any], name: str) -> None:
         """Report one more feed."""
         self._feeds.append((FeedMeter(self._job, name, self._worker), feed))
 
@@ -147,39 +147,39 @@ class JobMeter:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._ended.set()
+        self._stop.set()
         self._thread.join()
         for meter, feed in self._feeds:
             meter.report(feed.stats(), feed.counts)
 
-    def _keep(self) -> None:
-        while not self._ended.wait(INTERVAL_S / 5):
+    def _report_periodically(self) -> None:
+        while not self._stop.wait(INTERVAL_S / 5):
             for meter, feed in list(self._feeds):
-                meter.note(feed)
+                meter.report_if_due(feed)
 
 
 class MeteredEngine:
     """An engine whose feeds are reported."""
 
-    def __init__(self, engine: WatchedEngine, note: Callable[[Stream[Any], str], None]) -> None:
+    def __init__(self, engine: RecordingEngine, add_feed: Callable[[Stream[Any], str], None]) -> None:
         self._engine = engine
-        self._note = note
+        self._add_feed = add_feed
 
     def feed(self, plan: Plan, view: View, position: Mapping[str, Any] | None = None) -> Feed:
         """Open a feed and note it."""
         feed = self._engine.feed(plan, view) if position is None else self._engine.feed(plan, view, position)
-        self._note(feed, view.split or "all")
+        self._add_feed(feed, view.split or "all")
         return feed
 
     def open_job(self, job: BatchJob, position: Mapping[str, Any] | None = None) -> JobRun:
         """Open a job at its view and note it."""
-        work = self._engine.open_job(job, position)
-        self._note(work, job.view.split or "all")
-        return work
+        run = self._engine.open_job(job, position)
+        self._add_feed(run, job.view.split or "all")
+        return run
 
 
 def _totals(stats: FeedStats, counts: Mapping[str, int]) -> list[tuple[str, tuple[str, ...], float]]:
-    found: list[tuple[str, tuple[str, ...], float]] = [
+    totals: list[tuple[str, tuple[str, ...], float]] = [
         ("lightwell_samples", (), stats.num_samples),
         ("lightwell_batches", (), stats.num_batches),
         ("lightwell_replaced", (), counts.get("replaced", 0)),
@@ -188,10 +188,10 @@ def _totals(stats: FeedStats, counts: Mapping[str, int]) -> list[tuple[str, tupl
         ("lightwell_moved_bytes", (), stats.moved_bytes),
     ]
     for stage, step in sorted({(one.stage, step) for one in stats.threads for step in one.seconds}):
-        found.append(("lightwell_step_seconds", (stage, step), stats.seconds(stage, step)))
+        totals.append(("lightwell_step_seconds", (stage, step), stats.seconds(stage, step)))
     for step in sorted({step for one in stats.threads for step in one.bytes}):
-        found.append(("lightwell_bytes", (step,), stats.bytes(step)))
-    return found
+        totals.append(("lightwell_bytes", (step,), stats.bytes(step)))
+    return totals
 
 
 def _ray_runs() -> bool:
@@ -201,10 +201,10 @@ def _ray_runs() -> bool:
 
 
 @cache
-def _instrument(name: str) -> Any:
+def _metric(name: str) -> Any:
     """Make a metric, once for each process."""
     from ray.util.metrics import Counter, Gauge
 
-    found = INSTRUMENTS[name]
-    kind = Counter if found.kind == "counter" else Gauge
-    return kind(name, description=found.about, tag_keys=(*TAGS, *found.tags))
+    totals = INSTRUMENTS[name]
+    kind = Counter if totals.kind == "counter" else Gauge
+    return kind(name, description=totals.description, tag_keys=(*TAGS, *totals.tags))

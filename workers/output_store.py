@@ -18,20 +18,20 @@ from ..pipeline.storage.store import without_file_scheme
 from ..pipeline.uris import public_uri
 from .lease import LEASE_NAME, lease
 
-LAST = "checkpoint.safetensors"
+UPLOADED_LAST = "checkpoint.safetensors"
 """Copied behind all others: it says what they are the results of."""
 OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "memory"}
 """Protocols of stores that show an object only when it is whole, and have no folders."""
 
 
 @dataclass(frozen=True)
-class Place:
+class OutputStore:
     """A folder to write to, and what brings it where it is kept."""
 
     folder: Path
     destination: str
     publish: Callable[[], None]
-    elsewhere: Collection[str] = ()
+    remote_names: Collection[str] = ()
     """Names below a URI that are not in the folder."""
 
 
@@ -64,7 +64,7 @@ def local_folder(out: str) -> Path:
     return local_path(out)
 
 
-def address_of(out: Path | str) -> str:
+def absolute_out(out: Path | str) -> str:
     """Write down where results are kept so that it means the same in every process.
 
     Raises:
@@ -76,7 +76,7 @@ def address_of(out: Path | str) -> str:
     return str(local_path(out).absolute())
 
 
-def check_known(out: Path | str) -> None:
+def check_output_uri(out: Path | str) -> None:
     """Check that results can be kept there, as far as its protocol goes.
 
     Raises:
@@ -105,9 +105,9 @@ def filesystem_of(uri: str, *, option: str = "--out") -> tuple[Any, str]:
 
 
 @contextmanager
-def opened(
-    out: Path | str, *, writes: bool = True, hold: bool = False, outputs: Sequence[str] | None = None
-) -> Iterator[Place]:
+def open_output_store(
+    out: Path | str, *, writes: bool = True, lock: bool = False, outputs: Sequence[str] | None = None
+) -> Iterator[OutputStore]:
     """Open where results are kept, with what an earlier run left there.
 
     Below a URI files are copied one by one, those that changed since the last time. The folder of this process needs
@@ -116,7 +116,7 @@ def opened(
     Args:
         out: a folder, or a URI such as ``s3://bucket/run``.
         writes: False for who only reads, such as all ranks but the first.
-        hold: keep other runs from writing below the URI meanwhile; see ``lease``.
+        lock: hold a lease on the URI, so that no other run writes there; see ``lease``.
         outputs: names and patterns of what is fetched from below a URI where there is no manifest; None fetches all.
 
     Raises:
@@ -126,20 +126,20 @@ def opened(
     """
     if not isinstance(out, str) or not is_remote(out):
         path = local_path(out)
-        yield Place(path, str(path), _keep)
+        yield OutputStore(path, str(path), _no_upload)
         return
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lightwell-")))
         mirror = Mirror(out, scratch)
-        if hold:
+        if lock:
             stack.enter_context(lease(mirror.filesystem, str(mirror.root), out))
         mirror.fetch(outputs)
-        if hold:
+        if lock:
             mirror.remove_stale()
-        yield Place(scratch, out, mirror.publish if writes else _keep, mirror.elsewhere)
+        yield OutputStore(scratch, out, mirror.publish if writes else _no_upload, mirror.remote_names)
 
 
-def _keep() -> None:
+def _no_upload() -> None:
     """Do nothing: local output needs no upload."""
 
 
@@ -155,7 +155,7 @@ class Mirror:
     def __init__(self, uri: str, folder: Path, *, option: str = "--out") -> None:
         self.filesystem, root = filesystem_of(uri, option=option)
         self.root = PurePosixPath(root)
-        self.elsewhere: Collection[str] = ()
+        self.remote_names: Collection[str] = ()
         self._uri = f"{option}: {public_uri(uri)}"
         self._folder = folder
         self._copied: dict[str, tuple[int, int]] = {}
@@ -189,7 +189,7 @@ class Mirror:
                 self._get(name)
         except Exception as error:  # each file system has errors of its own
             raise self._unreadable(error) from error
-        self.elsewhere = frozenset(there - wanted)
+        self.remote_names = frozenset(there - wanted)
         self._copied = self._stamps()
 
     def fetch_files(self, names: Sequence[str]) -> None:
@@ -214,7 +214,9 @@ class Mirror:
         stamps = self._stamps()
         changed = [name for name, stamp in stamps.items() if self._copied.get(name) != stamp]
         try:
-            for name in sorted(changed, key=lambda name: (name != MANIFEST_NAME, name == LAST, name)):
+            for name in sorted(
+                changed, key=lambda name: (name != MANIFEST_NAME, name == UPLOADED_LAST, name)
+            ):
                 self._put(name)
                 self._copied[name] = stamps[name]
             for name in sorted(self._copied.keys() - stamps.keys()):

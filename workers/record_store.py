@@ -17,8 +17,8 @@ from ..pipeline.outputs.folder import OutputFolder
 
 PARTS = "parts"
 PATTERN = f"{PARTS}/part-*.parquet"
-PART = b"lightwell.part"
-DIGEST = b"lightwell.part.digest"
+PART_KEY = b"lightwell.part"
+DIGEST_KEY = b"lightwell.part.digest"
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class PartStore:
         """Name the file of a part, relative to the output folder."""
         return f"{PARTS}/part-{number:06d}.parquet"
 
-    def take_up(self) -> list[Part]:
+    def resume_parts(self) -> list[Part]:
         """Find the whole, undamaged parts of an interrupted run of the same job, in order; delete the others."""
         parts: list[Part] = []
         while self.fingerprint is not None and (part := self._read(len(parts))) is not None:
@@ -72,14 +72,17 @@ class PartStore:
 
     def _read(self, number: int) -> Part | None:
         """Read a part with all its checksums; None where it is missing, damaged or of another job."""
-        found = self._read_file(self.name(number), number)
-        if found is None:
+        result = self._read_file(self.name(number), number)
+        if result is None:
             return None
-        part = found[0]
-        whole = all(measure(self.output.path / name) == list(told) for name, told in part.files.items())
-        return part if whole else None
+        part = result[0]
+        is_intact = all(
+            size_and_digest(self.output.path / name) == list(expected)
+            for name, expected in part.files.items()
+        )
+        return part if is_intact else None
 
-    def finished(self, name: str) -> tuple[Part, pa.Table] | None:
+    def load_finished_records(self, name: str) -> tuple[Part, pa.Table] | None:
         """Read the records of a finished run of the same job, with all their checksums, and what they hold as one part.
 
         Args:
@@ -94,7 +97,7 @@ class PartStore:
             return None
         try:
             table = pq.read_table(path, page_checksum_verification=True, memory_map=False)
-            note = read_note(table.schema)
+            note = read_part_metadata(table.schema)
             if note.get("fingerprint") != self.fingerprint:
                 return None
             files = note["files"] if self.has_files else note.get("files", {})
@@ -111,29 +114,29 @@ class PartStore:
         """
         self.output.claim(self.name(part.number))
         table = pa.Table.from_pylist([dict(record) for record in records], schema=self.schema)
-        noted = table.replace_schema_metadata(self._note(part))
-        write_parquet([noted], self.output.path / self.name(part.number))
+        metadata = table.replace_schema_metadata(self._metadata(part))
+        write_parquet([metadata], self.output.path / self.name(part.number))
 
-    def _note(self, part: Part) -> dict[bytes, bytes]:
+    def _metadata(self, part: Part) -> dict[bytes, bytes]:
         """Say of a part what taking it up needs, as metadata of its file."""
-        noted = {
+        metadata = {
             "fingerprint": self.fingerprint,
             "counts": part.counts,
             "quarantine": part.quarantine,
             "position": part.position,
             "files": part.files,
         }
-        text = json.dumps(noted).encode()
-        return {PART: text, DIGEST: _digest(text)}
+        text = json.dumps(metadata).encode()
+        return {PART_KEY: text, DIGEST_KEY: _digest(text)}
 
-    def merge(self, parts: Sequence[Part], path: Path, whole: Part | None = None) -> pa.Table:
+    def merge(self, parts: Sequence[Part], path: Path, total: Part | None = None) -> pa.Table:
         """Merge parts into one file; returns its table, memory-mapped.
 
         Args:
             parts: all of a run.
             path: of the file.
-            whole: what all parts hold together, by which ``finished`` knows the records; None where they are not to be
-                taken up.
+            total: counts and entries of all parts, stored so that ``load_finished_records`` can find the records; None if they
+                must not be reused.
 
         Raises:
             OutputError: the disk does not take it.
@@ -142,9 +145,11 @@ class PartStore:
         schemas = [pq.read_schema(file).remove_metadata() for file in files]
         filled = [schema for schema in schemas if len(schema)]
         schema = self.schema or pa.unify_schemas(filled or [pa.schema([])], promote_options="permissive")
-        tables = (fit(pq.read_table(file, page_checksum_verification=True), schema) for file in files)
-        noted = None if whole is None or self.fingerprint is None else self._note(whole)
-        write_parquet(tables, path, schema.with_metadata(noted))
+        tables = (
+            conform_schema(pq.read_table(file, page_checksum_verification=True), schema) for file in files
+        )
+        metadata = None if total is None or self.fingerprint is None else self._metadata(total)
+        write_parquet(tables, path, schema.with_metadata(metadata))
         return pq.read_table(path, memory_map=True)
 
     def clear(self) -> None:
@@ -155,21 +160,21 @@ class PartStore:
             folder.rmdir()
 
 
-def read_note(schema: pa.Schema) -> dict[str, Any]:
+def read_part_metadata(schema: pa.Schema) -> dict[str, Any]:
     """Read what a part says of itself; empty where the file is no part.
 
     Raises:
         ValueError: it is damaged.
     """
     metadata = schema.metadata or {}
-    text = metadata.get(PART, b"{}")
-    if metadata.get(DIGEST, _digest(text)) != _digest(text):
+    text = metadata.get(PART_KEY, b"{}")
+    if metadata.get(DIGEST_KEY, _digest(text)) != _digest(text):
         raise ValueError("the note of a part is damaged")
     note = json.loads(text)
     return note if isinstance(note, dict) else {}
 
 
-def measure(path: Path) -> list[Any] | None:
+def size_and_digest(path: Path) -> list[Any] | None:
     """Return size and digest of a file; None where there is none."""
     if path.is_symlink() or not path.is_file():
         return None
@@ -182,7 +187,7 @@ def _digest(text: bytes) -> bytes:
     return hashlib.blake2b(text, digest_size=16).hexdigest().encode()
 
 
-def fit(table: pa.Table, schema: pa.Schema) -> pa.Table:
+def conform_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """Bring a part's table to the common columns and types; what it lacks becomes null."""
     empty = schema.empty_table()
     return (

@@ -13,8 +13,8 @@ from ..pipeline.jobs.contracts import DeclaresOutputs
 from ..pipeline.monitor.quarantine import QUARANTINE_NAME
 from ..pipeline.outputs.folder import OutputFolder
 from ..pipeline.outputs.reads import check_reads, iter_input_paths
-from .legacy_outputs import COUNTS_NAME, names_of_earlier
-from .output_store import Place, is_remote, opened
+from .legacy_outputs import COUNTS_NAME, legacy_output_names
+from .output_store import OutputStore, is_remote, open_output_store
 from .record_store import PATTERN
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Results:
     """The open output folder of a job."""
 
     folder: OutputFolder
-    place: Place
+    output_store: OutputStore
     bookkeeping: str = ""
     """Folder below the output folder for records, counts and the quarantine list; empty for the output folder itself."""
 
@@ -76,26 +76,26 @@ def open_results(
     own = [f"{bookkeeping}/{name}" if bookkeeping and name != PATTERN else name for name in names]
     declared = list(job.outputs) if isinstance(job, DeclaresOutputs) else None
     written = [*own, *(declared or ())]
-    with opened(out, hold=lock, outputs=None if declared is None else written) as place:
+    with open_output_store(out, lock=lock, outputs=None if declared is None else written) as store:
         remote = is_remote(out)
         files_read = [*reads, *iter_input_paths(job)]
 
         def check(folder: OutputFolder) -> None:
             check_reads(
                 folder, written, reads=files_read, index_path=job.plan.index, load_index=job.plan.load_index,
-                destination=place.destination if remote else "",
+                destination=store.destination if remote else "",
             )  # fmt: skip
 
         with OutputFolder.open(
-            place.folder,
+            store.folder,
             kind=type(job).__name__,
             outputs=None if declared is None else written,
             lock=lock and not remote,
-            recognize=partial(names_of_earlier, place.folder, written),
-            remote_names=place.elsewhere,
+            recognize=partial(legacy_output_names, store.folder, written),
+            remote_names=store.remote_names,
             check=check,
         ) as folder:
-            yield Results(folder, place, bookkeeping)
+            yield Results(folder, store, bookkeeping)
 
 
 BATCH_NAMES = (RECORDS_NAME, QUARANTINE_NAME, COUNTS_NAME, PATTERN)
@@ -104,6 +104,6 @@ TRAINING_NAMES = (QUARANTINE_NAME, COUNTS_NAME)
 """What the runner of a training job writes."""
 
 
-def declared_by(job: Any) -> Collection[str]:
+def declared_outputs(job: Any) -> Collection[str]:
     """List what a job declares that it writes; empty where it declares nothing."""
     return tuple(job.outputs) if isinstance(job, DeclaresOutputs) else ()

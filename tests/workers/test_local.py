@@ -22,7 +22,7 @@ from lightwell.pipeline.plan.plan import BatchOptions, Plan
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine
 from lightwell.workers.local import add_up, read_parts, run_batch_job, run_training_job
-from lightwell.workers.quarantine_log import Ledger
+from lightwell.workers.quarantine_log import QuarantineLog
 from lightwell.workers.record_store import PartStore
 from pictures import make_folder
 
@@ -280,8 +280,8 @@ def test_a_part_notes_only_what_no_earlier_part_has_noted(tmp_path: Path) -> Non
     job = Stumbling(plan, tmp_path / "trip")
     with OutputFolder.open(tmp_path / "out", kind="Stumbling", outputs=None) as output:
         store = PartStore(output, job.fingerprint(), None)
-        assert store.take_up() == []
-        watched = Ledger(tmp_path / "quarantine.jsonl").watch(engine())
+        assert store.resume_parts() == []
+        watched = QuarantineLog(tmp_path / "quarantine.jsonl").record(engine())
         parts = read_parts(job, watched, store, SilentConsole(), [], 2)
     noted = [(entry["key"], entry["step"]) for part in parts for entry in part.quarantine]
     assert len(noted) == len(set(noted)) == 3
