@@ -41,13 +41,20 @@ from ..pipeline.jobs.progress import SilentConsole
 from ..pipeline.monitor.quarantine import QUARANTINE_NAME, read_quarantine, write_quarantine
 from ..pipeline.outputs.folder import OutputFolder, is_pattern
 from .data_parallel import RankInfo, check_data_parallel
-from .legacy_outputs import COUNTS_NAME
 from .malloc import keep_freed_memory
 from .metrics import JobMeter
 from .output_store import OutputStore, check_output_uri, open_output_store
 from .quarantine_log import QuarantineLog
 from .record_store import Part, PartStore, size_and_digest
-from .results import BATCH_NAMES, RECORDS_NAME, TRAINING_NAMES, Results, declared_outputs, open_results
+from .results import (
+    BATCH_NAMES,
+    COUNTS_NAME,
+    RECORDS_NAME,
+    TRAINING_NAMES,
+    Results,
+    declared_outputs,
+    open_results,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -1,4 +1,4 @@
-"""Does a model take the images of a plan, and are they as its weights expect: what training and audits ask before they begin."""
+"""Checks before training and audits: does the model accept the plan's images, and do they match its weights?"""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .checkpoint_file import first_line
 from .data_config import data_config
 
 _TOLERANCE = 0.03
-"""Of means and standard deviations on the scale 0..1, about 8 of 255."""
+"""Tolerance of means and standard deviations of images in 0..1; about 8 of 255 levels."""
 _PROBES = ((480, 640), (600, 450))
-"""Heights and widths of the pictures that are sent through a plan to find the size that it makes."""
+"""Heights and widths of the images used to determine the output size of a plan."""
 
 
 def output_shape(plan: Plan) -> tuple[int, int, int] | None:
-    """Return channels, height and width of a plan's evaluated images; None where they depend on the picture."""
+    """Return channels, height and width of a plan's images in evaluation; None if they depend on the input image."""
     program = Program.compile(plan)
     shapes = set()
     for height, width in _PROBES:
@@ -31,7 +31,7 @@ def output_shape(plan: Plan) -> tuple[int, int, int] | None:
         try:
             with ignored_warnings():
                 made = program.compose(augment=False, boxes=False)(image=picture)["image"]
-        except Exception:  # a picture that a transform refuses says nothing about the user's pictures
+        except Exception:  # the probe may violate a requirement of a transform that the user's images meet
             return None
         shapes.add(made.shape if made.ndim == 3 else (*made.shape, 1))
     if len(shapes) > 1:
@@ -41,10 +41,10 @@ def output_shape(plan: Plan) -> tuple[int, int, int] | None:
 
 
 def check_accepts(model: torch.nn.Module, plan: Plan) -> None:
-    """Run one black image of the plan's size through a model; its training flags are left as they were.
+    """Check that a model accepts the plan's images, by a forward pass with a black one; restores training flags.
 
     Raises:
-        ModelError: the model does not take images of that size or of so many channels.
+        ModelError: the model does not accept their size or number of channels.
     """
     shape = output_shape(plan)
     if shape is None:
@@ -59,7 +59,7 @@ def check_accepts(model: torch.nn.Module, plan: Plan) -> None:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise ModelError(
-            f"model: expected images that {type(model).__name__} takes, got {shape[1]} x {shape[2]} pixels of {shape[0]} "
+            f"model: expected images that {type(model).__name__} accepts, got {shape[1]} x {shape[2]} pixels of {shape[0]} "
             f"channels ({first_line(error)}); resize in the plan, or choose another model"
         ) from error
     finally:
@@ -68,31 +68,31 @@ def check_accepts(model: torch.nn.Module, plan: Plan) -> None:
 
 
 def data_warnings(spec: ModelSpec, plan: Plan) -> tuple[str, ...]:
-    """Compare a plan with how the published weights of a model expect their images.
+    """Compare a plan with the preprocessing that a model's pretrained weights expect.
 
     Returns:
-        Nothing, or one line that names each difference. Weights from a file are not compared: nothing says how their
-        trainer prepared the images.
+        An empty tuple, or one line that lists all differences. Weights from a file are not compared, because their
+        preprocessing is unknown.
     """
     if spec.weights != "default" and not spec.weights.startswith("package:"):
         return ()
     expected = data_config(spec)
     return _warning(
         _differences(plan, (expected.mean, expected.std), expected.size),
-        f"how the weights of {spec.name} were trained",
+        f"the preprocessing that the weights of {spec.name} were trained with",
     )
 
 
 def trained_plan_warnings(job: Mapping[str, Any], plan: Plan) -> tuple[str, ...]:
-    """Compare a plan with the one that a checkpoint was trained on.
+    """Compare a plan with the one that a checkpoint was trained with.
 
     Args:
-        job: all keys of the training job, flat, as the checkpoint holds them.
-        plan: of the images that the model is asked about.
+        job: flattened keys of the training job, from the checkpoint.
+        plan: plan to compare.
 
     Returns:
-        Nothing, or one line that names each difference. A plan that cannot be built here, since its policy is of a module
-        that is not allowed, is not compared; nor is one that the checkpoint does not hold.
+        An empty tuple, or one line that lists all differences. The comparison is skipped if the checkpoint has no plan or
+        the plan cannot be built, for example because its policy uses a module that is not allowed.
     """
     if "plan.preprocess" not in job:
         return ()
@@ -110,7 +110,7 @@ def trained_plan_warnings(job: Mapping[str, Any], plan: Plan) -> tuple[str, ...]
         return ()
     return _warning(
         _differences(plan, constants, None if shape is None else (shape[1], shape[2])),
-        "the one that the checkpoint was trained on",
+        "the one that the checkpoint was trained with",
     )
 
 
@@ -121,7 +121,7 @@ def _warning(differences: list[str], than: str) -> tuple[str, ...]:
 def _differences(
     plan: Plan, expected: tuple[tuple[float, ...], tuple[float, ...]], size: tuple[int, int] | None
 ) -> list[str]:
-    """Say in what a plan's evaluated images differ from the expected mean and standard deviation, and from a size."""
+    """List the differences of a plan from the expected normalisation and image size."""
     program = Program.compile(plan)
     constants, differences = _constants(program), []
     if constants is not None and (_differ(constants[0], expected[0]) or _differ(constants[1], expected[1])):
@@ -138,7 +138,7 @@ def _differences(
 
 
 def _constants(program: Program) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Return mean and standard deviation that images are normalised with; None where transforms of the policy do it."""
+    """Return the mean and standard deviation of normalisation; None if transforms of the policy normalise."""
     if any("ormalize" in one.name for one in (*program.preprocess, *program.evaluate, *program.augment)):
         return None
     given = program.normalization
@@ -146,7 +146,7 @@ def _constants(program: Program) -> tuple[tuple[float, ...], tuple[float, ...]] 
 
 
 def _differ(values: tuple[float, ...], expected: tuple[float, ...]) -> bool:
-    """Say whether constants differ, of which one may stand for all channels."""
+    """Return whether constants differ; a single value applies to all channels."""
     num = max(len(values), len(expected))
     pairs = [each * num if len(each) == 1 else each for each in (values, expected)]
     return len(pairs[0]) != len(pairs[1]) or any(abs(a - b) > _TOLERANCE for a, b in zip(*pairs, strict=True))

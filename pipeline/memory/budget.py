@@ -26,9 +26,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
+from rich.filesize import decimal as format_bytes
+
 from ..cache.writer import MAX_BUFFER_BYTES
 from ..errors import PlanError
-from ..monitor.stats import megabytes
 
 BudgetPart = Literal["rows", "files", "pixels"]
 HELD_BATCHES = 2
@@ -76,8 +77,8 @@ def split_budget(memory_bytes: int, *, batch_bytes: int, prefetch: int, cached: 
     if rows > MAX_ROWS_SHARE * usable:
         needed = int(minimum / MAX_ROWS_SHARE / (1 - MAX_CACHE_SHARE if cached else 1)) + 1
         raise PlanError(
-            f"memory: expected at least {megabytes(needed)} for batches of "
-            f"{megabytes(batch_bytes)}, got {megabytes(memory_bytes)}; give more with --memory, or make batch.size smaller"
+            f"memory: expected at least {format_bytes(needed)} for batches of "
+            f"{format_bytes(batch_bytes)}, got {format_bytes(memory_bytes)}; give more with --memory, or make batch.size smaller"
         )
     rest = usable - rows
     pixels = int(rest * PIXELS_SHARE)
@@ -169,10 +170,10 @@ class MemoryBudget:
             logger.warning(
                 "memory: %s takes %s and has %s (the share of %s in %s); it goes alone; give more with --memory",
                 what or "a batch",
-                megabytes(num_bytes),
-                megabytes(limit),
+                format_bytes(num_bytes),
+                format_bytes(limit),
                 share,
-                megabytes(self.split.total),
+                format_bytes(self.split.total),
             )
 
     def _release(self, share: BudgetPart, num_bytes: int) -> None:

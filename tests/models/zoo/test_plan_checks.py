@@ -45,7 +45,9 @@ def test_a_plan_is_compared_with_what_published_weights_expect(given: Plan, told
         assert lines == ()
     else:
         (line,) = lines
-        assert line.startswith("the plan differs from how the weights of resnet18 were trained: expected ")
+        assert line.startswith(
+            "the plan differs from the preprocessing that the weights of resnet18 were trained with: expected "
+        )
         assert told in line
 
 
@@ -100,7 +102,7 @@ def test_an_audit_says_that_its_checkpoint_was_trained_on_other_images(
 
     assert audit(trained, "same")["notes"] == []
     told = (
-        "the plan differs from the one that the checkpoint was trained on: "
+        "the plan differs from the one that the checkpoint was trained with: "
         "expected mean [0.485, 0.456, 0.406], std [0.229, 0.224, 0.225], got no Normalize"
     )
     assert audit(plan(64, None, index), "other")["notes"] == [told]
