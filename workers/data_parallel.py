@@ -1,4 +1,4 @@
-"""The processes that share the batches of a training job, and what they count together."""
+"""Data-parallel training: rank of this process, and counts over all ranks."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RankInfo:
-    """Which rank this process is, of how many."""
+    """Rank of this process and number of ranks."""
 
     rank: int = 0
     num_ranks: int = 1
 
     @classmethod
     def from_env(cls) -> RankInfo:
-        """Ask ``torch.distributed``; without a process group this process is alone."""
+        """Read them from ``torch.distributed``; rank 0 of 1 without a process group."""
         from torch import distributed
 
         if not (distributed.is_available() and distributed.is_initialized()):
@@ -34,7 +34,7 @@ class RankInfo:
 
     @property
     def is_main(self) -> bool:
-        """The first rank is the only one that writes."""
+        """Whether this is the first rank, the only one that writes."""
         return self.rank == 0
 
     def shard(self, view: View) -> View:
@@ -42,7 +42,7 @@ class RankInfo:
         return replace(view, rank=self.rank, num_ranks=self.num_ranks)
 
     def gather_counts(self, quarantine_log: QuarantineLog) -> dict[str, int]:
-        """Let the first rank write down what all could not use; returns what all have counted. Every rank calls it."""
+        """Write the quarantine list of all ranks on the first one; returns the total counts. A collective call."""
         if self.num_ranks > 1:
             from torch import distributed
 
@@ -57,7 +57,7 @@ class RankInfo:
 
 
 def sum_counts(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """Add counts up, name by name."""
+    """Sum counts by name."""
     total: Counter[str] = Counter()
     for each in counts:
         total.update(each)
@@ -65,15 +65,15 @@ def sum_counts(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 
 def check_data_parallel(job: TrainingJob, num_ranks: int) -> None:
-    """Check that a job can be one of so many ranks.
+    """Check that a job supports a number of ranks.
 
     Raises:
-        PlanError: it cannot share its batches, or not among so many.
+        PlanError: it cannot share its batches, or not among so many ranks.
     """
     if isinstance(job, DataParallel):
         job.check_ranks(num_ranks)
     elif num_ranks > 1:
         raise PlanError(
-            f"workers: expected 1 for {type(job).__name__}, got {num_ranks}; it has no `check_ranks` and would learn a model of "
-            "its own on each: use --workers 1, or see `DataParallel` in pipeline/jobs/contracts.py"
+            f"workers: expected 1 for {type(job).__name__}, got {num_ranks}; it has no `check_ranks` and would train a "
+            "separate model on each: use --workers 1, or see `DataParallel` in pipeline/jobs/contracts.py"
         )

@@ -1,4 +1,4 @@
-"""Keeps the list of files that could not be used on disk while a job runs, so that a crash does not lose it."""
+"""Writes the quarantine list to disk while a job runs, so that a crash does not lose it."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from ..pipeline.plan.view import View
 
 INTERVAL_S = 1.0
-"""What a kill can lose of the list."""
+"""Interval between writes: a kill loses at most the entries of this many seconds."""
 
 
 class QuarantineLog:
-    """Lists what all feeds of a job could not use; a context manager, which writes for the last time when it is left.
+    """Quarantine list of all feeds of a job; a context manager, which writes a last time on exit.
 
-    The file is written aside and renamed when it is begun and when it is done, then in order. Between, what is new is
-    written behind it, at most once a second: what a second costs does not grow with the list.
+    The file is written atomically at the start and, sorted, at the end. In between, new entries are appended at most once
+    a second, at a cost that does not grow with the list.
 
     Args:
-        path: the list's file.
-        before: entries of an earlier run that this one takes up.
-        counts: what that run had counted.
+        path: the file.
+        previous: entries of the run that is resumed.
+        counts: counts of that run.
     """
 
     def __init__(
@@ -47,25 +47,27 @@ class QuarantineLog:
         self._feeds: list[Feed | JobRun] = []
         self._writing = threading.Lock()
         self._num_known: list[int] = []
-        """Of how many entries of each feed we know."""
+        """Number of entries already taken from each feed."""
         self._listed: set[tuple[int, str, str]] = set()
-        """What is in the file."""
+        """Keys of the entries in the file."""
         self._is_written = self._in_order = False
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._write_periodically, name="lightwell-ledger", daemon=True)
+        self._thread = threading.Thread(
+            target=self._write_periodically, name="lightwell-quarantine", daemon=True
+        )
 
     def record(self, engine: Engine) -> RecordingEngine:
-        """Return the engine with all its feeds watched."""
+        """Wrap an engine so that all its feeds are recorded."""
         return RecordingEngine(engine, self._add_feed)
 
     def _add_feed(self, feed: Feed | JobRun, *, resumed: bool) -> None:
         self._feeds.append(feed)
-        if resumed:  # what it counts as it opens was counted by the run that it goes on with
+        if resumed:  # its initial counts are already part of the resumed run's
             for name, number in feed.counts.items():
                 self._counts[name] = self._counts.get(name, 0) - number
 
     def entries(self) -> list[Mapping[str, Any]]:
-        """List what was found so far, each file, step and epoch once."""
+        """Return all entries so far, one per file, step and epoch."""
         found = {
             entry_key(entry): entry
             for entries in (self._previous, *(feed.quarantine for feed in list(self._feeds)))
@@ -74,33 +76,33 @@ class QuarantineLog:
         return [found[name] for name in sorted(found)]
 
     def counts(self) -> dict[str, int]:
-        """Add up the counts of all feeds of this process and of the run that it goes on with."""
+        """Sum the counts of all feeds of this process and of the resumed run."""
         total = Counter(self._counts)
         for feed in self._feeds:
             total.update(feed.counts)
         return dict(total)
 
     def add_entries(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        """List what others have found as well."""
+        """Add entries of other ranks."""
         with self._writing:
             self._pending = (*self._pending, *entries)
             found = {entry_key(entry): entry for entry in (*self._previous, *self._pending)}
             self._previous = tuple(found.values())
 
     def write(self) -> None:
-        """Write now what is new."""
+        """Write new entries now."""
         with self._writing:
             new = self._take_new()
             if not self._is_written:
                 self._write_in_order()
                 self._is_written = True
             elif new:
-                self._is_written = self._in_order = False  # half a line, if the disk is full
+                self._is_written = self._in_order = False  # a full disk may leave half a line
                 append_quarantine(new, self._path)
                 self._is_written = True
 
     def _take_new(self) -> list[Mapping[str, Any]]:
-        """Take what is not in the file yet, and note it."""
+        """Return the entries that are not in the file yet, and mark them as listed."""
         found, self._pending = list(self._pending), ()
         for number, feed in enumerate(list(self._feeds)):
             if number == len(self._num_known):
@@ -141,29 +143,29 @@ class QuarantineLog:
             try:
                 self.write()
             except (OSError, OutputError):
-                return  # said when the job ends; its own writing tells too
+                return  # the last write, when the job ends, raises the error
 
 
 def entry_key(entry: Mapping[str, Any]) -> tuple[int, str, str]:
-    """Say what tells an entry from others, in the order of the list."""
+    """Return the key that identifies and sorts an entry."""
     return entry["epoch"], entry["key"], entry["step"]
 
 
 class RecordingEngine:
-    """An engine whose feeds are noted, and which works on jobs whatever the engine."""
+    """Engine whose feeds are recorded, and which runs batch jobs on every kind of engine."""
 
     def __init__(self, engine: Engine, add_feed: Callable[..., None]) -> None:
         self._engine = engine
         self._add_feed = add_feed
 
     def feed(self, plan: Plan, view: View, position: Mapping[str, Any] | None = None) -> Feed:
-        """Open a feed and note it."""
+        """Open and record a feed."""
         feed = self._engine.feed(plan, view) if position is None else self._engine.feed(plan, view, position)
         self._add_feed(feed, resumed=position is not None)
         return feed
 
     def open_job(self, job: BatchJob, position: Mapping[str, Any] | None = None) -> JobRun:
-        """Open a job at its view and note it: on the engine where that can, else in this process."""
+        """Open and record a run of a job: on the engine if it is a ``JobEngine``, else in this process."""
         if isinstance(self._engine, JobEngine):
             run = self._engine.open_job(job, position)
         else:

@@ -1,4 +1,4 @@
-"""Parts of a batch job's records on disk: written whole, verified and taken up again, merged."""
+"""Parts of a batch job's records on disk: written atomically, verified on resume, and merged."""
 
 from __future__ import annotations
 
@@ -23,37 +23,37 @@ DIGEST_KEY = b"lightwell.part.digest"
 
 @dataclass(frozen=True)
 class Part:
-    """How far one part of a job reaches."""
+    """Metadata of one part: counts, quarantine entries and the position after it."""
 
     number: int
     counts: dict[str, int]
-    """Images of its batches: read = used + replaced, and left_out; and unusable of the whole view, which the index knew."""
+    """Images of its batches: read (used + replaced) and left_out; unusable counts the view's rows that the index rejects."""
     quarantine: tuple[Mapping[str, Any], ...]
-    """What was in quarantine when the part was written; may hold files of later parts too."""
+    """Quarantine entries when the part was written; may include files of later parts."""
     position: Mapping[str, Any]
-    """Of the feed, behind the part."""
+    """Position of the feed after the part."""
     files: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """Size in bytes and digest of the files that the job wrote for the part, by name."""
 
 
 @dataclass(frozen=True)
 class PartStore:
-    """The parts of one job below its output folder."""
+    """Parts of one job in its output folder."""
 
     output: OutputFolder
     fingerprint: str | None
-    """Decides whose parts are taken up; None takes up none."""
+    """Only parts with this fingerprint are reused; None reuses none."""
     schema: pa.Schema | None
-    """Of the records; None takes the types from them."""
+    """Schema of the records; None infers it."""
     has_files: bool = False
-    """Whether parts have files of the job's, which are verified; a part that does not say so is made again."""
+    """Whether the job's files for each part are verified; a part that does not list them is made again."""
 
     def name(self, number: int) -> str:
-        """Name the file of a part, relative to the output folder."""
+        """Return the file name of a part, relative to the output folder."""
         return f"{PARTS}/part-{number:06d}.parquet"
 
     def resume_parts(self) -> list[Part]:
-        """Find the whole, undamaged parts of an interrupted run of the same job, in order; delete the others."""
+        """Load the leading undamaged parts of an interrupted run of the same job; delete the others."""
         parts: list[Part] = []
         while self.fingerprint is not None and (part := self._read(len(parts))) is not None:
             parts.append(part)
@@ -64,14 +64,14 @@ class PartStore:
         return parts
 
     def num_listed(self) -> int:
-        """Count the parts that an earlier run has left, damaged or not."""
+        """Return the number of parts of an earlier run, damaged or not."""
         return len(self._listed())
 
     def _listed(self) -> set[str]:
         return {name for name in self.output.owned if name.startswith(f"{PARTS}/")}
 
     def _read(self, number: int) -> Part | None:
-        """Read a part with all its checksums; None where it is missing, damaged or of another job."""
+        """Read a part and verify all checksums; None if it is missing, damaged or of another job."""
         result = self._read_file(self.name(number), number)
         if result is None:
             return None
@@ -83,15 +83,15 @@ class PartStore:
         return part if is_intact else None
 
     def load_finished_records(self, name: str) -> tuple[Part, pa.Table] | None:
-        """Read the records of a finished run of the same job, with all their checksums, and what they hold as one part.
+        """Read the records of a finished run of the same job and verify all checksums; returns totals and records.
 
         Args:
-            name: of their file, relative to the output folder.
+            name: file name of the records, relative to the output folder.
         """
         return None if self.fingerprint is None else self._read_file(name, 0)
 
     def _read_file(self, name: str, number: int) -> tuple[Part, pa.Table] | None:
-        """Read a file of records; None where it is missing, damaged, of another job or somebody else's."""
+        """Read a file of records; None if it is missing, damaged, or not of this job."""
         path = self.output.path / name
         if name not in self.output.owned or path.is_symlink() or not path.is_file():
             return None
@@ -103,14 +103,14 @@ class PartStore:
             files = note["files"] if self.has_files else note.get("files", {})
             return Part(number, note["counts"], tuple(note["quarantine"]), note["position"], files), table
         except (pa.ArrowException, OSError, KeyError, ValueError):
-            return None  # made again; the caller says so
+            return None  # made again; the caller reports it
 
     def write(self, part: Part, records: Sequence[Mapping[str, Any]]) -> None:
         """Write the records of a part.
 
         Raises:
-            OutputError: the disk does not take it.
-            RequestError: somebody else's file has its name.
+            OutputError: the file cannot be written.
+            RequestError: a file that is not of this job has its name.
         """
         self.output.claim(self.name(part.number))
         table = pa.Table.from_pylist([dict(record) for record in records], schema=self.schema)
@@ -118,7 +118,7 @@ class PartStore:
         write_parquet([metadata], self.output.path / self.name(part.number))
 
     def _metadata(self, part: Part) -> dict[bytes, bytes]:
-        """Say of a part what taking it up needs, as metadata of its file."""
+        """Return the metadata of a part's Parquet file that is needed to resume after it."""
         metadata = {
             "fingerprint": self.fingerprint,
             "counts": part.counts,
@@ -133,13 +133,13 @@ class PartStore:
         """Merge parts into one file; returns its table, memory-mapped.
 
         Args:
-            parts: all of a run.
-            path: of the file.
+            parts: all parts of a run.
+            path: path of the file.
             total: counts and entries of all parts, stored so that ``load_finished_records`` can find the records; None if they
                 must not be reused.
 
         Raises:
-            OutputError: the disk does not take it.
+            OutputError: the file cannot be written.
         """
         files = [self.output.path / self.name(part.number) for part in parts]
         schemas = [pq.read_schema(file).remove_metadata() for file in files]
@@ -153,7 +153,7 @@ class PartStore:
         return pq.read_table(path, memory_map=True)
 
     def clear(self) -> None:
-        """Delete the parts."""
+        """Delete all parts."""
         self.output.remove(*sorted(self._listed()))
         folder = self.output.path / PARTS
         if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
@@ -161,21 +161,21 @@ class PartStore:
 
 
 def read_part_metadata(schema: pa.Schema) -> dict[str, Any]:
-    """Read what a part says of itself; empty where the file is no part.
+    """Read the metadata of a part; empty if the file is not one.
 
     Raises:
-        ValueError: it is damaged.
+        ValueError: the metadata is damaged.
     """
     metadata = schema.metadata or {}
     text = metadata.get(PART_KEY, b"{}")
     if metadata.get(DIGEST_KEY, _digest(text)) != _digest(text):
-        raise ValueError("the note of a part is damaged")
+        raise ValueError("the metadata of a part is damaged")
     note = json.loads(text)
     return note if isinstance(note, dict) else {}
 
 
 def size_and_digest(path: Path) -> list[Any] | None:
-    """Return size and digest of a file; None where there is none."""
+    """Return size and digest of a file; None if it does not exist."""
     if path.is_symlink() or not path.is_file():
         return None
     with path.open("rb") as file:
@@ -188,7 +188,7 @@ def _digest(text: bytes) -> bytes:
 
 
 def conform_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Bring a part's table to the common columns and types; what it lacks becomes null."""
+    """Convert a part's table to the common columns and types; missing columns become null."""
     empty = schema.empty_table()
     return (
         pa.concat_tables([empty, table.replace_schema_metadata(None)], promote_options="permissive")
@@ -200,10 +200,10 @@ def conform_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
 def write_parquet(
     tables: Sequence[pa.Table] | Iterator[pa.Table], path: Path, schema: pa.Schema | None = None
 ) -> None:
-    """Write tables into one Parquet file, one after another, whole or not at all.
+    """Write tables into one Parquet file, atomically.
 
     Raises:
-        OutputError: the disk does not take it.
+        OutputError: the file cannot be written.
     """
     writer: pq.ParquetWriter | None = None
     with atomic_write(path) as file:

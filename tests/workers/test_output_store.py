@@ -108,7 +108,7 @@ def test_only_what_changed_is_copied_and_the_checkpoint_last(client: Any) -> Non
 
 def test_what_cannot_be_written_to_is_said(client: Any) -> None:
     with (
-        pytest.raises(PlanError, match="expected a path or a URI that fsspec knows, got 'cloud://x'"),
+        pytest.raises(PlanError, match="expected a path or a URI that fsspec supports, got 'cloud://x'"),
         open_output_store("cloud://x"),
     ):
         pass
@@ -150,7 +150,7 @@ def test_subfolders_travel_and_only_what_was_copied_is_deleted(client: Any) -> N
 def test_a_second_run_below_a_uri_is_refused_while_the_first_lives(client: Any) -> None:
     with (
         open_output_store(OUT, lock=True),
-        pytest.raises(RequestError, match="expected a place where no other run writes"),
+        pytest.raises(RequestError, match="expected a URI that no other run writes to"),
         open_output_store(OUT, lock=True),
     ):
         pass
