@@ -18,6 +18,7 @@ from .doctor import doctor
 from .explain import explain
 from .index import index
 from .materialize import materialize
+from .preview import preview
 from .train import train
 
 app = typer.Typer(
@@ -53,7 +54,19 @@ def options(
     """Take the options that stand before a command."""
 
 
-for command in (index, explain, train, audit, materialize, submit.submit, serve.serve, demo, doctor, bench):
+for command in (
+    index,
+    explain,
+    preview,
+    train,
+    audit,
+    materialize,
+    submit.submit,
+    serve.serve,
+    demo,
+    doctor,
+    bench,
+):
     app.command()(command)
 for group, name in ((cache.app, "cache"), (submit.jobs_app, "jobs"), (serve.services_app, "services")):
     app.add_typer(group, name=name)
