@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from ...pipeline.errors import ModelError
 from .hubs import find_model
 
 if TYPE_CHECKING:
@@ -24,20 +25,25 @@ class DataConfig:
     """Share of the resized short side that the centre crop keeps, 0..1."""
     interpolation: str
     """``bilinear`` or ``bicubic``."""
+    crop_mode: str = "center"
+    """``center``: the short side is resized and the middle kept; ``squash``: both sides are resized."""
 
 
 def data_config(spec: ModelSpec) -> DataConfig:
     """Return how the published weights of a model expect their images; touches neither weights nor network.
 
     Raises:
-        ModelError: no such model.
+        ModelError: no such model, or one of which timm says nothing.
     """
     hub, name = find_model(spec.name)
     if hub == "timm":
         import timm
 
         published = timm.get_pretrained_cfg(name)
-        assert published is not None, name
+        if published is None:
+            raise ModelError(
+                f"model: expected a model of which timm says how its images are prepared, got {spec.name!r}; choose another"
+            )
         config = cast("Any", timm.data).resolve_data_config(pretrained_cfg=asdict(published))
         return DataConfig(
             mean=tuple(config["mean"]),
@@ -45,6 +51,7 @@ def data_config(spec: ModelSpec) -> DataConfig:
             size=tuple(config["input_size"][1:]),
             crop=float(config["crop_pct"]),
             interpolation=str(config["interpolation"]),
+            crop_mode=str(config["crop_mode"]),
         )
     import torchvision
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from lightwell.models.audits.gradcam.job import GradCamAudit
 from lightwell.models.training.job import Classify
 from lightwell.models.zoo.build import ModelSpec
@@ -22,8 +23,16 @@ IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 RESNET = ModelSpec(name="resnet18")
 
 
-def plan(size: int, normalize: dict[str, Any] | None, index: Path | str = "i.parquet", **more: Any) -> Plan:
-    steps: list[dict[str, Any]] = [{"Resize": {"height": size, "width": size}}]
+def plan(
+    size: int,
+    normalize: dict[str, Any] | None,
+    index: Path | str = "i.parquet",
+    interpolation: int = 1,
+    **more: Any,
+) -> Plan:
+    steps: list[dict[str, Any]] = [
+        {"Resize": {"height": size, "width": size, "interpolation": interpolation}}
+    ]
     steps += [] if normalize is None else [{"Normalize": normalize}]
     return Plan.model_validate({"index": index, "preprocess": steps, **more})
 
@@ -36,6 +45,23 @@ def plan(size: int, normalize: dict[str, Any] | None, index: Path | str = "i.par
         (plan(224, {"mean": 0.45, "std": 0.225}), "got Normalize with mean [0.45], std [0.225]"),
         (plan(64, IMAGENET), "expected 224 x 224 pixels, got 64 x 64"),
         (plan(224, {"normalization": "image"}), None),
+        (
+            plan(224, {name: value[::-1] for name, value in IMAGENET.items()}),
+            "which is the order blue, green, red",
+        ),
+        (
+            plan(224, {name: [255 * one for one in value] for name, value in IMAGENET.items()}),
+            "the range 0..255",
+        ),
+        (
+            plan(224, IMAGENET, interpolation=2),
+            "expected resizing with interpolation 1 (bilinear), got 2 (bicubic)",
+        ),
+        (plan(224, IMAGENET, interpolation=3), None),
+        (
+            plan(224, IMAGENET, evaluate=["ToHSV"]),
+            "expected the colours red, green, blue, got those of ToHSV",
+        ),
     ],
 )
 def test_a_plan_is_compared_with_what_published_weights_expect(given: Plan, told: str | None) -> None:
@@ -44,9 +70,43 @@ def test_a_plan_is_compared_with_what_published_weights_expect(given: Plan, told
     if told is None:
         assert lines == ()
     else:
-        (line,) = lines
+        line = lines[0].splitlines()[0]
         assert line.startswith("the plan differs from how the weights of resnet18 were trained: expected ")
         assert told in line
+
+
+BICUBIC = ModelSpec(name="tf_efficientnet_lite0")
+BGR = {name: value[::-1] for name, value in IMAGENET.items()}
+ON_255 = {"mean": [127.5] * 3, "std": [127.5] * 3}
+
+
+@pytest.mark.parametrize(
+    ("model", "given"),
+    [
+        (RESNET, plan(64, IMAGENET)),
+        (RESNET, plan(224, None)),
+        (RESNET, plan(224, BGR)),
+        (RESNET, plan(224, IMAGENET, interpolation=2)),
+        (RESNET, plan(224, IMAGENET, evaluate=["ToHSV"])),
+        (RESNET, plan(32, ON_255, interpolation=0)),
+        (BICUBIC, plan(224, {"mean": 0.5, "std": 0.5})),
+        (BICUBIC, plan(224, ON_255, interpolation=2)),
+        (ModelSpec(name="inception_v3"), plan(224, IMAGENET)),
+    ],
+)
+def test_the_lines_of_a_warning_put_into_the_plan_end_it(model: ModelSpec, given: Plan) -> None:
+    (text,) = data_warnings(model, given)
+    sentence, told, *lines = text.splitlines()
+    assert told == "write in the plan, in place of its own steps for this:"
+    pasted = yaml.safe_load("\n".join(lines))
+    kept = {"preprocess": []}
+    if "Normalize" not in pasted.get("preprocess", [{}])[0]:
+        kept = {"preprocess": [spec.dump() for spec in given.preprocess if spec.name == "Normalize"]}
+    elif "evaluate" not in pasted:
+        kept = {"preprocess": [spec.dump() for spec in given.preprocess if spec.name == "Resize"]}
+    sections = {**pasted, "preprocess": [*kept["preprocess"], *pasted.get("preprocess", [])]}
+    assert data_warnings(model, Plan.model_validate({"index": "i.parquet", **sections})) == ()
+    assert sentence.startswith(f"the plan differs from how the weights of {model.name} were trained: ")
 
 
 @pytest.mark.parametrize(
@@ -101,8 +161,12 @@ def test_an_audit_says_that_its_checkpoint_was_trained_on_other_images(
     assert audit(trained, "same")["notes"] == []
     told = (
         "the plan differs from the one that the checkpoint was trained on: "
-        "expected mean [0.485, 0.456, 0.406], std [0.229, 0.224, 0.225], got no Normalize"
+        "expected mean [0.485, 0.456, 0.406], std [0.229, 0.224, 0.225], got no Normalize, so that values are 0..1"
     )
     assert audit(plan(64, None, index), "other")["notes"] == [told]
-    assert [record.message for record in caplog.records].count(told) == 1
+    (shown,) = [record.message for record in caplog.records if record.message.startswith(told)]
+    assert shown.splitlines()[2:] == [
+        "preprocess:",
+        "  - Normalize: {mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}",
+    ]
     assert told in (tmp_path / "other" / "report.html").read_text()
