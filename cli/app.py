@@ -17,6 +17,7 @@ from .demo import demo
 from .doctor import doctor
 from .explain import explain
 from .index import index
+from .init import init
 from .materialize import materialize
 from .train import train
 
@@ -25,8 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Carry images down to models, and show what the models looked at.\n\n"
-    "Example: lightwell index photos -o index.parquet",
+    help="Carry images down to models, and show what the models looked at.\n\nExample: lightwell init photos",
 )
 
 AGAIN_S = 0.05
@@ -53,7 +53,19 @@ def options(
     """Take the options that stand before a command."""
 
 
-for command in (index, explain, train, audit, materialize, submit.submit, serve.serve, demo, doctor, bench):
+for command in (
+    init,
+    index,
+    explain,
+    train,
+    audit,
+    materialize,
+    submit.submit,
+    serve.serve,
+    demo,
+    doctor,
+    bench,
+):
     app.command()(command)
 for group, name in ((cache.app, "cache"), (submit.jobs_app, "jobs"), (serve.services_app, "services")):
     app.add_typer(group, name=name)
