@@ -177,7 +177,7 @@ class _Console:
     def __init__(self, stop_after: int | None) -> None:
         self._left = stop_after
 
-    def say(self, line: str) -> None:
+    def print(self, line: str) -> None:
         """Say nothing."""
 
     def track(self, batches: Stream[T], label: str) -> Iterator[T]:  # noqa: ARG002
@@ -224,8 +224,8 @@ def _through_json(feed: Feed) -> dict[str, Any]:
 
 def _row(batch: Batch, number: int) -> RowFacts:
     partner = None
-    if batch.partner_labels is not None and batch.partner_weights is not None:
-        partner = int(batch.partner_labels[number]), float(batch.partner_weights[number])
+    if batch.mixed_labels is not None and batch.mixed_weights is not None:
+        partner = int(batch.mixed_labels[number]), float(batch.mixed_weights[number])
     return RowFacts(
         batch.keys[number],
         int(batch.labels[number]),

@@ -87,12 +87,12 @@ def audit(
     elif not quiet:
         _print_findings(findings)
         print(f"open {out.rstrip('/')}/report.html")
-    crossed = [sentence for gate in gates if (sentence := gate.crossed(findings))]
-    for sentence in crossed:
+    failure = [sentence for gate in gates if (sentence := gate.failure(findings))]
+    for sentence in failure:
         print(f"--fail-on: {sentence}", file=sys.stderr)
     for gate in gates:
         gate.check_measured(findings)
-    if crossed:
+    if failure:
         raise typer.Exit(GATE_CROSSED)
 
 

@@ -39,7 +39,7 @@ def open_engine(
                 "--placement or --job-workers, got local; add --engine ray, or leave them out"
             )
         return LocalEngine(num_threads=threads, memory_bytes=memory_bytes)
-    from ..workers.ray.cluster import Asked
+    from ..workers.ray.cluster import ResourceRequest
     from ..workers.ray.engine import RayEngine
 
     if threads:
@@ -47,8 +47,8 @@ def open_engine(
             f"--threads: expected --cpus-per-worker with --engine ray, got --threads {threads}; "
             "a worker has a thread for each of its CPUs"
         )
-    each = Asked(cpus_per_worker, gpus_per_worker)
-    return RayEngine(address, workers, each, placement.value, memory_bytes, num_job_workers=job_workers)
+    per_worker = ResourceRequest(cpus_per_worker, gpus_per_worker)
+    return RayEngine(address, workers, per_worker, placement.value, memory_bytes, num_job_workers=job_workers)
 
 
 def open_ray(
@@ -99,14 +99,14 @@ def open_service(
             f"feed: expected only --address, --threads and --memory beside service://{service.name}, got "
             f"--{wrong[0].replace('_', '-')}; give that to `lightwell serve`, or leave `feed` out of {job}"
         )
-    from ..workers.service.engine import ServiceEngine, fresh_name
+    from ..workers.service.engine import ServiceEngine, unique_name
 
     found = load_job(job, default=default, allow_import=allow_import)
     local = LocalEngine(
         options["threads"], memory_bytes=parse_size(options["memory"]) if options["memory"] else 0
     )
     engine = ServiceEngine(
-        service.name, options["address"] or "auto", service.consumer or fresh_name(), local
+        service.name, options["address"] or "auto", service.consumer or unique_name(), local
     )
     engine.check(found.plan, found.view)
     return engine
@@ -145,4 +145,4 @@ def open_trainer(
     )
     if engine is EngineName.local:
         return LocalTrainer(found)
-    return RayTrainer(found.address, found.num_workers, found.each, found.memory_bytes, max_failures)
+    return RayTrainer(found.address, found.num_workers, found.per_worker, found.memory_bytes, max_failures)

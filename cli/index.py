@@ -142,24 +142,24 @@ def index(
 def run_index(source: Path | str, output: Path | str, *, shares: str, quiet: bool, **options: Any) -> Any:
     """Build an index beside an older one, write it, and delete what was kept for a run that is interrupted."""
     from ..pipeline.index.build import build_index
-    from ..pipeline.index.scan_checkpoint import Sightings
+    from ..pipeline.index.scan_checkpoint import ScanCheckpoint
     from ..pipeline.index.splits import parse_fractions
     from ..pipeline.jobs.progress import console_for
     from ..workers.index_file import open_index_file
 
     console = console_for(quiet=quiet)
     with open_index_file(output, reads=[source]) as target:
-        sightings = Sightings(target.path, say=console.say)
+        checkpoint = ScanCheckpoint(target.path, report=console.print)
         built = build_index(
             source,
             fractions=parse_fractions(shares),
             previous=target.previous,
             progress=console.count("headers"),
-            sightings=sightings,
+            checkpoint=checkpoint,
             **options,
         )
         built.save(target.path)
-        sightings.clear()
+        checkpoint.clear()
         target.publish()
     return built
 
@@ -177,7 +177,7 @@ def open_readers(
         return None
     from ..workers.ray.index_readers import RayReaders
 
-    return RayReaders(found.address, found.num_workers, found.each.over(None))
+    return RayReaders(found.address, found.num_workers, found.per_worker.with_defaults(None))
 
 
 def print_counts(built: Any, output: Path | str) -> None:

@@ -1,4 +1,4 @@
-"""``lightwell serve`` and ``lightwell services``: one stream of batches for many jobs; no logic."""
+"""``lightwell serve`` and ``lightwell services``: one batch stream shared by several jobs; no logic."""
 
 from __future__ import annotations
 
@@ -18,36 +18,46 @@ services_app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
-    help="List the services of a cluster, ask and stop them.\n\nExample: lightwell services status sweep",
+    help="List, inspect and stop the services of a cluster.\n\nExample: lightwell services status sweep",
 )
 
-Name = Annotated[str, typer.Argument(help="Of the service.")]
-Where = Annotated[str, typer.Option("--address", help="Of the Ray cluster: host:port or auto.")]
+Name = Annotated[str, typer.Argument(help="Name of the service.")]
+ServiceAddress = Annotated[
+    str, typer.Option("--address", help="Address of the Ray cluster: host:port or auto.")
+]
 
-TELL_S = 10.0
-"""Between two lines of a service that runs in the foreground."""
+STATUS_INTERVAL_S = 10.0
+"""Seconds between two status lines of a service in the foreground."""
 
 
 def serve(
     plan: Annotated[
         Path,
         typer.Argument(
-            help="A plan, or the job file of one of the jobs that will attach: its view is served."
+            help="A plan, or the job file of one of the jobs that will attach; its view is served."
         ),
     ],
-    name: Annotated[str, typer.Option("--name", help="What job files write behind `feed: service://`.")],
-    split: Annotated[str | None, typer.Option(help="Of a plan: what is served; train without it.")] = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Of a plan: how many; one without it.")] = None,
+    name: Annotated[
+        str, typer.Option("--name", help="Name of the service: job files write `feed: service://NAME`.")
+    ],
+    split: Annotated[
+        str | None, typer.Option(help="With a plan: the split to serve (default: train).")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="With a plan: number of epochs (default: 1).")
+    ] = None,
     augment: Annotated[
         bool | None,
-        typer.Option("--augment/--no-augment", help="Of a plan: the training view, as without it."),
+        typer.Option("--augment/--no-augment", help="With a plan: serve the training view (default)."),
     ] = None,
     shuffle: Annotated[
-        bool | None, typer.Option("--shuffle/--no-shuffle", help="Of a plan: shuffled, as without it.")
+        bool | None, typer.Option("--shuffle/--no-shuffle", help="With a plan: shuffle each epoch (default).")
     ] = None,
     drop_last: Annotated[
         bool | None,
-        typer.Option("--drop-last/--keep-last", help="Of a plan: the last, smaller batch; kept without it."),
+        typer.Option(
+            "--drop-last/--keep-last", help="With a plan: drop or keep a smaller last batch (default: keep)."
+        ),
     ] = None,
     address: Address = None,
     workers: Workers = 0,
@@ -55,53 +65,59 @@ def serve(
     gpus_per_worker: GpusPerWorker = None,
     memory: Memory = None,
     window: Annotated[
-        int, typer.Option(min=1, help="Batches that the fastest job may be before the slowest.")
+        int, typer.Option(min=1, help="Maximum lead, in batches, of the fastest job over the slowest.")
     ] = 16,
     window_bytes: Annotated[
         str | None,
         typer.Option(
-            help="What finished batches may take, such as 2G; a quarter of an object store without it."
+            help="Memory limit for finished batches, such as 2G (default: a quarter of an object store)."
         ),
     ] = None,
-    max_lag: Annotated[
+    max_lag_s: Annotated[
         float | None,
         typer.Option(
-            help="Seconds for which a job may keep others waiting in all; its batches are then made again for it. "
-            "For ever without it."
+            "--max-lag-s",
+            help="Total seconds for which a job may block others before it is evicted and its batches are made again "
+            "for it (default: no limit).",
         ),
     ] = None,
-    silent: Annotated[
-        float, typer.Option(help="Seconds without a sign of life after which a job is dead.")
+    heartbeat_timeout: Annotated[
+        float,
+        typer.Option(
+            "--heartbeat-timeout", help="Seconds without a heartbeat after which a job counts as dead."
+        ),
     ] = 15,
     consumers: Annotated[
-        int, typer.Option(min=1, help="Jobs to wait for, so that all share from the first batch on.")
+        int, typer.Option(min=1, help="Jobs to wait for before the first batch is made.")
     ] = 1,
-    detach: Annotated[bool, typer.Option("--detach", help="Leave it running; needs --address.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Leave the service running; needs --address.")
+    ] = False,
     allow_import: AllowImport = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not say how far it is.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not print status lines.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Make each batch of a plan once for all jobs that attach to it, such as a sweep of learning rates.
+    """Make each batch of a plan once for several jobs, such as a sweep of learning rates.
 
-    Jobs attach by `feed: service://NAME` in their job files. Each has its own position, may be killed and go on, and holds
-    the others back once it is --window batches behind. Ctrl-C ends the service.
+    Jobs attach with `feed: service://NAME` in their job files. Each has its own position, may be killed and resumed, and
+    blocks the others once it is --window batches behind. Ctrl-C ends the service.
 
     Example: lightwell serve train.yaml --name sweep --address auto --consumers 4
     """
     from ..pipeline.errors import RequestError
-    from ..pipeline.jobs.job_file import load_reading
+    from ..pipeline.jobs.job_file import load_plan_and_view
     from ..pipeline.machine import parse_size
     from ..pipeline.plan.view import View
     from ..workers.service.host import start_service
     from ..workers.service.sharing import SharingRules
 
     given = {"split": split, "epochs": epochs, "augment": augment, "shuffle": shuffle, "drop-last": drop_last}
-    asked = {key: value for key, value in given.items() if value is not None}
-    found = load_reading(plan, allow_import=allow_import or ())
-    if found.view is not None and asked:
-        raise RequestError(f"--{min(asked)}: expected a plan beside it, got the job file {str(plan)!r}, which says what it "
-                           "reads; leave the option out")  # fmt: skip
-    view = found.view or View(
+    given_options = {key: value for key, value in given.items() if value is not None}
+    served = load_plan_and_view(plan, allow_import=allow_import or ())
+    if served.view is not None and given_options:
+        raise RequestError(f"--{min(given_options)}: expected a plan with this option, got the job file {str(plan)!r}, whose view "
+                           "is served; leave the option out")  # fmt: skip
+    view = served.view or View(
         split or "train",
         shuffle=shuffle is not False,
         augment=augment is not False,
@@ -109,43 +125,47 @@ def serve(
         drop_last=bool(drop_last),
     )
     rules = SharingRules(
-        window, parse_size(window_bytes, "--window-bytes") if window_bytes else 0, max_lag, silent, consumers
+        window,
+        parse_size(window_bytes, "--window-bytes") if window_bytes else 0,
+        max_lag_s,
+        heartbeat_timeout,
+        consumers,
     )
     engine = open_ray(address, workers, cpus_per_worker, gpus_per_worker, memory)
-    service = start_service(found.plan, view, name, engine, rules, detached=detach)
+    service = start_service(served.plan, view, name, engine, rules, detached=detach)
     if as_json:
         print_json(service.status())
     else:
-        print(f"serving {name}: write `feed: service://{name}` into job files, and run them with "
+        print(f"serving {name}: put `feed: service://{name}` into job files, and run them with "
               f"--address {service.cluster_address()}", flush=True)  # fmt: skip
     if not detach:
-        _stay(service, quiet=quiet or as_json)
+        _run_until_interrupted(service, quiet=quiet or as_json)
 
 
 @services_app.command("ls")
-def list_command(address: Where = "auto", as_json: Json = False) -> None:
+def list_command(address: ServiceAddress = "auto", as_json: Json = False) -> None:
     """List the services of a cluster.
 
     Example: lightwell services ls
     """
     from ..workers.ray.cluster import connected
-    from ..workers.service.formatting import sum_up
+    from ..workers.service.formatting import status_line
     from ..workers.service.host import find_service, service_names
 
     with connected(address):
-        found = [find_service(name).status() for name in service_names()]
+        statuses = [find_service(name).status() for name in service_names()]
     if as_json:
-        print_json(found)
+        print_json(statuses)
         return
-    for status in found:
-        print(sum_up(status))
-    if not found:
+    for status in statuses:
+        print(status_line(status))
+    if not statuses:
         print("no service is running; start one with `lightwell serve PLAN.yaml --name NAME --address auto`")
 
 
 @services_app.command("status")
-def status_command(name: Name, address: Where = "auto", as_json: Json = False) -> None:
-    """Say what a service has made and where each of its consumers stands.
+def status_command(name: Name, address: ServiceAddress = "auto", as_json: Json = False) -> None:
+    """Show the progress of a service and the position of each consumer.
 
     Example: lightwell services status sweep
     """
@@ -161,8 +181,8 @@ def status_command(name: Name, address: Where = "auto", as_json: Json = False) -
 
 
 @services_app.command("stop")
-def stop_command(name: Name, address: Where = "auto") -> None:
-    """End a service; jobs that still want batches end with an error, and go on once it is served again.
+def stop_command(name: Name, address: ServiceAddress = "auto") -> None:
+    """Stop a service; jobs that need further batches fail, and resume once it is served again.
 
     Example: lightwell services stop sweep
     """
@@ -174,20 +194,20 @@ def stop_command(name: Name, address: Where = "auto") -> None:
     print(f"stopped {name}")
 
 
-def _stay(service: Service, *, quiet: bool) -> None:
-    """Say how far a service is until Ctrl-C ends it."""
+def _run_until_interrupted(service: Service, *, quiet: bool) -> None:
+    """Print the status of a service until Ctrl-C ends it."""
     import time
 
-    from ..workers.service.formatting import sum_up
+    from ..workers.service.formatting import status_line
 
-    told = ""
+    last_line = ""
     try:
         while True:
-            time.sleep(TELL_S)
-            line = sum_up(service.status())
-            if not quiet and line != told:
+            time.sleep(STATUS_INTERVAL_S)
+            line = status_line(service.status())
+            if not quiet and line != last_line:
                 print(line, flush=True)
-            told = line
+            last_line = line
     except KeyboardInterrupt:
         status = service.status()
         service.stop()
@@ -197,8 +217,8 @@ def _stay(service: Service, *, quiet: bool) -> None:
 
 
 def _print_status(status: Any) -> None:
-    from ..workers.service.formatting import consumer_rows, sum_up
+    from ..workers.service.formatting import consumer_table, status_line
 
     if status["consumers"]:
-        print_table(*consumer_rows(status))
-    print(sum_up(status))
+        print_table(*consumer_table(status))
+    print(status_line(status))

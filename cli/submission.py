@@ -23,7 +23,7 @@ def submit(
     modules: Sequence[Path] = (),
     ship: Sequence[Path] = (),
     python: str = "python",
-    say: Callable[[str], None] = lambda line: None,  # noqa: ARG005
+    log: Callable[[str], None] = lambda line: None,  # noqa: ARG005
 ) -> SubmittedJob:
     """Ship a command with the files that it names and this Lightwell, and start it on a cluster.
 
@@ -34,7 +34,7 @@ def submit(
         modules: folders of Python packages, or modules, of yours that the command needs; their code goes along.
         ship: files and folders that may go along although they lie outside the job file's folder, or are data of a module.
         python: what the cluster's nodes call the interpreter that has the dependencies.
-        say: takes lines: what is shipped, before anything is sent, and what the cluster needs besides.
+        log: takes lines: what is shipped, before anything is sent, and what the cluster needs besides.
 
     Raises:
         RequestError: the command is wrong or a path would mean something else on the cluster; too much to ship; or nothing
@@ -62,5 +62,5 @@ def submit(
         modules=modules,
         ship=ship,
         python=python,
-        say=say,
+        log=log,
     )

@@ -97,7 +97,7 @@ def submit(
         modules=module or (),
         ship=ship or (),
         python=python,
-        say=lambda line: print(line, file=sys.stderr),
+        log=lambda line: print(line, file=sys.stderr),
     )
     told = {
         "id": job.id,
@@ -124,9 +124,9 @@ def _show_shipment(
     command: Command, *, modules: Sequence[Path], ship: Sequence[Path], max_bytes: str, as_json: bool
 ) -> None:
     from ..pipeline.machine import parse_size
-    from ..workers.submission.working_dir import Shipment
+    from ..workers.submission.working_dir import WorkingDir
 
-    shipment = Shipment.of(
+    shipment = WorkingDir.of(
         command.documents, Path.cwd(), max_bytes=parse_size(max_bytes), modules=modules, ship=ship
     )
     if as_json:

@@ -40,13 +40,13 @@ def open_demo_folder(out: Path) -> Iterator[Path]:
         RequestError: files of somebody else have their names.
         OutputError: the folder cannot be written.
     """
-    with OutputFolder.open(out, kind="demo", outputs=NAMES, recognise=lambda: _of_earlier(out)) as folder:
+    with OutputFolder.open(out, kind="demo", outputs=NAMES, recognise=lambda: _legacy_files(out)) as folder:
         folder.claim(*NAMES)
         yield folder.path
         folder.complete()
 
 
-def _of_earlier(out: Path) -> list[str]:
+def _legacy_files(out: Path) -> list[str]:
     """List the files of a demo that ran before there were manifests: its table begins with ours."""
     try:
         with (out / "cells.csv").open("rb") as file:
@@ -101,7 +101,7 @@ def write_demo_jobs(out: Path) -> tuple[Path, Path, Path]:
         "model": {"name": "tf_efficientnet_lite0", "weights": WEIGHTS},
         "fine_tune_from": "blocks.5",
         "epochs": 5,
-        "optimizer": {"name": "adamw", "lr": 0.002, "trunk_factor": 0.25},
+        "optimizer": {"name": "adamw", "lr": 0.002, "backbone_lr_mult": 0.25},
         "class_weights": "balanced",
     }
     audit = {
@@ -117,7 +117,7 @@ def write_demo_jobs(out: Path) -> tuple[Path, Path, Path]:
     return paths
 
 
-def closing_words(findings: Mapping[str, Any], seconds: float, report: Path) -> str:
+def summary_line(findings: Mapping[str, Any], seconds: float, report: Path) -> str:
     """Say in a sentence what the demo has come to, and where to look."""
     return (
         f"Done in {duration(seconds)}: the model tells defective from functional cells in {100 * findings['accuracy']:.0f} % of "

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from lightwell.pipeline.cache.codec import pack
+from lightwell.pipeline.cache.codec import encode_image
 from lightwell.pipeline.cache.permissions import FILE_MODE
 from lightwell.pipeline.cache.shard import SCHEMA, TABLE_CHECK, VERSION, checksum, open_shard
 
@@ -98,6 +98,6 @@ def empty_jpeg(forged: Forged) -> bytes:
 
 
 def other_size(forged: Forged) -> bytes:
-    packed = pack(np.zeros((forged.widths[0] + 9, forged.heights[0], 3), np.uint8), 90)
+    packed = encode_image(np.zeros((forged.widths[0] + 9, forged.heights[0], 3), np.uint8), 90)
     assert packed is not None
     return packed.data.tobytes()

@@ -14,7 +14,7 @@ from typing import Any
 
 from lightwell.pipeline.batch.batch import Batch
 from lightwell.pipeline.errors import ModelError
-from lightwell.pipeline.index.readers import Portion
+from lightwell.pipeline.index.readers import Chunk
 from lightwell.pipeline.jobs.contracts import Context
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
@@ -84,19 +84,19 @@ class CountOnRay(CountImages):
 
 
 @dataclass(frozen=True)
-class SlowPortion:
-    """A portion of an index's files that takes its time."""
+class SlowChunk:
+    """A chunk of an index's files that takes its time."""
 
-    portion: Portion[Any]
+    chunk: Chunk[Any]
     seconds: float
 
     @property
     def uris(self) -> Any:
-        return self.portion.uris
+        return self.chunk.uris
 
-    def look(self, storage: Any) -> Any:
+    def scan(self, storage: Any) -> Any:
         time.sleep(self.seconds)
-        return self.portion.look(storage)
+        return self.chunk.scan(storage)
 
 
 def files_of(out: Path) -> dict[str, str]:

@@ -57,7 +57,7 @@ class LocalJobRun:
         """Work on the batches; no batch is held longer than its turn, and jobs see no padding."""
         with self._job.open() as work:
             for batch in self._feed:
-                num_read, num_used = batch.num_images, int(batch.own.sum())
+                num_read, num_used = batch.num_images, int(batch.is_valid.sum())
                 records = work(batch.without_padding()) if num_read else ()
                 del batch
                 yield BatchRecords(records, num_read, num_used)

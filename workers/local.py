@@ -125,9 +125,9 @@ def take_up(job: BatchJob, store: PartStore, results: Results, console: Console)
     num_listed = store.num_listed()
     done = store.take_up()
     if done:
-        console.say(f"taking up after {sum(part.counts['read'] for part in done):,} images that are done")
+        console.print(f"taking up after {sum(part.counts['read'] for part in done):,} images that are done")
     if num_listed > len(done):
-        console.say(
+        console.print(
             f"{num_listed - len(done):,} of {num_listed:,} parts are of another job or plan, damaged, or behind a damaged "
             "one; their images are read again"
         )
@@ -147,7 +147,7 @@ def finished(
     if found is not None:
         replaced = found[0].counts["replaced"]
         again = f"; those that could not be used ({replaced:,}) are not tried again" if replaced else ""
-        console.say(
+        console.print(
             f"the records of all {found[0].counts['read']:,} images are there{again}; delete {name} to make them anew"
         )
     return found
@@ -371,7 +371,7 @@ def entry_of(entry: Mapping[str, Any]) -> Entry:
 def say_stats(feed: Feed | JobRun, console: Console) -> None:
     """Say where a feed's time went and what would have to be faster."""
     for line in feed.stats().lines():
-        console.say(line)
+        console.print(line)
 
 
 def add_up(parts: list[Part]) -> tuple[list[Mapping[str, Any]], dict[str, int]]:

@@ -64,7 +64,7 @@ def run_model(model: nn.Module, images: torch.Tensor, *, features_only: bool = F
         if isinstance(error, (ModelError, torch.OutOfMemoryError)) or "out of memory" in str(error):
             raise
         said = (" ".join(str(error).split()) or type(error).__name__)[:200]
-        size = built_for(model)
+        size = expected_input_size(model)
         wanted = f"images of {size[0]} x {size[1]} pixels, for which {type(model).__name__} was built" if size else (
             f"images that {type(model).__name__} takes"
         )  # fmt: skip
@@ -75,7 +75,7 @@ def run_model(model: nn.Module, images: torch.Tensor, *, features_only: bool = F
         ) from error
 
 
-def built_for(model: nn.Module) -> tuple[int, int] | None:
+def expected_input_size(model: nn.Module) -> tuple[int, int] | None:
     """Return the height and width that a model states as its input size; None where it states none."""
     stated = getattr(getattr(model, "patch_embed", None), "img_size", None)
     stated = stated or getattr(model, "image_size", None)
@@ -93,15 +93,15 @@ class ActivationRecorder:
     name: str
     activation: torch.Tensor | None = None
     """The layer's output, a leaf to differentiate by."""
-    passed_on: torch.Tensor | None = field(default=None, repr=False)
+    forwarded: torch.Tensor | None = field(default=None, repr=False)
 
     def start(self, value: torch.Tensor) -> torch.Tensor:
         """Keep a value as the leaf and return the copy that the model goes on with."""
         # The model gets a copy that is not a leaf: an in-place ReLU may follow and must not touch it.
         torch.set_grad_enabled(True)
         self.activation = value.detach().requires_grad_()
-        self.passed_on = self.activation.clone()
-        return self.passed_on
+        self.forwarded = self.activation.clone()
+        return self.forwarded
 
     def hook(self, _module: nn.Module, _inputs: object, output: object) -> torch.Tensor:
         """Start at the output of the hooked layer.
@@ -132,7 +132,7 @@ class _StartAfterRelu(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func is functional.relu and args[0] is self.recorder.passed_on:
+        if func is functional.relu and args[0] is self.recorder.forwarded:
             return self.recorder.start(torch.relu(cast("torch.Tensor", args[0]).detach()))
         return func(*args, **(kwargs or {}))
 
@@ -196,7 +196,7 @@ def layer_output(
 
     The output is None where the layer is not called or gives something else than a tensor.
     """
-    kept: list[object] = []
+    outputs: list[object] = []
     maps: set[tuple[int, ...]] = set()
 
     def note(_module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
@@ -209,14 +209,14 @@ def layer_output(
         for module in layer.modules()
         if isinstance(module, (nn.Conv2d, nn.BatchNorm2d))
     ]
-    handles.append(layer.register_forward_hook(lambda _module, _inputs, output: kept.append(output)))
+    handles.append(layer.register_forward_hook(lambda _module, _inputs, output: outputs.append(output)))
     try:
         with torch.no_grad():
             run_model(model, images)
     finally:
         for handle in handles:
             handle.remove()
-    return (kept[0] if kept and isinstance(kept[0], torch.Tensor) else None), maps
+    return (outputs[0] if outputs and isinstance(outputs[0], torch.Tensor) else None), maps
 
 
 def _layout_at_large(

@@ -20,7 +20,7 @@ from torch import nn
 
 from ...pipeline.errors import ModelError
 from .activations import eval_mode, get_layer, layer_layout, record_activation
-from .maps import blank, border_mass, concentration, peak, upsample
+from .maps import border_mass, concentration, is_empty, peak, upsample
 from .target_layer import find_target_layer
 from .token_layout import MapLayout
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 __all__ = [
     "CamResult",
     "GradCam",
-    "blank",
     "border_mass",
     "concentration",
     "find_target_layer",
     "grad_cam",
+    "is_empty",
     "peak",
     "predicted",
     "upsample",
@@ -54,13 +54,13 @@ class CamResult:
     """Shape (N, K), as the model gave them."""
     targets: tuple[torch.Tensor, ...]
     """Per target set the explained classes, int64, shape (N,)."""
-    signed: tuple[torch.Tensor, ...]
+    pre_relu: tuple[torch.Tensor, ...]
     """Per target set float32 (N, h, w) before the ReLU: negative where the evidence is against the class."""
 
     @property
     def maps(self) -> tuple[torch.Tensor, ...]:
         """Grad-CAM per target set: float32 (N, h, w), not negative, neither enlarged nor scaled."""
-        return tuple(each.clamp_min(0) for each in self.signed)
+        return tuple(each.clamp_min(0) for each in self.pre_relu)
 
     @property
     def scores(self) -> tuple[torch.Tensor, ...]:
@@ -116,11 +116,11 @@ class GradCam:
                 self.model, self.name, images, relu_follows=self.relu_follows
             )
             chosen = tuple(_classes(each, logits.detach()) for each in targets)
-            signed = tuple(
-                _weighted_sum(logits, activation, layout, classes, self.name, keep=number < len(chosen))
+            pre_relu = tuple(
+                _weighted_channels(logits, activation, layout, classes, self.name, keep=number < len(chosen))
                 for number, classes in enumerate(chosen, 1)
             )
-        return CamResult(logits.detach(), chosen, signed)
+        return CamResult(logits.detach(), chosen, pre_relu)
 
     def _layout(self, images: torch.Tensor) -> MapLayout:
         """Find the layout of the layer's output with the first image of a size."""
@@ -163,7 +163,7 @@ def _classes(targets: Targets, logits: torch.Tensor) -> torch.Tensor:
     return classes.to(device=logits.device, dtype=torch.int64)
 
 
-def _weighted_sum(
+def _weighted_channels(
     logits: torch.Tensor,
     activation: torch.Tensor,
     layout: MapLayout | None,

@@ -72,7 +72,7 @@ def concentration(maps: torch.Tensor) -> torch.Tensor:
     return (1 + torch.xlogy(shares, shares).sum(1) / most).float()
 
 
-def blank(maps: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+def is_empty(maps: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
     """Tell which maps hold no evidence: their greatest value is at most a millionth of the logit's size.
 
     Args:

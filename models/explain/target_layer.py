@@ -80,7 +80,7 @@ def choose_target_layer(model: nn.Module, example_nchw: torch.Tensor) -> TargetL
             layout = layer_layout(model, tried.name, image)
             if layout is None:
                 continue
-            if layout.kind != "NLC" or _patches_count(model, tried.name, image, layout.num_prefix):
+            if layout.kind != "NLC" or _patches_reach_logits(model, tried.name, image, layout.num_prefix):
                 return TargetLayer(tried.name, _note(outputs, tried, (layout.height, layout.width), size))
     raise ModelError(
         f"target layer: expected a layer whose output is a map of the image, got no convolutional map and no grid of "
@@ -98,7 +98,7 @@ def _may_be_map(output: _Output, size: tuple[int, int]) -> bool:
     return any(True for _ in possible_layouts(output.shape, size))
 
 
-def _patches_count(model: nn.Module, name: str, image: torch.Tensor, num_prefix: int) -> bool:
+def _patches_reach_logits(model: nn.Module, name: str, image: torch.Tensor, num_prefix: int) -> bool:
     """Tell whether more than the class token of a layer leads to the logits."""
     with torch.inference_mode(False), torch.enable_grad():
         logits, activation = record_activation(model, name, image.clone())

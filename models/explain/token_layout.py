@@ -137,8 +137,8 @@ def measure_shift(layout: MapLayout, outputs: torch.Tensor) -> Shift | None:
     if not bool(torch.isfinite(total).all()) or not bool((total > 0).all()):
         return None
     shares = (change / total[:, None, None]).cpu()
-    down = centre_of(shares.sum(2))
-    across = centre_of(shares.sum(1))
+    down = centre_of_mass(shares.sum(2))
+    across = centre_of_mass(shares.sum(1))
     corners = {"down": down, "across": across}
     moves = {
         name: (
@@ -157,7 +157,7 @@ def measure_shift(layout: MapLayout, outputs: torch.Tensor) -> Shift | None:
     return Shift(min(along), max(beside))
 
 
-def centre_of(shares: torch.Tensor) -> torch.Tensor:
+def centre_of_mass(shares: torch.Tensor) -> torch.Tensor:
     """Return the centre of mass of rows (N, cells) that sum to one, on a scale of 0..1."""
     cells = shares.shape[1]
     places = (

@@ -73,7 +73,7 @@ PROGRESS_NAMES = ("step", "position", "counts", "loss", "num_read", "seconds")
 
 
 @dataclass(frozen=True)
-class Description:
+class CheckpointMetadata:
     """What the weights of a checkpoint belong to; kept as the file's metadata."""
 
     model: ModelSpec
@@ -85,13 +85,13 @@ class Description:
     """Validation metrics of every finished epoch."""
     weights: WeightsReport | None = None
     """What the run began with, and which random layers it left frozen; None in checkpoints from before it was kept."""
-    monitor: str = ""
+    validation_notes: str = ""
     """Metric by which the best epoch is chosen, and why, where it is not the job's ``best_by``."""
 
     def dump(self) -> dict[str, str]:
         """Return the metadata as safetensors takes it: strings."""
         later = {} if self.weights is None else {"weights_report": self.weights.dump()}
-        later |= {"monitor": self.monitor} if self.monitor else {}
+        later |= {"monitor": self.validation_notes} if self.validation_notes else {}
         return later | {
             "format": "lightwell",
             "format_version": str(FORMAT_VERSION),
@@ -116,7 +116,7 @@ class LoadedModel:
 def save_checkpoint(
     path: Path,
     model: torch.nn.Module,
-    description: Description,
+    metadata: CheckpointMetadata,
     optimizer: torch.optim.Optimizer | None = None,
     progress: Progress | None = None,
 ) -> None:
@@ -126,7 +126,7 @@ def save_checkpoint(
         RunError: a weight is not finite; nothing is written.
         OutputError: the file cannot be written.
     """
-    tensors = {name: plain(tensor) for name, tensor in model.state_dict().items()}
+    tensors = {name: to_cpu(tensor) for name, tensor in model.state_dict().items()}
     try:
         check_finite(tensors, path.name)
     except ModelError as error:
@@ -135,29 +135,29 @@ def save_checkpoint(
         for number, state in optimizer.state_dict()["state"].items():
             for name, value in state.items():
                 if value is not None:
-                    tensors[f"{OPTIMIZER_PREFIX}{number}.{name}"] = plain(torch.as_tensor(value))
-    metadata = description.dump()
+                    tensors[f"{OPTIMIZER_PREFIX}{number}.{name}"] = to_cpu(torch.as_tensor(value))
+    header = metadata.dump()
     if progress is not None:
         tensors |= progress.tensors
-        metadata["progress"] = progress.dump()
-    metadata["digest"] = digest_of(tensors, metadata)
+        header["progress"] = progress.dump()
+    header["digest"] = content_digest(tensors, header)
     try:
-        content = save(tensors, metadata=metadata)
+        content = save(tensors, metadata=header)
     except SafetensorError as error:
         raise OutputError(f"expected to write {str(path)!r}, got {error}; choose another --out") from error
     write_bytes(path, content)
 
 
-def plain(tensor: torch.Tensor) -> torch.Tensor:
+def to_cpu(tensor: torch.Tensor) -> torch.Tensor:
     """Copy a tensor to contiguous memory of its own on the CPU, as safetensors requires."""
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
-def digest_of(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str]) -> str:
+def content_digest(tensors: Mapping[str, torch.Tensor], header: Mapping[str, str]) -> str:
     """Sum up all that a checkpoint holds, its digest left out."""
     digest = hashlib.blake2b(digest_size=16)
-    for name in sorted(metadata.keys() - {"digest"}):
-        digest.update(f"{name}\0{metadata[name]}\0".encode())
+    for name in sorted(header.keys() - {"digest"}):
+        digest.update(f"{name}\0{header[name]}\0".encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name}\0{tensor.dtype}{tuple(tensor.shape)}\0".encode())
@@ -173,76 +173,74 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = dict(file.metadata() or {})
+            header = dict(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"checkpoint: {path} cannot be read ({error}); train again") from error
-    if metadata.get("digest", "") not in ("", digest_of(tensors, metadata)):
+    if header.get("digest", "") not in ("", content_digest(tensors, header)):
         raise ModelError(f"checkpoint: {path} is damaged: its content is not what was written; "
                          "take it from a copy, or delete it and train again")  # fmt: skip
     return tensors
 
 
-def read_description(path: Path) -> tuple[Description, dict[str, str]]:
+def read_metadata(path: Path) -> tuple[CheckpointMetadata, dict[str, str]]:
     """Read what a checkpoint's weights belong to, and the metadata as written; reads no weights.
 
     Raises:
         ModelError: no such file, or not a checkpoint of ours.
     """
-    return describe(path, read_metadata(path))
+    return parse_metadata(path, read_header(path))
 
 
-def read_metadata(path: Path) -> dict[str, str]:
+def read_header(path: Path) -> dict[str, str]:
     """Read a checkpoint's metadata."""
     if not path.is_file():
         raise ModelError(f"checkpoint: expected a file such as {BEST_NAME}, got {path}, which is not there; "
                          "train first, or check the path")  # fmt: skip
     try:
         with safe_open(path, framework="pt") as file:
-            metadata: dict[str, str] = dict(file.metadata() or {})
+            header: dict[str, str] = dict(file.metadata() or {})
     except (OSError, SafetensorError) as error:
         raise ModelError(f"checkpoint: expected a safetensors file, got {path} ({error}); "
                          f"give {BEST_NAME} of a training run") from error  # fmt: skip
-    if metadata.get("format") != "lightwell":
+    if header.get("format") != "lightwell":
         raise ModelError(f"checkpoint: expected one that 'lightwell train' wrote, got {path}; "
                          "it names no model and no classes: use it as the weights of a model")  # fmt: skip
-    got = metadata.get("format_version", "none")
+    got = header.get("format_version", "none")
     if got not in READABLE_VERSIONS:
         raise ModelError(f"checkpoint: expected format {FORMAT_VERSION}, got {got} in {path}; "
                          "train again, or use the version of Lightwell that wrote it")  # fmt: skip
-    return metadata
+    return header
 
 
-def describe(path: Path, metadata: dict[str, str]) -> tuple[Description, dict[str, str]]:
+def parse_metadata(path: Path, header: dict[str, str]) -> tuple[CheckpointMetadata, dict[str, str]]:
     """Parse metadata."""
     try:
-        description = Description(
-            model=ModelSpec.model_validate_json(metadata["model"]),
-            classes=check_classes(json.loads(metadata["classes"])),
-            plan_fingerprint=metadata["plan_fingerprint"],
-            job=check_mapping("job", json.loads(metadata["job"])),
-            history=check_history(json.loads(metadata["history"])),
-            weights=(
-                WeightsReport.parse(metadata["weights_report"]) if "weights_report" in metadata else None
-            ),
-            monitor=metadata.get("monitor", ""),
+        metadata = CheckpointMetadata(
+            model=ModelSpec.model_validate_json(header["model"]),
+            classes=check_classes(json.loads(header["classes"])),
+            plan_fingerprint=header["plan_fingerprint"],
+            job=check_mapping("job", json.loads(header["job"])),
+            history=check_history(json.loads(header["history"])),
+            weights=(WeightsReport.parse(header["weights_report"]) if "weights_report" in header else None),
+            validation_notes=header.get("monitor", ""),
         )
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ModelError(f"checkpoint: the metadata of {path} is damaged ({reason}); train again") from error
-    return description, metadata
+    return metadata, header
 
 
-def read_progress(path: Path, metadata: Mapping[str, str]) -> Progress:
+def read_progress(path: Path, header: Mapping[str, str]) -> Progress:
     """Read where a run stands; at the end of an epoch where its checkpoint does not say."""
-    if "progress" not in metadata:
+    if "progress" not in header:
         return Progress()
     try:
         with safe_open(path, framework="pt") as file:
             name = f"{PROGRESS_PREFIX}confusion"
             confusion = file.get_tensor(name) if name in set(file.keys()) else None
-        values = json.loads(metadata["progress"])
-        check_progress(values, PROGRESS_NAMES, len(json.loads(metadata["classes"])), confusion)
+        values = json.loads(header["progress"])
+        check_progress(values, PROGRESS_NAMES, len(json.loads(header["classes"])), confusion)
         return Progress(**values, confusion=confusion)
     except (OSError, ValueError, TypeError, RecursionError, SafetensorError) as error:
         raise ModelError(f"checkpoint: the progress in {path} is damaged ({error}); train again") from error
@@ -307,18 +305,18 @@ def load_model(path: Path) -> LoadedModel:
         ModelError: no such file, not a checkpoint of ours, or weights that do not fit.
     """
     path = Path(path)
-    description, metadata = read_description(path)
-    model = build_model(network_of(description.model), num_classes=len(description.classes))
+    metadata, header = read_metadata(path)
+    model = build_model(untrained_spec(metadata.model), num_classes=len(metadata.classes))
     load_weights(path, model)
-    begun = description.weights or WeightsReport("unknown")
+    begun = metadata.weights or WeightsReport("unknown")
     report = WeightsReport(path.name, len(model.state_dict()), notes=begun.notes)
-    if not description.history:
+    if not metadata.history:
         report = report.with_new_layers(begun.untrained, "no epoch is finished")
     attach_report(model, report)
-    return LoadedModel(model, description.classes, metadata)
+    return LoadedModel(model, metadata.classes, header)
 
 
-def network_of(spec: ModelSpec) -> ModelSpec:
+def untrained_spec(spec: ModelSpec) -> ModelSpec:
     """Return what builds the network that a checkpoint's weights belong to, with random values.
 
     Checkpoints of GoogLeNet and Inception from before ``transform_input`` was recorded had it on.

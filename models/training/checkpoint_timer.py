@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
 
-from .optim import MAX_SHARE, CheckpointEvery
+from .optim import MAX_CHECKPOINT_OVERHEAD, CheckpointEvery
 
 
-class Pace:
+class CheckpointTimer:
     """Counts steps and seconds since the last checkpoint."""
 
     def __init__(self, every: CheckpointEvery) -> None:
@@ -25,10 +25,12 @@ class Pace:
         if every.steps is not None and self._steps >= every.steps:
             return True
         waited = monotonic() - self._written
-        return every.seconds is not None and waited >= max(every.seconds, self._cost_s / MAX_SHARE)
+        return every.seconds is not None and waited >= max(
+            every.seconds, self._cost_s / MAX_CHECKPOINT_OVERHEAD
+        )
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
+    def measure_write(self) -> Iterator[None]:
         """Take the time that writing costs, and begin to count anew."""
         started = monotonic()
         yield

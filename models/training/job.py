@@ -45,7 +45,7 @@ class Classify(ClassifySpec):
             augment=True,
             num_epochs=self.feature_passes or self.epochs,
             drop_last=self.fine_tune_from is not None
-            and self.drops_last(len(self.plan.load_index().rows(self.train_split))),
+            and self.drop_last_batch(len(self.plan.load_index().rows(self.train_split))),
         )
 
     @property
@@ -63,13 +63,13 @@ class Classify(ClassifySpec):
             PlanError: another job or plan has written there.
             ModelError: the checkpoint or the best weights are damaged.
         """
-        from .checkpoint import BEST_NAME, read_description, read_tensors
-        from .resume import read_standing
+        from .checkpoint import BEST_NAME, read_metadata, read_tensors
+        from .resume import read_resume_state
 
         view = self.view
-        standing = read_standing(self, view, out)
+        standing = read_resume_state(self, view, out)
         if standing.history:  # found now, and not when the last epoch is over
-            read_description(out / BEST_NAME)
+            read_metadata(out / BEST_NAME)
             read_tensors(out / BEST_NAME)
         return standing.resume_point(self, view)
 

@@ -12,49 +12,49 @@ import torch
 from torch.nn import functional
 
 from ...pipeline.errors import PlanError, RunError
-from .distributed.context import Ranks
-from .distributed.global_batch import whole_batch
-from .metrics import Metrics, log_odds, measure, rates_of
-from .train_batch import Examples, joined
+from .distributed.context import DistributedContext
+from .distributed.global_batch import global_batch
+from .metrics import Metrics, accuracies, compute_metrics, log_odds
+from .train_batch import TrainBatch, gather_slices
 
 
-def scores_of(module: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
+def compute_logits(module: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
     """Run a classifier in its own precision; of the several outputs of an Inception in training, take the main one."""
-    scores: Any = module(inputs.to(precision_of(module)))
+    scores: Any = module(inputs.to(parameter_dtype(module)))
     return scores if isinstance(scores, torch.Tensor) else scores.logits
 
 
-def precision_of(module: torch.nn.Module) -> torch.dtype:
+def parameter_dtype(module: torch.nn.Module) -> torch.dtype:
     """Return the type of a module's parameters; float32 for one without any."""
     return next((parameter.dtype for parameter in module.parameters()), torch.float32)
 
 
 @dataclass(frozen=True)
-class Objective:
+class Criterion:
     """Cross-entropy with class weights and label smoothing; mixed images count for both their labels."""
 
     class_weights: torch.Tensor | None = None
     """float32, shape (classes,)."""
     label_smoothing: float = 0.0
 
-    def __call__(self, scores: torch.Tensor, examples: Examples) -> torch.Tensor:
+    def __call__(self, scores: torch.Tensor, batch: TrainBatch) -> torch.Tensor:
         """Return the mean over labelled rows, weighted as in ``torch.nn.CrossEntropyLoss``; 0 if none is."""
-        return self.total(scores, examples) / self.weight(examples)
+        return self.total(scores, batch) / self.weight(batch)
 
-    def total(self, scores: torch.Tensor, examples: Examples) -> torch.Tensor:
+    def total(self, scores: torch.Tensor, batch: TrainBatch) -> torch.Tensor:
         """Return the weighted sum over labelled rows."""
-        loss = self._losses(scores, examples.labels)
-        if examples.partner_labels is not None and examples.partner_weights is not None:
-            partner = self._losses(scores, examples.partner_labels)
-            loss = torch.lerp(loss, partner, examples.partner_weights.to(loss.dtype))
+        loss = self._losses(scores, batch.labels)
+        if batch.mixed_labels is not None and batch.mixed_weights is not None:
+            mixed = self._losses(scores, batch.mixed_labels)
+            loss = torch.lerp(loss, mixed, batch.mixed_weights.to(loss.dtype))
         return loss.sum()
 
-    def weight(self, examples: Examples) -> torch.Tensor:
+    def weight(self, batch: TrainBatch) -> torch.Tensor:
         """Return what the sum is divided by, which needs no scores; never 0."""
-        weight = self._weights(examples.labels)
-        if examples.partner_labels is not None and examples.partner_weights is not None:
-            partner = self._weights(examples.partner_labels)
-            weight = torch.lerp(weight, partner, examples.partner_weights.to(weight.dtype))
+        weight = self._weights(batch.labels)
+        if batch.mixed_labels is not None and batch.mixed_weights is not None:
+            mixed = self._weights(batch.mixed_labels)
+            weight = torch.lerp(weight, mixed, batch.mixed_weights.to(weight.dtype))
         return weight.sum().clamp_min(TINY)
 
     def _losses(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -76,7 +76,7 @@ TINY = torch.finfo(torch.float32).tiny
 
 
 @dataclass(frozen=True)
-class Outcome:
+class EvalResult:
     """What one pass over a split gave."""
 
     loss: float | None
@@ -86,15 +86,15 @@ class Outcome:
 
     def as_dict(self) -> dict[str, Any]:
         """Return loss, metrics and pace as JSON can hold them."""
-        pace = {
+        speed = {
             "images_per_s": round(self.num_read / max(self.seconds, 1e-9), 1),
             "seconds": round(self.seconds, 3),
         }
-        return {"loss": self.loss, **self.metrics.as_dict(), **pace}
+        return {"loss": self.loss, **self.metrics.as_dict(), **speed}
 
 
 @dataclass
-class Sums:
+class RunningMetrics:
     """What the steps of an epoch add up to. The matrix is of this rank's rows, the rest of those of all ranks."""
 
     confusion: torch.Tensor
@@ -106,93 +106,97 @@ class Sums:
     """Of the first rank; waiting for batches is in them, earlier runs of the epoch too."""
 
     @classmethod
-    def of_classes(cls, num_classes: int) -> Sums:
+    def of_classes(cls, num_classes: int) -> RunningMetrics:
         """Begin an epoch."""
         return cls(torch.zeros(num_classes * num_classes, dtype=torch.int64))
 
-    def outcome(self, ranks: Ranks) -> Outcome:
+    def compute(self, dist: DistributedContext) -> EvalResult:
         """Make the metrics of the epoch; every rank asks."""
         side = math.isqrt(len(self.confusion))
-        matrix = ranks.sum(self.confusion).view(side, side).numpy()
+        matrix = dist.all_reduce(self.confusion).view(side, side).numpy()
         num_measured = int(matrix.sum())
-        metrics = Metrics(num_measured, self.num_read - num_measured, *rates_of(matrix), None, matrix)
-        return Outcome(
+        metrics = Metrics(num_measured, self.num_read - num_measured, *accuracies(matrix), None, matrix)
+        return EvalResult(
             self.loss / self.num_read if self.num_read else None, metrics, self.seconds, self.num_read
         )
 
 
-class Learner:
+class TrainStep:
     """A module that learns from batches, one step at a time; training flags are the caller's.
 
     Args:
         module: the model, or its head where the batches hold features.
         optimizer: every group has ``base_lr``.
-        objective: the loss. Of ranks that share a batch: of all of it, so that no mean of means is taken.
-        ranks: who shares the batches.
+        criterion: loss. It is normalised over the global batch, so that ranks do not average averages.
+        dist: ranks that share the batches.
     """
 
     def __init__(
         self,
         module: torch.nn.Module,
         optimizer: torch.optim.Optimizer,
-        objective: Objective,
-        ranks: Ranks | None = None,
+        criterion: Criterion,
+        dist: DistributedContext | None = None,
     ) -> None:
-        self._ranks = ranks or Ranks()
-        self._module = self._ranks.wrap(module)
+        self._dist = dist or DistributedContext()
+        self._module = self._dist.wrap_ddp(module)
         self._optimizer = optimizer
-        self._objective = objective
+        self._criterion = criterion
 
-    def step(self, examples: Examples, sums: Sums, *, factor: float, wish: bool = False) -> bool:
+    def __call__(
+        self, batch: TrainBatch, running: RunningMetrics, *, factor: float, checkpoint_requested: bool = False
+    ) -> bool:
         """Learn from a batch and add it up.
 
         Args:
-            examples: of this rank.
-            sums: what is added to.
-            factor: what ``base_lr`` is multiplied by.
-            wish: something the first rank wants of all.
+            batch: rows of this rank.
+            running: metrics to update.
+            factor: multiplier of ``base_lr``.
+            checkpoint_requested: whether a checkpoint is due; only the main rank's value counts.
 
         Returns:
-            The first rank's wish.
+            The main rank's ``checkpoint_requested``, on every rank.
 
         Raises:
             RunError: the loss or a gradient is not finite; on every rank.
             PlanError: the batch is one image and BatchNorm cannot learn from it.
         """
-        ranks = self._ranks
+        dist = self._dist
         for group in self._optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
-        weight = self._objective.weight(examples)
-        told = (
-            [float(weight), float(examples.num_images), float(wish and ranks.leads)]
-            if ranks.num_ranks > 1
+        weight = self._criterion.weight(batch)
+        local = (
+            [float(weight), float(batch.num_images), float(checkpoint_requested and dist.is_main)]
+            if dist.num_ranks > 1
             else []
         )
-        whole = ranks.sum(torch.tensor(told, dtype=torch.float64)) if told else None
-        num_images = examples.num_images if whole is None else int(whole[1])
-        with whole_batch(ranks, len(examples), num_images):
-            scores = self._scores(examples.inputs)
-        loss = self._objective.total(scores, examples) / (weight if whole is None else float(whole[0]))
+        summed = dist.all_reduce(torch.tensor(local, dtype=torch.float64)) if local else None
+        num_images = batch.num_images if summed is None else int(summed[1])
+        with global_batch(dist, len(batch), num_images):
+            scores = self._scores(batch.inputs)
+        loss = self._criterion.total(scores, batch) / (weight if summed is None else float(summed[0]))
         self._optimizer.zero_grad(set_to_none=True)
-        (loss * ranks.num_ranks).backward()  # type: ignore[no-untyped-call]  # ranks take the mean
-        value = float(ranks.sum(loss.detach()))
+        (loss * dist.num_ranks).backward()  # type: ignore[no-untyped-call]  # ranks take the mean
+        value = float(dist.all_reduce(loss.detach()))
         if not math.isfinite(value):
-            raise RunError(f"training: expected a finite loss, got {value} at step {examples.step}; {CURE}")
+            raise RunError(
+                f"training: expected a finite loss, got {value} at step {batch.step}; {DIVERGENCE_HINT}"
+            )
         if not math.isfinite(norm := self._gradient_norm()):
             raise RunError(
-                f"training: expected finite gradients, got a norm of {norm} at step {examples.step}; {CURE}"
+                f"training: expected finite gradients, got a norm of {norm} at step {batch.step}; {DIVERGENCE_HINT}"
             )
         self._optimizer.step()
-        measured = (examples.labels >= 0) & ~examples.replaced
-        cells = examples.labels[measured] * scores.shape[1] + scores.detach()[measured].argmax(dim=1)
-        sums.confusion += torch.bincount(cells.cpu(), minlength=len(sums.confusion))
-        sums.loss += value * num_images
-        sums.num_read += num_images
-        return wish if whole is None else bool(whole[2])
+        counted = (batch.labels >= 0) & ~batch.replaced
+        pairs = batch.labels[counted] * scores.shape[1] + scores.detach()[counted].argmax(dim=1)
+        running.confusion += torch.bincount(pairs.cpu(), minlength=len(running.confusion))
+        running.loss += value * num_images
+        running.num_read += num_images
+        return checkpoint_requested if summed is None else bool(summed[2])
 
     def _scores(self, inputs: torch.Tensor) -> torch.Tensor:
         try:
-            return scores_of(self._module, inputs)
+            return compute_logits(self._module, inputs)
         except ValueError as error:
             if len(inputs) > 1 or "more than 1 value per channel" not in str(error):
                 raise
@@ -212,10 +216,12 @@ class Learner:
         return float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
 
 
-CURE = "lower optimizer.lr, or add schedule.warmup_epochs"
+DIVERGENCE_HINT = "lower optimizer.lr, or add schedule.warmup_epochs"
 
 
-def evaluate(module: torch.nn.Module, batches: Iterable[Examples], ranks: Ranks | None = None) -> Outcome:
+def evaluate(
+    module: torch.nn.Module, batches: Iterable[TrainBatch], dist: DistributedContext | None = None
+) -> EvalResult:
     """Measure a module in eval mode; the loss is the plain cross-entropy, without weights or smoothing.
 
     Replaced and unlabelled rows are left out, padding is not there. Training flags are left as they were. Ranks each
@@ -225,33 +231,35 @@ def evaluate(module: torch.nn.Module, batches: Iterable[Examples], ranks: Ranks 
         RunError: a score is not finite; on every rank.
     """
     started = perf_counter()
-    ranks = ranks or Ranks()
+    dist = dist or DistributedContext()
     flags = {part: part.training for part in module.modules()}
     module.eval()
-    slices: list[Examples] = []
+    slices: list[TrainBatch] = []
     try:
-        for examples in batches:
+        for batch in batches:
             with torch.inference_mode():
-                scores = scores_of(module, examples.inputs)
-            slices.append(replace(examples, inputs=scores))
+                scores = compute_logits(module, batch.inputs)
+            slices.append(replace(batch, inputs=scores))
     finally:
         for part, flag in flags.items():
             part.training = flag
     assert slices, "the split that is evaluated has rows: the job checked it"
     with torch.inference_mode():
-        whole = joined([part.cpu() for part in slices], ranks)
-        return summarise(whole.inputs, whole.labels, whole.replaced, perf_counter() - started)
+        gathered = gather_slices([part.cpu() for part in slices], dist)
+        return evaluate_logits(gathered.inputs, gathered.labels, gathered.replaced, perf_counter() - started)
 
 
-def summarise(scores: torch.Tensor, labels: torch.Tensor, replaced: torch.Tensor, seconds: float) -> Outcome:
+def evaluate_logits(
+    scores: torch.Tensor, labels: torch.Tensor, replaced: torch.Tensor, seconds: float
+) -> EvalResult:
     """Turn the scores of a whole split into its loss and metrics."""
     wrong = int((~scores.isfinite().all(dim=1)).sum())
     if wrong:
         raise RunError(
-            f"evaluation: expected finite scores of the model, got NaN or infinity for {wrong} of {len(scores)} images; {CURE}"
+            f"evaluation: expected finite scores of the model, got NaN or infinity for {wrong} of {len(scores)} images; {DIVERGENCE_HINT}"
         )
     scores = scores.double()
-    kept = (labels >= 0) & ~replaced
-    loss = float(functional.cross_entropy(scores[kept], labels[kept])) if bool(kept.any()) else None
-    metrics = measure(log_odds(scores.numpy()), labels.numpy(), replaced.numpy())
-    return Outcome(loss, metrics, seconds, len(labels))
+    counted = (labels >= 0) & ~replaced
+    loss = float(functional.cross_entropy(scores[counted], labels[counted])) if bool(counted.any()) else None
+    metrics = compute_metrics(log_odds(scores.numpy()), labels.numpy(), replaced.numpy())
+    return EvalResult(loss, metrics, seconds, len(labels))

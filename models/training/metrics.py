@@ -61,7 +61,9 @@ def _log_sum_exp(logits: np.ndarray) -> np.ndarray:
     return np.asarray(most + np.log(np.exp(logits - most[:, None]).sum(axis=1)))
 
 
-def measure(probabilities: np.ndarray, labels: np.ndarray, ignored: np.ndarray | None = None) -> Metrics:
+def compute_metrics(
+    probabilities: np.ndarray, labels: np.ndarray, ignored: np.ndarray | None = None
+) -> Metrics:
     """Measure predicted probabilities, or ``log_odds``, against labels.
 
     Args:
@@ -82,7 +84,7 @@ def measure(probabilities: np.ndarray, labels: np.ndarray, ignored: np.ndarray |
     confusion = np.asarray(
         confusion_matrix(truth, scores.argmax(axis=1), labels=range(num_classes)), dtype=np.int64
     )
-    accuracy, balanced = rates_of(confusion)
+    accuracy, balanced = accuracies(confusion)
     auroc, note = area_under_roc(scores, truth)
     return Metrics(
         len(truth), num_ignored, accuracy, balanced, auroc, confusion, {"auroc": note} if note else {}
@@ -92,7 +94,7 @@ def measure(probabilities: np.ndarray, labels: np.ndarray, ignored: np.ndarray |
 METRIC_NAMES = ("accuracy", "balanced_accuracy", "auroc")
 
 
-def rates_of(confusion: np.ndarray) -> tuple[float | None, float | None]:
+def accuracies(confusion: np.ndarray) -> tuple[float | None, float | None]:
     """Return accuracy and balanced accuracy of a confusion matrix; None for an empty one."""
     per_class = confusion.sum(axis=1)
     present = per_class > 0

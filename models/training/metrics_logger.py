@@ -16,7 +16,7 @@ RESULT_NAME = "result.json"
 
 
 @dataclass(frozen=True)
-class Journal:
+class MetricsLogger:
     """The metrics of a run, on disk as they come."""
 
     path: Path
@@ -33,7 +33,7 @@ class Journal:
                 f"expected to write {str(self.path)!r}, got {error.strerror or error}; free space, or choose another --out"
             ) from error
 
-    def keep_before(self, epoch: int) -> int:
+    def truncate_from(self, epoch: int) -> int:
         """Drop the lines of an epoch and those after it, which a run that was stopped left unfinished.
 
         Returns:
@@ -41,14 +41,14 @@ class Journal:
         """
         lines = self.path.read_bytes().split(b"\n") if self.path.exists() else []
         found = [
-            (line, number) for line in lines if (number := epoch_of(line)) is not None and number < epoch
+            (line, number) for line in lines if (number := parse_epoch(line)) is not None and number < epoch
         ]
         if lines:
             write_bytes(self.path, b"".join(line + b"\n" for line, _ in found))
         return epoch - len({number for _, number in found} & set(range(epoch)))
 
 
-def epoch_of(line: bytes) -> int | None:
+def parse_epoch(line: bytes) -> int | None:
     """Read the epoch of a line; None where the line is not whole, as when the run was stopped while it was written."""
     try:
         return int(json.loads(line)["epoch"])

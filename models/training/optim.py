@@ -25,23 +25,23 @@ class OptimizerSpec(CheckedModel):
     weight_decay: float = Field(default=1e-4, ge=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     """Of SGD; AdamW keeps its usual 0.9 and 0.999."""
-    trunk_factor: float = Field(default=0.1, gt=0)
+    backbone_lr_mult: float = Field(default=0.1, gt=0)
     """The unfrozen part of the trunk learns at ``lr * trunk_factor``."""
 
     def build(
-        self, head: Sequence[torch.nn.Parameter], trunk: Sequence[torch.nn.Parameter]
+        self, head: Sequence[torch.nn.Parameter], backbone: Sequence[torch.nn.Parameter]
     ) -> torch.optim.Optimizer:
         """Make the optimiser; every group carries ``base_lr``, its rate at the schedule's peak."""
         import torch
 
-        rates = ((head, self.lr), (trunk, self.lr * self.trunk_factor))
+        rates = ((head, self.lr), (backbone, self.lr * self.backbone_lr_mult))
         groups = [{"params": list(members), "lr": lr, "base_lr": lr} for members, lr in rates if members]
         if self.name == "sgd":
             return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
         return torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay)
 
 
-class Schedule(CheckedModel):
+class LRSchedule(CheckedModel):
     """The learning rate over the run, a pure function of how far it is, so that resuming needs no state."""
 
     kind: Literal["constant", "cosine", "step"] = "cosine"
@@ -78,7 +78,7 @@ class CheckpointEvery(CheckedModel):
     """Longer where writing would take more than ``MAX_SHARE`` of the time."""
 
 
-MAX_SHARE = 0.02
+MAX_CHECKPOINT_OVERHEAD = 0.02
 
 
 class EarlyStop(CheckedModel):
@@ -87,7 +87,7 @@ class EarlyStop(CheckedModel):
     metric: MetricName = "auroc"
     patience: int = Field(default=3, ge=1)
 
-    def reached(self, history: Sequence[Mapping[str, Any]]) -> bool:
+    def is_reached(self, history: Sequence[Mapping[str, Any]]) -> bool:
         """Say whether the run ends after the epochs of a history of validation metrics."""
         return bool(history) and len(history) - 1 - best_epoch(history, self.metric) >= self.patience
 

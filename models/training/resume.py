@@ -10,16 +10,16 @@ from typing import Any
 from ...pipeline.errors import ModelError, PlanError
 from ...pipeline.jobs.contracts import ResumePoint
 from ...pipeline.plan.view import View
-from ...pipeline.sampler.position import identity_of, position_after
+from ...pipeline.sampler.position import make_position, view_fields
 from ..zoo.load_checkpoint import is_path
-from .checkpoint import LAST_NAME, Progress, read_description, read_progress
+from .checkpoint import LAST_NAME, Progress, read_metadata, read_progress
 from .spec import ClassifySpec
 
 History = tuple[Mapping[str, Any], ...]
 
 
 @dataclass(frozen=True)
-class Standing:
+class ResumeState:
     """What a run left in its folder."""
 
     history: History = ()
@@ -31,14 +31,14 @@ class Standing:
         """Say what is left of a view of all epochs. A longer view than the run had is gone on with."""
         if self.progress is None or self.progress.position is None:
             return ResumePoint(view)
-        position = {**self.progress.position, "view": identity_of(view)}
+        position = {**self.progress.position, "view": view_fields(view)}
         if is_done(spec, self.history):
             position |= {"epoch": view.first_epoch + view.num_epochs, "step": 0}
         elif spec.feature_passes is not None:
             return ResumePoint(view)  # cached features are made again, and counted again
         return ResumePoint(view, position, self.progress.counts)
 
-    def check_place(self, num_steps: int) -> None:
+    def check_position(self, num_steps: int) -> None:
         """Check that the feed goes on where the learning does.
 
         Args:
@@ -49,7 +49,7 @@ class Standing:
         """
         if self.progress is None or self.progress.position is None:
             return
-        wanted = place_in_view(len(self.history), self.progress.step, num_steps)
+        wanted = view_position(len(self.history), self.progress.step, num_steps)
         got = {name: self.progress.position.get(name) for name in wanted}
         if got != wanted or self.progress.step > num_steps:
             raise ModelError(
@@ -58,12 +58,12 @@ class Standing:
             )
 
 
-def place_in_view(epoch: int, step: int, num_steps: int) -> dict[str, int]:
+def view_position(epoch: int, step: int, num_steps: int) -> dict[str, int]:
     """Return epoch and step of the next batch behind so many steps of an epoch."""
     return {"epoch": epoch + step // num_steps, "step": step % num_steps}
 
 
-def read_standing(spec: ClassifySpec, view: View, out: Path) -> Standing:
+def read_resume_state(spec: ClassifySpec, view: View, out: Path) -> ResumeState:
     """Read what a run of the same job left in ``out``.
 
     Raises:
@@ -72,25 +72,27 @@ def read_standing(spec: ClassifySpec, view: View, out: Path) -> Standing:
     """
     path = out / LAST_NAME
     if not path.exists():
-        return Standing()
-    description, metadata = read_description(path)
-    ours, theirs = spec.identity(), description.job
+        return ResumeState()
+    metadata, header = read_metadata(path)
+    ours, theirs = spec.result_config(), metadata.job
     keys = [key for key in sorted({*ours, *theirs}) if not _same(key, ours.get(key), theirs.get(key))]
     if keys:
         shown = "; ".join(f"{key} was {theirs.get(key)!r} and is {ours.get(key)!r}" for key in keys[:5])
         raise PlanError(f"{out}: expected a new folder or one of the same job, got one where {shown}; "
                         "choose another --out, or delete it")  # fmt: skip
-    progress = read_progress(path, metadata)
-    if metadata["format_version"] == "1" and spec.feature_passes is None:
+    progress = read_progress(path, header)
+    if header["format_version"] == "1" and spec.feature_passes is None:
         plan = spec.plan.fingerprint(spec.plan.load_index())
-        position = position_after(view, plan=plan, epoch=len(description.history), step=0)
+        position = make_position(view, plan=plan, epoch=len(metadata.history), step=0)
         progress = replace(progress, position=position)
-    return Standing(description.history, progress)
+    return ResumeState(metadata.history, progress)
 
 
 def is_done(spec: ClassifySpec, history: History) -> bool:
     """Say whether nothing is left to learn."""
-    return len(history) >= spec.epochs or (spec.early_stop is not None and spec.early_stop.reached(history))
+    return len(history) >= spec.epochs or (
+        spec.early_stop is not None and spec.early_stop.is_reached(history)
+    )
 
 
 def _same(key: str, ours: Any, theirs: Any) -> bool:

@@ -17,7 +17,7 @@ from ...pipeline.index.index import Index
 from ...pipeline.plan.plan import Plan
 from ..zoo.build import ModelSpec
 from ..zoo.load_checkpoint import is_path
-from .optim import CheckpointEvery, EarlyStop, MetricName, OptimizerSpec, Schedule
+from .optim import CheckpointEvery, EarlyStop, LRSchedule, MetricName, OptimizerSpec
 
 
 class ClassifySpec(CheckedModel):
@@ -32,11 +32,11 @@ class ClassifySpec(CheckedModel):
     the features in memory and let the head learn from them for ``epochs``. None runs all of it every epoch."""
     epochs: int = Field(default=5, ge=1)
     optimizer: OptimizerSpec = OptimizerSpec()
-    schedule: Schedule = Schedule()
+    schedule: LRSchedule = LRSchedule()
     class_weights: Literal["none", "balanced"] = "none"
     """``balanced`` weighs a class by images / (classes * images of the class)."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    best_by: MetricName = "auroc"
+    monitor: MetricName = "auroc"
     """The validation metric by which ``best.safetensors`` is chosen; equal values are decided by the lower loss. Where the
     metric cannot be computed, as AUROC of a single class, the loss takes its place."""
     early_stop: EarlyStop | None = None
@@ -86,14 +86,14 @@ class ClassifySpec(CheckedModel):
             "test_split": self.test_split,
         }
         usable = np.asarray(index.table["status"].to_pylist()) == "ok"
-        there = sorted({s for s in np.asarray(index.table["split"].to_pylist())[usable] if s is not None})
+        splits = sorted({s for s in np.asarray(index.table["split"].to_pylist())[usable] if s is not None})
         for key, name in names.items():
-            if name is not None and not len(split_labels(index, name, key, there)):
+            if name is not None and not len(labels_of_split(index, name, key, splits)):
                 raise PlanError(
                     f"{key}: expected images with labels in {name!r}, got none; label them and index again"
                 )
         counts = np.bincount(
-            split_labels(index, self.train_split, "train_split", there), minlength=len(index.classes)
+            labels_of_split(index, self.train_split, "train_split", splits), minlength=len(index.classes)
         )
         missing = [name for name, count in zip(index.classes, counts, strict=True) if not count]
         if missing:
@@ -110,7 +110,7 @@ class ClassifySpec(CheckedModel):
         if absent:
             shown = ", ".join(map(repr, absent[:5])) + (f" and {len(absent) - 5} more" if absent[5:] else "")
             notes.append(f"no image of {shown} in {self.validation_split!r}: these classes are not validated")
-        monitors = {"best_by": self.best_by, "early_stop": self.early_stop and self.early_stop.metric}
+        monitors = {"monitor": self.monitor, "early_stop": self.early_stop and self.early_stop.metric}
         undefined = [key for key, metric in monitors.items() if metric == "auroc"]
         if undefined and len(present) < 2:
             notes.append(
@@ -129,7 +129,7 @@ class ClassifySpec(CheckedModel):
 
         return data_warnings(self.model, self.plan)
 
-    def identity(self) -> dict[str, Any]:
+    def result_config(self) -> dict[str, Any]:
         """Return all keys that decide the result, flat; a run is resumed only by a job that has the same.
 
         The index and the file of the weights are there by their content, not by their path; ``epochs`` is not there where the schedule does not
@@ -139,7 +139,7 @@ class ClassifySpec(CheckedModel):
         if self.precision == "float32":
             del content["precision"]  # runs from before there was a choice are gone on with
         if is_path(self.model.weights):
-            content["model"]["weights"] = _content_of(Path(self.model.weights))
+            content["model"]["weights"] = _weights_digest(Path(self.model.weights))
         if self.schedule.kind != "cosine":
             del content["epochs"]
         plan = self.plan.dump()
@@ -147,29 +147,29 @@ class ClassifySpec(CheckedModel):
         plan["cache"] = None if self.plan.cache is None else self.plan.cache.effect()
         plan["errors"] = self.plan.errors.deciding()
         content["plan"] = {**plan, "index": f"content {self.plan.load_index().fingerprint()}"}
-        return flat(content)
+        return flatten(content)
 
-    def drops_last(self, num_rows: int) -> bool:
+    def drop_last_batch(self, num_rows: int) -> bool:
         """Say whether a last batch of one image is left out, since BatchNorm cannot learn of it."""
         size = self.plan.batch.size
         return self.fine_tune_from is not None and 1 < size < num_rows and num_rows % size == 1
 
 
-def _content_of(path: Path) -> str:
+def _weights_digest(path: Path) -> str:
     """Return a file's name and digest; its name alone where it is not there, which building the model refuses."""
     if not path.is_file():
         return path.name
     facts = path.stat()
-    return f"{path.name} sha256 {_digest_of(path, facts.st_size, facts.st_mtime_ns)}"
+    return f"{path.name} sha256 {_cached_digest(path, facts.st_size, facts.st_mtime_ns)}"
 
 
 @lru_cache(maxsize=8)
-def _digest_of(path: Path, size: int, modified_ns: int) -> str:  # noqa: ARG001  (keys of the cache)
+def _cached_digest(path: Path, size: int, modified_ns: int) -> str:  # noqa: ARG001  (keys of the cache)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def split_labels(index: Index, split: str, key: str, there: list[str]) -> np.ndarray:
+def labels_of_split(index: Index, split: str, key: str, splits: list[str]) -> np.ndarray:
     """Return the labels of a split's usable rows, unlabelled ones left out.
 
     Raises:
@@ -182,17 +182,17 @@ def split_labels(index: Index, split: str, key: str, there: list[str]) -> np.nda
     except SourceError as error:
         cure = "; or write test_split: null" if key == "test_split" else ""
         raise PlanError(f"{key}: expected a split of the index, got {split!r}; it has "
-                        f"{', '.join(there) or 'no splits'}{cure}") from error  # fmt: skip
+                        f"{', '.join(splits) or 'no splits'}{cure}") from error  # fmt: skip
     labels = index.table["label"].to_numpy()[rows]
     return np.asarray(labels[labels >= 0], dtype=np.int64)
 
 
-def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Flatten nested mappings to dotted keys, so that two jobs can be compared key by key."""
     result: dict[str, Any] = {}
     for key, value in content.items():
         if isinstance(value, Mapping):
-            result.update(flat(value, f"{prefix}{key}."))
+            result.update(flatten(value, f"{prefix}{key}."))
         else:
             result[f"{prefix}{key}"] = value
     return result

@@ -19,8 +19,8 @@ from ...pipeline.errors import ModelError
 from .checkpoint_file import SUFFIXES
 from .data_config import DataConfig, data_config, imagenet_classes
 from .heads import classifier_layers, head_module, head_names, num_outputs, reset_head
-from .hubs import WITH_AUXILIARY_HEADS, build_untrained, fetch, find_model
-from .load_checkpoint import is_path, load_checkpoint, locate
+from .hubs import WITH_AUXILIARY_HEADS, build_pretrained, build_untrained, find_model
+from .load_checkpoint import is_path, load_checkpoint, resolve_weights
 from .weights_report import WeightsReport, attach_report, weights_report
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def build_model(
         )
     import torch
 
-    wanted = spec.num_classes if num_classes is None else num_classes
+    num_wanted = spec.num_classes if num_classes is None else num_classes
     hub, name = find_model(spec.name)
     if spec.weights_entry is not None and not (is_path(spec.weights) or spec.weights.startswith("package:")):
         raise ModelError(
@@ -92,18 +92,18 @@ def build_model(
         )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        model, report = _build(spec, hub, name, wanted)
+        model, report = _build(spec, hub, name, num_wanted)
     if warn and report.untrained and spec.weights != "none":
         _log.warning("%s", report.line())
     attach_report(model, report)
     return model.eval()
 
 
-def _build(spec: ModelSpec, hub: str, name: str, wanted: int | None) -> tuple[nn.Module, WeightsReport]:
+def _build(spec: ModelSpec, hub: str, name: str, num_wanted: int | None) -> tuple[nn.Module, WeightsReport]:
     """Build the network, load its weights and give it the wanted classes."""
     transforms: bool | None = None
     if spec.weights == "default":
-        model, transforms = fetch(hub, name), True
+        model, transforms = build_pretrained(hub, name), True
         report = WeightsReport(f"{hub} weights of {name}", num_loaded=len(model.state_dict()))
     elif spec.weights == "none":
         model = build_untrained(hub, name)
@@ -112,17 +112,17 @@ def _build(spec: ModelSpec, hub: str, name: str, wanted: int | None) -> tuple[nn
         )
         report = WeightsReport("none", untrained=layers)
     else:
-        path = locate(spec.weights)
+        path = resolve_weights(spec.weights)
         model = build_untrained(hub, name)
-        report, transforms = load_checkpoint(model, path, spec.weights_entry, wanted)
-    if wanted is not None and wanted != num_outputs(model):
+        report, transforms = load_checkpoint(model, path, spec.weights_entry, num_wanted)
+    if num_wanted is not None and num_wanted != num_outputs(model):
         had = num_outputs(model)
-        reset_head(model, wanted)
+        reset_head(model, num_wanted)
         heads = classifier_layers(model)
         report = (
             report.with_new_layers(heads)
             if spec.weights == "none"
-            else report.with_new_layers(heads, f"new head of {wanted} classes in place of {had}")
+            else report.with_new_layers(heads, f"new head of {num_wanted} classes in place of {had}")
         )
     return model, _set_transform_input(spec, model, hub, name, report, recorded=transforms)
 

@@ -168,7 +168,7 @@ def _read_torch(file: Path) -> Any:
     import torch
 
     try:
-        with _LOCK, torch.serialization.safe_globals(_stand_ins()):
+        with _LOCK, torch.serialization.safe_globals(_placeholder_classes()):
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and the unpickler raise any kind for damaged or hostile content
         text = _TERMINAL_CODES.sub("", str(error))
@@ -179,18 +179,18 @@ def _read_torch(file: Path) -> Any:
                 "classes from a file are not run: save model.state_dict() instead, where it was written"
             ) from error
         raise ModelError(
-            f"weights: expected a checkpoint of plain tensors, got {str(file)!r} ({_cause(text, error)}); it is damaged "
+            f"weights: expected a checkpoint of plain tensors, got {str(file)!r} ({_reason(text, error)}); it is damaged "
             f"or holds Python objects, which are not run: save model.state_dict() again, or convert it to safetensors"
         ) from error
 
 
-def _cause(text: str, error: Exception) -> str:
+def _reason(text: str, error: Exception) -> str:
     """Return torch's reason, without its advice on how to run the file all the same."""
     reason = re.search(r"WeightsUnpickler error: ([^\n]+)", text)
     return reason[1].strip()[:160] if reason else first_line(error)
 
 
-def _stand_ins() -> list[Any]:
+def _placeholder_classes() -> list[Any]:
     """Return a class for each harmless name; torch finds them by module and qualified name."""
     made: list[Any] = []
     for base, names in ((_PlainDict, _MAPPINGS), (_Opaque, _HARMLESS)):

@@ -35,6 +35,6 @@ def _timm_classes(name: str) -> tuple[str, ...]:
     config = timm.get_pretrained_cfg(name)
     if config is None or config.num_classes != NUM_IMAGENET:
         return ()
-    own: Any = cast("Any", config).label_names
+    label_names: Any = cast("Any", config).label_names
     tag = str(config.tag or "")
-    return tuple(own) if own else imagenet_classes() if tag.endswith("in1k") else ()
+    return tuple(label_names) if label_names else imagenet_classes() if tag.endswith("in1k") else ()

@@ -59,16 +59,16 @@ def freeze_before(model: nn.Module, block: str | None) -> None:
     """
     names = blocks(model)
     if block is None:
-        learning: tuple[str, ...] = head_names(model) or (head_module(model)[0],)
+        trainable: tuple[str, ...] = head_names(model) or (head_module(model)[0],)
     elif block in names:
-        learning = names[names.index(block) :]
+        trainable = names[names.index(block) :]
     else:
         raise ModelError(
             f"freeze before: expected a block of {type(model).__name__}, got {block!r}; "
             f"{nearest(block, names)} (blocks: {', '.join(names)})"
         )
     model.requires_grad_(block is not None and block == names[0])
-    for name in learning:
+    for name in trainable:
         model.get_submodule(name).requires_grad_(True)
 
 
@@ -79,20 +79,20 @@ def train_mode(model: nn.Module) -> None:
     A layer without parameters follows its frozen parent, else the next sibling that has parameters, else
     the last one: the dropout before a learning head works.
     """
-    model.train(_learns(model))
+    model.train(_is_trainable(model))
     _set_children(model)
 
 
 def _set_children(module: nn.Module) -> None:
     children = list(module.children())[::-1]
-    following = next((_learns(child) for child in children if _num_parameters(child)), False)
+    following = next((_is_trainable(child) for child in children if _num_parameters(child)), False)
     for child in children:
         has_parameters = _num_parameters(child) > 0
-        following = _learns(child) if has_parameters else following
+        following = _is_trainable(child) if has_parameters else following
         child.train(following)
         if following and has_parameters:
             _set_children(child)
 
 
-def _learns(module: nn.Module) -> bool:
+def _is_trainable(module: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in module.parameters())

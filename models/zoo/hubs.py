@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from ...pipeline.errors import ModelError, nearest
-from .weights import reachable
+from .weights import is_reachable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,7 +62,7 @@ def build_untrained(hub: str, name: str) -> nn.Module:
     return cast("nn.Module", model)
 
 
-def fetch(hub: str, name: str) -> nn.Module:
+def build_pretrained(hub: str, name: str) -> nn.Module:
     """Build with the hub's own weights, from its cache or the network, failing in seconds without both."""
     try:
         return _fetch_timm(name) if hub == "timm" else _fetch_torchvision(name)
@@ -79,7 +79,7 @@ def _fetch_torchvision(name: str) -> nn.Module:
 
     weights = torchvision.models.get_model_weights(name).DEFAULT
     cached = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
-    if not cached.is_file() and not reachable(weights.url):
+    if not cached.is_file() and not is_reachable(weights.url):
         raise ConnectionError(weights.url)
     model = torchvision.models.get_model(name, weights=weights, progress=False)
     if name == "inception_v3":  # torchvision keeps this net's auxiliary head beside pretrained weights
@@ -96,12 +96,12 @@ def _fetch_timm(name: str) -> nn.Module:
             f"weights: expected the timm weights of {name!r}, got a model that timm has none for; "
             "give a path, package:NAME, or write weights: none"
         )
-    with _cache_alone_without_network():
+    with _offline_if_unreachable():
         return timm.create_model(name, pretrained=True)
 
 
 @contextmanager
-def _cache_alone_without_network() -> Iterator[None]:
+def _offline_if_unreachable() -> Iterator[None]:
     """Put the Hugging Face client into its offline mode where its server does not answer.
 
     It would otherwise retry for most of a minute before it looks into its cache.
@@ -109,7 +109,7 @@ def _cache_alone_without_network() -> Iterator[None]:
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = before or not reachable(constants.ENDPOINT)
+    constants.HF_HUB_OFFLINE = before or not is_reachable(constants.ENDPOINT)
     try:
         yield
     finally:

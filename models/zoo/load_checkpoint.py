@@ -15,7 +15,7 @@ from .checkpoint_file import SUFFIXES, read_checkpoint_file
 from .heads import classifier_layers, num_outputs, reset_head
 from .hubs import AUXILIARY_PREFIXES
 from .state_dict import find_weights
-from .weights import efficientnet_keys, fit, is_efficientnet_pytorch, package_checkpoint
+from .weights import convert_efficientnet_keys, is_efficientnet_pytorch, load_strict, package_checkpoint
 from .weights_report import WeightsReport
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def is_path(weights: str) -> bool:
     return MayBePath(SUFFIXES).is_path(weights)
 
 
-def locate(weights: str) -> Path:
+def resolve_weights(weights: str) -> Path:
     """Return the file that the ``weights`` of a model name.
 
     Raises:
@@ -69,7 +69,7 @@ def load_checkpoint(
         content = _without_training_state(content)
     found = find_weights(content, model.state_dict().keys(), str(path), entry)
     state, left_over = dict(found.tensors), list(found.left_over)
-    state = _translated(model, state)
+    state = _convert_names(model, state)
     has_auxiliary = type(model).__name__ in ("GoogLeNet", "Inception3")
     if has_auxiliary:
         auxiliary = [key for key in state if key.startswith(AUXILIARY_PREFIXES)]
@@ -83,23 +83,25 @@ def load_checkpoint(
     elif not held and num_classes is not None:
         if num_classes != num_outputs(model):
             reset_head(model, num_classes)
-        state |= {key: value for key, value in model.state_dict().items() if key.startswith(_below(heads))}
+        state |= {key: value for key, value in model.state_dict().items() if key.startswith(_prefixes(heads))}
         new = True
     missing = tuple(key for key in model.state_dict() if key not in state)
-    fit(model, state, str(path))
+    load_strict(model, state, str(path))
     report = WeightsReport(
         path.name, num_in_file, missing, tuple(left_over), (), found.entry, found.other_entries, found.prefix
     )
     if new:
         named = " and ".join(heads)
-        report = replace(report, missing=(*missing, *(key for key in state if key.startswith(_below(heads)))))
+        report = replace(
+            report, missing=(*missing, *(key for key in state if key.startswith(_prefixes(heads))))
+        )
         report = report.with_new_layers(
             heads, f"the file has no head {named!r}: new head of {num_classes} classes"
         )
     return report, _recorded_transform(path) if has_auxiliary else None
 
 
-def _below(names: tuple[str, ...]) -> tuple[str, ...]:
+def _prefixes(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"{name}." for name in names)
 
 
@@ -110,7 +112,7 @@ def _without_training_state(content: Mapping[str, object]) -> Mapping[str, objec
     }
 
 
-def _translated(model: nn.Module, state: StateDict) -> StateDict:
+def _convert_names(model: nn.Module, state: StateDict) -> StateDict:
     """Rename the tensors of the package efficientnet-pytorch to timm's names."""
     stem = next((key for key in state if key.endswith("_conv_stem.weight")), "")
     prefix = stem.removesuffix("_conv_stem.weight")
@@ -118,7 +120,7 @@ def _translated(model: nn.Module, state: StateDict) -> StateDict:
     if not is_efficientnet_pytorch(plain):
         return state
     stages = getattr(model, "blocks", ())
-    return efficientnet_keys(plain, [len(list(stage.children())) for stage in stages])
+    return convert_efficientnet_keys(plain, [len(list(stage.children())) for stage in stages])
 
 
 def _recorded_transform(path: Path) -> bool | None:

@@ -171,17 +171,17 @@ def _warning(plan: Plan, expected: _Expected, than: str) -> tuple[str, ...]:
 def _value_differences(program: Program, expected: _Expected) -> list[str]:
     """Compare mean and standard deviation; a usual mistake is called by its name."""
     constants = _constants(program)
-    if constants is None or not (_apart(constants[0], expected.mean) or _apart(constants[1], expected.std)):
+    if constants is None or not (_differ(constants[0], expected.mean) or _differ(constants[1], expected.std)):
         return []
-    wanted = f"expected {_in_words(expected.constants)}"
+    wanted = f"expected {_format_constants(expected.constants)}"
     if program.normalization is None:
         return [f"{wanted}, got no Normalize, so that values are 0..1"]
-    got = f"{wanted}, got Normalize with {_in_words(constants)}"
+    got = f"{wanted}, got Normalize with {_format_constants(constants)}"
     turned = tuple(each[::-1] for each in constants)
     scaled = tuple(tuple(value / MAX_VALUE for value in each) for each in constants)
-    if not _apart(turned[0], expected.mean) and not _apart(turned[1], expected.std):
+    if not _differ(turned[0], expected.mean) and not _differ(turned[1], expected.std):
         return [f"{got}, which is the order blue, green, red; images are red, green, blue"]
-    if not _apart(scaled[0], expected.mean) and not _apart(scaled[1], expected.std):
+    if not _differ(scaled[0], expected.mean) and not _differ(scaled[1], expected.std):
         return [f"{got}, which is the range 0..255; Normalize takes 0..1, or max_pixel_value: 1.0 with these"]
     return [got]
 
@@ -231,17 +231,17 @@ def _constants(program: Program) -> Constants | None:
     return ((0.0,) * 3, (1.0,) * 3) if given is None else (given.mean, given.std)
 
 
-def _apart(values: tuple[float, ...], expected: tuple[float, ...]) -> bool:
+def _differ(values: tuple[float, ...], expected: tuple[float, ...]) -> bool:
     """Say whether constants differ, of which one may stand for all channels."""
     num = max(len(values), len(expected))
     pairs = [each * num if len(each) == 1 else each for each in (values, expected)]
     return len(pairs[0]) != len(pairs[1]) or any(abs(a - b) > _TOLERANCE for a, b in zip(*pairs, strict=True))
 
 
-def _in_words(constants: Constants) -> str:
+def _format_constants(constants: Constants) -> str:
     mean, std = constants
-    return f"mean {_numbers(mean)}, std {_numbers(std)}"
+    return f"mean {_format_numbers(mean)}, std {_format_numbers(std)}"
 
 
-def _numbers(values: tuple[float, ...]) -> str:
+def _format_numbers(values: tuple[float, ...]) -> str:
     return "[" + ", ".join(f"{value:.3g}" for value in values) + "]"

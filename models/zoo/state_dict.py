@@ -38,9 +38,9 @@ _RAW = (
 )
 """Entries by custom; of several that fit equally well, the first of these is taken."""
 _MAX_DEPTH = 6
-_ENOUGH = 0.95
+_NEAR_BEST = 0.95
 """Share of the best match from which on another set of weights counts as fitting equally well."""
-_LEAST = 0.5
+_MIN_MATCHING = 0.5
 """Share of the model's names below which a prefix is a coincidence."""
 _NOT_WEIGHTS = frozenset({"n_averaged", "total_ops", "total_params"})
 """Last parts of names that averaging and profilers add."""
@@ -74,33 +74,35 @@ class _Candidate:
         return ".".join(part for part in (self.path, self.prefix.rstrip(".")) if part)
 
 
-def find_weights(content: Any, own: Collection[str], source: str, entry: str | None = None) -> FoundWeights:
+def find_weights(
+    content: Any, model_names: Collection[str], source: str, entry: str | None = None
+) -> FoundWeights:
     """Choose and unwrap the weights in a checkpoint.
 
     Args:
         content: of the file, as ``read_checkpoint_file`` returns it.
-        own: names of the model's tensors.
+        model_names: names of the tensors in the model.
         source: name of the file, for messages.
         entry: the entry to take, such as ``state_dict_ema`` or ``encoder_q``; None chooses.
 
     Raises:
         ModelError: there is no mapping of tensors, no such entry, or several sets of weights fit equally well.
     """
-    names = set(own)
+    names = set(model_names)
     candidates = [
         candidate for path, tensors in _mappings(content) for candidate in _candidates(path, tensors, names)
     ]
     if not candidates:
         raise ModelError(
-            f"weights: expected a state_dict (names to tensors), got {_what(content)} in "
+            f"weights: expected a state_dict (names to tensors), got {_describe_content(content)} in "
             f"{source!r}; save model.state_dict(), not the model or other values"
         )
     most = max(candidate.num_matching for candidate in candidates)
     if most:
-        fitting = [each for each in candidates if each.num_matching >= _ENOUGH * most]
+        fitting = [each for each in candidates if each.num_matching >= _NEAR_BEST * most]
     else:  # of another model, or names that are translated later
         fitting = [max(candidates, key=lambda each: len(each.tensors))] if names else candidates
-    chosen = _preferred(fitting, source) if entry is None else _named(candidates, entry, source)
+    chosen = _choose_preferred(fitting, source) if entry is None else _find_entry(candidates, entry, source)
     kept = {
         name.removeprefix(chosen.prefix): value
         for name, value in chosen.tensors.items()
@@ -137,22 +139,28 @@ def _mappings(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Mapp
     yield from inner
 
 
-def _candidates(path: str, tensors: Mapping[str, torch.Tensor], own: set[str]) -> Iterator[_Candidate]:
+def _candidates(
+    path: str, tensors: Mapping[str, torch.Tensor], model_names: set[str]
+) -> Iterator[_Candidate]:
     """Yield a mapping with each prefix under which it has most of the model's names; without one if there is none."""
     averaged = _AVERAGED.search(path) is not None or "n_averaged" in tensors
-    plain, wrappers = _without_wrappers(tensors, own)
+    plain, wrappers = _without_wrappers(tensors, model_names)
     prefixes = Counter(
-        name[: len(name) - len(rest)] for name in plain for rest in _endings(name) if rest in own
+        name[: len(name) - len(rest)] for name in plain for rest in _suffixes(name) if rest in model_names
     )
     most = max(prefixes.values(), default=0)
-    good = [prefix for prefix, count in prefixes.items() if count >= max(_ENOUGH * most, _LEAST * len(own))]
+    good = [
+        prefix
+        for prefix, count in prefixes.items()
+        if count >= max(_NEAR_BEST * most, _MIN_MATCHING * len(model_names))
+    ]
     for prefix in good or [""]:
         yield _Candidate(
             path, prefix, plain, wrappers, averaged or _AVERAGED.search(prefix) is not None, prefixes[prefix]
         )
 
 
-def _endings(name: str) -> Iterator[str]:
+def _suffixes(name: str) -> Iterator[str]:
     """Yield a dotted name and what is left of it without its first part, its first two, and so on."""
     yield name
     while "." in name:
@@ -161,13 +169,13 @@ def _endings(name: str) -> Iterator[str]:
 
 
 def _without_wrappers(
-    tensors: Mapping[str, torch.Tensor], own: set[str]
+    tensors: Mapping[str, torch.Tensor], model_names: set[str]
 ) -> tuple[Mapping[str, torch.Tensor], str]:
     """Drop the parts that wrappers add to names, wherever they stand; returns those that the first name had.
 
     Parts that the model itself uses are kept, and all of them where two names would become one.
     """
-    used = {part for name in own for part in name.split(".")}
+    used = {part for name in model_names for part in name.split(".")}
     wrappers = [part for part in _WRAPPERS if part not in used]
     plain = {
         ".".join(part for part in name.split(".") if part not in wrappers): value
@@ -179,7 +187,7 @@ def _without_wrappers(
     return plain, "".join(f"{part}." for part in dropped.split(".") if part in wrappers)
 
 
-def _named(candidates: list[_Candidate], entry: str, source: str) -> _Candidate:
+def _find_entry(candidates: list[_Candidate], entry: str, source: str) -> _Candidate:
     found = [each for each in candidates if entry in (each.label, each.path, each.prefix.rstrip("."))]
     if not found:
         labels = sorted({each.label for each in candidates if each.label})
@@ -190,7 +198,7 @@ def _named(candidates: list[_Candidate], entry: str, source: str) -> _Candidate:
     return max(found, key=lambda each: each.num_matching)
 
 
-def _preferred(fitting: list[_Candidate], source: str) -> _Candidate:
+def _choose_preferred(fitting: list[_Candidate], source: str) -> _Candidate:
     """Take averaged weights where there are any, then the entry that is usual."""
     fitting = [each for each in fitting if each.is_averaged] or fitting
     for path in _RAW:
@@ -207,7 +215,7 @@ def _preferred(fitting: list[_Candidate], source: str) -> _Candidate:
     )
 
 
-def _what(content: Any) -> str:
+def _describe_content(content: Any) -> str:
     if isinstance(content, Mapping):
         return f"a dict of {', '.join(map(repr, list(content)[:5])) or 'nothing'}"
     return f"a {type(content).__name__}"

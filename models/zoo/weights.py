@@ -75,7 +75,7 @@ _NAMES_WITH_EXPANSION = {
     "_project_conv": "conv_pwl",
     "_bn2": "bn3",
 }
-_NAMES_OF_GATES = {"_se_reduce": "se.conv_reduce", "_se_expand": "se.conv_expand"}
+_NAMES_OF_SQUEEZE_EXCITATION = {"_se_reduce": "se.conv_reduce", "_se_expand": "se.conv_expand"}
 _NAMES_OUTSIDE = {
     "_conv_stem": "conv_stem",
     "_bn0": "bn1",
@@ -90,7 +90,7 @@ def is_efficientnet_pytorch(keys: Iterable[str]) -> bool:
     return "_conv_stem.weight" in set(keys)
 
 
-def efficientnet_keys(state: Mapping[str, torch.Tensor], stage_lengths: Sequence[int]) -> StateDict:
+def convert_efficientnet_keys(state: Mapping[str, torch.Tensor], stage_lengths: Sequence[int]) -> StateDict:
     """Rename the keys of the package efficientnet-pytorch to timm's.
 
     Args:
@@ -110,7 +110,9 @@ def efficientnet_keys(state: Mapping[str, torch.Tensor], stage_lengths: Sequence
             return f"{_NAMES_OUTSIDE[module]}.{leaf}" if module in _NAMES_OUTSIDE else key
         number, module, leaf = int(inside[1]), inside[2], inside[3]
         expands = f"_blocks.{number}._expand_conv.weight" in state
-        names = (_NAMES_WITH_EXPANSION if expands else _NAMES_WITHOUT_EXPANSION) | _NAMES_OF_GATES
+        names = (
+            _NAMES_WITH_EXPANSION if expands else _NAMES_WITHOUT_EXPANSION
+        ) | _NAMES_OF_SQUEEZE_EXCITATION
         if number >= len(places) or module not in names:
             return key
         stage, block = places[number]
@@ -119,7 +121,7 @@ def efficientnet_keys(state: Mapping[str, torch.Tensor], stage_lengths: Sequence
     return {renamed(key): value for key, value in state.items()}
 
 
-def fit(model: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:
+def load_strict(model: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:
     """Load every tensor into a model, or change nothing and raise.
 
     Args:
@@ -130,19 +132,19 @@ def fit(model: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> Non
     Raises:
         ModelError: tensors are missing, unexpected, of another shape or not finite; the first of each and their counts.
     """
-    own = model.state_dict()
-    missing = [key for key in own if key not in state and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in state if key not in own]
+    expected = model.state_dict()
+    missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
+    unexpected = [key for key in state if key not in expected]
     mismatched = [
-        f"{key} {tuple(state[key].shape)} for {tuple(own[key].shape)}"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
+        f"{key} {tuple(state[key].shape)} for {tuple(expected[key].shape)}"
+        for key in expected
+        if key in state and state[key].shape != expected[key].shape
     ]
     if missing or unexpected or mismatched:
         parts = ((missing, "missing"), (unexpected, "unexpected"), (mismatched, "of another shape"))
         said = "; ".join(f"{len(keys)} {what}: {_first_few(keys)}" for keys, what in parts if keys)
         raise ModelError(
-            f"weights: expected the {len(own)} tensors of {type(model).__name__}, got {len(state)} from "
+            f"weights: expected the {len(expected)} tensors of {type(model).__name__}, got {len(state)} from "
             f"{source} ({said}); name the model that these weights belong to"
         )
     check_finite(state, source)
@@ -174,7 +176,7 @@ def _first_few(keys: Sequence[str]) -> str:
     return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
 
 
-def reachable(url: str, timeout_s: float = 4.0) -> bool:
+def is_reachable(url: str, timeout_s: float = 4.0) -> bool:
     """Ask a server for a sign of life, so that a missing network costs seconds and not a minute of retries.
 
     Proxies are taken from the environment. Any HTTP answer, even an error, counts as reachable.

@@ -177,7 +177,7 @@ def _keypoints(row: Mapping[str, Any], boxes: np.ndarray | None, num_keypoints: 
     return found.reshape(num_instances, num_keypoints, KEYPOINT_COLUMNS)
 
 
-def targets_of(
+def albumentations_targets(
     annotations: Annotations,
     size: Size,
     kinds: AnnotationKinds,
@@ -236,7 +236,7 @@ def _targets(
     return found
 
 
-def finished_annotations(before: Annotations, done: Mapping[str, Any]) -> Annotations:
+def collect_annotations(before: Annotations, done: Mapping[str, Any]) -> Annotations:
     """Put together what came out of Albumentations' geometry.
 
     Boxes that it removed take their labels and keypoints with them. Keypoints that it removed are 0, 0, 0; those
@@ -266,7 +266,7 @@ def finished_annotations(before: Annotations, done: Mapping[str, Any]) -> Annota
     return Annotations(done.get("mask"), boxes, labels, keypoints)
 
 
-def batch_fields(samples: Sequence[Annotations], kinds: AnnotationKinds, size: Size) -> dict[str, Any]:
+def collate_annotations(samples: Sequence[Annotations], kinds: AnnotationKinds, size: Size) -> dict[str, Any]:
     """Put the annotations of a batch's images together: the fields of ``Batch`` that an index of these kinds fills.
 
     Args:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 KEYPOINT_COLUMNS = 3
-_OF_THE_BATCH = frozenset({"epoch", "step", "num_left_out"})
+_OF_THE_BATCH = frozenset({"epoch", "step", "num_skipped"})
 """Fields that are no rows."""
 
 
@@ -61,11 +61,11 @@ class Batch:
     """
     has_keypoints: np.ndarray | None = None
     """bool, shape (N,), beside ``keypoints``: False where an image is not annotated."""
-    partner_labels: torch.Tensor | None = None
+    mixed_labels: torch.Tensor | None = None
     """int64, shape (N,): labels of the images mixed in by MixUp or CutMix."""
-    partner_weights: torch.Tensor | None = None
+    mixed_weights: torch.Tensor | None = None
     """float32, shape (N,), 0..1: the partner's share of the target."""
-    num_left_out: int = 0
+    num_skipped: int = 0
     """Images that could not be used and are not here, where the plan says ``on_error: skip``."""
 
     def __len__(self) -> int:
@@ -109,11 +109,11 @@ class Batch:
         return len(self.keys) - int(np.count_nonzero(self.padding))
 
     @property
-    def own(self) -> np.ndarray:
+    def is_valid(self) -> np.ndarray:
         """bool, shape (N,): rows that show the image they stand for, neither replaced nor padding."""
         return np.asarray(~(self.replaced | self.padding))
 
-    def between(self, first: int, last: int) -> Batch:
+    def slice_rows(self, first: int, last: int) -> Batch:
         """Take some of the rows, without copying pixels."""
         per_row = {
             field.name: value[first:last]
@@ -124,7 +124,7 @@ class Batch:
 
     def without_padding(self) -> Batch:
         """Leave the padding out; it stands at the end, and may be all there is."""
-        return self.between(0, self.num_images)
+        return self.slice_rows(0, self.num_images)
 
     def targets(self, *, first_label: int = 1) -> list[dict[str, torch.Tensor]]:
         """Return boxes and keypoints in the form that torchvision's detection models are trained with.

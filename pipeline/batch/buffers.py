@@ -95,7 +95,7 @@ class Normalizer:
 
 
 @dataclass(frozen=True, slots=True)
-class _First:
+class _ImageFormat:
     """The first picture of a batch, which decides what all are like."""
 
     key: str
@@ -112,10 +112,10 @@ class BatchBuffer:
     normalizer: Normalizer | None
     pool: BufferPool
     _images: np.ndarray | None = None
-    _first: _First | None = None
+    _first: _ImageFormat | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def room(self, row: int, size: Size) -> np.ndarray | None:
+    def output_slot(self, row: int, size: Size) -> np.ndarray | None:
         """Give a picture its row before it is made; None where the row is no uint8 RGB picture of this size."""
         if self.normalizer is not None:
             return None
@@ -123,8 +123,12 @@ class BatchBuffer:
             with self._lock:
                 if self._images is None:
                     self._images = self.pool.take((self.num_images, *size, 3), np.uint8)
-        rooms = self._images
-        return rooms[row] if rooms.shape[1:] == (*size, 3) and rooms.dtype == np.uint8 else None
+        output_slots = self._images
+        return (
+            output_slots[row]
+            if output_slots.shape[1:] == (*size, 3) and output_slots.dtype == np.uint8
+            else None
+        )
 
     def put(self, row: int, key: str, image: np.ndarray) -> None:
         """Put a finished HWC or HW picture into its row, normalised if the plan says so.
@@ -144,7 +148,7 @@ class BatchBuffer:
         elif image.base is not images or image.strides != images.strides[1:]:  # else it was made there
             images[row] = image
 
-    def _rows_like(self, key: str, image: np.ndarray) -> tuple[np.ndarray, _First]:
+    def _rows_like(self, key: str, image: np.ndarray) -> tuple[np.ndarray, _ImageFormat]:
         """Find the memory of the batch; its first picture decides what it is like."""
         if self._first is None or self._images is None:
             with self._lock:
@@ -154,10 +158,10 @@ class BatchBuffer:
                     dtype = np.float32 if normalized else np.uint8
                     if self._images is None or self._images.shape != shape or self._images.dtype != dtype:
                         self._images = self.pool.take(shape, dtype)
-                    self._first = _First(key, image.shape, image.dtype)
+                    self._first = _ImageFormat(key, image.shape, image.dtype)
         return self._images, self._first
 
-    def settle(self) -> None:
+    def synchronize(self) -> None:
         """Do nothing: rows on the host are written when ``put`` returns."""
 
     def tensor(self) -> torch.Tensor:
@@ -183,9 +187,9 @@ class DeviceBuffer:
     device: str
     """A device of torch, such as ``cuda:0``."""
     _images: torch.Tensor | None = None
-    _first: _First | None = None
+    _first: _ImageFormat | None = None
 
-    def room(self, row: int, size: Size) -> None:
+    def output_slot(self, row: int, size: Size) -> None:
         """Give no room: what is made on the host comes here by a copy."""
 
     def put(self, row: int, key: str, image: np.ndarray | torch.Tensor) -> None:
@@ -202,7 +206,7 @@ class DeviceBuffer:
             image = image[:, :, None]
         shape = tuple(image.shape)
         if self._images is None or self._first is None:
-            self._first = _First(key, shape, image.dtype)
+            self._first = _ImageFormat(key, shape, image.dtype)
             kind = torch.uint8 if image.dtype == torch.uint8 else torch.float32
             self._images = torch.empty((self.num_images, *shape), dtype=kind, device=self.device)
         if shape != self._first.shape:
@@ -211,7 +215,7 @@ class DeviceBuffer:
             raise PlanError(_other_kind(self._first, key, image.dtype))
         self._images[row].copy_(image)
 
-    def settle(self) -> None:
+    def synchronize(self) -> None:
         """Wait for the copies: their sources go back to DALI, which knows nothing of torch's stream."""
         import torch
 
@@ -232,7 +236,7 @@ class DeviceBuffer:
         return self._images.float().div_(BYTE_RANGE).sub_(mean).div_(std).permute(0, 3, 1, 2)
 
 
-def _other_size(first: _First, key: str, shape: tuple[int, ...]) -> str:
+def _other_size(first: _ImageFormat, key: str, shape: tuple[int, ...]) -> str:
     if shape[2:] != first.shape[2:]:
         return (
             f"preprocess: expected images of one number of channels in a batch, got {first.shape[2:]} ({first.key!r}) and "
@@ -245,7 +249,7 @@ def _other_size(first: _First, key: str, shape: tuple[int, ...]) -> str:
     )
 
 
-def _other_kind(first: _First, key: str, dtype: Any) -> str:
+def _other_kind(first: _ImageFormat, key: str, dtype: Any) -> str:
     return (
         f"augment: expected pixels of one type in a batch, got {first.dtype} ({first.key!r}) and {dtype} ({key!r}); let the "
         "transform that changes the type do it for every image"

@@ -15,7 +15,7 @@ import torch
 from ..plan.plan import BboxParams, Mix
 from ..rng import keyed_bits, keyed_generator
 from .batch import Batch
-from .mix_annotations import Rectangle, cut_annotations, union_annotations
+from .mix_annotations import Rectangle, cutmix_annotations, mixup_annotations
 
 
 def mix_batch(batch: Batch, mix: Mix, *, seed: int, bbox_params: BboxParams) -> Batch:
@@ -28,7 +28,7 @@ def mix_batch(batch: Batch, mix: Mix, *, seed: int, bbox_params: BboxParams) -> 
         bbox_params: which boxes stay where they are covered or cut.
 
     Returns:
-        A batch whose ``partner_labels`` and ``partner_weights`` tell what was mixed in, with the annotations of both
+        A batch whose ``mixed_labels`` and ``mixed_weights`` tell what was mixed in, with the annotations of both
         images; the same batch where the draw of ``p`` or a batch of one means not to mix.
     """
     generator = keyed_generator(keyed_bits("mix", seed, batch.epoch, str(batch.step)))
@@ -38,18 +38,18 @@ def mix_batch(batch: Batch, mix: Mix, *, seed: int, bbox_params: BboxParams) -> 
     partners = batch.images.roll(1, dims=0)
     if mix.kind == "MixUp":
         images = _blend(batch.images, partners, share)
-        batch = union_annotations(batch)
+        batch = mixup_annotations(batch)
     else:
         height, width = _size(batch.images)
         rectangle = _draw_rectangle(height, width, share, generator)
         images = _paste(batch.images, partners, rectangle)
         share = 1.0 - rectangle.area / (height * width)
-        batch = cut_annotations(batch, rectangle, bbox_params)
+        batch = cutmix_annotations(batch, rectangle, bbox_params)
     return replace(
         batch,
         images=images,
-        partner_labels=batch.labels.roll(1, dims=0),
-        partner_weights=torch.full((len(batch),), 1.0 - share),
+        mixed_labels=batch.labels.roll(1, dims=0),
+        mixed_weights=torch.full((len(batch),), 1.0 - share),
     )
 
 

@@ -58,7 +58,7 @@ class _Rule:
     """From points (..., 2) to bool (...): those that cannot be seen."""
 
 
-def union_annotations(batch: Batch) -> Batch:
+def mixup_annotations(batch: Batch) -> Batch:
     """Keep the boxes and keypoints of both images, as MixUp shows both whole."""
     whole = _Rule(
         lambda boxes: (boxes, np.arange(len(boxes))), lambda points: np.zeros(points.shape[:-1], bool)
@@ -66,7 +66,7 @@ def union_annotations(batch: Batch) -> Batch:
     return _merged(batch, whole, whole)
 
 
-def cut_annotations(batch: Batch, rectangle: Rectangle, bbox_params: BboxParams) -> Batch:
+def cutmix_annotations(batch: Batch, rectangle: Rectangle, bbox_params: BboxParams) -> Batch:
     """Paste the partner's mask into a rectangle, and keep what stays visible of boxes and keypoints."""
     if not rectangle.area:
         return batch

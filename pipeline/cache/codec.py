@@ -19,7 +19,7 @@ JPEG_SIDE = 65_500
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
+class CachedImage:
     """A picture as it is kept."""
 
     data: np.ndarray
@@ -30,7 +30,7 @@ class Packed:
     """Where it lies, if in a shard."""
 
 
-def pack(image: np.ndarray, quality: int | None) -> Packed | None:
+def encode_image(image: np.ndarray, quality: int | None) -> CachedImage | None:
     """Pack uint8 HWC RGB pixels; without a ``quality`` they stay as they are and may share memory.
 
     Returns:
@@ -38,16 +38,16 @@ def pack(image: np.ndarray, quality: int | None) -> Packed | None:
     """
     height, width = image.shape[:2]
     if quality is None:
-        return Packed(np.ascontiguousarray(image).reshape(-1), (height, width))
+        return CachedImage(np.ascontiguousarray(image).reshape(-1), (height, width))
     if max(height, width) > JPEG_SIDE:
         return None
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
     assert done, "OpenCV encodes every uint8 picture"
-    return Packed(data.reshape(-1), (height, width))
+    return CachedImage(data.reshape(-1), (height, width))
 
 
-def unpack(packed: Packed, quality: int | None) -> np.ndarray | None:
+def decode_image(packed: CachedImage, quality: int | None) -> np.ndarray | None:
     """Return uint8 HWC RGB pixels; raw ones share memory with what is packed.
 
     Returns:

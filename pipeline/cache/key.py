@@ -9,17 +9,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow.fs import LocalFileSystem
 
-from ..index.mmap_index import RowTable
+from ..index.mmap_index import ChunkedTable
 
-CONTENT = "hash"
+HASH_COLUMN = "hash"
 """The column of an index that keeps content hashes, where it does."""
-PLACE = ("uri", "offset", "bytes", "mtime_ns", "etag")
+VERSION_COLUMNS = ("uri", "offset", "bytes", "mtime_ns", "etag")
 """Columns that tell a version of a file otherwise; an index without shards or remote files may lack some."""
 KEY_BYTES = 16
 UNKNOWN = -1
 
 
-class EntryKeys:
+class CacheKeys:
     """Hashes rows of an index to 128 bits when they are first asked for. Any thread may ask.
 
     A row is known by the hash of its file's content where the index keeps one: then copies and moved files share.
@@ -31,8 +31,8 @@ class EntryKeys:
     """
 
     def __init__(self, table: pa.Table, recipe: str) -> None:
-        names = [*filter(table.column_names.__contains__, (CONTENT, *PLACE))]
-        self._table = RowTable(table.select(names))
+        names = [*filter(table.column_names.__contains__, (HASH_COLUMN, *VERSION_COLUMNS))]
+        self._table = ChunkedTable(table.select(names))
         self._recipe = recipe
         self._keys = np.zeros((len(table), 2), "<u8")
         self._known = np.zeros(len(table), bool)
@@ -47,19 +47,19 @@ class EntryKeys:
         return np.asarray(self._keys[rows])
 
     def _hash(self, row: dict[str, str | int | None]) -> bytes:
-        content = row.get(CONTENT)
-        place = "\0".join(str(row.get(name)) for name in PLACE)
+        content = row.get(HASH_COLUMN)
+        place = "\0".join(str(row.get(name)) for name in VERSION_COLUMNS)
         version = place if content is None else f"\1{content}"
         text = f"{self._recipe}\0{version}".encode("utf-8", "surrogateescape")
         return hashlib.blake2b(text, digest_size=KEY_BYTES).digest()
 
 
-class Unchanged:
+class FileVersions:
     """Says which files still are as they were indexed, by size and modification time. Any thread may ask."""
 
     def __init__(self, table: pa.Table) -> None:
         names = [*filter(table.column_names.__contains__, ("uri", "mtime_ns", "bytes", "offset"))]
-        self._table = RowTable(table.select(names))
+        self._table = ChunkedTable(table.select(names))
         self._files = LocalFileSystem()
 
     def of(self, rows: np.ndarray) -> np.ndarray:

@@ -9,10 +9,10 @@ import numpy as np
 
 from .shard import Shard
 
-NOWHERE = -1
+NOT_FOUND = -1
 
 
-class Table:
+class CacheLookup:
     """The pictures of some shards. Never changed: another set of shards is another table."""
 
     def __init__(self, shards: Iterable[Shard] = ()) -> None:
@@ -34,20 +34,22 @@ class Table:
             For each the number of its shard and of the picture in it; ``(NOWHERE, NOWHERE)`` for those not there.
         """
         if not len(self):
-            return [(NOWHERE, NOWHERE)] * len(keys)
+            return [(NOT_FOUND, NOT_FOUND)] * len(keys)
         places = np.minimum(np.searchsorted(self._low, keys[:, 0]), len(self) - 1)
         there = (self._low[places] == keys[:, 0]) & (self._high[places] == keys[:, 1])
         numbers = self._order[places]
         shards = np.searchsorted(self._first, numbers, side="right") - 1
         inside = numbers - self._first[shards]
         found = zip(
-            np.where(there, shards, NOWHERE).tolist(), np.where(there, inside, NOWHERE).tolist(), strict=True
+            np.where(there, shards, NOT_FOUND).tolist(),
+            np.where(there, inside, NOT_FOUND).tolist(),
+            strict=True,
         )
         return list(found)
 
-    def holds(self, keys: np.ndarray) -> list[bool]:
+    def contains(self, keys: np.ndarray) -> list[bool]:
         """Say which keys are there."""
-        return [shard != NOWHERE for shard, _ in self.search(keys)]
+        return [shard != NOT_FOUND for shard, _ in self.search(keys)]
 
     def with_shards(self, more: Iterable[Shard]) -> Self:
         """Return the table with some shards more."""

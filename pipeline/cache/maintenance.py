@@ -12,11 +12,11 @@ from ..config.safe_yaml import read_yaml
 from ..errors import OutputError, PlanError, SourceError
 from .permissions import RECIPE_FILE, ForeignFileError, recipe_folders, shards_in
 from .shard import DamagedShard, open_shard
-from .writer import clear_leftovers
+from .writer import remove_partial_shards
 
 
 @dataclass(frozen=True, slots=True)
-class RecipeListing:
+class RecipeSummary:
     """The shards of one recipe, summed up."""
 
     recipe: str
@@ -35,7 +35,7 @@ class RecipeListing:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class ShardCheck:
     """What verifying found of one shard."""
 
     path: Path
@@ -46,7 +46,7 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
-class Pruned:
+class PruneResult:
     """What pruning deleted, and what is left."""
 
     shards: int
@@ -57,7 +57,7 @@ class Pruned:
     """Unfinished files of dead processes that were deleted too."""
 
 
-def list_recipes(root: Path) -> list[RecipeListing]:
+def list_recipes(root: Path) -> list[RecipeSummary]:
     """Sum up a cache, a row for each recipe, the one used last first; reads no pixels.
 
     Raises:
@@ -67,7 +67,7 @@ def list_recipes(root: Path) -> list[RecipeListing]:
     return sorted(listings, key=lambda one: (-(one.last_used_s or 0.0), one.recipe))
 
 
-def verify(root: Path, *, remove: bool = False) -> Iterator[Verdict]:
+def verify(root: Path, *, remove: bool = False) -> Iterator[ShardCheck]:
     """Check every picture of every shard against its checksum.
 
     Args:
@@ -79,7 +79,7 @@ def verify(root: Path, *, remove: bool = False) -> Iterator[Verdict]:
         OutputError: a damaged shard cannot be deleted.
     """
     for folder in _recipes(root):
-        raw = _recipe_of(folder).raw
+        raw = _read_recipe(folder).raw
         for path in shards_in(folder):
             num_pictures, reason, removable = 0, "", False
             try:
@@ -95,10 +95,10 @@ def verify(root: Path, *, remove: bool = False) -> Iterator[Verdict]:
                 reason, removable = str(error), remove
             if removable:
                 _delete(path)
-            yield Verdict(path, num_pictures, reason, removable)
+            yield ShardCheck(path, num_pictures, reason, removable)
 
 
-def prune(root: Path, *, max_bytes: int | None = None, older_than_s: float | None = None) -> Pruned:
+def prune(root: Path, *, max_bytes: int | None = None, older_than_s: float | None = None) -> PruneResult:
     """Delete the shards that were used longest ago, whole ones, until the rest suits.
 
     A run that reads a deleted shard goes on reading it: its memory stays mapped until the run ends.
@@ -113,7 +113,7 @@ def prune(root: Path, *, max_bytes: int | None = None, older_than_s: float | Non
         OutputError: a shard cannot be deleted.
     """
     folders = _recipes(root)
-    num_leftovers = sum(clear_leftovers(folder) for folder in folders)
+    num_leftovers = sum(remove_partial_shards(folder) for folder in folders)
     found: list[tuple[float, int, Path]] = []
     for folder in folders:
         for path in shards_in(folder):
@@ -131,7 +131,7 @@ def prune(root: Path, *, max_bytes: int | None = None, older_than_s: float | Non
         left -= size
         num_deleted += 1
         deleted_bytes += size
-    return Pruned(num_deleted, deleted_bytes, len(found) - num_deleted, left, num_leftovers)
+    return PruneResult(num_deleted, deleted_bytes, len(found) - num_deleted, left, num_leftovers)
 
 
 def _delete(path: Path) -> None:
@@ -157,8 +157,8 @@ def _recipes(root: Path) -> list[Path]:
     return folders
 
 
-def _listing(folder: Path) -> RecipeListing:
-    recipe = _recipe_of(folder)
+def _listing(folder: Path) -> RecipeSummary:
+    recipe = _read_recipe(folder)
     num_pictures = num_bytes = num_shards = num_damaged = 0
     last_used_s: float | None = None
     for path in shards_in(folder):
@@ -172,25 +172,25 @@ def _listing(folder: Path) -> RecipeListing:
         num_shards += 1
         num_bytes += status.st_size
         last_used_s = max(last_used_s or 0.0, status.st_mtime)
-    return RecipeListing(
+    return RecipeSummary(
         folder.name, recipe.steps, recipe.form, num_shards, num_pictures, num_bytes, last_used_s, num_damaged
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _InWords:
+class _RecipeText:
     steps: str
     form: str
     raw: bool | None
 
 
-def _recipe_of(folder: Path) -> _InWords:
+def _read_recipe(folder: Path) -> _RecipeText:
     """Read ``recipe.json``, which is for people: what is cached is found without it."""
     try:
         recipe = read_yaml(folder / RECIPE_FILE)
         names = [name for step in recipe["steps"] for name in step]
         form = recipe["format"] if recipe["quality"] is None else f"{recipe['format']} {recipe['quality']}"
         raw = {"raw": True, "jpeg": False}[recipe["format"]]
-        return _InWords(" -> ".join(["decode", *names]), str(form), raw)
+        return _RecipeText(" -> ".join(["decode", *names]), str(form), raw)
     except (PlanError, KeyError, TypeError):
-        return _InWords("(its recipe cannot be read)", "", None)
+        return _RecipeText("(its recipe cannot be read)", "", None)

@@ -65,10 +65,10 @@ def check_private(folder: Path) -> None:
         OSError: it cannot be looked at.
     """
     status = folder.lstat()
-    problem = foreign(status, is_link=folder.is_symlink())
+    problem = ownership_problem(status, is_link=folder.is_symlink())
     if not problem:
         status = folder.stat()
-        problem = foreign(status)
+        problem = ownership_problem(status)
     if problem:
         cure = "choose another folder"
         if status.st_uid == os.geteuid():
@@ -79,7 +79,7 @@ def check_private(folder: Path) -> None:
         )
 
 
-def foreign(status: os.stat_result, *, is_link: bool = False) -> str:
+def ownership_problem(status: os.stat_result, *, is_link: bool = False) -> str:
     """Say why something is not of this user alone; empty where it is. The mode of a link means nothing."""
     if status.st_uid not in (os.geteuid(), 0):
         return f"belongs to the user {status.st_uid}"
@@ -89,7 +89,7 @@ def foreign(status: os.stat_result, *, is_link: bool = False) -> str:
 
 
 @contextmanager
-def opened_regular(path: Path, *, shared: bool) -> Iterator[int]:
+def open_regular_file(path: Path, *, shared: bool) -> Iterator[int]:
     """Open a file for reading, as a descriptor; never through a link, never waiting for a pipe.
 
     Raises:
@@ -103,7 +103,7 @@ def opened_regular(path: Path, *, shared: bool) -> Iterator[int]:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             raise ForeignFileError(f"{path.name}: no regular file")
-        if not shared and (problem := foreign(status)):
+        if not shared and (problem := ownership_problem(status)):
             raise ForeignFileError(f"{path.name}: {problem}")
         yield descriptor
     finally:
@@ -124,7 +124,7 @@ def shards_in(folder: Path) -> list[Path]:
     return _files(folder, _SHARD_NAME)
 
 
-def parts_in(folder: Path) -> list[Path]:
+def partial_shards_in(folder: Path) -> list[Path]:
     """List the shards of a recipe that are being written, or whose writer is dead, in order."""
     return _files(folder, _PART_NAME)
 

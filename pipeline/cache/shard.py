@@ -22,10 +22,10 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow as pa
 
-from ..formats.integrity import problem_of
-from .codec import CHANNELS, Packed
+from ..formats.integrity import integrity_problem
+from .codec import CHANNELS, CachedImage
 from .key import KEY_BYTES
-from .permissions import opened_regular
+from .permissions import open_regular_file
 from .recipe import SHARD_VERSION
 
 SCHEMA = pa.schema(
@@ -39,7 +39,7 @@ SCHEMA = pa.schema(
 )
 """``checksum`` is CRC-32 of key, height, width and pixels. Pixels come last: all else lies in one piece."""
 
-TABLE_CHECK = b"lightwell.table"
+TABLE_CHECKSUM = b"lightwell.table"
 VERSION = b"lightwell.shard"
 _MAGIC_BYTES = 8
 _HEADER = 2
@@ -75,7 +75,7 @@ class Shard:
     def __len__(self) -> int:
         return len(self.keys)
 
-    def read(self, number: int) -> Packed:
+    def read(self, number: int) -> CachedImage:
         """Return a picture without copying it.
 
         Raises:
@@ -87,13 +87,13 @@ class Shard:
             if checksum(self.keys[number], (height, width), data) != self.checksums[number]:
                 raise DamagedShard(f"{self.path.name}: picture {number} is not what was written")
             if not self._is_raw(data, (height, width)):
-                problem = problem_of(data.tobytes(), "jpeg", "RGB", (height, width))
+                problem = integrity_problem(data.tobytes(), "jpeg", "RGB", (height, width))
                 if problem:
                     raise DamagedShard(
                         f"{self.path.name}: picture {number} is not what its row says ({problem})"
                     )
             self.checked[number] = True
-        return Packed(data, (height, width), self)
+        return CachedImage(data, (height, width), self)
 
     def _is_raw(self, data: np.ndarray, size: tuple[int, int]) -> bool:
         return size[0] * size[1] * CHANNELS == len(data) if self.raw is None else self.raw
@@ -105,7 +105,7 @@ def checksum(key: np.ndarray, size: tuple[int, int], data: np.ndarray) -> int:
     return zlib.crc32(data.data, zlib.crc32(head))
 
 
-def _table_check(*columns: np.ndarray) -> bytes:
+def _table_checksum(*columns: np.ndarray) -> bytes:
     check = 0
     for column in columns:
         check = zlib.crc32(np.ascontiguousarray(column).data, check)
@@ -134,7 +134,7 @@ def write_shard(
     )
     offsets = offsets.astype("<i8")
     metadata = {
-        TABLE_CHECK: _table_check(keys, heights, widths, checks, offsets),
+        TABLE_CHECKSUM: _table_checksum(keys, heights, widths, checks, offsets),
         VERSION: str(SHARD_VERSION).encode(),
     }
     schema = SCHEMA.with_metadata(metadata)
@@ -167,21 +167,21 @@ def open_shard(
         ForeignFileError: it is a link, no regular file or not of this user; an OSError.
         OSError: it is gone or cannot be mapped, which says nothing of what it holds.
     """
-    with opened_regular(path, shared=shared) as descriptor:
+    with open_regular_file(path, shared=shared) as descriptor:
         if not os.fstat(descriptor).st_size:
             raise DamagedShard(f"{path.name}: empty")
         # By its descriptor, so that it is the file that was looked at. The map outlives the descriptor.
         with pa.memory_map(f"/proc/self/fd/{descriptor}") as source:
-            whole = source.read_buffer()
+            file_buffer = source.read_buffer()
     try:
-        schema, batch = _table_of(whole)
+        schema, batch = _read_table(file_buffer)
     except (OSError, pa.ArrowException, MemoryError, UnicodeDecodeError, struct.error) as error:
         reason = " ".join(str(error).split())
         raise DamagedShard(f"{path.name}: torn or damaged ({reason})") from error
-    shard = _shard_of(path, whole, batch, raw=raw, written_here=written_here)
+    shard = _to_shard(path, file_buffer, batch, raw=raw, written_here=written_here)
     columns = (shard.keys, shard.sizes[:, 0], shard.sizes[:, 1], shard.checksums, shard.offsets)
     metadata = schema.metadata or {}
-    if metadata.get(TABLE_CHECK) != _table_check(*columns):
+    if metadata.get(TABLE_CHECKSUM) != _table_checksum(*columns):
         raise DamagedShard(f"{path.name}: its table is not what was written")
     if metadata.get(VERSION) != str(SHARD_VERSION).encode():
         raise DamagedShard(f"{path.name}: expected version {SHARD_VERSION} of shards, got another")
@@ -189,16 +189,16 @@ def open_shard(
     return shard
 
 
-def _table_of(whole: pa.Buffer) -> tuple[pa.Schema, pa.RecordBatch]:
+def _read_table(file_buffer: pa.Buffer) -> tuple[pa.Schema, pa.RecordBatch]:
     """Read the only record batch of a file, without copying it.
 
     The footer is compared and then left alone: it could lead to other messages. A compressed batch is refused before
     it is unpacked, to whatever size it says.
     """
-    reader = pa.ipc.open_file(pa.BufferReader(whole))
+    reader = pa.ipc.open_file(pa.BufferReader(file_buffer))
     if reader.num_record_batches != 1 or not reader.schema.equals(SCHEMA):
         raise pa.ArrowInvalid("expected one record batch of pictures, got another table")
-    messages = pa.ipc.MessageReader.open_stream(pa.BufferReader(whole.slice(_MAGIC_BYTES)))
+    messages = pa.ipc.MessageReader.open_stream(pa.BufferReader(file_buffer.slice(_MAGIC_BYTES)))
     schema = pa.ipc.read_schema(messages.read_next_message())
     message = messages.read_next_message()
     if not schema.equals(SCHEMA) or message.type != "record batch" or _is_compressed(message):
@@ -224,20 +224,20 @@ def _is_compressed(message: pa.Message) -> bool:
     return field_of(header + struct.unpack_from("<I", data, header)[0], _COMPRESSION) != 0
 
 
-def _shard_of(
-    path: Path, whole: pa.Buffer, batch: pa.RecordBatch, *, raw: bool | None, written_here: bool
+def _to_shard(
+    path: Path, file_buffer: pa.Buffer, batch: pa.RecordBatch, *, raw: bool | None, written_here: bool
 ) -> Shard:
     if any(column.null_count or column.offset for column in batch.columns) or not len(batch):
         raise DamagedShard(f"{path.name}: its table is not what was written")
     buffers = [buffer for column in batch.columns for buffer in column.buffers() if buffer is not None]
-    if not all(_lies_in(buffer, whole) for buffer in buffers):
+    if not all(_is_within(buffer, file_buffer) for buffer in buffers):
         raise DamagedShard(f"{path.name}: its table does not lie in the file")
     keys = np.frombuffer(batch.column("key").buffers()[1], "<u8", 2 * len(batch)).reshape(-1, 2)
     _, offsets, pixels = batch.column("pixels").buffers()
     sizes = np.stack([_values(batch, "height"), _values(batch, "width")], axis=1)
     return Shard(
         path,
-        whole.size,
+        file_buffer.size,
         keys,
         sizes,
         _values(batch, "checksum"),
@@ -248,9 +248,10 @@ def _shard_of(
     )
 
 
-def _lies_in(buffer: pa.Buffer, whole: pa.Buffer) -> bool:
+def _is_within(buffer: pa.Buffer, file_buffer: pa.Buffer) -> bool:
     return bool(
-        whole.address <= buffer.address and buffer.address + buffer.size <= whole.address + whole.size
+        file_buffer.address <= buffer.address
+        and buffer.address + buffer.size <= file_buffer.address + file_buffer.size
     )
 
 

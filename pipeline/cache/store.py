@@ -17,16 +17,16 @@ from typing import Self
 import numpy as np
 
 from ..errors import OutputError
-from .codec import Packed
-from .lookup import NOWHERE, Table
+from .codec import CachedImage
+from .lookup import NOT_FOUND, CacheLookup
 from .permissions import RECIPE_FILE, ForeignFileError, folder_bytes, make_folders, shards_in
 from .recipe import Recipe
 from .shard import DamagedShard, Shard, open_shard
-from .writer import MOST_BUFFER_BYTES, NUM_BUFFERS, ROW_BYTES, SHARD_BYTES, ShardWriter, clear_leftovers
+from .writer import MAX_BUFFER_BYTES, NUM_BUFFERS, ROW_BYTES, SHARD_BYTES, ShardWriter, remove_partial_shards
 
 _log = logging.getLogger(__name__)
 
-LOOK_AGAIN_S = 3.0
+RESCAN_INTERVAL_S = 3.0
 """How often, while pictures are missing, an epoch looks for shards that other processes have finished."""
 SHARDS_IN_LIMIT = 16
 LEAST_SHARD_BYTES = 1 << 16
@@ -77,7 +77,7 @@ class PixelCache:
         *,
         max_bytes: int | None = None,
         shard_bytes: int | None = None,
-        buffer_bytes: int = MOST_BUFFER_BYTES,
+        buffer_bytes: int = MAX_BUFFER_BYTES,
         shared: bool = False,
     ) -> None:
         self._root = folder
@@ -86,69 +86,69 @@ class PixelCache:
         self.folder = folder / self.fingerprint
         self._max_bytes = max_bytes
         self._shared = shared
-        self._off = False
-        self._table_lock = threading.Lock()
-        self._counting = threading.Lock()
-        self._keeping = threading.Lock()
-        self._looking = threading.Lock()
+        self._disabled = False
+        self._lookup_lock = threading.Lock()
+        self._count_lock = threading.Lock()
+        self._put_lock = threading.Lock()
+        self._scan_lock = threading.Lock()
         self.counts = CacheCounts()
         self._make_folder()
-        self._writer = ShardWriter(self.folder, shard_bytes or fitting_shard_bytes(max_bytes, buffer_bytes))
-        self._table = Table()
+        self._writer = ShardWriter(self.folder, shard_bytes or choose_shard_bytes(max_bytes, buffer_bytes))
+        self._lookup = CacheLookup()
         self._touched: set[Path] = set()
-        self._told_foreign = False
+        self._warned_foreign = False
         self._seen_mtime_ns = -1
-        self._looked_s = 0.0
+        self._scanned_s = 0.0
         self._others_bytes = 0
-        self._look()
+        self._scan()
 
     def _make_folder(self) -> None:
         try:
             make_folders(self._root, self.folder, shared=self._shared)
             if not (self.folder / RECIPE_FILE).exists():
                 self.recipe.save(self.folder)
-            clear_leftovers(self.folder)
+            remove_partial_shards(self.folder)
         except OutputError as error:  # of the recipe; the folder is there
-            self._turn_off(error.__cause__ if isinstance(error.__cause__, OSError) else OSError(str(error)))
+            self._disable(error.__cause__ if isinstance(error.__cause__, OSError) else OSError(str(error)))
         except OSError as error:
             if not self.folder.is_dir():
                 raise OutputError(
                     f"cache.dir: expected a folder that can be written, got {str(self._root)!r} "
                     f"({error.strerror or error}); choose another, or leave cache out"
                 ) from error
-            self._turn_off(error)
+            self._disable(error)
 
-    def holds(self, keys: np.ndarray) -> bool:
+    def contains(self, keys: np.ndarray) -> bool:
         """Say whether all of some keys, shape (n, 2), are there; looks at none of them."""
-        return all(self._table.holds(keys))
+        return all(self._lookup.contains(keys))
 
-    def find(self, keys: np.ndarray) -> list[Packed | None]:
+    def get(self, keys: np.ndarray) -> list[CachedImage | None]:
         """Find pictures by their keys, shape (n, 2); None for those that are not there or are damaged."""
-        table = self._table
-        found: list[Packed | None] = []
+        table = self._lookup
+        found: list[CachedImage | None] = []
         for shard_number, number in table.search(keys):
-            shard = None if shard_number == NOWHERE else table.shards[shard_number]
+            shard = None if shard_number == NOT_FOUND else table.shards[shard_number]
             found.append(None if shard is None else self._read(shard, number))
         hits = sum(packed is not None for packed in found)
         self._count(hits=hits, misses=len(found) - hits)
-        due = hits < len(found) and time.monotonic() - self._looked_s > LOOK_AGAIN_S
-        if due and self._looking.acquire(blocking=False):
+        due = hits < len(found) and time.monotonic() - self._scanned_s > RESCAN_INTERVAL_S
+        if due and self._scan_lock.acquire(blocking=False):
             try:
-                self._look()
+                self._scan()
             finally:
-                self._looking.release()
+                self._scan_lock.release()
         return found
 
     def _count(self, **more: int) -> None:
-        with self._counting:
+        with self._count_lock:
             for name, number in more.items():
                 setattr(self.counts, name, getattr(self.counts, name) + number)
 
-    def _read(self, shard: Shard, number: int) -> Packed | None:
+    def _read(self, shard: Shard, number: int) -> CachedImage | None:
         try:
             packed = shard.read(number)
         except DamagedShard:
-            self._throw_away(shard)
+            self._drop(shard)
             return None
         if shard.path not in self._touched:
             self._touched.add(shard.path)
@@ -156,37 +156,37 @@ class PixelCache:
                 os.utime(shard.path, follow_symlinks=False)
         return packed
 
-    def discard(self, picture: Packed) -> None:
+    def discard(self, picture: CachedImage) -> None:
         """Throw away the shard of a picture that was found and cannot be decoded."""
         if picture.shard is not None:
-            self._throw_away(picture.shard)
+            self._drop(picture.shard)
 
-    def _throw_away(self, shard: Shard) -> None:
-        with self._table_lock:
-            if shard not in self._table.shards:
+    def _drop(self, shard: Shard) -> None:
+        with self._lookup_lock:
+            if shard not in self._lookup.shards:
                 return
-            self._table = self._table.without(shard)
+            self._lookup = self._lookup.without(shard)
         self._count(damaged=1)
         with suppress(OSError):  # a folder that cannot be written: every run finds it anew
             shard.path.unlink(missing_ok=True)
 
-    def keep(self, pictures: Sequence[tuple[np.ndarray, Packed]]) -> None:
+    def put(self, pictures: Sequence[tuple[np.ndarray, CachedImage]]) -> None:
         """Add pictures with their keys, unless they are there or there is no room; does not hold on to their memory.
 
         Where the disk is slower than pictures come, it waits for it.
         """
-        if self._off or not pictures:
+        if self._disabled or not pictures:
             return
-        there = self._table.holds(np.stack([key for key, _ in pictures]))
+        there = self._lookup.contains(np.stack([key for key, _ in pictures]))
         new = [
             (key.tobytes(), picture) for (key, picture), old in zip(pictures, there, strict=True) if not old
         ]
         error = self._writer.failed()
         if error is not None:
-            self._turn_off(error)
+            self._disable(error)
             return
-        large: list[tuple[bytes, Packed]] = []
-        with self._keeping:
+        large: list[tuple[bytes, CachedImage]] = []
+        with self._put_lock:
             for key, picture in new:
                 if not self._has_room(picture):
                     break
@@ -195,10 +195,10 @@ class PixelCache:
                 elif self._writer.reserve(key, picture):
                     large.append((key, picture))
         for key, picture in large:
-            self._writer.write_alone(key, picture)
+            self._writer.write_single(key, picture)
             self._count(kept=1)
 
-    def _has_room(self, picture: Packed) -> bool:
+    def _has_room(self, picture: CachedImage) -> bool:
         if self._max_bytes is None:
             return True
         used = self._others_bytes + self._writer.taken_bytes + OVERHEAD_BYTES
@@ -209,19 +209,19 @@ class PixelCache:
         try:
             written = self._writer.flush()
         except OSError as error:
-            self._turn_off(error)
+            self._disable(error)
             written = []
-        with self._looking:
-            self._look(written)
+        with self._scan_lock:
+            self._scan(written)
 
-    def _look(self, written: Sequence[Path] = ()) -> None:
+    def _scan(self, written: Sequence[Path] = ()) -> None:
         """Open shards that are new in the folder; ``written`` are our own. One thread at a time."""
-        self._looked_s = time.monotonic()
+        self._scanned_s = time.monotonic()
         mtime_ns = self.folder.stat().st_mtime_ns if self.folder.is_dir() else -1
         if mtime_ns == self._seen_mtime_ns and not written:
             return
         self._seen_mtime_ns = mtime_ns
-        open_already = {shard.path for shard in self._table.shards}
+        open_already = {shard.path for shard in self._lookup.shards}
         fresh = []
         found: Counter[str] = Counter()
         for path in shards_in(self.folder):
@@ -237,11 +237,11 @@ class PixelCache:
                 found["damaged"] += 1
                 with suppress(OSError):
                     path.unlink(missing_ok=True)
-        with self._table_lock:
-            self._table = self._table.with_shards(fresh)
+        with self._lookup_lock:
+            self._lookup = self._lookup.with_shards(fresh)
         self._count(damaged=found["damaged"])
         if found["foreign"]:
-            self._tell_foreign(found["foreign"])
+            self._warn_foreign(found["foreign"])
         if self._max_bytes is not None:
             self._others_bytes = folder_bytes(self._root) - self._writer.written_bytes
 
@@ -249,10 +249,10 @@ class PixelCache:
         raw = self.recipe.quality is None
         return open_shard(path, raw=raw, shared=self._shared, written_here=written_here)
 
-    def _tell_foreign(self, number: int) -> None:
-        if self._told_foreign:
+    def _warn_foreign(self, number: int) -> None:
+        if self._warned_foreign:
             return
-        self._told_foreign = True
+        self._warned_foreign = True
         _log.warning(
             "cache %s: %d shards belong to other users or may be written by them and are left alone; set `shared: true` "
             "below `cache` if you trust them, or delete them",
@@ -260,11 +260,11 @@ class PixelCache:
             number,
         )
 
-    def _turn_off(self, error: OSError) -> None:
-        with self._counting:
-            if self._off:
+    def _disable(self, error: OSError) -> None:
+        with self._count_lock:
+            if self._disabled:
                 return
-            self._off = True
+            self._disabled = True
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         reason = "the disk is full" if full else error.strerror or str(error)
         _log.warning(
@@ -290,7 +290,7 @@ class PixelCache:
         self.close()
 
 
-def fitting_shard_bytes(max_bytes: int | None, buffer_bytes: int = MOST_BUFFER_BYTES) -> int:
+def choose_shard_bytes(max_bytes: int | None, buffer_bytes: int = MAX_BUFFER_BYTES) -> int:
     """Choose how large shards are: small where little may be kept, so that pruning has something to choose from.
 
     Args:

@@ -17,8 +17,8 @@ from uuid import uuid4
 
 import numpy as np
 
-from .codec import Packed
-from .permissions import FILE_MODE, PART, SUFFIX, opened_regular, parts_in
+from .codec import CachedImage
+from .permissions import FILE_MODE, PART, SUFFIX, open_regular_file, partial_shards_in
 from .shard import write_shard
 
 SHARD_BYTES = 16 << 20
@@ -26,12 +26,12 @@ SHARD_BYTES = 16 << 20
 to touch new memory costs the kernel more than to write it."""
 NUM_BUFFERS = 3
 """One is filled while others are written; when the disk is slower than that, makers wait for it."""
-MOST_BUFFER_BYTES = NUM_BUFFERS * SHARD_BYTES
+MAX_BUFFER_BYTES = NUM_BUFFERS * SHARD_BYTES
 ROW_BYTES = 64
 """At most, of a picture's row beside its pixels."""
 
 
-class Gathering:
+class ShardBuilder:
     """Pictures on their way into a shard."""
 
     def __init__(self, buffer: np.ndarray) -> None:
@@ -45,7 +45,7 @@ class Gathering:
         """Bytes of pictures so far."""
         return self._offsets[-1]
 
-    def add(self, key: bytes, picture: Packed) -> None:
+    def add(self, key: bytes, picture: CachedImage) -> None:
         """Copy a picture; there must be room."""
         end = self.used + len(picture.data)
         self.buffer[self.used : end] = picture.data
@@ -71,42 +71,42 @@ class ShardWriter:
         self._folder = folder
         self._shard_bytes = shard_bytes
         self._free: list[np.ndarray] = []
-        self._rooms = threading.Semaphore(NUM_BUFFERS)
-        self._gathering: Gathering | None = None
-        self._writing: ThreadPoolExecutor | None = None
-        self._started: list[Future[Path]] = []
-        self._alone: set[bytes] = set()
+        self._free_buffers = threading.Semaphore(NUM_BUFFERS)
+        self._builder: ShardBuilder | None = None
+        self._executor: ThreadPoolExecutor | None = None
+        self._futures: list[Future[Path]] = []
+        self._single_keys: set[bytes] = set()
         """Keys of the pictures since the last flush that are shards of their own."""
         self._lock = threading.Lock()
-        self._counting = threading.Lock()
+        self._count_lock = threading.Lock()
         """Held for a moment only, never while the disk is waited for."""
         self.written_bytes = 0
         """Of finished shards."""
         self.taken_bytes = 0
         """Of pictures and their rows so far, written or not."""
 
-    def is_large(self, picture: Packed) -> bool:
+    def is_large(self, picture: CachedImage) -> bool:
         """Say whether a picture is larger than a shard: it is not for ``add`` but for ``reserve``."""
         return len(picture.data) > self._shard_bytes
 
-    def reserve(self, key: bytes, picture: Packed) -> bool:
+    def reserve(self, key: bytes, picture: CachedImage) -> bool:
         """Count a large picture that ``write_alone`` will write, unless another thread has it already."""
-        with self._counting:
-            if key in self._alone:
+        with self._count_lock:
+            if key in self._single_keys:
                 return False
-            self._alone.add(key)
+            self._single_keys.add(key)
             self.taken_bytes += len(picture.data) + ROW_BYTES
             return True
 
-    def write_alone(self, key: bytes, picture: Packed) -> None:
+    def write_single(self, key: bytes, picture: CachedImage) -> None:
         """Write a large picture that was reserved as a shard of its own, without copying it. Waits for the disk."""
         done: Future[Path] = Future()
-        with self._counting:
-            self._started.append(done)
+        with self._count_lock:
+            self._futures.append(done)
         try:
             ends = np.array([0, len(picture.data)])
             keys = np.frombuffer(key, "<u8").reshape(-1, 2)
-            with written_aside(self._folder) as (file, path):
+            with new_shard_file(self._folder) as (file, path):
                 write_shard(file, keys, [picture.size], ends, picture.data)
             self._count(path)
             done.set_result(path)
@@ -116,52 +116,52 @@ class ShardWriter:
             done.set_exception(error)
             raise
 
-    def add(self, key: bytes, picture: Packed) -> bool:
+    def add(self, key: bytes, picture: CachedImage) -> bool:
         """Take a picture, unless it is in the shard that is being gathered; copies it. Returns whether it did.
 
         Where the disk is slower than the pictures come, it waits for a buffer.
         """
         with self._lock:
-            gathering = self._room_for(len(picture.data))
-            if key in gathering.keys:
+            builder = self._builder_for(len(picture.data))
+            if key in builder.keys:
                 return False
-            gathering.add(key, picture)
-            with self._counting:
+            builder.add(key, picture)
+            with self._count_lock:
                 self.taken_bytes += len(picture.data) + ROW_BYTES
             return True
 
-    def _room_for(self, num_bytes: int) -> Gathering:
-        if self._gathering is not None and self._gathering.used + num_bytes > len(self._gathering.buffer):
-            self._send()
-        if self._gathering is None:
-            self._rooms.acquire()
-            with self._counting:
+    def _builder_for(self, num_bytes: int) -> ShardBuilder:
+        if self._builder is not None and self._builder.used + num_bytes > len(self._builder.buffer):
+            self._submit()
+        if self._builder is None:
+            self._free_buffers.acquire()
+            with self._count_lock:
                 buffer = self._free.pop() if self._free else None
-            self._gathering = Gathering(np.empty(self._shard_bytes, np.uint8) if buffer is None else buffer)
-        return self._gathering
+            self._builder = ShardBuilder(np.empty(self._shard_bytes, np.uint8) if buffer is None else buffer)
+        return self._builder
 
-    def _send(self) -> None:
-        if self._gathering is not None and self._gathering.used:
-            if self._writing is None:
-                self._writing = ThreadPoolExecutor(1, "lightwell-cache")
-            with self._counting:
-                self._started.append(self._writing.submit(self._write, self._gathering))
-            self._gathering = None
+    def _submit(self) -> None:
+        if self._builder is not None and self._builder.used:
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(1, "lightwell-cache")
+            with self._count_lock:
+                self._futures.append(self._executor.submit(self._write, self._builder))
+            self._builder = None
 
-    def _write(self, gathering: Gathering) -> Path:
+    def _write(self, builder: ShardBuilder) -> Path:
         try:
-            with written_aside(self._folder) as (file, path):
-                gathering.write(file)
+            with new_shard_file(self._folder) as (file, path):
+                builder.write(file)
             self._count(path)
             return path
         finally:
-            with self._counting:
-                self._free.append(gathering.buffer)
-            self._rooms.release()
+            with self._count_lock:
+                self._free.append(builder.buffer)
+            self._free_buffers.release()
 
     def _count(self, path: Path) -> None:
         num_bytes = path.stat().st_size
-        with self._counting:
+        with self._count_lock:
             self.written_bytes += num_bytes
 
     def flush(self) -> list[Path]:
@@ -171,17 +171,17 @@ class ShardWriter:
             OSError: a shard could not be written; it is not there.
         """
         with self._lock:
-            self._send()
-            with self._counting:
-                started, self._started = self._started, []
-                self._alone.clear()
-        wait(started)
-        return [one.result() for one in started]
+            self._submit()
+            with self._count_lock:
+                futures, self._futures = self._futures, []
+                self._single_keys.clear()
+        wait(futures)
+        return [one.result() for one in futures]
 
     def failed(self) -> OSError | None:
         """Return why a shard could not be written, without waiting; None where none failed so far."""
-        with self._counting:
-            done = [one for one in self._started if one.done()]
+        with self._count_lock:
+            done = [one for one in self._futures if one.done()]
         for one in done:
             error = one.exception()
             if isinstance(error, OSError):
@@ -191,13 +191,13 @@ class ShardWriter:
     def close(self) -> None:
         """End the thread until more is added; what was sent to it is waited for."""
         with self._lock:
-            writing, self._writing = self._writing, None
-        if writing is not None:
-            writing.shutdown()
+            executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.shutdown()
 
 
 @contextmanager
-def written_aside(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
+def new_shard_file(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
     """Open a new shard; when all went well it gets its name.
 
     Nobody waits for the disk: a shard that a power cut tears is known by its checksums, and made again.
@@ -241,11 +241,11 @@ def _open_for_one(path: str, flags: int) -> int:
     return os.open(path, flags, FILE_MODE)
 
 
-def clear_leftovers(folder: Path) -> int:
+def remove_partial_shards(folder: Path) -> int:
     """Delete what dead processes were writing; what has a living writer is locked and stays. Returns how many."""
     num_cleared = 0
-    for path in parts_in(folder):
-        with suppress(OSError), opened_regular(path, shared=True) as file:
+    for path in partial_shards_in(folder):
+        with suppress(OSError), open_regular_file(path, shared=True) as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             path.unlink(missing_ok=True)
             num_cleared += 1

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..policy.registry import is_composition
-from ..transform.output_shapes import CROPS, CROPS_AND_RESIZES, RESIZES, why_unpredictable
-from ..transform.params import leaves_of
+from ..transform.output_shapes import CROPS, CROPS_AND_RESIZES, RESIZES, needs_pixels_reason
+from ..transform.params import leaf_transforms
 
 
-def num_cached(preprocess: Sequence[Any]) -> int:
+def count_cacheable(preprocess: Sequence[Any]) -> int:
     """Count the leading transforms whose result is cached.
 
     ``preprocess`` draws nothing, which the compiler has checked. So the beginning ends with the first transform that
@@ -18,12 +18,14 @@ def num_cached(preprocess: Sequence[Any]) -> int:
     picture does not know of those.
     """
     for number, transform in enumerate(preprocess):
-        if why_unpredictable(transform) or any(leaf.targets_as_params for leaf in leaves_of([transform])):
+        if needs_pixels_reason(transform) or any(
+            leaf.targets_as_params for leaf in leaf_transforms([transform])
+        ):
             return number
     return len(preprocess)
 
 
-def reduces_past(cached: Sequence[Any], behind: Sequence[Any]) -> str:
+def reducible_past_cache(cached: Sequence[Any], behind: Sequence[Any]) -> str:
     """Name the transform behind the cache that a reduced decode could reach from a picture's file; empty if none.
 
     A reduced decode joins the leading crops with the resize behind them. If the cache lay between them, pictures out
@@ -32,7 +34,7 @@ def reduces_past(cached: Sequence[Any], behind: Sequence[Any]) -> str:
     if not all(type(transform).__name__ in CROPS for transform in cached):
         return ""
     for transform in behind:
-        for leaf in leaves_of([transform]):
+        for leaf in leaf_transforms([transform]):
             name = type(leaf).__name__
             if name in CROPS_AND_RESIZES | RESIZES:
                 return name

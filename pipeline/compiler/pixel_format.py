@@ -11,7 +11,7 @@ from ..policy.registry import is_composition
 
 
 @dataclass(frozen=True, slots=True)
-class PixelKind:
+class PixelFormat:
     """Type and channels of an image's pixels."""
 
     is_float: bool = False
@@ -23,8 +23,8 @@ class PixelKind:
         )
 
 
-DECODED = PixelKind()
-Kinds = frozenset[PixelKind]
+DECODED = PixelFormat()
+Kinds = frozenset[PixelFormat]
 
 _CHAINS = frozenset({"Compose", "Sequential"})
 _CHOICES = frozenset({"OneOf", "OneOrOther"})
@@ -34,7 +34,7 @@ class _UnknownError(Exception):
     """A class of the user's own is among the transforms: what it yields is checked as batches are made."""
 
 
-def kind_after(transforms: Sequence[Any], where: str) -> PixelKind | None:
+def output_pixel_format(transforms: Sequence[Any], where: str) -> PixelFormat | None:
     """Follow the kind of pixels through built transforms.
 
     Args:
@@ -108,17 +108,17 @@ def _after_channels(transform: Any, before: Kinds, where: str) -> Kinds:
     return before
 
 
-def _to_tensor(_: Any, __: PixelKind, where: str) -> PixelKind:
+def _to_tensor(_: Any, __: PixelFormat, where: str) -> PixelFormat:
     raise PlanError(
         f"{where}: expected at the end of a policy or not at all, since batches are tensors anyway; remove it"
     )
 
 
-def _to_floats(_: Any, kind: PixelKind, __: str) -> PixelKind:
+def _to_floats(_: Any, kind: PixelFormat, __: str) -> PixelFormat:
     return replace(kind, is_float=True)
 
 
-def _from_float(transform: Any, kind: PixelKind, where: str) -> PixelKind:
+def _from_float(transform: Any, kind: PixelFormat, where: str) -> PixelFormat:
     if not kind.is_float:
         raise PlanError(
             f"{where}: expected floats before it, got {kind}; put ToFloat or Normalize before it, or remove it"
@@ -126,15 +126,15 @@ def _from_float(transform: Any, kind: PixelKind, where: str) -> PixelKind:
     return replace(kind, is_float=str(transform.dtype) != "uint8")
 
 
-def _to_gray(transform: Any, kind: PixelKind, _: str) -> PixelKind:
+def _to_gray(transform: Any, kind: PixelFormat, _: str) -> PixelFormat:
     return kind if kind.channels == 1 else replace(kind, channels=int(transform.num_output_channels))
 
 
-def _to_rgb(_: Any, kind: PixelKind, __: str) -> PixelKind:
+def _to_rgb(_: Any, kind: PixelFormat, __: str) -> PixelFormat:
     return replace(kind, channels=3)
 
 
-_CHANGES: dict[str, Callable[[Any, PixelKind, str], PixelKind]] = {
+_CHANGES: dict[str, Callable[[Any, PixelFormat, str], PixelFormat]] = {
     "FromFloat": _from_float,
     "Normalize": _to_floats,
     "ToFloat": _to_floats,
@@ -146,6 +146,6 @@ _CHANGES: dict[str, Callable[[Any, PixelKind, str], PixelKind]] = {
 """Transforms that change the kind; a test compares all others with what they yield."""
 
 
-def _after_leaf(transform: Any, name: str, kind: PixelKind, where: str) -> PixelKind:
+def _after_leaf(transform: Any, name: str, kind: PixelFormat, where: str) -> PixelFormat:
     change = _CHANGES.get(name)
     return kind if change is None else change(transform, kind, where)

@@ -15,8 +15,8 @@ from ..policy.registry import load_albumentations
 from ..policy.spec import TransformSpec
 from ..transform.keypoints import KEYPOINT_FIELDS, mark_keypoints_outside
 from ..warning_filter import ignored_warnings
-from .cache_placement import num_cached, reduces_past
-from .pixel_format import kind_after
+from .cache_placement import count_cacheable, reducible_past_cache
+from .pixel_format import output_pixel_format
 from .routing import Backend, Routes, find_routes
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Program:
         """
         for augment, name in ((True, "augment"), (False, "evaluate")):
             policy = name if getattr(self, name) else "preprocess"
-            kind = kind_after(self._built(augment=augment), policy)
+            kind = output_pixel_format(self._built(augment=augment), policy)
             if kind is None or self.normalization is None:
                 continue
             num_constants = len(self.normalization.mean)
@@ -82,7 +82,7 @@ class Program:
     @cached_property
     def num_cached(self) -> int:
         """How many leading transforms of ``preprocess`` lie before the place where a cache sits."""
-        return num_cached([spec.build(f"preprocess[{i}]") for i, spec in enumerate(self.preprocess)])
+        return count_cacheable([spec.build(f"preprocess[{i}]") for i, spec in enumerate(self.preprocess)])
 
     def check_cache(self) -> None:
         """Check that a cache can keep its promise: the same batches as without one.
@@ -96,7 +96,7 @@ class Program:
             )
         for augment in (True, False):
             built = self._built(augment=augment)
-            resize = reduces_past(built[: self.num_cached], built[self.num_cached :])
+            resize = reducible_past_cache(built[: self.num_cached], built[self.num_cached :])
             if resize and self.plan.decode == "auto":
                 raise PlanError(
                     f"cache: expected a resize in preprocess or decode: exact, got {resize} behind the cache and decode: "

@@ -8,14 +8,14 @@ from typing import Any, Literal
 
 from ..policy.registry import is_composition
 from ..transform.dali.lowering import Device
-from ..transform.dali.table import why_not_lowered
-from ..transform.output_shapes import CROPS, CROPS_AND_RESIZES, RESIZES, why_unpredictable
-from ..transform.params import leaves_of
+from ..transform.dali.table import unsupported_reason
+from ..transform.output_shapes import CROPS, CROPS_AND_RESIZES, RESIZES, needs_pixels_reason
+from ..transform.params import leaf_transforms
 
 Backend = Literal["opencv", "dali"]
 """What does to pixels what was drawn: OpenCV through Albumentations' own functions, or a DALI graph."""
 
-ORDERLY = frozenset({"Compose", "Sequential", "OneOf", "SomeOf", "OneOrOther"})
+ORDER_PRESERVING = frozenset({"Compose", "Sequential", "OneOf", "SomeOf", "OneOrOther"})
 """Compositions that run what they choose in the order in which it is written, each at most once."""
 
 
@@ -30,7 +30,7 @@ class Route:
     runs_in: RunsIn
     why: str
     """Why nowhere faster; empty where there is nothing to explain."""
-    decoding_helps: bool = False
+    fused_with_decode: bool = False
     """Decoding does its crop, or part of its shrinking."""
 
 
@@ -39,7 +39,7 @@ class Routes:
     """Where all transforms of a policy run."""
 
     routes: tuple[Route, ...]
-    num_drawn: int
+    num_sampled: int
     """Leading transforms that are drawn before there are pixels."""
     num_lowered: int
     """Leading transforms that run in DALI; not more than are drawn."""
@@ -51,26 +51,26 @@ def find_routes(transforms: Sequence[Any], *, backend: Backend, device: Device, 
     The drawn beginning ends with the first transform that needs pixels to decide, the lowered beginning with the
     first that DALI cannot take: what follows stays outside too, which keeps the order of steps.
     """
-    num_drawn, why_not_drawn = _leading(transforms, why_unpredictable)
+    num_sampled, why_not_drawn = _leading(transforms, needs_pixels_reason)
     num_lowered, why_not_taken = 0, ""
     if backend == "dali":
         num_lowered, why_not_taken = _leading(
-            transforms[:num_drawn],
-            lambda transform: _why_not_in_graph(transform, device=device, approximate=approximate),
+            transforms[:num_sampled],
+            lambda transform: _not_in_graph_reason(transform, device=device, approximate=approximate),
         )
-    num_fused = _num_fused(transforms[:num_drawn])
+    num_fused = _num_fused(transforms[:num_sampled])
     routes = []
     for number, transform in enumerate(transforms):
         name = type(transform).__name__
         helps = number < num_fused and (backend == "opencv" or name not in RESIZES)
-        if number >= num_drawn:
-            routes.append(Route(name, "albumentations", _why(why_not_drawn, transforms, num_drawn, number)))
+        if number >= num_sampled:
+            routes.append(Route(name, "albumentations", _why(why_not_drawn, transforms, num_sampled, number)))
         elif number < num_lowered:
             routes.append(Route(name, "dali", "", helps))
         else:
             why = _why(why_not_taken, transforms, num_lowered, number)
             routes.append(Route(name, "opencv", why, helps))
-    return Routes(tuple(routes), num_drawn, num_lowered)
+    return Routes(tuple(routes), num_sampled, num_lowered)
 
 
 def _leading(transforms: Sequence[Any], why_not: Callable[[Any], str]) -> tuple[int, str]:
@@ -100,12 +100,13 @@ def _num_fused(transforms: Sequence[Any]) -> int:
     return len(transforms)
 
 
-def _why_not_in_graph(transform: Any, *, device: Device, approximate: bool) -> str:
+def _not_in_graph_reason(transform: Any, *, device: Device, approximate: bool) -> str:
     if is_composition(transform):
         name = type(transform).__name__
-        if name not in ORDERLY or getattr(transform, "replace", False):
+        if name not in ORDER_PRESERVING or getattr(transform, "replace", False):
             return f"{name} changes the order of its transforms or repeats them; a graph has one order"
     reasons = (
-        why_not_lowered(leaf, device=device, approximate=approximate) for leaf in leaves_of([transform])
+        unsupported_reason(leaf, device=device, approximate=approximate)
+        for leaf in leaf_transforms([transform])
     )
     return next(filter(None, reasons), "")

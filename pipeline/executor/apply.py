@@ -1,6 +1,6 @@
 """What was drawn, done to pixels that others share: nothing writes into a shard, and nothing is copied in vain.
 
-The slow way is ``Drawing.apply``; a test holds both to the same bits. Crops with a resize and flips, which begin most
+The slow way is ``ParamSampler.apply``; a test holds both to the same bits. Crops with a resize and flips, which begin most
 policies, go by OpenCV straight into memory that is used again: fresh memory costs the kernel as much as the flip.
 """
 
@@ -13,86 +13,90 @@ import numpy as np
 
 from ..geometry import Size
 from ..transform.output_shapes import CROPS, CROPS_AND_RESIZES, RESIZES
-from ..transform.params import Decision, Drawing
+from ..transform.params import ParamSampler, TransformCall
 
-ONLY_READ = CROPS | CROPS_AND_RESIZES | RESIZES | {"HorizontalFlip", "VerticalFlip"}
+NON_MUTATING = CROPS | CROPS_AND_RESIZES | RESIZES | {"HorizontalFlip", "VerticalFlip"}
 """Transforms that write into new memory and never into what they are given; of others nobody knows."""
-CODES = {"HorizontalFlip": 1, "VerticalFlip": 0}
+FLIP_CODES = {"HorizontalFlip": 1, "VerticalFlip": 0}
 """Of ``cv2.flip``."""
-MOST_KEPT = 64
+MAX_ARRAYS = 64
 """Pieces of memory that are used again."""
 
 
-class DirectPixels:
+class TransformApplier:
     """Does to pixels what was drawn. One thread at a time; pictures last until their number is used again.
 
     Args:
-        drawing: knows the transforms of the slots.
+        param_sampler: knows the transforms of the slots.
     """
 
-    def __init__(self, drawing: Drawing) -> None:
-        self._drawing = drawing
+    def __init__(self, param_sampler: ParamSampler) -> None:
+        self._param_sampler = param_sampler
         self._scratch: dict[tuple[int, Size], np.ndarray] = {}
-        self._place: np.ndarray | None = None
+        self._output: np.ndarray | None = None
 
     def apply(
-        self, number: int, image: np.ndarray, decisions: Sequence[Decision], place: np.ndarray | None = None
+        self,
+        number: int,
+        image: np.ndarray,
+        calls: Sequence[TransformCall],
+        output: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Do it as ``Drawing.apply`` would, but leave ``image`` as it is where it is read-only.
+        """Do it as ``ParamSampler.apply`` would, but leave ``image`` as it is where it is read-only.
 
         Args:
             number: of the sample among those that have to last together.
             image: uint8 HWC.
-            decisions: what was drawn.
-            place: where the finished picture is wanted, if it is as large; its own row of the batch.
+            calls: what was drawn.
+            output: where the finished picture is wanted, if it is as large; its own row of the batch.
 
         Returns:
             A picture that may still be a read-only part of ``image``, or ``place`` where it came to lie there.
         """
-        self._place = place
-        for decision in decisions:
-            transform = self._drawing.transform_of(decision.slot)
+        self._output = output
+        for call in calls:
+            transform = self._param_sampler.transform_at(call.transform_index)
             name = type(transform).__name__
             if name == "RandomResizedCrop":
-                image = self._resized_crop(number, image, transform, decision)
-            elif name in CODES:
-                image = self._flipped(number, image, CODES[name])
+                image = self._resized_crop(number, image, transform, call)
+            elif name in FLIP_CODES:
+                image = self._flipped(number, image, FLIP_CODES[name])
             else:
-                if not image.flags.writeable and name not in ONLY_READ:
+                if not image.flags.writeable and name not in NON_MUTATING:
                     image = image.copy()
-                image = self._drawing.apply(image, (decision,))
+                image = self._param_sampler.apply(image, (call,))
         return image
 
     def _resized_crop(
-        self, number: int, image: np.ndarray, transform: object, decision: Decision
+        self, number: int, image: np.ndarray, transform: object, call: TransformCall
     ) -> np.ndarray:
-        x0, y0, x1, y1 = decision.params["crop_coords"]
+        x0, y0, x1, y1 = call.params["crop_coords"]
         if not (0 <= x0 < x1 <= image.shape[1] and 0 <= y0 < y1 <= image.shape[0]):
-            return self._drawing.apply(image, (decision,))  # Albumentations says what is wrong with it
+            return self._param_sampler.apply(image, (call,))  # Albumentations says what is wrong with it
         crop = image[y0:y1, x0:x1]
         height, width = transform.size  # type: ignore[attr-defined]
         if crop.shape[:2] == (height, width):
             return crop
         interpolation = transform._get_interpolation_for_resize(crop.shape[:2], "image")  # type: ignore[attr-defined]
-        out = self._out(number, (height, width), crop)
+        out = self._output_array(number, (height, width), crop)
         return cv2.resize(crop, (width, height), dst=out, interpolation=interpolation)
 
     def _flipped(self, number: int, image: np.ndarray, code: int) -> np.ndarray:
         height, width = image.shape[:2]
-        return cv2.flip(image, code, dst=self._out(number, (height, width), image))
+        return cv2.flip(image, code, dst=self._output_array(number, (height, width), image))
 
-    def _out(self, number: int, size: Size, source: np.ndarray) -> np.ndarray:
+    def _output_array(self, number: int, size: Size, source: np.ndarray) -> np.ndarray:
         """Find memory for a result: not where the source lies, unless it is all of it, which flips allow."""
-        out = self._place
+        out = self._output
         if out is None or out.shape[:2] != size:
-            out = self._kept(number, size)
+            out = self._scratch_array(number, size)
         if source is out or not np.may_share_memory(source, out):
             return out
         return np.empty((*size, 3), np.uint8)
 
-    def _kept(self, number: int, size: Size) -> np.ndarray:
+    def _scratch_array(self, number: int, size: Size) -> np.ndarray:
         if (number, size) not in self._scratch:
-            if len(self._scratch) >= MOST_KEPT:  # pictures of many sizes: room for those of now
+            if len(self._scratch) >= MAX_ARRAYS:  # pictures of many sizes: room for those of now
                 self._scratch.clear()
             self._scratch[number, size] = np.empty((*size, 3), np.uint8)
         return self._scratch[number, size]

@@ -12,35 +12,35 @@ from math import prod
 
 import numpy as np
 
-from ..cache.codec import Packed, pack, unpack
-from ..cache.key import EntryKeys, Unchanged
+from ..cache.codec import CachedImage, decode_image, encode_image
+from ..cache.key import CacheKeys, FileVersions
 from ..cache.recipe import recipe_of
 from ..cache.store import PixelCache
 from ..compiler.program import Program
 from ..index.index import Index
-from ..load.decode.decoder import Encoded
-from ..load.loader import Loaded, SampleLoader
-from ..memory.estimates import RGB, planned_bytes
-from ..monitor.watchdog import Watch
+from ..load.decode.decoder import EncodedImage
+from ..load.loader import EncodedSample, SampleLoader
+from ..memory.estimates import RGB, estimate_sample_bytes
+from ..monitor.watchdog import Watchdog
 from ..transform.growth import largest_pixels
-from ..transform.params import Decision, Drawing, Drawn
-from .apply import DirectPixels
-from .cpu import CpuPixels, Failure, Room, applied, no_room
+from ..transform.params import ParamSampler, SampledParams, TransformCall
+from .apply import TransformApplier
+from .cpu import CpuStage, Failure, OutputSlot, apply_guarded, no_output_slot
 
 CACHE_STEP = "cache"
 """The step of a ``Failure`` where a cached picture cannot be decoded; its file is then read and decoded instead."""
 
 
 @dataclass(frozen=True)
-class CachedReading:
+class CacheReader:
     """A cache with what finds the samples of one index in it. Any thread may load."""
 
     cache: PixelCache
-    keys: EntryKeys
-    unchanged: Unchanged
+    keys: CacheKeys
+    unchanged: FileVersions
 
     @classmethod
-    def open(cls, program: Program, index: Index, buffer_bytes: int) -> CachedReading | None:
+    def open(cls, program: Program, index: Index, buffer_bytes: int) -> CacheReader | None:
         """Open the cache of a program; None where its plan has none.
 
         Args:
@@ -62,13 +62,13 @@ class CachedReading:
             buffer_bytes=buffer_bytes,
             shared=options.shared,
         )
-        return cls(cache, EntryKeys(index.table, cache.fingerprint), Unchanged(index.table))
+        return cls(cache, CacheKeys(index.table, cache.fingerprint), FileVersions(index.table))
 
-    def holds(self, rows: np.ndarray) -> bool:
+    def contains(self, rows: np.ndarray) -> bool:
         """Say whether all samples lie in the cache, as far as its table knows; what is found may yet be damaged."""
-        return self.cache.holds(self.keys.of(rows))
+        return self.cache.contains(self.keys.of(rows))
 
-    def load(self, rows: np.ndarray, loader: SampleLoader) -> list[Loaded]:
+    def load(self, rows: np.ndarray, loader: SampleLoader) -> list[EncodedSample]:
         """Find samples in the cache and read the files of the others, in order.
 
         A file that is no longer what was indexed is read, whatever the cache holds, and does not enter it: what is
@@ -77,106 +77,123 @@ class CachedReading:
         keys = self.keys.of(rows)
         same = self.unchanged.of(rows)
         places = np.flatnonzero(same)
-        found = dict(zip(places.tolist(), self.cache.find(keys[same]), strict=True))
+        found = dict(zip(places.tolist(), self.cache.get(keys[same]), strict=True))
         hits = {i: packed for i, packed in found.items() if packed is not None}
-        loaded: dict[int, Loaded] = dict(
-            zip(hits, loader.load_beside(rows[list(hits)], list(hits.values())), strict=True)
+        loaded: dict[int, EncodedSample] = dict(
+            zip(hits, loader.load_for_cached(rows[list(hits)], list(hits.values())), strict=True)
         )
         missing = np.array([i for i in range(len(rows)) if i not in hits], np.int64)
         if len(missing):
             read = loader.load(rows[missing])
             may_keep = same[missing] & self.unchanged.of(rows[missing])
             for i, sample, may in zip(missing.tolist(), read, may_keep.tolist(), strict=True):
-                loaded[i] = replace(sample, entry=keys[i] if may else None)
+                loaded[i] = replace(sample, cache_key=keys[i] if may else None)
         return [loaded[i] for i in range(len(rows))]
 
 
-class CachedPixels:
+class CacheStage:
     """Makes the pictures of some samples out of the cache or of their files. One thread at a time.
 
     Args:
-        drawing: knows the transforms of the slots.
+        param_sampler: knows the transforms of the slots.
         pixels: makes the cached beginning of those that are not cached.
         cache: finds and keeps.
-        num_slots: how many transforms, from the first, lie before the cache.
+        num_transforms: how many transforms, from the first, lie before the cache.
         watch: is told what each sample is at.
     """
 
     def __init__(
-        self, drawing: Drawing, pixels: CpuPixels, cache: PixelCache, num_slots: int, watch: Watch
+        self,
+        param_sampler: ParamSampler,
+        pixels: CpuStage,
+        cache: PixelCache,
+        num_transforms: int,
+        watchdog: Watchdog,
     ) -> None:
-        self._direct = DirectPixels(drawing)
-        self._watch = watch
+        self._applier = TransformApplier(param_sampler)
+        self._watchdog = watchdog
         self._pixels = pixels
         self._cache = cache
         self._quality = cache.recipe.quality
-        self._num_slots = num_slots
+        self._num_slots = num_transforms
 
     def run(
-        self, samples: Sequence[Loaded], drawn: Sequence[Drawn], rooms: Sequence[Room]
+        self,
+        samples: Sequence[EncodedSample],
+        sampled: Sequence[SampledParams],
+        output_slots: Sequence[OutputSlot],
     ) -> list[np.ndarray | Failure]:
         """Make the pictures as they are after the last decision; they last until the next call."""
-        new = [(sample, one) for sample, one in zip(samples, drawn, strict=True) if sample.kept is None]
+        new = [
+            (sample, one) for sample, one in zip(samples, sampled, strict=True) if sample.cached_image is None
+        ]
         made = iter(self._begin(new)) if new else iter(())
-        images = [next(made) if one.kept is None else self._unpack(one, one.kept) for one in samples]
+        images = [
+            next(made) if one.cached_image is None else self._unpack(one, one.cached_image) for one in samples
+        ]
         return [
-            self._go_on(number, str(sample.row["key"]), image, one, room(one.size))
-            for number, (sample, image, one, room) in enumerate(
-                zip(samples, images, drawn, rooms, strict=True)
+            self._go_on(number, str(sample.row["key"]), image, one, output_slot(one.size))
+            for number, (sample, image, one, output_slot) in enumerate(
+                zip(samples, images, sampled, output_slots, strict=True)
             )
         ]
 
-    def _unpack(self, sample: Loaded, kept: Packed) -> np.ndarray | Failure:
+    def _unpack(self, sample: EncodedSample, cached_image: CachedImage) -> np.ndarray | Failure:
         if self._quality is None:  # nothing is decoded, so that nothing can take long
-            image = unpack(kept, None)
+            image = decode_image(cached_image, None)
         else:
-            with self._watch.at("decode", str(sample.row["key"])):
-                image = unpack(kept, self._quality)
+            with self._watchdog.track("decode", str(sample.row["key"])):
+                image = decode_image(cached_image, self._quality)
         if image is not None:
             return image
-        self._cache.discard(kept)
+        self._cache.discard(cached_image)
         return Failure(CACHE_STEP, "what the cache holds of it cannot be decoded", ("opencv",))
 
-    def _begin(self, new: Sequence[tuple[Loaded, Drawn]]) -> list[np.ndarray | Failure]:
+    def _begin(self, new: Sequence[tuple[EncodedSample, SampledParams]]) -> list[np.ndarray | Failure]:
         """Make the cached beginning and keep it. What is lossy is unpacked at once: filling yields what is found."""
         files = [sample.file for sample, _ in new if sample.file is not None]
-        made = self._pixels.run(files, [self._beginning(one) for _, one in new], [no_room] * len(new))
-        to_keep: list[tuple[np.ndarray, Packed]] = []
+        made = self._pixels.run(files, [self._beginning(one) for _, one in new], [no_output_slot] * len(new))
+        to_keep: list[tuple[np.ndarray, CachedImage]] = []
         for number, ((sample, _), image) in enumerate(zip(new, made, strict=True)):
             if isinstance(image, Failure):
                 continue
-            if self._quality is None and sample.entry is None:
+            if self._quality is None and sample.cache_key is None:
                 continue
-            packed = pack(image, self._quality)
+            packed = encode_image(image, self._quality)
             if packed is None:
                 continue
-            unpacked = unpack(packed, self._quality)
+            unpacked = decode_image(packed, self._quality)
             assert unpacked is not None, "OpenCV decodes what it has encoded"
             made[number] = unpacked
-            if sample.entry is not None:
-                to_keep.append((sample.entry, packed))
-        self._cache.keep(to_keep)
+            if sample.cache_key is not None:
+                to_keep.append((sample.cache_key, packed))
+        self._cache.put(to_keep)
         return made
 
-    def _beginning(self, drawn: Drawn) -> Drawn:
+    def _beginning(self, sampled: SampledParams) -> SampledParams:
         """Take the decisions before the cache."""
-        before = tuple(one for one in drawn.decisions if one.slot < self._num_slots)
-        behind = drawn.decisions[len(before) :]
-        return replace(drawn, decisions=before, size=behind[0].size if behind else drawn.size)
+        before = tuple(one for one in sampled.calls if one.transform_index < self._num_slots)
+        behind = sampled.calls[len(before) :]
+        return replace(sampled, calls=before, size=behind[0].size if behind else sampled.size)
 
-    def _behind(self, drawn: Drawn) -> Sequence[Decision]:
-        return [one for one in drawn.decisions if one.slot >= self._num_slots]
+    def _behind(self, sampled: SampledParams) -> Sequence[TransformCall]:
+        return [one for one in sampled.calls if one.transform_index >= self._num_slots]
 
-    def planned_bytes(self, file: Encoded, drawn: Drawn) -> int:
+    def estimate_sample_bytes(self, file: EncodedImage, sampled: SampledParams) -> int:
         """Say what a file takes that is made for the cache: its beginning, a copy of that, and the finished picture."""
-        beginning = self._beginning(drawn)
-        made = planned_bytes(file, self._pixels.plan(file, beginning), beginning)
-        return made + RGB * (prod(beginning.size) + largest_pixels(drawn))
+        beginning = self._beginning(sampled)
+        made = estimate_sample_bytes(file, self._pixels.plan(file, beginning), beginning)
+        return made + RGB * (prod(beginning.size) + largest_pixels(sampled))
 
     def _go_on(
-        self, number: int, key: str, image: np.ndarray | Failure, drawn: Drawn, place: np.ndarray | None
+        self,
+        number: int,
+        key: str,
+        image: np.ndarray | Failure,
+        sampled: SampledParams,
+        output: np.ndarray | None,
     ) -> np.ndarray | Failure:
         if isinstance(image, Failure):
             return image
-        behind = self._behind(drawn)
-        return applied(self._watch, key, lambda: self._direct.apply(number, image, behind, place))
+        behind = self._behind(sampled)
+        return apply_guarded(self._watchdog, key, lambda: self._applier.apply(number, image, behind, output))

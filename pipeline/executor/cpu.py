@@ -11,16 +11,16 @@ import numpy as np
 
 from ..geometry import Size
 from ..load.decode.dali import DaliDecoder
-from ..load.decode.decoder import DecodeChain, Decoded, Encoded
+from ..load.decode.decoder import DecodedImage, EncodedImage, ImageDecoder
 from ..load.decode.fallback import FallbackLog
-from ..load.decode.plan import Decoding, plan_decoding
-from ..monitor.step_timer import Clock
-from ..monitor.watchdog import Watch
-from ..transform.params import Drawing, Drawn
-from .apply import DirectPixels
+from ..load.decode.plan import DecodePlan, plan_decode
+from ..monitor.step_timer import StepTimer
+from ..monitor.watchdog import Watchdog
+from ..transform.params import ParamSampler, SampledParams
+from .apply import TransformApplier
 
 T = TypeVar("T")
-Room = Callable[[Size], np.ndarray | None]
+OutputSlot = Callable[[Size], np.ndarray | None]
 """Gives a picture of a size the memory where it is wanted in the end, uint8 HWC; None where that is not to be had."""
 
 
@@ -38,14 +38,19 @@ class Failure:
 class Pixels(Protocol):
     """Makes the pictures of samples as they are after the last decision."""
 
-    def run(self, files: Sequence[Encoded], drawn: Sequence[Drawn], rooms: Sequence[Room]) -> Sequence[Any]:
+    def run(
+        self,
+        files: Sequence[EncodedImage],
+        sampled: Sequence[SampledParams],
+        output_slots: Sequence[OutputSlot],
+    ) -> Sequence[Any]:
         """Make uint8 HWC pictures, or a ``Failure`` for those that cannot be.
 
         They last until the next call, and may or may not lie in their rooms.
         """
         ...
 
-    def plan(self, file: Encoded, drawn: Drawn) -> Decoding:
+    def plan(self, file: EncodedImage, sampled: SampledParams) -> DecodePlan:
         """Decide how a file is decoded."""
         ...
 
@@ -54,7 +59,7 @@ class Pixels(Protocol):
         ...
 
 
-class CpuPixels:
+class CpuStage:
     """Decodes with DALI or OpenCV and does what was drawn with OpenCV, through Albumentations' own functions.
 
     One thread at a time; leave it with ``close``.
@@ -62,59 +67,64 @@ class CpuPixels:
 
     def __init__(
         self,
-        drawing: Drawing,
+        param_sampler: ParamSampler,
         *,
         max_batch_size: int,
         may_reduce: bool,
-        clock: Clock | None = None,
-        watch: Watch | None = None,
+        timer: StepTimer | None = None,
+        watchdog: Watchdog | None = None,
         fallbacks: FallbackLog | None = None,
     ) -> None:
-        self._drawing = drawing
-        self._direct = DirectPixels(drawing)
-        self._clock = clock or Clock("make")
-        self._watch = watch or Watch(None)
+        self._param_sampler = param_sampler
+        self._applier = TransformApplier(param_sampler)
+        self._timer = timer or StepTimer("make")
+        self._watchdog = watchdog or Watchdog(None)
         self._may_reduce = may_reduce
         dali = DaliDecoder(max_batch_size=max_batch_size, num_threads=1)
-        self._chain = DecodeChain(dali, self._watch, fallbacks)
+        self._chain = ImageDecoder(dali, self._watchdog, fallbacks)
 
     def run(
-        self, files: Sequence[Encoded], drawn: Sequence[Drawn], rooms: Sequence[Room]
+        self,
+        files: Sequence[EncodedImage],
+        sampled: Sequence[SampledParams],
+        output_slots: Sequence[OutputSlot],
     ) -> list[np.ndarray | Failure]:
         """Make the pictures of some samples as they are after the last decision."""
-        decodings = [self.plan(file, one) for file, one in zip(files, drawn, strict=True)]
-        self._clock.enter("decode")
+        decodings = [self.plan(file, one) for file, one in zip(files, sampled, strict=True)]
+        self._timer.enter("decode")
         decoded = self.decode(files, decodings)
-        self._clock.enter(
+        self._timer.enter(
             "transform", sum(image.nbytes for image in decoded if isinstance(image, np.ndarray))
         )
         return [
-            self._apply(number, file.key, image, decoding, room(one.size))
-            for number, (file, image, decoding, one, room) in enumerate(
-                zip(files, decoded, decodings, drawn, rooms, strict=True)
+            self._apply(number, file.key, image, decoding, output_slot(one.size))
+            for number, (file, image, decoding, one, output_slot) in enumerate(
+                zip(files, decoded, decodings, sampled, output_slots, strict=True)
             )
         ]
 
-    def plan(self, file: Encoded, drawn: Drawn) -> Decoding:
+    def plan(self, file: EncodedImage, sampled: SampledParams) -> DecodePlan:
         """Decide how a file is decoded."""
-        may_reduce = self._may_reduce and file.may_be_reduced()
-        return plan_decoding(
-            drawn,
-            self._drawing.transform_of,
+        may_reduce = self._may_reduce and file.supports_reduced()
+        return plan_decode(
+            sampled,
+            self._param_sampler.transform_at,
             file.size,
             num_bytes=len(file.data),
             may_reduce=may_reduce,
-            coarseness=file.chroma_coarseness() if may_reduce else 1,
+            subsampling_ratio=file.chroma_subsampling_ratio() if may_reduce else 1,
         )
 
-    def decode(self, files: Sequence[Encoded], decodings: Sequence[Decoding]) -> list[np.ndarray | Failure]:
+    def decode(
+        self, files: Sequence[EncodedImage], decodings: Sequence[DecodePlan]
+    ) -> list[np.ndarray | Failure]:
         """Decode files as planned; the pixels last until the next call."""
         return [self._image_of(decoded) for decoded in self._chain.decode(files, decodings)]
 
-    def _image_of(self, decoded: Decoded) -> np.ndarray | Failure:
+    def _image_of(self, decoded: DecodedImage) -> np.ndarray | Failure:
         if decoded.image is None:
             return Failure("decode", decoded.reason, decoded.decoders)
-        if reason := self._watch.too_long(decoded.seconds):
+        if reason := self._watchdog.timeout_reason(decoded.seconds):
             return Failure("time", f"decoding {reason}", decoded.decoders)
         return decoded.image
 
@@ -123,31 +133,35 @@ class CpuPixels:
         number: int,
         key: str,
         image: np.ndarray | Failure,
-        decoding: Decoding,
-        place: np.ndarray | None,
+        decoding: DecodePlan,
+        output: np.ndarray | None,
     ) -> np.ndarray | Failure:
         if isinstance(image, Failure):
             return image
-        return applied(self._watch, key, lambda: self._direct.apply(number, image, decoding.decisions, place))
+        return apply_guarded(
+            self._watchdog, key, lambda: self._applier.apply(number, image, decoding.calls, output)
+        )
 
     def close(self) -> None:
         """Close DALI."""
         self._chain.close()
 
 
-def applied(watch: Watch, key: str, apply: Callable[[], T], decoders: tuple[str, ...] = ()) -> T | Failure:
+def apply_guarded(
+    watchdog: Watchdog, key: str, apply: Callable[[], T], decoders: tuple[str, ...] = ()
+) -> T | Failure:
     """Run transforms on one sample: what they raise, or take too long for, costs this sample only."""
     started = time.perf_counter()
     try:
-        with watch.at("policy", key):
+        with watchdog.track("policy", key):
             done = apply()
     except Exception as error:  # whatever a transform raises is written down
         return policy_failure(error, decoders)
-    reason = watch.too_long(time.perf_counter() - started)
+    reason = watchdog.timeout_reason(time.perf_counter() - started)
     return Failure("time", f"the policy {reason}", decoders) if reason else done
 
 
-def no_room(_: Size) -> None:
+def no_output_slot(_: Size) -> None:
     """Give no room: the picture does not go straight into a batch."""
 
 

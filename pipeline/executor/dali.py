@@ -10,36 +10,36 @@ from typing import Any
 
 import numpy as np
 
-from ..load.decode.dali import reason_of
-from ..load.decode.decoder import Encoded
+from ..load.decode.dali import dali_error_message
+from ..load.decode.decoder import EncodedImage
 from ..load.decode.fallback import FallbackLog
 from ..load.decode.orientation import stored_region
-from ..load.decode.plan import Decoding, plan_decoding
-from ..monitor.step_timer import Clock
-from ..monitor.watchdog import Watch
-from ..transform.dali.graph import LoweredGraph, Slot
+from ..load.decode.plan import DecodePlan, plan_decode
+from ..monitor.step_timer import StepTimer
+from ..monitor.watchdog import Watchdog
+from ..transform.dali.graph import GraphTransform, LoweredGraph
 from ..transform.dali.lowering import Device
 from ..transform.dali.table import lowering_of
-from ..transform.params import Decision, Drawing, Drawn
-from .cpu import CpuPixels, Failure, Room, applied
+from ..transform.params import ParamSampler, SampledParams, TransformCall
+from .cpu import CpuStage, Failure, OutputSlot, apply_guarded
 
 
 @dataclass(frozen=True, slots=True)
-class _NotByDali:
+class _DaliFailure:
     """Why DALI did not make a picture."""
 
     reason: str
 
 
-class DaliPixels:
+class DaliStage:
     """Decodes and transforms whole chunks in DALI, and goes on with OpenCV behind the lowered beginning.
 
     What DALI cannot decode, or fails on, takes the way of the CPU: one bad file costs one file. One thread at a
     time; leave it with ``close``.
 
     Args:
-        drawing: knows the transforms of the slots.
-        num_slots: how many of them, from the first, run in the graph.
+        param_sampler: knows the transforms of the slots.
+        num_transforms: how many of them, from the first, run in the graph.
         otherwise: makes what the graph cannot.
         device: of the graph.
         max_batch_size: most samples at once.
@@ -51,50 +51,55 @@ class DaliPixels:
 
     def __init__(
         self,
-        drawing: Drawing,
-        num_slots: int,
-        otherwise: CpuPixels,
+        param_sampler: ParamSampler,
+        num_transforms: int,
+        otherwise: CpuStage,
         *,
         device: Device,
         max_batch_size: int,
         num_threads: int = 1,
-        clock: Clock | None = None,
-        watch: Watch | None = None,
+        timer: StepTimer | None = None,
+        watchdog: Watchdog | None = None,
         fallbacks: FallbackLog | None = None,
     ) -> None:
-        self._drawing = drawing
-        self._clock = clock or Clock("make")
-        self._watch = watch or Watch(None)
+        self._param_sampler = param_sampler
+        self._timer = timer or StepTimer("make")
+        self._watchdog = watchdog or Watchdog(None)
         self._fallbacks = fallbacks or FallbackLog()
-        self._num_slots = num_slots
+        self._num_slots = num_transforms
         self._otherwise = otherwise
         self._graph = LoweredGraph(
-            slots_of(drawing, num_slots),
+            graph_transforms(param_sampler, num_transforms),
             source="encoded",
             device=device,
             max_batch_size=max_batch_size,
             num_threads=num_threads,
         )
 
-    def run(self, files: Sequence[Encoded], drawn: Sequence[Drawn], rooms: Sequence[Room]) -> list[Any]:
+    def run(
+        self,
+        files: Sequence[EncodedImage],
+        sampled: Sequence[SampledParams],
+        output_slots: Sequence[OutputSlot],
+    ) -> list[Any]:
         """Make the pictures of some samples as they are after the last decision.
 
         Returns:
             For each sample uint8 HWC pixels, on the graph's device where nothing is left to do, or a ``Failure``.
         """
-        self._clock.enter("decode")
-        suiting = [i for i, file in enumerate(files) if file.suits_dali() and file.may_be_cut()]
-        made = self._run_graph([files[i] for i in suiting], [drawn[i] for i in suiting])
+        self._timer.enter("decode")
+        suiting = [i for i, file in enumerate(files) if file.supports_dali() and file.supports_region()]
+        made = self._run_graph([files[i] for i in suiting], [sampled[i] for i in suiting])
         results: dict[int, Any] = dict(zip(suiting, made, strict=True))
-        others = [i for i in range(len(files)) if isinstance(results.get(i), _NotByDali | None)]
+        others = [i for i in range(len(files)) if isinstance(results.get(i), _DaliFailure | None)]
         found = self._otherwise.run(
-            [files[i] for i in others], [drawn[i] for i in others], [rooms[i] for i in others]
+            [files[i] for i in others], [sampled[i] for i in others], [output_slots[i] for i in others]
         )
         for i, image in zip(others, found, strict=True):
             results[i] = self._noted(files[i], results.get(i), image)
         return [results[i] for i in range(len(files))]
 
-    def _noted(self, file: Encoded, failed: _NotByDali | None, image: Any) -> Any:
+    def _noted(self, file: EncodedImage, failed: _DaliFailure | None, image: Any) -> Any:
         """Note why DALI could not make a picture in the log, where the CPU could; the reason of a failure is the CPU's."""
         if failed is None:
             return image
@@ -103,15 +108,15 @@ class DaliPixels:
         self._fallbacks.note(file.key, f"dali: {failed.reason}", "the CPU")
         return image
 
-    def _run_graph(self, files: Sequence[Encoded], drawn: Sequence[Drawn]) -> list[Any]:
+    def _run_graph(self, files: Sequence[EncodedImage], sampled: Sequence[SampledParams]) -> list[Any]:
         """Run a chunk, and where DALI fails its halves down to the bad ones, which become ``_NotByDali``."""
         if not files:
             return []
-        decodings = [self.plan(file, one) for file, one in zip(files, drawn, strict=True)]
-        lowered = [self._in_graph(decoding.decisions) for decoding in decodings]
+        decodings = [self.plan(file, one) for file, one in zip(files, sampled, strict=True)]
+        lowered = [self._in_graph(decoding.calls) for decoding in decodings]
         started = time.perf_counter()
         try:
-            with self._watch.at("decode", files[0].key, len(files)):
+            with self._watchdog.track("decode", files[0].key, len(files)):
                 outputs = self._graph.run(
                     [np.frombuffer(file.data, np.uint8) for file in files],
                     lowered,
@@ -123,33 +128,37 @@ class DaliPixels:
                 )
         except RuntimeError as error:  # it does not say which
             if len(files) == 1:
-                return [_NotByDali(reason_of(error))]
+                return [_DaliFailure(dali_error_message(error))]
             half = len(files) // 2
             parts = (slice(0, half), slice(half, None))
-            return [kept(one) for part in parts for one in self._run_graph(files[part], drawn[part])]
-        if reason := self._watch.too_long(time.perf_counter() - started):  # the CPU's way finds the slow one
-            return [_NotByDali(f"{len(files)} files together {reason}")] * len(files)
-        rests = [decoding.decisions[len(used) :] for decoding, used in zip(decodings, lowered, strict=True)]
+            return [owned_copy(one) for part in parts for one in self._run_graph(files[part], sampled[part])]
+        if reason := self._watchdog.timeout_reason(
+            time.perf_counter() - started
+        ):  # the CPU's way finds the slow one
+            return [_DaliFailure(f"{len(files)} files together {reason}")] * len(files)
+        rests = [decoding.calls[len(used) :] for decoding, used in zip(decodings, lowered, strict=True)]
         images = _images(outputs, rests)
         return [
             self._go_on(file.key, image, rest) for file, image, rest in zip(files, images, rests, strict=True)
         ]
 
-    def plan(self, file: Encoded, drawn: Drawn) -> Decoding:
+    def plan(self, file: EncodedImage, sampled: SampledParams) -> DecodePlan:
         """Decide how a file is decoded."""
-        return plan_decoding(
-            drawn, self._drawing.transform_of, file.size, num_bytes=len(file.data), may_reduce=False
+        return plan_decode(
+            sampled, self._param_sampler.transform_at, file.size, num_bytes=len(file.data), may_reduce=False
         )
 
-    def _in_graph(self, decisions: Sequence[Decision]) -> tuple[Decision, ...]:
-        taken = tuple(decision for decision in decisions if decision.slot < self._num_slots)
-        assert all(one.slot < other.slot for one, other in pairwise(taken)), "slots are drawn in order"
+    def _in_graph(self, calls: Sequence[TransformCall]) -> tuple[TransformCall, ...]:
+        taken = tuple(call for call in calls if call.transform_index < self._num_slots)
+        assert all(one.transform_index < other.transform_index for one, other in pairwise(taken)), (
+            "slots are drawn in order"
+        )
         return taken
 
-    def _go_on(self, key: str, image: Any, rest: Sequence[Decision]) -> Any:
+    def _go_on(self, key: str, image: Any, rest: Sequence[TransformCall]) -> Any:
         if not rest:
             return image
-        return applied(self._watch, key, lambda: self._drawing.apply(image, rest), ("dali",))
+        return apply_guarded(self._watchdog, key, lambda: self._param_sampler.apply(image, rest), ("dali",))
 
     def close(self) -> None:
         """Close DALI."""
@@ -157,25 +166,25 @@ class DaliPixels:
         self._otherwise.close()
 
 
-def slots_of(drawing: Drawing, num_slots: int) -> list[Slot]:
+def graph_transforms(param_sampler: ParamSampler, num_transforms: int) -> list[GraphTransform]:
     """Pair the first transforms of a policy with their lowerings."""
-    slots = []
-    for number in range(num_slots):
-        transform = drawing.transform_of(number)
+    transforms = []
+    for number in range(num_transforms):
+        transform = param_sampler.transform_at(number)
         lowering = lowering_of(type(transform).__name__)
         assert lowering is not None, "routing lets only lowered transforms in"
-        slots.append(Slot(number, transform, lowering))
-    return slots
+        transforms.append(GraphTransform(number, transform, lowering))
+    return transforms
 
 
-def kept(image: Any) -> Any:
+def owned_copy(image: Any) -> Any:
     """Copy a picture that would not outlast the next run of the graph."""
     if isinstance(image, np.ndarray):
         return image.copy()
-    return image if isinstance(image, Failure | _NotByDali) else image.clone()
+    return image if isinstance(image, Failure | _DaliFailure) else image.clone()
 
 
-def _images(outputs: Any, rests: Sequence[Sequence[Decision]]) -> list[Any]:
+def _images(outputs: Any, rests: Sequence[Sequence[TransformCall]]) -> list[Any]:
     """Take the pictures out of DALI's list: to the host if anything is left to do with one of them."""
     from torch.utils.dlpack import from_dlpack
 

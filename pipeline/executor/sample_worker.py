@@ -13,33 +13,33 @@ from ..batch.annotations import (
     AnnotationError,
     AnnotationKinds,
     Annotations,
-    finished_annotations,
+    albumentations_targets,
+    collect_annotations,
     read_annotations,
-    targets_of,
 )
 from ..compiler.program import Program
 from ..compiler.routing import Backend
 from ..errors import RunError, SampleError
 from ..load.decode.fallback import FallbackLog
-from ..load.loader import Loaded, Row, SampleLoader
+from ..load.loader import EncodedSample, Row, SampleLoader
 from ..memory.budget import MemoryBudget
-from ..memory.estimates import RGB, in_runs, planned_bytes, worst_bytes
+from ..memory.estimates import RGB, estimate_sample_bytes, max_sample_bytes, split_by_bytes
 from ..monitor.quarantine import QuarantineEntry
-from ..monitor.step_timer import Activity
-from ..monitor.watchdog import Watch
+from ..monitor.step_timer import FeedMonitor
+from ..monitor.watchdog import Watchdog
 from ..plan.view import View
 from ..rng import keyed_bits
 from ..sampler.schedule import replacements
-from ..transform.growth import Growth, largest_pixels
-from ..transform.params import Drawing, Drawn, leaves_of
+from ..transform.growth import SizeBound, largest_pixels
+from ..transform.params import ParamSampler, SampledParams, leaf_transforms
 from ..uris import public_uri
-from .cached import CACHE_STEP, CachedPixels, CachedReading
-from .cpu import CpuPixels, Failure, Pixels, Room, applied, no_room, policy_failure
-from .dali import DaliPixels, kept
+from .cached import CACHE_STEP, CacheReader, CacheStage
+from .cpu import CpuStage, Failure, OutputSlot, Pixels, apply_guarded, no_output_slot, policy_failure
+from .dali import DaliStage, owned_copy
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
+class Sample:
     """One picture after the policy: pixels HWC, with its annotations. Pixels last until the next ``make``."""
 
     key: str
@@ -51,21 +51,21 @@ class Finished:
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class WorkerContext:
     """What all threads of a feed share."""
 
     program: Program
     view: View
     loader: SampleLoader
     rows: np.ndarray
-    activity: Activity
+    monitor: FeedMonitor
     budget: MemoryBudget
-    watch: Watch
+    watchdog: Watchdog
     kinds: AnnotationKinds
     """Of the index."""
     backend: Backend = "opencv"
-    cached: CachedReading | None = None
-    """Asked for samples before the loader, where the plan has a cache."""
+    cached: CacheReader | None = None
+    """ResourceRequest for samples before the loader, where the plan has a cache."""
     dali_threads: int = 1
     """Of each DALI graph; OpenCV's way has its parallelism in the threads that make samples."""
     fallbacks: FallbackLog = field(default_factory=FallbackLog)
@@ -73,22 +73,26 @@ class Surroundings:
     slow: set[str] = field(default_factory=set)
     """Keys of samples that took too long: later epochs do not try them."""
 
-    def load(self, rows: np.ndarray) -> list[Loaded]:
+    def load(self, rows: np.ndarray) -> list[EncodedSample]:
         """Find samples in the cache, read the files of the others."""
         return self.loader.load(rows) if self.cached is None else self.cached.load(rows, self.loader)
 
 
-class Assembly:
+class SampleWorker:
     """Makes a few samples at a time. Each thread has its own; leave it with ``close``."""
 
-    def __init__(self, shared: Surroundings, *, max_samples: int) -> None:
+    def __init__(self, shared: WorkerContext, *, max_samples: int) -> None:
         self._shared = shared
         self._max_samples = max_samples
-        self._lines: dict[bool, _Line] = {}
+        self._lines: dict[bool, _SampleBuilder] = {}
 
     def make(
-        self, samples: Sequence[Loaded], epoch: int, rooms: Sequence[Room], noted: list[QuarantineEntry]
-    ) -> list[Finished | None]:
+        self,
+        samples: Sequence[EncodedSample],
+        epoch: int,
+        output_slots: Sequence[OutputSlot],
+        noted: list[QuarantineEntry],
+    ) -> list[Sample | None]:
         """Make samples, in order; those that cannot be made are noted, and replaced or None as the plan says.
 
         Pictures that could be made in their rooms are there; others have to be copied.
@@ -97,52 +101,54 @@ class Assembly:
             SampleError: a sample failed and the plan says ``on_error: raise``.
             RunError: a sample and all of its replacements failed.
         """
-        made = self._line().make(samples, epoch, rooms)
+        made = self._line().make(samples, epoch, output_slots)
         return [
-            one if isinstance(one, Finished) else self._instead(sample, one, epoch, noted)
+            one if isinstance(one, Sample) else self._instead(sample, one, epoch, noted)
             for sample, one in zip(samples, made, strict=True)
         ]
 
-    def in_runs(
-        self, samples: Sequence[Loaded], epoch: int, most_bytes: int
-    ) -> Iterator[tuple[Sequence[Loaded], int]]:
+    def split_by_bytes(
+        self, samples: Sequence[EncodedSample], epoch: int, most_bytes: int
+    ) -> Iterator[tuple[Sequence[EncodedSample], int]]:
         """Cut samples into runs whose pixels take at most so many bytes; a larger sample is a run of its own.
 
         Large pictures draw ahead here, and once more where they are made: it costs little beside decoding them.
         """
         copies = 2 if self._shared.cached is None else 3
         line = self._line()
-        sizes = [worst_bytes(sample.file, sample.kept, copies, line.growth) for sample in samples]
-        if line.growth.is_open or sum(sizes) > most_bytes:
-            sizes = [line.planned_bytes(sample, epoch) for sample in samples]
-        return in_runs(samples, sizes.__getitem__, most_bytes)
+        sizes = [
+            max_sample_bytes(sample.file, sample.cached_image, copies, line.growth) for sample in samples
+        ]
+        if line.growth.needs_sampling or sum(sizes) > most_bytes:
+            sizes = [line.estimate_sample_bytes(sample, epoch) for sample in samples]
+        return split_by_bytes(samples, sizes.__getitem__, most_bytes)
 
     def close(self) -> None:
         """Close DALI."""
         for line in self._lines.values():
             line.pixels.close()
 
-    def _line(self, *, spare: bool = False) -> _Line:
+    def _line(self, *, spare: bool = False) -> _SampleBuilder:
         """Return the line of samples; the spare one leaves alone what the other has just made."""
         if spare not in self._lines:
-            self._lines[spare] = _Line(self._shared, 1 if spare else self._max_samples)
+            self._lines[spare] = _SampleBuilder(self._shared, 1 if spare else self._max_samples)
         return self._lines[spare]
 
     def _instead(
-        self, sample: Loaded, made: Failure, epoch: int, noted: list[QuarantineEntry]
-    ) -> Finished | None:
+        self, sample: EncodedSample, made: Failure, epoch: int, noted: list[QuarantineEntry]
+    ) -> Sample | None:
         """Make a sample from its file where what the cache held was no picture; else replace it."""
         if made.step == CACHE_STEP:
-            sample = self._shared.loader.load_again(sample)
-            (found,) = self._line(spare=True).make([sample], epoch, [no_room])
-            if isinstance(found, Finished):
-                return replace(found, image=kept(found.image))
+            sample = self._shared.loader.reload(sample)
+            (found,) = self._line(spare=True).make([sample], epoch, [no_output_slot])
+            if isinstance(found, Sample):
+                return replace(found, image=owned_copy(found.image))
             made = found
         return self._or_replaced(sample, made, epoch, noted)
 
     def _or_replaced(
-        self, sample: Loaded, made: Failure, epoch: int, noted: list[QuarantineEntry]
-    ) -> Finished | None:
+        self, sample: EncodedSample, made: Failure, epoch: int, noted: list[QuarantineEntry]
+    ) -> Sample | None:
         shared = self._shared
         key = str(sample.row["key"])
         rule = shared.program.plan.errors.on_error
@@ -151,13 +157,13 @@ class Assembly:
             if rule == "raise":
                 raise SampleError(key, made.step, made.reason)
             return None
-        shared.activity.clock("make").enter("input")
+        shared.monitor.timer("make").enter("input")
         for row in replacements(shared.rows, seed=shared.program.plan.seed, epoch=epoch, key=key):
             (other,) = shared.load(np.array([row]))
-            (found,) = self._line(spare=True).make([other], epoch, [no_room])
-            if isinstance(found, Finished):
+            (found,) = self._line(spare=True).make([other], epoch, [no_output_slot])
+            if isinstance(found, Sample):
                 noted.append(self._entry(sample, made, found.key, epoch))
-                return replace(found, image=kept(found.image), replaced=True)
+                return replace(found, image=owned_copy(found.image), replaced=True)
         noted.append(self._entry(sample, made, None, epoch))
         raise RunError(
             f"{made.step} of {key!r}: {made.reason}; and none of its replacements could be used either. "
@@ -165,7 +171,7 @@ class Assembly:
         )
 
     def _entry(
-        self, sample: Loaded, failure: Failure, replaced_by: str | None, epoch: int
+        self, sample: EncodedSample, failure: Failure, replaced_by: str | None, epoch: int
     ) -> QuarantineEntry:
         row = sample.row
         if failure.step == "time":
@@ -176,98 +182,106 @@ class Assembly:
         )
 
 
-class _Line:
-    """Draws, decodes and transforms samples."""
+class _SampleBuilder:
+    """ClassBalancedSampler, decodes and transforms samples."""
 
-    def __init__(self, shared: Surroundings, max_samples: int) -> None:
+    def __init__(self, shared: WorkerContext, max_samples: int) -> None:
         program, view = shared.program, shared.view
-        self._clock = shared.activity.clock("make")
+        self._timer = shared.monitor.timer("make")
         self._slow = shared.slow
-        self._watch = shared.watch
+        self._watchdog = shared.watchdog
         self._plan = program.plan
         self._seed = program.plan.seed
         self._kinds = kinds = shared.kinds
         routes = program.routes(augment=view.augment, backend=shared.backend)
         compose = program.compose(augment=view.augment, boxes=kinds.boxes, keypoints=kinds.num_keypoints > 0)
-        self._drawing = Drawing(compose, routes.num_drawn)
-        self.growth = Growth.of(compose.transforms)
+        self._param_sampler = ParamSampler(compose, routes.num_sampled)
+        self.growth = SizeBound.of(compose.transforms)
         may_reduce = program.plan.decode == "auto"
-        on_cpu = CpuPixels(
-            self._drawing,
+        on_cpu = CpuStage(
+            self._param_sampler,
             max_batch_size=max_samples,
             may_reduce=may_reduce,
-            clock=self._clock,
-            watch=shared.watch,
+            timer=self._timer,
+            watchdog=shared.watchdog,
             fallbacks=shared.fallbacks,
         )
         self.pixels: Pixels = on_cpu
-        self._cached: CachedPixels | None = None
-        self._num_kept = 0
+        self._cached: CacheStage | None = None
+        self._num_cached = 0
         """Outermost transforms that a picture out of the cache need not go through, not even to be drawn."""
         if shared.cached is not None:
-            num_before = sum(1 for _ in leaves_of(compose.transforms[: program.num_cached]))
-            self._cached = CachedPixels(self._drawing, on_cpu, shared.cached.cache, num_before, shared.watch)
-            self._num_kept = program.num_cached if self._drawing.draws_nothing(program.num_cached) else 0
-        num_slots = sum(1 for _ in leaves_of(compose.transforms[: routes.num_lowered]))
+            num_before = sum(1 for _ in leaf_transforms(compose.transforms[: program.num_cached]))
+            self._cached = CacheStage(
+                self._param_sampler, on_cpu, shared.cached.cache, num_before, shared.watchdog
+            )
+            self._num_cached = (
+                program.num_cached if self._param_sampler.is_deterministic(program.num_cached) else 0
+            )
+        num_transforms = sum(1 for _ in leaf_transforms(compose.transforms[: routes.num_lowered]))
         if shared.backend == "dali":
-            self.pixels = DaliPixels(
-                self._drawing,
-                num_slots,
-                CpuPixels(
-                    self._drawing,
+            self.pixels = DaliStage(
+                self._param_sampler,
+                num_transforms,
+                CpuStage(
+                    self._param_sampler,
                     max_batch_size=max_samples,
                     may_reduce=False,
-                    clock=self._clock,
-                    watch=shared.watch,
+                    timer=self._timer,
+                    watchdog=shared.watchdog,
                     fallbacks=shared.fallbacks,
                 ),
                 device=program.plan.device,
                 max_batch_size=max_samples,
                 num_threads=shared.dali_threads,
-                clock=self._clock,
-                watch=shared.watch,
+                timer=self._timer,
+                watchdog=shared.watchdog,
                 fallbacks=shared.fallbacks,
             )
 
-    def make(self, samples: Sequence[Loaded], epoch: int, rooms: Sequence[Room]) -> list[Finished | Failure]:
+    def make(
+        self, samples: Sequence[EncodedSample], epoch: int, output_slots: Sequence[OutputSlot]
+    ) -> list[Sample | Failure]:
         """Draw for all, decode together what can be, finish one after another."""
-        self._clock.enter("draw")
+        self._timer.enter("draw")
         first = str(samples[0].row["key"]) if samples else ""
-        with self._watch.at("policy", first, len(samples)):  # drawing takes so little that all have one note
-            drawn = [self._draw(sample, epoch) for sample in samples]
+        with self._watchdog.track(
+            "policy", first, len(samples)
+        ):  # drawing takes so little that all have one note
+            sampled = [self._draw(sample, epoch) for sample in samples]
         ready = [
-            (sample, one[0], room)
-            for sample, one, room in zip(samples, drawn, rooms, strict=True)
+            (sample, one[0], output_slot)
+            for sample, one, output_slot in zip(samples, sampled, output_slots, strict=True)
             if not isinstance(one, Failure)
         ]
         found = iter(self._images(ready))
-        self._clock.enter("transform")
+        self._timer.enter("transform")
         return [
             one if isinstance(one, Failure) else self._finish(sample.row, *one, next(found))
-            for sample, one in zip(samples, drawn, strict=True)
+            for sample, one in zip(samples, sampled, strict=True)
         ]
 
-    def planned_bytes(self, sample: Loaded, epoch: int) -> int:
+    def estimate_sample_bytes(self, sample: EncodedSample, epoch: int) -> int:
         """Say what a sample's pixels will take, from what is drawn for it."""
-        drawn = self._draw(sample, epoch)
-        if isinstance(drawn, Failure):
-            return worst_bytes(sample.file, sample.kept)
+        sampled = self._draw(sample, epoch)
+        if isinstance(sampled, Failure):
+            return max_sample_bytes(sample.file, sample.cached_image)
         if sample.file is None:
-            return worst_bytes(None, sample.kept) + RGB * largest_pixels(drawn[0])
+            return max_sample_bytes(None, sample.cached_image) + RGB * largest_pixels(sampled[0])
         if self._cached is not None:
-            return self._cached.planned_bytes(sample.file, drawn[0])
-        return planned_bytes(sample.file, self.pixels.plan(sample.file, drawn[0]), drawn[0])
+            return self._cached.estimate_sample_bytes(sample.file, sampled[0])
+        return estimate_sample_bytes(sample.file, self.pixels.plan(sample.file, sampled[0]), sampled[0])
 
-    def _images(self, ready: Sequence[tuple[Loaded, Drawn, Room]]) -> Sequence[Any]:
+    def _images(self, ready: Sequence[tuple[EncodedSample, SampledParams, OutputSlot]]) -> Sequence[Any]:
         if not ready:
             return ()
-        samples, drawn, rooms = zip(*ready, strict=True)
+        samples, sampled, output_slots = zip(*ready, strict=True)
         if self._cached is not None:
-            self._clock.enter("transform")
-            return self._cached.run(samples, drawn, rooms)
-        return self.pixels.run([sample.file for sample in samples], drawn, rooms)
+            self._timer.enter("transform")
+            return self._cached.run(samples, sampled, output_slots)
+        return self.pixels.run([sample.file for sample in samples], sampled, output_slots)
 
-    def _draw(self, sample: Loaded, epoch: int) -> tuple[Drawn, Annotations] | Failure:
+    def _draw(self, sample: EncodedSample, epoch: int) -> tuple[SampledParams, Annotations] | Failure:
         """Draw for one sample; returns it with the annotations that went in."""
         if sample.size is None:
             return Failure(sample.step, sample.reason)
@@ -280,27 +294,31 @@ class _Line:
         try:
             if self._kinds.any:
                 annotations = read_annotations(row, sample.mask, size, self._kinds)
-                targets = targets_of(
+                targets = albumentations_targets(
                     annotations, size, self._kinds, self._plan.bbox_params, self._plan.keypoint_params
                 )
             bits = keyed_bits("augment", self._seed, epoch, row["key"])
-            if sample.kept is not None and self._num_kept and not targets:
-                return self._drawing.draw(bits, sample.kept.size, num_done=self._num_kept), annotations
-            return self._drawing.draw(bits, size, **targets), annotations
+            if sample.cached_image is not None and self._num_cached and not targets:
+                return self._param_sampler.sample(
+                    bits, sample.cached_image.size, num_skipped=self._num_cached
+                ), annotations
+            return self._param_sampler.sample(bits, size, **targets), annotations
         except AnnotationError as error:
             return Failure(error.step, error.reason)
         except Exception as error:  # whatever a transform raises costs this image only and is written down
             return policy_failure(error)
 
-    def _finish(self, row: Row, drawn: Drawn, annotations: Annotations, image: Any) -> Finished | Failure:
+    def _finish(
+        self, row: Row, sampled: SampledParams, annotations: Annotations, image: Any
+    ) -> Sample | Failure:
         if isinstance(image, Failure):
             return image
-        if self._drawing.is_finished(drawn):
-            return Finished(row["key"], int(row["label"]), image)
+        if self._param_sampler.is_finished(sampled):
+            return Sample(row["key"], int(row["label"]), image)
 
-        def finish() -> Finished:
-            done = self._drawing.finish(image, drawn)
-            left = finished_annotations(annotations, done) if self._kinds.any else annotations
-            return Finished(row["key"], int(row["label"]), done["image"], left)
+        def finish() -> Sample:
+            done = self._param_sampler.finish(image, sampled)
+            left = collect_annotations(annotations, done) if self._kinds.any else annotations
+            return Sample(row["key"], int(row["label"]), done["image"], left)
 
-        return applied(self._watch, row["key"], finish)
+        return apply_guarded(self._watchdog, row["key"], finish)

@@ -150,7 +150,7 @@ class Materialize(CheckedModel):
         with ThreadPoolExecutor(thread_name_prefix="lightwell-encode") as pool:
 
             def work(batch: Batch) -> list[Record]:
-                rows = [row for row in range(len(batch)) if batch.own[row]]
+                rows = [row for row in range(len(batch)) if batch.is_valid[row]]
                 return list(pool.map(lambda row: encoder.record(batch, row, split_of(batch.keys[row])), rows))
 
             yield work

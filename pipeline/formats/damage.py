@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-Facts = tuple[int, int, tuple[str, ...]]
+ImageInfo = tuple[int, int, tuple[str, ...]]
 """Height and width as stored, and the modes, by Pillow's names, that such a file can have."""
 
 
 class DamagedError(ValueError):
     """A checksum in the file is not that of its bytes."""
 
-    what = "damaged"
+    label = "damaged"
 
 
 class TruncatedError(DamagedError):
     """The file ends before its end marker."""
 
-    what = "truncated"
+    label = "truncated"

@@ -16,9 +16,9 @@ from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 from ..errors import RunError
 from ..warning_filter import ignored_warnings
 from .image_reader import MAX_HEADER_READS, open_image, stored_size
-from .integrity import pixel_problem, webp_canvas
-from .jpeg_headers import ordinary_jpeg, ordinary_orientation
-from .png_chunks import png_head
+from .integrity import unsupported_mode, webp_size
+from .jpeg_headers import read_common_jpeg, read_common_orientation
+from .png_chunks import png_header_info
 
 MAX_PIXELS = 178_956_970
 """Images with more pixels get a status: 512 MiB of RGB, the size at which Pillow speaks of a bomb."""
@@ -75,7 +75,7 @@ def read_header(path: str | Path) -> Header:
         if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - as fast as it gets, called per file
             return Header(status=f"{CANNOT_OPEN}not a regular file")
         with open(path, "rb") as file:  # noqa: PTH123
-            return header_of(file)
+            return read_header_from(file)
     except FileNotFoundError:
         return Header(status=f"{CANNOT_OPEN}file not found")
     except (OSError, ValueError) as error:  # ValueError: a zero byte in the name
@@ -87,7 +87,7 @@ def one_line(text: str) -> str:
     return " ".join(text.encode("utf-8", "backslashreplace").decode().split())[:200]
 
 
-def header_of(file: IO[bytes]) -> Header:
+def read_header_from(file: IO[bytes]) -> Header:
     """Read the header from an open file that can seek, as ``read_header`` does.
 
     Errors of the file itself, other than of its content, are raised.
@@ -122,25 +122,25 @@ def _format_of(start: bytes) -> str:
 
 def _read(file: IO[bytes], name: str) -> Header:
     if name == "webp":
-        return _webp(file)
-    if name == "jpeg" and (header := _ordinary_jpeg(file)) is not None:
+        return _webp_header(file)
+    if name == "jpeg" and (header := _common_jpeg_header(file)) is not None:
         return header
     if name == "png":
-        png_head(file.read(33))
+        png_header_info(file.read(33))
     file.seek(0)
-    return _by_pillow(file)
+    return _read_with_pillow(file)
 
 
-def _ordinary_jpeg(file: IO[bytes]) -> Header | None:
+def _common_jpeg_header(file: IO[bytes]) -> Header | None:
     """Read the header of most JPEGs, as Pillow does; None for those that are left to it."""
-    found = ordinary_jpeg(file)
+    found = read_common_jpeg(file)
     if found is None or found[0] * found[1] > MAX_PIXELS:
         return None
     width, height, mode, block = found
-    return Header(width, height, len(mode), mode, "jpeg", _orientation_in(block))
+    return Header(width, height, len(mode), mode, "jpeg", _parse_orientation(block))
 
 
-def _by_pillow(file: IO[bytes]) -> Header:
+def _read_with_pillow(file: IO[bytes]) -> Header:
     with open_image(file) as image:
         return _describe(image, file)
 
@@ -154,23 +154,23 @@ def _describe(image: Image.Image, file: IO[bytes]) -> Header:
         status = f"broken {name}: {width}x{height} pixels"
     elif width * height > MAX_PIXELS:
         status = f"too large: {width}x{height} is more than {MAX_PIXELS:,} pixels"
-    elif problem := pixel_problem(name, image.mode):
+    elif problem := unsupported_mode(name, image.mode):
         status = problem
     return Header(
-        width=_int32(width),
-        height=_int32(height),
+        width=_clamp_int32(width),
+        height=_clamp_int32(height),
         channels=len(image.getbands()),
         mode=image.mode,
         format=name,
-        orientation=_orientation(image, name, file),
+        orientation=_read_orientation_tag(image, name, file),
         status=status,
     )
 
 
-def _webp(file: IO[bytes]) -> Header:
+def _webp_header(file: IO[bytes]) -> Header:
     """Read a WebP's header and EXIF chunk alone: Pillow would read all of the file."""
     start = file.read(30)
-    width, height, has_alpha = webp_canvas(start)
+    width, height, has_alpha = webp_size(start)
     block = None
     if start[12:16] == b"VP8X" and start[20] & _WEBP_EXIF:
         at = 12
@@ -190,7 +190,7 @@ def _webp(file: IO[bytes]) -> Header:
         channels=4 if has_alpha else 3,
         mode="RGBA" if has_alpha else "RGB",
         format="webp",
-        orientation=_orientation_in(block),
+        orientation=_parse_orientation(block),
         status=f"too large: more than {MAX_PIXELS:,} pixels"
         if too_large
         else "ok"
@@ -199,11 +199,11 @@ def _webp(file: IO[bytes]) -> Header:
     )
 
 
-def _int32(size: int) -> int:
+def _clamp_int32(size: int) -> int:
     return size if 0 <= size < 2**31 else 0
 
 
-def _orientation(image: Image.Image, name: str, file: IO[bytes]) -> int:
+def _read_orientation_tag(image: Image.Image, name: str, file: IO[bytes]) -> int:
     """EXIF orientation; 1 where there is none or it makes no sense: broken EXIF does not spoil an image."""
     found: object = None
     with suppress(Exception):  # the EXIF parser raises as many kinds as the plugins do; see the line above
@@ -211,15 +211,15 @@ def _orientation(image: Image.Image, name: str, file: IO[bytes]) -> int:
             found = image.tag_v2.get(_ORIENTATION_TAG)
         else:
             block = _png_exif(file) if name == "png" else image.info.get("exif")
-            return _orientation_in(block)
+            return _parse_orientation(block)
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 
 
-def _orientation_in(block: bytes | None) -> int:
+def _parse_orientation(block: bytes | None) -> int:
     """Read the orientation from an EXIF block; 1 where there is none or it makes no sense."""
     found: object = None
     with suppress(Exception), ignored_warnings():  # as above
-        if block and (found := ordinary_orientation(block)) is None:
+        if block and (found := read_common_orientation(block)) is None:
             exif = Image.Exif()
             exif.load(block)
             found = exif.get(_ORIENTATION_TAG)

@@ -75,7 +75,7 @@ class BoundedFile(io.RawIOBase):
         self._reads_left = MAX_HEADER_READS
         self._limited = True
 
-    def lift(self) -> None:
+    def lift_limits(self) -> None:
         """End the limits: the header is read, the pixels follow."""
         self._limited = False
 
@@ -140,7 +140,7 @@ def open_image(source: bytes | IO[bytes], *, formats: tuple[str, ...] = ALLOWED)
     limit = MAX_HEADER_BYTES + (len(source) if isinstance(source, bytes) else 0)
     bounded = BoundedFile(io.BytesIO(source) if isinstance(source, bytes) else source, limit)
     with ignored_warnings(), Image.open(cast("IO[bytes]", bounded), formats=formats) as image:
-        bounded.lift()
+        bounded.lift_limits()
         yield image
 
 

@@ -15,19 +15,19 @@ import struct
 from collections.abc import Callable
 
 from ..geometry import Size
-from .damage import DamagedError, Facts, TruncatedError
-from .jpeg_segments import jpeg_facts
-from .png_chunks import png_facts
+from .damage import DamagedError, ImageInfo, TruncatedError
+from .jpeg_segments import jpeg_info
+from .png_chunks import png_info
 
 COLOR_RULE_VERSION = 3
 """Raised when the same file becomes other RGB pixels than before: cached ones are then made anew."""
-AGAIN = "the file changed: index again"
-COPY = "copy the file again or remove it"
+REINDEX_HINT = "the file changed: index again"
+RECOPY_HINT = "copy the file again or remove it"
 _REFUSED_MODES = frozenset({"I", "F", "LAB"})
 _word = struct.Struct("<I").unpack_from
 
 
-def problem_of(data: bytes, name: str, mode: str, size: Size) -> str:
+def integrity_problem(data: bytes, name: str, mode: str, size: Size) -> str:
     """Compare the bytes of a file with the index.
 
     Args:
@@ -39,28 +39,28 @@ def problem_of(data: bytes, name: str, mode: str, size: Size) -> str:
     Returns:
         Why the file cannot be used, or an empty string.
     """
-    facts_of = _FACTS.get(name)
-    if facts_of is None:
+    info_of = _INFO_READERS.get(name)
+    if info_of is None:
         return ""
     try:
-        height, width, modes = facts_of(data)
+        height, width, modes = info_of(data)
     except DamagedError as error:
-        return f"{error.what} {name}: {error}; {COPY}"
+        return f"{error.label} {name}: {error}; {RECOPY_HINT}"
     except (LookupError, ValueError, struct.error):
-        return f"expected a {name} as indexed, got another file; {AGAIN}"
+        return f"expected a {name} as indexed, got another file; {REINDEX_HINT}"
     if (height, width) != size:
-        return size_problem(size, (height, width))
+        return size_mismatch(size, (height, width))
     if mode not in modes:
-        return f"expected pixels of mode {mode} as indexed, got {modes[0]}; {AGAIN}"
+        return f"expected pixels of mode {mode} as indexed, got {modes[0]}; {REINDEX_HINT}"
     return ""
 
 
-def size_problem(indexed: Size, found: Size) -> str:
+def size_mismatch(indexed: Size, found: Size) -> str:
     """Word that a stored picture has another size, height and width, than was indexed."""
-    return f"expected {indexed[1]}x{indexed[0]} pixels as indexed, got {found[1]}x{found[0]}; {AGAIN}"
+    return f"expected {indexed[1]}x{indexed[0]} pixels as indexed, got {found[1]}x{found[0]}; {REINDEX_HINT}"
 
 
-def pixel_problem(name: str, mode: str) -> str:
+def unsupported_mode(name: str, mode: str) -> str:
     """Say why pixels of a mode of Pillow cannot become RGB by the stated rule; an empty string where they can."""
     if mode not in _REFUSED_MODES or (mode == "I" and name == "ppm"):  # PGM with 16 bits, which Pillow scales
         return ""
@@ -69,16 +69,16 @@ def pixel_problem(name: str, mode: str) -> str:
     )
 
 
-def _webp(data: bytes) -> Facts:
+def _webp_info(data: bytes) -> ImageInfo:
     if data[:4] != b"RIFF" or data[8:12] != b"WEBP":
         raise ValueError
     if len(data) < 8 + _word(data, 4)[0]:
         raise TruncatedError(f"it ends at byte {len(data):,} of {8 + _word(data, 4)[0]:,}")
-    width, height, has_alpha = webp_canvas(data)
+    width, height, has_alpha = webp_size(data)
     return height, width, ("RGBA", "RGB") if has_alpha else ("RGB",)  # Pillow looks at the alpha itself
 
 
-def webp_canvas(data: bytes) -> tuple[int, int, bool]:
+def webp_size(data: bytes) -> tuple[int, int, bool]:
     """Read width, height and whether there is alpha from the beginning of a WebP.
 
     Raises:
@@ -99,4 +99,8 @@ def webp_canvas(data: bytes) -> tuple[int, int, bool]:
     raise LookupError("no picture chunk")
 
 
-_FACTS: dict[str, Callable[[bytes], Facts]] = {"jpeg": jpeg_facts, "png": png_facts, "webp": _webp}
+_INFO_READERS: dict[str, Callable[[bytes], ImageInfo]] = {
+    "jpeg": jpeg_info,
+    "png": png_info,
+    "webp": _webp_info,
+}

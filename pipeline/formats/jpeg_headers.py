@@ -8,9 +8,9 @@ from typing import IO
 _FIRST_BYTES = 8192
 _MAX_BYTES = 256 * 1024
 """Ordinary headers end earlier."""
-_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
+_FRAME_MARKERS = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 """Sequential and progressive, by Huffman or arithmetic coding."""
-_OTHER_SEGMENTS = frozenset({0xC4, 0xCC, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE})
+_SKIPPED_MARKERS = frozenset({0xC4, 0xCC, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE})
 """Tables, restart interval, application data and comments."""
 _DQT, _SOS, _APP1 = 0xDB, 0xDA, 0xE1
 _TABLE_BYTES = 65
@@ -20,15 +20,15 @@ _ORIENTATION_TAG = 274
 _SHORT = 3
 _frame = struct.Struct(">BHHB")
 
-Found = tuple[int, int, str, bytes | None]
+JpegHeader = tuple[int, int, str, bytes | None]
 """Width, height, Pillow's mode, and the EXIF block, if there is one."""
 
 
-class _RareError(Exception):
+class _UncommonError(Exception):
     """It is left to Pillow."""
 
 
-def ordinary_jpeg(file: IO[bytes]) -> Found | None:
+def read_common_jpeg(file: IO[bytes]) -> JpegHeader | None:
     """Read the header of a JPEG from its beginning.
 
     Returns:
@@ -37,64 +37,64 @@ def ordinary_jpeg(file: IO[bytes]) -> Found | None:
     """
     try:
         return _read(file)
-    except _RareError:
+    except _UncommonError:
         return None
 
 
-def _read(file: IO[bytes]) -> Found:
+def _read(file: IO[bytes]) -> JpegHeader:
     data, at = file.read(_FIRST_BYTES), 2
-    frame: Found | None = None
+    frame: JpegHeader | None = None
     block: bytes | None = None
     while True:
-        data = _filled(file, data, at + 4)
+        data = _read_until(file, data, at + 4)
         marker = data[at + 1]
         end = at + 2 + (data[at + 2] << 8 | data[at + 3])
-        data = _filled(file, data, end)
+        data = _read_until(file, data, end)
         if data[at] != 0xFF:
-            raise _RareError
-        if marker in _FRAMES:
+            raise _UncommonError
+        if marker in _FRAME_MARKERS:
             if frame is not None:
-                raise _RareError
-            frame = _frame_of(data[at + 4 : end])
+                raise _UncommonError
+            frame = _parse_frame(data[at + 4 : end])
         elif marker == _SOS:
             if frame is None:
-                raise _RareError
+                raise _UncommonError
             return *frame[:3], block
-        elif marker not in _OTHER_SEGMENTS or (marker == _DQT and not _has_tables(data[at + 4 : end])):
-            raise _RareError
+        elif marker not in _SKIPPED_MARKERS or (marker == _DQT and not _has_8bit_tables(data[at + 4 : end])):
+            raise _UncommonError
         elif marker == _APP1 and data.startswith(_EXIF, at + 4):
             if block is not None:
-                raise _RareError
+                raise _UncommonError
             block = data[at + 4 : end]
         at = end
 
 
-def _filled(file: IO[bytes], data: bytes, end: int) -> bytes:
+def _read_until(file: IO[bytes], data: bytes, end: int) -> bytes:
     """Read on where the bytes do not reach so far, and somewhat farther."""
     if end <= len(data):
         return data
     if end <= _MAX_BYTES:
         data += file.read(min(max(len(data), end - len(data)), _MAX_BYTES - len(data)))
     if end > len(data):
-        raise _RareError
+        raise _UncommonError
     return data
 
 
-def _frame_of(data: bytes) -> Found:
+def _parse_frame(data: bytes) -> JpegHeader:
     if len(data) < _frame.size:
-        raise _RareError
+        raise _UncommonError
     bits, height, width, channels = _frame.unpack_from(data)
     if bits != 8 or channels not in _MODES or not width or not height or len(data) != 6 + 3 * channels:
-        raise _RareError
+        raise _UncommonError
     return width, height, _MODES[channels], None
 
 
-def _has_tables(data: bytes) -> bool:
+def _has_8bit_tables(data: bytes) -> bool:
     """Say whether quantization tables are whole and of 8 bits."""
     return len(data) % _TABLE_BYTES == 0 and all(number < 16 for number in data[::_TABLE_BYTES])
 
 
-def ordinary_orientation(block: bytes) -> int | None:
+def read_common_orientation(block: bytes) -> int | None:
     """Read the orientation from an EXIF block, with or without its name; 0 where there is none.
 
     Returns:
@@ -102,23 +102,23 @@ def ordinary_orientation(block: bytes) -> int | None:
     """
     try:
         return _read_orientation(block.removeprefix(_EXIF))
-    except (_RareError, struct.error):
+    except (_UncommonError, struct.error):
         return None
 
 
 def _read_orientation(block: bytes) -> int:
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
     if order is None:
-        raise _RareError
+        raise _UncommonError
     (at,) = struct.unpack_from(order + "I", block, 4)
     (count,) = struct.unpack_from(order + "H", block, at)
     entries = block[at + 2 : at + 2 + 12 * count]
     if at < 8 or len(entries) < 12 * count:
-        raise _RareError
+        raise _UncommonError
     found = 0
     for tag, kind, number, value in struct.iter_unpack(order + "HHIH2x", entries):
         if tag == _ORIENTATION_TAG:
             if found or number != 1 or kind != _SHORT or not value:
-                raise _RareError
+                raise _UncommonError
             found = value
     return found

@@ -15,7 +15,7 @@ _QUARTER_TURNED = 5
 """EXIF orientations from here on exchange width and height."""
 
 
-def why_unfit(mask: Header, picture: Header) -> str:
+def mask_problem(mask: Header, picture: Header) -> str:
     """Return in one line why a file cannot be the label mask of a picture; an empty string if it can.
 
     A mask belongs to the upright picture: after its own EXIF orientation, if it has one, it must be as large.
@@ -37,10 +37,10 @@ def why_unfit(mask: Header, picture: Header) -> str:
             f"expected one channel of label numbers, got {mask.mode}; replace colours with label numbers and save the "
             "mask as a grey or palette PNG"
         )
-    return _why_other_size(mask, picture)
+    return _size_problem(mask, picture)
 
 
-def _why_other_size(mask: Header, picture: Header) -> str:
+def _size_problem(mask: Header, picture: Header) -> str:
     height, width = _upright_size(picture)
     got_height, got_width = _upright_size(mask)
     if (got_height, got_width) == (height, width):

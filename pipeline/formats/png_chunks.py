@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 
-from .damage import DamagedError, Facts, TruncatedError
+from .damage import DamagedError, ImageInfo, TruncatedError
 
 _HEAD_BYTES = 33
 """Of the signature and the first chunk, IHDR."""
@@ -16,7 +16,7 @@ _ihdr = struct.Struct(">IIBBBBB").unpack_from
 _length = struct.Struct(">I").unpack_from
 
 
-def png_head(data: bytes) -> Facts:
+def png_header_info(data: bytes) -> ImageInfo:
     """Read size and modes from the beginning of a PNG, its first 33 bytes or more.
 
     Raises:
@@ -36,7 +36,7 @@ def png_head(data: bytes) -> Facts:
     return height, width, _MODES[kind]
 
 
-def png_facts(data: bytes) -> Facts:
+def png_info(data: bytes) -> ImageInfo:
     """Read size and modes of a whole PNG whose chunks match their checksums; bytes behind IEND are ignored.
 
     Raises:
@@ -44,20 +44,20 @@ def png_facts(data: bytes) -> Facts:
         DamagedError: a chunk has another checksum.
         LookupError, ValueError, struct.error: it is no PNG.
     """
-    facts = png_head(data)
+    info = png_header_info(data)
     view, at, end = memoryview(data), 8, len(data)
     while True:
         if at + 12 > end:
             raise TruncatedError("it has no end (IEND)")
         kind = data[at + 4 : at + 8]
-        following = at + 12 + _length(data, at)[0]
-        if following > end:
+        next_at = at + 12 + _length(data, at)[0]
+        if next_at > end:
             raise TruncatedError(f"it ends within its chunk {_name(kind)}")
-        if zlib.crc32(view[at + 4 : following - 4]) != _length(data, following - 4)[0]:
+        if zlib.crc32(view[at + 4 : next_at - 4]) != _length(data, next_at - 4)[0]:
             raise DamagedError(f"its chunk {_name(kind)} has another checksum than the file says")
         if kind == b"IEND":
-            return facts
-        at = following
+            return info
+        at = next_at
 
 
 def _name(kind: bytes) -> str:

@@ -16,24 +16,24 @@ import pyarrow.compute as pc
 from ..errors import SourceError, nearest
 from ..formats.headers import Header, one_line
 from ..storage.storage import DEFAULT_MAX_WAIT_S, Storage
-from ..storage.store import Found, is_remote, without_file_scheme
+from ..storage.store import FileStat, is_remote, without_file_scheme
 from ..storage.uri_rules import UriRules
 from ..uris import public_uri, redact_uris
-from .file_info import HEADER_COLUMNS, SEEN_COLUMNS, Seen, seen_of
+from .file_info import FILE_INFO_COLUMNS, HEADER_COLUMNS, FileInfo, file_info_from_row
 from .index import BOX_CLASSES, CLASSES, KEYPOINT_NAMES, SCHEMA, SHARDS, SOURCE, Index, names_metadata
 from .readers import Readers, ThreadReaders
-from .scan import file_portions, known_files, portion_size
-from .scan_checkpoint import Sightings
+from .scan import chunk_size, file_chunks, known_file_infos
+from .scan_checkpoint import ScanCheckpoint
 from .sources.annotated_images import AnnotationKind
 from .sources.annotations import list_annotated
 from .sources.boxes import fit_annotations
-from .sources.folder import list_tree
+from .sources.folder import list_folder_tree
 from .sources.labels import LabelKind, remark_similar_classes
 from .sources.listing import Listing, as_text
 from .sources.table import SUFFIXES, list_table
-from .sources.tar_samples import Member, ShardContent
-from .sources.walk import Folder, scan_folder, tree_of
-from .sources.webdataset import find_shards, is_whole, list_shards, names_shards, shard_name
+from .sources.tar_samples import ShardContent, ShardSample
+from .sources.walk import Folder, folder_from_listing, scan_folder
+from .sources.webdataset import find_shards, is_complete, is_tar_pattern, list_shards, shard_name
 from .splits import DEFAULT_FRACTIONS, assign_splits, check_fractions
 
 Progress = Callable[[int, int], None]
@@ -59,7 +59,7 @@ def build_index(
     allow_protocols: Sequence[str] = (),
     forbid_private_addresses: bool | None = None,
     readers: Readers | None = None,
-    sightings: Sightings | None = None,
+    checkpoint: ScanCheckpoint | None = None,
 ) -> Index:
     """Build the index of a folder, a table or tar shards; a file that cannot be used becomes a row with a status.
 
@@ -86,7 +86,7 @@ def build_index(
         allow_protocols: of URIs, beside those in ``sources.uri_rules``.
         forbid_private_addresses: refuse HTTP addresses of private networks; see ``sources.uri_rules``.
         readers: look at the files, or at the shards; without them threads of this process. Rows do not depend on it.
-        sightings: keeps what was seen while the work goes on, and knows what an interrupted run has kept there.
+        checkpoint: keeps what was seen while the work goes on, and knows what an interrupted run has kept there.
 
     Raises:
         OutputError: what was seen cannot be kept.
@@ -113,18 +113,20 @@ def build_index(
         tuple(label_columns),
         annotations,
     )
-    rules = UriRules.of(allow_protocols, forbid_private_addresses=forbid_private_addresses)
+    rules = UriRules.from_env(allow_protocols, forbid_private_addresses=forbid_private_addresses)
     for uri in filter(is_remote, (request.source, str(root or ""))):
         rules.check(uri)
     storage = Storage(max_wait_s, rules)
-    if sightings is not None:
-        sightings.take_up({**asdict(request), "previous": previous and previous.fingerprint()})
-    looking = _Looking(storage, readers or ThreadReaders(num_threads or 0), previous, sightings, progress)
+    if checkpoint is not None:
+        checkpoint.load({**asdict(request), "previous": previous and previous.fingerprint()})
+    scan = _IndexScan(storage, readers or ThreadReaders(num_threads or 0), previous, checkpoint, progress)
     try:
-        with sightings or nullcontext():
-            listing = _list(request, looking)
+        with checkpoint or nullcontext():
+            listing = _list(request, scan)
             rows = (
-                looking.at_files(listing, hash_content=hash_content) if listing.seen is None else listing.seen
+                scan.scan_files(listing, hash_content=hash_content)
+                if listing.file_infos is None
+                else listing.file_infos
             )
             listing.remarks.add("refused", "files, each with a row", count=len(listing.refused))
             listing, rows = fit_annotations(listing, rows)
@@ -164,46 +166,46 @@ class _Request:
 
 
 @dataclass(frozen=True)
-class _Looking:
+class _IndexScan:
     """Who looks at files, what is known of them, and who is told."""
 
     storage: Storage
     readers: Readers
     previous: Index | None
-    sightings: Sightings | None
+    checkpoint: ScanCheckpoint | None
     progress: Progress | None
 
-    def at_files(self, listing: Listing, *, hash_content: bool) -> list[Seen]:
+    def scan_files(self, listing: Listing, *, hash_content: bool) -> list[FileInfo]:
         """Look at every file of a listing, in order; those that were refused get their status unopened."""
         if listing.refused:
             some = [place for place in range(len(listing.uris)) if place not in listing.refused]
-            opened = iter(self.at_files(listing.part(some), hash_content=hash_content))
+            opened = iter(self.scan_files(listing.subset(some), hash_content=hash_content))
             return [
-                Seen(0, 0, Header(status=one_line(listing.refused[place])), was_read=False)
+                FileInfo(0, 0, Header(status=one_line(listing.refused[place])), was_read=False)
                 if place in listing.refused
                 else next(opened)
                 for place in range(len(listing.uris))
             ]
-        known = known_files(self.previous)
-        if self.sightings is not None:
-            known |= self.sightings.files
+        known = known_file_infos(self.previous)
+        if self.checkpoint is not None:
+            known |= self.checkpoint.files
         num_files = len(listing.uris)
-        rows: list[Seen] = []
-        portions = file_portions(listing, known, hash_content=hash_content)
-        num_portions = -(-num_files // portion_size(listing))
-        with closing(self.readers.look(portions, num_portions=num_portions, storage=self.storage)) as results:
+        rows: list[FileInfo] = []
+        chunks = file_chunks(listing, known, hash_content=hash_content)
+        num_chunks = -(-num_files // chunk_size(listing))
+        with closing(self.readers.scan(chunks, num_chunks=num_chunks, storage=self.storage)) as results:
             for seen in results:
-                if self.sightings is not None:
-                    self.sightings.add_files(listing.uris[len(rows) : len(rows) + len(seen)], seen)
+                if self.checkpoint is not None:
+                    self.checkpoint.add_files(listing.uris[len(rows) : len(rows) + len(seen)], seen)
                 rows += seen
-                self.show(len(rows), num_files)
+                self.report(len(rows), num_files)
         return rows
 
-    def at_shards(self, shards: Mapping[str, Found | None], request: _Request) -> Listing:
+    def scan_shards(self, shards: Mapping[str, FileStat | None], request: _Request) -> Listing:
         """Read shards and list their samples."""
         known = known_shards(self.previous, request.label_column)
-        if self.sightings is not None:
-            known |= self.sightings.shards
+        if self.checkpoint is not None:
+            known |= self.checkpoint.shards
         return list_shards(
             shards,
             self.storage,
@@ -217,23 +219,23 @@ class _Looking:
         )
 
     def _note_shard(self, num_shards: int, num_done: int, uri: str, read: ShardContent | None) -> None:
-        if self.sightings is not None and read is not None and is_whole(read.members):
-            self.sightings.add_shard(uri, read)
-        self.show(num_done, num_shards)
+        if self.checkpoint is not None and read is not None and is_complete(read.samples):
+            self.checkpoint.add_shard(uri, read)
+        self.report(num_done, num_shards)
 
-    def show(self, num_done: int, num_all: int) -> None:
+    def report(self, num_done: int, num_total: int) -> None:
         """Say how far it is."""
         if self.progress is not None:
-            self.progress(num_done, num_all)
+            self.progress(num_done, num_total)
 
 
-def _list(request: _Request, looking: _Looking) -> Listing:
-    source, storage = request.source, looking.storage
+def _list(request: _Request, scan: _IndexScan) -> Listing:
+    source, storage = request.source, scan.storage
     if (listing := list_annotated(source, request.root, request.annotations)) is not None:
         return listing
-    shards: Mapping[str, Found | None] | None = None
-    tree: Folder | None = None
-    if names_shards(source):
+    shards: Mapping[str, FileStat | None] | None = None
+    folder: Folder | None = None
+    if is_tar_pattern(source):
         shards = find_shards(source, storage)
     elif public_uri(source).lower().endswith(SUFFIXES) and (is_remote(source) or Path(source).is_file()):
         return list_table(
@@ -247,20 +249,20 @@ def _list(request: _Request, looking: _Looking) -> Listing:
             label_columns=request.label_columns,
         )
     else:
-        tree = _tree(source, storage)
-        if (paths := list(tree.walk())) and all(map(names_shards, paths)):
-            shards = {path: tree.found.get(path) for path in paths}
+        folder = _scan_source_folder(source, storage)
+        if (paths := list(folder.walk())) and all(map(is_tar_pattern, paths)):
+            shards = {path: folder.file_stats.get(path) for path in paths}
     if shards is None:
-        assert tree is not None
-        return list_tree(tree)
-    return looking.at_shards(shards, request)
+        assert folder is not None
+        return list_folder_tree(folder)
+    return scan.scan_shards(shards, request)
 
 
-def _tree(source: str, storage: Storage) -> Folder:
+def _scan_source_folder(source: str, storage: Storage) -> Folder:
     if is_remote(source):
         try:
             root = storage.remote().canonical(source)
-            return tree_of(root, storage.remote().find(root))
+            return folder_from_listing(root, storage.remote().find(root))
         except (FileNotFoundError, PermissionError) as error:
             raise SourceError(
                 f"expected a folder, a table or .tar shards, got nothing to list at {public_uri(source)!r} "
@@ -287,16 +289,16 @@ def known_shards(previous: Index | None, label_field: str | None) -> dict[str, S
     source = json.loads(metadata[SOURCE])
     if source.get("label_field") != label_field:
         return {}
-    told = json.loads(metadata[SHARDS])
-    remarks = {uri: one.pop("remarks", []) for uri, one in told.items()}
-    found = {uri: Found(**one) for uri, one in told.items()}
-    members: dict[str, list[Member]] = {uri: [] for uri in found}
+    identities = json.loads(metadata[SHARDS])
+    remarks = {uri: one.pop("remarks", []) for uri, one in identities.items()}
+    found = {uri: FileStat(**one) for uri, one in identities.items()}
+    members: dict[str, list[ShardSample]] = {uri: [] for uri in found}
     for row in previous.table.filter(pc.is_in(previous.table["uri"], pa.array(found))).to_pylist():
         label: Any = None if row["label"] < 0 else previous.classes[row["label"]]
         if row["labels"] is not None:
             label = [previous.classes[number] for number in row["labels"]]
         key = row["key"].removeprefix(shard_name(row["uri"], source["root"])).removeprefix("/")
-        members[row["uri"]].append(Member(key, label, seen_of(row, was_read=False)))
+        members[row["uri"]].append(ShardSample(key, label, file_info_from_row(row, was_read=False)))
     return {uri: ShardContent(one, members[uri], remarks[uri]) for uri, one in found.items()}
 
 
@@ -309,13 +311,16 @@ def _num_moved(previous: Index | None, keys: Sequence[str], splits: Sequence[str
 
 
 def _index(
-    listing: Listing, rows: Sequence[Seen], splits: Sequence[str | None], description: Mapping[str, object]
+    listing: Listing,
+    rows: Sequence[FileInfo],
+    splits: Sequence[str | None],
+    description: Mapping[str, object],
 ) -> Index:
     empty = [None] * len(rows)
     columns: dict[str, Sequence[Any]] = {
         "key": [as_text(key) for key in listing.keys],
         "uri": [as_text(uri) for uri in listing.uris],
-        **{name: [getattr(row, name) for row in rows] for name in SEEN_COLUMNS},
+        **{name: [getattr(row, name) for row in rows] for name in FILE_INFO_COLUMNS},
         **{name: [getattr(row.header, name) for row in rows] for name in HEADER_COLUMNS},
         "label": listing.labels,
         "labels": listing.label_sets or empty,
@@ -332,9 +337,10 @@ def _index(
     }
     metadata = {**names_metadata(names), SOURCE: json.dumps(description).encode()}
     if listing.shards:
-        told = {
-            uri: {**asdict(read.found), "remarks": list(read.remarks)} for uri, read in listing.shards.items()
+        identities = {
+            uri: {**asdict(read.file_stat), "remarks": list(read.remarks)}
+            for uri, read in listing.shards.items()
         }
-        metadata[SHARDS] = json.dumps(told).encode()
+        metadata[SHARDS] = json.dumps(identities).encode()
     arrays = [pa.array(columns[field.name], type=field.type) for field in SCHEMA]
     return Index(pa.Table.from_arrays(arrays, schema=SCHEMA.with_metadata(metadata)), listing.classes)

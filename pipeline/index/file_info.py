@@ -11,13 +11,13 @@ from ..formats.headers import Header
 
 HEADER_COLUMNS = ("width", "height", "channels", "mode", "format", "orientation", "status")
 MAX_HASHED_BYTES = 1 << 32
-HASH_PIECE_BYTES = 16 << 20
-SEEN_COLUMNS = ("bytes", "mtime_ns", "etag", "offset", "hash", "mask_offset", "mask_bytes")
+HASH_CHUNK_BYTES = 16 << 20
+FILE_INFO_COLUMNS = ("bytes", "mtime_ns", "etag", "offset", "hash", "mask_offset", "mask_bytes")
 """Columns of an index that hold what was seen of a file, besides its header's."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class FileInfo:
     """A file, or a member of a shard, with its identity and header."""
 
     bytes: int
@@ -52,20 +52,20 @@ def streamed_hash(read: Callable[[int, int], bytes], num_bytes: int) -> str:
     if num_bytes > MAX_HASHED_BYTES:
         raise OSError(0, f"too large to be hashed: {num_bytes:,} bytes, more than {MAX_HASHED_BYTES:,}")
     digest = hashlib.blake2b(digest_size=16)
-    for offset in range(0, num_bytes, HASH_PIECE_BYTES):
-        digest.update(read(offset, min(HASH_PIECE_BYTES, num_bytes - offset)))
+    for offset in range(0, num_bytes, HASH_CHUNK_BYTES):
+        digest.update(read(offset, min(HASH_CHUNK_BYTES, num_bytes - offset)))
     return digest.hexdigest()
 
 
-def seen_of(row: Mapping[str, Any], *, was_read: bool) -> Seen:
+def file_info_from_row(row: Mapping[str, Any], *, was_read: bool) -> FileInfo:
     """Read what was seen of a file from its row in a table."""
     header = Header(*(row[name] for name in HEADER_COLUMNS))
-    return Seen(header=header, was_read=was_read, **{name: row[name] for name in SEEN_COLUMNS})
+    return FileInfo(header=header, was_read=was_read, **{name: row[name] for name in FILE_INFO_COLUMNS})
 
 
-def row_of(seen: Seen) -> dict[str, Any]:
+def file_info_to_row(seen: FileInfo) -> dict[str, Any]:
     """Write what was seen of a file as its row in a table."""
     return {
-        **{name: getattr(seen, name) for name in SEEN_COLUMNS},
+        **{name: getattr(seen, name) for name in FILE_INFO_COLUMNS},
         **{name: getattr(seen.header, name) for name in HEADER_COLUMNS},
     }

@@ -19,8 +19,8 @@ from ..atomic_io import atomic_write
 from ..errors import SourceError, nearest
 from .boxes import count_boxes
 from .digest import digest_of
-from .mmap_index import RESOLVED, open_mapped, sweep_mapped
-from .row_checks import without_impossible_rows
+from .mmap_index import RESOLVED, open_mmap, remove_mmap
+from .row_checks import mark_invalid_rows
 from .splits import canonical_split
 
 SCHEMA = pa.schema(
@@ -120,19 +120,19 @@ class Index:
             return cls(table, _names_in(table, CLASSES))
 
     @classmethod
-    def open(cls, path: str | Path, *, from_rows: int | None = None) -> Index:
-        """Load an index, or map a large one into memory, which all processes of a machine share; see ``mapped``.
+    def open(cls, path: str | Path, *, min_rows: int | None = None) -> Index:
+        """Load an index, or map a large one into memory, which all processes of a machine share; see ``mmap_index``.
 
         Args:
             path: the Parquet file.
-            from_rows: an index of so many rows is large; by default ``MAPPED_ROWS``.
+            min_rows: an index of so many rows is large; by default ``MMAP_MIN_ROWS``.
 
         Raises:
             SourceError: as ``load`` does.
         """
         path = Path(path)
         with _as_source_error(path):
-            found = open_mapped(path, lambda rows: _fitted(rows, path), from_rows)
+            found = open_mmap(path, lambda rows: _fitted(rows, path), min_rows)
             if found is not None:
                 return cls(found.table, _names_in(found.table, CLASSES), found.digest)
         return cls.load(path)
@@ -149,7 +149,7 @@ class Index:
         with atomic_write(path) as file:
             table = self.table.replace_schema_metadata(metadata)
             pq.write_table(table, file, compression="zstd", write_page_checksum=True)
-        sweep_mapped(path)
+        remove_mmap(path)
 
     def rows(self, split: str | None = None) -> np.ndarray:
         """Find the usable rows of a split, or of all splits.
@@ -168,10 +168,10 @@ class Index:
             raise SourceError(self._nothing_usable())
         if split is None:
             return self._where(usable)
-        name = self.split_named(split)
+        name = self.resolve_split(split)
         return self._where(pc.and_(usable, pc.fill_null(pc.equal(self.table["split"], name), False)))
 
-    def split_named(self, split: str) -> str:
+    def resolve_split(self, split: str) -> str:
         """Find the split that a name means: itself, or the usual name of the same split.
 
         Raises:
@@ -195,7 +195,7 @@ class Index:
         """
         bad = pc.invert(self._usable())
         if split is not None:
-            name = self.split_named(split)
+            name = self.resolve_split(split)
             bad = pc.and_(bad, pc.fill_null(pc.equal(self.table["split"], name), False))
         found = self.table.select(["key", "uri", "status"]).filter(bad)
         return found.set_column(2, "status", pc.fill_null(found["status"], NO_STATUS))
@@ -370,7 +370,7 @@ def _fitted(table: pa.Table, path: Path) -> pa.Table:
                 f"{path.name}: expected a column {name!r}, got {table.column_names}; {hint or _MAKE}"
             )
     table = table.select(SCHEMA.names).cast(SCHEMA.with_metadata(table.schema.metadata))
-    return _resolved(without_impossible_rows(table), path)
+    return _resolved(mark_invalid_rows(table), path)
 
 
 def _resolved(table: pa.Table, path: Path) -> pa.Table:

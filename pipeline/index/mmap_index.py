@@ -32,7 +32,7 @@ from ..atomic_io import atomic_write, remove_stale, write_json
 from ..errors import OutputError
 from .digest import digest_of
 
-MAPPED_ROWS = 1_000_000
+MMAP_MIN_ROWS = 1_000_000
 """An index of fewer rows, some 230 MB, is held by every process."""
 CHUNK_ROWS = 1 << 22
 """Rows that lie together; while the file is made, so many are in memory."""
@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Mapped:
+class MmapIndex:
     """The rows of an index in a file."""
 
     table: pa.Table
@@ -52,31 +52,31 @@ class Mapped:
     """Of the rows; see ``digest_of``."""
 
 
-def open_mapped(
-    path: Path, fit: Callable[[pa.Table], pa.Table], from_rows: int | None = None
-) -> Mapped | None:
+def open_mmap(
+    path: Path, normalize: Callable[[pa.Table], pa.Table], min_rows: int | None = None
+) -> MmapIndex | None:
     """Map the rows of an index, and make the file for it where there is none yet; None for a small index.
 
     None as well where the file cannot be written: then every process holds the rows, and a warning says so.
 
     Args:
         path: the Parquet file.
-        fit: brings some rows to the columns and types of an index.
-        from_rows: an index of fewer is small; by default ``MAPPED_ROWS``.
+        normalize: brings some rows to the columns and types of an index.
+        min_rows: an index of fewer is small; by default ``MMAP_MIN_ROWS``.
 
     Raises:
         OSError: the Parquet file cannot be read.
         pa.ArrowException: it is damaged, or none.
     """
-    if pq.read_metadata(path).num_rows < (MAPPED_ROWS if from_rows is None else from_rows):
+    if pq.read_metadata(path).num_rows < (MMAP_MIN_ROWS if min_rows is None else min_rows):
         return None
-    identity = _identity_of(path, fit(pq.read_schema(path).empty_table()).schema)
-    if (found := _find(path, identity)) is not None:
+    fingerprint = _fingerprint(path, normalize(pq.read_schema(path).empty_table()).schema)
+    if (found := _load(path, fingerprint)) is not None:
         return found
-    with _one_at_a_time(path):
-        if (found := _find(path, identity)) is None:
+    with _exclusive_lock(path):
+        if (found := _load(path, fingerprint)) is None:
             try:
-                _make(path, identity, fit)
+                _write(path, fingerprint, normalize)
             except (OSError, OutputError) as error:
                 _log.warning(
                     "%s: expected to write an Arrow file beside it that all processes share, got %s; each holds the index "
@@ -85,17 +85,17 @@ def open_mapped(
                     error,
                 )
                 return None
-            found = _find(path, identity)
+            found = _load(path, fingerprint)
     return found
 
 
-def sweep_mapped(path: Path) -> None:
+def remove_mmap(path: Path) -> None:
     """Take away what was made of an index; who has mapped it keeps it."""
-    for one in (_told_at(path), _mapped_at(path)):
+    for one in (_metadata_path(path), _arrow_path(path)):
         one.unlink(missing_ok=True)
 
 
-class RowTable:
+class ChunkedTable:
     """Takes rows out of a table that lies in chunks, without joining these. Any thread may ask."""
 
     def __init__(self, table: pa.Table) -> None:
@@ -118,7 +118,7 @@ class RowTable:
         return pa.concat_tables(parts).combine_chunks().take(pa.array(np.argsort(order, kind="stable")))
 
 
-class Numbers:
+class IntColumn:
     """A column of integers, read where it lies. Null is 0. Any thread may ask."""
 
     def __init__(self, column: pa.ChunkedArray) -> None:
@@ -133,8 +133,8 @@ class Numbers:
         found = np.empty(len(rows), np.int64)
         chunk_of = np.searchsorted(self._starts, rows, side="right") - 1
         for number in np.unique(chunk_of).tolist():
-            here = chunk_of == number
-            found[here] = self._chunks[number][rows[here] - self._starts[number]]
+            mask = chunk_of == number
+            found[mask] = self._chunks[number][rows[mask] - self._starts[number]]
         return found
 
 
@@ -148,60 +148,60 @@ def _grouped(numbers: np.ndarray, values: np.ndarray) -> Iterator[tuple[int, np.
         yield int(number), some
 
 
-def _identity_of(path: Path, schema: pa.Schema) -> str:
+def _fingerprint(path: Path, schema: pa.Schema) -> str:
     """Hash size, time and end of a Parquet file, the columns wanted of it, and the folder that its paths count from."""
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
         file.seek(max(0, status.st_size - FOOTER_BYTES))
-        told = f"{status.st_size} {status.st_mtime_ns} {CHUNK_ROWS} {','.join(schema.names)} "
-        told += (schema.metadata or {}).get(RESOLVED, b"").hex()
-        return hashlib.blake2b(told.encode() + file.read(), digest_size=8).hexdigest()
+        identity = f"{status.st_size} {status.st_mtime_ns} {CHUNK_ROWS} {','.join(schema.names)} "
+        identity += (schema.metadata or {}).get(RESOLVED, b"").hex()
+        return hashlib.blake2b(identity.encode() + file.read(), digest_size=8).hexdigest()
 
 
-def _mapped_at(path: Path) -> Path:
+def _arrow_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.arrow")
 
 
-def _told_at(path: Path) -> Path:
+def _metadata_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.arrow.json")
 
 
-def _find(path: Path, identity: str) -> Mapped | None:
+def _load(path: Path, fingerprint: str) -> MmapIndex | None:
     try:
-        told = json.loads(_told_at(path).read_text())
-        table, name = _read(_mapped_at(path))
-        is_it = told["parquet"] == identity and told["arrow"] == name
+        metadata = json.loads(_metadata_path(path).read_text())
+        table, name = _open_arrow(_arrow_path(path))
+        is_current = metadata["parquet"] == fingerprint and metadata["arrow"] == name
     except (OSError, ValueError, KeyError):  # not there, not ours to read, or not whole: it is made anew
         return None
-    return Mapped(table, told["digest"]) if is_it else None
+    return MmapIndex(table, metadata["digest"]) if is_current else None
 
 
-def _read(place: Path) -> tuple[pa.Table, str]:
+def _open_arrow(path: Path) -> tuple[pa.Table, str]:
     """Map an Arrow file; returns its rows and the name that it was given."""
-    table = pa.ipc.open_file(pa.memory_map(str(place))).read_all()
+    table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     metadata = dict(table.schema.metadata)
     name = metadata.pop(_NAME).decode()
     return table.replace_schema_metadata(metadata), name
 
 
-def _make(path: Path, identity: str, fit: Callable[[pa.Table], pa.Table]) -> None:
+def _write(path: Path, fingerprint: str, normalize: Callable[[pa.Table], pa.Table]) -> None:
     name = uuid.uuid4().hex
     remove_stale(path.parent)  # what a killed process was making is as large as the index in memory
-    with atomic_write(_mapped_at(path)) as file:
+    with atomic_write(_arrow_path(path)) as file:
         writer: pa.RecordBatchFileWriter | None = None
-        for table in _portions(path):
-            rows = fit(table).combine_chunks()
+        for table in _read_chunks(path):
+            rows = normalize(table).combine_chunks()
             named = rows.replace_schema_metadata({**rows.schema.metadata, _NAME: name.encode()})
             writer = writer or pa.ipc.new_file(file, named.schema)
             writer.write_table(named)
         assert writer is not None, "an index without rows is small"
         writer.close()
         file.flush()
-        digest = digest_of(_read(Path(file.name))[0])
-    write_json(_told_at(path), {"parquet": identity, "arrow": name, "digest": digest}, indent=None)
+        digest = digest_of(_open_arrow(Path(file.name))[0])
+    write_json(_metadata_path(path), {"parquet": fingerprint, "arrow": name, "digest": digest}, indent=None)
 
 
-def _portions(path: Path) -> Iterator[pa.Table]:
+def _read_chunks(path: Path) -> Iterator[pa.Table]:
     """Read row groups until they make a chunk."""
     waiting: list[pa.Table] = []
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
@@ -213,7 +213,7 @@ def _portions(path: Path) -> Iterator[pa.Table]:
 
 
 @contextmanager
-def _one_at_a_time(path: Path) -> Iterator[None]:
+def _exclusive_lock(path: Path) -> Iterator[None]:
     """Let one process of this machine make the file while others wait; where locks are not to be had, several make it."""
     with path.open("rb") as file:
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Who looks at files: the threads of this process, or whatever else takes portions of the work and gives back what it saw."""
+"""Who looks at files: the threads of this process, or whatever else takes chunks of the work and gives back what it saw."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 MIN_THREADS, MAX_THREADS = 4, 32
-AHEAD = 4
+PREFETCH_CHUNKS = 4
 """Portions that wait or lie finished, for each thread."""
 
 
-class Portion(Protocol[T_co]):
+class Chunk(Protocol[T_co]):
     """Some files to look at: a value that can be pickled."""
 
     @property
@@ -26,7 +26,7 @@ class Portion(Protocol[T_co]):
         """The files."""
         ...
 
-    def look(self, storage: Storage) -> T_co:
+    def scan(self, storage: Storage) -> T_co:
         """Look at them.
 
         Raises:
@@ -36,16 +36,16 @@ class Portion(Protocol[T_co]):
 
 
 class Readers(Protocol):
-    """Looks at portions, several at a time."""
+    """Looks at chunks, several at a time."""
 
-    def look(
-        self, portions: Iterable[Portion[T]], *, num_portions: int, storage: Storage
+    def scan(
+        self, chunks: Iterable[Chunk[T]], *, num_chunks: int, storage: Storage
     ) -> Generator[T, None, None]:
-        """Yield what was seen of each portion, in order.
+        """Yield what was seen of each chunk, in order.
 
         Args:
-            portions: made as they are needed.
-            num_portions: how many there are.
+            chunks: made as they are needed.
+            num_chunks: how many there are.
             storage: reads them; another process opens one with the same ``max_wait_s``.
 
         Raises:
@@ -69,25 +69,25 @@ class ThreadReaders:
     def __init__(self, num_threads: int = 0) -> None:
         self._num_threads = num_threads or default_threads(num_cpus())
 
-    def look(
-        self, portions: Iterable[Portion[T]], *, num_portions: int, storage: Storage
+    def scan(
+        self, chunks: Iterable[Chunk[T]], *, num_chunks: int, storage: Storage
     ) -> Generator[T, None, None]:
-        """Yield what was seen of each portion, in order."""
-        num_threads = max(1, min(self._num_threads, num_portions))
+        """Yield what was seen of each chunk, in order."""
+        num_threads = max(1, min(self._num_threads, num_chunks))
         with ThreadPoolExecutor(num_threads, thread_name_prefix="lightwell-index") as pool:
             try:
-                yield from _in_order(
-                    pool, (portion.look for portion in portions), storage, AHEAD * num_threads
+                yield from _map_in_order(
+                    pool, (chunk.scan for chunk in chunks), storage, PREFETCH_CHUNKS * num_threads
                 )
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C does not wait for the rest
                 raise
 
 
-def _in_order(
-    pool: ThreadPoolExecutor, looks: Iterator[Callable[[Storage], T]], storage: Storage, ahead: int
+def _map_in_order(
+    pool: ThreadPoolExecutor, scans: Iterator[Callable[[Storage], T]], storage: Storage, ahead: int
 ) -> Iterator[T]:
-    running: list[Future[T]] = [pool.submit(look, storage) for look in islice(looks, ahead)]
+    running: list[Future[T]] = [pool.submit(scan, storage) for scan in islice(scans, ahead)]
     while running:
         yield running.pop(0).result()
-        running += [pool.submit(look, storage) for look in islice(looks, 1)]
+        running += [pool.submit(scan, storage) for scan in islice(scans, 1)]

@@ -15,7 +15,7 @@ LIMITS: dict[str, tuple[int, int]] = {
 """Least and largest value that a usable row may have."""
 
 
-def without_impossible_rows(table: pa.Table) -> pa.Table:
+def mark_invalid_rows(table: pa.Table) -> pa.Table:
     """Give rows that are marked usable and lack a value, or have one that cannot be, a status that says so."""
     status = table["status"]
     refused = False

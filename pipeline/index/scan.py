@@ -1,4 +1,4 @@
-"""Looks at the files of a listing, a portion at a time; what an older index knows is not opened again."""
+"""Looks at the files of a listing, a chunk at a time; what an older index knows is not opened again."""
 
 from __future__ import annotations
 
@@ -9,135 +9,141 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import IO, Any, cast
 
-from ..formats.headers import CANNOT_OPEN, Header, header_of, one_line, read_header
-from ..formats.mask_headers import why_unfit
-from ..storage.range_file import HEADER_BYTES, RangedFile
+from ..formats.headers import CANNOT_OPEN, Header, one_line, read_header, read_header_from
+from ..formats.mask_headers import mask_problem
+from ..storage.range_file import HEADER_BYTES, RangeFile
 from ..storage.storage import Storage
-from ..storage.store import Found, is_remote
+from ..storage.store import FileStat, is_remote
 from ..uris import public_uri
-from .file_info import HASH_PIECE_BYTES, HEADER_COLUMNS, Seen, content_hash, streamed_hash
+from .file_info import HASH_CHUNK_BYTES, HEADER_COLUMNS, FileInfo, content_hash, streamed_hash
 from .index import Index
 from .sources.listing import Listing, as_text
 
-PORTION, FAR_PORTION = 64, 4
-"""Files that are looked at together. A remote file is waited for, so that small portions keep all threads busy."""
-_BAD_MASK = "mask "
+LOCAL_CHUNK_FILES, REMOTE_CHUNK_FILES = 64, 4
+"""Files that are looked at together. A remote file is waited for, so that small chunks keep all threads busy."""
+_MASK_STATUS = "mask "
 """Start of a status that is about a mask, which may change while the picture does not."""
-_BAD_NAME = f"{CANNOT_OPEN}its name is not UTF-8; rename it"
+_NAME_STATUS = f"{CANNOT_OPEN}its name is not UTF-8; rename it"
 
-File = tuple[str, str | None, Found | None]
+FileEntry = tuple[str, str | None, FileStat | None]
 """URI, mask, and what a listing told already."""
 
 
 @dataclass(frozen=True)
-class Looker:
+class Scanner:
     """Reads headers, and whole files where their content is hashed. Any thread may use it."""
 
     storage: Storage
-    known: Mapping[str, Seen]
+    known: Mapping[str, FileInfo]
     hash_content: bool
 
-    def look(self, uri: str, mask: str | None, found: Found | None) -> Seen:
+    def scan(self, uri: str, mask: str | None, file_stat: FileStat | None) -> FileInfo:
         """Look at one file; a bad one gets a status.
 
         Raises:
             SourceDownError: its source gives no answer.
         """
         if as_text(uri) != uri:
-            return Seen(0, 0, Header(status=_BAD_NAME), was_read=True)
+            return FileInfo(0, 0, Header(status=_NAME_STATUS), was_read=True)
         try:
-            seen = self._far(uri, found) if is_remote(uri) else self._near(uri)
+            info = self._scan_remote(uri, file_stat) if is_remote(uri) else self._scan_local(uri)
             if (
-                seen.header.status == "ok"
+                info.header.status == "ok"
                 and mask is not None
-                and (reason := self._bad_mask(mask, seen.header))
+                and (reason := self._mask_problem(mask, info.header))
             ):
-                seen = replace(seen, header=replace(seen.header, status=one_line(f"{_BAD_MASK}{reason}")))
+                info = replace(info, header=replace(info.header, status=one_line(f"{_MASK_STATUS}{reason}")))
         except FileNotFoundError:
-            return Seen(0, 0, Header(status=f"{CANNOT_OPEN}file not found"), was_read=True)
+            return FileInfo(0, 0, Header(status=f"{CANNOT_OPEN}file not found"), was_read=True)
         except OSError as error:
             status = one_line(f"{CANNOT_OPEN}{error.strerror or error}")
-            return Seen(0, 0, Header(status=status), was_read=True)
-        return seen
+            return FileInfo(0, 0, Header(status=status), was_read=True)
+        return info
 
-    def _near(self, uri: str) -> Seen:
+    def _scan_local(self, uri: str) -> FileInfo:
         try:
             status = os.stat(uri)  # noqa: PTH116
         except (OSError, ValueError):
-            return Seen(0, 0, read_header(uri), was_read=True)  # says why
-        found = Found(status.st_size if stat.S_ISREG(status.st_mode) else 0, status.st_mtime_ns)
-        if (old := self._as_before(uri, found)) is not None:
-            return old
-        seen = Seen(found.bytes, found.mtime_ns, read_header(uri), was_read=True)
-        if self.hash_content and not seen.header.status.startswith(CANNOT_OPEN):
+            return FileInfo(0, 0, read_header(uri), was_read=True)  # says why
+        file_stat = FileStat(status.st_size if stat.S_ISREG(status.st_mode) else 0, status.st_mtime_ns)
+        if (known_info := self._unchanged(uri, file_stat)) is not None:
+            return known_info
+        info = FileInfo(file_stat.bytes, file_stat.mtime_ns, read_header(uri), was_read=True)
+        if self.hash_content and not info.header.status.startswith(CANNOT_OPEN):
             digest = streamed_hash(
-                lambda offset, size: self.storage.read(uri, offset, size).data, found.bytes
+                lambda offset, size: self.storage.read(uri, offset, size).data, file_stat.bytes
             )
-            seen = replace(seen, hash=digest)
-        return seen
+            info = replace(info, hash=digest)
+        return info
 
-    def _far(self, uri: str, found: Found | None) -> Seen:
-        found = found or self.storage.look(uri)
-        if (old := self._as_before(uri, found)) is not None:
-            return old
+    def _scan_remote(self, uri: str, file_stat: FileStat | None) -> FileInfo:
+        file_stat = file_stat or self.storage.stat(uri)
+        if (known_info := self._unchanged(uri, file_stat)) is not None:
+            return known_info
 
         def fetch(offset: int, size: int) -> bytes:
             return self.storage.read(uri, offset, size, expected=size).data
 
         digest: str | None
-        if self.hash_content and found.bytes <= HASH_PIECE_BYTES:
-            data = fetch(0, found.bytes)
-            header, digest = header_of(io.BytesIO(data)), content_hash(data)
+        if self.hash_content and file_stat.bytes <= HASH_CHUNK_BYTES:
+            data = fetch(0, file_stat.bytes)
+            header, digest = read_header_from(io.BytesIO(data)), content_hash(data)
         else:
-            header = header_of(cast("IO[bytes]", RangedFile(fetch, found.bytes, HEADER_BYTES)))
-            digest = streamed_hash(fetch, found.bytes) if self.hash_content else None
-        return Seen(found.bytes, found.mtime_ns, header, was_read=True, etag=found.etag, hash=digest)
+            header = read_header_from(cast("IO[bytes]", RangeFile(fetch, file_stat.bytes, HEADER_BYTES)))
+            digest = streamed_hash(fetch, file_stat.bytes) if self.hash_content else None
+        return FileInfo(
+            file_stat.bytes, file_stat.mtime_ns, header, was_read=True, etag=file_stat.etag, hash=digest
+        )
 
-    def _as_before(self, uri: str, found: Found) -> Seen | None:
-        old = self.known.get(uri)
-        if old is None or (self.hash_content and old.hash is None):
+    def _unchanged(self, uri: str, file_stat: FileStat) -> FileInfo | None:
+        known_info = self.known.get(uri)
+        if known_info is None or (self.hash_content and known_info.hash is None):
             return None
-        return old if Found(old.bytes, old.mtime_ns, old.etag) == found else None
+        return (
+            known_info
+            if FileStat(known_info.bytes, known_info.mtime_ns, known_info.etag) == file_stat
+            else None
+        )
 
-    def _bad_mask(self, mask: str, picture: Header) -> str:
+    def _mask_problem(self, mask: str, image_header: Header) -> str:
         """Read a mask's header; returns in one line why it cannot be used, or an empty string."""
         name = as_text(public_uri(mask))
         try:
-            found = self._mask_header(mask)
+            mask_header = self._read_mask_header(mask)
         except FileNotFoundError:
             return f"not found: {name}"
         except OSError as error:
             return f"{CANNOT_OPEN}{error.strerror or error} ({name})"
-        reason = why_unfit(found, picture)
+        reason = mask_problem(mask_header, image_header)
         return f"does not fit: {reason} ({name})" if reason else ""
 
-    def _mask_header(self, mask: str) -> Header:
+    def _read_mask_header(self, mask: str) -> Header:
         if not is_remote(mask):
             os.stat(mask)  # noqa: PTH116
             return read_header(mask)
-        found = self.storage.look(mask)
+        file_stat = self.storage.stat(mask)
 
         def fetch(offset: int, size: int) -> bytes:
             return self.storage.read(mask, offset, size, expected=size).data
 
-        return header_of(cast("IO[bytes]", RangedFile(fetch, found.bytes, HEADER_BYTES)))
+        return read_header_from(cast("IO[bytes]", RangeFile(fetch, file_stat.bytes, HEADER_BYTES)))
 
 
-def known_files(previous: Index | None) -> dict[str, Seen]:
+def known_file_infos(previous: Index | None) -> dict[str, FileInfo]:
     """What an older index knows of files, without those whose status may change while the file does not."""
     if previous is None:
         return {}
     names = ("uri", "bytes", "mtime_ns", "etag", "offset", "hash", *HEADER_COLUMNS)
     return {
-        uri: Seen(num_bytes, mtime_ns, Header(*header), was_read=False, etag=etag, hash=digest)
+        uri: FileInfo(num_bytes, mtime_ns, Header(*header), was_read=False, etag=etag, hash=digest)
         for uri, num_bytes, mtime_ns, etag, offset, digest, *header in _columns(previous, names)
-        if offset is None and lasts(header[-1])
+        if offset is None and is_reusable_status(header[-1])
     }
 
 
-def lasts(status: str) -> bool:
+def is_reusable_status(status: str) -> bool:
     """Say whether a status changes only with the file."""
-    return not status.startswith((CANNOT_OPEN, _BAD_MASK))
+    return not status.startswith((CANNOT_OPEN, _MASK_STATUS))
 
 
 def _columns(index: Index, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
@@ -145,11 +151,11 @@ def _columns(index: Index, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
 
 
 @dataclass(frozen=True)
-class FilePortion:
+class FileChunk:
     """Some files of a listing."""
 
-    files: Sequence[File]
-    known: Mapping[str, Seen]
+    files: Sequence[FileEntry]
+    known: Mapping[str, FileInfo]
     """What is known of them already."""
     hash_content: bool
 
@@ -158,30 +164,32 @@ class FilePortion:
         """The files."""
         return [uri for uri, _, _ in self.files]
 
-    def look(self, storage: Storage) -> list[Seen]:
+    def scan(self, storage: Storage) -> list[FileInfo]:
         """Look at them, in order.
 
         Raises:
             SourceDownError: their source gives no answer.
         """
-        looker = Looker(storage, self.known, self.hash_content)
-        return [looker.look(*file) for file in self.files]
+        scanner = Scanner(storage, self.known, self.hash_content)
+        return [scanner.scan(*file) for file in self.files]
 
 
-def portion_size(listing: Listing) -> int:
-    """Say how many files make a portion."""
-    return FAR_PORTION if any(map(is_remote, listing.uris[:1])) else PORTION
+def chunk_size(listing: Listing) -> int:
+    """Say how many files make a chunk."""
+    return REMOTE_CHUNK_FILES if any(map(is_remote, listing.uris[:1])) else LOCAL_CHUNK_FILES
 
 
-def file_portions(
-    listing: Listing, known: Mapping[str, Seen], *, hash_content: bool
-) -> Iterator[FilePortion]:
-    """Cut the files of a listing into portions, each with what is known of its files."""
-    size = portion_size(listing)
+def file_chunks(
+    listing: Listing, known: Mapping[str, FileInfo], *, hash_content: bool
+) -> Iterator[FileChunk]:
+    """Cut the files of a listing into chunks, each with what is known of its files."""
+    size = chunk_size(listing)
     for start in range(0, len(listing.uris), size):
-        part = slice(start, start + size)
-        uris = listing.uris[part]
-        masks: Sequence[str | None] = listing.masks[part] if listing.masks else [None] * len(uris)
-        found: Sequence[Found | None] = listing.found[part] if listing.found else [None] * len(uris)
-        files = list(zip(uris, masks, found, strict=True))
-        yield FilePortion(files, {uri: known[uri] for uri in uris if uri in known}, hash_content)
+        rows = slice(start, start + size)
+        uris = listing.uris[rows]
+        masks: Sequence[str | None] = listing.masks[rows] if listing.masks else [None] * len(uris)
+        stats: Sequence[FileStat | None] = (
+            listing.file_stats[rows] if listing.file_stats else [None] * len(uris)
+        )
+        files = list(zip(uris, masks, stats, strict=True))
+        yield FileChunk(files, {uri: known[uri] for uri in uris if uri in known}, hash_content)

@@ -28,16 +28,16 @@ import pyarrow.parquet as pq
 
 from ..atomic_io import atomic_write, remove_stale
 from ..errors import OutputError
-from ..storage.store import Found
-from .file_info import HEADER_COLUMNS, SEEN_COLUMNS, Seen, row_of, seen_of
+from ..storage.store import FileStat
+from .file_info import FILE_INFO_COLUMNS, HEADER_COLUMNS, FileInfo, file_info_from_row, file_info_to_row
 from .index import SCHEMA
-from .scan import lasts
-from .sources.tar_samples import Member, ShardContent
+from .scan import is_reusable_status
+from .sources.tar_samples import ShardContent, ShardSample
 
-EVERY_S = 10.0
+WRITE_INTERVAL_S = 10.0
 """Work that an interruption costs at most, in seconds."""
 
-_PART = b"lightwell.sightings"
+_METADATA_KEY = b"lightwell.sightings"
 _NAME = re.compile(r"part-[0-9a-f]{32}\.parquet")
 _ROWS = pa.schema(
     [
@@ -45,74 +45,78 @@ _ROWS = pa.schema(
         ("key", pa.string()),
         ("label", pa.string()),
         ("was_read", pa.bool_()),
-        *(SCHEMA.field(name) for name in (*SEEN_COLUMNS, *HEADER_COLUMNS)),
+        *(SCHEMA.field(name) for name in (*FILE_INFO_COLUMNS, *HEADER_COLUMNS)),
     ]
 )
-"""``key`` and ``label`` (label and fields, as JSON) are those of a shard's members, null for files."""
+"""``key`` and ``label`` (label and fields, as JSON) are those of a shard's samples, null for files."""
 
 
-class Sightings:
+class ScanCheckpoint:
     """Keeps what was seen; a context manager, which writes for the last time when it is left, however that is.
 
     Args:
         output: the index that is made.
-        every_s: seconds after which a part is written.
-        say: told how much an interrupted run has left.
+        interval_s: seconds after which a part is written.
+        report: told how much an interrupted run has left.
     """
 
     def __init__(
-        self, output: Path, *, every_s: float = EVERY_S, say: Callable[[str], object] | None = None
+        self,
+        output: Path,
+        *,
+        interval_s: float = WRITE_INTERVAL_S,
+        report: Callable[[str], object] | None = None,
     ) -> None:
         self.folder = output.with_name(f".{output.name}.parts")
-        self.files: dict[str, Seen] = {}
+        self.files: dict[str, FileInfo] = {}
         """What an interrupted run has seen of files."""
         self.shards: dict[str, ShardContent] = {}
         """What it has read of whole shards."""
-        self._every_s = every_s
-        self._say = say
+        self._interval_s = interval_s
+        self._report = report
         self._request = ""
         self._rows: list[dict[str, Any]] = []
-        self._found: dict[str, dict[str, Any]] = {}
-        self._wrote_s = time.monotonic()
+        self._shards: dict[str, dict[str, Any]] = {}
+        self._written_at_s = time.monotonic()
 
-    def take_up(self, request: Mapping[str, Any]) -> None:
+    def load(self, request: Mapping[str, Any]) -> None:
         """Read what an interrupted run of the same request has left; throw anything else away."""
         self._request = hashlib.sha256(json.dumps(request, sort_keys=True, default=str).encode()).hexdigest()
         for path in self._parts():
             try:
                 table = pq.read_table(path, page_checksum_verification=True)
-                told = json.loads((table.schema.metadata or {})[_PART])
+                metadata = json.loads((table.schema.metadata or {})[_METADATA_KEY])
             except (KeyError, ValueError, OSError, pa.ArrowException):
-                told = {}  # a machine that lost power; its files are looked at again
-            if told.get("request") == self._request:
-                self._take(table.to_pylist(), told["shards"])
+                metadata = {}  # a machine that lost power; its files are looked at again
+            if metadata.get("request") == self._request:
+                self._restore(table.to_pylist(), metadata["shards"])
             else:
                 path.unlink(missing_ok=True)
-        if self._say is not None and (self.files or self.shards):
+        if self._report is not None and (self.files or self.shards):
             what = f"{len(self.files):,} files" if self.files else f"{len(self.shards):,} shards"
-            self._say(f"going on with an index of which {what} are done")
+            self._report(f"going on with an index of which {what} are done")
 
-    def _take(self, rows: Sequence[Mapping[str, Any]], shards: Mapping[str, Mapping[str, Any]]) -> None:
-        members: dict[str, list[Member]] = {uri: [] for uri in shards}
+    def _restore(self, rows: Sequence[Mapping[str, Any]], shards: Mapping[str, Mapping[str, Any]]) -> None:
+        samples: dict[str, list[ShardSample]] = {uri: [] for uri in shards}
         for row in rows:
-            seen = seen_of(row, was_read=row["was_read"])
-            if row["uri"] in members:
+            seen = file_info_from_row(row, was_read=row["was_read"])
+            if row["uri"] in samples:
                 label, fields = json.loads(row["label"])
-                members[row["uri"]].append(Member(row["key"], label, seen, fields))
+                samples[row["uri"]].append(ShardSample(row["key"], label, seen, fields))
             else:
                 self.files[row["uri"]] = seen
-        for uri, told in shards.items():
-            found = {name: value for name, value in told.items() if name != "remarks"}
-            self.shards[uri] = ShardContent(Found(**found), members[uri], told.get("remarks", ()))
+        for uri, metadata in shards.items():
+            found = {name: value for name, value in metadata.items() if name != "remarks"}
+            self.shards[uri] = ShardContent(FileStat(**found), samples[uri], metadata.get("remarks", ()))
 
-    def add_files(self, uris: Sequence[str], seen: Sequence[Seen]) -> None:
+    def add_files(self, uris: Sequence[str], seen: Sequence[FileInfo]) -> None:
         """Keep what was seen of files, without those that may heal while they stay as they are.
 
         Raises:
             OutputError: the disk does not take it.
         """
         for uri, one in zip(uris, seen, strict=True):
-            if lasts(one.header.status) and self.files.get(uri) != one:
+            if is_reusable_status(one.header.status) and self.files.get(uri) != one:
                 self._add(uri, None, None, one)
         self._write_if_due()
 
@@ -122,35 +126,37 @@ class Sightings:
         Raises:
             OutputError: the disk does not take it.
         """
-        if uri not in self.shards or self.shards[uri].found != read.found:
-            self._found[uri] = {**asdict(read.found), "remarks": list(read.remarks)}
-            for member in read.members:
-                self._add(uri, member.key, json.dumps([member.label, dict(member.fields)]), member.seen)
+        if uri not in self.shards or self.shards[uri].file_stat != read.file_stat:
+            self._shards[uri] = {**asdict(read.file_stat), "remarks": list(read.remarks)}
+            for sample in read.samples:
+                self._add(uri, sample.key, json.dumps([sample.label, dict(sample.fields)]), sample.file_info)
         self._write_if_due()
 
-    def _add(self, uri: str, key: str | None, label: str | None, seen: Seen) -> None:
-        self._rows.append({"uri": uri, "key": key, "label": label, "was_read": seen.was_read, **row_of(seen)})
+    def _add(self, uri: str, key: str | None, label: str | None, seen: FileInfo) -> None:
+        self._rows.append(
+            {"uri": uri, "key": key, "label": label, "was_read": seen.was_read, **file_info_to_row(seen)}
+        )
 
     def _write_if_due(self) -> None:
-        if time.monotonic() - self._wrote_s >= self._every_s:
+        if time.monotonic() - self._written_at_s >= self._interval_s:
             self._write()
 
     def _write(self) -> None:
-        if self._rows or self._found:
-            told = {
+        if self._rows or self._shards:
+            metadata = {
                 "request": self._request,
-                "shards": self._found,
+                "shards": self._shards,
             }
             table = pa.Table.from_pylist(
-                self._rows, schema=_ROWS.with_metadata({_PART: json.dumps(told).encode()})
+                self._rows, schema=_ROWS.with_metadata({_METADATA_KEY: json.dumps(metadata).encode()})
             )
             with atomic_write(self.folder / f"part-{uuid.uuid4().hex}.parquet") as file:
                 pq.write_table(table, file, compression="zstd", write_page_checksum=True)
-            self._rows, self._found = [], {}
-        self._wrote_s = time.monotonic()
+            self._rows, self._shards = [], {}
+        self._written_at_s = time.monotonic()
 
     def __enter__(self) -> Self:
-        self._wrote_s = time.monotonic()
+        self._written_at_s = time.monotonic()
         return self
 
     def __exit__(

@@ -138,7 +138,7 @@ class JobEngine(Protocol):
 class Console(Protocol):
     """Where a job says what it is doing; silent, a terminal or plain lines."""
 
-    def say(self, line: str) -> None:
+    def print(self, line: str) -> None:
         """Print one line."""
         ...
 

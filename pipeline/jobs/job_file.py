@@ -148,7 +148,7 @@ def plan_warnings(path: Path, *, allow_import: Sequence[str] = ()) -> tuple[str,
 
 
 @dataclass(frozen=True)
-class Reading:
+class PlanAndView:
     """A plan with what a job reads of it."""
 
     plan: Plan
@@ -156,7 +156,7 @@ class Reading:
     """None where the file is a plan and no job."""
 
 
-def load_reading(path: Path, *, allow_import: Sequence[str] = ()) -> Reading:
+def load_plan_and_view(path: Path, *, allow_import: Sequence[str] = ()) -> PlanAndView:
     """Read a plan from its own file, or a job's plan and view out of its job file.
 
     Args:
@@ -167,12 +167,12 @@ def load_reading(path: Path, *, allow_import: Sequence[str] = ()) -> Reading:
         PlanError: the file, or the plan or the job in it is wrong.
     """
     if "plan" not in read_yaml(path):
-        return Reading(Plan.load(path, allow_import=allow_import), None)
+        return PlanAndView(Plan.load(path, allow_import=allow_import), None)
     job = load_job(path, default="classify", allow_import=allow_import)
     view = getattr(job, "view", None)
     if not isinstance(view, View):
         raise PlanError(f"{path}: job: expected a job with a view, got one without; serve its plan instead")
-    return Reading(job.plan, view)
+    return PlanAndView(job.plan, view)
 
 
 def _read_plan(written: Any, path: Path, allowed: AllowedModules) -> Plan:

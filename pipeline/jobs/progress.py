@@ -26,7 +26,7 @@ PLAIN_INTERVAL_S = 60.0
 class SilentConsole:
     """Shows nothing."""
 
-    def say(self, line: str) -> None:
+    def print(self, line: str) -> None:
         """Drop the line."""
 
     def track(self, batches: Stream[T], label: str) -> Iterator[T]:  # noqa: ARG002
@@ -45,7 +45,7 @@ class LineConsole(SilentConsole):
         self._stream = stream or sys.stderr
         self._spoke = time.monotonic()
 
-    def say(self, line: str) -> None:
+    def print(self, line: str) -> None:
         """Print one line."""
         self._spoke = time.monotonic()
         print(printable(line), file=self._stream, flush=True)
@@ -56,14 +56,14 @@ class LineConsole(SilentConsole):
         for number, batch in enumerate(batches, 1):
             yield batch
             if (now := time.monotonic()) - self._spoke >= PLAIN_INTERVAL_S:
-                self.say(progress_line(label, number, batches, now - started))
+                self.print(progress_line(label, number, batches, now - started))
 
     def count(self, label: str) -> Callable[[int, int], None]:
         """Return a callback ``(done, total)`` that prints at the end."""
 
         def show(done: int, total: int) -> None:
             if done == total:
-                self.say(f"{label}: {done:,} of {total:,}")
+                self.print(f"{label}: {done:,} of {total:,}")
 
         return show
 
@@ -76,10 +76,10 @@ class TerminalConsole(LineConsole):
         self._progress: RichProgress | None = None
         self._tasks: list[TaskID] = []
 
-    def say(self, line: str) -> None:
+    def print(self, line: str) -> None:
         """Print one line."""
         if self._progress is None:
-            super().say(line)
+            super().print(line)
         else:
             self._progress.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 

@@ -8,17 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from ..cache.codec import Packed
-from ..formats.integrity import AGAIN, problem_of
+from ..cache.codec import CachedImage
+from ..formats.integrity import REINDEX_HINT, integrity_problem
 from ..geometry import Size
 from ..index.file_info import content_hash
 from ..index.index import Index
-from ..index.mmap_index import RowTable
-from ..monitor.watchdog import Watch
+from ..index.mmap_index import ChunkedTable
+from ..monitor.watchdog import Watchdog
 from ..plan.error_policy import ErrorRules
 from ..storage.storage import Storage
-from ..storage.store import Piece
-from .decode.decoder import Encoded
+from ..storage.store import ReadResult
+from .decode.decoder import EncodedImage
 from .decode.orientation import swapped
 
 Row = Mapping[str, Any]
@@ -47,11 +47,11 @@ COLUMNS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class EncodedSample:
     """One row of the index with its file or what is cached of it, or why it cannot be read."""
 
     row: Row
-    file: Encoded | None
+    file: EncodedImage | None
     reason: str = ""
     step: str = "read"
     """What failed: ``read``, ``mask`` (reading it), ``decode`` where the bytes are not what was indexed, or ``limit`` where
@@ -60,26 +60,28 @@ class Loaded:
     """Height and width of the upright picture; None where it cannot be used."""
     mask: bytes | None = None
     """The mask's file, where the row has one."""
-    kept: Packed | None = None
+    cached_image: CachedImage | None = None
     """What the cache holds of it; then the file was not read."""
-    entry: np.ndarray | None = None
+    cache_key: np.ndarray | None = None
     """The key under which it may be cached."""
 
 
 class SampleLoader:
     """Reads files; any thread may call it. Leave it with ``close``."""
 
-    def __init__(self, index: Index, rules: ErrorRules | None = None, watch: Watch | None = None) -> None:
+    def __init__(
+        self, index: Index, rules: ErrorRules | None = None, watchdog: Watchdog | None = None
+    ) -> None:
         columns = index.table.select(COLUMNS)
         self._absent: dict[str, None] = {
             name: None for name in COLUMNS if columns[name].null_count == len(columns)
         }
-        self._table = RowTable(columns.drop_columns([*self._absent]))
+        self._table = ChunkedTable(columns.drop_columns([*self._absent]))
         self._rules = rules or ErrorRules()
-        self._watch = watch or Watch(None)
+        self._watchdog = watchdog or Watchdog(None)
         self._storage = Storage(self._rules.max_wait_s)
 
-    def load(self, rows: np.ndarray) -> list[Loaded]:
+    def load(self, rows: np.ndarray) -> list[EncodedSample]:
         """Read the files of some rows, in order.
 
         Raises:
@@ -87,11 +89,11 @@ class SampleLoader:
         """
         return [self._load(row, None) for row in self._rows(rows)]
 
-    def load_beside(self, rows: np.ndarray, kept: Sequence[Packed]) -> list[Loaded]:
+    def load_for_cached(self, rows: np.ndarray, cached_image: Sequence[CachedImage]) -> list[EncodedSample]:
         """Read only what belongs to pictures that a cache holds, in order; raises as ``load`` does."""
-        return [self._load(row, one) for row, one in zip(self._rows(rows), kept, strict=True)]
+        return [self._load(row, one) for row, one in zip(self._rows(rows), cached_image, strict=True)]
 
-    def load_again(self, sample: Loaded) -> Loaded:
+    def reload(self, sample: EncodedSample) -> EncodedSample:
         """Read the file of a sample that was found in a cache; raises as ``load`` does."""
         return self._load(sample.row, None)
 
@@ -103,34 +105,34 @@ class SampleLoader:
         """Let go of connections."""
         self._storage.close()
 
-    def _load(self, row: Row, kept: Packed | None) -> Loaded:
+    def _load(self, row: Row, cached_image: CachedImage | None) -> EncodedSample:
         if reason := self._too_large(row):
-            return Loaded(row, None, reason, "limit")
+            return EncodedSample(row, None, reason, "limit")
         piece = mask = None
         step = "read"
         try:
-            if kept is None or row["mask"]:
-                with self._watch.at("read", row["key"]):
-                    piece = self._read(row) if kept is None else None
+            if cached_image is None or row["mask"]:
+                with self._watchdog.track("read", row["key"]):
+                    piece = self._read(row) if cached_image is None else None
                     step = "mask"
                     mask = self._read_mask(row)
         except FileNotFoundError as error:
-            return Loaded(row, None, f"{_in_words(error)}; it has vanished since it was indexed", step)
+            return EncodedSample(row, None, f"{_in_words(error)}; it has vanished since it was indexed", step)
         except OSError as error:
-            return Loaded(row, None, _in_words(error), step)
+            return EncodedSample(row, None, _in_words(error), step)
         size = upright_size(row)
         if piece is None:
-            return Loaded(row, None, size=size, mask=mask, kept=kept)
+            return EncodedSample(row, None, size=size, mask=mask, cached_image=cached_image)
         step, reason = "read", _changed(row, piece)
         if not reason:
             stored = (row["height"], row["width"])
-            step, reason = "decode", problem_of(piece.data, row["format"], row["mode"], stored)
+            step, reason = "decode", integrity_problem(piece.data, row["format"], row["mode"], stored)
         if reason:
-            return Loaded(row, None, reason, step)
-        file = Encoded(piece.data, row["format"], row["mode"], row["orientation"], size, row["key"])
-        return Loaded(row, file, size=size, mask=mask)
+            return EncodedSample(row, None, reason, step)
+        file = EncodedImage(piece.data, row["format"], row["mode"], row["orientation"], size, row["key"])
+        return EncodedSample(row, file, size=size, mask=mask)
 
-    def _read(self, row: Row) -> Piece:
+    def _read(self, row: Row) -> ReadResult:
         """Read a file and a byte more, which shows that it has grown; of a shard just the member."""
         num_bytes: int = row["bytes"]
         if row["offset"] is None:
@@ -143,7 +145,7 @@ class SampleLoader:
             return None
         offset, size = row["mask_offset"] or 0, row["mask_bytes"]
         if size is None:
-            size = self._storage.look(uri).bytes
+            size = self._storage.stat(uri).bytes
         if size > self._rules.max_file_bytes:
             raise OSError(0, f"the mask has {size:,} bytes, more than max_file_bytes", uri)
         return self._storage.read(uri, offset, size, expected=size).data
@@ -162,23 +164,23 @@ def _in_words(error: OSError) -> str:
     return f"{type(error).__name__}: {error.strerror or error}"
 
 
-def _changed(row: Row, piece: Piece) -> str:
+def _changed(row: Row, piece: ReadResult) -> str:
     """Say how a file differs from what was indexed, by whatever is known at no cost; the hash decides where there is one."""
     if len(piece.data) != row["bytes"]:
         now = piece.file_bytes if row["offset"] is None and piece.file_bytes is not None else len(piece.data)
         got = f"{now:,}" if now <= row["bytes"] or piece.file_bytes is not None else "more"
-        return f"expected {row['bytes']:,} bytes as indexed, got {got}; {AGAIN}"
+        return f"expected {row['bytes']:,} bytes as indexed, got {got}; {REINDEX_HINT}"
     if row["hash"] is not None:
         found = content_hash(piece.data)
         return (
             ""
             if found == row["hash"]
-            else f"expected content with the hash {row['hash']}, got {found}; {AGAIN}"
+            else f"expected content with the hash {row['hash']}, got {found}; {REINDEX_HINT}"
         )
     if _other_tag(piece.etag, row["etag"]):
-        return f"expected a file with the tag {row['etag'][:40]!r} as indexed, got one of as many bytes with another; {AGAIN}"
+        return f"expected a file with the tag {row['etag'][:40]!r} as indexed, got one of as many bytes with another; {REINDEX_HINT}"
     if piece.mtime_ns is not None and piece.mtime_ns != row["mtime_ns"]:
-        return f"expected a file as old as indexed, got one of as many bytes written at another time; {AGAIN}"
+        return f"expected a file as old as indexed, got one of as many bytes written at another time; {REINDEX_HINT}"
     return ""
 
 

@@ -26,24 +26,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from ..cache.writer import MOST_BUFFER_BYTES
+from ..cache.writer import MAX_BUFFER_BYTES
 from ..errors import PlanError
 from ..monitor.stats import megabytes
 
-ShareName = Literal["rows", "files", "pixels"]
+BudgetPart = Literal["rows", "files", "pixels"]
 HELD_BATCHES = 2
 """Batches that must fit: the consumer's, and the one that it waits for."""
-ROWS_AT_MOST = 0.75
-"""Part of the budget that finished rows may take: the rest has to make them."""
-PIXELS_OF_REST = 0.75
-CACHE_AT_MOST = 0.125
-"""Part of the budget for pictures on their way into a cache."""
+MAX_ROWS_SHARE = 0.75
+"""BudgetPart of the budget that finished rows may take: the rest has to make them."""
+PIXELS_SHARE = 0.75
+MAX_CACHE_SHARE = 0.125
+"""BudgetPart of the budget for pictures on their way into a cache."""
 
 logger = logging.getLogger("lightwell")
 
 
 @dataclass(frozen=True, slots=True)
-class Shares:
+class BudgetSplit:
     """How a budget is cut, in bytes."""
 
     rows: int
@@ -57,7 +57,7 @@ class Shares:
         return self.rows + self.files + self.pixels + self.cache
 
 
-def cut(memory_bytes: int, *, batch_bytes: int, prefetch: int, cached: bool = False) -> Shares:
+def split_budget(memory_bytes: int, *, batch_bytes: int, prefetch: int, cached: bool = False) -> BudgetSplit:
     """Cut a budget: rows for as many batches as are prefetched, at most half; the rest for making them.
 
     Args:
@@ -69,32 +69,32 @@ def cut(memory_bytes: int, *, batch_bytes: int, prefetch: int, cached: bool = Fa
     Raises:
         PlanError: the two batches that must fit do not.
     """
-    cache = min(MOST_BUFFER_BYTES, int(memory_bytes * CACHE_AT_MOST)) if cached else 0
+    cache = min(MAX_BUFFER_BYTES, int(memory_bytes * MAX_CACHE_SHARE)) if cached else 0
     usable = memory_bytes - cache
     least = HELD_BATCHES * batch_bytes
     rows = max(least, min((prefetch + HELD_BATCHES) * batch_bytes, usable // 2))
-    if rows > ROWS_AT_MOST * usable:
-        wanted = int(least / ROWS_AT_MOST / (1 - CACHE_AT_MOST if cached else 1)) + 1
+    if rows > MAX_ROWS_SHARE * usable:
+        wanted = int(least / MAX_ROWS_SHARE / (1 - MAX_CACHE_SHARE if cached else 1)) + 1
         raise PlanError(
             f"memory: expected at least {megabytes(wanted)} for batches of "
             f"{megabytes(batch_bytes)}, got {megabytes(memory_bytes)}; give more with --memory, or make batch.size smaller"
         )
     rest = usable - rows
-    pixels = int(rest * PIXELS_OF_REST)
-    return Shares(rows, rest - pixels, pixels, cache)
+    pixels = int(rest * PIXELS_SHARE)
+    return BudgetSplit(rows, rest - pixels, pixels, cache)
 
 
 class MemoryBudget:
     """Counts what is in flight and lets threads wait for room. Any thread may use it."""
 
-    def __init__(self, shares: Shares) -> None:
-        self.shares = shares
+    def __init__(self, split: BudgetSplit) -> None:
+        self.split = split
         self.peak_bytes = 0
         """The most that was ever in flight."""
-        self._used: dict[ShareName, int] = {"rows": 0, "files": 0, "pixels": 0}
+        self._used: dict[BudgetPart, int] = {"rows": 0, "files": 0, "pixels": 0}
         self._next_file = 0
         self._closed = False
-        self._told: set[ShareName] = set()
+        self._warned: set[BudgetPart] = set()
         self._changed = threading.Condition()
 
     @property
@@ -102,25 +102,25 @@ class MemoryBudget:
         """What is in flight."""
         return sum(self._used.values())
 
-    def open_batch(self, num_bytes: int, *, only_one: bool) -> bool:
+    def try_reserve_batch(self, num_bytes: int, *, only_one: bool) -> bool:
         """Reserve the rows of a batch; returns whether there was room. The only one in the making always has it."""
         with self._changed:
-            if not only_one and self._used["rows"] + num_bytes > self.shares.rows:
+            if not only_one and self._used["rows"] + num_bytes > self.split.rows:
                 return False
             self._take("rows", num_bytes)
             return True
 
-    def wait_for_batch(self, num_bytes: int) -> None:
+    def reserve_batch(self, num_bytes: int) -> None:
         """Wait until the rows of a batch fit, and reserve them."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._fits("rows", num_bytes))
             self._take("rows", num_bytes)
 
-    def close_batch(self, num_bytes: int) -> None:
+    def release_batch(self, num_bytes: int) -> None:
         """Let go the rows of a batch that the consumer is done with."""
         self._give("rows", num_bytes)
 
-    def wait_for_file(self, ticket: int, num_bytes: int) -> None:
+    def reserve_file(self, ticket: int, num_bytes: int) -> None:
         """Wait until a chunk's encoded bytes fit; in the order of the tickets, which count from 0."""
         with self._changed:
             self._changed.wait_for(
@@ -130,12 +130,12 @@ class MemoryBudget:
             self._take("files", num_bytes, "a file")
             self._changed.notify_all()
 
-    def open_file(self, num_bytes: int) -> None:
+    def add_file(self, num_bytes: int) -> None:
         """Count encoded bytes that could not wait for room."""
         with self._changed:
             self._take("files", num_bytes, "a file")
 
-    def close_file(self, num_bytes: int) -> None:
+    def release_file(self, num_bytes: int) -> None:
         """Let go a chunk's encoded bytes."""
         self._give("files", num_bytes)
 
@@ -156,26 +156,26 @@ class MemoryBudget:
             self._closed = True
             self._changed.notify_all()
 
-    def _fits(self, share: ShareName, num_bytes: int) -> bool:
+    def _fits(self, share: BudgetPart, num_bytes: int) -> bool:
         used = self._used[share]
-        return used == 0 or used + num_bytes <= int(getattr(self.shares, share))
+        return used == 0 or used + num_bytes <= int(getattr(self.split, share))
 
-    def _take(self, share: ShareName, num_bytes: int, what: str = "") -> None:
+    def _take(self, share: BudgetPart, num_bytes: int, what: str = "") -> None:
         self._used[share] += num_bytes
         self.peak_bytes = max(self.peak_bytes, self.used_bytes)
-        limit = int(getattr(self.shares, share))
-        if num_bytes > limit and share not in self._told and not self._closed:
-            self._told.add(share)
+        limit = int(getattr(self.split, share))
+        if num_bytes > limit and share not in self._warned and not self._closed:
+            self._warned.add(share)
             logger.warning(
                 "memory: %s takes %s and has %s (the share of %s in %s); it goes alone; give more with --memory",
                 what or "a batch",
                 megabytes(num_bytes),
                 megabytes(limit),
                 share,
-                megabytes(self.shares.total),
+                megabytes(self.split.total),
             )
 
-    def _give(self, share: ShareName, num_bytes: int) -> None:
+    def _give(self, share: BudgetPart, num_bytes: int) -> None:
         with self._changed:
             self._used[share] -= num_bytes
             assert self._used[share] >= 0, share

@@ -9,18 +9,18 @@ from typing import TypeVar
 import numpy as np
 
 from ..batch.annotations import AnnotationKinds
-from ..cache.codec import Packed
+from ..cache.codec import CachedImage
 from ..compiler.program import Program
 from ..geometry import Size
 from ..index.index import Index
-from ..index.mmap_index import Numbers
+from ..index.mmap_index import IntColumn
 from ..load.decode.dali import DALI_MODES
-from ..load.decode.decoder import Encoded
-from ..load.decode.plan import Decoding
+from ..load.decode.decoder import EncodedImage
+from ..load.decode.plan import DecodePlan
 from ..plan.view import View
 from ..rng import keyed_bits
-from ..transform.growth import Growth, largest_pixels
-from ..transform.params import Drawing, Drawn
+from ..transform.growth import SizeBound, largest_pixels
+from ..transform.params import ParamSampler, SampledParams
 
 RGB = 3
 WIDE = 4
@@ -40,15 +40,15 @@ class SampleSizes:
     """Bytes of files and pixels of pictures, by row of the index, in which they stay."""
 
     masked: bool
-    _bytes: Numbers
-    _width: Numbers
-    _height: Numbers
+    _bytes: IntColumn
+    _width: IntColumn
+    _height: IntColumn
 
     @classmethod
     def of(cls, index: Index) -> SampleSizes:
         """Find them in an index."""
         table = index.table
-        columns = (Numbers(table[name]) for name in ("bytes", "width", "height"))
+        columns = (IntColumn(table[name]) for name in ("bytes", "width", "height"))
         return cls(table["mask"].null_count < table.num_rows, *columns)
 
     def bytes(self, rows: np.ndarray) -> np.ndarray:
@@ -70,7 +70,7 @@ class SampleSizes:
 
 
 @dataclass(frozen=True)
-class FinishedSize:
+class OutputSize:
     """Bytes of finished pictures in their batch."""
 
     constant: int | None
@@ -85,10 +85,10 @@ class FinishedSize:
         return int(self.per_pixel * int(pixels.sum())) + len(pixels)
 
 
-def finished_size(program: Program, view: View, index: Index, rows: np.ndarray) -> FinishedSize:
+def estimate_output_size(program: Program, view: View, index: Index, rows: np.ndarray) -> OutputSize:
     """Let a few samples of very different size draw their decisions, and see what size they end in."""
     if not len(rows):
-        return FinishedSize(0, 0.0)
+        return OutputSize(0, 0.0)
     sizes = SampleSizes.of(index)
     if len(rows) > SLICE_ROWS:
         rows = rows[np.linspace(0, len(rows) - 1, SLICE_ROWS).astype(int)]
@@ -97,7 +97,7 @@ def finished_size(program: Program, view: View, index: Index, rows: np.ndarray) 
     routes = program.routes(augment=view.augment, backend="opencv")
     kinds = AnnotationKinds.of(index)
     compose = program.compose(augment=view.augment, boxes=kinds.boxes, keypoints=kinds.num_keypoints > 0)
-    drawing = Drawing(compose, routes.num_drawn)
+    param_sampler = ParamSampler(compose, routes.num_sampled)
     targets = kinds.empty_targets()
     found: set[Size] = set()
     grown: list[float] = []
@@ -108,10 +108,10 @@ def finished_size(program: Program, view: View, index: Index, rows: np.ndarray) 
         bits = keyed_bits("augment", program.plan.seed, view.first_epoch, sample["key"])
         end: Size | None = None
         try:
-            drawn = drawing.draw(bits, size, **targets)
-            end = drawn.size
-            if not drawing.is_finished(drawn):
-                image = drawing.finish(np.zeros((*end, RGB), np.uint8), drawn)["image"]
+            sampled = param_sampler.sample(bits, size, **targets)
+            end = sampled.size
+            if not param_sampler.is_finished(sampled):
+                image = param_sampler.finish(np.zeros((*end, RGB), np.uint8), sampled)["image"]
                 end, width_bytes = (image.shape[0], image.shape[1]), max(width_bytes, image.dtype.itemsize)
         except Exception:  # it fails again where it is made, costs that image and is written down there
             if end is None:
@@ -124,21 +124,24 @@ def finished_size(program: Program, view: View, index: Index, rows: np.ndarray) 
     if len(found) == 1 and len(np.unique(sizes.pixels(probes))) > 1:
         height, width = next(iter(found))
         constant = height * width * bytes_per_pixel
-    return FinishedSize(constant, bytes_per_pixel * max(grown, default=1.0))
+    return OutputSize(constant, bytes_per_pixel * max(grown, default=1.0))
 
 
-def worst_bytes(
-    file: Encoded | None, kept: Packed | None, copies: int = 2, growth: Growth | None = None
+def max_sample_bytes(
+    file: EncodedImage | None,
+    cached_image: CachedImage | None,
+    copies: int = 2,
+    growth: SizeBound | None = None,
 ) -> int:
     """Bound what one sample takes from decoding on, whatever is drawn: the whole picture, several times, and its growth.
 
     Args:
         file: its file, if it was read.
-        kept: what the cache holds of it, if anything.
+        cached_image: what the cache holds of it, if anything.
         copies: of a whole picture that are in memory together: decoded and finished, and between them in a cache.
         growth: what a policy that is not open makes of it at most; None where it is not asked for.
     """
-    size = file.size if file is not None else kept.size if kept is not None else None
+    size = file.size if file is not None else cached_image.size if cached_image is not None else None
     if size is None:
         return 0
     whole = copies * _whole_bytes(file) if file is not None else 2 * RGB * size[0] * size[1]
@@ -146,20 +149,25 @@ def worst_bytes(
     return whole + RGB * grown
 
 
-def planned_bytes(file: Encoded, decoding: Decoding, drawn: Drawn) -> int:
+def estimate_sample_bytes(file: EncodedImage, decoding: DecodePlan, sampled: SampledParams) -> int:
     """Say what one sample takes: its pixels as decoding is planned, and those of the largest picture that was drawn."""
     if decoding.kind == "reduced":
         height, width = (-(-side // decoding.shrink) for side in file.size)
         assert decoding.resampling is not None
         decoded = RGB * (height * width + decoding.resampling.size[0] * decoding.resampling.size[1])
-    elif decoding.kind == "region" and file.format == "jpeg" and file.suits_dali() and file.may_be_cut():
+    elif (
+        decoding.kind == "region"
+        and file.format == "jpeg"
+        and file.supports_dali()
+        and file.supports_region()
+    ):
         decoded = RGB * decoding.region.size[0] * decoding.region.size[1]
     else:
         decoded = _whole_bytes(file)
-    return decoded + RGB * largest_pixels(drawn)
+    return decoded + RGB * largest_pixels(sampled)
 
 
-def in_runs(
+def split_by_bytes(
     items: Sequence[T], num_bytes: Callable[[int], int], most: int
 ) -> Iterator[tuple[Sequence[T], int]]:
     """Cut items, in order, into runs of at most so many bytes; one that is larger is a run of its own."""
@@ -177,6 +185,6 @@ def in_runs(
         yield items[start:], total
 
 
-def _whole_bytes(file: Encoded) -> int:
+def _whole_bytes(file: EncodedImage) -> int:
     height, width = file.size
     return height * width * RGB * (1 if file.mode in DALI_MODES else WIDE)

@@ -69,7 +69,7 @@ class Quarantine:
             for name, number in numbers.items():
                 self.counts[name] += number
 
-    def judge(self, *, made: int, failed: int) -> None:
+    def check_limits(self, *, made: int, failed: int) -> None:
         """Count the samples that were made for a batch, those too that are not its own, and stop where too many failed.
 
         Raises:

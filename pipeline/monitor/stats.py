@@ -13,10 +13,10 @@ STEPS = {
     "consume": ("batch", "consumer"),
 }
 """The steps of each stage, in the order in which a sample goes through them."""
-WITH_CACHE = {"find"}
+CACHE_STEPS = {"find"}
 """Steps that are there only with a cache."""
-WAITS = ("input", "room")
-WORDS = {
+WAIT_STEPS = ("input", "room")
+STEP_LABELS = {
     "read": "reading",
     "find": "searching the cache",
     "draw": "drawing",
@@ -24,7 +24,7 @@ WORDS = {
     "transform": "transforming",
     "write": "writing into the batch",
 }
-LITTLE = 0.1
+MIN_WAIT_SHARE = 0.1
 """A share of the time below which waiting says nothing."""
 
 
@@ -100,10 +100,10 @@ class FeedStats:
         waited = max(0.0, self.seconds("consume", "input") - self.first_batch_s)
         waited /= max(self.wall_s - self.first_batch_s, 1e-9)
         room = self.share("make", "room")
-        if min(room, waited) > LITTLE:
-            told = f"handing over: workers waited {room:.0%} of the time, and the consumer {waited:.0%}"
-            return told.replace("%", " %")
-        if room > waited and room > LITTLE:
+        if min(room, waited) > MIN_WAIT_SHARE:
+            text = f"handing over: workers waited {room:.0%} of the time, and the consumer {waited:.0%}"
+            return text.replace("%", " %")
+        if room > waited and room > MIN_WAIT_SHARE:
             return f"the consumer: the pipeline waited for it {room:.0%} of the time".replace("%", " %")
         making = {step: self.share("make", step) for step in STEPS["make"]}
         missing = self.share("make", "input")
@@ -112,7 +112,9 @@ class FeedStats:
                 "%", " %"
             )
         most = max(making, key=making.__getitem__)
-        return f"{WORDS[most]}: {making[most]:.0%} of {_these(self.num_threads)}".replace("%", " %")
+        return f"{STEP_LABELS[most]}: {making[most]:.0%} of {_thread_count(self.num_threads)}".replace(
+            "%", " %"
+        )
 
     def rows(self) -> tuple[list[str], list[list[str]]]:
         """Lay the steps out as a table: header and cells."""
@@ -122,18 +124,18 @@ class FeedStats:
             num = sum(one.stage == stage for one in self.threads)
             if not num:
                 continue
-            waits = [_percent(self.share(stage, wait)) for wait in WAITS]
-            shown = [step for step in steps if step not in WITH_CACHE or self.seconds(stage, step)]
+            waits = [_percent(self.share(stage, wait)) for wait in WAIT_STEPS]
+            shown = [step for step in steps if step not in CACHE_STEPS or self.seconds(stage, step)]
             for number, step in enumerate(shown):
                 first = number == 0
-                told = self.bytes(step)
+                text = self.bytes(step)
                 cells.append(
                     [
                         step,
                         str(num) if first else "",
                         _percent(self.share(stage, step)),
                         *(waits if first else ["", ""]),
-                        megabytes(told) if told else "",
+                        megabytes(text) if text else "",
                     ]
                 )
         return header, cells
@@ -154,13 +156,13 @@ class FeedStats:
     def summary(self) -> str:
         """Sum up in one line."""
         cores = self.cpu_s / self.wall_s if self.wall_s else 0.0
-        told = (
+        text = (
             f"{self.num_samples:,} images in {self.wall_s:.1f} s, {self.samples_per_second:,.0f} a second, "
             f"{self.replaced:,} replaced; {cores:.1f} of {num_cpus()} cores busy; "
             f"at most {megabytes(self.peak_bytes)} of {megabytes(self.memory_bytes)} in flight"
         )
-        told += f"; {self.cache_hits:,} from the cache" if self.cache_hits else ""
-        return f"{told}; {megabytes(self.moved_bytes)} moved" if self.moved_bytes else told
+        text += f"; {self.cache_hits:,} from the cache" if self.cache_hits else ""
+        return f"{text}; {megabytes(self.moved_bytes)} moved" if self.moved_bytes else text
 
 
 def megabytes(num_bytes: int) -> str:
@@ -175,7 +177,7 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def _these(num_threads: int) -> str:
+def _thread_count(num_threads: int) -> str:
     """Name so many threads: they are the cores where there are as many."""
     what = "core" if num_threads == num_cpus() else "thread"
     if num_threads == 1:

@@ -21,7 +21,7 @@ NOW_S = 5.0
 """How far back "now" reaches, in seconds."""
 
 
-class Clock:
+class StepTimer:
     """The clock of one thread; only that thread moves it, any thread may read it."""
 
     def __init__(self, stage: str = "make") -> None:
@@ -99,13 +99,13 @@ class Queue:
         self._since = now
 
 
-class Activity:
+class FeedMonitor:
     """All clocks and counters of one feed. Any thread may use it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._own = threading.local()
-        self._clocks: list[Clock] = []
+        self._timers: list[StepTimer] = []
         self._yielded: deque[tuple[float, int]] = deque()
         self._started: float | None = None
         self._first: float | None = None
@@ -125,25 +125,25 @@ class Activity:
         """End the feed's life; later readings stay the same."""
         if self._stopped is None and self._started is not None:
             self._stopped, self._cpu_stopped = time.perf_counter(), time.process_time()
-            for clock in self._clocks:
-                clock.stop()
+            for timer in self._timers:
+                timer.stop()
 
-    def clock(self, stage: str) -> Clock:
+    def timer(self, stage: str) -> StepTimer:
         """Return this thread's clock for a stage; it starts when it is first asked for."""
         if getattr(self._own, stage, None) is None:
-            clock = Clock(stage)
-            setattr(self._own, stage, clock)
+            timer = StepTimer(stage)
+            setattr(self._own, stage, timer)
             with self._lock:
-                self._clocks.append(clock)
-        found: Clock = getattr(self._own, stage)
+                self._timers.append(timer)
+        found: StepTimer = getattr(self._own, stage)
         return found
 
-    def hit(self, num_samples: int) -> None:
+    def count_cache_hits(self, num_samples: int) -> None:
         """Count samples whose pixels came out of a cache."""
         with self._lock:
             self.cache_hits += num_samples
 
-    def give_out(self, num_samples: int) -> None:
+    def count_batch(self, num_samples: int) -> None:
         """Count a batch that goes to the consumer."""
         now = time.perf_counter()
         with self._lock:
@@ -160,7 +160,7 @@ class Activity:
         started = now if self._started is None else self._started
         cpu = time.process_time() if self._stopped is None else self._cpu_stopped
         with self._lock:
-            clocks = list(self._clocks)
+            timers = list(self._timers)
             recent = list(self._yielded)
             first = now if self._first is None else self._first
         return FeedStats(
@@ -174,7 +174,7 @@ class Activity:
             samples_per_second_now=_pace(recent, now),
             cache_hits=self.cache_hits,
             replaced=replaced,
-            threads=tuple(clock.read() for clock in clocks),
+            threads=tuple(timer.read() for timer in timers),
             queues=(self.chunks.read(), self.batches.read()),
             memory_bytes=memory_bytes,
             peak_bytes=peak_bytes,

@@ -13,7 +13,7 @@ from ..errors import StuckError
 T = TypeVar("T")
 
 POLL_S = 1.0
-STUCK_FACTOR = 2
+TIMEOUT_FACTOR = 2
 """A step that takes so many times the limit of one file is not waited for any longer; files that DALI decodes in one
 run count as one."""
 
@@ -22,7 +22,7 @@ _Work = tuple[str, str, int, float]
 """Key, step, number of files, and since when."""
 
 
-class _Noted:
+class _Tracker:
     """A note that lasts as long as its context: entered for every sample, and so as light as it gets."""
 
     __slots__ = ("_work", "_working")
@@ -38,7 +38,7 @@ class _Noted:
         self._working.pop(threading.get_ident(), None)
 
 
-class Watch:
+class Watchdog:
     """Notes what every thread is at. A thread in C code cannot be ended, so that all it can do is stop the run.
 
     Args:
@@ -47,15 +47,15 @@ class Watch:
 
     def __init__(self, max_seconds: float | None) -> None:
         self.max_seconds = max_seconds
-        self.stuck = False
+        self.timed_out = False
         """Set once a file was given up; its thread must not be waited for."""
         self._working: dict[int, _Work] = {}
 
-    def at(self, step: str, key: str, num_files: int = 1) -> _Noted:
+    def track(self, step: str, key: str, num_files: int = 1) -> _Tracker:
         """Note, while the context lasts, that this thread works on a file, or on several of which ``key`` is the first."""
-        return _Noted(self._working, (key, step, num_files, time.monotonic()))
+        return _Tracker(self._working, (key, step, num_files, time.monotonic()))
 
-    def too_long(self, seconds: float) -> str:
+    def timeout_reason(self, seconds: float) -> str:
         """Say that a step took too long, or nothing."""
         if self.max_seconds is None or seconds <= self.max_seconds:
             return ""
@@ -73,7 +73,7 @@ class Watch:
             except TimeoutError:
                 if future.done():  # its own, not ours
                     return future.result()
-                self._check()
+                self._check_running()
         return future.result()
 
     def wait_for_all(self, futures: Sequence[Future[Any]]) -> None:
@@ -83,14 +83,14 @@ class Watch:
             StuckError: as ``wait_for``.
         """
         while wait(futures, None if self.max_seconds is None else POLL_S).not_done:
-            self._check()
+            self._check_running()
 
-    def _check(self) -> None:
+    def _check_running(self) -> None:
         assert self.max_seconds is not None
         for key, step, num_files, since in list(self._working.values()):
-            limit = STUCK_FACTOR * self.max_seconds
+            limit = TIMEOUT_FACTOR * self.max_seconds
             if (seconds := time.monotonic() - since) > limit:
-                self.stuck = True
+                self.timed_out = True
                 what = repr(key) if num_files == 1 else f"{num_files} files, the first of them {key!r}"
                 raise StuckError(
                     f"{step} of {what}: expected an end within {limit:g} s, got none after {seconds:.0f} s; "

@@ -12,17 +12,17 @@ from ..batch.batch import Batch
 from ..batch.mix import mix_batch
 from ..compiler.routing import Backend
 from ..errors import LightwellError, PlanError
-from ..executor.cached import CachedReading
-from ..executor.sample_worker import Surroundings
+from ..executor.cached import CacheReader
+from ..executor.sample_worker import WorkerContext
 from ..load.loader import SampleLoader
-from ..memory.budget import MemoryBudget, Shares
+from ..memory.budget import BudgetSplit, MemoryBudget
 from ..monitor.quarantine import QuarantineEntry
-from ..monitor.step_timer import Activity
-from ..monitor.watchdog import Watch
+from ..monitor.step_timer import FeedMonitor
+from ..monitor.watchdog import Watchdog
 from ..sampler.schedule import BatchSpec
 from .open_view import OpenView
-from .opencv_threads import OneOpencvThread
-from .worker_pool import CHUNK_IMAGES, AssemblyPool, OpenBatch
+from .opencv_threads import SingleThreadedOpenCV
+from .worker_pool import CHUNK_IMAGES, OpenBatch, WorkerPool
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,45 +67,45 @@ class BatchBuilder:
     def __init__(
         self,
         opened: OpenView,
-        shares: Shares,
+        split: BudgetSplit,
         *,
         num_threads: int,
         backend: Backend = "opencv",
-        cached: CachedReading | None = None,
-        activity: Activity | None = None,
+        cached: CacheReader | None = None,
+        monitor: FeedMonitor | None = None,
     ) -> None:
         check_backend(opened, backend)
         plan = opened.plan
-        self.activity = activity or Activity()
-        self.budget = MemoryBudget(shares)
+        self.monitor = monitor or FeedMonitor()
+        self.budget = MemoryBudget(split)
         self._opened = opened
-        self._specs: Mapping[int, BatchSpec] = {}
+        self._spec_cache: Mapping[int, BatchSpec] = {}
         self._mix = plan.mix if opened.view.augment else None
         on_gpu = plan.device == "gpu"
-        watch = Watch(plan.errors.max_seconds_per_file)
-        shared = Surroundings(
+        watchdog = Watchdog(plan.errors.max_seconds_per_file)
+        shared = WorkerContext(
             opened.program,
             opened.view,
-            SampleLoader(opened.index, plan.errors, watch),
+            SampleLoader(opened.index, plan.errors, watchdog),
             opened.rows,
-            self.activity,
+            self.monitor,
             self.budget,
-            watch,
-            opened.kinds,
+            watchdog,
+            opened.annotation_kinds,
             backend=backend,
             cached=cached,
             dali_threads=num_threads if on_gpu else 1,
         )
         # A GPU has one graph that takes whole batches and brings its own threads.
-        self._pool = AssemblyPool(
+        self._pool = WorkerPool(
             shared,
             num_threads=1 if on_gpu else num_threads,
             max_samples=plan.batch.size if on_gpu else min(plan.batch.size, CHUNK_IMAGES),
-            sizes=opened.sizes,
-            finished=opened.finished,
+            sample_sizes=opened.sample_sizes,
+            output_size=opened.output_size,
         )
-        self._one_thread = (
-            OneOpencvThread()
+        self._opencv_threads = (
+            SingleThreadedOpenCV()
         )  # the pool is the parallelism; OpenCV's own threads would fight it
 
     def __enter__(self) -> Self:
@@ -117,13 +117,13 @@ class BatchBuilder:
         try:
             self._pool.close()
         finally:
-            self._one_thread.release()
+            self._opencv_threads.release()
 
     def _spec(self, number: int) -> BatchSpec:
         """Compute a batch, and with it the next ones, which are asked for soon."""
-        specs = self._specs
+        specs = self._spec_cache
         if number not in specs:
-            self._specs = specs = self._opened.schedule.stretch(number)
+            self._spec_cache = specs = self._opened.schedule.batches_from(number)
         return specs[number]
 
     def start(self, number: int, *, only_one: bool) -> OpenBatch | None:
@@ -141,33 +141,33 @@ class BatchBuilder:
         entries = batch.entries()
         if finished is None:
             return BatchResult(batch.number, None, num_made, num_made, num_skipped=num_made, entries=entries)
-        num_failed = int(finished.replaced.sum()) + finished.num_left_out
+        num_failed = int(finished.replaced.sum()) + finished.num_skipped
         if self._mix is not None:
             finished = mix_batch(
                 finished, self._mix, seed=self._opened.plan.seed, bbox_params=self._opened.plan.bbox_params
             )
-        if spec.lends:
-            finished = finished.between(1, len(finished))
+        if spec.has_halo:
+            finished = finished.slice_rows(1, len(finished))
         return BatchResult(
             batch.number,
             finished,
             num_made,
             num_failed,
             finished.num_images,
-            int(finished.own.sum()),
-            finished.num_left_out,
+            int(finished.is_valid.sum()),
+            finished.num_skipped,
             entries,
         )
 
     def release(self, num_bytes: int) -> None:
         """Let go the room of a batch."""
-        self.budget.close_batch(num_bytes)
+        self.budget.release_batch(num_bytes)
 
     @contextmanager
-    def making(self, number: int) -> Iterator[BatchResult]:
+    def build(self, number: int) -> Iterator[BatchResult]:
         """Make one batch, beside others that other threads ask for; its room is held while the context lasts."""
         num_bytes = self._pool.num_bytes(spec := self._spec(number))
-        self.budget.wait_for_batch(num_bytes)
+        self.budget.reserve_batch(num_bytes)
         batch = self._pool.begin(number, spec, num_bytes)
         try:
             yield self.finish(batch)

@@ -14,7 +14,7 @@ from typing import Any, Generic, NoReturn, Self, TypeVar
 from ..errors import RequestError
 from ..index.boxes import count_boxes
 from ..monitor.quarantine import Quarantine, QuarantineEntry
-from ..sampler.position import batches_before, position_after
+from ..sampler.position import batches_before, make_position
 from ..uris import public_uri
 from .batch_builder import BatchResult
 from .iteration import IterationGuard
@@ -44,31 +44,31 @@ class FeedState:
         """Batches of all epochs together, from where the feed was opened; ``on_error: skip`` passes over those with
         no image left."""
 
-    def take(self, made: BatchResult) -> None:
+    def record_batch(self, result: BatchResult) -> None:
         """Write down what became of the next batch.
 
         Raises:
             LightwellError: what its making raised.
             RunError: more is bad than the plan bears.
         """
-        assert made.number == self.next, (made.number, self.next)
-        for entry in made.entries:
+        assert result.number == self.next, (result.number, self.next)
+        for entry in result.entries:
             self._quarantine.add(entry)
-        if made.error is not None:
-            raise made.error
-        self._quarantine.judge(made=made.num_made, failed=made.num_failed)
+        if result.error is not None:
+            raise result.error
+        self._quarantine.check_limits(made=result.num_made, failed=result.num_failed)
         self.next += 1
         self._quarantine.count(
-            read=made.num_read,
-            used=made.num_used,
-            replaced=made.num_read - made.num_used,
-            skipped=made.num_skipped,
+            read=result.num_read,
+            used=result.num_used,
+            replaced=result.num_read - result.num_used,
+            skipped=result.num_skipped,
         )
 
     def position(self) -> dict[str, Any]:
         """Say where the consumer stands: behind the last batch it was given. A small value that JSON holds."""
-        epoch, step = self._opened.schedule.place_of(self.next)
-        return position_after(self._opened.view, plan=self._opened.fingerprint, epoch=epoch, step=step)
+        epoch, step = self._opened.schedule.epoch_and_step(self.next)
+        return make_position(self._opened.view, plan=self._opened.fingerprint, epoch=epoch, step=step)
 
     @property
     def quarantine(self) -> list[Mapping[str, Any]]:
@@ -212,7 +212,7 @@ def _register_as_dataset(feed: type[BaseFeed[Any]]) -> None:
 
 def _log_dropped_boxes(opened: OpenView) -> None:
     """Write a warning where boxes of the index are left out since they have no area."""
-    if not opened.kinds.boxes or opened.view.rank:
+    if not opened.annotation_kinds.boxes or opened.view.rank:
         return
     found = count_boxes(opened.index.table)
     if found.num_dropped:

@@ -18,11 +18,11 @@ from typing import Any, get_args
 from ..batch.batch import Batch
 from ..compiler.routing import Backend
 from ..config.argument_checks import check_choice, check_count, check_is
-from ..executor.cached import CachedReading
+from ..executor.cached import CacheReader
 from ..machine import default_memory_bytes, num_cpus
-from ..memory.budget import MemoryBudget, cut
+from ..memory.budget import MemoryBudget, split_budget
 from ..monitor.stats import FeedStats
-from ..monitor.step_timer import Activity
+from ..monitor.step_timer import FeedMonitor
 from ..plan.plan import Plan
 from ..plan.view import View
 from .batch_builder import BatchBuilder, check_backend
@@ -31,7 +31,7 @@ from .open_view import OpenView
 from .worker_pool import CHUNK_IMAGES, OpenBatch
 
 DEFAULT_PREFETCH = 3
-MOST_THREADS = 4096
+MAX_THREADS = 4096
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class LocalEngine:
     """What works on pixels; None takes DALI for plans on a GPU, OpenCV for plans on the CPU."""
 
     def __post_init__(self) -> None:
-        check_count("num_threads", self.num_threads, most=MOST_THREADS)
+        check_count("num_threads", self.num_threads, most=MAX_THREADS)
         check_count("prefetch", self.prefetch)
         check_count("memory_bytes", self.memory_bytes, most=2**62)
         if self.backend is not None:
@@ -107,15 +107,15 @@ class LocalFeed(BaseFeed[Batch]):
         self._prefetch = max(prefetch, -(-2 * num_threads // chunks))  # small batches keep many threads busy
         self._backend = backend
         self._stop = threading.Event()
-        self._shares = cut(
+        self._split = split_budget(
             memory_bytes,
             batch_bytes=opened.largest_batch_bytes,
             prefetch=self._prefetch,
             cached=plan.cache is not None,
         )
-        self._cached = CachedReading.open(opened.program, opened.index, self._shares.cache)
-        self._activity = Activity()
-        self._budget = MemoryBudget(self._shares)
+        self._cached = CacheReader.open(opened.program, opened.index, self._split.cache)
+        self._monitor = FeedMonitor()
+        self._budget = MemoryBudget(self._split)
 
     @property
     def cache_counts(self) -> dict[str, int]:
@@ -124,10 +124,10 @@ class LocalFeed(BaseFeed[Batch]):
 
     def stats(self) -> FeedStats:
         """Say where the time went so far and what was in flight."""
-        return self._activity.read(
+        return self._monitor.read(
             num_threads=self._num_threads,
             replaced=self._feed_state.counts["replaced"],
-            memory_bytes=self._budget.shares.total,
+            memory_bytes=self._budget.split.total,
             peak_bytes=self._budget.peak_bytes,
         )
 
@@ -137,55 +137,55 @@ class LocalFeed(BaseFeed[Batch]):
         self._stop.set()
 
     def _batches(self) -> Iterator[Batch]:
-        self._activity = Activity()
-        self._activity.start()
-        clock = self._activity.clock("consume")
+        self._monitor = FeedMonitor()
+        self._monitor.start()
+        timer = self._monitor.timer("consume")
         try:
-            with self._open_maker() as maker:
-                self._budget = maker.budget
-                for open_batch in self._ahead(maker):
-                    clock.enter("input")
+            with self._open_builder() as builder:
+                self._budget = builder.budget
+                for open_batch in self._prefetched(builder):
+                    timer.enter("input")
                     open_batch.wait()
-                    clock.enter("batch")
-                    made = maker.finish(open_batch)
+                    timer.enter("batch")
+                    result = builder.finish(open_batch)
                     num_bytes = open_batch.num_bytes
                     del open_batch  # its buffer is free once the consumer has let it go
-                    self._feed_state.take(made)
-                    batch = made.batch
-                    del made
+                    self._feed_state.record_batch(result)
+                    batch = result.batch
+                    del result
                     if batch is not None:
-                        self._activity.give_out(batch.num_images)
-                        clock.enter("consumer")
+                        self._monitor.count_batch(batch.num_images)
+                        timer.enter("consumer")
                         yield batch
-                        clock.enter("batch")
+                        timer.enter("batch")
                         del batch
-                    maker.release(num_bytes)
+                    builder.release(num_bytes)
         finally:
-            self._activity.stop()
+            self._monitor.stop()
 
-    def _open_maker(self) -> BatchBuilder:
+    def _open_builder(self) -> BatchBuilder:
         return BatchBuilder(
             self._opened,
-            self._shares,
+            self._split,
             num_threads=self._num_threads,
             backend=self._backend,
             cached=self._cached,
-            activity=self._activity,
+            monitor=self._monitor,
         )
 
-    def _ahead(self, maker: BatchBuilder) -> Iterator[OpenBatch]:
+    def _prefetched(self, builder: BatchBuilder) -> Iterator[OpenBatch]:
         """Keep some batches in the making and yield them in order."""
-        making: deque[OpenBatch] = deque()
-        waiting, end = self._feed_state.next, self._opened.schedule.num_batches
+        in_progress: deque[OpenBatch] = deque()
+        next_number, end = self._feed_state.next, self._opened.schedule.num_batches
         while True:
-            while waiting < end and len(making) <= self._prefetch:
-                batch = maker.start(waiting, only_one=not making)
+            while next_number < end and len(in_progress) <= self._prefetch:
+                batch = builder.start(next_number, only_one=not in_progress)
                 if batch is None:
                     break
-                making.append(batch)
-                self._activity.batches.change(1)
-                waiting += 1
-            if not making or self._stop.is_set():
+                in_progress.append(batch)
+                self._monitor.batches.change(1)
+                next_number += 1
+            if not in_progress or self._stop.is_set():
                 return
-            yield making.popleft()
-            self._activity.batches.change(-1)
+            yield in_progress.popleft()
+            self._monitor.batches.change(-1)

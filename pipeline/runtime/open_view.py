@@ -14,7 +14,7 @@ from ..batch.annotations import AnnotationKinds, check_mix
 from ..compiler.program import Program
 from ..errors import SourceError
 from ..index.index import Index
-from ..memory.estimates import FinishedSize, SampleSizes, finished_size
+from ..memory.estimates import OutputSize, SampleSizes, estimate_output_size
 from ..plan.plan import Plan
 from ..plan.view import View
 from ..sampler.schedule import Schedule
@@ -57,24 +57,24 @@ class OpenView:
         return self.plan.fingerprint(self.index)
 
     @cached_property
-    def kinds(self) -> AnnotationKinds:
+    def annotation_kinds(self) -> AnnotationKinds:
         """The kinds of annotations that the index has."""
         return AnnotationKinds.of(self.index)
 
     @cached_property
-    def sizes(self) -> SampleSizes:
+    def sample_sizes(self) -> SampleSizes:
         """What the index says of the samples' sizes."""
         return SampleSizes.of(self.index)
 
     @cached_property
-    def finished(self) -> FinishedSize:
+    def output_size(self) -> OutputSize:
         """How large finished pictures are, from drawing a few of them."""
-        return finished_size(self.program, self.view, self.index, self.rows)
+        return estimate_output_size(self.program, self.view, self.index, self.rows)
 
     @cached_property
     def largest_batch_bytes(self) -> int:
         """Bound what the rows of a batch take, from the largest pictures of the view."""
-        return self.finished.bytes(self.sizes.largest(self.rows, self.plan.batch.size))
+        return self.output_size.bytes(self.sample_sizes.largest(self.rows, self.plan.batch.size))
 
 
 def _usable_rows(plan: Plan, view: View, index: Index) -> np.ndarray:

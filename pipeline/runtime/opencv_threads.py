@@ -14,7 +14,7 @@ _before = 1
 """How many threads OpenCV had before the first of those that hold it came."""
 
 
-class OneOpencvThread:
+class SingleThreadedOpenCV:
     """Holds OpenCV, whose number of threads is of the whole process, at one thread; a context manager.
 
     Several may hold it at a time and leave in any order. The last one restores what there was before the first, unless

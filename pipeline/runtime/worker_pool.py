@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..batch.annotations import AnnotationKinds, Annotations, batch_fields
+from ..batch.annotations import AnnotationKinds, Annotations, collate_annotations
 from ..batch.batch import Batch
 from ..batch.buffers import BatchBuffer, BufferPool, DeviceBuffer, Normalizer
-from ..executor.sample_worker import Assembly, Finished, Surroundings
-from ..load.loader import Loaded
-from ..memory.estimates import FinishedSize, SampleSizes, in_runs
+from ..executor.sample_worker import Sample, SampleWorker, WorkerContext
+from ..load.loader import EncodedSample
+from ..memory.estimates import OutputSize, SampleSizes, split_by_bytes
 from ..monitor.quarantine import QuarantineEntry
-from ..monitor.watchdog import Watch
+from ..monitor.watchdog import Watchdog
 from ..sampler.schedule import BatchSpec
 
 if TYPE_CHECKING:
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
 
 CHUNK_IMAGES = 32
 """Samples that one thread makes at a time: many enough for DALI, few enough to share a batch among threads."""
-KEPT_IMAGES = 64
+CACHED_CHUNK_IMAGES = 64
 """The same of samples that the cache holds, which take so little time that handing them out counts."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Target:
+class _ChunkTarget:
     """Where a chunk of a batch goes."""
 
     epoch: int
     first: int
     """Row of the batch that its first sample takes."""
     buffer: BatchBuffer | DeviceBuffer
-    noted: list[QuarantineEntry]
+    failures: list[QuarantineEntry]
     """Filled with what it could not use."""
 
 
 @dataclass(slots=True)
-class Rows:
+class _SampleColumns:
     """What a batch keeps of a chunk's samples beside their pixels, column by column: objects would be many."""
 
     made: list[bool] = field(default_factory=list)
@@ -54,7 +54,7 @@ class Rows:
     replaced: list[bool] = field(default_factory=list)
     annotations: list[Annotations] = field(default_factory=list)
 
-    def add(self, sample: Finished | None) -> None:
+    def add(self, sample: Sample | None) -> None:
         """Take a sample, or note that it was left out."""
         self.made.append(sample is not None)
         if sample is None:
@@ -64,7 +64,7 @@ class Rows:
         self.replaced.append(sample.replaced)
         self.annotations.append(sample.annotations)
 
-    def __iadd__(self, other: Rows) -> Rows:
+    def __iadd__(self, other: _SampleColumns) -> _SampleColumns:
         """Put another chunk's behind these."""
         for name in ("made", "keys", "labels", "replaced", "annotations"):
             getattr(self, name).extend(getattr(other, name))
@@ -78,11 +78,11 @@ class OpenBatch:
     number: int
     spec: BatchSpec
     buffer: BatchBuffer | DeviceBuffer
-    chunks: tuple[Future[Rows], ...]
-    noted: tuple[list[QuarantineEntry], ...]
+    chunks: tuple[Future[_SampleColumns], ...]
+    failures: tuple[list[QuarantineEntry], ...]
     """What each chunk could not use."""
-    watch: Watch
-    kinds: AnnotationKinds
+    watchdog: Watchdog
+    annotation_kinds: AnnotationKinds
     """Of the index."""
     num_bytes: int
     """That its rows are reckoned to take."""
@@ -93,23 +93,23 @@ class OpenBatch:
         Raises:
             StuckError: a file never comes to an end.
         """
-        self.watch.wait_for_all(self.chunks)
+        self.watchdog.wait_for_all(self.chunks)
 
     def entries(self) -> tuple[QuarantineEntry, ...]:
         """List what could not be used so far, in the order of the rows."""
-        return tuple(entry for chunk in self.noted for entry in chunk)
+        return tuple(entry for chunk in self.failures for entry in chunk)
 
     def finish(self) -> Batch | None:
         """Put it together; None where every image was left out."""
         import torch
 
-        rows = Rows()
+        rows = _SampleColumns()
         for chunk in self.chunks:
-            rows += self.watch.wait_for(chunk)
+            rows += self.watchdog.wait_for(chunk)
         if not rows.keys:
             return None
         num_images = len(rows.keys)
-        images = _kept_rows(self.buffer.tensor(), rows.made)
+        images = _select_rows(self.buffer.tensor(), rows.made)
         height, width = images.shape[1:3] if images.dtype == torch.uint8 else images.shape[2:]
         return Batch(
             images=images,
@@ -119,12 +119,12 @@ class OpenBatch:
             step=self.spec.step,
             replaced=np.array(rows.replaced, dtype=bool),
             padding=self.spec.padding[rows.made],
-            num_left_out=len(rows.made) - num_images,
-            **batch_fields(rows.annotations, self.kinds, (height, width)),
+            num_skipped=len(rows.made) - num_images,
+            **collate_annotations(rows.annotations, self.annotation_kinds, (height, width)),
         )
 
 
-def _kept_rows(images: torch.Tensor, made: Sequence[bool]) -> torch.Tensor:
+def _select_rows(images: torch.Tensor, made: Sequence[bool]) -> torch.Tensor:
     """Take the rows of samples that were not left out, in the same layout of memory."""
     import torch
 
@@ -137,185 +137,197 @@ def _kept_rows(images: torch.Tensor, made: Sequence[bool]) -> torch.Tensor:
     return kept.contiguous(memory_format=torch.channels_last)
 
 
-class AssemblyPool:
+class WorkerPool:
     """Reading threads and making threads; leave them with ``close``. Any thread may start batches."""
 
     def __init__(
         self,
-        shared: Surroundings,
+        shared: WorkerContext,
         *,
         num_threads: int,
         max_samples: int,
-        sizes: SampleSizes,
-        finished: FinishedSize,
+        sample_sizes: SampleSizes,
+        output_size: OutputSize,
     ) -> None:
         self._shared = shared
         self._max_samples = max_samples
-        self._sizes = sizes
-        self._finished = finished
-        shares = shared.budget.shares
-        self._most_pixels = max(1, shares.pixels // num_threads)
-        self._most_files = max(1, shares.files // (2 * num_threads))
+        self._sample_sizes = sample_sizes
+        self._output_size = output_size
+        split = shared.budget.split
+        self._most_pixels = max(1, split.pixels // num_threads)
+        self._most_files = max(1, split.files // (2 * num_threads))
         self._tickets = count()
         self._buffers = BufferPool()
         normalization = shared.program.normalization
         self._normalizer = None if normalization is None else Normalizer(normalization)
         self._device = _device_of(shared)
         self._readers = ThreadPoolExecutor(num_threads, "lightwell-read")
-        self._makers = ThreadPoolExecutor(num_threads, "lightwell-make")
-        self._own = threading.local()
+        self._workers = ThreadPoolExecutor(num_threads, "lightwell-make")
+        self._local = threading.local()
         self._starting = threading.Lock()
-        self._assemblies: list[Assembly] = []
+        self._sample_workers: list[SampleWorker] = []
         self._epoch: int | None = None
-        self._filling: list[Future[Rows]] = []
+        self._cache_writers: list[Future[_SampleColumns]] = []
         """Chunks of this epoch that may add to the cache: the last of them, and those not done yet."""
 
     def close(self) -> None:
         """End the threads, once what is under way is made."""
-        stuck = self._shared.watch.stuck  # then nobody waits for the thread, nor takes away what it holds
+        timed_out = (
+            self._shared.watchdog.timed_out
+        )  # then nobody waits for the thread, nor takes away what it holds
         self._shared.budget.close()
         self._shared.loader.close()
-        self._readers.shutdown(wait=not stuck, cancel_futures=True)
-        self._makers.shutdown(wait=not stuck, cancel_futures=True)
-        for assembly in () if stuck else self._assemblies:
-            assembly.close()
+        self._readers.shutdown(wait=not timed_out, cancel_futures=True)
+        self._workers.shutdown(wait=not timed_out, cancel_futures=True)
+        for sample_worker in () if timed_out else self._sample_workers:
+            sample_worker.close()
         if self._shared.cached is not None:
             self._shared.cached.cache.close()
 
     def num_bytes(self, spec: BatchSpec) -> int:
         """Reckon what the rows of a batch will take."""
-        return self._finished.bytes(self._sizes.pixels(spec.rows))
+        return self._output_size.bytes(self._sample_sizes.pixels(spec.rows))
 
     def start(self, number: int, spec: BatchSpec, *, only_one: bool) -> OpenBatch | None:
         """Begin a batch; None where there is no room for it, which the only one in the making always has."""
         num_bytes = self.num_bytes(spec)
-        if not self._shared.budget.open_batch(num_bytes, only_one=only_one):
+        if not self._shared.budget.try_reserve_batch(num_bytes, only_one=only_one):
             return None
         return self.begin(number, spec, num_bytes)
 
     def begin(self, number: int, spec: BatchSpec, num_bytes: int) -> OpenBatch:
         """Begin a batch whose room is taken already."""
         with self._starting:
-            self._turn_to(spec.epoch)
+            self._start_epoch(spec.epoch)
             buffer = self._open_buffer(len(spec.rows))
-            chunks: list[Future[Rows]] = []
-            targets: list[_Target] = []
+            chunks: list[Future[_SampleColumns]] = []
+            targets: list[_ChunkTarget] = []
             first = 0
             cached = self._shared.cached
-            is_kept = cached is not None and cached.holds(spec.rows)
-            for rows, file_bytes in self._cut(spec.rows, KEPT_IMAGES if is_kept else self._max_samples):
-                targets.append(_Target(spec.epoch, first, buffer, []))
+            is_cached = cached is not None and cached.contains(spec.rows)
+            for rows, file_bytes in self._split_into_chunks(
+                spec.rows, CACHED_CHUNK_IMAGES if is_cached else self._max_samples
+            ):
+                targets.append(_ChunkTarget(spec.epoch, first, buffer, []))
                 first += len(rows)
-                if is_kept:
-                    chunks.append(self._makers.submit(self._make_kept, rows, targets[-1]))
+                if is_cached:
+                    chunks.append(self._workers.submit(self._make_cached, rows, targets[-1]))
                 else:
-                    loaded = self._readers.submit(self._read, next(self._tickets), rows, file_bytes)
-                    chunks.append(self._makers.submit(self._make, loaded, file_bytes, targets[-1]))
-            if cached is not None and not is_kept:
-                self._filling = [*(one for one in self._filling if not one.done()), *chunks]
-        noted = tuple(one.noted for one in targets)
+                    loaded = self._readers.submit(self._read_chunk, next(self._tickets), rows, file_bytes)
+                    chunks.append(self._workers.submit(self._make_chunk, loaded, file_bytes, targets[-1]))
+            if cached is not None and not is_cached:
+                self._cache_writers = [*(one for one in self._cache_writers if not one.done()), *chunks]
+        failures = tuple(one.failures for one in targets)
         shared = self._shared
-        return OpenBatch(number, spec, buffer, tuple(chunks), noted, shared.watch, shared.kinds, num_bytes)
+        return OpenBatch(
+            number, spec, buffer, tuple(chunks), failures, shared.watchdog, shared.kinds, num_bytes
+        )
 
-    def _turn_to(self, epoch: int) -> None:
+    def _start_epoch(self, epoch: int) -> None:
         """Let an epoch find all that the one before has cached: wait until it is made and written."""
-        if epoch != self._epoch and self._filling and self._shared.cached is not None:
-            self._shared.watch.wait_for_all(self._filling)
+        if epoch != self._epoch and self._cache_writers and self._shared.cached is not None:
+            self._shared.watchdog.wait_for_all(self._cache_writers)
             self._shared.cached.cache.publish()
-            self._filling = []
+            self._cache_writers = []
         self._epoch = epoch
 
-    def _cut(self, rows: np.ndarray, most: int) -> Iterator[tuple[np.ndarray, int]]:
+    def _split_into_chunks(self, rows: np.ndarray, most: int) -> Iterator[tuple[np.ndarray, int]]:
         """Cut a batch into chunks: by number, and where files are large by their bytes."""
         for start in range(0, len(rows), most):
             some = rows[start : start + most]
-            sizes = self._sizes.bytes(some).tolist()
-            for run, num_bytes in in_runs(range(len(some)), sizes.__getitem__, self._most_files):
+            sample_sizes = self._sample_sizes.bytes(some).tolist()
+            for run, num_bytes in split_by_bytes(
+                range(len(some)), sample_sizes.__getitem__, self._most_files
+            ):
                 yield some[run[0] : run[-1] + 1], num_bytes
 
-    def _read(self, ticket: int, rows: np.ndarray, num_bytes: int) -> list[Loaded]:
-        activity = self._shared.activity
-        clock = activity.clock("read")
-        clock.enter("room")
-        self._shared.budget.wait_for_file(ticket, num_bytes)
-        clock.enter("read")
+    def _read_chunk(self, ticket: int, rows: np.ndarray, num_bytes: int) -> list[EncodedSample]:
+        monitor = self._shared.monitor
+        timer = monitor.timer("read")
+        timer.enter("room")
+        self._shared.budget.reserve_file(ticket, num_bytes)
+        timer.enter("read")
         read_bytes = 0
         try:
             loaded = self._shared.load(rows)
             read_bytes = sum(len(sample.file.data) for sample in loaded if sample.file is not None)
-            activity.hit(sum(sample.kept is not None for sample in loaded))
+            monitor.count_cache_hits(sum(sample.cached_image is not None for sample in loaded))
             return loaded
         finally:
-            activity.chunks.change(1)
-            clock.enter("room", read_bytes)
+            monitor.chunks.change(1)
+            timer.enter("room", read_bytes)
 
     def _open_buffer(self, num_images: int) -> BatchBuffer | DeviceBuffer:
         if self._device is None:
             return BatchBuffer(num_images, self._normalizer, self._buffers)
         return DeviceBuffer(num_images, self._shared.program.normalization, self._device)
 
-    def _make(
+    def _make_chunk(
         self,
-        loaded: Future[list[Loaded]],
+        loaded: Future[list[EncodedSample]],
         file_bytes: int,
-        target: _Target,
-    ) -> Rows:
-        clock = self._shared.activity.clock("make")
-        clock.enter("input")
+        target: _ChunkTarget,
+    ) -> _SampleColumns:
+        timer = self._shared.monitor.timer("make")
+        timer.enter("input")
         try:
             samples = loaded.result()
-            self._shared.activity.chunks.change(-1)
-            clock.enter("draw")
-            return self._make_runs(samples, target)
+            self._shared.monitor.chunks.change(-1)
+            timer.enter("draw")
+            return self._make_samples(samples, target)
         finally:
-            self._shared.budget.close_file(file_bytes)
-            clock.enter("room")
+            self._shared.budget.release_file(file_bytes)
+            timer.enter("room")
 
-    def _make_kept(self, rows: np.ndarray, target: _Target) -> Rows:
+    def _make_cached(self, rows: np.ndarray, target: _ChunkTarget) -> _SampleColumns:
         """Make what the cache holds without a reader; the few that are damaged or have changed are read here."""
-        activity = self._shared.activity
-        clock = activity.clock("make")
-        clock.enter("find")
+        monitor = self._shared.monitor
+        timer = monitor.timer("make")
+        timer.enter("find")
         read_bytes = 0
         try:
             samples = self._shared.load(rows)
-            activity.hit(sum(sample.kept is not None for sample in samples))
+            monitor.count_cache_hits(sum(sample.cached_image is not None for sample in samples))
             read_bytes = sum(len(sample.file.data) for sample in samples if sample.file is not None)
-            self._shared.budget.open_file(read_bytes)
-            clock.enter("draw", read_bytes)
-            return self._make_runs(samples, target)
+            self._shared.budget.add_file(read_bytes)
+            timer.enter("draw", read_bytes)
+            return self._make_samples(samples, target)
         finally:
-            self._shared.budget.close_file(read_bytes)
-            clock.enter("room")
+            self._shared.budget.release_file(read_bytes)
+            timer.enter("room")
 
-    def _make_runs(self, samples: list[Loaded], target: _Target) -> Rows:
-        clock = self._shared.activity.clock("make")
-        if not hasattr(self._own, "assembly"):
-            most = self._max_samples if self._shared.cached is None else max(self._max_samples, KEPT_IMAGES)
-            self._own.assembly = Assembly(self._shared, max_samples=most)
-            self._assemblies.append(self._own.assembly)
-        assembly: Assembly = self._own.assembly
-        done = Rows()
-        for run, most_bytes in assembly.in_runs(samples, target.epoch, self._most_pixels):
-            clock.enter("room")
+    def _make_samples(self, samples: list[EncodedSample], target: _ChunkTarget) -> _SampleColumns:
+        timer = self._shared.monitor.timer("make")
+        if not hasattr(self._local, "sample_worker"):
+            most = (
+                self._max_samples
+                if self._shared.cached is None
+                else max(self._max_samples, CACHED_CHUNK_IMAGES)
+            )
+            self._local.sample_worker = SampleWorker(self._shared, max_samples=most)
+            self._sample_workers.append(self._local.sample_worker)
+        sample_worker: SampleWorker = self._local.sample_worker
+        done = _SampleColumns()
+        for run, most_bytes in sample_worker.split_by_bytes(samples, target.epoch, self._most_pixels):
+            timer.enter("room")
             with self._shared.budget.pixels(most_bytes, repr(run[0].row["key"])):
                 start = target.first + len(done.made)
-                rooms = [partial(target.buffer.room, row) for row in range(start, start + len(run))]
-                made = assembly.make(run, target.epoch, rooms, target.noted)
-                clock.enter("write")
+                slots = [partial(target.buffer.output_slot, row) for row in range(start, start + len(run))]
+                made = sample_worker.make(run, target.epoch, slots, target.failures)
+                timer.enter("write")
                 num_bytes = 0
                 for row, sample in enumerate(made, start):
                     if sample is not None:
                         target.buffer.put(row, sample.key, sample.image)
                         num_bytes += sample.image.nbytes
                     done.add(sample)
-                target.buffer.settle()
-                clock.enter("draw", num_bytes)
+                target.buffer.synchronize()
+                timer.enter("draw", num_bytes)
                 del made, sample  # not one picture may outlast its room
         return done
 
 
-def _device_of(shared: Surroundings) -> str | None:
+def _device_of(shared: WorkerContext) -> str | None:
     """Say on which device of torch batches are put together: a GPU where nothing is left to do on the host."""
     if shared.backend != "dali" or shared.program.plan.device != "gpu":
         return None

@@ -1,8 +1,8 @@
-"""Class-balanced and weighted epochs: which image of which class stands at a place of an epoch.
+"""Class-balanced and weighted sampling: the image at every index of an epoch.
 
-An epoch keeps its length. Every class has its quota of it, to the image; which of the class's images fill the quota
-follows from laps: a class goes through all of its images, in an order keyed by the lap, before it shows one again,
-and goes on in the next epoch where it stood. Any place of any epoch is computed directly.
+An epoch keeps its length, and every class an exact quota of it. A class fills its quota with passes over its images:
+it uses each of them once, in an order keyed by the pass, before it repeats one, and continues in the next epoch where
+it stopped. Every index of every epoch is computed directly.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ import numpy as np
 
 from ..errors import PlanError, nearest
 from ..rng import keyed_words
-from .permutation import NUM_ROUNDS, mixed, permuted
+from .permutation import NUM_ROUNDS, permute, splitmix64
 
 if TYPE_CHECKING:
     from ..index.index import Index
     from ..plan.sampling import Sampling
 
-LAP_BITS = np.uint64(40)
-"""Laps and labels share 64 bits of a key."""
+PASS_BITS = np.uint64(40)
+"""Bits of a 64-bit key for the number of the pass; the label takes the others."""
 
 
 @dataclass(frozen=True)
-class Draws:
-    """The quotas and images of every class that is drawn."""
+class ClassBalancedSampler:
+    """Sampler with a fixed quota per class."""
 
     seed: int
     labels: np.ndarray
@@ -34,18 +34,18 @@ class Draws:
     rows: np.ndarray
     """int64 rows of the index, class by class."""
     starts: np.ndarray
-    """int64, shape (C,): where a class begins in ``rows``."""
+    """int64, shape (C,): start of each class in ``rows``."""
     sizes: np.ndarray
-    """int64, shape (C,): images of a class."""
+    """int64, shape (C,): images per class."""
     bounds: np.ndarray
-    """int64, shape (C + 1,): where a class's quota begins among the places of an epoch."""
+    """int64, shape (C + 1,): start of each class's quota among the indices of an epoch."""
 
     @classmethod
     def of(cls, sampling: Sampling, index: Index, rows: np.ndarray, seed: int) -> Self:
-        """Share an epoch of the given rows out among their classes.
+        """Divide an epoch of the given rows among their classes.
 
         Raises:
-            PlanError: rows without labels, a class that is not there, or one too light to be drawn at all.
+            PlanError: rows without labels, an unknown class, or a weight too small for a single image per epoch.
         """
         own = index.table["label"].to_numpy()[rows].astype(np.int64)
         if not len(index.classes) and not (own >= 0).any():
@@ -63,22 +63,22 @@ class Draws:
         for name, share, quota in zip(names, shares, np.diff(bounds), strict=True):
             if quota < 1:
                 raise PlanError(f"sampling.weights: expected every class at least once in an epoch of {len(rows):,} images, "
-                                f"got {share:g} for {name!r}, too little for one; raise it, or index without the "
+                                f"got {share:g} for {name!r}, too small for one; raise it, or index without the "
                                 "class")  # fmt: skip
         starts = np.cumsum(sizes) - sizes
         return cls(seed, labels, rows[np.argsort(own, kind="stable")], starts, sizes, bounds)
 
-    def rows_at(self, places: np.ndarray, epoch: int) -> np.ndarray:
-        """Say which rows of the index stand at places of an epoch, class by class; the caller shuffles."""
-        number = np.searchsorted(self.bounds, places, side="right") - 1
+    def rows_at(self, indices: np.ndarray, epoch: int) -> np.ndarray:
+        """Return the rows of the index at some indices of an epoch, ordered by class; the caller shuffles."""
+        number = np.searchsorted(self.bounds, indices, side="right") - 1
         quotas = self.bounds[number + 1] - self.bounds[number]
-        drawn_before = epoch * quotas + places - self.bounds[number]
-        laps, places_in_lap = np.divmod(drawn_before, self.sizes[number])
-        words = (self.labels[number].astype(np.uint64) << LAP_BITS) | laps.astype(np.uint64)
+        num_before = epoch * quotas + indices - self.bounds[number]
+        passes, index_in_pass = np.divmod(num_before, self.sizes[number])
+        counters = (self.labels[number].astype(np.uint64) << PASS_BITS) | passes.astype(np.uint64)
         base = keyed_words("draws", self.seed, 0, "", NUM_ROUNDS)
-        keys = mixed(base[:, None], words)
-        found = permuted(places_in_lap, self.sizes[number].astype(np.uint64), keys)
-        return np.asarray(self.rows[self.starts[number] + found])
+        keys = splitmix64(base[:, None], counters)
+        result = permute(index_in_pass, self.sizes[number].astype(np.uint64), keys)
+        return np.asarray(self.rows[self.starts[number] + result])
 
 
 def _weights_of(sampling: Sampling, names: list[str]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Which sample stands where in which epoch: pure functions of integers. No epoch's order is ever laid out."""
+"""Batch schedule: the rows of every batch, computed from its number. The order of an epoch is never materialized."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import PlanError
 from ..rng import keyed_bits, keyed_generator
-from .class_balanced import Draws
+from .class_balanced import ClassBalancedSampler
 from .permutation import Permutation
 
 if TYPE_CHECKING:
@@ -18,47 +18,47 @@ if TYPE_CHECKING:
     from ..plan.plan import Plan
     from ..plan.view import View
 
-STRETCH = 16
-"""Batches that are computed together where they are taken in order."""
+LOOKAHEAD = 16
+"""Batches that are computed together when they are read in order."""
 NUM_REPLACEMENT_TRIES = 16
-"""So many other samples are tried in place of a bad one before the batch is given up."""
+"""Other samples that are tried in place of a bad one before the batch fails."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchSpec:
-    """Which rows of the index make one batch, or one rank's slice of it."""
+    """Rows of the index for one batch, or for one rank's slice of it."""
 
     epoch: int
     step: int
     rows: np.ndarray
     """int64 row numbers of the index."""
     padding: np.ndarray
-    """bool, like ``rows``: repeats that make the ranks of a last batch even."""
-    lends: bool = False
-    """The first row belongs to the slice before; it is made only so that the second can be mixed with it."""
+    """bool, like ``rows``: repeated rows that give all ranks slices of equal length in a last batch."""
+    has_halo: bool = False
+    """Whether the first row belongs to the previous rank's slice and is needed only for mixing with the second."""
 
 
 class _Slice(NamedTuple):
-    """Where a batch, or one rank's slice of it, lies in its epoch."""
+    """Indices of a batch, or of one rank's slice of it, within its epoch."""
 
-    places: np.ndarray
+    indices: np.ndarray
     padding: np.ndarray
-    lends: bool
+    has_halo: bool
 
 
 def num_steps(num_rows: int, batch_size: int, *, drop_last: bool) -> int:
-    """Count the batches of one epoch."""
+    """Return the number of batches in one epoch."""
     return num_rows // batch_size if drop_last else -(-num_rows // batch_size)
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """The batches of a view, each computed by its number."""
+    """Batches of a view, each computed from its number."""
 
     rows: np.ndarray
-    """int64 rows of the index, as many as an epoch has places."""
+    """int64 rows of the index; an epoch has as many samples."""
     batch_size: int
-    """Of all ranks together."""
+    """Global batch size, over all ranks."""
     seed: int = 0
     shuffle: bool = False
     first_epoch: int = 0
@@ -66,16 +66,16 @@ class Schedule:
     drop_last: bool = False
     rank: int = 0
     num_ranks: int = 1
-    draws: Draws | None = None
+    class_balanced: ClassBalancedSampler | None = None
     mixes: bool = False
-    """Images are mixed with the one before them in the batch, whichever rank has it."""
+    """Whether each image is mixed with the previous one of the global batch, on whichever rank that is."""
 
     @classmethod
     def of(cls, plan: Plan, view: View, index: Index, rows: np.ndarray) -> Self:
-        """Build the schedule of some rows of an index.
+        """Build the schedule for some rows of an index.
 
         Raises:
-            PlanError: ranks that cannot share the batch, an epoch without batches, or sampling that cannot be.
+            PlanError: the ranks cannot share the batch, an epoch has no batches, or the sampling is impossible.
         """
         size = plan.batch.size
         if size % view.num_ranks:
@@ -86,16 +86,16 @@ class Schedule:
             )
         if view.num_ranks > 1 and plan.errors.on_error == "skip":
             raise PlanError(
-                f"errors.on_error: expected replace or raise where {view.num_ranks} ranks share a batch, got skip; ranks that "
-                "leave images out would take different steps: write replace"
+                f"errors.on_error: expected replace or raise with {view.num_ranks} ranks, got skip; ranks that leave images "
+                "out would take different numbers of steps: write replace"
             )
         if len(rows) and num_steps(len(rows), size, drop_last=view.drop_last) == 0:
             raise PlanError(
                 f"batch.size: expected at most {len(rows)} (the images of this split), got {size}; make it smaller"
             )
-        draws = None
+        class_balanced = None
         if plan.sampling is not None and view.augment and view.keys is None:
-            draws = Draws.of(plan.sampling, index, rows, plan.seed)
+            class_balanced = ClassBalancedSampler.of(plan.sampling, index, rows, plan.seed)
         return cls(
             rows,
             size,
@@ -106,7 +106,7 @@ class Schedule:
             view.drop_last,
             view.rank,
             view.num_ranks,
-            draws,
+            class_balanced,
             mixes=view.augment and plan.mix is not None,
         )
 
@@ -120,60 +120,64 @@ class Schedule:
         """Batches of all epochs together."""
         return self.num_steps * self.num_epochs
 
-    def place_of(self, number: int) -> tuple[int, int]:
-        """Return epoch and step of a batch; of the first one after the view for ``num_batches``."""
-        steps = max(1, self.num_steps)  # 0 where no image can be used
+    def epoch_and_step(self, number: int) -> tuple[int, int]:
+        """Return epoch and step of a batch; for ``num_batches``, those of the first batch after the view."""
+        steps = max(1, self.num_steps)  # 0 if no image can be used
         return self.first_epoch + number // steps, number % steps
 
     def batch(self, number: int) -> BatchSpec:
-        """Compute a batch, counted from 0 over all epochs."""
-        epoch, step = self.place_of(number)
-        return next(self._some(epoch, range(step, step + 1)))
+        """Compute a batch by its number, counted from 0 over all epochs."""
+        epoch, step = self.epoch_and_step(number)
+        return next(self._compute(epoch, range(step, step + 1)))
 
-    def _some(self, epoch: int, steps: range) -> Iterator[BatchSpec]:
-        """Compute batches of one epoch, all their rows in one go: the arithmetic costs little more for many."""
+    def _compute(self, epoch: int, steps: range) -> Iterator[BatchSpec]:
+        """Compute batches of one epoch together, which costs little more than a single one."""
         slices = [self._slice(step) for step in steps]
-        rows = self.rows_at(np.concatenate([one.places for one in slices]), epoch)
+        rows = self.rows_at(np.concatenate([one.indices for one in slices]), epoch)
         first = 0
         for step, one in zip(steps, slices, strict=True):
-            last = first + len(one.places)
-            yield BatchSpec(epoch, step, rows[first:last], one.padding, one.lends)
+            last = first + len(one.indices)
+            yield BatchSpec(epoch, step, rows[first:last], one.padding, one.has_halo)
             first = last
 
     def _slice(self, step: int) -> _Slice:
-        """Say which places of an epoch this rank's slice of a batch takes."""
+        """Return the indices of this rank's slice of a batch."""
         start = step * self.batch_size
-        num_own = min(self.batch_size, len(self.rows) - start)
-        num_here = -(-num_own // self.num_ranks)
-        lends = self.mixes and self.num_ranks > 1 and num_own > 1
-        slots = np.arange(self.rank * num_here - lends, (self.rank + 1) * num_here)
-        return _Slice(start + slots % num_own, slots >= num_own, lends)
+        num_valid = min(self.batch_size, len(self.rows) - start)
+        num_per_rank = -(-num_valid // self.num_ranks)
+        has_halo = self.mixes and self.num_ranks > 1 and num_valid > 1
+        slots = np.arange(self.rank * num_per_rank - has_halo, (self.rank + 1) * num_per_rank)
+        return _Slice(start + slots % num_valid, slots >= num_valid, has_halo)
 
-    def rows_at(self, places: np.ndarray, epoch: int) -> np.ndarray:
-        """Say which rows of the index stand at places of an epoch; sampled epochs are always shuffled."""
-        if self.shuffle or self.draws is not None:
-            places = Permutation.keyed("shuffle", self.seed, epoch, len(self.rows))(places)
-        return np.asarray(self.rows[places]) if self.draws is None else self.draws.rows_at(places, epoch)
+    def rows_at(self, indices: np.ndarray, epoch: int) -> np.ndarray:
+        """Return the rows of the index at some indices of an epoch; class-balanced epochs are always shuffled."""
+        if self.shuffle or self.class_balanced is not None:
+            indices = Permutation.from_seed("shuffle", self.seed, epoch, len(self.rows))(indices)
+        return (
+            np.asarray(self.rows[indices])
+            if self.class_balanced is None
+            else self.class_balanced.rows_at(indices, epoch)
+        )
 
     def batches(self, first: int = 0) -> Iterator[BatchSpec]:
-        """Yield the batches from one on, in order."""
+        """Yield the batches from a number on, in order."""
         while first < self.num_batches:
-            stretch = self.stretch(first)
-            yield from stretch.values()
-            first += len(stretch)
+            batches = self.batches_from(first)
+            yield from batches.values()
+            first += len(batches)
 
-    def stretch(self, first: int) -> dict[int, BatchSpec]:
-        """Compute a batch and some that follow it in its epoch, by their numbers."""
-        epoch, step = self.place_of(first)
-        last = min(step + STRETCH, self.num_steps)
-        return dict(enumerate(self._some(epoch, range(step, last)), first))
+    def batches_from(self, first: int) -> dict[int, BatchSpec]:
+        """Compute up to ``LOOKAHEAD`` batches of one epoch, starting with a number; returns them by number."""
+        epoch, step = self.epoch_and_step(first)
+        last = min(step + LOOKAHEAD, self.num_steps)
+        return dict(enumerate(self._compute(epoch, range(step, last)), first))
 
 
 def replacements(rows: np.ndarray, *, seed: int, epoch: int, key: str) -> np.ndarray:
-    """List the rows that may stand in for a bad sample, in the order in which they are tried.
+    """Return the rows that may replace a bad sample, in the order in which they are tried.
 
     The order is keyed by (seed, epoch, key of the bad sample): the same bad file is replaced by the same
-    picture whatever thread or engine meets it.
+    image on every thread and engine.
     """
     generator = keyed_generator(keyed_bits("replace", seed, epoch, key))
     return np.asarray(rows[generator.integers(0, len(rows), size=NUM_REPLACEMENT_TRIES)])

@@ -1,1 +1,1 @@
-"""Files on a local disk or behind a URI: reads, range requests, retries, allowed protocols."""
+"""File access, local and remote: range reads, retries, allowed protocols."""

@@ -1,4 +1,4 @@
-"""HTTP for fsspec with bounds: no more bytes than were asked for, none unpacked, and no forbidden address."""
+"""Bounded HTTP file system for fsspec: range reads only, no decompression, no forbidden addresses."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from .uri_rules import UriRules
 
 CHUNK_BYTES = 1 << 16
 MAX_PAGE_BYTES = 64 << 20
-"""Of a page that lists files."""
+"""Largest HTML page of links that is read."""
 
 
 class BoundedHTTPFileSystem(HTTPFileSystem):  # type: ignore[misc]  # fsspec has no types
-    """Files behind HTTP, read by ranges; a server that ignores ranges is read up to the end of the range.
+    """HTTP file system that reads byte ranges; from a server without range support it reads up to the end of the range.
 
-    Replies are asked for uncompressed and never unpacked, so that a small compressed reply cannot become a large one.
+    Responses are requested uncompressed and never decompressed, which rules out decompression bombs.
 
     Args:
-        rules: addresses that may be connected to; checked for every connection, those of redirects included.
+        rules: allowed addresses; checked at every connection, redirects included.
     """
 
     def __init__(self, rules: UriRules, **options: Any) -> None:
         async def client(**kwargs: Any) -> aiohttp.ClientSession:
             connector = aiohttp.TCPConnector(socket_factory=rules.socket_for)
-            kwargs |= {"connector": connector, "auto_decompress": False, "response_class": _BoundedReply}
+            kwargs |= {"connector": connector, "auto_decompress": False, "response_class": _BoundedResponse}
             return aiohttp.ClientSession(**kwargs)
 
         super().__init__(get_client=client, **options)
@@ -41,9 +41,9 @@ class BoundedHTTPFileSystem(HTTPFileSystem):  # type: ignore[misc]  # fsspec has
     async def _cat_with_etag(
         self, url: str, start: int | None = None, end: int | None = None, **kwargs: Any
     ) -> tuple[bytes, str | None]:
-        """Read a range; returns it with the identity that the reply states of the whole file."""
+        """Read a range and return it with the file's ETag."""
         if start is None or end is None:
-            raise ValueError("files are read by ranges")
+            raise ValueError("expected start and end, got an open range; pass both")
         if end <= start:
             return b"", None
         headers = {"Accept-Encoding": "identity", "Range": f"bytes={start}-{end - 1}"}
@@ -51,46 +51,48 @@ class BoundedHTTPFileSystem(HTTPFileSystem):  # type: ignore[misc]  # fsspec has
         session = await self.set_session()
         async with session.get(
             self.encode_url(url), headers={**options.pop("headers", {}), **headers}, **options
-        ) as reply:
-            if reply.status == 416:  # the file ends before
+        ) as response:
+            if response.status == 416:  # range not satisfiable: beyond the end of the file
                 return b"", None
-            self._raise_not_found_for_status(reply, url)
-            if reply.headers.get("Content-Encoding", "identity").lower() not in ("identity", ""):
-                raise PermissionError(13, "its server compresses what was asked for as it is", url)
-            skip = start if reply.status == 200 else 0
-            etag = reply.headers.get("ETag", "").strip('"')
-            return await _read(reply.content, skip, end - start), etag or None
+            self._raise_not_found_for_status(response, url)
+            if response.headers.get("Content-Encoding", "identity").lower() not in ("identity", ""):
+                raise PermissionError(
+                    13, "its server sent a compressed response to a request for an uncompressed one", url
+                )
+            skip = start if response.status == 200 else 0
+            etag = response.headers.get("ETag", "").strip('"')
+            return await _read(response.content, skip, end - start), etag or None
 
     def cat_with_etag(self, path: str, start: int, end: int, timeout: float) -> tuple[bytes, str | None]:
-        """Read a range with the identity of its file, from any thread."""
+        """Read a range and return it with the file's ETag; callable from any thread."""
         found: tuple[bytes, str | None] = sync(
             self.loop, self._cat_with_etag, path, start, end, timeout=timeout
         )
         return found
 
 
-class _BoundedReply(aiohttp.ClientResponse):
-    """A reply of which no more than a page is read at once; ranges are read from its stream."""
+class _BoundedResponse(aiohttp.ClientResponse):
+    """HTTP response with a limit on the size of its body; ranges are read from the stream."""
 
     async def read(self) -> bytes:
         """Read the body.
 
         Raises:
-            PermissionError: it is larger than a page of links.
+            PermissionError: the body is larger than ``MAX_PAGE_BYTES``.
         """
         if self._body is None:
             body = await _read(self.content, 0, MAX_PAGE_BYTES + 1)
             if len(body) > MAX_PAGE_BYTES:
                 self.close()
                 raise PermissionError(
-                    13, f"its server lists more than {MAX_PAGE_BYTES:,} bytes of links", str(self.url)
+                    13, f"its server sent a listing of more than {MAX_PAGE_BYTES:,} bytes", str(self.url)
                 )
             self._body = body
         return self._body
 
 
 async def _read(content: aiohttp.StreamReader, skip: int, size: int) -> bytes:
-    """Read some bytes behind those that are skipped; the rest is never fetched."""
+    """Skip some bytes and read the next ``size``; the rest is not fetched."""
     parts: list[bytes] = []
     missing = size
     async for chunk in content.iter_chunked(CHUNK_BYTES):

@@ -1,4 +1,4 @@
-"""Files behind fsspec (``s3://``, ``gs://``, ``https://``, ``memory://`` ...): retries, time limits, and whose fault it is.
+"""Remote files through fsspec (``s3://``, ``gs://``, ``https://``, ``memory://`` ...), with retries and timeouts.
 
 Credentials and endpoints come from fsspec's and the protocol's own configuration, such as ``AWS_ENDPOINT_URL``.
 """
@@ -16,189 +16,193 @@ from typing import Any, TypeVar
 from ..errors import SourceDownError, SourceError
 from ..text import quoted
 from ..uris import public_uri, redact_uris
-from .store import Found, Piece, source_of
+from .store import FileStat, ReadResult, store_root
 from .uri_rules import UriRules
 
 T = TypeVar("T")
 
-ATTEMPT_S = 10.0
-"""Longest wait for one answer; a connection that never replies is given up and tried anew."""
-FIRST_BACK_OFF_S = 0.1
-MAX_BACK_OFF_S = 5.0
-ALLOWED_BYTES_PER_S = 1_000_000
-"""A second is added to every limit for so many bytes that are asked for: slow is not down."""
-MOST_BYTES = 1 << 50
-"""No file is so large: who tells such a size is wrong."""
-PROBE_S = 5.0
-LISTING_S = 600.0
-"""For all pages of a list: some millions of names."""
+ATTEMPT_TIMEOUT_S = 10.0
+"""Timeout of one request; a connection without a response is dropped and retried."""
+INITIAL_BACKOFF_S = 0.1
+MAX_BACKOFF_S = 5.0
+MIN_BYTES_PER_S = 1_000_000
+"""Throughput below which a transfer times out: every timeout grows by one second for this many requested bytes."""
+MAX_FILE_BYTES = 1 << 50
+"""Larger sizes in listings are rejected as invalid."""
+PROBE_TIMEOUT_S = 5.0
+LISTING_TIMEOUT_S = 600.0
+"""Timeout of a complete listing, which may hold millions of names."""
 
-_FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-"""Answers about one file. Anything else may be different the next time."""
+_NOT_RETRIED = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+"""Errors that concern one file and are not retried; all others are."""
 
 
 class _NoRetryError(Exception):
-    """Asking again cannot help."""
+    """An error that no retry can resolve."""
 
 
 class RemoteStore:
-    """All that fsspec reaches. A file system is opened for each bucket or server, and shared by all threads.
+    """Store for remote files. One file system per bucket or server, shared by all threads.
 
-    Time limits hold for file systems that are asynchronous in fsspec (S3, Google, Azure, HTTP); the others, such as
-    SFTP, have only their own.
+    Timeouts apply to file systems that are asynchronous in fsspec (S3, Google, Azure, HTTP); others, such as SFTP, have
+    only their own.
 
     Args:
-        max_wait_s: how long a source may fail before it counts as down.
-        rules: URIs that may be opened; any other raises ``ForbiddenURIError``.
+        max_wait_s: seconds of failing requests after which a source counts as unavailable.
+        rules: allowed URIs; any other raises ``ForbiddenURIError``.
     """
 
     def __init__(self, max_wait_s: float, rules: UriRules | None = None) -> None:
         self._max_wait_s = max_wait_s
-        self._rules = rules or UriRules.of()
+        self._rules = rules or UriRules.from_env()
         self._lock = threading.Lock()
         self._filesystems: dict[str, Any] = {}
-        self._answered: dict[str, tuple[tuple[str, float], ...]] = {}
-        """By source the last two files that came, and when."""
+        self._last_successes: dict[str, tuple[tuple[str, float], ...]] = {}
+        """By source: the last two files that were read, and when."""
         self._closed = threading.Event()
 
-    def read(self, uri: str, offset: int, size: int, *, expected: int = 0) -> Piece:
-        """Read a part of a file, as ``Store.read`` says."""
+    def read(self, uri: str, offset: int, size: int, *, expected: int = 0) -> ReadResult:
+        """Read a byte range of a file; see ``Store.read``."""
 
-        def ask(filesystem: Any, path: str, limit: Mapping[str, float]) -> Piece:
+        def request(filesystem: Any, path: str, limit: Mapping[str, float]) -> ReadResult:
             etag: str | None = None
             if hasattr(filesystem, "cat_with_etag"):
                 data, etag = filesystem.cat_with_etag(path, offset, offset + size, **limit)
             else:
                 data = filesystem.cat_file(path, start=offset, end=offset + size, **limit)
             if len(data) < expected and filesystem.info(path, **limit)["size"] >= offset + expected:
-                raise ConnectionError(f"the answer was cut off after {len(data):,} of {expected:,} bytes")
-            return Piece(data, None, None, etag)
+                raise ConnectionError(f"the response was cut off after {len(data):,} of {expected:,} bytes")
+            return ReadResult(data, None, None, etag)
 
-        return self._patiently(uri, ask, size)
+        return self._with_retries(uri, request, size)
 
-    def look(self, uri: str) -> Found:
-        """Ask for size and identity of a file."""
-        return self._patiently(
-            uri, lambda filesystem, path, limit: found_of(filesystem.info(path, **limit)), 0
+    def stat(self, uri: str) -> FileStat:
+        """Return size, modification time and ETag of a file."""
+        return self._with_retries(
+            uri, lambda filesystem, path, limit: file_stat_from_info(filesystem.info(path, **limit)), 0
         )
 
     def canonical(self, uri: str) -> str:
-        """Write a URI as listings of its source do."""
+        """Return a URI in the spelling of its source's listings."""
         filesystem, path = self._open(uri)
         return str(filesystem.unstrip_protocol(path)).rstrip("/")
 
-    def find(self, uri: str) -> dict[str, Found]:
-        """List all files below a folder with their identities, by URI; empty where there are none."""
+    def find(self, uri: str) -> dict[str, FileStat]:
+        """List all files below a folder by URI, with their stats; empty if there are none."""
 
-        def ask(filesystem: Any, path: str, limit: Mapping[str, float]) -> dict[str, Found]:
+        def request(filesystem: Any, path: str, limit: Mapping[str, float]) -> dict[str, FileStat]:
             filesystem.invalidate_cache()
             listed = filesystem.find(path, detail=True, **limit)
-            return {filesystem.unstrip_protocol(name): found_of(info) for name, info in listed.items()}
+            return {
+                filesystem.unstrip_protocol(name): file_stat_from_info(info) for name, info in listed.items()
+            }
 
-        self.look(uri)  # whether the source answers shows soon; the whole list may take its time
-        return self._patiently(uri, ask, 0, attempt_s=LISTING_S)
+        self.stat(uri)  # fails early where the source is unavailable: the listing has a long timeout
+        return self._with_retries(uri, request, 0, attempt_s=LISTING_TIMEOUT_S)
 
     def close(self) -> None:
-        """Let those go who wait for a second try; connections end with the last reference to them."""
+        """Cancel waiting retries; connections close with their last reference."""
         self._closed.set()
         with self._lock:
             self._filesystems.clear()
 
-    def _patiently(
+    def _with_retries(
         self,
         uri: str,
-        ask: Callable[[Any, str, Mapping[str, float]], T],
+        request: Callable[[Any, str, Mapping[str, float]], T],
         size: int,
         *,
         attempt_s: float | None = None,
     ) -> T:
-        """Ask until there is an answer: exponential back-off with full jitter, within a total time.
+        """Send a request with retries: exponential backoff with full jitter, within a total time.
 
-        Back-off: Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015 ("full jitter").
+        Backoff: Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015 ("full jitter").
         """
-        allowance = size / ALLOWED_BYTES_PER_S
+        allowance = size / MIN_BYTES_PER_S
         started = time.monotonic()
         deadline = started + self._max_wait_s + allowance
         for attempt in count(1):
             if self._closed.is_set():
-                raise self._down(uri, "the end of the run", attempt)
+                raise self._source_error(uri, "the end of the run", attempt)
             left = deadline - time.monotonic()
             try:
-                limit_s = attempt_s or max(0.1, min(ATTEMPT_S + allowance, left))
-                answer = self._once(uri, ask, limit_s)
+                limit_s = attempt_s or max(0.1, min(ATTEMPT_TIMEOUT_S + allowance, left))
+                answer = self._attempt(uri, request, limit_s)
             except SourceError:
                 raise
-            except _FINAL as error:
-                told = redact_uris(error.strerror or str(error))
-                raise type(error)(error.errno or 0, told, public_uri(uri)) from error
+            except _NOT_RETRIED as error:
+                message = redact_uris(error.strerror or str(error))
+                raise type(error)(error.errno or 0, message, public_uri(uri)) from error
             except _NoRetryError as error:
-                raise self._down(uri, error.args[0], attempt) from error
-            except Exception as error:  # of botocore, aiohttp, fsspec and whatever else a protocol needs
-                wait = random.uniform(0, min(MAX_BACK_OFF_S, FIRST_BACK_OFF_S * 2**attempt))  # noqa: S311
+                raise self._source_error(uri, error.args[0], attempt) from error
+            except (
+                Exception
+            ) as error:  # botocore, aiohttp, fsspec and the other protocols raise their own kinds
+                wait = random.uniform(0, min(MAX_BACKOFF_S, INITIAL_BACKOFF_S * 2**attempt))  # noqa: S311
                 if time.monotonic() + wait >= deadline or self._closed.wait(wait):
-                    raise self._verdict(uri, _in_words(error), attempt, started) from error
+                    raise self._final_error(uri, _describe_error(error), attempt, started) from error
                 continue
-            self._remember(uri)
+            self._record_success(uri)
             return answer
         raise AssertionError("count() has no end")
 
-    def _once(self, uri: str, ask: Callable[[Any, str, Mapping[str, float]], T], limit_s: float) -> T:
+    def _attempt(self, uri: str, request: Callable[[Any, str, Mapping[str, float]], T], limit_s: float) -> T:
         filesystem, path = self._open(uri)
         limit = {"timeout": limit_s} if filesystem.async_impl else {}
         try:
-            return ask(filesystem, path, limit)
+            return request(filesystem, path, limit)
         except Exception as error:
             if "Credentials" in type(error).__name__:
-                raise _NoRetryError(_in_words(error)) from error
+                raise _NoRetryError(_describe_error(error)) from error
             if (forbidden := _forbidden(error)) is not None:
                 raise forbidden from error
             raise
 
     def _open(self, uri: str) -> tuple[Any, str]:
         self._rules.check(uri)
-        source = source_of(uri)
+        source = store_root(uri)
         with self._lock:
             if source not in self._filesystems:
                 self._filesystems[source] = _filesystem_for(uri, self._rules)
             filesystem = self._filesystems[source]
         return filesystem, filesystem._strip_protocol(uri)
 
-    def _remember(self, uri: str) -> None:
-        source = source_of(uri)
-        others = [one for one in self._answered.get(source, ()) if one[0] != uri]
-        self._answered[source] = (*others[-1:], (uri, time.monotonic()))
+    def _record_success(self, uri: str) -> None:
+        source = store_root(uri)
+        others = [one for one in self._last_successes.get(source, ()) if one[0] != uri]
+        self._last_successes[source] = (*others[-1:], (uri, time.monotonic()))
 
-    def _verdict(self, uri: str, reason: str, attempts: int, started: float) -> Exception:
-        """Say whether one file or its whole source is to blame.
+    def _final_error(self, uri: str, reason: str, attempts: int, started: float) -> Exception:
+        """Decide whether one file or its whole source is unavailable.
 
-        The source is up where another file came since this one was first asked for; else one that came before is asked
-        for once more.
+        The source is available if another file was read since the first attempt, or if one that was read earlier can be
+        read again.
         """
-        others = [one for one in self._answered.get(source_of(uri), ()) if one[0] != uri]
-        for other, when in () if self._closed.is_set() else others[-1:]:
-            if when > started:
-                return self._not_this_one(uri, reason, attempts)
+        others = [one for one in self._last_successes.get(store_root(uri), ()) if one[0] != uri]
+        for other, time_s in () if self._closed.is_set() else others[-1:]:
+            if time_s > started:
+                return self._file_error(uri, reason, attempts)
             try:
-                self._once(
+                self._attempt(
                     other,
                     lambda filesystem, path, limit: filesystem.info(path, **limit),
-                    min(PROBE_S, self._max_wait_s),
+                    min(PROBE_TIMEOUT_S, self._max_wait_s),
                 )
             except FileNotFoundError:
-                pass  # an answer too
-            except Exception:  # noqa: S112 - the verdict below tells; a probe has no other news
+                pass  # a response as well
+            except Exception:  # noqa: S112 - the error below covers a failed probe
                 continue
-            return self._not_this_one(uri, reason, attempts)
-        return self._down(uri, reason, attempts)
+            return self._file_error(uri, reason, attempts)
+        return self._source_error(uri, reason, attempts)
 
-    def _not_this_one(self, uri: str, reason: str, attempts: int) -> OSError:
-        told = f"no right answer in {attempts} tries within {self._max_wait_s:g} s ({reason})"
-        return OSError(0, f"{told}, while its source answers", public_uri(uri))
+    def _file_error(self, uri: str, reason: str, attempts: int) -> OSError:
+        message = f"no valid response in {attempts} attempts within {self._max_wait_s:g} s ({reason})"
+        return OSError(0, f"{message}, while its source responds", public_uri(uri))
 
-    def _down(self, uri: str, reason: str, attempts: int) -> SourceDownError:
+    def _source_error(self, uri: str, reason: str, attempts: int) -> SourceDownError:
         return SourceDownError(
-            f"expected an answer from {source_of(public_uri(uri))} within {self._max_wait_s:g} s, got {reason} in "
-            f"{attempts} tries for {public_uri(uri)!r}; check the address, the network and the credentials, then run again"
+            f"expected a response from {store_root(public_uri(uri))} within {self._max_wait_s:g} s, got {reason} in "
+            f"{attempts} attempts for {public_uri(uri)!r}; check the address, the network and the credentials, then run again"
         )
 
 
@@ -223,8 +227,8 @@ def _filesystem_for(uri: str, rules: UriRules) -> Any:
     return filesystem
 
 
-def found_of(info: Mapping[str, Any]) -> Found:
-    """Read the entry of a listing: protocols name time and identity differently."""
+def file_stat_from_info(info: Mapping[str, Any]) -> FileStat:
+    """Convert an fsspec listing entry; protocols use different keys for time and ETag."""
     etag = next((str(info[name]).strip('"') for name in ("ETag", "etag", "md5Hash") if info.get(name)), None)
     names = ("LastModified", "last_modified", "mtime", "updated", "modified", "created")
     moment = next((info[name] for name in names if info.get(name)), None)
@@ -232,23 +236,23 @@ def found_of(info: Mapping[str, Any]) -> Found:
         moment = moment.timestamp()
     mtime_ns = int(moment * 1e9) if isinstance(moment, int | float) else 0
     num_bytes = int(info["size"] or 0)
-    if not 0 <= num_bytes < MOST_BYTES:
-        raise PermissionError(13, f"its store tells a size that cannot be ({quoted(num_bytes)} bytes)")
-    return Found(num_bytes, mtime_ns, etag)
+    if not 0 <= num_bytes < MAX_FILE_BYTES:
+        raise PermissionError(13, f"its store reports an impossible size ({quoted(num_bytes)} bytes)")
+    return FileStat(num_bytes, mtime_ns, etag)
 
 
 def _forbidden(error: BaseException) -> PermissionError | None:
-    """Find what forbade an answer below the errors of fsspec and aiohttp."""
+    """Find the PermissionError among the causes of an fsspec or aiohttp error."""
     found: BaseException | None = error
     while found is not None and not isinstance(found, PermissionError):
         found = found.__cause__
     return found
 
 
-def _in_words(error: BaseException) -> str:
-    told = " ".join(redact_uris(str(error)).split()) or (
+def _describe_error(error: BaseException) -> str:
+    message = " ".join(redact_uris(str(error)).split()) or (
         " ".join(redact_uris(str(error.__cause__)).split()) if error.__cause__ else ""
     )
     if "Timeout" in type(error).__name__:
-        return f"no answer ({type(error).__name__}{': ' + told if told else ''})"
-    return f"{type(error).__name__}: {told}"[:200]
+        return f"no response ({type(error).__name__}{': ' + message if message else ''})"
+    return f"{type(error).__name__}: {message}"[:200]

@@ -1,4 +1,4 @@
-"""The one port through which bytes are read, and the local disk behind it."""
+"""The interface through which all files are read, and its implementation for local disks."""
 
 from __future__ import annotations
 
@@ -10,105 +10,105 @@ from urllib.parse import unquote, urlsplit
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What a store says of a file without opening it."""
+class FileStat:
+    """Size, modification time and ETag of a file."""
 
     bytes: int
     mtime_ns: int = 0
-    """0 where it is not told."""
+    """0 if unknown."""
     etag: str | None = None
-    """What changes with the content, in the store's own words."""
+    """Changes with the content; in the store's own format."""
 
 
-class Piece(NamedTuple):
-    """A part of a file as it was read."""
+class ReadResult(NamedTuple):
+    """A byte range of a file."""
 
     data: bytes
-    """As many bytes as were asked for, or those up to the file's end."""
+    """The requested bytes, or those up to the end of the file."""
     file_bytes: int | None
-    """Size of the whole file, where the store tells it with the same request."""
+    """Size of the whole file, if the response states it."""
     mtime_ns: int | None
-    """As ``file_bytes``."""
+    """Of the file, if the response states it."""
     etag: str | None = None
-    """As ``file_bytes``; what a listing calls ``etag``."""
+    """Of the file, if the response states it."""
 
 
 class Store(Protocol):
-    """Reads parts of files. Any thread may call it."""
+    """Reads byte ranges of files. Thread-safe."""
 
-    def read(self, uri: str, offset: int, size: int, *, expected: int = 0) -> Piece:
-        """Read up to ``size`` bytes; a reply of fewer than ``expected`` is believed only where the file is so short.
+    def read(self, uri: str, offset: int, size: int, *, expected: int = 0) -> ReadResult:
+        """Read up to ``size`` bytes; fewer than ``expected`` are accepted only at the end of the file.
 
         Raises:
-            OSError: this file cannot be read: it is gone, forbidden, or a directory.
-            SourceDownError: the whole source gives no answer.
+            OSError: the file cannot be read: missing, forbidden, or a directory.
+            SourceDownError: the source does not respond.
         """
         ...
 
-    def look(self, uri: str) -> Found:
-        """Ask for size and identity of a file; raises as ``read`` does."""
+    def stat(self, uri: str) -> FileStat:
+        """Return size, modification time and ETag of a file; raises as ``read`` does."""
         ...
 
     def close(self) -> None:
-        """Let go of connections, and let nobody wait any longer."""
+        """Close connections and cancel waiting retries."""
         ...
 
 
 def is_remote(uri: str) -> bool:
-    """Say whether something but the local disk has to be asked."""
+    """Return whether a path or URI is not on a local disk."""
     return not uri.startswith("/") and "://" in uri
 
 
 def without_file_scheme(uri: str) -> str:
-    """Turn ``file:///a%20b`` into ``/a b``; anything else stays."""
+    """Turn ``file:///a%20b`` into ``/a b``; return anything else unchanged."""
     return unquote(urlsplit(uri).path) if uri[:7].lower() == "file://" else uri
 
 
-def source_of(uri: str) -> str:
-    """Name the bucket or the server: ``s3://bucket`` of ``s3://bucket/a/b.jpg``."""
+def store_root(uri: str) -> str:
+    """Return bucket or server of a URI: ``s3://bucket`` for ``s3://bucket/a/b.jpg``."""
     return "/".join(uri.split("/", 3)[:3])
 
 
 class LocalStore:
-    """The local disk, asked directly: as few system calls as there can be."""
+    """Store for local files, with as few system calls as possible."""
 
-    def read(self, uri: str, offset: int, size: int, *, expected: int = 0) -> Piece:  # noqa: ARG002 - a disk tells the truth
-        """Read a part of a file.
+    def read(self, uri: str, offset: int, size: int, *, expected: int = 0) -> ReadResult:  # noqa: ARG002 - a local read is never cut short
+        """Read a byte range of a file.
 
         Raises:
-            OSError: it cannot be opened or read, or is no regular file.
+            OSError: the file cannot be opened or read, or is not a regular file.
         """
         _check_name(uri)
-        # A pipe in a file's place must not block: no writer may ever come.
+        # O_NONBLOCK: opening a named pipe without a writer would block.
         handle = os.open(uri, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             found = os.fstat(handle)
             if not stat.S_ISREG(found.st_mode):
                 raise OSError(0, "not a regular file", uri)
-            return Piece(
+            return ReadResult(
                 _read_all(handle, offset, min(size, found.st_size - offset)), found.st_size, found.st_mtime_ns
             )
         finally:
             os.close(handle)
 
-    def look(self, uri: str) -> Found:
-        """Ask for size and time of a file.
+    def stat(self, uri: str) -> FileStat:
+        """Return size and modification time of a file.
 
         Raises:
-            OSError: there is none, or it is no regular file.
+            OSError: the file is missing, or not a regular file.
         """
         _check_name(uri)
         found = os.stat(uri)  # noqa: PTH116 - as fast as it gets
         if not stat.S_ISREG(found.st_mode):
             raise OSError(0, "not a regular file", uri)
-        return Found(found.st_size, found.st_mtime_ns)
+        return FileStat(found.st_size, found.st_mtime_ns)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: no file stays open."""
 
 
 def _check_name(path: str) -> None:
-    """Refuse what cannot be a path as the system does, not with a ValueError."""
+    """Raise OSError for a path with a zero byte, for which Python raises ValueError."""
     if "\0" in path:
         raise OSError(0, "a zero byte in its path", path)
 

@@ -1,8 +1,8 @@
-"""Which URIs are read: an allow-list of protocols, no chains, no metadata services, and no private addresses on request.
+"""Rules for remote URIs: allowed protocols, no chained URIs, no metadata services, optionally no private addresses.
 
-Tables and indexes may come from strangers, and a URI makes this process send requests. The rules hold wherever a URI is
-opened, in ``Storage``. Addresses are checked at the socket, after names are resolved and at every redirect; requests
-that go through a proxy, and protocols other than HTTP, whose hosts come from the user's own configuration, are not.
+Tables and indexes may be untrusted, and every URI in them causes a request (server-side request forgery). ``Storage``
+checks each URI that it opens. Addresses are checked at the socket, after name resolution and at every redirect; not
+checked are requests through a proxy, and protocols other than HTTP, whose hosts come from the user's configuration.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from ..uris import has_userinfo, public_uri
 DEFAULT_PROTOCOLS = frozenset(
     {"file", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "http", "https", "hf", "memory"}
 )
-"""``memory`` is fsspec's store within this process: nobody else can put anything there."""
-NEVER = frozenset(
+"""``memory`` is fsspec's store within this process."""
+FORBIDDEN_PROTOCOLS = frozenset(
     {"local", "reference", "simplecache", "filecache", "blockcache", "cached", "dir", "generic", "git"}
 )
-"""Protocols that open other URIs, write copies or read the local disk under another name; they cannot be allowed."""
+"""Protocols that open other URIs, write copies or alias the local disk; they cannot be allowed."""
 
 PROTOCOLS_VARIABLE = "LIGHTWELL_ALLOW_PROTOCOLS"
 PRIVATE_VARIABLE = "LIGHTWELL_FORBID_PRIVATE_ADDRESSES"
@@ -35,12 +35,12 @@ _METADATA_NETWORKS = tuple(
     ipaddress.ip_network(text)
     for text in ("169.254.0.0/16", "fe80::/10", "fd00:ec2::254/128", "100.100.100.200/32", "192.0.0.192/32")
 )
-"""Link-local addresses and those at which clouds hand out credentials to their machines."""
+"""Link-local addresses and those of cloud metadata services."""
 _METADATA_HOSTS = frozenset({"metadata", "metadata.google.internal", "metadata.goog", "instance-data"})
 
 
 class ForbiddenURIError(SourceError, OSError):
-    """A URI is not opened by the rules; an error of one file, as ``OSError`` says."""
+    """A URI that the rules forbid; also an ``OSError``, so that it counts as the error of one file."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -49,38 +49,40 @@ class ForbiddenURIError(SourceError, OSError):
 
 @dataclass(frozen=True)
 class UriRules:
-    """What may be opened. A value that can be pickled."""
+    """Allowed protocols and addresses. Can be pickled."""
 
     protocols: frozenset[str] = DEFAULT_PROTOCOLS
     forbid_private_addresses: bool = False
     """Refuse HTTP addresses of private networks and of this machine."""
 
     @classmethod
-    def of(cls, allow_protocols: Iterable[str] = (), *, forbid_private_addresses: bool | None = None) -> Self:
-        """Combine the defaults, the environment and what is asked for.
+    def from_env(
+        cls, allow_protocols: Iterable[str] = (), *, forbid_private_addresses: bool | None = None
+    ) -> Self:
+        """Combine the defaults, the environment and the arguments.
 
         Args:
-            allow_protocols: allowed beside the default ones and those of ``LIGHTWELL_ALLOW_PROTOCOLS`` (separated by
+            allow_protocols: allowed in addition to the default ones and those of ``LIGHTWELL_ALLOW_PROTOCOLS`` (separated by
                 commas).
-            forbid_private_addresses: by default as ``LIGHTWELL_FORBID_PRIVATE_ADDRESSES`` says (``1`` for yes).
+            forbid_private_addresses: by default from ``LIGHTWELL_FORBID_PRIVATE_ADDRESSES`` (``1`` for yes).
 
         Raises:
-            PlanError: a protocol that is none or can never be allowed.
+            PlanError: a protocol is malformed or cannot be allowed.
         """
         more = [*allow_protocols, *filter(None, os.environ.get(PROTOCOLS_VARIABLE, "").split(","))]
         names = {name.strip().lower().removesuffix("://") for name in more}
         for name in sorted(names):
-            if not _SCHEME.fullmatch(name) or name in NEVER:
+            if not _SCHEME.fullmatch(name) or name in FORBIDDEN_PROTOCOLS:
                 raise PlanError(
                     f"allowed protocols: expected names such as sftp, got {name!r}; leave it out"
-                    + (" (it opens other URIs or the local disk)" if name in NEVER else "")
+                    + (" (it opens other URIs or the local disk)" if name in FORBIDDEN_PROTOCOLS else "")
                 )
         if forbid_private_addresses is None:
             forbid_private_addresses = os.environ.get(PRIVATE_VARIABLE, "") not in ("", "0")
         return cls(DEFAULT_PROTOCOLS | names, forbid_private_addresses)
 
     def refusal(self, uri: str) -> str | None:
-        """Return in words why a URI is not opened; None where it may be."""
+        """Return why a URI is forbidden, or None if it is allowed."""
         protocol = uri.partition("://")[0].lower()
         if "::" in protocol or not _SCHEME.fullmatch(protocol):
             return "URI that chains protocols; give the plain URI of the file"
@@ -96,10 +98,10 @@ class UriRules:
         return self._host_refusal(uri) if protocol in ("http", "https") else None
 
     def check(self, uri: str) -> None:
-        """Refuse a URI that may not be opened.
+        """Raise for a forbidden URI.
 
         Raises:
-            ForbiddenURIError: with the reason; it names no secret.
+            ForbiddenURIError: with the reason and no secrets.
         """
         if reason := self.refusal(uri):
             raise ForbiddenURIError(f"{public_uri(uri)!r}: {reason}")
@@ -118,13 +120,13 @@ class UriRules:
         try:
             return self.address_refusal(host)
         except ValueError:
-            return None  # a name; its addresses are checked when it is connected to
+            return None  # a name: its addresses are checked at the connection
 
     def address_refusal(self, address: str) -> str | None:
-        """Return in words why an IP address is not connected to; None where it may be.
+        """Return why an IP address is forbidden, or None if it is allowed.
 
         Raises:
-            ValueError: it is no IP address.
+            ValueError: not an IP address.
         """
         found = ipaddress.ip_address(address.partition("%")[0])
         found = getattr(found, "ipv4_mapped", None) or getattr(found, "sixtofour", None) or found
@@ -135,10 +137,10 @@ class UriRules:
         return None
 
     def socket_for(self, address: tuple[Any, ...]) -> socket.socket:
-        """Open the socket for a connection of aiohttp, for which this is a ``socket_factory``.
+        """Create a socket for an allowed address; the ``socket_factory`` of an aiohttp connector.
 
         Raises:
-            PermissionError: the address may not be connected to.
+            PermissionError: the address is forbidden.
         """
         family, kind, protocol, _, place = address
         if family in (socket.AF_INET, socket.AF_INET6) and (reason := self.address_refusal(str(place[0]))):

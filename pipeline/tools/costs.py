@@ -14,13 +14,13 @@ import numpy as np
 from ..batch.annotations import AnnotationKinds
 from ..batch.buffers import BatchBuffer, BufferPool, Normalizer
 from ..compiler.program import Program
-from ..executor.cpu import CpuPixels, Failure
+from ..executor.cpu import CpuStage, Failure
 from ..index.index import Index
-from ..load.decode.plan import Decoding
-from ..load.loader import Loaded, SampleLoader
+from ..load.decode.plan import DecodePlan
+from ..load.loader import EncodedSample, SampleLoader
 from ..rng import keyed_bits
-from ..runtime.opencv_threads import OneOpencvThread
-from ..transform.params import Drawing, leaves_of
+from ..runtime.opencv_threads import SingleThreadedOpenCV
+from ..transform.params import ParamSampler, leaf_transforms
 
 NUM_PICTURES = 16
 NUM_PASSES = 3
@@ -52,7 +52,7 @@ def measure_costs(program: Program, index: Index) -> Costs | None:
     picked = rows[np.linspace(0, len(rows) - 1, min(NUM_PICTURES, len(rows))).astype(int)]
     watch = _Stopwatch(program, index)
     try:
-        with OneOpencvThread():
+        with SingleThreadedOpenCV():
             for number in range(NUM_PASSES):
                 watch.clear()
                 for row in picked:
@@ -67,16 +67,18 @@ class _Stopwatch:
         kinds = AnnotationKinds.of(index)
         self._targets = kinds.empty_targets()
         compose = program.compose(augment=True, boxes=kinds.boxes, keypoints=kinds.num_keypoints > 0)
-        self._num_drawn = program.routes(augment=True).num_drawn
-        self._drawing = Drawing(compose, self._num_drawn)
-        self._behind = compose.transforms[self._num_drawn :]
+        self._num_sampled = program.routes(augment=True).num_sampled
+        self._param_sampler = ParamSampler(compose, self._num_sampled)
+        self._behind = compose.transforms[self._num_sampled :]
         self._step_of_slot = [
             number
-            for number, transform in enumerate(compose.transforms[: self._num_drawn])
-            for _ in leaves_of([transform])
+            for number, transform in enumerate(compose.transforms[: self._num_sampled])
+            for _ in leaf_transforms([transform])
         ]
         self._loader = SampleLoader(index)
-        self._pixels = CpuPixels(self._drawing, max_batch_size=1, may_reduce=program.plan.decode == "auto")
+        self._pixels = CpuStage(
+            self._param_sampler, max_batch_size=1, may_reduce=program.plan.decode == "auto"
+        )
         self._seed = program.plan.seed
         normalization = program.normalization
         self._normalizer = None if normalization is None else Normalizer(normalization)
@@ -102,21 +104,21 @@ class _Stopwatch:
         self._time("batch", lambda: buffer.put(0, "", image))
         self.finished += 1
 
-    def _decode(self, sample: Loaded, epoch: int) -> Any:
+    def _decode(self, sample: EncodedSample, epoch: int) -> Any:
         assert sample.file is not None
         file = sample.file
         bits = keyed_bits("augment", self._seed, epoch, sample.row["key"])
-        drawn = self._time("draw", partial(self._drawing.draw, bits, file.size, **self._targets))
-        decoding: Decoding = self._pixels.plan(file, drawn)
+        sampled = self._time("draw", partial(self._param_sampler.sample, bits, file.size, **self._targets))
+        decoding: DecodePlan = self._pixels.plan(file, sampled)
         image = self._time("decode", lambda: self._pixels.decode([file], [decoding])[0])
         if isinstance(image, Failure):
             return None
-        for decision in decoding.decisions:
-            step = self._step_of_slot[decision.slot]
-            image = self._time(step, partial(self._drawing.apply, image, [decision]))
+        for call in decoding.calls:
+            step = self._step_of_slot[call.transform_index]
+            image = self._time(step, partial(self._param_sampler.apply, image, [call]))
         data = {"image": np.ascontiguousarray(image)}
-        for number, transform in enumerate(self._behind, self._num_drawn):
-            transform.set_random_state(*drawn.generators)
+        for number, transform in enumerate(self._behind, self._num_sampled):
+            transform.set_random_state(*sampled.generators)
             data = self._time(number, partial(transform, **data))
         return data["image"]
 

@@ -75,7 +75,7 @@ def _decode_note(program: Program, routes: tuple[Route, ...]) -> str:
     also = "Pillow for what neither can"
     if program.plan.cache is not None and program.num_cached == 0:
         also += f"; {_cache_note(program)}"
-    fused = [route.name for route in routes if route.decoding_helps]
+    fused = [route.name for route in routes if route.fused_with_decode]
     if not fused:
         return f"whole pictures: no crop or resize stands first and is always applied; {also}"
     cropping = [name for name in fused if name not in RESIZES]
@@ -117,14 +117,14 @@ def _cache_note(program: Program) -> str:
 
 
 def _fused_note(route: Route) -> str:
-    if not route.decoding_helps:
+    if not route.fused_with_decode:
         return ""
     return "part of it done by decoding" if route.name in RESIZES else "its crop is done by decoding"
 
 
 def _where(route: Route, plan: Plan) -> str:
     names = {"dali": f"DALI {plan.device}", "opencv": "OpenCV", "albumentations": "Albumentations"}
-    return f"decoding, {names[route.runs_in]}" if route.decoding_helps else names[route.runs_in]
+    return f"decoding, {names[route.runs_in]}" if route.fused_with_decode else names[route.runs_in]
 
 
 def _batch_steps(program: Program, costs: Costs | None) -> list[Step]:

@@ -8,7 +8,7 @@ from math import ceil
 from typing import Any, Self
 
 from ..geometry import Size
-from .params import Drawn, leaves_of
+from .params import SampledParams, leaf_transforms
 
 _OF_HEIGHT_AND_WIDTH = frozenset({"Resize", "RandomSizedBBoxSafeCrop"})
 _OF_SIZE = frozenset({"RandomResizedCrop", "RandomSizedCrop"})
@@ -17,30 +17,30 @@ _PADDING = frozenset({"Pad", "PadIfNeeded", "RandomScale"})
 
 
 @dataclass(frozen=True)
-class Growth:
+class SizeBound:
     """What a policy makes of a picture's size at most."""
 
     fixed: int = 0
     """Pixels of the largest size that a transform of the policy states."""
     smallest_side: int = 0
     """To which the policy first scales the smaller side; 0 where it does not."""
-    is_open: bool = False
+    needs_sampling: bool = False
     """Whether it depends on draws, or on what stands before, so that only drawing ahead tells it."""
 
     @classmethod
     def of(cls, transforms: Sequence[Any]) -> Self:
         """Look at the transforms of a policy. Classes that Albumentations does not have are taken to keep the size."""
         fixed = smallest_side = 0
-        is_open = False
-        for number, leaf in enumerate(leaves_of(transforms)):
+        needs_sampling = False
+        for number, leaf in enumerate(leaf_transforms(transforms)):
             name = type(leaf).__name__
             if name == "SmallestMaxSize" and number == 0 and leaf.max_size is not None:
                 smallest_side = _largest(leaf.max_size)
             elif (pixels := _stated(leaf, name)) is not None:
                 fixed = max(fixed, pixels)
             else:
-                is_open = is_open or _may_grow(leaf, name)
-        return cls(fixed, smallest_side, is_open)
+                needs_sampling = needs_sampling or _may_grow(leaf, name)
+        return cls(fixed, smallest_side, needs_sampling)
 
     def pixels(self, size: Size) -> int:
         """Bound the pixels of a picture of some size at any step, for a policy that is not open."""
@@ -52,9 +52,9 @@ class Growth:
         return max(pixels, self.fixed)
 
 
-def largest_pixels(drawn: Drawn) -> int:
+def largest_pixels(sampled: SampledParams) -> int:
     """Return the pixels of the largest picture behind the first thing that was drawn."""
-    sizes = [drawn.size, *(decision.size for decision in drawn.decisions[1:])]
+    sizes = [sampled.size, *(call.size for call in sampled.calls[1:])]
     return max(height * width for height, width in sizes)
 
 

@@ -18,7 +18,7 @@ _IDENTITY = np.eye(3)
 _NEAR_IDENTITY = 1e-8 + 1e-5 * _IDENTITY
 """What ``numpy.allclose`` lets pass."""
 
-SizeRule = Callable[[Any, Mapping[str, Any], Size], Size]
+ShapeFunction = Callable[[Any, Mapping[str, Any], Size], Size]
 """(transform, what was drawn, size before) -> size after."""
 
 CROPS = frozenset(
@@ -37,7 +37,7 @@ RESIZES = frozenset({"LongestMaxSize", "Resize", "SmallestMaxSize"})
 COMPOSITIONS = frozenset({"Compose", "Sequential", "OneOf", "SomeOf", "RandomOrder", "OneOrOther"})
 """Compositions that only choose; the others look at pixels themselves."""
 
-DRAWS_FROM_PIXELS = frozenset(
+PARAMS_FROM_PIXELS = frozenset(
     {
         "CropNonEmptyMaskIfExists",
         "HEStain",
@@ -46,7 +46,7 @@ DRAWS_FROM_PIXELS = frozenset(
 )
 """Their decisions depend on pixels of the image or of the mask."""
 
-NEEDS_MORE_THAN_AN_IMAGE = frozenset(
+NEEDS_OTHER_INPUTS = frozenset(
     {
         "FDA",
         "HistogramMatching",
@@ -59,7 +59,9 @@ NEEDS_MORE_THAN_AN_IMAGE = frozenset(
 )
 """They take other pictures or texts out of the data."""
 
-CHANGES_KIND = frozenset({"FromFloat", "Lambda", "Normalize", "ToFloat", "ToRGB", "ToTensor3D", "ToTensorV2"})
+CHANGES_PIXEL_FORMAT = frozenset(
+    {"FromFloat", "Lambda", "Normalize", "ToFloat", "ToRGB", "ToTensor3D", "ToTensorV2"}
+)
 """What comes out is no uint8 RGB picture, or nobody knows."""
 
 
@@ -156,14 +158,14 @@ def _turned(_: Any, __: Mapping[str, Any], size: Size) -> Size:
     return size[::-1]
 
 
-def leaves_as_it_is(matrix: Any) -> bool:
+def is_identity(matrix: Any) -> bool:
     """Say whether Albumentations takes an affine 3x3 matrix for one that changes nothing, and so does nothing."""
     return bool((np.abs(matrix - _IDENTITY) <= _NEAR_IDENTITY).all())
 
 
 def _to_output_shape(_: Any, params: Mapping[str, Any], size: Size) -> Size:
     height, width = (int(side) for side in params["output_shape"][:2])
-    if (height, width) != size and leaves_as_it_is(params["matrix"]):
+    if (height, width) != size and is_identity(params["matrix"]):
         return size
     return height, width
 
@@ -185,7 +187,7 @@ def _lit(_: Any, params: Mapping[str, Any], size: Size) -> Size:
     return size
 
 
-RULES: dict[str, SizeRule] = {
+SHAPE_FUNCTIONS: dict[str, ShapeFunction] = {
     "Affine": _to_output_shape,
     "AtLeastOneBBoxRandomCrop": _cropped,
     "BBoxSafeRandomCrop": _cropped,
@@ -237,39 +239,39 @@ RULES: dict[str, SizeRule] = {
 """For transforms that move pixels or fail on some sizes; others that only change values keep the size."""
 
 
-def size_after(transform: Any, params: Mapping[str, Any], size: Size) -> Size:
-    """Say how large the picture is after a transform that ``why_unpredictable`` has nothing against.
+def output_size(transform: Any, params: Mapping[str, Any], size: Size) -> Size:
+    """Say how large the picture is after a transform that ``needs_pixels_reason`` has nothing against.
 
     Raises:
         ValueError: Albumentations will fail with these params on a picture of this size.
     """
-    return RULES.get(type(transform).__name__, _same)(transform, params, size)
+    return SHAPE_FUNCTIONS.get(type(transform).__name__, _same)(transform, params, size)
 
 
-def why_unpredictable(transform: Any) -> str:
+def needs_pixels_reason(transform: Any) -> str:
     """Say why a transform or composition cannot be drawn without pixels; empty where it can."""
     name = type(transform).__name__
     if not type(transform).__module__.startswith("albumentations."):
         return f"{name} is your own class and may look at pixels"
     if not is_composition(transform):
-        return _why_unpredictable_leaf(transform, name)
+        return _leaf_reason(transform, name)
     if name not in COMPOSITIONS:
         return f"{name} looks at pixels while it chooses"
-    return next(filter(None, map(why_unpredictable, transform.transforms)), "")
+    return next(filter(None, map(needs_pixels_reason, transform.transforms)), "")
 
 
-def _why_unpredictable_leaf(transform: Any, name: str) -> str:
-    changes_kind = name in CHANGES_KIND or (name == "ToGray" and transform.num_output_channels != 3)
-    known = name in RULES or _derives_from(transform, "ImageOnlyTransform")
+def _leaf_reason(transform: Any, name: str) -> str:
+    changes_kind = name in CHANGES_PIXEL_FORMAT or (name == "ToGray" and transform.num_output_channels != 3)
+    known = name in SHAPE_FUNCTIONS or _derives_from(transform, "ImageOnlyTransform")
     draws_from_pixels = (
-        name in DRAWS_FROM_PIXELS
+        name in PARAMS_FROM_PIXELS
         or getattr(transform, "mask_indices", None) is not None  # ConstrainedCoarseDropout
         or callable(getattr(transform, "mask", None))  # Equalize
         or not getattr(transform, "brightness_by_max", True)  # RandomBrightnessContrast takes the mean
     )
     reasons = (
         (draws_from_pixels, f"{name} decides by looking at pixels"),
-        (name in NEEDS_MORE_THAN_AN_IMAGE, f"{name} takes more than an image"),
+        (name in NEEDS_OTHER_INPUTS, f"{name} takes more than an image"),
         (changes_kind, f"{name} yields no uint8 RGB picture"),
         (not known, f"nothing is known of the size after {name}"),
     )

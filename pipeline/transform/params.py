@@ -20,18 +20,18 @@ import numpy as np
 from ..geometry import Size
 from ..policy.registry import is_composition
 from ..rng import Rekeyed, keyed_generator, keyed_random
-from .output_shapes import size_after
+from .output_shapes import output_size
 
 _ONE_PIXEL = np.zeros(1, np.uint8)
-SILENT = frozenset({"CenterCrop", "Crop", "LongestMaxSize", "Resize", "SmallestMaxSize"})
+DETERMINISTIC = frozenset({"CenterCrop", "Crop", "LongestMaxSize", "Resize", "SmallestMaxSize"})
 """Transforms that take nothing from the generators: leaving them out changes no decision behind them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class TransformCall:
     """One transform that a sample goes through, with what was drawn for it."""
 
-    slot: int
+    transform_index: int
     """Number of the transform among the policy's leaves, in the order in which they are written."""
     params: Mapping[str, Any]
     """What its ``apply`` methods take."""
@@ -40,10 +40,10 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
+class SampledParams:
     """What was drawn for one sample."""
 
-    decisions: tuple[Decision, ...]
+    calls: tuple[TransformCall, ...]
     size: Size
     """Height and width after the last decision."""
     targets: dict[str, Any]
@@ -52,113 +52,115 @@ class Drawn:
     """Where drawing stands: what is not drawn ahead goes on from here. Where all is, the next sample has them."""
 
 
-def leaves_of(transforms: Sequence[Any]) -> Iterator[Any]:
+def leaf_transforms(transforms: Sequence[Any]) -> Iterator[Any]:
     """Yield the transforms inside compositions, in the order in which they are written."""
     for transform in transforms:
         if is_composition(transform):
-            yield from leaves_of(transform.transforms)
+            yield from leaf_transforms(transform.transforms)
         else:
             yield transform
 
 
-class Drawing:
+class ParamSampler:
     """Runs a policy on everything but the pixels of the image, as far as that goes, and the rest on pixels.
 
     One thread at a time: it holds the drawing state.
 
     Args:
         compose: the policy as Albumentations runs it; copied.
-        num_drawn: how many of its outermost transforms are drawn ahead, from the first.
+        num_sampled: how many of its outermost transforms are drawn ahead, from the first.
     """
 
-    def __init__(self, compose: Any, num_drawn: int) -> None:
+    def __init__(self, compose: Any, num_sampled: int) -> None:
         self._compose = copy.deepcopy(compose)
-        self._ahead = self._compose.transforms[:num_drawn]
-        self._behind = self._compose.transforms[num_drawn:]
-        self._leaves = list(leaves_of(self._ahead))
-        self._decisions: list[Decision] = []
-        for slot, leaf in enumerate(self._leaves):
-            leaf.apply_with_params = self._recorder(slot, leaf)
+        self._ahead = self._compose.transforms[:num_sampled]
+        self._behind = self._compose.transforms[num_sampled:]
+        self._leaves = list(leaf_transforms(self._ahead))
+        self._calls: list[TransformCall] = []
+        for transform_index, leaf in enumerate(self._leaves):
+            leaf.apply_with_params = self._recorder(transform_index, leaf)
         # Where nothing is drawn later, nobody needs a sample's generators once it is drawn: the next may have them.
         self._rekeyed = None if self._behind else Rekeyed()
         if self._rekeyed is not None:
             self._compose.set_random_state(*self._rekeyed.generators)
 
-    def transform_of(self, slot: int) -> Any:
+    def transform_at(self, transform_index: int) -> Any:
         """Find the transform of a slot."""
-        return self._leaves[slot]
+        return self._leaves[transform_index]
 
-    def draws_nothing(self, num_transforms: int) -> bool:
+    def is_deterministic(self, num_transforms: int) -> bool:
         """Say whether so many of the outermost transforms, from the first, leave the generators as they are."""
         first = self._ahead[:num_transforms]
-        return all(type(one).__name__ in SILENT and one.p >= 1 for one in first)
+        return all(type(one).__name__ in DETERMINISTIC and one.p >= 1 for one in first)
 
-    def draw(self, bits: int, size: Size, *, num_done: int = 0, **targets: Any) -> Drawn:
+    def sample(self, bits: int, size: Size, *, num_skipped: int = 0, **targets: Any) -> SampledParams:
         """Draw for one sample.
 
         Args:
             bits: the sample's key, see ``keys``.
-            size: height and width of the decoded picture, or of what it is after ``num_done`` transforms.
-            num_done: outermost transforms, from the first, that are left out; such as draw nothing.
+            size: height and width of the decoded picture, or of what it is after ``num_skipped`` transforms.
+            num_skipped: outermost transforms, from the first, that are left out; such as draw nothing.
             targets: ``mask``, ``bboxes``, ``keypoints`` and their label fields; they go through what is drawn.
         """
-        generators = self._turn_to(bits)
-        self._decisions = []
-        data: dict[str, Any] = {"image": pixelless(size), **targets}
+        generators = self._reseed(bits)
+        self._calls = []
+        data: dict[str, Any] = {"image": placeholder_image(size), **targets}
         # The lines of Compose.__call__; its own draw is one of the decisions that must not be left out.
         if generators[1].random() < self._compose.p:
             self._compose.preprocess(data)
-            data = self._go_through(self._ahead[num_done:] if num_done else self._ahead, data)
+            data = self._run_transforms(self._ahead[num_skipped:] if num_skipped else self._ahead, data)
         height, width = data.pop("image").shape[:2]
-        return Drawn(tuple(self._decisions), (height, width), data, generators)
+        return SampledParams(tuple(self._calls), (height, width), data, generators)
 
-    def _turn_to(self, bits: int) -> tuple[np.random.Generator, random.Random]:
+    def _reseed(self, bits: int) -> tuple[np.random.Generator, random.Random]:
         if self._rekeyed is not None:
             return self._rekeyed.turn(bits)
         generators = keyed_generator(bits), keyed_random(bits)
         self._compose.set_random_state(*generators)
         return generators
 
-    def apply(self, image: np.ndarray, decisions: Sequence[Decision]) -> np.ndarray:
+    def apply(self, image: np.ndarray, calls: Sequence[TransformCall]) -> np.ndarray:
         """Do to pixels what was drawn."""
-        for decision in decisions:
-            image = self._leaves[decision.slot].apply(np.ascontiguousarray(image), **decision.params)
+        for call in calls:
+            image = self._leaves[call.transform_index].apply(np.ascontiguousarray(image), **call.params)
         return image
 
-    def is_finished(self, drawn: Drawn) -> bool:
+    def is_finished(self, sampled: SampledParams) -> bool:
         """Say whether pixels that went through the decisions need ``finish`` no more."""
-        return not self._behind and not drawn.targets
+        return not self._behind and not sampled.targets
 
-    def finish(self, image: Any, drawn: Drawn) -> dict[str, Any]:
+    def finish(self, image: Any, sampled: SampledParams) -> dict[str, Any]:
         """Run what could not be drawn ahead; returns Albumentations' result, ``image`` and the targets."""
-        if self.is_finished(drawn):
+        if self.is_finished(sampled):
             return {"image": image}
-        data: dict[str, Any] = {"image": image, **drawn.targets}
+        data: dict[str, Any] = {"image": image, **sampled.targets}
         if self._behind:
             data["image"] = np.ascontiguousarray(image)
-            self._compose.set_random_state(*drawn.generators)
-            data = self._go_through(self._behind, data)
+            self._compose.set_random_state(*sampled.generators)
+            data = self._run_transforms(self._behind, data)
         finished: dict[str, Any] = self._compose.postprocess(data)
         return finished
 
-    def _go_through(self, transforms: Sequence[Any], data: dict[str, Any]) -> dict[str, Any]:
+    def _run_transforms(self, transforms: Sequence[Any], data: dict[str, Any]) -> dict[str, Any]:
         for transform in transforms:
             data = self._compose.check_data_post_transform(transform(**data))
         return data
 
-    def _recorder(self, slot: int, leaf: Any) -> Any:
+    def _recorder(self, transform_index: int, leaf: Any) -> Any:
         moved = type(leaf).apply_with_params
 
         def record(params: dict[str, Any], *_: Any, **data: Any) -> dict[str, Any]:
             height, width = data.pop("image").shape[:2]
-            self._decisions.append(Decision(slot, params, (height, width)))
-            image = pixelless(size_after(leaf, params, (height, width)))  # first: it says best what is wrong
+            self._calls.append(TransformCall(transform_index, params, (height, width)))
+            image = placeholder_image(
+                output_size(leaf, params, (height, width))
+            )  # first: it says best what is wrong
             others = moved(leaf, params, **data) if data else {}
             return {"image": image, **others}
 
         return record
 
 
-def pixelless(size: Size) -> np.ndarray:
+def placeholder_image(size: Size) -> np.ndarray:
     """Make an RGB picture of a size that takes one byte."""
     return np.ndarray((*size, 3), np.uint8, _ONE_PIXEL, 0, (0, 0, 0))

@@ -18,9 +18,9 @@ from cached import plan_for, run, shards_of
 from forged_shards import Forged, changed, empty_jpeg, other_size, with_bytes
 from lightwell.pipeline.cache import store
 from lightwell.pipeline.cache import writer as writing
-from lightwell.pipeline.cache.codec import Packed
+from lightwell.pipeline.cache.codec import CachedImage
 from lightwell.pipeline.cache.maintenance import list_recipes, prune, verify
-from lightwell.pipeline.cache.permissions import FILE_MODE, foreign
+from lightwell.pipeline.cache.permissions import FILE_MODE, ownership_problem
 from lightwell.pipeline.cache.recipe import Recipe
 from lightwell.pipeline.cache.shard import DamagedShard, open_shard
 from lightwell.pipeline.cache.store import PixelCache
@@ -245,7 +245,7 @@ def test_root_and_this_user_are_trusted_and_nobody_else(tmp_path: Path) -> None:
         (os.geteuid(), 0o757, True),
     ):
         fields[stat.ST_UID], fields[stat.ST_MODE] = uid, stat.S_IFDIR | mode
-        assert bool(foreign(os.stat_result(fields))) == is_foreign, (uid, oct(mode))
+        assert bool(ownership_problem(os.stat_result(fields))) == is_foreign, (uid, oct(mode))
 
 
 @pytest.mark.parametrize("how", ["owner", "mode"])
@@ -322,22 +322,25 @@ def test_hits_do_not_wait_for_a_slow_disk(tmp_path: Path, monkeypatch: pytest.Mo
         write_shard(*args)
 
     keys = np.array([[number, number] for number in range(9)], "<u8")
-    small, large = Packed(np.arange(75, dtype=np.uint8), (5, 5)), Packed(np.zeros(7_500, np.uint8), (50, 50))
+    small, large = (
+        CachedImage(np.arange(75, dtype=np.uint8), (5, 5)),
+        CachedImage(np.zeros(7_500, np.uint8), (50, 50)),
+    )
     with PixelCache(tmp_path / "cache", RAW, shard_bytes=80) as cache:
-        cache.keep([(keys[0], small)])
+        cache.put([(keys[0], small)])
         cache.publish()
         monkeypatch.setattr(writing, "write_shard", slow)
         keepers = [
             threading.Thread(target=cache.keep, args=([(key, small) for key in keys[1:8]],)),
             threading.Thread(target=cache.keep, args=([(keys[8], large)],)),
         ]
-        found: list[Packed | None] = []
-        finder = threading.Thread(target=lambda: found.extend(cache.find(keys[:1])), daemon=True)
+        found: list[CachedImage | None] = []
+        finder = threading.Thread(target=lambda: found.extend(cache.get(keys[:1])), daemon=True)
         try:
             for keeper in keepers:
                 keeper.start()
             assert writing_began.wait(60)
-            while cache._writer._rooms._value:  # until every buffer waits for the disk
+            while cache._writer._free_buffers._value:  # until every buffer waits for the disk
                 assert keepers[0].is_alive()
                 threading.Event().wait(0.001)
             finder.start()

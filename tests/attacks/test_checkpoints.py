@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 import torch
 from lightwell import LightwellError, ModelError
-from lightwell.models.training.checkpoint import Description, load_model, save_checkpoint
+from lightwell.models.training.checkpoint import CheckpointMetadata, load_model, save_checkpoint
 from lightwell.models.zoo.build import ModelSpec, build_model
 from safetensors.torch import save_file
 
 SPEC = ModelSpec(name="timm:test_resnet", weights="none", num_classes=3)
-ABOUT = Description(SPEC, ("ant", "bee", "cow"), "f" * 16, {"epochs": 1}, ({"loss": 1.5},))
+ABOUT = CheckpointMetadata(SPEC, ("ant", "bee", "cow"), "f" * 16, {"epochs": 1}, ({"loss": 1.5},))
 Header = dict[str, Any]
 
 

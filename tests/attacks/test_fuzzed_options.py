@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lightwell import LightwellError, LocalEngine, Plan, View, build_index
 from lightwell.cli.app import app
-from lightwell.pipeline.sampler.position import position_after
+from lightwell.pipeline.sampler.position import make_position
 from lightwell.pipeline.text import printable
-from lightwell.workers.ray.cluster import Asked, Resources
+from lightwell.workers.ray.cluster import ResourceRequest, Resources
 from lightwell.workers.ray.engine import RayEngine
 from pictures import make_folder
 from strangers import tried
@@ -99,7 +99,7 @@ def test_views_engines_and_positions_raise_errors_of_ours_only(
     try:
         asked = View(**view)
         if isinstance(position, dict) and set(position) == {"epoch", "step"}:
-            position = {**position_after(asked, plan=plan.fingerprint(), epoch=0, step=0), **position}
+            position = {**make_position(asked, plan=plan.fingerprint(), epoch=0, step=0), **position}
         with LocalEngine(**engine).feed(plan, asked, position) as feed:
             next(iter(feed), None)
     except LightwellError as error:
@@ -129,16 +129,18 @@ def test_a_feed_of_something_else_is_refused(place: Path, plan: Any, view: Any) 
     num_workers=some(0, 2),
     cpus=some(None, 1),
     gpus=some(None, 0, 0.5),
-    each=some(Asked, Resources),
+    per_worker=some(ResourceRequest, Resources),
     placement=some("colocated", "separate"),
     memory_bytes=some(0),
     backend=some(None, "opencv"),
     num_job_workers=some(1, 2),
 )
-def test_options_of_ray_raise_errors_of_ours_only(cpus: Any, gpus: Any, each: Any, **options: Any) -> None:
+def test_options_of_ray_raise_errors_of_ours_only(
+    cpus: Any, gpus: Any, per_worker: Any, **options: Any
+) -> None:
     """A RayEngine, what its workers hold and their number with wrong types and sizes: PlanError before Ray is touched."""
     try:
-        options["each"] = each(cpus, gpus) if each in (Asked, Resources) else each
+        options["each"] = per_worker(cpus, gpus) if per_worker in (ResourceRequest, Resources) else per_worker
         RayEngine(**options)
     except LightwellError as error:
         refused(error)

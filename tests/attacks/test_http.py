@@ -33,8 +33,8 @@ class Server:
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
         self.asked.append(handler.path)
-        if reply := self.replies.get(handler.path):
-            return reply(handler)
+        if response := self.replies.get(handler.path):
+            return response(handler)
         data = self.files.get(handler.path)
         if data is None:
             return send(handler, 404, b"")
@@ -117,10 +117,10 @@ def indexed(server: Server, tmp_path: Path, *paths: str, **options: Any) -> Inde
 
 
 def status_beside_a_good_one(
-    server: Server, picture: bytes, tmp_path: Path, reply: Reply, **options: Any
+    server: Server, picture: bytes, tmp_path: Path, response: Reply, **options: Any
 ) -> str:
     server.files["/good.png"] = picture
-    server.replies["/bad.png"] = reply
+    server.replies["/bad.png"] = response
     index = indexed(server, tmp_path, "/good.png", "/bad.png", **options)
     good, bad = index.table["status"].to_pylist()
     assert good == "ok"
@@ -170,12 +170,12 @@ def test_a_body_without_end_is_read_as_far_as_was_asked(
 ) -> None:
     """A server ignores the range and sends for ever: what was asked for is read, and no more of it."""
 
-    def reply(handler: BaseHTTPRequestHandler) -> None:
+    def response(handler: BaseHTTPRequestHandler) -> None:
         send(handler, 200, b"", Content_Length=10**12)
         if handler.command == "GET":
             server.endless(handler)
 
-    status = status_beside_a_good_one(server, picture, tmp_path, reply)
+    status = status_beside_a_good_one(server, picture, tmp_path, response)
     assert "not a known image format" in status
     assert server.sent_bytes < 64 << 20
 
@@ -185,8 +185,8 @@ def test_lengths_that_cannot_be_cost_their_image(
     server: Server, picture: bytes, tmp_path: Path, length: Any
 ) -> None:
     """A server states a length beyond all numbers, below zero or in words: that image is refused."""
-    reply = lambda handler: send(handler, 200, picture, Content_Length=length)  # noqa: E731
-    assert status_beside_a_good_one(server, picture, tmp_path, reply)
+    response = lambda handler: send(handler, 200, picture, Content_Length=length)  # noqa: E731
+    assert status_beside_a_good_one(server, picture, tmp_path, response)
 
 
 @pytest.mark.parametrize("stated", [10, 10**6])
@@ -196,12 +196,12 @@ def test_a_length_that_lies_costs_its_image(
     """A server states less or more than it has: the image is refused when it is indexed or read, and its bytes are not mixed up."""
     server.files["/good.png"] = picture
 
-    def reply(handler: BaseHTTPRequestHandler) -> None:
+    def response(handler: BaseHTTPRequestHandler) -> None:
         if handler.command == "HEAD":
             return send(handler, 200, b"", Content_Length=stated)
         return send(handler, 206, picture)
 
-    server.replies["/bad.png"] = reply
+    server.replies["/bad.png"] = response
     index = indexed(server, tmp_path, "/good.png", "/bad.png", max_wait_s=1.0)
     index.save(tmp_path / "index.parquet")
     assert index.table["status"].to_pylist()[0] == "ok"
@@ -226,14 +226,14 @@ def read(tmp_path: Path, *, skip: bool = False) -> tuple[list[str], list[str]]:
 def test_a_server_that_drips_is_given_up(server: Server, picture: bytes, tmp_path: Path) -> None:
     """A server sends a byte at a time, for ever: the image is given up within the time that is allowed."""
 
-    def reply(handler: BaseHTTPRequestHandler) -> None:
+    def response(handler: BaseHTTPRequestHandler) -> None:
         send(handler, 200, b"", Content_Length=100_000)
         if handler.command == "GET":
             server.endless(handler, b"\0", pause_s=0.05)
 
     started = time.monotonic()
-    status = status_beside_a_good_one(server, picture, tmp_path, reply, max_wait_s=1.0)
-    assert "no right answer" in status or "no answer" in status
+    status = status_beside_a_good_one(server, picture, tmp_path, response, max_wait_s=1.0)
+    assert "no valid response" in status or "no response" in status
     assert server.sent_bytes < 100_000
     assert time.monotonic() - started < 300
 
@@ -243,7 +243,7 @@ def test_a_compressed_reply_is_not_unpacked(server: Server, picture: bytes, tmp_
     bomb = gzip.compress(b"\0" * (256 << 20))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-    def reply(handler: BaseHTTPRequestHandler) -> None:
+    def response(handler: BaseHTTPRequestHandler) -> None:
         length = 256 << 20 if handler.command == "HEAD" else len(bomb)
         send(
             handler,
@@ -253,7 +253,7 @@ def test_a_compressed_reply_is_not_unpacked(server: Server, picture: bytes, tmp_
             Content_Encoding=None if handler.command == "HEAD" else "gzip",
         )
 
-    status = status_beside_a_good_one(server, picture, tmp_path, reply)
+    status = status_beside_a_good_one(server, picture, tmp_path, response)
     assert "compresses" in status
     assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10 < 200 << 20
 
@@ -262,13 +262,13 @@ def test_a_listing_without_end_is_given_up(server: Server, monkeypatch: pytest.M
     """The page that lists a folder never ends: it is refused after its limit, not read into memory for ever."""
     monkeypatch.setattr("lightwell.pipeline.storage.http.MAX_PAGE_BYTES", 1 << 20)
 
-    def reply(handler: BaseHTTPRequestHandler) -> None:
+    def response(handler: BaseHTTPRequestHandler) -> None:
         send(handler, 200, b"", Content_Length=None, Content_Type="text/html", Connection="close")
         if handler.command == "GET":
             server.endless(handler, b'<a href="a.png">a</a>\n' * 1000)
 
     for path in ("/photos", "/photos/"):
-        server.replies[path] = reply
+        server.replies[path] = response
     with pytest.raises(LightwellError):
         build_index(f"{server.url}/photos/", max_wait_s=2.0)
     assert server.sent_bytes < 256 << 20
@@ -288,7 +288,7 @@ def test_a_file_that_is_replaced_by_one_of_equal_size_is_noticed_by_its_tag(
 
 
 def test_weak_tags_may_differ(server: Server, picture: bytes, tmp_path: Path) -> None:
-    """A server gives another weak tag with every reply, as it may: its picture is used."""
+    """A server gives another weak tag with every response, as it may: its picture is used."""
     number = iter(range(1000))
     server.replies["/a.png"] = lambda handler: send(handler, 200, picture, ETag=f'W/"{next(number)}"')
     indexed(server, tmp_path, "/a.png").save(tmp_path / "index.parquet")
@@ -298,7 +298,7 @@ def test_weak_tags_may_differ(server: Server, picture: bytes, tmp_path: Path) ->
 def test_the_store_closes_what_it_gives_up(server: Server) -> None:
     """A store asks a server that hangs and is closed meanwhile: nobody waits for the rest of its patience."""
     server.replies["/a.png"] = lambda handler: server.endless(handler, b"", pause_s=0.1)
-    store = RemoteStore(0.5, UriRules.of())
+    store = RemoteStore(0.5, UriRules.from_env())
     with pytest.raises(LightwellError):
-        store.look(f"{server.url}/a.png")
+        store.stat(f"{server.url}/a.png")
     store.close()

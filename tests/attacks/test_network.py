@@ -14,7 +14,7 @@ from listening import addresses
 USE_RAY = """
 import sys
 import ray
-from lightwell.workers.cluster import connect
+from lightwell.workers.ray.cluster import connect
 assert connect()
 assert ray.get(ray.remote(lambda: 41 + 1).remote()) == 42
 print("ready", flush=True)

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 from lightwell import LightwellError, build_index
-from lightwell.models.training.checkpoint import BEST_NAME, LAST_NAME, digest_of
+from lightwell.models.training.checkpoint import BEST_NAME, LAST_NAME, content_digest
 from lightwell.models.training.job import Classify
-from lightwell.models.training.optim import Schedule
+from lightwell.models.training.optim import LRSchedule
 from lightwell.models.zoo.build import ModelSpec
 from lightwell.pipeline.outputs.manifest import MANIFEST_NAME
 from lightwell.pipeline.plan.plan import Plan
@@ -43,19 +43,19 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Path]:
 
 def job_of(plan: Plan, epochs: int) -> Classify:
     model = ModelSpec(name="timm:test_resnet", weights="none")
-    return Classify(plan=plan, model=model, epochs=epochs, schedule=Schedule(kind="constant"))
+    return Classify(plan=plan, model=model, epochs=epochs, schedule=LRSchedule(kind="constant"))
 
 
 def rewrite(path: Path, change: Callable[[dict[str, torch.Tensor], dict[str, Any]], None]) -> None:
     """Change tensors and progress of a checkpoint, and write the digest that belongs to it."""
     with safe_open(path, framework="pt") as file:
-        metadata = dict(file.metadata())
+        header = dict(file.metadata())
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    progress = json.loads(metadata["progress"])
+    progress = json.loads(header["progress"])
     change(tensors, progress)
-    metadata["progress"] = json.dumps(progress)
-    metadata["digest"] = digest_of(tensors, metadata)
-    save_file(tensors, path, metadata=metadata)
+    header["progress"] = json.dumps(progress)
+    header["digest"] = content_digest(tensors, header)
+    save_file(tensors, path, metadata=header)
 
 
 def set_tensor(name: str, value: Any) -> Callable[[dict[str, torch.Tensor], dict[str, Any]], None]:

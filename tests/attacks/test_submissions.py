@@ -13,7 +13,7 @@ from lightwell.pipeline.errors import PlanError
 from lightwell.pipeline.index.build import build_index
 from lightwell.workers.submission.declared_files import Document
 from lightwell.workers.submission.modules import ModuleFiles
-from lightwell.workers.submission.working_dir import Shipment
+from lightwell.workers.submission.working_dir import WorkingDir
 from pictures import make_folder
 
 PLAN = "index: index.parquet\npreprocess: [{Resize: {height: 16, width: 16}}]\nbatch: {size: 8}\n"
@@ -36,9 +36,9 @@ def downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return job
 
 
-def ship(job: Path, text: str, *, besides: Sequence[Path] = ()) -> Shipment:
+def ship(job: Path, text: str, *, besides: Sequence[Path] = ()) -> WorkingDir:
     (job / "audit.yaml").write_text(text)
-    return Shipment.of([Document(Path("job/audit.yaml"), "gradcam")], Path.cwd(), ship=besides)
+    return WorkingDir.of([Document(Path("job/audit.yaml"), "gradcam")], Path.cwd(), ship=besides)
 
 
 @pytest.mark.parametrize("key", ["title", "credit", "target_layer"])

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from lightwell.pipeline.index.index import CLASSES, SCHEMA, Index
-from lightwell.pipeline.index.mmap_index import CHUNK_ROWS, RowTable
+from lightwell.pipeline.index.mmap_index import CHUNK_ROWS, ChunkedTable
 from lightwell.pipeline.memory.estimates import SampleSizes
 from lightwell.pipeline.monitor.quarantine import (
     Quarantine,
@@ -26,7 +26,7 @@ from lightwell.pipeline.monitor.quarantine import (
 )
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.sampler.permutation import Permutation
-from lightwell.pipeline.sampler.position import batches_before, position_after
+from lightwell.pipeline.sampler.position import batches_before, make_position
 from lightwell.pipeline.sampler.schedule import Schedule
 
 BATCH = 256
@@ -118,7 +118,7 @@ def load(num_rows: int, scratch: Path) -> Found:
 def make_mapped(num_rows: int, scratch: Path) -> Found:
     """Make the file that processes share, as the first on a node does."""
     before, started = now_bytes(), time.process_time()
-    Index.open(index_of(num_rows, scratch), from_rows=1)
+    Index.open(index_of(num_rows, scratch), min_rows=1)
     return {
         "map_cpu_s": time.process_time() - started,
         "map_peak_bytes": max(0, peak_bytes() - before),
@@ -129,12 +129,12 @@ def make_mapped(num_rows: int, scratch: Path) -> Found:
 def mapped(num_rows: int, scratch: Path) -> Found:
     """Open an index that is mapped, choose a split and read rows, as every other process of a node does."""
     before, started = own_bytes(), time.process_time()
-    index = Index.open(index_of(num_rows, scratch), from_rows=1)
+    index = Index.open(index_of(num_rows, scratch), min_rows=1)
     index.fingerprint()
     opened = time.process_time()
     step = -(-num_rows // NUM_CHUNKS)
     parts = [index.table.slice(first, step) for first in range(0, num_rows, step)]
-    table, rows = RowTable(pa.concat_tables(parts)), index.rows("train")
+    table, rows = ChunkedTable(pa.concat_tables(parts)), index.rows("train")
     batches = np.random.default_rng(7).choice(rows, (NUM_TIMED, BATCH))
     chosen = time.process_time()
     for batch in batches:
@@ -174,7 +174,7 @@ def schedule(num_rows: int, scratch: Path) -> Found:
         found.batch(int(number))
     ended = time.process_time()
     view = View(shuffle=True, num_epochs=200)
-    position = position_after(view, plan="0" * 16, epoch=100, step=found.num_steps // 2)
+    position = make_position(view, plan="0" * 16, epoch=100, step=found.num_steps // 2)
     text = json.dumps(position)
     resumed = time.process_time()
     number = batches_before(json.loads(text), view, plan="0" * 16, num_steps=found.num_steps)
@@ -190,7 +190,7 @@ def schedule(num_rows: int, scratch: Path) -> Found:
 
 def permutation(num_rows: int, scratch: Path) -> Found:
     """Shuffle without any array of rows: what is left of a batch's cost where the rows are all of them."""
-    found = Permutation.keyed("shuffle", 7, 0, num_rows)
+    found = Permutation.from_seed("shuffle", 7, 0, num_rows)
     places = np.random.default_rng(7).integers(0, num_rows, (NUM_TIMED, BATCH))
     found(places[0])
     before = now_bytes()
@@ -260,7 +260,7 @@ def ray_data(num_workers: int, scratch: Path) -> Found:
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=300 << 20)
     session = ray._private.worker._global_node.get_session_dir_path()
     try:
-        engine = RayEngine(num_workers=num_workers, each=Resources(cpus=1 / num_workers))
+        engine = RayEngine(num_workers=num_workers, per_worker=Resources(cpus=1 / num_workers))
         with engine.feed(plan, View(num_epochs=epochs)) as feed, closing(iter(feed)) as batches:
             for _ in range(NUM_WARM):
                 next(batches)

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from lightwell.models.training.checkpoint import Description, save_checkpoint
+from lightwell.models.training.checkpoint import CheckpointMetadata, save_checkpoint
 from lightwell.models.zoo.build import ModelSpec, build_model
 from lightwell.pipeline.index.build import build_index
 from patience import HANG_S
@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         model.get_parameter("classifier.1.bias").copy_(torch.tensor([0.0, 50.0]))
     save_checkpoint(
-        root / "best.safetensors", model, Description(spec, ("cat", "dog"), "0", {}, ({"loss": 0.5},))
+        root / "best.safetensors", model, CheckpointMetadata(spec, ("cat", "dog"), "0", {}, ({"loss": 0.5},))
     )
     plan = {"index": "index.parquet", "preprocess": [{"Resize": {"height": 64, "width": 64}}]}
     job = {"job": "gradcam", "plan": plan, "checkpoint": "best.safetensors", "gallery": 2}

@@ -6,7 +6,7 @@ import csv
 from pathlib import Path
 
 from lightwell.models.audits.gradcam.job import GradCamAudit
-from lightwell.models.demo import closing_words, write_demo_jobs, write_demo_table
+from lightwell.models.demo import summary_line, write_demo_jobs, write_demo_table
 from lightwell.models.training.job import Classify
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.jobs.job_file import load_job
@@ -33,7 +33,7 @@ def test_the_job_files_of_the_demo_are_right(tmp_path: Path) -> None:
 
 
 def test_the_demo_ends_in_a_sentence(tmp_path: Path) -> None:
-    told = closing_words({"accuracy": 0.8567, "num_labelled": 656}, 316.2, tmp_path / "report.html")
+    told = summary_line({"accuracy": 0.8567, "num_labelled": 656}, 316.2, tmp_path / "report.html")
     assert told == (
         "Done in 5 minutes: the model tells defective from functional cells in 86 % of 656 photos that it had not seen. "
         f"Open {tmp_path / 'report.html'} to see where it looks."

@@ -87,18 +87,18 @@ def test_hsv_example_equals_opencv(index_path: Path) -> None:
 
 def test_mixup_blends_pixels_and_labels_with_one_share(index_path: Path) -> None:
     plain, mixed = (first_batch("mixup", index_path, augment=flag) for flag in (False, True))
-    assert mixed.partner_weights is not None
-    assert mixed.partner_labels is not None
-    share = 1 - mixed.partner_weights[0].item()
+    assert mixed.mixed_weights is not None
+    assert mixed.mixed_labels is not None
+    share = 1 - mixed.mixed_weights[0].item()
     expected = plain.images.float() * share + plain.images.roll(1, 0).float() * (1 - share)
     assert torch.allclose(mixed.images.float(), expected, atol=0.51)
-    assert torch.equal(mixed.partner_labels, plain.labels.roll(1))
+    assert torch.equal(mixed.mixed_labels, plain.labels.roll(1))
 
 
 def test_cutmix_weights_equal_the_pasted_area(index_path: Path) -> None:
     plain, mixed = (first_batch("cutmix", index_path, augment=flag) for flag in (False, True))
-    assert mixed.partner_weights is not None
+    assert mixed.mixed_weights is not None
     differs = (mixed.images != plain.images).any(dim=3)
     area = differs.float().mean(dim=(1, 2))
-    assert (area <= mixed.partner_weights + 1e-6).all()
-    assert torch.allclose(area, mixed.partner_weights, atol=0.05)
+    assert (area <= mixed.mixed_weights + 1e-6).all()
+    assert torch.allclose(area, mixed.mixed_weights, atol=0.05)

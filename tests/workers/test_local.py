@@ -32,8 +32,8 @@ THEIRS = '''
     from contextlib import contextmanager
     from dataclasses import dataclass
 
-    from lightwell.pipeline.plan import Plan
-    from lightwell.pipeline.view import View
+    from lightwell.pipeline.plan.plan import Plan
+    from lightwell.pipeline.plan.view import View
 
 
     @dataclass(frozen=True)

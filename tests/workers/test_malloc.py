@@ -11,7 +11,7 @@ from lightwell.pipeline.machine import num_cpus
 MEASURE = """
 import json, resource, sys
 import numpy as np
-from lightwell.workers.heap import keep_freed_memory
+from lightwell.workers.malloc import keep_freed_memory
 kept = keep_freed_memory() if sys.argv[1] == "keep" else False
 np.ones(1 << 25, np.uint8)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -36,7 +36,7 @@ def test_big_blocks_are_used_again_instead_of_being_mapped_anew() -> None:
 HEAPS = """
 import re, threading
 import numpy as np
-from lightwell.workers.heap import keep_freed_memory
+from lightwell.workers.malloc import keep_freed_memory
 kept = keep_freed_memory()
 
 def resident():

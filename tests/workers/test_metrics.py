@@ -131,11 +131,11 @@ def test_a_job_is_seen_at_its_nodes_endpoint(
 DRIVER = """
 import sys
 from pathlib import Path
-from lightwell.pipeline.plan import Plan
-from lightwell.pipeline.progress import SilentConsole
-from lightwell.workers.cluster import connect
+from lightwell.pipeline.plan.plan import Plan
+from lightwell.pipeline.jobs.progress import SilentConsole
+from lightwell.workers.ray.cluster import connect
 from lightwell.workers.local import run_training_job
-from lightwell.workers.on_ray.engine import RayEngine
+from lightwell.workers.ray.engine import RayEngine
 from ray_jobs import CountOnRay
 
 plan, out, address = Plan.load(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
@@ -188,14 +188,14 @@ def test_an_actor_reports_growth_and_a_feed_that_begins_anew_starts_from_zero(cl
         (node,) = ray.nodes()
 
         @ray.remote(num_cpus=0)
-        class Maker:
+        class BuildWorker:
             def __init__(self) -> None:
                 self.meter = FeedMeter("actor", "train", "rank 1")
 
             def report(self, stats: FeedStats) -> None:
                 self.meter.report(stats, {"replaced": stats.replaced, "skipped": 0})
 
-        maker = Maker.remote()
+        maker = BuildWorker.remote()
         for told in (some_stats(), some_stats(num_samples=128), some_stats(num_samples=32)):
             ray.get(maker.report.remote(told))
 

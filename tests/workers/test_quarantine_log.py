@@ -141,10 +141,10 @@ def test_what_was_found_is_on_disk_while_the_job_still_runs(
 KILLED = """
 import sys, time
 from pathlib import Path
-from lightwell.pipeline.engine.feed import LocalEngine
-from lightwell.pipeline.plan import Plan
-from lightwell.pipeline.view import View
-from lightwell.workers.ledger import Ledger
+from lightwell.pipeline.runtime.local_engine import LocalEngine
+from lightwell.pipeline.plan.plan import Plan
+from lightwell.pipeline.plan.view import View
+from lightwell.workers.quarantine_log import Ledger
 
 with Ledger(Path(sys.argv[2], "quarantine.jsonl")) as kept, kept.watch(LocalEngine()).feed(Plan.load(sys.argv[1]), View()) as feed:
     list(feed)

@@ -16,10 +16,10 @@ import pyarrow as pa
 from ...pipeline.batch.buffers import BufferPool
 from ...pipeline.compiler.routing import Backend
 from ...pipeline.errors import LightwellError, RunError, SourceError
-from ...pipeline.executor.cached import CachedReading
+from ...pipeline.executor.cached import CacheReader
 from ...pipeline.index.index import Index
 from ...pipeline.machine import default_memory_bytes
-from ...pipeline.memory.budget import cut
+from ...pipeline.memory.budget import split_budget
 from ...pipeline.plan.plan import Plan
 from ...pipeline.plan.view import View
 from ...pipeline.runtime.batch_builder import BatchBuilder, BatchResult
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
     from ...pipeline.jobs.contracts import BatchJob, Record
 
 T = TypeVar("T")
-TELL_S = 0.5
+REPORT_INTERVAL_S = 0.5
 """How often a worker says what it has done so far."""
 
-SHIPPED_BYTES = 64 << 20
+INLINE_INDEX_BYTES = 64 << 20
 """An index up to this size travels to the workers; a larger one is read where they are, from its path."""
 NUM_PROBES = 3
 
 
 @dataclass(frozen=True)
-class Assignment:
+class WorkerConfig:
     """What a worker needs to make the batches of a view. Pickled by value; a large index only by its path."""
 
     plan: Plan
@@ -62,7 +62,7 @@ class Assignment:
     @classmethod
     def of(
         cls, opened: OpenView, *, num_threads: int, num_batches: int, memory_bytes: int, backend: Backend
-    ) -> Assignment:
+    ) -> WorkerConfig:
         """Prepare what workers need, its index included."""
         import ray
 
@@ -76,7 +76,7 @@ class Assignment:
             opened.plan,
             opened.view,
             opened.fingerprint,
-            ray.put(opened.index) if table.nbytes <= SHIPPED_BYTES else None,
+            ray.put(opened.index) if table.nbytes <= INLINE_INDEX_BYTES else None,
             tuple(seen),
             num_threads,
             num_batches,
@@ -115,46 +115,46 @@ class Assignment:
 class BatchWorker:
     """Makes batches in a process of its own. Any number of threads may ask at a time; leave it with ``close``."""
 
-    def __init__(self, assignment: Assignment) -> None:
+    def __init__(self, config: WorkerConfig) -> None:
         keep_freed_memory()
         self._name = uuid.uuid4().hex
-        self._told_s = -TELL_S
-        self._telling = threading.Lock()
-        opened = assignment.open_view()
-        shares = cut(
-            assignment.memory_bytes or default_memory_bytes(),
+        self._last_report_s = -REPORT_INTERVAL_S
+        self._report_lock = threading.Lock()
+        opened = config.open_view()
+        shares = split_budget(
+            config.memory_bytes or default_memory_bytes(),
             batch_bytes=opened.largest_batch_bytes,
-            prefetch=assignment.num_batches,
+            prefetch=config.num_batches,
             cached=opened.plan.cache is not None,
         )
-        self._num_threads = assignment.num_threads
-        self._maker = BatchBuilder(
+        self._num_threads = config.num_threads
+        self._builder = BatchBuilder(
             opened,
             shares,
-            num_threads=assignment.num_threads,
-            backend=assignment.backend,
-            cached=CachedReading.open(opened.program, opened.index, shares.cache),
+            num_threads=config.num_threads,
+            backend=config.backend,
+            cached=CacheReader.open(opened.program, opened.index, shares.cache),
         )
-        self._maker.activity.start()
+        self._builder.monitor.start()
 
     @contextmanager
-    def making(self, number: int) -> Iterator[BatchResult]:
-        """Make one batch; see ``BatchBuilder.making``."""
-        with self._maker.making(number) as made:
-            yield made
+    def build(self, number: int) -> Iterator[BatchResult]:
+        """Make one batch; see ``BatchBuilder.build``."""
+        with self._builder.build(number) as result:
+            yield result
 
-    def told(self) -> Mapping[str, Any]:
-        """Say now and then what this worker has done so far, as JSON holds it; see ``Tally``."""
-        with self._telling:
+    def worker_stats(self) -> Mapping[str, Any]:
+        """Say now and then what this worker has done so far, as JSON holds it; see ``StatsAggregator``."""
+        with self._report_lock:
             now = time.monotonic()
-            if now - self._told_s < TELL_S:
+            if now - self._last_report_s < REPORT_INTERVAL_S:
                 return {}
-            self._told_s = now
-        stats = self._maker.activity.read(
+            self._last_report_s = now
+        stats = self._builder.monitor.read(
             num_threads=self._num_threads,
             replaced=0,
-            memory_bytes=self._maker.budget.shares.total,
-            peak_bytes=self._maker.budget.peak_bytes,
+            memory_bytes=self._builder.budget.split.total,
+            peak_bytes=self._builder.budget.peak_bytes,
         )
         names = ("cpu_s", "num_threads", "cache_hits", "memory_bytes", "peak_bytes")
         threads = [asdict(thread) for thread in stats.threads]
@@ -162,33 +162,33 @@ class BatchWorker:
 
     def close(self) -> None:
         """End its threads."""
-        self._maker.activity.stop()
-        self._maker.__exit__(None, None, None)
+        self._builder.monitor.stop()
+        self._builder.__exit__(None, None, None)
 
 
 @dataclass(frozen=True, slots=True)
-class Worked:
+class JobResult:
     """What travels of a batch that a job has worked on."""
 
-    made: BatchResult
+    result: BatchResult
     """Without the batch."""
     records: Sequence[Record]
-    told: Mapping[str, Any]
+    worker_stats: Mapping[str, Any]
 
 
-class MakeActor:
+class BatchActor:
     """Maps the number of a batch to the batch."""
 
-    def __init__(self, assignment: Assignment) -> None:
-        self._worker = opened_or_error(lambda: BatchWorker(assignment))
+    def __init__(self, config: WorkerConfig) -> None:
+        self._worker = result_or_error(lambda: BatchWorker(config))
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Make one batch."""
         number = table["number"][0].as_py()
         if isinstance(self._worker, LightwellError):
             return to_block(BatchResult(number, None, error=self._worker))
-        with self._worker.making(number) as made:
-            return to_block(made, self._worker.told())
+        with self._worker.build(number) as result:
+            return to_block(result, self._worker.worker_stats())
 
 
 class JobActor:
@@ -197,33 +197,33 @@ class JobActor:
     def __init__(self, job: BatchJob) -> None:
         keep_freed_memory()
         self._opened = ExitStack()
-        self._work = opened_or_error(lambda: self._opened.enter_context(job.open()))
+        self._work = result_or_error(lambda: self._opened.enter_context(job.open()))
         self._buffers = BufferPool()
-        self._one_at_a_time = threading.Lock()
+        self._lock = threading.Lock()
 
     def __call__(self, table: pa.Table) -> pa.Table:
         """Work on one batch."""
         return as_block([self.work(*from_block(table, self._buffers))])
 
-    def work(self, made: BatchResult, told: Mapping[str, Any]) -> Worked:
+    def work(self, result: BatchResult, worker_stats: Mapping[str, Any]) -> JobResult:
         """Make records of a batch."""
         records: Sequence[Record] = ()
         if isinstance(self._work, LightwellError):
-            made = replace(made, error=made.error or self._work)
-        elif made.batch is not None and made.num_read:
+            result = replace(result, error=result.error or self._work)
+        elif result.batch is not None and result.num_read:
             try:
-                with self._one_at_a_time:
-                    records = self._work(made.batch.without_padding())
+                with self._lock:
+                    records = self._work(result.batch.without_padding())
             except LightwellError as error:
-                made = replace(made, error=error)
-        return Worked(replace(made, batch=None), records, told)
+                result = replace(result, error=error)
+        return JobResult(replace(result, batch=None), records, worker_stats)
 
 
-class MakeAndWorkActor:
+class BatchJobActor:
     """Maps the numbers of some batches to what a job makes of them: pixels stay here."""
 
-    def __init__(self, assignment: Assignment, job: BatchJob) -> None:
-        self._worker = opened_or_error(lambda: BatchWorker(assignment))
+    def __init__(self, config: WorkerConfig, job: BatchJob) -> None:
+        self._worker = result_or_error(lambda: BatchWorker(config))
         self._job = JobActor(job)
 
     def __call__(self, table: pa.Table) -> pa.Table:
@@ -231,21 +231,21 @@ class MakeAndWorkActor:
         first, count = table["number"][0].as_py(), table["count"][0].as_py()
         return as_block([self._make_and_work(number) for number in range(first, first + count)])
 
-    def _make_and_work(self, number: int) -> Worked:
+    def _make_and_work(self, number: int) -> JobResult:
         if isinstance(self._worker, LightwellError):
             return self._job.work(BatchResult(number, None, error=self._worker), {})
-        with self._worker.making(number) as made:
-            return self._job.work(made, self._worker.told())
+        with self._worker.build(number) as result:
+            return self._job.work(result, self._worker.worker_stats())
 
 
-def as_block(worked: Sequence[Worked]) -> pa.Table:
+def as_block(worked: Sequence[JobResult]) -> pa.Table:
     """Put what a job made of some batches into one cell, as Python has it: records may hold anything."""
     from ray.data.extensions import ArrowPythonObjectArray
 
     return pa.table({"worked": ArrowPythonObjectArray.from_objects([list(worked)])})
 
 
-def opened_or_error(make: Callable[[], T]) -> T | LightwellError:
+def result_or_error(make: Callable[[], T]) -> T | LightwellError:
     """Keep what was raised on purpose for the driver: of an actor that does not start only a traceback arrives."""
     try:
         return make()

@@ -25,7 +25,7 @@ from ...pipeline.runtime.batch_builder import BatchResult
 if TYPE_CHECKING:
     import torch
 
-TENSORS = ("labels", "masks", "partner_labels", "partner_weights")
+TENSORS = ("labels", "masks", "mixed_labels", "mixed_weights")
 FLAGS = ("replaced", "padding", "has_mask", "has_boxes", "has_keypoints")
 RAGGED = ("boxes", "box_labels", "keypoints")
 """Fields that hold an array for each image; they are joined here, and their lengths are facts."""
@@ -41,24 +41,24 @@ COUNTS = ("num_made", "num_failed", "num_read", "num_used", "num_skipped")
 CHANNELS_LAST = "channels_last"
 
 
-def to_block(made: BatchResult, told: Mapping[str, Any] | None = None) -> pa.Table:
+def to_block(result: BatchResult, worker_stats: Mapping[str, Any] | None = None) -> pa.Table:
     """Lay a batch out as a table of one row, without copying its pixels.
 
     Args:
-        made: the batch; on a GPU its pixels are fetched.
-        told: more that the driver is to know, as JSON holds it.
+        result: the batch; on a GPU its pixels are fetched.
+        worker_stats: more that the driver is to know, as JSON holds it.
     """
     facts: dict[str, Any] = {
-        **{name: getattr(made, name) for name in COUNTS},
-        "entries": [asdict(entry) for entry in made.entries],
-        "error": None if made.error is None else _dump_error(made.error),
-        "told": dict(told or {}),
+        **{name: getattr(result, name) for name in COUNTS},
+        "entries": [asdict(entry) for entry in result.entries],
+        "error": None if result.error is None else _dump_error(result.error),
+        "told": dict(worker_stats or {}),
     }
     arrays: dict[str, np.ndarray] = {}
-    if made.batch is not None:
-        facts["batch"], arrays = _dump_batch(made.batch)
+    if result.batch is not None:
+        facts["batch"], arrays = _dump_batch(result.batch)
     facts["arrays"] = {name: [str(array.dtype), array.shape] for name, array in arrays.items()}
-    columns = [pa.array([made.number], pa.int64()), _cell(json.dumps(facts).encode())]
+    columns = [pa.array([result.number], pa.int64()), _cell(json.dumps(facts).encode())]
     columns += [_cell(arrays.get(name)) for name in SCHEMA.names[len(columns) :]]
     return pa.table(columns, schema=SCHEMA)
 
@@ -68,21 +68,21 @@ def from_block(table: pa.Table, pool: BufferPool | None = None) -> tuple[BatchRe
 
     Args:
         table: what ``to_block`` made.
-        pool: lends the memory of the images.
+        pool: provides the memory of the images.
     """
     assert table.num_rows == 1, table.num_rows
     facts = json.loads(bytes(_buffer(table, "facts")))
     arrays = {
         name: _array(table, name, kind, tuple(shape)) for name, (kind, shape) in facts["arrays"].items()
     }
-    made = BatchResult(
+    result = BatchResult(
         number=table["number"][0].as_py(),
         batch=_load_batch(facts["batch"], arrays, pool or BufferPool()) if "batch" in facts else None,
         **{name: facts[name] for name in COUNTS},
         entries=tuple(QuarantineEntry(**entry) for entry in facts["entries"]),
         error=None if facts["error"] is None else _load_error(*facts["error"]),
     )
-    return made, facts["told"]
+    return result, facts["told"]
 
 
 def counts_of(table: pa.Table) -> Mapping[str, int]:
@@ -97,7 +97,7 @@ def _dump_batch(batch: Batch) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "keys": batch.keys,
         "epoch": batch.epoch,
         "step": batch.step,
-        "num_left_out": batch.num_left_out,
+        "num_skipped": batch.num_skipped,
         "layout": layout,
     }
     arrays = {"images": images}
@@ -144,7 +144,7 @@ def _load_batch(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray], pool
         keys=tuple(facts["keys"]),
         epoch=facts["epoch"],
         step=facts["step"],
-        num_left_out=facts["num_left_out"],
+        num_skipped=facts["num_skipped"],
         **fields,
     )
 

@@ -13,13 +13,13 @@ from typing import Any
 from ...pipeline.errors import PlanError, RunError
 from ...pipeline.plan.resources import WorkerResources, check_resources, say_resources
 
-ANSWER_S = 5.0
+CONNECT_TIMEOUT_S = 5.0
 """How long a cluster may take to accept a connection."""
 CLIENT = "ray://"
 BACK_OFF = ("RAY_task_actor_unavailable_retry_delay_base_ms", "4000")
 """How long Ray waits before it asks an actor again that gives no answer; doubled each time. Its own default is spent in
 seconds, long before Ray knows that a node is dead, which takes a quarter of a minute."""
-WHOLE = 1e-6
+SLACK = 1e-6
 """Ray counts resources in ten-thousandths; sums of fractions are compared with some slack."""
 
 
@@ -37,13 +37,13 @@ class Resources:
     def __str__(self) -> str:
         return say_resources(self.cpus, self.gpus)
 
-    def over(self, plans: WorkerResources | None) -> Resources:  # noqa: ARG002
+    def with_defaults(self, plans: WorkerResources | None) -> Resources:  # noqa: ARG002
         """Stay: who says all of it leaves nothing to a plan."""
         return self
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ResourceRequest:
     """What one worker is asked to hold; what is None is left to the plan."""
 
     cpus: float | None = None
@@ -52,7 +52,7 @@ class Asked:
     def __post_init__(self) -> None:
         check_resources(1 if self.cpus is None else self.cpus, 1 if self.gpus is None else self.gpus)
 
-    def over(self, plans: WorkerResources | None) -> Resources:
+    def with_defaults(self, plans: WorkerResources | None) -> Resources:
         """Fill in what a plan says, and else one CPU and no GPU.
 
         Raises:
@@ -65,27 +65,27 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Crew:
+class WorkerGroup:
     """So many workers of one kind."""
 
     num_workers: int
-    each: Resources
+    per_worker: Resources
 
 
 @dataclass(frozen=True, slots=True)
-class NodeRoom:
+class NodeResources:
     """What a node of the cluster has, in use or not."""
 
     cpus: float
     gpus: float = 0.0
 
-    def most(self, each: Resources) -> int:
+    def max_workers(self, per_worker: Resources) -> int:
         """Count the workers of a kind that it could hold were it empty."""
-        return int(min(_times(self.cpus, each.cpus), _times(self.gpus, each.gpus)))
+        return int(min(_num_fitting(self.cpus, per_worker.cpus), _num_fitting(self.gpus, per_worker.gpus)))
 
-    def without(self, each: Resources, number: int) -> NodeRoom:
+    def subtract(self, per_worker: Resources, number: int) -> NodeResources:
         """Take some workers' part away."""
-        return NodeRoom(self.cpus - number * each.cpus, self.gpus - number * each.gpus)
+        return NodeResources(self.cpus - number * per_worker.cpus, self.gpus - number * per_worker.gpus)
 
     def __str__(self) -> str:
         return f"{self.cpus:g} CPUs" + (f" and {self.gpus:g} GPUs" if self.gpus else "")
@@ -120,11 +120,11 @@ def connect(address: str | None = None) -> bool:
             )
         return True
     if address != "auto":
-        _check_answers(address)
+        _check_reachable(address)
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False)
     except (OSError, RuntimeError, ray.exceptions.RayError) as error:
-        raise RunError(_why_not(address, error)) from error
+        raise RunError(_connection_error(address, error)) from error
     return True
 
 
@@ -164,82 +164,84 @@ def connected(address: str | None = None) -> Iterator[None]:
             ray.shutdown()
 
 
-def rooms() -> list[NodeRoom]:
+def list_nodes() -> list[NodeResources]:
     """List what the cluster's nodes have, those included that its autoscaler may add, the largest first."""
     from ray._private.state import state  # there is no public way to ask what may be added
 
     found = list(_alive().values())
     config = state.get_cluster_config()  # None where there is no autoscaler
     for group in () if config is None else config.node_group_configs:
-        room = NodeRoom(group.resources.get("CPU", 0.0), group.resources.get("GPU", 0.0))
+        room = NodeResources(group.resources.get("CPU", 0.0), group.resources.get("GPU", 0.0))
         fresh = max(0, group.max_count - found.count(room))
-        found += [room] * min(fresh, _AT_MOST_ADDED)
+        found += [room] * min(fresh, _MAX_AUTOSCALED_NODES)
     return sorted(found, key=lambda room: (room.gpus, room.cpus), reverse=True)
 
 
-def node_with(each: Resources) -> str | None:
+def find_node(per_worker: Resources) -> str | None:
     """Return the id of a node that lives and could hold a worker were it empty; None where there is none now."""
-    return next((node for node, room in _alive().items() if room.most(each)), None)
+    return next((node for node, room in _alive().items() if room.max_workers(per_worker)), None)
 
 
-def _alive() -> dict[str, NodeRoom]:
+def _alive() -> dict[str, NodeResources]:
     import ray
 
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     return {
-        node["NodeID"]: NodeRoom(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
+        node["NodeID"]: NodeResources(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
         for node in nodes
         if node["Alive"]
     }
 
 
-_AT_MOST_ADDED = 10_000
+_MAX_AUTOSCALED_NODES = 10_000
 """An autoscaler without a limit says so by a huge number."""
 
 
-def check_room(crews: Sequence[Crew], nodes: Sequence[NodeRoom]) -> None:
+def check_capacity(groups: Sequence[WorkerGroup], nodes: Sequence[NodeResources]) -> None:
     """Refuse workers that the cluster can never hold, however long they wait.
 
     Raises:
         PlanError: no node can hold one of them, or all nodes together not so many.
     """
-    for crew in crews:
-        if not any(node.most(crew.each) for node in nodes):
+    for group in groups:
+        if not any(node.max_workers(group.per_worker) for node in nodes):
             largest = max(
-                nodes, key=lambda node: (node.gpus if crew.each.gpus else 0.0, node.cpus), default=None
+                nodes, key=lambda node: (node.gpus if group.per_worker.gpus else 0.0, node.cpus), default=None
             )
             raise PlanError(
-                f"ray: expected {crew.each} per worker, got a cluster whose largest node has {largest or 'nothing'}; "
+                f"ray: expected {group.per_worker} per worker, got a cluster whose largest node has {largest or 'nothing'}; "
                 "ask for less with --cpus-per-worker and --gpus-per-worker, or add such a node"
             )
     left = list(nodes)
-    for crew in sorted(crews, key=lambda crew: (crew.each.gpus, crew.each.cpus), reverse=True):
-        waiting = crew.num_workers
+    for group in sorted(
+        groups, key=lambda group: (group.per_worker.gpus, group.per_worker.cpus), reverse=True
+    ):
+        waiting = group.num_workers
         for number, node in enumerate(left):
-            placed = min(waiting, node.most(crew.each))
-            left[number] = node.without(crew.each, placed)
+            placed = min(waiting, node.max_workers(group.per_worker))
+            left[number] = node.subtract(group.per_worker, placed)
             waiting -= placed
         if waiting:
-            wanted = " and ".join(f"{one.num_workers} workers of {one.each}" for one in crews)
+            wanted = " and ".join(f"{one.num_workers} workers of {one.per_worker}" for one in groups)
             raise PlanError(
-                f"ray: expected room for {wanted}, got a cluster of {told_of(nodes)}, where {waiting} of them never fit; "
+                f"ray: expected room for {wanted}, got a cluster of {describe_nodes(nodes)}, where {waiting} of them never fit; "
                 "ask for fewer with --workers or --job-workers, for less with --cpus-per-worker, or add nodes"
             )
 
 
-def _times(has: float, wants: float) -> float:
-    return math.inf if wants == 0 else (has + WHOLE) // wants
+def _num_fitting(has: float, wants: float) -> float:
+    return math.inf if wants == 0 else (has + SLACK) // wants
 
 
-def told_of(nodes: Sequence[NodeRoom]) -> str:
+def describe_nodes(nodes: Sequence[NodeResources]) -> str:
     """Say how many nodes of which kind there are."""
-    kinds: dict[NodeRoom, int] = {}
+    kinds: dict[NodeResources, int] = {}
     for node in nodes:
         kinds[node] = kinds.get(node, 0) + 1
     return ", ".join(f"{number} node{'s' * (number > 1)} with {kind}" for kind, number in kinds.items())
 
 
-def _check_answers(address: str) -> None:
+def _check_reachable(address: str) -> None:
     """Knock at the door: Ray itself would wait for minutes."""
     host, colon, port = address.removeprefix(CLIENT).rpartition(":")
     if not colon or not host or not port.isdigit():
@@ -247,7 +249,7 @@ def _check_answers(address: str) -> None:
             f"address: expected host:port, ray://host:port or auto, got {address!r}; `ray status` on the head node tells it"
         )
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
     except (OSError, OverflowError) as error:
         raise RunError(
             f"address: expected a Ray cluster at {address!r}, got no answer ({error}); start one with "
@@ -257,7 +259,12 @@ def _check_answers(address: str) -> None:
 
 def _check_same(wanted: str | None, joined: str) -> None:
     """Refuse an address other than that of the cluster that this process belongs to already."""
-    if wanted is None or wanted == "auto" or wanted.startswith(CLIENT) or _places(wanted) & _places(joined):
+    if (
+        wanted is None
+        or wanted == "auto"
+        or wanted.startswith(CLIENT)
+        or _endpoints(wanted) & _endpoints(joined)
+    ):
         return
     raise PlanError(
         f"address: expected the cluster at {wanted!r}, got a process that is connected to {joined!r}; "
@@ -265,7 +272,7 @@ def _check_same(wanted: str | None, joined: str) -> None:
     )
 
 
-def _places(address: str) -> set[tuple[str, str]]:
+def _endpoints(address: str) -> set[tuple[str, str]]:
     host, _, port = address.rpartition(":")
     try:
         return {(str(found[4][0]), port) for found in socket.getaddrinfo(host.strip("[]"), None)}
@@ -273,7 +280,7 @@ def _places(address: str) -> set[tuple[str, str]]:
         return {(host, port)}
 
 
-def _why_not(address: str, error: BaseException) -> str:
+def _connection_error(address: str, error: BaseException) -> str:
     causes: list[Any] = [error]
     while causes[-1].__cause__ is not None:
         causes.append(causes[-1].__cause__)

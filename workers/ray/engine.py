@@ -22,12 +22,20 @@ from ...pipeline.plan.view import View
 from ...pipeline.runtime.batch_builder import check_backend
 from ...pipeline.runtime.feed_state import FeedState
 from ...pipeline.runtime.open_view import OpenView
-from .actor import Assignment, JobActor, MakeActor, MakeAndWorkActor
+from .actor import BatchActor, BatchJobActor, JobActor, WorkerConfig
 from .blocks import from_block
-from .cluster import Asked, Crew, NodeRoom, Resources, check_room, connect, rooms
-from .poison import find_poison, let_go, poison_error
-from .stats_aggregator import TalliedFeed, Tally
-from .stream import RETRIES, SENT, Stage, stream
+from .cluster import (
+    NodeResources,
+    ResourceRequest,
+    Resources,
+    WorkerGroup,
+    check_capacity,
+    connect,
+    list_nodes,
+)
+from .poison import clear_tracebacks, find_poison_batch, poison_error
+from .stats_aggregator import RemoteFeed, StatsAggregator
+from .stream import QUEUED_PER_SLOT, RETRIES, Stage, stream
 
 if TYPE_CHECKING:
     from ...pipeline.jobs.contracts import BatchJob
@@ -39,7 +47,7 @@ NUM_BATCHES = 2
 
 BATCHES_PER_TASK = 4
 """Batches of a colocated job that one task makes and works on: a task costs this process some milliseconds."""
-AHEAD = 4
+FINISHED_PER_RUNNING = 4
 """Finished batches may be so many times those under way."""
 TASKS_PER_WORKER = 8
 """That there have to be at least before batches share a task, so that workers end together."""
@@ -53,7 +61,7 @@ class RayEngine:
     """``host:port``, ``ray://host:port`` or ``auto``; None starts Ray on this machine."""
     num_workers: int = 0
     """Actors that make batches; 0 takes as many as there is room for, those too that find room later."""
-    each: Resources | Asked = field(default_factory=Asked)
+    per_worker: Resources | ResourceRequest = field(default_factory=ResourceRequest)
     """What one worker holds, over what its plan says; it has as many threads as CPUs. GPUs go to the job: with ``separate`` to workers of its own."""
     placement: Placement = "colocated"
     memory_bytes: int = 0
@@ -66,7 +74,7 @@ class RayEngine:
     def __post_init__(self) -> None:
         check_text("address", self.address)
         check_count("num_workers", self.num_workers)
-        check_is("each", self.each, Resources, Asked)
+        check_is("each", self.per_worker, Resources, ResourceRequest)
         check_choice("placement", self.placement, get_args(Placement))
         check_count("memory_bytes", self.memory_bytes, most=2**62)
         check_count("num_job_workers", self.num_job_workers)
@@ -91,35 +99,37 @@ class RayEngine:
         opened = self._open(plan, view)
         feed_state = FeedState(opened, position)
         connect(self.address)
-        return RayFeed(opened, feed_state, [self.makers(opened)])
+        return RayFeed(opened, feed_state, [self.batch_stage(opened)])
 
-    def makers(self, opened: OpenView) -> Stage:
+    def batch_stage(self, opened: OpenView) -> Stage:
         """Say which workers make the batches of a view, on the cluster that this process belongs to.
 
         Raises:
             PlanError: the cluster can never hold them.
         """
         on_gpu = opened.plan.device == "gpu"
-        each = self.each.over(opened.plan.resources)
-        crew = self._sized(self._crew(each if on_gpu else replace(each, gpus=0)), [])
-        return _stage(MakeActor, (self._assignment(opened, crew),), crew, self.num_workers)
+        per_worker = self.per_worker.with_defaults(opened.plan.resources)
+        group = self._resolve_size(
+            self._worker_group(per_worker if on_gpu else replace(per_worker, gpus=0)), []
+        )
+        return _stage(BatchActor, (self._worker_config(opened, group),), group, self.num_workers)
 
     def open_job(self, job: BatchJob, position: Mapping[str, Any] | None = None) -> RayJobRun:
         """Open a batch job at its view, from a position on if one is given; raises as ``feed`` does."""
         opened = self._open(job.plan, job.view)
         feed_state = FeedState(opened, position)
-        each = self.each.over(job.plan.resources)
+        per_worker = self.per_worker.with_defaults(job.plan.resources)
         connect(self.address)
         if self.placement == "colocated":
-            crew = self._sized(self._crew(each), [])
-            assignment = self._assignment(opened, crew)
-            stages = [_stage(MakeAndWorkActor, (assignment, job), crew, self.num_workers)]
+            group = self._resolve_size(self._worker_group(per_worker), [])
+            config = self._worker_config(opened, group)
+            stages = [_stage(BatchJobActor, (config, job), group, self.num_workers)]
             return RayJobRun(opened, feed_state, stages)
-        on_job = Crew(self.num_job_workers, Resources(0 if each.gpus else 1, each.gpus))
-        makers = self._sized(self._crew(replace(each, gpus=0)), [on_job])
-        assignment = self._assignment(opened, makers)
+        on_job = WorkerGroup(self.num_job_workers, Resources(0 if per_worker.gpus else 1, per_worker.gpus))
+        batch_stage = self._resolve_size(self._worker_group(replace(per_worker, gpus=0)), [on_job])
+        config = self._worker_config(opened, batch_stage)
         stages = [
-            _stage(MakeActor, (assignment,), makers, self.num_workers),
+            _stage(BatchActor, (config,), batch_stage, self.num_workers),
             _stage(JobActor, (job,), on_job, on_job.num_workers),
         ]
         return RayJobRun(opened, feed_state, stages)
@@ -129,34 +139,34 @@ class RayEngine:
         check_is("view", view, View)
         opened = OpenView.of(plan, view)
         check_backend(opened, self._backend(plan))
-        self.each.over(plan.resources)  # refused before Ray is touched
+        self.per_worker.with_defaults(plan.resources)  # refused before Ray is touched
         return opened
 
     def _backend(self, plan: Plan) -> Backend:
         return self.backend or ("dali" if plan.device == "gpu" else "opencv")
 
-    def _crew(self, each: Resources) -> Crew:
-        return Crew(self.num_workers, each)
+    def _worker_group(self, per_worker: Resources) -> WorkerGroup:
+        return WorkerGroup(self.num_workers, per_worker)
 
-    def _sized(self, crew: Crew, others: list[Crew]) -> Crew:
+    def _resolve_size(self, group: WorkerGroup, others: list[WorkerGroup]) -> WorkerGroup:
         """Check that a crew fits beside others; where no number is given, count how many do."""
-        nodes = rooms()
-        if not crew.num_workers:
-            crew = Crew(max(1, _most(crew.each, others, nodes)), crew.each)
-        check_room([crew, *others], nodes)
-        return crew
+        nodes = list_nodes()
+        if not group.num_workers:
+            group = WorkerGroup(max(1, _max_workers(group.per_worker, others, nodes)), group.per_worker)
+        check_capacity([group, *others], nodes)
+        return group
 
-    def _assignment(self, opened: OpenView, crew: Crew) -> Assignment:
-        return Assignment.of(
+    def _worker_config(self, opened: OpenView, group: WorkerGroup) -> WorkerConfig:
+        return WorkerConfig.of(
             opened,
-            num_threads=max(1, math.ceil(crew.each.cpus)),
+            num_threads=max(1, math.ceil(group.per_worker.cpus)),
             num_batches=NUM_BATCHES,
             memory_bytes=self.memory_bytes,
             backend=self._backend(opened.plan),
         )
 
 
-class _RayStream(TalliedFeed[T]):
+class _RayStream(RemoteFeed[T]):
     """What comes out of a cluster for each batch of a view, in order, with the books of a feed."""
 
     def __init__(self, opened: OpenView, feed_state: FeedState, stages: list[Stage]) -> None:
@@ -173,40 +183,38 @@ class _RayStream(TalliedFeed[T]):
         """Batches that one task makes: what travels with pixels goes alone."""
         return 1
 
-    def _most_bytes(self) -> int | None:
+    def _max_bytes(self) -> int | None:
         """Bytes of finished batches that may wait in the object store: as many batches as workers make at a time."""
-        under_way = 2 * NUM_BATCHES * sum(stage.num_now for stage in self._stages)
-        return AHEAD * under_way * self._opened.largest_batch_bytes
+        under_way = 2 * NUM_BATCHES * sum(stage.initial_workers for stage in self._stages)
+        return FINISHED_PER_RUNNING * under_way * self._opened.largest_batch_bytes
 
     def _blocks(self) -> Iterator[Any]:
-        self._tally = Tally()
-        with self._tally as tally:
+        self._stats = StatsAggregator()
+        with self._stats as stats:
             first, end = self._feed_state.next, self._opened.schedule.num_batches
             if first == end:
                 return
             per_task = self._per_task(end - first)
-            tally.enter("input")
+            stats.enter("input")
             try:
-                for block in stream(
-                    first, end, self._stages, per_task=per_task, most_bytes=self._most_bytes()
-                ):
+                for block in stream(first, end, self._stages, per_task=per_task, max_bytes=self._max_bytes()):
                     if self._stopped:
                         return
-                    tally.enter("batch")
+                    stats.enter("batch")
                     yield block
                     if self._stopped:
                         return
-                    tally.enter("input")
+                    stats.enter("input")
             except WorkerDiedError as error:
-                let_go(error)
-                raise self._named(error, per_task) from error
+                clear_tracebacks(error)
+                raise self._locate_poison(error, per_task) from error
 
-    def _named(self, error: WorkerDiedError, per_task: int) -> WorkerDiedError:
+    def _locate_poison(self, error: WorkerDiedError, per_task: int) -> WorkerDiedError:
         """Find the batch over which workers die, among those that lay at workers or finished before them."""
         schedule, first = self._opened.schedule, self._feed_state.next
-        num_each = per_task * (SENT + 2 * AHEAD) * NUM_BATCHES
-        last = first + num_each * sum(stage.num_now for stage in self._stages)
-        number = find_poison(self._stages, first, min(last, schedule.num_batches))
+        num_each = per_task * (QUEUED_PER_SLOT + 2 * FINISHED_PER_RUNNING) * NUM_BATCHES
+        last = first + num_each * sum(stage.initial_workers for stage in self._stages)
+        number = find_poison_batch(self._stages, first, min(last, schedule.num_batches))
         return error if number is None else poison_error(self._opened, number, RETRIES + 2)
 
 
@@ -221,14 +229,14 @@ class RayFeed(_RayStream[Batch]):
     def _batches(self) -> Iterator[Batch]:
         buffers = BufferPool()
         for block in self._blocks():
-            made, told = from_block(block, buffers)
-            self._tally.hear(told, block.nbytes)
+            result, worker_stats = from_block(block, buffers)
+            self._stats.update(worker_stats, block.nbytes)
             del block
-            self._feed_state.take(made)
-            if made.batch is not None:
-                batch = made.batch
-                del made
-                self._tally.give_out(batch.num_images)
+            self._feed_state.record_batch(result)
+            if result.batch is not None:
+                batch = result.batch
+                del result
+                self._stats.count_batch(batch.num_images)
                 yield batch
                 del batch
 
@@ -242,31 +250,33 @@ class RayJobRun(_RayStream[BatchRecords]):
     def _per_task(self, num_batches: int) -> int:
         if len(self._stages) > 1:
             return 1
-        return max(1, min(BATCHES_PER_TASK, num_batches // (TASKS_PER_WORKER * self._stages[0].num_now)))
+        return max(
+            1, min(BATCHES_PER_TASK, num_batches // (TASKS_PER_WORKER * self._stages[0].initial_workers))
+        )
 
     def _batches(self) -> Iterator[BatchRecords]:
         for block in self._blocks():
-            self._tally.hear({}, block.nbytes)
+            self._stats.update({}, block.nbytes)
             for worked in block["worked"][0].as_py():
-                self._tally.hear(worked.told, 0)
-                made = worked.made
-                self._feed_state.take(made)
-                if made.num_made > made.num_skipped:
-                    self._tally.give_out(made.num_read)
-                    yield BatchRecords(worked.records, made.num_read, made.num_used)
+                self._stats.update(worked.worker_stats, 0)
+                result = worked.result
+                self._feed_state.record_batch(result)
+                if result.num_made > result.num_skipped:
+                    self._stats.count_batch(result.num_read)
+                    yield BatchRecords(worked.records, result.num_read, result.num_used)
 
 
-def _most(each: Resources, others: list[Crew], nodes: list[NodeRoom]) -> int:
+def _max_workers(per_worker: Resources, others: list[WorkerGroup], nodes: list[NodeResources]) -> int:
     """Count the workers of a kind that a cluster could hold beside others."""
     left = list(nodes)
-    for crew in others:
-        waiting = crew.num_workers
-        for number, node in reversed(list(enumerate(left))) if not crew.each.gpus else enumerate(left):
-            placed = min(waiting, node.most(crew.each))
-            left[number] = node.without(crew.each, placed)
+    for group in others:
+        waiting = group.num_workers
+        for number, node in reversed(list(enumerate(left))) if not group.per_worker.gpus else enumerate(left):
+            placed = min(waiting, node.max_workers(group.per_worker))
+            left[number] = node.subtract(group.per_worker, placed)
             waiting -= placed
-    return sum(node.most(each) for node in left)
+    return sum(node.max_workers(per_worker) for node in left)
 
 
-def _stage(make: type[Any], args: tuple[Any, ...], crew: Crew, num_workers: int) -> Stage:
-    return Stage(make, args, crew.each, num_workers, crew.num_workers, NUM_BATCHES)
+def _stage(make: type[Any], args: tuple[Any, ...], group: WorkerGroup, num_workers: int) -> Stage:
+    return Stage(make, args, group.per_worker, num_workers, group.num_workers, NUM_BATCHES)

@@ -16,24 +16,24 @@ from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
 from ...pipeline.errors import RunError, WorkerDiedError
-from ...pipeline.index.readers import Portion, ThreadReaders, default_threads
+from ...pipeline.index.readers import Chunk, ThreadReaders, default_threads
 from ...pipeline.storage.storage import Storage
 from ...pipeline.storage.store import is_remote
 from ...pipeline.storage.uri_rules import UriRules
-from .cluster import Crew, Resources, check_room, connected, rooms
-from .stream import RETRIES, told_apart
+from .cluster import Resources, WorkerGroup, check_capacity, connected, list_nodes
+from .stream import RETRIES, unwrap_ray_error
 
 T = TypeVar("T")
 
-PORTIONS_PER_TASK = 16
-"""At most: a task costs the driver about a millisecond, a portion of local files 20 of a worker's CPU."""
+CHUNKS_PER_TASK = 16
+"""At most: a task costs the driver about a millisecond, a chunk of local files 20 of a worker's CPU."""
 TASKS_PER_WORKER = 8
-"""That there have to be at least before portions share a task, so that workers end together."""
-AHEAD = 4
+"""That there have to be at least before chunks share a task, so that workers end together."""
+FINISHED_PER_RUNNING = 4
 """Tasks under way or done whose turn has not come, for each that works."""
-ROOM_S = 5.0
+CAPACITY_CHECK_S = 5.0
 """How often a cluster is asked for room that it did not have before."""
-NUM_PROBES, NUM_LOOKED_AT = 3, 16
+NUM_PROBES, NUM_CANDIDATES = 3, 16
 
 
 class Probe(NamedTuple):
@@ -45,19 +45,19 @@ class Probe(NamedTuple):
 
 @dataclass(frozen=True)
 class RayReaders:
-    """Workers of a Ray cluster that look at files; see ``pipeline.dataset.readers``."""
+    """Workers of a Ray cluster that look at files; see ``pipeline.index.readers``."""
 
     address: str | None = None
     """``host:port``, ``ray://host:port`` or ``auto``; None starts Ray on this machine."""
     num_workers: int = 0
     """Tasks at a time; 0 takes as many as there is room for, those too that find room later."""
-    each: Resources = field(default_factory=Resources)
+    per_worker: Resources = field(default_factory=Resources)
     """What one task holds; it has two threads for each CPU, four at least."""
 
-    def look(
-        self, portions: Iterable[Portion[T]], *, num_portions: int, storage: Storage
+    def scan(
+        self, chunks: Iterable[Chunk[T]], *, num_chunks: int, storage: Storage
     ) -> Generator[T, None, None]:
-        """Yield what was seen of each portion, in order.
+        """Yield what was seen of each chunk, in order.
 
         Raises:
             PlanError: the cluster can never hold the workers, or the address cannot be one.
@@ -65,20 +65,20 @@ class RayReaders:
             WorkerDiedError: a task's process died again and again.
             SourceDownError: a remote source gives no answer.
         """
-        if not num_portions:
+        if not num_chunks:
             return
         with connected(self.address):
-            num_now = self._num_now()
-            check_room([Crew(num_now, self.each)], rooms())
-            per_task = max(1, min(PORTIONS_PER_TASK, num_portions // (TASKS_PER_WORKER * num_now)))
+            initial_workers = self._num_now()
+            check_capacity([WorkerGroup(initial_workers, self.per_worker)], list_nodes())
+            per_task = max(1, min(CHUNKS_PER_TASK, num_chunks // (TASKS_PER_WORKER * initial_workers)))
             with _Tasks(self, storage) as tasks:
-                for seen in tasks.run(_groups(portions, per_task)):
+                for seen in tasks.run(_groups(chunks, per_task)):
                     yield from seen
 
     def _num_now(self) -> int:
-        return self.num_workers or max(1, sum(node.most(self.each) for node in rooms()))
+        return self.num_workers or max(1, sum(node.max_workers(self.per_worker) for node in list_nodes()))
 
-    def most_under_way(self) -> int:
+    def max_tasks(self) -> int:
         """Say how many tasks Ray may have now: where it bounds them itself, so many more that a new node finds some."""
         return self.num_workers or 2 * self._num_now()
 
@@ -91,14 +91,14 @@ class _Tasks:
 
         self._readers = readers
         self._storage = storage.max_wait_s, storage.rules
-        self._num_threads = default_threads(math.ceil(readers.each.cpus))
+        self._num_threads = default_threads(math.ceil(readers.per_worker.cpus))
         self._task: Any = ray.remote(
-            num_cpus=readers.each.cpus,
-            num_gpus=readers.each.gpus,
+            num_cpus=readers.per_worker.cpus,
+            num_gpus=readers.per_worker.gpus,
             max_retries=RETRIES,
             scheduling_strategy="SPREAD",  # every node has its own way to the files
-        )(look_at_group)
-        self._running: dict[Any, tuple[int, Sequence[Portion[Any]]]] = {}
+        )(scan_group)
+        self._running: dict[Any, tuple[int, Sequence[Chunk[Any]]]] = {}
 
     def __enter__(self) -> _Tasks:
         return self
@@ -109,17 +109,17 @@ class _Tasks:
         for task in self._running:
             ray.cancel(task)
 
-    def run(self, groups: Iterator[Sequence[Portion[T]]]) -> Iterator[list[T]]:
+    def run(self, groups: Iterator[Sequence[Chunk[T]]]) -> Iterator[list[T]]:
         """Send groups out and yield what comes back of each, in order."""
         import ray
 
         done: dict[int, list[T]] = {}
         num_sent = num_given = 0
-        most, asked_s = self._readers.most_under_way(), time.monotonic()
+        most, asked_s = self._readers.max_tasks(), time.monotonic()
         while True:
-            if time.monotonic() - asked_s >= ROOM_S:
-                most, asked_s = self._readers.most_under_way(), time.monotonic()
-            while len(self._running) < most and num_sent - num_given < AHEAD * most:
+            if time.monotonic() - asked_s >= CAPACITY_CHECK_S:
+                most, asked_s = self._readers.max_tasks(), time.monotonic()
+            while len(self._running) < most and num_sent - num_given < FINISHED_PER_RUNNING * most:
                 group = next(groups, None)
                 if group is None:
                     break
@@ -132,21 +132,21 @@ class _Tasks:
                 continue
             if not self._running:
                 return
-            ready, _ = ray.wait(list(self._running), num_returns=1, timeout=ROOM_S)
+            ready, _ = ray.wait(list(self._running), num_returns=1, timeout=CAPACITY_CHECK_S)
             for task in ready:
                 number, group = self._running[task]
                 done[number] = self._fetch(task, group)
                 del self._running[task]
 
-    def _fetch(self, task: Any, group: Sequence[Portion[T]]) -> list[T]:
+    def _fetch(self, task: Any, group: Sequence[Chunk[T]]) -> list[T]:
         import ray
 
         try:
             found: list[T] = ray.get(task)
         except ray.exceptions.RayTaskError as error:
-            raise told_apart(error) from error
+            raise unwrap_ray_error(error) from error
         except ray.exceptions.RayError as error:
-            uris = [uri for portion in group for uri in portion.uris]
+            uris = [uri for chunk in group for uri in chunk.uris]
             lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
             raise WorkerDiedError(
                 f"a worker: expected the headers of {len(uris):,} files from {uris[0]!r} to {uris[-1]!r}, got a process that "
@@ -156,22 +156,22 @@ class _Tasks:
         return found
 
 
-def look_at_group(
-    portions: Sequence[Portion[T]],
+def scan_group(
+    chunks: Sequence[Chunk[T]],
     probes: Sequence[Probe],
     num_threads: int,
     max_wait_s: float,
     rules: UriRules,
 ) -> list[T]:
-    """Look at some portions, in a process of Ray's.
+    """Look at some chunks, in a process of Ray's.
 
     Raises:
         RunError: this node does not see the files that the driver sees.
         SourceDownError: a remote source gives no answer.
     """
-    check_sight(probes)
+    check_visible(probes)
     readers = ThreadReaders(num_threads)
-    return list(readers.look(portions, num_portions=len(portions), storage=_storage(max_wait_s, rules)))
+    return list(readers.scan(chunks, num_chunks=len(chunks), storage=_storage(max_wait_s, rules)))
 
 
 @lru_cache(maxsize=1)
@@ -180,17 +180,17 @@ def _storage(max_wait_s: float, rules: UriRules) -> Storage:
     return Storage(max_wait_s, rules)
 
 
-def _groups(portions: Iterable[Portion[T]], size: int) -> Iterator[list[Portion[T]]]:
-    waiting = iter(portions)
+def _groups(chunks: Iterable[Chunk[T]], size: int) -> Iterator[list[Chunk[T]]]:
+    waiting = iter(chunks)
     while group := list(islice(waiting, size)):
         yield group
 
 
-def _probes(group: Sequence[Portion[Any]]) -> list[Probe]:
+def _probes(group: Sequence[Chunk[Any]]) -> list[Probe]:
     """Find some files of a group that the driver sees: who sees none of them sees other disks."""
-    uris = (uri for portion in group for uri in portion.uris)
+    uris = (uri for chunk in group for uri in chunk.uris)
     found = []
-    for uri in islice((uri for uri in uris if not is_remote(uri)), NUM_LOOKED_AT):
+    for uri in islice((uri for uri in uris if not is_remote(uri)), NUM_CANDIDATES):
         if (size := _size_of(uri)) is not None:
             found.append(Probe(uri, size))
         if len(found) == NUM_PROBES:
@@ -198,7 +198,7 @@ def _probes(group: Sequence[Portion[Any]]) -> list[Probe]:
     return found
 
 
-def check_sight(probes: Sequence[Probe]) -> None:
+def check_visible(probes: Sequence[Probe]) -> None:
     """Check that this node sees what the driver sees, or at least one of it: files may go or change at any time.
 
     Raises:

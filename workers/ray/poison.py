@@ -13,8 +13,8 @@ from typing import Any
 from ...pipeline.errors import WorkerDiedError
 from ...pipeline.monitor.quarantine import NUM_NAMED
 from ...pipeline.runtime.open_view import OpenView
-from .cluster import node_with
-from .stream import Stage, count_up
+from .cluster import find_node
+from .stream import Stage, number_blocks
 
 START_S = 60.0
 """Seconds that the processes for the search may take to start. GPUs are free once Ray has given up all tasks of the workers
@@ -27,7 +27,7 @@ class Probe:
     """One stage in an actor of its own, one batch at a time."""
 
     def __init__(self, stage: Stage) -> None:
-        self._stage = stage.make(*stage.args)
+        self._stage = stage.actor_class(*stage.args)
 
     def is_open(self) -> bool:
         """Say that the stage is open."""
@@ -38,7 +38,7 @@ class Probe:
         return self._stage(table)
 
 
-def let_go(error: BaseException) -> None:
+def clear_tracebacks(error: BaseException) -> None:
     """Empty the frames that an error and its causes came through; which lines they were stays known.
 
     Ray Data's pool is among what they hold, and a pool that is held keeps its workers, dead or not, and their room.
@@ -65,7 +65,7 @@ def poison_error(opened: OpenView, number: int, num_deaths: int) -> WorkerDiedEr
     )
 
 
-def find_poison(stages: Sequence[Stage], first: int, end: int) -> int | None:
+def find_poison_batch(stages: Sequence[Stage], first: int, end: int) -> int | None:
     """Return the first batch from ``first`` up to ``end`` that kills its process; None where none does.
 
     Args:
@@ -80,7 +80,7 @@ def find_poison(stages: Sequence[Stage], first: int, end: int) -> int | None:
     try:
         ray.get([probe.is_open.remote() for probe in probes], timeout=START_S)
         for number in range(first, end):
-            (table,) = count_up(number, number + 1, 1)
+            (table,) = number_blocks(number, number + 1, 1)
             for probe in probes:
                 table = ray.get(probe.run.remote(table), timeout=PROBE_S)
     except ray.exceptions.RayActorError:  # dead, or as good as: Ray knows only that its connection broke
@@ -98,12 +98,12 @@ def _start(stage: Stage) -> Any:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    node = node_with(stage.each)
+    node = find_node(stage.per_worker)
     return (
         ray.remote(Probe)
         .options(
             num_cpus=0,
-            num_gpus=stage.each.gpus or None,
+            num_gpus=stage.per_worker.gpus or None,
             max_restarts=0,
             # A node without CPUs, such as a head, may see no images.
             scheduling_strategy=node and NodeAffinitySchedulingStrategy(node, soft=True),

@@ -7,43 +7,43 @@ from dataclasses import replace
 from typing import Any, Self, TypeVar
 
 from ...pipeline.monitor.stats import FeedStats, ThreadStats
-from ...pipeline.monitor.step_timer import Activity
+from ...pipeline.monitor.step_timer import FeedMonitor
 from ...pipeline.runtime.feed_state import BaseFeed, FeedState
 from ...pipeline.runtime.open_view import OpenView
 
 T = TypeVar("T")
 
 
-class Tally:
+class StatsAggregator:
     """The last that each worker told, and this process's own clock; a context manager, which starts and stops it."""
 
     def __init__(self) -> None:
-        self._activity = Activity()
+        self._monitor = FeedMonitor()
         self._workers: dict[str, Mapping[str, Any]] = {}
         self._moved_bytes = 0
 
     def __enter__(self) -> Self:
-        self._activity.start()
-        self._clock = self._activity.clock("consume")
+        self._monitor.start()
+        self._timer = self._monitor.timer("consume")
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._activity.stop()
+        self._monitor.stop()
 
     def enter(self, step: str) -> None:
         """Turn the clock of this process to a step: ``input`` is waiting for Ray, ``batch`` taking over a batch."""
-        self._clock.enter(step)
+        self._timer.enter(step)
 
-    def hear(self, told: Mapping[str, Any], num_bytes: int) -> None:
+    def update(self, report: Mapping[str, Any], num_bytes: int) -> None:
         """Note what a worker told with a batch of so many bytes."""
         self._moved_bytes += num_bytes
-        if told:
-            self._workers[told["worker"]] = told
+        if report:
+            self._workers[report["worker"]] = report
 
-    def give_out(self, num_images: int) -> None:
+    def count_batch(self, num_images: int) -> None:
         """Note that a batch goes to the consumer."""
-        self._activity.give_out(num_images)
-        self._clock.enter("consumer")
+        self._monitor.count_batch(num_images)
+        self._timer.enter("consumer")
 
     def read(self, *, replaced: int) -> FeedStats:
         """Add up; workers that died count with the last they told."""
@@ -52,7 +52,7 @@ class Tally:
         def total(name: str) -> int:
             return sum(worker[name] for worker in workers)
 
-        here = self._activity.read(
+        local = self._monitor.read(
             num_threads=total("num_threads"),
             replaced=replaced,
             memory_bytes=total("memory_bytes"),
@@ -60,21 +60,21 @@ class Tally:
         )
         threads = tuple(ThreadStats(**thread) for worker in workers for thread in worker["threads"])
         return replace(
-            here,
-            cpu_s=here.cpu_s + sum(worker["cpu_s"] for worker in workers),
+            local,
+            cpu_s=local.cpu_s + sum(worker["cpu_s"] for worker in workers),
             cache_hits=total("cache_hits"),
-            threads=here.threads + threads,
+            threads=local.threads + threads,
             moved_bytes=self._moved_bytes,
         )
 
 
-class TalliedFeed(BaseFeed[T]):
+class RemoteFeed(BaseFeed[T]):
     """A feed whose batches are made elsewhere, with the statistics of all who have a part in it."""
 
     def __init__(self, opened: OpenView, feed_state: FeedState) -> None:
         super().__init__(opened, feed_state)
-        self._tally = Tally()
+        self._stats = StatsAggregator()
 
     def stats(self) -> FeedStats:
         """Say where the time of those who make the batches and of this process went."""
-        return self._tally.read(replaced=self._feed_state.counts["replaced"])
+        return self._stats.read(replaced=self._feed_state.counts["replaced"])

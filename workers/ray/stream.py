@@ -26,7 +26,7 @@ NUMBERS_PER_TASK = 4096
 """Batches whose numbers one task makes up; so many at most are made up again when its process dies."""
 RETRIES = 3
 """Times that a batch is made again when the process that makes it dies, before the run ends."""
-SENT = 4
+QUEUED_PER_SLOT = 4
 """Tasks that lie at a worker may be so many times those that it works on: with twice it waited a sixth of its time for the
 next. Some have to wait there anyway, or Ray adds no workers."""
 PREFETCHED = 2
@@ -37,20 +37,20 @@ PREFETCHED = 2
 class Stage:
     """A pool of actors that each block goes through."""
 
-    make: Callable[..., Any]
+    actor_class: Callable[..., Any]
     """A class whose instances map a table of one row to another."""
     args: Sequence[Any]
-    each: Resources
+    per_worker: Resources
     num_workers: int
     """0 takes as many as there is room for, now and later."""
-    num_now: int
+    initial_workers: int
     """Workers to start with."""
     num_batches: int
     """That one worker takes at a time."""
 
 
 def stream(
-    first: int, end: int, stages: Sequence[Stage], *, per_task: int = 1, most_bytes: int | None = None
+    first: int, end: int, stages: Sequence[Stage], *, per_task: int = 1, max_bytes: int | None = None
 ) -> Iterator[Any]:
     """Send the numbers from ``first`` up to ``end`` through the stages; yields what comes out of the last, in order.
 
@@ -59,7 +59,7 @@ def stream(
         end: number behind the last.
         stages: what they go through.
         per_task: batches that one task of the first stage makes.
-        most_bytes: that may lie finished in the object store; None leaves it to Ray, which takes half of it.
+        max_bytes: that may lie finished in the object store; None leaves it to Ray, which takes half of it.
 
     Raises:
         RunError: a worker failed, or died again and again.
@@ -76,42 +76,42 @@ def stream(
         None  # reading every worker's memory each second costs more than it tells
     )
     context.execution_options.preserve_order = True
-    if most_bytes is not None:
+    if max_bytes is not None:
         context.execution_options.resource_limits = ExecutionResources.for_limits(
-            object_store_memory=most_bytes
+            object_store_memory=max_bytes
         )
     with DataContext.current(context):
         blocks: Dataset = _numbers(first, end, per_task)
-        some_gpus = any(stage.each.gpus for stage in stages)
+        some_gpus = any(stage.per_worker.gpus for stage in stages)
         for stage in stages:
-            blocks = _through(blocks, stage, spread=not some_gpus or stage.each.gpus > 0)
+            blocks = _add_stage(blocks, stage, spread=not some_gpus or stage.per_worker.gpus > 0)
         batches = iter(
             blocks.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=PREFETCHED)
         )
     try:
-        with _told_by_us(), closing(batches):  # type: ignore[type-var]
+        with _quiet_ray_data(), closing(batches):  # type: ignore[type-var]
             yield from batches
     except (ray.exceptions.RayError, RuntimeError) as error:
-        raise told_apart(error) from error
+        raise unwrap_ray_error(error) from error
 
 
 @contextmanager
-def _told_by_us() -> Iterator[None]:
+def _quiet_ray_data() -> Iterator[None]:
     """Keep Ray Data's lines and tracebacks off the console, where ours stand; its log files have them all."""
     handlers = [
         one for one in logging.getLogger("ray.data").handlers if type(one).__name__ != "SessionFileHandler"
     ]
 
-    def is_last_word(record: logging.LogRecord) -> bool:
+    def is_critical(record: logging.LogRecord) -> bool:
         return record.levelno >= logging.CRITICAL
 
     for handler in handlers:
-        handler.addFilter(is_last_word)
+        handler.addFilter(is_critical)
     try:
         yield
     finally:
         for handler in handlers:
-            handler.removeFilter(is_last_word)
+            handler.removeFilter(is_critical)
 
 
 def _numbers(first: int, end: int, per_task: int) -> Dataset:
@@ -133,7 +133,7 @@ def _numbers(first: int, end: int, per_task: int) -> Dataset:
     def _read_task(start: int, stop: int) -> ReadTask:
         num_rows = -(-(stop - start) // per_task)
         told = BlockMetadata(num_rows=num_rows, size_bytes=16 * num_rows, input_files=None, exec_stats=None)
-        return ReadTask(lambda: count_up(start, stop, per_task), told)
+        return ReadTask(lambda: number_blocks(start, stop, per_task), told)
 
     found: Dataset = ray.data.read_datasource(
         Numbers(),  # type: ignore[no-untyped-call]
@@ -144,22 +144,22 @@ def _numbers(first: int, end: int, per_task: int) -> Dataset:
     return found
 
 
-def count_up(start: int, stop: int, step: int) -> Iterable[pa.Table]:
+def number_blocks(start: int, stop: int, step: int) -> Iterable[pa.Table]:
     """Yield the first number of each task and how many there are, as a table of one row."""
     for number in range(start, stop, step):
         cells = {"number": [number], "count": [min(step, stop - number)]}
         yield pa.table(cells, schema=pa.schema({"number": pa.int64(), "count": pa.int64()}))
 
 
-def _through(blocks: Dataset, stage: Stage, *, spread: bool) -> Dataset:
+def _add_stage(blocks: Dataset, stage: Stage, *, spread: bool) -> Dataset:
     from ray.data import ActorPoolStrategy
 
     fixed = stage.num_workers or None
     pool = ActorPoolStrategy(
         min_size=fixed or 1,
         max_size=fixed,
-        initial_size=fixed or stage.num_now,
-        max_tasks_in_flight_per_actor=SENT * stage.num_batches,
+        initial_size=fixed or stage.initial_workers,
+        max_tasks_in_flight_per_actor=QUEUED_PER_SLOT * stage.num_batches,
         max_concurrent_calls_per_actor=stage.num_batches,
         enable_true_multi_threading=True,
     )
@@ -167,14 +167,16 @@ def _through(blocks: Dataset, stage: Stage, *, spread: bool) -> Dataset:
         # Ray has no other way yet to bound how often a task is made again whose process dies.
         warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated")
         return blocks.map_batches(
-            stage.make,
+            stage.actor_class,
             fn_constructor_args=tuple(stage.args),
-            batch_size=1 if stage.each.gpus else None,  # a block is one row; beside GPUs Ray wants it said
+            batch_size=1
+            if stage.per_worker.gpus
+            else None,  # a block is one row; beside GPUs Ray wants it said
             batch_format="pyarrow",
             zero_copy_batch=True,
             compute=pool,
-            num_cpus=stage.each.cpus,
-            num_gpus=stage.each.gpus or None,
+            num_cpus=stage.per_worker.cpus,
+            num_gpus=stage.per_worker.gpus or None,
             # Beside workers that hold GPUs others go where there are none, while there is room.
             scheduling_strategy="SPREAD" if spread else "DEFAULT",
             max_restarts=-1,
@@ -182,7 +184,7 @@ def _through(blocks: Dataset, stage: Stage, *, spread: bool) -> Dataset:
         )
 
 
-def told_apart(error: BaseException) -> LightwellError:
+def unwrap_ray_error(error: BaseException) -> LightwellError:
     """Find what a worker raised on purpose, or say that it failed or died."""
     import ray
 

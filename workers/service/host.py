@@ -1,4 +1,4 @@
-"""Starts services on a cluster, finds them by their names and ends them."""
+"""Starts, finds and stops services on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ...pipeline.errors import LightwellError, PlanError, RunError, nearest
 from ...pipeline.jobs.job_file import ServiceName
 from ...pipeline.runtime.open_view import OpenView
 from ..ray.cluster import connect
-from ..ray.stream import told_apart
+from ..ray.stream import unwrap_ray_error
 from .server import Server
 from .sharing import SharingRules
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ...pipeline.plan.plan import Plan
     from ...pipeline.plan.view import View
     from ..ray.engine import RayEngine
-    from .messages import Served
+    from .messages import ServedView
 
 NAMESPACE = "lightwell"
 PREFIX = "lightwell:"
@@ -26,56 +26,56 @@ PREFIX = "lightwell:"
 
 @dataclass(frozen=True)
 class Service:
-    """A service that runs on the cluster that this process is connected to."""
+    """Handle of a service on the cluster that this process is connected to."""
 
     name: str
     actor: Any
-    """Its server."""
+    """Handle of its ``Server``."""
 
-    def describe(self) -> Served:
-        """Ask what it serves.
+    def describe(self) -> ServedView:
+        """Return plan and view of the service.
 
         Raises:
-            LightwellError: why it cannot serve anything.
-            RunError: it has ended.
+            LightwellError: why it cannot serve them.
+            RunError: the service has ended.
         """
-        found: Served | LightwellError = self.ask(self.actor.describe.remote())
+        found: ServedView | LightwellError = self.call(self.actor.describe.remote())
         if isinstance(found, LightwellError):
             raise found
         return found
 
     def status(self) -> Mapping[str, Any]:
-        """Say what was made and where everyone stands; see ``Server.status``.
+        """Return counters and the state of every consumer; see ``Server.status``.
 
         Raises:
             LightwellError: as ``describe`` raises.
         """
         self.describe()
-        found: Mapping[str, Any] = self.ask(self.actor.status.remote())
+        found: Mapping[str, Any] = self.call(self.actor.status.remote())
         return {"name": self.name, **found}
 
     def position_of(self, consumer: str) -> Mapping[str, Any] | None:
-        """Say where a consumer stood when it was last heard of, whether it lives or not; None for one never seen.
+        """Return the last reported position of a consumer, alive or not; None for an unknown one.
 
-        The batch that it had at work then is given again to a feed that goes on from there.
+        A feed resumed from there starts with the batch that the consumer was processing.
         """
         consumers = self.status()["consumers"]
         return next((one["position"] for one in consumers if one["name"] == consumer), None)
 
     def cluster_address(self) -> str:
-        """Return the address by which others join the cluster."""
+        """Return the address for connecting to the cluster."""
         import ray
 
         return str(ray.get_runtime_context().gcs_address)
 
     def stop(self) -> None:
-        """End it; consumers that still want batches get an error that says so."""
+        """Stop the service; consumers that request further batches get an error."""
         import ray
 
         ray.kill(self.actor)
 
-    def ask(self, answer: Any) -> Any:
-        """Wait for an answer.
+    def call(self, reference: Any) -> Any:
+        """Wait for the result of a remote call.
 
         Raises:
             RunError: the service has ended.
@@ -83,13 +83,13 @@ class Service:
         import ray
 
         try:
-            return ray.get(answer)
+            return ray.get(reference)
         except ray.exceptions.ActorDiedError as error:
             raise RunError(
-                f"service: {self.name!r} has ended; start it again with `lightwell serve`, and run this again to go on"
+                f"service: {self.name!r} has ended; start it again with `lightwell serve`, and run this again to resume"
             ) from error
         except ray.exceptions.RayError as error:
-            raise told_apart(error) from error
+            raise unwrap_ray_error(error) from error
 
 
 def start_service(
@@ -101,20 +101,20 @@ def start_service(
     *,
     detached: bool = False,
 ) -> Service:
-    """Start a service and wait until it is open.
+    """Start a service and wait until it has opened its view.
 
-    Unless it is detached it ends with this process, or when what is returned is let go.
+    Unless detached, the service ends with this process, or when the returned handle is garbage-collected.
 
     Args:
-        plan: what is served; the nodes see its index and its files at the same paths.
+        plan: the plan; all nodes see its index and its files at the same paths.
         view: the epochs that are served, of one rank.
-        name: what jobs write behind ``service://``.
-        engine: the cluster, and what makes the batches there.
-        rules: the bounds of what is shared.
-        detached: let it live on when this process ends.
+        name: the name that jobs write after ``service://``.
+        engine: the cluster, and the workers that make the batches.
+        rules: limits of the shared stream.
+        detached: keep the service running when this process ends.
 
     Raises:
-        PlanError: plan, view or name cannot be right, the name is taken, or the cluster can never hold the makers.
+        PlanError: plan, view or name is invalid, the name is taken, or the cluster can never hold the workers.
         SourceError: the index cannot be used or has no such split.
         RunError: there is no cluster at the address.
     """
@@ -126,19 +126,19 @@ def start_service(
         raise PlanError(
             f"view.num_ranks: expected 1, as a service serves whole batches, got {view.num_ranks}; leave ranks out"
         )
-    OpenView.of(plan, view)  # whatever is wrong with them is said here, before Ray is touched
+    OpenView.of(plan, view)  # errors are raised here, before Ray is started
     if detached and engine.address is None and not ray.is_initialized():
         raise PlanError(
-            "address: expected that of a cluster for a service that lives on, got none: a cluster that is started here "
-            "ends with this process; start one with `ray start --head` and give --address auto"
+            "address: expected a running cluster for a detached service, got none: a cluster started here ends with this "
+            "process; start one with `ray start --head` and pass --address auto"
         )
     connect(engine.address)
     options = {"name": PREFIX + name, "namespace": NAMESPACE, "lifetime": "detached" if detached else None}
-    # It starts where the index has been seen, and again elsewhere when that node is gone.
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    # It starts on this node, which sees the index; after the loss of this node Ray restarts it elsewhere.
+    affinity = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
     remote = ray.remote(Server).options(
         **options,
-        scheduling_strategy=here,
+        scheduling_strategy=affinity,
         num_cpus=0,
         max_restarts=-1,
         max_task_retries=-1,
@@ -148,8 +148,8 @@ def start_service(
         actor = remote.remote(plan, view, engine, rules or SharingRules())
     except ValueError as error:
         raise PlanError(
-            f"name: expected one that no service on this cluster has, got {name!r}; choose another, or end that one with "
-            f"`lightwell services stop {name}`"
+            f"name: expected a name that is not in use on this cluster, got {name!r}; choose another, or stop that service "
+            f"with `lightwell services stop {name}`"
         ) from error
     service = Service(name, actor)
     try:
@@ -161,10 +161,10 @@ def start_service(
 
 
 def find_service(name: str) -> Service:
-    """Find a service by its name on the cluster that this process is connected to.
+    """Return the handle of a service on the cluster that this process is connected to.
 
     Raises:
-        PlanError: there is none; says which there are.
+        PlanError: there is no service of this name; the message lists those there are.
     """
     import ray
 
@@ -172,15 +172,15 @@ def find_service(name: str) -> Service:
         return Service(name, ray.get_actor(PREFIX + name, namespace=NAMESPACE))
     except ValueError as error:
         known = service_names()
-        told = f"got {name!r}; {nearest(name, known)}" if known else f"got {name!r}, and none is running; "
-        told += " " if told.endswith("?") else ""
+        got = f"got {name!r}; {nearest(name, known)}" if known else f"got {name!r}, and none is running; "
+        got += " " if got.endswith("?") else ""
         cure = "start it with `lightwell serve PLAN.yaml --name " + name + "`"
         listed = f"one of {known}" if known else "one that runs on this cluster"
-        raise PlanError(f"service: expected {listed}, {told}{cure}") from error
+        raise PlanError(f"service: expected {listed}, {got}{cure}") from error
 
 
 def service_names() -> list[str]:
-    """List the services of the cluster that this process is connected to."""
+    """Return the names of the services on the cluster that this process is connected to."""
     from ray.util import list_named_actors
 
     found = list_named_actors(all_namespaces=True)

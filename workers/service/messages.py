@@ -1,4 +1,4 @@
-"""What a service and its consumers say to each other."""
+"""Messages between a service and its consumers."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ...pipeline.plan.view import View
 if TYPE_CHECKING:
     import ray
 
-BEATS = 4
-"""Signs of life that a consumer gives in the time after which it would count as dead."""
+HEARTBEATS_PER_TIMEOUT = 4
+"""Heartbeats that a consumer sends in the time after which it counts as dead."""
 
 
 @dataclass(frozen=True)
-class Served:
-    """What a service makes the batches of."""
+class ServedView:
+    """Plan and view of a service."""
 
     plan: Plan
     view: View
@@ -29,29 +29,29 @@ class Served:
     """Of the plan with its index."""
     index_fingerprint: str
     num_steps: int
-    """Batches of an epoch."""
-    silent_s: float
+    """Batches per epoch."""
+    heartbeat_timeout_s: float
 
 
 @dataclass(frozen=True)
-class Stand:
-    """Who speaks, and where it stands."""
+class Heartbeat:
+    """Identity and position of a consumer; sent with every request and periodically."""
 
     name: str
     session: str
     number: int
-    """Of the batch that it has not come back from, as the service counts them."""
+    """Number of the batch that it is processing, as counted by the service."""
     position: Mapping[str, Any]
-    """The same as its own feed says it."""
+    """The same as reported by its own feed."""
 
 
 @dataclass(frozen=True)
-class Handed:
-    """An answer to a consumer that asked for a batch."""
+class BatchReply:
+    """Reply to a request for a batch."""
 
     block: tuple[ray.ObjectRef[pa.Table], ...] = ()
-    """One reference to the batch. It is empty where there is an error, or where another process has the name."""
+    """One reference to the batch; empty if there is an error, or if another process has taken the consumer's name."""
     version: str = ""
-    """Tells the batch from one of the same number that was made before or after."""
+    """Distinguishes the batch from others of the same number, made earlier or later."""
     error: LightwellError | None = None
-    """Why it could not be made."""
+    """Why the batch could not be made."""

@@ -1,15 +1,15 @@
-"""The service itself: a named actor that has batches made once and hands out references to them.
+"""The service itself: a named actor that has each batch made once and hands out references to it.
 
-    makers (actors) -> object store -> consumers, which fetch a batch from there and copy it out
+    workers (actors) -> object store -> consumers, which fetch a batch from there and copy it
        ^ numbers                          ^ references
-       +------------- server -------------+    through which no pixel goes, but of batches below 100 kB,
-                                                 which Ray keeps with their owner
+       +------------- server -------------+    no pixels pass through it, except batches below 100 kB,
+                                                 which Ray stores with their owner
 
-It makes what ``sharing`` says. A batch is a function of the plan and its number, so whatever is lost is made again and is
-the same: with a maker's process (its batches are made again, each by a process of its own, so that one that kills its maker
-is found and named, and no other is blamed for it), with a node and what its store held (the consumer that
-cannot fetch a batch says so), with the server (Ray starts it again; consumers ask again and say where they stand; the
-positions of those that were gone by then are lost).
+``sharing`` decides which batches are made. A batch is a function of the plan and its number, so whatever is lost is made
+again and is identical: with a worker process (its batches are made again, each in a process of its own, so that a batch that
+kills its worker is found and named and no other is blamed), with a node and its object store (the consumer that cannot fetch
+a batch reports it), with the server (Ray restarts it; consumers repeat their requests with their positions; the positions of
+consumers that were gone by then are lost).
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ import pyarrow as pa
 
 from ...pipeline.errors import LightwellError
 from ...pipeline.runtime.open_view import OpenView
-from ..ray.actor import MakeActor, opened_or_error
+from ..ray.actor import BatchActor, result_or_error
 from ..ray.blocks import counts_of
 from ..ray.engine import NUM_BATCHES, RayEngine
 from ..ray.poison import poison_error
-from ..ray.stream import RETRIES, Stage, told_apart
-from .messages import Handed, Served, Stand
-from .sharing import Sharing, SharingRules
+from ..ray.stream import RETRIES, Stage, unwrap_ray_error
+from .messages import BatchReply, Heartbeat, ServedView
+from .sharing import SharingRules, StreamScheduler
 
 if TYPE_CHECKING:
     import ray
@@ -39,325 +39,331 @@ if TYPE_CHECKING:
     from ...pipeline.plan.view import View
 
 TICK_S = 0.25
-"""How often the server looks who is late."""
-AGAIN_S = 0.5
-"""Between two attempts to reach a maker that died."""
+"""Interval at which the server checks for late consumers."""
+RETRY_INTERVAL_S = 0.5
+"""Pause between two attempts to reach a worker that died."""
 STORE_SHARE = 4
-"""A window takes this part of the smallest object store, unless its bytes are given."""
+"""Default ``window_bytes``: the smallest object store divided by this."""
 
 
-class Maker:
-    """An actor that makes batches."""
+class BuildWorker:
+    """Actor that makes batches."""
 
     def __init__(self, *args: Any) -> None:
-        self._make = MakeActor(*args)
+        self._build = BatchActor(*args)
 
-    def wait(self) -> None:
-        """Answer once it is there."""
+    def ready(self) -> None:
+        """Return once the actor is running."""
 
-    def make(self, number: int) -> tuple[tuple[int, int], pa.Table]:
-        """Make a batch; returns its bytes and the samples that were made for it, and, as another object, itself."""
-        block = self._make(pa.table({"number": pa.array([number], pa.int64())}))
+    def build(self, number: int) -> tuple[tuple[int, int], pa.Table]:
+        """Make a batch; return its bytes and the number of samples processed for it, and the batch as a second object."""
+        block = self._build(pa.table({"number": pa.array([number], pa.int64())}))
         return (block.nbytes, counts_of(block)["num_made"]), block
 
 
 @dataclass
-class _Finished:
+class _FinishedBatch:
     block: tuple[ray.ObjectRef[pa.Table], ...]
     error: LightwellError | None
     version: str
 
 
 class Server:
-    """The actor of one view of a plan. All its methods run on one event loop.
+    """Actor that serves one view of a plan. All its methods run on one event loop.
 
     Args:
-        plan: what is made; its index is read where the server runs.
+        plan: the plan; its index is read on the server's node.
         view: the epochs that are served.
-        engine: says how many makers there are and what each holds.
-        rules: the bounds of what is shared.
+        engine: number and resources of the workers.
+        rules: limits of the shared stream.
     """
 
     def __init__(self, plan: Plan, view: View, engine: RayEngine, rules: SharingRules) -> None:
         self._rules = rules
-        self._opened = opened_or_error(lambda: _Opened.of(plan, view, engine, rules))
-        self._finished: dict[int, _Finished] = {}
-        self._waiting: dict[tuple[str, int], asyncio.Future[Handed]] = {}
+        self._opened = result_or_error(lambda: _ServerState.of(plan, view, engine, rules))
+        self._finished: dict[int, _FinishedBatch] = {}
+        self._pending: dict[tuple[str, int], asyncio.Future[BatchReply]] = {}
         self._busy: dict[Any, int] = {}
         self._num_deaths: dict[int, int] = {}
         self._made = bytearray()
         self._num_made = self._num_again = self._num_samples = 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._awake = False
+        self._started = False
 
-    async def describe(self) -> Served | LightwellError:
-        """Say what is served, or why nothing can be."""
-        return self._opened if isinstance(self._opened, LightwellError) else self._wake().served
+    async def describe(self) -> ServedView | LightwellError:
+        """Return what is served, or the error that prevents it."""
+        return self._opened if isinstance(self._opened, LightwellError) else self._ensure_started().served
 
-    async def attach(self, stand: Stand) -> None:
-        """Let a consumer in; who had its name before is told so when it asks."""
-        found = self._wake()
-        for name, number in [key for key in self._waiting if key[0] == stand.name]:
-            self._waiting.pop((name, number)).set_result(Handed())
-        found.sharing.attach(stand.name, stand.session, stand.number, stand.position, time.monotonic())
+    async def attach(self, heartbeat: Heartbeat) -> None:
+        """Attach a consumer; requests of an earlier process of the same name get an empty reply."""
+        state = self._ensure_started()
+        for name, number in [key for key in self._pending if key[0] == heartbeat.name]:
+            self._pending.pop((name, number)).set_result(BatchReply())
+        state.scheduler.attach(
+            heartbeat.name, heartbeat.session, heartbeat.number, heartbeat.position, time.monotonic()
+        )
         self._advance()
 
-    async def next(self, stand: Stand, number: int, lost: str = "") -> Handed:
-        """Hand out a batch as soon as the consumer may have it.
+    async def next(self, heartbeat: Heartbeat, number: int, lost_version: str = "") -> BatchReply:
+        """Return a batch as soon as the consumer may receive it.
 
         Args:
-            stand: who asks.
+            heartbeat: identity and position of the consumer.
             number: of the batch.
-            lost: the version that could not be fetched.
+            lost_version: the version that could not be fetched.
         """
-        found = self._wake()
-        if not self._hear(stand):
-            return Handed()
+        state = self._ensure_started()
+        if not self._record_heartbeat(heartbeat):
+            return BatchReply()
         before = self._finished.get(number)
-        if before is not None and before.version == lost:
-            self._forget(number)
-        found.sharing.ask(stand.name, number)
-        waiting: asyncio.Future[Handed] = asyncio.get_running_loop().create_future()
-        self._waiting[stand.name, number] = waiting
+        if before is not None and before.version == lost_version:
+            self._discard(number)
+        state.scheduler.request(heartbeat.name, number)
+        pending: asyncio.Future[BatchReply] = asyncio.get_running_loop().create_future()
+        self._pending[heartbeat.name, number] = pending
         self._advance()
-        return await waiting
+        return await pending
 
-    async def beat(self, stand: Stand) -> None:
-        """Hear that a consumer lives, and where it stands."""
-        self._wake()
-        self._hear(stand)
+    async def beat(self, heartbeat: Heartbeat) -> None:
+        """Receive a consumer's heartbeat."""
+        self._ensure_started()
+        self._record_heartbeat(heartbeat)
         self._advance()
 
-    async def leave(self, stand: Stand) -> None:
-        """Let a consumer go; where it stood stays known."""
-        found = self._wake()
-        if self._hear(stand):
-            found.sharing.leave(stand.name)
+    async def leave(self, heartbeat: Heartbeat) -> None:
+        """Detach a consumer; its position is remembered."""
+        state = self._ensure_started()
+        if self._record_heartbeat(heartbeat):
+            state.scheduler.leave(heartbeat.name)
         self._advance()
 
     async def status(self) -> dict[str, Any]:
-        """Say what was made, what is kept and where everyone stands, as JSON holds it."""
-        found = self._wake()
-        sharing, now_s = found.sharing, time.monotonic()
-        sharing.pass_time(now_s)
-        slowest, holding = sharing.slowest(), sharing.holding()
+        """Return counters, limits and the state of every consumer, as JSON values."""
+        state = self._ensure_started()
+        scheduler, now_s = state.scheduler, time.monotonic()
+        scheduler.advance_clock(now_s)
+        slowest, holding = scheduler.slowest(), scheduler.blockers()
         consumers = [
             {
-                "name": one.name,
-                "state": one.state,
-                "number": one.number,
-                "waits": one.waits,
-                "waited_s": round(one.waited_s, 3),
-                "kept_waiting_s": round(one.kept_waiting_s, 3),
-                "silent_s": round(now_s - one.heard_s, 3),
-                "position": dict(one.position),
+                "name": consumer.name,
+                "state": consumer.state,
+                "number": consumer.number,
+                "waits": consumer.is_waiting,
+                "waited_s": round(consumer.waited_s, 3),
+                "kept_waiting_s": round(consumer.blocking_s, 3),
+                "silent_s": round(now_s - consumer.last_heartbeat_s, 3),
+                "position": dict(consumer.position),
             }
-            for one in sharing.consumers.values()
+            for consumer in scheduler.consumers.values()
         ]
         return {
-            "plan": found.served.fingerprint,
-            "view": asdict(found.served.view),
-            "num_batches": found.num_batches,
+            "plan": state.served.fingerprint,
+            "view": asdict(state.served.view),
+            "num_batches": state.num_batches,
             "made": self._num_made,
             "made_again": self._num_again,
             "samples": self._num_samples,
             "making": sum(self._busy.values()),
-            "kept": len(sharing.kept),
-            "kept_bytes": sum(sharing.kept.values()),
-            "window": found.rules.window,
-            "window_bytes": found.rules.window_bytes,
+            "kept": len(scheduler.finished),
+            "kept_bytes": sum(scheduler.finished.values()),
+            "window": state.rules.window,
+            "window_bytes": state.rules.window_bytes,
             "makers": len(self._busy),
-            "num_makers": found.num_makers,
-            "missing": sharing.num_missing,
+            "num_makers": state.num_workers,
+            "missing": scheduler.num_missing,
             "slowest": None if slowest is None else slowest.name,
-            "holding": [one.name for one in holding],
+            "holding": [consumer.name for consumer in holding],
             "consumers": consumers,
         }
 
-    def _wake(self) -> _Opened:
-        """Start the makers and the clock, once; a restarted server does so when it is first asked."""
+    def _ensure_started(self) -> _ServerState:
+        """Start the workers and the clock, once; a restarted server does so at the first request."""
         assert not isinstance(self._opened, LightwellError), self._opened
-        if not self._awake:
-            self._awake = True
+        if not self._started:
+            self._started = True
             self._made = bytearray(self._opened.num_batches)
-            self._start(self._keep_time())
-            for maker in self._opened.hire():
-                self._start(self._greet(maker))
+            self._spawn(self._run_clock())
+            for worker in self._opened.start_workers():
+                self._spawn(self._await_ready(worker))
         return self._opened
 
-    def _start(self, work: Any) -> None:
+    def _spawn(self, work: Any) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)  # the loop itself holds tasks weakly
         task.add_done_callback(self._tasks.discard)
 
-    async def _keep_time(self) -> None:
+    async def _run_clock(self) -> None:
         while True:
             await asyncio.sleep(TICK_S)
-            self._wake().sharing.pass_time(time.monotonic())
+            self._ensure_started().scheduler.advance_clock(time.monotonic())
             self._advance()
 
-    async def _greet(self, maker: Any) -> None:
-        """Wait until a maker is there, for the first time or after its process died, and give it work."""
+    async def _await_ready(self, worker: Any) -> None:
+        """Wait until a worker is running, at the start or after its process died, and give it work."""
         import ray
 
         while True:
             try:
-                await maker.wait.remote()
+                await worker.ready.remote()
             except ray.exceptions.RayError:
-                await asyncio.sleep(AGAIN_S)
+                await asyncio.sleep(RETRY_INTERVAL_S)
             else:
                 break
-        self._busy[maker] = 0
+        self._busy[worker] = 0
         self._advance()
 
-    def _hear(self, stand: Stand) -> bool:
-        sharing = self._wake().sharing
-        return sharing.stand(stand.name, stand.session, stand.number, stand.position, time.monotonic())
+    def _record_heartbeat(self, heartbeat: Heartbeat) -> bool:
+        scheduler = self._ensure_started().scheduler
+        return scheduler.heartbeat(
+            heartbeat.name, heartbeat.session, heartbeat.number, heartbeat.position, time.monotonic()
+        )
 
     def _advance(self) -> None:
-        """Forget what has no room, hand out what is there, make what is wanted."""
-        sharing = self._wake().sharing
-        for (name, number), waiting in list(self._waiting.items()):
-            one = sharing.consumers.get(name)
-            if one is None or number not in one.asked:  # it has left, or stands further on
-                del self._waiting[name, number]
-                waiting.set_result(Handed())
-            elif one.lives and sharing.may_have(name, number):
-                del self._waiting[name, number]
-                sharing.hand(name, number)
-                found = self._finished[number]
-                waiting.set_result(Handed(found.block, found.version, found.error))
-                if found.error is not None:
-                    self._forget(number)
-        for number in sharing.surplus():
+        """Deliver finished batches, drop those above the limits and start the next ones."""
+        scheduler = self._ensure_started().scheduler
+        for (name, number), pending in list(self._pending.items()):
+            consumer = scheduler.consumers.get(name)
+            if consumer is None or number not in consumer.requested:  # it has left, or moved on
+                del self._pending[name, number]
+                pending.set_result(BatchReply())
+            elif consumer.is_alive and scheduler.may_receive(name, number):
+                del self._pending[name, number]
+                scheduler.mark_delivered(name, number)
+                finished = self._finished[number]
+                pending.set_result(BatchReply(finished.block, finished.version, finished.error))
+                if finished.error is not None:
+                    self._discard(number)
+        for number in scheduler.trim():
             self._finished.pop(number, None)
-        while (maker := self._free()) is not None and (wanted := sharing.begin()) is not None:
+        while (worker := self._idle_worker()) is not None and (
+            wanted := scheduler.next_to_build()
+        ) is not None:
             if wanted in self._num_deaths:
-                self._start(self._make_alone(wanted))
+                self._spawn(self._build_isolated(wanted))
             else:
-                self._busy[maker] += 1
-                self._start(self._make(maker, wanted))
+                self._busy[worker] += 1
+                self._spawn(self._build(worker, wanted))
 
-    def _free(self) -> Any:
-        """Return the maker with the least to do, if one has room."""
-        maker = min(self._busy, key=self._busy.__getitem__, default=None)
-        return None if maker is None or self._busy[maker] >= NUM_BATCHES else maker
+    def _idle_worker(self) -> Any:
+        """Return the worker with the fewest batches in progress, if one has capacity."""
+        worker = min(self._busy, key=self._busy.__getitem__, default=None)
+        return None if worker is None or self._busy[worker] >= NUM_BATCHES else worker
 
-    def _forget(self, number: int) -> None:
+    def _discard(self, number: int) -> None:
         self._finished.pop(number, None)
-        self._wake().sharing.drop(number)
+        self._ensure_started().scheduler.discard(number)
 
-    async def _make(self, maker: Any, number: int) -> None:
-        """Have a maker make a batch; who dies meanwhile is waited for."""
+    async def _build(self, worker: Any, number: int) -> None:
+        """Have a worker make a batch; if it dies, wait for its restart."""
         import ray
 
         try:
-            await self._fetch(maker, number)
+            await self._fetch(worker, number)
         except ray.exceptions.RayError:
-            if self._busy.pop(maker, None) is not None:
-                self._start(self._greet(maker))
-            self._mourn(number)
+            if self._busy.pop(worker, None) is not None:
+                self._spawn(self._await_ready(worker))
+            self._on_worker_died(number)
         else:
-            if maker in self._busy:
-                self._busy[maker] -= 1
+            if worker in self._busy:
+                self._busy[worker] -= 1
         self._advance()
 
-    async def _make_alone(self, number: int) -> None:
-        """Have a batch made whose maker died, perhaps over another one, by a process that makes nothing else."""
+    async def _build_isolated(self, number: int) -> None:
+        """Make a batch whose worker died, perhaps because of another batch, in a process that makes nothing else."""
         import ray
 
-        maker = self._wake().hire_one()
+        worker = self._ensure_started().start_isolated_worker()
         try:
-            await self._fetch(maker, number)
+            await self._fetch(worker, number)
         except ray.exceptions.RayError:
-            self._mourn(number)
+            self._on_worker_died(number)
         finally:
-            ray.kill(maker)
+            ray.kill(worker)
         self._advance()
 
-    async def _fetch(self, maker: Any, number: int) -> None:
-        """Have a batch made and keep it, or what making it raised on purpose."""
+    async def _fetch(self, worker: Any, number: int) -> None:
+        """Have a worker make a batch and store it, or the error that it raised."""
         import ray
 
-        noted, block = maker.make.options(num_returns=2).remote(number)
+        summary_ref, block_ref = worker.build.options(num_returns=2).remote(number)
         try:
-            num_bytes, num_samples = await noted
+            num_bytes, num_samples = await summary_ref
         except ray.exceptions.RayTaskError as error:
-            self._finish(number, _Finished((), told_apart(error), uuid.uuid4().hex), 0)
+            self._store(number, _FinishedBatch((), unwrap_ray_error(error), uuid.uuid4().hex), 0)
             return
         self._num_deaths.pop(number, None)
         self._num_made += 1
         self._num_again += self._made[number]
         self._made[number] = 1
         self._num_samples += num_samples
-        self._finish(number, _Finished((block,), None, uuid.uuid4().hex), num_bytes)
+        self._store(number, _FinishedBatch((block_ref,), None, uuid.uuid4().hex), num_bytes)
 
-    def _mourn(self, number: int) -> None:
-        """Have a batch made again, unless it killed too many."""
-        found = self._wake()
+    def _on_worker_died(self, number: int) -> None:
+        """Schedule a batch again after its worker died, unless it has killed too many workers."""
+        state = self._ensure_started()
         deaths = self._num_deaths[number] = self._num_deaths.get(number, 0) + 1
         if deaths > RETRIES:
             del self._num_deaths[number]
-            error = poison_error(found.opened, number, deaths)
-            self._finish(number, _Finished((), error, uuid.uuid4().hex), 0)
+            error = poison_error(state.opened, number, deaths)
+            self._store(number, _FinishedBatch((), error, uuid.uuid4().hex), 0)
         else:
-            found.sharing.drop(number)
+            state.scheduler.discard(number)
 
-    def _finish(self, number: int, finished: _Finished, num_bytes: int) -> None:
+    def _store(self, number: int, finished: _FinishedBatch, num_bytes: int) -> None:
         self._finished[number] = finished
-        self._wake().sharing.keep(number, num_bytes)
+        self._ensure_started().scheduler.mark_finished(number, num_bytes)
 
 
 @dataclass(frozen=True)
-class _Opened:
-    """What a server holds open from its start."""
+class _ServerState:
+    """State of a server whose view could be opened."""
 
     opened: OpenView
-    served: Served
+    served: ServedView
     num_batches: int
     rules: SharingRules
-    sharing: Sharing
+    scheduler: StreamScheduler
     stage: Stage
-    num_makers: int
+    num_workers: int
 
     @classmethod
-    def of(cls, plan: Plan, view: View, engine: RayEngine, rules: SharingRules) -> _Opened:
+    def of(cls, plan: Plan, view: View, engine: RayEngine, rules: SharingRules) -> _ServerState:
         opened = OpenView.of(plan, view)
-        stage = engine.makers(opened)
+        stage = engine.batch_stage(opened)
         if not rules.window_bytes:
             rules = replace(rules, window_bytes=_smallest_store_bytes() // STORE_SHARE)
-        served = Served(
+        served = ServedView(
             plan,
             view,
             opened.fingerprint,
             opened.index.fingerprint(),
             opened.schedule.num_steps,
-            rules.silent_s,
+            rules.heartbeat_timeout_s,
         )
         end = opened.schedule.num_batches
-        sharing = Sharing(
-            rules, end, ahead=NUM_BATCHES * stage.num_now + 2, batch_bytes=opened.largest_batch_bytes
+        scheduler = StreamScheduler(
+            rules, end, ahead=NUM_BATCHES * stage.initial_workers + 2, batch_bytes=opened.largest_batch_bytes
         )
-        return cls(opened, served, end, rules, sharing, stage, stage.num_now)
+        return cls(opened, served, end, rules, scheduler, stage, stage.initial_workers)
 
-    def hire(self) -> list[Any]:
-        """Start the makers; they end with the server."""
+    def start_workers(self) -> list[Any]:
+        """Start the workers; they end with the server."""
         import ray
 
-        remote = ray.remote(Maker).options(
-            num_cpus=self.stage.each.cpus,
-            num_gpus=self.stage.each.gpus or None,
+        remote = ray.remote(BuildWorker).options(
+            num_cpus=self.stage.per_worker.cpus,
+            num_gpus=self.stage.per_worker.gpus or None,
             max_restarts=-1,
             max_concurrency=NUM_BATCHES,
         )
-        return [remote.remote(*self.stage.args) for _ in range(self.num_makers)]
+        return [remote.remote(*self.stage.args) for _ in range(self.num_workers)]
 
-    def hire_one(self) -> Any:
-        """Start a maker for one batch. It holds no CPUs: those that there are others have."""
+    def start_isolated_worker(self) -> Any:
+        """Start a worker for one batch. It reserves no CPUs, since the other workers hold them all."""
         import ray
 
-        options = {"num_cpus": 0, "num_gpus": self.stage.each.gpus or None, "max_restarts": 0}
-        return ray.remote(Maker).options(**options).remote(*self.stage.args)
+        options = {"num_cpus": 0, "num_gpus": self.stage.per_worker.gpus or None, "max_restarts": 0}
+        return ray.remote(BuildWorker).options(**options).remote(*self.stage.args)
 
 
 def _smallest_store_bytes() -> int:

@@ -49,7 +49,7 @@ class Document:
 
 
 @dataclass(frozen=True)
-class Allowed:
+class AllowedFiles:
     """What may leave this machine.
 
     Args:
@@ -92,7 +92,7 @@ def is_private(path: Path) -> bool:
     return hidden or any(fnmatch.fnmatch(path.name.lower(), pattern) for pattern in PRIVATE)
 
 
-def declared_files(document: Document, allowed: Allowed) -> dict[Path, None]:
+def declared_files(document: Document, allowed: AllowedFiles) -> dict[Path, None]:
     """List a document, what it declares by relative paths, and what its plan declares; in the order of reading.
 
     Absolute paths and URIs mean the same on the cluster, so that nothing goes along for them.
@@ -116,7 +116,7 @@ def declared_files(document: Document, allowed: Allowed) -> dict[Path, None]:
 
 
 def _documents(
-    document: Document, allowed: Allowed, found: dict[Path, None]
+    document: Document, allowed: AllowedFiles, found: dict[Path, None]
 ) -> Iterator[tuple[Path, type[Any], Mapping[str, Any]]]:
     """Yield each document with the model that it is for: the job, then its plan, from a file of its own or inline."""
     content = read_yaml(document.path)

@@ -11,7 +11,7 @@ from .declared_files import Document
 from .log_stream import follow
 from .package import lay_out_package
 from .server import JobServer, JobState
-from .working_dir import DEFAULT_MAX_BYTES, Shipment
+from .working_dir import DEFAULT_MAX_BYTES, WorkingDir
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def submit_command(
     modules: Sequence[Path] = (),
     ship: Sequence[Path] = (),
     python: str = "python",
-    say: Callable[[str], None] = lambda line: None,  # noqa: ARG005
+    log: Callable[[str], None] = lambda line: None,  # noqa: ARG005
 ) -> SubmittedJob:
     """Ship a command with the files that it names and this Lightwell, and start it.
 
@@ -73,19 +73,19 @@ def submit_command(
         modules: folders of Python packages, or modules, of yours that the jobs need.
         ship: files and folders that may go along besides; see ``Shipment.of``.
         python: what the cluster's nodes call the interpreter that has the dependencies.
-        say: takes lines: what is shipped, before anything is sent, and what the cluster needs besides.
+        log: takes lines: what is shipped, before anything is sent, and what the cluster needs besides.
 
     Raises:
         PlanError: a file of the command is wrong, or a path would mean something else on the cluster.
         RequestError: too much to ship, or nothing answers at the address.
         RunError: the cluster did not take it.
     """
-    shipment = Shipment.of(command.documents, Path.cwd(), max_bytes=max_bytes, modules=modules, ship=ship)
+    shipment = WorkingDir.of(command.documents, Path.cwd(), max_bytes=max_bytes, modules=modules, ship=ship)
     lines = [*shipment.listing(), *shipment.notes()]
     entrypoint = shipment.entrypoint(command.words, python)
     server = JobServer.connect(address)
     for line in lines:
-        say(line)
+        log(line)
     with tempfile.TemporaryDirectory(prefix="lightwell-submit-") as scratch:
         folder, package, own = Path(scratch, "files"), Path(scratch, "package"), Path(scratch, "modules")
         package.mkdir()

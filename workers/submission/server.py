@@ -22,7 +22,7 @@ ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
 """Where Ray's own commands look for the address, before all else."""
 DEFAULT_PORT = 8265
 ENDS = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
-TALKATIVE = (
+NOISY_LOGGERS = (
     "ray._private.runtime_env.packaging",
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
@@ -75,7 +75,7 @@ class JobServer:
         _ask_version(url, timeout_s)
         from ray.job_submission import JobSubmissionClient
 
-        for name in TALKATIVE:
+        for name in NOISY_LOGGERS:
             logging.getLogger(name).setLevel(logging.ERROR)
         with _given_address_wins(url), _in_our_words(url, "connect"):
             return cls(url, JobSubmissionClient(url))

@@ -16,7 +16,7 @@ from ...pipeline.errors import PlanError, RequestError
 from ...pipeline.index.index import CLASSES
 from ...pipeline.jobs.job_file import load_job, load_plan
 from ...pipeline.monitor.stats import megabytes
-from .declared_files import Allowed, Document, declared_files
+from .declared_files import AllowedFiles, Document, declared_files
 from .modules import ModuleFiles
 
 DEFAULT_MAX_BYTES = 100_000_000
@@ -26,7 +26,7 @@ NUM_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Shipment:
+class WorkingDir:
     """Files that go along, laid out on the other side as they lie here.
 
     The folder they are laid out in is the current one of the command there and of all its workers, so that a relative path
@@ -51,7 +51,7 @@ class Shipment:
         max_bytes: int = DEFAULT_MAX_BYTES,
         modules: Sequence[Path] = (),
         ship: Sequence[Path] = (),
-    ) -> Shipment:
+    ) -> WorkingDir:
         """Check the documents of a command and find all files that they declare.
 
         Args:
@@ -78,7 +78,7 @@ class Shipment:
                 load_plan(path, allow_import=permitted)
             else:
                 load_job(path, default=job, allow_import=permitted)
-            found |= declared_files(Document(path, job, permitted), Allowed(path.parent, ship))
+            found |= declared_files(Document(path, job, permitted), AllowedFiles(path.parent, ship))
         paths = [_absolute(path, here) for path in found]
         root = here
         if not all(path.is_relative_to(here) for path in paths):

@@ -10,13 +10,13 @@ from ray.train import UserCallback
 from ...pipeline.errors import RunError
 
 
-class StopWhereFinal(UserCallback):
+class StopOnPermanentError(UserCallback):
     """Ends a run whose ranks have told at the desk why it cannot go on. Lives in Ray Train's controller."""
 
-    def __init__(self, desk: Any) -> None:
-        self._desk = desk
+    def __init__(self, reporter: Any) -> None:
+        self._reporter = reporter
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
         """Raise, which Ray Train takes for a failure of its own and does not try again."""
-        if ray.get(self._desk.failed.remote()):
+        if ray.get(self._reporter.failed.remote()):
             raise RunError("a rank has told why the run cannot go on")

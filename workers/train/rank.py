@@ -19,74 +19,74 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Order:
+class RankConfig:
     """What every rank is told. Pickled by value."""
 
     job: TrainingJob
     out: str
-    desk: Any
-    """Handle of a ``Desk``."""
-    mark: str
+    reporter: Any
+    """Handle of a ``Reporter``."""
+    sentinel: str
     """Name of a file that the driver has put into ``out``, so that a rank knows that it sees the same folder."""
     num_threads: int
     memory_bytes: int
     """Of one rank; 0 means a quarter of its machine, shared by the ranks that are there."""
 
 
-def run_rank(config: dict[str, Any]) -> None:
-    """Run one rank to its end, as the ``Order`` under ``order`` says.
+def run_rank(loop_config: dict[str, Any]) -> None:
+    """Run one rank to its end, configured by the ``RankConfig`` under ``rank``.
 
     An error of ours is final and told at the desk. After any other Ray Train starts all ranks anew, which go on from the
     last checkpoint.
     """
     import ray
 
-    order: Order = config["order"]
+    config: RankConfig = loop_config["rank"]
     try:
-        run_job(order)
+        run_job(config)
     except LightwellError as error:
-        ray.get(order.desk.fail.remote(error))
+        ray.get(config.reporter.fail.remote(error))
         raise
 
 
-def run_job(order: Order) -> None:
+def run_job(config: RankConfig) -> None:
     """Run the job on this rank's part of its batches."""
     import ray
     import ray.train
     import torch
 
     context = ray.train.get_context()
-    leads = context.get_world_rank() == 0
-    torch.set_num_threads(order.num_threads)
-    check_sees(order, context.get_node_rank())
-    memory = order.memory_bytes or default_memory_bytes() // context.get_local_world_size()
-    engine = LocalEngine(num_threads=order.num_threads, memory_bytes=memory)
-    console = LineConsole(cast("TextIO", DeskStream(order.desk))) if leads else SilentConsole()
-    console.say(f"training on {context.get_world_size()} ranks, {order.num_threads} threads each")
-    metrics = run_training_job(order.job, engine, order.out, console, lock=False)  # the driver holds it
-    if leads:
-        ray.get(order.desk.finish.remote(metrics))
+    is_main = context.get_world_rank() == 0
+    torch.set_num_threads(config.num_threads)
+    check_shared_folder(config, context.get_node_rank())
+    memory = config.memory_bytes or default_memory_bytes() // context.get_local_world_size()
+    engine = LocalEngine(num_threads=config.num_threads, memory_bytes=memory)
+    console = LineConsole(cast("TextIO", ReporterStream(config.reporter))) if is_main else SilentConsole()
+    console.print(f"training on {context.get_world_size()} ranks, {config.num_threads} threads each")
+    metrics = run_training_job(config.job, engine, config.out, console, lock=False)  # the driver holds it
+    if is_main:
+        ray.get(config.reporter.finish.remote(metrics))
 
 
-def check_sees(order: Order, node: int) -> None:
+def check_shared_folder(config: RankConfig, node: int) -> None:
     """Check that this rank sees the folder that the driver writes to."""
-    if not is_remote(order.out) and not (Path(order.out) / order.mark).exists():
+    if not is_remote(config.out) and not (Path(config.out) / config.sentinel).exists():
         raise PlanError(
-            f"--out: expected a folder that all nodes share, got {order.out!r}, which node {node} of the run does not see; "
+            f"--out: expected a folder that all nodes share, got {config.out!r}, which node {node} of the run does not see; "
             "give a shared mount, or a URI such as s3://bucket/run"
         )
 
 
-class DeskStream(io.TextIOBase):
+class ReporterStream(io.TextIOBase):
     """Sends what is written, line by line, to the driver."""
 
-    def __init__(self, desk: Any) -> None:
-        self._desk = desk
+    def __init__(self, reporter: Any) -> None:
+        self._reporter = reporter
         self._begun = ""
 
     def write(self, text: str) -> int:
         """Send the lines that are whole."""
         *lines, self._begun = (self._begun + text).split("\n")
         for line in lines:
-            self._desk.say.remote(line)
+            self._reporter.add_line.remote(line)
         return len(text)

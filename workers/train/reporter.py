@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 
-class Desk:
+class Reporter:
     """Lives as a Ray actor on the driver's node; a run that is restarted finds it again."""
 
     def __init__(self) -> None:
@@ -14,7 +14,7 @@ class Desk:
         self._metrics: Mapping[str, Any] | None = None
         self._error: Exception | None = None
 
-    def say(self, line: str) -> None:
+    def add_line(self, line: str) -> None:
         """Take a line for the driver's console."""
         self._lines.append(line)
 

@@ -17,11 +17,19 @@ from ...pipeline.errors import PlanError, RunError
 from ..data_parallel import check_shares
 from ..local import resume_point
 from ..output_store import address_of, is_remote
-from ..ray.cluster import Asked, Crew, NodeRoom, Resources, check_room, connected, rooms
+from ..ray.cluster import (
+    NodeResources,
+    ResourceRequest,
+    Resources,
+    WorkerGroup,
+    check_capacity,
+    connected,
+    list_nodes,
+)
 from ..results import TRAINING_NAMES, open_results
-from .capacity import RoomWatch
-from .rank import Order, run_rank
-from .reporter import Desk
+from .capacity import CapacityMonitor
+from .rank import RankConfig, run_rank
+from .reporter import Reporter
 
 if TYPE_CHECKING:
     from ...pipeline.jobs.contracts import Console, TrainingJob
@@ -43,7 +51,7 @@ class RayTrainer:
     """``host:port``, ``ray://host:port`` or ``auto``; None starts Ray on this machine."""
     num_workers: int = 0
     """Ranks; 0 takes the most that there is room for and that can share a batch."""
-    each: Resources | Asked = field(default_factory=Asked)
+    per_worker: Resources | ResourceRequest = field(default_factory=ResourceRequest)
     """What one rank holds, over what its plan says; it has as many threads as CPUs."""
     memory_bytes: int = 0
     """What may be in flight in one rank; 0 means a quarter of its machine, shared by the ranks that are there."""
@@ -69,62 +77,66 @@ class RayTrainer:
         """
         out = address_of(out)
         check_shares(job, self.num_workers or 1)
-        self.each.over(job.plan.resources)  # refused before Ray is touched
+        self.per_worker.with_defaults(job.plan.resources)  # refused before Ray is touched
         with open_results(job, out, names=TRAINING_NAMES, reads=reads) as results:
             resume_point(job, results.path)
-            with connected(self.address), marked(out) as mark:
-                crew = self._crew(job, rooms())
-                return self._fit(job, out, crew, mark, console)
+            with connected(self.address), sentinel_file(out) as sentinel:
+                group = self._worker_group(job, list_nodes())
+                return self._fit(job, out, group, sentinel, console)
 
-    def _crew(self, job: TrainingJob, nodes: list[NodeRoom]) -> Crew:
+    def _worker_group(self, job: TrainingJob, nodes: list[NodeResources]) -> WorkerGroup:
         """Check that the ranks fit; where no number is given, find the most that do."""
-        each = self.each.over(job.plan.resources)
-        most = sum(node.most(each) for node in nodes)
-        number = self.num_workers or most_ranks(job, most)
-        crew = Crew(number, each)
-        check_room([crew], nodes)
-        return crew
+        per_worker = self.per_worker.with_defaults(job.plan.resources)
+        most = sum(node.max_workers(per_worker) for node in nodes)
+        number = self.num_workers or max_ranks(job, most)
+        group = WorkerGroup(number, per_worker)
+        check_capacity([group], nodes)
+        return group
 
-    def _fit(self, job: TrainingJob, out: str, crew: Crew, mark: str, console: Console) -> Mapping[str, Any]:
+    def _fit(
+        self, job: TrainingJob, out: str, group: WorkerGroup, sentinel: str, console: Console
+    ) -> Mapping[str, Any]:
         import ray
         from ray.exceptions import RayError
         from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig, TrainingFailedError
         from ray.train.torch import TorchConfig, TorchTrainer
 
-        from .failure_policy import StopWhereFinal
+        from .failure_policy import StopOnPermanentError
 
         here = ray.get_runtime_context().get_node_id()
         stay = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=False)
-        desk: Any = ray.remote(Desk).options(num_cpus=0, scheduling_strategy=stay).remote()
-        threads = max(1, int(crew.each.cpus))
+        reporter: Any = ray.remote(Reporter).options(num_cpus=0, scheduling_strategy=stay).remote()
+        threads = max(1, int(group.per_worker.cpus))
         with tempfile.TemporaryDirectory(prefix="lightwell-") as storage:
             trainer = TorchTrainer(
                 run_rank,
-                train_loop_config={"order": Order(job, out, desk, mark, threads, self.memory_bytes)},
-                torch_config=TorchConfig(backend="nccl" if crew.each.gpus >= 1 else "gloo"),
+                train_loop_config={
+                    "rank": RankConfig(job, out, reporter, sentinel, threads, self.memory_bytes)
+                },
+                torch_config=TorchConfig(backend="nccl" if group.per_worker.gpus >= 1 else "gloo"),
                 scaling_config=ScalingConfig(
-                    num_workers=crew.num_workers,
-                    use_gpu=crew.each.gpus > 0,
-                    resources_per_worker={"CPU": crew.each.cpus, "GPU": crew.each.gpus},
+                    num_workers=group.num_workers,
+                    use_gpu=group.per_worker.gpus > 0,
+                    resources_per_worker={"CPU": group.per_worker.cpus, "GPU": group.per_worker.gpus},
                 ),
                 run_config=RunConfig(  # type: ignore[call-arg]  # typed as that of Train's first version
                     name="lightwell",
                     storage_path=storage,
                     failure_config=FailureConfig(max_failures=self.max_failures),
-                    callbacks=cast("Any", [StopWhereFinal(desk)]),
+                    callbacks=cast("Any", [StopOnPermanentError(reporter)]),
                     logging_config=LoggingConfig(log_level="ERROR"),
                 ),
             )
             try:
-                with told(desk, console, RoomWatch(crew)), own_interrupts():
+                with forward_output(reporter, console, CapacityMonitor(group)), restore_interrupts():
                     trainer.fit()
             except (TrainingFailedError, RayError) as failure:
-                metrics, error = ray.get(desk.outcome.remote())
+                metrics, error = ray.get(reporter.outcome.remote())
                 raise error or RunError(
-                    f"ray: {why(failure)}; run the same command again to go on"
+                    f"ray: {describe_failure(failure)}; run the same command again to go on"
                 ) from failure
-        metrics, error = ray.get(desk.outcome.remote())
-        ray.kill(desk)
+        metrics, error = ray.get(reporter.outcome.remote())
+        ray.kill(reporter)
         if error is not None:
             raise error
         if metrics is None:
@@ -132,7 +144,7 @@ class RayTrainer:
         return metrics  # type: ignore[no-any-return]
 
 
-def most_ranks(job: TrainingJob, most: int) -> int:
+def max_ranks(job: TrainingJob, most: int) -> int:
     """Find the most ranks, up to a number, that can share a job's batches; 1 where the job knows nothing of ranks."""
     for number in range(most, 1, -1):
         try:
@@ -144,39 +156,39 @@ def most_ranks(job: TrainingJob, most: int) -> int:
 
 
 @contextmanager
-def marked(out: str) -> Iterator[str]:
+def sentinel_file(out: str) -> Iterator[str]:
     """Leave a file in a folder by which others know it."""
-    mark = f".seen-{uuid.uuid4().hex}"
+    sentinel = f".seen-{uuid.uuid4().hex}"
     if is_remote(out):
-        yield mark
+        yield sentinel
         return
     for left in Path(out).glob(".seen-*"):
         if MARK.fullmatch(left.name):
             left.unlink()  # by a driver that was killed
-    path = Path(out) / mark
+    path = Path(out) / sentinel
     path.touch()
     try:
-        yield mark
+        yield sentinel
     finally:
         path.unlink(missing_ok=True)
 
 
 @contextmanager
-def told(desk: Any, console: Console, watch: RoomWatch) -> Iterator[None]:
+def forward_output(reporter: Any, console: Console, watch: CapacityMonitor) -> Iterator[None]:
     """Show what is said at the desk as it comes and what Ray Train waits for, and at the end the rest."""
     import ray
 
     ended = threading.Event()
 
     def show() -> None:
-        for line in ray.get(desk.take_lines.remote()):
-            console.say(line)
+        for line in ray.get(reporter.take_lines.remote()):
+            console.print(line)
 
     def keep_showing() -> None:
         while not ended.wait(ASK_S):
             show()
-            if line := watch.look(rooms()):
-                console.say(line)
+            if line := watch.update(list_nodes()):
+                console.print(line)
 
     thread = threading.Thread(target=keep_showing, name="lightwell-desk", daemon=True)
     thread.start()
@@ -189,7 +201,7 @@ def told(desk: Any, console: Console, watch: RoomWatch) -> Iterator[None]:
 
 
 @contextmanager
-def own_interrupts() -> Iterator[None]:
+def restore_interrupts() -> Iterator[None]:
     """Take Ctrl-C back from Ray Train, which lets the ranks go and then ends the process as if all were done."""
     before = signal.getsignal(signal.SIGINT)
     try:
@@ -201,7 +213,7 @@ def own_interrupts() -> Iterator[None]:
             signal.signal(signal.SIGINT, before)
 
 
-def why(failure: Exception) -> str:
+def describe_failure(failure: Exception) -> str:
     """Say in a line what Ray Train gave up for."""
     failures = getattr(failure, "worker_failures", None) or {0: failure}
     rank, error = next(iter(failures.items()))

@@ -34,8 +34,8 @@ def read_curves(path: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
             "give the file beside the checkpoint, or leave the key out"
         ) from error
     charts: dict[str, dict[str, list[tuple[float, float]]]] = {}
-    for place, row in enumerate(rows):
-        epoch = float(row.get("epoch", place))
+    for number, row in enumerate(rows):
+        epoch = float(row.get("epoch", number))
         split = f"{row['split']} " if isinstance(row.get("split"), str) else ""
         for name, value in flatten(row, split):
             chart = chart_of(name)
@@ -66,27 +66,27 @@ def chart_of(name: str) -> str | None:
 def line_chart(curves: Mapping[str, Curve], label: str) -> Markup:
     """Draw curves over epochs, which people count from 1; names are escaped."""
     points = [point for curve in curves.values() for point in curve]
-    x_low, x_high = spread([x for x, _ in points], whole=True)
-    y_low, y_high = spread([y for _, y in points])
+    x_low, x_high = axis_range([x for x, _ in points], tight=True)
+    y_low, y_high = axis_range([y for _, y in points])
 
-    def place(x: float, y: float) -> tuple[float, float]:
+    def to_pixels(x: float, y: float) -> tuple[float, float]:
         across = LEFT + (x - x_low) / (x_high - x_low) * (WIDTH - LEFT - RIGHT)
         return across, TOP + (y_high - y) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM)
 
     parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)} over epochs">']
     for value in round_ticks(y_low, y_high):
-        _, down = place(x_low, value)
+        _, down = to_pixels(x_low, value)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{down:.1f}" y2="{down:.1f}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{down + 4:.1f}" text-anchor="end">{value:.3g}</text>')
     for x in epoch_ticks(x_low, x_high):
-        across, _ = place(x, y_low)
+        across, _ = to_pixels(x, y_low)
         parts.append(f'<text x="{across:.1f}" y="{HEIGHT - 10}" text-anchor="middle">{x + 1:g}</text>')
     for number, (name, curve) in enumerate(curves.items()):
-        path = " ".join(f"{a:.1f},{b:.1f}" for a, b in (place(x, y) for x, y in curve))
+        path = " ".join(f"{a:.1f},{b:.1f}" for a, b in (to_pixels(x, y) for x, y in curve))
         parts.append(
             f'<polyline class="curve c{number % 6}" points="{path}"><title>{escape(name)}</title></polyline>'
         )
-        a, b = place(*curve[-1])
+        a, b = to_pixels(*curve[-1])
         parts.append(f'<circle class="dot c{number % 6}" cx="{a:.1f}" cy="{b:.1f}" r="3.2"/>')
     return Markup("".join(parts) + "</svg>")  # noqa: S704  names are escaped above, the rest are numbers
 
@@ -117,12 +117,12 @@ def reliability_chart(calibration: Mapping[str, Any] | None) -> Markup | None:
     return Markup("".join(parts) + "</svg>")  # noqa: S704  all of it is numbers
 
 
-def spread(values: Sequence[float], whole: bool = False) -> tuple[float, float]:
+def axis_range(values: Sequence[float], tight: bool = False) -> tuple[float, float]:
     """Return the ends of an axis, never equal."""
     low, high = min(values), max(values)
     if low == high:
         return low - 0.5, high + 0.5
-    margin = 0.0 if whole else 0.06 * (high - low)
+    margin = 0.0 if tight else 0.06 * (high - low)
     return low - margin, high + margin
 
 

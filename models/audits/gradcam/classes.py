@@ -37,7 +37,7 @@ class ClassMatch:
     """Of all classes by number: the index's, then the model's that the index does not have."""
     num_index: int
     """Classes of the index."""
-    of_output: tuple[int, ...]
+    class_of_output: tuple[int, ...]
     """Number of each output of the model."""
     outputs: tuple[int, ...]
     """Output of each class of the index; -1 where the model does not know it."""
@@ -54,7 +54,7 @@ class ClassMatch:
         return tuple(name for name, output in zip(self.names, self.outputs, strict=False) if output < 0)
 
 
-def fold(name: str) -> str:
+def normalize_name(name: str) -> str:
     """Return a name as it is compared where it does not match exactly: without case, '_', '-' and spaces alike."""
     return re.sub(r"[\s_\-]+", " ", name).strip().casefold()
 
@@ -111,49 +111,51 @@ def match_classes(
             f"class_names: expected {num_outputs} names, one for each output of the model, got {len(outputs.names)} "
             f"from {outputs.source}; give the names of this model"
         )
-    named = [index_classes[n] if n < len(index_classes) else f"class {n}" for n in range(num_labels)]
-    named += list(index_classes[num_labels:])
-    if outputs.as_index and len(named) != num_outputs:
+    index_names = [index_classes[n] if n < len(index_classes) else f"class {n}" for n in range(num_labels)]
+    index_names += list(index_classes[num_labels:])
+    if outputs.as_index and len(index_names) != num_outputs:
         raise ModelError(
-            f"class_names: expected as many outputs as the index has classes, {len(named)}, got {num_outputs}; "
+            f"class_names: expected as many outputs as the index has classes, {len(index_names)}, got {num_outputs}; "
             "give the names of the outputs as a list"
         )
     by_number = not index_classes or outputs.as_index
     notes: list[str] = []
     if by_number:
-        found = [number if number < num_outputs else -1 for number in range(len(named))]
-        if named and not outputs.as_index:
+        found = [number if number < num_outputs else -1 for number in range(len(index_names))]
+        if index_names and not outputs.as_index:
             notes.append(
                 "the index has class numbers and no names; they are taken as the numbers of the model's outputs"
             )
             if outputs.names:
-                named = [*outputs.names[: len(named)], *named[len(outputs.names) :]]
+                index_names = [*outputs.names[: len(index_names)], *index_names[len(outputs.names) :]]
     else:
-        found = _by_name(named, outputs.names)
+        found = _by_name(index_names, outputs.names)
     for name, target in (class_map or {}).items():
-        found[_place(name, named, "a class of the index")] = _output(target, outputs.names, num_outputs)
+        found[_index_of(name, index_names, "a class of the index")] = _output(
+            target, outputs.names, num_outputs
+        )
     taken = [output for output in found if output >= 0]
-    twice = next((output for output in taken if taken.count(output) > 1), None)
-    if twice is not None:
-        both = [named[n] for n, output in enumerate(found) if output == twice]
+    duplicate = next((output for output in taken if taken.count(output) > 1), None)
+    if duplicate is not None:
+        duplicates = [index_names[n] for n, output in enumerate(found) if output == duplicate]
         raise PlanError(
-            f"class_map: expected another output for every class, got output {twice} for {both}; "
+            f"class_map: expected another output for every class, got output {duplicate} for {duplicates}; "
             "map one of them to another, or index them as one class"
         )
-    rest = [output for output in range(num_outputs) if output not in set(taken)]
-    extra = [outputs.names[output] if outputs.names else f"output {output}" for output in rest]
+    unmatched = [output for output in range(num_outputs) if output not in set(taken)]
+    extra_names = [outputs.names[output] if outputs.names else f"output {output}" for output in unmatched]
     numbers = {output: number for number, output in enumerate(found) if output >= 0}
-    numbers |= {output: len(named) + place for place, output in enumerate(rest)}
+    numbers |= {output: len(index_names) + place for place, output in enumerate(unmatched)}
     how: Literal["name", "number", "none"] = (
         "none" if not taken else "number" if by_number and not class_map else "name"
     )
-    missing = [name for name, output in zip(named, found, strict=True) if output < 0]
+    missing = [name for name, output in zip(index_names, found, strict=True) if output < 0]
     if missing:
-        notes.append(_missing(missing, named, outputs, num_outputs))
+        notes.append(_missing(missing, index_names, outputs, num_outputs))
     return ClassMatch(
-        names=(*named, *extra),
-        num_index=len(named),
-        of_output=tuple(numbers[output] for output in range(num_outputs)),
+        names=(*index_names, *extra_names),
+        num_index=len(index_names),
+        class_of_output=tuple(numbers[output] for output in range(num_outputs)),
         outputs=tuple(found),
         how=how,
         source=outputs.source,
@@ -164,8 +166,8 @@ def match_classes(
 def _by_name(index_names: Sequence[str], names: Sequence[str]) -> list[int]:
     """Find the output of each class of the index by its name; -1 for none, and for a name that several outputs have."""
     exact = _unique(names)
-    folded = _unique([fold(name) for name in names])
-    own = [fold(name) for name in index_names]
+    folded = _unique([normalize_name(name) for name in names])
+    own = [normalize_name(name) for name in index_names]
     return [
         exact.get(name, folded.get(folded_name, -1) if own.count(folded_name) == 1 else -1)
         for name, folded_name in zip(index_names, own, strict=True)
@@ -179,7 +181,7 @@ def _unique(names: Sequence[str]) -> dict[str, int]:
     return places
 
 
-def _place(name: str, names: Sequence[str], what: str) -> int:
+def _index_of(name: str, names: Sequence[str], what: str) -> int:
     if name not in names:
         raise PlanError(
             f"class_map: expected {what}, got {name!r}; {nearest(name, names) or 'check the spelling'}"
@@ -204,20 +206,22 @@ def _output(target: str | int, names: Sequence[str], num_outputs: int) -> int:
         raise PlanError(
             f"class_map: expected one output, got {target!r}, which {numbers} are called; give the number"
         )
-    return _place(target, names, "a class of the model")
+    return _index_of(target, names, "a class of the model")
 
 
-def _missing(missing: Sequence[str], named: Sequence[str], outputs: OutputNames, num_outputs: int) -> str:
+def _missing(
+    missing: Sequence[str], index_names: Sequence[str], outputs: OutputNames, num_outputs: int
+) -> str:
     few = ", ".join(missing[:MAX_NAMED]) + (
         f" and {len(missing) - MAX_NAMED} more" if len(missing) > MAX_NAMED else ""
     )
     if not outputs.names:
         return (
-            f"the model's {num_outputs} outputs have no names and the index has {len(named)} classes ({few}), so right "
+            f"the model's {num_outputs} outputs have no names and the index has {len(index_names)} classes ({few}), so right "
             "and wrong are not measured; give class_names (a list, a file, 'imagenet', or 'index' if the outputs are in "
             "the order of the index)"
         )
     return (
-        f"{len(missing)} of {len(named)} classes of the index are not among the {num_outputs} classes of the model "
+        f"{len(missing)} of {len(index_names)} classes of the index are not among the {num_outputs} classes of the model "
         f"({few}); their images count in no accuracy; class_map names the output of a class"
     )

@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 
 from ....pipeline.atomic_io import write_json
-from ...training.metrics import area_under_roc, log_odds, rates_of
+from ...training.metrics import accuracies, area_under_roc, log_odds
 from .gallery import class_name
-from .records import Answers, answers, column
+from .records import Predictions, column, read_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ MAX_CONFUSION = 100
 """With more classes the confusion matrix is left out; records.parquet holds what it is made from."""
 
 
-def describe(records: pa.Table, names: Sequence[str], num_index: int | None = None) -> dict[str, Any]:
+def compute_findings(records: pa.Table, names: Sequence[str], num_index: int | None = None) -> dict[str, Any]:
     """Compute the figures of an audit from its records; a figure that cannot be had is None.
 
     Args:
@@ -40,38 +40,38 @@ def describe(records: pa.Table, names: Sequence[str], num_index: int | None = No
         names: of all classes by number, those of the index first.
         num_index: classes of the index; None for all.
     """
-    taken = answers(records)
+    preds = read_predictions(records)
     num_index = len(names) if num_index is None else num_index
-    num_classes = max(num_index or len(names), int(taken.labels.max(initial=-1)) + 1)
-    confusion = count_pairs(taken, num_classes)
-    num_all = max(len(names), num_classes, int(taken.predictions.max(initial=-1)) + 1)
-    accuracy, balanced_accuracy = rates_of(confusion)
-    num_right, num_labelled = int(taken.right.sum()), int(taken.labelled.sum())
+    num_classes = max(num_index or len(names), int(preds.labels.max(initial=-1)) + 1)
+    confusion = confusion_matrix(preds, num_classes)
+    num_all = max(len(names), num_classes, int(preds.predictions.max(initial=-1)) + 1)
+    accuracy, balanced_accuracy = accuracies(confusion)
+    num_right, num_labelled = int(preds.right.sum()), int(preds.labelled.sum())
     return {
         "findings_version": FINDINGS_VERSION,
-        "num_images": len(taken.keys),
+        "num_images": len(preds.keys),
         "num_labelled": num_labelled,
-        "num_unknown_class": int((taken.labels >= 0).sum()) - num_labelled,
+        "num_unknown_class": int((preds.labels >= 0).sum()) - num_labelled,
         "num_classes": num_classes,
         "classes": list(names[:num_classes]),
         "accuracy": accuracy,
         "accuracy_interval": wilson(num_right, num_labelled),
-        "top5_accuracy": top5_accuracy(records, taken),
+        "top5_accuracy": top5_accuracy(records, preds),
         "balanced_accuracy": balanced_accuracy,
-        "auroc": auroc(records, taken),
-        "calibration": calibration(taken),
-        "confidence": by_outcome(taken.confidences, taken),
-        "border_mass": by_outcome(taken.border_mass, taken),
-        "concentration": by_outcome(taken.concentration, taken),
+        "auroc": auroc(records, preds),
+        "calibration": calibration(preds),
+        "confidence": mean_by_correctness(preds.confidences, preds),
+        "border_mass": mean_by_correctness(preds.border_mass, preds),
+        "concentration": mean_by_correctness(preds.concentration, preds),
         "blank_maps": {
             "predicted": sum(map(bool, records["blank"].to_pylist())),
             "true": sum(map(bool, records["blank_true"].to_pylist())),
         },
         "num_without_map": sum(map(bool, records["no_map"].to_pylist())),
         "pointing_game": pointing_game(records),
-        "per_class": describe_classes(taken, num_all, names),
+        "per_class": per_class_findings(preds, num_all, names),
         "confusion": confusion.tolist() if num_classes <= MAX_CONFUSION else None,
-        "most_confused": most_confused(taken, names),
+        "most_confused": most_confused(preds, names),
     }
 
 
@@ -86,13 +86,13 @@ def wilson(num_right: int, num: int) -> list[float] | None:
     return [max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)]
 
 
-def calibration(taken: Answers) -> dict[str, Any] | None:
+def calibration(preds: Predictions) -> dict[str, Any] | None:
     """Compare confidence with accuracy in bins of equal width; None without labelled images.
 
     ``ece`` is the expected calibration error (Naeini et al., AAAI 2015): the mean difference, weighted by images.
     """
-    confidences = taken.confidences[taken.labelled].astype(np.float64)
-    right = taken.right[taken.labelled]
+    confidences = preds.confidences[preds.labelled].astype(np.float64)
+    right = preds.right[preds.labelled]
     if not len(right):
         return None
     place = np.minimum((confidences * NUM_BINS).astype(np.int64), NUM_BINS - 1)
@@ -111,7 +111,7 @@ def calibration(taken: Answers) -> dict[str, Any] | None:
     return {"ece": ece, "bins": bins}
 
 
-def share(flags: NDArray[np.bool_]) -> float | None:
+def fraction_true(flags: NDArray[np.bool_]) -> float | None:
     """Return the share of True, None of nothing."""
     return float(flags.mean()) if len(flags) else None
 
@@ -122,51 +122,51 @@ def mean(values: NDArray[np.floating[Any]]) -> float | None:
     return float(finite.mean(dtype=np.float64)) if len(finite) else None
 
 
-def by_outcome(values: NDArray[np.float32], taken: Answers) -> dict[str, float | None]:
+def mean_by_correctness(values: NDArray[np.float32], preds: Predictions) -> dict[str, float | None]:
     """Average a column over all rows, the right ones and the wrong ones, with the difference wrong - right."""
-    right, wrong = mean(values[taken.right]), mean(values[taken.wrong])
+    right, wrong = mean(values[preds.right]), mean(values[preds.wrong])
     difference = None if right is None or wrong is None else wrong - right
     return {"mean": mean(values), "right": right, "wrong": wrong, "difference": difference}
 
 
-def count_pairs(taken: Answers, num_classes: int) -> NDArray[np.int64]:
+def confusion_matrix(preds: Predictions, num_classes: int) -> NDArray[np.int64]:
     """Count labelled images by label (rows) and prediction (columns).
 
     Predictions of classes that the index does not have share one more column at the end, if there are any.
     """
-    labels, predictions = taken.labels[taken.labelled], taken.predictions[taken.labelled]
+    labels, predictions = preds.labels[preds.labelled], preds.predictions[preds.labelled]
     folded = np.minimum(predictions, num_classes)
     counts = np.zeros((num_classes, num_classes + 1), np.int64)
     np.add.at(counts, (labels, folded), 1)
     return counts if counts[:, -1].any() else counts[:, :-1]
 
 
-def describe_classes(taken: Answers, num_classes: int, classes: Sequence[str]) -> list[dict[str, Any]]:
+def per_class_findings(preds: Predictions, num_classes: int, classes: Sequence[str]) -> list[dict[str, Any]]:
     """Describe every class with a label or a prediction: counts, recall, precision, where it looks."""
-    described = []
+    entries = []
     for number in range(num_classes):
-        own, called = taken.labels == number, taken.predictions == number
-        if own.any() or called.any():
-            described.append(
+        own, predicted_as = preds.labels == number, preds.predictions == number
+        if own.any() or predicted_as.any():
+            entries.append(
                 {
                     "class": class_name(number, classes),
                     "number": number,
                     "num_images": int(own.sum()),
-                    "num_predicted": int(called.sum()),
-                    "num_known": int((own & taken.labelled).sum()),
-                    "recall": share(taken.right[own & taken.labelled]),
-                    "recall_interval": wilson(int(taken.right[own].sum()), int((own & taken.labelled).sum())),
-                    "precision": share(taken.right[called & taken.labelled]),
-                    "border_mass": mean(taken.border_mass[called]),
-                    "concentration": mean(taken.concentration[called]),
+                    "num_predicted": int(predicted_as.sum()),
+                    "num_known": int((own & preds.labelled).sum()),
+                    "recall": fraction_true(preds.right[own & preds.labelled]),
+                    "recall_interval": wilson(int(preds.right[own].sum()), int((own & preds.labelled).sum())),
+                    "precision": fraction_true(preds.right[predicted_as & preds.labelled]),
+                    "border_mass": mean(preds.border_mass[predicted_as]),
+                    "concentration": mean(preds.concentration[predicted_as]),
                 }
             )
-    return described
+    return entries
 
 
-def most_confused(taken: Answers, classes: Sequence[str], num: int = 12) -> list[dict[str, Any]]:
+def most_confused(preds: Predictions, classes: Sequence[str], num: int = 12) -> list[dict[str, Any]]:
     """List the most frequent mistakes."""
-    pairs = zip(taken.labels[taken.wrong].tolist(), taken.predictions[taken.wrong].tolist(), strict=True)
+    pairs = zip(preds.labels[preds.wrong].tolist(), preds.predictions[preds.wrong].tolist(), strict=True)
     counted = sorted(Counter(pairs).items(), key=lambda item: (-item[1], item[0]))
     return [
         {"label": class_name(label, classes), "prediction": class_name(guess, classes), "count": count}
@@ -174,27 +174,27 @@ def most_confused(taken: Answers, classes: Sequence[str], num: int = 12) -> list
     ]
 
 
-def top5_accuracy(records: pa.Table, taken: Answers) -> float | None:
+def top5_accuracy(records: pa.Table, preds: Predictions) -> float | None:
     """Return the share of labelled images with the label among the five best; None up to five classes."""
     best = records["top5"].to_pylist()
-    if not best or len(best[0]) < 5 or (int(taken.labels.max(initial=-1)) < 5 and max(map(max, best)) < 5):
+    if not best or len(best[0]) < 5 or (int(preds.labels.max(initial=-1)) < 5 and max(map(max, best)) < 5):
         return None
-    within = [label in five for label, five in zip(taken.labels.tolist(), best, strict=True)]
-    return share(np.asarray(within)[taken.labelled])
+    within = [label in five for label, five in zip(preds.labels.tolist(), best, strict=True)]
+    return fraction_true(np.asarray(within)[preds.labelled])
 
 
-def auroc(records: pa.Table, taken: Answers) -> float | None:
+def auroc(records: pa.Table, preds: Predictions) -> float | None:
     """Return the area under the ROC curve: of the second of two classes, of more the mean of one against the rest.
 
     Computed from the logits; None unless the records have them and two classes have images.
     """
-    rows = np.flatnonzero(taken.labelled)
+    rows = np.flatnonzero(preds.labelled)
     if not len(rows) or records["logits"].null_count:
         return None
     logits = np.asarray(records["logits"].take(pa.array(rows)).to_pylist(), dtype=np.float64)
     stated = json.loads(records["model"][0].as_py() or "{}").get("outputs") or range(logits.shape[1])
     outputs = dict(enumerate(stated))
-    labels = taken.labels[rows]
+    labels = preds.labels[rows]
     if any(label not in outputs for label in set(labels.tolist())):
         return None
     return area_under_roc(log_odds(logits), np.asarray([outputs[label] for label in labels.tolist()]))[0]

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from ....pipeline.compiler.program import Program
 from ....pipeline.plan.view import View
-from .pictures import overlay, seen_pixels, thumbnail
-from .records import Answers, answers, maps_of
+from .pictures import denormalize, overlay, thumbnail
+from .records import Predictions, maps_of, read_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -71,7 +71,7 @@ TITLES = {
 }
 
 
-def choose_rows(records: Answers, num: int) -> dict[str, list[int]]:
+def choose_rows(records: Predictions, num: int) -> dict[str, list[int]]:
     """Choose about ``num`` rows: a third sure mistakes, a third other mistakes, the rest right; mistakes first.
 
     The choice draws nothing, so the same records give the same gallery.
@@ -99,10 +99,10 @@ def evenly(rows: NDArray[np.intp], num: int) -> NDArray[np.intp]:
 def over_classes(rows: NDArray[np.intp], labels: NDArray[np.int64], num: int) -> list[int]:
     """Take at most ``num`` rows, as many of each class as of any other, and of classes evenly spaced by number."""
     classes, sizes = np.unique(labels[rows], return_counts=True)
-    taken = np.zeros(len(classes), np.int64)
-    while (left := min(num, len(rows)) - int(taken.sum())) > 0:
-        taken[evenly(np.flatnonzero(taken < sizes), left)] += 1
-    chosen = [evenly(rows[labels[rows] == c], int(n)) for c, n in zip(classes, taken, strict=True)]
+    counts = np.zeros(len(classes), np.int64)
+    while (left := min(num, len(rows)) - int(counts.sum())) > 0:
+        counts[evenly(np.flatnonzero(counts < sizes), left)] += 1
+    chosen = [evenly(rows[labels[rows] == c], int(n)) for c, n in zip(classes, counts, strict=True)]
     return sorted(int(row) for some in chosen for row in some)
 
 
@@ -125,8 +125,8 @@ def read_pictures(engine: Engine, plan: Plan, split: str | None, keys: Sequence[
     found: dict[str, Picture] = {}
     with engine.feed(plan, View(split=split, keys=tuple(keys))) as feed:
         for batch in feed:
-            images = seen_pixels(batch.images.numpy(), mean, std)
-            for row in np.flatnonzero(batch.own).tolist():
+            images = denormalize(batch.images.numpy(), mean, std)
+            for row in np.flatnonzero(batch.is_valid).tolist():
                 boxes = None if batch.boxes is None else np.array(batch.boxes[row], np.float32)
                 found[batch.keys[row]] = Picture(images[row].copy(), boxes)
     return found
@@ -139,7 +139,7 @@ def build_gallery(
     classes: Sequence[str],
 ) -> tuple[Section, ...]:
     """Draw the sections of the gallery; an image that could not be read again is left out."""
-    taken = answers(records)
+    preds = read_predictions(records)
     sections = []
     for kind, rows in chosen.items():
         picked = records.take(pa.array(rows, pa.int64()))
@@ -148,9 +148,9 @@ def build_gallery(
         explained = picked["explained"].to_pylist()
         cards = [
             draw_card(
-                taken,
+                preds,
                 row,
-                pictures[taken.keys[row]],
+                pictures[preds.keys[row]],
                 small,
                 None if blank else small_true,
                 classes,
@@ -160,7 +160,7 @@ def build_gallery(
             for row, small, small_true, blank, hit, number in zip(
                 rows, maps, maps_true, blank_true, hits, explained, strict=True
             )
-            if taken.keys[row] in pictures
+            if preds.keys[row] in pictures
         ]
         if cards:
             sections.append(Section(*TITLES[kind], tuple(cards)))
@@ -168,7 +168,7 @@ def build_gallery(
 
 
 def draw_card(
-    taken: Answers,
+    preds: Predictions,
     row: int,
     picture: Picture,
     small: NDArray[np.float32] | None,
@@ -178,16 +178,16 @@ def draw_card(
     explained: int,
 ) -> Card:
     """Draw one card; the labelled class's overlay only where the model was wrong."""
-    label, border = int(taken.labels[row]), float(taken.border_mass[row])
+    label, border = int(preds.labels[row]), float(preds.border_mass[row])
     blank = np.isnan(border)
-    wrong, image = bool(taken.wrong[row]), picture.pixels
+    wrong, image = bool(preds.wrong[row]), picture.pixels
     return Card(
-        key=str(taken.keys[row]),
+        key=str(preds.keys[row]),
         label=class_name(label, classes),
-        prediction=class_name(int(taken.predictions[row]), classes),
-        confidence=float(taken.confidences[row]),
+        prediction=class_name(int(preds.predictions[row]), classes),
+        confidence=float(preds.confidences[row]),
         border_mass=None if blank else border,
-        right=bool(taken.right[row]) if taken.labelled[row] else None,
+        right=bool(preds.right[row]) if preds.labelled[row] else None,
         image=thumbnail(image),
         evidence="" if blank or small is None else thumbnail(overlay(image, small)),
         evidence_true=thumbnail(overlay(image, small_true)) if wrong and small_true is not None else "",

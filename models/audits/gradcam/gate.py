@@ -68,7 +68,7 @@ class Gate:
             )
         return cls(found[1], found[2], value)
 
-    def crossed(self, findings: Mapping[str, Any]) -> str:
+    def failure(self, findings: Mapping[str, Any]) -> str:
         """Return a sentence if the findings cross the gate; the empty string if not, or where the metric was not measured."""
         value = self._value(findings)
         if value is None:

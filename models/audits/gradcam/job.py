@@ -137,7 +137,7 @@ class GradCamAudit(CheckedModel):
         """
         from ...zoo.heads import num_outputs
         from ...zoo.weights_report import weights_report
-        from .measure import MAX_LOGITS, Examiner
+        from .measure import MAX_LOGITS, CamExplainer
 
         for note in self.plan_warnings():
             _log.warning("%s", note)
@@ -161,7 +161,7 @@ class GradCamAudit(CheckedModel):
             else {"source": report.source},
         }
         with ExitStack() as stack:
-            yield Examiner(
+            yield CamExplainer(
                 model,
                 self.target_layer,
                 match,
@@ -210,9 +210,9 @@ class GradCamAudit(CheckedModel):
         if self.class_names is not None:
             return OutputNames(self.class_names, "class_names of the job")
         if self.checkpoint is not None:
-            from ...training.checkpoint import read_description
+            from ...training.checkpoint import read_metadata
 
-            return OutputNames(read_description(self.checkpoint)[0].classes, "the checkpoint")
+            return OutputNames(read_metadata(self.checkpoint)[0].classes, "the checkpoint")
         assert self.model is not None
         names = published_classes(self.model)
         return OutputNames(names, "the published weights") if names else OutputNames()
@@ -228,7 +228,7 @@ class GradCamAudit(CheckedModel):
 
         from .findings import write_findings
         from .gallery import build_gallery, choose_rows, read_pictures
-        from .records import answers
+        from .records import read_predictions
         from .report import Report
 
         if not records.num_rows:
@@ -243,9 +243,9 @@ class GradCamAudit(CheckedModel):
                 continue  # said before the first image
             void = match.how == "none" and note in match.notes
             _log.log(logging.ERROR if void else logging.WARNING, "%s", note)
-        taken = answers(records)
-        chosen = choose_rows(taken, self.gallery)
-        keys = [str(taken.keys[row]) for rows in chosen.values() for row in rows]
+        preds = read_predictions(records)
+        chosen = choose_rows(preds, self.gallery)
+        keys = [str(preds.keys[row]) for rows in chosen.values() for row in rows]
         pictures = read_pictures(context.engine, self.plan, self.split, keys)
         report = Report(
             title=self.title,
@@ -273,13 +273,13 @@ class GradCamAudit(CheckedModel):
     ) -> dict[str, Any]:
         from collections import Counter
 
-        from .findings import describe, versions
-        from .measure import even_border_mass
+        from .findings import compute_findings, versions
+        from .measure import uniform_border_mass
 
         size = [records["map_height"][0].as_py(), records["map_width"][0].as_py()]
         image = [records["image_height"][0].as_py(), records["image_width"][0].as_py()]
-        findings = describe(records, match.names, match.num_index)
-        findings["border_mass"]["even_map"] = even_border_mass(*size, *image)
+        findings = compute_findings(records, match.names, match.num_index)
+        findings["border_mass"]["even_map"] = uniform_border_mass(*size, *image)
         return findings | {
             "title": self.title,
             "split": self.split,
@@ -349,10 +349,10 @@ class GradCamAudit(CheckedModel):
 
         if self.model is not None:
             return data_warnings(self.model, self.plan)
-        from ...training.checkpoint import read_description
+        from ...training.checkpoint import read_metadata
 
         assert self.checkpoint is not None
-        return trained_plan_warnings(read_description(self.checkpoint)[0].job, self.plan)
+        return trained_plan_warnings(read_metadata(self.checkpoint)[0].job, self.plan)
 
     def _preprocessing(self) -> list[str]:
         """Name what happens to an audited image, in order."""
@@ -374,24 +374,24 @@ class GradCamAudit(CheckedModel):
     def _model_facts(self) -> dict[str, Any]:
         """Name the model by what it is, not by where its files lie."""
         if self.checkpoint is not None:
-            from ...training.checkpoint import read_description
+            from ...training.checkpoint import read_metadata
 
-            description, _ = read_description(self.checkpoint)
+            metadata, _ = read_metadata(self.checkpoint)
             return {
-                "name": description.model.name,
+                "name": metadata.model.name,
                 "weights": self.checkpoint.name,
-                "sha256": digest_of(self.checkpoint),
-                "epochs": len(description.history),
-                "trained_on_plan": description.plan_fingerprint,
+                "sha256": file_digest(self.checkpoint),
+                "epochs": len(metadata.history),
+                "trained_on_plan": metadata.plan_fingerprint,
             }
         assert self.model is not None
         file = Path(self.model.weights)
         if not file.is_file():
             return {"name": self.model.name, "weights": self.model.weights}
-        return {"name": self.model.name, "weights": file.name, "sha256": digest_of(file)}
+        return {"name": self.model.name, "weights": file.name, "sha256": file_digest(file)}
 
 
-def digest_of(path: Path) -> str:
+def file_digest(path: Path) -> str:
     """Hash a file; the first 16 hex digits of its SHA-256."""
     import hashlib
 

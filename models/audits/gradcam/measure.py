@@ -16,10 +16,10 @@ from ...explain.activations import eval_mode, run_model
 from ...explain.grad_cam import (
     CamResult,
     GradCam,
-    blank,
     border_mass,
     concentration,
     grad_cam,
+    is_empty,
     peak,
     predicted,
 )
@@ -38,7 +38,7 @@ MAX_LOGITS = 100
 PREDICTED, LABEL = "predicted", "label"
 
 
-class Examiner:
+class CamExplainer:
     """Explains batches with one model; it is lent to Grad-CAM until the stack closes."""
 
     def __init__(
@@ -55,11 +55,11 @@ class Examiner:
         self._device = choose_device(device)
         self._model = model.to(self._device)
         self._target_layer = target_layer
-        self._of_output = torch.tensor(match.of_output)
+        self._class_of_output = torch.tensor(match.class_of_output)
         self._outputs = torch.tensor([*match.outputs, -1])  # the last one for images without a label
         self._stack = stack
         self._explain = explain
-        self._class = None if explain in (PREDICTED, LABEL) else output_of(explain, match)
+        self._class = None if explain in (PREDICTED, LABEL) else find_output(explain, match)
         self._facts = dict(facts or {})
         self._cam: GradCam | None = None
 
@@ -70,27 +70,30 @@ class Examiner:
             ModelError: an image has logits that are not finite, the layer gives no map, or the model does not
                 take images of this size.
         """
-        kept = np.flatnonzero(batch.own)
-        if not len(kept):
+        own = np.flatnonzero(batch.is_valid)
+        if not len(own):
             return []
-        rows = torch.from_numpy(kept)
-        images = to_model(batch.images[rows], self._device)
+        rows = torch.from_numpy(own)
+        images = to_model_input(batch.images[rows], self._device)
         labels = batch.labels[rows]
         outputs = self._outputs[labels.clamp_min(-1)]
-        keys = [batch.keys[row] for row in kept]
-        cam = self._lend(images, keys[0])
+        keys = [batch.keys[row] for row in own]
+        cam = self._prepare_cam(images, keys[0])
         explained = cam(
-            images, [lambda logits: self._to_explain(logits, outputs), partial(known_or_predicted, outputs)]
+            images,
+            [lambda logits: self._target_classes(logits, outputs), partial(known_or_predicted, outputs)],
         )
         check_finite(explained.logits, keys)
-        boxes = None if batch.boxes is None else [batch.boxes[row] for row in kept]
-        columns = describe_images(explained, labels, outputs, self._of_output, boxes, tuple(images.shape[2:]))
+        boxes = None if batch.boxes is None else [batch.boxes[row] for row in own]
+        columns = record_columns(
+            explained, labels, outputs, self._class_of_output, boxes, tuple(images.shape[2:])
+        )
         columns["key"] = keys
-        columns["target_layer"] = [cam.name] * len(kept)
-        columns["model"] = [json.dumps(self._facts, sort_keys=True)] * len(kept)
+        columns["target_layer"] = [cam.name] * len(own)
+        columns["model"] = [json.dumps(self._facts, sort_keys=True)] * len(own)
         return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
-    def _lend(self, images: torch.Tensor, key: str) -> GradCam:
+    def _prepare_cam(self, images: torch.Tensor, key: str) -> GradCam:
         if self._cam is None:
             with eval_mode(self._model), torch.no_grad():
                 check_finite(run_model(self._model, images[:1]), [key])
@@ -101,7 +104,7 @@ class Examiner:
             self._cam = self._stack.enter_context(grad_cam(self._model, layer.name))
         return self._cam
 
-    def _to_explain(self, logits: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+    def _target_classes(self, logits: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
         if self._explain == PREDICTED:
             return predicted(logits)
         if self._class is None:
@@ -115,16 +118,16 @@ def known_or_predicted(outputs: torch.Tensor, logits: torch.Tensor) -> torch.Ten
     return torch.where(outputs >= 0, outputs, predicted(logits))
 
 
-def output_of(name: str, match: ClassMatch) -> int:
+def find_output(name: str, match: ClassMatch) -> int:
     """Find the output of a class by its name.
 
     Raises:
         PlanError: the model knows no such class.
     """
-    for output, number in enumerate(match.of_output):
+    for output, number in enumerate(match.class_of_output):
         if match.names[number] == name:
             return output
-    known = [match.names[number] for number in match.of_output]
+    known = [match.names[number] for number in match.class_of_output]
     raise PlanError(
         f"explain: expected predicted, label or a class of the model, got {name!r}; "
         f"{nearest(name, [PREDICTED, LABEL, *known]) or 'check the spelling'}"
@@ -170,18 +173,18 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def to_model(images: torch.Tensor, device: torch.device) -> torch.Tensor:
+def to_model_input(images: torch.Tensor, device: torch.device) -> torch.Tensor:
     """Bring a batch to the model: uint8 NHWC becomes float32 NCHW of 0..1, float NCHW is passed on."""
     if images.dtype == torch.uint8:
         return images.to(device).permute(0, 3, 1, 2).float().div(255).contiguous()
     return images.to(device)
 
 
-def describe_images(
+def record_columns(
     explained: CamResult,
     labels: torch.Tensor,
     outputs: torch.Tensor,
-    of_output: torch.Tensor,
+    class_of_output: torch.Tensor,
     boxes: Sequence[NDArray[Any]] | None,
     size: tuple[int, ...],
 ) -> dict[str, list[Any]]:
@@ -191,63 +194,63 @@ def describe_images(
         explained: for the class to explain and for the labelled one.
         labels: by the index's numbers, -1 without one.
         outputs: of the model for the labels, -1 where it knows none.
-        of_output: class number of each output.
+        class_of_output: class number of each output.
         boxes: per image, None without boxes.
         size: height and width of the images, pixels.
     """
     height, width = size
-    finite, finite_true = (torch.isfinite(each).all((1, 2)) for each in explained.signed)
+    finite, finite_true = (torch.isfinite(each).all((1, 2)) for each in explained.pre_relu)
     maps, maps_true = (each.nan_to_num(0, 0, 0) for each in explained.maps)
     scores, scores_true = explained.scores
     known = (outputs >= 0).numpy()
-    here = finite.cpu().numpy()
-    there = known & finite_true.cpu().numpy()
-    empty, empty_true = blank(maps, scores), blank(maps_true, scores_true)
+    has_map = finite.cpu().numpy()
+    has_map_true = known & finite_true.cpu().numpy()
+    empty, empty_true = is_empty(maps, scores), is_empty(maps_true, scores_true)
     logits = explained.logits.double().cpu()
     softmax = logits.softmax(dim=1)
-    said = logits.argmax(dim=1)
+    predicted_output = logits.argmax(dim=1)
     best = softmax.topk(min(5, softmax.shape[1]), dim=1).indices
-    confidence = softmax.gather(1, said[:, None])[:, 0]
+    confidence = softmax.gather(1, predicted_output[:, None])[:, 0]
     confidence_true = softmax.gather(1, explained.targets[1].cpu()[:, None])[:, 0]
-    says = (~empty).cpu().numpy() & here
+    has_evidence = (~empty).cpu().numpy() & has_map
     peaks = np.where(empty_true.cpu().numpy()[:, None], -1, peak(maps_true, height, width).cpu().numpy())
     shown = logits.float().numpy() if logits.shape[1] <= MAX_LOGITS else None
     return {
         "label": labels.tolist(),
         "known": known.tolist(),
-        "prediction": of_output[said].tolist(),
-        "output": said.tolist(),
+        "prediction": class_of_output[predicted_output].tolist(),
+        "output": predicted_output.tolist(),
         "logits": [None] * len(labels) if shown is None else list(shown),
         "confidence": confidence.tolist(),
-        "top5": of_output[best].tolist(),
-        "true_confidence": where(known, confidence_true.tolist()),
-        "explained": of_output[explained.targets[0].cpu()].tolist(),
-        "map": where(here, flat(maps)),
-        "map_true": where(there, flat(maps_true)),
+        "top5": class_of_output[best].tolist(),
+        "true_confidence": mask_values(known, confidence_true.tolist()),
+        "explained": class_of_output[explained.targets[0].cpu()].tolist(),
+        "map": mask_values(has_map, flatten_maps(maps)),
+        "map_true": mask_values(has_map_true, flatten_maps(maps_true)),
         "map_height": [maps.shape[1]] * len(maps),
         "map_width": [maps.shape[2]] * len(maps),
         "image_height": [height] * len(maps),
         "image_width": [width] * len(maps),
-        "border_mass": where(says, border_mass(maps, height=height, width=width).tolist()),
-        "concentration": where(says, concentration(maps).tolist()),
-        "blank": where(here, empty.tolist()),
-        "blank_true": where(there, empty_true.tolist()),
-        "no_map": (~here).tolist(),
-        **point(peaks, there, boxes, height, width),
+        "border_mass": mask_values(has_evidence, border_mass(maps, height=height, width=width).tolist()),
+        "concentration": mask_values(has_evidence, concentration(maps).tolist()),
+        "blank": mask_values(has_map, empty.tolist()),
+        "blank_true": mask_values(has_map_true, empty_true.tolist()),
+        "no_map": (~has_map).tolist(),
+        **pointing_game_columns(peaks, has_map_true, boxes, height, width),
     }
 
 
-def where(flags: NDArray[np.bool_], values: list[Any]) -> list[Any]:
+def mask_values(flags: NDArray[np.bool_], values: list[Any]) -> list[Any]:
     """Keep the values whose flag is True; the others become None."""
     return [value if flag else None for flag, value in zip(flags.tolist(), values, strict=True)]
 
 
-def flat(maps: torch.Tensor) -> list[NDArray[np.float32]]:
+def flatten_maps(maps: torch.Tensor) -> list[NDArray[np.float32]]:
     """List maps (N, h, w) as flat arrays."""
     return list(maps.cpu().numpy().reshape(len(maps), -1))
 
 
-def point(
+def pointing_game_columns(
     peaks: NDArray[np.int64],
     labelled: NDArray[np.bool_],
     boxes: Sequence[NDArray[Any]] | None,
@@ -261,20 +264,20 @@ def point(
     for row, (x, y) in enumerate(peaks.tolist()):
         found = None if boxes is None or not len(boxes[row]) else np.asarray(boxes[row])
         hits.append(
-            None if found is None or not labelled[row] else x >= 0 and inside(found, x + 0.5, y + 0.5)
+            None if found is None or not labelled[row] else x >= 0 and in_any_box(found, x + 0.5, y + 0.5)
         )
-        centres.append(None if found is None else inside(found, width / 2, height / 2))
-        covers.append(None if found is None else covered(found, height, width))
+        centres.append(None if found is None else in_any_box(found, width / 2, height / 2))
+        covers.append(None if found is None else box_coverage(found, height, width))
     return {"hit": hits, "centre_hit": centres, "box_cover": covers}
 
 
-def inside(boxes: NDArray[Any], x: float, y: float) -> bool:
+def in_any_box(boxes: NDArray[Any], x: float, y: float) -> bool:
     """Tell whether a point lies in any box (n, 4) of x0, y0, x1, y1."""
     x0, y0, x1, y1 = boxes.T
     return bool(((x0 <= x) & (x <= x1) & (y0 <= y) & (y <= y1)).any())
 
 
-def covered(boxes: NDArray[Any], height: int, width: int) -> float:
+def box_coverage(boxes: NDArray[Any], height: int, width: int) -> float:
     """Return the share of the image that boxes cover together, counted in pixels whose centre lies in one."""
     across, down = np.arange(width) + 0.5, np.arange(height) + 0.5
     columns = (boxes[:, :1] <= across) & (across <= boxes[:, 2:3])
@@ -282,6 +285,6 @@ def covered(boxes: NDArray[Any], height: int, width: int) -> float:
     return float(np.any(rows[:, :, None] & columns[:, None, :], axis=0).mean())
 
 
-def even_border_mass(map_height: int, map_width: int, height: int = 224, width: int = 224) -> float:
+def uniform_border_mass(map_height: int, map_width: int, height: int = 224, width: int = 224) -> float:
     """Return the border mass of a map that is the same everywhere, for images of a size: what to compare others with."""
     return float(border_mass(torch.ones(1, map_height, map_width), height=height, width=width)[0])

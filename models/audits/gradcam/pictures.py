@@ -21,7 +21,7 @@ COLOURS = "inferno"
 """A perceptually even colour map; dark means no evidence, so nothing is drawn there."""
 
 
-def unit_scale(small: NDArray[np.float32]) -> NDArray[np.float32]:
+def normalize_map(small: NDArray[np.float32]) -> NDArray[np.float32]:
     """Scale a map to 0..1 by its greatest value, so that 0 stays no evidence; a map without evidence stays zeros."""
     high = float(small.max())
     return np.asarray(small / high if high > 0 else np.zeros_like(small), dtype=np.float32)
@@ -34,7 +34,7 @@ def enlarge(small: NDArray[np.float32], height: int, width: int) -> NDArray[np.f
     return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.float32)
 
 
-def colour(heat: NDArray[np.float32]) -> NDArray[np.uint8]:
+def apply_colormap(heat: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Colour a map of 0..1: (H, W) -> uint8 (H, W, 3)."""
     from matplotlib import colormaps
 
@@ -49,15 +49,15 @@ def overlay(image: NDArray[np.uint8], small: NDArray[np.float32]) -> NDArray[np.
         small: a map of any size, not negative, scaled here by its greatest value.
     """
     height, width = image.shape[:2]
-    heat = unit_scale(enlarge(unit_scale(small), height, width))
+    heat = normalize_map(enlarge(normalize_map(small), height, width))
     opacity = 0.78 * heat[..., None] ** 0.8
-    mixed = (1 - opacity) * image + opacity * colour(0.12 + 0.88 * heat)
+    mixed = (1 - opacity) * image + opacity * apply_colormap(0.12 + 0.88 * heat)
     return np.asarray(mixed + 0.5).astype(np.uint8)
 
 
 def mean_map(maps: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     """Average maps of one size after scaling each to 0..1, so that no image outweighs another."""
-    return np.asarray(np.mean([unit_scale(small) for small in maps], axis=0), dtype=np.float32)
+    return np.asarray(np.mean([normalize_map(small) for small in maps], axis=0), dtype=np.float32)
 
 
 def heat_picture(small: NDArray[np.float32], side: int = 160) -> str:
@@ -65,7 +65,7 @@ def heat_picture(small: NDArray[np.float32], side: int = 160) -> str:
     height, width = small.shape
     scale = side / max(height, width)
     big = enlarge(small, max(1, round(height * scale)), max(1, round(width * scale)))
-    return data_uri(colour(np.clip(big, 0, 1)), "PNG")
+    return data_uri(apply_colormap(np.clip(big, 0, 1)), "PNG")
 
 
 def thumbnail(image: NDArray[np.uint8]) -> str:
@@ -85,7 +85,7 @@ def data_uri(image: NDArray[np.uint8], kind: Literal["JPEG", "PNG"]) -> str:
     return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def seen_pixels(
+def denormalize(
     images: NDArray[np.generic],
     mean: Sequence[float] = (0.0, 0.0, 0.0),
     std: Sequence[float] = (1.0, 1.0, 1.0),

@@ -48,7 +48,7 @@ SCHEMA = pa.schema(
 
 
 @dataclass(frozen=True)
-class Answers:
+class Predictions:
     """The columns of the records that figures are computed from, as arrays of one length."""
 
     keys: NDArray[np.object_]
@@ -79,9 +79,9 @@ class Answers:
         return np.asarray(self.labelled & (self.labels != self.predictions), dtype=np.bool_)
 
 
-def answers(records: pa.Table) -> Answers:
+def read_predictions(records: pa.Table) -> Predictions:
     """Take the columns that figures are computed from out of the records."""
-    return Answers(
+    return Predictions(
         keys=np.asarray(records["key"].to_pylist(), dtype=object),
         labels=column(records, "label"),
         predictions=column(records, "prediction"),

@@ -234,20 +234,20 @@ def class_means(records: pa.Table, findings: Mapping[str, Any]) -> list[dict[str
     ordered = sorted(findings["per_class"], key=lambda entry: (-entry["num_images"], entry["number"]))
     for entry in ordered[:MAX_MEANS]:
         own = usable(maps_true, labels == entry["number"], shape)
-        called = usable(maps, predictions == entry["number"], shape)
+        predicted_as = usable(maps, predictions == entry["number"], shape)
         note = f"recall {percent(entry['recall'])}"
-        pictures = mean_pictures(own, called)
+        pictures = mean_pictures(own, predicted_as)
         found.append({"name": entry["class"], "note": note, "pictures": pictures, "is_class": True})
     return [mean for mean in found if mean["pictures"]]
 
 
 def mean_pictures(
-    own: Sequence[NDArray[np.float32]], called: Sequence[NDArray[np.float32]]
+    own: Sequence[NDArray[np.float32]], predicted_as: Sequence[NDArray[np.float32]]
 ) -> list[dict[str, str]]:
     """Draw the mean of the maps for the label and of those for the prediction, where there are enough."""
     return [
         {"uri": heat_picture(mean_map(small)), "text": f"{how} ({len(small):,})"}
-        for how, small in (("labelled so", own), ("predicted so", called))
+        for how, small in (("labelled so", own), ("predicted so", predicted_as))
         if len(small) >= MIN_MEAN
     ]
 

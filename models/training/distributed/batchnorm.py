@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from .context import Ranks
+from .context import DistributedContext
 
 
 class GlobalBatchNorm(torch.autograd.Function):
@@ -23,8 +23,8 @@ class GlobalBatchNorm(torch.autograd.Function):
         weight: torch.Tensor | None,
         bias: torch.Tensor | None,
         eps: float,
-        num_own: int,
-        ranks: Ranks,
+        num_valid: int,
+        dist: DistributedContext,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         """Return the normalised inputs, and of the channels the mean, the biased variance and the number of values.
 
@@ -34,23 +34,23 @@ class GlobalBatchNorm(torch.autograd.Function):
             weight: shape (channels,).
             bias: shape (channels,).
             eps: added to the variance.
-            num_own: so many rows, from the first, are no padding.
-            ranks: who take part.
+            num_valid: number of leading rows that are not padding.
+            dist: ranks to reduce over.
         """
         precision = torch.promote_types(inputs.dtype, torch.float32)
-        own = inputs[:num_own].to(precision)
+        own = inputs[:num_valid].to(precision)
         axes = [axis for axis in range(inputs.dim()) if axis != 1]
         sums = own.new_empty(inputs.shape[1] + 1, dtype=torch.float64)
         sums[:-1] = own.sum(axes, dtype=torch.float64)
         sums[-1] = own.numel() // inputs.shape[1]
-        sums = ranks.sum(sums)
+        sums = dist.all_reduce(sums)
         count = sums[-1]
         mean = (sums[:-1] / count).to(precision)
         squares = (own - over(mean, inputs)).square_().sum(axes, dtype=torch.float64)
-        var = (ranks.sum(squares) / count).to(precision)
+        var = (dist.all_reduce(squares) / count).to(precision)
         scale = torch.rsqrt(var + eps)
         ctx.save_for_backward(inputs, weight, mean, scale, count)
-        ctx.num_own, ctx.ranks, ctx.axes = num_own, ranks, axes
+        ctx.num_valid, ctx.dist, ctx.axes = num_valid, dist, axes
         gain = scale if weight is None else scale * weight
         out = (inputs - over(mean, inputs)) * over(gain, inputs)
         out = out if bias is None else out + over(bias, inputs)
@@ -61,15 +61,15 @@ class GlobalBatchNorm(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
         """Return the gradients of inputs, weight and bias; those of the latter two are this rank's share."""
         inputs, weight, mean, scale, count = ctx.saved_tensors
-        own, grad_own = inputs[: ctx.num_own], grad[: ctx.num_own]
+        own, grad_own = inputs[: ctx.num_valid], grad[: ctx.num_valid]
         normed = (own - over(mean, inputs)) * over(scale, inputs)
         grad_bias = grad_own.sum(ctx.axes, dtype=torch.float64)
         grad_weight = (grad_own * normed).sum(ctx.axes, dtype=torch.float64)
-        both = ctx.ranks.sum(torch.stack([grad_bias, grad_weight])) / count
+        both = ctx.dist.all_reduce(torch.stack([grad_bias, grad_weight])) / count
         gain = over(scale if weight is None else scale * weight, inputs)
         grad_inputs = grad * gain
         means = both.to(grad.dtype)
-        grad_inputs[: ctx.num_own] -= gain * (over(means[0], inputs) + normed * over(means[1], inputs))
+        grad_inputs[: ctx.num_valid] -= gain * (over(means[0], inputs) + normed * over(means[1], inputs))
         return (
             grad_inputs,
             None if weight is None else grad_weight.to(weight.dtype),

@@ -11,7 +11,7 @@ from ....pipeline.plan.view import View
 
 
 @dataclass(frozen=True)
-class Ranks:
+class DistributedContext:
     """Which rank this process is, of how many."""
 
     rank: int = 0
@@ -20,22 +20,22 @@ class Ranks:
     """Where tensors have to lie to be sent."""
 
     @classmethod
-    def here(cls, device: torch.device) -> Ranks:
+    def from_env(cls, device: torch.device) -> DistributedContext:
         """Ask ``torch.distributed``; without a process group this process is alone."""
         if not (distributed.is_available() and distributed.is_initialized()):
             return cls(device=device)
         return cls(distributed.get_rank(), distributed.get_world_size(), device)
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """The first rank is the only one that writes."""
         return self.rank == 0
 
-    def share(self, view: View) -> View:
+    def local_view(self, view: View) -> View:
         """Return this rank's slice of a view."""
         return replace(view, rank=self.rank, num_ranks=self.num_ranks)
 
-    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+    def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
         """Add a tensor up over the ranks; all get the sum, where the tensor lies."""
         if self.num_ranks == 1:
             return tensor
@@ -43,7 +43,7 @@ class Ranks:
         distributed.all_reduce(sent)
         return sent.to(tensor.device)
 
-    def gather(self, tensor: torch.Tensor) -> torch.Tensor:
+    def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
         """Put the tensors of all ranks, of equal shapes, behind each other."""
         if self.num_ranks == 1:
             return tensor
@@ -52,7 +52,7 @@ class Ranks:
         distributed.all_gather(parts, sent)
         return torch.cat(parts).to(tensor.device)
 
-    def spread(self, module: torch.nn.Module) -> None:
+    def broadcast(self, module: torch.nn.Module) -> None:
         """Give all ranks the first one's weights and statistics."""
         if self.num_ranks > 1:
             for tensor in module.state_dict().values():
@@ -60,12 +60,12 @@ class Ranks:
                 distributed.broadcast(sent, src=0)
                 tensor.copy_(sent)
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Wait for all ranks."""
         if self.num_ranks > 1:
             distributed.barrier()
 
-    def wrap(self, module: torch.nn.Module) -> torch.nn.Module:
+    def wrap_ddp(self, module: torch.nn.Module) -> torch.nn.Module:
         """Let gradients be those of all ranks: ``DistributedDataParallel``, which takes their mean.
 
         Unused parameters are looked for, since auxiliary heads have them, and since gradients then lie in the same

@@ -18,9 +18,9 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from .batchnorm import GlobalBatchNorm
-from .context import Ranks
+from .context import DistributedContext
 
-DROPS = (
+DROPOUT_FUNCTIONS = (
     functional.dropout,
     functional.dropout1d,
     functional.dropout2d,
@@ -28,46 +28,46 @@ DROPS = (
     functional.alpha_dropout,
     functional.feature_alpha_dropout,
 )
-NORMS = (functional.batch_norm, torch.batch_norm)
-DRAWS = (torch.Tensor.bernoulli_,)
+BATCH_NORM_FUNCTIONS = (functional.batch_norm, torch.batch_norm)
+BERNOULLI_FUNCTIONS = (torch.Tensor.bernoulli_,)
 
 
 @dataclass(frozen=True)
-class Slice:
+class BatchSlice:
     """Which rows of a batch a rank has."""
 
     num_rows: int
     """Of this rank, with padding."""
     first: int
     """Row of the whole batch with which it begins."""
-    num_whole: int
+    num_global: int
     """Rows of the whole batch, without padding."""
 
     @property
-    def num_own(self) -> int:
+    def num_valid(self) -> int:
         """Rows without padding, which stands at the end."""
-        return max(0, min(self.num_rows, self.num_whole - self.first))
+        return max(0, min(self.num_rows, self.num_global - self.first))
 
 
-def whole_batch(ranks: Ranks, num_rows: int, num_whole: int) -> AbstractContextManager[Any]:
+def global_batch(dist: DistributedContext, num_rows: int, num_global: int) -> AbstractContextManager[Any]:
     """Let a forward pass of a rank's rows see the whole batch; every rank enters it with as many rows.
 
     Args:
-        ranks: one rank needs nothing.
-        num_rows: of this rank, with padding.
-        num_whole: of all ranks, without padding.
+        dist: a single rank needs no context.
+        num_rows: rows of this rank, including padding.
+        num_global: rows of all ranks, without padding.
     """
-    if ranks.num_ranks == 1:
+    if dist.num_ranks == 1:
         return nullcontext()
-    return WholeBatch(ranks, Slice(num_rows, ranks.rank * num_rows, num_whole))
+    return GlobalBatch(dist, BatchSlice(num_rows, dist.rank * num_rows, num_global))
 
 
-class WholeBatch(TorchFunctionMode):
+class GlobalBatch(TorchFunctionMode):
     """Changes the few functions that are not the same row by row, while the context lasts."""
 
-    def __init__(self, ranks: Ranks, rows: Slice) -> None:
+    def __init__(self, dist: DistributedContext, rows: BatchSlice) -> None:
         super().__init__()
-        self._ranks = ranks
+        self._dist = dist
         self._rows = rows
 
     def __torch_function__(
@@ -79,11 +79,11 @@ class WholeBatch(TorchFunctionMode):
     ) -> Any:
         """Run a function of torch."""
         kwargs = kwargs or {}
-        if func in NORMS and (normed := self._norm(*args, **kwargs)) is not None:
+        if func in BATCH_NORM_FUNCTIONS and (normed := self._norm(*args, **kwargs)) is not None:
             return normed
-        if func in DROPS:
+        if func in DROPOUT_FUNCTIONS:
             return self._drop(func, *args, **kwargs)
-        if func in DRAWS:
+        if func in BERNOULLI_FUNCTIONS:
             return self._draw(*args, **kwargs)
         return func(*args, **kwargs)
 
@@ -102,7 +102,7 @@ class WholeBatch(TorchFunctionMode):
         if not training or len(inputs) != self._rows.num_rows:
             return None
         normed: tuple[torch.Tensor, ...] = GlobalBatchNorm.apply(
-            inputs, weight, bias, eps, self._rows.num_own, self._ranks
+            inputs, weight, bias, eps, self._rows.num_valid, self._dist
         )
         out, mean, var, count = normed
         if running_mean is not None and running_var is not None:
@@ -123,7 +123,7 @@ class WholeBatch(TorchFunctionMode):
         if not training or p == 0 or rest:
             return func(inputs, p, training)
         first, own, last = (
-            times * number for number in (self._rows.first, self._rows.num_own, self._rows.num_whole)
+            times * number for number in (self._rows.first, self._rows.num_valid, self._rows.num_global)
         )
         before = inputs.new_zeros((min(first, last), *inputs.shape[1:]))
         after = inputs.new_zeros((last - len(before) - own, *inputs.shape[1:]))
@@ -136,7 +136,7 @@ class WholeBatch(TorchFunctionMode):
         if rest or not times or isinstance(p, torch.Tensor):
             return tensor.bernoulli_(p, **options)
         first, own, last = (
-            times * number for number in (self._rows.first, self._rows.num_own, self._rows.num_whole)
+            times * number for number in (self._rows.first, self._rows.num_valid, self._rows.num_global)
         )
         whole = tensor.new_empty((last, *tensor.shape[1:])).bernoulli_(p, **options)
         with torch.no_grad():

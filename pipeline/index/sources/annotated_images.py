@@ -20,7 +20,7 @@ NUM_LOOKED_FOR = 20
 
 
 @dataclass
-class DescribedImage:
+class AnnotatedImage:
     """One image and its annotations."""
 
     path: str
@@ -35,10 +35,10 @@ class DescribedImage:
     """Why the image cannot be used."""
 
 
-def listing_of(
+def listing_from_images(
     kind: AnnotationKind,
     root: str,
-    images: Sequence[DescribedImage],
+    images: Sequence[AnnotatedImage],
     *,
     box_classes: Sequence[str],
     keypoint_names: Sequence[str] = (),

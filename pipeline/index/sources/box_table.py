@@ -20,7 +20,7 @@ from .boxes import parse_numbers
 from .labels import read_labels
 from .listing import Boxes, Keypoints
 from .remarks import Remarks
-from .table_file import column_cells
+from .table_file import column_values
 
 Form = Literal["xyxy", "xywh"]
 
@@ -76,7 +76,7 @@ class BoxRows:
     """The column that names classes of boxes, and so none of images."""
 
 
-def with_header(table: pa.Table, path_column: str, remarks: Remarks) -> pa.Table:
+def add_missing_header(table: pa.Table, path_column: str, remarks: Remarks) -> pa.Table:
     """Give a CSV that begins with a path and four numbers the columns it lacks, its first line included."""
     names = table.column_names
     if path_column in names or len(names) != len(HEADERLESS) or not _is_line(names):
@@ -123,11 +123,11 @@ def read_boxes(
     parsed: list[Boxes | None] = [None] * len(table)
     if listed is not None:
         form, reader.found.unit = LISTS[listed]
-        cells = column_cells(table, listed, file) or []
+        cells = column_values(table, listed, file) or []
         parsed = [reader.parse(row, cell, 4, listed) for row, cell in enumerate(cells)]
     elif spread is not None:
         form = "xyxy" if spread in CORNERS else "xywh"
-        corners = zip(*(column_cells(table, name, file) or [] for name in spread), strict=True)
+        corners = zip(*(column_values(table, name, file) or [] for name in spread), strict=True)
         parsed = [reader.join(row, cells, spread) for row, cells in enumerate(corners)]
     if form == "xywh":
         parsed = [rows and [[x, y, x + w, y + h] for x, y, w, h in rows] for rows in parsed]
@@ -143,7 +143,7 @@ class _Reader:
         self._table = table
         self._file = file
         self._remarks = remarks
-        self._paths = column_cells(table, path_column, file) or []
+        self._paths = column_values(table, path_column, file) or []
         self._bad: dict[int, str] = {}
         """By row: why its cells make no sense."""
 
@@ -207,13 +207,13 @@ class _Reader:
         column = next((name for name in names if name in self._table.column_names), None)
         if column is None:
             return
-        cells = column_cells(self._table, column, self._file) or []
+        cells = column_values(self._table, column, self._file) or []
         rows = [row for one in images for row in one if parsed[row]]
         self.found.label_of_box = column
         self._number([cells[row] for row in rows], column)
 
     def _label_lists(self, images: Sequence[Sequence[int]]) -> None:
-        cells = column_cells(self._table, BOX_LABELS, self._file)
+        cells = column_values(self._table, BOX_LABELS, self._file)
         if cells is None:
             return
         flat: list[Any] = []
@@ -243,7 +243,7 @@ class _Reader:
     def _refuse_contradictions(self, images: Sequence[Sequence[int]]) -> None:
         """Refuse images whose rows name several splits or masks."""
         for column in ("split", "mask"):
-            cells = column_cells(self._table, column, self._file)
+            cells = column_values(self._table, column, self._file)
             for place, rows in enumerate(images) if cells is not None else ():
                 values = dict.fromkeys(str(cells[row]) for row in rows) if cells is not None else {}
                 if len(values) > 1:
@@ -253,7 +253,7 @@ class _Reader:
                     )
 
     def _add_keypoints(self, images: Sequence[Sequence[int]]) -> None:
-        cells = column_cells(self._table, KEYPOINTS, self._file) or []
+        cells = column_values(self._table, KEYPOINTS, self._file) or []
         found: list[Keypoints | None] = []
         for place, rows in enumerate(images):
             points = self._points(rows[0], cells[rows[0]])

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...formats.headers import Header, one_line
-from ..file_info import Seen
+from ..file_info import FileInfo
 from .listing import Boxes, Keypoints, Listing
 from .remarks import Remarks
 
@@ -81,7 +81,7 @@ class _Picture:
     """EXIF orientation by which annotations are turned; 1 where they are upright already."""
 
 
-def fit_annotations(listing: Listing, seen: Sequence[Seen]) -> tuple[Listing, list[Seen]]:
+def fit_annotations(listing: Listing, seen: Sequence[FileInfo]) -> tuple[Listing, list[FileInfo]]:
     """Fit boxes and keypoints to the pictures: turned, in pixels, inside, and with an area.
 
     Boxes that reach beyond the picture are clipped. Those without an area, outside, or with numbers that are not finite are
@@ -121,7 +121,7 @@ class _Fitted:
         self.box_labels: list[list[int] | None] = []
         self.keypoints: list[Keypoints | None] = []
 
-    def add(self, place: int, seen: Seen) -> Seen:
+    def add(self, place: int, seen: FileInfo) -> FileInfo:
         """Fit the annotations of one sample; returns its header, with a status where they cannot belong to it."""
         listing = self._listing
         boxes = listing.boxes[place] if listing.boxes else None

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import SourceError
-from .annotated_images import DescribedImage, listing_of, local_folder, split_in_name
+from .annotated_images import AnnotatedImage, listing_from_images, local_folder, split_in_name
 from .labels import MAX_NAME_LENGTH
 from .listing import Listing
 from .remarks import Remarks
@@ -47,7 +47,7 @@ def list_coco(path: str, root: str | None, remarks: Remarks) -> Listing:
         image.split = split
         if not categories.keypoint_names:
             image.keypoints = []
-    return listing_of(
+    return listing_from_images(
         "coco",
         str(local_folder(root, "coco") if root else file.parent),
         list(images.values()),
@@ -117,8 +117,8 @@ class _Categories:
         return schemes.pop() if len(schemes) == 1 else ()
 
 
-def _images(written: Sequence[Any], remarks: Remarks) -> dict[str, DescribedImage]:
-    images: dict[str, DescribedImage] = {}
+def _images(written: Sequence[Any], remarks: Remarks) -> dict[str, AnnotatedImage]:
+    images: dict[str, AnnotatedImage] = {}
     for place, one in enumerate(written):
         number = _id(one.get("id")) if isinstance(one, Mapping) else None
         name = one.get("file_name") if isinstance(one, Mapping) else None
@@ -132,11 +132,11 @@ def _images(written: Sequence[Any], remarks: Remarks) -> dict[str, DescribedImag
             continue
         size = (one.get("width"), one.get("height"))
         stated = all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in size)
-        images[number] = DescribedImage(name, size=size if stated else None)
+        images[number] = AnnotatedImage(name, size=size if stated else None)
     return images
 
 
-def _add(one: Any, images: Mapping[str, DescribedImage], categories: _Categories, remarks: Remarks) -> None:
+def _add(one: Any, images: Mapping[str, AnnotatedImage], categories: _Categories, remarks: Remarks) -> None:
     """Add an annotation to its image, or count why it is left out."""
     image = images.get(_id(one.get("image_id")) or "") if isinstance(one, Mapping) else None
     if image is None:

@@ -22,25 +22,25 @@ _ANNOTATION_FOLDERS = frozenset(
 
 
 @dataclass
-class _Found:
+class _Samples:
     """Samples as they are collected: path, class or None, split or None."""
 
     remarks: Remarks
-    samples: list[tuple[str, str | None, str | None]] = field(default_factory=list)
+    rows: list[tuple[str, str | None, str | None]] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)
 
 
 def list_folder(root: Path) -> Listing:
-    """List the files of a local folder, as ``list_tree`` does.
+    """List the files of a local folder, as ``list_folder_tree`` does.
 
     Raises:
         SourceError: there is no such folder, it cannot be read or it holds no file.
     """
-    return list_tree(scan_folder(str(root)))
+    return list_folder_tree(scan_folder(str(root)))
 
 
-def list_tree(top: Folder) -> Listing:
+def list_folder_tree(top: Folder) -> Listing:
     """List the files of a folder by its layout: class folders, split folders or flat.
 
     * ``root/cat/1.jpg``: class folders; what lies deeper belongs to the class too.
@@ -57,62 +57,62 @@ def list_tree(top: Folder) -> Listing:
     Raises:
         SourceError: it holds no file.
     """
-    if not top.holds_files():
+    if not top.has_files():
         raise SourceError(
             f"expected a folder with images, got {top.path!r} with no files in it; check the path"
             " (hidden files, tables and annotations do not count)"
         )
-    found = _Found(top.remarks)
-    root = _image_folder(top, top, found)
+    samples = _Samples(top.remarks)
+    root = _image_folder(top, top, samples)
     splits = _split_folders(root)
     if splits:
-        names = split_names([folder.name for folder in splits], found.remarks)
+        names = split_names([folder.name for folder in splits], samples.remarks)
         for folder in splits:
-            _collect(_image_folder(folder, top, found), names[folder.name], top, found)
-        _leave_out(root.files, "files beside the split folders", top, found)
+            _collect(_image_folder(folder, top, samples), names[folder.name], top, samples)
+        _leave_out(root.files, "files beside the split folders", top, samples)
         for folder in root.folders:
             if folder not in splits:
-                _leave_out_folder(folder, "files in folders that are no split", top, found)
+                _leave_out_folder(folder, "files in folders that are no split", top, samples)
     elif inner := _splits_in_classes(root):
-        _collect_splits_in_classes(root, inner, top, found)
+        _collect_splits_in_classes(root, inner, top, samples)
         splits = [folder for folders in inner.values() for folder in folders]
     else:
-        _collect(root, None, top, found)
-    return _listing(top, found, has_splits=bool(splits))
+        _collect(root, None, top, samples)
+    return _listing(top, samples, has_splits=bool(splits))
 
 
-def _image_folder(folder: Folder, top: Folder, found: _Found) -> Folder:
+def _image_folder(folder: Folder, top: Folder, samples: _Samples) -> Folder:
     """Return the folder ``images`` of a folder that holds else only annotations, or the folder itself.
 
     A folder that is alone and holds split folders is entered, too.
     """
-    full = [inner for inner in folder.folders if inner.holds_files()]
+    full = [inner for inner in folder.folders if inner.has_files()]
     is_alone = len(full) == 1 and not folder.files and not canonical_split(full[0].name)
     if is_alone and len({canonical_split(one.name) for one in _split_folders(full[0])}) > 1:
-        return _image_folder(full[0], top, found)
+        return _image_folder(full[0], top, samples)
     images = [inner for inner in full if inner.name.casefold() in _IMAGE_FOLDERS]
     others = [inner for inner in full if inner not in images]
     if folder.files or len(images) != 1:
         return folder
     if any(inner.name.casefold() not in _ANNOTATION_FOLDERS for inner in others):
         return folder
-    found.remarks.add("assumed", "folders to hold all images of the folder above", _name(images[0], top))
+    samples.remarks.add("assumed", "folders to hold all images of the folder above", _name(images[0], top))
     for inner in others:
-        _leave_out_folder(inner, "files in folders beside the images (list masks in a table)", top, found)
+        _leave_out_folder(inner, "files in folders beside the images (list masks in a table)", top, samples)
     return images[0]
 
 
 def _split_folders(root: Folder) -> list[Folder]:
     named = [folder for folder in root.folders if canonical_split(folder.name)]
-    if len({canonical_split(folder.name) for folder in named if folder.holds_files()}) >= 2:
+    if len({canonical_split(folder.name) for folder in named if folder.has_files()}) >= 2:
         return named
-    others = any(folder.holds_files() for folder in root.folders if folder not in named)
+    others = any(folder.has_files() for folder in root.folders if folder not in named)
     return named if not others or any(folder.folders for folder in named) else []
 
 
 def _splits_in_classes(root: Folder) -> dict[str, list[Folder]]:
     """Find the split folders in every class folder; empty where some class has anything else, or one split is all."""
-    inner = {folder.name: [one for one in folder.folders if one.holds_files()] for folder in root.folders}
+    inner = {folder.name: [one for one in folder.folders if one.has_files()] for folder in root.folders}
     inner = {name: folders for name, folders in inner.items() if folders}
     found = {canonical_split(folder.name) for folders in inner.values() for folder in folders}
     if None in found or len(found) < 2 or any(folder.files for folder in root.folders):
@@ -121,33 +121,33 @@ def _splits_in_classes(root: Folder) -> dict[str, list[Folder]]:
 
 
 def _collect_splits_in_classes(
-    root: Folder, inner: dict[str, list[Folder]], top: Folder, found: _Found
+    root: Folder, inner: dict[str, list[Folder]], top: Folder, samples: _Samples
 ) -> None:
-    names = split_names([folder.name for folders in inner.values() for folder in folders], found.remarks)
+    names = split_names([folder.name for folders in inner.values() for folder in folders], samples.remarks)
     for name, folders in inner.items():
         for folder in folders:
-            found.remarks.add("assumed", "folders in class folders to be splits", _name(folder, top))
-            found.samples += [(path, as_text(name), names[folder.name]) for path in folder.walk()]
-    _leave_out(root.files, "files beside the class folders", top, found)
-    found.empty += [as_text(folder.name) for folder in root.folders if not folder.holds_files()]
+            samples.remarks.add("assumed", "folders in class folders to be splits", _name(folder, top))
+            samples.rows += [(path, as_text(name), names[folder.name]) for path in folder.walk()]
+    _leave_out(root.files, "files beside the class folders", top, samples)
+    samples.empty += [as_text(folder.name) for folder in root.folders if not folder.has_files()]
 
 
-def _collect(folder: Folder, split: str | None, top: Folder, found: _Found) -> None:
+def _collect(folder: Folder, split: str | None, top: Folder, samples: _Samples) -> None:
     """Take a folder's class folders, or its files where it has none."""
-    full = [inner for inner in folder.folders if inner.holds_files()]
+    full = [inner for inner in folder.folders if inner.has_files()]
     if len(full) == 1 and not full[0].files and len(full[0].folders) > 1 and split is None:
-        found.remarks.add(
+        samples.remarks.add(
             "assumed", "folder to be the only class, though it holds folders itself", _name(full[0], top)
         )
     if not full:
-        found.samples += [(path, None, split) for path in folder.files]
+        samples.rows += [(path, None, split) for path in folder.files]
     else:
-        _leave_out(folder.files, "files beside the class folders", top, found)
+        _leave_out(folder.files, "files beside the class folders", top, samples)
     for inner in folder.folders:
-        if inner.holds_files():
-            found.samples += [(path, as_text(inner.name), split) for path in inner.walk()]
-            if any(canonical_split(one.name) and one.holds_files() for one in inner.folders):
-                found.remarks.add(
+        if inner.has_files():
+            samples.rows += [(path, as_text(inner.name), split) for path in inner.walk()]
+            if any(canonical_split(one.name) and one.has_files() for one in inner.folders):
+                samples.remarks.add(
                     "assumed", "folders with a split's name to be no splits", f"{_name(inner, top)}/"
                 )
         else:
@@ -156,51 +156,51 @@ def _collect(folder: Folder, split: str | None, top: Folder, found: _Found) -> N
                 if inner.side_files()
                 else "empty folders, which are no classes"
             )
-            found.remarks.add("left_out", what, _name(inner, top))
-            found.empty += [] if inner.side_files() else [as_text(inner.name)]
+            samples.remarks.add("left_out", what, _name(inner, top))
+            samples.empty += [] if inner.side_files() else [as_text(inner.name)]
 
 
-def _leave_out(paths: list[str], what: str, top: Folder, found: _Found) -> None:
+def _leave_out(paths: list[str], what: str, top: Folder, samples: _Samples) -> None:
     for path in paths:
-        found.remarks.add("left_out", what, as_text(top.below(path)))
-    found.outside += paths
+        samples.remarks.add("left_out", what, as_text(top.below(path)))
+    samples.outside += paths
 
 
-def _leave_out_folder(folder: Folder, what: str, top: Folder, found: _Found) -> None:
+def _leave_out_folder(folder: Folder, what: str, top: Folder, samples: _Samples) -> None:
     paths = list(folder.walk())
-    found.remarks.add("left_out", what, _name(folder, top), count=len(paths))
-    found.outside += paths
+    samples.remarks.add("left_out", what, _name(folder, top), count=len(paths))
+    samples.outside += paths
 
 
 def _name(folder: Folder, top: Folder) -> str:
     return as_text(top.below(folder.path))
 
 
-def _listing(top: Folder, found: _Found, *, has_splits: bool) -> Listing:
-    if not found.samples:
+def _listing(top: Folder, samples: _Samples, *, has_splits: bool) -> Listing:
+    if not samples.rows:
         raise SourceError(
             f"expected class folders with images, got {top.path!r} with files only beside them;"
             " move the images into the class folders"
         )
-    classes = tuple(sorted({name for _, name, _ in found.samples if name is not None}))
+    classes = tuple(sorted({name for _, name, _ in samples.rows if name is not None}))
     numbers = {name: number for number, name in enumerate(classes)}
-    unlabelled = sum(name is None for _, name, _ in found.samples)
+    unlabelled = sum(name is None for _, name, _ in samples.rows)
     if classes:
-        found.remarks.add("unlabelled", "images in no class folder", count=unlabelled)
+        samples.remarks.add("unlabelled", "images in no class folder", count=unlabelled)
     return Listing(
         kind="folder" if classes else "flat",
         root=top.path,
-        keys=[top.below(path) for path, _, _ in found.samples],
-        uris=[path for path, _, _ in found.samples],
-        labels=[-1 if name is None else numbers[name] for _, name, _ in found.samples],
+        keys=[top.below(path) for path, _, _ in samples.rows],
+        uris=[path for path, _, _ in samples.rows],
+        labels=[-1 if name is None else numbers[name] for _, name, _ in samples.rows],
         classes=classes,
-        splits=[split for _, _, split in found.samples] if has_splits else None,
-        found=[top.found[path] for path, _, _ in found.samples] if top.found else None,
+        splits=[split for _, _, split in samples.rows] if has_splits else None,
+        file_stats=[top.file_stats[path] for path, _, _ in samples.rows] if top.file_stats else None,
         notes={
-            "empty_classes": sorted(set(found.empty) - set(classes)),
-            "outside": [as_text(top.below(path)) for path in found.outside[:5]],
-            "num_outside": len(found.outside),
+            "empty_classes": sorted(set(samples.empty) - set(classes)),
+            "outside": [as_text(top.below(path)) for path in samples.outside[:5]],
+            "num_outside": len(samples.outside),
             "num_side_files": top.side_files(),
         },
-        remarks=found.remarks,
+        remarks=samples.remarks,
     )

@@ -157,8 +157,8 @@ def _clean(cell: Any, remarks: Remarks) -> Any:
 def _clean_number(cell: float | Decimal) -> int | float | None:
     if math.isnan(cell):
         return None
-    is_whole = math.isfinite(cell) and -(2**63) < cell < 2**63 and cell == int(cell)
-    return int(cell) if is_whole else float(cell)
+    is_complete = math.isfinite(cell) and -(2**63) < cell < 2**63 and cell == int(cell)
+    return int(cell) if is_complete else float(cell)
 
 
 def _split_cells(values: list[Any], separator: str, column: str, remarks: Remarks) -> tuple[list[Any], bool]:

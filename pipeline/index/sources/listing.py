@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
-from ...storage.store import Found
-from ..file_info import Seen
+from ...storage.store import FileStat
+from ..file_info import FileInfo
 from .remarks import Remarks
 
 Boxes = list[list[float]]
@@ -26,7 +26,7 @@ def as_text(name: str) -> str:
 class ShardIdentity(NamedTuple):
     """Identity of a shard, and what was counted while it was read."""
 
-    found: Found
+    file_stat: FileStat
     remarks: Sequence[Mapping[str, object]] = ()
 
 
@@ -57,9 +57,9 @@ class Listing:
     """Fractions of the upright picture become pixels once its size is known; see ``boxes.fit_annotations``."""
     declared_sizes: list[tuple[int, int] | None] | None = None
     """Width and height that annotations state of their picture."""
-    found: list[Found] | None = None
+    file_stats: list[FileStat] | None = None
     """What a remote listing told of each file, so that nobody need ask again."""
-    seen: list[Seen] | None = None
+    file_infos: list[FileInfo] | None = None
     """Where listing meant reading, as of shards: what was read."""
     shards: Mapping[str, ShardIdentity] = field(default_factory=dict)
     """Identity of every whole shard."""
@@ -72,13 +72,13 @@ class Listing:
     refused: Mapping[int, str] = field(default_factory=dict)
     """By position: samples that are not opened, with the status that says why."""
 
-    def part(self, places: Sequence[int]) -> Listing:
+    def subset(self, indices: Sequence[int]) -> Listing:
         """Return the files at some positions, with all that is needed to read their headers."""
         return replace(
             self,
-            keys=[self.keys[place] for place in places],
-            uris=[self.uris[place] for place in places],
-            masks=[self.masks[place] for place in places] if self.masks else None,
-            found=[self.found[place] for place in places] if self.found else None,
+            keys=[self.keys[index] for index in indices],
+            uris=[self.uris[index] for index in indices],
+            masks=[self.masks[index] for index in indices] if self.masks else None,
+            file_stats=[self.file_stats[index] for index in indices] if self.file_stats else None,
             refused={},
         )

@@ -15,12 +15,12 @@ from ...storage.storage import Storage
 from ...storage.store import is_remote, without_file_scheme
 from ...uris import public_uri
 from ..splits import split_names
-from .box_table import CLASS_COLUMNS, BoxRows, read_boxes, with_header
+from .box_table import CLASS_COLUMNS, BoxRows, add_missing_header, read_boxes
 from .box_table import COLUMNS as BOX_COLUMNS
 from .labels import LabelKind, Labels, read_label_columns, read_labels
 from .listing import Listing
 from .remarks import Remarks
-from .table_file import column_cells, read_table, require_column
+from .table_file import column_values, read_table, require_column
 from .table_paths import Places
 
 SUFFIXES = (".csv", ".parquet")
@@ -60,7 +60,7 @@ def list_table(
     text = [path_column, "split", "mask", *BOX_COLUMNS, *CLASS_COLUMNS, *_NAMES, *label_columns]
     table = read_table(uri, [*text, *([label_column] if label_column else [])], storage, remarks)
     if name.lower().endswith(".csv"):
-        table = with_header(table, path_column, remarks)
+        table = add_missing_header(table, path_column, remarks)
     where = _absolute(without_file_scheme(str(root or posixpath.dirname(public_uri(uri)) or ".")))
     require_column(table, path_column, name, "path_column")
     if table.num_rows == 0:
@@ -85,7 +85,7 @@ def list_table(
     rows = _Rows.of(table, path_column, used, name, Places(where, storage.rules, remarks), remarks)
     table = table.take(pa.array(rows.taken, pa.int64()))
     labels = _labels(table, label_column, label_columns, name, remarks, label_kind, label_separator)
-    splits = column_cells(table, "split", name)
+    splits = column_values(table, "split", name)
     return Listing(
         kind="table",
         root=where,
@@ -122,8 +122,8 @@ class _Rows:
         """Find the files, merge rows that repeat another one, and refuse those that contradict one in a used column."""
         rows = cls()
         at: dict[str, int] = {}
-        cells = column_cells(table, path_column, name) or []
-        masks = column_cells(table, "mask", name)
+        cells = column_values(table, path_column, name) or []
+        masks = column_values(table, "mask", name)
         found: list[str | None] = []
         twice: dict[int, list[int]] = {}
         for number, cell in enumerate(cells):
@@ -183,14 +183,14 @@ def _labels(
     if columns:
         for one in columns:
             require_column(table, one, file, "label_columns")
-        return read_label_columns({one: column_cells(table, one, file) or [] for one in columns}, remarks)
+        return read_label_columns({one: column_values(table, one, file) or [] for one in columns}, remarks)
     if column is None:
         return Labels([-1] * len(table), ())
     names = next(
-        (column_cells(table, one, file) for one in _NAMES if one in table.column_names and one != column),
+        (column_values(table, one, file) for one in _NAMES if one in table.column_names and one != column),
         None,
     )
-    cells = column_cells(table, column, file) or []
+    cells = column_values(table, column, file) or []
     return read_labels(cells, names, column, remarks=remarks, kind=kind, separator=separator)
 
 

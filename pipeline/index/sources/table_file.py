@@ -43,7 +43,7 @@ def read_table(uri: str, text_columns: Iterable[str], storage: Storage, remarks:
     """
     public = public_uri(uri)
     try:
-        size = storage.look(uri).bytes
+        size = storage.stat(uri).bytes
         if size > MAX_TABLE_BYTES:
             raise SourceError(
                 f"expected a table of at most {MAX_TABLE_BYTES:,} bytes, got {public!r} of {size:,}; split it"
@@ -155,7 +155,7 @@ def require_column(table: pa.Table, column: str, file: str, argument: str) -> No
         raise SourceError(f"{file}: expected one column {column!r}, got several; rename the others")
 
 
-def column_cells(table: pa.Table, column: str, file: str) -> list[Any] | None:
+def column_values(table: pa.Table, column: str, file: str) -> list[Any] | None:
     """Return the cells of a column, None where the table has no such column.
 
     Raises:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import IO, Any, cast
 
 from ...errors import RunError
-from ...storage.range_file import RangedFile
+from ...storage.range_file import RangeFile
 from .junk import junk_kind
 from .listing import as_text
 from .remarks import Remarks
@@ -44,7 +44,7 @@ class TarMember:
 class _Headers(io.RawIOBase):
     """The file as ``tarfile`` reads it, which reads nothing but headers; a header that is too large is an error."""
 
-    def __init__(self, file: RangedFile) -> None:
+    def __init__(self, file: RangeFile) -> None:
         super().__init__()
         self._file = file
 
@@ -62,7 +62,7 @@ class _Headers(io.RawIOBase):
         return self._file.tell()
 
 
-def walk_tar(file: RangedFile, num_bytes: int, broken: list[str], remarks: Remarks) -> Iterator[TarMember]:
+def iter_tar(file: RangeFile, num_bytes: int, broken: list[str], remarks: Remarks) -> Iterator[TarMember]:
     """Yield the members with data in order; several tars that follow each other are read as one.
 
     Links are yielded where they stand and resolved at the latest when the walk has ended. Hidden members and junk,
@@ -107,7 +107,7 @@ class _End:
     offset: int
 
 
-def _infos(file: RangedFile, end: _End, num_bytes: int, broken: list[str]) -> Iterator[tarfile.TarInfo]:
+def _infos(file: RangeFile, end: _End, num_bytes: int, broken: list[str]) -> Iterator[tarfile.TarInfo]:
     """Yield the headers of one tar; notes it where one makes no sense."""
     file.seek(end.offset)
     try:
@@ -133,7 +133,7 @@ def _infos(file: RangedFile, end: _End, num_bytes: int, broken: list[str]) -> It
         broken.append(_reason(file, error, num_bytes))
 
 
-def _reason(file: RangedFile, error: Exception, num_bytes: int) -> str:
+def _reason(file: RangeFile, error: Exception, num_bytes: int) -> str:
     compressed = file.read_at(0, 2) in (b"\x1f\x8b", b"BZ") or file.read_at(0, 4) in (
         b"\xfd7zX",
         b"\x28\xb5\x2f\xfd",
@@ -142,7 +142,7 @@ def _reason(file: RangedFile, error: Exception, num_bytes: int) -> str:
     return f"{' '.join(str(error).split()) or type(error).__name__}{cure} ({num_bytes:,} bytes)"
 
 
-def _next_tar(file: RangedFile, offset: int, num_bytes: int, broken: list[str]) -> int | None:
+def _next_tar(file: RangeFile, offset: int, num_bytes: int, broken: list[str]) -> int | None:
     """Find a tar behind the end mark of another one; notes it where other data follow."""
     place = offset
     while place < num_bytes and place - offset < MAX_ZEROS:

@@ -15,7 +15,7 @@ BAD = "boxes or keypoints of .json members that make no sense"
 
 
 @dataclass(frozen=True)
-class DescribedAnnotations:
+class ShardAnnotations:
     """Annotations of the samples of shards; None for what no sample has."""
 
     boxes: list[Boxes | None] | None = None
@@ -25,7 +25,7 @@ class DescribedAnnotations:
     keypoint_names: tuple[str, ...] = ()
 
 
-def describe_annotations(fields: Sequence[Mapping[str, Any]], remarks: Remarks) -> DescribedAnnotations:
+def read_annotations(fields: Sequence[Mapping[str, Any]], remarks: Remarks) -> ShardAnnotations:
     """Read boxes and keypoints from the fields of each sample; what makes no sense is counted and read as none.
 
     Args:
@@ -39,7 +39,7 @@ def describe_annotations(fields: Sequence[Mapping[str, Any]], remarks: Remarks) 
         (one["keypoint_names"] for one in fields if isinstance(one.get("keypoint_names"), list)), []
     )
     labels, classes = _labels(fields, boxes, remarks)
-    return DescribedAnnotations(
+    return ShardAnnotations(
         boxes if has_boxes else None,
         labels,
         classes,

@@ -8,16 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import IO, Any, NamedTuple, cast
 
-from ...formats.headers import Header, header_of, one_line
-from ...formats.mask_headers import why_unfit
-from ...storage.range_file import RangedFile
-from ...storage.store import Found
-from ..file_info import Seen, content_hash
+from ...formats.headers import Header, one_line, read_header_from
+from ...formats.mask_headers import mask_problem
+from ...storage.range_file import RangeFile
+from ...storage.store import FileStat
+from ..file_info import FileInfo, content_hash
 from .listing import as_text
 from .remarks import Remarks
-from .tar import TarMember, walk_tar
+from .tar import TarMember, iter_tar
 
-IMAGES = frozenset(
+IMAGE_EXTENSIONS = frozenset(
     {
         *(
             "jpg",
@@ -38,8 +38,8 @@ IMAGES = frozenset(
         *("pgm", "pbm", "pnm", "avif", "jp2", "j2k", "heic", "heif", "jxl"),
     }
 )
-MASKS = frozenset({"seg.png", "mask.png", "seg", "mask", "segmentation.png", "label.png"})
-FIELDS = (
+MASK_EXTENSIONS = frozenset({"seg.png", "mask.png", "seg", "mask", "segmentation.png", "label.png"})
+JSON_FIELDS = (
     "class", "split", "has_mask", "boxes", "box_labels", "box_classes", "keypoints", "keypoint_names",
 )  # fmt: skip
 """Fields of ``.json`` members that are read besides the label; see ``shards``."""
@@ -48,22 +48,22 @@ MAX_LABEL_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class ShardSample:
     """One sample of a shard."""
 
     key: str
     label: Any
     """Text of its ``.cls`` member, or the label's field of its ``.json`` member; None without either."""
-    seen: Seen
+    file_info: FileInfo
     fields: Mapping[str, Any] = field(default_factory=dict)
-    """``FIELDS`` of its ``.json`` member, those that it has."""
+    """``JSON_FIELDS`` of its ``.json`` member, those that it has."""
 
 
 class ShardContent(NamedTuple):
     """What was read of one shard."""
 
-    found: Found
-    members: Sequence[Member]
+    file_stat: FileStat
+    samples: Sequence[ShardSample]
     remarks: Sequence[dict[str, Any]] = ()
     """Counts of members that are no samples, as ``Remarks.dump`` returns them."""
 
@@ -79,16 +79,16 @@ class _Sample:
     mask: TarMember | None = None
 
 
-def split_name(path: str) -> tuple[str, str]:
+def split_member_path(path: str) -> tuple[str, str]:
     """Split a member's path at the first dot of its name into key and lower-case extension."""
     folder, name = posixpath.split(path.removeprefix("./"))
     stem, _, extension = name.partition(".")
     return posixpath.join(folder, stem), extension.lower()
 
 
-def read_members(
-    file: RangedFile, found: Found, *, label_field: str | None, hash_content: bool, remarks: Remarks
-) -> Iterator[Member]:
+def read_samples(
+    file: RangeFile, file_stat: FileStat, *, label_field: str | None, hash_content: bool, remarks: Remarks
+) -> Iterator[ShardSample]:
     """Yield the samples of a shard in the order of their images, and where it breaks off a row that says so.
 
     Members with one key are a sample, wherever they stand in the shard. Of neighbours with one key the first image is
@@ -98,23 +98,28 @@ def read_members(
         OSError: it cannot be read at all.
         SourceDownError: its source gives no answer.
     """
-    groups = _Groups(file, found, label_field, hash_content, remarks)
-    broken: list[str] = []
-    for member in walk_tar(file, found.bytes, broken, remarks):
-        groups.take(member)
-    yield from groups.rows()
-    for reason in broken:
-        yield _row("", None, None, Header(status=one_line(f"broken shard: {reason}")), found)
+    grouper = _SampleGrouper(file, file_stat, label_field, hash_content, remarks)
+    problems: list[str] = []
+    for member in iter_tar(file, file_stat.bytes, problems, remarks):
+        grouper.add(member)
+    yield from grouper.rows()
+    for reason in problems:
+        yield _row("", None, None, Header(status=one_line(f"broken shard: {reason}")), file_stat)
 
 
-class _Groups:
+class _SampleGrouper:
     """Collects the members of a shard by key."""
 
     def __init__(
-        self, file: RangedFile, found: Found, label_field: str | None, hash_content: bool, remarks: Remarks
+        self,
+        file: RangeFile,
+        file_stat: FileStat,
+        label_field: str | None,
+        hash_content: bool,
+        remarks: Remarks,
     ) -> None:
         self._file = file
-        self._found = found
+        self._file_stat = file_stat
         self._label_field = label_field
         self._hash_content = hash_content
         self._remarks = remarks
@@ -126,13 +131,13 @@ class _Groups:
         """A member that is no image, by key."""
         self._last = ""
 
-    def take(self, member: TarMember) -> None:
+    def add(self, member: TarMember) -> None:
         """Take a member, in the order of the shard; its label or header is read now, while it is at hand."""
-        key, extension = split_name(member.name)
+        key, extension = split_member_path(member.name)
         last, self._last = self._last, key
-        if extension in MASKS:
+        if extension in MASK_EXTENSIONS:
             self._masks.setdefault(key, []).append(member)
-        elif extension.rpartition(".")[2] in IMAGES:
+        elif extension.rpartition(".")[2] in IMAGE_EXTENSIONS:
             if last == key and key in self._by_key:
                 self._remarks.add("left_out", "further images of a sample", as_text(member.name))
                 return
@@ -152,7 +157,7 @@ class _Groups:
             return
         self._others.setdefault(key, member.name)
 
-    def rows(self) -> Iterator[Member]:
+    def rows(self) -> Iterator[ShardSample]:
         """Yield the samples."""
         for key, name in self._others.items():
             if key not in self._by_key:
@@ -162,7 +167,9 @@ class _Groups:
             number = places[sample.key] = places.get(sample.key, -1) + 1
             masks = self._masks.get(sample.key, [])
             sample.mask = masks[number] if number < len(masks) else None
-            text, content = (self._described(sample.key, extension, number) for extension in ("cls", "json"))
+            text, content = (
+                self._label_content(sample.key, extension, number) for extension in ("cls", "json")
+            )
             fields = content if isinstance(content, dict) else {}
             label = fields.get(self._label_field) if fields and self._label_field else content
             if number:
@@ -171,15 +178,15 @@ class _Groups:
                 )
             if fields.get("has_mask") is False:
                 sample.mask = None
-            kept = {name: fields[name] for name in FIELDS if fields.get(name) is not None}
-            yield self._member(sample, label if text is None else text, kept)
+            fields_found = {name: fields[name] for name in JSON_FIELDS if fields.get(name) is not None}
+            yield self._member(sample, label if text is None else text, fields_found)
 
-    def _described(self, key: str, extension: str, number: int) -> Any:
+    def _label_content(self, key: str, extension: str, number: int) -> Any:
         """Return what the label members of a sample hold; None for none."""
         found = self._labels.get((key, extension), [])
         return found[number] if number < len(found) else None
 
-    def _member(self, sample: _Sample, label: Any, fields: Mapping[str, Any]) -> Member:
+    def _member(self, sample: _Sample, label: Any, fields: Mapping[str, Any]) -> ShardSample:
         image, mask, header = sample.image, sample.mask, sample.header
         if header is None:  # a link to what came later
             self._read_header(sample)
@@ -187,12 +194,12 @@ class _Groups:
         if mask is not None and header.status == "ok" and mask.problem:
             header = Header(status=one_line(f"mask {as_text(mask.name)}: {mask.problem}"))
         elif mask is not None and header.status == "ok" and mask.is_resolved:
-            found = header_of(cast("IO[bytes]", self._file.part(mask.offset, mask.size)))
-            if reason := why_unfit(found, header):
+            found = read_header_from(cast("IO[bytes]", self._file.part(mask.offset, mask.size)))
+            if reason := mask_problem(found, header):
                 status = one_line(f"mask does not fit: {reason} ({as_text(mask.name)})")
                 header = replace(header, status=status)
         key = as_text(sample.key).replace("\0", "\\0")
-        return replace(_row(key, label, image, header, self._found, sample.digest, mask), fields=fields)
+        return replace(_row(key, label, image, header, self._file_stat, sample.digest, mask), fields=fields)
 
     def _read_header(self, sample: _Sample) -> None:
         """Read header and hash of an image, unless it is a link to what was not reached yet."""
@@ -200,10 +207,10 @@ class _Groups:
         if image.problem:
             sample.header = Header(status=one_line(f"cannot be used: {image.problem}"))
         elif image.is_resolved:
-            if image.offset + image.size > self._found.bytes:
+            if image.offset + image.size > self._file_stat.bytes:
                 sample.header = Header(status="broken shard: it ends within this image")
                 return
-            sample.header = header_of(cast("IO[bytes]", self._file.part(image.offset, image.size)))
+            sample.header = read_header_from(cast("IO[bytes]", self._file.part(image.offset, image.size)))
             if self._hash_content:
                 sample.digest = content_hash(self._file.read_at(image.offset, image.size))
 
@@ -231,20 +238,20 @@ def _row(
     label: Any,
     image: TarMember | None,
     header: Header,
-    found: Found,
+    file_stat: FileStat,
     digest: str | None = None,
     mask: TarMember | None = None,
-) -> Member:
+) -> ShardSample:
     has_mask = mask is not None and mask.is_resolved and not mask.problem
-    seen = Seen(
+    file_info = FileInfo(
         bytes=image.size if image is not None and not image.problem else 0,
-        mtime_ns=found.mtime_ns,
+        mtime_ns=file_stat.mtime_ns,
         header=header,
         was_read=True,
-        etag=found.etag,
+        etag=file_stat.etag,
         offset=image.offset if image is not None and not image.problem else 0,
         hash=digest,
         mask_offset=mask.offset if mask is not None and has_mask else None,
         mask_bytes=mask.size if mask is not None and has_mask else None,
     )
-    return Member(key, label, seen)
+    return ShardSample(key, label, file_info)

@@ -15,7 +15,7 @@ from xml.etree.ElementTree import Element, TreeBuilder
 from xml.parsers import expat
 
 from ..splits import canonical_split
-from .annotated_images import DescribedImage, listing_of, local_folder
+from .annotated_images import AnnotatedImage, listing_from_images, local_folder
 from .labels import MAX_NAME_LENGTH
 from .listing import Listing
 from .remarks import Remarks
@@ -45,11 +45,11 @@ def list_voc(folder: str, remarks: Remarks) -> Listing:
     root = local_folder(folder, "voc")
     in_folders = is_voc(str(root))
     images_in = root / "JPEGImages" if in_folders else root
-    found: list[tuple[DescribedImage, list[str]]] = []
+    found: list[tuple[AnnotatedImage, list[str]]] = []
     for file in _images(images_in):
         relative = file.relative_to(images_in)
         xml = (root / "Annotations" / relative if in_folders else file).with_suffix(".xml")
-        image = DescribedImage(file.relative_to(root).as_posix())
+        image = AnnotatedImage(file.relative_to(root).as_posix())
         names = _annotate(image, xml, remarks)
         found.append((image, names))
     classes = sorted({name for _, names in found for name in names})
@@ -58,7 +58,9 @@ def list_voc(folder: str, remarks: Remarks) -> Listing:
     for image, names in found:
         image.box_labels = [numbers[name] for name in names]
         image.split = splits.get(Path(image.path).stem)
-    return listing_of("voc", str(root), [image for image, _ in found], box_classes=classes, remarks=remarks)
+    return listing_from_images(
+        "voc", str(root), [image for image, _ in found], box_classes=classes, remarks=remarks
+    )
 
 
 def _images(folder: Path) -> Iterator[Path]:
@@ -71,7 +73,7 @@ def _images(folder: Path) -> Iterator[Path]:
         )
 
 
-def _annotate(image: DescribedImage, xml: Path, remarks: Remarks) -> list[str]:
+def _annotate(image: AnnotatedImage, xml: Path, remarks: Remarks) -> list[str]:
     """Read an annotation file into an image; returns the class names of its boxes."""
     if not xml.is_file():
         remarks.add("unlabelled", "images without an annotation file", image.path)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import SourceError, nearest
-from ...storage.store import Found
+from ...storage.store import FileStat
 from .junk import JUNK, junk_kind, side_kind
 from .remarks import Remarks
 
@@ -25,7 +25,7 @@ class Folder:
     files: list[str] = field(default_factory=list)
     folders: list[Folder] = field(default_factory=list)
     num_side_files: int = 0
-    found: Mapping[str, Found] = field(default_factory=dict)
+    file_stats: Mapping[str, FileStat] = field(default_factory=dict)
     """At the top of a remote tree: the entry of its listing for each file."""
     remarks: Remarks = field(default_factory=Remarks)
     """At the top: counts what was left out of the whole tree."""
@@ -41,7 +41,7 @@ class Folder:
         for folder in self.folders:
             yield from folder.walk()
 
-    def holds_files(self) -> bool:
+    def has_files(self) -> bool:
         """Say whether there is any file below."""
         return next(self.walk(), None) is not None
 
@@ -63,10 +63,10 @@ def scan_folder(root: str) -> Folder:
     Raises:
         SourceError: a folder cannot be read.
     """
-    return _Scan(os.path.abspath(root)).run()  # noqa: PTH100 - links stay as the user wrote them
+    return _FolderScan(os.path.abspath(root)).run()  # noqa: PTH100 - links stay as the user wrote them
 
 
-class _Scan:
+class _FolderScan:
     """One walk through a local tree."""
 
     def __init__(self, root: str) -> None:
@@ -78,34 +78,34 @@ class _Scan:
         """Scan the real folders first, then the links, from the top down."""
         self._scan(self._top, 0)
         while self._links:
-            above, path, depth = self._links.popleft()
+            parent, path, depth = self._links.popleft()
             folder = Folder(path)
             if self._scan(folder, depth):
-                above.folders.append(folder)
-                above.folders.sort(key=lambda one: one.path)
+                parent.folders.append(folder)
+                parent.folders.sort(key=lambda one: one.path)
         return self._top
 
     def _scan(self, folder: Folder, depth: int) -> bool:
         """Fill a folder; False where it was scanned already or lies too deep."""
         path = folder.path
         if depth > MAX_DEPTH:
-            self._remark(f"folders below {MAX_DEPTH} others", path)
+            self._leave_out(f"folders below {MAX_DEPTH} others", path)
             return False
         try:
             status = os.stat(path)  # noqa: PTH116
-            here = (status.st_dev, status.st_ino)
-            if here in self._visited:
-                self._remark("links to folders that are listed already", path)
+            identity = (status.st_dev, status.st_ino)
+            if identity in self._visited:
+                self._leave_out("links to folders that are listed already", path)
                 return False
-            self._visited.add(here)
+            self._visited.add(identity)
             entries = sorted(os.scandir(path), key=lambda entry: entry.name)
         except OSError as error:
             raise SourceError(
-                f"expected a readable folder, got {path!r} ({error.strerror}); {_cure(path)}".rstrip("; ")
+                f"expected a readable folder, got {path!r} ({error.strerror}); {_hint(path)}".rstrip("; ")
             ) from error
         for entry in entries:
             if kind := junk_kind(entry.name):
-                self._remark(kind, entry.path)
+                self._leave_out(kind, entry.path)
             elif entry.is_symlink() and os.path.isdir(entry.path):  # noqa: PTH112 - a loop of links
                 self._links.append((folder, entry.path, depth + 1))
             elif entry.is_dir(follow_symlinks=False):
@@ -113,19 +113,19 @@ class _Scan:
                 if self._scan(inner, depth + 1):
                     folder.folders.append(inner)
             else:
-                _take(folder, entry.path, self._top)
+                _add_file(folder, entry.path, self._top)
         return True
 
-    def _remark(self, what: str, path: str) -> None:
+    def _leave_out(self, what: str, path: str) -> None:
         self._top.remarks.add("left_out", what, self._top.below(path))
 
 
-def tree_of(root: str, found: Mapping[str, Found]) -> Folder:
+def folder_from_listing(root: str, file_stats: Mapping[str, FileStat]) -> Folder:
     """Make the tree of a remote folder from a flat listing of URIs."""
-    top = Folder(root.rstrip("/"), found=found)
+    top = Folder(root.rstrip("/"), file_stats=file_stats)
     folders = {"": top}
     junk: set[str] = set()
-    for uri in sorted(found, key=lambda uri: uri.split("/")):
+    for uri in sorted(file_stats, key=lambda uri: uri.split("/")):
         parts = top.below(uri).split("/")
         if uri.endswith("/"):
             continue
@@ -141,18 +141,18 @@ def tree_of(root: str, found: Mapping[str, Found]) -> Folder:
                 junk.add(name)
                 top.remarks.add("left_out", kind, name)
             continue
-        above = top
+        parent = top
         for number in range(1, len(parts)):
             name = "/".join(parts[:number])
             if name not in folders:
                 folders[name] = Folder(f"{top.path}/{name}")
-                above.folders.append(folders[name])
-            above = folders[name]
-        _take(above, uri, top)
+                parent.folders.append(folders[name])
+            parent = folders[name]
+        _add_file(parent, uri, top)
     return top
 
 
-def _take(folder: Folder, path: str, top: Folder) -> None:
+def _add_file(folder: Folder, path: str, top: Folder) -> None:
     kind = side_kind(os.path.basename(path))  # noqa: PTH119
     if kind is None:
         folder.files.append(path)
@@ -162,7 +162,7 @@ def _take(folder: Folder, path: str, top: Folder) -> None:
     top.remarks.add("left_out", kind, top.below(path))
 
 
-def _cure(path: str) -> str:
+def _hint(path: str) -> str:
     wrong = Path(path)
     if wrong.exists():
         return "change its permissions"

@@ -25,29 +25,29 @@ from typing import Any
 
 from ...errors import SourceError
 from ...formats.headers import CANNOT_OPEN, Header, one_line
-from ...storage.range_file import SHARD_BYTES, RangedFile
+from ...storage.range_file import SHARD_BYTES, RangeFile
 from ...storage.storage import Storage
-from ...storage.store import Found, is_remote
+from ...storage.store import FileStat, is_remote
 from ...uris import public_uri
-from ..file_info import Seen
+from ..file_info import FileInfo
 from ..readers import Readers
 from ..splits import canonical_split, split_names
 from .labels import LabelKind, Labels, read_labels
 from .listing import Listing, ShardIdentity, as_text
 from .remarks import Remarks
-from .tar_annotations import describe_annotations
-from .tar_samples import Member, ShardContent, read_members
+from .tar_annotations import read_annotations
+from .tar_samples import ShardContent, ShardSample, read_samples
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _FIRST_WORD = re.compile(r"[A-Za-z]+")
 _WILD = re.compile(r"[*?\[]")
 
-Known = Mapping[str, ShardContent]
+KnownShards = Mapping[str, ShardContent]
 """Identity and members of the whole shards of an older index."""
 
 
-def names_shards(source: str) -> bool:
+def is_tar_pattern(source: str) -> bool:
     """Say whether a source is a tar file, or a pattern of them."""
     return public_uri(source).endswith(".tar")
 
@@ -72,13 +72,13 @@ def expand_braces(pattern: str) -> list[str]:
     ]
 
 
-def find_shards(source: str, storage: Storage) -> dict[str, Found | None]:
+def find_shards(source: str, storage: Storage) -> dict[str, FileStat | None]:
     """Find the shards that a path, a URI, a glob or a brace list names, in order.
 
     Raises:
         SourceError: a glob finds none.
     """
-    shards: dict[str, Found | None] = {}
+    shards: dict[str, FileStat | None] = {}
     for pattern in expand_braces(source):
         if not _WILD.search(posixpath.basename(public_uri(pattern)) if is_remote(pattern) else pattern):
             shards[pattern if is_remote(pattern) else os.path.abspath(pattern)] = None  # noqa: PTH100
@@ -102,11 +102,11 @@ def find_shards(source: str, storage: Storage) -> dict[str, Found | None]:
 
 
 def list_shards(
-    shards: Mapping[str, Found | None],
+    shards: Mapping[str, FileStat | None],
     storage: Storage,
     *,
     label_field: str | None,
-    known: Known,
+    known: KnownShards,
     hash_content: bool,
     readers: Readers,
     note: Callable[[int, str, ShardContent | None], None],
@@ -124,36 +124,36 @@ def list_shards(
         SourceDownError: their source gives no answer.
     """
     root = _common_folder(shards)
-    portions = [
-        ShardPortion.of(uri, found, known, label_field=label_field, hash_content=hash_content)
+    chunks = [
+        ShardChunk.create(uri, found, known, label_field=label_field, hash_content=hash_content)
         for uri, found in shards.items()
     ]
-    done: list[tuple[Found | None, Sequence[Member]]] = []
+    done: list[tuple[FileStat | None, Sequence[ShardSample]]] = []
     identities: dict[str, ShardIdentity] = {}
     remarks = Remarks()
-    with closing(readers.look(portions, num_portions=len(portions), storage=storage)) as results:
-        for uri, (found, members, told) in zip(shards, results, strict=True):
-            done.append((found, known[uri].members if members is None else members))
-            counted = known[uri].remarks if members is None else told
+    with closing(readers.scan(chunks, num_chunks=len(chunks), storage=storage)) as results:
+        for uri, (found, members, dumped) in zip(shards, results, strict=True):
+            done.append((found, known[uri].samples if members is None else members))
+            counted = known[uri].remarks if members is None else dumped
             remarks.update(counted)
             read = None if found is None else ShardContent(found, done[-1][1], counted)
             note(len(done), uri, read)
-            if read is not None and is_whole(read.members) and not any(one.fields for one in read.members):
-                identities[uri] = ShardIdentity(read.found, read.remarks)
+            if read is not None and is_complete(read.samples) and not any(one.fields for one in read.samples):
+                identities[uri] = ShardIdentity(read.file_stat, read.remarks)
     if all(found is None for found, _ in done):
         first = next(iter(shards))
-        reason = done[0][1][0].seen.header.status
+        reason = done[0][1][0].file_info.header.status
         raise SourceError(
             f"expected tar shards, got none that can be opened ({first}: {reason}); check the paths"
         )
-    rows = [(uri, member) for uri, (_, some) in zip(shards, done, strict=True) for member in some]
+    rows = [(uri, sample) for uri, (_, some) in zip(shards, done, strict=True) for sample in some]
     return _listing(
         root, shards, rows, _labels(rows, label_field, remarks, label_kind, label_separator), remarks,
         identities, {"num_shards": len(shards), "label_field": label_field},
     )  # fmt: skip
 
 
-Rows = Sequence[tuple[str, Member]]
+Rows = Sequence[tuple[str, ShardSample]]
 """Samples with the URIs of their shards."""
 
 
@@ -163,9 +163,9 @@ def _labels(
     """Number the labels; the field ``class`` names a class number, and stands for a label that is missing."""
     if label_field is None:
         return Labels([-1] * len(rows), ())
-    names = [member.fields.get("class") for _, member in rows]
+    names = [sample.fields.get("class") for _, sample in rows]
     cells = [
-        name if member.label is None else member.label for (_, member), name in zip(rows, names, strict=True)
+        name if sample.label is None else sample.label for (_, sample), name in zip(rows, names, strict=True)
     ]
     given = names if any(name is not None for name in names) else None
     return read_labels(cells, given, label_field, remarks=remarks, kind=kind, separator=separator)
@@ -174,7 +174,7 @@ def _labels(
 def _splits(rows: Rows, shards: Iterable[str], root: str, remarks: Remarks) -> list[str | None] | None:
     """Find the splits: the field ``split`` of samples, else what the names of all shards say."""
     by_shard = {uri: _split_of(uri, root) for uri in shards}
-    written = [member.fields.get("split") for _, member in rows]
+    written = [sample.fields.get("split") for _, sample in rows]
     fields = [one if isinstance(one, str) and one.strip() else None for one in written]
     if any(fields):
         names = split_names([one for one in fields if one], remarks)
@@ -192,19 +192,19 @@ def _splits(rows: Rows, shards: Iterable[str], root: str, remarks: Remarks) -> l
 
 def _listing(
     root: str,
-    shards: Mapping[str, Found | None],
+    shards: Mapping[str, FileStat | None],
     rows: Rows,
     labels: Labels,
     remarks: Remarks,
     identities: Mapping[str, ShardIdentity],
     notes: Mapping[str, object],
 ) -> Listing:
-    masks = [uri if member.seen.mask_offset is not None else None for uri, member in rows]
-    described = describe_annotations([member.fields for _, member in rows], remarks)
+    masks = [uri if sample.file_info.mask_offset is not None else None for uri, sample in rows]
+    described = read_annotations([sample.fields for _, sample in rows], remarks)
     return Listing(
         kind="shards",
         root=root,
-        keys=_unique(f"{shard_name(uri, root)}/{member.key}".rstrip("/") for uri, member in rows),
+        keys=_unique(f"{shard_name(uri, root)}/{sample.key}".rstrip("/") for uri, sample in rows),
         uris=[uri for uri, _ in rows],
         labels=labels.numbers,
         classes=labels.classes,
@@ -217,46 +217,58 @@ def _listing(
         box_classes=described.box_classes,
         keypoints=described.keypoints,
         keypoint_names=described.keypoint_names,
-        seen=[member.seen for _, member in rows],
+        file_infos=[sample.file_info for _, sample in rows],
         shards=identities,
         notes=notes,
     )
 
 
-def is_whole(members: Iterable[Member]) -> bool:
+def is_complete(members: Iterable[ShardSample]) -> bool:
     """Say whether what was read of a shard changes only with the shard."""
-    return not any(one.seen.header.status.startswith(CANNOT_OPEN) for one in members)
+    return not any(one.file_info.header.status.startswith(CANNOT_OPEN) for one in members)
 
 
 @dataclass(frozen=True)
-class ShardPortion:
+class ShardChunk:
     """One shard to read, unless it is as it was."""
 
     uri: str
-    found: Found | None
+    file_stat: FileStat | None
     """What a listing told of it."""
-    before: Found | None
+    known_stat: FileStat | None
     """What it was when all that is wanted of it was read."""
     label_field: str | None
     hash_content: bool
 
     @classmethod
-    def of(
-        cls, uri: str, found: Found | None, known: Known, *, label_field: str | None, hash_content: bool
-    ) -> ShardPortion:
+    def create(
+        cls,
+        uri: str,
+        file_stat: FileStat | None,
+        known: KnownShards,
+        *,
+        label_field: str | None,
+        hash_content: bool,
+    ) -> ShardChunk:
         """Prepare to read a shard of which something may be known."""
-        old = known.get(uri)
-        before = None if old is None else old.found
-        if old is not None and hash_content and any(one.seen.hash is None for one in old.members):
-            before = None
-        return cls(uri, found, before, label_field, hash_content)
+        known_shard = known.get(uri)
+        known_stat = None if known_shard is None else known_shard.file_stat
+        if (
+            known_shard is not None
+            and hash_content
+            and any(one.file_info.hash is None for one in known_shard.samples)
+        ):
+            known_stat = None
+        return cls(uri, file_stat, known_stat, label_field, hash_content)
 
     @property
     def uris(self) -> Sequence[str]:
         """The shard."""
         return [self.uri]
 
-    def look(self, storage: Storage) -> tuple[Found | None, list[Member] | None, list[dict[str, Any]]]:
+    def scan(
+        self, storage: Storage
+    ) -> tuple[FileStat | None, list[ShardSample] | None, list[dict[str, Any]]]:
         """Read the shard; returns its identity, its members and the dumped remarks.
 
         None for members where they are as before; a shard that cannot be opened becomes one row.
@@ -265,29 +277,33 @@ class ShardPortion:
             SourceDownError: its source gives no answer.
         """
         if as_text(self.uri) != self.uri:
-            return None, [_lost(f"{CANNOT_OPEN}its name is not UTF-8; rename it")], []
+            return None, [_unreadable(f"{CANNOT_OPEN}its name is not UTF-8; rename it")], []
         try:
-            found = self.found or storage.look(self.uri)
-            if self.before == found:
-                return found, None, []
+            file_stat = self.file_stat or storage.stat(self.uri)
+            if self.known_stat == file_stat:
+                return file_stat, None, []
 
             def fetch(offset: int, size: int) -> bytes:
                 return storage.read(self.uri, offset, size, expected=size).data
 
-            file = RangedFile(fetch, found.bytes, SHARD_BYTES)
+            file = RangeFile(fetch, file_stat.bytes, SHARD_BYTES)
             remarks = Remarks()
-            members = list(
-                read_members(
-                    file, found, label_field=self.label_field, hash_content=self.hash_content, remarks=remarks
+            samples = list(
+                read_samples(
+                    file,
+                    file_stat,
+                    label_field=self.label_field,
+                    hash_content=self.hash_content,
+                    remarks=remarks,
                 )
             )
-            return found, members, remarks.dump()
+            return file_stat, samples, remarks.dump()
         except OSError as error:
-            return None, [_lost(f"{CANNOT_OPEN}{error.strerror or error}")], []
+            return None, [_unreadable(f"{CANNOT_OPEN}{error.strerror or error}")], []
 
 
-def _lost(status: str) -> Member:
-    return Member("", None, Seen(0, 0, Header(status=one_line(status)), was_read=True))
+def _unreadable(status: str) -> ShardSample:
+    return ShardSample("", None, FileInfo(0, 0, Header(status=one_line(status)), was_read=True))
 
 
 def _split_of(uri: str, root: str) -> str | None:

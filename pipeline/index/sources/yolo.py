@@ -18,7 +18,7 @@ from typing import Any
 from ...config.safe_yaml import parse_document, read_text_file
 from ...errors import PlanError, SourceError
 from ..splits import canonical_split
-from .annotated_images import DescribedImage, listing_of, local_folder
+from .annotated_images import AnnotatedImage, listing_from_images, local_folder
 from .labels import MAX_NAME_LENGTH
 from .listing import Listing
 from .remarks import Remarks
@@ -73,14 +73,14 @@ def list_yolo(source: str, root: str | None, remarks: Remarks) -> Listing:
         dataset = _of_folder(path) if listed is None else _of_yaml(listed, root)
     else:
         dataset = _of_yaml(path, root)
-    images: dict[str, DescribedImage] = {}
+    images: dict[str, AnnotatedImage] = {}
     for split, places in dataset.splits.items():
         for place in places:
             for name in _images(dataset.root, place, remarks):
                 if name in images:
                     remarks.add("merged", "images that are listed twice, which stay in the first split", name)
                     continue
-                images[name] = DescribedImage(name, split=split)
+                images[name] = AnnotatedImage(name, split=split)
     seen: set[int] = set()
     for image in images.values():
         _annotate(image, dataset, seen, remarks)
@@ -90,7 +90,7 @@ def list_yolo(source: str, root: str | None, remarks: Remarks) -> Listing:
         remarks.add(
             "assumed", "classes without a name, named by their number", str(unnamed[0]), count=len(unnamed)
         )
-    return listing_of(
+    return listing_from_images(
         "yolo",
         str(dataset.root),
         list(images.values()),
@@ -212,7 +212,7 @@ def _images(root: Path, place: str, remarks: Remarks) -> Iterator[str]:
         remarks.add("left_out", "folders of a split that do not exist", place)
 
 
-def _annotate(image: DescribedImage, dataset: _Dataset, seen: set[int], remarks: Remarks) -> None:
+def _annotate(image: AnnotatedImage, dataset: _Dataset, seen: set[int], remarks: Remarks) -> None:
     parts = Path(image.path).parts
     if "images" in parts:
         last = len(parts) - 1 - parts[::-1].index("images")
@@ -229,7 +229,7 @@ def _annotate(image: DescribedImage, dataset: _Dataset, seen: set[int], remarks:
             _add(line, image, dataset, seen, remarks)
 
 
-def _add(line: str, image: DescribedImage, dataset: _Dataset, seen: set[int], remarks: Remarks) -> None:
+def _add(line: str, image: AnnotatedImage, dataset: _Dataset, seen: set[int], remarks: Remarks) -> None:
     """Add a line to its image, or count why it is left out."""
     try:
         numbers = [float(word) for word in line.split()]

@@ -50,7 +50,7 @@ class DaliDecoder:
             return list(self._run(encoded, regions))
         except RuntimeError as error:
             if len(encoded) == 1:
-                return [reason_of(error)]
+                return [dali_error_message(error)]
         half = len(encoded) // 2
         first = [_kept(one) for one in self.decode(encoded[:half], regions[:half])]
         return [*first, *self.decode(encoded[half:], regions[half:])]
@@ -102,7 +102,7 @@ def _kept(decoded: np.ndarray | str) -> np.ndarray | str:
     return decoded if isinstance(decoded, str) else np.array(decoded)
 
 
-def reason_of(error: RuntimeError) -> str:
+def dali_error_message(error: RuntimeError) -> str:
     """Take the telling line out of DALI's long message; of a file that no decoder takes it tells none."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     told = lines[lines.index("encountered:") + 1] if "encountered:" in lines[:-1] else lines[-1]

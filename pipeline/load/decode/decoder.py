@@ -8,24 +8,24 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ...formats.integrity import size_problem
-from ...formats.jpeg_segments import chroma_coarseness, is_smoothed
+from ...formats.integrity import size_mismatch
+from ...formats.jpeg_segments import chroma_subsampling_ratio, uses_interblock_smoothing
 from ...geometry import Region, Size
-from ...monitor.watchdog import Watch
+from ...monitor.watchdog import Watchdog
 from .dali import DALI_FORMATS, DALI_MODES, DaliDecoder
 from .fallback import FallbackLog
-from .opencv import decode_opencv, decode_reduced, decode_wide, reduce_decoded
-from .orientation import as_stored, stored_region, swapped, upright
+from .opencv import decode_16bit, decode_opencv, decode_reduced, reduce_decoded
+from .orientation import stored_region, swapped, to_stored, upright
 from .pillow import decode_pillow
-from .plan import Decoding
+from .plan import DecodePlan
 
 _PNG_BITS = 24
 """Where the header of a PNG holds its bits per channel."""
 
 
 @dataclass(frozen=True, slots=True)
-class Encoded:
-    """A file's bytes with what the index says of them, compared with each other by ``integrity.problem_of``."""
+class EncodedImage:
+    """A file's bytes with what the index says of them, compared with each other by ``integrity.integrity_problem``."""
 
     data: bytes
     format: str
@@ -41,29 +41,29 @@ class Encoded:
         """Height and width before orientation."""
         return swapped(self.size, self.orientation)
 
-    def is_wide_png(self) -> bool:
+    def is_16bit_png(self) -> bool:
         """Return whether it is a PNG with 16 bits a channel."""
         return self.format == "png" and self.data[_PNG_BITS : _PNG_BITS + 1] == b"\x10"
 
-    def suits_dali(self) -> bool:
+    def supports_dali(self) -> bool:
         """Return whether DALI and OpenCV follow the stated colour rule for this kind of file."""
-        return self.format in DALI_FORMATS and self.mode in DALI_MODES and not self.is_wide_png()
+        return self.format in DALI_FORMATS and self.mode in DALI_MODES and not self.is_16bit_png()
 
-    def may_be_cut(self) -> bool:
+    def supports_region(self) -> bool:
         """Return whether a region decoded alone is the same pixels as one cut out of the whole picture."""
-        return self.format != "jpeg" or not is_smoothed(self.data)
+        return self.format != "jpeg" or not uses_interblock_smoothing(self.data)
 
-    def may_be_reduced(self) -> bool:
+    def supports_reduced(self) -> bool:
         """Return whether the DCT can shrink it."""
         return self.format == "jpeg" and self.mode in DALI_MODES
 
-    def chroma_coarseness(self) -> int:
+    def chroma_subsampling_ratio(self) -> int:
         """Return how much more it has to shrink than the DCT shrinks it, so that colours stay as sharp as the rest."""
-        return chroma_coarseness(self.data)
+        return chroma_subsampling_ratio(self.data)
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
+class DecodedImage:
     """What became of one file: uint8 HWC RGB pixels and who decoded them, or why nobody could."""
 
     image: np.ndarray | None
@@ -75,7 +75,7 @@ class Decoded:
     """What it took alone; 0 for what DALI decoded together with others."""
 
 
-class DecodeChain:
+class ImageDecoder:
     """DALI for regions and for what OpenCV is slower at, OpenCV and Pillow for the rest. One thread at a time.
 
     Args:
@@ -85,17 +85,17 @@ class DecodeChain:
     """
 
     def __init__(
-        self, dali: DaliDecoder, watch: Watch | None = None, fallbacks: FallbackLog | None = None
+        self, dali: DaliDecoder, watchdog: Watchdog | None = None, fallbacks: FallbackLog | None = None
     ) -> None:
         self._dali = dali
-        self._watch = watch or Watch(None)
+        self._watchdog = watchdog or Watchdog(None)
         self._fallbacks = fallbacks or FallbackLog()
 
-    def decode(self, files: Sequence[Encoded], decodings: Sequence[Decoding]) -> list[Decoded]:
+    def decode(self, files: Sequence[EncodedImage], decodings: Sequence[DecodePlan]) -> list[DecodedImage]:
         """Decode files in order, as their plans say; images last until the next call."""
         planned = list(zip(files, decodings, strict=True))
         for_dali = [i for i, (file, decoding) in enumerate(planned) if _is_for_dali(file, decoding)]
-        results: dict[int, Decoded] = {}
+        results: dict[int, DecodedImage] = {}
         for start in range(0, len(for_dali), self._dali.max_batch_size):
             chunk = for_dali[start : start + self._dali.max_batch_size]
             regions = [stored_region(decodings[i].region, files[i].size, files[i].orientation) for i in chunk]
@@ -106,26 +106,28 @@ class DecodeChain:
                     results[i] = self._alone(*planned[i], f"dali: {image}")
                 else:
                     turned = upright(image, files[i].orientation)
-                    results[i] = Decoded(turned if last or turned is not image else image.copy(), ("dali",))
+                    results[i] = DecodedImage(
+                        turned if last or turned is not image else image.copy(), ("dali",)
+                    )
         return [
             results[i] if i in results else self._alone(file, decoding)
             for i, (file, decoding) in enumerate(planned)
         ]
 
     def _decode_by_dali(
-        self, files: Sequence[Encoded], regions: Sequence[Region]
+        self, files: Sequence[EncodedImage], regions: Sequence[Region]
     ) -> Sequence[np.ndarray | str]:
         """Decode a chunk together; one that takes too long is decoded file by file, which finds the slow one."""
         started = time.perf_counter()
-        with self._watch.at("decode", files[0].key, len(files)):
+        with self._watchdog.track("decode", files[0].key, len(files)):
             found = self._dali.decode([file.data for file in files], regions)
-        reason = self._watch.too_long(time.perf_counter() - started)
+        reason = self._watchdog.timeout_reason(time.perf_counter() - started)
         return [f"{len(files)} files together {reason}"] * len(files) if reason else found
 
-    def _alone(self, file: Encoded, decoding: Decoding, failed: str = "") -> Decoded:
+    def _alone(self, file: EncodedImage, decoding: DecodePlan, failed: str = "") -> DecodedImage:
         started = time.perf_counter()
-        with self._watch.at("decode", file.key):
-            decoded = decode_alone(file, decoding, failed)
+        with self._watchdog.track("decode", file.key):
+            decoded = decode_single(file, decoding, failed)
         if decoded.reason and decoded.image is not None:
             self._fallbacks.note(file.key, decoded.reason, decoded.decoders[-1])
         return replace(decoded, seconds=time.perf_counter() - started)
@@ -135,15 +137,15 @@ class DecodeChain:
         self._dali.close()
 
 
-def _is_for_dali(file: Encoded, decoding: Decoding) -> bool:
-    if not file.suits_dali() or decoding.kind == "reduced":
+def _is_for_dali(file: EncodedImage, decoding: DecodePlan) -> bool:
+    if not file.supports_dali() or decoding.kind == "reduced":
         return False
     if file.format == "jpeg":  # whole ones are faster by OpenCV
-        return decoding.kind == "region" and file.may_be_cut()
+        return decoding.kind == "region" and file.supports_region()
     return True
 
 
-def decode_alone(file: Encoded, decoding: Decoding, failed: str = "") -> Decoded:
+def decode_single(file: EncodedImage, decoding: DecodePlan, failed: str = "") -> DecodedImage:
     """Decode one file without DALI; any thread may call this.
 
     OpenCV is next for what suits DALI, then Pillow; other kinds of pixels have one decoder, whose conversion follows
@@ -156,7 +158,7 @@ def decode_alone(file: Encoded, decoding: Decoding, failed: str = "") -> Decoded
         failed: why DALI could not, where it was tried.
     """
     tried: tuple[str, ...] = ("dali",) if failed else ()
-    stored = as_stored(decoding, file.size, file.orientation)
+    stored = to_stored(decoding, file.size, file.orientation)
     reasons: list[str] = []
     for name, decode in _decoders_of(file, stored):
         tried = (*tried, name)
@@ -167,27 +169,29 @@ def decode_alone(file: Encoded, decoding: Decoding, failed: str = "") -> Decoded
             continue
         if stored.kind != "reduced":
             if image.shape[:2] != file.stored_size:
-                reasons.append(f"{name}: {size_problem(file.stored_size, (image.shape[0], image.shape[1]))}")
+                reasons.append(f"{name}: {size_mismatch(file.stored_size, (image.shape[0], image.shape[1]))}")
                 continue
             image = _cut(image, stored)
         told = [failed, *reasons] if failed else reasons
-        return Decoded(upright(image, file.orientation), tried, "; ".join(told))
-    return Decoded(None, tried, "; ".join(reasons))
+        return DecodedImage(upright(image, file.orientation), tried, "; ".join(told))
+    return DecodedImage(None, tried, "; ".join(reasons))
 
 
-def _decoders_of(file: Encoded, stored: Decoding) -> Iterator[tuple[str, Callable[[bytes], np.ndarray]]]:
+def _decoders_of(
+    file: EncodedImage, stored: DecodePlan
+) -> Iterator[tuple[str, Callable[[bytes], np.ndarray]]]:
     """Yield what decodes a kind of file, in the order in which it is tried."""
     if stored.kind == "reduced":
         yield "opencv", lambda data: decode_reduced(data, stored, file.stored_size)
         yield "pillow", lambda data: reduce_decoded(decode_pillow(data, file.stored_size), stored)
-    elif file.is_wide_png():
-        yield "opencv", decode_wide
+    elif file.is_16bit_png():
+        yield "opencv", decode_16bit
     else:
-        if file.suits_dali():
+        if file.supports_dali():
             yield "opencv", decode_opencv
         yield "pillow", lambda data: decode_pillow(data, file.stored_size)
 
 
-def _cut(image: np.ndarray, decoding: Decoding) -> np.ndarray:
+def _cut(image: np.ndarray, decoding: DecodePlan) -> np.ndarray:
     region = decoding.region
     return image[region.y0 : region.y1, region.x0 : region.x1]

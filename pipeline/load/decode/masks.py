@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ...formats.headers import Header, header_of, one_line
+from ...formats.headers import Header, one_line, read_header_from
 from ...formats.image_reader import open_image
-from ...formats.mask_headers import why_unfit
+from ...formats.mask_headers import mask_problem
 from .orientation import upright
 
 _PNG_DEPTH, _PNG_COLOR = 24, 25
@@ -32,8 +32,8 @@ def decode_mask(data: bytes, picture: Header) -> np.ndarray:
     Raises:
         ValueError: the file does not fit the picture, or cannot be decoded.
     """
-    header = header_of(io.BytesIO(data))
-    if reason := why_unfit(header, picture):
+    header = read_header_from(io.BytesIO(data))
+    if reason := mask_problem(header, picture):
         raise ValueError(reason)
     try:
         with open_image(data) as opened:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from ...geometry import Size
-from .plan import Decoding
+from .plan import DecodePlan
 
 # Of a bad file OpenCV prints lines on standard error. The quarantine says it; whoever wants them sets the variable,
 # which DALI's own copy of OpenCV reads when it is loaded.
@@ -34,7 +34,7 @@ def decode_opencv(data: bytes) -> np.ndarray:
     return _decode(data, _RGB)
 
 
-def decode_wide(data: bytes) -> np.ndarray:
+def decode_16bit(data: bytes) -> np.ndarray:
     """Decode 16-bit gray or colour, with or without alpha, to uint8 HWC RGB as stored: ``round(value / 257)``.
 
     Raises:
@@ -49,7 +49,7 @@ def decode_wide(data: bytes) -> np.ndarray:
     return np.ascontiguousarray(narrow[..., 2::-1])
 
 
-def decode_reduced(data: bytes, decoding: Decoding, size: Size) -> np.ndarray:
+def decode_reduced(data: bytes, decoding: DecodePlan, size: Size) -> np.ndarray:
     """Decode a JPEG at a fraction of its size and resample the wanted region, both as ``decoding`` says.
 
     Args:
@@ -70,7 +70,7 @@ def decode_reduced(data: bytes, decoding: Decoding, size: Size) -> np.ndarray:
     return _resample(reduced, decoding)
 
 
-def reduce_decoded(image: np.ndarray, decoding: Decoding) -> np.ndarray:
+def reduce_decoded(image: np.ndarray, decoding: DecodePlan) -> np.ndarray:
     """Make of a whole picture what ``decode_reduced`` makes of its file, for JPEGs that OpenCV cannot decode."""
     size = _reduced_size((image.shape[0], image.shape[1]), decoding.shrink)
     return _resample(cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA), decoding)
@@ -80,7 +80,7 @@ def _reduced_size(size: Size, shrink: int) -> Size:
     return -(-size[0] // shrink), -(-size[1] // shrink)
 
 
-def _resample(reduced: np.ndarray, decoding: Decoding) -> np.ndarray:
+def _resample(reduced: np.ndarray, decoding: DecodePlan) -> np.ndarray:
     """Resample the wanted region of a reduced picture.
 
     Pixel centres stay where they are: output pixel ``u`` shows the place ``x0 + (u + 1/2) * width / width_out`` of the
@@ -104,7 +104,7 @@ def _resample(reduced: np.ndarray, decoding: Decoding) -> np.ndarray:
     )
 
 
-def _shrink_by_area(reduced: np.ndarray, decoding: Decoding, size: Size) -> np.ndarray:
+def _shrink_by_area(reduced: np.ndarray, decoding: DecodePlan, size: Size) -> np.ndarray:
     region, shrink = decoding.region, decoding.shrink
     rows = slice(round(region.y0 / shrink), max(round(region.y0 / shrink) + 1, round(region.y1 / shrink)))
     columns = slice(round(region.x0 / shrink), max(round(region.x0 / shrink) + 1, round(region.x1 / shrink)))

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from ...geometry import FLIPPED_X, FLIPPED_Y, QUARTER_TURNED, Region, Size
-from .plan import Decoding
+from .plan import DecodePlan
 
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda image: cv2.flip(image, 1),
@@ -55,7 +55,7 @@ def stored_region(region: Region, size: Size, orientation: int) -> Region:
     return Region(x0, y0, x1, y1) if orientation >= QUARTER_TURNED else Region(y0, x0, y1, x1)
 
 
-def as_stored(decoding: Decoding, size: Size, orientation: int) -> Decoding:
+def to_stored(decoding: DecodePlan, size: Size, orientation: int) -> DecodePlan:
     """Map a decode plan of the upright picture to the stored one, its resampling included."""
     if orientation == 1:
         return decoding

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from ...formats.image_reader import open_image, stored_size
-from ...formats.integrity import pixel_problem, size_problem
+from ...formats.integrity import size_mismatch, unsupported_mode
 from ...geometry import Size
-from .opencv import decode_wide
+from .opencv import decode_16bit
 from .orientation import upright
 
 WIDE_MODES = {"I;16", "I;16B", "I;16L", "I;16N"}
@@ -44,7 +44,7 @@ def decode_pillow(data: bytes, size: Size) -> np.ndarray:
     try:
         with open_image(data) as image:
             if stored_size(image) != size:
-                raise ValueError(size_problem(size, stored_size(image)))
+                raise ValueError(size_mismatch(size, stored_size(image)))
             return _decode(image, data)
     except Exception as error:  # Pillow's plugins raise a dozen kinds; all of them say that this file is bad
         if type(error) is ValueError:
@@ -62,7 +62,7 @@ def _decode(image: Any, data: bytes) -> np.ndarray:
     back = _BACK.get(turned, turned)
     bits = image.tag_v2.get(_BITS_TAG, (1,))
     if image.mode in ("RGB", "RGBA", "RGBX") and max(bits) > 8:
-        return upright(decode_wide(data), back)
+        return upright(decode_16bit(data), back)
     image.getexif()[_ORIENTATION_TAG] = turned
     return upright(to_rgb(image), back)
 
@@ -71,7 +71,7 @@ def to_rgb(image: Any) -> np.ndarray:
     """Apply the rule above to a Pillow image."""
     if image.mode == "I" and image.format == "PPM":  # PGM with 16 bits: Pillow scales its maximum to 65535
         return _gray(np.asarray(image))
-    if problem := pixel_problem((image.format or "").lower(), image.mode):
+    if problem := unsupported_mode((image.format or "").lower(), image.mode):
         raise ValueError(problem)
     if image.mode in WIDE_MODES:
         return _gray(np.asarray(image))

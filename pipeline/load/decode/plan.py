@@ -15,8 +15,8 @@ from typing import Any, Literal
 import cv2
 
 from ...geometry import Region, Size
-from ...transform.output_shapes import CROPS, CROPS_AND_RESIZES, RESIZES, size_after
-from ...transform.params import Decision, Drawn
+from ...transform.output_shapes import CROPS, CROPS_AND_RESIZES, RESIZES, output_size
+from ...transform.params import SampledParams, TransformCall
 
 SHRINKS = (8, 4, 2)
 """Shrinking by the DCT, largest first."""
@@ -45,13 +45,13 @@ class Resampling:
 
 
 @dataclass(frozen=True, slots=True)
-class Decoding:
+class DecodePlan:
     """How one picture is decoded, and what is left to do."""
 
     kind: Literal["full", "region", "reduced"]
     region: Region
     """The part that is wanted, before any reduction."""
-    decisions: tuple[Decision, ...]
+    calls: tuple[TransformCall, ...]
     """What was drawn, less what decoding has done."""
     shrink: int = 1
     resampling: Resampling | None = None
@@ -63,38 +63,38 @@ def whole(size: Size) -> Region:
     return Region(0, 0, *size)
 
 
-def plan_decoding(
-    drawn: Drawn,
-    transform_of: Callable[[int], Any],
+def plan_decode(
+    sampled: SampledParams,
+    transform_at: Callable[[int], Any],
     size: Size,
     *,
     num_bytes: int,
     may_reduce: bool,
-    coarseness: int = 1,
-) -> Decoding:
+    subsampling_ratio: int = 1,
+) -> DecodePlan:
     """Decide how a picture is decoded.
 
     Args:
-        drawn: what was drawn for it.
-        transform_of: finds the transform of a slot.
+        sampled: what was drawn for it.
+        transform_at: finds the transform of a slot.
         size: height and width of the upright picture.
         num_bytes: of the file, which tell what its entropy decoding costs.
         may_reduce: a JPEG, and the plan does not ask for exact decoding.
-        coarseness: how many times more than the DCT what follows has to shrink it; see ``chroma_coarseness``.
+        subsampling_ratio: how many times more than the DCT what follows has to shrink it; see ``chroma_subsampling_ratio``.
     """
-    region, num_used, rest = _leading_crops(drawn.decisions, transform_of, size)
+    region, num_used, rest = _leading_crops(sampled.calls, transform_at, size)
     if may_reduce:
-        reduced = _reduce(region, drawn, num_used, transform_of, size, num_bytes, coarseness)
+        reduced = _reduce(region, sampled, num_used, transform_at, size, num_bytes, subsampling_ratio)
         if reduced is not None:
             return reduced
     if region == whole(size) or _full_is_faster(region, size, num_bytes):
-        return Decoding("full", whole(size), drawn.decisions)
-    return Decoding("region", region, rest)
+        return DecodePlan("full", whole(size), sampled.calls)
+    return DecodePlan("region", region, rest)
 
 
 def _leading_crops(
-    decisions: Sequence[Decision], transform_of: Callable[[int], Any], size: Size
-) -> tuple[Region, int, tuple[Decision, ...]]:
+    calls: Sequence[TransformCall], transform_at: Callable[[int], Any], size: Size
+) -> tuple[Region, int, tuple[TransformCall, ...]]:
     """Join the crops at the beginning.
 
     Returns:
@@ -102,47 +102,47 @@ def _leading_crops(
         the first may be a crop with a resize whose crop became the whole picture.
     """
     region = whole(size)
-    for number, decision in enumerate(decisions):
-        name = type(transform_of(decision.slot)).__name__
-        if name not in CROPS | CROPS_AND_RESIZES or decision.params.get("pad_params") is not None:
-            return region, number, tuple(decisions[number:])
-        x0, y0, x1, y1 = (int(value) for value in decision.params["crop_coords"])
+    for number, call in enumerate(calls):
+        name = type(transform_at(call.transform_index)).__name__
+        if name not in CROPS | CROPS_AND_RESIZES or call.params.get("pad_params") is not None:
+            return region, number, tuple(calls[number:])
+        x0, y0, x1, y1 = (int(value) for value in call.params["crop_coords"])
         if not (0 <= x0 < x1 <= region.size[1] and 0 <= y0 < y1 <= region.size[0]):
-            return region, number, tuple(decisions[number:])  # Albumentations says what is wrong with it
+            return region, number, tuple(calls[number:])  # Albumentations says what is wrong with it
         region = Region(region.y0 + y0, region.x0 + x0, region.y0 + y1, region.x0 + x1)
         if name in CROPS_AND_RESIZES:
-            params = {**decision.params, "crop_coords": (0, 0, x1 - x0, y1 - y0)}
-            resized = replace(decision, params=params, size=region.size)
-            return region, number, (resized, *decisions[number + 1 :])
-    return region, len(decisions), ()
+            params = {**call.params, "crop_coords": (0, 0, x1 - x0, y1 - y0)}
+            resized = replace(call, params=params, size=region.size)
+            return region, number, (resized, *calls[number + 1 :])
+    return region, len(calls), ()
 
 
 def _reduce(
     region: Region,
-    drawn: Drawn,
+    sampled: SampledParams,
     num_used: int,
-    transform_of: Callable[[int], Any],
+    transform_at: Callable[[int], Any],
     size: Size,
     num_bytes: int,
-    coarseness: int,
-) -> Decoding | None:
+    subsampling_ratio: int,
+) -> DecodePlan | None:
     """Plan a reduced decode where the leading crops are followed by a resize that shrinks by two or more."""
-    if num_used == len(drawn.decisions):
+    if num_used == len(sampled.calls):
         return None
-    decision = drawn.decisions[num_used]
-    transform = transform_of(decision.slot)
+    call = sampled.calls[num_used]
+    transform = transform_at(call.transform_index)
     if type(transform).__name__ not in CROPS_AND_RESIZES | RESIZES:
         return None
-    target = size_after(transform, decision.params, decision.size)
+    target = output_size(transform, call.params, call.size)
     interpolation = _interpolation(transform, target, region.size)
     scale = min(region.size[0] / target[0], region.size[1] / target[1])
-    shrink = next((s for s in SHRINKS if s * coarseness <= scale), 1)
+    shrink = next((s for s in SHRINKS if s * subsampling_ratio <= scale), 1)
     if shrink == 1 or interpolation not in RESAMPLED:
         return None
     if _region_ns(region, size, num_bytes) < _whole_ns(size, num_bytes, shrink):
         return None
     resampling = Resampling(target, RESAMPLED[interpolation])
-    return Decoding("reduced", region, drawn.decisions[num_used + 1 :], shrink, resampling)
+    return DecodePlan("reduced", region, sampled.calls[num_used + 1 :], shrink, resampling)
 
 
 def _interpolation(transform: Any, target: Size, size: Size) -> int:

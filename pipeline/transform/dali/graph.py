@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ...geometry import FLIPPED_X, FLIPPED_Y, QUARTER_TURNED, Region
-from ..params import Decision
+from ..params import TransformCall
 from .lowering import Argument, Device, Lowering, Node, as_array
 
 FLIPPED = FLIPPED_X | FLIPPED_Y
@@ -20,7 +20,7 @@ _OPERATOR = re.compile(r"^_+(\w+?)_\d+$")
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class GraphTransform:
     """One leaf of the policy with its lowering."""
 
     number: int
@@ -44,18 +44,18 @@ class LoweredGraph:
 
     def __init__(
         self,
-        slots: Sequence[Slot],
+        transforms: Sequence[GraphTransform],
         *,
         source: Source,
         device: Device,
         max_batch_size: int,
         num_threads: int = 1,
     ) -> None:
-        self._slots = tuple(slots)
+        self._transforms = tuple(transforms)
         self._source = source
         self.device = device
         self.max_batch_size = max_batch_size
-        self._pipeline = _define(self._slots, source, device, max_batch_size, num_threads)
+        self._pipeline = _define(self._transforms, source, device, max_batch_size, num_threads)
         self._built = False
         self._inputs: frozenset[str] = frozenset()
 
@@ -72,7 +72,7 @@ class LoweredGraph:
     def run(
         self,
         images: Sequence[np.ndarray],
-        decisions: Sequence[Sequence[Decision]],
+        calls: Sequence[Sequence[TransformCall]],
         regions: Sequence[Region] | None = None,
         orientations: Sequence[int] | None = None,
     ) -> Any:
@@ -80,7 +80,7 @@ class LoweredGraph:
 
         Args:
             images: encoded bytes as uint8 (n,), or RGB pixels as uint8 HWC, as ``source`` says.
-            decisions: what each sample drew, at most one for each slot and in the order of the slots.
+            calls: what each sample drew, at most one for each slot and in the order of the slots.
             regions: for encoded images, what is decoded of each, in stored coordinates.
             orientations: for encoded images, their EXIF orientations; they are turned upright before the transforms.
 
@@ -101,27 +101,33 @@ class LoweredGraph:
             self._pipeline.feed_input("flipped", [np.bool_(o in FLIPPED) for o in orientations])
             self._pipeline.feed_input("flip_x", [np.int32(o in FLIPPED_X) for o in orientations])
             self._pipeline.feed_input("flip_y", [np.int32(o in FLIPPED_Y) for o in orientations])
-        taken = [{decision.slot: decision for decision in drawn} for drawn in decisions]
-        for slot in self._slots:
-            self._feed_slot(slot, taken)
+        taken = [{call.transform_index: call for call in sampled} for sampled in calls]
+        for graph_transform in self._transforms:
+            self._feed_transform(graph_transform, taken)
         (outputs,) = self._pipeline.run()
         return outputs
 
-    def _feed_slot(self, slot: Slot, taken: Sequence[Mapping[int, Decision]]) -> None:
-        flags = [np.bool_(slot.number in drawn) for drawn in taken]
-        self._pipeline.feed_input(f"flag{slot.number}", flags)
-        lowering = slot.lowering
+    def _feed_transform(
+        self, graph_transform: GraphTransform, taken: Sequence[Mapping[int, TransformCall]]
+    ) -> None:
+        flags = [np.bool_(graph_transform.number in sampled) for sampled in taken]
+        self._pipeline.feed_input(f"flag{graph_transform.number}", flags)
+        lowering = graph_transform.lowering
         rows = [
-            lowering.arguments_of(slot.transform, drawn[slot.number].params, drawn[slot.number].size)
-            if slot.number in drawn
+            lowering.arguments_of(
+                graph_transform.transform,
+                sampled[graph_transform.number].params,
+                sampled[graph_transform.number].size,
+            )
+            if graph_transform.number in sampled
             else None
-            for drawn in taken
+            for sampled in taken
         ]
         for i, argument in enumerate(lowering.arguments):
-            if f"{argument.name}{slot.number}" not in self._inputs:
+            if f"{argument.name}{graph_transform.number}" not in self._inputs:
                 continue  # DALI prunes what no operator takes; some options leave an argument out
             values = [_unused(argument) if row is None else as_array(row[i], argument) for row in rows]
-            self._pipeline.feed_input(f"{argument.name}{slot.number}", values)
+            self._pipeline.feed_input(f"{argument.name}{graph_transform.number}", values)
 
     def close(self) -> None:
         """Free the pipeline and its threads."""
@@ -137,7 +143,11 @@ def _unused(argument: Argument) -> np.ndarray:
 
 
 def _define(
-    slots: tuple[Slot, ...], source: Source, device: Device, max_batch_size: int, num_threads: int
+    transforms: tuple[GraphTransform, ...],
+    source: Source,
+    device: Device,
+    max_batch_size: int,
+    num_threads: int,
 ) -> Any:
     from nvidia.dali import fn, pipeline_def, types
 
@@ -149,10 +159,10 @@ def _define(
         "bool": types.BOOL,
     }
 
-    def inputs_of(slot: Slot) -> tuple[Node, ...]:
+    def inputs_of(graph_transform: GraphTransform) -> tuple[Node, ...]:
         return tuple(
-            fn.external_source(name=f"{a.name}{slot.number}", dtype=kinds[a.dtype], ndim=a.ndim)
-            for a in slot.lowering.arguments
+            fn.external_source(name=f"{a.name}{graph_transform.number}", dtype=kinds[a.dtype], ndim=a.ndim)
+            for a in graph_transform.lowering.arguments
         )
 
     @pipeline_def(  # type: ignore[untyped-decorator]
@@ -189,11 +199,11 @@ def _define(
             images = fn.external_source(name="images", dtype=types.UINT8, ndim=3, layout="HWC")
             if device == "gpu":
                 images = images.gpu()
-        for slot in slots:
-            flag = fn.external_source(name=f"flag{slot.number}", dtype=types.BOOL, ndim=0)
-            nodes = inputs_of(slot)
+        for graph_transform in transforms:
+            flag = fn.external_source(name=f"flag{graph_transform.number}", dtype=types.BOOL, ndim=0)
+            nodes = inputs_of(graph_transform)
             if flag:  # a conditional of the graph: DALI runs it for the samples whose flag is set
-                images = slot.lowering.emit(slot.transform, images, nodes, device)
+                images = graph_transform.lowering.emit(graph_transform.transform, images, nodes, device)
         return images
 
     return lowered()

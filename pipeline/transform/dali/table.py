@@ -24,13 +24,13 @@ from .ops import (
 )
 from .unsupported import ALBUMENTATIONS_ONLY
 
-RULES = (
+OP_MODULES = (
     *(crops, resizes, flips, warps, distortions, dropout, morphology),
     *(intensity, colors, jitter, filters, compression, noise, weather, chromatic_aberration),
 )
 
 _BY_NAME: dict[str, Lowering] = {
-    name: lowering for rules in RULES for lowering in rules.LOWERINGS for name in lowering.transforms
+    name: lowering for rules in OP_MODULES for lowering in rules.LOWERINGS for name in lowering.transforms
 }
 
 
@@ -39,7 +39,7 @@ def lowering_of(name: str) -> Lowering | None:
     return _BY_NAME.get(name)
 
 
-def why_not_lowered(transform: Any, *, device: str, approximate: bool) -> str:
+def unsupported_reason(transform: Any, *, device: str, approximate: bool) -> str:
     """Say why DALI does not run a transform with these options on a device; empty where it does."""
     name = type(transform).__name__
     lowering = _BY_NAME.get(name) if type(transform).__module__.startswith("albumentations.") else None

@@ -24,7 +24,7 @@ from benchmarks.processes import cpu_of_all
 
 NUM_SETTLING = 20
 """Batches until processes have started and queues are full."""
-ENGINE = RayEngine(num_workers=1, each=Resources(NUM_WORKERS))
+ENGINE = RayEngine(num_workers=1, per_worker=Resources(NUM_WORKERS))
 """One worker with as many threads as the others have workers."""
 
 

@@ -2,7 +2,7 @@ from functools import cache
 
 import pytest
 import torch
-from lightwell.models.explain.grad_cam import blank, find_target_layer, grad_cam, predicted
+from lightwell.models.explain.grad_cam import find_target_layer, grad_cam, is_empty, predicted
 from lightwell.models.zoo.build import ModelSpec, build_model
 from lightwell.models.zoo.freezing import freeze_before, train_mode
 from lightwell.pipeline.errors import ModelError
@@ -100,12 +100,12 @@ def test_maps_equal_the_slow_replica(name, weights):
     with grad_cam(model, layer) as cam:
         result = cam(images, [classes, predicted])
     assert torch.equal(result.targets[1], result.logits.argmax(1))
-    for signed, maps, chosen in zip(result.signed, result.maps, result.targets, strict=True):
+    for pre_relu, maps, chosen in zip(result.pre_relu, result.maps, result.targets, strict=True):
         wanted = plain_grad_cam(model, layer, images, chosen.tolist())
         scale = wanted.abs().amax((1, 2), keepdim=True)
         assert (scale > 0).all()
-        assert ((signed - wanted).abs() / scale).max() <= 1e-5
-        assert torch.equal(maps, signed.clamp_min(0))
+        assert ((pre_relu - wanted).abs() / scale).max() <= 1e-5
+        assert torch.equal(maps, pre_relu.clamp_min(0))
         assert maps.dtype == torch.float32
     with torch.no_grad():
         assert torch.equal(result.logits, model(images))
@@ -145,7 +145,7 @@ def test_pooling_and_linear_heads_have_the_closed_form(name, head):
     handle.remove()
     rows = model.get_submodule(head).weight[result.targets[0]].detach()
     wanted = torch.einsum("nk,nkhw->nhw", rows, kept[0]) / (kept[0].shape[2] * kept[0].shape[3])
-    assert torch.allclose(result.signed[0], wanted, rtol=0, atol=1e-5 * float(wanted.abs().max()))
+    assert torch.allclose(result.pre_relu[0], wanted, rtol=0, atol=1e-5 * float(wanted.abs().max()))
 
 
 def test_densenet_is_explained_after_its_functional_relu():
@@ -156,7 +156,7 @@ def test_densenet_is_explained_after_its_functional_relu():
         after = model.features(images).relu()
         assert torch.equal(result.logits, model(images))
     wanted = torch.einsum("nk,nkhw->nhw", model.classifier.weight[result.targets[0]].detach(), after) / 4
-    assert torch.allclose(result.signed[0], wanted, rtol=0, atol=1e-5 * float(wanted.abs().max()))
+    assert torch.allclose(result.pre_relu[0], wanted, rtol=0, atol=1e-5 * float(wanted.abs().max()))
 
 
 def test_an_in_place_relu_after_the_layer_does_not_reach_the_activation(small):
@@ -164,7 +164,7 @@ def test_an_in_place_relu_after_the_layer_does_not_reach_the_activation(small):
     with grad_cam(small, "last") as cam:
         result = cam(images, [predicted])
     wanted = plain_grad_cam(small, "last", images, result.targets[0].tolist())
-    assert torch.allclose(result.signed[0], wanted, atol=1e-7)
+    assert torch.allclose(result.pre_relu[0], wanted, atol=1e-7)
     with torch.no_grad():
         assert torch.equal(result.logits, small(images))
 
@@ -222,13 +222,13 @@ def test_frozen_models_and_inference_mode_give_the_same_maps(small):
         wanted = cam(images, [predicted])
     small.requires_grad_(False)
     with grad_cam(small, "relu") as cam:
-        assert torch.equal(cam(images, [predicted]).signed[0], wanted.signed[0])
+        assert torch.equal(cam(images, [predicted]).pre_relu[0], wanted.pre_relu[0])
         with torch.no_grad():
-            assert torch.equal(cam(images, [predicted]).signed[0], wanted.signed[0])
+            assert torch.equal(cam(images, [predicted]).pre_relu[0], wanted.pre_relu[0])
         with torch.inference_mode():
             found = cam(images.clone(), [predicted])
-    assert torch.equal(found.signed[0], wanted.signed[0])
-    assert not found.signed[0].is_inference()
+    assert torch.equal(found.pre_relu[0], wanted.pre_relu[0])
+    assert not found.pre_relu[0].is_inference()
 
 
 def test_nothing_before_the_layer_is_recorded(small):
@@ -240,15 +240,15 @@ def test_nothing_before_the_layer_is_recorded(small):
         result = cam(pictures(2, 16).requires_grad_(), [predicted])
     assert seen == [False, True]
     assert not result.logits.requires_grad
-    assert not result.signed[0].requires_grad
+    assert not result.pre_relu[0].requires_grad
 
 
 def test_a_map_does_not_depend_on_its_batch():
     model, images = net("mobilenetv3_small_050"), pictures(5, 64)
     with grad_cam(model, "blocks") as cam:
-        together = cam(images, [torch.arange(5)]).signed[0]
-        alone = torch.cat([cam(images[i : i + 1], [torch.tensor([i])]).signed[0] for i in range(5)])
-        turned = cam(images.flip(0), [torch.arange(5).flip(0)]).signed[0].flip(0)
+        together = cam(images, [torch.arange(5)]).pre_relu[0]
+        alone = torch.cat([cam(images[i : i + 1], [torch.tensor([i])]).pre_relu[0] for i in range(5)])
+        turned = cam(images.flip(0), [torch.arange(5).flip(0)]).pre_relu[0].flip(0)
     limit = 1e-5 * float(together.abs().max())
     assert torch.allclose(together, alone, rtol=0, atol=limit)
     assert torch.allclose(together, turned, rtol=0, atol=limit)
@@ -270,9 +270,9 @@ def test_the_map_of_a_planted_detector_lies_on_the_mark():
     with grad_cam(model, "relu") as cam:
         result = cam(images, [torch.tensor([0, 0]), torch.tensor([1, 1])])
     assert result.maps[0][0].nonzero().tolist() == [[3, 10], [3, 11], [4, 10], [4, 11]]
-    assert blank(result.maps[0], result.scores[0]).tolist() == [False, True]
+    assert is_empty(result.maps[0], result.scores[0]).tolist() == [False, True]
     assert not result.maps[1].any()
-    assert (result.signed[1][0] < 0).sum() == 4
+    assert (result.pre_relu[1][0] < 0).sum() == 4
 
 
 def test_scores_are_the_logits_of_the_explained_classes(small):

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from lightwell.models.explain.maps import blank, border_mass, concentration, peak, upsample
+from lightwell.models.explain.maps import border_mass, concentration, is_empty, peak, upsample
 
 
 def test_border_mass_is_the_share_of_the_enlarged_map():
@@ -42,7 +42,13 @@ def test_concentration_runs_from_an_even_map_to_a_single_cell():
 
 def test_blank_is_relative_to_the_logit():
     maps = torch.tensor([0.0, 0.9e-6, 1.1e-6, 0.9e-5, 0.0])[:, None, None].expand(5, 7, 7)
-    assert blank(maps, torch.tensor([2.0, 1.0, -1.0, -10.0, 0.0])).tolist() == [True, True, False, True, True]
+    assert is_empty(maps, torch.tensor([2.0, 1.0, -1.0, -10.0, 0.0])).tolist() == [
+        True,
+        True,
+        False,
+        True,
+        True,
+    ]
 
 
 def test_enlarging_is_what_opencv_does():

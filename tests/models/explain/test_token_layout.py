@@ -51,7 +51,7 @@ def test_channels_first_and_last_give_the_same_map() -> None:
     maps = []
     for layer in ("conv", "last"):
         with grad_cam(model, layer) as cam:
-            maps.append(cam(image(32), [predicted]).signed[0])
+            maps.append(cam(image(32), [predicted]).pre_relu[0])
     assert torch.allclose(maps[0], maps[1], atol=1e-6)
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from lightwell.models.training.checkpoint import (
-    Description,
+    CheckpointMetadata,
     load_model,
     load_optimizer,
     load_weights,
-    read_description,
+    read_metadata,
     save_checkpoint,
 )
 from lightwell.models.zoo.build import ModelSpec, build_model
@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 
 SPEC = ModelSpec(name="timm:test_resnet", weights="none", num_classes=3)
 HISTORY = ({"loss": 1.5, "auroc": None}, {"loss": 1.25, "auroc": 0.75})
-ABOUT = Description(SPEC, ("ant", "bee", "élan"), "f" * 16, {"epochs": 2, "plan.seed": 0}, HISTORY)
+ABOUT = CheckpointMetadata(SPEC, ("ant", "bee", "élan"), "f" * 16, {"epochs": 2, "plan.seed": 0}, HISTORY)
 
 
 @pytest.fixture
@@ -56,9 +56,9 @@ def test_a_model_comes_back_with_its_classes_in_eval_mode(model: torch.nn.Module
 
 def test_the_description_comes_back_whole(model: torch.nn.Module, tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "c.safetensors", model, ABOUT)
-    description, metadata = read_description(tmp_path / "c.safetensors")
-    assert description == ABOUT
-    assert metadata["epoch"] == "1"
+    metadata, header = read_metadata(tmp_path / "c.safetensors")
+    assert metadata == ABOUT
+    assert header["epoch"] == "1"
 
 
 def test_the_best_checkpoint_serves_as_a_weights_file(model: torch.nn.Module, tmp_path: Path) -> None:
@@ -123,9 +123,9 @@ def test_the_weights_report_is_kept_and_a_loaded_model_has_one(
 ) -> None:
     begun = WeightsReport("net.pth", 100, untrained=("fc",), notes=("random and frozen: conv1",))
     path = tmp_path / "best.safetensors"
-    save_checkpoint(path, model, dataclasses.replace(ABOUT, weights=begun, monitor="the loss"))
-    description, _ = read_description(path)
-    assert (description.weights, description.monitor) == (begun, "the loss")
+    save_checkpoint(path, model, dataclasses.replace(ABOUT, weights=begun, validation_notes="the loss"))
+    metadata, _ = read_metadata(path)
+    assert (metadata.weights, metadata.validation_notes) == (begun, "the loss")
     report = weights_report(load_model(path).model)
     assert (report.source, report.untrained, report.notes) == ("best.safetensors", (), begun.notes)
     save_checkpoint(path, model, dataclasses.replace(ABOUT, weights=begun, history=()))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from lightwell.models.training.job import Classify
-from lightwell.models.training.optim import Schedule
+from lightwell.models.training.optim import LRSchedule
 from lightwell.models.zoo.build import ModelSpec
 from lightwell.pipeline.errors import ModelError
 from lightwell.pipeline.index.build import build_index
@@ -23,7 +23,7 @@ class Lines(SilentConsole):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def say(self, line: str) -> None:
+    def print(self, line: str) -> None:
         self.lines.append(line)
 
 
@@ -39,9 +39,9 @@ def test_damage_to_the_best_weights_or_the_metrics_is_found_before_a_run_goes_on
     out, engine, console = tmp_path / "out", LocalEngine(num_threads=1), Lines()
     model = ModelSpec(name="timm:test_resnet", weights="none")
     run_training_job(
-        Classify(plan=plan, model=model, epochs=1, schedule=Schedule(kind="constant")), engine, out, console
+        Classify(plan=plan, model=model, epochs=1, schedule=LRSchedule(kind="constant")), engine, out, console
     )
-    longer = Classify(plan=plan, model=model, epochs=2, schedule=Schedule(kind="constant"))
+    longer = Classify(plan=plan, model=model, epochs=2, schedule=LRSchedule(kind="constant"))
     best, metrics = out / "best.safetensors", out / "metrics.jsonl"
     whole = best.read_bytes()
     for damaged in (whole[:-1] + bytes([whole[-1] ^ 1]), whole[:-100]):

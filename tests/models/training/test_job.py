@@ -11,8 +11,8 @@ import torch
 from lightwell.models.training.checkpoint import load_model
 from lightwell.models.training.job import Classify
 from lightwell.models.training.loop import evaluate
-from lightwell.models.training.optim import EarlyStop, OptimizerSpec, Schedule
-from lightwell.models.training.train_batch import examples_of
+from lightwell.models.training.optim import EarlyStop, LRSchedule, OptimizerSpec
+from lightwell.models.training.train_batch import to_train_batch
 from lightwell.models.training.train_data import split_batches
 from lightwell.models.zoo.build import ModelSpec
 from lightwell.pipeline.batch.batch import Batch
@@ -37,7 +37,7 @@ class Terminal(SilentConsole):
         self.lines: list[str] = []
         self.stop_at = stop_at
 
-    def say(self, line: str) -> None:
+    def print(self, line: str) -> None:
         self.lines.append(line)
 
     def track(self, batches: object, label: str) -> Iterator[Batch]:
@@ -188,7 +188,7 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(name: str, plan: Plan, tm
 
 
 def test_two_and_two_epochs_are_four_where_the_schedule_allows_it(plan: Plan, tmp_path: Path) -> None:
-    job = Classify(plan=plan, model=MODEL, epochs=4, schedule=Schedule(kind="constant"))
+    job = Classify(plan=plan, model=MODEL, epochs=4, schedule=LRSchedule(kind="constant"))
     train(job, tmp_path / "four")
     train(job.model_copy(update={"epochs": 2}), tmp_path / "two")
     train(job, tmp_path / "two")
@@ -234,7 +234,7 @@ def test_features_of_a_frozen_trunk_are_made_once_and_serve_all_epochs(plan: Pla
     assert result["test"]["auroc"] == 1
     model = load_model(tmp_path / "best.safetensors").model
     with engine.feed(plan, View(split="val")) as feed:
-        outcome = evaluate(model, [examples_of(batch, torch.device("cpu")) for batch in feed])
+        outcome = evaluate(model, [to_train_batch(batch, torch.device("cpu")) for batch in feed])
     assert outcome.loss == pytest.approx(result["validation"]["loss"], rel=1e-4)
     flags = [len(part._forward_pre_hooks) for part in model.modules()]
     assert not any(flags)
@@ -320,7 +320,7 @@ def test_the_evaluation_of_ranks_adds_up_to_that_of_one(plan: Plan) -> None:
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(2))
     device = torch.device("cpu")
-    shared = evaluate(net, (examples_of(batch, device) for batch in kept if len(batch)))
+    shared = evaluate(net, (to_train_batch(batch, device) for batch in kept if len(batch)))
     alone = evaluate(net, split_batches(Context(engine, Path(), Terminal()), plan, "val", device))
     assert shared.metrics.num_images == alone.metrics.num_images == 8
     assert np.array_equal(shared.metrics.confusion, alone.metrics.confusion)

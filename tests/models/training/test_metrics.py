@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from lightwell.models.training.metrics import log_odds, measure
+from lightwell.models.training.metrics import compute_metrics, log_odds
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 
@@ -21,7 +21,7 @@ def random_scores(num_classes: int, size: int = 400) -> tuple[np.ndarray, np.nda
 
 def test_binary_metrics_by_hand() -> None:
     probabilities = np.array([[0.9, 0.1], [0.4, 0.6], [0.7, 0.3], [0.2, 0.8], [0.1, 0.9]])
-    metrics = measure(probabilities, np.array([0, 0, 1, 1, 1]))
+    metrics = compute_metrics(probabilities, np.array([0, 0, 1, 1, 1]))
     assert metrics.confusion.tolist() == [[1, 1], [1, 2]]
     assert metrics.accuracy == pytest.approx(3 / 5)
     assert metrics.balanced_accuracy == pytest.approx((1 / 2 + 2 / 3) / 2)
@@ -33,7 +33,7 @@ def test_binary_metrics_by_hand() -> None:
 @pytest.mark.parametrize("num_classes", [2, 5])
 def test_equal_to_scikit_learn(num_classes: int) -> None:
     probabilities, labels = random_scores(num_classes)
-    metrics = measure(probabilities, labels)
+    metrics = compute_metrics(probabilities, labels)
     shown = probabilities[:, 1] if num_classes == 2 else probabilities
     assert metrics.auroc == pytest.approx(roc_auc_score(labels, shown, multi_class="ovr", average="macro"))
     assert metrics.balanced_accuracy == pytest.approx(
@@ -46,14 +46,14 @@ def test_replaced_and_unlabelled_rows_are_left_out() -> None:
     labels[:5] = -1
     ignored = np.zeros(60, bool)
     ignored[50:] = True
-    metrics = measure(probabilities, labels, ignored)
-    alone = measure(probabilities[5:50], labels[5:50])
+    metrics = compute_metrics(probabilities, labels, ignored)
+    alone = compute_metrics(probabilities[5:50], labels[5:50])
     assert (metrics.num_images, metrics.num_ignored) == (45, 15)
     assert (metrics.accuracy, metrics.auroc) == (alone.accuracy, alone.auroc)
 
 
 def test_an_absent_class_makes_auroc_undefined_and_says_why() -> None:
-    metrics = measure(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 0]))
+    metrics = compute_metrics(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 0]))
     assert metrics.auroc is None
     assert metrics.notes == {"auroc": "only class 0 is present"}
     assert (metrics.accuracy, metrics.balanced_accuracy) == (0.5, 0.5)
@@ -62,20 +62,20 @@ def test_an_absent_class_makes_auroc_undefined_and_says_why() -> None:
 def test_of_many_classes_only_those_present_are_averaged() -> None:
     probabilities, labels = random_scores(4)
     kept = labels != 2
-    metrics = measure(probabilities[kept], labels[kept])
+    metrics = compute_metrics(probabilities[kept], labels[kept])
     areas = [roc_auc_score(labels[kept] == c, probabilities[kept, c]) for c in (0, 1, 3)]
     assert metrics.auroc == pytest.approx(np.mean(areas))
 
 
 def test_nothing_left_gives_none_and_a_note() -> None:
-    metrics = measure(np.full((2, 2), 0.5), np.array([0, 1]), np.array([True, True]))
+    metrics = compute_metrics(np.full((2, 2), 0.5), np.array([0, 1]), np.array([True, True]))
     assert (metrics.accuracy, metrics.balanced_accuracy, metrics.auroc) == (None, None, None)
     assert set(metrics.notes) == {"accuracy", "balanced_accuracy", "auroc"}
     assert metrics.confusion.shape == (2, 2)
 
 
 def test_scores_that_are_not_finite_are_not_ranked() -> None:
-    metrics = measure(np.array([[0.9, 0.1], [np.nan, np.nan]]), np.array([0, 1]))
+    metrics = compute_metrics(np.array([[0.9, 0.1], [np.nan, np.nan]]), np.array([0, 1]))
     assert metrics.auroc is None
     assert metrics.notes["auroc"] == "some scores are not finite"
 

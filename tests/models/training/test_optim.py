@@ -5,45 +5,52 @@ import math
 import numpy as np
 import pytest
 import torch
-from lightwell.models.training.distributed.context import Ranks
-from lightwell.models.training.loop import Learner, Objective, Outcome, Sums, evaluate, summarise
-from lightwell.models.training.optim import EarlyStop, OptimizerSpec, Schedule, best_epoch
-from lightwell.models.training.run import learning_parameters
-from lightwell.models.training.train_batch import Examples, examples_of
+from lightwell.models.training.distributed.context import DistributedContext
+from lightwell.models.training.loop import (
+    Criterion,
+    EvalResult,
+    RunningMetrics,
+    TrainStep,
+    evaluate,
+    evaluate_logits,
+)
+from lightwell.models.training.optim import EarlyStop, LRSchedule, OptimizerSpec, best_epoch
+from lightwell.models.training.run import trainable_parameters
+from lightwell.models.training.train_batch import TrainBatch, to_train_batch
 from lightwell.models.zoo.build import ModelSpec, build_model
 from lightwell.pipeline.batch.batch import Batch
 from lightwell.pipeline.errors import PlanError, RunError
 
 
-def examples(labels: list[int], replaced: list[bool] | None = None, width: int = 4) -> Examples:
+def examples(labels: list[int], replaced: list[bool] | None = None, width: int = 4) -> TrainBatch:
     generator = torch.Generator().manual_seed(5)
     inputs = torch.randn(len(labels), width, generator=generator)
-    return Examples(inputs, torch.tensor(labels), torch.tensor(replaced or [False] * len(labels)))
+    return TrainBatch(inputs, torch.tensor(labels), torch.tensor(replaced or [False] * len(labels)))
 
 
 def learn(
-    head: torch.nn.Module, batch: Examples, optimizer: torch.optim.Optimizer, *, factor: float
-) -> Outcome:
-    sums = Sums.of_classes(2)
-    Learner(head, optimizer, Objective()).step(batch, sums, factor=factor)
-    return sums.outcome(Ranks())
+    head: torch.nn.Module, batch: TrainBatch, optimizer: torch.optim.Optimizer, *, factor: float
+) -> EvalResult:
+    running = RunningMetrics.of_classes(2)
+    TrainStep(head, optimizer, Criterion())(batch, running, factor=factor)
+    return running.compute(DistributedContext())
 
 
 def test_cosine_falls_from_the_peak_to_zero_after_a_linear_warm_up() -> None:
-    schedule = Schedule(kind="cosine", warmup_epochs=1)
+    schedule = LRSchedule(kind="cosine", warmup_epochs=1)
     assert [round(schedule.factor(done, 5), 6) for done in (0, 0.5, 1, 3, 5)] == [0, 0.5, 1, 0.5, 0]
 
 
 def test_step_and_constant() -> None:
-    step = Schedule(kind="step", step_epochs=2, step_factor=0.1)
+    step = LRSchedule(kind="step", step_epochs=2, step_factor=0.1)
     assert [step.factor(done, 9) for done in (0, 1.9, 2, 4.5)] == pytest.approx([1, 1, 0.1, 0.01])
-    assert Schedule(kind="constant").factor(7.5, 8) == 1
+    assert LRSchedule(kind="constant").factor(7.5, 8) == 1
 
 
 def test_a_schedule_may_be_written_as_its_name() -> None:
-    assert Schedule.model_validate("step") == Schedule(kind="step")
+    assert LRSchedule.model_validate("step") == LRSchedule(kind="step")
     with pytest.raises(PlanError, match=r"Schedule: kind: expected .*'step', got 'stairs'"):
-        Schedule.model_validate("stairs")
+        LRSchedule.model_validate("stairs")
 
 
 def test_undefined_loses_and_ties_are_decided_by_the_loss_then_by_the_earlier_epoch() -> None:
@@ -62,21 +69,21 @@ def test_undefined_loses_and_ties_are_decided_by_the_loss_then_by_the_earlier_ep
 def test_a_metric_that_is_defined_in_no_epoch_is_replaced_by_the_loss() -> None:
     history = [{"loss": loss, "auroc": None} for loss in (0.9, 0.5, 0.7, 0.4)]
     assert best_epoch(history, "auroc") == 3
-    assert not EarlyStop(metric="auroc", patience=2).reached(history)
-    assert EarlyStop(metric="auroc", patience=1).reached(history[:3])
+    assert not EarlyStop(metric="auroc", patience=2).is_reached(history)
+    assert EarlyStop(metric="auroc", patience=1).is_reached(history[:3])
 
 
 def test_early_stop_waits_for_its_patience() -> None:
     rows = [{"loss": value} for value in (1.0, 0.8, 0.9, 0.85)]
     stop = EarlyStop(metric="loss", patience=2)
-    assert [stop.reached(rows[:count]) for count in range(5)] == [False, False, False, False, True]
+    assert [stop.is_reached(rows[:count]) for count in range(5)] == [False, False, False, False, True]
 
 
 @pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
 def test_the_trunk_learns_at_its_share_of_the_rate(name: str, kind: type) -> None:
-    head, trunk = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
-    spec = OptimizerSpec(name=name, lr=0.2, trunk_factor=0.25)
-    optimizer = spec.build(list(head.parameters()), list(trunk.parameters()))
+    head, backbone = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    spec = OptimizerSpec(name=name, lr=0.2, backbone_lr_mult=0.25)
+    optimizer = spec.build(list(head.parameters()), list(backbone.parameters()))
     assert isinstance(optimizer, kind)
     assert [group["base_lr"] for group in optimizer.param_groups] == [0.2, 0.05]
     assert len(spec.build(list(head.parameters()), []).param_groups) == 1
@@ -87,28 +94,28 @@ def test_the_trunk_learns_at_its_share_of_the_rate(name: str, kind: type) -> Non
 def test_the_loss_is_torchs_cross_entropy(weights: torch.Tensor | None, smoothing: float) -> None:
     batch = examples([0, 1, 2, -1, 1], width=3)
     usual = torch.nn.CrossEntropyLoss(weights, ignore_index=-1, label_smoothing=smoothing)
-    ours = Objective(weights, smoothing)(batch.inputs, batch)
+    ours = Criterion(weights, smoothing)(batch.inputs, batch)
     assert float(ours) == pytest.approx(float(usual(batch.inputs, batch.labels)), rel=1e-6)
 
 
 def test_mixed_images_count_for_both_labels() -> None:
     plain = examples([0, 1], width=3)
     share = torch.tensor([0.25, 0.25])
-    mixed = Examples(plain.inputs, plain.labels, plain.replaced, torch.tensor([2, 0]), share)
+    mixed = TrainBatch(plain.inputs, plain.labels, plain.replaced, torch.tensor([2, 0]), share)
     usual = torch.nn.CrossEntropyLoss()
     wanted = 0.75 * usual(plain.inputs, plain.labels) + 0.25 * usual(plain.inputs, torch.tensor([2, 0]))
-    assert float(Objective()(plain.inputs, mixed)) == pytest.approx(float(wanted), rel=1e-6)
+    assert float(Criterion()(plain.inputs, mixed)) == pytest.approx(float(wanted), rel=1e-6)
 
 
 def test_a_batch_without_labels_moves_nothing() -> None:
     batch = examples([-1, -1], width=3)
-    assert float(Objective()(batch.inputs, batch)) == 0
+    assert float(Criterion()(batch.inputs, batch)) == 0
 
 
 def test_uint8_images_become_float_nchw_in_0_to_1() -> None:
     images = torch.arange(2 * 4 * 5 * 3, dtype=torch.uint8).reshape(2, 4, 5, 3)
     batch = Batch(images, torch.tensor([0, 1]), ("a", "b"), 0, 0, np.array([False, True]), np.zeros(2, bool))
-    made = examples_of(batch, torch.device("cpu"))
+    made = to_train_batch(batch, torch.device("cpu"))
     assert made.inputs.shape == (2, 3, 4, 5)
     assert torch.equal(made.inputs, images.permute(0, 3, 1, 2).float() / 255)
     assert made.replaced.tolist() == [False, True]
@@ -126,8 +133,8 @@ def test_padding_teaches_nothing_and_is_counted_nowhere() -> None:
         0,
         np.zeros(3, bool),
         np.array([False, False, True]),
-        partner_labels=mixed_in[0],
-        partner_weights=mixed_in[1],
+        mixed_labels=mixed_in[0],
+        mixed_weights=mixed_in[1],
     )
     outcomes, losses = [], []
     for batch in (padded, padded.without_padding()):
@@ -135,10 +142,10 @@ def test_padding_teaches_nothing_and_is_counted_nowhere() -> None:
         torch.manual_seed(1)
         torch.nn.init.normal_(head[1].weight)
         optimizer = OptimizerSpec(name="sgd", lr=0.1).build(list(head.parameters()), [])
-        examples = examples_of(batch, torch.device("cpu"))
+        examples = to_train_batch(batch, torch.device("cpu"))
         with torch.no_grad():
             head[1].bias.zero_()
-            losses.append(float(Objective(label_smoothing=0.1)(head(examples.inputs), examples)))
+            losses.append(float(Criterion(label_smoothing=0.1)(head(examples.inputs), examples)))
         outcomes.append(learn(head, examples, optimizer, factor=1.0))
     assert losses[0] == pytest.approx(losses[1])
     first, second = outcomes
@@ -207,15 +214,15 @@ def test_one_image_before_batchnorm_is_refused_with_the_cure() -> None:
 
 def test_both_heads_of_a_distilled_model_learn_at_the_rate_of_a_head() -> None:
     model = build_model(ModelSpec(name="deit_tiny_distilled_patch16_224", weights="none", num_classes=2))
-    head, trunk = learning_parameters(model)
+    head, backbone = trainable_parameters(model)
     own = [*model.head.parameters(), *model.head_dist.parameters()]
     assert {id(each) for each in head} == {id(each) for each in own}
-    assert len(head) + len(trunk) == len(list(model.parameters()))
+    assert len(head) + len(backbone) == len(list(model.parameters()))
 
 
 def test_confidence_that_rounds_to_one_still_ranks_images() -> None:
     """In float32 the softmax of these is 1 for all of class 1 and one of class 0."""
     margins = torch.tensor([[90.0, 0.0], [0.0, 100.0], [0.0, 110.0], [0.0, 120.0]])
     labels = torch.tensor([0, 0, 1, 1])
-    outcome = summarise(margins, labels, torch.zeros(4, dtype=torch.bool), 1.0)
+    outcome = evaluate_logits(margins, labels, torch.zeros(4, dtype=torch.bool), 1.0)
     assert outcome.metrics.auroc == 1

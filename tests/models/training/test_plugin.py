@@ -17,8 +17,8 @@ THEIRS = """
 from collections import Counter
 from dataclasses import dataclass
 
-from lightwell.pipeline.plan import Plan
-from lightwell.pipeline.view import View
+from lightwell.pipeline.plan.plan import Plan
+from lightwell.pipeline.plan.view import View
 
 
 @dataclass(frozen=True)

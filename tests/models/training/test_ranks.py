@@ -31,9 +31,9 @@ RANK = """
     from pathlib import Path
     import torch
     from torch import distributed
-    from lightwell.pipeline.engine.feed import LocalEngine
-    from lightwell.pipeline.jobfile import load_job
-    from lightwell.pipeline.progress import SilentConsole
+    from lightwell.pipeline.runtime.local_engine import LocalEngine
+    from lightwell.pipeline.jobs.job_file import load_job
+    from lightwell.pipeline.jobs.progress import SilentConsole
     from lightwell.workers.local import run_training_job
 
     job_file, out, meet, rank, num_ranks, stop_after = sys.argv[1:]
@@ -211,5 +211,5 @@ def test_what_cannot_be_shared_is_refused(folder: Path) -> None:
         check_shares(job, 3)
     skipping = job.plan.errors.model_copy(update={"on_error": "skip"})
     job = job.model_copy(update={"plan": job.plan.model_copy(update={"errors": skipping})})
-    with pytest.raises(PlanError, match="expected replace or raise where 2 ranks share a batch"):
+    with pytest.raises(PlanError, match="expected replace or raise with 2 ranks"):
         check_shares(job, 2)

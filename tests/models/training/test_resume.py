@@ -17,13 +17,13 @@ import torch
 import yaml
 from lightwell.models.training.checkpoint import (
     LAST_NAME,
-    digest_of,
+    content_digest,
     load_model,
-    plain,
-    read_description,
+    read_metadata,
     read_progress,
+    to_cpu,
 )
-from lightwell.models.training.checkpoint_timer import Pace
+from lightwell.models.training.checkpoint_timer import CheckpointTimer
 from lightwell.models.training.job import Classify
 from lightwell.models.training.optim import CheckpointEvery
 from lightwell.pipeline.errors import ModelError
@@ -41,9 +41,9 @@ RUN = """
     import os, signal, sys
     from pathlib import Path
     import torch
-    from lightwell.pipeline.engine.feed import LocalEngine
-    from lightwell.pipeline.jobfile import load_job
-    from lightwell.pipeline.progress import SilentConsole
+    from lightwell.pipeline.runtime.local_engine import LocalEngine
+    from lightwell.pipeline.jobs.job_file import load_job
+    from lightwell.pipeline.jobs.progress import SilentConsole
     from lightwell.workers.local import run_training_job
 
     class Deadly(SilentConsole):
@@ -109,7 +109,7 @@ def without_seconds(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def weights_of(path: Path) -> str:
-    return digest_of({name: plain(t) for name, t in load_model(path).model.state_dict().items()}, {})
+    return content_digest({name: to_cpu(t) for name, t in load_model(path).model.state_dict().items()}, {})
 
 
 def outcome_of(out: Path, _: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -183,9 +183,9 @@ def test_a_checkpoint_says_where_its_run_stands(job: Classify, tmp_path: Path) -
 
     with pytest.raises(KeyboardInterrupt):
         run_training_job(job, LocalEngine(num_threads=1), tmp_path / "out", Stop())
-    description, metadata = read_description(tmp_path / "out" / LAST_NAME)
-    progress = read_progress(tmp_path / "out" / LAST_NAME, metadata)
-    assert (description.history, progress.step, progress.num_read) == ((), 2, 8)
+    metadata, header = read_metadata(tmp_path / "out" / LAST_NAME)
+    progress = read_progress(tmp_path / "out" / LAST_NAME, header)
+    assert (metadata.history, progress.step, progress.num_read) == ((), 2, 8)
     assert (progress.position["epoch"], progress.position["step"]) == (0, 2)
     assert progress.counts["read"] == 8
     assert job.resume_point(tmp_path / "out").position == progress.position
@@ -204,15 +204,15 @@ def test_a_checkpoint_with_a_bit_turned_is_not_gone_on_with(job: Classify, tmp_p
 
 
 def test_the_pace_of_writing_is_by_steps_or_seconds_and_bears_the_cost() -> None:
-    pace = Pace(CheckpointEvery(steps=2, seconds=None))
+    pace = CheckpointTimer(CheckpointEvery(steps=2, seconds=None))
     assert [pace.is_due(), pace.is_due()] == [False, True]
-    with pace.writing():
+    with pace.measure_write():
         pass
     assert not pace.is_due()
-    quick = Pace(CheckpointEvery(seconds=0.01))
+    quick = CheckpointTimer(CheckpointEvery(seconds=0.01))
     time.sleep(0.02)
     assert quick.is_due()
-    with quick.writing():
+    with quick.measure_write():
         time.sleep(0.2)  # so the next is due in ten seconds
     time.sleep(0.02)
     assert not quick.is_due()

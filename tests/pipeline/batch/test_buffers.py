@@ -35,29 +35,29 @@ def test_normalizing_in_strips_leaves_no_seam(size: tuple[int, int]) -> None:
 def test_a_picture_made_in_its_room_is_in_the_batch_and_any_other_is_copied_there() -> None:
     buffer = BatchBuffer(4, None, BufferPool())
     pictures = [make_picture(number, 8, 8) for number in range(4)]
-    rooms = [buffer.room(row, (8, 8)) for row in range(4)]
-    assert all(room is not None for room in rooms)
-    rooms[0][:] = pictures[0]
-    rooms[1][:] = pictures[1]
-    rooms[2][:] = pictures[2]
-    buffer.put(0, "a", rooms[0])
-    buffer.put(1, "b", rooms[1][:, ::-1])  # turned over without moving a byte
-    buffer.put(2, "c", rooms[2].transpose(1, 0, 2))
+    output_slots = [buffer.output_slot(row, (8, 8)) for row in range(4)]
+    assert all(output_slot is not None for output_slot in output_slots)
+    output_slots[0][:] = pictures[0]
+    output_slots[1][:] = pictures[1]
+    output_slots[2][:] = pictures[2]
+    buffer.put(0, "a", output_slots[0])
+    buffer.put(1, "b", output_slots[1][:, ::-1])  # turned over without moving a byte
+    buffer.put(2, "c", output_slots[2].transpose(1, 0, 2))
     buffer.put(3, "d", pictures[3])
     expected = [pictures[0], pictures[1][:, ::-1], pictures[2].transpose(1, 0, 2), pictures[3]]
     assert np.array_equal(buffer.tensor().numpy(), np.stack(expected))
 
 
 def test_no_room_is_given_where_pixels_are_normalised_or_of_another_size() -> None:
-    assert BatchBuffer(1, Normalizer(CONSTANTS), BufferPool()).room(0, (8, 8)) is None
+    assert BatchBuffer(1, Normalizer(CONSTANTS), BufferPool()).output_slot(0, (8, 8)) is None
     buffer = BatchBuffer(2, None, BufferPool())
-    assert buffer.room(0, (8, 8)) is not None
-    assert buffer.room(1, (9, 8)) is None
+    assert buffer.output_slot(0, (8, 8)) is not None
+    assert buffer.output_slot(1, (9, 8)) is None
     buffer.put(
         0, "gray", np.zeros((8, 8, 1), np.uint8)
     )  # room was given for colours: the batch is as its first picture
     assert buffer.tensor().shape == (2, 8, 8, 1)
-    assert buffer.room(1, (8, 8)) is None
+    assert buffer.output_slot(1, (8, 8)) is None
 
 
 def test_a_buffer_is_used_again_once_its_batch_is_gone() -> None:

@@ -11,7 +11,7 @@ from annotated import drawn_scene, write_index
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightwell.pipeline.batch.batch import Batch
-from lightwell.pipeline.batch.mix_annotations import Rectangle, cut_annotations, union_annotations
+from lightwell.pipeline.batch.mix_annotations import Rectangle, cutmix_annotations, mixup_annotations
 from lightwell.pipeline.errors import PlanError
 from lightwell.pipeline.plan.plan import BboxParams, Plan
 from lightwell.pipeline.plan.view import View
@@ -101,7 +101,7 @@ def shown(box: np.ndarray, visible: np.ndarray, rules: BboxParams) -> list[float
 @given(batch=batches(), rectangle=rectangles(), rules=params)
 @settings(deadline=None, max_examples=150)
 def test_cutmix_keeps_what_can_be_seen(batch: Batch, rectangle: Rectangle, rules: BboxParams) -> None:
-    mixed = cut_annotations(batch, rectangle, rules)
+    mixed = cutmix_annotations(batch, rectangle, rules)
     if not rectangle.area:
         assert mixed is batch
         return
@@ -137,7 +137,7 @@ def test_cutmix_keeps_what_can_be_seen(batch: Batch, rectangle: Rectangle, rules
 @given(batch=batches())
 @settings(deadline=None, max_examples=40)
 def test_mixup_keeps_the_boxes_of_both_images(batch: Batch) -> None:
-    mixed = union_annotations(batch)
+    mixed = mixup_annotations(batch)
     for row in range(len(batch)):
         both = batch.has_boxes[row] and batch.has_boxes[row - 1]
         boxes = np.concatenate([batch.boxes[row], batch.boxes[row - 1]])

@@ -68,10 +68,10 @@ def test_jpegs_give_the_same_batches_filling_warm_and_without_room(index_path: P
     plan = plan_for(index_path, cache=cache, augment=AUGMENT[:2])
     filling, _ = run(plan)
     warm, counts = run(plan)
-    no_room, none = run(
+    too_small, none = run(
         plan_for(index_path, cache={**cache, "dir": tmp_path / "b", "max_bytes": 1}, augment=AUGMENT[:2])
     )
-    assert filling == warm == no_room
+    assert filling == warm == too_small
     assert (counts["hits"], none["kept"]) == (48, 0)
     raw, _ = run(plan_for(index_path, augment=AUGMENT[:2]))
     assert not set(raw) & set(warm)

@@ -13,7 +13,7 @@ import albumentations as A
 import numpy as np
 import pytest
 from cached import plan_for, run, shards_of
-from lightwell.pipeline.cache.codec import Packed
+from lightwell.pipeline.cache.codec import CachedImage
 from lightwell.pipeline.cache.maintenance import list_recipes, prune
 from lightwell.pipeline.cache.recipe import Recipe
 from lightwell.pipeline.cache.shard import open_shard
@@ -110,12 +110,12 @@ def test_a_run_goes_on_reading_what_is_pruned_meanwhile(cache: Path) -> None:
 
 def test_a_picture_of_a_shard_that_was_pruned_leaves_no_empty_shard_behind(tmp_path: Path) -> None:
     key = np.array([[1, 2]], "<u8")
-    picture = Packed(np.arange(75, dtype=np.uint8), (5, 5))
+    picture = CachedImage(np.arange(75, dtype=np.uint8), (5, 5))
     with PixelCache(tmp_path, Recipe((), "exact", None, ())) as cache:
-        cache.keep([(key[0], picture)])
+        cache.put([(key[0], picture)])
         cache.publish()
         prune(tmp_path, max_bytes=0)
-        (found,) = cache.find(key)
+        (found,) = cache.get(key)
         assert found is not None
         assert np.array_equal(found.data, picture.data)
     assert shards_of(tmp_path) == []

@@ -12,12 +12,12 @@ import pytest
 from cached import TRAINING, hashes_of, plan_for, run, shards_of
 from hypothesis import given
 from hypothesis import strategies as st
-from lightwell.pipeline.cache.codec import Packed, pack
-from lightwell.pipeline.cache.lookup import NOWHERE, Table
+from lightwell.pipeline.cache.codec import CachedImage, encode_image
+from lightwell.pipeline.cache.lookup import NOT_FOUND, CacheLookup
 from lightwell.pipeline.cache.recipe import Recipe
 from lightwell.pipeline.cache.shard import DamagedShard, Shard, open_shard
 from lightwell.pipeline.cache.store import PixelCache
-from lightwell.pipeline.cache.writer import Gathering, clear_leftovers, written_aside
+from lightwell.pipeline.cache.writer import ShardBuilder, new_shard_file, remove_partial_shards
 from lightwell.pipeline.runtime.local_engine import LocalEngine
 
 RECIPE = Recipe((), "exact", None, ())
@@ -27,16 +27,16 @@ def keys_of(*numbers: int) -> np.ndarray:
     return np.array([[number * 7919, number] for number in numbers], "<u8")
 
 
-def picture(seed: int, height: int = 5, width: int = 7) -> Packed:
+def picture(seed: int, height: int = 5, width: int = 7) -> CachedImage:
     rng = np.random.default_rng(seed)
-    return Packed(rng.integers(0, 256, height * width * 3, dtype=np.uint8), (height, width))
+    return CachedImage(rng.integers(0, 256, height * width * 3, dtype=np.uint8), (height, width))
 
 
 def write(folder: Path, *numbers: int) -> Path:
-    gathering = Gathering(np.empty(1 << 16, np.uint8))
+    gathering = ShardBuilder(np.empty(1 << 16, np.uint8))
     for number, key in zip(numbers, keys_of(*numbers), strict=True):
         gathering.add(key.tobytes(), picture(number, 3 + number % 4))
-    with written_aside(folder) as (file, path):
+    with new_shard_file(folder) as (file, path):
         gathering.write(file)
     return path
 
@@ -111,52 +111,52 @@ def test_a_table_finds_what_a_dict_would(groups: list[list[int]], data: st.DataO
         for inside, one in enumerate(group):
             expected.setdefault(one, set()).add((number, inside))
     wanted = data.draw(st.lists(st.integers(0, 60), min_size=1))
-    for one, found in zip(wanted, Table(shards).search(keys_of(*wanted)), strict=True):
-        assert found in expected.get(one, {(NOWHERE, NOWHERE)})
+    for one, found in zip(wanted, CacheLookup(shards).search(keys_of(*wanted)), strict=True):
+        assert found in expected.get(one, {(NOT_FOUND, NOT_FOUND)})
 
 
 def test_half_a_key_is_no_key(tmp_path: Path) -> None:
-    table = Table([open_shard(write(tmp_path, 5))])
+    table = CacheLookup([open_shard(write(tmp_path, 5))])
     other = keys_of(5)
     other[0, 1] += 1
-    assert table.holds(np.concatenate([keys_of(5), other])) == [True, False]
+    assert table.contains(np.concatenate([keys_of(5), other])) == [True, False]
 
 
 def test_leftovers_of_dead_writers_go_and_those_of_living_ones_stay(tmp_path: Path) -> None:
     (tmp_path / f".{'0' * 32}.part").write_bytes(b"half a shard")
-    with written_aside(tmp_path) as (file, path):
+    with new_shard_file(tmp_path) as (file, path):
         file.write(b"under way")
-        assert clear_leftovers(tmp_path) == 1
+        assert remove_partial_shards(tmp_path) == 1
         (living,) = tmp_path.iterdir()
         assert living.name == f".{path.stem}.part"
     assert [one.name for one in tmp_path.iterdir()] == [path.name]
 
 
 def test_a_shard_that_cannot_be_finished_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(TypeError), written_aside(tmp_path) as (file, _):
+    with pytest.raises(TypeError), new_shard_file(tmp_path) as (file, _):
         file.write("no bytes")  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_cache_opened_again_finds_everything_and_one_open_already_sees_new_shards(tmp_path: Path) -> None:
     with PixelCache(tmp_path, RECIPE) as one, PixelCache(tmp_path, RECIPE) as other:
-        one.keep([(key, picture(n)) for n, key in enumerate(keys_of(0, 1, 2))])
+        one.put([(key, picture(n)) for n, key in enumerate(keys_of(0, 1, 2))])
         one.publish()
-        assert other.find(keys_of(1)) == [None]
+        assert other.get(keys_of(1)) == [None]
         other.publish()
-        found = other.find(keys_of(2, 9, 0))
+        found = other.get(keys_of(2, 9, 0))
         assert found[1] is None
         assert [one.data.tobytes() for one in found if one] == [picture(n).data.tobytes() for n in (2, 0)]
-        other.keep([(keys_of(1)[0], picture(1))])
+        other.put([(keys_of(1)[0], picture(1))])
         assert other.dump_counts()["kept"] == 0
 
 
 def test_pictures_are_spread_over_shards_and_one_larger_than_a_shard_has_its_own(tmp_path: Path) -> None:
     with PixelCache(tmp_path, RECIPE, shard_bytes=300) as cache:
         pictures = [picture(n) for n in range(6)] + [picture(6, 20, 20)]
-        cache.keep([(key, one) for key, one in zip(keys_of(*range(7)), pictures, strict=True)])
+        cache.put([(key, one) for key, one in zip(keys_of(*range(7)), pictures, strict=True)])
         cache.publish()
-        found = cache.find(keys_of(*range(7)))
+        found = cache.get(keys_of(*range(7)))
         assert [one and one.data.tobytes() for one in found] == [one.data.tobytes() for one in pictures]
     assert [len(open_shard(path)) for path in shards_of(tmp_path)] != [7]
     assert sum(len(open_shard(path)) for path in shards_of(tmp_path)) == 7
@@ -167,19 +167,19 @@ def test_pictures_on_their_way_into_the_cache_keep_to_their_share_of_memory(tmp_
     pictures = [picture(number, 100, 100) for number in range(60)]
     with PixelCache(tmp_path, RECIPE, buffer_bytes=share) as cache:
         tracemalloc.start()
-        cache.keep(list(zip(keys_of(*range(61)), [*pictures, large], strict=True)))
+        cache.put(list(zip(keys_of(*range(61)), [*pictures, large], strict=True)))
         cache.publish()
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert cache.dump_counts()["kept"] == 61
-        assert cache.holds(keys_of(*range(61)))
+        assert cache.contains(keys_of(*range(61)))
     assert peak < 1.25 * share
 
 
 def test_a_picture_that_is_too_long_for_a_jpeg_is_not_packed() -> None:
     longest = np.zeros((2, 65_500, 3), np.uint8)
-    assert pack(longest, 90) is not None
-    assert pack(np.zeros((2, 65_501, 3), np.uint8), 90) is None
+    assert encode_image(longest, 90) is not None
+    assert encode_image(np.zeros((2, 65_501, 3), np.uint8), 90) is None
 
 
 @pytest.mark.fault("cache shards damaged between runs")

@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lightwell.pipeline.compiler.pixel_format import PixelKind, kind_after
+from lightwell.pipeline.compiler.pixel_format import PixelFormat, output_pixel_format
 from lightwell.pipeline.compiler.program import Program
 from lightwell.pipeline.errors import PlanError
 from lightwell.pipeline.index.build import build_index
@@ -45,8 +45,8 @@ TENSORS = {"ToTensor3D", "ToTensorV2"}
 FROM_FLOATS = {"FromFloat"}
 
 
-def kind_of(image: np.ndarray) -> PixelKind:
-    return PixelKind(image.dtype != np.uint8, 1 if image.ndim == 2 else image.shape[2])
+def kind_of(image: np.ndarray) -> PixelFormat:
+    return PixelFormat(image.dtype != np.uint8, 1 if image.ndim == 2 else image.shape[2])
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_the_kind_of_each_transform_is_what_albumentations_yields(name: str) -> 
     transform = transform_classes()[name](**NEEDED.get(name, {}), p=1.0)
     image = np.random.default_rng(3).integers(0, 255, (64, 64, 3)).astype(np.uint8)
     made = A.Compose([transform])(image=image)["image"]
-    assert kind_after([transform], "augment") == kind_of(made)
+    assert output_pixel_format([transform], "augment") == kind_of(made)
 
 
 @pytest.mark.parametrize(
@@ -92,16 +92,16 @@ def test_a_kind_that_is_drawn_is_refused_when_the_plan_is_compiled(policy: list[
 @pytest.mark.parametrize(
     ("policy", "kind"),
     [
-        ([A.OneOf([A.ToFloat(), A.Normalize(p=0.2)], p=1)], PixelKind(is_float=True)),
-        ([A.ToFloat(p=0.5), A.Normalize()], PixelKind(is_float=True)),
-        ([A.ToFloat(), A.HorizontalFlip(), A.FromFloat()], PixelKind()),
-        ([A.ToGray(num_output_channels=1, p=1), A.ToRGB(p=1)], PixelKind()),
-        ([A.SomeOf([A.ToFloat(), A.Normalize()], n=2)], PixelKind(is_float=True)),
-        ([A.ToGray(num_output_channels=4, p=1)], PixelKind(channels=4)),
+        ([A.OneOf([A.ToFloat(), A.Normalize(p=0.2)], p=1)], PixelFormat(is_float=True)),
+        ([A.ToFloat(p=0.5), A.Normalize()], PixelFormat(is_float=True)),
+        ([A.ToFloat(), A.HorizontalFlip(), A.FromFloat()], PixelFormat()),
+        ([A.ToGray(num_output_channels=1, p=1), A.ToRGB(p=1)], PixelFormat()),
+        ([A.SomeOf([A.ToFloat(), A.Normalize()], n=2)], PixelFormat(is_float=True)),
+        ([A.ToGray(num_output_channels=4, p=1)], PixelFormat(channels=4)),
     ],
 )
-def test_a_kind_that_is_always_the_same_is_taken(policy: list[Any], kind: PixelKind) -> None:
-    assert kind_after(policy, "augment") == kind
+def test_a_kind_that_is_always_the_same_is_taken(policy: list[Any], kind: PixelFormat) -> None:
+    assert output_pixel_format(policy, "augment") == kind
 
 
 def kinds_policy() -> st.SearchStrategy[list[Any]]:
@@ -138,7 +138,7 @@ def test_what_passes_yields_the_kind_it_says_for_every_draw(policy: list[Any]) -
         except (TypeError, ValueError):  # ToGray after ToGray, of one channel
             return
     try:
-        kind = kind_after(policy, "augment")
+        kind = output_pixel_format(policy, "augment")
     except PlanError:
         return
     assert made == {kind}

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lightwell.pipeline.executor.apply import DirectPixels
+from lightwell.pipeline.executor.apply import TransformApplier
 from lightwell.pipeline.rng import Rekeyed, keyed_bits, keyed_generator, keyed_random
-from lightwell.pipeline.transform.params import Drawing
+from lightwell.pipeline.transform.params import ParamSampler
 from pictures import make_picture
 from policies import leaves
 
@@ -37,12 +37,14 @@ POLICIES = st.lists(st.one_of(crops(), flips(), st.builds(A.Transpose), leaves()
 def test_it_equals_albumentations_and_leaves_what_it_is_given(
     policy: list[Any], seed: int, size: tuple[int, int]
 ) -> None:
-    drawing = Drawing(A.Compose(policy), len(policy))
-    direct = DirectPixels(drawing)
+    param_sampler = ParamSampler(A.Compose(policy), len(policy))
+    direct = TransformApplier(param_sampler)
     images = [make_picture(number, *size) for number in range(3)]
-    drawn = [drawing.draw(seed + number, size).decisions for number in range(3)]
+    sampled = [param_sampler.sample(seed + number, size).calls for number in range(3)]
     try:
-        expected = [drawing.apply(image.copy(), one) for image, one in zip(images, drawn, strict=True)]
+        expected = [
+            param_sampler.apply(image.copy(), one) for image, one in zip(images, sampled, strict=True)
+        ]
     except (ValueError, cv2.error):  # too small for a transform; the engine notes it alike either way
         return
     shared = [image.copy() for image in images]
@@ -50,15 +52,20 @@ def test_it_equals_albumentations_and_leaves_what_it_is_given(
         image.flags.writeable = False
     for _ in range(2):  # memory that is used again holds what was there before
         found = [
-            direct.apply(n, image, one) for n, (image, one) in enumerate(zip(shared, drawn, strict=True))
+            direct.apply(n, image, one) for n, (image, one) in enumerate(zip(shared, sampled, strict=True))
         ]
         for mine, reference in zip(found, expected, strict=True):
             assert np.array_equal(mine, reference)
-    places = [np.empty((*one.size, 3), np.uint8) for one in (drawing.draw(seed + n, size) for n in range(3))]
-    for number, (image, one, reference) in enumerate(zip(shared, drawn, expected, strict=True)):
+    places = [
+        np.empty((*one.size, 3), np.uint8) for one in (param_sampler.sample(seed + n, size) for n in range(3))
+    ]
+    for number, (image, one, reference) in enumerate(zip(shared, sampled, expected, strict=True)):
         found = direct.apply(number, image, one, places[number])
         assert np.array_equal(found, reference)
-        if one and type(drawing.transform_of(one[-1].slot)).__name__ in ("HorizontalFlip", "VerticalFlip"):
+        if one and type(param_sampler.transform_at(one[-1].transform_index)).__name__ in (
+            "HorizontalFlip",
+            "VerticalFlip",
+        ):
             assert found is places[number]
     for image, original in zip(shared, images, strict=True):
         assert np.array_equal(image, original)
@@ -80,8 +87,8 @@ def test_generators_that_are_turned_give_the_streams_of_new_ones(keys: list[int]
 
 
 def test_a_sample_draws_the_same_whoever_was_drawn_before() -> None:
-    drawing = Drawing(A.Compose([A.RandomResizedCrop((48, 48)), A.GaussNoise(p=1.0)]), 2)
+    param_sampler = ParamSampler(A.Compose([A.RandomResizedCrop((48, 48)), A.GaussNoise(p=1.0)]), 2)
     first, second = (keyed_bits("augment", 0, 0, name) for name in "ab")
-    alone = repr(drawing.draw(first, (64, 80)).decisions)
-    drawing.draw(second, (64, 80))
-    assert repr(drawing.draw(first, (64, 80)).decisions) == alone
+    alone = repr(param_sampler.sample(first, (64, 80)).calls)
+    param_sampler.sample(second, (64, 80))
+    assert repr(param_sampler.sample(first, (64, 80)).calls) == alone

@@ -8,13 +8,13 @@ from typing import Any
 import albumentations as A
 import numpy as np
 import pytest
-from lightwell.pipeline.executor.dali import slots_of
+from lightwell.pipeline.executor.dali import graph_transforms
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine
 from lightwell.pipeline.transform.dali.graph import LoweredGraph
-from lightwell.pipeline.transform.params import Drawing
+from lightwell.pipeline.transform.params import ParamSampler
 from pictures import make_folder, make_picture
 from PIL import Image
 
@@ -29,9 +29,9 @@ ON_THE_HOST = {"Split", "ValidateLogical", "Not_", "ArithmeticGenericOp", "Tenso
 
 
 def test_between_decoding_and_the_batch_nothing_leaves_the_gpu() -> None:
-    drawing = Drawing(A.Compose(POLICY), len(POLICY))
-    slots = slots_of(drawing, 7)
-    graph = LoweredGraph(slots, source="encoded", device="gpu", max_batch_size=4)
+    param_sampler = ParamSampler(A.Compose(POLICY), len(POLICY))
+    transforms = graph_transforms(param_sampler, 7)
+    graph = LoweredGraph(transforms, source="encoded", device="gpu", max_batch_size=4)
     graph.placements()
     touching: set[str] = set()
     for node in graph._pipeline._ops:

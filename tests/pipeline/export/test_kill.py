@@ -21,10 +21,10 @@ PROGRAM = """
 import os, random, shutil, signal, sys, time
 from pathlib import Path
 import cv2, pyarrow, pyarrow.parquet, torch, albumentations
-from lightwell.pipeline.engine.feed import LocalEngine
-from lightwell.pipeline.materialize.job import Materialize
-from lightwell.pipeline.plan import Plan
-from lightwell.pipeline.progress import SilentConsole
+from lightwell.pipeline.runtime.local_engine import LocalEngine
+from lightwell.pipeline.export.materialize import Materialize
+from lightwell.pipeline.plan.plan import Plan
+from lightwell.pipeline.jobs.progress import SilentConsole
 from lightwell.workers.local import run_batch_job
 
 plan, folder, form, seed = sys.argv[1:]

@@ -23,8 +23,8 @@ from image_bytes import (
     with_segments,
 )
 from jpeg_files import SAMPLINGS, by_opencv
-from lightwell.pipeline.formats.integrity import pixel_problem, problem_of
-from lightwell.pipeline.formats.jpeg_segments import chroma_coarseness, is_smoothed
+from lightwell.pipeline.formats.integrity import integrity_problem, unsupported_mode
+from lightwell.pipeline.formats.jpeg_segments import chroma_subsampling_ratio, uses_interblock_smoothing
 from pictures import make_picture
 
 PICTURE = make_picture(1, 40, 56)
@@ -37,7 +37,7 @@ WHOLE = {"jpeg": JPEG, "png": PNG, "webp": WEBP}
 
 
 def problem(name: str, data: bytes, mode: str = "RGB", size: tuple[int, int] = SIZE) -> str:
-    return problem_of(data, name, mode, size)
+    return integrity_problem(data, name, mode, size)
 
 
 @pytest.mark.parametrize("name", WHOLE)
@@ -142,25 +142,25 @@ def test_a_jpeg_whose_bytes_end_in_the_end_of_another_is_walked_to_its_own() -> 
 @pytest.mark.parametrize("factor", SAMPLINGS)
 def test_sampling_tells_how_much_coarser_colour_is_along_one_side(factor: str) -> None:
     data = by_opencv(PICTURE, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, SAMPLINGS[factor])
-    assert chroma_coarseness(data) == {"444": 1, "420": 1, "422": 2, "440": 2, "411": 4}[factor]
+    assert chroma_subsampling_ratio(data) == {"444": 1, "420": 1, "422": 2, "440": 2, "411": 4}[factor]
 
 
 def test_sampling_of_gray_and_of_nonsense_is_even() -> None:
-    assert chroma_coarseness(saved(PICTURE[..., 0], "JPEG")) == 1
-    assert chroma_coarseness(replaced(JPEG, frame_of(JPEG) + 11, b"\0")) == 1
+    assert chroma_subsampling_ratio(saved(PICTURE[..., 0], "JPEG")) == 1
+    assert chroma_subsampling_ratio(replaced(JPEG, frame_of(JPEG) + 11, b"\0")) == 1
     for data in (b"", b"\xff\xd8", JPEG[:30], PNG):
-        assert chroma_coarseness(data) == 1
+        assert chroma_subsampling_ratio(data) == 1
 
 
 def test_only_a_progressive_jpeg_without_its_last_scans_is_smoothed() -> None:
-    assert not is_smoothed(JPEG)
-    assert not is_smoothed(PROGRESSIVE)
+    assert not uses_interblock_smoothing(JPEG)
+    assert not uses_interblock_smoothing(PROGRESSIVE)
     scans = [at for at in range(len(PROGRESSIVE) - 1) if PROGRESSIVE[at : at + 2] == b"\xff\xda"]
     assert len(scans) > 5
     for at in scans[1:6]:
-        assert is_smoothed(PROGRESSIVE[:at] + EOI)
+        assert uses_interblock_smoothing(PROGRESSIVE[:at] + EOI)
     for data in (b"", b"\xff\xd8", JPEG[:30], PNG):
-        assert not is_smoothed(data)
+        assert not uses_interblock_smoothing(data)
 
 
 def test_a_webp_that_is_shorter_than_it_says_names_both_lengths() -> None:
@@ -177,7 +177,7 @@ def test_alpha_of_a_webp_may_be_indexed_as_there_or_not() -> None:
 
 def test_pixels_without_a_rule_to_rgb_are_named_with_the_cure() -> None:
     for mode in ("F", "LAB", "I"):
-        assert pixel_problem("tiff", mode).endswith(f"got Pillow mode {mode}; convert the file")
-    assert pixel_problem("ppm", "I") == ""
+        assert unsupported_mode("tiff", mode).endswith(f"got Pillow mode {mode}; convert the file")
+    assert unsupported_mode("ppm", "I") == ""
     for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "I;16B"):
-        assert pixel_problem("tiff", mode) == ""
+        assert unsupported_mode("tiff", mode) == ""

@@ -10,8 +10,8 @@ import pytest
 from image_bytes import app1, exif, noised, replaced, saved, scan_of, segment, with_segments
 from jpeg_files import jpegs
 from lightwell.pipeline.formats import headers
-from lightwell.pipeline.formats.headers import Header, header_of
-from lightwell.pipeline.formats.jpeg_headers import ordinary_jpeg, ordinary_orientation
+from lightwell.pipeline.formats.headers import Header, read_header_from
+from lightwell.pipeline.formats.jpeg_headers import read_common_jpeg, read_common_orientation
 from pictures import make_picture
 from PIL import Image
 
@@ -21,7 +21,7 @@ JPEG = saved(make_picture(3, 40, 60), "JPEG")
 def by_pillow(data: bytes) -> Header | None:
     """Read a header by Pillow alone; None where it refuses the file."""
     try:
-        return headers._by_pillow(io.BytesIO(data))
+        return headers._read_with_pillow(io.BytesIO(data))
     except Exception:  # whatever its plugins raise
         return None
 
@@ -30,7 +30,7 @@ def differing(files: Iterator[tuple[str, bytes]]) -> tuple[dict[str, tuple[objec
     """List files on which the two disagree where the fast one says anything, and count on how many it does."""
     found, number = {}, 0
     for name, data in files:
-        if (quick := headers._ordinary_jpeg(io.BytesIO(data))) is not None:
+        if (quick := headers._common_jpeg_header(io.BytesIO(data))) is not None:
             number += 1
             if quick != (slow := by_pillow(data)):
                 found[name] = quick, slow
@@ -79,15 +79,15 @@ def test_the_orientation_of_a_block_is_that_of_pillow_or_left_to_it(
         slow = Image.Exif()
         slow.load(block)
         assert slow[274] == orientation
-        assert ordinary_orientation(block) in (orientation, None)
-        assert ordinary_orientation(block) is not None or kind == 4
+        assert read_common_orientation(block) in (orientation, None)
+        assert read_common_orientation(block) is not None or kind == 4
 
 
 def test_noise_in_exif_is_read_as_pillow_reads_it() -> None:
     block = exif(6) + bytes(60)
     for seed in range(2000):
         made = noised(block, 0, 30, 1 + seed % 3, seed)
-        if (quick := ordinary_orientation(made)) is not None:
+        if (quick := read_common_orientation(made)) is not None:
             slow = Image.Exif()
             try:
                 slow.load(made)
@@ -101,5 +101,5 @@ def test_noise_in_exif_is_read_as_pillow_reads_it() -> None:
 def test_rare_files_are_left_to_pillow() -> None:
     large = with_segments(JPEG, *[segment(0xE2, bytes(60_000))] * 12)
     for data in (b"", b"\xff\xd8", JPEG[:20], large, with_segments(JPEG, app1(exif(1)), app1(exif(2)))):
-        assert ordinary_jpeg(io.BytesIO(data)) is None
-    assert header_of(io.BytesIO(large)).status == "ok"
+        assert read_common_jpeg(io.BytesIO(data)) is None
+    assert read_header_from(io.BytesIO(large)).status == "ok"

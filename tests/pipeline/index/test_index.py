@@ -164,7 +164,7 @@ def test_annotations_and_their_names_come_back_from_parquet(tmp_path, index):
     found.save(tmp_path / "index.parquet")
     for loaded in (
         Index.load(tmp_path / "index.parquet"),
-        Index.open(tmp_path / "index.parquet", from_rows=1),
+        Index.open(tmp_path / "index.parquet", min_rows=1),
     ):
         assert (loaded.box_classes, loaded.keypoint_names) == (("car", "tree"), ("nose",))
         assert {name: loaded.table[name][1].as_py() for name in ANNOTATIONS} == ANNOTATIONS

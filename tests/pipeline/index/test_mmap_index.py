@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lightwell.pipeline.errors import SourceError
-from lightwell.pipeline.index import mmap_index as mapped
+from lightwell.pipeline.index import mmap_index
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.index.digest import digest_of
 from lightwell.pipeline.index.index import Index
-from lightwell.pipeline.index.mmap_index import Numbers, RowTable
+from lightwell.pipeline.index.mmap_index import ChunkedTable, IntColumn
 from lightwell.pipeline.memory import estimates
 from lightwell.pipeline.memory.estimates import SampleSizes
 from lightwell.pipeline.plan.plan import Plan
@@ -32,8 +32,8 @@ from pictures import make_folder
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An index of 13 pictures, in chunks of four rows once it is mapped, as which it is large enough."""
-    monkeypatch.setattr(mapped, "MAPPED_ROWS", 10)
-    monkeypatch.setattr(mapped, "CHUNK_ROWS", 4)
+    monkeypatch.setattr(mmap_index, "MMAP_MIN_ROWS", 10)
+    monkeypatch.setattr(mmap_index, "CHUNK_ROWS", 4)
     photos = make_folder(tmp_path / "photos", num_images=13)
     (photos / "cat" / "004.jpg").write_bytes(b"")
     index = build_index(photos, fractions={"train": 0.7, "val": 0.3})
@@ -47,13 +47,13 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def made(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """The Parquet files of which a file is made."""
     calls: list[Path] = []
-    make = mapped._make
+    make = mmap_index._write
 
     def note(path: Path, *rest: Any) -> None:
         calls.append(path)
         make(path, *rest)
 
-    monkeypatch.setattr(mapped, "_make", note)
+    monkeypatch.setattr(mmap_index, "_write", note)
     return calls
 
 
@@ -74,7 +74,7 @@ def test_rows_digest_and_batches_are_the_same(path: Path, made: list[Path], tmp_
     plans = [Plan.model_validate({**content, **more}) for more in ({}, {"cache": None})]
     mapped_facts = [facts_of_feed(LocalEngine(num_threads=1).feed(plan, view)) for plan in plans]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mapped, "MAPPED_ROWS", 100)
+        patch.setattr(mmap_index, "MMAP_MIN_ROWS", 100)
         assert [facts_of_feed(LocalEngine(num_threads=1).feed(plan, view)) for plan in plans] == mapped_facts
     assert made == [path]
 
@@ -91,7 +91,7 @@ def test_rows_come_in_the_order_in_which_they_are_asked_for(cut: int, rows: list
         {"a": list(range(12)), "b": [str(number) if number % 3 else None for number in range(12)]}
     )
     chunks = pa.concat_tables([table.slice(0, cut), table.slice(cut, 2), table.slice(cut + 2)])
-    assert RowTable(chunks).take(np.array(rows, np.int64)).equals(table.take(pa.array(rows, pa.int64())))
+    assert ChunkedTable(chunks).take(np.array(rows, np.int64)).equals(table.take(pa.array(rows, pa.int64())))
 
 
 def test_an_index_that_is_written_again_is_mapped_again(path: Path, made: list[Path]) -> None:
@@ -116,15 +116,15 @@ def test_many_who_open_it_at_once_make_it_once(path: Path, made: list[Path]) -> 
 @pytest.mark.parametrize("lost", ["half", "told", "other"])
 def test_what_a_kill_left_is_not_read(path: Path, made: list[Path], lost: str) -> None:
     expected = Index.open(path)
-    arrow, told = (path.with_name(name) for name in hidden(path))
+    arrow, metadata = (path.with_name(name) for name in hidden(path))
     dead = path.with_name(f"..{path.name}.arrow.{'a' * 32}.tmp")
     dead.touch()
     if lost == "half":
         arrow.write_bytes(arrow.read_bytes()[:-8])
     elif lost == "other":  # a newer Arrow file is in its place, and what tells of it is not
-        told.write_text(json.dumps({**json.loads(told.read_text()), "arrow": "0" * 32}))
+        metadata.write_text(json.dumps({**json.loads(metadata.read_text()), "arrow": "0" * 32}))
     else:
-        told.write_text("{")
+        metadata.write_text("{")
     assert Index.open(path).table.equals(expected.table)
     assert len(made) == 2
     assert not dead.exists()
@@ -166,10 +166,12 @@ def test_numbers_and_largest_pictures_are_those_of_the_whole_column(
     column = pa.array(values, pa.int32())
     chunks = pa.chunked_array([column[:cut], column[cut : cut + 2], column[cut + 2 :]])
     wanted = np.array([values[row] or 0 for row in rows], np.int64)
-    found = Numbers(chunks).take(np.array(rows, np.int64))
+    found = IntColumn(chunks).take(np.array(rows, np.int64))
     assert found.dtype == np.int64
     assert found.tolist() == wanted.tolist()
-    sizes = SampleSizes(masked=False, _bytes=Numbers(chunks), _width=Numbers(chunks), _height=Numbers(chunks))
+    sizes = SampleSizes(
+        masked=False, _bytes=IntColumn(chunks), _width=IntColumn(chunks), _height=IntColumn(chunks)
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(estimates, "SLICE_ROWS", 3)
         largest = sizes.largest(np.array(rows, np.int64), number)

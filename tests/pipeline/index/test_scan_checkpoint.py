@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 from lightwell.pipeline.errors import OutputError
-from lightwell.pipeline.index import scan as looking
+from lightwell.pipeline.index import scan
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.index.index import Index
-from lightwell.pipeline.index.scan_checkpoint import Sightings
+from lightwell.pipeline.index.scan_checkpoint import ScanCheckpoint
 from lightwell.pipeline.index.sources import webdataset as reading
 from pictures import make_folder, samples, write_tar
 from PIL import Image
@@ -20,8 +20,8 @@ from PIL import Image
 
 @pytest.fixture
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Sixteen pictures in portions of two; one has no content, one has a mask that is not there."""
-    monkeypatch.setattr(looking, "PORTION", 2)
+    """Sixteen pictures in chunks of two; one has no content, one has a mask that is not there."""
+    monkeypatch.setattr(scan, "LOCAL_CHUNK_FILES", 2)
     folder = make_folder(tmp_path / "photos", num_images=16)
     (folder / "cat" / "000.jpg").write_bytes(b"")
     return folder
@@ -31,7 +31,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the files and shards that are opened."""
     names: list[str] = []
-    read_header, read_members = looking.read_header, reading.read_members
+    read_header, read_samples = scan.read_header, reading.read_samples
 
     def header(uri: str) -> Any:
         names.append(Path(uri).name)
@@ -39,10 +39,10 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def members(file: Any, found: Any, **options: Any) -> Any:
         names.append(str(found.bytes))
-        return read_members(file, found, **options)
+        return read_samples(file, found, **options)
 
-    monkeypatch.setattr(looking, "read_header", header)
-    monkeypatch.setattr(reading, "read_members", members)
+    monkeypatch.setattr(scan, "read_header", header)
+    monkeypatch.setattr(reading, "read_samples", members)
     return names
 
 
@@ -59,7 +59,7 @@ def interrupt(source: Path, output: Path, number: int, **options: Any) -> None:
         build_index(
             source,
             progress=stop_after(number),
-            sightings=Sightings(output),
+            checkpoint=ScanCheckpoint(output),
             num_threads=1,
             **options,
         )
@@ -78,14 +78,14 @@ def test_what_was_seen_is_not_opened_again_and_the_index_is_the_same(
     interrupt(photos, output, 8)
     assert not output.exists()
     opened.clear()
-    sightings = Sightings(output, say=said.append)
-    built = build_index(photos, sightings=sightings, num_threads=1)
+    checkpoint = ScanCheckpoint(output, report=said.append)
+    built = build_index(photos, checkpoint=checkpoint, num_threads=1)
     built.save(output)
     assert said == ["going on with an index of which 8 files are done"]
     assert sorted(opened) == [f"{number:03}.jpg" for number in range(1, 16, 2)]  # the dogs come last
     assert output.read_bytes() == expected
     assert [path.name for path in tmp_path.glob(".*")] == [".index.parquet.parts"]
-    sightings.clear()
+    checkpoint.clear()
     assert list(tmp_path.glob(".*")) == []
 
 
@@ -97,7 +97,7 @@ def test_shards_that_were_read_are_not_read_again(tmp_path: Path, opened: list[s
     output, said = tmp_path / "index.parquet", []
     interrupt(folder, output, 2)
     opened.clear()
-    built = build_index(folder, sightings=Sightings(output, say=said.append), num_threads=1)
+    built = build_index(folder, checkpoint=ScanCheckpoint(output, report=said.append), num_threads=1)
     built.save(output)
     assert said == ["going on with an index of which 2 shards are done"]
     assert opened == [str((folder / f"part-00{number}.tar").stat().st_size) for number in (2, 3)]
@@ -113,7 +113,7 @@ def test_a_file_that_changed_between_is_looked_at_again(
     os.utime(photos / "cat" / "004.jpg", ns=(1, 1))
     (photos / "cat" / "006.jpg").unlink()
     opened.clear()
-    build_index(photos, sightings=Sightings(output), num_threads=1).save(output)
+    build_index(photos, checkpoint=ScanCheckpoint(output), num_threads=1).save(output)
     assert {"002.jpg", "004.jpg"} < set(opened)
     assert "008.jpg" not in opened
     assert output.read_bytes() == whole(photos, tmp_path / "whole.parquet")
@@ -124,7 +124,7 @@ def test_interrupted_twice_it_is_gone_on_with_twice(photos: Path, tmp_path: Path
     interrupt(photos, output, 4)
     interrupt(photos, output, 10)
     opened.clear()
-    build_index(photos, sightings=Sightings(output), num_threads=1).save(output)
+    build_index(photos, checkpoint=ScanCheckpoint(output), num_threads=1).save(output)
     assert len(opened) == 6
     assert output.read_bytes() == whole(photos, tmp_path / "whole.parquet")
 
@@ -139,7 +139,7 @@ def test_what_another_request_has_left_is_thrown_away(
         whole(photos, tmp_path / "older.parquet")
         other = {"previous": Index.load(tmp_path / "older.parquet")}
     opened.clear()
-    built = build_index(photos, sightings=Sightings(output, say=said.append), **other)
+    built = build_index(photos, checkpoint=ScanCheckpoint(output, report=said.append), **other)
     assert said == []
     assert list((tmp_path / ".index.parquet.parts").iterdir()) == []
     assert len(opened) == (16 if "hash_content" in other else 0)
@@ -151,18 +151,20 @@ def test_a_part_that_lost_its_end_costs_its_files_only(
 ) -> None:
     output = tmp_path / "index.parquet"
     with pytest.raises(KeyboardInterrupt):
-        build_index(photos, progress=stop_after(8), sightings=Sightings(output, every_s=0), num_threads=1)
+        build_index(
+            photos, progress=stop_after(8), checkpoint=ScanCheckpoint(output, interval_s=0), num_threads=1
+        )
     parts = sorted((tmp_path / ".index.parquet.parts").iterdir())
-    assert len(parts) == 4  # one for each portion of two
+    assert len(parts) == 4  # one for each chunk of two
     parts[0].write_bytes(parts[0].read_bytes()[:-20])
     opened.clear()
-    build_index(photos, sightings=Sightings(output), num_threads=1).save(output)
+    build_index(photos, checkpoint=ScanCheckpoint(output), num_threads=1).save(output)
     assert len(opened) == 8 + 2
     assert output.read_bytes() == whole(photos, tmp_path / "whole.parquet")
 
 
 def test_a_mask_that_was_missing_is_looked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(looking, "PORTION", 2)
+    monkeypatch.setattr(scan, "LOCAL_CHUNK_FILES", 2)
     make_folder(tmp_path, num_images=8, classes=("cat",))
     lines = [f"cat/{number:03}.jpg,masks/{number:03}.png" for number in range(8)]
     table = tmp_path / "table.csv"
@@ -173,11 +175,11 @@ def test_a_mask_that_was_missing_is_looked_for_again(tmp_path: Path, monkeypatch
     for number in range(8):
         with Image.open(tmp_path / "cat" / f"{number:03}.jpg") as picture:
             Image.new("L", picture.size).save(tmp_path / "masks" / f"{number:03}.png")
-    built = build_index(table, sightings=Sightings(output), label_column=None)
+    built = build_index(table, checkpoint=ScanCheckpoint(output), label_column=None)
     assert built.table["status"].to_pylist() == ["ok"] * 8
 
 
 def test_a_place_that_cannot_be_written_is_said(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"expected to write .*choose a place"):
-        build_index(photos, sightings=Sightings(tmp_path / "file" / "index.parquet", every_s=0))
+        build_index(photos, checkpoint=ScanCheckpoint(tmp_path / "file" / "index.parquet", interval_s=0))

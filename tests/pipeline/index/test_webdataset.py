@@ -18,12 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lightwell.pipeline.errors import SourceError
 from lightwell.pipeline.index.build import build_index
-from lightwell.pipeline.index.sources.tar_samples import split_name
+from lightwell.pipeline.index.sources.tar_samples import split_member_path
 from lightwell.pipeline.index.sources.webdataset import expand_braces
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine
-from lightwell.pipeline.storage.range_file import RangedFile
+from lightwell.pipeline.storage.range_file import RangeFile
 from pictures import encoded, make_folder, samples, write_tar
 from PIL import Image
 from webdataset.tariterators import group_by_keys, tar_file_expander
@@ -227,7 +227,7 @@ def test_braces_are_written_out_as_a_shell_does() -> None:
 
 
 def test_names_are_split_at_the_first_dot() -> None:
-    assert split_name("./a.b/c.seg.PNG") == ("a.b/c", "seg.png")
+    assert split_member_path("./a.b/c.seg.PNG") == ("a.b/c", "seg.png")
 
 
 @given(
@@ -236,7 +236,7 @@ def test_names_are_split_at_the_first_dot() -> None:
     moves=st.lists(st.tuples(st.integers(0, 320), st.integers(0, 90))),
 )
 def test_a_ranged_file_reads_as_a_file_does(data: bytes, block: int, moves: list[tuple[int, int]]) -> None:
-    plain, ranged = io.BytesIO(data), RangedFile(lambda o, n: data[o : o + n], len(data), block)
+    plain, ranged = io.BytesIO(data), RangeFile(lambda o, n: data[o : o + n], len(data), block)
     for place, size in moves:
         plain.seek(place)
         ranged.seek(place)

@@ -44,7 +44,7 @@ def test_a_log_hears_of_long_work_once_a_minute_and_not_at_all_where_something_e
     for number in console.track(Work(40), "train"):
         clock[0] += 10.0
         if number == 22:
-            console.say("epoch 1")
+            console.print("epoch 1")
             for _ in console.track(Work(3), "val"):
                 clock[0] += 10.0
     assert stream.getvalue().splitlines() == [
@@ -85,9 +85,9 @@ def test_a_terminal_shows_one_line_for_the_innermost_work_and_what_is_said_above
     with shown as received:
         for number in console.track(Work(3), "train"):
             if number == 1:
-                console.say("epoch [1] of 2")
+                console.print("epoch [1] of 2")
                 assert len(list(console.track(Work(2, replace(STATS, replaced=7)), "val"))) == 2
-        console.say("the end")
+        console.print("the end")
     text = received.decode()
     assert "train" in text
     assert "7 replaced" in text

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from lightwell.pipeline.errors import PlanError, RequestError
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.machine import default_memory_bytes, machine_memory_bytes, num_cpus, parse_size
-from lightwell.pipeline.memory.budget import MemoryBudget, Shares, cut
-from lightwell.pipeline.memory.estimates import in_runs
+from lightwell.pipeline.memory.budget import BudgetSplit, MemoryBudget, split_budget
+from lightwell.pipeline.memory.estimates import split_by_bytes
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine
@@ -172,7 +172,7 @@ def test_resident_memory_grows_by_no_more_than_the_budget_and_a_half(
 
 @given(st.lists(st.integers(0, 50)), st.integers(1, 60))
 def test_runs_keep_order_and_bound(sizes: list[int], most: int) -> None:
-    runs = list(in_runs(sizes, sizes.__getitem__, most))
+    runs = list(split_by_bytes(sizes, sizes.__getitem__, most))
     assert [size for run, _ in runs for size in run] == sizes
     assert all(len(run) == 1 or sum(run) <= most for run, _ in runs)
     assert all(sum(run) == num_bytes for run, num_bytes in runs)
@@ -185,7 +185,7 @@ def test_a_cut_budget_adds_up_and_holds_two_batches(
     batch: int, prefetch: int, memory: int, cached: bool
 ) -> None:
     try:
-        shares = cut(memory, batch_bytes=batch, prefetch=prefetch, cached=cached)
+        shares = split_budget(memory, batch_bytes=batch, prefetch=prefetch, cached=cached)
     except PlanError:
         assert 2 * batch > 0.75 * memory * (0.875 if cached else 1)
         return
@@ -197,7 +197,7 @@ def test_a_cut_budget_adds_up_and_holds_two_batches(
 
 
 def test_threads_in_any_order_never_exceed_a_share_nor_wait_for_ever() -> None:
-    shares = Shares(rows=10, files=20, pixels=30)
+    shares = BudgetSplit(rows=10, files=20, pixels=30)
     budget = MemoryBudget(shares)
     chance = random.Random(3)
     tickets = [(ticket, chance.randint(1, 20)) for ticket in range(200)]
@@ -208,7 +208,7 @@ def test_threads_in_any_order_never_exceed_a_share_nor_wait_for_ever() -> None:
 
     def read(share: list[tuple[int, int]]) -> None:
         for ticket, size in share:
-            budget.wait_for_file(ticket, size)
+            budget.reserve_file(ticket, size)
             with lock:
                 order.append(ticket)
                 ready.append((ticket, size))
@@ -225,7 +225,7 @@ def test_threads_in_any_order_never_exceed_a_share_nor_wait_for_ever() -> None:
             with budget.pixels(min(30, item[1] + 9), "some"):
                 if budget.used_bytes > shares.total:
                     wrong.append(budget.used_bytes)
-            budget.close_file(item[1])
+            budget.release_file(item[1])
 
     threads = [threading.Thread(target=read, args=(tickets[i::3],)) for i in range(3)]
     threads += [threading.Thread(target=make) for _ in range(3)]
@@ -318,7 +318,7 @@ def test_control_groups_limit_the_cpus(
 PINNED = """
 import os, json
 os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
-from lightwell.pipeline.engine.machine import num_cpus
+from lightwell.pipeline.machine import num_cpus
 from lightwell import LocalEngine, Plan, View
 with LocalEngine().feed(Plan.load(os.sys.argv[1]), View()) as feed:
     list(feed)

@@ -7,10 +7,10 @@ from typing import cast
 
 from image_bytes import EOI, saved
 from lightwell.pipeline.geometry import Region
-from lightwell.pipeline.load.decode.decoder import Encoded
-from lightwell.pipeline.load.decode.plan import Decoding
-from lightwell.pipeline.memory.estimates import planned_bytes
-from lightwell.pipeline.transform.params import Drawn
+from lightwell.pipeline.load.decode.decoder import EncodedImage
+from lightwell.pipeline.load.decode.plan import DecodePlan
+from lightwell.pipeline.memory.estimates import estimate_sample_bytes
+from lightwell.pipeline.transform.params import SampledParams
 from pictures import make_picture
 
 PROGRESSIVE = saved(make_picture(1, 40, 56), "JPEG", progressive=True)
@@ -21,16 +21,16 @@ class NothingDrawn:
     """A sample for which nothing is drawn that makes pixels."""
 
     size: tuple[int, int] = (0, 0)
-    decisions: tuple[()] = ()
+    calls: tuple[()] = ()
 
 
 def test_a_region_of_a_jpeg_whose_last_scans_are_missing_counts_as_the_whole() -> None:
     """It is decoded whole and cut, so that it is the same pixels on every way."""
-    decoding = Decoding("region", Region(0, 0, 10, 10), ())
-    drawn = cast("Drawn", NothingDrawn())
+    decoding = DecodePlan("region", Region(0, 0, 10, 10), ())
+    sampled = cast("SampledParams", NothingDrawn())
     second = PROGRESSIVE.index(b"\xff\xda", PROGRESSIVE.index(b"\xff\xda") + 2)
     sizes = [
-        planned_bytes(Encoded(data, "jpeg", "RGB", 1, (40, 56)), decoding, drawn)
+        estimate_sample_bytes(EncodedImage(data, "jpeg", "RGB", 1, (40, 56)), decoding, sampled)
         for data in (PROGRESSIVE, PROGRESSIVE[:second] + EOI)
     ]
     assert sizes == [3 * 10 * 10, 3 * 40 * 56]

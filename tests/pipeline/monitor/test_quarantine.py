@@ -184,7 +184,7 @@ def test_left_out_images_make_their_batch_smaller_and_touch_no_other(index_path:
         batches, feed = run(plan)
         for path, aside in hidden.items():
             aside.rename(path)
-        assert [(len(b), b.num_left_out) for b in batches] == [(7, 1), (6, 2), (8, 0)]
+        assert [(len(b), b.num_skipped) for b in batches] == [(7, 1), (6, 2), (8, 0)]
         assert feed.counts == {"read": 21, "used": 21, "replaced": 0, "skipped": 3}
         assert all(entry["replaced_by"] is None for entry in feed.quarantine)
         for one, other in zip(batches, reference, strict=True):
@@ -222,9 +222,9 @@ def test_the_share_is_judged_once_enough_were_made() -> None:
     quarantine = Quarantine(ErrorRules(max_bad_share=0.1))
     for number in range(100):
         quarantine.add(QuarantineEntry(f"{number}", "", "read", "gone", "", None, 0))
-    quarantine.judge(made=MIN_JUDGED - 1, failed=100)
+    quarantine.check_limits(made=MIN_JUDGED - 1, failed=100)
     with pytest.raises(RunError, match=r"at most 10.0% bad images \(errors.max_bad_share\), got 39.1%"):
-        quarantine.judge(made=1, failed=0)
+        quarantine.check_limits(made=1, failed=0)
 
 
 def test_limits_that_only_stop_a_run_are_not_another_plan(index_path: Path) -> None:
@@ -322,7 +322,7 @@ def test_whatever_is_damaged_counts_add_up_and_good_pixels_stay(
     assert counts["read"] == counts["used"] + counts["replaced"] == sum(map(len, batches))
     assert counts["used"] == 12 - len(bad)
     assert (counts["replaced"], counts["skipped"]) == ((len(bad), 0) if rule == "replace" else (0, len(bad)))
-    assert sum(batch.num_left_out for batch in batches) <= counts["skipped"]
+    assert sum(batch.num_skipped for batch in batches) <= counts["skipped"]
     maybe = {paths[n].name for n in damaged}
     for batch in batches:
         for key, image, replaced in zip(batch.keys, batch.images, batch.replaced, strict=True):

@@ -10,7 +10,7 @@ import pytest
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.jobs.progress import LineConsole
 from lightwell.pipeline.monitor.stats import FeedStats, ThreadStats
-from lightwell.pipeline.monitor.step_timer import Activity, Clock, Queue
+from lightwell.pipeline.monitor.step_timer import FeedMonitor, Queue, StepTimer
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine
@@ -133,21 +133,21 @@ def test_the_table_has_a_line_for_each_step_and_ends_with_the_verdict() -> None:
 def test_now_forgets_what_was_long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(time, "perf_counter", lambda: now)
-    activity = Activity()
-    activity.start()
+    monitor = FeedMonitor()
+    monitor.start()
     for now in (float(second) for second in range(1, 101)):
-        activity.give_out(1 if now <= 50 else 10)
-    found = activity.read(num_threads=1, replaced=0, memory_bytes=0, peak_bytes=0)
+        monitor.count_batch(1 if now <= 50 else 10)
+    found = monitor.read(num_threads=1, replaced=0, memory_bytes=0, peak_bytes=0)
     assert found.samples_per_second == pytest.approx(550 / 100)
     assert found.samples_per_second_now == pytest.approx(10)
 
 
 def test_cache_hits_are_told() -> None:
-    activity = Activity()
-    activity.start()
-    activity.hit(3)
-    activity.hit(4)
-    found = activity.read(num_threads=1, replaced=0, memory_bytes=0, peak_bytes=0)
+    monitor = FeedMonitor()
+    monitor.start()
+    monitor.count_cache_hits(3)
+    monitor.count_cache_hits(4)
+    found = monitor.read(num_threads=1, replaced=0, memory_bytes=0, peak_bytes=0)
     assert found.cache_hits == 7
     assert "7 from the cache" in found.summary()
 
@@ -166,14 +166,14 @@ def test_a_queue_averages_over_time(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_clock_that_has_stopped_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(time, "perf_counter", lambda: now)
-    clock = Clock("make")
+    timer = StepTimer("make")
     now = 2.0
-    clock.enter("decode")
+    timer.enter("decode")
     now = 5.0
-    clock.stop()
+    timer.stop()
     now = 9.0
-    clock.enter("write")
-    assert (clock.read().wall_s, clock.read().seconds) == (5.0, {"room": 2.0, "decode": 3.0})
+    timer.enter("write")
+    assert (timer.read().wall_s, timer.read().seconds) == (5.0, {"room": 2.0, "decode": 3.0})
 
 
 def test_plain_lines_tell_how_far_it_is_and_the_pace(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,11 +80,11 @@ def test_a_file_that_never_ends_stops_the_run_and_is_named(
 
 def test_files_that_are_decoded_together_have_the_time_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "POLL_S", 0.01)
-    noted = watch.Watch(0.05)
+    noted = watch.Watchdog(0.05)
     release, at_work = threading.Event(), threading.Event()
 
     def work() -> None:
-        with noted.at("decode", "first.jpg", 32):
+        with noted.track("decode", "first.jpg", 32):
             at_work.set()
             release.wait(60)
 

@@ -22,7 +22,7 @@ from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.policy.from_objects import differences
 from lightwell.pipeline.policy.registry import UNUSABLE, is_composition_class, transform_classes
 from lightwell.pipeline.rng import keyed_generator, keyed_random
-from lightwell.pipeline.transform.params import Drawing
+from lightwell.pipeline.transform.params import ParamSampler
 from pictures import make_picture
 from policies import policies
 from transforms import USABLE, transforms_of
@@ -62,11 +62,11 @@ def run_albumentations(transforms: list[Any], number: int) -> dict[str, Any]:
 def run_lightwell(plan: Plan, number: int) -> dict[str, Any]:
     pipeline = compose([spec.build("augment") for spec in plan.augment])
     routes = find_routes(pipeline.transforms, backend="opencv", device="cpu", approximate=False)
-    drawing = Drawing(pipeline, routes.num_drawn)
+    param_sampler = ParamSampler(pipeline, routes.num_sampled)
     targets = sample(number)
     image = targets.pop("image")
-    drawn = drawing.draw(number, image.shape[:2], **targets)
-    return drawing.finish(drawing.apply(image, drawn.decisions), drawn)
+    sampled = param_sampler.sample(number, image.shape[:2], **targets)
+    return param_sampler.finish(param_sampler.apply(image, sampled.calls), sampled)
 
 
 def saved_plans(policy: Any, folder: Path) -> list[Plan]:

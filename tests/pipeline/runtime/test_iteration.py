@@ -266,11 +266,11 @@ def test_a_batch_moves_all_its_tensors(plan: Plan) -> None:
     mixed = plan.model_copy(update={"mix": Mix(kind="MixUp")})
     with LocalEngine().feed(mixed, View(augment=True)) as feed:
         batch = next(iter(feed))
-    assert batch.partner_labels is not None
+    assert batch.mixed_labels is not None
     moved = batch.to("meta", non_blocking=True)
     devices = {
         name: getattr(moved, name).device.type
-        for name in ("images", "labels", "partner_labels", "partner_weights")
+        for name in ("images", "labels", "mixed_labels", "mixed_weights")
     }
     assert set(devices.values()) == {"meta"}
     assert (moved.keys, moved.epoch, moved.step) == (batch.keys, batch.epoch, batch.step)

@@ -64,7 +64,7 @@ def test_a_feed_stops_where_its_share_of_bad_images_is_too_large(index: Path, ru
     plan = plan_for(index, errors={"on_error": rule})
     enough = View(num_epochs=MIN_JUDGED // NUM_PICTURES)
     with ENGINE.feed(plan, enough) as feed:
-        assert sum(len(batch) + batch.num_left_out for batch in feed) == enough.num_epochs * NUM_PICTURES
+        assert sum(len(batch) + batch.num_skipped for batch in feed) == enough.num_epochs * NUM_PICTURES
     longer = View(num_epochs=enough.num_epochs + 1)
     with pytest.raises(RunError, match=r"at most 10.0% bad images \(errors.max_bad_share\), got 16.8%"):
         list(ENGINE.feed(plan, longer))
@@ -74,7 +74,7 @@ def test_what_is_left_out_is_skipped_and_a_batch_without_an_image_is_passed_over
     empty(index, 0, 1, 2, 3, 4)
     keys = keys_of(index)
     with ENGINE.feed(plan_for(index, errors=SKIP), View()) as feed:
-        got = [(batch.step, batch.keys, batch.num_left_out) for batch in feed]
+        got = [(batch.step, batch.keys, batch.num_skipped) for batch in feed]
     assert got == [
         (2, keys[5:6], 1),
         (3, keys[6:8], 0),
@@ -99,7 +99,7 @@ def test_a_position_stands_behind_the_batches_that_were_passed_over(index: Path)
 
 
 def test_ranks_that_would_leave_images_out_are_refused(index: Path) -> None:
-    with pytest.raises(PlanError, match=r"errors\.on_error: expected replace or raise where 2 ranks share"):
+    with pytest.raises(PlanError, match=r"errors\.on_error: expected replace or raise with 2 ranks"):
         ENGINE.feed(plan_for(index, errors=SKIP), View(num_ranks=2))
 
 

@@ -11,7 +11,7 @@ from lightwell.pipeline.compiler.program import Program
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine, LocalFeed
-from lightwell.pipeline.runtime.opencv_threads import OneOpencvThread
+from lightwell.pipeline.runtime.opencv_threads import SingleThreadedOpenCV
 from lightwell.pipeline.tools.costs import measure_costs
 
 
@@ -60,13 +60,13 @@ def test_of_two_feeds_the_last_to_close_gives_them_back(first: int, index_path: 
 
 
 def test_a_number_that_the_user_sets_meanwhile_stays() -> None:
-    with OneOpencvThread():
+    with SingleThreadedOpenCV():
         cv2.setNumThreads(2)
     assert cv2.getNumThreads() == 2
 
 
 def test_letting_go_twice_counts_once() -> None:
-    one, other = OneOpencvThread(), OneOpencvThread()
+    one, other = SingleThreadedOpenCV(), SingleThreadedOpenCV()
     one.release()
     one.release()
     assert cv2.getNumThreads() == 1

@@ -15,7 +15,7 @@ from lightwell.pipeline.index.index import SCHEMA, Index
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.sampling import Sampling
 from lightwell.pipeline.plan.view import View
-from lightwell.pipeline.sampler.class_balanced import Draws
+from lightwell.pipeline.sampler.class_balanced import ClassBalancedSampler
 from lightwell.pipeline.sampler.schedule import Schedule
 
 CLASSES = ("cat", "dog", "owl")
@@ -64,8 +64,10 @@ def test_a_class_shows_all_of_its_images_before_one_of_them_again(
     rows = np.arange(len(labels)) * 7
     table = np.zeros(len(labels) * 7, dtype=np.int64)
     table[rows] = labels
-    draws = Draws.of(Sampling(), index_of(table.tolist()), rows, seed)
-    drawn = np.concatenate([draws.rows_at(np.arange(len(labels)), epoch) for epoch in range(num_epochs)])
+    class_balanced = ClassBalancedSampler.of(Sampling(), index_of(table.tolist()), rows, seed)
+    drawn = np.concatenate(
+        [class_balanced.rows_at(np.arange(len(labels)), epoch) for epoch in range(num_epochs)]
+    )
     counts = Counter(drawn.tolist())
     assert len(drawn) == len(labels) * num_epochs
     for label in set(labels):
@@ -111,7 +113,7 @@ def test_a_wrong_request_is_refused_when_the_plan_is_read(
         ("balanced", [0, -1, -1], r"got 2 without \(the first is '1.jpg'\)"),
         ({"weights": {"dgo": 2}}, [0, 1], "got 'dgo'; did you mean 'dog'"),
         ({"weights": {"owl": 2}}, [0, 1], "got 'owl'; classes with images here are cat, dog"),
-        ({"weights": {"owl": 1e-9}}, [0, 1, 2], "got 1e-09 for 'owl', too little for one"),
+        ({"weights": {"owl": 1e-9}}, [0, 1, 2], "got 1e-09 for 'owl', too small for one"),
     ],
 )
 def test_a_request_that_the_index_cannot_meet_is_refused(

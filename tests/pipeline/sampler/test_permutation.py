@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lightwell.pipeline.sampler.permutation import MAX_SIZE, NUM_ROUNDS, Permutation, mixed, permuted
+from lightwell.pipeline.sampler.permutation import MAX_SIZE, NUM_ROUNDS, Permutation, permute, splitmix64
 
 seeds = st.integers(0, 2**40)
 MASK = 2**64 - 1
@@ -40,7 +40,7 @@ def slow_mixed(seed: int, place: int) -> int:
 
 @pytest.mark.parametrize("size", [*range(1, 200), 1000, 4096, 4097, 65_537, 1_000_003])
 def test_every_value_comes_once(size: int) -> None:
-    values = Permutation.keyed("shuffle", 7, size, size)(np.arange(size))
+    values = Permutation.from_seed("shuffle", 7, size, size)(np.arange(size))
     assert values.dtype == np.int64
     assert np.array_equal(np.bincount(values, minlength=size), np.ones(size))
 
@@ -51,39 +51,39 @@ def test_it_stays_in_range_and_the_inverse_leads_back(
 ) -> None:
     """A function of a finite set into itself that has an inverse is a bijection."""
     ends = [0, size - 1]
-    places = np.array(data.draw(st.lists(st.integers(0, size - 1), max_size=50)) + ends)
-    permutation = Permutation.keyed("shuffle", seed, epoch, size)
-    values = permutation(places)
+    indices = np.array(data.draw(st.lists(st.integers(0, size - 1), max_size=50)) + ends)
+    permutation = Permutation.from_seed("shuffle", seed, epoch, size)
+    values = permutation(indices)
     assert ((values >= 0) & (values < size)).all()
-    assert np.array_equal(permutation.inverse(values), places)
-    assert np.array_equal(permutation(permutation.inverse(places)), places)
+    assert np.array_equal(permutation.inverse(values), indices)
+    assert np.array_equal(permutation(permutation.inverse(indices)), indices)
 
 
 @pytest.mark.parametrize("size", [10**9, 10**9 + 7, 2**40, MAX_SIZE])
 def test_huge_sizes_give_distinct_values_that_lead_back(size: int) -> None:
-    places = np.unique(np.random.default_rng(0).integers(0, size, 200_000))
-    permutation = Permutation.keyed("shuffle", 1, 2, size)
-    values = permutation(places)
-    assert len(np.unique(values)) == len(places)
+    indices = np.unique(np.random.default_rng(0).integers(0, size, 200_000))
+    permutation = Permutation.from_seed("shuffle", 1, 2, size)
+    values = permutation(indices)
+    assert len(np.unique(values)) == len(indices)
     assert values.min() >= 0
     assert values.max() < size
-    assert np.array_equal(permutation.inverse(values), places)
+    assert np.array_equal(permutation.inverse(values), indices)
 
 
 @given(st.integers(1, 10**12), seeds, st.data())
 def test_the_fast_way_equals_the_slow_one(size: int, seed: int, data: st.DataObject) -> None:
-    permutation = Permutation.keyed("shuffle", seed, 3, size)
+    permutation = Permutation.from_seed("shuffle", seed, 3, size)
     keys = [int(key) for key in permutation.keys]
-    places = data.draw(st.lists(st.integers(0, size - 1), min_size=1, max_size=8))
-    assert permutation(np.array(places)).tolist() == [slow_place(place, size, keys) for place in places]
+    indices = data.draw(st.lists(st.integers(0, size - 1), min_size=1, max_size=8))
+    assert permutation(np.array(indices)).tolist() == [slow_place(place, size, keys) for place in indices]
 
 
 def test_many_permutations_at_once_equal_one_after_another() -> None:
     sizes = np.array([1, 5, 1000, 10**9])
-    keys = mixed(np.arange(NUM_ROUNDS, dtype=np.uint64)[:, None], np.arange(4, dtype=np.uint64))
-    together = permuted(sizes - 1, sizes.astype(np.uint64), keys)
+    keys = splitmix64(np.arange(NUM_ROUNDS, dtype=np.uint64)[:, None], np.arange(4, dtype=np.uint64))
+    together = permute(sizes - 1, sizes.astype(np.uint64), keys)
     alone = [
-        int(permuted(np.array([size - 1]), np.uint64(size), keys[:, number])[0])
+        int(permute(np.array([size - 1]), np.uint64(size), keys[:, number])[0])
         for number, size in enumerate(sizes)
     ]
     assert together.tolist() == alone
@@ -93,7 +93,7 @@ def test_the_orders_of_five_things_are_equally_likely() -> None:
     """Pearson's chi-square over all 120 orders; five standard deviations above its mean would be no chance."""
     trials = 120 * 100
     keys = np.random.default_rng(1).integers(0, 2**64, (NUM_ROUNDS, trials), dtype=np.uint64)
-    orders = np.stack([permuted(np.full(trials, place), np.uint64(5), keys) for place in range(5)], axis=1)
+    orders = np.stack([permute(np.full(trials, place), np.uint64(5), keys) for place in range(5)], axis=1)
     _, counts = np.unique(orders, axis=0, return_counts=True)
     assert len(counts) == 120
     statistic = ((counts - 100) ** 2 / 100).sum()
@@ -102,7 +102,7 @@ def test_the_orders_of_five_things_are_equally_likely() -> None:
 
 def test_places_do_not_predict_values_and_neighbours_do_not_stay_together() -> None:
     size = 100_000
-    first, second = (Permutation.keyed("shuffle", 0, epoch, size)(np.arange(size)) for epoch in (0, 1))
+    first, second = (Permutation.from_seed("shuffle", 0, epoch, size)(np.arange(size)) for epoch in (0, 1))
     for one, other in ((np.arange(size), first), (first, second), (first[:-1], first[1:])):
         assert abs(np.corrcoef(one, other)[0, 1]) < 5 / math.sqrt(size)
     tenths = np.histogram2d(np.arange(size), first, bins=10)[0]

@@ -49,12 +49,12 @@ def test_ranks_take_equal_steps_and_together_read_the_whole_batch(
         whole = alone.batch(number).rows.tolist()
         slices = [schedule.batch(number) for schedule in ranks]
         assert len({len(spec.rows) for spec in slices}) == 1
-        own = [spec.rows[spec.lends :][~spec.padding[spec.lends :]] for spec in slices]
+        own = [spec.rows[spec.has_halo :][~spec.padding[spec.has_halo :]] for spec in slices]
         assert np.concatenate(own).tolist() == whole
         assert {int(row) for spec in slices for row in spec.rows} <= set(whole)
-        assert all(spec.lends == (mixes and num_ranks > 1 and len(whole) > 1) for spec in slices)
+        assert all(spec.has_halo == (mixes and num_ranks > 1 and len(whole) > 1) for spec in slices)
         for spec in slices:
-            if spec.lends and not spec.padding[1]:
+            if spec.has_halo and not spec.padding[1]:
                 assert spec.rows[0] == whole[whole.index(int(spec.rows[1])) - 1]
 
 
@@ -63,7 +63,7 @@ def test_any_batch_is_computed_alone() -> None:
     in_turn = list(schedule.batches())
     for number in (38, 0, 21):
         spec = schedule.batch(number)
-        assert (spec.epoch, spec.step) == (number // 11, number % 11) == schedule.place_of(number)
+        assert (spec.epoch, spec.step) == (number // 11, number % 11) == schedule.epoch_and_step(number)
         assert np.array_equal(spec.rows, in_turn[number].rows)
         assert np.array_equal(next(schedule.batches(number)).rows, spec.rows)
 

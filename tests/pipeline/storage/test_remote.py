@@ -55,7 +55,7 @@ def bucket(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 @pytest.fixture
 def served(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faulty]:
     """The pictures behind a server that can fail, and an index of them in ``tmp_path``."""
-    monkeypatch.setattr(remote, "ATTEMPT_S", 1.5)
+    monkeypatch.setattr(remote, "ATTEMPT_TIMEOUT_S", 1.5)
     files = {f"/{BUCKET}/{p.relative_to(photos)}": p.read_bytes() for p in sorted(photos.rglob("*.jpg"))}
     with faulty_server(files) as faulty:
         point_at(monkeypatch, faulty.url)
@@ -152,7 +152,7 @@ def test_one_object_that_never_comes_costs_one_image(served: Faulty, tmp_path: P
         tmp_path / "index.parquet", max_wait_s=4
     )  # others may be slow on a busy machine
     assert [entry["key"] for entry in quarantine] == bad
-    assert all("while its source answers" in entry["reason"] for entry in quarantine)
+    assert all("while its source responds" in entry["reason"] for entry in quarantine)
     assert counts == {"read": 12, "used": 9, "replaced": 3, "skipped": 0}
 
 
@@ -162,7 +162,7 @@ def test_a_source_that_is_down_stops_the_run_and_is_named(served: Faulty, tmp_pa
     served.faults["*"] = [fault]
     started = time.monotonic()
     with pytest.raises(
-        SourceDownError, match=rf"expected an answer from s3://{BUCKET} within 1 s, got .* check the address"
+        SourceDownError, match=rf"expected a response from s3://{BUCKET} within 1 s, got .* check the address"
     ):
         read(tmp_path / "index.parquet", max_wait_s=1)
     assert time.monotonic() - started < HANG_S
@@ -188,9 +188,9 @@ def test_a_source_that_dies_in_mid_run_stops_it(served: Faulty, tmp_path: Path) 
 
 
 def test_nobody_there_at_all_is_said_when_indexing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(remote, "ATTEMPT_S", 0.5)
+    monkeypatch.setattr(remote, "ATTEMPT_TIMEOUT_S", 0.5)
     point_at(monkeypatch, "http://127.0.0.1:9")
-    with pytest.raises(SourceDownError, match=f"expected an answer from s3://{BUCKET} within 1 s"):
+    with pytest.raises(SourceDownError, match=f"expected a response from s3://{BUCKET} within 1 s"):
         build_index(f"s3://{BUCKET}/set", max_wait_s=1)
 
 
@@ -217,7 +217,7 @@ def test_two_stores_do_not_share_connections_or_listings() -> None:
     fsspec.filesystem("memory").pipe("/two/b.bin", b"b")
     assert list(second.find("memory://two")) == ["memory:///two/a.bin", "memory:///two/b.bin"]
     first.close()
-    assert second.look("memory://two/a.bin").bytes == 3
+    assert second.stat("memory://two/a.bin").bytes == 3
 
 
 def test_a_protocol_that_is_not_known_is_refused() -> None:

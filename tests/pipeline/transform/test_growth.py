@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from lightwell import LocalEngine, Plan, View, build_index
 from lightwell.pipeline.executor import sample_worker as assembly
-from lightwell.pipeline.transform.growth import Growth, largest_pixels
-from lightwell.pipeline.transform.params import Drawing
+from lightwell.pipeline.transform.growth import SizeBound, largest_pixels
+from lightwell.pipeline.transform.params import ParamSampler
 from pictures import make_picture, write_picture
 
 BOUNDED: dict[str, list[Any]] = {
@@ -46,21 +46,21 @@ def peaks(policy: Sequence[Any], size: tuple[int, int]) -> list[int]:
     """Pixels of the largest picture of some draws, the first included."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        drawing = Drawing(A.Compose(policy), len(policy))
-    return [max(largest_pixels(drawing.draw(bits, size)), size[0] * size[1]) for bits in range(20)]
+        param_sampler = ParamSampler(A.Compose(policy), len(policy))
+    return [max(largest_pixels(param_sampler.sample(bits, size)), size[0] * size[1]) for bits in range(20)]
 
 
 @pytest.mark.parametrize("name", list(BOUNDED))
 @pytest.mark.parametrize("size", [(16, 16), (64, 9), (20, 900), (300, 200)])
 def test_no_draw_is_larger_than_the_bound(name: str, size: tuple[int, int]) -> None:
-    growth = Growth.of(A.Compose(BOUNDED[name]).transforms)
-    assert not growth.is_open
+    growth = SizeBound.of(A.Compose(BOUNDED[name]).transforms)
+    assert not growth.needs_sampling
     assert max(peaks(BOUNDED[name], size)) <= growth.pixels(size)
 
 
 @pytest.mark.parametrize("name", list(OPEN))
 def test_what_only_drawing_tells_is_said_to_be_open(name: str) -> None:
-    assert Growth.of(A.Compose(OPEN[name]).transforms).is_open
+    assert SizeBound.of(A.Compose(OPEN[name]).transforms).needs_sampling
     assert max(peaks(OPEN[name], (16, 16))) > 16 * 16
 
 
@@ -74,13 +74,13 @@ def test_runs_of_small_files_are_cut_by_what_they_grow_to(
         write_picture(tmp_path / "photos" / f"{number}.png", make_picture(number, 16, 16))
     build_index(tmp_path / "photos").save(tmp_path / "index.parquet")
     told: list[int] = []
-    cut = assembly.in_runs
+    cut = assembly.split_by_bytes
 
     def watched(items: Sequence[Any], num_bytes: Any, most: int) -> Any:
         told.extend(num_bytes(number) for number in range(len(items)))
         return cut(items, num_bytes, most)
 
-    monkeypatch.setattr(assembly, "in_runs", watched)
+    monkeypatch.setattr(assembly, "split_by_bytes", watched)
     policy = {**BOUNDED, **OPEN}[name]
     plan = Plan(index=tmp_path / "index.parquet", augment=[*policy, A.Resize(8, 8)], batch={"size": 4})
     with LocalEngine(num_threads=1).feed(plan, View(augment=True)) as feed:

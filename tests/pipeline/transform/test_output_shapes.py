@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from lightwell.pipeline.policy.registry import transform_classes
 from lightwell.pipeline.rng import keyed_bits, keyed_generator, keyed_random
-from lightwell.pipeline.transform.output_shapes import RULES, why_unpredictable
-from lightwell.pipeline.transform.params import Drawing
+from lightwell.pipeline.transform.output_shapes import SHAPE_FUNCTIONS, needs_pixels_reason
+from lightwell.pipeline.transform.params import ParamSampler
 from pictures import make_picture
 
 OPTIONS: dict[str, list[dict[str, Any]]] = {
@@ -76,7 +76,7 @@ def instances() -> list[Any]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # advice
                 transform = cls(**options, p=1)
-            if not why_unpredictable(transform):
+            if not needs_pixels_reason(transform):
                 made.append(transform)
     return made
 
@@ -99,23 +99,23 @@ def test_drawing_without_pixels_equals_albumentations_on_pixels(transform: Any) 
     boxed = "bboxes" in transform.available_keys
     targets = {"bboxes": BOXES} if boxed else {}
     compose = A.Compose([transform], bbox_params=A.BboxParams("albumentations") if boxed else None)
-    drawing = Drawing(compose, 1)
+    param_sampler = ParamSampler(compose, 1)
     for number, size in enumerate(SIZES * 2):
         bits = keyed_bits("sizes", number, 0, "")
         generators = keyed_generator(bits), keyed_random(bits)
         compose.set_random_state(*generators)
         result = compose(image=make_picture(number, *size), **targets)
-        drawn = drawing.draw(bits, size, **targets)
-        (decision,) = drawn.decisions
-        assert drawn.size == result["image"].shape[:2]
-        assert decision.size == size
-        assert_equal(decision.params, transform.get_applied_params())
-        assert_equal(drawn.generators[0].bit_generator.state, generators[0].bit_generator.state)
-        assert drawn.generators[1].getstate() == generators[1].getstate()
+        sampled = param_sampler.sample(bits, size, **targets)
+        (call,) = sampled.calls
+        assert sampled.size == result["image"].shape[:2]
+        assert call.size == size
+        assert_equal(call.params, transform.get_applied_params())
+        assert_equal(sampled.generators[0].bit_generator.state, generators[0].bit_generator.state)
+        assert sampled.generators[1].getstate() == generators[1].getstate()
 
 
 def test_every_rule_is_for_a_class_that_is_tried() -> None:
-    assert set(RULES) <= {type(transform).__name__ for transform in instances()}
+    assert set(SHAPE_FUNCTIONS) <= {type(transform).__name__ for transform in instances()}
 
 
 @pytest.mark.parametrize(
@@ -141,20 +141,20 @@ def test_what_albumentations_cannot_do_fails_while_it_is_drawn(transform: Any, s
     with pytest.raises(
         (ValueError, A.augmentations.crops.transforms.CropSizeError), match=r"expected|exceeds"
     ):
-        Drawing(compose, 1).draw(1, size, **targets)
+        ParamSampler(compose, 1).sample(1, size, **targets)
 
 
 def test_boxes_move_while_they_are_drawn() -> None:
     transforms = [A.HorizontalFlip(p=1), A.RandomScale((0.3, 0.6), p=1), A.BBoxSafeRandomCrop(p=1)]
     compose = A.Compose(transforms, bbox_params=A.BboxParams("albumentations"))
-    drawing = Drawing(compose, 3)
+    param_sampler = ParamSampler(compose, 3)
     for number in range(4):
         bits = keyed_bits("boxes", number, 0, "")
         compose.set_random_state(keyed_generator(bits), keyed_random(bits))
         result = compose(image=make_picture(number, 64, 80), bboxes=BOXES[:1])
-        drawn = drawing.draw(bits, (64, 80), bboxes=BOXES[:1])
-        assert drawn.size == result["image"].shape[:2]
-        assert drawn.decisions[2].params["crop_coords"] == transforms[2].get_applied_params()["crop_coords"]
+        sampled = param_sampler.sample(bits, (64, 80), bboxes=BOXES[:1])
+        assert sampled.size == result["image"].shape[:2]
+        assert sampled.calls[2].params["crop_coords"] == transforms[2].get_applied_params()["crop_coords"]
 
 
 @pytest.mark.parametrize(
@@ -168,4 +168,4 @@ def test_boxes_move_while_they_are_drawn() -> None:
     ids=["nested", "looks at masks", "looks at pixels", "looks at channels"],
 )
 def test_compositions_are_as_predictable_as_what_they_hold(transform: Any, predictable: bool) -> None:
-    assert (why_unpredictable(transform) == "") == predictable
+    assert (needs_pixels_reason(transform) == "") == predictable

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightwell.pipeline.compiler.routing import find_routes
 from lightwell.pipeline.rng import keyed_bits, keyed_generator, keyed_random
-from lightwell.pipeline.transform.params import Drawing
+from lightwell.pipeline.transform.params import ParamSampler
 from pictures import make_picture
 from policies import leading_crops, policies
 
@@ -31,8 +31,8 @@ def unchanged(image: np.ndarray, **_: Any) -> np.ndarray:
     return image
 
 
-def num_drawn(pipeline: Any) -> int:
-    return find_routes(pipeline.transforms, backend="opencv", device="cpu", approximate=False).num_drawn
+def num_sampled(pipeline: Any) -> int:
+    return find_routes(pipeline.transforms, backend="opencv", device="cpu", approximate=False).num_sampled
 
 
 def both_ways(pipeline: Any, image: np.ndarray, bits: int, **targets: Any) -> tuple[Any, Any, Any, Any]:
@@ -40,14 +40,14 @@ def both_ways(pipeline: Any, image: np.ndarray, bits: int, **targets: Any) -> tu
     generator, rng = keyed_generator(bits), keyed_random(bits)
     pipeline.set_random_state(generator, rng)
     reference = pipeline(image=image, **targets)
-    drawing = Drawing(pipeline, num_drawn(pipeline))
-    drawn = drawing.draw(bits, image.shape[:2], **targets)
-    found = drawing.finish(drawing.apply(image, drawn.decisions), drawn)
+    param_sampler = ParamSampler(pipeline, num_sampled(pipeline))
+    sampled = param_sampler.sample(bits, image.shape[:2], **targets)
+    found = param_sampler.finish(param_sampler.apply(image, sampled.calls), sampled)
     return (
         reference,
         (generator.random(), rng.random()),
         found,
-        (drawn.generators[0].random(), drawn.generators[1].random()),
+        (sampled.generators[0].random(), sampled.generators[1].random()),
     )
 
 
@@ -86,7 +86,7 @@ def test_what_cannot_be_drawn_ahead_goes_on_with_the_same_generators() -> None:
     pipeline = compose(
         [A.RandomResizedCrop((40, 48)), LOOKS_AT_PIXELS(p=1), A.GaussNoise(p=1), A.RandomCrop(20, 20)]
     )
-    assert num_drawn(pipeline) == 1
+    assert num_sampled(pipeline) == 1
     for number in range(5):
         reference, after, found, after_ours = both_ways(pipeline, make_picture(number), number)
         assert np.array_equal(found["image"], reference["image"])
@@ -95,7 +95,7 @@ def test_what_cannot_be_drawn_ahead_goes_on_with_the_same_generators() -> None:
 
 def test_boxes_decide_where_a_safe_crop_lies() -> None:
     pipeline = compose([A.HorizontalFlip(p=1), A.BBoxSafeRandomCrop(p=1)], boxes=True)
-    assert num_drawn(pipeline) == 2
+    assert num_sampled(pipeline) == 2
     targets = {"bboxes": BOXES[:2], "box_rows": np.arange(2)}
     reference, _, found, _ = both_ways(pipeline, make_picture(2, 120, 160), 9, **targets)
     assert np.array_equal(found["image"], reference["image"])
@@ -103,13 +103,13 @@ def test_boxes_decide_where_a_safe_crop_lies() -> None:
 
 
 def test_drawing_takes_no_memory_for_pixels() -> None:
-    drawing = Drawing(compose([A.RandomResizedCrop((224, 224)), A.HorizontalFlip()]), 2)
-    drawn = drawing.draw(1, (100_000, 100_000))  # 30 GB of pixels
-    assert drawn.size == (224, 224)
+    param_sampler = ParamSampler(compose([A.RandomResizedCrop((224, 224)), A.HorizontalFlip()]), 2)
+    sampled = param_sampler.sample(1, (100_000, 100_000))  # 30 GB of pixels
+    assert sampled.size == (224, 224)
 
 
 @pytest.mark.parametrize(
-    ("transforms", "drawn", "why"),
+    ("transforms", "sampled", "why"),
     [
         ([A.HorizontalFlip(), A.HEStain(), A.VerticalFlip()], 1, "HEStain decides by looking at pixels"),
         ([A.Lambda(image=unchanged)], 0, "Lambda yields no uint8 RGB picture"),
@@ -118,14 +118,16 @@ def test_drawing_takes_no_memory_for_pixels() -> None:
         ([A.ToGray(num_output_channels=1)], 0, "ToGray yields no uint8 RGB picture"),
     ],
 )
-def test_drawing_stops_where_pixels_decide_and_says_why(transforms: list[Any], drawn: int, why: str) -> None:
+def test_drawing_stops_where_pixels_decide_and_says_why(
+    transforms: list[Any], sampled: int, why: str
+) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         routes = find_routes(transforms, backend="opencv", device="cpu", approximate=False)
-    assert routes.num_drawn == drawn
-    assert why in routes.routes[drawn].why
-    assert [route.why for route in routes.routes[drawn + 1 :]] == [
-        f"behind {type(transforms[drawn]).__name__}" for _ in transforms[drawn + 1 :]
+    assert routes.num_sampled == sampled
+    assert why in routes.routes[sampled].why
+    assert [route.why for route in routes.routes[sampled + 1 :]] == [
+        f"behind {type(transforms[sampled]).__name__}" for _ in transforms[sampled + 1 :]
     ]
 
 
@@ -143,14 +145,14 @@ def test_what_draws_nothing_can_be_left_out_and_the_rest_is_drawn_alike(
     start: list[Any], rest: list[Any], number: int
 ) -> None:
     pipeline = compose([*start, *rest])
-    drawing = Drawing(pipeline, num_drawn(pipeline))
-    assert drawing.draws_nothing(len(start))
-    whole = drawing.draw(number, (120, 160))
+    param_sampler = ParamSampler(pipeline, num_sampled(pipeline))
+    assert param_sampler.is_deterministic(len(start))
+    whole = param_sampler.sample(number, (120, 160))
     after_whole = [generator.random() for generator in whole.generators]
-    behind = [one for one in whole.decisions if one.slot >= len(start)]
-    begun = Drawing(compose(start), len(start)).draw(number, (120, 160)).size
-    rest_only = drawing.draw(number, begun, num_done=len(start))
-    assert repr(rest_only.decisions) == repr(tuple(behind))
+    behind = [one for one in whole.calls if one.transform_index >= len(start)]
+    begun = ParamSampler(compose(start), len(start)).sample(number, (120, 160)).size
+    rest_only = param_sampler.sample(number, begun, num_skipped=len(start))
+    assert repr(rest_only.calls) == repr(tuple(behind))
     assert rest_only.size == whole.size
     assert [generator.random() for generator in rest_only.generators] == after_whole
 
@@ -160,6 +162,6 @@ def test_what_draws_nothing_can_be_left_out_and_the_rest_is_drawn_alike(
     [A.Resize(80, 100, p=0.5), A.RandomCrop(40, 40), A.OneOf([A.Resize(80, 100)]), A.HorizontalFlip(p=1)],
 )
 def test_what_may_draw_is_never_left_out(first: Any) -> None:
-    drawing = Drawing(compose([A.SmallestMaxSize(96), first]), 2)
-    assert drawing.draws_nothing(1)
-    assert not drawing.draws_nothing(2)
+    param_sampler = ParamSampler(compose([A.SmallestMaxSize(96), first]), 2)
+    assert param_sampler.is_deterministic(1)
+    assert not param_sampler.is_deterministic(2)

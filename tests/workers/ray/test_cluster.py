@@ -10,42 +10,50 @@ import time
 import pytest
 from clusters import Cluster, free_port, ray_cluster, wait_until
 from lightwell.pipeline.errors import PlanError, RunError
-from lightwell.workers.ray.cluster import Crew, NodeRoom, Resources, check_room, connect, connected, rooms
+from lightwell.workers.ray.cluster import (
+    NodeResources,
+    Resources,
+    WorkerGroup,
+    check_capacity,
+    connect,
+    connected,
+    list_nodes,
+)
 from patience import HANG_S
 
-NODES = [NodeRoom(3), NodeRoom(3), NodeRoom(8, 2)]
+NODES = [NodeResources(3), NodeResources(3), NodeResources(8, 2)]
 
 
 @pytest.mark.parametrize(
-    ("crews", "told"),
+    ("groups", "message"),
     [
-        ([Crew(1, Resources(16))], "largest node has 8 CPUs and 2 GPUs"),
-        ([Crew(1, Resources(1, 3))], "expected 1 CPUs and 3 GPUs per worker"),
+        ([WorkerGroup(1, Resources(16))], "largest node has 8 CPUs and 2 GPUs"),
+        ([WorkerGroup(1, Resources(1, 3))], "expected 1 CPUs and 3 GPUs per worker"),
         (
-            [Crew(7, Resources(2))],
+            [WorkerGroup(7, Resources(2))],
             "7 workers of 2 CPUs.*1 of them never fit",
         ),  # 14 CPUs, in pieces of 3, 3 and 8
-        ([Crew(5, Resources(1, 0.5))], "1 of them never fit"),
-        ([Crew(4, Resources(2, 0.5)), Crew(3, Resources(2))], "1 of them never fit"),
+        ([WorkerGroup(5, Resources(1, 0.5))], "1 of them never fit"),
+        ([WorkerGroup(4, Resources(2, 0.5)), WorkerGroup(3, Resources(2))], "1 of them never fit"),
     ],
 )
-def test_workers_that_a_cluster_can_never_hold_are_refused(crews: list[Crew], told: str) -> None:
-    with pytest.raises(PlanError, match=told):
-        check_room(crews, NODES)
+def test_workers_that_a_cluster_can_never_hold_are_refused(groups: list[WorkerGroup], message: str) -> None:
+    with pytest.raises(PlanError, match=message):
+        check_capacity(groups, NODES)
 
 
 @pytest.mark.parametrize(
-    "crews",
+    "groups",
     [
-        [Crew(6, Resources(2))],
-        [Crew(4, Resources(1, 0.5))],
-        [Crew(4, Resources(2, 0.5)), Crew(2, Resources(2))],
-        [Crew(10, Resources(0, 0.2))],
-        [Crew(30, Resources(0.1)), Crew(11, Resources(1))],
+        [WorkerGroup(6, Resources(2))],
+        [WorkerGroup(4, Resources(1, 0.5))],
+        [WorkerGroup(4, Resources(2, 0.5)), WorkerGroup(2, Resources(2))],
+        [WorkerGroup(10, Resources(0, 0.2))],
+        [WorkerGroup(30, Resources(0.1)), WorkerGroup(11, Resources(1))],
     ],
 )
-def test_workers_that_fit_are_let_through(crews: list[Crew]) -> None:
-    check_room(crews, NODES)
+def test_workers_that_fit_are_let_through(groups: list[WorkerGroup]) -> None:
+    check_capacity(groups, NODES)
 
 
 @pytest.mark.parametrize("cpus_gpus", [(0, 0), (-1, 0), (1, 1.5)])
@@ -72,12 +80,16 @@ def test_a_cluster_has_its_nodes_and_nothing_is_left_of_it() -> None:
     with ray_cluster(1, 2) as cluster:
         folder, nodes = cluster.folder, list(cluster.nodes)
         with connected(cluster.address):
-            assert rooms() == [NodeRoom(2), NodeRoom(1)]
+            assert list_nodes() == [NodeResources(2), NodeResources(1)]
             late = cluster.add_node(1, num_gpus=1)
-            wait_until(lambda: rooms() == [NodeRoom(1, 1), NodeRoom(2), NodeRoom(1)], HANG_S, "the late node")
+            wait_until(
+                lambda: list_nodes() == [NodeResources(1, 1), NodeResources(2), NodeResources(1)],
+                HANG_S,
+                "the late node",
+            )
             assert run_on(cluster, late.ip) == late.ip
             cluster.kill_node(late)
-            wait_until(lambda: len(rooms()) == 2, HANG_S, "the loss of a node")
+            wait_until(lambda: len(list_nodes()) == 2, HANG_S, "the loss of a node")
     assert not folder.exists()
     assert not [pid for node in (*nodes, late) for pid in node.pids()]
 

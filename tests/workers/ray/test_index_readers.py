@@ -13,12 +13,12 @@ from clusters import Cluster
 from lightwell.cli.index import open_readers
 from lightwell.cli.options import EngineName
 from lightwell.pipeline.errors import PlanError, RequestError, RunError
-from lightwell.pipeline.index import scan as looking
+from lightwell.pipeline.index import scan
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.index.index import Index
-from lightwell.pipeline.index.scan_checkpoint import Sightings
+from lightwell.pipeline.index.scan_checkpoint import ScanCheckpoint
 from lightwell.workers.ray.cluster import Resources
-from lightwell.workers.ray.index_readers import Probe, RayReaders, check_sight
+from lightwell.workers.ray.index_readers import Probe, RayReaders, check_visible
 from pictures import make_folder, samples, write_picture, write_tar
 
 pytestmark = pytest.mark.ray
@@ -55,7 +55,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Portions of two files, so that there are some for each worker."""
-    monkeypatch.setattr(looking, "PORTION", 2)
+    monkeypatch.setattr(scan, "LOCAL_CHUNK_FILES", 2)
 
 
 def saved(index: Index, path: Path) -> bytes:
@@ -97,12 +97,12 @@ def test_each_takes_up_what_the_other_left(sources: dict[str, Path], tmp_path: P
     order = [RayReaders(num_workers=2), None, RayReaders(num_workers=2)]
     for number, readers in enumerate(order):
         said: list[str] = []
-        sightings = Sightings(output, say=said.append)
+        checkpoint = ScanCheckpoint(output, report=said.append)
         if number < 2:
             with pytest.raises(KeyboardInterrupt):
-                build_index(sources["folder"], readers=readers, sightings=sightings, progress=stop)
+                build_index(sources["folder"], readers=readers, checkpoint=checkpoint, progress=stop)
         else:
-            index = build_index(sources["folder"], readers=readers, sightings=sightings)
+            index = build_index(sources["folder"], readers=readers, checkpoint=checkpoint)
             assert saved(index, output) == expected
         assert bool(said) == bool(number)
 
@@ -112,7 +112,7 @@ def test_each_takes_up_what_the_other_left(sources: dict[str, Path], tmp_path: P
     ("readers", "told"),
     [
         (
-            RayReaders(each=Resources(64)),
+            RayReaders(per_worker=Resources(64)),
             "expected 64 CPUs per worker, got a cluster whose largest node has 2",
         ),
         (RayReaders(num_workers=99), "expected room for 99 workers of 1 CPUs"),
@@ -128,14 +128,14 @@ def test_workers_that_never_fit_are_refused_at_once(
 def test_who_sees_another_file_or_none_is_told_apart(tmp_path: Path) -> None:
     here, gone = tmp_path / "here", tmp_path / "gone"
     here.write_bytes(b"four")
-    check_sight([])
-    check_sight([Probe(str(gone), 4), Probe(str(here), 4)])
+    check_visible([])
+    check_visible([Probe(str(gone), 4), Probe(str(here), 4)])
     with pytest.raises(
         RunError, match=r"gone' \(4 bytes\), which the driver sees, got no such file; put it on"
     ):
-        check_sight([Probe(str(gone), 4)])
+        check_visible([Probe(str(gone), 4)])
     with pytest.raises(RunError, match="got another one, of 4 bytes"):
-        check_sight([Probe(str(here), 5)])
+        check_visible([Probe(str(here), 5)])
 
 
 @pytest.mark.parametrize("option", [{"workers": 2}, {"address": "auto"}, {"cpus_per_worker": 2}])

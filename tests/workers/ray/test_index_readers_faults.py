@@ -13,30 +13,30 @@ from typing import Any
 import pytest
 from clusters import TESTS, UNSHARED, Cluster, ray_cluster, wait_until
 from lightwell.pipeline.errors import RunError
-from lightwell.pipeline.index import scan as looking
+from lightwell.pipeline.index import scan
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.index.index import Index
-from lightwell.pipeline.index.scan_checkpoint import Sightings
+from lightwell.pipeline.index.scan_checkpoint import ScanCheckpoint
 from lightwell.workers.ray.cluster import connected
 from lightwell.workers.ray.index_readers import RayReaders
 from patience import HANG_S
 from pictures import make_folder
-from ray_jobs import SlowPortion
+from ray_jobs import SlowChunk
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-TASK = "ray::look_at_group"
+TASK = "ray::scan_group"
 
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Portions of two files, so that there are many."""
-    monkeypatch.setattr(looking, "PORTION", 2)
+    monkeypatch.setattr(scan, "LOCAL_CHUNK_FILES", 2)
 
 
 @pytest.fixture
 def many(tmp_path: Path) -> Path:
-    """Sixty pictures in as many classes, so that a run takes some seconds where each portion waits."""
+    """Sixty pictures in as many classes, so that a run takes some seconds where each chunk waits."""
     return make_folder(tmp_path / "photos", num_images=60)
 
 
@@ -53,10 +53,10 @@ def saved(index: Index, path: Path) -> bytes:
 
 
 class SlowReaders(RayReaders):
-    """Readers whose tasks wait at each portion."""
+    """Readers whose tasks wait at each chunk."""
 
-    def look(self, portions: Any, **options: Any) -> Any:
-        yield from super().look((SlowPortion(one, 0.2) for one in portions), **options)
+    def scan(self, chunks: Any, **options: Any) -> Any:
+        yield from super().scan((SlowChunk(one, 0.2) for one in chunks), **options)
 
 
 @pytest.mark.fault("indexing: SIGKILL of a worker, then of its node while another joins")
@@ -82,22 +82,22 @@ def test_workers_and_nodes_that_die_change_nothing(many: Path, tmp_path: Path, a
 DRIVER = """
 import sys
 from pathlib import Path
-from lightwell.pipeline.dataset import looking
-from lightwell.pipeline.dataset.indexing import build_index
-from lightwell.pipeline.dataset.sightings import Sightings
-from lightwell.workers.readers import RayReaders
-from ray_jobs import SlowPortion
+from lightwell.pipeline.index import scan
+from lightwell.pipeline.index.build import build_index
+from lightwell.pipeline.index.scan_checkpoint import ScanCheckpoint
+from lightwell.workers.ray.index_readers import RayReaders
+from ray_jobs import SlowChunk
 
 class SlowReaders(RayReaders):
-    def look(self, portions, **options):
-        yield from super().look((SlowPortion(one, 0.1) for one in portions), **options)
+    def scan(self, chunks, **options):
+        yield from super().scan((SlowChunk(one, 0.1) for one in chunks), **options)
 
-looking.PORTION = 2
+scan.LOCAL_CHUNK_FILES = 2
 source, output, address = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 build_index(
     source,
     readers=SlowReaders(address, 1),
-    sightings=Sightings(output, every_s=0),
+    checkpoint=ScanCheckpoint(output, interval_s=0),
 )
 """
 
@@ -115,8 +115,8 @@ def test_a_driver_that_is_killed_is_taken_up_by_the_next(many: Path, tmp_path: P
     assert not output.exists()
     said: list[str] = []
     num_left = 2 * len(list(parts.glob("part-*.parquet")))
-    sightings = Sightings(output, say=said.append)
-    index = build_index(many, readers=RayReaders(num_workers=1), sightings=sightings)
+    checkpoint = ScanCheckpoint(output, report=said.append)
+    index = build_index(many, readers=RayReaders(num_workers=1), checkpoint=checkpoint)
     assert said == [f"going on with an index of which {num_left} files are done"]
     assert 10 <= num_left < 60
     assert saved(index, output) == saved(build_index(many), tmp_path / "here")

@@ -21,7 +21,7 @@ from lightwell.pipeline.runtime.local_engine import LocalEngine
 from lightwell.pipeline.runtime.open_view import OpenView
 from lightwell.testing import BatchFacts, facts_of
 from lightwell.workers.ray import engine
-from lightwell.workers.ray.cluster import Asked, NodeRoom, Resources
+from lightwell.workers.ray.cluster import NodeResources, ResourceRequest, Resources
 from lightwell.workers.ray.engine import RayEngine
 from patience import HANG_S
 from pictures import make_folder, make_picture, write_picture
@@ -219,9 +219,9 @@ def test_a_wrong_request_never_reaches_ray(index_path: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("engine", "told"),
     [
-        (RayEngine(num_workers=1, each=Resources(3)), "largest node has 2 CPUs"),
+        (RayEngine(num_workers=1, per_worker=Resources(3)), "largest node has 2 CPUs"),
         (RayEngine(num_workers=5), "1 of them never fit"),
-        (RayEngine(num_workers=3, each=Resources(1.5)), "1 of them never fit"),
+        (RayEngine(num_workers=3, per_worker=Resources(1.5)), "1 of them never fit"),
     ],
 )
 def test_workers_that_never_fit_are_refused_at_once(index_path: Path, engine: RayEngine, told: str) -> None:
@@ -235,20 +235,20 @@ def test_workers_that_never_fit_are_refused_at_once(index_path: Path, engine: Ra
 @pytest.mark.parametrize(
     ("asked", "held"),
     [
-        (Asked(), Resources(2, 0.5)),
-        (Asked(cpus=1), Resources(1, 0.5)),
-        (Asked(gpus=0), Resources(2, 0)),
+        (ResourceRequest(), Resources(2, 0.5)),
+        (ResourceRequest(cpus=1), Resources(1, 0.5)),
+        (ResourceRequest(gpus=0), Resources(2, 0)),
         (Resources(), Resources(1, 0)),
     ],
 )
 def test_the_plan_says_what_workers_hold_where_nobody_else_does(
-    index_path: Path, monkeypatch: pytest.MonkeyPatch, asked: Asked | Resources, held: Resources
+    index_path: Path, monkeypatch: pytest.MonkeyPatch, asked: ResourceRequest | Resources, held: Resources
 ) -> None:
-    room = [NodeRoom(4, 4)]
-    monkeypatch.setattr(engine, "rooms", lambda: room)
+    room = [NodeResources(4, 4)]
+    monkeypatch.setattr(engine, "list_nodes", lambda: room)
     plan = plan_for(index_path, resources={"cpus": 2, "gpus": 0.5}, device="gpu")
     opened = OpenView.of(plan, TRAINING)
-    assert RayEngine(num_workers=1, each=asked).makers(opened).each == held
+    assert RayEngine(num_workers=1, per_worker=asked).batch_stage(opened).per_worker == held
 
 
 @pytest.mark.usefixtures("cluster")
@@ -256,7 +256,7 @@ def test_resources_of_the_plan_that_never_fit_are_refused_at_once(index_path: Pa
     plan = plan_for(index_path, resources={"cpus": 3})
     with pytest.raises(PlanError, match="largest node has 2 CPUs"):
         RayEngine(num_workers=1).feed(plan, TRAINING)
-    with RayEngine(num_workers=1, each=Asked(cpus=1)).feed(plan, TRAINING) as feed:
+    with RayEngine(num_workers=1, per_worker=ResourceRequest(cpus=1)).feed(plan, TRAINING) as feed:
         assert len(next(iter(feed))) == 4
 
 

@@ -183,10 +183,10 @@ def assert_named_and_nothing_lost(plan: Plan, tmp_path: Path, trap: Path, engine
 DRIVER = """
 import sys
 from pathlib import Path
-from lightwell.pipeline.plan import Plan
-from lightwell.pipeline.progress import SilentConsole
-from lightwell.pipeline.view import View
-from lightwell.workers.on_ray.engine import RayEngine
+from lightwell.pipeline.plan.plan import Plan
+from lightwell.pipeline.jobs.progress import SilentConsole
+from lightwell.pipeline.plan.view import View
+from lightwell.workers.ray.engine import RayEngine
 from lightwell.workers.local import run_batch_job
 from ray_jobs import Sums
 
@@ -215,7 +215,7 @@ def test_a_driver_that_is_killed_is_taken_up_by_the_next(
     assert 4 <= len(kept) < 19
     told: list[str] = []
     console = SilentConsole()
-    console.say = told.append  # type: ignore[method-assign]
+    console.print = told.append  # type: ignore[method-assign]
     job = Sums(plan, VIEW)
     found = run_batch_job(job, RayEngine(num_workers=1), out, console, part_images=10)
     assert told[0] == f"taking up after {10 * len(kept)} images that are done"

@@ -56,7 +56,7 @@ class Watching(SilentConsole):
         for batch in batches:
             yield batch
             for name, node in self._nodes.items():
-                for kind in ("MakeActor", "JobActor", "MakeAndWorkActor"):
+                for kind in ("BatchActor", "JobActor", "BatchJobActor"):
                     found = {(name, pid) for pid in node.pids_of(f"({kind})")}
                     self.seen.setdefault(kind, set()).update(found)
 
@@ -79,26 +79,29 @@ def run_watched(cluster: Cluster, plan: Plan, engine: RayEngine, folder: Path) -
 def test_two_workers_share_the_gpu_of_the_node_that_has_it(
     cluster: Cluster, plan: Plan, tmp_path: Path
 ) -> None:
-    console = run_watched(cluster, plan, RayEngine(num_workers=2, each=Resources(1, 0.5)), tmp_path)
-    assert console.places("MakeAndWorkActor") == ["gpu", "gpu"]
+    console = run_watched(cluster, plan, RayEngine(num_workers=2, per_worker=Resources(1, 0.5)), tmp_path)
+    assert console.places("BatchJobActor") == ["gpu", "gpu"]
 
 
 def test_separate_works_where_the_gpu_is_and_makes_batches_elsewhere(
     cluster: Cluster, plan: Plan, tmp_path: Path
 ) -> None:
-    each = Resources(1, 0.5)
-    engine = RayEngine(num_workers=2, each=each, placement="separate", num_job_workers=2)
+    per_worker = Resources(1, 0.5)
+    engine = RayEngine(num_workers=2, per_worker=per_worker, placement="separate", num_job_workers=2)
     console = run_watched(cluster, plan, engine, tmp_path)
     assert console.places("JobActor") == ["gpu", "gpu"]
-    assert console.places("MakeActor") == ["cpu", "cpu"]
+    assert console.places("BatchActor") == ["cpu", "cpu"]
 
 
 def test_gpus_that_nobody_has_are_refused(cluster: Cluster, plan: Plan, tmp_path: Path) -> None:
     assert cluster.address
     for engine, told in (
-        (RayEngine(each=Resources(1, 2)), "largest node has 2 CPUs and 1 GPUs"),
-        (RayEngine(num_workers=3, each=Resources(0.5, 0.5)), "1 of them never fit"),
-        (RayEngine(each=Resources(1, 1), placement="separate", num_job_workers=2), "1 of them never fit"),
+        (RayEngine(per_worker=Resources(1, 2)), "largest node has 2 CPUs and 1 GPUs"),
+        (RayEngine(num_workers=3, per_worker=Resources(0.5, 0.5)), "1 of them never fit"),
+        (
+            RayEngine(per_worker=Resources(1, 1), placement="separate", num_job_workers=2),
+            "1 of them never fit",
+        ),
     ):
         with pytest.raises(PlanError, match=told):
             run_batch_job(Sums(plan), engine, tmp_path / "out", SilentConsole())

@@ -91,7 +91,7 @@ def test_one_engine_takes_up_what_the_other_left(
     assert len(parts) == 2  # of three batches each; the seventh is lost
     said: list[str] = []
     console = SilentConsole()
-    console.say = said.append  # type: ignore[method-assign]
+    console.print = said.append  # type: ignore[method-assign]
     found = run_batch_job(Sums(plan), then, out, console, part_images=5)
     assert said[0] == "taking up after 12 images that are done"
     assert (found, files_of(out)) == expected
@@ -126,5 +126,5 @@ def test_an_error_of_a_job_arrives_as_it_was_raised(plan: Plan, tmp_path: Path) 
 
 def test_a_worker_with_more_cpus_has_more_threads(plan: Plan, tmp_path: Path) -> None:
     expected = run(Sums(plan), LOCAL, tmp_path / "local")
-    assert run(Sums(plan), RayEngine(each=Resources(2)), tmp_path / "ray") == expected
+    assert run(Sums(plan), RayEngine(per_worker=Resources(2)), tmp_path / "ray") == expected
     assert json.loads((tmp_path / "ray" / "counts.json").read_text())["read"] == 23

@@ -18,7 +18,7 @@ def main(plan: str, view: str, service: str, address: str, consumer: str, log: s
     engine = ServiceEngine(service, address, consumer)
     with (
         Path(log).open("a") as out,
-        engine.feed(Plan.load(plan), View(**json.loads(view)), engine.left_at()) as feed,
+        engine.feed(Plan.load(plan), View(**json.loads(view)), engine.last_position()) as feed,
     ):
         for batch in feed:
             time.sleep(float(seconds))

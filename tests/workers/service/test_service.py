@@ -164,7 +164,7 @@ def test_the_validation_split_is_read_here_and_a_late_epoch_is_served(serve: Any
 def test_another_plan_or_view_is_refused_and_the_keys_are_named(serve: Any, index_path: Path) -> None:
     serve("strict")
     engine = ServiceEngine("strict")
-    with pytest.raises(PlanError, match=r"plan.seed is 4 here and 3 there; make them the same"):
+    with pytest.raises(PlanError, match=r"plan.seed is 4 here and 3 there; make them equal"):
         engine.feed(plan_for(index_path, seed=4), TRAINING)
     with pytest.raises(PlanError, match=r"view.shuffle is False here and True there"):
         engine.feed(plan_for(index_path), replace(TRAINING, shuffle=False))
@@ -176,7 +176,7 @@ def test_another_plan_or_view_is_refused_and_the_keys_are_named(serve: Any, inde
         PlanError, match=r"expected one of \['strict'\], got 'strikt'; did you mean 'strict'\?"
     ):
         ServiceEngine("strikt").feed(plan_for(index_path), TRAINING)
-    with pytest.raises(PlanError, match=r"expected one that no service on this cluster has, got 'strict'"):
+    with pytest.raises(PlanError, match=r"expected a name that is not in use on this cluster, got 'strict'"):
         serve("strict")
 
 
@@ -283,5 +283,5 @@ def test_of_two_processes_with_one_name_the_later_one_stays(serve: Any, index_pa
         next(batches)
         with ServiceEngine("names", consumer="me").feed(plan, TRAINING) as second:
             assert next(iter(second)).step == 0
-            with pytest.raises(RunError, match="another that goes by the same name now"):
+            with pytest.raises(RunError, match="another one that has taken the name"):
                 list(batches)

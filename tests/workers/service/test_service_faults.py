@@ -64,7 +64,7 @@ def expected(plan: Plan) -> list[Any]:
 def service(cluster: Cluster, plan: Plan) -> Iterator[Service]:
     """Two makers, and consumers that count as dead after two seconds."""
     engine = RayEngine(cluster.address, 2, Resources(1.0))
-    found = start_service(plan, TRAINING, "faults", engine, SharingRules(window=4, silent_s=2.0))
+    found = start_service(plan, TRAINING, "faults", engine, SharingRules(window=4, heartbeat_timeout_s=2.0))
     yield found
     found.stop()
 
@@ -114,7 +114,7 @@ def test_a_killed_maker_costs_no_batch(
         for number, batch in enumerate(feed):
             facts.append(facts_of(batch))
             if number in (5, 12):
-                os.kill(pids_of(cluster, "ray::Maker")[0], signal.SIGKILL)
+                os.kill(pids_of(cluster, "ray::BuildWorker")[0], signal.SIGKILL)
     assert facts == expected
     assert service.status()["made_again"] == 0
 
@@ -153,7 +153,7 @@ def test_the_death_of_the_node_that_makes_them_costs_no_batch(plan: Plan, expect
                     wait_until(
                         lambda: not service.status()["making"], HANG_S, "batches that lie finished there"
                     )
-                    assert pids_of(cluster, "ray::Maker") == node.pids_of("ray::Maker")
+                    assert pids_of(cluster, "ray::BuildWorker") == node.pids_of("ray::BuildWorker")
                     assert not node.pids_of("ray::Server")
                     cluster.kill_node(node)
                     ray.kill(blocker)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from lightwell.pipeline.errors import PlanError
-from lightwell.workers.service.sharing import Sharing, SharingRules
+from lightwell.workers.service.sharing import SharingRules, StreamScheduler
 
 END = 40
 BATCH_BYTES = 100
@@ -15,37 +15,37 @@ class Stage:
 
     def __init__(self, ahead: int = 2, end: int = END, **rules: float | None) -> None:
         content = {"window": 4, "window_bytes": 10_000, **rules}
-        self.sharing = Sharing(SharingRules(**content), end, ahead=ahead, batch_bytes=BATCH_BYTES)  # type: ignore[arg-type]
+        self.scheduler = StreamScheduler(SharingRules(**content), end, ahead=ahead, batch_bytes=BATCH_BYTES)  # type: ignore[arg-type]
         self.now_s = 0.0
         self.made: list[int] = []
         self.most_kept = 0
 
     def join(self, name: str, number: int = 0) -> None:
-        self.sharing.attach(name, name, number, {"number": number}, self.now_s)
+        self.scheduler.attach(name, name, number, {"number": number}, self.now_s)
 
     def at(self, name: str) -> int:
-        return self.sharing.consumers[name].number
+        return self.scheduler.consumers[name].number
 
     def want(self, name: str) -> None:
-        self.sharing.ask(name, self.at(name))
+        self.scheduler.request(name, self.at(name))
         self.make()
 
     def make(self) -> None:
-        while (number := self.sharing.begin()) is not None:
+        while (number := self.scheduler.next_to_build()) is not None:
             self.made.append(number)
-            self.sharing.keep(number, BATCH_BYTES)
-        self.sharing.surplus()
-        self.most_kept = max(self.most_kept, len(self.sharing.kept))
+            self.scheduler.mark_finished(number, BATCH_BYTES)
+        self.scheduler.trim()
+        self.most_kept = max(self.most_kept, len(self.scheduler.finished))
 
     def read(self, name: str, num_batches: int) -> int:
         """Let a consumer read; returns how many it got before it had to wait."""
         for got in range(num_batches):
             number = self.at(name)
             self.want(name)
-            if not self.sharing.may_have(name, number):
+            if not self.scheduler.may_receive(name, number):
                 return got
-            self.sharing.hand(name, number)
-            self.sharing.stand(name, name, number + 1, {"number": number + 1}, self.now_s)
+            self.scheduler.mark_delivered(name, number)
+            self.scheduler.heartbeat(name, name, number + 1, {"number": number + 1}, self.now_s)
             self.make()
         return num_batches
 
@@ -53,9 +53,9 @@ class Stage:
         """Let time pass, while these consumers give signs of life."""
         self.now_s += seconds
         for name in names:
-            one = self.sharing.consumers[name]
-            self.sharing.stand(name, name, one.number, one.position, self.now_s)
-        self.sharing.pass_time(self.now_s)
+            consumer = self.scheduler.consumers[name]
+            self.scheduler.heartbeat(name, name, consumer.number, consumer.position, self.now_s)
+        self.scheduler.advance_clock(self.now_s)
         self.make()
 
 
@@ -75,10 +75,10 @@ def test_a_slow_consumer_holds_the_others_back_at_the_window_and_loses_nothing()
     stage.join("fast")
     stage.join("slow")
     assert stage.read("fast", 10) == 4
-    assert [one.name for one in stage.sharing.holding()] == ["slow"]
+    assert [consumer.name for consumer in stage.scheduler.blockers()] == ["slow"]
     stage.wait(3.0, "fast", "slow")
-    assert stage.sharing.consumers["fast"].waited_s == pytest.approx(3.0)
-    assert stage.sharing.consumers["slow"].kept_waiting_s == pytest.approx(3.0)
+    assert stage.scheduler.consumers["fast"].waited_s == pytest.approx(3.0)
+    assert stage.scheduler.consumers["slow"].blocking_s == pytest.approx(3.0)
     assert stage.read("slow", 1) == 1
     assert stage.read("fast", 10) == 1
     while stage.at("slow") < END:
@@ -96,12 +96,12 @@ def test_a_laggard_is_cut_loose_and_its_batches_are_made_again() -> None:
     stage.wait(4.0, "fast", "slow")
     assert stage.read("fast", 10) == 0
     stage.wait(2.0, "fast", "slow")
-    assert stage.sharing.consumers["slow"].state == "cut loose"
+    assert stage.scheduler.consumers["slow"].state == "evicted"
     assert stage.read("fast", 20) == 20
     assert stage.made == list(range(24 + 2))
     assert stage.read("slow", 3) == 3
     assert stage.made[26:] == [2, 3, 4], "its next two were still there"
-    assert stage.sharing.consumers["slow"].state == "attached", "far behind it holds nobody back anyway"
+    assert stage.scheduler.consumers["slow"].state == "attached", "far behind it holds nobody back anyway"
     assert stage.read("fast", 4) == 4
 
 
@@ -132,31 +132,33 @@ def test_who_joins_within_the_window_has_nothing_made_again() -> None:
 
 
 def test_a_silent_consumer_holds_nobody_back_and_its_place_stays_known() -> None:
-    stage = Stage(silent_s=15.0)
+    stage = Stage(heartbeat_timeout_s=15.0)
     stage.join("lives")
     stage.join("dead")
     assert stage.read("dead", 1) == 1
     assert stage.read("lives", 10) == 5
     stage.wait(16.0, "lives")
     stage.wait(0.1, "lives")
-    assert stage.sharing.consumers["dead"].state == "silent"
+    assert stage.scheduler.consumers["dead"].state == "silent"
     assert stage.read("lives", 10) == 10
-    assert stage.sharing.consumers["dead"].position == {"number": 1}
-    stage.sharing.attach("dead", "its next process", 1, {"number": 1}, stage.now_s)
-    assert not stage.sharing.stand("dead", "dead", 2, {}, stage.now_s), "the name belongs to the new process"
+    assert stage.scheduler.consumers["dead"].position == {"number": 1}
+    stage.scheduler.attach("dead", "its next process", 1, {"number": 1}, stage.now_s)
+    assert not stage.scheduler.heartbeat("dead", "dead", 2, {}, stage.now_s), (
+        "the name belongs to the new process"
+    )
     stage.want("dead")
-    assert stage.sharing.may_have("dead", 1)
+    assert stage.scheduler.may_receive("dead", 1)
 
 
 def test_a_process_that_was_only_held_up_is_back_with_what_it_had_asked_for() -> None:
-    stage = Stage(silent_s=15.0)
+    stage = Stage(heartbeat_timeout_s=15.0)
     stage.join("held up")
     stage.want("held up")
     stage.wait(16.0)
-    assert not stage.sharing.consumers["held up"].lives
+    assert not stage.scheduler.consumers["held up"].is_alive
     stage.wait(1.0, "held up")
-    assert stage.sharing.consumers["held up"].waits
-    assert stage.sharing.may_have("held up", 0)
+    assert stage.scheduler.consumers["held up"].is_waiting
+    assert stage.scheduler.may_receive("held up", 0)
 
 
 def test_a_window_of_too_few_bytes_slows_down_and_never_locks_up() -> None:
@@ -173,16 +175,16 @@ def test_nothing_is_made_before_all_have_come() -> None:
     stage = Stage(num_consumers=2)
     stage.join("a")
     assert stage.read("a", 1) == 0
-    assert stage.sharing.num_missing == 1
+    assert stage.scheduler.num_missing == 1
     stage.join("b")
     assert stage.read("a", 1) == stage.read("b", 1) == 1
-    stage.sharing.leave("b")
+    stage.scheduler.leave("b")
     assert stage.read("a", 10) == 10
 
 
 def test_after_the_server_was_restarted_whoever_speaks_goes_on_where_it_stands() -> None:
     stage = Stage(num_consumers=2)
-    assert stage.sharing.stand("a", "a", 7, {"number": 7}, 0.0)
+    assert stage.scheduler.heartbeat("a", "a", 7, {"number": 7}, 0.0)
     assert stage.read("a", 3) == 3
     assert stage.made[:3] == [7, 8, 9]
 
@@ -191,16 +193,16 @@ def test_a_batch_that_is_lost_is_made_again() -> None:
     stage = Stage()
     stage.join("a")
     stage.want("a")
-    stage.sharing.drop(0)
-    assert not stage.sharing.may_have("a", 0)
+    stage.scheduler.discard(0)
+    assert not stage.scheduler.may_receive("a", 0)
     stage.make()
-    assert stage.sharing.may_have("a", 0)
+    assert stage.scheduler.may_receive("a", 0)
     assert stage.made.count(0) == 2
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"window": 0}, {"num_consumers": 0}, {"silent_s": 0.0}, {"max_lag_s": -1.0}]
+    "wrong", [{"window": 0}, {"num_consumers": 0}, {"heartbeat_timeout_s": 0.0}, {"max_lag_s": -1.0}]
 )
 def test_bounds_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(PlanError, match="wanted"):
+    with pytest.raises(PlanError, match="expected"):
         SharingRules(**wrong)  # type: ignore[arg-type]

@@ -26,7 +26,7 @@ from lightwell.pipeline.index.build import build_index
 from lightwell.workers.submission.declared_files import Document
 from lightwell.workers.submission.package import build_wheel, lay_out_package
 from lightwell.workers.submission.server import JobServer, parse_address
-from lightwell.workers.submission.working_dir import Shipment
+from lightwell.workers.submission.working_dir import WorkingDir
 from patience import HANG_S
 from pictures import make_folder
 
@@ -85,8 +85,8 @@ def submit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
     return run
 
 
-def ship(*paths: Path, job: str | None = "gradcam", **options: Any) -> Shipment:
-    return Shipment.of([Document(path, job) for path in paths], Path.cwd(), **options)
+def ship(*paths: Path, job: str | None = "gradcam", **options: Any) -> WorkingDir:
+    return WorkingDir.of([Document(path, job) for path in paths], Path.cwd(), **options)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_a_command_is_checked_in_a_fraction_of_a_second_of_processor_time() -> N
     def check() -> float:
         started = time.process_time()
         command = check_command(root, ["audit", "../jobs/audit.yaml", "--out", "/out"])
-        Shipment.of(command.documents, Path.cwd())
+        WorkingDir.of(command.documents, Path.cwd())
         return time.process_time() - started
 
     assert min(check() for _ in range(5)) < 0.25

@@ -36,8 +36,8 @@ import os, sys, time
 from dataclasses import dataclass
 
 import lightwell
-from lightwell.pipeline.plan import Plan
-from lightwell.pipeline.view import View
+from lightwell.pipeline.plan.plan import Plan
+from lightwell.pipeline.plan.view import View
 
 
 @dataclass(frozen=True)

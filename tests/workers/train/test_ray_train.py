@@ -28,10 +28,10 @@ from lightwell.pipeline.jobs.progress import SilentConsole
 from lightwell.pipeline.plan.resources import WorkerResources
 from lightwell.pipeline.runtime.local_engine import LocalEngine
 from lightwell.workers.local import run_training_job
-from lightwell.workers.ray.cluster import Crew, NodeRoom, Resources
-from lightwell.workers.train.capacity import RoomWatch
-from lightwell.workers.train.rank import Order, check_sees
-from lightwell.workers.train.trainer import RayTrainer, most_ranks
+from lightwell.workers.ray.cluster import NodeResources, Resources, WorkerGroup
+from lightwell.workers.train.capacity import CapacityMonitor
+from lightwell.workers.train.rank import RankConfig, check_shared_folder
+from lightwell.workers.train.trainer import RayTrainer, max_ranks
 from patience import HANG_S
 from pictures import make_folder
 from safetensors import safe_open
@@ -48,7 +48,7 @@ class Lines(SilentConsole):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
-    def say(self, line: str) -> None:
+    def print(self, line: str) -> None:
         self.lines.append(line)
 
 
@@ -207,15 +207,15 @@ def test_a_run_that_has_no_room_left_says_what_it_waits_for_and_goes_on_when_the
 
 
 def test_room_that_is_lost_and_found_is_told_once_each() -> None:
-    watch, one, two = RoomWatch(Crew(2, Resources(1, 1))), NodeRoom(4, 1), NodeRoom(8)
-    assert watch.look([one, one]) is None
-    assert watch.look([one, two]) == (
+    watch, one, two = CapacityMonitor(WorkerGroup(2, Resources(1, 1))), NodeResources(4, 1), NodeResources(8)
+    assert watch.update([one, one]) is None
+    assert watch.update([one, two]) == (
         "waiting for room: 2 ranks of 1 CPUs and 1 GPUs each are expected, and the cluster has 1 node with 4 CPUs and 1 GPUs, "
         "1 node with 8 CPUs left; add nodes, or stop and run the same command with fewer --workers"
     )
-    assert watch.look([two]) is None
-    assert watch.look([one, one, two]) == "there is room again: the ranks go on from the last checkpoint"
-    assert "the cluster has no node left" in (watch.look([]) or "")
+    assert watch.update([two]) is None
+    assert watch.update([one, one, two]) == "there is room again: the ranks go on from the last checkpoint"
+    assert "the cluster has no node left" in (watch.update([]) or "")
 
 
 @pytest.mark.fault("training on Ray: SIGKILL of the driver")
@@ -273,12 +273,12 @@ def test_what_cannot_be_placed_or_shared_is_refused_before_anything_starts(
     assert time.monotonic() - started < HANG_S
     assert list((tmp_path / "out").iterdir()) == []
     with pytest.raises(PlanError, match="expected a folder that all nodes share"):
-        check_sees(Order(job, str(tmp_path), None, ".seen-by-nobody", 1, 0), node=1)
+        check_shared_folder(RankConfig(job, str(tmp_path), None, ".seen-by-nobody", 1, 0), node=1)
 
 
 def test_without_a_number_there_are_as_many_ranks_as_fit_and_can_share_a_batch(folder: Path) -> None:
     job = job_for(folder)
-    assert [most_ranks(job, most) for most in (1, 2, 3, 4, 7, 9)] == [1, 2, 2, 4, 4, 8]
+    assert [max_ranks(job, most) for most in (1, 2, 3, 4, 7, 9)] == [1, 2, 2, 4, 4, 8]
 
 
 def test_an_error_of_one_rank_ends_the_run_and_is_told(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ....geometry import Size
-from ...output_shapes import size_after
+from ...output_shapes import output_size
 from ..lowering import EXACT, ONE_LEVEL, Argument, Device, Lowering, Node, Tolerance
 from .common import (
     ANCHOR,
@@ -60,7 +60,7 @@ def _refuse_padded_crop(transform: Any) -> str:
 
 
 def _crop_resize_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tuple[Any, ...]:
-    return (*_crop_arguments(transform, params, size), np.array(size_after(transform, params, size)))
+    return (*_crop_arguments(transform, params, size), np.array(output_size(transform, params, size)))
 
 
 def _emit_crop_resize(transform: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
@@ -80,7 +80,7 @@ def _crop_and_pad_arguments(transform: Any, params: Mapping[str, Any], size: Siz
         np.array([0, 0, height - bottom, 0, 0, 0, 0, width - right]),
         np.array([top, width, bottom, width, height, left, height, right]),
         np.array(border_colour(params["fill"])),
-        np.array(size_after(transform, params, size)),
+        np.array(output_size(transform, params, size)),
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ....geometry import Size
-from ...output_shapes import size_after
+from ...output_shapes import output_size
 from ..lowering import EXACT, Argument, Device, Lowering, Node
 from .common import RESIZED, SHAPE, no_arguments
 
@@ -69,13 +69,13 @@ def _inverse_symmetry(element: str, size: Size) -> np.ndarray:
 
 
 def _square_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tuple[Any, ...]:
-    after = np.array(size_after(transform, params, size))
+    after = np.array(output_size(transform, params, size))
     return _inverse_symmetry(str(params["group_element"]), size), after
 
 
 def _quarter_turn_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tuple[Any, ...]:
     element = ("e", "r90", "r180", "r270")[params["factor"]]
-    return _inverse_symmetry(element, size), np.array(size_after(transform, params, size))
+    return _inverse_symmetry(element, size), np.array(output_size(transform, params, size))
 
 
 def _emit_symmetry(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ....geometry import Size
-from ...output_shapes import size_after
+from ...output_shapes import output_size
 from ..lowering import EXACT, ONE_LEVEL, Device, Lowering, Node
 from .common import (
     ANCHOR,
@@ -24,7 +24,7 @@ from .common import (
 
 
 def _resize_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tuple[Any, ...]:
-    return (np.array(size_after(transform, params, size)),)
+    return (np.array(output_size(transform, params, size)),)
 
 
 def _emit_resize(transform: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
@@ -33,7 +33,7 @@ def _emit_resize(transform: Any, images: Node, nodes: tuple[Node, ...], device: 
 
 
 def _pad_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tuple[Any, ...]:
-    return np.array([-params["pad_top"], -params["pad_left"]]), np.array(size_after(transform, params, size))
+    return np.array([-params["pad_top"], -params["pad_left"]]), np.array(output_size(transform, params, size))
 
 
 def _emit_pad(transform: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:

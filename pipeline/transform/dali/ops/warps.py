@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ....geometry import Size
-from ...output_shapes import leaves_as_it_is, size_after
+from ...output_shapes import is_identity, output_size
 from ..lowering import ONE_LEVEL, Argument, Device, Lowering, Node
 from .common import RESIZED, border_colour, why_no_colour
 
@@ -28,9 +28,9 @@ def _affine_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> 
     import cv2
 
     matrix = np.eye(3)
-    if not leaves_as_it_is(params["matrix"]):
+    if not is_identity(params["matrix"]):
         matrix[:2] = cv2.invertAffineTransform(params["matrix"][:2])
-    return matrix, np.array(size_after(transform, params, size))
+    return matrix, np.array(output_size(transform, params, size))
 
 
 def _rotate_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tuple[Any, ...]:
@@ -48,7 +48,7 @@ def _perspective_arguments(transform: Any, params: Mapping[str, Any], size: Size
         scale = np.diag([size[1] / params["max_width"], size[0] / params["max_height"], 1.0])
         matrix = scale @ matrix
     _, inverse = cv2.invert(matrix)  # zeros where there is none, as inside cv2.warpPerspective
-    return inverse, np.array(size_after(transform, params, size))
+    return inverse, np.array(output_size(transform, params, size))
 
 
 def _emit_affine(transform: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:

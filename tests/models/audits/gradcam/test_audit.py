@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from lightwell.models.audits.gradcam.findings import describe, pointing_game
+from lightwell.models.audits.gradcam.findings import compute_findings, pointing_game
 from lightwell.models.audits.gradcam.gallery import choose_rows
 from lightwell.models.audits.gradcam.job import GradCamAudit
-from lightwell.models.audits.gradcam.measure import covered, even_border_mass, inside
-from lightwell.models.audits.gradcam.pictures import overlay, seen_pixels
-from lightwell.models.audits.gradcam.records import SCHEMA, answers, maps_of
-from lightwell.models.training.checkpoint import Description, save_checkpoint
+from lightwell.models.audits.gradcam.measure import box_coverage, in_any_box, uniform_border_mass
+from lightwell.models.audits.gradcam.pictures import denormalize, overlay
+from lightwell.models.audits.gradcam.records import SCHEMA, maps_of, read_predictions
+from lightwell.models.training.checkpoint import CheckpointMetadata, save_checkpoint
 from lightwell.models.zoo.build import ModelSpec, build_model
 from lightwell.pipeline.errors import ModelError, PlanError
 from lightwell.pipeline.index.build import build_index
@@ -69,7 +69,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 def checkpoint(plan: Plan) -> Path:
     torch.manual_seed(0)
     path = plan.index.parent / "best.safetensors"
-    save_checkpoint(path, build_model(SPEC), Description(SPEC, ("cat", "dog"), "0", {}, TRAINED))
+    save_checkpoint(path, build_model(SPEC), CheckpointMetadata(SPEC, ("cat", "dog"), "0", {}, TRAINED))
     lines = [json.dumps({"epoch": e, "split": "val", "loss": 1 / (e + 1), "accuracy": 0.5}) for e in range(3)]
     (path.parent / "metrics.jsonl").write_text("\n".join(lines) + "\n")
     return path
@@ -196,7 +196,7 @@ def test_the_order_of_a_checkpoints_classes_does_not_matter(
     state["fc.weight"], state["fc.bias"] = state["fc.weight"].flip(0), state["fc.bias"].flip(0)
     model.load_state_dict(state)
     turned = tmp_path / "turned.safetensors"
-    save_checkpoint(turned, model, Description(SPEC, ("dog", "cat"), "0", {}, TRAINED))
+    save_checkpoint(turned, model, CheckpointMetadata(SPEC, ("dog", "cat"), "0", {}, TRAINED))
     first = run(GradCamAudit(plan=plan, checkpoint=checkpoint, gallery=0), tmp_path / "a")
     second = run(GradCamAudit(plan=plan, checkpoint=turned, gallery=0), tmp_path / "b")
     for name in ("accuracy", "confusion", "per_class", "auroc"):
@@ -205,7 +205,7 @@ def test_the_order_of_a_checkpoints_classes_does_not_matter(
 
 def test_a_class_that_the_model_does_not_know_counts_in_no_accuracy(plan: Plan, tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
-    save_checkpoint(path, build_model(SPEC), Description(SPEC, ("cat", "bird"), "0", {}, TRAINED))
+    save_checkpoint(path, build_model(SPEC), CheckpointMetadata(SPEC, ("cat", "bird"), "0", {}, TRAINED))
     findings = run(GradCamAudit(plan=plan, checkpoint=path, gallery=3), tmp_path / "out")
     cats = sum(row["label"] == 0 for row in read(tmp_path / "out").to_pylist())
     assert findings["num_labelled"] == cats
@@ -287,16 +287,16 @@ def test_gates_name_numbers_of_the_findings(audited: Path) -> None:
 
     findings = json.loads((audited / "findings.json").read_text())
     accuracy = findings["accuracy"]
-    assert Gate.parse(f"accuracy < {accuracy + 0.1}").crossed(findings)
-    assert not Gate.parse(f"accuracy<{accuracy}").crossed(findings)
-    assert Gate.parse("num_images>8").crossed(findings)
+    assert Gate.parse(f"accuracy < {accuracy + 0.1}").failure(findings)
+    assert not Gate.parse(f"accuracy<{accuracy}").failure(findings)
+    assert Gate.parse("num_images>8").failure(findings)
     with pytest.raises(RequestError, match="did you mean 'accuracy'"):
         Gate.parse("acuracy<0.5")
     with pytest.raises(RequestError, match=r"write 'accuracy<0\.8'"):
         Gate.parse("accuracy=0.5")
     with pytest.raises(RequestError, match="expected a measured pointing_game"):
         Gate.parse("pointing_game.hit_rate<0.5").check_measured(findings)
-    assert not Gate.parse("pointing_game.hit_rate<0.5").crossed(findings)
+    assert not Gate.parse("pointing_game.hit_rate<0.5").failure(findings)
     for name in METRICS:
         if not name.startswith("pointing_game"):
             top, _, rest = name.partition(".")
@@ -317,7 +317,7 @@ def test_a_job_file_with_neither_model_is_a_plan_error(plan: Plan, tmp_path: Pat
 
 
 def test_figures_of_known_records() -> None:
-    found = describe(
+    found = compute_findings(
         table(
             row(key="a", label=0, prediction=0),
             row(key="b", label=0, prediction=1, border_mass=None, concentration=None, blank=True),
@@ -357,19 +357,19 @@ def test_pointing_game_leaves_out_large_boxes_and_prints_the_centre_beside_it() 
 
 def test_boxes_that_overlap_cover_once() -> None:
     boxes = np.array([[0, 0, 50, 100], [25, 0, 75, 100]], np.float32)
-    assert covered(boxes, 100, 100) == pytest.approx(0.75)
-    assert inside(boxes, 74.5, 3)
-    assert not inside(boxes, 75.5, 3)
+    assert box_coverage(boxes, 100, 100) == pytest.approx(0.75)
+    assert in_any_box(boxes, 74.5, 3)
+    assert not in_any_box(boxes, 75.5, 3)
 
 
 def test_an_even_map_has_the_border_that_its_area_has() -> None:
-    assert even_border_mass(7, 7) == pytest.approx(1 - 0.8**2, abs=0.01)
+    assert uniform_border_mass(7, 7) == pytest.approx(1 - 0.8**2, abs=0.01)
 
 
 def test_the_gallery_prefers_sure_mistakes_and_spreads_the_right_ones_over_classes() -> None:
     wrong = [row(key=f"w{i}", label=0, prediction=1, confidence=0.5 + i / 100) for i in range(20)]
     right = [row(key=f"r{i}", label=i % 3, prediction=i % 3) for i in range(30)]
-    records = answers(table(*wrong, *right))
+    records = read_predictions(table(*wrong, *right))
     chosen = choose_rows(records, 12)
     assert [records.keys[i] for i in chosen["sure"]] == ["w19", "w18", "w17", "w16"]
     assert len(chosen["wrong"]) == 4
@@ -381,8 +381,8 @@ def test_normalisation_is_undone_to_the_level() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 9, 3), np.uint8)
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
     normal = ((pixels / 255 - mean) / std).astype(np.float32).transpose(0, 3, 1, 2)
-    assert (seen_pixels(normal, mean, std) == pixels).all()
-    assert seen_pixels(pixels) is pixels or (seen_pixels(pixels) == pixels).all()
+    assert (denormalize(normal, mean, std) == pixels).all()
+    assert denormalize(pixels) is pixels or (denormalize(pixels) == pixels).all()
 
 
 def test_an_overlay_leaves_pixels_without_evidence_alone() -> None:

@@ -14,10 +14,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lightwell.models.audits.gradcam.findings import describe, wilson
+from lightwell.models.audits.gradcam.findings import compute_findings, wilson
 from lightwell.models.audits.gradcam.gallery import choose_rows
 from lightwell.models.audits.gradcam.job import GradCamAudit
-from lightwell.models.audits.gradcam.records import SCHEMA, answers
+from lightwell.models.audits.gradcam.records import SCHEMA, read_predictions
 from lightwell.models.audits.gradcam.report import class_means, confusion_rows, headline, weakest
 from lightwell.models.zoo.build import ModelSpec, build_model
 from lightwell.pipeline.index.build import build_index
@@ -88,7 +88,7 @@ def near(value: float | None) -> Any:
 @given(audits())
 def test_figures_are_those_of_slow_counting(drawn: tuple[list[Row], int, int]) -> None:
     rows, num_index, num_all = drawn
-    found = describe(table(rows), NAMES[:num_all], num_index)
+    found = compute_findings(table(rows), NAMES[:num_all], num_index)
     labelled = [row for row in rows if row["known"]]
     right = [row for row in labelled if row["label"] == row["prediction"]]
     wrong = [row for row in labelled if row["label"] != row["prediction"]]
@@ -120,7 +120,7 @@ def test_figures_are_those_of_slow_counting(drawn: tuple[list[Row], int, int]) -
 @given(audits())
 def test_auroc_is_the_share_of_pairs_in_the_right_order(drawn: tuple[list[Row], int, int]) -> None:
     rows, num_index, num_all = drawn
-    found = describe(table(rows), NAMES[:num_all], num_index)["auroc"]
+    found = compute_findings(table(rows), NAMES[:num_all], num_index)["auroc"]
     labelled = [row for row in rows if row["known"]]
     present = sorted({row["label"] for row in labelled})
     if len(present) < 2 or labelled[0]["logits"] is None:
@@ -133,9 +133,9 @@ def test_auroc_is_the_share_of_pairs_in_the_right_order(drawn: tuple[list[Row], 
         return float(row["logits"][output] - np.log(np.exp(others).sum()))
 
     def area(number: int) -> float:
-        inside = [odds(row, outputs[number]) for row in labelled if row["label"] == number]
+        in_any_box = [odds(row, outputs[number]) for row in labelled if row["label"] == number]
         outside = [odds(row, outputs[number]) for row in labelled if row["label"] != number]
-        pairs = [0.5 if abs(a - b) < 1e-9 else float(a > b) for a in inside for b in outside]
+        pairs = [0.5 if abs(a - b) < 1e-9 else float(a > b) for a in in_any_box for b in outside]
         return sum(pairs) / len(pairs)
 
     second = [number for number in present if outputs[number] == 1]
@@ -149,7 +149,7 @@ def test_calibration_counts_every_labelled_image_once_and_its_error_is_a_share(
     drawn: tuple[list[Row], int, int],
 ) -> None:
     rows, num_index, num_all = drawn
-    found = describe(table(rows), NAMES[:num_all], num_index)["calibration"]
+    found = compute_findings(table(rows), NAMES[:num_all], num_index)["calibration"]
     labelled = [row for row in rows if row["known"]]
     if not labelled:
         assert found is None
@@ -167,7 +167,7 @@ def test_the_order_of_the_records_changes_no_figure(drawn: tuple[list[Row], int,
     rows, num_index, num_all = drawn
     shuffled = list(rows)
     chance.shuffle(shuffled)
-    first, second = (describe(table(some), NAMES[:num_all], num_index) for some in (rows, shuffled))
+    first, second = (compute_findings(table(some), NAMES[:num_all], num_index) for some in (rows, shuffled))
     assert_near(first, second)
 
 
@@ -193,9 +193,9 @@ def test_findings_are_json_and_the_report_has_every_image_at_most_once(
 ) -> None:
     rows, num_index, num_all = drawn
     records = table(rows)
-    found = describe(records, NAMES[:num_all], num_index)
+    found = compute_findings(records, NAMES[:num_all], num_index)
     json.dumps(found, allow_nan=False)
-    chosen = [row for some in choose_rows(answers(records), num).values() for row in some]
+    chosen = [row for some in choose_rows(read_predictions(records), num).values() for row in some]
     assert len(set(chosen)) == len(chosen) == min(num, len(rows))
     found |= {"map_size": [2, 2], "num_quarantined": 0, "counts": {}}
     found["border_mass"]["even_map"] = 0.36

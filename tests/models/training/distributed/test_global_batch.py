@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 import torch
 from lightwell.models.training.distributed.batchnorm import GlobalBatchNorm
-from lightwell.models.training.distributed.context import Ranks
-from lightwell.models.training.distributed.global_batch import Slice, WholeBatch, whole_batch
+from lightwell.models.training.distributed.context import DistributedContext
+from lightwell.models.training.distributed.global_batch import BatchSlice, GlobalBatch, global_batch
 from timm.layers import DropPath
 from torch import nn
 from torchvision.ops import StochasticDepth
@@ -23,19 +23,19 @@ DRAWING: dict[str, Callable[[], nn.Module]] = {
 
 
 @pytest.mark.parametrize("name", DRAWING)
-@pytest.mark.parametrize("num_whole", [8, 7, 5])
-def test_ranks_draw_what_one_process_draws(name: str, num_whole: int) -> None:
+@pytest.mark.parametrize("num_global", [8, 7, 5])
+def test_ranks_draw_what_one_process_draws(name: str, num_global: int) -> None:
     """Twice in a row: the second layer, too, begins where that of one process begins."""
     module = DRAWING[name]()
-    inputs = torch.rand(num_whole, 6, 3, 3) + 1
+    inputs = torch.rand(num_global, 6, 3, 3) + 1
     torch.manual_seed(4)
     expected = [module(inputs.clone()), module(inputs.clone())]
-    num_here = -(-num_whole // 2)
+    num_here = -(-num_global // 2)
     for rank in range(2):
-        rows = [place % num_whole for place in range(rank * num_here, (rank + 1) * num_here)]
-        own = min(num_here, num_whole - rank * num_here)
+        rows = [place % num_global for place in range(rank * num_here, (rank + 1) * num_here)]
+        own = min(num_here, num_global - rank * num_here)
         torch.manual_seed(4)
-        with whole_batch(Ranks(rank, 2), num_here, num_whole):
+        with global_batch(DistributedContext(rank, 2), num_here, num_global):
             got = [module(inputs[rows]), module(inputs[rows])]
         for ours, theirs in zip(got, expected, strict=True):
             assert torch.equal(ours[:own], theirs[rank * num_here : rank * num_here + own])
@@ -44,7 +44,7 @@ def test_ranks_draw_what_one_process_draws(name: str, num_whole: int) -> None:
 
 def test_gradients_flow_through_what_was_drawn() -> None:
     inputs = torch.rand(4, 5, requires_grad=True)
-    with whole_batch(Ranks(1, 2), 4, 8):
+    with global_batch(DistributedContext(1, 2), 4, 8):
         out = nn.functional.dropout(inputs, 0.5)
     out.sum().backward()
     assert torch.equal(inputs.grad, (out != 0) * 2.0)
@@ -53,7 +53,7 @@ def test_gradients_flow_through_what_was_drawn() -> None:
 def test_what_does_not_train_or_has_other_rows_is_left_alone() -> None:
     module = nn.Sequential(nn.BatchNorm1d(5), nn.Dropout(0.5)).eval()
     inputs = torch.rand(4, 5)
-    with whole_batch(Ranks(0, 2), 4, 8):
+    with global_batch(DistributedContext(0, 2), 4, 8):
         assert torch.equal(module(inputs), module[0](inputs))
         assert torch.empty(3).bernoulli_(0.5).shape == (3,)
 
@@ -66,7 +66,7 @@ def test_batchnorm_of_one_rank_is_that_of_torch(shape: tuple[int, ...]) -> None:
     pull = torch.randn(shape)
     expected = nn.functional.batch_norm(inputs, None, None, weight, bias, training=True)
     gradients = torch.autograd.grad((expected * pull).sum(), (inputs, weight, bias))
-    out, mean, var, count = GlobalBatchNorm.apply(inputs, weight, bias, 1e-5, 6, Ranks())
+    out, mean, var, count = GlobalBatchNorm.apply(inputs, weight, bias, 1e-5, 6, DistributedContext())
     torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
     for ours, theirs in zip(
         torch.autograd.grad((out * pull).sum(), (inputs, weight, bias)), gradients, strict=True
@@ -85,7 +85,7 @@ def test_padding_is_in_no_statistic_and_moves_no_gradient() -> None:
     first, second = own.clone().requires_grad_(), own.clone().requires_grad_()
     pull = torch.randn(own.shape)
     (plain(first) * pull).sum().backward()
-    with WholeBatch(Ranks(), Slice(num_rows=6, first=0, num_whole=4)):
+    with GlobalBatch(DistributedContext(), BatchSlice(num_rows=6, first=0, num_global=4)):
         out = layer(torch.cat([second, torch.full((2, 3, 2, 2), 1e3)]))
     (out[:4] * pull).sum().backward()
     torch.testing.assert_close(second.grad, first.grad, rtol=1e-4, atol=1e-5)

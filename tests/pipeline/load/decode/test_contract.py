@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from image_bytes import ImageFile, saved
 from image_files import all_files, write_files
-from lightwell.pipeline.formats.headers import header_of
+from lightwell.pipeline.formats.headers import read_header_from
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.load.decode.orientation import upright
 from lightwell.pipeline.load.decode.pillow import decode_pillow
@@ -211,7 +211,7 @@ def test_pillow_which_is_last_agrees_with_those_before_it(contract: Contract) ->
     """What one of the others fails on goes to Pillow: it must not be another picture. 16 bits are OpenCV's alone."""
     differing = {}
     for name, image in contract.results[REFERENCE].pixels.items():
-        header = header_of(io.BytesIO(data := contract.files[name].data))
+        header = read_header_from(io.BytesIO(data := contract.files[name].data))
         if header.format == "png" and data[24] == 16:
             continue
         try:

@@ -13,10 +13,10 @@ from lightwell.pipeline.executor import dali as dali_pixels
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.load.decode import decoder as chain_module
 from lightwell.pipeline.load.decode.dali import DaliDecoder
-from lightwell.pipeline.load.decode.decoder import DecodeChain, Encoded
+from lightwell.pipeline.load.decode.decoder import EncodedImage, ImageDecoder
 from lightwell.pipeline.load.decode.fallback import MOST_KINDS, FallbackLog
-from lightwell.pipeline.load.decode.plan import Decoding, whole
-from lightwell.pipeline.monitor.watchdog import Watch
+from lightwell.pipeline.load.decode.plan import DecodePlan, whole
+from lightwell.pipeline.monitor.watchdog import Watchdog
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine
@@ -31,8 +31,8 @@ def png() -> bytes:
     return cv2.imencode(".png", picture)[1].tobytes()
 
 
-def encoded(data: bytes, key: str) -> Encoded:
-    return Encoded(data, "png", "RGB", 1, SIZE, key)
+def encoded(data: bytes, key: str) -> EncodedImage:
+    return EncodedImage(data, "png", "RGB", 1, SIZE, key)
 
 
 class OutOfMemory(DaliDecoder):
@@ -50,11 +50,11 @@ class OutOfMemory(DaliDecoder):
 
 def test_a_fall_back_is_logged_once_for_each_reason(png: bytes, caplog: pytest.LogCaptureFixture) -> None:
     bad = [png + b"\0" * number for number in (1, 2)]
-    chain = DecodeChain(OutOfMemory(set(bad)))
+    chain = ImageDecoder(OutOfMemory(set(bad)))
     files = [encoded(png, "good"), encoded(bad[0], "one"), encoded(bad[1], "two")]
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            found = chain.decode(files, [Decoding("whole", whole(SIZE), ())] * 3)
+            found = chain.decode(files, [DecodePlan("whole", whole(SIZE), ())] * 3)
             assert [one.decoders for one in found] == [("dali",), ("dali", "opencv"), ("dali", "opencv")]
     chain.close()
     (record,) = caplog.records
@@ -64,9 +64,9 @@ def test_a_fall_back_is_logged_once_for_each_reason(png: bytes, caplog: pytest.L
 
 
 def test_what_nobody_can_decode_is_not_a_fall_back(png: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    chain = DecodeChain(DaliDecoder(max_batch_size=8, num_threads=1))
+    chain = ImageDecoder(DaliDecoder(max_batch_size=8, num_threads=1))
     with caplog.at_level(logging.WARNING):
-        (found,) = chain.decode([encoded(png[:40], "cut")], [Decoding("whole", whole(SIZE), ())])
+        (found,) = chain.decode([encoded(png[:40], "cut")], [DecodePlan("whole", whole(SIZE), ())])
     chain.close()
     assert found.image is None
     assert [part.split(":")[0] for part in found.reason.split("; ")] == ["opencv", "pillow"]
@@ -79,8 +79,10 @@ def test_files_that_take_too_long_together_are_decoded_one_by_one(
 ) -> None:
     ticks = iter([0.0, 9.0, *[10.0] * 4])  # the group's start and end, then those of each file
     monkeypatch.setattr(chain_module.time, "perf_counter", lambda: next(ticks))
-    chain = DecodeChain(DaliDecoder(max_batch_size=8, num_threads=1), Watch(5.0))
-    found = chain.decode([encoded(png, "one"), encoded(png, "two")], [Decoding("whole", whole(SIZE), ())] * 2)
+    chain = ImageDecoder(DaliDecoder(max_batch_size=8, num_threads=1), Watchdog(5.0))
+    found = chain.decode(
+        [encoded(png, "one"), encoded(png, "two")], [DecodePlan("whole", whole(SIZE), ())] * 2
+    )
     chain.close()
     assert [one.decoders for one in found] == [("dali", "opencv")] * 2
     assert "dali: 2 files together took 9.0 s, more than max_seconds_per_file: 5" in found[0].reason

@@ -10,10 +10,10 @@ import albumentations as A
 import cv2
 import numpy as np
 from lightwell.pipeline.rng import keyed_bits
-from lightwell.pipeline.transform.dali.graph import LoweredGraph, Slot
+from lightwell.pipeline.transform.dali.graph import GraphTransform, LoweredGraph
 from lightwell.pipeline.transform.dali.lowering import Device, Tolerance
-from lightwell.pipeline.transform.dali.table import lowering_of, why_not_lowered
-from lightwell.pipeline.transform.params import Decision, Drawing, leaves_of
+from lightwell.pipeline.transform.dali.table import lowering_of, unsupported_reason
+from lightwell.pipeline.transform.params import ParamSampler, TransformCall, leaf_transforms
 
 
 @dataclass(frozen=True)
@@ -76,25 +76,25 @@ def compare(
     """
     listed = [*transforms] if isinstance(transforms, Sequence) else [transforms]
     params = A.BboxParams("albumentations") if with_boxes else None
-    drawing = Drawing(A.Compose(listed, bbox_params=params), len(listed))
-    leaves = list(leaves_of(listed))
+    param_sampler = ParamSampler(A.Compose(listed, bbox_params=params), len(listed))
+    leaves = list(leaf_transforms(listed))
     targets = {"bboxes": np.array(BOXES)} if with_boxes else {}
     references: list[np.ndarray] = []
     inputs: list[np.ndarray] = []
-    decisions: list[tuple[Decision, ...]] = []
+    calls: list[tuple[TransformCall, ...]] = []
     for number in range(num_draws):
         for i, image in enumerate(images):
-            drawn = drawing.draw(keyed_bits("parity", number, i, ""), image.shape[:2], **targets)
+            sampled = param_sampler.sample(keyed_bits("parity", number, i, ""), image.shape[:2], **targets)
             reference = image
-            for decision in drawn.decisions:
-                assert reference.shape[:2] == decision.size
-                reference = leaves[decision.slot].apply(reference, **decision.params)
-            assert reference.shape[:2] == drawn.size
+            for call in sampled.calls:
+                assert reference.shape[:2] == call.size
+                reference = leaves[call.transform_index].apply(reference, **call.params)
+            assert reference.shape[:2] == sampled.size
             references.append(reference)
             inputs.append(image)
-            decisions.append(drawn.decisions)
+            calls.append(sampled.calls)
     graph = graph_of(leaves, device, len(inputs))
-    outputs = graph.run(inputs, decisions)
+    outputs = graph.run(inputs, calls)
     found = [np.array(outputs.as_cpu().at(i)) for i in range(len(inputs))]
     graph.close()
     return worst(found, references)
@@ -106,7 +106,7 @@ def assert_parity(
     """Check that a lowering takes a transform's options, and holds the tolerance declared for them."""
     lowering = lowering_of(type(transform).__name__)
     assert lowering is not None, f"{type(transform).__name__} is not lowered"
-    assert why_not_lowered(transform, device="cpu", approximate=True) == ""
+    assert unsupported_reason(transform, device="cpu", approximate=True) == ""
     found = compare(transform, images, num_draws=num_draws, with_boxes=with_boxes)
     tolerance = lowering.tolerance_of(transform)
     assert found.within(tolerance), f"expected {tolerance}, got {found}"
@@ -114,12 +114,14 @@ def assert_parity(
 
 def graph_of(transforms: Sequence[Any], device: Device, max_batch_size: int = 1) -> LoweredGraph:
     """Define the graph of transforms that are all lowered, from pixels."""
-    slots = []
+    transforms = []
     for number, transform in enumerate(transforms):
         lowering = lowering_of(type(transform).__name__)
         assert lowering is not None, f"{type(transform).__name__} is not lowered"
-        slots.append(Slot(number, transform, lowering))
-    return LoweredGraph(slots, source="pixels", device=device, max_batch_size=max_batch_size, num_threads=2)
+        transforms.append(GraphTransform(number, transform, lowering))
+    return LoweredGraph(
+        transforms, source="pixels", device=device, max_batch_size=max_batch_size, num_threads=2
+    )
 
 
 def worst(found: Sequence[np.ndarray], references: Sequence[np.ndarray]) -> Difference:

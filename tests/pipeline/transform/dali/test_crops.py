@@ -8,7 +8,7 @@ import albumentations as A
 import cv2
 import numpy as np
 import pytest
-from lightwell.pipeline.transform.dali.table import why_not_lowered
+from lightwell.pipeline.transform.dali.table import unsupported_reason
 
 from .parity import assert_parity, pictures
 
@@ -108,14 +108,14 @@ def test_pads_of_pictures_of_a_pixel_or_two(mode: int) -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_refusal(transform: Any, reason: str) -> None:
-    assert reason in why_not_lowered(transform, device="cpu", approximate=True)
-    assert reason in why_not_lowered(transform, device="gpu", approximate=False)
+    assert reason in unsupported_reason(transform, device="cpu", approximate=True)
+    assert reason in unsupported_reason(transform, device="gpu", approximate=False)
 
 
 @pytest.mark.parametrize("interpolation", [cv2.INTER_CUBIC, cv2.INTER_LANCZOS4])
 def test_another_filter_is_taken_only_on_request(interpolation: int) -> None:
     transform = A.RandomResizedCrop((48, 56), interpolation=interpolation)
-    reason = why_not_lowered(transform, device="gpu", approximate=False)
+    reason = unsupported_reason(transform, device="gpu", approximate=False)
     assert "lowering: approximate" in reason
     assert "at least 33 dB" in reason
-    assert why_not_lowered(transform, device="gpu", approximate=True) == ""
+    assert unsupported_reason(transform, device="gpu", approximate=True) == ""

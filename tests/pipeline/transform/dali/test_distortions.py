@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from lightwell.pipeline.rng import keyed_bits
 from lightwell.pipeline.transform.dali.ops.distortions import MARGIN
-from lightwell.pipeline.transform.dali.table import lowering_of, why_not_lowered
-from lightwell.pipeline.transform.params import Drawing
+from lightwell.pipeline.transform.dali.table import lowering_of, unsupported_reason
+from lightwell.pipeline.transform.params import ParamSampler
 
 from .parity import pictures, worst
 from .test_crops import BORDERS
@@ -44,20 +44,22 @@ def remap_as_dali_does(transform: Any, image: np.ndarray, arguments: tuple[Any, 
 def test_maps_take_every_border_into_the_frame(transform: Any) -> None:
     lowering = lowering_of(type(transform).__name__)
     assert lowering is not None
-    drawing = Drawing(A.Compose([transform]), 1)
+    param_sampler = ParamSampler(A.Compose([transform]), 1)
     found, references = [], []
     for i, picture in enumerate(PICTURES):
-        (decision,) = drawing.draw(keyed_bits("maps", 0, i, ""), picture.shape[:2]).decisions
-        arguments = lowering.arguments_of(transform, decision.params, decision.size)
+        (call,) = param_sampler.sample(keyed_bits("maps", 0, i, ""), picture.shape[:2]).calls
+        arguments = lowering.arguments_of(transform, call.params, call.size)
         found.append(remap_as_dali_does(transform, picture, arguments))
-        references.append(transform.apply(picture, **decision.params))
+        references.append(transform.apply(picture, **call.params))
     assert worst(found, references).within(lowering.tolerance)
 
 
 @pytest.mark.parametrize("transform", [*DISTORTIONS, PIECEWISE], ids=lambda t: type(t).__name__)
 def test_a_gpu_takes_it_and_a_cpu_says_why_not(transform: Any) -> None:
-    assert why_not_lowered(transform, device="gpu", approximate=False) == ""
-    assert why_not_lowered(transform, device="cpu", approximate=True) == "DALI's remap runs on the GPU only"
+    assert unsupported_reason(transform, device="gpu", approximate=False) == ""
+    assert (
+        unsupported_reason(transform, device="cpu", approximate=True) == "DALI's remap runs on the GPU only"
+    )
 
 
 @pytest.mark.parametrize(
@@ -70,4 +72,4 @@ def test_a_gpu_takes_it_and_a_cpu_says_why_not(transform: Any) -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_refusal(transform: Any, reason: str) -> None:
-    assert reason in why_not_lowered(transform, device="gpu", approximate=True)
+    assert reason in unsupported_reason(transform, device="gpu", approximate=True)

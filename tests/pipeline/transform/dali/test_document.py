@@ -9,10 +9,10 @@ from pathlib import Path
 import lightwell
 from lightwell.pipeline.transform.dali.document import leaf_names, markdown
 from lightwell.pipeline.transform.dali.lowering import Lowering
-from lightwell.pipeline.transform.dali.table import RULES, lowering_of
+from lightwell.pipeline.transform.dali.table import OP_MODULES, lowering_of
 from lightwell.pipeline.transform.dali.unsupported import ALBUMENTATIONS_ONLY, EXCEPTIONS
 
-LOWERED = [name for rules in RULES for lowering in rules.LOWERINGS for name in lowering.transforms]
+LOWERED = [name for rules in OP_MODULES for lowering in rules.LOWERINGS for name in lowering.transforms]
 
 
 def test_every_transform_is_lowered_or_has_a_reason_and_none_has_both() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import albumentations as A
 import pytest
-from lightwell.pipeline.transform.dali.table import why_not_lowered
+from lightwell.pipeline.transform.dali.table import unsupported_reason
 
 from .parity import assert_parity, pictures
 
@@ -63,4 +63,4 @@ def test_parity_of_holes_in_boxes() -> None:
     ids=lambda value: type(value).__name__,
 )
 def test_refusal(transform: Any, reason: str) -> None:
-    assert reason in why_not_lowered(transform, device="gpu", approximate=True)
+    assert reason in unsupported_reason(transform, device="gpu", approximate=True)

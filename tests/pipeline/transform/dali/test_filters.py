@@ -8,7 +8,7 @@ import albumentations as A
 import cv2
 import numpy as np
 import pytest
-from lightwell.pipeline.transform.dali.table import lowering_of, why_not_lowered
+from lightwell.pipeline.transform.dali.table import lowering_of, unsupported_reason
 
 from .parity import assert_parity, compare, pictures, worst
 
@@ -61,7 +61,7 @@ def test_lowering_equals_albumentations_within_its_declared_tolerance(transform:
 )
 def test_options_that_dali_cannot_take_are_refused_with_a_reason(transform: Any, reason: str) -> None:
     for device in ("cpu", "gpu"):
-        assert reason in why_not_lowered(transform, device=device, approximate=True)
+        assert reason in unsupported_reason(transform, device=device, approximate=True)
 
 
 ON_A_GPU_ONLY = [A.MedianBlur((3, 7), p=1), A.ChromaticAberration(mode="random", p=1)]
@@ -69,8 +69,8 @@ ON_A_GPU_ONLY = [A.MedianBlur((3, 7), p=1), A.ChromaticAberration(mode="random",
 
 @pytest.mark.parametrize("transform", ON_A_GPU_ONLY, ids=repr)
 def test_what_dali_has_no_cpu_operator_for_is_lowered_on_a_gpu_only(transform: Any) -> None:
-    assert "GPU only" in why_not_lowered(transform, device="cpu", approximate=True)
-    assert why_not_lowered(transform, device="gpu", approximate=False) == ""
+    assert "GPU only" in unsupported_reason(transform, device="cpu", approximate=True)
+    assert unsupported_reason(transform, device="gpu", approximate=False) == ""
 
 
 @pytest.mark.gpu

@@ -6,8 +6,8 @@ from typing import Any
 
 import albumentations as A
 import pytest
-from lightwell.pipeline.transform.dali.table import why_not_lowered
-from lightwell.pipeline.transform.params import Decision
+from lightwell.pipeline.transform.dali.table import unsupported_reason
+from lightwell.pipeline.transform.params import TransformCall
 
 from .parity import assert_parity, graph_of, pictures, worst
 
@@ -43,12 +43,14 @@ def test_every_symmetry_of_the_square(element: str) -> None:
     transform = A.D4(p=1)
     params = {"group_element": element}
     graph = graph_of([transform], "cpu", len(PICTURES))
-    decisions = [(Decision(0, params, picture.shape[:2]),) for picture in PICTURES]
-    outputs = graph.run(PICTURES, decisions)
+    calls = [(TransformCall(0, params, picture.shape[:2]),) for picture in PICTURES]
+    outputs = graph.run(PICTURES, calls)
     found = [outputs.at(i) for i in range(len(PICTURES))]
     assert worst(found, [transform.apply(picture, **params) for picture in PICTURES]).max_levels == 0
     graph.close()
 
 
 def test_more_tiles_than_dali_pastes_are_refused() -> None:
-    assert "at most 64 tiles" in why_not_lowered(A.RandomGridShuffle((9, 8)), device="gpu", approximate=False)
+    assert "at most 64 tiles" in unsupported_reason(
+        A.RandomGridShuffle((9, 8)), device="gpu", approximate=False
+    )

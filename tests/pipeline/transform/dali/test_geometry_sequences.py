@@ -11,8 +11,8 @@ from albumentations.augmentations.crops.transforms import CropSizeError
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from lightwell.pipeline.transform.dali.lowering import Tolerance
-from lightwell.pipeline.transform.dali.table import lowering_of, why_not_lowered
-from lightwell.pipeline.transform.params import leaves_of
+from lightwell.pipeline.transform.dali.table import lowering_of, unsupported_reason
+from lightwell.pipeline.transform.params import leaf_transforms
 
 from .parity import compare, pictures
 from .test_crops import CROPS, PADS, RESIZES
@@ -24,7 +24,7 @@ PICTURES = [picture for picture in pictures() if picture.size < 100_000]
 ALL = [
     transform
     for transform in (*CROPS, *RESIZES, *PADS, *FLIPS, *WARPS, *DROPS)
-    if why_not_lowered(transform, device="cpu", approximate=False) == ""
+    if unsupported_reason(transform, device="cpu", approximate=False) == ""
 ]
 
 
@@ -46,7 +46,7 @@ def sum_of_tolerances(transforms: Sequence[Any]) -> Tolerance:
     and sum to one.
     """
     bounds = []
-    for transform in leaves_of(transforms):
+    for transform in leaf_transforms(transforms):
         lowering = lowering_of(type(transform).__name__)
         assert lowering is not None
         bounds.append(lowering.tolerance_of(transform).max_levels or 0)
@@ -56,7 +56,7 @@ def sum_of_tolerances(transforms: Sequence[Any]) -> Tolerance:
 @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 @given(st.lists(steps(), min_size=2, max_size=4, unique_by=id))
 def test_sequence_stays_within_the_sum_of_tolerances(transforms: list[Any]) -> None:
-    leaves = list(leaves_of(transforms))
+    leaves = list(leaf_transforms(transforms))
     assume(len({id(leaf) for leaf in leaves}) == len(leaves))
     try:
         found = compare(transforms, PICTURES, num_draws=1)

@@ -7,8 +7,8 @@ from typing import Any
 import albumentations as A
 import numpy as np
 import pytest
-from lightwell.pipeline.transform.dali.table import why_not_lowered
-from lightwell.pipeline.transform.output_shapes import why_unpredictable
+from lightwell.pipeline.transform.dali.table import unsupported_reason
+from lightwell.pipeline.transform.output_shapes import needs_pixels_reason
 
 from .parity import assert_parity, pictures
 
@@ -56,7 +56,7 @@ def test_lowering_equals_albumentations_within_its_declared_tolerance(transform:
 )
 def test_options_that_dali_cannot_take_are_refused_with_a_reason(transform: Any, reason: str) -> None:
     for device in ("cpu", "gpu"):
-        assert reason in why_not_lowered(transform, device=device, approximate=True)
+        assert reason in unsupported_reason(transform, device=device, approximate=True)
 
 
 @pytest.mark.parametrize(
@@ -65,4 +65,4 @@ def test_options_that_dali_cannot_take_are_refused_with_a_reason(transform: Any,
     ids=repr,
 )
 def test_options_that_decide_by_pixels_are_not_drawn_ahead(transform: Any) -> None:
-    assert "looking at pixels" in why_unpredictable(transform)
+    assert "looking at pixels" in needs_pixels_reason(transform)

@@ -6,7 +6,7 @@ from typing import Any
 
 import albumentations as A
 import pytest
-from lightwell.pipeline.transform.dali.table import why_not_lowered
+from lightwell.pipeline.transform.dali.table import unsupported_reason
 
 from .parity import assert_parity, pictures
 
@@ -57,4 +57,4 @@ def test_lowering_equals_albumentations_within_its_declared_tolerance(transform:
 )
 def test_options_that_dali_cannot_take_are_refused_with_a_reason(transform: Any, reason: str) -> None:
     for device in ("cpu", "gpu"):
-        assert reason in why_not_lowered(transform, device=device, approximate=True)
+        assert reason in unsupported_reason(transform, device=device, approximate=True)

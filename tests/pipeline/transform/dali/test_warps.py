@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 from lightwell.pipeline.rng import keyed_bits
-from lightwell.pipeline.transform.dali.table import lowering_of, why_not_lowered
-from lightwell.pipeline.transform.params import Drawing
+from lightwell.pipeline.transform.dali.table import lowering_of, unsupported_reason
+from lightwell.pipeline.transform.params import ParamSampler
 
 from .parity import assert_parity, pictures, worst
 from .test_crops import BORDERS
@@ -92,13 +92,13 @@ def test_what_a_gpu_computes_in_float32_is_within_the_tolerance(transform: Any) 
     """On the CPU DALI hands the warp to OpenCV, so parity there does not tell how far a GPU is from it."""
     lowering = lowering_of(type(transform).__name__)
     assert lowering is not None
-    drawing = Drawing(A.Compose([transform]), 1)
+    param_sampler = ParamSampler(A.Compose([transform]), 1)
     found, references = [], []
     for number, picture in enumerate(PICTURES):
-        (decision,) = drawing.draw(keyed_bits("float32", number, 0, ""), picture.shape[:2]).decisions
-        inverse, size = lowering.arguments_of(transform, decision.params, decision.size)
+        (call,) = param_sampler.sample(keyed_bits("float32", number, 0, ""), picture.shape[:2]).calls
+        inverse, size = lowering.arguments_of(transform, call.params, call.size)
         found.append(warp_in_float32(picture, inverse, size, float(np.max(transform.fill))))
-        references.append(transform.apply(picture, **decision.params))
+        references.append(transform.apply(picture, **call.params))
     assert worst(found, references).within(lowering.tolerance)
 
 
@@ -112,14 +112,14 @@ def test_what_a_gpu_computes_in_float32_is_within_the_tolerance(transform: Any) 
     ids=lambda t: type(t).__name__,
 )
 def test_other_interpolation_is_refused(transform: Any) -> None:
-    assert "linear interpolation only" in why_not_lowered(transform, device="gpu", approximate=True)
+    assert "linear interpolation only" in unsupported_reason(transform, device="gpu", approximate=True)
 
 
 def test_a_fill_that_opencv_does_not_take_is_refused() -> None:
     transform = A.Affine(fill=(1, 2, 3, 4, 5))
-    assert "at most four levels" in why_not_lowered(transform, device="gpu", approximate=True)
+    assert "at most four levels" in unsupported_reason(transform, device="gpu", approximate=True)
 
 
 def test_a_class_without_a_lowering_says_why() -> None:
     transform = A.GridElasticDeform((3, 3), 5)
-    assert "warps every cell" in why_not_lowered(transform, device="gpu", approximate=True)
+    assert "warps every cell" in unsupported_reason(transform, device="gpu", approximate=True)
