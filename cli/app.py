@@ -23,7 +23,6 @@ from .train import train
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="Carry images down to models, and show what the models looked at.\n\nExample: lightwell init photos",

@@ -60,7 +60,7 @@ class Dataset:
     @property
     def has_masks(self) -> bool:
         """Whether images have masks."""
-        return int(self._table["mask"].null_count) < self._table.num_rows
+        return bool(self._table["mask"].null_count < self._table.num_rows)
 
     @property
     def has_keypoints(self) -> bool:

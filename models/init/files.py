@@ -148,7 +148,7 @@ def train_text(dataset: Dataset, model: ModelSpec) -> str:
         Line("optimizer: {name: adamw, lr: 0.002}", "or sgd; lr is that of the last layer"),
         Line("schedule: cosine", "of the learning rate; or constant, step"),
         Line(f"class_weights: {weigh}", "balanced: an image of a rare class counts more; or none"),
-        Line("best_by: auroc", "what chooses the best epoch; or loss, accuracy, balanced_accuracy"),
+        Line("monitor: auroc", "what chooses the best epoch; or loss, accuracy, balanced_accuracy"),
         Line("early_stop: {metric: auroc, patience: 3}", "stop after 3 epochs without a better value", off=True),
         Line("label_smoothing: 0.1", "answers less certain, often better calibrated", off=True),
         Line(f"train_split: {flow(splits.train)}"),
