@@ -33,7 +33,7 @@ MAX_POSITION_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class RowFacts:
+class RowDigest:
     """All that is known of one row of a batch; what is large as its hash."""
 
     key: str
@@ -42,7 +42,7 @@ class RowFacts:
     pixels: str
     mask: str
     boxes: str
-    partner: tuple[int, float] | None
+    mixed_with: tuple[int, float] | None
     """Label and share of the image that was mixed in."""
     box_labels: str = ""
     keypoints: str = ""
@@ -51,24 +51,24 @@ class RowFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class BatchFacts:
+class BatchDigest:
     """All that is known of a batch; padding left out."""
 
     epoch: int
     step: int
-    rows: tuple[RowFacts, ...]
+    rows: tuple[RowDigest, ...]
 
 
-def facts_of(batch: Batch) -> BatchFacts:
+def digest_batch(batch: Batch) -> BatchDigest:
     """Note what a batch holds; equal facts mean equal batches, to the last bit of every pixel."""
     real = batch.without_padding()
-    return BatchFacts(real.epoch, real.step, tuple(_row(real, number) for number in range(len(real))))
+    return BatchDigest(real.epoch, real.step, tuple(_row(real, number) for number in range(len(real))))
 
 
-def facts_of_feed(feed: Feed) -> list[BatchFacts]:
+def digest_feed(feed: Feed) -> list[BatchDigest]:
     """Read a feed to its end and close it."""
     with feed:
-        return [facts_of(batch) for batch in feed]
+        return [digest_batch(batch) for batch in feed]
 
 
 def assert_same_batches(make_feed_a: Callable[[], Feed], make_feed_b: Callable[[], Feed]) -> None:
@@ -77,9 +77,9 @@ def assert_same_batches(make_feed_a: Callable[[], Feed], make_feed_b: Callable[[
     Raises:
         AssertionError: they do not, or there are none.
     """
-    expected = facts_of_feed(make_feed_a())
+    expected = digest_feed(make_feed_a())
     assert expected, "expected feeds with batches, got one without; check the view"
-    _compare(expected, facts_of_feed(make_feed_b()), "the second feed")
+    _compare(expected, digest_feed(make_feed_b()), "the second feed")
 
 
 def assert_resumes_everywhere(engine: Engine, plan: Plan, view: View) -> None:
@@ -88,11 +88,11 @@ def assert_resumes_everywhere(engine: Engine, plan: Plan, view: View) -> None:
     Raises:
         AssertionError: it does not, the view has fewer than two batches, or a position is not a small JSON value.
     """
-    expected: list[BatchFacts] = []
+    expected: list[BatchDigest] = []
     with engine.feed(plan, view) as feed:
         positions = [_through_json(feed)]
         for batch in feed:
-            expected.append(facts_of(batch))
+            expected.append(digest_batch(batch))
             positions.append(_through_json(feed))
     assert len(expected) > 1, (
         f"expected a view of at least two batches, got {len(expected)}; lower batch.size"
@@ -103,7 +103,7 @@ def assert_resumes_everywhere(engine: Engine, plan: Plan, view: View) -> None:
         left = len(expected) - done
         assert feed.num_batches == left, f"{place}: expected num_batches to be {left}, got {feed.num_batches}"
         assert feed.position() == position, f"{place}: expected position {position}, got {feed.position()}"
-        _compare(expected[done:], facts_of_feed(feed), place)
+        _compare(expected[done:], digest_feed(feed), place)
 
 
 def assert_ranks_add_up(engine: Engine, plan: Plan, view: View, *, num_ranks: int) -> None:
@@ -113,10 +113,10 @@ def assert_ranks_add_up(engine: Engine, plan: Plan, view: View, *, num_ranks: in
         AssertionError: they do not, the counts do not add up, or there is no batch.
     """
     alone = engine.feed(plan, replace(view, rank=0, num_ranks=1))
-    expected = facts_of_feed(alone)
+    expected = digest_feed(alone)
     assert expected, "expected a view with batches, got none"
     feeds = [engine.feed(plan, replace(view, rank=rank, num_ranks=num_ranks)) for rank in range(num_ranks)]
-    _compare(expected, joined([facts_of_feed(feed) for feed in feeds]), f"the union of {num_ranks} ranks")
+    _compare(expected, merge_ranks([digest_feed(feed) for feed in feeds]), f"the union of {num_ranks} ranks")
     for name in ("read", "used", "replaced", "skipped"):
         counts = [feed.counts[name] for feed in feeds]
         assert sum(counts) == alone.counts[name], (
@@ -124,7 +124,7 @@ def assert_ranks_add_up(engine: Engine, plan: Plan, view: View, *, num_ranks: in
         )
 
 
-def joined(ranks: Sequence[Sequence[BatchFacts]]) -> list[BatchFacts]:
+def merge_ranks(ranks: Sequence[Sequence[BatchDigest]]) -> list[BatchDigest]:
     """Join what ranks read, batch by batch.
 
     Raises:
@@ -133,7 +133,7 @@ def joined(ranks: Sequence[Sequence[BatchFacts]]) -> list[BatchFacts]:
     steps = [len(facts) for facts in ranks]
     assert len(set(steps)) == 1, f"expected as many steps on every rank, got {steps}"
     return [
-        BatchFacts(slices[0].epoch, slices[0].step, tuple(row for each in slices for row in each.rows))
+        BatchDigest(slices[0].epoch, slices[0].step, tuple(row for each in slices for row in each.rows))
         for slices in zip(*ranks, strict=True)
     ]
 
@@ -222,18 +222,18 @@ def _through_json(feed: Feed) -> dict[str, Any]:
     return position
 
 
-def _row(batch: Batch, number: int) -> RowFacts:
-    partner = None
+def _row(batch: Batch, number: int) -> RowDigest:
+    mixed_with = None
     if batch.mixed_labels is not None and batch.mixed_weights is not None:
-        partner = int(batch.mixed_labels[number]), float(batch.mixed_weights[number])
-    return RowFacts(
+        mixed_with = int(batch.mixed_labels[number]), float(batch.mixed_weights[number])
+    return RowDigest(
         batch.keys[number],
         int(batch.labels[number]),
         bool(batch.replaced[number]),
         _digest(batch.images[number].cpu().numpy()),
         "" if batch.masks is None else _digest(batch.masks[number].cpu().numpy()),
         "" if batch.boxes is None else _digest(batch.boxes[number]),
-        partner,
+        mixed_with,
         "" if batch.box_labels is None else _digest(batch.box_labels[number]),
         "" if batch.keypoints is None else _digest(batch.keypoints[number]),
         tuple(
@@ -249,7 +249,7 @@ def _digest(array: Any) -> str:
     return digest.hexdigest()
 
 
-def _compare(expected: Sequence[BatchFacts], got: Sequence[BatchFacts], who: str) -> None:
+def _compare(expected: Sequence[BatchDigest], got: Sequence[BatchDigest], who: str) -> None:
     """Name the first difference."""
     for mine, theirs in zip(expected, got, strict=False):
         place = f"{who}, epoch {mine.epoch}, step {mine.step}"
@@ -268,5 +268,5 @@ def _compare(expected: Sequence[BatchFacts], got: Sequence[BatchFacts], who: str
     assert len(got) == len(expected), f"{who}: expected {len(expected)} batches, got {len(got)}"
 
 
-def _differing(row: RowFacts, other: RowFacts) -> Iterable[Any]:
+def _differing(row: RowDigest, other: RowDigest) -> Iterable[Any]:
     return (field for field in fields(row) if getattr(row, field.name) != getattr(other, field.name))

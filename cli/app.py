@@ -70,7 +70,7 @@ for group, name in ((cache.app, "cache"), (submit.jobs_app, "jobs"), (serve.serv
     app.add_typer(group, name=name)
 
 
-def keep_interrupts() -> None:
+def redeliver_interrupts() -> None:
     """Deliver a Ctrl-C again that comes where Python throws it away: in a destructor, or while a generator is let go."""
     told = sys.unraisablehook
 
@@ -87,12 +87,12 @@ def keep_interrupts() -> None:
 
 def main() -> None:
     """Run the command line; every error becomes one line and an exit code."""
-    from ..pipeline.errors import LightwellError, StuckError
+    from ..pipeline.errors import LightwellError, SampleTimeoutError
 
-    keep_interrupts()
+    redeliver_interrupts()
     try:
         app()
-    except StuckError as error:  # its thread would keep this process for ever
+    except SampleTimeoutError as error:  # its thread would keep this process for ever
         print(f"error: {error}", file=sys.stderr, flush=True)  # its text is printable
         os._exit(error.exit_code)
     except LightwellError as error:

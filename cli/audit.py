@@ -27,7 +27,7 @@ from .options import (
     Threads,
     Workers,
 )
-from .output import keep_quiet, print_json, print_table
+from .output import configure_logging, print_json, print_table
 
 GATE_CROSSED = 3
 """Exit code of an audit whose findings cross a ``--fail-on`` gate."""
@@ -78,7 +78,7 @@ def audit(
         "placement": placement,
         "job_workers": job_workers,
     }
-    keep_quiet(quiet=quiet)
+    configure_logging(quiet=quiet)
     allowed = allow_import or ()
     found = open_service(job, "gradcam", options=options, allow_import=allowed) or open_engine(**options)
     findings = run_audit(job, out, found, quiet=quiet or as_json, allow_import=allowed, explain=explain)

@@ -13,9 +13,9 @@ def doctor(as_json: Json = False) -> None:
 
     Example: lightwell doctor
     """
-    from ..pipeline.tools.doctor import examine
+    from ..pipeline.tools.doctor import run_checks
 
-    found = examine()
+    found = run_checks()
     if as_json:
         print_json(found)
         return

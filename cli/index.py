@@ -10,7 +10,7 @@ import typer
 
 from .engine import open_engine
 from .options import Address, EngineName, EngineOption, Json, Quiet, Workers
-from .output import keep_quiet, print_json, print_table
+from .output import configure_logging, print_json, print_table
 
 
 class LabelChoice(StrEnum):
@@ -113,7 +113,7 @@ def index(
     Example: lightwell index annotations/instances_val2017.json --root val2017 -o index.parquet
     Example: lightwell index 's3://bucket/train-{000..099}.tar' -o index.parquet --engine ray --address auto
     """
-    keep_quiet(quiet=quiet)
+    configure_logging(quiet=quiet)
     built = run_index(
         source,
         output,

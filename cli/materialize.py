@@ -24,7 +24,7 @@ from .options import (
     Threads,
     Workers,
 )
-from .output import keep_quiet, print_json
+from .output import configure_logging, print_json
 
 
 def materialize(
@@ -81,7 +81,7 @@ def materialize(
         "epochs": epochs,
         "shard_images": shard_images,
     }
-    keep_quiet(quiet=quiet)
+    configure_logging(quiet=quiet)
     job = build_checked(Materialize, asked, where="materialize", folder=Path())
     asked_engine = open_engine(
         engine,

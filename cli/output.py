@@ -26,7 +26,7 @@ def print_table(header: list[str], rows: list[list[str]]) -> None:
     Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 160).print(table)
 
 
-def keep_quiet(*, quiet: bool) -> None:
+def configure_logging(*, quiet: bool) -> None:
     """Leave only errors of the package's log on standard error, where a command is run with ``--quiet``."""
     if quiet:
         logging.getLogger("lightwell").setLevel(logging.ERROR)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def submit(
-    words: Sequence[str],
+    argv: Sequence[str],
     address: str,
     *,
     max_bytes: int | None = None,
@@ -28,7 +28,7 @@ def submit(
     """Ship a command with the files that it names and this Lightwell, and start it on a cluster.
 
     Args:
-        words: what stands behind ``lightwell`` in a terminal; paths count from the current folder.
+        argv: what stands behind ``lightwell`` in a terminal; paths count from the current folder.
         address: the cluster's job server, ``http://HOST:8265``.
         max_bytes: of the files that are shipped; None for 100 MB.
         modules: folders of Python packages, or modules, of yours that the command needs; their code goes along.
@@ -51,10 +51,10 @@ def submit(
 
     wrong: type[Exception] = typer.BadParameter.__bases__[0]  # typer's UsageError, which has no public name
     try:
-        command = check_command(typer.main.get_command(app), words)
+        command = check_command(typer.main.get_command(app), argv)
     except wrong as error:
         told = getattr(error, "message", str(error))
-        raise RequestError(f"submit: expected a command of lightwell, got {list(words)}: {told}") from error
+        raise RequestError(f"submit: expected a command of lightwell, got {list(argv)}: {told}") from error
     return submit_command(
         command,
         address,

@@ -28,9 +28,9 @@ DOCUMENTS: Mapping[str, Mapping[str, str | None]] = {
     "plan": {},
 }
 """Parameters that name a YAML file, which is shipped; what a job file is of where it does not say."""
-ON_THE_CLUSTER = frozenset({"out", "output", "folder", "source", "root"})
+CLUSTER_PATHS = frozenset({"out", "output", "folder", "source", "root"})
 """Parameters that say where data lies or results go: a relative path would be one of the job's own folder, which goes."""
-ONLY_HERE = {
+LOCAL_COMMANDS = {
     "submit": "it is what submits",
     "jobs": "it asks a cluster from outside",
     "bench": "it needs a checkout and a machine for itself",
@@ -49,7 +49,7 @@ Job = Annotated[str, typer.Argument(metavar="ID", help="What `lightwell submit` 
 
 def submit(
     context: typer.Context,
-    words: Annotated[
+    argv: Annotated[
         list[str], typer.Argument(metavar="COMMAND...", help="Behind `--`: any other command of lightwell.")
     ],
     address: Address,
@@ -86,7 +86,7 @@ def submit(
     from ..pipeline.machine import parse_size
     from ..workers.submission.job import submit_command
 
-    command = check_command(context.find_root().command, words)
+    command = check_command(context.find_root().command, argv)
     if dry_run:
         _show_shipment(command, modules=module or (), ship=ship or (), max_bytes=max_bytes, as_json=as_json)
         return
@@ -206,12 +206,12 @@ def stop_command(job: Job, address: Address, as_json: Json = False) -> None:
         print(f"{job}: {'stopping' if stopping else 'had ended already'}")
 
 
-def check_command(root: Any, words: Sequence[str]) -> Command:
+def check_command(root: Any, argv: Sequence[str]) -> Command:
     """Parse a command line as it would be parsed here, and find what it names.
 
     Args:
         root: the command line's own group of commands.
-        words: what stands behind ``lightwell``.
+        argv: what stands behind ``lightwell``.
 
     Raises:
         RequestError: a command that cannot be submitted, or a path that would mean something else on the cluster.
@@ -221,12 +221,12 @@ def check_command(root: Any, words: Sequence[str]) -> Command:
     from ..workers.submission.declared_files import Document
     from ..workers.submission.job import Command
 
-    context, found, name, rest = root.make_context("lightwell", list(words)), root, "", list(words)
+    context, found, name, rest = root.make_context("lightwell", list(argv)), root, "", list(argv)
     while hasattr(found, "resolve_command"):
         name, found, rest = found.resolve_command(context, rest)
-        if context.parent is None and name in ONLY_HERE:
+        if context.parent is None and name in LOCAL_COMMANDS:
             raise RequestError(
-                f"submit: expected a command for a cluster, got {name}; {ONLY_HERE[name]}: run `lightwell {name}` by itself"
+                f"submit: expected a command for a cluster, got {name}; {LOCAL_COMMANDS[name]}: run `lightwell {name}` by itself"
             )
         context = found.make_context(name, list(rest), parent=context)
     allowed = tuple(context.params.get("allow_import") or ())
@@ -234,12 +234,12 @@ def check_command(root: Any, words: Sequence[str]) -> Command:
     for parameter, value in context.params.items():
         if value is not None and parameter in DOCUMENTS:
             documents.append(Document(value, DOCUMENTS[parameter].get(name), allowed))
-        elif value is not None and parameter in ON_THE_CLUSTER:
-            _check_place(parameter, str(value))
-    return Command(tuple(words), tuple(documents))
+        elif value is not None and parameter in CLUSTER_PATHS:
+            _check_cluster_path(parameter, str(value))
+    return Command(tuple(argv), tuple(documents))
 
 
-def _check_place(parameter: str, place: str) -> None:
+def _check_cluster_path(parameter: str, place: str) -> None:
     from ..pipeline.errors import RequestError
 
     if not Path(place).is_absolute() and "://" not in place:

@@ -22,7 +22,7 @@ from .options import (
     Threads,
     Workers,
 )
-from .output import keep_quiet, print_json
+from .output import configure_logging, print_json
 
 
 def train(
@@ -63,7 +63,7 @@ def train(
         "cpus_per_worker": cpus_per_worker,
         "gpus_per_worker": gpus_per_worker,
     }
-    keep_quiet(quiet=quiet)
+    configure_logging(quiet=quiet)
     allowed = allow_import or ()
     fed = open_service(job.absolute(), "classify", options=options, allow_import=allowed)
     trainer = open_trainer(fed=fed, max_failures=max_failures, **options)

@@ -40,7 +40,7 @@ def open_demo_folder(out: Path) -> Iterator[Path]:
         RequestError: files of somebody else have their names.
         OutputError: the folder cannot be written.
     """
-    with OutputFolder.open(out, kind="demo", outputs=NAMES, recognise=lambda: _legacy_files(out)) as folder:
+    with OutputFolder.open(out, kind="demo", outputs=NAMES, recognize=lambda: _legacy_files(out)) as folder:
         folder.claim(*NAMES)
         yield folder.path
         folder.complete()

@@ -1,1 +1,1 @@
-"""What happens before a model sees an image: load, preprocess, augment, batch. Knows neither models nor Ray."""
+"""The data pipeline: load, preprocess, augment, cache, batch. Imports neither models nor Ray."""

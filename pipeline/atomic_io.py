@@ -1,8 +1,8 @@
-"""Write files whole: into a temporary file beside the target, flushed to disk, then renamed.
+"""Atomic file writes: write to a temporary file next to the target, fsync, rename.
 
-A reader sees the old content or the new one, never a part. Every writer of this package goes through here. Temporary
-files are named ``.NAME.<32 hex digits>.tmp``, so that writers on several machines never share one, and are locked
-(``flock``) while they are written, so that ``remove_stale`` can tell those of dead processes.
+A reader sees either the old or the new content. All files of this package are written this way. Temporary files are
+named ``.NAME.<32 hex digits>.tmp``, so that writers on several machines never share one, and are locked (``flock``)
+while they are written, so that ``remove_stale`` can recognise those of dead processes.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
 
 @contextmanager
 def atomic_write(path: Path | str, *, durable: bool = True) -> Iterator[BinaryIO]:
-    """Open a file for writing that appears under its name, whole, when the context ends without an error.
+    """Open a file for writing that replaces ``path`` when the context exits without an error.
 
-    Missing parent folders are made. After an error nothing is left behind, and an older file stays as it was.
+    Missing parent folders are created. After an error no file is left behind and an existing one is unchanged.
 
     Args:
         path: the target.
-        durable: flush to disk before the rename, and the folder after it; False for what can be made again and whose
-            reader checks it.
+        durable: fsync the file before the rename and the folder after it; False for files that can be recreated and
+            that are validated when read.
 
     Raises:
-        OutputError: the disk refused (any ``OSError`` while the context lasts).
+        OutputError: any ``OSError`` inside the context.
     """
     path = Path(path)
     try:
@@ -47,8 +47,8 @@ def atomic_write(path: Path | str, *, durable: bool = True) -> Iterator[BinaryIO
                 if durable:
                     os.fsync(file.fileno())
                 else:
-                    os.close(os.dup(file.fileno()))  # here a network file system reports that it is full
-                temporary.replace(path)  # still locked: nobody takes it for stale
+                    os.close(os.dup(file.fileno()))  # a full network file system reports its error here
+                temporary.replace(path)  # still locked, so that remove_stale skips it
             if durable:
                 _sync_folder(path.parent)
         except BaseException:
@@ -62,30 +62,29 @@ def atomic_write(path: Path | str, *, durable: bool = True) -> Iterator[BinaryIO
 
 
 def write_bytes(path: Path | str, data: bytes, *, durable: bool = True) -> None:
-    """Write bytes as ``atomic_write`` does."""
+    """Write bytes with ``atomic_write``."""
     with atomic_write(path, durable=durable) as file:
         file.write(data)
 
 
 def write_text(path: Path | str, text: str, *, durable: bool = True) -> None:
-    """Write text as UTF-8, as ``atomic_write`` does."""
+    """Write text as UTF-8 with ``atomic_write``."""
     write_bytes(path, text.encode("utf-8"), durable=durable)
 
 
 def write_json(path: Path | str, content: Any, *, indent: int | None = 2) -> None:
-    """Write a value as strict JSON with a final newline, as ``atomic_write`` does.
+    """Write a value as strict JSON and a final newline with ``atomic_write``.
 
     Raises:
-        ValueError: a number in it is not finite, which JSON cannot hold.
+        ValueError: the value contains a number that is not finite.
     """
     write_text(path, json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def remove_stale(folder: Path) -> int:
-    """Delete temporary files of ``atomic_write`` whose writer is dead; returns how many.
+    """Delete temporary files of ``atomic_write`` left by dead processes; return their number.
 
-    Only files with its name pattern are considered, and none with a living writer. Files on a file system without locks
-    stay.
+    Only unlocked files that match the name pattern are deleted, and none on a file system without locks.
     """
     num_removed = 0
     for path in sorted(folder.glob(".*.tmp")):
@@ -99,7 +98,7 @@ def remove_stale(folder: Path) -> int:
 
 
 def _create_locked(path: Path) -> tuple[Path, BinaryIO]:
-    """Create the temporary file with its lock; ``remove_stale`` may win the moment between the two, then once more."""
+    """Create and lock the temporary file; retry if ``remove_stale`` deleted it before it was locked."""
     while True:
         temporary = path.with_name(f".{path.name[:150]}.{uuid4().hex}.tmp")
         file = temporary.open("xb")
@@ -116,7 +115,7 @@ def _create_locked(path: Path) -> tuple[Path, BinaryIO]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Flush the rename itself; a file system that cannot sync folders has no more to offer."""
+    """Fsync a folder, so that a rename in it is durable; ignored where the file system does not support it."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:

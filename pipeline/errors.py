@@ -1,18 +1,18 @@
-"""The errors of Lightwell, one tree.
+"""Exception hierarchy.
 
-* LightwellError            anything this package raises on purpose; ``exit_code`` tells the command line
-  + RequestError            the request was wrong (exit code 2); nothing was touched
-    - SourceError           a folder, table or index that cannot be used
-    - PlanError             a plan, a policy or a job that cannot be right
-    - ModelError            a model, its weights or a layer that cannot be had
-  + RunError                the request was fine, the run failed (exit code 1)
+* LightwellError            base class; ``exit_code`` is the exit code of the command line
+  + RequestError            invalid request (exit code 2); nothing was changed
+    - SourceError           unusable folder, table or index
+    - PlanError             invalid plan, policy or job
+    - ModelError            unavailable model, weights or layer
+  + RunError                valid request, failed run (exit code 1)
     - SampleError           one sample failed; carries its key and the step
-    - SourceDownError       a bucket, a server or another source gives no answer, or wrong ones
-    - StuckError            one file never came to an end; its thread cannot be ended either
-    - WorkerDiedError       a worker's process died again and again
+    - SourceUnavailableError  a bucket or server does not respond, or responds with errors
+    - SampleTimeoutError    processing one file exceeded the time limit and cannot be cancelled
+    - WorkerDiedError       a worker process died repeatedly
     - OutputError           a result could not be written
 
-Every message says "expected X, got Y; do Z".
+Every message reads "expected X, got Y; do Z".
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .text import printable
 
 
 class LightwellError(Exception):
-    """Base of every error that Lightwell raises on purpose; control characters in its message are shown as escapes."""
+    """Base class of all errors that Lightwell raises; control characters in messages are escaped."""
 
     exit_code = 1
 
@@ -33,7 +33,7 @@ class LightwellError(Exception):
 
 
 class RequestError(LightwellError, ValueError):
-    """The request was wrong; nothing was touched."""
+    """The request is invalid; nothing was changed."""
 
     exit_code = 2
 
@@ -43,15 +43,15 @@ class SourceError(RequestError):
 
 
 class PlanError(RequestError):
-    """A plan, a policy or a job cannot be right."""
+    """A plan, a policy or a job is invalid."""
 
 
 class ModelError(RequestError):
-    """A model, its weights or one of its layers cannot be had."""
+    """A model, its weights or one of its layers is not available."""
 
 
 class RunError(LightwellError, RuntimeError):
-    """The request was fine and the run failed."""
+    """The request is valid, but the run failed."""
 
 
 class SampleError(RunError):
@@ -60,7 +60,7 @@ class SampleError(RunError):
     Attributes:
         key: the sample's key in the index.
         step: the step that failed, such as ``decode``.
-        reason: what went wrong, in one line.
+        reason: the cause, in one line.
     """
 
     def __init__(self, key: str, step: str, reason: str) -> None:
@@ -73,29 +73,29 @@ class SampleError(RunError):
         return printable(f"{self.step} of {self.key!r}: {self.reason}")
 
 
-class SourceDownError(RunError):
-    """A bucket, a server or another source gives no answer, or wrong ones, for longer than was allowed."""
+class SourceUnavailableError(RunError):
+    """A remote source did not respond, or responded with errors, for longer than ``errors.max_wait_s``."""
 
 
-class StuckError(RunError):
-    """One file never came to an end; its thread cannot be ended either, only the process can."""
+class SampleTimeoutError(RunError):
+    """Processing one file exceeded the time limit; its thread cannot be cancelled, only the process can be ended."""
 
 
 class WorkerDiedError(RunError):
-    """A worker's process died again and again."""
+    """A worker process died repeatedly."""
 
 
 class OutputError(RunError):
     """A result could not be written."""
 
 
-def nearest(wrong: str, known: Iterable[str]) -> str:
-    """Say which known names are nearest to a wrong one, as the end of an error message.
+def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+    """Return a spelling suggestion for the end of an error message.
 
     Returns:
-        ``"did you mean 'a' or 'b'?"``, or the empty string where nothing is near.
+        ``"did you mean 'a' or 'b'?"``, or the empty string if no known name is similar.
     """
     names = list(known)
     folded = {name.casefold(): name for name in names}
-    near = difflib.get_close_matches(wrong.casefold(), folded, n=3, cutoff=0.6)
-    return f"did you mean {' or '.join(repr(folded[name]) for name in near)}?" if near else ""
+    matches = difflib.get_close_matches(wrong.casefold(), folded, n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(repr(folded[name]) for name in matches)}?" if matches else ""

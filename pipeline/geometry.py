@@ -1,4 +1,4 @@
-"""Sizes and regions of pictures, and the meaning of EXIF orientations."""
+"""Image sizes, regions and EXIF orientations."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 Size = tuple[int, int]
 """Height and width in pixels."""
 
-QUARTER_TURNED = 5
-"""Orientations from here on exchange height and width."""
+FIRST_TRANSPOSED = 5
+"""EXIF orientations from this one on swap height and width."""
 FLIPPED_X = frozenset({2, 3, 6, 7})
-"""Orientations that are upright once columns are reversed, after the transposition of those from 5 on."""
+"""Orientations that need a horizontal flip, after transposing those from ``FIRST_TRANSPOSED`` on."""
 FLIPPED_Y = frozenset({3, 4, 7, 8})
-"""The same for rows."""
+"""Orientations that need a vertical flip, likewise."""
 
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A part of a picture in upright pixel coordinates, the end exclusive."""
+    """A rectangle in pixel coordinates of the upright image; ``y1`` and ``x1`` are exclusive."""
 
     y0: int
     x0: int

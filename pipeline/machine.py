@@ -1,4 +1,4 @@
-"""CPUs and memory that this process may use: the machine's, or less where affinity or control groups limit it."""
+"""CPUs and memory available to this process, with respect to CPU affinity and cgroup limits."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from pathlib import Path, PurePosixPath
 from .errors import RequestError
 from .text import quoted
 
-DEFAULT_PART = 4
-"""One part in so many of the memory is a feed's budget where none is given: models and caches want some too."""
+DEFAULT_MEMORY_DIVISOR = 4
+"""The default memory budget of a feed is this fraction (1/4) of the available memory."""
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?\s*", re.IGNORECASE)
 
 
 def default_memory_bytes() -> int:
-    """Return the budget of a feed where none is given: a quarter of ``machine_memory_bytes``."""
-    return machine_memory_bytes() // DEFAULT_PART
+    """Return the default memory budget of a feed: a quarter of ``machine_memory_bytes``."""
+    return machine_memory_bytes() // DEFAULT_MEMORY_DIVISOR
 
 
 def machine_memory_bytes(root: Path = Path("/")) -> int:
-    """Return the memory of the machine, or the lowest limit of the control groups that this process is in.
+    """Return the memory of the machine, or the lowest limit of the cgroups of this process.
 
     Args:
-        root: where ``proc`` and ``sys`` lie.
+        root: parent folder of ``proc`` and ``sys``.
     """
     found = re.search(r"^MemTotal:\s+(\d+) kB", (root / "proc/meminfo").read_text(), re.MULTILINE)
-    assert found is not None, "Linux names its memory"
+    assert found is not None, "Linux lists MemTotal"
     files = {1: ["memory.limit_in_bytes"], 2: ["memory.max"]}
     limits = [text for (text,) in _limits(root, "memory", files) if text.isdigit()]
     return min([int(found[1]) * 1024, *map(int, limits)])
 
 
 def num_cpus(root: Path = Path("/")) -> int:
-    """Return how many CPUs this process may use at a time, at least 1.
+    """Return the number of CPUs available to this process, at least 1.
 
-    That is the number of CPUs of its affinity mask (``taskset``, cpusets), or less where a control group has a quota
-    (``docker run --cpus``, limits of Kubernetes); part of a CPU counts as a whole one.
+    The number of CPUs in its affinity mask (``taskset``, cpusets), or the cgroup quota (``docker run --cpus``, Kubernetes
+    limits) if that is lower; fractions are rounded up.
 
     Args:
-        root: where ``proc`` and ``sys`` lie.
+        root: parent folder of ``proc`` and ``sys``.
     """
     quota = _cpu_quota(root)
     allowed = len(os.sched_getaffinity(0))
@@ -52,7 +52,7 @@ def num_cpus(root: Path = Path("/")) -> int:
 
 @cache
 def _cpu_quota(root: Path) -> float | None:
-    """Return the CPUs that control groups grant, None without a limit. Read once: it is asked for after every batch."""
+    """Return the CPU quota of the cgroups, None without a limit. Cached, since it is needed after every batch."""
     files = {1: ["cpu.cfs_quota_us", "cpu.cfs_period_us"], 2: ["cpu.max"]}
     quotas = []
     for texts in _limits(root, "cpu", files):
@@ -65,12 +65,12 @@ def _cpu_quota(root: Path) -> float | None:
 
 
 def _limits(root: Path, controller: str, files: dict[int, list[str]]) -> Iterator[tuple[str, ...]]:
-    """Yield what the control groups of this process say, versions 1 and 2, from its own group up to the top.
+    """Yield the contents of cgroup files (v1 and v2) of this process, from its own group up to the root.
 
     Args:
-        root: where ``proc`` and ``sys`` lie.
+        root: parent folder of ``proc`` and ``sys``.
         controller: such as ``memory``.
-        files: names of the files to read, by version of the control groups.
+        files: names of the files to read, by cgroup version.
     """
     groups = root / "proc/self/cgroup"
     mounted = root / "sys/fs/cgroup"
@@ -89,10 +89,10 @@ def _limits(root: Path, controller: str, files: dict[int, list[str]]) -> Iterato
 
 
 def parse_size(text: str, option: str = "--memory") -> int:
-    """Read a size such as ``2G``, ``512MiB`` or ``1500000``.
+    """Parse a size such as ``2G``, ``512MiB`` or ``1500000`` into bytes.
 
     Raises:
-        RequestError: it is none.
+        RequestError: the text is not a size.
     """
     found = _SIZE.fullmatch(text)
     number = 0.0 if found is None else float(found[1]) * UNITS[(found[2] or "").lower()]

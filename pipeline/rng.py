@@ -1,8 +1,8 @@
-"""Counter-based keys: every random decision is a function of (seed, epoch, sample), never of a thread.
+"""Counter-based random numbers: a function of (seed, epoch, sample), independent of threads and order.
 
-A sample's stream is Philox 4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011),
-keyed by 128 bits of BLAKE2b over (purpose, seed, epoch, sample key). The transforms of a policy draw from it in
-the order in which they are written, so the decisions of a transform are a function of (seed, epoch, sample, transform).
+Each sample has its own stream of Philox 4x64-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011),
+keyed by a 128-bit BLAKE2b hash of (purpose, seed, epoch, sample key). The transforms of a policy draw from it in the
+order in which they are listed, so that the parameters of a transform depend on (seed, epoch, sample, transform) only.
 """
 
 from __future__ import annotations
@@ -13,45 +13,46 @@ import random
 import numpy as np
 
 
-def keyed_bits(purpose: str, seed: int, epoch: int, name: str) -> int:
-    """Hash to 128 bits; ``purpose`` keeps the streams of shuffling, augmenting and mixing apart."""
+def derive_seed(purpose: str, seed: int, epoch: int, name: str) -> int:
+    """Hash to a 128-bit seed; ``purpose`` separates the streams of shuffling, augmentation and mixing."""
     message = f"{purpose}\x00{seed}\x00{epoch}\x00{name}".encode("utf-8", "surrogateescape")
     return int.from_bytes(hashlib.blake2b(message, digest_size=16).digest(), "little")
 
 
-def keyed_words(purpose: str, seed: int, epoch: int, name: str, num_words: int) -> np.ndarray:
-    """Make the first uint64 of the Philox stream of a key."""
-    return np.random.Philox(key=keyed_bits(purpose, seed, epoch, name)).random_raw(num_words)
+def random_words(purpose: str, seed: int, epoch: int, name: str, num_words: int) -> np.ndarray:
+    """Return the first uint64 values of a Philox stream."""
+    return np.random.Philox(key=derive_seed(purpose, seed, epoch, name)).random_raw(num_words)
 
 
-def keyed_generator(bits: int) -> np.random.Generator:
-    """Make the NumPy generator of 128 key bits."""
-    return np.random.Generator(np.random.Philox(key=bits))
+def numpy_generator(seed: int) -> np.random.Generator:
+    """Create a NumPy generator from a 128-bit seed."""
+    return np.random.Generator(np.random.Philox(key=seed))
 
 
-def keyed_random(bits: int) -> random.Random:
-    """Make the Python generator of 128 key bits, which Albumentations uses beside NumPy's."""
-    return random.Random(bits)  # noqa: S311  (augmentation, not cryptography)
+def python_random(seed: int) -> random.Random:
+    """Create a ``random.Random``, which Albumentations uses besides NumPy's generator, from a 128-bit seed."""
+    return random.Random(seed)  # noqa: S311  (augmentation, not cryptography)
 
 
-class Rekeyed:
-    """Both generators of a sample, made once and turned to one sample after another: the same streams, for less.
+class ReseedableGenerator:
+    """A NumPy and a Python generator that are reseeded for each sample instead of created anew.
 
-    A new Philox also asks the system for entropy that it does not use. One thread at a time.
+    The streams equal those of new generators. Reseeding is faster: a new Philox also requests system entropy, which it
+    does not use. Not thread-safe.
     """
 
     def __init__(self) -> None:
         self._philox = np.random.Philox(key=0)
         self._state = self._philox.state
-        self.generators = np.random.Generator(self._philox), keyed_random(0)
+        self.generators = np.random.Generator(self._philox), python_random(0)
 
-    def turn(self, bits: int) -> tuple[np.random.Generator, random.Random]:
-        """Set both to the beginning of the stream of 128 key bits."""
+    def reseed(self, seed: int) -> tuple[np.random.Generator, random.Random]:
+        """Reset both generators to the start of the stream of a 128-bit seed."""
         key = self._state["state"]["key"]
-        key[0], key[1] = bits & _HALF, bits >> 64
+        key[0], key[1] = seed & _LOW_64_BITS, seed >> 64
         self._philox.state = self._state
-        self.generators[1].seed(bits)
+        self.generators[1].seed(seed)
         return self.generators
 
 
-_HALF = (1 << 64) - 1
+_LOW_64_BITS = (1 << 64) - 1

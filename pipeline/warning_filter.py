@@ -1,4 +1,4 @@
-"""Silence Python warnings in one thread while a library is called that warns of what is reported in other ways."""
+"""Suppress Python warnings in a single thread, for library calls whose problems are reported in other ways."""
 
 from __future__ import annotations
 
@@ -10,46 +10,46 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 _lock = threading.Lock()
-_inside: list[int] = []
-"""One identifier of a thread for every context that is open; only how many there are counts."""
+_open_contexts: list[int] = []
+"""Thread identifiers, one for each open context; only the length is used."""
 
 
-class _ThisThread(threading.local):
-    """How deep this thread is inside; also the pattern of the filter, which matches only there."""
+class _ThreadState(threading.local):
+    """Nesting depth of this thread; doubles as the message pattern of the filter, which matches inside a context only."""
 
     depth = 0
 
     def match(self, _message: str) -> bool:
-        """Match the message of any warning that is issued inside."""
+        """Match any message while a context is open in this thread."""
         return self.depth > 0
 
 
-_this_thread = _ThisThread()
-_FILTER = ("ignore", cast("re.Pattern[str]", _this_thread), Warning, None, 0)
+_thread_state = _ThreadState()
+_FILTER = ("ignore", cast("re.Pattern[str]", _thread_state), Warning, None, 0)
 
 
 @contextmanager
 def ignored_warnings() -> Iterator[None]:
-    """Ignore the warnings of this thread inside the context; those of other threads stay as they are.
+    """Ignore warnings of this thread inside the context; other threads are not affected.
 
-    ``warnings.catch_warnings`` is not safe here: it swaps a list of the whole process, and threads that overlap can
-    leave all warnings off. This one adds a filter that matches only in threads that are inside, and takes it away
-    when the last thread leaves.
+    ``warnings.catch_warnings`` is not thread-safe: it replaces a process-wide list, and overlapping threads can leave
+    all warnings disabled. This context adds a filter that only matches in threads with an open context, and removes it
+    when the last context closes.
     """
     with _lock:
-        _inside.append(threading.get_ident())
+        _open_contexts.append(threading.get_ident())
         filters = _filters()
-        if not filters or filters[0] is not _FILTER:  # another filter was put before it meanwhile
+        if not filters or filters[0] is not _FILTER:  # another filter has been inserted before it
             _remove(filters)
             filters.insert(0, _FILTER)
-    _this_thread.depth += 1
+    _thread_state.depth += 1
     try:
         yield
     finally:
-        _this_thread.depth -= 1
+        _thread_state.depth -= 1
         with _lock:
-            _inside.pop()
-            if not _inside:
+            _open_contexts.pop()
+            if not _open_contexts:
                 _remove(_filters())
 
 

@@ -17,7 +17,7 @@ from lightwell.pipeline.batch.batch import Batch
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine
-from lightwell.testing import facts_of
+from lightwell.testing import digest_batch
 
 TRAINING = View(shuffle=True, augment=True, num_epochs=2)
 PREPROCESS = [A.SmallestMaxSize(64)]
@@ -38,7 +38,9 @@ def plan_for(index_path: Path, **changes: Any) -> Plan:
 def hashes_of(feed: Iterable[Batch]) -> list[str]:
     """Hash every batch with all that it holds."""
     return [
-        hashlib.sha256(repr(facts_of(batch)).encode() + repr(batch.replaced.tolist()).encode()).hexdigest()
+        hashlib.sha256(
+            repr(digest_batch(batch)).encode() + repr(batch.replaced.tolist()).encode()
+        ).hexdigest()
         for batch in feed
     ]
 

@@ -18,7 +18,7 @@ from lightwell.models.zoo.build import ModelSpec
 from lightwell.pipeline.batch.batch import Batch
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.jobs.contracts import Context
-from lightwell.pipeline.plan.plan import Batching, Plan
+from lightwell.pipeline.plan.plan import BatchOptions, Plan
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine, LocalFeed
 from lightwell.testing import (
@@ -101,7 +101,7 @@ def test_an_engine_that_gives_ranks_the_same_rows_is_found(plan: Plan) -> None:
 
 
 def test_a_view_that_proves_nothing_is_refused(plan: Plan) -> None:
-    small = plan.model_copy(update={"batch": Batching(size=64)})
+    small = plan.model_copy(update={"batch": BatchOptions(size=64)})
     with pytest.raises(AssertionError, match="expected a view of at least two batches, got 1; lower batch"):
         assert_resumes_everywhere(ENGINE, small, VIEW)
 

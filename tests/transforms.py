@@ -10,7 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from hypothesis import strategies as st
 from lightwell.pipeline.policy.registry import (
-    UNUSABLE,
+    UNSUPPORTED,
     is_composition_class,
     load_albumentations,
     option_names,
@@ -36,7 +36,7 @@ NEEDED: dict[str, dict[str, Any]] = {
 USABLE = sorted(
     name
     for name, cls in transform_classes().items()
-    if name not in UNUSABLE and not is_composition_class(cls)
+    if name not in UNSUPPORTED and not is_composition_class(cls)
 )
 
 

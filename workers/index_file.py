@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from ..pipeline.errors import OutputError, RequestError
 from ..pipeline.index.index import CLASSES, Index
-from ..pipeline.outputs.lock import exclusive
+from ..pipeline.outputs.lock import exclusive_lock
 from .output_store import Mirror, is_remote, local_path
 
 if TYPE_CHECKING:
@@ -70,7 +70,9 @@ def open_index_file(output: Path | str, *, reads: Iterable[Path | str] = ()) -> 
     with ExitStack() as stack:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(exclusive(path.with_name(f".{path.name}.lock"), what=f"-o {str(path)!r}"))
+            stack.enter_context(
+                exclusive_lock(path.with_name(f".{path.name}.lock"), what=f"-o {str(path)!r}")
+            )
         except OSError as error:
             raise OutputError(
                 f"-o: expected a place that can be written, got {str(path)!r} ({error.strerror or error}); choose another"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ..pipeline.jobs.contracts import DeclaresOutputs
 from ..pipeline.monitor.quarantine import QUARANTINE_NAME
 from ..pipeline.outputs.folder import OutputFolder
-from ..pipeline.outputs.reads import check_reads, values_read
+from ..pipeline.outputs.reads import check_reads, iter_input_paths
 from .legacy_outputs import COUNTS_NAME, names_of_earlier
 from .output_store import Place, is_remote, opened
 from .record_store import PATTERN
@@ -78,7 +78,7 @@ def open_results(
     written = [*own, *(declared or ())]
     with opened(out, hold=lock, outputs=None if declared is None else written) as place:
         remote = is_remote(out)
-        files_read = [*reads, *values_read(job)]
+        files_read = [*reads, *iter_input_paths(job)]
 
         def check(folder: OutputFolder) -> None:
             check_reads(
@@ -91,8 +91,8 @@ def open_results(
             kind=type(job).__name__,
             outputs=None if declared is None else written,
             lock=lock and not remote,
-            recognise=partial(names_of_earlier, place.folder, written),
-            elsewhere=place.elsewhere,
+            recognize=partial(names_of_earlier, place.folder, written),
+            remote_names=place.elsewhere,
             check=check,
         ) as folder:
             yield Results(folder, place, bookkeeping)

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from ...pipeline.errors import ModelError, nearest
+from ...pipeline.errors import ModelError, did_you_mean
 from .token_layout import MapLayout, find_layout, may_be_nchw, patch_images
 
 MIN_PROBE_SIZE = 224
@@ -41,7 +41,7 @@ def get_layer(model: nn.Module, name: str) -> nn.Module:
     if not name or name not in modules:
         raise ModelError(
             f"target layer: expected a layer of {type(model).__name__}, got {name!r}; "
-            f"{nearest(name, modules) or 'see model.named_modules()'}"
+            f"{did_you_mean(name, modules) or 'see model.named_modules()'}"
         )
     return modules[name]
 

@@ -1,1 +1,1 @@
-"""Transfer learning: the loop, its metrics and its checkpoints."""
+"""Transfer learning: training loop, metrics and checkpoints."""

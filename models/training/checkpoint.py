@@ -1,9 +1,9 @@
-"""Checkpoints: weights, optimiser state and what they belong to, in safetensors files without pickle.
+"""Checkpoints in safetensors files, without pickle: weights, optimizer state, progress and metadata.
 
-``best.safetensors`` holds the weights of the best epoch under their own names, so it also serves as a weights
-file elsewhere. ``checkpoint.safetensors`` holds the step that a run goes on after: weights, the optimiser's state
-below ``optimizer.``, and what its epoch has added up to so far below ``progress.``. Both are written aside and renamed,
-and carry a digest of all that is in them.
+``best.safetensors`` holds the weights of the best epoch under the model's parameter names, so other tools can load it.
+``checkpoint.safetensors`` holds the state to resume from: weights, optimizer state with the prefix ``optimizer.`` and
+running metrics of the epoch with the prefix ``progress.``. Both are written atomically and contain a digest of their
+content.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from .checkpoint_values import (
 
 FORMAT_VERSION = 2
 READABLE_VERSIONS = ("1", "2")
-"""The first had no digest and no progress: it stood at the end of an epoch."""
+"""Version 1 has no digest and no progress: it was written at the end of an epoch."""
 LAST_NAME = "checkpoint.safetensors"
 BEST_NAME = "best.safetensors"
 OPTIMIZER_PREFIX = "optimizer."
@@ -44,14 +44,14 @@ PROGRESS_PREFIX = "progress."
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands in the epoch that follows the finished ones, and what that epoch has added up to."""
+    """Position within the first unfinished epoch, and its running metrics."""
 
     step: int = 0
-    """Number of the next step of the epoch; as many as an epoch has where only measuring is left."""
+    """Next step of the epoch; equal to the number of steps if only validation is left."""
     position: Mapping[str, Any] | None = None
-    """Of the training feed; None where the run reads it from the start."""
+    """Position of the training feed; None for its start."""
     counts: Mapping[str, int] = field(default_factory=dict)
-    """Images read, used, replaced and skipped so far, by all ranks."""
+    """Images read, used, replaced and skipped so far, over all ranks."""
     loss: float = 0.0
     """Sum over the images."""
     num_read: int = 0
@@ -60,12 +60,12 @@ class Progress:
     """int64, shape (classes * classes,)."""
 
     def dump(self) -> str:
-        """Return all but the tensor as JSON; floats come back to the last bit."""
+        """Return all fields but the tensor as JSON; floats are exact."""
         return json.dumps({name: getattr(self, name) for name in PROGRESS_NAMES}, sort_keys=True)
 
     @property
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The tensor under its name in the file."""
+        """The tensor by its name in the file."""
         return {} if self.confusion is None else {f"{PROGRESS_PREFIX}confusion": self.confusion}
 
 
@@ -74,22 +74,22 @@ PROGRESS_NAMES = ("step", "position", "counts", "loss", "num_read", "seconds")
 
 @dataclass(frozen=True)
 class CheckpointMetadata:
-    """What the weights of a checkpoint belong to; kept as the file's metadata."""
+    """Model, classes, plan, job and history of a checkpoint's weights; stored as metadata of the file."""
 
     model: ModelSpec
     classes: tuple[str, ...]
     plan_fingerprint: str
     job: Mapping[str, Any]
-    """All keys of the job that decide its result."""
+    """``result_config`` of the job."""
     history: tuple[Mapping[str, Any], ...]
     """Validation metrics of every finished epoch."""
     weights: WeightsReport | None = None
-    """What the run began with, and which random layers it left frozen; None in checkpoints from before it was kept."""
+    """Initial weights of the run, with a note of random layers that stay frozen; None in older checkpoints."""
     validation_notes: str = ""
-    """Metric by which the best epoch is chosen, and why, where it is not the job's ``best_by``."""
+    """Limitations of the validation split, such as the metric that replaces the job's ``monitor``."""
 
     def dump(self) -> dict[str, str]:
-        """Return the metadata as safetensors takes it: strings."""
+        """Return the metadata as strings, as safetensors requires."""
         later = {} if self.weights is None else {"weights_report": self.weights.dump()}
         later |= {"monitor": self.validation_notes} if self.validation_notes else {}
         return later | {
@@ -106,7 +106,7 @@ class CheckpointMetadata:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A trained model as it was saved, in eval mode on the CPU."""
+    """A trained model, in eval mode on the CPU."""
 
     model: torch.nn.Module
     classes: tuple[str, ...]
@@ -120,7 +120,7 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer | None = None,
     progress: Progress | None = None,
 ) -> None:
-    """Write weights, description and, if given, the optimiser's state and the progress, whole or not at all.
+    """Write weights, metadata and, if given, optimizer state and progress, atomically.
 
     Raises:
         RunError: a weight is not finite; nothing is written.
@@ -149,12 +149,12 @@ def save_checkpoint(
 
 
 def to_cpu(tensor: torch.Tensor) -> torch.Tensor:
-    """Copy a tensor to contiguous memory of its own on the CPU, as safetensors requires."""
+    """Copy a tensor to contiguous CPU memory, as safetensors requires."""
     return tensor.detach().to("cpu", copy=True).contiguous()
 
 
 def content_digest(tensors: Mapping[str, torch.Tensor], header: Mapping[str, str]) -> str:
-    """Sum up all that a checkpoint holds, its digest left out."""
+    """Hash the tensors and metadata of a checkpoint, without the digest itself."""
     digest = hashlib.blake2b(digest_size=16)
     for name in sorted(header.keys() - {"digest"}):
         digest.update(f"{name}\0{header[name]}\0".encode())
@@ -169,7 +169,7 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Read all tensors of a checkpoint, on the CPU.
 
     Raises:
-        ModelError: the file is not what was written.
+        ModelError: the file cannot be read or does not match its digest.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -178,24 +178,24 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     except (OSError, SafetensorError) as error:
         raise ModelError(f"checkpoint: {path} cannot be read ({error}); train again") from error
     if header.get("digest", "") not in ("", content_digest(tensors, header)):
-        raise ModelError(f"checkpoint: {path} is damaged: its content is not what was written; "
-                         "take it from a copy, or delete it and train again")  # fmt: skip
+        raise ModelError(f"checkpoint: {path} is damaged: its content does not match its digest; "
+                         "restore it from a copy, or delete it and train again")  # fmt: skip
     return tensors
 
 
 def read_metadata(path: Path) -> tuple[CheckpointMetadata, dict[str, str]]:
-    """Read what a checkpoint's weights belong to, and the metadata as written; reads no weights.
+    """Read a checkpoint's metadata, parsed and as strings; reads no weights.
 
     Raises:
-        ModelError: no such file, or not a checkpoint of ours.
+        ModelError: the file does not exist, or is not a Lightwell checkpoint.
     """
     return parse_metadata(path, read_header(path))
 
 
 def read_header(path: Path) -> dict[str, str]:
-    """Read a checkpoint's metadata."""
+    """Read a checkpoint's metadata as strings and check its format."""
     if not path.is_file():
-        raise ModelError(f"checkpoint: expected a file such as {BEST_NAME}, got {path}, which is not there; "
+        raise ModelError(f"checkpoint: expected a file such as {BEST_NAME}, got {path}, which does not exist; "
                          "train first, or check the path")  # fmt: skip
     try:
         with safe_open(path, framework="pt") as file:
@@ -205,7 +205,7 @@ def read_header(path: Path) -> dict[str, str]:
                          f"give {BEST_NAME} of a training run") from error  # fmt: skip
     if header.get("format") != "lightwell":
         raise ModelError(f"checkpoint: expected one that 'lightwell train' wrote, got {path}; "
-                         "it names no model and no classes: use it as the weights of a model")  # fmt: skip
+                         "it has no metadata of model and classes: use it as the weights of a model")  # fmt: skip
     got = header.get("format_version", "none")
     if got not in READABLE_VERSIONS:
         raise ModelError(f"checkpoint: expected format {FORMAT_VERSION}, got {got} in {path}; "
@@ -214,7 +214,7 @@ def read_header(path: Path) -> dict[str, str]:
 
 
 def parse_metadata(path: Path, header: dict[str, str]) -> tuple[CheckpointMetadata, dict[str, str]]:
-    """Parse metadata."""
+    """Parse and validate metadata."""
     try:
         metadata = CheckpointMetadata(
             model=ModelSpec.model_validate_json(header["model"]),
@@ -232,7 +232,7 @@ def parse_metadata(path: Path, header: dict[str, str]) -> tuple[CheckpointMetada
 
 
 def read_progress(path: Path, header: Mapping[str, str]) -> Progress:
-    """Read where a run stands; at the end of an epoch where its checkpoint does not say."""
+    """Read the progress of a run; a checkpoint without progress was written at the end of an epoch."""
     if "progress" not in header:
         return Progress()
     try:
@@ -247,7 +247,7 @@ def read_progress(path: Path, header: Mapping[str, str]) -> Progress:
 
 
 def load_weights(path: Path, model: torch.nn.Module) -> None:
-    """Load a checkpoint's weights into a model, every one of them.
+    """Load all weights of a checkpoint into a model.
 
     Raises:
         ModelError: names or shapes differ, a weight is not finite, or the file is damaged.
@@ -259,17 +259,17 @@ def load_weights(path: Path, model: torch.nn.Module) -> None:
         model.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
-        raise ModelError(f"checkpoint: {path} does not fit the model it names: {reason}; "
-                         "use the versions of torchvision and timm that wrote it") from error  # fmt: skip
+        raise ModelError(f"checkpoint: {path} does not fit the model in its metadata: {reason}; "
+                         "use the torchvision and timm versions it was written with") from error  # fmt: skip
 
 
 def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
-    """Load the optimiser's state of a checkpoint; its settings stay those it was built with.
+    """Load the optimizer state of a checkpoint, keeping the optimizer's hyperparameters.
 
-    State that has a parameter's shape is laid out as the parameter is, as the optimiser would have made it.
+    State tensors with the shape of their parameter get its memory format, as if the optimizer had created them.
 
     Raises:
-        ModelError: the state is of another optimiser or model, or cannot be right.
+        ModelError: the state belongs to another optimizer or model, or has invalid values.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, torch.Tensor]] = {}
@@ -283,8 +283,8 @@ def load_optimizer(path: Path, optimizer: torch.optim.Optimizer) -> None:
         if isinstance(error, ModelError):
             raise
         raise ModelError(
-            f"checkpoint: the optimiser's state in {path} cannot be gone on with ({error}); take the checkpoint from a copy, "
-            "or delete it and train again"
+            f"checkpoint: the optimizer state in {path} is invalid ({error}); restore the checkpoint from a copy, or delete "
+            "it and train again"
         ) from error
     laid_out = {
         number: {
@@ -302,7 +302,7 @@ def load_model(path: Path) -> LoadedModel:
     """Rebuild a trained model from its checkpoint, in eval mode on the CPU.
 
     Raises:
-        ModelError: no such file, not a checkpoint of ours, or weights that do not fit.
+        ModelError: the file does not exist, is not a Lightwell checkpoint, or its weights do not fit the model.
     """
     path = Path(path)
     metadata, header = read_metadata(path)
@@ -317,9 +317,9 @@ def load_model(path: Path) -> LoadedModel:
 
 
 def untrained_spec(spec: ModelSpec) -> ModelSpec:
-    """Return what builds the network that a checkpoint's weights belong to, with random values.
+    """Return the spec of a checkpoint's network without pretrained weights.
 
-    Checkpoints of GoogLeNet and Inception from before ``transform_input`` was recorded had it on.
+    Checkpoints of GoogLeNet and Inception without a recorded ``transform_input`` had it enabled.
     """
     changes: dict[str, Any] = {"weights": "none", "weights_entry": None}
     hub, name = find_model(spec.name)

@@ -1,4 +1,4 @@
-"""When a run writes down where it stands."""
+"""Decide when a checkpoint is due."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .optim import MAX_CHECKPOINT_OVERHEAD, CheckpointEvery
 
 
 class CheckpointTimer:
-    """Counts steps and seconds since the last checkpoint."""
+    """Step and time counter since the last checkpoint."""
 
     def __init__(self, every: CheckpointEvery) -> None:
         self._every = every
@@ -19,7 +19,7 @@ class CheckpointTimer:
         self._cost_s = 0.0
 
     def is_due(self) -> bool:
-        """Count a step and say whether it is time to write after it."""
+        """Count a step and return whether a checkpoint is due after it."""
         self._steps += 1
         every = self._every
         if every.steps is not None and self._steps >= every.steps:
@@ -31,7 +31,7 @@ class CheckpointTimer:
 
     @contextmanager
     def measure_write(self) -> Iterator[None]:
-        """Take the time that writing costs, and begin to count anew."""
+        """Measure how long writing a checkpoint takes and reset the counters."""
         started = monotonic()
         yield
         self._written = monotonic()

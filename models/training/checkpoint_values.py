@@ -1,6 +1,6 @@
-"""Which values a checkpoint may hold beside weights: a digest shows damage, but whoever writes a file writes its digest too.
+"""Validation of checkpoint values other than weights: a digest detects damage but not a forged file.
 
-Each check raises ValueError with what was expected and what was there; ``checkpoint`` names the file.
+Each check raises ValueError with the expected and the actual value; ``checkpoint`` adds the name of the file.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ _STATE_NAMES = {
     "AdamW": (frozenset({"step", "exp_avg", "exp_avg_sq"}),),
     "SGD": (frozenset[str](), frozenset({"momentum_buffer"})),
 }
-"""The names of a parameter's state, by optimiser."""
+"""Names of a parameter's state tensors, by optimizer."""
 _NOT_NEGATIVE = frozenset({"step", "exp_avg_sq"})
 
 
 def check_classes(classes: Any) -> tuple[str, ...]:
-    """Return class names as a tuple."""
+    """Validate class names and return them as a tuple."""
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise ValueError(f"expected classes as a list of names, got {_short(classes)}")
     return tuple(classes)
 
 
 def check_mapping(name: str, value: Any) -> Mapping[str, Any]:
-    """Return a JSON object as it is."""
+    """Validate that a value is a JSON object and return it."""
     if not isinstance(value, dict):
         raise ValueError(f"expected {name} as names and values, got {_short(value)}")
     return value
 
 
 def check_history(history: Any) -> tuple[Mapping[str, Any], ...]:
-    """Return the metrics of finished epochs; those by which epochs are compared are numbers or None."""
+    """Validate and return the metrics of finished epochs; those in ``MetricName`` are finite numbers or None."""
     if not isinstance(history, list):
         raise ValueError(f"expected history as a list of epochs, got {_short(history)}")
     for row in history:
@@ -51,13 +51,13 @@ def check_history(history: Any) -> tuple[Mapping[str, Any], ...]:
 def check_progress(
     values: Any, names: Sequence[str], num_classes: int, confusion: torch.Tensor | None
 ) -> None:
-    """Check where a run says that it stands.
+    """Validate the progress of a run within an epoch.
 
     Args:
-        values: the progress as JSON holds it.
-        names: of its fields.
-        num_classes: of the checkpoint.
-        confusion: counts of the epoch so far, if there are any.
+        values: the progress as JSON.
+        names: its fields.
+        num_classes: number of classes in the checkpoint.
+        confusion: counts of the epoch so far, if any.
     """
     if sorted(check_mapping("progress", values)) != sorted(names):
         raise ValueError(f"expected progress with {', '.join(names)}, got {_short(sorted(values))}")
@@ -88,7 +88,7 @@ def check_progress(
 def check_optimizer_state(
     state: Mapping[int, Mapping[str, torch.Tensor]], optimizer: torch.optim.Optimizer
 ) -> None:
-    """Check that state is of this optimiser's kind and of its parameters, with values that it can have come to."""
+    """Validate optimizer state: names, shapes and value ranges for this optimizer and its parameters."""
     import torch
 
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -102,13 +102,13 @@ def check_optimizer_state(
             )
         for name, tensor in tensors.items():
             shape = torch.Size() if name == "step" else parameters[number].shape
-            told = f"{name} of parameter {number}"
+            which = f"{name} of parameter {number}"
             if tensor.shape != shape:
-                raise ValueError(f"expected {told} of shape {tuple(shape)}, got {tuple(tensor.shape)}")
+                raise ValueError(f"expected {which} of shape {tuple(shape)}, got {tuple(tensor.shape)}")
             if not tensor.is_floating_point() or not bool(tensor.float().isfinite().all()):
-                raise ValueError(f"expected {told} as finite numbers, got others ({tensor.dtype})")
+                raise ValueError(f"expected {which} as finite numbers, got NaN, infinity or {tensor.dtype}")
             if name in _NOT_NEGATIVE and bool((tensor < 0).any()):
-                raise ValueError(f"expected {told} of at least 0, got less")
+                raise ValueError(f"expected {which} of at least 0, got a negative value")
 
 
 def _is_finite(value: Any) -> bool:

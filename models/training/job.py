@@ -1,19 +1,19 @@
-"""The training job: a classifier learns the classes of an index, by its head alone or from a block on.
+"""Training job: transfer learning of a classifier, of its head alone or fine-tuned from a given block on.
 
 A job file::
 
     job: classify
     plan: plan.yaml
     model: {name: tf_efficientnet_lite0, weights: default}
-    fine_tune_from: blocks.6        # left out: the trunk is frozen and only the head learns
+    fine_tune_from: blocks.6        # default: the backbone is frozen and only the head is trained
     epochs: 5
     optimizer: {name: adamw, lr: 0.002}
     class_weights: balanced
     checkpoint_every: {seconds: 60} # or {steps: 100}
 
 ``lightwell train JOB.yaml --out DIR`` writes ``metrics.jsonl``, ``best.safetensors``, ``result.json`` and
-``checkpoint.safetensors``; run again with the same ``--out`` it goes on after the step of its last checkpoint and ends
-as if it had not been stopped, whatever the number of ranks before and after.
+``checkpoint.safetensors``. Run again with the same ``--out``, it resumes after the step of the last checkpoint, and the
+result is the same as without the interruption, whatever the number of ranks before and after.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from .spec import ClassifySpec
 class Classify(ClassifySpec):
     """Train a classifier by transfer learning.
 
-    As one of several ranks, that is where ``torch.distributed`` has a process group, it takes its slice of each batch
-    and learns what one process would learn of the whole.
+    If ``torch.distributed`` is initialized, each rank takes its slice of every batch, and the result is that of a single
+    process with the same global batch.
     """
 
     @property
     def view(self) -> View:
-        """The training split, shuffled and augmented, for all epochs or passes; reads the index."""
+        """View of the training split, shuffled and augmented, for all epochs or passes; reads the index."""
         return View(
             split=self.train_split,
             shuffle=True,
@@ -50,17 +50,17 @@ class Classify(ClassifySpec):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of the files that are written."""
+        """Names of the output files."""
         from .checkpoint import BEST_NAME, LAST_NAME
         from .metrics_logger import METRICS_NAME, RESULT_NAME
 
         return (LAST_NAME, BEST_NAME, METRICS_NAME, RESULT_NAME)
 
     def resume_point(self, out: Path) -> ResumePoint:
-        """Say what is still to be read, given what a run left in ``out``.
+        """Return what is left to read, given the checkpoint in ``out``.
 
         Raises:
-            PlanError: another job or plan has written there.
+            PlanError: the folder holds a run of another job or plan.
             ModelError: the checkpoint or the best weights are damaged.
         """
         from .checkpoint import BEST_NAME, read_metadata, read_tensors
@@ -68,22 +68,22 @@ class Classify(ClassifySpec):
 
         view = self.view
         standing = read_resume_state(self, view, out)
-        if standing.history:  # found now, and not when the last epoch is over
+        if standing.history:  # fail now rather than after the last epoch
             read_metadata(out / BEST_NAME)
             read_tensors(out / BEST_NAME)
         return standing.resume_point(self, view)
 
     def check_ranks(self, num_ranks: int) -> None:
-        """Check that so many ranks can share the job's batches.
+        """Check that a number of ranks can share the job's batches.
 
         Raises:
-            PlanError: they cannot.
+            PlanError: the batch cannot be split among them.
         """
         index, view = self.check(), replace(self.view, num_ranks=num_ranks)
         Schedule.of(self.plan, view, index, index.rows(view.split))
 
     def run(self, feed: Feed, context: Context) -> Mapping[str, Any]:
-        """Learn, measure after every epoch, keep the best; go on with what ``context.out`` holds.
+        """Train, validate after every epoch and keep the best weights; resumes a run in ``context.out``.
 
         Returns:
             ``best_epoch`` (counted from 0), ``epochs`` (finished), metrics of ``validation`` and ``test``, and
@@ -91,8 +91,8 @@ class Classify(ClassifySpec):
 
         Raises:
             PlanError: the index has too few classes or lacks a split, or ``out`` holds another run.
-            ModelError: the model or its weights cannot be had.
-            RunError: the loss became infinite.
+            ModelError: the model or its weights cannot be loaded.
+            RunError: the loss is not finite.
         """
         from .run import run_job
 

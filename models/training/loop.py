@@ -1,4 +1,4 @@
-"""A step of learning, a pass of evaluation, and what they add up to; by one process or by ranks that share batches."""
+"""Training step, evaluation and running metrics, for one process or for data-parallel ranks."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from .train_batch import TrainBatch, gather_slices
 
 
 def compute_logits(module: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
-    """Run a classifier in its own precision; of the several outputs of an Inception in training, take the main one."""
+    """Run a classifier in the dtype of its parameters; returns the main output of an Inception in training mode."""
     scores: Any = module(inputs.to(parameter_dtype(module)))
     return scores if isinstance(scores, torch.Tensor) else scores.logits
 
 
 def parameter_dtype(module: torch.nn.Module) -> torch.dtype:
-    """Return the type of a module's parameters; float32 for one without any."""
+    """Return the dtype of a module's parameters; float32 if it has none."""
     return next((parameter.dtype for parameter in module.parameters()), torch.float32)
 
 
 @dataclass(frozen=True)
 class Criterion:
-    """Cross-entropy with class weights and label smoothing; mixed images count for both their labels."""
+    """Cross-entropy with class weights and label smoothing; mixed images contribute to both of their labels."""
 
     class_weights: torch.Tensor | None = None
     """float32, shape (classes,)."""
     label_smoothing: float = 0.0
 
     def __call__(self, scores: torch.Tensor, batch: TrainBatch) -> torch.Tensor:
-        """Return the mean over labelled rows, weighted as in ``torch.nn.CrossEntropyLoss``; 0 if none is."""
+        """Return the mean over labelled rows, weighted as in ``torch.nn.CrossEntropyLoss``; 0 if there are none."""
         return self.total(scores, batch) / self.weight(batch)
 
     def total(self, scores: torch.Tensor, batch: TrainBatch) -> torch.Tensor:
@@ -50,7 +50,7 @@ class Criterion:
         return loss.sum()
 
     def weight(self, batch: TrainBatch) -> torch.Tensor:
-        """Return what the sum is divided by, which needs no scores; never 0."""
+        """Return the normaliser of ``total``: the summed weights of labelled rows, never 0."""
         weight = self._weights(batch.labels)
         if batch.mixed_labels is not None and batch.mixed_weights is not None:
             mixed = self._weights(batch.mixed_labels)
@@ -77,7 +77,7 @@ TINY = torch.finfo(torch.float32).tiny
 
 @dataclass(frozen=True)
 class EvalResult:
-    """What one pass over a split gave."""
+    """Loss, metrics and throughput of one pass over a split."""
 
     loss: float | None
     metrics: Metrics
@@ -85,7 +85,7 @@ class EvalResult:
     num_read: int
 
     def as_dict(self) -> dict[str, Any]:
-        """Return loss, metrics and pace as JSON can hold them."""
+        """Return loss, metrics and throughput as JSON types."""
         speed = {
             "images_per_s": round(self.num_read / max(self.seconds, 1e-9), 1),
             "seconds": round(self.seconds, 3),
@@ -95,23 +95,23 @@ class EvalResult:
 
 @dataclass
 class RunningMetrics:
-    """What the steps of an epoch add up to. The matrix is of this rank's rows, the rest of those of all ranks."""
+    """Running metrics of an epoch. The confusion matrix covers this rank's rows, the other fields those of all ranks."""
 
     confusion: torch.Tensor
     """int64, shape (classes * classes,), on the CPU."""
     loss: float = 0.0
-    """Over the images."""
+    """Sum over the images."""
     num_read: int = 0
     seconds: float = 0.0
-    """Of the first rank; waiting for batches is in them, earlier runs of the epoch too."""
+    """Wall time of the main rank, including waits for batches and earlier runs of the epoch."""
 
     @classmethod
     def of_classes(cls, num_classes: int) -> RunningMetrics:
-        """Begin an epoch."""
+        """Create empty metrics for a number of classes."""
         return cls(torch.zeros(num_classes * num_classes, dtype=torch.int64))
 
     def compute(self, dist: DistributedContext) -> EvalResult:
-        """Make the metrics of the epoch; every rank asks."""
+        """Compute the metrics of the epoch; a collective operation of all ranks."""
         side = math.isqrt(len(self.confusion))
         matrix = dist.all_reduce(self.confusion).view(side, side).numpy()
         num_measured = int(matrix.sum())
@@ -122,11 +122,11 @@ class RunningMetrics:
 
 
 class TrainStep:
-    """A module that learns from batches, one step at a time; training flags are the caller's.
+    """Optimization step of a module. Training mode is set by the caller.
 
     Args:
-        module: the model, or its head where the batches hold features.
-        optimizer: every group has ``base_lr``.
+        module: the model, or its head if the batches hold features.
+        optimizer: every parameter group has ``base_lr``.
         criterion: loss. It is normalised over the global batch, so that ranks do not average averages.
         dist: ranks that share the batches.
     """
@@ -146,7 +146,7 @@ class TrainStep:
     def __call__(
         self, batch: TrainBatch, running: RunningMetrics, *, factor: float, checkpoint_requested: bool = False
     ) -> bool:
-        """Learn from a batch and add it up.
+        """Run one optimization step and update the running metrics.
 
         Args:
             batch: rows of this rank.
@@ -158,8 +158,8 @@ class TrainStep:
             The main rank's ``checkpoint_requested``, on every rank.
 
         Raises:
-            RunError: the loss or a gradient is not finite; on every rank.
-            PlanError: the batch is one image and BatchNorm cannot learn from it.
+            RunError: the loss or a gradient is not finite; raised on every rank.
+            PlanError: the batch has one image, on which BatchNorm cannot train.
         """
         dist = self._dist
         for group in self._optimizer.param_groups:
@@ -201,12 +201,12 @@ class TrainStep:
             if len(inputs) > 1 or "more than 1 value per channel" not in str(error):
                 raise
             raise PlanError(
-                "batch.size: expected at least 2 images in a step, since BatchNorm cannot learn from one value per channel, "
-                "got 1; raise batch.size, train at a larger size, or let only the head learn (leave fine_tune_from out)"
+                "batch.size: expected at least 2 images in a step, since BatchNorm needs more than one value per channel, "
+                "got 1; raise batch.size, use larger images, or train only the head (remove fine_tune_from)"
             ) from error
 
     def _gradient_norm(self) -> float:
-        """Return the norm of all gradients; they are equal on every rank."""
+        """Return the norm of all gradients; equal on every rank."""
         gradients = [
             parameter.grad
             for group in self._optimizer.param_groups
@@ -222,13 +222,13 @@ DIVERGENCE_HINT = "lower optimizer.lr, or add schedule.warmup_epochs"
 def evaluate(
     module: torch.nn.Module, batches: Iterable[TrainBatch], dist: DistributedContext | None = None
 ) -> EvalResult:
-    """Measure a module in eval mode; the loss is the plain cross-entropy, without weights or smoothing.
+    """Evaluate a module in eval mode; the loss is cross-entropy without class weights or smoothing.
 
-    Replaced and unlabelled rows are left out, padding is not there. Training flags are left as they were. Ranks each
-    bring their slices of the same batches, and all return the outcome of the whole split.
+    Replaced and unlabelled rows and padding are excluded. Training flags are restored. Each rank passes its slices of
+    the same batches, and all ranks return the result of the whole split.
 
     Raises:
-        RunError: a score is not finite; on every rank.
+        RunError: a score is not finite; raised on every rank.
     """
     started = perf_counter()
     dist = dist or DistributedContext()
@@ -243,7 +243,7 @@ def evaluate(
     finally:
         for part, flag in flags.items():
             part.training = flag
-    assert slices, "the split that is evaluated has rows: the job checked it"
+    assert slices, "an evaluated split has rows: ClassifySpec.check"
     with torch.inference_mode():
         gathered = gather_slices([part.cpu() for part in slices], dist)
         return evaluate_logits(gathered.inputs, gathered.labels, gathered.replaced, perf_counter() - started)
@@ -252,7 +252,7 @@ def evaluate(
 def evaluate_logits(
     scores: torch.Tensor, labels: torch.Tensor, replaced: torch.Tensor, seconds: float
 ) -> EvalResult:
-    """Turn the scores of a whole split into its loss and metrics."""
+    """Compute loss and metrics from the scores of a whole split."""
     wrong = int((~scores.isfinite().all(dim=1)).sum())
     if wrong:
         raise RunError(

@@ -1,4 +1,4 @@
-"""How good scores are: accuracy, balanced accuracy, area under the ROC curve, confusion matrix."""
+"""Classification metrics: accuracy, balanced accuracy, area under the ROC curve, confusion matrix."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Metrics:
-    """How good the scores of a split are. A value that cannot be computed is None and ``notes`` says why."""
+    """Metrics of a split. A value that cannot be computed is None, with the reason in ``notes``."""
 
     num_images: int
-    """Images that count; replaced and unlabelled ones are left out."""
+    """Evaluated images, without replaced and unlabelled ones."""
     num_ignored: int
     accuracy: float | None
     balanced_accuracy: float | None
-    """Mean recall over the classes that are present."""
+    """Mean recall of the classes that occur."""
     auroc: float | None
-    """Two classes: of the probability of class 1. More: mean of one against the rest, of those present."""
+    """Two classes: of the probability of class 1. More: macro-averaged one-vs-rest over the classes that occur."""
     confusion: np.ndarray
     """int64, shape (classes, classes); rows are true classes, columns predicted ones."""
     notes: Mapping[str, str] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the values as JSON can hold them, without the confusion matrix."""
+        """Return the values as JSON types, without the confusion matrix."""
         plain: dict[str, Any] = {
             "images": self.num_images,
             "ignored": self.num_ignored,
@@ -40,7 +40,7 @@ class Metrics:
 def log_odds(logits: np.ndarray) -> np.ndarray:
     """Return the log-odds of each class against the others, float64, shape (N, classes).
 
-    They order images as the softmax probabilities do, and keep apart those whose probabilities round to the same number.
+    They rank images as softmax probabilities do, but do not saturate where probabilities round to the same value.
     """
     logits = np.asarray(logits, dtype=np.float64)
     if logits.shape[1] < 2 or not len(logits):
@@ -64,12 +64,12 @@ def _log_sum_exp(logits: np.ndarray) -> np.ndarray:
 def compute_metrics(
     probabilities: np.ndarray, labels: np.ndarray, ignored: np.ndarray | None = None
 ) -> Metrics:
-    """Measure predicted probabilities, or ``log_odds``, against labels.
+    """Compute the metrics of predicted probabilities or ``log_odds``.
 
     Args:
-        probabilities: float, shape (N, classes); every class is measured by the order of its column alone.
-        labels: integers, shape (N,); rows with -1 have no label and are left out.
-        ignored: bool, shape (N,); True rows are left out too.
+        probabilities: float, shape (N, classes); only the rank order within each column matters for the AUROC.
+        labels: integers, shape (N,); -1 for unlabelled rows, which are excluded.
+        ignored: bool, shape (N,); rows to exclude.
     """
     from sklearn.metrics import confusion_matrix
 
@@ -105,10 +105,9 @@ def accuracies(confusion: np.ndarray) -> tuple[float | None, float | None]:
 
 
 def area_under_roc(probabilities: np.ndarray, labels: np.ndarray) -> tuple[float | None, str]:
-    """Return the area under the ROC curve, or None and the reason.
+    """Return the area under the ROC curve and an empty string, or None and the reason.
 
-    Two classes: of the probability of class 1. More: the unweighted mean of one against the rest over
-    the classes that are present.
+    Two classes: of the probability of class 1. More: macro-averaged one-vs-rest over the classes that occur.
     """
     from sklearn.metrics import roc_auc_score
 

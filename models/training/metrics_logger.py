@@ -1,4 +1,4 @@
-"""Where numbers go: ``metrics.jsonl``, a line per epoch and split, and ``result.json``."""
+"""Metrics log of a training run: ``metrics.jsonl``, one line per epoch and split."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ RESULT_NAME = "result.json"
 
 @dataclass(frozen=True)
 class MetricsLogger:
-    """The metrics of a run, on disk as they come."""
+    """Append-only JSON Lines file of metrics."""
 
     path: Path
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Add one whole line and flush it."""
+        """Append a record as one line and flush it."""
         line = json.dumps(record, allow_nan=False) + "\n"
         try:
             with self.path.open("a", encoding="utf-8") as file:
@@ -34,10 +34,10 @@ class MetricsLogger:
             ) from error
 
     def truncate_from(self, epoch: int) -> int:
-        """Drop the lines of an epoch and those after it, which a run that was stopped left unfinished.
+        """Remove the lines of an epoch and of later ones, left by an interrupted run.
 
         Returns:
-            How many earlier epochs have no whole line, since the file was damaged or removed.
+            Number of earlier epochs without a complete line, because the file was damaged or removed.
         """
         lines = self.path.read_bytes().split(b"\n") if self.path.exists() else []
         found = [
@@ -49,7 +49,7 @@ class MetricsLogger:
 
 
 def parse_epoch(line: bytes) -> int | None:
-    """Read the epoch of a line; None where the line is not whole, as when the run was stopped while it was written."""
+    """Return the epoch of a line; None for an incomplete line."""
     try:
         return int(json.loads(line)["epoch"])
     except (ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""How weights move: optimiser, learning-rate schedule, early stop. Values, checked when they are built."""
+"""Optimizer, learning-rate schedule, checkpoint interval and early stopping, as validated settings."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ MetricName = Literal["loss", "accuracy", "balanced_accuracy", "auroc"]
 
 
 class OptimizerSpec(CheckedModel):
-    """The optimiser and its settings."""
+    """Optimizer and its hyperparameters."""
 
     name: Literal["sgd", "adamw"] = "adamw"
     lr: float = Field(default=2e-3, gt=0)
-    """Of the head, at the schedule's peak."""
+    """Peak learning rate of the head."""
     weight_decay: float = Field(default=1e-4, ge=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
-    """Of SGD; AdamW keeps its usual 0.9 and 0.999."""
+    """SGD only; AdamW uses betas 0.9 and 0.999."""
     backbone_lr_mult: float = Field(default=0.1, gt=0)
-    """The unfrozen part of the trunk learns at ``lr * trunk_factor``."""
+    """Learning-rate multiplier of the unfrozen part of the backbone, relative to ``lr``."""
 
     def build(
         self, head: Sequence[torch.nn.Parameter], backbone: Sequence[torch.nn.Parameter]
     ) -> torch.optim.Optimizer:
-        """Make the optimiser; every group carries ``base_lr``, its rate at the schedule's peak."""
+        """Build the optimizer; every parameter group has ``base_lr``, its peak learning rate."""
         import torch
 
         rates = ((head, self.lr), (backbone, self.lr * self.backbone_lr_mult))
@@ -42,11 +42,11 @@ class OptimizerSpec(CheckedModel):
 
 
 class LRSchedule(CheckedModel):
-    """The learning rate over the run, a pure function of how far it is, so that resuming needs no state."""
+    """Learning-rate schedule: a pure function of training progress, so that resuming needs no state."""
 
     kind: Literal["constant", "cosine", "step"] = "cosine"
     warmup_epochs: float = Field(default=0.0, ge=0)
-    """The rate rises linearly from 0 over so many epochs."""
+    """Epochs of linear warm-up from 0."""
     step_epochs: int = Field(default=30, ge=1)
     step_factor: float = Field(default=0.1, gt=0, le=1)
 
@@ -56,7 +56,7 @@ class LRSchedule(CheckedModel):
         return {"kind": value} if isinstance(value, str) else value
 
     def factor(self, done_epochs: float, num_epochs: int) -> float:
-        """Return what the peak rate is multiplied by after ``done_epochs`` (fractional) of ``num_epochs``."""
+        """Return the multiplier of the peak learning rate after ``done_epochs`` (fractional) of ``num_epochs``."""
         if done_epochs < self.warmup_epochs:
             return done_epochs / self.warmup_epochs
         if self.kind == "step":
@@ -68,37 +68,37 @@ class LRSchedule(CheckedModel):
 
 
 class CheckpointEvery(CheckedModel):
-    """How often a run writes down where it stands; it never changes what is learnt.
+    """Checkpoint interval within an epoch, in steps or seconds, whichever comes first.
 
-    Whichever comes first; the end of an epoch is always written down.
+    A checkpoint is always written at the end of an epoch. The interval does not affect the result.
     """
 
     steps: int | None = Field(default=None, ge=1)
     seconds: float | None = Field(default=60.0, gt=0)
-    """Longer where writing would take more than ``MAX_SHARE`` of the time."""
+    """Extended where writing would take more than ``MAX_CHECKPOINT_OVERHEAD`` of the time."""
 
 
 MAX_CHECKPOINT_OVERHEAD = 0.02
 
 
 class EarlyStop(CheckedModel):
-    """Stop when a validation metric has not improved for some epochs; ``best_epoch`` defines what is better."""
+    """Early stopping: end the run after ``patience`` epochs without a new ``best_epoch``."""
 
     metric: MetricName = "auroc"
     patience: int = Field(default=3, ge=1)
 
     def is_reached(self, history: Sequence[Mapping[str, Any]]) -> bool:
-        """Say whether the run ends after the epochs of a history of validation metrics."""
+        """Return whether to stop, given the validation metrics of all finished epochs."""
         return bool(history) and len(history) - 1 - best_epoch(history, self.metric) >= self.patience
 
 
 def best_epoch(history: Sequence[Mapping[str, Any]], metric: MetricName) -> int:
     """Return the epoch with the best value of a metric.
 
-    Of equal values the epoch with the lower loss is better, of equal losses the earlier one. A metric that is defined in
-    no epoch, as AUROC where the split has one class, is replaced by the loss; an undefined value loses against any other.
+    Ties are resolved by the lower loss, then by the earlier epoch. An undefined value ranks last. A metric that is
+    undefined in every epoch, such as AUROC of a split with one class, is replaced by the loss.
     """
-    assert history, "the best epoch of no epochs was asked for"
+    assert history, "best_epoch needs at least one epoch"
     if all(row.get(metric) is None for row in history):
         metric = "loss"
     sign = -1.0 if metric == "loss" else 1.0

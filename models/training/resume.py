@@ -1,4 +1,4 @@
-"""Where a run stands: the epochs it has finished, and the step within the next."""
+"""Resuming a training run: finished epochs, and progress within the next."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ History = tuple[Mapping[str, Any], ...]
 
 @dataclass(frozen=True)
 class ResumeState:
-    """What a run left in its folder."""
+    """State that an earlier run left in the output folder."""
 
     history: History = ()
     """Validation metrics of the finished epochs."""
     progress: Progress | None = None
-    """None where nothing was written yet, so that a model is still to be made."""
+    """None if there is no checkpoint yet."""
 
     def resume_point(self, spec: ClassifySpec, view: View) -> ResumePoint:
-        """Say what is left of a view of all epochs. A longer view than the run had is gone on with."""
+        """Return what is left to read of a view of all epochs, which may be longer than that of the earlier run."""
         if self.progress is None or self.progress.position is None:
             return ResumePoint(view)
         position = {**self.progress.position, "view": view_fields(view)}
         if is_done(spec, self.history):
             position |= {"epoch": view.first_epoch + view.num_epochs, "step": 0}
         elif spec.feature_passes is not None:
-            return ResumePoint(view)  # cached features are made again, and counted again
+            return ResumePoint(view)  # features are computed again, and counted again
         return ResumePoint(view, position, self.progress.counts)
 
     def check_position(self, num_steps: int) -> None:
-        """Check that the feed goes on where the learning does.
+        """Check that the feed position in the checkpoint matches the training progress.
 
         Args:
-            num_steps: of an epoch.
+            num_steps: steps per epoch.
 
         Raises:
-            ModelError: the checkpoint names two places.
+            ModelError: they differ.
         """
         if self.progress is None or self.progress.position is None:
             return
@@ -54,20 +54,20 @@ class ResumeState:
         if got != wanted or self.progress.step > num_steps:
             raise ModelError(
                 f"checkpoint: expected a position at step {self.progress.step} of {num_steps} of epoch {len(self.history)}, got "
-                f"{got} in {LAST_NAME}; take it from a copy, or delete it and train again"
+                f"{got} in {LAST_NAME}; restore it from a copy, or delete it and train again"
             )
 
 
 def view_position(epoch: int, step: int, num_steps: int) -> dict[str, int]:
-    """Return epoch and step of the next batch behind so many steps of an epoch."""
+    """Return epoch and step of the next batch, after ``step`` steps of an epoch."""
     return {"epoch": epoch + step // num_steps, "step": step % num_steps}
 
 
 def read_resume_state(spec: ClassifySpec, view: View, out: Path) -> ResumeState:
-    """Read what a run of the same job left in ``out``.
+    """Read the state that a run of the same job left in ``out``.
 
     Raises:
-        PlanError: another job or plan has written there; says which keys differ.
+        PlanError: the folder holds a run of another job or plan; the message lists the keys that differ.
         ModelError: the checkpoint is damaged.
     """
     path = out / LAST_NAME
@@ -89,14 +89,14 @@ def read_resume_state(spec: ClassifySpec, view: View, out: Path) -> ResumeState:
 
 
 def is_done(spec: ClassifySpec, history: History) -> bool:
-    """Say whether nothing is left to learn."""
+    """Return whether training is complete: all epochs are done, or it stopped early."""
     return len(history) >= spec.epochs or (
         spec.early_stop is not None and spec.early_stop.is_reached(history)
     )
 
 
 def _same(key: str, ours: Any, theirs: Any) -> bool:
-    """Compare the values of a key; older checkpoints have the path of the weights in place of name and content."""
+    """Compare the values of a key; older checkpoints store the path of the weights instead of name and digest."""
     if key == "model.weights" and isinstance(theirs, str) and " sha256 " not in theirs and is_path(theirs):
         return str(ours).partition(" sha256 ")[0] == Path(theirs).name
     return bool(ours == theirs)

@@ -1,4 +1,4 @@
-"""A training run from start to end: build or resume, learn step by step, measure, keep the best."""
+"""Training run: build or resume the model, train, validate after every epoch, keep the best weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...pipeline.errors import ModelError, RunError
 from ...pipeline.index.index import Index
 from ...pipeline.jobs.contracts import Context, Feed
 from ...pipeline.plan.view import View
-from ...pipeline.rng import keyed_bits
+from ...pipeline.rng import derive_seed
 from ...pipeline.sampler.schedule import num_steps
 from ..zoo.build import build_model
 from ..zoo.freezing import freeze_before, train_mode
@@ -42,7 +42,7 @@ from .train_data import FeatureTrainData, ImageTrainData, TrainData, split_batch
 
 
 def run_job(spec: ClassifySpec, view: View, feed: Feed, context: Context) -> Mapping[str, Any]:
-    """Run a training job, alone or as one of several ranks; torch's global random state is left as it was."""
+    """Run a training job, alone or as one of several ranks; torch's global random state is restored."""
     index = spec.check()
     resume = read_resume_state(spec, view, context.out)
     device = choose_device(spec)
@@ -51,21 +51,21 @@ def run_job(spec: ClassifySpec, view: View, feed: Feed, context: Context) -> Map
         context.out.mkdir(parents=True, exist_ok=True)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         run = Run.prepare(spec, index, context, dist, resume)
-        dist.barrier()  # no rank may still be reading what the first is about to write
+        dist.barrier()  # all ranks have read the checkpoint before the main rank overwrites it
         history = resume.history
         if not is_done(spec, history):
             if resume.progress is not None:
                 place = f"step {resume.progress.step + 1} of epoch {len(history) + 1}/{spec.epochs}"
-                context.console.print(f"going on with {place}")
+                context.console.print(f"resuming at {place}")
             history = run.train(feed, resume.progress or Progress())
         return run.finish(history)
 
 
 def choose_device(spec: ClassifySpec) -> torch.device:
-    """Choose where the model learns; of several GPUs the one that is torch's current device.
+    """Choose the training device; of several GPUs, torch's current device.
 
     Raises:
-        ModelError: CUDA is asked for and there is none.
+        ModelError: CUDA is requested but not available.
     """
     if spec.device == "cuda" and not torch.cuda.is_available():
         raise ModelError(
@@ -77,7 +77,7 @@ def choose_device(spec: ClassifySpec) -> torch.device:
 
 @dataclass(frozen=True)
 class Run:
-    """A model, its optimiser and what they belong to."""
+    """A model with its optimizer, criterion and metadata."""
 
     spec: ClassifySpec
     context: Context
@@ -87,13 +87,13 @@ class Run:
     criterion: Criterion
     metadata: CheckpointMetadata
     num_steps: int
-    """Of an epoch."""
+    """Steps per epoch."""
 
     @classmethod
     def prepare(
         cls, spec: ClassifySpec, index: Index, context: Context, dist: DistributedContext, resume: ResumeState
     ) -> Run:
-        """Build the model, or load it as the last checkpoint has it."""
+        """Build the model and optimizer, and load the last checkpoint if there is one."""
         model = build_model(
             spec.model, num_classes=len(index.classes), seed=torch_seed(spec, "init"), warn=False
         )
@@ -142,13 +142,13 @@ class Run:
         return cls(spec, context, dist, model, optimizer, criterion, metadata, steps)
 
     def train(self, feed: Feed, progress: Progress) -> History:
-        """Learn what is left; every finished epoch is on disk before the next begins."""
+        """Train the remaining epochs; each is checkpointed before the next begins."""
         spec, history = self.spec, self.metadata.history
         logger = MetricsLogger(self.context.out / METRICS_NAME)
         if self.dist.is_main and (lost := logger.truncate_from(len(history))):
             self.context.console.print(
-                f"{METRICS_NAME}: the lines of {lost:,} finished epochs are damaged or gone; the run goes on from the "
-                "checkpoint, and the curves have a gap there"
+                f"{METRICS_NAME}: the lines of {lost:,} finished epochs are damaged or missing; the run resumes from the "
+                "checkpoint, and the training curves have a gap"
             )
         feed_position = feed.position()
         data = self._train_data(feed)
@@ -181,7 +181,7 @@ class Run:
         return history
 
     def finish(self, history: History) -> Mapping[str, Any]:
-        """Measure the test split with the best weights and write the result."""
+        """Evaluate the best weights on the test split and write the result."""
         best = best_epoch(history, self.spec.monitor)
         path = self.context.out / BEST_NAME
         result: dict[str, Any] = {
@@ -194,7 +194,7 @@ class Run:
             "checkpoint": f"{self.context.destination or self.context.out}/{BEST_NAME}",
         }
         if self.spec.test_split is not None:
-            if self.dist.is_main:  # the others may not see what the first has written
+            if self.dist.is_main:  # other ranks may not see the main rank's files
                 load_weights(path, self.model)
             self.dist.broadcast(self.model)
             batches = split_batches(
@@ -214,7 +214,7 @@ class Run:
         return source(self.model, spec.plan, split, feed, self.context, self.dist.device, self.dist)
 
     def _restore_metrics(self, progress: Progress) -> RunningMetrics:
-        """Take up the sums of an epoch; what is of single ranks goes on with the first."""
+        """Restore the running metrics of an epoch; the confusion matrix continues on the main rank."""
         running = RunningMetrics.of_classes(len(self.metadata.classes))
         if progress.confusion is not None and self.dist.is_main:
             running.confusion += progress.confusion
@@ -229,7 +229,7 @@ class Run:
         running: RunningMetrics,
         history: History,
     ) -> None:
-        """Write down where the run stands within an epoch; every rank takes part."""
+        """Save a checkpoint within an epoch; a collective operation of all ranks."""
         confusion, counts = self.dist.all_reduce(running.confusion), self.context.commit_counts()
         position = self._position(feed_position, epoch, step)
         progress = Progress(
@@ -246,7 +246,7 @@ class Run:
         logger: MetricsLogger,
         history: History,
     ) -> None:
-        """Write down a finished epoch; the last checkpoint comes last, as it says that the epoch is done."""
+        """Save a finished epoch: metrics, best weights, and last the checkpoint, which marks the epoch as finished."""
         spec = self.spec
         counts = self.context.commit_counts()
         rate = max(group["lr"] for group in self.optimizer.param_groups)
@@ -270,12 +270,12 @@ class Run:
         self.context.publish()
 
     def _position(self, feed_position: Mapping[str, Any], epoch: int, step: int) -> dict[str, Any]:
-        """Say where the feed goes on: behind what was learnt, whatever was read ahead."""
+        """Return the feed position after a training step, regardless of prefetched batches."""
         return {**feed_position, **view_position(epoch, step, self.num_steps)}
 
 
 def format_result(result: EvalResult) -> str:
-    """Say loss and metrics in a line; what is undefined says why."""
+    """Format loss and metrics as one line, with the reason for each undefined metric."""
     metrics = result.metrics
     values = {
         "loss": result.loss,
@@ -294,7 +294,7 @@ def format_result(result: EvalResult) -> str:
 def trainable_parameters(
     model: torch.nn.Module,
 ) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
-    """Split what learns into the parameters of the heads, of which distilled models have two, and the trunk's."""
+    """Return the trainable parameters of the heads (distilled models have two) and of the backbone."""
     layers = [model.get_submodule(name) for name in classifier_layers(model)]
     head = {id(parameter) for layer in layers for parameter in layer.parameters()}
     learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -302,7 +302,7 @@ def trainable_parameters(
 
 
 def initial_weights_report(model: torch.nn.Module) -> WeightsReport:
-    """Return the model's weights report, with a note of the random layers that stay frozen."""
+    """Return the model's weights report, with a note of random layers that are frozen."""
     report = weights_report(model)
     frozen = [
         name
@@ -316,11 +316,11 @@ def initial_weights_report(model: torch.nn.Module) -> WeightsReport:
 
 
 def balanced_class_weights(labels: np.ndarray, num_classes: int) -> torch.Tensor:
-    """Weigh each class by images / (classes * images of the class): float64, shape (classes,)."""
+    """Compute class weights, images / (classes * images of the class): float64, shape (classes,)."""
     counts = np.bincount(labels[labels >= 0], minlength=num_classes)
     return torch.from_numpy(counts.sum() / (num_classes * counts))
 
 
 def torch_seed(spec: ClassifySpec, purpose: str, epoch: int = 0, step: int = 0) -> int:
-    """Key torch's generator by (plan seed, epoch, step): new heads and dropout are functions of them alone."""
-    return keyed_bits(f"torch {purpose}", spec.plan.seed, epoch, str(step)) & (2**63 - 1)
+    """Derive a seed for torch's generator from (plan seed, epoch, step), for new heads and dropout."""
+    return derive_seed(f"torch {purpose}", spec.plan.seed, epoch, str(step)) & (2**63 - 1)

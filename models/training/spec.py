@@ -1,4 +1,4 @@
-"""What a training job is told: its keys, what they are checked for, and which of them decide the result."""
+"""Configuration of a training job: keys, validation, and the keys that determine its result."""
 
 from __future__ import annotations
 
@@ -21,54 +21,55 @@ from .optim import CheckpointEvery, EarlyStop, LRSchedule, MetricName, Optimizer
 
 
 class ClassifySpec(CheckedModel):
-    """The keys of a classifier's training; see ``job``."""
+    """Configuration of a classifier's training; see ``job``."""
 
     plan: Plan
     model: ModelSpec
     fine_tune_from: str | None = None
-    """None: only the head learns. A block's name: it and all behind it learn. ``all``: everything learns."""
+    """None trains only the head. The name of a block trains it and all later blocks. ``all`` trains the whole model."""
     feature_passes: int | None = Field(default=None, ge=1)
-    """Only with a frozen trunk: run it over the training images so many times (augmented anew each time), keep
-    the features in memory and let the head learn from them for ``epochs``. None runs all of it every epoch."""
+    """Only with a frozen backbone: number of passes over the training images, each augmented differently, whose features
+    are kept in memory to train the head for ``epochs``. None runs the whole model in every epoch."""
     epochs: int = Field(default=5, ge=1)
     optimizer: OptimizerSpec = OptimizerSpec()
     schedule: LRSchedule = LRSchedule()
     class_weights: Literal["none", "balanced"] = "none"
-    """``balanced`` weighs a class by images / (classes * images of the class)."""
+    """``balanced`` weights each class by images / (classes * images of the class)."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     monitor: MetricName = "auroc"
-    """The validation metric by which ``best.safetensors`` is chosen; equal values are decided by the lower loss. Where the
-    metric cannot be computed, as AUROC of a single class, the loss takes its place."""
+    """Validation metric that selects ``best.safetensors``; ties are resolved by the lower loss. If it cannot be computed,
+    such as AUROC of a single class, the loss is used."""
     early_stop: EarlyStop | None = None
     train_split: str = "train"
     validation_split: str = "val"
     test_split: str | None = "test"
-    """Measured once, at the end, with the best weights; None leaves it out."""
+    """Split to evaluate the best weights on, once, at the end; None for no test."""
     checkpoint_every: CheckpointEvery = CheckpointEvery()
-    """With ``feature_passes`` a run goes on after the last finished epoch, and reads its images again."""
+    """With ``feature_passes``, a run resumes after the last finished epoch and computes the features again."""
     precision: Literal["float32", "float64"] = "float32"
-    """Of parameters and scores. ``float64`` is slow; sums in another order, as of several ranks, then differ by rounding only."""
+    """Precision of parameters and scores. ``float64`` is slow; results of different numbers of ranks then differ only by
+    rounding."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the model learns; ``auto`` takes CUDA where there is any."""
+    """Training device; ``auto`` uses CUDA if available."""
 
     @model_validator(mode="after")
     def _check_passes(self) -> Self:
         if self.feature_passes is not None and self.fine_tune_from is not None:
             raise ValueError(
-                "feature_passes: expected a frozen trunk, got fine_tune_from; leave one of them out"
+                "feature_passes: expected a frozen backbone, got fine_tune_from; remove one of them"
             )
         return self
 
     def check(self) -> Index:
-        """Check that the index has what the job needs; returns it.
+        """Check that the index fits the job; returns the index.
 
         Raises:
-            PlanError: fewer than two classes, a split that is not there or has no labels, or a class that no
-                training image shows.
+            PlanError: the index has fewer than two classes, lacks a split or its labels, or has a class without training
+                images.
         """
         if self.class_weights != "none" and self.plan.sampling is not None:
-            raise PlanError(f"class_weights: expected none beside the plan's sampling, got {self.class_weights}; each evens the "
-                            "classes out and both overdo it: keep one of them")  # fmt: skip
+            raise PlanError(f"class_weights: expected none beside the plan's sampling, got {self.class_weights}; combining "
+                            "them corrects class imbalance twice: remove one of them")  # fmt: skip
         index = self.plan.load_index()
         if index.is_multi_label:
             raise PlanError(
@@ -76,7 +77,7 @@ class ClassifySpec(CheckedModel):
                 "classes per image is not supported yet: index with one label per image"
             )
         if len(index.classes) < 2:
-            raise PlanError(f"classes: expected at least two classes to tell apart, got "
+            raise PlanError(f"classes: expected at least two classes, got "
                             f"{'none' if not index.classes else 'one'} "
                             f"({', '.join(index.classes) or 'no labels'}); index a folder per class, "
                             "or a table with a label column")  # fmt: skip
@@ -102,7 +103,7 @@ class ClassifySpec(CheckedModel):
         return index
 
     def validation_notes(self, index: Index) -> tuple[str, ...]:
-        """Return what the labels of the validation split make impossible, as sentences; empty where nothing is."""
+        """Return warnings about the labels of the validation split: absent classes and undefined metrics."""
         labels = index.table["label"].to_numpy()[index.rows(self.validation_split)]
         present = np.unique(labels[labels >= 0])
         absent = [name for number, name in enumerate(index.classes) if number not in set(present.tolist())]
@@ -130,33 +131,33 @@ class ClassifySpec(CheckedModel):
         return data_warnings(self.model, self.plan)
 
     def result_config(self) -> dict[str, Any]:
-        """Return all keys that decide the result, flat; a run is resumed only by a job that has the same.
+        """Return all keys that determine the result, flattened; a run is resumed only by a job with equal values.
 
-        The index and the file of the weights are there by their content, not by their path; ``epochs`` is not there where the schedule does not
-        depend on it, so that a finished run can be made longer.
+        The index and the weights file count by content, not by path. ``epochs`` is left out where the schedule does not
+        depend on it, so that a finished run can be extended.
         """
         content = self.model_dump(mode="json", exclude={"plan", "device", "checkpoint_every"})
         if self.precision == "float32":
-            del content["precision"]  # runs from before there was a choice are gone on with
+            del content["precision"]  # runs from before this key existed can be resumed
         if is_path(self.model.weights):
             content["model"]["weights"] = _weights_digest(Path(self.model.weights))
         if self.schedule.kind != "cosine":
             del content["epochs"]
         plan = self.plan.dump()
         del plan["device"], plan["resources"]
-        plan["cache"] = None if self.plan.cache is None else self.plan.cache.effect()
-        plan["errors"] = self.plan.errors.deciding()
+        plan["cache"] = None if self.plan.cache is None else self.plan.cache.fingerprint_fields()
+        plan["errors"] = self.plan.errors.fingerprint_fields()
         content["plan"] = {**plan, "index": f"content {self.plan.load_index().fingerprint()}"}
         return flatten(content)
 
     def drop_last_batch(self, num_rows: int) -> bool:
-        """Say whether a last batch of one image is left out, since BatchNorm cannot learn of it."""
+        """Return whether to drop a last batch of one image, on which BatchNorm cannot train."""
         size = self.plan.batch.size
         return self.fine_tune_from is not None and 1 < size < num_rows and num_rows % size == 1
 
 
 def _weights_digest(path: Path) -> str:
-    """Return a file's name and digest; its name alone where it is not there, which building the model refuses."""
+    """Return a file's name and digest; its name alone if it is missing, which building the model reports."""
     if not path.is_file():
         return path.name
     facts = path.stat()
@@ -173,7 +174,7 @@ def labels_of_split(index: Index, split: str, key: str, splits: list[str]) -> np
     """Return the labels of a split's usable rows, unlabelled ones left out.
 
     Raises:
-        PlanError: no such split; lists those that are there.
+        PlanError: no such split; the message lists the existing ones.
     """
     from ...pipeline.errors import SourceError
 
@@ -188,7 +189,7 @@ def labels_of_split(index: Index, split: str, key: str, splits: list[str]) -> np
 
 
 def flatten(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested mappings to dotted keys, so that two jobs can be compared key by key."""
+    """Flatten nested mappings to dotted keys."""
     result: dict[str, Any] = {}
     for key, value in content.items():
         if isinstance(value, Mapping):

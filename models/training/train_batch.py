@@ -1,4 +1,4 @@
-"""What a step learns from or measures, and how the slices of ranks are put together."""
+"""Batches of a training or evaluation step; gathering slices from ranks and splitting features among them."""
 
 from __future__ import annotations
 
@@ -15,39 +15,39 @@ from .distributed.context import DistributedContext
 
 @dataclass(frozen=True, slots=True)
 class TrainBatch:
-    """What one step learns from."""
+    """Inputs, labels and flags of one step, on the model's device."""
 
     inputs: torch.Tensor
-    """float32: images (N, 3, H, W), or features as the head takes them."""
+    """float32: images (N, 3, H, W), or input features of the head."""
     labels: torch.Tensor
-    """int64, shape (N,); -1 where there is none."""
+    """int64, shape (N,); -1 for unlabelled rows."""
     replaced: torch.Tensor
-    """bool, shape (N,): these train, but are not measured."""
+    """bool, shape (N,): rows that replace an unreadable image; used in training but not in metrics."""
     mixed_labels: torch.Tensor | None = None
     mixed_weights: torch.Tensor | None = None
     padding: torch.Tensor | None = None
-    """bool, shape (N,): rows that teach nothing, since their labels are -1, and are counted nowhere."""
+    """bool, shape (N,): padding rows; labelled -1 and excluded from all counts."""
     step: int = 0
-    """Number of the batch within its epoch."""
+    """Index of the batch within its epoch."""
 
     @property
     def num_images(self) -> int:
-        """Examples without padding."""
+        """Number of rows without padding."""
         return len(self) if self.padding is None else len(self) - int(self.padding.sum())
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def cpu(self) -> TrainBatch:
-        """Move all of it to the CPU."""
+        """Move all tensors to the CPU."""
         return map_tensors([self], lambda tensors: tensors[0].cpu())
 
 
 def to_train_batch(batch: Batch, device: torch.device) -> TrainBatch:
-    """Move a batch to the device the model is on.
+    """Move a batch to the model's device.
 
     uint8 NHWC images become float32 NCHW in 0..1: a plan without ``Normalize`` trains on ``x / 255``.
-    Images are laid out channels last, which convolutions prefer. Padding loses its labels.
+    Images use the channels-last memory format. Padding rows get the label -1.
     """
     padding = torch.from_numpy(batch.padding).to(device) if batch.padding.any() else None
 
@@ -72,7 +72,7 @@ def to_train_batch(batch: Batch, device: torch.device) -> TrainBatch:
 def map_tensors(
     parts: Sequence[TrainBatch], make: Callable[[list[torch.Tensor]], torch.Tensor]
 ) -> TrainBatch:
-    """Make examples whose every tensor is made from the parts' tensors of the same name."""
+    """Build a batch by applying a function to the batches' tensors of each field."""
     mixed_labels = [part.mixed_labels for part in parts if part.mixed_labels is not None]
     mixed_weights = [part.mixed_weights for part in parts if part.mixed_weights is not None]
     mark_padding = any(part.padding is not None for part in parts)
@@ -87,63 +87,67 @@ def map_tensors(
     )
 
 
-def padding_mask(examples: TrainBatch) -> torch.Tensor:
-    """Say which rows are padding."""
-    return torch.zeros_like(examples.replaced) if examples.padding is None else examples.padding
+def padding_mask(batch: TrainBatch) -> torch.Tensor:
+    """Return the padding mask of a batch; all False if it has none."""
+    return torch.zeros_like(batch.replaced) if batch.padding is None else batch.padding
 
 
-def take_rows(whole: TrainBatch, rows: torch.Tensor) -> TrainBatch:
-    """Take some rows."""
-    rows = rows.to(whole.labels.device)
-    return map_tensors([whole], partial(pick, rows=rows))
+def take_rows(batch: TrainBatch, rows: torch.Tensor) -> TrainBatch:
+    """Select rows of a batch."""
+    rows = rows.to(batch.labels.device)
+    return map_tensors([batch], partial(pick, rows=rows))
 
 
 def pick(tensors: list[torch.Tensor], rows: torch.Tensor) -> torch.Tensor:
-    """Take rows of the only tensor."""
+    """Select rows of the only tensor in a list."""
     return tensors[0][rows]
 
 
 def gather_slices(slices: Sequence[TrainBatch], dist: DistributedContext) -> TrainBatch:
-    """Put the slices of all ranks together: batch by batch, in order, without padding; all ranks get all of it.
+    """Gather the slices of all ranks on every rank: batch by batch, in order, without padding.
 
     Args:
-        slices: this rank's; the other ranks have as many, of the same lengths.
+        slices: slices of this rank; all ranks have equally many, of equal lengths.
         dist: ranks to gather from.
     """
-    own = map_tensors(slices, torch.cat)
-    if dist.num_ranks == 1 and own.padding is None:
-        return own
-    turns = [torch.full((len(part),), number, dtype=torch.int64) for number, part in enumerate(slices)]
-    own = replace(own, padding=padding_mask(own).to(torch.uint8), replaced=own.replaced.to(torch.uint8))
-    whole = map_tensors([own], lambda tensors: dist.all_gather(tensors[0]))
-    order = dist.all_gather(torch.cat(turns)).argsort(stable=True)
-    order = order[padding_mask(whole)[order.to(whole.labels.device)].cpu() == 0]
-    taken = take_rows(replace(whole, padding=None), order)
-    return replace(taken, replaced=taken.replaced.bool())
+    local = map_tensors(slices, torch.cat)
+    if dist.num_ranks == 1 and local.padding is None:
+        return local
+    batch_numbers = [
+        torch.full((len(part),), number, dtype=torch.int64) for number, part in enumerate(slices)
+    ]
+    local = replace(
+        local, padding=padding_mask(local).to(torch.uint8), replaced=local.replaced.to(torch.uint8)
+    )
+    full = map_tensors([local], lambda tensors: dist.all_gather(tensors[0]))
+    order = dist.all_gather(torch.cat(batch_numbers)).argsort(stable=True)
+    order = order[padding_mask(full)[order.to(full.labels.device)].cpu() == 0]
+    gathered = take_rows(replace(full, padding=None), order)
+    return replace(gathered, replaced=gathered.replaced.bool())
 
 
 def local_batches(
-    whole: TrainBatch, order: np.ndarray, size: int, dist: DistributedContext
+    full: TrainBatch, order: np.ndarray, size: int, dist: DistributedContext
 ) -> Iterator[TrainBatch]:
-    """Cut examples that every rank has into batches, in a given order, and yield this rank's slice of each.
+    """Split rows that every rank holds into batches, in a given order, and yield this rank's slice of each.
 
-    Slices are of equal lengths; what is repeated for that is padding and has no label.
+    Slices of a batch have equal lengths: repeated rows fill them up, marked as padding and without a label.
     """
     for step, start in enumerate(range(0, len(order), size)):
         rows = order[start : start + size]
-        num_here = -(-len(rows) // dist.num_ranks)
-        slots = np.arange(dist.rank * num_here, (dist.rank + 1) * num_here)
-        part = replace(take_rows(whole, torch.from_numpy(rows[slots % len(rows)])), step=step)
-        yield part if dist.num_ranks == 1 else mark_padding(part, torch.from_numpy(slots >= len(rows)))
+        num_local_rows = -(-len(rows) // dist.num_ranks)
+        positions = np.arange(dist.rank * num_local_rows, (dist.rank + 1) * num_local_rows)
+        part = replace(take_rows(full, torch.from_numpy(rows[positions % len(rows)])), step=step)
+        yield part if dist.num_ranks == 1 else mark_padding(part, torch.from_numpy(positions >= len(rows)))
 
 
-def mark_padding(examples: TrainBatch, padding: torch.Tensor) -> TrainBatch:
-    """Mark rows as padding and take their labels away."""
-    padding = padding.to(examples.labels.device)
-    mixed_labels = examples.mixed_labels
+def mark_padding(batch: TrainBatch, padding: torch.Tensor) -> TrainBatch:
+    """Mark rows as padding and remove their labels."""
+    padding = padding.to(batch.labels.device)
+    mixed_labels = batch.mixed_labels
     return replace(
-        examples,
-        labels=examples.labels.masked_fill(padding, -1),
+        batch,
+        labels=batch.labels.masked_fill(padding, -1),
         mixed_labels=None if mixed_labels is None else mixed_labels.masked_fill(padding, -1),
         padding=padding,
     )

@@ -1,4 +1,4 @@
-"""What a run learns from: images through the whole model, or features that a frozen trunk gave once."""
+"""Training and validation data of a run: images, or features computed once by a frozen backbone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ...pipeline.errors import ModelError
 from ...pipeline.jobs.contracts import Context, Feed
 from ...pipeline.plan.plan import Plan
 from ...pipeline.plan.view import View
-from ...pipeline.rng import keyed_bits, keyed_generator
+from ...pipeline.rng import derive_seed, numpy_generator
 from ..zoo.build import head_module
 from .distributed.context import DistributedContext
 from .loop import compute_logits
@@ -24,15 +24,15 @@ from .train_batch import TrainBatch, gather_slices, local_batches, to_train_batc
 
 
 class TrainData(Protocol):
-    """The epochs that are learnt from and the split that is measured after each."""
+    """Source of the training epochs and of the validation split."""
 
     @property
     def module(self) -> torch.nn.Module:
-        """What turns the examples into scores."""
+        """Module to train: the model, or its head if the batches hold features."""
         ...
 
     def epoch(self, epoch: int) -> Iterator[TrainBatch]:
-        """Yield the training batches that are left of an epoch; epochs are asked for in order."""
+        """Yield the remaining training batches of an epoch; call in order of epochs."""
         ...
 
     def validation(self) -> Iterator[TrainBatch]:
@@ -43,7 +43,7 @@ class TrainData(Protocol):
 def split_batches(
     context: Context, plan: Plan, split: str, device: torch.device, dist: DistributedContext | None = None
 ) -> Iterator[TrainBatch]:
-    """Open a split of a plan, in order and without augmentation, and yield its batches, or a rank's slices of them."""
+    """Yield the batches of a split, in order and without augmentation; this rank's slices if there are several."""
     dist = dist or DistributedContext()
     with context.engine.feed(plan, dist.local_view(View(split=split))) as feed:
         for batch in context.console.track(feed, split):
@@ -52,7 +52,7 @@ def split_batches(
 
 
 class ImageTrainData:
-    """Every epoch runs its images through the whole model."""
+    """Images: every epoch runs them through the whole model."""
 
     def __init__(
         self,
@@ -72,10 +72,10 @@ class ImageTrainData:
         self._dist = dist
         self._batches = iter(context.console.track(feed, "train"))
         self._next_batch: Batch | None = None
-        """A batch of the next epoch, met where the end of one was looked for."""
+        """First batch of the next epoch, already taken from the feed."""
 
     def epoch(self, epoch: int) -> Iterator[TrainBatch]:
-        """Yield the feed's batches as long as they are of this epoch."""
+        """Yield the feed's batches of this epoch."""
         while (batch := self._next_batch or next(self._batches, None)) is not None:
             self._next_batch = batch if batch.epoch != epoch else None
             if self._next_batch is not None:
@@ -84,7 +84,7 @@ class ImageTrainData:
                 yield to_train_batch(batch, self._device)
 
     def _is_trainable(self, batch: Batch) -> bool:
-        """Pass over a batch of which one image is left: BatchNorm cannot learn of it."""
+        """Return False for a batch that errors have reduced to one image, on which BatchNorm cannot train."""
         return len(batch) > 1 or batch.num_skipped == 0
 
     def validation(self) -> Iterator[TrainBatch]:
@@ -94,10 +94,10 @@ class ImageTrainData:
 
 @dataclass(frozen=True)
 class FeatureTrainData:
-    """The trunk runs once over every image of every pass of the feed; epochs then cost next to nothing.
+    """Features: the frozen backbone runs once over every pass of the feed, and epochs train the head alone.
 
-    Epoch e learns from pass e modulo the number of passes, shuffled by (seed, e). Of several ranks each runs the trunk
-    over its slices, and all get all features.
+    Epoch e uses pass e modulo the number of passes, shuffled by (seed, e). Each rank computes the features of its
+    slices; all ranks hold all features.
     """
 
     module: torch.nn.Module
@@ -117,12 +117,12 @@ class FeatureTrainData:
         device: torch.device,
         dist: DistributedContext,
     ) -> FeatureTrainData:
-        """Run the trunk over the feed and over the validation split.
+        """Compute the features of the feed and of the validation split.
 
-        Features are kept on the device: 4 bytes times their width (1280 for EfficientNet-Lite0) an image.
+        They stay on the device: 4 bytes times their width (1280 for EfficientNet-Lite0) per image.
 
         Raises:
-            ModelError: the scores are not simply the head of some features.
+            ModelError: the model applies further operations after its head.
         """
         batches = context.console.track(feed, "features")
         model.eval()
@@ -137,9 +137,9 @@ class FeatureTrainData:
 
     def epoch(self, epoch: int) -> Iterator[TrainBatch]:
         """Yield shuffled features."""
-        whole = self.passes[epoch % len(self.passes)]
-        order = keyed_generator(keyed_bits("features", self.plan.seed, epoch, "")).permutation(len(whole))
-        return local_batches(whole, order, self.plan.batch.size, self.dist)
+        full = self.passes[epoch % len(self.passes)]
+        order = numpy_generator(derive_seed("features", self.plan.seed, epoch, "")).permutation(len(full))
+        return local_batches(full, order, self.plan.batch.size, self.dist)
 
     def validation(self) -> Iterator[TrainBatch]:
         """Yield the validation features as one batch."""
@@ -154,21 +154,21 @@ class FeatureTrainData:
 def extract_features(
     model: torch.nn.Module, batches: Iterator[TrainBatch], dist: DistributedContext
 ) -> TrainBatch:
-    """Return what reaches the head for each example of all ranks; the model is in eval mode and stays as it was."""
+    """Compute the input of the head for every image of all ranks. The model has to be in eval mode."""
     _, head = head_module(model)
     parts: list[TrainBatch] = []
-    for examples in batches:
+    for batch in batches:
         with torch.no_grad(), capture_inputs(head) as captured:
-            scores = compute_logits(model, examples.inputs)
+            scores = compute_logits(model, batch.inputs)
         if not parts:
             check_head(head, captured[0], scores)
-        parts.append(replace(examples, inputs=captured[0]))
+        parts.append(replace(batch, inputs=captured[0]))
     return gather_slices(parts, dist)
 
 
 @contextmanager
 def capture_inputs(module: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
-    """Collect what a module is given while the context lasts."""
+    """Record the inputs of a module within the context."""
     captured: list[torch.Tensor] = []
     handle = module.register_forward_pre_hook(lambda _, arguments: captured.append(arguments[0]))
     try:
@@ -179,12 +179,12 @@ def capture_inputs(module: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
 
 @torch.no_grad()
 def check_head(head: torch.nn.Module, features: torch.Tensor, scores: torch.Tensor) -> None:
-    """Check that the head of the features is the model's answer, with nothing behind it.
+    """Check that the head is the last operation of the model.
 
     Raises:
-        ModelError: it is not, as where a convolution is the head and pooling follows.
+        ModelError: it is not, for example a convolutional head with pooling after it.
     """
     again = head(features)
     if again.shape != scores.shape or not torch.allclose(again, scores, rtol=1e-3, atol=1e-4):
-        raise ModelError("feature_passes: expected a model that ends in its head, got one that goes on; "
+        raise ModelError("feature_passes: expected a model that ends in its head, got one with operations after it; "
                          "leave feature_passes out: the whole model then runs every epoch")  # fmt: skip

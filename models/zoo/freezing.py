@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ...pipeline.errors import ModelError, nearest
+from ...pipeline.errors import ModelError, did_you_mean
 from .build import head_module, head_names
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def freeze_before(model: nn.Module, block: str | None) -> None:
     else:
         raise ModelError(
             f"freeze before: expected a block of {type(model).__name__}, got {block!r}; "
-            f"{nearest(block, names)} (blocks: {', '.join(names)})"
+            f"{did_you_mean(block, names)} (blocks: {', '.join(names)})"
         )
     model.requires_grad_(block is not None and block == names[0])
     for name in trainable:

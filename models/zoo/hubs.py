@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from ...pipeline.errors import ModelError, nearest
+from ...pipeline.errors import ModelError, did_you_mean
 from .weights import is_reachable
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def find_model(name: str) -> tuple[str, str]:
     hubs = (prefix,) if prefix else HUBS
     if prefix and prefix not in HUBS:
         raise ModelError(
-            f"model: expected a prefix of {' or '.join(HUBS)}, got {name!r}; {nearest(prefix, HUBS)}"
+            f"model: expected a prefix of {' or '.join(HUBS)}, got {name!r}; {did_you_mean(prefix, HUBS)}"
         )
     ours = set(torchvision.models.list_models(module=torchvision.models))
     if "torchvision" in hubs and bare in ours:
@@ -42,7 +42,7 @@ def find_model(name: str) -> tuple[str, str]:
             )
         return "timm", bare
     known = {"torchvision": sorted(ours), "timm": timm.list_models()}
-    near = nearest(bare, (each for hub in hubs for each in known[hub]))
+    near = did_you_mean(bare, (each for hub in hubs for each in known[hub]))
     raise ModelError(
         f"model: expected a classifier of {' or '.join(hubs)}, got {name!r}; "
         f"{near or 'see torchvision.models.list_models() and timm.list_models()'}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...pipeline.config.path_fields import MayBePath
-from ...pipeline.errors import ModelError, nearest
+from ...pipeline.errors import ModelError, did_you_mean
 from .checkpoint_file import SUFFIXES, read_checkpoint_file
 from .heads import classifier_layers, num_outputs, reset_head
 from .hubs import AUXILIARY_PREFIXES
@@ -45,7 +45,7 @@ def resolve_weights(weights: str) -> Path:
         words = ("default", "none", "package:")
         raise ModelError(
             f"weights: expected default, none, package:NAME or a path ending in {', '.join(SUFFIXES)}, "
-            f"got {weights!r}; {nearest(weights, words) or 'check the spelling'}"
+            f"got {weights!r}; {did_you_mean(weights, words) or 'check the spelling'}"
         )
     return Path(weights)
 

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ...pipeline.errors import ModelError, nearest
+from ...pipeline.errors import ModelError, did_you_mean
 
 if TYPE_CHECKING:
     import torch
@@ -193,7 +193,7 @@ def _find_entry(candidates: list[_Candidate], entry: str, source: str) -> _Candi
         labels = sorted({each.label for each in candidates if each.label})
         raise ModelError(
             f"weights_entry: expected one of {', '.join(map(repr, labels)) or 'none, as there is one set of weights'} "
-            f"in {source!r}, got {entry!r}; {nearest(entry, labels) or 'choose one'}"
+            f"in {source!r}, got {entry!r}; {did_you_mean(entry, labels) or 'choose one'}"
         )
     return max(found, key=lambda each: each.num_matching)
 

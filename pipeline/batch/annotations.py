@@ -1,8 +1,8 @@
-"""Masks, boxes and keypoints of one sample, from its row in the index to the finished picture.
+"""Masks, boxes and keypoints of a sample: read from its index row, transformed with its pixels, collated.
 
-All of them belong to the upright picture, are checked against it when the sample is read, and go through the same
-geometry as its pixels. Boxes without an area inside the picture are left out; whatever else does not fit costs the
-sample, with the reason.
+All of them refer to the upright image, are checked against it when the sample is read, and go through the same
+geometric transforms as its pixels. Boxes without an area inside the image are dropped; any other misfit quarantines
+the sample, with the reason.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ from ..plan.plan import BboxParams, KeypointParams, Mix
 from .batch import KEYPOINT_COLUMNS
 
 NOT_VISIBLE = 0.0
-"""COCO's visibility of a keypoint that is not labelled; also of one that left the picture."""
+"""COCO's visibility of an unlabelled keypoint, also used for one that left the image."""
 
 
 @dataclass(frozen=True, slots=True)
 class AnnotationKinds:
-    """The kinds of annotations that the samples of an index have. A batch has a field for each kind."""
+    """Kinds of annotations in an index. A batch has a field for each kind."""
 
     masks: bool = False
     boxes: bool = False
     box_labels: bool = False
     num_keypoints: int = 0
-    """Of one instance; 0 for an index without keypoints."""
+    """Keypoints per instance; 0 for an index without keypoints."""
 
     @classmethod
     def of(cls, index: Index) -> AnnotationKinds:
-        """Find the kinds of an index.
+        """Return the kinds of annotations in an index.
 
         Raises:
-            SourceError: there are keypoints without names, or box labels without boxes.
+            SourceError: the index has keypoints without names, or box labels without boxes.
         """
         table = index.table
         masks, boxes, box_labels, keypoints = (
@@ -58,17 +58,17 @@ class AnnotationKinds:
 
     @property
     def any(self) -> bool:
-        """There is at least one kind."""
+        """Whether there is any annotation."""
         return self.masks or self.boxes or self.num_keypoints > 0
 
     def empty_targets(self) -> dict[str, Any]:
-        """Return what a sample without annotations passes to Albumentations."""
+        """Return the Albumentations targets of a sample without annotations."""
         return _targets(self, (1, 1), NO_BOXES, np.arange(0), np.empty((0, 2), np.float32), np.arange(0))
 
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """What is annotated of one sample; None where it is not annotated."""
+    """Annotations of one sample; None for a kind that is not annotated."""
 
     mask: np.ndarray | None = None
     """uint8 (H, W)."""
@@ -77,32 +77,32 @@ class Annotations:
     box_labels: np.ndarray | None = None
     """int64 (n,)."""
     keypoints: np.ndarray | None = None
-    """float32 (n, K, 3): x, y in pixels and visibility; an instance for each box, one where there are no boxes."""
+    """float32 (n, K, 3): x, y in pixels and visibility; one instance per box, or a single one without boxes."""
 
 
-NOTHING = Annotations()
+NO_ANNOTATIONS = Annotations()
 NO_BOXES = np.empty((0, BOX_COLUMNS), np.float32)
 
 
 def check_mix(mix: Mix, kinds: AnnotationKinds) -> None:
-    """Check that a mix is defined for the annotations of an index.
+    """Check that a mix supports the annotations of an index.
 
     Raises:
-        PlanError: MixUp with masks: blended pixels have no one label.
+        PlanError: MixUp with masks, as a blended pixel has no single label.
     """
     if mix.kind == "MixUp" and kinds.masks:
         raise PlanError(
-            "mix: expected CutMix or none for an index with masks, got MixUp, which blends two images and leaves their "
-            "pixels without one label; write kind: CutMix, or leave mix out"
+            "mix: expected CutMix or none for an index with masks, got MixUp, whose blended pixels have no single label; "
+            "write kind: CutMix, or leave mix out"
         )
 
 
 class AnnotationError(ValueError):
-    """An annotation that does not fit its picture.
+    """An annotation that does not fit its image.
 
     Args:
         step: ``mask``, ``boxes`` or ``keypoints``.
-        reason: in one line.
+        reason: one line.
     """
 
     def __init__(self, step: str, reason: str) -> None:
@@ -114,19 +114,19 @@ class AnnotationError(ValueError):
 def read_annotations(
     row: Mapping[str, Any], mask: bytes | None, size: Size, kinds: AnnotationKinds
 ) -> Annotations:
-    """Take the annotations of a sample from its row, and decode its mask.
+    """Read the annotations of a sample from its index row, and decode its mask.
 
     Args:
-        row: of the index.
-        mask: the mask's file.
-        size: height and width of the upright picture.
-        kinds: of the index.
+        row: index row.
+        mask: content of the mask file.
+        size: height and width of the upright image.
+        kinds: kinds of annotations in the index.
 
     Raises:
-        AnnotationError: one does not fit the picture.
+        AnnotationError: an annotation does not fit the image.
     """
     if not kinds.any:
-        return NOTHING
+        return NO_ANNOTATIONS
     decoded = None
     if mask is not None:
         picture = Header(row["width"], row["height"], orientation=row["orientation"])
@@ -184,13 +184,13 @@ def albumentations_targets(
     bbox_params: BboxParams,
     keypoint_params: KeypointParams,
 ) -> dict[str, Any]:
-    """Return what goes through Albumentations' geometry with the picture.
+    """Return the targets that Albumentations transforms together with the image.
 
-    Every sample of an index with boxes has boxes here, if only none, and likewise keypoints: whether a sample is
-    annotated changes nothing in how it is drawn.
+    In an index with boxes every sample has boxes here, possibly empty, and likewise keypoints, so that parameters are
+    sampled the same whether a sample is annotated or not.
 
     Raises:
-        AnnotationError: a box reaches outside the picture and is not to be clipped.
+        AnnotationError: a box reaches outside the image and the plan does not clip boxes.
     """
     boxes, box_rows = NO_BOXES, np.arange(0)
     if annotations.boxes is not None:
@@ -200,13 +200,13 @@ def albumentations_targets(
         if not bbox_params.clip and not ((boxes >= 0) & (boxes <= limits)).all():
             raise AnnotationError(
                 "boxes",
-                f"expected boxes inside {size[1]}x{size[0]} pixels, got {boxes.tolist()}; mend them, or write "
+                f"expected boxes inside {size[1]}x{size[0]} pixels, got {boxes.tolist()}; correct them, or write "
                 "bbox_params: {clip: true}",
             )
     points, point_rows = np.empty((0, 2), np.float32), np.arange(0)
     if annotations.keypoints is not None:
         points = annotations.keypoints[..., :2].reshape(-1, 2)
-        # Albumentations refuses keypoints outside the picture where it is to remove them later.
+        # With remove_invisible, Albumentations rejects keypoints that are outside the image from the start.
         point_rows = (
             np.flatnonzero(_inside(points, size))
             if keypoint_params.remove_invisible
@@ -237,20 +237,20 @@ def _targets(
 
 
 def collect_annotations(before: Annotations, done: Mapping[str, Any]) -> Annotations:
-    """Put together what came out of Albumentations' geometry.
+    """Convert Albumentations' result back to annotations.
 
-    Boxes that it removed take their labels and keypoints with them. Keypoints that it removed are 0, 0, 0; those
-    that left the picture, if only for a while, keep their place and are not visible.
+    Labels and keypoints of removed boxes are removed as well. Removed keypoints are 0, 0, 0; those that left the image,
+    even temporarily, keep their row and get visibility 0.
 
     Args:
-        before: the annotations that went in, by ``targets_of``.
-        done: what came out.
+        before: annotations passed in by ``albumentations_targets``.
+        done: result of Albumentations.
     """
     boxes, labels, instances = None, None, None
     if before.boxes is not None and before.box_labels is not None:
         boxes = np.asarray(done["bboxes"], np.float32).reshape(-1, BOX_COLUMNS)
         instances = np.asarray(done["box_rows"], np.int64).reshape(-1)
-        kept = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])  # as float32 some have no area left
+        kept = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])  # float32 rounding may leave no area
         boxes, instances = boxes[kept], instances[kept]
         labels = before.box_labels[instances]
     keypoints = None
@@ -267,11 +267,11 @@ def collect_annotations(before: Annotations, done: Mapping[str, Any]) -> Annotat
 
 
 def collate_annotations(samples: Sequence[Annotations], kinds: AnnotationKinds, size: Size) -> dict[str, Any]:
-    """Put the annotations of a batch's images together: the fields of ``Batch`` that an index of these kinds fills.
+    """Collate the annotations of a batch into the fields of ``Batch`` for these kinds.
 
     Args:
-        samples: of the images, in order.
-        kinds: of the index.
+        samples: annotations of the images, in order.
+        kinds: kinds of annotations in the index.
         size: height and width of the images.
     """
     import torch
@@ -298,7 +298,7 @@ def collate_annotations(samples: Sequence[Annotations], kinds: AnnotationKinds, 
 
 
 def _keypoints_of(sample: Annotations, num_keypoints: int) -> np.ndarray:
-    """Return the keypoints of a sample; those of boxes that have none are not labelled."""
+    """Return the keypoints of a sample; unlabelled (zeros) for boxes without keypoints."""
     if sample.keypoints is not None:
         return sample.keypoints
     num_instances = 0 if sample.boxes is None else len(sample.boxes)

@@ -1,4 +1,4 @@
-"""What a feed yields: the batch."""
+"""The batch yielded by a feed."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 
 KEYPOINT_COLUMNS = 3
 _OF_THE_BATCH = frozenset({"epoch", "step", "num_skipped"})
-"""Fields that are no rows."""
+"""Fields without one row per image."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Batch:
-    """Finished images with everything that is known of them. Owned by the consumer.
+    """Transformed images with labels, keys and annotations. Owned by the consumer.
 
-    Masks, boxes and keypoints belong to the upright picture, after EXIF orientation, and have gone through the same
-    geometry as its pixels, mixing included. Whether a batch has a field of annotations depends on the index alone: an
-    image without one has a stated empty value, and ``has_mask``, ``has_boxes`` and ``has_keypoints`` say so.
+    Masks, boxes and keypoints refer to the upright image, after EXIF orientation, and have gone through the same
+    geometric transforms as its pixels, mixing included. Which annotation fields a batch has depends on the index alone:
+    an image without an annotation has an empty value, and False in ``has_mask``, ``has_boxes`` or ``has_keypoints``.
 
     ``images, labels = batch`` unpacks the two tensors; ``len(batch)`` is the number of images.
     """
@@ -34,15 +34,15 @@ class Batch:
     labels: torch.Tensor
     """int64, shape (N,); -1 where the index has no label."""
     keys: tuple[str, ...]
-    """The key of the image that is shown; where a bad image was replaced, the replacement's."""
+    """Key of each image; of a replaced image the key of its replacement."""
     epoch: int
     step: int
     """Number of the batch within its epoch, from 0."""
     replaced: np.ndarray
-    """bool, shape (N,): True where a bad image was replaced. Metrics and audits leave these rows out."""
+    """bool, shape (N,): True where a bad image was replaced. Metrics and audits exclude these rows."""
     padding: np.ndarray
-    """bool, shape (N,): True for repeats that only make the ranks of a last batch even. They count as nothing: no
-    metric, record, loss or count takes them in."""
+    """bool, shape (N,): True for repeated images that pad the last batch to equal sizes on all ranks. Excluded from all
+    metrics, records, losses and counts."""
     masks: torch.Tensor | None = None
     """uint8, shape (N, H, W): label numbers, where the index has masks; 255 (``IGNORED``) where nothing is annotated."""
     has_mask: np.ndarray | None = None
@@ -66,7 +66,7 @@ class Batch:
     mixed_weights: torch.Tensor | None = None
     """float32, shape (N,), 0..1: the partner's share of the target."""
     num_skipped: int = 0
-    """Images that could not be used and are not here, where the plan says ``on_error: skip``."""
+    """Unusable images left out of the batch, with ``on_error: skip``."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -89,13 +89,13 @@ class Batch:
         """Copy the tensors to a device, as ``torch.Tensor.to`` does; arrays and keys stay on the host.
 
         Args:
-            device: where the tensors shall be; those that are there already are not copied.
-            non_blocking: return before the copy has ended where the tensors are pinned.
+            device: target device; tensors already on it are not copied.
+            non_blocking: copy asynchronously where the tensors are pinned.
         """
         return self._with_tensors(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
-        """Copy the tensors to page-locked memory, from which copies to a GPU need not block."""
+        """Copy the tensors to page-locked memory, for asynchronous copies to a GPU."""
         return self._with_tensors(lambda tensor: tensor.pin_memory())
 
     def _with_tensors(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
@@ -105,16 +105,16 @@ class Batch:
 
     @property
     def num_images(self) -> int:
-        """Images of the batch, without padding."""
+        """Number of images without padding."""
         return len(self.keys) - int(np.count_nonzero(self.padding))
 
     @property
     def is_valid(self) -> np.ndarray:
-        """bool, shape (N,): rows that show the image they stand for, neither replaced nor padding."""
+        """bool, shape (N,): True for rows that are neither replaced nor padding."""
         return np.asarray(~(self.replaced | self.padding))
 
     def slice_rows(self, first: int, last: int) -> Batch:
-        """Take some of the rows, without copying pixels."""
+        """Return rows ``first`` to ``last`` (exclusive) as a view of the pixels."""
         per_row = {
             field.name: value[first:last]
             for field in fields(self)
@@ -123,18 +123,18 @@ class Batch:
         return replace(self, **per_row)
 
     def without_padding(self) -> Batch:
-        """Leave the padding out; it stands at the end, and may be all there is."""
+        """Return the batch without its padding, which is always at the end; may be empty."""
         return self.slice_rows(0, self.num_images)
 
     def targets(self, *, first_label: int = 1) -> list[dict[str, torch.Tensor]]:
-        """Return boxes and keypoints in the form that torchvision's detection models are trained with.
+        """Return boxes and keypoints in the target format of torchvision's detection models.
 
-        An image that is not annotated has no boxes here, which a model learns as background; leave such images out by
-        ``has_boxes``. Boxes of unknown class are left out. Masks are one for each image and not one for each box, so they
-        are not part of the targets.
+        An image without annotations has no boxes here, which a model learns as background; exclude such images with
+        ``has_boxes``. Boxes of unknown class are left out. Masks are not included, as there is one per image, not one
+        per box.
 
         Args:
-            first_label: the number of the first class of ``Index.box_classes``; torchvision keeps 0 for the background.
+            first_label: label of the first class of ``Index.box_classes``; torchvision reserves 0 for the background.
 
         Returns:
             For each image ``boxes`` float32 (n, 4), ``labels`` int64 (n,), all ``first_label`` where the index has no box

@@ -1,4 +1,4 @@
-"""Where finished pictures are put together: one buffer for a batch, used again once nobody holds it."""
+"""Batch buffers: images are collated and normalized into memory that is reused once it is released."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 BYTE_RANGE = 255.0
 COLOR_CHANNELS = 3
 STRIP_VALUES = 80_000
-"""Values that are normalised at a time: as floats they stay in the cache of a core between the two passes over them."""
+"""Values normalized at a time: as floats they stay in a core's cache between the two passes."""
 
 
 def _references(arrays: list[np.ndarray], number: int) -> int:
@@ -29,14 +29,14 @@ def _references(arrays: list[np.ndarray], number: int) -> int:
 
 
 _REFERENCES_WHEN_FREE = _references([np.empty(0)], 0)
-"""Of an array that only its list holds; interpreters differ in what they add to it."""
+"""Reference count of an array held only by its list; interpreters differ in what they add."""
 
 
 class BufferPool:
-    """Hands out arrays and takes back those that nobody holds any more. Any thread may take.
+    """Thread-safe pool of arrays that are reused once nothing references them.
 
-    A fresh batch of floats costs the kernel thousands of zeroed pages, about as much time as normalising it. A
-    consumer need not give anything back: an array is free once its tensor and everything made from it is gone.
+    A newly allocated batch of floats costs the kernel thousands of zeroed pages, about as much time as normalizing it.
+    Arrays need not be returned: one is free once its tensor and everything made from it is gone.
     """
 
     def __init__(self) -> None:
@@ -44,14 +44,14 @@ class BufferPool:
         self._lock = threading.Lock()
 
     def take(self, shape: tuple[int, ...], dtype: type[np.generic]) -> np.ndarray:
-        """Return an array of a shape and type with any content."""
+        """Return an uninitialized array of a shape and dtype."""
         with self._lock:
             for number in range(len(self._arrays)):
                 if _references(self._arrays, number) == _REFERENCES_WHEN_FREE:
                     array = self._arrays[number]
                     if array.shape == shape and array.dtype == dtype:
                         return array
-                    del array  # a name for it would count as a holder
+                    del array  # the name would count as a reference
             self._arrays = [array for array in self._arrays if array.shape[1:] == shape[1:]]
             fresh: np.ndarray = np.empty(shape, dtype)
             self._arrays.append(fresh)
@@ -59,23 +59,23 @@ class BufferPool:
 
 
 class Normalizer:
-    """Writes ``(image / 255 - mean) / std`` as float32 HWC: strip by strip one cast and one multiply-add."""
+    """Computes ``(image / 255 - mean) / std`` as float32 HWC, strip by strip, with one cast and one multiply-add."""
 
     def __init__(self, normalization: Normalization) -> None:
         mean, std = (np.asarray(values, np.float64) for values in (normalization.mean, normalization.std))
         scale, shift = 1 / (BYTE_RANGE * std), -mean / std
         self._scale, self._shift = scale.astype(np.float32), shift.astype(np.float32)
         self._matrix: np.ndarray | None = None
-        """Of images of three channels."""
+        """Scale and shift for images of three channels."""
         if len(scale) in (1, COLOR_CHANNELS):
             scale, shift = (np.broadcast_to(values, COLOR_CHANNELS) for values in (scale, shift))
             self._matrix = np.column_stack([np.diag(scale), shift]).astype(np.float32)
 
     def write(self, image: np.ndarray, out: np.ndarray) -> None:
-        """Normalise one picture.
+        """Normalize one image into ``out``.
 
         Raises:
-            PlanError: it has another number of channels than there are constants.
+            PlanError: the number of channels does not match the number of constants.
         """
         height, width, channels = image.shape
         if channels != len(self._scale) != 1:
@@ -96,7 +96,7 @@ class Normalizer:
 
 @dataclass(frozen=True, slots=True)
 class _ImageFormat:
-    """The first picture of a batch, which decides what all are like."""
+    """Shape and dtype of the first image of a batch, which all others must match."""
 
     key: str
     shape: tuple[int, ...]
@@ -106,7 +106,7 @@ class _ImageFormat:
 
 @dataclass
 class BatchBuffer:
-    """The pictures of one batch while they are made; threads write different rows at the same time."""
+    """Images of one batch on the host; threads write different rows concurrently."""
 
     num_images: int
     normalizer: Normalizer | None
@@ -116,7 +116,7 @@ class BatchBuffer:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def output_slot(self, row: int, size: Size) -> np.ndarray | None:
-        """Give a picture its row before it is made; None where the row is no uint8 RGB picture of this size."""
+        """Return the row of an image as output array; None if the row is not uint8 RGB of this size."""
         if self.normalizer is not None:
             return None
         if self._images is None:
@@ -131,10 +131,10 @@ class BatchBuffer:
         )
 
     def put(self, row: int, key: str, image: np.ndarray) -> None:
-        """Put a finished HWC or HW picture into its row, normalised if the plan says so.
+        """Write an HWC or HW image into its row, normalized if the plan says so.
 
         Raises:
-            PlanError: it is not as large as the others, or of another kind of pixels.
+            PlanError: its size or dtype differs from the other images.
         """
         if image.ndim == 2:  # one channel, whose axis Albumentations leaves out
             image = image[:, :, None]
@@ -145,11 +145,11 @@ class BatchBuffer:
             raise PlanError(_other_kind(first, key, image.dtype))
         if self.normalizer is not None:
             self.normalizer.write(image, images[row])
-        elif image.base is not images or image.strides != images.strides[1:]:  # else it was made there
+        elif image.base is not images or image.strides != images.strides[1:]:  # else written in place
             images[row] = image
 
     def _rows_like(self, key: str, image: np.ndarray) -> tuple[np.ndarray, _ImageFormat]:
-        """Find the memory of the batch; its first picture decides what it is like."""
+        """Return the memory of the batch, allocated for the format of its first image."""
         if self._first is None or self._images is None:
             with self._lock:
                 if self._first is None or self._images is None:
@@ -168,8 +168,8 @@ class BatchBuffer:
         """Return the batch.
 
         Returns:
-            uint8 NHWC where the plan does not normalise and the policy left bytes; else float32 NCHW in channels_last
-            memory, which costs no transposition and is what convolutions on a CPU like best.
+            uint8 NHWC if the plan does not normalize and the policy yields bytes; else float32 NCHW in channels_last
+            memory, which needs no transposition and is fastest for convolutions on a CPU.
         """
         import torch
 
@@ -180,7 +180,7 @@ class BatchBuffer:
 
 @dataclass
 class DeviceBuffer:
-    """The pictures of one batch on a device of torch, normalised there once all are in. One thread at a time."""
+    """Images of one batch on a torch device, normalized there once complete. One thread at a time."""
 
     num_images: int
     normalization: Normalization | None
@@ -190,13 +190,13 @@ class DeviceBuffer:
     _first: _ImageFormat | None = None
 
     def output_slot(self, row: int, size: Size) -> None:
-        """Give no room: what is made on the host comes here by a copy."""
+        """Return None: images from the host are copied."""
 
     def put(self, row: int, key: str, image: np.ndarray | torch.Tensor) -> None:
-        """Put a finished HWC or HW picture into its row; from the host where DALI could not make it.
+        """Copy an HWC or HW image into its row; from the host where DALI could not process it.
 
         Raises:
-            PlanError: it is not as large as the others, or of another kind of pixels.
+            PlanError: its size or dtype differs from the other images.
         """
         import torch
 
@@ -216,7 +216,7 @@ class DeviceBuffer:
         self._images[row].copy_(image)
 
     def synchronize(self) -> None:
-        """Wait for the copies: their sources go back to DALI, which knows nothing of torch's stream."""
+        """Wait for the copies: DALI reuses their sources and does not synchronize with torch's stream."""
         import torch
 
         if self.device != "cpu":
@@ -239,8 +239,8 @@ class DeviceBuffer:
 def _other_size(first: _ImageFormat, key: str, shape: tuple[int, ...]) -> str:
     if shape[2:] != first.shape[2:]:
         return (
-            f"preprocess: expected images of one number of channels in a batch, got {first.shape[2:]} ({first.key!r}) and "
-            f"{shape[2:]} ({key!r}); let every image have as many"
+            f"preprocess: expected images with the same number of channels in a batch, got {first.shape[2:]} "
+            f"({first.key!r}) and {shape[2:]} ({key!r}); convert all images to the same number"
         )
     height, width, *_ = first.shape
     return (
@@ -251,6 +251,6 @@ def _other_size(first: _ImageFormat, key: str, shape: tuple[int, ...]) -> str:
 
 def _other_kind(first: _ImageFormat, key: str, dtype: Any) -> str:
     return (
-        f"augment: expected pixels of one type in a batch, got {first.dtype} ({first.key!r}) and {dtype} ({key!r}); let the "
-        "transform that changes the type do it for every image"
+        f"augment: expected one dtype in a batch, got {first.dtype} ({first.key!r}) and {dtype} ({key!r}); apply the "
+        "transform that changes the dtype to every image"
     )

@@ -1,8 +1,8 @@
-"""MixUp and CutMix as a batch step; each image is mixed with the one before it in the batch.
+"""MixUp and CutMix on batches; each image is mixed with the previous one in the batch.
 
 Formulas: MixUp, Zhang et al., "mixup: beyond empirical risk minimization", ICLR 2018, eq. 1; CutMix, Yun et al.,
-"CutMix: regularization strategy to train strong classifiers", ICCV 2019, section 3.1. How annotations are mixed is in
-``mixed_annotations``.
+"CutMix: regularization strategy to train strong classifiers", ICCV 2019, section 3.1. Annotations are mixed in
+``mix_annotations``.
 """
 
 from __future__ import annotations
@@ -13,36 +13,36 @@ import numpy as np
 import torch
 
 from ..plan.plan import BboxParams, Mix
-from ..rng import keyed_bits, keyed_generator
+from ..rng import derive_seed, numpy_generator
 from .batch import Batch
 from .mix_annotations import Rectangle, cutmix_annotations, mixup_annotations
 
 
 def mix_batch(batch: Batch, mix: Mix, *, seed: int, bbox_params: BboxParams) -> Batch:
-    """Mix a batch; all draws are keyed by (seed, epoch, step), and pixels do not depend on how many share a batch.
+    """Apply MixUp or CutMix to a batch, with random numbers seeded by (seed, epoch, step).
 
     Args:
-        batch: finished images.
-        mix: which mix, and how strong.
+        batch: transformed images.
+        mix: kind and strength.
         seed: of the plan.
-        bbox_params: which boxes stay where they are covered or cut.
+        bbox_params: thresholds for keeping covered or clipped boxes.
 
     Returns:
-        A batch whose ``mixed_labels`` and ``mixed_weights`` tell what was mixed in, with the annotations of both
-        images; the same batch where the draw of ``p`` or a batch of one means not to mix.
+        A batch with ``mixed_labels``, ``mixed_weights`` and the annotations of both images; the same batch if ``p``
+        decides against mixing or there is only one image.
     """
-    generator = keyed_generator(keyed_bits("mix", seed, batch.epoch, str(batch.step)))
+    generator = numpy_generator(derive_seed("mix", seed, batch.epoch, str(batch.step)))
     if len(batch) < 2 or generator.random() >= mix.p:
         return batch
     share = float(generator.beta(mix.alpha, mix.alpha))
-    partners = batch.images.roll(1, dims=0)
+    others = batch.images.roll(1, dims=0)
     if mix.kind == "MixUp":
-        images = _blend(batch.images, partners, share)
+        images = _blend(batch.images, others, share)
         batch = mixup_annotations(batch)
     else:
         height, width = _size(batch.images)
-        rectangle = _draw_rectangle(height, width, share, generator)
-        images = _paste(batch.images, partners, rectangle)
+        rectangle = _sample_rectangle(height, width, share, generator)
+        images = _paste(batch.images, others, rectangle)
         share = 1.0 - rectangle.area / (height * width)
         batch = cutmix_annotations(batch, rectangle, bbox_params)
     return replace(
@@ -53,12 +53,12 @@ def mix_batch(batch: Batch, mix: Mix, *, seed: int, bbox_params: BboxParams) -> 
     )
 
 
-def _blend(images: torch.Tensor, partners: torch.Tensor, share: float) -> torch.Tensor:
+def _blend(images: torch.Tensor, others: torch.Tensor, share: float) -> torch.Tensor:
     if images.dtype == torch.uint8:
-        # Two roundings, not a fused one: which pixels torch fuses depends on the size of the batch.
-        mixed = images.float().mul_(share).add_(partners.float().mul_(1.0 - share))
+        # No fused multiply-add: which pixels torch fuses depends on the batch size.
+        mixed = images.float().mul_(share).add_(others.float().mul_(1.0 - share))
         return mixed.round_().to(torch.uint8)
-    return images * share + partners * (1.0 - share)
+    return images * share + others * (1.0 - share)
 
 
 def _size(images: torch.Tensor) -> tuple[int, int]:
@@ -67,7 +67,7 @@ def _size(images: torch.Tensor) -> tuple[int, int]:
     return height, width
 
 
-def _draw_rectangle(height: int, width: int, share: float, generator: np.random.Generator) -> Rectangle:
+def _sample_rectangle(height: int, width: int, share: float, generator: np.random.Generator) -> Rectangle:
     cut = np.sqrt(1.0 - share) / 2
     y, x = generator.integers(height), generator.integers(width)
     y0, y1 = np.clip([round(y - cut * height), round(y + cut * height)], 0, height).tolist()
@@ -75,10 +75,10 @@ def _draw_rectangle(height: int, width: int, share: float, generator: np.random.
     return Rectangle(x0, y0, x1, y1)
 
 
-def _paste(images: torch.Tensor, partners: torch.Tensor, rectangle: Rectangle) -> torch.Tensor:
+def _paste(images: torch.Tensor, others: torch.Tensor, rectangle: Rectangle) -> torch.Tensor:
     mixed = images.clone()
     if images.dtype == torch.uint8:
-        mixed[:, *rectangle.slices] = partners[:, *rectangle.slices]
+        mixed[:, *rectangle.slices] = others[:, *rectangle.slices]
     else:
-        mixed[:, :, *rectangle.slices] = partners[:, :, *rectangle.slices]
+        mixed[:, :, *rectangle.slices] = others[:, :, *rectangle.slices]
     return mixed

@@ -1,14 +1,14 @@
-"""The annotations of images that were mixed; each image is mixed with the one before it in the batch.
+"""Annotations of mixed images; each image is mixed with the previous one in the batch.
 
-CutMix pastes a rectangle of the partner, and of its mask. Boxes of the image shrink to the bounds of what the rectangle
-leaves visible, boxes of the partner are clipped to the rectangle, and the plan's ``bbox_params`` drop those of which too
-little is left; what is covered completely is always dropped. Keypoints of the image that are covered, and keypoints of
-the partner outside the rectangle, get visibility 0. MixUp keeps the boxes and keypoints of both images; masks are not
-defined for it, see ``check_mix``.
+CutMix pastes a rectangle of the previous image and of its mask. Boxes of the base image shrink to the bounds of their
+visible part, boxes of the pasted image are clipped to the rectangle, and the plan's ``bbox_params`` drop those of which
+too little remains; completely covered boxes are always dropped. Covered keypoints of the base image, and keypoints of
+the pasted image outside the rectangle, get visibility 0. MixUp keeps the boxes and keypoints of both images; it does not
+support masks, see ``check_mix``.
 
-The image's own boxes come first. A mixed image counts as annotated with boxes only where both images are, and has no
-boxes otherwise: unannotated objects of the other part would pass for background. Masks and keypoints say of every pixel
-and point whether it is annotated, so that one of the two images is enough.
+Boxes of the base image come first. A mixed image has boxes only if both images are annotated with boxes; otherwise
+unannotated objects would be learned as background. Masks and keypoints mark unannotated pixels and points individually,
+so that one annotated image is enough.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _NO_BOXES = np.empty((0, 4), np.float32)
 _NO_LABELS = np.empty(0, np.int64)
 _NO_KEYPOINTS = np.empty((0, 0, 3), np.float32)
 
-Kept = tuple[np.ndarray, np.ndarray]
-"""Boxes after mixing, and the numbers of those before it that they come from."""
+KeptBoxes = tuple[np.ndarray, np.ndarray]
+"""Boxes after mixing, and their indices before mixing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rectangle:
-    """A part of an image in pixels; x1 and y1 are no longer in it."""
+    """Rectangle in pixels; x1 and y1 are exclusive."""
 
     x0: int
     y0: int
@@ -40,52 +40,52 @@ class Rectangle:
 
     @property
     def area(self) -> int:
-        """Its pixels; it may have none."""
+        """Number of pixels; may be 0."""
         return (self.x1 - self.x0) * (self.y1 - self.y0)
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """Its rows and columns in an image."""
+        """Row and column slices."""
         return slice(self.y0, self.y1), slice(self.x0, self.x1)
 
 
 @dataclass(frozen=True, slots=True)
-class _Rule:
-    """What one of two mixed images shows of its boxes and keypoints."""
+class _Visibility:
+    """Functions that select the visible boxes and keypoints of one of two mixed images."""
 
-    boxes: Callable[[np.ndarray], Kept]
+    boxes: Callable[[np.ndarray], KeptBoxes]
     hidden: Callable[[np.ndarray], np.ndarray]
-    """From points (..., 2) to bool (...): those that cannot be seen."""
+    """From points (..., 2) to bool (...): True where hidden."""
 
 
 def mixup_annotations(batch: Batch) -> Batch:
-    """Keep the boxes and keypoints of both images, as MixUp shows both whole."""
-    whole = _Rule(
+    """Keep the boxes and keypoints of both images, for MixUp."""
+    whole = _Visibility(
         lambda boxes: (boxes, np.arange(len(boxes))), lambda points: np.zeros(points.shape[:-1], bool)
     )
     return _merged(batch, whole, whole)
 
 
 def cutmix_annotations(batch: Batch, rectangle: Rectangle, bbox_params: BboxParams) -> Batch:
-    """Paste the partner's mask into a rectangle, and keep what stays visible of boxes and keypoints."""
+    """Paste the previous image's mask into a rectangle, and keep visible boxes and keypoints, for CutMix."""
     if not rectangle.area:
         return batch
     if batch.masks is not None and batch.has_mask is not None:
         masks = batch.masks.clone()
         masks[:, *rectangle.slices] = batch.masks.roll(1, dims=0)[:, *rectangle.slices]
         batch = replace(batch, masks=masks, has_mask=batch.has_mask | np.roll(batch.has_mask, 1))
-    own = _Rule(
+    base = _Visibility(
         lambda boxes: _uncovered(boxes, rectangle, bbox_params), lambda points: _inside(points, rectangle)
     )
-    partner = _Rule(
+    pasted = _Visibility(
         lambda boxes: _clipped(boxes, rectangle, bbox_params), lambda points: ~_inside(points, rectangle)
     )
-    return _merged(batch, own, partner)
+    return _merged(batch, base, pasted)
 
 
-def _merged(batch: Batch, own: _Rule, partner: _Rule) -> Batch:
-    """Put together what each image and the one before it show."""
-    pairs = [(_shown(batch, row, own), _shown(batch, row - 1, partner)) for row in range(len(batch))]
+def _merged(batch: Batch, base: _Visibility, pasted: _Visibility) -> Batch:
+    """Join the visible annotations of each image and the previous one."""
+    pairs = [(_visible(batch, row, base), _visible(batch, row - 1, pasted)) for row in range(len(batch))]
     found = batch
     if batch.boxes is not None and batch.has_boxes is not None:
         annotated = batch.has_boxes & np.roll(batch.has_boxes, 1)
@@ -109,15 +109,15 @@ def _merged(batch: Batch, own: _Rule, partner: _Rule) -> Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class _Shown:
-    """What one image shows in a mixed one; empty where the index has none."""
+class _VisibleAnnotations:
+    """Visible annotations of one image in a mixed image; empty for kinds that the index lacks."""
 
     boxes: np.ndarray
     labels: np.ndarray
     keypoints: np.ndarray
 
 
-def _shown(batch: Batch, row: int, rule: _Rule) -> _Shown:
+def _visible(batch: Batch, row: int, rule: _Visibility) -> _VisibleAnnotations:
     boxes, numbers = _NO_BOXES, np.arange(0)
     if batch.boxes is not None:
         boxes, numbers = rule.boxes(batch.boxes[row])
@@ -127,13 +127,13 @@ def _shown(batch: Batch, row: int, rule: _Rule) -> _Shown:
         keypoints = batch.keypoints[row].copy()
         keypoints[rule.hidden(keypoints[..., :2]), 2] = 0
         of_boxes = batch.has_boxes is not None and batch.has_boxes[row]
-        # Without boxes, instances of which nothing is seen are left out.
+        # Without boxes, fully hidden instances are dropped.
         keypoints = keypoints[numbers if of_boxes else (keypoints[..., 2] > 0).any(axis=1)]
-    return _Shown(boxes, labels, keypoints)
+    return _VisibleAnnotations(boxes, labels, keypoints)
 
 
-def _uncovered(boxes: np.ndarray, rectangle: Rectangle, params: BboxParams) -> Kept:
-    """Shrink boxes to the bounds of what a rectangle does not cover."""
+def _uncovered(boxes: np.ndarray, rectangle: Rectangle, params: BboxParams) -> KeptBoxes:
+    """Shrink boxes to the bounds of the part not covered by a rectangle."""
     area = _areas(boxes)
     left = area - _areas(_cut(boxes, rectangle))
     x0, y0, x1, y1 = boxes.T.copy()
@@ -151,7 +151,7 @@ def _uncovered(boxes: np.ndarray, rectangle: Rectangle, params: BboxParams) -> K
     return _large_enough(shrunk, left, area, params)
 
 
-def _clipped(boxes: np.ndarray, rectangle: Rectangle, params: BboxParams) -> Kept:
+def _clipped(boxes: np.ndarray, rectangle: Rectangle, params: BboxParams) -> KeptBoxes:
     """Clip boxes to a rectangle."""
     cut = _cut(boxes, rectangle)
     return _large_enough(cut, _areas(cut), _areas(boxes), params)
@@ -169,8 +169,8 @@ def _areas(boxes: np.ndarray) -> np.ndarray:
     return np.asarray(sides[:, 0] * sides[:, 1])
 
 
-def _large_enough(boxes: np.ndarray, left: np.ndarray, area: np.ndarray, params: BboxParams) -> Kept:
-    """Keep boxes of which all or enough is left; ``left`` and ``area`` are their visible and whole areas."""
+def _large_enough(boxes: np.ndarray, left: np.ndarray, area: np.ndarray, params: BboxParams) -> KeptBoxes:
+    """Keep boxes that are fully or sufficiently visible; ``left`` and ``area`` are their visible and full areas."""
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
     kept = (left > 0) & (width > 0) & (height > 0)
     kept &= (left >= params.min_area) & (left >= params.min_visibility * area)

@@ -35,15 +35,15 @@ class CacheKeys:
         self._table = ChunkedTable(table.select(names))
         self._recipe = recipe
         self._keys = np.zeros((len(table), 2), "<u8")
-        self._known = np.zeros(len(table), bool)
+        self._is_computed = np.zeros(len(table), bool)
 
-    def of(self, rows: np.ndarray) -> np.ndarray:
+    def for_rows(self, rows: np.ndarray) -> np.ndarray:
         """Return the keys of some rows, shape (n, 2), little-endian halves."""
-        new = rows[~self._known[rows]]
+        new = rows[~self._is_computed[rows]]
         if len(new):
             hashed = b"".join(map(self._hash, self._table.take(new).to_pylist()))
             self._keys[new] = np.frombuffer(hashed, "<u8").reshape(-1, 2)
-            self._known[new] = True  # last: another thread that sees it finds the keys in their place
+            self._is_computed[new] = True  # last: another thread that sees it finds the keys in their place
         return np.asarray(self._keys[rows])
 
     def _hash(self, row: dict[str, str | int | None]) -> bytes:
@@ -62,7 +62,7 @@ class FileVersions:
         self._table = ChunkedTable(table.select(names))
         self._files = LocalFileSystem()
 
-    def of(self, rows: np.ndarray) -> np.ndarray:
+    def are_current(self, rows: np.ndarray) -> np.ndarray:
         """Look at the files of some rows, in one call: the interpreter's lock is let go once, not once for each.
 
         Returns:
@@ -80,8 +80,8 @@ class FileVersions:
         inside = _integers(table, "offset")[local] >= 0  # of a shard, whose size the index does not know
         sizes = np.array([UNKNOWN if info.size is None else info.size for info in found], np.int64)
         times = np.array([UNKNOWN if info.mtime_ns is None else info.mtime_ns for info in found], np.int64)
-        wanted = np.where(inside, UNKNOWN, _integers(table, "bytes")[local])
-        same_size = (wanted == sizes) | ((wanted == UNKNOWN) & (sizes != UNKNOWN))
+        expected = np.where(inside, UNKNOWN, _integers(table, "bytes")[local])
+        same_size = (expected == sizes) | ((expected == UNKNOWN) & (sizes != UNKNOWN))
         same[local] = same_size & (times == _integers(table, "mtime_ns")[local])
         return same
 

@@ -24,13 +24,13 @@ class PixelFormat:
 
 
 DECODED = PixelFormat()
-Kinds = frozenset[PixelFormat]
+PixelFormats = frozenset[PixelFormat]
 
 _CHAINS = frozenset({"Compose", "Sequential"})
 _CHOICES = frozenset({"OneOf", "OneOrOther"})
 
 
-class _UnknownError(Exception):
+class _UnknownFormatError(Exception):
     """A class of the user's own is among the transforms: what it yields is checked as batches are made."""
 
 
@@ -47,7 +47,7 @@ def output_pixel_format(transforms: Sequence[Any], where: str) -> PixelFormat | 
     Raises:
         PlanError: the kind depends on a random decision, or a transform cannot take what the ones before it yield.
     """
-    kinds: Kinds = frozenset({DECODED})
+    kinds: PixelFormats = frozenset({DECODED})
     decided_by = ""
     try:
         for transform in transforms:
@@ -55,7 +55,7 @@ def output_pixel_format(transforms: Sequence[Any], where: str) -> PixelFormat | 
             if len(after) > len(kinds):
                 decided_by = type(transform).__name__
             kinds = after
-    except _UnknownError:
+    except _UnknownFormatError:
         return None
     if len(kinds) > 1:
         raise PlanError(
@@ -65,12 +65,12 @@ def output_pixel_format(transforms: Sequence[Any], where: str) -> PixelFormat | 
     return next(iter(kinds))
 
 
-def _after(transform: Any, before: Kinds, where: str, *, forced: bool) -> Kinds:
+def _after(transform: Any, before: PixelFormats, where: str, *, forced: bool) -> PixelFormats:
     """Return the kinds that a transform may yield; ``forced`` leaves its own probability out, as OneOf does."""
     name = type(transform).__name__
     where = f"{where}.{name}"
     if not type(transform).__module__.startswith("albumentations."):
-        raise _UnknownError
+        raise _UnknownFormatError
     if not is_composition(transform):
         after = frozenset(_after_leaf(transform, name, kind, where) for kind in before)
         return after | (before if transform.p < 1 and not forced else frozenset())
@@ -94,7 +94,7 @@ def _after(transform: Any, before: Kinds, where: str, *, forced: bool) -> Kinds:
     return after | (before if skipped or not children else frozenset())
 
 
-def _after_channels(transform: Any, before: Kinds, where: str) -> Kinds:
+def _after_channels(transform: Any, before: PixelFormats, where: str) -> PixelFormats:
     for kind in before:
         part = frozenset({replace(kind, channels=len(transform.channels))})
         after = part

@@ -45,9 +45,9 @@ class Program:
             PlanError: an unknown transform or option, a transform that draws where none may, two
                 normalisations, or a layout transform in the middle.
         """
-        preprocess, every = _split_end(plan.preprocess, "preprocess")
-        augment, training = _split_end(plan.augment, "augment")
-        evaluate, other = _split_end(plan.evaluate, "evaluate")
+        preprocess, every = _split_tail(plan.preprocess, "preprocess")
+        augment, training = _split_tail(plan.augment, "augment")
+        evaluate, other = _split_tail(plan.evaluate, "evaluate")
         _check_one_normalization(every, training, other)
         for i, spec in enumerate(preprocess):
             _check_deterministic(spec, f"preprocess[{i}]")
@@ -56,12 +56,12 @@ class Program:
         for i, spec in enumerate(augment):
             spec.build(f"augment[{i}]")
         program = cls(plan, preprocess, augment, evaluate, every or training or other)
-        program._check_kinds()
+        program._check_pixel_formats()
         if plan.cache is not None:
             program.check_cache()
         return program
 
-    def _check_kinds(self) -> None:
+    def _check_pixel_formats(self) -> None:
         """Check that all images of a view end as one kind of pixels, which the normalisation fits.
 
         Raises:
@@ -69,7 +69,7 @@ class Program:
         """
         for augment, name in ((True, "augment"), (False, "evaluate")):
             policy = name if getattr(self, name) else "preprocess"
-            kind = output_pixel_format(self._built(augment=augment), policy)
+            kind = output_pixel_format(self._build_transforms(augment=augment), policy)
             if kind is None or self.normalization is None:
                 continue
             num_constants = len(self.normalization.mean)
@@ -95,7 +95,7 @@ class Program:
                 "cache: expected device: cpu, got gpu; pixels are cached on the CPU's way only: leave cache out"
             )
         for augment in (True, False):
-            built = self._built(augment=augment)
+            built = self._build_transforms(augment=augment)
             resize = reducible_past_cache(built[: self.num_cached], built[self.num_cached :])
             if resize and self.plan.decode == "auto":
                 raise PlanError(
@@ -107,7 +107,7 @@ class Program:
         """Decide where each transform runs: in DALI where the plan's device is a GPU or ``backend`` says so."""
         plan = self.plan
         return find_routes(
-            self._built(augment=augment),
+            self._build_transforms(augment=augment),
             backend=backend or ("dali" if plan.device == "gpu" else "opencv"),
             device=plan.device,
             approximate=plan.lowering == "approximate",
@@ -119,7 +119,7 @@ class Program:
         named |= {"augment": self.augment} if augment else {"evaluate": self.evaluate}
         return [(f"{name}[{i}]", spec) for name, specs in named.items() for i, spec in enumerate(specs)]
 
-    def _built(self, *, augment: bool) -> list[Any]:
+    def _build_transforms(self, *, augment: bool) -> list[Any]:
         return [spec.build(place) for place, spec in self.specs(augment=augment)]
 
     def compose(
@@ -133,7 +133,7 @@ class Program:
             keypoints: samples have ``keypoints`` and ``KEYPOINT_FIELDS``.
         """
         package = load_albumentations()
-        transforms = self._built(augment=augment)
+        transforms = self._build_transforms(augment=augment)
         bbox_params = keypoint_params = None
         if boxes:
             options = self.plan.bbox_params.model_dump()
@@ -155,7 +155,7 @@ class Program:
         return compose
 
 
-def _split_end(
+def _split_tail(
     policy: tuple[TransformSpec, ...], where: str
 ) -> tuple[tuple[TransformSpec, ...], Normalization | None]:
     """Take layout transforms and a standard Normalize from the end of a policy."""
@@ -225,19 +225,19 @@ def _check_deterministic(spec: TransformSpec, where: str) -> None:
     if spec.children:
         return
     try:
-        draws = [_draw(transform, seed) for seed in range(NUM_DETERMINISM_SEEDS)]
+        samples = [_sample_params(transform, seed) for seed in range(NUM_DETERMINISM_SEEDS)]
     except Exception as error:
         raise PlanError(
             f"{place}: expected a transform that decides without an image, got {type(error).__name__} without one; {cure}, "
             "or leave it out"
         ) from error
-    if any(draw != draws[0] for draw in draws[1:]):
+    if any(draw != samples[0] for draw in samples[1:]):
         raise PlanError(
             f"{place}: expected a transform that draws nothing, got random decisions; {cure}, or fix its ranges"
         )
 
 
-def _draw(transform: Any, seed: int) -> str:
+def _sample_params(transform: Any, seed: int) -> str:
     """Draw a transform's decisions from a picture without pixels; returns them as comparable text."""
     data = {"image": np.broadcast_to(np.uint8(0), (2048, 2048, 3))}
     transform.set_random_state(np.random.default_rng(seed), random.Random(seed))  # noqa: S311

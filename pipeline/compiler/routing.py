@@ -28,7 +28,7 @@ class Route:
 
     name: str
     runs_in: RunsIn
-    why: str
+    reason: str
     """Why nowhere faster; empty where there is nothing to explain."""
     fused_with_decode: bool = False
     """Decoding does its crop, or part of its shrinking."""
@@ -51,10 +51,10 @@ def find_routes(transforms: Sequence[Any], *, backend: Backend, device: Device, 
     The drawn beginning ends with the first transform that needs pixels to decide, the lowered beginning with the
     first that DALI cannot take: what follows stays outside too, which keeps the order of steps.
     """
-    num_sampled, why_not_drawn = _leading(transforms, needs_pixels_reason)
-    num_lowered, why_not_taken = 0, ""
+    num_sampled, not_sampled_reason = _count_leading(transforms, needs_pixels_reason)
+    num_lowered, not_lowered_reason = 0, ""
     if backend == "dali":
-        num_lowered, why_not_taken = _leading(
+        num_lowered, not_lowered_reason = _count_leading(
             transforms[:num_sampled],
             lambda transform: _not_in_graph_reason(transform, device=device, approximate=approximate),
         )
@@ -64,25 +64,27 @@ def find_routes(transforms: Sequence[Any], *, backend: Backend, device: Device, 
         name = type(transform).__name__
         helps = number < num_fused and (backend == "opencv" or name not in RESIZES)
         if number >= num_sampled:
-            routes.append(Route(name, "albumentations", _why(why_not_drawn, transforms, num_sampled, number)))
+            routes.append(
+                Route(name, "albumentations", _reason_at(not_sampled_reason, transforms, num_sampled, number))
+            )
         elif number < num_lowered:
             routes.append(Route(name, "dali", "", helps))
         else:
-            why = _why(why_not_taken, transforms, num_lowered, number)
-            routes.append(Route(name, "opencv", why, helps))
+            reason = _reason_at(not_lowered_reason, transforms, num_lowered, number)
+            routes.append(Route(name, "opencv", reason, helps))
     return Routes(tuple(routes), num_sampled, num_lowered)
 
 
-def _leading(transforms: Sequence[Any], why_not: Callable[[Any], str]) -> tuple[int, str]:
+def _count_leading(transforms: Sequence[Any], get_reason: Callable[[Any], str]) -> tuple[int, str]:
     """Count the leading transforms against which there is nothing, and say what is against the next one."""
     for number, transform in enumerate(transforms):
-        reason = why_not(transform)
+        reason = get_reason(transform)
         if reason:
             return number, reason
     return len(transforms), ""
 
 
-def _why(reason: str, transforms: Sequence[Any], first: int, number: int) -> str:
+def _reason_at(reason: str, transforms: Sequence[Any], first: int, number: int) -> str:
     """Give a reason with the transform that it is about; those behind it only stay in line."""
     if not reason or number == first:
         return reason

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from ..errors import PlanError, nearest
+from ..errors import PlanError, did_you_mean
 from ..text import quoted
 
-MOST_COUNT = 2**31 - 1
+MAX_COUNT = 2**31 - 1
 
 
-def check_count(name: str, value: Any, *, least: int = 0, most: int = MOST_COUNT) -> None:
+def check_count(name: str, value: Any, *, minimum: int = 0, maximum: int = MAX_COUNT) -> None:
     """Refuse what is no whole number within bounds.
 
     Raises:
         PlanError: it is none; names the option.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+    if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
         raise PlanError(
-            f"{name}: expected a whole number from {least} to {most:,}, got {quoted(value)}; correct it"
+            f"{name}: expected a whole number from {minimum} to {maximum:,}, got {quoted(value)}; correct it"
         )
 
 
@@ -30,7 +30,7 @@ def check_number(name: str, value: Any) -> None:
         PlanError: it is none; names the option.
     """
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not -MOST_COUNT < value < MOST_COUNT:
+    if not is_number or not -MAX_COUNT < value < MAX_COUNT:
         raise PlanError(f"{name}: expected a finite number, got {quoted(value)}; correct it")
 
 
@@ -51,7 +51,7 @@ def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
         PlanError: it is none; names the option and the nearest word.
     """
     if not isinstance(value, str) or value not in choices:
-        hint = nearest(value, choices) if isinstance(value, str) else ""
+        hint = did_you_mean(value, choices) if isinstance(value, str) else ""
         raise PlanError(
             f"{name}: expected {' or '.join(choices)}, got {quoted(value)}; {hint or 'correct it'}"
         )
@@ -67,7 +67,7 @@ def check_text(name: str, value: Any) -> None:
         raise PlanError(f"{name}: expected text or None, got {quoted(value)}; correct it")
 
 
-def check_is(name: str, value: Any, *kinds: type) -> None:
+def check_type(name: str, value: Any, *kinds: type) -> None:
     """Refuse what is of no wanted class.
 
     Raises:

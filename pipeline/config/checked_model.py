@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ..errors import PlanError, nearest
+from ..errors import PlanError, did_you_mean
 from ..text import quoted
 from .imports import AllowedModules
 from .path_fields import resolve_paths
@@ -98,7 +98,7 @@ def describe_error(cls: type[BaseModel], item: dict[str, Any]) -> str:
             candidates = (annotation, *getattr(annotation, "__args__", ()))
             model = next((c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)), model)
         known = list(model.model_fields)
-        return f"{place}: no such key; {nearest(location[-1], known) or 'known are ' + ', '.join(known)}"
+        return f"{place}: no such key; {did_you_mean(location[-1], known) or 'known are ' + ', '.join(known)}"
     if item["type"] == "missing":
         return f"{place}: missing; add it"
     message = item["msg"].removeprefix("Value error, ").removeprefix(f"{place}: ")

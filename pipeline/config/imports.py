@@ -29,7 +29,7 @@ class AllowedModules:
     names: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, names: Sequence[str]) -> Self:
+    def from_names(cls, names: Sequence[str]) -> Self:
         """Check the names of modules.
 
         Raises:
@@ -48,7 +48,7 @@ class AllowedModules:
     @classmethod
     def from_context(cls, context: Any) -> Self:
         """Read the modules out of a validation context; none where there is no context."""
-        return cls.of(context.get(CONTEXT_KEY, ())) if isinstance(context, Mapping) else cls()
+        return cls.from_names(context.get(CONTEXT_KEY, ())) if isinstance(context, Mapping) else cls()
 
     def context(self) -> dict[str, Any]:
         """Return the validation context that carries these modules."""
@@ -63,7 +63,7 @@ class AllowedModules:
         module = reference.partition(":")[0]
         if any(module == name or module.startswith(f"{name}.") for name in self.names):
             return
-        if reference in listed(group).values():
+        if reference in entry_point_targets(group).values():
             return
         cure = f"allow it with --allow-import {module} (allow_import=({module!r},) in Python)"
         if not module or not all(part.isidentifier() for part in module.split(".")):
@@ -74,10 +74,10 @@ class AllowedModules:
         )
 
 
-NOTHING = AllowedModules()
+NO_MODULES = AllowedModules()
 
 
-def listed(group: str) -> Mapping[str, str]:
+def entry_point_targets(group: str) -> Mapping[str, str]:
     """List the entry points of installed packages: from name to ``module:name``."""
     return {entry.name: entry.value.replace(" ", "") for entry in entry_points(group=group)}
 

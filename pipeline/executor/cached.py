@@ -37,7 +37,7 @@ class CacheReader:
 
     cache: PixelCache
     keys: CacheKeys
-    unchanged: FileVersions
+    file_versions: FileVersions
 
     @classmethod
     def open(cls, program: Program, index: Index, buffer_bytes: int) -> CacheReader | None:
@@ -66,7 +66,7 @@ class CacheReader:
 
     def contains(self, rows: np.ndarray) -> bool:
         """Say whether all samples lie in the cache, as far as its table knows; what is found may yet be damaged."""
-        return self.cache.contains(self.keys.of(rows))
+        return self.cache.contains(self.keys.for_rows(rows))
 
     def load(self, rows: np.ndarray, loader: SampleLoader) -> list[EncodedSample]:
         """Find samples in the cache and read the files of the others, in order.
@@ -74,18 +74,18 @@ class CacheReader:
         A file that is no longer what was indexed is read, whatever the cache holds, and does not enter it: what is
         read is looked at again afterwards, so that no picture is kept under the key of another version.
         """
-        keys = self.keys.of(rows)
-        same = self.unchanged.of(rows)
+        keys = self.keys.for_rows(rows)
+        same = self.file_versions.are_current(rows)
         places = np.flatnonzero(same)
         found = dict(zip(places.tolist(), self.cache.get(keys[same]), strict=True))
-        hits = {i: packed for i, packed in found.items() if packed is not None}
+        hits = {i: encoded for i, encoded in found.items() if encoded is not None}
         loaded: dict[int, EncodedSample] = dict(
             zip(hits, loader.load_for_cached(rows[list(hits)], list(hits.values())), strict=True)
         )
         missing = np.array([i for i in range(len(rows)) if i not in hits], np.int64)
         if len(missing):
             read = loader.load(rows[missing])
-            may_keep = same[missing] & self.unchanged.of(rows[missing])
+            may_keep = same[missing] & self.file_versions.are_current(rows[missing])
             for i, sample, may in zip(missing.tolist(), read, may_keep.tolist(), strict=True):
                 loaded[i] = replace(sample, cache_key=keys[i] if may else None)
         return [loaded[i] for i in range(len(rows))]
@@ -105,17 +105,17 @@ class CacheStage:
     def __init__(
         self,
         param_sampler: ParamSampler,
-        pixels: CpuStage,
+        cpu_stage: CpuStage,
         cache: PixelCache,
         num_transforms: int,
         watchdog: Watchdog,
     ) -> None:
         self._applier = TransformApplier(param_sampler)
         self._watchdog = watchdog
-        self._pixels = pixels
+        self._cpu_stage = cpu_stage
         self._cache = cache
         self._quality = cache.recipe.quality
-        self._num_slots = num_transforms
+        self._num_transforms = num_transforms
 
     def run(
         self,
@@ -124,21 +124,22 @@ class CacheStage:
         output_slots: Sequence[OutputSlot],
     ) -> list[np.ndarray | Failure]:
         """Make the pictures as they are after the last decision; they last until the next call."""
-        new = [
+        missing = [
             (sample, one) for sample, one in zip(samples, sampled, strict=True) if sample.cached_image is None
         ]
-        made = iter(self._begin(new)) if new else iter(())
+        made = iter(self._build_missing(missing)) if missing else iter(())
         images = [
-            next(made) if one.cached_image is None else self._unpack(one, one.cached_image) for one in samples
+            next(made) if one.cached_image is None else self._decode_cached(one, one.cached_image)
+            for one in samples
         ]
         return [
-            self._go_on(number, str(sample.row["key"]), image, one, output_slot(one.size))
+            self._apply_rest(number, str(sample.row["key"]), image, one, output_slot(one.size))
             for number, (sample, image, one, output_slot) in enumerate(
                 zip(samples, images, sampled, output_slots, strict=True)
             )
         ]
 
-    def _unpack(self, sample: EncodedSample, cached_image: CachedImage) -> np.ndarray | Failure:
+    def _decode_cached(self, sample: EncodedSample, cached_image: CachedImage) -> np.ndarray | Failure:
         if self._quality is None:  # nothing is decoded, so that nothing can take long
             image = decode_image(cached_image, None)
         else:
@@ -149,43 +150,47 @@ class CacheStage:
         self._cache.discard(cached_image)
         return Failure(CACHE_STEP, "what the cache holds of it cannot be decoded", ("opencv",))
 
-    def _begin(self, new: Sequence[tuple[EncodedSample, SampledParams]]) -> list[np.ndarray | Failure]:
+    def _build_missing(
+        self, missing: Sequence[tuple[EncodedSample, SampledParams]]
+    ) -> list[np.ndarray | Failure]:
         """Make the cached beginning and keep it. What is lossy is unpacked at once: filling yields what is found."""
-        files = [sample.file for sample, _ in new if sample.file is not None]
-        made = self._pixels.run(files, [self._beginning(one) for _, one in new], [no_output_slot] * len(new))
-        to_keep: list[tuple[np.ndarray, CachedImage]] = []
-        for number, ((sample, _), image) in enumerate(zip(new, made, strict=True)):
+        files = [sample.file for sample, _ in missing if sample.file is not None]
+        made = self._cpu_stage.run(
+            files, [self._calls_before_cache(one) for _, one in missing], [no_output_slot] * len(missing)
+        )
+        to_cache: list[tuple[np.ndarray, CachedImage]] = []
+        for number, ((sample, _), image) in enumerate(zip(missing, made, strict=True)):
             if isinstance(image, Failure):
                 continue
             if self._quality is None and sample.cache_key is None:
                 continue
-            packed = encode_image(image, self._quality)
-            if packed is None:
+            encoded = encode_image(image, self._quality)
+            if encoded is None:
                 continue
-            unpacked = decode_image(packed, self._quality)
-            assert unpacked is not None, "OpenCV decodes what it has encoded"
-            made[number] = unpacked
+            decoded = decode_image(encoded, self._quality)
+            assert decoded is not None, "OpenCV decodes what it has encoded"
+            made[number] = decoded
             if sample.cache_key is not None:
-                to_keep.append((sample.cache_key, packed))
-        self._cache.put(to_keep)
+                to_cache.append((sample.cache_key, encoded))
+        self._cache.put(to_cache)
         return made
 
-    def _beginning(self, sampled: SampledParams) -> SampledParams:
+    def _calls_before_cache(self, sampled: SampledParams) -> SampledParams:
         """Take the decisions before the cache."""
-        before = tuple(one for one in sampled.calls if one.transform_index < self._num_slots)
+        before = tuple(one for one in sampled.calls if one.transform_index < self._num_transforms)
         behind = sampled.calls[len(before) :]
         return replace(sampled, calls=before, size=behind[0].size if behind else sampled.size)
 
-    def _behind(self, sampled: SampledParams) -> Sequence[TransformCall]:
-        return [one for one in sampled.calls if one.transform_index >= self._num_slots]
+    def _calls_after_cache(self, sampled: SampledParams) -> Sequence[TransformCall]:
+        return [one for one in sampled.calls if one.transform_index >= self._num_transforms]
 
     def estimate_sample_bytes(self, file: EncodedImage, sampled: SampledParams) -> int:
         """Say what a file takes that is made for the cache: its beginning, a copy of that, and the finished picture."""
-        beginning = self._beginning(sampled)
-        made = estimate_sample_bytes(file, self._pixels.plan(file, beginning), beginning)
+        beginning = self._calls_before_cache(sampled)
+        made = estimate_sample_bytes(file, self._cpu_stage.plan(file, beginning), beginning)
         return made + RGB * (prod(beginning.size) + largest_pixels(sampled))
 
-    def _go_on(
+    def _apply_rest(
         self,
         number: int,
         key: str,
@@ -195,5 +200,5 @@ class CacheStage:
     ) -> np.ndarray | Failure:
         if isinstance(image, Failure):
             return image
-        behind = self._behind(sampled)
+        behind = self._calls_after_cache(sampled)
         return apply_guarded(self._watchdog, key, lambda: self._applier.apply(number, image, behind, output))

@@ -35,7 +35,7 @@ class Failure:
     """Those that were tried."""
 
 
-class Pixels(Protocol):
+class ImageStage(Protocol):
     """Makes the pictures of samples as they are after the last decision."""
 
     def run(
@@ -77,7 +77,7 @@ class CpuStage:
     ) -> None:
         self._param_sampler = param_sampler
         self._applier = TransformApplier(param_sampler)
-        self._timer = timer or StepTimer("make")
+        self._timer = timer or StepTimer("process")
         self._watchdog = watchdog or Watchdog(None)
         self._may_reduce = may_reduce
         dali = DaliDecoder(max_batch_size=max_batch_size, num_threads=1)

@@ -53,7 +53,7 @@ class DaliStage:
         self,
         param_sampler: ParamSampler,
         num_transforms: int,
-        otherwise: CpuStage,
+        fallback: CpuStage,
         *,
         device: Device,
         max_batch_size: int,
@@ -63,11 +63,11 @@ class DaliStage:
         fallbacks: FallbackLog | None = None,
     ) -> None:
         self._param_sampler = param_sampler
-        self._timer = timer or StepTimer("make")
+        self._timer = timer or StepTimer("process")
         self._watchdog = watchdog or Watchdog(None)
         self._fallbacks = fallbacks or FallbackLog()
-        self._num_slots = num_transforms
-        self._otherwise = otherwise
+        self._num_transforms = num_transforms
+        self._fallback = fallback
         self._graph = LoweredGraph(
             graph_transforms(param_sampler, num_transforms),
             source="encoded",
@@ -88,24 +88,24 @@ class DaliStage:
             For each sample uint8 HWC pixels, on the graph's device where nothing is left to do, or a ``Failure``.
         """
         self._timer.enter("decode")
-        suiting = [i for i, file in enumerate(files) if file.supports_dali() and file.supports_region()]
-        made = self._run_graph([files[i] for i in suiting], [sampled[i] for i in suiting])
-        results: dict[int, Any] = dict(zip(suiting, made, strict=True))
+        supported = [i for i, file in enumerate(files) if file.supports_dali() and file.supports_region()]
+        made = self._run_graph([files[i] for i in supported], [sampled[i] for i in supported])
+        results: dict[int, Any] = dict(zip(supported, made, strict=True))
         others = [i for i in range(len(files)) if isinstance(results.get(i), _DaliFailure | None)]
-        found = self._otherwise.run(
+        found = self._fallback.run(
             [files[i] for i in others], [sampled[i] for i in others], [output_slots[i] for i in others]
         )
         for i, image in zip(others, found, strict=True):
-            results[i] = self._noted(files[i], results.get(i), image)
+            results[i] = self._log_fallback(files[i], results.get(i), image)
         return [results[i] for i in range(len(files))]
 
-    def _noted(self, file: EncodedImage, failed: _DaliFailure | None, image: Any) -> Any:
+    def _log_fallback(self, file: EncodedImage, failed: _DaliFailure | None, image: Any) -> Any:
         """Note why DALI could not make a picture in the log, where the CPU could; the reason of a failure is the CPU's."""
         if failed is None:
             return image
         if isinstance(image, Failure):
             return replace(image, decoders=("dali", *image.decoders))
-        self._fallbacks.note(file.key, f"dali: {failed.reason}", "the CPU")
+        self._fallbacks.log(file.key, f"dali: {failed.reason}", "the CPU")
         return image
 
     def _run_graph(self, files: Sequence[EncodedImage], sampled: Sequence[SampledParams]) -> list[Any]:
@@ -139,7 +139,8 @@ class DaliStage:
         rests = [decoding.calls[len(used) :] for decoding, used in zip(decodings, lowered, strict=True)]
         images = _images(outputs, rests)
         return [
-            self._go_on(file.key, image, rest) for file, image, rest in zip(files, images, rests, strict=True)
+            self._apply_rest(file.key, image, rest)
+            for file, image, rest in zip(files, images, rests, strict=True)
         ]
 
     def plan(self, file: EncodedImage, sampled: SampledParams) -> DecodePlan:
@@ -149,13 +150,13 @@ class DaliStage:
         )
 
     def _in_graph(self, calls: Sequence[TransformCall]) -> tuple[TransformCall, ...]:
-        taken = tuple(call for call in calls if call.transform_index < self._num_slots)
+        taken = tuple(call for call in calls if call.transform_index < self._num_transforms)
         assert all(one.transform_index < other.transform_index for one, other in pairwise(taken)), (
             "slots are drawn in order"
         )
         return taken
 
-    def _go_on(self, key: str, image: Any, rest: Sequence[TransformCall]) -> Any:
+    def _apply_rest(self, key: str, image: Any, rest: Sequence[TransformCall]) -> Any:
         if not rest:
             return image
         return apply_guarded(self._watchdog, key, lambda: self._param_sampler.apply(image, rest), ("dali",))
@@ -163,7 +164,7 @@ class DaliStage:
     def close(self) -> None:
         """Close DALI."""
         self._graph.close()
-        self._otherwise.close()
+        self._fallback.close()
 
 
 def graph_transforms(param_sampler: ParamSampler, num_transforms: int) -> list[GraphTransform]:

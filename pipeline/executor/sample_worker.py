@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..batch.annotations import (
-    NOTHING,
+    NO_ANNOTATIONS,
     AnnotationError,
     AnnotationKinds,
     Annotations,
@@ -28,13 +28,13 @@ from ..monitor.quarantine import QuarantineEntry
 from ..monitor.step_timer import FeedMonitor
 from ..monitor.watchdog import Watchdog
 from ..plan.view import View
-from ..rng import keyed_bits
+from ..rng import derive_seed
 from ..sampler.schedule import replacements
 from ..transform.growth import SizeBound, largest_pixels
 from ..transform.params import ParamSampler, SampledParams, leaf_transforms
 from ..uris import public_uri
 from .cached import CACHE_STEP, CacheReader, CacheStage
-from .cpu import CpuStage, Failure, OutputSlot, Pixels, apply_guarded, no_output_slot, policy_failure
+from .cpu import CpuStage, Failure, ImageStage, OutputSlot, apply_guarded, no_output_slot, policy_failure
 from .dali import DaliStage, owned_copy
 
 
@@ -46,7 +46,7 @@ class Sample:
     label: int
     image: Any
     """A NumPy array, or a torch tensor on the GPU where all of the policy ran there."""
-    annotations: Annotations = NOTHING
+    annotations: Annotations = NO_ANNOTATIONS
     replaced: bool = False
 
 
@@ -84,14 +84,14 @@ class SampleWorker:
     def __init__(self, shared: WorkerContext, *, max_samples: int) -> None:
         self._shared = shared
         self._max_samples = max_samples
-        self._lines: dict[bool, _SampleBuilder] = {}
+        self._builders: dict[bool, _SampleBuilder] = {}
 
-    def make(
+    def process(
         self,
         samples: Sequence[EncodedSample],
         epoch: int,
         output_slots: Sequence[OutputSlot],
-        noted: list[QuarantineEntry],
+        quarantined: list[QuarantineEntry],
     ) -> list[Sample | None]:
         """Make samples, in order; those that cannot be made are noted, and replaced or None as the plan says.
 
@@ -101,72 +101,73 @@ class SampleWorker:
             SampleError: a sample failed and the plan says ``on_error: raise``.
             RunError: a sample and all of its replacements failed.
         """
-        made = self._line().make(samples, epoch, output_slots)
+        results = self._builder_for().process(samples, epoch, output_slots)
         return [
-            one if isinstance(one, Sample) else self._instead(sample, one, epoch, noted)
-            for sample, one in zip(samples, made, strict=True)
+            one if isinstance(one, Sample) else self._recover(sample, one, epoch, quarantined)
+            for sample, one in zip(samples, results, strict=True)
         ]
 
     def split_by_bytes(
-        self, samples: Sequence[EncodedSample], epoch: int, most_bytes: int
+        self, samples: Sequence[EncodedSample], epoch: int, max_bytes: int
     ) -> Iterator[tuple[Sequence[EncodedSample], int]]:
         """Cut samples into runs whose pixels take at most so many bytes; a larger sample is a run of its own.
 
         Large pictures draw ahead here, and once more where they are made: it costs little beside decoding them.
         """
         copies = 2 if self._shared.cached is None else 3
-        line = self._line()
+        builder = self._builder_for()
         sizes = [
-            max_sample_bytes(sample.file, sample.cached_image, copies, line.growth) for sample in samples
+            max_sample_bytes(sample.file, sample.cached_image, copies, builder.size_bound)
+            for sample in samples
         ]
-        if line.growth.needs_sampling or sum(sizes) > most_bytes:
-            sizes = [line.estimate_sample_bytes(sample, epoch) for sample in samples]
-        return split_by_bytes(samples, sizes.__getitem__, most_bytes)
+        if builder.size_bound.needs_sampling or sum(sizes) > max_bytes:
+            sizes = [builder.estimate_sample_bytes(sample, epoch) for sample in samples]
+        return split_by_bytes(samples, sizes.__getitem__, max_bytes)
 
     def close(self) -> None:
         """Close DALI."""
-        for line in self._lines.values():
-            line.pixels.close()
+        for builder in self._builders.values():
+            builder.image_stage.close()
 
-    def _line(self, *, spare: bool = False) -> _SampleBuilder:
+    def _builder_for(self, *, spare: bool = False) -> _SampleBuilder:
         """Return the line of samples; the spare one leaves alone what the other has just made."""
-        if spare not in self._lines:
-            self._lines[spare] = _SampleBuilder(self._shared, 1 if spare else self._max_samples)
-        return self._lines[spare]
+        if spare not in self._builders:
+            self._builders[spare] = _SampleBuilder(self._shared, 1 if spare else self._max_samples)
+        return self._builders[spare]
 
-    def _instead(
-        self, sample: EncodedSample, made: Failure, epoch: int, noted: list[QuarantineEntry]
+    def _recover(
+        self, sample: EncodedSample, results: Failure, epoch: int, quarantined: list[QuarantineEntry]
     ) -> Sample | None:
         """Make a sample from its file where what the cache held was no picture; else replace it."""
-        if made.step == CACHE_STEP:
+        if results.step == CACHE_STEP:
             sample = self._shared.loader.reload(sample)
-            (found,) = self._line(spare=True).make([sample], epoch, [no_output_slot])
-            if isinstance(found, Sample):
-                return replace(found, image=owned_copy(found.image))
-            made = found
-        return self._or_replaced(sample, made, epoch, noted)
+            (replacement,) = self._builder_for(spare=True).process([sample], epoch, [no_output_slot])
+            if isinstance(replacement, Sample):
+                return replace(replacement, image=owned_copy(replacement.image))
+            results = replacement
+        return self._skip_or_replace(sample, results, epoch, quarantined)
 
-    def _or_replaced(
-        self, sample: EncodedSample, made: Failure, epoch: int, noted: list[QuarantineEntry]
+    def _skip_or_replace(
+        self, sample: EncodedSample, results: Failure, epoch: int, quarantined: list[QuarantineEntry]
     ) -> Sample | None:
         shared = self._shared
         key = str(sample.row["key"])
         rule = shared.program.plan.errors.on_error
         if rule != "replace":
-            noted.append(self._entry(sample, made, None, epoch))
+            quarantined.append(self._entry(sample, results, None, epoch))
             if rule == "raise":
-                raise SampleError(key, made.step, made.reason)
+                raise SampleError(key, results.step, results.reason)
             return None
-        shared.monitor.timer("make").enter("input")
+        shared.monitor.timer("process").enter("input")
         for row in replacements(shared.rows, seed=shared.program.plan.seed, epoch=epoch, key=key):
             (other,) = shared.load(np.array([row]))
-            (found,) = self._line(spare=True).make([other], epoch, [no_output_slot])
-            if isinstance(found, Sample):
-                noted.append(self._entry(sample, made, found.key, epoch))
-                return replace(found, image=owned_copy(found.image), replaced=True)
-        noted.append(self._entry(sample, made, None, epoch))
+            (replacement,) = self._builder_for(spare=True).process([other], epoch, [no_output_slot])
+            if isinstance(replacement, Sample):
+                quarantined.append(self._entry(sample, results, replacement.key, epoch))
+                return replace(replacement, image=owned_copy(replacement.image), replaced=True)
+        quarantined.append(self._entry(sample, results, None, epoch))
         raise RunError(
-            f"{made.step} of {key!r}: {made.reason}; and none of its replacements could be used either. "
+            f"{results.step} of {key!r}: {results.reason}; and none of its replacements could be used either. "
             "Wanted mostly readable images; look at the quarantine list, and index the folder again"
         )
 
@@ -187,7 +188,7 @@ class _SampleBuilder:
 
     def __init__(self, shared: WorkerContext, max_samples: int) -> None:
         program, view = shared.program, shared.view
-        self._timer = shared.monitor.timer("make")
+        self._timer = shared.monitor.timer("process")
         self._slow = shared.slow
         self._watchdog = shared.watchdog
         self._plan = program.plan
@@ -196,7 +197,7 @@ class _SampleBuilder:
         routes = program.routes(augment=view.augment, backend=shared.backend)
         compose = program.compose(augment=view.augment, boxes=kinds.boxes, keypoints=kinds.num_keypoints > 0)
         self._param_sampler = ParamSampler(compose, routes.num_sampled)
-        self.growth = SizeBound.of(compose.transforms)
+        self.size_bound = SizeBound.of(compose.transforms)
         may_reduce = program.plan.decode == "auto"
         on_cpu = CpuStage(
             self._param_sampler,
@@ -206,7 +207,7 @@ class _SampleBuilder:
             watchdog=shared.watchdog,
             fallbacks=shared.fallbacks,
         )
-        self.pixels: Pixels = on_cpu
+        self.image_stage: ImageStage = on_cpu
         self._cached: CacheStage | None = None
         self._num_cached = 0
         """Outermost transforms that a picture out of the cache need not go through, not even to be drawn."""
@@ -220,7 +221,7 @@ class _SampleBuilder:
             )
         num_transforms = sum(1 for _ in leaf_transforms(compose.transforms[: routes.num_lowered]))
         if shared.backend == "dali":
-            self.pixels = DaliStage(
+            self.image_stage = DaliStage(
                 self._param_sampler,
                 num_transforms,
                 CpuStage(
@@ -239,11 +240,11 @@ class _SampleBuilder:
                 fallbacks=shared.fallbacks,
             )
 
-    def make(
+    def process(
         self, samples: Sequence[EncodedSample], epoch: int, output_slots: Sequence[OutputSlot]
     ) -> list[Sample | Failure]:
         """Draw for all, decode together what can be, finish one after another."""
-        self._timer.enter("draw")
+        self._timer.enter("sample")
         first = str(samples[0].row["key"]) if samples else ""
         with self._watchdog.track(
             "policy", first, len(samples)
@@ -254,10 +255,10 @@ class _SampleBuilder:
             for sample, one, output_slot in zip(samples, sampled, output_slots, strict=True)
             if not isinstance(one, Failure)
         ]
-        found = iter(self._images(ready))
+        replacement = iter(self._images(ready))
         self._timer.enter("transform")
         return [
-            one if isinstance(one, Failure) else self._finish(sample.row, *one, next(found))
+            one if isinstance(one, Failure) else self._finish(sample.row, *one, next(replacement))
             for sample, one in zip(samples, sampled, strict=True)
         ]
 
@@ -270,7 +271,7 @@ class _SampleBuilder:
             return max_sample_bytes(None, sample.cached_image) + RGB * largest_pixels(sampled[0])
         if self._cached is not None:
             return self._cached.estimate_sample_bytes(sample.file, sampled[0])
-        return estimate_sample_bytes(sample.file, self.pixels.plan(sample.file, sampled[0]), sampled[0])
+        return estimate_sample_bytes(sample.file, self.image_stage.plan(sample.file, sampled[0]), sampled[0])
 
     def _images(self, ready: Sequence[tuple[EncodedSample, SampledParams, OutputSlot]]) -> Sequence[Any]:
         if not ready:
@@ -279,7 +280,7 @@ class _SampleBuilder:
         if self._cached is not None:
             self._timer.enter("transform")
             return self._cached.run(samples, sampled, output_slots)
-        return self.pixels.run([sample.file for sample in samples], sampled, output_slots)
+        return self.image_stage.run([sample.file for sample in samples], sampled, output_slots)
 
     def _draw(self, sample: EncodedSample, epoch: int) -> tuple[SampledParams, Annotations] | Failure:
         """Draw for one sample; returns it with the annotations that went in."""
@@ -290,19 +291,19 @@ class _SampleBuilder:
             return Failure("time", "took too long before, so that it was not tried again")
         size = sample.size
         targets: dict[str, Any] = {}
-        annotations = NOTHING
+        annotations = NO_ANNOTATIONS
         try:
             if self._kinds.any:
                 annotations = read_annotations(row, sample.mask, size, self._kinds)
                 targets = albumentations_targets(
                     annotations, size, self._kinds, self._plan.bbox_params, self._plan.keypoint_params
                 )
-            bits = keyed_bits("augment", self._seed, epoch, row["key"])
+            seed = derive_seed("augment", self._seed, epoch, row["key"])
             if sample.cached_image is not None and self._num_cached and not targets:
                 return self._param_sampler.sample(
-                    bits, sample.cached_image.size, num_skipped=self._num_cached
+                    seed, sample.cached_image.size, num_skipped=self._num_cached
                 ), annotations
-            return self._param_sampler.sample(bits, size, **targets), annotations
+            return self._param_sampler.sample(seed, size, **targets), annotations
         except AnnotationError as error:
             return Failure(error.step, error.reason)
         except Exception as error:  # whatever a transform raises costs this image only and is written down

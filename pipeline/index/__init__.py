@@ -1,1 +1,1 @@
-"""The index of a dataset: built from sources, headers and splits."""
+"""Dataset index: sources, image headers and splits."""

@@ -1,4 +1,4 @@
-"""Which boxes of an index have an area inside their picture; the others are dropped when a sample is read."""
+"""Counts the boxes of an index, and those without an area inside their image, which are dropped on reading."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 BOX_COLUMNS = 4
-QUARTER_TURNED = 5
-"""EXIF orientations from here on exchange width and height."""
-NUM_NAMED = 3
+FIRST_TRANSPOSED = 5
+"""EXIF orientations from 5 swap width and height."""
+NUM_EXAMPLES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class BoxCount:
-    """How many boxes the usable images of an index have."""
+    """Number of boxes in the usable images of an index."""
 
     num_boxes: int
     num_dropped: int
-    """Of these, those without an area inside their picture."""
+    """Boxes among these without an area inside their image."""
     keys: tuple[str, ...]
-    """The first images that have such boxes."""
+    """The first images with dropped boxes."""
 
 
 def has_area(boxes: np.ndarray, sizes: np.ndarray | tuple[int, int]) -> np.ndarray:
-    """Return which boxes have an area inside a picture, at the precision in which Albumentations handles them.
+    """Return which boxes have an area inside an image, in the precision that Albumentations uses.
 
     Args:
-        boxes: float (n, 4) as x0, y0, x1, y1 in pixels; what is not a number has no area.
-        sizes: height and width of the picture, or (n, 2), those of each box's picture.
+        boxes: float (n, 4) as x0, y0, x1, y1 in pixels; NaN gives no area.
+        sizes: height and width of the image, or (n, 2) for one size per box.
 
     Returns:
         bool (n,).
@@ -41,21 +41,21 @@ def has_area(boxes: np.ndarray, sizes: np.ndarray | tuple[int, int]) -> np.ndarr
 
 
 def count_boxes(table: pa.Table) -> BoxCount:
-    """Count the boxes of an index's usable rows; malformed ones are left to the reading of their sample.
+    """Count the boxes of the usable rows of an index; malformed boxes are checked when a sample is read.
 
     Args:
-        table: has the columns of an index.
+        table: with the columns of an index.
     """
     usable = pc.and_(pc.equal(table["status"], "ok"), pc.is_valid(table["boxes"]))
     rows = table.select(["key", "width", "height", "orientation", "boxes"]).filter(usable)
     lists = pc.list_flatten(rows["boxes"])
     owners = pc.list_parent_indices(rows["boxes"])
-    whole = pc.fill_null(pc.equal(pc.list_value_length(lists), BOX_COLUMNS), False)
-    boxes = pc.list_flatten(lists.filter(whole)).to_numpy(zero_copy_only=False).reshape(-1, BOX_COLUMNS)
-    owners = owners.filter(whole).to_numpy()
+    is_complete = pc.fill_null(pc.equal(pc.list_value_length(lists), BOX_COLUMNS), False)
+    boxes = pc.list_flatten(lists.filter(is_complete)).to_numpy(zero_copy_only=False).reshape(-1, BOX_COLUMNS)
+    owners = owners.filter(is_complete).to_numpy()
     sizes = np.stack([rows[name].to_numpy() for name in ("height", "width")], axis=1)
-    turned = rows["orientation"].to_numpy() >= QUARTER_TURNED
-    sizes[turned] = sizes[turned, ::-1]
+    is_transposed = rows["orientation"].to_numpy() >= FIRST_TRANSPOSED
+    sizes[is_transposed] = sizes[is_transposed, ::-1]
     dropped = ~has_area(boxes, sizes[owners])
-    first = np.unique(owners[dropped])[:NUM_NAMED]
+    first = np.unique(owners[dropped])[:NUM_EXAMPLES]
     return BoxCount(len(boxes), int(dropped.sum()), tuple(rows["key"].take(pa.array(first)).to_pylist()))

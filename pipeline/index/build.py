@@ -1,4 +1,4 @@
-"""Builds an index: lists a source, reads headers in parallel, assigns splits; reads only what changed."""
+"""Index builder: lists a source, reads headers in parallel and assigns splits; unchanged files are not read again."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import SourceError, nearest
+from ..errors import SourceError, did_you_mean
 from ..formats.headers import Header, one_line
 from ..storage.storage import DEFAULT_MAX_WAIT_S, Storage
 from ..storage.store import FileStat, is_remote, without_file_scheme
@@ -28,7 +28,7 @@ from .sources.annotated_images import AnnotationKind
 from .sources.annotations import list_annotated
 from .sources.boxes import fit_annotations
 from .sources.folder import list_folder_tree
-from .sources.labels import LabelKind, remark_similar_classes
+from .sources.labels import LabelKind, note_similar_classes
 from .sources.listing import Listing, as_text
 from .sources.table import SUFFIXES, list_table
 from .sources.tar_samples import ShardContent, ShardSample
@@ -61,38 +61,38 @@ def build_index(
     readers: Readers | None = None,
     checkpoint: ScanCheckpoint | None = None,
 ) -> Index:
-    """Build the index of a folder, a table or tar shards; a file that cannot be used becomes a row with a status.
+    """Build the index of a folder, a table or tar shards; an unusable file becomes a row with an error status.
 
     Args:
         source: a folder (see ``sources.folder``), a ``.csv`` or ``.parquet`` file (see ``sources.table``), or ``.tar``
-            shards: a folder, a file, a glob or a brace list of them (see ``sources.shards``). A path or a URI. Or local
+            shards: a folder, a file, a glob or a brace list (see ``sources.webdataset``). A path or a URI. Or local
             annotations with boxes: a COCO ``.json``, a YOLO ``.yaml`` or folder, a Pascal VOC folder.
-        fractions: shares of the splits where the source names none; 0.8 train, 0.1 val, 0.1 test by default.
-        seed: of the hash that assigns those splits.
-        previous: an older index; files with the same path, bytes and mtime are not opened again.
+        fractions: fraction of each split, for sources without splits; by default 0.8 train, 0.1 val, 0.1 test.
+        seed: of the hash that assigns the splits.
+        previous: an older index; files with the same path, size and mtime are not opened again.
         num_threads: threads that read headers; by default two per CPU, at least 4.
-        progress: called in this thread with the number of files done and of all.
-        path_column: of a table.
-        label_column: of a table, or the field of a shard's ``.json`` members; None for no labels.
-        root: where the relative paths of a table start; by default its folder.
-        hash_content: read all of every file and keep a hash of its bytes, which is checked when the file is used.
-        max_wait_s: how long a remote source may give no answer.
-        label_kind: whether the labels of tables and shards are text or class numbers; ``auto`` follows the rule in
+        progress: called in this thread with the number of finished files and their total.
+        path_column: column of a table with the paths.
+        label_column: column of a table, or field of a shard's ``.json`` members, with the labels; None for no labels.
+        root: base folder of relative paths in a table; by default the table's folder.
+        hash_content: read every file completely and store a hash of its bytes, which is verified when the file is used.
+        max_wait_s: seconds without a response after which a remote source counts as unavailable.
+        label_kind: whether labels of tables and shards are text or class numbers; ``auto`` applies the rule in
             ``sources.labels``.
-        label_separator: parts several labels of one image in a cell; by default ``|``. Empty: a cell is one label.
+        label_separator: separates several labels in one cell; by default ``|``. Empty: a cell is one label.
         label_columns: of a table, instead of ``label_column``: one column per class with 1 and 0.
-        annotations: how boxes are written beside the images; ``auto`` goes by the name of the file or the layout of the
-            folder, ``none`` reads a folder by its classes alone.
-        allow_protocols: of URIs, beside those in ``sources.uri_rules``.
-        forbid_private_addresses: refuse HTTP addresses of private networks; see ``sources.uri_rules``.
-        readers: look at the files, or at the shards; without them threads of this process. Rows do not depend on it.
-        checkpoint: keeps what was seen while the work goes on, and knows what an interrupted run has kept there.
+        annotations: annotation format; ``auto`` detects it from the file name or folder layout, ``none`` reads a folder
+            by its class folders only.
+        allow_protocols: URI protocols that are allowed in addition to those of ``storage.uri_rules``.
+        forbid_private_addresses: refuse HTTP addresses of private networks; see ``storage.uri_rules``.
+        readers: scan the files or shards; by default threads of this process. The rows do not depend on it.
+        checkpoint: stores scanned files periodically, so that an interrupted run can be resumed.
 
     Raises:
-        OutputError: what was seen cannot be kept.
-        RunError: files cannot be read where they are looked at.
-        SourceDownError: a remote source gives no answer.
-        SourceError: the source cannot be used as a whole: missing, empty, or a table that makes no sense.
+        OutputError: the checkpoint cannot be written.
+        RunError: the readers cannot access the files.
+        SourceUnavailableError: a remote source does not respond.
+        SourceError: the source cannot be used: missing, empty, or an invalid table.
     """
     if num_threads is not None and num_threads < 1:
         raise SourceError(f"num_threads: expected 1 or more, got {num_threads}; leave it out for the default")
@@ -132,7 +132,7 @@ def build_index(
             listing, rows = fit_annotations(listing, rows)
     finally:
         storage.close()
-    remark_similar_classes(listing.classes, listing.remarks)
+    note_similar_classes(listing.classes, listing.remarks)
     by_hash = listing.splits is None
     shares = dict(fractions or DEFAULT_FRACTIONS)
     splits = assign_splits(listing.keys, shares, seed) if listing.splits is None else listing.splits
@@ -152,7 +152,7 @@ def build_index(
 
 @dataclass(frozen=True)
 class _Request:
-    """What is asked for, with ``file://`` already taken off."""
+    """Arguments of ``build_index`` that decide its rows; the source without ``file://``."""
 
     source: str
     path_column: str
@@ -167,7 +167,7 @@ class _Request:
 
 @dataclass(frozen=True)
 class _IndexScan:
-    """Who looks at files, what is known of them, and who is told."""
+    """Scans files or shards, reusing known rows, with checkpoints and progress."""
 
     storage: Storage
     readers: Readers
@@ -176,7 +176,7 @@ class _IndexScan:
     progress: Progress | None
 
     def scan_files(self, listing: Listing, *, hash_content: bool) -> list[FileInfo]:
-        """Look at every file of a listing, in order; those that were refused get their status unopened."""
+        """Scan the files of a listing, in order; refused ones get their status without being opened."""
         if listing.refused:
             some = [place for place in range(len(listing.uris)) if place not in listing.refused]
             opened = iter(self.scan_files(listing.subset(some), hash_content=hash_content))
@@ -224,7 +224,7 @@ class _IndexScan:
         self.report(num_done, num_shards)
 
     def report(self, num_done: int, num_total: int) -> None:
-        """Say how far it is."""
+        """Report progress."""
         if self.progress is not None:
             self.progress(num_done, num_total)
 
@@ -276,13 +276,13 @@ def _scan_source_folder(source: str, storage: Storage) -> Folder:
         )
     if not path.exists():
         siblings = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
-        hint = nearest(path.name, siblings) or "check the path"
+        hint = did_you_mean(path.name, siblings) or "check the path"
         raise SourceError(f"expected a folder or a table, got nothing at {source!r}; {hint}")
     return scan_folder(source)
 
 
 def known_shards(previous: Index | None, label_field: str | None) -> dict[str, ShardContent]:
-    """Collect the members of the whole shards of an older index, with labels as they were written."""
+    """Collect the samples of the completely read shards of an older index, with their original labels."""
     metadata = {} if previous is None else previous.table.schema.metadata or {}
     if previous is None or SHARDS not in metadata:
         return {}
@@ -303,7 +303,7 @@ def known_shards(previous: Index | None, label_field: str | None) -> dict[str, S
 
 
 def _num_moved(previous: Index | None, keys: Sequence[str], splits: Sequence[str | None]) -> int:
-    """How many known samples changed their split, as they do when seed or fractions change."""
+    """Count known samples whose split changed, as it does with another seed or other fractions."""
     if previous is None:
         return 0
     old = dict(zip(previous.table["key"].to_pylist(), previous.table["split"].to_pylist(), strict=True))

@@ -1,4 +1,4 @@
-"""What is known of one sample's file after it was looked at."""
+"""Scan result of one file: size, modification time, hash and image header."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ HEADER_COLUMNS = ("width", "height", "channels", "mode", "format", "orientation"
 MAX_HASHED_BYTES = 1 << 32
 HASH_CHUNK_BYTES = 16 << 20
 FILE_INFO_COLUMNS = ("bytes", "mtime_ns", "etag", "offset", "hash", "mask_offset", "mask_bytes")
-"""Columns of an index that hold what was seen of a file, besides its header's."""
+"""Index columns with the fields of ``FileInfo``, without those of its header."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileInfo:
-    """A file, or a member of a shard, with its identity and header."""
+    """Size, identity and image header of a file or of a shard's member."""
 
     bytes: int
     mtime_ns: int
     """Of the file, or of the shard."""
     header: Header
     was_read: bool
-    """False where an older index knew all of it."""
+    """False if it was taken from an older index."""
     etag: str | None = None
     offset: int | None = None
-    """Where a member begins in its shard; None for a file of its own."""
+    """Byte offset of a member in its shard; None for separate files."""
     hash: str | None = None
     mask_offset: int | None = None
     mask_bytes: int | None = None
@@ -40,11 +40,11 @@ def content_hash(data: bytes) -> str:
 
 
 def streamed_hash(read: Callable[[int, int], bytes], num_bytes: int) -> str:
-    """Hash a file as ``content_hash`` does, piece by piece.
+    """Hash a file like ``content_hash``, in chunks.
 
     Args:
-        read: returns up to so many bytes from an offset on.
-        num_bytes: of the file.
+        read: returns up to ``size`` bytes, given offset and size.
+        num_bytes: size of the file.
 
     Raises:
         OSError: the file is too large.
@@ -58,13 +58,13 @@ def streamed_hash(read: Callable[[int, int], bytes], num_bytes: int) -> str:
 
 
 def file_info_from_row(row: Mapping[str, Any], *, was_read: bool) -> FileInfo:
-    """Read what was seen of a file from its row in a table."""
+    """Convert a table row to a ``FileInfo``."""
     header = Header(*(row[name] for name in HEADER_COLUMNS))
     return FileInfo(header=header, was_read=was_read, **{name: row[name] for name in FILE_INFO_COLUMNS})
 
 
 def file_info_to_row(seen: FileInfo) -> dict[str, Any]:
-    """Write what was seen of a file as its row in a table."""
+    """Convert a ``FileInfo`` to a table row."""
     return {
         **{name: getattr(seen, name) for name in FILE_INFO_COLUMNS},
         **{name: getattr(seen.header, name) for name in HEADER_COLUMNS},

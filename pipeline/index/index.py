@@ -1,4 +1,4 @@
-"""What a dataset holds: an Arrow table with a row per sample, kept as Parquet."""
+"""Index of a dataset: an Arrow table with one row per sample, stored as Parquet."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..atomic_io import atomic_write
-from ..errors import SourceError, nearest
+from ..errors import SourceError, did_you_mean
 from .boxes import count_boxes
 from .digest import digest_of
 from .mmap_index import RESOLVED, open_mmap, remove_mmap
@@ -52,26 +52,26 @@ SCHEMA = pa.schema(
 )
 """Columns of an index. Width and height are pixels as stored, before EXIF orientation.
 
-Annotations belong to the upright picture, after EXIF orientation, and null means "not annotated":
+Annotations refer to the upright image, after EXIF orientation. Null means "not annotated":
 
-- ``mask``: path or URI of a label mask of one channel, as large as the upright picture.
-- ``boxes``: rows of x0, y0, x1, y1 in pixels; an empty list is an image annotated as empty.
-- ``box_labels``: one number per box, into ``Index.box_classes``, or -1 where the class is unknown.
+- ``mask``: path or URI of a single-channel label mask of the size of the upright image.
+- ``boxes``: rows of x0, y0, x1, y1 in pixels; an empty list is an annotated image without objects.
+- ``box_labels``: one number per box, into ``Index.box_classes``, or -1 for an unknown class.
 - ``keypoints``: rows of x, y, visibility (COCO: 0 not labelled, 1 occluded, 2 visible), ``len(Index.keypoint_names)``
-  rows per instance. Instances are the boxes, in their order, or a single one where the sample has no boxes.
+  rows per instance. Instances are the boxes, in order, or a single one if the sample has no boxes.
 
-``labels`` holds the classes of images that may have several, ascending; null for an image without a label, and in every
-row of an index with one class per image. Where it is used, ``label`` is -1.
+``labels`` holds the sorted classes of multi-label images; null for an image without a label, and in every row of an index
+with one class per image. Where it is used, ``label`` is -1.
 
-``etag`` is what a remote store says of a file's identity. A sample in a tar shard has the shard's ``uri``, ``mtime_ns``
-and ``etag``, and lies in it at ``offset``, its mask at ``mask_offset``; for a file of its own all of these are null.
-``hash`` is BLAKE2b of the file's bytes (128 bits, hexadecimal), or null where nobody asked for it.
+``etag`` is the ETag of a remote file. A sample in a tar shard has the shard's ``uri``, ``mtime_ns`` and ``etag``, and its
+byte offset as ``offset``, that of its mask as ``mask_offset``; both are null for separate files. ``hash`` is BLAKE2b of
+the file's bytes (128 bits, hexadecimal), or null if hashing was not requested.
 """
 
-ADDED = frozenset(
+OPTIONAL_COLUMNS = frozenset(
     {"labels", "etag", "offset", "hash", "mask_offset", "mask_bytes", "box_labels", "keypoints"}
 )
-"""Columns that older index files lack; they read as null."""
+"""Columns that may be missing in older index files; they are read as null."""
 
 NO_STATUS = "the index gives no status; index the source again"
 
@@ -81,22 +81,22 @@ KEYPOINT_NAMES = b"lightwell.keypoint_names"
 SOURCE = b"lightwell.source"
 SHARDS = b"lightwell.shards"
 RELATIVE = b"lightwell.relative"
-"""Where it is set, ``uri`` and ``mask`` of all rows count from the folder of the index, with which their files move."""
+"""If set, ``uri`` and ``mask`` of all rows are relative to the folder of the index, so that both can be moved together."""
 
 
 @dataclass(frozen=True)
 class Index:
-    """The samples of a dataset, good and bad, with what their headers say."""
+    """All samples of a dataset, usable or not, with their header data, labels and annotations."""
 
     table: pa.Table
-    """Has ``SCHEMA``; its metadata describes the source as JSON under ``lightwell.source``."""
+    """With ``SCHEMA``; its metadata describes the source as JSON under ``lightwell.source``."""
     classes: tuple[str, ...]
     digest: str | None = field(default=None, compare=False)
-    """Of the rows, where it was kept with them."""
+    """Digest of the rows, if it was stored with them."""
     box_classes: tuple[str, ...] = ()
-    """Names of the classes of boxes. Where they are not given, those of the table's metadata."""
+    """Class names of boxes; by default from the table's metadata."""
     keypoint_names: tuple[str, ...] = ()
-    """Names of the keypoints of one instance, in order. Where they are not given, those of the table's metadata."""
+    """Keypoint names of one instance, in order; by default from the table's metadata."""
 
     def __post_init__(self) -> None:
         if not self.box_classes:
@@ -112,33 +112,33 @@ class Index:
         """Load an index from Parquet.
 
         Raises:
-            SourceError: the file is missing, damaged or no index, or lacks a column.
+            SourceError: the file is missing, damaged or not an index, or lacks a column.
         """
         path = Path(path)
-        with _as_source_error(path):
-            table = _fitted(pq.read_table(path, page_checksum_verification=True), path)
+        with _source_errors(path):
+            table = _normalized(pq.read_table(path, page_checksum_verification=True), path)
             return cls(table, _names_in(table, CLASSES))
 
     @classmethod
     def open(cls, path: str | Path, *, min_rows: int | None = None) -> Index:
-        """Load an index, or map a large one into memory, which all processes of a machine share; see ``mmap_index``.
+        """Load an index; a large one is memory-mapped and shared by all processes of a machine (see ``mmap_index``).
 
         Args:
             path: the Parquet file.
-            min_rows: an index of so many rows is large; by default ``MMAP_MIN_ROWS``.
+            min_rows: rows from which an index is memory-mapped; by default ``MMAP_MIN_ROWS``.
 
         Raises:
             SourceError: as ``load`` does.
         """
         path = Path(path)
-        with _as_source_error(path):
-            found = open_mmap(path, lambda rows: _fitted(rows, path), min_rows)
-            if found is not None:
-                return cls(found.table, _names_in(found.table, CLASSES), found.digest)
+        with _source_errors(path):
+            opened = open_mmap(path, lambda rows: _normalized(rows, path), min_rows)
+            if opened is not None:
+                return cls(opened.table, _names_in(opened.table, CLASSES), opened.digest)
         return cls.load(path)
 
     def save(self, path: str | Path) -> None:
-        """Save as Parquet with page checksums, whole or not at all.
+        """Save as Parquet with page checksums, atomically.
 
         Raises:
             OutputError: the file cannot be written.
@@ -152,69 +152,73 @@ class Index:
         remove_mmap(path)
 
     def rows(self, split: str | None = None) -> np.ndarray:
-        """Find the usable rows of a split, or of all splits.
+        """Return the usable rows of a split, or of all splits.
 
         Args:
-            split: its name; usual spellings such as ``validation`` find ``val``.
+            split: its name; common spellings such as ``validation`` match ``val``.
 
         Returns:
             int64 row numbers, ascending, of rows with status ``ok``.
 
         Raises:
-            SourceError: nothing matches.
+            SourceError: no row matches.
         """
         usable = self._usable()
         if not pc.any(usable).as_py():
-            raise SourceError(self._nothing_usable())
+            raise SourceError(self._no_usable_rows())
         if split is None:
-            return self._where(usable)
+            return self._row_numbers(usable)
         name = self.resolve_split(split)
-        return self._where(pc.and_(usable, pc.fill_null(pc.equal(self.table["split"], name), False)))
+        return self._row_numbers(pc.and_(usable, pc.fill_null(pc.equal(self.table["split"], name), False)))
 
     def resolve_split(self, split: str) -> str:
-        """Find the split that a name means: itself, or the usual name of the same split.
+        """Resolve a split name: itself, or another common spelling of the same split.
 
         Raises:
-            SourceError: there is none with usable images.
+            SourceError: no such split with usable images.
         """
-        there = set(self.table["split"].filter(self._usable()).drop_null().unique().to_pylist())
-        meant = canonical_split(split)
-        for name in (split, meant, *sorted(one for one in there if canonical_split(one) == meant and meant)):
-            if name in there:
+        names = set(self.table["split"].filter(self._usable()).drop_null().unique().to_pylist())
+        canonical = canonical_split(split)
+        for name in (
+            split,
+            canonical,
+            *sorted(one for one in names if canonical_split(one) == canonical and canonical),
+        ):
+            if name in names:
                 return str(name)
         raise SourceError(
-            f"expected a split {split!r}, got an index with the splits {sorted(there)};"
-            f" {nearest(split, there) or 'choose one of these'}"
+            f"expected a split {split!r}, got an index with the splits {sorted(names)};"
+            f" {did_you_mean(split, names) or 'choose one of these'}"
         )
 
     def unusable(self, split: str | None = None) -> pa.Table:
-        """Return ``key``, ``uri`` and ``status`` of the rows of a split, or of all, that cannot be used.
+        """Return ``key``, ``uri`` and ``status`` of the unusable rows of a split, or of all splits.
 
         Raises:
-            SourceError: there is no such split.
+            SourceError: no such split.
         """
         bad = pc.invert(self._usable())
         if split is not None:
             name = self.resolve_split(split)
             bad = pc.and_(bad, pc.fill_null(pc.equal(self.table["split"], name), False))
-        found = self.table.select(["key", "uri", "status"]).filter(bad)
-        return found.set_column(2, "status", pc.fill_null(found["status"], NO_STATUS))
+        selected = self.table.select(["key", "uri", "status"]).filter(bad)
+        return selected.set_column(2, "status", pc.fill_null(selected["status"], NO_STATUS))
 
     @property
     def source(self) -> dict[str, Any]:
-        """Description of the source: its kind, root and options, and what was left out of it."""
+        """Description of the source: kind, root, options and skipped files."""
         return dict(json.loads((self.table.schema.metadata or {}).get(SOURCE, b"{}")))
 
     @property
     def is_multi_label(self) -> bool:
-        """Whether images may have several classes, given in the column ``labels``."""
+        """Whether images may have several classes, in the column ``labels``."""
         return bool(self.table["labels"].null_count < len(self))
 
     def _usable(self) -> pa.ChunkedArray:
         return pc.fill_null(pc.equal(self.table["status"], "ok"), False)
 
     def fingerprint(self) -> str:
-        """Hash key, bytes, mtime, label and split of every row, in order; also annotations, etag and hash where there are any.
+        """Hash key, bytes, mtime, label and split of every row, in order; also annotations, etag and hash if there are any.
 
         Returns:
             32 hex digits.
@@ -226,8 +230,8 @@ class Index:
 
         Returns:
             Dicts with ``split``, ``class``, ``label``, ``status`` and ``count``: usable images by split and
-            class first, then those that are not, by split and status (``class`` None, ``label`` None). An image with
-            several classes counts in each of them.
+            class first, then unusable ones by split and status (``class`` None, ``label`` None). An image with
+            several classes is counted in each of them.
         """
         splits, labels, statuses = (self.table[name].to_pylist() for name in ("split", "label", "status"))
         sets = self.table["labels"].to_pylist() if self.is_multi_label else [None] * len(labels)
@@ -249,7 +253,7 @@ class Index:
         return report
 
     def summary(self) -> dict[str, Any]:
-        """Sum up for people and for ``--json``: totals, splits, classes, statuses and the source."""
+        """Summarize the index: totals, splits, classes, statuses and the source."""
         counts = self.counts()
         splits: dict[str, dict[str, int]] = {}
         statuses: Counter[str] = Counter()
@@ -278,26 +282,26 @@ class Index:
         }
 
     def box_counts(self) -> dict[str, int]:
-        """Count the boxes of all samples by class, most frequent first; ``(no class)`` for those without one."""
+        """Count the boxes of all samples by class, most frequent first; ``(no class)`` for boxes without one."""
         num_boxes = pc.sum(pc.list_value_length(self.table["boxes"])).as_py() or 0
         labels = pc.list_flatten(self.table["box_labels"]).to_pylist()
-        found = Counter(
+        counts = Counter(
             self.box_classes[label] if 0 <= label < len(self.box_classes) else "(no class)"
             for label in labels
         )
-        found["(no class)"] += num_boxes - len(labels)
-        return {name: count for name, count in found.most_common() if count}
+        counts["(no class)"] += num_boxes - len(labels)
+        return {name: count for name, count in counts.most_common() if count}
 
     def _boxes(self) -> dict[str, Any]:
         if self.table["boxes"].null_count == len(self):
             return {}
-        found = count_boxes(self.table)
+        boxes = count_boxes(self.table)
         return {
             "boxes": {
-                "count": found.num_boxes,
+                "count": boxes.num_boxes,
                 "classes": self.box_counts(),
-                "without_area": found.num_dropped,
-                "first": list(found.keys),
+                "without_area": boxes.num_dropped,
+                "first": list(boxes.keys),
             }
         }
 
@@ -306,46 +310,46 @@ class Index:
             return None
         return self.classes[label] if label < len(self.classes) else str(label)
 
-    def _where(self, mask: pa.ChunkedArray) -> np.ndarray:
+    def _row_numbers(self, mask: pa.ChunkedArray) -> np.ndarray:
         return np.flatnonzero(mask.to_numpy(zero_copy_only=False)).astype(np.int64, copy=False)
 
-    def _nothing_usable(self) -> str:
+    def _no_usable_rows(self) -> str:
         bad = list(zip(self.table["key"][:3].to_pylist(), self.table["status"][:3].to_pylist(), strict=True))
         reasons = "; ".join(f"{key}: {status}" for key, status in bad) or "no rows"
         return (
             f"expected an index with usable images, got {len(self)} rows and none of them usable ({reasons});"
-            " mend or convert the files, then index again"
+            " repair or convert the files, then index again"
         )
 
 
-_MAKE = "make one with `lightwell index SOURCE -o index.parquet`"
+_HOW_TO_MAKE = "make one with `lightwell index SOURCE -o index.parquet`"
 
 
 @contextmanager
-def _as_source_error(path: Path) -> Iterator[None]:
+def _source_errors(path: Path) -> Iterator[None]:
     if not path.is_file():
-        raise SourceError(_missing(path))
+        raise SourceError(_missing_file_error(path))
     try:
         yield
     except KeyError as error:
-        raise SourceError(f"expected an index, got {str(path)!r}, another table; {_MAKE}") from error
+        raise SourceError(f"expected an index, got {str(path)!r}, another table; {_HOW_TO_MAKE}") from error
     except SourceError:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise SourceError(f"expected an index, got {str(path)!r} ({reason}); {_MAKE}") from error
+        raise SourceError(f"expected an index, got {str(path)!r} ({reason}); {_HOW_TO_MAKE}") from error
 
 
 def names_metadata(names: Mapping[bytes, Sequence[str]]) -> dict[bytes, bytes]:
-    """Write lists of names as metadata of an index; only the classes are written where they are empty."""
+    """Serialize lists of names as index metadata; empty lists are omitted, except for the classes."""
     return {key: json.dumps(list(some)).encode() for key, some in names.items() if some or key == CLASSES}
 
 
 def _names_in(table: pa.Table, key: bytes) -> tuple[str, ...]:
-    """Read a list of names from the metadata of an index.
+    """Read a list of names from index metadata.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: not a list of names.
     """
     text = (table.schema.metadata or {}).get(key, b"[]")
     try:
@@ -357,24 +361,24 @@ def _names_in(table: pa.Table, key: bytes) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _fitted(table: pa.Table, path: Path) -> pa.Table:
-    """Bring a table to the columns and types of an index; what older ones lack is null."""
+def _normalized(table: pa.Table, path: Path) -> pa.Table:
+    """Select and cast the columns of an index; missing optional columns become null."""
     if CLASSES not in (table.schema.metadata or {}):
         raise KeyError(CLASSES)
     for name in SCHEMA.names:
-        if name in ADDED and name not in table.column_names:
+        if name in OPTIONAL_COLUMNS and name not in table.column_names:
             table = table.append_column(SCHEMA.field(name), pa.nulls(len(table), SCHEMA.field(name).type))
         if name not in table.column_names:
-            hint = nearest(name, table.column_names)
+            hint = did_you_mean(name, table.column_names)
             raise SourceError(
-                f"{path.name}: expected a column {name!r}, got {table.column_names}; {hint or _MAKE}"
+                f"{path.name}: expected a column {name!r}, got {table.column_names}; {hint or _HOW_TO_MAKE}"
             )
     table = table.select(SCHEMA.names).cast(SCHEMA.with_metadata(table.schema.metadata))
-    return _resolved(mark_invalid_rows(table), path)
+    return _resolve_paths(mark_invalid_rows(table), path)
 
 
-def _resolved(table: pa.Table, path: Path) -> pa.Table:
-    """Let the relative paths of an index that moves with its files count from its folder."""
+def _resolve_paths(table: pa.Table, path: Path) -> pa.Table:
+    """Make the paths of an index with relative paths absolute."""
     metadata = dict(table.schema.metadata)
     if metadata.pop(RELATIVE, None) is None:
         return table
@@ -385,9 +389,9 @@ def _resolved(table: pa.Table, path: Path) -> pa.Table:
     return table.replace_schema_metadata({**metadata, RESOLVED: folder.encode()})
 
 
-def _missing(path: Path) -> str:
+def _missing_file_error(path: Path) -> str:
     if path.is_dir():
-        return f"expected an index file, got the folder {str(path)!r}; {_MAKE}"
+        return f"expected an index file, got the folder {str(path)!r}; {_HOW_TO_MAKE}"
     siblings = [item.name for item in path.parent.iterdir()] if path.parent.is_dir() else []
-    hint = nearest(path.name, siblings)
-    return f"expected an index, got no file {str(path)!r}; {hint + ' or ' if hint else ''}{_MAKE}"
+    hint = did_you_mean(path.name, siblings)
+    return f"expected an index, got no file {str(path)!r}; {hint + ' or ' if hint else ''}{_HOW_TO_MAKE}"

@@ -1,13 +1,13 @@
-"""A large index as an Arrow file beside its Parquet: mapped into memory, one copy for all processes of a machine.
+"""Memory-mapped index: an Arrow file beside the Parquet file, shared by all processes of a machine.
 
 ::
 
     index.parquet                 what `lightwell index` wrote
-    .index.parquet.arrow          the same rows, as they lie in memory; made by the first who opens it
-    .index.parquet.arrow.json     which Parquet it was made of, and the digest of its rows
+    .index.parquet.arrow          the same rows in memory layout; written by the first process that opens the index
+    .index.parquet.arrow.json     fingerprint of the Parquet file, and digest of the rows
 
-Only the pages of rows that somebody reads are in memory, and the system may drop them. Both are written aside, then
-renamed, the Arrow file first: it counts only where the other one names it, and the Parquet that is there.
+Only pages with accessed rows are in memory, and the system may evict them. Both files are written under a temporary name and
+renamed, the Arrow file first: it is valid only if the JSON file names it and the current Parquet file.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ from ..errors import OutputError
 from .digest import digest_of
 
 MMAP_MIN_ROWS = 1_000_000
-"""An index of fewer rows, some 230 MB, is held by every process."""
+"""An index with fewer rows, some 230 MB, is loaded by every process."""
 CHUNK_ROWS = 1 << 22
-"""Rows that lie together; while the file is made, so many are in memory."""
+"""Rows per record batch; one batch is in memory while the file is written."""
 FOOTER_BYTES = 1 << 16
 _NAME = b"lightwell.mapped"
 RESOLVED = b"lightwell.resolved"
-"""In the metadata of rows: the folder that relative paths were counted from."""
+"""Metadata key: the base folder of relative paths."""
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class MmapIndex:
-    """The rows of an index in a file."""
+    """Memory-mapped rows of an index."""
 
     table: pa.Table
     digest: str
@@ -55,18 +55,18 @@ class MmapIndex:
 def open_mmap(
     path: Path, normalize: Callable[[pa.Table], pa.Table], min_rows: int | None = None
 ) -> MmapIndex | None:
-    """Map the rows of an index, and make the file for it where there is none yet; None for a small index.
+    """Memory-map the rows of an index, writing the Arrow file if necessary; None for a small index.
 
-    None as well where the file cannot be written: then every process holds the rows, and a warning says so.
+    Also None, with a warning, if the file cannot be written; then every process loads the rows.
 
     Args:
         path: the Parquet file.
-        normalize: brings some rows to the columns and types of an index.
-        min_rows: an index of fewer is small; by default ``MMAP_MIN_ROWS``.
+        normalize: converts rows to the columns and types of an index.
+        min_rows: rows from which an index is mapped; by default ``MMAP_MIN_ROWS``.
 
     Raises:
         OSError: the Parquet file cannot be read.
-        pa.ArrowException: it is damaged, or none.
+        pa.ArrowException: the file is damaged, or not Parquet.
     """
     if pq.read_metadata(path).num_rows < (MMAP_MIN_ROWS if min_rows is None else min_rows):
         return None
@@ -79,8 +79,8 @@ def open_mmap(
                 _write(path, fingerprint, normalize)
             except (OSError, OutputError) as error:
                 _log.warning(
-                    "%s: expected to write an Arrow file beside it that all processes share, got %s; each holds the index "
-                    "in its own memory",
+                    "%s: expected to write an Arrow file beside it that all processes share, got %s; each process loads the index "
+                    "into its own memory",
                     path,
                     error,
                 )
@@ -90,13 +90,13 @@ def open_mmap(
 
 
 def remove_mmap(path: Path) -> None:
-    """Take away what was made of an index; who has mapped it keeps it."""
+    """Delete the memory-mapped copy of an index; processes that have it mapped keep it."""
     for one in (_metadata_path(path), _arrow_path(path)):
         one.unlink(missing_ok=True)
 
 
 class ChunkedTable:
-    """Takes rows out of a table that lies in chunks, without joining these. Any thread may ask."""
+    """Chunked table with random access to rows, without concatenating the chunks. Thread-safe."""
 
     def __init__(self, table: pa.Table) -> None:
         self._schema = table.schema
@@ -104,7 +104,7 @@ class ChunkedTable:
         self._starts = _starts_of([len(chunk) for chunk in self._chunks])
 
     def take(self, rows: np.ndarray) -> pa.Table:
-        """Take some rows, in their order."""
+        """Return rows by number, in the given order."""
         if not len(rows):
             return self._schema.empty_table()
         if len(self._chunks) == 1:
@@ -119,7 +119,7 @@ class ChunkedTable:
 
 
 class IntColumn:
-    """A column of integers, read where it lies. Null is 0. Any thread may ask."""
+    """Zero-copy integer column with random access; null is 0. Thread-safe."""
 
     def __init__(self, column: pa.ChunkedArray) -> None:
         filled = pc.fill_null(column, 0) if column.null_count else column
@@ -127,7 +127,7 @@ class IntColumn:
         self._starts = _starts_of([len(chunk) for chunk in self._chunks])
 
     def take(self, rows: np.ndarray) -> np.ndarray:
-        """Take some rows, in their order, as int64."""
+        """Return values by row number, in the given order, as int64."""
         if len(self._chunks) == 1:
             return np.asarray(self._chunks[0][rows], np.int64)
         found = np.empty(len(rows), np.int64)
@@ -149,7 +149,7 @@ def _grouped(numbers: np.ndarray, values: np.ndarray) -> Iterator[tuple[int, np.
 
 
 def _fingerprint(path: Path, schema: pa.Schema) -> str:
-    """Hash size, time and end of a Parquet file, the columns wanted of it, and the folder that its paths count from."""
+    """Hash size, mtime and footer of a Parquet file, the requested columns, and the base folder of its paths."""
     with path.open("rb") as file:
         status = os.fstat(file.fileno())
         file.seek(max(0, status.st_size - FOOTER_BYTES))
@@ -171,13 +171,13 @@ def _load(path: Path, fingerprint: str) -> MmapIndex | None:
         metadata = json.loads(_metadata_path(path).read_text())
         table, name = _open_arrow(_arrow_path(path))
         is_current = metadata["parquet"] == fingerprint and metadata["arrow"] == name
-    except (OSError, ValueError, KeyError):  # not there, not ours to read, or not whole: it is made anew
+    except (OSError, ValueError, KeyError):  # missing, unreadable or incomplete: written again
         return None
     return MmapIndex(table, metadata["digest"]) if is_current else None
 
 
 def _open_arrow(path: Path) -> tuple[pa.Table, str]:
-    """Map an Arrow file; returns its rows and the name that it was given."""
+    """Memory-map an Arrow file; return its rows and its unique name."""
     table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
     metadata = dict(table.schema.metadata)
     name = metadata.pop(_NAME).decode()
@@ -186,7 +186,7 @@ def _open_arrow(path: Path) -> tuple[pa.Table, str]:
 
 def _write(path: Path, fingerprint: str, normalize: Callable[[pa.Table], pa.Table]) -> None:
     name = uuid.uuid4().hex
-    remove_stale(path.parent)  # what a killed process was making is as large as the index in memory
+    remove_stale(path.parent)  # left by killed processes, and as large as the index in memory
     with atomic_write(_arrow_path(path)) as file:
         writer: pa.RecordBatchFileWriter | None = None
         for table in _read_chunks(path):
@@ -194,7 +194,7 @@ def _write(path: Path, fingerprint: str, normalize: Callable[[pa.Table], pa.Tabl
             named = rows.replace_schema_metadata({**rows.schema.metadata, _NAME: name.encode()})
             writer = writer or pa.ipc.new_file(file, named.schema)
             writer.write_table(named)
-        assert writer is not None, "an index without rows is small"
+        assert writer is not None, "an empty index is never mapped"
         writer.close()
         file.flush()
         digest = digest_of(_open_arrow(Path(file.name))[0])
@@ -202,7 +202,7 @@ def _write(path: Path, fingerprint: str, normalize: Callable[[pa.Table], pa.Tabl
 
 
 def _read_chunks(path: Path) -> Iterator[pa.Table]:
-    """Read row groups until they make a chunk."""
+    """Read row groups and concatenate them to chunks of at least ``CHUNK_ROWS``."""
     waiting: list[pa.Table] = []
     with pq.ParquetFile(path, page_checksum_verification=True) as file:
         for number in range(file.num_row_groups):
@@ -214,7 +214,7 @@ def _read_chunks(path: Path) -> Iterator[pa.Table]:
 
 @contextmanager
 def _exclusive_lock(path: Path) -> Iterator[None]:
-    """Let one process of this machine make the file while others wait; where locks are not to be had, several make it."""
+    """Hold a file lock, so that one process writes the file while others wait; without lock support, several write it."""
     with path.open("rb") as file:
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""Who looks at files: the threads of this process, or whatever else takes chunks of the work and gives back what it saw."""
+"""Interface for parallel scans of files in chunks, and its implementation with threads."""
 
 from __future__ import annotations
 
@@ -15,55 +15,55 @@ T_co = TypeVar("T_co", covariant=True)
 
 MIN_THREADS, MAX_THREADS = 4, 32
 PREFETCH_CHUNKS = 4
-"""Portions that wait or lie finished, for each thread."""
+"""Chunks per thread that are queued or finished."""
 
 
 class Chunk(Protocol[T_co]):
-    """Some files to look at: a value that can be pickled."""
+    """Some files to scan. Can be pickled."""
 
     @property
     def uris(self) -> Sequence[str]:
-        """The files."""
+        """The URIs of the files."""
         ...
 
     def scan(self, storage: Storage) -> T_co:
-        """Look at them.
+        """Scan the files.
 
         Raises:
-            SourceDownError: their source gives no answer.
+            SourceUnavailableError: their source does not respond.
         """
         ...
 
 
 class Readers(Protocol):
-    """Looks at chunks, several at a time."""
+    """Scans chunks in parallel."""
 
     def scan(
         self, chunks: Iterable[Chunk[T]], *, num_chunks: int, storage: Storage
     ) -> Generator[T, None, None]:
-        """Yield what was seen of each chunk, in order.
+        """Yield the result of each chunk, in order.
 
         Args:
-            chunks: made as they are needed.
-            num_chunks: how many there are.
-            storage: reads them; another process opens one with the same ``max_wait_s``.
+            chunks: consumed lazily.
+            num_chunks: number of chunks.
+            storage: reads the files; another process opens its own with the same settings.
 
         Raises:
-            RunError: files cannot be read where they are looked at.
+            RunError: the readers cannot access the files.
         """
         ...
 
 
 def default_threads(num_cpus: int) -> int:
-    """Choose how many threads read headers, which wait for disks and networks: two for each CPU."""
+    """Return the default number of reader threads: two per CPU, as they mostly wait for I/O."""
     return min(MAX_THREADS, max(MIN_THREADS, 2 * num_cpus))
 
 
 class ThreadReaders:
-    """Threads of this process. Reading headers waits for disks and networks, and for C code.
+    """Scans chunks with threads of this process; header reads mostly wait for I/O or run C code.
 
     Args:
-        num_threads: 0 chooses by the number of CPUs.
+        num_threads: 0 selects it by the number of CPUs.
     """
 
     def __init__(self, num_threads: int = 0) -> None:
@@ -72,7 +72,7 @@ class ThreadReaders:
     def scan(
         self, chunks: Iterable[Chunk[T]], *, num_chunks: int, storage: Storage
     ) -> Generator[T, None, None]:
-        """Yield what was seen of each chunk, in order."""
+        """Yield the result of each chunk, in order."""
         num_threads = max(1, min(self._num_threads, num_chunks))
         with ThreadPoolExecutor(num_threads, thread_name_prefix="lightwell-index") as pool:
             try:
@@ -80,7 +80,7 @@ class ThreadReaders:
                     pool, (chunk.scan for chunk in chunks), storage, PREFETCH_CHUNKS * num_threads
                 )
             except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)  # Ctrl-C does not wait for the rest
+                pool.shutdown(wait=False, cancel_futures=True)  # do not wait for queued chunks, as at Ctrl-C
                 raise
 
 

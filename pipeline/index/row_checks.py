@@ -1,4 +1,4 @@
-"""Rows of an index file that claim to be usable and cannot be: a value is missing, or is none that a file can have."""
+"""Validates rows of an index file that are marked usable: no missing and no impossible values."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ LIMITS: dict[str, tuple[int, int]] = {
     "orientation": (1, 8),
     "label": (-1, 2**31 - 1),
 }
-"""Least and largest value that a usable row may have."""
+"""Smallest and largest valid value of a usable row, by column."""
 
 
 def mark_invalid_rows(table: pa.Table) -> pa.Table:
-    """Give rows that are marked usable and lack a value, or have one that cannot be, a status that says so."""
+    """Set an error status for rows that are marked usable but have missing or impossible values."""
     status = table["status"]
     refused = False
     for name in ("key", "uri", *LIMITS):
@@ -28,7 +28,7 @@ def mark_invalid_rows(table: pa.Table) -> pa.Table:
             wrong = pc.invert(pc.fill_null(fits, False))
         wrong = pc.and_(wrong, pc.fill_null(pc.equal(status, "ok"), False))
         if pc.any(wrong).as_py():
-            reason = f"cannot be used: the index has no right value in its column {name!r}; index again"
+            reason = f"cannot be used: the index has no valid value in its column {name!r}; index again"
             status = pc.if_else(wrong, reason, status)
             refused = True
     if not refused:

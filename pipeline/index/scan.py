@@ -1,4 +1,4 @@
-"""Looks at the files of a listing, a chunk at a time; what an older index knows is not opened again."""
+"""Scans the files of a listing in chunks; unchanged files of an older index are not opened again."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from .index import Index
 from .sources.listing import Listing, as_text
 
 LOCAL_CHUNK_FILES, REMOTE_CHUNK_FILES = 64, 4
-"""Files that are looked at together. A remote file is waited for, so that small chunks keep all threads busy."""
+"""Files per chunk. Remote reads wait for the network, and small chunks keep all threads busy."""
 _MASK_STATUS = "mask "
-"""Start of a status that is about a mask, which may change while the picture does not."""
+"""Prefix of a status that concerns the mask, which may change while the image does not."""
 _NAME_STATUS = f"{CANNOT_OPEN}its name is not UTF-8; rename it"
 
 FileEntry = tuple[str, str | None, FileStat | None]
-"""URI, mask, and what a listing told already."""
+"""URI, mask, and the stat from a remote listing."""
 
 
 @dataclass(frozen=True)
 class Scanner:
-    """Reads headers, and whole files where their content is hashed. Any thread may use it."""
+    """Reads image headers, and complete files if their content is hashed. Thread-safe."""
 
     storage: Storage
     known: Mapping[str, FileInfo]
     hash_content: bool
 
     def scan(self, uri: str, mask: str | None, file_stat: FileStat | None) -> FileInfo:
-        """Look at one file; a bad one gets a status.
+        """Scan one file; a bad one gets an error status.
 
         Raises:
-            SourceDownError: its source gives no answer.
+            SourceUnavailableError: its source does not respond.
         """
         if as_text(uri) != uri:
             return FileInfo(0, 0, Header(status=_NAME_STATUS), was_read=True)
@@ -64,7 +64,7 @@ class Scanner:
         try:
             status = os.stat(uri)  # noqa: PTH116
         except (OSError, ValueError):
-            return FileInfo(0, 0, read_header(uri), was_read=True)  # says why
+            return FileInfo(0, 0, read_header(uri), was_read=True)  # for its error status
         file_stat = FileStat(status.st_size if stat.S_ISREG(status.st_mode) else 0, status.st_mtime_ns)
         if (known_info := self._unchanged(uri, file_stat)) is not None:
             return known_info
@@ -106,7 +106,7 @@ class Scanner:
         )
 
     def _mask_problem(self, mask: str, image_header: Header) -> str:
-        """Read a mask's header; returns in one line why it cannot be used, or an empty string."""
+        """Return why a mask cannot be used, in one line, or an empty string."""
         name = as_text(public_uri(mask))
         try:
             mask_header = self._read_mask_header(mask)
@@ -130,7 +130,7 @@ class Scanner:
 
 
 def known_file_infos(previous: Index | None) -> dict[str, FileInfo]:
-    """What an older index knows of files, without those whose status may change while the file does not."""
+    """Return the rows of an older index by URI, without those whose status may change while the file does not."""
     if previous is None:
         return {}
     names = ("uri", "bytes", "mtime_ns", "etag", "offset", "hash", *HEADER_COLUMNS)
@@ -142,7 +142,7 @@ def known_file_infos(previous: Index | None) -> dict[str, FileInfo]:
 
 
 def is_reusable_status(status: str) -> bool:
-    """Say whether a status changes only with the file."""
+    """Return whether a status can change only with the content of the file."""
     return not status.startswith((CANNOT_OPEN, _MASK_STATUS))
 
 
@@ -152,37 +152,37 @@ def _columns(index: Index, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
 
 @dataclass(frozen=True)
 class FileChunk:
-    """Some files of a listing."""
+    """Some files of a listing, with what is known of them."""
 
     files: Sequence[FileEntry]
     known: Mapping[str, FileInfo]
-    """What is known of them already."""
+    """Rows of an older index, by URI."""
     hash_content: bool
 
     @property
     def uris(self) -> Sequence[str]:
-        """The files."""
+        """The URIs of the files."""
         return [uri for uri, _, _ in self.files]
 
     def scan(self, storage: Storage) -> list[FileInfo]:
-        """Look at them, in order.
+        """Scan the files, in order.
 
         Raises:
-            SourceDownError: their source gives no answer.
+            SourceUnavailableError: their source does not respond.
         """
         scanner = Scanner(storage, self.known, self.hash_content)
         return [scanner.scan(*file) for file in self.files]
 
 
 def chunk_size(listing: Listing) -> int:
-    """Say how many files make a chunk."""
+    """Return the number of files per chunk."""
     return REMOTE_CHUNK_FILES if any(map(is_remote, listing.uris[:1])) else LOCAL_CHUNK_FILES
 
 
 def file_chunks(
     listing: Listing, known: Mapping[str, FileInfo], *, hash_content: bool
 ) -> Iterator[FileChunk]:
-    """Cut the files of a listing into chunks, each with what is known of its files."""
+    """Split the files of a listing into chunks, each with the known rows of its files."""
     size = chunk_size(listing)
     for start in range(0, len(listing.uris), size):
         rows = slice(start, start + size)

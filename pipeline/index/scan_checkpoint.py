@@ -1,12 +1,12 @@
-"""What was seen of files while an index is made, kept beside it, so that an interrupted run is gone on with.
+"""Checkpoint of an index scan: scanned rows are stored beside the index, so that an interrupted run can be resumed.
 
 ::
 
-    index.parquet                          what is made
-    .index.parquet.parts/part-*.parquet    what was seen so far, some seconds' work each; gone once the index is written
+    index.parquet                          the index that is built
+    .index.parquet.parts/part-*.parquet    rows scanned so far, some seconds of work each; deleted once the index is written
 
-A part holds files and whole shards with their size, time or etag. The next run of the same request asks for these
-again and opens what has changed since; the order and number of parts mean nothing.
+A part holds files and complete shards with size, mtime or etag. The next run with the same arguments compares these and
+opens only what has changed; the order and number of the parts have no meaning.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from .scan import is_reusable_status
 from .sources.tar_samples import ShardContent, ShardSample
 
 WRITE_INTERVAL_S = 10.0
-"""Work that an interruption costs at most, in seconds."""
+"""Interval between parts in seconds: the most work that an interruption loses."""
 
 _METADATA_KEY = b"lightwell.sightings"
 _NAME = re.compile(r"part-[0-9a-f]{32}\.parquet")
@@ -52,12 +52,12 @@ _ROWS = pa.schema(
 
 
 class ScanCheckpoint:
-    """Keeps what was seen; a context manager, which writes for the last time when it is left, however that is.
+    """Stores scanned rows periodically. A context manager, which writes once more when it is left by an exception.
 
     Args:
-        output: the index that is made.
-        interval_s: seconds after which a part is written.
-        report: told how much an interrupted run has left.
+        output: path of the index.
+        interval_s: seconds between parts.
+        report: called with a message when an interrupted run is resumed.
     """
 
     def __init__(
@@ -69,9 +69,9 @@ class ScanCheckpoint:
     ) -> None:
         self.folder = output.with_name(f".{output.name}.parts")
         self.files: dict[str, FileInfo] = {}
-        """What an interrupted run has seen of files."""
+        """Files that an interrupted run has scanned, by URI."""
         self.shards: dict[str, ShardContent] = {}
-        """What it has read of whole shards."""
+        """Shards that it has read completely, by URI."""
         self._interval_s = interval_s
         self._report = report
         self._request = ""
@@ -80,21 +80,21 @@ class ScanCheckpoint:
         self._written_at_s = time.monotonic()
 
     def load(self, request: Mapping[str, Any]) -> None:
-        """Read what an interrupted run of the same request has left; throw anything else away."""
+        """Load the parts of an interrupted run with the same arguments; delete any others."""
         self._request = hashlib.sha256(json.dumps(request, sort_keys=True, default=str).encode()).hexdigest()
         for path in self._parts():
             try:
                 table = pq.read_table(path, page_checksum_verification=True)
                 metadata = json.loads((table.schema.metadata or {})[_METADATA_KEY])
             except (KeyError, ValueError, OSError, pa.ArrowException):
-                metadata = {}  # a machine that lost power; its files are looked at again
+                metadata = {}  # damaged by a power loss: its files are scanned again
             if metadata.get("request") == self._request:
                 self._restore(table.to_pylist(), metadata["shards"])
             else:
                 path.unlink(missing_ok=True)
         if self._report is not None and (self.files or self.shards):
             what = f"{len(self.files):,} files" if self.files else f"{len(self.shards):,} shards"
-            self._report(f"going on with an index of which {what} are done")
+            self._report(f"resuming an interrupted scan: {what} are done")
 
     def _restore(self, rows: Sequence[Mapping[str, Any]], shards: Mapping[str, Mapping[str, Any]]) -> None:
         samples: dict[str, list[ShardSample]] = {uri: [] for uri in shards}
@@ -110,10 +110,10 @@ class ScanCheckpoint:
             self.shards[uri] = ShardContent(FileStat(**found), samples[uri], metadata.get("remarks", ()))
 
     def add_files(self, uris: Sequence[str], seen: Sequence[FileInfo]) -> None:
-        """Keep what was seen of files, without those that may heal while they stay as they are.
+        """Store scanned files, without those whose status may change while the file does not.
 
         Raises:
-            OutputError: the disk does not take it.
+            OutputError: the part cannot be written.
         """
         for uri, one in zip(uris, seen, strict=True):
             if is_reusable_status(one.header.status) and self.files.get(uri) != one:
@@ -121,10 +121,10 @@ class ScanCheckpoint:
         self._write_if_due()
 
     def add_shard(self, uri: str, read: ShardContent) -> None:
-        """Keep what was read of a whole shard.
+        """Store a completely read shard.
 
         Raises:
-            OutputError: the disk does not take it.
+            OutputError: the part cannot be written.
         """
         if uri not in self.shards or self.shards[uri].file_stat != read.file_stat:
             self._shards[uri] = {**asdict(read.file_stat), "remarks": list(read.remarks)}
@@ -162,22 +162,22 @@ class ScanCheckpoint:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Keep what an error or Ctrl-C would lose; what is whole is soon in the index."""
+        """Write the pending rows after an error or Ctrl-C; otherwise the index is about to be saved."""
         if error is not None:
-            with suppress(OutputError):  # the run's own error says more
+            with suppress(OutputError):  # the original error is more useful
                 self._write()
 
     def clear(self) -> None:
-        """Delete all parts: the index is written. Files of others stay, and then the folder does."""
+        """Delete all parts, once the index is written; the folder stays if it holds other files."""
         for path in self._parts():
             path.unlink(missing_ok=True)
         if not self.folder.is_symlink() and self.folder.is_dir():
             remove_stale(self.folder)
-            with suppress(OSError):  # others have put files there
+            with suppress(OSError):  # not empty
                 self.folder.rmdir()
 
     def _parts(self) -> list[Path]:
-        """List the parts; none where a link leads elsewhere."""
+        """List the parts; none if the folder is a symbolic link."""
         if self.folder.is_symlink():
             return []
         found = sorted(self.folder.glob("part-*.parquet"))

@@ -1,4 +1,4 @@
-"""Which split a sample belongs to: by name of a folder or column, or by a keyed hash that never moves it."""
+"""Train, validation and test splits: from the names of folders or columns, or by a stable keyed hash."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ _NAMES = {
     "test": "test",
     "testing": "test",
 }
-_AROUND = re.compile(r"(images?|imgs?)[ _-]?|[ _-]?(set|split|data|images?|imgs?|samples)|[ _-]?(19|20)\d\d")
-"""What stands around a split's name, as in ``train2017``, ``test_set`` and ``images_val``."""
+_AFFIXES = re.compile(r"(images?|imgs?)[ _-]?|[ _-]?(set|split|data|images?|imgs?|samples)|[ _-]?(19|20)\d\d")
+"""Prefixes and suffixes of split names, as in ``train2017``, ``test_set`` and ``images_val``."""
 
 
 def canonical_split(name: str) -> str | None:
-    """Return which of ``train``, ``val`` and ``test`` a usual name means; None for any other name."""
+    """Return ``train``, ``val`` or ``test`` for a common spelling of it; None for any other name."""
     name = name.strip().casefold()
-    return _NAMES.get(name) or _NAMES.get(_AROUND.sub("", name))
+    return _NAMES.get(name) or _NAMES.get(_AFFIXES.sub("", name))
 
 
 def split_names(names: Iterable[str], remarks: Remarks) -> dict[str, str]:
-    """Map the split names of a source to those of the index, and count what is not taken literally.
+    """Map the split names of a source to those of the index, noting the names that change.
 
-    Usual spellings become ``train``, ``val`` and ``test``. Where a source has several spellings of one split, such as
-    ``dev`` and ``val``, they stay different splits.
+    Common spellings become ``train``, ``val`` and ``test``. If a source has several spellings of one split, such as ``dev``
+    and ``val``, they remain different splits.
     """
     spellings: dict[str, set[str]] = {}
     for name in names:
@@ -60,8 +60,8 @@ def split_names(names: Iterable[str], remarks: Remarks) -> dict[str, str]:
     return result
 
 
-def uniform(key: str, seed: int) -> float:
-    """Map a key to [0, 1) by BLAKE2b keyed with the seed: the same on every machine and in any company."""
+def hash_to_unit(key: str, seed: int) -> float:
+    """Map a key to [0, 1) by BLAKE2b keyed with the seed, independent of machine and other keys."""
     digest = hashlib.blake2b(
         key.encode("utf-8", "surrogateescape"),
         digest_size=8,
@@ -71,52 +71,56 @@ def uniform(key: str, seed: int) -> float:
 
 
 def assign_splits(keys: Iterable[str], fractions: Mapping[str, float], seed: int) -> list[str]:
-    """Give every key a split; adding or removing other keys never moves it.
+    """Assign a split to every key by its hash; adding or removing other keys never changes it.
 
     Args:
         keys: keys of samples.
-        fractions: share of each split, 0..1, together 1. Their order matters: another order is another split.
+        fractions: fraction of each split, 0..1, summing to 1. Another order gives another assignment.
         seed: of the hash.
 
     Raises:
-        SourceError: the fractions are not shares of a whole.
+        SourceError: the fractions are invalid.
     """
     check_fractions(fractions)
     names = [name for name, share in fractions.items() if share > 0]
     bounds: list[float] = []
     for name in names:
         bounds.append(fractions[name] + (bounds[-1] if bounds else 0.0))
-    bounds[-1] = 1.0  # rounding must not leave a gap at the end
+    bounds[-1] = 1.0  # without a gap by rounding
 
     def split_of(key: str) -> str:
-        place = uniform(key, seed)
-        return next(name for name, bound in zip(names, bounds, strict=True) if place < bound)
+        value = hash_to_unit(key, seed)
+        return next(name for name, bound in zip(names, bounds, strict=True) if value < bound)
 
     return [split_of(key) for key in keys]
 
 
 def check_fractions(fractions: Mapping[str, float]) -> None:
-    """Check that fractions are shares of a whole.
+    """Check that fractions are non-negative and sum to 1.
 
     Raises:
-        SourceError: a negative or non-finite share, an unnamed split, or a sum that is not 1.
+        SourceError: a negative or non-finite fraction, an unnamed split, or a sum that is not 1.
     """
-    wanted = "fractions: expected named shares that sum to 1, such as {'train': 0.8, 'val': 0.1, 'test': 0.1}"
+    expected = (
+        "fractions: expected named fractions that sum to 1, such as {'train': 0.8, 'val': 0.1, 'test': 0.1}"
+    )
     if not isinstance(fractions, Mapping):
-        raise SourceError(f"{wanted}, got {type(fractions).__name__}; pass a mapping from names to shares")
+        raise SourceError(
+            f"{expected}, got {type(fractions).__name__}; pass a mapping from names to fractions"
+        )
     if not fractions or any(not isinstance(name, str) or not name.strip() for name in fractions):
-        raise SourceError(f"{wanted}, got {dict(fractions)}; name at least one split")
+        raise SourceError(f"{expected}, got {dict(fractions)}; name at least one split")
     if any(isinstance(share, bool) or not isinstance(share, int | float) for share in fractions.values()):
-        raise SourceError(f"{wanted}, got {dict(fractions)}; make every share a number")
+        raise SourceError(f"{expected}, got {dict(fractions)}; make every fraction a number")
     if any(not math.isfinite(share) or share < 0 for share in fractions.values()):
-        raise SourceError(f"{wanted}, got {dict(fractions)}; make every share 0 or more")
+        raise SourceError(f"{expected}, got {dict(fractions)}; make every fraction 0 or more")
     total = sum(fractions.values())
     if abs(total - 1) > 1e-6:
-        raise SourceError(f"{wanted}, got a sum of {total:g}; change {dict(fractions)} so that it is 1")
+        raise SourceError(f"{expected}, got a sum of {total:g}; change {dict(fractions)} so that it is 1")
 
 
 def parse_fractions(text: str) -> dict[str, float]:
-    """Read ``train=0.8,val=0.1,test=0.1``, as the command line takes it.
+    """Parse ``train=0.8,val=0.1,test=0.1``, the format of the command line.
 
     Raises:
         PlanError: a part is not ``name=number``.
@@ -128,6 +132,6 @@ def parse_fractions(text: str) -> dict[str, float]:
             fractions[name.strip()] = float(share)
         except ValueError as error:
             raise PlanError(
-                f"split: expected 'train=0.8,val=0.1,test=0.1', got {text!r}; mend {part!r}"
+                f"split: expected 'train=0.8,val=0.1,test=0.1', got {text!r}; correct {part!r}"
             ) from error
     return fractions

@@ -1,4 +1,4 @@
-"""What an index holds, in two short tables for people; ``Index.summary()`` has all of it for machines."""
+"""Human-readable summary of an index as two tables; ``Index.summary()`` returns the full data."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ Rows = tuple[list[str], list[list[str]]]
 
 
 def usable_rows(index: Index) -> Rows:
-    """Count usable images by class and split; returns header and rows, classes with most images first.
+    """Count usable images by class and split; return header and rows.
 
-    Of more than ``MAX_CLASSES`` classes, the smaller ones share a row. The last row is the number of images, which is
-    less than the sum where images have several classes.
+    If there are more than ``MAX_CLASSES`` classes, the smallest share one row. The last row counts images, which are fewer
+    than the sum if images have several classes.
     """
     counts = [row for row in index.counts() if row["status"] == "ok"]
     cells: Counter[tuple[str, str]] = Counter()
@@ -48,7 +48,7 @@ def usable_rows(index: Index) -> Rows:
 
 
 def remark_lines(index: Index) -> list[str]:
-    """Return in words the boxes, and what indexing left out, merged, converted or assumed, a line for each kind."""
+    """Return text lines on boxes and on what indexing left out, merged, converted or assumed."""
     return [*_box_lines(index), *Remarks(index.source.get("remarks", [])).lines()]
 
 
@@ -63,12 +63,12 @@ def _box_lines(index: Index) -> list[str]:
 
 
 def unusable_rows(index: Index) -> Rows:
-    """Count the files that cannot be used by kind of reason, most frequent first; header and rows."""
-    reasons: Counter[str] = Counter()
+    """Count unusable files by reason, most frequent first; return header and rows."""
+    counts_by_reason: Counter[str] = Counter()
     for row in index.counts():
         if row["status"] != "ok":
-            reasons[row["status"].partition(": ")[0]] += row["count"]
-    ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+            counts_by_reason[row["status"].partition(": ")[0]] += row["count"]
+    ordered = sorted(counts_by_reason.items(), key=lambda item: (-item[1], item[0]))
     return ["cannot be used", "files"], [[reason, f"{count:,}"] for reason, count in ordered]
 
 

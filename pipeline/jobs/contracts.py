@@ -27,8 +27,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
-from ..config.imports import JOBS, AllowedModules, import_object, listed
-from ..errors import PlanError, nearest
+from ..config.imports import JOBS, AllowedModules, entry_point_targets, import_object
+from ..errors import PlanError, did_you_mean
 from ..text import quoted
 
 if TYPE_CHECKING:
@@ -323,13 +323,13 @@ def find_job(name: str, *, allow_import: Sequence[str] = (), contract: type[Any]
         PlanError: no such job, no permission to import it, or it is no job of that kind.
     """
     if ":" in name:
-        AllowedModules.of(allow_import).check(name, "job", group=JOBS)
+        AllowedModules.from_names(allow_import).check(name, "job", group=JOBS)
         reference = name
     else:
-        entries = listed(JOBS)
+        entries = entry_point_targets(JOBS)
         if name not in entries:
             raise PlanError(
-                f"job: expected one of {sorted(entries)} or 'module:Name', got {quoted(name)}; {nearest(name, entries)}"
+                f"job: expected one of {sorted(entries)} or 'module:Name', got {quoted(name)}; {did_you_mean(name, entries)}"
             )
         reference = entries[name]
     found = import_object(reference, "job")

@@ -94,7 +94,7 @@ def load_job(
     content.pop("feed", None)  # says where it runs, not what it is
     if "plan" not in content:
         raise PlanError(f"{path}: plan: missing; add the path of a plan, or write it inline")
-    allowed = AllowedModules.of(allow_import)
+    allowed = AllowedModules.from_names(allow_import)
     plan = _read_plan(content.pop("plan"), path, allowed)
     if issubclass(job, BaseModel):
         return build_checked(
@@ -122,7 +122,7 @@ def load_plan(path: Path, *, allow_import: Sequence[str] = ()) -> Plan:
     content = read_yaml(path)
     if "plan" not in content:
         return Plan.load(path, allow_import=allow_import)
-    return _read_plan(content["plan"], path, AllowedModules.of(allow_import))
+    return _read_plan(content["plan"], path, AllowedModules.from_names(allow_import))
 
 
 def plan_warnings(path: Path, *, allow_import: Sequence[str] = ()) -> tuple[str, ...]:

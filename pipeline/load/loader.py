@@ -15,11 +15,11 @@ from ..index.file_info import content_hash
 from ..index.index import Index
 from ..index.mmap_index import ChunkedTable
 from ..monitor.watchdog import Watchdog
-from ..plan.error_policy import ErrorRules
+from ..plan.error_policy import ErrorPolicy
 from ..storage.storage import Storage
 from ..storage.store import ReadResult
 from .decode.decoder import EncodedImage
-from .decode.orientation import swapped
+from .decode.orientation import oriented_size
 
 Row = Mapping[str, Any]
 
@@ -70,14 +70,14 @@ class SampleLoader:
     """Reads files; any thread may call it. Leave it with ``close``."""
 
     def __init__(
-        self, index: Index, rules: ErrorRules | None = None, watchdog: Watchdog | None = None
+        self, index: Index, rules: ErrorPolicy | None = None, watchdog: Watchdog | None = None
     ) -> None:
         columns = index.table.select(COLUMNS)
         self._absent: dict[str, None] = {
             name: None for name in COLUMNS if columns[name].null_count == len(columns)
         }
         self._table = ChunkedTable(columns.drop_columns([*self._absent]))
-        self._rules = rules or ErrorRules()
+        self._rules = rules or ErrorPolicy()
         self._watchdog = watchdog or Watchdog(None)
         self._storage = Storage(self._rules.max_wait_s)
 
@@ -85,7 +85,7 @@ class SampleLoader:
         """Read the files of some rows, in order.
 
         Raises:
-            SourceDownError: a remote source gives no answer.
+            SourceUnavailableError: a remote source gives no answer.
         """
         return [self._load(row, None) for row in self._rows(rows)]
 
@@ -186,7 +186,7 @@ def _changed(row: Row, piece: ReadResult) -> str:
 
 def upright_size(row: Row) -> Size:
     """Return height and width of a picture once its EXIF orientation is applied."""
-    return swapped((row["height"], row["width"]), row["orientation"])
+    return oriented_size((row["height"], row["width"]), row["orientation"])
 
 
 def _other_tag(now: str | None, indexed: str | None) -> bool:

@@ -71,12 +71,12 @@ def split_budget(memory_bytes: int, *, batch_bytes: int, prefetch: int, cached: 
     """
     cache = min(MAX_BUFFER_BYTES, int(memory_bytes * MAX_CACHE_SHARE)) if cached else 0
     usable = memory_bytes - cache
-    least = HELD_BATCHES * batch_bytes
-    rows = max(least, min((prefetch + HELD_BATCHES) * batch_bytes, usable // 2))
+    minimum = HELD_BATCHES * batch_bytes
+    rows = max(minimum, min((prefetch + HELD_BATCHES) * batch_bytes, usable // 2))
     if rows > MAX_ROWS_SHARE * usable:
-        wanted = int(least / MAX_ROWS_SHARE / (1 - MAX_CACHE_SHARE if cached else 1)) + 1
+        needed = int(minimum / MAX_ROWS_SHARE / (1 - MAX_CACHE_SHARE if cached else 1)) + 1
         raise PlanError(
-            f"memory: expected at least {megabytes(wanted)} for batches of "
+            f"memory: expected at least {megabytes(needed)} for batches of "
             f"{megabytes(batch_bytes)}, got {megabytes(memory_bytes)}; give more with --memory, or make batch.size smaller"
         )
     rest = usable - rows
@@ -107,18 +107,18 @@ class MemoryBudget:
         with self._changed:
             if not only_one and self._used["rows"] + num_bytes > self.split.rows:
                 return False
-            self._take("rows", num_bytes)
+            self._acquire("rows", num_bytes)
             return True
 
     def reserve_batch(self, num_bytes: int) -> None:
         """Wait until the rows of a batch fit, and reserve them."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._fits("rows", num_bytes))
-            self._take("rows", num_bytes)
+            self._acquire("rows", num_bytes)
 
     def release_batch(self, num_bytes: int) -> None:
         """Let go the rows of a batch that the consumer is done with."""
-        self._give("rows", num_bytes)
+        self._release("rows", num_bytes)
 
     def reserve_file(self, ticket: int, num_bytes: int) -> None:
         """Wait until a chunk's encoded bytes fit; in the order of the tickets, which count from 0."""
@@ -127,28 +127,28 @@ class MemoryBudget:
                 lambda: self._closed or (ticket == self._next_file and self._fits("files", num_bytes))
             )
             self._next_file = max(self._next_file, ticket + 1)
-            self._take("files", num_bytes, "a file")
+            self._acquire("files", num_bytes, "a file")
             self._changed.notify_all()
 
     def add_file(self, num_bytes: int) -> None:
         """Count encoded bytes that could not wait for room."""
         with self._changed:
-            self._take("files", num_bytes, "a file")
+            self._acquire("files", num_bytes, "a file")
 
     def release_file(self, num_bytes: int) -> None:
         """Let go a chunk's encoded bytes."""
-        self._give("files", num_bytes)
+        self._release("files", num_bytes)
 
     @contextmanager
     def pixels(self, num_bytes: int, what: str) -> Iterator[None]:
         """Wait until decoded pictures fit, and hold their room."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._fits("pixels", num_bytes))
-            self._take("pixels", num_bytes, what)
+            self._acquire("pixels", num_bytes, what)
         try:
             yield
         finally:
-            self._give("pixels", num_bytes)
+            self._release("pixels", num_bytes)
 
     def close(self) -> None:
         """Let everyone go on who waits: the feed ends, and only what is under way is finished."""
@@ -160,7 +160,7 @@ class MemoryBudget:
         used = self._used[share]
         return used == 0 or used + num_bytes <= int(getattr(self.split, share))
 
-    def _take(self, share: BudgetPart, num_bytes: int, what: str = "") -> None:
+    def _acquire(self, share: BudgetPart, num_bytes: int, what: str = "") -> None:
         self._used[share] += num_bytes
         self.peak_bytes = max(self.peak_bytes, self.used_bytes)
         limit = int(getattr(self.split, share))
@@ -175,7 +175,7 @@ class MemoryBudget:
                 megabytes(self.split.total),
             )
 
-    def _give(self, share: BudgetPart, num_bytes: int) -> None:
+    def _release(self, share: BudgetPart, num_bytes: int) -> None:
         with self._changed:
             self._used[share] -= num_bytes
             assert self._used[share] >= 0, share

@@ -18,12 +18,12 @@ from ..load.decode.dali import DALI_MODES
 from ..load.decode.decoder import EncodedImage
 from ..load.decode.plan import DecodePlan
 from ..plan.view import View
-from ..rng import keyed_bits
+from ..rng import derive_seed
 from ..transform.growth import SizeBound, largest_pixels
 from ..transform.params import ParamSampler, SampledParams
 
 RGB = 3
-WIDE = 4
+CONVERSION_FACTOR = 4
 """Times as much for pictures that Pillow converts: alpha, 16 bits and other modes, and the copies on the way."""
 FLOAT_BYTES = 4
 MASK_BYTES = 2
@@ -105,10 +105,10 @@ def estimate_output_size(program: Program, view: View, index: Index, rows: np.nd
     table = index.table.select(["key", "width", "height"]).take(probes)
     for sample in table.to_pylist():
         size = (sample["height"], sample["width"])
-        bits = keyed_bits("augment", program.plan.seed, view.first_epoch, sample["key"])
+        seed = derive_seed("augment", program.plan.seed, view.first_epoch, sample["key"])
         end: Size | None = None
         try:
-            sampled = param_sampler.sample(bits, size, **targets)
+            sampled = param_sampler.sample(seed, size, **targets)
             end = sampled.size
             if not param_sampler.is_finished(sampled):
                 image = param_sampler.finish(np.zeros((*end, RGB), np.uint8), sampled)["image"]
@@ -131,7 +131,7 @@ def max_sample_bytes(
     file: EncodedImage | None,
     cached_image: CachedImage | None,
     copies: int = 2,
-    growth: SizeBound | None = None,
+    size_bound: SizeBound | None = None,
 ) -> int:
     """Bound what one sample takes from decoding on, whatever is drawn: the whole picture, several times, and its growth.
 
@@ -139,14 +139,14 @@ def max_sample_bytes(
         file: its file, if it was read.
         cached_image: what the cache holds of it, if anything.
         copies: of a whole picture that are in memory together: decoded and finished, and between them in a cache.
-        growth: what a policy that is not open makes of it at most; None where it is not asked for.
+        size_bound: what a policy that is not open makes of it at most; None where it is not asked for.
     """
     size = file.size if file is not None else cached_image.size if cached_image is not None else None
     if size is None:
         return 0
-    whole = copies * _whole_bytes(file) if file is not None else 2 * RGB * size[0] * size[1]
-    grown = 0 if growth is None else growth.pixels(size) - size[0] * size[1]
-    return whole + RGB * grown
+    full = copies * _full_bytes(file) if file is not None else 2 * RGB * size[0] * size[1]
+    grown = 0 if size_bound is None else size_bound.pixels(size) - size[0] * size[1]
+    return full + RGB * grown
 
 
 def estimate_sample_bytes(file: EncodedImage, decoding: DecodePlan, sampled: SampledParams) -> int:
@@ -163,21 +163,21 @@ def estimate_sample_bytes(file: EncodedImage, decoding: DecodePlan, sampled: Sam
     ):
         decoded = RGB * decoding.region.size[0] * decoding.region.size[1]
     else:
-        decoded = _whole_bytes(file)
+        decoded = _full_bytes(file)
     return decoded + RGB * largest_pixels(sampled)
 
 
 def split_by_bytes(
-    items: Sequence[T], num_bytes: Callable[[int], int], most: int
+    items: Sequence[T], num_bytes: Callable[[int], int], max_bytes: int
 ) -> Iterator[tuple[Sequence[T], int]]:
     """Cut items, in order, into runs of at most so many bytes; one that is larger is a run of its own."""
     sizes = [num_bytes(number) for number in range(len(items))]
-    if items and (total := sum(sizes)) <= most:
+    if items and (total := sum(sizes)) <= max_bytes:
         yield items, total
         return
     start = total = 0
     for number, size in enumerate(sizes):
-        if number > start and total + size > most:
+        if number > start and total + size > max_bytes:
             yield items[start:number], total
             start, total = number, 0
         total += size
@@ -185,6 +185,6 @@ def split_by_bytes(
         yield items[start:], total
 
 
-def _whole_bytes(file: EncodedImage) -> int:
+def _full_bytes(file: EncodedImage) -> int:
     height, width = file.size
-    return height * width * RGB * (1 if file.mode in DALI_MODES else WIDE)
+    return height * width * RGB * (1 if file.mode in DALI_MODES else CONVERSION_FACTOR)

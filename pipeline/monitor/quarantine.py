@@ -1,4 +1,4 @@
-"""The list of samples that could not be used, the counts that must add up, and the limit of both."""
+"""Quarantine of unusable samples: entries, counts and error limits."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 from ..atomic_io import write_text
 from ..errors import RequestError, RunError
-from ..plan.error_policy import MIN_JUDGED, ErrorRules
+from ..plan.error_policy import MIN_IMAGES_FOR_SHARE, ErrorPolicy
 
 QUARANTINE_NAME = "quarantine.jsonl"
 NUM_NAMED = 3
-"""So many bad files are named where the limit stops a run."""
+"""Bad files named in the error when a limit stops a run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,29 +31,29 @@ class QuarantineEntry:
     decoder: str
     """The decoders that were tried, in order, such as ``dali, opencv, pillow``."""
     replaced_by: str | None
-    """Key of the sample that stands in its place; None where it was left out or stopped the run."""
+    """Key of the replacement sample; None where it was skipped or stopped the run."""
     epoch: int
 
 
 class Quarantine:
-    """Collects entries and counts. Threads may add at the same time."""
+    """Thread-safe collection of quarantine entries and sample counts."""
 
-    def __init__(self, rules: ErrorRules | None = None) -> None:
+    def __init__(self, rules: ErrorPolicy | None = None) -> None:
         self._lock = threading.Lock()
-        self._rules = rules or ErrorRules()
+        self._rules = rules or ErrorPolicy()
         self._entries: list[QuarantineEntry] = []
         self._names: set[tuple[str, str, int]] = set()
         self._bad: dict[str, str] = {}
         self._num_judged = 0
         self._num_failed = 0
         self.counts: dict[str, int] = {"read": 0, "used": 0, "replaced": 0, "skipped": 0}
-        """Of the batches that were yielded, without their padding, so that the counts of ranks add up.
-        read = used + replaced: places of batches that were filled by their own or by another sample.
-        skipped: left out at their turn with ``on_error: skip``, or since the header was bad when it was indexed; of
-        several ranks the first counts the latter."""
+        """Counts of yielded batches without padding, so that the counts of all ranks add up.
+        read = used + replaced: batch rows filled by the scheduled sample or by a replacement.
+        skipped: left out with ``on_error: skip``, or because the header was already bad when it was indexed; the
+        latter are counted by rank 0 only."""
 
     def add(self, entry: QuarantineEntry) -> None:
-        """Add an entry, once per key, step and epoch: sampled epochs and padding meet a bad file again."""
+        """Add an entry, once per key, step and epoch: sampling with replacement and padding repeat bad files."""
         with self._lock:
             name = entry.key, entry.step, entry.epoch
             if name not in self._names:
@@ -70,10 +70,10 @@ class Quarantine:
                 self.counts[name] += number
 
     def check_limits(self, *, made: int, failed: int) -> None:
-        """Count the samples that were made for a batch, those too that are not its own, and stop where too many failed.
+        """Count the samples processed for a batch, replacements included, and check the error limits.
 
         Raises:
-            RunError: more files, or a larger share of the images, than the plan bears.
+            RunError: more bad files, or a larger share of bad images, than the plan tolerates.
         """
         limits = self._rules
         with self._lock:
@@ -87,7 +87,7 @@ class Quarantine:
                     )
                 )
             share = limits.max_bad_share
-            if share is not None and judged >= MIN_JUDGED and bad > share * judged:
+            if share is not None and judged >= MIN_IMAGES_FOR_SHARE and bad > share * judged:
                 raise RunError(
                     self._too_many(
                         f"at most {share:.1%} bad images (errors.max_bad_share), got {bad / judged:.1%}"
@@ -98,7 +98,7 @@ class Quarantine:
         named = "; ".join(list(self._bad.values())[:NUM_NAMED])
         more = f"; and {len(self._bad) - NUM_NAMED:,} more" if len(self._bad) > NUM_NAMED else ""
         return (
-            f"expected {what} of {self._num_judged:,} images so far: {named}{more}; mend the files and index again, or raise the "
+            f"expected {what} of {self._num_judged:,} images so far: {named}{more}; fix the files and index again, or raise the "
             f"limit. All are listed in {QUARANTINE_NAME} of the output folder, or in the feed's quarantine"
         )
 
@@ -106,23 +106,23 @@ class Quarantine:
         return len(self._entries)
 
     def dump(self, first: int = 0) -> list[Mapping[str, Any]]:
-        """List the entries as dicts, in a stable order; those only that were found after so many."""
+        """Return the entries as dicts, in a stable order, without the first ``first`` added."""
         with self._lock:
             entries = self._entries[first:]
         return sorted((asdict(entry) for entry in entries), key=lambda e: (e["epoch"], e["key"], e["step"]))
 
 
 def write_quarantine(entries: Iterable[Mapping[str, Any]], path: Path) -> None:
-    """Write entries as JSON lines, whole or not at all.
+    """Write entries as JSON lines, atomically.
 
     Raises:
-        OutputError: the disk does not take them.
+        OutputError: the file cannot be written.
     """
     write_text(path, _lines(entries))
 
 
 def append_quarantine(entries: Iterable[Mapping[str, Any]], path: Path) -> None:
-    """Write entries behind those that are there. A kill on the way may leave half a line, which no reader takes."""
+    """Append entries to a file. A kill while writing may leave a partial last line, which readers ignore."""
     with path.open("a", encoding="utf-8") as file:
         file.write(_lines(entries))
 
@@ -132,10 +132,10 @@ def _lines(entries: Iterable[Mapping[str, Any]]) -> str:
 
 
 def read_quarantine(path: Path) -> list[Mapping[str, Any]]:
-    """Read what was written, but for half a line at the end; nothing where there is no such file."""
+    """Read entries, ignoring a partial last line; empty if the file does not exist."""
     if not path.is_file():
         return []
-    *lines, _ = path.read_bytes().split(b"\n")  # a name may hold other ends of lines than this one
+    *lines, _ = path.read_bytes().split(b"\n")  # not splitlines(): names may contain other line breaks
     return [_read_line(path, number, line) for number, line in enumerate(lines, 1)]
 
 
@@ -149,7 +149,7 @@ def _read_line(path: Path, number: int, line: bytes) -> Mapping[str, Any]:
         isinstance(entry.get(name), kind) for name, kind in names.items()
     ):
         raise RequestError(
-            f"{path}: expected an entry of the quarantine in line {number}, got something else; the file was changed since it "
+            f"{path}: expected a quarantine entry in line {number}, got something else; the file was changed since it "
             "was written: move it away, or choose another --out"
         )
     return entry

@@ -1,4 +1,4 @@
-"""What a feed can say of itself: where its time went, what it holds, and in words what keeps it from being faster."""
+"""Feed statistics: time per step, queue depths, memory use, and the bottleneck."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ from ..machine import num_cpus
 
 STEPS = {
     "read": ("read",),
-    "make": ("find", "draw", "decode", "transform", "write"),
+    "process": ("lookup", "sample", "decode", "transform", "write"),
     "consume": ("batch", "consumer"),
 }
-"""The steps of each stage, in the order in which a sample goes through them."""
-CACHE_STEPS = {"find"}
-"""Steps that are there only with a cache."""
-WAIT_STEPS = ("input", "room")
+"""Steps of each stage, in processing order."""
+CACHE_STEPS = {"lookup"}
+"""Steps that exist only with a cache."""
+WAIT_STEPS = ("input", "output")
 STEP_LABELS = {
     "read": "reading",
-    "find": "searching the cache",
-    "draw": "drawing",
+    "lookup": "searching the cache",
+    "sample": "sampling transform parameters",
     "decode": "decoding",
     "transform": "transforming",
     "write": "writing into the batch",
 }
 MIN_WAIT_SHARE = 0.1
-"""A share of the time below which waiting says nothing."""
+"""Share of the time below which waiting is ignored."""
 
 
 @dataclass(frozen=True, slots=True)
 class ThreadStats:
-    """One thread's life: its seconds add up to ``wall_s``."""
+    """Time and bytes per step of one thread; the seconds add up to ``wall_s``."""
 
     stage: str
-    """``read``, ``make`` or ``consume``."""
+    """``read``, ``process`` or ``consume``."""
     wall_s: float
     seconds: Mapping[str, float]
-    """By step; ``input`` and ``room`` are waiting: for the stage before, and for the one behind or for memory."""
+    """By step; ``input`` waits for the previous stage, ``output`` for the next stage or for memory."""
     bytes: Mapping[str, int]
-    """What steps brought forth."""
+    """Bytes produced, by step."""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueStats:
-    """What lies between two stages."""
+    """Depth of a queue between two stages."""
 
     name: str
     depth: int
@@ -52,73 +52,72 @@ class QueueStats:
 
 @dataclass(frozen=True, slots=True)
 class FeedStats:
-    """A feed's life so far. Seconds are of the wall; those of threads of one stage are added."""
+    """Statistics of a feed so far, in wall-clock seconds; threads of one stage are summed."""
 
     wall_s: float
     first_batch_s: float
-    """From the start to the first batch; threads and DALI start here."""
+    """Time to the first batch, including the start of threads and DALI."""
     cpu_s: float
-    """Seconds of cores that this process took meanwhile, the consumer's included."""
+    """CPU seconds of this process, consumer included."""
     num_threads: int
     num_samples: int
     num_batches: int
     samples_per_second: float
     samples_per_second_now: float
-    """Over the last seconds."""
+    """Over the last few seconds."""
     cache_hits: int
     replaced: int
     threads: tuple[ThreadStats, ...]
     queues: tuple[QueueStats, ...]
     memory_bytes: int
-    """What may be in flight."""
+    """Memory budget for data in flight."""
     peak_bytes: int
-    """The most that was in flight, as estimated."""
+    """Largest estimated amount of data in flight."""
     moved_bytes: int = 0
-    """Of batches that came from other processes."""
+    """Bytes of batches received from other processes."""
 
     def seconds(self, stage: str, step: str) -> float:
-        """Add up a step over the threads of a stage."""
+        """Return the total seconds of a step over the threads of a stage."""
         return sum(one.seconds.get(step, 0.0) for one in self.threads if one.stage == stage)
 
     def share(self, stage: str, step: str) -> float:
-        """Return a step's part of the lives of a stage's threads, 0..1."""
+        """Return the share, 0..1, of a stage's thread time that a step took."""
         lives = sum(one.wall_s for one in self.threads if one.stage == stage)
         return self.seconds(stage, step) / lives if lives else 0.0
 
     def bytes(self, step: str) -> int:
-        """Add up what a step brought forth."""
+        """Return the total bytes that a step produced."""
         return sum(one.bytes.get(step, 0) for one in self.threads)
 
     def bottleneck(self) -> str:
-        """Say in words what would have to be faster.
+        """Describe the bottleneck in words.
 
-        A consumer that never waits is the bottleneck itself. Where it waits, making is, or reading if making waited
-        for that.
+        The consumer is the bottleneck if it never waits; otherwise processing is, or reading if processing waits for it.
         """
         if self.num_batches == 0:
-            return "nothing yet: no batch has come"
+            return "unknown: no batch yet"
         waited = max(0.0, self.seconds("consume", "input") - self.first_batch_s)
         waited /= max(self.wall_s - self.first_batch_s, 1e-9)
-        room = self.share("make", "room")
-        if min(room, waited) > MIN_WAIT_SHARE:
-            text = f"handing over: workers waited {room:.0%} of the time, and the consumer {waited:.0%}"
+        blocked = self.share("process", "output")
+        if min(blocked, waited) > MIN_WAIT_SHARE:
+            text = f"handoff: workers waited {blocked:.0%} of the time, and the consumer {waited:.0%}"
             return text.replace("%", " %")
-        if room > waited and room > MIN_WAIT_SHARE:
-            return f"the consumer: the pipeline waited for it {room:.0%} of the time".replace("%", " %")
-        making = {step: self.share("make", step) for step in STEPS["make"]}
-        missing = self.share("make", "input")
-        if missing > sum(making.values()):
-            return f"reading: the threads that decode waited for files {missing:.0%} of the time".replace(
+        if blocked > waited and blocked > MIN_WAIT_SHARE:
+            return f"the consumer: the pipeline waited for it {blocked:.0%} of the time".replace("%", " %")
+        working = {step: self.share("process", step) for step in STEPS["process"]}
+        starved = self.share("process", "input")
+        if starved > sum(working.values()):
+            return f"reading: the decoding threads waited for files {starved:.0%} of the time".replace(
                 "%", " %"
             )
-        most = max(making, key=making.__getitem__)
-        return f"{STEP_LABELS[most]}: {making[most]:.0%} of {_thread_count(self.num_threads)}".replace(
+        slowest = max(working, key=working.__getitem__)
+        return f"{STEP_LABELS[slowest]}: {working[slowest]:.0%} of {_thread_count(self.num_threads)}".replace(
             "%", " %"
         )
 
     def rows(self) -> tuple[list[str], list[list[str]]]:
-        """Lay the steps out as a table: header and cells."""
-        header = ["step", "threads", "working", "waits for input", "waits for room", "bytes"]
+        """Return the table of steps: header and cells."""
+        header = ["step", "threads", "working", "waits for input", "waits for output", "bytes"]
         cells = []
         for stage, steps in STEPS.items():
             num = sum(one.stage == stage for one in self.threads)
@@ -141,7 +140,7 @@ class FeedStats:
         return header, cells
 
     def lines(self) -> list[str]:
-        """Write table and verdict as lines of text."""
+        """Format the table, the summary and the bottleneck as lines of text."""
         header, cells = self.rows()
         widths = [max(len(row[i]) for row in [header, *cells]) for i in range(len(header))]
         table = [
@@ -154,7 +153,7 @@ class FeedStats:
         return [*table, self.summary(), f"bottleneck: {self.bottleneck()}"]
 
     def summary(self) -> str:
-        """Sum up in one line."""
+        """Return a one-line summary."""
         cores = self.cpu_s / self.wall_s if self.wall_s else 0.0
         text = (
             f"{self.num_samples:,} images in {self.wall_s:.1f} s, {self.samples_per_second:,.0f} a second, "
@@ -166,7 +165,7 @@ class FeedStats:
 
 
 def megabytes(num_bytes: int) -> str:
-    """Write bytes with a unit that can be read."""
+    """Format a number of bytes with a readable unit."""
     for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if num_bytes >= size:
             return f"{num_bytes / size:,.1f} {unit}"
@@ -178,7 +177,7 @@ def _percent(share: float) -> str:
 
 
 def _thread_count(num_threads: int) -> str:
-    """Name so many threads: they are the cores where there are as many."""
+    """Describe a number of threads, as cores if there is one thread per core."""
     what = "core" if num_threads == num_cpus() else "thread"
     if num_threads == 1:
         return f"the one {what}"

@@ -1,11 +1,11 @@
-"""Where the time of a feed's threads goes: each thread has a clock that stands on one step at a time.
+"""Step timers: wall-clock time per step for each thread of a feed.
 
-A clock is moved at the borders of steps, once for a chunk and not once for a sample. What lies between two moves
-belongs to one step, so that the steps of a thread add up to its life. Seconds are those of the wall: a thread that
-waits for a core because others have them is counted as working on its step.
+A timer switches steps once per chunk, not once per sample. Each interval between two switches belongs to one step, so
+that the steps of a thread add up to its lifetime. Times are wall-clock: a thread waiting for a busy core is counted as
+working on its step.
 
-DALI brings threads of its own. They have no clock: while they work, the thread that asked them waits inside the step,
-and its time is counted, once, however many they are.
+DALI's own threads have no timer: the calling thread waits inside its step while they work, so their time is counted
+once, however many they are.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ from dataclasses import dataclass, field
 
 from .stats import FeedStats, QueueStats, ThreadStats
 
-NOW_S = 5.0
-"""How far back "now" reaches, in seconds."""
+RATE_WINDOW_S = 5.0
+"""Window of ``samples_per_second_now``, in seconds."""
 
 
 class StepTimer:
-    """The clock of one thread; only that thread moves it, any thread may read it."""
+    """Time per step of one thread. Only that thread may switch steps; any thread may read."""
 
-    def __init__(self, stage: str = "make") -> None:
+    def __init__(self, stage: str = "process") -> None:
         self.stage = stage
-        """``read``, ``make`` or ``consume``."""
+        """``read``, ``process`` or ``consume``."""
         self._lock = threading.Lock()
         self._seconds: dict[str, float] = {}
         self._bytes: dict[str, int] = {}
         self._started = self._since = time.perf_counter()
-        self._step = "room"
+        self._step = "output"
         self._stopped = False
 
     def enter(self, step: str, num_bytes: int = 0) -> str:
-        """Begin a step, which ends the one before.
+        """Start a step and end the previous one.
 
         Args:
-            step: ``read``, ``find``, ``draw``, ``decode``, ``transform``, ``write``, ``consumer``; ``input`` and ``room`` are
-                waiting for them.
-            num_bytes: what the step that ends has brought forth.
+            step: ``read``, ``lookup``, ``sample``, ``decode``, ``transform``, ``write``, ``consumer``; or waiting for
+                ``input`` or ``output``.
+            num_bytes: bytes produced by the step that ends.
 
         Returns:
-            The step that ended, for who wants to go back to it.
+            The step that ended, so that the caller can return to it.
         """
         with self._lock:
             ended = self._step
@@ -57,12 +57,12 @@ class StepTimer:
             return ended
 
     def stop(self) -> None:
-        """End the life of the thread."""
+        """Stop timing."""
         self.enter(self._step)
         self._stopped = True
 
     def read(self) -> ThreadStats:
-        """Sum up, the step under way included."""
+        """Return the totals, including the current step."""
         with self._lock:
             seconds = dict(self._seconds)
             now = self._since if self._stopped else time.perf_counter()
@@ -71,8 +71,8 @@ class StepTimer:
 
 
 @dataclass
-class Queue:
-    """How much lies ready between two stages, and how much did on average. Any thread may change it."""
+class QueueGauge:
+    """Current and mean depth of the queue between two stages. Thread-safe."""
 
     name: str
     _depth: int = 0
@@ -82,13 +82,13 @@ class Queue:
     _since: float = field(default_factory=time.perf_counter)
 
     def change(self, by: int) -> None:
-        """Note that something came or went."""
+        """Add to the depth."""
         with self._lock:
             self._advance()
             self._depth += by
 
     def read(self) -> QueueStats:
-        """Say how deep it is and was on average."""
+        """Return the current and the mean depth."""
         with self._lock:
             self._advance()
             return QueueStats(self.name, self._depth, self._area / max(self._since - self._started, 1e-9))
@@ -100,13 +100,13 @@ class Queue:
 
 
 class FeedMonitor:
-    """All clocks and counters of one feed. Any thread may use it."""
+    """All timers and counters of one feed. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._own = threading.local()
+        self._local = threading.local()
         self._timers: list[StepTimer] = []
-        self._yielded: deque[tuple[float, int]] = deque()
+        self._recent_batches: deque[tuple[float, int]] = deque()
         self._started: float | None = None
         self._first: float | None = None
         self._stopped: float | None = None
@@ -114,54 +114,54 @@ class FeedMonitor:
         self.num_samples = 0
         self.num_batches = 0
         self.cache_hits = 0
-        self.chunks = Queue("chunks that are read")
-        self.batches = Queue("batches in the making or ready")
+        self.chunks = QueueGauge("chunks that are read")
+        self.batches = QueueGauge("batches in the making or ready")
 
     def start(self) -> None:
-        """Begin to count: the feed is being iterated."""
+        """Start counting when iteration of the feed begins."""
         self._started, self._cpu_started = time.perf_counter(), time.process_time()
 
     def stop(self) -> None:
-        """End the feed's life; later readings stay the same."""
+        """Stop counting; later reads return the same values."""
         if self._stopped is None and self._started is not None:
             self._stopped, self._cpu_stopped = time.perf_counter(), time.process_time()
             for timer in self._timers:
                 timer.stop()
 
     def timer(self, stage: str) -> StepTimer:
-        """Return this thread's clock for a stage; it starts when it is first asked for."""
-        if getattr(self._own, stage, None) is None:
+        """Return this thread's timer for a stage; started on first use."""
+        if getattr(self._local, stage, None) is None:
             timer = StepTimer(stage)
-            setattr(self._own, stage, timer)
+            setattr(self._local, stage, timer)
             with self._lock:
                 self._timers.append(timer)
-        found: StepTimer = getattr(self._own, stage)
+        found: StepTimer = getattr(self._local, stage)
         return found
 
     def count_cache_hits(self, num_samples: int) -> None:
-        """Count samples whose pixels came out of a cache."""
+        """Count samples read from a cache."""
         with self._lock:
             self.cache_hits += num_samples
 
     def count_batch(self, num_samples: int) -> None:
-        """Count a batch that goes to the consumer."""
+        """Count a batch yielded to the consumer."""
         now = time.perf_counter()
         with self._lock:
             self._first = now if self._first is None else self._first
             self.num_samples += num_samples
             self.num_batches += 1
-            self._yielded.append((now, num_samples))
-            while len(self._yielded) > 2 and self._yielded[1][0] < now - NOW_S:
-                self._yielded.popleft()
+            self._recent_batches.append((now, num_samples))
+            while len(self._recent_batches) > 2 and self._recent_batches[1][0] < now - RATE_WINDOW_S:
+                self._recent_batches.popleft()
 
     def read(self, *, num_threads: int, replaced: int, memory_bytes: int, peak_bytes: int) -> FeedStats:
-        """Sum up."""
+        """Return the statistics so far."""
         now = time.perf_counter() if self._stopped is None else self._stopped
         started = now if self._started is None else self._started
         cpu = time.process_time() if self._stopped is None else self._cpu_stopped
         with self._lock:
             timers = list(self._timers)
-            recent = list(self._yielded)
+            recent = list(self._recent_batches)
             first = now if self._first is None else self._first
         return FeedStats(
             wall_s=now - started,
@@ -171,7 +171,7 @@ class FeedMonitor:
             num_samples=self.num_samples,
             num_batches=self.num_batches,
             samples_per_second=self.num_samples / (now - started) if now > started else 0.0,
-            samples_per_second_now=_pace(recent, now),
+            samples_per_second_now=_recent_rate(recent, now),
             cache_hits=self.cache_hits,
             replaced=replaced,
             threads=tuple(timer.read() for timer in timers),
@@ -181,8 +181,8 @@ class FeedMonitor:
         )
 
 
-def _pace(yielded: list[tuple[float, int]], now: float) -> float:
-    """Samples a second between the first of some batches and now; its own samples came before it."""
+def _recent_rate(yielded: list[tuple[float, int]], now: float) -> float:
+    """Return the samples per second since the first of some batches, whose own samples are excluded."""
     if len(yielded) < 2:
         return 0.0
     start = yielded[0][0]

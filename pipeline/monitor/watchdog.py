@@ -1,4 +1,4 @@
-"""Who works on which file since when: finds the file that never comes to an end."""
+"""Watchdog: detects files whose processing exceeds the time limit."""
 
 from __future__ import annotations
 
@@ -8,22 +8,21 @@ from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
-from ..errors import StuckError
+from ..errors import SampleTimeoutError
 
 T = TypeVar("T")
 
 POLL_S = 1.0
 TIMEOUT_FACTOR = 2
-"""A step that takes so many times the limit of one file is not waited for any longer; files that DALI decodes in one
-run count as one."""
+"""Multiple of the per-file limit after which a step is given up; files that DALI decodes in one run count as one."""
 
 
 _Work = tuple[str, str, int, float]
-"""Key, step, number of files, and since when."""
+"""Key, step, number of files, start time."""
 
 
 class _Tracker:
-    """A note that lasts as long as its context: entered for every sample, and so as light as it gets."""
+    """Context manager that registers the current thread's work; lightweight, as it is entered for every sample."""
 
     __slots__ = ("_work", "_working")
 
@@ -39,48 +38,48 @@ class _Tracker:
 
 
 class Watchdog:
-    """Notes what every thread is at. A thread in C code cannot be ended, so that all it can do is stop the run.
+    """Tracks the file and step of each thread and stops the run on a timeout, as threads in C code cannot be killed.
 
     Args:
-        max_seconds: of one file in one step; None watches nothing.
+        max_seconds: limit for one file in one step; None disables the watchdog.
     """
 
     def __init__(self, max_seconds: float | None) -> None:
         self.max_seconds = max_seconds
         self.timed_out = False
-        """Set once a file was given up; its thread must not be waited for."""
+        """True once a file was given up; its thread must not be joined."""
         self._working: dict[int, _Work] = {}
 
     def track(self, step: str, key: str, num_files: int = 1) -> _Tracker:
-        """Note, while the context lasts, that this thread works on a file, or on several of which ``key`` is the first."""
+        """Track this thread's work on one file, or on several starting with ``key``, for the duration of the context."""
         return _Tracker(self._working, (key, step, num_files, time.monotonic()))
 
     def timeout_reason(self, seconds: float) -> str:
-        """Say that a step took too long, or nothing."""
+        """Return why a step of this duration exceeds the limit, or an empty string."""
         if self.max_seconds is None or seconds <= self.max_seconds:
             return ""
         return f"took {seconds:.1f} s, more than max_seconds_per_file: {self.max_seconds:g}"
 
     def wait_for(self, future: Future[T]) -> T:
-        """Wait for a result, and look now and then whether somebody is stuck.
+        """Wait for a result, checking periodically for timeouts.
 
         Raises:
-            StuckError: a file takes more than twice the time it may.
+            SampleTimeoutError: a file takes more than twice the time it may.
         """
         while self.max_seconds is not None:
             try:
                 return future.result(timeout=POLL_S)
             except TimeoutError:
-                if future.done():  # its own, not ours
+                if future.done():  # raised by the task itself
                     return future.result()
                 self._check_running()
         return future.result()
 
     def wait_for_all(self, futures: Sequence[Future[Any]]) -> None:
-        """Wait until all have ended, well or not, and look now and then whether somebody is stuck.
+        """Wait until all futures are done, failed or not, checking periodically for timeouts.
 
         Raises:
-            StuckError: as ``wait_for``.
+            SampleTimeoutError: as ``wait_for``.
         """
         while wait(futures, None if self.max_seconds is None else POLL_S).not_done:
             self._check_running()
@@ -92,8 +91,7 @@ class Watchdog:
             if (seconds := time.monotonic() - since) > limit:
                 self.timed_out = True
                 what = repr(key) if num_files == 1 else f"{num_files} files, the first of them {key!r}"
-                raise StuckError(
-                    f"{step} of {what}: expected an end within {limit:g} s, got none after {seconds:.0f} s; "
-                    "a thread cannot be ended from outside: take the file out of the index or convert it, "
-                    "or raise errors.max_seconds_per_file"
+                raise SampleTimeoutError(
+                    f"{step} of {what}: expected to finish within {limit:g} s, still running after {seconds:.0f} s; "
+                    "remove the file from the index or convert it, or raise errors.max_seconds_per_file"
                 )

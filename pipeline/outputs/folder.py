@@ -30,11 +30,11 @@ from typing import Self
 
 from ..atomic_io import TEMPORARY, remove_stale
 from ..errors import OutputError, RequestError
-from .lock import exclusive
+from .lock import exclusive_lock
 from .manifest import LOCK_NAME, Manifest, check_name
 
-CURE = "choose another --out, or move it away"
-_PRIVATE = (".lightwell.", ".seen-")
+HINT = "choose another --out, or move it away"
+_PRIVATE_PREFIXES = (".lightwell.", ".seen-")
 """Beginnings of names that a run itself keeps in the folder while it lasts."""
 
 
@@ -45,10 +45,10 @@ class OutputFolder:
         path: the folder.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, *, elsewhere: Collection[str] = ()) -> None:
+    def __init__(self, path: Path, manifest: Manifest, *, remote_names: Collection[str] = ()) -> None:
         self.path = path
         self._manifest = manifest
-        self._elsewhere = frozenset(elsewhere)
+        self._remote_names = frozenset(remote_names)
         self._files = dict(manifest.files)
         self._claimed: set[str] = set()
 
@@ -61,8 +61,8 @@ class OutputFolder:
         kind: str,
         outputs: Sequence[str] | None,
         lock: bool = True,
-        recognise: Callable[[], Collection[str]] = tuple,
-        elsewhere: Collection[str] = (),
+        recognize: Callable[[], Collection[str]] = tuple,
+        remote_names: Collection[str] = (),
         check: Callable[[Self], None] = lambda folder: None,  # noqa: ARG005
     ) -> Iterator[Self]:
         """Open a folder for writing; nothing in it is changed until ``claim``.
@@ -72,8 +72,8 @@ class OutputFolder:
             kind: of the job; results of another kind are not written over.
             outputs: names and patterns of what will be written; None where that is not known.
             lock: False where the caller has the folder locked already.
-            recognise: lists the names of files of ours in a folder without a manifest.
-            elsewhere: names that are taken though there is no such file, such as those below a URI that were not fetched.
+            recognize: lists the output files of older versions in a folder without a manifest.
+            remote_names: names that are taken without a local file, such as those below a URI that were not fetched.
             check: called once the folder is locked; raises where the run may not write there.
 
         Raises:
@@ -83,16 +83,16 @@ class OutputFolder:
         check_writable(path)
         with ExitStack() as stack:
             if lock:
-                stack.enter_context(exclusive(path / LOCK_NAME, what=f"--out {str(path)!r}"))
+                stack.enter_context(exclusive_lock(path / LOCK_NAME, what=f"--out {str(path)!r}"))
             found = Manifest.load(path)
             if found is None:
-                found = Manifest(kind=kind, files=dict.fromkeys(sorted(recognise())))
+                found = Manifest(kind=kind, files=dict.fromkeys(sorted(recognize())))
             elif found.kind != kind:
                 raise RequestError(
                     f"--out: expected a folder of {kind}, got {str(path)!r} with results of {found.kind[:100]!r}; choose "
                     "another --out"
                 )
-            folder = cls(path, found, elsewhere=elsewhere)
+            folder = cls(path, found, remote_names=remote_names)
             check(folder)
             folder._check(outputs)
             remove_stale(path)
@@ -128,21 +128,21 @@ class OutputFolder:
 
         A file whose size is not the one on the list was changed by somebody since: it stays, and is no longer listed.
         """
-        gone = []
+        removed = []
         for name in names:
             if name not in self._files:
                 continue
             size = self._files.pop(name)
             self._claimed.discard(name)
             path = self.path / name
-            if self._behind_link(name) or path.is_symlink() or not path.is_file():
+            if self._has_linked_parent(name) or path.is_symlink() or not path.is_file():
                 continue
             if size is None or path.stat().st_size == size:
                 path.unlink()
-                gone.append(name)
+                removed.append(name)
         if names:
             self._save()
-        return gone
+        return removed
 
     def complete(self) -> list[str]:
         """End a run: delete what only earlier results have on the list, and note the sizes of the rest.
@@ -150,11 +150,11 @@ class OutputFolder:
         Returns:
             Names of the deleted files.
         """
-        gone = self.remove(*sorted(self._files.keys() - self._claimed))
-        there = {name: self.path / name for name in sorted(self._files)}
-        self._files = {name: path.stat().st_size for name, path in there.items() if path.is_file()}
+        removed = self.remove(*sorted(self._files.keys() - self._claimed))
+        paths = {name: self.path / name for name in sorted(self._files)}
+        self._files = {name: path.stat().st_size for name, path in paths.items() if path.is_file()}
         self._save()
-        return gone
+        return removed
 
     def _save(self) -> None:
         files = dict(sorted(self._files.items()))
@@ -164,16 +164,16 @@ class OutputFolder:
     def _check(self, outputs: Sequence[str] | None) -> None:
         """Refuse a folder in which files that are not ours would be written over."""
         if outputs is None:
-            others = [name for name in self._names_there("") if not _is_private(name)]
-            if not self._files and (others := [*others, *sorted(self._elsewhere)]):
+            foreign = [name for name in self._list_names("") if not _is_private(name)]
+            if not self._files and (foreign := [*foreign, *sorted(self._remote_names)]):
                 raise RequestError(
                     f"--out: expected an empty folder, as this job does not declare which files it writes (`outputs`), "
-                    f"got {str(self.path)!r} with {others[0]!r}; choose a new folder"
+                    f"got {str(self.path)!r} with {foreign[0]!r}; choose a new folder"
                 )
             return
         for name in self.matching(outputs):
             self._check_name(name)
-        for name in sorted(self._elsewhere):
+        for name in sorted(self._remote_names):
             if name not in self._files and matches(name, outputs):
                 self._refuse(name)
         for name in outputs:
@@ -183,10 +183,10 @@ class OutputFolder:
     def matching(self, outputs: Sequence[str]) -> list[str]:
         """List what is in the folder under the names and patterns, ours or not."""
         parents = sorted({str(PurePosixPath(pattern).parent) for pattern in outputs})
-        names = [name for parent in parents for name in self._names_there("" if parent == "." else parent)]
+        names = [name for parent in parents for name in self._list_names("" if parent == "." else parent)]
         return [name for name in names if matches(name, outputs)]
 
-    def _names_there(self, parent: str) -> list[str]:
+    def _list_names(self, parent: str) -> list[str]:
         try:
             names = sorted(path.name for path in (self.path / parent).iterdir())
         except (FileNotFoundError, NotADirectoryError):
@@ -195,18 +195,18 @@ class OutputFolder:
 
     def _check_name(self, name: str) -> None:
         path = self.path / name
-        if self._behind_link(name):
+        if self._has_linked_parent(name):
             raise RequestError(
                 f"--out: expected a folder to write {name!r} into, got a symbolic link or a file in its place in "
-                f"{str(self.path)!r}; {CURE}"
+                f"{str(self.path)!r}; {HINT}"
             )
         listed = name in self._files
-        if name in self._elsewhere and not listed:
+        if name in self._remote_names and not listed:
             self._refuse(name)
         if os.path.lexists(path) and (not listed or path.is_symlink() or not path.is_file()):
             self._refuse(name)
 
-    def _behind_link(self, name: str) -> bool:
+    def _has_linked_parent(self, name: str) -> bool:
         """Say whether a folder on the way to a file is a link, or no folder."""
         parents = [self.path / parent for parent in Path(name).parents if parent != Path()]
         return any(parent.is_symlink() or (parent.exists() and not parent.is_dir()) for parent in parents)
@@ -214,7 +214,7 @@ class OutputFolder:
     def _refuse(self, name: str) -> None:
         raise RequestError(
             f"--out: expected a folder where {name!r} can be written, got {str(self.path)!r} with a {name!r} that no run of "
-            f"{self._manifest.kind} wrote there; {CURE}"
+            f"{self._manifest.kind} wrote there; {HINT}"
         )
 
 
@@ -236,7 +236,7 @@ def check_writable(path: Path) -> None:
 
 
 def _is_private(name: str) -> bool:
-    return name.startswith(_PRIVATE) or TEMPORARY.fullmatch(name) is not None
+    return name.startswith(_PRIVATE_PREFIXES) or TEMPORARY.fullmatch(name) is not None
 
 
 def is_pattern(name: str) -> bool:

@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def exclusive(path: Path, *, what: str) -> Iterator[None]:
+def exclusive_lock(path: Path, *, what: str) -> Iterator[None]:
     """Hold the lock file at ``path`` while the context lasts; the file is removed at its end.
 
     On a file system without locks nothing is held, and a warning is logged. Locks on network file systems work between
@@ -32,7 +32,7 @@ def exclusive(path: Path, *, what: str) -> Iterator[None]:
         RequestError: another process holds it.
         OSError: the file cannot be made.
     """
-    handle = _take(path, what)
+    handle = _acquire(path, what)
     try:
         yield
     finally:
@@ -41,7 +41,7 @@ def exclusive(path: Path, *, what: str) -> Iterator[None]:
             os.close(handle)
 
 
-def _take(path: Path, what: str) -> int | None:
+def _acquire(path: Path, what: str) -> int | None:
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
@@ -60,14 +60,14 @@ def _take(path: Path, what: str) -> int | None:
                 "%s: its file system has no locks (%s); do not start two runs there at a time", what, error
             )
             return None
-        if _is_at(path, handle):
+        if _is_same_file(path, handle):
             os.ftruncate(handle, 0)
-            os.pwrite(handle, _statement().encode(), 0)
+            os.pwrite(handle, _holder_record().encode(), 0)
             return handle
         os.close(handle)  # the holder before us removed it between our open and our lock
 
 
-def _is_at(path: Path, handle: int) -> bool:
+def _is_same_file(path: Path, handle: int) -> bool:
     """Check that the name still leads to the file that was opened."""
     try:
         found, opened = path.lstat(), os.fstat(handle)
@@ -76,7 +76,7 @@ def _is_at(path: Path, handle: int) -> bool:
     return (found.st_dev, found.st_ino) == (opened.st_dev, opened.st_ino)
 
 
-def _statement() -> str:
+def _holder_record() -> str:
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now})
 
@@ -84,7 +84,7 @@ def _statement() -> str:
 def _holder(handle: int) -> str:
     """Describe who holds a lock; another process may not have written it yet."""
     try:
-        told = json.loads(os.pread(handle, 4096, 0))
-        return f"process {int(told['pid'])} on {str(told['host'])[:100]!r} (since {str(told['since'])[:40]})"
+        record = json.loads(os.pread(handle, 4096, 0))
+        return f"process {int(record['pid'])} on {str(record['host'])[:100]!r} (since {str(record['since'])[:40]})"
     except (ValueError, KeyError, TypeError):
         return "another process"

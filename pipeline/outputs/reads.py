@@ -51,41 +51,43 @@ def check_reads(
     if {entry.name for entry in folder.path.iterdir()} <= {LOCK_NAME}:
         return
     root = os.path.realpath(folder.path)
-    if _lies_in(os.path.realpath(index_path), root):
+    if _is_below(os.path.realpath(index_path), root):
         _refuse_source(folder, str(index_path))
     index = load_index()
     for uri in _in_folder(index.table, root, destination):
         _refuse_source(folder, uri)
     names = sorted({*folder.owned, *folder.matching(outputs)})
-    there = {found: name for name in names if (found := _identity(folder.path / name)) is not None}
-    if not there:
+    names_by_identity = {
+        found: name for name in names if (found := _identity(folder.path / name)) is not None
+    }
+    if not names_by_identity:
         return
     for path in reads:
-        if (found := _identity(path)) in there:
-            _refuse(folder, str(path), there[found])
+        if (found := _identity(path)) in names_by_identity:
+            _refuse(folder, str(path), names_by_identity[found])
     uris = {f"{destination.rstrip('/')}/{name}": name for name in names} if "://" in destination else {}
-    for uri in _candidates(index.table, there.values(), uris):
-        name = uris.get(uri) or there.get(_identity(uri) or (-1, -1))
+    for uri in _candidates(index.table, names_by_identity.values(), uris):
+        name = uris.get(uri) or names_by_identity.get(_identity(uri) or (-1, -1))
         if name is not None:
             _refuse(folder, uri, name)
 
 
-def values_read(job: object) -> Iterator[Path | str]:
+def iter_input_paths(job: object) -> Iterator[Path | str]:
     """List the paths among a job's keys, nested ones too, and strings, which may be paths."""
     if isinstance(job, BaseModel):
         for name in type(job).model_fields:
-            yield from values_read(getattr(job, name))
+            yield from iter_input_paths(getattr(job, name))
     elif is_dataclass(job) and not isinstance(job, type):
         for field in fields(job):
-            yield from values_read(getattr(job, field.name))
+            yield from iter_input_paths(getattr(job, field.name))
     elif isinstance(job, Path | str):
         yield job
     elif isinstance(job, Mapping):
         for value in job.values():
-            yield from values_read(value)
+            yield from iter_input_paths(value)
     elif isinstance(job, list | tuple | set | frozenset):
         for value in job:
-            yield from values_read(value)
+            yield from iter_input_paths(value)
 
 
 def _in_folder(table: pa.Table, root: str, destination: str) -> Iterator[str]:
@@ -99,22 +101,22 @@ def _in_folder(table: pa.Table, root: str, destination: str) -> Iterator[str]:
         local = uris.filter(pc.invert(pc.match_substring(uris, "://")))
         parents = pc.replace_substring_regex(local, "[^/]*$", "")
         for parent in parents.unique().to_pylist():
-            if _lies_in(os.path.realpath(parent), root):
+            if _is_below(os.path.realpath(parent), root):
                 yield from local.filter(pc.equal(parents, parent)).to_pylist()
 
 
-def _lies_in(path: str, root: str) -> bool:
+def _is_below(path: str, root: str) -> bool:
     return f"{path}/".startswith(f"{root.rstrip('/')}/")
 
 
 def _candidates(table: pa.Table, names: Iterable[str], uris: Mapping[str, str]) -> list[str]:
     """Find the files of an index whose name is that of a file of the folder."""
-    last = pa.array(sorted({name.rsplit("/", 1)[-1] for name in (*names, *uris)}), pa.string())
+    basenames = pa.array(sorted({name.rsplit("/", 1)[-1] for name in (*names, *uris)}), pa.string())
     found: set[str] = set()
     for column in ("uri", "mask"):
         for chunk in table[column].chunks:
             ends = pc.replace_substring_regex(chunk, ".*/", "")
-            found.update(chunk.filter(pc.is_in(ends, last)).unique().drop_null().to_pylist())
+            found.update(chunk.filter(pc.is_in(ends, basenames)).unique().drop_null().to_pylist())
     return sorted(found)
 
 

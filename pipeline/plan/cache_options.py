@@ -12,7 +12,7 @@ from ..config.checked_model import CheckedModel
 DEFAULT_QUALITY = 95
 
 
-class Caching(CheckedModel):
+class CacheOptions(CheckedModel):
     """Where pixels behind the last deterministic step are kept, in what form, and how many bytes of them."""
 
     short_form: ClassVar[str] = "dir"
@@ -46,6 +46,6 @@ class Caching(CheckedModel):
         """Return the quality that is used, None for raw pixels."""
         return None if self.format == "raw" else self.quality or DEFAULT_QUALITY
 
-    def effect(self) -> dict[str, Any] | None:
+    def fingerprint_fields(self) -> dict[str, Any] | None:
         """Return what changes batches: nothing for raw pixels, wherever and however many are kept."""
         return None if self.format == "raw" else {"format": self.format, "quality": self.jpeg_quality}

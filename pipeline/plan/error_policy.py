@@ -10,14 +10,14 @@ from ..config.checked_model import CheckedModel
 from ..formats.headers import MAX_PIXELS
 from ..storage.storage import DEFAULT_MAX_WAIT_S
 
-MIN_JUDGED = 256
+MIN_IMAGES_FOR_SHARE = 256
 """A share of bad images is judged once so many were read: three in the first ten say little."""
 
 DEFAULT_MAX_SHARE = 0.1
 MAX_FILE_BYTES = 512 * 2**20
 
 
-class ErrorRules(CheckedModel):
+class ErrorPolicy(CheckedModel):
     """What is done about a file that cannot be used, and when a run stops instead of going on without it.
 
     * ``on_error: replace``: another image of the view stands in, by a rule keyed by (seed, epoch, key of the bad
@@ -46,6 +46,6 @@ class ErrorRules(CheckedModel):
     """How long a remote source may give no answer or wrong ones before the run stops; and a second more for each
     megabyte that is asked for."""
 
-    def deciding(self) -> dict[str, Any]:
+    def fingerprint_fields(self) -> dict[str, Any]:
         """Return what decides what batches hold; limits that only stop a run are left out."""
         return self.model_dump(include={"on_error", "max_pixels", "max_file_bytes"})

@@ -21,8 +21,8 @@ from ..index.index import Index
 from ..policy.parse import PolicyReader
 from ..policy.spec import TransformSpec
 from ..storage.store import without_file_scheme
-from .cache_options import Caching
-from .error_policy import ErrorRules
+from .cache_options import CacheOptions
+from .error_policy import ErrorPolicy
 from .resources import WorkerResources
 from .sampling import Sampling
 
@@ -30,7 +30,7 @@ PLAN_VERSION = 4
 """Part of every fingerprint; raised when equal plans would yield other batches than before."""
 
 
-class Batching(CheckedModel):
+class BatchOptions(CheckedModel):
     """How samples are put together."""
 
     size: int = Field(default=64, ge=1)
@@ -91,8 +91,8 @@ class Plan(CheckedModel):
     keypoint_params: KeypointParams = KeypointParams()
     sampling: Sampling | None = None
     """How often training views show each class; None shows every image once an epoch."""
-    batch: Batching = Batching()
-    cache: Caching | None = None
+    batch: BatchOptions = BatchOptions()
+    cache: CacheOptions | None = None
     """Keeps pixels behind the deterministic beginning of ``preprocess``; changes no batch, unless as JPEG."""
     seed: int = Field(default=0, ge=0)
     device: Literal["cpu", "gpu"] = "cpu"
@@ -103,7 +103,7 @@ class Plan(CheckedModel):
     lowering: Literal["exact", "approximate"] = "exact"
     """``approximate`` also takes DALI operators that follow another law than Albumentations, on a GPU."""
 
-    errors: ErrorRules = ErrorRules()
+    errors: ErrorPolicy = ErrorPolicy()
     """What is done about files that cannot be used."""
     resources: WorkerResources | None = None
     """What each worker of a cluster holds, where the command line does not say."""
@@ -144,7 +144,7 @@ class Plan(CheckedModel):
             read_yaml(Path(path)),
             where=str(path),
             folder=Path(path).parent,
-            allowed=AllowedModules.of(allow_import),
+            allowed=AllowedModules.from_names(allow_import),
         )
 
     def dump(self) -> dict[str, Any]:
@@ -175,11 +175,11 @@ class Plan(CheckedModel):
             "version": PLAN_VERSION,
         }
         del content["device"], content["cache"], content["resources"]
-        if self.cache is not None and self.cache.effect():
-            content["cache"] = self.cache.effect()
-        content["errors"] = self.errors.deciding()
+        if self.cache is not None and self.cache.fingerprint_fields():
+            content["cache"] = self.cache.fingerprint_fields()
+        content["errors"] = self.errors.fingerprint_fields()
         # Plans from before these keys were there keep their fingerprint.
-        if content["errors"] == ErrorRules().deciding():
+        if content["errors"] == ErrorPolicy().fingerprint_fields():
             del content["errors"]
         for name, default in (("bbox_params", BboxParams()), ("keypoint_params", KeypointParams())):
             if getattr(self, name) == default:

@@ -25,7 +25,7 @@ class WorkerResources(CheckedModel):
         return self
 
     def __str__(self) -> str:
-        return say_resources(self.cpus, self.gpus)
+        return format_resources(self.cpus, self.gpus)
 
 
 def check_resources(cpus: float, gpus: float) -> None:
@@ -38,7 +38,7 @@ def check_resources(cpus: float, gpus: float) -> None:
     check_number("resources.gpus", gpus)
     if not (cpus >= 0 and gpus >= 0 and cpus + gpus > 0):
         raise PlanError(
-            f"resources: expected some CPUs or GPUs per worker, got {say_resources(cpus, gpus) or 'none'}; give at least a "
+            f"resources: expected some CPUs or GPUs per worker, got {format_resources(cpus, gpus) or 'none'}; give at least a "
             "fraction of one"
         )
     if gpus > 1 and gpus != int(gpus):
@@ -47,6 +47,6 @@ def check_resources(cpus: float, gpus: float) -> None:
         )
 
 
-def say_resources(cpus: float, gpus: float) -> str:
+def format_resources(cpus: float, gpus: float) -> str:
     """Write ``2 CPUs and 0.5 GPUs``."""
     return " and ".join(f"{number:g} {name}" for number, name in ((cpus, "CPUs"), (gpus, "GPUs")) if number)

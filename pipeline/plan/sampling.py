@@ -7,7 +7,7 @@ from typing import Any, Self
 from pydantic import model_serializer, model_validator
 
 from ..config.checked_model import CheckedModel
-from ..errors import nearest
+from ..errors import did_you_mean
 
 
 class Sampling(CheckedModel):
@@ -22,7 +22,7 @@ class Sampling(CheckedModel):
         if not isinstance(value, str):
             return value
         if value != "balanced":
-            hint = nearest(value, ["balanced"]) or "write one of them"
+            hint = did_you_mean(value, ["balanced"]) or "write one of them"
             raise ValueError(f"expected balanced or weights: {{class: number}}, got {value!r}; {hint}")
         return {}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..config.argument_checks import MOST_COUNT, check_count, check_flag, check_text
+from ..config.argument_checks import MAX_COUNT, check_count, check_flag, check_text
 from ..errors import PlanError
 from ..text import quoted
 
@@ -40,10 +40,10 @@ class View:
         for name, least in (
             ("first_epoch", 0),
             ("num_epochs", 0),
-            ("rank", -MOST_COUNT),
-            ("num_ranks", -MOST_COUNT),
+            ("rank", -MAX_COUNT),
+            ("num_ranks", -MAX_COUNT),
         ):
-            check_count(f"view.{name}", getattr(self, name), least=least)
+            check_count(f"view.{name}", getattr(self, name), minimum=least)
         if self.keys is not None and not (
             isinstance(self.keys, tuple) and all(isinstance(key, str) for key in self.keys)
         ):

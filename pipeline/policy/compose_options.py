@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 from ..errors import PlanError
 from ..text import quoted
 
-CHOOSING = frozenset({"OneOf", "SomeOf", "RandomOrder", "OneOrOther"})
+CHOICE_COMPOSITIONS = frozenset({"OneOf", "SomeOf", "RandomOrder", "OneOrOther"})
 """Compositions that choose among their transforms."""
 
 MAX_CHOSEN = 1000
@@ -38,7 +38,7 @@ def check_composition(cls: type[Any], options: Mapping[str, Any], num_children: 
     for name in ("first", "second"):
         if name in options:
             _refuse(f"{where}.{name}", "a list below 'transforms'", options[name], "write both there")
-    if num_children == 0 and cls.__name__ in CHOOSING:
+    if num_children == 0 and cls.__name__ in CHOICE_COMPOSITIONS:
         raise PlanError(
             f"{where}.transforms: expected at least one transform to choose from, got none; add some"
         )

@@ -13,10 +13,10 @@ from ..config.imports import AllowedModules
 from ..errors import LightwellError, PlanError
 from ..text import one_line, quoted
 from .compose_options import check_compose
-from .registry import is_composition, name_of, option_names
+from .registry import is_composition, option_names, transform_name
 from .spec import TransformSpec
 
-NOT_MEANING = frozenset(
+IGNORED_ATTRIBUTES = frozenset(
     {
         "_available_keys",
         "_images_was_list",
@@ -44,14 +44,14 @@ MAX_DEPTH = 32
 OF_COMPOSE = ("seed", "save_applied_params", "additional_targets")
 
 
-def spec_of(transform: Any, where: str) -> TransformSpec:
+def spec_from_transform(transform: Any, where: str) -> TransformSpec:
     """Describe a transform or a composition.
 
     Raises:
         PlanError: a plan cannot hold it, or what is built from its description differs from it; names what is lost.
     """
     spec = _described(transform, where)
-    lost = differences(transform, spec.build(where))
+    lost = differing_attributes(transform, spec.build(where))
     if lost:
         raise PlanError(
             f"{where}: expected a transform that its options describe, got {type(transform).__name__}, which loses "
@@ -63,7 +63,7 @@ def spec_of(transform: Any, where: str) -> TransformSpec:
 def _described(transform: Any, where: str) -> TransformSpec:
     cls = type(transform)
     where = f"{where}.{cls.__name__}"
-    name = name_of(cls, where)
+    name = transform_name(cls, where)
     _check_state(transform, where)
     if is_composition(transform):
         options = _composition_options(transform, where)
@@ -112,7 +112,7 @@ def _composition_options(composition: Any, where: str) -> dict[str, Any]:
 
     Which interpolation masks are given stands in each transform by now.
     """
-    if name_of(type(composition), where) != "Compose":
+    if transform_name(type(composition), where) != "Compose":
         names = set(option_names(type(composition))) - {"transforms", "first", "second"}
         return {name: getattr(composition, name) for name in sorted(names) if hasattr(composition, name)}
     found = {name: getattr(composition, name, None) for name in OF_COMPOSE}
@@ -123,11 +123,11 @@ def _composition_options(composition: Any, where: str) -> dict[str, Any]:
     return {"p": composition.p}
 
 
-def differences(one: Any, other: Any, place: str = "") -> list[str]:
+def differing_attributes(one: Any, other: Any, place: str = "") -> list[str]:
     """List the attributes in which two transforms differ, those of their children by dotted names."""
     if type(one) is not type(other):
         return [place or type(one).__name__]
-    apart = NOT_MEANING | ({"mask_interpolation"} if is_composition(one) else frozenset())
+    apart = IGNORED_ATTRIBUTES | ({"mask_interpolation"} if is_composition(one) else frozenset())
     mine, theirs = _state(one, apart), _state(other, apart)
     lost = [
         f"{place}{name}"
@@ -142,7 +142,7 @@ def differences(one: Any, other: Any, place: str = "") -> list[str]:
     return lost + [
         name
         for i, (child, again) in enumerate(pairs)
-        for name in differences(child, again, f"{place}transforms[{i}].{type(child).__name__}.")
+        for name in differing_attributes(child, again, f"{place}transforms[{i}].{type(child).__name__}.")
     ]
 
 

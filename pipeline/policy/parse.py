@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from ..config.imports import NOTHING, TRANSFORMS, AllowedModules, import_object
+from ..config.imports import NO_MODULES, TRANSFORMS, AllowedModules, import_object
 from ..errors import PlanError
 from ..text import quoted
-from .from_objects import spec_of
+from .from_objects import spec_from_transform
 from .registry import check_permitted, is_transform
 from .saved_policies import read_policy_file
 from .spec import TransformSpec
@@ -29,7 +29,7 @@ MAX_TRANSFORMS = 1000
 class PolicyReader:
     """Turns what was written for a policy into specs; text may name only what is allowed."""
 
-    allowed: AllowedModules = NOTHING
+    allowed: AllowedModules = NO_MODULES
 
     @classmethod
     def from_context(cls, context: Any) -> Self:
@@ -62,7 +62,7 @@ class PolicyReader:
         if isinstance(value, Sequence) and not isinstance(value, str | bytes):
             return tuple(self._transform(item, f"{where}[{i}]") for i, item in enumerate(value))
         if not isinstance(value, str | bytes | int | float | Mapping) and is_transform(value):
-            return _flat(spec_of(value, where))
+            return _flat(spec_from_transform(value, where))
         raise PlanError(
             f"{where}: expected a list of transforms, {{file: PATH}} or {{import: module:name}}, got {quoted(value)}; "
             "a file stands for a whole policy"
@@ -75,7 +75,7 @@ class PolicyReader:
             item = {item: None}
         if not isinstance(item, Mapping):
             if is_transform(item):
-                return spec_of(item, where)
+                return spec_from_transform(item, where)
         elif len(item) == 1 and isinstance(name := next(iter(item)), str):
             return self._written(name, item[name], where)
         raise PlanError(

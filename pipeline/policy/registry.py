@@ -8,20 +8,22 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from ..config.imports import TRANSFORMS, AllowedModules, import_object, listed
-from ..errors import PlanError, nearest
+from ..config.imports import TRANSFORMS, AllowedModules, entry_point_targets, import_object
+from ..errors import PlanError, did_you_mean
 from ..text import quoted
 
-OWN = {"ToHSV": "lightwell.pipeline.policy.color:ToHSV"}
+OWN_TRANSFORMS = {"ToHSV": "lightwell.pipeline.policy.color:ToHSV"}
 """Transforms of this package: they need no permission, by either name."""
 
-BASES = frozenset({"BaseCompose", "BasicTransform", "DualTransform", "ImageOnlyTransform", "Transform3D"})
+ABSTRACT_BASES = frozenset(
+    {"BaseCompose", "BasicTransform", "DualTransform", "ImageOnlyTransform", "Transform3D"}
+)
 """Bases of Albumentations that do nothing themselves."""
 
 _REFERENCES = "it takes its reference images from files or arrays, which are no options of a plan"
 _OTHER_DATA = "it takes other images, texts or boxes out of the data, which a plan does not have"
 _VOLUMES = "it works on volumes, and a plan has images"
-UNUSABLE: Mapping[str, str] = {
+UNSUPPORTED: Mapping[str, str] = {
     "CenterCrop3D": _VOLUMES,
     "CoarseDropout3D": _VOLUMES,
     "CubicSymmetry": _VOLUMES,
@@ -53,7 +55,7 @@ def load_albumentations() -> Any:
 def transform_classes() -> Mapping[str, type[Any]]:
     """List the transforms and compositions of the installed Albumentations by name, without its bare bases."""
     package = load_albumentations()
-    listing = {name: getattr(package, name) for name in dir(package) if name not in BASES}
+    listing = {name: getattr(package, name) for name in dir(package) if name not in ABSTRACT_BASES}
     return {
         name: cls for name, cls in listing.items() if is_transform_class(cls) and not inspect.isabstract(cls)
     }
@@ -93,18 +95,21 @@ def check_permitted(name: str, where: str, allowed: AllowedModules) -> None:
         PlanError: no such transform, one that no plan can hold, or one that needs permission.
     """
     if ":" in name:
-        if name not in OWN.values():
+        if name not in OWN_TRANSFORMS.values():
             allowed.check(name, where, group=TRANSFORMS)
         return
     known = transform_classes()
     if name in known:
-        if name in UNUSABLE:
+        if name in UNSUPPORTED:
             raise PlanError(
-                f"{where}: expected a transform that a plan can hold, got {name}: {UNUSABLE[name]}"
+                f"{where}: expected a transform that a plan can hold, got {name}: {UNSUPPORTED[name]}"
             )
         return
-    if name not in OWN and name not in (entries := listed(TRANSFORMS)):
-        hint = nearest(name, [*known, *OWN, *entries]) or "a class of your own is written as 'module:Class'"
+    if name not in OWN_TRANSFORMS and name not in (entries := entry_point_targets(TRANSFORMS)):
+        hint = (
+            did_you_mean(name, [*known, *OWN_TRANSFORMS, *entries])
+            or "a class of your own is written as 'module:Class'"
+        )
         raise PlanError(f"{where}: expected an Albumentations transform, got {quoted(name)}; {hint}")
 
 
@@ -117,7 +122,7 @@ def find_transform(name: str, where: str) -> type[Any]:
     known = transform_classes()
     if name in known:
         return known[name]
-    reference = name if ":" in name else OWN.get(name) or listed(TRANSFORMS).get(name)
+    reference = name if ":" in name else OWN_TRANSFORMS.get(name) or entry_point_targets(TRANSFORMS).get(name)
     if reference is None:
         raise PlanError(
             f"{where}: expected an Albumentations transform or an entry point of {TRANSFORMS}, got {quoted(name)}; "
@@ -129,13 +134,13 @@ def find_transform(name: str, where: str) -> type[Any]:
             f"{where}: expected a class derived from albumentations.BasicTransform or BaseCompose, got {quoted(found)}; "
             f"write 'import: {reference}' for a policy, or derive the class"
         )
-    if inspect.isabstract(found) or found.__name__ in BASES:
+    if inspect.isabstract(found) or found.__name__ in ABSTRACT_BASES:
         raise PlanError(f"{where}: expected a transform, got the abstract {found.__name__}; derive from it")
     cls: type[Any] = found
     return cls
 
 
-def name_of(cls: type[Any], where: str) -> str:
+def transform_name(cls: type[Any], where: str) -> str:
     """Return the name by which a plan holds a class of transforms: Albumentations' own, or ``module:Class``.
 
     Raises:
@@ -143,9 +148,9 @@ def name_of(cls: type[Any], where: str) -> str:
     """
     known = transform_classes()
     if known.get(cls.__name__) is cls:
-        if cls.__name__ in UNUSABLE:
+        if cls.__name__ in UNSUPPORTED:
             raise PlanError(
-                f"{where}: expected a transform that a plan can hold, got {cls.__name__}: {UNUSABLE[cls.__name__]}"
+                f"{where}: expected a transform that a plan can hold, got {cls.__name__}: {UNSUPPORTED[cls.__name__]}"
             )
         return cls.__name__
     reference = f"{cls.__module__}:{cls.__qualname__}"
@@ -154,8 +159,8 @@ def name_of(cls: type[Any], where: str) -> str:
             f"{where}: expected a class that can be imported by its name, got {quoted(reference)}; "
             "define it at the top level of a module"
         )
-    for name, target in {**OWN, **listed(TRANSFORMS)}.items():
-        if target == reference and name not in known and name not in OWN:
+    for name, target in {**OWN_TRANSFORMS, **entry_point_targets(TRANSFORMS)}.items():
+        if target == reference and name not in known and name not in OWN_TRANSFORMS:
             return name
     return reference
 
@@ -179,5 +184,5 @@ def check_options(cls: type[Any], options: Mapping[str, Any], where: str) -> Non
     names = option_names(cls)
     for option in options:
         if option not in names:
-            hint = nearest(option, names) or f"it takes {', '.join(names)}"
+            hint = did_you_mean(option, names) or f"it takes {', '.join(names)}"
             raise PlanError(f"{where}.{option}: no such option; {hint}")

@@ -14,7 +14,7 @@ from ..errors import PlanError
 from ..text import quoted
 from .compose_options import check_compose
 from .registry import check_permitted, find_transform, is_composition, load_albumentations, option_names
-from .spec import TransformSpec, plain
+from .spec import TransformSpec, to_plain
 
 NAME_KEY = "__class_fullname__"
 
@@ -42,7 +42,7 @@ def read_policy_file(path: Path, where: str, allowed: AllowedModules) -> Transfo
         )
     version = described.get("__version__")
     where = f"{where}: {path.name}"
-    spec = _spec_of(described["transform"], where, allowed)
+    spec = _read_spec(described["transform"], where, allowed)
     same_version = version == load_albumentations().__version__
     _check_meaning(
         described["transform"], spec.build(where), where, None if same_version else quoted(version)
@@ -50,7 +50,7 @@ def read_policy_file(path: Path, where: str, allowed: AllowedModules) -> Transfo
     return spec
 
 
-def _spec_of(described: Any, where: str, allowed: AllowedModules) -> TransformSpec:
+def _read_spec(described: Any, where: str, allowed: AllowedModules) -> TransformSpec:
     if not isinstance(described, Mapping) or not isinstance(described.get(NAME_KEY), str):
         raise PlanError(
             f"{where}: expected a transform with its {NAME_KEY}, got {quoted(described)}; save the policy again"
@@ -82,7 +82,8 @@ def _spec_of(described: Any, where: str, allowed: AllowedModules) -> TransformSp
             "name": name,
             "options": kept,
             "children": [
-                _spec_of(child, f"{where}.transforms[{i}]", allowed) for i, child in enumerate(children or ())
+                _read_spec(child, f"{where}.transforms[{i}]", allowed)
+                for i, child in enumerate(children or ())
             ],
         },
         context=allowed.context(),
@@ -110,7 +111,7 @@ def _check_meaning(described: Mapping[str, Any], built: Any, where: str, version
         checked = type(built).__name__ == "Compose" and key != "p"  # by check_compose
         if checked or key in (NAME_KEY, "transforms", "always_apply"):
             continue
-        if key in now and not _equal(plain(now[key], key), plain(value, key)):
+        if key in now and not _equal(to_plain(now[key], key), to_plain(value, key)):
             raise PlanError(
                 f"{where}.{key}: expected a value that Albumentations keeps, got {quoted(value)}, of which it makes "
                 f"{quoted(now[key])}; correct it"

@@ -47,7 +47,7 @@ class TransformSpec(CheckedModel):
     @field_validator("options")
     @classmethod
     def _make_plain(cls, options: dict[str, Any]) -> dict[str, Any]:
-        return {name: plain(value, name) for name, value in options.items()}
+        return {name: to_plain(value, name) for name, value in options.items()}
 
     def dump(self) -> dict[str, Any]:
         """Return the YAML form."""
@@ -90,7 +90,7 @@ class TransformSpec(CheckedModel):
         return built
 
 
-def plain(value: Any, where: str) -> Any:
+def to_plain(value: Any, where: str) -> Any:
     """Turn tuples, enumerations and NumPy's values into what YAML and JSON hold without loss.
 
     Raises:
@@ -109,12 +109,12 @@ def plain(value: Any, where: str) -> Any:
             )
         return value
     if isinstance(value, list | tuple):
-        return [plain(item, where) for item in value]
+        return [to_plain(item, where) for item in value]
     if isinstance(value, Mapping):
         for key in value:
             if not isinstance(key, str):
                 raise PlanError(f"{where}: expected names as keys, got {quoted(key)}; correct it")
-        return {key: plain(item, f"{where}.{key}") for key, item in value.items()}
+        return {key: to_plain(item, f"{where}.{key}") for key, item in value.items()}
     raise PlanError(
         f"{where}: expected a value that can be written down, got {quoted(value)}; "
         "make it a class of your own that builds it"

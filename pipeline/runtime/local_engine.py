@@ -17,7 +17,7 @@ from typing import Any, get_args
 
 from ..batch.batch import Batch
 from ..compiler.routing import Backend
-from ..config.argument_checks import check_choice, check_count, check_is
+from ..config.argument_checks import check_choice, check_count, check_type
 from ..executor.cached import CacheReader
 from ..machine import default_memory_bytes, num_cpus
 from ..memory.budget import MemoryBudget, split_budget
@@ -49,9 +49,9 @@ class LocalEngine:
     """What works on pixels; None takes DALI for plans on a GPU, OpenCV for plans on the CPU."""
 
     def __post_init__(self) -> None:
-        check_count("num_threads", self.num_threads, most=MAX_THREADS)
+        check_count("num_threads", self.num_threads, maximum=MAX_THREADS)
         check_count("prefetch", self.prefetch)
-        check_count("memory_bytes", self.memory_bytes, most=2**62)
+        check_count("memory_bytes", self.memory_bytes, maximum=2**62)
         if self.backend is not None:
             check_choice("backend", self.backend, get_args(Backend))
 
@@ -62,8 +62,8 @@ class LocalEngine:
             PlanError: the plan or the view cannot be right, or the position is of another.
             SourceError: the index cannot be used or has no such split.
         """
-        check_is("plan", plan, Plan)
-        check_is("view", view, View)
+        check_type("plan", plan, Plan)
+        check_type("view", view, View)
         threads = self.num_threads or num_cpus()
         backend: Backend = self.backend or ("dali" if plan.device == "gpu" else "opencv")
         return LocalFeed(
@@ -83,8 +83,8 @@ class LocalFeed(BaseFeed[Batch]):
     Iterating raises:
         RunError: neither a sample nor any of its replacements could be used, or more are bad than the plan allows.
         SampleError: a sample cannot be used and the plan says ``on_error: raise``.
-        SourceDownError: a remote source gives no answer.
-        StuckError: a file exceeds its time limit by far.
+        SourceUnavailableError: a remote source gives no answer.
+        SampleTimeoutError: a file exceeds its time limit by far.
         PlanError: the finished images of a batch differ in size.
     """
 

@@ -91,7 +91,7 @@ class OpenBatch:
         """Wait until its chunks have ended, well or not.
 
         Raises:
-            StuckError: a file never comes to an end.
+            SampleTimeoutError: a file never comes to an end.
         """
         self.watchdog.wait_for_all(self.chunks)
 
@@ -244,7 +244,7 @@ class WorkerPool:
     def _read_chunk(self, ticket: int, rows: np.ndarray, num_bytes: int) -> list[EncodedSample]:
         monitor = self._shared.monitor
         timer = monitor.timer("read")
-        timer.enter("room")
+        timer.enter("output")
         self._shared.budget.reserve_file(ticket, num_bytes)
         timer.enter("read")
         read_bytes = 0
@@ -255,7 +255,7 @@ class WorkerPool:
             return loaded
         finally:
             monitor.chunks.change(1)
-            timer.enter("room", read_bytes)
+            timer.enter("output", read_bytes)
 
     def _open_buffer(self, num_images: int) -> BatchBuffer | DeviceBuffer:
         if self._device is None:
@@ -268,36 +268,36 @@ class WorkerPool:
         file_bytes: int,
         target: _ChunkTarget,
     ) -> _SampleColumns:
-        timer = self._shared.monitor.timer("make")
+        timer = self._shared.monitor.timer("process")
         timer.enter("input")
         try:
             samples = loaded.result()
             self._shared.monitor.chunks.change(-1)
-            timer.enter("draw")
+            timer.enter("sample")
             return self._make_samples(samples, target)
         finally:
             self._shared.budget.release_file(file_bytes)
-            timer.enter("room")
+            timer.enter("output")
 
     def _make_cached(self, rows: np.ndarray, target: _ChunkTarget) -> _SampleColumns:
         """Make what the cache holds without a reader; the few that are damaged or have changed are read here."""
         monitor = self._shared.monitor
-        timer = monitor.timer("make")
-        timer.enter("find")
+        timer = monitor.timer("process")
+        timer.enter("lookup")
         read_bytes = 0
         try:
             samples = self._shared.load(rows)
             monitor.count_cache_hits(sum(sample.cached_image is not None for sample in samples))
             read_bytes = sum(len(sample.file.data) for sample in samples if sample.file is not None)
             self._shared.budget.add_file(read_bytes)
-            timer.enter("draw", read_bytes)
+            timer.enter("sample", read_bytes)
             return self._make_samples(samples, target)
         finally:
             self._shared.budget.release_file(read_bytes)
-            timer.enter("room")
+            timer.enter("output")
 
     def _make_samples(self, samples: list[EncodedSample], target: _ChunkTarget) -> _SampleColumns:
-        timer = self._shared.monitor.timer("make")
+        timer = self._shared.monitor.timer("process")
         if not hasattr(self._local, "sample_worker"):
             most = (
                 self._max_samples
@@ -309,11 +309,11 @@ class WorkerPool:
         sample_worker: SampleWorker = self._local.sample_worker
         done = _SampleColumns()
         for run, most_bytes in sample_worker.split_by_bytes(samples, target.epoch, self._most_pixels):
-            timer.enter("room")
+            timer.enter("output")
             with self._shared.budget.pixels(most_bytes, repr(run[0].row["key"])):
                 start = target.first + len(done.made)
                 slots = [partial(target.buffer.output_slot, row) for row in range(start, start + len(run))]
-                made = sample_worker.make(run, target.epoch, slots, target.failures)
+                made = sample_worker.process(run, target.epoch, slots, target.failures)
                 timer.enter("write")
                 num_bytes = 0
                 for row, sample in enumerate(made, start):
@@ -322,7 +322,7 @@ class WorkerPool:
                         num_bytes += sample.image.nbytes
                     done.add(sample)
                 target.buffer.synchronize()
-                timer.enter("draw", num_bytes)
+                timer.enter("sample", num_bytes)
                 del made, sample  # not one picture may outlast its room
         return done
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from ..errors import PlanError, nearest
-from ..rng import keyed_words
+from ..errors import PlanError, did_you_mean
+from ..rng import random_words
 from .permutation import NUM_ROUNDS, permute, splitmix64
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class ClassBalancedSampler:
         num_before = epoch * quotas + indices - self.bounds[number]
         passes, index_in_pass = np.divmod(num_before, self.sizes[number])
         counters = (self.labels[number].astype(np.uint64) << PASS_BITS) | passes.astype(np.uint64)
-        base = keyed_words("draws", self.seed, 0, "", NUM_ROUNDS)
+        base = random_words("draws", self.seed, 0, "", NUM_ROUNDS)
         keys = splitmix64(base[:, None], counters)
         result = permute(index_in_pass, self.sizes[number].astype(np.uint64), keys)
         return np.asarray(self.rows[self.starts[number] + result])
@@ -90,6 +90,6 @@ def _weights_of(sampling: Sampling, names: list[str]) -> np.ndarray:
     given = sampling.weights or {}
     for name in given:
         if name not in names:
-            hint = nearest(name, names) or f"classes with images here are {', '.join(names[:10])}"
+            hint = did_you_mean(name, names) or f"classes with images here are {', '.join(names[:10])}"
             raise PlanError(f"sampling.weights: expected classes of the view, got {name!r}; {hint}")
     return np.array([given.get(name, 1.0) for name in names], dtype=np.float64)

@@ -13,7 +13,7 @@ from typing import Self
 
 import numpy as np
 
-from ..rng import keyed_words
+from ..rng import random_words
 
 NUM_ROUNDS = 16
 """With fewer rounds, 43,200 draws show that the permutations of six elements are not equally likely."""
@@ -34,7 +34,7 @@ class Permutation:
     @classmethod
     def from_seed(cls, purpose: str, seed: int, epoch: int, size: int) -> Self:
         """Create the permutation for a purpose, a seed and an epoch."""
-        return cls(size, keyed_words(purpose, seed, epoch, "", NUM_ROUNDS))
+        return cls(size, random_words(purpose, seed, epoch, "", NUM_ROUNDS))
 
     def __call__(self, indices: np.ndarray) -> np.ndarray:
         """Return the elements at some indices; int64."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 import numpy as np
 
 from ..errors import PlanError
-from ..rng import keyed_bits, keyed_generator
+from ..rng import derive_seed, numpy_generator
 from .class_balanced import ClassBalancedSampler
 from .permutation import Permutation
 
@@ -179,5 +179,5 @@ def replacements(rows: np.ndarray, *, seed: int, epoch: int, key: str) -> np.nda
     The order is keyed by (seed, epoch, key of the bad sample): the same bad file is replaced by the same
     image on every thread and engine.
     """
-    generator = keyed_generator(keyed_bits("replace", seed, epoch, key))
+    generator = numpy_generator(derive_seed("replace", seed, epoch, key))
     return np.asarray(rows[generator.integers(0, len(rows), size=NUM_REPLACEMENT_TRIES)])

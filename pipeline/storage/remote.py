@@ -13,7 +13,7 @@ from datetime import datetime
 from itertools import count
 from typing import Any, TypeVar
 
-from ..errors import SourceDownError, SourceError
+from ..errors import SourceError, SourceUnavailableError
 from ..text import quoted
 from ..uris import public_uri, redact_uris
 from .store import FileStat, ReadResult, store_root
@@ -199,8 +199,8 @@ class RemoteStore:
         message = f"no valid response in {attempts} attempts within {self._max_wait_s:g} s ({reason})"
         return OSError(0, f"{message}, while its source responds", public_uri(uri))
 
-    def _source_error(self, uri: str, reason: str, attempts: int) -> SourceDownError:
-        return SourceDownError(
+    def _source_error(self, uri: str, reason: str, attempts: int) -> SourceUnavailableError:
+        return SourceUnavailableError(
             f"expected a response from {store_root(public_uri(uri))} within {self._max_wait_s:g} s, got {reason} in "
             f"{attempts} attempts for {public_uri(uri)!r}; check the address, the network and the credentials, then run again"
         )

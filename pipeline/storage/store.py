@@ -41,7 +41,7 @@ class Store(Protocol):
 
         Raises:
             OSError: the file cannot be read: missing, forbidden, or a directory.
-            SourceDownError: the source does not respond.
+            SourceUnavailableError: the source does not respond.
         """
         ...
 

@@ -18,7 +18,7 @@ from ..executor.cpu import CpuStage, Failure
 from ..index.index import Index
 from ..load.decode.plan import DecodePlan
 from ..load.loader import EncodedSample, SampleLoader
-from ..rng import keyed_bits
+from ..rng import derive_seed
 from ..runtime.opencv_threads import SingleThreadedOpenCV
 from ..transform.params import ParamSampler, leaf_transforms
 
@@ -107,7 +107,7 @@ class _Stopwatch:
     def _decode(self, sample: EncodedSample, epoch: int) -> Any:
         assert sample.file is not None
         file = sample.file
-        bits = keyed_bits("augment", self._seed, epoch, sample.row["key"])
+        bits = derive_seed("augment", self._seed, epoch, sample.row["key"])
         sampled = self._time("draw", partial(self._param_sampler.sample, bits, file.size, **self._targets))
         decoding: DecodePlan = self._pixels.plan(file, sampled)
         image = self._time("decode", lambda: self._pixels.decode([file], [decoding])[0])

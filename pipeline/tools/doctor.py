@@ -38,7 +38,7 @@ POLICY = [
 """What people use most, all of it lowered."""
 
 
-def examine() -> dict[str, Any]:
+def run_checks() -> dict[str, Any]:
     """Look at the machine and make batches of pictures in every way that it allows.
 
     Returns:
@@ -71,7 +71,7 @@ def _try_decoders() -> dict[str, str]:
     from ..load.decode.dali import DaliDecoder
     from ..load.decode.opencv import decode_opencv
     from ..load.decode.pillow import decode_pillow
-    from ..load.decode.plan import whole
+    from ..load.decode.plan import full_region
 
     picture = make_photo(0, 64, 96)
     data = cv2.imencode(".jpg", picture)[1].tobytes()
@@ -82,7 +82,7 @@ def _try_decoders() -> dict[str, str]:
     )
     dali = DaliDecoder(max_batch_size=1, num_threads=1)
     try:
-        (decoded,) = dali.decode([data], [whole((64, 96))])
+        (decoded,) = dali.decode([data], [full_region((64, 96))])
     except ImportError as error:
         found["dali cpu"] = f"not usable: {error}"
         return found
@@ -155,13 +155,13 @@ def _reference(index: Path) -> dict[str, np.ndarray]:
     from ..compiler.program import Program
     from ..index.index import Index
     from ..load.decode.opencv import decode_opencv
-    from ..rng import keyed_bits, keyed_generator, keyed_random
+    from ..rng import derive_seed, numpy_generator, python_random
 
     compose = Program.compile(_plan(index, "cpu")).compose(augment=True)
     finished = {}
     for row in Index.load(index).table.select(["key", "uri"]).to_pylist():
-        bits = keyed_bits("augment", 0, 0, row["key"])
-        compose.set_random_state(keyed_generator(bits), keyed_random(bits))
+        bits = derive_seed("augment", 0, 0, row["key"])
+        compose.set_random_state(numpy_generator(bits), python_random(bits))
         finished[row["key"]] = compose(image=decode_opencv(Path(row["uri"]).read_bytes()))["image"]
     return finished
 

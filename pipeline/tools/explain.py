@@ -94,7 +94,7 @@ def _policy_steps(program: Program, routes: tuple[Route, ...], costs: Costs | No
         notes = [
             "every view" if everywhere else "training views only",
             _fused_note(route),
-            route.why,
+            route.reason,
             _cache_note(program) if everywhere and number == program.num_cached - 1 else "",
         ]
         draws = NOTHING if everywhere else KEYED
@@ -103,7 +103,7 @@ def _policy_steps(program: Program, routes: tuple[Route, ...], costs: Costs | No
         steps.append(Step(*_name(spec), where, draws, share, "; ".join(filter(None, notes))))
     others = program.routes(augment=False).routes[num_every:]
     for spec, route in zip(program.evaluate, others, strict=True):
-        note = "; ".join(filter(None, ["other views only", _fused_note(route), route.why]))
+        note = "; ".join(filter(None, ["other views only", _fused_note(route), route.reason]))
         steps.append(Step(*_name(spec), _where(route, program.plan), NOTHING, None, note))
     return steps
 

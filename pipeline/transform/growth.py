@@ -10,10 +10,10 @@ from typing import Any, Self
 from ..geometry import Size
 from .params import SampledParams, leaf_transforms
 
-_OF_HEIGHT_AND_WIDTH = frozenset({"Resize", "RandomSizedBBoxSafeCrop"})
-_OF_SIZE = frozenset({"RandomResizedCrop", "RandomSizedCrop"})
-_FITTING = frozenset({"Affine", "SafeRotate", "ShiftScaleRotate"})
-_PADDING = frozenset({"Pad", "PadIfNeeded", "RandomScale"})
+_HEIGHT_WIDTH_TRANSFORMS = frozenset({"Resize", "RandomSizedBBoxSafeCrop"})
+_SIZE_TRANSFORMS = frozenset({"RandomResizedCrop", "RandomSizedCrop"})
+_FIT_OUTPUT_TRANSFORMS = frozenset({"Affine", "SafeRotate", "ShiftScaleRotate"})
+_PADDING_TRANSFORMS = frozenset({"Pad", "PadIfNeeded", "RandomScale"})
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class SizeBound:
             name = type(leaf).__name__
             if name == "SmallestMaxSize" and number == 0 and leaf.max_size is not None:
                 smallest_side = _largest(leaf.max_size)
-            elif (pixels := _stated(leaf, name)) is not None:
+            elif (pixels := _stated_pixels(leaf, name)) is not None:
                 fixed = max(fixed, pixels)
             else:
                 needs_sampling = needs_sampling or _may_grow(leaf, name)
@@ -58,11 +58,11 @@ def largest_pixels(sampled: SampledParams) -> int:
     return max(height * width for height, width in sizes)
 
 
-def _stated(leaf: Any, name: str) -> int | None:
+def _stated_pixels(leaf: Any, name: str) -> int | None:
     """Return the pixels of the size that a transform always ends in, or within; None where there is none."""
-    if name in _OF_HEIGHT_AND_WIDTH:
+    if name in _HEIGHT_WIDTH_TRANSFORMS:
         return int(leaf.height) * int(leaf.width)
-    if name in _OF_SIZE:
+    if name in _SIZE_TRANSFORMS:
         return int(leaf.size[0]) * int(leaf.size[1])
     if name == "LongestMaxSize" and leaf.max_size is not None:
         return (_largest(leaf.max_size) + 1) ** 2
@@ -71,9 +71,9 @@ def _stated(leaf: Any, name: str) -> int | None:
 
 def _may_grow(leaf: Any, name: str) -> bool:
     return (
-        name in _PADDING
+        name in _PADDING_TRANSFORMS
         or name in ("SmallestMaxSize", "LongestMaxSize")
-        or (name in _FITTING and bool(getattr(leaf, "fit_output", True)))
+        or (name in _FIT_OUTPUT_TRANSFORMS and bool(getattr(leaf, "fit_output", True)))
         or (name in ("CropAndPad", "Perspective") and not leaf.keep_size)
         or bool(getattr(leaf, "pad_if_needed", False))
     )

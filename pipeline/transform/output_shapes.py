@@ -69,7 +69,7 @@ def _same(_: Any, __: Mapping[str, Any], size: Size) -> Size:
     return size
 
 
-def _positive(what: str, size: Size) -> Size:
+def _check_not_empty(what: str, size: Size) -> Size:
     """Check a size as Albumentations will: an empty picture fails there, and so it has to fail here."""
     if min(size) < 1:
         raise ValueError(f"{what}: expected at least one pixel, got {size[0]}x{size[1]}")
@@ -109,7 +109,7 @@ def _scaled(_: Any, params: Mapping[str, Any], size: Size) -> Size:
 
 
 def _random_scaled(_: Any, params: Mapping[str, Any], size: Size) -> Size:
-    return _positive("RandomScale", (int(size[0] * params["scale"]), int(size[1] * params["scale"])))
+    return _check_not_empty("RandomScale", (int(size[0] * params["scale"]), int(size[1] * params["scale"])))
 
 
 def _pad(pads: Mapping[str, Any], size: Size) -> Size:
@@ -146,15 +146,15 @@ def _rotated(transform: Any, params: Mapping[str, Any], size: Size) -> Size:
     return _crop([params[edge] for edge in ("x_min", "y_min", "x_max", "y_max")], size)
 
 
-def _quarter_turned(_: Any, params: Mapping[str, Any], size: Size) -> Size:
+def _rotated_90(_: Any, params: Mapping[str, Any], size: Size) -> Size:
     return size[::-1] if params["factor"] % 2 else size
 
 
-def _of_square(_: Any, params: Mapping[str, Any], size: Size) -> Size:
+def _d4(_: Any, params: Mapping[str, Any], size: Size) -> Size:
     return size[::-1] if params["group_element"] in ("r90", "r270", "t", "hvt") else size
 
 
-def _turned(_: Any, __: Mapping[str, Any], size: Size) -> Size:
+def _transposed(_: Any, __: Mapping[str, Any], size: Size) -> Size:
     return size[::-1]
 
 
@@ -170,17 +170,17 @@ def _to_output_shape(_: Any, params: Mapping[str, Any], size: Size) -> Size:
     return height, width
 
 
-def _in_perspective(transform: Any, params: Mapping[str, Any], size: Size) -> Size:
-    warped = _positive("Perspective", (int(params["max_height"]), int(params["max_width"])))
+def _warped_by_perspective(transform: Any, params: Mapping[str, Any], size: Size) -> Size:
+    warped = _check_not_empty("Perspective", (int(params["max_height"]), int(params["max_width"])))
     return size if transform.keep_size else warped
 
 
-def _shrunk_on_the_way(_: Any, params: Mapping[str, Any], size: Size) -> Size:
-    _positive("Downscale", (round(size[0] * params["scale"]), round(size[1] * params["scale"])))
+def _downscaled(_: Any, params: Mapping[str, Any], size: Size) -> Size:
+    _check_not_empty("Downscale", (round(size[0] * params["scale"]), round(size[1] * params["scale"])))
     return size
 
 
-def _lit(_: Any, params: Mapping[str, Any], size: Size) -> Size:
+def _illuminated(_: Any, params: Mapping[str, Any], size: Size) -> Size:
     oblique = params.get("angle", 0) % 45 != 0
     if size[0] == 4 and (oblique or size[1] == 1):  # OpenCV takes a column of four for a scalar
         raise ValueError("Illumination: expected a picture of more or less than 4 rows, got 4")
@@ -196,8 +196,8 @@ SHAPE_FUNCTIONS: dict[str, ShapeFunction] = {
     "ConstrainedCoarseDropout": _same,
     "Crop": _cropped,
     "CropAndPad": _cropped_and_padded,
-    "D4": _of_square,
-    "Downscale": _shrunk_on_the_way,
+    "D4": _d4,
+    "Downscale": _downscaled,
     "ElasticTransform": _same,
     "Erasing": _erased,
     "FrequencyMasking": _same,
@@ -205,21 +205,21 @@ SHAPE_FUNCTIONS: dict[str, ShapeFunction] = {
     "GridDropout": _same,
     "GridElasticDeform": _same,
     "HorizontalFlip": _same,
-    "Illumination": _lit,
+    "Illumination": _illuminated,
     "LongestMaxSize": _scaled,
     "Morphological": _same,
     "NoOp": _same,
     "OpticalDistortion": _same,
     "Pad": _padded,
     "PadIfNeeded": _padded,
-    "Perspective": _in_perspective,
+    "Perspective": _warped_by_perspective,
     "PiecewiseAffine": _same,
     "PixelDropout": _same,
     "RandomCrop": _cropped,
     "RandomCropFromBorders": _cropped,
     "RandomGridShuffle": _same,
     "RandomResizedCrop": _cropped_to_size,
-    "RandomRotate90": _quarter_turned,
+    "RandomRotate90": _rotated_90,
     "RandomScale": _random_scaled,
     "RandomSizedBBoxSafeCrop": _cropped_to_height_width,
     "RandomSizedCrop": _cropped_to_size,
@@ -228,11 +228,11 @@ SHAPE_FUNCTIONS: dict[str, ShapeFunction] = {
     "SafeRotate": _to_output_shape,
     "ShiftScaleRotate": _to_output_shape,
     "SmallestMaxSize": _scaled,
-    "SquareSymmetry": _of_square,
+    "SquareSymmetry": _d4,
     "ThinPlateSpline": _same,
     "TimeMasking": _same,
     "TimeReverse": _same,
-    "Transpose": _turned,
+    "Transpose": _transposed,
     "VerticalFlip": _same,
     "XYMasking": _same,
 }

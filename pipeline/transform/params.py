@@ -19,7 +19,7 @@ import numpy as np
 
 from ..geometry import Size
 from ..policy.registry import is_composition
-from ..rng import Rekeyed, keyed_generator, keyed_random
+from ..rng import ReseedableGenerator, numpy_generator, python_random
 from .output_shapes import output_size
 
 _ONE_PIXEL = np.zeros(1, np.uint8)
@@ -73,16 +73,16 @@ class ParamSampler:
 
     def __init__(self, compose: Any, num_sampled: int) -> None:
         self._compose = copy.deepcopy(compose)
-        self._ahead = self._compose.transforms[:num_sampled]
-        self._behind = self._compose.transforms[num_sampled:]
-        self._leaves = list(leaf_transforms(self._ahead))
+        self._presampled = self._compose.transforms[:num_sampled]
+        self._remaining = self._compose.transforms[num_sampled:]
+        self._leaves = list(leaf_transforms(self._presampled))
         self._calls: list[TransformCall] = []
         for transform_index, leaf in enumerate(self._leaves):
             leaf.apply_with_params = self._recorder(transform_index, leaf)
         # Where nothing is drawn later, nobody needs a sample's generators once it is drawn: the next may have them.
-        self._rekeyed = None if self._behind else Rekeyed()
-        if self._rekeyed is not None:
-            self._compose.set_random_state(*self._rekeyed.generators)
+        self._reseedable = None if self._remaining else ReseedableGenerator()
+        if self._reseedable is not None:
+            self._compose.set_random_state(*self._reseedable.generators)
 
     def transform_at(self, transform_index: int) -> Any:
         """Find the transform of a slot."""
@@ -90,32 +90,34 @@ class ParamSampler:
 
     def is_deterministic(self, num_transforms: int) -> bool:
         """Say whether so many of the outermost transforms, from the first, leave the generators as they are."""
-        first = self._ahead[:num_transforms]
+        first = self._presampled[:num_transforms]
         return all(type(one).__name__ in DETERMINISTIC and one.p >= 1 for one in first)
 
-    def sample(self, bits: int, size: Size, *, num_skipped: int = 0, **targets: Any) -> SampledParams:
+    def sample(self, seed: int, size: Size, *, num_skipped: int = 0, **targets: Any) -> SampledParams:
         """Draw for one sample.
 
         Args:
-            bits: the sample's key, see ``keys``.
+            seed: of the sample; see ``rng.derive_seed``.
             size: height and width of the decoded picture, or of what it is after ``num_skipped`` transforms.
             num_skipped: outermost transforms, from the first, that are left out; such as draw nothing.
             targets: ``mask``, ``bboxes``, ``keypoints`` and their label fields; they go through what is drawn.
         """
-        generators = self._reseed(bits)
+        generators = self._reseed(seed)
         self._calls = []
         data: dict[str, Any] = {"image": placeholder_image(size), **targets}
         # The lines of Compose.__call__; its own draw is one of the decisions that must not be left out.
         if generators[1].random() < self._compose.p:
             self._compose.preprocess(data)
-            data = self._run_transforms(self._ahead[num_skipped:] if num_skipped else self._ahead, data)
+            data = self._run_transforms(
+                self._presampled[num_skipped:] if num_skipped else self._presampled, data
+            )
         height, width = data.pop("image").shape[:2]
         return SampledParams(tuple(self._calls), (height, width), data, generators)
 
-    def _reseed(self, bits: int) -> tuple[np.random.Generator, random.Random]:
-        if self._rekeyed is not None:
-            return self._rekeyed.turn(bits)
-        generators = keyed_generator(bits), keyed_random(bits)
+    def _reseed(self, seed: int) -> tuple[np.random.Generator, random.Random]:
+        if self._reseedable is not None:
+            return self._reseedable.reseed(seed)
+        generators = numpy_generator(seed), python_random(seed)
         self._compose.set_random_state(*generators)
         return generators
 
@@ -127,17 +129,17 @@ class ParamSampler:
 
     def is_finished(self, sampled: SampledParams) -> bool:
         """Say whether pixels that went through the decisions need ``finish`` no more."""
-        return not self._behind and not sampled.targets
+        return not self._remaining and not sampled.targets
 
     def finish(self, image: Any, sampled: SampledParams) -> dict[str, Any]:
         """Run what could not be drawn ahead; returns Albumentations' result, ``image`` and the targets."""
         if self.is_finished(sampled):
             return {"image": image}
         data: dict[str, Any] = {"image": image, **sampled.targets}
-        if self._behind:
+        if self._remaining:
             data["image"] = np.ascontiguousarray(image)
             self._compose.set_random_state(*sampled.generators)
-            data = self._run_transforms(self._behind, data)
+            data = self._run_transforms(self._remaining, data)
         finished: dict[str, Any] = self._compose.postprocess(data)
         return finished
 
@@ -147,7 +149,7 @@ class ParamSampler:
         return data
 
     def _recorder(self, transform_index: int, leaf: Any) -> Any:
-        moved = type(leaf).apply_with_params
+        apply_with_params = type(leaf).apply_with_params
 
         def record(params: dict[str, Any], *_: Any, **data: Any) -> dict[str, Any]:
             height, width = data.pop("image").shape[:2]
@@ -155,7 +157,7 @@ class ParamSampler:
             image = placeholder_image(
                 output_size(leaf, params, (height, width))
             )  # first: it says best what is wrong
-            others = moved(leaf, params, **data) if data else {}
+            others = apply_with_params(leaf, params, **data) if data else {}
             return {"image": image, **others}
 
         return record

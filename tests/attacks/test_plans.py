@@ -16,7 +16,7 @@ from lightwell.pipeline.errors import PlanError
 from lightwell.pipeline.jobs.contracts import BatchJob, TrainingJob, find_job
 from lightwell.pipeline.jobs.job_file import load_job, load_plan
 from lightwell.pipeline.plan.plan import Plan
-from lightwell.pipeline.policy.registry import UNUSABLE, transform_classes
+from lightwell.pipeline.policy.registry import UNSUPPORTED, transform_classes
 from lightwell.pipeline.policy.spec import TransformSpec
 
 MODULE = "import pathlib\npathlib.Path({trace!r}).touch()\n"
@@ -121,7 +121,7 @@ def test_an_import_that_is_no_policy_shows_no_values(name: str, trap: Path, tmp_
     assert trap.exists() == name.startswith("trapped")
 
 
-@pytest.mark.parametrize("name", sorted(UNUSABLE))
+@pytest.mark.parametrize("name", sorted(UNSUPPORTED))
 def test_transforms_that_open_files_or_call_functions_are_refused_by_name(name: str, tmp_path: Path) -> None:
     """Albumentations' own classes that read files, call functions or need other data: refused by name, in text and files."""
     assert name in transform_classes()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-from lightwell.pipeline.errors import RequestError, nearest
+from lightwell.pipeline.errors import RequestError, did_you_mean
 
 from .contest import Bench
 
@@ -27,7 +27,7 @@ def find_benches(name: str) -> list[Bench]:
             f"bench {name}: comes with part {LATER[name]}; expected one of {', '.join(HERE)} or all, got {name!r}"
         )
     if name != "all" and name not in HERE:
-        hint = nearest(name, (*HERE, *LATER, "all")) or "name one of them"
+        hint = did_you_mean(name, (*HERE, *LATER, "all")) or "name one of them"
         raise RequestError(f"bench: expected one of {', '.join(HERE)} or all, got {name!r}; {hint}")
     names = ALL if name == "all" else (name,)
     return [importlib.import_module(f"{__package__}.{found}").BENCH for found in names]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from lightwell.pipeline.errors import RequestError, SourceError, nearest
+from lightwell.pipeline.errors import RequestError, SourceError, did_you_mean
 from rich.console import Console
 
 from .catalogue import find_benches
@@ -63,7 +63,7 @@ def choose(bench: Bench, only: Sequence[str]) -> Bench:
     names = [contestant.who for contestant in bench.contestants]
     for who in only:
         if who not in names:
-            hint = nearest(who, names) or f"name some of {', '.join(names)}"
+            hint = did_you_mean(who, names) or f"name some of {', '.join(names)}"
             raise RequestError(f"--only: expected a contestant of {bench.name}, got {who!r}; {hint}")
     chosen = tuple(contestant for contestant in bench.contestants if not only or contestant.who in only)
     return replace(bench, contestants=chosen)

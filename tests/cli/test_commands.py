@@ -160,7 +160,7 @@ def test_an_interrupted_training_says_so_and_goes_on_where_it_stopped(tmp_path: 
 
 LET_GO = """
 import time
-from lightwell.cli.app import keep_interrupts
+from lightwell.cli.app import redeliver_interrupts
 
 def feed():
     try:
@@ -169,7 +169,7 @@ def feed():
         print("letting go", flush=True)
         time.sleep(600)
 
-keep_interrupts()
+redeliver_interrupts()
 one = feed()
 next(one)
 del one

@@ -18,7 +18,7 @@ from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.jobs.contracts import Context, find_job
 from lightwell.pipeline.jobs.progress import LineConsole, SilentConsole
 from lightwell.pipeline.outputs.folder import OutputFolder
-from lightwell.pipeline.plan.plan import Batching, Plan
+from lightwell.pipeline.plan.plan import BatchOptions, Plan
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine
 from lightwell.workers.local import add_up, read_parts, run_batch_job, run_training_job
@@ -231,7 +231,7 @@ def test_parts_of_another_plan_are_thrown_away(plan: Plan, tmp_path: Path) -> No
 @pytest.mark.parametrize("part_images", [1, 2, 5, 10])
 def test_parts_of_any_size_merge_to_the_same_records(plan: Plan, tmp_path: Path, part_images: int) -> None:
     whole = run_batch_job(Stumbling(plan, tmp_path / "trip"), engine(), tmp_path / "whole", SilentConsole())
-    small = plan.model_copy(update={"batch": Batching(size=1)})
+    small = plan.model_copy(update={"batch": BatchOptions(size=1)})
     job = Stumbling(small, tmp_path / "trip2")
     parts = run_batch_job(job, engine(), tmp_path / "parts", SilentConsole(), part_images=part_images)
     assert parts == whole
@@ -251,7 +251,7 @@ def test_the_records_of_ranks_are_those_of_one_rank_and_padding_leaves_none(
     plan: Plan, tmp_path: Path
 ) -> None:
     """Eleven images in batches of four by four ranks: the last batch is three of them and a repeat."""
-    plan = plan.model_copy(update={"batch": Batching(size=4)})
+    plan = plan.model_copy(update={"batch": BatchOptions(size=4)})
     whole = run_batch_job(Stumbling(plan, tmp_path / "trip"), engine(), tmp_path / "whole", SilentConsole())
     parts = []
     for rank in range(4):

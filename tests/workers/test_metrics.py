@@ -72,7 +72,7 @@ def cluster() -> Iterator[Cluster]:
 
 def some_stats(**changes: object) -> FeedStats:
     threads = (
-        ThreadStats("make", 10.0, {"decode": 6.0, "input": 4.0}, {"decode": 1000}),
+        ThreadStats("process", 10.0, {"decode": 6.0, "input": 4.0}, {"decode": 1000}),
         ThreadStats("consume", 10.0, {"input": 2.5, "consumer": 7.5}, {}),
     )
     written = {
@@ -111,7 +111,9 @@ def test_a_job_is_seen_at_its_nodes_endpoint(
         assert of_job(samples, "ray_lightwell_replaced_total", **tags) == [2.0]
         assert of_job(samples, "ray_lightwell_cache_hits_total", **tags)[0] > 0
         assert of_job(samples, "ray_lightwell_bytes_total", step="decode", **tags)[0] > 0
-        assert of_job(samples, "ray_lightwell_step_seconds_total", stage="make", step="decode", **tags)[0] > 0
+        assert (
+            of_job(samples, "ray_lightwell_step_seconds_total", stage="process", step="decode", **tags)[0] > 0
+        )
         consumer = of_job(
             samples, "ray_lightwell_step_seconds_total", stage="consume", step="consumer", **tags
         )
@@ -177,7 +179,7 @@ def test_what_workers_of_the_ray_engine_did_is_seen_with_their_feed(
         assert driver.poll() is None, driver.stderr.read().decode()
         assert seen("samples") == [22.0]
         assert seen("moved_bytes")[0] > 22 * 32 * 32 * 3
-        assert seen("step_seconds", stage="make", step="decode")[0] > 0
+        assert seen("step_seconds", stage="process", step="decode")[0] > 0
 
 
 @pytest.mark.ray

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...pipeline.errors import PlanError, RunError
-from ...pipeline.plan.resources import WorkerResources, check_resources, say_resources
+from ...pipeline.plan.resources import WorkerResources, check_resources, format_resources
 
 CONNECT_TIMEOUT_S = 5.0
 """How long a cluster may take to accept a connection."""
@@ -35,7 +35,7 @@ class Resources:
         check_resources(self.cpus, self.gpus)
 
     def __str__(self) -> str:
-        return say_resources(self.cpus, self.gpus)
+        return format_resources(self.cpus, self.gpus)
 
     def with_defaults(self, plans: WorkerResources | None) -> Resources:  # noqa: ARG002
         """Stay: who says all of it leaves nothing to a plan."""

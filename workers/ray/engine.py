@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 from ...pipeline.batch.batch import Batch
 from ...pipeline.batch.buffers import BufferPool
 from ...pipeline.compiler.routing import Backend
-from ...pipeline.config.argument_checks import check_choice, check_count, check_is, check_text
+from ...pipeline.config.argument_checks import check_choice, check_count, check_text, check_type
 from ...pipeline.errors import PlanError, WorkerDiedError
 from ...pipeline.jobs.contracts import BatchRecords
 from ...pipeline.plan.plan import Plan
@@ -74,9 +74,9 @@ class RayEngine:
     def __post_init__(self) -> None:
         check_text("address", self.address)
         check_count("num_workers", self.num_workers)
-        check_is("each", self.per_worker, Resources, ResourceRequest)
+        check_type("each", self.per_worker, Resources, ResourceRequest)
         check_choice("placement", self.placement, get_args(Placement))
-        check_count("memory_bytes", self.memory_bytes, most=2**62)
+        check_count("memory_bytes", self.memory_bytes, maximum=2**62)
         check_count("num_job_workers", self.num_job_workers)
         if self.backend is not None:
             check_choice("backend", self.backend, get_args(Backend))
@@ -135,8 +135,8 @@ class RayEngine:
         return RayJobRun(opened, feed_state, stages)
 
     def _open(self, plan: Plan, view: View) -> OpenView:
-        check_is("plan", plan, Plan)
-        check_is("view", view, View)
+        check_type("plan", plan, Plan)
+        check_type("view", view, View)
         opened = OpenView.of(plan, view)
         check_backend(opened, self._backend(plan))
         self.per_worker.with_defaults(plan.resources)  # refused before Ray is touched

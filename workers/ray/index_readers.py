@@ -63,7 +63,7 @@ class RayReaders:
             PlanError: the cluster can never hold the workers, or the address cannot be one.
             RunError: there is no cluster at the address, or a node does not see the files that the driver sees.
             WorkerDiedError: a task's process died again and again.
-            SourceDownError: a remote source gives no answer.
+            SourceUnavailableError: a remote source gives no answer.
         """
         if not num_chunks:
             return
@@ -167,7 +167,7 @@ def scan_group(
 
     Raises:
         RunError: this node does not see the files that the driver sees.
-        SourceDownError: a remote source gives no answer.
+        SourceUnavailableError: a remote source gives no answer.
     """
     check_visible(probes)
     readers = ThreadReaders(num_threads)

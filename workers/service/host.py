@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ...pipeline.errors import LightwellError, PlanError, RunError, nearest
+from ...pipeline.errors import LightwellError, PlanError, RunError, did_you_mean
 from ...pipeline.jobs.job_file import ServiceName
 from ...pipeline.runtime.open_view import OpenView
 from ..ray.cluster import connect
@@ -172,7 +172,9 @@ def find_service(name: str) -> Service:
         return Service(name, ray.get_actor(PREFIX + name, namespace=NAMESPACE))
     except ValueError as error:
         known = service_names()
-        got = f"got {name!r}; {nearest(name, known)}" if known else f"got {name!r}, and none is running; "
+        got = (
+            f"got {name!r}; {did_you_mean(name, known)}" if known else f"got {name!r}, and none is running; "
+        )
         got += " " if got.endswith("?") else ""
         cure = "start it with `lightwell serve PLAN.yaml --name " + name + "`"
         listed = f"one of {known}" if known else "one that runs on this cluster"

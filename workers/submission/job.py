@@ -18,7 +18,7 @@ from .working_dir import DEFAULT_MAX_BYTES, WorkingDir
 class Command:
     """A command line of ours that was checked."""
 
-    words: tuple[str, ...]
+    argv: tuple[str, ...]
     """As they stand behind ``lightwell``."""
     documents: tuple[Document, ...]
     """The job file or the plan among them."""
@@ -82,7 +82,7 @@ def submit_command(
     """
     shipment = WorkingDir.of(command.documents, Path.cwd(), max_bytes=max_bytes, modules=modules, ship=ship)
     lines = [*shipment.listing(), *shipment.notes()]
-    entrypoint = shipment.entrypoint(command.words, python)
+    entrypoint = shipment.entrypoint(command.argv, python)
     server = JobServer.connect(address)
     for line in lines:
         log(line)
@@ -100,7 +100,7 @@ def submit_command(
             entrypoint,
             working_dir=folder,
             modules=(*lay_out_package(package), *packages),
-            metadata={"lightwell": " ".join(command.words)},
+            metadata={"lightwell": " ".join(command.argv)},
         )
     shipped = tuple(map(str, shipment.files)) + tuple(
         str(file) for module in shipment.modules for file in module.files

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from ...pipeline.errors import LightwellError, RequestError, RunError, nearest
+from ...pipeline.errors import LightwellError, RequestError, RunError, did_you_mean
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -136,7 +136,7 @@ class JobServer:
 
     def _no_such(self, job: str) -> str:
         known = [state.id for state in self.states()]
-        hint = nearest(job, known) or "`lightwell jobs ls` lists them"
+        hint = did_you_mean(job, known) or "`lightwell jobs ls` lists them"
         return f"jobs: expected a job of {self.address}, got {job!r}, which it does not know; {hint}"
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ....pipeline.errors import ModelError, PlanError, nearest
+from ....pipeline.errors import ModelError, PlanError, did_you_mean
 
 IMAGENET = "imagenet"
 INDEX = "index"
@@ -184,7 +184,7 @@ def _unique(names: Sequence[str]) -> dict[str, int]:
 def _index_of(name: str, names: Sequence[str], what: str) -> int:
     if name not in names:
         raise PlanError(
-            f"class_map: expected {what}, got {name!r}; {nearest(name, names) or 'check the spelling'}"
+            f"class_map: expected {what}, got {name!r}; {did_you_mean(name, names) or 'check the spelling'}"
         )
     return names.index(name)
 

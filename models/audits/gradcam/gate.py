@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from ....pipeline.errors import RequestError, nearest
+from ....pipeline.errors import RequestError, did_you_mean
 
 _BY_OUTCOME = ("mean", "right", "wrong", "difference")
 METRICS = (
@@ -64,7 +64,7 @@ class Gate:
         if found[1] not in METRICS:
             raise RequestError(
                 f"--fail-on: expected a number of the findings, got {found[1]!r}; "
-                f"{nearest(found[1], METRICS) or 'known are ' + ', '.join(METRICS)}"
+                f"{did_you_mean(found[1], METRICS) or 'known are ' + ', '.join(METRICS)}"
             )
         return cls(found[1], found[2], value)
 

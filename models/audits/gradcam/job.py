@@ -23,7 +23,7 @@ from pydantic import Field, model_validator
 
 from ....pipeline.config.checked_model import CheckedModel
 from ....pipeline.config.path_fields import MayBePath
-from ....pipeline.errors import ModelError, PlanError, nearest
+from ....pipeline.errors import ModelError, PlanError, did_you_mean
 from ....pipeline.plan.plan import Plan
 from ....pipeline.plan.view import View
 from ...zoo.build import ModelSpec
@@ -86,7 +86,7 @@ class GradCamAudit(CheckedModel):
         if isinstance(names, str) and names not in words and not names.endswith((".txt", ".json")):
             raise ValueError(
                 f"class_names: expected a list of names, a .txt or .json file, {' or '.join(words)}, got {names!r}; "
-                f"{nearest(names, words) or 'correct it'}"
+                f"{did_you_mean(names, words) or 'correct it'}"
             )
         return self
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ....pipeline.errors import ModelError, PlanError, nearest
+from ....pipeline.errors import ModelError, PlanError, did_you_mean
 from ...explain.activations import eval_mode, run_model
 from ...explain.grad_cam import (
     CamResult,
@@ -130,7 +130,7 @@ def find_output(name: str, match: ClassMatch) -> int:
     known = [match.names[number] for number in match.class_of_output]
     raise PlanError(
         f"explain: expected predicted, label or a class of the model, got {name!r}; "
-        f"{nearest(name, [PREDICTED, LABEL, *known]) or 'check the spelling'}"
+        f"{did_you_mean(name, [PREDICTED, LABEL, *known]) or 'check the spelling'}"
     )
 
 

@@ -1,7 +1,7 @@
-"""Batch normalisation over the rows of all ranks, on any device; torch's own SyncBatchNorm runs on GPUs only.
+"""Batch normalisation over the rows of all ranks, on any device; torch's SyncBatchNorm supports GPUs only.
 
-Ioffe and Szegedy, "Batch Normalization", ICML 2015. Statistics are those of the own rows, so that padding is in none;
-squares are taken of what is left of the mean, which loses no digits where the mean is large.
+Ioffe and Szegedy, "Batch Normalization", ICML 2015. Padding rows are excluded from the statistics. The variance is
+computed in two passes, which avoids cancellation where the mean is large.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from .context import DistributedContext
 
 
 class GlobalBatchNorm(torch.autograd.Function):
-    """Normalises each channel, axis 1, by mean and variance over all rows and places of all ranks."""
+    """Normalises each channel (axis 1) by mean and variance over the rows and pixels of all ranks."""
 
     @staticmethod
     def forward(
@@ -26,10 +26,10 @@ class GlobalBatchNorm(torch.autograd.Function):
         num_valid: int,
         dist: DistributedContext,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return the normalised inputs, and of the channels the mean, the biased variance and the number of values.
+        """Return the normalised inputs, and per channel the mean, the biased variance and the number of values.
 
         Args:
-            ctx: of autograd.
+            ctx: autograd context.
             inputs: shape (N, channels, ...).
             weight: shape (channels,).
             bias: shape (channels,).
@@ -59,7 +59,7 @@ class GlobalBatchNorm(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
-        """Return the gradients of inputs, weight and bias; those of the latter two are this rank's share."""
+        """Return the gradients of inputs, weight and bias; the latter two are this rank's contribution."""
         inputs, weight, mean, scale, count = ctx.saved_tensors
         own, grad_own = inputs[: ctx.num_valid], grad[: ctx.num_valid]
         normed = (own - over(mean, inputs)) * over(scale, inputs)
@@ -81,5 +81,5 @@ class GlobalBatchNorm(torch.autograd.Function):
 
 
 def over(channels: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
-    """Lay a value for each channel out over inputs."""
+    """Reshape per-channel values to broadcast over the inputs."""
     return channels.view(1, -1, *(1,) * (inputs.dim() - 2))

@@ -1,4 +1,4 @@
-"""The ranks of a run, and what they tell each other. Everything here is the identity for one process."""
+"""Rank, world size and collective operations of data-parallel training; no-ops for a single process."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from ....pipeline.plan.view import View
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """Which rank this process is, of how many."""
+    """Rank of this process, number of ranks, and collective operations."""
 
     rank: int = 0
     num_ranks: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    """Where tensors have to lie to be sent."""
+    """Device of tensors in collective operations."""
 
     @classmethod
     def from_env(cls, device: torch.device) -> DistributedContext:
-        """Ask ``torch.distributed``; without a process group this process is alone."""
+        """Read rank and world size from ``torch.distributed``; a single rank if it is not initialized."""
         if not (distributed.is_available() and distributed.is_initialized()):
             return cls(device=device)
         return cls(distributed.get_rank(), distributed.get_world_size(), device)
 
     @property
     def is_main(self) -> bool:
-        """The first rank is the only one that writes."""
+        """True on rank 0, the only one that writes files."""
         return self.rank == 0
 
     def local_view(self, view: View) -> View:
@@ -36,7 +36,7 @@ class DistributedContext:
         return replace(view, rank=self.rank, num_ranks=self.num_ranks)
 
     def all_reduce(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Add a tensor up over the ranks; all get the sum, where the tensor lies."""
+        """Sum a tensor over all ranks; the result is on the tensor's device."""
         if self.num_ranks == 1:
             return tensor
         sent = tensor.detach().to(self.device, copy=True)
@@ -44,7 +44,7 @@ class DistributedContext:
         return sent.to(tensor.device)
 
     def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
-        """Put the tensors of all ranks, of equal shapes, behind each other."""
+        """Concatenate the tensors of all ranks, which have equal shapes."""
         if self.num_ranks == 1:
             return tensor
         sent = tensor.detach().to(self.device).contiguous()
@@ -53,7 +53,7 @@ class DistributedContext:
         return torch.cat(parts).to(tensor.device)
 
     def broadcast(self, module: torch.nn.Module) -> None:
-        """Give all ranks the first one's weights and statistics."""
+        """Broadcast the parameters and buffers of rank 0 to all ranks."""
         if self.num_ranks > 1:
             for tensor in module.state_dict().values():
                 sent = tensor.to(self.device).contiguous()
@@ -66,10 +66,10 @@ class DistributedContext:
             distributed.barrier()
 
     def wrap_ddp(self, module: torch.nn.Module) -> torch.nn.Module:
-        """Let gradients be those of all ranks: ``DistributedDataParallel``, which takes their mean.
+        """Wrap a module in ``DistributedDataParallel``, which averages gradients over ranks.
 
-        Unused parameters are looked for, since auxiliary heads have them, and since gradients then lie in the same
-        buckets from the first step on: a restarted run adds them in the same order, to the last bit.
+        ``find_unused_parameters`` is on because auxiliary heads have unused parameters, and because the gradient buckets
+        are then the same from the first step on: a resumed run adds gradients in the same order, bit for bit.
         """
         if self.num_ranks == 1:
             return module

@@ -1,9 +1,9 @@
-"""What looks across a batch, or draws for each of its rows, sees the whole batch, though a rank has a slice of it.
+"""Batch statistics and dropout masks of the global batch, although each rank holds a slice of it.
 
-Batch normalisation in training takes its statistics over the rows of all ranks. Dropout and stochastic depth draw for
-all rows, as one process would, and each rank takes its own: with the generators of all ranks in the same state they
-decide what one process would have decided. Padding is in no statistic. Other draws, such as the dropout within a fused
-attention, are the same on every rank for its own rows: sound, but not those of one process.
+Batch normalisation in training mode uses the statistics of the rows of all ranks, without padding. Dropout and stochastic
+depth draw masks for all rows, and each rank takes its rows: with generators in the same state on all ranks, the masks
+equal those of a single process. Other random numbers, such as dropout inside fused attention, are drawn per rank and
+differ from those of a single process.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ BERNOULLI_FUNCTIONS = (torch.Tensor.bernoulli_,)
 
 @dataclass(frozen=True)
 class BatchSlice:
-    """Which rows of a batch a rank has."""
+    """Rows of the global batch that a rank holds."""
 
     num_rows: int
-    """Of this rank, with padding."""
+    """Rows of this rank, including padding."""
     first: int
-    """Row of the whole batch with which it begins."""
+    """Index of its first row in the global batch."""
     num_global: int
-    """Rows of the whole batch, without padding."""
+    """Rows of the global batch, without padding."""
 
     @property
     def num_valid(self) -> int:
-        """Rows without padding, which stands at the end."""
+        """Rows of this rank without padding, which is at the end."""
         return max(0, min(self.num_rows, self.num_global - self.first))
 
 
 def global_batch(dist: DistributedContext, num_rows: int, num_global: int) -> AbstractContextManager[Any]:
-    """Let a forward pass of a rank's rows see the whole batch; every rank enters it with as many rows.
+    """Run a forward pass with batch statistics and dropout masks of the global batch; ranks pass equally many rows.
 
     Args:
         dist: a single rank needs no context.
@@ -63,7 +63,7 @@ def global_batch(dist: DistributedContext, num_rows: int, num_global: int) -> Ab
 
 
 class GlobalBatch(TorchFunctionMode):
-    """Changes the few functions that are not the same row by row, while the context lasts."""
+    """Overrides torch functions that depend on other rows or draw random numbers per row, within the context."""
 
     def __init__(self, dist: DistributedContext, rows: BatchSlice) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ class GlobalBatch(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Run a function of torch."""
+        """Dispatch a torch function."""
         kwargs = kwargs or {}
         if func in BATCH_NORM_FUNCTIONS and (normed := self._norm(*args, **kwargs)) is not None:
             return normed
@@ -98,7 +98,7 @@ class GlobalBatch(TorchFunctionMode):
         momentum: float = 0.1,
         eps: float = 1e-5,
     ) -> torch.Tensor | None:
-        """Normalise by the statistics of all ranks; None where none are taken."""
+        """Normalise by the statistics of all ranks; None if batch statistics are not used."""
         if not training or len(inputs) != self._rows.num_rows:
             return None
         normed: tuple[torch.Tensor, ...] = GlobalBatchNorm.apply(
@@ -131,7 +131,7 @@ class GlobalBatch(TorchFunctionMode):
         return torch.cat([whole[len(before) : len(before) + own], inputs[own:]])
 
     def _draw(self, tensor: torch.Tensor, p: Any = 0.5, **options: Any) -> torch.Tensor:
-        """Fill a tensor that has a row for each row of the batch, as stochastic depth does."""
+        """Draw a mask with one row per row of the batch, as stochastic depth does."""
         times, rest = divmod(len(tensor) if tensor.dim() else 0, self._rows.num_rows)
         if rest or not times or isinstance(p, torch.Tensor):
             return tensor.bernoulli_(p, **options)

@@ -15,7 +15,7 @@ from .listing import Boxes, Keypoints, Listing, as_text
 from .remarks import Remarks
 
 AnnotationKind = Literal["coco", "yolo", "voc"]
-NUM_LOOKED_FOR = 20
+NUM_ROOT_CHECKS = 20
 """Images that are looked for to tell a wrong root from a few missing files."""
 
 
@@ -55,15 +55,15 @@ def listing_from_images(
     if not images:
         raise SourceError(f"expected images in {kind} annotations, got none; check the file")
     keys, uris, refused = [], [], {}
-    taken: dict[str, int] = {}
-    for place, image in enumerate(images):
-        key, uri, reason = _placed(root, image.path)
-        taken[key] = taken.get(key, 0) + 1
-        if taken[key] > 1:
-            key = f"{key}~{taken[key]}"
+    num_by_key: dict[str, int] = {}
+    for index, image in enumerate(images):
+        key, uri, reason = _locate(root, image.path)
+        num_by_key[key] = num_by_key.get(key, 0) + 1
+        if num_by_key[key] > 1:
+            key = f"{key}~{num_by_key[key]}"
             reason = reason or "cannot be used: described more than once"
         if refusal := image.refusal or reason:
-            refused[place] = refusal
+            refused[index] = refusal
         keys.append(key)
         uris.append(uri)
     _check_root(kind, root, uris)
@@ -91,18 +91,23 @@ def listing_from_images(
     )
 
 
-def _placed(root: str, path: str) -> tuple[str, str, str | None]:
+def _locate(root: str, path: str) -> tuple[str, str, str | None]:
     """Find key and place of an image, and why its path is refused."""
     name = as_text(path).replace("\0", "")
-    inside = posixpath.normpath(path.replace("\\", "/"))
-    if not _is_a_name(path) or not path.strip() or inside.startswith(("/", "../")) or inside in (".", ".."):
+    normalized = posixpath.normpath(path.replace("\\", "/"))
+    if (
+        not _is_valid_path(path)
+        or not path.strip()
+        or normalized.startswith(("/", "../"))
+        or normalized in (".", "..")
+    ):
         return name or "(no path)", name, "cannot be used: expected a path below the root of the annotations"
     if "://" in path:
         return name, name, "cannot be used: expected a path below the root of the annotations, got a URI"
-    return as_text(inside), f"{root}/{inside}", None
+    return as_text(normalized), f"{root}/{normalized}", None
 
 
-def _is_a_name(path: str) -> bool:
+def _is_valid_path(path: str) -> bool:
     """Say whether a file can have this name."""
     try:
         return b"\0" not in os.fsencode(path)
@@ -111,11 +116,11 @@ def _is_a_name(path: str) -> bool:
 
 
 def _check_root(kind: str, root: str, uris: Sequence[str]) -> None:
-    looked_for = [uri for uri in uris[:NUM_LOOKED_FOR] if uri.startswith(root)]
-    if looked_for and "://" not in root and not any(map(os.path.exists, looked_for)):
+    checked = [uri for uri in uris[:NUM_ROOT_CHECKS] if uri.startswith(root)]
+    if checked and "://" not in root and not any(map(os.path.exists, checked)):
         raise SourceError(
-            f"{kind} annotations: expected images below {root!r}, got none of the first {len(looked_for)}, such as "
-            f"{looked_for[0]!r}; name their folder with --root"
+            f"{kind} annotations: expected images below {root!r}, got none of the first {len(checked)}, such as "
+            f"{checked[0]!r}; name their folder with --root"
         )
 
 

@@ -26,21 +26,21 @@ def list_annotated(
     Raises:
         SourceError: the annotations cannot be used as a whole.
     """
-    where = None if root is None else str(root)
+    root_path = None if root is None else str(root)
     remarks = Remarks()
-    found = _kind_of(source) if kind == "auto" else None if kind == "none" else kind
-    if found is None:
+    format_name = _detect_format(source) if kind == "auto" else None if kind == "none" else kind
+    if format_name is None:
         return None
-    remarks.add("assumed", f"source with {_NAMES[found]} annotations")
-    if found == "coco":
-        return list_coco(source, where, remarks)
-    return list_voc(source, remarks) if found == "voc" else list_yolo(source, where, remarks)
+    remarks.add("assumed", f"source with {_FORMAT_NAMES[format_name]} annotations")
+    if format_name == "coco":
+        return list_coco(source, root_path, remarks)
+    return list_voc(source, remarks) if format_name == "voc" else list_yolo(source, root_path, remarks)
 
 
-_NAMES = {"coco": "COCO", "yolo": "YOLO", "voc": "Pascal VOC"}
+_FORMAT_NAMES = {"coco": "COCO", "yolo": "YOLO", "voc": "Pascal VOC"}
 
 
-def _kind_of(source: str) -> AnnotationKind | None:
+def _detect_format(source: str) -> AnnotationKind | None:
     if is_coco(source):
         return "coco"
     if is_voc(source):

@@ -55,7 +55,7 @@ COLUMNS = frozenset(
 """Columns that describe boxes and so are no labels of images."""
 HEADERLESS = ("path", "x0", "y0", "x1", "y1", "label")
 """Columns of a CSV without a header that has the form of keras-retinanet."""
-BAD = "cannot be used: "
+REFUSED = "cannot be used: "
 
 
 @dataclass
@@ -72,14 +72,14 @@ class BoxRows:
     unit: Literal["pixel", "fraction"] = "pixel"
     refused: dict[int, str] = field(default_factory=dict)
     """By position among ``rows``: why the image cannot be used."""
-    label_of_box: str | None = None
+    box_label_column: str | None = None
     """The column that names classes of boxes, and so none of images."""
 
 
 def add_missing_header(table: pa.Table, path_column: str, remarks: Remarks) -> pa.Table:
     """Give a CSV that begins with a path and four numbers the columns it lacks, its first line included."""
     names = table.column_names
-    if path_column in names or len(names) != len(HEADERLESS) or not _is_line(names):
+    if path_column in names or len(names) != len(HEADERLESS) or not _is_data_row(names):
         return table
     remarks.add("assumed", "table without a header: path, x0, y0, x1, y1, label", names[0])
     lines = [names, *zip(*(column.cast(pa.string()).to_pylist() for column in table.columns), strict=True)]
@@ -87,7 +87,7 @@ def add_missing_header(table: pa.Table, path_column: str, remarks: Remarks) -> p
     return pa.table(columns, names=[path_column, *HEADERLESS[1:]])
 
 
-def _is_line(names: Sequence[str]) -> bool:
+def _is_data_row(names: Sequence[str]) -> bool:
     return bool(names[0]) and (not any(names[1:]) or all(map(_is_number, names[1:5])))
 
 
@@ -114,37 +114,39 @@ def read_boxes(
         SourceError: a column cannot be read, or occurs twice.
     """
     names = set(table.column_names)
-    listed = next((name for name in LISTS if name in names), None)
-    spread = next((columns for columns in (*CORNERS, *SIDES) if names.issuperset(columns)), None)
-    if listed is None and spread is None and KEYPOINTS not in names:
+    list_column = next((name for name in LISTS if name in names), None)
+    coordinate_columns = next((columns for columns in (*CORNERS, *SIDES) if names.issuperset(columns)), None)
+    if list_column is None and coordinate_columns is None and KEYPOINTS not in names:
         return None
-    reader = _Reader(table, path_column, file, remarks)
+    reader = _BoxReader(table, path_column, file, remarks)
     form: Form = "xyxy"
     parsed: list[Boxes | None] = [None] * len(table)
-    if listed is not None:
-        form, reader.found.unit = LISTS[listed]
-        cells = column_values(table, listed, file) or []
-        parsed = [reader.parse(row, cell, 4, listed) for row, cell in enumerate(cells)]
-    elif spread is not None:
-        form = "xyxy" if spread in CORNERS else "xywh"
-        corners = zip(*(column_values(table, name, file) or [] for name in spread), strict=True)
-        parsed = [reader.join(row, cells, spread) for row, cells in enumerate(corners)]
+    if list_column is not None:
+        form, reader.result.unit = LISTS[list_column]
+        cells = column_values(table, list_column, file) or []
+        parsed = [reader.parse(row, cell, 4, list_column) for row, cell in enumerate(cells)]
+    elif coordinate_columns is not None:
+        form = "xyxy" if coordinate_columns in CORNERS else "xywh"
+        corners = zip(*(column_values(table, name, file) or [] for name in coordinate_columns), strict=True)
+        parsed = [reader.join(row, cells, coordinate_columns) for row, cells in enumerate(corners)]
     if form == "xywh":
         parsed = [rows and [[x, y, x + w, y + h] for x, y, w, h in rows] for rows in parsed]
-    reader.add(parsed, label_column, is_spread=listed is None and spread is not None)
-    return reader.found
+    reader.add(
+        parsed, label_column, has_coordinate_columns=list_column is None and coordinate_columns is not None
+    )
+    return reader.result
 
 
-class _Reader:
+class _BoxReader:
     """Collects the boxes of a table by image."""
 
     def __init__(self, table: pa.Table, path_column: str, file: str, remarks: Remarks) -> None:
-        self.found = BoxRows()
+        self.result = BoxRows()
         self._table = table
         self._file = file
         self._remarks = remarks
         self._paths = column_values(table, path_column, file) or []
-        self._bad: dict[int, str] = {}
+        self._errors: dict[int, str] = {}
         """By row: why its cells make no sense."""
 
     def parse(self, row: int, cell: Any, width: int, column: str) -> list[list[float]] | None:
@@ -152,7 +154,7 @@ class _Reader:
         try:
             return parse_numbers(cell, width)
         except ValueError as error:
-            self._bad[row] = f"{BAD}column {column!r}: {error}"
+            self._errors[row] = f"{REFUSED}column {column!r}: {error}"
             return None
 
     def join(self, row: int, cells: Sequence[Any], columns: Sequence[str]) -> list[list[float]] | None:
@@ -165,22 +167,26 @@ class _Reader:
                 return [[float(cell) for cell in cells]]
         except (TypeError, ValueError):
             pass
-        self._bad[row] = f"{BAD}columns {', '.join(columns)}: expected four numbers, got {cells!r:.80}"
+        self._errors[row] = f"{REFUSED}columns {', '.join(columns)}: expected four numbers, got {cells!r:.80}"
         return None
 
-    def add(self, parsed: Sequence[Boxes | None], label_column: str | None, *, is_spread: bool) -> None:
+    def add(
+        self, parsed: Sequence[Boxes | None], label_column: str | None, *, has_coordinate_columns: bool
+    ) -> None:
         """Put the rows of each image together."""
         repeated = len(set(map(str, self._paths))) < len(self._paths)
-        per_box = is_spread or (repeated and all(len(rows or ()) <= 1 for rows in parsed) and any(parsed))
+        per_box = has_coordinate_columns or (
+            repeated and all(len(rows or ()) <= 1 for rows in parsed) and any(parsed)
+        )
         images = self._group(per_box)
-        self.found.rows = [rows[0] for rows in images]
+        self.result.rows = [rows[0] for rows in images]
         has_boxes = any(rows is not None for rows in parsed)
-        for place, rows in enumerate(images):
-            bad = next((self._bad[row] for row in rows if row in self._bad), None)
+        for position, rows in enumerate(images):
+            bad = next((self._errors[row] for row in rows if row in self._errors), None)
             if bad is not None:
-                self.found.refused[place] = bad
+                self.result.refused[position] = bad
             known = [parsed[row] for row in rows if parsed[row] is not None]
-            self.found.boxes.append([box for boxes in known for box in boxes or ()] if known else None)
+            self.result.boxes.append([box for boxes in known for box in boxes or ()] if known else None)
         if per_box:
             self._remarks.add("assumed", "rows that are one box each", count=len(self._paths))
             self._label_rows(images, parsed, label_column)
@@ -209,7 +215,7 @@ class _Reader:
             return
         cells = column_values(self._table, column, self._file) or []
         rows = [row for one in images for row in one if parsed[row]]
-        self.found.label_of_box = column
+        self.result.box_label_column = column
         self._number([cells[row] for row in rows], column)
 
     def _label_lists(self, images: Sequence[Sequence[int]]) -> None:
@@ -217,13 +223,13 @@ class _Reader:
         if cells is None:
             return
         flat: list[Any] = []
-        for place, (row,) in enumerate(images):
-            names = _names_of(cells[row])
-            boxes = self.found.boxes[place]
+        for position, (row,) in enumerate(images):
+            names = _parse_names(cells[row])
+            boxes = self.result.boxes[position]
             if boxes is not None and names is not None and len(names) != len(boxes):
-                self.found.refused.setdefault(
-                    place,
-                    f"{BAD}column {BOX_LABELS!r}: expected {len(boxes)} names, one per box, got {len(names)}",
+                self.result.refused.setdefault(
+                    position,
+                    f"{REFUSED}column {BOX_LABELS!r}: expected {len(boxes)} names, one per box, got {len(names)}",
                 )
                 names = None
             flat += [None] * len(boxes or ()) if names is None else names
@@ -231,53 +237,53 @@ class _Reader:
 
     def _number(self, cells: Sequence[Any], column: str) -> None:
         """Number the classes of all boxes; cells are in the order of the images and their boxes."""
-        found = read_labels(cells, None, column, remarks=self._remarks, separator="")
-        self.found.classes = found.classes
-        self.found.labels = []
+        numbered = read_labels(cells, None, column, remarks=self._remarks, separator="")
+        self.result.classes = numbered.classes
+        self.result.labels = []
         start = 0
-        for boxes in self.found.boxes:
-            self.found.labels.append(None if boxes is None else found.numbers[start : start + len(boxes)])
+        for boxes in self.result.boxes:
+            self.result.labels.append(None if boxes is None else numbered.numbers[start : start + len(boxes)])
             start += len(boxes or ())
-        assert start == len(found.numbers), (start, len(found.numbers))
+        assert start == len(numbered.numbers), (start, len(numbered.numbers))
 
     def _refuse_contradictions(self, images: Sequence[Sequence[int]]) -> None:
         """Refuse images whose rows name several splits or masks."""
         for column in ("split", "mask"):
             cells = column_values(self._table, column, self._file)
-            for place, rows in enumerate(images) if cells is not None else ():
+            for position, rows in enumerate(images) if cells is not None else ():
                 values = dict.fromkeys(str(cells[row]) for row in rows) if cells is not None else {}
                 if len(values) > 1:
-                    self.found.refused.setdefault(
-                        place,
-                        f"{BAD}its {len(rows)} rows differ in {column!r} ({', '.join(list(values)[:3])})",
+                    self.result.refused.setdefault(
+                        position,
+                        f"{REFUSED}its {len(rows)} rows differ in {column!r} ({', '.join(list(values)[:3])})",
                     )
 
     def _add_keypoints(self, images: Sequence[Sequence[int]]) -> None:
         cells = column_values(self._table, KEYPOINTS, self._file) or []
-        found: list[Keypoints | None] = []
-        for place, rows in enumerate(images):
+        keypoints: list[Keypoints | None] = []
+        for position, rows in enumerate(images):
             points = self._points(rows[0], cells[rows[0]])
-            boxes = self.found.boxes[place]
+            boxes = self.result.boxes[position]
             if points and boxes and len(points) % len(boxes):
-                self.found.refused.setdefault(
-                    place,
-                    f"{BAD}column {KEYPOINTS!r}: expected as many points for each of {len(boxes)} boxes, got {len(points)}",
+                self.result.refused.setdefault(
+                    position,
+                    f"{REFUSED}column {KEYPOINTS!r}: expected as many points for each of {len(boxes)} boxes, got {len(points)}",
                 )
-            if rows[0] in self._bad:
-                self.found.refused.setdefault(place, self._bad[rows[0]])
-            found.append(points)
+            if rows[0] in self._errors:
+                self.result.refused.setdefault(position, self._errors[rows[0]])
+            keypoints.append(points)
         sizes = {
             len(points) // (len(boxes) if boxes else 1)
-            for points, boxes in zip(found, self.found.boxes, strict=True)
+            for points, boxes in zip(keypoints, self.result.boxes, strict=True)
             if points
         }
         if len(sizes) > 1:
             self._remarks.add(
-                "left_out", "keypoints: their number differs from image to image", count=len(found)
+                "left_out", "keypoints: their number differs from image to image", count=len(keypoints)
             )
         elif sizes:
-            self.found.keypoints = found
-            self.found.keypoint_names = tuple(map(str, range(sizes.pop())))
+            self.result.keypoints = keypoints
+            self.result.keypoint_names = tuple(map(str, range(sizes.pop())))
 
     def _points(self, row: int, cell: Any) -> Keypoints | None:
         try:
@@ -288,7 +294,7 @@ class _Reader:
         return points
 
 
-def _names_of(cell: Any) -> list[Any] | None:
+def _parse_names(cell: Any) -> list[Any] | None:
     """Read the class names of one image's boxes: a list, or text parted by ``;``."""
     if cell is None or cell != cell:  # noqa: PLR0124 - NaN
         return None

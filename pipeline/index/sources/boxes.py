@@ -17,7 +17,7 @@ from ..file_info import FileInfo
 from .listing import Boxes, Keypoints, Listing
 from .remarks import Remarks
 
-QUARTER_TURNED = 5
+FIRST_TRANSPOSED = 5
 """EXIF orientations from here on exchange width and height."""
 MAX_BOXES = 100_000
 """Of one image."""
@@ -43,7 +43,7 @@ def parse_numbers(cell: Any, width: int) -> list[list[float]] | None:
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return None
     expected = f"rows of {width} numbers such as {','.join('1234'[:width])};... or [[1, 2, ...], ...]"
-    rows = _rows_of_text(cell) if isinstance(cell, str) else cell
+    rows = _parse_text(cell) if isinstance(cell, str) else cell
     try:
         rows = list(rows)
         if rows and not isinstance(rows[0], Iterable):
@@ -58,7 +58,7 @@ def parse_numbers(cell: Any, width: int) -> list[list[float]] | None:
     return found
 
 
-def _rows_of_text(text: str) -> list[list[str]]:
+def _parse_text(text: str) -> list[list[str]]:
     text = text.strip()
     if not any(mark in text for mark in "[("):
         parts = [part.strip() for part in text.split(";")]
@@ -77,11 +77,11 @@ class _Picture:
 
     width: int
     height: int
-    turn: int
+    orientation: int
     """EXIF orientation by which annotations are turned; 1 where they are upright already."""
 
 
-def fit_annotations(listing: Listing, seen: Sequence[FileInfo]) -> tuple[Listing, list[FileInfo]]:
+def fit_annotations(listing: Listing, infos: Sequence[FileInfo]) -> tuple[Listing, list[FileInfo]]:
     """Fit boxes and keypoints to the pictures: turned, in pixels, inside, and with an area.
 
     Boxes that reach beyond the picture are clipped. Those without an area, outside, or with numbers that are not finite are
@@ -90,21 +90,21 @@ def fit_annotations(listing: Listing, seen: Sequence[FileInfo]) -> tuple[Listing
 
     Args:
         listing: as its source describes it; boxes may be fractions of the picture (see ``Listing.box_unit``).
-        seen: the header of each sample.
+        infos: the header of each sample.
 
     Returns:
         The listing with boxes in pixels, and the headers, some with a new status.
     """
     if listing.boxes is None and listing.keypoints is None:
-        return listing, list(seen)
-    fitted = _Fitted(listing)
-    headers = [fitted.add(place, one) for place, one in enumerate(seen)]
+        return listing, list(infos)
+    fitter = _AnnotationFitter(listing)
+    headers = [fitter.add(index, one) for index, one in enumerate(infos)]
     return (
         replace(
             listing,
-            boxes=None if listing.boxes is None else fitted.boxes,
-            box_labels=None if listing.box_labels is None else fitted.box_labels,
-            keypoints=None if listing.keypoints is None else fitted.keypoints,
+            boxes=None if listing.boxes is None else fitter.boxes,
+            box_labels=None if listing.box_labels is None else fitter.box_labels,
+            keypoints=None if listing.keypoints is None else fitter.keypoints,
             box_unit="pixel",
             declared_sizes=None,
         ),
@@ -112,7 +112,7 @@ def fit_annotations(listing: Listing, seen: Sequence[FileInfo]) -> tuple[Listing
     )
 
 
-class _Fitted:
+class _AnnotationFitter:
     """Annotations of a listing, sample by sample."""
 
     def __init__(self, listing: Listing) -> None:
@@ -121,22 +121,22 @@ class _Fitted:
         self.box_labels: list[list[int] | None] = []
         self.keypoints: list[Keypoints | None] = []
 
-    def add(self, place: int, seen: FileInfo) -> FileInfo:
+    def add(self, index: int, info: FileInfo) -> FileInfo:
         """Fit the annotations of one sample; returns its header, with a status where they cannot belong to it."""
         listing = self._listing
-        boxes = listing.boxes[place] if listing.boxes else None
-        labels = listing.box_labels[place] if listing.box_labels else None
-        keypoints = listing.keypoints[place] if listing.keypoints else None
-        if seen.header.status == "ok" and not (boxes is None and keypoints is None):
-            picture = _picture(seen.header, listing.declared_sizes[place] if listing.declared_sizes else None)
+        boxes = listing.boxes[index] if listing.boxes else None
+        labels = listing.box_labels[index] if listing.box_labels else None
+        keypoints = listing.keypoints[index] if listing.keypoints else None
+        if info.header.status == "ok" and not (boxes is None and keypoints is None):
+            picture = _picture(info.header, listing.declared_sizes[index] if listing.declared_sizes else None)
             if isinstance(picture, str):
-                seen = replace(seen, header=replace(seen.header, status=one_line(picture)))
+                info = replace(info, header=replace(info.header, status=one_line(picture)))
             else:
-                boxes, labels, keypoints = self._fit(listing.keys[place], picture, boxes, labels, keypoints)
+                boxes, labels, keypoints = self._fit(listing.keys[index], picture, boxes, labels, keypoints)
         self.boxes.append(boxes)
         self.box_labels.append(labels)
         self.keypoints.append(keypoints)
-        return seen
+        return info
 
     def _fit(
         self,
@@ -149,16 +149,16 @@ class _Fitted:
         if self._listing.box_unit == "fraction":
             scale = (picture.width, picture.height)
             boxes = boxes and [[value * scale[axis % 2] for axis, value in enumerate(box)] for box in boxes]
-            keypoints = keypoints and [[x * scale[0], y * scale[1], seen] for x, y, seen in keypoints]
+            keypoints = keypoints and [[x * scale[0], y * scale[1], visible] for x, y, visible in keypoints]
         if keypoints is not None:
-            keypoints = [[*_turned_point(x, y, picture), visible] for x, y, visible in keypoints]
+            keypoints = [[*_transpose_point(x, y, picture), visible] for x, y, visible in keypoints]
         if boxes is None:
             return None, labels, keypoints
         per_box = len(keypoints) // len(boxes) if keypoints and boxes else 0
         kept = []
         for number, box in enumerate(boxes):
             if (
-                inside := _inside(_turned_box(box, picture), picture, key, self._listing.remarks)
+                inside := _clip(_transpose_box(box, picture), picture, key, self._listing.remarks)
             ) is not None:
                 kept.append((number, inside))
         if per_box and keypoints is not None:
@@ -173,7 +173,7 @@ class _Fitted:
 
 def _picture(header: Header, declared: tuple[int, int] | None) -> _Picture | str:
     """Find the upright size of a picture, or say that what is stated of its size belongs to another picture."""
-    quarter = header.orientation >= QUARTER_TURNED
+    quarter = header.orientation >= FIRST_TRANSPOSED
     width, height = (header.height, header.width) if quarter else (header.width, header.height)
     if declared is None or declared == (width, height):
         return _Picture(width, height, 1)
@@ -185,23 +185,23 @@ def _picture(header: Header, declared: tuple[int, int] | None) -> _Picture | str
     )
 
 
-def _turned_point(x: float, y: float, picture: _Picture) -> list[float]:
+def _transpose_point(x: float, y: float, picture: _Picture) -> list[float]:
     """Turn a place of the stored picture to the upright one: EXIF orientations 5 to 8, which exchange the axes."""
-    if picture.turn == 1:
+    if picture.orientation == 1:
         return [x, y]
-    new_x = picture.width - y if picture.turn in (6, 7) else y
-    new_y = picture.height - x if picture.turn in (7, 8) else x
+    new_x = picture.width - y if picture.orientation in (6, 7) else y
+    new_y = picture.height - x if picture.orientation in (7, 8) else x
     return [new_x, new_y]
 
 
-def _turned_box(box: Sequence[float], picture: _Picture) -> list[float]:
-    if picture.turn == 1:
+def _transpose_box(box: Sequence[float], picture: _Picture) -> list[float]:
+    if picture.orientation == 1:
         return list(box)
-    (xa, ya), (xb, yb) = _turned_point(box[0], box[1], picture), _turned_point(box[2], box[3], picture)
+    (xa, ya), (xb, yb) = _transpose_point(box[0], box[1], picture), _transpose_point(box[2], box[3], picture)
     return [min(xa, xb), min(ya, yb), max(xa, xb), max(ya, yb)]
 
 
-def _inside(box: list[float], picture: _Picture, key: str, remarks: Remarks) -> list[float] | None:
+def _clip(box: list[float], picture: _Picture, key: str, remarks: Remarks) -> list[float] | None:
     """Clip a box to its picture; None, and counted, where nothing is left of it."""
     if not all(map(math.isfinite, box)):
         remarks.add("left_out", "boxes with numbers that are not finite", key)

@@ -39,7 +39,7 @@ def list_coco(path: str, root: str | None, remarks: Remarks) -> Listing:
     categories = _Categories(content["categories"], remarks)
     images = _images(content["images"], remarks)
     for annotation in content["annotations"]:
-        _add(annotation, images, categories, remarks)
+        _add_annotation(annotation, images, categories, remarks)
     split = split_in_name(re.split(r"[^A-Za-z0-9]+", file.stem))
     if split:
         remarks.add("assumed", f"split of all images, from the name {file.name!r}", split)
@@ -87,107 +87,111 @@ def _read(file: Path) -> dict[str, list[Any]]:
 class _Categories:
     """Categories by id, numbered from 0 in the order of their ids, whatever gaps these have."""
 
-    def __init__(self, written: Sequence[Any], remarks: Remarks) -> None:
+    def __init__(self, raw: Sequence[Any], remarks: Remarks) -> None:
         found: dict[str, Mapping[str, Any]] = {}
-        for one in written:
-            if isinstance(one, Mapping) and (number := _id(one.get("id"))) is not None:
+        for entry in raw:
+            if isinstance(entry, Mapping) and (number := _id(entry.get("id"))) is not None:
                 if number in found:
                     remarks.add(
-                        "left_out", "categories that repeat the id of another one", str(one.get("name"))[:80]
+                        "left_out",
+                        "categories that repeat the id of another one",
+                        str(entry.get("name"))[:80],
                     )
                     continue
-                found[number] = one
+                found[number] = entry
             else:
-                remarks.add("left_out", "categories without an id", str(one)[:80])
+                remarks.add("left_out", "categories without an id", str(entry)[:80])
         ordered = sorted(
             found, key=lambda number: (len(number), number) if number.isdigit() else (99, number)
         )
-        self.numbers = {number: place for place, number in enumerate(ordered)}
+        self.numbers = {number: index for index, number in enumerate(ordered)}
         self.names = [str(found[number].get("name", number))[:MAX_NAME_LENGTH] for number in ordered]
         self.keypoint_names = self._keypoint_names(found, remarks)
 
     def _keypoint_names(self, found: Mapping[str, Mapping[str, Any]], remarks: Remarks) -> tuple[str, ...]:
         schemes = {
-            tuple(str(name)[:MAX_NAME_LENGTH] for name in one["keypoints"])
-            for one in found.values()
-            if isinstance(one.get("keypoints"), list) and one["keypoints"]
+            tuple(str(name)[:MAX_NAME_LENGTH] for name in entry["keypoints"])
+            for entry in found.values()
+            if isinstance(entry.get("keypoints"), list) and entry["keypoints"]
         }
         if len(schemes) > 1:
             remarks.add("left_out", "keypoints: categories name different ones; index one category at a time")
         return schemes.pop() if len(schemes) == 1 else ()
 
 
-def _images(written: Sequence[Any], remarks: Remarks) -> dict[str, AnnotatedImage]:
+def _images(raw: Sequence[Any], remarks: Remarks) -> dict[str, AnnotatedImage]:
     images: dict[str, AnnotatedImage] = {}
-    for place, one in enumerate(written):
-        number = _id(one.get("id")) if isinstance(one, Mapping) else None
-        name = one.get("file_name") if isinstance(one, Mapping) else None
+    for index, entry in enumerate(raw):
+        number = _id(entry.get("id")) if isinstance(entry, Mapping) else None
+        name = entry.get("file_name") if isinstance(entry, Mapping) else None
         if number is None or not isinstance(name, str) or not name:
-            remarks.add("left_out", "images without an id or a file_name", f"number {place}")
+            remarks.add("left_out", "images without an id or a file_name", f"number {index}")
             continue
         if number in images:
             if images[number].path != name:
                 images[number].refusal = f"cannot be used: image id {number} stands for several files"
             remarks.add("merged", "images that repeat the id of another one", name)
             continue
-        size = (one.get("width"), one.get("height"))
+        size = (entry.get("width"), entry.get("height"))
         stated = all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in size)
         images[number] = AnnotatedImage(name, size=size if stated else None)
     return images
 
 
-def _add(one: Any, images: Mapping[str, AnnotatedImage], categories: _Categories, remarks: Remarks) -> None:
+def _add_annotation(
+    entry: Any, images: Mapping[str, AnnotatedImage], categories: _Categories, remarks: Remarks
+) -> None:
     """Add an annotation to its image, or count why it is left out."""
-    image = images.get(_id(one.get("image_id")) or "") if isinstance(one, Mapping) else None
+    image = images.get(_id(entry.get("image_id")) or "") if isinstance(entry, Mapping) else None
     if image is None:
-        remarks.add("left_out", "annotations of images that are not listed", str(one)[:80])
+        remarks.add("left_out", "annotations of images that are not listed", str(entry)[:80])
         return
-    if one.get("iscrowd"):
+    if entry.get("iscrowd"):
         remarks.add("left_out", "crowd annotations", image.path)
         return
-    number = categories.numbers.get(_id(one.get("category_id")) or "")
+    number = categories.numbers.get(_id(entry.get("category_id")) or "")
     if number is None:
         remarks.add(
-            "left_out", "annotations of unknown categories", f"{image.path}: {one.get('category_id')!r:.20}"
+            "left_out", "annotations of unknown categories", f"{image.path}: {entry.get('category_id')!r:.20}"
         )
         return
-    if one.get("segmentation"):
+    if entry.get("segmentation"):
         remarks.add("left_out", "segmentations, of which only the box is read", image.path)
-    box = _numbers(one.get("bbox"), 4)
+    box = _numbers(entry.get("bbox"), 4)
     if box is None:
         remarks.add("left_out", "annotations without a box of four numbers", image.path)
         return
     x, y, width, height = box
     image.boxes.append([x, y, x + width, y + height])
     image.box_labels.append(number)
-    image.keypoints += _keypoints(one.get("keypoints"), len(categories.keypoint_names), image.path, remarks)
+    image.keypoints += _keypoints(entry.get("keypoints"), len(categories.keypoint_names), image.path, remarks)
 
 
-def _keypoints(written: Any, num: int, path: str, remarks: Remarks) -> list[list[float]]:
+def _keypoints(raw: Any, num: int, path: str, remarks: Remarks) -> list[list[float]]:
     """Read the keypoints of one instance: as many as there are names, none of them labelled where there are none."""
-    none = [[0.0, 0.0, 0.0] for _ in range(num)]
-    if not num or not written:
-        return none
-    numbers = _numbers(written, 3 * num)
+    unlabelled = [[0.0, 0.0, 0.0] for _ in range(num)]
+    if not num or not raw:
+        return unlabelled
+    numbers = _numbers(raw, 3 * num)
     if numbers is None or not all(map(math.isfinite, numbers)):
         remarks.add("left_out", f"keypoints of an instance that are not {num} times x, y, visibility", path)
-        return none
+        return unlabelled
     return [numbers[start : start + 3] for start in range(0, 3 * num, 3)]
 
 
-def _numbers(written: Any, length: int) -> list[float] | None:
-    if not isinstance(written, list) or len(written) != length:
+def _numbers(raw: Any, length: int) -> list[float] | None:
+    if not isinstance(raw, list) or len(raw) != length:
         return None
     try:
-        return [float(number) for number in written]
+        return [float(number) for number in raw]
     except (TypeError, ValueError, OverflowError):
         return None
 
 
-def _id(written: Any) -> str | None:
+def _id(raw: Any) -> str | None:
     """Read an id, a number or its text, so that both find each other; None where it is neither."""
-    if isinstance(written, bool) or not isinstance(written, int | str | float):
+    if isinstance(raw, bool) or not isinstance(raw, int | str | float):
         return None
-    if isinstance(written, float):
-        return str(int(written)) if written.is_integer() else None
-    return str(written)[:100]
+    if isinstance(raw, float):
+        return str(int(raw)) if raw.is_integer() else None
+    return str(raw)[:100]

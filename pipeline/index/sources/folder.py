@@ -73,9 +73,9 @@ def list_folder_tree(top: Folder) -> Listing:
         for folder in root.folders:
             if folder not in splits:
                 _leave_out_folder(folder, "files in folders that are no split", top, samples)
-    elif inner := _splits_in_classes(root):
-        _collect_splits_in_classes(root, inner, top, samples)
-        splits = [folder for folders in inner.values() for folder in folders]
+    elif splits_by_class := _splits_in_classes(root):
+        _collect_splits_in_classes(root, splits_by_class, top, samples)
+        splits = [folder for folders in splits_by_class.values() for folder in folders]
     else:
         _collect(root, None, top, samples)
     return _listing(top, samples, has_splits=bool(splits))
@@ -86,19 +86,19 @@ def _image_folder(folder: Folder, top: Folder, samples: _Samples) -> Folder:
 
     A folder that is alone and holds split folders is entered, too.
     """
-    full = [inner for inner in folder.folders if inner.has_files()]
-    is_alone = len(full) == 1 and not folder.files and not canonical_split(full[0].name)
-    if is_alone and len({canonical_split(one.name) for one in _split_folders(full[0])}) > 1:
-        return _image_folder(full[0], top, samples)
-    images = [inner for inner in full if inner.name.casefold() in _IMAGE_FOLDERS]
-    others = [inner for inner in full if inner not in images]
+    non_empty = [child for child in folder.folders if child.has_files()]
+    is_alone = len(non_empty) == 1 and not folder.files and not canonical_split(non_empty[0].name)
+    if is_alone and len({canonical_split(one.name) for one in _split_folders(non_empty[0])}) > 1:
+        return _image_folder(non_empty[0], top, samples)
+    images = [child for child in non_empty if child.name.casefold() in _IMAGE_FOLDERS]
+    others = [child for child in non_empty if child not in images]
     if folder.files or len(images) != 1:
         return folder
-    if any(inner.name.casefold() not in _ANNOTATION_FOLDERS for inner in others):
+    if any(child.name.casefold() not in _ANNOTATION_FOLDERS for child in others):
         return folder
     samples.remarks.add("assumed", "folders to hold all images of the folder above", _name(images[0], top))
-    for inner in others:
-        _leave_out_folder(inner, "files in folders beside the images (list masks in a table)", top, samples)
+    for child in others:
+        _leave_out_folder(child, "files in folders beside the images (list masks in a table)", top, samples)
     return images[0]
 
 
@@ -112,19 +112,23 @@ def _split_folders(root: Folder) -> list[Folder]:
 
 def _splits_in_classes(root: Folder) -> dict[str, list[Folder]]:
     """Find the split folders in every class folder; empty where some class has anything else, or one split is all."""
-    inner = {folder.name: [one for one in folder.folders if one.has_files()] for folder in root.folders}
-    inner = {name: folders for name, folders in inner.items() if folders}
-    found = {canonical_split(folder.name) for folders in inner.values() for folder in folders}
+    splits_by_class = {
+        folder.name: [one for one in folder.folders if one.has_files()] for folder in root.folders
+    }
+    splits_by_class = {name: folders for name, folders in splits_by_class.items() if folders}
+    found = {canonical_split(folder.name) for folders in splits_by_class.values() for folder in folders}
     if None in found or len(found) < 2 or any(folder.files for folder in root.folders):
         return {}
-    return inner
+    return splits_by_class
 
 
 def _collect_splits_in_classes(
-    root: Folder, inner: dict[str, list[Folder]], top: Folder, samples: _Samples
+    root: Folder, splits_by_class: dict[str, list[Folder]], top: Folder, samples: _Samples
 ) -> None:
-    names = split_names([folder.name for folders in inner.values() for folder in folders], samples.remarks)
-    for name, folders in inner.items():
+    names = split_names(
+        [folder.name for folders in splits_by_class.values() for folder in folders], samples.remarks
+    )
+    for name, folders in splits_by_class.items():
         for folder in folders:
             samples.remarks.add("assumed", "folders in class folders to be splits", _name(folder, top))
             samples.rows += [(path, as_text(name), names[folder.name]) for path in folder.walk()]
@@ -134,30 +138,30 @@ def _collect_splits_in_classes(
 
 def _collect(folder: Folder, split: str | None, top: Folder, samples: _Samples) -> None:
     """Take a folder's class folders, or its files where it has none."""
-    full = [inner for inner in folder.folders if inner.has_files()]
-    if len(full) == 1 and not full[0].files and len(full[0].folders) > 1 and split is None:
+    non_empty = [child for child in folder.folders if child.has_files()]
+    if len(non_empty) == 1 and not non_empty[0].files and len(non_empty[0].folders) > 1 and split is None:
         samples.remarks.add(
-            "assumed", "folder to be the only class, though it holds folders itself", _name(full[0], top)
+            "assumed", "folder to be the only class, though it holds folders itself", _name(non_empty[0], top)
         )
-    if not full:
+    if not non_empty:
         samples.rows += [(path, None, split) for path in folder.files]
     else:
         _leave_out(folder.files, "files beside the class folders", top, samples)
-    for inner in folder.folders:
-        if inner.has_files():
-            samples.rows += [(path, as_text(inner.name), split) for path in inner.walk()]
-            if any(canonical_split(one.name) and one.has_files() for one in inner.folders):
+    for child in folder.folders:
+        if child.has_files():
+            samples.rows += [(path, as_text(child.name), split) for path in child.walk()]
+            if any(canonical_split(one.name) and one.has_files() for one in child.folders):
                 samples.remarks.add(
-                    "assumed", "folders with a split's name to be no splits", f"{_name(inner, top)}/"
+                    "assumed", "folders with a split's name to be no splits", f"{_name(child, top)}/"
                 )
         else:
             what = (
                 "folders with annotations only"
-                if inner.side_files()
+                if child.side_files()
                 else "empty folders, which are no classes"
             )
-            samples.remarks.add("left_out", what, _name(inner, top))
-            samples.empty += [] if inner.side_files() else [as_text(inner.name)]
+            samples.remarks.add("left_out", what, _name(child, top))
+            samples.empty += [] if child.side_files() else [as_text(child.name)]
 
 
 def _leave_out(paths: list[str], what: str, top: Folder, samples: _Samples) -> None:

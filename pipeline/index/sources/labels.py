@@ -32,8 +32,8 @@ MAX_CLASSES = 1_000_000
 PLAUSIBLE_CLASSES = 10_000
 MAX_NAME_LENGTH = 1_000
 
-_PLAIN = re.compile(r"-1|0|[1-9][0-9]{0,17}")
-_PLAIN_FLOAT = re.compile(r"(-1|0|[1-9][0-9]{0,17})\.0+")
+_INTEGER = re.compile(r"-1|0|[1-9][0-9]{0,17}")
+_INTEGRAL_FLOAT = re.compile(r"(-1|0|[1-9][0-9]{0,17})\.0+")
 _DECIMAL = re.compile(r"-?[0-9]*\.?[0-9]+")
 _DIGITS = re.compile(r"-?[0-9]{1,18}(\.0+)?")
 _MISSING = frozenset({"nan", "na", "n/a", "null", "none", "<na>", "nat"})
@@ -78,17 +78,17 @@ def read_labels(
     separator = SEPARATOR if separator is None else separator
     values, is_multi = _split_cells(values, separator, column, remarks)
     if not is_multi:
-        numbers, classes = _numbered(list(values), names, column, remarks, kind)
+        numbers, classes = _number_labels(list(values), names, column, remarks, kind)
         remarks.add("unlabelled", f"samples whose {column!r} is empty or -1", count=numbers.count(-1))
         return Labels(numbers, classes)
     flat = [one for value in values for one in value or ()]
-    numbers, classes = _numbered(flat, None, column, remarks, kind)
+    numbers, classes = _number_labels(flat, None, column, remarks, kind)
     sets: list[list[int] | None] = []
-    place = 0
+    start = 0
     for value in values:
         size = 0 if value is None else len(value)
-        sets.append(None if value is None else sorted(set(numbers[place : place + size]) - {-1}))
-        place += size
+        sets.append(None if value is None else sorted(set(numbers[start : start + size]) - {-1}))
+        start += size
     remarks.add("unlabelled", f"samples whose {column!r} is empty", count=sets.count(None))
     return Labels([-1] * len(cells), classes, sets)
 
@@ -114,12 +114,12 @@ def read_label_columns(columns: Mapping[str, Sequence[Any]], remarks: Remarks) -
     return Labels([-1] * len(sets), tuple(columns), sets)
 
 
-def remark_similar_classes(classes: Sequence[str], remarks: Remarks) -> None:
+def note_similar_classes(classes: Sequence[str], remarks: Remarks) -> None:
     """Count classes whose names differ only in case, spaces or Unicode form; they stay apart."""
-    alike: defaultdict[str, list[str]] = defaultdict(list)
+    groups: defaultdict[str, list[str]] = defaultdict(list)
     for name in classes:
-        alike["".join(unicodedata.normalize("NFKC", name).casefold().split())].append(name)
-    for group in alike.values():
+        groups["".join(unicodedata.normalize("NFKC", name).casefold().split())].append(name)
+    for group in groups.values():
         if len(group) > 1:
             remarks.add(
                 "assumed",
@@ -157,8 +157,8 @@ def _clean(cell: Any, remarks: Remarks) -> Any:
 def _clean_number(cell: float | Decimal) -> int | float | None:
     if math.isnan(cell):
         return None
-    is_complete = math.isfinite(cell) and -(2**63) < cell < 2**63 and cell == int(cell)
-    return int(cell) if is_complete else float(cell)
+    is_integral = math.isfinite(cell) and -(2**63) < cell < 2**63 and cell == int(cell)
+    return int(cell) if is_integral else float(cell)
 
 
 def _split_cells(values: list[Any], separator: str, column: str, remarks: Remarks) -> tuple[list[Any], bool]:
@@ -166,7 +166,7 @@ def _split_cells(values: list[Any], separator: str, column: str, remarks: Remark
     texts = [value for value in values if isinstance(value, str)]
     if texts and len(texts) == sum(value is not None for value in values):
         if all(text.startswith("[") and text.endswith("]") for text in texts):
-            listed = [None if value is None else _as_list(value) for value in values]
+            listed = [None if value is None else _parse_list(value) for value in values]
             if all(one is not None for one, value in zip(listed, values, strict=True) if value is not None):
                 remarks.add(
                     "assumed", f"column {column!r} to hold lists with the labels of each image", texts[0]
@@ -176,18 +176,18 @@ def _split_cells(values: list[Any], separator: str, column: str, remarks: Remark
             remarks.add(
                 "assumed", f"column {column!r} to hold several labels parted by {separator!r}", several[0]
             )
-            return [None if value is None else _parts(value, separator) for value in values], True
-        _hint_at_commas(texts, column, remarks)
+            return [None if value is None else _split_text(value, separator) for value in values], True
+        _note_comma_separators(texts, column, remarks)
     if any(isinstance(value, list) for value in values):
         return [value if isinstance(value, list | None) else [value] for value in values], True
     return values, False
 
 
-def _parts(text: str, separator: str) -> list[str]:
+def _split_text(text: str, separator: str) -> list[str]:
     return [part for part in map(str.strip, text.split(separator)) if part]
 
 
-def _as_list(text: str) -> list[Any] | None:
+def _parse_list(text: str) -> list[Any] | None:
     """Read a list as JSON or as Python writes it; None where it is neither."""
     for read in (json.loads, ast.literal_eval):
         try:
@@ -199,9 +199,9 @@ def _as_list(text: str) -> list[Any] | None:
     return None
 
 
-def _hint_at_commas(texts: Iterable[str], column: str, remarks: Remarks) -> None:
+def _note_comma_separators(texts: Iterable[str], column: str, remarks: Remarks) -> None:
     labels = set(texts)
-    lists = {label: set(_parts(label, ",")) for label in labels if "," in label}
+    lists = {label: set(_split_text(label, ",")) for label in labels if "," in label}
     if not lists:
         return
     alone = labels - lists.keys()
@@ -212,22 +212,24 @@ def _hint_at_commas(texts: Iterable[str], column: str, remarks: Remarks) -> None
             return
 
 
-def _numbered(
+def _number_labels(
     values: list[Any], names: Sequence[Any] | None, column: str, remarks: Remarks, kind: LabelKind
 ) -> tuple[list[int], tuple[str, ...]]:
     """Number labels, by the rule of this module or the user's decision."""
-    given = {value for value in values if value is not None}
-    numbers = None if kind == "text" else _class_numbers(given, column, remarks, forced=kind == "numbers")
+    unique_values = {value for value in values if value is not None}
+    numbers = (
+        None if kind == "text" else _class_numbers(unique_values, column, remarks, forced=kind == "numbers")
+    )
     if numbers is not None:
         labels = [-1 if value is None else numbers[value] for value in values]
         return labels, _class_names(labels, names)
-    fraction = _fraction_of_numbers(given) if kind == "auto" else None
+    fraction = _find_fraction(unique_values) if kind == "auto" else None
     if fraction is not None:
         raise SourceError(
             f"column {column!r}: expected class names or whole numbers, got {fraction!r}; a continuous target is not "
             "supported: name a column of classes, or take the labels as text (--labels text)"
         )
-    classes = tuple(sorted({str(value) for value in given}))
+    classes = tuple(sorted({str(value) for value in unique_values}))
     if len(classes) > MAX_CLASSES:
         raise SourceError(
             f"column {column!r}: expected at most {MAX_CLASSES:,} classes, got {len(classes):,}; name the column of classes"
@@ -235,24 +237,26 @@ def _numbered(
     for name in classes:
         if name.lower() in _MISSING or name == "-1":
             remarks.add("assumed", "class names to be classes that often mean a missing label", name)
-    places = {name: number for number, name in enumerate(classes)}
-    return [-1 if value is None else places[str(value)] for value in values], classes
+    number_of = {name: number for number, name in enumerate(classes)}
+    return [-1 if value is None else number_of[str(value)] for value in values], classes
 
 
-def _class_numbers(given: set[Any], column: str, remarks: Remarks, *, forced: bool) -> dict[Any, int] | None:
+def _class_numbers(
+    unique_values: set[Any], column: str, remarks: Remarks, *, forced: bool
+) -> dict[Any, int] | None:
     """Return the class number of every value, -1 for none; None where they are names."""
-    present = {value for value in given if not _is_missing(value)}
+    present = {value for value in unique_values if not _is_missing(value)}
     form = _DIGITS if forced else None
-    found: dict[Any, int] = dict.fromkeys(given - present, -1)
+    found: dict[Any, int] = dict.fromkeys(unique_values - present, -1)
     for value in present:
-        number = _whole(value, form)
+        number = _parse_integer(value, form)
         if number is None or number < -1:
             if forced:
                 raise SourceError(
                     f"column {column!r}: expected class numbers, got {value!r}; let labels be text"
                 )
             if isinstance(value, int):
-                _remark_ids(given, column, remarks)
+                _note_ids(unique_values, column, remarks)
             return None
         found[value] = number
     numbers = set(found.values()) - {-1}
@@ -263,42 +267,42 @@ def _class_numbers(given: set[Any], column: str, remarks: Remarks, *, forced: bo
         )
     is_dense = 2 * len(numbers) > largest
     if not forced and (largest >= MAX_CLASSES or (largest >= PLAUSIBLE_CLASSES and not is_dense)):
-        _remark_ids(given, column, remarks)
+        _note_ids(unique_values, column, remarks)
         return None
     if not is_dense and not forced and largest >= 2 * len(numbers) + 10:
         what = f"values of column {column!r} to be class numbers 0..{largest:,}, of which few occur"
         remarks.add("assumed", what, count=len(numbers))
-    if any(isinstance(value, str) and not _PLAIN.fullmatch(value) for value in present):
-        example = min(value for value in present if isinstance(value, str) and not _PLAIN.fullmatch(value))
+    if any(isinstance(value, str) and not _INTEGER.fullmatch(value) for value in present):
+        example = min(value for value in present if isinstance(value, str) and not _INTEGER.fullmatch(value))
         remarks.add("converted", f"values of column {column!r} to class numbers", example, count=len(present))
     remarks.add(
         "converted",
         f"values of column {column!r} that mean a missing label to no label",
-        ", ".join(sorted(map(str, given - present))),
-        count=len(given - present),
+        ", ".join(sorted(map(str, unique_values - present))),
+        count=len(unique_values - present),
     )
     return found
 
 
-def _remark_ids(given: set[Any], column: str, remarks: Remarks) -> None:
+def _note_ids(unique_values: set[Any], column: str, remarks: Remarks) -> None:
     what = f"numbers of column {column!r} to be names, since they cannot be class numbers"
-    remarks.add("assumed", what, min(map(str, given)), count=len(given))
+    remarks.add("assumed", what, min(map(str, unique_values)), count=len(unique_values))
 
 
 def _is_missing(value: Any) -> bool:
     return isinstance(value, str) and value.lower() in _MISSING
 
 
-def _fraction_of_numbers(given: set[Any]) -> Any:
+def _find_fraction(unique_values: set[Any]) -> Any:
     """Return a value with a fraction where all values are numbers; None where some are names or all are whole."""
-    texts = {value for value in given if isinstance(value, str) and not _is_missing(value)}
+    texts = {value for value in unique_values if isinstance(value, str) and not _is_missing(value)}
     if not all(map(_DECIMAL.fullmatch, texts)):
-        return next((value for value in given if isinstance(value, float)), None)
-    fractions: list[Any] = [value for value in given if isinstance(value, float)]
+        return next((value for value in unique_values if isinstance(value, float)), None)
+    fractions: list[Any] = [value for value in unique_values if isinstance(value, float)]
     return next(iter(fractions or sorted(text for text in texts if not float(text).is_integer())), None)
 
 
-def _whole(value: Any, form: re.Pattern[str] | None) -> int | None:
+def _parse_integer(value: Any, form: re.Pattern[str] | None) -> int | None:
     """Return the number that a value is, if it is a plain whole one."""
     if isinstance(value, int):
         return value
@@ -306,7 +310,7 @@ def _whole(value: Any, form: re.Pattern[str] | None) -> int | None:
         return None
     if form is not None:
         return int(value.partition(".")[0]) if form.fullmatch(value) else None
-    if _PLAIN.fullmatch(value) or _PLAIN_FLOAT.fullmatch(value):
+    if _INTEGER.fullmatch(value) or _INTEGRAL_FLOAT.fullmatch(value):
         return int(value.partition(".")[0])
     return None
 

@@ -25,9 +25,9 @@ class Remarks:
         ['left out: 1 empty folders (bird)']
     """
 
-    def __init__(self, dumped: Iterable[Mapping[str, Any]] = ()) -> None:
+    def __init__(self, entries: Iterable[Mapping[str, Any]] = ()) -> None:
         self._entries: dict[tuple[str, str], tuple[int, list[str]]] = {}
-        self.update(dumped)
+        self.update(entries)
 
     def add(self, kind: Kind, what: str, example: str | None = None, *, count: int = 1) -> None:
         """Count something.
@@ -39,11 +39,11 @@ class Remarks:
             count: how many; 0 adds nothing.
         """
         if count:
-            self._merge(kind, what, count, [] if example is None else [_short(example)])
+            self._merge(kind, what, count, [] if example is None else [_shorten(example)])
 
-    def update(self, dumped: Iterable[Mapping[str, Any]]) -> None:
+    def update(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Add what another one has dumped; entries of another form are passed over."""
-        for entry in dumped:
+        for entry in entries:
             self._merge(entry["kind"], entry["what"], entry["count"], list(entry["examples"]))
 
     def _merge(self, kind: str, what: str, count: int, examples: list[str]) -> None:
@@ -67,16 +67,16 @@ class Remarks:
 
     def lines(self) -> list[str]:
         """Return a line of text for each kind that there is."""
-        told: dict[str, list[str]] = {}
+        parts_by_kind: dict[str, list[str]] = {}
         for entry in self.dump():
             examples = entry["examples"]
             more = ", ..." if examples and entry["count"] > len(examples) else ""
             named = f" ({', '.join(examples)}{more})" if examples else ""
-            told.setdefault(entry["kind"], []).append(f"{entry['count']:,} {entry['what']}{named}")
-        return [f"{kind.replace('_', ' ')}: {'; '.join(parts)}" for kind, parts in told.items()]
+            parts_by_kind.setdefault(entry["kind"], []).append(f"{entry['count']:,} {entry['what']}{named}")
+        return [f"{kind.replace('_', ' ')}: {'; '.join(parts)}" for kind, parts in parts_by_kind.items()]
 
 
-def _short(text: str) -> str:
+def _shorten(text: str) -> str:
     """Keep control characters and lengths of strangers' names away from terminals and metadata."""
     text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
     return text if len(text) <= _MAX_EXAMPLE_LENGTH else f"{text[: _MAX_EXAMPLE_LENGTH - 3]}..."

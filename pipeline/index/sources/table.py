@@ -21,7 +21,7 @@ from .labels import LabelKind, Labels, read_label_columns, read_labels
 from .listing import Listing
 from .remarks import Remarks
 from .table_file import column_values, read_table, require_column
-from .table_paths import Places
+from .table_paths import PathResolver
 
 SUFFIXES = (".csv", ".parquet")
 DEFAULT_LABEL = "label"
@@ -61,7 +61,7 @@ def list_table(
     table = read_table(uri, [*text, *([label_column] if label_column else [])], storage, remarks)
     if name.lower().endswith(".csv"):
         table = add_missing_header(table, path_column, remarks)
-    where = _absolute(without_file_scheme(str(root or posixpath.dirname(public_uri(uri)) or ".")))
+    root_path = _absolute(without_file_scheme(str(root or posixpath.dirname(public_uri(uri)) or ".")))
     require_column(table, path_column, name, "path_column")
     if table.num_rows == 0:
         raise SourceError(f"expected a table with rows, got {public_uri(uri)!r} with none; check the file")
@@ -72,7 +72,7 @@ def list_table(
     if boxes is not None:
         table = table.take(pa.array(boxes.rows, pa.int64()))
         is_missing = label_column == DEFAULT_LABEL and label_column not in table.column_names
-        if is_missing or label_column == boxes.label_of_box:
+        if is_missing or label_column == boxes.box_label_column:
             label_column = None
     if label_column is not None:
         require_column(table, label_column, name, "label_column")
@@ -82,13 +82,15 @@ def list_table(
         for one in dict.fromkeys(table.column_names)
         if one in roles and table.column_names.count(one) == 1
     ]
-    rows = _Rows.of(table, path_column, used, name, Places(where, storage.rules, remarks), remarks)
-    table = table.take(pa.array(rows.taken, pa.int64()))
+    rows = _Rows.collect(
+        table, path_column, used, name, PathResolver(root_path, storage.rules, remarks), remarks
+    )
+    table = table.take(pa.array(rows.row_indices, pa.int64()))
     labels = _labels(table, label_column, label_columns, name, remarks, label_kind, label_separator)
     splits = column_values(table, "split", name)
     return Listing(
         kind="table",
-        root=where,
+        root=root_path,
         keys=rows.keys,
         uris=rows.uris,
         labels=labels.numbers,
@@ -107,7 +109,7 @@ class _Rows:
     """The rows of a table by file: each file once."""
 
     def __init__(self) -> None:
-        self.taken: list[int] = []
+        self.row_indices: list[int] = []
         """Numbers of the rows that stay."""
         self.keys: list[str] = []
         self.uris: list[str] = []
@@ -116,42 +118,50 @@ class _Rows:
         """Status by position."""
 
     @classmethod
-    def of(
-        cls, table: pa.Table, path_column: str, used: list[str], name: str, places: Places, remarks: Remarks
+    def collect(
+        cls,
+        table: pa.Table,
+        path_column: str,
+        used: list[str],
+        name: str,
+        paths: PathResolver,
+        remarks: Remarks,
     ) -> _Rows:
         """Find the files, merge rows that repeat another one, and refuse those that contradict one in a used column."""
         rows = cls()
-        at: dict[str, int] = {}
+        index_by_key: dict[str, int] = {}
         cells = column_values(table, path_column, name) or []
         masks = column_values(table, "mask", name)
         found: list[str | None] = []
-        twice: dict[int, list[int]] = {}
+        duplicates: dict[int, list[int]] = {}
         for number, cell in enumerate(cells):
-            place = places.of(cell, number)
-            if (known := at.setdefault(place.key, len(rows.keys))) < len(rows.keys):
-                twice.setdefault(known, [rows.taken[known]]).append(number)
+            resolved = paths.resolve(cell, number)
+            if (known := index_by_key.setdefault(resolved.key, len(rows.keys))) < len(rows.keys):
+                duplicates.setdefault(known, [rows.row_indices[known]]).append(number)
                 continue
-            mask, refusal = (None, None) if masks is None else places.mask(masks[number], number)
-            if refusal := place.refusal or refusal:
+            mask, refusal = (None, None) if masks is None else paths.resolve_mask(masks[number], number)
+            if refusal := resolved.refusal or refusal:
                 rows.refused[len(rows.keys)] = refusal
             found.append(mask)
-            rows.taken.append(number)
-            rows.keys.append(place.key)
-            rows.uris.append(place.uri)
+            rows.row_indices.append(number)
+            rows.keys.append(resolved.key)
+            rows.uris.append(resolved.uri)
         rows.masks = None if masks is None else found
         if len(rows.refused) == len(rows.keys) and not any(rows.uris):
             raise SourceError(
                 f"{name}: expected a path in column {path_column!r}, got none in any row; fill it in"
             )
-        rows._merge(table.select(used), twice, remarks)
+        rows._merge(table.select(used), duplicates, remarks)
         return rows
 
-    def _merge(self, table: pa.Table, twice: dict[int, list[int]], remarks: Remarks) -> None:
+    def _merge(self, table: pa.Table, duplicates: dict[int, list[int]], remarks: Remarks) -> None:
         """Count the rows of files that have several, and refuse the files whose rows differ in what is read of them."""
-        numbers = [number for some in twice.values() for number in some]
+        numbers = [number for some in duplicates.values() for number in some]
         columns = table.take(pa.array(numbers, pa.int64())).to_pydict()
-        cells = iter([{name: some[place] for name, some in columns.items()} for place in range(len(numbers))])
-        for known, some in twice.items():
+        cells = iter(
+            [{name: values[index] for name, values in columns.items()} for index in range(len(numbers))]
+        )
+        for known, some in duplicates.items():
             rows = [next(cells) for _ in some]
             differ = next(
                 (name for name in rows[0] if any(str(row[name]) != str(rows[0][name]) for row in rows)), None
@@ -208,11 +218,11 @@ def _annotations(boxes: BoxRows | None, rows: _Rows) -> dict[str, Any]:
     if boxes is None:
         return {}
     return {
-        "boxes": [boxes.boxes[row] for row in rows.taken],
-        "box_labels": boxes.labels and [boxes.labels[row] for row in rows.taken],
+        "boxes": [boxes.boxes[row] for row in rows.row_indices],
+        "box_labels": boxes.labels and [boxes.labels[row] for row in rows.row_indices],
         "box_classes": boxes.classes,
         "box_unit": boxes.unit,
-        "keypoints": boxes.keypoints and [boxes.keypoints[row] for row in rows.taken],
+        "keypoints": boxes.keypoints and [boxes.keypoints[row] for row in rows.row_indices],
         "keypoint_names": boxes.keypoint_names,
     }
 
@@ -221,4 +231,4 @@ def _refused(boxes: BoxRows | None, rows: _Rows) -> dict[int, str]:
     """Return by position among the rows that stay why their boxes make no sense."""
     if boxes is None:
         return {}
-    return {place: boxes.refused[row] for place, row in enumerate(rows.taken) if row in boxes.refused}
+    return {index: boxes.refused[row] for index, row in enumerate(rows.row_indices) if row in boxes.refused}

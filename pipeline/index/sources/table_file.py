@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from ...errors import SourceError, nearest
+from ...errors import SourceError, did_you_mean
 from ...storage.storage import Storage
 from ...storage.store import is_remote
 from ...uris import public_uri, redact_uris
@@ -39,7 +39,7 @@ def read_table(uri: str, text_columns: Iterable[str], storage: Storage, remarks:
 
     Raises:
         SourceError: it cannot be read, or is too large.
-        SourceDownError: its source gives no answer.
+        SourceUnavailableError: its source gives no answer.
     """
     public = public_uri(uri)
     try:
@@ -147,7 +147,7 @@ def require_column(table: pa.Table, column: str, file: str, argument: str) -> No
     """
     names = table.column_names
     if column not in names:
-        hint = nearest(column, names) or f"name the right one as {argument}"
+        hint = did_you_mean(column, names) or f"name the right one as {argument}"
         if len(names) == 1 and any(mark in names[0] for mark in ";\t|"):
             hint = "write the table with commas between its cells"
         raise SourceError(f"{file}: expected a column {column!r}, got the columns {names[:50]}; {hint}")

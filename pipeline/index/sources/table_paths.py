@@ -18,11 +18,11 @@ from .remarks import Remarks
 
 MAX_PATH_LENGTH = 4096
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")
-_BAD = "cannot be used: "
+_REFUSED = "cannot be used: "
 
 
 @dataclass(frozen=True)
-class Place:
+class ResolvedPath:
     """Where the file of one row lies."""
 
     key: str
@@ -33,7 +33,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Places:
+class PathResolver:
     """Finds the files that cells mean.
 
     Args:
@@ -46,38 +46,42 @@ class Places:
     rules: UriRules
     remarks: Remarks
 
-    def of(self, cell: Any, number: int) -> Place:
+    def resolve(self, cell: Any, row: int) -> ResolvedPath:
         """Find the file of a cell; one that makes no sense is refused.
 
         Args:
             cell: the path or URI.
-            number: of its row, from 0, by which a row without a path is named.
+            row: number of the row, from 0, by which a row without a path is named.
         """
         if not isinstance(cell, str) or not cell.strip():
-            return Place(f"(row {number})", "", f"{_BAD}no path in row {number} (from 0)")
+            return ResolvedPath(f"(row {row})", "", f"{_REFUSED}no path in row {row} (from 0)")
         if len(cell) > MAX_PATH_LENGTH:
             short = f"{cell[:100]}~{_short_hash(cell)}"
-            too_long = f"{_BAD}a path of {len(cell):,} characters, more than {MAX_PATH_LENGTH:,}"
-            return Place(_printable(short), _printable(short), too_long)
+            too_long = f"{_REFUSED}a path of {len(cell):,} characters, more than {MAX_PATH_LENGTH:,}"
+            return ResolvedPath(_printable(short), _printable(short), too_long)
         if "\0" in cell:
-            return Place(_printable(cell), _printable(cell), f"{_BAD}a zero byte in its path")
-        uri = self._absolute(cell)
+            return ResolvedPath(_printable(cell), _printable(cell), f"{_REFUSED}a zero byte in its path")
+        uri = self._join_root(cell)
         if is_remote(uri):
             public = public_uri(uri)
-            key = self._key(public)
+            key = self._make_key(public)
             if (reason := self.rules.refusal(uri)) is not None:
-                return Place(key, public, f"{_BAD}{reason}")
-            return Place(f"{key}?{_short_hash(uri)}" if public != uri else key, uri)
-        return self._local(cell, uri)
+                return ResolvedPath(key, public, f"{_REFUSED}{reason}")
+            return ResolvedPath(f"{key}?{_short_hash(uri)}" if public != uri else key, uri)
+        return self._resolve_local(cell, uri)
 
-    def mask(self, cell: Any, number: int) -> tuple[str | None, str | None]:
+    def resolve_mask(self, cell: Any, row: int) -> tuple[str | None, str | None]:
         """Find a row's mask and why it is refused; None for both where there is none."""
         if cell is None or cell != cell or not str(cell).strip():  # noqa: PLR0124 - NaN
             return None, None
-        place = self.of(str(cell), number)
-        return (place.uri, None) if place.refusal is None else (None, f"mask {place.uri}: {place.refusal}")
+        resolved = self.resolve(str(cell), row)
+        return (
+            (resolved.uri, None)
+            if resolved.refusal is None
+            else (None, f"mask {resolved.uri}: {resolved.refusal}")
+        )
 
-    def _absolute(self, text: str) -> str:
+    def _join_root(self, text: str) -> str:
         text = without_file_scheme(text)
         if is_remote(text):
             return text
@@ -87,27 +91,27 @@ class Places:
             return f"{self.root}/{posixpath.normpath(text.replace(chr(92), '/'))}"
         return os.path.normpath(os.path.join(self.root, text))  # noqa: PTH118
 
-    def _local(self, cell: str, uri: str) -> Place:
+    def _resolve_local(self, cell: str, uri: str) -> ResolvedPath:
         """Take a path as it is written; where no such file exists, as Windows or a careless hand would have meant it."""
         if not ("\\" in cell or cell != cell.strip() or _DRIVE.match(cell)) or os.path.exists(uri):  # noqa: PTH110
-            return Place(self._key(uri), uri)
+            return ResolvedPath(self._make_key(uri), uri)
         for what, text in (
             ("backslashes of paths to slashes", cell.replace("\\", "/")),
             ("paths with spaces around them", cell.strip()),
             ("paths with spaces around them and backslashes", cell.strip().replace("\\", "/")),
         ):
-            other = self._absolute(text)
-            if text != cell and not is_remote(other) and os.path.exists(other):  # noqa: PTH110
+            candidate = self._join_root(text)
+            if text != cell and not is_remote(candidate) and os.path.exists(candidate):  # noqa: PTH110
                 self.remarks.add("converted", what, cell)
-                return Place(self._key(other), other)
+                return ResolvedPath(self._make_key(candidate), candidate)
         reason = f"{CANNOT_OPEN}file not found"
         if _DRIVE.match(cell):
             reason += "; it is a path of Windows with a drive: write paths below the root, with slashes"
         elif "\\" in cell:
             reason += "; it has backslashes as on Windows, and there is none with slashes either"
-        return Place(self._key(uri), uri, reason)
+        return ResolvedPath(self._make_key(uri), uri, reason)
 
-    def _key(self, uri: str) -> str:
+    def _make_key(self, uri: str) -> str:
         return _printable(uri.removeprefix(f"{self.root.rstrip('/')}/"))
 
 

@@ -17,7 +17,7 @@ from .remarks import Remarks
 
 MAX_HEADER_BYTES = 1 << 20
 """Largest extended header (a long name, pax records) that is read."""
-MAX_ZEROS = 16 << 20
+MAX_PADDING_BYTES = 16 << 20
 """So many zero bytes behind an end mark are searched for another tar."""
 _BLOCK = 512
 
@@ -41,7 +41,7 @@ class TarMember:
         return not self.target
 
 
-class _Headers(io.RawIOBase):
+class _HeaderFile(io.RawIOBase):
     """The file as ``tarfile`` reads it, which reads nothing but headers; a header that is too large is an error."""
 
     def __init__(self, file: RangeFile) -> None:
@@ -62,7 +62,7 @@ class _Headers(io.RawIOBase):
         return self._file.tell()
 
 
-def iter_tar(file: RangeFile, num_bytes: int, broken: list[str], remarks: Remarks) -> Iterator[TarMember]:
+def iter_tar(file: RangeFile, num_bytes: int, problems: list[str], remarks: Remarks) -> Iterator[TarMember]:
     """Yield the members with data in order; several tars that follow each other are read as one.
 
     Links are yielded where they stand and resolved at the latest when the walk has ended. Hidden members and junk,
@@ -71,47 +71,49 @@ def iter_tar(file: RangeFile, num_bytes: int, broken: list[str], remarks: Remark
     Args:
         file: the tar.
         num_bytes: its size.
-        broken: gets a reason where the tar is not whole.
+        problems: gets a reason where the tar is not whole.
         remarks: counts what is passed over.
     """
-    seen: dict[str, TarMember] = {}
-    waiting: list[TarMember] = []
+    members: dict[str, TarMember] = {}
+    unresolved: list[TarMember] = []
     start: int | None = 0
     while start is not None:
-        end = _End(start)
-        for info in _infos(file, end, num_bytes, broken):
-            member = _member_of(info, seen, remarks)
+        end = _TarEnd(start)
+        for info in _iter_headers(file, end, num_bytes, problems):
+            member = _member_of(info, members, remarks)
             if member is None:
                 continue
-            seen[member.name] = member
+            members[member.name] = member
             if member.target:
-                waiting.append(member)
+                unresolved.append(member)
             kind = next(filter(None, map(junk_kind, _parts(member.name))), None)
             if kind is None:
                 yield member
             else:
                 remarks.add("left_out", kind, as_text(member.name))
-        start = _next_tar(file, end.offset, num_bytes, broken) if not broken else None
+        start = _next_tar(file, end.offset, num_bytes, problems) if not problems else None
         if start is not None:
             remarks.add(
                 "assumed", "tars behind an end mark to belong to the shard before", f"at byte {start:,}"
             )
-    for member in waiting:
-        _resolve(member, seen)
+    for member in unresolved:
+        _resolve(member, members)
 
 
 @dataclass
-class _End:
+class _TarEnd:
     """Where a walk has come to."""
 
     offset: int
 
 
-def _infos(file: RangeFile, end: _End, num_bytes: int, broken: list[str]) -> Iterator[tarfile.TarInfo]:
+def _iter_headers(
+    file: RangeFile, end: _TarEnd, num_bytes: int, problems: list[str]
+) -> Iterator[tarfile.TarInfo]:
     """Yield the headers of one tar; notes it where one makes no sense."""
     file.seek(end.offset)
     try:
-        with tarfile.open(fileobj=cast("IO[bytes]", _Headers(file)), mode="r:") as tar:
+        with tarfile.open(fileobj=cast("IO[bytes]", _HeaderFile(file)), mode="r:") as tar:
             while (info := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all
                 if info.size < 0 or tar.offset <= end.offset:
@@ -120,17 +122,17 @@ def _infos(file: RangeFile, end: _End, num_bytes: int, broken: list[str]) -> Ite
                 yield info
             end.offset = tar.offset
             # tarfile takes a damaged header behind the first for the end, without a word.
-            rest = file.read_at(tar.offset, _BLOCK)
-            if any(rest):
-                broken.append(f"no member begins at byte {tar.offset:,}; what follows is lost")
-            elif len(rest) < _BLOCK:
-                broken.append(f"it ends without an end mark at byte {tar.offset:,}; members may be missing")
+            block = file.read_at(tar.offset, _BLOCK)
+            if any(block):
+                problems.append(f"no member begins at byte {tar.offset:,}; what follows is lost")
+            elif len(block) < _BLOCK:
+                problems.append(f"it ends without an end mark at byte {tar.offset:,}; members may be missing")
     except (RunError, OSError) as error:
         if not isinstance(error, tarfile.TarError):
             raise
-        broken.append(_reason(file, error, num_bytes))
+        problems.append(_reason(file, error, num_bytes))
     except Exception as error:  # tarfile raises nearly anything on broken headers: a shard costs its rest
-        broken.append(_reason(file, error, num_bytes))
+        problems.append(_reason(file, error, num_bytes))
 
 
 def _reason(file: RangeFile, error: Exception, num_bytes: int) -> str:
@@ -138,24 +140,24 @@ def _reason(file: RangeFile, error: Exception, num_bytes: int) -> str:
         b"\xfd7zX",
         b"\x28\xb5\x2f\xfd",
     )
-    cure = "; unpack it: only plain tar can be read at random" if compressed else ""
-    return f"{' '.join(str(error).split()) or type(error).__name__}{cure} ({num_bytes:,} bytes)"
+    hint = "; unpack it: only plain tar can be read at random" if compressed else ""
+    return f"{' '.join(str(error).split()) or type(error).__name__}{hint} ({num_bytes:,} bytes)"
 
 
-def _next_tar(file: RangeFile, offset: int, num_bytes: int, broken: list[str]) -> int | None:
+def _next_tar(file: RangeFile, offset: int, num_bytes: int, problems: list[str]) -> int | None:
     """Find a tar behind the end mark of another one; notes it where other data follow."""
-    place = offset
-    while place < num_bytes and place - offset < MAX_ZEROS:
-        block = file.read_at(place, 128 * _BLOCK)
+    position = offset
+    while position < num_bytes and position - offset < MAX_PADDING_BYTES:
+        block = file.read_at(position, 128 * _BLOCK)
         if any(block):
-            place += next(number for number, byte in enumerate(block) if byte) // _BLOCK * _BLOCK
-            if file.read_at(place + 257, 5) == b"ustar":
-                return place
-            broken.append(f"other data follow behind its end mark at byte {place:,}; they are not read")
+            position += next(number for number, byte in enumerate(block) if byte) // _BLOCK * _BLOCK
+            if file.read_at(position + 257, 5) == b"ustar":
+                return position
+            problems.append(f"other data follow behind its end mark at byte {position:,}; they are not read")
             return None
-        place += len(block)
-    if place < num_bytes:
-        broken.append(f"{num_bytes - place:,} bytes far behind its end mark are not read")
+        position += len(block)
+    if position < num_bytes:
+        problems.append(f"{num_bytes - position:,} bytes far behind its end mark are not read")
     return None
 
 
@@ -163,7 +165,7 @@ def _parts(name: str) -> list[str]:
     return [part for part in name.split("/") if part not in ("", ".", "..")]
 
 
-def _member_of(info: tarfile.TarInfo, seen: dict[str, TarMember], remarks: Remarks) -> TarMember | None:
+def _member_of(info: tarfile.TarInfo, members: dict[str, TarMember], remarks: Remarks) -> TarMember | None:
     name = info.name.removeprefix("./")
     if info.isdir():
         return None
@@ -171,7 +173,7 @@ def _member_of(info: tarfile.TarInfo, seen: dict[str, TarMember], remarks: Remar
         folder = "" if info.islnk() else posixpath.dirname(name)
         member = TarMember(name, target=posixpath.normpath(posixpath.join(folder, info.linkname)))
         if info.islnk():
-            _resolve(member, seen)  # what a hard link leads to stands before it
+            _resolve(member, members)  # what a hard link leads to stands before it
         return member
     if not info.isreg():
         remarks.add("left_out", "members that are devices, pipes or of an unknown type", as_text(name))
@@ -185,11 +187,11 @@ def _member_of(info: tarfile.TarInfo, seen: dict[str, TarMember], remarks: Remar
     return TarMember(name, info.offset_data, info.size)
 
 
-def _resolve(member: TarMember, seen: dict[str, TarMember]) -> None:
+def _resolve(member: TarMember, members: dict[str, TarMember]) -> None:
     """Give a link the data of the member to which it leads, through other links as well."""
     target = member.target
     for _ in range(8):
-        found = seen.get(target) or seen.get(target.removeprefix("./"))
+        found = members.get(target) or members.get(target.removeprefix("./"))
         if found is None or found is member:
             break
         if not found.target:

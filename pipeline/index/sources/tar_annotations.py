@@ -11,7 +11,7 @@ from .labels import read_labels
 from .listing import Boxes, Keypoints
 from .remarks import Remarks
 
-BAD = "boxes or keypoints of .json members that make no sense"
+INVALID = "boxes or keypoints of .json members that make no sense"
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,12 @@ def read_annotations(fields: Sequence[Mapping[str, Any]], remarks: Remarks) -> S
         fields: of each sample.
         remarks: counts what is left out.
     """
-    boxes = [_rows(one.get("boxes"), 4, remarks) for one in fields]
-    keypoints = [_rows(one.get("keypoints"), 3, remarks) for one in fields]
-    has_boxes, has_keypoints = (any(one is not None for one in some) for some in (boxes, keypoints))
+    boxes = [_rows(sample.get("boxes"), 4, remarks) for sample in fields]
+    keypoints = [_rows(sample.get("keypoints"), 3, remarks) for sample in fields]
+    has_boxes, has_keypoints = (any(one is not None for one in column) for column in (boxes, keypoints))
     names: list[Any] = next(
-        (one["keypoint_names"] for one in fields if isinstance(one.get("keypoint_names"), list)), []
+        (sample["keypoint_names"] for sample in fields if isinstance(sample.get("keypoint_names"), list)),
+        [],
     )
     labels, classes = _labels(fields, boxes, remarks)
     return ShardAnnotations(
@@ -52,7 +53,7 @@ def _rows(cell: Any, width: int, remarks: Remarks) -> list[list[float]] | None:
     try:
         return parse_numbers(cell, width)
     except ValueError as error:
-        remarks.add("left_out", BAD, str(error))
+        remarks.add("left_out", INVALID, str(error))
         return None
 
 
@@ -62,21 +63,21 @@ def _labels(
     """Number the classes of all boxes: by the numbers that are written, which the names beside them explain."""
     numbers: list[Any] = []
     names: list[Any] = []
-    for one, some in zip(fields, boxes, strict=True):
-        numbers += _as_many(one.get("box_labels"), len(some or ()))
-        names += _as_many(one.get("box_classes"), len(some or ()))
+    for sample, sample_boxes in zip(fields, boxes, strict=True):
+        numbers += _list_of_length(sample.get("box_labels"), len(sample_boxes or ()))
+        names += _list_of_length(sample.get("box_classes"), len(sample_boxes or ()))
     if not any(one is not None for one in (*numbers, *names)):
         return None, ()
     cells = numbers if any(one is not None for one in numbers) else names
     found = read_labels(cells, names, "box_labels", remarks=remarks, separator="")
     labels: list[list[int] | None] = []
     start = 0
-    for some in boxes:
-        labels.append(None if some is None else found.numbers[start : start + len(some)])
-        start += len(some or ())
+    for sample_boxes in boxes:
+        labels.append(None if sample_boxes is None else found.numbers[start : start + len(sample_boxes)])
+        start += len(sample_boxes or ())
     return labels, found.classes
 
 
-def _as_many(written: Any, number: int) -> list[Any]:
+def _list_of_length(raw: Any, number: int) -> list[Any]:
     """Return a list of so many values; None for each where something else is written."""
-    return written if isinstance(written, list) and len(written) == number else [None] * number
+    return raw if isinstance(raw, list) and len(raw) == number else [None] * number

@@ -96,7 +96,7 @@ def read_samples(
 
     Raises:
         OSError: it cannot be read at all.
-        SourceDownError: its source gives no answer.
+        SourceUnavailableError: its source gives no answer.
     """
     grouper = _SampleGrouper(file, file_stat, label_field, hash_content, remarks)
     problems: list[str] = []

@@ -43,12 +43,12 @@ def list_voc(folder: str, remarks: Remarks) -> Listing:
         SourceError: there is no image.
     """
     root = local_folder(folder, "voc")
-    in_folders = is_voc(str(root))
-    images_in = root / "JPEGImages" if in_folders else root
+    has_voc_layout = is_voc(str(root))
+    image_root = root / "JPEGImages" if has_voc_layout else root
     found: list[tuple[AnnotatedImage, list[str]]] = []
-    for file in _images(images_in):
-        relative = file.relative_to(images_in)
-        xml = (root / "Annotations" / relative if in_folders else file).with_suffix(".xml")
+    for file in _images(image_root):
+        relative = file.relative_to(image_root)
+        xml = (root / "Annotations" / relative if has_voc_layout else file).with_suffix(".xml")
         image = AnnotatedImage(file.relative_to(root).as_posix())
         names = _annotate(image, xml, remarks)
         found.append((image, names))
@@ -64,10 +64,10 @@ def list_voc(folder: str, remarks: Remarks) -> Listing:
 
 
 def _images(folder: Path) -> Iterator[Path]:
-    for here, folders, files in os.walk(folder):
+    for directory, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (
-            Path(here, name)
+            Path(directory, name)
             for name in sorted(files)
             if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith(".")
         )
@@ -156,9 +156,9 @@ def _splits(folder: Path, remarks: Remarks) -> dict[str, str]:
             remarks.add("left_out", "lists of images that are no files or too large", file.name)
             continue
         for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-            words = line.split()
-            if words and splits.setdefault(words[0], split) != split:
-                remarks.add("merged", "images in two splits, which stay in the first", words[0])
+            fields = line.split()
+            if fields and splits.setdefault(fields[0], split) != split:
+                remarks.add("merged", "images in two splits, which stay in the first", fields[0])
     if splits:
         remarks.add("assumed", "splits from ImageSets/Main", ", ".join(sorted(set(splits.values()))))
     return splits

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...errors import SourceError, nearest
+from ...errors import SourceError, did_you_mean
 from ...storage.store import FileStat
 from .junk import JUNK, junk_kind, side_kind
 from .remarks import Remarks
@@ -167,4 +167,4 @@ def _hint(path: str) -> str:
     if wrong.exists():
         return "change its permissions"
     siblings = [item.name for item in wrong.parent.iterdir()] if wrong.parent.is_dir() else []
-    return nearest(wrong.name, siblings) or "check the path"
+    return did_you_mean(wrong.name, siblings) or "check the path"

@@ -121,7 +121,7 @@ def list_shards(
 
     Raises:
         SourceError: no shard is there, or the labels make no sense.
-        SourceDownError: their source gives no answer.
+        SourceUnavailableError: their source gives no answer.
     """
     root = _common_folder(shards)
     chunks = [
@@ -274,7 +274,7 @@ class ShardChunk:
         None for members where they are as before; a shard that cannot be opened becomes one row.
 
         Raises:
-            SourceDownError: its source gives no answer.
+            SourceUnavailableError: its source gives no answer.
         """
         if as_text(self.uri) != self.uri:
             return None, [_unreadable(f"{CANNOT_OPEN}its name is not UTF-8; rename it")], []

@@ -30,7 +30,7 @@ SPLITS = ("train", "val", "valid", "test")
 
 
 @dataclass(frozen=True)
-class _Dataset:
+class _YoloDataset:
     """What a ``data.yaml`` or a folder says."""
 
     root: Path
@@ -67,25 +67,25 @@ def list_yolo(source: str, root: str | None, remarks: Remarks) -> Listing:
     """
     path = local_folder(source, "yolo")
     if path.is_dir():
-        listed = next(
+        yaml_file = next(
             (path / name for name in ("data.yaml", "dataset.yaml") if (path / name).is_file()), None
         )
-        dataset = _of_folder(path) if listed is None else _of_yaml(listed, root)
+        dataset = _read_folder_layout(path) if yaml_file is None else _read_yaml(yaml_file, root)
     else:
-        dataset = _of_yaml(path, root)
+        dataset = _read_yaml(path, root)
     images: dict[str, AnnotatedImage] = {}
-    for split, places in dataset.splits.items():
-        for place in places:
-            for name in _images(dataset.root, place, remarks):
+    for split, paths in dataset.splits.items():
+        for entry in paths:
+            for name in _images(dataset.root, entry, remarks):
                 if name in images:
                     remarks.add("merged", "images that are listed twice, which stay in the first split", name)
                     continue
                 images[name] = AnnotatedImage(name, split=split)
-    seen: set[int] = set()
+    used_classes: set[int] = set()
     for image in images.values():
-        _annotate(image, dataset, seen, remarks)
-    last = max([*dataset.names, *seen], default=-1)
-    unnamed = sorted(seen - dataset.names.keys())
+        _annotate(image, dataset, used_classes, remarks)
+    last = max([*dataset.names, *used_classes], default=-1)
+    unnamed = sorted(used_classes - dataset.names.keys())
     if unnamed:
         remarks.add(
             "assumed", "classes without a name, named by their number", str(unnamed[0]), count=len(unnamed)
@@ -101,14 +101,14 @@ def list_yolo(source: str, root: str | None, remarks: Remarks) -> Listing:
     )
 
 
-def _of_folder(folder: Path) -> _Dataset:
-    inside = sorted(one.name for one in (folder / "images").iterdir() if one.is_dir())
+def _read_folder_layout(folder: Path) -> _YoloDataset:
+    subfolders = sorted(one.name for one in (folder / "images").iterdir() if one.is_dir())
     splits: dict[str | None, list[str]] = {}
-    for name in inside:
+    for name in subfolders:
         splits.setdefault(canonical_split(name), []).append(f"images/{name}")
     if None in splits or not splits:
-        return _Dataset(folder, {None: ["images"]}, _names_file(folder))
-    return _Dataset(folder, splits, _names_file(folder))
+        return _YoloDataset(folder, {None: ["images"]}, _names_file(folder))
+    return _YoloDataset(folder, splits, _names_file(folder))
 
 
 def _names_file(folder: Path) -> dict[int, str]:
@@ -122,7 +122,7 @@ def _names_file(folder: Path) -> dict[int, str]:
     return {}
 
 
-def _of_yaml(file: Path, root: str | None) -> _Dataset:
+def _read_yaml(file: Path, root: str | None) -> _YoloDataset:
     expected = f"{file.name}: expected a YOLO dataset with 'train' or 'val' and 'names'"
     try:
         content = parse_document(read_text_file(file), file.name, keys_as_text=True)
@@ -133,92 +133,92 @@ def _of_yaml(file: Path, root: str | None) -> _Dataset:
     folder = _folder(file, content.get("path"), root)
     splits: dict[str | None, list[str]] = {}
     for name in SPLITS:
-        written = content.get(name)
-        places = [written] if isinstance(written, str) else written if isinstance(written, list) else []
-        for place in places:
-            if not isinstance(place, str) or not _is_below(place):
+        raw = content.get(name)
+        paths = [raw] if isinstance(raw, str) else raw if isinstance(raw, list) else []
+        for entry in paths:
+            if not isinstance(entry, str) or not _stays_below(entry):
                 raise SourceError(
-                    f"{file.name}: {name}: expected a folder below {str(folder)!r}, got {str(place)[:80]!r}; name the folder "
+                    f"{file.name}: {name}: expected a folder below {str(folder)!r}, got {str(entry)[:80]!r}; name the folder "
                     "of the images with --root"
                 )
-            splits.setdefault(canonical_split(name), []).append(place)
+            splits.setdefault(canonical_split(name), []).append(entry)
     num_keypoints, width = _keypoint_shape(content.get("kpt_shape"), file)
-    return _Dataset(folder, splits, _names(content.get("names"), file), num_keypoints, width)
+    return _YoloDataset(folder, splits, _names(content.get("names"), file), num_keypoints, width)
 
 
-def _folder(file: Path, written: Any, root: str | None) -> Path:
+def _folder(file: Path, raw: Any, root: str | None) -> Path:
     """Find the folder that paths of a YAML file count from: ``path``, unless it is not there or leads elsewhere."""
     if root is not None:
         return local_folder(root, "yolo")
-    if not isinstance(written, str) or not written:
+    if not isinstance(raw, str) or not raw:
         return file.parent
-    if not _is_below(written):
-        if not (file.parent / written).is_dir() or Path(written).is_absolute():
+    if not _stays_below(raw):
+        if not (file.parent / raw).is_dir() or Path(raw).is_absolute():
             return file.parent
         raise SourceError(
-            f"{file.name}: path: expected a folder below that of the file, got {written!r}; name it with --root"
+            f"{file.name}: path: expected a folder below that of the file, got {raw!r}; name it with --root"
         )
-    return file.parent / written if (file.parent / written).is_dir() else file.parent
+    return file.parent / raw if (file.parent / raw).is_dir() else file.parent
 
 
-def _is_below(place: str) -> bool:
+def _stays_below(entry: str) -> bool:
     """Say whether a path leads nowhere above the folder that it counts from."""
-    inside = os.path.normpath(place)
+    normalized = os.path.normpath(entry)
     return (
-        "\0" not in place
-        and not Path(place).is_absolute()
-        and not inside.startswith("..")
-        and "://" not in place
+        "\0" not in entry
+        and not Path(entry).is_absolute()
+        and not normalized.startswith("..")
+        and "://" not in entry
     )
 
 
-def _names(written: Any, file: Path) -> dict[int, str]:
-    if isinstance(written, list):
-        return {number: str(name)[:MAX_NAME_LENGTH] for number, name in enumerate(written)}
-    if isinstance(written, dict) and all(str(key).isdecimal() and len(str(key)) < 7 for key in written):
-        return {int(key): str(name)[:MAX_NAME_LENGTH] for key, name in written.items()}
-    if written is None:
+def _names(raw: Any, file: Path) -> dict[int, str]:
+    if isinstance(raw, list):
+        return {number: str(name)[:MAX_NAME_LENGTH] for number, name in enumerate(raw)}
+    if isinstance(raw, dict) and all(str(key).isdecimal() and len(str(key)) < 7 for key in raw):
+        return {int(key): str(name)[:MAX_NAME_LENGTH] for key, name in raw.items()}
+    if raw is None:
         return {}
     raise SourceError(
-        f"{file.name}: names: expected a list, or names by number, got {str(written)[:80]!r}; correct it"
+        f"{file.name}: names: expected a list, or names by number, got {str(raw)[:80]!r}; correct it"
     )
 
 
-def _keypoint_shape(written: Any, file: Path) -> tuple[int, int]:
-    if written is None:
+def _keypoint_shape(raw: Any, file: Path) -> tuple[int, int]:
+    if raw is None:
         return 0, 0
-    right = isinstance(written, list) and len(written) == 2 and all(isinstance(one, int) for one in written)
-    if not right or not (0 < written[0] <= 1000 and written[1] in (2, 3)):
+    is_pair = isinstance(raw, list) and len(raw) == 2 and all(isinstance(one, int) for one in raw)
+    if not is_pair or not (0 < raw[0] <= 1000 and raw[1] in (2, 3)):
         raise SourceError(
-            f"{file.name}: kpt_shape: expected [number, 2 or 3], got {str(written)[:80]!r}; correct it"
+            f"{file.name}: kpt_shape: expected [number, 2 or 3], got {str(raw)[:80]!r}; correct it"
         )
-    return written[0], written[1]
+    return raw[0], raw[1]
 
 
-def _images(root: Path, place: str, remarks: Remarks) -> Iterator[str]:
+def _images(root: Path, entry: str, remarks: Remarks) -> Iterator[str]:
     """Yield the images of a folder, or of a text file that lists them, relative to the root."""
-    where = root / place
-    if where.is_dir():
-        for here, folders, files in os.walk(where):
+    location = root / entry
+    if location.is_dir():
+        for directory, folders, files in os.walk(location):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             for name in sorted(files):
                 if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
-                    yield Path(here, name).relative_to(root).as_posix()
-    elif where.suffix == ".txt" and where.is_file():
-        for line in read_text_file(where, max_bytes=1 << 28).splitlines():
+                    yield Path(directory, name).relative_to(root).as_posix()
+    elif location.suffix == ".txt" and location.is_file():
+        for line in read_text_file(location, max_bytes=1 << 28).splitlines():
             if name := line.strip():
                 yield os.path.normpath(name)
     else:
-        remarks.add("left_out", "folders of a split that do not exist", place)
+        remarks.add("left_out", "folders of a split that do not exist", entry)
 
 
-def _annotate(image: AnnotatedImage, dataset: _Dataset, seen: set[int], remarks: Remarks) -> None:
+def _annotate(image: AnnotatedImage, dataset: _YoloDataset, used_classes: set[int], remarks: Remarks) -> None:
     parts = Path(image.path).parts
     if "images" in parts:
         last = len(parts) - 1 - parts[::-1].index("images")
         parts = (*parts[:last], "labels", *parts[last + 1 :])
     file = dataset.root.joinpath(*parts).with_suffix(".txt")
-    if not _is_below(image.path) or not file.is_file():
+    if not _stays_below(image.path) or not file.is_file():
         remarks.add("assumed", "images without a text file, which show nothing", image.path)
         return
     if file.stat().st_size > MAX_LABEL_BYTES:
@@ -226,10 +226,12 @@ def _annotate(image: AnnotatedImage, dataset: _Dataset, seen: set[int], remarks:
         return
     for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
         if line.strip():
-            _add(line, image, dataset, seen, remarks)
+            _add_line(line, image, dataset, used_classes, remarks)
 
 
-def _add(line: str, image: AnnotatedImage, dataset: _Dataset, seen: set[int], remarks: Remarks) -> None:
+def _add_line(
+    line: str, image: AnnotatedImage, dataset: _YoloDataset, used_classes: set[int], remarks: Remarks
+) -> None:
     """Add a line to its image, or count why it is left out."""
     try:
         numbers = [float(word) for word in line.split()]
@@ -255,7 +257,7 @@ def _add(line: str, image: AnnotatedImage, dataset: _Dataset, seen: set[int], re
     ):
         remarks.add("left_out", "lines whose class or numbers make no sense", image.path)
         return
-    seen.add(int(number))
+    used_classes.add(int(number))
     image.boxes.append(box)
     image.box_labels.append(int(number))
     image.keypoints += keypoints

@@ -52,7 +52,7 @@ class DaliDecoder:
             if len(encoded) == 1:
                 return [dali_error_message(error)]
         half = len(encoded) // 2
-        first = [_kept(one) for one in self.decode(encoded[:half], regions[:half])]
+        first = [_owned_copy(one) for one in self.decode(encoded[:half], regions[:half])]
         return [*first, *self.decode(encoded[half:], regions[half:])]
 
     def _run(self, encoded: Sequence[bytes], regions: Sequence[Region]) -> list[np.ndarray]:
@@ -98,13 +98,13 @@ class DaliDecoder:
         self._pipeline = None
 
 
-def _kept(decoded: np.ndarray | str) -> np.ndarray | str:
+def _owned_copy(decoded: np.ndarray | str) -> np.ndarray | str:
     return decoded if isinstance(decoded, str) else np.array(decoded)
 
 
 def dali_error_message(error: RuntimeError) -> str:
     """Take the telling line out of DALI's long message; of a file that no decoder takes it tells none."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = lines[lines.index("encountered:") + 1] if "encountered:" in lines[:-1] else lines[-1]
-    told = _SAMPLE.sub("", told.removeprefix("Critical error in pipeline:").strip())
-    return told or "not an image that DALI can decode"
+    message = lines[lines.index("encountered:") + 1] if "encountered:" in lines[:-1] else lines[-1]
+    message = _SAMPLE.sub("", message.removeprefix("Critical error in pipeline:").strip())
+    return message or "not an image that DALI can decode"

@@ -15,7 +15,7 @@ from ...monitor.watchdog import Watchdog
 from .dali import DALI_FORMATS, DALI_MODES, DaliDecoder
 from .fallback import FallbackLog
 from .opencv import decode_16bit, decode_opencv, decode_reduced, reduce_decoded
-from .orientation import stored_region, swapped, to_stored, upright
+from .orientation import oriented_size, stored_region, to_stored, upright
 from .pillow import decode_pillow
 from .plan import DecodePlan
 
@@ -39,7 +39,7 @@ class EncodedImage:
     @property
     def stored_size(self) -> Size:
         """Height and width before orientation."""
-        return swapped(self.size, self.orientation)
+        return oriented_size(self.size, self.orientation)
 
     def is_16bit_png(self) -> bool:
         """Return whether it is a PNG with 16 bits a channel."""
@@ -103,14 +103,14 @@ class ImageDecoder:
             last = start + self._dali.max_batch_size >= len(for_dali)
             for i, image in zip(chunk, found, strict=True):
                 if isinstance(image, str):
-                    results[i] = self._alone(*planned[i], f"dali: {image}")
+                    results[i] = self._decode_single(*planned[i], f"dali: {image}")
                 else:
                     turned = upright(image, files[i].orientation)
                     results[i] = DecodedImage(
                         turned if last or turned is not image else image.copy(), ("dali",)
                     )
         return [
-            results[i] if i in results else self._alone(file, decoding)
+            results[i] if i in results else self._decode_single(file, decoding)
             for i, (file, decoding) in enumerate(planned)
         ]
 
@@ -124,12 +124,12 @@ class ImageDecoder:
         reason = self._watchdog.timeout_reason(time.perf_counter() - started)
         return [f"{len(files)} files together {reason}"] * len(files) if reason else found
 
-    def _alone(self, file: EncodedImage, decoding: DecodePlan, failed: str = "") -> DecodedImage:
+    def _decode_single(self, file: EncodedImage, decoding: DecodePlan, failed: str = "") -> DecodedImage:
         started = time.perf_counter()
         with self._watchdog.track("decode", file.key):
             decoded = decode_single(file, decoding, failed)
         if decoded.reason and decoded.image is not None:
-            self._fallbacks.note(file.key, decoded.reason, decoded.decoders[-1])
+            self._fallbacks.log(file.key, decoded.reason, decoded.decoders[-1])
         return replace(decoded, seconds=time.perf_counter() - started)
 
     def close(self) -> None:
@@ -171,9 +171,9 @@ def decode_single(file: EncodedImage, decoding: DecodePlan, failed: str = "") ->
             if image.shape[:2] != file.stored_size:
                 reasons.append(f"{name}: {size_mismatch(file.stored_size, (image.shape[0], image.shape[1]))}")
                 continue
-            image = _cut(image, stored)
-        told = [failed, *reasons] if failed else reasons
-        return DecodedImage(upright(image, file.orientation), tried, "; ".join(told))
+            image = _crop(image, stored)
+        reasons = [failed, *reasons] if failed else reasons
+        return DecodedImage(upright(image, file.orientation), tried, "; ".join(reasons))
     return DecodedImage(None, tried, "; ".join(reasons))
 
 
@@ -192,6 +192,6 @@ def _decoders_of(
         yield "pillow", lambda data: decode_pillow(data, file.stored_size)
 
 
-def _cut(image: np.ndarray, decoding: DecodePlan) -> np.ndarray:
+def _crop(image: np.ndarray, decoding: DecodePlan) -> np.ndarray:
     region = decoding.region
     return image[region.y0 : region.y1, region.x0 : region.x1]

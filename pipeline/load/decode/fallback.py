@@ -6,7 +6,7 @@ import logging
 import re
 import threading
 
-MOST_KINDS = 20
+MAX_KINDS = 20
 """Kinds of reasons that one feed tells; files that differ in every message would fill a log."""
 
 logger = logging.getLogger("lightwell")
@@ -17,10 +17,10 @@ class FallbackLog:
     """Logs the first fall-back of each kind as a warning. Any thread may use it."""
 
     def __init__(self) -> None:
-        self._told: set[str] = set()
-        self._telling = threading.Lock()
+        self._logged: set[str] = set()
+        self._lock = threading.Lock()
 
-    def note(self, key: str, reason: str, decoder: str) -> None:
+    def log(self, key: str, reason: str, decoder: str) -> None:
         """Note that a file was decoded by another than the first choice.
 
         Args:
@@ -29,10 +29,10 @@ class FallbackLog:
             decoder: who decoded it.
         """
         kind = _NUMBER.sub("#", reason)
-        with self._telling:
-            if kind in self._told or len(self._told) >= MOST_KINDS:
+        with self._lock:
+            if kind in self._logged or len(self._logged) >= MAX_KINDS:
                 return
-            self._told.add(kind)
+            self._logged.add(kind)
         logger.warning(
             "decode: %r could not be decoded as planned (%s); %s decoded it, which may take longer; "
             "others with this reason are not listed",

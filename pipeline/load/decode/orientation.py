@@ -12,7 +12,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from ...geometry import FLIPPED_X, FLIPPED_Y, QUARTER_TURNED, Region, Size
+from ...geometry import FIRST_TRANSPOSED, FLIPPED_X, FLIPPED_Y, Region, Size
 from .plan import DecodePlan
 
 _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -26,9 +26,9 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def swapped(size: Size, orientation: int) -> Size:
+def oriented_size(size: Size, orientation: int) -> Size:
     """Convert height and width between the stored and the upright picture, in either direction."""
-    return size[::-1] if orientation >= QUARTER_TURNED else size
+    return size[::-1] if orientation >= FIRST_TRANSPOSED else size
 
 
 def upright(image: np.ndarray, orientation: int) -> np.ndarray:
@@ -52,7 +52,7 @@ def stored_region(region: Region, size: Size, orientation: int) -> Region:
         x0, x1 = size[1] - x1, size[1] - x0
     if orientation in FLIPPED_Y:
         y0, y1 = size[0] - y1, size[0] - y0
-    return Region(x0, y0, x1, y1) if orientation >= QUARTER_TURNED else Region(y0, x0, y1, x1)
+    return Region(x0, y0, x1, y1) if orientation >= FIRST_TRANSPOSED else Region(y0, x0, y1, x1)
 
 
 def to_stored(decoding: DecodePlan, size: Size, orientation: int) -> DecodePlan:
@@ -61,5 +61,5 @@ def to_stored(decoding: DecodePlan, size: Size, orientation: int) -> DecodePlan:
         return decoding
     resampling = decoding.resampling
     if resampling is not None:
-        resampling = replace(resampling, size=swapped(resampling.size, orientation))
+        resampling = replace(resampling, size=oriented_size(resampling.size, orientation))
     return replace(decoding, region=stored_region(decoding.region, size, orientation), resampling=resampling)

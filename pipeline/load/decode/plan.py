@@ -58,7 +58,7 @@ class DecodePlan:
     """For ``reduced``."""
 
 
-def whole(size: Size) -> Region:
+def full_region(size: Size) -> Region:
     """Take all of a picture."""
     return Region(0, 0, *size)
 
@@ -87,8 +87,8 @@ def plan_decode(
         reduced = _reduce(region, sampled, num_used, transform_at, size, num_bytes, subsampling_ratio)
         if reduced is not None:
             return reduced
-    if region == whole(size) or _full_is_faster(region, size, num_bytes):
-        return DecodePlan("full", whole(size), sampled.calls)
+    if region == full_region(size) or _full_is_faster(region, size, num_bytes):
+        return DecodePlan("full", full_region(size), sampled.calls)
     return DecodePlan("region", region, rest)
 
 
@@ -101,7 +101,7 @@ def _leading_crops(
         Their region; how many decisions lie wholly inside it; the decisions that remain once it is decoded, where
         the first may be a crop with a resize whose crop became the whole picture.
     """
-    region = whole(size)
+    region = full_region(size)
     for number, call in enumerate(calls):
         name = type(transform_at(call.transform_index)).__name__
         if name not in CROPS | CROPS_AND_RESIZES or call.params.get("pad_params") is not None:
@@ -139,7 +139,7 @@ def _reduce(
     shrink = next((s for s in SHRINKS if s * subsampling_ratio <= scale), 1)
     if shrink == 1 or interpolation not in RESAMPLED:
         return None
-    if _region_ns(region, size, num_bytes) < _whole_ns(size, num_bytes, shrink):
+    if _region_ns(region, size, num_bytes) < _full_ns(size, num_bytes, shrink):
         return None
     resampling = Resampling(target, RESAMPLED[interpolation])
     return DecodePlan("reduced", region, sampled.calls[num_used + 1 :], shrink, resampling)
@@ -153,7 +153,7 @@ def _interpolation(transform: Any, target: Size, size: Size) -> int:
     return int(transform.interpolation)
 
 
-def _whole_ns(size: Size, num_bytes: int, shrink: int) -> float:
+def _full_ns(size: Size, num_bytes: int, shrink: int) -> float:
     return _NS_PER_BYTE * num_bytes + _NS_PER_PIXEL[shrink] * size[0] * size[1]
 
 
@@ -163,4 +163,4 @@ def _region_ns(region: Region, size: Size, num_bytes: int) -> float:
 
 
 def _full_is_faster(region: Region, size: Size, num_bytes: int) -> bool:
-    return _whole_ns(size, num_bytes, 1) <= _region_ns(region, size, num_bytes)
+    return _full_ns(size, num_bytes, 1) <= _region_ns(region, size, num_bytes)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ...geometry import FLIPPED_X, FLIPPED_Y, QUARTER_TURNED, Region
+from ...geometry import FIRST_TRANSPOSED, FLIPPED_X, FLIPPED_Y, Region
 from ..params import TransformCall
 from .lowering import Argument, Device, Lowering, Node, as_array
 
@@ -97,7 +97,7 @@ class LoweredGraph:
             assert orientations is not None, "encoded images come with their orientations"
             self._pipeline.feed_input("anchor", [np.array([r.y0, r.x0], np.int32) for r in regions])
             self._pipeline.feed_input("shape", [np.array(r.size, np.int32) for r in regions])
-            self._pipeline.feed_input("quarter", [np.bool_(o >= QUARTER_TURNED) for o in orientations])
+            self._pipeline.feed_input("quarter", [np.bool_(o >= FIRST_TRANSPOSED) for o in orientations])
             self._pipeline.feed_input("flipped", [np.bool_(o in FLIPPED) for o in orientations])
             self._pipeline.feed_input("flip_x", [np.int32(o in FLIPPED_X) for o in orientations])
             self._pipeline.feed_input("flip_y", [np.int32(o in FLIPPED_Y) for o in orientations])

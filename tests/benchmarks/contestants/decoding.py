@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 import torch
 from lightwell import LocalEngine, ModelSpec, Plan, View, build_index, build_model
-from lightwell.pipeline.rng import keyed_bits, keyed_generator, keyed_random
+from lightwell.pipeline.rng import derive_seed, numpy_generator, python_random
 
 from benchmarks.contest import NUM_WORKERS, Work
 
@@ -46,8 +46,8 @@ def reference(work: Work, policy: str) -> float:
             part = rows[start : start + work.batch_size]
             images = []
             for path, _ in part:
-                bits = keyed_bits("augment", SEED, 0, path.name)
-                compose.set_random_state(keyed_generator(bits), keyed_random(bits))
+                bits = derive_seed("augment", SEED, 0, path.name)
+                compose.set_random_state(numpy_generator(bits), python_random(bits))
                 decoded = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR_RGB)
                 images.append(compose(image=decoded)["image"].transpose(2, 0, 1))
             yield torch.from_numpy(np.stack(images)), [label for _, label in part]

@@ -104,7 +104,7 @@ def workers_wait(work: Work) -> float:
         for _ in until(batches, work.seconds):
             pass
         stats = batches.stats()
-    lost = stats.share("make", "room")
+    lost = stats.share("process", "output")
     return 100 * lost
 
 

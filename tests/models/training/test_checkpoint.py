@@ -163,7 +163,7 @@ def test_a_cut_file_is_no_checkpoint(model: torch.nn.Module, tmp_path: Path) -> 
 
 def test_safetensors_of_somebody_else_are_refused_with_a_cure(tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(2)}, tmp_path / "their.safetensors")
-    with pytest.raises(ModelError, match="names no model and no classes: use it as the weights"):
+    with pytest.raises(ModelError, match="has no metadata of model and classes: use it as the weights"):
         load_model(tmp_path / "their.safetensors")
 
 
@@ -178,5 +178,5 @@ def test_weights_of_another_model_are_refused(model: torch.nn.Module, tmp_path: 
     path = tmp_path / "best.safetensors"
     weights = {name: tensor for name, tensor in model.state_dict().items() if name != "fc.bias"}
     save_file({name: tensor.clone() for name, tensor in weights.items()}, path, metadata=ABOUT.dump())
-    with pytest.raises(ModelError, match=r"does not fit the model it names: .*fc\.bias"):
+    with pytest.raises(ModelError, match=r"does not fit the model in its metadata: .*fc\.bias"):
         load_model(path)

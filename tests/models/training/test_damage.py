@@ -51,5 +51,5 @@ def test_damage_to_the_best_weights_or_the_metrics_is_found_before_a_run_goes_on
     best.write_bytes(whole)
     metrics.write_bytes(b"\xff\x00" + metrics.read_bytes().replace(b'"epoch"', b'"ep\xffch"'))
     assert run_training_job(longer, engine, out, console)["epochs"] == 2
-    assert [line for line in console.lines if "the lines of 1 finished epochs are damaged or gone" in line]
+    assert [line for line in console.lines if "the lines of 1 finished epochs are damaged or missing" in line]
     assert len(metrics.read_bytes().splitlines()) == 2

@@ -21,7 +21,7 @@ from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.jobs.contracts import Context, TrainingJob
 from lightwell.pipeline.jobs.job_file import load_job
 from lightwell.pipeline.jobs.progress import SilentConsole
-from lightwell.pipeline.plan.plan import Batching, Plan
+from lightwell.pipeline.plan.plan import BatchOptions, Plan
 from lightwell.pipeline.plan.sampling import Sampling
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine
@@ -241,7 +241,7 @@ def test_features_of_a_frozen_trunk_are_made_once_and_serve_all_epochs(plan: Pla
 
 
 def test_features_want_a_frozen_trunk_and_a_model_that_ends_in_its_head(plan: Plan, tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match="expected a frozen trunk, got fine_tune_from"):
+    with pytest.raises(PlanError, match="expected a frozen backbone, got fine_tune_from"):
         Classify(plan=plan, model=MODEL, feature_passes=1, fine_tune_from="layer4")
     job = Classify(plan=plan, model=ModelSpec(name="squeezenet1_1", weights="none"), feature_passes=1)
     with pytest.raises(ModelError, match="expected a model that ends in its head"):
@@ -253,7 +253,7 @@ def test_one_class_is_not_a_classification(tmp_path: Path) -> None:
         write_images(tmp_path / "one", split, "only", 2, 90)
     build_index(tmp_path / "one").save(tmp_path / "one.parquet")
     job = Classify(plan=Plan(index=tmp_path / "one.parquet"), model=MODEL)
-    with pytest.raises(PlanError, match=r"expected at least two classes to tell apart, got one \(only\)"):
+    with pytest.raises(PlanError, match=r"expected at least two classes, got one \(only\)"):
         job.check()
 
 
@@ -311,7 +311,7 @@ def test_class_weights_beside_sampling_are_refused(plan: Plan) -> None:
 
 def test_the_evaluation_of_ranks_adds_up_to_that_of_one(plan: Plan) -> None:
     """Three ranks share eight images in batches of six: the last two and one repeat."""
-    plan = plan.model_copy(update={"batch": Batching(size=6)})
+    plan = plan.model_copy(update={"batch": BatchOptions(size=6)})
     engine, kept = LocalEngine(num_threads=1), []
     for rank in range(3):
         with engine.feed(plan, View(split="val", rank=rank, num_ranks=3)) as feed:

@@ -199,7 +199,7 @@ def test_a_checkpoint_with_a_bit_turned_is_not_gone_on_with(job: Classify, tmp_p
     content = bytearray(path.read_bytes())
     content[-100] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ModelError, match="is damaged: its content is not what was written"):
+    with pytest.raises(ModelError, match="is damaged: its content does not match its digest"):
         run_training_job(job, LocalEngine(num_threads=1), tmp_path / "out", SilentConsole())
 
 

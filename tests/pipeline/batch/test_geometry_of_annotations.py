@@ -56,14 +56,14 @@ def test_keypoints_move_as_in_plain_albumentations(tmp_path: Path, remove_invisi
 def plain_keypoints(path: Path, epoch: int, points: Any, *, remove_invisible: bool) -> np.ndarray:
     """Run the policy in Albumentations alone; what it removes is -1, -1."""
     from lightwell.pipeline.compiler.program import Program
-    from lightwell.pipeline.rng import keyed_bits, keyed_generator, keyed_random
+    from lightwell.pipeline.rng import derive_seed, numpy_generator, python_random
 
     compose = A.Compose(
         Program.compile(Plan(index=path, augment=GEOMETRY)).compose(augment=True).transforms,
         keypoint_params=A.KeypointParams("xy", label_fields=["rows"], remove_invisible=remove_invisible),
     )
-    bits = keyed_bits("augment", 0, epoch, "0.png")
-    compose.set_random_state(keyed_generator(bits), keyed_random(bits))
+    bits = derive_seed("augment", 0, epoch, "0.png")
+    compose.set_random_state(numpy_generator(bits), python_random(bits))
     done = compose(
         image=np.zeros((40, 50, 3), np.uint8),
         keypoints=np.array(points, np.float32)[:, :2],

@@ -19,7 +19,7 @@ from lightwell.pipeline.errors import PlanError
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
-from lightwell.pipeline.policy.registry import UNUSABLE, is_composition_class, transform_classes
+from lightwell.pipeline.policy.registry import UNSUPPORTED, is_composition_class, transform_classes
 from lightwell.pipeline.runtime.local_engine import LocalEngine
 
 NEEDED: dict[str, dict[str, Any]] = {
@@ -55,7 +55,7 @@ def kind_of(image: np.ndarray) -> PixelFormat:
         name
         for name, cls in transform_classes().items()
         if not is_composition_class(cls)
-        and name not in UNUSABLE.keys() | NEED_ANNOTATIONS | TENSORS | FROM_FLOATS
+        and name not in UNSUPPORTED.keys() | NEED_ANNOTATIONS | TENSORS | FROM_FLOATS
     ),
 )
 @pytest.mark.filterwarnings("ignore")
@@ -199,7 +199,7 @@ def test_floats_of_ones_own_class_are_never_written_into_bytes(tmp_path: Path) -
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         plan = plan_of(tmp_path, augment=[SometimesFloats(p=1)])
-    with pytest.raises(PlanError, match="expected pixels of one type in a batch"):
+    with pytest.raises(PlanError, match="expected one dtype in a batch"):
         first_batch(plan, augment=True)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightwell.pipeline.executor.apply import TransformApplier
-from lightwell.pipeline.rng import Rekeyed, keyed_bits, keyed_generator, keyed_random
+from lightwell.pipeline.rng import ReseedableGenerator, derive_seed, numpy_generator, python_random
 from lightwell.pipeline.transform.params import ParamSampler
 from pictures import make_picture
 from policies import leaves
@@ -73,10 +73,10 @@ def test_it_equals_albumentations_and_leaves_what_it_is_given(
 
 @given(st.lists(st.integers(0, 2**128 - 1), min_size=1, max_size=4), st.integers(0, 5))
 def test_generators_that_are_turned_give_the_streams_of_new_ones(keys: list[int], used: int) -> None:
-    rekeyed = Rekeyed()
+    reseedable = ReseedableGenerator()
     for bits in keys:
-        generator, chance = rekeyed.turn(bits)
-        fresh, plain = keyed_generator(bits), keyed_random(bits)
+        generator, chance = reseedable.reseed(bits)
+        fresh, plain = numpy_generator(bits), python_random(bits)
         for _ in range(used):
             assert generator.integers(0, 2**31, dtype=np.uint32) == fresh.integers(0, 2**31, dtype=np.uint32)
             assert generator.normal() == fresh.normal()
@@ -88,7 +88,7 @@ def test_generators_that_are_turned_give_the_streams_of_new_ones(keys: list[int]
 
 def test_a_sample_draws_the_same_whoever_was_drawn_before() -> None:
     param_sampler = ParamSampler(A.Compose([A.RandomResizedCrop((48, 48)), A.GaussNoise(p=1.0)]), 2)
-    first, second = (keyed_bits("augment", 0, 0, name) for name in "ab")
+    first, second = (derive_seed("augment", 0, 0, name) for name in "ab")
     alone = repr(param_sampler.sample(first, (64, 80)).calls)
     param_sampler.sample(second, (64, 80))
     assert repr(param_sampler.sample(first, (64, 80)).calls) == alone

@@ -11,7 +11,7 @@ from lightwell.pipeline.index.index import Index
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine
-from lightwell.testing import facts_of_feed
+from lightwell.testing import digest_feed
 
 
 def test_batches_of_the_shards_hold_the_annotations_of_their_plan(tmp_path: Path) -> None:
@@ -25,6 +25,6 @@ def test_batches_of_the_shards_hold_the_annotations_of_their_plan(tmp_path: Path
     index = Index.load(written)
     assert (index.box_classes, index.keypoint_names) == (("car", "tree"), ("point",))
     first, second = (
-        facts_of_feed(LocalEngine(num_threads=1).feed(Plan(index=one), View())) for one in (path, written)
+        digest_feed(LocalEngine(num_threads=1).feed(Plan(index=one), View())) for one in (path, written)
     )
     assert first == second

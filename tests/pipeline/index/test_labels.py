@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from lightwell.pipeline.errors import SourceError
 from lightwell.pipeline.index.sources.labels import (
     Labels,
+    note_similar_classes,
     read_label_columns,
     read_labels,
-    remark_similar_classes,
 )
 from lightwell.pipeline.index.sources.remarks import Remarks
 
@@ -93,7 +93,7 @@ def test_one_column_per_class() -> None:
 
 def test_classes_that_differ_only_in_how_they_are_written_are_told() -> None:
     remarks = Remarks()
-    remark_similar_classes(("Cat", "cat", "caf\u00e9", "cafe\u0301", "dog"), remarks)
+    note_similar_classes(("Cat", "cat", "caf\u00e9", "cafe\u0301", "dog"), remarks)
     assert remarks.count("assumed") == 2
 
 

@@ -25,7 +25,7 @@ from lightwell.pipeline.memory.estimates import SampleSizes
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine
-from lightwell.testing import facts_of_feed
+from lightwell.testing import digest_feed
 from pictures import make_folder
 
 
@@ -72,10 +72,10 @@ def test_rows_digest_and_batches_are_the_same(path: Path, made: list[Path], tmp_
     content = {"index": path, "preprocess": policy, "batch": {"size": 4}, "cache": tmp_path / "cache"}
     view = View("train", shuffle=True, num_epochs=2)
     plans = [Plan.model_validate({**content, **more}) for more in ({}, {"cache": None})]
-    mapped_facts = [facts_of_feed(LocalEngine(num_threads=1).feed(plan, view)) for plan in plans]
+    mapped_facts = [digest_feed(LocalEngine(num_threads=1).feed(plan, view)) for plan in plans]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mmap_index, "MMAP_MIN_ROWS", 100)
-        assert [facts_of_feed(LocalEngine(num_threads=1).feed(plan, view)) for plan in plans] == mapped_facts
+        assert [digest_feed(LocalEngine(num_threads=1).feed(plan, view)) for plan in plans] == mapped_facts
     assert made == [path]
 
 

@@ -81,7 +81,7 @@ def test_what_was_seen_is_not_opened_again_and_the_index_is_the_same(
     checkpoint = ScanCheckpoint(output, report=said.append)
     built = build_index(photos, checkpoint=checkpoint, num_threads=1)
     built.save(output)
-    assert said == ["going on with an index of which 8 files are done"]
+    assert said == ["resuming an interrupted scan: 8 files are done"]
     assert sorted(opened) == [f"{number:03}.jpg" for number in range(1, 16, 2)]  # the dogs come last
     assert output.read_bytes() == expected
     assert [path.name for path in tmp_path.glob(".*")] == [".index.parquet.parts"]
@@ -99,7 +99,7 @@ def test_shards_that_were_read_are_not_read_again(tmp_path: Path, opened: list[s
     opened.clear()
     built = build_index(folder, checkpoint=ScanCheckpoint(output, report=said.append), num_threads=1)
     built.save(output)
-    assert said == ["going on with an index of which 2 shards are done"]
+    assert said == ["resuming an interrupted scan: 2 shards are done"]
     assert opened == [str((folder / f"part-00{number}.tar").stat().st_size) for number in (2, 3)]
     assert output.read_bytes() == expected
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 from lightwell.pipeline.errors import SourceError
-from lightwell.pipeline.index.splits import DEFAULT_FRACTIONS, assign_splits, canonical_split, uniform
+from lightwell.pipeline.index.splits import DEFAULT_FRACTIONS, assign_splits, canonical_split, hash_to_unit
 
 KEYS = [f"cat/{number}.jpg" for number in range(5000)]
 
@@ -27,8 +27,8 @@ def test_another_seed_is_another_split():
 
 
 def test_the_hash_is_the_same_on_every_machine_and_release():
-    assert uniform("cat/1.jpg", 0) == 0.8719358956233109
-    assert all(0 <= uniform(key, -3) < 1 for key in KEYS)
+    assert hash_to_unit("cat/1.jpg", 0) == 0.8719358956233109
+    assert all(0 <= hash_to_unit(key, -3) < 1 for key in KEYS)
 
 
 def test_a_split_without_a_share_stays_empty():
@@ -54,7 +54,7 @@ def test_keys_that_are_not_utf8_are_hashed_too():
     ],
 )
 def test_shares_that_make_no_whole_are_refused(fractions):
-    with pytest.raises(SourceError, match="fractions: expected named shares that sum to 1"):
+    with pytest.raises(SourceError, match="fractions: expected named fractions that sum to 1"):
         assign_splits(KEYS, fractions, 0)
 
 

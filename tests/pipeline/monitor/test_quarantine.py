@@ -18,9 +18,9 @@ from lightwell.pipeline.errors import PlanError, RunError, SampleError
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.index.index import Index
 from lightwell.pipeline.load.decode.dali import DaliDecoder
-from lightwell.pipeline.load.decode.plan import whole
+from lightwell.pipeline.load.decode.plan import full_region
 from lightwell.pipeline.monitor.quarantine import Quarantine, QuarantineEntry
-from lightwell.pipeline.plan.error_policy import MIN_JUDGED, ErrorRules
+from lightwell.pipeline.plan.error_policy import MIN_IMAGES_FOR_SHARE, ErrorPolicy
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine
@@ -219,10 +219,10 @@ def test_one_bad_file_counts_once_however_many_epochs_meet_it(index_path: Path) 
 
 
 def test_the_share_is_judged_once_enough_were_made() -> None:
-    quarantine = Quarantine(ErrorRules(max_bad_share=0.1))
+    quarantine = Quarantine(ErrorPolicy(max_bad_share=0.1))
     for number in range(100):
         quarantine.add(QuarantineEntry(f"{number}", "", "read", "gone", "", None, 0))
-    quarantine.check_limits(made=MIN_JUDGED - 1, failed=100)
+    quarantine.check_limits(made=MIN_IMAGES_FOR_SHARE - 1, failed=100)
     with pytest.raises(RunError, match=r"at most 10.0% bad images \(errors.max_bad_share\), got 39.1%"):
         quarantine.check_limits(made=1, failed=0)
 
@@ -241,11 +241,11 @@ def test_dali_goes_on_after_every_error(tmp_path: Path) -> None:
     picture = make_picture(3).shape[:2]
     bad = [b"", b"\xff\xd8\xff", good[: len(good) // 3], bytes(500)]
     decoder = DaliDecoder(max_batch_size=8, num_threads=1)
-    (reference,) = decoder.decode([good], [whole(picture)])
+    (reference,) = decoder.decode([good], [full_region(picture)])
     reference = np.array(reference)
     for number in range(12):
         files = [good, bad[number % 4], good, bad[(number + 1) % 4], good]
-        found = decoder.decode(files, [whole(picture)] * 5)
+        found = decoder.decode(files, [full_region(picture)] * 5)
         assert [isinstance(one, str) for one in found] == [False, True, False, True, False]
         assert np.array_equal(found[4], reference)
     decoder.close()

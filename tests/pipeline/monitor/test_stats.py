@@ -10,7 +10,7 @@ import pytest
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.jobs.progress import LineConsole
 from lightwell.pipeline.monitor.stats import FeedStats, ThreadStats
-from lightwell.pipeline.monitor.step_timer import FeedMonitor, Queue, StepTimer
+from lightwell.pipeline.monitor.step_timer import FeedMonitor, QueueGauge, StepTimer
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine
@@ -59,7 +59,7 @@ def test_the_time_of_each_thread_adds_up_to_its_life(plan: Plan, num_threads: in
         found = feed.stats()
         ended = time.perf_counter()
     assert last - first < found.wall_s < ended - started
-    makers = [one for one in found.threads if one.stage == "make"]
+    makers = [one for one in found.threads if one.stage == "process"]
     readers = [one for one in found.threads if one.stage == "read"]
     assert len(makers) == len(readers) == num_threads
     for one in found.threads:
@@ -80,9 +80,9 @@ def test_steps_are_told_apart_and_bytes_are_counted(plan: Plan) -> None:
     assert found.bytes("read") == sum(rows["bytes"].to_pylist())
     assert 0.8 * 40 * 600 * 800 * 3 < found.bytes("decode") <= 40 * 600 * 800 * 3
     assert found.bytes("write") == 40 * 32 * 32 * 3
-    decoding = found.seconds("make", "decode")
-    assert decoding > 3 * found.seconds("make", "transform") > 0
-    assert decoding > found.seconds("make", "write") > 0
+    decoding = found.seconds("process", "decode")
+    assert decoding > 3 * found.seconds("process", "transform") > 0
+    assert decoding > found.seconds("process", "write") > 0
 
 
 def test_a_slow_consumer_and_slow_decoding_are_named(plan: Plan) -> None:
@@ -97,21 +97,21 @@ def test_a_slow_consumer_and_slow_decoding_are_named(plan: Plan) -> None:
         for _ in feed:
             pass
         found = feed.stats()
-        making = {step: found.share("make", step) for step in ("draw", "decode", "transform", "write")}
+        making = {step: found.share("process", step) for step in ("sample", "decode", "transform", "write")}
         assert max(making, key=making.__getitem__) == "decode"
-        # Where all cores are taken by others, threads are woken late: handing over costs more than decoding.
-        assert found.bottleneck().startswith(("decoding: ", "handing over: "))
+        # On a loaded machine threads wake up late, so that the handoff costs more than decoding.
+        assert found.bottleneck().startswith(("decoding: ", "handoff: "))
 
 
 def test_the_verdict_follows_from_the_shares() -> None:
-    busy = thread("make", draw=0.4, decode=9.1, transform=0.4, write=0.1)
+    busy = thread("process", sample=0.4, decode=9.1, transform=0.4, write=0.1)
     waiting = thread("consume", input=9.5, consumer=0.5)
     assert stats(busy, busy, waiting).bottleneck().startswith("decoding: 91 % of both ")
-    starved = thread("make", decode=2.0, input=8.0)
+    starved = thread("process", decode=2.0, input=8.0)
     assert stats(starved, waiting).bottleneck() == (
-        "reading: the threads that decode waited for files 80 % of the time"
+        "reading: the decoding threads waited for files 80 % of the time"
     )
-    idle = thread("make", decode=2.2, room=7.8)
+    idle = thread("process", decode=2.2, output=7.8)
     assert stats(idle, thread("consume", consumer=9.0, input=1.0)).bottleneck() == (
         "the consumer: the pipeline waited for it 78 % of the time"
     )
@@ -119,10 +119,10 @@ def test_the_verdict_follows_from_the_shares() -> None:
 
 
 def test_the_table_has_a_line_for_each_step_and_ends_with_the_verdict() -> None:
-    busy = ThreadStats("make", 10.0, {"draw": 0.4, "decode": 9.6}, {"decode": 5_000_000})
+    busy = ThreadStats("process", 10.0, {"sample": 0.4, "decode": 9.6}, {"decode": 5_000_000})
     *table, summary, verdict = stats(busy, thread("consume", input=9.5, consumer=0.5)).lines()
     assert [line.split()[0] for line in table] == [
-        "step", "draw", "decode", "transform", "write", "batch", "consumer",
+        "step", "sample", "decode", "transform", "write", "batch", "consumer",
     ]  # fmt: skip
     assert "96 %" in table[2]
     assert table[2].endswith("5.0 MB")
@@ -155,7 +155,7 @@ def test_cache_hits_are_told() -> None:
 def test_a_queue_averages_over_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(time, "perf_counter", lambda: now)
-    queue = Queue("some", _started=0.0, _since=0.0)
+    queue = QueueGauge("some", _started=0.0, _since=0.0)
     queue.change(4)
     now = 1.0
     queue.change(-4)
@@ -166,14 +166,14 @@ def test_a_queue_averages_over_time(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_clock_that_has_stopped_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(time, "perf_counter", lambda: now)
-    timer = StepTimer("make")
+    timer = StepTimer("process")
     now = 2.0
     timer.enter("decode")
     now = 5.0
     timer.stop()
     now = 9.0
     timer.enter("write")
-    assert (timer.read().wall_s, timer.read().seconds) == (5.0, {"room": 2.0, "decode": 3.0})
+    assert (timer.read().wall_s, timer.read().seconds) == (5.0, {"output": 2.0, "decode": 3.0})
 
 
 def test_plain_lines_tell_how_far_it_is_and_the_pace(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

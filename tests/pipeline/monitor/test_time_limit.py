@@ -13,7 +13,7 @@ import albumentations as A
 import numpy as np
 import pytest
 import sleepy
-from lightwell.pipeline.errors import StuckError
+from lightwell.pipeline.errors import SampleTimeoutError
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.monitor import watchdog as watch
 from lightwell.pipeline.plan.plan import Plan
@@ -69,7 +69,12 @@ def test_a_file_that_never_ends_stops_the_run_and_is_named(
     sleepy.RELEASE.clear()
     feed = sleepy_feed(index_path, way, {"endless": True}, max_seconds_per_file=2.0)
     try:
-        with pytest.raises(StuckError, match=r"policy of 'cat/000.jpg': expected an end within 4 s"), feed:
+        with (
+            pytest.raises(
+                SampleTimeoutError, match=r"policy of 'cat/000.jpg': expected to finish within 4 s"
+            ),
+            feed,
+        ):
             list(feed)
     finally:
         sleepy.RELEASE.set()
@@ -93,8 +98,8 @@ def test_files_that_are_decoded_together_have_the_time_of_one(monkeypatch: pytes
         at_work.wait(60)
         try:
             with pytest.raises(
-                StuckError,
-                match=r"decode of 32 files, the first of them 'first.jpg': expected an end within 0.1 s",
+                SampleTimeoutError,
+                match=r"decode of 32 files, the first of them 'first.jpg': expected to finish within 0.1 s",
             ):
                 noted.wait_for(future)
         finally:
@@ -104,9 +109,9 @@ def test_files_that_are_decoded_together_have_the_time_of_one(monkeypatch: pytes
 def test_the_command_ends_though_a_thread_never_does(tmp_path: Path) -> None:
     code = (
         "import threading, lightwell.cli.app as cli\n"
-        "from lightwell.pipeline.errors import StuckError\n"
+        "from lightwell.pipeline.errors import SampleTimeoutError\n"
         "threading.Thread(target=threading.Event().wait).start()\n"
-        "def app(): raise StuckError('decode of x never ended')\n"
+        "def app(): raise SampleTimeoutError('decode of x never ended')\n"
         "cli.app = app\n"
         "cli.main()\n"
     )

@@ -77,9 +77,9 @@ def test_a_job_that_declares_nothing_gets_a_folder_of_its_own(tmp_path: Path) ->
 
 
 def test_names_that_are_taken_elsewhere_are_refused(tmp_path: Path) -> None:
-    with opened(tmp_path, elsewhere=["b.json"]):
+    with opened(tmp_path, remote_names=["b.json"]):
         pass
-    with pytest.raises(RequestError, match=r"'part-7\.bin'"), opened(tmp_path, elsewhere=["part-7.bin"]):
+    with pytest.raises(RequestError, match=r"'part-7\.bin'"), opened(tmp_path, remote_names=["part-7.bin"]):
         pass
 
 

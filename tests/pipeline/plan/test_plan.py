@@ -11,7 +11,7 @@ import pytest
 import yaml
 from lightwell.pipeline.compiler.program import Program
 from lightwell.pipeline.errors import PlanError
-from lightwell.pipeline.plan.plan import Batching, Mix, Plan
+from lightwell.pipeline.plan.plan import BatchOptions, Mix, Plan
 from lightwell.pipeline.tools.explain import explain
 
 POLICY = [
@@ -166,8 +166,8 @@ def test_a_plan_made_in_python_raises_our_error_as_it_is_built(keys: dict[str, A
 def test_parts_of_a_plan_raise_our_error_too() -> None:
     with pytest.raises(PlanError, match=r"Mix: kind: .*got 'MixUpp'"):
         Mix(kind="MixUpp")  # type: ignore[arg-type]
-    with pytest.raises(PlanError, match="Batching: size: "):
-        Batching(size=0)
+    with pytest.raises(PlanError, match="BatchOptions: size: "):
+        BatchOptions(size=0)
 
 
 @pytest.mark.parametrize(

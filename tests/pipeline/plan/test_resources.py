@@ -10,7 +10,7 @@ from lightwell.pipeline.compiler.program import Program
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine
-from lightwell.testing import facts_of_feed
+from lightwell.testing import digest_feed
 
 VIEW = View(shuffle=True)
 HELD = {"cpus": 2, "gpus": 0.5}
@@ -31,8 +31,8 @@ def test_no_fingerprint_cache_or_position_depends_on_resources(index_path: Path,
     with local.feed(bare, VIEW) as feed:
         next(iter(feed))
         position = feed.position()
-    rest = facts_of_feed(local.feed(bare, VIEW, position))
-    assert facts_of_feed(local.feed(held, VIEW, position)) == rest
+    rest = digest_feed(local.feed(bare, VIEW, position))
+    assert digest_feed(local.feed(held, VIEW, position)) == rest
 
 
 def test_a_plan_with_resources_comes_back_from_yaml(index_path: Path, tmp_path: Path) -> None:

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from lightwell.pipeline.compiler.routing import find_routes
 from lightwell.pipeline.errors import PlanError
 from lightwell.pipeline.plan.plan import Plan
-from lightwell.pipeline.policy.from_objects import differences
-from lightwell.pipeline.policy.registry import UNUSABLE, is_composition_class, transform_classes
-from lightwell.pipeline.rng import keyed_generator, keyed_random
+from lightwell.pipeline.policy.from_objects import differing_attributes
+from lightwell.pipeline.policy.registry import UNSUPPORTED, is_composition_class, transform_classes
+from lightwell.pipeline.rng import numpy_generator, python_random
 from lightwell.pipeline.transform.params import ParamSampler
 from pictures import make_picture
 from policies import policies
@@ -54,7 +54,7 @@ def sample(number: int) -> dict[str, Any]:
 
 def run_albumentations(transforms: list[Any], number: int) -> dict[str, Any]:
     pipeline = compose(transforms)
-    pipeline.set_random_state(keyed_generator(number), keyed_random(number))
+    pipeline.set_random_state(numpy_generator(number), python_random(number))
     result: dict[str, Any] = pipeline(**sample(number))
     return result
 
@@ -119,7 +119,7 @@ def test_every_transform_comes_back_from_a_plan_and_from_a_file(name: str, tmp_p
             raise
         kept.append(transform)
         for plan in plans:
-            assert differences(transform, plan.augment[0].build("augment")) == []
+            assert differing_attributes(transform, plan.augment[0].build("augment")) == []
             assert plan.augment == plans[0].augment
 
     check()
@@ -130,8 +130,10 @@ def test_the_classes_that_are_covered_are_all_but_those_that_are_refused_by_name
     known = transform_classes()
     compositions = {name for name, cls in known.items() if is_composition_class(cls)}
     covered = f"{len(USABLE)} of {len(known) - len(compositions)} transforms are covered; refused by name:"
-    sys.stdout.write("\n".join([covered, *(f"  {name}: {reason}" for name, reason in UNUSABLE.items()), ""]))
-    assert set(USABLE) == known.keys() - compositions - UNUSABLE.keys()
+    sys.stdout.write(
+        "\n".join([covered, *(f"  {name}: {reason}" for name, reason in UNSUPPORTED.items()), ""])
+    )
+    assert set(USABLE) == known.keys() - compositions - UNSUPPORTED.keys()
     assert len(USABLE) > 100
 
 
@@ -151,7 +153,7 @@ def test_every_composition_comes_back(composition: Any) -> None:
     plan = Plan(index="i", augment=[composition])
     again = Plan.model_validate(yaml.safe_load(yaml.safe_dump(json.loads(json.dumps(plan.dump())))))
     assert again == plan
-    assert differences(composition, again.augment[0].build("augment")) == []
+    assert differing_attributes(composition, again.augment[0].build("augment")) == []
 
 
 def ignored_option() -> Any:

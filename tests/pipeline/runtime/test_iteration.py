@@ -20,7 +20,7 @@ from lightwell.pipeline.errors import LightwellError, PlanError, RequestError
 from lightwell.pipeline.plan.plan import Mix, Plan
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine, LocalFeed
-from lightwell.testing import facts_of
+from lightwell.testing import digest_batch
 from patience import HANG_S
 from torch.utils.data import DataLoader, IterableDataset
 from torchdata.stateful_dataloader import StatefulDataLoader
@@ -147,16 +147,16 @@ def test_of_many_threads_that_begin_a_loop_one_has_it(feed: LocalFeed) -> None:
 def test_a_state_is_the_position_and_restores_any_feed_of_the_view(plan: Plan, feed: LocalFeed) -> None:
     expected, states = [], [feed.state_dict()]
     for batch in feed:
-        expected.append(facts_of(batch))
+        expected.append(digest_batch(batch))
         states.append(json.loads(json.dumps(feed.state_dict())))
     assert states[3] == {**feed.position(), "epoch": 0, "step": 3}
     for done in (0, 4, NUM_BATCHES):
         with LocalEngine(num_threads=1).feed(plan, VIEW) as other:
             other.load_state_dict(states[done])
             assert len(other) == NUM_BATCHES - done
-            assert [facts_of(batch) for batch in other] == expected[done:]
+            assert [digest_batch(batch) for batch in other] == expected[done:]
             other.load_state_dict(states[7])  # a feed that was read has batches again
-            assert [facts_of(batch) for batch in other] == expected[7:]
+            assert [digest_batch(batch) for batch in other] == expected[7:]
             assert other.counts["read"] == sum(len(batch.rows) for batch in expected[7:])
 
 
@@ -175,10 +175,10 @@ def test_a_state_of_another_plan_or_view_is_refused_and_changes_nothing(plan: Pl
 def test_a_data_loader_passes_batches_on(plan: Plan, feed: LocalFeed) -> None:
     assert isinstance(feed, IterableDataset)
     with LocalEngine().feed(plan, VIEW) as reference:
-        expected = [facts_of(batch) for batch in reference]
+        expected = [digest_batch(batch) for batch in reference]
     loader: DataLoader[Any] = DataLoader(feed, batch_size=None)  # type: ignore[arg-type]
     assert len(loader) == NUM_BATCHES
-    assert [facts_of(batch) for batch in loader] == expected
+    assert [digest_batch(batch) for batch in loader] == expected
     with pytest.raises(RequestError, match="read to its end"):
         list(loader)
 
@@ -221,15 +221,15 @@ def test_a_wrapped_feed_does_not_repeat_its_batches_in_workers(feed: LocalFeed) 
 @pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata's own use of torch
 def test_a_stateful_data_loader_resumes_where_it_stood(plan: Plan, feed: LocalFeed) -> None:
     with LocalEngine().feed(plan, VIEW) as reference:
-        expected = [facts_of(batch) for batch in reference]
+        expected = [digest_batch(batch) for batch in reference]
     loader = StatefulDataLoader(feed, batch_size=None)  # type: ignore[arg-type, var-annotated]
     batches = iter(loader)
-    taken = [facts_of(next(batches)) for _ in range(4)]
+    taken = [digest_batch(next(batches)) for _ in range(4)]
     state = json.loads(json.dumps(loader.state_dict()))
     with LocalEngine().feed(plan, VIEW) as again:
         resumed = StatefulDataLoader(again, batch_size=None)  # type: ignore[arg-type, var-annotated]
         resumed.load_state_dict(state)
-        assert [*taken, *(facts_of(batch) for batch in resumed)] == expected
+        assert [*taken, *(digest_batch(batch) for batch in resumed)] == expected
 
 
 def _read_elsewhere(feed: LocalFeed, outcome: Connection) -> None:

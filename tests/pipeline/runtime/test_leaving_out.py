@@ -12,7 +12,7 @@ from cached import hashes_of
 from lightwell.pipeline.errors import PlanError, RunError
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.index.index import Index
-from lightwell.pipeline.plan.error_policy import MIN_JUDGED
+from lightwell.pipeline.plan.error_policy import MIN_IMAGES_FOR_SHARE
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine
@@ -62,7 +62,7 @@ def empty(index: Path, *numbers: int) -> None:
 def test_a_feed_stops_where_its_share_of_bad_images_is_too_large(index: Path, rule: str) -> None:
     empty(index, 1, 4)
     plan = plan_for(index, errors={"on_error": rule})
-    enough = View(num_epochs=MIN_JUDGED // NUM_PICTURES)
+    enough = View(num_epochs=MIN_IMAGES_FOR_SHARE // NUM_PICTURES)
     with ENGINE.feed(plan, enough) as feed:
         assert sum(len(batch) + batch.num_skipped for batch in feed) == enough.num_epochs * NUM_PICTURES
     longer = View(num_epochs=enough.num_epochs + 1)

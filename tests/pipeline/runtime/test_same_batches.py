@@ -20,7 +20,7 @@ from lightwell.pipeline.index.index import Index
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine
-from lightwell.testing import BatchFacts, assert_ranks_add_up, facts_of, joined
+from lightwell.testing import BatchDigest, assert_ranks_add_up, digest_batch, merge_ranks
 from pictures import make_folder
 
 POLICY = [
@@ -53,7 +53,7 @@ def plan_for(index_path: Path, **changes: object) -> Plan:
 
 def read(
     engine: LocalEngine, plan: Plan, view: View, num_ranks: int, position: dict[str, Any] | None
-) -> tuple[list[BatchFacts], list[dict[str, Any]], dict[str, int]]:
+) -> tuple[list[BatchDigest], list[dict[str, Any]], dict[str, int]]:
     """What all ranks read together, the positions behind each batch, and their counts together."""
     ranks, positions, counts = [], [], {"read": 0, "used": 0, "replaced": 0}
     for rank in range(num_ranks):
@@ -61,16 +61,16 @@ def read(
             stops = [feed.position()]
             facts = []
             for batch in feed:
-                facts.append(facts_of(batch))
+                facts.append(digest_batch(batch))
                 stops.append(json.loads(json.dumps(feed.position())))
             counts = {name: count + feed.counts[name] for name, count in counts.items()}
         ranks.append(facts)
         positions.append(stops)
     assert all(stops == positions[0] for stops in positions)  # a position belongs to no rank
-    return joined(ranks), positions[0], counts
+    return merge_ranks(ranks), positions[0], counts
 
 
-def hash_of(facts: list[BatchFacts]) -> str:
+def hash_of(facts: list[BatchDigest]) -> str:
     return hashlib.blake2b(repr(facts).encode(), digest_size=5).hexdigest()
 
 

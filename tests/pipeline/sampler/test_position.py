@@ -18,7 +18,7 @@ from lightwell.pipeline.index.index import SCHEMA, Index
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine
-from lightwell.testing import facts_of, facts_of_feed
+from lightwell.testing import digest_batch, digest_feed
 
 VIEW = View(shuffle=True, num_epochs=3)
 
@@ -53,17 +53,17 @@ def test_it_stays_small_however_many_keys_a_view_names(plan: Plan, index_path: P
 
 def test_a_run_of_one_rank_goes_on_with_four(plan: Plan, position: dict[str, Any]) -> None:
     engine = LocalEngine(num_threads=1)
-    left = facts_of_feed(engine.feed(plan, VIEW))[4:]
+    left = digest_feed(engine.feed(plan, VIEW))[4:]
     for rank in range(4):
-        slices = facts_of_feed(engine.feed(plan, replace(VIEW, rank=rank, num_ranks=4), position))
+        slices = digest_feed(engine.feed(plan, replace(VIEW, rank=rank, num_ranks=4), position))
         assert [batch.rows for batch in slices] == [batch.rows[2 * rank : 2 * rank + 2] for batch in left]
 
 
 def test_a_feed_that_is_iterated_again_goes_on_where_its_consumer_stands(plan: Plan) -> None:
-    whole = facts_of_feed(LocalEngine(num_threads=1).feed(plan, VIEW))
+    whole = digest_feed(LocalEngine(num_threads=1).feed(plan, VIEW))
     with LocalEngine(num_threads=1).feed(plan, VIEW) as feed:
-        first = facts_of(next(iter(feed)))
-        assert [first, *map(facts_of, feed)] == whole
+        first = digest_batch(next(iter(feed)))
+        assert [first, *map(digest_batch, feed)] == whole
 
 
 def test_the_end_is_a_position_behind_which_nothing_is_left(plan: Plan) -> None:

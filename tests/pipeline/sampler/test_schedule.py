@@ -10,7 +10,7 @@ from lightwell.pipeline.errors import PlanError
 from lightwell.pipeline.index.index import SCHEMA, Index
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
-from lightwell.pipeline.rng import keyed_bits, keyed_generator
+from lightwell.pipeline.rng import derive_seed, numpy_generator
 from lightwell.pipeline.sampler.schedule import Schedule, replacements
 
 sizes = st.integers(1, 500)
@@ -103,11 +103,11 @@ def test_replacements_are_keyed_and_come_from_the_rows(seed: int, epoch: int, ke
 def test_keys_repeat_and_differ_by_purpose_epoch_and_seed(
     purpose: str, seed: int, epoch: int, name: str
 ) -> None:
-    bits = keyed_bits(purpose, seed, epoch, name)
-    assert keyed_generator(bits).random() == keyed_generator(keyed_bits(purpose, seed, epoch, name)).random()
+    bits = derive_seed(purpose, seed, epoch, name)
+    assert numpy_generator(bits).random() == numpy_generator(derive_seed(purpose, seed, epoch, name)).random()
     others = {
-        keyed_bits("mix", seed, epoch, name),
-        keyed_bits(purpose, seed + 1, epoch, name),
-        keyed_bits(purpose, seed, epoch + 1, name),
+        derive_seed("mix", seed, epoch, name),
+        derive_seed(purpose, seed + 1, epoch, name),
+        derive_seed(purpose, seed, epoch + 1, name),
     }
     assert bits not in others

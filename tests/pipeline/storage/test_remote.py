@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from buckets import BUCKET, Faulty, faulty_server, point_at, s3_server, upload
-from lightwell.pipeline.errors import SourceDownError, SourceError
+from lightwell.pipeline.errors import SourceError, SourceUnavailableError
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.index.index import Index
 from lightwell.pipeline.plan.plan import Plan
@@ -162,7 +162,8 @@ def test_a_source_that_is_down_stops_the_run_and_is_named(served: Faulty, tmp_pa
     served.faults["*"] = [fault]
     started = time.monotonic()
     with pytest.raises(
-        SourceDownError, match=rf"expected a response from s3://{BUCKET} within 1 s, got .* check the address"
+        SourceUnavailableError,
+        match=rf"expected a response from s3://{BUCKET} within 1 s, got .* check the address",
     ):
         read(tmp_path / "index.parquet", max_wait_s=1)
     assert time.monotonic() - started < HANG_S
@@ -182,7 +183,7 @@ def test_a_source_that_dies_in_mid_run_stops_it(served: Faulty, tmp_path: Path) 
         batches = iter(feed)
         assert len(next(batches)) == 2
         served.faults["*"] = ["500!"]
-        with pytest.raises(SourceDownError, match=f"s3://{BUCKET}"):
+        with pytest.raises(SourceUnavailableError, match=f"s3://{BUCKET}"):
             list(batches)
     assert feed.counts["replaced"] == 0
 
@@ -190,7 +191,7 @@ def test_a_source_that_dies_in_mid_run_stops_it(served: Faulty, tmp_path: Path) 
 def test_nobody_there_at_all_is_said_when_indexing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(remote, "ATTEMPT_TIMEOUT_S", 0.5)
     point_at(monkeypatch, "http://127.0.0.1:9")
-    with pytest.raises(SourceDownError, match=f"expected a response from s3://{BUCKET} within 1 s"):
+    with pytest.raises(SourceUnavailableError, match=f"expected a response from s3://{BUCKET} within 1 s"):
         build_index(f"s3://{BUCKET}/set", max_wait_s=1)
 
 

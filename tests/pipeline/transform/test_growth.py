@@ -53,9 +53,9 @@ def peaks(policy: Sequence[Any], size: tuple[int, int]) -> list[int]:
 @pytest.mark.parametrize("name", list(BOUNDED))
 @pytest.mark.parametrize("size", [(16, 16), (64, 9), (20, 900), (300, 200)])
 def test_no_draw_is_larger_than_the_bound(name: str, size: tuple[int, int]) -> None:
-    growth = SizeBound.of(A.Compose(BOUNDED[name]).transforms)
-    assert not growth.needs_sampling
-    assert max(peaks(BOUNDED[name], size)) <= growth.pixels(size)
+    size_bound = SizeBound.of(A.Compose(BOUNDED[name]).transforms)
+    assert not size_bound.needs_sampling
+    assert max(peaks(BOUNDED[name], size)) <= size_bound.pixels(size)
 
 
 @pytest.mark.parametrize("name", list(OPEN))

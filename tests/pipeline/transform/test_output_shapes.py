@@ -10,7 +10,7 @@ import albumentations as A
 import numpy as np
 import pytest
 from lightwell.pipeline.policy.registry import transform_classes
-from lightwell.pipeline.rng import keyed_bits, keyed_generator, keyed_random
+from lightwell.pipeline.rng import derive_seed, numpy_generator, python_random
 from lightwell.pipeline.transform.output_shapes import SHAPE_FUNCTIONS, needs_pixels_reason
 from lightwell.pipeline.transform.params import ParamSampler
 from pictures import make_picture
@@ -101,8 +101,8 @@ def test_drawing_without_pixels_equals_albumentations_on_pixels(transform: Any) 
     compose = A.Compose([transform], bbox_params=A.BboxParams("albumentations") if boxed else None)
     param_sampler = ParamSampler(compose, 1)
     for number, size in enumerate(SIZES * 2):
-        bits = keyed_bits("sizes", number, 0, "")
-        generators = keyed_generator(bits), keyed_random(bits)
+        bits = derive_seed("sizes", number, 0, "")
+        generators = numpy_generator(bits), python_random(bits)
         compose.set_random_state(*generators)
         result = compose(image=make_picture(number, *size), **targets)
         sampled = param_sampler.sample(bits, size, **targets)
@@ -149,8 +149,8 @@ def test_boxes_move_while_they_are_drawn() -> None:
     compose = A.Compose(transforms, bbox_params=A.BboxParams("albumentations"))
     param_sampler = ParamSampler(compose, 3)
     for number in range(4):
-        bits = keyed_bits("boxes", number, 0, "")
-        compose.set_random_state(keyed_generator(bits), keyed_random(bits))
+        bits = derive_seed("boxes", number, 0, "")
+        compose.set_random_state(numpy_generator(bits), python_random(bits))
         result = compose(image=make_picture(number, 64, 80), bboxes=BOXES[:1])
         sampled = param_sampler.sample(bits, (64, 80), bboxes=BOXES[:1])
         assert sampled.size == result["image"].shape[:2]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightwell.pipeline.compiler.routing import find_routes
-from lightwell.pipeline.rng import keyed_bits, keyed_generator, keyed_random
+from lightwell.pipeline.rng import derive_seed, numpy_generator, python_random
 from lightwell.pipeline.transform.params import ParamSampler
 from pictures import make_picture
 from policies import leading_crops, policies
@@ -37,7 +37,7 @@ def num_sampled(pipeline: Any) -> int:
 
 def both_ways(pipeline: Any, image: np.ndarray, bits: int, **targets: Any) -> tuple[Any, Any, Any, Any]:
     """Albumentations' result and where its generators stand, then ours."""
-    generator, rng = keyed_generator(bits), keyed_random(bits)
+    generator, rng = numpy_generator(bits), python_random(bits)
     pipeline.set_random_state(generator, rng)
     reference = pipeline(image=image, **targets)
     param_sampler = ParamSampler(pipeline, num_sampled(pipeline))
@@ -58,7 +58,7 @@ def test_any_policy_gives_the_same_pixels_and_leaves_the_generators_alike(
 ) -> None:
     image = make_picture(number % 7, 120, 160)
     reference, after, found, after_ours = both_ways(
-        compose([*start, *rest]), image, keyed_bits("test", number, 0, "")
+        compose([*start, *rest]), image, derive_seed("test", number, 0, "")
     )
     assert np.array_equal(found["image"], reference["image"])
     assert after_ours == after
@@ -73,7 +73,7 @@ def test_masks_and_boxes_follow_as_in_albumentations(rest: list[Any], number: in
     pipeline = compose([A.RandomCrop(100, 110), *rest], boxes=True)
     targets = {"mask": mask, "bboxes": BOXES, "box_rows": np.arange(len(BOXES))}
     reference, after, found, after_ours = both_ways(
-        pipeline, image, keyed_bits("test", number, 0, ""), **targets
+        pipeline, image, derive_seed("test", number, 0, ""), **targets
     )
     assert np.array_equal(found["image"], reference["image"])
     assert np.array_equal(found["mask"], reference["mask"])
@@ -125,8 +125,8 @@ def test_drawing_stops_where_pixels_decide_and_says_why(
         warnings.simplefilter("ignore")
         routes = find_routes(transforms, backend="opencv", device="cpu", approximate=False)
     assert routes.num_sampled == sampled
-    assert why in routes.routes[sampled].why
-    assert [route.why for route in routes.routes[sampled + 1 :]] == [
+    assert why in routes.routes[sampled].reason
+    assert [route.reason for route in routes.routes[sampled + 1 :]] == [
         f"behind {type(transforms[sampled]).__name__}" for _ in transforms[sampled + 1 :]
     ]
 

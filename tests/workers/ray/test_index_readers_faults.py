@@ -117,7 +117,7 @@ def test_a_driver_that_is_killed_is_taken_up_by_the_next(many: Path, tmp_path: P
     num_left = 2 * len(list(parts.glob("part-*.parquet")))
     checkpoint = ScanCheckpoint(output, report=said.append)
     index = build_index(many, readers=RayReaders(num_workers=1), checkpoint=checkpoint)
-    assert said == [f"going on with an index of which {num_left} files are done"]
+    assert said == [f"resuming an interrupted scan: {num_left} files are done"]
     assert 10 <= num_left < 60
     assert saved(index, output) == saved(build_index(many), tmp_path / "here")
 

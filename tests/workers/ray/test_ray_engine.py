@@ -19,7 +19,7 @@ from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine
 from lightwell.pipeline.runtime.open_view import OpenView
-from lightwell.testing import BatchFacts, facts_of
+from lightwell.testing import BatchDigest, digest_batch
 from lightwell.workers.ray import engine
 from lightwell.workers.ray.cluster import NodeResources, ResourceRequest, Resources
 from lightwell.workers.ray.engine import RayEngine
@@ -54,12 +54,12 @@ def plan_for(index_path: Path, **changes: object) -> Plan:
     return Plan.model_validate(content)
 
 
-def read(feed: Feed) -> tuple[list[BatchFacts], list[dict[str, Any]], list[Any], dict[str, int]]:
+def read(feed: Feed) -> tuple[list[BatchDigest], list[dict[str, Any]], list[Any], dict[str, int]]:
     """All that a feed yields and says."""
     facts, positions = [], [feed.position()]
     with feed:
         for batch in feed:
-            facts.append(facts_of(batch))
+            facts.append(digest_batch(batch))
             positions.append(json.loads(json.dumps(feed.position())))
     return facts, positions, feed.quarantine, feed.counts
 
@@ -177,11 +177,11 @@ def test_a_run_ends_at_the_same_batch_with_the_same_words(
 ) -> None:
     plan = plan_for(index_path, errors=errors)
 
-    def until_it_ends(feed: Feed) -> tuple[list[BatchFacts], str, str, list[Any], dict[str, int]]:
+    def until_it_ends(feed: Feed) -> tuple[list[BatchDigest], str, str, list[Any], dict[str, int]]:
         facts = []
         with pytest.raises((SampleError, RunError)) as raised, feed:  # noqa: PT012
             for batch in feed:
-                facts.append(facts_of(batch))
+                facts.append(digest_batch(batch))
         return facts, type(raised.value).__name__, str(raised.value), feed.quarantine, feed.counts
 
     assert until_it_ends(RayEngine(num_workers=2).feed(plan, TRAINING)) == until_it_ends(
@@ -198,10 +198,10 @@ def test_the_statistics_add_up(index_path: Path) -> None:
     stats = feed.stats()
     assert stats.num_samples == num_images == 420
     assert stats.moved_bytes > 420 * 32 * 32 * 3
-    assert stats.seconds("make", "decode") > 0
+    assert stats.seconds("process", "decode") > 0
     for thread in stats.threads:
         assert sum(thread.seconds.values()) == pytest.approx(thread.wall_s, rel=1e-6)
-    assert {thread.stage for thread in stats.threads} == {"read", "make", "consume"}
+    assert {thread.stage for thread in stats.threads} == {"read", "process", "consume"}
     assert any("moved" in line for line in stats.lines())
 
 

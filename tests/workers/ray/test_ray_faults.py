@@ -17,7 +17,7 @@ from lightwell.pipeline.jobs.progress import SilentConsole
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine
-from lightwell.testing import BatchFacts, facts_of, facts_of_feed
+from lightwell.testing import BatchDigest, digest_batch, digest_feed
 from lightwell.workers.local import run_batch_job
 from lightwell.workers.ray.cluster import connected
 from lightwell.workers.ray.engine import RayEngine
@@ -62,12 +62,12 @@ def workers_of(node: Node) -> list[int]:
     return node.pids_of(WORKER)
 
 
-def read_slowly(plan: Plan, engine: RayEngine, hurt: dict[int, object]) -> list[BatchFacts]:
+def read_slowly(plan: Plan, engine: RayEngine, hurt: dict[int, object]) -> list[BatchDigest]:
     """Read a feed; after some batches, something happens."""
     facts = []
     with engine.feed(plan, VIEW) as feed:
         for number, batch in enumerate(feed):
-            facts.append(facts_of(batch))
+            facts.append(digest_batch(batch))
             del batch
             if number in hurt:
                 hurt[number]()  # type: ignore[operator]
@@ -77,7 +77,7 @@ def read_slowly(plan: Plan, engine: RayEngine, hurt: dict[int, object]) -> list[
 @pytest.mark.fault("Ray: SIGKILL of a worker, then of its node while another joins")
 def test_workers_nodes_and_late_nodes(plan: Plan, cluster: Cluster) -> None:
     """A worker's process is killed, then a node joins, and then the first node is lost."""
-    expected = facts_of_feed(LocalEngine(num_threads=1).feed(plan, VIEW))
+    expected = digest_feed(LocalEngine(num_threads=1).feed(plan, VIEW))
     first = cluster.nodes[1]
     done: list[str] = []
 
@@ -100,7 +100,7 @@ def test_workers_nodes_and_late_nodes(plan: Plan, cluster: Cluster) -> None:
 @pytest.mark.fault("Ray: SIGKILL of a raylet alone")
 def test_a_killed_raylet_whose_node_lives_on(plan: Plan, cluster: Cluster) -> None:
     """The raylet holds the object store: what lies finished there is lost with it."""
-    expected = facts_of_feed(LocalEngine(num_threads=1).feed(plan, VIEW))
+    expected = digest_feed(LocalEngine(num_threads=1).feed(plan, VIEW))
     first = cluster.nodes[1]
     others: list[int] = []
 

@@ -13,7 +13,7 @@ from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine
-from lightwell.testing import facts_of, facts_of_feed
+from lightwell.testing import digest_batch, digest_feed
 from lightwell.workers.ray.cluster import connected
 from lightwell.workers.ray.engine import RayEngine
 from pictures import make_folder
@@ -38,7 +38,7 @@ def big(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 @pytest.mark.ray
 def test_a_store_that_is_nearly_full_slows_and_loses_nothing(big: Plan) -> None:
     """The consumer keeps all batches."""
-    expected = facts_of_feed(LocalEngine(num_threads=1).feed(big, VIEW))
+    expected = digest_feed(LocalEngine(num_threads=1).feed(big, VIEW))
     assert len(expected) == 12
     with (
         ray_cluster(1, store_bytes=STORE_BYTES) as small,
@@ -49,7 +49,7 @@ def test_a_store_that_is_nearly_full_slows_and_loses_nothing(big: Plan) -> None:
         for batch in feed:
             batches.append(batch)
             time.sleep(0.2)
-    assert [facts_of(batch) for batch in batches] == expected
+    assert [digest_batch(batch) for batch in batches] == expected
 
 
 @pytest.mark.fault("Ray: an object store that others have filled")
@@ -57,7 +57,7 @@ def test_a_store_that_is_nearly_full_slows_and_loses_nothing(big: Plan) -> None:
 @pytest.mark.slow
 def test_a_store_that_others_have_filled_costs_time_and_no_batch(big: Plan) -> None:
     """Other objects are in use for the whole run, so that they cannot leave the store, and no batch fits beside them."""
-    expected = facts_of_feed(LocalEngine(num_threads=1).feed(big, VIEW))
+    expected = digest_feed(LocalEngine(num_threads=1).feed(big, VIEW))
     with ray_cluster(1, store_bytes=STORE_BYTES) as small, connected(small.address):
         others = [ray.put(np.full(8 << 20, number, np.uint8)) for number in range(9)]
         held = [ray.get(one) for one in others]
@@ -66,7 +66,7 @@ def test_a_store_that_others_have_filled_costs_time_and_no_batch(big: Plan) -> N
         facts = []
         with RayEngine(num_workers=1).feed(big, VIEW) as feed:
             for batch in feed:
-                facts.append(facts_of(batch))
+                facts.append(digest_batch(batch))
                 fullest = max(fullest, percent_full(small.address))
         assert [int(one[0]) for one in held] == list(range(9))
         assert fullest >= 85

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
-from lightwell.testing import facts_of
+from lightwell.testing import digest_batch
 from lightwell.workers.service.engine import ServiceEngine
 
 
@@ -22,7 +22,7 @@ def main(plan: str, view: str, service: str, address: str, consumer: str, log: s
     ):
         for batch in feed:
             time.sleep(float(seconds))
-            print(repr((batch.epoch, batch.step, facts_of(batch))), file=out, flush=True)
+            print(repr((batch.epoch, batch.step, digest_batch(batch))), file=out, flush=True)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from lightwell.pipeline.jobs.contracts import Feed
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine
-from lightwell.testing import BatchFacts, facts_of
+from lightwell.testing import BatchDigest, digest_batch
 from lightwell.workers.ray.cluster import Resources
 from lightwell.workers.ray.engine import RayEngine
 from lightwell.workers.service.engine import ServiceEngine
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.ray
 LOCAL = LocalEngine(num_threads=1)
 TRAINING = View(split="train", shuffle=True, augment=True, num_epochs=3)
 NUM_BATCHES = 18
-Read = tuple[list[BatchFacts], list[dict[str, Any]], list[Any], dict[str, int]]
+Read = tuple[list[BatchDigest], list[dict[str, Any]], list[Any], dict[str, int]]
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def read(feed: Feed, most: int = 10**6) -> Read:
     facts, positions = [], [feed.position()]
     with feed:
         for batch in feed:
-            facts.append(facts_of(batch))
+            facts.append(digest_batch(batch))
             positions.append(json.loads(json.dumps(feed.position())))
             if len(facts) == most:
                 break
@@ -144,7 +144,7 @@ def test_what_a_consumer_does_to_its_batch_no_other_sees(serve: Any, index_path:
         for number, (spoilt, batch) in enumerate(zip(first, second, strict=True)):
             spoilt.images.fill_(7.0)
             spoilt.labels.fill_(-5)
-            assert facts_of(batch) == expected[number]
+            assert digest_batch(batch) == expected[number]
 
 
 def test_the_validation_split_is_read_here_and_a_late_epoch_is_served(serve: Any, index_path: Path) -> None:
@@ -186,11 +186,11 @@ def test_a_slow_consumer_holds_the_fast_one_back_and_is_named(serve: Any, index_
     expected = read(LOCAL.feed(plan, TRAINING))[0]
     go_on = threading.Event()
 
-    def slow() -> list[BatchFacts]:
+    def slow() -> list[BatchDigest]:
         facts = []
         with ServiceEngine("slow", consumer="slow").feed(plan, TRAINING) as feed:
             for batch in feed:
-                facts.append(facts_of(batch))
+                facts.append(digest_batch(batch))
                 go_on.wait(HANG_S)
         return facts
 
@@ -222,15 +222,15 @@ def test_a_laggard_is_cut_loose_and_still_gets_every_batch(serve: Any, index_pat
     expected = read(LOCAL.feed(plan, TRAINING))[0]
     done = threading.Event()
 
-    def slow() -> list[BatchFacts]:
+    def slow() -> list[BatchDigest]:
         facts = []
         with ServiceEngine("laggard", consumer="slow").feed(plan, TRAINING) as feed:
             for batch in feed:
-                facts.append(facts_of(batch))
+                facts.append(digest_batch(batch))
                 assert done.wait(HANG_S)
         return facts
 
-    def fast() -> list[BatchFacts]:
+    def fast() -> list[BatchDigest]:
         facts = read(ServiceEngine("laggard", consumer="fast").feed(plan, TRAINING))[0]
         done.set()
         return facts
@@ -247,15 +247,15 @@ def test_a_late_joiner_gets_the_whole_stream(serve: Any, index_path: Path) -> No
     expected = read(LOCAL.feed(plan, TRAINING))[0]
     with ServiceEngine("late", consumer="early").feed(plan, TRAINING) as early:
         early_batches = iter(early)
-        early_facts = [facts_of(next(early_batches)) for _ in range(12)]
+        early_facts = [digest_batch(next(early_batches)) for _ in range(12)]
         with ServiceEngine("late", consumer="late").feed(plan, TRAINING) as late:
             late_batches = iter(late)
-            late_facts = [facts_of(next(late_batches)) for _ in range(12)]
+            late_facts = [digest_batch(next(late_batches)) for _ in range(12)]
             wait_until(lambda: not service.status()["making"], HANG_S, "an end of what is in the making")
             made_again = service.status()["made_again"]
             together(
-                lambda: early_facts.extend(facts_of(batch) for batch in early_batches),
-                lambda: late_facts.extend(facts_of(batch) for batch in late_batches),
+                lambda: early_facts.extend(digest_batch(batch) for batch in early_batches),
+                lambda: late_facts.extend(digest_batch(batch) for batch in late_batches),
             )
     assert early_facts == late_facts == expected
     assert 8 <= made_again <= 12, "those that were gone, and no more"

@@ -22,7 +22,7 @@ from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine
-from lightwell.testing import facts_of
+from lightwell.testing import digest_batch
 from lightwell.workers.ray.cluster import Resources, connected
 from lightwell.workers.ray.engine import RayEngine
 from lightwell.workers.service.engine import ServiceEngine
@@ -57,7 +57,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 def expected(plan: Plan) -> list[Any]:
     """What every consumer has to get."""
     with LocalEngine(num_threads=1).feed(plan, TRAINING) as feed:
-        return [facts_of(batch) for batch in feed]
+        return [digest_batch(batch) for batch in feed]
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_a_killed_consumer_holds_nobody_back_and_goes_on_where_it_was(
         victim.send_signal(signal.SIGKILL)
         victim.wait()
     with ServiceEngine("faults", consumer="lives").feed(plan, TRAINING) as feed:
-        assert [facts_of(batch) for batch in feed] == expected
+        assert [digest_batch(batch) for batch in feed] == expected
     (one,) = [one for one in service.status()["consumers"] if one["name"] == "victim"]
     assert one["state"] == "silent"
     assert 0 <= len(set(lines())) - one["number"] <= 1, "the service knows where it stood"
@@ -112,7 +112,7 @@ def test_a_killed_maker_costs_no_batch(
     facts = []
     with ServiceEngine("faults").feed(plan, TRAINING) as feed:
         for number, batch in enumerate(feed):
-            facts.append(facts_of(batch))
+            facts.append(digest_batch(batch))
             if number in (5, 12):
                 os.kill(pids_of(cluster, "ray::BuildWorker")[0], signal.SIGKILL)
     assert facts == expected
@@ -126,7 +126,7 @@ def test_a_killed_server_comes_back_and_consumers_go_on(
     facts = []
     with ServiceEngine("faults", consumer="goes on").feed(plan, TRAINING) as feed:
         for number, batch in enumerate(feed):
-            facts.append(facts_of(batch))
+            facts.append(digest_batch(batch))
             if number == 10:
                 (pid,) = pids_of(cluster, "ray::Server")
                 os.kill(pid, signal.SIGKILL)
@@ -148,7 +148,7 @@ def test_the_death_of_the_node_that_makes_them_costs_no_batch(plan: Plan, expect
         facts = []
         with ServiceEngine("node", consumer="fast").feed(plan, TRAINING) as feed:
             for number, batch in enumerate(feed):
-                facts.append(facts_of(batch))
+                facts.append(digest_batch(batch))
                 if number == 7:
                     wait_until(
                         lambda: not service.status()["making"], HANG_S, "batches that lie finished there"
@@ -199,8 +199,8 @@ def test_a_batch_that_kills_its_makers_is_named_and_no_other_is_blamed(
                     pass
         trap.unlink()
         with ServiceEngine("deadly").feed(deadly, view) as feed:
-            found = [facts_of(batch) for batch in feed]
+            found = [digest_batch(batch) for batch in feed]
         with LocalEngine(num_threads=1).feed(deadly, view) as feed:
-            assert found == [facts_of(batch) for batch in feed]
+            assert found == [digest_batch(batch) for batch in feed]
     finally:
         service.stop()

@@ -20,7 +20,7 @@ import pytest
 import typer
 from clusters import free_port
 from lightwell.cli.app import app, main
-from lightwell.cli.submit import DOCUMENTS, ON_THE_CLUSTER, ONLY_HERE, check_command
+from lightwell.cli.submit import CLUSTER_PATHS, DOCUMENTS, LOCAL_COMMANDS, check_command
 from lightwell.pipeline.errors import PlanError, RequestError
 from lightwell.pipeline.index.build import build_index
 from lightwell.workers.submission.declared_files import Document
@@ -167,7 +167,7 @@ def test_a_command_is_checked_in_a_fraction_of_a_second_of_processor_time() -> N
 def test_every_path_of_every_command_is_shipped_or_on_the_cluster() -> None:
     def leaves(group: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         for word, command in group.commands.items():
-            if not name and word in ONLY_HERE:
+            if not name and word in LOCAL_COMMANDS:
                 continue
             yield from (
                 leaves(command, word) if hasattr(command, "commands") else [(f"{name} {word}", command)]
@@ -178,7 +178,7 @@ def test_every_path_of_every_command_is_shipped_or_on_the_cluster() -> None:
         for name, command in leaves(typer.main.get_command(app))
         for parameter in command.params
         if "Path" in str(getattr(parameter, "type_descriptor", None))
-        and parameter.name not in {*DOCUMENTS, *ON_THE_CLUSTER}
+        and parameter.name not in {*DOCUMENTS, *CLUSTER_PATHS}
     }
     assert found == set()
 

@@ -17,7 +17,7 @@ from lightwell.pipeline.load.decode.dali import DaliDecoder
 from lightwell.pipeline.load.decode.decoder import DecodedImage, EncodedImage, ImageDecoder
 from lightwell.pipeline.load.decode.opencv import decode_opencv
 from lightwell.pipeline.load.decode.pillow import decode_pillow
-from lightwell.pipeline.load.decode.plan import DecodePlan, Resampling, whole
+from lightwell.pipeline.load.decode.plan import DecodePlan, Resampling, full_region
 from pictures import make_picture
 from PIL import Image, ImageOps
 
@@ -42,7 +42,7 @@ def encode(image: Image.Image, kind: str, tmp_path: Path, **options: object) -> 
 
 
 def decode_all(chain: ImageDecoder, files: list[EncodedImage]) -> list[DecodedImage]:
-    return chain.decode(files, [DecodePlan("full", whole(file.size), ()) for file in files])
+    return chain.decode(files, [DecodePlan("full", full_region(file.size), ()) for file in files])
 
 
 def decode(chain: ImageDecoder, file: EncodedImage) -> DecodedImage:
@@ -169,9 +169,9 @@ def test_the_gpu_decoder_differs_only_in_one_parameter() -> None:
     data = cv2.imencode(".jpg", PICTURE)[1].tobytes()
     decoder = DaliDecoder(max_batch_size=1, num_threads=1, device="gpu")
     if torch.cuda.is_available():
-        assert isinstance(decoder.decode([data], [whole((60, 90))])[0], np.ndarray)
+        assert isinstance(decoder.decode([data], [full_region((60, 90))])[0], np.ndarray)
         return
-    (reason,) = decoder.decode([data], [whole((60, 90))])
+    (reason,) = decoder.decode([data], [full_region((60, 90))])
     assert isinstance(reason, str)
     assert re.search("(?i)cuda|driver|gpu|nvml", reason)
 

@@ -14,8 +14,8 @@ from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.load.decode import decoder as chain_module
 from lightwell.pipeline.load.decode.dali import DaliDecoder
 from lightwell.pipeline.load.decode.decoder import EncodedImage, ImageDecoder
-from lightwell.pipeline.load.decode.fallback import MOST_KINDS, FallbackLog
-from lightwell.pipeline.load.decode.plan import DecodePlan, whole
+from lightwell.pipeline.load.decode.fallback import MAX_KINDS, FallbackLog
+from lightwell.pipeline.load.decode.plan import DecodePlan, full_region
 from lightwell.pipeline.monitor.watchdog import Watchdog
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
@@ -54,7 +54,7 @@ def test_a_fall_back_is_logged_once_for_each_reason(png: bytes, caplog: pytest.L
     files = [encoded(png, "good"), encoded(bad[0], "one"), encoded(bad[1], "two")]
     with caplog.at_level(logging.WARNING):
         for _ in range(2):
-            found = chain.decode(files, [DecodePlan("whole", whole(SIZE), ())] * 3)
+            found = chain.decode(files, [DecodePlan("whole", full_region(SIZE), ())] * 3)
             assert [one.decoders for one in found] == [("dali",), ("dali", "opencv"), ("dali", "opencv")]
     chain.close()
     (record,) = caplog.records
@@ -66,7 +66,7 @@ def test_a_fall_back_is_logged_once_for_each_reason(png: bytes, caplog: pytest.L
 def test_what_nobody_can_decode_is_not_a_fall_back(png: bytes, caplog: pytest.LogCaptureFixture) -> None:
     chain = ImageDecoder(DaliDecoder(max_batch_size=8, num_threads=1))
     with caplog.at_level(logging.WARNING):
-        (found,) = chain.decode([encoded(png[:40], "cut")], [DecodePlan("whole", whole(SIZE), ())])
+        (found,) = chain.decode([encoded(png[:40], "cut")], [DecodePlan("whole", full_region(SIZE), ())])
     chain.close()
     assert found.image is None
     assert [part.split(":")[0] for part in found.reason.split("; ")] == ["opencv", "pillow"]
@@ -81,7 +81,7 @@ def test_files_that_take_too_long_together_are_decoded_one_by_one(
     monkeypatch.setattr(chain_module.time, "perf_counter", lambda: next(ticks))
     chain = ImageDecoder(DaliDecoder(max_batch_size=8, num_threads=1), Watchdog(5.0))
     found = chain.decode(
-        [encoded(png, "one"), encoded(png, "two")], [DecodePlan("whole", whole(SIZE), ())] * 2
+        [encoded(png, "one"), encoded(png, "two")], [DecodePlan("whole", full_region(SIZE), ())] * 2
     )
     chain.close()
     assert [one.decoders for one in found] == [("dali", "opencv")] * 2
@@ -117,5 +117,5 @@ def test_reasons_that_are_all_different_do_not_fill_the_log(caplog: pytest.LogCa
     log = FallbackLog()
     with caplog.at_level(logging.WARNING):
         for number in range(200):
-            log.note("key", f"dali: {'x' * number}", "opencv")
-    assert len(caplog.records) == MOST_KINDS
+            log.log("key", f"dali: {'x' * number}", "opencv")
+    assert len(caplog.records) == MAX_KINDS

@@ -9,7 +9,7 @@ from typing import Any
 import albumentations as A
 import cv2
 import numpy as np
-from lightwell.pipeline.rng import keyed_bits
+from lightwell.pipeline.rng import derive_seed
 from lightwell.pipeline.transform.dali.graph import GraphTransform, LoweredGraph
 from lightwell.pipeline.transform.dali.lowering import Device, Tolerance
 from lightwell.pipeline.transform.dali.table import lowering_of, unsupported_reason
@@ -84,7 +84,7 @@ def compare(
     calls: list[tuple[TransformCall, ...]] = []
     for number in range(num_draws):
         for i, image in enumerate(images):
-            sampled = param_sampler.sample(keyed_bits("parity", number, i, ""), image.shape[:2], **targets)
+            sampled = param_sampler.sample(derive_seed("parity", number, i, ""), image.shape[:2], **targets)
             reference = image
             for call in sampled.calls:
                 assert reference.shape[:2] == call.size

@@ -8,7 +8,7 @@ import albumentations as A
 import cv2
 import numpy as np
 import pytest
-from lightwell.pipeline.rng import keyed_bits
+from lightwell.pipeline.rng import derive_seed
 from lightwell.pipeline.transform.dali.ops.distortions import MARGIN
 from lightwell.pipeline.transform.dali.table import lowering_of, unsupported_reason
 from lightwell.pipeline.transform.params import ParamSampler
@@ -47,7 +47,7 @@ def test_maps_take_every_border_into_the_frame(transform: Any) -> None:
     param_sampler = ParamSampler(A.Compose([transform]), 1)
     found, references = [], []
     for i, picture in enumerate(PICTURES):
-        (call,) = param_sampler.sample(keyed_bits("maps", 0, i, ""), picture.shape[:2]).calls
+        (call,) = param_sampler.sample(derive_seed("maps", 0, i, ""), picture.shape[:2]).calls
         arguments = lowering.arguments_of(transform, call.params, call.size)
         found.append(remap_as_dali_does(transform, picture, arguments))
         references.append(transform.apply(picture, **call.params))

@@ -8,7 +8,7 @@ import albumentations as A
 import cv2
 import numpy as np
 import pytest
-from lightwell.pipeline.rng import keyed_bits
+from lightwell.pipeline.rng import derive_seed
 from lightwell.pipeline.transform.dali.table import lowering_of, unsupported_reason
 from lightwell.pipeline.transform.params import ParamSampler
 
@@ -95,7 +95,7 @@ def test_what_a_gpu_computes_in_float32_is_within_the_tolerance(transform: Any) 
     param_sampler = ParamSampler(A.Compose([transform]), 1)
     found, references = [], []
     for number, picture in enumerate(PICTURES):
-        (call,) = param_sampler.sample(keyed_bits("float32", number, 0, ""), picture.shape[:2]).calls
+        (call,) = param_sampler.sample(derive_seed("float32", number, 0, ""), picture.shape[:2]).calls
         inverse, size = lowering.arguments_of(transform, call.params, call.size)
         found.append(warp_in_float32(picture, inverse, size, float(np.max(transform.fill))))
         references.append(transform.apply(picture, **call.params))
