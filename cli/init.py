@@ -8,7 +8,7 @@ import typer
 
 from .index import AnnotationChoice, print_counts, run_index
 from .options import Json, Quiet
-from .output import keep_quiet, print_json
+from .output import configure_logging, print_json
 
 
 def init(
@@ -63,7 +63,7 @@ def init(
     from ..models.zoo.data_config import data_config
     from ..workers.output_store import local_folder
 
-    keep_quiet(quiet=quiet)
+    configure_logging(quiet=quiet)
     spec = model_of(model, weights)
     data_config(spec)  # a wrong name fails before the images are looked at
     folder = default_folder(source) if out is None else local_folder(out)

@@ -76,7 +76,7 @@ def open_init_folder(out: Path, source: str, *, force: bool) -> Iterator[OutputF
             out,
             kind=KIND,
             outputs=NAMES,
-            recognise=lambda: there,
+            recognize=lambda: there,
             check=lambda folder: None if force else _check_unchanged(folder.path, source),
         ) as folder:
             folder.describe(json.dumps({**_told(out), "source": _absolute(source)}))

