@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.filesize import decimal as format_bytes
 
 from .options import Json
 from .output import print_json, print_table
@@ -42,7 +43,7 @@ def list_command(folder: Folder, as_json: Json = False) -> None:
     for one in listings:
         used = "" if one.last_used_s is None else f"{datetime.fromtimestamp(one.last_used_s):%Y-%m-%d %H:%M}"
         damaged = str(one.damaged) if one.damaged else ""
-        numbers = [f"{one.shards:,}", f"{one.pictures:,}", _megabytes(one.bytes)]
+        numbers = [f"{one.shards:,}", f"{one.pictures:,}", format_bytes(one.bytes)]
         rows.append([one.recipe, one.steps, one.form, *numbers, used, damaged])
     print_table(["recipe", "steps", "form", "shards", "pictures", "size", "last used", "damaged"], rows)
 
@@ -113,13 +114,9 @@ def prune_command(
         print_json(asdict(done))
         return
     rows = [
-        ["deleted", f"{done.shards:,}", _megabytes(done.bytes)],
-        ["kept", f"{done.kept_shards:,}", _megabytes(done.kept_bytes)],
+        ["deleted", f"{done.shards:,}", format_bytes(done.bytes)],
+        ["kept", f"{done.kept_shards:,}", format_bytes(done.kept_bytes)],
     ]
     print_table(["what", "shards", "size"], rows)
     if done.leftovers:
         print(f"and {done.leftovers:,} unfinished files of dead processes")
-
-
-def _megabytes(num_bytes: int) -> str:
-    return f"{num_bytes / 1e6:,.1f} MB"

@@ -1,1 +1,1 @@
-"""Networks and what is asked of them: the zoo, training, class activation maps, audits."""
+"""Model zoo, training, class activation maps and audits."""

@@ -40,20 +40,10 @@ def open_demo_folder(out: Path) -> Iterator[Path]:
         RequestError: files of somebody else have their names.
         OutputError: the folder cannot be written.
     """
-    with OutputFolder.open(out, kind="demo", outputs=NAMES, recognize=lambda: _legacy_files(out)) as folder:
+    with OutputFolder.open(out, kind="demo", outputs=NAMES) as folder:
         folder.claim(*NAMES)
         yield folder.path
         folder.complete()
-
-
-def _legacy_files(out: Path) -> list[str]:
-    """List the files of a demo that ran before there were manifests: its table begins with ours."""
-    try:
-        with (out / "cells.csv").open("rb") as file:
-            is_ours = file.read(300).startswith(b"path,label\r\nimages/cell0001.png,")
-    except OSError:
-        return []
-    return list(NAMES) if is_ours else []
 
 
 def write_demo_table(out: Path) -> tuple[Path, Path]:

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path, PurePosixPath
 
+from pydantic import ByteSize, TypeAdapter, ValidationError
+
 from .errors import RequestError
 from .text import quoted
 
 DEFAULT_MEMORY_DIVISOR = 4
 """The default memory budget of a feed is this fraction (1/4) of the available memory."""
-UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
-_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmg]i?)?b?\s*", re.IGNORECASE)
 
 
 def default_memory_bytes() -> int:
@@ -94,8 +94,10 @@ def parse_size(text: str, option: str = "--memory") -> int:
     Raises:
         RequestError: the text is not a size.
     """
-    found = _SIZE.fullmatch(text)
-    number = 0.0 if found is None else float(found[1]) * UNITS[(found[2] or "").lower()]
-    if not 1 <= number < 2**62:
+    try:
+        num_bytes = int(TypeAdapter(ByteSize).validate_python(text))
+    except ValidationError:
+        num_bytes = 0
+    if not 1 <= num_bytes < 2**62:
         raise RequestError(f"{option}: expected a size such as 2G or 512MiB, got {quoted(text)}; correct it")
-    return int(number)
+    return num_bytes

@@ -41,13 +41,20 @@ from ..pipeline.jobs.progress import SilentConsole
 from ..pipeline.monitor.quarantine import QUARANTINE_NAME, read_quarantine, write_quarantine
 from ..pipeline.outputs.folder import OutputFolder, is_pattern
 from .data_parallel import Peers, check_shares
-from .legacy_outputs import COUNTS_NAME
 from .malloc import keep_freed_memory
 from .metrics import JobMeter
 from .output_store import Place, check_known, opened
 from .quarantine_log import Ledger
 from .record_store import Part, PartStore, measure
-from .results import BATCH_NAMES, RECORDS_NAME, TRAINING_NAMES, Results, declared_by, open_results
+from .results import (
+    BATCH_NAMES,
+    COUNTS_NAME,
+    RECORDS_NAME,
+    TRAINING_NAMES,
+    Results,
+    declared_by,
+    open_results,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa

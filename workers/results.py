@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,6 @@ from ..pipeline.jobs.contracts import DeclaresOutputs
 from ..pipeline.monitor.quarantine import QUARANTINE_NAME
 from ..pipeline.outputs.folder import OutputFolder
 from ..pipeline.outputs.reads import check_reads, iter_input_paths
-from .legacy_outputs import COUNTS_NAME, names_of_earlier
 from .output_store import Place, is_remote, opened
 from .record_store import PATTERN
 
@@ -21,6 +19,7 @@ if TYPE_CHECKING:
     from ..pipeline.jobs.contracts import BatchJob, TrainingJob
 
 RECORDS_NAME = "records.parquet"
+COUNTS_NAME = "counts.json"
 
 
 @dataclass(frozen=True)
@@ -91,7 +90,6 @@ def open_results(
             kind=type(job).__name__,
             outputs=None if declared is None else written,
             lock=lock and not remote,
-            recognize=partial(names_of_earlier, place.folder, written),
             remote_names=place.elsewhere,
             check=check,
         ) as folder:

@@ -1,1 +1,1 @@
-"""Classifiers by name: architectures, weights, heads, freezing and input transforms."""
+"""Classifiers by name: architectures, weights, heads, layer freezing and expected input."""

@@ -1,8 +1,7 @@
-"""Classifiers by name, from torchvision and timm, with weights from a hub, a file or an installed package.
+"""Build classifiers from torchvision and timm by name, with weights from a hub, a file or an installed package.
 
-How a name is looked up: ``torchvision:NAME`` and ``timm:NAME`` ask that hub alone; a bare name is
-torchvision's where torchvision has a classifier of that name, else timm's. So ``resnet18`` is
-torchvision's, while ``tf_efficientnet_lite0``, ``resnet18.a1_in1k`` (timm's name with a tag) and
+``torchvision:NAME`` and ``timm:NAME`` select the hub. A name without prefix is looked up in torchvision first, then in
+timm: ``resnet18`` is torchvision's, while ``tf_efficientnet_lite0``, ``resnet18.a1_in1k`` (a timm name with a tag) and
 ``timm:resnet18`` are timm's.
 """
 
@@ -43,21 +42,22 @@ _log = logging.getLogger(__name__)
 
 
 class ModelSpec(CheckedModel):
-    """Which classifier, and with which weights."""
+    """Name and weights of a classifier."""
 
     name: str
-    """A torchvision or timm classifier: ``resnet18``, ``timm:resnet18`` or ``tf_efficientnet_lite0``."""
+    """Name of a torchvision or timm classifier, such as ``resnet18``, ``timm:resnet18`` or ``tf_efficientnet_lite0``."""
     weights: Annotated[str, MayBePath(SUFFIXES)] = "default"
-    """``default`` (the hub's own), the path of a checkpoint, ``package:NAME`` (a checkpoint inside an installed package),
-    or ``none`` (random). In a job file a relative path counts from the file's folder."""
+    """``default`` (pretrained weights of the hub), the path of a checkpoint, ``package:NAME`` (a checkpoint inside an
+    installed package), or ``none`` (random initialisation). In a job file, paths are relative to the file's folder."""
     weights_entry: str | None = None
-    """Entry of the checkpoint that holds the weights, such as ``state_dict`` or ``model_ema``. None takes averaged (EMA)
-    weights where there are any, else the usual entry."""
+    """Entry of the checkpoint that holds the weights, such as ``state_dict`` or ``model_ema``. None selects averaged
+    (EMA) weights if there are any, else the usual entry."""
     transform_input: bool | None = None
-    """Only torchvision's GoogLeNet and Inception v3: renormalise ImageNet-normalised images to -1..1 first. None: on for
-    torchvision's published weights, which were trained so, else off, as torchvision builds them without weights."""
+    """Only for torchvision's GoogLeNet and Inception v3: renormalise ImageNet-normalised images to -1..1 first. None
+    enables it for torchvision's pretrained weights, which were trained with it, and disables it otherwise, as torchvision
+    does."""
     num_classes: int | None = Field(default=None, ge=1)
-    """None takes the classes of the weights; a number that differs from theirs makes a new head."""
+    """None keeps the number of classes of the weights; a different number creates a new head."""
 
 
 def build_model(
@@ -65,17 +65,17 @@ def build_model(
 ) -> nn.Module:
     """Build a classifier on the CPU, in eval mode.
 
-    ``weights_report`` of the model says what was loaded and which layers are random. GoogLeNet and Inception come without
-    auxiliary heads. torch's global generator is left as it was.
+    ``weights_report`` of the model lists the loaded and the randomly initialised layers. GoogLeNet and Inception are built
+    without auxiliary heads. The state of torch's global generator is restored.
 
     Args:
-        spec: what to build.
-        num_classes: classes of the data, where the spec leaves them open.
-        seed: of the random values of new layers, which are the same in every process.
-        warn: log a warning where a new head was made; False for callers that show the report themselves.
+        spec: model and weights.
+        num_classes: number of classes of the data, if the spec does not set it.
+        seed: seed of the random initialisation of new layers.
+        warn: log a warning for a new head; False for callers that show the report themselves.
 
     Raises:
-        ModelError: no such model, no such weights, weights that do not fit, or no network to fetch them.
+        ModelError: the model or its weights do not exist, do not fit, or cannot be downloaded.
     """
     if num_classes is not None and spec.num_classes not in (None, num_classes):
         raise ModelError(
@@ -88,7 +88,7 @@ def build_model(
     hub, name = find_model(spec.name)
     if spec.weights_entry is not None and not (is_path(spec.weights) or spec.weights.startswith("package:")):
         raise ModelError(
-            f"weights_entry: expected weights from a file, got weights: {spec.weights}; leave weights_entry out"
+            f"weights_entry: expected weights from a file, got weights: {spec.weights}; remove weights_entry"
         )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -100,7 +100,7 @@ def build_model(
 
 
 def _build(spec: ModelSpec, hub: str, name: str, num_wanted: int | None) -> tuple[nn.Module, WeightsReport]:
-    """Build the network, load its weights and give it the wanted classes."""
+    """Build the network, load its weights and replace the head if the number of classes differs."""
     transforms: bool | None = None
     if spec.weights == "default":
         model, transforms = build_pretrained(hub, name), True
@@ -130,21 +130,21 @@ def _build(spec: ModelSpec, hub: str, name: str, num_wanted: int | None) -> tupl
 def _set_transform_input(
     spec: ModelSpec, model: nn.Module, hub: str, name: str, report: WeightsReport, *, recorded: bool | None
 ) -> WeightsReport:
-    """Decide whether the network renormalises its input, and note a decision that nobody asked for.
+    """Set whether the network renormalises its input, and add a note to the report if the setting is a guess.
 
     Args:
-        spec: its key decides, if it is there.
+        spec: model spec; its ``transform_input`` takes precedence.
         model: changed in place.
-        hub: where the network is from.
-        name: of the network there.
-        report: of its weights.
-        recorded: what the weights were trained with; None where nothing says.
+        hub: hub of the network.
+        name: name of the network in the hub.
+        report: weights report.
+        recorded: setting that the weights were trained with; None if unknown.
     """
     if hub != "torchvision" or name not in WITH_AUXILIARY_HEADS:
         if spec.transform_input is not None:
             raise ModelError(
                 f"transform_input: expected torchvision's {' or '.join(WITH_AUXILIARY_HEADS)}, got {spec.name!r}, "
-                "which has no such option; leave it out"
+                "which has no such option; remove it"
             )
         return report
     asked = spec.transform_input

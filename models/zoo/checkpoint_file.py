@@ -1,8 +1,7 @@
-"""Read checkpoint files of any trainer as data: nothing in them is imported, called or expanded beyond its size.
+"""Read checkpoint files of any trainer safely: no code in them is imported or run, and no decompression bomb expanded.
 
-``torch.load(weights_only=True)`` reads tensors and plain containers. Trainers also store their arguments; the classes
-that are common for that are replaced by ``_Opaque``, which keeps nothing and does nothing. Any other class is refused by
-name.
+``torch.load(weights_only=True)`` reads tensors and plain containers. Classes that trainers commonly store with their
+arguments are replaced by ``_Opaque``, an empty placeholder. Any other class is rejected, with its name in the error.
 """
 
 from __future__ import annotations
@@ -17,14 +16,14 @@ from typing import Any
 from ...pipeline.errors import ModelError
 
 SUFFIXES = (".pth", ".pt", ".safetensors", ".ckpt", ".bin", ".th", ".pth.tar", ".pt.tar")
-_LOCK = threading.Lock()  # torch keeps its list of allowed classes for the whole process
+_LOCK = threading.Lock()  # torch's list of allowed classes is global
 _TERMINAL_CODES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _EXPANSION_LIMIT = 64 << 20
-"""Bytes that the members of a file may have beyond the file's own size."""
+"""Bytes by which the decompressed members may exceed the size of the file."""
 
 
 class _Opaque:
-    """Takes the place of an object that is not a weight."""
+    """Placeholder for an object that is not a weight."""
 
     def __new__(cls, *_: Any, **__: Any) -> _Opaque:
         return super().__new__(cls)
@@ -37,9 +36,9 @@ class _Opaque:
 
 
 class _PlainDict:
-    """Takes the place of a mapping class: makes an OrderedDict, which torch's unpickler fills."""
+    """Placeholder for a mapping class: creates an OrderedDict, which torch's unpickler fills."""
 
-    def __new__(cls, *_: Any) -> OrderedDict[Any, Any]:  # type: ignore[misc]  # the point of it
+    def __new__(cls, *_: Any) -> OrderedDict[Any, Any]:  # type: ignore[misc]
         return OrderedDict()
 
 
@@ -113,11 +112,11 @@ _HARMLESS = (
 
 
 def read_checkpoint_file(path: str | Path) -> Any:
-    """Read a checkpoint onto the CPU: tensors in dicts and lists, whatever nesting the trainer chose.
+    """Read a checkpoint to the CPU: tensors in arbitrarily nested dicts and lists.
 
     Raises:
-        ModelError: the file is missing, of another kind, damaged, larger inside than outside, or holds objects of a
-            class that is not known to be harmless; the message names the class.
+        ModelError: the file is missing, damaged, has another format, expands beyond its size, or holds objects of a class
+            that is not known to be harmless; the message names the class.
     """
     file = Path(path)
     if not file.name.endswith(SUFFIXES):
@@ -134,7 +133,7 @@ def read_checkpoint_file(path: str | Path) -> Any:
 
 
 def _check_container(file: Path) -> None:
-    """Refuse what is no checkpoint, with a reason that is clearer than torch's, and what expands when it is read."""
+    """Reject files that are not checkpoints, with clearer errors than torch's, and decompression bombs."""
     with file.open("rb") as opened:
         start = opened.read(64)
     if start.startswith(b"version https://git-lfs"):
@@ -148,8 +147,8 @@ def _check_container(file: Path) -> None:
             members = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
         raise ModelError(
-            f"weights: expected a whole checkpoint, got {str(file)!r}, which is cut off or damaged "
-            f"({first_line(error)}); fetch or save it again"
+            f"weights: expected a complete checkpoint, got {str(file)!r}, which is truncated or damaged "
+            f"({first_line(error)}); download or save it again"
         ) from error
     expanded = sum(member.file_size for member in members)
     if expanded > file.stat().st_size + _EXPANSION_LIMIT:
@@ -159,7 +158,7 @@ def _check_container(file: Path) -> None:
         )
     if any(member.filename.endswith("/constants.pkl") for member in members):
         raise ModelError(
-            f"weights: expected a state_dict, got the TorchScript program {str(file)!r}, which is not run; "
+            f"weights: expected a state_dict, got the TorchScript program {str(file)!r}, which is not executed; "
             "save its weights: torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth')"
         )
 
@@ -170,28 +169,30 @@ def _read_torch(file: Path) -> Any:
     try:
         with _LOCK, torch.serialization.safe_globals(_placeholder_classes()):
             return torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch and the unpickler raise any kind for damaged or hostile content
+    except (
+        Exception
+    ) as error:  # torch and the unpickler raise arbitrary exceptions for damaged or malicious content
         text = _TERMINAL_CODES.sub("", str(error))
         named = re.search(r"GLOBAL ([\w.]+)", text)
         if named:
             raise ModelError(
                 f"weights: expected tensors and plain values, got an object of {named[1]} in {str(file)!r}; "
-                "classes from a file are not run: save model.state_dict() instead, where it was written"
+                "classes from a file are not executed: save model.state_dict() instead, where it was written"
             ) from error
         raise ModelError(
             f"weights: expected a checkpoint of plain tensors, got {str(file)!r} ({_reason(text, error)}); it is damaged "
-            f"or holds Python objects, which are not run: save model.state_dict() again, or convert it to safetensors"
+            f"or holds Python objects, which are not loaded: save model.state_dict() again, or convert it to safetensors"
         ) from error
 
 
 def _reason(text: str, error: Exception) -> str:
-    """Return torch's reason, without its advice on how to run the file all the same."""
+    """Return the reason from torch's error, without its advice to load the file unsafely."""
     reason = re.search(r"WeightsUnpickler error: ([^\n]+)", text)
     return reason[1].strip()[:160] if reason else first_line(error)
 
 
 def _placeholder_classes() -> list[Any]:
-    """Return a class for each harmless name; torch finds them by module and qualified name."""
+    """Return a placeholder class for each harmless name; torch matches module and qualified name."""
     made: list[Any] = []
     for base, names in ((_PlainDict, _MAPPINGS), (_Opaque, _HARMLESS)):
         for full in dict.fromkeys(names):
@@ -209,11 +210,11 @@ def _read_safetensors(file: Path) -> Any:
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(
             f"weights: expected a safetensors file, got {str(file)!r} ({first_line(error)}); "
-            "fetch or save it again"
+            "download or save it again"
         ) from error
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text without terminal codes; its type where there is none."""
+    """Return the first line of an error message without terminal codes; the error's type if it is empty."""
     lines = _TERMINAL_CODES.sub("", str(error)).strip().splitlines()
     return (lines or [type(error).__name__])[0][:160]

@@ -1,4 +1,4 @@
-"""Class names that published weights bring."""
+"""Class names of pretrained weights."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ NUM_IMAGENET = 1000
 
 
 def published_classes(spec: ModelSpec) -> tuple[str, ...]:
-    """Return the class names of a hub's own weights; none for other weights, and for a new head.
+    """Return the class names of a hub's pretrained weights; empty for other weights and for a new head.
 
-    torchvision keeps them with its weights; of timm's, those of ImageNet with 1,000 classes have known names.
+    torchvision stores them with its weights; for timm they are known for its labelled datasets and ImageNet-1k.
     """
     if spec.weights != "default":
         return ()

@@ -1,4 +1,4 @@
-"""How the published weights of a classifier expect their images, and their classes."""
+"""Expected input of pretrained weights, and the ImageNet class names."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class DataConfig:
-    """How the published weights of a classifier expect their images."""
+    """Preprocessing that the pretrained weights of a classifier expect."""
 
     mean: tuple[float, ...]
-    """Per channel, on the scale 0..1."""
+    """Per channel, for images scaled to 0..1."""
     std: tuple[float, ...]
     size: tuple[int, int]
-    """Height and width in pixels that the model sees."""
+    """Input height and width in pixels."""
     crop: float
-    """Share of the resized short side that the centre crop keeps, 0..1."""
+    """Crop size as a fraction of the resized short side, 0..1 (timm's ``crop_pct``)."""
     interpolation: str
     """``bilinear`` or ``bicubic``."""
     crop_mode: str = "center"
-    """``center``: the short side is resized and the middle kept; ``squash``: both sides are resized."""
+    """``center``: resize the short side and crop the centre; ``squash``: resize both sides."""
 
 
 def data_config(spec: ModelSpec) -> DataConfig:
-    """Return how the published weights of a model expect their images; touches neither weights nor network.
+    """Return the preprocessing that a model's pretrained weights expect, without loading them.
 
     Raises:
-        ModelError: no such model, or one of which timm says nothing.
+        ModelError: the model does not exist, or timm has no configuration for it.
     """
     hub, name = find_model(spec.name)
     if hub == "timm":
@@ -42,7 +42,7 @@ def data_config(spec: ModelSpec) -> DataConfig:
         published = timm.get_pretrained_cfg(name)
         if published is None:
             raise ModelError(
-                f"model: expected a model of which timm says how its images are prepared, got {spec.name!r}; choose another"
+                f"model: expected a model for which timm has a preprocessing configuration, got {spec.name!r}; choose another"
             )
         config = cast("Any", timm.data).resolve_data_config(pretrained_cfg=asdict(published))
         return DataConfig(
@@ -66,7 +66,7 @@ def data_config(spec: ModelSpec) -> DataConfig:
 
 
 def imagenet_classes() -> tuple[str, ...]:
-    """Name the 1,000 ImageNet classes in the order that torchvision's and timm's models share."""
+    """Return the names of the 1,000 ImageNet classes in the order of torchvision's and timm's models."""
     import torchvision
 
     return tuple(torchvision.models.get_model_weights("resnet50").DEFAULT.meta["categories"])

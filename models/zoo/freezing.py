@@ -1,4 +1,4 @@
-"""Which parts of a model learn: name its blocks, freeze those before one, train the rest."""
+"""Layer freezing: list the blocks of a model, freeze those before a given block."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ if TYPE_CHECKING:
 
 
 def blocks(model: nn.Module) -> tuple[str, ...]:
-    """List the parts that fine-tuning may start from, in the order of the forward pass, head last.
+    """List the blocks that fine-tuning can start from, in order of definition, head last.
 
-    A part is a child of the model that has parameters. A child is opened into its own children where it is
-    a container, holds most of the parameters or contains the head, unless its name carries a number, which
-    marks a
-    stage: so ``layer1`` .. ``layer4`` for a ResNet, ``conv_stem``, ``blocks.0`` .. ``classifier`` for an
-    EfficientNet, ``features.0`` .. ``classifier.6`` for a VGG. Order is that of definition.
+    A block is a child of the model with parameters. A child is replaced by its own children if it is a container, holds
+    most of the parameters or contains the head, unless its name contains a digit, which marks a stage. So the blocks are
+    ``layer1`` .. ``layer4`` for a ResNet, ``conv_stem``, ``blocks.0`` .. ``classifier`` for an EfficientNet, and
+    ``features.0`` .. ``classifier.6`` for a VGG.
     """
     total = _num_parameters(model)
     return tuple(_parts(model, "", total / 2, head_module(model)[0]))
@@ -46,16 +45,16 @@ def _num_parameters(module: nn.Module) -> int:
 
 
 def freeze_before(model: nn.Module, block: str | None) -> None:
-    """Let the named block and what follows it learn, and freeze everything before.
+    """Make a block and all later ones trainable, and freeze everything before.
 
-    Parameters outside any block (class tokens, position tables) are frozen unless the first block is named.
+    Parameters outside any block (class tokens, position embeddings) are frozen unless the first block is given.
 
     Args:
-        model: its ``requires_grad`` flags are set, nothing else.
-        block: one of ``blocks(model)``; None lets only the head learn.
+        model: only its ``requires_grad`` flags are changed.
+        block: one of ``blocks(model)``; None makes only the head trainable.
 
     Raises:
-        ModelError: no such block; lists all and the nearest.
+        ModelError: no such block; the message lists all blocks and the closest match.
     """
     names = blocks(model)
     if block is None:
@@ -73,11 +72,11 @@ def freeze_before(model: nn.Module, block: str | None) -> None:
 
 
 def train_mode(model: nn.Module) -> None:
-    """Put what learns into training mode and keep what is frozen in eval.
+    """Set trainable modules to training mode and frozen modules to eval mode.
 
-    So a frozen trunk is a fixed function: its BatchNorm uses and keeps its statistics, its dropout is off.
-    A layer without parameters follows its frozen parent, else the next sibling that has parameters, else
-    the last one: the dropout before a learning head works.
+    A frozen backbone is then a fixed function: BatchNorm uses its running statistics without updating them, and dropout
+    is off. A layer without parameters follows its frozen parent, else the next sibling with parameters, else the last
+    one, so that dropout before a trainable head is active.
     """
     model.train(_is_trainable(model))
     _set_children(model)

@@ -1,4 +1,4 @@
-"""The classifier layer of a model: find it, replace it."""
+"""Find and replace the classifier layer of a model."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 
 def head_module(model: nn.Module) -> tuple[str, nn.Module]:
-    """Return the classifier layer: its dotted name and the layer, a Linear or 1x1 convolution.
+    """Return the dotted name of the classifier layer, and the layer, a Linear or 1x1 convolution.
 
-    It is the layer that timm names; elsewhere the last Linear, or the last Conv2d where there is no Linear.
+    For timm models this is their ``classifier``, otherwise the last Linear, or the last Conv2d if there is no Linear.
 
     Raises:
         ModelError: the model has no such layer.
@@ -34,7 +34,7 @@ def head_module(model: nn.Module) -> tuple[str, nn.Module]:
 
 
 def head_names(model: nn.Module) -> tuple[str, ...]:
-    """List the classifier layers that timm names: two for distilled models, none for models not of timm."""
+    """List the classifier layers of a timm model, two for distilled models; empty for other models."""
     from torch import nn
 
     named = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or ()
@@ -44,11 +44,11 @@ def head_names(model: nn.Module) -> tuple[str, ...]:
 
 
 def reset_head(model: nn.Module, num_classes: int) -> None:
-    """Replace the classifier layer by a new, randomly initialised one (torch's global generator), in place.
+    """Replace the classifier layer in place by a new one, randomly initialised with torch's global generator.
 
     Args:
-        model: any classifier for which ``head_module`` finds a layer.
-        num_classes: outputs of the new layer.
+        model: a classifier for which ``head_module`` finds a layer.
+        num_classes: number of outputs of the new layer.
 
     Raises:
         ModelError: the model has no classifier layer, or num_classes is below 1.
@@ -87,10 +87,10 @@ def reset_head(model: nn.Module, num_classes: int) -> None:
 
 
 def classifier_layers(model: nn.Module) -> tuple[str, ...]:
-    """List the names of all classifier layers; more than one for distilled models."""
+    """List the names of all classifier layers; two for distilled models."""
     return head_names(model) or (head_module(model)[0],)
 
 
 def num_outputs(model: nn.Module) -> int:
-    """Return the number of classes that a model tells apart."""
+    """Return the number of outputs of a classifier."""
     return int(cast("torch.Tensor", head_module(model)[1].weight).shape[0])

@@ -1,4 +1,4 @@
-"""The hubs of published classifiers, torchvision and timm: find a name, build the network, fetch its weights."""
+"""Model hubs torchvision and timm: look up names, build networks, download pretrained weights."""
 
 from __future__ import annotations
 
@@ -15,12 +15,16 @@ if TYPE_CHECKING:
 
 HUBS = ("torchvision", "timm")
 WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
-"""torchvision's networks whose training uses auxiliary heads, and that can renormalise their input."""
+"""torchvision's networks with auxiliary heads in training and the option ``transform_input``."""
 AUXILIARY_PREFIXES = ("aux1.", "aux2.", "AuxLogits.")
 
 
 def find_model(name: str) -> tuple[str, str]:
-    """Split a model's name into hub and name there, or raise ModelError with the nearest names."""
+    """Split the name of a model into hub and name in the hub.
+
+    Raises:
+        ModelError: no such model; the message lists the closest matches.
+    """
     import timm
     import torchvision
 
@@ -38,7 +42,7 @@ def find_model(name: str) -> tuple[str, str]:
         if "." in bare and bare not in tags:
             raise ModelError(
                 f"model: expected one of timm's {', '.join(tags) or 'names'}, got {name!r}; "
-                "choose one, or leave the tag out"
+                "choose one, or remove the tag"
             )
         return "timm", bare
     known = {"torchvision": sorted(ours), "timm": timm.list_models()}
@@ -50,7 +54,7 @@ def find_model(name: str) -> tuple[str, str]:
 
 
 def build_untrained(hub: str, name: str) -> nn.Module:
-    """Build a network with random weights, drawn by torch's global generator, without auxiliary heads."""
+    """Build a network without auxiliary heads, randomly initialised with torch's global generator."""
     if hub == "timm":
         import timm
 
@@ -63,7 +67,11 @@ def build_untrained(hub: str, name: str) -> nn.Module:
 
 
 def build_pretrained(hub: str, name: str) -> nn.Module:
-    """Build with the hub's own weights, from its cache or the network, failing in seconds without both."""
+    """Build a network with the hub's pretrained weights, cached or downloaded; fails fast without either.
+
+    Raises:
+        ModelError: the weights are not cached and cannot be downloaded.
+    """
     try:
         return _fetch_timm(name) if hub == "timm" else _fetch_torchvision(name)
     except OSError as error:
@@ -82,7 +90,7 @@ def _fetch_torchvision(name: str) -> nn.Module:
     if not cached.is_file() and not is_reachable(weights.url):
         raise ConnectionError(weights.url)
     model = torchvision.models.get_model(name, weights=weights, progress=False)
-    if name == "inception_v3":  # torchvision keeps this net's auxiliary head beside pretrained weights
+    if name == "inception_v3":  # torchvision keeps this network's auxiliary head with pretrained weights
         model.aux_logits, model.AuxLogits = False, None
     return cast("nn.Module", model)
 
@@ -93,7 +101,7 @@ def _fetch_timm(name: str) -> nn.Module:
     config = timm.get_pretrained_cfg(name)
     if config is None or not config.has_weights:
         raise ModelError(
-            f"weights: expected the timm weights of {name!r}, got a model that timm has none for; "
+            f"weights: expected the timm weights of {name!r}, got a model without pretrained weights; "
             "give a path, package:NAME, or write weights: none"
         )
     with _offline_if_unreachable():
@@ -102,9 +110,9 @@ def _fetch_timm(name: str) -> nn.Module:
 
 @contextmanager
 def _offline_if_unreachable() -> Iterator[None]:
-    """Put the Hugging Face client into its offline mode where its server does not answer.
+    """Put the Hugging Face client into offline mode if its server is unreachable.
 
-    It would otherwise retry for most of a minute before it looks into its cache.
+    Otherwise it retries for most of a minute before it uses its cache.
     """
     from huggingface_hub import constants
 

@@ -25,19 +25,19 @@ if TYPE_CHECKING:
     StateDict = dict[str, torch.Tensor]
 
 _PUBLISHED_WITH_TRANSFORM = ("1378be20", "0cc3c7bd")
-"""SHA-256, first digits, of torchvision's files of GoogLeNet and Inception v3, which it also has in their names."""
+"""SHA-256 prefixes of torchvision's weights of GoogLeNet and Inception v3, as in their file names."""
 
 
 def is_path(weights: str) -> bool:
-    """Tell whether the ``weights`` of a model name a file."""
+    """Return whether ``weights`` of a model spec is a file path."""
     return MayBePath(SUFFIXES).is_path(weights)
 
 
 def resolve_weights(weights: str) -> Path:
-    """Return the file that the ``weights`` of a model name.
+    """Return the checkpoint file that ``weights`` of a model spec refers to.
 
     Raises:
-        ModelError: no such package, or neither a package nor a path.
+        ModelError: it is neither a path nor an installed package with a checkpoint.
     """
     if weights.startswith("package:"):
         return package_checkpoint(weights.removeprefix("package:"))
@@ -53,16 +53,16 @@ def resolve_weights(weights: str) -> Path:
 def load_checkpoint(
     model: nn.Module, path: Path, entry: str | None, num_classes: int | None
 ) -> tuple[WeightsReport, bool | None]:
-    """Load a checkpoint into a network that has random weights.
+    """Load a checkpoint into a randomly initialised network.
 
-    The head takes the number of classes that the file has. A file without a head gets a new one where ``num_classes`` is
-    given.
+    The head is resized to the number of classes in the file. If the file has no head and ``num_classes`` is given, a new
+    head is created.
 
     Returns:
-        The report, and whether the weights were trained with ``transform_input``; None where nothing says.
+        The weights report, and whether the weights were trained with ``transform_input``; None if unknown.
 
     Raises:
-        ModelError: the file cannot be read, or does not fit.
+        ModelError: the file cannot be read or does not fit the network.
     """
     content = read_checkpoint_file(path)
     if isinstance(content, Mapping):
@@ -106,14 +106,14 @@ def _prefixes(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _without_training_state(content: Mapping[str, object]) -> Mapping[str, object]:
-    """Leave out the optimiser's state and the sums of an epoch, which Lightwell's own checkpoints hold."""
+    """Remove the optimizer state and progress that Lightwell's own checkpoints hold."""
     return {
         key: value for key, value in content.items() if not re.match(r"(optimizer\.\d+|progress)\.", str(key))
     }
 
 
 def _convert_names(model: nn.Module, state: StateDict) -> StateDict:
-    """Rename the tensors of the package efficientnet-pytorch to timm's names."""
+    """Rename tensors of the package efficientnet-pytorch to timm's names."""
     stem = next((key for key in state if key.endswith("_conv_stem.weight")), "")
     prefix = stem.removesuffix("_conv_stem.weight")
     plain = {key.removeprefix(prefix): value for key, value in state.items()}
@@ -124,9 +124,9 @@ def _convert_names(model: nn.Module, state: StateDict) -> StateDict:
 
 
 def _recorded_transform(path: Path) -> bool | None:
-    """Return whether weights of GoogLeNet or Inception were trained with ``transform_input``, if it is known.
+    """Return whether weights of GoogLeNet or Inception were trained with ``transform_input``; None if unknown.
 
-    It is on in torchvision's published files. Lightwell's checkpoints record it; those without a record had it on.
+    It is enabled in torchvision's files. Lightwell's checkpoints record it; those without a record had it enabled.
     """
     if path.suffix == ".safetensors":
         from safetensors import safe_open

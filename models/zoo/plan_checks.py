@@ -1,4 +1,4 @@
-"""Does a model take the images of a plan, and are they as its weights expect: what training and audits ask before they begin."""
+"""Checks before training and audits: does the model accept the plan's images, and do they match its weights?"""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from .expected_policy import AREA, INTERPOLATIONS, Step, expected_policy, interp
 Constants = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation, for each channel or one for all, on the scale 0..1."""
 OTHER_COLOURS = frozenset({"ToHSV"})
-"""Transforms after which channels are no longer red, green and blue."""
+"""Transforms that change the colour space."""
 MAX_VALUE = 255
 _TOLERANCE = 0.03
-"""Of means and standard deviations on the scale 0..1, about 8 of 255."""
+"""Tolerance of means and standard deviations of images in 0..1; about 8 of 255 levels."""
 _PROBES = ((480, 640), (600, 450))
-"""Heights and widths of the pictures that are sent through a plan to find the size that it makes."""
+"""Heights and widths of the images used to determine the output size of a plan."""
 
 
 def output_shape(plan: Plan) -> tuple[int, int, int] | None:
-    """Return channels, height and width of a plan's evaluated images; None where they depend on the picture."""
+    """Return channels, height and width of a plan's images in evaluation; None if they depend on the input image."""
     program = Program.compile(plan)
     shapes = set()
     for height, width in _PROBES:
@@ -39,7 +39,7 @@ def output_shape(plan: Plan) -> tuple[int, int, int] | None:
         try:
             with ignored_warnings():
                 made = program.compose(augment=False, boxes=False)(image=picture)["image"]
-        except Exception:  # a picture that a transform refuses says nothing about the user's pictures
+        except Exception:  # the probe may violate a requirement of a transform that the user's images meet
             return None
         shapes.add(made.shape if made.ndim == 3 else (*made.shape, 1))
     if len(shapes) > 1:
@@ -49,10 +49,10 @@ def output_shape(plan: Plan) -> tuple[int, int, int] | None:
 
 
 def check_accepts(model: torch.nn.Module, plan: Plan) -> None:
-    """Run one black image of the plan's size through a model; its training flags are left as they were.
+    """Check that a model accepts the plan's images, by a forward pass with a black one; restores training flags.
 
     Raises:
-        ModelError: the model does not take images of that size or of so many channels.
+        ModelError: the model does not accept their size or number of channels.
     """
     shape = output_shape(plan)
     if shape is None:
@@ -67,7 +67,7 @@ def check_accepts(model: torch.nn.Module, plan: Plan) -> None:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         raise ModelError(
-            f"model: expected images that {type(model).__name__} takes, got {shape[1]} x {shape[2]} pixels of {shape[0]} "
+            f"model: expected images that {type(model).__name__} accepts, got {shape[1]} x {shape[2]} pixels of {shape[0]} "
             f"channels ({first_line(error)}); resize in the plan, or choose another model"
         ) from error
     finally:
@@ -76,32 +76,32 @@ def check_accepts(model: torch.nn.Module, plan: Plan) -> None:
 
 
 def data_warnings(spec: ModelSpec, plan: Plan) -> tuple[str, ...]:
-    """Compare a plan with how the published weights of a model expect their images.
+    """Compare a plan with the preprocessing that a model's pretrained weights expect.
 
     Returns:
-        Nothing, or one text: a line that names each difference, and below it the lines of YAML that mend the plan. Weights
-        from a file are not compared: nothing says how their trainer prepared the images.
+        An empty tuple, or one text: a line that lists all differences, followed by the lines of YAML that correct the plan.
+        Weights from a file are not compared, because their preprocessing is unknown.
     """
     if spec.weights != "default" and not spec.weights.startswith("package:"):
         return ()
     config = data_config(spec)
     used = interpolation_of(config)
-    # OpenCV's area filter shrinks as the antialiased filters of the hubs do; Lanczos is close to cubic.
+    # OpenCV's area filter is close to the antialiased filters of torchvision and Pillow, and Lanczos to cubic.
     alike = {used, AREA} | ({INTERPOLATIONS["lanczos"]} if used == INTERPOLATIONS["bicubic"] else set())
     expected = _Expected(config.mean, config.std, config.size, frozenset(alike), expected_policy(config))
-    return _warning(plan, expected, f"how the weights of {spec.name} were trained")
+    return _warning(plan, expected, f"the preprocessing that the weights of {spec.name} were trained with")
 
 
 def trained_plan_warnings(job: Mapping[str, Any], plan: Plan) -> tuple[str, ...]:
-    """Compare a plan with the one that a checkpoint was trained on.
+    """Compare a plan with the one that a checkpoint was trained with.
 
     Args:
-        job: all keys of the training job, flat, as the checkpoint holds them.
-        plan: of the images that the model is asked about.
+        job: flattened keys of the training job, from the checkpoint.
+        plan: plan to compare.
 
     Returns:
-        Nothing, or one text, as ``data_warnings`` does. A plan that cannot be built here, since its policy is of a module
-        that is not allowed, is not compared; nor is one that the checkpoint does not hold.
+        An empty tuple, or one text in the form of ``data_warnings``. The comparison is skipped if the checkpoint has no plan
+        or the plan cannot be built, for example because its policy uses a module that is not allowed.
     """
     if "plan.preprocess" not in job:
         return ()
@@ -125,20 +125,20 @@ def trained_plan_warnings(job: Mapping[str, Any], plan: Plan) -> tuple[str, ...]
     }
     size = None if shape is None else (shape[1], shape[2])
     expected = _Expected(*constants, size, None if used is None else frozenset({used}), policy)
-    return _warning(plan, expected, "the one that the checkpoint was trained on")
+    return _warning(plan, expected, "the one that the checkpoint was trained with")
 
 
 @dataclass(frozen=True)
 class _Expected:
-    """What a model expects of its images."""
+    """Preprocessing that a model expects."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     size: tuple[int, int] | None
     interpolations: frozenset[int] | None
-    """OpenCV's numbers of those that give nearly the same; None where nothing is resized."""
+    """OpenCV's numbers of equivalent interpolations; None if nothing is resized."""
     policy: Mapping[str, list[Step]]
-    """Sections of a plan that prepare images so."""
+    """Sections of a plan with this preprocessing."""
 
     @property
     def constants(self) -> Constants:
@@ -147,7 +147,7 @@ class _Expected:
 
 
 def _warning(plan: Plan, expected: _Expected, than: str) -> tuple[str, ...]:
-    """Say in what a plan's evaluated images differ from what is expected, and write the lines that mend it."""
+    """List the differences of a plan from the expected preprocessing, and the lines of YAML that correct it."""
     program = Program.compile(plan)
     of_values = [*_colour_differences(program, expected), *_value_differences(program, expected)]
     of_geometry = [*_size_differences(plan, expected), *_interpolation_differences(program, expected)]
@@ -165,36 +165,36 @@ def _warning(plan: Plan, expected: _Expected, than: str) -> tuple[str, ...]:
     sentence = f"the plan differs from {than}: {'; '.join([*of_values, *of_geometry])}"
     if not lines:
         return (sentence,)
-    return ("\n".join([sentence, "write in the plan, in place of its own steps for this:", *lines]),)
+    return ("\n".join([sentence, "in the plan, replace the corresponding steps with:", *lines]),)
 
 
 def _value_differences(program: Program, expected: _Expected) -> list[str]:
-    """Compare mean and standard deviation; a usual mistake is called by its name."""
+    """Compare mean and standard deviation; name the common mistakes BGR order and the range 0..255."""
     constants = _constants(program)
     if constants is None or not (_differ(constants[0], expected.mean) or _differ(constants[1], expected.std)):
         return []
     wanted = f"expected {_format_constants(expected.constants)}"
     if program.normalization is None:
-        return [f"{wanted}, got no Normalize, so that values are 0..1"]
+        return [f"{wanted}, got no Normalize, so values are in 0..1"]
     got = f"{wanted}, got Normalize with {_format_constants(constants)}"
     turned = tuple(each[::-1] for each in constants)
     scaled = tuple(tuple(value / MAX_VALUE for value in each) for each in constants)
     if not _differ(turned[0], expected.mean) and not _differ(turned[1], expected.std):
-        return [f"{got}, which is the order blue, green, red; images are red, green, blue"]
+        return [f"{got}, which is BGR order; images are RGB"]
     if not _differ(scaled[0], expected.mean) and not _differ(scaled[1], expected.std):
-        return [f"{got}, which is the range 0..255; Normalize takes 0..1, or max_pixel_value: 1.0 with these"]
+        return [f"{got}, which is for the range 0..255; divide by 255, or add max_pixel_value: 1.0"]
     return [got]
 
 
 def _colour_differences(program: Program, expected: _Expected) -> list[str]:
-    """Name transforms after which channels are no longer red, green and blue, unless they are expected."""
+    """List transforms that change the colour space, unless they are expected."""
     wanted = {name for steps in expected.policy.values() for step in steps for name in step}
     found = [
         spec.name
         for spec in (*program.preprocess, *program.evaluate)
         if spec.name in OTHER_COLOURS and spec.name not in wanted
     ]
-    return [f"expected the colours red, green, blue, got those of {name}; take it out" for name in found]
+    return [f"expected RGB images, got {name}; remove it" for name in found]
 
 
 def _size_differences(plan: Plan, expected: _Expected) -> list[str]:
@@ -216,7 +216,7 @@ def _interpolation_differences(program: Program, expected: _Expected) -> list[st
 
 
 def _interpolation(program: Program) -> int | None:
-    """Return OpenCV's number of the interpolation that evaluated images are resized with; None where none is."""
+    """Return OpenCV's number of the interpolation of the last resize in evaluation; None without a resize."""
     for spec in reversed((*program.preprocess, *program.evaluate)):
         if spec.name in RESIZES:
             return int(spec.options.get("interpolation", INTERPOLATIONS["bilinear"]))
@@ -224,7 +224,7 @@ def _interpolation(program: Program) -> int | None:
 
 
 def _constants(program: Program) -> Constants | None:
-    """Return mean and standard deviation that images are normalised with; None where transforms of the policy do it."""
+    """Return the mean and standard deviation of normalisation; None if transforms of the policy normalise."""
     if any("ormalize" in one.name for one in (*program.preprocess, *program.evaluate, *program.augment)):
         return None
     given = program.normalization
@@ -232,7 +232,7 @@ def _constants(program: Program) -> Constants | None:
 
 
 def _differ(values: tuple[float, ...], expected: tuple[float, ...]) -> bool:
-    """Say whether constants differ, of which one may stand for all channels."""
+    """Return whether constants differ; a single value applies to all channels."""
     num = max(len(values), len(expected))
     pairs = [each * num if len(each) == 1 else each for each in (values, expected)]
     return len(pairs[0]) != len(pairs[1]) or any(abs(a - b) > _TOLERANCE for a, b in zip(*pairs, strict=True))

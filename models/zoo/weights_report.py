@@ -1,4 +1,4 @@
-"""Where the weights of a model come from, what was loaded, and which layers still have random values."""
+"""Weights report: source of a model's weights, loaded tensors and randomly initialised layers."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ if TYPE_CHECKING:
 
 _ATTRIBUTE = "lightwell_weights_report"
 _MOST_NAMES = 200
-"""Names that are kept of each list in a checkpoint's metadata."""
+"""Maximum length of each list of names in a checkpoint's metadata."""
 
 
 @dataclass(frozen=True)
 class WeightsReport:
-    """The result of loading weights into a model."""
+    """Result of loading weights into a model."""
 
     source: str
     """``torchvision weights of resnet18``, the name of a file, or ``none``."""
     num_loaded: int = 0
-    """Tensors of the model that the source gave."""
+    """Number of tensors loaded from the source."""
     missing: tuple[str, ...] = ()
-    """Tensors of the model that the source does not have; they keep their initial values."""
+    """Tensors of the model that are not in the source and keep their initial values."""
     left_over: tuple[str, ...] = ()
-    """Tensors of the source that the model has no place for."""
+    """Tensors of the source that are not in the model."""
     untrained: tuple[str, ...] = ()
-    """Layers with random values. Predictions of a model that has any mean nothing before training."""
+    """Randomly initialised layers. A model with any of them has to be trained before its predictions are meaningful."""
     entry: str = ""
-    """Entry of the file that the weights were taken from, such as ``state_dict_ema``; empty for the file itself."""
+    """Entry of the file with the weights, such as ``state_dict_ema``; empty for the root."""
     other_entries: tuple[str, ...] = ()
-    """Entries that would have fitted too; ``weights_entry`` chooses one."""
+    """Entries that match equally well; ``weights_entry`` selects one."""
     prefix: str = ""
-    """What was taken off the names of the tensors, such as ``module.``."""
+    """Prefix removed from the names of the tensors, such as ``module.``."""
     notes: tuple[str, ...] = ()
-    """Choices that were made, and warnings, as sentences."""
+    """Automatic choices and warnings, as sentences."""
 
     def line(self) -> str:
         """Return the report as one line of text."""
@@ -45,20 +45,20 @@ class WeightsReport:
         )
         parts = [f"weights: {self.source}: {counts}"]
         if self.entry:
-            others = f"; also there: {', '.join(self.other_entries)}" if self.other_entries else ""
+            others = f"; other entries: {', '.join(self.other_entries)}" if self.other_entries else ""
             parts.append(f"entry {self.entry!r}{others}")
         if self.prefix:
             parts.append(f"prefix {self.prefix!r} removed")
         if self.untrained:
-            parts.append(f"random, to be trained: {_first_few(self.untrained)}")
+            parts.append(f"randomly initialised: {_first_few(self.untrained)}")
         return "; ".join([*parts, *self.notes])
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the report as JSON can hold it."""
+        """Return the report as JSON types."""
         return asdict(self)
 
     def dump(self) -> str:
-        """Return the report as JSON for a checkpoint's metadata, long lists of names cut."""
+        """Return the report as JSON for a checkpoint's metadata, with long lists truncated."""
         content = {
             name: value[:_MOST_NAMES] if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
@@ -67,10 +67,10 @@ class WeightsReport:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read what ``dump`` wrote; keys of later versions are ignored.
+        """Parse the output of ``dump``; unknown keys are ignored.
 
         Raises:
-            ValueError: the text is something else.
+            ValueError: the text is not a weights report.
         """
         content = json.loads(text)
         if not isinstance(content, Mapping) or not isinstance(content.get("source"), str):
@@ -82,11 +82,11 @@ class WeightsReport:
         }
         plain = cls("")
         if wrong := [name for name, value in known.items() if type(value) is not type(getattr(plain, name))]:
-            raise ValueError(f"a weights report whose {wrong[0]} is of another kind")
+            raise ValueError(f"a weights report whose {wrong[0]} has another type")
         return cls(**known)
 
     def with_new_layers(self, names: tuple[str, ...], note: str = "") -> Self:
-        """Return the report with more untrained layers; layers inside those that it lists already add nothing."""
+        """Return the report with more untrained layers, except those inside layers it already lists."""
         new = tuple(
             name
             for name in names
@@ -96,21 +96,20 @@ class WeightsReport:
         return replace(self, untrained=(*self.untrained, *new), notes=notes)
 
     def with_note(self, note: str) -> Self:
-        """Return the report with one more note."""
+        """Return the report with an additional note."""
         return replace(self, notes=(*self.notes, note))
 
 
 def weights_report(model: nn.Module) -> WeightsReport:
-    """Return the weights report of a model that ``build_model`` or ``load_model`` made.
+    """Return the weights report of a model from ``build_model`` or ``load_model``.
 
-    ``untrained`` is empty for a model whose every layer has been trained or loaded. The source of any other module is
-    ``unknown``.
+    ``untrained`` is empty if every layer has been trained or loaded. The source of any other module is ``unknown``.
     """
     return cast("WeightsReport", getattr(model, _ATTRIBUTE, WeightsReport("unknown")))
 
 
 def attach_report(model: nn.Module, report: WeightsReport) -> None:
-    """Store a report with a model; it moves and is copied with it, and is in no ``state_dict``."""
+    """Attach a report to a model; it is copied with the model but not part of its ``state_dict``."""
     setattr(model, _ATTRIBUTE, report)
 
 

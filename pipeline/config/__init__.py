@@ -1,1 +1,1 @@
-"""Configuration that users write: YAML read safely, checked models, imports by name."""
+"""User configuration: safe YAML parsing, checked models, imports by name."""

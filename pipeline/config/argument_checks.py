@@ -1,4 +1,4 @@
-"""Checks of options that users give in Python: what is of the wrong kind is a PlanError in one line."""
+"""Validate arguments given in Python: wrong types and values raise a PlanError."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ MAX_COUNT = 2**31 - 1
 
 
 def check_count(name: str, value: Any, *, minimum: int = 0, maximum: int = MAX_COUNT) -> None:
-    """Refuse what is no whole number within bounds.
+    """Check that a value is an integer within bounds.
 
     Raises:
-        PlanError: it is none; names the option.
+        PlanError: it is not; names the option.
     """
     if not isinstance(value, int) or isinstance(value, bool) or not minimum <= value <= maximum:
         raise PlanError(
@@ -24,10 +24,10 @@ def check_count(name: str, value: Any, *, minimum: int = 0, maximum: int = MAX_C
 
 
 def check_number(name: str, value: Any) -> None:
-    """Refuse what is no finite number.
+    """Check that a value is a finite number.
 
     Raises:
-        PlanError: it is none; names the option.
+        PlanError: it is not; names the option.
     """
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not -MAX_COUNT < value < MAX_COUNT:
@@ -35,20 +35,20 @@ def check_number(name: str, value: Any) -> None:
 
 
 def check_flag(name: str, value: Any) -> None:
-    """Refuse what is neither True nor False.
+    """Check that a value is a bool.
 
     Raises:
-        PlanError: it is neither; names the option.
+        PlanError: it is not; names the option.
     """
     if not isinstance(value, bool):
         raise PlanError(f"{name}: expected True or False, got {quoted(value)}; correct it")
 
 
 def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
-    """Refuse what is none of some words.
+    """Check that a value is one of some strings.
 
     Raises:
-        PlanError: it is none; names the option and the nearest word.
+        PlanError: it is not; names the option and suggests a similar choice.
     """
     if not isinstance(value, str) or value not in choices:
         hint = did_you_mean(value, choices) if isinstance(value, str) else ""
@@ -58,21 +58,21 @@ def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
 
 
 def check_text(name: str, value: Any) -> None:
-    """Refuse what is neither text nor None.
+    """Check that a value is a string or None.
 
     Raises:
-        PlanError: it is neither; names the option.
+        PlanError: it is not; names the option.
     """
     if value is not None and not isinstance(value, str):
         raise PlanError(f"{name}: expected text or None, got {quoted(value)}; correct it")
 
 
-def check_type(name: str, value: Any, *kinds: type) -> None:
-    """Refuse what is of no wanted class.
+def check_type(name: str, value: Any, *classes: type) -> None:
+    """Check that a value is an instance of one of some classes.
 
     Raises:
-        PlanError: it is of another; names the option and both classes.
+        PlanError: it is not; names the option, the expected and the actual class.
     """
-    if not isinstance(value, kinds):
-        wanted = " or ".join(kind.__name__ for kind in kinds)
-        raise PlanError(f"{name}: expected {wanted}, got {type(value).__name__}; pass one")
+    if not isinstance(value, classes):
+        expected = " or ".join(cls.__name__ for cls in classes)
+        raise PlanError(f"{name}: expected {expected}, got {type(value).__name__}; pass one")

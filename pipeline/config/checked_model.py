@@ -1,4 +1,4 @@
-"""Pydantic models built from what users write: every mistake is a PlanError in one line."""
+"""Pydantic models for user configuration; validation errors are raised as a one-line PlanError."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class CheckedModel(BaseModel):
-    """A frozen model without unknown keys that raises PlanError where pydantic would raise ValidationError."""
+    """A frozen model that forbids unknown keys and raises PlanError instead of ValidationError."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    if not TYPE_CHECKING:  # type checkers see the keyword arguments that pydantic derives from the fields
+    if not TYPE_CHECKING:  # type checkers see the keyword arguments derived by pydantic
 
         def __init__(self, **data: Any) -> None:
             try:
@@ -29,15 +29,15 @@ class CheckedModel(BaseModel):
             except ValidationError as error:
                 raise plan_error(type(self), error, type(self).__name__) from error
 
-        # Pydantic validates nested models and ``model_validate`` without calling an __init__ that is marked like its own.
+        # Marked like pydantic's own __init__, so that nested models and ``model_validate`` do not call it.
         __init__.__pydantic_base_init__ = True
 
     @classmethod
     def model_validate(cls, obj: Any, **options: Any) -> Self:
-        """Build the model from a mapping.
+        """Validate a mapping and build the model.
 
         Raises:
-            PlanError: a key is unknown or a value is wrong.
+            PlanError: a key is unknown or a value is invalid.
         """
         try:
             return super().model_validate(obj, **options)
@@ -53,17 +53,17 @@ def build_checked(
     folder: Path,
     allowed: AllowedModules | None = None,
 ) -> M:
-    """Build a pydantic model of ours from YAML; paths in it count from ``folder``.
+    """Build a model from YAML content; relative paths are resolved against ``folder``.
 
     Args:
         cls: the model.
-        content: its keys and values.
-        where: the document's name, for errors.
-        folder: where the document lies.
-        allowed: modules that policies in it may import from.
+        content: keys and values of the document.
+        where: name of the document, for error messages.
+        folder: folder of the document.
+        allowed: modules that its policies may import from.
 
     Raises:
-        PlanError: in one line for each wrong key: its name, what was expected and the nearest right name.
+        PlanError: lists each invalid key with the expected value, or with a similar known key.
     """
     try:
         resolved = resolve_paths(cls, content, folder)
@@ -72,7 +72,7 @@ def build_checked(
             f"{where}: expected paths that exist, got one below an unknown home folder; correct it"
         ) from error
     try:
-        # The validator itself: ``model_validate`` of our own models would name the class instead of the document.
+        # Not ``model_validate``, which names the class instead of the document in errors.
         found: M = cls.__pydantic_validator__.validate_python(
             resolved, context=(allowed or AllowedModules()).context()
         )
@@ -82,13 +82,13 @@ def build_checked(
 
 
 def plan_error(cls: type[BaseModel], error: ValidationError, where: str) -> PlanError:
-    """Describe everything that a validation found wrong in one line."""
+    """Convert a ValidationError to a PlanError with all errors in one line."""
     lines = [describe_error(cls, cast("dict[str, Any]", item)) for item in error.errors(include_url=False)]
     return PlanError(f"{where}: " + "; ".join(lines))
 
 
 def describe_error(cls: type[BaseModel], item: dict[str, Any]) -> str:
-    """Say in one line what is wrong with one key."""
+    """Format one validation error in one line."""
     location = [str(part) for part in item["loc"]]
     place = ".".join(location)
     if item["type"] == "extra_forbidden":
@@ -102,9 +102,7 @@ def describe_error(cls: type[BaseModel], item: dict[str, Any]) -> str:
     if item["type"] == "missing":
         return f"{place}: missing; add it"
     message = item["msg"].removeprefix("Value error, ").removeprefix(f"{place}: ")
-    if (
-        item["type"] == "value_error"
-    ):  # ours: says what was expected and what was there, and where within the key
+    if item["type"] == "value_error":  # raised by a validator of Lightwell, with a complete message
         return message if place and message.startswith(place) else f"{place}: {message}".removeprefix(": ")
     if item["type"] in ("model_type", "dataclass_type"):
         message = "expected 'key: value' lines below it"

@@ -1,13 +1,13 @@
-"""Which classes and objects the text of a plan or a job file may name, and what imports them.
+"""Import objects that plans and job files name, from allowed modules and entry points only.
 
-Plans, policies and job files are data. They may name what Lightwell and Albumentations offer, what an installed package
-lists under the entry points ``lightwell.transforms`` and ``lightwell.jobs``, and what lies in modules that the caller
-allows. Nothing else is imported.
+Plans, policies and job files are data. They may name classes of Lightwell and Albumentations, the entry points
+``lightwell.transforms`` and ``lightwell.jobs`` of installed packages, and objects in modules that the caller allows.
+Nothing else is imported.
 """
 
 from __future__ import annotations
 
-import importlib
+import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -19,21 +19,21 @@ from ..text import quoted
 TRANSFORMS = "lightwell.transforms"
 JOBS = "lightwell.jobs"
 CONTEXT_KEY = "allow_import"
-"""Of a validation context of pydantic."""
+"""Key in the validation context of pydantic."""
 
 
 @dataclass(frozen=True, slots=True)
 class AllowedModules:
-    """Modules that text may import from, each with its submodules; none unless the caller names some."""
+    """Modules, including submodules, that configuration may import from (default: none)."""
 
     names: tuple[str, ...] = ()
 
     @classmethod
     def from_names(cls, names: Sequence[str]) -> Self:
-        """Check the names of modules.
+        """Build from module names.
 
         Raises:
-            PlanError: one is no name of a module.
+            PlanError: a name is not a valid module name.
         """
         if isinstance(names, str):
             names = (names,)
@@ -47,18 +47,18 @@ class AllowedModules:
 
     @classmethod
     def from_context(cls, context: Any) -> Self:
-        """Read the modules out of a validation context; none where there is no context."""
+        """Read the modules from a validation context; none if there is no context."""
         return cls.from_names(context.get(CONTEXT_KEY, ())) if isinstance(context, Mapping) else cls()
 
     def context(self) -> dict[str, Any]:
-        """Return the validation context that carries these modules."""
+        """Return a validation context with these modules."""
         return {CONTEXT_KEY: self.names}
 
     def check(self, reference: str, where: str, *, group: str) -> None:
-        """Refuse ``module:name`` unless its module is allowed or an entry point lists it.
+        """Check that ``module:name`` is in an allowed module or is the target of an entry point.
 
         Raises:
-            PlanError: it may not be imported.
+            PlanError: it is neither.
         """
         module = reference.partition(":")[0]
         if any(module == name or module.startswith(f"{name}.") for name in self.names):
@@ -69,8 +69,8 @@ class AllowedModules:
         if not module or not all(part.isidentifier() for part in module.split(".")):
             cure = "write the name of an importable module"
         raise PlanError(
-            f"{where}: expected a name that may be used without permission, got {quoted(reference)}, which would run code of "
-            f"that module; {cure} if you trust its author, or list it under the entry point {group}"
+            f"{where}: expected an allowed name, got {quoted(reference)}, whose import runs code of that module; {cure} if you "
+            f"trust its author, or register it under the entry point {group}"
         )
 
 
@@ -78,21 +78,20 @@ NO_MODULES = AllowedModules()
 
 
 def entry_point_targets(group: str) -> Mapping[str, str]:
-    """List the entry points of installed packages: from name to ``module:name``."""
+    """Return the entry points of a group, from name to ``module:name``."""
     return {entry.name: entry.value.replace(" ", "") for entry in entry_points(group=group)}
 
 
 def import_object(reference: str, where: str) -> Any:
-    """Import ``module:name``; whether that is allowed is for the caller to check.
+    """Import ``module:name``, without checking whether that is allowed.
 
     Raises:
-        PlanError: there is no such module or name, or the module fails; says the type of the failure, no values.
+        PlanError: there is no such module or name, or the import fails; the message holds the type of the error only.
     """
-    module_name, _, attribute = reference.partition(":")
     try:
-        found = importlib.import_module(module_name)
-        for part in attribute.split("."):
-            found = getattr(found, part)
+        if not reference.partition(":")[2]:
+            raise ValueError(reference)
+        return pkgutil.resolve_name(reference)
     except Exception as error:
         known = isinstance(error, ModuleNotFoundError) and error.name
         reason = f"no module {error.name!r}" if known else type(error).__name__  # type: ignore[attr-defined]
@@ -100,4 +99,3 @@ def import_object(reference: str, where: str) -> Any:
             f"{where}: expected an importable 'module:name', got {quoted(reference)} ({reason}); "
             "check the spelling and that the module is installed or on PYTHONPATH"
         ) from error
-    return found

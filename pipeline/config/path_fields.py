@@ -1,8 +1,7 @@
-"""Which keys of a YAML document name files: the declared path fields of the model that it is for.
+"""Find and resolve the file paths in a YAML document, by the path fields of its model.
 
-A key names a file where its field is a ``Path``, where a ``str`` field is marked by ``MayBePath``, or where a policy is
-written as ``{file: PATH}``. Paths count from the folder of the document. Any other text, however much it looks like a path,
-is text.
+A value is a path if its field is a ``Path`` or a ``str`` annotated with ``MayBePath``, or if it is ``PATH`` in a policy
+``{file: PATH}``. Paths are relative to the folder of the document. All other text is left unchanged.
 """
 
 from __future__ import annotations
@@ -21,36 +20,36 @@ from ..errors import PlanError
 from ..storage.store import without_file_scheme
 from ..uris import public_uri
 
-Change = Callable[[str, str], str]
-"""(dotted name of the key, the path as it is written) -> what takes its place."""
+Replace = Callable[[str, str], str]
+"""(dotted key, path as written) -> replacement."""
 Hints = tuple[Any, ...]
-"""The type of a field and the marks on it."""
+"""The type of a field and its annotations."""
 
 
 @dataclass(frozen=True, slots=True)
 class MayBePath:
-    """Marks a ``str`` field, by ``Annotated``, whose value is a path where it ends in one of some suffixes."""
+    """``Annotated`` marker of a ``str`` field whose value is a path if it ends in one of some suffixes."""
 
     suffixes: tuple[str, ...]
 
     def is_path(self, text: str) -> bool:
-        """Say whether a value is a path, and no word such as ``default`` and no URI."""
+        """Return whether a value is a path, not a URI or a word such as ``default``."""
         return "://" not in text and text.endswith(self.suffixes)
 
 
 def resolve_paths(model: type[Any], content: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Make the relative paths of a document count from a folder; ``~`` is the home folder.
+    """Resolve the relative paths of a document against a folder; ``~`` is expanded.
 
     Raises:
-        PlanError: a URI, which these keys do not take.
+        PlanError: a value is a URI.
     """
 
     def resolve(name: str, text: str) -> str:
         path = without_file_scheme(text)
         if "://" in path:
             raise PlanError(
-                f"{name}: expected a path of this machine, got {public_uri(text)!r}; copy the file here (pictures that an "
-                "index lists may stay where they are)"
+                f"{name}: expected a local path, got {public_uri(text)!r}; copy the file to this machine (the images of an "
+                "index may stay remote)"
             )
         return str(folder / Path(path).expanduser())
 
@@ -58,7 +57,7 @@ def resolve_paths(model: type[Any], content: Mapping[str, Any], folder: Path) ->
 
 
 def list_paths(model: type[Any], content: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """List the dotted names and the paths of all keys of a document that name files, as they are written."""
+    """List the dotted keys and the paths, as written, of all path fields in a document."""
     found: list[tuple[str, str]] = []
 
     def note(name: str, text: str) -> str:
@@ -70,37 +69,37 @@ def list_paths(model: type[Any], content: Mapping[str, Any]) -> list[tuple[str, 
 
 
 def map_paths(
-    model: type[Any], content: Mapping[str, Any], change: Change, where: str = ""
+    model: type[Any], content: Mapping[str, Any], replace: Replace, where: str = ""
 ) -> dict[str, Any]:
-    """Copy a document with each declared path replaced by what ``change`` returns.
+    """Copy a document and replace each path by the result of ``replace``.
 
     Args:
         model: the pydantic model or dataclass that the document is for.
-        content: the document; what does not fit the model is copied as it is.
-        change: called for each path, in the order of the fields.
-        where: dotted name of the place of ``content`` in a larger document.
+        content: the document; values that do not fit the model are copied unchanged.
+        replace: called for each path, in the order of the fields.
+        where: dotted key of ``content`` in a larger document.
     """
-    changed = dict(content)
+    replaced = dict(content)
     for name, hint in _hints(model).items():
-        if name in changed:
-            changed[name] = _map_value(hint, changed[name], change, f"{where}.{name}".lstrip("."))
-    return changed
+        if name in replaced:
+            replaced[name] = _map_value(hint, replaced[name], replace, f"{where}.{name}".lstrip("."))
+    return replaced
 
 
-def _map_value(hints: Hints, value: Any, change: Change, name: str) -> Any:
-    kinds = list(_kinds(hints))
+def _map_value(hints: Hints, value: Any, replace: Replace, name: str) -> Any:
+    types_ = list(_types_in(hints))
     if isinstance(value, str):
-        if Path in kinds or any(hasattr(kind, "short_form") for kind in kinds):
-            return Path(change(name, value))
-        marks = [kind for kind in kinds if isinstance(kind, MayBePath)]
-        return change(name, value) if any(mark.is_path(value) for mark in marks) else value
+        if Path in types_ or any(hasattr(kind, "short_form") for kind in types_):
+            return Path(replace(name, value))
+        marks = [kind for kind in types_ if isinstance(kind, MayBePath)]
+        return replace(name, value) if any(mark.is_path(value) for mark in marks) else value
     if isinstance(value, Mapping):
         if set(value) == {"file"} and isinstance(value["file"], str):
-            return {"file": change(f"{name}.file", value["file"])}
-        model = next((kind for kind in kinds if _is_model(kind)), None)
-        return value if model is None else map_paths(model, value, change, name)
-    if isinstance(value, list) and any(_is_model(kind) or kind is Path for kind in kinds):
-        return [_map_value(hints, item, change, f"{name}[{number}]") for number, item in enumerate(value)]
+            return {"file": replace(f"{name}.file", value["file"])}
+        model = next((kind for kind in types_ if _is_model(kind)), None)
+        return value if model is None else map_paths(model, value, replace, name)
+    if isinstance(value, list) and any(_is_model(kind) or kind is Path for kind in types_):
+        return [_map_value(hints, item, replace, f"{name}[{number}]") for number, item in enumerate(value)]
     return value
 
 
@@ -110,18 +109,18 @@ def _hints(model: type[Any]) -> dict[str, Hints]:
     if dataclasses.is_dataclass(model):
         try:
             return {name: (hint,) for name, hint in get_type_hints(model, include_extras=True).items()}
-        except NameError:  # a name that is imported for type checkers alone
+        except NameError:  # a name that is imported under TYPE_CHECKING only
             written = {field.name: str(field.type) for field in dataclasses.fields(model)}
             return {name: (Path,) for name, text in written.items() if re.search(r"\bPath\b", text)}
     return {}
 
 
-def _kinds(hints: Hints) -> Iterator[Any]:
-    """Yield the types and marks inside type hints: of unions, containers and ``Annotated``."""
+def _types_in(hints: Hints) -> Iterator[Any]:
+    """Yield the types and annotations inside unions, containers and ``Annotated``."""
     for hint in hints:
         origin: Any = get_origin(hint)
         if origin in (Annotated, Union, types.UnionType, tuple, list):
-            yield from _kinds(get_args(hint))
+            yield from _types_in(get_args(hint))
         else:
             yield hint
 

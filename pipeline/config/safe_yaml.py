@@ -1,4 +1,4 @@
-"""Reads YAML and JSON documents that others wrote: bounded in size, depth and number of values, plain values only."""
+"""Parse untrusted YAML and JSON: plain values only, with limits on size, depth and number of values."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from ..errors import PlanError
 from ..text import quoted
 
 MAX_BYTES = 4 * 2**20
-"""Of one document."""
+"""Maximum size of a document."""
 MAX_VALUES = 100_000
-"""Of one document, counted again wherever an alias repeats them."""
+"""Maximum number of values in a document; aliased values count each time."""
 MAX_DEPTH = 64
-"""Levels of nesting."""
+"""Maximum nesting depth."""
 MAX_INTEGER_BITS = 64
 MAX_NUMBER_LENGTH = 64
-"""Characters of one number."""
+"""Maximum number of characters of a number."""
 
 _PLAIN_TAGS = {f"tag:yaml.org,2002:{name}": name for name in ("null", "bool", "int", "float", "str")}
 _MERGE_TAG = "tag:yaml.org,2002:merge"
 _TEXT_TAGS = frozenset({_MERGE_TAG, "tag:yaml.org,2002:timestamp", "tag:yaml.org,2002:value"})
-"""Read as text: dates, and '<<' and '=' where they mean nothing."""
+"""Tags read as text: dates, and '<<' and '=' where they have no special meaning."""
 _SCIENTIFIC = re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+")
-"""A float in YAML 1.2 and JSON, text in YAML 1.1."""
+"""A float in YAML 1.2 and JSON, but text in YAML 1.1."""
 _TRUE = frozenset({"yes", "true", "on"})
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML or JSON file whose top is a mapping.
+    """Read a YAML or JSON file with a mapping at the top level.
 
     Raises:
-        PlanError: the file cannot be read, is too large, or is no plain YAML.
+        PlanError: the file cannot be read, is too large, or is not plain YAML.
     """
     content = parse_document(read_text_file(path), str(path))
     if not isinstance(content, dict):
@@ -52,7 +52,7 @@ def read_text_file(path: Path, *, max_bytes: int = MAX_BYTES) -> str:
     """Read a regular UTF-8 file of limited size.
 
     Raises:
-        PlanError: there is no such file, it is too large, or it is no text.
+        PlanError: the file does not exist, is too large, or is not UTF-8.
     """
     name = str(path)
     try:
@@ -69,7 +69,7 @@ def read_text_file(path: Path, *, max_bytes: int = MAX_BYTES) -> str:
         raise PlanError(f"{name}: no such file; check the path, or write one as the README shows") from error
     except UnicodeDecodeError as error:
         raise PlanError(f"{name}: cannot be read (no UTF-8 text); save it as UTF-8") from error
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         if isinstance(error, PlanError):
             raise
         reason = error.strerror if isinstance(error, OSError) else error
@@ -77,17 +77,17 @@ def read_text_file(path: Path, *, max_bytes: int = MAX_BYTES) -> str:
 
 
 def parse_document(text: str, where: str, *, keys_as_text: bool = False) -> Any:
-    """Parse one YAML or JSON document into None, bool, int, float, str, list and dict with text keys.
+    """Parse one YAML or JSON document into None, bool, int, float, str, list and dict with string keys.
 
-    Aliases and merge keys are followed; what they repeat counts towards the limits.
+    Aliases and merge keys are resolved; repeated values count towards the limits.
 
     Args:
         text: the document.
-        where: its name, for errors.
-        keys_as_text: take keys that look like numbers as they are written, instead of refusing them.
+        where: name of the document, for error messages.
+        keys_as_text: read keys that look like numbers as text, instead of raising an error.
 
     Raises:
-        PlanError: it is no such document, or exceeds a limit.
+        PlanError: the document is invalid or exceeds a limit.
     """
     if text.lstrip()[:1] in {"{", "["}:
         try:
@@ -124,7 +124,7 @@ def _parse_json(text: str, where: str) -> Any:
 
 
 def _check_limits(content: Any, where: str) -> None:
-    """Count values and levels of what was parsed from JSON, which has no aliases."""
+    """Check the limits on values and depth for parsed JSON, which has no aliases."""
     level, num_values = [content], 0
     for _ in range(MAX_DEPTH + 1):
         num_values += len(level)
@@ -147,7 +147,7 @@ def _check_limits(content: Any, where: str) -> None:
 
 
 class _Frame:
-    """A list or mapping under construction; counts what it holds, aliases included."""
+    """A list or mapping under construction, with the number of its values, aliases included."""
 
     def __init__(self, value: Any, anchor: str | None) -> None:
         self.value = value
@@ -160,7 +160,7 @@ class _Frame:
 
 
 class _Parser:
-    """Builds values from YAML events without recursion, so that no input exhausts the stack."""
+    """Non-recursive parser of YAML events, so that no input overflows the stack."""
 
     def __init__(self, where: str, *, keys_as_text: bool) -> None:
         self._where = where
@@ -176,7 +176,7 @@ class _Parser:
         documents: list[Any] = []
         try:
             for event in yaml.parse(text, Loader=loader):
-                finished = self._take(event)
+                finished = self._process(event)
                 if finished is not None:
                     documents.append(finished[0])
                     if len(documents) > 1:
@@ -188,8 +188,8 @@ class _Parser:
             ) from error
         return documents[0] if documents else None
 
-    def _take(self, event: yaml.Event) -> tuple[Any] | None:
-        """Take one event; returns the whole document in a tuple once it is complete."""
+    def _process(self, event: yaml.Event) -> tuple[Any] | None:
+        """Process one event; return the document in a tuple once it is complete."""
         anchor = getattr(event, "anchor", None)
         if isinstance(event, yaml.ScalarEvent):
             return self._add_scalar(event, anchor)
@@ -243,11 +243,11 @@ class _Parser:
             return self._number(event, _finite)
         if kind is None and tag not in _TEXT_TAGS:
             self._fail(event, f"expected plain values, got a tag {quoted(tag)}")
-        _check_text(text, self._place(event))
+        _check_text(text, self._location(event))
         return text
 
     def _number(self, event: yaml.ScalarEvent, convert: Callable[[str, str], int | float]) -> int | float:
-        return convert(event.value, self._place(event))
+        return convert(event.value, self._location(event))
 
     def _add(self, event: yaml.Event, value: Any, num_values: int, depth: int) -> tuple[Any] | None:
         self._num_values += num_values if isinstance(event, yaml.AliasEvent) else 1
@@ -266,13 +266,13 @@ class _Parser:
             frame.is_merging = False
             self._merge(event, frame, value)
         elif frame.key is None:
-            self._take_key(event, frame, value)
+            self._set_key(event, frame, value)
         else:
             frame.value[frame.key] = value
             frame.key = None
         return None
 
-    def _take_key(self, event: yaml.Event, frame: _Frame, key: Any) -> None:
+    def _set_key(self, event: yaml.Event, frame: _Frame, key: Any) -> None:
         if not isinstance(key, str):
             got = quoted(getattr(event, "value", type(key).__name__))
             self._fail(event, f"expected text as a key, got {got}; write it in quotes")
@@ -287,12 +287,12 @@ class _Parser:
                 self._fail(event, f"expected a mapping behind '<<', got {type(source).__name__}")
             frame.merged.insert(0, source)
 
-    def _place(self, event: yaml.Event) -> str:
+    def _location(self, event: yaml.Event) -> str:
         mark: Any = event.start_mark
         return f"{self._where}: line {mark.line + 1}"
 
     def _fail(self, event: yaml.Event, problem: str) -> NoReturn:
-        raise PlanError(f"{self._place(event)}: {problem}{'' if ';' in problem else '; correct it'}")
+        raise PlanError(f"{self._location(event)}: {problem}{'' if ';' in problem else '; correct it'}")
 
 
 def _integer(text: str, where: str) -> int:
@@ -326,7 +326,7 @@ def _finite(text: str, where: str) -> float:
 
 def _check_text(text: str, where: str) -> None:
     if "\0" in text or _SURROGATE.search(text):
-        _refuse(where, f"expected text, got characters that are none in {quoted(text)}", "remove them")
+        _refuse(where, f"expected text, got invalid characters in {quoted(text)}", "remove them")
 
 
 def _refuse(where: str, problem: str, cure: str) -> NoReturn:

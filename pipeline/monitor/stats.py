@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from rich.filesize import decimal as format_bytes
+
 from ..machine import num_cpus
 
 STEPS = {
@@ -134,7 +136,7 @@ class FeedStats:
                         str(num) if first else "",
                         _percent(self.share(stage, step)),
                         *(waits if first else ["", ""]),
-                        megabytes(text) if text else "",
+                        format_bytes(text) if text else "",
                     ]
                 )
         return header, cells
@@ -158,18 +160,10 @@ class FeedStats:
         text = (
             f"{self.num_samples:,} images in {self.wall_s:.1f} s, {self.samples_per_second:,.0f} a second, "
             f"{self.replaced:,} replaced; {cores:.1f} of {num_cpus()} cores busy; "
-            f"at most {megabytes(self.peak_bytes)} of {megabytes(self.memory_bytes)} in flight"
+            f"at most {format_bytes(self.peak_bytes)} of {format_bytes(self.memory_bytes)} in flight"
         )
         text += f"; {self.cache_hits:,} from the cache" if self.cache_hits else ""
-        return f"{text}; {megabytes(self.moved_bytes)} moved" if self.moved_bytes else text
-
-
-def megabytes(num_bytes: int) -> str:
-    """Format a number of bytes with a readable unit."""
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if num_bytes >= size:
-            return f"{num_bytes / size:,.1f} {unit}"
-    return f"{num_bytes} bytes"
+        return f"{text}; {format_bytes(self.moved_bytes)} moved" if self.moved_bytes else text
 
 
 def _percent(share: float) -> str:

@@ -8,7 +8,6 @@ listed. From this follows
 * files that are not on the list are never written over or deleted. Where a run would write a file that is there and not
   on the list, it is refused before it reads anything. Other files may lie there, and stay;
 * what an earlier result has on the list and the new one does not is deleted by ``complete``;
-* a folder that an older version of Lightwell wrote has no manifest; the caller says which of its names it recognises.
 
 One run at a time writes to a folder: it holds a lock (``lock``) until it ends.
 
@@ -61,7 +60,6 @@ class OutputFolder:
         kind: str,
         outputs: Sequence[str] | None,
         lock: bool = True,
-        recognize: Callable[[], Collection[str]] = tuple,
         remote_names: Collection[str] = (),
         check: Callable[[Self], None] = lambda folder: None,  # noqa: ARG005
     ) -> Iterator[Self]:
@@ -72,7 +70,6 @@ class OutputFolder:
             kind: of the job; results of another kind are not written over.
             outputs: names and patterns of what will be written; None where that is not known.
             lock: False where the caller has the folder locked already.
-            recognize: lists the output files of older versions in a folder without a manifest.
             remote_names: names that are taken without a local file, such as those below a URI that were not fetched.
             check: called once the folder is locked; raises where the run may not write there.
 
@@ -86,7 +83,7 @@ class OutputFolder:
                 stack.enter_context(exclusive_lock(path / LOCK_NAME, what=f"--out {str(path)!r}"))
             found = Manifest.load(path)
             if found is None:
-                found = Manifest(kind=kind, files=dict.fromkeys(sorted(recognize())))
+                found = Manifest(kind=kind)
             elif found.kind != kind:
                 raise RequestError(
                     f"--out: expected a folder of {kind}, got {str(path)!r} with results of {found.kind[:100]!r}; choose "

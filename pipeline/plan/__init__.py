@@ -1,1 +1,1 @@
-"""The plan and its sections: what happens to images, and which samples are read."""
+"""Plans: the plan and its sections, and views."""

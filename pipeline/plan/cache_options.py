@@ -1,4 +1,4 @@
-"""What a plan says of its cache."""
+"""Cache options: the plan's key ``cache``."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ DEFAULT_QUALITY = 95
 
 
 class CacheOptions(CheckedModel):
-    """Where pixels behind the last deterministic step are kept, in what form, and how many bytes of them."""
+    """Folder, format and size limit of the cache, which stores images after the last deterministic step."""
 
     short_form: ClassVar[str] = "dir"
-    """The key that a plain value stands for: ``cache: PATH``."""
+    """The field set by the short form ``cache: PATH``."""
 
     dir: Path
     max_bytes: int | None = Field(default=None, ge=1)
-    """Of all shards in ``dir``. When they are reached nothing more is added; nothing is thrown away in a run."""
+    """Size limit of all shards in ``dir``. Once it is reached, nothing is added; a run never evicts entries."""
     format: Literal["raw", "jpeg"] = "raw"
-    """``raw`` keeps every bit; ``jpeg`` takes about a tenth of the room, is slower to read and loses some."""
+    """``raw`` is lossless; ``jpeg`` takes about a tenth of the space, is lossy and slower to read."""
     quality: int | None = Field(default=None, ge=1, le=100)
-    """Of the JPEGs; 95 where nothing is said."""
+    """JPEG quality (default: 95)."""
     shared: bool = False
-    """Accept a folder that other users own or may write; everyone who may write to it decides on its pixels."""
+    """Accept a folder that other users own or can write to; anyone with write access can change cached pixels."""
 
     @model_validator(mode="before")
     @classmethod
@@ -34,7 +34,7 @@ class CacheOptions(CheckedModel):
         return {cls.short_form: value} if isinstance(value, str | Path) else value
 
     @model_validator(mode="after")
-    def _quality_is_of_jpeg(self) -> Self:
+    def _check_quality(self) -> Self:
         if self.quality is not None and self.format == "raw":
             raise ValueError(
                 f"expected format: jpeg beside a quality, got raw and {self.quality}; leave one out"
@@ -43,9 +43,9 @@ class CacheOptions(CheckedModel):
 
     @property
     def jpeg_quality(self) -> int | None:
-        """Return the quality that is used, None for raw pixels."""
+        """Return the JPEG quality in effect, None for raw pixels."""
         return None if self.format == "raw" else self.quality or DEFAULT_QUALITY
 
     def fingerprint_fields(self) -> dict[str, Any] | None:
-        """Return what changes batches: nothing for raw pixels, wherever and however many are kept."""
+        """Return the options that affect pixels, for the fingerprint; None for raw pixels."""
         return None if self.format == "raw" else {"format": self.format, "quality": self.jpeg_quality}

@@ -1,4 +1,4 @@
-"""The plan: a frozen value that says what happens to images, checked before anything moves."""
+"""The plan: an immutable, validated description of the image pipeline."""
 
 from __future__ import annotations
 
@@ -27,58 +27,58 @@ from .resources import WorkerResources
 from .sampling import Sampling
 
 PLAN_VERSION = 4
-"""Part of every fingerprint; raised when equal plans would yield other batches than before."""
+"""Part of every fingerprint; incremented when the batches of equal plans change."""
 
 
 class BatchOptions(CheckedModel):
-    """How samples are put together."""
+    """Batch options: the plan's key ``batch``."""
 
     size: int = Field(default=64, ge=1)
-    """Of all ranks together."""
+    """Global batch size, over all ranks."""
 
 
 class Mix(CheckedModel):
-    """MixUp (Zhang et al., ICLR 2018) or CutMix (Yun et al., ICCV 2019) over a finished training batch."""
+    """MixUp (Zhang et al., ICLR 2018) or CutMix (Yun et al., ICCV 2019), applied to training batches."""
 
     kind: Literal["MixUp", "CutMix"]
     alpha: float = Field(default=0.2, gt=0)
-    """The share is drawn from Beta(alpha, alpha), once for a batch."""
+    """The mixing ratio is sampled from Beta(alpha, alpha), once per batch."""
     p: float = Field(default=1.0, ge=0, le=1)
 
 
 class BboxParams(CheckedModel):
-    """Which boxes stay: options of ``albumentations.BboxParams``, where they mean the same."""
+    """Box filters: options of ``albumentations.BboxParams`` with the same meaning."""
 
     min_area: float = Field(default=0.0, ge=0)
-    """Least area inside the picture, in pixels."""
+    """Minimum area inside the image, in pixels."""
     min_visibility: float = Field(default=0.0, ge=0, le=1)
-    """Least part of a box that stays inside the picture, and with CutMix uncovered."""
+    """Minimum share of a box that stays inside the image and, with CutMix, uncovered."""
     min_width: float = Field(default=0.0, ge=0)
     min_height: float = Field(default=0.0, ge=0)
     max_accept_ratio: float | None = Field(default=None, ge=1)
-    """Largest ratio of the longer side to the shorter."""
+    """Maximum ratio of the longer to the shorter side."""
     clip: bool = True
-    """Clip boxes to the picture when they are read; without it a box that reaches outside costs its sample."""
+    """Clip boxes to the image when they are read; otherwise a sample with a box that exceeds the image counts as bad."""
     check_each_transform: bool = True
-    """Drop boxes behind every transform, and not at the end only."""
+    """Filter boxes after every transform instead of only at the end."""
 
 
 class KeypointParams(CheckedModel):
-    """What becomes of keypoints: options of ``albumentations.KeypointParams``, where they mean the same."""
+    """Keypoint options of ``albumentations.KeypointParams`` with the same meaning."""
 
     remove_invisible: bool = False
-    """Make keypoints that leave the picture 0, 0, 0; without it they keep their place, with visibility 0."""
+    """Set keypoints outside the image to 0, 0, 0; otherwise they keep their coordinates, with visibility 0."""
 
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-:]+:/{1,2}")
-"""Of a URI, which ``Path`` writes with one slash; a drive of Windows has one letter."""
+"""A URI scheme, after which ``Path`` leaves one slash; Windows drives, with a single letter, do not match."""
 
 
 class Plan(CheckedModel):
-    """What happens to the images of an index before a model sees them.
+    """Declarative image pipeline: index, transforms, batching, cache and error policy.
 
-    Building a plan reads no image; running it never changes it. ``preprocess`` runs for every view, then
-    ``augment`` and ``mix`` for training views or ``evaluate`` for all others; what does not augment must be
+    Building a plan reads no images, and running it never modifies it. ``preprocess`` runs for every view, followed by
+    ``augment`` and ``mix`` for training views or ``evaluate`` for all others; ``preprocess`` and ``evaluate`` must be
     deterministic. A trailing ``Normalize`` runs last, in every view, in one pass into the batch.
     """
 
@@ -90,23 +90,22 @@ class Plan(CheckedModel):
     bbox_params: BboxParams = BboxParams()
     keypoint_params: KeypointParams = KeypointParams()
     sampling: Sampling | None = None
-    """How often training views show each class; None shows every image once an epoch."""
+    """Class-balanced sampling for training views; by default every image is read once per epoch."""
     batch: BatchOptions = BatchOptions()
     cache: CacheOptions | None = None
-    """Keeps pixels behind the deterministic beginning of ``preprocess``; changes no batch, unless as JPEG."""
+    """Caches images after the deterministic head of ``preprocess``; batches are unchanged, except with JPEG."""
     seed: int = Field(default=0, ge=0)
     device: Literal["cpu", "gpu"] = "cpu"
-    """Where images are decoded and augmented: ``gpu`` takes everything that is lowered to DALI's GPU operators."""
+    """Device for decoding and augmentation: ``gpu`` runs all transforms that have a DALI GPU lowering."""
     decode: Literal["auto", "exact"] = "auto"
-    """``auto`` decodes a JPEG at 1/2, 1/4 or 1/8 of its size where what follows shrinks it at least as much;
-    ``exact`` never does. Cutting out only what a crop keeps is exact and done either way."""
+    """``auto`` decodes JPEGs at 1/2, 1/4 or 1/8 scale if the transforms downscale by at least as much; ``exact`` decodes
+    at full scale. Decoding only the cropped region is exact and always enabled."""
     lowering: Literal["exact", "approximate"] = "exact"
-    """``approximate`` also takes DALI operators that follow another law than Albumentations, on a GPU."""
-
+    """``approximate`` also uses DALI GPU operators with a different algorithm than Albumentations."""
     errors: ErrorPolicy = ErrorPolicy()
-    """What is done about files that cannot be used."""
+    """Handling of unusable files."""
     resources: WorkerResources | None = None
-    """What each worker of a cluster holds, where the command line does not say."""
+    """Default CPUs and GPUs per Ray worker."""
 
     @field_validator("index", mode="before")
     @classmethod
@@ -114,10 +113,10 @@ class Plan(CheckedModel):
         if not isinstance(value, str | Path):
             return value
         text = without_file_scheme(str(value)) if isinstance(value, str) else str(value)
-        if (scheme := _SCHEME.match(text)) and not os.path.exists(text):  # noqa: PTH110 - no error for names that are too long
+        if (scheme := _SCHEME.match(text)) and not os.path.exists(text):  # noqa: PTH110 - returns False for names that are too long
             raise ValueError(
-                f"expected a path of this machine, got a URI that begins with {scheme[0]}; copy the index here (pictures that it "
-                "lists may stay where they are)"
+                f"expected a local path, got a URI that begins with {scheme[0]}; copy the index to this machine (its images may stay "
+                "remote)"
             )
         return text
 
@@ -128,16 +127,15 @@ class Plan(CheckedModel):
 
     @classmethod
     def load(cls, path: Path | str, *, allow_import: Sequence[str] = ()) -> Self:
-        """Read a plan from YAML; relative paths count from the file's folder.
+        """Load a plan from YAML; relative paths are resolved against the folder of the file.
 
         Args:
             path: the file.
-            allow_import: modules that the plan may import classes and policies from, each with its submodules. Importing
-                runs their code.
+            allow_import: modules, including submodules, that the plan may import classes and policies from. Importing runs
+                their code.
 
         Raises:
-            PlanError: the file cannot be read, a key is unknown, a value is of another type, or the plan names something
-                that would have to be imported without permission.
+            PlanError: the file cannot be read, a key is unknown, a value has the wrong type, or an import is not allowed.
         """
         return build_checked(
             cls,
@@ -148,7 +146,7 @@ class Plan(CheckedModel):
         )
 
     def dump(self) -> dict[str, Any]:
-        """Return the plan in its YAML form; ``Plan(**plan.dump()) == plan``."""
+        """Return the plan as plain values for YAML; ``Plan(**plan.dump()) == plan``."""
         policies = ("preprocess", "augment", "evaluate")
         plain = self.model_dump(mode="json", exclude=set(policies))
         for name in policies:
@@ -156,18 +154,18 @@ class Plan(CheckedModel):
         return plain
 
     def save(self, path: Path | str) -> None:
-        """Write the plan as YAML."""
+        """Save the plan as YAML."""
         write_text(Path(path), yaml.safe_dump(json.loads(json.dumps(self.dump())), sort_keys=False))
 
     def load_index(self) -> Index:
-        """Read the plan's index; a large one is mapped into memory."""
+        """Open the plan's index; large ones are memory-mapped."""
         return Index.open(self.index)
 
     def fingerprint(self, index: Index | None = None) -> str:
-        """Hash all that decides what the batches hold, the index's content included; reads the index if not given.
+        """Hash all options that affect batches and the content of the index, which is opened if not given.
 
-        The index's path, the device, the cache's place, what workers hold and limits that only stop a run are left out:
-        moving a data set or a machine, or bearing more bad files, is not another plan.
+        The path of the index, the device, the cache folder, worker resources and limits that only abort a run are
+        excluded.
         """
         content = {
             **self.dump(),
@@ -178,7 +176,7 @@ class Plan(CheckedModel):
         if self.cache is not None and self.cache.fingerprint_fields():
             content["cache"] = self.cache.fingerprint_fields()
         content["errors"] = self.errors.fingerprint_fields()
-        # Plans from before these keys were there keep their fingerprint.
+        # Defaults are left out, so that fingerprints from before these keys existed stay valid.
         if content["errors"] == ErrorPolicy().fingerprint_fields():
             del content["errors"]
         for name, default in (("bbox_params", BboxParams()), ("keypoint_params", KeypointParams())):
@@ -188,7 +186,7 @@ class Plan(CheckedModel):
 
 
 class Normalization(CheckedModel):
-    """Constants of ``(x / 255 - mean) / std``: one for each channel, or one for all."""
+    """Mean and standard deviation in ``(x / 255 - mean) / std``, per channel or for all channels."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]

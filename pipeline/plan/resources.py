@@ -1,4 +1,4 @@
-"""What one worker of a cluster holds while it lives: the plan's key ``resources``. It changes no batch."""
+"""CPUs and GPUs per Ray worker: the plan's key ``resources``. Does not affect batches."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ..errors import PlanError
 
 
 class WorkerResources(CheckedModel):
-    """CPUs and GPUs of each Ray worker, where the command line does not say; in one process it means nothing."""
+    """Default CPUs and GPUs per Ray worker, overridden by the command line; ignored by the local engine."""
 
     cpus: float = 1.0
-    """Each with a thread."""
+    """CPUs per worker, with one thread each."""
     gpus: float = 0.0
-    """A fraction below one lets workers share a GPU."""
+    """GPUs per worker; with a fraction below 1, workers share a GPU."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -29,10 +29,10 @@ class WorkerResources(CheckedModel):
 
 
 def check_resources(cpus: float, gpus: float) -> None:
-    """Refuse what a cluster cannot give.
+    """Check CPUs and GPUs per worker.
 
     Raises:
-        PlanError: nothing, less than nothing, or one GPU and a part of another.
+        PlanError: both are zero, one is negative, or GPUs are a fraction above 1.
     """
     check_number("resources.cpus", cpus)
     check_number("resources.gpus", gpus)
@@ -48,5 +48,5 @@ def check_resources(cpus: float, gpus: float) -> None:
 
 
 def format_resources(cpus: float, gpus: float) -> str:
-    """Write ``2 CPUs and 0.5 GPUs``."""
+    """Format resources, such as ``2 CPUs and 0.5 GPUs``."""
     return " and ".join(f"{number:g} {name}" for number, name in ((cpus, "CPUs"), (gpus, "GPUs")) if number)

@@ -1,4 +1,4 @@
-"""How often the classes are shown in training views: the plan's key ``sampling``."""
+"""Class-balanced sampling for training views: the plan's key ``sampling``."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from ..errors import did_you_mean
 
 
 class Sampling(CheckedModel):
-    """How often the classes are shown in training views; written ``balanced`` or ``{weights: {class: number}}``."""
+    """Class weights for sampling in training views: ``balanced`` or ``{weights: {class: number}}``."""
 
     weights: dict[str, float] | None = None
-    """By class name; of an epoch, a class gets its weight's share. Classes that are not named weigh 1."""
+    """Weight by class name (default: 1). Each class makes up a share of the epoch in proportion to its weight."""
 
     @model_validator(mode="before")
     @classmethod

@@ -1,4 +1,4 @@
-"""Which samples of a plan are read, and how."""
+"""View: which samples of a plan are read, and in which mode."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from ..text import quoted
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One reading of a plan: a split, in order or shuffled, augmented or not, for some epochs.
+    """A pass over a plan: split, order, augmentation, epochs and rank.
 
     Raises:
-        PlanError: a rank that is none of the ``num_ranks``, or a value of another kind than its field's.
+        PlanError: ``rank`` is out of range, or a value has the wrong type.
     """
 
     split: str | None = None
-    """Only rows with this split; None reads all."""
+    """Read this split only (default: all rows)."""
     shuffle: bool = False
     augment: bool = False
-    """A training view: run the plan's ``augment`` policy, its sampling and its mixing."""
+    """Training view: apply the plan's ``augment`` policy, sampling and mixing."""
     first_epoch: int = 0
     num_epochs: int = 1
     drop_last: bool = False
-    """Leave out the last batch of an epoch when it is not full."""
+    """Drop the last batch of an epoch if it is incomplete."""
     keys: tuple[str, ...] | None = None
-    """Only these keys, in this order; None reads all. The plan's sampling is for views without keys."""
+    """Read these keys only, in this order (default: all). Not combined with the plan's sampling."""
     rank: int = 0
-    """Which slice of every batch is read, from 0."""
+    """Rank of this process, from 0; each rank reads its slice of every batch."""
     num_ranks: int = 1
-    """Processes that share every batch; all take the same number of steps."""
+    """World size: processes that share every batch and take the same number of steps."""
 
     def __post_init__(self) -> None:
         check_text("view.split", self.split)
@@ -53,5 +53,5 @@ class View:
         if self.num_ranks < 1 or not 0 <= self.rank < self.num_ranks:
             raise PlanError(
                 f"view.rank: expected 0 to num_ranks - 1, got rank {self.rank} of {self.num_ranks} ranks; "
-                "number them from 0"
+                "ranks are numbered from 0"
             )

@@ -203,8 +203,8 @@ DOCUMENTS = {
     "binary": ("a: !!binary aGk=", "got a tag"),
     "set": ("a: !!set {x}", "got a tag"),
     "two documents": ("a: 1\n---\nb: 2", "one document"),
-    "zero byte": ('a: "\\0"', "characters that are none"),
-    "surrogate": ('{"a": "\\ud800"}', "characters that are none"),
+    "zero byte": ('a: "\\0"', "got invalid characters"),
+    "surrogate": ('{"a": "\\ud800"}', "got invalid characters"),
     "no text": ("\x01\x02", "expected YAML"),
     "list": ("[1]", "expected 'key: value' lines"),
     "nothing": ("", "expected 'key: value' lines"),
@@ -270,7 +270,7 @@ def test_control_characters_of_a_plan_reach_no_message(tmp_path: Path) -> None:
 def test_an_index_that_is_a_uri_is_refused_in_plain_words(form: type[str | Path], index: str) -> None:
     """A plan in Python names its index by a URI, as text or as a path: one line says what to do, without the secret."""
     with pytest.raises(
-        PlanError, match=r"index: expected a path of this machine, got a URI .* copy the index here"
+        PlanError, match=r"index: expected a local path, got a URI .* copy the index to this machine"
     ) as caught:
         Plan(index=form(index))
     assert "secret" not in str(caught.value)
@@ -283,9 +283,7 @@ def test_equalize_with_a_function_as_mask_is_refused_by_its_name() -> None:
         return image[..., 0]
 
     for masked in (mask, lambda image: image):
-        with pytest.raises(
-            PlanError, match=r"augment\[0\]\.Equalize: .*mask: expected a value that can be written down"
-        ):
+        with pytest.raises(PlanError, match=r"augment\[0\]\.Equalize: .*mask: expected a serializable value"):
             Plan(index="index.parquet", augment=[A.Equalize(mask=masked)])
     with pytest.raises(PlanError, match=r"augment\[0\]\.Equalize"):
         Plan(index="index.parquet", augment=[A.Equalize(mask=np.ones((8, 8), np.uint8))])

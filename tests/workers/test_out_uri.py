@@ -131,5 +131,5 @@ def test_commands_that_need_a_folder_refuse_a_uri() -> None:
 
 def test_a_plan_refuses_an_index_at_a_uri(folder: Path) -> None:
     (folder / "far.yaml").write_text("index: s3://bucket/index.parquet\n")
-    with pytest.raises(PlanError, match="index: expected a path of this machine, got 's3://bucket/index"):
+    with pytest.raises(PlanError, match="index: expected a local path, got 's3://bucket/index"):
         Plan.load(folder / "far.yaml")

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from rich.filesize import decimal as format_bytes
 
 from ...pipeline.errors import PlanError, RequestError
 from ...pipeline.index.index import CLASSES
 from ...pipeline.jobs.job_file import load_job, load_plan
-from ...pipeline.monitor.stats import megabytes
 from .declared_files import AllowedFiles, Document, declared_files
 from .modules import ModuleFiles
 
@@ -129,7 +129,9 @@ class WorkingDir:
 
     def listing(self) -> list[str]:
         """List what leaves this machine, a line a file, and count what stays here of the modules."""
-        lines = [f"ships {path} ({megabytes(source.stat().st_size)})" for path, source in self.files.items()]
+        lines = [
+            f"ships {path} ({format_bytes(source.stat().st_size)})" for path, source in self.files.items()
+        ]
         for module in self.modules:
             lines += [f"ships {file} (module {module.path.name})" for file in module.files]
             if module.left_out:
@@ -147,8 +149,8 @@ class WorkingDir:
         if (total := sum(sizes.values())) > max_bytes:
             largest = max(sizes, key=sizes.__getitem__)
             raise RequestError(
-                f"submit: expected at most {megabytes(max_bytes)} to ship, got {megabytes(total)}, of which "
-                f"{str(largest)!r} has {megabytes(sizes[largest])}; put it where every node sees it and name it by its "
+                f"submit: expected at most {format_bytes(max_bytes)} to ship, got {format_bytes(total)}, of which "
+                f"{str(largest)!r} has {format_bytes(sizes[largest])}; put it where every node sees it and name it by its "
                 "absolute path, or raise --max-bytes"
             )
 

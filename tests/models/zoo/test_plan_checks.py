@@ -51,11 +51,11 @@ def plan(
         (plan(224, {"normalization": "image"}), None),
         (
             plan(224, {name: value[::-1] for name, value in IMAGENET.items()}),
-            "which is the order blue, green, red",
+            "which is BGR order",
         ),
         (
             plan(224, {name: [255 * one for one in value] for name, value in IMAGENET.items()}),
-            "the range 0..255",
+            "for the range 0..255",
         ),
         (
             plan(224, IMAGENET, interpolation=2),
@@ -64,7 +64,7 @@ def plan(
         (plan(224, IMAGENET, interpolation=3), None),
         (
             plan(224, IMAGENET, evaluate=["ToHSV"]),
-            "expected the colours red, green, blue, got those of ToHSV",
+            "expected RGB images, got ToHSV; remove it",
         ),
     ],
 )
@@ -75,7 +75,9 @@ def test_a_plan_is_compared_with_what_published_weights_expect(given: Plan, told
         assert lines == ()
     else:
         line = lines[0].splitlines()[0]
-        assert line.startswith("the plan differs from how the weights of resnet18 were trained: expected ")
+        assert line.startswith(
+            "the plan differs from the preprocessing that the weights of resnet18 were trained with: expected "
+        )
         assert told in line
 
 
@@ -101,7 +103,7 @@ ON_255 = {"mean": [127.5] * 3, "std": [127.5] * 3}
 def test_the_lines_of_a_warning_put_into_the_plan_end_it(model: ModelSpec, given: Plan) -> None:
     (text,) = data_warnings(model, given)
     sentence, told, *lines = text.splitlines()
-    assert told == "write in the plan, in place of its own steps for this:"
+    assert told == "in the plan, replace the corresponding steps with:"
     pasted = yaml.safe_load("\n".join(lines))
     kept = {"preprocess": []}
     if "Normalize" not in pasted.get("preprocess", [{}])[0]:
@@ -110,7 +112,9 @@ def test_the_lines_of_a_warning_put_into_the_plan_end_it(model: ModelSpec, given
         kept = {"preprocess": [spec.dump() for spec in given.preprocess if spec.name == "Resize"]}
     sections = {**pasted, "preprocess": [*kept["preprocess"], *pasted.get("preprocess", [])]}
     assert data_warnings(model, Plan.model_validate({"index": "i.parquet", **sections})) == ()
-    assert sentence.startswith(f"the plan differs from how the weights of {model.name} were trained: ")
+    assert sentence.startswith(
+        f"the plan differs from the preprocessing that the weights of {model.name} were trained with: "
+    )
 
 
 @pytest.mark.parametrize(
@@ -164,8 +168,8 @@ def test_an_audit_says_that_its_checkpoint_was_trained_on_other_images(
 
     assert audit(trained, "same")["notes"] == []
     told = (
-        "the plan differs from the one that the checkpoint was trained on: "
-        "expected mean [0.485, 0.456, 0.406], std [0.229, 0.224, 0.225], got no Normalize, so that values are 0..1"
+        "the plan differs from the one that the checkpoint was trained with: "
+        "expected mean [0.485, 0.456, 0.406], std [0.229, 0.224, 0.225], got no Normalize, so values are in 0..1"
     )
     assert audit(plan(64, None, index), "other")["notes"] == [told]
     (shown,) = [record.message for record in caplog.records if record.message.startswith(told)]
@@ -196,7 +200,7 @@ def test_explain_of_a_job_warns_once_and_ends_in_lines_to_paste(tmp_path: Path, 
     (tmp_path / "job.yaml").write_text(text)
     done = CliRunner().invoke(app, ["explain", str(tmp_path / "job.yaml")])
     assert done.exit_code == 0, done.exception
-    assert done.stderr.count("warning: the plan differs from how the weights of") == num
+    assert done.stderr.count("warning: the plan differs from the preprocessing that the weights of") == num
     assert "the plan differs" not in done.stdout
     if num:
         assert done.stderr.endswith(
@@ -215,7 +219,9 @@ def test_training_warns_once_before_it_begins(tmp_path: Path) -> None:
     run_training_job(job, LocalEngine(num_threads=1), tmp_path / "train", LineConsole(told))
     lines = told.getvalue().splitlines()
     (at,) = [
-        number for number, line in enumerate(lines) if line.startswith("warning: the plan differs from how")
+        number
+        for number, line in enumerate(lines)
+        if line.startswith("warning: the plan differs from the preprocessing")
     ]
-    assert lines[at + 1 : at + 3] == ["write in the plan, in place of its own steps for this:", "preprocess:"]
+    assert lines[at + 1 : at + 3] == ["in the plan, replace the corresponding steps with:", "preprocess:"]
     assert at < next(number for number, line in enumerate(lines) if line.startswith("epoch 1/1"))

@@ -60,7 +60,7 @@ def test_code_inside_a_checkpoint_is_refused_and_not_run(tmp_path):
     (tmp_path / "trap.pth").write_bytes(pickle.dumps(Trap(tmp_path / "ran"), protocol=2))
     torch.save({"state_dict": Trap(tmp_path / "ran")}, tmp_path / "trap.pt")
     for name in ("trap.pth", "trap.pt"):
-        with pytest.raises(ModelError, match=r"not run: save model\.state_dict"):
+        with pytest.raises(ModelError, match=r"not executed: save model\.state_dict"):
             read_state_dict(tmp_path / name)
     assert not (tmp_path / "ran").exists()
 

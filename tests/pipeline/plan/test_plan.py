@@ -91,7 +91,7 @@ def test_a_policy_means_the_same_inline_saved_and_imported(
         ),
         ("augment: [{Flip: 1, Blur: 2}]", r"augment\[0\]: expected 'Name'"),
         ("augment: {file: nowhere.json}", "augment: expected a policy saved by albumentations.save"),
-        ("augment: {import: 'nowhere:x'}", "augment: expected a name that may be used without permission"),
+        ("augment: {import: 'nowhere:x'}", "augment: expected an allowed name"),
         ("[", "expected YAML"),
         ("batch: 5", "batch: expected 'key: value' lines below it, got 5"),
         ("augment: 5", r": augment: expected a list of transforms, [^:]*: PATH[^,]*: module:name}, got 5; "),

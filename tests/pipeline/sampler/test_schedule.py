@@ -86,7 +86,7 @@ def test_a_batch_that_ranks_cannot_share_is_refused_with_the_sizes_that_they_can
 @pytest.mark.parametrize(("rank", "num_ranks"), [(2, 2), (-1, 2), (0, 0), (0, -1)])
 def test_a_rank_out_of_range_is_refused(rank: int, num_ranks: int) -> None:
     with pytest.raises(
-        PlanError, match=f"view.rank: .* got rank {rank} of {num_ranks} ranks; number them from 0"
+        PlanError, match=f"view.rank: .* got rank {rank} of {num_ranks} ranks; ranks are numbered from 0"
     ):
         View(rank=rank, num_ranks=num_ranks)
 
