@@ -19,6 +19,7 @@ from .explain import explain
 from .index import index
 from .init import init
 from .materialize import materialize
+from .preview import preview
 from .train import train
 
 app = typer.Typer(
@@ -56,6 +57,7 @@ for command in (
     init,
     index,
     explain,
+    preview,
     train,
     audit,
     materialize,

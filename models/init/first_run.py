@@ -52,15 +52,12 @@ class FirstRun:
     def commands(self, out: Path) -> list[str]:
         """Name the next commands, to be pasted into a shell."""
         plan, train, audit = (shlex.quote(str(out / name)) for name in (PLAN, TRAIN, AUDIT))
-        explain = f"lightwell explain {plan}"
+        page, results, report = (shlex.quote(str(out / name)) for name in ("preview.html", RUN, "audit"))
+        preview = f"lightwell preview {plan} --out {page}"
         if self.dataset.obstacle is not None:
-            return [
-                explain,
-                f"lightwell materialize {plan} --out {shlex.quote(str(out / 'shards'))} --encoding npy",
-            ]
-        results, report = (shlex.quote(str(out / name)) for name in (RUN, "audit"))
+            return [preview, f"lightwell explain {plan}"]
         return [
-            explain,
+            preview,
             f"lightwell train {train} --out {results}",
             f"lightwell audit {audit} --out {report}",
         ]

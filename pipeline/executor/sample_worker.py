@@ -31,7 +31,7 @@ from ..plan.view import View
 from ..rng import derive_seed
 from ..sampler.schedule import replacements
 from ..transform.growth import SizeBound, largest_pixels
-from ..transform.params import ParamSampler, SampledParams, leaf_transforms
+from ..transform.params import ParamSampler, SampledParams, Trace, leaf_transforms
 from ..uris import public_uri
 from .cached import CACHE_STEP, CacheReader, CacheStage
 from .cpu import CpuStage, Failure, ImageStage, OutputSlot, apply_guarded, no_output_slot, policy_failure
@@ -72,6 +72,8 @@ class WorkerContext:
     """Logs fallbacks to another decoder, once per reason."""
     slow: set[str] = field(default_factory=set)
     """Keys of samples that timed out; later epochs skip them."""
+    trace: Trace | None = None
+    """Records what is done to each sample, where one thread makes one at a time."""
 
     def load(self, rows: np.ndarray) -> list[EncodedSample]:
         """Look samples up in the cache and read the files of the others."""
@@ -196,7 +198,7 @@ class _SampleBuilder:
         self._kinds = kinds = shared.kinds
         routes = program.routes(augment=view.augment, backend=shared.backend)
         compose = program.compose(augment=view.augment, boxes=kinds.boxes, keypoints=kinds.num_keypoints > 0)
-        self._param_sampler = ParamSampler(compose, routes.num_sampled)
+        self._param_sampler = ParamSampler(compose, routes.num_sampled, shared.trace)
         self.size_bound = SizeBound.of(compose.transforms)
         may_reduce = program.plan.decode == "auto"
         on_cpu = CpuStage(

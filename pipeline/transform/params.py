@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,14 @@ class SampledParams:
     """Random state for the remaining transforms. If there are none, the generators are reused for the next sample."""
 
 
+@dataclass(slots=True)
+class Trace:
+    """The calls that made the sample whose parameters were sampled last. One thread at a time."""
+
+    done: list[TransformCall] = field(default_factory=list)
+    """In the order of execution. Indices count all transforms of the policy, including those that run on pixels."""
+
+
 def leaf_transforms(transforms: Sequence[Any]) -> Iterator[Any]:
     """Yield the leaf transforms of compositions, in written order."""
     for transform in transforms:
@@ -68,9 +76,10 @@ class ParamSampler:
     Args:
         compose: the policy; copied.
         num_sampled: number of leading outermost transforms whose parameters are sampled without pixels.
+        trace: records what is done to each sample.
     """
 
-    def __init__(self, compose: Any, num_sampled: int) -> None:
+    def __init__(self, compose: Any, num_sampled: int, trace: Trace | None = None) -> None:
         self._compose = copy.deepcopy(compose)
         self._presampled = self._compose.transforms[:num_sampled]
         self._remaining = self._compose.transforms[num_sampled:]
@@ -78,6 +87,10 @@ class ParamSampler:
         self._calls: list[TransformCall] = []
         for transform_index, leaf in enumerate(self._leaves):
             leaf.apply_with_params = self._recorder(transform_index, leaf)
+        self._trace = trace
+        if trace is not None:
+            for index, leaf in enumerate(leaf_transforms(self._remaining), len(self._leaves)):
+                leaf.apply_with_params = _recorded(trace, index, leaf.apply_with_params)
         # Without remaining transforms the generators are not needed after sampling and can be reused.
         self._reseedable = None if self._remaining else ReseedableGenerator()
         if self._reseedable is not None:
@@ -110,6 +123,8 @@ class ParamSampler:
             data = self._run_transforms(
                 self._presampled[num_skipped:] if num_skipped else self._presampled, data
             )
+        if self._trace is not None:
+            self._trace.done = list(self._calls)
         height, width = data.pop("image").shape[:2]
         return SampledParams(tuple(self._calls), (height, width), data, generators)
 
@@ -160,6 +175,19 @@ class ParamSampler:
             return {"image": image, **others}
 
         return record
+
+
+def _recorded(
+    trace: Trace, index: int, apply: Callable[..., dict[str, Any]]
+) -> Callable[..., dict[str, Any]]:
+    """Wrap a transform that runs on pixels so that its calls are recorded."""
+
+    def applied(params: dict[str, Any], *args: Any, **data: Any) -> dict[str, Any]:
+        height, width = data["image"].shape[:2]
+        trace.done.append(TransformCall(index, dict(params), (height, width)))
+        return apply(params, *args, **data)
+
+    return applied
 
 
 def placeholder_image(size: Size) -> np.ndarray:

@@ -68,7 +68,7 @@ def test_the_summary_ends_in_commands_that_name_files_which_are_there(init: Init
     make_folder(tmp_path / "my phötos", num_images=60)
     told = init("my phötos", *SMALL)
     next_ones = [shlex.split(line) for line in told.split("next:\n")[1].splitlines()]
-    assert [words[1] for words in next_ones] == ["explain", "train", "audit"]
+    assert [words[1] for words in next_ones] == ["preview", "train", "audit"]
     assert all((tmp_path / words[2]).is_file() for words in next_ones)
     assert "splits: 80 % train, 10 % val, 10 % test" in told
     assert "few images: " in told
