@@ -32,7 +32,10 @@ def init(
     ] = None,
     force: Annotated[
         bool,
-        typer.Option("--force", help="Write over files that are there and were changed, or are not ours."),
+        typer.Option(
+            "--force",
+            help="Replace files that were changed or are not ours; the old ones are kept as NAME.old.",
+        ),
     ] = False,
     root: Annotated[
         str | None, typer.Option(help="Where a table's relative paths start; by default its folder.")

@@ -12,10 +12,11 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 from ...pipeline.atomic_io import write_text
-from ...pipeline.errors import RequestError
+from ...pipeline.errors import OutputError, RequestError
 from ...pipeline.outputs.folder import OutputFolder
 from ...pipeline.outputs.manifest import Manifest
 from ...pipeline.storage.store import is_remote, without_file_scheme
@@ -63,22 +64,22 @@ def open_init_folder(out: Path, source: str, *, force: bool) -> Iterator[OutputF
     Args:
         out: the folder; made where it is missing, and taken away again where nothing came of it.
         source: as it is asked for.
-        force: write over what is there.
+        force: replace what is there; files that were changed or are not ours are renamed.
 
     Raises:
         RequestError: a file is there that somebody else wrote or has changed, or the index of another source.
         OutputError: the folder cannot be written.
     """
-    there = [name for name in NAMES if (out / name).is_file()] if force else []
     fresh = not out.exists()
+
+    def check(folder: OutputFolder) -> None:
+        if force:
+            _set_aside(folder.path)
+        else:
+            _check_unchanged(folder.path, source)
+
     try:
-        with OutputFolder.open(
-            out,
-            kind=KIND,
-            outputs=NAMES,
-            recognize=lambda: there,
-            check=lambda folder: None if force else _check_unchanged(folder.path, source),
-        ) as folder:
+        with OutputFolder.open(out, kind=KIND, outputs=NAMES, check=check) as folder:
             folder.describe(json.dumps({**_told(out), "source": _absolute(source)}))
             folder.claim(*NAMES)
             yield folder
@@ -119,26 +120,50 @@ def write_files(folder: OutputFolder, texts: Mapping[str, str], source: str) -> 
 
 
 def _check_unchanged(out: Path, source: str) -> None:
-    """Check that what would be written over is as it was written here, and that the index is of the same source."""
+    """Check that files to be overwritten are as they were written here, and that the index is of the same source."""
     told = _told(out)
-    for name in NAMES:
-        path = out / name
-        if path.is_file() and told.get(name) != _digest(path.read_bytes()):
-            what = (
-                "that was changed since it was written"
-                if name in told
-                else "that `lightwell init` did not write"
-            )
-            raise RequestError(
-                f"--out: expected to write {name!r}, got one in {str(out)!r} {what}; choose another --out, or write over it "
-                "with --force"
-            )
+    for name in _others(out):
+        what = (
+            "that was changed since it was written" if name in told else "that `lightwell init` did not write"
+        )
+        raise RequestError(
+            f"--out: expected to write {name!r}, got one in {str(out)!r} {what}; choose another --out, or replace it with "
+            "--force, which keeps the old one"
+        )
     if (out / INDEX).exists() and told.get("source") != _absolute(source):
         of = repr(told["source"]) if "source" in told else "another source"
         raise RequestError(
             f"--out: expected a folder without an index, or with one of {source!r}, got {str(out)!r} with one of {of}; choose "
             "another --out, or replace it with --force"
         )
+
+
+def _others(out: Path) -> list[str]:
+    """List files that were not written here, or were changed since."""
+    told = _told(out)
+    files = {name: out / name for name in NAMES}
+    return [
+        name
+        for name, path in files.items()
+        if path.is_file() and told.get(name) != _digest(path.read_bytes())
+    ]
+
+
+def _set_aside(out: Path) -> None:
+    """Rename files of others to ``NAME.old``, or ``NAME.old2`` and so on where that is taken.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    for name in _others(out):
+        ends = (".old" if number == 1 else f".old{number}" for number in count(1))
+        target = next(path for end in ends if not os.path.lexists(path := out / f"{name}{end}"))
+        try:
+            (out / name).rename(target)
+        except OSError as error:
+            raise OutputError(
+                f"--out: expected to rename {str(out / name)!r}, got {error.strerror or error}; choose another --out"
+            ) from error
 
 
 def _told(out: Path) -> dict[str, str]:

@@ -115,24 +115,28 @@ def test_a_file_that_was_changed_stays_unless_force_is_given(init: Init, tmp_pat
         RequestError, match=r"'plan.yaml', got one in 'runs/photos' that was changed since"
     ) as told:
         init("photos", "--model", "vit_b_16")
-    assert str(told.value).endswith("with --force")
+    assert str(told.value).endswith("with --force, which keeps the old one")
     assert told.value.exit_code == 2
     assert contents(plan.parent) == before
     init("photos", "--force")
     assert plan.read_text() == written
+    assert plan.with_name("plan.yaml.old").read_text() == f"{written}# mine\n"
 
 
 @pytest.mark.parametrize("name", ["plan.yaml", "train.yaml", "audit.yaml"])
 def test_a_file_of_somebody_else_is_refused_before_anything_is_read(
     init: Init, tmp_path: Path, name: str
 ) -> None:
-    make_folder(tmp_path / "photos", num_images=8)
+    make_folder(tmp_path / "photos", num_images=24)
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / name).write_text("precious: true\n")
     with pytest.raises(RequestError, match="that `lightwell init` did not write"):
         init("photos", "--out", "out")
     assert [path.name for path in (tmp_path / "out").iterdir()] == [name]
     assert (tmp_path / "out" / name).read_text() == "precious: true\n"
+    init("photos", "--out", "out", "--force")
+    assert (tmp_path / "out" / f"{name}.old").read_text() == "precious: true\n"
+    assert "lightwell" in (tmp_path / "out" / "plan.yaml").read_text()
 
 
 def test_an_index_of_another_source_is_refused(init: Init, tmp_path: Path) -> None:
