@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .pipeline.jobs.progress import LineConsole, SilentConsole, TerminalConsole
     from .pipeline.plan.plan import Mix, Plan
     from .pipeline.plan.view import View
+    from .pipeline.preview.preview import preview
     from .pipeline.runtime.local_engine import LocalEngine
     from .workers.local import run_batch_job, run_training_job
 
@@ -62,6 +63,7 @@ _HOMES = {
     "pipeline.jobs.progress": ("LineConsole", "SilentConsole", "TerminalConsole"),
     "pipeline.compiler.program": ("Program",),
     "pipeline.plan.view": ("View",),
+    "pipeline.preview.preview": ("preview",),
     "cli.submission": ("submit",),
     "workers.local": ("run_batch_job", "run_training_job"),
 }
@@ -91,6 +93,7 @@ __all__ = [  # noqa: RUF022  (sorted without regard to case, as the test that pi
     "OutputError",
     "Plan",
     "PlanError",
+    "preview",
     "Program",
     "RequestError",
     "run_batch_job",

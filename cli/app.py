@@ -17,16 +17,16 @@ from .demo import demo
 from .doctor import doctor
 from .explain import explain
 from .index import index
+from .init import init
 from .materialize import materialize
+from .preview import preview
 from .train import train
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Carry images down to models, and show what the models looked at.\n\n"
-    "Example: lightwell index photos -o index.parquet",
+    help="Carry images down to models, and show what the models looked at.\n\nExample: lightwell init photos",
 )
 
 AGAIN_S = 0.05
@@ -53,7 +53,20 @@ def options(
     """Take the options that stand before a command."""
 
 
-for command in (index, explain, train, audit, materialize, submit.submit, serve.serve, demo, doctor, bench):
+for command in (
+    init,
+    index,
+    explain,
+    preview,
+    train,
+    audit,
+    materialize,
+    submit.submit,
+    serve.serve,
+    demo,
+    doctor,
+    bench,
+):
     app.command()(command)
 for group, name in ((cache.app, "cache"), (submit.jobs_app, "jobs"), (serve.services_app, "services")):
     app.add_typer(group, name=name)

@@ -42,6 +42,7 @@ PUBLIC: list[str] = [
     "OutputError",
     "Plan",
     "PlanError",
+    "preview",
     "Program",
     "RequestError",
     "run_batch_job",

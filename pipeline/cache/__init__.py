@@ -1,15 +1,15 @@
-"""The cache: pixels behind the last deterministic step, kept on disk and mapped into memory.
+"""Pixel cache: images after the leading deterministic transforms, stored on disk and memory-mapped.
 
-    options    what a plan says of it              recipe     how cached pixels are made: what plans share
-    identity   which version of which file         shard      one Arrow IPC file of pictures, and its checksums
-    packing    raw pixels, or JPEG                  table      where each picture lies, over all shards
-    writing    new shards, aside, then renamed      store      find, keep, publish: what an engine uses
-    upkeep     list, verify, prune                 trust      who may write, which files are the cache's own
+    recipe        how cached pixels are produced     key           keys of index rows
+    shard         one Arrow IPC file of images       codec         raw pixels or JPEG
+    lookup        keys of all shards                 writer        new shards, written atomically
+    store         the cache used by an engine        maintenance   list, verify, prune
+    permissions   private or shared folders, names of files
 
-    DIR/<recipe>/recipe.json       what the pixels were made by, for people
-    DIR/<recipe>/<name>.arrow      a shard: never changed once it has this name
-    DIR/<recipe>/.<name>.part      a shard that a process is writing; left behind only by a dead one
+    DIR/<recipe>/recipe.json       how the pixels were produced, for people
+    DIR/<recipe>/<name>.arrow      a finished shard, immutable
+    DIR/<recipe>/.<name>.part      a shard being written, or left by a process that died
 
-No process waits for another. Each writes shards of its own and sees those of others at the start of an epoch and,
-while pictures are missing, every few seconds. Two that fill at once may both keep a picture; either is right.
+Processes never wait for each other. Each writes its own shards and reads those of others at the start of an epoch and,
+while images are missing, every few seconds. Two processes that fill the cache at once may both store an image.
 """

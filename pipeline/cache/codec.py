@@ -1,4 +1,4 @@
-"""Pictures as they lie in a shard: raw pixels, or JPEG."""
+"""Encoding of cached images: raw pixels or JPEG."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ if TYPE_CHECKING:
 
 CHANNELS = 3
 JPEG_SIDE = 65_500
-"""The longest side that libjpeg writes."""
+"""Longest side that libjpeg can write."""
 
 
 @dataclass(frozen=True, slots=True)
 class CachedImage:
-    """A picture as it is kept."""
+    """An encoded image in the cache."""
 
     data: np.ndarray
-    """uint8, one dimension; read-only where it lies in a shard."""
+    """uint8, one dimension; read-only if it comes from a shard."""
     size: Size
     """Height and width."""
     shard: Shard | None = field(default=None, repr=False)
-    """Where it lies, if in a shard."""
+    """The shard it comes from, if any."""
 
 
 def encode_image(image: np.ndarray, quality: int | None) -> CachedImage | None:
-    """Pack uint8 HWC RGB pixels; without a ``quality`` they stay as they are and may share memory.
+    """Encode uint8 HWC RGB pixels as JPEG, or as raw pixels, possibly sharing memory, if ``quality`` is None.
 
     Returns:
-        None for a picture that is too long for a JPEG.
+        None for an image too large for a JPEG.
     """
     height, width = image.shape[:2]
     if quality is None:
@@ -48,16 +48,16 @@ def encode_image(image: np.ndarray, quality: int | None) -> CachedImage | None:
 
 
 def decode_image(packed: CachedImage, quality: int | None) -> np.ndarray | None:
-    """Return uint8 HWC RGB pixels; raw ones share memory with what is packed.
+    """Decode to uint8 HWC RGB pixels; raw pixels share memory with the cached image.
 
     Returns:
-        None for what is no picture of the stated size.
+        None if the data are not an image of the stated size.
     """
     if quality is None:
         fits = len(packed.data) == packed.size[0] * packed.size[1] * CHANNELS
         return packed.data.reshape(*packed.size, CHANNELS) if fits else None
     try:
         image = cv2.imdecode(packed.data, cv2.IMREAD_COLOR_RGB)
-    except cv2.error:  # of sizes that OpenCV refuses
+    except cv2.error:  # sizes that OpenCV rejects
         return None
     return image if image is not None and image.shape == (*packed.size, CHANNELS) else None

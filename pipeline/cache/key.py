@@ -1,4 +1,4 @@
-"""Which version of which file a row of the index is: the key of what is cached for it."""
+"""Cache keys: hashes of recipe and file version of index rows."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from pyarrow.fs import LocalFileSystem
 from ..index.mmap_index import ChunkedTable
 
 HASH_COLUMN = "hash"
-"""The column of an index that keeps content hashes, where it does."""
+"""Index column of content hashes, if present."""
 VERSION_COLUMNS = ("uri", "offset", "bytes", "mtime_ns", "etag")
-"""Columns that tell a version of a file otherwise; an index without shards or remote files may lack some."""
+"""Columns that identify a file version without a hash; an index without shards or remote files may lack some."""
 KEY_BYTES = 16
 UNKNOWN = -1
 
 
 class CacheKeys:
-    """Hashes rows of an index to 128 bits when they are first asked for. Any thread may ask.
+    """128-bit cache keys of index rows, computed on first use. Thread-safe.
 
-    A row is known by the hash of its file's content where the index keeps one: then copies and moved files share.
-    Else by its place, size and modification time or tag, as they were indexed.
+    A key is made from the content hash if the index has one, so that copies and moved files share cached images;
+    otherwise from location, size and modification time or ETag, as indexed.
 
     Args:
         table: of the index.
-        recipe: fingerprint of how pixels are made; part of every key.
+        recipe: fingerprint of the recipe, part of every key.
     """
 
     def __init__(self, table: pa.Table, recipe: str) -> None:
@@ -43,7 +43,7 @@ class CacheKeys:
         if len(new):
             hashed = b"".join(map(self._hash, self._table.take(new).to_pylist()))
             self._keys[new] = np.frombuffer(hashed, "<u8").reshape(-1, 2)
-            self._is_computed[new] = True  # last: another thread that sees it finds the keys in their place
+            self._is_computed[new] = True  # last, so that other threads see complete keys
         return np.asarray(self._keys[rows])
 
     def _hash(self, row: dict[str, str | int | None]) -> bytes:
@@ -55,7 +55,7 @@ class CacheKeys:
 
 
 class FileVersions:
-    """Says which files still are as they were indexed, by size and modification time. Any thread may ask."""
+    """Checks whether files are unchanged since indexing, by size and modification time. Thread-safe."""
 
     def __init__(self, table: pa.Table) -> None:
         names = [*filter(table.column_names.__contains__, ("uri", "mtime_ns", "bytes", "offset"))]
@@ -63,10 +63,10 @@ class FileVersions:
         self._files = LocalFileSystem()
 
     def are_current(self, rows: np.ndarray) -> np.ndarray:
-        """Look at the files of some rows, in one call: the interpreter's lock is let go once, not once for each.
+        """Check the files of some rows in one call, which releases the GIL once, not once per file.
 
         Returns:
-            bool, shape (n,). Files of remote sources are taken as they were indexed.
+            bool, shape (n,). Remote files are assumed unchanged.
         """
         table = self._table.take(rows)
         uris = table["uri"].to_pylist()
@@ -74,10 +74,10 @@ class FileVersions:
         same = np.ones(len(rows), bool)
         try:
             found = self._files.get_file_info([uris[i] for i in local])
-        except (OSError, ValueError):  # one may not be looked at; reading it will say which and why
+        except (OSError, ValueError):  # reading the files will report which one and why
             same[local] = False
             return same
-        inside = _integers(table, "offset")[local] >= 0  # of a shard, whose size the index does not know
+        inside = _integers(table, "offset")[local] >= 0  # in a tar shard, whose own size is not indexed
         sizes = np.array([UNKNOWN if info.size is None else info.size for info in found], np.int64)
         times = np.array([UNKNOWN if info.mtime_ns is None else info.mtime_ns for info in found], np.int64)
         expected = np.where(inside, UNKNOWN, _integers(table, "bytes")[local])

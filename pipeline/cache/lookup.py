@@ -1,4 +1,4 @@
-"""Where each cached picture lies: the keys of all shards, sorted, searched for many at once."""
+"""Lookup of cached images: sorted keys of all shards with batched search."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ NOT_FOUND = -1
 
 
 class CacheLookup:
-    """The pictures of some shards. Never changed: another set of shards is another table."""
+    """Immutable lookup of the images in a set of shards."""
 
     def __init__(self, shards: Iterable[Shard] = ()) -> None:
         self.shards = tuple(shards)
@@ -28,10 +28,10 @@ class CacheLookup:
         return len(self._low)
 
     def search(self, keys: np.ndarray) -> list[tuple[int, int]]:
-        """Find keys, shape (n, 2).
+        """Look up keys, shape (n, 2).
 
         Returns:
-            For each the number of its shard and of the picture in it; ``(NOWHERE, NOWHERE)`` for those not there.
+            For each key the index of its shard and of the image in it; ``(NOT_FOUND, NOT_FOUND)`` if missing.
         """
         if not len(self):
             return [(NOT_FOUND, NOT_FOUND)] * len(keys)
@@ -48,13 +48,13 @@ class CacheLookup:
         return list(found)
 
     def contains(self, keys: np.ndarray) -> list[bool]:
-        """Say which keys are there."""
+        """Return which keys are present."""
         return [shard != NOT_FOUND for shard, _ in self.search(keys)]
 
     def with_shards(self, more: Iterable[Shard]) -> Self:
-        """Return the table with some shards more."""
+        """Return a lookup with additional shards."""
         return type(self)((*self.shards, *more))
 
     def without(self, shard: Shard) -> Self:
-        """Return the table without a shard."""
+        """Return a lookup without a shard."""
         return type(self)(one for one in self.shards if one is not shard)

@@ -1,4 +1,4 @@
-"""What people do with a cache between runs: list it, verify it, make room. Safe while runs use it."""
+"""Cache maintenance: list, verify and prune. Safe while the cache is in use."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .writer import remove_partial_shards
 
 @dataclass(frozen=True, slots=True)
 class RecipeSummary:
-    """The shards of one recipe, summed up."""
+    """Summary of the shards of one recipe."""
 
     recipe: str
-    """Its fingerprint, the name of its folder."""
+    """Fingerprint, the name of its folder."""
     steps: str
-    """What pictures went through, in words."""
+    """Transforms before the cache, as text."""
     form: str
     """``raw`` or ``jpeg`` with its quality."""
     shards: int
@@ -31,34 +31,34 @@ class RecipeSummary:
     last_used_s: float | None
     """Seconds since 1970; None without shards."""
     damaged: int
-    """Shards that cannot be opened; their pictures are not counted."""
+    """Shards that cannot be opened; their images are not counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShardCheck:
-    """What verifying found of one shard."""
+    """Result of verifying one shard."""
 
     path: Path
     pictures: int
     reason: str
-    """What is wrong with it; empty where nothing is."""
+    """Description of the damage; empty if intact."""
     removed: bool
 
 
 @dataclass(frozen=True, slots=True)
 class PruneResult:
-    """What pruning deleted, and what is left."""
+    """Deleted and remaining shards after pruning."""
 
     shards: int
     bytes: int
     kept_shards: int
     kept_bytes: int
     leftovers: int
-    """Unfinished files of dead processes that were deleted too."""
+    """Deleted partial files of dead processes."""
 
 
 def list_recipes(root: Path) -> list[RecipeSummary]:
-    """Sum up a cache, a row for each recipe, the one used last first; reads no pixels.
+    """Return a summary of each recipe, most recently used first, without reading pixels.
 
     Raises:
         SourceError: there is no cache in this folder.
@@ -68,11 +68,11 @@ def list_recipes(root: Path) -> list[RecipeSummary]:
 
 
 def verify(root: Path, *, remove: bool = False) -> Iterator[ShardCheck]:
-    """Check every picture of every shard against its checksum.
+    """Verify the checksum of every image of every shard.
 
     Args:
         root: folder of the cache.
-        remove: delete damaged shards; their pictures are made again when they are next wanted.
+        remove: delete damaged shards; their images are produced again when next needed.
 
     Raises:
         SourceError: there is no cache in this folder.
@@ -99,14 +99,14 @@ def verify(root: Path, *, remove: bool = False) -> Iterator[ShardCheck]:
 
 
 def prune(root: Path, *, max_bytes: int | None = None, older_than_s: float | None = None) -> PruneResult:
-    """Delete the shards that were used longest ago, whole ones, until the rest suits.
+    """Delete least recently used shards until the limits are met.
 
-    A run that reads a deleted shard goes on reading it: its memory stays mapped until the run ends.
+    A run that reads a deleted shard is not affected: its memory stays mapped until the run ends.
 
     Args:
         root: folder of the cache.
-        max_bytes: that may be left, of all recipes together.
-        older_than_s: shards not used for so long are deleted.
+        max_bytes: limit for all recipes together.
+        older_than_s: delete shards unused for this long.
 
     Raises:
         SourceError: there is no cache in this folder.
@@ -185,7 +185,7 @@ class _RecipeText:
 
 
 def _read_recipe(folder: Path) -> _RecipeText:
-    """Read ``recipe.json``, which is for people: what is cached is found without it."""
+    """Read ``recipe.json``, which is informative only; lookups do not need it."""
     try:
         recipe = read_yaml(folder / RECIPE_FILE)
         names = [name for step in recipe["steps"] for name in step]

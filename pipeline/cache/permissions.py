@@ -1,8 +1,8 @@
-"""Who may write to a cache, and which files in it are its own.
+"""Permissions and file names of a cache.
 
-A cache is private to its user unless the plan says ``shared``: its folders are made with mode 0700, and a folder that
-belongs to somebody else or that others may write is refused. In any folder only names that this package gives are
-looked at; links are neither followed nor deleted. Root counts as the user: it may change everything anyway.
+A cache is private to its user unless the plan says ``shared``: its folders are created with mode 0700, and a folder that
+belongs to another user or is writable by others is rejected. Only files with names of this package's format are
+considered; links are neither followed nor deleted. Root counts as the user, as it may change everything anyway.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ _SHARD_NAME = re.compile(rf"[0-9a-f]{{32}}{re.escape(SUFFIX)}")
 _PART_NAME = re.compile(rf"\.[0-9a-f]{{32}}{re.escape(PART)}")
 PRIVATE_MODE = 0o700
 FILE_MODE = 0o644
-"""Of shards, less what the umask takes: nobody else changes one in place, not in a shared cache either."""
+"""Mode of shards, minus the umask: no other user can modify one in place, not even in a shared cache."""
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
 class ForeignFileError(OSError):
-    """A file belongs to another user, others may write it, or it is no regular file."""
+    """A file belongs to another user, is writable by others, or is not a regular file."""
 
 
 def make_folders(root: Path, recipe: Path, *, shared: bool) -> None:
-    """Make the folder of a cache and that of a recipe in it where they are missing, and check who may write to them.
+    """Create the folders of a cache and of a recipe in it if missing, and check their permissions.
 
     Args:
-        root: the cache's; may be a link.
-        recipe: in it; no link.
-        shared: make them as the umask says, and accept whoever may write to them.
+        root: folder of the cache; may be a link.
+        recipe: folder of the recipe; not a link.
+        shared: create them with the umask's mode, and accept folders writable by others.
 
     Raises:
-        PlanError: others own them or may write to them.
-        OSError: one cannot be made, or is no folder.
+        PlanError: other users own them or may write to them.
+        OSError: one cannot be created or is not a folder.
     """
     for folder in (root, recipe):
         if shared:
@@ -58,11 +58,11 @@ def make_folders(root: Path, recipe: Path, *, shared: bool) -> None:
 
 
 def check_private(folder: Path) -> None:
-    """Refuse a folder, or a link to one, that belongs to another user or that group or others may write.
+    """Check that a folder, and a link to it, belongs to this user and is not writable by others.
 
     Raises:
-        PlanError: it is such a folder.
-        OSError: it cannot be looked at.
+        PlanError: it belongs to another user or is writable by others.
+        OSError: its status cannot be read.
     """
     status = folder.lstat()
     problem = ownership_problem(status, is_link=folder.is_symlink())
@@ -80,7 +80,7 @@ def check_private(folder: Path) -> None:
 
 
 def ownership_problem(status: os.stat_result, *, is_link: bool = False) -> str:
-    """Say why something is not of this user alone; empty where it is. The mode of a link means nothing."""
+    """Return why a file is not exclusively this user's; empty if it is. The mode of a link is ignored."""
     if status.st_uid not in (os.geteuid(), 0):
         return f"belongs to the user {status.st_uid}"
     if status.st_mode & OTHERS_WRITE and not is_link:
@@ -90,11 +90,11 @@ def ownership_problem(status: os.stat_result, *, is_link: bool = False) -> str:
 
 @contextmanager
 def open_regular_file(path: Path, *, shared: bool) -> Iterator[int]:
-    """Open a file for reading, as a descriptor; never through a link, never waiting for a pipe.
+    """Open a regular file for reading, as a descriptor, without following links or blocking on pipes.
 
     Raises:
-        ForeignFileError: it is a link or no regular file, or, unless ``shared``, not of this user alone.
-        OSError: it is gone or cannot be read.
+        ForeignFileError: it is a link or not a regular file or, unless ``shared``, not exclusively this user's.
+        OSError: it does not exist or cannot be read.
     """
     if path.is_symlink():
         raise ForeignFileError(f"{path.name}: a link")
@@ -111,7 +111,7 @@ def open_regular_file(path: Path, *, shared: bool) -> Iterator[int]:
 
 
 def recipe_folders(root: Path) -> list[Path]:
-    """List the folders of a cache that hold a recipe, in order."""
+    """Return the recipe folders of a cache, sorted."""
     return [
         Path(entry.path)
         for entry in _entries(root, _RECIPE_NAME)
@@ -120,17 +120,17 @@ def recipe_folders(root: Path) -> list[Path]:
 
 
 def shards_in(folder: Path) -> list[Path]:
-    """List the finished shards of a recipe, in order."""
+    """Return the finished shards of a recipe, sorted."""
     return _files(folder, _SHARD_NAME)
 
 
 def partial_shards_in(folder: Path) -> list[Path]:
-    """List the shards of a recipe that are being written, or whose writer is dead, in order."""
+    """Return the shards of a recipe that are being written or were left by a dead writer, sorted."""
     return _files(folder, _PART_NAME)
 
 
 def folder_bytes(root: Path) -> int:
-    """Add up the bytes of all shards of a cache."""
+    """Return the total bytes of all shards of a cache."""
     total = 0
     for folder in recipe_folders(root):
         for path in shards_in(folder):
@@ -140,7 +140,7 @@ def folder_bytes(root: Path) -> int:
 
 
 def is_regular(path: Path) -> bool:
-    """Say whether there is a regular file, not a link to one."""
+    """Return whether a path is a regular file, not a link."""
     try:
         return stat.S_ISREG(path.lstat().st_mode)
     except OSError:

@@ -1,4 +1,4 @@
-"""The recipe: all that decides what cached pixels look like, besides the file they come from."""
+"""Cache recipe: everything that determines cached pixels besides the source file."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ if TYPE_CHECKING:
     from ..compiler.program import Program
 
 SHARD_VERSION = 1
-"""Raised when shards are laid out in another way."""
+"""Version of the shard layout."""
 PACKAGES = ("albucore", "albumentations", "nvidia-dali-cuda130", "opencv-python-headless", "pillow")
-"""What decodes and transforms: another version of any of them may give other pixels."""
+"""Packages that decode and transform; another version may produce other pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How cached pixels are made. Plans with equal recipes share what is cached, whatever follows in them."""
+    """How cached pixels are produced. Plans with equal recipes share cached images, whatever their later transforms."""
 
     steps: tuple[dict[str, Any], ...]
-    """The deterministic beginning of ``preprocess`` in its YAML form."""
+    """Leading deterministic transforms of ``preprocess``, as in YAML."""
     decode: str
     """The plan's ``decode``."""
     quality: int | None
-    """Of JPEGs; None for raw pixels."""
+    """JPEG quality; None for raw pixels."""
     versions: tuple[tuple[str, str], ...]
-    """Package and version of what decodes and transforms."""
+    """Names and versions of ``PACKAGES``."""
     color_rule: int = COLOR_RULE_VERSION
 
     def dump(self) -> dict[str, Any]:
-        """Return what is hashed, and what people read in ``recipe.json``."""
+        """Return the content of the fingerprint and of ``recipe.json``."""
         return {
             "steps": list(self.steps),
             "decode": self.decode,
@@ -49,7 +49,7 @@ class Recipe:
         }
 
     def fingerprint(self) -> str:
-        """Hash to 16 hex digits, the name of the folder."""
+        """Return a hash of 16 hex digits, the name of the folder."""
         text = json.dumps(self.dump(), sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
@@ -57,13 +57,13 @@ class Recipe:
         """Write ``recipe.json``.
 
         Raises:
-            OutputError: the disk does not take it.
+            OutputError: the file cannot be written.
         """
         write_json(folder / RECIPE_FILE, self.dump())
 
 
 def recipe_of(program: Program) -> Recipe:
-    """Say how the pixels that a program caches are made."""
+    """Return the cache recipe of a program."""
     plan = program.plan
     assert plan.cache is not None, "only plans with a cache have a recipe"
     steps = tuple(

@@ -1,12 +1,12 @@
-"""One shard: an Arrow IPC file with one record batch of pictures, read from a memory map without copying.
+"""Cache shard: an Arrow IPC file with one record batch of images, memory-mapped without copying.
 
-What is checked when: opening a shard checks the framing and every column but the pixels (a checksum of those columns
-lies in the schema's metadata), which costs about 50 bytes a picture; the pixels of a picture are checked when the
-process first uses it, by a checksum over its key, its size and its bytes.
+Opening a shard verifies its framing and every column except the pixels, with a checksum in the schema's metadata, which
+reads about 50 bytes per image. The pixels of an image are verified when the process first uses it, with a checksum over
+key, size and bytes.
 
-Checksums find damage; anybody can work them out for a shard of their own making. So everything that memory is reached
-by is compared with the file and with each other as well: buffers lie inside the file, offsets inside their buffer,
-height x width x 3 is the length of raw pixels, and the header of a JPEG has the stated size.
+Checksums detect damage but can be forged. So all values used to access memory are validated as well: buffers lie inside
+the file, offsets inside their buffer, height x width x 3 is the length of raw pixels, and the header of a JPEG has the
+stated size.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ SCHEMA = pa.schema(
         ("pixels", pa.large_binary()),
     ]
 )
-"""``checksum`` is CRC-32 of key, height, width and pixels. Pixels come last: all else lies in one piece."""
+"""``checksum`` is CRC-32 of key, height, width and pixels. Pixels come last, so that the other columns are contiguous."""
 
 TABLE_CHECKSUM = b"lightwell.table"
 VERSION = b"lightwell.shard"
 _MAGIC_BYTES = 8
 _HEADER = 2
-"""Number of a message's field in Arrow's Message.fbs."""
+"""Field number of the header in Arrow's Message.fbs."""
 _COMPRESSION = 3
-"""Number of a record batch's field there."""
+"""Field number of the compression in a record batch."""
 
 
 class DamagedShard(ValueError):
-    """A shard cannot be used; says why."""
+    """A shard is damaged; the message says how."""
 
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """An open shard. Its memory stays mapped as long as anybody holds a picture of it, also when it is deleted."""
+    """An open shard. Its memory stays mapped while any of its images is referenced, even if the file is deleted."""
 
     path: Path
     num_bytes: int
@@ -64,22 +64,22 @@ class Shard:
     """int32, shape (n, 2): height and width."""
     checksums: np.ndarray
     offsets: np.ndarray
-    """int64, shape (n + 1,): where pictures begin and end in ``pixels``."""
+    """int64, shape (n + 1,): start and end of each image in ``pixels``."""
     pixels: np.ndarray
     """uint8, one dimension, read-only."""
     checked: np.ndarray = field(repr=False)
-    """bool, shape (n,): pictures that this process has checked, or has written itself."""
+    """bool, shape (n,): images that this process has verified or written itself."""
     raw: bool | None = None
-    """Whether pictures are raw pixels or JPEGs; None where it is not known and either will do."""
+    """Whether images are raw pixels or JPEGs; None if either is accepted."""
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def read(self, number: int) -> CachedImage:
-        """Return a picture without copying it.
+        """Return an image without copying it.
 
         Raises:
-            DamagedShard: its bytes are not those that were written.
+            DamagedShard: its checksum or header does not match.
         """
         data = self.pixels[self.offsets[number] : self.offsets[number + 1]]
         height, width = self.sizes[number].tolist()
@@ -100,7 +100,7 @@ class Shard:
 
 
 def checksum(key: np.ndarray, size: tuple[int, int], data: np.ndarray) -> int:
-    """Work out the checksum of one picture."""
+    """Compute the checksum of one image."""
     head = key.tobytes() + np.array(size, "<i4").tobytes()
     return zlib.crc32(data.data, zlib.crc32(head))
 
@@ -119,10 +119,10 @@ def write_shard(
     offsets: np.ndarray,
     pixels: np.ndarray,
 ) -> None:
-    """Write a shard; ``pixels`` holds the pictures one after another, ``offsets`` where each begins and ends.
+    """Write a shard; ``pixels`` holds the concatenated images, ``offsets`` their boundaries.
 
     Raises:
-        OSError: the file cannot take it.
+        OSError: the file cannot be written.
     """
     heights, widths = (np.array(side, "<i4") for side in zip(*sizes, strict=True))
     checks = np.array(
@@ -154,23 +154,23 @@ def write_shard(
 def open_shard(
     path: Path, *, raw: bool | None = None, shared: bool = False, written_here: bool = False
 ) -> Shard:
-    """Map a shard.
+    """Open and memory-map a shard.
 
     Args:
-        path: of the file; not followed where it is a link.
-        raw: whether its pictures have to be raw pixels or JPEGs; None takes either.
-        shared: open it as well where it belongs to another user or where others may write it.
-        written_here: take its pictures as checked.
+        path: of the file; links are not followed.
+        raw: whether its images have to be raw pixels or JPEGs; None accepts either.
+        shared: also open it if it belongs to another user or is writable by others.
+        written_here: treat its images as verified.
 
     Raises:
-        DamagedShard: it is torn or damaged.
-        ForeignFileError: it is a link, no regular file or not of this user; an OSError.
-        OSError: it is gone or cannot be mapped, which says nothing of what it holds.
+        DamagedShard: it is truncated or damaged.
+        ForeignFileError: it is a link, not a regular file or not this user's; an OSError.
+        OSError: it does not exist or cannot be mapped; its content may be intact.
     """
     with open_regular_file(path, shared=shared) as descriptor:
         if not os.fstat(descriptor).st_size:
             raise DamagedShard(f"{path.name}: empty")
-        # By its descriptor, so that it is the file that was looked at. The map outlives the descriptor.
+        # By descriptor, so that the checked file is mapped. The map outlives the descriptor.
         with pa.memory_map(f"/proc/self/fd/{descriptor}") as source:
             file_buffer = source.read_buffer()
     try:
@@ -190,10 +190,10 @@ def open_shard(
 
 
 def _read_table(file_buffer: pa.Buffer) -> tuple[pa.Schema, pa.RecordBatch]:
-    """Read the only record batch of a file, without copying it.
+    """Read the only record batch of a file without copying it.
 
-    The footer is compared and then left alone: it could lead to other messages. A compressed batch is refused before
-    it is unpacked, to whatever size it says.
+    The footer is validated but not used, as it could point to other messages. A compressed batch is rejected before it
+    is decompressed to whatever size it claims.
     """
     reader = pa.ipc.open_file(pa.BufferReader(file_buffer))
     if reader.num_record_batches != 1 or not reader.schema.equals(SCHEMA):
@@ -209,7 +209,7 @@ def _read_table(file_buffer: pa.Buffer) -> tuple[pa.Schema, pa.RecordBatch]:
 
 
 def _is_compressed(message: pa.Message) -> bool:
-    """Look for the codec of a record batch in its header, a flatbuffer that Arrow has verified."""
+    """Return whether the header of a record batch, a flatbuffer that Arrow has verified, names a codec."""
     data = message.metadata.to_pybytes()
 
     def field_of(table: int, number: int) -> int:
@@ -256,7 +256,7 @@ def _is_within(buffer: pa.Buffer, file_buffer: pa.Buffer) -> bool:
 
 
 def _check_lengths(shard: Shard) -> None:
-    """Compare offsets, heights and widths with what there is, and with each other."""
+    """Validate offsets, heights and widths against the buffers and each other."""
     name, lengths = shard.path.name, np.diff(shard.offsets)
     if shard.offsets[0] < 0 or shard.offsets[-1] > len(shard.pixels) or (lengths <= 0).any():
         raise DamagedShard(f"{name}: pictures do not lie in its pixels")

@@ -1,4 +1,4 @@
-"""The cache as an engine uses it: find pictures, keep new ones, publish what was written."""
+"""Pixel cache used by an engine: look up images, add new ones, publish written shards."""
 
 from __future__ import annotations
 
@@ -27,47 +27,45 @@ from .writer import MAX_BUFFER_BYTES, NUM_BUFFERS, ROW_BYTES, SHARD_BYTES, Shard
 _log = logging.getLogger(__name__)
 
 RESCAN_INTERVAL_S = 3.0
-"""How often, while pictures are missing, an epoch looks for shards that other processes have finished."""
+"""Interval at which an epoch with missing images scans for shards finished by other processes."""
 SHARDS_IN_LIMIT = 16
 LEAST_SHARD_BYTES = 1 << 16
 OVERHEAD_BYTES = 4096
-"""At most, of a shard beside its pictures and their rows."""
+"""Upper bound of a shard's bytes besides its images and their rows."""
 
 
 @dataclass(slots=True)
 class CacheCounts:
-    """What the cache did for one feed, in pictures."""
+    """Cache statistics of one feed, in images."""
 
     hits: int = 0
     misses: int = 0
     kept: int = 0
-    """Added to shards."""
+    """Images added to the cache."""
     damaged: int = 0
-    """Shards that were thrown away."""
+    """Damaged shards that were deleted."""
 
 
 class PixelCache:
-    """Pictures of one recipe. Any thread may find and keep; one thread publishes; leave it with ``close``.
+    """Cache of the images of one recipe. ``get`` and ``put`` are thread-safe; one thread publishes; call ``close``.
 
-    Nothing is thrown away to make room: when ``max_bytes`` are reached, nothing more is added until they are not. A
-    damaged shard is deleted as a whole, and its pictures are made again. A disk that is full, or any other failure
-    to write, ends adding for this run with one warning.
+    Nothing is evicted: once ``max_bytes`` is reached, nothing more is added. A damaged shard is deleted as a whole, and
+    its images are produced again. A full disk, or any other write error, disables adding for this run with one warning.
 
-    What is there is found while the disk is slow: there is a lock for the table and one for the counts, which are held for
-    a moment, one for keeping, where threads wait for buffers, and one for looking at the folder, which a
-    thread that finds does not wait for.
+    Lookups do not wait for a slow disk: the locks of the lookup and of the counts are held briefly, ``put`` has its own
+    lock, under which threads wait for buffers, and lookups do not wait for the lock of the folder scan.
 
     Args:
         folder: of the cache, the plan's ``cache.dir``.
-        recipe: how its pictures are made.
-        max_bytes: of all recipes together.
-        shard_bytes: of pictures in a shard; by default what fits the limits.
-        buffer_bytes: that pictures may take on their way to the disk.
+        recipe: of its images.
+        max_bytes: limit for all recipes together.
+        shard_bytes: image bytes per shard; by default derived from the limits.
+        buffer_bytes: memory for images not yet written.
         shared: accept a folder and shards that other users own or may write.
 
     Raises:
-        OutputError: the folder cannot be made.
-        PlanError: others own the folder or may write to it, and it is not shared.
+        OutputError: the folder cannot be created.
+        PlanError: other users own the folder or may write to it, and it is not shared.
     """
 
     def __init__(
@@ -119,11 +117,11 @@ class PixelCache:
             self._disable(error)
 
     def contains(self, keys: np.ndarray) -> bool:
-        """Say whether all of some keys, shape (n, 2), are there; looks at none of them."""
+        """Return whether all keys, shape (n, 2), are present, without reading the images."""
         return all(self._lookup.contains(keys))
 
     def get(self, keys: np.ndarray) -> list[CachedImage | None]:
-        """Find pictures by their keys, shape (n, 2); None for those that are not there or are damaged."""
+        """Return the images of some keys, shape (n, 2); None for those missing or damaged."""
         table = self._lookup
         found: list[CachedImage | None] = []
         for shard_number, number in table.search(keys):
@@ -152,12 +150,12 @@ class PixelCache:
             return None
         if shard.path not in self._touched:
             self._touched.add(shard.path)
-            with suppress(OSError):  # only tells pruning that it is in use
+            with suppress(OSError):  # marks it as used, for pruning
                 os.utime(shard.path, follow_symlinks=False)
         return packed
 
     def discard(self, picture: CachedImage) -> None:
-        """Throw away the shard of a picture that was found and cannot be decoded."""
+        """Delete the shard of an image that cannot be decoded."""
         if picture.shard is not None:
             self._drop(picture.shard)
 
@@ -167,14 +165,11 @@ class PixelCache:
                 return
             self._lookup = self._lookup.without(shard)
         self._count(damaged=1)
-        with suppress(OSError):  # a folder that cannot be written: every run finds it anew
+        with suppress(OSError):  # read-only folder: each run detects the damage again
             shard.path.unlink(missing_ok=True)
 
     def put(self, pictures: Sequence[tuple[np.ndarray, CachedImage]]) -> None:
-        """Add pictures with their keys, unless they are there or there is no room; does not hold on to their memory.
-
-        Where the disk is slower than pictures come, it waits for it.
-        """
+        """Add images with their keys, unless present or over the limit. Copies them, and blocks while the disk is slower."""
         if self._disabled or not pictures:
             return
         there = self._lookup.contains(np.stack([key for key, _ in pictures]))
@@ -205,7 +200,7 @@ class PixelCache:
         return used + len(picture.data) + ROW_BYTES <= self._max_bytes
 
     def publish(self) -> None:
-        """Finish the shards of the pictures kept so far and look for those of other processes. Waits for the disk."""
+        """Finish the current shards, waiting for the disk, and scan for shards of other processes."""
         try:
             written = self._writer.flush()
         except OSError as error:
@@ -215,7 +210,7 @@ class PixelCache:
             self._scan(written)
 
     def _scan(self, written: Sequence[Path] = ()) -> None:
-        """Open shards that are new in the folder; ``written`` are our own. One thread at a time."""
+        """Open new shards in the folder, of which this process wrote ``written``. One thread at a time."""
         self._scanned_s = time.monotonic()
         mtime_ns = self.folder.stat().st_mtime_ns if self.folder.is_dir() else -1
         if mtime_ns == self._seen_mtime_ns and not written:
@@ -231,7 +226,7 @@ class PixelCache:
                 fresh.append(self._open(path, written_here=path in written))
             except ForeignFileError:
                 found["foreign"] += 1
-            except OSError:  # pruned meanwhile, or it may not be read: its pictures are made
+            except OSError:  # pruned meanwhile or unreadable: its images are produced again
                 continue
             except DamagedShard:
                 found["damaged"] += 1
@@ -279,7 +274,7 @@ class PixelCache:
         return dict(asdict(self.counts))
 
     def close(self) -> None:
-        """Finish what is being written."""
+        """Finish pending writes."""
         self.publish()
         self._writer.close()
 
@@ -291,11 +286,11 @@ class PixelCache:
 
 
 def choose_shard_bytes(max_bytes: int | None, buffer_bytes: int = MAX_BUFFER_BYTES) -> int:
-    """Choose how large shards are: small where little may be kept, so that pruning has something to choose from.
+    """Return the shard size: small for a small cache, so that pruning is fine-grained.
 
     Args:
-        max_bytes: that may be kept.
-        buffer_bytes: that those on their way to the disk may take in memory.
+        max_bytes: limit of the cache.
+        buffer_bytes: memory for images not yet written.
     """
     most = max(1, min(SHARD_BYTES, buffer_bytes // NUM_BUFFERS))
     return most if max_bytes is None else min(most, max(LEAST_SHARD_BYTES, max_bytes // SHARDS_IN_LIMIT))

@@ -1,6 +1,6 @@
-"""New shards: pictures are gathered in memory, written aside by a thread of their own, then renamed.
+"""Shard writer: buffers images in memory and writes shards atomically in a background thread.
 
-A picture that is larger than a shard is not gathered: the thread that adds it writes it from where it lies.
+An image larger than a shard is not buffered: the thread that adds it writes it directly.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from .permissions import FILE_MODE, PART, SUFFIX, open_regular_file, partial_sha
 from .shard import write_shard
 
 SHARD_BYTES = 16 << 20
-"""Pictures are written when they fill so much, at the end of an epoch, and when a feed is closed. More would be slower:
-to touch new memory costs the kernel more than to write it."""
+"""A shard is written at this size, at the end of an epoch, and when a feed is closed. Larger buffers would be slower:
+touching new memory costs the kernel more than writing it."""
 NUM_BUFFERS = 3
-"""One is filled while others are written; when the disk is slower than that, makers wait for it."""
+"""One is filled while others are written; if the disk is slower, ``put`` blocks."""
 MAX_BUFFER_BYTES = NUM_BUFFERS * SHARD_BYTES
 ROW_BYTES = 64
-"""At most, of a picture's row beside its pixels."""
+"""Upper bound of an image's row besides its pixels."""
 
 
 class ShardBuilder:
-    """Pictures on their way into a shard."""
+    """In-memory buffer of the images of one shard."""
 
     def __init__(self, buffer: np.ndarray) -> None:
         self.buffer = buffer
@@ -42,11 +42,11 @@ class ShardBuilder:
 
     @property
     def used(self) -> int:
-        """Bytes of pictures so far."""
+        """Image bytes so far."""
         return self._offsets[-1]
 
     def add(self, key: bytes, picture: CachedImage) -> None:
-        """Copy a picture; there must be room."""
+        """Copy an image into the buffer, which must have enough space."""
         end = self.used + len(picture.data)
         self.buffer[self.used : end] = picture.data
         self.keys[key] = None
@@ -54,17 +54,17 @@ class ShardBuilder:
         self._offsets.append(end)
 
     def write(self, file: BinaryIO) -> None:
-        """Write them as a shard."""
+        """Write the images as a shard."""
         keys = np.frombuffer(b"".join(self.keys), "<u8").reshape(-1, 2)
         write_shard(file, keys, self._sizes, np.array(self._offsets), self.buffer)
 
 
 class ShardWriter:
-    """Writes shards into one folder. Any thread may add.
+    """Writes shards into one folder. Thread-safe.
 
     Args:
-        folder: is there.
-        shard_bytes: of pictures in a shard; ``NUM_BUFFERS`` times as many are held in memory at most.
+        folder: an existing folder.
+        shard_bytes: image bytes per shard; at most ``NUM_BUFFERS`` times as many are held in memory.
     """
 
     def __init__(self, folder: Path, shard_bytes: int = SHARD_BYTES) -> None:
@@ -76,21 +76,21 @@ class ShardWriter:
         self._executor: ThreadPoolExecutor | None = None
         self._futures: list[Future[Path]] = []
         self._single_keys: set[bytes] = set()
-        """Keys of the pictures since the last flush that are shards of their own."""
+        """Keys of large images written as single shards since the last flush."""
         self._lock = threading.Lock()
         self._count_lock = threading.Lock()
-        """Held for a moment only, never while the disk is waited for."""
+        """Held briefly, never while waiting for the disk."""
         self.written_bytes = 0
-        """Of finished shards."""
+        """Bytes of finished shards."""
         self.taken_bytes = 0
-        """Of pictures and their rows so far, written or not."""
+        """Bytes of added images and their rows, written or not."""
 
     def is_large(self, picture: CachedImage) -> bool:
-        """Say whether a picture is larger than a shard: it is not for ``add`` but for ``reserve``."""
+        """Return whether an image is larger than a shard and needs ``reserve`` instead of ``add``."""
         return len(picture.data) > self._shard_bytes
 
     def reserve(self, key: bytes, picture: CachedImage) -> bool:
-        """Count a large picture that ``write_alone`` will write, unless another thread has it already."""
+        """Register a large image for ``write_single``; return False if another thread already did."""
         with self._count_lock:
             if key in self._single_keys:
                 return False
@@ -99,7 +99,7 @@ class ShardWriter:
             return True
 
     def write_single(self, key: bytes, picture: CachedImage) -> None:
-        """Write a large picture that was reserved as a shard of its own, without copying it. Waits for the disk."""
+        """Write a reserved large image as a single shard, without copying it. Waits for the disk."""
         done: Future[Path] = Future()
         with self._count_lock:
             self._futures.append(done)
@@ -117,9 +117,9 @@ class ShardWriter:
             raise
 
     def add(self, key: bytes, picture: CachedImage) -> bool:
-        """Take a picture, unless it is in the shard that is being gathered; copies it. Returns whether it did.
+        """Copy an image into the current shard unless it is already there; return whether it was added.
 
-        Where the disk is slower than the pictures come, it waits for a buffer.
+        Waits for a free buffer if the disk is slower.
         """
         with self._lock:
             builder = self._builder_for(len(picture.data))
@@ -165,10 +165,10 @@ class ShardWriter:
             self.written_bytes += num_bytes
 
     def flush(self) -> list[Path]:
-        """Write what is gathered, wait for it, and return the shards that were finished since the last time.
+        """Write buffered images, wait for them, and return the shards finished since the last flush.
 
         Raises:
-            OSError: a shard could not be written; it is not there.
+            OSError: a shard could not be written; it does not exist.
         """
         with self._lock:
             self._submit()
@@ -179,7 +179,7 @@ class ShardWriter:
         return [one.result() for one in futures]
 
     def failed(self) -> OSError | None:
-        """Return why a shard could not be written, without waiting; None where none failed so far."""
+        """Return the error of a failed write without waiting; None if none failed so far."""
         with self._count_lock:
             done = [one for one in self._futures if one.done()]
         for one in done:
@@ -189,7 +189,7 @@ class ShardWriter:
         return None
 
     def close(self) -> None:
-        """End the thread until more is added; what was sent to it is waited for."""
+        """Stop the background thread after pending writes; it restarts if more is added."""
         with self._lock:
             executor, self._executor = self._executor, None
         if executor is not None:
@@ -198,9 +198,9 @@ class ShardWriter:
 
 @contextmanager
 def new_shard_file(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """Open a new shard; when all went well it gets its name.
+    """Open a temporary file that is renamed to a shard on success.
 
-    Nobody waits for the disk: a shard that a power cut tears is known by its checksums, and made again.
+    There is no fsync: a shard truncated by a power failure is detected by its checksums and produced again.
     """
     aside, file = _create_locked(folder)
     path = folder / f"{aside.name.removeprefix('.').removesuffix(PART)}{SUFFIX}"
@@ -208,7 +208,7 @@ def new_shard_file(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
         try:
             yield file, path
             file.flush()
-            # Here a network's file system says that it is full; the lock stays.
+            # Network file systems report a full disk on close; the lock is kept.
             os.close(os.dup(file.fileno()))
             aside.replace(path)
         except BaseException:
@@ -217,10 +217,10 @@ def new_shard_file(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
 
 
 def _create_locked(folder: Path) -> tuple[Path, BinaryIO]:
-    """Create a file with a lock that says that its writer lives.
+    """Create a file with a lock that marks its writer as alive.
 
-    Nobody waits for the lock, and the kernel lets it go with the process. Whoever clears leftovers may come between
-    creating and locking; then another file is created.
+    The lock never blocks, and the kernel releases it with the process. If another process removes the file between
+    creation and locking, a new one is created.
     """
     while True:
         aside = folder / f".{uuid4().hex}{PART}"
@@ -230,7 +230,7 @@ def _create_locked(folder: Path) -> tuple[Path, BinaryIO]:
         except BlockingIOError:
             file.close()
             continue
-        except OSError:  # a file system without locks; there nothing is cleared either
+        except OSError:  # a file system without locks, where nothing is removed either
             return aside, file
         if os.fstat(file.fileno()).st_nlink:
             return aside, file
@@ -242,7 +242,7 @@ def _open_for_one(path: str, flags: int) -> int:
 
 
 def remove_partial_shards(folder: Path) -> int:
-    """Delete what dead processes were writing; what has a living writer is locked and stays. Returns how many."""
+    """Delete the partial shards of dead processes and return how many; those of live writers are locked and kept."""
     num_cleared = 0
     for path in partial_shards_in(folder):
         with suppress(OSError), open_regular_file(path, shared=True) as file:

@@ -1,7 +1,7 @@
-"""What was drawn, done to pixels that others share: nothing writes into a shard, and nothing is copied in vain.
+"""Apply sampled transforms to shared, read-only pixels with as few copies as possible.
 
-The slow way is ``ParamSampler.apply``; a test holds both to the same bits. Crops with a resize and flips, which begin most
-policies, go by OpenCV straight into memory that is used again: fresh memory costs the kernel as much as the flip.
+Bit-identical to ``ParamSampler.apply``, which a test verifies. Resized crops and flips, with which most policies begin,
+are written by OpenCV into reused memory: allocating new memory costs the kernel as much as a flip.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from ..transform.output_shapes import CROPS, CROPS_AND_RESIZES, RESIZES
 from ..transform.params import ParamSampler, TransformCall
 
 NON_MUTATING = CROPS | CROPS_AND_RESIZES | RESIZES | {"HorizontalFlip", "VerticalFlip"}
-"""Transforms that write into new memory and never into what they are given; of others nobody knows."""
+"""Transforms known to write into new memory and never into their input."""
 FLIP_CODES = {"HorizontalFlip": 1, "VerticalFlip": 0}
-"""Of ``cv2.flip``."""
+"""Flip codes of ``cv2.flip``."""
 MAX_ARRAYS = 64
-"""Pieces of memory that are used again."""
+"""Most scratch arrays kept for reuse."""
 
 
 class TransformApplier:
-    """Does to pixels what was drawn. One thread at a time; pictures last until their number is used again.
+    """Applies sampled transforms to pixels. One thread at a time; a result is valid until its ``number`` is used again.
 
     Args:
-        param_sampler: knows the transforms of the slots.
+        param_sampler: provides the transforms by index.
     """
 
     def __init__(self, param_sampler: ParamSampler) -> None:
@@ -42,16 +42,16 @@ class TransformApplier:
         calls: Sequence[TransformCall],
         output: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Do it as ``ParamSampler.apply`` would, but leave ``image`` as it is where it is read-only.
+        """Apply transforms as ``ParamSampler.apply`` does, without modifying a read-only ``image``.
 
         Args:
-            number: of the sample among those that have to last together.
+            number: index of the sample within its chunk.
             image: uint8 HWC.
-            calls: what was drawn.
-            output: where the finished picture is wanted, if it is as large; its own row of the batch.
+            calls: transforms with their sampled parameters.
+            output: preferred output array, the sample's row of the batch; ignored if the sizes differ.
 
         Returns:
-            A picture that may still be a read-only part of ``image``, or ``place`` where it came to lie there.
+            An image that may be a read-only view of ``image``, or ``output`` if it was written there.
         """
         self._output = output
         for call in calls:
@@ -72,7 +72,7 @@ class TransformApplier:
     ) -> np.ndarray:
         x0, y0, x1, y1 = call.params["crop_coords"]
         if not (0 <= x0 < x1 <= image.shape[1] and 0 <= y0 < y1 <= image.shape[0]):
-            return self._param_sampler.apply(image, (call,))  # Albumentations says what is wrong with it
+            return self._param_sampler.apply(image, (call,))  # Albumentations raises the error
         crop = image[y0:y1, x0:x1]
         height, width = transform.size  # type: ignore[attr-defined]
         if crop.shape[:2] == (height, width):
@@ -86,7 +86,7 @@ class TransformApplier:
         return cv2.flip(image, code, dst=self._output_array(number, (height, width), image))
 
     def _output_array(self, number: int, size: Size, source: np.ndarray) -> np.ndarray:
-        """Find memory for a result: not where the source lies, unless it is all of it, which flips allow."""
+        """Return memory for a result that does not overlap the source, except in place, which flips allow."""
         out = self._output
         if out is None or out.shape[:2] != size:
             out = self._scratch_array(number, size)
@@ -96,7 +96,7 @@ class TransformApplier:
 
     def _scratch_array(self, number: int, size: Size) -> np.ndarray:
         if (number, size) not in self._scratch:
-            if len(self._scratch) >= MAX_ARRAYS:  # pictures of many sizes: room for those of now
+            if len(self._scratch) >= MAX_ARRAYS:  # images of many sizes: drop old ones
                 self._scratch.clear()
             self._scratch[number, size] = np.empty((*size, 3), np.uint8)
         return self._scratch[number, size]

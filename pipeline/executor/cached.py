@@ -1,7 +1,7 @@
-"""The way of samples through a cache: asked before files are read, filled by the threads that make samples.
+"""Cache stage: looks samples up before their files are read, and adds missing ones as they are processed.
 
-Everything is drawn in the same order whether a picture is cached or not. With a cache the decisions of its beginning
-are carried out once, into the cache; those behind it are carried out on what lies there.
+Parameters are sampled in the same order whether an image is cached or not. With a cache, transforms before the cache
+are applied once and stored; later ones are applied to the stored image.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from .apply import TransformApplier
 from .cpu import CpuStage, Failure, OutputSlot, apply_guarded, no_output_slot
 
 CACHE_STEP = "cache"
-"""The step of a ``Failure`` where a cached picture cannot be decoded; its file is then read and decoded instead."""
+"""Step of a ``Failure`` if a cached image cannot be decoded; its file is then read and decoded instead."""
 
 
 @dataclass(frozen=True)
 class CacheReader:
-    """A cache with what finds the samples of one index in it. Any thread may load."""
+    """A cache with the keys of the samples of one index. Thread-safe."""
 
     cache: PixelCache
     keys: CacheKeys
@@ -41,16 +41,16 @@ class CacheReader:
 
     @classmethod
     def open(cls, program: Program, index: Index, buffer_bytes: int) -> CacheReader | None:
-        """Open the cache of a program; None where its plan has none.
+        """Open the cache of a program; None if its plan has none.
 
         Args:
             program: the compiled plan.
             index: of the samples.
-            buffer_bytes: that pictures may take on their way into the cache; see ``memory.cut``.
+            buffer_bytes: memory for images not yet written to disk; see ``memory.budget.split_budget``.
 
         Raises:
-            OutputError: the folder of the cache cannot be made.
-            PlanError: others own it or may write to it.
+            OutputError: the cache folder cannot be created.
+            PlanError: the folder belongs to, or may be written by, other users.
         """
         options = program.plan.cache
         if options is None:
@@ -65,19 +65,19 @@ class CacheReader:
         return cls(cache, CacheKeys(index.table, cache.fingerprint), FileVersions(index.table))
 
     def contains(self, rows: np.ndarray) -> bool:
-        """Say whether all samples lie in the cache, as far as its table knows; what is found may yet be damaged."""
+        """Return whether the lookup has all samples; their images may still turn out damaged."""
         return self.cache.contains(self.keys.for_rows(rows))
 
     def load(self, rows: np.ndarray, loader: SampleLoader) -> list[EncodedSample]:
-        """Find samples in the cache and read the files of the others, in order.
+        """Look samples up in the cache and read the files of the others, in order.
 
-        A file that is no longer what was indexed is read, whatever the cache holds, and does not enter it: what is
-        read is looked at again afterwards, so that no picture is kept under the key of another version.
+        A file that changed since it was indexed is read regardless of the cache and not added to it. Files are checked
+        again after reading, so that no image is stored under the key of another version.
         """
         keys = self.keys.for_rows(rows)
         same = self.file_versions.are_current(rows)
-        places = np.flatnonzero(same)
-        found = dict(zip(places.tolist(), self.cache.get(keys[same]), strict=True))
+        current = np.flatnonzero(same)
+        found = dict(zip(current.tolist(), self.cache.get(keys[same]), strict=True))
         hits = {i: encoded for i, encoded in found.items() if encoded is not None}
         loaded: dict[int, EncodedSample] = dict(
             zip(hits, loader.load_for_cached(rows[list(hits)], list(hits.values())), strict=True)
@@ -92,14 +92,14 @@ class CacheReader:
 
 
 class CacheStage:
-    """Makes the pictures of some samples out of the cache or of their files. One thread at a time.
+    """Produces images from the cache or from files. One thread at a time.
 
     Args:
-        param_sampler: knows the transforms of the slots.
-        pixels: makes the cached beginning of those that are not cached.
-        cache: finds and keeps.
-        num_transforms: how many transforms, from the first, lie before the cache.
-        watch: is told what each sample is at.
+        param_sampler: provides the transforms by index.
+        cpu_stage: applies the transforms before the cache.
+        cache: the cache.
+        num_transforms: number of leading transforms before the cache.
+        watchdog: tracks each sample.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class CacheStage:
         sampled: Sequence[SampledParams],
         output_slots: Sequence[OutputSlot],
     ) -> list[np.ndarray | Failure]:
-        """Make the pictures as they are after the last decision; they last until the next call."""
+        """Return the images after all sampled transforms; valid until the next call."""
         missing = [
             (sample, one) for sample, one in zip(samples, sampled, strict=True) if sample.cached_image is None
         ]
@@ -140,7 +140,7 @@ class CacheStage:
         ]
 
     def _decode_cached(self, sample: EncodedSample, cached_image: CachedImage) -> np.ndarray | Failure:
-        if self._quality is None:  # nothing is decoded, so that nothing can take long
+        if self._quality is None:  # raw pixels: no decoding to time
             image = decode_image(cached_image, None)
         else:
             with self._watchdog.track("decode", str(sample.row["key"])):
@@ -148,12 +148,15 @@ class CacheStage:
         if image is not None:
             return image
         self._cache.discard(cached_image)
-        return Failure(CACHE_STEP, "what the cache holds of it cannot be decoded", ("opencv",))
+        return Failure(CACHE_STEP, "the cached image cannot be decoded", ("opencv",))
 
     def _build_missing(
         self, missing: Sequence[tuple[EncodedSample, SampledParams]]
     ) -> list[np.ndarray | Failure]:
-        """Make the cached beginning and keep it. What is lossy is unpacked at once: filling yields what is found."""
+        """Apply the transforms before the cache and store the images.
+
+        Lossy images are decoded again at once, so that the first epoch yields the same pixels as later ones.
+        """
         files = [sample.file for sample, _ in missing if sample.file is not None]
         made = self._cpu_stage.run(
             files, [self._calls_before_cache(one) for _, one in missing], [no_output_slot] * len(missing)
@@ -176,16 +179,16 @@ class CacheStage:
         return made
 
     def _calls_before_cache(self, sampled: SampledParams) -> SampledParams:
-        """Take the decisions before the cache."""
+        """Return the parameters with only the transforms before the cache."""
         before = tuple(one for one in sampled.calls if one.transform_index < self._num_transforms)
-        behind = sampled.calls[len(before) :]
-        return replace(sampled, calls=before, size=behind[0].size if behind else sampled.size)
+        remaining = sampled.calls[len(before) :]
+        return replace(sampled, calls=before, size=remaining[0].size if remaining else sampled.size)
 
     def _calls_after_cache(self, sampled: SampledParams) -> Sequence[TransformCall]:
         return [one for one in sampled.calls if one.transform_index >= self._num_transforms]
 
     def estimate_sample_bytes(self, file: EncodedImage, sampled: SampledParams) -> int:
-        """Say what a file takes that is made for the cache: its beginning, a copy of that, and the finished picture."""
+        """Estimate the bytes of a sample to be cached: the image before the cache, its copy, and the final image."""
         beginning = self._calls_before_cache(sampled)
         made = estimate_sample_bytes(file, self._cpu_stage.plan(file, beginning), beginning)
         return made + RGB * (prod(beginning.size) + largest_pixels(sampled))
@@ -200,5 +203,7 @@ class CacheStage:
     ) -> np.ndarray | Failure:
         if isinstance(image, Failure):
             return image
-        behind = self._calls_after_cache(sampled)
-        return apply_guarded(self._watchdog, key, lambda: self._applier.apply(number, image, behind, output))
+        remaining = self._calls_after_cache(sampled)
+        return apply_guarded(
+            self._watchdog, key, lambda: self._applier.apply(number, image, remaining, output)
+        )

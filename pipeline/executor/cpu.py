@@ -1,4 +1,4 @@
-"""From files and what was drawn for them to pixels, on the CPU."""
+"""CPU stage: decodes files and applies sampled transforms with OpenCV."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from .apply import TransformApplier
 
 T = TypeVar("T")
 OutputSlot = Callable[[Size], np.ndarray | None]
-"""Gives a picture of a size the memory where it is wanted in the end, uint8 HWC; None where that is not to be had."""
+"""From an image size to its output array, uint8 HWC; None if there is no such array."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a sample has no pixels."""
+    """Reason for which a sample could not be processed."""
 
     step: str
     """``read``, ``limit``, ``mask``, ``boxes``, ``keypoints``, ``decode``, ``policy`` or ``time``."""
     reason: str
     decoders: tuple[str, ...] = ()
-    """Those that were tried."""
+    """Decoders tried, in order."""
 
 
 class ImageStage(Protocol):
-    """Makes the pictures of samples as they are after the last decision."""
+    """Decodes files and applies sampled transforms."""
 
     def run(
         self,
@@ -44,9 +44,9 @@ class ImageStage(Protocol):
         sampled: Sequence[SampledParams],
         output_slots: Sequence[OutputSlot],
     ) -> Sequence[Any]:
-        """Make uint8 HWC pictures, or a ``Failure`` for those that cannot be.
+        """Return uint8 HWC images or ``Failure`` objects.
 
-        They last until the next call, and may or may not lie in their rooms.
+        Images are valid until the next call, and may or may not lie in their output slots.
         """
         ...
 
@@ -55,14 +55,14 @@ class ImageStage(Protocol):
         ...
 
     def close(self) -> None:
-        """Free what was opened."""
+        """Release all resources."""
         ...
 
 
 class CpuStage:
-    """Decodes with DALI or OpenCV and does what was drawn with OpenCV, through Albumentations' own functions.
+    """Decodes with DALI, OpenCV or Pillow and applies transforms with Albumentations' own functions.
 
-    One thread at a time; leave it with ``close``.
+    One thread at a time; call ``close`` when done.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class CpuStage:
         sampled: Sequence[SampledParams],
         output_slots: Sequence[OutputSlot],
     ) -> list[np.ndarray | Failure]:
-        """Make the pictures of some samples as they are after the last decision."""
+        """Return the images after all sampled transforms."""
         decodings = [self.plan(file, one) for file, one in zip(files, sampled, strict=True)]
         self._timer.enter("decode")
         decoded = self.decode(files, decodings)
@@ -118,7 +118,7 @@ class CpuStage:
     def decode(
         self, files: Sequence[EncodedImage], decodings: Sequence[DecodePlan]
     ) -> list[np.ndarray | Failure]:
-        """Decode files as planned; the pixels last until the next call."""
+        """Decode files as planned; pixels are valid until the next call."""
         return [self._image_of(decoded) for decoded in self._chain.decode(files, decodings)]
 
     def _image_of(self, decoded: DecodedImage) -> np.ndarray | Failure:
@@ -150,21 +150,21 @@ class CpuStage:
 def apply_guarded(
     watchdog: Watchdog, key: str, apply: Callable[[], T], decoders: tuple[str, ...] = ()
 ) -> T | Failure:
-    """Run transforms on one sample: what they raise, or take too long for, costs this sample only."""
+    """Run transforms on one sample, converting exceptions and timeouts to a ``Failure``."""
     started = time.perf_counter()
     try:
         with watchdog.track("policy", key):
             done = apply()
-    except Exception as error:  # whatever a transform raises is written down
+    except Exception as error:  # transforms may raise anything; it is quarantined with the sample
         return policy_failure(error, decoders)
     reason = watchdog.timeout_reason(time.perf_counter() - started)
     return Failure("time", f"the policy {reason}", decoders) if reason else done
 
 
 def no_output_slot(_: Size) -> None:
-    """Give no room: the picture does not go straight into a batch."""
+    """Return None: the image is not written directly into a batch."""
 
 
 def policy_failure(error: Exception, decoders: tuple[str, ...] = ()) -> Failure:
-    """Say in one line what a transform raised."""
+    """Return a ``Failure`` that describes a transform's exception in one line."""
     return Failure("policy", f"{type(error).__name__}: {' '.join(str(error).split())}", decoders)

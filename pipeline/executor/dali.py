@@ -1,4 +1,4 @@
-"""From files and what was drawn for them to pixels, in one DALI graph: decode and all lowered transforms."""
+"""DALI stage: decodes files and applies all lowered transforms in one DALI graph."""
 
 from __future__ import annotations
 
@@ -26,27 +26,27 @@ from .cpu import CpuStage, Failure, OutputSlot, apply_guarded
 
 @dataclass(frozen=True, slots=True)
 class _DaliFailure:
-    """Why DALI did not make a picture."""
+    """Reason for which DALI did not produce an image."""
 
     reason: str
 
 
 class DaliStage:
-    """Decodes and transforms whole chunks in DALI, and goes on with OpenCV behind the lowered beginning.
+    """Decodes and transforms chunks in DALI, and applies the transforms after the lowered ones with OpenCV.
 
-    What DALI cannot decode, or fails on, takes the way of the CPU: one bad file costs one file. One thread at a
-    time; leave it with ``close``.
+    Files that DALI cannot decode or fails on are processed by the CPU stage, so that one bad file affects no other.
+    One thread at a time; call ``close`` when done.
 
     Args:
-        param_sampler: knows the transforms of the slots.
-        num_transforms: how many of them, from the first, run in the graph.
-        otherwise: makes what the graph cannot.
+        param_sampler: provides the transforms by index.
+        num_transforms: number of leading transforms that run in the graph.
+        fallback: processes the files that the graph cannot.
         device: of the graph.
-        max_batch_size: most samples at once.
-        num_threads: of DALI, for decoding and for operators on the CPU.
-        clock: of the thread; decoding counts all of the graph, which does not tell one from another.
-        watch: is told what each sample is at.
-        fallbacks: is told what had to take the way of the CPU.
+        max_batch_size: most samples per run.
+        num_threads: of DALI, for decoding and for CPU operators.
+        timer: of the thread; the whole graph is counted as decoding, as DALI does not report parts.
+        watchdog: tracks each run of the graph.
+        fallbacks: logs files processed by the CPU stage.
     """
 
     def __init__(
@@ -82,10 +82,10 @@ class DaliStage:
         sampled: Sequence[SampledParams],
         output_slots: Sequence[OutputSlot],
     ) -> list[Any]:
-        """Make the pictures of some samples as they are after the last decision.
+        """Return the images after all sampled transforms.
 
         Returns:
-            For each sample uint8 HWC pixels, on the graph's device where nothing is left to do, or a ``Failure``.
+            For each sample uint8 HWC pixels, on the graph's device if all transforms were lowered, or a ``Failure``.
         """
         self._timer.enter("decode")
         supported = [i for i, file in enumerate(files) if file.supports_dali() and file.supports_region()]
@@ -100,7 +100,7 @@ class DaliStage:
         return [results[i] for i in range(len(files))]
 
     def _log_fallback(self, file: EncodedImage, failed: _DaliFailure | None, image: Any) -> Any:
-        """Note why DALI could not make a picture in the log, where the CPU could; the reason of a failure is the CPU's."""
+        """Log why DALI failed if the CPU stage succeeded; otherwise return the failure of the CPU stage."""
         if failed is None:
             return image
         if isinstance(image, Failure):
@@ -109,7 +109,7 @@ class DaliStage:
         return image
 
     def _run_graph(self, files: Sequence[EncodedImage], sampled: Sequence[SampledParams]) -> list[Any]:
-        """Run a chunk, and where DALI fails its halves down to the bad ones, which become ``_NotByDali``."""
+        """Run a chunk; if DALI fails, split it in halves down to the bad files, which become ``_DaliFailure``."""
         if not files:
             return []
         decodings = [self.plan(file, one) for file, one in zip(files, sampled, strict=True)]
@@ -126,7 +126,7 @@ class DaliStage:
                     ],
                     [file.orientation for file in files],
                 )
-        except RuntimeError as error:  # it does not say which
+        except RuntimeError as error:  # DALI does not report which file failed
             if len(files) == 1:
                 return [_DaliFailure(dali_error_message(error))]
             half = len(files) // 2
@@ -152,7 +152,7 @@ class DaliStage:
     def _in_graph(self, calls: Sequence[TransformCall]) -> tuple[TransformCall, ...]:
         taken = tuple(call for call in calls if call.transform_index < self._num_transforms)
         assert all(one.transform_index < other.transform_index for one, other in pairwise(taken)), (
-            "slots are drawn in order"
+            "transforms are sampled in order"
         )
         return taken
 
@@ -179,14 +179,14 @@ def graph_transforms(param_sampler: ParamSampler, num_transforms: int) -> list[G
 
 
 def owned_copy(image: Any) -> Any:
-    """Copy a picture that would not outlast the next run of the graph."""
+    """Copy an image whose memory the next run of the graph would reuse."""
     if isinstance(image, np.ndarray):
         return image.copy()
     return image if isinstance(image, Failure | _DaliFailure) else image.clone()
 
 
 def _images(outputs: Any, rests: Sequence[Sequence[TransformCall]]) -> list[Any]:
-    """Take the pictures out of DALI's list: to the host if anything is left to do with one of them."""
+    """Unpack DALI's tensor list; copied to the host if any image has transforms left to apply."""
     from torch.utils.dlpack import from_dlpack
 
     on_device = type(outputs).__name__.endswith("GPU")

@@ -1,4 +1,4 @@
-"""Makes samples from start to end in one thread: draw, decode, transform, replace what is bad."""
+"""Sample worker: samples parameters, decodes, transforms and replaces bad samples, all in one thread."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from ..plan.view import View
 from ..rng import derive_seed
 from ..sampler.schedule import replacements
 from ..transform.growth import SizeBound, largest_pixels
-from ..transform.params import ParamSampler, SampledParams, leaf_transforms
+from ..transform.params import ParamSampler, SampledParams, Trace, leaf_transforms
 from ..uris import public_uri
 from .cached import CACHE_STEP, CacheReader, CacheStage
 from .cpu import CpuStage, Failure, ImageStage, OutputSlot, apply_guarded, no_output_slot, policy_failure
@@ -40,19 +40,19 @@ from .dali import DaliStage, owned_copy
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One picture after the policy: pixels HWC, with its annotations. Pixels last until the next ``make``."""
+    """A transformed HWC image with label and annotations. Pixels are valid until the next call of ``process``."""
 
     key: str
     label: int
     image: Any
-    """A NumPy array, or a torch tensor on the GPU where all of the policy ran there."""
+    """NumPy array, or a torch tensor on the GPU if the whole policy ran there."""
     annotations: Annotations = NO_ANNOTATIONS
     replaced: bool = False
 
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """What all threads of a feed share."""
+    """State shared by all threads of a feed."""
 
     program: Program
     view: View
@@ -62,24 +62,26 @@ class WorkerContext:
     budget: MemoryBudget
     watchdog: Watchdog
     kinds: AnnotationKinds
-    """Of the index."""
+    """Kinds of annotations in the index."""
     backend: Backend = "opencv"
     cached: CacheReader | None = None
-    """ResourceRequest for samples before the loader, where the plan has a cache."""
+    """Tried before the loader if the plan has a cache."""
     dali_threads: int = 1
-    """Of each DALI graph; OpenCV's way has its parallelism in the threads that make samples."""
+    """Threads of each DALI graph; with OpenCV the sample workers themselves run in parallel."""
     fallbacks: FallbackLog = field(default_factory=FallbackLog)
-    """Tells once of each reason why another decoder had to take over."""
+    """Logs fallbacks to another decoder, once per reason."""
     slow: set[str] = field(default_factory=set)
-    """Keys of samples that took too long: later epochs do not try them."""
+    """Keys of samples that timed out; later epochs skip them."""
+    trace: Trace | None = None
+    """Records what is done to each sample, where one thread makes one at a time."""
 
     def load(self, rows: np.ndarray) -> list[EncodedSample]:
-        """Find samples in the cache, read the files of the others."""
+        """Look samples up in the cache and read the files of the others."""
         return self.loader.load(rows) if self.cached is None else self.cached.load(rows, self.loader)
 
 
 class SampleWorker:
-    """Makes a few samples at a time. Each thread has its own; leave it with ``close``."""
+    """Processes samples in chunks. One per thread; call ``close`` when done."""
 
     def __init__(self, shared: WorkerContext, *, max_samples: int) -> None:
         self._shared = shared
@@ -93,15 +95,15 @@ class SampleWorker:
         output_slots: Sequence[OutputSlot],
         quarantined: list[QuarantineEntry],
     ) -> list[Sample | None]:
-        """Make samples, in order; those that cannot be made are noted, and replaced or None as the plan says.
+        """Process samples in order; failed ones are added to ``quarantined`` and replaced or None, as the plan says.
 
-        Pictures that could be made in their rooms are there; others have to be copied.
+        Images are written to their output slots where possible; others have to be copied there.
 
         Raises:
             SampleError: a sample failed and the plan says ``on_error: raise``.
             RunError: a sample and all of its replacements failed.
         """
-        results = self._builder_for().process(samples, epoch, output_slots)
+        results = self._get_builder().process(samples, epoch, output_slots)
         return [
             one if isinstance(one, Sample) else self._recover(sample, one, epoch, quarantined)
             for sample, one in zip(samples, results, strict=True)
@@ -110,12 +112,12 @@ class SampleWorker:
     def split_by_bytes(
         self, samples: Sequence[EncodedSample], epoch: int, max_bytes: int
     ) -> Iterator[tuple[Sequence[EncodedSample], int]]:
-        """Cut samples into runs whose pixels take at most so many bytes; a larger sample is a run of its own.
+        """Split samples into runs whose pixels take at most ``max_bytes``; a larger sample is a run of its own.
 
-        Large pictures draw ahead here, and once more where they are made: it costs little beside decoding them.
+        Parameters of large images are sampled here and again in ``process``, which is cheap compared to decoding.
         """
         copies = 2 if self._shared.cached is None else 3
-        builder = self._builder_for()
+        builder = self._get_builder()
         sizes = [
             max_sample_bytes(sample.file, sample.cached_image, copies, builder.size_bound)
             for sample in samples
@@ -129,46 +131,46 @@ class SampleWorker:
         for builder in self._builders.values():
             builder.image_stage.close()
 
-    def _builder_for(self, *, spare: bool = False) -> _SampleBuilder:
-        """Return the line of samples; the spare one leaves alone what the other has just made."""
+    def _get_builder(self, *, spare: bool = False) -> _SampleBuilder:
+        """Return the sample builder; the spare one does not overwrite the results of the main one."""
         if spare not in self._builders:
             self._builders[spare] = _SampleBuilder(self._shared, 1 if spare else self._max_samples)
         return self._builders[spare]
 
     def _recover(
-        self, sample: EncodedSample, results: Failure, epoch: int, quarantined: list[QuarantineEntry]
+        self, sample: EncodedSample, failure: Failure, epoch: int, quarantined: list[QuarantineEntry]
     ) -> Sample | None:
-        """Make a sample from its file where what the cache held was no picture; else replace it."""
-        if results.step == CACHE_STEP:
+        """Process a sample from its file if its cached image was damaged; otherwise skip or replace it."""
+        if failure.step == CACHE_STEP:
             sample = self._shared.loader.reload(sample)
-            (replacement,) = self._builder_for(spare=True).process([sample], epoch, [no_output_slot])
+            (replacement,) = self._get_builder(spare=True).process([sample], epoch, [no_output_slot])
             if isinstance(replacement, Sample):
                 return replace(replacement, image=owned_copy(replacement.image))
-            results = replacement
-        return self._skip_or_replace(sample, results, epoch, quarantined)
+            failure = replacement
+        return self._skip_or_replace(sample, failure, epoch, quarantined)
 
     def _skip_or_replace(
-        self, sample: EncodedSample, results: Failure, epoch: int, quarantined: list[QuarantineEntry]
+        self, sample: EncodedSample, failure: Failure, epoch: int, quarantined: list[QuarantineEntry]
     ) -> Sample | None:
         shared = self._shared
         key = str(sample.row["key"])
         rule = shared.program.plan.errors.on_error
         if rule != "replace":
-            quarantined.append(self._entry(sample, results, None, epoch))
+            quarantined.append(self._entry(sample, failure, None, epoch))
             if rule == "raise":
-                raise SampleError(key, results.step, results.reason)
+                raise SampleError(key, failure.step, failure.reason)
             return None
         shared.monitor.timer("process").enter("input")
         for row in replacements(shared.rows, seed=shared.program.plan.seed, epoch=epoch, key=key):
             (other,) = shared.load(np.array([row]))
-            (replacement,) = self._builder_for(spare=True).process([other], epoch, [no_output_slot])
+            (replacement,) = self._get_builder(spare=True).process([other], epoch, [no_output_slot])
             if isinstance(replacement, Sample):
-                quarantined.append(self._entry(sample, results, replacement.key, epoch))
+                quarantined.append(self._entry(sample, failure, replacement.key, epoch))
                 return replace(replacement, image=owned_copy(replacement.image), replaced=True)
-        quarantined.append(self._entry(sample, results, None, epoch))
+        quarantined.append(self._entry(sample, failure, None, epoch))
         raise RunError(
-            f"{results.step} of {key!r}: {results.reason}; and none of its replacements could be used either. "
-            "Wanted mostly readable images; look at the quarantine list, and index the folder again"
+            f"{failure.step} of {key!r}: {failure.reason}; none of its replacements could be used either; "
+            "check the quarantine list and index the folder again"
         )
 
     def _entry(
@@ -184,7 +186,7 @@ class SampleWorker:
 
 
 class _SampleBuilder:
-    """ClassBalancedSampler, decodes and transforms samples."""
+    """Samples parameters, decodes and transforms."""
 
     def __init__(self, shared: WorkerContext, max_samples: int) -> None:
         program, view = shared.program, shared.view
@@ -196,7 +198,7 @@ class _SampleBuilder:
         self._kinds = kinds = shared.kinds
         routes = program.routes(augment=view.augment, backend=shared.backend)
         compose = program.compose(augment=view.augment, boxes=kinds.boxes, keypoints=kinds.num_keypoints > 0)
-        self._param_sampler = ParamSampler(compose, routes.num_sampled)
+        self._param_sampler = ParamSampler(compose, routes.num_sampled, shared.trace)
         self.size_bound = SizeBound.of(compose.transforms)
         may_reduce = program.plan.decode == "auto"
         on_cpu = CpuStage(
@@ -210,7 +212,7 @@ class _SampleBuilder:
         self.image_stage: ImageStage = on_cpu
         self._cached: CacheStage | None = None
         self._num_cached = 0
-        """Outermost transforms that a picture out of the cache need not go through, not even to be drawn."""
+        """Leading outermost transforms that cached images skip entirely, parameter sampling included."""
         if shared.cached is not None:
             num_before = sum(1 for _ in leaf_transforms(compose.transforms[: program.num_cached]))
             self._cached = CacheStage(
@@ -243,28 +245,28 @@ class _SampleBuilder:
     def process(
         self, samples: Sequence[EncodedSample], epoch: int, output_slots: Sequence[OutputSlot]
     ) -> list[Sample | Failure]:
-        """Draw for all, decode together what can be, finish one after another."""
+        """Sample parameters for all, decode in batches where possible, then finish one by one."""
         self._timer.enter("sample")
         first = str(samples[0].row["key"]) if samples else ""
         with self._watchdog.track(
             "policy", first, len(samples)
-        ):  # drawing takes so little that all have one note
-            sampled = [self._draw(sample, epoch) for sample in samples]
+        ):  # sampling is so fast that all are tracked together
+            sampled = [self._sample_params(sample, epoch) for sample in samples]
         ready = [
             (sample, one[0], output_slot)
             for sample, one, output_slot in zip(samples, sampled, output_slots, strict=True)
             if not isinstance(one, Failure)
         ]
-        replacement = iter(self._images(ready))
+        images = iter(self._images(ready))
         self._timer.enter("transform")
         return [
-            one if isinstance(one, Failure) else self._finish(sample.row, *one, next(replacement))
+            one if isinstance(one, Failure) else self._finish(sample.row, *one, next(images))
             for sample, one in zip(samples, sampled, strict=True)
         ]
 
     def estimate_sample_bytes(self, sample: EncodedSample, epoch: int) -> int:
-        """Say what a sample's pixels will take, from what is drawn for it."""
-        sampled = self._draw(sample, epoch)
+        """Estimate the bytes of a sample's pixels from its sampled parameters."""
+        sampled = self._sample_params(sample, epoch)
         if isinstance(sampled, Failure):
             return max_sample_bytes(sample.file, sample.cached_image)
         if sample.file is None:
@@ -282,13 +284,15 @@ class _SampleBuilder:
             return self._cached.run(samples, sampled, output_slots)
         return self.image_stage.run([sample.file for sample in samples], sampled, output_slots)
 
-    def _draw(self, sample: EncodedSample, epoch: int) -> tuple[SampledParams, Annotations] | Failure:
-        """Draw for one sample; returns it with the annotations that went in."""
+    def _sample_params(
+        self, sample: EncodedSample, epoch: int
+    ) -> tuple[SampledParams, Annotations] | Failure:
+        """Sample the parameters of one sample; also return its annotations."""
         if sample.size is None:
             return Failure(sample.step, sample.reason)
         row = sample.row
         if row["key"] in self._slow:
-            return Failure("time", "took too long before, so that it was not tried again")
+            return Failure("time", "took too long before, not retried")
         size = sample.size
         targets: dict[str, Any] = {}
         annotations = NO_ANNOTATIONS
@@ -306,7 +310,7 @@ class _SampleBuilder:
             return self._param_sampler.sample(seed, size, **targets), annotations
         except AnnotationError as error:
             return Failure(error.step, error.reason)
-        except Exception as error:  # whatever a transform raises costs this image only and is written down
+        except Exception as error:  # transforms may raise anything; only this sample is quarantined
             return policy_failure(error)
 
     def _finish(

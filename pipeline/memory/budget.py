@@ -1,20 +1,19 @@
-"""A hard budget for what a feed has in flight, in bytes, whatever the sizes of the pictures.
+"""Hard memory limit, in bytes, for the data that a feed has in flight.
 
-The budget is cut into shares, so that nobody who holds a part of one waits for another share that the next in
-line holds, and nothing can lock up:
+The budget is split into separate parts, acquired in a fixed order, so that no deadlock is possible:
 
-* rows: the finished pictures of open batches. The consumer's batch and the one that it waits for always fit; more
-  are begun only while they fit.
-* files: encoded bytes, from before a chunk is read until it is made. Admitted in the order of the chunks, which is the
-  order in which they are made and let go.
-* pixels: decoded pictures and what becomes of them, from before decoding until they are in their batch. A thread that
-  holds some waits for nothing.
-* cache: pictures on their way into a cache, where the plan has one. The cache keeps to it by itself: its buffers are
-  as large as the share says, and a picture that is larger than one is written from where it lies.
+* rows: output rows of open batches. The consumer's batch and the next one always fit; further batches start only
+  while they fit.
+* files: encoded bytes, from before a chunk is read until it is processed. Admitted in chunk order, in which chunks are
+  also processed and released.
+* pixels: decoded images and intermediate results, from before decoding until they are in their batch. A thread that
+  holds this part waits for nothing.
+* cache: images to be written to a cache, if the plan has one. The cache enforces this limit itself by the size of its
+  buffers; an image larger than a buffer is written without copying.
 
-A file or picture that is larger than its whole share goes alone, when the share is empty, with one warning that names
-it. What the budget does not count: the libraries' own memory, what a transform makes for itself, a replacement for a
-bad sample (one at a time in each thread), and batches that the consumer keeps after it has asked for the next.
+A file or image larger than its whole part is admitted alone, when the part is empty, with one warning that names it.
+Not counted: memory of the libraries, temporary memory of transforms, replacements for bad samples (one at a time per
+thread), and batches that the consumer keeps after it has requested the next.
 """
 
 from __future__ import annotations
@@ -33,19 +32,19 @@ from ..errors import PlanError
 
 BudgetPart = Literal["rows", "files", "pixels"]
 HELD_BATCHES = 2
-"""Batches that must fit: the consumer's, and the one that it waits for."""
+"""Batches that must fit: the consumer's and the next one."""
 MAX_ROWS_SHARE = 0.75
-"""BudgetPart of the budget that finished rows may take: the rest has to make them."""
+"""Largest share of the budget for batch rows; the rest is needed to produce them."""
 PIXELS_SHARE = 0.75
 MAX_CACHE_SHARE = 0.125
-"""BudgetPart of the budget for pictures on their way into a cache."""
+"""Largest share of the budget for images to be written to a cache."""
 
 logger = logging.getLogger("lightwell")
 
 
 @dataclass(frozen=True, slots=True)
 class BudgetSplit:
-    """How a budget is cut, in bytes."""
+    """Parts of a memory budget, in bytes."""
 
     rows: int
     files: int
@@ -59,13 +58,13 @@ class BudgetSplit:
 
 
 def split_budget(memory_bytes: int, *, batch_bytes: int, prefetch: int, cached: bool = False) -> BudgetSplit:
-    """Cut a budget: rows for as many batches as are prefetched, at most half; the rest for making them.
+    """Split a budget: rows of prefetched batches, at most half of it, and the rest for files and pixels.
 
     Args:
         memory_bytes: the budget.
-        batch_bytes: of the largest batch.
-        prefetch: batches that may lie finished.
-        cached: whether there is a cache, whose buffers are cut off first.
+        batch_bytes: size of the largest batch.
+        prefetch: number of finished batches to hold.
+        cached: whether there is a cache, whose buffers are subtracted first.
 
     Raises:
         PlanError: the two batches that must fit do not.
@@ -86,12 +85,12 @@ def split_budget(memory_bytes: int, *, batch_bytes: int, prefetch: int, cached: 
 
 
 class MemoryBudget:
-    """Counts what is in flight and lets threads wait for room. Any thread may use it."""
+    """Counts bytes in flight and blocks threads until theirs fit. Thread-safe."""
 
     def __init__(self, split: BudgetSplit) -> None:
         self.split = split
         self.peak_bytes = 0
-        """The most that was ever in flight."""
+        """Largest number of bytes in flight so far."""
         self._used: dict[BudgetPart, int] = {"rows": 0, "files": 0, "pixels": 0}
         self._next_file = 0
         self._closed = False
@@ -100,11 +99,11 @@ class MemoryBudget:
 
     @property
     def used_bytes(self) -> int:
-        """What is in flight."""
+        """Bytes in flight."""
         return sum(self._used.values())
 
     def try_reserve_batch(self, num_bytes: int, *, only_one: bool) -> bool:
-        """Reserve the rows of a batch; returns whether there was room. The only one in the making always has it."""
+        """Reserve the rows of a batch without waiting; return whether they fit. The only open batch always fits."""
         with self._changed:
             if not only_one and self._used["rows"] + num_bytes > self.split.rows:
                 return False
@@ -118,11 +117,11 @@ class MemoryBudget:
             self._acquire("rows", num_bytes)
 
     def release_batch(self, num_bytes: int) -> None:
-        """Let go the rows of a batch that the consumer is done with."""
+        """Release the rows of a batch that the consumer is done with."""
         self._release("rows", num_bytes)
 
     def reserve_file(self, ticket: int, num_bytes: int) -> None:
-        """Wait until a chunk's encoded bytes fit; in the order of the tickets, which count from 0."""
+        """Wait until a chunk's encoded bytes fit and reserve them, in order of the tickets, which count from 0."""
         with self._changed:
             self._changed.wait_for(
                 lambda: self._closed or (ticket == self._next_file and self._fits("files", num_bytes))
@@ -132,17 +131,17 @@ class MemoryBudget:
             self._changed.notify_all()
 
     def add_file(self, num_bytes: int) -> None:
-        """Count encoded bytes that could not wait for room."""
+        """Count encoded bytes without waiting."""
         with self._changed:
             self._acquire("files", num_bytes, "a file")
 
     def release_file(self, num_bytes: int) -> None:
-        """Let go a chunk's encoded bytes."""
+        """Release a chunk's encoded bytes."""
         self._release("files", num_bytes)
 
     @contextmanager
     def pixels(self, num_bytes: int, what: str) -> Iterator[None]:
-        """Wait until decoded pictures fit, and hold their room."""
+        """Wait until decoded images fit, and reserve their bytes for the duration of the context."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._fits("pixels", num_bytes))
             self._acquire("pixels", num_bytes, what)
@@ -152,7 +151,7 @@ class MemoryBudget:
             self._release("pixels", num_bytes)
 
     def close(self) -> None:
-        """Let everyone go on who waits: the feed ends, and only what is under way is finished."""
+        """Unblock all waiting threads, as the feed ends and only work in progress is finished."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -168,7 +167,7 @@ class MemoryBudget:
         if num_bytes > limit and share not in self._warned and not self._closed:
             self._warned.add(share)
             logger.warning(
-                "memory: %s takes %s and has %s (the share of %s in %s); it goes alone; give more with --memory",
+                "memory: %s takes %s, more than the %s for %s in a budget of %s; processed alone; raise --memory",
                 what or "a batch",
                 format_bytes(num_bytes),
                 format_bytes(limit),

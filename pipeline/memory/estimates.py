@@ -1,4 +1,4 @@
-"""What samples will take in memory, from what the index says of them, before they are read."""
+"""Memory estimates of samples, from the index, before their files are read."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from ..transform.params import ParamSampler, SampledParams
 
 RGB = 3
 CONVERSION_FACTOR = 4
-"""Times as much for pictures that Pillow converts: alpha, 16 bits and other modes, and the copies on the way."""
+"""Factor for images that Pillow converts: alpha, 16 bits and other modes, and intermediate copies."""
 FLOAT_BYTES = 4
 MASK_BYTES = 2
-"""Per pixel of a mask: the sample's own and its place in the batch."""
+"""Per mask pixel: the sample's mask and its row of the batch."""
 NUM_PROBES = 4
 SLICE_ROWS = 1 << 20
-"""Rows that are looked at together, and of how many at most the probes are."""
+"""Rows processed together, and the most rows from which probes are selected."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class SampleSizes:
-    """Bytes of files and pixels of pictures, by row of the index, in which they stay."""
+    """File bytes and image pixels by index row, read from the index on demand."""
 
     masked: bool
     _bytes: IntColumn
@@ -46,21 +46,21 @@ class SampleSizes:
 
     @classmethod
     def of(cls, index: Index) -> SampleSizes:
-        """Find them in an index."""
+        """Create the sizes of an index."""
         table = index.table
         columns = (IntColumn(table[name]) for name in ("bytes", "width", "height"))
         return cls(table["mask"].null_count < table.num_rows, *columns)
 
     def bytes(self, rows: np.ndarray) -> np.ndarray:
-        """Bytes of the files of some rows, int64."""
+        """Return the file bytes of some rows, int64."""
         return self._bytes.take(rows)
 
     def pixels(self, rows: np.ndarray) -> np.ndarray:
-        """Pixels of the pictures of some rows, int64."""
+        """Return the pixels of some rows, int64."""
         return np.asarray(self._width.take(rows) * self._height.take(rows))
 
     def largest(self, rows: np.ndarray, number: int) -> np.ndarray:
-        """Pixels of the largest pictures, in any order, from some rows at a time."""
+        """Return the pixels of the ``number`` largest images, in any order, scanning the rows in slices."""
         found = np.empty(0, np.int64)
         for first in range(0, len(rows), SLICE_ROWS):
             found = np.concatenate([found, self.pixels(rows[first : first + SLICE_ROWS])])
@@ -71,22 +71,22 @@ class SampleSizes:
 
 @dataclass(frozen=True)
 class OutputSize:
-    """Bytes of finished pictures in their batch."""
+    """Bytes of output images in their batch."""
 
     constant: int | None
-    """Of each, where the policy ends in one size."""
+    """Bytes per image if the policy ends in a fixed size."""
     per_pixel: float
-    """Bytes for each pixel of the original, where it does not."""
+    """Otherwise, bytes per pixel of the original image."""
 
     def bytes(self, pixels: np.ndarray) -> int:
-        """Add up the pictures whose originals have so many pixels."""
+        """Return the total bytes of images whose originals have so many pixels."""
         if self.constant is not None:
             return self.constant * len(pixels)
         return int(self.per_pixel * int(pixels.sum())) + len(pixels)
 
 
 def estimate_output_size(program: Program, view: View, index: Index, rows: np.ndarray) -> OutputSize:
-    """Let a few samples of very different size draw their decisions, and see what size they end in."""
+    """Estimate output sizes by sampling the parameters of a few images of very different sizes."""
     if not len(rows):
         return OutputSize(0, 0.0)
     sizes = SampleSizes.of(index)
@@ -113,7 +113,7 @@ def estimate_output_size(program: Program, view: View, index: Index, rows: np.nd
             if not param_sampler.is_finished(sampled):
                 image = param_sampler.finish(np.zeros((*end, RGB), np.uint8), sampled)["image"]
                 end, width_bytes = (image.shape[0], image.shape[1]), max(width_bytes, image.dtype.itemsize)
-        except Exception:  # it fails again where it is made, costs that image and is written down there
+        except Exception:  # fails again in the sample worker and is quarantined there
             if end is None:
                 continue
         found.add(end)
@@ -133,13 +133,13 @@ def max_sample_bytes(
     copies: int = 2,
     size_bound: SizeBound | None = None,
 ) -> int:
-    """Bound what one sample takes from decoding on, whatever is drawn: the whole picture, several times, and its growth.
+    """Return an upper bound of the bytes of one sample, whatever its sampled parameters.
 
     Args:
         file: its file, if it was read.
-        cached_image: what the cache holds of it, if anything.
-        copies: of a whole picture that are in memory together: decoded and finished, and between them in a cache.
-        size_bound: what a policy that is not open makes of it at most; None where it is not asked for.
+        cached_image: its cached image, if any.
+        copies: number of full-size images in memory at once: decoded, transformed, and one to be cached.
+        size_bound: upper bound of the size within the policy; None to ignore growth.
     """
     size = file.size if file is not None else cached_image.size if cached_image is not None else None
     if size is None:
@@ -150,7 +150,7 @@ def max_sample_bytes(
 
 
 def estimate_sample_bytes(file: EncodedImage, decoding: DecodePlan, sampled: SampledParams) -> int:
-    """Say what one sample takes: its pixels as decoding is planned, and those of the largest picture that was drawn."""
+    """Estimate the bytes of one sample from its decode plan and its sampled parameters."""
     if decoding.kind == "reduced":
         height, width = (-(-side // decoding.shrink) for side in file.size)
         assert decoding.resampling is not None
@@ -170,7 +170,7 @@ def estimate_sample_bytes(file: EncodedImage, decoding: DecodePlan, sampled: Sam
 def split_by_bytes(
     items: Sequence[T], num_bytes: Callable[[int], int], max_bytes: int
 ) -> Iterator[tuple[Sequence[T], int]]:
-    """Cut items, in order, into runs of at most so many bytes; one that is larger is a run of its own."""
+    """Split items, in order, into runs of at most ``max_bytes``; a larger item is a run of its own."""
     sizes = [num_bytes(number) for number in range(len(items))]
     if items and (total := sum(sizes)) <= max_bytes:
         yield items, total

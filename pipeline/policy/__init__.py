@@ -1,1 +1,1 @@
-"""Policies: Albumentations transforms as checked values."""
+"""Policies: Albumentations transforms as validated values."""

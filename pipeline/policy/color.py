@@ -1,4 +1,4 @@
-"""Colour conversions that Albumentations lacks, as ordinary Albumentations transforms."""
+"""Colour conversions that Albumentations lacks, as Albumentations transforms."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ _ImageOnlyTransform: Any = load_albumentations().ImageOnlyTransform
 
 
 class ToHSV(_ImageOnlyTransform):  # type: ignore[misc]
-    """Turn RGB into hue (0..179), saturation and value (0..255), in OpenCV's ranges; uint8 only."""
+    """Convert RGB to HSV with OpenCV's ranges: hue 0..179, saturation and value 0..255; uint8 only."""
 
     def __init__(self, p: float = 1.0) -> None:
         super().__init__(p=p)
 
     def apply(self, img: np.ndarray, **params: Any) -> np.ndarray:  # noqa: ARG002
-        """Convert one uint8 HWC RGB picture."""
+        """Convert one uint8 HWC RGB image."""
         import cv2
 
         return np.asarray(cv2.cvtColor(img, cv2.COLOR_RGB2HSV))

@@ -1,4 +1,4 @@
-"""Transform objects as specs: nothing is trusted to come back the same, it is built again and compared."""
+"""Convert Albumentations objects to specs, verified by rebuilding each object and comparing its attributes."""
 
 from __future__ import annotations
 
@@ -39,28 +39,28 @@ IGNORED_ATTRIBUTES = frozenset(
         "transforms",
     }
 )
-"""Attributes that change no picture or annotation: drawing state, and what an outer composition sets."""
+"""Attributes that do not affect images or annotations: random state, and values set by an outer composition."""
 MAX_DEPTH = 32
-OF_COMPOSE = ("seed", "save_applied_params", "additional_targets")
+COMPOSE_OPTIONS = ("seed", "save_applied_params", "additional_targets")
 
 
 def spec_from_transform(transform: Any, where: str) -> TransformSpec:
-    """Describe a transform or a composition.
+    """Convert a transform or a composition to a spec.
 
     Raises:
-        PlanError: a plan cannot hold it, or what is built from its description differs from it; names what is lost.
+        PlanError: it is not supported in a plan, or the object rebuilt from the spec differs; names the attributes.
     """
-    spec = _described(transform, where)
+    spec = _describe(transform, where)
     lost = differing_attributes(transform, spec.build(where))
     if lost:
         raise PlanError(
-            f"{where}: expected a transform that its options describe, got {type(transform).__name__}, which loses "
-            f"{', '.join(lost[:5])}; give these as options, or make it a class of your own"
+            f"{where}: expected a transform that is fully described by its options, got {type(transform).__name__}, which loses "
+            f"{', '.join(lost[:5])}; set these as options, or define a class of your own"
         )
     return spec
 
 
-def _described(transform: Any, where: str) -> TransformSpec:
+def _describe(transform: Any, where: str) -> TransformSpec:
     cls = type(transform)
     where = f"{where}.{cls.__name__}"
     name = transform_name(cls, where)
@@ -68,7 +68,7 @@ def _described(transform: Any, where: str) -> TransformSpec:
     if is_composition(transform):
         options = _composition_options(transform, where)
         children = [
-            _described(child, f"{where}.transforms[{i}]") for i, child in enumerate(transform.transforms)
+            _describe(child, f"{where}.transforms[{i}]") for i, child in enumerate(transform.transforms)
         ]
     else:
         options, children = _leaf_options(transform, where), []
@@ -76,7 +76,7 @@ def _described(transform: Any, where: str) -> TransformSpec:
     try:
         return TransformSpec.model_validate(
             {"name": name, "options": options, "children": children},
-            context=AllowedModules((module,)).context(),  # the caller has the class already
+            context=AllowedModules((module,)).context(),  # the class is already imported
         )
     except PlanError as error:
         raise PlanError(f"{where}: {error}") from error
@@ -90,7 +90,7 @@ def _check_state(transform: Any, where: str) -> None:
             "correct or remove them"
         )
     if getattr(transform, "deterministic", False) or getattr(transform, "replay_mode", False):
-        raise PlanError(f"{where}: expected a transform that draws, got one that replays; make it anew")
+        raise PlanError(f"{where}: expected a random transform, got one in replay mode; create a new one")
 
 
 def _leaf_options(transform: Any, where: str) -> dict[str, Any]:
@@ -100,22 +100,22 @@ def _leaf_options(transform: Any, where: str) -> dict[str, Any]:
         raise
     except Exception as error:
         raise PlanError(
-            f"{where}: expected a transform that can be written down, got one that cannot "
-            f"({one_line(' '.join(str(error).split()))}); make it a class of your own and name it as 'module:Class'"
+            f"{where}: expected a serializable transform, got one that is not "
+            f"({one_line(' '.join(str(error).split()))}); define a class of your own and name it as 'module:Class'"
         ) from error
     names = set(option_names(type(transform)))
     return {name: value for name, value in described.items() if name in names}
 
 
 def _composition_options(composition: Any, where: str) -> dict[str, Any]:
-    """Read the options of a composition; those of Compose are checked, and p alone is kept of them.
+    """Return the options of a composition; those of Compose are checked, and only ``p`` is returned.
 
-    Which interpolation masks are given stands in each transform by now.
+    ``mask_interpolation`` has already been set on each transform.
     """
     if transform_name(type(composition), where) != "Compose":
         names = set(option_names(type(composition))) - {"transforms", "first", "second"}
         return {name: getattr(composition, name) for name in sorted(names) if hasattr(composition, name)}
-    found = {name: getattr(composition, name, None) for name in OF_COMPOSE}
+    found = {name: getattr(composition, name, None) for name in COMPOSE_OPTIONS}
     for name, processor in (("bbox_params", "bboxes"), ("keypoint_params", "keypoints")):
         if processor in composition.processors:
             found[name] = vars(composition.processors[processor].params)
@@ -124,15 +124,15 @@ def _composition_options(composition: Any, where: str) -> dict[str, Any]:
 
 
 def differing_attributes(one: Any, other: Any, place: str = "") -> list[str]:
-    """List the attributes in which two transforms differ, those of their children by dotted names."""
+    """List the attributes in which two transforms differ, with dotted names for those of children."""
     if type(one) is not type(other):
         return [place or type(one).__name__]
-    apart = IGNORED_ATTRIBUTES | ({"mask_interpolation"} if is_composition(one) else frozenset())
-    mine, theirs = _state(one, apart), _state(other, apart)
+    ignored = IGNORED_ATTRIBUTES | ({"mask_interpolation"} if is_composition(one) else frozenset())
+    mine, theirs = _attributes(one, ignored), _attributes(other, ignored)
     lost = [
         f"{place}{name}"
         for name in sorted(mine.keys() | theirs.keys())
-        if name not in mine or name not in theirs or not _same(mine[name], theirs[name])
+        if name not in mine or name not in theirs or not _equal(mine[name], theirs[name])
     ]
     if not is_composition(one):
         return lost
@@ -146,22 +146,22 @@ def differing_attributes(one: Any, other: Any, place: str = "") -> list[str]:
     ]
 
 
-def _state(value: Any, apart: frozenset[str]) -> dict[str, Any]:
-    return {name: attribute for name, attribute in vars(value).items() if name not in apart}
+def _attributes(value: Any, ignored: frozenset[str]) -> dict[str, Any]:
+    return {name: attribute for name, attribute in vars(value).items() if name not in ignored}
 
 
-def _same(one: Any, other: Any, depth: int = 0) -> bool:
-    """Compare two values by content; a list equals a tuple of the same items, since files know only lists."""
+def _equal(one: Any, other: Any, depth: int = 0) -> bool:
+    """Compare two values by content; a list equals a tuple of the same items, since files have only lists."""
 
-    def same_items(pairs: Iterable[tuple[Any, Any]]) -> bool:
-        return all(_same(a, b, depth + 1) for a, b in pairs)
+    def equal_items(pairs: Iterable[tuple[Any, Any]]) -> bool:
+        return all(_equal(a, b, depth + 1) for a, b in pairs)
 
     sequences = isinstance(one, list | tuple) and isinstance(other, list | tuple)
     numbers = isinstance(one, int | float) and isinstance(other, int | float)
-    if depth > MAX_DEPTH:  # an attribute that leads back to itself
+    if depth > MAX_DEPTH:  # a circular reference
         found = True
     elif sequences:
-        found = len(one) == len(other) and same_items(zip(one, other, strict=True))
+        found = len(one) == len(other) and equal_items(zip(one, other, strict=True))
     elif numbers:
         found = isinstance(one, bool) == isinstance(other, bool) and bool(
             np.isclose(one, other, 0, 0, equal_nan=True)
@@ -171,15 +171,15 @@ def _same(one: Any, other: Any, depth: int = 0) -> bool:
     elif isinstance(one, np.ndarray):
         found = one.dtype == other.dtype and np.array_equal(one, other, equal_nan=one.dtype.kind in "fc")
     elif isinstance(one, Mapping):
-        found = one.keys() == other.keys() and same_items((one[key], other[key]) for key in one)
+        found = one.keys() == other.keys() and equal_items((one[key], other[key]) for key in one)
     elif isinstance(one, MethodType):
         found = one.__func__ is other.__func__
     elif isinstance(one, random.Random | np.random.Generator):
         found = True
     elif isinstance(one, FunctionType | BuiltinFunctionType | type) or _compares_by_value(one):
         found = bool(one == other)
-    else:  # opaque objects of one class are compared by their attributes, where they have any
-        found = _same(getattr(one, "__dict__", {}), getattr(other, "__dict__", {}), depth=depth + 1)
+    else:  # other objects are compared by their attributes
+        found = _equal(getattr(one, "__dict__", {}), getattr(other, "__dict__", {}), depth=depth + 1)
     return found
 
 

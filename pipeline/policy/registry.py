@@ -1,4 +1,4 @@
-"""The transforms that a plan may name: those of Albumentations, Lightwell's own, and those of packages that are allowed."""
+"""Registry of transforms: Albumentations, Lightwell's own, entry points and allowed modules."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from ..errors import PlanError, did_you_mean
 from ..text import quoted
 
 OWN_TRANSFORMS = {"ToHSV": "lightwell.pipeline.policy.color:ToHSV"}
-"""Transforms of this package: they need no permission, by either name."""
+"""Transforms of this package, allowed under either name."""
 
 ABSTRACT_BASES = frozenset(
     {"BaseCompose", "BasicTransform", "DualTransform", "ImageOnlyTransform", "Transform3D"}
 )
-"""Bases of Albumentations that do nothing themselves."""
+"""Base classes of Albumentations."""
 
-_REFERENCES = "it takes its reference images from files or arrays, which are no options of a plan"
-_OTHER_DATA = "it takes other images, texts or boxes out of the data, which a plan does not have"
-_VOLUMES = "it works on volumes, and a plan has images"
+_REFERENCES = "it needs reference images from files or arrays, which a plan cannot hold"
+_OTHER_DATA = "it needs other images, texts or boxes as input, which a plan does not provide"
+_VOLUMES = "it works on volumes, not images"
 UNSUPPORTED: Mapping[str, str] = {
     "CenterCrop3D": _VOLUMES,
     "CoarseDropout3D": _VOLUMES,
     "CubicSymmetry": _VOLUMES,
     "FDA": _REFERENCES,
     "HistogramMatching": _REFERENCES,
-    "Lambda": "it calls functions, which cannot be written down; make it a class of your own",
+    "Lambda": "it calls functions, which cannot be serialized; define a class of your own",
     "Mosaic": _OTHER_DATA,
     "OverlayElements": _OTHER_DATA,
     "Pad3D": _VOLUMES,
@@ -37,14 +37,14 @@ UNSUPPORTED: Mapping[str, str] = {
     "PixelDistributionAdaptation": _REFERENCES,
     "RandomCrop3D": _VOLUMES,
     "RandomCropNearBBox": _OTHER_DATA,
-    "ReplayCompose": "it adds a record of what was drawn, which a batch has no place for; write Compose",
+    "ReplayCompose": "it adds the sampled parameters to its output, which batches do not hold; use Compose",
     "TextImage": f"it reads a font file, and {_OTHER_DATA}",
 }
-"""Classes of Albumentations that no plan can hold, and why: they open files, call functions or need other data."""
+"""Albumentations classes that a plan does not support, with the reason."""
 
 
 def load_albumentations() -> Any:
-    """Import Albumentations without its look for a newer version on the network."""
+    """Import Albumentations without its online version check."""
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
     import albumentations
 
@@ -53,7 +53,7 @@ def load_albumentations() -> Any:
 
 @cache
 def transform_classes() -> Mapping[str, type[Any]]:
-    """List the transforms and compositions of the installed Albumentations by name, without its bare bases."""
+    """Return the transforms and compositions of the installed Albumentations by name, without base classes."""
     package = load_albumentations()
     listing = {name: getattr(package, name) for name in dir(package) if name not in ABSTRACT_BASES}
     return {
@@ -62,37 +62,37 @@ def transform_classes() -> Mapping[str, type[Any]]:
 
 
 def is_transform(value: Any) -> bool:
-    """Return whether a value is a transform or a composition of Albumentations, or of a class derived from one."""
+    """Return whether a value is an Albumentations transform or composition, including subclasses."""
     package = load_albumentations()
     return isinstance(value, package.BasicTransform | package.BaseCompose)
 
 
 def is_transform_class(value: Any) -> bool:
-    """Return whether a value is a class of transforms or compositions."""
+    """Return whether a value is a transform or composition class."""
     package = load_albumentations()
     return isinstance(value, type) and issubclass(value, (package.BasicTransform, package.BaseCompose))
 
 
 def is_composition_class(cls: type[Any]) -> bool:
-    """Return whether a class of transforms holds other transforms."""
+    """Return whether a transform class is a composition."""
     return issubclass(cls, load_albumentations().BaseCompose)
 
 
 def is_composition(transform: Any) -> bool:
-    """Return whether a transform holds others; ColorJitter has a list of functions ``transforms`` and is none."""
+    """Return whether a transform is a composition; ColorJitter has an attribute ``transforms`` but is not one."""
     return is_composition_class(type(transform))
 
 
 def check_permitted(name: str, where: str, allowed: AllowedModules) -> None:
-    """Check, without importing anything, that text may name a transform.
+    """Check, without importing anything, that a transform name is allowed.
 
     Args:
-        name: a class of Albumentations, the name of an entry point, or ``module:Class``.
-        where: its place in the plan, for errors.
+        name: an Albumentations class, the name of an entry point, or ``module:Class``.
+        where: location in the plan, for error messages.
         allowed: modules that may be imported from.
 
     Raises:
-        PlanError: no such transform, one that no plan can hold, or one that needs permission.
+        PlanError: the transform does not exist, is not supported in a plan, or is not allowed.
     """
     if ":" in name:
         if name not in OWN_TRANSFORMS.values():
@@ -102,22 +102,22 @@ def check_permitted(name: str, where: str, allowed: AllowedModules) -> None:
     if name in known:
         if name in UNSUPPORTED:
             raise PlanError(
-                f"{where}: expected a transform that a plan can hold, got {name}: {UNSUPPORTED[name]}"
+                f"{where}: expected a transform that plans support, got {name}: {UNSUPPORTED[name]}"
             )
         return
     if name not in OWN_TRANSFORMS and name not in (entries := entry_point_targets(TRANSFORMS)):
         hint = (
             did_you_mean(name, [*known, *OWN_TRANSFORMS, *entries])
-            or "a class of your own is written as 'module:Class'"
+            or "write a class of your own as 'module:Class'"
         )
         raise PlanError(f"{where}: expected an Albumentations transform, got {quoted(name)}; {hint}")
 
 
 def find_transform(name: str, where: str) -> type[Any]:
-    """Find a class of transforms by a name that was permitted; what is found is checked before anybody calls it.
+    """Import a transform class by an allowed name.
 
     Raises:
-        PlanError: no such class, or it is no class of transforms.
+        PlanError: there is no such class, or it is not a transform class.
     """
     known = transform_classes()
     if name in known:
@@ -126,7 +126,7 @@ def find_transform(name: str, where: str) -> type[Any]:
     if reference is None:
         raise PlanError(
             f"{where}: expected an Albumentations transform or an entry point of {TRANSFORMS}, got {quoted(name)}; "
-            "install the package that lists it here too"
+            "install the package that registers it on this machine too"
         )
     found = import_object(reference, where)
     if not is_transform_class(found):
@@ -141,16 +141,16 @@ def find_transform(name: str, where: str) -> type[Any]:
 
 
 def transform_name(cls: type[Any], where: str) -> str:
-    """Return the name by which a plan holds a class of transforms: Albumentations' own, or ``module:Class``.
+    """Return the name of a transform class in a plan: its Albumentations name, entry point or ``module:Class``.
 
     Raises:
-        PlanError: a class that nobody can import by name, or that no plan can hold.
+        PlanError: the class cannot be imported by name, or is not supported in a plan.
     """
     known = transform_classes()
     if known.get(cls.__name__) is cls:
         if cls.__name__ in UNSUPPORTED:
             raise PlanError(
-                f"{where}: expected a transform that a plan can hold, got {cls.__name__}: {UNSUPPORTED[cls.__name__]}"
+                f"{where}: expected a transform that plans support, got {cls.__name__}: {UNSUPPORTED[cls.__name__]}"
             )
         return cls.__name__
     reference = f"{cls.__module__}:{cls.__qualname__}"
@@ -166,21 +166,21 @@ def transform_name(cls: type[Any], where: str) -> str:
 
 
 def option_names(cls: type[Any]) -> list[str]:
-    """List the options that a class of transforms takes by name."""
+    """Return the names of the options of a transform class."""
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
     return [parameter.name for parameter in parameters if parameter.kind in kinds]
 
 
 def check_options(cls: type[Any], options: Mapping[str, Any], where: str) -> None:
-    """Check that the class takes every option, since Albumentations only warns.
+    """Check that a class accepts every option; Albumentations only warns.
 
     Raises:
-        PlanError: an option is unknown; names the nearest right one.
+        PlanError: an option is unknown; suggests a similar one.
     """
     parameters = inspect.signature(cls.__init__).parameters.values()
     if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
-        return  # a class of one's own that takes any
+        return  # a custom class that takes any option
     names = option_names(cls)
     for option in options:
         if option not in names:

@@ -1,4 +1,4 @@
-"""Policies that ``albumentations.save`` wrote, as JSON or YAML."""
+"""Read policies saved by ``albumentations.save``, in JSON or YAML."""
 
 from __future__ import annotations
 
@@ -20,16 +20,15 @@ NAME_KEY = "__class_fullname__"
 
 
 def read_policy_file(path: Path, where: str, allowed: AllowedModules) -> TransformSpec:
-    """Read a policy that ``albumentations.save`` wrote.
+    """Read a policy saved by ``albumentations.save``.
 
     Args:
         path: the file.
-        where: the place in the plan, for errors.
+        where: location in the plan, for error messages.
         allowed: modules that the file may import from.
 
     Raises:
-        PlanError: the file is no such policy, or holds something that the installed Albumentations does not mean in the
-            same way; names it.
+        PlanError: the file is not such a policy, or the installed Albumentations interprets one of its options differently.
     """
     try:
         described = parse_document(read_text_file(path), str(path))
@@ -44,7 +43,7 @@ def read_policy_file(path: Path, where: str, allowed: AllowedModules) -> Transfo
     where = f"{where}: {path.name}"
     spec = _read_spec(described["transform"], where, allowed)
     same_version = version == load_albumentations().__version__
-    _check_meaning(
+    _check_same_options(
         described["transform"], spec.build(where), where, None if same_version else quoted(version)
     )
     return spec
@@ -67,7 +66,7 @@ def _read_spec(described: Any, where: str, allowed: AllowedModules) -> Transform
     check_permitted(name, where, allowed)
     cls = find_transform(name, where)
     options = {key: value for key, value in described.items() if key not in (NAME_KEY, "transforms")}
-    if options.get("always_apply") is False:  # of Albumentations 1: p alone decides
+    if options.get("always_apply") is False:  # written by Albumentations 1, without effect
         del options["always_apply"]
     if name == "Compose":
         check_compose(options, where)
@@ -91,7 +90,7 @@ def _read_spec(described: Any, where: str, allowed: AllowedModules) -> Transform
 
 
 def _is_derived(cls: type[Any], key: str) -> bool:
-    """Return whether Albumentations lists a value that follows from the options of the class, as Pad's subclasses do."""
+    """Return whether a saved value is derived from other options of the class, as in subclasses of Pad."""
     return any(
         key in option_names(base)
         for base in cls.__mro__[1:]
@@ -99,11 +98,11 @@ def _is_derived(cls: type[Any], key: str) -> bool:
     )
 
 
-def _check_meaning(described: Mapping[str, Any], built: Any, where: str, version: str | None) -> None:
-    """Compare what a file says of a transform with what the transform built from it says of itself.
+def _check_same_options(described: Mapping[str, Any], built: Any, where: str, version: str | None) -> None:
+    """Compare the saved options of a transform with those of the transform built from them.
 
     Raises:
-        PlanError: they differ, or a file of another version leaves open what the installed version lets one choose.
+        PlanError: they differ, or a file of another Albumentations version lacks options of the installed one.
     """
     where = f"{where}.{type(built).__name__}"
     now = built.to_dict_private()
@@ -113,7 +112,7 @@ def _check_meaning(described: Mapping[str, Any], built: Any, where: str, version
             continue
         if key in now and not _equal(to_plain(now[key], key), to_plain(value, key)):
             raise PlanError(
-                f"{where}.{key}: expected a value that Albumentations keeps, got {quoted(value)}, of which it makes "
+                f"{where}.{key}: expected a value that Albumentations leaves unchanged, got {quoted(value)}, which it changes to "
                 f"{quoted(now[key])}; correct it"
             )
     missing = (
@@ -130,7 +129,7 @@ def _check_meaning(described: Mapping[str, Any], built: Any, where: str, version
         for i, (child, again) in enumerate(
             zip(described.get("transforms") or (), built.transforms, strict=True)
         ):
-            _check_meaning(child, again, f"{where}.transforms[{i}]", version)
+            _check_same_options(child, again, f"{where}.transforms[{i}]", version)
 
 
 def _equal(one: Any, other: Any) -> bool:

@@ -1,4 +1,4 @@
-"""One transform as a value: its name, its options and its children."""
+"""Transform specs: name, options and children of a transform as plain values."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     import albumentations
 
 MAX_NUMBER = 2**32
-"""Largest magnitude of a number among the options."""
+"""Maximum magnitude of numeric options."""
 
 
 class TransformSpec(CheckedModel):
-    """One transform as a value: its name, its options and, for compositions, its children.
+    """Name, options and, for compositions, children of a transform.
 
     Raises:
-        PlanError: a name that needs permission and has none, or an option that is no plain value.
+        PlanError: the name is not allowed, or an option is not a plain value.
     """
 
     name: str
-    """A class of Albumentations, an entry point of ``lightwell.transforms``, or ``module:Class``."""
+    """An Albumentations class, an entry point of ``lightwell.transforms``, or ``module:Class``."""
     options: dict[str, Any] = Field(default={})
-    """None, bool, int, float, str, and lists and dicts of these."""
+    """Plain values: None, bool, int, float, str, and lists and dicts of these."""
     children: tuple[TransformSpec, ...] = ()
 
     @field_validator("name")
@@ -55,13 +55,13 @@ class TransformSpec(CheckedModel):
         return {self.name: {**children, **self.options}}
 
     def build(self, where: str) -> albumentations.BasicTransform:
-        """Make the Albumentations object.
+        """Build the Albumentations object.
 
         Args:
-            where: the place in the plan, for errors.
+            where: location in the plan, for error messages.
 
         Raises:
-            PlanError: an unknown option, or one that the class refuses.
+            PlanError: an option is unknown, or is rejected by the class.
         """
         where = f"{where}.{self.name}"
         cls = find_transform(self.name, where)
@@ -74,12 +74,12 @@ class TransformSpec(CheckedModel):
             ]
         elif self.children:
             raise PlanError(f"{where}.transforms: no such option; only compositions hold transforms")
-        if hasattr(cls.__init__, "__signature__"):  # Albumentations' own check, which else only warns
+        if hasattr(cls.__init__, "__signature__"):  # raises instead of warning about invalid options
             options["strict"] = True
-        if cls.__module__.startswith("albumentations."):  # some of its checks take no lists
+        if cls.__module__.startswith("albumentations."):  # some of its checks reject lists
             options |= {name: as_tuples(value) for name, value in self.options.items()}
         try:
-            with ignored_warnings():  # options are checked above
+            with ignored_warnings():  # options have been checked
                 built = cls(**options)
         except LightwellError:
             raise
@@ -91,10 +91,10 @@ class TransformSpec(CheckedModel):
 
 
 def to_plain(value: Any, where: str) -> Any:
-    """Turn tuples, enumerations and NumPy's values into what YAML and JSON hold without loss.
+    """Convert tuples, enums and NumPy values to plain values for YAML and JSON.
 
     Raises:
-        PlanError: the value cannot be written down, or a number is not finite or too large.
+        PlanError: the value has no plain form, or a number is not finite or too large.
     """
     if isinstance(value, Enum):
         value = value.value
@@ -116,25 +116,25 @@ def to_plain(value: Any, where: str) -> Any:
                 raise PlanError(f"{where}: expected names as keys, got {quoted(key)}; correct it")
         return {key: to_plain(item, f"{where}.{key}") for key, item in value.items()}
     raise PlanError(
-        f"{where}: expected a value that can be written down, got {quoted(value)}; "
-        "make it a class of your own that builds it"
+        f"{where}: expected a serializable value, got {quoted(value)}; "
+        "define a class of your own that builds it"
     )
 
 
 def as_tuples(value: Any) -> Any:
-    """Turn the lists in a plain value into tuples."""
+    """Convert the lists in a plain value to tuples."""
     if isinstance(value, list):
         return tuple(map(as_tuples, value))
     return {key: as_tuples(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
 def _reason(error: BaseException) -> str:
-    """Say in one line what Albumentations refused; its own errors wrap pydantic's in another class."""
+    """Format an error of Albumentations in one line; unwraps errors of pydantic."""
     inner = next(
         (e for e in (error, error.__context__, error.__cause__) if isinstance(e, ValidationError)), None
     )
     if inner is None:
-        told = one_line(" ".join(str(error).split()))
-        return f": {told if len(told) <= 200 else f'{told[:200]}...'}"
+        message = one_line(" ".join(str(error).split()))
+        return f": {message if len(message) <= 200 else f'{message[:200]}...'}"
     first = inner.errors(include_url=False)[0]
     return f"{''.join(f'.{part}' for part in first['loc'])}: {first['msg']}, got {quoted(first['input'])}"

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from typing import Any, Generic, NoReturn, Self, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
 
+from ..compiler.routing import Backend
 from ..errors import RequestError
 from ..index.boxes import count_boxes
 from ..monitor.quarantine import Quarantine, QuarantineEntry
@@ -19,6 +20,9 @@ from ..uris import public_uri
 from .batch_builder import BatchResult
 from .iteration import IterationGuard
 from .open_view import OpenView
+
+if TYPE_CHECKING:
+    from ..preview.preview import Preview
 
 _logger = logging.getLogger("lightwell")
 T = TypeVar("T")
@@ -109,6 +113,9 @@ class BaseFeed(ABC, Generic[T]):
         books: position and counters of the consumer.
     """
 
+    _backend: Backend | None = None
+    """What works on pixels, where it is not the plan's device that decides."""
+
     def __init__(self, opened: OpenView, feed_state: FeedState) -> None:
         self._opened = opened
         self._feed_state = feed_state
@@ -147,6 +154,31 @@ class BaseFeed(ABC, Generic[T]):
     @abstractmethod
     def _batches(self) -> Iterator[T]:
         """Yield the batches from where the consumer stands."""
+
+    def preview(
+        self, *, samples: int = 8, versions: int = 4, seed: int = 0, keys: Sequence[str] | None = None
+    ) -> Preview:
+        """Show what this feed does to some of its samples: a notebook displays the result, ``save(path)`` writes a page.
+
+        The feed stays where it is. See ``lightwell.preview`` for the arguments; versions begin with the feed's first epoch,
+        and there are none where the view does not augment.
+        """
+        from ..preview.preview import ALL_SPLITS, preview
+
+        view = self._opened.view
+        if keys is None and view.keys is not None:
+            keys = view.keys[:samples]
+        return preview(
+            self._opened.plan,
+            samples=samples,
+            versions=versions if view.augment else 0,
+            split=view.split or ALL_SPLITS,
+            seed=seed,
+            keys=keys,
+            first_epoch=view.first_epoch,
+            backend=self._backend,
+            index=self._opened.index,
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position, by the name that torch uses."""

@@ -105,7 +105,7 @@ class LocalFeed(BaseFeed[Batch]):
         self._num_threads = num_threads
         chunks = -(-plan.batch.size // CHUNK_IMAGES)
         self._prefetch = max(prefetch, -(-2 * num_threads // chunks))  # small batches keep many threads busy
-        self._backend = backend
+        self._backend: Backend = backend
         self._stop = threading.Event()
         self._split = split_budget(
             memory_bytes,

@@ -7,13 +7,12 @@ from functools import cached_property
 from typing import Self
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..batch.annotations import AnnotationKinds, check_mix
 from ..compiler.program import Program
-from ..errors import SourceError
 from ..index.index import Index
+from ..index.key_rows import rows_of
 from ..memory.estimates import OutputSize, SampleSizes, estimate_output_size
 from ..plan.plan import Plan
 from ..plan.view import View
@@ -92,16 +91,3 @@ def _usable_rows(plan: Plan, view: View, index: Index) -> np.ndarray:
     ):
         return np.empty(0, np.int64)
     return index.rows(view.split)
-
-
-def rows_of(index: Index, keys: tuple[str, ...]) -> np.ndarray:
-    """Find the row numbers of some keys, in their order.
-
-    Raises:
-        SourceError: the index lacks a key.
-    """
-    rows = pc.index_in(pa.array(keys, pa.string()), value_set=index.table["key"].combine_chunks())
-    if rows.null_count:
-        missing = next(key for key, row in zip(keys, rows.to_pylist(), strict=True) if row is None)
-        raise SourceError(f"view.keys: expected keys of the index, got {missing!r}; it is not in it")
-    return np.asarray(rows.to_numpy(), dtype=np.int64)

@@ -1,4 +1,4 @@
-"""What each step of a program costs on this machine, measured on a few pictures of the index."""
+"""Measure the cost of each pipeline step on a few images of the index."""
 
 from __future__ import annotations
 
@@ -22,61 +22,61 @@ from ..rng import derive_seed
 from ..runtime.opencv_threads import SingleThreadedOpenCV
 from ..transform.params import ParamSampler, leaf_transforms
 
-NUM_PICTURES = 16
+NUM_IMAGES = 16
 NUM_PASSES = 3
-"""The first pass warms up and is not counted."""
+"""The first pass is a warm-up and not measured."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of one thread for some images, by step: ``read``, ``draw``, ``decode``, numbers of the policy, ``batch``."""
+    """Single-thread seconds by step: ``read``, ``draw``, ``decode``, index of the transform, ``batch``."""
 
     seconds: dict[str | int, float]
 
     def share(self, step: str | int) -> float:
-        """Return a step's part of the whole, 0..1."""
+        """Return the fraction of the total time spent in a step."""
         return self.seconds.get(step, 0.0) / sum(self.seconds.values())
 
 
 def measure_costs(program: Program, index: Index) -> Costs | None:
-    """Take a few pictures through a training view, step by step, in this thread.
+    """Time each step of a training view on a few images, in this thread.
 
     Returns:
-        None where the plan needs a GPU, or where no picture went through.
+        None if the plan needs a GPU or no image could be processed.
     """
     rows = np.flatnonzero(np.array(index.table["status"].to_pylist()) == "ok")
     if program.plan.device == "gpu" or not len(rows):
         return None
-    picked = rows[np.linspace(0, len(rows) - 1, min(NUM_PICTURES, len(rows))).astype(int)]
-    watch = _Stopwatch(program, index)
+    sampled_rows = rows[np.linspace(0, len(rows) - 1, min(NUM_IMAGES, len(rows))).astype(int)]
+    profiler = _Profiler(program, index)
     try:
         with SingleThreadedOpenCV():
             for number in range(NUM_PASSES):
-                watch.clear()
-                for row in picked:
-                    watch.run(int(row), number)
+                profiler.clear()
+                for row in sampled_rows:
+                    profiler.run(int(row), number)
     finally:
-        watch.close()
-    return Costs(dict(watch.seconds)) if watch.finished else None
+        profiler.close()
+    return Costs(dict(profiler.seconds)) if profiler.num_images else None
 
 
-class _Stopwatch:
+class _Profiler:
     def __init__(self, program: Program, index: Index) -> None:
         kinds = AnnotationKinds.of(index)
         self._targets = kinds.empty_targets()
         compose = program.compose(augment=True, boxes=kinds.boxes, keypoints=kinds.num_keypoints > 0)
         self._num_sampled = program.routes(augment=True).num_sampled
         self._param_sampler = ParamSampler(compose, self._num_sampled)
-        self._behind = compose.transforms[self._num_sampled :]
-        self._step_of_slot = [
+        self._unsampled = compose.transforms[self._num_sampled :]
+        self._step_of_transform = [
             number
             for number, transform in enumerate(compose.transforms[: self._num_sampled])
             for _ in leaf_transforms([transform])
         ]
         self._loader = SampleLoader(index)
-        self._pixels = CpuStage(
+        self._stage = CpuStage(
             self._param_sampler, max_batch_size=1, may_reduce=program.plan.decode == "auto"
         )
         self._seed = program.plan.seed
@@ -84,11 +84,11 @@ class _Stopwatch:
         self._normalizer = None if normalization is None else Normalizer(normalization)
         self._buffers = BufferPool()
         self.seconds: dict[str | int, float] = defaultdict(float)
-        self.finished = 0
+        self.num_images = 0
 
     def clear(self) -> None:
         self.seconds.clear()
-        self.finished = 0
+        self.num_images = 0
 
     def run(self, row: int, epoch: int) -> None:
         (sample,) = self._time("read", lambda: self._loader.load(np.array([row])))
@@ -96,28 +96,28 @@ class _Stopwatch:
             return
         try:
             image = self._decode(sample, epoch)
-        except Exception:  # it fails again where it is made, costs that image and is written down there
+        except Exception:  # reported when the feed processes the image
             return
         if image is None:
             return
         buffer = BatchBuffer(1, self._normalizer, self._buffers)
         self._time("batch", lambda: buffer.put(0, "", image))
-        self.finished += 1
+        self.num_images += 1
 
     def _decode(self, sample: EncodedSample, epoch: int) -> Any:
         assert sample.file is not None
         file = sample.file
-        bits = derive_seed("augment", self._seed, epoch, sample.row["key"])
-        sampled = self._time("draw", partial(self._param_sampler.sample, bits, file.size, **self._targets))
-        decoding: DecodePlan = self._pixels.plan(file, sampled)
-        image = self._time("decode", lambda: self._pixels.decode([file], [decoding])[0])
+        seed = derive_seed("augment", self._seed, epoch, sample.row["key"])
+        sampled = self._time("draw", partial(self._param_sampler.sample, seed, file.size, **self._targets))
+        decoding: DecodePlan = self._stage.plan(file, sampled)
+        image = self._time("decode", lambda: self._stage.decode([file], [decoding])[0])
         if isinstance(image, Failure):
             return None
         for call in decoding.calls:
-            step = self._step_of_slot[call.transform_index]
+            step = self._step_of_transform[call.transform_index]
             image = self._time(step, partial(self._param_sampler.apply, image, [call]))
         data = {"image": np.ascontiguousarray(image)}
-        for number, transform in enumerate(self._behind, self._num_sampled):
+        for number, transform in enumerate(self._unsampled, self._num_sampled):
             transform.set_random_state(*sampled.generators)
             data = self._time(number, partial(transform, **data))
         return data["image"]
@@ -129,4 +129,4 @@ class _Stopwatch:
         return result
 
     def close(self) -> None:
-        self._pixels.close()
+        self._stage.close()

@@ -1,4 +1,4 @@
-"""What this machine has: versions, cores, decoders, and whether every way of making pictures agrees and how fast it is."""
+"""System check: versions, CPUs, decoders, and accuracy and throughput of each backend."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ POLICY = [
     {"GaussianBlur": {"p": 0.3}},
     {"CoarseDropout": {"p": 0.3}},
 ]
-"""What people use most, all of it lowered."""
+"""Common transforms, all with a DALI lowering."""
 
 
 def run_checks() -> dict[str, Any]:
-    """Look at the machine and make batches of pictures in every way that it allows.
+    """Collect versions and hardware, and compare and benchmark decoders and backends.
 
     Returns:
-        ``python``, ``cores``, ``versions``, ``gpu`` (a name or None), ``decoders`` (for each one ``ok``, or why not, with the
-        largest difference from OpenCV's pixels) and ``ways``: by name ``max_levels``, the largest difference of any
-        value from Albumentations on the full decode, ``mean_levels``, and ``images_per_second``; or ``error``.
+        ``python``, ``cores``, ``versions``, ``gpu`` (name or None), ``decoders`` (``ok`` with the largest difference from
+        OpenCV, or an error, for each decoder) and ``ways`` (for each backend ``max_levels`` and ``mean_levels``, the
+        largest and mean difference from Albumentations on fully decoded images, and ``images_per_second``; or ``error``).
     """
     import torch
 
@@ -60,12 +60,12 @@ def run_checks() -> dict[str, Any]:
         "cores": num_cpus(),
         "versions": versions,
         "gpu": gpu,
-        "decoders": _try_decoders(),
-        "ways": _try_ways(with_gpu=gpu is not None),
+        "decoders": _check_decoders(),
+        "ways": _check_backends(with_gpu=gpu is not None),
     }
 
 
-def _try_decoders() -> dict[str, str]:
+def _check_decoders() -> dict[str, str]:
     import cv2
 
     from ..load.decode.dali import DaliDecoder
@@ -96,7 +96,7 @@ def _try_decoders() -> dict[str, str]:
 
 
 def make_photo(seed: int, height: int, width: int) -> np.ndarray:
-    """Make a picture with the smooth and the sharp of a photo, uint8 HWC RGB."""
+    """Generate a photo-like image with low and high frequencies, uint8 HWC RGB."""
     import cv2
 
     rng = np.random.default_rng(seed)
@@ -107,24 +107,21 @@ def make_photo(seed: int, height: int, width: int) -> np.ndarray:
     return np.asarray(np.clip(np.sum(layers, axis=0) * 230, 0, 255), np.uint8)
 
 
-def _try_ways(*, with_gpu: bool) -> dict[str, dict[str, Any]]:
-    ways: dict[str, tuple[Literal["opencv", "dali"], Literal["cpu", "gpu"]]] = {
+def _check_backends(*, with_gpu: bool) -> dict[str, dict[str, Any]]:
+    backends: dict[str, tuple[Literal["opencv", "dali"], Literal["cpu", "gpu"]]] = {
         "OpenCV": ("opencv", "cpu"),
         "DALI cpu": ("dali", "cpu"),
     }
     if with_gpu:
-        ways["DALI gpu"] = ("dali", "gpu")
+        backends["DALI gpu"] = ("dali", "gpu")
     with tempfile.TemporaryDirectory(prefix="lightwell-doctor-") as folder:
         index = _write_photos(Path(folder))
         reference = _reference(index)
         found = {}
-        for name, (backend, device) in ways.items():
+        for name, (backend, device) in backends.items():
             try:
-                found[name] = _try_way(index, reference, backend, device)
-            except (
-                RuntimeError,
-                ImportError,
-            ) as error:  # a driver or a library that is broken: say so, go on
+                found[name] = _check_backend(index, reference, backend, device)
+            except (RuntimeError, ImportError) as error:  # a broken driver or library
                 found[name] = {"error": " ".join(str(error).split())[:300]}
         return found
 
@@ -151,7 +148,7 @@ def _plan(index: Path, device: str) -> Any:
 
 
 def _reference(index: Path) -> dict[str, np.ndarray]:
-    """Run Albumentations alone on full decodes, epoch 0."""
+    """Run Albumentations on fully decoded images, for epoch 0."""
     from ..compiler.program import Program
     from ..index.index import Index
     from ..load.decode.opencv import decode_opencv
@@ -160,13 +157,13 @@ def _reference(index: Path) -> dict[str, np.ndarray]:
     compose = Program.compile(_plan(index, "cpu")).compose(augment=True)
     finished = {}
     for row in Index.load(index).table.select(["key", "uri"]).to_pylist():
-        bits = derive_seed("augment", 0, 0, row["key"])
-        compose.set_random_state(numpy_generator(bits), python_random(bits))
+        seed = derive_seed("augment", 0, 0, row["key"])
+        compose.set_random_state(numpy_generator(seed), python_random(seed))
         finished[row["key"]] = compose(image=decode_opencv(Path(row["uri"]).read_bytes()))["image"]
     return finished
 
 
-def _try_way(
+def _check_backend(
     index: Path,
     reference: dict[str, np.ndarray],
     backend: Literal["opencv", "dali"],
@@ -181,7 +178,7 @@ def _try_way(
         _plan(index, device), View(augment=True, num_epochs=NUM_EPOCHS)
     ) as feed:
         for batch in feed:
-            if batch.epoch == 0:  # it warms up, and its draws are those of the reference
+            if batch.epoch == 0:  # warm-up, with the random parameters of the reference
                 for key, image in zip(batch.keys, batch.images.cpu().numpy(), strict=True):
                     differences.append(np.abs(image.astype(np.int16) - reference[key]))
                 started = time.perf_counter()

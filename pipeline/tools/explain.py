@@ -1,4 +1,4 @@
-"""What ``lightwell explain`` prints: a plan step by step, where each step runs, why, and what it costs."""
+"""Explain a plan: its steps in order, where each runs, why, and its cost."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from ..policy.spec import TransformSpec
 from ..transform.output_shapes import CROPS, RESIZES
 from .costs import Costs
 
-NOTHING = "nothing"
-KEYED = "seed, epoch, sample"
+NOT_RANDOM = "nothing"
+PER_SAMPLE = "seed, epoch, sample"
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One line of the table."""
+    """A row of the table."""
 
     name: str
     options: str
     runs_in: str
     draws_from: str
-    """``nothing``, or what its random decisions are keyed by."""
+    """Inputs of its random seed, or ``nothing`` for deterministic steps."""
     cost_share: float | None
-    """Of the time of one core for one image, 0..1; None where it was not measured."""
+    """Fraction of the single-core time per image; None if not measured."""
     note: str
-    """What is fused, why it runs nowhere faster, where a cache sits."""
+    """Fusion with decoding, reasons against a faster backend, position of the cache."""
 
 
 def explain(program: Program, costs: Costs | None) -> list[Step]:
-    """List what happens to an image of a training view, in order.
+    """List the steps of a plan, in order.
 
     Args:
         program: the compiled plan.
-        costs: of its steps, where they could be measured.
+        costs: measured costs of the steps, if available.
     """
     plan = program.plan
     routes = program.routes(augment=True).routes
     return [
         *_sampling_step(plan),
-        Step("Read", "", "threads", NOTHING, _share(costs, "read"), "bytes as stored"),
-        Step("Draw", "", "threads", KEYED, _share(costs, "draw"), _draw_note(routes)),
-        Step("Decode", *_decoding(plan), NOTHING, _share(costs, "decode"), _decode_note(program, routes)),
+        Step("Read", "", "threads", NOT_RANDOM, _share(costs, "read"), "bytes as stored"),
+        Step("Draw", "", "threads", PER_SAMPLE, _share(costs, "draw"), _draw_note(routes)),
+        Step("Decode", *_decoding(plan), NOT_RANDOM, _share(costs, "decode"), _decode_note(program, routes)),
         *_policy_steps(program, routes, costs),
         *_batch_steps(program, costs),
     ]
@@ -55,15 +55,15 @@ def _sampling_step(plan: Plan) -> list[Step]:
         return []
     weights = plan.sampling.weights
     options = "balanced" if weights is None else ", ".join(f"{name}={w:g}" for name, w in weights.items())
-    note = "training views only; each class goes through all its images before one comes again"
+    note = "training views only; each class is sampled without replacement until all its images were used"
     return [Step("Sampling", options, "schedule", "seed, epoch", None, note)]
 
 
 def _draw_note(routes: tuple[Route, ...]) -> str:
     behind = next((route.name for route in routes if route.runs_in == "albumentations"), None)
     if behind is None:
-        return "all that the policy decides, before there are pixels"
-    return f"what the policy decides before there are pixels; {behind} and what follows decide as they run"
+        return "all transform parameters, sampled before decoding"
+    return f"transform parameters, sampled before decoding; those of {behind} and later transforms are sampled as they run"
 
 
 def _decoding(plan: Plan) -> tuple[str, str]:
@@ -72,23 +72,23 @@ def _decoding(plan: Plan) -> tuple[str, str]:
 
 
 def _decode_note(program: Program, routes: tuple[Route, ...]) -> str:
-    also = "Pillow for what neither can"
+    also = "Pillow for formats that neither supports"
     if program.plan.cache is not None and program.num_cached == 0:
         also += f"; {_cache_note(program)}"
     fused = [route.name for route in routes if route.fused_with_decode]
     if not fused:
-        return f"whole pictures: no crop or resize stands first and is always applied; {also}"
+        return f"full images: the policy does not start with a crop or resize that is always applied; {also}"
     cropping = [name for name in fused if name not in RESIZES]
-    kept = f"only what {' and '.join(cropping)} keeps" if cropping else "whole pictures"
+    kept = f"only the region kept by {' and '.join(cropping)}" if cropping else "full images"
     plan = program.plan
     may_reduce = plan.decode == "auto" and plan.device == "cpu" and fused[-1] not in CROPS
-    reduced = ", JPEGs at 1/2, 1/4 or 1/8 where they shrink as much" if may_reduce else ""
+    reduced = ", JPEGs at 1/2, 1/4 or 1/8 scale if downscaled by as much" if may_reduce else ""
     return f"{kept}{reduced}; {also}"
 
 
 def _policy_steps(program: Program, routes: tuple[Route, ...], costs: Costs | None) -> list[Step]:
     steps = []
-    num_every = len(program.preprocess)
+    num_preprocess = len(program.preprocess)
     for number, ((place, spec), route) in enumerate(zip(program.specs(augment=True), routes, strict=True)):
         everywhere = place.startswith("preprocess")
         notes = [
@@ -97,21 +97,21 @@ def _policy_steps(program: Program, routes: tuple[Route, ...], costs: Costs | No
             route.reason,
             _cache_note(program) if everywhere and number == program.num_cached - 1 else "",
         ]
-        draws = NOTHING if everywhere else KEYED
+        seeded_by = NOT_RANDOM if everywhere else PER_SAMPLE
         share = _share(costs, number)
         where = _where(route, program.plan)
-        steps.append(Step(*_name(spec), where, draws, share, "; ".join(filter(None, notes))))
-    others = program.routes(augment=False).routes[num_every:]
-    for spec, route in zip(program.evaluate, others, strict=True):
+        steps.append(Step(*_name(spec), where, seeded_by, share, "; ".join(filter(None, notes))))
+    evaluate_routes = program.routes(augment=False).routes[num_preprocess:]
+    for spec, route in zip(program.evaluate, evaluate_routes, strict=True):
         note = "; ".join(filter(None, ["other views only", _fused_note(route), route.reason]))
-        steps.append(Step(*_name(spec), _where(route, program.plan), NOTHING, None, note))
+        steps.append(Step(*_name(spec), _where(route, program.plan), NOT_RANDOM, None, note))
     return steps
 
 
 def _cache_note(program: Program) -> str:
     cache = program.plan.cache
     if cache is None:
-        return "a cache would sit here"
+        return "possible position of a cache"
     form = "raw" if cache.jpeg_quality is None else f"JPEG, quality {cache.jpeg_quality}"
     return f"cached here: {form}, in {cache.dir}"
 
@@ -119,7 +119,7 @@ def _cache_note(program: Program) -> str:
 def _fused_note(route: Route) -> str:
     if not route.fused_with_decode:
         return ""
-    return "part of it done by decoding" if route.name in RESIZES else "its crop is done by decoding"
+    return "partly done while decoding" if route.name in RESIZES else "cropped while decoding"
 
 
 def _where(route: Route, plan: Plan) -> str:
@@ -135,8 +135,8 @@ def _batch_steps(program: Program, costs: Costs | None) -> list[Step]:
     steps = []
     if program.normalization:
         constants = f"mean={_short(program.normalization.mean)}, std={_short(program.normalization.std)}"
-        note = "moved to the end: one pass into the batch"
-        steps.append(Step("Normalize", constants, place, NOTHING, _share(costs, "batch"), note))
+        note = "moved to the end, in one pass into the batch"
+        steps.append(Step("Normalize", constants, place, NOT_RANDOM, _share(costs, "batch"), note))
     layout = "float32 NCHW, channels_last" if program.normalization else "uint8 NHWC"
     size = f"size={plan.batch.size}"
     share = None if program.normalization else _share(costs, "batch")
@@ -149,8 +149,8 @@ def _batch_steps(program: Program, costs: Costs | None) -> list[Step]:
             for params in (plan.bbox_params, plan.keypoint_params)
             for name, value in params.model_dump(exclude_defaults=True).items()
         ]
-        note = "which boxes and keypoints stay; all views"
-        steps.append(Step("Annotations", ", ".join(rules), "threads", NOTHING, None, note))
+        note = "filters for boxes and keypoints; all views"
+        steps.append(Step("Annotations", ", ".join(rules), "threads", NOT_RANDOM, None, note))
     if plan.mix:
         options = f"alpha={plan.mix.alpha:g}, p={plan.mix.p:g}"
         steps.append(Step(plan.mix.kind, options, "batch", "seed, epoch, step", None, "training views only"))

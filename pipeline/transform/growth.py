@@ -1,4 +1,4 @@
-"""How large a picture can become on its way through a policy, whatever is drawn: a bound that needs neither draws nor pixels."""
+"""Upper bound of the image size within a policy, computed without sampling parameters or decoding."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _PADDING_TRANSFORMS = frozenset({"Pad", "PadIfNeeded", "RandomScale"})
 
 @dataclass(frozen=True)
 class SizeBound:
-    """What a policy makes of a picture's size at most."""
+    """Upper bound of the image size within a policy."""
 
     fixed: int = 0
-    """Pixels of the largest size that a transform of the policy states."""
+    """Pixels of the largest size stated by a transform of the policy."""
     smallest_side: int = 0
-    """To which the policy first scales the smaller side; 0 where it does not."""
+    """Length to which a leading ``SmallestMaxSize`` scales the smaller side; 0 without one."""
     needs_sampling: bool = False
-    """Whether it depends on draws, or on what stands before, so that only drawing ahead tells it."""
+    """Whether the bound depends on sampled parameters or on earlier transforms."""
 
     @classmethod
     def of(cls, transforms: Sequence[Any]) -> Self:
-        """Look at the transforms of a policy. Classes that Albumentations does not have are taken to keep the size."""
+        """Compute the bound of a policy. Custom transform classes are assumed to keep the size."""
         fixed = smallest_side = 0
         needs_sampling = False
         for number, leaf in enumerate(leaf_transforms(transforms)):
@@ -43,7 +43,7 @@ class SizeBound:
         return cls(fixed, smallest_side, needs_sampling)
 
     def pixels(self, size: Size) -> int:
-        """Bound the pixels of a picture of some size at any step, for a policy that is not open."""
+        """Return the most pixels of an image of this size at any step; valid unless ``needs_sampling``."""
         height, width = size
         pixels = height * width
         if self.smallest_side:
@@ -53,13 +53,13 @@ class SizeBound:
 
 
 def largest_pixels(sampled: SampledParams) -> int:
-    """Return the pixels of the largest picture behind the first thing that was drawn."""
+    """Return the pixels of the largest image after the first sampled transform."""
     sizes = [sampled.size, *(call.size for call in sampled.calls[1:])]
     return max(height * width for height, width in sizes)
 
 
 def _stated_pixels(leaf: Any, name: str) -> int | None:
-    """Return the pixels of the size that a transform always ends in, or within; None where there is none."""
+    """Return the pixels of the largest output size that a transform states; None without one."""
     if name in _HEIGHT_WIDTH_TRANSFORMS:
         return int(leaf.height) * int(leaf.width)
     if name in _SIZE_TRANSFORMS:

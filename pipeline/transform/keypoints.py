@@ -1,7 +1,7 @@
-"""Note which keypoints leave the picture on their way through a policy.
+"""Track keypoints that leave the image during transforms.
 
-A keypoint that leaves the picture keeps its coordinates, and a later transform, a padding for instance, may bring these
-back into the picture. What it marks is gone nevertheless.
+A keypoint outside the image keeps its coordinates, and a later transform, such as padding, may move them back inside.
+The pixels that it marks are lost nevertheless.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 KEYPOINT_FIELDS = ("keypoint_rows", "keypoint_seen")
-"""Label fields of keypoints: their numbers, and 1.0 until they leave the picture, then 0.0."""
+"""Label fields of keypoints: row number, and 1.0 until the keypoint leaves the image, then 0.0."""
 
 
 def mark_keypoints_outside(compose: Any) -> None:
-    """Let a ``Compose`` set ``keypoint_seen`` to 0 wherever Albumentations checks keypoints, after every transform.
+    """Make a ``Compose`` set ``keypoint_seen`` to 0 for keypoints outside the image after every transform.
 
     Args:
-        compose: has ``keypoint_params`` with ``KEYPOINT_FIELDS`` as its label fields.
+        compose: with ``KEYPOINT_FIELDS`` as label fields of its ``keypoint_params``.
     """
     processor = compose.processors["keypoints"]
     check = processor.filter

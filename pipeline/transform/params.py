@@ -1,18 +1,17 @@
-"""Let Albumentations draw a sample's decisions before there are pixels.
+"""Sample Albumentations parameters before images are decoded.
 
-Albumentations draws and applies a transform in one call. Here its leaves are copied and their second half,
-``apply_with_params``, is replaced by a recorder; a picture without pixels (a zero-stride array of the right
-size) goes through the unchanged compositions. So OneOf, SomeOf, RandomOrder and whatever nests them consume from
-the generators exactly what Albumentations itself would have consumed, and what runs after the drawn beginning
-draws the same as it would without us.
+Albumentations samples parameters and applies a transform in one call. Here the leaf transforms are copied and their
+``apply_with_params`` is replaced by a recorder; a placeholder image (a zero-stride array of the right size) goes
+through the unchanged compositions. So OneOf, SomeOf, RandomOrder and nested compositions consume exactly the random
+numbers that Albumentations would, and later transforms get the same random numbers as without this module.
 """
 
 from __future__ import annotations
 
 import copy
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,36 +23,44 @@ from .output_shapes import output_size
 
 _ONE_PIXEL = np.zeros(1, np.uint8)
 DETERMINISTIC = frozenset({"CenterCrop", "Crop", "LongestMaxSize", "Resize", "SmallestMaxSize"})
-"""Transforms that take nothing from the generators: leaving them out changes no decision behind them."""
+"""Transforms that consume no random numbers: skipping them does not affect later transforms."""
 
 
 @dataclass(frozen=True, slots=True)
 class TransformCall:
-    """One transform that a sample goes through, with what was drawn for it."""
+    """One transform to be applied to a sample, with its sampled parameters."""
 
     transform_index: int
-    """Number of the transform among the policy's leaves, in the order in which they are written."""
+    """Index of the transform among the policy's leaves, in written order."""
     params: Mapping[str, Any]
-    """What its ``apply`` methods take."""
+    """Arguments of its ``apply`` methods."""
     size: Size
-    """Height and width of the picture that it is given."""
+    """Height and width of its input image."""
 
 
 @dataclass(frozen=True, slots=True)
 class SampledParams:
-    """What was drawn for one sample."""
+    """Sampled transforms and parameters of one sample."""
 
     calls: tuple[TransformCall, ...]
     size: Size
-    """Height and width after the last decision."""
+    """Height and width after the last call."""
     targets: dict[str, Any]
-    """Mask, boxes and keypoints after the last decision, in Albumentations' inner form."""
+    """Mask, boxes and keypoints after the last call, in Albumentations' internal format."""
     generators: tuple[np.random.Generator, random.Random]
-    """Where drawing stands: what is not drawn ahead goes on from here. Where all is, the next sample has them."""
+    """Random state for the remaining transforms. If there are none, the generators are reused for the next sample."""
+
+
+@dataclass(slots=True)
+class Trace:
+    """The calls that made the sample whose parameters were sampled last. One thread at a time."""
+
+    done: list[TransformCall] = field(default_factory=list)
+    """In the order of execution. Indices count all transforms of the policy, including those that run on pixels."""
 
 
 def leaf_transforms(transforms: Sequence[Any]) -> Iterator[Any]:
-    """Yield the transforms inside compositions, in the order in which they are written."""
+    """Yield the leaf transforms of compositions, in written order."""
     for transform in transforms:
         if is_composition(transform):
             yield from leaf_transforms(transform.transforms)
@@ -62,16 +69,17 @@ def leaf_transforms(transforms: Sequence[Any]) -> Iterator[Any]:
 
 
 class ParamSampler:
-    """Runs a policy on everything but the pixels of the image, as far as that goes, and the rest on pixels.
+    """Samples the parameters of a policy's leading transforms without pixels, and runs the remaining ones on pixels.
 
-    One thread at a time: it holds the drawing state.
+    One thread at a time: it holds random state.
 
     Args:
-        compose: the policy as Albumentations runs it; copied.
-        num_sampled: how many of its outermost transforms are drawn ahead, from the first.
+        compose: the policy; copied.
+        num_sampled: number of leading outermost transforms whose parameters are sampled without pixels.
+        trace: records what is done to each sample.
     """
 
-    def __init__(self, compose: Any, num_sampled: int) -> None:
+    def __init__(self, compose: Any, num_sampled: int, trace: Trace | None = None) -> None:
         self._compose = copy.deepcopy(compose)
         self._presampled = self._compose.transforms[:num_sampled]
         self._remaining = self._compose.transforms[num_sampled:]
@@ -79,38 +87,44 @@ class ParamSampler:
         self._calls: list[TransformCall] = []
         for transform_index, leaf in enumerate(self._leaves):
             leaf.apply_with_params = self._recorder(transform_index, leaf)
-        # Where nothing is drawn later, nobody needs a sample's generators once it is drawn: the next may have them.
+        self._trace = trace
+        if trace is not None:
+            for index, leaf in enumerate(leaf_transforms(self._remaining), len(self._leaves)):
+                leaf.apply_with_params = _recorded(trace, index, leaf.apply_with_params)
+        # Without remaining transforms the generators are not needed after sampling and can be reused.
         self._reseedable = None if self._remaining else ReseedableGenerator()
         if self._reseedable is not None:
             self._compose.set_random_state(*self._reseedable.generators)
 
     def transform_at(self, transform_index: int) -> Any:
-        """Find the transform of a slot."""
+        """Return a leaf transform by its index."""
         return self._leaves[transform_index]
 
     def is_deterministic(self, num_transforms: int) -> bool:
-        """Say whether so many of the outermost transforms, from the first, leave the generators as they are."""
+        """Return whether the first ``num_transforms`` outermost transforms consume no random numbers."""
         first = self._presampled[:num_transforms]
         return all(type(one).__name__ in DETERMINISTIC and one.p >= 1 for one in first)
 
     def sample(self, seed: int, size: Size, *, num_skipped: int = 0, **targets: Any) -> SampledParams:
-        """Draw for one sample.
+        """Sample the parameters of one sample.
 
         Args:
             seed: of the sample; see ``rng.derive_seed``.
-            size: height and width of the decoded picture, or of what it is after ``num_skipped`` transforms.
-            num_skipped: outermost transforms, from the first, that are left out; such as draw nothing.
-            targets: ``mask``, ``bboxes``, ``keypoints`` and their label fields; they go through what is drawn.
+            size: height and width of the decoded image, or of the image after ``num_skipped`` transforms.
+            num_skipped: leading outermost transforms to skip; they must consume no random numbers.
+            targets: ``mask``, ``bboxes``, ``keypoints`` and their label fields; the sampled transforms are applied to them.
         """
         generators = self._reseed(seed)
         self._calls = []
         data: dict[str, Any] = {"image": placeholder_image(size), **targets}
-        # The lines of Compose.__call__; its own draw is one of the decisions that must not be left out.
+        # As in Compose.__call__, whose own random number must be consumed as well.
         if generators[1].random() < self._compose.p:
             self._compose.preprocess(data)
             data = self._run_transforms(
                 self._presampled[num_skipped:] if num_skipped else self._presampled, data
             )
+        if self._trace is not None:
+            self._trace.done = list(self._calls)
         height, width = data.pop("image").shape[:2]
         return SampledParams(tuple(self._calls), (height, width), data, generators)
 
@@ -122,17 +136,17 @@ class ParamSampler:
         return generators
 
     def apply(self, image: np.ndarray, calls: Sequence[TransformCall]) -> np.ndarray:
-        """Do to pixels what was drawn."""
+        """Apply sampled transforms to pixels."""
         for call in calls:
             image = self._leaves[call.transform_index].apply(np.ascontiguousarray(image), **call.params)
         return image
 
     def is_finished(self, sampled: SampledParams) -> bool:
-        """Say whether pixels that went through the decisions need ``finish`` no more."""
+        """Return whether no transforms or targets remain after the sampled calls."""
         return not self._remaining and not sampled.targets
 
     def finish(self, image: Any, sampled: SampledParams) -> dict[str, Any]:
-        """Run what could not be drawn ahead; returns Albumentations' result, ``image`` and the targets."""
+        """Run the remaining transforms; return Albumentations' result, ``image`` and the targets."""
         if self.is_finished(sampled):
             return {"image": image}
         data: dict[str, Any] = {"image": image, **sampled.targets}
@@ -156,13 +170,26 @@ class ParamSampler:
             self._calls.append(TransformCall(transform_index, params, (height, width)))
             image = placeholder_image(
                 output_size(leaf, params, (height, width))
-            )  # first: it says best what is wrong
+            )  # first, for its error message
             others = apply_with_params(leaf, params, **data) if data else {}
             return {"image": image, **others}
 
         return record
 
 
+def _recorded(
+    trace: Trace, index: int, apply: Callable[..., dict[str, Any]]
+) -> Callable[..., dict[str, Any]]:
+    """Wrap a transform that runs on pixels so that its calls are recorded."""
+
+    def applied(params: dict[str, Any], *args: Any, **data: Any) -> dict[str, Any]:
+        height, width = data["image"].shape[:2]
+        trace.done.append(TransformCall(index, dict(params), (height, width)))
+        return apply(params, *args, **data)
+
+    return applied
+
+
 def placeholder_image(size: Size) -> np.ndarray:
-    """Make an RGB picture of a size that takes one byte."""
+    """Return an RGB image of any size that takes one byte of memory."""
     return np.ndarray((*size, 3), np.uint8, _ONE_PIXEL, 0, (0, 0, 0))

@@ -20,8 +20,10 @@ from patience import HANG_S
 from pictures import make_folder
 
 COMMANDS = (
+    "init",
     "index",
     "explain",
+    "preview",
     "cache",
     "materialize",
     "train",
@@ -83,6 +85,25 @@ def test_index_and_explain_print_json_for_machines(tmp_path: Path) -> None:
     steps = json.loads(lightwell("explain", tmp_path / "plan.yaml", "--json").stdout)
     assert [step["name"] for step in steps] == ["Read", "Draw", "Decode", "Resize", "Batch"]
     assert "Resize" in lightwell("explain", tmp_path / "plan.yaml").stdout
+
+
+def test_preview_writes_a_page_of_what_a_job_or_a_plan_shows(tmp_path: Path) -> None:
+    make_folder(tmp_path / "photos", num_images=6)
+    lightwell("index", tmp_path / "photos", "-o", tmp_path / "index.parquet")
+    (tmp_path / "plan.yaml").write_text("index: index.parquet\naugment: [HorizontalFlip]\n")
+    (tmp_path / "train.yaml").write_text("plan: plan.yaml\nmodel: {name: resnet18, weights: none}\n")
+    out = tmp_path / "preview.html"
+    done = lightwell("preview", tmp_path / "train.yaml", "--out", out, "--samples", 2, "--versions", 3)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"wrote {out}: 2 samples, ")
+    assert out.read_text().count("<b>Epoch 2</b>") == 2
+    done = lightwell("preview", tmp_path / "plan.yaml", "--out", out, "--key", "dog/001.jpg", "--quiet")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "<h2>dog/001.jpg</h2>" in out.read_text()
+    assert "'nobody'" in failed(
+        lightwell("preview", tmp_path / "plan.yaml", "--out", out, "--key", "nobody"), 2
+    )
+    assert "--out" in failed(lightwell("preview", tmp_path / "plan.yaml", "--out", tmp_path / "plan.yaml"), 1)
 
 
 def test_a_missing_folder_is_a_wrong_request(tmp_path: Path) -> None:

@@ -138,7 +138,7 @@ class GradCamAudit(CheckedModel):
         from ...zoo.weights_report import weights_report
         from .measure import MAX_LOGITS, CamExplainer
 
-        for note in self._data_notes():
+        for note in self.plan_warnings():
             _log.warning("%s", note)
         model = self._load_model()
         report = weights_report(model)
@@ -236,7 +236,7 @@ class GradCamAudit(CheckedModel):
         match = self.match_classes(int(facts["num_outputs"]))
         findings = self._findings(records, context, match, facts)
         for note in findings["notes"]:
-            if note in self._data_notes():
+            if note in self._data_sentences():
                 continue  # already logged in open()
             void = match.how == "none" and note in match.notes
             _log.log(logging.ERROR if void else logging.WARNING, "%s", note)
@@ -319,7 +319,7 @@ class GradCamAudit(CheckedModel):
                 "images of this index may have several classes: accuracy is not measured, and maps explain the predicted "
                 "class"
             )
-        notes += [*match.notes, *self._data_notes()]
+        notes += [*match.notes, *self._data_sentences()]
         if facts.get("target_layer_note"):
             notes.append(facts["target_layer_note"])
         if findings["num_without_map"]:
@@ -333,8 +333,15 @@ class GradCamAudit(CheckedModel):
             )
         return notes
 
-    def _data_notes(self) -> tuple[str, ...]:
-        """Return warnings where the plan's preprocessing differs from that of the weights."""
+    def _data_sentences(self) -> list[str]:
+        return [note.partition("\n")[0] for note in self.plan_warnings()]
+
+    def plan_warnings(self) -> tuple[str, ...]:
+        """Return warnings where the plan's preprocessing differs from that of the weights, with YAML lines that fix it.
+
+        Raises:
+            ModelError: no such model, or the checkpoint cannot be read.
+        """
         from ...zoo.plan_checks import data_warnings, trained_plan_warnings
 
         if self.model is not None:

@@ -1,1 +1,1 @@
-"""Where samples come from: class folders, flat folders, tables and tar shards, on disk or behind a URI."""
+"""Readers for dataset sources: folders, tables, annotation formats and tar shards, local or remote."""

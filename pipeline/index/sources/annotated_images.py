@@ -1,4 +1,4 @@
-"""Images as an annotation file describes them, on their way to a listing; what the three formats share."""
+"""Images with annotations, and their conversion to a listing; shared by COCO, YOLO and Pascal VOC."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .remarks import Remarks
 
 AnnotationKind = Literal["coco", "yolo", "voc"]
 NUM_ROOT_CHECKS = 20
-"""Images that are looked for to tell a wrong root from a few missing files."""
+"""Images whose existence is checked to tell a wrong root from a few missing files."""
 
 
 @dataclass
@@ -24,15 +24,15 @@ class AnnotatedImage:
     """One image and its annotations."""
 
     path: str
-    """Relative to the root, as the format writes it."""
+    """Relative to the root, in the spelling of the format."""
     boxes: Boxes = field(default_factory=list)
     box_labels: list[int] = field(default_factory=list)
     keypoints: Keypoints = field(default_factory=list)
     size: tuple[int, int] | None = None
-    """Width and height, where the format states them."""
+    """Width and height, if the format states them."""
     split: str | None = None
     refusal: str | None = None
-    """Why the image cannot be used."""
+    """Error status of an image that cannot be used."""
 
 
 def listing_from_images(
@@ -45,12 +45,12 @@ def listing_from_images(
     box_unit: Literal["pixel", "fraction"] = "pixel",
     remarks: Remarks,
 ) -> Listing:
-    """Make the listing of described images; boxes are read, labels of whole images are not.
+    """Convert annotated images to a listing with boxes and keypoints, without image labels.
 
-    A path that is absolute or leads out of the root is refused: an annotation file of a stranger names no other files.
+    Paths that are absolute or lead out of the root are refused, as annotation files may be untrusted.
 
     Raises:
-        SourceError: there is no image, or none of the first ones lies below the root.
+        SourceError: there are no images, or none of the first ones exists below the root.
     """
     if not images:
         raise SourceError(f"expected images in {kind} annotations, got none; check the file")
@@ -92,7 +92,7 @@ def listing_from_images(
 
 
 def _locate(root: str, path: str) -> tuple[str, str, str | None]:
-    """Find key and place of an image, and why its path is refused."""
+    """Return key and path of an image, and the error status of an invalid path."""
     name = as_text(path).replace("\0", "")
     normalized = posixpath.normpath(path.replace("\\", "/"))
     if (
@@ -108,7 +108,7 @@ def _locate(root: str, path: str) -> tuple[str, str, str | None]:
 
 
 def _is_valid_path(path: str) -> bool:
-    """Say whether a file can have this name."""
+    """Return whether a file can have this name."""
     try:
         return b"\0" not in os.fsencode(path)
     except UnicodeEncodeError:
@@ -125,19 +125,19 @@ def _check_root(kind: str, root: str, uris: Sequence[str]) -> None:
 
 
 def split_in_name(words: Iterable[str]) -> str | None:
-    """Find the split that the words of a file's name state, such as ``instances_train2017``; None for none or several."""
+    """Return the split in the words of a file name such as ``instances_train2017``; None for none or several."""
     found = {canonical_split(word.rstrip("0123456789")) for word in words} - {None}
     return found.pop() if len(found) == 1 else None
 
 
 def local_folder(path: str, kind: str) -> Path:
-    """Return the absolute path of a source that has to be on a local disk.
+    """Return the absolute path of a source that must be local.
 
     Raises:
-        SourceError: it is a URI.
+        SourceError: the source is a URI.
     """
     if "://" in path:
         raise SourceError(
             f"{kind} annotations: expected files on a local disk, got a URI; copy them here first"
         )
-    return Path(os.path.abspath(path))  # noqa: PTH100 - links stay
+    return Path(os.path.abspath(path))  # noqa: PTH100 - keeps links

@@ -1,4 +1,4 @@
-"""Finds out which annotations a source has, and lists its images with them."""
+"""Detects the annotation format of a source (COCO, YOLO or Pascal VOC) and lists its images."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from .yolo import is_yolo, list_yolo
 def list_annotated(
     source: str, root: Path | str | None, kind: AnnotationKind | Literal["auto", "none"]
 ) -> Listing | None:
-    """List the images of a source with COCO, YOLO or VOC annotations; None where it has none.
+    """List the images of a source with COCO, YOLO or VOC annotations; None for a source without.
 
     Args:
         source: a file or a folder.
         root: folder of the images, for COCO and YOLO files.
-        kind: of the annotations; ``auto`` tells it by the name of the file, or by the layout of the folder.
+        kind: annotation format; ``auto`` detects it from the file name or the folder layout.
 
     Raises:
-        SourceError: the annotations cannot be used as a whole.
+        SourceError: the annotations cannot be read.
     """
     root_path = None if root is None else str(root)
     remarks = Remarks()

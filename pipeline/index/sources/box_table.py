@@ -1,10 +1,10 @@
-"""Boxes and keypoints in a table: in cells of an image's row, or one row per box.
+"""Boxes and keypoints of a table: lists in the row of an image, or one row per box.
 
-One row per box has four columns of numbers (``x0,y0,x1,y1``, ``xmin,ymin,xmax,ymax``, ``x,y,w,h`` and the like) and repeats
-the path; a row without numbers is an image without boxes. Lists of boxes lie in one column: ``boxes`` or ``boxes_xyxy``,
-``boxes_xywh``, and with ``n`` behind (``boxes_xyxyn``) as fractions of the picture. A table whose paths repeat, with at most
-one box in each cell, has one row per box too; then the label column names the box's class, not the image's. Beside lists,
-``box_labels`` names the classes, and ``keypoints`` holds rows of x, y and perhaps visibility.
+Tables with one row per box have four coordinate columns (``x0,y0,x1,y1``, ``xmin,ymin,xmax,ymax``, ``x,y,w,h`` or similar) and
+repeat the path; a row without coordinates is an image without boxes. Lists of boxes are in one column: ``boxes`` or
+``boxes_xyxy``, ``boxes_xywh``, or with the suffix ``n`` (``boxes_xyxyn``) as fractions of the image size. A table with repeated
+paths and at most one box per cell also has one row per box; its label column then holds the class of the box, not of the
+image. With lists, ``box_labels`` holds the class names, and ``keypoints`` rows of x, y and optionally visibility.
 """
 
 from __future__ import annotations
@@ -48,22 +48,22 @@ LISTS: dict[str, tuple[Form, Literal["pixel", "fraction"]]] = {
 BOX_LABELS = "box_labels"
 KEYPOINTS = "keypoints"
 CLASS_COLUMNS = ("box_label", "class", "class_name", "category", "label")
-"""Where the class of a row's box may stand, beside the label column; the first that is there."""
+"""Columns for the class of a row's box, besides the label column; the first existing one is used."""
 COLUMNS = frozenset(
     {*LISTS, BOX_LABELS, KEYPOINTS, *(name for names in (*CORNERS, *SIDES) for name in names)}
 )
-"""Columns that describe boxes and so are no labels of images."""
+"""Columns that describe boxes, and are therefore not image labels."""
 HEADERLESS = ("path", "x0", "y0", "x1", "y1", "label")
-"""Columns of a CSV without a header that has the form of keras-retinanet."""
+"""Columns of a CSV file without a header, in the format of keras-retinanet."""
 REFUSED = "cannot be used: "
 
 
 @dataclass
 class BoxRows:
-    """Boxes of a table, image by image."""
+    """Boxes of a table, grouped by image."""
 
     rows: list[int] = field(default_factory=list)
-    """Numbers of the rows that stay: the first of each image."""
+    """Number of the first row of each image."""
     boxes: list[Boxes | None] = field(default_factory=list)
     labels: list[list[int] | None] | None = None
     classes: tuple[str, ...] = ()
@@ -71,13 +71,13 @@ class BoxRows:
     keypoint_names: tuple[str, ...] = ()
     unit: Literal["pixel", "fraction"] = "pixel"
     refused: dict[int, str] = field(default_factory=dict)
-    """By position among ``rows``: why the image cannot be used."""
+    """Error status of unusable images, by position in ``rows``."""
     box_label_column: str | None = None
-    """The column that names classes of boxes, and so none of images."""
+    """The column with the classes of boxes, if it is not of images."""
 
 
 def add_missing_header(table: pa.Table, path_column: str, remarks: Remarks) -> pa.Table:
-    """Give a CSV that begins with a path and four numbers the columns it lacks, its first line included."""
+    """Add column names to a CSV whose first line is data: a path and four numbers."""
     names = table.column_names
     if path_column in names or len(names) != len(HEADERLESS) or not _is_data_row(names):
         return table
@@ -101,17 +101,17 @@ def _is_number(text: str) -> bool:
 def read_boxes(
     table: pa.Table, path_column: str, label_column: str | None, file: str, remarks: Remarks
 ) -> BoxRows | None:
-    """Read the boxes and keypoints of a table; None where it has none.
+    """Read the boxes and keypoints of a table; None for a table without.
 
     Args:
-        table: with all its rows.
-        path_column: says which rows are of one image.
-        label_column: the one that was asked for.
-        file: the table's name, for messages.
+        table: the complete table.
+        path_column: identifies the rows of an image.
+        label_column: the requested label column.
+        file: name of the table, for messages.
         remarks: counts what was left out or assumed.
 
     Raises:
-        SourceError: a column cannot be read, or occurs twice.
+        SourceError: a column cannot be read, or is ambiguous.
     """
     names = set(table.column_names)
     list_column = next((name for name in LISTS if name in names), None)
@@ -147,10 +147,10 @@ class _BoxReader:
         self._remarks = remarks
         self._paths = column_values(table, path_column, file) or []
         self._errors: dict[int, str] = {}
-        """By row: why its cells make no sense."""
+        """Error status of invalid cells, by row."""
 
     def parse(self, row: int, cell: Any, width: int, column: str) -> list[list[float]] | None:
-        """Read the rows of numbers of a cell; one that makes no sense costs its image."""
+        """Parse the rows of numbers of a cell; an invalid one makes its image unusable."""
         try:
             return parse_numbers(cell, width)
         except ValueError as error:
@@ -158,7 +158,7 @@ class _BoxReader:
             return None
 
     def join(self, row: int, cells: Sequence[Any], columns: Sequence[str]) -> list[list[float]] | None:
-        """Read the box of a row from four cells; all of them empty is no box."""
+        """Parse the box of a row from four cells; all of them empty means no box."""
         given = [cell for cell in cells if not (cell is None or cell == "" or cell != cell)]  # noqa: PLR0124 - NaN
         if not given:
             return []
@@ -173,7 +173,7 @@ class _BoxReader:
     def add(
         self, parsed: Sequence[Boxes | None], label_column: str | None, *, has_coordinate_columns: bool
     ) -> None:
-        """Put the rows of each image together."""
+        """Group the rows by image."""
         repeated = len(set(map(str, self._paths))) < len(self._paths)
         per_box = has_coordinate_columns or (
             repeated and all(len(rows or ()) <= 1 for rows in parsed) and any(parsed)
@@ -236,7 +236,7 @@ class _BoxReader:
         self._number(flat, BOX_LABELS)
 
     def _number(self, cells: Sequence[Any], column: str) -> None:
-        """Number the classes of all boxes; cells are in the order of the images and their boxes."""
+        """Map the classes of all boxes to numbers; cells are in the order of images and boxes."""
         numbered = read_labels(cells, None, column, remarks=self._remarks, separator="")
         self.result.classes = numbered.classes
         self.result.labels = []
@@ -247,7 +247,7 @@ class _BoxReader:
         assert start == len(numbered.numbers), (start, len(numbered.numbers))
 
     def _refuse_contradictions(self, images: Sequence[Sequence[int]]) -> None:
-        """Refuse images whose rows name several splits or masks."""
+        """Refuse images whose rows have several splits or masks."""
         for column in ("split", "mask"):
             cells = column_values(self._table, column, self._file)
             for position, rows in enumerate(images) if cells is not None else ():
@@ -295,7 +295,7 @@ class _BoxReader:
 
 
 def _parse_names(cell: Any) -> list[Any] | None:
-    """Read the class names of one image's boxes: a list, or text parted by ``;``."""
+    """Parse the class names of one image's boxes: a list, or text separated by ``;``."""
     if cell is None or cell != cell:  # noqa: PLR0124 - NaN
         return None
     if isinstance(cell, str):

@@ -1,7 +1,7 @@
-"""Boxes and keypoints of a source: read from text, and fitted to their pictures once the headers are known.
+"""Boxes and keypoints: parsed from text, and converted to pixels of the upright image once its size is known.
 
-Annotations belong to the upright picture. Formats that state the size of the picture may count from the stored pixels of a
-photo that is turned by a quarter; such annotations are turned with it. Other turns cannot be told by size.
+Annotations refer to the upright image. If the size stated by a format is that of the stored pixels of a photo rotated by 90
+degrees, its annotations are rotated, too. Other orientations cannot be detected from the size.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from .listing import Boxes, Keypoints, Listing
 from .remarks import Remarks
 
 FIRST_TRANSPOSED = 5
-"""EXIF orientations from here on exchange width and height."""
+"""EXIF orientations from 5 swap width and height."""
 MAX_BOXES = 100_000
-"""Of one image."""
+"""Per image."""
 _GROUP = re.compile(r"\[([^\[\]]*)\]")
 _NUMBERS = re.compile(r"[,\s]+")
 
 
 def parse_numbers(cell: Any, width: int) -> list[list[float]] | None:
-    """Read rows of numbers from a cell: a list of lists, or text in any of the usual spellings.
+    """Parse rows of numbers from a cell: a list of lists, or text in a common notation.
 
-    Text is ``1,2,3,4;5,6,7,8``, or lists as JSON, Python or NumPy print them, with or without commas.
+    Text is ``1,2,3,4;5,6,7,8``, or lists in the notation of JSON, Python or NumPy, with or without commas.
 
     Args:
         cell: the cell.
-        width: numbers of each row.
+        width: numbers per row.
 
     Returns:
-        The rows, empty for an empty cell; None where the cell is null.
+        The rows, empty for an empty cell; None for a null cell.
 
     Raises:
-        ValueError: it is something else; says what was expected.
+        ValueError: invalid; with the expected format.
     """
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return None
@@ -66,34 +66,34 @@ def _parse_text(text: str) -> list[list[str]]:
     listed = text.replace("(", "[").replace(")", "]")
     groups = _GROUP.findall(listed)
     rest = _GROUP.sub("", listed)
-    if re.sub(r"(array|dtype=\w+|[\[\],\s])", "", rest):  # anything but brackets around the rows
+    if re.sub(r"(array|dtype=\w+|[\[\],\s])", "", rest):  # text outside the brackets
         raise ValueError(text)
     return [_NUMBERS.split(group.strip().strip(",")) for group in groups if group.strip()]
 
 
 @dataclass(frozen=True, slots=True)
 class _Picture:
-    """The upright size of one picture, and how annotations get there."""
+    """Upright size of an image, and the orientation to apply to its annotations."""
 
     width: int
     height: int
     orientation: int
-    """EXIF orientation by which annotations are turned; 1 where they are upright already."""
+    """EXIF orientation to apply to annotations; 1 if they are already upright."""
 
 
 def fit_annotations(listing: Listing, infos: Sequence[FileInfo]) -> tuple[Listing, list[FileInfo]]:
-    """Fit boxes and keypoints to the pictures: turned, in pixels, inside, and with an area.
+    """Convert boxes and keypoints to pixels of the upright image, and clip the boxes.
 
-    Boxes that reach beyond the picture are clipped. Those without an area, outside, or with numbers that are not finite are
-    left out, and their image stays. All of it is counted in the listing's remarks. A sample whose stated size is not that of
-    its picture gets a status.
+    Boxes beyond the border are clipped. Boxes without an area, outside the image, or with non-finite numbers are left out,
+    and their image is kept; the listing's remarks count them. A sample whose stated size does not match its image gets an
+    error status.
 
     Args:
-        listing: as its source describes it; boxes may be fractions of the picture (see ``Listing.box_unit``).
-        infos: the header of each sample.
+        listing: from its source; boxes may be fractions of the image size (see ``Listing.box_unit``).
+        infos: scan result of each sample.
 
     Returns:
-        The listing with boxes in pixels, and the headers, some with a new status.
+        The listing with boxes in pixels, and the scan results, some with a new status.
     """
     if listing.boxes is None and listing.keypoints is None:
         return listing, list(infos)
@@ -113,7 +113,7 @@ def fit_annotations(listing: Listing, infos: Sequence[FileInfo]) -> tuple[Listin
 
 
 class _AnnotationFitter:
-    """Annotations of a listing, sample by sample."""
+    """Collects the converted annotations of a listing, sample by sample."""
 
     def __init__(self, listing: Listing) -> None:
         self._listing = listing
@@ -122,7 +122,7 @@ class _AnnotationFitter:
         self.keypoints: list[Keypoints | None] = []
 
     def add(self, index: int, info: FileInfo) -> FileInfo:
-        """Fit the annotations of one sample; returns its header, with a status where they cannot belong to it."""
+        """Convert the annotations of one sample; return its scan result, with an error status on a size mismatch."""
         listing = self._listing
         boxes = listing.boxes[index] if listing.boxes else None
         labels = listing.box_labels[index] if listing.box_labels else None
@@ -172,7 +172,7 @@ class _AnnotationFitter:
 
 
 def _picture(header: Header, declared: tuple[int, int] | None) -> _Picture | str:
-    """Find the upright size of a picture, or say that what is stated of its size belongs to another picture."""
+    """Return the upright size of an image, or an error text if the stated size does not match."""
     quarter = header.orientation >= FIRST_TRANSPOSED
     width, height = (header.height, header.width) if quarter else (header.width, header.height)
     if declared is None or declared == (width, height):
@@ -186,7 +186,7 @@ def _picture(header: Header, declared: tuple[int, int] | None) -> _Picture | str
 
 
 def _transpose_point(x: float, y: float, picture: _Picture) -> list[float]:
-    """Turn a place of the stored picture to the upright one: EXIF orientations 5 to 8, which exchange the axes."""
+    """Map a point of the stored image to the upright one, for EXIF orientations 5 to 8, which swap the axes."""
     if picture.orientation == 1:
         return [x, y]
     new_x = picture.width - y if picture.orientation in (6, 7) else y
@@ -202,7 +202,7 @@ def _transpose_box(box: Sequence[float], picture: _Picture) -> list[float]:
 
 
 def _clip(box: list[float], picture: _Picture, key: str, remarks: Remarks) -> list[float] | None:
-    """Clip a box to its picture; None, and counted, where nothing is left of it."""
+    """Clip a box to its image; None, noted in the remarks, if nothing is left."""
     if not all(map(math.isfinite, box)):
         remarks.add("left_out", "boxes with numbers that are not finite", key)
         return None

@@ -1,7 +1,7 @@
-"""COCO annotations: one JSON file with images, categories, and a box and perhaps keypoints per annotation.
+"""COCO annotations: one JSON file with images, categories, and boxes with optional keypoints.
 
 Format: Lin et al., "Microsoft COCO: Common Objects in Context", ECCV 2014, and https://cocodataset.org/#format-data.
-Boxes are ``x, y, width, height`` in pixels. Crowd annotations and segmentations are counted, not read.
+Boxes are ``x, y, width, height`` in pixels. Crowd annotations and segmentations are counted in the remarks, not read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .listing import Listing
 from .remarks import Remarks
 
 MAX_BYTES = 1 << 30
-"""A larger file is refused: parsed it takes about ten times as much memory."""
+"""Largest file that is read; parsed, it takes about ten times as much memory."""
 
 
 def list_coco(path: str, root: str | None, remarks: Remarks) -> Listing:
@@ -28,11 +28,11 @@ def list_coco(path: str, root: str | None, remarks: Remarks) -> Listing:
 
     Args:
         path: the JSON file.
-        root: folder that ``file_name`` counts from; by default that of the file.
+        root: base folder of ``file_name``; by default the folder of the file.
         remarks: counts what is left out.
 
     Raises:
-        SourceError: the file is no COCO file, or its images are not below the root.
+        SourceError: not a COCO file, or its images are not below the root.
     """
     file = local_folder(path, "coco")
     content = _read(file)
@@ -58,7 +58,7 @@ def list_coco(path: str, root: str | None, remarks: Remarks) -> Listing:
 
 
 def is_coco(path: str) -> bool:
-    """Say whether a path names a JSON file."""
+    """Return whether a path is a local JSON file."""
     return path.lower().endswith(".json") and "://" not in path and Path(path).is_file()
 
 
@@ -85,7 +85,7 @@ def _read(file: Path) -> dict[str, list[Any]]:
 
 
 class _Categories:
-    """Categories by id, numbered from 0 in the order of their ids, whatever gaps these have."""
+    """Maps category ids, which may have gaps, to consecutive class numbers in the order of the ids."""
 
     def __init__(self, raw: Sequence[Any], remarks: Remarks) -> None:
         found: dict[str, Mapping[str, Any]] = {}
@@ -141,7 +141,7 @@ def _images(raw: Sequence[Any], remarks: Remarks) -> dict[str, AnnotatedImage]:
 def _add_annotation(
     entry: Any, images: Mapping[str, AnnotatedImage], categories: _Categories, remarks: Remarks
 ) -> None:
-    """Add an annotation to its image, or count why it is left out."""
+    """Add an annotation to its image, or note why it is left out."""
     image = images.get(_id(entry.get("image_id")) or "") if isinstance(entry, Mapping) else None
     if image is None:
         remarks.add("left_out", "annotations of images that are not listed", str(entry)[:80])
@@ -168,7 +168,7 @@ def _add_annotation(
 
 
 def _keypoints(raw: Any, num: int, path: str, remarks: Remarks) -> list[list[float]]:
-    """Read the keypoints of one instance: as many as there are names, none of them labelled where there are none."""
+    """Parse the keypoints of one instance; missing ones have visibility 0."""
     unlabelled = [[0.0, 0.0, 0.0] for _ in range(num)]
     if not num or not raw:
         return unlabelled
@@ -189,7 +189,7 @@ def _numbers(raw: Any, length: int) -> list[float] | None:
 
 
 def _id(raw: Any) -> str | None:
-    """Read an id, a number or its text, so that both find each other; None where it is neither."""
+    """Normalize an id, a number or its text, to a string; None if it is neither."""
     if isinstance(raw, bool) or not isinstance(raw, int | str | float):
         return None
     if isinstance(raw, float):

@@ -1,4 +1,4 @@
-"""Folders: class folders, with a train/val/test level above or below them or none, and flat folders."""
+"""Image folders: class folders, with an optional train/val/test level above or below, and flat folders."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ANNOTATION_FOLDERS = frozenset(
 
 @dataclass
 class _Samples:
-    """Samples as they are collected: path, class or None, split or None."""
+    """Collected samples: path, class or None, split or None."""
 
     remarks: Remarks
     rows: list[tuple[str, str | None, str | None]] = field(default_factory=list)
@@ -35,7 +35,7 @@ def list_folder(root: Path) -> Listing:
     """List the files of a local folder, as ``list_folder_tree`` does.
 
     Raises:
-        SourceError: there is no such folder, it cannot be read or it holds no file.
+        SourceError: the folder is missing, unreadable or empty.
     """
     return list_folder_tree(scan_folder(str(root)))
 
@@ -43,19 +43,19 @@ def list_folder(root: Path) -> Listing:
 def list_folder_tree(top: Folder) -> Listing:
     """List the files of a folder by its layout: class folders, split folders or flat.
 
-    * ``root/cat/1.jpg``: class folders; what lies deeper belongs to the class too.
-    * ``root/train/cat/1.jpg``: the same below split folders (train, val, test and their usual spellings). One
-      split name among other folders is a class (``train``, ``bus``) unless it holds folders itself.
-    * ``root/cat/train/1.jpg``: split folders in class folders, where every class has nothing else.
+    * ``root/cat/1.jpg``: class folders, with all files below.
+    * ``root/train/cat/1.jpg``: the same below split folders (train, val, test and common spellings). A single
+      split name among other folders is a class (``train``, ``bus``), unless it has subfolders.
+    * ``root/cat/train/1.jpg``: split folders in class folders, if all classes contain nothing else.
     * ``root/1.jpg`` or ``root/train/1.jpg``: no labels.
-    * ``root/images/...`` beside ``labels``, ``masks`` or the like, or alone: as if ``images`` were the root; so below
-      split folders, too.
+    * ``root/images/...``, alone or beside ``labels``, ``masks`` or similar: as if ``images`` were the root; also below
+      split folders.
 
-    Classes are sorted as text, as torchvision's ImageFolder does. Folders without images are no classes. What is left
-    out and what is assumed is counted in the listing's remarks.
+    Classes are sorted as text, as in torchvision's ImageFolder. Folders without images are not classes. The listing's
+    remarks count what is left out or assumed.
 
     Raises:
-        SourceError: it holds no file.
+        SourceError: the folder is empty.
     """
     if not top.has_files():
         raise SourceError(
@@ -82,9 +82,9 @@ def list_folder_tree(top: Folder) -> Listing:
 
 
 def _image_folder(folder: Folder, top: Folder, samples: _Samples) -> Folder:
-    """Return the folder ``images`` of a folder that holds else only annotations, or the folder itself.
+    """Return the subfolder ``images`` if there are otherwise only annotations, else the folder itself.
 
-    A folder that is alone and holds split folders is entered, too.
+    A single subfolder with split folders is entered, too.
     """
     non_empty = [child for child in folder.folders if child.has_files()]
     is_alone = len(non_empty) == 1 and not folder.files and not canonical_split(non_empty[0].name)
@@ -111,7 +111,7 @@ def _split_folders(root: Folder) -> list[Folder]:
 
 
 def _splits_in_classes(root: Folder) -> dict[str, list[Folder]]:
-    """Find the split folders in every class folder; empty where some class has anything else, or one split is all."""
+    """Return the split folders of every class folder; empty if a class has other content, or there is only one split."""
     splits_by_class = {
         folder.name: [one for one in folder.folders if one.has_files()] for folder in root.folders
     }
@@ -137,7 +137,7 @@ def _collect_splits_in_classes(
 
 
 def _collect(folder: Folder, split: str | None, top: Folder, samples: _Samples) -> None:
-    """Take a folder's class folders, or its files where it has none."""
+    """Collect the class folders of a folder, or its files if it has none."""
     non_empty = [child for child in folder.folders if child.has_files()]
     if len(non_empty) == 1 and not non_empty[0].files and len(non_empty[0].folders) > 1 and split is None:
         samples.remarks.add(

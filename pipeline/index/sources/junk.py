@@ -1,4 +1,4 @@
-"""Which files and folders beside images are none: of operating systems and tools, or of kinds that hold no picture."""
+"""File and folder names to ignore: those of operating systems and tools, and file types without images."""
 
 from __future__ import annotations
 
@@ -134,14 +134,14 @@ JUNK = "files and folders of operating systems and tools"
 
 
 def junk_kind(name: str) -> str | None:
-    """Return in words what a file or folder is that holds no data of the user; None for any other."""
+    """Return the reason to ignore a file or folder that contains no user data; None for any other."""
     if name.casefold() in _JUNK_NAMES:
         return JUNK
     return HIDDEN if name.startswith(".") else None
 
 
 def side_kind(name: str) -> str | None:
-    """Return in words what kind of file lies beside images, told by its name; None for what may be an image."""
+    """Return the kind of a file that is no image by its name; None for a possible image."""
     if _JUNK_PATTERN.fullmatch(name.casefold()):
         return JUNK
     suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122

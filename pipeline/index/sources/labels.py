@@ -1,9 +1,9 @@
-"""Label cells of tables and shards: class numbers, class names, or several of them per image.
+"""Labels of tables and shards: class numbers or class names, one or several per image.
 
-The rule: label text stays text. A column holds class numbers only where every value is a plain whole number
-(``0``, ``7``, ``12``; no leading zeros, signs or exponents; ``7.0`` as pandas writes it beside missing values) and the
-numbers can be those of classes: all below ``PLAUSIBLE_CLASSES``, or at least half of the numbers up to the largest one
-occur. Integer columns of Parquet follow the same rule. Empty cells are unlabelled, and so is -1 among class numbers.
+Labels are class names unless every value of the column is a plain integer (``0``, ``7``, ``12``; no leading zeros, signs or
+exponents; ``7.0`` is accepted, as pandas writes it beside missing values) and the integers are plausible class numbers: all
+below ``PLAUSIBLE_CLASSES``, or at least half of the numbers up to the largest one occur. Integer columns of Parquet follow
+the same rule. Empty cells are unlabelled, and so is -1 among class numbers.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from ...errors import SourceError
 from .remarks import Remarks
 
 LabelKind = Literal["auto", "text", "numbers"]
-"""``auto`` follows the rule above; the others are the user's decision."""
+"""``auto`` applies the rule above; the others override it."""
 
 SEPARATOR = "|"
-"""Parts the labels of one image where any cell of the column contains it."""
+"""Separates several labels of one image, if any cell of the column contains it."""
 MAX_CLASSES = 1_000_000
 PLAUSIBLE_CLASSES = 10_000
 MAX_NAME_LENGTH = 1_000
@@ -46,10 +46,10 @@ class Labels:
     """Labels of samples, in order."""
 
     numbers: list[int]
-    """Index into ``classes``; -1 for none, and everywhere where there are sets."""
+    """Index into ``classes``; -1 for none, and for all samples if there are sets."""
     classes: tuple[str, ...]
     sets: list[list[int] | None] | None = None
-    """Several classes per image: ascending numbers, or None for an unlabelled image. None where each has one."""
+    """Multi-label: sorted class numbers per image, or None for an unlabelled one. None for single-label data."""
 
 
 def read_labels(
@@ -61,18 +61,18 @@ def read_labels(
     kind: LabelKind = "auto",
     separator: str | None = None,
 ) -> Labels:
-    """Turn label cells into class numbers and names.
+    """Convert label cells to class numbers and names.
 
     Args:
         cells: text, numbers, booleans, lists of these, or None.
-        names: cells of a column with the names of class numbers, if there is one.
-        column: its name, for messages.
+        names: cells of a column with the names of class numbers, if any.
+        column: name of the column, for messages.
         remarks: counts what is unlabelled, converted or assumed.
         kind: whether numbers are class numbers.
-        separator: parts several labels of one cell; by default ``SEPARATOR``. Empty: a cell is one label.
+        separator: separates several labels in a cell; by default ``SEPARATOR``. Empty: a cell is one label.
 
     Raises:
-        SourceError: fractions, more classes than ``MAX_CLASSES``, or no numbers where ``kind`` says that there are.
+        SourceError: non-integer numbers, more than ``MAX_CLASSES`` classes, or text although ``kind`` is ``numbers``.
     """
     values = [_clean(cell, remarks) for cell in cells]
     separator = SEPARATOR if separator is None else separator
@@ -94,13 +94,13 @@ def read_labels(
 
 
 def read_label_columns(columns: Mapping[str, Sequence[Any]], remarks: Remarks) -> Labels:
-    """Read one column per class, with 1 where an image has it and 0 or an empty cell where not.
+    """Read multi-hot labels: one column per class with 1, or 0 or an empty cell.
 
     A row with any other value is unlabelled.
 
     Args:
-        columns: cells by class name, all of one length.
-        remarks: counts the rows that make no sense.
+        columns: cells by class name, all of the same length.
+        remarks: counts invalid rows.
     """
     sets: list[list[int] | None] = []
     for cells in zip(*columns.values(), strict=True):
@@ -115,7 +115,7 @@ def read_label_columns(columns: Mapping[str, Sequence[Any]], remarks: Remarks) -
 
 
 def note_similar_classes(classes: Sequence[str], remarks: Remarks) -> None:
-    """Count classes whose names differ only in case, spaces or Unicode form; they stay apart."""
+    """Note classes whose names differ only in case, spaces or Unicode form; they remain separate classes."""
     groups: defaultdict[str, list[str]] = defaultdict(list)
     for name in classes:
         groups["".join(unicodedata.normalize("NFKC", name).casefold().split())].append(name)
@@ -129,7 +129,7 @@ def note_similar_classes(classes: Sequence[str], remarks: Remarks) -> None:
 
 
 def _clean(cell: Any, remarks: Remarks) -> Any:
-    """Bring a cell to None, text without spaces around it, an integer, a float with a fraction, or a list of these."""
+    """Normalize a cell to None, stripped text, an integer, a non-integer float, or a list of these."""
     if cell is None or isinstance(cell, int):
         return str(cell) if isinstance(cell, bool) or (cell and abs(cell) >= 2**63) else cell
     if isinstance(cell, float | Decimal):
@@ -162,7 +162,7 @@ def _clean_number(cell: float | Decimal) -> int | float | None:
 
 
 def _split_cells(values: list[Any], separator: str, column: str, remarks: Remarks) -> tuple[list[Any], bool]:
-    """Bring cells with several labels to lists; says whether there are any."""
+    """Split cells with several labels into lists; return the cells and whether there are any lists."""
     texts = [value for value in values if isinstance(value, str)]
     if texts and len(texts) == sum(value is not None for value in values):
         if all(text.startswith("[") and text.endswith("]") for text in texts):
@@ -188,7 +188,7 @@ def _split_text(text: str, separator: str) -> list[str]:
 
 
 def _parse_list(text: str) -> list[Any] | None:
-    """Read a list as JSON or as Python writes it; None where it is neither."""
+    """Parse a list in JSON or Python notation; None if it is neither."""
     for read in (json.loads, ast.literal_eval):
         try:
             found = read(text)
@@ -215,7 +215,7 @@ def _note_comma_separators(texts: Iterable[str], column: str, remarks: Remarks) 
 def _number_labels(
     values: list[Any], names: Sequence[Any] | None, column: str, remarks: Remarks, kind: LabelKind
 ) -> tuple[list[int], tuple[str, ...]]:
-    """Number labels, by the rule of this module or the user's decision."""
+    """Map labels to class numbers, by the rule of this module or by ``kind``."""
     unique_values = {value for value in values if value is not None}
     numbers = (
         None if kind == "text" else _class_numbers(unique_values, column, remarks, forced=kind == "numbers")
@@ -244,7 +244,7 @@ def _number_labels(
 def _class_numbers(
     unique_values: set[Any], column: str, remarks: Remarks, *, forced: bool
 ) -> dict[Any, int] | None:
-    """Return the class number of every value, -1 for none; None where they are names."""
+    """Return the class number of every value, -1 for a missing label; None if the values are names."""
     present = {value for value in unique_values if not _is_missing(value)}
     form = _DIGITS if forced else None
     found: dict[Any, int] = dict.fromkeys(unique_values - present, -1)
@@ -294,7 +294,7 @@ def _is_missing(value: Any) -> bool:
 
 
 def _find_fraction(unique_values: set[Any]) -> Any:
-    """Return a value with a fraction where all values are numbers; None where some are names or all are whole."""
+    """Return a non-integer value if all values are numbers; None if some are names or all are integers."""
     texts = {value for value in unique_values if isinstance(value, str) and not _is_missing(value)}
     if not all(map(_DECIMAL.fullmatch, texts)):
         return next((value for value in unique_values if isinstance(value, float)), None)
@@ -303,7 +303,7 @@ def _find_fraction(unique_values: set[Any]) -> Any:
 
 
 def _parse_integer(value: Any, form: re.Pattern[str] | None) -> int | None:
-    """Return the number that a value is, if it is a plain whole one."""
+    """Return the value as an integer if it is a plain one, else None."""
     if isinstance(value, int):
         return value
     if not isinstance(value, str):
@@ -321,6 +321,6 @@ def _class_names(labels: Sequence[int], names: Sequence[Any] | None) -> tuple[st
         if label < 0 or name is None or name == "":
             continue
         if known.setdefault(label, str(name)) != str(name):
-            known = {}  # one class, two names: the column names something else, such as files
+            known = {}  # two names for a class: the column holds something else, such as file names
             break
     return tuple(known.get(number, str(number)) for number in range(max(labels, default=-1) + 1))

@@ -1,4 +1,4 @@
-"""What a source says of its samples before any file is opened."""
+"""Listing of a source: paths, labels, splits and annotations, before the image files are opened."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Keypoints = list[list[float]]
 
 
 def as_text(name: str) -> str:
-    """Escape what is not UTF-8 in a file name, so that it can stand in a table; other names stay."""
+    """Escape bytes of a file name that are not UTF-8, so that a table can store it."""
     try:
         return os.fsencode(name).decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # half of a surrogate pair, which is the name of no file
+    except UnicodeEncodeError:  # lone surrogate, in no file name
         return name.encode("utf-8", "backslashreplace").decode()
 
 
 class ShardIdentity(NamedTuple):
-    """Identity of a shard, and what was counted while it was read."""
+    """Stat of a shard, and the remarks from reading it."""
 
     file_stat: FileStat
     remarks: Sequence[Mapping[str, object]] = ()
@@ -38,42 +38,42 @@ class Listing:
     root: str
     """A folder or the URI of one."""
     keys: list[str]
-    """Unique; posix, relative to ``root`` where the file is below it."""
+    """Unique; POSIX path, relative to ``root`` if the file is below it."""
     uris: list[str]
-    """Absolute paths, or URIs; of a sample in a shard the shard's."""
+    """Absolute paths or URIs; for samples in a shard, those of the shard."""
     labels: list[int]
-    """Index into ``classes``; -1 if none."""
+    """Index into ``classes``; -1 for none."""
     classes: tuple[str, ...]
     splits: list[str | None] | None = None
-    """None where the source does not say, and a hash has to."""
+    """None if the source has no splits; then they are assigned by hash."""
     masks: list[str | None] | None = None
     boxes: list[Boxes | None] | None = None
-    """This and the next two as in the columns of an index; see ``index.SCHEMA``."""
+    """As in the index column of the same name, like the next two fields; see ``index.SCHEMA``."""
     box_labels: list[list[int] | None] | None = None
     keypoints: list[Keypoints | None] | None = None
     box_classes: tuple[str, ...] = ()
     keypoint_names: tuple[str, ...] = ()
     box_unit: Literal["pixel", "fraction"] = "pixel"
-    """Fractions of the upright picture become pixels once its size is known; see ``boxes.fit_annotations``."""
+    """Fractions of the upright size are converted to pixels by ``boxes.fit_annotations``."""
     declared_sizes: list[tuple[int, int] | None] | None = None
-    """Width and height that annotations state of their picture."""
+    """Width and height of the image as stated by its annotations."""
     file_stats: list[FileStat] | None = None
-    """What a remote listing told of each file, so that nobody need ask again."""
+    """Stats of the files from a remote listing, which save further requests."""
     file_infos: list[FileInfo] | None = None
-    """Where listing meant reading, as of shards: what was read."""
+    """Scan results, if listing included reading, as for shards."""
     shards: Mapping[str, ShardIdentity] = field(default_factory=dict)
-    """Identity of every whole shard."""
+    """Identity of every completely read shard, by URI."""
     notes: Mapping[str, object] = field(default_factory=dict)
-    """What the summary of the index repeats: empty classes, files left out."""
+    """Additional data for the summary of the index: empty classes, skipped files."""
     remarks: Remarks = field(default_factory=Remarks)
     """Counts of what was left out, merged, converted or assumed."""
     label_sets: list[list[int] | None] | None = None
-    """Several classes per image, as in ``Labels.sets``; None where each image has one."""
+    """Multi-label classes, as in ``Labels.sets``; None for single-label data."""
     refused: Mapping[int, str] = field(default_factory=dict)
-    """By position: samples that are not opened, with the status that says why."""
+    """Error status of samples that are not opened, by position."""
 
     def subset(self, indices: Sequence[int]) -> Listing:
-        """Return the files at some positions, with all that is needed to read their headers."""
+        """Return the files at some positions, with the fields needed to scan them."""
         return replace(
             self,
             keys=[self.keys[index] for index in indices],

@@ -1,4 +1,4 @@
-"""Counts of what a source left out, merged, converted or assumed: the part of a summary that is not in its rows."""
+"""Counts of what indexing left out, merged, converted or assumed; part of an index's summary."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class Remarks:
-    """Counts by kind and description, with a few examples of each; one thread at a time.
+    """Counts by kind and description, with a few examples each. Not thread-safe.
 
     Example:
         >>> remarks = Remarks()
@@ -30,19 +30,19 @@ class Remarks:
         self.update(entries)
 
     def add(self, kind: Kind, what: str, example: str | None = None, *, count: int = 1) -> None:
-        """Count something.
+        """Add to a count.
 
         Args:
             kind: one of ``KINDS``.
-            what: a description in the plural, the same for all that are counted together.
-            example: a name, such as a file's; the first few are kept.
-            count: how many; 0 adds nothing.
+            what: a description in the plural; equal descriptions are counted together.
+            example: a name, such as that of a file; the first few are kept.
+            count: number to add; 0 adds nothing.
         """
         if count:
             self._merge(kind, what, count, [] if example is None else [_shorten(example)])
 
     def update(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        """Add what another one has dumped; entries of another form are passed over."""
+        """Add entries that ``dump`` returned."""
         for entry in entries:
             self._merge(entry["kind"], entry["what"], entry["count"], list(entry["examples"]))
 
@@ -52,11 +52,11 @@ class Remarks:
         self._entries[kind, what] = before + count, known[:MAX_EXAMPLES]
 
     def count(self, kind: Kind) -> int:
-        """Return how many there are of a kind."""
+        """Return the total of a kind."""
         return sum(count for (one, _), (count, _) in self._entries.items() if one == kind)
 
     def dump(self) -> list[dict[str, Any]]:
-        """Return all as JSON values with ``kind``, ``what``, ``count`` and ``examples``, in a stable order."""
+        """Return all entries as JSON values with ``kind``, ``what``, ``count`` and ``examples``, in a stable order."""
         ordered = sorted(
             self._entries.items(), key=lambda item: (KINDS.index(item[0][0]), -item[1][0], item[0])
         )
@@ -66,7 +66,7 @@ class Remarks:
         ]
 
     def lines(self) -> list[str]:
-        """Return a line of text for each kind that there is."""
+        """Return one line of text per kind."""
         parts_by_kind: dict[str, list[str]] = {}
         for entry in self.dump():
             examples = entry["examples"]
@@ -77,6 +77,6 @@ class Remarks:
 
 
 def _shorten(text: str) -> str:
-    """Keep control characters and lengths of strangers' names away from terminals and metadata."""
+    """Escape control characters and limit the length of untrusted names."""
     text = "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
     return text if len(text) <= _MAX_EXAMPLE_LENGTH else f"{text[: _MAX_EXAMPLE_LENGTH - 3]}..."

@@ -1,4 +1,4 @@
-"""Tables: a CSV or Parquet file with a row per sample."""
+"""Tables as a source: a CSV or Parquet file with one row per sample."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ def list_table(
 ) -> Listing:
     """List the rows of a table.
 
-    Columns: ``path_column``; ``label_column`` (see ``labels``) or one of 1 and 0 for each class; optional ``split``,
-    ``mask``, boxes and keypoints (see ``box_table``) and, beside a numeric label, ``name`` or ``class_name``. Relative
-    paths start at ``root``, by default the table's folder. ``label_column=None`` reads no labels; so does the default
-    where nothing but paths, splits, masks and boxes is there. Table, root and paths may be URIs.
+    Columns: ``path_column``; ``label_column`` (see ``labels``) or one multi-hot column per class; optionally ``split``,
+    ``mask``, boxes and keypoints (see ``box_table``) and, for numeric labels, ``name`` or ``class_name``. Paths are relative
+    to ``root``, by default the table's folder. ``label_column=None`` reads no labels, and neither does the default if
+    there are only paths, splits, masks and boxes. Table, root and paths may be URIs.
 
-    A row whose path cannot be used, or whose file another row describes otherwise, is refused: it has a status. Rows
-    that repeat another one are merged and counted.
+    Rows with an invalid path, or that contradict another row of the same file, get an error status. Duplicate rows are
+    merged and counted.
 
     Raises:
         SourceError: the table cannot be read, a column is missing, or no row has a path.
@@ -106,16 +106,16 @@ def list_table(
 
 
 class _Rows:
-    """The rows of a table by file: each file once."""
+    """The rows of a table, one per file."""
 
     def __init__(self) -> None:
         self.row_indices: list[int] = []
-        """Numbers of the rows that stay."""
+        """Numbers of the rows that are kept."""
         self.keys: list[str] = []
         self.uris: list[str] = []
         self.masks: list[str | None] | None = None
         self.refused: dict[int, str] = {}
-        """Status by position."""
+        """Error status by position."""
 
     @classmethod
     def collect(
@@ -127,7 +127,7 @@ class _Rows:
         paths: PathResolver,
         remarks: Remarks,
     ) -> _Rows:
-        """Find the files, merge rows that repeat another one, and refuse those that contradict one in a used column."""
+        """Resolve the paths, merge duplicate rows, and refuse rows that contradict each other in a used column."""
         rows = cls()
         index_by_key: dict[str, int] = {}
         cells = column_values(table, path_column, name) or []
@@ -155,7 +155,7 @@ class _Rows:
         return rows
 
     def _merge(self, table: pa.Table, duplicates: dict[int, list[int]], remarks: Remarks) -> None:
-        """Count the rows of files that have several, and refuse the files whose rows differ in what is read of them."""
+        """Count duplicate rows, and refuse the files whose rows differ in a used column."""
         numbers = [number for some in duplicates.values() for number in some]
         columns = table.take(pa.array(numbers, pa.int64())).to_pydict()
         cells = iter(
@@ -178,7 +178,7 @@ class _Rows:
 
 
 def _absolute(folder: str) -> str:
-    return public_uri(folder).rstrip("/") if is_remote(folder) else os.path.abspath(folder)  # noqa: PTH100 - links stay
+    return public_uri(folder).rstrip("/") if is_remote(folder) else os.path.abspath(folder)  # noqa: PTH100 - keeps links
 
 
 def _labels(
@@ -214,7 +214,7 @@ def _splits(cells: Sequence[Any], remarks: Remarks) -> list[str | None] | None:
 
 
 def _annotations(boxes: BoxRows | None, rows: _Rows) -> dict[str, Any]:
-    """Return boxes and keypoints of the rows that stay, as fields of a listing."""
+    """Return boxes and keypoints of the kept rows, as fields of a listing."""
     if boxes is None:
         return {}
     return {
@@ -228,7 +228,7 @@ def _annotations(boxes: BoxRows | None, rows: _Rows) -> dict[str, Any]:
 
 
 def _refused(boxes: BoxRows | None, rows: _Rows) -> dict[int, str]:
-    """Return by position among the rows that stay why their boxes make no sense."""
+    """Return the error status of kept rows with invalid boxes, by position."""
     if boxes is None:
         return {}
     return {index: boxes.refused[row] for index, row in enumerate(rows.row_indices) if row in boxes.refused}

@@ -1,4 +1,4 @@
-"""Reads the file of a table within bounds: CSV with text as it is written, or Parquet."""
+"""Reads CSV and Parquet tables with limits on size; CSV text columns are not converted."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from ...uris import public_uri, redact_uris
 from .remarks import Remarks
 
 MAX_TABLE_BYTES = 2**31
-"""A larger table is refused: it is read whole. The same bounds what a Parquet file unpacks to, four times."""
+"""Largest table, as it is read at once. A Parquet file may unpack to four times as much."""
 ROWS_PER_BYTE = 20
-"""A Parquet file of more rows for each of its bytes, beyond ``FREE_ROWS``, cannot tell them apart."""
+"""Most rows of a Parquet file per byte, beyond ``FREE_ROWS``; more cannot be distinct."""
 FREE_ROWS = 1_000_000
 
 
 def read_table(uri: str, text_columns: Iterable[str], storage: Storage, remarks: Remarks) -> pa.Table:
     """Read a CSV or Parquet file.
 
-    Lines of a CSV with another number of cells than the header are left out and counted. Cells of text columns that are
-    not UTF-8 are escaped.
+    CSV lines whose number of cells differs from the header's are left out and counted. Bytes of text columns that are not
+    UTF-8 are escaped.
 
     Args:
         uri: path or URI.
-        text_columns: columns of a CSV that are text whatever they look like.
+        text_columns: CSV columns that are read as text, without type inference.
         storage: reads URIs.
         remarks: counts what is left out.
 
     Raises:
-        SourceError: it cannot be read, or is too large.
-        SourceUnavailableError: its source gives no answer.
+        SourceError: the table cannot be read, or is too large.
+        SourceUnavailableError: its source does not respond.
     """
     public = public_uri(uri)
     try:
@@ -57,7 +57,7 @@ def read_table(uri: str, text_columns: Iterable[str], storage: Storage, remarks:
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = redact_uris(" ".join(str(error).split()))[:300]
         raise SourceError(
-            f"expected a CSV or Parquet table, got {public!r} ({reason}); write it anew as"
+            f"expected a CSV or Parquet table, got {public!r} ({reason}); write it again as"
             " comma-separated UTF-8 text or as Parquet"
         ) from error
 
@@ -83,7 +83,7 @@ def _read_csv(source: str | bytes, text_columns: Iterable[str], remarks: Remarks
     convert = pa_csv.ConvertOptions(column_types=dict.fromkeys(text_columns, pa.binary()))
     try:
         return pa_csv.read_csv(_input(source), parse_options=parse, convert_options=convert)
-    except pa.ArrowInvalid:  # lines with another number of cells, which Arrow hands over only as UTF-8
+    except pa.ArrowInvalid:  # malformed lines, which Arrow passes to a handler only as UTF-8
         escaped = _escaped(source, remarks)
 
     def leave_out(row: pa_csv.InvalidRow) -> str:
@@ -99,7 +99,7 @@ def _read_csv(source: str | bytes, text_columns: Iterable[str], remarks: Remarks
 
 
 def _escaped(source: str | bytes, remarks: Remarks) -> pa.BufferReader:
-    r"""Read a text whole, with what is not UTF-8 as escapes such as ``\xff``, which cells get as well."""
+    r"""Read a complete text, with bytes that are not UTF-8 escaped, such as ``\xff``."""
     decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
     text = io.BytesIO()
     num_bytes = 0
@@ -114,7 +114,7 @@ def _escaped(source: str | bytes, remarks: Remarks) -> pa.BufferReader:
 
 
 def _decoded(table: pa.Table, remarks: Remarks) -> pa.Table:
-    """Turn columns of bytes into text."""
+    """Decode binary columns to text."""
     for number, column in enumerate(table.columns):
         if not pa.types.is_binary(column.type):
             continue
@@ -140,10 +140,10 @@ def _decoded(table: pa.Table, remarks: Remarks) -> pa.Table:
 
 
 def require_column(table: pa.Table, column: str, file: str, argument: str) -> None:
-    """Check that a table has a column, once.
+    """Check that a table has a column of this name, exactly one.
 
     Raises:
-        SourceError: it has none of this name, or several.
+        SourceError: there is none, or several.
     """
     names = table.column_names
     if column not in names:
@@ -156,17 +156,17 @@ def require_column(table: pa.Table, column: str, file: str, argument: str) -> No
 
 
 def column_values(table: pa.Table, column: str, file: str) -> list[Any] | None:
-    """Return the cells of a column, None where the table has no such column.
+    """Return the values of a column, None if the table has no such column.
 
     Raises:
-        SourceError: there are several columns of this name, or a cell is beyond what Python can hold.
+        SourceError: there are several columns of this name, or a value cannot be converted to Python.
     """
     if column not in table.column_names:
         return None
     require_column(table, column, file, "path_column or label_column")
     try:
         return list(table[column].to_pylist())
-    except (pa.ArrowException, ValueError, OverflowError) as error:  # dates before the year 1, broken text
+    except (pa.ArrowException, ValueError, OverflowError) as error:  # dates before year 1, invalid UTF-8
         reason = " ".join(str(error).split())[:200]
         raise SourceError(
             f"{file}: expected text or numbers in column {column!r}, got {table[column].type} ({reason}); write it as text"

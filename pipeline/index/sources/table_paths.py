@@ -1,4 +1,4 @@
-"""Paths and URIs in the cells of a table: where each leads, what its key is, and why one is refused."""
+"""Resolves the paths and URIs of a table to files and keys."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ _REFUSED = "cannot be used: "
 
 @dataclass(frozen=True)
 class ResolvedPath:
-    """Where the file of one row lies."""
+    """Location of the file of one row."""
 
     key: str
     uri: str
-    """Absolute path or URI; without its secrets where it is refused."""
+    """Absolute path or URI; without secrets if it is refused."""
     refusal: str | None = None
-    """Status of the row, where its file is not opened."""
+    """Error status of the row, if its file is not to be opened."""
 
 
 @dataclass(frozen=True)
 class PathResolver:
-    """Finds the files that cells mean.
+    """Resolves the paths of a table.
 
     Args:
-        root: absolute folder, or a URI, from which relative paths count.
-        rules: URIs that may be read.
-        remarks: counts paths that are not taken literally.
+        root: absolute folder or URI that relative paths refer to.
+        rules: allowed URIs.
+        remarks: counts paths that were corrected.
     """
 
     root: str
@@ -47,11 +47,11 @@ class PathResolver:
     remarks: Remarks
 
     def resolve(self, cell: Any, row: int) -> ResolvedPath:
-        """Find the file of a cell; one that makes no sense is refused.
+        """Resolve the path of a cell; an invalid one is refused.
 
         Args:
             cell: the path or URI.
-            row: number of the row, from 0, by which a row without a path is named.
+            row: its row number, from 0, which serves as the key of a row without a path.
         """
         if not isinstance(cell, str) or not cell.strip():
             return ResolvedPath(f"(row {row})", "", f"{_REFUSED}no path in row {row} (from 0)")
@@ -71,7 +71,7 @@ class PathResolver:
         return self._resolve_local(cell, uri)
 
     def resolve_mask(self, cell: Any, row: int) -> tuple[str | None, str | None]:
-        """Find a row's mask and why it is refused; None for both where there is none."""
+        """Return the path of a row's mask and why it is refused; None for both without a mask."""
         if cell is None or cell != cell or not str(cell).strip():  # noqa: PLR0124 - NaN
             return None, None
         resolved = self.resolve(str(cell), row)
@@ -92,7 +92,7 @@ class PathResolver:
         return os.path.normpath(os.path.join(self.root, text))  # noqa: PTH118
 
     def _resolve_local(self, cell: str, uri: str) -> ResolvedPath:
-        """Take a path as it is written; where no such file exists, as Windows or a careless hand would have meant it."""
+        """Resolve a local path; if there is no such file, try with slashes for backslashes and without surrounding spaces."""
         if not ("\\" in cell or cell != cell.strip() or _DRIVE.match(cell)) or os.path.exists(uri):  # noqa: PTH110
             return ResolvedPath(self._make_key(uri), uri)
         for what, text in (
@@ -116,7 +116,7 @@ class PathResolver:
 
 
 def _printable(text: str) -> str:
-    """Escape what cannot stand in a table: what is not UTF-8, and zero bytes."""
+    """Escape bytes that a table cannot store: zero bytes, and what is not UTF-8."""
     return as_text(text).replace("\0", "\\0")
 
 

@@ -1,4 +1,4 @@
-"""Walks through a tar file of a stranger: every member once, links resolved, and no header believed beyond the file."""
+"""Iterates over the members of an untrusted tar file, with resolved links and validated headers."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from .listing import as_text
 from .remarks import Remarks
 
 MAX_HEADER_BYTES = 1 << 20
-"""Largest extended header (a long name, pax records) that is read."""
+"""Largest extended header (long name, pax records) that is read."""
 MAX_PADDING_BYTES = 16 << 20
-"""So many zero bytes behind an end mark are searched for another tar."""
+"""Most zero bytes after an end mark that are skipped in search of a concatenated tar."""
 _BLOCK = 512
 
 
 @dataclass
 class TarMember:
-    """A member that may hold data; of a link, that of the member to which it leads."""
+    """A member with data; a link has the data of its target."""
 
     name: str
     offset: int = 0
-    """Where its data begin in the file."""
+    """Byte offset of its data in the file."""
     size: int = 0
     target: str = ""
-    """Name of the member to which a link leads that is not resolved yet."""
+    """Name of a link's target until it is resolved."""
     problem: str = ""
-    """Why its data cannot be used, in words."""
+    """Why its data cannot be used."""
 
     @property
     def is_resolved(self) -> bool:
@@ -42,7 +42,7 @@ class TarMember:
 
 
 class _HeaderFile(io.RawIOBase):
-    """The file as ``tarfile`` reads it, which reads nothing but headers; a header that is too large is an error."""
+    """File wrapper for ``tarfile``, which reads only headers from it; rejects oversized headers."""
 
     def __init__(self, file: RangeFile) -> None:
         super().__init__()
@@ -63,16 +63,16 @@ class _HeaderFile(io.RawIOBase):
 
 
 def iter_tar(file: RangeFile, num_bytes: int, problems: list[str], remarks: Remarks) -> Iterator[TarMember]:
-    """Yield the members with data in order; several tars that follow each other are read as one.
+    """Yield the members with data, in order; concatenated tars are read as one.
 
-    Links are yielded where they stand and resolved at the latest when the walk has ended. Hidden members and junk,
-    devices and the like are counted and passed over.
+    Links are yielded in place, and resolved at the end of the iteration at the latest. Hidden members, junk, devices and
+    the like are counted and skipped.
 
     Args:
         file: the tar.
         num_bytes: its size.
-        problems: gets a reason where the tar is not whole.
-        remarks: counts what is passed over.
+        problems: collects the reasons why the tar is incomplete.
+        remarks: counts skipped members.
     """
     members: dict[str, TarMember] = {}
     unresolved: list[TarMember] = []
@@ -102,7 +102,7 @@ def iter_tar(file: RangeFile, num_bytes: int, problems: list[str], remarks: Rema
 
 @dataclass
 class _TarEnd:
-    """Where a walk has come to."""
+    """Offset that an iteration has reached."""
 
     offset: int
 
@@ -110,18 +110,18 @@ class _TarEnd:
 def _iter_headers(
     file: RangeFile, end: _TarEnd, num_bytes: int, problems: list[str]
 ) -> Iterator[tarfile.TarInfo]:
-    """Yield the headers of one tar; notes it where one makes no sense."""
+    """Yield the headers of one tar; stop at an invalid one and note the problem."""
     file.seek(end.offset)
     try:
         with tarfile.open(fileobj=cast("IO[bytes]", _HeaderFile(file)), mode="r:") as tar:
             while (info := tar.next()) is not None:
-                tar.members.clear()  # type: ignore[attr-defined]  # it would keep them all
+                tar.members.clear()  # type: ignore[attr-defined]  # tarfile would keep all of them
                 if info.size < 0 or tar.offset <= end.offset:
                     raise tarfile.ReadError(f"a member of {info.size:,} bytes")
                 end.offset = tar.offset
                 yield info
             end.offset = tar.offset
-            # tarfile takes a damaged header behind the first for the end, without a word.
+            # tarfile silently takes a damaged header after the first one for the end.
             block = file.read_at(tar.offset, _BLOCK)
             if any(block):
                 problems.append(f"no member begins at byte {tar.offset:,}; what follows is lost")
@@ -131,7 +131,9 @@ def _iter_headers(
         if not isinstance(error, tarfile.TarError):
             raise
         problems.append(_reason(file, error, num_bytes))
-    except Exception as error:  # tarfile raises nearly anything on broken headers: a shard costs its rest
+    except (
+        Exception
+    ) as error:  # tarfile raises many kinds of errors on broken headers; the rest of the shard is lost
         problems.append(_reason(file, error, num_bytes))
 
 
@@ -145,7 +147,7 @@ def _reason(file: RangeFile, error: Exception, num_bytes: int) -> str:
 
 
 def _next_tar(file: RangeFile, offset: int, num_bytes: int, problems: list[str]) -> int | None:
-    """Find a tar behind the end mark of another one; notes it where other data follow."""
+    """Find a concatenated tar after an end mark; note any other data."""
     position = offset
     while position < num_bytes and position - offset < MAX_PADDING_BYTES:
         block = file.read_at(position, 128 * _BLOCK)
@@ -173,7 +175,7 @@ def _member_of(info: tarfile.TarInfo, members: dict[str, TarMember], remarks: Re
         folder = "" if info.islnk() else posixpath.dirname(name)
         member = TarMember(name, target=posixpath.normpath(posixpath.join(folder, info.linkname)))
         if info.islnk():
-            _resolve(member, members)  # what a hard link leads to stands before it
+            _resolve(member, members)  # the target of a hard link precedes it
         return member
     if not info.isreg():
         remarks.add("left_out", "members that are devices, pipes or of an unknown type", as_text(name))
@@ -188,7 +190,7 @@ def _member_of(info: tarfile.TarInfo, members: dict[str, TarMember], remarks: Re
 
 
 def _resolve(member: TarMember, members: dict[str, TarMember]) -> None:
-    """Give a link the data of the member to which it leads, through other links as well."""
+    """Give a link the data of its target, following chains of links."""
     target = member.target
     for _ in range(8):
         found = members.get(target) or members.get(target.removeprefix("./"))

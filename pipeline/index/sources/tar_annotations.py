@@ -1,4 +1,4 @@
-"""Boxes and keypoints in the ``.json`` members of shards, as ``lightwell materialize`` writes them."""
+"""Boxes and keypoints from the ``.json`` members of shards, as written by ``lightwell materialize``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INVALID = "boxes or keypoints of .json members that make no sense"
 
 @dataclass(frozen=True)
 class ShardAnnotations:
-    """Annotations of the samples of shards; None for what no sample has."""
+    """Annotations of the samples of shards; a field is None if no sample has it."""
 
     boxes: list[Boxes | None] | None = None
     box_labels: list[list[int] | None] | None = None
@@ -26,10 +26,10 @@ class ShardAnnotations:
 
 
 def read_annotations(fields: Sequence[Mapping[str, Any]], remarks: Remarks) -> ShardAnnotations:
-    """Read boxes and keypoints from the fields of each sample; what makes no sense is counted and read as none.
+    """Read boxes and keypoints from the JSON fields of each sample; invalid ones are counted and left out.
 
     Args:
-        fields: of each sample.
+        fields: JSON fields of each sample.
         remarks: counts what is left out.
     """
     boxes = [_rows(sample.get("boxes"), 4, remarks) for sample in fields]
@@ -60,7 +60,7 @@ def _rows(cell: Any, width: int, remarks: Remarks) -> list[list[float]] | None:
 def _labels(
     fields: Sequence[Mapping[str, Any]], boxes: Sequence[Boxes | None], remarks: Remarks
 ) -> tuple[list[list[int] | None] | None, tuple[str, ...]]:
-    """Number the classes of all boxes: by the numbers that are written, which the names beside them explain."""
+    """Map the classes of all boxes to numbers: the given numbers with their names, or else the names."""
     numbers: list[Any] = []
     names: list[Any] = []
     for sample, sample_boxes in zip(fields, boxes, strict=True):
@@ -79,5 +79,5 @@ def _labels(
 
 
 def _list_of_length(raw: Any, number: int) -> list[Any]:
-    """Return a list of so many values; None for each where something else is written."""
+    """Return a list of this length as it is; for anything else, a list of None."""
     return raw if isinstance(raw, list) and len(raw) == number else [None] * number

@@ -1,4 +1,4 @@
-"""What one tar shard holds: its members, grouped into samples, with the headers of their images."""
+"""Samples of a tar shard: members grouped by key, with image headers, labels and masks."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ MASK_EXTENSIONS = frozenset({"seg.png", "mask.png", "seg", "mask", "segmentation
 JSON_FIELDS = (
     "class", "split", "has_mask", "boxes", "box_labels", "box_classes", "keypoints", "keypoint_names",
 )  # fmt: skip
-"""Fields of ``.json`` members that are read besides the label; see ``shards``."""
+"""Fields of ``.json`` members that are read besides the label; see ``webdataset``."""
 MAX_LABEL_BYTES = 1 << 20
-"""A ``.cls`` or ``.json`` member that is larger holds no label."""
+"""Largest ``.cls`` or ``.json`` member that is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,24 +53,24 @@ class ShardSample:
 
     key: str
     label: Any
-    """Text of its ``.cls`` member, or the label's field of its ``.json`` member; None without either."""
+    """Text of its ``.cls`` member, or the label field of its ``.json`` member; None without either."""
     file_info: FileInfo
     fields: Mapping[str, Any] = field(default_factory=dict)
-    """``JSON_FIELDS`` of its ``.json`` member, those that it has."""
+    """Those ``JSON_FIELDS`` that its ``.json`` member has."""
 
 
 class ShardContent(NamedTuple):
-    """What was read of one shard."""
+    """Content of one shard."""
 
     file_stat: FileStat
     samples: Sequence[ShardSample]
     remarks: Sequence[dict[str, Any]] = ()
-    """Counts of members that are no samples, as ``Remarks.dump`` returns them."""
+    """Counts of skipped members, as returned by ``Remarks.dump``."""
 
 
 @dataclass
 class _Sample:
-    """The members of one sample by what they are for."""
+    """Image and mask members of one sample."""
 
     key: str
     image: TarMember
@@ -89,14 +89,14 @@ def split_member_path(path: str) -> tuple[str, str]:
 def read_samples(
     file: RangeFile, file_stat: FileStat, *, label_field: str | None, hash_content: bool, remarks: Remarks
 ) -> Iterator[ShardSample]:
-    """Yield the samples of a shard in the order of their images, and where it breaks off a row that says so.
+    """Yield the samples of a shard in the order of their images, and a row with an error status if it is incomplete.
 
-    Members with one key are a sample, wherever they stand in the shard. Of neighbours with one key the first image is
-    the sample's; an image that comes later under a known key is another sample, and takes the next label of that key.
+    Members with the same key form a sample, wherever they are in the shard. Of adjacent images with the same key only the
+    first is used; a later image with a known key is another sample, and takes the next label of that key.
 
     Raises:
-        OSError: it cannot be read at all.
-        SourceUnavailableError: its source gives no answer.
+        OSError: the shard cannot be read.
+        SourceUnavailableError: its source does not respond.
     """
     grouper = _SampleGrouper(file, file_stat, label_field, hash_content, remarks)
     problems: list[str] = []
@@ -108,7 +108,7 @@ def read_samples(
 
 
 class _SampleGrouper:
-    """Collects the members of a shard by key."""
+    """Groups the members of a shard into samples by key."""
 
     def __init__(
         self,
@@ -128,11 +128,11 @@ class _SampleGrouper:
         self._labels: dict[tuple[str, str], list[Any]] = {}
         self._masks: dict[str, list[TarMember]] = {}
         self._others: dict[str, str] = {}
-        """A member that is no image, by key."""
+        """Name of a member that is not an image, by key."""
         self._last = ""
 
     def add(self, member: TarMember) -> None:
-        """Take a member, in the order of the shard; its label or header is read now, while it is at hand."""
+        """Add a member, in the order of the shard; its label or header is read at once, while it is buffered."""
         key, extension = split_member_path(member.name)
         last, self._last = self._last, key
         if extension in MASK_EXTENSIONS:
@@ -182,13 +182,13 @@ class _SampleGrouper:
             yield self._member(sample, label if text is None else text, fields_found)
 
     def _label_content(self, key: str, extension: str, number: int) -> Any:
-        """Return what the label members of a sample hold; None for none."""
+        """Return the content of a label member of a sample; None without one."""
         found = self._labels.get((key, extension), [])
         return found[number] if number < len(found) else None
 
     def _member(self, sample: _Sample, label: Any, fields: Mapping[str, Any]) -> ShardSample:
         image, mask, header = sample.image, sample.mask, sample.header
-        if header is None:  # a link to what came later
+        if header is None:  # a link to a later member
             self._read_header(sample)
             header = sample.header or Header(status="broken shard: it ends within this image")
         if mask is not None and header.status == "ok" and mask.problem:
@@ -202,7 +202,7 @@ class _SampleGrouper:
         return replace(_row(key, label, image, header, self._file_stat, sample.digest, mask), fields=fields)
 
     def _read_header(self, sample: _Sample) -> None:
-        """Read header and hash of an image, unless it is a link to what was not reached yet."""
+        """Read header and hash of an image, unless it is a link to a later member."""
         image = sample.image
         if image.problem:
             sample.header = Header(status=one_line(f"cannot be used: {image.problem}"))
@@ -215,7 +215,7 @@ class _SampleGrouper:
                 sample.digest = content_hash(self._file.read_at(image.offset, image.size))
 
     def _label(self, member: TarMember) -> Any:
-        """Read a text or a JSON value; one that cannot be read is counted, and costs the label."""
+        """Read a text or JSON member; an unreadable one is counted, and gives no label."""
         if not member.is_resolved or member.problem or member.size > MAX_LABEL_BYTES:
             reason = member.problem or ("links to later members" if not member.is_resolved else "too large")
             self._remarks.add("converted", f"label members to no label ({reason})", as_text(member.name))
@@ -226,7 +226,10 @@ class _SampleGrouper:
             if not member.name.lower().endswith(".json"):
                 return text.strip()
             return json.loads(text)
-        except (ValueError, RecursionError):  # not UTF-8, no JSON, too deep, or numbers of too many digits
+        except (
+            ValueError,
+            RecursionError,
+        ):  # not UTF-8, not JSON, nested too deep, or numbers with too many digits
             self._remarks.add(
                 "converted", "label members that cannot be read to no label", as_text(member.name)
             )

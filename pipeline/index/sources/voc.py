@@ -1,8 +1,8 @@
-"""Pascal VOC annotations: an XML file per image, in ``Annotations/`` beside ``JPEGImages/``, or beside the images.
+"""Pascal VOC annotations: one XML file per image, in ``Annotations/`` beside ``JPEGImages/``, or beside the images.
 
 Format: Everingham et al., "The Pascal Visual Object Classes (VOC) Challenge", IJCV 2010, and its development kit. Corners are
-pixel numbers from 1, both inside the box; here ``xmin - 1`` and ``ymin - 1`` become the left and upper edge. The files of
-``ImageSets/Main`` state the splits.
+1-based inclusive pixel indices; ``xmin - 1`` and ``ymin - 1`` become the left and upper edge. The files in
+``ImageSets/Main`` define the splits.
 """
 
 from __future__ import annotations
@@ -21,26 +21,25 @@ from .listing import Listing
 from .remarks import Remarks
 
 MAX_BYTES = 4 << 20
-"""Of one XML file."""
+"""Largest XML file."""
 MAX_LIST_BYTES = 1 << 28
-"""Of one list of images."""
+"""Largest list of images."""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _CORNERS = ("xmin", "ymin", "xmax", "ymax")
 
 
 def is_voc(folder: str) -> bool:
-    """Say whether a folder has the layout of VOC's own."""
+    """Return whether a folder has the layout of Pascal VOC."""
     return "://" not in folder and all(Path(folder, name).is_dir() for name in ("Annotations", "JPEGImages"))
 
 
 def list_voc(folder: str, remarks: Remarks) -> Listing:
     """List the images of a folder with VOC annotations.
 
-    Images without an annotation file are listed as not annotated with any box. An annotation file that cannot be read costs
-    its image, which gets a status.
+    Images without an annotation file have no boxes. Images with an unreadable annotation file get an error status.
 
     Raises:
-        SourceError: there is no image.
+        SourceError: there are no images.
     """
     root = local_folder(folder, "voc")
     has_voc_layout = is_voc(str(root))
@@ -74,7 +73,7 @@ def _images(folder: Path) -> Iterator[Path]:
 
 
 def _annotate(image: AnnotatedImage, xml: Path, remarks: Remarks) -> list[str]:
-    """Read an annotation file into an image; returns the class names of its boxes."""
+    """Read an annotation file into an image; return the class names of its boxes."""
     if not xml.is_file():
         remarks.add("unlabelled", "images without an annotation file", image.path)
         return []
@@ -101,7 +100,7 @@ def _annotate(image: AnnotatedImage, xml: Path, remarks: Remarks) -> list[str]:
 
 
 def _size(tree: Element) -> tuple[int, int] | None:
-    """Read the stated size; tools that do not know it write zeros."""
+    """Return the stated size; None if it is missing or zero, as some tools write it."""
     try:
         width, height = (int(float(tree.findtext(f"size/{side}") or 0)) for side in ("width", "height"))
     except (ValueError, OverflowError):
@@ -117,11 +116,11 @@ def _corners(box: Element | None) -> list[float] | None:
 
 
 def parse_xml(path: Path) -> Element:
-    """Parse an XML file that declares no document type, and so no entities: none are expanded and none are fetched.
+    """Parse an XML file; a document type declaration is refused, so that no entities are expanded or fetched.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is no such file; says why.
+        OSError: the file cannot be read.
+        ValueError: too large, not XML, or with a document type.
     """
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"expected at most {MAX_BYTES:,} bytes of XML")
@@ -145,7 +144,7 @@ def _refuse_doctype(*_: object) -> NoReturn:
 
 
 def _splits(folder: Path, remarks: Remarks) -> dict[str, str]:
-    """Read which image belongs to which split, from the lists that are named after one."""
+    """Read the split of each image from the lists that are named after a split."""
     splits: dict[str, str] = {}
     for file in sorted(folder.glob("*.txt")) if folder.is_dir() else ():
         split = canonical_split(file.stem)

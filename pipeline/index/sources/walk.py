@@ -1,4 +1,4 @@
-"""Folders as they were found, on a disk or behind a URI."""
+"""Directory trees, from a local disk or from a remote listing."""
 
 from __future__ import annotations
 
@@ -14,60 +14,60 @@ from .junk import JUNK, junk_kind, side_kind
 from .remarks import Remarks
 
 MAX_DEPTH = 100
-"""Folders that lie deeper are left out."""
+"""Deeper folders are left out."""
 
 
 @dataclass(eq=False)
 class Folder:
-    """One directory as it was found; side files are only counted."""
+    """A directory with its files and subfolders; non-image files are only counted."""
 
     path: str
     files: list[str] = field(default_factory=list)
     folders: list[Folder] = field(default_factory=list)
     num_side_files: int = 0
     file_stats: Mapping[str, FileStat] = field(default_factory=dict)
-    """At the top of a remote tree: the entry of its listing for each file."""
+    """At the root of a remote tree: the stat of each file, by URI."""
     remarks: Remarks = field(default_factory=Remarks)
-    """At the top: counts what was left out of the whole tree."""
+    """At the root: counts what was left out of the whole tree."""
 
     @property
     def name(self) -> str:
-        """Last part of the path; names that are not UTF-8 stay as they are."""
+        """Last part of the path, unescaped if it is not UTF-8."""
         return os.path.basename(self.path)  # noqa: PTH119
 
     def walk(self) -> Iterator[str]:
-        """All files below, in a stable order."""
+        """Yield all files below, in a stable order."""
         yield from self.files
         for folder in self.folders:
             yield from folder.walk()
 
     def has_files(self) -> bool:
-        """Say whether there is any file below."""
+        """Return whether there is any file below."""
         return next(self.walk(), None) is not None
 
     def side_files(self) -> int:
-        """Count the side files here and below."""
+        """Count the non-image files in this folder and below."""
         return self.num_side_files + sum(folder.side_files() for folder in self.folders)
 
     def below(self, path: str) -> str:
-        """Name a file of this tree from here."""
+        """Return the path of a file relative to this folder."""
         return path[len(self.path) :].lstrip("/")
 
 
 def scan_folder(root: str) -> Folder:
-    """Find what a local folder holds.
+    """Scan a local folder recursively.
 
-    Hidden names and junk are left out and counted. Links are followed; a folder that is reached several times, such as by
-    links in circles, is taken once: under its own name where it lies in the tree, else by the link nearest to the top.
+    Hidden names and junk are left out and counted. Links are followed; a folder that is reached repeatedly, such as by
+    cyclic links, is listed once: under its own path if it is in the tree, else under the link nearest to the root.
 
     Raises:
         SourceError: a folder cannot be read.
     """
-    return _FolderScan(os.path.abspath(root)).run()  # noqa: PTH100 - links stay as the user wrote them
+    return _FolderScan(os.path.abspath(root)).run()  # noqa: PTH100 - keeps links
 
 
 class _FolderScan:
-    """One walk through a local tree."""
+    """Scan of one local directory tree."""
 
     def __init__(self, root: str) -> None:
         self._top = Folder(root)
@@ -75,7 +75,7 @@ class _FolderScan:
         self._links: deque[tuple[Folder, str, int]] = deque()
 
     def run(self) -> Folder:
-        """Scan the real folders first, then the links, from the top down."""
+        """Scan the real folders first, then the links, breadth-first."""
         self._scan(self._top, 0)
         while self._links:
             parent, path, depth = self._links.popleft()
@@ -86,7 +86,7 @@ class _FolderScan:
         return self._top
 
     def _scan(self, folder: Folder, depth: int) -> bool:
-        """Fill a folder; False where it was scanned already or lies too deep."""
+        """Fill a folder; return False if it was scanned before or is too deep."""
         path = folder.path
         if depth > MAX_DEPTH:
             self._leave_out(f"folders below {MAX_DEPTH} others", path)
@@ -121,7 +121,7 @@ class _FolderScan:
 
 
 def folder_from_listing(root: str, file_stats: Mapping[str, FileStat]) -> Folder:
-    """Make the tree of a remote folder from a flat listing of URIs."""
+    """Build the tree of a remote folder from a flat listing of URIs."""
     top = Folder(root.rstrip("/"), file_stats=file_stats)
     folders = {"": top}
     junk: set[str] = set()

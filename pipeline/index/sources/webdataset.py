@@ -1,11 +1,11 @@
-"""WebDataset shards: plain tar files whose members are samples, read once and then at random by byte ranges.
+"""WebDataset shards: uncompressed tar files of samples, indexed once and then read by byte ranges.
 
-A member's key is its path up to the first dot of its name; members with one key are a sample::
+A member's key is its path up to the first dot of its name; members with the same key form a sample::
 
-    train-000.tar   a/01.jpg  a/01.cls  a/01.seg.png      an image, its class, its mask
-                    a/02.png  a/02.json                   the class is a field of the JSON
+    train-000.tar   a/01.jpg  a/01.cls  a/01.seg.png      image, class, mask
+                    a/02.png  a/02.json                   image, JSON with the class
 
-Besides the label these fields of ``.json`` are read, as ``lightwell materialize`` writes them: ``class`` (the name of a class
+Besides the label these fields of ``.json`` are read, as written by ``lightwell materialize``: ``class`` (the name of a class
 number), ``split``, ``has_mask``, ``boxes``, ``box_labels``, ``box_classes``, ``keypoints`` and ``keypoint_names``.
 
 Format: https://github.com/webdataset/webdataset ("The WebDataset Format").
@@ -44,16 +44,16 @@ _FIRST_WORD = re.compile(r"[A-Za-z]+")
 _WILD = re.compile(r"[*?\[]")
 
 KnownShards = Mapping[str, ShardContent]
-"""Identity and members of the whole shards of an older index."""
+"""Stats and samples of the completely read shards of an older index, by URI."""
 
 
 def is_tar_pattern(source: str) -> bool:
-    """Say whether a source is a tar file, or a pattern of them."""
+    """Return whether a source is a tar file, or a pattern of tar files."""
     return public_uri(source).endswith(".tar")
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """Write out ``{000..002}`` and ``{a,b}``, as a shell does; a range keeps its leading zeros."""
+    """Expand ``{000..002}`` and ``{a,b}`` like a shell; a range keeps its leading zeros."""
     match = _BRACES.search(pattern)
     if match is None:
         return [pattern]
@@ -73,10 +73,10 @@ def expand_braces(pattern: str) -> list[str]:
 
 
 def find_shards(source: str, storage: Storage) -> dict[str, FileStat | None]:
-    """Find the shards that a path, a URI, a glob or a brace list names, in order.
+    """Find the shards of a path, URI, glob or brace list, in order.
 
     Raises:
-        SourceError: a glob finds none.
+        SourceError: there are none.
     """
     shards: dict[str, FileStat | None] = {}
     for pattern in expand_braces(source):
@@ -113,15 +113,15 @@ def list_shards(
     label_kind: LabelKind = "auto",
     label_separator: str | None = None,
 ) -> Listing:
-    """Read the members of shards, in parallel by shard; one that is known and unchanged is not opened.
+    """List the samples of shards, reading shards in parallel; known unchanged ones are not opened.
 
-    Labels are the ``.cls`` members, or where there are none the field ``label_field`` of the ``.json`` members. Splits
-    are the shards' folders or the first words of their names (train, val, test and their usual spellings) where each
-    shard has one. Of a shard that breaks off, the samples before the break are kept, and the break is a row.
+    Labels are the ``.cls`` members, or without these the field ``label_field`` of the ``.json`` members. Splits are the
+    shards' folders or the first words of their names (train, val, test and common spellings), if every shard has one.
+    Of a truncated shard, the samples before the end are listed, and a row with an error status.
 
     Raises:
-        SourceError: no shard is there, or the labels make no sense.
-        SourceUnavailableError: their source gives no answer.
+        SourceError: no shard can be opened, or the labels are invalid.
+        SourceUnavailableError: their source does not respond.
     """
     root = _common_folder(shards)
     chunks = [
@@ -160,7 +160,7 @@ Rows = Sequence[tuple[str, ShardSample]]
 def _labels(
     rows: Rows, label_field: str | None, remarks: Remarks, kind: LabelKind, separator: str | None
 ) -> Labels:
-    """Number the labels; the field ``class`` names a class number, and stands for a label that is missing."""
+    """Map the labels to class numbers; the field ``class`` names a class number, or replaces a missing label."""
     if label_field is None:
         return Labels([-1] * len(rows), ())
     names = [sample.fields.get("class") for _, sample in rows]
@@ -172,7 +172,7 @@ def _labels(
 
 
 def _splits(rows: Rows, shards: Iterable[str], root: str, remarks: Remarks) -> list[str | None] | None:
-    """Find the splits: the field ``split`` of samples, else what the names of all shards say."""
+    """Return the splits: from the field ``split`` of samples, else from the names of all shards."""
     by_shard = {uri: _split_of(uri, root) for uri in shards}
     written = [sample.fields.get("split") for _, sample in rows]
     fields = [one if isinstance(one, str) and one.strip() else None for one in written]
@@ -224,19 +224,19 @@ def _listing(
 
 
 def is_complete(members: Iterable[ShardSample]) -> bool:
-    """Say whether what was read of a shard changes only with the shard."""
+    """Return whether the content of a shard can change only with the shard."""
     return not any(one.file_info.header.status.startswith(CANNOT_OPEN) for one in members)
 
 
 @dataclass(frozen=True)
 class ShardChunk:
-    """One shard to read, unless it is as it was."""
+    """One shard to read, unless it is unchanged."""
 
     uri: str
     file_stat: FileStat | None
-    """What a listing told of it."""
+    """From a remote listing."""
     known_stat: FileStat | None
-    """What it was when all that is wanted of it was read."""
+    """Of the known shard, if all that is needed of it is known."""
     label_field: str | None
     hash_content: bool
 
@@ -250,7 +250,7 @@ class ShardChunk:
         label_field: str | None,
         hash_content: bool,
     ) -> ShardChunk:
-        """Prepare to read a shard of which something may be known."""
+        """Create a chunk for a shard that may be known."""
         known_shard = known.get(uri)
         known_stat = None if known_shard is None else known_shard.file_stat
         if (
@@ -263,18 +263,18 @@ class ShardChunk:
 
     @property
     def uris(self) -> Sequence[str]:
-        """The shard."""
+        """The URI of the shard."""
         return [self.uri]
 
     def scan(
         self, storage: Storage
     ) -> tuple[FileStat | None, list[ShardSample] | None, list[dict[str, Any]]]:
-        """Read the shard; returns its identity, its members and the dumped remarks.
+        """Read the shard; return its stat, its samples and the dumped remarks.
 
-        None for members where they are as before; a shard that cannot be opened becomes one row.
+        The samples are None if unchanged; a shard that cannot be opened becomes one row.
 
         Raises:
-            SourceUnavailableError: its source gives no answer.
+            SourceUnavailableError: its source does not respond.
         """
         if as_text(self.uri) != self.uri:
             return None, [_unreadable(f"{CANNOT_OPEN}its name is not UTF-8; rename it")], []
@@ -315,7 +315,7 @@ def _split_of(uri: str, root: str) -> str | None:
 
 
 def shard_name(uri: str, root: str) -> str:
-    """Name a shard from its root, without ``.tar``: the beginning of its samples' keys."""
+    """Return the name of a shard relative to the root, without ``.tar``: the prefix of its samples' keys."""
     return public_uri(uri).removeprefix(f"{root}/").removesuffix(".tar")
 
 
@@ -330,7 +330,7 @@ def _common_folder(shards: Iterable[str]) -> str:
 
 
 def _unique(keys: Iterable[str]) -> list[str]:
-    """Tell apart samples that have one key, which tar allows: ``a``, ``a~2``, with a number that is free."""
+    """Make repeated keys, which tar allows, unique with a free number: ``a``, ``a~2``."""
     given = list(keys)
     taken = set(given)
     last: dict[str, int] = {}

@@ -1,9 +1,9 @@
-"""YOLO annotations: a text file per image with ``class cx cy width height`` a line, as fractions of the picture.
+"""YOLO annotations: one text file per image, with lines ``class cx cy width height`` as fractions of the image size.
 
 A dataset is a ``data.yaml`` (``path``, ``train``, ``val``, ``test``, ``names``) or a folder with ``images`` and ``labels``.
-Labels of ``a/images/b/1.jpg`` are ``a/labels/b/1.txt``. Lines with more numbers are polygons, of which the enclosing box is
-read, or, with ``kpt_shape``, a box and keypoints. An image without a text file, or with an empty one, shows nothing.
-Format: https://docs.ultralytics.com/datasets/detect/. The fractions are of the upright picture, which these tools show.
+Labels of ``a/images/b/1.jpg`` are ``a/labels/b/1.txt``. Lines with more numbers are polygons, of which the bounding box is
+used, or, with ``kpt_shape``, a box and keypoints. An image without a text file, or with an empty one, has no objects.
+Format: https://docs.ultralytics.com/datasets/detect/. The fractions refer to the upright image.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from .remarks import Remarks
 from .voc import IMAGE_SUFFIXES
 
 MAX_LABEL_BYTES = 16 << 20
-"""Of one text file."""
+"""Largest text file."""
 SPLITS = ("train", "val", "valid", "test")
 
 
 @dataclass(frozen=True)
 class _YoloDataset:
-    """What a ``data.yaml`` or a folder says."""
+    """Content of a ``data.yaml``, or layout of a folder."""
 
     root: Path
     splits: Mapping[str | None, Sequence[str]]
@@ -43,7 +43,7 @@ class _YoloDataset:
 
 
 def is_yolo(source: str) -> bool:
-    """Say whether a source is a ``.yaml`` file, or a folder with ``images`` and text files below ``labels``."""
+    """Return whether a source is a ``.yaml`` file, or a folder with ``images`` and text files below ``labels``."""
     if "://" in source:
         return False
     if source.lower().endswith((".yaml", ".yml")):
@@ -59,11 +59,11 @@ def list_yolo(source: str, root: str | None, remarks: Remarks) -> Listing:
 
     Args:
         source: ``data.yaml``, or a folder.
-        root: replaces ``path`` of the YAML file, which may not lead out of the file's folder.
+        root: replaces ``path`` of the YAML file, which must not lead out of the file's folder.
         remarks: counts what is left out.
 
     Raises:
-        SourceError: the dataset cannot be used as a whole.
+        SourceError: the dataset cannot be read.
     """
     path = local_folder(source, "yolo")
     if path.is_dir():
@@ -112,7 +112,7 @@ def _read_folder_layout(folder: Path) -> _YoloDataset:
 
 
 def _names_file(folder: Path) -> dict[int, str]:
-    """Read class names, a line each, from the file that annotation tools write beside the labels."""
+    """Read class names, one per line, from the ``classes.txt`` of annotation tools."""
     for file in (folder / "classes.txt", folder / "labels" / "classes.txt"):
         if file.is_file():
             lines = read_text_file(file).splitlines()
@@ -147,7 +147,7 @@ def _read_yaml(file: Path, root: str | None) -> _YoloDataset:
 
 
 def _folder(file: Path, raw: Any, root: str | None) -> Path:
-    """Find the folder that paths of a YAML file count from: ``path``, unless it is not there or leads elsewhere."""
+    """Return the base folder of the paths in a YAML file: ``path``, if it exists below the file's folder, else that folder."""
     if root is not None:
         return local_folder(root, "yolo")
     if not isinstance(raw, str) or not raw:
@@ -162,7 +162,7 @@ def _folder(file: Path, raw: Any, root: str | None) -> Path:
 
 
 def _stays_below(entry: str) -> bool:
-    """Say whether a path leads nowhere above the folder that it counts from."""
+    """Return whether a relative path stays below its base folder."""
     normalized = os.path.normpath(entry)
     return (
         "\0" not in entry
@@ -232,7 +232,7 @@ def _annotate(image: AnnotatedImage, dataset: _YoloDataset, used_classes: set[in
 def _add_line(
     line: str, image: AnnotatedImage, dataset: _YoloDataset, used_classes: set[int], remarks: Remarks
 ) -> None:
-    """Add a line to its image, or count why it is left out."""
+    """Add a line to its image, or note why it is left out."""
     try:
         numbers = [float(word) for word in line.split()]
     except ValueError:

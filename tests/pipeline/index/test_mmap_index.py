@@ -140,7 +140,7 @@ def test_where_nothing_can_be_written_the_index_is_held(
     with caplog.at_level(logging.WARNING):
         assert Index.open(path) == Index.load(path)
     assert "got No space left on device" in caplog.text
-    assert "each holds the index in its own memory" in caplog.text
+    assert "each process loads the index into its own memory" in caplog.text
     assert hidden(path) == []
 
 

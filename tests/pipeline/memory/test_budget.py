@@ -105,7 +105,7 @@ def test_a_picture_larger_than_the_budget_goes_alone_with_a_warning(
     with caplog.at_level(logging.WARNING):
         hashes, _ = run(plan, LocalEngine(num_threads=2, memory_bytes=20 * MB))
     assert hashes == reference
-    assert "goes alone; give more with --memory" in caplog.text
+    assert "processed alone; raise --memory" in caplog.text
     assert len(caplog.records) == 1
 
 

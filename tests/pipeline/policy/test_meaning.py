@@ -172,7 +172,7 @@ def derived(name: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "message"),
     [
         (lambda: A.Compose([A.Blur()], seed=5), "seed: .*plan's key 'seed'"),
         (lambda: A.Compose([A.Blur()], additional_targets={"image2": "image"}), "additional_targets: "),
@@ -180,15 +180,15 @@ def derived(name: str) -> Any:
         (lambda: A.ReplayCompose([A.Blur()]), "ReplayCompose: "),
         (lambda: A.Compose([A.Lambda(name="named", image=np.flip)]), "Lambda: it calls functions"),
         (lambda: A.Compose([A.Equalize(mask=np.ones((4, 4), np.uint8), p=1)]), "mask|Equalize"),
-        (lambda: A.FDA([np.zeros((4, 4, 3), np.uint8)], read_fn=np.asarray), "FDA: it takes its reference"),
+        (lambda: A.FDA([np.zeros((4, 4, 3), np.uint8)], read_fn=np.asarray), "FDA: it needs reference"),
         (ignored_option, "'limits', which it ignored"),
         (changed_weights, "loses transforms_ps"),
         (lambda: derived("Flipped"), "importable|imported by its name"),
     ],
 )
-def test_what_a_plan_cannot_hold_is_refused_by_name(make: Callable[[], Any], told: str) -> None:
+def test_unsupported_transforms_are_rejected_by_name(make: Callable[[], Any], message: str) -> None:
     policy = quietly(make)
-    with pytest.raises(PlanError, match=told):
+    with pytest.raises(PlanError, match=message):
         Plan(index="i", augment=policy)
 
 
@@ -199,7 +199,7 @@ def of_file(tmp_path: Path, transform: dict[str, Any], version: str = A.__versio
 
 
 @pytest.mark.parametrize(
-    ("transform", "version", "told"),
+    ("transform", "version", "message"),
     [
         (
             {"__class_fullname__": "Rotate", "limit": [45, 45], "p": 1, "value": 3},
@@ -229,14 +229,14 @@ def of_file(tmp_path: Path, transform: dict[str, Any], version: str = A.__versio
         ({"__class_fullname__": "OneOf", "transforms": 5, "p": 1}, "2.0.8", "transforms"),
     ],
 )
-def test_a_file_that_would_mean_something_else_is_refused(
-    transform: dict[str, Any], version: str, told: str, tmp_path: Path
+def test_a_file_with_a_different_meaning_is_rejected(
+    transform: dict[str, Any], version: str, message: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(PlanError, match=told):
+    with pytest.raises(PlanError, match=message):
         of_file(tmp_path, transform, version)
 
 
-def test_an_old_file_that_means_the_same_is_read(tmp_path: Path) -> None:
+def test_an_old_file_with_the_same_meaning_is_read(tmp_path: Path) -> None:
     old = {
         "__class_fullname__": "albumentations.augmentations.transforms.HorizontalFlip",
         "always_apply": False,
@@ -257,7 +257,9 @@ def test_an_old_file_that_means_the_same_is_read(tmp_path: Path) -> None:
     ],
     ids=str,
 )
-def test_box_parameters_of_a_policy_are_never_dropped(params: dict[str, Any], tmp_path: Path) -> None:
+def test_box_params_of_a_policy_are_rejected_instead_of_dropped(
+    params: dict[str, Any], tmp_path: Path
+) -> None:
     policy = A.Compose([A.HorizontalFlip()], bbox_params=A.BboxParams("coco", label_fields=["x"], **params))
     A.save(policy, tmp_path / "policy.json")
     for written in (policy, {"file": str(tmp_path / "policy.json")}):
@@ -265,7 +267,7 @@ def test_box_parameters_of_a_policy_are_never_dropped(params: dict[str, Any], tm
             Plan(index="i", augment=written)
 
 
-def test_keypoint_parameters_of_a_policy_are_never_dropped() -> None:
+def test_keypoint_params_of_a_policy_are_rejected_instead_of_dropped() -> None:
     removes = A.Compose([A.HorizontalFlip()], keypoint_params=A.KeypointParams("xy"))
     with pytest.raises(PlanError, match=r"keypoint_params.remove_invisible: .*plan's key 'keypoint_params'"):
         Plan(index="i", augment=removes)

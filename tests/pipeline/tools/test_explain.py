@@ -1,4 +1,4 @@
-"""What is printed before a run is what the run does."""
+"""The steps of `lightwell explain` match what a run does."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ def steps(**plan: Any) -> dict[str, Step]:
     return {step.name: step for step in explain(program, None)}
 
 
-def test_a_crop_that_stands_first_is_fused_into_decoding() -> None:
+def test_a_crop_at_the_start_is_fused_into_decoding() -> None:
     found = steps(augment=[A.RandomResizedCrop((64, 64)), A.HorizontalFlip()])
-    assert "only what RandomResizedCrop keeps, JPEGs at 1/2" in found["Decode"].note
+    assert "only the region kept by RandomResizedCrop, JPEGs at 1/2" in found["Decode"].note
     assert found["RandomResizedCrop"].runs_in == "decoding, OpenCV"
     assert found["HorizontalFlip"].runs_in == "OpenCV"
 
 
-def test_exact_decoding_is_said() -> None:
+def test_exact_decoding_is_listed() -> None:
     found = steps(decode="exact", augment=[A.RandomResizedCrop((64, 64))])
     assert "1/2" not in found["Decode"].note
 
@@ -33,26 +33,26 @@ def test_exact_decoding_is_said() -> None:
 @pytest.mark.parametrize(
     "first", [A.HorizontalFlip(), A.RandomCrop(64, 64, p=0.5), A.OneOf([A.RandomCrop(64, 64)])]
 )
-def test_a_crop_behind_something_else_or_left_to_chance_is_not_fused(first: Any) -> None:
+def test_a_crop_after_another_transform_or_with_p_below_1_is_not_fused(first: Any) -> None:
     found = steps(augment=[first, A.RandomResizedCrop((64, 64))])
-    assert found["Decode"].note.startswith("whole pictures: no crop or resize stands first")
+    assert found["Decode"].note.startswith("full images: the policy does not start with a crop or resize")
 
 
-def test_what_needs_pixels_says_so_and_what_follows_stays_behind_it() -> None:
+def test_transforms_that_need_pixels_give_the_reason_and_later_ones_stay_behind_them() -> None:
     found = steps(augment=[A.HorizontalFlip(), A.HEStain(), A.VerticalFlip()])
     assert (found["HEStain"].runs_in, found["VerticalFlip"].runs_in) == ("Albumentations", "Albumentations")
     assert "HEStain decides by looking at pixels" in found["HEStain"].note
     assert "behind HEStain" in found["VerticalFlip"].note
 
 
-def test_a_class_of_ones_own_runs_in_albumentations() -> None:
+def test_a_custom_class_runs_in_albumentations() -> None:
     found = steps(preprocess=["lightwell.pipeline.policy.color:ToHSV"])
     name = "lightwell.pipeline.policy.color:ToHSV"
     assert found[name].runs_in == "Albumentations"
     assert "ToHSV is your own class" in found[name].note
 
 
-def test_on_a_gpu_the_lowered_beginning_runs_in_dali_and_the_rest_says_why_not() -> None:
+def test_on_a_gpu_the_lowered_head_runs_in_dali_and_the_rest_gives_the_reason() -> None:
     found = steps(device="gpu", augment=[A.RandomResizedCrop((64, 64)), A.RandomFog(), A.HorizontalFlip()])
     assert found["RandomResizedCrop"].runs_in == "decoding, DALI gpu"
     assert found["RandomFog"].runs_in == "OpenCV"
@@ -60,7 +60,7 @@ def test_on_a_gpu_the_lowered_beginning_runs_in_dali_and_the_rest_says_why_not()
     assert "behind RandomFog" in found["HorizontalFlip"].note
 
 
-def test_the_cache_would_sit_behind_the_last_deterministic_step() -> None:
+def test_the_possible_cache_position_is_after_the_last_deterministic_step() -> None:
     found = steps(preprocess=[A.SmallestMaxSize(64), A.CenterCrop(60, 60)], augment=[A.HorizontalFlip()])
     assert [name for name, step in found.items() if "cache" in step.note] == ["CenterCrop"]
 
@@ -88,18 +88,18 @@ def test_shares_of_the_cost_are_measured_and_add_up(index_path: Path) -> None:
     assert shares["HEStain"] > shares["HorizontalFlip"]  # type: ignore[operator]
 
 
-def test_costs_of_a_gpu_are_not_made_up(index_path: Path) -> None:
+def test_costs_are_not_measured_for_a_gpu(index_path: Path) -> None:
     plan = Plan(index=index_path, device="gpu")
     assert measure_costs(Program.compile(plan), plan.load_index()) is None
 
 
-def test_sampling_is_said_first_where_there_is_any() -> None:
+def test_sampling_is_listed_first() -> None:
     assert "Sampling" not in steps()
     assert next(iter(steps(sampling="balanced"))) == "Sampling"
     assert steps(sampling={"weights": {"cat": 2, "dog": 0.5}})["Sampling"].options == "cat=2, dog=0.5"
 
 
-def test_rules_for_annotations_are_listed_where_they_are_not_the_usual_ones() -> None:
+def test_annotation_filters_are_listed_unless_they_are_the_defaults() -> None:
     plain = explain(Program.compile(Plan(index=Path("i.parquet"))), None)
     assert "Annotations" not in [step.name for step in plain]
     plan = Plan(
