@@ -10,6 +10,7 @@ import cv2
 import lightwell
 import numpy as np
 import pytest
+import torch
 from annotated import GREEN, RED, drawn_scene, write_index
 from lightwell.pipeline.batch.batch import Batch
 from lightwell.pipeline.errors import OutputError, PlanError, SourceError
@@ -91,7 +92,8 @@ def test_normalised_pictures_are_shown_as_they_were_before(index_path: Path) -> 
     for place, picture in shown(found).items():
         pixels = wanted[place].transpose(1, 2, 0) * std + mean
         np.testing.assert_array_equal(picture.pixels, np.round(pixels * 255))
-    assert "shown without it" in found.samples[0].versions[0].steps[-1].words
+    assert "mean (0.4, 0.5, 0.6), std (0.2, 0.25, 0.3)" in found.notes[0]
+    assert found.samples[0].versions[0].steps[-1].name == "Normalize"
 
 
 def test_floats_of_the_policy_are_stretched_and_it_says_so(index_path: Path) -> None:
@@ -390,3 +392,21 @@ def test_a_crop_is_named_by_its_place_and_share(tmp_path: Path) -> None:
     assert training_step.words.startswith("20 % of the area at (")
     assert training_step.words.endswith("), to 60x40")
     assert evaluation_step.words == "100x50 at (10, 20)"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_plan_for_a_gpu_is_shown_from_the_cpu_where_there_is_none(index_path: Path) -> None:
+    options = {"index": index_path, "augment": POLICIES["geometric"], "evaluate": [RESIZE]}
+    found = preview(Plan(**options, device="gpu"), samples=2, versions=2)
+    assert "made on the CPU" in found.notes[0]
+    wanted = shown(preview(Plan(**options), samples=2, versions=2))
+    for place, picture in shown(found).items():
+        np.testing.assert_array_equal(picture.pixels, wanted[place].pixels)
+
+
+def test_all_labels_of_an_image_are_named(tmp_path: Path) -> None:
+    make_folder(tmp_path, num_images=2, classes=("x",))
+    (tmp_path / "table.csv").write_text("path,label\nx/000.jpg,sun|sea\nx/001.jpg,sea\n")
+    build_index(tmp_path / "table.csv", label_separator="|").save(tmp_path / "index.parquet")
+    found = preview(Plan(index=tmp_path / "index.parquet"), keys=["x/000.jpg", "x/001.jpg"], versions=0)
+    assert [sorted(sample.label.split(", ")) for sample in found.samples] == [["sea", "sun"], ["sea"]]
