@@ -139,7 +139,7 @@ class GradCamAudit(CheckedModel):
         from ...zoo.weights_report import weights_report
         from .measure import MAX_LOGITS, CamExplainer
 
-        for note in self._data_notes():
+        for note in self.plan_warnings():
             _log.warning("%s", note)
         model = self._load_model()
         report = weights_report(model)
@@ -239,7 +239,7 @@ class GradCamAudit(CheckedModel):
         match = self.match_classes(int(facts["num_outputs"]))
         findings = self._findings(records, context, match, facts)
         for note in findings["notes"]:
-            if note in self._data_notes():
+            if note in self._data_sentences():
                 continue  # said before the first image
             void = match.how == "none" and note in match.notes
             _log.log(logging.ERROR if void else logging.WARNING, "%s", note)
@@ -322,7 +322,7 @@ class GradCamAudit(CheckedModel):
                 "images of this index may have several classes: what is right or wrong is not measured, and maps explain "
                 "what the model says"
             )
-        notes += [*match.notes, *self._data_notes()]
+        notes += [*match.notes, *self._data_sentences()]
         if facts.get("target_layer_note"):
             notes.append(facts["target_layer_note"])
         if findings["num_without_map"]:
@@ -336,8 +336,15 @@ class GradCamAudit(CheckedModel):
             )
         return notes
 
-    def _data_notes(self) -> tuple[str, ...]:
-        """Say where the plan prepares images otherwise than the weights are used to."""
+    def _data_sentences(self) -> list[str]:
+        return [note.partition("\n")[0] for note in self.plan_warnings()]
+
+    def plan_warnings(self) -> tuple[str, ...]:
+        """Say where the plan prepares images otherwise than the weights are used to, with lines of YAML that mend it.
+
+        Raises:
+            ModelError: no such model, or the checkpoint cannot be read.
+        """
         from ...zoo.plan_checks import data_warnings, trained_plan_warnings
 
         if self.model is not None:

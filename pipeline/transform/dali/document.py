@@ -10,7 +10,11 @@ from ...policy.registry import load_albumentations, transform_classes
 from .table import lowering_of
 from .unsupported import ALBUMENTATIONS_ONLY, EXCEPTIONS
 
-EVERYWHERE, ON_GPU, NOWHERE = "DALI, on CPU and GPU", "DALI, on a GPU only", "Albumentations"
+ON_CPU_AND_GPU, ON_GPU, ALBUMENTATIONS_ONLY_LABEL = (
+    "DALI, on CPU and GPU",
+    "DALI, on a GPU only",
+    "Albumentations",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,27 +47,30 @@ def rows() -> list[Row]:
 def _row(name: str) -> Row:
     lowering = lowering_of(name)
     if lowering is None:
-        return Row(name, NOWHERE, "", f"It {ALBUMENTATIONS_ONLY[name]}.")
+        return Row(name, ALBUMENTATIONS_ONLY_LABEL, "", f"It {ALBUMENTATIONS_ONLY[name]}.")
     exceptions = EXCEPTIONS.get(name, "")
     remarks = (
         "Another law; only with `lowering: approximate`." if lowering.approximate else "",
         f"{lowering.gpu_only}." if lowering.gpu_only else "",
         f"In Albumentations: {exceptions}." if exceptions else "",
     )
-    where = ON_GPU if lowering.gpu_only else EVERYWHERE
+    where = ON_GPU if lowering.gpu_only else ON_CPU_AND_GPU
     return Row(name, where, str(lowering.tolerance), " ".join(filter(None, remarks)))
 
 
 def markdown() -> str:
     """Write the page."""
-    listed = rows()
-    count = {where: sum(row.where == where for row in listed) for where in (EVERYWHERE, ON_GPU, NOWHERE)}
+    all_rows = rows()
+    count = {
+        where: sum(row.where == where for row in all_rows)
+        for where in (ON_CPU_AND_GPU, ON_GPU, ALBUMENTATIONS_ONLY_LABEL)
+    }
     lines = [
         "# Transforms",
         "",
-        f"Where each of the {len(listed)} transforms of Albumentations {version('albumentations')} runs:"
-        f" {count[EVERYWHERE]} in DALI on CPU and GPU, {count[ON_GPU]} in DALI on a GPU only,"
-        f" {count[NOWHERE]} in Albumentations alone.",
+        f"Where each of the {len(all_rows)} transforms of Albumentations {version('albumentations')} runs:"
+        f" {count[ON_CPU_AND_GPU]} in DALI on CPU and GPU, {count[ON_GPU]} in DALI on a GPU only,"
+        f" {count[ALBUMENTATIONS_ONLY_LABEL]} in Albumentations alone.",
         "Compositions run on either side. The decisions are drawn by Albumentations in every case.",
         "",
         "The tolerance is the largest difference from Albumentations on uint8 pixels, in the worst case over pictures;"
@@ -75,7 +82,7 @@ def markdown() -> str:
         "",
         "| transform | runs in | tolerance | remarks |",
         "|---|---|---|---|",
-        *(f"| {row.name} | {row.where} | {row.tolerance} | {row.remark} |" for row in listed),
+        *(f"| {row.name} | {row.where} | {row.tolerance} | {row.remark} |" for row in all_rows),
     ]
     return "\n".join(lines) + "\n"
 

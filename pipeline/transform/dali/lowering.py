@@ -65,7 +65,7 @@ class Lowering:
     arguments_of: Callable[[Any, Mapping[str, Any], Size], tuple[Any, ...]]
     emit: Callable[[Any, Node, tuple[Node, ...], Device], Node]
     tolerance: Tolerance
-    refuse: Callable[[Any], str] = lambda _: ""
+    unsupported: Callable[[Any], str] = lambda _: ""
     """Why a transform with these options cannot be lowered; empty where it can."""
     gpu_only: str = ""
     """Why DALI can do this on a GPU only; empty where it can on both."""

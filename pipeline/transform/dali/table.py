@@ -47,7 +47,7 @@ def unsupported_reason(transform: Any, *, device: str, approximate: bool) -> str
         return f"{name} {ALBUMENTATIONS_ONLY.get(name, 'is your own class, or new to Lightwell')}"
     if lowering.gpu_only and device == "cpu":
         return lowering.gpu_only
-    reason = lowering.refuse(transform)
+    reason = lowering.unsupported(transform)
     if not reason and lowering.is_approximate(transform) and not approximate:
         bound = lowering.tolerance_of(transform)
         return f"DALI follows another law; write `lowering: approximate` to take it ({bound})"

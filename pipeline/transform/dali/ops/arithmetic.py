@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ..lowering import Device, Node
 
 
-def beside(argument: Node, device: Device) -> Node:
+def on_device(argument: Node, device: Device) -> Node:
     """Bring an argument to where the images are, for arithmetic between both."""
     return argument.gpu() if device == "gpu" else argument
 
@@ -26,26 +26,26 @@ def as_int(images: Node) -> Node:
     return fn.cast(images, dtype=types.INT32)
 
 
-def floored(values: Node) -> Node:
+def to_uint8_floor(values: Node) -> Node:
     """Bring values to uint8 as ``numpy.clip(values, 0, 255).astype(uint8)`` does: what is behind the point is lost."""
     from nvidia.dali import fn, math, types
 
     return fn.cast(math.floor(math.clamp(values, 0.0, 255.0)), dtype=types.UINT8)
 
 
-def rounded(values: Node) -> Node:
+def to_uint8_round(values: Node) -> Node:
     """Bring values to uint8, rounded to the nearest; halves go up, where NumPy and OpenCV take the even one."""
-    return floored(values + 0.5)
+    return to_uint8_floor(values + 0.5)
 
 
-def clamped(integers: Node) -> Node:
+def clamp_to_uint8(integers: Node) -> Node:
     """Bring integers to uint8, those outside to the nearest end."""
     from nvidia.dali import fn, math, types
 
     return fn.cast(math.clamp(integers, 0, 255), dtype=types.UINT8)
 
 
-def looked_up(images: Node, table: Sequence[float], dtype: str) -> Node:
+def lookup(images: Node, table: Sequence[float], dtype: str) -> Node:
     """Look every value up in a table that is the same for all samples; ``dtype`` is that of the entries."""
     from nvidia.dali import fn, types
 
@@ -65,7 +65,7 @@ def channels(images: Node) -> tuple[Node, Node, Node]:
     return images[:, :, 0:1], images[:, :, 1:2], images[:, :, 2:3]
 
 
-def in_three_channels(gray: Node) -> Node:
+def repeat_gray(gray: Node) -> Node:
     """Repeat a picture of one channel three times."""
     from nvidia.dali import fn
 

@@ -35,14 +35,14 @@ def no_arguments(_: Any, __: Mapping[str, Any], ___: Size) -> tuple[Any, ...]:
     return ()
 
 
-def cut(images: Node, anchor: Node, shape: Node, device: Device) -> Node:
+def crop(images: Node, anchor: Node, shape: Node, device: Device) -> Node:
     """Cut a region out of each image."""
     from nvidia.dali import fn
 
     return fn.slice(images, start=anchor, shape=shape, axes=(0, 1), device=device)
 
 
-def cut_beyond(
+def crop_with_border(
     images: Node, anchor: Node, shape: Node, border_mode: int, colour: list[float], device: Device
 ) -> Node:
     """Cut a region that may reach beyond each image; there is what OpenCV's border mode puts there."""
@@ -76,14 +76,14 @@ def resize(images: Node, size: Node, interpolation: int, device: Device) -> Node
     return fn.resize(images, size=size, interp_type=interp_type, antialias=False, device=device)
 
 
-def why_no_resize(transform: Any) -> str:
+def resize_unsupported_reason(transform: Any) -> str:
     """Say why DALI does not resize as a transform asks; empty where it does."""
     if getattr(transform, "area_for_downscale", None):
         return _REFUSED_FILTERS[3]
     return _REFUSED_FILTERS.get(transform.interpolation, "")
 
 
-def filter_bound(transform: Any) -> Tolerance | None:
+def filter_tolerance(transform: Any) -> Tolerance | None:
     """Say how far DALI's filter is from OpenCV's; None where it is the same filter."""
     return Tolerance(min_psnr_db=_FILTER_PSNR_DB) if transform.interpolation in _OTHER_FILTERS else None
 
@@ -103,6 +103,6 @@ def border_colour(fill: Any, *, spread: bool = True) -> list[float]:
     return [float(level) for level in colour]
 
 
-def why_no_colour(fill: Any) -> str:
+def border_unsupported_reason(fill: Any) -> str:
     """Say why a border cannot be filled; empty where it can."""
     return "OpenCV takes at most four levels for a border" if np.size(fill) > 4 else ""

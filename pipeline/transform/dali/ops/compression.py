@@ -38,7 +38,7 @@ def _swapped(images: Node) -> Node:
     return fn.color_space_conversion(images, image_type=types.RGB, output_type=types.BGR)
 
 
-def _refuse_webp(transform: Any) -> str:
+def _unsupported_webp(transform: Any) -> str:
     return "" if transform.compression_type == "jpeg" else "DALI compresses to JPEG, not to WebP"
 
 
@@ -75,7 +75,7 @@ def _emit_downscaled(transform: Any, images: Node, nodes: tuple[Node, ...], devi
     return fn.warp_affine(images, matrix=up, size=size, interp_type=filters[pair["upscale"]], device=device)
 
 
-def _refuse_other_filters(transform: Any) -> str:
+def _unsupported_filters(transform: Any) -> str:
     import cv2
 
     if set(transform.interpolation_pair.values()) <= {cv2.INTER_NEAREST, cv2.INTER_LINEAR}:
@@ -83,7 +83,7 @@ def _refuse_other_filters(transform: Any) -> str:
     return "DALI's filter for this interpolation differs"
 
 
-def _nearest_bound(transform: Any) -> Tolerance | None:
+def _nearest_tolerance(transform: Any) -> Tolerance | None:
     """Bound what OpenCV's nearest neighbour errs by where a pixel lies on the border between two."""
     import cv2
 
@@ -91,14 +91,21 @@ def _nearest_bound(transform: Any) -> Tolerance | None:
 
 
 LOWERINGS: tuple[Lowering, ...] = (
-    Lowering(("ImageCompression",), (_QUALITY,), _quality_arguments, _emit_jpeg, EXACT, refuse=_refuse_webp),
+    Lowering(
+        ("ImageCompression",),
+        (_QUALITY,),
+        _quality_arguments,
+        _emit_jpeg,
+        EXACT,
+        unsupported=_unsupported_webp,
+    ),
     Lowering(
         ("Downscale",),
         (_SMALL, _DOWN, _UP, _SIZE),
         _downscale_arguments,
         _emit_downscaled,
         TWO_LEVELS,
-        refuse=_refuse_other_filters,
-        approximation=_nearest_bound,
+        unsupported=_unsupported_filters,
+        approximation=_nearest_tolerance,
     ),
 )

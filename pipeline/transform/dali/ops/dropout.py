@@ -14,7 +14,7 @@ from .common import fill_regions
 _ANCHORS = Argument("anchors_yx", "float32", 1)
 _SHAPES = Argument("shapes_hw", "float32", 1)
 _KEPT = Argument("kept_hwc", "uint8", 3)
-_PUT = Argument("put_hwc", "uint8", 3)
+_VALUES = Argument("put_hwc", "uint8", 3)
 _NOTHING = np.zeros((1, 1, 1), np.uint8)
 
 
@@ -55,7 +55,7 @@ def _emit_pixel_drop(_: Any, images: Node, nodes: tuple[Node, ...], device: Devi
     return _overlay(images, kept, put, device)
 
 
-def _refuse_fill(transform: Any) -> str:
+def _unsupported_fill(transform: Any) -> str:
     fill = transform.fill
     if isinstance(fill, str):
         return "DALI does not inpaint" if fill.startswith("inpaint") else ""
@@ -76,11 +76,11 @@ LOWERINGS: tuple[Lowering, ...] = (
             "TimeMasking",
             "XYMasking",
         ),
-        (_ANCHORS, _SHAPES, _KEPT, _PUT),
+        (_ANCHORS, _SHAPES, _KEPT, _VALUES),
         _drop_arguments,
         _emit_drop,
         EXACT,
-        refuse=_refuse_fill,
+        unsupported=_unsupported_fill,
     ),
-    Lowering(("PixelDropout",), (_KEPT, _PUT), _pixel_drop_arguments, _emit_pixel_drop, EXACT),
+    Lowering(("PixelDropout",), (_KEPT, _VALUES), _pixel_drop_arguments, _emit_pixel_drop, EXACT),
 )

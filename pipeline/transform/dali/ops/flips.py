@@ -102,7 +102,7 @@ def _emit_shuffle(transform: Any, images: Node, nodes: tuple[Node, ...], device:
     )
 
 
-def _refuse_shuffle(transform: Any) -> str:
+def _unsupported_shuffle(transform: Any) -> str:
     rows, columns = transform.grid
     return (
         f"DALI pastes at most {_MAX_TILES} tiles, not {rows}x{columns}" if rows * columns > _MAX_TILES else ""
@@ -122,6 +122,6 @@ LOWERINGS: tuple[Lowering, ...] = (
         _shuffle_arguments,
         _emit_shuffle,
         EXACT,
-        refuse=_refuse_shuffle,
+        unsupported=_unsupported_shuffle,
     ),
 )

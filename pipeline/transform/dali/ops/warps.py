@@ -15,7 +15,7 @@ import numpy as np
 from ....geometry import Size
 from ...output_shapes import is_identity, output_size
 from ..lowering import ONE_LEVEL, Argument, Device, Lowering, Node
-from .common import RESIZED, border_colour, why_no_colour
+from .common import RESIZED, border_colour, border_unsupported_reason
 
 _LINEAR = (1, 3)
 """cv2.INTER_LINEAR and INTER_AREA, which OpenCV's warps take for the same."""
@@ -79,10 +79,10 @@ def _warp(
     )
 
 
-def _refuse(transform: Any) -> str:
+def _unsupported(transform: Any) -> str:
     if transform.interpolation not in _LINEAR:
         return "DALI's warps follow OpenCV's with linear interpolation only"
-    return why_no_colour(transform.fill)
+    return border_unsupported_reason(transform.fill)
 
 
 LOWERINGS: tuple[Lowering, ...] = (
@@ -92,15 +92,17 @@ LOWERINGS: tuple[Lowering, ...] = (
         _affine_arguments,
         _emit_affine,
         ONE_LEVEL,
-        refuse=_refuse,
+        unsupported=_unsupported,
     ),
-    Lowering(("Rotate",), (_MATRIX, RESIZED), _rotate_arguments, _emit_affine, ONE_LEVEL, refuse=_refuse),
+    Lowering(
+        ("Rotate",), (_MATRIX, RESIZED), _rotate_arguments, _emit_affine, ONE_LEVEL, unsupported=_unsupported
+    ),
     Lowering(
         ("Perspective",),
         (_MATRIX, RESIZED),
         _perspective_arguments,
         _emit_perspective,
         ONE_LEVEL,
-        refuse=_refuse,
+        unsupported=_unsupported,
     ),
 )

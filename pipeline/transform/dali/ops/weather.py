@@ -12,7 +12,7 @@ import numpy as np
 
 from ....geometry import Size
 from ..lowering import ONE_LEVEL, Argument, Device, Lowering, Node
-from .arithmetic import as_float, beside, floored, rounded
+from .arithmetic import as_float, on_device, to_uint8_floor, to_uint8_round
 
 _PATTERN = Argument("pattern", "float32", 3)
 _KEPT = Argument("kept", "float32", 3)
@@ -29,8 +29,8 @@ def _illumination_arguments(transform: Any, params: Mapping[str, Any], size: Siz
 
 
 def _emit_illuminated(transform: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    lit = as_float(images) * beside(nodes[0], device)
-    return rounded(lit) if transform.mode == "linear" else floored(lit)
+    lit = as_float(images) * on_device(nodes[0], device)
+    return to_uint8_round(lit) if transform.mode == "linear" else to_uint8_floor(lit)
 
 
 def _shadow_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, ...]:
@@ -49,10 +49,10 @@ def _polygon_arguments(_: Any, params: Mapping[str, Any], size: Size) -> tuple[A
 
 
 def _emit_darkened(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    return floored(as_float(images) * beside(nodes[0], device))
+    return to_uint8_floor(as_float(images) * on_device(nodes[0], device))
 
 
-def _refuse_many_shadows(transform: Any) -> str:
+def _unsupported_shadows(transform: Any) -> str:
     if transform.num_shadows_limit[1] <= 2:
         return ""
     return "more than two shadows, one on the other, are rounded more than twice"
@@ -67,12 +67,12 @@ def _plasma_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any,
 def _emit_plasma(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
     from nvidia.dali import fn, math
 
-    pattern, strength = (beside(node, device) for node in nodes)
+    pattern, strength = (on_device(node, device) for node in nodes)
     brighter = math.min(as_float(images) / 255.0 + pattern * strength[0:1], 1.0)
     mean = fn.reductions.mean(brighter)
     weight = pattern * strength[1:2] + 1.0
     spread = math.min(brighter * weight, 1.0)
-    return rounded((spread + mean * (1.0 - weight)) * 255.0)
+    return to_uint8_round((spread + mean * (1.0 - weight)) * 255.0)
 
 
 def _rain_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tuple[Any, ...]:
@@ -98,8 +98,8 @@ def _rain_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tu
 def _emit_rain(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
     from nvidia.dali import math
 
-    wet = math.min(as_float(images) + as_float(beside(nodes[0], device)), 255.0)
-    return rounded(wet * beside(nodes[1], device))
+    wet = math.min(as_float(images) + as_float(on_device(nodes[0], device)), 255.0)
+    return to_uint8_round(wet * on_device(nodes[1], device))
 
 
 def _spatter_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, ...]:
@@ -109,8 +109,8 @@ def _spatter_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any
 
 
 def _emit_spattered(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    kept, layer = (beside(node, device) for node in nodes)
-    return rounded(as_float(images) * kept + layer * 255.0)
+    kept, layer = (on_device(node, device) for node in nodes)
+    return to_uint8_round(as_float(images) * kept + layer * 255.0)
 
 
 LOWERINGS: tuple[Lowering, ...] = (
@@ -125,7 +125,7 @@ LOWERINGS: tuple[Lowering, ...] = (
         _polygon_arguments,
         _emit_darkened,
         ONE_LEVEL,
-        refuse=_refuse_many_shadows,
+        unsupported=_unsupported_shadows,
     ),
     Lowering(("RandomRain",), (_RAIN, _BRIGHTNESS), _rain_arguments, _emit_rain, ONE_LEVEL),
     Lowering(("Spatter",), (_KEPT, _LAYER), _spatter_arguments, _emit_spattered, ONE_LEVEL),
