@@ -8,11 +8,19 @@ from typing import Annotated
 
 import typer
 
+NAMES = ("cold", "large", "cached", "index", "memory", "accuracy", "ray", "gradcam", "probe", "all")
+
+
+def _names(incomplete: str) -> list[str]:
+    """Complete the name of a benchmark."""
+    return [name for name in NAMES if name.startswith(incomplete)]
+
 
 def bench(
     data: Annotated[Path, typer.Option("--data", help="A folder with photos; nothing is written into it.")],
     name: Annotated[
-        str, typer.Argument(help="cold, large, cached, index, memory, accuracy, ray, gradcam, probe or all.")
+        str,
+        typer.Argument(help=f"{', '.join(NAMES[:-1])} or {NAMES[-1]}.", autocompletion=_names),
     ] = "all",
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Where to write the figures as JSON.")

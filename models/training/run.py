@@ -20,7 +20,7 @@ from ...pipeline.sampler.schedule import num_steps
 from ..zoo.build import build_model
 from ..zoo.freezing import freeze_before, train_mode
 from ..zoo.heads import classifier_layers
-from ..zoo.plan_checks import check_accepts, data_warnings
+from ..zoo.plan_checks import check_accepts
 from ..zoo.weights_report import WeightsReport, weights_report
 from .checkpoint import (
     BEST_NAME,
@@ -112,7 +112,7 @@ class Run:
         notes = spec.validation_notes(index)
         if not is_done(spec, resume.history):
             check_accepts(model, spec.plan)
-            warned = (f"warning: {line}" for line in data_warnings(spec.model, spec.plan))
+            warned = (f"warning: {line}" for line in spec.plan_warnings())
             for line in (report.line(), *warned, *notes):
                 context.console.print(line)
         rows = index.rows(spec.train_split)

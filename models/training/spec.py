@@ -120,6 +120,16 @@ class ClassifySpec(CheckedModel):
             )
         return tuple(notes)
 
+    def plan_warnings(self) -> tuple[str, ...]:
+        """Say where the plan prepares images otherwise than the weights are used to, with lines of YAML that mend it.
+
+        Raises:
+            ModelError: no such model.
+        """
+        from ..zoo.plan_checks import data_warnings
+
+        return data_warnings(self.model, self.plan)
+
     def result_config(self) -> dict[str, Any]:
         """Return all keys that determine the result, flattened; a run is resumed only by a job with equal values.
 

@@ -234,6 +234,9 @@ class BatchJob(Protocol):
     A job may have a method ``fingerprint() -> str``, which hashes all that decides its records: the plan's own, the view,
     weights, versions of code. By it an interrupted run is gone on with, and the records of one that has ended are taken
     again, so that what only ``finish`` uses, such as a title, is to be left out. Without it every run reads all batches.
+
+    A job may have a method ``plan_warnings() -> Sequence[str]``, which ``lightwell explain`` asks in what its plan does not fit
+    its model.
     """
 
     @property

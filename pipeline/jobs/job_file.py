@@ -125,6 +125,28 @@ def load_plan(path: Path, *, allow_import: Sequence[str] = ()) -> Plan:
     return _read_plan(content["plan"], path, AllowedModules.from_names(allow_import))
 
 
+def plan_warnings(path: Path, *, allow_import: Sequence[str] = ()) -> tuple[str, ...]:
+    """Ask the job of a file in what its plan does not fit its model; nothing is said of a plan alone.
+
+    A job answers by its method ``plan_warnings() -> Sequence[str]``, where it has one. One that cannot be asked yet, since
+    its checkpoint is still to be trained, gives no answer.
+
+    Args:
+        path: the YAML file.
+        allow_import: modules that the job and its plan may be imported from, each with its submodules.
+    """
+    content = read_yaml(path)
+    if "plan" not in content:
+        return ()
+    for name in ("",) if "job" in content else ("classify", "gradcam"):
+        try:
+            job = load_job(path, default=name, allow_import=allow_import)
+            return tuple(job.plan_warnings()) if hasattr(job, "plan_warnings") else ()
+        except LightwellError:
+            continue
+    return ()
+
+
 @dataclass(frozen=True)
 class PlanAndView:
     """A plan with what a job reads of it."""

@@ -32,9 +32,9 @@ def test_the_job_files_of_the_demo_are_right(tmp_path: Path) -> None:
     assert isinstance(load_job(audit, default=""), GradCamAudit)
 
 
-def test_the_demo_ends_in_a_sentence(tmp_path: Path) -> None:
-    told = summary_line({"accuracy": 0.8567, "num_labelled": 656}, 316.2, tmp_path / "report.html")
-    assert told == (
-        "Done in 5 minutes: the model tells defective from functional cells in 86 % of 656 photos that it had not seen. "
-        f"Open {tmp_path / 'report.html'} to see where it looks."
+def test_the_demo_ends_with_a_summary_line(tmp_path: Path) -> None:
+    line = summary_line({"accuracy": 0.8567, "num_labelled": 656}, 316.2, tmp_path / "report.html")
+    assert line == (
+        "Done in 5 minutes: test accuracy 86 % on 656 photos. "
+        f"Open {tmp_path / 'report.html'} for the Grad-CAM report."
     )

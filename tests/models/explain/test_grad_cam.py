@@ -287,7 +287,7 @@ def test_scores_are_the_logits_of_the_explained_classes(small):
         (torch.tensor([0]), r"shape \(3,\)"),
         (torch.tensor([[0], [1], [2]]), r"shape \(3,\)"),
         (torch.tensor([0.0, 1.0, 2.0]), "float32"),
-        (torch.tensor([0, -1, 2]), r"classes 0\.\.3, got -1\.\.2; leave out images without a label"),
+        (torch.tensor([0, -1, 2]), r"classes 0\.\.3, got -1\.\.2; exclude images without a label"),
         (torch.tensor([0, 1, 4]), r"got 0\.\.4"),
         (lambda logits: logits, r"shape \(3,\)"),
     ],
@@ -315,11 +315,11 @@ def test_layers_that_cannot_be_explained_are_refused(small):
         pass
     with (
         grad_cam(small, "fc") as cam,
-        pytest.raises(ModelError, match=r"expected a map of the image.*\(1, 4\)"),
+        pytest.raises(ModelError, match=r"expected a spatial map.*\(1, 4\)"),
     ):
         cam(images, [predicted])
     small.unused = nn.Conv2d(3, 3, 1)
-    with grad_cam(small, "unused") as cam, pytest.raises(ModelError, match="which it does not"):
+    with grad_cam(small, "unused") as cam, pytest.raises(ModelError, match="which is not called"):
         cam(images, [predicted])
     with grad_cam(Twice().eval(), "relu") as cam, pytest.raises(ModelError, match="called again"):
         cam(images, [predicted])

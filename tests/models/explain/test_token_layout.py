@@ -109,7 +109,7 @@ def test_networks_have_a_target_layer_with_the_cells_of_the_image(name: str, cel
 def test_a_layer_behind_which_only_the_class_token_counts_is_refused() -> None:
     with (
         grad_cam(untrained("timm:vit_tiny_patch16_224"), "blocks.11") as cam,
-        pytest.raises(ModelError, match="only the class token counts"),
+        pytest.raises(ModelError, match="only the class token does"),
     ):
         cam(image(), [predicted])
 

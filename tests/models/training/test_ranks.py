@@ -22,7 +22,7 @@ from lightwell.pipeline.jobs.progress import SilentConsole
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine
-from lightwell.workers.data_parallel import check_shares
+from lightwell.workers.data_parallel import check_data_parallel
 from lightwell.workers.local import run_training_job
 from pictures import make_folder
 
@@ -203,13 +203,13 @@ def test_what_cannot_be_shared_is_refused(folder: Path) -> None:
             return {}
 
     job = load_job(write_job(folder), default="classify")
-    check_shares(job, 4)
-    check_shares(Theirs(job.plan), 1)
+    check_data_parallel(job, 4)
+    check_data_parallel(Theirs(job.plan), 1)
     with pytest.raises(PlanError, match="expected 1 for Theirs, got 2; it has no `check_ranks`"):
-        check_shares(Theirs(job.plan), 2)
+        check_data_parallel(Theirs(job.plan), 2)
     with pytest.raises(PlanError, match="expected a multiple of the 3 ranks that share a batch, got 8"):
-        check_shares(job, 3)
+        check_data_parallel(job, 3)
     skipping = job.plan.errors.model_copy(update={"on_error": "skip"})
     job = job.model_copy(update={"plan": job.plan.model_copy(update={"errors": skipping})})
     with pytest.raises(PlanError, match="expected replace or raise with 2 ranks"):
-        check_shares(job, 2)
+        check_data_parallel(job, 2)

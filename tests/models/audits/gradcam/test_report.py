@@ -84,8 +84,8 @@ def test_it_shows_every_image_and_the_file_that_could_not_be_used(
     report: tuple[str, Mapping[str, Any], Path],
 ) -> None:
     page, findings, _ = report
-    assert page.count("as the model saw it") == findings["num_images"] == 7
-    assert "Files that could not be used" in page
+    assert page.count("model input") == findings["num_images"] == 7
+    assert "Unusable files" in page
     assert "brokenscript" not in page
     assert "broken&lt;script&gt;" in page
 
@@ -105,7 +105,7 @@ def test_a_browser_shows_the_headline_figures(
     assert figures["Accuracy"] == f"{100 * findings['accuracy']:.1f} %"
     assert figures["Balanced accuracy"] == f"{100 * findings['balanced_accuracy']:.1f} %"
     assert figures["AUROC"] == f"{findings['auroc']:.3f}"
-    assert figures["Evidence on the border"] == f"{100 * findings['border_mass']['mean']:.1f} %"
+    assert figures["Border mass"] == f"{100 * findings['border_mass']['mean']:.1f} %"
     assert figures["Quarantined"] == "1"
 
 
@@ -173,7 +173,7 @@ def test_ticks_are_round() -> None:
 
 
 def test_a_metrics_file_that_is_not_there_is_a_plan_error_with_a_cure(tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match=r"expected a readable metrics\.jsonl.*give the file beside"):
+    with pytest.raises(PlanError, match=r"expected a readable metrics\.jsonl.*give the file next to"):
         read_curves(tmp_path / "none.jsonl")
 
 

@@ -295,4 +295,4 @@ def test_a_tiny_data_set_is_audited(name: str, answer: str, weights: Path, tmp_p
     assert any("several classes" in note for note in found["notes"]) == (name == "several classes")
     page = (tmp_path / "out" / "report.html").read_text()
     assert not re.search(r"\b(nan|inf)\b", re.sub(r"data:image/[^\"\s]+", "", page), re.IGNORECASE)
-    assert page.count("as the model saw it") == found["num_images"]
+    assert page.count("model input") == found["num_images"]
