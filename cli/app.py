@@ -17,17 +17,16 @@ from .demo import demo
 from .doctor import doctor
 from .explain import explain
 from .index import index
+from .init import init
 from .materialize import materialize
 from .preview import preview
 from .train import train
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Image pipelines for training, inference and Grad-CAM audits.\n\n"
-    "Example: lightwell index photos -o index.parquet",
+    help="Image pipelines for training, inference and Grad-CAM audits.\n\nExample: lightwell init photos",
 )
 
 REDELIVERY_DELAY_S = 0.05
@@ -55,6 +54,7 @@ def options(
 
 
 for command in (
+    init,
     index,
     explain,
     preview,

@@ -8,14 +8,19 @@ from typing import Annotated
 
 import typer
 
+NAMES = ("cold", "large", "cached", "index", "memory", "accuracy", "ray", "gradcam", "probe", "all")
+
+
+def _names(incomplete: str) -> list[str]:
+    """Complete the name of a benchmark."""
+    return [name for name in NAMES if name.startswith(incomplete)]
+
 
 def bench(
     data: Annotated[Path, typer.Option("--data", help="Folder of photos; read only.")],
     name: Annotated[
         str,
-        typer.Argument(
-            help="Benchmark: cold, large, cached, index, memory, accuracy, ray, gradcam, probe or all."
-        ),
+        typer.Argument(help=f"Benchmark: {', '.join(NAMES[:-1])} or {NAMES[-1]}.", autocompletion=_names),
     ] = "all",
     json_file: Annotated[
         Path | None, typer.Option("--json", help="Write the results to this JSON file.")

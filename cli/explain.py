@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -23,12 +24,15 @@ def explain(
     from dataclasses import asdict
 
     from ..pipeline.compiler.program import Program
-    from ..pipeline.jobs.job_file import load_plan
+    from ..pipeline.jobs.job_file import load_plan, plan_warnings
+    from ..pipeline.text import printable
     from ..pipeline.tools.costs import measure_costs
     from ..pipeline.tools.explain import explain as explain_program
 
     parsed = load_plan(plan, allow_import=allow_import or ())
     program = Program.compile(parsed)
+    for warning in plan_warnings(plan, allow_import=allow_import or ()):
+        print(f"warning: {printable(warning)}", file=sys.stderr)
     costs = measure_costs(program, parsed.load_index()) if parsed.index.is_file() else None
     steps = explain_program(program, costs)
     if as_json:

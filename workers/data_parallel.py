@@ -1,4 +1,4 @@
-"""The processes that share the batches of a training job, and what they count together."""
+"""Data-parallel training: rank of this process, and counts over all ranks."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from ..pipeline.jobs.contracts import DataParallel
 if TYPE_CHECKING:
     from ..pipeline.jobs.contracts import TrainingJob
     from ..pipeline.plan.view import View
-    from .quarantine_log import Ledger
+    from .quarantine_log import QuarantineLog
 
 
 @dataclass(frozen=True)
-class Peers:
-    """Which rank this process is, of how many."""
+class RankInfo:
+    """Rank of this process and number of ranks."""
 
     rank: int = 0
     num_ranks: int = 1
 
     @classmethod
-    def here(cls) -> Peers:
-        """Ask ``torch.distributed``; without a process group this process is alone."""
+    def from_env(cls) -> RankInfo:
+        """Read them from ``torch.distributed``; rank 0 of 1 without a process group."""
         from torch import distributed
 
         if not (distributed.is_available() and distributed.is_initialized()):
@@ -33,47 +33,47 @@ class Peers:
         return cls(distributed.get_rank(), distributed.get_world_size())
 
     @property
-    def leads(self) -> bool:
-        """The first rank is the only one that writes."""
+    def is_main(self) -> bool:
+        """Whether this is the first rank, the only one that writes."""
         return self.rank == 0
 
-    def share(self, view: View) -> View:
+    def shard(self, view: View) -> View:
         """Return this rank's slice of a view."""
         return replace(view, rank=self.rank, num_ranks=self.num_ranks)
 
-    def tally(self, ledger: Ledger) -> dict[str, int]:
-        """Let the first rank write down what all could not use; returns what all have counted. Every rank calls it."""
+    def gather_counts(self, quarantine_log: QuarantineLog) -> dict[str, int]:
+        """Write the quarantine list of all ranks on the first one; returns the total counts. A collective call."""
         if self.num_ranks > 1:
             from torch import distributed
 
-            told: list[Any] = [None] * self.num_ranks
-            distributed.all_gather_object(told, (ledger.entries(), ledger.counts()))
-            if self.leads:
-                ledger.take_up(entry for entries, _ in told for entry in entries)
-                ledger.write()
-            return added(counts for _, counts in told)
-        ledger.write()
-        return ledger.counts()
+            gathered: list[Any] = [None] * self.num_ranks
+            distributed.all_gather_object(gathered, (quarantine_log.entries(), quarantine_log.counts()))
+            if self.is_main:
+                quarantine_log.add_entries(entry for entries, _ in gathered for entry in entries)
+                quarantine_log.write()
+            return sum_counts(counts for _, counts in gathered)
+        quarantine_log.write()
+        return quarantine_log.counts()
 
 
-def added(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    """Add counts up, name by name."""
+def sum_counts(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Sum counts by name."""
     total: Counter[str] = Counter()
     for each in counts:
         total.update(each)
     return dict(total)
 
 
-def check_shares(job: TrainingJob, num_ranks: int) -> None:
-    """Check that a job can be one of so many ranks.
+def check_data_parallel(job: TrainingJob, num_ranks: int) -> None:
+    """Check that a job supports a number of ranks.
 
     Raises:
-        PlanError: it cannot share its batches, or not among so many.
+        PlanError: it cannot share its batches, or not among so many ranks.
     """
     if isinstance(job, DataParallel):
         job.check_ranks(num_ranks)
     elif num_ranks > 1:
         raise PlanError(
-            f"workers: expected 1 for {type(job).__name__}, got {num_ranks}; it has no `check_ranks` and would learn a model of "
-            "its own on each: use --workers 1, or see `DataParallel` in pipeline/jobs/contracts.py"
+            f"workers: expected 1 for {type(job).__name__}, got {num_ranks}; it has no `check_ranks` and would train a "
+            "separate model on each: use --workers 1, or see `DataParallel` in pipeline/jobs/contracts.py"
         )

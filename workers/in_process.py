@@ -1,4 +1,4 @@
-"""A batch job at work in this process, on the batches of a feed."""
+"""Runs a batch job in this process, on the batches of a feed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class LocalJobRun:
-    """Turns a feed's batches into records, one after another; a context manager, as the feed is."""
+    """Turns a feed's batches into records, one after another; a context manager, like the feed."""
 
     def __init__(self, job: BatchJob, feed: Feed) -> None:
         self._job = job
@@ -21,7 +21,7 @@ class LocalJobRun:
 
     @property
     def num_batches(self) -> int:
-        """Batches that are left."""
+        """Number of batches, from where the feed was opened."""
         return self._feed.num_batches
 
     @property
@@ -30,20 +30,20 @@ class LocalJobRun:
         return self._feed.quarantine
 
     def quarantine_from(self, first: int) -> list[Mapping[str, Any]]:
-        """List those that were found after so many."""
+        """Return the entries of ``quarantine`` from an index on, in a stable order."""
         return quarantine_after(self._feed, first)
 
     @property
     def counts(self) -> dict[str, int]:
-        """Images so far."""
+        """Images read, used, replaced and skipped so far."""
         return self._feed.counts
 
     def position(self) -> dict[str, Any]:
-        """Say where the feed stands."""
+        """Return the feed's position."""
         return self._feed.position()
 
     def stats(self) -> FeedStats:
-        """Say where the feed's time went."""
+        """Return the feed's statistics."""
         return self._feed.stats()
 
     def __enter__(self) -> LocalJobRun:
@@ -54,10 +54,10 @@ class LocalJobRun:
         self._feed.__exit__(*exc)
 
     def __iter__(self) -> Iterator[BatchRecords]:
-        """Work on the batches; no batch is held longer than its turn, and jobs see no padding."""
-        with self._job.open() as work:
+        """Process the batches, without padding; each batch is released before the next one is read."""
+        with self._job.open() as process:
             for batch in self._feed:
                 num_read, num_used = batch.num_images, int(batch.is_valid.sum())
-                records = work(batch.without_padding()) if num_read else ()
+                records = process(batch.without_padding()) if num_read else ()
                 del batch
                 yield BatchRecords(records, num_read, num_used)

@@ -1,4 +1,4 @@
-"""Opens the file that an index is written to: a path or a URI, one writer at a time, and no file of anybody else."""
+"""Opens the output file of an index: a path or a URI, with one writer at a time; other files are never overwritten."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class IndexFile:
-    """The open target of an index."""
+    """Open output file of an index."""
 
     path: Path
-    """Where it is written; for a URI, a temporary file of this machine."""
+    """Local path; for a URI, a temporary file."""
     previous: Index | None
-    """What an earlier run has written there."""
+    """Index of an earlier run at the same place."""
     publish: Callable[[], None]
-    """Copies it to its URI; called once it is whole."""
+    """Uploads the file to its URI; called once it is complete."""
 
 
 @contextmanager
 def open_index_file(output: Path | str, *, reads: Iterable[Path | str] = ()) -> Iterator[IndexFile]:
-    """Open the file that an index will be written to.
+    """Open the output file of an index.
 
-    An interrupted run is taken up only where the file is local: what it had seen lies beside the index.
+    An interrupted run is resumed only if the file is local: its checkpoint is stored beside the index.
 
     Args:
         output: a path or a URI.
-        reads: files that the run reads.
+        reads: input files of the run.
 
     Raises:
-        RequestError: there is a file which is no index, the run reads it, or another run writes it.
+        RequestError: the file exists and is not an index, is an input of the run, or is being written by another run.
         OutputError: it cannot be read or written.
     """
     if isinstance(output, str) and is_remote(output):
@@ -75,7 +75,7 @@ def open_index_file(output: Path | str, *, reads: Iterable[Path | str] = ()) -> 
             )
         except OSError as error:
             raise OutputError(
-                f"-o: expected a place that can be written, got {str(path)!r} ({error.strerror or error}); choose another"
+                f"-o: expected a writable path, got {str(path)!r} ({error.strerror or error}); choose another"
             ) from error
         yield IndexFile(path, _previous(path, str(path)), lambda: None)
 
@@ -86,7 +86,7 @@ def _previous(path: Path, shown: str) -> Index | None:
 
 
 def _check_is_index(path: Path, shown: str) -> None:
-    """Check that what is there, if anything, is an index."""
+    """Check that an existing file is an index."""
     if not os.path.lexists(path):
         return
     try:
@@ -95,8 +95,7 @@ def _check_is_index(path: Path, shown: str) -> None:
         found = "a folder" if path.is_dir() else "another file"
     if found:
         raise RequestError(
-            f"-o: expected a new file, or an index to bring up to date, got {shown!r}, {found}; choose another -o, or move "
-            "it away"
+            f"-o: expected a new file, or an index to update, got {shown!r}, {found}; choose another -o, or move it away"
         )
 
 

@@ -1,8 +1,8 @@
-"""A lease on a URI: keeps a second run from writing where one does, as well as an object store allows.
+"""Lease on a URI: prevents two runs from writing to the same place, as far as an object store allows.
 
-The lease is an object that says who holds it and until when; its holder renews it while it lives. Limits: two runs that
-start within the time of one request may both get it on a store without conditional writes, and clocks of machines must
-agree to within some seconds. A run that was killed on another machine keeps the place for ``LEASE_S``.
+The lease is an object with its holder and expiry time; the holder renews it while it runs. Limits: on a store without
+conditional writes two runs that start within the time of one request may both get it, and the clocks of all machines must
+agree to within a few seconds. After a kill on another machine the lease is held for up to ``LEASE_S``.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ RENEW_S = 20.0
 
 @contextmanager
 def lease(filesystem: Any, root: str, uri: str) -> Iterator[None]:
-    """Hold the lease of a URI while the context lasts.
+    """Hold the lease of a URI for the duration of the context.
 
     Args:
-        filesystem: of fsspec.
+        filesystem: an fsspec file system.
         root: path of the URI on it.
-        uri: named in errors.
+        uri: the URI, for error messages.
 
     Raises:
-        RequestError: another run holds it.
-        OutputError: it cannot be written.
+        RequestError: another run holds the lease.
+        OutputError: the lease cannot be written.
     """
     path, name = f"{root.rstrip('/')}/{LEASE_NAME}", uuid4().hex
     _check_free(_read(filesystem, path), uri)
@@ -48,7 +48,7 @@ def lease(filesystem: Any, root: str, uri: str) -> Iterator[None]:
             f"--out: {public_uri(uri)} cannot be written ({reason}); check its name and your rights"
         ) from error
     found = _read(filesystem, path)
-    if found is not None and found.get("name") != name:  # another run wrote it at the same moment
+    if found is not None and found.get("name") != name:  # written by another run at the same time
         _check_free(found, uri)
     ended = threading.Event()
     thread = threading.Thread(
@@ -60,14 +60,14 @@ def lease(filesystem: Any, root: str, uri: str) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-        with suppress(Exception):  # it runs out by itself
+        with suppress(Exception):  # it expires by itself
             if (_read(filesystem, path) or {}).get("name") == name:
                 filesystem.rm_file(path)
 
 
 def _renew(filesystem: Any, path: str, name: str, ended: threading.Event) -> None:
     while not ended.wait(RENEW_S):
-        with suppress(Exception):  # tried again; an outage shows when results are copied
+        with suppress(Exception):  # retried; an outage surfaces when results are uploaded
             _write(filesystem, path, name)
 
 
@@ -85,10 +85,10 @@ def _write(filesystem: Any, path: str, name: str) -> None:
 
 
 def _read(filesystem: Any, path: str) -> dict[str, Any] | None:
-    """Read a lease; None where there is none, or one that cannot be understood."""
+    """Read a lease; None if there is none or it is malformed."""
     try:
         found = json.loads(filesystem.cat_file(path, start=0, end=4096))
-    except Exception:  # there is none, or the store does not answer: the write that follows tells which
+    except Exception:  # there is none, or the store is unreachable: the following write shows which
         return None
     return found if isinstance(found, dict) else None
 
@@ -98,14 +98,14 @@ def _check_free(found: dict[str, Any] | None, uri: str) -> None:
     if found is None or not isinstance(until, int | float) or until < time.time() or _is_dead(found):
         return
     raise RequestError(
-        f"--out {public_uri(uri)}: expected a place where no other run writes, got one that process {found.get('pid')} on "
-        f"{str(found.get('host'))[:100]!r} is writing to; wait for it to end ({until - time.time():.0f} s after a kill), or "
-        "choose another"
+        f"--out {public_uri(uri)}: expected a URI that no other run writes to, got one in use by process {found.get('pid')} "
+        f"on {str(found.get('host'))[:100]!r}; wait for it to end ({until - time.time():.0f} s after a kill), or choose "
+        "another"
     )
 
 
 def _is_dead(found: dict[str, Any]) -> bool:
-    """Say whether the holder was a process of this machine that is no more."""
+    """Return whether the holder was a process of this machine that has ended."""
     pid = found.get("pid")
     if found.get("host") != socket.gethostname() or not isinstance(pid, int) or pid <= 0:
         return False

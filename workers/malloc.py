@@ -1,4 +1,4 @@
-"""Keeps freed memory in the process, so that big tensors do not cost page faults again and again."""
+"""glibc malloc settings: keep freed memory in the process, to avoid page faults for large tensors."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ _KEEP_BYTES = 1 << 30
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc to serve blocks below 1 GiB from its heap and to keep that heap; returns whether it took it.
+    """Make glibc serve blocks below 1 GiB from its heap without returning memory; return whether it succeeded.
 
     By default every tensor above 32 MiB is mapped anew and its pages are zeroed by the kernel: up to a quarter
-    of the CPU time of a network on a CPU. And to have one heap for each core instead of eight: every feed brings
-    new threads, which take heaps in turn, and each heap would keep what the largest picture once took. Other C
-    libraries have no such call and are left alone.
+    of the CPU time of a network on a CPU. Also limits glibc to one arena per core instead of eight: every feed starts
+    new threads, which take arenas in turn, and each arena would keep the size of its largest image. Other C libraries
+    have no such call and are left unchanged.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         return False
-    asked = (
+    settings = (
         (_M_MMAP_THRESHOLD, _KEEP_BYTES),
         (_M_TRIM_THRESHOLD, _KEEP_BYTES),
         (_M_ARENA_MAX, max(2, num_cpus())),
     )
-    done = [bool(mallopt(option, value)) for option, value in asked]
+    done = [bool(mallopt(option, value)) for option, value in settings]
     return all(done)

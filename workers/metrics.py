@@ -1,15 +1,15 @@
-"""What feeds tell Ray's metrics, which Prometheus scrapes from every node; nothing where Ray does not run.
+"""Prometheus metrics of feeds, through ``ray.util.metrics``; disabled unless Ray is running.
 
-    ray_lightwell_samples_total, ray_lightwell_batches_total       given to the consumer
-    ray_lightwell_replaced_total, ray_lightwell_skipped_total      bad files: replaced by another, or left out
-    ray_lightwell_cache_hits_total                                 of samples
-    ray_lightwell_bytes_total{step}                                that a step brought forth
-    ray_lightwell_moved_bytes_total                                of batches from other processes
-    ray_lightwell_step_seconds_total{stage, step}                  of threads; input and room are waiting
-    ray_lightwell_queue_depth{queue}                               between two stages
-    ray_lightwell_stall_share                                      of the consumer's time since the last report: it waited
+    ray_lightwell_samples_total, ray_lightwell_batches_total       yielded to the consumer
+    ray_lightwell_replaced_total, ray_lightwell_skipped_total      unusable images: replaced by another, or skipped
+    ray_lightwell_cache_hits_total                                 samples
+    ray_lightwell_bytes_total{step}                                bytes produced by a step
+    ray_lightwell_moved_bytes_total                                bytes of batches received from other processes
+    ray_lightwell_step_seconds_total{stage, step}                  thread time; the steps input and room are waiting
+    ray_lightwell_queue_depth{queue}                               items queued between two stages
+    ray_lightwell_stall_share                                      share of the consumer's time spent waiting, since the last report
 
-All carry the tags ``job``, ``feed`` and ``worker``; Ray adds the node and the process.
+All have the tags ``job``, ``feed`` and ``worker``; Ray adds node and process.
 """
 
 from __future__ import annotations
@@ -27,48 +27,48 @@ if TYPE_CHECKING:
     from ..pipeline.monitor.stats import FeedStats
     from ..pipeline.plan.plan import Plan
     from ..pipeline.plan.view import View
-    from .quarantine_log import WatchedEngine
+    from .quarantine_log import RecordingEngine
 
 INTERVAL_S = 5.0
-"""Between two reports; Ray itself exports every ten seconds."""
+"""Seconds between two reports; Ray exports every ten seconds."""
 TAGS = ("job", "feed", "worker")
 
 
 @dataclass(frozen=True, slots=True)
 class Instrument:
-    """One metric."""
+    """Definition of one metric."""
 
     kind: str
     """``counter`` or ``gauge``."""
-    about: str
+    description: str
     tags: tuple[str, ...] = ()
-    """Beside those that all have."""
+    """Tags in addition to ``TAGS``."""
 
 
 INSTRUMENTS: Mapping[str, Instrument] = {
-    "lightwell_samples": Instrument("counter", "Samples given to the consumer, without padding."),
-    "lightwell_batches": Instrument("counter", "Batches given to the consumer."),
-    "lightwell_replaced": Instrument("counter", "Samples in whose place another stands."),
-    "lightwell_skipped": Instrument("counter", "Samples that were left out."),
+    "lightwell_samples": Instrument("counter", "Samples yielded to the consumer, without padding."),
+    "lightwell_batches": Instrument("counter", "Batches yielded to the consumer."),
+    "lightwell_replaced": Instrument("counter", "Unusable samples that were replaced by another."),
+    "lightwell_skipped": Instrument("counter", "Unusable samples that were skipped."),
     "lightwell_cache_hits": Instrument("counter", "Samples whose pixels came from the cache."),
-    "lightwell_bytes": Instrument("counter", "Bytes that a step brought forth.", ("step",)),
-    "lightwell_moved_bytes": Instrument("counter", "Bytes of batches that came from other processes."),
+    "lightwell_bytes": Instrument("counter", "Bytes produced by a step.", ("step",)),
+    "lightwell_moved_bytes": Instrument("counter", "Bytes of batches received from other processes."),
     "lightwell_step_seconds": Instrument(
-        "counter", "Seconds of threads by step; input and room are waiting.", ("stage", "step")
+        "counter", "Thread seconds by step; input and room are waiting.", ("stage", "step")
     ),
-    "lightwell_queue_depth": Instrument("gauge", "What lies ready between two stages.", ("queue",)),
-    "lightwell_stall_share": Instrument("gauge", "Share of the consumer's time that it waited, 0 to 1."),
+    "lightwell_queue_depth": Instrument("gauge", "Items queued between two stages.", ("queue",)),
+    "lightwell_stall_share": Instrument("gauge", "Share of the consumer's time spent waiting, 0 to 1."),
 }
 
 
 class FeedMeter:
-    """Reports one feed, of this process, to Ray; any thread may use it.
+    """Reports the metrics of one feed of this process; thread-safe.
 
     Args:
-        job: what is run, such as ``Classify``.
-        feed: which of its feeds, such as ``train``.
-        worker: who makes or takes the batches, such as ``rank 0``.
-        interval_s: between two reports of ``note``.
+        job: name of the job, such as ``Classify``.
+        feed: name of the feed, such as ``train``.
+        worker: name of the process, such as ``rank 0``.
+        interval_s: seconds between two reports of ``report_if_due``.
     """
 
     def __init__(self, job: str, feed: str, worker: str = "", *, interval_s: float = INTERVAL_S) -> None:
@@ -78,68 +78,68 @@ class FeedMeter:
         self._reported: dict[tuple[str, tuple[str, ...]], float] = {}
         self._next = time.monotonic()
 
-    def note(self, feed: Stream[Any]) -> None:
-        """Report a feed if it is time; cheap enough to be called after every batch."""
+    def report_if_due(self, feed: Stream[Any]) -> None:
+        """Report a feed if the interval has passed; cheap enough to call after every batch."""
         if time.monotonic() >= self._next and _ray_runs():
             self.report(feed.stats(), feed.counts)
 
     def report(self, stats: FeedStats, counts: Mapping[str, int]) -> None:
-        """Report now; nothing happens where Ray does not run.
+        """Report now; a no-op unless Ray is running.
 
         Args:
-            stats: of the feed so far.
-            counts: of its images: ``replaced`` and ``skipped`` are taken.
+            stats: statistics of the feed so far.
+            counts: its image counts, of which ``replaced`` and ``skipped`` are reported.
         """
         if not _ray_runs():
             return
         with self._lock:
             self._next = time.monotonic() + self._interval_s
-            waited = self._grown("waited", (), stats.seconds("consume", "input"))
-            lived = self._grown(
+            waited = self._increase("waited", (), stats.seconds("consume", "input"))
+            lifetime = self._increase(
                 "lived", (), sum(one.wall_s for one in stats.threads if one.stage == "consume")
             )
             for name, tags, value in _totals(stats, counts):
-                if (growth := self._grown(name, tags, value)) > 0:
-                    _instrument(name).inc(growth, tags=self._named(name, tags))
+                if (growth := self._increase(name, tags, value)) > 0:
+                    _metric(name).inc(growth, tags=self._tags_for(name, tags))
             for queue in stats.queues:
-                _instrument("lightwell_queue_depth").set(
-                    float(queue.depth), tags=self._named("lightwell_queue_depth", (queue.name,))
+                _metric("lightwell_queue_depth").set(
+                    float(queue.depth), tags=self._tags_for("lightwell_queue_depth", (queue.name,))
                 )
-            if lived > 0:
-                share = min(1.0, waited / lived)
-                _instrument("lightwell_stall_share").set(share, tags=self._named("lightwell_stall_share", ()))
+            if lifetime > 0:
+                share = min(1.0, waited / lifetime)
+                _metric("lightwell_stall_share").set(share, tags=self._tags_for("lightwell_stall_share", ()))
 
-    def _grown(self, name: str, tags: tuple[str, ...], value: float) -> float:
-        """Return by how much a total grew since the last report; a feed that begins anew starts from zero."""
+    def _increase(self, name: str, tags: tuple[str, ...], value: float) -> float:
+        """Return the increase of a total since the last report; a smaller value means that the feed was reset."""
         before = self._reported.get((name, tags), 0.0)
         self._reported[name, tags] = value
         return value - before if value >= before else value
 
-    def _named(self, name: str, tags: tuple[str, ...]) -> dict[str, str]:
+    def _tags_for(self, name: str, tags: tuple[str, ...]) -> dict[str, str]:
         return {**self._tags, **dict(zip(INSTRUMENTS[name].tags, tags, strict=True))}
 
 
 class JobMeter:
-    """Reports all feeds of a job while it runs; a context manager, which reports once more when it is left.
+    """Reports the metrics of all feeds of a job; a context manager, which reports a last time on exit.
 
     Args:
-        job: what is run, such as ``Classify``.
-        worker: who runs it, such as ``rank 0``.
+        job: name of the job, such as ``Classify``.
+        worker: name of the process, such as ``rank 0``.
     """
 
     def __init__(self, job: str, worker: str = "") -> None:
         self._job = job
         self._worker = worker
         self._feeds: list[tuple[FeedMeter, Stream[Any]]] = []
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="lightwell-meter", daemon=True)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._report_periodically, name="lightwell-meter", daemon=True)
 
-    def watch(self, engine: WatchedEngine) -> MeteredEngine:
-        """Return the engine with all its feeds reported, by the names of their splits."""
-        return MeteredEngine(engine, self.note)
+    def instrument(self, engine: RecordingEngine) -> MeteredEngine:
+        """Wrap an engine so that all its feeds are reported, named by their splits."""
+        return MeteredEngine(engine, self.add_feed)
 
-    def note(self, feed: Stream[Any], name: str) -> None:
-        """Report one more feed."""
+    def add_feed(self, feed: Stream[Any], name: str) -> None:
+        """Add a feed to report."""
         self._feeds.append((FeedMeter(self._job, name, self._worker), feed))
 
     def __enter__(self) -> Self:
@@ -147,39 +147,39 @@ class JobMeter:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._ended.set()
+        self._stop.set()
         self._thread.join()
         for meter, feed in self._feeds:
             meter.report(feed.stats(), feed.counts)
 
-    def _keep(self) -> None:
-        while not self._ended.wait(INTERVAL_S / 5):
+    def _report_periodically(self) -> None:
+        while not self._stop.wait(INTERVAL_S / 5):
             for meter, feed in list(self._feeds):
-                meter.note(feed)
+                meter.report_if_due(feed)
 
 
 class MeteredEngine:
-    """An engine whose feeds are reported."""
+    """Engine whose feeds are reported."""
 
-    def __init__(self, engine: WatchedEngine, note: Callable[[Stream[Any], str], None]) -> None:
+    def __init__(self, engine: RecordingEngine, add_feed: Callable[[Stream[Any], str], None]) -> None:
         self._engine = engine
-        self._note = note
+        self._add_feed = add_feed
 
     def feed(self, plan: Plan, view: View, position: Mapping[str, Any] | None = None) -> Feed:
-        """Open a feed and note it."""
+        """Open a feed and report it."""
         feed = self._engine.feed(plan, view) if position is None else self._engine.feed(plan, view, position)
-        self._note(feed, view.split or "all")
+        self._add_feed(feed, view.split or "all")
         return feed
 
     def open_job(self, job: BatchJob, position: Mapping[str, Any] | None = None) -> JobRun:
-        """Open a job at its view and note it."""
-        work = self._engine.open_job(job, position)
-        self._note(work, job.view.split or "all")
-        return work
+        """Open a run of a job and report it."""
+        run = self._engine.open_job(job, position)
+        self._add_feed(run, job.view.split or "all")
+        return run
 
 
 def _totals(stats: FeedStats, counts: Mapping[str, int]) -> list[tuple[str, tuple[str, ...], float]]:
-    found: list[tuple[str, tuple[str, ...], float]] = [
+    totals: list[tuple[str, tuple[str, ...], float]] = [
         ("lightwell_samples", (), stats.num_samples),
         ("lightwell_batches", (), stats.num_batches),
         ("lightwell_replaced", (), counts.get("replaced", 0)),
@@ -188,23 +188,23 @@ def _totals(stats: FeedStats, counts: Mapping[str, int]) -> list[tuple[str, tupl
         ("lightwell_moved_bytes", (), stats.moved_bytes),
     ]
     for stage, step in sorted({(one.stage, step) for one in stats.threads for step in one.seconds}):
-        found.append(("lightwell_step_seconds", (stage, step), stats.seconds(stage, step)))
+        totals.append(("lightwell_step_seconds", (stage, step), stats.seconds(stage, step)))
     for step in sorted({step for one in stats.threads for step in one.bytes}):
-        found.append(("lightwell_bytes", (step,), stats.bytes(step)))
-    return found
+        totals.append(("lightwell_bytes", (step,), stats.bytes(step)))
+    return totals
 
 
 def _ray_runs() -> bool:
-    """Say whether this process belongs to a cluster; without importing Ray."""
+    """Return whether this process is connected to Ray, without importing it."""
     ray = sys.modules.get("ray")
     return ray is not None and bool(ray.is_initialized())
 
 
 @cache
-def _instrument(name: str) -> Any:
-    """Make a metric, once for each process."""
+def _metric(name: str) -> Any:
+    """Create a metric, once per process."""
     from ray.util.metrics import Counter, Gauge
 
-    found = INSTRUMENTS[name]
-    kind = Counter if found.kind == "counter" else Gauge
-    return kind(name, description=found.about, tag_keys=(*TAGS, *found.tags))
+    totals = INSTRUMENTS[name]
+    kind = Counter if totals.kind == "counter" else Gauge
+    return kind(name, description=totals.description, tag_keys=(*TAGS, *totals.tags))

@@ -1,4 +1,4 @@
-"""Where results are kept: a folder, or below a URI that fsspec reaches, by way of a folder of this process."""
+"""Output store: a local folder, or a temporary folder mirrored to a URI through fsspec."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from ..pipeline.storage.store import without_file_scheme
 from ..pipeline.uris import public_uri
 from .lease import LEASE_NAME, lease
 
-LAST = "checkpoint.safetensors"
-"""Copied behind all others: it says what they are the results of."""
+UPLOADED_LAST = "checkpoint.safetensors"
+"""Uploaded after all other files: it describes them."""
 OBJECT_STORES = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oss", "memory"}
-"""Protocols of stores that show an object only when it is whole, and have no folders."""
+"""Protocols of object stores: writes are atomic, and there are no folders."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """A folder to write to, and what brings it where it is kept."""
+class OutputStore:
+    """Open output: a folder to write to, and a function that uploads it."""
 
     folder: Path
     destination: str
     publish: Callable[[], None]
-    elsewhere: Collection[str] = ()
-    """Names below a URI that are not in the folder."""
+    remote_names: Collection[str] = ()
+    """Names below the URI that were not fetched into the folder."""
 
 
 def is_remote(out: Path | str) -> bool:
-    """Say whether results are kept below a URI."""
+    """Return whether ``out`` is a remote URI."""
     return isinstance(out, str) and "://" in out and not out.startswith("file://")
 
 
 def local_path(out: Path | str) -> Path:
-    """Turn a local ``--out`` into a path: ``~`` and ``file://`` are understood.
+    """Convert a local ``--out`` to a path; expands ``~`` and accepts ``file://``.
 
     Raises:
-        RequestError: there is none in it.
+        RequestError: it is not a path.
     """
     if not str(out).strip() or "\0" in str(out):
         raise RequestError(f"--out: expected a path, got {str(out)!r}; name a folder, such as runs/first")
@@ -52,23 +52,21 @@ def local_path(out: Path | str) -> Path:
 
 
 def local_folder(out: str) -> Path:
-    """Turn the ``--out`` of a command that works in a local folder into a path.
+    """Convert the ``--out`` of a command that needs a local folder to a path.
 
     Raises:
-        RequestError: a URI.
+        RequestError: it is a URI.
     """
     if is_remote(out):
-        raise RequestError(
-            f"--out: expected a local folder, got {public_uri(out)!r}; choose a path of this machine"
-        )
+        raise RequestError(f"--out: expected a local folder, got {public_uri(out)!r}; choose a local path")
     return local_path(out)
 
 
-def address_of(out: Path | str) -> str:
-    """Write down where results are kept so that it means the same in every process.
+def absolute_out(out: Path | str) -> str:
+    """Return ``out`` as an absolute path or URI, valid in every process.
 
     Raises:
-        PlanError: a URI of a protocol that is not installed.
+        PlanError: the protocol of the URI is not installed.
     """
     if isinstance(out, str) and is_remote(out):
         filesystem_of(out)
@@ -76,21 +74,21 @@ def address_of(out: Path | str) -> str:
     return str(local_path(out).absolute())
 
 
-def check_known(out: Path | str) -> None:
-    """Check that results can be kept there, as far as its protocol goes.
+def check_output_uri(out: Path | str) -> None:
+    """Check that the protocol of ``out`` is supported.
 
     Raises:
-        PlanError: a URI of a protocol that is not installed.
+        PlanError: the protocol of the URI is not installed.
     """
     if isinstance(out, str) and is_remote(out):
         filesystem_of(out)
 
 
 def filesystem_of(uri: str, *, option: str = "--out") -> tuple[Any, str]:
-    """Open the file system of a URI; returns it with the path there.
+    """Open the fsspec file system of a URI; returns it and the path on it.
 
     Raises:
-        PlanError: no file system for such a URI is installed.
+        PlanError: no file system for the URI is installed.
     """
     import fsspec
 
@@ -98,73 +96,72 @@ def filesystem_of(uri: str, *, option: str = "--out") -> tuple[Any, str]:
         filesystem, root = fsspec.core.url_to_fs(uri, skip_instance_cache=True, use_listings_cache=False)
     except (ImportError, ValueError) as error:
         raise PlanError(
-            f"{option}: expected a path or a URI that fsspec knows, got {public_uri(uri)!r} ({error}); install its "
+            f"{option}: expected a path or a URI that fsspec supports, got {public_uri(uri)!r} ({error}); install its "
             "package, or choose a local path"
         ) from error
     return filesystem, root
 
 
 @contextmanager
-def opened(
-    out: Path | str, *, writes: bool = True, hold: bool = False, outputs: Sequence[str] | None = None
-) -> Iterator[Place]:
-    """Open where results are kept, with what an earlier run left there.
+def open_output_store(
+    out: Path | str, *, writes: bool = True, lock: bool = False, outputs: Sequence[str] | None = None
+) -> Iterator[OutputStore]:
+    """Open an output store, with the files of an earlier run.
 
-    Below a URI files are copied one by one, those that changed since the last time. The folder of this process needs
-    room for all results.
+    For a URI, changed files are uploaded one by one; the temporary folder needs space for all results.
 
     Args:
         out: a folder, or a URI such as ``s3://bucket/run``.
-        writes: False for who only reads, such as all ranks but the first.
-        hold: keep other runs from writing below the URI meanwhile; see ``lease``.
-        outputs: names and patterns of what is fetched from below a URI where there is no manifest; None fetches all.
+        writes: False for read-only access, such as on all ranks but the first.
+        lock: hold a lease on the URI, so that no other run writes there; see ``lease``.
+        outputs: names and patterns of the files to fetch from a URI without a manifest; None fetches all.
 
     Raises:
-        PlanError: no file system for such a URI is installed.
-        OutputError: it cannot be read or written.
+        PlanError: no file system for the URI is installed.
+        OutputError: the store cannot be read or written.
         RequestError: another run writes there.
     """
     if not isinstance(out, str) or not is_remote(out):
         path = local_path(out)
-        yield Place(path, str(path), _keep)
+        yield OutputStore(path, str(path), _no_upload)
         return
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lightwell-")))
         mirror = Mirror(out, scratch)
-        if hold:
+        if lock:
             stack.enter_context(lease(mirror.filesystem, str(mirror.root), out))
         mirror.fetch(outputs)
-        if hold:
+        if lock:
             mirror.remove_stale()
-        yield Place(scratch, out, mirror.publish if writes else _keep, mirror.elsewhere)
+        yield OutputStore(scratch, out, mirror.publish if writes else _no_upload, mirror.remote_names)
 
 
-def _keep() -> None:
+def _no_upload() -> None:
     """Do nothing: local output needs no upload."""
 
 
 class Mirror:
-    """Copies the files of a folder below a URI.
+    """Mirrors a local folder to a URI.
 
     Attributes:
-        filesystem: of fsspec.
+        filesystem: an fsspec file system.
         root: path of the URI on it.
-        elsewhere: names below the URI that were not fetched.
+        remote_names: names below the URI that were not fetched.
     """
 
     def __init__(self, uri: str, folder: Path, *, option: str = "--out") -> None:
         self.filesystem, root = filesystem_of(uri, option=option)
         self.root = PurePosixPath(root)
-        self.elsewhere: Collection[str] = ()
+        self.remote_names: Collection[str] = ()
         self._uri = f"{option}: {public_uri(uri)}"
         self._folder = folder
         self._copied: dict[str, tuple[int, int]] = {}
 
     def fetch(self, outputs: Sequence[str] | None = None) -> None:
-        """Copy what is there into the folder: the files on its manifest, or those of some names where it has none.
+        """Download the files on the manifest, or without one the files that match ``outputs``.
 
         Raises:
-            OutputError: it cannot be read.
+            OutputError: the URI cannot be read.
             RequestError: the manifest is damaged.
         """
         try:
@@ -189,14 +186,14 @@ class Mirror:
                 self._get(name)
         except Exception as error:  # each file system has errors of its own
             raise self._unreadable(error) from error
-        self.elsewhere = frozenset(there - wanted)
+        self.remote_names = frozenset(there - wanted)
         self._copied = self._stamps()
 
     def fetch_files(self, names: Sequence[str]) -> None:
-        """Copy some files of the folder, those that are there.
+        """Download some files, as far as they exist.
 
         Raises:
-            OutputError: one cannot be read.
+            OutputError: a file cannot be read.
         """
         try:
             for name in sorted(set(self._names_in("")) & set(names)):
@@ -206,15 +203,17 @@ class Mirror:
         self._copied = self._stamps()
 
     def publish(self) -> None:
-        """Copy what changed, and delete what was copied and is gone; the manifest comes first.
+        """Upload changed files, the manifest first, and delete uploaded ones that no longer exist locally.
 
         Raises:
-            OutputError: it cannot be written.
+            OutputError: the URI cannot be written.
         """
         stamps = self._stamps()
         changed = [name for name, stamp in stamps.items() if self._copied.get(name) != stamp]
         try:
-            for name in sorted(changed, key=lambda name: (name != MANIFEST_NAME, name == LAST, name)):
+            for name in sorted(
+                changed, key=lambda name: (name != MANIFEST_NAME, name == UPLOADED_LAST, name)
+            ):
                 self._put(name)
                 self._copied[name] = stamps[name]
             for name in sorted(self._copied.keys() - stamps.keys()):
@@ -227,7 +226,7 @@ class Mirror:
             ) from error
 
     def remove_stale(self) -> None:
-        """Delete what killed runs were copying there, where a file system needs a temporary name for it."""
+        """Delete temporary files of killed runs, on file systems without atomic writes."""
         if self._is_object_store():
             return
         try:
@@ -238,11 +237,11 @@ class Mirror:
             raise self._unreadable(error) from error
 
     def _names_in(self, parent: str) -> list[str]:
-        """List the files of a folder below the URI."""
+        """Return the files of a folder below the URI."""
         try:
             listed = self.filesystem.ls(str(self.root / parent), detail=True)
         except (FileNotFoundError, NotADirectoryError):
-            return []  # nothing was written there yet
+            return []  # nothing has been written yet
         names = []
         for found in listed:
             name = str(PurePosixPath(parent, PurePosixPath(found["name"]).name))
@@ -256,7 +255,7 @@ class Mirror:
         self.filesystem.get_file(str(self.root / name), str(target))
 
     def _put(self, name: str) -> None:
-        """Copy a file, with a temporary name first where others could see a part of it."""
+        """Upload a file; under a temporary name first if the write is not atomic."""
         path, target = str(self._folder / name), str(self.root / name)
         if self._is_object_store():
             self.filesystem.put_file(path, target)
@@ -284,7 +283,7 @@ class Mirror:
 
 
 def _is_private(name: str) -> bool:
-    """Say whether a file belongs to a run at work, or is the manifest."""
+    """Return whether a file is the manifest, or a lock or temporary file of a running job."""
     last = name.rsplit("/", 1)[-1]
     return last in (MANIFEST_NAME, LOCK_NAME, LEASE_NAME) or TEMPORARY.fullmatch(last) is not None
 

@@ -1,4 +1,4 @@
-"""Keeps the list of files that could not be used on disk while a job runs, so that a crash does not lose it."""
+"""Writes the quarantine list to disk while a job runs, so that a crash does not lose it."""
 
 from __future__ import annotations
 
@@ -20,98 +20,100 @@ if TYPE_CHECKING:
     from ..pipeline.plan.view import View
 
 INTERVAL_S = 1.0
-"""What a kill can lose of the list."""
+"""Interval between writes: a kill loses at most the entries of this many seconds."""
 
 
-class Ledger:
-    """Lists what all feeds of a job could not use; a context manager, which writes for the last time when it is left.
+class QuarantineLog:
+    """Quarantine list of all feeds of a job; a context manager, which writes a last time on exit.
 
-    The file is written aside and renamed when it is begun and when it is done, then in order. Between, what is new is
-    written behind it, at most once a second: what a second costs does not grow with the list.
+    The file is written atomically at the start and, sorted, at the end. In between, new entries are appended at most once
+    a second, at a cost that does not grow with the list.
 
     Args:
-        path: the list's file.
-        before: entries of an earlier run that this one takes up.
-        counts: what that run had counted.
+        path: the file.
+        previous: entries of the run that is resumed.
+        counts: counts of that run.
     """
 
     def __init__(
         self,
         path: Path,
-        before: Iterable[Mapping[str, Any]] = (),
+        previous: Iterable[Mapping[str, Any]] = (),
         counts: Mapping[str, int] | None = None,
     ) -> None:
         self._path = path
-        self._before = self._unheard = tuple(before)
+        self._previous = self._pending = tuple(previous)
         self._counts = dict(counts or {})
         self._feeds: list[Feed | JobRun] = []
         self._writing = threading.Lock()
-        self._heard: list[int] = []
-        """Of how many entries of each feed we know."""
+        self._num_known: list[int] = []
+        """Number of entries already taken from each feed."""
         self._listed: set[tuple[int, str, str]] = set()
-        """What is in the file."""
-        self._begun = self._in_order = False
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="lightwell-ledger", daemon=True)
+        """Keys of the entries in the file."""
+        self._is_written = self._in_order = False
+        self._stop = threading.Event()
+        self._thread = threading.Thread(
+            target=self._write_periodically, name="lightwell-quarantine", daemon=True
+        )
 
-    def watch(self, engine: Engine) -> WatchedEngine:
-        """Return the engine with all its feeds watched."""
-        return WatchedEngine(engine, self._note)
+    def record(self, engine: Engine) -> RecordingEngine:
+        """Wrap an engine so that all its feeds are recorded."""
+        return RecordingEngine(engine, self._add_feed)
 
-    def _note(self, feed: Feed | JobRun, *, goes_on: bool) -> None:
+    def _add_feed(self, feed: Feed | JobRun, *, resumed: bool) -> None:
         self._feeds.append(feed)
-        if goes_on:  # what it counts as it opens was counted by the run that it goes on with
+        if resumed:  # its initial counts are already part of the resumed run's
             for name, number in feed.counts.items():
                 self._counts[name] = self._counts.get(name, 0) - number
 
     def entries(self) -> list[Mapping[str, Any]]:
-        """List what was found so far, each file, step and epoch once."""
+        """Return all entries so far, one per file, step and epoch."""
         found = {
-            entry_name(entry): entry
-            for entries in (self._before, *(feed.quarantine for feed in list(self._feeds)))
+            entry_key(entry): entry
+            for entries in (self._previous, *(feed.quarantine for feed in list(self._feeds)))
             for entry in entries
         }
         return [found[name] for name in sorted(found)]
 
     def counts(self) -> dict[str, int]:
-        """Add up the counts of all feeds of this process and of the run that it goes on with."""
+        """Sum the counts of all feeds of this process and of the resumed run."""
         total = Counter(self._counts)
         for feed in self._feeds:
             total.update(feed.counts)
         return dict(total)
 
-    def take_up(self, entries: Iterable[Mapping[str, Any]]) -> None:
-        """List what others have found as well."""
+    def add_entries(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Add entries of other ranks."""
         with self._writing:
-            self._unheard = (*self._unheard, *entries)
-            found = {entry_name(entry): entry for entry in (*self._before, *self._unheard)}
-            self._before = tuple(found.values())
+            self._pending = (*self._pending, *entries)
+            found = {entry_key(entry): entry for entry in (*self._previous, *self._pending)}
+            self._previous = tuple(found.values())
 
     def write(self) -> None:
-        """Write now what is new."""
+        """Write new entries now."""
         with self._writing:
-            fresh = self._fresh()
-            if not self._begun:
+            new = self._take_new()
+            if not self._is_written:
                 self._write_in_order()
-                self._begun = True
-            elif fresh:
-                self._begun = self._in_order = False  # half a line, if the disk is full
-                append_quarantine(fresh, self._path)
-                self._begun = True
+                self._is_written = True
+            elif new:
+                self._is_written = self._in_order = False  # a full disk may leave half a line
+                append_quarantine(new, self._path)
+                self._is_written = True
 
-    def _fresh(self) -> list[Mapping[str, Any]]:
-        """Take what is not in the file yet, and note it."""
-        found, self._unheard = list(self._unheard), ()
+    def _take_new(self) -> list[Mapping[str, Any]]:
+        """Return the entries that are not in the file yet, and mark them as listed."""
+        found, self._pending = list(self._pending), ()
         for number, feed in enumerate(list(self._feeds)):
-            if number == len(self._heard):
-                self._heard.append(0)
-            entries = quarantine_after(feed, self._heard[number])
+            if number == len(self._num_known):
+                self._num_known.append(0)
+            entries = quarantine_after(feed, self._num_known[number])
             if isinstance(feed, IncrementalQuarantine):
-                self._heard[number] += len(entries)
+                self._num_known[number] += len(entries)
             found += entries
-        fresh = {entry_name(entry): entry for entry in found if entry_name(entry) not in self._listed}
-        self._listed.update(fresh)
-        return list(fresh.values())
+        new = {entry_key(entry): entry for entry in found if entry_key(entry) not in self._listed}
+        self._listed.update(new)
+        return list(new.values())
 
     def _write_in_order(self) -> None:
         write_quarantine(self.entries(), self._path)
@@ -124,7 +126,7 @@ class Ledger:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._ended.set()
+        self._stop.set()
         self._thread.join()
         try:
             self.write()
@@ -136,37 +138,37 @@ class Ledger:
                     f"expected to write {str(self._path)!r}, got {failure}; free space, or choose another --out"
                 ) from failure
 
-    def _keep(self) -> None:
-        while not self._ended.wait(INTERVAL_S):
+    def _write_periodically(self) -> None:
+        while not self._stop.wait(INTERVAL_S):
             try:
                 self.write()
             except (OSError, OutputError):
-                return  # said when the job ends; its own writing tells too
+                return  # the last write, when the job ends, raises the error
 
 
-def entry_name(entry: Mapping[str, Any]) -> tuple[int, str, str]:
-    """Say what tells an entry from others, in the order of the list."""
+def entry_key(entry: Mapping[str, Any]) -> tuple[int, str, str]:
+    """Return the key that identifies and sorts an entry."""
     return entry["epoch"], entry["key"], entry["step"]
 
 
-class WatchedEngine:
-    """An engine whose feeds are noted, and which works on jobs whatever the engine."""
+class RecordingEngine:
+    """Engine whose feeds are recorded, and which runs batch jobs on every kind of engine."""
 
-    def __init__(self, engine: Engine, note: Callable[..., None]) -> None:
+    def __init__(self, engine: Engine, add_feed: Callable[..., None]) -> None:
         self._engine = engine
-        self._note = note
+        self._add_feed = add_feed
 
     def feed(self, plan: Plan, view: View, position: Mapping[str, Any] | None = None) -> Feed:
-        """Open a feed and note it."""
+        """Open and record a feed."""
         feed = self._engine.feed(plan, view) if position is None else self._engine.feed(plan, view, position)
-        self._note(feed, goes_on=position is not None)
+        self._add_feed(feed, resumed=position is not None)
         return feed
 
     def open_job(self, job: BatchJob, position: Mapping[str, Any] | None = None) -> JobRun:
-        """Open a job at its view and note it: on the engine where that can, else in this process."""
+        """Open and record a run of a job: on the engine if it is a ``JobEngine``, else in this process."""
         if isinstance(self._engine, JobEngine):
-            work = self._engine.open_job(job, position)
+            run = self._engine.open_job(job, position)
         else:
-            work = LocalJobRun(job, self._engine.feed(job.plan, job.view, position))
-        self._note(work, goes_on=position is not None)
-        return work
+            run = LocalJobRun(job, self._engine.feed(job.plan, job.view, position))
+        self._add_feed(run, resumed=position is not None)
+        return run

@@ -1,4 +1,4 @@
-"""Parts of a batch job's records on disk: written whole, verified and taken up again, merged."""
+"""Parts of a batch job's records on disk: written atomically, verified on resume, and merged."""
 
 from __future__ import annotations
 
@@ -17,43 +17,43 @@ from ..pipeline.outputs.folder import OutputFolder
 
 PARTS = "parts"
 PATTERN = f"{PARTS}/part-*.parquet"
-PART = b"lightwell.part"
-DIGEST = b"lightwell.part.digest"
+PART_KEY = b"lightwell.part"
+DIGEST_KEY = b"lightwell.part.digest"
 
 
 @dataclass(frozen=True)
 class Part:
-    """How far one part of a job reaches."""
+    """Metadata of one part: counts, quarantine entries and the position after it."""
 
     number: int
     counts: dict[str, int]
-    """Images of its batches: read = used + replaced, and left_out; and unusable of the whole view, which the index knew."""
+    """Images of its batches: read (used + replaced) and left_out; unusable counts the view's rows that the index rejects."""
     quarantine: tuple[Mapping[str, Any], ...]
-    """What was in quarantine when the part was written; may hold files of later parts too."""
+    """Quarantine entries when the part was written; may include files of later parts."""
     position: Mapping[str, Any]
-    """Of the feed, behind the part."""
+    """Position of the feed after the part."""
     files: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     """Size in bytes and digest of the files that the job wrote for the part, by name."""
 
 
 @dataclass(frozen=True)
 class PartStore:
-    """The parts of one job below its output folder."""
+    """Parts of one job in its output folder."""
 
     output: OutputFolder
     fingerprint: str | None
-    """Decides whose parts are taken up; None takes up none."""
+    """Only parts with this fingerprint are reused; None reuses none."""
     schema: pa.Schema | None
-    """Of the records; None takes the types from them."""
+    """Schema of the records; None infers it."""
     has_files: bool = False
-    """Whether parts have files of the job's, which are verified; a part that does not say so is made again."""
+    """Whether the job's files for each part are verified; a part that does not list them is made again."""
 
     def name(self, number: int) -> str:
-        """Name the file of a part, relative to the output folder."""
+        """Return the file name of a part, relative to the output folder."""
         return f"{PARTS}/part-{number:06d}.parquet"
 
-    def take_up(self) -> list[Part]:
-        """Find the whole, undamaged parts of an interrupted run of the same job, in order; delete the others."""
+    def resume_parts(self) -> list[Part]:
+        """Load the leading undamaged parts of an interrupted run of the same job; delete the others."""
         parts: list[Part] = []
         while self.fingerprint is not None and (part := self._read(len(parts))) is not None:
             parts.append(part)
@@ -64,113 +64,118 @@ class PartStore:
         return parts
 
     def num_listed(self) -> int:
-        """Count the parts that an earlier run has left, damaged or not."""
+        """Return the number of parts of an earlier run, damaged or not."""
         return len(self._listed())
 
     def _listed(self) -> set[str]:
         return {name for name in self.output.owned if name.startswith(f"{PARTS}/")}
 
     def _read(self, number: int) -> Part | None:
-        """Read a part with all its checksums; None where it is missing, damaged or of another job."""
-        found = self._read_file(self.name(number), number)
-        if found is None:
+        """Read a part and verify all checksums; None if it is missing, damaged or of another job."""
+        result = self._read_file(self.name(number), number)
+        if result is None:
             return None
-        part = found[0]
-        whole = all(measure(self.output.path / name) == list(told) for name, told in part.files.items())
-        return part if whole else None
+        part = result[0]
+        is_intact = all(
+            size_and_digest(self.output.path / name) == list(expected)
+            for name, expected in part.files.items()
+        )
+        return part if is_intact else None
 
-    def finished(self, name: str) -> tuple[Part, pa.Table] | None:
-        """Read the records of a finished run of the same job, with all their checksums, and what they hold as one part.
+    def load_finished_records(self, name: str) -> tuple[Part, pa.Table] | None:
+        """Read the records of a finished run of the same job and verify all checksums; returns totals and records.
 
         Args:
-            name: of their file, relative to the output folder.
+            name: file name of the records, relative to the output folder.
         """
         return None if self.fingerprint is None else self._read_file(name, 0)
 
     def _read_file(self, name: str, number: int) -> tuple[Part, pa.Table] | None:
-        """Read a file of records; None where it is missing, damaged, of another job or somebody else's."""
+        """Read a file of records; None if it is missing, damaged, or not of this job."""
         path = self.output.path / name
         if name not in self.output.owned or path.is_symlink() or not path.is_file():
             return None
         try:
             table = pq.read_table(path, page_checksum_verification=True, memory_map=False)
-            note = read_note(table.schema)
+            note = read_part_metadata(table.schema)
             if note.get("fingerprint") != self.fingerprint:
                 return None
             files = note["files"] if self.has_files else note.get("files", {})
             return Part(number, note["counts"], tuple(note["quarantine"]), note["position"], files), table
         except (pa.ArrowException, OSError, KeyError, ValueError):
-            return None  # made again; the caller says so
+            return None  # made again; the caller reports it
 
     def write(self, part: Part, records: Sequence[Mapping[str, Any]]) -> None:
         """Write the records of a part.
 
         Raises:
-            OutputError: the disk does not take it.
-            RequestError: somebody else's file has its name.
+            OutputError: the file cannot be written.
+            RequestError: a file that is not of this job has its name.
         """
         self.output.claim(self.name(part.number))
         table = pa.Table.from_pylist([dict(record) for record in records], schema=self.schema)
-        noted = table.replace_schema_metadata(self._note(part))
-        write_parquet([noted], self.output.path / self.name(part.number))
+        metadata = table.replace_schema_metadata(self._metadata(part))
+        write_parquet([metadata], self.output.path / self.name(part.number))
 
-    def _note(self, part: Part) -> dict[bytes, bytes]:
-        """Say of a part what taking it up needs, as metadata of its file."""
-        noted = {
+    def _metadata(self, part: Part) -> dict[bytes, bytes]:
+        """Return the metadata of a part's Parquet file that is needed to resume after it."""
+        metadata = {
             "fingerprint": self.fingerprint,
             "counts": part.counts,
             "quarantine": part.quarantine,
             "position": part.position,
             "files": part.files,
         }
-        text = json.dumps(noted).encode()
-        return {PART: text, DIGEST: _digest(text)}
+        text = json.dumps(metadata).encode()
+        return {PART_KEY: text, DIGEST_KEY: _digest(text)}
 
-    def merge(self, parts: Sequence[Part], path: Path, whole: Part | None = None) -> pa.Table:
+    def merge(self, parts: Sequence[Part], path: Path, total: Part | None = None) -> pa.Table:
         """Merge parts into one file; returns its table, memory-mapped.
 
         Args:
-            parts: all of a run.
-            path: of the file.
-            whole: what all parts hold together, by which ``finished`` knows the records; None where they are not to be
-                taken up.
+            parts: all parts of a run.
+            path: path of the file.
+            total: counts and entries of all parts, stored so that ``load_finished_records`` can find the records; None if they
+                must not be reused.
 
         Raises:
-            OutputError: the disk does not take it.
+            OutputError: the file cannot be written.
         """
         files = [self.output.path / self.name(part.number) for part in parts]
         schemas = [pq.read_schema(file).remove_metadata() for file in files]
         filled = [schema for schema in schemas if len(schema)]
         schema = self.schema or pa.unify_schemas(filled or [pa.schema([])], promote_options="permissive")
-        tables = (fit(pq.read_table(file, page_checksum_verification=True), schema) for file in files)
-        noted = None if whole is None or self.fingerprint is None else self._note(whole)
-        write_parquet(tables, path, schema.with_metadata(noted))
+        tables = (
+            conform_schema(pq.read_table(file, page_checksum_verification=True), schema) for file in files
+        )
+        metadata = None if total is None or self.fingerprint is None else self._metadata(total)
+        write_parquet(tables, path, schema.with_metadata(metadata))
         return pq.read_table(path, memory_map=True)
 
     def clear(self) -> None:
-        """Delete the parts."""
+        """Delete all parts."""
         self.output.remove(*sorted(self._listed()))
         folder = self.output.path / PARTS
         if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
             folder.rmdir()
 
 
-def read_note(schema: pa.Schema) -> dict[str, Any]:
-    """Read what a part says of itself; empty where the file is no part.
+def read_part_metadata(schema: pa.Schema) -> dict[str, Any]:
+    """Read the metadata of a part; empty if the file is not one.
 
     Raises:
-        ValueError: it is damaged.
+        ValueError: the metadata is damaged.
     """
     metadata = schema.metadata or {}
-    text = metadata.get(PART, b"{}")
-    if metadata.get(DIGEST, _digest(text)) != _digest(text):
-        raise ValueError("the note of a part is damaged")
+    text = metadata.get(PART_KEY, b"{}")
+    if metadata.get(DIGEST_KEY, _digest(text)) != _digest(text):
+        raise ValueError("the metadata of a part is damaged")
     note = json.loads(text)
     return note if isinstance(note, dict) else {}
 
 
-def measure(path: Path) -> list[Any] | None:
-    """Return size and digest of a file; None where there is none."""
+def size_and_digest(path: Path) -> list[Any] | None:
+    """Return size and digest of a file; None if it does not exist."""
     if path.is_symlink() or not path.is_file():
         return None
     with path.open("rb") as file:
@@ -182,8 +187,8 @@ def _digest(text: bytes) -> bytes:
     return hashlib.blake2b(text, digest_size=16).hexdigest().encode()
 
 
-def fit(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Bring a part's table to the common columns and types; what it lacks becomes null."""
+def conform_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Convert a part's table to the common columns and types; missing columns become null."""
     empty = schema.empty_table()
     return (
         pa.concat_tables([empty, table.replace_schema_metadata(None)], promote_options="permissive")
@@ -195,10 +200,10 @@ def fit(table: pa.Table, schema: pa.Schema) -> pa.Table:
 def write_parquet(
     tables: Sequence[pa.Table] | Iterator[pa.Table], path: Path, schema: pa.Schema | None = None
 ) -> None:
-    """Write tables into one Parquet file, one after another, whole or not at all.
+    """Write tables into one Parquet file, atomically.
 
     Raises:
-        OutputError: the disk does not take it.
+        OutputError: the file cannot be written.
     """
     writer: pq.ParquetWriter | None = None
     with atomic_write(path) as file:

@@ -1,4 +1,4 @@
-"""Opens the output folder of a job: what it writes there, what it must not write over, and where it is kept."""
+"""Opens the output folder of a job, with checks against overwriting other files and inputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..pipeline.jobs.contracts import DeclaresOutputs
 from ..pipeline.monitor.quarantine import QUARANTINE_NAME
 from ..pipeline.outputs.folder import OutputFolder
 from ..pipeline.outputs.reads import check_reads, iter_input_paths
-from .output_store import Place, is_remote, opened
+from .output_store import OutputStore, is_remote, open_output_store
 from .record_store import PATTERN
 
 if TYPE_CHECKING:
@@ -24,24 +24,24 @@ COUNTS_NAME = "counts.json"
 
 @dataclass(frozen=True)
 class Results:
-    """The open output folder of a job."""
+    """Open output folder of a job."""
 
     folder: OutputFolder
-    place: Place
+    output_store: OutputStore
     bookkeeping: str = ""
-    """Folder below the output folder for records, counts and the quarantine list; empty for the output folder itself."""
+    """Subfolder for records, counts and the quarantine list; empty for the output folder itself."""
 
     @property
     def path(self) -> Path:
-        """The folder of this process."""
+        """Local path of the output folder."""
         return self.folder.path
 
     def name(self, name: str) -> str:
-        """Name a file of records, counts or the quarantine list, relative to the output folder."""
+        """Return the name of a bookkeeping file, relative to the output folder."""
         return f"{self.bookkeeping}/{name}" if self.bookkeeping else name
 
     def claim(self, name: str) -> Path:
-        """Claim such a file; returns its path."""
+        """Claim a bookkeeping file; returns its path."""
         self.folder.claim(self.name(name))
         path = self.path / self.name(name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -57,51 +57,50 @@ def open_results(
     lock: bool = True,
     reads: Iterable[Path | str] = (),
 ) -> Iterator[Results]:
-    """Open the output folder of a job, or take it up from an earlier run.
+    """Open the output folder of a job, new or of an earlier run.
 
     Args:
-        job: what will write there.
+        job: the job.
         out: a folder or a URI.
         names: files that the runner itself writes: ``RECORDS_NAME``, ``PATTERN`` and so on.
-        lock: False where the caller holds the folder already.
-        reads: files that the run reads, besides those that the job names.
+        lock: False if the caller already holds the lock.
+        reads: input files, besides those that the job names.
 
     Raises:
-        RequestError: the folder holds other things where the run would write, the run reads from there, or another run
-            writes there.
-        OutputError: it cannot be read or written.
+        RequestError: the run would overwrite other files or its own inputs, or another run writes there.
+        OutputError: the folder cannot be read or written.
     """
     bookkeeping = str(getattr(job, "bookkeeping_folder", ""))
     own = [f"{bookkeeping}/{name}" if bookkeeping and name != PATTERN else name for name in names]
     declared = list(job.outputs) if isinstance(job, DeclaresOutputs) else None
     written = [*own, *(declared or ())]
-    with opened(out, hold=lock, outputs=None if declared is None else written) as place:
+    with open_output_store(out, lock=lock, outputs=None if declared is None else written) as store:
         remote = is_remote(out)
         files_read = [*reads, *iter_input_paths(job)]
 
         def check(folder: OutputFolder) -> None:
             check_reads(
                 folder, written, reads=files_read, index_path=job.plan.index, load_index=job.plan.load_index,
-                destination=place.destination if remote else "",
+                destination=store.destination if remote else "",
             )  # fmt: skip
 
         with OutputFolder.open(
-            place.folder,
+            store.folder,
             kind=type(job).__name__,
             outputs=None if declared is None else written,
             lock=lock and not remote,
-            remote_names=place.elsewhere,
+            remote_names=store.remote_names,
             check=check,
         ) as folder:
-            yield Results(folder, place, bookkeeping)
+            yield Results(folder, store, bookkeeping)
 
 
 BATCH_NAMES = (RECORDS_NAME, QUARANTINE_NAME, COUNTS_NAME, PATTERN)
-"""What the runner of a batch job writes."""
+"""Files that the runner of a batch job writes."""
 TRAINING_NAMES = (QUARANTINE_NAME, COUNTS_NAME)
-"""What the runner of a training job writes."""
+"""Files that the runner of a training job writes."""
 
 
-def declared_by(job: Any) -> Collection[str]:
-    """List what a job declares that it writes; empty where it declares nothing."""
+def declared_outputs(job: Any) -> Collection[str]:
+    """Return the outputs that a job declares; empty if it declares none."""
     return tuple(job.outputs) if isinstance(job, DeclaresOutputs) else ()

@@ -1,1 +1,1 @@
-"""Class activation maps: Grad-CAM, target layers, token layout, measures of maps."""
+"""Class activation maps: Grad-CAM, target layers, activation layouts and map statistics."""

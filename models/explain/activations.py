@@ -1,4 +1,4 @@
-"""Run a model for its activations: eval mode, layers by name, one layer's output with gradients behind it."""
+"""Record activations of a model: eval mode, layers by name, a layer's output with gradients from there on."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ...pipeline.errors import ModelError, did_you_mean
 from .token_layout import MapLayout, find_layout, may_be_nchw, patch_images
 
 MIN_PROBE_SIZE = 224
-"""Pixels of the long side at which a layout is tried again when the map of a small image does not show it."""
+"""Long side in pixels at which the layout is probed again if it cannot be determined on a small image."""
 
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put a model into eval mode and give every module its own training flag back at the end."""
+    """Put a model into eval mode and restore the training flag of every module on exit."""
     flags = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -35,7 +35,7 @@ def get_layer(model: nn.Module, name: str) -> nn.Module:
     """Return a layer by its dotted name.
 
     Raises:
-        ModelError: no such layer; the nearest names are in the message.
+        ModelError: no such layer; the message lists the closest names.
     """
     modules: dict[str, nn.Module] = dict(model.named_modules())
     if not name or name not in modules:
@@ -47,15 +47,15 @@ def get_layer(model: nn.Module, name: str) -> nn.Module:
 
 
 def run_model(model: nn.Module, images: torch.Tensor, *, features_only: bool = False) -> Any:
-    """Call a model; images that it was not built for are a ModelError.
+    """Run a forward pass; an unsupported image size raises ModelError.
 
     Args:
         model: any classifier.
         images: (N, C, H, W).
-        features_only: stop before the head in models of timm, which say where it begins.
+        features_only: stop before the head in timm models, with ``forward_features``.
 
     Raises:
-        ModelError: the model refuses the size or the channels of the images.
+        ModelError: the model does not accept the size or number of channels of the images.
     """
     has_boundary = features_only and hasattr(model, "pretrained_cfg") and hasattr(model, "forward_features")
     try:
@@ -63,20 +63,20 @@ def run_model(model: nn.Module, images: torch.Tensor, *, features_only: bool = F
     except (AssertionError, RuntimeError, ValueError) as error:
         if isinstance(error, (ModelError, torch.OutOfMemoryError)) or "out of memory" in str(error):
             raise
-        said = (" ".join(str(error).split()) or type(error).__name__)[:200]
+        reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
         size = expected_input_size(model)
-        wanted = f"images of {size[0]} x {size[1]} pixels, for which {type(model).__name__} was built" if size else (
-            f"images that {type(model).__name__} takes"
+        expected = f"images of {size[0]} x {size[1]} pixels, for which {type(model).__name__} was built" if size else (
+            f"images that {type(model).__name__} accepts"
         )  # fmt: skip
         channels, height, width = images.shape[1:]
         raise ModelError(
-            f"model: expected {wanted}, got {height} x {width} pixels with {channels} channels ({said}); "
+            f"model: expected {expected}, got {height} x {width} pixels with {channels} channels ({reason}); "
             "change the size in the plan, or choose a model for this size"
         ) from error
 
 
 def expected_input_size(model: nn.Module) -> tuple[int, int] | None:
-    """Return the height and width that a model states as its input size; None where it states none."""
+    """Return the input height and width that a model declares; None if it declares none."""
     stated = getattr(getattr(model, "patch_embed", None), "img_size", None)
     stated = stated or getattr(model, "image_size", None)
     if stated is None:
@@ -88,16 +88,16 @@ def expected_input_size(model: nn.Module) -> tuple[int, int] | None:
 
 @dataclass(slots=True)
 class ActivationRecorder:
-    """A forward hook that starts recording gradients at a layer's output."""
+    """Forward hook that starts recording gradients at a layer's output."""
 
     name: str
     activation: torch.Tensor | None = None
-    """The layer's output, a leaf to differentiate by."""
+    """The layer's output, a leaf tensor to differentiate by."""
     forwarded: torch.Tensor | None = field(default=None, repr=False)
 
     def start(self, value: torch.Tensor) -> torch.Tensor:
-        """Keep a value as the leaf and return the copy that the model goes on with."""
-        # The model gets a copy that is not a leaf: an in-place ReLU may follow and must not touch it.
+        """Store a value as leaf tensor and return a copy for the model to continue with."""
+        # A copy, because an in-place ReLU may follow and must not change the leaf.
         torch.set_grad_enabled(True)
         self.activation = value.detach().requires_grad_()
         self.forwarded = self.activation.clone()
@@ -107,7 +107,7 @@ class ActivationRecorder:
         """Start at the output of the hooked layer.
 
         Raises:
-            ModelError: the layer is called a second time, or its output is no tensor.
+            ModelError: the layer is called a second time, or its output is not a tensor.
         """
         if self.activation is not None:
             raise ModelError(
@@ -123,7 +123,7 @@ class ActivationRecorder:
 
 
 class _StartAfterRelu(TorchFunctionMode):
-    """Moves the start of recording behind the functional ReLU of the hooked layer's output."""
+    """Starts recording after a functional ReLU of the hooked layer's output."""
 
     def __init__(self, recorder: ActivationRecorder) -> None:
         super().__init__()
@@ -140,23 +140,23 @@ class _StartAfterRelu(TorchFunctionMode):
 def record_activation(
     model: nn.Module, name: str, images: torch.Tensor, *, relu_follows: bool = False
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Run a model, recording only what follows a layer; returns the logits (N, K) and the layer's output.
+    """Run a model, recording gradients only after a layer; returns the logits (N, K) and the layer's output.
 
     Raises:
-        ModelError: the layer is not called, is called twice or gives no tensor; the output is not (N, K).
+        ModelError: the layer is not called, is called twice or returns no tensor; the logits are not (N, K).
     """
     recorder = ActivationRecorder(name)
     handle = get_layer(model, name).register_forward_hook(recorder.hook)
     try:
-        # The hook switches gradients on halfway through; leaving no_grad() restores the caller's mode.
+        # The hook enables gradients halfway through; leaving no_grad() restores the caller's mode.
         with torch.no_grad(), _StartAfterRelu(recorder) if relu_follows else nullcontext():
             logits = run_model(model, images)
     finally:
         handle.remove()
     if recorder.activation is None:
         raise ModelError(
-            f"target layer: expected a layer that the model calls, got {name!r}, which it does not; "
-            "name another, or leave it to find_target_layer"
+            f"target layer: expected a layer that the model calls, got {name!r}, which is not called; "
+            "name another, or use find_target_layer"
         )
     if not (isinstance(logits, torch.Tensor) and logits.ndim == 2):
         got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
@@ -165,16 +165,16 @@ def record_activation(
 
 
 def layer_layout(model: nn.Module, name: str, image: torch.Tensor) -> MapLayout | None:
-    """Find how a layer's output for images of this size is laid out; None where it is no map of the image.
+    """Determine the layout of a layer's output for images of this size; None if it is not a spatial map.
 
-    The self-test of ``layout`` decides. Where the response is too even to tell, as in maps of 2 x 2 cells, each of
-    which sees the whole image, a Conv2d or BatchNorm2d inside the layer with a map of this height and width decides, since
-    torch defines theirs as (N, C, h, w); and else the self-test at a larger size, where cells differ.
+    The probe of ``token_layout`` decides. If the response is too uniform, as in 2 x 2 maps whose cells all have the whole
+    image as receptive field, a Conv2d or BatchNorm2d inside the layer with an output of this height and width shows that
+    it is (N, C, h, w); otherwise the probe is repeated with a larger image.
 
     Args:
         model: in eval mode.
-        name: of the layer.
-        image: (1, C, H, W), what the model takes.
+        name: name of the layer.
+        image: (1, C, H, W), input of the model.
     """
     num_prefix = getattr(model, "num_prefix_tokens", None)
     output, conv_maps = layer_output(model, name, patch_images(image))
@@ -192,9 +192,9 @@ def layer_layout(model: nn.Module, name: str, image: torch.Tensor) -> MapLayout 
 def layer_output(
     model: nn.Module, name: str, images: torch.Tensor
 ) -> tuple[torch.Tensor | None, set[tuple[int, ...]]]:
-    """Run a model without gradients; returns one layer's output, and height and width of the convolutions in it.
+    """Run a model without gradients; returns a layer's output, and the map sizes of the convolutions inside it.
 
-    The output is None where the layer is not called or gives something else than a tensor.
+    The output is None if the layer is not called or does not return a tensor.
     """
     outputs: list[object] = []
     maps: set[tuple[int, ...]] = set()
@@ -222,7 +222,7 @@ def layer_output(
 def _layout_at_large(
     model: nn.Module, name: str, image: torch.Tensor, output: torch.Tensor
 ) -> MapLayout | None:
-    """Find the axes of a layer at a larger size, and the cells from its output at the size of the image."""
+    """Determine the axes of a layer with a larger image, and the map size from its output for the given image."""
     size = image.shape[2:]
     if max(size) >= MIN_PROBE_SIZE:
         return None
@@ -231,7 +231,7 @@ def _layout_at_large(
     ).to(image)
     try:
         at_large, _ = layer_output(model, name, patch_images(larger))
-    except ModelError:  # a network of one size
+    except ModelError:  # fixed input size
         return None
     if at_large is None:
         return None

@@ -1,11 +1,11 @@
-"""Grad-CAM by the batch: one forward without gradients up to a layer, then the gradient of the head alone.
+"""Batched Grad-CAM: a forward pass without gradients up to the target layer, then gradients of the rest.
 
 With activations A (K channels) of the target layer and the logit y of a class, a map is
 ``ReLU(sum_k mean_hw(dy/dA_k) * A_k)`` (Selvaraju et al. 2017, equations 1 and 2). In eval mode the images
-of a batch do not touch each other, so one backward pass of the summed logits gives the gradients of all.
-Nothing before the layer is recorded: memory holds one layer, and frozen trunks make no difference.
+of a batch are independent, so one backward pass of the summed logits gives all gradients. No gradients are recorded
+before the layer: memory holds the activations after it only, and a frozen backbone makes no difference.
 
-Maps stay small (7 x 7, say) and are not scaled; ``maps`` measures them, and its names are to be had here.
+Maps keep the resolution of the layer (such as 7 x 7) and are not scaled. The functions of ``maps`` are re-exported here.
 """
 
 from __future__ import annotations
@@ -42,41 +42,41 @@ __all__ = [
 
 
 def predicted(logits: torch.Tensor) -> torch.Tensor:
-    """Choose the class with the greatest logit, shape (N,): the usual callable target."""
+    """Return the class with the highest logit, shape (N,): the usual callable target."""
     return logits.argmax(dim=1)
 
 
 @dataclass(frozen=True, slots=True)
 class CamResult:
-    """What one call of ``GradCam`` returns; all tensors detached, on the model's device."""
+    """Result of ``GradCam``; all tensors are detached and on the model's device."""
 
     logits: torch.Tensor
-    """Shape (N, K), as the model gave them."""
+    """Output of the model, shape (N, K)."""
     targets: tuple[torch.Tensor, ...]
-    """Per target set the explained classes, int64, shape (N,)."""
+    """Explained classes per target set, int64, shape (N,)."""
     pre_relu: tuple[torch.Tensor, ...]
-    """Per target set float32 (N, h, w) before the ReLU: negative where the evidence is against the class."""
+    """Maps before the ReLU per target set, float32 (N, h, w); negative values are evidence against the class."""
 
     @property
     def maps(self) -> tuple[torch.Tensor, ...]:
-        """Grad-CAM per target set: float32 (N, h, w), not negative, neither enlarged nor scaled."""
+        """Grad-CAM maps per target set: float32 (N, h, w), non-negative, not resized or scaled."""
         return tuple(each.clamp_min(0) for each in self.pre_relu)
 
     @property
     def scores(self) -> tuple[torch.Tensor, ...]:
-        """Logits of the explained classes per target set, float32 (N,)."""
+        """Logits of the explained classes per target set, float32, shape (N,)."""
         return tuple(self.logits.float().gather(1, each[:, None])[:, 0] for each in self.targets)
 
 
 @contextmanager
 def grad_cam(model: nn.Module, target_layer: str) -> Iterator[GradCam]:
-    """Lend a model to Grad-CAM; it is in eval mode inside and as it was afterwards, also after errors.
+    """Open a context for Grad-CAM on a model: eval mode inside, restored on exit, even after errors.
 
     Args:
-        model: any classifier that maps (N, C, H, W) to logits (N, K) and calls the layer once.
-        target_layer: dotted name, such as ``find_target_layer`` gives. Where it is the ``features`` (or
-            ``features.norm5``) of a torchvision DenseNet, which applies a functional ReLU to it, the map is
-            of the values after that ReLU, as for networks that have the ReLU as a layer.
+        model: classifier that maps (N, C, H, W) to logits (N, K) and calls the layer once.
+        target_layer: dotted name, for example from ``find_target_layer``. For ``features`` (or ``features.norm5``) of a
+            torchvision DenseNet, which is followed by a functional ReLU, maps are of the values after that ReLU, as for
+            networks with a ReLU layer.
 
     Raises:
         ModelError: no such layer.
@@ -88,26 +88,26 @@ def grad_cam(model: nn.Module, target_layer: str) -> Iterator[GradCam]:
 
 @dataclass(frozen=True, slots=True)
 class GradCam:
-    """Explains batches with a lent model; made by ``grad_cam``. One call at a time, one thread."""
+    """Grad-CAM of batches with one model; created by ``grad_cam``. Not thread-safe."""
 
     model: nn.Module
     name: str
-    """Of the target layer."""
+    """Name of the target layer."""
     relu_follows: bool
     layouts: dict[tuple[int, int], MapLayout] = field(default_factory=dict, repr=False)
-    """Of the layer's output by the height and width of the images; found at the first images of a size."""
+    """Layout of the layer's output by height and width of the images; determined on first use of a size."""
 
     def __call__(self, images_nchw: torch.Tensor, targets: Sequence[Targets]) -> CamResult:
-        """Run the model once and explain every image once per target set.
+        """Run the model once and compute one map per image and target set.
 
         Args:
-            images_nchw: what the model takes, shape (N, C, H, W), on its device; only read.
-            targets: target sets, each an integer tensor (N,) of classes 0..K-1 or a callable that makes one
-                from the logits (N, K), such as ``predicted``.
+            images_nchw: input of the model, shape (N, C, H, W), on its device; not modified.
+            targets: target sets, each an integer tensor (N,) of classes 0..K-1 or a callable that returns one for the
+                logits (N, K), such as ``predicted``.
 
         Raises:
-            ModelError: the layer gives no map, is called more than once or does not lead to the logits; the
-                output is not (N, K); a target set has not one class per image or leaves 0..K-1.
+            ModelError: the layer's output is not a spatial map, the layer is called more than once or does not affect the
+                logits; the logits are not (N, K); a target set does not have one class in 0..K-1 per image.
         """
         with torch.inference_mode(False), torch.enable_grad():
             images = images_nchw.clone() if images_nchw.is_inference() else images_nchw.detach()
@@ -123,7 +123,7 @@ class GradCam:
         return CamResult(logits.detach(), chosen, pre_relu)
 
     def _layout(self, images: torch.Tensor) -> MapLayout:
-        """Find the layout of the layer's output with the first image of a size."""
+        """Determine the layout of the layer's output with the first image of a size."""
         size = int(images.shape[2]), int(images.shape[3])
         if size not in self.layouts:
             found = layer_layout(self.model, self.name, images[:1])
@@ -133,20 +133,20 @@ class GradCam:
         return self.layouts[size]
 
     def _no_map(self, image: torch.Tensor) -> str:
-        """Say that the layer gives no map, and which one does."""
+        """Return an error message for a layer without a spatial map, with a layer that has one."""
         _, activation = record_activation(self.model, self.name, image)
         try:
-            cure = f"name {find_target_layer(self.model, image)!r}"
+            hint = f"name {find_target_layer(self.model, image)!r}"
         except ModelError:
-            cure = "use another network, or larger images"
+            hint = "use another network, or larger images"
         return (
-            f"target layer: expected a map of the image, such as a convolution gives, got {tuple(activation.shape)} from "
-            f"{self.name!r}, whose values do not follow a patch that is moved over the image; {cure}"
+            f"target layer: expected a spatial map, such as the output of a convolution, got {tuple(activation.shape)} from "
+            f"{self.name!r}, which does not respond to a patch that is moved over the image; {hint}"
         )
 
 
 def _classes(targets: Targets, logits: torch.Tensor) -> torch.Tensor:
-    """Check one target set against the logits; a wrong length would silently explain other images."""
+    """Check a target set against the logits; broadcasting a wrong shape would mix up images."""
     num_images, num_classes = logits.shape
     classes = targets if isinstance(targets, torch.Tensor) else targets(logits)
     if classes.shape != (num_images,) or classes.is_floating_point() or classes.dtype == torch.bool:
@@ -157,8 +157,7 @@ def _classes(targets: Targets, logits: torch.Tensor) -> torch.Tensor:
     if num_images and (int(classes.min()) < 0 or int(classes.max()) >= num_classes):
         raise ModelError(
             f"targets: expected classes 0..{num_classes - 1}, got {int(classes.min())}.."
-            f"{int(classes.max())}; leave out images without a label, and check the class list "
-            "of the model"
+            f"{int(classes.max())}; exclude images without a label, and check the classes of the model"
         )
     return classes.to(device=logits.device, dtype=torch.int64)
 
@@ -172,28 +171,28 @@ def _weighted_channels(
     *,
     keep: bool,
 ) -> torch.Tensor:
-    """Differentiate the chosen logits by the activation and weigh its channels, in float32: (N, h, w)."""
+    """Compute the gradients of the target logits and the weighted sum of channels, in float32: (N, h, w)."""
     chosen = logits.gather(1, classes[:, None]).sum()
     gradient = None
     if chosen.requires_grad:
         (gradient,) = torch.autograd.grad(chosen, activation, retain_graph=keep, allow_unused=True)
     if gradient is None:
         raise ModelError(
-            f"target layer: expected a layer that leads to the logits, got {name!r}, which does not; "
-            "name another, or check that the model's head does not detach or run without gradients"
+            f"target layer: expected a layer that affects the logits, got {name!r}, which does not; "
+            "name another, or check that the model's head does not detach or disable gradients"
         )
     if layout is None:  # no images
         return activation.new_zeros((0, 1, 1), dtype=torch.float32)
     if not layout.fits(activation):
         raise ModelError(
             f"target layer: expected the same layout for every batch, got {tuple(activation.shape)} from {name!r}; "
-            "name a layer whose output depends on the size of the images alone"
+            "name a layer whose output shape depends only on the image size"
         )
     gradient_map = layout.to_nchw(gradient)
     if layout.num_prefix and not gradient_map.any() and gradient[:, : layout.num_prefix].any():
         raise ModelError(
-            f"target layer: expected a layer from which the patches lead to the logits, got {name!r}, after which only "
-            "the class token counts; name a layer before the last attention, such as the first norm of the last block"
+            f"target layer: expected a layer whose patch tokens affect the logits, got {name!r}, after which only the "
+            "class token does; name a layer before the last attention, such as the first norm of the last block"
         )
     weights = gradient_map.float().mean(dim=(2, 3))
     return torch.einsum("nk,nkhw->nhw", weights, layout.to_nchw(activation.detach()).float())

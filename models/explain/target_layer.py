@@ -1,4 +1,4 @@
-"""Choice of the layer that Grad-CAM explains: the last map of the image before pooling and head."""
+"""Target layer for Grad-CAM: the last layer with a spatial map before pooling and head."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .activations import eval_mode, layer_layout, record_activation, run_model
 from .token_layout import possible_layouts
 
 MAX_TRIED = 24
-"""Layers that are tried, from the last one on, before a model is refused."""
+"""Maximum number of layers to try, from the last one back."""
 
 _NOT_MAPS = (
     nn.AdaptiveAvgPool2d,
@@ -28,11 +28,11 @@ _NOT_MAPS = (
 
 @dataclass(frozen=True, slots=True)
 class TargetLayer:
-    """A layer for Grad-CAM."""
+    """Target layer for Grad-CAM."""
 
     name: str
     note: str = ""
-    """Why it is not the last layer of the network; empty where it is."""
+    """Reason if deeper layers were skipped; otherwise empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,31 +43,31 @@ class _Output:
     module: nn.Module
     shape: tuple[int, ...]
     input_cells: int
-    """Places of the layer's input map; 0 where it is no map."""
+    """Cells of the layer's input map; 0 if the input is not a map."""
 
 
 def find_target_layer(model: nn.Module, example_nchw: torch.Tensor) -> str:
-    """Find the layer Grad-CAM usually explains: the last map of the image before pooling and head.
+    """Find the usual target layer of Grad-CAM: the last layer with a spatial map before pooling and head.
 
-    That is the last layer to finish before the head whose output is a map with more than one place, as a
-    self-test shows (see ``layout``), and from which the logits have a gradient; pooling to a fixed size,
-    dropout and identities are left out, and of nested layers with that output the outermost is taken. So
-    normalisation and activation after the last convolution are in: ``layer4`` (ResNet), ``bn2`` (timm
-    EfficientNet), ``features`` (torchvision MobileNet, ConvNeXt, DenseNet, SqueezeNet and, its last max
-    pooling included as pytorch-grad-cam has it, VGG), ``norm`` (Swin), ``blocks.11.norm1`` (ViT).
+    This is the last layer to finish before the head whose output is a map of more than one cell, according to a probe (see
+    ``token_layout``), and for which the logits have a gradient. Pooling to a fixed size, dropout and identities are
+    skipped; of nested layers with the same output, the outermost is used. So normalisation and activation after the last
+    convolution are included: ``layer4`` (ResNet), ``bn2`` (timm EfficientNet), ``features`` (torchvision MobileNet,
+    ConvNeXt, DenseNet, SqueezeNet and VGG, including its last max pooling as in pytorch-grad-cam), ``norm`` (Swin),
+    ``blocks.11.norm1`` (ViT).
 
     Args:
-        model: left as it was.
-        example_nchw: an image or batch of the size that will be explained.
+        model: its state is restored.
+        example_nchw: an image or batch of the size to explain.
 
     Raises:
-        ModelError: no map of the image leads to the head; or none is larger than 1 x 1.
+        ModelError: no layer before the head has a spatial map larger than 1 x 1.
     """
     return choose_target_layer(model, example_nchw).name
 
 
 def choose_target_layer(model: nn.Module, example_nchw: torch.Tensor) -> TargetLayer:
-    """Find the layer as ``find_target_layer`` does, with a note where a deeper layer has only one place."""
+    """Find the layer as ``find_target_layer`` does, with a note if deeper layers have only one cell."""
     image = example_nchw[:1]
     size = int(image.shape[2]), int(image.shape[3])
     with eval_mode(model):
@@ -83,7 +83,7 @@ def choose_target_layer(model: nn.Module, example_nchw: torch.Tensor) -> TargetL
             if layout.kind != "NLC" or _patches_reach_logits(model, tried.name, image, layout.num_prefix):
                 return TargetLayer(tried.name, _note(outputs, tried, (layout.height, layout.width), size))
     raise ModelError(
-        f"target layer: expected a layer whose output is a map of the image, got no convolutional map and no grid of "
+        f"target layer: expected a layer with a spatial map, got no convolutional map and no grid of "
         f"tokens before the head of {type(model).__name__} at {size[0]} x {size[1]} pixels; use larger images, or "
         "another network"
     )
@@ -91,7 +91,7 @@ def choose_target_layer(model: nn.Module, example_nchw: torch.Tensor) -> TargetL
 
 def _may_be_map(output: _Output, size: tuple[int, int]) -> bool:
     if len(output.shape) == 3:
-        # Of the layers of a transformer block only the block and its norms are usual targets.
+        # In a transformer block, only the block itself and its norms are usual targets.
         is_norm = "norm" in type(output.module).__name__.lower()
         if not is_norm and not any(True for _ in output.module.children()):
             return False
@@ -99,7 +99,7 @@ def _may_be_map(output: _Output, size: tuple[int, int]) -> bool:
 
 
 def _patches_reach_logits(model: nn.Module, name: str, image: torch.Tensor, num_prefix: int) -> bool:
-    """Tell whether more than the class token of a layer leads to the logits."""
+    """Return whether patch tokens of a layer, not only the class token, affect the logits."""
     with torch.inference_mode(False), torch.enable_grad():
         logits, activation = record_activation(model, name, image.clone())
         if not logits.requires_grad:
@@ -107,12 +107,12 @@ def _patches_reach_logits(model: nn.Module, name: str, image: torch.Tensor, num_
         (gradient,) = torch.autograd.grad(logits.amax(1).sum(), activation, allow_unused=True)
     if gradient is None:
         return False
-    # A head of zeros, as some networks begin with, gives no gradient at all and says nothing about the layer.
+    # A zero-initialised head has no gradient at all, whatever the layer.
     return bool(gradient[:, num_prefix:].any()) or not bool(gradient[:, :num_prefix].any())
 
 
 def _note(outputs: list[_Output], chosen: _Output, cells: tuple[int, int], size: tuple[int, int]) -> str:
-    """Say that deeper convolutions have one place at this size, if there are any."""
+    """Return a note if deeper convolutions have only one cell at this size, else an empty string."""
     later = outputs[outputs.index(chosen) + 1 :]
     for output in reversed(later):
         one_place = len(output.shape) == 4 and output.shape[2] * output.shape[3] == 1
@@ -123,17 +123,17 @@ def _note(outputs: list[_Output], chosen: _Output, cells: tuple[int, int], size:
         ):
             return (
                 f"{output.name} has one cell at {size[0]} x {size[1]} pixels, so {chosen.name} "
-                f"({cells[0]} x {cells[1]} cells) is mapped; larger images give maps of the last layers"
+                f"({cells[0]} x {cells[1]} cells) is used; use larger images for maps of deeper layers"
             )
     return ""
 
 
 class _HeadReachedError(Exception):
-    """The head is called: nothing after it is of interest."""
+    """Raised by a hook to stop the forward pass at the head."""
 
 
 def _layer_outputs(model: nn.Module, image: torch.Tensor) -> list[_Output]:
-    """List the outputs of all layers in the order in which they finish, up to the head."""
+    """List the outputs of all layers before the head, in order of completion."""
     seen: list[_Output] = []
     head_name, head = head_module(model)
     names = {module: name for name, module in model.named_modules() if name and name != head_name}

@@ -1,8 +1,8 @@
-"""Layout of a layer's output: which axes are rows, columns and channels, found by moving a patch of the input.
+"""Layout of a layer's output (NCHW, NHWC or tokens), determined by moving a patch over the input.
 
-The rank of an output does not tell its layout: (N, 14, 14, 384) may be channels first or channels last. So a patch is
-placed into each quarter of an image, and a layout is accepted when the output's response moves along its rows as the patch
-moves down and along its columns as the patch moves right.
+The shape of an output is ambiguous: (N, 14, 14, 384) may be channels first or channels last. So a patch is placed into
+each quadrant of an image. A layout is accepted if the response moves along the rows of the output as the patch moves
+down, and along its columns as the patch moves right.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from dataclasses import dataclass
 import torch
 
 MIN_SHIFT = 0.02
-"""Least movement of the response, as a share of the map's side, when the patch moves from one side to the other."""
+"""Minimum shift of the response, as a fraction of the map's side, when the patch moves from one side to the other."""
 WRONG_SHIFT = 0.1
-"""Movement along the other axis that shows wrong axes; the response of an untrained network to noise stays below."""
+"""Shift along the other axis that indicates wrong axes; the response of an untrained network to noise stays below."""
 MAX_PREFIX = 16
-"""Tokens before those of the patches that are considered: class, distillation and register tokens."""
+"""Maximum number of class, distillation and register tokens before the patch tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class MapLayout:
-    """How a layer's output is read as a map (N, C, h, w)."""
+    """Interpretation of a layer's output as a map (N, C, h, w)."""
 
     kind: str
     """``NCHW``, ``NHWC`` or ``NLC`` (tokens)."""
     height: int
     width: int
     num_prefix: int = 0
-    """Tokens before those of the patches; they belong to no place."""
+    """Tokens before the patch tokens, without a position."""
 
     @property
     def num_cells(self) -> int:
-        """Places of the map."""
+        """Number of cells of the map."""
         return self.height * self.width
 
     def to_nchw(self, output: torch.Tensor) -> torch.Tensor:
@@ -47,7 +47,7 @@ class MapLayout:
         return output
 
     def fits(self, output: torch.Tensor) -> bool:
-        """Tell whether an output has the sizes of this layout."""
+        """Return whether an output has the shape of this layout."""
         shape = tuple(output.shape)
         if self.kind == "NLC":
             return len(shape) == 3 and shape[1] == self.num_prefix + self.num_cells
@@ -57,23 +57,23 @@ class MapLayout:
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """How far the response of a map moves when the patch moves from one side of the image to the other."""
+    """Shift of a map's response when the patch moves from one side of the image to the other."""
 
     along: float
-    """Least movement along the axis that the patch moves along, as a share of the side."""
+    """Minimum shift along the axis of the patch's movement, as a fraction of the side."""
     across: float
-    """Greatest movement along the other axis."""
+    """Maximum shift along the other axis."""
 
     @property
     def follows(self) -> bool:
-        """True where the response follows the patch."""
+        """True if the response follows the patch."""
         return self.along >= MIN_SHIFT and self.along > 2 * self.across
 
 
 def patch_images(image: torch.Tensor) -> torch.Tensor:
-    """Return an image (1, C, H, W) and four copies, each with a bright noisy patch in one quarter: (5, C, H, W).
+    """Return an image (1, C, H, W) and four copies, each with a bright noisy patch in one quadrant: (5, C, H, W).
 
-    The quarters are upper left, upper right, lower left and lower right. The noise is seeded.
+    The quadrants are upper left, upper right, lower left and lower right. The noise is seeded.
     """
     height, width = image.shape[2:]
     rows, columns = max(1, height // 2), max(1, width // 2)
@@ -91,14 +91,12 @@ def patch_images(image: torch.Tensor) -> torch.Tensor:
 def possible_layouts(
     shape: tuple[int, ...], image_size: tuple[int, int], num_prefix: int | None = None
 ) -> Iterator[MapLayout]:
-    """List the layouts that an output of some shape could have: those with about the proportions of the image.
-
-    Maps of one place are left out.
+    """Yield the possible layouts of an output: those with about the aspect ratio of the image and more than one cell.
 
     Args:
-        shape: of the output, (N, ...).
+        shape: shape of the output, (N, ...).
         image_size: height and width of the input, for the shape of a token grid.
-        num_prefix: class and register tokens as the model states them; None if it does not.
+        num_prefix: number of class and register tokens that the model declares; None if it declares none.
     """
     if len(shape) == 4:
         for kind, (height, width) in (("NCHW", shape[2:]), ("NHWC", shape[1:3])):
@@ -112,25 +110,25 @@ def possible_layouts(
             grid = token_grid(shape[1] - prefix, image_size)
             if grid is not None:
                 yield MapLayout("NLC", *grid, prefix)
-                return  # a second one would be the same map, moved by a few cells
+                return  # another prefix would give the same map, shifted by a few cells
 
 
 def token_grid(num_tokens: int, image_size: tuple[int, int]) -> tuple[int, int] | None:
-    """Find rows and columns of a token grid with the proportions of the image; None where there is none."""
+    """Return rows and columns of a token grid with the aspect ratio of the image; None if there is none."""
     if num_tokens < 4:
         return None
     height = round(math.sqrt(num_tokens * image_size[0] / image_size[1]))
     for rows in (height, height - 1, height + 1):
         if rows > 0 and num_tokens % rows == 0:
             columns = num_tokens // rows
-            # Each side of the image is a whole number of patches but for what does not fill one.
+            # Sides of the image may exceed a whole number of patches by less than one.
             if abs(image_size[0] / rows - image_size[1] / columns) <= max(image_size) / num_tokens:
                 return rows, columns
     return None
 
 
 def measure_shift(layout: MapLayout, outputs: torch.Tensor) -> Shift | None:
-    """Measure how a layout's map of ``patch_images`` responds to the patch; None where it does not respond at all."""
+    """Measure the shift of the response to ``patch_images`` in a layout; None if there is no response."""
     maps = layout.to_nchw(outputs.detach().double())
     change = (maps[1:] - maps[:1]).abs().sum(1)
     total = change.sum((1, 2))
@@ -147,34 +145,34 @@ def measure_shift(layout: MapLayout, outputs: torch.Tensor) -> Shift | None:
         )
         for name, where in corners.items()
     }
-    along, beside = [], []
+    along, sideways = [], []
     if layout.height > 1:
         along.append(moves["down"][0])
-        beside.append(abs(moves["down"][1]))
+        sideways.append(abs(moves["down"][1]))
     if layout.width > 1:
         along.append(moves["across"][1])
-        beside.append(abs(moves["across"][0]))
-    return Shift(min(along), max(beside))
+        sideways.append(abs(moves["across"][0]))
+    return Shift(min(along), max(sideways))
 
 
 def centre_of_mass(shares: torch.Tensor) -> torch.Tensor:
-    """Return the centre of mass of rows (N, cells) that sum to one, on a scale of 0..1."""
+    """Return the centre of mass of each row (N, cells), which sum to one, on a scale of 0..1."""
     cells = shares.shape[1]
-    places = (
+    positions = (
         torch.linspace(0, 1, cells, dtype=shares.dtype) if cells > 1 else torch.zeros(1, dtype=shares.dtype)
     )
-    return shares @ places
+    return shares @ positions
 
 
 def find_layout(
     outputs: torch.Tensor, image_size: tuple[int, int], num_prefix: int | None = None
 ) -> MapLayout | None:
-    """Find the layout of a layer from its outputs for ``patch_images``; None where no layout follows the patch.
+    """Find the layout of a layer from its outputs for ``patch_images``; None if no layout follows the patch.
 
     Args:
         outputs: (5, ...), any layout.
         image_size: height and width of the images.
-        num_prefix: class and register tokens as the model states them; None if it does not.
+        num_prefix: number of class and register tokens that the model declares; None if it declares none.
     """
     best: tuple[float, MapLayout] | None = None
     for layout in possible_layouts(tuple(outputs.shape), image_size, num_prefix):
@@ -185,7 +183,7 @@ def find_layout(
 
 
 def may_be_nchw(outputs: torch.Tensor, image_size: tuple[int, int]) -> bool:
-    """Tell whether an output could be (N, C, h, w): its proportions fit, and nothing follows the patch sideways."""
+    """Return whether an output may be (N, C, h, w): its aspect ratio fits, and no response moves along the wrong axis."""
     fitting = [each for each in possible_layouts(tuple(outputs.shape), image_size) if each.kind == "NCHW"]
     shift = measure_shift(fitting[0], outputs) if fitting else None
     return bool(fitting) and (shift is None or shift.across < WRONG_SHIFT)

@@ -120,6 +120,16 @@ class ClassifySpec(CheckedModel):
             )
         return tuple(notes)
 
+    def plan_warnings(self) -> tuple[str, ...]:
+        """Say where the plan prepares images otherwise than the weights are used to, with lines of YAML that mend it.
+
+        Raises:
+            ModelError: no such model.
+        """
+        from ..zoo.plan_checks import data_warnings
+
+        return data_warnings(self.model, self.plan)
+
     def result_config(self) -> dict[str, Any]:
         """Return all keys that determine the result, flattened; a run is resumed only by a job with equal values.
 
@@ -171,9 +181,9 @@ def labels_of_split(index: Index, split: str, key: str, splits: list[str]) -> np
     try:
         rows = index.rows(split)
     except SourceError as error:
-        cure = "; or write test_split: null" if key == "test_split" else ""
+        hint = "; or write test_split: null" if key == "test_split" else ""
         raise PlanError(f"{key}: expected a split of the index, got {split!r}; it has "
-                        f"{', '.join(splits) or 'no splits'}{cure}") from error  # fmt: skip
+                        f"{', '.join(splits) or 'no splits'}{hint}") from error  # fmt: skip
     labels = index.table["label"].to_numpy()[rows]
     return np.asarray(labels[labels >= 0], dtype=np.int64)
 

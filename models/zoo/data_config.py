@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from ...pipeline.errors import ModelError
 from .hubs import find_model
 
 if TYPE_CHECKING:
@@ -24,20 +25,25 @@ class DataConfig:
     """Crop size as a fraction of the resized short side, 0..1 (timm's ``crop_pct``)."""
     interpolation: str
     """``bilinear`` or ``bicubic``."""
+    crop_mode: str = "center"
+    """``center``: resize the short side and crop the centre; ``squash``: resize both sides."""
 
 
 def data_config(spec: ModelSpec) -> DataConfig:
     """Return the preprocessing that a model's pretrained weights expect, without loading them.
 
     Raises:
-        ModelError: the model does not exist.
+        ModelError: the model does not exist, or timm has no configuration for it.
     """
     hub, name = find_model(spec.name)
     if hub == "timm":
         import timm
 
         published = timm.get_pretrained_cfg(name)
-        assert published is not None, name
+        if published is None:
+            raise ModelError(
+                f"model: expected a model for which timm has a preprocessing configuration, got {spec.name!r}; choose another"
+            )
         config = cast("Any", timm.data).resolve_data_config(pretrained_cfg=asdict(published))
         return DataConfig(
             mean=tuple(config["mean"]),
@@ -45,6 +51,7 @@ def data_config(spec: ModelSpec) -> DataConfig:
             size=tuple(config["input_size"][1:]),
             crop=float(config["crop_pct"]),
             interpolation=str(config["interpolation"]),
+            crop_mode=str(config["crop_mode"]),
         )
     import torchvision
 

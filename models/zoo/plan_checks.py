@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,18 @@ import torch
 from ...pipeline.compiler.program import Program
 from ...pipeline.errors import ModelError, PlanError
 from ...pipeline.plan.plan import Plan
+from ...pipeline.transform.output_shapes import RESIZES
 from ...pipeline.warning_filter import ignored_warnings
 from .build import ModelSpec
 from .checkpoint_file import first_line
 from .data_config import data_config
+from .expected_policy import AREA, INTERPOLATIONS, Step, expected_policy, interpolation_of, yaml_lines
 
+Constants = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation, for each channel or one for all, on the scale 0..1."""
+OTHER_COLOURS = frozenset({"ToHSV"})
+"""Transforms that change the colour space."""
+MAX_VALUE = 255
 _TOLERANCE = 0.03
 """Tolerance of means and standard deviations of images in 0..1; about 8 of 255 levels."""
 _PROBES = ((480, 640), (600, 450))
@@ -71,16 +79,17 @@ def data_warnings(spec: ModelSpec, plan: Plan) -> tuple[str, ...]:
     """Compare a plan with the preprocessing that a model's pretrained weights expect.
 
     Returns:
-        An empty tuple, or one line that lists all differences. Weights from a file are not compared, because their
-        preprocessing is unknown.
+        An empty tuple, or one text: a line that lists all differences, followed by the lines of YAML that correct the plan.
+        Weights from a file are not compared, because their preprocessing is unknown.
     """
     if spec.weights != "default" and not spec.weights.startswith("package:"):
         return ()
-    expected = data_config(spec)
-    return _warning(
-        _differences(plan, (expected.mean, expected.std), expected.size),
-        f"the preprocessing that the weights of {spec.name} were trained with",
-    )
+    config = data_config(spec)
+    used = interpolation_of(config)
+    # OpenCV's area filter is close to the antialiased filters of torchvision and Pillow, and Lanczos to cubic.
+    alike = {used, AREA} | ({INTERPOLATIONS["lanczos"]} if used == INTERPOLATIONS["bicubic"] else set())
+    expected = _Expected(config.mean, config.std, config.size, frozenset(alike), expected_policy(config))
+    return _warning(plan, expected, f"the preprocessing that the weights of {spec.name} were trained with")
 
 
 def trained_plan_warnings(job: Mapping[str, Any], plan: Plan) -> tuple[str, ...]:
@@ -91,8 +100,8 @@ def trained_plan_warnings(job: Mapping[str, Any], plan: Plan) -> tuple[str, ...]
         plan: plan to compare.
 
     Returns:
-        An empty tuple, or one line that lists all differences. The comparison is skipped if the checkpoint has no plan or
-        the plan cannot be built, for example because its policy uses a module that is not allowed.
+        An empty tuple, or one text in the form of ``data_warnings``. The comparison is skipped if the checkpoint has no plan
+        or the plan cannot be built, for example because its policy uses a module that is not allowed.
     """
     if "plan.preprocess" not in job:
         return ()
@@ -108,36 +117,113 @@ def trained_plan_warnings(job: Mapping[str, Any], plan: Plan) -> tuple[str, ...]
     constants = _constants(program)
     if constants is None:
         return ()
-    return _warning(
-        _differences(plan, constants, None if shape is None else (shape[1], shape[2])),
-        "the one that the checkpoint was trained with",
-    )
+    used = _interpolation(program)
+    policy = {
+        name: [spec.dump() for spec in getattr(trained, name)]
+        for name in ("preprocess", "evaluate")
+        if getattr(trained, name)
+    }
+    size = None if shape is None else (shape[1], shape[2])
+    expected = _Expected(*constants, size, None if used is None else frozenset({used}), policy)
+    return _warning(plan, expected, "the one that the checkpoint was trained with")
 
 
-def _warning(differences: list[str], than: str) -> tuple[str, ...]:
-    return (f"the plan differs from {than}: {'; '.join(differences)}",) if differences else ()
+@dataclass(frozen=True)
+class _Expected:
+    """Preprocessing that a model expects."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: tuple[int, int] | None
+    interpolations: frozenset[int] | None
+    """OpenCV's numbers of equivalent interpolations; None if nothing is resized."""
+    policy: Mapping[str, list[Step]]
+    """Sections of a plan with this preprocessing."""
+
+    @property
+    def constants(self) -> Constants:
+        """Mean and standard deviation."""
+        return self.mean, self.std
 
 
-def _differences(
-    plan: Plan, expected: tuple[tuple[float, ...], tuple[float, ...]], size: tuple[int, int] | None
-) -> list[str]:
-    """List the differences of a plan from the expected normalisation and image size."""
+def _warning(plan: Plan, expected: _Expected, than: str) -> tuple[str, ...]:
+    """List the differences of a plan from the expected preprocessing, and the lines of YAML that correct it."""
     program = Program.compile(plan)
-    constants, differences = _constants(program), []
-    if constants is not None and (_differ(constants[0], expected[0]) or _differ(constants[1], expected[1])):
-        got = (
-            "no Normalize"
-            if program.normalization is None
-            else f"Normalize with {_format_constants(constants)}"
-        )
-        differences.append(f"expected {_format_constants(expected)}, got {got}")
-    shape = output_shape(plan)
-    if shape is not None and size is not None and shape[1:] != size:
-        differences.append(f"expected {size[0]} x {size[1]} pixels, got {shape[1]} x {shape[2]}")
-    return differences
+    of_values = [*_colour_differences(program, expected), *_value_differences(program, expected)]
+    of_geometry = [*_size_differences(plan, expected), *_interpolation_differences(program, expected)]
+    if not of_values and not of_geometry:
+        return ()
+    sections = {
+        name: [
+            step
+            for step in steps
+            if (of_values and "Normalize" in step) or (of_geometry and "Normalize" not in step)
+        ]
+        for name, steps in expected.policy.items()
+    }
+    lines = yaml_lines({name: steps for name, steps in sections.items() if steps})
+    sentence = f"the plan differs from {than}: {'; '.join([*of_values, *of_geometry])}"
+    if not lines:
+        return (sentence,)
+    return ("\n".join([sentence, "in the plan, replace the corresponding steps with:", *lines]),)
 
 
-def _constants(program: Program) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+def _value_differences(program: Program, expected: _Expected) -> list[str]:
+    """Compare mean and standard deviation; name the common mistakes BGR order and the range 0..255."""
+    constants = _constants(program)
+    if constants is None or not (_differ(constants[0], expected.mean) or _differ(constants[1], expected.std)):
+        return []
+    wanted = f"expected {_format_constants(expected.constants)}"
+    if program.normalization is None:
+        return [f"{wanted}, got no Normalize, so values are in 0..1"]
+    got = f"{wanted}, got Normalize with {_format_constants(constants)}"
+    turned = tuple(each[::-1] for each in constants)
+    scaled = tuple(tuple(value / MAX_VALUE for value in each) for each in constants)
+    if not _differ(turned[0], expected.mean) and not _differ(turned[1], expected.std):
+        return [f"{got}, which is BGR order; images are RGB"]
+    if not _differ(scaled[0], expected.mean) and not _differ(scaled[1], expected.std):
+        return [f"{got}, which is for the range 0..255; divide by 255, or add max_pixel_value: 1.0"]
+    return [got]
+
+
+def _colour_differences(program: Program, expected: _Expected) -> list[str]:
+    """List transforms that change the colour space, unless they are expected."""
+    wanted = {name for steps in expected.policy.values() for step in steps for name in step}
+    found = [
+        spec.name
+        for spec in (*program.preprocess, *program.evaluate)
+        if spec.name in OTHER_COLOURS and spec.name not in wanted
+    ]
+    return [f"expected RGB images, got {name}; remove it" for name in found]
+
+
+def _size_differences(plan: Plan, expected: _Expected) -> list[str]:
+    shape, size = output_shape(plan), expected.size
+    if shape is None or size is None or shape[1:] == size:
+        return []
+    return [f"expected {size[0]} x {size[1]} pixels, got {shape[1]} x {shape[2]}"]
+
+
+def _interpolation_differences(program: Program, expected: _Expected) -> list[str]:
+    got, wanted = _interpolation(program), expected.interpolations
+    if got is None or wanted is None or got in wanted:
+        return []
+    names = {number: name for name, number in INTERPOLATIONS.items()} | {AREA: "area"}
+    first = min(wanted - {AREA} or wanted)
+    return [
+        f"expected resizing with interpolation {first} ({names.get(first, 'other')}), got {got} ({names.get(got, 'other')})"
+    ]
+
+
+def _interpolation(program: Program) -> int | None:
+    """Return OpenCV's number of the interpolation of the last resize in evaluation; None without a resize."""
+    for spec in reversed((*program.preprocess, *program.evaluate)):
+        if spec.name in RESIZES:
+            return int(spec.options.get("interpolation", INTERPOLATIONS["bilinear"]))
+    return None
+
+
+def _constants(program: Program) -> Constants | None:
     """Return the mean and standard deviation of normalisation; None if transforms of the policy normalise."""
     if any("ormalize" in one.name for one in (*program.preprocess, *program.evaluate, *program.augment)):
         return None
@@ -152,7 +238,7 @@ def _differ(values: tuple[float, ...], expected: tuple[float, ...]) -> bool:
     return len(pairs[0]) != len(pairs[1]) or any(abs(a - b) > _TOLERANCE for a, b in zip(*pairs, strict=True))
 
 
-def _format_constants(constants: tuple[tuple[float, ...], tuple[float, ...]]) -> str:
+def _format_constants(constants: Constants) -> str:
     mean, std = constants
     return f"mean {_format_numbers(mean)}, std {_format_numbers(std)}"
 

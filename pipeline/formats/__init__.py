@@ -1,1 +1,1 @@
-"""Image files: headers, integrity checks and the limits of untrusted files."""
+"""Image file formats: header parsing, integrity checks and limits for untrusted files."""

@@ -1,13 +1,13 @@
-"""What is known of a picture before it is decoded, and how its bytes can be wrong."""
+"""Errors for damaged image files, and the header information that the checks compare."""
 
 from __future__ import annotations
 
 ImageInfo = tuple[int, int, tuple[str, ...]]
-"""Height and width as stored, and the modes, by Pillow's names, that such a file can have."""
+"""Stored height and width, and the possible modes of the file by Pillow's names."""
 
 
 class DamagedError(ValueError):
-    """A checksum in the file is not that of its bytes."""
+    """A checksum of the file does not match."""
 
     label = "damaged"
 

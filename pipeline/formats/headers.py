@@ -1,4 +1,4 @@
-"""What an image file says of itself before any pixel is decoded."""
+"""Reads image headers: size, mode, format and EXIF orientation, without decoding pixels."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from .jpeg_headers import read_common_jpeg, read_common_orientation
 from .png_chunks import png_header_info
 
 MAX_PIXELS = 178_956_970
-"""Images with more pixels get a status: 512 MiB of RGB, the size at which Pillow speaks of a bomb."""
+"""Images with more pixels are refused: 512 MiB of RGB, Pillow's threshold for decompression bombs."""
 
 FORMATS = ("jpeg", "png", "webp", "tiff", "bmp", "gif", "ppm", "avif", "jpeg2000")
-"""Formats that are decoded, told by content."""
+"""Supported formats, detected by content."""
 
 CANNOT_OPEN = "cannot be opened: "
-"""Start of a status that is about the file system, not the content: it may heal without the file changing."""
+"""Prefix of a status that concerns the file system, not the content: it may change while the file does not."""
 
 _MAGIC = (
     (b"\xff\xd8\xff", "jpeg"),
@@ -42,37 +42,37 @@ _ORIENTATION_TAG = 274
 _WEBP_EXIF = 0x08
 _MAX_EXIF = 1 << 20
 
-# Where nobody set up logging, Python prints what Pillow logs about broken files. Their status says it.
+# Without a handler Python would print Pillow's log messages about broken files, which their status covers.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The header of one image file; of its first frame where it has several."""
+    """Header of one image file, or of its first frame."""
 
     width: int = 0
     """Pixels as stored, before EXIF orientation; 0 if unknown."""
     height: int = 0
     channels: int = 0
     mode: str = ""
-    """Pillow's name, such as ``RGB``, ``L``, ``P`` or ``I;16``."""
+    """Pillow mode, such as ``RGB``, ``L``, ``P`` or ``I;16``."""
     format: str = ""
-    """By content, lower case: one of ``FORMATS`` or what Pillow calls it."""
+    """By content, lower case: one of ``FORMATS``, or Pillow's name."""
     orientation: int = 1
     """EXIF 1..8."""
     status: str = "ok"
-    """``ok``, or in one line why the file cannot be used."""
+    """``ok``, or why the file cannot be used, in one line."""
 
 
 def read_header(path: str | Path) -> Header:
-    """Read the header of one file without decoding pixels; a bad file gets a status.
+    """Read the header of one file without decoding pixels; a bad file gets an error status.
 
-    The format is told by content, the file's name does not matter. Of animations and multi-page files the
-    first frame is taken. Never raises for a bad, missing or unreadable file.
+    The format is detected by content, not by file name. For animations and multi-page files the first frame is
+    used. Does not raise for bad, missing or unreadable files.
     """
     try:
-        # A FIFO would block in open() for ever.
-        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - as fast as it gets, called per file
+        # open() would block on a FIFO.
+        if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116 - faster than pathlib, called per file
             return Header(status=f"{CANNOT_OPEN}not a regular file")
         with open(path, "rb") as file:  # noqa: PTH123
             return read_header_from(file)
@@ -83,22 +83,22 @@ def read_header(path: str | Path) -> Header:
 
 
 def one_line(text: str) -> str:
-    """Fold a text into one line of at most 200 characters that any encoding-strict store accepts."""
+    """Convert a text to one line of valid UTF-8 with at most 200 characters."""
     return " ".join(text.encode("utf-8", "backslashreplace").decode().split())[:200]
 
 
 def read_header_from(file: IO[bytes]) -> Header:
-    """Read the header from an open file that can seek, as ``read_header`` does.
+    """Read the header from an open seekable file, like ``read_header``.
 
-    Errors of the file itself, other than of its content, are raised.
+    Raises only I/O errors, none for bad content.
     """
     start = file.read(32)
     if not start:
         return Header(status="empty file: 0 bytes")
     name = _format_of(start)
     file.seek(0)
-    # Pillow's plugins raise nearly anything on broken input (OSError, SyntaxError, struct.error, KeyError,
-    # OverflowError, MemoryError, ...). One bad image costs one image: whatever it is becomes its status.
+    # Pillow's plugins raise many kinds of errors on broken input (OSError, SyntaxError, struct.error, KeyError,
+    # OverflowError, MemoryError, ...). Each becomes the status of its image.
     try:
         return _read(file, name)
     except Image.DecompressionBombError:
@@ -108,7 +108,7 @@ def read_header_from(file: IO[bytes]) -> Header:
             return Header(format=name, status=f"broken {name}: its header cannot be read")
         return Header(status=f"not a known image format: starts with {start[:8].hex(' ')}")
     except RunError:
-        raise  # the source is down; the image is not to blame
+        raise  # the source is unavailable, not the image broken
     except Exception as error:
         reason = f"{type(error).__name__}: {error}"
         return Header(format=name, status=one_line(f"broken {name or 'file'}: {reason}"))
@@ -132,7 +132,7 @@ def _read(file: IO[bytes], name: str) -> Header:
 
 
 def _common_jpeg_header(file: IO[bytes]) -> Header | None:
-    """Read the header of most JPEGs, as Pillow does; None for those that are left to it."""
+    """Read the header of a common JPEG; None for those that need Pillow."""
     found = read_common_jpeg(file)
     if found is None or found[0] * found[1] > MAX_PIXELS:
         return None
@@ -148,7 +148,7 @@ def _read_with_pillow(file: IO[bytes]) -> Header:
 def _describe(image: Image.Image, file: IO[bytes]) -> Header:
     height, width = stored_size(image)
     name = (image.format or "").lower()
-    name = "jpeg" if name == "mpo" else name  # several JPEGs in one file; the first is an ordinary one
+    name = "jpeg" if name == "mpo" else name  # several JPEGs in one file
     status = "ok"
     if width <= 0 or height <= 0:
         status = f"broken {name}: {width}x{height} pixels"
@@ -168,7 +168,7 @@ def _describe(image: Image.Image, file: IO[bytes]) -> Header:
 
 
 def _webp_header(file: IO[bytes]) -> Header:
-    """Read a WebP's header and EXIF chunk alone: Pillow would read all of the file."""
+    """Read the header and EXIF chunk of a WebP; Pillow would read the complete file."""
     start = file.read(30)
     width, height, has_alpha = webp_size(start)
     block = None
@@ -204,9 +204,9 @@ def _clamp_int32(size: int) -> int:
 
 
 def _read_orientation_tag(image: Image.Image, name: str, file: IO[bytes]) -> int:
-    """EXIF orientation; 1 where there is none or it makes no sense: broken EXIF does not spoil an image."""
+    """Return the EXIF orientation; 1 if it is missing or invalid, as images with broken EXIF are usable."""
     found: object = None
-    with suppress(Exception):  # the EXIF parser raises as many kinds as the plugins do; see the line above
+    with suppress(Exception):  # Pillow's EXIF parser raises many kinds of errors, too
         if isinstance(image, TiffImagePlugin.TiffImageFile):
             found = image.tag_v2.get(_ORIENTATION_TAG)
         else:
@@ -216,7 +216,7 @@ def _read_orientation_tag(image: Image.Image, name: str, file: IO[bytes]) -> int
 
 
 def _parse_orientation(block: bytes | None) -> int:
-    """Read the orientation from an EXIF block; 1 where there is none or it makes no sense."""
+    """Return the orientation of an EXIF block; 1 if it is missing or invalid."""
     found: object = None
     with suppress(Exception), ignored_warnings():  # as above
         if block and (found := read_common_orientation(block)) is None:
@@ -227,7 +227,7 @@ def _parse_orientation(block: bytes | None) -> int:
 
 
 def _png_exif(file: IO[bytes]) -> bytes | None:
-    """Find the first eXIf chunk by walking chunk headers; it may stand after the pixels, and Pillow takes the last."""
+    """Return the first eXIf chunk, which may follow the pixels; Pillow would use the last one."""
     file.seek(8)
     while len(head := file.read(8)) == 8:
         length, kind = struct.unpack(">I4s", head)

@@ -1,7 +1,7 @@
-"""The one reader of untrusted images with Pillow: a fixed list of formats and bounded headers.
+"""Opens untrusted images with Pillow: a fixed list of formats and bounded headers.
 
-Pillow picks its plugin by content. Without a list a file named ``mask.png`` can reach Ghostscript or any plugin that
-some package has registered. Nothing else in this package calls ``Image.open``.
+Pillow selects its plugin by content. Without a list of formats, a file named ``mask.png`` could reach Ghostscript or any
+plugin that another package registered. No other module calls ``Image.open``.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from PIL import (
 from ..warning_filter import ignored_warnings
 
 ALLOWED = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "AVIF", "JPEG2000")
-"""Pillow's names of the formats that may be opened, without those that run programs or lack a signature.
+"""Pillow's names of the allowed formats, without those that run programs or lack a signature.
 
 ``JPEG`` includes MPO, several JPEGs in one file.
 """
 
 MAX_HEADER_BYTES = 16 << 20
-"""Most bytes that are read of a file to learn its size, mode and orientation."""
+"""Most bytes that are read for size, mode and orientation of a file."""
 
 MAX_HEADER_READS = 100_000
-"""Most reads for the same: bounds the time that millions of tiny chunks or tags can take."""
+"""Most reads for the same, which bounds the time for millions of tiny chunks or tags."""
 
 _WIDTH_TAG, _HEIGHT_TAG = 256, 257
 _PLUGINS = (
@@ -52,7 +52,7 @@ _PLUGINS = (
     PpmImagePlugin,
     TiffImagePlugin,
     WebPImagePlugin,
-)  # imported here, so that Pillow does not import every plugin it has, nor threads at once
+)  # imported here, so that Pillow does not import all of its plugins, or import them in several threads at once
 
 
 class HeaderLimitError(ValueError):
@@ -60,11 +60,11 @@ class HeaderLimitError(ValueError):
 
 
 class BoundedFile(io.RawIOBase):
-    """A view of an open file that fails once too much of it was read; the file stays open when it is closed.
+    """Wrapper of an open file with a limit on bytes and reads; closing it leaves the file open.
 
     Args:
-        file: readable, seekable and at its beginning.
-        max_bytes: most bytes in all.
+        file: readable, seekable and at its start.
+        max_bytes: most bytes in total.
     """
 
     def __init__(self, file: IO[bytes], max_bytes: int) -> None:
@@ -76,14 +76,14 @@ class BoundedFile(io.RawIOBase):
         self._limited = True
 
     def lift_limits(self) -> None:
-        """End the limits: the header is read, the pixels follow."""
+        """Remove the limits, once the header is read."""
         self._limited = False
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Read up to ``size`` bytes, or all that is left.
+        """Read up to ``size`` bytes, or all remaining ones.
 
         Raises:
-            HeaderLimitError: too much was read.
+            HeaderLimitError: a limit is exceeded.
         """
         if not self._limited:
             return self._file.read(-1 if size is None else size)
@@ -98,13 +98,13 @@ class BoundedFile(io.RawIOBase):
         return data
 
     def readinto(self, buffer: Any) -> int:
-        """Fill a buffer; fewer bytes only at the end."""
+        """Fill a buffer; returns fewer bytes only at the end of the file."""
         data = self.read(len(buffer))
         buffer[: len(data)] = data
         return len(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move to a position."""
+        """Set the position."""
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:
@@ -124,18 +124,18 @@ class BoundedFile(io.RawIOBase):
 def open_image(source: bytes | IO[bytes], *, formats: tuple[str, ...] = ALLOWED) -> Iterator[Image.Image]:
     """Open an image without decoding its pixels; ``load`` or ``np.asarray`` decodes them.
 
-    Warnings of Pillow are ignored inside. Check ``size`` and ``mode`` before decoding.
+    Pillow's warnings are ignored within the context. Check ``size`` and ``mode`` before decoding.
 
     Args:
-        source: the encoded bytes, or an open file that can seek, of which at most ``MAX_HEADER_BYTES`` are read
-            before pixels are asked for. The file stays open.
-        formats: Pillow's names, among ``ALLOWED``.
+        source: the encoded bytes, or an open seekable file, of which at most ``MAX_HEADER_BYTES`` are read
+            before its pixels are decoded. The file stays open.
+        formats: Pillow's names, a subset of ``ALLOWED``.
 
     Raises:
         HeaderLimitError: the header is too long.
-        PIL.UnidentifiedImageError: it is none of the formats.
-        PIL.Image.DecompressionBombError: it has more pixels than Pillow allows.
-        Exception: Pillow's plugins raise many kinds for broken content.
+        PIL.UnidentifiedImageError: not one of the formats.
+        PIL.Image.DecompressionBombError: more pixels than Pillow allows.
+        Exception: Pillow's plugins raise many kinds of errors for broken content.
     """
     limit = MAX_HEADER_BYTES + (len(source) if isinstance(source, bytes) else 0)
     bounded = BoundedFile(io.BytesIO(source) if isinstance(source, bytes) else source, limit)
@@ -145,7 +145,7 @@ def open_image(source: bytes | IO[bytes], *, formats: tuple[str, ...] = ALLOWED)
 
 
 def stored_size(image: Image.Image) -> tuple[int, int]:
-    """Return height and width as stored; for TIFF alone Pillow's ``size`` is the one after orientation."""
+    """Return the stored height and width; only for TIFF, Pillow's ``size`` is that after EXIF orientation."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         return image.tag_v2[_HEIGHT_TAG], image.tag_v2[_WIDTH_TAG]
     return image.height, image.width

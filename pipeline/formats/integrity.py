@@ -1,12 +1,11 @@
-"""Checks of encoded bytes against the index before anything is decoded: format, size, kind of pixels, wholeness.
+"""Compares encoded image bytes with the index before decoding: format, size, mode, completeness.
 
-Decoders differ in what they make of a file that ends early or is larger than indexed: one pads, one fails, and one that
-decodes a region never reads the end. So it is decided here, from the bytes, for every way of decoding alike. JPEG, PNG
-and WebP, which several decoders read, are checked here; the other formats are read by Pillow alone, always whole, and
-compared by ``decode_pillow`` before it decodes.
+Decoders treat a truncated file, or one that is larger than indexed, differently: one pads, one fails, and one that decodes a
+region does not read the end. These checks give the same result for all of them. They cover JPEG, PNG and WebP, which have
+several decoders; all other formats are decoded by Pillow only, completely, and compared by ``decode_pillow`` before decoding.
 
-A file is whole if its end marker is there: EOI behind the last scan of a JPEG, IEND at the end of a PNG's chunks, as many
-bytes as the RIFF header of a WebP says. Bytes behind the end are ignored. The chunks of a PNG match their checksums.
+A file is complete if it has its end marker: EOI after the last scan of a JPEG, IEND after a PNG's chunks, the number of
+bytes in the RIFF header of a WebP. Trailing bytes are ignored. The chunks of a PNG must match their checksums.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from .jpeg_segments import jpeg_info
 from .png_chunks import png_info
 
 COLOR_RULE_VERSION = 3
-"""Raised when the same file becomes other RGB pixels than before: cached ones are then made anew."""
+"""Version of the conversion to RGB; a new one invalidates cached pixels."""
 REINDEX_HINT = "the file changed: index again"
 RECOPY_HINT = "copy the file again or remove it"
 _REFUSED_MODES = frozenset({"I", "F", "LAB"})
@@ -28,13 +27,13 @@ _word = struct.Struct("<I").unpack_from
 
 
 def integrity_problem(data: bytes, name: str, mode: str, size: Size) -> str:
-    """Compare the bytes of a file with the index.
+    """Compare the bytes of a file with its row in the index.
 
     Args:
-        data: the whole file.
-        name: its format as indexed.
-        mode: Pillow's mode as indexed.
-        size: height and width as stored and indexed.
+        data: the complete file.
+        name: the indexed format.
+        mode: the indexed Pillow mode.
+        size: the indexed stored height and width.
 
     Returns:
         Why the file cannot be used, or an empty string.
@@ -56,13 +55,13 @@ def integrity_problem(data: bytes, name: str, mode: str, size: Size) -> str:
 
 
 def size_mismatch(indexed: Size, found: Size) -> str:
-    """Word that a stored picture has another size, height and width, than was indexed."""
+    """Return the error text for a stored size (height, width) that differs from the indexed one."""
     return f"expected {indexed[1]}x{indexed[0]} pixels as indexed, got {found[1]}x{found[0]}; {REINDEX_HINT}"
 
 
 def unsupported_mode(name: str, mode: str) -> str:
-    """Say why pixels of a mode of Pillow cannot become RGB by the stated rule; an empty string where they can."""
-    if mode not in _REFUSED_MODES or (mode == "I" and name == "ppm"):  # PGM with 16 bits, which Pillow scales
+    """Return why pixels of a Pillow mode cannot be converted to RGB, or an empty string if they can."""
+    if mode not in _REFUSED_MODES or (mode == "I" and name == "ppm"):  # 16-bit PGM, which Pillow scales
         return ""
     return (
         f"expected 8- or 16-bit gray, RGB, palette or CMYK pixels, got Pillow mode {mode}; convert the file"
@@ -75,14 +74,18 @@ def _webp_info(data: bytes) -> ImageInfo:
     if len(data) < 8 + _word(data, 4)[0]:
         raise TruncatedError(f"it ends at byte {len(data):,} of {8 + _word(data, 4)[0]:,}")
     width, height, has_alpha = webp_size(data)
-    return height, width, ("RGBA", "RGB") if has_alpha else ("RGB",)  # Pillow looks at the alpha itself
+    return (
+        height,
+        width,
+        ("RGBA", "RGB") if has_alpha else ("RGB",),
+    )  # Pillow decides by the alpha data
 
 
 def webp_size(data: bytes) -> tuple[int, int, bool]:
-    """Read width, height and whether there is alpha from the beginning of a WebP.
+    """Read width, height and the alpha flag from the first bytes of a WebP.
 
     Raises:
-        LookupError: it is broken or too short.
+        LookupError: broken or too short.
     """
     kind = data[12:16]
     if len(data) < 30:

@@ -1,4 +1,4 @@
-"""The headers of ordinary JPEGs, several times as fast as Pillow reads them; what is not ordinary is left to Pillow."""
+"""Fast parser for the headers of common JPEGs, several times as fast as Pillow, which handles the uncommon ones."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import IO
 
 _FIRST_BYTES = 8192
 _MAX_BYTES = 256 * 1024
-"""Ordinary headers end earlier."""
+"""Common headers are shorter."""
 _FRAME_MARKERS = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
-"""Sequential and progressive, by Huffman or arithmetic coding."""
+"""SOF markers: sequential and progressive, with Huffman or arithmetic coding."""
 _SKIPPED_MARKERS = frozenset({0xC4, 0xCC, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE})
 """Tables, restart interval, application data and comments."""
 _DQT, _SOS, _APP1 = 0xDB, 0xDA, 0xE1
@@ -21,18 +21,18 @@ _SHORT = 3
 _frame = struct.Struct(">BHHB")
 
 JpegHeader = tuple[int, int, str, bytes | None]
-"""Width, height, Pillow's mode, and the EXIF block, if there is one."""
+"""Width, height, Pillow mode, and the EXIF block, if any."""
 
 
 class _UncommonError(Exception):
-    """It is left to Pillow."""
+    """Left to Pillow."""
 
 
 def read_common_jpeg(file: IO[bytes]) -> JpegHeader | None:
     """Read the header of a JPEG from its beginning.
 
     Returns:
-        None for what is rare or wrong: CMYK, 12 bits, two frames or EXIF blocks, stray bytes, no pixels, no scan, or a
+        None for uncommon or invalid files: CMYK, 12 bits, two frames or EXIF blocks, stray bytes, no pixels, no scan, or a
         header of more than 256 KiB.
     """
     try:
@@ -70,7 +70,7 @@ def _read(file: IO[bytes]) -> JpegHeader:
 
 
 def _read_until(file: IO[bytes], data: bytes, end: int) -> bytes:
-    """Read on where the bytes do not reach so far, and somewhat farther."""
+    """Read more bytes if there are fewer than ``end``, with some read-ahead."""
     if end <= len(data):
         return data
     if end <= _MAX_BYTES:
@@ -90,15 +90,15 @@ def _parse_frame(data: bytes) -> JpegHeader:
 
 
 def _has_8bit_tables(data: bytes) -> bool:
-    """Say whether quantization tables are whole and of 8 bits."""
+    """Return whether quantization tables are complete and have 8 bits."""
     return len(data) % _TABLE_BYTES == 0 and all(number < 16 for number in data[::_TABLE_BYTES])
 
 
 def read_common_orientation(block: bytes) -> int | None:
-    """Read the orientation from an EXIF block, with or without its name; 0 where there is none.
+    """Read the orientation from an EXIF block, with or without the ``Exif`` prefix; 0 if there is none.
 
     Returns:
-        None for what is rare or wrong: entries that are cut, or a tag that comes twice or holds no short.
+        None for uncommon or invalid blocks: truncated entries, or a tag that is repeated or not a short.
     """
     try:
         return _read_orientation(block.removeprefix(_EXIF))

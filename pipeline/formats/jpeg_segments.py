@@ -1,4 +1,4 @@
-"""The segments of a JPEG: size, sampling, whether it is whole, and what its scans leave out."""
+"""Parses the segments of a JPEG: size, chroma subsampling, completeness and missing scans."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ _STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 """JPEG markers without a length."""
 _SOS, _EOI = 0xDA, 0xD9
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-"""Any marker in entropy-coded data but restarts, which belong to it."""
+"""Any marker in entropy-coded data except restarts, which are part of it."""
 _NUM_SMOOTHING_COEFFICIENTS = 10
-"""So many coefficients, from the first, libjpeg looks at to decide whether it smooths between blocks."""
+"""Number of leading coefficients by which libjpeg decides on interblock smoothing."""
 _frame = struct.Struct(">HHB").unpack_from
 _MODES = {1: ("L",), 3: ("RGB",), 4: ("CMYK",)}
 
 
 def jpeg_info(data: bytes) -> ImageInfo:
-    """Read size and modes of a whole JPEG.
+    """Read size and modes of a complete JPEG.
 
     Raises:
-        TruncatedError: it has no end.
-        LookupError, ValueError, struct.error: it is no JPEG.
+        TruncatedError: no end marker.
+        LookupError, ValueError, struct.error: not a JPEG.
     """
     if data[:2] != b"\xff\xd8":
         raise ValueError
@@ -37,10 +37,10 @@ def jpeg_info(data: bytes) -> ImageInfo:
 
 
 def chroma_subsampling_ratio(data: bytes) -> int:
-    """Say how many times coarser colour is than brightness along one side compared with the other.
+    """Return the ratio of the chroma subsampling factors of the two axes.
 
-    1 for 4:4:4, 4:2:0 and gray; 2 for 4:2:2 and 4:4:0; 4 for 4:1:1. Where a JPEG is decoded at a fraction of its size,
-    the inverse DCT makes up for sampling that is the same along both sides, and for no other. 1 for what is no JPEG.
+    1 for 4:4:4, 4:2:0 and gray; 2 for 4:2:2 and 4:4:0; 4 for 4:1:1. In a decode at reduced size, a scaled inverse DCT
+    compensates subsampling that is equal along both axes, and no other. 1 if the data is not a JPEG.
     """
     try:
         frame, _ = _next_segment(data, 2, _SOF)
@@ -54,10 +54,10 @@ def chroma_subsampling_ratio(data: bytes) -> int:
 
 
 def uses_interblock_smoothing(data: bytes) -> bool:
-    """Say whether decoders smooth between blocks, as of a progressive JPEG whose last scans are missing.
+    """Return whether decoders apply interblock smoothing, as for a progressive JPEG without its last scans.
 
-    Then a pixel depends on blocks far from it, and a region decoded alone differs from one cut out of the whole. False
-    for what is no JPEG.
+    Then a pixel depends on distant blocks, and a decoded region differs from a crop of the complete image. False if the
+    data is not a JPEG.
     """
     try:
         frame, at = _next_segment(data, 2, _SOF)
@@ -74,7 +74,7 @@ def uses_interblock_smoothing(data: bytes) -> bool:
 
 
 def _unsent_coefficients(data: bytes, at: int, wanted: set[tuple[int, int]]) -> set[tuple[int, int]]:
-    """Walk scans and leave of the wanted coefficients, by component and number, those that are not sent to the last bit."""
+    """Walk all scans and return those of the coefficients, by component and number, that are not sent to the last bit."""
     while wanted and (found := _MARKER.search(data, at)) is not None and data[found.start() + 1] != _EOI:
         at = found.start()
         if data[at + 1] in _STANDALONE:
@@ -91,11 +91,11 @@ def _unsent_coefficients(data: bytes, at: int, wanted: set[tuple[int, int]]) -> 
 
 
 def _next_segment(data: bytes, at: int, wanted: frozenset[int]) -> tuple[int, int]:
-    """Find the next segment of a kind; returns where it begins and where it ends."""
+    """Find the next segment of a kind; return the offsets of its start and end."""
     end = len(data) - 4
     while at <= end:
         if data[at] != 0xFF:
-            at = data.find(b"\xff", at)  # stray bytes between segments, which decoders skip
+            at = data.find(b"\xff", at)  # decoders skip stray bytes between segments
             if at < 0:
                 break
             continue
@@ -115,7 +115,7 @@ def _next_segment(data: bytes, at: int, wanted: frozenset[int]) -> tuple[int, in
 
 
 def _check_end(data: bytes, at: int) -> None:
-    """Walk all scans to the end of the picture, for the few files whose last bytes are not EOI."""
+    """Walk all scans to the end of the image, for the few files whose last bytes are not EOI."""
     while True:
         found = _MARKER.search(data, at)
         if found is None:

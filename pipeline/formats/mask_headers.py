@@ -1,24 +1,24 @@
-"""Which file can be the label mask of a picture, from the headers of both."""
+"""Checks by its header whether a file can be the label mask of an image."""
 
 from __future__ import annotations
 
 from .headers import Header
 
 IGNORED = 255
-"""The label of pixels that are not annotated; losses of torch skip it as ``ignore_index``."""
+"""Label of pixels that are not annotated, for ``ignore_index`` of torch losses."""
 MASK_FORMATS = frozenset({"png", "tiff", "bmp"})
-"""Formats that keep every value. JPEG changes them, PPM may scale them, and writers of GIF number colours anew."""
+"""Lossless formats. JPEG changes values, PPM may scale them, and GIF encoders renumber the palette."""
 MASK_MODES = frozenset({"1", "L", "P"})
-"""Pillow modes that hold one label in at most 8 bits: the values of a grey picture, or the indices of a palette."""
+"""Pillow modes with one label of at most 8 bits per pixel: gray values or palette indices."""
 WIDE_MODES = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 _QUARTER_TURNED = 5
-"""EXIF orientations from here on exchange width and height."""
+"""EXIF orientations from 5 swap width and height."""
 
 
 def mask_problem(mask: Header, picture: Header) -> str:
-    """Return in one line why a file cannot be the label mask of a picture; an empty string if it can.
+    """Return why a file cannot be the label mask of an image, in one line; an empty string if it can.
 
-    A mask belongs to the upright picture: after its own EXIF orientation, if it has one, it must be as large.
+    A mask refers to the upright image: after its own EXIF orientation, if any, both must have the same size.
     """
     if mask.status != "ok" and mask.mode not in WIDE_MODES:
         return f"expected a label mask, got a file that cannot be used ({mask.status}); save the labels as a grey PNG"

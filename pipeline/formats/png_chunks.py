@@ -1,4 +1,4 @@
-"""The chunks of a PNG: size, kind of pixels, checksums and end."""
+"""Parses the chunks of a PNG: size, mode, checksums and end."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import zlib
 from .damage import DamagedError, ImageInfo, TruncatedError
 
 _HEAD_BYTES = 33
-"""Of the signature and the first chunk, IHDR."""
+"""Size of the signature and the first chunk, IHDR."""
 _MODES = {0: ("L",), 2: ("RGB",), 3: ("P",), 4: ("LA",), 6: ("RGBA",)}
 _BITS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
-"""Bits of a sample that the standard allows, by kind of colour."""
+"""Bit depths that the standard allows, by color type."""
 _ihdr = struct.Struct(">IIBBBBB").unpack_from
 _length = struct.Struct(">I").unpack_from
 
 
 def png_header_info(data: bytes) -> ImageInfo:
-    """Read size and modes from the beginning of a PNG, its first 33 bytes or more.
+    """Read size and modes from the first 33 bytes or more of a PNG.
 
     Raises:
-        LookupError, ValueError, struct.error: it is no PNG, or one that the standard does not know.
+        LookupError, ValueError, struct.error: not a PNG that conforms to the standard.
     """
     if data[:8] != b"\x89PNG\r\n\x1a\n" or data[12:16] != b"IHDR":
         raise ValueError("no IHDR at the beginning")
@@ -37,12 +37,12 @@ def png_header_info(data: bytes) -> ImageInfo:
 
 
 def png_info(data: bytes) -> ImageInfo:
-    """Read size and modes of a whole PNG whose chunks match their checksums; bytes behind IEND are ignored.
+    """Read size and modes of a complete PNG and verify the checksums of its chunks; bytes after IEND are ignored.
 
     Raises:
-        TruncatedError: it has no end.
-        DamagedError: a chunk has another checksum.
-        LookupError, ValueError, struct.error: it is no PNG.
+        TruncatedError: no IEND chunk.
+        DamagedError: a checksum does not match.
+        LookupError, ValueError, struct.error: not a PNG.
     """
     info = png_header_info(data)
     view, at, end = memoryview(data), 8, len(data)

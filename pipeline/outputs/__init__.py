@@ -1,1 +1,1 @@
-"""Output folders: which files a run owns there, and one run at a time."""
+"""Output folders: ownership of files by a manifest, and a lock against concurrent runs."""

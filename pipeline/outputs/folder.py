@@ -1,19 +1,18 @@
-"""A folder that a run writes its results into, and nothing of anybody else.
+"""Output folder of a run, in which files that no run has written are never overwritten or deleted.
 
-An output folder has a manifest (``manifest``) that lists the files which runs have written there. A run *claims* a name
-before it writes the file: the name is put on the list first, so that a run that is killed leaves no file which is not
-listed. From this follows
+An output folder has a manifest (``manifest``) of the files that runs have written there. A run *claims* a name before it
+writes the file: the manifest is updated first, so that a killed run leaves no unlisted files. It follows that
 
-* a missing or empty folder is taken, one with a manifest of the same kind of job is taken up;
-* files that are not on the list are never written over or deleted. Where a run would write a file that is there and not
-  on the list, it is refused before it reads anything. Other files may lie there, and stay;
-* what an earlier result has on the list and the new one does not is deleted by ``complete``;
+* a missing or empty folder is used as it is, one with a manifest of the same kind of job is reused;
+* unlisted files are never overwritten or deleted. A run that would overwrite one is refused before it reads any data;
+  other files may be in the folder, and are kept;
+* files of an earlier result that the new one does not have are deleted by ``complete``.
 
-One run at a time writes to a folder: it holds a lock (``lock``) until it ends.
+A lock (``lock``) admits one run at a time.
 
-A job needs to know none of this. It declares the files that it writes as ``outputs`` (names or patterns such as
-``shard-*.tar``, relative to the folder; a job without the attribute gets a folder of its own, since nobody can tell what
-it will overwrite) and, if it writes files part by part, as ``part_files(records, part)``; the runner claims them. See
+Jobs do not handle this themselves. A job declares the files that it writes as ``outputs`` (names or patterns such as
+``shard-*.tar``, relative to the folder; a job without the attribute needs an empty folder, since the files that it would
+overwrite are unknown) and, if it writes files for each part, as ``part_files(records, part)``; the runner claims them. See
 ``pipeline/jobs/contracts.py``.
 """
 
@@ -34,11 +33,11 @@ from .manifest import LOCK_NAME, Manifest, check_name
 
 HINT = "choose another --out, or move it away"
 _PRIVATE_PREFIXES = (".lightwell.", ".seen-")
-"""Beginnings of names that a run itself keeps in the folder while it lasts."""
+"""Prefixes of the temporary files of a run."""
 
 
 class OutputFolder:
-    """The files of one kind of job below a folder; made by ``open``. Not for several threads at a time.
+    """Files of one kind of job below a folder; created by ``open``. Not thread-safe.
 
     Attributes:
         path: the folder.
@@ -63,19 +62,19 @@ class OutputFolder:
         remote_names: Collection[str] = (),
         check: Callable[[Self], None] = lambda folder: None,  # noqa: ARG005
     ) -> Iterator[Self]:
-        """Open a folder for writing; nothing in it is changed until ``claim``.
+        """Open and lock a folder for writing; no file is changed until ``claim``.
 
         Args:
-            path: the folder; made where it is missing.
-            kind: of the job; results of another kind are not written over.
-            outputs: names and patterns of what will be written; None where that is not known.
-            lock: False where the caller has the folder locked already.
-            remote_names: names that are taken without a local file, such as those below a URI that were not fetched.
-            check: called once the folder is locked; raises where the run may not write there.
+            path: the folder; created if it is missing.
+            kind: of the job; results of another kind are not overwritten.
+            outputs: names and patterns of the files to be written; None if unknown.
+            lock: False if the caller holds the lock.
+            remote_names: existing names without a local file, such as those below a URI that were not fetched.
+            check: called once the folder is locked; raises if the run must not write there.
 
         Raises:
-            RequestError: the folder holds other things where the run would write, or another run writes there.
-            OutputError: it cannot be made or written.
+            RequestError: the run would overwrite unlisted files, or another run writes to the folder.
+            OutputError: the folder cannot be created or written.
         """
         check_writable(path)
         with ExitStack() as stack:
@@ -97,19 +96,19 @@ class OutputFolder:
 
     @property
     def owned(self) -> frozenset[str]:
-        """Names on the list, whether the files are there or not."""
+        """Names in the manifest, whether or not the files exist."""
         return frozenset(self._files)
 
     def describe(self, fingerprint: str | None) -> None:
-        """Set the fingerprint of the job, which the manifest shows from the next claim on."""
+        """Set the fingerprint of the job; it is saved at the next claim."""
         self._manifest = self._manifest.model_copy(update={"fingerprint": fingerprint})
 
     def claim(self, *names: str) -> None:
-        """Put names on the list, before the files are written.
+        """Add names to the manifest, before the files are written.
 
         Raises:
-            RequestError: such a file is there and not on the list, or something that is no file has its name.
-            OutputError: the list cannot be written.
+            RequestError: an unlisted file of this name exists, or something else than a file.
+            OutputError: the manifest cannot be written.
         """
         for name in names:
             check_name(name)
@@ -121,9 +120,9 @@ class OutputFolder:
             self._save()
 
     def remove(self, *names: str) -> list[str]:
-        """Delete files that are on the list, and take them off it; returns those that are gone.
+        """Delete listed files and remove them from the manifest; return the names of deleted files.
 
-        A file whose size is not the one on the list was changed by somebody since: it stays, and is no longer listed.
+        A file whose size differs from the manifest was changed since: it is kept, and no longer listed.
         """
         removed = []
         for name in names:
@@ -142,7 +141,7 @@ class OutputFolder:
         return removed
 
     def complete(self) -> list[str]:
-        """End a run: delete what only earlier results have on the list, and note the sizes of the rest.
+        """End a run: delete files of earlier results that were not claimed, and save the sizes of the others.
 
         Returns:
             Names of the deleted files.
@@ -159,7 +158,7 @@ class OutputFolder:
         self._manifest.save(self.path)
 
     def _check(self, outputs: Sequence[str] | None) -> None:
-        """Refuse a folder in which files that are not ours would be written over."""
+        """Raise if unlisted files would be overwritten."""
         if outputs is None:
             foreign = [name for name in self._list_names("") if not _is_private(name)]
             if not self._files and (foreign := [*foreign, *sorted(self._remote_names)]):
@@ -178,7 +177,7 @@ class OutputFolder:
                 self._check_name(name)
 
     def matching(self, outputs: Sequence[str]) -> list[str]:
-        """List what is in the folder under the names and patterns, ours or not."""
+        """List the files in the folder that match the names and patterns, listed or not."""
         parents = sorted({str(PurePosixPath(pattern).parent) for pattern in outputs})
         names = [name for parent in parents for name in self._list_names("" if parent == "." else parent)]
         return [name for name in names if matches(name, outputs)]
@@ -204,7 +203,7 @@ class OutputFolder:
             self._refuse(name)
 
     def _has_linked_parent(self, name: str) -> bool:
-        """Say whether a folder on the way to a file is a link, or no folder."""
+        """Return whether a parent folder of a file is a link, or not a folder."""
         parents = [self.path / parent for parent in Path(name).parents if parent != Path()]
         return any(parent.is_symlink() or (parent.exists() and not parent.is_dir()) for parent in parents)
 
@@ -216,10 +215,10 @@ class OutputFolder:
 
 
 def check_writable(path: Path) -> None:
-    """Make an output folder and write into it for a moment.
+    """Create an output folder and check that it is writable.
 
     Raises:
-        OutputError: it cannot be made or written.
+            OutputError: the folder cannot be created or written.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -228,7 +227,7 @@ def check_writable(path: Path) -> None:
     except OSError as error:
         raise OutputError(
             f"--out: expected a folder that can be written, got {str(path)!r} ({error.strerror or error}); "
-            "choose another, or give yourself the right to write there"
+            "choose another, or change its permissions"
         ) from error
 
 
@@ -237,10 +236,10 @@ def _is_private(name: str) -> bool:
 
 
 def is_pattern(name: str) -> bool:
-    """Say whether a declared output is a pattern of names."""
+    """Return whether a declared output is a pattern."""
     return bool(set(name) & set("*?["))
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
-    """Say whether a name is one of some names and patterns; ``*`` does not match ``/``."""
+    """Return whether a name matches any name or pattern; ``*`` does not match ``/``."""
     return any(name.count("/") == pattern.count("/") and fnmatchcase(name, pattern) for pattern in patterns)

@@ -1,4 +1,4 @@
-"""An exclusive lock on a file, which the kernel releases when its process ends, however it ends."""
+"""Exclusive file lock (``flock``), which the kernel releases when the process ends or is killed."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ _log = logging.getLogger(__name__)
 
 @contextmanager
 def exclusive_lock(path: Path, *, what: str) -> Iterator[None]:
-    """Hold the lock file at ``path`` while the context lasts; the file is removed at its end.
+    """Hold a lock on the file at ``path`` within the context; the file is deleted at its end.
 
-    On a file system without locks nothing is held, and a warning is logged. Locks on network file systems work between
-    machines where the mount supports ``flock`` (NFS version 4 does).
+    On a file system without locks a warning is logged instead. On network file systems the lock works across machines if
+    the mount supports ``flock``, such as NFS version 4.
 
     Args:
-        path: the lock file; its folder exists.
-        what: named in errors, such as ``--out 'runs/a'``.
+        path: the lock file, in an existing folder.
+        what: name of the resource for errors, such as ``--out 'runs/a'``.
 
     Raises:
-        RequestError: another process holds it.
-        OSError: the file cannot be made.
+        RequestError: another process holds the lock.
+        OSError: the file cannot be created.
     """
     handle = _acquire(path, what)
     try:
         yield
     finally:
         if handle is not None:
-            path.unlink(missing_ok=True)  # still locked, so it is ours
+            path.unlink(missing_ok=True)  # before the lock is released
             os.close(handle)
 
 
@@ -64,11 +64,11 @@ def _acquire(path: Path, what: str) -> int | None:
             os.ftruncate(handle, 0)
             os.pwrite(handle, _holder_record().encode(), 0)
             return handle
-        os.close(handle)  # the holder before us removed it between our open and our lock
+        os.close(handle)  # its holder deleted the file between open and lock
 
 
 def _is_same_file(path: Path, handle: int) -> bool:
-    """Check that the name still leads to the file that was opened."""
+    """Return whether the path still refers to the open file."""
     try:
         found, opened = path.lstat(), os.fstat(handle)
     except FileNotFoundError:
@@ -82,7 +82,7 @@ def _holder_record() -> str:
 
 
 def _holder(handle: int) -> str:
-    """Describe who holds a lock; another process may not have written it yet."""
+    """Describe the process that holds a lock; it may not have written its record yet."""
     try:
         record = json.loads(os.pread(handle, 4096, 0))
         return f"process {int(record['pid'])} on {str(record['host'])[:100]!r} (since {str(record['since'])[:40]})"

@@ -1,4 +1,4 @@
-"""The manifest of an output folder: ``.lightwell.json``, which lists the files that runs have written there."""
+"""Manifest of an output folder: ``.lightwell.json`` lists the files that runs have written."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MANIFEST_NAME = ".lightwell.json"
 LOCK_NAME = ".lightwell.lock"
 VERSION = 1
 MAX_BYTES = 1 << 28
-"""A larger file is no manifest of ours."""
+"""Largest manifest that is read."""
 
 
 def _checked_name(name: str) -> str:
@@ -28,29 +28,29 @@ def _checked_name(name: str) -> str:
 
 
 FileName = Annotated[str, AfterValidator(_checked_name)]
-"""Relative to the folder, with ``/`` between parts."""
+"""Relative path in the folder, with ``/`` as separator."""
 
 
 class Manifest(BaseModel):
-    """What an output folder belongs to, and its files."""
+    """Kind of job that an output folder belongs to, and its files."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
     format: Literal["lightwell output"] = "lightwell output"
     version: int = VERSION
     kind: str = Field(max_length=200)
-    """The job or command that writes here, such as ``Materialize``."""
+    """Job or command, such as ``Materialize``."""
     fingerprint: str | None = None
-    """Of the last run's job, where it has one."""
+    """Fingerprint of the last run's job, if any."""
     files: Mapping[FileName, int | None] = {}
-    """Sizes in bytes by name; None while a run may still write the file."""
+    """Sizes in bytes by name; None while a run may write the file."""
 
     @classmethod
     def load(cls, folder: Path) -> Self | None:
-        """Read the manifest of a folder; None where there is none.
+        """Read the manifest of a folder; None if there is none.
 
         Raises:
-            RequestError: it is damaged, or of a newer version.
+            RequestError: the manifest is damaged, or of a newer version.
         """
         path = folder / MANIFEST_NAME
         if path.is_symlink() or not path.is_file():
@@ -81,15 +81,15 @@ class Manifest(BaseModel):
         """Write the manifest into a folder.
 
         Raises:
-            OutputError: the disk refused.
+            OutputError: the file cannot be written.
         """
         write_json(folder / MANIFEST_NAME, self.model_dump(mode="json"), indent=None)
 
 
 def check_name(name: str) -> str:
-    """Check that a name is one of a file below an output folder; returns it.
+    """Check that a name is a valid file name in an output folder; return it.
 
     Raises:
-        ValueError: it is absolute, leads out of the folder, or is the manifest's.
+        ValueError: absolute, outside of the folder, or reserved.
     """
     return _checked_name(name)

@@ -1,4 +1,4 @@
-"""Refuses a run that would write over what it reads: its plan, index, sources, weights or job file."""
+"""Refuses a run that would overwrite its inputs: plan, index, sources, weights or job file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..index.index import Index
 
 Identity = tuple[int, int]
-"""Device and inode: the same for all names of a file."""
+"""Device and inode, equal for all hard links of a file."""
 
 
 def check_reads(
@@ -32,21 +32,21 @@ def check_reads(
     load_index: Callable[[], Index],
     destination: str = "",
 ) -> None:
-    """Check that nothing that a run reads lies where it writes, whatever links lead there.
+    """Check that a run does not overwrite any of its inputs, with links resolved.
 
-    The index and its pictures and masks may lie nowhere in the folder; other files only under names that the run does not
-    write, so that a job file may lie beside its results.
+    The index, its images and its masks must not be in the output folder at all; other inputs, such as a job file, may be
+    there under names that the run does not write.
 
     Args:
         folder: the output folder.
-        outputs: names and patterns that the run writes.
-        reads: files that the run reads, besides the index and what it lists.
-        index_path: the index's own file.
-        load_index: called only where the folder holds files.
+        outputs: names and patterns of the files that the run writes.
+        reads: input files besides the index and the files that it lists.
+        index_path: the index file.
+        load_index: called only if the folder is not empty.
         destination: the URI of the folder, where it is not local.
 
     Raises:
-        RequestError: something does; names it.
+        RequestError: an input would be overwritten.
     """
     if {entry.name for entry in folder.path.iterdir()} <= {LOCK_NAME}:
         return
@@ -73,7 +73,7 @@ def check_reads(
 
 
 def iter_input_paths(job: object) -> Iterator[Path | str]:
-    """List the paths among a job's keys, nested ones too, and strings, which may be paths."""
+    """Yield all paths and strings, which may be paths, among the fields of a job, including nested ones."""
     if isinstance(job, BaseModel):
         for name in type(job).model_fields:
             yield from iter_input_paths(getattr(job, name))
@@ -91,7 +91,7 @@ def iter_input_paths(job: object) -> Iterator[Path | str]:
 
 
 def _in_folder(table: pa.Table, root: str, destination: str) -> Iterator[str]:
-    """Yield files of an index that lie in a folder, or below the URI for which it stands in."""
+    """Yield the files of an index that are in a folder, or below the URI that it mirrors."""
     remote = f"{destination.rstrip('/')}/" if "://" in destination else ""
     for column in ("uri", "mask"):
         uris = table[column].drop_null().unique()
@@ -110,7 +110,7 @@ def _is_below(path: str, root: str) -> bool:
 
 
 def _candidates(table: pa.Table, names: Iterable[str], uris: Mapping[str, str]) -> list[str]:
-    """Find the files of an index whose name is that of a file of the folder."""
+    """Return the files of an index whose base name occurs in the folder."""
     basenames = pa.array(sorted({name.rsplit("/", 1)[-1] for name in (*names, *uris)}), pa.string())
     found: set[str] = set()
     for column in ("uri", "mask"):
@@ -122,7 +122,7 @@ def _candidates(table: pa.Table, names: Iterable[str], uris: Mapping[str, str]) 
 
 def _identity(path: Path | str) -> Identity | None:
     try:
-        found = os.stat(path)  # noqa: PTH116 - takes strings that are no paths
+        found = os.stat(path)  # noqa: PTH116 - also accepts strings that are not paths
     except (OSError, ValueError):
         return None
     return found.st_dev, found.st_ino

@@ -46,7 +46,7 @@ class Mixed:
     images: tuple[MixedImage, ...] = ()
     """None where no batch can be made of them."""
     is_mixed: bool = False
-    """The draw of ``p`` let this batch be mixed."""
+    """Whether this batch was mixed, by ``p``."""
 
 
 def mixed_images(
@@ -95,7 +95,7 @@ def _first_batch(plan: Plan, view: View, index: Index, rows: np.ndarray, epoch: 
 def _of_epoch(
     program: Program, source: SampleSource, rows: np.ndarray, epoch: int, index: Index, names: Names
 ) -> Mixed:
-    """Mix as many images as are shown, and the one before them: the draws do not depend on how many there are."""
+    """Mix the images that are shown and the one before them; the parameters do not depend on the batch size."""
     mix = program.plan.mix
     assert mix is not None, "asked only of plans with a mix"
     whole = len(rows) <= NUM_MIXED

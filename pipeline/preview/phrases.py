@@ -1,4 +1,4 @@
-"""What was drawn for a transform, in a few words."""
+"""The sampled parameters of a transform in a few words."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ UNSAID = frozenset(
     {"bbox_matrix", "cols", "fill", "fill_mask", "interpolation", "matrix_bbox", "order", "random_seed", "rows", "seed"}
     | {"shape"}
 )  # fmt: skip
-"""Parameters that say nothing to people, or what is written in the plan."""
+"""Parameters that mean nothing to a reader, or repeat the plan."""
 
 Phrase = Callable[[Any, TransformCall], str]
 
 
 def words_of(transform: Any, decision: TransformCall) -> str:
-    """Say in short what was drawn; empty where there was nothing to draw."""
+    """Describe the sampled parameters; empty for a transform without any."""
     name = type(transform).__name__
     if name in PHRASES and type(transform).__module__.startswith("albumentations."):
         try:
@@ -153,5 +153,5 @@ PHRASES: Mapping[str, Phrase] = {
     **dict.fromkeys(("CoarseDropout", "Erasing", "GridDropout"), _holes),
     **dict.fromkeys(("Blur", "GaussianBlur", "MotionBlur"), _kernel),
     "ChannelShuffle": _order,
-    "Equalize": lambda *_: "",
+    **dict.fromkeys(("Equalize", "Perspective"), lambda *_: ""),
 }

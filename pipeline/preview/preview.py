@@ -1,7 +1,7 @@
-"""What a plan does to some samples: each as it is stored, as training sees it in some epochs, and as evaluation sees it.
+"""Samples of a plan to look at: the original, what training reads in several epochs, and what evaluation reads.
 
-The pixels come from the executor that feeds run, with the decisions of (seed, epoch, sample): version ``k`` of a sample is
-what training reads of it in epoch ``k``, whatever batch it lies in.
+The pixels come from the executor that feeds use, with the parameters of (seed, epoch, sample): version ``k`` of a sample
+equals what training reads in epoch ``k``, in whichever batch.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .mixed import Mixed, mixed_images
 from .page import MARK, page, section
 from .pictures import Names, Picture, picture_of
 from .sample_source import Failed, Made, SampleSource
-from .steps import StepShown
+from .steps import StepShown, normalization_note
 
 ALL_SPLITS = ""
 """As the name of a split."""
@@ -146,11 +146,11 @@ def preview(
     """Show what a plan does to some samples: the originals, what training sees of them, and what evaluation sees.
 
     Args:
-        plan: the plan; nothing of its cache is read or written.
+        plan: the plan; its cache is neither read nor written.
         samples: how many, over all classes.
         versions: of each, one for each epoch.
         split: to choose from, ``""`` for all; without it ``train`` where the index has it, else all.
-        seed: of the choice; what is drawn for a sample is decided by the plan's own.
+        seed: of the choice of samples; parameters follow the plan's own seed.
         keys: samples to show, instead of a choice.
         first_epoch: of the versions.
         backend: what works on pixels; None takes DALI for plans on a GPU, OpenCV for plans on the CPU.
@@ -255,8 +255,8 @@ def _placed(plan: Plan, backend: Backend | None, notes: list[str]) -> tuple[Plan
 
         if not torch.cuda.is_available():
             notes.append(
-                "The plan wants a GPU, and this machine has none: the pictures were made on the CPU, with the same random "
-                "decisions and pixels that differ within the tolerances of TRANSFORMS.md."
+                "The plan needs a GPU and this machine has none: the images were made on the CPU, with the same sampled "
+                "parameters and pixels within the tolerances of TRANSFORMS.md."
             )
             return plan.model_copy(update={"device": "cpu"}), backend or "opencv"
     return plan, backend or ("dali" if plan.device == "gpu" else "opencv")
@@ -276,21 +276,21 @@ def _without_cache(plan: Plan, folder: Path) -> tuple[Plan, list[str]]:
     if plan.cache is None or plan.cache.fingerprint_fields() is None:
         return plan.model_copy(update={"cache": None}), []
     cache = plan.cache.model_copy(update={"dir": folder, "shared": False, "max_bytes": None})
-    note = f"The cache keeps JPEGs of quality {plan.cache.jpeg_quality}: what they lose is to be seen here."
+    note = f"The cache keeps JPEGs of quality {plan.cache.jpeg_quality}, and their loss is visible here."
     return plan.model_copy(update={"cache": cache}), [note]
 
 
 def _notes(program: Program, samples: Sequence[SampleShown]) -> Iterator[str]:
     pictures = [version.picture for one in samples for version in one.versions if version.picture]
     if program.normalization is not None:
-        yield "Normalize runs last, in one pass into the batch. Pictures are shown without it."
+        yield normalization_note(program.normalization)
     if any(picture.stretched for picture in pictures):
-        yield "Pictures of floats outside 0 to 1 are stretched from their least to their greatest value, to be seen."
+        yield "Float images outside 0 to 1 are stretched from their minimum to their maximum to be visible."
     shapes = {picture.shape for picture in pictures if picture}
     if len(shapes) > 1:
         yield (
-            f"The finished pictures have {len(shapes)} different sizes, and no batch can be made of those that meet in one. "
-            "Let preprocess or both policies end with a Resize or a crop."
+            f"The finished images have {len(shapes)} different sizes, and those of one batch must be equal. "
+            "End preprocess, or augment and evaluate, with a Resize or a crop."
         )
 
 

@@ -22,7 +22,7 @@ from ..monitor.step_timer import FeedMonitor
 from ..monitor.watchdog import Watchdog
 from ..plan.view import View
 from ..transform.params import Trace
-from .steps import StepShown, normalization_step, steps_shown
+from .steps import NORMALIZE, StepShown, steps_shown
 
 CACHE_BYTES = 1 << 20
 """For pictures on their way into a cache, which nobody reads."""
@@ -65,7 +65,7 @@ class SampleSource:
         self._statuses = index.table["status"]
         compose = program.compose(augment=view.augment, boxes=kinds.boxes, keypoints=kinds.num_keypoints > 0)
         self._transforms: Sequence[Any] = compose.transforms
-        self._normalization = program.normalization
+        self._normalizes = program.normalization is not None
         shared = WorkerContext(
             program,
             view,
@@ -93,8 +93,8 @@ class SampleSource:
         if finished is None:
             return Failed(noted[-1].step, noted[-1].reason)
         steps = steps_shown(self._transforms, self._trace.done)
-        if self._normalization is not None:
-            steps = (*steps, normalization_step(self._normalization))
+        if self._normalizes:
+            steps = (*steps, NORMALIZE)
         return Made(finished, steps)
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What each step of a policy did to a sample, from what was noted while it was made."""
+"""What each step of a policy did to a sample, from the calls recorded while it was made."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class StepShown:
 
     name: str
     words: str = ""
-    """What was drawn."""
+    """The sampled parameters."""
     applied: bool = True
     p: float = 1.0
     """How often it is applied."""
@@ -28,11 +28,11 @@ class StepShown:
 
 
 def steps_shown(transforms: Sequence[Any], done: Sequence[TransformCall]) -> tuple[StepShown, ...]:
-    """Say of each outermost transform what it did.
+    """Describe what each outermost transform did.
 
     Args:
         transforms: of the policy, as it is built.
-        done: what was noted; slots number the transforms inside compositions too.
+        done: the recorded calls; their indices count the transforms inside compositions too.
     """
     return tuple(_shown(transforms, done, count()))
 
@@ -53,7 +53,7 @@ def _shown(
             )
             yield StepShown(name, "", bool(inner), p, inner)
         elif _tells_nothing(transform):
-            yield StepShown(name, "a class with its own __call__, which does not say what it does", True, p)
+            yield StepShown(name, "a class with its own __call__, whose calls are not recorded", True, p)
         elif own:
             yield StepShown(name, words_of(transform, own[0]), True, p)
         else:
@@ -64,7 +64,11 @@ def _tells_nothing(transform: Any) -> bool:
     return type(transform).__call__ is not load_albumentations().BasicTransform.__call__
 
 
-def normalization_step(normalization: Normalization) -> StepShown:
-    """Say how pictures are normalised, which is not shown."""
+NORMALIZE = StepShown("Normalize", "not applied here")
+"""The step that runs last, in one pass into the batch."""
+
+
+def normalization_note(normalization: Normalization) -> str:
+    """Say that pictures are shown without normalisation."""
     mean, std = short(list(normalization.mean)), short(list(normalization.std))
-    return StepShown("Normalize", f"mean {mean}, std {std}; shown without it")
+    return f"Images are shown before Normalize (mean {mean}, std {std}), which runs last, in one pass into the batch."

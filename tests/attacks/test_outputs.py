@@ -82,7 +82,7 @@ def test_an_output_folder_around_the_masks_is_refused(plan: Plan, tmp_path: Path
 def test_an_index_that_cannot_be_written_is_one_plain_error() -> None:
     """``-o`` in a folder where nothing can be made must be an error of ours."""
     with (
-        pytest.raises(OutputError, match="expected a place that can be written"),
+        pytest.raises(OutputError, match="expected a writable path"),
         open_index_file("/proc/x.parquet"),
     ):
         pass

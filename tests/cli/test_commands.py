@@ -20,6 +20,7 @@ from patience import HANG_S
 from pictures import make_folder
 
 COMMANDS = (
+    "init",
     "index",
     "explain",
     "preview",

@@ -21,8 +21,8 @@ from lightwell.pipeline.outputs.folder import OutputFolder
 from lightwell.pipeline.plan.plan import BatchOptions, Plan
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine
-from lightwell.workers.local import add_up, read_parts, run_batch_job, run_training_job
-from lightwell.workers.quarantine_log import Ledger
+from lightwell.workers.local import process_parts, run_batch_job, run_training_job, sum_parts
+from lightwell.workers.quarantine_log import QuarantineLog
 from lightwell.workers.record_store import PartStore
 from pictures import make_folder
 
@@ -182,8 +182,8 @@ def test_a_finished_job_takes_its_records_and_asks_for_no_batch(plan: Plan, tmp_
     assert again.seen == []
     assert {path.name: path.read_bytes() for path in out.iterdir() if path.name in kept} == kept
     assert stream.getvalue() == (
-        "the records of all 11 images are there; those that could not be used (1) are not tried again; "
-        "delete records.parquet to make them anew\n"
+        "reusing the records of all 11 images; the 1 that could not be used are not tried again; "
+        "delete records.parquet to make them again\n"
     )
 
 
@@ -280,12 +280,12 @@ def test_a_part_notes_only_what_no_earlier_part_has_noted(tmp_path: Path) -> Non
     job = Stumbling(plan, tmp_path / "trip")
     with OutputFolder.open(tmp_path / "out", kind="Stumbling", outputs=None) as output:
         store = PartStore(output, job.fingerprint(), None)
-        assert store.take_up() == []
-        watched = Ledger(tmp_path / "quarantine.jsonl").watch(engine())
-        parts = read_parts(job, watched, store, SilentConsole(), [], 2)
+        assert store.resume_parts() == []
+        watched = QuarantineLog(tmp_path / "quarantine.jsonl").record(engine())
+        parts = process_parts(job, watched, store, SilentConsole(), [], 2)
     noted = [(entry["key"], entry["step"]) for part in parts for entry in part.quarantine]
     assert len(noted) == len(set(noted)) == 3
-    entries, counts = add_up(parts)
+    entries, counts = sum_parts(parts)
     assert len(entries) == counts["replaced"] == 3
 
 

@@ -119,7 +119,7 @@ def test_an_unknown_protocol_is_refused_at_once(folder: Path, command: str) -> N
     (folder / "train.yaml").write_text("plan: plan.yaml\nmodel: {name: resnet18, weights: none}\n")
     source = {"index": "photos", "materialize": "plan.yaml"}.get(command, f"{command}.yaml")
     option = "-o" if command == "index" else "--out"
-    with pytest.raises(PlanError, match="expected a path or a URI that fsspec knows, got 'cloud://"):
+    with pytest.raises(PlanError, match="expected a path or a URI that fsspec supports, got 'cloud://"):
         lightwell(command, source, option, "cloud://x/y", "-q")
     assert not (folder / "cloud:").exists()
 

@@ -19,7 +19,7 @@ from lightwell.pipeline.outputs.folder import OutputFolder
 from lightwell.pipeline.outputs.manifest import MANIFEST_NAME
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.runtime.local_engine import LocalEngine
-from lightwell.workers.output_store import LAST, address_of, opened
+from lightwell.workers.output_store import UPLOADED_LAST, absolute_out, open_output_store
 from lightwell.workers.train.in_process import LocalTrainer
 from pictures import make_folder
 
@@ -65,8 +65,8 @@ def test_a_run_in_a_bucket_goes_on_where_it_stood_and_leaves_nothing_else(
     trainer = LocalTrainer(LocalEngine(num_threads=1))
     with pytest.raises(KeyboardInterrupt):
         trainer.run(job, OUT, Stop())
-    with opened(OUT, writes=False) as place:
-        assert job.resume_point(place.folder).position["step"] == 3
+    with open_output_store(OUT, writes=False) as store:
+        assert job.resume_point(store.folder).position["step"] == 3
     result = trainer.run(job, OUT, SilentConsole())
     whole = trainer.run(job, str(tmp_path / "whole"), SilentConsole())
     assert result["checkpoint"] == f"{OUT}/best.safetensors"
@@ -74,7 +74,7 @@ def test_a_run_in_a_bucket_goes_on_where_it_stood_and_leaves_nothing_else(
     kept = (
         MANIFEST_NAME,
         "best.safetensors",
-        LAST,
+        UPLOADED_LAST,
         "counts.json",
         "metrics.jsonl",
         "quarantine.jsonl",
@@ -87,71 +87,73 @@ def test_a_run_in_a_bucket_goes_on_where_it_stood_and_leaves_nothing_else(
 
 def test_only_what_changed_is_copied_and_the_checkpoint_last(client: Any) -> None:
     few = f"s3://{BUCKET}/few"
-    with opened(few) as place:
-        for name in (LAST, "a.json", "z.json"):
-            (place.folder / name).write_text("1")
-        place.publish()
-        stamps = [client.head_object(Bucket=BUCKET, Key=f"few/{n}")["ETag"] for n in ("a.json", LAST)]
+    with open_output_store(few) as store:
+        for name in (UPLOADED_LAST, "a.json", "z.json"):
+            (store.folder / name).write_text("1")
+        store.publish()
+        stamps = [
+            client.head_object(Bucket=BUCKET, Key=f"few/{n}")["ETag"] for n in ("a.json", UPLOADED_LAST)
+        ]
         client.delete_object(Bucket=BUCKET, Key="few/a.json")
-        (place.folder / LAST).write_text("22")
-        place.publish()
-        assert names(client, "few") == [LAST, "z.json"]
-        assert client.head_object(Bucket=BUCKET, Key=f"few/{LAST}")["ETag"] != stamps[1]
-    with opened(few, writes=False) as place:
-        assert (place.folder / LAST).read_text() == "22"
-        (place.folder / "of-another-rank").touch()
-        place.publish()
+        (store.folder / UPLOADED_LAST).write_text("22")
+        store.publish()
+        assert names(client, "few") == [UPLOADED_LAST, "z.json"]
+        assert client.head_object(Bucket=BUCKET, Key=f"few/{UPLOADED_LAST}")["ETag"] != stamps[1]
+    with open_output_store(few, writes=False) as store:
+        assert (store.folder / UPLOADED_LAST).read_text() == "22"
+        (store.folder / "of-another-rank").touch()
+        store.publish()
     assert "of-another-rank" not in names(client, "few")
 
 
 def test_what_cannot_be_written_to_is_said(client: Any) -> None:
     with (
-        pytest.raises(PlanError, match="expected a path or a URI that fsspec knows, got 'cloud://x'"),
-        opened("cloud://x"),
+        pytest.raises(PlanError, match="expected a path or a URI that fsspec supports, got 'cloud://x'"),
+        open_output_store("cloud://x"),
     ):
         pass
-    with opened(OUT) as place:
+    with open_output_store(OUT) as store:
         for found in client.list_objects_v2(Bucket=BUCKET).get("Contents", ()):
             client.delete_object(Bucket=BUCKET, Key=found["Key"])
         client.delete_bucket(Bucket=BUCKET)
-        (place.folder / "a").touch()
+        (store.folder / "a").touch()
         with pytest.raises(OutputError, match=f"{OUT} cannot be written"):
-            place.publish()
+            store.publish()
 
 
 def test_the_address_of_results_means_the_same_everywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert address_of("runs/a") == f"{tmp_path}/runs/a"
-    assert address_of("s3://bucket/run/") == "s3://bucket/run"
+    assert absolute_out("runs/a") == f"{tmp_path}/runs/a"
+    assert absolute_out("s3://bucket/run/") == "s3://bucket/run"
 
 
 def test_subfolders_travel_and_only_what_was_copied_is_deleted(client: Any) -> None:
     nested = f"s3://{BUCKET}/nested"
     client.put_object(Bucket=BUCKET, Key="nested/notes.txt", Body=b"mine")
-    with opened(nested, outputs=["a/b.json", "c.json"], hold=True) as place:
-        assert place.elsewhere == {"notes.txt"}
-        with OutputFolder.open(place.folder, kind="Test", outputs=["a/b.json", "c.json"]) as folder:
+    with open_output_store(nested, outputs=["a/b.json", "c.json"], lock=True) as store:
+        assert store.remote_names == {"notes.txt"}
+        with OutputFolder.open(store.folder, kind="Test", outputs=["a/b.json", "c.json"]) as folder:
             folder.claim("a/b.json", "c.json")
-            (place.folder / "a").mkdir()
-            (place.folder / "a" / "b.json").write_text("1")
-            (place.folder / "c.json").write_text("2")
-            place.publish()
+            (store.folder / "a").mkdir()
+            (store.folder / "a" / "b.json").write_text("1")
+            (store.folder / "c.json").write_text("2")
+            store.publish()
             folder.remove("c.json")
-            place.publish()
+            store.publish()
     assert names(client, "nested") == [MANIFEST_NAME, "a/b.json", "notes.txt"]
-    with opened(nested, outputs=["a/b.json", "c.json"], writes=False) as place:
-        assert (place.folder / "a" / "b.json").read_text() == "1"
+    with open_output_store(nested, outputs=["a/b.json", "c.json"], writes=False) as store:
+        assert (store.folder / "a" / "b.json").read_text() == "1"
 
 
 def test_a_second_run_below_a_uri_is_refused_while_the_first_lives(client: Any) -> None:
     with (
-        opened(OUT, hold=True),
-        pytest.raises(RequestError, match="expected a place where no other run writes"),
-        opened(OUT, hold=True),
+        open_output_store(OUT, lock=True),
+        pytest.raises(RequestError, match="expected a URI that no other run writes to"),
+        open_output_store(OUT, lock=True),
     ):
         pass
-    with opened(OUT, hold=True):
+    with open_output_store(OUT, lock=True):
         pass
     assert names(client, "run") == []

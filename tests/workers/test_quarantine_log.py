@@ -24,7 +24,7 @@ from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine
 from lightwell.workers import quarantine_log as ledger
 from lightwell.workers.local import run_batch_job, run_training_job
-from lightwell.workers.quarantine_log import Ledger
+from lightwell.workers.quarantine_log import QuarantineLog
 from patience import HANG_S
 from pictures import make_folder
 
@@ -129,7 +129,7 @@ def test_what_was_found_is_on_disk_while_the_job_still_runs(
     plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ledger, "INTERVAL_S", 0.05)
-    with Ledger(tmp_path / "quarantine.jsonl") as kept, kept.watch(ENGINE).feed(plan, View()) as feed:
+    with QuarantineLog(tmp_path / "quarantine.jsonl") as kept, kept.record(ENGINE).feed(plan, View()) as feed:
         batches = iter(feed)
         next(batches)
         deadline = time.monotonic() + HANG_S
@@ -144,9 +144,9 @@ from pathlib import Path
 from lightwell.pipeline.runtime.local_engine import LocalEngine
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
-from lightwell.workers.quarantine_log import Ledger
+from lightwell.workers.quarantine_log import QuarantineLog
 
-with Ledger(Path(sys.argv[2], "quarantine.jsonl")) as kept, kept.watch(LocalEngine()).feed(Plan.load(sys.argv[1]), View()) as feed:
+with QuarantineLog(Path(sys.argv[2], "quarantine.jsonl")) as kept, kept.record(LocalEngine()).feed(Plan.load(sys.argv[1]), View()) as feed:
     list(feed)
     time.sleep(600)
 """
@@ -173,11 +173,11 @@ def test_a_list_that_cannot_be_written_is_said_unless_the_run_failed_itself(
     gone = tmp_path / "file" / "quarantine.jsonl"
     with (
         pytest.raises(OutputError, match=r"expected to write .*quarantine\.jsonl"),
-        Ledger(gone) as kept,
-        kept.watch(ENGINE).feed(plan, View()) as feed,
+        QuarantineLog(gone) as kept,
+        kept.record(ENGINE).feed(plan, View()) as feed,
     ):
         list(feed)
-    with pytest.raises(ValueError, match="the run's own"), Ledger(gone):
+    with pytest.raises(ValueError, match="the run's own"), QuarantineLog(gone):
         raise ValueError("the run's own")
 
 
@@ -208,14 +208,14 @@ class Growing:
 def test_what_is_new_is_written_behind_and_put_in_order_at_the_end(tmp_path: Path, lists_after: bool) -> None:
     path = tmp_path / "quarantine.jsonl"
     stream = Growing(lists_after=lists_after)
-    with Ledger(tmp_path / "quarantine.jsonl") as kept:
-        kept._note(stream, goes_on=False)
+    with QuarantineLog(tmp_path / "quarantine.jsonl") as kept:
+        kept._add_feed(stream, resumed=False)
         stream.find("m")
         kept.write()
         begun = path.stat().st_ino
         stream.find("z")
         kept.write()
-        kept.take_up([{"epoch": 0, "key": "b", "step": "read", "reason": "?"}])
+        kept.add_entries([{"epoch": 0, "key": "b", "step": "read", "reason": "?"}])
         stream.find("a", "m")
         kept.write()
         assert [entry["key"] for entry in read_quarantine(path)] == ["m", "z", "b", "a"]
@@ -233,8 +233,8 @@ def test_half_a_line_is_read_by_nobody_and_mended_by_the_next_run(tmp_path: Path
     whole = "".join(json.dumps(entry) + "\n" for entry in entries)
     path.write_text(whole[:-9])
     assert read_quarantine(path) == entries[:1]
-    with Ledger(path, before=read_quarantine(path)) as kept:
-        kept.take_up(entries[1:])
+    with QuarantineLog(path, previous=read_quarantine(path)) as kept:
+        kept.add_entries(entries[1:])
     assert path.read_text() == whole
 
 
@@ -249,8 +249,8 @@ def test_a_disk_that_was_full_for_a_while_costs_no_line(
             file.write('{"epoch": 0, "ke')
         raise OSError("no space left")
 
-    with Ledger(tmp_path / "quarantine.jsonl") as kept:
-        kept._note(stream, goes_on=False)
+    with QuarantineLog(tmp_path / "quarantine.jsonl") as kept:
+        kept._add_feed(stream, resumed=False)
         kept.write()
         stream.find("b")
         monkeypatch.setattr(ledger, "append_quarantine", half)

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ...pipeline.errors import PlanError, RunError
-from ..data_parallel import check_shares
+from ..data_parallel import check_data_parallel
 from ..local import resume_point
-from ..output_store import address_of, is_remote
+from ..output_store import absolute_out, is_remote
 from ..ray.cluster import (
     NodeResources,
     ResourceRequest,
@@ -75,8 +75,8 @@ class RayTrainer:
             RunError: there is no cluster, or too many ranks died.
             LightwellError: whatever the plan, the feeds or the job raise.
         """
-        out = address_of(out)
-        check_shares(job, self.num_workers or 1)
+        out = absolute_out(out)
+        check_data_parallel(job, self.num_workers or 1)
         self.per_worker.with_defaults(job.plan.resources)  # refused before Ray is touched
         with open_results(job, out, names=TRAINING_NAMES, reads=reads) as results:
             resume_point(job, results.path)
@@ -148,7 +148,7 @@ def max_ranks(job: TrainingJob, most: int) -> int:
     """Find the most ranks, up to a number, that can share a job's batches; 1 where the job knows nothing of ranks."""
     for number in range(most, 1, -1):
         try:
-            check_shares(job, number)
+            check_data_parallel(job, number)
         except PlanError:
             continue
         return number

@@ -1,1 +1,1 @@
-"""The Grad-CAM audit: maps, records, findings and the report."""
+"""Grad-CAM audit: records, findings and report."""

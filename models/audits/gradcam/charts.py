@@ -1,4 +1,4 @@
-"""Line charts of the report as inline SVG, drawn with no library so that they follow the page's colours."""
+"""Charts of the report as inline SVG, styled by the page's CSS."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Curve = Sequence[tuple[float, float]]
 
 
 def read_curves(path: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """Read a ``metrics.jsonl`` into charts: chart name -> curve name -> (epoch, value) points.
+    """Read a ``metrics.jsonl``; returns chart name -> curve name -> (epoch, value) points.
 
-    Loss curves share a chart, accuracies share one; a metric without numbers is left out.
+    Losses share one chart and accuracies another; a metric without numbers is omitted.
 
     Raises:
         PlanError: the file is missing or a line of it is not JSON.
@@ -31,7 +31,7 @@ def read_curves(path: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
     except (OSError, ValueError) as error:
         raise PlanError(
             f"training_metrics: expected a readable metrics.jsonl, got {path} ({error}); "
-            "give the file beside the checkpoint, or leave the key out"
+            "give the file next to the checkpoint, or remove the key"
         ) from error
     charts: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for number, row in enumerate(rows):
@@ -45,7 +45,7 @@ def read_curves(path: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
 
 
 def flatten(row: Mapping[str, object], prefix: str = "") -> list[tuple[str, float]]:
-    """List the numbers of a nested mapping as ``train loss`` style names."""
+    """Return the numbers of a nested mapping with names such as ``train loss``."""
     found: list[tuple[str, float]] = []
     for name, value in row.items():
         label = f"{prefix}{name}".replace("_", " ").replace("/", " ")
@@ -57,14 +57,14 @@ def flatten(row: Mapping[str, object], prefix: str = "") -> list[tuple[str, floa
 
 
 def chart_of(name: str) -> str | None:
-    """Say which chart a metric belongs to, if any."""
+    """Return the chart of a metric; None if it is not shown."""
     if "loss" in name:
         return "Loss"
     return "Accuracy" if any(word in name for word in ("accuracy", "auroc", "top1")) else None
 
 
 def line_chart(curves: Mapping[str, Curve], label: str) -> Markup:
-    """Draw curves over epochs, which people count from 1; names are escaped."""
+    """Draw curves over epochs, numbered from 1, with escaped names."""
     points = [point for curve in curves.values() for point in curve]
     x_low, x_high = axis_range([x for x, _ in points], tight=True)
     y_low, y_high = axis_range([y for _, y in points])
@@ -88,11 +88,11 @@ def line_chart(curves: Mapping[str, Curve], label: str) -> Markup:
         )
         a, b = to_pixels(*curve[-1])
         parts.append(f'<circle class="dot c{number % 6}" cx="{a:.1f}" cy="{b:.1f}" r="3.2"/>')
-    return Markup("".join(parts) + "</svg>")  # noqa: S704  names are escaped above, the rest are numbers
+    return Markup("".join(parts) + "</svg>")  # noqa: S704  names are escaped, the rest are numbers
 
 
 def reliability_chart(calibration: Mapping[str, Any] | None) -> Markup | None:
-    """Draw the accuracy of each bin of confidence beside the diagonal of a calibrated model; None without figures."""
+    """Draw the reliability diagram: accuracy by confidence bin, and the diagonal; None without calibration."""
     if not calibration:
         return None
     side, left, top = HEIGHT - TOP - BOTTOM, LEFT, TOP
@@ -114,11 +114,11 @@ def reliability_chart(calibration: Mapping[str, Any] | None) -> Markup | None:
             f"<title>{text}</title></rect>"
         )
     parts.append(f'<line class="curve c0" x1="{left}" y1="{top + side}" x2="{left + wide}" y2="{top}"/>')
-    return Markup("".join(parts) + "</svg>")  # noqa: S704  all of it is numbers
+    return Markup("".join(parts) + "</svg>")  # noqa: S704  only numbers
 
 
 def axis_range(values: Sequence[float], tight: bool = False) -> tuple[float, float]:
-    """Return the ends of an axis, never equal."""
+    """Return the limits of an axis, which are never equal."""
     low, high = min(values), max(values)
     if low == high:
         return low - 0.5, high + 0.5
@@ -127,7 +127,7 @@ def axis_range(values: Sequence[float], tight: bool = False) -> tuple[float, flo
 
 
 def round_ticks(low: float, high: float) -> list[float]:
-    """Choose three to eight round values inside an axis, 1, 2 or 5 times a power of ten apart."""
+    """Return three to eight ticks inside an axis, spaced by 1, 2 or 5 times a power of ten."""
     rough = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)
@@ -135,7 +135,7 @@ def round_ticks(low: float, high: float) -> list[float]:
 
 
 def epoch_ticks(low: float, high: float) -> list[int]:
-    """Choose at most eight whole epochs to print."""
+    """Return at most eight integer epochs for tick labels."""
     first, last = math.ceil(low), math.floor(high)
     step = max(1, math.ceil((last - first) / 7))
     return list(range(first, last + 1, step))

@@ -1,4 +1,4 @@
-"""Classes of an index matched with the outputs of a model, by name."""
+"""Match the classes of an index with the outputs of a model, by name."""
 
 from __future__ import annotations
 
@@ -14,63 +14,63 @@ from ....pipeline.errors import ModelError, PlanError, did_you_mean
 IMAGENET = "imagenet"
 INDEX = "index"
 MAX_NAMED = 5
-"""Classes that a note names; the rest are counted."""
+"""Maximum number of classes listed in a note."""
 
 
 @dataclass(frozen=True)
 class OutputNames:
-    """Names of a model's outputs, in order, and where they come from."""
+    """Names of a model's outputs, in order, and their source."""
 
     names: tuple[str, ...] = ()
-    """Empty where the outputs have no names."""
+    """Empty if the outputs have no names."""
     source: str = "none"
-    """Such as ``the checkpoint``."""
+    """Source of the names, such as ``the checkpoint``."""
     as_index: bool = False
-    """True where the job states that the outputs are in the order of the index's classes."""
+    """True if the job declares that the outputs are in the order of the index's classes."""
 
 
 @dataclass(frozen=True)
 class ClassMatch:
-    """The classes of an index and the outputs of a model under one numbering: those of the index first."""
+    """Common numbering of the classes of an index and the outputs of a model, those of the index first."""
 
     names: tuple[str, ...]
-    """Of all classes by number: the index's, then the model's that the index does not have."""
+    """Names of all classes by number: those of the index, then the remaining ones of the model."""
     num_index: int
-    """Classes of the index."""
+    """Number of classes of the index."""
     class_of_output: tuple[int, ...]
-    """Number of each output of the model."""
+    """Class number of each output of the model."""
     outputs: tuple[int, ...]
-    """Output of each class of the index; -1 where the model does not know it."""
+    """Output of each class of the index; -1 if the model does not have it."""
     how: Literal["name", "number", "none"]
-    """``none`` if no class is matched: what is right or wrong cannot be said."""
+    """``none`` if no class is matched, so that accuracy cannot be measured."""
     source: str
-    """Of the names of the outputs."""
+    """Source of the names of the outputs."""
     notes: tuple[str, ...] = ()
-    """What could not be matched or was assumed, as sentences."""
+    """Unmatched classes and assumptions, as sentences."""
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """Classes of the index that the model does not know."""
+        """Classes of the index that the model does not have."""
         return tuple(name for name, output in zip(self.names, self.outputs, strict=False) if output < 0)
 
 
 def normalize_name(name: str) -> str:
-    """Return a name as it is compared where it does not match exactly: without case, '_', '-' and spaces alike."""
+    """Normalise a name for inexact matching: case-insensitive, with '_', '-' and whitespace equal."""
     return re.sub(r"[\s_\-]+", " ", name).strip().casefold()
 
 
 def read_names(path: Path) -> tuple[str, ...]:
-    """Read class names by output: a JSON list, or a text file with a name a line.
+    """Read class names in the order of outputs: a JSON list, or a text file with one name per line.
 
     Raises:
-        PlanError: the file cannot be read or holds something else.
+        PlanError: the file cannot be read or has another format.
     """
     try:
         text = path.read_text(encoding="utf-8")
         names = json.loads(text) if path.suffix == ".json" else text.splitlines()
     except (OSError, ValueError) as error:
         raise PlanError(
-            f"class_names: expected a text file with a name a line or a JSON list, got {path.name!r} "
+            f"class_names: expected a text file with one name per line or a JSON list, got {path.name!r} "
             f"({type(error).__name__}); check the path and the content"
         ) from error
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names) or not names:
@@ -92,19 +92,19 @@ def match_classes(
 ) -> ClassMatch:
     """Match the classes of an index with the outputs of a model.
 
-    A class is matched by ``class_map``, else by its exact name, else by its name without case and with ``_``, ``-`` and
-    spaces alike. Numbers are taken as equal only where the index has numbers and no names, or where the job says so.
+    A class is matched by ``class_map``, else by its exact name, else by its normalised name (see ``normalize_name``).
+    Classes are matched by number only if the index has numbers instead of names, or if the job declares it.
 
     Args:
-        index_classes: names by label; empty where the index has numbers or no labels.
-        num_labels: one more than the greatest label of the index.
+        index_classes: names by label; empty if the index has numbers or no labels.
+        num_labels: the highest label of the index plus one.
         outputs: names of the outputs.
-        num_outputs: outputs of the model.
+        num_outputs: number of outputs of the model.
         class_map: class of the index -> name or number of an output.
 
     Raises:
-        ModelError: the names are not as many as the outputs.
-        PlanError: ``class_map`` names a class that is not there, or one output twice.
+        ModelError: the number of names differs from the number of outputs.
+        PlanError: ``class_map`` has an unknown class, or maps two classes to one output.
     """
     if outputs.names and len(outputs.names) != num_outputs:
         raise ModelError(
@@ -124,7 +124,7 @@ def match_classes(
         found = [number if number < num_outputs else -1 for number in range(len(index_names))]
         if index_names and not outputs.as_index:
             notes.append(
-                "the index has class numbers and no names; they are taken as the numbers of the model's outputs"
+                "the index has class numbers and no names; they are used as numbers of the model's outputs"
             )
             if outputs.names:
                 index_names = [*outputs.names[: len(index_names)], *index_names[len(outputs.names) :]]
@@ -145,7 +145,7 @@ def match_classes(
     unmatched = [output for output in range(num_outputs) if output not in set(taken)]
     extra_names = [outputs.names[output] if outputs.names else f"output {output}" for output in unmatched]
     numbers = {output: number for number, output in enumerate(found) if output >= 0}
-    numbers |= {output: len(index_names) + place for place, output in enumerate(unmatched)}
+    numbers |= {output: len(index_names) + position for position, output in enumerate(unmatched)}
     how: Literal["name", "number", "none"] = (
         "none" if not taken else "number" if by_number and not class_map else "name"
     )
@@ -164,7 +164,7 @@ def match_classes(
 
 
 def _by_name(index_names: Sequence[str], names: Sequence[str]) -> list[int]:
-    """Find the output of each class of the index by its name; -1 for none, and for a name that several outputs have."""
+    """Return the output of each class of the index by name; -1 for no match and for ambiguous names."""
     exact = _unique(names)
     folded = _unique([normalize_name(name) for name in names])
     own = [normalize_name(name) for name in index_names]
@@ -175,10 +175,10 @@ def _by_name(index_names: Sequence[str], names: Sequence[str]) -> list[int]:
 
 
 def _unique(names: Sequence[str]) -> dict[str, int]:
-    places: dict[str, int] = {}
-    for place, name in enumerate(names):
-        places[name] = -1 if name in places else place
-    return places
+    positions: dict[str, int] = {}
+    for position, name in enumerate(names):
+        positions[name] = -1 if name in positions else position
+    return positions
 
 
 def _index_of(name: str, names: Sequence[str], what: str) -> int:
@@ -217,11 +217,11 @@ def _missing(
     )
     if not outputs.names:
         return (
-            f"the model's {num_outputs} outputs have no names and the index has {len(index_names)} classes ({few}), so right "
-            "and wrong are not measured; give class_names (a list, a file, 'imagenet', or 'index' if the outputs are in "
+            f"the model's {num_outputs} outputs have no names and the index has {len(index_names)} classes ({few}), so "
+            "accuracy is not measured; give class_names (a list, a file, 'imagenet', or 'index' if the outputs are in "
             "the order of the index)"
         )
     return (
         f"{len(missing)} of {len(index_names)} classes of the index are not among the {num_outputs} classes of the model "
-        f"({few}); their images count in no accuracy; class_map names the output of a class"
+        f"({few}); their images are excluded from the accuracy; use class_map to assign outputs"
     )

@@ -1,4 +1,4 @@
-"""The findings: plain descriptive figures of an audit, as they stand in ``findings.json``."""
+"""Findings of an audit: descriptive statistics, written to ``findings.json``."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
 
 FINDINGS_VERSION = 2
 NUM_BINS = 10
-"""Of confidence, in the calibration."""
+"""Number of confidence bins of the calibration."""
 POINTING_COVER = 0.5
-"""Images whose boxes cover more than this share are left out of the pointing game: anything would hit."""
+"""Images whose boxes cover more than this fraction are excluded from the pointing game as too easy."""
 MAX_CONFUSION = 100
-"""With more classes the confusion matrix is left out; records.parquet holds what it is made from."""
+"""With more classes the confusion matrix is omitted; it can be computed from records.parquet."""
 
 
 def compute_findings(records: pa.Table, names: Sequence[str], num_index: int | None = None) -> dict[str, Any]:
-    """Compute the figures of an audit from its records; a figure that cannot be had is None.
+    """Compute the findings of an audit from its records; a value that cannot be computed is None.
 
     Args:
-        records: of the audit.
-        names: of all classes by number, those of the index first.
-        num_index: classes of the index; None for all.
+        records: records of the audit.
+        names: names of all classes by number, those of the index first.
+        num_index: number of classes of the index; None for all.
     """
     preds = read_predictions(records)
     num_index = len(names) if num_index is None else num_index
@@ -76,7 +76,7 @@ def compute_findings(records: pa.Table, names: Sequence[str], num_index: int | N
 
 
 def wilson(num_right: int, num: int) -> list[float] | None:
-    """Return the 95 % interval of a share (Wilson, JASA 1927), None of nothing."""
+    """Return the 95 % Wilson score interval of a proportion (Wilson, JASA 1927); None if ``num`` is 0."""
     if not num:
         return None
     z, share_right = 1.959964, num_right / num
@@ -87,15 +87,16 @@ def wilson(num_right: int, num: int) -> list[float] | None:
 
 
 def calibration(preds: Predictions) -> dict[str, Any] | None:
-    """Compare confidence with accuracy in bins of equal width; None without labelled images.
+    """Compute the reliability diagram with bins of equal width, and its ECE; None without labelled images.
 
-    ``ece`` is the expected calibration error (Naeini et al., AAAI 2015): the mean difference, weighted by images.
+    ``ece`` is the expected calibration error (Naeini et al., AAAI 2015): the mean absolute difference of accuracy and
+    confidence, weighted by images.
     """
     confidences = preds.confidences[preds.labelled].astype(np.float64)
     right = preds.right[preds.labelled]
     if not len(right):
         return None
-    place = np.minimum((confidences * NUM_BINS).astype(np.int64), NUM_BINS - 1)
+    bin_index = np.minimum((confidences * NUM_BINS).astype(np.int64), NUM_BINS - 1)
     bins = [
         {
             "from": number / NUM_BINS,
@@ -105,34 +106,34 @@ def calibration(preds: Predictions) -> dict[str, Any] | None:
             "accuracy": float(right[chosen].mean()),
         }
         for number in range(NUM_BINS)
-        if (chosen := place == number).any()
+        if (chosen := bin_index == number).any()
     ]
     ece = sum(each["num_images"] * abs(each["confidence"] - each["accuracy"]) for each in bins) / len(right)
     return {"ece": ece, "bins": bins}
 
 
 def fraction_true(flags: NDArray[np.bool_]) -> float | None:
-    """Return the share of True, None of nothing."""
+    """Return the fraction of True; None if empty."""
     return float(flags.mean()) if len(flags) else None
 
 
 def mean(values: NDArray[np.floating[Any]]) -> float | None:
-    """Return the mean without NaN, None of nothing."""
+    """Return the mean without NaN; None if there are no values."""
     finite = values[np.isfinite(values)]
     return float(finite.mean(dtype=np.float64)) if len(finite) else None
 
 
 def mean_by_correctness(values: NDArray[np.float32], preds: Predictions) -> dict[str, float | None]:
-    """Average a column over all rows, the right ones and the wrong ones, with the difference wrong - right."""
+    """Average a column over all, correct and wrong rows, with the difference wrong - correct."""
     right, wrong = mean(values[preds.right]), mean(values[preds.wrong])
     difference = None if right is None or wrong is None else wrong - right
     return {"mean": mean(values), "right": right, "wrong": wrong, "difference": difference}
 
 
 def confusion_matrix(preds: Predictions, num_classes: int) -> NDArray[np.int64]:
-    """Count labelled images by label (rows) and prediction (columns).
+    """Return the confusion matrix: counts by label (rows) and prediction (columns).
 
-    Predictions of classes that the index does not have share one more column at the end, if there are any.
+    Predictions of classes that are not in the index are counted in an additional last column, if there are any.
     """
     labels, predictions = preds.labels[preds.labelled], preds.predictions[preds.labelled]
     folded = np.minimum(predictions, num_classes)
@@ -142,7 +143,7 @@ def confusion_matrix(preds: Predictions, num_classes: int) -> NDArray[np.int64]:
 
 
 def per_class_findings(preds: Predictions, num_classes: int, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """Describe every class with a label or a prediction: counts, recall, precision, where it looks."""
+    """Return counts, recall, precision and map statistics of every class with a label or a prediction."""
     entries = []
     for number in range(num_classes):
         own, predicted_as = preds.labels == number, preds.predictions == number
@@ -165,7 +166,7 @@ def per_class_findings(preds: Predictions, num_classes: int, classes: Sequence[s
 
 
 def most_confused(preds: Predictions, classes: Sequence[str], num: int = 12) -> list[dict[str, Any]]:
-    """List the most frequent mistakes."""
+    """List the most frequent pairs of label and wrong prediction."""
     pairs = zip(preds.labels[preds.wrong].tolist(), preds.predictions[preds.wrong].tolist(), strict=True)
     counted = sorted(Counter(pairs).items(), key=lambda item: (-item[1], item[0]))
     return [
@@ -175,7 +176,7 @@ def most_confused(preds: Predictions, classes: Sequence[str], num: int = 12) -> 
 
 
 def top5_accuracy(records: pa.Table, preds: Predictions) -> float | None:
-    """Return the share of labelled images with the label among the five best; None up to five classes."""
+    """Return the top-5 accuracy; None up to five classes."""
     best = records["top5"].to_pylist()
     if not best or len(best[0]) < 5 or (int(preds.labels.max(initial=-1)) < 5 and max(map(max, best)) < 5):
         return None
@@ -184,9 +185,9 @@ def top5_accuracy(records: pa.Table, preds: Predictions) -> float | None:
 
 
 def auroc(records: pa.Table, preds: Predictions) -> float | None:
-    """Return the area under the ROC curve: of the second of two classes, of more the mean of one against the rest.
+    """Return the area under the ROC curve: of the second of two classes; with more, macro-averaged one-vs-rest.
 
-    Computed from the logits; None unless the records have them and two classes have images.
+    It is computed from the logits; None if the records have none, or fewer than two classes have images.
     """
     rows = np.flatnonzero(preds.labelled)
     if not len(rows) or records["logits"].null_count:
@@ -201,10 +202,10 @@ def auroc(records: pa.Table, preds: Predictions) -> float | None:
 
 
 def pointing_game(records: pa.Table) -> dict[str, Any] | None:
-    """Play the pointing game (Zhang et al., ECCV 2016) with the labelled class's map; None without boxes.
+    """Compute the pointing game (Zhang et al., ECCV 2016) with the labelled class's map; None without boxes.
 
-    Only images whose boxes cover at most half of them take part. The tolerance is 0 px and a blank map
-    never hits. The share whose centre lies in a box is what a map that always points there would reach.
+    Images whose boxes cover more than half of them are excluded. The tolerance is 0 px, and an empty map is a miss.
+    ``centre_rate`` is the baseline: the hit rate of a map with its peak at the image centre.
     """
     cover = column(records, "box_cover")
     played = np.flatnonzero(np.nan_to_num(cover, nan=np.inf) <= POINTING_COVER)
@@ -229,7 +230,7 @@ def pointing_game(records: pa.Table) -> dict[str, Any] | None:
 
 
 def versions() -> dict[str, str]:
-    """List the versions that decide the figures."""
+    """Return the versions of packages that affect the findings."""
     found = {"python": platform.python_version()}
     for name in (
         "lightwell",
@@ -248,7 +249,7 @@ def versions() -> dict[str, str]:
 
 
 def write_findings(findings: Mapping[str, Any], path: Path) -> None:
-    """Write findings as JSON: aside, then renamed.
+    """Write findings as JSON, atomically.
 
     Raises:
         OutputError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""The gallery: which images people are shown, and their pixels as the model saw them."""
+"""Image gallery of the report: selection of images, and their pixels as input to the model."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Card:
-    """One image of the gallery with its overlays, as data URIs."""
+    """An image of the gallery with its overlays, as data URIs."""
 
     key: str
     label: str
     prediction: str
     confidence: float
-    """Softmax of the predicted class, 0..1."""
+    """Softmax probability of the predicted class, 0..1."""
     border_mass: float | None
-    """None for a blank map."""
+    """None for an empty map."""
     right: bool | None
     """None without a label."""
     image: str
     evidence: str
-    """Overlay for the predicted class; empty where its map is blank."""
+    """Overlay for the explained class; an empty string if its map is empty."""
     evidence_true: str
-    """Overlay for the labelled class of a wrong image; empty where there is none."""
+    """Overlay for the labelled class of a wrong prediction; an empty string if there is none."""
     explained: str
-    """Class that ``evidence`` is for."""
+    """Class explained by ``evidence``."""
     boxes: tuple[tuple[float, float, float, float], ...] = ()
     """Left, top, width and height of the annotated boxes, in percent of the image."""
     hit: bool | None = None
-    """The strongest point of the labelled class's map lies in a box; None where that was not measured."""
+    """Whether the peak of the labelled class's map is in a box; None without boxes."""
 
 
 @dataclass(frozen=True)
@@ -58,25 +58,25 @@ class Section:
 
 
 TITLES = {
-    "sure": ("Most confident errors", "Wrong predictions of the highest confidence."),
-    "wrong": ("Wrong", "Other mistakes, evenly spaced by confidence."),
+    "sure": ("Most confident errors", "Wrong predictions with the highest confidence."),
+    "wrong": ("Other errors", "Sampled evenly over confidence."),
     "right": (
-        "Right",
-        "As many of each class as possible, of classes spread evenly over all. Right for the right reason?",
+        "Correct predictions",
+        "Sampled evenly over classes. Check whether the evidence is on the object.",
     ),
     "unlabelled": (
-        "Neither right nor wrong",
-        "The index holds no label for these, or one that the model has no class for.",
+        "Unlabelled images",
+        "Images without a label, or with a label that is not a class of the model.",
     ),
 }
 
 
 def choose_rows(records: Predictions, num: int) -> dict[str, list[int]]:
-    """Choose about ``num`` rows: a third sure mistakes, a third other mistakes, the rest right; mistakes first.
+    """Select about ``num`` rows: a third most confident errors, a third other errors, the rest correct.
 
-    The choice draws nothing, so the same records give the same gallery.
+    The selection is deterministic.
     """
-    third = -(-num // 3)  # rounded up, so that a gallery of one or two shows mistakes
+    third = -(-num // 3)  # rounded up, so that a gallery of one or two images shows errors
     wrong = np.flatnonzero(records.wrong)
     wrong = wrong[np.argsort(-records.confidences[wrong], kind="stable")]
     sure, others = wrong[:third], wrong[third:]
@@ -90,14 +90,14 @@ def choose_rows(records: Predictions, num: int) -> dict[str, list[int]]:
 
 
 def evenly(rows: NDArray[np.intp], num: int) -> NDArray[np.intp]:
-    """Take at most ``num`` of some rows, evenly spaced, in order."""
+    """Select at most ``num`` rows, evenly spaced, in order."""
     if len(rows) <= num:
         return rows
     return rows[np.linspace(0, len(rows) - 1, num).round().astype(np.intp)] if num else rows[:0]
 
 
 def over_classes(rows: NDArray[np.intp], labels: NDArray[np.int64], num: int) -> list[int]:
-    """Take at most ``num`` rows, as many of each class as of any other, and of classes evenly spaced by number."""
+    """Select at most ``num`` rows, balanced over classes, or over evenly spaced classes if there are more."""
     classes, sizes = np.unique(labels[rows], return_counts=True)
     counts = np.zeros(len(classes), np.int64)
     while (left := min(num, len(rows)) - int(counts.sum())) > 0:
@@ -113,11 +113,11 @@ class Picture:
     pixels: NDArray[np.uint8]
     """(H, W, 3)."""
     boxes: NDArray[np.float32] | None = None
-    """(n, 4) as x0, y0, x1, y1 in pixels."""
+    """(n, 4): x0, y0, x1, y1 in pixels."""
 
 
 def read_pictures(engine: Engine, plan: Plan, split: str | None, keys: Sequence[str]) -> dict[str, Picture]:
-    """Read some images again, as the model saw them, by key."""
+    """Read images again, preprocessed as for the model, by key."""
     if not keys:
         return {}
     constants = Program.compile(plan).normalization
@@ -138,7 +138,7 @@ def build_gallery(
     chosen: Mapping[str, Sequence[int]],
     classes: Sequence[str],
 ) -> tuple[Section, ...]:
-    """Draw the sections of the gallery; an image that could not be read again is left out."""
+    """Build the sections of the gallery, without images that could not be read again."""
     preds = read_predictions(records)
     sections = []
     for kind, rows in chosen.items():
@@ -177,7 +177,7 @@ def draw_card(
     hit: bool | None,
     explained: int,
 ) -> Card:
-    """Draw one card; the labelled class's overlay only where the model was wrong."""
+    """Build a card; with an overlay for the labelled class if the prediction is wrong."""
     label, border = int(preds.labels[row]), float(preds.border_mass[row])
     blank = np.isnan(border)
     wrong, image = bool(preds.wrong[row]), picture.pixels
@@ -208,7 +208,7 @@ def percent_boxes(picture: Picture) -> tuple[tuple[float, float, float, float], 
 
 
 def class_name(number: int, classes: Sequence[str]) -> str:
-    """Name a class; its number where it has no name."""
+    """Return the name of a class, or ``class N`` if it has none."""
     if number < 0:
         return "no label"
     return classes[number] if number < len(classes) else f"class {number}"

@@ -1,4 +1,4 @@
-"""Gates over findings: ``accuracy<0.8`` makes ``lightwell audit`` exit with code 3."""
+"""Quality gates on findings: ``--fail-on 'accuracy<0.8'`` makes ``lightwell audit`` exit with code 3."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ METRICS = (
     "counts.replaced",
     "counts.skipped",
 )
-"""Numbers of findings.json that a gate may name."""
+"""Numbers of findings.json that a gate can test."""
 
 
 @dataclass(frozen=True)
 class Gate:
-    """A condition on one number of the findings that fails an audit."""
+    """Condition on a number of the findings under which an audit fails."""
 
     metric: str
     """Dotted name in findings.json."""
@@ -47,10 +47,10 @@ class Gate:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Read ``METRIC<VALUE`` or ``METRIC>VALUE``.
+        """Parse ``METRIC<VALUE`` or ``METRIC>VALUE``.
 
         Raises:
-            RequestError: it is written otherwise, or there is no such metric.
+            RequestError: the syntax is wrong, or there is no such metric.
         """
         found = re.fullmatch(r"\s*([\w.]+)\s*([<>])\s*([-+]?[\d.]+(?:e[-+]?\d+)?)\s*", text, re.IGNORECASE)
         try:
@@ -69,7 +69,7 @@ class Gate:
         return cls(found[1], found[2], value)
 
     def failure(self, findings: Mapping[str, Any]) -> str:
-        """Return a sentence if the findings cross the gate; the empty string if not, or where the metric was not measured."""
+        """Return a message if the findings fail the gate; an empty string if not, or if the metric was not measured."""
         value = self._value(findings)
         if value is None:
             return ""
@@ -77,7 +77,7 @@ class Gate:
         return f"{self.metric} is {value:.4g}: {self.metric} {self.sign} {self.value:g}" if is_crossed else ""
 
     def check_measured(self, findings: Mapping[str, Any]) -> None:
-        """Check that the findings have the metric.
+        """Check that the metric was measured.
 
         Raises:
             RequestError: it was not measured.
@@ -85,7 +85,7 @@ class Gate:
         if self._value(findings) is None:
             raise RequestError(
                 f"--fail-on: expected a measured {self.metric}, got none in these findings; "
-                "choose a metric that this data has, or leave the gate out"
+                "choose a metric that this data has, or remove the gate"
             )
 
     def _value(self, findings: Mapping[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""The Grad-CAM audit: what a model says of every image of a split, and where it looks.
+"""Grad-CAM audit job: predictions and class activation maps of a model for every image of a split.
 
 A job file::
 
@@ -7,8 +7,7 @@ A job file::
     checkpoint: train/best.safetensors      # or  model: {name: resnet18}
     split: test
 
-``lightwell audit audit.yaml --out audit`` writes records.parquet (a row per image), findings.json and
-report.html.
+``lightwell audit audit.yaml --out audit`` writes records.parquet (one row per image), findings.json and report.html.
 """
 
 from __future__ import annotations
@@ -46,32 +45,32 @@ class GradCamAudit(CheckedModel):
 
     plan: Plan
     model: ModelSpec | None = None
-    """A published classifier; give this or a checkpoint."""
+    """A classifier with pretrained weights; give this or a checkpoint."""
     checkpoint: Path | None = None
-    """A model that ``lightwell train`` has written."""
+    """A checkpoint of ``lightwell train``."""
     split: str | None = "test"
     """None audits all images."""
     target_layer: str | None = None
-    """Dotted name of the layer whose output is mapped; None finds the last convolution."""
+    """Dotted name of the target layer; None uses the last layer with a spatial map."""
     training_metrics: Path | None = None
-    """``metrics.jsonl`` for the training curves; None takes the one beside the checkpoint, if any."""
+    """``metrics.jsonl`` for the training curves; None uses the one next to the checkpoint, if any."""
     class_names: Annotated[str | tuple[str, ...] | None, MayBePath((".txt", ".json"))] = None
-    """Names of the model's outputs: a list, a file (JSON list, or text with a name a line), ``imagenet`` for the
-    1,000 classes of published ImageNet models, or ``index`` for outputs in the order of the index's classes. None
-    takes the names that the checkpoint or the published weights bring."""
+    """Names of the model's outputs: a list, a file (JSON list, or text with one name per line), ``imagenet`` for the
+    1,000 classes of ImageNet models, or ``index`` for outputs in the order of the index's classes. None uses the names
+    stored with the checkpoint or the pretrained weights."""
     class_map: dict[str, str | int] | None = None
-    """Class of the index -> name or number of an output, where the names differ."""
+    """Maps classes of the index to names or numbers of outputs, where the names differ."""
     untrained: Literal["refuse", "allow"] = "refuse"
-    """``allow`` audits a model with random layers, whose answers mean nothing."""
+    """``allow`` audits a model with randomly initialised layers, whose predictions are meaningless."""
     explain: str = "predicted"
-    """Class that the maps explain: ``predicted``, ``label`` or the name of a class."""
+    """Target class of the maps: ``predicted``, ``label`` or the name of a class."""
     gallery: int = Field(default=27, ge=0, le=200)
-    """Images that the report shows."""
-    title: str = "What the model looks at"
+    """Maximum number of images in the report."""
+    title: str = "Grad-CAM audit"
     credit: str = ""
-    """Source and licence of the pictures, printed in the report."""
+    """Source and licence of the images, shown in the report."""
     device: str = "auto"
-    """A torch device for the model; ``auto`` takes a GPU where there is one."""
+    """torch device of the model; ``auto`` uses a GPU if available."""
 
     @model_validator(mode="after")
     def _one_model(self) -> Self:
@@ -79,7 +78,7 @@ class GradCamAudit(CheckedModel):
         if len(given) != 1:
             raise ValueError(
                 f"expected exactly one of model and checkpoint, got {' and '.join(given) or 'neither'}; "
-                "give checkpoint: PATH for a model of yours, or model: {name: NAME} for a published one"
+                "give checkpoint: PATH for your own model, or model: {name: NAME} for a pretrained one"
             )
         words = (IMAGENET, INDEX)
         names = self.class_names
@@ -92,23 +91,23 @@ class GradCamAudit(CheckedModel):
 
     @property
     def view(self) -> View:
-        """The audited split, in order, not augmented."""
+        """View of the audited split, in order and without augmentation."""
         return View(split=self.split)
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of the files that are written."""
+        """Names of the output files."""
         return ("report.html", "findings.json")
 
     @property
     def schema(self) -> pa.Schema:
-        """The columns of the records."""
+        """Schema of the records."""
         return SCHEMA
 
     def fingerprint(self) -> str:
-        """Hash what decides the records: the plan, the model, its classes, what is explained, and the versions.
+        """Hash what determines the records: plan, model, classes, target of the maps, and versions.
 
-        Title, credit, gallery and other keys of the report alone are left out.
+        Title, credit, gallery and other keys that affect only the report are excluded.
         """
         import hashlib
         import json
@@ -129,17 +128,17 @@ class GradCamAudit(CheckedModel):
 
     @contextmanager
     def open(self) -> Iterator[Callable[[Batch], Sequence[Record]]]:
-        """Load the model; yields the function that explains a batch.
+        """Load the model; yields a function that returns the records of a batch.
 
         Raises:
             ModelError: no such model, layer or device, or layers of the model are untrained.
-            PlanError: ``class_map`` or ``explain`` names a class that is not there.
+            PlanError: ``class_map`` or ``explain`` has an unknown class.
         """
         from ...zoo.heads import num_outputs
         from ...zoo.weights_report import weights_report
         from .measure import MAX_LOGITS, CamExplainer
 
-        for note in self._data_notes():
+        for note in self.plan_warnings():
             _log.warning("%s", note)
         model = self._load_model()
         report = weights_report(model)
@@ -147,8 +146,8 @@ class GradCamAudit(CheckedModel):
         if untrained and self.untrained == "refuse":
             few = ", ".join(untrained[:3]) + (f" and {len(untrained) - 3} more" if len(untrained) > 3 else "")
             raise ModelError(
-                f"model: expected trained weights, got random values in {few}: the answers of an untrained head or network "
-                "mean nothing; train the model and audit its checkpoint, or write 'untrained: allow'"
+                f"model: expected trained weights, got randomly initialised layers {few}, whose predictions are "
+                "meaningless; train the model and audit its checkpoint, or write 'untrained: allow'"
             )
         count = num_outputs(model)
         match = self.match_classes(count)
@@ -185,15 +184,15 @@ class GradCamAudit(CheckedModel):
         """Match the classes of the index with the outputs of the model, by name.
 
         Raises:
-            ModelError: the names are not as many as the outputs.
-            PlanError: ``class_map`` names a class that is not there.
+            ModelError: the number of names differs from the number of outputs.
+            PlanError: ``class_map`` has an unknown class.
         """
         index = self.plan.load_index()
         num_labels = int(index.table["label"].to_numpy().max(initial=-1)) + 1
         return match_classes(index.classes, num_labels, self.output_names(), num_outputs, self.class_map)
 
     def output_names(self) -> OutputNames:
-        """Name the outputs of the model: as the job says, as the checkpoint does, or as the published weights do.
+        """Return the names of the model's outputs, from the job, the checkpoint or the pretrained weights.
 
         Raises:
             PlanError: the file with names cannot be read.
@@ -202,9 +201,9 @@ class GradCamAudit(CheckedModel):
         if self.class_names == IMAGENET:
             from ...zoo.build import imagenet_classes
 
-            return OutputNames(imagenet_classes(), "ImageNet, as class_names says")
+            return OutputNames(imagenet_classes(), "ImageNet (class_names)")
         if self.class_names == INDEX:
-            return OutputNames((), "the index, as class_names says", as_index=True)
+            return OutputNames((), "the index (class_names)", as_index=True)
         if isinstance(self.class_names, str):
             return OutputNames(read_names(Path(self.class_names)), Path(self.class_names).name)
         if self.class_names is not None:
@@ -215,13 +214,13 @@ class GradCamAudit(CheckedModel):
             return OutputNames(read_metadata(self.checkpoint)[0].classes, "the checkpoint")
         assert self.model is not None
         names = published_classes(self.model)
-        return OutputNames(names, "the published weights") if names else OutputNames()
+        return OutputNames(names, "the pretrained weights") if names else OutputNames()
 
     def finish(self, records: pa.Table, context: Context) -> Mapping[str, Any]:
         """Write findings.json and report.html; return the findings.
 
         Raises:
-            PlanError: there is no record to report on.
+            PlanError: there are no records.
             OutputError: a file cannot be written.
         """
         import json
@@ -232,15 +231,13 @@ class GradCamAudit(CheckedModel):
         from .report import Report
 
         if not records.num_rows:
-            raise PlanError(
-                "audit: expected at least one image that can be read, got none; see quarantine.jsonl"
-            )
+            raise PlanError("audit: expected at least one readable image, got none; see quarantine.jsonl")
         facts = json.loads(records["model"][0].as_py())
         match = self.match_classes(int(facts["num_outputs"]))
         findings = self._findings(records, context, match, facts)
         for note in findings["notes"]:
-            if note in self._data_notes():
-                continue  # said before the first image
+            if note in self._data_sentences():
+                continue  # already logged in open()
             void = match.how == "none" and note in match.notes
             _log.log(logging.ERROR if void else logging.WARNING, "%s", note)
         preds = read_predictions(records)
@@ -262,11 +259,11 @@ class GradCamAudit(CheckedModel):
         return findings
 
     def metrics_path(self) -> Path | None:
-        """Find the file with the training curves: the one given, or the one beside the checkpoint."""
+        """Return the file with training metrics: the one given, or the one next to the checkpoint."""
         if self.training_metrics or not self.checkpoint:
             return self.training_metrics
-        beside = self.checkpoint.parent / "metrics.jsonl"
-        return beside if beside.is_file() else None
+        sibling = self.checkpoint.parent / "metrics.jsonl"
+        return sibling if sibling.is_file() else None
 
     def _findings(
         self, records: pa.Table, context: Context, match: ClassMatch, facts: Mapping[str, Any]
@@ -310,34 +307,41 @@ class GradCamAudit(CheckedModel):
         }
 
     def _notes(self, findings: Mapping[str, Any], match: ClassMatch, facts: Mapping[str, Any]) -> list[str]:
-        """List what a reader has to know before any figure."""
+        """List warnings to show before the results."""
         notes = []
         if facts["untrained"]:
             notes.append(
-                f"the model is not trained: {', '.join(facts['untrained'][:3])} have random values; its answers and maps "
-                "mean nothing"
+                f"the model is not trained: {', '.join(facts['untrained'][:3])} have random values; its predictions and maps "
+                "are meaningless"
             )
         if self.plan.load_index().is_multi_label:
             notes.append(
-                "images of this index may have several classes: what is right or wrong is not measured, and maps explain "
-                "what the model says"
+                "images of this index may have several classes: accuracy is not measured, and maps explain the predicted "
+                "class"
             )
-        notes += [*match.notes, *self._data_notes()]
+        notes += [*match.notes, *self._data_sentences()]
         if facts.get("target_layer_note"):
             notes.append(facts["target_layer_note"])
         if findings["num_without_map"]:
             notes.append(
-                f"{findings['num_without_map']:,} images have no map, since its values are not finite"
+                f"{findings['num_without_map']:,} images have no map, because its values are not finite"
             )
         if findings["num_unknown_class"] and match.how != "none":
             notes.append(
-                f"{findings['num_unknown_class']:,} images have a class that the model does not know; they count in no "
-                "accuracy"
+                f"{findings['num_unknown_class']:,} images have a class that the model does not have; they are excluded "
+                "from the accuracy"
             )
         return notes
 
-    def _data_notes(self) -> tuple[str, ...]:
-        """Say where the plan prepares images otherwise than the weights are used to."""
+    def _data_sentences(self) -> list[str]:
+        return [note.partition("\n")[0] for note in self.plan_warnings()]
+
+    def plan_warnings(self) -> tuple[str, ...]:
+        """Return warnings where the plan's preprocessing differs from that of the weights, with YAML lines that fix it.
+
+        Raises:
+            ModelError: no such model, or the checkpoint cannot be read.
+        """
         from ...zoo.plan_checks import data_warnings, trained_plan_warnings
 
         if self.model is not None:
@@ -348,7 +352,7 @@ class GradCamAudit(CheckedModel):
         return trained_plan_warnings(read_metadata(self.checkpoint)[0].job, self.plan)
 
     def _preprocessing(self) -> list[str]:
-        """Name what happens to an audited image, in order."""
+        """List the preprocessing steps of an audited image."""
         from ....pipeline.compiler.program import Program
         from ....pipeline.tools.explain import explain
 
@@ -357,7 +361,7 @@ class GradCamAudit(CheckedModel):
         return [f"{step.name} {step.options}".strip() for step in steps if step.name not in ("Read", "Draw")]
 
     def _index_facts(self) -> dict[str, Any]:
-        """Name the index by its file, its date and what is in it."""
+        """Return name, date, size and fingerprint of the index."""
         from datetime import UTC, datetime
 
         index, path = self.plan.load_index(), self.plan.index
@@ -365,7 +369,7 @@ class GradCamAudit(CheckedModel):
         return {"name": path.name, "date": date, "rows": len(index), "fingerprint": index.fingerprint()}
 
     def _model_facts(self) -> dict[str, Any]:
-        """Name the model by what it is, not by where its files lie."""
+        """Return properties of the model that do not depend on paths."""
         if self.checkpoint is not None:
             from ...training.checkpoint import read_metadata
 
@@ -385,7 +389,7 @@ class GradCamAudit(CheckedModel):
 
 
 def file_digest(path: Path) -> str:
-    """Hash a file; the first 16 hex digits of its SHA-256."""
+    """Return the first 16 hex digits of a file's SHA-256."""
     import hashlib
 
     with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""What is measured of every image: the model's answer, its maps and where they lie."""
+"""Compute the records of an audit: predictions, Grad-CAM maps and map statistics."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 
 
 MAX_LOGITS = 100
-"""With more outputs the records leave the logits out."""
+"""With more outputs, the records have no logits."""
 PREDICTED, LABEL = "predicted", "label"
 
 
 class CamExplainer:
-    """Explains batches with one model; it is lent to Grad-CAM until the stack closes."""
+    """Computes the records of batches with one model, inside a Grad-CAM context on the exit stack."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class CamExplainer:
         self._model = model.to(self._device)
         self._target_layer = target_layer
         self._class_of_output = torch.tensor(match.class_of_output)
-        self._outputs = torch.tensor([*match.outputs, -1])  # the last one for images without a label
+        self._outputs = torch.tensor([*match.outputs, -1])  # index -1: images without a label
         self._stack = stack
         self._explain = explain
         self._class = None if explain in (PREDICTED, LABEL) else find_output(explain, match)
@@ -64,11 +64,11 @@ class CamExplainer:
         self._cam: GradCam | None = None
 
     def __call__(self, batch: Batch) -> list[Record]:
-        """Explain a batch: a record for every image that is its own, neither a replacement nor padding.
+        """Return a record for every image of a batch that is neither a replacement nor padding.
 
         Raises:
-            ModelError: an image has logits that are not finite, the layer gives no map, or the model does not
-                take images of this size.
+            ModelError: logits are not finite, the target layer has no spatial map, or the model does not accept images of
+                this size.
         """
         own = np.flatnonzero(batch.is_valid)
         if not len(own):
@@ -113,16 +113,16 @@ class CamExplainer:
 
 
 def known_or_predicted(outputs: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-    """Choose the labelled class; the prediction where the model knows none."""
+    """Return the labelled class, or the prediction if the label is not a class of the model."""
     outputs = outputs.to(logits.device)
     return torch.where(outputs >= 0, outputs, predicted(logits))
 
 
 def find_output(name: str, match: ClassMatch) -> int:
-    """Find the output of a class by its name.
+    """Return the output of a class by name.
 
     Raises:
-        PlanError: the model knows no such class.
+        PlanError: the model has no such class.
     """
     for output, number in enumerate(match.class_of_output):
         if match.names[number] == name:
@@ -135,7 +135,7 @@ def find_output(name: str, match: ClassMatch) -> int:
 
 
 def check_finite(logits: torch.Tensor, keys: Sequence[str]) -> None:
-    """Refuse answers that are not finite.
+    """Check that logits are finite.
 
     Raises:
         ModelError: a logit of an image is NaN or infinite.
@@ -148,15 +148,15 @@ def check_finite(logits: torch.Tensor, keys: Sequence[str]) -> None:
         raise ModelError(
             f"model: expected finite logits, got logits that are not finite (NaN or infinite) for {keys[first]!r}, the "
             f"first of {int((~finite).sum())} images of its batch; the weights are damaged or their training diverged: "
-            "take an earlier checkpoint"
+            "use an earlier checkpoint"
         )
 
 
 def choose_device(name: str) -> torch.device:
-    """Turn ``auto`` into a GPU where there is one.
+    """Return the torch device of a name; ``auto`` is a GPU if available.
 
     Raises:
-        ModelError: the name is no device of torch, or there is no such device here.
+        ModelError: the name is not a torch device, or the device is not available.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -174,7 +174,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def to_model_input(images: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Bring a batch to the model: uint8 NHWC becomes float32 NCHW of 0..1, float NCHW is passed on."""
+    """Move a batch to the model's device: uint8 NHWC becomes float32 NCHW in 0..1, float NCHW is unchanged."""
     if images.dtype == torch.uint8:
         return images.to(device).permute(0, 3, 1, 2).float().div(255).contiguous()
     return images.to(device)
@@ -188,15 +188,15 @@ def record_columns(
     boxes: Sequence[NDArray[Any]] | None,
     size: tuple[int, ...],
 ) -> dict[str, list[Any]]:
-    """Turn the maps of a batch into the columns of its records, but for the key, the layer and the model.
+    """Return the columns of a batch's records, except key, layer and model.
 
     Args:
-        explained: for the class to explain and for the labelled one.
-        labels: by the index's numbers, -1 without one.
-        outputs: of the model for the labels, -1 where it knows none.
+        explained: results for the target class and for the labelled class.
+        labels: class numbers of the index, -1 for unlabelled images.
+        outputs: model outputs of the labels, -1 if there is none.
         class_of_output: class number of each output.
         boxes: per image, None without boxes.
-        size: height and width of the images, pixels.
+        size: height and width of the images in pixels.
     """
     height, width = size
     finite, finite_true = (torch.isfinite(each).all((1, 2)) for each in explained.pre_relu)
@@ -241,12 +241,12 @@ def record_columns(
 
 
 def mask_values(flags: NDArray[np.bool_], values: list[Any]) -> list[Any]:
-    """Keep the values whose flag is True; the others become None."""
+    """Replace the values whose flag is False by None."""
     return [value if flag else None for flag, value in zip(flags.tolist(), values, strict=True)]
 
 
 def flatten_maps(maps: torch.Tensor) -> list[NDArray[np.float32]]:
-    """List maps (N, h, w) as flat arrays."""
+    """Return maps (N, h, w) as a list of flat arrays."""
     return list(maps.cpu().numpy().reshape(len(maps), -1))
 
 
@@ -257,7 +257,7 @@ def pointing_game_columns(
     height: int,
     width: int,
 ) -> dict[str, list[Any]]:
-    """Play the pointing game for a batch, tolerance 0 px; None for images without boxes."""
+    """Return the pointing-game columns of a batch, tolerance 0 px; None for images without boxes."""
     hits: list[bool | None] = []
     centres: list[bool | None] = []
     covers: list[float | None] = []
@@ -272,13 +272,13 @@ def pointing_game_columns(
 
 
 def in_any_box(boxes: NDArray[Any], x: float, y: float) -> bool:
-    """Tell whether a point lies in any box (n, 4) of x0, y0, x1, y1."""
+    """Return whether a point is in any of the boxes (n, 4): x0, y0, x1, y1."""
     x0, y0, x1, y1 = boxes.T
     return bool(((x0 <= x) & (x <= x1) & (y0 <= y) & (y <= y1)).any())
 
 
 def box_coverage(boxes: NDArray[Any], height: int, width: int) -> float:
-    """Return the share of the image that boxes cover together, counted in pixels whose centre lies in one."""
+    """Return the fraction of the image covered by the union of boxes, counted in pixels by their centres."""
     across, down = np.arange(width) + 0.5, np.arange(height) + 0.5
     columns = (boxes[:, :1] <= across) & (across <= boxes[:, 2:3])
     rows = (boxes[:, 1:2] <= down) & (down <= boxes[:, 3:4])
@@ -286,5 +286,5 @@ def box_coverage(boxes: NDArray[Any], height: int, width: int) -> float:
 
 
 def uniform_border_mass(map_height: int, map_width: int, height: int = 224, width: int = 224) -> float:
-    """Return the border mass of a map that is the same everywhere, for images of a size: what to compare others with."""
+    """Return the border mass of a uniform map for an image size, as a baseline."""
     return float(border_mass(torch.ones(1, map_height, map_width), height=height, width=width)[0])

@@ -1,4 +1,4 @@
-"""Pictures of the report: overlays, mean maps and thumbnails as data URIs."""
+"""Images of the report: overlays, mean maps and thumbnails as data URIs."""
 
 from __future__ import annotations
 
@@ -15,38 +15,38 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 THUMBNAIL = 448
-"""Longest side of a picture in the report, in pixels."""
+"""Longest side of an image in the report, in pixels."""
 
 COLOURS = "inferno"
-"""A perceptually even colour map; dark means no evidence, so nothing is drawn there."""
+"""Perceptually uniform colour map; dark means no evidence and is drawn transparent."""
 
 
 def normalize_map(small: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scale a map to 0..1 by its greatest value, so that 0 stays no evidence; a map without evidence stays zeros."""
+    """Divide a map by its maximum; an empty map stays zero."""
     high = float(small.max())
     return np.asarray(small / high if high > 0 else np.zeros_like(small), dtype=np.float32)
 
 
 def enlarge(small: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
-    """Enlarge a map bilinearly, pixel centres aligned as OpenCV and torch (align_corners=False) do."""
+    """Upsample a map bilinearly with half-pixel centres, as torch does with ``align_corners=False``."""
     import cv2
 
     return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR), dtype=np.float32)
 
 
 def apply_colormap(heat: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Colour a map of 0..1: (H, W) -> uint8 (H, W, 3)."""
+    """Apply the colour map to values in 0..1: (H, W) -> uint8 (H, W, 3)."""
     from matplotlib import colormaps
 
     return np.asarray(colormaps[COLOURS](heat)[..., :3] * 255 + 0.5).astype(np.uint8)
 
 
 def overlay(image: NDArray[np.uint8], small: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Lay a small map over its image, the more opaque the stronger the evidence.
+    """Overlay a map on its image, with opacity increasing with the map's value.
 
     Args:
-        image: uint8 (H, W, 3), as the model saw it.
-        small: a map of any size, not negative, scaled here by its greatest value.
+        image: uint8 (H, W, 3), input of the model.
+        small: map of any size, non-negative; normalised by its maximum.
     """
     height, width = image.shape[:2]
     heat = normalize_map(enlarge(normalize_map(small), height, width))
@@ -56,12 +56,12 @@ def overlay(image: NDArray[np.uint8], small: NDArray[np.float32]) -> NDArray[np.
 
 
 def mean_map(maps: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Average maps of one size after scaling each to 0..1, so that no image outweighs another."""
+    """Average maps of equal size, each divided by its maximum."""
     return np.asarray(np.mean([normalize_map(small) for small in maps], axis=0), dtype=np.float32)
 
 
 def heat_picture(small: NDArray[np.float32], side: int = 160) -> str:
-    """Return a map alone, enlarged and coloured on one scale of 0..1, as a data URI."""
+    """Return a map with values in 0..1, upsampled and coloured, as a data URI."""
     height, width = small.shape
     scale = side / max(height, width)
     big = enlarge(small, max(1, round(height * scale)), max(1, round(width * scale)))
@@ -69,12 +69,12 @@ def heat_picture(small: NDArray[np.float32], side: int = 160) -> str:
 
 
 def thumbnail(image: NDArray[np.uint8]) -> str:
-    """Return an image, made smaller if need be, as a JPEG data URI."""
+    """Return an image as a JPEG data URI, downscaled if necessary."""
     return data_uri(image, "JPEG")
 
 
 def data_uri(image: NDArray[np.uint8], kind: Literal["JPEG", "PNG"]) -> str:
-    """Encode a uint8 (H, W, 3) image into a data URI."""
+    """Encode a uint8 image (H, W, 3) as a data URI."""
     picture = Image.fromarray(image)
     picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
@@ -90,10 +90,10 @@ def denormalize(
     mean: Sequence[float] = (0.0, 0.0, 0.0),
     std: Sequence[float] = (1.0, 1.0, 1.0),
 ) -> NDArray[np.uint8]:
-    """Return a batch as people see it: uint8 NHWC.
+    """Undo the normalisation of a batch for display; returns uint8 NHWC.
 
     Args:
-        images: uint8 NHWC, passed on; or float NCHW, normalised with ``mean`` and ``std`` (units of 0..1).
+        images: uint8 NHWC, returned unchanged; or float NCHW, normalised with ``mean`` and ``std`` in units of 0..1.
         mean: per RGB channel.
         std: per RGB channel.
     """

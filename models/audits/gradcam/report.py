@@ -1,4 +1,4 @@
-"""The report: one HTML file that opens offline and loads nothing."""
+"""HTML report of an audit: a single file without external resources."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_TABLE = 20
-"""With more classes the confusion matrix becomes a list of the mistakes that repeat."""
+"""Maximum number of classes for a confusion matrix; with more, repeated errors are listed."""
 MAX_WEAKEST = 12
 MAX_MEANS = 12
 MIN_MEAN = 5
-"""A class with fewer maps has no mean worth looking at."""
+"""Minimum number of maps for a mean map."""
 MAX_QUARANTINE = 50
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that the page is made from."""
+    """Content of the report."""
 
     title: str
     findings: Mapping[str, Any]
@@ -39,12 +39,12 @@ class Report:
     gallery: Sequence[Section]
     quarantine: Sequence[Mapping[str, Any]]
     names: Sequence[str] = ()
-    """Of all classes by number."""
+    """Names of all classes by number."""
     training_metrics: Path | None = None
     credit: str = ""
 
     def write(self, path: Path) -> None:
-        """Write the page, whole or not at all.
+        """Write the page atomically.
 
         Raises:
             OutputError: the file cannot be written.
@@ -52,7 +52,7 @@ class Report:
         write_text(path, self.render())
 
     def render(self) -> str:
-        """Return the page as HTML; every name from outside is escaped."""
+        """Return the page as HTML, with all names escaped."""
         from jinja2 import Environment, PackageLoader, StrictUndefined
 
         environment = Environment(
@@ -91,7 +91,7 @@ class Report:
             num_quarantine_left_out=max(0, len(self.quarantine) - MAX_QUARANTINE),
             quarantine_note=quarantine_note(self.findings),
             map_size=" by ".join(map(str, self.findings["map_size"])),
-            even_border=self.findings["border_mass"]["even_map"],
+            uniform_border=self.findings["border_mass"]["even_map"],
             pointing=self.findings["pointing_game"],
             provenance=provenance(self.findings),
             version=self.findings["versions"]["lightwell"],
@@ -99,24 +99,24 @@ class Report:
 
 
 def percent(value: float | None) -> str:
-    """Write a share: ``93.1 %``."""
+    """Format a fraction in percent: ``93.1 %``."""
     return "n/a" if value is None else f"{100 * value:.1f} %"
 
 
 def interval(value: Sequence[float] | None) -> str:
-    """Write an interval of shares: ``88.0 to 95.2 %``."""
+    """Format an interval of fractions in percent: ``88.0 to 95.2 %``."""
     return "" if value is None else f"{100 * value[0]:.1f} to {100 * value[1]:.1f} %"
 
 
 def visible(value: Any) -> Any:
-    """Replace characters that would hide or reorder text, such as ESC and right-to-left overrides."""
+    """Replace characters that hide or reorder text, such as ESC and right-to-left overrides."""
     if isinstance(value, str) and not isinstance(value, Markup) and not value.isprintable():
         return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in value)
     return value
 
 
 def subtitle(findings: Mapping[str, Any]) -> str:
-    """Say in one line what was audited."""
+    """Return model, split and number of images as one line."""
     split = f"split “{findings['split']}”" if findings["split"] else "all images"
     return (
         f"{findings['model']['name']} on {split}, {findings['num_images']:,} images, "
@@ -125,7 +125,7 @@ def subtitle(findings: Mapping[str, Any]) -> str:
 
 
 def headline(findings: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Make the figures at the top of the page."""
+    """Return the summary cards at the top of the page."""
     border, counts = findings["border_mass"], findings["counts"]
     quarantined, blank = findings["num_quarantined"], findings["blank_maps"]["predicted"]
     pointing = findings["pointing_game"]
@@ -134,35 +134,35 @@ def headline(findings: Mapping[str, Any]) -> list[dict[str, Any]]:
         card(
             "Images",
             f"{findings['num_images']:,}",
-            f"{labelled:,} with a label that the model knows"
+            f"{labelled:,} labelled with a class of the model"
             if labelled < findings["num_images"]
-            else "all with a label",
+            else "all labelled",
         ),
         card(
             "Accuracy",
             "not measured" if findings["accuracy"] is None else percent(findings["accuracy"]),
             accuracy_note(findings),
         ),
-        card("Balanced accuracy", percent(findings["balanced_accuracy"]), "mean recall of the classes"),
+        card("Balanced accuracy", percent(findings["balanced_accuracy"]), "mean recall over classes"),
     ]
     if findings["auroc"] is not None:
-        cards.append(card("AUROC", f"{findings['auroc']:.3f}", "one class against the others, from logits"))
-    note = f"even map {percent(border['even_map'])}; right {percent(border['right'])}, wrong {percent(border['wrong'])}"
+        cards.append(card("AUROC", f"{findings['auroc']:.3f}", "one vs. rest, from logits"))
+    note = f"uniform map {percent(border['even_map'])}; correct {percent(border['right'])}, wrong {percent(border['wrong'])}"
     if border["difference"] is not None:
         note += f", difference {100 * border['difference']:+.1f} points"
-    cards.append(card("Evidence on the border", percent(border["mean"]), note))
+    cards.append(card("Border mass", percent(border["mean"]), note))
     if pointing:
         cards.append(
             card(
                 "Pointing game",
                 percent(pointing["hit_rate"]),
-                f"always the centre: {percent(pointing['centre_rate'])}",
+                f"image centre: {percent(pointing['centre_rate'])}",
             )
         )
-    cards.append(card("Blank maps", f"{blank:,}", "images without evidence", alert=blank > 0))
+    cards.append(card("Empty maps", f"{blank:,}", "images without positive evidence", alert=blank > 0))
     if findings["calibration"]:
         ece = percent(findings["calibration"]["ece"])
-        cards.append(card("Calibration error", ece, "mean gap between confidence and accuracy (ECE)"))
+        cards.append(card("Calibration error", ece, "expected calibration error (ECE)"))
     read = counts.get("read", 0)
     cards.append(
         card(
@@ -176,28 +176,28 @@ def headline(findings: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def accuracy_note(findings: Mapping[str, Any]) -> str:
-    """Say how sure the accuracy is, or why there is none."""
+    """Return the confidence interval of the accuracy, or the reason why there is no accuracy."""
     if findings["accuracy"] is None:
         return "no label matches a class of the model" if findings["num_unknown_class"] else "no labels"
     top5 = findings["top5_accuracy"]
-    within = "" if top5 is None else f"; {percent(top5)} within the top five"
+    within = "" if top5 is None else f"; top-5 {percent(top5)}"
     return f"95 % interval {interval(findings['accuracy_interval'])}{within}"
 
 
 def card(name: str, value: str, note: str, alert: bool = False) -> dict[str, Any]:
-    """Make one figure of the headline."""
+    """Return one summary card."""
     return {"name": name, "value": value, "note": note, "alert": alert}
 
 
 def column_names(findings: Mapping[str, Any]) -> list[str]:
-    """Name the columns of the confusion matrix."""
+    """Return the column names of the confusion matrix."""
     names = [class_name(number, findings["classes"]) for number in range(findings["num_classes"])]
     wide = findings["confusion"] and len(findings["confusion"][0]) > len(names)
     return [*names, "another class"] if wide else names
 
 
 def confusion_rows(findings: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Make the rows of the confusion matrix; none with too many classes to show, or without labels."""
+    """Return the rows of the confusion matrix; empty with too many classes or without labels."""
     if findings["confusion"] is None or findings["num_classes"] > MAX_TABLE or not findings["num_labelled"]:
         return []
     rows = []
@@ -212,7 +212,7 @@ def confusion_rows(findings: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def weakest(findings: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """List the classes with the lowest recall among those that have at least two images."""
+    """List the classes with the lowest recall, of those with at least two images."""
     missed = [
         entry
         for entry in findings["per_class"]
@@ -222,7 +222,7 @@ def weakest(findings: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def class_means(records: pa.Table, findings: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Average the maps of the classes with most images, by label and by prediction; of many, of all first."""
+    """Return mean maps by label and by prediction of the largest classes; with many classes, first of all images."""
     labels, predictions = records["label"].to_numpy(), records["prediction"].to_numpy()
     shape = tuple(findings["map_size"])
     maps, maps_true = maps_of(records), maps_of(records, "map_true")
@@ -244,10 +244,10 @@ def class_means(records: pa.Table, findings: Mapping[str, Any]) -> list[dict[str
 def mean_pictures(
     own: Sequence[NDArray[np.float32]], predicted_as: Sequence[NDArray[np.float32]]
 ) -> list[dict[str, str]]:
-    """Draw the mean of the maps for the label and of those for the prediction, where there are enough."""
+    """Draw the mean map by label and that by prediction, if there are enough maps."""
     return [
         {"uri": heat_picture(mean_map(small)), "text": f"{how} ({len(small):,})"}
-        for how, small in (("labelled so", own), ("predicted so", predicted_as))
+        for how, small in (("by label", own), ("by prediction", predicted_as))
         if len(small) >= MIN_MEAN
     ]
 
@@ -255,23 +255,23 @@ def mean_pictures(
 def usable(
     maps: Sequence[NDArray[np.float32] | None], chosen: NDArray[np.bool_], shape: tuple[int, ...]
 ) -> list[NDArray[np.float32]]:
-    """Take the chosen maps that have the common shape and say something."""
+    """Return the selected maps that have the common shape and are not empty."""
     picked = (maps[row] for row in np.flatnonzero(chosen).tolist())
     return [small for small in picked if small is not None and small.shape == shape and small.max() > 0]
 
 
 def quarantine_note(findings: Mapping[str, Any]) -> str:
-    """Say how many files were left out and that they bias no figure."""
+    """Return a sentence about the number of excluded files."""
     counts = findings["counts"]
     return (
         f"{findings['num_quarantined']:,} files could not be used: {counts.get('replaced', 0):,} were replaced in "
-        f"their batch and {counts.get('skipped', 0):,} were skipped beforehand. "
-        "Neither they nor their replacements count above."
+        f"their batch and {counts.get('skipped', 0):,} were skipped. "
+        "Neither they nor their replacements are part of the metrics above."
     )
 
 
 def provenance(findings: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """List what the figures were made from."""
+    """List model, weights, data and versions of the audit."""
     model = {name: value for name, value in findings["model"].items() if value not in (None, [])}
     classes, weights, index = findings["model_classes"], findings["weights_report"], findings["index"]
     how = {"name": "matched by name", "number": "matched by number", "none": "not matched"}[
@@ -296,6 +296,6 @@ def provenance(findings: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Plan", f"fingerprint {findings['plan_fingerprint']}, seed {findings['seed']}"),
         ("Split", findings["split"] or "all"),
         ("Counts", ", ".join(f"{name} {count:,}" for name, count in findings["counts"].items())),
-        ("Classes unknown to the model", f"{findings['num_unknown_class']:,} images"),
+        ("Images with a class not in the model", f"{findings['num_unknown_class']:,}"),
         ("Versions", ", ".join(f"{name} {number}" for name, number in findings["versions"].items())),
     ]

@@ -45,11 +45,11 @@ def list_folder_tree(top: Folder) -> Listing:
 
     * ``root/cat/1.jpg``: class folders, with all files below.
     * ``root/train/cat/1.jpg``: the same below split folders (train, val, test and common spellings). A single
-        split name among other folders is a class (``train``, ``bus``), unless it has subfolders.
+      split name among other folders is a class (``train``, ``bus``), unless it has subfolders.
     * ``root/cat/train/1.jpg``: split folders in class folders, if all classes contain nothing else.
     * ``root/1.jpg`` or ``root/train/1.jpg``: no labels.
     * ``root/images/...``, alone or beside ``labels``, ``masks`` or similar: as if ``images`` were the root; also below
-        split folders.
+      split folders.
 
     Classes are sorted as text, as in torchvision's ImageFolder. Folders without images are not classes. The listing's
     remarks count what is left out or assumed.

@@ -218,7 +218,7 @@ def test_a_driver_that_is_killed_is_taken_up_by_the_next(
     console.print = told.append  # type: ignore[method-assign]
     job = Sums(plan, VIEW)
     found = run_batch_job(job, RayEngine(num_workers=1), out, console, part_images=10)
-    assert told[0] == f"taking up after {10 * len(kept)} images that are done"
+    assert told[0] == f"resuming after {10 * len(kept)} images that are done"
     assert found == run_batch_job(
         job, LocalEngine(num_threads=1), tmp_path / "local", SilentConsole(), part_images=10
     )

@@ -93,7 +93,7 @@ def test_one_engine_takes_up_what_the_other_left(
     console = SilentConsole()
     console.print = said.append  # type: ignore[method-assign]
     found = run_batch_job(Sums(plan), then, out, console, part_images=5)
-    assert said[0] == "taking up after 12 images that are done"
+    assert said[0] == "resuming after 12 images that are done"
     assert (found, files_of(out)) == expected
 
 

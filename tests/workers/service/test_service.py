@@ -168,7 +168,7 @@ def test_another_plan_or_view_is_refused_and_the_keys_are_named(serve: Any, inde
         engine.feed(plan_for(index_path, seed=4), TRAINING)
     with pytest.raises(PlanError, match=r"view.shuffle is False here and True there"):
         engine.feed(plan_for(index_path), replace(TRAINING, shuffle=False))
-    with pytest.raises(PlanError, match=r"epochs 0 to 3 are read here, 0 to 2 are served there"):
+    with pytest.raises(PlanError, match=r"epochs 0 to 3 are read here, 0 to 2 are served"):
         engine.feed(plan_for(index_path), replace(TRAINING, num_epochs=4))
     with pytest.raises(PlanError, match=r"view.split is 'val' here and 'train' there"):
         engine.check(plan_for(index_path), View(split="val"))

@@ -1,4 +1,4 @@
-"""Lenses that bend colours differently."""
+"""Chromatic aberration: radial distortion of the red and blue channels."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 
 from ....geometry import Size
 from ..lowering import Argument, Device, Lowering, Node, Tolerance
-from .arithmetic import beside, channels
+from .arithmetic import channels, on_device
 
 _MAPS = tuple(Argument(f"{colour}_{axis}", "float32", 2) for colour in ("red", "blue") for axis in "xy")
 
 
 def _arguments(_: Any, params: Mapping[str, Any], size: Size) -> tuple[Any, ...]:
-    """Find where red and blue come from, by OpenCV's model of a lens (its documentation, "Camera Calibration").
+    """Compute the maps of red and blue with OpenCV's lens model (its documentation, "Camera Calibration").
 
-    What lies outside the picture is taken from its border, as ``cv2.BORDER_REPLICATE`` does.
+    Coordinates outside the image are clamped to its border, as with ``cv2.BORDER_REPLICATE``.
     """
     import cv2
 
@@ -43,11 +43,13 @@ def _emit(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node
     from nvidia.dali import fn
 
     red, green, blue = channels(images)
-    red_x, red_y, blue_x, blue_y = (beside(node, device) for node in nodes)
-    return fn.cat(_bent(red, red_x, red_y, device), green, _bent(blue, blue_x, blue_y, device), axis=2)
+    red_x, red_y, blue_x, blue_y = (on_device(node, device) for node in nodes)
+    return fn.cat(
+        _remapped(red, red_x, red_y, device), green, _remapped(blue, blue_x, blue_y, device), axis=2
+    )
 
 
-def _bent(channel: Node, map_x: Node, map_y: Node, device: Device) -> Node:
+def _remapped(channel: Node, map_x: Node, map_y: Node, device: Device) -> Node:
     from nvidia.dali import fn, types
 
     return fn.experimental.remap(
@@ -55,7 +57,7 @@ def _bent(channel: Node, map_x: Node, map_y: Node, device: Device) -> Node:
     )
 
 
-def _refuse(transform: Any) -> str:
+def _unsupported(transform: Any) -> str:
     import cv2
 
     linear = transform.interpolation in {cv2.INTER_LINEAR, cv2.INTER_AREA}
@@ -69,7 +71,7 @@ LOWERINGS: tuple[Lowering, ...] = (
         _arguments,
         _emit,
         Tolerance(max_levels=2),  # as other distortions; not measured here: DALI has it on a GPU only
-        refuse=_refuse,
+        unsupported=_unsupported,
         gpu_only="DALI's remap runs on the GPU only",
     ),
 )

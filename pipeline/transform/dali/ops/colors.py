@@ -1,4 +1,4 @@
-"""Colours that change together: hue, saturation, gray, mixed and dropped channels."""
+"""Color transforms across channels: hue, saturation, gray, sepia, shuffled and dropped channels."""
 
 from __future__ import annotations
 
@@ -11,8 +11,17 @@ import numpy as np
 from ....geometry import Size
 from ....policy.registry import load_albumentations
 from ..lowering import EXACT, ONE_LEVEL, Argument, Device, Lowering, Node
-from .arithmetic import as_float, as_int, beside, channels, clamped, floored, in_three_channels, per_channel
-from .colorspace import gray_of, hsv_of, lightness_of, rgb_of_hsv
+from .arithmetic import (
+    as_float,
+    as_int,
+    channels,
+    clamp_to_uint8,
+    on_device,
+    per_channel,
+    repeat_gray,
+    to_uint8_floor,
+)
+from .colorspace import hsv_to_rgb, rgb_to_gray, rgb_to_hsv, rgb_to_lightness
 from .common import no_arguments
 
 _SHIFTED = Argument("shifted", "bool")
@@ -29,23 +38,23 @@ def _hsv_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, ..
 
 
 def _emit_hsv(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    if nodes[0]:  # not even rounded where nothing is shifted
-        images = _shifted(images, beside(nodes[1], device), device)
+    if nodes[0]:  # unchanged without a shift, not even rounded
+        images = _shifted(images, on_device(nodes[1], device), device)
     return images
 
 
 def _shifted(images: Node, shifts: Node, device: Device) -> Node:
     from nvidia.dali import math
 
-    hue, saturation, value = hsv_of(images)
-    colored = as_int(saturation > 0)  # what is gray stays gray
+    hue, saturation, value = rgb_to_hsv(images)
+    colored = as_int(saturation > 0)  # gray stays gray
     saturation = colored * math.clamp(saturation + shifts[1:2], 0, 255)
     value = math.clamp(value + shifts[2:3], 0, 255)
-    return rgb_of_hsv(turned(hue, shifts[0:1]), saturation, value, device)
+    return hsv_to_rgb(rotate_hue(hue, shifts[0:1]), saturation, value, device)
 
 
-def turned(hue: Node, shift: Node) -> Node:
-    """Add 0 to 179 to a hue of 0 to 179, int32, and go on from 0 behind 179."""
+def rotate_hue(hue: Node, shift: Node) -> Node:
+    """Add 0..179 to a hue of 0..179, int32, modulo 180."""
     hue = hue + shift
     return hue - 180 * as_int(hue >= 180)
 
@@ -57,7 +66,7 @@ def _shuffle_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any
 
 
 def _emit_shuffled(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    mix = beside(nodes[0], device)
+    mix = on_device(nodes[0], device)
     red, green, blue = channels(images)
     return red * mix[0, :] + green * mix[1, :] + blue * mix[2, :]
 
@@ -69,35 +78,35 @@ def _drop_arguments(transform: Any, params: Mapping[str, Any], _: Size) -> tuple
 
 
 def _emit_dropped(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    return images * beside(nodes[0], device) + beside(nodes[1], device)
+    return images * on_device(nodes[0], device) + on_device(nodes[1], device)
 
 
-def _refuse_fill(transform: Any) -> str:
+def _unsupported_fill(transform: Any) -> str:
     inside = np.ndim(transform.fill) == 0 and 0 <= transform.fill <= 255
-    return "" if inside else f"fill is no value from 0 to 255: {transform.fill}"
+    return "" if inside else f"fill is not a value from 0 to 255: {transform.fill}"
 
 
 def _emit_gray(transform: Any, images: Node, _: tuple[Node, ...], __: Device) -> Node:
     from nvidia.dali import math
 
     if transform.method == "weighted_average":
-        return in_three_channels(clamped(gray_of(images)))
+        return repeat_gray(clamp_to_uint8(rgb_to_gray(images)))
     if transform.method == "from_lab":
-        return in_three_channels(lightness_of(images))
+        return repeat_gray(rgb_to_lightness(images))
     red, green, blue = channels(images)
     if transform.method == "average":
-        return in_three_channels(clamped((as_int(red) + as_int(green) + as_int(blue)) // 3))
+        return repeat_gray(clamp_to_uint8((as_int(red) + as_int(green) + as_int(blue)) // 3))
     highest = math.max(math.max(red, green), blue)
     if transform.method == "max":
-        return in_three_channels(highest)
+        return repeat_gray(highest)
     lowest = math.min(math.min(red, green), blue)
-    return in_three_channels(clamped((as_int(highest) + as_int(lowest)) // 2))
+    return repeat_gray(clamp_to_uint8((as_int(highest) + as_int(lowest)) // 2))
 
 
-def _refuse_gray(transform: Any) -> str:
+def _unsupported_gray(transform: Any) -> str:
     if transform.num_output_channels != 3:
-        return f"{transform.num_output_channels} channels come out, and what follows takes three"
-    return "method='pca' looks for the main axis of the colours" if transform.method == "pca" else ""
+        return f"the output has {transform.num_output_channels} channels, and later transforms take three"
+    return "method='pca' computes the principal component of the colours" if transform.method == "pca" else ""
 
 
 def _emit_sepia(transform: Any, images: Node, _: tuple[Node, ...], device: Device) -> Node:
@@ -106,7 +115,7 @@ def _emit_sepia(transform: Any, images: Node, _: tuple[Node, ...], device: Devic
     red, green, blue = (
         channel * per_channel(weights[:, i], device) for i, channel in enumerate(channels(as_int(images)))
     )
-    return clamped((red + green + blue + 512) // 1024)
+    return clamp_to_uint8((red + green + blue + 512) // 1024)
 
 
 @cache
@@ -125,14 +134,21 @@ def _planckian_arguments(transform: Any, params: Mapping[str, Any], _: Size) -> 
 
 
 def _emit_scaled(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    return floored(as_float(images) * beside(nodes[0], device))
+    return to_uint8_floor(as_float(images) * on_device(nodes[0], device))
 
 
 LOWERINGS: tuple[Lowering, ...] = (
     Lowering(("HueSaturationValue",), (_SHIFTED, _SHIFTS), _hsv_arguments, _emit_hsv, ONE_LEVEL),
     Lowering(("ChannelShuffle",), (_MIX,), _shuffle_arguments, _emit_shuffled, EXACT),
-    Lowering(("ChannelDropout",), (_KEPT, _FILL), _drop_arguments, _emit_dropped, EXACT, refuse=_refuse_fill),
-    Lowering(("ToGray",), (), no_arguments, _emit_gray, ONE_LEVEL, refuse=_refuse_gray),
+    Lowering(
+        ("ChannelDropout",),
+        (_KEPT, _FILL),
+        _drop_arguments,
+        _emit_dropped,
+        EXACT,
+        unsupported=_unsupported_fill,
+    ),
+    Lowering(("ToGray",), (), no_arguments, _emit_gray, ONE_LEVEL, unsupported=_unsupported_gray),
     Lowering(("ToSepia",), (), no_arguments, _emit_sepia, EXACT),
     Lowering(("PlanckianJitter",), (_FACTORS,), _planckian_arguments, _emit_scaled, ONE_LEVEL),
 )

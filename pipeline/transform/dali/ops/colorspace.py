@@ -1,4 +1,4 @@
-"""Colour spaces as OpenCV rounds them: gray, YCrCb, HSV and the lightness of Lab, of uint8 pictures.
+"""Color space conversions with OpenCV's rounding: gray, YCrCb, HSV and the lightness of Lab, for uint8 images.
 
 The integer formulas are OpenCV's (modules/imgproc/src/color_yuv.simd.hpp and color_hsv.simd.hpp, and "Color
 conversions" in its documentation); every constant is its weight times a power of two.
@@ -7,56 +7,65 @@ conversions" in its documentation); every constant is its weight times a power o
 from __future__ import annotations
 
 from ..lowering import Device, Node
-from .arithmetic import as_float, as_int, channels, clamped, floored, looked_up, per_channel, rounded
+from .arithmetic import (
+    as_float,
+    as_int,
+    channels,
+    clamp_to_uint8,
+    lookup,
+    per_channel,
+    to_uint8_floor,
+    to_uint8_round,
+)
 
-_FROM_SRGB = [
+_SRGB_TO_LINEAR = [
     (v / 255 / 12.92 if v / 255 <= 0.04045 else ((v / 255 + 0.055) / 1.055) ** 2.4) for v in range(256)
 ]
-"""Linear light of an sRGB value: IEC 61966-2-1."""
+"""Linear light by sRGB value: IEC 61966-2-1."""
 
 
-def gray_of(images: Node) -> Node:
-    """Weigh the channels by 0.299, 0.587 and 0.114; HWC with one channel, int32."""
+def rgb_to_gray(images: Node) -> Node:
+    """Convert RGB to gray with weights 0.299, 0.587 and 0.114; HWC with one channel, int32."""
     red, green, blue = channels(as_int(images))
     return (red * 9798 + green * 19235 + blue * 3735 + (1 << 14)) // (1 << 15)
 
 
-def lightness_of(images: Node) -> Node:
+def rgb_to_lightness(images: Node) -> Node:
     """Compute L of CIE Lab, 0 to 255; HWC with one channel, uint8."""
     from nvidia.dali import math
 
-    red, green, blue = channels(looked_up(images, _FROM_SRGB, "float32"))
+    red, green, blue = channels(lookup(images, _SRGB_TO_LINEAR, "float32"))
     luminance = red * 0.212671 + green * 0.715160 + blue * 0.072169
     dark = as_float(luminance <= 0.008856)
     light = dark * (luminance * 903.3) + (1.0 - dark) * (116.0 * math.cbrt(luminance) - 16.0)
-    return rounded(light * 2.55)
+    return to_uint8_round(light * 2.55)
 
 
-def luma_and_chroma(images: Node) -> tuple[Node, Node, Node]:
+def rgb_to_ycrcb(images: Node) -> tuple[Node, Node, Node]:
     """Convert RGB to Y, Cr and Cb; HWC with one channel each, int32."""
     red, green, blue = channels(as_int(images))
     luma = (red * 4899 + green * 9617 + blue * 1868 + (1 << 13)) // (1 << 14)
     middle = (128 << 14) + (1 << 13)
     return (
         luma,
-        as_int(clamped(((red - luma) * 11682 + middle) // (1 << 14))),
-        as_int(clamped(((blue - luma) * 9241 + middle) // (1 << 14))),
+        as_int(clamp_to_uint8(((red - luma) * 11682 + middle) // (1 << 14))),
+        as_int(clamp_to_uint8(((blue - luma) * 9241 + middle) // (1 << 14))),
     )
 
 
-def rgb_of_luma_and_chroma(luma: Node, cr: Node, cb: Node) -> Node:
+def ycrcb_to_rgb(luma: Node, cr: Node, cb: Node) -> Node:
     """Convert Y, Cr and Cb, int32 with one channel each, to RGB, uint8 HWC."""
     from nvidia.dali import fn
 
-    up = 512  # makes what is divided positive: integers are divided towards zero, and OpenCV shifts downwards
+    up = 512  # keeps dividends positive: integer division truncates towards zero, OpenCV's shift rounds down
     half = (1 << 13) + (up << 14)
     red = luma + ((cr - 128) * 22987 + half) // (1 << 14) - up
     green = luma + ((cr - 128) * -11698 + (cb - 128) * -5636 + half) // (1 << 14) - up
     blue = luma + ((cb - 128) * 29049 + half) // (1 << 14) - up
-    return clamped(fn.cat(red, green, blue, axis=2))
+    return clamp_to_uint8(fn.cat(red, green, blue, axis=2))
 
 
-def hsv_of(images: Node) -> tuple[Node, Node, Node]:
+def rgb_to_hsv(images: Node) -> tuple[Node, Node, Node]:
     """Convert RGB to hue (0 to 179), saturation and value (0 to 255); HWC with one channel each, int32."""
     from nvidia.dali import math
 
@@ -65,8 +74,8 @@ def hsv_of(images: Node) -> tuple[Node, Node, Node]:
     lowest = math.min(math.min(red, green), blue)
     value = as_int(highest)
     spread = value - as_int(lowest)
-    per_value = looked_up(highest, [0, *(round((255 << 12) / i) for i in range(1, 256))], "int32")
-    per_spread = looked_up(spread, [0, *(round((180 << 12) / (6 * i)) for i in range(1, 256))], "int32")
+    per_value = lookup(highest, [0, *(round((255 << 12) / i) for i in range(1, 256))], "int32")
+    per_spread = lookup(spread, [0, *(round((180 << 12) / (6 * i)) for i in range(1, 256))], "int32")
     saturation = (spread * per_value + (1 << 11)) // (1 << 12)
     is_red = as_int(highest == red)
     is_green = as_int(highest == green) * (1 - is_red)
@@ -79,11 +88,11 @@ def hsv_of(images: Node) -> tuple[Node, Node, Node]:
     return hue + 180 * as_int(hue < 0), saturation, value
 
 
-def rgb_of_hsv(hue: Node, saturation: Node, value: Node, device: Device) -> Node:
+def hsv_to_rgb(hue: Node, saturation: Node, value: Node, device: Device) -> Node:
     """Convert hue, saturation and value, int32 with one channel each, to RGB, uint8 HWC.
 
-    A channel is v(1 - sw), where w goes from 0 to 1 and back with the distance of its own hue; the order of the
-    operations is OpenCV's, to the last bit. OpenCV 5 cuts off what is behind the point, OpenCV 4 rounds it.
+    A channel is v(1 - sw), where w rises from 0 to 1 and falls with the distance to its own hue; the order of operations
+    is OpenCV's, for bit-identical results. OpenCV 5 truncates fractions, OpenCV 4 rounds them.
     """
     from nvidia.dali import math
 
@@ -99,4 +108,4 @@ def rgb_of_hsv(hue: Node, saturation: Node, value: Node, device: Device) -> Node
         + as_float(place == 3) * (1.0 - behind)
     )
     share = 1.0 - as_float(saturation) * (1.0 / 255.0) * weight
-    return floored(as_float(value) * (1.0 / 255.0) * share * 255.0)
+    return to_uint8_floor(as_float(value) * (1.0 / 255.0) * share * 255.0)

@@ -1,4 +1,4 @@
-"""Crops, crops that may reach beyond the picture, and crops that are resized."""
+"""Crops, padded crops and resized crops."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .common import (
     RESIZED,
     SHAPE,
     border_colour,
-    cut,
-    cut_beyond,
+    border_unsupported_reason,
+    crop,
+    crop_with_border,
     fill_regions,
-    filter_bound,
+    filter_tolerance,
     resize,
-    why_no_colour,
-    why_no_resize,
+    resize_unsupported_reason,
 )
 
 _CONSTANT = 0
@@ -40,11 +40,11 @@ def _crop_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, .
 
 def _emit_crop(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
     anchor, shape = nodes
-    return cut(images, anchor, shape, device)
+    return crop(images, anchor, shape, device)
 
 
 def _padded_crop_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tuple[Any, ...]:
-    # Padding first and cropping then is one cut that starts before the picture does.
+    # Padding followed by cropping is one crop that may start outside the image.
     anchor, shape = _crop_arguments(transform, params, size)
     pads = params["pad_params"] or {"pad_top": 0, "pad_left": 0}
     return anchor - (pads["pad_top"], pads["pad_left"]), shape
@@ -52,11 +52,13 @@ def _padded_crop_arguments(transform: Any, params: Mapping[str, Any], size: Size
 
 def _emit_padded_crop(transform: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
     anchor, shape = nodes
-    return cut_beyond(images, anchor, shape, transform.border_mode, border_colour(transform.fill), device)
+    return crop_with_border(
+        images, anchor, shape, transform.border_mode, border_colour(transform.fill), device
+    )
 
 
-def _refuse_padded_crop(transform: Any) -> str:
-    return why_no_colour(transform.fill)
+def _unsupported_border(transform: Any) -> str:
+    return border_unsupported_reason(transform.fill)
 
 
 def _crop_resize_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tuple[Any, ...]:
@@ -65,7 +67,7 @@ def _crop_resize_arguments(transform: Any, params: Mapping[str, Any], size: Size
 
 def _emit_crop_resize(transform: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
     anchor, shape, size = nodes
-    return resize(cut(images, anchor, shape, device), size, transform.interpolation, device)
+    return resize(crop(images, anchor, shape, device), size, transform.interpolation, device)
 
 
 def _crop_and_pad_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tuple[Any, ...]:
@@ -86,19 +88,19 @@ def _crop_and_pad_arguments(transform: Any, params: Mapping[str, Any], size: Siz
 
 def _emit_crop_and_pad(transform: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
     anchor, shape, padded_anchor, padded_shape, margins, margin_shapes, colour, size = nodes
-    cropped = cut(images, anchor, shape, device)
-    padded = cut_beyond(cropped, padded_anchor, padded_shape, transform.border_mode, [0.0] * 3, device)
+    cropped = crop(images, anchor, shape, device)
+    padded = crop_with_border(cropped, padded_anchor, padded_shape, transform.border_mode, [0.0] * 3, device)
     if transform.border_mode == _CONSTANT and transform.fill != 0:
         padded = fill_regions(padded, margins, margin_shapes, colour, device)  # drawn for each picture
     return resize(padded, size, transform.interpolation, device) if transform.keep_size else padded
 
 
-def _crop_and_pad_bound(transform: Any) -> Tolerance | None:
-    return filter_bound(transform) if transform.keep_size else None
+def _crop_and_pad_tolerance(transform: Any) -> Tolerance | None:
+    return filter_tolerance(transform) if transform.keep_size else None
 
 
-def _refuse_crop_and_pad(transform: Any) -> str:
-    return why_no_resize(transform) if transform.keep_size else ""
+def _unsupported_crop_and_pad(transform: Any) -> str:
+    return resize_unsupported_reason(transform) if transform.keep_size else ""
 
 
 LOWERINGS: tuple[Lowering, ...] = (
@@ -115,7 +117,7 @@ LOWERINGS: tuple[Lowering, ...] = (
         _padded_crop_arguments,
         _emit_padded_crop,
         EXACT,
-        refuse=_refuse_padded_crop,
+        unsupported=_unsupported_border,
     ),
     Lowering(
         ("RandomResizedCrop", "RandomSizedBBoxSafeCrop", "RandomSizedCrop"),
@@ -123,8 +125,8 @@ LOWERINGS: tuple[Lowering, ...] = (
         _crop_resize_arguments,
         _emit_crop_resize,
         ONE_LEVEL,
-        refuse=why_no_resize,
-        approximation=filter_bound,
+        unsupported=resize_unsupported_reason,
+        approximation=filter_tolerance,
     ),
     Lowering(
         ("CropAndPad",),
@@ -141,7 +143,7 @@ LOWERINGS: tuple[Lowering, ...] = (
         _crop_and_pad_arguments,
         _emit_crop_and_pad,
         ONE_LEVEL,
-        refuse=_refuse_crop_and_pad,
-        approximation=_crop_and_pad_bound,
+        unsupported=_unsupported_crop_and_pad,
+        approximation=_crop_and_pad_tolerance,
     ),
 )

@@ -1,4 +1,4 @@
-"""Distortions: every pixel is taken from a place of its own."""
+"""Distortions by coordinate maps: elastic, grid, optical, thin plate spline, piecewise affine."""
 
 from __future__ import annotations
 
@@ -9,48 +9,48 @@ import numpy as np
 
 from ....geometry import Size
 from ..lowering import Argument, Device, Lowering, Node, Tolerance
-from .common import SHAPE, border_colour, cut_beyond, why_no_colour
+from .common import SHAPE, border_colour, border_unsupported_reason, crop_with_border
 
 MARGIN = 2
-"""Pixels that are put around a picture, so that ``remap``, which knows one border only, never reaches it."""
+"""Padding around the image, so that ``remap``, which supports one border mode only, never uses it."""
 
 _CONSTANT, _REPLICATE, _REFLECT, _WRAP = range(4)
 _LINEAR = (1, 3)
-"""cv2.INTER_LINEAR and INTER_AREA, which ``cv2.remap`` takes for the same."""
+"""cv2.INTER_LINEAR and INTER_AREA, which ``cv2.remap`` treats the same."""
 _MAP_X = Argument("map_x", "float32", 2)
 _MAP_Y = Argument("map_y", "float32", 2)
 
 
 def _arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tuple[Any, ...]:
-    map_x = folded(params["map_x"], size[1], transform.border_mode) + MARGIN
-    map_y = folded(params["map_y"], size[0], transform.border_mode) + MARGIN
+    map_x = fold_coordinates(params["map_x"], size[1], transform.border_mode) + MARGIN
+    map_y = fold_coordinates(params["map_y"], size[0], transform.border_mode) + MARGIN
     return map_x, map_y, np.array(size) + 2 * MARGIN
 
 
-def folded(places: np.ndarray, length: int, border_mode: int) -> np.ndarray:
-    """Bring places outside a picture to where its border mode takes them from.
+def fold_coordinates(coordinates: np.ndarray, length: int, border_mode: int) -> np.ndarray:
+    """Map coordinates outside the image to those from which the border mode takes its pixels.
 
     Args:
-        places: along one axis, in pixels, 0 at the centre of the first one.
+        coordinates: along one axis, in pixels, 0 at the centre of the first one.
         length: pixels along this axis.
-        border_mode: as OpenCV counts them.
+        border_mode: OpenCV's number.
 
     Returns:
-        Places from -1 to ``length``: beyond both ends lies one pixel of what the border mode puts there.
+        Coordinates from -1 to ``length``: one pixel of border on both ends.
     """
     last = length - 1
     inside: np.ndarray
     if border_mode == _CONSTANT:
-        inside = np.clip(places, -1, length)
+        inside = np.clip(coordinates, -1, length)
     elif border_mode == _REPLICATE:
-        inside = np.clip(places, 0, last)
+        inside = np.clip(coordinates, 0, last)
     elif border_mode == _WRAP:
-        inside = np.mod(places, length)
+        inside = np.mod(coordinates, length)
     elif border_mode == _REFLECT:
-        once = np.mod(places + 0.5, 2 * length)
+        once = np.mod(coordinates + 0.5, 2 * length)
         inside = np.clip(np.minimum(once, 2 * length - once) - 0.5, 0, last)
     else:
-        once = np.mod(places, max(1, 2 * last))
+        once = np.mod(coordinates, max(1, 2 * last))
         inside = np.clip(np.minimum(once, 2 * last - once), 0, last)
     return inside
 
@@ -59,9 +59,9 @@ def _emit(transform: Any, images: Node, nodes: tuple[Node, ...], device: Device)
     from nvidia.dali import fn, types
 
     map_x, map_y, shape = nodes
-    # As in Albumentations, OpenCV gets the fill as it is and takes one level for the first channel alone.
+    # As in Albumentations, OpenCV gets the fill unchanged and applies a single level to the first channel only.
     colour = border_colour(transform.fill, spread=False)
-    framed = cut_beyond(images, [-MARGIN, -MARGIN], shape, transform.border_mode, colour, device)
+    framed = crop_with_border(images, [-MARGIN, -MARGIN], shape, transform.border_mode, colour, device)
     return fn.experimental.remap(
         framed,
         map_x.gpu(),
@@ -72,20 +72,20 @@ def _emit(transform: Any, images: Node, nodes: tuple[Node, ...], device: Device)
     )
 
 
-def _refuse(transform: Any) -> str:
+def _unsupported(transform: Any) -> str:
     if transform.interpolation not in _LINEAR:
         return "DALI's remap follows OpenCV's with linear interpolation only"
-    return why_no_colour(transform.fill)
+    return border_unsupported_reason(transform.fill)
 
 
-def _refuse_piecewise(transform: Any) -> str:
+def _unsupported_piecewise(transform: Any) -> str:
     if transform.scale[0] <= 0:
         return "Albumentations has no maps for a scale of 0"
-    return _refuse(transform)
+    return _unsupported(transform)
 
 
 _TOLERANCE = Tolerance(max_levels=2)
-"""The maps are exact to float32; what remains is how NPP rounds its linear interpolation."""
+"""The maps are exact in float32; the difference is NPP's rounding of linear interpolation."""
 _GPU_ONLY = "DALI's remap runs on the GPU only"
 
 LOWERINGS: tuple[Lowering, ...] = (
@@ -95,7 +95,7 @@ LOWERINGS: tuple[Lowering, ...] = (
         _arguments,
         _emit,
         _TOLERANCE,
-        refuse=_refuse,
+        unsupported=_unsupported,
         gpu_only=_GPU_ONLY,
     ),
     Lowering(
@@ -104,7 +104,7 @@ LOWERINGS: tuple[Lowering, ...] = (
         _arguments,
         _emit,
         _TOLERANCE,
-        refuse=_refuse_piecewise,
+        unsupported=_unsupported_piecewise,
         gpu_only=_GPU_ONLY,
     ),
 )

@@ -1,6 +1,6 @@
-"""Blurs and sharpening: the kernel that Albumentations drew, slid over the picture.
+"""Blurs and sharpening with the kernels sampled by Albumentations.
 
-DALI and OpenCV both correlate (they do not turn the kernel round) and both mirror at the border without repeating
+DALI and OpenCV both compute a correlation (the kernel is not flipped) and both reflect at the border without repeating
 the outermost pixel.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from ....geometry import Size
 from ..lowering import ONE_LEVEL, Argument, Device, Lowering, Node, Tolerance
-from .arithmetic import as_float, beside, rounded
+from .arithmetic import as_float, on_device, to_uint8_round
 
 _KERNEL = Argument("kernel", "float32", 2)
 _COLUMN = Argument("column", "float32", 2)
@@ -40,7 +40,7 @@ def _emboss_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any,
 
 
 def _defocus_arguments(transform: Any, params: Mapping[str, Any], _: Size) -> tuple[Any, ...]:
-    """Let Albumentations blur a single point: what comes out is its kernel, which is the same turned round."""
+    """Compute the kernel by blurring a single point with Albumentations; it is symmetric."""
     reach = max(8, int(params["radius"]))
     point = np.zeros((4 * reach + 1, 4 * reach + 1), np.float32)
     point[2 * reach, 2 * reach] = 1
@@ -51,7 +51,7 @@ def _defocus_arguments(transform: Any, params: Mapping[str, Any], _: Size) -> tu
 def _emit_filtered(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
     from nvidia.dali import fn
 
-    return fn.filter(images, beside(nodes[0], device), device=device)
+    return fn.filter(images, on_device(nodes[0], device), device=device)
 
 
 def _separable_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, ...]:
@@ -62,12 +62,12 @@ def _separable_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[A
 def _blurred(values: Node, nodes: tuple[Node, ...], device: Device) -> Node:
     from nvidia.dali import fn, types
 
-    column, row = (beside(node, device) for node in nodes)
+    column, row = (on_device(node, device) for node in nodes)
     return fn.filter(fn.filter(values, row, dtype=types.FLOAT), column, dtype=types.FLOAT)
 
 
 def _emit_separable(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    return rounded(_blurred(images, nodes, device))
+    return to_uint8_round(_blurred(images, nodes, device))
 
 
 def _window_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, ...]:
@@ -80,10 +80,10 @@ def _emit_median(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) 
     return fn.experimental.median_blur(images, window_size=nodes[0], device=device)
 
 
-def _refuse_gaussian(transform: Any) -> str:
+def _unsupported_gaussian(transform: Any) -> str:
     if transform.method == "kernel":
         return ""
-    return "method='gaussian' counts below 0 as 255 and less, which only a blur equal to the last bit repeats"
+    return "method='gaussian' wraps negative values around, which only a bit-identical blur reproduces"
 
 
 def _unsharp_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, ...]:
@@ -94,15 +94,15 @@ def _unsharp_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any
 
 
 def _emit_unsharp(transform: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    """Sharpen where a pixel differs from its surroundings by more than a threshold, with a soft edge."""
+    """Sharpen pixels that differ from their blurred surroundings by more than a threshold, with a soft mask."""
     from nvidia.dali import math
 
     values = as_float(images) / 255.0
     rest = values - _blurred(values, nodes[:2], device)
     far = as_float(math.abs(rest) * 255.0 > float(transform.threshold))
     share = _blurred(far, nodes[:2], device)
-    sharp = math.clamp(values + beside(nodes[2], device) * rest, 0.0, 1.0)
-    return rounded((sharp * share + values * (1.0 - share)) * 255.0)
+    sharp = math.clamp(values + on_device(nodes[2], device) * rest, 0.0, 1.0)
+    return to_uint8_round((sharp * share + values * (1.0 - share)) * 255.0)
 
 
 LOWERINGS: tuple[Lowering, ...] = (
@@ -117,7 +117,12 @@ LOWERINGS: tuple[Lowering, ...] = (
     Lowering(("Defocus",), (_KERNEL,), _defocus_arguments, _emit_filtered, ONE_LEVEL),
     Lowering(("Emboss",), (_KERNEL,), _emboss_arguments, _emit_filtered, ONE_LEVEL),
     Lowering(
-        ("Sharpen",), (_KERNEL,), _sharpen_arguments, _emit_filtered, ONE_LEVEL, refuse=_refuse_gaussian
+        ("Sharpen",),
+        (_KERNEL,),
+        _sharpen_arguments,
+        _emit_filtered,
+        ONE_LEVEL,
+        unsupported=_unsupported_gaussian,
     ),
     Lowering(("GaussianBlur",), (_COLUMN, _ROW), _separable_arguments, _emit_separable, ONE_LEVEL),
     Lowering(
@@ -133,6 +138,6 @@ LOWERINGS: tuple[Lowering, ...] = (
         (_COLUMN, _ROW, _ALPHA),
         _unsharp_arguments,
         _emit_unsharp,
-        Tolerance(min_psnr_db=45),  # a pixel on the threshold may fall to the other side
+        Tolerance(min_psnr_db=45),  # a pixel at the threshold may be classified differently
     ),
 )

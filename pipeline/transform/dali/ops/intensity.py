@@ -1,7 +1,7 @@
-"""Values that change one by one: brightness, contrast, gamma, inversion, posterising, equalising.
+"""Intensity transforms: brightness, contrast, gamma, inversion, posterization, equalization.
 
-Albumentations computes most of them as a table of 256 entries, cut off or rounded to uint8. DALI takes no table
-that differs from sample to sample, so each is arithmetic here, cut off or rounded the same way.
+Albumentations computes most of them as a lookup table of 256 entries, truncated or rounded to uint8. DALI does not
+support lookup tables per sample, so they are arithmetic here, truncated or rounded the same way.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 
 from ....geometry import Size
 from ..lowering import EXACT, ONE_LEVEL, Argument, Device, Lowering, Node, Tolerance
-from .arithmetic import as_float, as_int, beside, channels, clamped, floored, rounded
-from .colorspace import luma_and_chroma, rgb_of_luma_and_chroma
+from .arithmetic import as_float, as_int, channels, clamp_to_uint8, on_device, to_uint8_floor, to_uint8_round
+from .colorspace import rgb_to_ycrcb, ycrcb_to_rgb
 from .common import no_arguments
 
 _FACTOR_AND_OFFSET = Argument("factor_offset", "float32", 1)
@@ -30,12 +30,12 @@ def _linear_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any,
 
 
 def _emit_linear(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    line = beside(nodes[0], device)
-    return floored(as_float(images) * line[0:1] + line[1:2])
+    line = on_device(nodes[0], device)
+    return to_uint8_floor(as_float(images) * line[0:1] + line[1:2])
 
 
-def _refuse_mean(transform: Any) -> str:
-    return "" if transform.brightness_by_max else "brightness_by_max=False decides by looking at pixels"
+def _unsupported_mean(transform: Any) -> str:
+    return "" if transform.brightness_by_max else "brightness_by_max=False computes parameters from pixels"
 
 
 def _gamma_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, ...]:
@@ -45,7 +45,7 @@ def _gamma_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, 
 def _emit_gamma(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
     from nvidia.dali import math
 
-    return floored(math.pow(as_float(images) * (1.0 / 255.0), beside(nodes[0], device)) * 255.0)
+    return to_uint8_floor(math.pow(as_float(images) * (1.0 / 255.0), on_device(nodes[0], device)) * 255.0)
 
 
 def _curve_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, ...]:
@@ -54,16 +54,16 @@ def _curve_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, 
 
 
 def _emit_curve(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    """Follow a cubic Bezier curve from 0 to 1 (Albumentations' documentation of RandomToneCurve)."""
-    curve = beside(nodes[0], device)
+    """Apply a cubic Bezier curve from 0 to 1 (Albumentations' documentation of RandomToneCurve)."""
+    curve = on_device(nodes[0], device)
     low, high = curve[0, :], curve[1, :]
     t = as_float(images) * (1.0 / 255.0)
     rest = 1.0 - t
-    return rounded((rest * rest * t * low + rest * t * t * high + t * t * t) * 255.0)
+    return to_uint8_round((rest * rest * t * low + rest * t * t * high + t * t * t) * 255.0)
 
 
 def _emit_inverted(_: Any, images: Node, __: tuple[Node, ...], ___: Device) -> Node:
-    return clamped(255 - as_int(images))
+    return clamp_to_uint8(255 - as_int(images))
 
 
 def _threshold_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, ...]:
@@ -72,8 +72,8 @@ def _threshold_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[A
 
 def _emit_solarized(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
     values = as_int(images)
-    above = as_int(values >= beside(nodes[0], device))
-    return clamped(above * (255 - values) + (1 - above) * values)
+    above = as_int(values >= on_device(nodes[0], device))
+    return clamp_to_uint8(above * (255 - values) + (1 - above) * values)
 
 
 def _bits_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, ...]:
@@ -82,10 +82,10 @@ def _bits_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, .
 
 
 def _emit_posterized(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    return images & beside(nodes[0], device)
+    return images & on_device(nodes[0], device)
 
 
-def _refuse_two_bits(transform: Any) -> str:
+def _unsupported_num_bits(transform: Any) -> str:
     ranges = transform.num_bits
     if isinstance(ranges, list) and len(ranges) != 3:
         return f"num_bits for {len(ranges)} channels, and there are three"
@@ -97,18 +97,18 @@ def _emit_equalized(transform: Any, images: Node, _: tuple[Node, ...], __: Devic
 
     if transform.by_channels:
         return fn.equalize(images)
-    luma, cr, cb = luma_and_chroma(images)
-    return rgb_of_luma_and_chroma(as_int(fn.equalize(fn.cast(luma, dtype=types.UINT8))), cr, cb)
+    luma, cr, cb = rgb_to_ycrcb(images)
+    return ycrcb_to_rgb(as_int(fn.equalize(fn.cast(luma, dtype=types.UINT8))), cr, cb)
 
 
-def _refuse_equalize(transform: Any) -> str:
+def _unsupported_equalize(transform: Any) -> str:
     if transform.mask is not None:
-        return "DALI equalises whole pictures, without a mask"
-    return "" if transform.mode == "cv" else "mode='pil' rounds the histogram another way than DALI"
+        return "DALI equalizes whole images, without a mask"
+    return "" if transform.mode == "cv" else "mode='pil' rounds the histogram differently from DALI"
 
 
 def _emit_stretched(transform: Any, images: Node, _: tuple[Node, ...], __: Device) -> Node:
-    """Stretch each channel between its ends; values of 255 are no part of Albumentations' histogram and stay."""
+    """Stretch each channel to the full range; 255 is not in Albumentations' histogram and stays unchanged."""
     from nvidia.dali import fn, math, types
 
     stretched = []
@@ -123,16 +123,16 @@ def _emit_stretched(transform: Any, images: Node, _: tuple[Node, ...], __: Devic
             spread = as_int(fn.reductions.max(rest)) - lowest
             flat = as_int(spread == 0)
             scale = 255.0 / as_float(math.max(spread, 1))
-            even = as_int(rounded(as_float(as_int(rest) - lowest) * scale))
+            even = as_int(to_uint8_round(as_float(as_int(rest) - lowest) * scale))
             inside = flat * as_int(rest) + (1 - flat) * even
-        stretched.append(clamped((1 - white) * inside + white * 255))
+        stretched.append(clamp_to_uint8((1 - white) * inside + white * 255))
     return fn.cat(*stretched, axis=2)
 
 
-def _refuse_cutoff(transform: Any) -> str:
+def _unsupported_cutoff(transform: Any) -> str:
     if transform.cutoff:
-        return "cutoff needs the histogram, which DALI does not give"
-    return "" if transform.ignore is None else "ignore needs the histogram, which DALI does not give"
+        return "cutoff needs the histogram, which DALI does not provide"
+    return "" if transform.ignore is None else "ignore needs the histogram, which DALI does not provide"
 
 
 def _emit_clahe(transform: Any, images: Node, _: tuple[Node, ...], device: Device) -> Node:
@@ -143,7 +143,7 @@ def _emit_clahe(transform: Any, images: Node, _: tuple[Node, ...], device: Devic
     return fn.clahe(images, tiles_x=across, tiles_y=down, clip_limit=limit, device=device)
 
 
-def _refuse_drawn_limit(transform: Any) -> str:
+def _unsupported_clip_limit(transform: Any) -> str:
     low, high = transform.clip_limit
     return (
         "" if low == high else "DALI takes one limit for all pictures; write clip_limit: [4, 4] or the like"
@@ -157,23 +157,30 @@ LOWERINGS: tuple[Lowering, ...] = (
         _linear_arguments,
         _emit_linear,
         ONE_LEVEL,
-        refuse=_refuse_mean,
+        unsupported=_unsupported_mean,
     ),
     Lowering(("RandomGamma",), (_GAMMA,), _gamma_arguments, _emit_gamma, ONE_LEVEL),
     Lowering(("RandomToneCurve",), (_CURVE,), _curve_arguments, _emit_curve, ONE_LEVEL),
     Lowering(("InvertImg",), (), no_arguments, _emit_inverted, EXACT),
     Lowering(("Solarize",), (_THRESHOLD,), _threshold_arguments, _emit_solarized, EXACT),
     Lowering(
-        ("Posterize",), (_KEPT_BITS,), _bits_arguments, _emit_posterized, EXACT, refuse=_refuse_two_bits
+        ("Posterize",),
+        (_KEPT_BITS,),
+        _bits_arguments,
+        _emit_posterized,
+        EXACT,
+        unsupported=_unsupported_num_bits,
     ),
-    Lowering(("Equalize",), (), no_arguments, _emit_equalized, ONE_LEVEL, refuse=_refuse_equalize),
-    Lowering(("AutoContrast",), (), no_arguments, _emit_stretched, ONE_LEVEL, refuse=_refuse_cutoff),
+    Lowering(("Equalize",), (), no_arguments, _emit_equalized, ONE_LEVEL, unsupported=_unsupported_equalize),
+    Lowering(
+        ("AutoContrast",), (), no_arguments, _emit_stretched, ONE_LEVEL, unsupported=_unsupported_cutoff
+    ),
     Lowering(
         ("CLAHE",),
         (),
         no_arguments,
         _emit_clahe,
         Tolerance(min_psnr_db=40),  # equal on the CPU; on a GPU DALI has its own conversion to Lab
-        refuse=_refuse_drawn_limit,
+        unsupported=_unsupported_clip_limit,
     ),
 )

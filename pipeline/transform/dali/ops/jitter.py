@@ -1,7 +1,7 @@
-"""ColorJitter: brightness, contrast, saturation and hue in the order that was drawn.
+"""ColorJitter: brightness, contrast, saturation and hue in sampled order.
 
-Each step alone is within one level; the steps behind it enlarge what it is off by, the hue of dark pixels most. So
-the tolerance is a signal-to-noise ratio.
+Each step alone is within one level; later steps amplify the difference, most of all the hue of dark pixels. So the
+tolerance is a signal-to-noise ratio.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ import numpy as np
 
 from ....geometry import Size
 from ..lowering import Argument, Device, Lowering, Node, Tolerance
-from .arithmetic import as_float, beside, floored, rounded
-from .colors import turned
-from .colorspace import gray_of, hsv_of, rgb_of_hsv
+from .arithmetic import as_float, on_device, to_uint8_floor, to_uint8_round
+from .colors import rotate_hue
+from .colorspace import hsv_to_rgb, rgb_to_gray, rgb_to_hsv
 
 _ORDER = Argument("order", "int32", 1)
 _FACTORS = Argument("factors", "float32", 1)
 _TURNED = Argument("turned", "bool")
-_TURN = Argument("turn", "int32", 1)
+_HUE_SHIFT = Argument("turn", "int32", 1)
 
 _BRIGHTNESS, _CONTRAST, _SATURATION = range(3)
-"""Numbers of the steps in Albumentations' order; hue is the fourth."""
+"""Indices of the steps in Albumentations; hue is the fourth."""
 
 
 def _arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, ...]:
@@ -33,29 +33,29 @@ def _arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, ...]:
 
 
 def _brightened(images: Node, factor: Node) -> Node:
-    return floored(as_float(images) * factor)
+    return to_uint8_floor(as_float(images) * factor)
 
 
 def _contrasted(images: Node, factor: Node) -> Node:
     from nvidia.dali import fn
 
-    mean = fn.reductions.mean(as_float(gray_of(images)))
-    return floored(as_float(images) * factor + mean * (1.0 - factor))
+    mean = fn.reductions.mean(as_float(rgb_to_gray(images)))
+    return to_uint8_floor(as_float(images) * factor + mean * (1.0 - factor))
 
 
 def _saturated(images: Node, factor: Node) -> Node:
-    return rounded(as_float(images) * factor + as_float(gray_of(images)) * (1.0 - factor))
+    return to_uint8_round(as_float(images) * factor + as_float(rgb_to_gray(images)) * (1.0 - factor))
 
 
-def _turned(images: Node, turn: Node, device: Device) -> Node:
-    hue, saturation, value = hsv_of(images)
-    return rgb_of_hsv(turned(hue, turn), saturation, value, device)
+def _hue_rotated(images: Node, turn: Node, device: Device) -> Node:
+    hue, saturation, value = rgb_to_hsv(images)
+    return hsv_to_rgb(rotate_hue(hue, turn), saturation, value, device)
 
 
 def _emit(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    """Run the four steps in the drawn order: each place of it is a choice among the four, made per sample."""
+    """Run the four steps in sampled order; each position is a conditional over the four steps, per sample."""
     order, is_turned = nodes[0], nodes[2]
-    factors, turn = beside(nodes[1], device), beside(nodes[3], device)
+    factors, turn = on_device(nodes[1], device), on_device(nodes[3], device)
     for place in range(4):
         step = order[place]
         if step == _BRIGHTNESS:
@@ -64,13 +64,17 @@ def _emit(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node
             images = _contrasted(images, factors[1:2])
         elif step == _SATURATION:
             images = _saturated(images, factors[2:3])
-        elif is_turned:  # not even rounded where the hue stays
-            images = _turned(images, turn, device)
+        elif is_turned:  # unchanged without a hue shift, not even rounded
+            images = _hue_rotated(images, turn, device)
     return images
 
 
 LOWERINGS: tuple[Lowering, ...] = (
     Lowering(
-        ("ColorJitter",), (_ORDER, _FACTORS, _TURNED, _TURN), _arguments, _emit, Tolerance(min_psnr_db=35)
+        ("ColorJitter",),
+        (_ORDER, _FACTORS, _TURNED, _HUE_SHIFT),
+        _arguments,
+        _emit,
+        Tolerance(min_psnr_db=35),
     ),
 )

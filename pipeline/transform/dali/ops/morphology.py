@@ -10,10 +10,10 @@ import numpy as np
 
 from ....geometry import Size
 from ..lowering import EXACT, Device, Lowering, Node
-from .common import SHAPE, cut_beyond
+from .common import SHAPE, crop_with_border
 
 _MAX_NEIGHBOURS = 32
-"""Each costs two operators; with more of them OpenCV is the better machine."""
+"""Each neighbour costs two operators; with more of them OpenCV is faster."""
 
 
 def _kernel(transform: Any) -> np.ndarray:
@@ -27,7 +27,7 @@ def _arguments(_: Any, __: Mapping[str, Any], size: Size) -> tuple[Any, ...]:
 
 
 def _emit(transform: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    """Take the maximum or minimum over shifted pictures; beyond the border is what can never win.
+    """Compute the maximum or minimum over shifted images; the border is the neutral element.
 
     DALI's own ``dilate`` and ``erode`` take rectangles only, and run on a GPU only.
     """
@@ -39,17 +39,17 @@ def _emit(transform: Any, images: Node, nodes: tuple[Node, ...], device: Device)
     centre_y, centre_x = kernel.shape[0] // 2, kernel.shape[1] // 2
     beyond = [0.0 if dilates else 255.0] * 3
     shifted = [
-        cut_beyond(images, [int(y) - centre_y, int(x) - centre_x], shape, 0, beyond, device)
+        crop_with_border(images, [int(y) - centre_y, int(x) - centre_x], shape, 0, beyond, device)
         for y, x in np.argwhere(kernel)
     ]
     return reduce(math.max if dilates else math.min, shifted)
 
 
-def _refuse(transform: Any) -> str:
+def _unsupported(transform: Any) -> str:
     neighbours = int(_kernel(transform).sum())
-    return f"{neighbours} neighbours are more than is worth it" if neighbours > _MAX_NEIGHBOURS else ""
+    return f"{neighbours} neighbours, more than {_MAX_NEIGHBOURS}" if neighbours > _MAX_NEIGHBOURS else ""
 
 
 LOWERINGS: tuple[Lowering, ...] = (
-    Lowering(("Morphological",), (SHAPE,), _arguments, _emit, EXACT, refuse=_refuse),
+    Lowering(("Morphological",), (SHAPE,), _arguments, _emit, EXACT, unsupported=_unsupported),
 )

@@ -1,7 +1,7 @@
-"""Noise: Albumentations draws the whole map ahead, so the same noise is fed to DALI.
+"""Noise: Albumentations samples the noise map before decoding, and the same map is fed to DALI.
 
-Noise that is drawn from the pixels while it is applied (ISONoise, ShotNoise) is not here: DALI has the like, but
-cannot key it by sample, and the same plan would no longer yield the same batches.
+Noise that depends on pixels (ISONoise, ShotNoise) is not lowered: DALI's noise operators cannot be seeded per sample, so
+the same plan would no longer yield the same batches.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import numpy as np
 
 from ....geometry import Size
 from ..lowering import EXACT, ONE_LEVEL, Argument, Device, Lowering, Node
-from .arithmetic import as_float, as_int, beside, clamped, floored
+from .arithmetic import as_float, as_int, clamp_to_uint8, on_device, to_uint8_floor
 
 _NOISE = Argument("noise", "int16", 3)
 _FACTOR = Argument("factor", "float32", 3)
 _KEPT = Argument("kept", "uint8", 3)
-_PUT = Argument("put", "uint8", 3)
+_VALUES = Argument("put", "uint8", 3)
 
 
 def _noise_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, ...]:
@@ -31,7 +31,7 @@ def _noise_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, 
 
 
 def _emit_added(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    return clamped(as_int(images) + as_int(beside(nodes[0], device)))
+    return clamp_to_uint8(as_int(images) + as_int(on_device(nodes[0], device)))
 
 
 def _factor_arguments(transform: Any, params: Mapping[str, Any], _: Size) -> tuple[Any, ...]:
@@ -42,7 +42,7 @@ def _factor_arguments(transform: Any, params: Mapping[str, Any], _: Size) -> tup
 
 
 def _emit_multiplied(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    return floored(as_float(images) * beside(nodes[0], device))
+    return to_uint8_floor(as_float(images) * on_device(nodes[0], device))
 
 
 def _salt_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, ...]:
@@ -51,13 +51,13 @@ def _salt_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, .
 
 
 def _emit_replaced(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    kept, put = (beside(node, device) for node in nodes)
+    kept, put = (on_device(node, device) for node in nodes)
     return (images & kept) | put
 
 
 LOWERINGS: tuple[Lowering, ...] = (
     Lowering(("AdditiveNoise", "GaussNoise", "RGBShift"), (_NOISE,), _noise_arguments, _emit_added, EXACT),
     Lowering(("MultiplicativeNoise",), (_FACTOR,), _factor_arguments, _emit_multiplied, ONE_LEVEL),
-    Lowering(("SaltAndPepper",), (_KEPT, _PUT), _salt_arguments, _emit_replaced, EXACT),
+    Lowering(("SaltAndPepper",), (_KEPT, _VALUES), _salt_arguments, _emit_replaced, EXACT),
 )
-"""Additive noise is cut to whole levels by Albumentations, so it is fed as such."""
+"""Albumentations truncates additive noise to integers, so it is fed as int16."""

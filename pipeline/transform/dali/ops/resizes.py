@@ -1,4 +1,4 @@
-"""Resizes and pads."""
+"""Resizing and padding."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .common import (
     RESIZED,
     SHAPE,
     border_colour,
-    cut_beyond,
-    filter_bound,
+    border_unsupported_reason,
+    crop_with_border,
+    filter_tolerance,
     resize,
-    why_no_colour,
-    why_no_resize,
+    resize_unsupported_reason,
 )
 
 
@@ -38,11 +38,13 @@ def _pad_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tup
 
 def _emit_pad(transform: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
     anchor, shape = nodes
-    return cut_beyond(images, anchor, shape, transform.border_mode, border_colour(transform.fill), device)
+    return crop_with_border(
+        images, anchor, shape, transform.border_mode, border_colour(transform.fill), device
+    )
 
 
-def _refuse_pad(transform: Any) -> str:
-    return why_no_colour(transform.fill)
+def _unsupported_border(transform: Any) -> str:
+    return border_unsupported_reason(transform.fill)
 
 
 LOWERINGS: tuple[Lowering, ...] = (
@@ -52,8 +54,15 @@ LOWERINGS: tuple[Lowering, ...] = (
         _resize_arguments,
         _emit_resize,
         ONE_LEVEL,
-        refuse=why_no_resize,
-        approximation=filter_bound,
+        unsupported=resize_unsupported_reason,
+        approximation=filter_tolerance,
     ),
-    Lowering(("Pad", "PadIfNeeded"), (ANCHOR, SHAPE), _pad_arguments, _emit_pad, EXACT, refuse=_refuse_pad),
+    Lowering(
+        ("Pad", "PadIfNeeded"),
+        (ANCHOR, SHAPE),
+        _pad_arguments,
+        _emit_pad,
+        EXACT,
+        unsupported=_unsupported_border,
+    ),
 )

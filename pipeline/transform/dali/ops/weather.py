@@ -1,6 +1,6 @@
-"""Light, shadow and weather that fall on a picture as a pattern: the pattern is made on the host from what was drawn.
+"""Light, shadow and weather patterns, computed on the host from sampled parameters.
 
-Each pattern is as large as the picture, so feeding it to a GPU costs a copy of it.
+Each pattern is as large as the image, so using it on a GPU costs a copy.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 from ....geometry import Size
 from ..lowering import ONE_LEVEL, Argument, Device, Lowering, Node
-from .arithmetic import as_float, beside, floored, rounded
+from .arithmetic import as_float, on_device, to_uint8_floor, to_uint8_round
 
 _PATTERN = Argument("pattern", "float32", 3)
 _KEPT = Argument("kept", "float32", 3)
@@ -23,14 +23,14 @@ _LAYER = Argument("layer", "float32", 3)
 
 
 def _illumination_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tuple[Any, ...]:
-    """Let Albumentations light a dark gray float picture: four times that is the pattern, and it clips nothing."""
+    """Compute the pattern by illuminating a dark gray float image with Albumentations, scaled by 4 to avoid clipping."""
     lit = transform.apply(np.full(size, 0.25, np.float32), **params)
     return (4 * lit[..., np.newaxis],)
 
 
 def _emit_illuminated(transform: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    lit = as_float(images) * beside(nodes[0], device)
-    return rounded(lit) if transform.mode == "linear" else floored(lit)
+    lit = as_float(images) * on_device(nodes[0], device)
+    return to_uint8_round(lit) if transform.mode == "linear" else to_uint8_floor(lit)
 
 
 def _shadow_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, ...]:
@@ -49,17 +49,17 @@ def _polygon_arguments(_: Any, params: Mapping[str, Any], size: Size) -> tuple[A
 
 
 def _emit_darkened(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    return floored(as_float(images) * beside(nodes[0], device))
+    return to_uint8_floor(as_float(images) * on_device(nodes[0], device))
 
 
-def _refuse_many_shadows(transform: Any) -> str:
+def _unsupported_shadows(transform: Any) -> str:
     if transform.num_shadows_limit[1] <= 2:
         return ""
-    return "more than two shadows, one on the other, are rounded more than twice"
+    return "more than two overlapping shadows are rounded more than twice"
 
 
 def _plasma_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, ...]:
-    """Give both strengths; Albumentations clips what they make of the pattern at 0, so none of them darkens."""
+    """Return pattern and strengths, clamped at 0: Albumentations clips negative ones, so that none darkens."""
     strength = [max(0.0, params[f"{name}_factor"]) for name in ("brightness", "contrast")]
     return params["plasma_pattern"][..., np.newaxis], np.array(strength)
 
@@ -67,18 +67,18 @@ def _plasma_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any,
 def _emit_plasma(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
     from nvidia.dali import fn, math
 
-    pattern, strength = (beside(node, device) for node in nodes)
+    pattern, strength = (on_device(node, device) for node in nodes)
     brighter = math.min(as_float(images) / 255.0 + pattern * strength[0:1], 1.0)
     mean = fn.reductions.mean(brighter)
     weight = pattern * strength[1:2] + 1.0
     spread = math.min(brighter * weight, 1.0)
-    return rounded((spread + mean * (1.0 - weight)) * 255.0)
+    return to_uint8_round((spread + mean * (1.0 - weight)) * 255.0)
 
 
 def _rain_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tuple[Any, ...]:
-    """Let Albumentations rain on a black picture without darkening it: what comes out is the layer of rain.
+    """Compute the rain layer by applying Albumentations to a black image without darkening.
 
-    On a picture too small for a single drop it leaves all as it is.
+    An image too small for a single drop stays unchanged.
     """
     from albumentations.augmentations.pixel.functional import add_rain
 
@@ -98,8 +98,8 @@ def _rain_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tu
 def _emit_rain(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
     from nvidia.dali import math
 
-    wet = math.min(as_float(images) + as_float(beside(nodes[0], device)), 255.0)
-    return rounded(wet * beside(nodes[1], device))
+    wet = math.min(as_float(images) + as_float(on_device(nodes[0], device)), 255.0)
+    return to_uint8_round(wet * on_device(nodes[1], device))
 
 
 def _spatter_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, ...]:
@@ -109,8 +109,8 @@ def _spatter_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any
 
 
 def _emit_spattered(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    kept, layer = (beside(node, device) for node in nodes)
-    return rounded(as_float(images) * kept + layer * 255.0)
+    kept, layer = (on_device(node, device) for node in nodes)
+    return to_uint8_round(as_float(images) * kept + layer * 255.0)
 
 
 LOWERINGS: tuple[Lowering, ...] = (
@@ -125,7 +125,7 @@ LOWERINGS: tuple[Lowering, ...] = (
         _polygon_arguments,
         _emit_darkened,
         ONE_LEVEL,
-        refuse=_refuse_many_shadows,
+        unsupported=_unsupported_shadows,
     ),
     Lowering(("RandomRain",), (_RAIN, _BRIGHTNESS), _rain_arguments, _emit_rain, ONE_LEVEL),
     Lowering(("Spatter",), (_KEPT, _LAYER), _spatter_arguments, _emit_spattered, ONE_LEVEL),
