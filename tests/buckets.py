@@ -1,4 +1,4 @@
-"""Stores on this machine that tests speak to: an S3-compatible server, and one that fails in every way."""
+"""Local servers for tests: an S3-compatible one, and an HTTP server with injected faults."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ BUCKET = "photos"
 
 @contextmanager
 def s3_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Start moto's server on the loopback interface with an empty bucket; yields a boto3 client."""
+    """Start a moto server on the loopback interface with an empty bucket; yield a boto3 client."""
     import boto3
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    point_at(monkeypatch, f"http://{host}:{port}")
+    use_endpoint(monkeypatch, f"http://{host}:{port}")
     client = boto3.client("s3")
     client.create_bucket(Bucket=BUCKET)
     try:
@@ -37,8 +37,8 @@ def s3_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
         server.stop()
 
 
-def point_at(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
-    """Let S3 clients of this process speak to an address."""
+def use_endpoint(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    """Configure the S3 clients of this process for an endpoint."""
     settings = {
         "AWS_ENDPOINT_URL": endpoint,
         "AWS_ACCESS_KEY_ID": "tests",
@@ -51,7 +51,7 @@ def point_at(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
 
 
 def upload(client: Any, folder: Path, prefix: str = "") -> None:
-    """Put all files of a folder into the bucket."""
+    """Upload all files of a folder to the bucket."""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             client.put_object(
@@ -61,23 +61,23 @@ def upload(client: Any, folder: Path, prefix: str = "") -> None:
 
 @dataclass
 class Faulty:
-    """An HTTP server of files that does what it is told to: S3's GET and HEAD of objects, nothing else."""
+    """State of an HTTP server with injected faults, which supports S3's GET and HEAD of objects."""
 
     files: dict[str, bytes]
     faults: dict[str, list[str]] = field(default_factory=dict)
-    """By path, or ``*`` for every path: faults that the next requests meet, in order; the last one stays if it ends in ``!``.
+    """By path, or ``*`` for every path: faults of the next requests, in order; one that ends in ``!`` is permanent.
 
-    ``500``, ``cut`` (half of the body, then the end), ``garbage``, ``slow`` (half a second), ``silent`` (no answer).
+    ``500``, ``cut`` (half of the body, then the end), ``garbage``, ``slow`` (half a second), ``silent`` (no response).
     """
-    asked: Counter[str] = field(default_factory=Counter)
+    num_requests: Counter[str] = field(default_factory=Counter)
     sent_bytes: int = 0
     url: str = ""
     ending: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def fault_of(self, path: str) -> str:
+    def next_fault(self, path: str) -> str:
         with self.lock:
-            self.asked[path] += 1
+            self.num_requests[path] += 1
             for name in (path, "*"):
                 waiting = self.faults.get(name, [])
                 if waiting:
@@ -87,20 +87,20 @@ class Faulty:
 
 @contextmanager
 def faulty_server(files: dict[str, bytes]) -> Iterator[Faulty]:
-    """Serve files, by path such as ``/photos/a.jpg``, from the loopback interface."""
+    """Serve files, by path such as ``/photos/a.jpg``, on the loopback interface."""
     faulty = Faulty(files)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def log_message(self, *words: object) -> None:
-            """Say nothing."""
+            """Disable logging."""
 
         def do_HEAD(self) -> None:
             self.do_GET(body=False)
 
         def do_GET(self, *, body: bool = True) -> None:
-            fault = faulty.fault_of(self.path)
+            fault = faulty.next_fault(self.path)
             if fault == "silent":
                 faulty.ending.wait(2 * HANG_S)
                 self.close_connection = True
@@ -152,7 +152,7 @@ def faulty_server(files: dict[str, bytes]) -> Iterator[Faulty]:
         daemon_threads = True
 
         def handle_error(self, request: object, client_address: object) -> None:
-            """Pass over clients that gave up waiting."""
+            """Ignore clients that timed out."""
 
     server = Server(("127.0.0.1", 0), Handler)
     faulty.url = f"http://127.0.0.1:{server.server_address[1]}"

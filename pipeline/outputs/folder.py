@@ -5,8 +5,8 @@ writes the file: the manifest is updated first, so that a killed run leaves no u
 
 * a missing or empty folder is used as it is, one with a manifest of the same kind of job is reused;
 * unlisted files are never overwritten or deleted. A run that would overwrite one is refused before it reads any data;
-    other files may be in the folder, and are kept;
-* files of an earlier result that the new one does not have are deleted by ``complete``;
+  other files may be in the folder, and are kept;
+* files of an earlier result that the new one does not have are deleted by ``complete``.
 
 A lock (``lock``) admits one run at a time.
 

@@ -26,13 +26,13 @@ class Server:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.replies: dict[str, Reply] = {}
-        self.asked: list[str] = []
+        self.num_requests: list[str] = []
         self.sent_bytes = 0
         self.ending = threading.Event()
         self.url = ""
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        self.asked.append(handler.path)
+        self.num_requests.append(handler.path)
         if response := self.replies.get(handler.path):
             return response(handler)
         data = self.files.get(handler.path)
@@ -162,7 +162,7 @@ def test_private_addresses_are_refused_where_they_are_forbidden(
     server.url = server.url.replace("127.0.0.1", "localhost")
     index = indexed(server, tmp_path, "/good.png", forbid_private_addresses=True)
     assert index.table["status"].to_pylist() != ["ok"]
-    assert server.asked == []
+    assert server.num_requests == []
 
 
 def test_a_body_without_end_is_read_as_far_as_was_asked(
@@ -284,7 +284,7 @@ def test_a_file_that_is_replaced_by_one_of_equal_size_is_noticed_by_its_tag(
     server.files["/bad.png"] = picture[:-1] + bytes([picture[-1] ^ 1])
     used, reasons = read(tmp_path)
     assert used == ["/good.png"]
-    assert "with the tag" in reasons[0]
+    assert "with the ETag" in reasons[0]
 
 
 def test_weak_tags_may_differ(server: Server, picture: bytes, tmp_path: Path) -> None:

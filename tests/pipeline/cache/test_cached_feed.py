@@ -181,7 +181,7 @@ def test_one_bad_file_costs_one_image_and_enters_no_cache(index_path: Path, tmp_
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"preprocess": []}, "decode: exact, got RandomResizedCrop behind the cache"),
+        ({"preprocess": []}, "decode: exact, got RandomResizedCrop after the cache"),
         (
             {"preprocess": [A.CenterCrop(80, 90)], "evaluate": [A.Resize(48, 48)], "augment": []},
             "got Resize behind",

@@ -1,4 +1,4 @@
-"""Headers: read without decoding, never raising."""
+"""Image headers are read without decoding, and bad files never raise."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _chunk(kind, data):
         ("webp", "RGB", 3),
     ],
 )  # fmt: skip
-def test_size_mode_and_format_are_read_whatever_the_files_name(tmp_path, name, mode, channels):
+def test_size_mode_and_format_are_read_regardless_of_the_file_name(tmp_path, name, mode, channels):
     path = tmp_path / "picture.txt"
     Image.new(mode, (31, 17)).save(path, format=name)
     header = read_header(path)
@@ -47,7 +47,7 @@ def test_orientation_is_read_and_the_size_is_the_stored_one(tmp_path, name, orie
     assert (header.orientation, header.width, header.height) == (orientation, 20, 10)
 
 
-def test_orientation_of_a_png_is_found_behind_the_pixels_too(tmp_path):
+def test_orientation_of_a_png_is_found_after_the_pixels(tmp_path):
     path = tmp_path / "x.png"
     Image.new("RGB", (20, 10)).save(path)
     whole = path.read_bytes()
@@ -58,13 +58,13 @@ def test_orientation_of_a_png_is_found_behind_the_pixels_too(tmp_path):
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 4711])
-def test_senseless_orientation_counts_as_none(tmp_path, orientation):
+def test_an_invalid_orientation_is_ignored(tmp_path, orientation):
     path = tmp_path / "x.jpg"
     Image.new("RGB", (20, 10)).save(path, exif=_exif(orientation))
     assert (read_header(path).orientation, read_header(path).status) == (1, "ok")
 
 
-def test_broken_exif_does_not_spoil_an_image(tmp_path):
+def test_an_image_with_broken_exif_is_usable(tmp_path):
     path = tmp_path / "x.jpg"
     Image.new("RGB", (20, 10)).save(path, exif=b"Exif\0\0II*\0garbage")
     assert (read_header(path).orientation, read_header(path).status) == (1, "ok")
@@ -92,7 +92,7 @@ def test_pixels_are_not_decoded(tmp_path):
         (bytes(100), "not a known image format"),
     ],
 )
-def test_bad_content_becomes_a_status_of_one_line(tmp_path, content, status):
+def test_bad_content_gets_a_one_line_status(tmp_path, content, status):
     path = tmp_path / "x.jpg"
     path.write_bytes(content)
     header = read_header(path)
@@ -110,7 +110,7 @@ def test_formats_that_only_pillow_reads_are_indexed(tmp_path, kind, name):
     assert (header.format, header.width, header.height, header.status) == (name, 31, 17, "ok")
 
 
-def test_of_several_frames_the_first_is_described(tmp_path):
+def test_the_first_of_several_frames_is_used(tmp_path):
     pages = [Image.new("RGB", (12, 8)), Image.new("L", (40, 30))]
     pages[0].save(tmp_path / "x.tiff", save_all=True, append_images=pages[1:])
     header = read_header(tmp_path / "x.tiff")
@@ -118,7 +118,7 @@ def test_of_several_frames_the_first_is_described(tmp_path):
 
 
 @pytest.mark.parametrize("side", [14_000, 40_000])
-def test_bombs_become_a_status_and_large_images_stay_usable(tmp_path, side):
+def test_decompression_bombs_get_a_status_and_large_images_stay_usable(tmp_path, side):
     path = tmp_path / "x.png"
     ihdr = struct.pack(">IIBBBBB", side, side if side > 14_000 else 10_000, 8, 0, 0, 0, 0)
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", ihdr) + _chunk(b"IDAT", zlib.compress(b"")))
@@ -126,14 +126,14 @@ def test_bombs_become_a_status_and_large_images_stay_usable(tmp_path, side):
     assert status == ("ok" if side == 14_000 else f"too large: more than {MAX_PIXELS:,} pixels")
 
 
-def test_what_cannot_be_opened_becomes_a_status(tmp_path):
+def test_a_path_that_cannot_be_opened_gets_a_status(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "loop.jpg").symlink_to("loop.jpg")
     for name in ("missing.jpg", "pipe.jpg", "loop.jpg", "zero\0byte.jpg", ""):
         assert read_header(f"{tmp_path}/{name}").status.startswith("cannot be opened: "), name
 
 
-def test_unreadable_file_becomes_a_status(tmp_path):
+def test_an_unreadable_file_gets_a_status(tmp_path):
     path = tmp_path / "x.png"
     Image.new("L", (2, 2)).save(path)
     path.chmod(0)
@@ -142,7 +142,7 @@ def test_unreadable_file_becomes_a_status(tmp_path):
     assert read_header(path).status == "cannot be opened: Permission denied"
 
 
-def test_every_truncation_of_every_format_gets_an_answer(tmp_path):
+def test_every_truncation_of_every_format_gets_a_header(tmp_path):
     for name in ("jpeg", "png", "bmp", "tiff", "webp"):
         path = tmp_path / name
         Image.effect_noise((16, 16), 50).convert("RGB").save(path, format=name, exif=_exif(3))
@@ -152,7 +152,7 @@ def test_every_truncation_of_every_format_gets_an_answer(tmp_path):
             assert read_header(path).status
 
 
-def test_of_a_webp_only_chunk_headers_are_read_however_large_it_is(tmp_path):
+def test_only_chunk_headers_of_a_webp_are_read_regardless_of_its_size(tmp_path):
     path = tmp_path / "x.webp"
     Image.new("RGB", (20, 10)).save(path, exif=_exif(6))
     whole = path.read_bytes()

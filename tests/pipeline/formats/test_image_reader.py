@@ -1,4 +1,4 @@
-"""The one reader of images: formats by a fixed list, headers with limits."""
+"""The image reader: a fixed list of formats, and limits for headers."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def test_allowed_formats_open_from_bytes_and_from_files(kind):
             assert np.asarray(image.convert("RGB")).shape == (120, 160, 3)
 
 
-def test_postscript_is_no_image_whatever_pillow_can_do():
+def test_postscript_is_refused_although_pillow_reads_it():
     with pytest.raises(UnidentifiedImageError), open_image(EPS):
         pass
 
 
-def test_other_formats_of_pillow_are_no_images():
+def test_other_formats_of_pillow_are_refused():
     for kind in ("PCX", "TGA", "ICO", "SGI", "DDS"):
         buffer = io.BytesIO()
         Image.new("RGB", (16, 16)).save(buffer, kind)
@@ -41,7 +41,7 @@ def test_other_formats_of_pillow_are_no_images():
 
 
 class Counted(io.BytesIO):
-    """Counts what is read."""
+    """Counts read bytes."""
 
     total = 0
 
@@ -51,7 +51,7 @@ class Counted(io.BytesIO):
         return data
 
 
-def test_no_more_than_the_limit_is_read_of_a_header():
+def test_header_reads_stop_at_the_limit():
     buffer = io.BytesIO()
     Image.new("RGB", (16, 16)).save(buffer, "AVIF")
     file = Counted(buffer.getvalue() + bytes(MAX_HEADER_BYTES))
@@ -60,7 +60,7 @@ def test_no_more_than_the_limit_is_read_of_a_header():
     assert file.total < MAX_HEADER_BYTES + 100_000
 
 
-def test_millions_of_tiny_chunks_are_given_up():
+def test_millions_of_tiny_chunks_exceed_the_limit_of_reads():
     buffer = io.BytesIO()
     Image.new("RGB", (16, 16)).save(buffer, "PNG")
     data = buffer.getvalue()

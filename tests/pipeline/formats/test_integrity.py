@@ -1,4 +1,4 @@
-"""Bytes against the index: each kind of damage is found before anything is decoded, with its reason; nothing else is."""
+"""Integrity checks detect every kind of damage before decoding, without false positives."""
 
 from __future__ import annotations
 
@@ -41,48 +41,48 @@ def problem(name: str, data: bytes, mode: str = "RGB", size: tuple[int, int] = S
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_a_whole_file_has_no_problem_whatever_lies_behind_its_end(name: str) -> None:
+def test_a_complete_file_has_no_problem_with_any_trailing_bytes(name: str) -> None:
     for behind in (b"", b"\n", bytes(5000), WHOLE[name]):
         assert problem(name, WHOLE[name] + behind) == ""
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_a_file_cut_anywhere_is_found(name: str) -> None:
+def test_truncation_at_any_byte_is_detected(name: str) -> None:
     for end in range(len(WHOLE[name])):
         assert problem(name, WHOLE[name][:end]), end
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_a_file_that_lacks_its_last_byte_is_called_truncated_with_the_cure(name: str) -> None:
+def test_a_file_without_its_last_byte_is_reported_as_truncated_with_a_hint(name: str) -> None:
     found = problem(name, WHOLE[name][:-1])
     assert found.startswith(f"truncated {name}: ")
     assert found.endswith("; copy the file again or remove it")
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_another_size_than_indexed_is_found(name: str) -> None:
+def test_a_size_that_differs_from_the_index_is_detected(name: str) -> None:
     found = problem(name, WHOLE[name], size=(41, 56))
     assert found == "expected 56x41 pixels as indexed, got 56x40; the file changed: index again"
 
 
 @pytest.mark.parametrize("name", ["jpeg", "png"])
-def test_other_pixels_than_indexed_are_found(name: str) -> None:
+def test_a_mode_that_differs_from_the_index_is_detected(name: str) -> None:
     found = problem(name, WHOLE[name], mode="L")
     assert found == "expected pixels of mode L as indexed, got RGB; the file changed: index again"
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_another_format_than_indexed_is_found(name: str) -> None:
+def test_a_format_that_differs_from_the_index_is_detected(name: str) -> None:
     for other in {*WHOLE} - {name}:
         found = problem(name, WHOLE[other])
         assert found == f"expected a {name} as indexed, got another file; the file changed: index again"
 
 
-def test_formats_that_pillow_alone_reads_are_left_to_it() -> None:
+def test_formats_that_only_pillow_reads_are_not_checked() -> None:
     assert problem("tiff", b"anything") == ""
 
 
-def test_every_flipped_bit_of_a_png_is_found() -> None:
+def test_every_flipped_bit_of_a_png_is_detected() -> None:
     data = png(make_picture(2, 6, 5), 8, 2)
     for at in range(len(data)):
         for bit in range(8):
@@ -99,7 +99,7 @@ def test_the_chunk_of_a_png_whose_checksum_differs_is_named(kind: bytes) -> None
     assert found.startswith(f"damaged png: its chunk {name} has another checksum than the file says")
 
 
-def test_a_chunk_of_a_png_that_claims_gigabytes_is_an_early_end() -> None:
+def test_a_png_chunk_with_an_excessive_length_is_a_truncation() -> None:
     at = PNG.index(b"IDAT") - 4
     found = problem("png", replaced(PNG, at, b"\x7f\xff\xff\xff"))
     assert found.startswith("truncated png: it ends within its chunk IDAT")
@@ -110,7 +110,7 @@ def test_a_chunk_of_a_png_that_claims_gigabytes_is_an_early_end() -> None:
     [(1, 0, "1"), (2, 0, "L"), (4, 0, "L"), (8, 0, "L"), (16, 0, "I;16"), (8, 2, "RGB"), (16, 2, "RGB"), (1, 3, "P"),
      (8, 3, "P"), (8, 4, "LA"), (16, 4, "RGBA"), (8, 6, "RGBA"), (16, 6, "RGBA")],
 )  # fmt: skip
-def test_every_kind_of_png_fits_the_mode_that_pillow_indexes(bits: int, kind: int, mode: str) -> None:
+def test_the_mode_of_every_png_type_matches_that_of_pillow(bits: int, kind: int, mode: str) -> None:
     channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[kind]
     data = png(np.zeros((*SIZE, channels), int), bits, kind, extra=chunk(b"PLTE", bytes(6)))
     assert problem("png", data, mode) == ""
@@ -120,7 +120,7 @@ def test_every_kind_of_png_fits_the_mode_that_pillow_indexes(bits: int, kind: in
 @pytest.mark.parametrize(
     "fields", [(3, 2, 0, 0, 0), (8, 5, 0, 0, 0), (8, 2, 1, 0, 0), (8, 2, 0, 1, 0), (8, 2, 0, 0, 2)]
 )
-def test_a_png_that_the_standard_does_not_know_is_none(fields: tuple[int, ...]) -> None:
+def test_a_nonstandard_png_is_refused(fields: tuple[int, ...]) -> None:
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", 56, 40, *fields))
     assert problem("png", PNG[:8] + head + PNG[33:]).startswith("expected a png as indexed")
 
@@ -133,26 +133,26 @@ def test_an_end_within_a_comment_is_not_the_end_of_a_jpeg(data: bytes) -> None:
     assert problem("jpeg", hidden + b"x").startswith("truncated jpeg")
 
 
-def test_a_jpeg_whose_bytes_end_in_the_end_of_another_is_walked_to_its_own() -> None:
+def test_a_jpeg_followed_by_another_is_parsed_to_its_own_end() -> None:
     header_only = JPEG[: scan_of(JPEG) - 14]
     assert problem("jpeg", header_only).startswith("truncated jpeg")
     assert problem("jpeg", SOI + EOI).startswith("truncated jpeg")
 
 
 @pytest.mark.parametrize("factor", SAMPLINGS)
-def test_sampling_tells_how_much_coarser_colour_is_along_one_side(factor: str) -> None:
+def test_chroma_subsampling_ratio_of_common_factors(factor: str) -> None:
     data = by_opencv(PICTURE, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, SAMPLINGS[factor])
     assert chroma_subsampling_ratio(data) == {"444": 1, "420": 1, "422": 2, "440": 2, "411": 4}[factor]
 
 
-def test_sampling_of_gray_and_of_nonsense_is_even() -> None:
+def test_chroma_subsampling_ratio_of_gray_and_invalid_data_is_one() -> None:
     assert chroma_subsampling_ratio(saved(PICTURE[..., 0], "JPEG")) == 1
     assert chroma_subsampling_ratio(replaced(JPEG, frame_of(JPEG) + 11, b"\0")) == 1
     for data in (b"", b"\xff\xd8", JPEG[:30], PNG):
         assert chroma_subsampling_ratio(data) == 1
 
 
-def test_only_a_progressive_jpeg_without_its_last_scans_is_smoothed() -> None:
+def test_only_a_progressive_jpeg_without_its_last_scans_uses_interblock_smoothing() -> None:
     assert not uses_interblock_smoothing(JPEG)
     assert not uses_interblock_smoothing(PROGRESSIVE)
     scans = [at for at in range(len(PROGRESSIVE) - 1) if PROGRESSIVE[at : at + 2] == b"\xff\xda"]
@@ -163,19 +163,19 @@ def test_only_a_progressive_jpeg_without_its_last_scans_is_smoothed() -> None:
         assert not uses_interblock_smoothing(data)
 
 
-def test_a_webp_that_is_shorter_than_it_says_names_both_lengths() -> None:
+def test_a_truncated_webp_is_reported_with_both_lengths() -> None:
     found = problem("webp", WEBP[:-7])
     assert found.startswith(f"truncated webp: it ends at byte {len(WEBP) - 7:,} of {len(WEBP):,}")
 
 
-def test_alpha_of_a_webp_may_be_indexed_as_there_or_not() -> None:
+def test_a_webp_with_alpha_may_be_indexed_as_rgb_or_rgba() -> None:
     clear = saved(np.dstack([PICTURE, PICTURE[..., 0]]), "WEBP", lossless=True)
     assert problem("webp", clear, "RGBA") == problem("webp", clear, "RGB") == ""
     assert problem("webp", WEBP, "RGBA").startswith("expected pixels of mode RGBA")
     assert problem("webp", webp([(b"ABCD", bytes(30)), *webp_chunks(WEBP)])).startswith("expected a webp")
 
 
-def test_pixels_without_a_rule_to_rgb_are_named_with_the_cure() -> None:
+def test_unsupported_modes_are_reported_with_a_hint() -> None:
     for mode in ("F", "LAB", "I"):
         assert unsupported_mode("tiff", mode).endswith(f"got Pillow mode {mode}; convert the file")
     assert unsupported_mode("ppm", "I") == ""

@@ -1,4 +1,4 @@
-"""The fast reader of JPEG headers says what Pillow says, or nothing."""
+"""The fast parser of JPEG headers agrees with Pillow, or returns None."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ JPEG = saved(make_picture(3, 40, 60), "JPEG")
 
 
 def by_pillow(data: bytes) -> Header | None:
-    """Read a header by Pillow alone; None where it refuses the file."""
+    """Read a header with Pillow; None if it refuses the file."""
     try:
         return headers._read_with_pillow(io.BytesIO(data))
     except Exception:  # whatever its plugins raise
@@ -27,7 +27,7 @@ def by_pillow(data: bytes) -> Header | None:
 
 
 def differing(files: Iterator[tuple[str, bytes]]) -> tuple[dict[str, tuple[object, object]], int]:
-    """List files on which the two disagree where the fast one says anything, and count on how many it does."""
+    """Return the files on which both parsers disagree, and the number of files that the fast one reads."""
     found, number = {}, 0
     for name, data in files:
         if (quick := headers._common_jpeg_header(io.BytesIO(data))) is not None:
@@ -37,21 +37,21 @@ def differing(files: Iterator[tuple[str, bytes]]) -> tuple[dict[str, tuple[objec
     return found, number
 
 
-def test_it_agrees_with_pillow_on_every_made_jpeg() -> None:
+def test_the_parser_agrees_with_pillow_on_every_generated_jpeg() -> None:
     found, number = differing((file.name, file.data) for file in jpegs())
     assert found == {}
     assert number > 300
 
 
-def test_it_agrees_with_pillow_wherever_a_jpeg_ends() -> None:
+def test_the_parser_agrees_with_pillow_on_every_truncated_jpeg() -> None:
     data = with_segments(JPEG, app1(exif(6)), segment(0xFE, bytes(50)))
     found, number = differing((str(end), data[:end]) for end in range(3, scan_of(data) + 50))
     assert found == {}
     assert number > 10
 
 
-def test_it_agrees_with_pillow_whatever_byte_of_the_frame_tables_and_exif_is_changed() -> None:
-    """Segments of applications are left out: Pillow refuses some for values that no decoder needs."""
+def test_the_parser_agrees_with_pillow_on_any_changed_byte_of_frame_tables_and_exif() -> None:
+    """Without application segments: Pillow refuses some of these for values that no decoder needs."""
     data = with_segments(JPEG, app1(exif(6, order="<")))
     behind = len(app1(exif(6))) + 2 + 18  # the segment of JFIF
     places = [*range(12, behind - 18), *range(behind, scan_of(data))]
@@ -69,7 +69,7 @@ def test_it_agrees_with_pillow_whatever_byte_of_the_frame_tables_and_exif_is_cha
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("kind", [3, 4])
 @pytest.mark.parametrize("orientation", [1, 2, 6, 8])
-def test_the_orientation_of_a_block_is_that_of_pillow_or_left_to_it(
+def test_the_orientation_of_an_exif_block_is_that_of_pillow_or_none(
     orientation: int, kind: int, order: str
 ) -> None:
     for block in (
@@ -83,7 +83,7 @@ def test_the_orientation_of_a_block_is_that_of_pillow_or_left_to_it(
         assert read_common_orientation(block) is not None or kind == 4
 
 
-def test_noise_in_exif_is_read_as_pillow_reads_it() -> None:
+def test_noise_in_exif_gives_the_orientation_of_pillow() -> None:
     block = exif(6) + bytes(60)
     for seed in range(2000):
         made = noised(block, 0, 30, 1 + seed % 3, seed)
@@ -98,7 +98,7 @@ def test_noise_in_exif_is_read_as_pillow_reads_it() -> None:
             assert (quick if 1 <= quick <= 8 else 1) == (expected if in_range else 1), seed
 
 
-def test_rare_files_are_left_to_pillow() -> None:
+def test_uncommon_files_are_left_to_pillow() -> None:
     large = with_segments(JPEG, *[segment(0xE2, bytes(60_000))] * 12)
     for data in (b"", b"\xff\xd8", JPEG[:20], large, with_segments(JPEG, app1(exif(1)), app1(exif(2)))):
         assert read_common_jpeg(io.BytesIO(data)) is None

@@ -1,4 +1,4 @@
-"""Headers of masks are held against those of their images when an index is built."""
+"""Mask headers are compared with those of their images when an index is built."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MASKS = {
 GOOD = {"fits", "palette"}
 
 
-def test_masks_of_a_table_that_cannot_fit_make_their_rows_unusable(tmp_path: Path) -> None:
+def test_invalid_masks_of_a_table_make_their_rows_unusable(tmp_path: Path) -> None:
     rows = ["path,mask"]
     for name, mask in MASKS.items():
         (tmp_path / f"{name}.png").write_bytes(png("RGB", (8, 6)))
@@ -44,7 +44,7 @@ def test_masks_of_a_table_that_cannot_fit_make_their_rows_unusable(tmp_path: Pat
     assert len(build_index(tmp_path / "table.csv", previous=index).rows()) == 3
 
 
-def test_masks_of_a_shard_that_cannot_fit_make_their_rows_unusable(tmp_path: Path) -> None:
+def test_invalid_masks_of_a_shard_make_their_rows_unusable(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         for name, mask in MASKS.items():
             for suffix, data in ((".png", png("RGB", (8, 6))), (".seg.png", mask)):

@@ -1,4 +1,4 @@
-"""COCO, YOLO and VOC annotations and boxes in tables: the same scenes give the same boxes, and what is bad costs itself."""
+"""COCO, YOLO, VOC and table annotations: the same scenes give the same boxes, and only invalid ones are left out."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def scenes(draw: st.DrawFn) -> tuple[Scene, ...]:
 
 @given(scenes())
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_all_formats_say_the_same_of_any_scene(
+def test_all_formats_give_the_same_boxes_for_any_scene(
     tmp_path_factory: pytest.TempPathFactory, drawn: tuple[Scene, ...]
 ) -> None:
     for name, write in WRITERS.items():
@@ -71,7 +71,7 @@ def coco(folder: Path, **changes: Any) -> Index:
     return build_index(path)
 
 
-def test_annotations_of_a_turned_photo_may_count_from_its_stored_pixels(tmp_path: Path) -> None:
+def test_annotations_in_stored_pixels_of_a_rotated_photo_are_rotated(tmp_path: Path) -> None:
     scene = SCENES[2]  # stored 64 x 40, turned by 90 degrees clockwise to be shown
 
     def to_stored(annotations: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -86,7 +86,7 @@ def test_annotations_of_a_turned_photo_may_count_from_its_stored_pixels(tmp_path
     assert boxes_of(index)["c.jpg"] == [*scene.boxes]
 
 
-def test_annotations_of_a_picture_of_another_size_cost_that_picture(tmp_path: Path) -> None:
+def test_a_stated_size_that_does_not_match_makes_its_image_unusable(tmp_path: Path) -> None:
     index = coco(tmp_path, images=lambda images: [images[0] | {"width": 600, "height": 400}, *images[1:]])
     bad, *good = index.table["status"].to_pylist()
     assert bad == (
@@ -111,7 +111,7 @@ def test_annotations_of_a_picture_of_another_size_cost_that_picture(tmp_path: Pa
         (10**400, "left_out: annotations without a box of four numbers"),
     ],
 )
-def test_a_bad_box_costs_itself_and_is_counted(bbox: Any, remark: str, tmp_path: Path) -> None:
+def test_an_invalid_box_is_left_out_and_counted(bbox: Any, remark: str, tmp_path: Path) -> None:
     index = coco(tmp_path, annotations=lambda found: [*found, found[0] | {"bbox": bbox}])
     assert boxes_of(index) == {scene.name: [*scene.boxes] for scene in SCENES}
     assert remarks_of(index)[remark] == 1
@@ -124,7 +124,7 @@ def index_lines(index: Index) -> list[str]:
     return Remarks(index.summary()["source"]["remarks"]).lines()
 
 
-def test_a_box_that_reaches_beyond_its_picture_is_clipped_and_counted(tmp_path: Path) -> None:
+def test_a_box_beyond_the_image_border_is_clipped_and_counted(tmp_path: Path) -> None:
     index = coco(tmp_path, annotations=lambda found: [found[0] | {"bbox": [-5, 6, 30, 100]}, *found[1:]])
     assert boxes_of(index)["a.png"][0] == ("dog", 0, 6, 25, 40)
     assert remarks_of(index)["converted: boxes that reached beyond their picture and were clipped"] == 1
@@ -145,7 +145,7 @@ def test_a_box_that_reaches_beyond_its_picture_is_clipped_and_counted(tmp_path: 
         ({"categories": lambda f: [*f, {"name": "bird"}]}, "categories without an id"),
     ],
 )
-def test_one_bad_entry_of_a_coco_file_costs_itself(
+def test_an_invalid_entry_of_a_coco_file_is_left_out(
     changes: dict[str, Any], remark: str, tmp_path: Path
 ) -> None:
     index = coco(tmp_path, **changes)
@@ -180,7 +180,7 @@ def test_the_split_of_a_coco_file_is_the_one_in_its_name(tmp_path: Path) -> None
     assert "assumed: split of all images, from the name 'instances_val2017.json'" in remarks_of(index)
 
 
-def test_images_that_are_elsewhere_are_found_by_the_root_and_missed_by_name(tmp_path: Path) -> None:
+def test_images_are_found_below_the_root_and_missing_ones_are_named(tmp_path: Path) -> None:
     path = write_coco(tmp_path, SCENES)
     (tmp_path / "other").mkdir()
     moved = path.rename(tmp_path / "other" / "instances.json")
@@ -192,7 +192,7 @@ def test_images_that_are_elsewhere_are_found_by_the_root_and_missed_by_name(tmp_
 @pytest.mark.parametrize(
     "line", ["", "5", "0 a b c d", "0 0.5 0.5", "-1 0.5 0.5 0.1 0.1", "0.5 0.5 0.5 0.1 0.1", "0 nan 0 1 1"]
 )
-def test_a_bad_line_of_a_yolo_file_costs_itself(line: str, tmp_path: Path) -> None:
+def test_an_invalid_line_of_a_yolo_file_is_left_out(line: str, tmp_path: Path) -> None:
     path = write_yolo(tmp_path, SCENES)
     labels = tmp_path / "labels" / "a.txt"
     labels.write_text(f"{labels.read_text()}\n{line}\n")
@@ -236,7 +236,7 @@ def test_voc_splits_come_from_its_lists_and_marked_objects_are_counted(tmp_path:
     assert remarks_of(index)["assumed: objects marked as difficult, which are kept"] == 1
 
 
-def test_a_voc_file_that_cannot_be_read_costs_its_image(tmp_path: Path) -> None:
+def test_an_unreadable_voc_file_makes_its_image_unusable(tmp_path: Path) -> None:
     write_voc(tmp_path, SCENES)
     (tmp_path / "Annotations" / "a.xml").write_text("<annotation><object>")
     (tmp_path / "Annotations" / "b.xml").unlink()

@@ -1,4 +1,4 @@
-"""Boxes and keypoints in tables: lists in a cell however they were printed, or one row per box."""
+"""Boxes and keypoints in tables: lists in common notations, or one row per box."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from scenes import Scene
         "[10, 10, 60, 60], [1, 1, 5, 5]",
     ],
 )
-def test_lists_of_boxes_are_read_however_they_were_printed(cell: str, tmp_path: Path) -> None:
+def test_lists_of_boxes_are_read_in_every_common_notation(cell: str, tmp_path: Path) -> None:
     Scene("a.png", 100, 100).save(tmp_path)
     (tmp_path / "t.csv").write_text(f'path,boxes\na.png,"{cell}"\n')
     index = build_index(tmp_path / "t.csv")
@@ -34,7 +34,7 @@ def test_lists_of_boxes_are_read_however_they_were_printed(cell: str, tmp_path: 
 @pytest.mark.parametrize(
     "cell", ["10,10,60", "cat", "[[10, 10, 60]]", "[[a, b, c, d]]", "{}", "10,10,60,60;"]
 )
-def test_a_cell_that_is_no_list_of_boxes_costs_its_row_alone(cell: str, tmp_path: Path) -> None:
+def test_an_invalid_list_of_boxes_makes_only_its_row_unusable(cell: str, tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         Scene(name, 100, 100).save(tmp_path)
     (tmp_path / "t.csv").write_text(f'path,boxes\na.png,"{cell}"\nb.png,"1,1,5,5"\n')
@@ -55,7 +55,7 @@ def test_rows_that_repeat_a_path_with_a_box_each_are_boxes_of_one_image(tmp_path
     assert remarks_of(index)["assumed: rows that are one box each"] == 2
 
 
-def test_labels_of_images_stay_beside_lists_of_boxes(tmp_path: Path) -> None:
+def test_lists_of_boxes_leave_image_labels_as_they_are(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         Scene(name, 100, 100).save(tmp_path)
     (tmp_path / "t.csv").write_text('path,label,boxes\na.png,cat,"1,1,5,5"\nb.png,dog,\n')

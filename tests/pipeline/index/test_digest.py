@@ -1,4 +1,4 @@
-"""The digest of an index: the one that earlier versions wrote into checkpoints and positions, in constant memory."""
+"""The digest of an index is the one stored in checkpoints by earlier versions, in constant memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lightwell.pipeline.index.digest import digest_of
 
 
 def digest_by_lists(table: pa.Table) -> str:
-    """The definition, in plain Python."""
+    """Reference implementation in plain Python."""
     found = hashlib.blake2b(digest_size=16)
     found.update(str(len(table)).encode())
     for name in ("bytes", "mtime_ns", "label"):
@@ -71,7 +71,7 @@ SCHEMA = pa.schema(
 
 @pytest.mark.parametrize("slice_rows", [1, 3, 1 << 16])
 @given(rows=st.lists(row, max_size=8), cut=st.integers(0, 8))
-def test_it_is_the_same_as_by_lists_however_it_is_cut(
+def test_the_digest_equals_the_reference_for_any_chunks(
     slice_rows: int, rows: list[dict[str, object]], cut: int
 ) -> None:
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
@@ -81,7 +81,7 @@ def test_it_is_the_same_as_by_lists_however_it_is_cut(
         assert digest_of(chunks) == digest_by_lists(table)
 
 
-def test_its_value_never_changes() -> None:
+def test_the_digest_of_a_fixed_table_is_stable() -> None:
     rows = [
         {"bytes": 7, "mtime_ns": 1 << 60, "label": 0, "key": "cat/é.jpg", "split": "train", "etag": '"a"'},
         {"bytes": 9, "mtime_ns": 3, "label": -1, "key": "dog/1.png", "split": None, "etag": None},
@@ -90,7 +90,7 @@ def test_its_value_never_changes() -> None:
     assert digest_of(table) == digest_by_lists(table) == "37e047d2d8515a75ce852ec72c36d604"
 
 
-def test_plain_tags_are_written_as_json_writes_them() -> None:
+def test_plain_strings_are_serialized_like_json() -> None:
     tags = [f"{number:x}" for number in range(100)]
     for column in (tags, [*tags[:-1], None], [*tags[:-1], 'a"b\\'], [*tags[:-1], "é"]):
         array = pa.chunked_array([column[:50], column[50:]], pa.string())

@@ -1,4 +1,4 @@
-"""The index as a value: kept, loaded, asked."""
+"""The index: saving, loading, queries."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def index(tmp_path):
     return build_index(tmp_path / "data")
 
 
-def test_an_index_comes_back_from_parquet_as_it_was(tmp_path, index):
+def test_an_index_survives_a_round_trip_through_parquet(tmp_path, index):
     index.save(tmp_path / "new/index.parquet")
     loaded = Index.load(tmp_path / "new/index.parquet")
     assert loaded == index
@@ -46,7 +46,7 @@ def test_rows_are_the_usable_ones_of_a_split(index):
     assert index.rows().dtype == np.int64
 
 
-def test_a_wrong_split_lists_those_there_are(index):
+def test_an_unknown_split_lists_the_existing_ones(index):
     with pytest.raises(SourceError, match=r"\['train', 'val'\]; did you mean 'train'"):
         index.rows("trian")
 
@@ -84,7 +84,7 @@ def test_the_fingerprint_does_not_depend_on_how_the_table_is_stored(index):
     assert Index(parts, index.classes).fingerprint() == index.fingerprint()
 
 
-def test_a_missing_index_is_refused_with_the_cure(tmp_path, index):
+def test_a_missing_index_is_refused_with_a_hint(tmp_path, index):
     index.save(tmp_path / "index.parquet")
     with pytest.raises(
         SourceError, match=r"did you mean 'index.parquet'\? or make one with `lightwell index"
@@ -94,7 +94,7 @@ def test_a_missing_index_is_refused_with_the_cure(tmp_path, index):
         Index.load(tmp_path)
 
 
-def test_another_file_is_no_index(tmp_path):
+def test_a_file_that_is_no_index_is_refused(tmp_path):
     (tmp_path / "a").write_text("hello")
     pq.write_table(pa.table({"path": ["x"]}), tmp_path / "b")
     for name in "ab":
@@ -116,7 +116,7 @@ def test_a_column_of_the_wrong_type_is_refused(tmp_path, index):
         Index.load(tmp_path / "index.parquet")
 
 
-def test_bit_rot_is_noticed(tmp_path, index):
+def test_bit_rot_is_detected(tmp_path, index):
     path = tmp_path / "index.parquet"
     index.save(path)
     whole = bytearray(path.read_bytes())
@@ -126,7 +126,7 @@ def test_bit_rot_is_noticed(tmp_path, index):
         Index.load(path)
 
 
-def test_what_cannot_be_written_is_said_and_the_old_file_stays(tmp_path, index):
+def test_a_failed_write_raises_and_keeps_the_old_file(tmp_path, index):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(OutputError, match="choose a place that can be written"):
         index.save(tmp_path / "file/index.parquet")
@@ -159,7 +159,7 @@ def annotated(index):
     return Index(table, index.classes, box_classes=("car", "tree"), keypoint_names=("nose",))
 
 
-def test_annotations_and_their_names_come_back_from_parquet(tmp_path, index):
+def test_annotations_and_their_names_survive_a_round_trip_through_parquet(tmp_path, index):
     found = annotated(index)
     found.save(tmp_path / "index.parquet")
     for loaded in (
@@ -179,7 +179,7 @@ def test_the_fingerprint_changes_with_every_kind_of_annotation(index, name):
     assert Index(other, index.classes).fingerprint() != full.fingerprint()
 
 
-def test_an_index_from_before_box_labels_and_keypoints_is_read_without_them(tmp_path, index):
+def test_an_older_index_without_box_labels_and_keypoints_is_read(tmp_path, index):
     pq.write_table(index.table.drop_columns(["box_labels", "keypoints"]), tmp_path / "index.parquet")
     loaded = Index.load(tmp_path / "index.parquet")
     assert loaded == index

@@ -1,4 +1,4 @@
-"""Building an index: nothing lost, nothing read twice."""
+"""Building an index: no file is lost, and none is read twice."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_refreshing_an_unchanged_folder_reads_nothing_and_changes_nothing(tmp_pa
     assert second.fingerprint() == first.fingerprint()
 
 
-def test_refreshing_looks_again_for_what_could_not_be_opened(tmp_path):
+def test_refreshing_retries_files_that_could_not_be_opened(tmp_path):
     (tmp_path / "t.csv").write_text("path,mask\n1.bmp,1.png\n2.bmp,\n")
     _image(tmp_path / "1.bmp")
     first = build_index(tmp_path / "t.csv")
@@ -104,7 +104,7 @@ def test_refreshing_looks_again_for_what_could_not_be_opened(tmp_path):
     assert build_index(tmp_path / "t.csv", previous=first).rows().tolist() == [0, 1]
 
 
-def test_new_files_move_no_other_file_to_another_split(tmp_path):
+def test_new_files_do_not_change_the_split_of_other_files(tmp_path):
     for number in range(30):
         _image(tmp_path / f"{number}.bmp", (1, 1))
     first = build_index(tmp_path, fractions={"train": 0.5, "test": 0.5}, seed=3)
@@ -123,7 +123,7 @@ def test_new_files_move_no_other_file_to_another_split(tmp_path):
     assert set(splits.values()) == {"train", "test"}
 
 
-def test_splits_of_the_source_go_before_fractions(tmp_path):
+def test_splits_of_the_source_override_fractions(tmp_path):
     _image(tmp_path / "train/a/1.bmp")
     _image(tmp_path / "test/a/1.bmp")
     index = build_index(tmp_path, fractions={"other": 1.0})
@@ -146,7 +146,7 @@ def test_progress_reaches_the_end_in_order(tmp_path):
     assert seen[-1] == (150, 150)
 
 
-def test_what_progress_raises_ends_the_work(tmp_path):
+def test_an_exception_of_the_progress_callback_stops_indexing(tmp_path):
     _image(tmp_path / "1.bmp")
 
     def stop(done, total):

@@ -1,4 +1,4 @@
-"""Labels: text stays text, and whatever is not a label is counted."""
+"""Labels: text is kept as text, and missing or invalid labels are counted."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def test_numbers_are_class_numbers_only_where_all_are_plain(
     assert read(*cells)[0].classes == classes
 
 
-def test_what_has_no_label_is_counted() -> None:
+def test_unlabelled_samples_are_counted() -> None:
     labels, told = read("cat", "", None, " cat ")
     assert labels.numbers == [0, -1, -1, 0]
     assert "unlabelled: 2 samples" in told
     assert "converted: 1 labels that had spaces around them" in told
 
 
-def test_the_user_can_decide() -> None:
+def test_the_kind_of_labels_can_be_set() -> None:
     assert read("0", "1", kind="text")[0].numbers == [0, 1]
     assert read("007", "8", kind="numbers")[0].numbers == [7, 8]
     with pytest.raises(SourceError, match="expected class numbers, got 'x'"):
@@ -76,7 +76,7 @@ def test_several_labels_per_image_are_read(cells: tuple[Any, ...]) -> None:
     assert "unlabelled: 1" in told
 
 
-def test_a_separator_can_be_given_and_commas_are_hinted_at() -> None:
+def test_a_separator_can_be_set_and_commas_are_noted() -> None:
     assert read("a,b", "a", "b", separator=",")[0].sets == [[0, 1], [0], [1]]
     labels, told = read("a,b", "a", "b")
     assert labels.sets is None
@@ -91,7 +91,7 @@ def test_one_column_per_class() -> None:
     assert remarks.count("unlabelled") == 1
 
 
-def test_classes_that_differ_only_in_how_they_are_written_are_told() -> None:
+def test_classes_that_differ_only_in_spelling_are_noted() -> None:
     remarks = Remarks()
     note_similar_classes(("Cat", "cat", "caf\u00e9", "cafe\u0301", "dog"), remarks)
     assert remarks.count("assumed") == 2
@@ -108,7 +108,7 @@ def test_classes_that_differ_only_in_how_they_are_written_are_told() -> None:
     ),
     st.sampled_from(["auto", "text", "numbers"]),
 )  # fmt: skip
-def test_any_cells_give_labels_within_the_classes_or_our_error(cells: list[Any], kind: Any) -> None:
+def test_any_cells_give_valid_labels_or_a_source_error(cells: list[Any], kind: Any) -> None:
     try:
         labels, _ = read(*cells, kind=kind)
     except SourceError:

@@ -1,4 +1,4 @@
-"""Indexing states what it leaves out, merges, refuses and assumes."""
+"""Indexing notes what it leaves out, merges, refuses and assumes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lightwell.pipeline.index.summary import remark_lines
 from pictures import encoded, make_folder, write_tar
 
 
-def told(index: Index) -> str:
+def remarks_of(index: Index) -> str:
     return "\n".join(remark_lines(index))
 
 
@@ -40,9 +40,9 @@ def test_junk_of_systems_and_tools_is_neither_class_nor_sample(tmp_path: Path) -
     index = build_index(tmp_path)
     assert index.classes == ("cat", "dog")
     assert len(index) == 4
-    assert "10 files and folders of operating systems and tools" in told(index)
-    assert "2 hidden files and folders" in told(index)
-    assert "1 files that are no images by their suffix .txt (cat/README.txt)" in told(index)
+    assert "10 files and folders of operating systems and tools" in remarks_of(index)
+    assert "2 hidden files and folders" in remarks_of(index)
+    assert "1 files that are no images by their suffix .txt (cat/README.txt)" in remarks_of(index)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_junk_of_systems_and_tools_is_neither_class_nor_sample(tmp_path: Path) -
         (("val/a/1.jpg", "dev/a/1.jpg", "train/a/1.jpg"), {"train", "val", "dev"}),
     ],
 )
-def test_split_folders_are_recognised_and_stated(
+def test_split_folders_are_recognized_and_noted(
     tmp_path: Path, names: tuple[str, ...], splits: set[str]
 ) -> None:
     listing = list_folder(touch(tmp_path, *names))
@@ -76,7 +76,7 @@ def test_linked_folders_count_once(tmp_path: Path) -> None:
     assert "56 links to folders that are listed already" in "\n".join(listing.remarks.lines())
 
 
-def test_a_row_that_cannot_be_used_costs_one_row(tmp_path: Path) -> None:
+def test_an_invalid_row_makes_only_itself_unusable(tmp_path: Path) -> None:
     make_folder(tmp_path, num_images=4)
     names = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.jpg"))
     rows = [
@@ -93,12 +93,12 @@ def test_a_row_that_cannot_be_used_costs_one_row(tmp_path: Path) -> None:
     assert sum(one == "ok" for one in status.values()) == 3
     assert len(index) == 13
     assert "pw" not in str(index.table.to_pylist())
-    assert "1 rows that repeat another one" in told(index)
-    assert "1 lines of the table with another number of cells" in told(index)
-    assert "1 backslashes of paths to slashes" in told(index)
+    assert "1 rows that repeat another one" in remarks_of(index)
+    assert "1 lines of the table with another number of cells" in remarks_of(index)
+    assert "1 backslashes of paths to slashes" in remarks_of(index)
 
 
-def test_keys_hold_no_signatures_and_stay_unique(tmp_path: Path) -> None:
+def test_keys_contain_no_signatures_and_stay_unique(tmp_path: Path) -> None:
     uris = [f"memory://box/1.jpg?X-Signature=SECRET{number}" for number in range(2)]
     (tmp_path / "t.csv").write_text("path\n" + "\n".join(uris) + "\n")
     keys = build_index(tmp_path / "t.csv").table["key"].to_pylist()
@@ -124,10 +124,10 @@ def test_members_are_grouped_in_any_order(tmp_path: Path) -> None:
     )
     index = build_index(str(tmp_path / "a.tar"))
     assert columns(index, "key", "label") == [("a/0", 0), ("a/1", 1)]
-    assert "1 labels and masks without an image (2.json)" in told(index)
+    assert "1 labels and masks without an image (2.json)" in remarks_of(index)
 
 
-def test_links_devices_and_unknown_members_have_a_row_or_a_count(tmp_path: Path) -> None:
+def test_links_devices_and_unknown_members_give_a_row_or_a_remark(tmp_path: Path) -> None:
     photo = encoded(0)
     path = members(
         tmp_path / "a.tar",
@@ -145,8 +145,8 @@ def test_links_devices_and_unknown_members_have_a_row_or_a_count(tmp_path: Path)
     assert [key for key, one in status.items() if one == "ok"] == ["a/0", "a/x/1", "a/x/2", "a/later"]
     assert "which is no file in this shard" in status["a/x/3"]
     assert "which is no file in this shard" in status["a/x/4"]
-    assert "1 members with the extension .raw (5.raw)" in told(index)
-    assert "1 members that are devices" in told(index)
+    assert "1 members with the extension .raw (5.raw)" in remarks_of(index)
+    assert "1 members that are devices" in remarks_of(index)
 
 
 def test_two_tars_in_one_file_are_read_as_one(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_two_tars_in_one_file_are_read_as_one(tmp_path: Path) -> None:
     (tmp_path / "c.tar").write_bytes((tmp_path / "a.tar").read_bytes() + (tmp_path / "b.tar").read_bytes())
     index = build_index(str(tmp_path / "c.tar"))
     assert columns(index, "key", "status") == [("c/0", "ok"), ("c/1", "ok")]
-    assert "1 tars behind an end mark" in told(index)
+    assert "1 tars behind an end mark" in remarks_of(index)
 
 
 def test_a_sparse_member_is_refused(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_a_sparse_member_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "label", [b"[" * 100_000, b"9" * 5000, b"NaN", b"\xff", b'{"label": NaN}', b'"\\ud800"']
 )
-def test_a_broken_label_costs_one_label(tmp_path: Path, label: bytes) -> None:
+def test_an_unreadable_label_leaves_only_its_sample_unlabelled(tmp_path: Path, label: bytes) -> None:
     photo = encoded(0)
     write_tar(
         tmp_path / "a.tar", {"0.jpg": photo, "0.json": label, "1.jpg": photo, "1.json": b'{"label": "cat"}'}
@@ -177,7 +177,7 @@ def test_a_broken_label_costs_one_label(tmp_path: Path, label: bytes) -> None:
     assert index.classes[index.table["label"].to_pylist()[1]] == "cat"
 
 
-def test_keys_are_unique_whatever_they_are_called(tmp_path: Path) -> None:
+def test_keys_are_unique_for_any_member_names(tmp_path: Path) -> None:
     photo = encoded(0)
     path = members(
         tmp_path / "s.tar",

@@ -1,4 +1,4 @@
-"""A large index is mapped: the same rows, batches and fingerprint, made once, and made anew when the Parquet changes."""
+"""A memory-mapped index has the same rows, batches and fingerprint, and is rewritten when the Parquet file changes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from pictures import make_folder
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An index of 13 pictures, in chunks of four rows once it is mapped, as which it is large enough."""
+    """An index of 13 images, which is mapped in chunks of four rows."""
     monkeypatch.setattr(mmap_index, "MMAP_MIN_ROWS", 10)
     monkeypatch.setattr(mmap_index, "CHUNK_ROWS", 4)
     photos = make_folder(tmp_path / "photos", num_images=13)
@@ -45,7 +45,7 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """The Parquet files of which a file is made."""
+    """The Parquet files for which an Arrow file is written."""
     calls: list[Path] = []
     make = mmap_index._write
 
@@ -61,7 +61,9 @@ def hidden(path: Path) -> list[str]:
     return sorted(one.name for one in path.parent.iterdir() if one.name.startswith("."))
 
 
-def test_rows_digest_and_batches_are_the_same(path: Path, made: list[Path], tmp_path: Path) -> None:
+def test_rows_digest_and_batches_equal_those_of_a_loaded_index(
+    path: Path, made: list[Path], tmp_path: Path
+) -> None:
     held, found = Index.load(path), Index.open(path)
     assert found.table.equals(held.table, check_metadata=True)
     assert [len(batch) for batch in found.table.to_batches()] == [4, 4, 4, 1]
@@ -79,14 +81,14 @@ def test_rows_digest_and_batches_are_the_same(path: Path, made: list[Path], tmp_
     assert made == [path]
 
 
-def test_a_table_that_was_changed_has_a_fingerprint_of_its_own(path: Path) -> None:
+def test_a_changed_table_has_another_fingerprint(path: Path) -> None:
     found = Index.open(path)
     other = Index(found.table.slice(1), found.classes)
     assert other.fingerprint() == digest_of(found.table.slice(1)) != found.fingerprint()
 
 
 @given(st.integers(0, 12), st.lists(st.integers(0, 11), max_size=20))
-def test_rows_come_in_the_order_in_which_they_are_asked_for(cut: int, rows: list[int]) -> None:
+def test_chunked_table_returns_rows_in_the_requested_order(cut: int, rows: list[int]) -> None:
     table = pa.table(
         {"a": list(range(12)), "b": [str(number) if number % 3 else None for number in range(12)]}
     )
@@ -94,7 +96,7 @@ def test_rows_come_in_the_order_in_which_they_are_asked_for(cut: int, rows: list
     assert ChunkedTable(chunks).take(np.array(rows, np.int64)).equals(table.take(pa.array(rows, pa.int64())))
 
 
-def test_an_index_that_is_written_again_is_mapped_again(path: Path, made: list[Path]) -> None:
+def test_a_rewritten_index_is_mapped_again(path: Path, made: list[Path]) -> None:
     first = Index.open(path)
     other = Index(first.table.slice(1), first.classes)
     other.save(path)
@@ -106,7 +108,7 @@ def test_an_index_that_is_written_again_is_mapped_again(path: Path, made: list[P
     assert len(made) == 3
 
 
-def test_many_who_open_it_at_once_make_it_once(path: Path, made: list[Path]) -> None:
+def test_concurrent_opens_write_the_arrow_file_once(path: Path, made: list[Path]) -> None:
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: Index.open(path), range(8)))
     assert all(one == found[0] for one in found)
@@ -114,7 +116,7 @@ def test_many_who_open_it_at_once_make_it_once(path: Path, made: list[Path]) -> 
 
 
 @pytest.mark.parametrize("lost", ["half", "told", "other"])
-def test_what_a_kill_left_is_not_read(path: Path, made: list[Path], lost: str) -> None:
+def test_files_left_by_a_killed_process_are_not_read(path: Path, made: list[Path], lost: str) -> None:
     expected = Index.open(path)
     arrow, metadata = (path.with_name(name) for name in hidden(path))
     dead = path.with_name(f"..{path.name}.arrow.{'a' * 32}.tmp")
@@ -130,7 +132,7 @@ def test_what_a_kill_left_is_not_read(path: Path, made: list[Path], lost: str) -
     assert not dead.exists()
 
 
-def test_where_nothing_can_be_written_the_index_is_held(
+def test_an_index_that_cannot_be_mapped_is_loaded(
     path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def full(*_: Any) -> None:
@@ -144,7 +146,7 @@ def test_where_nothing_can_be_written_the_index_is_held(
     assert hidden(path) == []
 
 
-def test_a_small_index_is_held_and_what_is_none_is_refused(
+def test_a_small_index_is_loaded_and_other_files_are_refused(
     path: Path, made: list[Path], tmp_path: Path
 ) -> None:
     Index(Index.load(path).table.slice(0, 9), ("cat", "dog")).save(path)
@@ -159,7 +161,7 @@ def test_a_small_index_is_held_and_what_is_none_is_refused(
 
 
 @given(st.integers(0, 12), st.lists(st.integers(0, 11), max_size=20), st.integers(1, 5))
-def test_numbers_and_largest_pictures_are_those_of_the_whole_column(
+def test_int_column_and_largest_images_equal_those_of_the_complete_column(
     cut: int, rows: list[int], number: int
 ) -> None:
     values = [7, None, 3, 12, 5, 5, 9, 1, None, 2, 30, 4]

@@ -1,4 +1,4 @@
-"""An index that is interrupted is gone on with: what was seen is not opened again, unless it has changed since."""
+"""An interrupted scan is resumed: scanned files are not opened again, unless they have changed since."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from PIL import Image
 
 @pytest.fixture
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Sixteen pictures in chunks of two; one has no content, one has a mask that is not there."""
+    """Sixteen images in chunks of two; one is empty, one has a missing mask."""
     monkeypatch.setattr(scan, "LOCAL_CHUNK_FILES", 2)
     folder = make_folder(tmp_path / "photos", num_images=16)
     (folder / "cat" / "000.jpg").write_bytes(b"")
@@ -29,7 +29,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files and shards that are opened."""
+    """Names of the opened files and shards."""
     names: list[str] = []
     read_header, read_samples = scan.read_header, reading.read_samples
 
@@ -65,15 +65,15 @@ def interrupt(source: Path, output: Path, number: int, **options: Any) -> None:
         )
 
 
-def whole(source: Path, output: Path, **options: Any) -> bytes:
+def uninterrupted(source: Path, output: Path, **options: Any) -> bytes:
     build_index(source, **options).save(output)
     return output.read_bytes()
 
 
-def test_what_was_seen_is_not_opened_again_and_the_index_is_the_same(
+def test_scanned_files_are_not_opened_again_and_the_index_is_the_same(
     photos: Path, tmp_path: Path, opened: list[str]
 ) -> None:
-    expected = whole(photos, tmp_path / "whole.parquet")
+    expected = uninterrupted(photos, tmp_path / "whole.parquet")
     output, said = tmp_path / "index.parquet", []
     interrupt(photos, output, 8)
     assert not output.exists()
@@ -89,11 +89,11 @@ def test_what_was_seen_is_not_opened_again_and_the_index_is_the_same(
     assert list(tmp_path.glob(".*")) == []
 
 
-def test_shards_that_were_read_are_not_read_again(tmp_path: Path, opened: list[str]) -> None:
+def test_scanned_shards_are_not_read_again(tmp_path: Path, opened: list[str]) -> None:
     folder = tmp_path / "set"
     for number in range(4):
         write_tar(folder / f"part-{number:03}.tar", samples(4 * number, 2 + number))
-    expected = whole(folder, tmp_path / "whole.parquet")
+    expected = uninterrupted(folder, tmp_path / "whole.parquet")
     output, said = tmp_path / "index.parquet", []
     interrupt(folder, output, 2)
     opened.clear()
@@ -104,7 +104,7 @@ def test_shards_that_were_read_are_not_read_again(tmp_path: Path, opened: list[s
     assert output.read_bytes() == expected
 
 
-def test_a_file_that_changed_between_is_looked_at_again(
+def test_a_file_that_changed_in_between_is_scanned_again(
     photos: Path, tmp_path: Path, opened: list[str]
 ) -> None:
     output = tmp_path / "index.parquet"
@@ -116,27 +116,27 @@ def test_a_file_that_changed_between_is_looked_at_again(
     build_index(photos, checkpoint=ScanCheckpoint(output), num_threads=1).save(output)
     assert {"002.jpg", "004.jpg"} < set(opened)
     assert "008.jpg" not in opened
-    assert output.read_bytes() == whole(photos, tmp_path / "whole.parquet")
+    assert output.read_bytes() == uninterrupted(photos, tmp_path / "whole.parquet")
 
 
-def test_interrupted_twice_it_is_gone_on_with_twice(photos: Path, tmp_path: Path, opened: list[str]) -> None:
+def test_a_scan_can_be_interrupted_and_resumed_twice(photos: Path, tmp_path: Path, opened: list[str]) -> None:
     output = tmp_path / "index.parquet"
     interrupt(photos, output, 4)
     interrupt(photos, output, 10)
     opened.clear()
     build_index(photos, checkpoint=ScanCheckpoint(output), num_threads=1).save(output)
     assert len(opened) == 6
-    assert output.read_bytes() == whole(photos, tmp_path / "whole.parquet")
+    assert output.read_bytes() == uninterrupted(photos, tmp_path / "whole.parquet")
 
 
 @pytest.mark.parametrize("other", [{"hash_content": True}, {"previous": True}], ids=["hash", "previous"])
-def test_what_another_request_has_left_is_thrown_away(
+def test_parts_of_a_scan_with_other_arguments_are_deleted(
     photos: Path, tmp_path: Path, opened: list[str], other: dict[str, Any]
 ) -> None:
     output, said = tmp_path / "index.parquet", []
     interrupt(photos, output, 8)
     if "previous" in other:
-        whole(photos, tmp_path / "older.parquet")
+        uninterrupted(photos, tmp_path / "older.parquet")
         other = {"previous": Index.load(tmp_path / "older.parquet")}
     opened.clear()
     built = build_index(photos, checkpoint=ScanCheckpoint(output, report=said.append), **other)
@@ -146,7 +146,7 @@ def test_what_another_request_has_left_is_thrown_away(
     assert build_index(photos, **other).table.equals(built.table, check_metadata=True)
 
 
-def test_a_part_that_lost_its_end_costs_its_files_only(
+def test_only_the_files_of_a_truncated_part_are_scanned_again(
     photos: Path, tmp_path: Path, opened: list[str]
 ) -> None:
     output = tmp_path / "index.parquet"
@@ -160,10 +160,10 @@ def test_a_part_that_lost_its_end_costs_its_files_only(
     opened.clear()
     build_index(photos, checkpoint=ScanCheckpoint(output), num_threads=1).save(output)
     assert len(opened) == 8 + 2
-    assert output.read_bytes() == whole(photos, tmp_path / "whole.parquet")
+    assert output.read_bytes() == uninterrupted(photos, tmp_path / "whole.parquet")
 
 
-def test_a_mask_that_was_missing_is_looked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_mask_is_checked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan, "LOCAL_CHUNK_FILES", 2)
     make_folder(tmp_path, num_images=8, classes=("cat",))
     lines = [f"cat/{number:03}.jpg,masks/{number:03}.png" for number in range(8)]
@@ -179,7 +179,7 @@ def test_a_mask_that_was_missing_is_looked_for_again(tmp_path: Path, monkeypatch
     assert built.table["status"].to_pylist() == ["ok"] * 8
 
 
-def test_a_place_that_cannot_be_written_is_said(photos: Path, tmp_path: Path) -> None:
+def test_an_unwritable_checkpoint_raises(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"expected to write .*choose a place"):
         build_index(photos, checkpoint=ScanCheckpoint(tmp_path / "file" / "index.parquet", interval_s=0))

@@ -1,4 +1,4 @@
-"""Sources: what folders and tables say before a file is opened."""
+"""Sources: listings of folders and tables, before a file is opened."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _rows(listing):
     return list(zip(listing.keys, names, listing.splits or [None] * len(names), strict=True))
 
 
-def test_class_folders_give_sorted_classes_and_take_what_lies_deeper(tmp_path):
+def test_class_folders_give_sorted_classes_and_include_subfolders(tmp_path):
     listing = list_folder(_touch(tmp_path, "dog/b.jpg", "cat/x/y/a.jpg", "cat/.hidden.jpg", ".git/a.jpg"))
     assert listing.kind == "folder"
     assert listing.splits is None
@@ -33,7 +33,7 @@ def test_class_folders_give_sorted_classes_and_take_what_lies_deeper(tmp_path):
 
 
 @pytest.mark.parametrize("val", ["val", "valid", "validation", "Validation"])
-def test_split_folders_stand_above_class_folders_under_their_usual_names(tmp_path, val):
+def test_split_folders_above_class_folders_are_recognized_by_common_names(tmp_path, val):
     listing = list_folder(_touch(tmp_path, "train/a/1.jpg", f"{val}/b/1.jpg", "test/a/1.jpg", "LICENSE"))
     assert sorted(_rows(listing)) == sorted(
         [("train/a/1.jpg", "a", "train"), (f"{val}/b/1.jpg", "b", "val"), ("test/a/1.jpg", "a", "test")]
@@ -67,7 +67,7 @@ def test_an_empty_folder_is_no_class_and_is_named(tmp_path):
     assert "1 empty folders, which are no classes (bird)" in listing.remarks.lines()[0]
 
 
-def test_links_are_followed_but_not_in_circles(tmp_path):
+def test_links_are_followed_but_cycles_are_not(tmp_path):
     _touch(tmp_path / "data", "cat/1.jpg")
     (tmp_path / "data/cat/up").symlink_to(tmp_path / "data")
     (tmp_path / "data/dog").symlink_to(_touch(tmp_path / "far", "2.jpg"))
@@ -101,12 +101,12 @@ def test_text_labels_are_sorted_and_empty_ones_are_none(tmp_path):
     assert listing.keys[0] == "x/1.jpg"
 
 
-def test_whole_numbers_stay_what_they_are(tmp_path):
+def test_integers_are_class_numbers(tmp_path):
     listing = _csv(tmp_path, "path,label\n1.jpg,5\n2.jpg,2\n3.jpg,\n")
     assert (listing.labels, listing.classes) == ([5, 2, -1], ("0", "1", "2", "3", "4", "5"))
 
 
-def test_a_name_column_names_the_numbers_it_knows(tmp_path):
+def test_a_name_column_names_its_class_numbers(tmp_path):
     listing = _csv(
         tmp_path,
         'file,class_index,name\n1.jpg,3,"a, b"\n2.jpg,1,c\n',
@@ -116,7 +116,7 @@ def test_a_name_column_names_the_numbers_it_knows(tmp_path):
     assert listing.classes == ("0", "c", "2", "a, b")
 
 
-def test_a_name_column_that_names_files_is_not_believed(tmp_path):
+def test_a_name_column_with_file_names_is_ignored(tmp_path):
     listing = _csv(tmp_path, "path,label,name\n1.jpg,0,one\n2.jpg,0,two\n")
     assert listing.classes == ("0",)
 
@@ -161,7 +161,7 @@ def test_absolute_paths_outside_the_root_keep_their_name(tmp_path):
         ("path,label\n1.jpg,0.5\n", "expected class names or whole numbers, got '0.5'"),
     ],
 )
-def test_a_table_that_makes_no_sense_is_refused_with_the_cure(tmp_path, text, message):
+def test_an_invalid_table_is_refused_with_a_hint(tmp_path, text, message):
     with pytest.raises(SourceError, match=message):
         _csv(tmp_path, text)
 
@@ -172,5 +172,5 @@ def test_a_damaged_parquet_file_is_refused(tmp_path):
         list_table(tmp_path / "t.parquet", "path", "label", None)
 
 
-def test_labels_can_be_left_out_on_purpose(tmp_path):
+def test_labels_can_be_disabled(tmp_path):
     assert _csv(tmp_path, "path,caption\n1.jpg,a\n", label_column=None).labels == [-1]

@@ -11,13 +11,13 @@ from lightwell.pipeline.index.splits import DEFAULT_FRACTIONS, assign_splits, ca
 KEYS = [f"cat/{number}.jpg" for number in range(5000)]
 
 
-def test_adding_and_removing_files_moves_no_other_file():
+def test_adding_and_removing_files_does_not_change_other_splits():
     alone = dict(zip(KEYS[::3], assign_splits(KEYS[::3], DEFAULT_FRACTIONS, 7), strict=True))
     among = dict(zip(KEYS, assign_splits(KEYS, DEFAULT_FRACTIONS, 7), strict=True))
     assert all(among[key] == split for key, split in alone.items())
 
 
-def test_shares_are_met_within_four_standard_deviations():
+def test_fractions_are_met_within_four_standard_deviations():
     counts = Counter(assign_splits(KEYS, {"train": 0.75, "test": 0.25}, 0))
     assert abs(counts["test"] - 1250) < 4 * (5000 * 0.75 * 0.25) ** 0.5
 
@@ -31,7 +31,7 @@ def test_the_hash_is_the_same_on_every_machine_and_release():
     assert all(0 <= hash_to_unit(key, -3) < 1 for key in KEYS)
 
 
-def test_a_split_without_a_share_stays_empty():
+def test_a_split_with_fraction_zero_stays_empty():
     assert set(assign_splits(KEYS, {"none": 0.0, "train": 1.0, "test": 0.0}, 0)) == {"train"}
 
 
@@ -53,7 +53,7 @@ def test_keys_that_are_not_utf8_are_hashed_too():
         [0.8, 0.2],
     ],
 )
-def test_shares_that_make_no_whole_are_refused(fractions):
+def test_fractions_that_do_not_sum_to_one_are_refused(fractions):
     with pytest.raises(SourceError, match="fractions: expected named fractions that sum to 1"):
         assign_splits(KEYS, fractions, 0)
 
@@ -62,5 +62,5 @@ def test_shares_that_make_no_whole_are_refused(fractions):
     ("name", "split"), [("Train", "train"), ("training", "train"), ("valid", "val"), ("VALIDATION", "val"),
                         ("testing", "test"), ("cat", None), ("trainannot", None)],
 )  # fmt: skip
-def test_usual_names_mean_three_splits(name, split):
+def test_common_names_are_mapped_to_three_splits(name, split):
     assert canonical_split(name) == split

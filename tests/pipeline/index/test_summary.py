@@ -1,4 +1,4 @@
-"""The overview of an index: short whatever the index holds, and nothing is lost from its sums."""
+"""The summary of an index is short for any index, and its sums are complete."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_images_are_counted_by_class_and_split(tmp_path: Path) -> None:
     )
 
 
-def test_the_smaller_ones_of_many_classes_share_a_row(tmp_path: Path) -> None:
+def test_the_smallest_of_many_classes_share_a_row(tmp_path: Path) -> None:
     classes = tuple(f"kind {number:02}" for number in range(30))
     make_folder(tmp_path, num_images=40, classes=classes)
     _, rows = usable_rows(build_index(tmp_path, fractions={"train": 1.0}))
@@ -28,7 +28,7 @@ def test_the_smaller_ones_of_many_classes_share_a_row(tmp_path: Path) -> None:
     assert sum(int(row[-1]) for row in rows[:-1]) == 40
 
 
-def test_files_that_cannot_be_used_are_counted_by_kind(tmp_path: Path) -> None:
+def test_unusable_files_are_counted_by_reason(tmp_path: Path) -> None:
     make_folder(tmp_path, num_images=2)
     for number in range(3):
         (tmp_path / "cat" / f"{number}.jpg").write_bytes(bytes([number]) * 20)
@@ -38,7 +38,7 @@ def test_files_that_cannot_be_used_are_counted_by_kind(tmp_path: Path) -> None:
     assert sum(int(count) for _, count in unusable_rows(built)[1]) == 4
 
 
-def test_an_index_without_labels_says_so(tmp_path: Path) -> None:
+def test_an_index_without_labels_has_a_row_for_them(tmp_path: Path) -> None:
     make_folder(tmp_path / "all", num_images=3, classes=(".",))
     assert usable_rows(build_index(tmp_path / "all", fractions={"test": 1.0})) == (
         ["class", "test", "all"],

@@ -1,4 +1,4 @@
-"""Tar shards: read once, then at random; nothing lost where one breaks."""
+"""Tar shards: indexed once, then read by ranges; of a damaged one the rest is kept."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def rows(index: Any) -> list[dict[str, Any]]:
     return index.table.to_pylist()
 
 
-def test_members_are_the_samples_that_webdataset_sees(shards: Path) -> None:
+def test_samples_equal_those_of_webdataset(shards: Path) -> None:
     theirs = []
     for path in sorted(shards.glob("*.tar")):
         with path.open("rb") as file:
@@ -89,7 +89,7 @@ def test_a_shuffled_epoch_mixes_all_shards(shards: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("how", ["folder", "glob", "braces", "memory", "memory glob"])
-def test_shards_are_found_however_they_are_named(shards: Path, how: str) -> None:
+def test_shards_are_found_by_path_glob_and_braces(shards: Path, how: str) -> None:
     memory = fsspec.filesystem("memory")
     for path in shards.glob("*.tar"):
         memory.pipe(f"/shards/{path.name}", path.read_bytes())
@@ -140,7 +140,7 @@ def test_refreshing_opens_only_the_shard_that_changed(shards: Path) -> None:
 
 @pytest.mark.fault("a tar shard that breaks off")
 @pytest.mark.parametrize("at", [0.2, 0.5, 0.7])
-def test_a_shard_that_breaks_off_keeps_what_stands_before(shards: Path, at: float) -> None:
+def test_samples_before_the_end_of_a_truncated_shard_are_kept(shards: Path, at: float) -> None:
     path = shards / "part-001.tar"
     whole = path.read_bytes()
     complete = rows(build_index(path.as_posix()))
@@ -153,7 +153,7 @@ def test_a_shard_that_breaks_off_keeps_what_stands_before(shards: Path, at: floa
     assert found[-1]["status"].startswith("broken shard: ")
 
 
-def test_a_shard_cut_between_two_members_is_told(shards: Path) -> None:
+def test_a_shard_truncated_between_two_members_is_reported(shards: Path) -> None:
     path = shards / "part-001.tar"
     third = rows(build_index(str(path)))[2]["offset"] - 512
     path.write_bytes(path.read_bytes()[:third])
@@ -161,7 +161,7 @@ def test_a_shard_cut_between_two_members_is_told(shards: Path) -> None:
     assert [row["status"][:12] for row in found] == ["ok", "ok", "broken shard"]
 
 
-def test_a_damaged_header_between_members_is_told(shards: Path) -> None:
+def test_a_damaged_header_between_members_is_reported(shards: Path) -> None:
     path = shards / "part-000.tar"
     data = bytearray(path.read_bytes())
     third = rows(build_index(str(path)))[2]["offset"] - 512
@@ -172,14 +172,14 @@ def test_a_damaged_header_between_members_is_told(shards: Path) -> None:
     assert "broken shard: " in found[-1]["status"]
 
 
-def test_a_compressed_shard_says_what_to_do(shards: Path, tmp_path: Path) -> None:
+def test_a_compressed_shard_is_reported_with_a_hint(shards: Path, tmp_path: Path) -> None:
     import gzip
 
     (shards / "part-003.tar").write_bytes(gzip.compress((shards / "part-000.tar").read_bytes()))
     assert "only plain tar can be read at random" in rows(build_index(shards))[-1]["status"]
 
 
-def test_shards_that_are_not_there_are_refused_or_listed(shards: Path) -> None:
+def test_missing_shards_are_refused_or_listed(shards: Path) -> None:
     with pytest.raises(SourceError, match="none that match"):
         build_index(f"{shards}/nothing-*.tar")
     with pytest.raises(SourceError, match="none that can be opened"):
@@ -189,7 +189,7 @@ def test_shards_that_are_not_there_are_refused_or_listed(shards: Path) -> None:
     assert found[4]["status"] == "cannot be opened: No such file or directory"
 
 
-def test_splits_are_told_by_names_and_folders_of_shards(tmp_path: Path) -> None:
+def test_splits_come_from_names_and_folders_of_shards(tmp_path: Path) -> None:
     write_tar(tmp_path / "train-0.tar", samples(0, 1))
     write_tar(tmp_path / "validation" / "0.tar", samples(0, 1))
     assert sorted(build_index(tmp_path).table["split"].to_pylist()) == ["train", "val"]
@@ -197,7 +197,7 @@ def test_splits_are_told_by_names_and_folders_of_shards(tmp_path: Path) -> None:
     assert build_index(tmp_path).summary()["source"]["split_from"] == "hash"
 
 
-def test_a_key_that_comes_twice_stays_two_samples(tmp_path: Path) -> None:
+def test_a_repeated_key_gives_two_samples(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     write_tar(path, {"a.jpg": encoded(0), "b.jpg": encoded(1), "a.cls": b"0"})
     with tarfile.open(path, "a") as tar:
@@ -208,7 +208,7 @@ def test_a_key_that_comes_twice_stays_two_samples(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault("a tar shard rewritten since indexing")
-def test_a_shard_rewritten_since_it_was_indexed_is_noticed(shards: Path, tmp_path: Path) -> None:
+def test_a_shard_rewritten_since_it_was_indexed_is_detected(shards: Path, tmp_path: Path) -> None:
     build_index(shards, fractions={"train": 1.0}).save(tmp_path / "i.parquet")
     path = shards / "part-001.tar"
     path.write_bytes(path.read_bytes())
@@ -220,7 +220,7 @@ def test_a_shard_rewritten_since_it_was_indexed_is_noticed(shards: Path, tmp_pat
         assert all("written at another time" in entry["reason"] for entry in feed.quarantine)
 
 
-def test_braces_are_written_out_as_a_shell_does() -> None:
+def test_braces_are_expanded_like_in_a_shell() -> None:
     assert expand_braces("a{08..10}{x,y}") == ["a08x", "a08y", "a09x", "a09y", "a10x", "a10y"]
     assert expand_braces("{2..0}") == ["2", "1", "0"]
     assert expand_braces("plain") == ["plain"]
@@ -235,7 +235,7 @@ def test_names_are_split_at_the_first_dot() -> None:
     block=st.integers(1, 64),
     moves=st.lists(st.tuples(st.integers(0, 320), st.integers(0, 90))),
 )
-def test_a_ranged_file_reads_as_a_file_does(data: bytes, block: int, moves: list[tuple[int, int]]) -> None:
+def test_a_range_file_reads_like_a_file(data: bytes, block: int, moves: list[tuple[int, int]]) -> None:
     plain, ranged = io.BytesIO(data), RangeFile(lambda o, n: data[o : o + n], len(data), block)
     for place, size in moves:
         plain.seek(place)

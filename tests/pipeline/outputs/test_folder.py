@@ -1,4 +1,4 @@
-"""Output folders: names are claimed before they are written, and only what is listed is ever deleted."""
+"""Output folders: names are claimed before they are written, and only listed files are deleted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def opened(path: Path, outputs: Sequence[str] | None = ("a.json", "part-*.bin"),
     return OutputFolder.open(path, kind="Test", outputs=outputs, **options)
 
 
-def test_a_missing_folder_is_made_and_nothing_but_the_list_is_left(tmp_path: Path) -> None:
+def test_a_missing_folder_is_created_with_only_the_manifest(tmp_path: Path) -> None:
     with opened(tmp_path / "new" / "out") as folder:
         assert (folder.path / LOCK_NAME).is_file()
         folder.claim("a.json")
@@ -27,13 +27,13 @@ def test_a_missing_folder_is_made_and_nothing_but_the_list_is_left(tmp_path: Pat
     assert Manifest.load(folder.path) == Manifest(kind="Test", files={"a.json": 2})
 
 
-def test_a_name_is_on_the_list_before_its_file_is_written(tmp_path: Path) -> None:
+def test_a_name_is_in_the_manifest_before_its_file_is_written(tmp_path: Path) -> None:
     with opened(tmp_path) as folder:
         folder.claim("part-0.bin")
         assert json.loads((tmp_path / MANIFEST_NAME).read_text())["files"] == {"part-0.bin": None}
 
 
-def test_what_only_an_earlier_result_has_is_deleted_at_the_end(tmp_path: Path) -> None:
+def test_files_of_an_earlier_result_are_deleted_at_the_end(tmp_path: Path) -> None:
     for names in (["a.json", "part-0.bin", "part-1.bin"], ["part-0.bin"]):
         with opened(tmp_path) as folder:
             folder.claim(*names)
@@ -56,7 +56,7 @@ def test_a_run_that_fails_deletes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / LOCK_NAME).exists()
 
 
-def test_a_name_that_is_taken_meanwhile_is_refused_when_it_is_claimed(tmp_path: Path) -> None:
+def test_a_name_that_another_process_created_is_refused_at_the_claim(tmp_path: Path) -> None:
     with opened(tmp_path) as folder:
         (tmp_path / "part-0.bin").write_text("mine")
         with pytest.raises(RequestError, match=r"'part-0\.bin' that no run of Test wrote there"):
@@ -65,7 +65,7 @@ def test_a_name_that_is_taken_meanwhile_is_refused_when_it_is_claimed(tmp_path: 
     assert (tmp_path / "part-0.bin").read_text() == "mine"
 
 
-def test_a_job_that_declares_nothing_gets_a_folder_of_its_own(tmp_path: Path) -> None:
+def test_a_job_without_declared_outputs_needs_an_empty_folder(tmp_path: Path) -> None:
     with opened(tmp_path / "out", None) as folder:
         folder.claim("counts.json")
         (folder.path / "of-the-job").touch()
@@ -76,7 +76,7 @@ def test_a_job_that_declares_nothing_gets_a_folder_of_its_own(tmp_path: Path) ->
         pass
 
 
-def test_names_that_are_taken_elsewhere_are_refused(tmp_path: Path) -> None:
+def test_existing_remote_names_are_refused(tmp_path: Path) -> None:
     with opened(tmp_path, remote_names=["b.json"]):
         pass
     with pytest.raises(RequestError, match=r"'part-7\.bin'"), opened(tmp_path, remote_names=["part-7.bin"]):
@@ -84,19 +84,19 @@ def test_names_that_are_taken_elsewhere_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"format": "x"}', "[" * 100_000, '{"kind": 1}', "\xff"])
-def test_a_damaged_list_is_refused(tmp_path: Path, content: str) -> None:
+def test_a_damaged_manifest_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / MANIFEST_NAME).write_text(content, encoding="latin-1")
     with pytest.raises(RequestError, match="is damaged"), opened(tmp_path):
         pass
 
 
-def test_a_list_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+def test_a_manifest_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     Manifest(kind="Test", version=99).save(tmp_path)
     with pytest.raises(RequestError, match="of a newer one; update"), opened(tmp_path):
         pass
 
 
-def test_a_place_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
+def test_an_unwritable_folder_raises_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match="expected a folder that can be written"), opened(tmp_path / "file"):
         pass
@@ -106,5 +106,5 @@ def test_a_place_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> No
     ("name", "is_one"),
     [("shard-1.tar", True), ("a/shard-1.tar", False), ("shard-1.tar.gz", False), ("x/index", True)],
 )
-def test_patterns_do_not_reach_into_subfolders(name: str, is_one: bool) -> None:
+def test_patterns_do_not_match_files_in_subfolders(name: str, is_one: bool) -> None:
     assert matches(name, ["shard-*.tar", "x/index"]) is is_one

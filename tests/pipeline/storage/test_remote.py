@@ -1,4 +1,4 @@
-"""Remote sources: indexed and read by ranges, patient with faults, and down when they are down."""
+"""Remote sources: range reads, retries of transient faults, and errors for unavailable sources."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import fsspec
 import numpy as np
 import pytest
 import torch
-from buckets import BUCKET, Faulty, faulty_server, point_at, s3_server, upload
+from buckets import BUCKET, Faulty, faulty_server, s3_server, upload, use_endpoint
 from lightwell.pipeline.errors import SourceError, SourceUnavailableError
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.index.index import Index
@@ -37,7 +37,7 @@ def read(index: Path, **errors: Any) -> tuple[list[Any], list[Any], dict[str, in
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve pictures in class folders below a split."""
+    """Twelve images in class folders below a split."""
     folder = tmp_path_factory.mktemp("data")
     for split in ("train", "val"):
         make_folder(folder / split, num_images=6)
@@ -46,7 +46,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def bucket(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The pictures in an S3-compatible bucket."""
+    """The images in an S3-compatible bucket."""
     with s3_server(monkeypatch) as client:
         upload(client, photos, "set/")
         yield client
@@ -54,15 +54,15 @@ def bucket(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.fixture
 def served(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faulty]:
-    """The pictures behind a server that can fail, and an index of them in ``tmp_path``."""
+    """The images on a server with injected faults, and an index of them in ``tmp_path``."""
     monkeypatch.setattr(remote, "ATTEMPT_TIMEOUT_S", 1.5)
     files = {f"/{BUCKET}/{p.relative_to(photos)}": p.read_bytes() for p in sorted(photos.rglob("*.jpg"))}
     with faulty_server(files) as faulty:
-        point_at(monkeypatch, faulty.url)
+        use_endpoint(monkeypatch, faulty.url)
         table = "path,label\n" + "".join(f"s3:/{name},x\n" for name in files)
         (tmp_path / "t.csv").write_text(table)
         build_index(tmp_path / "t.csv", fractions={"train": 1.0}).save(tmp_path / "index.parquet")
-        faulty.asked.clear()
+        faulty.num_requests.clear()
         yield faulty
 
 
@@ -100,7 +100,9 @@ def test_refreshing_a_bucket_reads_only_what_changed(bucket: Any) -> None:
 
 
 @pytest.mark.fault("objects of a bucket deleted or replaced", times=3)
-def test_objects_that_go_or_change_in_a_bucket_cost_one_image_each(bucket: Any, tmp_path: Path) -> None:
+def test_deleted_or_changed_objects_of_a_bucket_make_only_their_images_fail(
+    bucket: Any, tmp_path: Path
+) -> None:
     build_index(f"s3://{BUCKET}/set").save(tmp_path / "index.parquet")
     bucket.delete_object(Bucket=BUCKET, Key="set/train/cat/000.jpg")
     bucket.put_object(Bucket=BUCKET, Key="set/train/cat/002.jpg", Body=b"shorter")
@@ -114,17 +116,17 @@ def test_objects_that_go_or_change_in_a_bucket_cost_one_image_each(bucket: Any, 
     assert counts == {"read": 12, "used": 9, "replaced": 3, "skipped": 0}
 
 
-def test_a_bucket_that_is_not_there_is_refused(bucket: Any) -> None:
+def test_a_missing_bucket_is_refused(bucket: Any) -> None:
     with pytest.raises(SourceError, match=r"nothing to list at 's3://nowhere/set'|no files in it"):
         build_index("s3://nowhere/set")
 
 
-def test_a_remote_header_is_read_by_a_range(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_remote_header_is_read_by_a_range_request(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (1200, 1600, 3), dtype=np.uint8)
     data = write_picture(tmp_path / "a.jpg", noise).read_bytes()
     assert len(data) > 1_000_000
     with faulty_server({f"/{BUCKET}/a.jpg": data}) as faulty:
-        point_at(monkeypatch, faulty.url)
+        use_endpoint(monkeypatch, faulty.url)
         (tmp_path / "t.csv").write_text(f"path\ns3://{BUCKET}/a.jpg\n")
         index = build_index(tmp_path / "t.csv")
         assert index.table["width"].to_pylist() == [1600]
@@ -132,7 +134,7 @@ def test_a_remote_header_is_read_by_a_range(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 @pytest.mark.fault("a source that answers 500, breaks off, is slow or silent for a while", times=6)
-def test_faults_that_pass_cost_nothing_but_time(served: Faulty, tmp_path: Path) -> None:
+def test_transient_faults_are_retried(served: Faulty, tmp_path: Path) -> None:
     reference, _, _ = read(tmp_path / "index.parquet")
     served.faults["*"] = ["500", "cut", "slow", "silent", "cut", "500"]
     batches, quarantine, counts = read(tmp_path / "index.parquet", max_wait_s=20)
@@ -143,7 +145,7 @@ def test_faults_that_pass_cost_nothing_but_time(served: Faulty, tmp_path: Path) 
 
 
 @pytest.mark.fault("an object that never comes", times=3)
-def test_one_object_that_never_comes_costs_one_image(served: Faulty, tmp_path: Path) -> None:
+def test_an_object_that_always_fails_makes_only_its_image_fail(served: Faulty, tmp_path: Path) -> None:
     keys = Index.load(tmp_path / "index.parquet").table["key"].to_pylist()
     bad = [keys[3], keys[5], keys[9]]
     for key, fault in zip(bad, ["500!", "cut!", "silent!"], strict=True):
@@ -158,7 +160,7 @@ def test_one_object_that_never_comes_costs_one_image(served: Faulty, tmp_path: P
 
 @pytest.mark.fault("a source that is down: the run stops and names it")
 @pytest.mark.parametrize("fault", ["500!", "silent!"])
-def test_a_source_that_is_down_stops_the_run_and_is_named(served: Faulty, tmp_path: Path, fault: str) -> None:
+def test_an_unavailable_source_stops_the_run_and_is_named(served: Faulty, tmp_path: Path, fault: str) -> None:
     served.faults["*"] = [fault]
     started = time.monotonic()
     with pytest.raises(
@@ -170,7 +172,7 @@ def test_a_source_that_is_down_stops_the_run_and_is_named(served: Faulty, tmp_pa
 
 
 @pytest.mark.fault("a source that dies during a run: it stops and names it")
-def test_a_source_that_dies_in_mid_run_stops_it(served: Faulty, tmp_path: Path) -> None:
+def test_a_source_that_fails_during_a_run_stops_it(served: Faulty, tmp_path: Path) -> None:
     plan = Plan.model_validate(
         {
             "index": tmp_path / "index.parquet",
@@ -188,16 +190,18 @@ def test_a_source_that_dies_in_mid_run_stops_it(served: Faulty, tmp_path: Path) 
     assert feed.counts["replaced"] == 0
 
 
-def test_nobody_there_at_all_is_said_when_indexing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unreachable_server_is_reported_when_indexing(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(remote, "ATTEMPT_TIMEOUT_S", 0.5)
-    point_at(monkeypatch, "http://127.0.0.1:9")
+    use_endpoint(monkeypatch, "http://127.0.0.1:9")
     with pytest.raises(SourceUnavailableError, match=f"expected a response from s3://{BUCKET} within 1 s"):
         build_index(f"s3://{BUCKET}/set", max_wait_s=1)
 
 
 @pytest.mark.fault("a source that sends garbage of the right length")
 @pytest.mark.parametrize("hashed", [False, True])
-def test_garbage_of_the_right_length_is_noticed(
+def test_corrupt_data_of_the_right_length_is_detected(
     served: Faulty, tmp_path: Path, hashed: bool, photos: Path
 ) -> None:
     if hashed:
@@ -221,7 +225,7 @@ def test_two_stores_do_not_share_connections_or_listings() -> None:
     assert second.stat("memory://two/a.bin").bytes == 3
 
 
-def test_a_protocol_that_is_not_known_is_refused() -> None:
+def test_an_unknown_protocol_is_refused() -> None:
     with pytest.raises(SourceError, match="protocol 'nonsense' is not allowed"):
         build_index("nonsense://bucket/set")
 

@@ -1,4 +1,4 @@
-"""Parts of a picture that are dropped."""
+"""Dropout of rectangles and pixels."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _NOTHING = np.zeros((1, 1, 1), np.uint8)
 
 def _drop_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tuple[Any, ...]:
     holes = np.reshape(params["holes"], (-1, 4)).astype(int)
-    holes = holes if len(holes) else np.zeros((1, 4), int)  # one that is empty rather than none
+    holes = holes if len(holes) else np.zeros((1, 4), int)  # DALI needs at least one, possibly empty
     starts, ends = holes[:, [1, 0]], holes[:, [3, 2]]
     if not isinstance(transform.fill, str):
         return starts.ravel(), (ends - starts).ravel(), _NOTHING, _NOTHING
     kept = np.ones((*size, 1), np.uint8)
     for x0, y0, x1, y1 in holes:
         kept[y0:y1, x0:x1] = 0
-    # What is put there depends on the drawn seed alone, so Albumentations can put it into a black picture.
+    # The fill depends on the sampled seed only, so Albumentations can compute it on a black image.
     put = transform.apply(np.zeros((*size, 3), np.uint8), **params)
     return starts.ravel(), (ends - starts).ravel(), kept, put
 
@@ -36,12 +36,12 @@ def _emit_drop(transform: Any, images: Node, nodes: tuple[Node, ...], device: De
     anchors, shapes, kept, put = nodes
     if isinstance(transform.fill, str):
         return _overlay(images, kept, put, device)
-    fill = [float(int(level)) for level in np.atleast_1d(transform.fill)]  # NumPy cuts the fraction off
+    fill = [float(int(level)) for level in np.atleast_1d(transform.fill)]  # NumPy truncates
     return fill_regions(images, anchors, shapes, fill, device)
 
 
 def _overlay(images: Node, kept: Node, put: Node, device: Device) -> Node:
-    """Put levels, which are 0 where a picture is kept, over where it is not; both are 0 or 1 times a level."""
+    """Overlay fill values on dropped pixels; ``kept`` is 1 and ``put`` 0 for all other pixels."""
     return images * kept.gpu() + put.gpu() if device == "gpu" else images * kept + put
 
 

@@ -1,7 +1,7 @@
-"""ColorJitter: brightness, contrast, saturation and hue in the order that was drawn.
+"""ColorJitter: brightness, contrast, saturation and hue in sampled order.
 
-Each step alone is within one level; the steps behind it enlarge what it is off by, the hue of dark pixels most. So
-the tolerance is a signal-to-noise ratio.
+Each step alone is within one level; later steps amplify the difference, most of all the hue of dark pixels. So the
+tolerance is a signal-to-noise ratio.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TURNED = Argument("turned", "bool")
 _HUE_SHIFT = Argument("turn", "int32", 1)
 
 _BRIGHTNESS, _CONTRAST, _SATURATION = range(3)
-"""Numbers of the steps in Albumentations' order; hue is the fourth."""
+"""Indices of the steps in Albumentations; hue is the fourth."""
 
 
 def _arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, ...]:
@@ -53,7 +53,7 @@ def _hue_rotated(images: Node, turn: Node, device: Device) -> Node:
 
 
 def _emit(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    """Run the four steps in the drawn order: each place of it is a choice among the four, made per sample."""
+    """Run the four steps in sampled order; each position is a conditional over the four steps, per sample."""
     order, is_turned = nodes[0], nodes[2]
     factors, turn = on_device(nodes[1], device), on_device(nodes[3], device)
     for place in range(4):
@@ -64,7 +64,7 @@ def _emit(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node
             images = _contrasted(images, factors[1:2])
         elif step == _SATURATION:
             images = _saturated(images, factors[2:3])
-        elif is_turned:  # not even rounded where the hue stays
+        elif is_turned:  # unchanged without a hue shift, not even rounded
             images = _hue_rotated(images, turn, device)
     return images
 

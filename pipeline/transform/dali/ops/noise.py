@@ -1,7 +1,7 @@
-"""Noise: Albumentations draws the whole map ahead, so the same noise is fed to DALI.
+"""Noise: Albumentations samples the noise map before decoding, and the same map is fed to DALI.
 
-Noise that is drawn from the pixels while it is applied (ISONoise, ShotNoise) is not here: DALI has the like, but
-cannot key it by sample, and the same plan would no longer yield the same batches.
+Noise that depends on pixels (ISONoise, ShotNoise) is not lowered: DALI's noise operators cannot be seeded per sample, so
+the same plan would no longer yield the same batches.
 """
 
 from __future__ import annotations
@@ -60,4 +60,4 @@ LOWERINGS: tuple[Lowering, ...] = (
     Lowering(("MultiplicativeNoise",), (_FACTOR,), _factor_arguments, _emit_multiplied, ONE_LEVEL),
     Lowering(("SaltAndPepper",), (_KEPT, _VALUES), _salt_arguments, _emit_replaced, EXACT),
 )
-"""Additive noise is cut to whole levels by Albumentations, so it is fed as such."""
+"""Albumentations truncates additive noise to integers, so it is fed as int16."""
