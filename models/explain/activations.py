@@ -63,14 +63,14 @@ def run_model(model: nn.Module, images: torch.Tensor, *, features_only: bool = F
     except (AssertionError, RuntimeError, ValueError) as error:
         if isinstance(error, (ModelError, torch.OutOfMemoryError)) or "out of memory" in str(error):
             raise
-        said = (" ".join(str(error).split()) or type(error).__name__)[:200]
+        reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
         size = expected_input_size(model)
-        wanted = f"images of {size[0]} x {size[1]} pixels, for which {type(model).__name__} was built" if size else (
+        expected = f"images of {size[0]} x {size[1]} pixels, for which {type(model).__name__} was built" if size else (
             f"images that {type(model).__name__} accepts"
         )  # fmt: skip
         channels, height, width = images.shape[1:]
         raise ModelError(
-            f"model: expected {wanted}, got {height} x {width} pixels with {channels} channels ({said}); "
+            f"model: expected {expected}, got {height} x {width} pixels with {channels} channels ({reason}); "
             "change the size in the plan, or choose a model for this size"
         ) from error
 

@@ -136,12 +136,12 @@ class GradCam:
         """Return an error message for a layer without a spatial map, with a layer that has one."""
         _, activation = record_activation(self.model, self.name, image)
         try:
-            cure = f"name {find_target_layer(self.model, image)!r}"
+            hint = f"name {find_target_layer(self.model, image)!r}"
         except ModelError:
-            cure = "use another network, or larger images"
+            hint = "use another network, or larger images"
         return (
             f"target layer: expected a spatial map, such as the output of a convolution, got {tuple(activation.shape)} from "
-            f"{self.name!r}, which does not respond to a patch that is moved over the image; {cure}"
+            f"{self.name!r}, which does not respond to a patch that is moved over the image; {hint}"
         )
 
 

@@ -48,9 +48,9 @@ def border_mass(maps: torch.Tensor, border: float = 0.1, height: int = 224, widt
     rows, inner_rows = _pixel_weights(maps.shape[1], height, round(border * height), maps)
     columns, inner_columns = _pixel_weights(maps.shape[2], width, round(border * width), maps)
     exact = maps.double()
-    whole = torch.einsum("nhw,h,w->n", exact, rows, columns)
+    total = torch.einsum("nhw,h,w->n", exact, rows, columns)
     inner = torch.einsum("nhw,h,w->n", exact, inner_rows, inner_columns)
-    return (1 - inner / whole).float()
+    return (1 - inner / total).float()
 
 
 def concentration(maps: torch.Tensor) -> torch.Tensor:
@@ -96,6 +96,6 @@ def peak(maps: torch.Tensor, height: int, width: int) -> torch.Tensor:
         values, which is never a hit.
     """
     flat = upsample(maps.float(), height, width).flatten(1)
-    value, place = flat.max(1)
-    found = torch.stack((place % width, place // width), dim=1)
+    value, index = flat.max(1)
+    found = torch.stack((index % width, index // width), dim=1)
     return torch.where((value > 0)[:, None], found, -1)

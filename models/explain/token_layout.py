@@ -145,23 +145,23 @@ def measure_shift(layout: MapLayout, outputs: torch.Tensor) -> Shift | None:
         )
         for name, where in corners.items()
     }
-    along, beside = [], []
+    along, sideways = [], []
     if layout.height > 1:
         along.append(moves["down"][0])
-        beside.append(abs(moves["down"][1]))
+        sideways.append(abs(moves["down"][1]))
     if layout.width > 1:
         along.append(moves["across"][1])
-        beside.append(abs(moves["across"][0]))
-    return Shift(min(along), max(beside))
+        sideways.append(abs(moves["across"][0]))
+    return Shift(min(along), max(sideways))
 
 
 def centre_of_mass(shares: torch.Tensor) -> torch.Tensor:
     """Return the centre of mass of each row (N, cells), which sum to one, on a scale of 0..1."""
     cells = shares.shape[1]
-    places = (
+    positions = (
         torch.linspace(0, 1, cells, dtype=shares.dtype) if cells > 1 else torch.zeros(1, dtype=shares.dtype)
     )
-    return shares @ places
+    return shares @ positions
 
 
 def find_layout(

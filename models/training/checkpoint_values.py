@@ -63,12 +63,12 @@ def check_progress(
         raise ValueError(f"expected progress with {', '.join(names)}, got {_short(sorted(values))}")
     if values["position"] is not None:
         check_mapping("position", values["position"])
-    whole = {
+    counts = {
         "step": values["step"],
         "num_read": values["num_read"],
         **check_mapping("counts", values["counts"]),
     }
-    for name, value in whole.items():
+    for name, value in counts.items():
         if type(value) is not int or not 0 <= value < 2**63:
             raise ValueError(f"expected {name} as a count, got {_short(value)}")
     for name in ("loss", "seconds"):

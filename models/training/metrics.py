@@ -74,8 +74,8 @@ def compute_metrics(
     from sklearn.metrics import confusion_matrix
 
     num_classes = probabilities.shape[1]
-    kept = labels >= 0 if ignored is None else (labels >= 0) & ~ignored
-    scores, truth = probabilities[kept], labels[kept]
+    counted = labels >= 0 if ignored is None else (labels >= 0) & ~ignored
+    scores, truth = probabilities[counted], labels[counted]
     num_ignored = int(len(labels) - len(truth))
     if not len(truth):
         note = "no labelled image is left"

@@ -49,12 +49,12 @@ class ResumeState:
         """
         if self.progress is None or self.progress.position is None:
             return
-        wanted = view_position(len(self.history), self.progress.step, num_steps)
-        got = {name: self.progress.position.get(name) for name in wanted}
-        if got != wanted or self.progress.step > num_steps:
+        expected = view_position(len(self.history), self.progress.step, num_steps)
+        actual = {name: self.progress.position.get(name) for name in expected}
+        if actual != expected or self.progress.step > num_steps:
             raise ModelError(
                 f"checkpoint: expected a position at step {self.progress.step} of {num_steps} of epoch {len(self.history)}, got "
-                f"{got} in {LAST_NAME}; restore it from a copy, or delete it and train again"
+                f"{actual} in {LAST_NAME}; restore it from a copy, or delete it and train again"
             )
 
 
@@ -74,10 +74,10 @@ def read_resume_state(spec: ClassifySpec, view: View, out: Path) -> ResumeState:
     if not path.exists():
         return ResumeState()
     metadata, header = read_metadata(path)
-    ours, theirs = spec.result_config(), metadata.job
-    keys = [key for key in sorted({*ours, *theirs}) if not _same(key, ours.get(key), theirs.get(key))]
+    current, saved = spec.result_config(), metadata.job
+    keys = [key for key in sorted({*current, *saved}) if not _same(key, current.get(key), saved.get(key))]
     if keys:
-        shown = "; ".join(f"{key} was {theirs.get(key)!r} and is {ours.get(key)!r}" for key in keys[:5])
+        shown = "; ".join(f"{key} was {saved.get(key)!r} and is {current.get(key)!r}" for key in keys[:5])
         raise PlanError(f"{out}: expected a new folder or one of the same job, got one where {shown}; "
                         "choose another --out, or delete it")  # fmt: skip
     progress = read_progress(path, header)
@@ -95,8 +95,8 @@ def is_done(spec: ClassifySpec, history: History) -> bool:
     )
 
 
-def _same(key: str, ours: Any, theirs: Any) -> bool:
+def _same(key: str, current: Any, saved: Any) -> bool:
     """Compare the values of a key; older checkpoints store the path of the weights instead of name and digest."""
-    if key == "model.weights" and isinstance(theirs, str) and " sha256 " not in theirs and is_path(theirs):
-        return str(ours).partition(" sha256 ")[0] == Path(theirs).name
-    return bool(ours == theirs)
+    if key == "model.weights" and isinstance(saved, str) and " sha256 " not in saved and is_path(saved):
+        return str(current).partition(" sha256 ")[0] == Path(saved).name
+    return bool(current == saved)

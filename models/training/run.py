@@ -55,8 +55,8 @@ def run_job(spec: ClassifySpec, view: View, feed: Feed, context: Context) -> Map
         history = resume.history
         if not is_done(spec, history):
             if resume.progress is not None:
-                place = f"step {resume.progress.step + 1} of epoch {len(history) + 1}/{spec.epochs}"
-                context.console.print(f"resuming at {place}")
+                position = f"step {resume.progress.step + 1} of epoch {len(history) + 1}/{spec.epochs}"
+                context.console.print(f"resuming at {position}")
             history = run.train(feed, resume.progress or Progress())
         return run.finish(history)
 
@@ -145,9 +145,9 @@ class Run:
         """Train the remaining epochs; each is checkpointed before the next begins."""
         spec, history = self.spec, self.metadata.history
         logger = MetricsLogger(self.context.out / METRICS_NAME)
-        if self.dist.is_main and (lost := logger.truncate_from(len(history))):
+        if self.dist.is_main and (num_missing := logger.truncate_from(len(history))):
             self.context.console.print(
-                f"{METRICS_NAME}: the lines of {lost:,} finished epochs are damaged or missing; the run resumes from the "
+                f"{METRICS_NAME}: the lines of {num_missing:,} finished epochs are damaged or missing; the run resumes from the "
                 "checkpoint, and the training curves have a gap"
             )
         feed_position = feed.position()

@@ -181,9 +181,9 @@ def labels_of_split(index: Index, split: str, key: str, splits: list[str]) -> np
     try:
         rows = index.rows(split)
     except SourceError as error:
-        cure = "; or write test_split: null" if key == "test_split" else ""
+        hint = "; or write test_split: null" if key == "test_split" else ""
         raise PlanError(f"{key}: expected a split of the index, got {split!r}; it has "
-                        f"{', '.join(splits) or 'no splits'}{cure}") from error  # fmt: skip
+                        f"{', '.join(splits) or 'no splits'}{hint}") from error  # fmt: skip
     labels = index.table["label"].to_numpy()[rows]
     return np.asarray(labels[labels >= 0], dtype=np.int64)
 

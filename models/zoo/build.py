@@ -116,13 +116,13 @@ def _build(spec: ModelSpec, hub: str, name: str, num_wanted: int | None) -> tupl
         model = build_untrained(hub, name)
         report, transforms = load_checkpoint(model, path, spec.weights_entry, num_wanted)
     if num_wanted is not None and num_wanted != num_outputs(model):
-        had = num_outputs(model)
+        num_before = num_outputs(model)
         reset_head(model, num_wanted)
         heads = classifier_layers(model)
         report = (
             report.with_new_layers(heads)
             if spec.weights == "none"
-            else report.with_new_layers(heads, f"new head of {num_wanted} classes in place of {had}")
+            else report.with_new_layers(heads, f"new head of {num_wanted} classes in place of {num_before}")
         )
     return model, _set_transform_input(spec, model, hub, name, report, recorded=transforms)
 
@@ -147,9 +147,9 @@ def _set_transform_input(
                 "which has no such option; remove it"
             )
         return report
-    asked = spec.transform_input
-    cast("Any", model).transform_input = bool(recorded) if asked is None else asked
-    if asked is not None or recorded is not None or spec.weights == "none":
+    requested = spec.transform_input
+    cast("Any", model).transform_input = bool(recorded) if requested is None else requested
+    if requested is not None or recorded is not None or spec.weights == "none":
         return report
     note = (
         "transform_input is off, as torchvision builds the network without weights; "

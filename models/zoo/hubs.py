@@ -34,8 +34,8 @@ def find_model(name: str) -> tuple[str, str]:
         raise ModelError(
             f"model: expected a prefix of {' or '.join(HUBS)}, got {name!r}; {did_you_mean(prefix, HUBS)}"
         )
-    ours = set(torchvision.models.list_models(module=torchvision.models))
-    if "torchvision" in hubs and bare in ours:
+    torchvision_names = set(torchvision.models.list_models(module=torchvision.models))
+    if "torchvision" in hubs and bare in torchvision_names:
         return "torchvision", bare
     if "timm" in hubs and timm.is_model(bare):
         tags = [full for full in timm.list_pretrained() if full.partition(".")[0] == bare.partition(".")[0]]
@@ -45,7 +45,7 @@ def find_model(name: str) -> tuple[str, str]:
                 "choose one, or remove the tag"
             )
         return "timm", bare
-    known = {"torchvision": sorted(ours), "timm": timm.list_models()}
+    known = {"torchvision": sorted(torchvision_names), "timm": timm.list_models()}
     near = did_you_mean(bare, (each for hub in hubs for each in known[hub]))
     raise ModelError(
         f"model: expected a classifier of {' or '.join(hubs)}, got {name!r}; "

@@ -103,15 +103,15 @@ def find_weights(
     else:  # another model, or names that are converted later
         fitting = [max(candidates, key=lambda each: len(each.tensors))] if names else candidates
     chosen = _choose_preferred(fitting, source) if entry is None else _find_entry(candidates, entry, source)
-    kept = {
+    stripped = {
         name.removeprefix(chosen.prefix): value
         for name, value in chosen.tensors.items()
         if name.startswith(chosen.prefix)
     }
     dropped = [name for name in chosen.tensors if not name.startswith(chosen.prefix)]
-    dropped += [name for name in kept if name.rpartition(".")[2] in _NOT_WEIGHTS and name not in names]
+    dropped += [name for name in stripped if name.rpartition(".")[2] in _NOT_WEIGHTS and name not in names]
     return FoundWeights(
-        {name: value for name, value in kept.items() if name not in set(dropped)},
+        {name: value for name, value in stripped.items() if name not in set(dropped)},
         tuple(dropped),
         chosen.label if len(candidates) > 1 or chosen.path else "",
         tuple(sorted({each.label for each in fitting} - {chosen.label})),
@@ -192,7 +192,7 @@ def _find_entry(candidates: list[_Candidate], entry: str, source: str) -> _Candi
     if not found:
         labels = sorted({each.label for each in candidates if each.label})
         raise ModelError(
-            f"weights_entry: expected one of {', '.join(map(repr, labels)) or 'none, as there is one set of weights'} "
+            f"weights_entry: expected one of {', '.join(map(repr, labels)) or 'none, as matching is one set of weights'} "
             f"in {source!r}, got {entry!r}; {did_you_mean(entry, labels) or 'choose one'}"
         )
     return max(found, key=lambda each: each.num_matching)
@@ -202,10 +202,10 @@ def _choose_preferred(fitting: list[_Candidate], source: str) -> _Candidate:
     """Select averaged weights if there are any, then by the order of usual entries."""
     fitting = [each for each in fitting if each.is_averaged] or fitting
     for path in _RAW:
-        there = [each for each in fitting if each.path == path]
-        plain = [each for each in there if each.prefix.rstrip(".") in _RAW]
-        if len(there) == 1 or len(plain) == 1:
-            return (plain or there)[0]
+        matching = [each for each in fitting if each.path == path]
+        plain = [each for each in matching if each.prefix.rstrip(".") in _RAW]
+        if len(matching) == 1 or len(plain) == 1:
+            return (plain or matching)[0]
     if len(fitting) == 1:
         return fitting[0]
     labels = ", ".join(repr(each.label) for each in fitting)

@@ -101,7 +101,7 @@ def convert_efficientnet_keys(state: Mapping[str, torch.Tensor], stage_lengths: 
     Returns:
         The same tensors by new names. An unknown key keeps its name, so that ``load_strict`` reports it.
     """
-    places = [(stage, block) for stage, length in enumerate(stage_lengths) for block in range(length)]
+    positions = [(stage, block) for stage, length in enumerate(stage_lengths) for block in range(length)]
 
     def renamed(key: str) -> str:
         inside = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", key)
@@ -113,9 +113,9 @@ def convert_efficientnet_keys(state: Mapping[str, torch.Tensor], stage_lengths: 
         names = (
             _NAMES_WITH_EXPANSION if expands else _NAMES_WITHOUT_EXPANSION
         ) | _NAMES_OF_SQUEEZE_EXCITATION
-        if number >= len(places) or module not in names:
+        if number >= len(positions) or module not in names:
             return key
-        stage, block = places[number]
+        stage, block = positions[number]
         return f"blocks.{stage}.{block}.{names[module]}.{leaf}"
 
     return {renamed(key): value for key, value in state.items()}
@@ -142,10 +142,10 @@ def load_strict(model: nn.Module, state: Mapping[str, torch.Tensor], source: str
     ]
     if missing or unexpected or mismatched:
         parts = ((missing, "missing"), (unexpected, "unexpected"), (mismatched, "of another shape"))
-        said = "; ".join(f"{len(keys)} {what}: {_first_few(keys)}" for keys, what in parts if keys)
+        details = "; ".join(f"{len(keys)} {what}: {_first_few(keys)}" for keys, what in parts if keys)
         raise ModelError(
             f"weights: expected the {len(expected)} tensors of {type(model).__name__}, got {len(state)} from "
-            f"{source} ({said}); use the model that these weights belong to"
+            f"{source} ({details}); use the model that these weights belong to"
         )
     check_finite(state, source)
     model.load_state_dict(dict(state), strict=False)

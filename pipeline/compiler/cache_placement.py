@@ -1,4 +1,4 @@
-"""Where a cache sits: behind the longest beginning of ``preprocess`` that is deterministic and yields RGB pixels."""
+"""Cache placement: after the longest run of leading ``preprocess`` transforms that yield RGB pixels."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from ..transform.params import leaf_transforms
 
 
 def count_cacheable(preprocess: Sequence[Any]) -> int:
-    """Count the leading transforms whose result is cached.
+    """Count the leading transforms whose result can be cached.
 
-    ``preprocess`` draws nothing, which the compiler has checked. So the beginning ends with the first transform that
-    looks at pixels or yields something else than uint8 RGB, or that looks at boxes or masks: the key of a cached
-    picture does not know of those.
+    ``preprocess`` is deterministic, which the compiler has checked. So the cache is placed before the first transform
+    that depends on pixels, does not yield uint8 RGB, or depends on boxes or masks, which are not part of a cache key.
     """
     for number, transform in enumerate(preprocess):
         if needs_pixels_reason(transform) or any(
@@ -25,19 +24,19 @@ def count_cacheable(preprocess: Sequence[Any]) -> int:
     return len(preprocess)
 
 
-def reducible_past_cache(cached: Sequence[Any], behind: Sequence[Any]) -> str:
-    """Name the transform behind the cache that a reduced decode could reach from a picture's file; empty if none.
+def reducible_past_cache(cached: Sequence[Any], after: Sequence[Any]) -> str:
+    """Return the resize after the cache that a reduced decode could include; empty if there is none.
 
-    A reduced decode joins the leading crops with the resize behind them. If the cache lay between them, pictures out
-    of the cache would not be those that are made without one.
+    A reduced decode combines the leading crops with the following resize. With the cache between them, cached images
+    would differ from those produced without a cache.
     """
     if not all(type(transform).__name__ in CROPS for transform in cached):
         return ""
-    for transform in behind:
+    for transform in after:
         for leaf in leaf_transforms([transform]):
             name = type(leaf).__name__
             if name in CROPS_AND_RESIZES | RESIZES:
                 return name
         if not is_composition(transform) and transform.p >= 1 and type(transform).__name__ not in CROPS:
-            return ""  # always stands between the file and any resize behind it
+            return ""  # always applied before any later resize
     return ""

@@ -1,4 +1,4 @@
-"""What kind of pixels a policy yields: bytes or floats, and how many channels; one kind for every image of a view."""
+"""Pixel format of a policy's output: bytes or floats and number of channels, the same for all images of a view."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..policy.registry import is_composition
 
 @dataclass(frozen=True, slots=True)
 class PixelFormat:
-    """Type and channels of an image's pixels."""
+    """Type and number of channels of an image's pixels."""
 
     is_float: bool = False
     channels: int = 3
@@ -31,48 +31,48 @@ _CHOICES = frozenset({"OneOf", "OneOrOther"})
 
 
 class _UnknownFormatError(Exception):
-    """A class of the user's own is among the transforms: what it yields is checked as batches are made."""
+    """The policy has a custom transform class, whose output is checked only when batches are built."""
 
 
 def output_pixel_format(transforms: Sequence[Any], where: str) -> PixelFormat | None:
-    """Follow the kind of pixels through built transforms.
+    """Infer the pixel format after some transforms.
 
     Args:
         transforms: of one view, in order.
         where: name of the view's policy, for errors.
 
     Returns:
-        The kind of every image in the end; None where a class of the user's own decides it.
+        The format of all output images; None if it depends on a custom transform class.
 
     Raises:
-        PlanError: the kind depends on a random decision, or a transform cannot take what the ones before it yield.
+        PlanError: the format depends on random parameters, or a transform does not support its input format.
     """
-    kinds: PixelFormats = frozenset({DECODED})
+    formats: PixelFormats = frozenset({DECODED})
     decided_by = ""
     try:
         for transform in transforms:
-            after = _after(transform, kinds, where, forced=False)
-            if len(after) > len(kinds):
+            after = _after(transform, formats, where, forced=False)
+            if len(after) > len(formats):
                 decided_by = type(transform).__name__
-            kinds = after
+            formats = after
     except _UnknownFormatError:
         return None
-    if len(kinds) > 1:
+    if len(formats) > 1:
         raise PlanError(
-            f"{where}.{decided_by}: expected one kind of pixels in every batch, got "
-            f"{' or '.join(sorted(map(str, kinds)))}, as is drawn for each image; write p: 1.0, or move it out of the choice"
+            f"{where}.{decided_by}: expected one pixel format in every batch, got "
+            f"{' or '.join(sorted(map(str, formats)))} at random; write p: 1.0, or move it out of the random choice"
         )
-    return next(iter(kinds))
+    return next(iter(formats))
 
 
 def _after(transform: Any, before: PixelFormats, where: str, *, forced: bool) -> PixelFormats:
-    """Return the kinds that a transform may yield; ``forced`` leaves its own probability out, as OneOf does."""
+    """Return the possible output formats of a transform; ``forced`` ignores its probability, as OneOf does."""
     name = type(transform).__name__
     where = f"{where}.{name}"
     if not type(transform).__module__.startswith("albumentations."):
         raise _UnknownFormatError
     if not is_composition(transform):
-        after = frozenset(_after_leaf(transform, name, kind, where) for kind in before)
+        after = frozenset(_after_leaf(transform, name, pixel_format, where) for pixel_format in before)
         return after | (before if transform.p < 1 and not forced else frozenset())
     children = transform.transforms
     if name in _CHAINS:
@@ -95,43 +95,48 @@ def _after(transform: Any, before: PixelFormats, where: str, *, forced: bool) ->
 
 
 def _after_channels(transform: Any, before: PixelFormats, where: str) -> PixelFormats:
-    for kind in before:
-        part = frozenset({replace(kind, channels=len(transform.channels))})
+    for pixel_format in before:
+        part = frozenset({replace(pixel_format, channels=len(transform.channels))})
         after = part
         for child in transform.transforms:
             after = _after(child, after, where, forced=False)
         if after != part:
             raise PlanError(
                 f"{where}: expected transforms that keep {next(iter(part))}, got some that yield "
-                f"{' or '.join(sorted(map(str, after)))}, which would be written back into the image; take them out"
+                f"{' or '.join(sorted(map(str, after)))}, which would be written back into the image; remove them"
             )
     return before
 
 
 def _to_tensor(_: Any, __: PixelFormat, where: str) -> PixelFormat:
     raise PlanError(
-        f"{where}: expected at the end of a policy or not at all, since batches are tensors anyway; remove it"
+        f"{where}: expected only at the end of a policy, got it elsewhere; remove it, as batches are "
+        "tensors anyway"
     )
 
 
-def _to_floats(_: Any, kind: PixelFormat, __: str) -> PixelFormat:
-    return replace(kind, is_float=True)
+def _to_floats(_: Any, pixel_format: PixelFormat, __: str) -> PixelFormat:
+    return replace(pixel_format, is_float=True)
 
 
-def _from_float(transform: Any, kind: PixelFormat, where: str) -> PixelFormat:
-    if not kind.is_float:
+def _from_float(transform: Any, pixel_format: PixelFormat, where: str) -> PixelFormat:
+    if not pixel_format.is_float:
         raise PlanError(
-            f"{where}: expected floats before it, got {kind}; put ToFloat or Normalize before it, or remove it"
+            f"{where}: expected floats before it, got {pixel_format}; put ToFloat or Normalize before it, or remove it"
         )
-    return replace(kind, is_float=str(transform.dtype) != "uint8")
+    return replace(pixel_format, is_float=str(transform.dtype) != "uint8")
 
 
-def _to_gray(transform: Any, kind: PixelFormat, _: str) -> PixelFormat:
-    return kind if kind.channels == 1 else replace(kind, channels=int(transform.num_output_channels))
+def _to_gray(transform: Any, pixel_format: PixelFormat, _: str) -> PixelFormat:
+    return (
+        pixel_format
+        if pixel_format.channels == 1
+        else replace(pixel_format, channels=int(transform.num_output_channels))
+    )
 
 
-def _to_rgb(_: Any, kind: PixelFormat, __: str) -> PixelFormat:
-    return replace(kind, channels=3)
+def _to_rgb(_: Any, pixel_format: PixelFormat, __: str) -> PixelFormat:
+    return replace(pixel_format, channels=3)
 
 
 _CHANGES: dict[str, Callable[[Any, PixelFormat, str], PixelFormat]] = {
@@ -143,9 +148,9 @@ _CHANGES: dict[str, Callable[[Any, PixelFormat, str], PixelFormat]] = {
     "ToTensor3D": _to_tensor,
     "ToTensorV2": _to_tensor,
 }
-"""Transforms that change the kind; a test compares all others with what they yield."""
+"""Transforms that change the pixel format; a test verifies that no others do."""
 
 
-def _after_leaf(transform: Any, name: str, kind: PixelFormat, where: str) -> PixelFormat:
+def _after_leaf(transform: Any, name: str, pixel_format: PixelFormat, where: str) -> PixelFormat:
     change = _CHANGES.get(name)
-    return kind if change is None else change(transform, kind, where)
+    return pixel_format if change is None else change(transform, pixel_format, where)

@@ -1,4 +1,4 @@
-"""The program: a plan compiled to steps, and what ``lightwell explain`` prints of it."""
+"""Program: a compiled plan."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     import albumentations
 
 LAYOUT_TRANSFORMS = {"ToTensorV2", "ToTensor3D"}
-"""Batches are tensors anyway, so these are dropped from the end of a policy."""
+"""Dropped from the end of a policy, as batches are tensors anyway."""
 NUM_DETERMINISM_SEEDS = 8
 
 
 @dataclass(frozen=True)
 class Program:
-    """A compiled plan: what runs per sample, and what runs once per batch."""
+    """A compiled plan: transforms per sample, and normalization per batch."""
 
     plan: Plan
     preprocess: tuple[TransformSpec, ...]
@@ -39,33 +39,33 @@ class Program:
 
     @classmethod
     def compile(cls, plan: Plan) -> Program:
-        """Check the policies and put normalisation where it is cheapest.
+        """Check the policies and move normalization to the batch.
 
         Raises:
-            PlanError: an unknown transform or option, a transform that draws where none may, two
-                normalisations, or a layout transform in the middle.
+            PlanError: an unknown transform or option, a random transform where only deterministic ones are allowed, two
+                normalizations, or a layout transform in the middle.
         """
-        preprocess, every = _split_tail(plan.preprocess, "preprocess")
-        augment, training = _split_tail(plan.augment, "augment")
-        evaluate, other = _split_tail(plan.evaluate, "evaluate")
-        _check_one_normalization(every, training, other)
+        preprocess, shared = _split_tail(plan.preprocess, "preprocess")
+        augment, augmented = _split_tail(plan.augment, "augment")
+        evaluate, evaluated = _split_tail(plan.evaluate, "evaluate")
+        _check_one_normalization(shared, augmented, evaluated)
         for i, spec in enumerate(preprocess):
             _check_deterministic(spec, f"preprocess[{i}]")
         for i, spec in enumerate(evaluate):
             _check_deterministic(spec, f"evaluate[{i}]")
         for i, spec in enumerate(augment):
             spec.build(f"augment[{i}]")
-        program = cls(plan, preprocess, augment, evaluate, every or training or other)
+        program = cls(plan, preprocess, augment, evaluate, shared or augmented or evaluated)
         program._check_pixel_formats()
         if plan.cache is not None:
             program.check_cache()
         return program
 
     def _check_pixel_formats(self) -> None:
-        """Check that all images of a view end as one kind of pixels, which the normalisation fits.
+        """Check that all images of a view have one pixel format, to which the normalization applies.
 
         Raises:
-            PlanError: the kind is drawn for each image, or there are constants for another number of channels.
+            PlanError: the format is random, or the normalization has constants for another number of channels.
         """
         for augment, name in ((True, "augment"), (False, "evaluate")):
             policy = name if getattr(self, name) else "preprocess"
@@ -81,30 +81,30 @@ class Program:
 
     @cached_property
     def num_cached(self) -> int:
-        """How many leading transforms of ``preprocess`` lie before the place where a cache sits."""
+        """Number of leading transforms of ``preprocess`` before the cache."""
         return count_cacheable([spec.build(f"preprocess[{i}]") for i, spec in enumerate(self.preprocess)])
 
     def check_cache(self) -> None:
-        """Check that a cache can keep its promise: the same batches as without one.
+        """Check that batches with a cache are the same as without one.
 
         Raises:
-            PlanError: images are made on a GPU, or a JPEG could be reduced for a resize behind the cache.
+            PlanError: the plan runs on a GPU, or a JPEG could be reduced for a resize after the cache.
         """
         if self.plan.device == "gpu":
             raise PlanError(
-                "cache: expected device: cpu, got gpu; pixels are cached on the CPU's way only: leave cache out"
+                "cache: expected device: cpu, got gpu; remove cache, which is supported on the CPU only"
             )
         for augment in (True, False):
             built = self._build_transforms(augment=augment)
             resize = reducible_past_cache(built[: self.num_cached], built[self.num_cached :])
             if resize and self.plan.decode == "auto":
                 raise PlanError(
-                    f"cache: expected a resize in preprocess or decode: exact, got {resize} behind the cache and decode: "
-                    "auto, which would reduce JPEGs for it only where they are not cached; write one or the other"
+                    f"cache: expected a resize in preprocess or decode: exact, got {resize} after the cache and decode: "
+                    "auto, which would reduce only JPEGs that are not cached; write one or the other"
                 )
 
     def routes(self, *, augment: bool, backend: Backend | None = None) -> Routes:
-        """Decide where each transform runs: in DALI where the plan's device is a GPU or ``backend`` says so."""
+        """Decide where each transform runs; in DALI if the plan's device is a GPU or ``backend`` is ``dali``."""
         plan = self.plan
         return find_routes(
             self._build_transforms(augment=augment),
@@ -114,22 +114,22 @@ class Program:
         )
 
     def specs(self, *, augment: bool) -> list[tuple[str, TransformSpec]]:
-        """List the transforms of a view in order, each with its place in the plan."""
+        """Return the transforms of a view in order, each with its path in the plan."""
         named = {"preprocess": self.preprocess}
         named |= {"augment": self.augment} if augment else {"evaluate": self.evaluate}
         return [(f"{name}[{i}]", spec) for name, specs in named.items() for i, spec in enumerate(specs)]
 
     def _build_transforms(self, *, augment: bool) -> list[Any]:
-        return [spec.build(place) for place, spec in self.specs(augment=augment)]
+        return [spec.build(path) for path, spec in self.specs(augment=augment)]
 
     def compose(
         self, *, augment: bool, boxes: bool = False, keypoints: bool = False
     ) -> albumentations.Compose:
-        """Build the per-sample Albumentations pipeline; one for each thread, since it holds the drawing state.
+        """Build the per-sample Albumentations pipeline; one per thread, as it holds random state.
 
         Args:
             augment: for training views.
-            boxes: samples have ``bboxes`` and ``box_rows``, numbers that tell which of them stay.
+            boxes: samples have ``bboxes`` and ``box_rows``, the row numbers of the boxes.
             keypoints: samples have ``keypoints`` and ``KEYPOINT_FIELDS``.
         """
         package = load_albumentations()
@@ -143,12 +143,12 @@ class Program:
             keypoint_params = package.KeypointParams(
                 format="xy", label_fields=list(KEYPOINT_FIELDS), **options
             )
-        with ignored_warnings():  # it warns of boxes where no transform moves them
+        with ignored_warnings():  # Albumentations warns about boxes without spatial transforms
             compose = package.Compose(
                 transforms,
                 bbox_params=bbox_params,
                 keypoint_params=keypoint_params,
-                is_check_shapes=False,  # masks are checked when they are decoded
+                is_check_shapes=False,  # masks are checked after decoding
             )
         if keypoints:
             mark_keypoints_outside(compose)
@@ -158,87 +158,88 @@ class Program:
 def _split_tail(
     policy: tuple[TransformSpec, ...], where: str
 ) -> tuple[tuple[TransformSpec, ...], Normalization | None]:
-    """Take layout transforms and a standard Normalize from the end of a policy."""
-    kept = list(policy)
-    while kept and kept[-1].name in LAYOUT_TRANSFORMS:
-        kept.pop()
-    for i, spec in enumerate(kept):
+    """Split layout transforms and a standard Normalize from the end of a policy."""
+    remaining = list(policy)
+    while remaining and remaining[-1].name in LAYOUT_TRANSFORMS:
+        remaining.pop()
+    for i, spec in enumerate(remaining):
         if spec.name in LAYOUT_TRANSFORMS:
             raise PlanError(
-                f"{where}[{i}].{spec.name}: expected at the end or not at all, since batches are tensors anyway; remove it"
+                f"{where}[{i}].{spec.name}: expected only at the end of a policy, got it elsewhere; remove "
+                "it, as batches are tensors anyway"
             )
-    if not kept or kept[-1].name != "Normalize":
-        return tuple(kept), None
-    built: Any = kept[-1].build(f"{where}[{len(kept) - 1}]")
+    if not remaining or remaining[-1].name != "Normalize":
+        return tuple(remaining), None
+    built: Any = remaining[-1].build(f"{where}[{len(remaining) - 1}]")
     if built.normalization != "standard" or built.p < 1:
-        return tuple(kept), None  # statistics of each image: Albumentations does it
-    place = f"{where}[{len(kept) - 1}].Normalize"
+        return tuple(remaining), None  # per-image statistics: left to Albumentations
+    path = f"{where}[{len(remaining) - 1}].Normalize"
     for name in ("mean", "std"):
         if getattr(built, name) is None:
-            raise PlanError(f"{place}.{name}: expected numbers, got None; write one for each channel")
+            raise PlanError(f"{path}.{name}: expected numbers, got None; write one for each channel")
     factor = (built.max_pixel_value or 0) / 255
     lengths = {np.size(built.mean), np.size(built.std)} - {1}
     if len(lengths) > 1:
-        raise PlanError(f"{place}: expected as many means as stds, got {np.size(built.mean)} and {np.size(built.std)}; "
+        raise PlanError(f"{path}: expected as many means as stds, got {np.size(built.mean)} and {np.size(built.std)}; "
                         "write one of each for each channel")  # fmt: skip
     mean, std = np.broadcast_arrays(np.atleast_1d(built.mean) * factor, np.atleast_1d(built.std) * factor)
     if not (std > 0).all():
-        raise PlanError(f"{place}: expected std and max_pixel_value above 0, got 0 or less; correct them")
-    return tuple(kept[:-1]), Normalization(mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+        raise PlanError(f"{path}: expected std and max_pixel_value above 0, got 0 or less; correct them")
+    return tuple(remaining[:-1]), Normalization(mean=tuple(mean.tolist()), std=tuple(std.tolist()))
 
 
 def _check_one_normalization(
-    every: Normalization | None, training: Normalization | None, other: Normalization | None
+    shared: Normalization | None, augmented: Normalization | None, evaluated: Normalization | None
 ) -> None:
-    """Check that all views are normalised alike.
+    """Check that all views have the same normalization.
 
     Raises:
-        PlanError: two are written for one view, or the views differ.
+        PlanError: a view has two, or the views differ.
     """
-    if every and (training or other):
+    if shared and (augmented or evaluated):
         raise PlanError(
-            "Normalize: expected one, got one at the end of preprocess and another behind it; keep the first"
+            "Normalize: expected one, got one at the end of preprocess and another after it; keep the first"
         )
-    if training and other and training != other:
+    if augmented and evaluated and augmented != evaluated:
         raise PlanError(
             "Normalize: expected the same for training and for evaluation, got two; write one at the end of preprocess"
         )
 
 
 def _check_deterministic(spec: TransformSpec, where: str) -> None:
-    """Let the transform draw its decisions under several seeds; they must be the same.
+    """Check that a transform samples the same parameters with several seeds.
 
     Raises:
-        PlanError: they are not, or the transform is skipped at times.
+        PlanError: it does not, or its probability is below 1.
     """
     transform: Any = spec.build(where)
-    place = f"{where}.{spec.name}"
+    path = f"{where}.{spec.name}"
     policy = where.partition("[")[0]
     cure = f"{policy} must be deterministic; move it to augment"
     if spec.children:
         if spec.name not in ("Compose", "Sequential"):
-            raise PlanError(f"{place}: expected a transform that draws nothing, got a random choice; {cure}")
+            raise PlanError(f"{path}: expected a deterministic transform, got a random choice; {cure}")
         for i, child in enumerate(spec.children):
-            _check_deterministic(child, f"{place}.transforms[{i}]")
+            _check_deterministic(child, f"{path}.transforms[{i}]")
     if transform.p < 1:
-        raise PlanError(f"{place}: expected p: 1.0, got p: {transform.p:g}; {cure}, or write p: 1.0")
+        raise PlanError(f"{path}: expected p: 1.0, got p: {transform.p:g}; {cure}, or write p: 1.0")
     if spec.children:
         return
     try:
         samples = [_sample_params(transform, seed) for seed in range(NUM_DETERMINISM_SEEDS)]
     except Exception as error:
         raise PlanError(
-            f"{place}: expected a transform that decides without an image, got {type(error).__name__} without one; {cure}, "
-            "or leave it out"
+            f"{path}: expected parameters that do not depend on the image, got {type(error).__name__} without one; {cure}, "
+            "or remove it"
         ) from error
     if any(draw != samples[0] for draw in samples[1:]):
         raise PlanError(
-            f"{place}: expected a transform that draws nothing, got random decisions; {cure}, or fix its ranges"
+            f"{path}: expected a deterministic transform, got random parameters; {cure}, or fix its ranges"
         )
 
 
 def _sample_params(transform: Any, seed: int) -> str:
-    """Draw a transform's decisions from a picture without pixels; returns them as comparable text."""
+    """Sample a transform's parameters with a placeholder image; return them as comparable text."""
     data = {"image": np.broadcast_to(np.uint8(0), (2048, 2048, 3))}
     transform.set_random_state(np.random.default_rng(seed), random.Random(seed))  # noqa: S311
     params = transform.update_transform_params(params=transform.get_params(), data=data)

@@ -1,4 +1,4 @@
-"""Where each transform of a policy runs: in decoding, in DALI, in OpenCV or in Albumentations, and why."""
+"""Routing: decides where each transform of a policy runs: in decoding, DALI, OpenCV or Albumentations."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ..transform.output_shapes import CROPS, CROPS_AND_RESIZES, RESIZES, needs_p
 from ..transform.params import leaf_transforms
 
 Backend = Literal["opencv", "dali"]
-"""What does to pixels what was drawn: OpenCV through Albumentations' own functions, or a DALI graph."""
+"""Backend that applies transforms to pixels: OpenCV through Albumentations' own functions, or a DALI graph."""
 
 ORDER_PRESERVING = frozenset({"Compose", "Sequential", "OneOf", "SomeOf", "OneOrOther"})
-"""Compositions that run what they choose in the order in which it is written, each at most once."""
+"""Compositions that run the selected transforms in written order, each at most once."""
 
 
 RunsIn = Literal["dali", "opencv", "albumentations"]
@@ -24,32 +24,32 @@ RunsIn = Literal["dali", "opencv", "albumentations"]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where one outermost transform of a policy runs."""
+    """Route of one outermost transform of a policy."""
 
     name: str
     runs_in: RunsIn
     reason: str
-    """Why nowhere faster; empty where there is nothing to explain."""
+    """Why it does not run on a faster path; empty if it does."""
     fused_with_decode: bool = False
-    """Decoding does its crop, or part of its shrinking."""
+    """Whether decoding performs its crop or part of its shrinking."""
 
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """Where all transforms of a policy run."""
+    """Routes of all transforms of a policy."""
 
     routes: tuple[Route, ...]
     num_sampled: int
-    """Leading transforms that are drawn before there are pixels."""
+    """Leading transforms whose parameters are sampled before decoding."""
     num_lowered: int
-    """Leading transforms that run in DALI; not more than are drawn."""
+    """Leading transforms that run in DALI; at most ``num_sampled``."""
 
 
 def find_routes(transforms: Sequence[Any], *, backend: Backend, device: Device, approximate: bool) -> Routes:
-    """Decide for built Albumentations transforms, in order, where each runs.
+    """Decide where each of some built Albumentations transforms runs.
 
-    The drawn beginning ends with the first transform that needs pixels to decide, the lowered beginning with the
-    first that DALI cannot take: what follows stays outside too, which keeps the order of steps.
+    Early sampling ends before the first transform whose parameters depend on pixels, DALI before the first that it does
+    not support: later transforms are excluded too, which keeps the order.
     """
     num_sampled, not_sampled_reason = _count_leading(transforms, needs_pixels_reason)
     num_lowered, not_lowered_reason = 0, ""
@@ -76,7 +76,7 @@ def find_routes(transforms: Sequence[Any], *, backend: Backend, device: Device, 
 
 
 def _count_leading(transforms: Sequence[Any], get_reason: Callable[[Any], str]) -> tuple[int, str]:
-    """Count the leading transforms against which there is nothing, and say what is against the next one."""
+    """Count the leading transforms without a reason against them, and return the reason against the next one."""
     for number, transform in enumerate(transforms):
         reason = get_reason(transform)
         if reason:
@@ -85,14 +85,14 @@ def _count_leading(transforms: Sequence[Any], get_reason: Callable[[Any], str]) 
 
 
 def _reason_at(reason: str, transforms: Sequence[Any], first: int, number: int) -> str:
-    """Give a reason with the transform that it is about; those behind it only stay in line."""
+    """Return the reason for the transform that it applies to; later ones only follow it."""
     if not reason or number == first:
         return reason
-    return f"behind {type(transforms[first]).__name__}"
+    return f"after {type(transforms[first]).__name__}"
 
 
 def _num_fused(transforms: Sequence[Any]) -> int:
-    """Count the leading transforms that decoding does, wholly or in part: crops, and at most one resize at the end."""
+    """Count the leading transforms performed in decoding, fully or in part: crops and at most one final resize."""
     for number, transform in enumerate(transforms):
         name = type(transform).__name__
         if transform.p < 1 or name not in CROPS | CROPS_AND_RESIZES | RESIZES:
@@ -106,7 +106,7 @@ def _not_in_graph_reason(transform: Any, *, device: Device, approximate: bool) -
     if is_composition(transform):
         name = type(transform).__name__
         if name not in ORDER_PRESERVING or getattr(transform, "replace", False):
-            return f"{name} changes the order of its transforms or repeats them; a graph has one order"
+            return f"{name} reorders or repeats its transforms, and a graph has one order"
     reasons = (
         unsupported_reason(leaf, device=device, approximate=approximate)
         for leaf in leaf_transforms([transform])

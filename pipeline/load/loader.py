@@ -1,4 +1,4 @@
-"""From rows of the index to files in memory."""
+"""Sample loader: reads the files of index rows."""
 
 from __future__ import annotations
 
@@ -48,26 +48,26 @@ COLUMNS = (
 
 @dataclass(frozen=True, slots=True)
 class EncodedSample:
-    """One row of the index with its file or what is cached of it, or why it cannot be read."""
+    """An index row with its file or cached image, or the reason why it cannot be read."""
 
     row: Row
     file: EncodedImage | None
     reason: str = ""
     step: str = "read"
-    """What failed: ``read``, ``mask`` (reading it), ``decode`` where the bytes are not what was indexed, or ``limit`` where
-    the plan forbids so large a file."""
+    """The failed step: ``read``, ``mask`` (reading it), ``decode`` if the bytes differ from the index, or ``limit`` if the
+    file is larger than the plan allows."""
     size: Size | None = None
-    """Height and width of the upright picture; None where it cannot be used."""
+    """Height and width of the upright image; None if unusable."""
     mask: bytes | None = None
-    """The mask's file, where the row has one."""
+    """Content of the mask file, if the row has one."""
     cached_image: CachedImage | None = None
-    """What the cache holds of it; then the file was not read."""
+    """Its cached image; in that case the file was not read."""
     cache_key: np.ndarray | None = None
-    """The key under which it may be cached."""
+    """Key under which it may be cached."""
 
 
 class SampleLoader:
-    """Reads files; any thread may call it. Leave it with ``close``."""
+    """Reads the files of samples. Thread-safe; call ``close`` when done."""
 
     def __init__(
         self, index: Index, rules: ErrorPolicy | None = None, watchdog: Watchdog | None = None
@@ -90,19 +90,19 @@ class SampleLoader:
         return [self._load(row, None) for row in self._rows(rows)]
 
     def load_for_cached(self, rows: np.ndarray, cached_image: Sequence[CachedImage]) -> list[EncodedSample]:
-        """Read only what belongs to pictures that a cache holds, in order; raises as ``load`` does."""
+        """Read only the masks of samples whose images are cached, in order; raises as ``load`` does."""
         return [self._load(row, one) for row, one in zip(self._rows(rows), cached_image, strict=True)]
 
     def reload(self, sample: EncodedSample) -> EncodedSample:
-        """Read the file of a sample that was found in a cache; raises as ``load`` does."""
+        """Read the file of a sample whose cached image is unusable; raises as ``load`` does."""
         return self._load(sample.row, None)
 
     def _rows(self, rows: np.ndarray) -> list[Row]:
-        """Take rows of the index; columns without any value, as there are in most, cost next to nothing."""
+        """Return index rows as dicts; columns without any value are filled in at almost no cost."""
         return [self._absent | row for row in self._table.take(rows).to_pylist()]
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Close connections."""
         self._storage.close()
 
     def _load(self, row: Row, cached_image: CachedImage | None) -> EncodedSample:
@@ -133,7 +133,7 @@ class SampleLoader:
         return EncodedSample(row, file, size=size, mask=mask)
 
     def _read(self, row: Row) -> ReadResult:
-        """Read a file and a byte more, which shows that it has grown; of a shard just the member."""
+        """Read a file plus one byte, to detect that it has grown; in a tar shard only the member."""
         num_bytes: int = row["bytes"]
         if row["offset"] is None:
             return self._storage.read(row["uri"], 0, num_bytes + 1, expected=num_bytes)
@@ -165,7 +165,7 @@ def _in_words(error: OSError) -> str:
 
 
 def _changed(row: Row, piece: ReadResult) -> str:
-    """Say how a file differs from what was indexed, by whatever is known at no cost; the hash decides where there is one."""
+    """Return how a file differs from the index, using cheap checks, or the content hash if indexed; empty if unchanged."""
     if len(piece.data) != row["bytes"]:
         now = piece.file_bytes if row["offset"] is None and piece.file_bytes is not None else len(piece.data)
         got = f"{now:,}" if now <= row["bytes"] or piece.file_bytes is not None else "more"
@@ -178,17 +178,17 @@ def _changed(row: Row, piece: ReadResult) -> str:
             else f"expected content with the hash {row['hash']}, got {found}; {REINDEX_HINT}"
         )
     if _other_tag(piece.etag, row["etag"]):
-        return f"expected a file with the tag {row['etag'][:40]!r} as indexed, got one of as many bytes with another; {REINDEX_HINT}"
+        return f"expected a file with the ETag {row['etag'][:40]!r} as indexed, got the same size with another; {REINDEX_HINT}"
     if piece.mtime_ns is not None and piece.mtime_ns != row["mtime_ns"]:
-        return f"expected a file as old as indexed, got one of as many bytes written at another time; {REINDEX_HINT}"
+        return f"expected the indexed modification time, got the same size written at another time; {REINDEX_HINT}"
     return ""
 
 
 def upright_size(row: Row) -> Size:
-    """Return height and width of a picture once its EXIF orientation is applied."""
+    """Return height and width of an image after EXIF orientation."""
     return oriented_size((row["height"], row["width"]), row["orientation"])
 
 
 def _other_tag(now: str | None, indexed: str | None) -> bool:
-    """Say whether a store calls a file by another tag; weak tags of one content may differ."""
+    """Return whether the ETag changed; weak ETags are ignored, as they may differ for the same content."""
     return now is not None and indexed is not None and now != indexed and not now.startswith("W/")

@@ -1,7 +1,7 @@
-"""Which transforms can be drawn without pixels, and how large a picture is after each of them.
+"""Output shapes of transforms, and which transforms can be sampled without pixels.
 
-A table rather than a trial: applying a transform to find out its size would cost what drawing ahead is to save.
-A test compares both, for every class of the installed Albumentations.
+Shapes are computed, not tried out: applying a transform to find its output size would cost what early sampling saves.
+A test compares both for every class of the installed Albumentations.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from ..policy.registry import is_composition
 
 _IDENTITY = np.eye(3)
 _NEAR_IDENTITY = 1e-8 + 1e-5 * _IDENTITY
-"""What ``numpy.allclose`` lets pass."""
+"""Tolerance of ``numpy.allclose``."""
 
 ShapeFunction = Callable[[Any, Mapping[str, Any], Size], Size]
-"""(transform, what was drawn, size before) -> size after."""
+"""(transform, sampled parameters, input size) -> output size."""
 
 CROPS = frozenset(
     {
@@ -35,7 +35,7 @@ CROPS_AND_RESIZES = frozenset({"RandomResizedCrop", "RandomSizedBBoxSafeCrop", "
 RESIZES = frozenset({"LongestMaxSize", "Resize", "SmallestMaxSize"})
 
 COMPOSITIONS = frozenset({"Compose", "Sequential", "OneOf", "SomeOf", "RandomOrder", "OneOrOther"})
-"""Compositions that only choose; the others look at pixels themselves."""
+"""Compositions that only select transforms; others access pixels themselves."""
 
 PARAMS_FROM_PIXELS = frozenset(
     {
@@ -44,7 +44,7 @@ PARAMS_FROM_PIXELS = frozenset(
         "MaskDropout",
     }
 )
-"""Their decisions depend on pixels of the image or of the mask."""
+"""Their parameters depend on pixels of the image or the mask."""
 
 NEEDS_OTHER_INPUTS = frozenset(
     {
@@ -57,12 +57,12 @@ NEEDS_OTHER_INPUTS = frozenset(
         "TextImage",
     }
 )
-"""They take other pictures or texts out of the data."""
+"""They take other images or texts from the data."""
 
 CHANGES_PIXEL_FORMAT = frozenset(
     {"FromFloat", "Lambda", "Normalize", "ToFloat", "ToRGB", "ToTensor3D", "ToTensorV2"}
 )
-"""What comes out is no uint8 RGB picture, or nobody knows."""
+"""Their output is not, or not known to be, a uint8 RGB image."""
 
 
 def _same(_: Any, __: Mapping[str, Any], size: Size) -> Size:
@@ -70,7 +70,7 @@ def _same(_: Any, __: Mapping[str, Any], size: Size) -> Size:
 
 
 def _check_not_empty(what: str, size: Size) -> Size:
-    """Check a size as Albumentations will: an empty picture fails there, and so it has to fail here."""
+    """Check that a size is not empty, as Albumentations does."""
     if min(size) < 1:
         raise ValueError(f"{what}: expected at least one pixel, got {size[0]}x{size[1]}")
     return size
@@ -133,9 +133,9 @@ def _cropped_and_padded(transform: Any, params: Mapping[str, Any], size: Size) -
 
 
 def _erased(_: Any, params: Mapping[str, Any], size: Size) -> Size:
-    if "seed" not in params:  # Albumentations 2.0.8 then lacks an argument
+    if "seed" not in params:  # Albumentations 2.0.8 then misses an argument
         raise ValueError(
-            f"Erasing: expected a picture with room for its area and ratio, got {size[0]}x{size[1]}"
+            f"Erasing: expected an image large enough for its area and ratio, got {size[0]}x{size[1]}"
         )
     return size
 
@@ -159,7 +159,7 @@ def _transposed(_: Any, __: Mapping[str, Any], size: Size) -> Size:
 
 
 def is_identity(matrix: Any) -> bool:
-    """Say whether Albumentations takes an affine 3x3 matrix for one that changes nothing, and so does nothing."""
+    """Return whether Albumentations treats an affine 3x3 matrix as the identity."""
     return bool((np.abs(matrix - _IDENTITY) <= _NEAR_IDENTITY).all())
 
 
@@ -182,7 +182,7 @@ def _downscaled(_: Any, params: Mapping[str, Any], size: Size) -> Size:
 
 def _illuminated(_: Any, params: Mapping[str, Any], size: Size) -> Size:
     oblique = params.get("angle", 0) % 45 != 0
-    if size[0] == 4 and (oblique or size[1] == 1):  # OpenCV takes a column of four for a scalar
+    if size[0] == 4 and (oblique or size[1] == 1):  # OpenCV treats a column of four as a scalar
         raise ValueError("Illumination: expected a picture of more or less than 4 rows, got 4")
     return size
 
@@ -236,44 +236,44 @@ SHAPE_FUNCTIONS: dict[str, ShapeFunction] = {
     "VerticalFlip": _same,
     "XYMasking": _same,
 }
-"""For transforms that move pixels or fail on some sizes; others that only change values keep the size."""
+"""For transforms that move pixels or fail on some sizes; transforms that only change values keep the size."""
 
 
 def output_size(transform: Any, params: Mapping[str, Any], size: Size) -> Size:
-    """Say how large the picture is after a transform that ``needs_pixels_reason`` has nothing against.
+    """Return the output size of a transform for which ``needs_pixels_reason`` is empty.
 
     Raises:
-        ValueError: Albumentations will fail with these params on a picture of this size.
+        ValueError: Albumentations fails with these params on an image of this size.
     """
     return SHAPE_FUNCTIONS.get(type(transform).__name__, _same)(transform, params, size)
 
 
 def needs_pixels_reason(transform: Any) -> str:
-    """Say why a transform or composition cannot be drawn without pixels; empty where it can."""
+    """Return why a transform or composition cannot be sampled without pixels; empty if it can."""
     name = type(transform).__name__
     if not type(transform).__module__.startswith("albumentations."):
-        return f"{name} is your own class and may look at pixels"
+        return f"{name} is a custom class and may access pixels"
     if not is_composition(transform):
         return _leaf_reason(transform, name)
     if name not in COMPOSITIONS:
-        return f"{name} looks at pixels while it chooses"
+        return f"{name} selects transforms by pixels"
     return next(filter(None, map(needs_pixels_reason, transform.transforms)), "")
 
 
 def _leaf_reason(transform: Any, name: str) -> str:
-    changes_kind = name in CHANGES_PIXEL_FORMAT or (name == "ToGray" and transform.num_output_channels != 3)
+    changes_format = name in CHANGES_PIXEL_FORMAT or (name == "ToGray" and transform.num_output_channels != 3)
     known = name in SHAPE_FUNCTIONS or _derives_from(transform, "ImageOnlyTransform")
-    draws_from_pixels = (
+    params_from_pixels = (
         name in PARAMS_FROM_PIXELS
         or getattr(transform, "mask_indices", None) is not None  # ConstrainedCoarseDropout
         or callable(getattr(transform, "mask", None))  # Equalize
         or not getattr(transform, "brightness_by_max", True)  # RandomBrightnessContrast takes the mean
     )
     reasons = (
-        (draws_from_pixels, f"{name} decides by looking at pixels"),
-        (name in NEEDS_OTHER_INPUTS, f"{name} takes more than an image"),
-        (changes_kind, f"{name} yields no uint8 RGB picture"),
-        (not known, f"nothing is known of the size after {name}"),
+        (params_from_pixels, f"{name} computes parameters from pixels"),
+        (name in NEEDS_OTHER_INPUTS, f"{name} needs other inputs than an image"),
+        (changes_format, f"{name} does not yield a uint8 RGB image"),
+        (not known, f"the output size of {name} is unknown"),
     )
     return next((reason for holds, reason in reasons if holds), "")
 

@@ -284,7 +284,7 @@ def test_a_file_that_is_replaced_by_one_of_equal_size_is_noticed_by_its_tag(
     server.files["/bad.png"] = picture[:-1] + bytes([picture[-1] ^ 1])
     used, reasons = read(tmp_path)
     assert used == ["/good.png"]
-    assert "with the tag" in reasons[0]
+    assert "with the ETag" in reasons[0]
 
 
 def test_weak_tags_may_differ(server: Server, picture: bytes, tmp_path: Path) -> None:

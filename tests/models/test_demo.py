@@ -1,4 +1,4 @@
-"""The demo: its table reads the same on every machine, and its job files are right."""
+"""Demo: reproducible table on every machine, valid job files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.jobs.job_file import load_job
 
 
-def test_keys_and_splits_of_the_demo_do_not_depend_on_where_it_is_installed(tmp_path: Path) -> None:
+def test_keys_and_splits_of_the_demo_do_not_depend_on_the_install_path(tmp_path: Path) -> None:
     table, root = write_demo_table(tmp_path)
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -26,7 +26,7 @@ def test_keys_and_splits_of_the_demo_do_not_depend_on_where_it_is_installed(tmp_
     assert built.table["key"].to_pylist() == [row["path"] for row in rows[:10]]
 
 
-def test_the_job_files_of_the_demo_are_right(tmp_path: Path) -> None:
+def test_the_job_files_of_the_demo_are_valid(tmp_path: Path) -> None:
     _, train, audit = write_demo_jobs(tmp_path)
     assert isinstance(load_job(train, default=""), Classify)
     assert isinstance(load_job(audit, default=""), GradCamAudit)

@@ -78,7 +78,7 @@ def some_stats(**changes: object) -> FeedStats:
     written = {
         "wall_s": 10.0, "first_batch_s": 0.1, "cpu_s": 9.0, "num_threads": 1, "num_samples": 64, "num_batches": 2,
         "samples_per_second": 6.4, "samples_per_second_now": 6.4, "cache_hits": 5, "replaced": 1, "threads": threads,
-        "queues": (QueueStats("batches in the making or ready", 3, 2.0),), "memory_bytes": 1, "peak_bytes": 1,
+        "queues": (QueueStats("open batches", 3, 2.0),), "memory_bytes": 1, "peak_bytes": 1,
     }  # fmt: skip
     return FeedStats(**{**written, **changes})  # type: ignore[arg-type]
 
@@ -119,7 +119,7 @@ def test_a_job_is_seen_at_its_nodes_endpoint(
         )
         assert consumer[0] == pytest.approx(12 * 0.05, rel=0.5)
         assert 0 <= of_job(samples, "ray_lightwell_stall_share", **tags)[0] <= 1
-        assert of_job(samples, "ray_lightwell_queue_depth", queue="chunks that are read", **tags) != []
+        assert of_job(samples, "ray_lightwell_queue_depth", queue="read chunks", **tags) != []
 
         dashboard = json.loads((root / "deploy" / "grafana-dashboard.json").read_text())
         shown = {name for name, _ in samples}

@@ -145,7 +145,7 @@ def match_classes(
     unmatched = [output for output in range(num_outputs) if output not in set(taken)]
     extra_names = [outputs.names[output] if outputs.names else f"output {output}" for output in unmatched]
     numbers = {output: number for number, output in enumerate(found) if output >= 0}
-    numbers |= {output: len(index_names) + place for place, output in enumerate(unmatched)}
+    numbers |= {output: len(index_names) + position for position, output in enumerate(unmatched)}
     how: Literal["name", "number", "none"] = (
         "none" if not taken else "number" if by_number and not class_map else "name"
     )
@@ -175,10 +175,10 @@ def _by_name(index_names: Sequence[str], names: Sequence[str]) -> list[int]:
 
 
 def _unique(names: Sequence[str]) -> dict[str, int]:
-    places: dict[str, int] = {}
-    for place, name in enumerate(names):
-        places[name] = -1 if name in places else place
-    return places
+    positions: dict[str, int] = {}
+    for position, name in enumerate(names):
+        positions[name] = -1 if name in positions else position
+    return positions
 
 
 def _index_of(name: str, names: Sequence[str], what: str) -> int:

@@ -96,7 +96,7 @@ def calibration(preds: Predictions) -> dict[str, Any] | None:
     right = preds.right[preds.labelled]
     if not len(right):
         return None
-    place = np.minimum((confidences * NUM_BINS).astype(np.int64), NUM_BINS - 1)
+    bin_index = np.minimum((confidences * NUM_BINS).astype(np.int64), NUM_BINS - 1)
     bins = [
         {
             "from": number / NUM_BINS,
@@ -106,7 +106,7 @@ def calibration(preds: Predictions) -> dict[str, Any] | None:
             "accuracy": float(right[chosen].mean()),
         }
         for number in range(NUM_BINS)
-        if (chosen := place == number).any()
+        if (chosen := bin_index == number).any()
     ]
     ece = sum(each["num_images"] * abs(each["confidence"] - each["accuracy"]) for each in bins) / len(right)
     return {"ece": ece, "bins": bins}

@@ -262,8 +262,8 @@ class GradCamAudit(CheckedModel):
         """Return the file with training metrics: the one given, or the one next to the checkpoint."""
         if self.training_metrics or not self.checkpoint:
             return self.training_metrics
-        beside = self.checkpoint.parent / "metrics.jsonl"
-        return beside if beside.is_file() else None
+        sibling = self.checkpoint.parent / "metrics.jsonl"
+        return sibling if sibling.is_file() else None
 
     def _findings(
         self, records: pa.Table, context: Context, match: ClassMatch, facts: Mapping[str, Any]

@@ -265,7 +265,7 @@ def quarantine_note(findings: Mapping[str, Any]) -> str:
     counts = findings["counts"]
     return (
         f"{findings['num_quarantined']:,} files could not be used: {counts.get('replaced', 0):,} were replaced in "
-        f"their batch and {counts.get('skipped', 0):,} were skipped when indexing. "
+        f"their batch and {counts.get('skipped', 0):,} were skipped. "
         "Neither they nor their replacements are part of the metrics above."
     )
 

@@ -119,27 +119,27 @@ class GlobalBatch(TorchFunctionMode):
         training: bool = True,
         inplace: bool = False,  # noqa: ARG002
     ) -> torch.Tensor:
-        times, rest = divmod(len(inputs), self._rows.num_rows)
-        if not training or p == 0 or rest:
+        repeats, remainder = divmod(len(inputs), self._rows.num_rows)
+        if not training or p == 0 or remainder:
             return func(inputs, p, training)
-        first, own, last = (
-            times * number for number in (self._rows.first, self._rows.num_valid, self._rows.num_global)
+        first, num_valid, num_total = (
+            repeats * number for number in (self._rows.first, self._rows.num_valid, self._rows.num_global)
         )
-        before = inputs.new_zeros((min(first, last), *inputs.shape[1:]))
-        after = inputs.new_zeros((last - len(before) - own, *inputs.shape[1:]))
-        whole = func(torch.cat([before, inputs[:own], after]), p, training)
-        return torch.cat([whole[len(before) : len(before) + own], inputs[own:]])
+        before = inputs.new_zeros((min(first, num_total), *inputs.shape[1:]))
+        after = inputs.new_zeros((num_total - len(before) - num_valid, *inputs.shape[1:]))
+        full = func(torch.cat([before, inputs[:num_valid], after]), p, training)
+        return torch.cat([full[len(before) : len(before) + num_valid], inputs[num_valid:]])
 
     def _draw(self, tensor: torch.Tensor, p: Any = 0.5, **options: Any) -> torch.Tensor:
         """Draw a mask with one row per row of the batch, as stochastic depth does."""
-        times, rest = divmod(len(tensor) if tensor.dim() else 0, self._rows.num_rows)
-        if rest or not times or isinstance(p, torch.Tensor):
+        repeats, remainder = divmod(len(tensor) if tensor.dim() else 0, self._rows.num_rows)
+        if remainder or not repeats or isinstance(p, torch.Tensor):
             return tensor.bernoulli_(p, **options)
-        first, own, last = (
-            times * number for number in (self._rows.first, self._rows.num_valid, self._rows.num_global)
+        first, num_valid, num_total = (
+            repeats * number for number in (self._rows.first, self._rows.num_valid, self._rows.num_global)
         )
-        whole = tensor.new_empty((last, *tensor.shape[1:])).bernoulli_(p, **options)
+        full = tensor.new_empty((num_total, *tensor.shape[1:])).bernoulli_(p, **options)
         with torch.no_grad():
-            tensor[:own] = whole[first : first + own]
-            tensor[own:] = 1
+            tensor[:num_valid] = full[first : first + num_valid]
+            tensor[num_valid:] = 1
         return tensor

@@ -1,19 +1,19 @@
-"""From bytes to RGB pixels: DALI first, then OpenCV, then Pillow.
+"""Decoding to RGB pixels with DALI, OpenCV and Pillow.
 
-What a file is gets decided once and before it is decoded. The index says its format, size, kind of pixels and orientation;
-``integrity`` compares the bytes with that and decides whether they are whole; decoders are told. So every way gives the
-same pixels or the same refusal, held by ``tests/pipeline/load/decode/test_contract.py`` over a thousand made files:
+A file's properties are determined once, before decoding: format, size, mode and orientation come from the index, and
+``integrity`` checks the bytes against them. So every decoder yields the same pixels or the same error, which
+``tests/pipeline/load/decode/test_contract.py`` verifies with a thousand generated files:
 
-* whole, by OpenCV, Pillow or a DALI graph, and out of the cache: equal to the last bit
-* a region: equal to the last bit to the same part of the whole picture; where a DALI graph resizes it, one level of 255
-* a reduced JPEG: not the same pixels, since it averages what ``cv2.INTER_LINEAR`` skips; it shows the same place
+* full images, by OpenCV, Pillow, a DALI graph or from the cache: bit-identical
+* a region: bit-identical to the same region of the full image; within one level of 255 if a DALI graph resizes it
+* a reduced JPEG: different pixels, as it averages where ``cv2.INTER_LINEAR`` skips; the geometry is the same
 
-What is decided where:
+Where properties are determined:
 
-* orientation: the EXIF of JPEG, PNG and WebP, of AVIF what its boxes say, the tag of TIFF; of two blocks the first. XMP,
-  and EXIF in a text of a PNG, do not count, nor does a value outside 1..8.
-* usable: formats outside the list, impossible headers, and pixels without a rule to RGB get a status in the index
-* whole: what the header does not tell is found once the file is read, before decoding: a missing end, a checksum
-* damage that has no checksum is found by decoding or not at all. The decoders are tried in one order and the reason is
-  theirs; DALI, which fails for a whole batch, gives none
+* orientation: EXIF of JPEG, PNG and WebP, the boxes of AVIF, the tag of TIFF; the first of two blocks. XMP, EXIF in a text
+  chunk of a PNG, and values outside 1..8 are ignored.
+* usability: unsupported formats, invalid headers, and modes without a conversion to RGB get a status in the index
+* completeness: a missing end or a wrong checksum is detected after reading, before decoding
+* other damage is detected by decoding or not at all. Decoders are tried in a fixed order and report the reason; DALI,
+  which fails for a whole batch, reports none
 """

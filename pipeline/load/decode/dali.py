@@ -1,4 +1,4 @@
-"""Decode regions of whole batches with NVIDIA DALI."""
+"""Batched decoding of image regions with NVIDIA DALI."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import numpy as np
 from ...geometry import Region
 
 DALI_MODES = {"L", "RGB"}
-"""Pillow modes that DALI and OpenCV convert to RGB by the stated rule; the rest go to Pillow."""
+"""Pillow modes that DALI and OpenCV convert to RGB by the rule in ``pillow``; others are decoded by Pillow."""
 DALI_FORMATS = {"jpeg", "png", "webp"}
-"""Formats in which DALI and OpenCV agree to the last bit."""
+"""Formats for which DALI and OpenCV are bit-identical."""
 
 _building = threading.Lock()
 _SAMPLE = re.compile(r"^Failed to decode sample #\d+ ?:\s*")
@@ -23,8 +23,7 @@ _SAMPLE = re.compile(r"^Failed to decode sample #\d+ ?:\s*")
 class DaliDecoder:
     """A DALI pipeline that decodes regions of encoded images to RGB, as stored. One thread at a time; call ``close``.
 
-    ``device="gpu"`` selects DALI's ``mixed`` backend and is the only difference between the two. The pipeline is
-    built when it is first used.
+    ``device="gpu"`` selects DALI's ``mixed`` backend, the only difference. The pipeline is built on first use.
     """
 
     def __init__(
@@ -38,11 +37,11 @@ class DaliDecoder:
     def decode(self, encoded: Sequence[bytes], regions: Sequence[Region]) -> list[np.ndarray | str]:
         """Decode up to ``max_batch_size`` files to uint8 HWC RGB arrays.
 
-        DALI fails a whole batch for one bad file without saying which. Then the halves are decoded again,
-        down to the bad ones: 4 bad files in 64 cost about 20 more runs and nothing else.
+        DALI fails a whole batch for one bad file without reporting which. Then both halves are decoded again,
+        down to the bad files: 4 bad files in 64 cost about 20 additional runs.
 
         Returns:
-            For each file an array that lasts until the next call, or the reason as text.
+            For each file an array that is valid until the next call, or the reason as text.
         """
         if not encoded:
             return []
@@ -77,15 +76,15 @@ class DaliDecoder:
         )
         def decoding() -> Any:
             return fn.decoders.image_slice(
-                # no_copy: the caller's bytes outlast the run, which returns when all is decoded
+                # no_copy: the caller's bytes stay alive until the run returns
                 fn.external_source(name="encoded", dtype=types.UINT8, ndim=1, no_copy=True),
                 fn.external_source(name="anchor", dtype=types.INT32, ndim=1),
                 fn.external_source(name="shape", dtype=types.INT32, ndim=1),
                 axes=(0, 1),
                 device="mixed" if self._device == "gpu" else "cpu",
                 output_type=types.RGB,
-                adjust_orientation=False,  # the index says it, and ``orientation`` applies it
-                jpeg_fancy_upsampling=True,  # as libjpeg-turbo and so OpenCV do: equal to the last bit
+                adjust_orientation=False,  # taken from the index and applied by ``orientation``
+                jpeg_fancy_upsampling=True,  # as libjpeg-turbo and OpenCV do: bit-identical
             )
 
         with _building:
@@ -103,7 +102,7 @@ def _owned_copy(decoded: np.ndarray | str) -> np.ndarray | str:
 
 
 def dali_error_message(error: RuntimeError) -> str:
-    """Take the telling line out of DALI's long message; of a file that no decoder takes it tells none."""
+    """Extract the relevant line of DALI's long message, which has none if no decoder accepts a file."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     message = lines[lines.index("encountered:") + 1] if "encountered:" in lines[:-1] else lines[-1]
     message = _SAMPLE.sub("", message.removeprefix("Critical error in pipeline:").strip())

@@ -1,4 +1,4 @@
-"""Decode a batch with whoever is fastest and can: DALI, OpenCV, then Pillow. One bad file costs one file."""
+"""Image decoder: decodes a batch with the fastest suitable library: DALI, OpenCV or Pillow."""
 
 from __future__ import annotations
 
@@ -20,68 +20,68 @@ from .pillow import decode_pillow
 from .plan import DecodePlan
 
 _PNG_BITS = 24
-"""Where the header of a PNG holds its bits per channel."""
+"""Offset of the bits per channel in the header of a PNG."""
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedImage:
-    """A file's bytes with what the index says of them, compared with each other by ``integrity.integrity_problem``."""
+    """A file's bytes with its properties from the index, already validated by ``integrity.integrity_problem``."""
 
     data: bytes
     format: str
     mode: str
     orientation: int
     size: Size
-    """Height and width of the upright picture."""
+    """Height and width of the upright image."""
     key: str = ""
-    """Of the sample, for messages."""
+    """Key of the sample, for messages."""
 
     @property
     def stored_size(self) -> Size:
-        """Height and width before orientation."""
+        """Height and width as stored, before orientation."""
         return oriented_size(self.size, self.orientation)
 
     def is_16bit_png(self) -> bool:
-        """Return whether it is a PNG with 16 bits a channel."""
+        """Return whether it is a PNG with 16 bits per channel."""
         return self.format == "png" and self.data[_PNG_BITS : _PNG_BITS + 1] == b"\x10"
 
     def supports_dali(self) -> bool:
-        """Return whether DALI and OpenCV follow the stated colour rule for this kind of file."""
+        """Return whether DALI and OpenCV convert this kind of file to RGB by the rule in ``pillow``."""
         return self.format in DALI_FORMATS and self.mode in DALI_MODES and not self.is_16bit_png()
 
     def supports_region(self) -> bool:
-        """Return whether a region decoded alone is the same pixels as one cut out of the whole picture."""
+        """Return whether decoding a region yields the same pixels as cropping the full image."""
         return self.format != "jpeg" or not uses_interblock_smoothing(self.data)
 
     def supports_reduced(self) -> bool:
-        """Return whether the DCT can shrink it."""
+        """Return whether it can be decoded at reduced size by the DCT."""
         return self.format == "jpeg" and self.mode in DALI_MODES
 
     def chroma_subsampling_ratio(self) -> int:
-        """Return how much more it has to shrink than the DCT shrinks it, so that colours stay as sharp as the rest."""
+        """Return by how much it has to shrink beyond the DCT reduction, so that chroma stays as sharp as luma."""
         return chroma_subsampling_ratio(self.data)
 
 
 @dataclass(frozen=True, slots=True)
 class DecodedImage:
-    """What became of one file: uint8 HWC RGB pixels and who decoded them, or why nobody could."""
+    """Result of decoding one file: uint8 HWC RGB pixels, or the reason for the failure."""
 
     image: np.ndarray | None
     decoders: tuple[str, ...]
-    """Those that were tried; the last one succeeded if there is an image."""
+    """Decoders tried, in order; the last one succeeded if there is an image."""
     reason: str = ""
-    """Why those before the last one could not, or why nobody could."""
+    """Why the failed decoders failed."""
     seconds: float = 0.0
-    """What it took alone; 0 for what DALI decoded together with others."""
+    """Decoding time; 0 if DALI decoded it together with others."""
 
 
 class ImageDecoder:
-    """DALI for regions and for what OpenCV is slower at, OpenCV and Pillow for the rest. One thread at a time.
+    """Decodes regions and formats for which it is faster with DALI, all else with OpenCV and Pillow. One thread at a time.
 
     Args:
-        dali: decodes what suits it.
-        watch: is told what each file is at.
-        fallbacks: is told what had to be decoded otherwise.
+        dali: decodes the files that it supports.
+        watchdog: tracks each file.
+        fallbacks: logs files decoded by another than the first choice.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class ImageDecoder:
         self._fallbacks = fallbacks or FallbackLog()
 
     def decode(self, files: Sequence[EncodedImage], decodings: Sequence[DecodePlan]) -> list[DecodedImage]:
-        """Decode files in order, as their plans say; images last until the next call."""
+        """Decode files in order, as planned; images are valid until the next call."""
         planned = list(zip(files, decodings, strict=True))
         for_dali = [i for i, (file, decoding) in enumerate(planned) if _is_for_dali(file, decoding)]
         results: dict[int, DecodedImage] = {}
@@ -117,7 +117,7 @@ class ImageDecoder:
     def _decode_by_dali(
         self, files: Sequence[EncodedImage], regions: Sequence[Region]
     ) -> Sequence[np.ndarray | str]:
-        """Decode a chunk together; one that takes too long is decoded file by file, which finds the slow one."""
+        """Decode a chunk in one run; after a timeout the files are decoded one by one, to find the slow one."""
         started = time.perf_counter()
         with self._watchdog.track("decode", files[0].key, len(files)):
             found = self._dali.decode([file.data for file in files], regions)
@@ -140,22 +140,22 @@ class ImageDecoder:
 def _is_for_dali(file: EncodedImage, decoding: DecodePlan) -> bool:
     if not file.supports_dali() or decoding.kind == "reduced":
         return False
-    if file.format == "jpeg":  # whole ones are faster by OpenCV
+    if file.format == "jpeg":  # OpenCV is faster for full images
         return decoding.kind == "region" and file.supports_region()
     return True
 
 
 def decode_single(file: EncodedImage, decoding: DecodePlan, failed: str = "") -> DecodedImage:
-    """Decode one file without DALI; any thread may call this.
+    """Decode one file without DALI. Thread-safe.
 
-    OpenCV is next for what suits DALI, then Pillow; other kinds of pixels have one decoder, whose conversion follows
-    the stated rule. The reason of a file that none can decode is theirs and so the same on every way: DALI fails for a
-    whole batch, in words of its own.
+    Files that DALI supports are tried with OpenCV, then Pillow; other kinds have one decoder, whose conversion follows
+    the rule in ``pillow``. Errors are reported by these decoders, so that they are the same on every path: DALI's error
+    is for a whole batch.
 
     Args:
         file: the file.
-        decoding: how much of it is wanted.
-        failed: why DALI could not, where it was tried.
+        decoding: decode plan.
+        failed: error of DALI, if it was tried.
     """
     tried: tuple[str, ...] = ("dali",) if failed else ()
     stored = to_stored(decoding, file.size, file.orientation)
@@ -180,7 +180,7 @@ def decode_single(file: EncodedImage, decoding: DecodePlan, failed: str = "") ->
 def _decoders_of(
     file: EncodedImage, stored: DecodePlan
 ) -> Iterator[tuple[str, Callable[[bytes], np.ndarray]]]:
-    """Yield what decodes a kind of file, in the order in which it is tried."""
+    """Yield the decoders of a file in the order in which they are tried."""
     if stored.kind == "reduced":
         yield "opencv", lambda data: decode_reduced(data, stored, file.stored_size)
         yield "pillow", lambda data: reduce_decoded(decode_pillow(data, file.stored_size), stored)

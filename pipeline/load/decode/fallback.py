@@ -1,4 +1,4 @@
-"""Tells of decoders that could not and of who took over: once for each kind of reason, not for each picture."""
+"""Log of decoder fallbacks, once per kind of reason, not per image."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ import re
 import threading
 
 MAX_KINDS = 20
-"""Kinds of reasons that one feed tells; files that differ in every message would fill a log."""
+"""Most kinds of reasons logged by one feed, as messages may differ for every file."""
 
 logger = logging.getLogger("lightwell")
 _NUMBER = re.compile(r"0x[0-9a-fA-F]+|\d+")
 
 
 class FallbackLog:
-    """Logs the first fall-back of each kind as a warning. Any thread may use it."""
+    """Logs the first fallback of each kind as a warning. Thread-safe."""
 
     def __init__(self) -> None:
         self._logged: set[str] = set()
         self._lock = threading.Lock()
 
     def log(self, key: str, reason: str, decoder: str) -> None:
-        """Note that a file was decoded by another than the first choice.
+        """Log that a file was decoded by another than the first choice.
 
         Args:
             key: of the sample.
-            reason: what failed before and why, ``dali: ...``; numbers in it do not make it another kind.
-            decoder: who decoded it.
+            reason: what failed and why, ``dali: ...``; reasons that differ only in numbers are one kind.
+            decoder: the decoder that succeeded.
         """
         kind = _NUMBER.sub("#", reason)
         with self._lock:

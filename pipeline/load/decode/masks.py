@@ -1,4 +1,4 @@
-"""Decode label masks: the stored numbers, upright, never colours."""
+"""Decoding of label masks: stored label numbers, upright, never converted to colours."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from ...formats.mask_headers import mask_problem
 from .orientation import upright
 
 _PNG_DEPTH, _PNG_COLOR = 24, 25
-"""Bytes of a PNG's header that hold the bit depth and the kind of colour."""
+"""Offsets of bit depth and colour type in a PNG's header."""
 _BITS_PER_SAMPLE = 258
 """Tag of TIFF."""
 _SPREAD = {2: 85, 4: 17}
-"""By how much Pillow multiplies grey values of so many bits, to fill 8 bits."""
+"""Factor by which Pillow scales grey values of 2 and 4 bits to 8 bits."""
 
 
 def decode_mask(data: bytes, picture: Header) -> np.ndarray:
-    """Decode the label mask of a picture to uint8 (H, W), as large as the upright picture.
+    """Decode the label mask of an image to uint8 (H, W), as large as the upright image.
 
-    Grey values and palette indices are labels as they are stored, with 1, 2, 4 or 8 bits.
+    Stored grey values or palette indices of 1, 2, 4 or 8 bits are the labels.
 
     Args:
-        data: the mask's file.
-        picture: the picture's header.
+        data: content of the mask file.
+        picture: header of the image.
 
     Raises:
-        ValueError: the file does not fit the picture, or cannot be decoded.
+        ValueError: the file does not fit the image, or cannot be decoded.
     """
     header = read_header_from(io.BytesIO(data))
     if reason := mask_problem(header, picture):
@@ -39,7 +39,7 @@ def decode_mask(data: bytes, picture: Header) -> np.ndarray:
         with open_image(data) as opened:
             spread = _spread(data, opened)
             mask = np.array(opened)
-    except Exception as error:  # Pillow's plugins raise a dozen kinds; all of them say that this file is bad
+    except Exception as error:  # Pillow's plugins raise a dozen kinds; all mean a bad file
         reason = one_line(f"{type(error).__name__}: {error}")
         raise ValueError(
             f"expected a label mask, got a broken {header.format} ({reason}); write the file again"
@@ -47,12 +47,12 @@ def decode_mask(data: bytes, picture: Header) -> np.ndarray:
     mask = mask.astype(np.uint8, copy=False)
     if spread > 1:
         mask //= np.uint8(spread)
-    # Pillow turns TIFF while it decodes, and no other format.
+    # Pillow applies the orientation of TIFF while decoding, and of no other format.
     return mask if header.format == "tiff" else upright(mask, header.orientation)
 
 
 def _spread(data: bytes, image: Any) -> int:
-    """Return by how much Pillow multiplies the labels of a grey mask of fewer than 8 bits."""
+    """Return the factor by which Pillow scales the labels of a grey mask with fewer than 8 bits."""
     if image.mode != "L":
         return 1
     if image.format == "PNG" and data[_PNG_COLOR] == 0:

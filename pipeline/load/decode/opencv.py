@@ -1,4 +1,4 @@
-"""Decode with OpenCV: whole pictures, and JPEGs reduced by their DCT. Pixels are as stored, not turned."""
+"""Decoding with OpenCV: full images, and JPEGs reduced by the DCT. Orientation is not applied."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from ...geometry import Size
 from .plan import DecodePlan
 
-# Of a bad file OpenCV prints lines on standard error. The quarantine says it; whoever wants them sets the variable,
-# which DALI's own copy of OpenCV reads when it is loaded.
+# OpenCV prints errors of bad files on standard error, which the quarantine already reports. Set the variable to see
+# them; DALI's own copy of OpenCV reads it when loaded.
 if "OPENCV_LOG_LEVEL" not in os.environ:
     os.environ["OPENCV_LOG_LEVEL"] = "SILENT"
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -22,7 +22,7 @@ _REDUCED_RGB = {
     4: cv2.IMREAD_REDUCED_GRAYSCALE_4 | _RGB,
     8: cv2.IMREAD_REDUCED_GRAYSCALE_8 | _RGB,
 }
-"""OpenCV has no names for reduced RGB; the gray ones carry the reduction, the other flag the colour."""
+"""OpenCV has no flags for reduced RGB; the gray flags set the reduction, the other flag the colour."""
 
 
 def decode_opencv(data: bytes) -> np.ndarray:
@@ -50,15 +50,15 @@ def decode_16bit(data: bytes) -> np.ndarray:
 
 
 def decode_reduced(data: bytes, decoding: DecodePlan, size: Size) -> np.ndarray:
-    """Decode a JPEG at a fraction of its size and resample the wanted region, both as ``decoding`` says.
+    """Decode a JPEG at reduced size and resample the planned region.
 
     Args:
         data: the encoded file.
-        decoding: of the picture as stored.
+        decoding: decode plan of the image as stored.
         size: height and width as stored and indexed.
 
     Raises:
-        ValueError: OpenCV cannot, or the file is not as large as the index says.
+        ValueError: OpenCV cannot decode it, or its size differs from the index.
     """
     reduced = _decode(data, _REDUCED_RGB[decoding.shrink])
     expected = _reduced_size(size, decoding.shrink)
@@ -71,7 +71,7 @@ def decode_reduced(data: bytes, decoding: DecodePlan, size: Size) -> np.ndarray:
 
 
 def reduce_decoded(image: np.ndarray, decoding: DecodePlan) -> np.ndarray:
-    """Make of a whole picture what ``decode_reduced`` makes of its file, for JPEGs that OpenCV cannot decode."""
+    """Reduce a full image as ``decode_reduced`` does a file, for JPEGs that OpenCV cannot decode."""
     size = _reduced_size((image.shape[0], image.shape[1]), decoding.shrink)
     return _resample(cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA), decoding)
 
@@ -81,10 +81,10 @@ def _reduced_size(size: Size, shrink: int) -> Size:
 
 
 def _resample(reduced: np.ndarray, decoding: DecodePlan) -> np.ndarray:
-    """Resample the wanted region of a reduced picture.
+    """Resample the planned region of a reduced image.
 
-    Pixel centres stay where they are: output pixel ``u`` shows the place ``x0 + (u + 1/2) * width / width_out`` of the
-    full picture, whatever the reduction.
+    Pixel centres are preserved: output pixel ``u`` corresponds to ``x0 + (u + 1/2) * width / width_out`` of the full
+    image, whatever the reduction.
     """
     assert decoding.resampling is not None
     height, width = decoding.resampling.size

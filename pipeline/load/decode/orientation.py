@@ -1,7 +1,7 @@
-"""EXIF orientation: decoders give pixels as stored, and this module alone makes them upright.
+"""EXIF orientation: decoders return pixels as stored, and only this module applies the orientation.
 
-Orientation is read once, when the index is built. ``upright`` turns the pixels; ``as_stored`` maps what is wanted of
-the upright picture to what has to be decoded of the stored one.
+Orientation is read once, when the index is built. ``upright`` rotates the pixels; ``to_stored`` converts a decode plan
+of the upright image to one of the stored image.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ _UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def oriented_size(size: Size, orientation: int) -> Size:
-    """Convert height and width between the stored and the upright picture, in either direction."""
+    """Convert height and width between the stored and the upright image, in either direction."""
     return size[::-1] if orientation >= FIRST_TRANSPOSED else size
 
 
 def upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn stored pixels, HWC or HW, upright; the same array for orientation 1, else a new contiguous one."""
+    """Apply the orientation to stored pixels, HWC or HW; returns the same array for orientation 1, else a new one."""
     turn = _UPRIGHT.get(orientation)
     return image if turn is None else turn(image)
 
 
 def stored_region(region: Region, size: Size, orientation: int) -> Region:
-    """Map a region of the upright picture to the stored one.
+    """Convert a region of the upright image to one of the stored image.
 
     Args:
-        region: of the upright picture.
-        size: height and width of the upright picture.
+        region: of the upright image.
+        size: height and width of the upright image.
         orientation: EXIF 1..8.
     """
     if orientation == 1:
@@ -56,7 +56,7 @@ def stored_region(region: Region, size: Size, orientation: int) -> Region:
 
 
 def to_stored(decoding: DecodePlan, size: Size, orientation: int) -> DecodePlan:
-    """Map a decode plan of the upright picture to the stored one, its resampling included."""
+    """Convert a decode plan of the upright image to one of the stored image, resampling included."""
     if orientation == 1:
         return decoding
     resampling = decoding.resampling

@@ -1,16 +1,16 @@
-"""Decode with Pillow, and the one stated rule for every kind of pixel.
+"""Decoding with Pillow, and the conversion rule to RGB for all decoders.
 
-The rule to RGB, 8 bits a channel, whichever decoder is taken:
+Conversion to RGB with 8 bits per channel, whichever decoder is used:
 
 * gray: the value three times; 1 bit: 0 and 255; 2 and 4 bits: scaled to 0..255; palette: the palette's colours
 * alpha, also a palette's: dropped, the colour stays as stored
-* 16 bits: ``round(value / 257)``; only of JPEG 2000 colour and CMYK TIFF with 16 bits Pillow keeps the high byte
+* 16 bits: ``round(value / 257)``; for 16-bit JPEG 2000 colour and CMYK TIFF Pillow keeps only the high byte
 * CMYK and YCCK: ``R = (255 - K) - round(C * (255 - K) / 255)`` and so on, no colour profile
-* Lab, 32-bit integer and float pixels: refused, since Pillow does not convert them or no range can be known
-* of several frames or pages the first; pixels stay as stored, EXIF orientation is applied by ``orientation.upright``
+* Lab, 32-bit integer and float pixels: rejected, as Pillow does not convert them or their range is unknown
+* the first of several frames or pages; EXIF orientation is applied later by ``orientation.upright``
 
-Which decoder: JPEG, PNG and WebP without alpha, palette, CMYK or 16 bits go to DALI or OpenCV, which agree to the last
-bit; PNG with 16 bits to OpenCV, the only one that keeps them; everything else to Pillow, always whole.
+Choice of decoder: JPEG, PNG and WebP without alpha, palette, CMYK or 16 bits are decoded by DALI or OpenCV, which are
+bit-identical; PNG with 16 bits by OpenCV, the only one that keeps them; all else by Pillow, always in full.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .orientation import upright
 WIDE_MODES = {"I;16", "I;16B", "I;16L", "I;16N"}
 _ORIENTATION_TAG, _BITS_TAG = 274, 258
 _BACK = {6: 8, 8: 6}
-"""Orientations whose turn is undone by another one; the others undo themselves."""
+"""Inverses of the orientations that are not their own inverse."""
 
 
 def decode_pillow(data: bytes, size: Size) -> np.ndarray:
@@ -36,17 +36,17 @@ def decode_pillow(data: bytes, size: Size) -> np.ndarray:
 
     Args:
         data: the encoded file.
-        size: height and width as stored and indexed, compared before anything is decoded.
+        size: height and width as stored and indexed, checked before decoding.
 
     Raises:
-        ValueError: Pillow cannot, the size is another, or the pixels are of a kind that is refused.
+        ValueError: Pillow cannot decode it, the size differs, or its mode is not supported.
     """
     try:
         with open_image(data) as image:
             if stored_size(image) != size:
                 raise ValueError(size_mismatch(size, stored_size(image)))
             return _decode(image, data)
-    except Exception as error:  # Pillow's plugins raise a dozen kinds; all of them say that this file is bad
+    except Exception as error:  # Pillow's plugins raise a dozen kinds; all mean a bad file
         if type(error) is ValueError:
             raise
         raise ValueError(f"{type(error).__name__}: {' '.join(str(error).split())}") from error
@@ -55,8 +55,8 @@ def decode_pillow(data: bytes, size: Size) -> np.ndarray:
 def _decode(image: Any, data: bytes) -> np.ndarray:
     if image.format != "TIFF":
         return to_rgb(image)
-    # Pillow and OpenCV turn TIFF, and Pillow no other format, while they load: Pillow by the tag, else by XMP. The tag
-    # holds; its turn is undone.
+    # Pillow and OpenCV apply the orientation of TIFF while loading: Pillow by the tag, else by XMP. Only the tag counts,
+    # and its rotation is undone here.
     tag = image.tag_v2.get(_ORIENTATION_TAG, 1)
     turned = tag if isinstance(tag, int) and 1 <= tag <= 8 else 1
     back = _BACK.get(turned, turned)

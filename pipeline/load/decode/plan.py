@@ -1,9 +1,9 @@
-"""The decode plan: how much of a picture is decoded, from its size and from what was drawn for it.
+"""Decode plan: which part of an image is decoded at which size, from its size and its sampled transforms.
 
-* ``full``: all of it.
-* ``region``: only the part that the leading crops leave; the same pixels to the last bit.
-* ``reduced``: all of it at 1/2, 1/4 or 1/8 by the inverse DCT of a JPEG, then one resampling to the size that the
-  leading crops and resize ask for. Not the same pixels: it averages where ``cv2.INTER_LINEAR`` skips.
+* ``full``: the full image.
+* ``region``: only the region of the leading crops; bit-identical.
+* ``reduced``: the image at 1/2, 1/4 or 1/8 by the inverse DCT of a JPEG, then one resampling to the output of the
+  leading crops and resize. Different pixels: it averages where ``cv2.INTER_LINEAR`` skips.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ...transform.output_shapes import CROPS, CROPS_AND_RESIZES, RESIZES, output
 from ...transform.params import SampledParams, TransformCall
 
 SHRINKS = (8, 4, 2)
-"""Shrinking by the DCT, largest first."""
+"""DCT reduction factors, largest first."""
 
 RESAMPLED = {
     cv2.INTER_LINEAR: cv2.INTER_CUBIC,
@@ -27,10 +27,10 @@ RESAMPLED = {
     cv2.INTER_LANCZOS4: cv2.INTER_LANCZOS4,
     cv2.INTER_AREA: cv2.INTER_AREA,
 }
-"""What is done after a reduced decode for each interpolation; nearest is missing, it asks for pixels as they are.
-The DCT has smoothed already, so that cubic comes nearer to what linear does to the full picture than linear."""
+"""Interpolation after a reduced decode, by requested interpolation; nearest is not supported, as it needs exact pixels.
+The DCT already smooths, so that cubic is closer than linear to linear interpolation of the full image."""
 
-# Nanoseconds of one core, from timing decoders over photos of 0.2 and 12 megapixels. Only their ratios matter.
+# Nanoseconds on one core, measured on photos of 0.2 and 12 megapixels. Only their ratios matter.
 _NS_PER_BYTE = 3.8
 _NS_PER_PIXEL = {1: 3.4, 2: 0.95, 4: 0.65, 8: 0.45}
 _NS_PER_REGION_PIXEL = 4.2
@@ -38,7 +38,7 @@ _NS_PER_REGION_PIXEL = 4.2
 
 @dataclass(frozen=True, slots=True)
 class Resampling:
-    """How a reduced picture becomes what the leading crops and resize ask for."""
+    """Resampling of a reduced image to the output of the leading crops and resize."""
 
     size: Size
     interpolation: int
@@ -46,20 +46,20 @@ class Resampling:
 
 @dataclass(frozen=True, slots=True)
 class DecodePlan:
-    """How one picture is decoded, and what is left to do."""
+    """How one image is decoded, and the remaining transforms."""
 
     kind: Literal["full", "region", "reduced"]
     region: Region
-    """The part that is wanted, before any reduction."""
+    """The region to decode, in full-size coordinates."""
     calls: tuple[TransformCall, ...]
-    """What was drawn, less what decoding has done."""
+    """Sampled transforms that decoding does not perform."""
     shrink: int = 1
     resampling: Resampling | None = None
     """For ``reduced``."""
 
 
 def full_region(size: Size) -> Region:
-    """Take all of a picture."""
+    """Return the region of the full image."""
     return Region(0, 0, *size)
 
 
@@ -72,15 +72,15 @@ def plan_decode(
     may_reduce: bool,
     subsampling_ratio: int = 1,
 ) -> DecodePlan:
-    """Decide how a picture is decoded.
+    """Decide how an image is decoded.
 
     Args:
-        sampled: what was drawn for it.
-        transform_at: finds the transform of a slot.
-        size: height and width of the upright picture.
-        num_bytes: of the file, which tell what its entropy decoding costs.
-        may_reduce: a JPEG, and the plan does not ask for exact decoding.
-        subsampling_ratio: how many times more than the DCT what follows has to shrink it; see ``chroma_subsampling_ratio``.
+        sampled: its sampled transforms.
+        transform_at: returns a transform by index.
+        size: height and width of the upright image.
+        num_bytes: of the file, which determine the cost of entropy decoding.
+        may_reduce: whether it is a JPEG and the plan does not require exact decoding.
+        subsampling_ratio: factor by which it has to shrink beyond the DCT reduction; see ``chroma_subsampling_ratio``.
     """
     region, num_used, rest = _leading_crops(sampled.calls, transform_at, size)
     if may_reduce:
@@ -95,11 +95,11 @@ def plan_decode(
 def _leading_crops(
     calls: Sequence[TransformCall], transform_at: Callable[[int], Any], size: Size
 ) -> tuple[Region, int, tuple[TransformCall, ...]]:
-    """Join the crops at the beginning.
+    """Combine the leading crops.
 
     Returns:
-        Their region; how many decisions lie wholly inside it; the decisions that remain once it is decoded, where
-        the first may be a crop with a resize whose crop became the whole picture.
+        Their region; the number of calls fully contained in it; and the remaining calls after decoding it, of which the
+        first may be a resized crop whose crop now covers the full image.
     """
     region = full_region(size)
     for number, call in enumerate(calls):
@@ -108,7 +108,7 @@ def _leading_crops(
             return region, number, tuple(calls[number:])
         x0, y0, x1, y1 = (int(value) for value in call.params["crop_coords"])
         if not (0 <= x0 < x1 <= region.size[1] and 0 <= y0 < y1 <= region.size[0]):
-            return region, number, tuple(calls[number:])  # Albumentations says what is wrong with it
+            return region, number, tuple(calls[number:])  # Albumentations raises the error
         region = Region(region.y0 + y0, region.x0 + x0, region.y0 + y1, region.x0 + x1)
         if name in CROPS_AND_RESIZES:
             params = {**call.params, "crop_coords": (0, 0, x1 - x0, y1 - y0)}
@@ -146,7 +146,7 @@ def _reduce(
 
 
 def _interpolation(transform: Any, target: Size, size: Size) -> int:
-    """Say which interpolation a transform takes, as its ``apply`` would."""
+    """Return the interpolation that a transform's ``apply`` would use."""
     shrinks = target[0] < size[0] or target[1] < size[1]
     if getattr(transform, "area_for_downscale", None) in ("image", "image_mask") and shrinks:
         return cv2.INTER_AREA

@@ -19,7 +19,7 @@ ON_CPU_AND_GPU, ON_GPU, ALBUMENTATIONS_ONLY_LABEL = (
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One transform, where it runs, and what there is to say of it."""
+    """One row of the table: a transform, where it runs, its tolerance and remarks."""
 
     name: str
     where: str
@@ -28,7 +28,7 @@ class Row:
 
 
 def leaf_names() -> list[str]:
-    """List the transforms of the installed Albumentations, without compositions and abstract bases."""
+    """Return the transforms of the installed Albumentations, without compositions and abstract bases."""
     package = load_albumentations()
     return sorted(
         name for name, cls in transform_classes().items() if not issubclass(cls, package.BaseCompose)
@@ -36,10 +36,10 @@ def leaf_names() -> list[str]:
 
 
 def rows() -> list[Row]:
-    """Say of each transform where it runs.
+    """Return a row for each transform.
 
     Raises:
-        KeyError: a transform is neither lowered nor has a reason; add it to ``reasons``.
+        KeyError: a transform is neither lowered nor listed in ``unsupported``; add it there.
     """
     return [_row(name) for name in leaf_names()]
 
@@ -50,7 +50,7 @@ def _row(name: str) -> Row:
         return Row(name, ALBUMENTATIONS_ONLY_LABEL, "", f"It {ALBUMENTATIONS_ONLY[name]}.")
     exceptions = EXCEPTIONS.get(name, "")
     remarks = (
-        "Another law; only with `lowering: approximate`." if lowering.approximate else "",
+        "A different algorithm; only with `lowering: approximate`." if lowering.approximate else "",
         f"{lowering.gpu_only}." if lowering.gpu_only else "",
         f"In Albumentations: {exceptions}." if exceptions else "",
     )
@@ -59,7 +59,7 @@ def _row(name: str) -> Row:
 
 
 def markdown() -> str:
-    """Write the page."""
+    """Return the page as Markdown."""
     all_rows = rows()
     count = {
         where: sum(row.where == where for row in all_rows)
@@ -71,12 +71,12 @@ def markdown() -> str:
         f"Where each of the {len(all_rows)} transforms of Albumentations {version('albumentations')} runs:"
         f" {count[ON_CPU_AND_GPU]} in DALI on CPU and GPU, {count[ON_GPU]} in DALI on a GPU only,"
         f" {count[ALBUMENTATIONS_ONLY_LABEL]} in Albumentations alone.",
-        "Compositions run on either side. The decisions are drawn by Albumentations in every case.",
+        "Compositions run on both. Parameters are always sampled by Albumentations.",
         "",
-        "The tolerance is the largest difference from Albumentations on uint8 pixels, in the worst case over pictures;"
-        " the tests hold it on DALI's CPU operators, that of transforms with none where there is a GPU.",
-        "An option named under remarks sends the step to Albumentations, and so does one with another law unless the"
-        " plan says `lowering: approximate`.",
+        "The tolerance is the largest difference from Albumentations on uint8 pixels, in the worst case over images;"
+        " tests verify it with DALI's CPU operators, and on a GPU for transforms without one.",
+        "With an option named under remarks the transform runs in Albumentations, and so does one with a different"
+        " algorithm unless the plan says `lowering: approximate`.",
         "",
         "This page is generated: `make transforms`.",
         "",

@@ -1,4 +1,4 @@
-"""A DALI graph of lowered transforms, on the CPU or on a GPU: the same code with one parameter."""
+"""DALI graph of lowered transforms, on the CPU or a GPU."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from .lowering import Argument, Device, Lowering, Node, as_array
 FLIPPED = FLIPPED_X | FLIPPED_Y
 Source = Literal["encoded", "pixels"]
 _OPERATOR = re.compile(r"^_+(\w+?)_\d+$")
-"""The operator's name inside the name that DALI gives to a node."""
+"""Extracts the operator name from DALI's node name."""
 
 
 @dataclass(frozen=True, slots=True)
 class GraphTransform:
-    """One leaf of the policy with its lowering."""
+    """A leaf transform of the policy with its lowering."""
 
     number: int
     transform: Any
@@ -30,16 +30,16 @@ class GraphTransform:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """One operator of a graph and where it runs."""
+    """An operator of a graph and its device."""
 
     operator: str
     device: str
 
 
 class LoweredGraph:
-    """Decodes a batch and takes it through the lowered transforms that each sample drew.
+    """Decodes a batch and applies the lowered transforms sampled for each image.
 
-    Defining a graph needs no GPU, running one on ``gpu`` does. One thread at a time; leave it with ``close``.
+    Only running a graph on ``gpu`` needs a GPU, defining it does not. One thread at a time; call ``close`` when done.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class LoweredGraph:
         self._inputs: frozenset[str] = frozenset()
 
     def placements(self) -> list[Placement]:
-        """List the graph's operators and their devices, inputs and argument arithmetic included."""
+        """Return the operators and their devices, argument arithmetic included."""
         if not self._built:
             self._pipeline._build_graph()
         return [
@@ -76,16 +76,16 @@ class LoweredGraph:
         regions: Sequence[Region] | None = None,
         orientations: Sequence[int] | None = None,
     ) -> Any:
-        """Run up to ``max_batch_size`` samples; returns DALI's list of uint8 HWC tensors, on the device.
+        """Run up to ``max_batch_size`` samples; return DALI's list of uint8 HWC tensors, on the device.
 
         Args:
             images: encoded bytes as uint8 (n,), or RGB pixels as uint8 HWC, as ``source`` says.
-            calls: what each sample drew, at most one for each slot and in the order of the slots.
-            regions: for encoded images, what is decoded of each, in stored coordinates.
-            orientations: for encoded images, their EXIF orientations; they are turned upright before the transforms.
+            calls: sampled transforms of each image, at most one per transform of the graph, in its order.
+            regions: for encoded images, the regions to decode, in stored coordinates.
+            orientations: for encoded images, their EXIF orientations, which are applied before the transforms.
 
         Raises:
-            RuntimeError: DALI could not decode or transform one of them; it does not say which.
+            RuntimeError: DALI could not decode or transform one of the images; it does not report which.
         """
         if not self._built:
             self._pipeline.build()
@@ -125,7 +125,7 @@ class LoweredGraph:
         ]
         for i, argument in enumerate(lowering.arguments):
             if f"{argument.name}{graph_transform.number}" not in self._inputs:
-                continue  # DALI prunes what no operator takes; some options leave an argument out
+                continue  # DALI prunes unused inputs; some options leave an argument out
             values = [_unused(argument) if row is None else as_array(row[i], argument) for row in rows]
             self._pipeline.feed_input(f"{argument.name}{graph_transform.number}", values)
 
@@ -184,8 +184,8 @@ def _define(
                 axes=(0, 1),
                 device="mixed" if device == "gpu" else "cpu",
                 output_type=types.RGB,
-                adjust_orientation=False,  # the index says it
-                jpeg_fancy_upsampling=True,  # as libjpeg-turbo and so OpenCV do: equal to the last bit
+                adjust_orientation=False,  # taken from the index
+                jpeg_fancy_upsampling=True,  # as libjpeg-turbo and OpenCV do: bit-identical
             )
             quarter = fn.external_source(name="quarter", dtype=types.BOOL, ndim=0)
             flipped = fn.external_source(name="flipped", dtype=types.BOOL, ndim=0)
@@ -202,7 +202,7 @@ def _define(
         for graph_transform in transforms:
             flag = fn.external_source(name=f"flag{graph_transform.number}", dtype=types.BOOL, ndim=0)
             nodes = inputs_of(graph_transform)
-            if flag:  # a conditional of the graph: DALI runs it for the samples whose flag is set
+            if flag:  # a DALI conditional: runs for the samples whose flag is set
                 images = graph_transform.lowering.emit(graph_transform.transform, images, nodes, device)
         return images
 

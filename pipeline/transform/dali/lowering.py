@@ -1,4 +1,4 @@
-"""What a lowering is: small functions from a drawn transform to the arguments of DALI operators."""
+"""Lowering: conversion of a sampled transform to the arguments of DALI operators."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Node = Any
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """How far a faster path may be from Albumentations on uint8 pixels, in the worst case over pictures.
+    """Largest deviation of a faster path from Albumentations on uint8 pixels, in the worst case over images.
 
-    Both bounds hold where both are given.
+    If both bounds are given, both hold.
     """
 
     max_levels: int | None = None
-    """Largest difference of any value, of 255."""
+    """Largest difference of any value, 0..255."""
     min_psnr_db: float | None = None
-    """Smallest peak signal-to-noise ratio of any picture."""
+    """Smallest peak signal-to-noise ratio of any image."""
 
     def __str__(self) -> str:
         if self.max_levels == 0:
@@ -50,13 +50,12 @@ class Argument:
 
 @dataclass(frozen=True, slots=True)
 class Lowering:
-    """How some Albumentations classes become DALI operators.
+    """Conversion of some Albumentations classes to DALI operators.
 
-    ``arguments_of(transform, params, size)`` turns what was drawn for one picture of height and width ``size``
-    into one array for each of ``arguments``; it runs on the host, once per sample. ``emit(transform, images,
-    nodes, device)`` adds the operators to the graph, once per graph: ``images`` are uint8 HWC RGB of any sizes, and
-    so are those that it returns; ``nodes`` are the arguments, on the CPU. It runs for the samples that drew the
-    transform and for no other.
+    ``arguments_of(transform, params, size)`` converts the sampled parameters of an image of height and width ``size``
+    to one array for each of ``arguments``; it runs on the host, once per sample. ``emit(transform, images, nodes,
+    device)`` adds the operators to the graph, once per graph: ``images`` and the result are uint8 HWC RGB of any sizes;
+    ``nodes`` are the arguments, on the CPU. The operators run only for samples with this transform.
     """
 
     transforms: tuple[str, ...]
@@ -66,25 +65,25 @@ class Lowering:
     emit: Callable[[Any, Node, tuple[Node, ...], Device], Node]
     tolerance: Tolerance
     unsupported: Callable[[Any], str] = lambda _: ""
-    """Why a transform with these options cannot be lowered; empty where it can."""
+    """Returns why a transform with these options cannot be lowered; empty if it can."""
     gpu_only: str = ""
-    """Why DALI can do this on a GPU only; empty where it can on both."""
+    """Why DALI supports this on a GPU only; empty if on both devices."""
     approximate: bool = False
-    """Another law than Albumentations': taken only where the plan says ``lowering: approximate``."""
+    """Whether DALI uses a different algorithm; only used if the plan says ``lowering: approximate``."""
     approximation: Callable[[Any], Tolerance | None] = lambda _: None
-    """The bound where DALI follows another law with these options, such as a cubic filter; None where it does not."""
+    """Returns the tolerance if DALI uses a different algorithm with these options, such as a cubic filter; else None."""
 
     def is_approximate(self, transform: Any) -> bool:
-        """Say whether DALI follows another law than Albumentations for a transform with these options."""
+        """Return whether DALI uses a different algorithm for a transform with these options."""
         return self.approximate or self.approximation(transform) is not None
 
     def tolerance_of(self, transform: Any) -> Tolerance:
-        """Say how far from Albumentations a transform with these options may be."""
+        """Return the tolerance of a transform with these options."""
         return self.approximation(transform) or self.tolerance
 
 
 def as_array(value: Any, argument: Argument) -> np.ndarray:
-    """Bring one argument to what the graph expects."""
+    """Convert an argument to the dtype and dimensions that the graph expects."""
     array = np.ascontiguousarray(value, dtype=argument.dtype).reshape(np.shape(value))
     assert array.ndim == argument.ndim, (
         f"{argument.name}: expected {argument.ndim} dimensions, got {array.ndim}"

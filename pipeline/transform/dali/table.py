@@ -1,4 +1,4 @@
-"""The table of lowerings, and what it says of a transform."""
+"""Table of lowerings by transform class."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ _BY_NAME: dict[str, Lowering] = {
 
 
 def lowering_of(name: str) -> Lowering | None:
-    """Find the lowering of a class by its name in Albumentations."""
+    """Return the lowering of an Albumentations class by name."""
     return _BY_NAME.get(name)
 
 
 def unsupported_reason(transform: Any, *, device: str, approximate: bool) -> str:
-    """Say why DALI does not run a transform with these options on a device; empty where it does."""
+    """Return why DALI does not run a transform with these options on a device; empty if it does."""
     name = type(transform).__name__
     lowering = _BY_NAME.get(name) if type(transform).__module__.startswith("albumentations.") else None
     if lowering is None:
-        return f"{name} {ALBUMENTATIONS_ONLY.get(name, 'is your own class, or new to Lightwell')}"
+        return f"{name} {ALBUMENTATIONS_ONLY.get(name, 'is a custom class or not known to Lightwell')}"
     if lowering.gpu_only and device == "cpu":
         return lowering.gpu_only
     reason = lowering.unsupported(transform)
     if not reason and lowering.is_approximate(transform) and not approximate:
         bound = lowering.tolerance_of(transform)
-        return f"DALI follows another law; write `lowering: approximate` to take it ({bound})"
+        return f"DALI uses a different algorithm; write `lowering: approximate` to use it ({bound})"
     return reason

@@ -1,54 +1,54 @@
-"""Why some transforms run in Albumentations: whole classes, and options of those that DALI runs otherwise."""
+"""Classes and options that DALI does not support and that run in Albumentations, with reasons."""
 
 from __future__ import annotations
 
-_VOLUMES = "takes volumes, and pictures have no depth"
-_KIND = "changes the kind of a batch's numbers, which is done to whole batches at the end"
-_OTHERS = "takes other pictures out of the data"
-_FROM_PIXELS = "decides by looking at pixels"
-_HLS = "turns the picture into hue, lightness and saturation of 8 bits and back, cut off on the way"
-_OWN_NOISE = "draws its noise from the pixels while it is applied; DALI's own noise cannot be keyed by sample"
+_VOLUMES = "takes volumes, not images"
+_KIND = "changes the dtype or layout, which is done on batches at the end"
+_OTHERS = "takes other images from the data"
+_FROM_PIXELS = "computes parameters from pixels"
+_HLS = "converts to 8-bit hue, lightness and saturation and back, truncating in between"
+_OWN_NOISE = "samples noise from the pixels while it is applied; DALI's own noise cannot be seeded per sample"
 
 ALBUMENTATIONS_ONLY: dict[str, str] = {
     "CenterCrop3D": _VOLUMES,
     "CoarseDropout3D": _VOLUMES,
-    "CropNonEmptyMaskIfExists": "crops around what a mask shows",
+    "CropNonEmptyMaskIfExists": "crops around the content of a mask",
     "CubicSymmetry": _VOLUMES,
     "FDA": _OTHERS,
-    "FancyPCA": "looks for the main axes of the picture's colours",
+    "FancyPCA": "computes the principal components of the image's colours",
     "FromFloat": _KIND,
-    "GlassBlur": "swaps pixels with their neighbours one after the other",
+    "GlassBlur": "swaps neighbouring pixels sequentially",
     "GridElasticDeform": "moves the corners of a grid and warps every cell by its own perspective",
     "HEStain": _FROM_PIXELS,
     "HistogramMatching": _OTHERS,
     "ISONoise": _OWN_NOISE,
-    "Lambda": "is your own function, which may look at pixels",
+    "Lambda": "is a custom function, which may access pixels",
     "MaskDropout": "drops the objects of a mask",
     "Mosaic": _OTHERS,
-    "Normalize": "is done to whole batches at the end, in one pass",
+    "Normalize": "is applied to batches at the end, in one pass",
     "OverlayElements": _OTHERS,
     "Pad3D": _VOLUMES,
     "PadIfNeeded3D": _VOLUMES,
     "PixelDistributionAdaptation": _OTHERS,
     "RandomCrop3D": _VOLUMES,
-    "RandomCropNearBBox": "takes a box out of the data under a name of its own",
-    "RandomFog": "lays hundreds of discs one on the other and rounds after each",
+    "RandomCropNearBBox": "takes a box from the data under a configurable name",
+    "RandomFog": "overlays hundreds of discs and rounds after each",
     "RandomGravel": _HLS,
     "RandomSnow": _HLS,
-    "RandomSunFlare": "lays discs one on the other and rounds after each",
+    "RandomSunFlare": "overlays discs and rounds after each",
     "ShotNoise": _OWN_NOISE,
-    "Superpixels": "clusters pixels by colour and place, again and again",
-    "TextImage": "writes texts out of the data",
+    "Superpixels": "clusters pixels by colour and position iteratively",
+    "TextImage": "writes texts from the data",
     "ToFloat": _KIND,
-    "ToRGB": "makes three channels of one, and decoding has done so",
+    "ToRGB": "converts one channel to three, which decoding already does",
     "ToTensor3D": _VOLUMES,
     "ToTensorV2": _KIND,
-    "ZoomBlur": "adds up enlarged pictures, another number of them in each draw",
+    "ZoomBlur": "sums a varying number of enlarged images",
 }
-"""Classes that DALI never runs."""
+"""Classes that always run in Albumentations."""
 
 _FILL = "a border of more than four levels"
-_FILTERS = "nearest and area interpolation; cubic and Lanczos follow another law"
+_FILTERS = "nearest and area interpolation; cubic and Lanczos use a different algorithm"
 _NOT_LINEAR = "any interpolation but linear"
 _INPAINTED = "`fill: inpaint_telea` and `inpaint_ns`, and levels outside 0 to 255"
 _WARPED = f"{_NOT_LINEAR}; {_FILL}"
@@ -56,7 +56,7 @@ _WARPED = f"{_NOT_LINEAR}; {_FILL}"
 EXCEPTIONS: dict[str, str] = {
     "Affine": _WARPED,
     "AutoContrast": "`cutoff` and `ignore`, which need the histogram",
-    "CLAHE": "a drawn `clip_limit`: DALI takes one for all pictures, such as [4, 4]",
+    "CLAHE": "a random `clip_limit`: DALI takes one for all images, such as [4, 4]",
     "CenterCrop": _FILL,
     "ChannelDropout": "a `fill` outside 0 to 255",
     "CoarseDropout": _INPAINTED,
@@ -64,7 +64,7 @@ EXCEPTIONS: dict[str, str] = {
     "ConstrainedCoarseDropout": f"`mask_indices`, which need pixels of the mask; {_INPAINTED}",
     "Crop": _FILL,
     "CropAndPad": f"with `keep_size` {_FILTERS}",
-    "Downscale": "all interpolation but nearest and linear; nearest follows another law on a few borders",
+    "Downscale": "any interpolation but nearest and linear; nearest differs on a few pixel borders",
     "ElasticTransform": _WARPED,
     "Equalize": "`mode: pil` and a `mask`",
     "Erasing": _INPAINTED,
@@ -80,18 +80,18 @@ EXCEPTIONS: dict[str, str] = {
     "Perspective": _WARPED,
     "PiecewiseAffine": f"a `scale` from 0; {_WARPED}",
     "Posterize": "`num_bits` for other than one or three channels",
-    "RandomBrightnessContrast": "`brightness_by_max: false`, which decides by looking at pixels",
+    "RandomBrightnessContrast": "`brightness_by_max: false`, which computes parameters from pixels",
     "RandomCrop": _FILL,
     "RandomGridShuffle": "more tiles than DALI pastes at once",
     "RandomResizedCrop": _FILTERS,
     "RandomScale": _FILTERS,
-    "RandomShadow": "more than two shadows, which are rounded one after the other",
+    "RandomShadow": "more than two shadows, which are rounded one by one",
     "RandomSizedBBoxSafeCrop": _FILTERS,
     "RandomSizedCrop": _FILTERS,
     "Resize": _FILTERS,
     "Rotate": _WARPED,
     "SafeRotate": _WARPED,
-    "Sharpen": "`method: gaussian`, which counts below 0 as 255 and less",
+    "Sharpen": "`method: gaussian`, whose negative values wrap around",
     "ShiftScaleRotate": _WARPED,
     "SmallestMaxSize": _FILTERS,
     "ThinPlateSpline": _WARPED,
@@ -99,4 +99,4 @@ EXCEPTIONS: dict[str, str] = {
     "ToGray": "`method: pca`, and other than three channels",
     "XYMasking": _INPAINTED,
 }
-"""Options that DALI does not take of classes that it runs otherwise."""
+"""Unsupported options of otherwise supported classes."""

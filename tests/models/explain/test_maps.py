@@ -6,7 +6,7 @@ import torch
 from lightwell.models.explain.maps import border_mass, concentration, is_empty, peak, upsample
 
 
-def test_border_mass_is_the_share_of_the_enlarged_map():
+def test_border_mass_equals_that_of_the_upsampled_map():
     maps = torch.rand(6, 7, 5, generator=torch.Generator().manual_seed(0))
     for height, width, border in [(224, 224, 0.1), (97, 131, 0.2), (50, 20, 0.45), (7, 5, 0.2), (5, 4, 0.2)]:
         large = upsample(maps.double(), height, width)
@@ -16,7 +16,7 @@ def test_border_mass_is_the_share_of_the_enlarged_map():
         assert torch.allclose(border_mass(maps, border, height, width), wanted, atol=1e-6)
 
 
-def test_border_mass_knows_its_extremes():
+def test_extremes_of_border_mass():
     maps = torch.zeros(3, 7, 7)
     maps[0] = 1
     maps[1, 3, 3] = 1
@@ -28,7 +28,7 @@ def test_border_mass_knows_its_extremes():
         border_mass(maps, 0.5)
 
 
-def test_concentration_runs_from_an_even_map_to_a_single_cell():
+def test_concentration_is_0_for_a_uniform_map_and_1_for_a_single_cell():
     maps = torch.zeros(4, 8, 8)
     maps[0] = 0.3
     maps[1, 2, 5] = 7
@@ -40,7 +40,7 @@ def test_concentration_runs_from_an_even_map_to_a_single_cell():
     assert math.isnan(concentration(torch.ones(1, 1, 1))[0])
 
 
-def test_blank_is_relative_to_the_logit():
+def test_the_threshold_of_empty_maps_is_relative_to_the_logit():
     maps = torch.tensor([0.0, 0.9e-6, 1.1e-6, 0.9e-5, 0.0])[:, None, None].expand(5, 7, 7)
     assert is_empty(maps, torch.tensor([2.0, 1.0, -1.0, -10.0, 0.0])).tolist() == [
         True,
@@ -51,7 +51,7 @@ def test_blank_is_relative_to_the_logit():
     ]
 
 
-def test_enlarging_is_what_opencv_does():
+def test_upsampling_equals_that_of_opencv():
     import cv2
 
     maps = torch.rand(2, 7, 7, generator=torch.Generator().manual_seed(0))
@@ -59,7 +59,7 @@ def test_enlarging_is_what_opencv_does():
     assert np.abs(upsample(maps, 97, 130).numpy() - wanted).max() < 1e-6
 
 
-def test_the_peak_is_the_greatest_pixel_as_x_and_y():
+def test_the_peak_is_the_maximum_pixel_as_x_and_y():
     maps = torch.rand(8, 7, 7, generator=torch.Generator().manual_seed(0))
     large = upsample(maps, 100, 60)
     for (x, y), one in zip(peak(maps, 100, 60).tolist(), large, strict=True):

@@ -1,4 +1,4 @@
-"""Layouts of layers: found by moving a patch of the image, never by the rank of the output."""
+"""Layouts of layers: determined by moving a patch of the image, not by the shape of the output."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ChannelsLast(nn.Module):
         return self.fc(turned.mean((1, 2)))
 
 
-def test_a_cube_of_equal_sides_is_read_by_its_response() -> None:
+def test_the_layout_of_a_cube_is_determined_by_its_response() -> None:
     model = ChannelsLast().eval()
     layout = layer_layout(model, "last", image(32)[:1])
     assert layout is not None
@@ -55,7 +55,7 @@ def test_channels_first_and_last_give_the_same_map() -> None:
     assert torch.allclose(maps[0], maps[1], atol=1e-6)
 
 
-def test_noise_is_no_map() -> None:
+def test_noise_has_no_layout() -> None:
     outputs = torch.randn(5, 16, 7, 7, generator=torch.Generator().manual_seed(0))
     assert find_layout(outputs, (224, 224)) is None
 
@@ -64,13 +64,13 @@ def test_noise_is_no_map() -> None:
     ("tokens", "size", "grid"),
     [(196, (224, 224), (14, 14)), (98, (224, 448), (7, 14)), (197, (224, 224), None), (3, (32, 32), None)],
 )
-def test_tokens_have_the_proportions_of_the_image(
+def test_token_grids_have_the_aspect_ratio_of_the_image(
     tokens: int, size: tuple[int, int], grid: tuple[int, int] | None
 ) -> None:
     assert token_grid(tokens, size) == grid
 
 
-def test_class_and_register_tokens_are_left_out() -> None:
+def test_class_and_register_tokens_are_excluded() -> None:
     for prefix in (0, 1, 2, 5):
         (found,) = possible_layouts((1, prefix + 196, 192), (224, 224), None)
         assert (found.height, found.width, found.num_prefix) == (14, 14, prefix)
@@ -106,7 +106,7 @@ def test_networks_have_a_target_layer_with_the_cells_of_the_image(name: str, cel
         assert cam(image(), [predicted]).maps[0].shape[1:] == cells
 
 
-def test_a_layer_behind_which_only_the_class_token_counts_is_refused() -> None:
+def test_a_layer_after_which_only_the_class_token_is_used_is_refused() -> None:
     with (
         grad_cam(untrained("timm:vit_tiny_patch16_224"), "blocks.11") as cam,
         pytest.raises(ModelError, match="only the class token does"),
@@ -114,12 +114,12 @@ def test_a_layer_behind_which_only_the_class_token_counts_is_refused() -> None:
         cam(image(), [predicted])
 
 
-def test_a_vision_transformer_at_another_size_says_which_it_was_built_for() -> None:
+def test_a_vision_transformer_at_another_size_is_refused_with_its_size() -> None:
     with pytest.raises(ModelError, match=r"expected images of 224 x 224 pixels.*got 64 x 64"):
         choose_target_layer(untrained("timm:vit_tiny_patch16_224"), image(64))
 
 
-def test_a_layer_that_is_passed_over_for_one_cell_is_stated() -> None:
+def test_a_layer_skipped_for_having_one_cell_is_noted() -> None:
     layer = choose_target_layer(untrained("resnet18"), image(32))
     assert layer.name == "layer3"
     assert "layer4 has one cell at 32 x 32 pixels" in layer.note

@@ -1,4 +1,4 @@
-"""Checkpoints: what is saved comes back, and nothing half-written or foreign is taken for one."""
+"""Checkpoints: round trip, and rejection of incomplete, damaged and other files."""
 
 import dataclasses
 import math
@@ -39,7 +39,9 @@ def steps(model: torch.nn.Module, optimizer: torch.optim.Optimizer, count: int) 
         optimizer.step()
 
 
-def test_a_model_comes_back_with_its_classes_in_eval_mode(model: torch.nn.Module, tmp_path: Path) -> None:
+def test_a_saved_model_is_loaded_with_its_classes_in_eval_mode(
+    model: torch.nn.Module, tmp_path: Path
+) -> None:
     path = tmp_path / "best.safetensors"
     save_checkpoint(path, model.to(memory_format=torch.channels_last), ABOUT)
     state = torch.get_rng_state()
@@ -54,14 +56,14 @@ def test_a_model_comes_back_with_its_classes_in_eval_mode(model: torch.nn.Module
     assert [item.name for item in tmp_path.iterdir()] == ["best.safetensors"]
 
 
-def test_the_description_comes_back_whole(model: torch.nn.Module, tmp_path: Path) -> None:
+def test_metadata_round_trip(model: torch.nn.Module, tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "c.safetensors", model, ABOUT)
     metadata, header = read_metadata(tmp_path / "c.safetensors")
     assert metadata == ABOUT
     assert header["epoch"] == "1"
 
 
-def test_the_best_checkpoint_serves_as_a_weights_file(model: torch.nn.Module, tmp_path: Path) -> None:
+def test_the_best_checkpoint_is_a_valid_weights_file(model: torch.nn.Module, tmp_path: Path) -> None:
     path = tmp_path / "best.safetensors"
     save_checkpoint(path, model, ABOUT)
     assert load_file(path).keys() == model.state_dict().keys()
@@ -70,9 +72,7 @@ def test_the_best_checkpoint_serves_as_a_weights_file(model: torch.nn.Module, tm
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd", "plain sgd"])
-def test_an_optimiser_goes_on_as_if_it_had_not_stopped(
-    name: str, model: torch.nn.Module, tmp_path: Path
-) -> None:
+def test_a_restored_optimizer_takes_the_same_steps(name: str, model: torch.nn.Module, tmp_path: Path) -> None:
     def make(module: torch.nn.Module) -> torch.optim.Optimizer:
         if name == "adamw":
             return torch.optim.AdamW(module.parameters(), lr=1e-3)
@@ -118,7 +118,7 @@ def test_weights_that_are_not_finite_are_neither_written_nor_loaded(
     assert path.read_bytes() == before
 
 
-def test_the_weights_report_is_kept_and_a_loaded_model_has_one(
+def test_the_weights_report_is_saved_and_loaded_with_the_model(
     model: torch.nn.Module, tmp_path: Path
 ) -> None:
     begun = WeightsReport("net.pth", 100, untrained=("fc",), notes=("random and frozen: conv1",))
@@ -133,10 +133,10 @@ def test_the_weights_report_is_kept_and_a_loaded_model_has_one(
 
 
 @pytest.mark.parametrize(("recorded", "works"), [(None, True), (True, True), (False, False)])
-def test_checkpoints_of_googlenet_keep_the_transform_that_they_were_trained_with(
+def test_checkpoints_of_googlenet_keep_their_transform_input(
     recorded: bool | None, works: bool, tmp_path: Path
 ) -> None:
-    """Those from before it was recorded were trained with it."""
+    """Checkpoints without a recorded value were trained with it."""
     spec = ModelSpec(name="googlenet", weights="none", num_classes=3, transform_input=recorded)
     path = tmp_path / "best.safetensors"
     save_checkpoint(path, build_model(spec), dataclasses.replace(ABOUT, model=spec))
@@ -148,12 +148,12 @@ def test_checkpoints_of_googlenet_keep_the_transform_that_they_were_trained_with
     )
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_a_missing_checkpoint_is_reported_with_its_path(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"best\.safetensors.*not there; train first"):
         load_model(tmp_path / "best.safetensors")
 
 
-def test_a_cut_file_is_no_checkpoint(model: torch.nn.Module, tmp_path: Path) -> None:
+def test_a_truncated_checkpoint_is_refused(model: torch.nn.Module, tmp_path: Path) -> None:
     path = tmp_path / "best.safetensors"
     save_checkpoint(path, model, ABOUT)
     path.write_bytes(path.read_bytes()[:1000])
@@ -161,7 +161,7 @@ def test_a_cut_file_is_no_checkpoint(model: torch.nn.Module, tmp_path: Path) -> 
         load_model(path)
 
 
-def test_safetensors_of_somebody_else_are_refused_with_a_cure(tmp_path: Path) -> None:
+def test_other_safetensors_files_are_refused_with_a_hint(tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(2)}, tmp_path / "their.safetensors")
     with pytest.raises(ModelError, match="has no metadata of model and classes: use it as the weights"):
         load_model(tmp_path / "their.safetensors")

@@ -1,4 +1,4 @@
-"""What a training that goes on relies on is verified first."""
+"""A resumed training run verifies its files first."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pictures import make_folder
 
 
 class Lines(SilentConsole):
-    """Keeps what is said."""
+    """Records printed lines."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -27,7 +27,7 @@ class Lines(SilentConsole):
         self.lines.append(line)
 
 
-def test_damage_to_the_best_weights_or_the_metrics_is_found_before_a_run_goes_on(tmp_path: Path) -> None:
+def test_damaged_best_weights_or_metrics_are_detected_before_a_run_resumes(tmp_path: Path) -> None:
     build_index(make_folder(tmp_path / "photos")).save(tmp_path / "index.parquet")
     plan = Plan.model_validate(
         {

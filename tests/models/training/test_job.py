@@ -31,7 +31,7 @@ NORMALIZE = {"Normalize": {"mean": [0.5] * 3, "std": [0.5] * 3}}
 
 
 class Terminal(SilentConsole):
-    """Keeps what is said; interrupts, as Ctrl-C does, in a training batch."""
+    """Records printed lines; raises KeyboardInterrupt in a training batch."""
 
     def __init__(self, stop_at: tuple[int, int] | None = None) -> None:
         self.lines: list[str] = []
@@ -48,7 +48,7 @@ class Terminal(SilentConsole):
 
 
 class Watched(LocalEngine):
-    """The local engine; remembers which views it was asked for."""
+    """Local engine that records the requested views."""
 
     views: list[View] = []  # noqa: RUF012
 
@@ -68,7 +68,7 @@ def write_images(root: Path, split: str, name: str, count: int, brightness: int)
 
 @pytest.fixture(scope="module")
 def index_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Bright and dark pictures: 12 and 8 to train on, 4 and 4 in each of the other splits."""
+    """Bright and dark images: 12 and 8 for training, 4 and 4 in each of the other splits."""
     root = tmp_path_factory.mktemp("images")
     for split, counts in (("train", (12, 8)), ("val", (4, 4)), ("test", (4, 4))):
         write_images(root, split, "bright", counts[0], 170)
@@ -85,7 +85,7 @@ def plan(index_path: Path) -> Plan:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Sums do not depend on how many threads share them."""
+    """One torch thread, so that floating-point sums do not depend on the number of threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -108,7 +108,9 @@ def same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> bool
     return all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_a_head_learns_on_a_frozen_trunk_and_all_is_written(plan: Plan, tmp_path: Path) -> None:
+def test_the_head_is_trained_on_a_frozen_backbone_and_all_outputs_are_written(
+    plan: Plan, tmp_path: Path
+) -> None:
     optimizer = OptimizerSpec(lr=0.05)
     job = Classify(plan=plan, model=MODEL, epochs=3, optimizer=optimizer, class_weights="balanced")
     assert isinstance(job, TrainingJob)
@@ -137,7 +139,7 @@ def test_a_head_learns_on_a_frozen_trunk_and_all_is_written(plan: Plan, tmp_path
     assert names == {"metrics.jsonl", "result.json", "best.safetensors", "checkpoint.safetensors"}
 
 
-def test_a_frozen_trunk_stays_as_it_was_to_the_last_statistic(plan: Plan, tmp_path: Path) -> None:
+def test_a_frozen_backbone_keeps_its_weights_and_batchnorm_statistics(plan: Plan, tmp_path: Path) -> None:
     before = tmp_path / "before"
     train(Classify(plan=plan, model=MODEL, epochs=1, optimizer=OptimizerSpec(lr=1e-9)), before)
     train(Classify(plan=plan, model=MODEL, epochs=2), tmp_path / "after")
@@ -147,7 +149,7 @@ def test_a_frozen_trunk_stays_as_it_was_to_the_last_statistic(plan: Plan, tmp_pa
 
 
 @pytest.mark.parametrize(("block", "kept"), [("layer4", ("conv1", "layer1", "layer3")), ("all", ())])
-def test_fine_tuning_learns_from_the_named_block_on(
+def test_fine_tuning_trains_the_given_block_and_all_later_ones(
     block: str, kept: tuple[str, ...], plan: Plan, tmp_path: Path
 ) -> None:
     job = Classify(plan=plan, model=MODEL, epochs=1, fine_tune_from=block, test_split=None)
@@ -168,7 +170,9 @@ def test_fine_tuning_learns_from_the_named_block_on(
 
 
 @pytest.mark.parametrize("name", ["adamw", "sgd"])
-def test_an_interrupted_run_ends_as_if_it_had_not_been(name: str, plan: Plan, tmp_path: Path) -> None:
+def test_an_interrupted_run_gives_the_result_of_an_uninterrupted_one(
+    name: str, plan: Plan, tmp_path: Path
+) -> None:
     optimizer = OptimizerSpec(name=name, lr=0.01)
     job = Classify(plan=plan, model=MODEL, epochs=4, optimizer=optimizer, fine_tune_from="layer4")
     whole = train(job, tmp_path / "whole")
@@ -187,7 +191,9 @@ def test_an_interrupted_run_ends_as_if_it_had_not_been(name: str, plan: Plan, tm
     assert (parts["best_epoch"], parts["test"]["loss"]) == (whole["best_epoch"], whole["test"]["loss"])
 
 
-def test_two_and_two_epochs_are_four_where_the_schedule_allows_it(plan: Plan, tmp_path: Path) -> None:
+def test_a_finished_run_can_be_extended_by_more_epochs_if_the_schedule_allows_it(
+    plan: Plan, tmp_path: Path
+) -> None:
     job = Classify(plan=plan, model=MODEL, epochs=4, schedule=LRSchedule(kind="constant"))
     train(job, tmp_path / "four")
     train(job.model_copy(update={"epochs": 2}), tmp_path / "two")
@@ -196,7 +202,7 @@ def test_two_and_two_epochs_are_four_where_the_schedule_allows_it(plan: Plan, tm
     assert same(ours, theirs)
 
 
-def test_a_finished_run_is_not_learnt_again(plan: Plan, tmp_path: Path) -> None:
+def test_a_finished_run_is_not_trained_again(plan: Plan, tmp_path: Path) -> None:
     job = Classify(plan=plan, model=MODEL, epochs=1)
     first = train(job, tmp_path)
     stamp = (tmp_path / "checkpoint.safetensors").stat().st_mtime_ns
@@ -205,7 +211,9 @@ def test_a_finished_run_is_not_learnt_again(plan: Plan, tmp_path: Path) -> None:
     assert again["test"]["loss"] == first["test"]["loss"]
 
 
-def test_another_job_in_the_same_folder_is_refused_and_told_apart(plan: Plan, tmp_path: Path) -> None:
+def test_another_job_in_the_same_folder_is_refused_with_the_keys_that_differ(
+    plan: Plan, tmp_path: Path
+) -> None:
     job = Classify(plan=plan, model=MODEL, epochs=1)
     train(job, tmp_path)
     other = Classify(plan=plan.model_copy(update={"seed": 4}), model=MODEL, epochs=1, label_smoothing=0.1)
@@ -222,7 +230,7 @@ def test_early_stop_ends_the_run(plan: Plan, tmp_path: Path) -> None:
     assert train(job, tmp_path)["epochs"] == 2
 
 
-def test_features_of_a_frozen_trunk_are_made_once_and_serve_all_epochs(plan: Plan, tmp_path: Path) -> None:
+def test_features_of_a_frozen_backbone_are_computed_once_for_all_epochs(plan: Plan, tmp_path: Path) -> None:
     job = Classify(plan=plan, model=MODEL, epochs=6, feature_passes=2, optimizer=OptimizerSpec(lr=0.05))
     assert (job.view.num_epochs, job.view.augment) == (2, True)
     engine = Watched(num_threads=1)
@@ -240,7 +248,9 @@ def test_features_of_a_frozen_trunk_are_made_once_and_serve_all_epochs(plan: Pla
     assert not any(flags)
 
 
-def test_features_want_a_frozen_trunk_and_a_model_that_ends_in_its_head(plan: Plan, tmp_path: Path) -> None:
+def test_feature_passes_require_a_frozen_backbone_and_a_model_that_ends_in_its_head(
+    plan: Plan, tmp_path: Path
+) -> None:
     with pytest.raises(PlanError, match="expected a frozen backbone, got fine_tune_from"):
         Classify(plan=plan, model=MODEL, feature_passes=1, fine_tune_from="layer4")
     job = Classify(plan=plan, model=ModelSpec(name="squeezenet1_1", weights="none"), feature_passes=1)
@@ -248,7 +258,7 @@ def test_features_want_a_frozen_trunk_and_a_model_that_ends_in_its_head(plan: Pl
         train(job, tmp_path)
 
 
-def test_one_class_is_not_a_classification(tmp_path: Path) -> None:
+def test_an_index_with_one_class_is_refused(tmp_path: Path) -> None:
     for split in ("train", "val", "test"):
         write_images(tmp_path / "one", split, "only", 2, 90)
     build_index(tmp_path / "one").save(tmp_path / "one.parquet")
@@ -257,7 +267,7 @@ def test_one_class_is_not_a_classification(tmp_path: Path) -> None:
         job.check()
 
 
-def test_a_class_without_training_images_is_named(tmp_path: Path) -> None:
+def test_a_class_without_training_images_is_refused(tmp_path: Path) -> None:
     for split, names in (("train", "ab"), ("val", "abc"), ("test", "abc")):
         for name in names:
             write_images(tmp_path / "some", split, name, 1, 90)
@@ -267,19 +277,19 @@ def test_a_class_without_training_images_is_named(tmp_path: Path) -> None:
         job.check()
 
 
-def test_a_split_that_is_not_there_lists_those_that_are(plan: Plan) -> None:
+def test_an_unknown_split_is_refused_with_the_existing_ones(plan: Plan) -> None:
     with pytest.raises(PlanError, match=r"validation_split: .* got 'nonesuch'; it has test, train, val"):
         Classify(plan=plan, model=MODEL, validation_split="nonesuch").check()
     with pytest.raises(PlanError, match=r"test_split: .*or write test_split: null"):
         Classify(plan=plan, model=MODEL, test_split="holdout").check()
 
 
-def test_a_block_that_is_not_there_is_refused(plan: Plan, tmp_path: Path) -> None:
+def test_an_unknown_block_is_refused(plan: Plan, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="layer4"):
         train(Classify(plan=plan, model=MODEL, fine_tune_from="layer5"), tmp_path)
 
 
-def test_a_last_batch_of_one_image_is_left_out_only_where_batchnorm_learns(plan: Plan) -> None:
+def test_a_last_batch_of_one_image_is_dropped_only_if_batchnorm_is_trained(plan: Plan) -> None:
     nineteen = plan.model_copy(update={"batch": plan.batch.model_copy(update={"size": 19})})
     assert Classify(plan=nineteen, model=MODEL, fine_tune_from="layer4").view.drop_last
     assert not Classify(plan=nineteen, model=MODEL).view.drop_last
@@ -309,8 +319,8 @@ def test_class_weights_beside_sampling_are_refused(plan: Plan) -> None:
     assert Classify(plan=sampled, model=MODEL).check().classes == ("bright", "dark")
 
 
-def test_the_evaluation_of_ranks_adds_up_to_that_of_one(plan: Plan) -> None:
-    """Three ranks share eight images in batches of six: the last two and one repeat."""
+def test_evaluation_by_several_ranks_equals_that_of_one(plan: Plan) -> None:
+    """Three ranks evaluate eight images in batches of six: the last batch has two images and one padding row."""
     plan = plan.model_copy(update={"batch": BatchOptions(size=6)})
     engine, kept = LocalEngine(num_threads=1), []
     for rank in range(3):

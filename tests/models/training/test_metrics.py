@@ -1,4 +1,4 @@
-"""Metrics against scikit-learn and against what can be worked out by hand."""
+"""Metrics against scikit-learn and against values computed by hand."""
 
 import numpy as np
 import pytest
@@ -52,14 +52,14 @@ def test_replaced_and_unlabelled_rows_are_left_out() -> None:
     assert (metrics.accuracy, metrics.auroc) == (alone.accuracy, alone.auroc)
 
 
-def test_an_absent_class_makes_auroc_undefined_and_says_why() -> None:
+def test_an_absent_class_makes_auroc_undefined_with_a_reason() -> None:
     metrics = compute_metrics(np.array([[0.9, 0.1], [0.4, 0.6]]), np.array([0, 0]))
     assert metrics.auroc is None
     assert metrics.notes == {"auroc": "only class 0 is present"}
     assert (metrics.accuracy, metrics.balanced_accuracy) == (0.5, 0.5)
 
 
-def test_of_many_classes_only_those_present_are_averaged() -> None:
+def test_auroc_averages_only_over_classes_that_occur() -> None:
     probabilities, labels = random_scores(4)
     kept = labels != 2
     metrics = compute_metrics(probabilities[kept], labels[kept])
@@ -67,7 +67,7 @@ def test_of_many_classes_only_those_present_are_averaged() -> None:
     assert metrics.auroc == pytest.approx(np.mean(areas))
 
 
-def test_nothing_left_gives_none_and_a_note() -> None:
+def test_no_labelled_rows_give_none_and_a_note() -> None:
     metrics = compute_metrics(np.full((2, 2), 0.5), np.array([0, 1]), np.array([True, True]))
     assert (metrics.accuracy, metrics.balanced_accuracy, metrics.auroc) == (None, None, None)
     assert set(metrics.notes) == {"accuracy", "balanced_accuracy", "auroc"}

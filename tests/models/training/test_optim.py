@@ -1,4 +1,4 @@
-"""Schedules, early stop, optimisers and the loss, against their formulas."""
+"""Learning-rate schedules, early stopping, optimizers and the loss, against their formulas."""
 
 import math
 
@@ -47,13 +47,13 @@ def test_step_and_constant() -> None:
     assert LRSchedule(kind="constant").factor(7.5, 8) == 1
 
 
-def test_a_schedule_may_be_written_as_its_name() -> None:
+def test_a_schedule_can_be_given_by_name() -> None:
     assert LRSchedule.model_validate("step") == LRSchedule(kind="step")
     with pytest.raises(PlanError, match=r"Schedule: kind: expected .*'step', got 'stairs'"):
         LRSchedule.model_validate("stairs")
 
 
-def test_undefined_loses_and_ties_are_decided_by_the_loss_then_by_the_earlier_epoch() -> None:
+def test_undefined_values_rank_last_and_ties_are_resolved_by_loss_then_epoch() -> None:
     history = [
         {"loss": 0.9, "auroc": None},
         {"loss": 0.7, "auroc": 0.7},
@@ -80,7 +80,7 @@ def test_early_stop_waits_for_its_patience() -> None:
 
 
 @pytest.mark.parametrize(("name", "kind"), [("sgd", torch.optim.SGD), ("adamw", torch.optim.AdamW)])
-def test_the_trunk_learns_at_its_share_of_the_rate(name: str, kind: type) -> None:
+def test_the_backbone_learning_rate_is_scaled_by_backbone_lr_mult(name: str, kind: type) -> None:
     head, backbone = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
     spec = OptimizerSpec(name=name, lr=0.2, backbone_lr_mult=0.25)
     optimizer = spec.build(list(head.parameters()), list(backbone.parameters()))
@@ -98,7 +98,7 @@ def test_the_loss_is_torchs_cross_entropy(weights: torch.Tensor | None, smoothin
     assert float(ours) == pytest.approx(float(usual(batch.inputs, batch.labels)), rel=1e-6)
 
 
-def test_mixed_images_count_for_both_labels() -> None:
+def test_mixed_images_contribute_to_both_labels() -> None:
     plain = examples([0, 1], width=3)
     share = torch.tensor([0.25, 0.25])
     mixed = TrainBatch(plain.inputs, plain.labels, plain.replaced, torch.tensor([2, 0]), share)
@@ -107,7 +107,7 @@ def test_mixed_images_count_for_both_labels() -> None:
     assert float(Criterion()(plain.inputs, mixed)) == pytest.approx(float(wanted), rel=1e-6)
 
 
-def test_a_batch_without_labels_moves_nothing() -> None:
+def test_a_batch_without_labels_changes_no_weights() -> None:
     batch = examples([-1, -1], width=3)
     assert float(Criterion()(batch.inputs, batch)) == 0
 
@@ -121,7 +121,7 @@ def test_uint8_images_become_float_nchw_in_0_to_1() -> None:
     assert made.replaced.tolist() == [False, True]
 
 
-def test_padding_teaches_nothing_and_is_counted_nowhere() -> None:
+def test_padding_affects_neither_training_nor_metrics() -> None:
     torch.manual_seed(0)
     images, labels = torch.rand(3, 3, 4, 4), torch.tensor([0, 1, 1])
     mixed_in = torch.tensor([1, 0, 1]), torch.full((3,), 0.3)
@@ -153,7 +153,7 @@ def test_padding_teaches_nothing_and_is_counted_nowhere() -> None:
     assert first.loss == pytest.approx(second.loss)
 
 
-def test_replaced_rows_train_but_are_not_measured() -> None:
+def test_replaced_rows_are_trained_on_but_not_evaluated() -> None:
     torch.manual_seed(0)
     head = torch.nn.Linear(4, 2)
     batch = examples([0, 1, 0, 1], [False, False, True, True])
@@ -172,14 +172,14 @@ def test_replaced_rows_train_but_are_not_measured() -> None:
     assert (trained.metrics.num_images, trained.num_read) == (2, 4)
 
 
-def test_evaluating_leaves_training_flags_as_they_were() -> None:
+def test_evaluation_restores_training_flags() -> None:
     model = torch.nn.Sequential(torch.nn.BatchNorm1d(4).eval(), torch.nn.Dropout(), torch.nn.Linear(4, 2))
     flags = [part.training for part in model]
     evaluate(model, [examples([0, 1])])
     assert [part.training for part in model] == flags
 
 
-def test_a_loss_that_is_not_finite_stops_with_the_cure() -> None:
+def test_a_non_finite_loss_stops_training_with_a_hint() -> None:
     head = torch.nn.Linear(4, 2)
     torch.nn.init.constant_(head.weight, math.inf)
     optimizer = OptimizerSpec().build(list(head.parameters()), [])
@@ -187,7 +187,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_cure() -> None:
         learn(head, examples([0, 1]), optimizer, factor=1.0)
 
 
-def test_gradients_that_are_not_finite_stop_before_the_weights_move() -> None:
+def test_non_finite_gradients_stop_training_before_the_weights_change() -> None:
     head = torch.nn.Linear(4, 2)
     head.weight.register_hook(lambda gradient: gradient * math.inf)
     before = head.weight.detach().clone()
@@ -198,21 +198,21 @@ def test_gradients_that_are_not_finite_stop_before_the_weights_move() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_scores_that_are_not_finite_stop_the_evaluation(value: float) -> None:
+def test_non_finite_scores_stop_the_evaluation(value: float) -> None:
     head = torch.nn.Linear(4, 2)
     torch.nn.init.constant_(head.bias, value)
     with pytest.raises(RunError, match=r"NaN or infinity for 2 of 2 images; lower optimizer\.lr"):
         evaluate(head, [examples([0, 1])])
 
 
-def test_one_image_before_batchnorm_is_refused_with_the_cure() -> None:
+def test_a_batch_of_one_image_with_batchnorm_is_refused_with_a_hint() -> None:
     net = torch.nn.Sequential(torch.nn.Linear(4, 2), torch.nn.BatchNorm1d(2))
     optimizer = OptimizerSpec().build(list(net.parameters()), [])
     with pytest.raises(PlanError, match=r"batch\.size: expected at least 2 images .* raise batch\.size"):
         learn(net, examples([0]), optimizer, factor=1.0)
 
 
-def test_both_heads_of_a_distilled_model_learn_at_the_rate_of_a_head() -> None:
+def test_both_heads_of_a_distilled_model_use_the_learning_rate_of_the_head() -> None:
     model = build_model(ModelSpec(name="deit_tiny_distilled_patch16_224", weights="none", num_classes=2))
     head, backbone = trainable_parameters(model)
     own = [*model.head.parameters(), *model.head_dist.parameters()]
@@ -220,7 +220,7 @@ def test_both_heads_of_a_distilled_model_learn_at_the_rate_of_a_head() -> None:
     assert len(head) + len(backbone) == len(list(model.parameters()))
 
 
-def test_confidence_that_rounds_to_one_still_ranks_images() -> None:
+def test_saturated_confidences_still_rank_images() -> None:
     """In float32 the softmax of these is 1 for all of class 1 and one of class 0."""
     margins = torch.tensor([[90.0, 0.0], [0.0, 100.0], [0.0, 110.0], [0.0, 120.0]])
     labels = torch.tensor([0, 0, 1, 1])

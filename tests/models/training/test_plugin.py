@@ -1,4 +1,4 @@
-"""A training job of somebody else's: a package outside this tree, found by its import path."""
+"""A third-party training job, imported by path from a package outside this tree."""
 
 import sys
 from pathlib import Path
@@ -52,7 +52,7 @@ def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         sys.modules.pop(name, None)
 
 
-def test_a_training_job_of_another_package_is_found_by_path_and_fed(theirs: Path, tmp_path: Path) -> None:
+def test_a_training_job_of_another_package_is_imported_by_path_and_run(theirs: Path, tmp_path: Path) -> None:
     for number, name in enumerate(["cat", "cat", "cat", "dog"]):
         path = tmp_path / "images" / "train" / name / f"{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,11 +69,11 @@ def test_a_training_job_of_another_package_is_found_by_path_and_fed(theirs: Path
         assert job.run(feed, Context(engine, tmp_path / "out", SilentConsole())) == {0: 6, 1: 2}
 
 
-def test_a_job_that_is_not_there_is_refused_with_the_reason(theirs: Path) -> None:
+def test_an_unknown_job_is_refused_with_the_reason(theirs: Path) -> None:
     with pytest.raises(PlanError, match=r"theirs\.jobs:Nothing.*check the spelling"):
         find_job("theirs.jobs:Nothing", allow_import=("theirs",))
 
 
-def test_our_own_job_is_listed_and_keeps_the_same_contract() -> None:
+def test_the_built_in_job_is_listed_and_satisfies_the_contract() -> None:
     assert isinstance(find_job("classify"), type)
     assert {"plan", "view", "run"} <= {*dir(find_job("classify")), *find_job("classify").model_fields}

@@ -1,4 +1,4 @@
-"""Ranks that share every batch: what they learn is what one process learns, and what they count adds up."""
+"""Data-parallel ranks: same result and counts as one process."""
 
 from __future__ import annotations
 
@@ -56,11 +56,11 @@ RANK = """
 """
 
 RELATIVE = 1e-9
-"""Of losses in float64: sums of the same numbers in another order, over some steps of learning, whatever the processor."""
+"""Tolerance of float64 losses after some training steps, for sums in another order."""
 
 
 def write_job(folder: Path, **changes: Any) -> Path:
-    """Nineteen images to learn from in batches of eight, so that the last batch is three; two cannot be used."""
+    """Nineteen training images in batches of eight, so that the last batch has three; two are unreadable."""
     plan = {
         "index": "index.parquet",
         "preprocess": [{"Resize": {"height": 32, "width": 32}}],
@@ -104,7 +104,7 @@ def one_thread() -> Any:
 
 
 def run_ranks(job_file: Path, out: Path, num_ranks: int, *, dies: int = 0, stop_after: int = -1) -> list[int]:
-    """Run ranks in processes of their own, of which one may kill itself behind some batches."""
+    """Run ranks in separate processes, one of which may kill itself after some batches."""
     out.mkdir(parents=True, exist_ok=True)
     meet = out.parent / f"{out.name}-meet-{num_ranks}-{stop_after}"
     processes = []
@@ -160,7 +160,7 @@ JOBS = {
 
 
 @pytest.mark.parametrize("name", JOBS)
-def test_two_ranks_learn_what_one_process_learns(name: str, folder: Path, tmp_path: Path) -> None:
+def test_two_ranks_give_the_result_of_one_process(name: str, folder: Path, tmp_path: Path) -> None:
     job_file = write_job(folder, **JOBS[name])
     alone = run_alone(job_file, tmp_path / "alone")
     assert run_ranks(job_file, tmp_path / "ranks", 2) == [0, 0]
@@ -173,10 +173,8 @@ def test_two_ranks_learn_what_one_process_learns(name: str, folder: Path, tmp_pa
 @pytest.mark.fault("SIGKILL of two ranks while training")
 @pytest.mark.slow
 @pytest.mark.parametrize("begun_by", [2, 1])
-def test_two_ranks_go_on_with_what_others_began_that_were_killed(
-    begun_by: int, folder: Path, tmp_path: Path
-) -> None:
-    """Two ranks, of which the second died in the second epoch, or one process alone."""
+def test_two_ranks_resume_a_run_whose_ranks_were_killed(begun_by: int, folder: Path, tmp_path: Path) -> None:
+    """The run was begun by two ranks, the second of which died in the second epoch, or by one process."""
     job_file = write_job(folder)
     assert run_ranks(job_file, tmp_path / "whole", 2) == [0, 0]
     codes = run_ranks(job_file, tmp_path / "out", begun_by, dies=begun_by - 1, stop_after=5)
@@ -193,7 +191,7 @@ def test_two_ranks_go_on_with_what_others_began_that_were_killed(
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def test_what_cannot_be_shared_is_refused(folder: Path) -> None:
+def test_batches_that_ranks_cannot_share_are_refused(folder: Path) -> None:
     @dataclass(frozen=True)
     class Theirs:
         plan: Plan

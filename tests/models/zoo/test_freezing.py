@@ -25,7 +25,7 @@ def learning(model):
         ("vit_tiny_patch16_224", ("patch_embed", *(f"blocks.{i}" for i in range(12)), "norm", "head")),
     ],
 )  # fmt: skip
-def test_blocks_are_what_one_fine_tunes_from(name, wanted):
+def test_blocks_of_known_models(name, wanted):
     assert blocks(net(name)) == wanted
 
 
@@ -47,14 +47,14 @@ def test_blocks_run_in_the_listed_order_and_hold_every_parameter(name):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0", "alexnet"])
-def test_without_a_block_only_the_head_learns(name):
+def test_without_a_block_only_the_head_is_trainable(name):
     model = net(name)
     freeze_before(model, None)
     head = head_module(model)[0]
     assert learning(model) == {f"{head}.weight", f"{head}.bias"}
 
 
-def test_a_block_and_all_after_it_learn_and_again_the_other_way():
+def test_a_block_and_all_later_ones_are_trainable_whatever_was_frozen_before():
     model = net("resnet18")
     freeze_before(model, "layer4")
     assert {name.partition(".")[0] for name in learning(model)} == {"layer4", "fc"}
@@ -64,7 +64,7 @@ def test_a_block_and_all_after_it_learn_and_again_the_other_way():
     assert len(learning(model)) == len(list(model.parameters()))
 
 
-def test_tokens_and_positions_are_frozen_unless_all_learns():
+def test_tokens_and_position_embeddings_are_frozen_unless_all_is_trainable():
     model = net("vit_tiny_patch16_224")
     freeze_before(model, "blocks.0")
     assert not {"cls_token", "pos_embed"} & learning(model)
@@ -72,12 +72,12 @@ def test_tokens_and_positions_are_frozen_unless_all_learns():
     assert {"cls_token", "pos_embed"} <= learning(model)
 
 
-def test_an_unknown_block_is_refused_with_the_nearest_and_all():
+def test_an_unknown_block_is_refused_with_the_closest_match_and_all_blocks():
     with pytest.raises(ModelError, match=r"did you mean 'layer4'.*blocks: conv1, bn1, layer1"):
         freeze_before(net("resnet18"), "layer_4")
 
 
-def test_a_frozen_trunk_is_a_fixed_function_while_the_head_trains():
+def test_a_frozen_backbone_is_a_fixed_function_while_the_head_trains():
     model = net("tf_efficientnet_lite0")
     freeze_before(model, None)
     train_mode(model)
@@ -89,7 +89,7 @@ def test_a_frozen_trunk_is_a_fixed_function_while_the_head_trains():
     assert model.classifier.training
 
 
-def test_batch_norm_of_learning_blocks_trains_and_of_frozen_ones_does_not():
+def test_batch_norm_is_in_training_mode_only_in_trainable_blocks():
     model = net("resnet18")
     freeze_before(model, "layer4")
     train_mode(model)
@@ -98,7 +98,7 @@ def test_batch_norm_of_learning_blocks_trains_and_of_frozen_ones_does_not():
             assert module.training == name.startswith("layer4"), name
 
 
-def test_dropout_works_before_a_learning_layer_only():
+def test_dropout_is_active_only_before_a_trainable_layer():
     model = net("alexnet")
     freeze_before(model, "classifier.4")
     train_mode(model)

@@ -1,4 +1,4 @@
-"""How a plan fits the weights of a model: said before training and before an audit."""
+"""Comparison of a plan with the weights of a model, before training and audits."""
 
 from __future__ import annotations
 
@@ -68,7 +68,9 @@ def plan(
         ),
     ],
 )
-def test_a_plan_is_compared_with_what_published_weights_expect(given: Plan, told: str | None) -> None:
+def test_a_plan_is_compared_with_the_preprocessing_of_pretrained_weights(
+    given: Plan, told: str | None
+) -> None:
     lines = data_warnings(RESNET, given)
     assert data_warnings(RESNET.model_copy(update={"weights": "best.pth"}), given) == ()
     if told is None:
@@ -148,7 +150,7 @@ def test_a_plan_that_cannot_be_built_is_not_compared(job: dict[str, Any]) -> Non
     assert trained_plan_warnings(job, plan(64, None)) == ()
 
 
-def test_an_audit_says_that_its_checkpoint_was_trained_on_other_images(
+def test_an_audit_warns_that_its_checkpoint_was_trained_with_another_plan(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     index = tmp_path / "index.parquet"

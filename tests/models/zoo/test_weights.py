@@ -33,7 +33,7 @@ def same(left, right):
     ],
     ids=["plain", "state_dict", "model", "DataParallel", "both"],
 )
-def test_wrappers_of_a_checkpoint_are_taken_off(tmp_path, wrap):
+def test_wrappers_in_a_checkpoint_are_removed(tmp_path, wrap):
     torch.save(wrap(tensors()), tmp_path / "net.pth")
     assert same(read_state_dict(tmp_path / "net.pth"), tensors())
 
@@ -56,7 +56,7 @@ class Trap:
         return (open, (str(self.path), "w"))
 
 
-def test_code_inside_a_checkpoint_is_refused_and_not_run(tmp_path):
+def test_code_inside_a_checkpoint_is_refused_and_not_executed(tmp_path):
     (tmp_path / "trap.pth").write_bytes(pickle.dumps(Trap(tmp_path / "ran"), protocol=2))
     torch.save({"state_dict": Trap(tmp_path / "ran")}, tmp_path / "trap.pt")
     for name in ("trap.pth", "trap.pt"):
@@ -65,7 +65,7 @@ def test_code_inside_a_checkpoint_is_refused_and_not_run(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_whole_pickled_model_is_refused_with_the_cure(tmp_path):
+def test_a_pickled_model_is_refused_with_a_hint(tmp_path):
     torch.save(nn.Linear(3, 2), tmp_path / "net.pth")
     with pytest.raises(ModelError, match=r"save model\.state_dict"):
         read_state_dict(tmp_path / "net.pth")
@@ -79,7 +79,7 @@ def test_broken_files_are_model_errors(tmp_path, content, suffix):
         read_state_dict(tmp_path / f"net{suffix}")
 
 
-def test_what_is_not_a_state_dict_is_refused(tmp_path):
+def test_other_content_than_a_state_dict_is_refused(tmp_path):
     for value in ({}, [torch.ones(2)], {"epoch": 3}, torch.ones(2)):
         torch.save(value, tmp_path / "net.pth")
         with pytest.raises(ModelError, match="expected a state_dict"):
@@ -94,7 +94,7 @@ def test_missing_files_and_other_suffixes_are_refused(tmp_path):
         read_state_dict(tmp_path / "net.npy")
 
 
-def test_fit_reports_every_kind_of_misfit_and_changes_nothing():
+def test_load_strict_reports_every_kind_of_mismatch_and_changes_nothing():
     net = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
     before = {key: value.clone() for key, value in net.state_dict().items()}
     state = {"0.weight": torch.ones(5, 3), "0.bias": torch.ones(2), "extra.a": torch.ones(1)}
@@ -107,12 +107,12 @@ def test_fit_reports_every_kind_of_misfit_and_changes_nothing():
     assert same(net.state_dict(), before)
 
 
-def test_fit_lists_only_the_first_few_of_many():
+def test_load_strict_lists_only_the_first_few_of_many():
     with pytest.raises(ModelError, match=r"9 unexpected: x0, x1, x2, \.\.\.\)"):
         load_strict(nn.ReLU(), {f"x{i}": torch.ones(1) for i in range(9)}, "net.pth")
 
 
-def test_old_checkpoints_without_batch_counters_fit():
+def test_old_checkpoints_without_batch_counters_are_loaded():
     net = nn.BatchNorm2d(2)
     state = {key: value + 1 for key, value in net.state_dict().items() if key != "num_batches_tracked"}
     load_strict(net, state, "old.pth")

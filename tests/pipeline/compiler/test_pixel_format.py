@@ -71,17 +71,17 @@ def test_the_kind_of_each_transform_is_what_albumentations_yields(name: str) -> 
     [
         (
             [A.Normalize(p=0.5)],
-            r"Normalize: expected one kind .* bytes of 3 channels or floats of 3 channels",
+            r"Normalize: expected one pixel format .* bytes of 3 channels or floats of 3 channels",
         ),
-        ([A.ToFloat(p=0.5)], "ToFloat: expected one kind"),
-        ([A.OneOf([A.ToFloat(), A.NoOp()], p=1)], "OneOf: expected one kind"),
-        ([A.OneOf([A.ToFloat(), A.Normalize()], p=0.5)], "OneOf: expected one kind"),
-        ([A.SomeOf([A.ToFloat(), A.HorizontalFlip()], n=1)], "SomeOf: expected one kind"),
-        ([A.Sequential([A.Normalize()], p=0.5)], "Sequential: expected one kind"),
+        ([A.ToFloat(p=0.5)], "ToFloat: expected one pixel format"),
+        ([A.OneOf([A.ToFloat(), A.NoOp()], p=1)], "OneOf: expected one pixel format"),
+        ([A.OneOf([A.ToFloat(), A.Normalize()], p=0.5)], "OneOf: expected one pixel format"),
+        ([A.SomeOf([A.ToFloat(), A.HorizontalFlip()], n=1)], "SomeOf: expected one pixel format"),
+        ([A.Sequential([A.Normalize()], p=0.5)], "Sequential: expected one pixel format"),
         ([A.ToGray(num_output_channels=1, p=0.5)], "bytes of 1 channel or bytes of 3 channels"),
         ([A.FromFloat()], "FromFloat: expected floats before it, got bytes of 3 channels"),
         ([A.SelectiveChannelTransform([A.ToFloat()])], "written back into the image"),
-        ([A.OneOf([A.ToTensorV2(), A.NoOp()], p=1)], "ToTensorV2: expected at the end"),
+        ([A.OneOf([A.ToTensorV2(), A.NoOp()], p=1)], "ToTensorV2: expected only at the end"),
     ],
 )
 def test_a_kind_that_is_drawn_is_refused_when_the_plan_is_compiled(policy: list[Any], told: str) -> None:

@@ -115,7 +115,7 @@ def test_the_verdict_follows_from_the_shares() -> None:
     assert stats(idle, thread("consume", consumer=9.0, input=1.0)).bottleneck() == (
         "the consumer: the pipeline waited for it 78 % of the time"
     )
-    assert stats(num_batches=0).bottleneck().startswith("nothing yet")
+    assert stats(num_batches=0).bottleneck().startswith("unknown")
 
 
 def test_the_table_has_a_line_for_each_step_and_ends_with_the_verdict() -> None:

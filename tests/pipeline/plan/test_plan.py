@@ -130,11 +130,11 @@ def test_a_wrong_key_is_named_with_its_cure(text: str, told: str, tmp_path: Path
             "preprocess: [HorizontalFlip]",
             r"preprocess\[0\].HorizontalFlip: expected p: 1.0, got p: 0.5; .*move it to augment",
         ),
-        ("preprocess: [{RandomCrop: {height: 8, width: 8}}]", "got random decisions; .*move it to augment"),
-        ("preprocess: [{GaussNoise: {p: 1.0}}]", "got random decisions"),
+        ("preprocess: [{RandomCrop: {height: 8, width: 8}}]", "got random parameters; .*move it to augment"),
+        ("preprocess: [{GaussNoise: {p: 1.0}}]", "got random parameters"),
         ("preprocess: [{OneOf: {transforms: [HorizontalFlip]}}]", "got a random choice"),
         ("preprocess: [Normalize]\naugment: [Normalize]", "Normalize: expected one"),
-        ("augment: [ToTensorV2, HorizontalFlip]", "ToTensorV2: expected at the end"),
+        ("augment: [ToTensorV2, HorizontalFlip]", "ToTensorV2: expected only at the end"),
     ],
 )
 def test_a_wrong_policy_fails_at_compiling_with_its_place(text: str, told: str, tmp_path: Path) -> None:

@@ -111,11 +111,11 @@ def test_drawing_takes_no_memory_for_pixels() -> None:
 @pytest.mark.parametrize(
     ("transforms", "sampled", "why"),
     [
-        ([A.HorizontalFlip(), A.HEStain(), A.VerticalFlip()], 1, "HEStain decides by looking at pixels"),
-        ([A.Lambda(image=unchanged)], 0, "Lambda yields no uint8 RGB picture"),
-        ([A.OneOf([A.Blur(), A.MaskDropout((1, 1))])], 0, "MaskDropout decides by looking at pixels"),
-        ([A.SelectiveChannelTransform([A.Blur()])], 0, "looks at pixels while it chooses"),
-        ([A.ToGray(num_output_channels=1)], 0, "ToGray yields no uint8 RGB picture"),
+        ([A.HorizontalFlip(), A.HEStain(), A.VerticalFlip()], 1, "HEStain computes parameters from pixels"),
+        ([A.Lambda(image=unchanged)], 0, "Lambda does not yield a uint8 RGB image"),
+        ([A.OneOf([A.Blur(), A.MaskDropout((1, 1))])], 0, "MaskDropout computes parameters from pixels"),
+        ([A.SelectiveChannelTransform([A.Blur()])], 0, "selects transforms by pixels"),
+        ([A.ToGray(num_output_channels=1)], 0, "ToGray does not yield a uint8 RGB image"),
     ],
 )
 def test_drawing_stops_where_pixels_decide_and_says_why(
@@ -127,7 +127,7 @@ def test_drawing_stops_where_pixels_decide_and_says_why(
     assert routes.num_sampled == sampled
     assert why in routes.routes[sampled].reason
     assert [route.reason for route in routes.routes[sampled + 1 :]] == [
-        f"behind {type(transforms[sampled]).__name__}" for _ in transforms[sampled + 1 :]
+        f"after {type(transforms[sampled]).__name__}" for _ in transforms[sampled + 1 :]
     ]
 
 

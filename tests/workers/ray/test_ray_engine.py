@@ -154,7 +154,7 @@ def test_a_cache_that_a_cluster_fills_changes_no_batch_and_any_engine_reads_it(
     warm = LOCAL.feed(plan, TRAINING)
     assert read(warm) == expected
     assert warm.cache_counts["hits"] == 42
-    assert warm.cache_counts["kept"] == 0
+    assert warm.cache_counts["added"] == 0
     again = engine.feed(plan, TRAINING)
     assert read(again) == expected
     assert again.stats().cache_hits > 0

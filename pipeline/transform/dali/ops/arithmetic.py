@@ -1,4 +1,4 @@
-"""Arithmetic on pixels that several rules share, with the rounding of NumPy and OpenCV."""
+"""Pixel arithmetic shared by the operators, with the rounding of NumPy and OpenCV."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ..lowering import Device, Node
 
 
 def on_device(argument: Node, device: Device) -> Node:
-    """Bring an argument to where the images are, for arithmetic between both."""
+    """Move an argument to the device of the images."""
     return argument.gpu() if device == "gpu" else argument
 
 
@@ -27,26 +27,26 @@ def as_int(images: Node) -> Node:
 
 
 def to_uint8_floor(values: Node) -> Node:
-    """Bring values to uint8 as ``numpy.clip(values, 0, 255).astype(uint8)`` does: what is behind the point is lost."""
+    """Convert to uint8 as ``numpy.clip(values, 0, 255).astype(uint8)`` does, truncating fractions."""
     from nvidia.dali import fn, math, types
 
     return fn.cast(math.floor(math.clamp(values, 0.0, 255.0)), dtype=types.UINT8)
 
 
 def to_uint8_round(values: Node) -> Node:
-    """Bring values to uint8, rounded to the nearest; halves go up, where NumPy and OpenCV take the even one."""
+    """Convert to uint8, rounding halves up, where NumPy and OpenCV round them to even."""
     return to_uint8_floor(values + 0.5)
 
 
 def clamp_to_uint8(integers: Node) -> Node:
-    """Bring integers to uint8, those outside to the nearest end."""
+    """Clamp integers to 0..255 and cast to uint8."""
     from nvidia.dali import fn, math, types
 
     return fn.cast(math.clamp(integers, 0, 255), dtype=types.UINT8)
 
 
 def lookup(images: Node, table: Sequence[float], dtype: str) -> Node:
-    """Look every value up in a table that is the same for all samples; ``dtype`` is that of the entries."""
+    """Map values by a lookup table shared by all samples; ``dtype`` is the type of its entries."""
     from nvidia.dali import fn, types
 
     kind = {"int32": types.INT32, "float32": types.FLOAT}[dtype]
@@ -54,19 +54,19 @@ def lookup(images: Node, table: Sequence[float], dtype: str) -> Node:
 
 
 def per_channel(values: Sequence[int], device: Device) -> Node:
-    """Make a constant that is multiplied or added channel by channel, int32."""
+    """Return an int32 constant with one value per channel."""
     from nvidia.dali import types
 
     return types.Constant([int(value) for value in values], dtype=types.INT32, device=device)
 
 
 def channels(images: Node) -> tuple[Node, Node, Node]:
-    """Take the channels apart, each HWC with one channel."""
+    """Split into channels, each HWC with one channel."""
     return images[:, :, 0:1], images[:, :, 1:2], images[:, :, 2:3]
 
 
 def repeat_gray(gray: Node) -> Node:
-    """Repeat a picture of one channel three times."""
+    """Repeat a single-channel image to three channels."""
     from nvidia.dali import fn
 
     return fn.cat(gray, gray, gray, axis=2)

@@ -1,4 +1,4 @@
-"""Lenses that bend colours differently."""
+"""Chromatic aberration: radial distortion of the red and blue channels."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _MAPS = tuple(Argument(f"{colour}_{axis}", "float32", 2) for colour in ("red", "
 
 
 def _arguments(_: Any, params: Mapping[str, Any], size: Size) -> tuple[Any, ...]:
-    """Find where red and blue come from, by OpenCV's model of a lens (its documentation, "Camera Calibration").
+    """Compute the maps of red and blue with OpenCV's lens model (its documentation, "Camera Calibration").
 
-    What lies outside the picture is taken from its border, as ``cv2.BORDER_REPLICATE`` does.
+    Coordinates outside the image are clamped to its border, as with ``cv2.BORDER_REPLICATE``.
     """
     import cv2
 

@@ -1,4 +1,4 @@
-"""Colours that change together: hue, saturation, gray, mixed and dropped channels."""
+"""Color transforms across channels: hue, saturation, gray, sepia, shuffled and dropped channels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .common import no_arguments
 _SHIFTED = Argument("shifted", "bool")
 _SHIFTS = Argument("shifts", "int32", 1)
 _MIX = Argument("mix", "uint8", 2)
-_KEPT = Argument("kept", "uint8", 1)
+_KEEP = Argument("kept", "uint8", 1)
 _FILL = Argument("fill", "uint8", 1)
 _FACTORS = Argument("factors", "float32", 1)
 
@@ -38,7 +38,7 @@ def _hsv_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, ..
 
 
 def _emit_hsv(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    if nodes[0]:  # not even rounded where nothing is shifted
+    if nodes[0]:  # unchanged without a shift, not even rounded
         images = _shifted(images, on_device(nodes[1], device), device)
     return images
 
@@ -47,14 +47,14 @@ def _shifted(images: Node, shifts: Node, device: Device) -> Node:
     from nvidia.dali import math
 
     hue, saturation, value = rgb_to_hsv(images)
-    colored = as_int(saturation > 0)  # what is gray stays gray
+    colored = as_int(saturation > 0)  # gray stays gray
     saturation = colored * math.clamp(saturation + shifts[1:2], 0, 255)
     value = math.clamp(value + shifts[2:3], 0, 255)
     return hsv_to_rgb(rotate_hue(hue, shifts[0:1]), saturation, value, device)
 
 
 def rotate_hue(hue: Node, shift: Node) -> Node:
-    """Add 0 to 179 to a hue of 0 to 179, int32, and go on from 0 behind 179."""
+    """Add 0..179 to a hue of 0..179, int32, modulo 180."""
     hue = hue + shift
     return hue - 180 * as_int(hue >= 180)
 
@@ -72,9 +72,9 @@ def _emit_shuffled(_: Any, images: Node, nodes: tuple[Node, ...], device: Device
 
 
 def _drop_arguments(transform: Any, params: Mapping[str, Any], _: Size) -> tuple[Any, ...]:
-    kept = np.ones(3, np.uint8)
-    kept[params["channels_to_drop"]] = 0
-    return kept, (1 - kept) * np.uint8(transform.fill)
+    keep = np.ones(3, np.uint8)
+    keep[params["channels_to_drop"]] = 0
+    return keep, (1 - keep) * np.uint8(transform.fill)
 
 
 def _emit_dropped(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
@@ -83,7 +83,7 @@ def _emit_dropped(_: Any, images: Node, nodes: tuple[Node, ...], device: Device)
 
 def _unsupported_fill(transform: Any) -> str:
     inside = np.ndim(transform.fill) == 0 and 0 <= transform.fill <= 255
-    return "" if inside else f"fill is no value from 0 to 255: {transform.fill}"
+    return "" if inside else f"fill is not a value from 0 to 255: {transform.fill}"
 
 
 def _emit_gray(transform: Any, images: Node, _: tuple[Node, ...], __: Device) -> Node:
@@ -105,8 +105,8 @@ def _emit_gray(transform: Any, images: Node, _: tuple[Node, ...], __: Device) ->
 
 def _unsupported_gray(transform: Any) -> str:
     if transform.num_output_channels != 3:
-        return f"{transform.num_output_channels} channels come out, and what follows takes three"
-    return "method='pca' looks for the main axis of the colours" if transform.method == "pca" else ""
+        return f"the output has {transform.num_output_channels} channels, and later transforms take three"
+    return "method='pca' computes the principal component of the colours" if transform.method == "pca" else ""
 
 
 def _emit_sepia(transform: Any, images: Node, _: tuple[Node, ...], device: Device) -> Node:
@@ -142,7 +142,7 @@ LOWERINGS: tuple[Lowering, ...] = (
     Lowering(("ChannelShuffle",), (_MIX,), _shuffle_arguments, _emit_shuffled, EXACT),
     Lowering(
         ("ChannelDropout",),
-        (_KEPT, _FILL),
+        (_KEEP, _FILL),
         _drop_arguments,
         _emit_dropped,
         EXACT,

@@ -1,4 +1,4 @@
-"""Colour spaces as OpenCV rounds them: gray, YCrCb, HSV and the lightness of Lab, of uint8 pictures.
+"""Color space conversions with OpenCV's rounding: gray, YCrCb, HSV and the lightness of Lab, for uint8 images.
 
 The integer formulas are OpenCV's (modules/imgproc/src/color_yuv.simd.hpp and color_hsv.simd.hpp, and "Color
 conversions" in its documentation); every constant is its weight times a power of two.
@@ -21,11 +21,11 @@ from .arithmetic import (
 _SRGB_TO_LINEAR = [
     (v / 255 / 12.92 if v / 255 <= 0.04045 else ((v / 255 + 0.055) / 1.055) ** 2.4) for v in range(256)
 ]
-"""Linear light of an sRGB value: IEC 61966-2-1."""
+"""Linear light by sRGB value: IEC 61966-2-1."""
 
 
 def rgb_to_gray(images: Node) -> Node:
-    """Weigh the channels by 0.299, 0.587 and 0.114; HWC with one channel, int32."""
+    """Convert RGB to gray with weights 0.299, 0.587 and 0.114; HWC with one channel, int32."""
     red, green, blue = channels(as_int(images))
     return (red * 9798 + green * 19235 + blue * 3735 + (1 << 14)) // (1 << 15)
 
@@ -57,7 +57,7 @@ def ycrcb_to_rgb(luma: Node, cr: Node, cb: Node) -> Node:
     """Convert Y, Cr and Cb, int32 with one channel each, to RGB, uint8 HWC."""
     from nvidia.dali import fn
 
-    up = 512  # makes what is divided positive: integers are divided towards zero, and OpenCV shifts downwards
+    up = 512  # keeps dividends positive: integer division truncates towards zero, OpenCV's shift rounds down
     half = (1 << 13) + (up << 14)
     red = luma + ((cr - 128) * 22987 + half) // (1 << 14) - up
     green = luma + ((cr - 128) * -11698 + (cb - 128) * -5636 + half) // (1 << 14) - up
@@ -91,21 +91,21 @@ def rgb_to_hsv(images: Node) -> tuple[Node, Node, Node]:
 def hsv_to_rgb(hue: Node, saturation: Node, value: Node, device: Device) -> Node:
     """Convert hue, saturation and value, int32 with one channel each, to RGB, uint8 HWC.
 
-    A channel is v(1 - sw), where w goes from 0 to 1 and back with the distance of its own hue; the order of the
-    operations is OpenCV's, to the last bit. OpenCV 5 cuts off what is behind the point, OpenCV 4 rounds it.
+    A channel is v(1 - sw), where w rises from 0 to 1 and falls with the distance to its own hue; the order of operations
+    is OpenCV's, for bit-identical results. OpenCV 5 truncates fractions, OpenCV 4 rounds them.
     """
     from nvidia.dali import math
 
     sixth = as_float(hue) * (6.0 / 180.0)
     sector = math.floor(sixth)
-    behind = sixth - sector
-    place = as_int(sector) + per_channel([5, 3, 1], device)
-    place = place - 6 * as_int(place >= 6)
+    fraction = sixth - sector
+    position = as_int(sector) + per_channel([5, 3, 1], device)
+    position = position - 6 * as_int(position >= 6)
     weight = (
-        as_float(place == 0) * behind
-        + as_float(place == 1)
-        + as_float(place == 2)
-        + as_float(place == 3) * (1.0 - behind)
+        as_float(position == 0) * fraction
+        + as_float(position == 1)
+        + as_float(position == 2)
+        + as_float(position == 3) * (1.0 - fraction)
     )
     share = 1.0 - as_float(saturation) * (1.0 / 255.0) * weight
     return to_uint8_floor(as_float(value) * (1.0 / 255.0) * share * 255.0)

@@ -1,4 +1,4 @@
-"""Arguments, operators and refusals that several rules share."""
+"""Arguments, operators and option checks shared by the lowerings."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ SHAPE = Argument("shape_hw", "int32", 1)
 RESIZED = Argument("size_hw", "float32", 1)
 
 OUT_OF_BOUNDS = ("constant", "edge", "reflect_1001", "wrap", "reflect_101")
-"""What ``slice`` calls OpenCV's border modes, which are 0 to 4 from BORDER_CONSTANT to BORDER_REFLECT_101."""
+"""Names in ``slice`` of OpenCV's border modes 0 to 4, BORDER_CONSTANT to BORDER_REFLECT_101."""
 
 _FILTERS = {1: "INTERP_LINEAR", 2: "INTERP_CUBIC", 4: "INTERP_LANCZOS3", 5: "INTERP_LINEAR"}
 """DALI's filter for OpenCV's INTER_LINEAR, INTER_CUBIC, INTER_LANCZOS4 and INTER_LINEAR_EXACT."""
 _OTHER_FILTERS = (2, 4)
 """Cubic with -1/2 instead of -3/4 (Keys 1981, eq. 4 and 15), Lanczos with 3 lobes instead of 4."""
 _FILTER_PSNR_DB = 33.0
-"""Of those two, on noise; on photos 40 dB and more."""
+"""PSNR of those two filters on noise; 40 dB and more on photos."""
 _REFUSED_FILTERS = {
-    0: "OpenCV's nearest neighbour is rounded down, DALI's is not",
-    3: "DALI has no filter that averages areas",
+    0: "OpenCV's nearest neighbour rounds down, DALI's does not",
+    3: "DALI has no area filter",
     6: "DALI's nearest neighbour rounds ties the other way",
 }
 
 
 def no_arguments(_: Any, __: Mapping[str, Any], ___: Size) -> tuple[Any, ...]:
-    """Lower a transform that draws nothing but whether it happens."""
+    """Return no arguments, for a transform without random parameters."""
     return ()
 
 
 def crop(images: Node, anchor: Node, shape: Node, device: Device) -> Node:
-    """Cut a region out of each image."""
+    """Crop a region of each image."""
     from nvidia.dali import fn
 
     return fn.slice(images, start=anchor, shape=shape, axes=(0, 1), device=device)
@@ -45,7 +45,7 @@ def crop(images: Node, anchor: Node, shape: Node, device: Device) -> Node:
 def crop_with_border(
     images: Node, anchor: Node, shape: Node, border_mode: int, colour: list[float], device: Device
 ) -> Node:
-    """Cut a region that may reach beyond each image; there is what OpenCV's border mode puts there."""
+    """Crop a region that may extend beyond the image, padded with OpenCV's border mode."""
     from nvidia.dali import fn
 
     return fn.slice(
@@ -62,14 +62,14 @@ def crop_with_border(
 def fill_regions(
     images: Node, anchors: Node, shapes: Node, colour: Node | list[float], device: Device
 ) -> Node:
-    """Fill regions of each image: anchors y, x, y, x... and shapes height, width, height, width... in pixels."""
+    """Fill regions of each image, with anchors y, x, y, x... and shapes height, width, height, width... in pixels."""
     from nvidia.dali import fn
 
     return fn.erase(images, anchor=anchors, shape=shapes, axis_names="HW", fill_value=colour, device=device)
 
 
 def resize(images: Node, size: Node, interpolation: int, device: Device) -> Node:
-    """Resize as ``cv2.resize`` does: no antialiasing."""
+    """Resize as ``cv2.resize`` does, without antialiasing."""
     from nvidia.dali import fn, types
 
     interp_type = getattr(types, _FILTERS[interpolation])
@@ -77,23 +77,23 @@ def resize(images: Node, size: Node, interpolation: int, device: Device) -> Node
 
 
 def resize_unsupported_reason(transform: Any) -> str:
-    """Say why DALI does not resize as a transform asks; empty where it does."""
+    """Return why DALI does not support a transform's interpolation; empty if it does."""
     if getattr(transform, "area_for_downscale", None):
         return _REFUSED_FILTERS[3]
     return _REFUSED_FILTERS.get(transform.interpolation, "")
 
 
 def filter_tolerance(transform: Any) -> Tolerance | None:
-    """Say how far DALI's filter is from OpenCV's; None where it is the same filter."""
+    """Return the tolerance of DALI's filter; None if it equals OpenCV's."""
     return Tolerance(min_psnr_db=_FILTER_PSNR_DB) if transform.interpolation in _OTHER_FILTERS else None
 
 
 def border_colour(fill: Any, *, spread: bool = True) -> list[float]:
-    """Say which RGB levels OpenCV fills a border with.
+    """Return the RGB levels with which OpenCV fills a border.
 
     Args:
         fill: one level or up to four, rounded and clamped as ``cv2.saturate_cast<uchar>`` does.
-        spread: whether one level is meant for all channels; OpenCV alone takes it for the first.
+        spread: whether a single level applies to all channels; OpenCV itself applies it to the first only.
     """
     levels = np.atleast_1d(np.asarray(fill, float))
     if spread and isinstance(fill, float):
@@ -104,5 +104,5 @@ def border_colour(fill: Any, *, spread: bool = True) -> list[float]:
 
 
 def border_unsupported_reason(fill: Any) -> str:
-    """Say why a border cannot be filled; empty where it can."""
+    """Return why DALI cannot fill a border; empty if it can."""
     return "OpenCV takes at most four levels for a border" if np.size(fill) > 4 else ""

@@ -1,4 +1,4 @@
-"""What storing and sending does to pictures: compression and too few pixels."""
+"""Image quality degradation: JPEG compression and downscaling."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ....geometry import Size
 from ..lowering import EXACT, Argument, Device, Lowering, Node, Tolerance
 
 TWO_LEVELS = Tolerance(max_levels=2)
-"""One for each of two resizes."""
+"""One level for each of two resizes."""
 
 _QUALITY = Argument("quality", "int32")
 _SMALL = Argument("small_hw", "float32", 1)
@@ -25,7 +25,7 @@ def _quality_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any
 
 
 def _emit_jpeg(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    """Compress with red and blue exchanged: Albumentations gives RGB to an encoder that takes BGR."""
+    """Compress with red and blue swapped: Albumentations passes RGB to an encoder that expects BGR."""
     swapped = _swapped(images)
     from nvidia.dali import fn
 
@@ -43,10 +43,10 @@ def _unsupported_webp(transform: Any) -> str:
 
 
 def _downscale_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tuple[Any, ...]:
-    """Say where a pixel comes from, for pixel centres at one half.
+    """Compute the warp matrices, for pixel centres at one half.
 
-    OpenCV's nearest takes the source pixel of the upper left corner, DALI's that of the centre. A little is added, so
-    that what falls on a border between two pixels falls to the right one; OpenCV itself errs there now and then.
+    OpenCV's nearest neighbour takes the source pixel of the upper left corner, DALI's that of the centre. A small offset
+    resolves coordinates on a border between two pixels to the right one; OpenCV itself sometimes errs there.
     """
     import cv2
 
@@ -84,7 +84,7 @@ def _unsupported_filters(transform: Any) -> str:
 
 
 def _nearest_tolerance(transform: Any) -> Tolerance | None:
-    """Bound what OpenCV's nearest neighbour errs by where a pixel lies on the border between two."""
+    """Return the tolerance for OpenCV's rounding errors with nearest neighbour, on borders between pixels."""
     import cv2
 
     return Tolerance(min_psnr_db=15) if cv2.INTER_NEAREST in transform.interpolation_pair.values() else None

@@ -1,4 +1,4 @@
-"""Crops, crops that may reach beyond the picture, and crops that are resized."""
+"""Crops, padded crops and resized crops."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _emit_crop(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) ->
 
 
 def _padded_crop_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tuple[Any, ...]:
-    # Padding first and cropping then is one cut that starts before the picture does.
+    # Padding followed by cropping is one crop that may start outside the image.
     anchor, shape = _crop_arguments(transform, params, size)
     pads = params["pad_params"] or {"pad_top": 0, "pad_left": 0}
     return anchor - (pads["pad_top"], pads["pad_left"]), shape
@@ -91,7 +91,7 @@ def _emit_crop_and_pad(transform: Any, images: Node, nodes: tuple[Node, ...], de
     cropped = crop(images, anchor, shape, device)
     padded = crop_with_border(cropped, padded_anchor, padded_shape, transform.border_mode, [0.0] * 3, device)
     if transform.border_mode == _CONSTANT and transform.fill != 0:
-        padded = fill_regions(padded, margins, margin_shapes, colour, device)  # drawn for each picture
+        padded = fill_regions(padded, margins, margin_shapes, colour, device)  # sampled per image
     return resize(padded, size, transform.interpolation, device) if transform.keep_size else padded
 
 

@@ -1,4 +1,4 @@
-"""Distortions: every pixel is taken from a place of its own."""
+"""Distortions by coordinate maps: elastic, grid, optical, thin plate spline, piecewise affine."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ..lowering import Argument, Device, Lowering, Node, Tolerance
 from .common import SHAPE, border_colour, border_unsupported_reason, crop_with_border
 
 MARGIN = 2
-"""Pixels that are put around a picture, so that ``remap``, which knows one border only, never reaches it."""
+"""Padding around the image, so that ``remap``, which supports one border mode only, never uses it."""
 
 _CONSTANT, _REPLICATE, _REFLECT, _WRAP = range(4)
 _LINEAR = (1, 3)
-"""cv2.INTER_LINEAR and INTER_AREA, which ``cv2.remap`` takes for the same."""
+"""cv2.INTER_LINEAR and INTER_AREA, which ``cv2.remap`` treats the same."""
 _MAP_X = Argument("map_x", "float32", 2)
 _MAP_Y = Argument("map_y", "float32", 2)
 
@@ -28,15 +28,15 @@ def _arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tuple[A
 
 
 def fold_coordinates(coordinates: np.ndarray, length: int, border_mode: int) -> np.ndarray:
-    """Bring places outside a picture to where its border mode takes them from.
+    """Map coordinates outside the image to those from which the border mode takes its pixels.
 
     Args:
         coordinates: along one axis, in pixels, 0 at the centre of the first one.
         length: pixels along this axis.
-        border_mode: as OpenCV counts them.
+        border_mode: OpenCV's number.
 
     Returns:
-        Places from -1 to ``length``: beyond both ends lies one pixel of what the border mode puts there.
+        Coordinates from -1 to ``length``: one pixel of border on both ends.
     """
     last = length - 1
     inside: np.ndarray
@@ -59,7 +59,7 @@ def _emit(transform: Any, images: Node, nodes: tuple[Node, ...], device: Device)
     from nvidia.dali import fn, types
 
     map_x, map_y, shape = nodes
-    # As in Albumentations, OpenCV gets the fill as it is and takes one level for the first channel alone.
+    # As in Albumentations, OpenCV gets the fill unchanged and applies a single level to the first channel only.
     colour = border_colour(transform.fill, spread=False)
     framed = crop_with_border(images, [-MARGIN, -MARGIN], shape, transform.border_mode, colour, device)
     return fn.experimental.remap(
@@ -85,7 +85,7 @@ def _unsupported_piecewise(transform: Any) -> str:
 
 
 _TOLERANCE = Tolerance(max_levels=2)
-"""The maps are exact to float32; what remains is how NPP rounds its linear interpolation."""
+"""The maps are exact in float32; the difference is NPP's rounding of linear interpolation."""
 _GPU_ONLY = "DALI's remap runs on the GPU only"
 
 LOWERINGS: tuple[Lowering, ...] = (

@@ -1,6 +1,6 @@
-"""Blurs and sharpening: the kernel that Albumentations drew, slid over the picture.
+"""Blurs and sharpening with the kernels sampled by Albumentations.
 
-DALI and OpenCV both correlate (they do not turn the kernel round) and both mirror at the border without repeating
+DALI and OpenCV both compute a correlation (the kernel is not flipped) and both reflect at the border without repeating
 the outermost pixel.
 """
 
@@ -40,7 +40,7 @@ def _emboss_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any,
 
 
 def _defocus_arguments(transform: Any, params: Mapping[str, Any], _: Size) -> tuple[Any, ...]:
-    """Let Albumentations blur a single point: what comes out is its kernel, which is the same turned round."""
+    """Compute the kernel by blurring a single point with Albumentations; it is symmetric."""
     reach = max(8, int(params["radius"]))
     point = np.zeros((4 * reach + 1, 4 * reach + 1), np.float32)
     point[2 * reach, 2 * reach] = 1
@@ -83,7 +83,7 @@ def _emit_median(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) 
 def _unsupported_gaussian(transform: Any) -> str:
     if transform.method == "kernel":
         return ""
-    return "method='gaussian' counts below 0 as 255 and less, which only a blur equal to the last bit repeats"
+    return "method='gaussian' wraps negative values around, which only a bit-identical blur reproduces"
 
 
 def _unsharp_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, ...]:
@@ -94,7 +94,7 @@ def _unsharp_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any
 
 
 def _emit_unsharp(transform: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    """Sharpen where a pixel differs from its surroundings by more than a threshold, with a soft edge."""
+    """Sharpen pixels that differ from their blurred surroundings by more than a threshold, with a soft mask."""
     from nvidia.dali import math
 
     values = as_float(images) / 255.0
@@ -138,6 +138,6 @@ LOWERINGS: tuple[Lowering, ...] = (
         (_COLUMN, _ROW, _ALPHA),
         _unsharp_arguments,
         _emit_unsharp,
-        Tolerance(min_psnr_db=45),  # a pixel on the threshold may fall to the other side
+        Tolerance(min_psnr_db=45),  # a pixel at the threshold may be classified differently
     ),
 )

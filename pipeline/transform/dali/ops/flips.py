@@ -1,4 +1,4 @@
-"""Flips, transpositions, quarter turns and shuffled tiles: pixels move and keep their values."""
+"""Flips, transpositions, rotations by 90 degrees and shuffled tiles."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..lowering import EXACT, Argument, Device, Lowering, Node
 from .common import RESIZED, SHAPE, no_arguments
 
 _MAX_TILES = 64
-"""DALI's ``multi_paste`` takes as many inputs."""
+"""Most inputs of DALI's ``multi_paste``."""
 
 _SYMMETRY = Argument("symmetry", "float32", 2)
 _FROM = Argument("from_yx", "int32", 2)
@@ -44,14 +44,14 @@ def _emit_transpose(_: Any, images: Node, __: tuple[Node, ...], device: Device) 
 
 
 def _inverse_symmetry(element: str, size: Size) -> np.ndarray:
-    """Say from where a symmetry of the square takes its pixels.
+    """Return the inverse matrix of a symmetry of the square.
 
     Args:
-        element: as Albumentations calls it; ``r90`` turns counterclockwise as ``numpy.rot90`` does.
-        size: height and width before.
+        element: Albumentations' name; ``r90`` rotates counterclockwise as ``numpy.rot90`` does.
+        size: input height and width.
 
     Returns:
-        The 2x3 matrix from (x, y) after to (x, y) before, in coordinates with the origin at a corner.
+        The 2x3 matrix from output (x, y) to input (x, y), with the origin at a corner.
     """
     height, width = size
     return np.array(
@@ -79,7 +79,7 @@ def _quarter_turn_arguments(transform: Any, params: Mapping[str, Any], size: Siz
 
 
 def _emit_symmetry(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    # One operator for all eight: pixel centres fall on pixel centres, halves are exact in float32.
+    # One operator for all eight symmetries: pixel centres map to pixel centres, halves are exact in float32.
     from nvidia.dali import fn, types
 
     matrix, size = nodes

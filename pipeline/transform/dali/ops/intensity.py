@@ -1,7 +1,7 @@
-"""Values that change one by one: brightness, contrast, gamma, inversion, posterising, equalising.
+"""Intensity transforms: brightness, contrast, gamma, inversion, posterization, equalization.
 
-Albumentations computes most of them as a table of 256 entries, cut off or rounded to uint8. DALI takes no table
-that differs from sample to sample, so each is arithmetic here, cut off or rounded the same way.
+Albumentations computes most of them as a lookup table of 256 entries, truncated or rounded to uint8. DALI does not
+support lookup tables per sample, so they are arithmetic here, truncated or rounded the same way.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def _emit_linear(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) 
 
 
 def _unsupported_mean(transform: Any) -> str:
-    return "" if transform.brightness_by_max else "brightness_by_max=False decides by looking at pixels"
+    return "" if transform.brightness_by_max else "brightness_by_max=False computes parameters from pixels"
 
 
 def _gamma_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, ...]:
@@ -54,7 +54,7 @@ def _curve_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, 
 
 
 def _emit_curve(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    """Follow a cubic Bezier curve from 0 to 1 (Albumentations' documentation of RandomToneCurve)."""
+    """Apply a cubic Bezier curve from 0 to 1 (Albumentations' documentation of RandomToneCurve)."""
     curve = on_device(nodes[0], device)
     low, high = curve[0, :], curve[1, :]
     t = as_float(images) * (1.0 / 255.0)
@@ -103,12 +103,12 @@ def _emit_equalized(transform: Any, images: Node, _: tuple[Node, ...], __: Devic
 
 def _unsupported_equalize(transform: Any) -> str:
     if transform.mask is not None:
-        return "DALI equalises whole pictures, without a mask"
-    return "" if transform.mode == "cv" else "mode='pil' rounds the histogram another way than DALI"
+        return "DALI equalizes whole images, without a mask"
+    return "" if transform.mode == "cv" else "mode='pil' rounds the histogram differently from DALI"
 
 
 def _emit_stretched(transform: Any, images: Node, _: tuple[Node, ...], __: Device) -> Node:
-    """Stretch each channel between its ends; values of 255 are no part of Albumentations' histogram and stay."""
+    """Stretch each channel to the full range; 255 is not in Albumentations' histogram and stays unchanged."""
     from nvidia.dali import fn, math, types
 
     stretched = []
@@ -131,8 +131,8 @@ def _emit_stretched(transform: Any, images: Node, _: tuple[Node, ...], __: Devic
 
 def _unsupported_cutoff(transform: Any) -> str:
     if transform.cutoff:
-        return "cutoff needs the histogram, which DALI does not give"
-    return "" if transform.ignore is None else "ignore needs the histogram, which DALI does not give"
+        return "cutoff needs the histogram, which DALI does not provide"
+    return "" if transform.ignore is None else "ignore needs the histogram, which DALI does not provide"
 
 
 def _emit_clahe(transform: Any, images: Node, _: tuple[Node, ...], device: Device) -> Node:

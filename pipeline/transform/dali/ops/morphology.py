@@ -13,7 +13,7 @@ from ..lowering import EXACT, Device, Lowering, Node
 from .common import SHAPE, crop_with_border
 
 _MAX_NEIGHBOURS = 32
-"""Each costs two operators; with more of them OpenCV is the better machine."""
+"""Each neighbour costs two operators; with more of them OpenCV is faster."""
 
 
 def _kernel(transform: Any) -> np.ndarray:
@@ -27,7 +27,7 @@ def _arguments(_: Any, __: Mapping[str, Any], size: Size) -> tuple[Any, ...]:
 
 
 def _emit(transform: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    """Take the maximum or minimum over shifted pictures; beyond the border is what can never win.
+    """Compute the maximum or minimum over shifted images; the border is the neutral element.
 
     DALI's own ``dilate`` and ``erode`` take rectangles only, and run on a GPU only.
     """
@@ -47,7 +47,7 @@ def _emit(transform: Any, images: Node, nodes: tuple[Node, ...], device: Device)
 
 def _unsupported(transform: Any) -> str:
     neighbours = int(_kernel(transform).sum())
-    return f"{neighbours} neighbours are more than is worth it" if neighbours > _MAX_NEIGHBOURS else ""
+    return f"{neighbours} neighbours, more than {_MAX_NEIGHBOURS}" if neighbours > _MAX_NEIGHBOURS else ""
 
 
 LOWERINGS: tuple[Lowering, ...] = (

@@ -1,4 +1,4 @@
-"""Resizes and pads."""
+"""Resizing and padding."""
 
 from __future__ import annotations
 

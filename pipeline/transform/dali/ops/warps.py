@@ -1,8 +1,8 @@
 """Rotations, affine and perspective warps.
 
-All of them are DALI's ``warp_perspective``: it takes OpenCV's pixel centres, border modes and fills, and on the CPU
-it is equal to the last bit. ``warp_affine`` adds up its steps along a row: on pictures 4000 pixels wide it was
-measured 6 levels off.
+All of them use DALI's ``warp_perspective``, which supports OpenCV's pixel centres, border modes and fills, and on the
+CPU is bit-identical. ``warp_affine`` accumulates its steps along a row: on images 4000 pixels wide it was measured 6
+levels off.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from ..lowering import ONE_LEVEL, Argument, Device, Lowering, Node
 from .common import RESIZED, border_colour, border_unsupported_reason
 
 _LINEAR = (1, 3)
-"""cv2.INTER_LINEAR and INTER_AREA, which OpenCV's warps take for the same."""
+"""cv2.INTER_LINEAR and INTER_AREA, which OpenCV's warps treat the same."""
 _BORDERS = ("constant", "replicate", "reflect", "wrap", "reflect_101")
-"""What ``warp_perspective`` calls OpenCV's border modes 0 to 4."""
+"""Names in ``warp_perspective`` of OpenCV's border modes 0 to 4."""
 _MATRIX = Argument("matrix", "float32", 2)
 
 
@@ -35,7 +35,7 @@ def _affine_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> 
 
 def _rotate_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tuple[Any, ...]:
     matrix, cropped = _affine_arguments(transform, params, size)
-    if transform.crop_border:  # only what is kept is rotated
+    if transform.crop_border:  # only the cropped region is computed
         matrix = matrix @ np.array([[1, 0, params["x_min"]], [0, 1, params["y_min"]], [0, 0, 1]])
     return matrix, cropped
 
@@ -47,7 +47,7 @@ def _perspective_arguments(transform: Any, params: Mapping[str, Any], size: Size
     if transform.keep_size:
         scale = np.diag([size[1] / params["max_width"], size[0] / params["max_height"], 1.0])
         matrix = scale @ matrix
-    _, inverse = cv2.invert(matrix)  # zeros where there is none, as inside cv2.warpPerspective
+    _, inverse = cv2.invert(matrix)  # zeros if singular, as in cv2.warpPerspective
     return inverse, np.array(output_size(transform, params, size))
 
 
@@ -56,7 +56,7 @@ def _emit_affine(transform: Any, images: Node, nodes: tuple[Node, ...], device: 
 
 
 def _emit_perspective(transform: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    # Albumentations hands its fill over as it is, and OpenCV takes one level for the first channel alone.
+    # Albumentations passes its fill unchanged, and OpenCV applies a single level to the first channel only.
     colour = border_colour(transform.fill, spread=False)
     return _warp(images, nodes, transform.border_mode, colour, device)
 

@@ -1,6 +1,6 @@
-"""Light, shadow and weather that fall on a picture as a pattern: the pattern is made on the host from what was drawn.
+"""Light, shadow and weather patterns, computed on the host from sampled parameters.
 
-Each pattern is as large as the picture, so feeding it to a GPU costs a copy of it.
+Each pattern is as large as the image, so using it on a GPU costs a copy.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..lowering import ONE_LEVEL, Argument, Device, Lowering, Node
 from .arithmetic import as_float, on_device, to_uint8_floor, to_uint8_round
 
 _PATTERN = Argument("pattern", "float32", 3)
-_KEPT = Argument("kept", "float32", 3)
+_KEEP = Argument("kept", "float32", 3)
 _STRENGTH = Argument("strength", "float32", 1)
 _RAIN = Argument("rain", "uint8", 3)
 _BRIGHTNESS = Argument("brightness", "float32", 1)
@@ -23,7 +23,7 @@ _LAYER = Argument("layer", "float32", 3)
 
 
 def _illumination_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tuple[Any, ...]:
-    """Let Albumentations light a dark gray float picture: four times that is the pattern, and it clips nothing."""
+    """Compute the pattern by illuminating a dark gray float image with Albumentations, scaled by 4 to avoid clipping."""
     lit = transform.apply(np.full(size, 0.25, np.float32), **params)
     return (4 * lit[..., np.newaxis],)
 
@@ -55,11 +55,11 @@ def _emit_darkened(_: Any, images: Node, nodes: tuple[Node, ...], device: Device
 def _unsupported_shadows(transform: Any) -> str:
     if transform.num_shadows_limit[1] <= 2:
         return ""
-    return "more than two shadows, one on the other, are rounded more than twice"
+    return "more than two overlapping shadows are rounded more than twice"
 
 
 def _plasma_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, ...]:
-    """Give both strengths; Albumentations clips what they make of the pattern at 0, so none of them darkens."""
+    """Return pattern and strengths, clamped at 0: Albumentations clips negative ones, so that none darkens."""
     strength = [max(0.0, params[f"{name}_factor"]) for name in ("brightness", "contrast")]
     return params["plasma_pattern"][..., np.newaxis], np.array(strength)
 
@@ -76,9 +76,9 @@ def _emit_plasma(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) 
 
 
 def _rain_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tuple[Any, ...]:
-    """Let Albumentations rain on a black picture without darkening it: what comes out is the layer of rain.
+    """Compute the rain layer by applying Albumentations to a black image without darkening.
 
-    On a picture too small for a single drop it leaves all as it is.
+    An image too small for a single drop stays unchanged.
     """
     from albumentations.augmentations.pixel.functional import add_rain
 
@@ -109,8 +109,8 @@ def _spatter_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any
 
 
 def _emit_spattered(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    kept, layer = (on_device(node, device) for node in nodes)
-    return to_uint8_round(as_float(images) * kept + layer * 255.0)
+    keep, layer = (on_device(node, device) for node in nodes)
+    return to_uint8_round(as_float(images) * keep + layer * 255.0)
 
 
 LOWERINGS: tuple[Lowering, ...] = (
@@ -128,5 +128,5 @@ LOWERINGS: tuple[Lowering, ...] = (
         unsupported=_unsupported_shadows,
     ),
     Lowering(("RandomRain",), (_RAIN, _BRIGHTNESS), _rain_arguments, _emit_rain, ONE_LEVEL),
-    Lowering(("Spatter",), (_KEPT, _LAYER), _spatter_arguments, _emit_spattered, ONE_LEVEL),
+    Lowering(("Spatter",), (_KEEP, _LAYER), _spatter_arguments, _emit_spattered, ONE_LEVEL),
 )

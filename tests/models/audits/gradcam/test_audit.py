@@ -1,4 +1,4 @@
-"""The Grad-CAM audit: records, findings, the pointing game and the gallery's choice."""
+"""Grad-CAM audit: records, findings, pointing game and selection of the gallery."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PREPROCESS = [
 
 
 def row(**changes: object) -> dict[str, object]:
-    """A record of a right answer whose map points at the upper left cell."""
+    """Return a record with a correct prediction whose map has its peak in the upper left cell."""
     record = {
         "key": "a.jpg", "label": 0, "known": True, "prediction": 0, "output": 0, "logits": None,
         "confidence": 0.9, "top5": [0, 1], "true_confidence": 0.9,
@@ -55,7 +55,7 @@ def table(*rows: dict[str, object]) -> pa.Table:
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
-    """Ten pictures of two classes, one of them cut off in the middle, all in the split ``test``."""
+    """Ten images of two classes, one of them truncated, all in the split ``test``."""
     root = tmp_path_factory.mktemp("audit")
     photos = make_folder(root / "photos", num_images=10)
     damaged = photos / "cat" / "004.jpg"
@@ -77,7 +77,7 @@ def checkpoint(plan: Plan) -> Path:
 
 @pytest.fixture(scope="module")
 def audited(plan: Plan, checkpoint: Path) -> Path:
-    """The folder of a finished audit."""
+    """Output folder of a finished audit."""
     out = plan.index.parent / "out"
     job = GradCamAudit(plan=plan, checkpoint=checkpoint, gallery=6, credit="Pictures: made up")
     run_batch_job(job, LocalEngine(num_threads=1), out, SilentConsole())
@@ -90,7 +90,7 @@ def read(audited: Path) -> pa.Table:
     return pq.read_table(audited / "records.parquet")
 
 
-def test_an_audit_leaves_a_record_for_every_image_that_could_be_read(audited: Path, plan: Plan) -> None:
+def test_an_audit_has_a_record_for_every_readable_image(audited: Path, plan: Plan) -> None:
     records = read(audited)
     findings = json.loads((audited / "findings.json").read_text())
     keys = plan.load_index().table["key"].to_pylist()
@@ -101,7 +101,7 @@ def test_an_audit_leaves_a_record_for_every_image_that_could_be_read(audited: Pa
     assert findings["num_quarantined"] == 1
 
 
-def test_a_record_repeats_what_the_model_says(audited: Path, plan: Plan, checkpoint: Path) -> None:
+def test_a_record_holds_the_output_of_the_model(audited: Path, plan: Plan, checkpoint: Path) -> None:
     from lightwell.models.training.checkpoint import load_model
 
     records = read(audited)
@@ -114,13 +114,13 @@ def test_a_record_repeats_what_the_model_says(audited: Path, plan: Plan, checkpo
     assert records["confidence"][at].as_py() == pytest.approx(float(softmax[0].max()), abs=1e-5)
 
 
-def test_maps_are_small_and_not_negative(audited: Path) -> None:
+def test_maps_have_the_layer_size_and_are_non_negative(audited: Path) -> None:
     maps = maps_of(read(audited))
     assert {small.shape for small in maps if small is not None} == {(2, 2)}
     assert all((small >= 0).all() for small in maps if small is not None)
 
 
-def test_findings_name_model_plan_layer_and_versions(audited: Path, plan: Plan) -> None:
+def test_findings_hold_model_plan_layer_and_versions(audited: Path, plan: Plan) -> None:
     findings = json.loads((audited / "findings.json").read_text())
     assert findings["plan_fingerprint"] == plan.fingerprint()
     assert findings["model"]["name"] == "resnet18"
@@ -132,14 +132,14 @@ def test_findings_name_model_plan_layer_and_versions(audited: Path, plan: Plan) 
 
 
 class Unopened(GradCamAudit):
-    """An audit that cannot look at an image."""
+    """An audit that must not open its model."""
 
     def open(self) -> NoReturn:
         raise AssertionError("opened")
 
 
 Unopened.__name__ = GradCamAudit.__name__
-"""Of the same kind, so that it takes the same folder."""
+"""Same name, so that it accepts the same folder."""
 
 
 def run(job: GradCamAudit, out: Path) -> dict[str, object]:
@@ -147,7 +147,7 @@ def run(job: GradCamAudit, out: Path) -> dict[str, object]:
 
 
 def saved(path: Path, num_classes: int, **changes: float) -> ModelSpec:
-    """Weights of a file, which names no classes; ``weight=value`` fills a tensor with a value."""
+    """Return a model spec with weights from a file without class names; ``weight=value`` fills a tensor with a value."""
     state = build_model(ModelSpec(name="squeezenet1_1", weights="none", num_classes=num_classes)).state_dict()
     for name, value in changes.items():
         state[name.replace("__", ".")].fill_(value)
@@ -155,7 +155,7 @@ def saved(path: Path, num_classes: int, **changes: float) -> ModelSpec:
     return ModelSpec(name="squeezenet1_1", weights=str(path))
 
 
-def test_outputs_without_names_are_measured_against_nothing(
+def test_accuracy_is_not_measured_for_outputs_without_names(
     plan: Plan, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     for num_classes in (7, 2):
@@ -170,7 +170,7 @@ def test_outputs_without_names_are_measured_against_nothing(
         assert "have no names" in (tmp_path / str(num_classes) / "report.html").read_text()
 
 
-def test_class_names_say_what_the_outputs_mean(plan: Plan, tmp_path: Path) -> None:
+def test_class_names_define_the_outputs(plan: Plan, tmp_path: Path) -> None:
     spec = saved(tmp_path / "w.pth", 3)
     names = tmp_path / "names.txt"
     names.write_text("bird\nDog\ncat\n")
@@ -203,7 +203,7 @@ def test_the_order_of_a_checkpoints_classes_does_not_matter(
         assert first[name] == second[name]
 
 
-def test_a_class_that_the_model_does_not_know_counts_in_no_accuracy(plan: Plan, tmp_path: Path) -> None:
+def test_a_class_that_the_model_does_not_have_is_excluded_from_accuracy(plan: Plan, tmp_path: Path) -> None:
     path = tmp_path / "other.safetensors"
     save_checkpoint(path, build_model(SPEC), CheckpointMetadata(SPEC, ("cat", "bird"), "0", {}, TRAINED))
     findings = run(GradCamAudit(plan=plan, checkpoint=path, gallery=3), tmp_path / "out")
@@ -221,7 +221,7 @@ def test_a_class_map_with_a_wrong_name_is_refused(plan: Plan, checkpoint: Path, 
         run(job, tmp_path)
 
 
-def test_a_random_head_is_refused_and_the_same_twice_where_it_is_allowed(plan: Plan, tmp_path: Path) -> None:
+def test_a_random_head_is_refused_and_reproducible_if_allowed(plan: Plan, tmp_path: Path) -> None:
     spec = saved(tmp_path / "w.pth", 5).model_copy(update={"num_classes": 2})
     with pytest.raises(
         ModelError, match=r"expected trained weights, got randomly initialised layers classifier\.1"
@@ -238,7 +238,7 @@ def test_a_random_head_is_refused_and_the_same_twice_where_it_is_allowed(plan: P
     assert other.fingerprint() != job.fingerprint()
 
 
-def test_the_fingerprint_leaves_out_what_only_the_report_shows(plan: Plan, checkpoint: Path) -> None:
+def test_the_fingerprint_excludes_keys_of_the_report(plan: Plan, checkpoint: Path) -> None:
     job = GradCamAudit(plan=plan, checkpoint=checkpoint)
     same = job.model_copy(update={"title": "another", "gallery": 1, "credit": "me"})
     assert same.fingerprint() == job.fingerprint()
@@ -246,7 +246,7 @@ def test_the_fingerprint_leaves_out_what_only_the_report_shows(plan: Plan, check
         assert job.model_copy(update=change).fingerprint() != job.fingerprint()
 
 
-def test_another_title_makes_the_report_from_the_records_that_are_there(
+def test_another_title_rebuilds_the_report_from_existing_records(
     plan: Plan, checkpoint: Path, tmp_path: Path
 ) -> None:
     job = GradCamAudit(plan=plan, checkpoint=checkpoint, gallery=2)
@@ -261,7 +261,7 @@ def test_another_title_makes_the_report_from_the_records_that_are_there(
         run(titled.model_copy(update={"explain": "dog"}), tmp_path)
 
 
-def test_a_network_that_answers_nan_is_refused_with_the_first_image(plan: Plan, tmp_path: Path) -> None:
+def test_a_model_with_nan_outputs_is_refused_with_the_first_image(plan: Plan, tmp_path: Path) -> None:
     job = GradCamAudit(
         plan=plan,
         model=saved(tmp_path / "w.pth", 2, classifier__1__bias=float("nan")),
@@ -278,12 +278,12 @@ def test_maps_explain_a_chosen_class(plan: Plan, checkpoint: Path, tmp_path: Pat
         run(GradCamAudit(plan=plan, checkpoint=checkpoint, explain="dogg"), tmp_path / "wrong")
 
 
-def test_a_gpu_that_is_not_there_is_a_model_error(plan: Plan, checkpoint: Path, tmp_path: Path) -> None:
+def test_a_missing_gpu_is_a_model_error(plan: Plan, checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"device: expected .*cuda:9"):
         run(GradCamAudit(plan=plan, checkpoint=checkpoint, device="cuda:9"), tmp_path / "out")
 
 
-def test_gates_name_numbers_of_the_findings(audited: Path) -> None:
+def test_gates_on_numbers_of_the_findings(audited: Path) -> None:
     from lightwell.models.audits.gradcam.gate import METRICS, Gate
     from lightwell.pipeline.errors import RequestError
 
@@ -307,7 +307,7 @@ def test_gates_name_numbers_of_the_findings(audited: Path) -> None:
 
 
 @pytest.mark.parametrize("given", [{}, {"model": {"name": "resnet18"}, "checkpoint": "a.safetensors"}])
-def test_exactly_one_model_is_wanted(plan: Plan, given: dict[str, object]) -> None:
+def test_exactly_one_model_is_required(plan: Plan, given: dict[str, object]) -> None:
     with pytest.raises(PlanError, match=r"expected exactly one of model and checkpoint.*give checkpoint"):
         GradCamAudit(plan=plan, **given)
 
@@ -318,7 +318,7 @@ def test_a_job_file_with_neither_model_is_a_plan_error(plan: Plan, tmp_path: Pat
         load_job(tmp_path / "audit.yaml", default="gradcam")
 
 
-def test_figures_of_known_records() -> None:
+def test_findings_of_known_records() -> None:
     found = compute_findings(
         table(
             row(key="a", label=0, prediction=0),
@@ -342,7 +342,7 @@ def test_figures_of_known_records() -> None:
     assert found["most_confused"] == [{"label": "cat", "prediction": "dog", "count": 1}]
 
 
-def test_pointing_game_leaves_out_large_boxes_and_prints_the_centre_beside_it() -> None:
+def test_pointing_game_excludes_large_boxes_and_has_a_centre_baseline() -> None:
     game = pointing_game(
         table(
             row(hit=True, centre_hit=False, box_cover=0.2),
@@ -357,18 +357,18 @@ def test_pointing_game_leaves_out_large_boxes_and_prints_the_centre_beside_it() 
     assert pointing_game(table(row())) is None
 
 
-def test_boxes_that_overlap_cover_once() -> None:
+def test_overlapping_boxes_are_covered_once() -> None:
     boxes = np.array([[0, 0, 50, 100], [25, 0, 75, 100]], np.float32)
     assert box_coverage(boxes, 100, 100) == pytest.approx(0.75)
     assert in_any_box(boxes, 74.5, 3)
     assert not in_any_box(boxes, 75.5, 3)
 
 
-def test_an_even_map_has_the_border_that_its_area_has() -> None:
+def test_the_border_mass_of_a_uniform_map_is_the_area_of_the_border() -> None:
     assert uniform_border_mass(7, 7) == pytest.approx(1 - 0.8**2, abs=0.01)
 
 
-def test_the_gallery_prefers_sure_mistakes_and_spreads_the_right_ones_over_classes() -> None:
+def test_the_gallery_prefers_confident_errors_and_balances_correct_ones_over_classes() -> None:
     wrong = [row(key=f"w{i}", label=0, prediction=1, confidence=0.5 + i / 100) for i in range(20)]
     right = [row(key=f"r{i}", label=i % 3, prediction=i % 3) for i in range(30)]
     records = read_predictions(table(*wrong, *right))
@@ -379,7 +379,7 @@ def test_the_gallery_prefers_sure_mistakes_and_spreads_the_right_ones_over_class
     assert choose_rows(records, 0) == {"sure": [], "wrong": [], "right": [], "unlabelled": []}
 
 
-def test_normalisation_is_undone_to_the_level() -> None:
+def test_denormalize_restores_exact_levels() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 8, 9, 3), np.uint8)
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
     normal = ((pixels / 255 - mean) / std).astype(np.float32).transpose(0, 3, 1, 2)
@@ -387,7 +387,7 @@ def test_normalisation_is_undone_to_the_level() -> None:
     assert denormalize(pixels) is pixels or (denormalize(pixels) == pixels).all()
 
 
-def test_an_overlay_leaves_pixels_without_evidence_alone() -> None:
+def test_an_overlay_keeps_pixels_without_evidence() -> None:
     image = np.full((64, 64, 3), 90, np.uint8)
     drawn = overlay(image, np.array([[1, 0], [0, 0]], np.float32))
     assert (drawn[-1, -1] == 90).all()

@@ -1,4 +1,4 @@
-"""The report: one file that loads nothing, escapes what comes from outside and opens in a browser."""
+"""HTML report: self-contained, escapes all names, opens in a browser."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from patience import HANG_S
 from pictures import make_folder
 
 EVIL = "<script>alert(1)<"
-"""No slash, so that it can be a file name."""
+"""Without a slash, to be a valid file name."""
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Mapping[str, Any], Path]:
-    """The page of an audit in which file, class, title, credit and curve names try to be markup."""
+    """Report of an audit in which names of file, class and curve, title and credit contain markup."""
     root = tmp_path_factory.mktemp("report")
     photos = make_folder(root / "photos", num_images=8, classes=("<b>cat", "dog"))
     first = photos / "dog" / "001.jpg"
@@ -64,7 +64,7 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Mapping[str, 
     return path.read_text(), findings, path
 
 
-def test_names_from_outside_are_escaped_everywhere(report: tuple[str, Mapping[str, Any], Path]) -> None:
+def test_all_names_are_escaped(report: tuple[str, Mapping[str, Any], Path]) -> None:
     page, _, _ = report
     assert "<script" not in page
     assert "<b>cat" not in page
@@ -72,7 +72,7 @@ def test_names_from_outside_are_escaped_everywhere(report: tuple[str, Mapping[st
     assert "&lt;b&gt;cat" in page
 
 
-def test_the_page_loads_nothing(report: tuple[str, Mapping[str, Any], Path]) -> None:
+def test_the_page_has_no_external_resources(report: tuple[str, Mapping[str, Any], Path]) -> None:
     page, _, _ = report
     loaded = re.findall(r"""(?:src|href|srcset|data|action)\s*=\s*["']?([^"'\s>]+)""", page)
     assert loaded, "the gallery has pictures"
@@ -80,7 +80,7 @@ def test_the_page_loads_nothing(report: tuple[str, Mapping[str, Any], Path]) -> 
     assert not re.search(r"https?://|@import|url\(|<link|<iframe|<object", page)
 
 
-def test_it_shows_every_image_and_the_file_that_could_not_be_used(
+def test_the_page_shows_every_image_and_the_unusable_file(
     report: tuple[str, Mapping[str, Any], Path],
 ) -> None:
     page, findings, _ = report
@@ -90,7 +90,7 @@ def test_it_shows_every_image_and_the_file_that_could_not_be_used(
     assert "broken&lt;script&gt;" in page
 
 
-def test_a_browser_shows_the_headline_figures(
+def test_a_browser_shows_the_summary_cards(
     report: tuple[str, Mapping[str, Any], Path], chromium: str, tmp_path: Path
 ) -> None:
     _, findings, path = report
@@ -109,7 +109,7 @@ def test_a_browser_shows_the_headline_figures(
     assert figures["Quarantined"] == "1"
 
 
-def test_a_report_of_many_classes_shows_what_repeats_instead_of_a_matrix(tmp_path: Path) -> None:
+def test_a_report_of_many_classes_lists_repeated_errors_instead_of_a_matrix(tmp_path: Path) -> None:
     classes = tuple(f"kind {number:02}" for number in range(24))
     photos = make_folder(tmp_path / "photos", num_images=72, classes=classes)
     build_index(photos, fractions={"test": 1.0}).save(tmp_path / "index.parquet")
@@ -135,7 +135,7 @@ def test_a_report_of_many_classes_shows_what_repeats_instead_of_a_matrix(tmp_pat
     assert page.count('alt="Mean map') <= 2 * (MAX_MEANS + 1)
 
 
-def test_the_weakest_classes_have_two_images_and_a_mistake() -> None:
+def test_the_weakest_classes_have_at_least_two_images_and_an_error() -> None:
     entries = [
         {"class": "one image", "num_images": 1, "recall": 0.0},
         {"class": "half", "num_images": 4, "recall": 0.5},
@@ -172,12 +172,14 @@ def test_ticks_are_round() -> None:
     assert round_ticks(0.37, 0.77) == pytest.approx([0.4, 0.5, 0.6, 0.7])
 
 
-def test_a_metrics_file_that_is_not_there_is_a_plan_error_with_a_cure(tmp_path: Path) -> None:
+def test_a_missing_metrics_file_is_a_plan_error_with_a_hint(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match=r"expected a readable metrics\.jsonl.*give the file next to"):
         read_curves(tmp_path / "none.jsonl")
 
 
-def test_an_unwritable_output_is_said_before_any_work(report: tuple[str, Mapping[str, Any], Path]) -> None:
+def test_an_unwritable_output_folder_is_reported_before_any_work(
+    report: tuple[str, Mapping[str, Any], Path],
+) -> None:
     _, _, path = report
     plan = Plan(index=path.parent.parent / "index.parquet")
     job = GradCamAudit(plan=plan, model=ModelSpec(name="squeezenet1_1", weights="none"))

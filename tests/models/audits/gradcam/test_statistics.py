@@ -1,4 +1,4 @@
-"""The figures of an audit against slow ones, on records of any kind, and on tiny data sets from end to end."""
+"""Findings against naive computations on generated records, and audits of tiny data sets."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Row = dict[str, Any]
 
 @st.composite
 def audits(draw: st.DrawFn) -> tuple[list[Row], int, int]:
-    """Draw records, how many classes the index has, and how many there are with those that only the model has."""
+    """Generate records, the number of classes of the index, and the number including those only in the model."""
     num_index = draw(st.integers(1, 4))
     num_all = num_index + draw(st.integers(0, 3))
     known = draw(st.lists(st.booleans(), min_size=num_index, max_size=num_index))
@@ -86,7 +86,7 @@ def near(value: float | None) -> Any:
 
 @settings(max_examples=150)
 @given(audits())
-def test_figures_are_those_of_slow_counting(drawn: tuple[list[Row], int, int]) -> None:
+def test_findings_equal_a_naive_computation(drawn: tuple[list[Row], int, int]) -> None:
     rows, num_index, num_all = drawn
     found = compute_findings(table(rows), NAMES[:num_all], num_index)
     labelled = [row for row in rows if row["known"]]
@@ -118,7 +118,7 @@ def test_figures_are_those_of_slow_counting(drawn: tuple[list[Row], int, int]) -
 
 @settings(max_examples=100)
 @given(audits())
-def test_auroc_is_the_share_of_pairs_in_the_right_order(drawn: tuple[list[Row], int, int]) -> None:
+def test_auroc_is_the_fraction_of_correctly_ordered_pairs(drawn: tuple[list[Row], int, int]) -> None:
     rows, num_index, num_all = drawn
     found = compute_findings(table(rows), NAMES[:num_all], num_index)["auroc"]
     labelled = [row for row in rows if row["known"]]
@@ -145,7 +145,7 @@ def test_auroc_is_the_share_of_pairs_in_the_right_order(drawn: tuple[list[Row], 
 
 @settings(max_examples=100)
 @given(audits())
-def test_calibration_counts_every_labelled_image_once_and_its_error_is_a_share(
+def test_calibration_counts_every_labelled_image_once_and_its_error_is_in_0_to_1(
     drawn: tuple[list[Row], int, int],
 ) -> None:
     rows, num_index, num_all = drawn
@@ -163,7 +163,9 @@ def test_calibration_counts_every_labelled_image_once_and_its_error_is_a_share(
 
 @settings(max_examples=60)
 @given(audits(), st.randoms(use_true_random=False))
-def test_the_order_of_the_records_changes_no_figure(drawn: tuple[list[Row], int, int], chance: Any) -> None:
+def test_the_order_of_the_records_does_not_affect_the_findings(
+    drawn: tuple[list[Row], int, int], chance: Any
+) -> None:
     rows, num_index, num_all = drawn
     shuffled = list(rows)
     chance.shuffle(shuffled)
@@ -172,7 +174,7 @@ def test_the_order_of_the_records_changes_no_figure(drawn: tuple[list[Row], int,
 
 
 def assert_near(first: Any, second: Any) -> None:
-    """Compare two JSON values, numbers up to rounding."""
+    """Assert that two JSON values are equal, up to rounding of numbers."""
     if isinstance(first, dict):
         assert first.keys() == second.keys()
         for key in first:
@@ -206,7 +208,9 @@ def test_findings_are_json_and_the_report_has_every_image_at_most_once(
 
 
 @given(st.integers(0, 50), st.integers(0, 50))
-def test_an_interval_holds_its_share_and_narrows_with_more_images(num_right: int, num_wrong: int) -> None:
+def test_an_interval_contains_its_proportion_and_narrows_with_more_images(
+    num_right: int, num_wrong: int
+) -> None:
     num = num_right + num_wrong
     if not num:
         assert wilson(0, 0) is None
@@ -222,7 +226,7 @@ Make = Callable[[Path], Path]
 
 
 def photos(folder: Path, *names: str, level: int | None = None) -> Path:
-    """Write small pictures of noise, or of one gray level."""
+    """Write small images of noise or of one gray level."""
     draw = np.random.default_rng(len(names))
     for name in names:
         path = folder / name
@@ -269,8 +273,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("answer", ["all cat", "all dog"])
 @pytest.mark.parametrize("name", TINY)
-def test_a_tiny_data_set_is_audited(name: str, answer: str, weights: Path, tmp_path: Path) -> None:
-    """Whatever the model says of them, be it all right or all wrong, figures add up and the report is written."""
+def test_tiny_data_sets_are_audited(name: str, answer: str, weights: Path, tmp_path: Path) -> None:
+    """Findings are consistent and a report is written, even if all predictions are correct or all are wrong."""
     state = torch.load(weights)
     state["classifier.1.bias"] = torch.tensor([50.0, 0.0] if answer == "all cat" else [0.0, 50.0])
     torch.save(state, tmp_path / "w.pth")

@@ -1,4 +1,4 @@
-"""Functions that look across a batch see the whole batch, though a rank has a slice; no other process is needed to see it."""
+"""Batch statistics and dropout masks of the global batch, tested in one process."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ DRAWING: dict[str, Callable[[], nn.Module]] = {
 
 @pytest.mark.parametrize("name", DRAWING)
 @pytest.mark.parametrize("num_global", [8, 7, 5])
-def test_ranks_draw_what_one_process_draws(name: str, num_global: int) -> None:
-    """Twice in a row: the second layer, too, begins where that of one process begins."""
+def test_random_masks_of_ranks_equal_those_of_one_process(name: str, num_global: int) -> None:
+    """Two layers in a row: the generator state after the first equals that of one process."""
     module = DRAWING[name]()
     inputs = torch.rand(num_global, 6, 3, 3) + 1
     torch.manual_seed(4)
@@ -42,7 +42,7 @@ def test_ranks_draw_what_one_process_draws(name: str, num_global: int) -> None:
             assert len(ours) == num_here
 
 
-def test_gradients_flow_through_what_was_drawn() -> None:
+def test_gradients_flow_through_random_masks() -> None:
     inputs = torch.rand(4, 5, requires_grad=True)
     with global_batch(DistributedContext(1, 2), 4, 8):
         out = nn.functional.dropout(inputs, 0.5)
@@ -50,7 +50,7 @@ def test_gradients_flow_through_what_was_drawn() -> None:
     assert torch.equal(inputs.grad, (out != 0) * 2.0)
 
 
-def test_what_does_not_train_or_has_other_rows_is_left_alone() -> None:
+def test_eval_mode_and_other_row_counts_are_not_overridden() -> None:
     module = nn.Sequential(nn.BatchNorm1d(5), nn.Dropout(0.5)).eval()
     inputs = torch.rand(4, 5)
     with global_batch(DistributedContext(0, 2), 4, 8):
@@ -78,7 +78,7 @@ def test_batchnorm_of_one_rank_is_that_of_torch(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(var, inputs.var(axes, unbiased=False), rtol=1e-4, atol=1e-4)
 
 
-def test_padding_is_in_no_statistic_and_moves_no_gradient() -> None:
+def test_padding_affects_neither_statistics_nor_gradients() -> None:
     torch.manual_seed(0)
     layer, plain = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
     own = torch.randn(4, 3, 2, 2)

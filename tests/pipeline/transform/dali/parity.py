@@ -114,14 +114,12 @@ def assert_parity(
 
 def graph_of(transforms: Sequence[Any], device: Device, max_batch_size: int = 1) -> LoweredGraph:
     """Define the graph of transforms that are all lowered, from pixels."""
-    transforms = []
+    members = []
     for number, transform in enumerate(transforms):
         lowering = lowering_of(type(transform).__name__)
         assert lowering is not None, f"{type(transform).__name__} is not lowered"
-        transforms.append(GraphTransform(number, transform, lowering))
-    return LoweredGraph(
-        transforms, source="pixels", device=device, max_batch_size=max_batch_size, num_threads=2
-    )
+        members.append(GraphTransform(number, transform, lowering))
+    return LoweredGraph(members, source="pixels", device=device, max_batch_size=max_batch_size, num_threads=2)
 
 
 def worst(found: Sequence[np.ndarray], references: Sequence[np.ndarray]) -> Difference:

@@ -40,7 +40,7 @@ def test_lowering_equals_albumentations_within_its_declared_tolerance(transform:
 @pytest.mark.parametrize(
     ("transform", "reason"),
     [
-        (A.ToGray(method="pca"), "main axis"),
+        (A.ToGray(method="pca"), "principal component"),
         (A.ToGray(num_output_channels=1), "three"),
         (A.ChannelDropout(fill=300), "from 0 to 255"),
         (A.FancyPCA(), "FancyPCA"),

@@ -26,7 +26,7 @@ def test_every_lowering_that_refuses_options_says_which() -> None:
     def takes_all(name: str) -> bool:
         lowering = lowering_of(name)
         assert lowering is not None
-        return all(getattr(lowering, part) is defaults[part] for part in ("refuse", "approximation"))
+        return all(getattr(lowering, part) is defaults[part] for part in ("unsupported", "approximation"))
 
     assert {name for name in LOWERED if not takes_all(name)} == set(EXCEPTIONS)
 
