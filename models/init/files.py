@@ -41,8 +41,8 @@ def plan_text(dataset: Dataset, model: ModelSpec, config: DataConfig) -> str:
     """Write the plan: images as the model's weights expect them, all of each image where it has annotations."""
     height, width = config.size
     header = [
-        "What happens to an image before a model sees it; `lightwell explain plan.yaml` shows it step by step.",
-        f"Sizes, interpolation, mean and std are those that the weights of {model.name} were trained with.",
+        "How images are preprocessed and augmented; `lightwell explain plan.yaml` lists the steps.",
+        f"Size, interpolation, mean and std are those of the pretrained weights of {model.name}.",
     ]
     policy = expected_policy(config)
     crops = [_step(step) for step in policy["evaluate"]]
@@ -50,36 +50,36 @@ def plan_text(dataset: Dataset, model: ModelSpec, config: DataConfig) -> str:
     steps = [
         *geometry,
         *([] if geometry else [Line(f"  - SmallestMaxSize: {{max_size: {2 * height}, interpolation: 3}}",
-                                    "shrink once, where there is a cache", off=True)]),
-        *(Line(f"  - {step_line(step)}", "to the range of the weights; runs last") for step in policy["preprocess"]),
+                                    "for a cache: shrink once, keep the result", off=True)]),
+        *(Line(f"  - {step_line(step)}", "runs last, as one pass over the batch") for step in policy["preprocess"]),
     ]  # fmt: skip
     crop = Line(
         f"  - RandomResizedCrop: {{size: [{height}, {width}], scale: [0.25, 1.0], interpolation: {interpolation_of(config)}}}",
-        "a part of at least a quarter",
+        "25-100 % of the area",
     )
-    flip = "take out where left and right differ, as in text"
+    flip = "remove if left and right differ, as in text"
     if dataset.has_keypoints:
-        flip = "turns left points into right ones: their names stay"
+        flip = "off: keypoints named left and right would keep their names"
     lines = [
         Line(f"index: {INDEX}", "images, classes, splits; made by `lightwell index`"),
-        Line("preprocess:", "of every image; nothing random"),
+        Line("preprocess:", "every image; must be deterministic"),
         *steps,
-        Line("augment:", "of training images, drawn anew in each epoch"),
+        Line("augment:", "training only; random, different in each epoch"),
         *([] if geometry else [crop]),
         Line("  - HorizontalFlip: {p: 0.5}", flip, off=dataset.has_keypoints),
-        Line("  - RandomBrightnessContrast: {p: 0.3}", "other light", off=not geometry),
-        Line("  - Rotate: {limit: 15, p: 0.5}", "up to 15 degrees to either side", off=True),
+        Line("  - RandomBrightnessContrast: {p: 0.3}", "lighting", off=not geometry),
+        Line("  - Rotate: {limit: 15, p: 0.5}", "degrees, in both directions", off=True),
         *_evaluate_lines(crops, config, annotated=bool(geometry)),
-        *([Line("bbox_params: {min_visibility: 0.1}", "boxes of which less is left are dropped", off=True)]
+        *([Line("bbox_params: {min_visibility: 0.1}", "drop boxes of which less than 10 % is left", off=True)]
           if dataset.has_boxes else []),
-        Line("batch: {size: 32}", "images that are learnt from together"),
-        Line("seed: 0", "of all that is drawn: the same seed, the same batches"),
-        *([Line("sampling: balanced", "training shows every class equally often", off=True)]
+        Line("batch: {size: 32}", "images per step"),
+        Line("seed: 0", "same seed, same batches"),
+        *([Line("sampling: balanced", "training draws all classes equally often", off=True)]
           if dataset.obstacle is None else []),
-        Line("cache: cache", "a folder for pixels behind the resize in preprocess", off=True)
+        Line("cache: cache", "folder for resized images; needs the resize in preprocess", off=True)
         if not geometry
-        else Line("cache: cache", "a folder for pixels behind preprocess", off=True),
-        Line("errors: {max_bad_share: 0.02}", "end the run when more files are broken", off=True),
+        else Line("cache: cache", "folder for resized images", off=True),
+        Line("errors: {max_bad_share: 0.02}", "stop if more files than this are broken", off=True),
         Line("device: gpu", "decode and augment on an NVIDIA GPU", off=True),
     ]  # fmt: skip
     return _written(header, lines)
@@ -88,9 +88,9 @@ def plan_text(dataset: Dataset, model: ModelSpec, config: DataConfig) -> str:
 def _step(step: Step) -> Line:
     ((name, _),) = step.items()
     told = {
-        "SmallestMaxSize": "the short side",
-        "CenterCrop": "what the model sees",
-        "Resize": "both sides; the shape changes",
+        "SmallestMaxSize": "resizes the short side",
+        "CenterCrop": "input size of the model",
+        "Resize": "changes the aspect ratio",
     }
     return Line(f"  - {step_line(step)}", told[name])
 
@@ -99,13 +99,13 @@ def _evaluate_lines(crops: list[Line], config: DataConfig, *, annotated: bool) -
     if annotated:
         return
     height, width = config.size
-    yield Line("evaluate:", "of all other images; nothing random")
+    yield Line("evaluate:", "validation, test and audits; must be deterministic")
     yield from crops
     if len(crops) > 1:
         resize = (
             f"  - Resize: {{height: {height}, width: {width}, interpolation: {interpolation_of(config)}}}"
         )
-        yield Line(resize, "in place of these two: keeps the edges", off=True)
+        yield Line(resize, "instead of these two: keeps the edges", off=True)
 
 
 def _annotated_lines(config: DataConfig) -> list[Line]:
@@ -113,10 +113,10 @@ def _annotated_lines(config: DataConfig) -> list[Line]:
     height, width = config.size
     size = f"max_size: {min(height, width)}, interpolation: {interpolation_of(config)}"
     return [
-        Line(f"  - LongestMaxSize: {{{size}}}", "the long side: all of the image stays"),
+        Line(f"  - LongestMaxSize: {{{size}}}", "resizes the long side: nothing is cut off"),
         Line(
             f"  - PadIfNeeded: {{min_height: {height}, min_width: {width}, border_mode: 0, fill: 0, fill_mask: 255}}",
-            "the rest is black, 255 in masks",
+            "black borders, 255 in masks",
         ),
     ]
 
@@ -127,30 +127,31 @@ def train_text(dataset: Dataset, model: ModelSpec) -> str:
     assert splits is not None
     scratch = model.weights == "none"
     weights = (
-        "random values; default would be the published ones, or a file: weights: best.pth"
+        "random initialisation; or default (pretrained), or a file: best.pth"
         if scratch
-        else "the published ones, fetched once; without a network a file (best.pth), or none"
+        else "pretrained, downloaded once; without a network a file (best.pth), or none"
         if model.weights == "default"
-        else "or default, the published ones; or none, for random values"
+        else "or default (pretrained), or none (random initialisation)"
     )
     weigh = "balanced" if dataset.is_imbalanced else "none"
     lines = [
         Line("job: classify"),
         Line(f"plan: {PLAN}"),
         Line("model:"),
-        Line(f"  name: {flow(model.name)}", "of torchvision or timm; for another, `lightwell init` with --model"),
+        Line(f"  name: {flow(model.name)}", "of torchvision or timm; another one needs another plan: `lightwell init --model`"),
         Line(f"  weights: {flow(model.weights)}", weights),
-        Line("epochs: 5", "how often all training images are seen"),
-        Line("fine_tune_from: all", "all layers learn" if scratch else
-             "all layers learn, which is slow; or from a block on, such as layer4", off=not scratch),
+        Line("epochs: 5", "passes over the training images"),
+        Line("fine_tune_from: all", "trains all layers" if scratch else
+             "trains all layers, which is slower; or a block and all behind it"
+             + (", such as layer4" if "resnet" in model.name else ""), off=not scratch),
         *([] if scratch else [
-            Line("feature_passes: 2", "much faster: the frozen layers see each image twice, not in every epoch", off=True)]),
-        Line("optimizer: {name: adamw, lr: 0.002}", "or sgd; lr is that of the last layer"),
-        Line("schedule: cosine", "of the learning rate; or constant, step"),
-        Line(f"class_weights: {weigh}", "balanced: an image of a rare class counts more; or none"),
-        Line("monitor: auroc", "what chooses the best epoch; or loss, accuracy, balanced_accuracy"),
-        Line("early_stop: {metric: auroc, patience: 3}", "stop after 3 epochs without a better value", off=True),
-        Line("label_smoothing: 0.1", "answers less certain, often better calibrated", off=True),
+            Line("feature_passes: 2", "much faster: compute features in two passes, then train on them", off=True)]),
+        Line("optimizer: {name: adamw, lr: 0.002}", "or sgd; lr of the last layer"),
+        Line("schedule: cosine", "learning rate; or constant, step"),
+        Line(f"class_weights: {weigh}", "none, or balanced: images of rare classes count more"),
+        Line("monitor: auroc", "chooses the best epoch; or loss, accuracy, balanced_accuracy"),
+        Line("early_stop: {metric: auroc, patience: 3}", "stop after 3 epochs without improvement", off=True),
+        Line("label_smoothing: 0.1", "less confident, often better calibrated", off=True),
         Line(f"train_split: {flow(splits.train)}"),
         Line(f"validation_split: {flow(splits.validation)}", "measured after each epoch"),
         Line(f"test_split: {'null' if splits.test is None else flow(splits.test)}",
@@ -159,9 +160,9 @@ def train_text(dataset: Dataset, model: ModelSpec) -> str:
     ]  # fmt: skip
     header = [
         f"Trains a classifier: lightwell train {TRAIN} --out {RUN}",
-        "Without fine_tune_from only a new last layer learns; the others stay as published."
+        "Without fine_tune_from only a new last layer is trained; the others stay as pretrained."
         if not scratch
-        else "All layers learn from random values, which takes many images and epochs.",
+        else "All layers are trained from random initialisation, which takes many images and epochs.",
     ]
     return _written(header, lines)
 
@@ -171,14 +172,14 @@ def audit_text(splits: Splits, model: ModelSpec) -> str:
     lines = [
         Line("job: gradcam"),
         Line(f"plan: {PLAN}"),
-        Line(f"checkpoint: {RUN}/best.safetensors", "what the training leaves there"),
+        Line(f"checkpoint: {RUN}/best.safetensors", "written by the training"),
         Line(f"model: {{name: {flow(model.name)}}}",
-             "in place of checkpoint: a published model, whose classes are matched by name", off=True),
-        Line(f"split: {flow(splits.audited)}", "or another one; null for all images"),
-        Line("explain: predicted", "the class that maps are made for; or label, or the name of a class"),
-        Line("gallery: 27", "images that the report shows"),
+             "instead of checkpoint: a pretrained model; classes are matched by name", off=True),
+        Line(f"split: {flow(splits.audited)}", "or another split; null for all images"),
+        Line("explain: predicted", "class to explain; or label, or the name of a class"),
+        Line("gallery: 27", "number of images in the report"),
         Line('title: "What the model looks at"'),
-        Line('credit: ""', "source and licence of the images, for the report"),
+        Line('credit: ""', "source and licence of the images, shown in the report"),
         Line("device: auto", "or cpu, cuda"),
     ]  # fmt: skip
     header = [f"Shows where the classifier looks: lightwell audit {AUDIT} --out audit"]
