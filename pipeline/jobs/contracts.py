@@ -1,4 +1,4 @@
-"""The two job contracts, and what finds a job by name.
+"""Protocols of jobs, engines and feeds, and lookup of jobs by name.
 
 A job is any class, in this package or yours, whose instances are built from the keys of a job file::
 
@@ -12,11 +12,11 @@ A job is any class, in this package or yours, whose instances are built from the
                 return [{"key": k, "mean": float(x.float().mean())} for k, x in zip(batch.keys, batch.images)]
             yield work
 
-        def finish(self, records, context): # once, on the merged records: write what people look at
+        def finish(self, records, context): # once, on the merged records: write the results
             return {"mean": records["mean"].to_numpy().mean()}
 
-Write ``job: your_package.module:MeanColour`` in the job file and allow the module (``--allow-import your_package``), or list
-the class under the entry point ``lightwell.jobs``, which needs no permission.
+Write ``job: your_package.module:MeanColour`` in the job file and allow the module (``--allow-import your_package``), or
+register the class under the entry point ``lightwell.jobs``, which needs no permission.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Stream(Protocol[T_co]):
-    """Something of each batch, in order, with the books; a context manager, so that threads and DALI leave with it."""
+    """Ordered stream of one item per batch, with position, counts and quarantine; a context manager that frees threads."""
 
     @property
     def num_batches(self) -> int:
-        """Batches of all epochs together, from where it was opened."""
+        """Batches of all epochs together, from where the stream was opened."""
         ...
 
     @property
     def quarantine(self) -> list[Mapping[str, Any]]:
-        """Samples that could not be used so far, as dicts."""
+        """Samples so far that could not be used, as dicts."""
         ...
 
     @property
@@ -65,11 +65,11 @@ class Stream(Protocol[T_co]):
         ...
 
     def position(self) -> dict[str, Any]:
-        """Say where the consumer stands, behind the last batch it was given: a small value that JSON holds."""
+        """Return the consumer's position, after the last batch it received, as a small JSON value."""
         ...
 
     def stats(self) -> FeedStats:
-        """Say where the time went so far and what was in flight."""
+        """Return time per step, throughput and memory use so far."""
         ...
 
     def __iter__(self) -> Iterator[T_co]: ...
@@ -79,98 +79,98 @@ class Stream(Protocol[T_co]):
 
 @runtime_checkable
 class IncrementalQuarantine(Protocol):
-    """A stream that can list what it has found since it was last asked, without listing all that was found before."""
+    """A stream that can return new quarantine entries without repeating the earlier ones."""
 
     def quarantine_from(self, first: int) -> list[Mapping[str, Any]]:
-        """List the samples that could not be used, without the first so many that were found, in a stable order."""
+        """Return the entries of ``quarantine`` from an index on, in a stable order."""
         ...
 
 
 def quarantine_after(stream: Stream[Any], first: int) -> list[Mapping[str, Any]]:
-    """List what a stream has found after so many, or all of it where it cannot tell."""
+    """Return a stream's quarantine entries from an index on, or all of them if it is not incremental."""
     return stream.quarantine_from(first) if isinstance(stream, IncrementalQuarantine) else stream.quarantine
 
 
 class Feed(Stream["Batch"], Protocol):
-    """An iterator of batches."""
+    """Stream of batches."""
 
     def __enter__(self) -> Feed: ...
 
 
 class Engine(Protocol):
-    """Turns a plan into a feed. The local engine is the reference for every other."""
+    """Opens feeds of plans. The local engine is the reference for all others."""
 
     def feed(self, plan: Plan, view: View, position: Mapping[str, Any] | None = None) -> Feed:
-        """Open the batches of a view of a plan; with a position, those that were left there.
+        """Open the batches of a view of a plan, from a position on if one is given.
 
         Raises:
-            PlanError: the request is wrong, or the position is of another plan or view.
+            PlanError: plan or view is invalid, or the position belongs to another plan or view.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class BatchRecords:
-    """What a batch job made of one batch; its pixels are gone."""
+    """Records of a batch job for one batch, without its pixels."""
 
     records: Sequence[Record]
     num_read: int
     """Images of the batch, without padding."""
     num_used: int
-    """Of these, those that show what they stand for."""
+    """Of these, those that were not replaced by another image."""
 
 
 class JobRun(Stream[BatchRecords], Protocol):
-    """A batch job at work on its view."""
+    """Stream of a running batch job."""
 
     def __enter__(self) -> JobRun: ...
 
 
 @runtime_checkable
 class JobEngine(Protocol):
-    """An engine that runs batch jobs where their batches are made, or where their device is."""
+    """An engine that runs batch jobs in its workers, beside the batches or on their device."""
 
     def open_job(self, job: BatchJob, position: Mapping[str, Any] | None = None) -> JobRun:
-        """Open a job at its view, from a position on if one is given; raises as ``Engine.feed`` does."""
+        """Open a run of a job over its view, from a position on if one is given; raises as ``Engine.feed`` does."""
         ...
 
 
 class Console(Protocol):
-    """Where a job says what it is doing; silent, a terminal or plain lines."""
+    """Progress output: a terminal, plain lines or none."""
 
     def print(self, line: str) -> None:
         """Print one line."""
         ...
 
     def track(self, batches: Stream[T], label: str) -> Iterator[T]:
-        """Pass batches on, showing images, rate and time left."""
+        """Yield the batches and show images, rate and remaining time."""
         ...
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a running job may use."""
+    """Services and results available to a running job."""
 
     engine: Engine
     out: Path
     console: Console
     quarantine: tuple[Mapping[str, Any], ...] = ()
-    """Entries of files that could not be used; filled in for ``BatchJob.finish``."""
+    """Entries of files that could not be used; set for ``BatchJob.finish``."""
     counts: Mapping[str, int] = field(default_factory=dict)
-    """Images read, used, replaced and skipped; filled in for ``BatchJob.finish``."""
+    """Images read, used, replaced and skipped; set for ``BatchJob.finish``."""
     commit_counts: Callable[[], Mapping[str, int]] = dict
-    """Writes down which files could not be used and returns the counts so far, of all ranks and of the runs that this one
-    goes on with. A training job that goes on calls it before it writes a checkpoint, on every rank."""
+    """Writes the quarantine list and returns the counts so far, over all ranks and including resumed runs. A resumable
+    training job calls it on every rank before it writes a checkpoint."""
     destination: str = ""
-    """Where people find what lies below ``out`` when the job is done; the same where it is empty."""
+    """Final location of the results, for display; empty if it is ``out``."""
     publish: Callable[[], None] = lambda: None
-    """Says that what lies below ``out`` is whole: an engine that keeps results elsewhere copies them there. Called on
-    every rank, after a checkpoint and at the end."""
+    """Uploads the files below ``out`` if the results are stored elsewhere; they have to be complete. Called on every
+    rank, after a checkpoint and at the end."""
 
 
 @runtime_checkable
 class TrainingJob(Protocol):
-    """Learns from a feed."""
+    """Job that trains on a feed."""
 
     @property
     def plan(self) -> Plan:
@@ -179,47 +179,47 @@ class TrainingJob(Protocol):
 
     @property
     def view(self) -> View:
-        """The view of the plan that ``run`` is fed."""
+        """The view of the plan that ``run`` trains on."""
         ...
 
     def run(self, feed: Feed, context: Context) -> Mapping[str, Any]:
-        """Learn; write results below ``context.out``; return the final metrics."""
+        """Train, write results below ``context.out`` and return the final metrics."""
         ...
 
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """What is left of a training job."""
+    """Where a training job continues."""
 
     view: View
     position: Mapping[str, Any] | None = None
-    """Where the feed goes on; None for the start of the view."""
+    """Position of the feed; None for the start of the view."""
     counts: Mapping[str, int] = field(default_factory=dict)
-    """What ``Context.commit_counts`` returned when the run stood there."""
+    """The result of ``Context.commit_counts`` at that position."""
 
 
 @runtime_checkable
 class Resumable(Protocol):
-    """A training job that goes on where an earlier run in the same folder stood."""
+    """A training job that can continue an earlier run in the same folder."""
 
     def resume_point(self, out: Path) -> ResumePoint:
-        """Say what ``run`` is to be fed, given what an earlier run left in ``out``.
+        """Return view and position for ``run``, given the files of an earlier run in ``out``.
 
         Raises:
-            PlanError: another job has written there.
+            PlanError: ``out`` belongs to another job.
         """
         ...
 
 
 @runtime_checkable
 class DataParallel(Protocol):
-    """A training job whose ``run`` may be one of several ranks, each fed its slice of every batch.
+    """A training job that supports data parallelism: ``run`` is one of several ranks, each with its slice of every batch.
 
-    The ranks have a ``torch.distributed`` process group and the same ``context.out``; only the first writes there.
+    The ranks share a ``torch.distributed`` process group and ``context.out``, where only the first one writes.
     """
 
     def check_ranks(self, num_ranks: int) -> None:
-        """Check, before anything starts, that so many ranks can share the batches.
+        """Check, before the start, that a number of ranks can share the batches.
 
         Raises:
             PlanError: they cannot.
@@ -229,14 +229,14 @@ class DataParallel(Protocol):
 
 @runtime_checkable
 class BatchJob(Protocol):
-    """Turns every batch into records, one per image.
+    """Job that turns every batch into records, one per image.
 
-    A job may have a method ``fingerprint() -> str``, which hashes all that decides its records: the plan's own, the view,
-    weights, versions of code. By it an interrupted run is gone on with, and the records of one that has ended are taken
-    again, so that what only ``finish`` uses, such as a title, is to be left out. Without it every run reads all batches.
+    An optional method ``fingerprint() -> str`` hashes everything that determines the records: the plan's fingerprint, the
+    view, weights, code versions. With it an interrupted run is resumed and the records of a finished one are reused, so
+    leave out what only ``finish`` uses, such as a title. Without it every run reads all batches.
 
-    A job may have a method ``plan_warnings() -> Sequence[str]``, which ``lightwell explain`` asks in what its plan does not fit
-    its model.
+    An optional method ``plan_warnings() -> Sequence[str]`` returns mismatches between plan and model, which ``lightwell
+    explain`` prints.
     """
 
     @property
@@ -246,81 +246,81 @@ class BatchJob(Protocol):
 
     @property
     def view(self) -> View:
-        """The view of the plan that is audited."""
+        """The view of the plan that is processed."""
         ...
 
     def open(self) -> AbstractContextManager[Callable[[Batch], Sequence[Record]]]:
-        """Enter once per worker; yields the function that is called once per batch."""
+        """Open the job, once per worker; yields the function that is called once per batch."""
         ...
 
     def finish(self, records: pa.Table, context: Context) -> Mapping[str, Any]:
-        """Write what people look at from the merged records; return the findings."""
+        """Write the results from the merged records; return the findings."""
         ...
 
 
 @runtime_checkable
 class PartWriter(Protocol):
-    """A batch job that writes files of its own, a part at a time. What ``work`` returns may then be large."""
+    """A batch job that writes its own files, part by part; the records of a batch may then be large."""
 
     def is_full(self, records: Sequence[Record]) -> bool:
-        """Say whether so many records make a part; asked after each batch."""
+        """Return whether the records make a full part; called after each batch."""
         ...
 
     def write_part(self, records: Sequence[Record], part: int, out: Path) -> Sequence[Record]:
-        """Write a part's records below ``out``, aside and renamed; equal records give equal files.
+        """Write a part's records below ``out``, atomically; equal records must give equal files.
 
-        Called before the part is noted as done, so after a crash perhaps once more.
+        Called before the part is recorded as done, so possibly again after a crash.
 
         Args:
-            records: what ``work`` has returned for the part's batches.
-            part: its number, from 0.
-            out: the folder of the results.
+            records: the records of the part's batches.
+            part: number of the part, from 0.
+            out: folder of the results.
 
         Returns:
-            Small records that stand for them and are merged.
+            Small records to store and merge in their place.
         """
         ...
 
 
 @runtime_checkable
 class DeclaresOutputs(Protocol):
-    """A job that says which files it writes below ``context.out``, so that no file of somebody else is written over.
+    """A job that declares its output files below ``context.out``, so that no other file is overwritten.
 
-    A job that does not is run only where its folder is empty or of an earlier run.
+    A job that does not runs only in an empty folder or in one of an earlier run.
     """
 
     @property
     def outputs(self) -> Sequence[str]:
         """Names and patterns, such as ``report.html`` or ``shard-*.tar``, relative to ``context.out``.
 
-        What an earlier run of the job has left under them, and the new one has not written, is deleted in the end.
+        Matching files of an earlier run that the new one has not written are deleted at the end.
         """
         ...
 
 
 @runtime_checkable
 class DeclaresPartFiles(Protocol):
-    """A job that keeps parts and says which files it writes for each, so that damage to them is noticed."""
+    """A ``PartWriter`` that declares the files of each part, so that damage to them is detected."""
 
     def part_files(self, records: Sequence[Record], part: int) -> Sequence[str]:
-        """List the files, relative to ``out``, that ``write_part`` will write for these records; asked before ``write_part``.
+        """Return the files, relative to ``out``, that ``write_part`` will write for these records; called before it.
 
-        Each is among the job's ``outputs``. Their sizes and digests are noted with the part: where a run goes on and
-        one of them is damaged, the part is made again.
+        Each has to match the job's ``outputs``. Sizes and digests are stored with the part: if one of the files is
+        damaged when a run is resumed, the part is made again.
         """
         ...
 
 
 def find_job(name: str, *, allow_import: Sequence[str] = (), contract: type[Any] | None = None) -> type[Any]:
-    """Find a job class by its entry-point name in ``lightwell.jobs`` or by ``module:Name``.
+    """Return a job class by its entry-point name in ``lightwell.jobs`` or by ``module:Name``.
 
     Args:
-        name: what a job file says.
+        name: name of the job, as in a job file.
         allow_import: modules that ``module:Name`` may be imported from, each with its submodules.
-        contract: ``TrainingJob`` or ``BatchJob`` where only such a job will do.
+        contract: required kind of job, ``TrainingJob`` or ``BatchJob``; None allows both.
 
     Raises:
-        PlanError: no such job, no permission to import it, or it is no job of that kind.
+        PlanError: no such job, no permission to import it, or it is another kind of job.
     """
     if ":" in name:
         AllowedModules.from_names(allow_import).check(name, "job", group=JOBS)
@@ -332,21 +332,21 @@ def find_job(name: str, *, allow_import: Sequence[str] = (), contract: type[Any]
                 f"job: expected one of {sorted(entries)} or 'module:Name', got {quoted(name)}; {did_you_mean(name, entries)}"
             )
         reference = entries[name]
-    found = import_object(reference, "job")
-    kinds = [kind for kind, methods in CONTRACTS.items() if _has_methods(found, methods)]
-    wanted = [contract] if contract in CONTRACTS else list(CONTRACTS)
-    if not any(kind in kinds for kind in wanted):
-        methods = " or ".join(" and ".join(CONTRACTS[kind]) for kind in wanted)
+    cls = import_object(reference, "job")
+    kinds = [kind for kind, methods in CONTRACTS.items() if _has_methods(cls, methods)]
+    allowed = [contract] if contract in CONTRACTS else list(CONTRACTS)
+    if not any(kind in kinds for kind in allowed):
+        methods = " or ".join(" and ".join(CONTRACTS[kind]) for kind in allowed)
         raise PlanError(
-            f"job: expected a class with the methods {methods}, got {quoted(name)}, {_kind_of(found, kinds)}; see "
+            f"job: expected a class with the methods {methods}, got {quoted(name)}, {_kind_of(cls, kinds)}; see "
             "`lightwell.pipeline.jobs.contracts`"
         )
-    job: type[Any] = found
+    job: type[Any] = cls
     return job
 
 
 CONTRACTS: Mapping[Any, tuple[str, ...]] = {TrainingJob: ("run",), BatchJob: ("open", "finish")}
-"""Methods by which a class is known as one kind of job or the other."""
+"""Methods that identify each kind of job."""
 
 
 def _has_methods(found: Any, methods: Sequence[str]) -> bool:

@@ -1,7 +1,7 @@
 """Job files: ``job: NAME``, ``plan:`` (inline or a path) and the job's own keys, as YAML.
 
-``feed: service://NAME`` takes the batches from a service on a cluster, which knows the job as ``service://NAME/CONSUMER``
-where that is written.
+``feed: service://NAME`` reads the batches from a service on a cluster; ``service://NAME/CONSUMER`` also sets the job's name
+there.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 @dataclass(frozen=True)
 class ServiceName:
-    """Where a job's batches come from.
+    """Name of a service, and of a consumer there.
 
     Raises:
-        PlanError: a name that cannot be one.
+        PlanError: a name is invalid.
     """
 
     name: str
     consumer: str = ""
-    """The job's own name there; empty takes one that nobody else has."""
+    """Name of the job at the service; empty for a unique one."""
 
     def __post_init__(self) -> None:
         for name in (self.name, *filter(None, (self.consumer,))):
@@ -48,19 +48,19 @@ class ServiceName:
                 )
 
     @classmethod
-    def parse(cls, written: Any) -> Self:
-        """Read ``service://NAME`` or ``service://NAME/CONSUMER``."""
-        if not isinstance(written, str) or not written.startswith(SERVICE):
+    def parse(cls, value: Any) -> Self:
+        """Parse ``service://NAME`` or ``service://NAME/CONSUMER``."""
+        if not isinstance(value, str) or not value.startswith(SERVICE):
             raise PlanError(
-                f"feed: expected {SERVICE}NAME, got {quoted(written)}; `lightwell services ls` lists the services, and without "
+                f"feed: expected {SERVICE}NAME, got {quoted(value)}; `lightwell services ls` lists the services, and without "
                 "the key the job makes its own batches"
             )
-        name, _, consumer = written.removeprefix(SERVICE).partition("/")
+        name, _, consumer = value.removeprefix(SERVICE).partition("/")
         return cls(name, consumer)
 
 
 def load_service(path: Path) -> ServiceName | None:
-    """Read from a job file which service feeds the job; None where it makes its own batches.
+    """Read the service of a job file; None if the job makes its own batches.
 
     Raises:
         PlanError: the file or the key is wrong.
@@ -72,16 +72,16 @@ def load_service(path: Path) -> ServiceName | None:
 def load_job(
     path: Path, *, default: str, allow_import: Sequence[str] = (), contract: type[Any] | None = None
 ) -> Any:
-    """Build the job that a file describes; relative paths count from the file's folder.
+    """Build the job of a job file; paths are relative to the file's folder.
 
     Args:
         path: the YAML file.
-        default: the job's name where the file has no ``job`` key.
+        default: name of the job if the file has no ``job`` key.
         allow_import: modules that the job and its plan may be imported from, each with its submodules.
-        contract: ``TrainingJob`` or ``BatchJob`` where only such a job will do.
+        contract: required kind of job, ``TrainingJob`` or ``BatchJob``; None allows both.
 
     Raises:
-        PlanError: the file, the plan in it or one of its keys is wrong, or it is another kind of job.
+        PlanError: the file, its plan or one of its keys is invalid, or it is another kind of job.
     """
     content = read_yaml(path)
     name = content.pop("job", default)
@@ -91,7 +91,7 @@ def load_job(
         job = find_job(name, allow_import=allow_import, contract=contract)
     except PlanError as error:
         raise PlanError(f"{path}: {error}") from error
-    content.pop("feed", None)  # says where it runs, not what it is
+    content.pop("feed", None)  # not a field of the job
     if "plan" not in content:
         raise PlanError(f"{path}: plan: missing; add the path of a plan, or write it inline")
     allowed = AllowedModules.from_names(allow_import)
@@ -105,19 +105,19 @@ def load_job(
     except LightwellError:
         raise
     except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: '~name' without a home folder
-        told = one_line(" ".join(str(error).split()))
-        raise PlanError(f"{path}: {job.__name__}: {told}; check the keys of the job file") from error
+        reason = one_line(" ".join(str(error).split()))
+        raise PlanError(f"{path}: {job.__name__}: {reason}; check the keys of the job file") from error
 
 
 def load_plan(path: Path, *, allow_import: Sequence[str] = ()) -> Plan:
-    """Read a plan from its own file or out of a job file.
+    """Read a plan from its own file or from a job file.
 
     Args:
         path: the YAML file.
         allow_import: modules that the plan may import from, each with its submodules.
 
     Raises:
-        PlanError: the file or the plan in it is wrong.
+        PlanError: the file or its plan is invalid.
     """
     content = read_yaml(path)
     if "plan" not in content:
@@ -149,22 +149,22 @@ def plan_warnings(path: Path, *, allow_import: Sequence[str] = ()) -> tuple[str,
 
 @dataclass(frozen=True)
 class PlanAndView:
-    """A plan with what a job reads of it."""
+    """A plan and the view that a job reads."""
 
     plan: Plan
     view: View | None
-    """None where the file is a plan and no job."""
+    """None if the file is a plan."""
 
 
 def load_plan_and_view(path: Path, *, allow_import: Sequence[str] = ()) -> PlanAndView:
-    """Read a plan from its own file, or a job's plan and view out of its job file.
+    """Read a plan from its own file, or plan and view from a job file.
 
     Args:
         path: the YAML file.
         allow_import: modules that the job and its plan may be imported from, each with its submodules.
 
     Raises:
-        PlanError: the file, or the plan or the job in it is wrong.
+        PlanError: the file, its plan or its job is invalid.
     """
     if "plan" not in read_yaml(path):
         return PlanAndView(Plan.load(path, allow_import=allow_import), None)
@@ -175,9 +175,9 @@ def load_plan_and_view(path: Path, *, allow_import: Sequence[str] = ()) -> PlanA
     return PlanAndView(job.plan, view)
 
 
-def _read_plan(written: Any, path: Path, allowed: AllowedModules) -> Plan:
-    if isinstance(written, str):
-        return Plan.load(path.parent / written, allow_import=allowed.names)
-    if isinstance(written, dict):
-        return build_checked(Plan, written, where=f"{path}: plan", folder=path.parent, allowed=allowed)
-    raise PlanError(f"{path}: plan: expected a path or an inline plan, got {quoted(written)}; correct it")
+def _read_plan(value: Any, path: Path, allowed: AllowedModules) -> Plan:
+    if isinstance(value, str):
+        return Plan.load(path.parent / value, allow_import=allowed.names)
+    if isinstance(value, dict):
+        return build_checked(Plan, value, where=f"{path}: plan", folder=path.parent, allowed=allowed)
+    raise PlanError(f"{path}: plan: expected a path or an inline plan, got {quoted(value)}; correct it")

@@ -1,4 +1,4 @@
-"""What long work shows: one line that changes in place on a terminal, a plain line a minute elsewhere, nothing when quiet."""
+"""Progress output: a bar on a terminal, one plain line per minute elsewhere, nothing if quiet."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ PLAIN_INTERVAL_S = 60.0
 
 
 class SilentConsole:
-    """Shows nothing."""
+    """Console without output."""
 
     def print(self, line: str) -> None:
         """Drop the line."""
 
     def track(self, batches: Stream[T], label: str) -> Iterator[T]:  # noqa: ARG002
-        """Pass batches on."""
+        """Yield the batches."""
         return iter(batches)
 
     def count(self, label: str) -> Callable[[int, int], None]:  # noqa: ARG002
@@ -39,23 +39,23 @@ class SilentConsole:
 
 
 class LineConsole(SilentConsole):
-    """Plain lines on standard error, for logs and pipes: a progress line where nothing was said for a minute."""
+    """Plain lines on standard error, for logs and pipes: a progress line after a minute without output."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
-        self._spoke = time.monotonic()
+        self._last_print_s = time.monotonic()
 
     def print(self, line: str) -> None:
         """Print one line."""
-        self._spoke = time.monotonic()
+        self._last_print_s = time.monotonic()
         print(printable(line), file=self._stream, flush=True)
 
     def track(self, batches: Stream[T], label: str) -> Iterator[T]:
-        """Pass batches on and say now and then how far it is."""
-        started = self._spoke = time.monotonic()
+        """Yield the batches and print a progress line at intervals."""
+        started = self._last_print_s = time.monotonic()
         for number, batch in enumerate(batches, 1):
             yield batch
-            if (now := time.monotonic()) - self._spoke >= PLAIN_INTERVAL_S:
+            if (now := time.monotonic()) - self._last_print_s >= PLAIN_INTERVAL_S:
                 self.print(progress_line(label, number, batches, now - started))
 
     def count(self, label: str) -> Callable[[int, int], None]:
@@ -69,7 +69,7 @@ class LineConsole(SilentConsole):
 
 
 class TerminalConsole(LineConsole):
-    """One line that is redrawn in place, for the innermost work that is tracked; what is said stands above it."""
+    """One progress bar, for the innermost iteration that is tracked; printed lines appear above it."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         super().__init__(stream)
@@ -84,22 +84,22 @@ class TerminalConsole(LineConsole):
             self._progress.console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
     def track(self, batches: Stream[T], label: str) -> Iterator[T]:
-        """Pass batches on under a bar with images, rate, replaced images and the time left."""
-        with self._shown(label, batches) as show:
+        """Yield the batches and show a bar with images, rate, replaced images and remaining time."""
+        with self._task(label, batches) as show:
             for batch in batches:
                 yield batch
                 show()
 
     @contextmanager
-    def _shown(self, label: str, batches: Stream[Any]) -> Iterator[Callable[[], None]]:
-        """Show work in the line, in place of the work that it is part of, until it ends."""
-        progress = self._progress = self._progress or self._started()
+    def _task(self, label: str, batches: Stream[Any]) -> Iterator[Callable[[], None]]:
+        """Show a task until it ends, in place of the enclosing one."""
+        progress = self._progress = self._progress or self._start_bar()
         if self._tasks:
             progress.update(self._tasks[-1], visible=False)
-        task = progress.add_task(label, total=batches.num_batches, told=_told(batches.stats()))
+        task = progress.add_task(label, total=batches.num_batches, throughput=_throughput(batches.stats()))
         self._tasks.append(task)
         try:
-            yield lambda: progress.update(task, advance=1, told=_told(batches.stats()))
+            yield lambda: progress.update(task, advance=1, throughput=_throughput(batches.stats()))
         finally:
             self._tasks.remove(task)
             progress.remove_task(task)
@@ -109,14 +109,14 @@ class TerminalConsole(LineConsole):
                 progress.stop()
                 self._progress = None
 
-    def _started(self) -> RichProgress:
+    def _start_bar(self) -> RichProgress:
         from rich.console import Console as RichConsole
         from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
         columns = (
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=24),
-            TextColumn("{task.fields[told]}", markup=False),
+            TextColumn("{task.fields[throughput]}", markup=False),
             TimeRemainingColumn(),
         )
         progress = Progress(*columns, console=RichConsole(file=self._stream), transient=True)
@@ -124,32 +124,32 @@ class TerminalConsole(LineConsole):
         return progress
 
 
-def _told(stats: FeedStats) -> str:
-    told = f"{stats.num_samples:,} images, {stats.samples_per_second:,.0f} a second"
-    return f"{told}, {stats.replaced:,} replaced" if stats.replaced else told
+def _throughput(stats: FeedStats) -> str:
+    text = f"{stats.num_samples:,} images, {stats.samples_per_second:,.0f} a second"
+    return f"{text}, {stats.replaced:,} replaced" if stats.replaced else text
 
 
 def progress_line(label: str, number: int, batches: Stream[Any], seconds: float) -> str:
-    """Say how far some work is after so many batches and seconds."""
+    """Format progress after a number of batches and seconds."""
     left = (batches.num_batches - number) * seconds / number
-    return f"{label}: {100 * number / batches.num_batches:.0f} % done, {_told(batches.stats())}, about {duration(left)} left"
+    return f"{label}: {100 * number / batches.num_batches:.0f} % done, {_throughput(batches.stats())}, about {duration(left)} left"
 
 
 def duration(seconds: float) -> str:
-    """Write a time as people say it: ``40 seconds``, ``5 minutes``, ``2 hours and 10 minutes``."""
+    """Format a duration: ``40 seconds``, ``5 minutes``, ``2 hours and 10 minutes``."""
     if seconds < 90:
-        return _counted(max(1, round(seconds)), "second")
+        return _plural(max(1, round(seconds)), "second")
     hours, minutes = divmod(round(seconds / 60), 60)
-    parts = [_counted(hours, "hour")] * bool(hours) + [_counted(minutes, "minute")] * bool(minutes)
+    parts = [_plural(hours, "hour")] * bool(hours) + [_plural(minutes, "minute")] * bool(minutes)
     return " and ".join(parts)
 
 
-def _counted(number: int, what: str) -> str:
+def _plural(number: int, what: str) -> str:
     return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"
 
 
 def console_for(stream: TextIO | None = None, *, quiet: bool) -> SilentConsole:
-    """Choose the console that suits where the output goes."""
+    """Return the console for an output stream: bar, plain lines or none."""
     stream = stream or sys.stderr
     if quiet:
         return SilentConsole()

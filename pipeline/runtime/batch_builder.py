@@ -1,4 +1,4 @@
-"""Makes the batches of an opened view by their numbers: what a local feed reads ahead and what a Ray actor holds open."""
+"""Builds the batches of an opened view by number, for local feeds and for Ray actors."""
 
 from __future__ import annotations
 
@@ -27,41 +27,41 @@ from .worker_pool import CHUNK_IMAGES, OpenBatch, WorkerPool
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """A finished batch with what has to be written down of it, or why there is none."""
+    """A finished batch, or the reason why there is none, with counts and quarantine entries."""
 
     number: int
     """Counted from 0 over all epochs of the view."""
     batch: Batch | None
-    """None where every image was left out, or making it failed, or it stayed where it was made."""
+    """None if all images were skipped, if it failed, or if it stayed in the process that built it."""
     num_made: int = 0
-    """Samples that were made for it, those too that are not its own."""
+    """Samples processed for it, including the halo sample of another rank's slice."""
     num_failed: int = 0
     """Of these, those that could not be used."""
     num_read: int = 0
-    """Its images, without padding."""
+    """Images of the batch, without padding."""
     num_used: int = 0
     """Of these, those that are neither replaced nor padding."""
     num_skipped: int = 0
-    """Images that were left out."""
+    """Images that were skipped."""
     entries: tuple[QuarantineEntry, ...] = ()
-    """What could not be used, in the order of the rows."""
+    """Samples that could not be used, in row order."""
     error: LightwellError | None = None
-    """Why the run has to end here."""
+    """Error that ends the run."""
 
 
 class BatchBuilder:
-    """Program, threads, cache and memory of one view, held open; a context manager.
+    """Builds batches of one view with a pool of threads, a cache and a memory budget; a context manager.
 
     Args:
-        opened: which batches there are.
-        shares: the memory that may be in flight.
-        num_threads: that make samples, and as many that read files.
-        backend: what works on pixels.
-        cached: the plan's cache, opened.
-        activity: notes where the time goes.
+        opened: the view.
+        shares: memory limits.
+        num_threads: threads that process samples; as many more read files.
+        backend: library that processes pixels.
+        cached: the opened cache of the plan.
+        activity: records time per step.
 
     Raises:
-        PlanError: the plan has a cache and the backend knows none.
+        PlanError: the plan has a cache and the backend does not support it.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class BatchBuilder:
             cached=cached,
             dali_threads=num_threads if on_gpu else 1,
         )
-        # A GPU has one graph that takes whole batches and brings its own threads.
+        # On a GPU one DALI graph processes whole batches with its own threads.
         self._pool = WorkerPool(
             shared,
             num_threads=1 if on_gpu else num_threads,
@@ -104,9 +104,7 @@ class BatchBuilder:
             sample_sizes=opened.sample_sizes,
             output_size=opened.output_size,
         )
-        self._opencv_threads = (
-            SingleThreadedOpenCV()
-        )  # the pool is the parallelism; OpenCV's own threads would fight it
+        self._opencv_threads = SingleThreadedOpenCV()  # OpenCV's own threads would compete with the pool's
 
     def __enter__(self) -> Self:
         return self
@@ -120,18 +118,18 @@ class BatchBuilder:
             self._opencv_threads.release()
 
     def _spec(self, number: int) -> BatchSpec:
-        """Compute a batch, and with it the next ones, which are asked for soon."""
+        """Return a batch's spec; the next ones are computed with it and cached."""
         specs = self._spec_cache
         if number not in specs:
             self._spec_cache = specs = self._opened.schedule.batches_from(number)
         return specs[number]
 
     def start(self, number: int, *, only_one: bool) -> OpenBatch | None:
-        """Begin a batch; None where there is no room for it, which the only one in the making always has."""
+        """Start a batch; returns None if the memory budget has no space, which a single batch always has."""
         return self._pool.start(number, self._spec(number), only_one=only_one)
 
     def finish(self, batch: OpenBatch) -> BatchResult:
-        """Wait for a batch and put it together; its room is held until ``release``."""
+        """Wait for a batch and assemble it; its memory stays reserved until ``release``."""
         spec = batch.spec
         num_made = len(spec.rows)
         try:
@@ -160,12 +158,12 @@ class BatchBuilder:
         )
 
     def release(self, num_bytes: int) -> None:
-        """Let go the room of a batch."""
+        """Release the memory reserved for a batch."""
         self.budget.release_batch(num_bytes)
 
     @contextmanager
     def build(self, number: int) -> Iterator[BatchResult]:
-        """Make one batch, beside others that other threads ask for; its room is held while the context lasts."""
+        """Build one batch; other threads may build others. Its memory stays reserved for the duration of the context."""
         num_bytes = self._pool.num_bytes(spec := self._spec(number))
         self.budget.reserve_batch(num_bytes)
         batch = self._pool.begin(number, spec, num_bytes)
@@ -176,12 +174,12 @@ class BatchBuilder:
 
 
 def check_backend(opened: OpenView, backend: Backend) -> None:
-    """Refuse a backend that cannot do what the plan wants.
+    """Check that a backend supports a plan.
 
     Raises:
-        PlanError: the plan has a cache and the backend knows none.
+        PlanError: the plan has a cache and the backend does not support it.
     """
     if opened.plan.cache is not None and backend != "opencv":
         raise PlanError(
-            f"cache: expected the backend opencv, got {backend}; pixels are cached on the CPU's way only: leave cache out"
+            f"cache: expected the backend opencv, got {backend}; only the CPU path caches pixels: leave cache out"
         )

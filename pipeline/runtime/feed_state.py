@@ -1,7 +1,7 @@
-"""Where a feed's consumer stands and what was found on the way: the same books for every engine.
+"""Consumer position, counters and quarantine of a feed, shared by all engines.
 
-Batches may be made by any thread of any machine and in any order. Here they are taken in their own order, and what
-became of their samples is written down at their turn, so that no engine decides where a run stops or what it lists.
+Engines make batches on any thread or machine and in any order. Here their results are recorded in batch order, so that
+position, counts, quarantine and the batch at which a run fails do not depend on the engine.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ T = TypeVar("T")
 
 
 class FeedState:
-    """Counts, quarantine and position of one feed. One thread takes batches, any thread may read.
+    """Counts, quarantine and position of one feed. One thread records batches, any thread may read.
 
     Raises:
-        PlanError: the position is none, or of another plan or view.
+        PlanError: the position is malformed, or belongs to another plan or view.
     """
 
     def __init__(self, opened: OpenView, position: Mapping[str, Any] | None = None) -> None:
@@ -40,20 +40,20 @@ class FeedState:
         self._quarantine = Quarantine(opened.plan.errors)
         self._quarantine_bad_headers()
         self.next = 0
-        """Number of the batch that the consumer has not had yet."""
+        """Number of the next batch."""
         if position is not None:
             steps = opened.schedule.num_steps
             self.next = batches_before(position, opened.view, plan=opened.fingerprint, num_steps=steps)
         self.num_batches = opened.schedule.num_batches - self.next
-        """Batches of all epochs together, from where the feed was opened; ``on_error: skip`` passes over those with
-        no image left."""
+        """Batches of all epochs together, from where the feed was opened; ``on_error: skip`` omits those without a
+        usable image."""
 
     def record_batch(self, result: BatchResult) -> None:
-        """Write down what became of the next batch.
+        """Record the result of the next batch.
 
         Raises:
-            LightwellError: what its making raised.
-            RunError: more is bad than the plan bears.
+            LightwellError: the error of the batch.
+            RunError: more images are bad than the plan tolerates.
         """
         assert result.number == self.next, (result.number, self.next)
         for entry in result.entries:
@@ -70,17 +70,17 @@ class FeedState:
         )
 
     def position(self) -> dict[str, Any]:
-        """Say where the consumer stands: behind the last batch it was given. A small value that JSON holds."""
+        """Return the consumer's position, after the last batch it received, as a small JSON value."""
         epoch, step = self._opened.schedule.epoch_and_step(self.next)
         return make_position(self._opened.view, plan=self._opened.fingerprint, epoch=epoch, step=step)
 
     @property
     def quarantine(self) -> list[Mapping[str, Any]]:
-        """Samples of the batches so far that could not be used, as dicts."""
+        """Samples so far that could not be used, as dicts."""
         return self._quarantine.dump()
 
     def quarantine_from(self, first: int) -> list[Mapping[str, Any]]:
-        """List those that were found after so many."""
+        """Return the entries of ``quarantine`` from an index on, in a stable order."""
         return self._quarantine.dump(first)
 
     @property
@@ -89,7 +89,7 @@ class FeedState:
         return dict(self._quarantine.counts)
 
     def _quarantine_bad_headers(self) -> None:
-        """List the rows that the index already knows to be bad, once, as skipped; of several ranks, by the first."""
+        """Add the rows that the index lists as unusable to quarantine, as skipped; only on the first rank."""
         view = self._opened.view
         if view.keys is not None or view.rank:
             return
@@ -101,20 +101,20 @@ class FeedState:
 
 
 class BaseFeed(ABC, Generic[T]):
-    """Base of all feeds: iteration, position, counters and quarantine; a context manager, which closes it.
+    """Base class of feeds: iteration, position, counters and quarantine; a context manager, which closes the feed.
 
-    A feed is read once. A loop that is left early, by ``break`` for instance, continues with the next batch when the
-    feed is iterated again; a feed that was read to its end or closed raises RequestError. It works as the dataset of
+    A feed is read once. After an early exit, for instance by ``break``, iterating again continues with the next batch;
+    a feed that was read to its end or closed raises RequestError. It works as the dataset of
     ``torch.utils.data.DataLoader(feed, batch_size=None)`` and of torchdata's ``StatefulDataLoader``, without worker
     processes.
 
     Args:
-        opened: the view whose batches come.
-        books: position and counters of the consumer.
+        opened: the view to read.
+        feed_state: position and counters of the consumer.
     """
 
     _backend: Backend | None = None
-    """What works on pixels, where it is not the plan's device that decides."""
+    """Library that processes pixels; None if the plan's device decides."""
 
     def __init__(self, opened: OpenView, feed_state: FeedState) -> None:
         self._opened = opened
@@ -125,7 +125,7 @@ class BaseFeed(ABC, Generic[T]):
 
     @property
     def num_batches(self) -> int:
-        """Batches of all epochs, from where the feed was opened; with ``on_error: skip`` empty ones are passed over."""
+        """Batches of all epochs, from where the feed was opened; ``on_error: skip`` omits empty ones."""
         return self._feed_state.num_batches
 
     def __len__(self) -> int:
@@ -138,7 +138,7 @@ class BaseFeed(ABC, Generic[T]):
         return self._opened.index.classes
 
     def __iter__(self) -> Iterator[T]:
-        """Yield the batches that the consumer has not had yet; see the engine for what they raise.
+        """Yield the remaining batches; see the engine for further errors.
 
         Raises:
             RequestError: the feed was read to its end or closed, another loop over it is open, or this is another
@@ -153,7 +153,7 @@ class BaseFeed(ABC, Generic[T]):
 
     @abstractmethod
     def _batches(self) -> Iterator[T]:
-        """Yield the batches from where the consumer stands."""
+        """Yield the batches from the current position on."""
 
     def preview(
         self, *, samples: int = 8, versions: int = 4, seed: int = 0, keys: Sequence[str] | None = None
@@ -181,14 +181,14 @@ class BaseFeed(ABC, Generic[T]):
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the position, by the name that torch uses."""
+        """Return the position, under torch's name."""
         return self.position()
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Continue from a position; counters and quarantine begin anew.
+        """Continue from a position; counters and quarantine are reset.
 
         Raises:
-            PlanError: it is no position, or of another plan or view; the feed stays where it was.
+            PlanError: not a position, or one of another plan or view; the feed is unchanged.
             RequestError: a loop over the feed is open, or the feed is closed.
         """
         self._guard.check_movable()
@@ -196,23 +196,23 @@ class BaseFeed(ABC, Generic[T]):
         self._guard.restart()
 
     def __reduce__(self) -> NoReturn:
-        """Refuse to be pickled or copied.
+        """Prevent pickling and copying.
 
         Raises:
             RequestError: always.
         """
         raise RequestError(
             f"feed: expected to stay in the process that opened it, got a {type(self).__name__} to be pickled or copied; "
-            "send plan, view and feed.position(), and open a feed there; a DataLoader takes a feed with num_workers=0"
+            "send plan, view and feed.position() and open a feed there, or use a DataLoader with num_workers=0"
         )
 
     @property
     def quarantine(self) -> list[Mapping[str, Any]]:
-        """Samples of the batches so far that could not be used, as dicts."""
+        """Samples so far that could not be used, as dicts."""
         return self._feed_state.quarantine
 
     def quarantine_from(self, first: int) -> list[Mapping[str, Any]]:
-        """List those that were found after so many."""
+        """Return the entries of ``quarantine`` from an index on, in a stable order."""
         return self._feed_state.quarantine_from(first)
 
     @property
@@ -221,7 +221,7 @@ class BaseFeed(ABC, Generic[T]):
         return self._feed_state.counts
 
     def position(self) -> dict[str, Any]:
-        """Say where the consumer stands: behind the last batch it was given. A small value that JSON holds."""
+        """Return the consumer's position, after the last batch it received, as a small JSON value."""
         return self._feed_state.position()
 
     def __enter__(self) -> Self:
@@ -231,25 +231,25 @@ class BaseFeed(ABC, Generic[T]):
         self.close()
 
     def close(self) -> None:
-        """End an open loop at its next batch and free what makes the batches; the feed cannot be iterated any more."""
+        """End an open loop at its next batch and free the workers; the feed cannot be iterated any more."""
         self._guard.close()
 
 
 def _register_as_dataset(feed: type[BaseFeed[Any]]) -> None:
-    """Let torch's DataLoader take feeds for what they are: iterables, not tables of samples."""
+    """Register a feed class as ``IterableDataset``, so that torch's DataLoader does not treat feeds as map-style."""
     from torch.utils.data import IterableDataset
 
     IterableDataset.register(feed)
 
 
 def _log_dropped_boxes(opened: OpenView) -> None:
-    """Write a warning where boxes of the index are left out since they have no area."""
+    """Log a warning if boxes of the index are dropped because they have no area."""
     if not opened.annotation_kinds.boxes or opened.view.rank:
         return
     found = count_boxes(opened.index.table)
     if found.num_dropped:
         _logger.warning(
-            "%s: expected boxes with an area inside their images, got %s of %s without, which are left out; the first are of %s",
+            "%s: expected boxes with an area inside their images, got %s of %s without, which are dropped; the first are in %s",
             opened.plan.index,
             f"{found.num_dropped:,}",
             f"{found.num_boxes:,}",

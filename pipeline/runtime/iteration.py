@@ -1,4 +1,4 @@
-"""Guard of a feed's iteration: one loop at a time, in the process that opened the feed, until it is read or closed."""
+"""Guard of a feed's iteration: one loop at a time, in the process that opened the feed, until it is exhausted or closed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _OPEN_AGAIN = "open the feed again with engine.feed(plan, view, position)"
 
 
 class IterationGuard:
-    """State of a feed's iteration. Any thread may use it.
+    """Iteration state of a feed. Thread-safe.
 
-    The consumer's position belongs to the feed, so that two loops at once would each see a part of the batches, and
-    a copy of the feed in another process would repeat them.
+    The position belongs to the feed: two concurrent loops would each see some of the batches, and a copy of the feed in
+    another process would repeat them.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class IterationGuard:
         self._closed = False
 
     def check(self) -> None:
-        """Refuse to begin or continue a loop.
+        """Check that a loop may start.
 
         Raises:
             RequestError: the feed is closed or read to its end, another loop over it is open, or this process is not
@@ -39,13 +39,13 @@ class IterationGuard:
             raise RequestError(f"feed: expected an open feed, got one that was closed; {_OPEN_AGAIN}")
         if self._finished:
             raise RequestError(
-                "feed: expected batches that are left, got a feed that was read to its end; for several epochs open it "
-                "with View(num_epochs=...), or open it again; load_state_dict() sets another position"
+                "feed: expected remaining batches, got a feed that was read to its end; for several epochs open it with "
+                "View(num_epochs=...), open it again, or set another position with load_state_dict()"
             )
         self._check_idle("a second loop")
 
     def check_movable(self) -> None:
-        """Refuse to set another position.
+        """Check that the position may be set.
 
         Raises:
             RequestError: the feed is closed, a loop over it is open, or this process is not the one that opened it.
@@ -57,7 +57,7 @@ class IterationGuard:
 
     @contextmanager
     def loop(self) -> Iterator[None]:
-        """Hold the feed while one loop over it is open; what comes to its end without an error finishes the feed."""
+        """Mark the feed as being iterated; it is exhausted if the loop ends without an error."""
         with self._lock:
             self.check()
             self._running = True
@@ -68,17 +68,17 @@ class IterationGuard:
             self._running = False
 
     def restart(self) -> None:
-        """Allow a loop again: the feed has another position."""
+        """Allow a new loop after the position was set."""
         self._finished = False
 
     def close(self) -> None:
-        """Refuse all loops from now on; one that is open may end."""
+        """Refuse new loops; one that is open may end."""
         self._closed = True
 
-    def _check_idle(self, wanted: str) -> None:
+    def _check_idle(self, attempt: str) -> None:
         if self._running:
             raise RequestError(
-                f"feed: expected one loop at a time, got {wanted} while one is open; leave that loop or call close() on "
+                f"feed: expected one loop at a time, got {attempt} while one is open; leave that loop or call close() on "
                 "its iterator first, or open a second feed"
             )
 
@@ -86,8 +86,8 @@ class IterationGuard:
         if _is_loader_worker():
             raise RequestError(
                 "feed: expected DataLoader(feed, batch_size=None, num_workers=0), got a worker process of a DataLoader; "
-                "every worker would repeat all batches, and position and counts would stay there: a feed has threads of "
-                "its own, LocalEngine(num_threads=...) sets how many"
+                "every worker would repeat all batches and keep position and counts to itself: a feed has its own threads, "
+                "see LocalEngine(num_threads=...)"
             )
         if os.getpid() != self._pid:
             raise RequestError(
@@ -97,5 +97,5 @@ class IterationGuard:
 
 
 def _is_loader_worker() -> bool:
-    loaders = sys.modules.get("torch.utils.data")  # without it there is no worker of torch either
+    loaders = sys.modules.get("torch.utils.data")  # not imported: not a DataLoader worker
     return loaders is not None and loaders.get_worker_info() is not None

@@ -1,10 +1,10 @@
-"""The local engine: batches made by threads of this process. It is the reference for every other engine.
+"""Local engine: builds batches with threads of this process. The reference for all other engines.
 
-    rows of the index -> bytes -> a pool: draw, decode, transform, normalise into the batch's rows -> batch
+    rows of the index -> bytes -> pool: sample parameters, decode, transform, normalise into the batch's rows -> batch
 
-A batch is cut into chunks. Reading threads fetch a chunk's files; one thread of the pool then makes its samples
-from start to end, so that what was decoded is still in its cache when it is augmented. A few batches are in the
-making at once and are yielded in order. Nothing random depends on any of that (law 2).
+A batch is split into chunks. Reader threads fetch a chunk's files; one thread of the pool then processes its samples
+from start to end, so that decoded pixels are still in the CPU cache when they are augmented. Several batches are in
+progress at once and are yielded in order. Random values depend on none of this (law 2).
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ class LocalEngine:
     """Runs plans in this process."""
 
     num_threads: int = 0
-    """Threads that make samples, and as many that read files; 0 means one for each core."""
+    """Threads that process samples; as many more read files. 0 means one per core."""
     prefetch: int = DEFAULT_PREFETCH
-    """Batches that may lie finished before the consumer asks for them."""
+    """Batches to prepare ahead of the consumer."""
     memory_bytes: int = 0
-    """What may be in flight: files, pixels and finished batches; see ``memory``. 0 means a quarter of what this process
-    may have."""
+    """Memory limit for files, pixels and finished batches in flight; see ``memory``. 0 means 25 % of the memory available
+    to this process."""
     backend: Backend | None = None
-    """What works on pixels; None takes DALI for plans on a GPU, OpenCV for plans on the CPU."""
+    """Library that processes pixels; None means DALI for plans on a GPU and OpenCV for plans on the CPU."""
 
     def __post_init__(self) -> None:
         check_count("num_threads", self.num_threads, maximum=MAX_THREADS)
@@ -59,7 +59,7 @@ class LocalEngine:
         """Open the batches of a view of a plan, from a position on if one is given.
 
         Raises:
-            PlanError: the plan or the view cannot be right, or the position is of another.
+            PlanError: plan or view is invalid, or the position belongs to another.
             SourceError: the index cannot be used or has no such split.
         """
         check_type("plan", plan, Plan)
@@ -78,11 +78,11 @@ class LocalEngine:
 
 
 class LocalFeed(BaseFeed[Batch]):
-    """Batches of one view, in order, made in this process.
+    """Batches of one view, in order, built in this process.
 
     Iterating raises:
-        RunError: neither a sample nor any of its replacements could be used, or more are bad than the plan allows.
-        SampleError: a sample cannot be used and the plan says ``on_error: raise``.
+        RunError: neither a sample nor any of its replacements could be used, or more are bad than the plan tolerates.
+        SampleError: a sample cannot be used and the plan has ``on_error: raise``.
         SourceUnavailableError: a remote source gives no answer.
         SampleTimeoutError: a file exceeds its time limit by far.
         PlanError: the finished images of a batch differ in size.
@@ -119,11 +119,11 @@ class LocalFeed(BaseFeed[Batch]):
 
     @property
     def cache_counts(self) -> dict[str, int]:
-        """Pictures found in the cache, missed and kept so far, and damaged shards; empty without a cache."""
+        """Cache hits, misses, images stored and damaged shards so far; empty without a cache."""
         return {} if self._cached is None else self._cached.cache.dump_counts()
 
     def stats(self) -> FeedStats:
-        """Say where the time went so far and what was in flight."""
+        """Return time per step, throughput and memory use so far."""
         return self._monitor.read(
             num_threads=self._num_threads,
             replaced=self._feed_state.counts["replaced"],
@@ -132,7 +132,7 @@ class LocalFeed(BaseFeed[Batch]):
         )
 
     def close(self) -> None:
-        """Stop reading ahead; a feed that is read to its end does so itself."""
+        """Stop prefetching; a feed that is read to its end does so by itself."""
         super().close()
         self._stop.set()
 
@@ -174,7 +174,7 @@ class LocalFeed(BaseFeed[Batch]):
         )
 
     def _prefetched(self, builder: BatchBuilder) -> Iterator[OpenBatch]:
-        """Keep some batches in the making and yield them in order."""
+        """Keep several batches in progress and yield them in order."""
         in_progress: deque[OpenBatch] = deque()
         next_number, end = self._feed_state.next, self._opened.schedule.num_batches
         while True:

@@ -1,4 +1,4 @@
-"""A view of a plan, opened: all that is known of its batches before a file is read. Every engine starts from it."""
+"""Opened view of a plan: compiled program, rows and schedule, without reading images. Every engine starts from it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..sampler.schedule import Schedule
 
 @dataclass(frozen=True)
 class OpenView:
-    """Which batches there are, and about how large. Any thread may read it."""
+    """Program, rows, schedule and estimated sizes of a view. Thread-safe."""
 
     view: View
     program: Program
@@ -32,10 +32,10 @@ class OpenView:
 
     @classmethod
     def of(cls, plan: Plan, view: View, index: Index | None = None) -> Self:
-        """Compile the plan and lay out the view's batches; reads the index if it is not given.
+        """Compile the plan and compute the view's schedule; reads the index if it is not given.
 
         Raises:
-            PlanError: the plan or the view cannot be right.
+            PlanError: plan or view is invalid.
             SourceError: the index cannot be used or has no such split.
         """
         program = Program.compile(plan)
@@ -47,42 +47,42 @@ class OpenView:
 
     @property
     def plan(self) -> Plan:
-        """The plan that is read."""
+        """The plan."""
         return self.program.plan
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of the plan with the content of its index."""
+        """Fingerprint of the plan with the content of its index."""
         return self.plan.fingerprint(self.index)
 
     @cached_property
     def annotation_kinds(self) -> AnnotationKinds:
-        """The kinds of annotations that the index has."""
+        """Kinds of annotations in the index."""
         return AnnotationKinds.of(self.index)
 
     @cached_property
     def sample_sizes(self) -> SampleSizes:
-        """What the index says of the samples' sizes."""
+        """Sizes of the samples, from the index."""
         return SampleSizes.of(self.index)
 
     @cached_property
     def output_size(self) -> OutputSize:
-        """How large finished pictures are, from drawing a few of them."""
+        """Sizes of output images, estimated from sampled parameters of a few."""
         return estimate_output_size(self.program, self.view, self.index, self.rows)
 
     @cached_property
     def largest_batch_bytes(self) -> int:
-        """Bound what the rows of a batch take, from the largest pictures of the view."""
+        """Upper bound of a batch's size, from the largest images of the view."""
         return self.output_size.bytes(self.sample_sizes.largest(self.rows, self.plan.batch.size))
 
 
 def _usable_rows(plan: Plan, view: View, index: Index) -> np.ndarray:
-    """Find the rows of a view; none where no image of the index can be used and the plan skips those.
+    """Return the rows of a view; none if no image of the index is usable and the plan skips those.
 
     Such a view has no batches, and its quarantine lists the images with the reasons.
 
     Raises:
-        SourceError: nothing matches.
+        SourceError: no row matches.
     """
     if (
         plan.errors.on_error == "skip"

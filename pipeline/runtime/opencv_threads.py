@@ -1,4 +1,4 @@
-"""OpenCV's own threads: one while a feed makes batches, which has threads of its own, and afterwards as many as before."""
+"""Limits OpenCV to one thread while feeds run, which have their own threads, and restores the previous number."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import cv2
 _lock = threading.Lock()
 _num_holders = 0
 _before = 1
-"""How many threads OpenCV had before the first of those that hold it came."""
+"""OpenCV's number of threads before the first holder limited it."""
 
 
 class SingleThreadedOpenCV:
-    """Holds OpenCV, whose number of threads is of the whole process, at one thread; a context manager.
+    """Limits OpenCV to one thread, process-wide; a context manager.
 
-    Several may hold it at a time and leave in any order. The last one restores what there was before the first, unless
-    somebody else has set another number meanwhile.
+    Several may be active and end in any order. The last one restores the number from before the first, unless other code
+    has changed it in the meantime.
     """
 
     def __init__(self) -> None:
-        global _before, _num_holders  # noqa: PLW0603 - as is what they keep
+        global _before, _num_holders  # noqa: PLW0603 - OpenCV has one setting per process
         with _lock:
             if not _num_holders:
                 _before = cv2.getNumThreads()
@@ -31,7 +31,7 @@ class SingleThreadedOpenCV:
             cv2.setNumThreads(1)
 
     def release(self) -> None:
-        """Let go; once is enough."""
+        """Remove the limit; idempotent."""
         global _num_holders  # noqa: PLW0603
         with _lock:
             if not self._holds:

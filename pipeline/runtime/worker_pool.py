@@ -1,4 +1,4 @@
-"""The threads of the local engine: they fetch and make the chunks of several batches at once."""
+"""Thread pools of the local engine: read and process the chunks of several batches concurrently."""
 
 from __future__ import annotations
 
@@ -26,36 +26,36 @@ if TYPE_CHECKING:
     import torch
 
 CHUNK_IMAGES = 32
-"""Samples that one thread makes at a time: many enough for DALI, few enough to share a batch among threads."""
+"""Samples per chunk: enough for DALI, few enough to split a batch among threads."""
 CACHED_CHUNK_IMAGES = 64
-"""The same of samples that the cache holds, which take so little time that handing them out counts."""
+"""The same for cached samples, which are so fast that scheduling overhead matters."""
 
 
 @dataclass(frozen=True, slots=True)
 class _ChunkTarget:
-    """Where a chunk of a batch goes."""
+    """Destination of a chunk."""
 
     epoch: int
     first: int
-    """Row of the batch that its first sample takes."""
+    """Row of its first sample in the batch."""
     buffer: BatchBuffer | DeviceBuffer
     failures: list[QuarantineEntry]
-    """Filled with what it could not use."""
+    """Filled with the samples that could not be used."""
 
 
 @dataclass(slots=True)
 class _SampleColumns:
-    """What a batch keeps of a chunk's samples beside their pixels, column by column: objects would be many."""
+    """Values of a chunk's samples, without pixels, stored by column."""
 
     made: list[bool] = field(default_factory=list)
-    """Of every sample; the columns below have those that are True."""
+    """Whether each sample was made; the columns below contain only those."""
     keys: list[str] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
     replaced: list[bool] = field(default_factory=list)
     annotations: list[Annotations] = field(default_factory=list)
 
     def add(self, sample: Sample | None) -> None:
-        """Take a sample, or note that it was left out."""
+        """Append a sample, or None for a skipped one."""
         self.made.append(sample is not None)
         if sample is None:
             return
@@ -65,7 +65,7 @@ class _SampleColumns:
         self.annotations.append(sample.annotations)
 
     def __iadd__(self, other: _SampleColumns) -> _SampleColumns:
-        """Put another chunk's behind these."""
+        """Append another chunk's samples."""
         for name in ("made", "keys", "labels", "replaced", "annotations"):
             getattr(self, name).extend(getattr(other, name))
         return self
@@ -73,22 +73,22 @@ class _SampleColumns:
 
 @dataclass(frozen=True)
 class OpenBatch:
-    """A batch in the making."""
+    """A batch in progress."""
 
     number: int
     spec: BatchSpec
     buffer: BatchBuffer | DeviceBuffer
     chunks: tuple[Future[_SampleColumns], ...]
     failures: tuple[list[QuarantineEntry], ...]
-    """What each chunk could not use."""
+    """Samples that could not be used, per chunk."""
     watchdog: Watchdog
     annotation_kinds: AnnotationKinds
-    """Of the index."""
+    """Kinds of annotations in the index."""
     num_bytes: int
-    """That its rows are reckoned to take."""
+    """Estimated size of its rows."""
 
     def wait(self) -> None:
-        """Wait until its chunks have ended, well or not.
+        """Wait until all chunks have succeeded or failed.
 
         Raises:
             SampleTimeoutError: a file never comes to an end.
@@ -96,11 +96,11 @@ class OpenBatch:
         self.watchdog.wait_for_all(self.chunks)
 
     def entries(self) -> tuple[QuarantineEntry, ...]:
-        """List what could not be used so far, in the order of the rows."""
+        """Return the samples so far that could not be used, in row order."""
         return tuple(entry for chunk in self.failures for entry in chunk)
 
     def finish(self) -> Batch | None:
-        """Put it together; None where every image was left out."""
+        """Assemble the batch; None if all images were skipped."""
         import torch
 
         rows = _SampleColumns()
@@ -125,7 +125,7 @@ class OpenBatch:
 
 
 def _select_rows(images: torch.Tensor, made: Sequence[bool]) -> torch.Tensor:
-    """Take the rows of samples that were not left out, in the same layout of memory."""
+    """Select the rows of the samples that were made, in the same memory layout."""
     import torch
 
     if all(made):
@@ -138,7 +138,7 @@ def _select_rows(images: torch.Tensor, made: Sequence[bool]) -> torch.Tensor:
 
 
 class WorkerPool:
-    """Reading threads and making threads; leave them with ``close``. Any thread may start batches."""
+    """Pools of reader and worker threads; end them with ``close``. Any thread may start batches."""
 
     def __init__(
         self,
@@ -168,13 +168,11 @@ class WorkerPool:
         self._sample_workers: list[SampleWorker] = []
         self._epoch: int | None = None
         self._cache_writers: list[Future[_SampleColumns]] = []
-        """Chunks of this epoch that may add to the cache: the last of them, and those not done yet."""
+        """Chunks of this epoch that may write to the cache: those in progress, and the last ones."""
 
     def close(self) -> None:
-        """End the threads, once what is under way is made."""
-        timed_out = (
-            self._shared.watchdog.timed_out
-        )  # then nobody waits for the thread, nor takes away what it holds
+        """End the threads after the chunks in progress."""
+        timed_out = self._shared.watchdog.timed_out  # do not wait for a stuck thread, nor free what it uses
         self._shared.budget.close()
         self._shared.loader.close()
         self._readers.shutdown(wait=not timed_out, cancel_futures=True)
@@ -185,18 +183,18 @@ class WorkerPool:
             self._shared.cached.cache.close()
 
     def num_bytes(self, spec: BatchSpec) -> int:
-        """Reckon what the rows of a batch will take."""
+        """Estimate the size of a batch's rows."""
         return self._output_size.bytes(self._sample_sizes.pixels(spec.rows))
 
     def start(self, number: int, spec: BatchSpec, *, only_one: bool) -> OpenBatch | None:
-        """Begin a batch; None where there is no room for it, which the only one in the making always has."""
+        """Start a batch; returns None if the memory budget has no space, which a single batch always has."""
         num_bytes = self.num_bytes(spec)
         if not self._shared.budget.try_reserve_batch(num_bytes, only_one=only_one):
             return None
         return self.begin(number, spec, num_bytes)
 
     def begin(self, number: int, spec: BatchSpec, num_bytes: int) -> OpenBatch:
-        """Begin a batch whose room is taken already."""
+        """Start a batch whose memory is already reserved."""
         with self._starting:
             self._start_epoch(spec.epoch)
             buffer = self._open_buffer(len(spec.rows))
@@ -224,7 +222,7 @@ class WorkerPool:
         )
 
     def _start_epoch(self, epoch: int) -> None:
-        """Let an epoch find all that the one before has cached: wait until it is made and written."""
+        """Before a new epoch, wait until all cache writes of the previous one are published."""
         if epoch != self._epoch and self._cache_writers and self._shared.cached is not None:
             self._shared.watchdog.wait_for_all(self._cache_writers)
             self._shared.cached.cache.publish()
@@ -232,7 +230,7 @@ class WorkerPool:
         self._epoch = epoch
 
     def _split_into_chunks(self, rows: np.ndarray, most: int) -> Iterator[tuple[np.ndarray, int]]:
-        """Cut a batch into chunks: by number, and where files are large by their bytes."""
+        """Split a batch into chunks by number of samples, and by bytes if files are large."""
         for start in range(0, len(rows), most):
             some = rows[start : start + most]
             sample_sizes = self._sample_sizes.bytes(some).tolist()
@@ -280,7 +278,7 @@ class WorkerPool:
             timer.enter("output")
 
     def _make_cached(self, rows: np.ndarray, target: _ChunkTarget) -> _SampleColumns:
-        """Make what the cache holds without a reader; the few that are damaged or have changed are read here."""
+        """Process cached samples without a reader thread; the few that are damaged or have changed are read here."""
         monitor = self._shared.monitor
         timer = monitor.timer("process")
         timer.enter("lookup")
@@ -323,12 +321,12 @@ class WorkerPool:
                     done.add(sample)
                 target.buffer.synchronize()
                 timer.enter("sample", num_bytes)
-                del made, sample  # not one picture may outlast its room
+                del made, sample  # no image may outlive its budget reservation
         return done
 
 
 def _device_of(shared: WorkerContext) -> str | None:
-    """Say on which device of torch batches are put together: a GPU where nothing is left to do on the host."""
+    """Return the torch device on which batches are assembled: the GPU if no step runs on the host."""
     if shared.backend != "dali" or shared.program.plan.device != "gpu":
         return None
     routes = shared.program.routes(augment=shared.view.augment, backend="dali")

@@ -163,9 +163,7 @@ def test_an_interrupted_training_says_so_and_goes_on_where_it_stopped(tmp_path: 
         running.send_signal(signal.SIGINT)
         _, told = running.communicate(timeout=HANG_S)
     assert running.returncode == 1
-    assert (
-        told.splitlines()[-1] == "interrupted; what was finished is kept: run the same command again to go on"
-    )
+    assert told.splitlines()[-1] == "interrupted; finished work is kept: run the same command again to resume"
     assert "Traceback" not in told
     done = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["epoch"] + 1
     write_job(done + 2)

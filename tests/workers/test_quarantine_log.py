@@ -209,7 +209,7 @@ def test_what_is_new_is_written_behind_and_put_in_order_at_the_end(tmp_path: Pat
     path = tmp_path / "quarantine.jsonl"
     stream = Growing(lists_after=lists_after)
     with QuarantineLog(tmp_path / "quarantine.jsonl") as kept:
-        kept._note(stream, goes_on=False)
+        kept._add_feed(stream, resumed=False)
         stream.find("m")
         kept.write()
         begun = path.stat().st_ino
@@ -250,7 +250,7 @@ def test_a_disk_that_was_full_for_a_while_costs_no_line(
         raise OSError("no space left")
 
     with QuarantineLog(tmp_path / "quarantine.jsonl") as kept:
-        kept._note(stream, goes_on=False)
+        kept._add_feed(stream, resumed=False)
         kept.write()
         stream.find("b")
         monkeypatch.setattr(ledger, "append_quarantine", half)

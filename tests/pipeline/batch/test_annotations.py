@@ -137,7 +137,7 @@ def test_boxes_without_an_area_are_dropped_and_their_image_stays(
     with caplog.at_level("WARNING", "lightwell"):
         ((batch,), bad) = read(path, augment=[A.HorizontalFlip(p=1)], view=View(augment=True))
     assert not bad
-    assert "got 5 of 7 without, which are left out; the first are of '0.png'" in caplog.text
+    assert "got 5 of 7 without, which are dropped; the first are in '0.png'" in caplog.text
     assert Index.load(path).summary()["boxes"] == {
         "count": 7,
         "classes": {"car": 6, "tree": 1},

@@ -49,8 +49,8 @@ def test_batches_are_the_same_without_a_cache_while_it_fills_and_when_it_is_warm
     warm, second = run(cached, num_threads=1, prefetch=1)
     assert none == {}
     assert bare == filling == warm
-    assert first == {"hits": 24, "misses": 24, "kept": 24, "damaged": 0}
-    assert second == {"hits": 48, "misses": 0, "kept": 0, "damaged": 0}
+    assert first == {"hits": 24, "misses": 24, "added": 24, "damaged": 0}
+    assert second == {"hits": 48, "misses": 0, "added": 0, "damaged": 0}
 
 
 @pytest.mark.parametrize("changes", [{}, {"augment": AUGMENT[:2]}], ids=["noise", "crop and flip"])
@@ -72,7 +72,7 @@ def test_jpegs_give_the_same_batches_filling_warm_and_without_room(index_path: P
         plan_for(index_path, cache={**cache, "dir": tmp_path / "b", "max_bytes": 1}, augment=AUGMENT[:2])
     )
     assert filling == warm == too_small
-    assert (counts["hits"], none["kept"]) == (48, 0)
+    assert (counts["hits"], none["added"]) == (48, 0)
     raw, _ = run(plan_for(index_path, augment=AUGMENT[:2]))
     assert not set(raw) & set(warm)
 
@@ -145,7 +145,7 @@ def test_a_file_that_changed_since_indexing_is_never_shown_as_it_was(
     for view in (View(augment=True), TRAINING):
         hashes, counts = run(plan, view)
         assert hashes == run(bare, view)[0]
-        assert counts["kept"] == 0
+        assert counts["added"] == 0
 
 
 def test_masks_and_boxes_follow_cached_pictures(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_a_feed_that_is_left_and_taken_up_again_still_fills_its_cache(
         first = hashes_of([next(batches)])
         batches.close()  # type: ignore[attr-defined]
         assert first + hashes_of(feed) == reference
-        assert feed.cache_counts["kept"] == 24
+        assert feed.cache_counts["added"] == 24
     assert run(plan_for(index_path, cache=tmp_path / "cache"))[1]["misses"] == 0
 
 

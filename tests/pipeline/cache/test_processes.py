@@ -104,7 +104,7 @@ def kill_while_filling(
         hashes, counts = run(small_shards(index, cache))
         assert hashes == reference
         assert counts["damaged"] == 0
-        assert counts["kept"] == NUM_PICTURES - num_pictures
+        assert counts["added"] == NUM_PICTURES - num_pictures
         assert [one for one in cache.rglob("*") if one.name.endswith(".part")] == []
         shutil.rmtree(cache, ignore_errors=True)
         yield len(shards)

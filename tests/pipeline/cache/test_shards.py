@@ -148,7 +148,7 @@ def test_a_cache_opened_again_finds_everything_and_one_open_already_sees_new_sha
         assert found[1] is None
         assert [one.data.tobytes() for one in found if one] == [picture(n).data.tobytes() for n in (2, 0)]
         other.put([(keys_of(1)[0], picture(1))])
-        assert other.dump_counts()["kept"] == 0
+        assert other.dump_counts()["added"] == 0
 
 
 def test_pictures_are_spread_over_shards_and_one_larger_than_a_shard_has_its_own(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_pictures_on_their_way_into_the_cache_keep_to_their_share_of_memory(tmp_
         cache.publish()
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-        assert cache.dump_counts()["kept"] == 61
+        assert cache.dump_counts()["added"] == 61
         assert cache.contains(keys_of(*range(61)))
     assert peak < 1.25 * share
 
@@ -203,7 +203,7 @@ def test_damage_between_runs_is_made_again_and_heals(harm: str, index_path: Path
     path.write_bytes(content)
     hashes, counts = run(plan_for(index_path, cache=cache))
     assert hashes == reference
-    assert counts["kept"] == 24
+    assert counts["added"] == 24
     assert counts["damaged"] == (0 if harm == "swap" else 1)
     hashes, counts = run(plan_for(index_path, cache=cache))
     assert hashes == reference
