@@ -1,1 +1,1 @@
-"""The command line: one module for each group of commands. It joins the parts and holds no logic."""
+"""Command line: one module per command or group of commands, without logic of its own."""

@@ -1,4 +1,4 @@
-"""Runs the command line: ``python -m lightwell.cli``."""
+"""Entry point of ``python -m lightwell.cli``."""
 
 from __future__ import annotations
 

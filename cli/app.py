@@ -1,4 +1,4 @@
-"""The command line. Exit codes: 0 done, 1 the run failed, 2 the request was wrong, 3 findings crossed a gate."""
+"""The ``lightwell`` command. Exit codes: 0 success, 1 run failed, 2 invalid request, 3 a --fail-on gate failed."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Carry images down to models, and show what the models looked at.\n\nExample: lightwell init photos",
+    help="Image pipelines for training, inference and Grad-CAM audits.\n\nExample: lightwell init photos",
 )
 
-AGAIN_S = 0.05
-"""Until a Ctrl-C that was thrown away is delivered again."""
+REDELIVERY_DELAY_S = 0.05
+"""Delay in seconds before a discarded Ctrl-C is redelivered."""
 INTERRUPTED = 130
-"""What typer makes of Ctrl-C."""
+"""Exit code that typer uses for Ctrl-C."""
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(enabled: bool) -> None:
+    if enabled:
         from importlib.metadata import version
 
         print(f"lightwell {version('lightwell')}")
@@ -50,7 +50,7 @@ def options(
         typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version),
     ] = False,
 ) -> None:
-    """Take the options that stand before a command."""
+    """Parse the global options."""
 
 
 for command in (
@@ -73,36 +73,36 @@ for group, name in ((cache.app, "cache"), (submit.jobs_app, "jobs"), (serve.serv
 
 
 def redeliver_interrupts() -> None:
-    """Deliver a Ctrl-C again that comes where Python throws it away: in a destructor, or while a generator is let go."""
-    told = sys.unraisablehook
+    """Redeliver a Ctrl-C that Python discards because it arrived in a destructor or while closing a generator."""
+    previous_hook = sys.unraisablehook
 
-    def tell(unraisable: sys.UnraisableHookArgs) -> None:
+    def hook(unraisable: sys.UnraisableHookArgs) -> None:
         if issubclass(unraisable.exc_type, KeyboardInterrupt):
-            # Not at once: it would be raised here, and thrown away as well.
-            to_main = threading.main_thread().ident, signal.SIGINT
-            threading.Timer(AGAIN_S, signal.pthread_kill, to_main).start()
+            # Delayed: if raised here, it would be discarded too.
+            main_thread_signal = threading.main_thread().ident, signal.SIGINT
+            threading.Timer(REDELIVERY_DELAY_S, signal.pthread_kill, main_thread_signal).start()
         else:
-            told(unraisable)
+            previous_hook(unraisable)
 
-    sys.unraisablehook = tell
+    sys.unraisablehook = hook
 
 
 def main() -> None:
-    """Run the command line; every error becomes one line and an exit code."""
+    """Run the command line; print errors in one line and set the exit code."""
     from ..pipeline.errors import LightwellError, SampleTimeoutError
 
     redeliver_interrupts()
     try:
         app()
-    except SampleTimeoutError as error:  # its thread would keep this process for ever
-        print(f"error: {error}", file=sys.stderr, flush=True)  # its text is printable
+    except SampleTimeoutError as error:  # the thread that timed out would keep the process alive
+        print(f"error: {error}", file=sys.stderr, flush=True)  # already escaped
         os._exit(error.exit_code)
     except LightwellError as error:
         _fail(f"error: {error}", error.exit_code)
     except (KeyboardInterrupt, SystemExit) as stop:
         if isinstance(stop, SystemExit) and stop.code != INTERRUPTED:
             raise
-        _fail("interrupted; what was finished is kept: run the same command again to go on", 1)
+        _fail("interrupted; finished work is kept: run the same command again to resume", 1)
     except Exception as error:
         if os.environ.get("LIGHTWELL_DEBUG"):
             raise

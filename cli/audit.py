@@ -1,4 +1,4 @@
-"""``lightwell audit``: run a Grad-CAM audit and check its gates."""
+"""``lightwell audit``: run a Grad-CAM audit and check --fail-on gates."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from .options import (
 from .output import configure_logging, print_json, print_table
 
 GATE_CROSSED = 3
-"""Exit code of an audit whose findings cross a ``--fail-on`` gate."""
+"""Exit code if a ``--fail-on`` gate fails."""
 
 
 def audit(
-    job: Annotated[Path, typer.Argument(help="A job file; see the README.")],
+    job: Annotated[Path, typer.Argument(help="Job file (YAML); see the README.")],
     out: Out,
     engine: EngineOption = EngineName.local,
     threads: Threads = 0,
@@ -48,17 +48,20 @@ def audit(
     fail_on: Annotated[
         list[str] | None,
         typer.Option(
-            help="Exit with code 3 if a number of findings.json crosses a value: 'accuracy<0.8'; may be repeated."
+            help="Exit with code 3 if this condition on findings.json holds, such as 'accuracy<0.8'; repeatable."
         ),
     ] = None,
     explain: Annotated[
-        str | None, typer.Option(help="Class that the maps explain: predicted, label or a class's name.")
+        str | None,
+        typer.Option(
+            help="Target class of the Grad-CAM maps: predicted, label or a class name (default: from the job)."
+        ),
     ] = None,
     allow_import: AllowImport = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Show where a model looks: report.html, findings.json and records.parquet.
+    """Audit a classifier with Grad-CAM; write report.html, findings.json and records.parquet.
 
     Example: lightwell audit audit.yaml --out runs/cells/audit
     Example: lightwell audit audit.yaml --out runs/cells/audit --engine ray --address auto --gpus-per-worker 1
@@ -87,12 +90,12 @@ def audit(
     elif not quiet:
         _print_findings(findings)
         print(f"open {out.rstrip('/')}/report.html")
-    failure = [sentence for gate in gates if (sentence := gate.failure(findings))]
-    for sentence in failure:
-        print(f"--fail-on: {sentence}", file=sys.stderr)
+    failures = [failure for gate in gates if (failure := gate.failure(findings))]
+    for failure in failures:
+        print(f"--fail-on: {failure}", file=sys.stderr)
     for gate in gates:
         gate.check_measured(findings)
-    if failure:
+    if failures:
         raise typer.Exit(GATE_CROSSED)
 
 
@@ -105,7 +108,7 @@ def run_audit(
     allow_import: Sequence[str] = (),
     explain: str | None = None,
 ) -> Any:
-    """Run the audit of a job file and return its findings."""
+    """Run the audit job of a job file and return its findings."""
     from ..models.audits.gradcam.job import GradCamAudit
     from ..pipeline.errors import PlanError
     from ..pipeline.jobs.contracts import BatchJob

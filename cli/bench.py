@@ -1,4 +1,4 @@
-"""``lightwell bench``: run the benchmarks of a checkout."""
+"""``lightwell bench``: run the benchmarks of a source checkout."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ def _names(incomplete: str) -> list[str]:
 
 
 def bench(
-    data: Annotated[Path, typer.Option("--data", help="A folder with photos; nothing is written into it.")],
+    data: Annotated[Path, typer.Option("--data", help="Folder of photos; read only.")],
     name: Annotated[
         str,
-        typer.Argument(help=f"{', '.join(NAMES[:-1])} or {NAMES[-1]}.", autocompletion=_names),
+        typer.Argument(help=f"Benchmark: {', '.join(NAMES[:-1])} or {NAMES[-1]}.", autocompletion=_names),
     ] = "all",
     json_file: Annotated[
-        Path | None, typer.Option("--json", help="Where to write the figures as JSON.")
+        Path | None, typer.Option("--json", help="Write the results to this JSON file.")
     ] = None,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Seconds of each run that are measured.")] = 5.0,
-    rounds: Annotated[int, typer.Option(min=5, help="How often every contestant runs.")] = 5,
-    only: Annotated[list[str] | None, typer.Option(help="A contestant to run; may be repeated.")] = None,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Measured seconds per run.")] = 5.0,
+    rounds: Annotated[int, typer.Option(min=5, help="Runs per contestant.")] = 5,
+    only: Annotated[list[str] | None, typer.Option(help="Run this contestant only; repeatable.")] = None,
 ) -> None:
-    """Measure Lightwell beside its peers, in turn, on your own photos; needs a checkout.
+    """Benchmark Lightwell against other data loaders on your own photos; needs a source checkout.
 
     Example: lightwell bench cold --data photos --json cold.json
     """
@@ -40,7 +40,7 @@ def bench(
     tests = Path(__file__).resolve().parents[1] / "tests"
     if not (tests / "benchmarks").is_dir():
         raise RequestError(
-            "bench: expected a checkout of Lightwell, got an installed package without its benchmarks; "
+            "bench: expected a source checkout, got an installed package without benchmarks; "
             "clone the repository and run `make bench DATA=dir` there"
         )
     sys.path.insert(0, str(tests))

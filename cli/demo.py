@@ -1,4 +1,4 @@
-"""``lightwell demo``: index, train and audit on a public data set."""
+"""``lightwell demo``: index, train and audit on a public dataset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``lightwell doctor``: versions, decoders and speed of this machine."""
+"""``lightwell doctor``: versions, decoders and throughput of this machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .output import print_json, print_table
 
 
 def doctor(as_json: Json = False) -> None:
-    """Say what this machine has, whether its decoders agree, and how near and fast each way of making pictures is.
+    """Print versions and hardware, and check the accuracy and throughput of each decoder and backend.
 
     Example: lightwell doctor
     """
@@ -22,16 +22,16 @@ def doctor(as_json: Json = False) -> None:
     rows = [
         ["python", found["python"]],
         ["cores", str(found["cores"])],
-        ["GPU", found["gpu"] or "none; DALI decodes on the CPU"],
+        ["GPU", found["gpu"] or "none; decoding on the CPU"],
     ]
     rows += [[name, version] for name, version in found["versions"].items()]
-    rows += [[f"decode with {name}", verdict] for name, verdict in found["decoders"].items()]
-    rows += [[f"pictures by {name}", _verdict(way)] for name, way in found["ways"].items()]
-    print_table(["what", "found"], rows)
+    rows += [[f"{name} decoder", result] for name, result in found["decoders"].items()]
+    rows += [[f"{name} backend", _format_result(result)] for name, result in found["ways"].items()]
+    print_table(["check", "result"], rows)
 
 
-def _verdict(way: Any) -> str:
-    if "error" in way:
-        return f"failed: {way['error']}"
-    pace = f"{way['images_per_second']:,.0f} a second"
-    return f"{pace}; differ from Albumentations by at most {way['max_levels']} of 255, {way['mean_levels']:.3f} on average"
+def _format_result(result: Any) -> str:
+    if "error" in result:
+        return f"failed: {result['error']}"
+    throughput = f"{result['images_per_second']:,.0f} images/s"
+    return f"{throughput}; differs from Albumentations by at most {result['max_levels']} of 255, {result['mean_levels']:.3f} on average"

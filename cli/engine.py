@@ -1,4 +1,4 @@
-"""Build the engine or the trainer that the options of a command ask for."""
+"""Build engines and trainers from command-line options."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def open_engine(
     placement: PlacementName = PlacementName.colocated,
     job_workers: int = 1,
 ) -> Any:
-    """Build the engine that the options ask for; nothing is started yet.
+    """Build the engine for the given options, without starting it.
 
     Raises:
-        RequestError: options that do not belong together, or that cannot be.
+        RequestError: options conflict or are invalid.
     """
     from ..pipeline.errors import RequestError
     from ..pipeline.machine import parse_size
@@ -32,11 +32,11 @@ def open_engine(
 
     memory_bytes = parse_size(memory) if memory else 0
     if engine is EngineName.local:
-        asked = (address, workers, cpus_per_worker, gpus_per_worker, placement, job_workers)
-        if asked != (None, 0, None, None, PlacementName.colocated, 1):
+        ray_options = (address, workers, cpus_per_worker, gpus_per_worker, placement, job_workers)
+        if ray_options != (None, 0, None, None, PlacementName.colocated, 1):
             raise RequestError(
-                "--engine: expected --engine ray beside --address, --workers, --cpus-per-worker, --gpus-per-worker, "
-                "--placement or --job-workers, got local; add --engine ray, or leave them out"
+                "--engine: expected ray with --address, --workers, --cpus-per-worker, --gpus-per-worker, --placement or "
+                "--job-workers, got local; add --engine ray, or remove these options"
             )
         return LocalEngine(num_threads=threads, memory_bytes=memory_bytes)
     from ..workers.ray.cluster import ResourceRequest
@@ -45,7 +45,7 @@ def open_engine(
     if threads:
         raise RequestError(
             f"--threads: expected --cpus-per-worker with --engine ray, got --threads {threads}; "
-            "a worker has a thread for each of its CPUs"
+            "each worker runs one thread per CPU"
         )
     per_worker = ResourceRequest(cpus_per_worker, gpus_per_worker)
     return RayEngine(address, workers, per_worker, placement.value, memory_bytes, num_job_workers=job_workers)
@@ -58,7 +58,7 @@ def open_ray(
     gpus_per_worker: float | None,
     memory: str | None,
 ) -> Any:
-    """Build the engine of a cluster; nothing is started yet."""
+    """Build the Ray engine for the given options, without starting it."""
     return open_engine(
         EngineName.ray,
         memory=memory,
@@ -72,16 +72,16 @@ def open_ray(
 def open_service(
     job: Path, default: str, *, options: Mapping[str, Any], allow_import: Sequence[str] = ()
 ) -> Any:
-    """Build the engine whose batches come from the service that a job file names; None where it names none.
+    """Build an engine that reads batches from the service named in a job file; None if it names none.
 
     Args:
         job: the job file.
-        default: the job's name where the file has none.
-        options: what ``open_engine`` would be given.
+        default: the type of the job if the file names none.
+        options: the options for ``open_engine``.
         allow_import: modules that the job file may import from.
 
     Raises:
-        RequestError: options of workers, which the service has, or a job that the service does not feed.
+        RequestError: worker options are given, or the service does not serve the job's plan and view.
     """
     from ..pipeline.errors import RequestError
     from ..pipeline.jobs.job_file import load_job, load_service
@@ -91,13 +91,13 @@ def open_service(
     service = load_service(job)
     if service is None:
         return None
-    own = {"engine": EngineName.local, "workers": 0, "cpus_per_worker": None, "gpus_per_worker": None}
-    own.update(placement=PlacementName.colocated, job_workers=1)
-    wrong = [name for name, value in own.items() if options.get(name, value) != value]
+    defaults = {"engine": EngineName.local, "workers": 0, "cpus_per_worker": None, "gpus_per_worker": None}
+    defaults.update(placement=PlacementName.colocated, job_workers=1)
+    wrong = [name for name, value in defaults.items() if options.get(name, value) != value]
     if wrong:
         raise RequestError(
-            f"feed: expected only --address, --threads and --memory beside service://{service.name}, got "
-            f"--{wrong[0].replace('_', '-')}; give that to `lightwell serve`, or leave `feed` out of {job}"
+            f"feed: expected only --address, --threads and --memory with service://{service.name}, got "
+            f"--{wrong[0].replace('_', '-')}; pass it to `lightwell serve`, or remove `feed` from {job}"
         )
     from ..workers.service.engine import ServiceEngine, unique_name
 
@@ -122,18 +122,18 @@ def open_trainer(
     cpus_per_worker: float | None,
     gpus_per_worker: float | None,
     max_failures: int,
-    fed: Any = None,
+    service_engine: Any = None,
 ) -> Any:
-    """Build what trains where the options say, or with the engine of a service; nothing is started yet.
+    """Build a local or Ray trainer, or a local one with the engine of a service, without starting it.
 
     Raises:
-        RequestError: options that do not belong together, or that cannot be.
+        RequestError: options conflict or are invalid.
     """
     from ..workers.train.in_process import LocalTrainer
     from ..workers.train.trainer import RayTrainer
 
-    if fed is not None:
-        return LocalTrainer(fed)
+    if service_engine is not None:
+        return LocalTrainer(service_engine)
     found = open_engine(
         engine,
         threads=threads,

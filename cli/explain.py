@@ -1,4 +1,4 @@
-"""``lightwell explain``: what a plan does, step by step."""
+"""``lightwell explain``: show the steps of a plan."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .output import print_json, print_table
 
 
 def explain(
-    plan: Annotated[Path, typer.Argument(help="A plan, or a job file with a plan in it.")],
+    plan: Annotated[Path, typer.Argument(help="Plan, or job file that contains one (YAML).")],
     allow_import: AllowImport = None,
     as_json: Json = False,
 ) -> None:
-    """Show what a plan does to an image, step by step, before anything runs.
+    """Show the steps of a plan, where each runs, and its share of the CPU time.
 
     Example: lightwell explain plan.yaml
     """
@@ -29,16 +29,16 @@ def explain(
     from ..pipeline.tools.costs import measure_costs
     from ..pipeline.tools.explain import explain as explain_program
 
-    written = load_plan(plan, allow_import=allow_import or ())
-    program = Program.compile(written)
+    parsed = load_plan(plan, allow_import=allow_import or ())
+    program = Program.compile(parsed)
     for warning in plan_warnings(plan, allow_import=allow_import or ()):
         print(f"warning: {printable(warning)}", file=sys.stderr)
-    costs = measure_costs(program, written.load_index()) if written.index.is_file() else None
+    costs = measure_costs(program, parsed.load_index()) if parsed.index.is_file() else None
     steps = explain_program(program, costs)
     if as_json:
         print_json([asdict(step) for step in steps])
         return
-    header = ["step", "options", "runs in", "draws from", "cost", "note"]
+    header = ["step", "options", "runs in", "seeded by", "cost", "note"]
     shares = ["" if step.cost_share is None else f"{step.cost_share:.0%}" for step in steps]
     print_table(
         header,
@@ -48,8 +48,6 @@ def explain(
         ],
     )
     if costs is None:
-        print(
-            "cost: not measured; it needs an index that is there, a policy that can be run on its images, and device: cpu"
-        )
-    if written.resources is not None:
-        print(f"on Ray: {written.resources} for each worker")
+        print("cost: not measured; needs the index, a policy that runs on its images, and `device: cpu`")
+    if parsed.resources is not None:
+        print(f"on Ray: {parsed.resources} per worker")

@@ -1,4 +1,4 @@
-"""``lightwell index``: what a dataset holds, looked at by threads of this process or by workers of a Ray cluster; no logic."""
+"""``lightwell index``: build the index of a dataset, with threads or with Ray workers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class LabelChoice(StrEnum):
 
 
 class AnnotationChoice(StrEnum):
-    """How boxes are written beside the images of a source."""
+    """Values of ``--annotations``."""
 
     auto = "auto"
     none = "none"
@@ -33,9 +33,7 @@ class AnnotationChoice(StrEnum):
 
 CpusPerReader = Annotated[
     float | None,
-    typer.Option(
-        "--cpus-per-worker", help="CPUs that one worker holds, with two threads for each; 1 without it."
-    ),
+    typer.Option("--cpus-per-worker", help="On Ray: CPUs per worker, with two threads each (default: 1)."),
 ]
 
 
@@ -43,61 +41,64 @@ def index(
     source: Annotated[
         str,
         typer.Argument(
-            help="A folder with a folder for each class, a flat folder, a CSV/Parquet table, .tar shards (a folder, a glob "
-            "or {000..009}), or COCO, YOLO or VOC annotations; a path or a URI such as s3://bucket/photos."
+            help="Folder with one subfolder per class, flat folder, CSV or Parquet table, .tar shards (folder, glob or "
+            "{000..009}), or COCO, YOLO or VOC annotations; a path or a URI such as s3://bucket/photos."
         ),
     ],
     output: Annotated[
-        str, typer.Option("--output", "-o", help="Where to write the index: a path or a URI.")
+        str, typer.Option("--output", "-o", help="Output file: a path or a URI.")
     ] = "index.parquet",
-    path_column: Annotated[str, typer.Option(help="A table's column with the paths.")] = "path",
+    path_column: Annotated[str, typer.Option(help="Table column of the image paths.")] = "path",
     label_column: Annotated[
-        str, typer.Option(help="A table's column with the labels, or a field of the .json in shards.")
+        str, typer.Option(help="Table column of the labels, or field of the .json files in shards.")
     ] = "label",
     root: Annotated[
-        str | None, typer.Option(help="Where a table's relative paths start; by default its folder.")
+        str | None, typer.Option(help="Root of relative paths in a table (default: the folder of the table).")
     ] = None,
     split: Annotated[
-        str, typer.Option(help="Shares of the splits, where the source has none.")
+        str, typer.Option(help="Split fractions, if the source defines no splits.")
     ] = "train=0.8,val=0.1,test=0.1",
-    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the split.")] = 0,
     labels: Annotated[
         LabelChoice,
         typer.Option(
-            help="Whether labels are text or class numbers. auto: numbers where all are plain whole numbers that can be "
-            "class numbers (no 007, 1e5 or 20231101)."
+            help="Type of the labels: text or class numbers. auto: numbers if all labels are plain integers that can be "
+            "class numbers (not 007, 1e5 or 20231101)."
         ),
     ] = LabelChoice.auto,
     label_separator: Annotated[
         str | None,
-        typer.Option(help="What parts several labels of one image in a cell; | without it. '' for none."),
+        typer.Option(help="Separator of multiple labels of an image in one cell (default: |); '' for none."),
     ] = None,
     label_columns: Annotated[
-        str, typer.Option(help="A table's columns with 1 and 0, one for each class: cat,dog,bird.")
+        str, typer.Option(help="Table columns with 0 or 1 per class, such as cat,dog,bird.")
     ] = "",
     annotations: Annotated[
         AnnotationChoice,
         typer.Option(
-            help="How boxes are written: a COCO .json, a YOLO data.yaml or folder, a Pascal VOC folder. auto tells them by "
-            "name and layout; none reads a folder by its classes alone."
+            help="Annotation format: COCO .json, YOLO data.yaml or folder, or Pascal VOC folder. auto: detect by name and "
+            "layout; none: ignore annotations."
         ),
     ] = AnnotationChoice.auto,
     allow_protocol: Annotated[
         list[str] | None,
         typer.Option(
-            help="A protocol of URIs that may be read beside s3, gs, az, http and the like; repeatable."
+            help="Allow this URI protocol in addition to s3, gs, az, http and the like; repeatable."
         ),
     ] = None,
     forbid_private_addresses: Annotated[
         bool,
         typer.Option(
-            "--forbid-private-addresses", help="Read no HTTP address of a private network or of this machine."
+            "--forbid-private-addresses",
+            help="Reject HTTP addresses of private networks and of this machine.",
         ),
     ] = False,
     hash_content: Annotated[
-        bool, typer.Option("--hash", help="Read all of every file; damage shows when it is used.")
+        bool, typer.Option("--hash", help="Read and hash whole files, to detect later changes.")
     ] = False,
-    max_wait: Annotated[float, typer.Option(help="Seconds without an answer before a source is down.")] = 30,
+    max_wait: Annotated[
+        float, typer.Option(help="Seconds without a response before a source counts as unavailable.")
+    ] = 30,
     engine: EngineOption = EngineName.local,
     address: Address = None,
     workers: Workers = 0,
@@ -105,9 +106,9 @@ def index(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """List every image of a source with what its header says; a second run reads only what changed.
+    """Index the images of a dataset by reading their headers; later runs read new and changed files only.
 
-    Run again after it was interrupted, it goes on from there.
+    An interrupted run is resumed by running the same command again.
 
     Example: lightwell index photos -o index.parquet
     Example: lightwell index annotations/instances_val2017.json --root val2017 -o index.parquet
@@ -140,7 +141,7 @@ def index(
 
 
 def run_index(source: Path | str, output: Path | str, *, shares: str, quiet: bool, **options: Any) -> Any:
-    """Build an index beside an older one, write it, and delete what was kept for a run that is interrupted."""
+    """Build and save an index, reusing rows of an existing one, and delete the scan checkpoint."""
     from ..pipeline.index.build import build_index
     from ..pipeline.index.scan_checkpoint import ScanCheckpoint
     from ..pipeline.index.splits import parse_fractions
@@ -167,10 +168,10 @@ def run_index(source: Path | str, output: Path | str, *, shares: str, quiet: boo
 def open_readers(
     engine: EngineName, *, address: str | None, workers: int, cpus_per_worker: float | None
 ) -> Any:
-    """Build what looks at files where the options say; nothing is started yet. None is threads of this process.
+    """Build the header readers for the given options, without starting them; None for local threads.
 
     Raises:
-        RequestError: options that do not belong together, or that cannot be.
+        RequestError: options conflict or are invalid.
     """
     found = open_engine(engine, address=address, workers=workers, cpus_per_worker=cpus_per_worker)
     if engine is EngineName.local:
@@ -181,7 +182,7 @@ def open_readers(
 
 
 def print_counts(built: Any, output: Path | str) -> None:
-    """Print what an index holds."""
+    """Print a summary of an index."""
     from ..pipeline.index.summary import remark_lines, unusable_rows, usable_rows
 
     print_table(*usable_rows(built))
@@ -191,5 +192,5 @@ def print_counts(built: Any, output: Path | str) -> None:
     bad = sum(int(row[-1].replace(",", "")) for row in rows)
     for line in remark_lines(built):
         print(line)
-    told = f", {bad:,} of them cannot be used (the column 'status' says why)" if bad else ""
-    print(f"wrote {output}: {len(built):,} samples{told}")
+    unusable = f", {bad:,} of them unusable (see column 'status')" if bad else ""
+    print(f"wrote {output}: {len(built):,} samples{unusable}")

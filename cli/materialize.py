@@ -1,4 +1,4 @@
-"""The command ``lightwell materialize``: from words to a job; no logic."""
+"""``lightwell materialize``: write processed images to shards."""
 
 from __future__ import annotations
 
@@ -28,24 +28,30 @@ from .output import configure_logging, print_json
 
 
 def materialize(
-    plan: Annotated[Path, typer.Argument(help="A plan, or a job file with a plan in it.")],
+    plan: Annotated[Path, typer.Argument(help="Plan, or job file that contains one (YAML).")],
     out: Annotated[
         str,
         typer.Option(
-            "--out", help="Folder for the shards and their index, or a URI such as s3://bucket/shards."
+            "--out", help="Output folder for shards and their index, or a URI such as s3://bucket/shards."
         ),
     ],
     kind: Annotated[
-        str, typer.Option("--format", help="tar (WebDataset; other plans read its index) or parquet.")
+        str,
+        typer.Option(
+            "--format", help="Shard format: tar (WebDataset; its index can be used in plans) or parquet."
+        ),
     ] = "tar",
     encoding: Annotated[
-        str, typer.Option(help="png, jpeg, or npy, which also takes the floats of a plan with Normalize.")
+        str,
+        typer.Option(
+            help="Image encoding: png, jpeg, or npy (also for float images of plans with Normalize)."
+        ),
     ] = "png",
-    quality: Annotated[int, typer.Option(help="Of jpeg, 1 to 100.")] = 95,
-    split: Annotated[str | None, typer.Option(help="Only this split; all without it.")] = None,
-    augment: Annotated[bool, typer.Option("--augment", help="Write the training view.")] = False,
-    epochs: Annotated[int, typer.Option(help="Draw so many times; with --augment.")] = 1,
-    shard_images: Annotated[int, typer.Option(help="Images after which a shard is full.")] = 4096,
+    quality: Annotated[int, typer.Option(help="JPEG quality, 1 to 100.")] = 95,
+    split: Annotated[str | None, typer.Option(help="Split to write (default: all).")] = None,
+    augment: Annotated[bool, typer.Option("--augment", help="Write the augmented training view.")] = False,
+    epochs: Annotated[int, typer.Option(help="Number of augmented epochs, with --augment.")] = 1,
+    shard_images: Annotated[int, typer.Option(help="Images per shard.")] = 4096,
     engine: EngineOption = EngineName.local,
     threads: Threads = 0,
     memory: Memory = None,
@@ -59,7 +65,7 @@ def materialize(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Write what a plan yields: images, labels, masks and boxes; again with the same --out does only the rest.
+    """Write the images, labels, masks and boxes that a plan yields to shards; rerun with the same --out to resume.
 
     Bad images are left out and listed in quarantine.jsonl; read = written + replaced.
 
@@ -71,7 +77,7 @@ def materialize(
     from ..pipeline.jobs.progress import console_for
     from ..workers.local import run_batch_job
 
-    asked = {
+    values = {
         "plan": load_plan(plan, allow_import=allow_import or ()),
         "format": kind,
         "encoding": encoding,
@@ -82,8 +88,8 @@ def materialize(
         "shard_images": shard_images,
     }
     configure_logging(quiet=quiet)
-    job = build_checked(Materialize, asked, where="materialize", folder=Path())
-    asked_engine = open_engine(
+    job = build_checked(Materialize, values, where="materialize", folder=Path())
+    selected_engine = open_engine(
         engine,
         threads=threads,
         memory=memory,
@@ -94,7 +100,7 @@ def materialize(
         placement=placement,
         job_workers=job_workers,
     )
-    found = run_batch_job(job, asked_engine, out, console_for(quiet=quiet or as_json), reads=[plan])
+    found = run_batch_job(job, selected_engine, out, console_for(quiet=quiet or as_json), reads=[plan])
     if as_json:
         print_json(found)
     elif not quiet:

@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Options shared by several commands."""
 
 from __future__ import annotations
 
@@ -9,69 +9,72 @@ import typer
 
 
 class EngineName(StrEnum):
-    """Where batches are made."""
+    """Values of ``--engine``."""
 
     local = "local"
     ray = "ray"
 
 
 class PlacementName(StrEnum):
-    """Where a batch job runs on a cluster."""
+    """Values of ``--placement``."""
 
     colocated = "colocated"
     separate = "separate"
 
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON for machines.")]
-Out = Annotated[str, typer.Option("--out", help="Folder for the results, or a URI such as s3://bucket/run.")]
-OutFolder = Annotated[str, typer.Option("--out", help="Folder for the results.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Out = Annotated[str, typer.Option("--out", help="Output folder, or a URI such as s3://bucket/run.")]
+OutFolder = Annotated[str, typer.Option("--out", help="Output folder.")]
 
 EngineOption = Annotated[
-    EngineName, typer.Option("--engine", help="local: threads of this process; ray: workers of a cluster.")
+    EngineName,
+    typer.Option("--engine", help="local: threads of this process; ray: workers of a Ray cluster."),
 ]
 Address = Annotated[
     str | None,
-    typer.Option(help="Of the Ray cluster: host:port, ray://host:port or auto; this machine without it."),
+    typer.Option(
+        help="Address of the Ray cluster: host:port, ray://host:port or auto (default: this machine)."
+    ),
 ]
-Workers = Annotated[int, typer.Option(min=0, help="Ray workers; 0 is as many as there is room for.")]
+Workers = Annotated[int, typer.Option(min=0, help="Number of Ray workers; 0 for as many as fit.")]
 CpusPerWorker = Annotated[
     float | None,
-    typer.Option(
-        help="CPUs that one worker holds, each with a thread; the plan's resources or 1 without it."
-    ),
+    typer.Option(help="CPUs per Ray worker, with one thread each (default: the plan's `resources`, or 1)."),
 ]
 GpusPerWorker = Annotated[
     float | None,
     typer.Option(
-        help="GPUs that one worker of the job holds, 0.5 shares one; the plan's resources or 0 without it."
+        help="GPUs per Ray worker of the job; 0.5 shares one (default: the plan's `resources`, or 0)."
     ),
 ]
 Placement = Annotated[
     PlacementName,
     typer.Option(
-        help="colocated: the job runs where its batches are made, so that no pixel travels; separate: some "
-        "workers make batches, others, with the GPUs, work on them."
+        help="colocated: workers process the batches they load, so that no images are transferred; separate: CPU "
+        "workers load batches and other workers, with the GPUs, process them."
     ),
 ]
 JobWorkers = Annotated[
     int,
-    typer.Option(min=1, help="With --placement separate: workers that work on batches which others make."),
+    typer.Option(min=1, help="With --placement separate: number of workers that process batches."),
 ]
 Memory = Annotated[
     str | None,
-    typer.Option("--memory", help="What may be in flight, such as 2G; a quarter of the machine without it."),
+    typer.Option("--memory", help="Memory limit for prefetching, such as 2G (default: 25% of the memory)."),
 ]
 Threads = Annotated[
     int,
-    typer.Option(help="Threads that decode and augment; 0 is one for each core. On Ray: --cpus-per-worker."),
+    typer.Option(
+        help="Threads for decoding and augmentation; 0 for one per core. On Ray: --cpus-per-worker."
+    ),
 ]
 AllowImport = Annotated[
     list[str] | None,
     typer.Option(
         "--allow-import",
         metavar="MODULE",
-        help="A module, with its submodules, whose classes the plan or the job file may name; importing it runs its code. "
-        "May be repeated.",
+        help="Allow the plan or job file to import classes from this module and its submodules, which runs their code; "
+        "repeatable.",
     ),
 ]

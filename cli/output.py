@@ -1,4 +1,4 @@
-"""What commands print: tables for people, JSON for machines."""
+"""Print results as tables or JSON."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def print_json(value: Any) -> None:
 
 
 def print_table(header: list[str], rows: list[list[str]]) -> None:
-    """Print rows in columns; where there is no terminal, lines are 160 characters wide."""
+    """Print a table; 160 characters wide if stdout is not a terminal."""
     from rich.console import Console
     from rich.table import Table
 
@@ -27,6 +27,6 @@ def print_table(header: list[str], rows: list[list[str]]) -> None:
 
 
 def configure_logging(*, quiet: bool) -> None:
-    """Leave only errors of the package's log on standard error, where a command is run with ``--quiet``."""
+    """With ``--quiet``, limit the log of the package to errors."""
     if quiet:
         logging.getLogger("lightwell").setLevel(logging.ERROR)

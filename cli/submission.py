@@ -1,8 +1,8 @@
-"""Commands on a cluster, from Python: what ``lightwell submit`` does in a terminal.
+"""Submit commands to a Ray cluster from Python, as ``lightwell submit`` does.
 
 job = lightwell.submit(["audit", "audit.yaml", "--out", "/shared/audit"], "http://127.0.0.1:8265")
 state = job.follow(lambda text: print(text, end=""))
-state.exit_code                 # 0 done, 1 failed or stopped, 2 the request was wrong, 3 findings crossed a gate
+state.exit_code                 # 0 success, 1 failed or stopped, 2 invalid request, 3 a --fail-on gate failed
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ def submit(
     python: str = "python",
     log: Callable[[str], None] = lambda line: None,  # noqa: ARG005
 ) -> SubmittedJob:
-    """Ship a command with the files that it names and this Lightwell, and start it on a cluster.
+    """Submit a command to a cluster, with the files it names and the code of this package.
 
     Args:
-        argv: what stands behind ``lightwell`` in a terminal; paths count from the current folder.
-        address: the cluster's job server, ``http://HOST:8265``.
-        max_bytes: of the files that are shipped; None for 100 MB.
-        modules: folders of Python packages, or modules, of yours that the command needs; their code goes along.
-        ship: files and folders that may go along although they lie outside the job file's folder, or are data of a module.
-        python: what the cluster's nodes call the interpreter that has the dependencies.
-        log: takes lines: what is shipped, before anything is sent, and what the cluster needs besides.
+        argv: the arguments after ``lightwell``; paths are relative to the current folder.
+        address: the job server of the cluster, ``http://HOST:8265``.
+        max_bytes: size limit of the uploaded files (default: 100 MB).
+        modules: your own packages (folders) or modules that the command needs; their code is uploaded.
+        ship: additional files and folders to upload: outside the folder of the job file, or data of a module.
+        python: name or path, on the nodes, of the Python interpreter with the dependencies.
+        log: called with each line of output: the files, before they are uploaded, and requirements of the cluster.
 
     Raises:
-        RequestError: the command is wrong or a path would mean something else on the cluster; too much to ship; or nothing
-            answers at the address.
-        RunError: the cluster did not take it.
+        RequestError: the command is invalid, a path would be different on the cluster, the upload is too large, or the
+            address does not respond.
+        RunError: the cluster rejected the job.
     """
     import typer
 
@@ -49,12 +49,12 @@ def submit(
     from .app import app
     from .submit import check_command
 
-    wrong: type[Exception] = typer.BadParameter.__bases__[0]  # typer's UsageError, which has no public name
+    usage_error: type[Exception] = typer.BadParameter.__bases__[0]  # UsageError, which typer does not export
     try:
         command = check_command(typer.main.get_command(app), argv)
-    except wrong as error:
-        told = getattr(error, "message", str(error))
-        raise RequestError(f"submit: expected a command of lightwell, got {list(argv)}: {told}") from error
+    except usage_error as error:
+        reason = getattr(error, "message", str(error))
+        raise RequestError(f"submit: expected a command of lightwell, got {list(argv)}: {reason}") from error
     return submit_command(
         command,
         address,

@@ -1,4 +1,4 @@
-"""``lightwell submit`` and ``lightwell jobs``: from words to a checked command, and what the cluster says; no logic."""
+"""``lightwell submit`` and ``lightwell jobs``: submit commands to a Ray cluster and manage the jobs."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ jobs_app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
-    help="List, follow and stop what was submitted to a cluster.\n\nExample: lightwell jobs logs ID --follow",
+    help="List, follow and stop jobs on a cluster.\n\nExample: lightwell jobs logs ID --follow",
 )
 
 DOCUMENTS: Mapping[str, Mapping[str, str | None]] = {
     "job": {"train": "classify", "audit": "gradcam"},
     "plan": {},
 }
-"""Parameters that name a YAML file, which is shipped; what a job file is of where it does not say."""
+"""Parameters that name a YAML file, which is uploaded, with the default type of a job file by command."""
 CLUSTER_PATHS = frozenset({"out", "output", "folder", "source", "root"})
-"""Parameters that say where data lies or results go: a relative path would be one of the job's own folder, which goes."""
+"""Parameters that are paths on the cluster. Relative ones would be in the job's working directory, which is deleted."""
 LOCAL_COMMANDS = {
-    "submit": "it is what submits",
-    "jobs": "it asks a cluster from outside",
-    "bench": "it needs a checkout and a machine for itself",
+    "submit": "it submits other commands",
+    "jobs": "it connects to a cluster from outside",
+    "bench": "it needs a source checkout and an idle machine",
 }
 
 Address = Annotated[
@@ -41,45 +41,43 @@ Address = Annotated[
     typer.Option(
         "--address",
         envvar="RAY_API_SERVER_ADDRESS",
-        help="The cluster's job server, such as http://127.0.0.1:8265.",
+        help="Job server of the cluster, such as http://127.0.0.1:8265.",
     ),
 ]
-Job = Annotated[str, typer.Argument(metavar="ID", help="What `lightwell submit` printed.")]
+Job = Annotated[str, typer.Argument(metavar="ID", help="Job ID, as printed by `lightwell submit`.")]
 
 
 def submit(
     context: typer.Context,
-    argv: Annotated[
-        list[str], typer.Argument(metavar="COMMAND...", help="Behind `--`: any other command of lightwell.")
-    ],
+    argv: Annotated[list[str], typer.Argument(metavar="COMMAND...", help="Command to run, after `--`.")],
     address: Address,
-    detach: Annotated[bool, typer.Option("--detach", help="Print the job's id and do not wait.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Print the job ID and exit without waiting.")
+    ] = False,
     module: Annotated[
         list[Path] | None,
-        typer.Option(help="A package or module of yours that goes along, such as a job; may be repeated."),
+        typer.Option(help="Upload this package or module of your own, such as a custom job; repeatable."),
     ] = None,
     ship: Annotated[
         list[Path] | None,
         typer.Option(
-            help="A file or folder that may go along: outside the job file's folder, or data of a --module; may be repeated."
+            help="Upload this file or folder: outside the folder of the job file, or data of a --module; repeatable."
         ),
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be shipped; send nothing.")
-    ] = False,
-    max_bytes: Annotated[str, typer.Option(help="What may be shipped, such as 100M.")] = "100M",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files to upload and exit.")] = False,
+    max_bytes: Annotated[str, typer.Option(help="Size limit of the upload, such as 100M.")] = "100M",
     python: Annotated[
-        str, typer.Option(help="What the cluster calls the Python that has the dependencies.")
+        str, typer.Option(help="Python interpreter on the nodes with the dependencies.")
     ] = "python",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not show the job's log.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Do not print the log of the job.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Run a command on a Ray cluster: ship this Lightwell and the files that the command names, follow it to its end.
+    """Run a command on a Ray cluster, with the files it names, and follow its log.
 
-    Shipped are the job file or plan and the files below its folder that its keys name by relative paths: a small index, a
-    checkpoint, a policy. They are listed before anything is sent. Data, caches and --out stay on the cluster: name them by
-    absolute paths that all nodes see, or by URIs. The exit code is the command's. Ctrl-C leaves the job running; `lightwell
-    jobs ls | status | logs | stop` look after it.
+    Uploads this package, the job file or plan and the files below its folder that it references by relative paths: a small index, a
+    checkpoint, a policy. The files are listed before they are sent. Data, caches and --out are not uploaded: use absolute
+    paths that exist on all nodes, or URIs. Exits with the code of the command. Ctrl-C leaves the job running; see
+    `lightwell jobs ls | status | logs | stop`.
 
     Example: lightwell submit --address http://127.0.0.1:8265 -- audit audit.yaml --out /shared/audit
     """
@@ -88,7 +86,7 @@ def submit(
 
     command = check_command(context.find_root().command, argv)
     if dry_run:
-        _show_shipment(command, modules=module or (), ship=ship or (), max_bytes=max_bytes, as_json=as_json)
+        _print_upload(command, modules=module or (), ship=ship or (), max_bytes=max_bytes, as_json=as_json)
         return
     job = submit_command(
         command,
@@ -99,7 +97,7 @@ def submit(
         python=python,
         log=lambda line: print(line, file=sys.stderr),
     )
-    told = {
+    submitted = {
         "id": job.id,
         "address": job.server.address,
         "command": job.command,
@@ -108,37 +106,37 @@ def submit(
     }
     if detach:
         if as_json:
-            print_json(told)
+            print_json(submitted)
         else:
             print(job.id)
-            print(_how_to_go_on(job.id, job.server.address), file=sys.stderr)
+            print(_next_commands(job.id, job.server.address), file=sys.stderr)
         return
     print(f"submitted {job.id} to {job.server.address}", file=sys.stderr)
     state = _follow(job.id, job.server, quiet=quiet, to_stderr=as_json)
     if as_json:
-        print_json({**told, **_facts(state)})
-    _end(state)
+        print_json({**submitted, **_state_fields(state)})
+    _exit_with(state)
 
 
-def _show_shipment(
+def _print_upload(
     command: Command, *, modules: Sequence[Path], ship: Sequence[Path], max_bytes: str, as_json: bool
 ) -> None:
     from ..pipeline.machine import parse_size
     from ..workers.submission.working_dir import WorkingDir
 
-    shipment = WorkingDir.of(
+    working_dir = WorkingDir.of(
         command.documents, Path.cwd(), max_bytes=parse_size(max_bytes), modules=modules, ship=ship
     )
     if as_json:
-        print_json({"shipped": list(map(str, shipment.files)), "shipped_bytes": shipment.num_bytes})
+        print_json({"shipped": list(map(str, working_dir.files)), "shipped_bytes": working_dir.num_bytes})
         return
-    for line in (*shipment.listing(), *shipment.notes()):
+    for line in (*working_dir.listing(), *working_dir.notes()):
         print(line)
 
 
 @jobs_app.command("ls")
 def list_command(address: Address, as_json: Json = False) -> None:
-    """List what was submitted, oldest first.
+    """List submitted jobs, oldest first.
 
     Example: lightwell jobs ls --address http://127.0.0.1:8265
     """
@@ -146,16 +144,16 @@ def list_command(address: Address, as_json: Json = False) -> None:
 
     states = JobServer.connect(address).states()
     if as_json:
-        print_json([_facts(state) for state in states])
+        print_json([_state_fields(state) for state in states])
     else:
         print_table(
-            ["id", "status", "exit code", "started", "seconds", "command"], [_row(one) for one in states]
+            ["id", "status", "exit code", "started", "seconds", "command"], [_row(state) for state in states]
         )
 
 
 @jobs_app.command("status")
 def status_command(job: Job, address: Address, as_json: Json = False) -> None:
-    """Say how far a job is; exits with 0 whatever it says.
+    """Print the status of a job; exits with 0 even if the job failed.
 
     Example: lightwell jobs status ID --address http://127.0.0.1:8265
     """
@@ -163,7 +161,7 @@ def status_command(job: Job, address: Address, as_json: Json = False) -> None:
 
     state = JobServer.connect(address).state(job)
     if as_json:
-        print_json(_facts(state))
+        print_json(_state_fields(state))
     else:
         ended = "" if state.exit_code is None else f", exit code {state.exit_code}"
         print(f"{state.id}: {state.status}{ended}; {state.message}")
@@ -174,10 +172,11 @@ def logs_command(
     job: Job,
     address: Address,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on until the job ends, and exit with its code.")
+        bool,
+        typer.Option("--follow", "-f", help="Follow the log until the job ends, and exit with its code."),
     ] = False,
 ) -> None:
-    """Print what a job has printed.
+    """Print the log of a job.
 
     Example: lightwell jobs logs ID --follow --address http://127.0.0.1:8265
     """
@@ -186,14 +185,14 @@ def logs_command(
 
     server = JobServer.connect(address)
     if follow:
-        _end(_follow(job, server, quiet=False, to_stderr=False))
+        _exit_with(_follow(job, server, quiet=False, to_stderr=False))
     else:
         print(plain_log(server.logs(job)), end="")
 
 
 @jobs_app.command("stop")
 def stop_command(job: Job, address: Address, as_json: Json = False) -> None:
-    """Ask a job to stop; what it has finished is kept, and the same command goes on from there.
+    """Stop a job; finished work is kept, and the same command resumes it.
 
     Example: lightwell jobs stop ID --address http://127.0.0.1:8265
     """
@@ -203,19 +202,19 @@ def stop_command(job: Job, address: Address, as_json: Json = False) -> None:
     if as_json:
         print_json({"id": job, "stopping": stopping})
     else:
-        print(f"{job}: {'stopping' if stopping else 'had ended already'}")
+        print(f"{job}: {'stopping' if stopping else 'already ended'}")
 
 
 def check_command(root: Any, argv: Sequence[str]) -> Command:
-    """Parse a command line as it would be parsed here, and find what it names.
+    """Parse a command line and find the documents it names.
 
     Args:
-        root: the command line's own group of commands.
-        argv: what stands behind ``lightwell``.
+        root: the root command.
+        argv: the arguments after ``lightwell``.
 
     Raises:
-        RequestError: a command that cannot be submitted, or a path that would mean something else on the cluster.
-        UsageError: typer's, where a command, an option or a value is wrong.
+        RequestError: the command cannot be submitted, or a path is relative.
+        UsageError: raised by typer for an unknown command or option, or an invalid value.
     """
     from ..pipeline.errors import RequestError
     from ..workers.submission.declared_files import Document
@@ -226,7 +225,7 @@ def check_command(root: Any, argv: Sequence[str]) -> Command:
         name, found, rest = found.resolve_command(context, rest)
         if context.parent is None and name in LOCAL_COMMANDS:
             raise RequestError(
-                f"submit: expected a command for a cluster, got {name}; {LOCAL_COMMANDS[name]}: run `lightwell {name}` by itself"
+                f"submit: expected a command for a cluster, got {name}; {LOCAL_COMMANDS[name]}: run `lightwell {name}` locally"
             )
         context = found.make_context(name, list(rest), parent=context)
     allowed = tuple(context.params.get("allow_import") or ())
@@ -239,18 +238,18 @@ def check_command(root: Any, argv: Sequence[str]) -> Command:
     return Command(tuple(argv), tuple(documents))
 
 
-def _check_cluster_path(parameter: str, place: str) -> None:
+def _check_cluster_path(parameter: str, path: str) -> None:
     from ..pipeline.errors import RequestError
 
-    if not Path(place).is_absolute() and "://" not in place:
+    if not Path(path).is_absolute() and "://" not in path:
         raise RequestError(
-            f"{parameter}: expected an absolute path that every node sees, or a URI, got {place!r}; the job's own folder on the "
-            "cluster goes when it ends"
+            f"{parameter}: expected an absolute path on all nodes, or a URI, got {path!r}; the working directory of a job is "
+            "deleted when it ends"
         )
 
 
 def _follow(job: str, server: JobServer, *, quiet: bool, to_stderr: bool) -> JobState:
-    """Show a job's log until it ends; Ctrl-C leaves it running and says how to go on."""
+    """Print the log of a job until it ends; on Ctrl-C, leave it running and print how to follow or stop it."""
     from ..workers.submission.log_stream import follow
 
     stream = sys.stderr if to_stderr else sys.stdout
@@ -264,27 +263,28 @@ def _follow(job: str, server: JobServer, *, quiet: bool, to_stderr: bool) -> Job
         return follow(job, server, write)
     except KeyboardInterrupt:
         print(
-            f"\nnot followed any more; {job} goes on. {_how_to_go_on(job, server.address)}", file=sys.stderr
+            f"\nstopped following; {job} is still running. {_next_commands(job, server.address)}",
+            file=sys.stderr,
         )
         raise typer.Exit(1) from None
 
 
-def _how_to_go_on(job: str, address: str) -> str:
+def _next_commands(job: str, address: str) -> str:
     return (
-        f"Follow it: lightwell jobs logs {job} --follow --address {address}\n"
-        f"Stop it:   lightwell jobs stop {job} --address {address}"
+        f"Follow: lightwell jobs logs {job} --follow --address {address}\n"
+        f"Stop:   lightwell jobs stop {job} --address {address}"
     )
 
 
-def _end(state: JobState) -> None:
-    """Say how a job ended and exit with its code."""
+def _exit_with(state: JobState) -> None:
+    """Print the final status of a job and exit with its code."""
     code = 1 if state.exit_code is None else state.exit_code
-    told = f"; {state.message}" if code else ""
-    print(f"{state.id}: {state.status}, exit code {code}{told}", file=sys.stderr)
+    reason = f"; {state.message}" if code else ""
+    print(f"{state.id}: {state.status}, exit code {code}{reason}", file=sys.stderr)
     raise typer.Exit(code)
 
 
-def _facts(state: JobState) -> dict[str, Any]:
+def _state_fields(state: JobState) -> dict[str, Any]:
     from dataclasses import asdict
 
     seconds = None if state.ended_s is None or state.started_s is None else state.ended_s - state.started_s
@@ -294,10 +294,10 @@ def _facts(state: JobState) -> dict[str, Any]:
 def _row(state: JobState) -> list[str]:
     from datetime import datetime
 
-    facts = _facts(state)
+    fields = _state_fields(state)
     started = (
         "" if state.started_s is None else f"{datetime.fromtimestamp(state.started_s):%Y-%m-%d %H:%M:%S}"
     )
-    seconds = "" if facts["seconds"] is None else f"{facts['seconds']:,.0f}"
+    seconds = "" if fields["seconds"] is None else f"{fields['seconds']:,.0f}"
     code = "" if state.exit_code is None else str(state.exit_code)
     return [state.id, state.status, code, started, seconds, state.command]

@@ -1,4 +1,4 @@
-"""The command that trains; no logic."""
+"""``lightwell train``: train a classifier."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from .output import configure_logging, print_json
 
 
 def train(
-    job: Annotated[Path, typer.Argument(help="A job file; see the README.")],
+    job: Annotated[Path, typer.Argument(help="Job file (YAML); see the README.")],
     out: Annotated[
         str,
         typer.Option(
-            help="Folder for the results, or a URI such as s3://bucket/run. On several nodes they all have to see it."
+            help="Output folder, or a URI such as s3://bucket/run; must be accessible from all nodes."
         ),
     ],
     engine: EngineOption = EngineName.local,
@@ -41,15 +41,15 @@ def train(
     cpus_per_worker: CpusPerWorker = None,
     gpus_per_worker: GpusPerWorker = None,
     max_failures: Annotated[
-        int, typer.Option(min=0, help="On Ray: how often the workers are started anew after one died.")
+        int, typer.Option(min=0, help="On Ray: maximum number of restarts after a worker died.")
     ] = 8,
     allow_import: AllowImport = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Train a model; run again with the same --out to go on after an interruption.
+    """Train a model; rerun with the same --out to resume after an interruption.
 
-    On Ray every worker takes its slice of each batch, and together they learn what one process would learn.
+    On Ray, training is data-parallel with a constant global batch, so that results match those of a single process.
 
     Example: lightwell train train.yaml --out runs/cells
     Example: lightwell train train.yaml --out s3://bucket/cells --engine ray --address auto --workers 4 --gpus-per-worker 1
@@ -65,8 +65,8 @@ def train(
     }
     configure_logging(quiet=quiet)
     allowed = allow_import or ()
-    fed = open_service(job.absolute(), "classify", options=options, allow_import=allowed)
-    trainer = open_trainer(fed=fed, max_failures=max_failures, **options)
+    service_engine = open_service(job.absolute(), "classify", options=options, allow_import=allowed)
+    trainer = open_trainer(service_engine=service_engine, max_failures=max_failures, **options)
     result = run_training(job, out, trainer, quiet=quiet or as_json, allow_import=allowed)
     if as_json:
         print_json(result)
@@ -77,7 +77,7 @@ def train(
 def run_training(
     job: Path, out: str, trainer: Any = None, *, quiet: bool, allow_import: Sequence[str] = ()
 ) -> Any:
-    """Run the training job of a file; in this process, unless there is a trainer."""
+    """Run the training job of a job file, in this process unless a trainer is given."""
     from ..pipeline.jobs.contracts import TrainingJob
     from ..pipeline.jobs.job_file import load_job
     from ..pipeline.jobs.progress import console_for

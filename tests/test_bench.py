@@ -291,7 +291,7 @@ def test_outside_a_checkout_the_command_says_so(root: Path, tmp_path: Path) -> N
         shutil.copyfile(path, installed / path.relative_to(root))
     done = lightwell("bench", "cold", "--data", tmp_path, PYTHONPATH=str(tmp_path))
     assert done.returncode == 2
-    assert done.stderr.startswith("error: bench: expected a checkout of Lightwell")
+    assert done.stderr.startswith("error: bench: expected a source checkout")
 
 
 def test_memory_is_measured_over_indexes_of_the_stated_sizes(

@@ -250,8 +250,8 @@ def collect_annotations(before: Annotations, done: Mapping[str, Any]) -> Annotat
     if before.boxes is not None and before.box_labels is not None:
         boxes = np.asarray(done["bboxes"], np.float32).reshape(-1, BOX_COLUMNS)
         instances = np.asarray(done["box_rows"], np.int64).reshape(-1)
-        kept = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])  # float32 rounding may leave no area
-        boxes, instances = boxes[kept], instances[kept]
+        keep = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])  # float32 rounding may leave no area
+        boxes, instances = boxes[keep], instances[keep]
         labels = before.box_labels[instances]
     keypoints = None
     if before.keypoints is not None:

@@ -172,12 +172,12 @@ def _areas(boxes: np.ndarray) -> np.ndarray:
 def _large_enough(boxes: np.ndarray, left: np.ndarray, area: np.ndarray, params: BboxParams) -> KeptBoxes:
     """Keep boxes that are fully or sufficiently visible; ``left`` and ``area`` are their visible and full areas."""
     width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
-    kept = (left > 0) & (width > 0) & (height > 0)
-    kept &= (left >= params.min_area) & (left >= params.min_visibility * area)
-    kept &= (width >= params.min_width) & (height >= params.min_height)
+    keep = (left > 0) & (width > 0) & (height > 0)
+    keep &= (left >= params.min_area) & (left >= params.min_visibility * area)
+    keep &= (width >= params.min_width) & (height >= params.min_height)
     if params.max_accept_ratio is not None:
-        kept &= np.maximum(width, height) <= params.max_accept_ratio * np.minimum(width, height)
-    numbers = np.flatnonzero(kept | (left == area))
+        keep &= np.maximum(width, height) <= params.max_accept_ratio * np.minimum(width, height)
+    numbers = np.flatnonzero(keep | (left == area))
     return boxes[numbers], numbers
 
 

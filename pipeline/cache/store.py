@@ -40,7 +40,7 @@ class CacheCounts:
 
     hits: int = 0
     misses: int = 0
-    kept: int = 0
+    added: int = 0
     """Images added to the cache."""
     damaged: int = 0
     """Damaged shards that were deleted."""
@@ -186,12 +186,12 @@ class PixelCache:
                 if not self._has_room(picture):
                     break
                 if not self._writer.is_large(picture):
-                    self._count(kept=self._writer.add(key, picture))
+                    self._count(added=self._writer.add(key, picture))
                 elif self._writer.reserve(key, picture):
                     large.append((key, picture))
         for key, picture in large:
             self._writer.write_single(key, picture)
-            self._count(kept=1)
+            self._count(added=1)
 
     def _has_room(self, picture: CachedImage) -> bool:
         if self._max_bytes is None:
@@ -270,7 +270,7 @@ class PixelCache:
         )
 
     def dump_counts(self) -> dict[str, int]:
-        """Return hits, misses, kept and damaged so far."""
+        """Return hits, misses, added and damaged so far."""
         return dict(asdict(self.counts))
 
     def close(self) -> None:

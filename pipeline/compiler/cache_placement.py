@@ -24,7 +24,7 @@ def count_cacheable(preprocess: Sequence[Any]) -> int:
     return len(preprocess)
 
 
-def reducible_past_cache(cached: Sequence[Any], behind: Sequence[Any]) -> str:
+def reducible_past_cache(cached: Sequence[Any], after: Sequence[Any]) -> str:
     """Return the resize after the cache that a reduced decode could include; empty if there is none.
 
     A reduced decode combines the leading crops with the following resize. With the cache between them, cached images
@@ -32,7 +32,7 @@ def reducible_past_cache(cached: Sequence[Any], behind: Sequence[Any]) -> str:
     """
     if not all(type(transform).__name__ in CROPS for transform in cached):
         return ""
-    for transform in behind:
+    for transform in after:
         for leaf in leaf_transforms([transform]):
             name = type(leaf).__name__
             if name in CROPS_AND_RESIZES | RESIZES:

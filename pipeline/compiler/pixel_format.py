@@ -47,22 +47,22 @@ def output_pixel_format(transforms: Sequence[Any], where: str) -> PixelFormat | 
     Raises:
         PlanError: the format depends on random parameters, or a transform does not support its input format.
     """
-    kinds: PixelFormats = frozenset({DECODED})
+    formats: PixelFormats = frozenset({DECODED})
     decided_by = ""
     try:
         for transform in transforms:
-            after = _after(transform, kinds, where, forced=False)
-            if len(after) > len(kinds):
+            after = _after(transform, formats, where, forced=False)
+            if len(after) > len(formats):
                 decided_by = type(transform).__name__
-            kinds = after
+            formats = after
     except _UnknownFormatError:
         return None
-    if len(kinds) > 1:
+    if len(formats) > 1:
         raise PlanError(
             f"{where}.{decided_by}: expected one pixel format in every batch, got "
-            f"{' or '.join(sorted(map(str, kinds)))} at random; write p: 1.0, or move it out of the random choice"
+            f"{' or '.join(sorted(map(str, formats)))} at random; write p: 1.0, or move it out of the random choice"
         )
-    return next(iter(kinds))
+    return next(iter(formats))
 
 
 def _after(transform: Any, before: PixelFormats, where: str, *, forced: bool) -> PixelFormats:
@@ -72,7 +72,7 @@ def _after(transform: Any, before: PixelFormats, where: str, *, forced: bool) ->
     if not type(transform).__module__.startswith("albumentations."):
         raise _UnknownFormatError
     if not is_composition(transform):
-        after = frozenset(_after_leaf(transform, name, kind, where) for kind in before)
+        after = frozenset(_after_leaf(transform, name, pixel_format, where) for pixel_format in before)
         return after | (before if transform.p < 1 and not forced else frozenset())
     children = transform.transforms
     if name in _CHAINS:
@@ -95,8 +95,8 @@ def _after(transform: Any, before: PixelFormats, where: str, *, forced: bool) ->
 
 
 def _after_channels(transform: Any, before: PixelFormats, where: str) -> PixelFormats:
-    for kind in before:
-        part = frozenset({replace(kind, channels=len(transform.channels))})
+    for pixel_format in before:
+        part = frozenset({replace(pixel_format, channels=len(transform.channels))})
         after = part
         for child in transform.transforms:
             after = _after(child, after, where, forced=False)
@@ -115,24 +115,28 @@ def _to_tensor(_: Any, __: PixelFormat, where: str) -> PixelFormat:
     )
 
 
-def _to_floats(_: Any, kind: PixelFormat, __: str) -> PixelFormat:
-    return replace(kind, is_float=True)
+def _to_floats(_: Any, pixel_format: PixelFormat, __: str) -> PixelFormat:
+    return replace(pixel_format, is_float=True)
 
 
-def _from_float(transform: Any, kind: PixelFormat, where: str) -> PixelFormat:
-    if not kind.is_float:
+def _from_float(transform: Any, pixel_format: PixelFormat, where: str) -> PixelFormat:
+    if not pixel_format.is_float:
         raise PlanError(
-            f"{where}: expected floats before it, got {kind}; put ToFloat or Normalize before it, or remove it"
+            f"{where}: expected floats before it, got {pixel_format}; put ToFloat or Normalize before it, or remove it"
         )
-    return replace(kind, is_float=str(transform.dtype) != "uint8")
+    return replace(pixel_format, is_float=str(transform.dtype) != "uint8")
 
 
-def _to_gray(transform: Any, kind: PixelFormat, _: str) -> PixelFormat:
-    return kind if kind.channels == 1 else replace(kind, channels=int(transform.num_output_channels))
+def _to_gray(transform: Any, pixel_format: PixelFormat, _: str) -> PixelFormat:
+    return (
+        pixel_format
+        if pixel_format.channels == 1
+        else replace(pixel_format, channels=int(transform.num_output_channels))
+    )
 
 
-def _to_rgb(_: Any, kind: PixelFormat, __: str) -> PixelFormat:
-    return replace(kind, channels=3)
+def _to_rgb(_: Any, pixel_format: PixelFormat, __: str) -> PixelFormat:
+    return replace(pixel_format, channels=3)
 
 
 _CHANGES: dict[str, Callable[[Any, PixelFormat, str], PixelFormat]] = {
@@ -147,6 +151,6 @@ _CHANGES: dict[str, Callable[[Any, PixelFormat, str], PixelFormat]] = {
 """Transforms that change the pixel format; a test verifies that no others do."""
 
 
-def _after_leaf(transform: Any, name: str, kind: PixelFormat, where: str) -> PixelFormat:
+def _after_leaf(transform: Any, name: str, pixel_format: PixelFormat, where: str) -> PixelFormat:
     change = _CHANGES.get(name)
-    return kind if change is None else change(transform, kind, where)
+    return pixel_format if change is None else change(transform, pixel_format, where)

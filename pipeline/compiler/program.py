@@ -45,17 +45,17 @@ class Program:
             PlanError: an unknown transform or option, a random transform where only deterministic ones are allowed, two
                 normalizations, or a layout transform in the middle.
         """
-        preprocess, every = _split_tail(plan.preprocess, "preprocess")
-        augment, training = _split_tail(plan.augment, "augment")
-        evaluate, other = _split_tail(plan.evaluate, "evaluate")
-        _check_one_normalization(every, training, other)
+        preprocess, shared = _split_tail(plan.preprocess, "preprocess")
+        augment, augmented = _split_tail(plan.augment, "augment")
+        evaluate, evaluated = _split_tail(plan.evaluate, "evaluate")
+        _check_one_normalization(shared, augmented, evaluated)
         for i, spec in enumerate(preprocess):
             _check_deterministic(spec, f"preprocess[{i}]")
         for i, spec in enumerate(evaluate):
             _check_deterministic(spec, f"evaluate[{i}]")
         for i, spec in enumerate(augment):
             spec.build(f"augment[{i}]")
-        program = cls(plan, preprocess, augment, evaluate, every or training or other)
+        program = cls(plan, preprocess, augment, evaluate, shared or augmented or evaluated)
         program._check_pixel_formats()
         if plan.cache is not None:
             program.check_cache()
@@ -120,7 +120,7 @@ class Program:
         return [(f"{name}[{i}]", spec) for name, specs in named.items() for i, spec in enumerate(specs)]
 
     def _build_transforms(self, *, augment: bool) -> list[Any]:
-        return [spec.build(place) for place, spec in self.specs(augment=augment)]
+        return [spec.build(path) for path, spec in self.specs(augment=augment)]
 
     def compose(
         self, *, augment: bool, boxes: bool = False, keypoints: bool = False
@@ -159,48 +159,48 @@ def _split_tail(
     policy: tuple[TransformSpec, ...], where: str
 ) -> tuple[tuple[TransformSpec, ...], Normalization | None]:
     """Split layout transforms and a standard Normalize from the end of a policy."""
-    kept = list(policy)
-    while kept and kept[-1].name in LAYOUT_TRANSFORMS:
-        kept.pop()
-    for i, spec in enumerate(kept):
+    remaining = list(policy)
+    while remaining and remaining[-1].name in LAYOUT_TRANSFORMS:
+        remaining.pop()
+    for i, spec in enumerate(remaining):
         if spec.name in LAYOUT_TRANSFORMS:
             raise PlanError(
                 f"{where}[{i}].{spec.name}: expected only at the end of a policy, got it elsewhere; remove "
                 "it, as batches are tensors anyway"
             )
-    if not kept or kept[-1].name != "Normalize":
-        return tuple(kept), None
-    built: Any = kept[-1].build(f"{where}[{len(kept) - 1}]")
+    if not remaining or remaining[-1].name != "Normalize":
+        return tuple(remaining), None
+    built: Any = remaining[-1].build(f"{where}[{len(remaining) - 1}]")
     if built.normalization != "standard" or built.p < 1:
-        return tuple(kept), None  # per-image statistics: left to Albumentations
-    place = f"{where}[{len(kept) - 1}].Normalize"
+        return tuple(remaining), None  # per-image statistics: left to Albumentations
+    path = f"{where}[{len(remaining) - 1}].Normalize"
     for name in ("mean", "std"):
         if getattr(built, name) is None:
-            raise PlanError(f"{place}.{name}: expected numbers, got None; write one for each channel")
+            raise PlanError(f"{path}.{name}: expected numbers, got None; write one for each channel")
     factor = (built.max_pixel_value or 0) / 255
     lengths = {np.size(built.mean), np.size(built.std)} - {1}
     if len(lengths) > 1:
-        raise PlanError(f"{place}: expected as many means as stds, got {np.size(built.mean)} and {np.size(built.std)}; "
+        raise PlanError(f"{path}: expected as many means as stds, got {np.size(built.mean)} and {np.size(built.std)}; "
                         "write one of each for each channel")  # fmt: skip
     mean, std = np.broadcast_arrays(np.atleast_1d(built.mean) * factor, np.atleast_1d(built.std) * factor)
     if not (std > 0).all():
-        raise PlanError(f"{place}: expected std and max_pixel_value above 0, got 0 or less; correct them")
-    return tuple(kept[:-1]), Normalization(mean=tuple(mean.tolist()), std=tuple(std.tolist()))
+        raise PlanError(f"{path}: expected std and max_pixel_value above 0, got 0 or less; correct them")
+    return tuple(remaining[:-1]), Normalization(mean=tuple(mean.tolist()), std=tuple(std.tolist()))
 
 
 def _check_one_normalization(
-    every: Normalization | None, training: Normalization | None, other: Normalization | None
+    shared: Normalization | None, augmented: Normalization | None, evaluated: Normalization | None
 ) -> None:
     """Check that all views have the same normalization.
 
     Raises:
         PlanError: a view has two, or the views differ.
     """
-    if every and (training or other):
+    if shared and (augmented or evaluated):
         raise PlanError(
             "Normalize: expected one, got one at the end of preprocess and another after it; keep the first"
         )
-    if training and other and training != other:
+    if augmented and evaluated and augmented != evaluated:
         raise PlanError(
             "Normalize: expected the same for training and for evaluation, got two; write one at the end of preprocess"
         )
@@ -213,28 +213,28 @@ def _check_deterministic(spec: TransformSpec, where: str) -> None:
         PlanError: it does not, or its probability is below 1.
     """
     transform: Any = spec.build(where)
-    place = f"{where}.{spec.name}"
+    path = f"{where}.{spec.name}"
     policy = where.partition("[")[0]
     cure = f"{policy} must be deterministic; move it to augment"
     if spec.children:
         if spec.name not in ("Compose", "Sequential"):
-            raise PlanError(f"{place}: expected a deterministic transform, got a random choice; {cure}")
+            raise PlanError(f"{path}: expected a deterministic transform, got a random choice; {cure}")
         for i, child in enumerate(spec.children):
-            _check_deterministic(child, f"{place}.transforms[{i}]")
+            _check_deterministic(child, f"{path}.transforms[{i}]")
     if transform.p < 1:
-        raise PlanError(f"{place}: expected p: 1.0, got p: {transform.p:g}; {cure}, or write p: 1.0")
+        raise PlanError(f"{path}: expected p: 1.0, got p: {transform.p:g}; {cure}, or write p: 1.0")
     if spec.children:
         return
     try:
         samples = [_sample_params(transform, seed) for seed in range(NUM_DETERMINISM_SEEDS)]
     except Exception as error:
         raise PlanError(
-            f"{place}: expected parameters that do not depend on the image, got {type(error).__name__} without one; {cure}, "
+            f"{path}: expected parameters that do not depend on the image, got {type(error).__name__} without one; {cure}, "
             "or remove it"
         ) from error
     if any(draw != samples[0] for draw in samples[1:]):
         raise PlanError(
-            f"{place}: expected a deterministic transform, got random parameters; {cure}, or fix its ranges"
+            f"{path}: expected a deterministic transform, got random parameters; {cure}, or fix its ranges"
         )
 
 

@@ -114,8 +114,8 @@ class FeedMonitor:
         self.num_samples = 0
         self.num_batches = 0
         self.cache_hits = 0
-        self.chunks = QueueGauge("chunks that are read")
-        self.batches = QueueGauge("batches in the making or ready")
+        self.chunks = QueueGauge("read chunks")
+        self.batches = QueueGauge("open batches")
 
     def start(self) -> None:
         """Start counting when iteration of the feed begins."""

@@ -261,7 +261,7 @@ def test_a_shard_of_another_user_in_a_private_folder_is_left_alone_with_a_warnin
     else:
         os.chown(shard, STRANGER, STRANGER)
     _, counts = run(plan_for(index_path, cache=cache))
-    assert counts["kept"] == 8
+    assert counts["added"] == 8
     assert shard.exists()
     assert ["left alone" in line for line in caplog.messages] == [True]
     assert run(plan_for(index_path, cache={"dir": cache, "shared": True}))[1]["misses"] == 0

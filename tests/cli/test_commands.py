@@ -103,7 +103,7 @@ def test_preview_writes_a_page_of_what_a_job_or_a_plan_shows(tmp_path: Path) -> 
     assert "'nobody'" in failed(
         lightwell("preview", tmp_path / "plan.yaml", "--out", out, "--key", "nobody"), 2
     )
-    assert "--out" in failed(lightwell("preview", tmp_path / "plan.yaml", "--out", tmp_path / "plan.yaml"), 1)
+    assert "--out" in failed(lightwell("preview", tmp_path / "plan.yaml", "--out", tmp_path / "plan.yaml"), 2)
 
 
 def test_a_missing_folder_is_a_wrong_request(tmp_path: Path) -> None:
@@ -163,9 +163,7 @@ def test_an_interrupted_training_says_so_and_goes_on_where_it_stopped(tmp_path: 
         running.send_signal(signal.SIGINT)
         _, told = running.communicate(timeout=HANG_S)
     assert running.returncode == 1
-    assert (
-        told.splitlines()[-1] == "interrupted; what was finished is kept: run the same command again to go on"
-    )
+    assert told.splitlines()[-1] == "interrupted; finished work is kept: run the same command again to resume"
     assert "Traceback" not in told
     done = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["epoch"] + 1
     write_job(done + 2)

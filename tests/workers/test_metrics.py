@@ -78,7 +78,7 @@ def some_stats(**changes: object) -> FeedStats:
     written = {
         "wall_s": 10.0, "first_batch_s": 0.1, "cpu_s": 9.0, "num_threads": 1, "num_samples": 64, "num_batches": 2,
         "samples_per_second": 6.4, "samples_per_second_now": 6.4, "cache_hits": 5, "replaced": 1, "threads": threads,
-        "queues": (QueueStats("batches in the making or ready", 3, 2.0),), "memory_bytes": 1, "peak_bytes": 1,
+        "queues": (QueueStats("open batches", 3, 2.0),), "memory_bytes": 1, "peak_bytes": 1,
     }  # fmt: skip
     return FeedStats(**{**written, **changes})  # type: ignore[arg-type]
 
@@ -119,15 +119,15 @@ def test_a_job_is_seen_at_its_nodes_endpoint(
         )
         assert consumer[0] == pytest.approx(12 * 0.05, rel=0.5)
         assert 0 <= of_job(samples, "ray_lightwell_stall_share", **tags)[0] <= 1
-        assert of_job(samples, "ray_lightwell_queue_depth", queue="chunks that are read", **tags) != []
+        assert of_job(samples, "ray_lightwell_queue_depth", queue="read chunks", **tags) != []
 
         dashboard = json.loads((root / "deploy" / "grafana-dashboard.json").read_text())
         shown = {name for name, _ in samples}
-        num_requests = {name for query in queries_of(dashboard) for name in names_of(query)}
+        queried = {name for query in queries_of(dashboard) for name in names_of(query)}
         # Nothing was left out in this run or came from other processes, so that these counters do not exist yet.
         rare = {"ray_lightwell_skipped_total", "ray_lightwell_moved_bytes_total"}
-        assert {name for name in num_requests if name.startswith("ray_lightwell_")} - shown <= rare
-        assert {name for name in num_requests if not name.startswith("ray_lightwell_")} <= shown
+        assert {name for name in queried if name.startswith("ray_lightwell_")} - shown <= rare
+        assert {name for name in queried if not name.startswith("ray_lightwell_")} <= shown
 
 
 DRIVER = """
@@ -222,9 +222,9 @@ def names_of(query: str) -> set[str]:
 
 def test_every_metric_is_on_the_dashboard_and_every_query_can_be_parsed(root: Path) -> None:
     dashboard = json.loads((root / "deploy" / "grafana-dashboard.json").read_text())
-    num_requests = {name for query in queries_of(dashboard) for name in names_of(query)}
+    queried = {name for query in queries_of(dashboard) for name in names_of(query)}
     ours = {f"ray_{name}{'_total' * (one.kind == 'counter')}" for name, one in INSTRUMENTS.items()}
-    assert ours <= num_requests
+    assert ours <= queried
     tags = {*TAGS, *(tag for one in INSTRUMENTS.values() for tag in one.tags)}
     grouped = {
         word

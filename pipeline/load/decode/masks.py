@@ -39,7 +39,7 @@ def decode_mask(data: bytes, picture: Header) -> np.ndarray:
         with open_image(data) as opened:
             spread = _spread(data, opened)
             mask = np.array(opened)
-    except Exception as error:  # Pillow's plugins raise a dozen kinds; all of them say that this file is bad
+    except Exception as error:  # Pillow's plugins raise a dozen kinds; all mean a bad file
         reason = one_line(f"{type(error).__name__}: {error}")
         raise ValueError(
             f"expected a label mask, got a broken {header.format} ({reason}); write the file again"

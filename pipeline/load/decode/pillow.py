@@ -46,7 +46,7 @@ def decode_pillow(data: bytes, size: Size) -> np.ndarray:
             if stored_size(image) != size:
                 raise ValueError(size_mismatch(size, stored_size(image)))
             return _decode(image, data)
-    except Exception as error:  # Pillow's plugins raise a dozen kinds; all of them say that this file is bad
+    except Exception as error:  # Pillow's plugins raise a dozen kinds; all mean a bad file
         if type(error) is ValueError:
             raise
         raise ValueError(f"{type(error).__name__}: {' '.join(str(error).split())}") from error

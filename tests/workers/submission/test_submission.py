@@ -107,7 +107,7 @@ def ship(*paths: Path, job: str | None = "gradcam", **options: Any) -> WorkingDi
         ),
         (
             ["audit", "../jobs/audit.yaml", "--out", "runs"],
-            "out: expected an absolute path that every node sees",
+            "out: expected an absolute path on all nodes",
         ),
         (
             ["materialize", "../jobs/kept.yaml", "--out", "/out"],
@@ -119,7 +119,7 @@ def ship(*paths: Path, job: str | None = "gradcam", **options: Any) -> WorkingDi
         ),
         (
             ["index", "photos", "-o", "/i.parquet"],
-            "source: expected an absolute path that every node sees, or a URI",
+            "source: expected an absolute path on all nodes, or a URI",
         ),
         (["index", "/photos"], "output: expected an absolute path"),
         (["cache", "lss", "/pixels"], "No such command"),

@@ -208,7 +208,7 @@ def test_a_detached_job_is_listed_followed_and_stopped(cluster: Cluster, project
     state = json.loads(run("jobs", "status", job, "--json", *address, project=project).stdout)
     assert (state["status"], state["exit_code"]) == ("STOPPED", 1)
     assert "waiting" in run("jobs", "logs", job, *address, project=project).stdout
-    assert "had ended already" in run("jobs", "stop", job, *address, project=project).stdout
+    assert "already ended" in run("jobs", "stop", job, *address, project=project).stdout
     assert job in {state.id for state in server.states()}
     with pytest.raises(RequestError, match=f"got '{job}x', which it does not know; did you mean '{job}'"):
         server.state(job + "x")

@@ -27,7 +27,7 @@ from .common import no_arguments
 _SHIFTED = Argument("shifted", "bool")
 _SHIFTS = Argument("shifts", "int32", 1)
 _MIX = Argument("mix", "uint8", 2)
-_KEPT = Argument("kept", "uint8", 1)
+_KEEP = Argument("kept", "uint8", 1)
 _FILL = Argument("fill", "uint8", 1)
 _FACTORS = Argument("factors", "float32", 1)
 
@@ -72,9 +72,9 @@ def _emit_shuffled(_: Any, images: Node, nodes: tuple[Node, ...], device: Device
 
 
 def _drop_arguments(transform: Any, params: Mapping[str, Any], _: Size) -> tuple[Any, ...]:
-    kept = np.ones(3, np.uint8)
-    kept[params["channels_to_drop"]] = 0
-    return kept, (1 - kept) * np.uint8(transform.fill)
+    keep = np.ones(3, np.uint8)
+    keep[params["channels_to_drop"]] = 0
+    return keep, (1 - keep) * np.uint8(transform.fill)
 
 
 def _emit_dropped(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
@@ -142,7 +142,7 @@ LOWERINGS: tuple[Lowering, ...] = (
     Lowering(("ChannelShuffle",), (_MIX,), _shuffle_arguments, _emit_shuffled, EXACT),
     Lowering(
         ("ChannelDropout",),
-        (_KEPT, _FILL),
+        (_KEEP, _FILL),
         _drop_arguments,
         _emit_dropped,
         EXACT,

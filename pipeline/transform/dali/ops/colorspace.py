@@ -98,14 +98,14 @@ def hsv_to_rgb(hue: Node, saturation: Node, value: Node, device: Device) -> Node
 
     sixth = as_float(hue) * (6.0 / 180.0)
     sector = math.floor(sixth)
-    behind = sixth - sector
-    place = as_int(sector) + per_channel([5, 3, 1], device)
-    place = place - 6 * as_int(place >= 6)
+    fraction = sixth - sector
+    position = as_int(sector) + per_channel([5, 3, 1], device)
+    position = position - 6 * as_int(position >= 6)
     weight = (
-        as_float(place == 0) * behind
-        + as_float(place == 1)
-        + as_float(place == 2)
-        + as_float(place == 3) * (1.0 - behind)
+        as_float(position == 0) * fraction
+        + as_float(position == 1)
+        + as_float(position == 2)
+        + as_float(position == 3) * (1.0 - fraction)
     )
     share = 1.0 - as_float(saturation) * (1.0 / 255.0) * weight
     return to_uint8_floor(as_float(value) * (1.0 / 255.0) * share * 255.0)

@@ -91,7 +91,7 @@ def _emit_crop_and_pad(transform: Any, images: Node, nodes: tuple[Node, ...], de
     cropped = crop(images, anchor, shape, device)
     padded = crop_with_border(cropped, padded_anchor, padded_shape, transform.border_mode, [0.0] * 3, device)
     if transform.border_mode == _CONSTANT and transform.fill != 0:
-        padded = fill_regions(padded, margins, margin_shapes, colour, device)  # drawn for each picture
+        padded = fill_regions(padded, margins, margin_shapes, colour, device)  # sampled per image
     return resize(padded, size, transform.interpolation, device) if transform.keep_size else padded
 
 

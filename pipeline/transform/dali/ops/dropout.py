@@ -13,7 +13,7 @@ from .common import fill_regions
 
 _ANCHORS = Argument("anchors_yx", "float32", 1)
 _SHAPES = Argument("shapes_hw", "float32", 1)
-_KEPT = Argument("kept_hwc", "uint8", 3)
+_KEEP = Argument("kept_hwc", "uint8", 3)
 _VALUES = Argument("put_hwc", "uint8", 3)
 _NOTHING = np.zeros((1, 1, 1), np.uint8)
 
@@ -24,25 +24,25 @@ def _drop_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tu
     starts, ends = holes[:, [1, 0]], holes[:, [3, 2]]
     if not isinstance(transform.fill, str):
         return starts.ravel(), (ends - starts).ravel(), _NOTHING, _NOTHING
-    kept = np.ones((*size, 1), np.uint8)
+    keep = np.ones((*size, 1), np.uint8)
     for x0, y0, x1, y1 in holes:
-        kept[y0:y1, x0:x1] = 0
+        keep[y0:y1, x0:x1] = 0
     # The fill depends on the sampled seed only, so Albumentations can compute it on a black image.
-    put = transform.apply(np.zeros((*size, 3), np.uint8), **params)
-    return starts.ravel(), (ends - starts).ravel(), kept, put
+    values = transform.apply(np.zeros((*size, 3), np.uint8), **params)
+    return starts.ravel(), (ends - starts).ravel(), keep, values
 
 
 def _emit_drop(transform: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    anchors, shapes, kept, put = nodes
+    anchors, shapes, keep, values = nodes
     if isinstance(transform.fill, str):
-        return _overlay(images, kept, put, device)
+        return _overlay(images, keep, values, device)
     fill = [float(int(level)) for level in np.atleast_1d(transform.fill)]  # NumPy truncates
     return fill_regions(images, anchors, shapes, fill, device)
 
 
-def _overlay(images: Node, kept: Node, put: Node, device: Device) -> Node:
-    """Overlay fill values on dropped pixels; ``kept`` is 1 and ``put`` 0 for all other pixels."""
-    return images * kept.gpu() + put.gpu() if device == "gpu" else images * kept + put
+def _overlay(images: Node, keep: Node, values: Node, device: Device) -> Node:
+    """Overlay fill values on dropped pixels; ``keep`` is 1 and ``values`` 0 for all other pixels."""
+    return images * keep.gpu() + values.gpu() if device == "gpu" else images * keep + values
 
 
 def _pixel_drop_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, ...]:
@@ -51,8 +51,8 @@ def _pixel_drop_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[
 
 
 def _emit_pixel_drop(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    kept, put = nodes
-    return _overlay(images, kept, put, device)
+    keep, values = nodes
+    return _overlay(images, keep, values, device)
 
 
 def _unsupported_fill(transform: Any) -> str:
@@ -76,11 +76,11 @@ LOWERINGS: tuple[Lowering, ...] = (
             "TimeMasking",
             "XYMasking",
         ),
-        (_ANCHORS, _SHAPES, _KEPT, _VALUES),
+        (_ANCHORS, _SHAPES, _KEEP, _VALUES),
         _drop_arguments,
         _emit_drop,
         EXACT,
         unsupported=_unsupported_fill,
     ),
-    Lowering(("PixelDropout",), (_KEPT, _VALUES), _pixel_drop_arguments, _emit_pixel_drop, EXACT),
+    Lowering(("PixelDropout",), (_KEEP, _VALUES), _pixel_drop_arguments, _emit_pixel_drop, EXACT),
 )

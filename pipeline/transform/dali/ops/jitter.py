@@ -19,7 +19,7 @@ from .colorspace import hsv_to_rgb, rgb_to_gray, rgb_to_hsv
 
 _ORDER = Argument("order", "int32", 1)
 _FACTORS = Argument("factors", "float32", 1)
-_TURNED = Argument("turned", "bool")
+_HAS_HUE_SHIFT = Argument("turned", "bool")
 _HUE_SHIFT = Argument("turn", "int32", 1)
 
 _BRIGHTNESS, _CONTRAST, _SATURATION = range(3)
@@ -47,32 +47,32 @@ def _saturated(images: Node, factor: Node) -> Node:
     return to_uint8_round(as_float(images) * factor + as_float(rgb_to_gray(images)) * (1.0 - factor))
 
 
-def _hue_rotated(images: Node, turn: Node, device: Device) -> Node:
+def _hue_rotated(images: Node, hue_shift: Node, device: Device) -> Node:
     hue, saturation, value = rgb_to_hsv(images)
-    return hsv_to_rgb(rotate_hue(hue, turn), saturation, value, device)
+    return hsv_to_rgb(rotate_hue(hue, hue_shift), saturation, value, device)
 
 
 def _emit(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
     """Run the four steps in sampled order; each position is a conditional over the four steps, per sample."""
-    order, is_turned = nodes[0], nodes[2]
-    factors, turn = on_device(nodes[1], device), on_device(nodes[3], device)
-    for place in range(4):
-        step = order[place]
+    order, has_hue_shift = nodes[0], nodes[2]
+    factors, hue_shift = on_device(nodes[1], device), on_device(nodes[3], device)
+    for position in range(4):
+        step = order[position]
         if step == _BRIGHTNESS:
             images = _brightened(images, factors[0:1])
         elif step == _CONTRAST:
             images = _contrasted(images, factors[1:2])
         elif step == _SATURATION:
             images = _saturated(images, factors[2:3])
-        elif is_turned:  # unchanged without a hue shift, not even rounded
-            images = _hue_rotated(images, turn, device)
+        elif has_hue_shift:  # unchanged without a hue shift, not even rounded
+            images = _hue_rotated(images, hue_shift, device)
     return images
 
 
 LOWERINGS: tuple[Lowering, ...] = (
     Lowering(
         ("ColorJitter",),
-        (_ORDER, _FACTORS, _TURNED, _HUE_SHIFT),
+        (_ORDER, _FACTORS, _HAS_HUE_SHIFT, _HUE_SHIFT),
         _arguments,
         _emit,
         Tolerance(min_psnr_db=35),

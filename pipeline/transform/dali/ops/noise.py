@@ -17,7 +17,7 @@ from .arithmetic import as_float, as_int, clamp_to_uint8, on_device, to_uint8_fl
 
 _NOISE = Argument("noise", "int16", 3)
 _FACTOR = Argument("factor", "float32", 3)
-_KEPT = Argument("kept", "uint8", 3)
+_KEEP = Argument("kept", "uint8", 3)
 _VALUES = Argument("put", "uint8", 3)
 
 
@@ -51,13 +51,13 @@ def _salt_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, .
 
 
 def _emit_replaced(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    kept, put = (on_device(node, device) for node in nodes)
-    return (images & kept) | put
+    keep, values = (on_device(node, device) for node in nodes)
+    return (images & keep) | values
 
 
 LOWERINGS: tuple[Lowering, ...] = (
     Lowering(("AdditiveNoise", "GaussNoise", "RGBShift"), (_NOISE,), _noise_arguments, _emit_added, EXACT),
     Lowering(("MultiplicativeNoise",), (_FACTOR,), _factor_arguments, _emit_multiplied, ONE_LEVEL),
-    Lowering(("SaltAndPepper",), (_KEPT, _VALUES), _salt_arguments, _emit_replaced, EXACT),
+    Lowering(("SaltAndPepper",), (_KEEP, _VALUES), _salt_arguments, _emit_replaced, EXACT),
 )
 """Albumentations truncates additive noise to integers, so it is fed as int16."""

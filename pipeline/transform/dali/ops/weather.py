@@ -15,7 +15,7 @@ from ..lowering import ONE_LEVEL, Argument, Device, Lowering, Node
 from .arithmetic import as_float, on_device, to_uint8_floor, to_uint8_round
 
 _PATTERN = Argument("pattern", "float32", 3)
-_KEPT = Argument("kept", "float32", 3)
+_KEEP = Argument("kept", "float32", 3)
 _STRENGTH = Argument("strength", "float32", 1)
 _RAIN = Argument("rain", "uint8", 3)
 _BRIGHTNESS = Argument("brightness", "float32", 1)
@@ -109,8 +109,8 @@ def _spatter_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any
 
 
 def _emit_spattered(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:
-    kept, layer = (on_device(node, device) for node in nodes)
-    return to_uint8_round(as_float(images) * kept + layer * 255.0)
+    keep, layer = (on_device(node, device) for node in nodes)
+    return to_uint8_round(as_float(images) * keep + layer * 255.0)
 
 
 LOWERINGS: tuple[Lowering, ...] = (
@@ -128,5 +128,5 @@ LOWERINGS: tuple[Lowering, ...] = (
         unsupported=_unsupported_shadows,
     ),
     Lowering(("RandomRain",), (_RAIN, _BRIGHTNESS), _rain_arguments, _emit_rain, ONE_LEVEL),
-    Lowering(("Spatter",), (_KEPT, _LAYER), _spatter_arguments, _emit_spattered, ONE_LEVEL),
+    Lowering(("Spatter",), (_KEEP, _LAYER), _spatter_arguments, _emit_spattered, ONE_LEVEL),
 )
