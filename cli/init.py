@@ -61,18 +61,18 @@ def init(
     Example: lightwell init photos --model timm:vit_small_patch16_224 --out runs/vit
     """
     from ..models.init.dataset import better_seed
-    from ..models.init.first_run import FirstRun, index_path, index_state, kept_index, model_of
-    from ..models.init.folder import check_place, default_folder, open_init_folder, write_files
+    from ..models.init.first_run import FirstRun, index_path, index_state, load_existing_index, model_spec
+    from ..models.init.folder import check_location, default_folder, open_init_folder, write_files
     from ..models.zoo.data_config import data_config
     from ..workers.output_store import local_folder
 
     configure_logging(quiet=quiet)
-    spec = model_of(model, weights)
+    spec = model_spec(model, weights)
     data_config(spec)  # a wrong name fails before the images are looked at
     folder = default_folder(source) if out is None else local_folder(out)
-    check_place(folder, source)
+    check_location(folder, source)
     with open_init_folder(folder, source, force=force) as opened:
-        before, path = kept_index(folder), index_path(folder)
+        before, path = load_existing_index(folder), index_path(folder)
         options = {
             "root": root,
             "path_column": path_column,

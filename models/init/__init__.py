@@ -1,1 +1,1 @@
-"""From a data set to the files of a first run: what ``lightwell init`` finds, decides and writes."""
+"""``lightwell init``: generate plan, training job and audit job for a data set."""

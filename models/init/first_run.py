@@ -1,4 +1,4 @@
-"""Decides what the files of a first run are, and sums them up."""
+"""Generate the files of ``lightwell init`` and their summary."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ from .files import AUDIT, INDEX, PLAN, RUN, TRAIN, audit_text, plan_text, train_
 from .folder import UNCHANGED, WRITTEN
 
 DEFAULT_MODEL = "resnet50"
-"""Known to everybody, in torchvision with weights that any file or mirror has, quick enough for a CPU, and a network of
-convolutions, whose Grad-CAM maps are fine and well understood."""
+"""Well known, available in torchvision, fast enough on a CPU, and convolutional, so that Grad-CAM maps are fine-grained."""
 
 
 @dataclass(frozen=True)
 class FirstRun:
-    """The files of a first run, decided by what an index holds and how a model's weights expect their images."""
+    """Generated files, derived from an index and the expected preprocessing of a model's weights."""
 
     dataset: Dataset
     model: ModelSpec
@@ -33,7 +32,7 @@ class FirstRun:
 
     @classmethod
     def of(cls, index: Index, model: ModelSpec) -> FirstRun:
-        """Decide for an index and a model.
+        """Create from an index and a model.
 
         Raises:
             ModelError: no such model.
@@ -41,20 +40,20 @@ class FirstRun:
         return cls(Dataset(index), model, data_config(model))
 
     def texts(self) -> dict[str, str]:
-        """Return the text of each file; the jobs are there only where a classifier can be trained."""
+        """Return the text of each file; jobs are included only if a classifier can be trained."""
         texts = {PLAN: plan_text(self.dataset, self.model, self.config)}
         splits = self.dataset.splits
-        if self.dataset.obstacle is None and splits is not None:
+        if self.dataset.no_training_reason is None and splits is not None:
             texts[TRAIN] = train_text(self.dataset, self.model)
             texts[AUDIT] = audit_text(splits, self.model)
         return texts
 
     def commands(self, out: Path) -> list[str]:
-        """Name the next commands, to be pasted into a shell."""
+        """Return the next commands, quoted for a shell."""
         plan, train, audit = (shlex.quote(str(out / name)) for name in (PLAN, TRAIN, AUDIT))
         page, results, report = (shlex.quote(str(out / name)) for name in ("preview.html", RUN, "audit"))
         preview = f"lightwell preview {plan} --out {page}"
-        if self.dataset.obstacle is not None:
+        if self.dataset.no_training_reason is not None:
             return [preview, f"lightwell explain {plan}"]
         return [
             preview,
@@ -63,16 +62,16 @@ class FirstRun:
         ]
 
     def lines(self, out: Path, done: Mapping[str, str]) -> list[str]:
-        """Sum up in lines for people what was decided, written and comes next."""
+        """Return a summary of settings, written files and next commands, as lines of text."""
         return [
-            *self._decided(),
-            _words(out, done),
+            *self._settings(),
+            _summary_line(out, done),
             "next:",
             *(f"  {command}" for command in self.commands(out)),
         ]
 
     def as_dict(self, out: Path, done: Mapping[str, str]) -> dict[str, Any]:
-        """Sum up for machines."""
+        """Return the summary as JSON types."""
         return {
             "out": str(out),
             "files": dict(done),
@@ -84,13 +83,13 @@ class FirstRun:
                 "interpolation": self.config.interpolation,
                 "crop": self.config.crop,
             },
-            "no_training_because": self.dataset.obstacle,
+            "no_training_because": self.dataset.no_training_reason,
             "notes": self.dataset.notes(self.config.size),
             "commands": self.commands(out),
             "index": self.dataset.index.summary(),
         }
 
-    def _decided(self) -> list[str]:
+    def _settings(self) -> list[str]:
         height, width = self.config.size
         names = {number: name for name, number in INTERPOLATIONS.items()}
         lines = [self._split_line()]
@@ -99,8 +98,8 @@ class FirstRun:
             f"mean {_numbers(self.config.mean)}, std {_numbers(self.config.std)}"
         )
         lines += self.dataset.notes(self.config.size)
-        if (obstacle := self.dataset.obstacle) is not None:
-            lines.append(f"no {TRAIN} and no {AUDIT}: {obstacle}")
+        if (no_training_reason := self.dataset.no_training_reason) is not None:
+            lines.append(f"no {TRAIN} and no {AUDIT}: {no_training_reason}")
         return lines
 
     def _split_line(self) -> str:
@@ -108,22 +107,22 @@ class FirstRun:
         if source.get("split_from") != "hash":
             return "splits: those of the source"
         shares = ", ".join(f"{100 * share:.4g} % {name}" for name, share in source["fractions"].items())
-        return f"splits: {shares}, by a hash of each image's path, so that an image never changes its split"
+        return f"splits: {shares}, by a hash of each image's path, so that an image always stays in its split"
 
 
-def model_of(name: str, weights: str) -> ModelSpec:
-    """Describe the model that is asked for; the path of weights is made absolute, as the files lie elsewhere."""
+def model_spec(name: str, weights: str) -> ModelSpec:
+    """Return a model spec; the path of weights is made absolute, since the files are in another folder."""
     is_file = weights.endswith(SUFFIXES) and not weights.startswith("package:")
     return ModelSpec(name=name, weights=str(Path(weights).expanduser().absolute()) if is_file else weights)
 
 
 def index_path(out: Path) -> Path:
-    """Return where the index of a first run lies."""
+    """Return the path of the index in the output folder."""
     return out / INDEX
 
 
-def kept_index(out: Path) -> Index | None:
-    """Load the index that an earlier run has left; None where there is none that can be read."""
+def load_existing_index(out: Path) -> Index | None:
+    """Load the index of an earlier run; None if there is no readable one."""
     path = index_path(out)
     if not os.path.lexists(path):
         return None
@@ -132,21 +131,21 @@ def kept_index(out: Path) -> Index | None:
     try:
         return Index.load(path)
     except SourceError:
-        return None  # writing the index says what it is
+        return None  # reported when the index is written
 
 
 def index_state(before: Index | None, after: Index) -> str:
-    """Say whether an index holds what it held before."""
+    """Return whether an index was written, unchanged or updated."""
     if before is None:
         return WRITTEN
     return UNCHANGED if before.fingerprint() == after.fingerprint() else "brought up to date"
 
 
-def _words(out: Path, done: Mapping[str, str]) -> str:
+def _summary_line(out: Path, done: Mapping[str, str]) -> str:
     if set(done.values()) == {UNCHANGED}:
-        return f"unchanged: all files in {out} are as they should be"
-    told = [name if state == WRITTEN else f"{name} ({state})" for name, state in done.items()]
-    return f"wrote into {out}: {', '.join(told)}"
+        return f"unchanged: all files in {out} are up to date"
+    shown = [name if state == WRITTEN else f"{name} ({state})" for name, state in done.items()]
+    return f"wrote into {out}: {', '.join(shown)}"
 
 
 def _numbers(values: tuple[float, ...]) -> str:

@@ -1,7 +1,6 @@
-"""The folder of a first run: what ``lightwell init`` may write there, and what it leaves alone.
+"""Output folder of ``lightwell init``, in which modified and foreign files are never overwritten.
 
-Its manifest keeps the source and a digest of each file as it was written, so that files which somebody has changed since,
-or has put there, are told from those that may be written anew.
+The manifest stores the source and a digest of each written file, to detect files that were modified or added since.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ UNCHANGED, WRITTEN, REPLACED, REMOVED = "unchanged", "written", "replaced", "rem
 
 
 def default_folder(source: str) -> Path:
-    """Choose the folder for the files of a source: ``runs/NAME``, where results of runs usually lie.
+    """Return the default output folder of a source, ``runs/NAME``.
 
-    A folder named ``lightwell`` would hide the package from a Python that is started beside it.
+    It is below ``runs`` because a folder named ``lightwell`` would shadow the package in Python.
     """
     text = without_file_scheme(source).rstrip("/")
     last = text.rsplit("/", 1)[-1] if is_remote(text) else Path(text).expanduser().resolve().name
@@ -40,58 +39,58 @@ def default_folder(source: str) -> Path:
     return Path(RUNS, name.strip(" -_.") or "dataset")
 
 
-def check_place(out: Path, source: str) -> None:
-    """Check that the files do not come to lie among the images, where the next look at the folder would meet them.
+def check_location(out: Path, source: str) -> None:
+    """Check that the output folder is outside the image folder, which would otherwise be indexed with it.
 
     Raises:
-        RequestError: they would.
+        RequestError: it is inside.
     """
     text = without_file_scheme(source)
     if is_remote(text) or not (folder := Path(text).expanduser()).is_dir():
         return
     if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(folder)):
-        beside = Path(os.path.realpath(folder)).parent / RUNS / Path(os.path.realpath(folder)).name
+        sibling = Path(os.path.realpath(folder)).parent / RUNS / Path(os.path.realpath(folder)).name
         raise RequestError(
-            f"--out: expected a folder outside the images, got {str(out)!r} in {source!r}; write --out {str(beside)!r}, or "
+            f"--out: expected a folder outside the images, got {str(out)!r} in {source!r}; write --out {str(sibling)!r}, or "
             "start from another folder"
         )
 
 
 @contextmanager
 def open_init_folder(out: Path, source: str, *, force: bool) -> Iterator[OutputFolder]:
-    """Open the folder for the files of a source; what is there and not ours is refused before anything is read.
+    """Open the output folder for a source; conflicting files are reported before anything is read.
 
     Args:
-        out: the folder; made where it is missing, and taken away again where nothing came of it.
-        source: as it is asked for.
-        force: replace what is there; files that were changed or are not ours are renamed.
+        out: output folder; created if missing, and deleted again on failure.
+        source: source as given by the user.
+        force: replace existing files; modified and foreign files are renamed.
 
     Raises:
-        RequestError: a file is there that somebody else wrote or has changed, or the index of another source.
+        RequestError: the folder holds a modified or foreign file, or the index of another source.
         OutputError: the folder cannot be written.
     """
-    fresh = not out.exists()
+    is_new = not out.exists()
 
     def check(folder: OutputFolder) -> None:
         if force:
-            _set_aside(folder.path)
+            _rename_foreign_files(folder.path)
         else:
             _check_unchanged(folder.path, source)
 
     try:
         with OutputFolder.open(out, kind=KIND, outputs=NAMES, check=check) as folder:
-            folder.describe(json.dumps({**_told(out), "source": _absolute(source)}))
+            folder.describe(json.dumps({**_recorded(out), "source": _absolute(source)}))
             folder.claim(*NAMES)
             yield folder
             folder.complete()
     except BaseException:
-        if fresh and not (out / INDEX).exists():
-            _take_away(out)
+        if is_new and not (out / INDEX).exists():
+            _delete_folder(out)
         raise
 
 
 def write_files(folder: OutputFolder, texts: Mapping[str, str], source: str) -> dict[str, str]:
-    """Write the files that are not there already as they should be, and delete those that are no longer wanted.
+    """Write the files that differ, and delete those that are no longer needed.
 
     Returns:
         ``unchanged``, ``written``, ``replaced`` or ``removed`` by name.
@@ -102,12 +101,12 @@ def write_files(folder: OutputFolder, texts: Mapping[str, str], source: str) -> 
     done = {}
     for name, text in texts.items():
         path = folder.path / name
-        had = path.is_file()
-        if had and path.read_bytes() == text.encode():
+        existed = path.is_file()
+        if existed and path.read_bytes() == text.encode():
             done[name] = UNCHANGED
             continue
         write_text(path, text)
-        done[name] = REPLACED if had else WRITTEN
+        done[name] = REPLACED if existed else WRITTEN
     for name in NAMES:
         if name not in texts and folder.remove(name):
             done[name] = REMOVED
@@ -120,42 +119,40 @@ def write_files(folder: OutputFolder, texts: Mapping[str, str], source: str) -> 
 
 
 def _check_unchanged(out: Path, source: str) -> None:
-    """Check that files to be overwritten are as they were written here, and that the index is of the same source."""
-    told = _told(out)
-    for name in _others(out):
-        what = (
-            "that was changed since it was written" if name in told else "that `lightwell init` did not write"
-        )
+    """Check that files to overwrite are unmodified, and that the index is of the same source."""
+    recorded = _recorded(out)
+    for name in _foreign_files(out):
+        what = "that was modified" if name in recorded else "that `lightwell init` did not write"
         raise RequestError(
             f"--out: expected to write {name!r}, got one in {str(out)!r} {what}; choose another --out, or replace it with "
             "--force, which keeps the old one"
         )
-    if (out / INDEX).exists() and told.get("source") != _absolute(source):
-        of = repr(told["source"]) if "source" in told else "another source"
+    if (out / INDEX).exists() and recorded.get("source") != _absolute(source):
+        of = repr(recorded["source"]) if "source" in recorded else "another source"
         raise RequestError(
             f"--out: expected a folder without an index, or with one of {source!r}, got {str(out)!r} with one of {of}; choose "
             "another --out, or replace it with --force"
         )
 
 
-def _others(out: Path) -> list[str]:
-    """List files that were not written here, or were changed since."""
-    told = _told(out)
+def _foreign_files(out: Path) -> list[str]:
+    """Return the names of modified and foreign files."""
+    recorded = _recorded(out)
     files = {name: out / name for name in NAMES}
     return [
         name
         for name, path in files.items()
-        if path.is_file() and told.get(name) != _digest(path.read_bytes())
+        if path.is_file() and recorded.get(name) != _digest(path.read_bytes())
     ]
 
 
-def _set_aside(out: Path) -> None:
-    """Rename files of others to ``NAME.old``, or ``NAME.old2`` and so on where that is taken.
+def _rename_foreign_files(out: Path) -> None:
+    """Rename modified and foreign files to ``NAME.old``, or ``NAME.old2`` and so on if that exists.
 
     Raises:
         OutputError: the folder cannot be written.
     """
-    for name in _others(out):
+    for name in _foreign_files(out):
         ends = (".old" if number == 1 else f".old{number}" for number in count(1))
         target = next(path for end in ends if not os.path.lexists(path := out / f"{name}{end}"))
         try:
@@ -166,13 +163,13 @@ def _set_aside(out: Path) -> None:
             ) from error
 
 
-def _told(out: Path) -> dict[str, str]:
-    """Read from the manifest what the last run wrote."""
+def _recorded(out: Path) -> dict[str, str]:
+    """Return the source and the digests of files from the manifest."""
     manifest = Manifest.load(out)
     with suppress(ValueError, RecursionError):
-        told = json.loads((manifest and manifest.fingerprint) or "{}")
-        if isinstance(told, dict):
-            return {str(name): str(value) for name, value in told.items()}
+        recorded = json.loads((manifest and manifest.fingerprint) or "{}")
+        if isinstance(recorded, dict):
+            return {str(name): str(value) for name, value in recorded.items()}
     return {}
 
 
@@ -185,8 +182,8 @@ def _digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-def _take_away(out: Path) -> None:
-    """Delete a folder that was made for files which were not written."""
+def _delete_folder(out: Path) -> None:
+    """Delete a new folder after a failure."""
     with suppress(OSError):
         for name in (".lightwell.json", *NAMES):
             (out / name).unlink(missing_ok=True)

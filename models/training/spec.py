@@ -121,7 +121,7 @@ class ClassifySpec(CheckedModel):
         return tuple(notes)
 
     def plan_warnings(self) -> tuple[str, ...]:
-        """Say where the plan prepares images otherwise than the weights are used to, with lines of YAML that mend it.
+        """Return warnings where the plan's preprocessing differs from that of the weights, with YAML lines that fix it.
 
         Raises:
             ModelError: no such model.

@@ -1,4 +1,4 @@
-"""The transforms that prepare images as a model's published weights expect them, as values and as lines of YAML."""
+"""Transforms for the preprocessing that a model's pretrained weights expect, as values and as YAML."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import yaml
 from .data_config import DataConfig
 
 Step = Mapping[str, Mapping[str, Any]]
-"""The name of a transform with its options."""
+"""A transform: its name mapped to its options."""
 
 INTERPOLATIONS = {"nearest": 0, "bilinear": 1, "bicubic": 2, "lanczos": 4}
-"""Names that the hubs use, and OpenCV's numbers, which Albumentations takes."""
+"""Interpolation names of the hubs, with OpenCV's numbers as used by Albumentations."""
 AREA = 3
-"""OpenCV's filter for shrinking; it averages, as the antialiased filters of torchvision and Pillow do."""
+"""OpenCV's INTER_AREA, which averages when downscaling, as the antialiased filters of torchvision and Pillow do."""
 
 
 def interpolation_of(config: DataConfig) -> int:
-    """Return OpenCV's number of the interpolation that the weights were trained with; linear for one it lacks."""
+    """Return OpenCV's number of the weights' interpolation; bilinear if OpenCV does not have it."""
     return INTERPOLATIONS.get(config.interpolation, INTERPOLATIONS["bilinear"])
 
 
 def expected_policy(config: DataConfig) -> dict[str, list[Step]]:
-    """Return ``preprocess``, ``augment`` and ``evaluate`` of a plan whose images are as published weights expect them."""
+    """Return ``preprocess``, ``augment`` and ``evaluate`` of a plan with the preprocessing of pretrained weights."""
     height, width = config.size
     how = {"interpolation": interpolation_of(config)}
     resized = [math.floor(side / config.crop + 1e-6) for side in config.size]
@@ -43,7 +43,7 @@ def expected_policy(config: DataConfig) -> dict[str, list[Step]]:
 
 
 def yaml_lines(policy: Mapping[str, Iterable[Step]]) -> list[str]:
-    """Write sections of a plan as lines of YAML, a transform a line."""
+    """Format sections of a plan as YAML, one line per transform."""
     lines = []
     for section, steps in policy.items():
         written = [f"  - {step_line(step)}" for step in steps]
@@ -52,13 +52,13 @@ def yaml_lines(policy: Mapping[str, Iterable[Step]]) -> list[str]:
 
 
 def step_line(step: Step) -> str:
-    """Write one transform as YAML, on one line."""
+    """Format a transform as one line of YAML."""
     ((name, options),) = step.items()
     return f"{name}: {flow(options)}" if options else name
 
 
 def flow(value: Mapping[str, Any] | Sequence[Any] | str) -> str:
-    """Write a value as YAML on one line; texts that YAML would read as something else are quoted."""
+    """Format a value as YAML flow style on one line; ambiguous strings are quoted."""
     written = yaml.safe_dump(
         [value], default_flow_style=True, sort_keys=False, allow_unicode=True, width=math.inf
     )

@@ -20,7 +20,7 @@ from ..batch.annotations import AnnotationKinds, check_mix
 from ..compiler.program import Program
 from ..compiler.routing import Backend
 from ..config.argument_checks import check_count, check_text, check_type
-from ..errors import OutputError, PlanError, SourceError
+from ..errors import PlanError, RequestError, SourceError
 from ..index.index import Index
 from ..index.key_rows import rows_of
 from ..plan.plan import Plan
@@ -92,11 +92,12 @@ class Preview:
         """Write the page, whole or not at all; returns its size in bytes.
 
         Raises:
-            OutputError: the file cannot be written, or it is there and is no preview.
+            OutputError: the file cannot be written.
+            RequestError: another file that is no preview has this name.
         """
         path = Path(path)
         if path.exists() and not _is_preview(path):
-            raise OutputError(
+            raise RequestError(
                 f"--out: expected a new file or an earlier preview, got {str(path)!r}, which is something else; choose another"
             )
         content = page(self)

@@ -97,10 +97,10 @@ def test_views_engines_and_positions_raise_errors_of_ours_only(
     """A View, a LocalEngine and a position with values of wrong types and sizes: an error of ours, or batches."""
     plan = Plan.load(place / "plan.yaml")
     try:
-        num_requests = View(**view)
+        requested = View(**view)
         if isinstance(position, dict) and set(position) == {"epoch", "step"}:
-            position = {**make_position(num_requests, plan=plan.fingerprint(), epoch=0, step=0), **position}
-        with LocalEngine(**engine).feed(plan, num_requests, position) as feed:
+            position = {**make_position(requested, plan=plan.fingerprint(), epoch=0, step=0), **position}
+        with LocalEngine(**engine).feed(plan, requested, position) as feed:
             next(iter(feed), None)
     except LightwellError as error:
         refused(error)

@@ -26,13 +26,13 @@ class Server:
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
         self.replies: dict[str, Reply] = {}
-        self.num_requests: list[str] = []
+        self.requests: list[str] = []
         self.sent_bytes = 0
         self.ending = threading.Event()
         self.url = ""
 
     def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        self.num_requests.append(handler.path)
+        self.requests.append(handler.path)
         if response := self.replies.get(handler.path):
             return response(handler)
         data = self.files.get(handler.path)
@@ -162,7 +162,7 @@ def test_private_addresses_are_refused_where_they_are_forbidden(
     server.url = server.url.replace("127.0.0.1", "localhost")
     index = indexed(server, tmp_path, "/good.png", forbid_private_addresses=True)
     assert index.table["status"].to_pylist() != ["ok"]
-    assert server.num_requests == []
+    assert server.requests == []
 
 
 def test_a_body_without_end_is_read_as_far_as_was_asked(

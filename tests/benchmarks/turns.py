@@ -54,13 +54,13 @@ def take_turns(
             left_out[who] = f"{contestant.needs} is not installed"
         if who in left_out:
             continue
-        num_requests = replace(
+        settings = replace(
             work,
             output=contestant.output,
             seconds=min(work.seconds, WARM_PASS_S) if number == 0 else work.seconds,
         )
         try:
-            value = take(bench, contestant, num_requests)
+            value = take(bench, contestant, settings)
         except RunError as error:
             if contestant.is_ours:
                 raise

@@ -103,7 +103,7 @@ def test_preview_writes_a_page_of_what_a_job_or_a_plan_shows(tmp_path: Path) -> 
     assert "'nobody'" in failed(
         lightwell("preview", tmp_path / "plan.yaml", "--out", out, "--key", "nobody"), 2
     )
-    assert "--out" in failed(lightwell("preview", tmp_path / "plan.yaml", "--out", tmp_path / "plan.yaml"), 1)
+    assert "--out" in failed(lightwell("preview", tmp_path / "plan.yaml", "--out", tmp_path / "plan.yaml"), 2)
 
 
 def test_a_missing_folder_is_a_wrong_request(tmp_path: Path) -> None:

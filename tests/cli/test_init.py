@@ -66,12 +66,12 @@ def test_the_commands_of_the_readme_go_from_a_folder_to_a_report(root: Path, tmp
 
 def test_the_summary_ends_in_commands_that_name_files_which_are_there(init: Init, tmp_path: Path) -> None:
     make_folder(tmp_path / "my phötos", num_images=60)
-    told = init("my phötos", *SMALL)
-    next_ones = [shlex.split(line) for line in told.split("next:\n")[1].splitlines()]
+    printed = init("my phötos", *SMALL)
+    next_ones = [shlex.split(line) for line in printed.split("next:\n")[1].splitlines()]
     assert [words[1] for words in next_ones] == ["preview", "train", "audit"]
     assert all((tmp_path / words[2]).is_file() for words in next_ones)
-    assert "splits: 80 % train, 10 % val, 10 % test" in told
-    assert "few images: " in told
+    assert "splits: 80 % train, 10 % val, 10 % test" in printed
+    assert "few images: " in printed
 
 
 def test_a_second_run_says_that_all_is_there_and_touches_no_file(init: Init, tmp_path: Path) -> None:
@@ -80,15 +80,15 @@ def test_a_second_run_says_that_all_is_there_and_touches_no_file(init: Init, tmp
     before = contents(tmp_path / "runs" / "photos")
     assert sorted(before) == [name for name in NAMES if name.endswith(".yaml")]
     stamps = {name: (tmp_path / "runs" / "photos" / name).stat().st_mtime_ns for name in before}
-    assert "unchanged: all files in runs/photos are as they should be" in init("photos")
+    assert "unchanged: all files in runs/photos are up to date" in init("photos")
     assert stamps == {name: (tmp_path / "runs" / "photos" / name).stat().st_mtime_ns for name in before}
 
 
 def test_files_that_nobody_changed_are_written_anew_for_another_model(init: Init, tmp_path: Path) -> None:
     make_folder(tmp_path / "photos", num_images=60)
     init("photos")
-    told = init("photos", "--model", "timm:inception_v3")
-    assert "plan.yaml (replaced), train.yaml (replaced)" in told
+    printed = init("photos", "--model", "timm:inception_v3")
+    assert "plan.yaml (replaced), train.yaml (replaced)" in printed
     assert "max_size: 341" in (tmp_path / "runs" / "photos" / "plan.yaml").read_text()
 
 
@@ -112,11 +112,11 @@ def test_a_file_that_was_changed_stays_unless_force_is_given(init: Init, tmp_pat
     plan.write_text(f"{written}# mine\n")
     before = contents(plan.parent)
     with pytest.raises(
-        RequestError, match=r"'plan.yaml', got one in 'runs/photos' that was changed since"
-    ) as told:
+        RequestError, match=r"'plan.yaml', got one in 'runs/photos' that was modified"
+    ) as printed:
         init("photos", "--model", "vit_b_16")
-    assert str(told.value).endswith("with --force, which keeps the old one")
-    assert told.value.exit_code == 2
+    assert str(printed.value).endswith("with --force, which keeps the old one")
+    assert printed.value.exit_code == 2
     assert contents(plan.parent) == before
     init("photos", "--force")
     assert plan.read_text() == written
@@ -156,10 +156,10 @@ def test_files_never_come_to_lie_among_the_images(
     photos = make_folder(tmp_path / "photos", num_images=8)
     before = sorted(photos.rglob("*"))
     monkeypatch.chdir(photos)
-    with pytest.raises(RequestError, match="expected a folder outside the images") as told:
+    with pytest.raises(RequestError, match="expected a folder outside the images") as printed:
         init(source, *([] if out is None else ["--out", out]))
     assert sorted(photos.rglob("*")) == before
-    found = re.search(r"write --out '([^']*)'", str(told.value))
+    found = re.search(r"write --out '([^']*)'", str(printed.value))
     assert found is not None
     init(source, "--out", found[1])
     assert (tmp_path / "runs" / "photos" / "plan.yaml").is_file()
@@ -179,16 +179,17 @@ def test_a_folder_without_classes_gets_a_plan_and_a_sentence(init: Init, tmp_pat
     for number in range(8):
         write_picture(tmp_path / "flat" / f"{number}.jpg", make_picture(number))
     (tmp_path / "flat" / "labels.csv").write_text("path,label\n")
-    told = init("flat")
+    printed = init("flat")
     assert (
-        "no train.yaml and no audit.yaml: no image has a class; put the images into a folder for each" in told
+        "no train.yaml and no audit.yaml: no image has a class; put the images into one folder per class"
+        in printed
     )
-    assert "'labels.csv' lies there" in told
+    assert "the folder contains 'labels.csv'" in printed
     assert sorted(path.name for path in (tmp_path / "runs" / "flat").glob("[!.]*")) == [
         "index.parquet",
         "plan.yaml",
     ]
-    for line in told.split("next:\n")[1].splitlines():
+    for line in printed.split("next:\n")[1].splitlines():
         words = [sys.executable, "-m", "lightwell.cli", *shlex.split(line)[1:]]
         done = subprocess.run(
             words, cwd=tmp_path, capture_output=True, text=True, timeout=HANG_S, check=False

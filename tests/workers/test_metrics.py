@@ -123,11 +123,11 @@ def test_a_job_is_seen_at_its_nodes_endpoint(
 
         dashboard = json.loads((root / "deploy" / "grafana-dashboard.json").read_text())
         shown = {name for name, _ in samples}
-        num_requests = {name for query in queries_of(dashboard) for name in names_of(query)}
+        queried = {name for query in queries_of(dashboard) for name in names_of(query)}
         # Nothing was left out in this run or came from other processes, so that these counters do not exist yet.
         rare = {"ray_lightwell_skipped_total", "ray_lightwell_moved_bytes_total"}
-        assert {name for name in num_requests if name.startswith("ray_lightwell_")} - shown <= rare
-        assert {name for name in num_requests if not name.startswith("ray_lightwell_")} <= shown
+        assert {name for name in queried if name.startswith("ray_lightwell_")} - shown <= rare
+        assert {name for name in queried if not name.startswith("ray_lightwell_")} <= shown
 
 
 DRIVER = """
@@ -222,9 +222,9 @@ def names_of(query: str) -> set[str]:
 
 def test_every_metric_is_on_the_dashboard_and_every_query_can_be_parsed(root: Path) -> None:
     dashboard = json.loads((root / "deploy" / "grafana-dashboard.json").read_text())
-    num_requests = {name for query in queries_of(dashboard) for name in names_of(query)}
+    queried = {name for query in queries_of(dashboard) for name in names_of(query)}
     ours = {f"ray_{name}{'_total' * (one.kind == 'counter')}" for name, one in INSTRUMENTS.items()}
-    assert ours <= num_requests
+    assert ours <= queried
     tags = {*TAGS, *(tag for one in INSTRUMENTS.values() for tag in one.tags)}
     grouped = {
         word

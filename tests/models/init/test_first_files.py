@@ -147,7 +147,7 @@ def test_boxes_get_a_plan_that_keeps_all_of_an_image_and_no_classifier(tmp_path:
     source.mkdir()
     first = written(tmp_path / "out", build_index(write(source, SCENES), fractions={"train": 1.0}))
     assert sorted(first.texts()) == ["plan.yaml"]
-    assert "images have boxes and no class of their own" in str(first.dataset.obstacle)
+    assert "images have boxes but no class labels" in str(first.dataset.no_training_reason)
     plan = Plan.load(tmp_path / "out" / "plan.yaml")
     for view in (View(), View(augment=True, shuffle=True)):
         with LocalEngine(num_threads=1).feed(plan, view) as feed:
@@ -165,7 +165,7 @@ def test_masks_get_a_plan_whose_padding_is_nothing_of_a_class(tmp_path: Path) ->
         lines.append(f"{number}.jpg,{number}.png")
     (tmp_path / "table.csv").write_text("\n".join(lines))
     first = written(tmp_path / "out", build_index(tmp_path / "table.csv", fractions={"train": 1.0}))
-    assert "images have masks and no class of their own" in str(first.dataset.obstacle)
+    assert "images have masks but no class labels" in str(first.dataset.no_training_reason)
     with LocalEngine(num_threads=1).feed(Plan.load(tmp_path / "out" / "plan.yaml"), View()) as feed:
         (batch,) = feed
     assert batch.masks is not None
@@ -195,22 +195,24 @@ def test_the_splits_of_a_source_are_used(
     assert (train.train_split, train.validation_split, train.test_split) == used
     train.check()
     assert load_job(tmp_path / "out" / "audit.yaml", default="").split == (used[2] or used[1])
-    flatters = [note for note in first.dataset.notes((224, 224)) if "flatter" in note]
-    assert bool(flatters) == (used[1] == "test")
+    optimistic = [note for note in first.dataset.notes((224, 224)) if "optimistic" in note]
+    assert bool(optimistic) == (used[1] == "test")
 
 
 def test_a_source_with_training_images_alone_says_what_is_missing(tmp_path: Path) -> None:
     dataset = Dataset(build_index(tree(tmp_path / "photos", ("train",))))
-    assert dataset.obstacle is not None
-    assert "the source has 'train' (8 images); give a folder without splits" in dataset.obstacle
+    assert dataset.no_training_reason is not None
+    assert "the source has 'train' (8 images); give a folder without splits" in dataset.no_training_reason
 
 
 def test_several_classes_an_image_and_a_single_class_are_no_classifiers(tmp_path: Path) -> None:
     make_folder(tmp_path / "one", num_images=4, classes=("cat",))
-    assert "all images are of one class, 'cat'" in str(Dataset(build_index(tmp_path / "one")).obstacle)
+    assert "all images are of one class, 'cat'" in str(
+        Dataset(build_index(tmp_path / "one")).no_training_reason
+    )
     table = tmp_path / "table.csv"
     table.write_text("path,label\none/cat/000.jpg,a|b\none/cat/001.jpg,b\n")
-    assert "several classes each" in str(Dataset(build_index(table)).obstacle)
+    assert "several classes each" in str(Dataset(build_index(table)).no_training_reason)
 
 
 def test_a_seed_is_found_by_which_few_images_reach_every_split(tmp_path: Path) -> None:
@@ -226,13 +228,13 @@ def test_a_seed_is_found_by_which_few_images_reach_every_split(tmp_path: Path) -
     assert better_seed(better.index) == better_seed(index)
 
 
-def test_gray_small_and_uneven_images_are_told(tmp_path: Path) -> None:
+def test_gray_small_and_elongated_images_are_noted(tmp_path: Path) -> None:
     for number in range(60):
         name = "rare" if number % 10 == 0 else "usual"
         write_picture(tmp_path / "photos" / name / f"{number}.png", make_picture(number, 28, 64)[..., 0])
     dataset = Dataset(build_index(tmp_path / "photos"))
     notes = dataset.notes((224, 224))
-    assert [note.split(":")[0] for note in notes] == ["gray", "small", "long", "few images", "classes"]
+    assert [note.split(":")[0] for note in notes] == ["gray", "small", "elongated", "few images", "classes"]
     assert "class_weights: balanced" in FirstRun.of(dataset.index, RESNET).texts()["train.yaml"]
 
 

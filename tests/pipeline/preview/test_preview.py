@@ -12,7 +12,7 @@ import pytest
 import torch
 from annotated import GREEN, RED, drawn_scene, write_index
 from lightwell.pipeline.batch.batch import Batch
-from lightwell.pipeline.errors import OutputError, PlanError, SourceError
+from lightwell.pipeline.errors import PlanError, RequestError, SourceError
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.index.index import Index
 from lightwell.pipeline.plan.plan import Plan
@@ -318,7 +318,7 @@ def test_requests_that_cannot_be_right_are_refused(index_path: Path, tmp_path: P
     with pytest.raises(SourceError, match="split 'tset'"):
         preview(plan, split="tset")
     found = lightwell.preview(plan, samples=1)
-    with pytest.raises(OutputError, match="earlier preview"):
+    with pytest.raises(RequestError, match="earlier preview"):
         found.save(index_path)
     found.save(tmp_path / "preview.html")
     found.save(tmp_path / "preview.html")

@@ -64,6 +64,15 @@ def test_the_way_a_picture_is_turned_is_named_as_it_looks(tmp_path: Path) -> Non
             is_up = np.nonzero(version.picture.pixels[..., 0] > 100)[0].mean() < version.picture.size[0] / 2
             assert is_up == (low > 0)
             assert ("counter-clockwise" in version.steps[0].words) == is_up
+    plan = Plan(index=tmp_path / "index.parquet", augment=[A.RandomRotate90(p=1)])
+    quarters = [one for one in preview(plan, versions=10).samples[0].versions if one.steps[:1]]
+    places = {"0°": "right", "90°": "top", "180°": "left", "270°": "bottom"}
+    assert {one.steps[0].words.split()[0] for one in quarters} == set(places)
+    for one in quarters:
+        assert one.picture is not None
+        y, x = (axis.mean() / 101 - 0.5 for axis in np.nonzero(one.picture.pixels[..., 0] > 100))
+        where = ("left" if x < 0 else "right") if abs(x) > abs(y) else ("top" if y < 0 else "bottom")
+        assert where == places[one.steps[0].words.split()[0]]
 
 
 def test_a_crop_is_named_by_its_place_and_share(tmp_path: Path) -> None:

@@ -233,7 +233,7 @@ def test_workers_that_never_fit_are_refused_at_once(index_path: Path, engine: Ra
 
 @pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize(
-    ("asked", "held"),
+    ("requested", "held"),
     [
         (ResourceRequest(), Resources(2, 0.5)),
         (ResourceRequest(cpus=1), Resources(1, 0.5)),
@@ -244,14 +244,14 @@ def test_workers_that_never_fit_are_refused_at_once(index_path: Path, engine: Ra
 def test_the_plan_says_what_workers_hold_where_nobody_else_does(
     index_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    num_requests: ResourceRequest | Resources,
+    requested: ResourceRequest | Resources,
     held: Resources,
 ) -> None:
     room = [NodeResources(4, 4)]
     monkeypatch.setattr(engine, "list_nodes", lambda: room)
     plan = plan_for(index_path, resources={"cpus": 2, "gpus": 0.5}, device="gpu")
     opened = OpenView.of(plan, TRAINING)
-    assert RayEngine(num_workers=1, per_worker=num_requests).batch_stage(opened).per_worker == held
+    assert RayEngine(num_workers=1, per_worker=requested).batch_stage(opened).per_worker == held
 
 
 @pytest.mark.usefixtures("cluster")
