@@ -1,4 +1,4 @@
-"""What a Ray actor holds open: one view of a plan, whose batches it makes by their numbers, several at a time."""
+"""Ray actors: each holds one view of a plan open and makes its batches by number, several concurrently."""
 
 from __future__ import annotations
 
@@ -34,28 +34,28 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 REPORT_INTERVAL_S = 0.5
-"""How often a worker says what it has done so far."""
+"""Interval at which a worker reports its statistics."""
 
 INLINE_INDEX_BYTES = 64 << 20
-"""An index up to this size travels to the workers; a larger one is read where they are, from its path."""
+"""Maximum size of an index that is sent to the workers; they read a larger one from its path."""
 NUM_PROBES = 3
 
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """What a worker needs to make the batches of a view. Pickled by value; a large index only by its path."""
+    """Configuration of a worker for one view. Pickled by value; a large index only by its path."""
 
     plan: Plan
     view: View
     fingerprint: str
-    """Of the plan with its index, as the driver sees it."""
+    """Fingerprint of the plan with its index, computed by the driver."""
     index: ray.ObjectRef[Index] | None
-    """The index in the object store, where it is small."""
+    """The index in the object store, if it is small."""
     probes: tuple[str, ...]
-    """Files that the driver sees: a worker that sees none of them is told apart from a bad file."""
+    """Files that the driver can read; if a worker can read none of them, its mounts differ."""
     num_threads: int
     num_batches: int
-    """That are made at a time."""
+    """Batches that are made concurrently."""
     memory_bytes: int
     backend: Backend
 
@@ -63,11 +63,11 @@ class WorkerConfig:
     def of(
         cls, opened: OpenView, *, num_threads: int, num_batches: int, memory_bytes: int, backend: Backend
     ) -> WorkerConfig:
-        """Prepare what workers need, its index included."""
+        """Build the configuration for an opened view; puts a small index into the object store."""
         import ray
 
         table = opened.index.table
-        seen = [
+        visible = [
             uri
             for uri in table["uri"].take(opened.rows[:NUM_PROBES]).to_pylist()
             if "://" not in uri and os.path.exists(uri)  # noqa: PTH110  (uris are text, and there may be many)
@@ -77,7 +77,7 @@ class WorkerConfig:
             opened.view,
             opened.fingerprint,
             ray.put(opened.index) if table.nbytes <= INLINE_INDEX_BYTES else None,
-            tuple(seen),
+            tuple(visible),
             num_threads,
             num_batches,
             memory_bytes,
@@ -88,13 +88,13 @@ class WorkerConfig:
         """Open the view on the worker.
 
         Raises:
-            RunError: this node does not see the index or the files, or sees others.
+            RunError: this node cannot read the index or the files, or reads different ones.
         """
         where = f"node {os.uname().nodename!r}"
-        cure = "put it on a folder that all nodes mount at the same path, or into a bucket (s3://...)"
+        cure = "put it in a folder that all nodes mount at the same path, or into a bucket (s3://...)"
         if self.probes and not any(os.path.exists(uri) for uri in self.probes):  # noqa: PTH110
             raise RunError(
-                f"{where}: expected to read {self.probes[0]!r}, which the driver sees, got no such file; {cure}"
+                f"{where}: expected to read {self.probes[0]!r}, as the driver can, got no such file; {cure}"
             )
         try:
             opened = OpenView.of(self.plan, self.view, self._load_index())
@@ -102,7 +102,7 @@ class WorkerConfig:
             raise RunError(f"{where}: the index cannot be read there ({error}); {cure}") from error
         if opened.fingerprint != self.fingerprint:
             raise RunError(
-                f"{where}: expected the index {str(self.plan.index)!r} as the driver sees it, got another there; {cure}"
+                f"{where}: expected the driver's index {str(self.plan.index)!r}, got a different one; {cure}"
             )
         return opened
 
@@ -113,7 +113,7 @@ class WorkerConfig:
 
 
 class BatchWorker:
-    """Makes batches in a process of its own. Any number of threads may ask at a time; leave it with ``close``."""
+    """Makes the batches of one view in an actor's process. Thread-safe; end it with ``close``."""
 
     def __init__(self, config: WorkerConfig) -> None:
         keep_freed_memory()
@@ -139,12 +139,12 @@ class BatchWorker:
 
     @contextmanager
     def build(self, number: int) -> Iterator[BatchResult]:
-        """Make one batch; see ``BatchBuilder.build``."""
+        """Build one batch; see ``BatchBuilder.build``."""
         with self._builder.build(number) as result:
             yield result
 
     def worker_stats(self) -> Mapping[str, Any]:
-        """Say now and then what this worker has done so far, as JSON holds it; see ``StatsAggregator``."""
+        """Return this worker's statistics so far as JSON values, or nothing within the interval; see ``StatsAggregator``."""
         with self._report_lock:
             now = time.monotonic()
             if now - self._last_report_s < REPORT_INTERVAL_S:
@@ -161,29 +161,29 @@ class BatchWorker:
         return {"worker": self._name, "threads": threads, **{name: getattr(stats, name) for name in names}}
 
     def close(self) -> None:
-        """End its threads."""
+        """End the threads."""
         self._builder.monitor.stop()
         self._builder.__exit__(None, None, None)
 
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """What travels of a batch that a job has worked on."""
+    """Result of a job for one batch, as sent to the driver."""
 
     result: BatchResult
-    """Without the batch."""
+    """Without the pixels."""
     records: Sequence[Record]
     worker_stats: Mapping[str, Any]
 
 
 class BatchActor:
-    """Maps the number of a batch to the batch."""
+    """Actor that maps the number of a batch to the batch."""
 
     def __init__(self, config: WorkerConfig) -> None:
         self._worker = result_or_error(lambda: BatchWorker(config))
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Make one batch."""
+        """Build one batch."""
         number = table["number"][0].as_py()
         if isinstance(self._worker, LightwellError):
             return to_block(BatchResult(number, None, error=self._worker))
@@ -192,62 +192,62 @@ class BatchActor:
 
 
 class JobActor:
-    """Maps a finished batch to what a job makes of it. One batch at a time is worked on."""
+    """Actor that maps a finished batch to the job's result. Processes one batch at a time."""
 
     def __init__(self, job: BatchJob) -> None:
         keep_freed_memory()
         self._opened = ExitStack()
-        self._work = result_or_error(lambda: self._opened.enter_context(job.open()))
+        self._process = result_or_error(lambda: self._opened.enter_context(job.open()))
         self._buffers = BufferPool()
         self._lock = threading.Lock()
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Work on one batch."""
-        return as_block([self.work(*from_block(table, self._buffers))])
+        """Process one batch."""
+        return as_block([self.process(*from_block(table, self._buffers))])
 
-    def work(self, result: BatchResult, worker_stats: Mapping[str, Any]) -> JobResult:
-        """Make records of a batch."""
+    def process(self, result: BatchResult, worker_stats: Mapping[str, Any]) -> JobResult:
+        """Run the job on a batch."""
         records: Sequence[Record] = ()
-        if isinstance(self._work, LightwellError):
-            result = replace(result, error=result.error or self._work)
+        if isinstance(self._process, LightwellError):
+            result = replace(result, error=result.error or self._process)
         elif result.batch is not None and result.num_read:
             try:
                 with self._lock:
-                    records = self._work(result.batch.without_padding())
+                    records = self._process(result.batch.without_padding())
             except LightwellError as error:
                 result = replace(result, error=error)
         return JobResult(replace(result, batch=None), records, worker_stats)
 
 
 class BatchJobActor:
-    """Maps the numbers of some batches to what a job makes of them: pixels stay here."""
+    """Actor that maps numbers of batches to the job's results; pixels stay in the actor."""
 
     def __init__(self, config: WorkerConfig, job: BatchJob) -> None:
         self._worker = result_or_error(lambda: BatchWorker(config))
         self._job = JobActor(job)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Make the batches and work on them, one after another."""
+        """Build and process the batches, one after another."""
         first, count = table["number"][0].as_py(), table["count"][0].as_py()
-        return as_block([self._make_and_work(number) for number in range(first, first + count)])
+        return as_block([self._build_and_process(number) for number in range(first, first + count)])
 
-    def _make_and_work(self, number: int) -> JobResult:
+    def _build_and_process(self, number: int) -> JobResult:
         if isinstance(self._worker, LightwellError):
-            return self._job.work(BatchResult(number, None, error=self._worker), {})
+            return self._job.process(BatchResult(number, None, error=self._worker), {})
         with self._worker.build(number) as result:
-            return self._job.work(result, self._worker.worker_stats())
+            return self._job.process(result, self._worker.worker_stats())
 
 
-def as_block(worked: Sequence[JobResult]) -> pa.Table:
-    """Put what a job made of some batches into one cell, as Python has it: records may hold anything."""
+def as_block(results: Sequence[JobResult]) -> pa.Table:
+    """Put results into a table with one cell, as Python objects, since records may contain anything."""
     from ray.data.extensions import ArrowPythonObjectArray
 
-    return pa.table({"worked": ArrowPythonObjectArray.from_objects([list(worked)])})
+    return pa.table({"worked": ArrowPythonObjectArray.from_objects([list(results)])})
 
 
-def result_or_error(make: Callable[[], T]) -> T | LightwellError:
-    """Keep what was raised on purpose for the driver: of an actor that does not start only a traceback arrives."""
+def result_or_error(function: Callable[[], T]) -> T | LightwellError:
+    """Call a function and return its result or its LightwellError; an actor that fails to start sends only a traceback."""
     try:
-        return make()
+        return function()
     except LightwellError as error:
         return error

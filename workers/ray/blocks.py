@@ -1,9 +1,8 @@
-"""A finished batch as one row of an Arrow table and back: what travels between machines.
+"""Serializes a finished batch as an Arrow table of one row, for transfer between processes.
 
-One table is one block of Ray Data, and its only row one batch, so that nothing can cut a batch in two. Pixels are one
-buffer: it is written into the object store once, as it lies in memory. What comes out of the store belongs to all
-readers and may not be written to; a batch belongs to its consumer. So it is copied out, into memory that is used again
-once the consumer has let it go, and the store has its room back at once, however long a batch is kept.
+A table is one block of Ray Data, and its only row one batch, so that no batch is split. Pixels are one buffer, written to
+the object store once, without conversion. Objects in the store are shared and read-only, whereas a batch belongs to its
+consumer. So it is copied into pooled memory, and the store can free the object at once, however long the batch is kept.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 TENSORS = ("labels", "masks", "mixed_labels", "mixed_weights")
 FLAGS = ("replaced", "padding", "has_mask", "has_boxes", "has_keypoints")
 RAGGED = ("boxes", "box_labels", "keypoints")
-"""Fields that hold an array for each image; they are joined here, and their lengths are facts."""
+"""Fields with one array per image; they are concatenated, with their lengths in ``facts``."""
 SCHEMA = pa.schema(
     [
         ("number", pa.int64()),
@@ -36,17 +35,17 @@ SCHEMA = pa.schema(
         *((name, pa.large_binary()) for name in ("images", *TENSORS, *FLAGS, *RAGGED)),
     ]
 )
-"""``facts`` is JSON: all that is small, and the type, shape and layout of the arrays."""
+"""``facts`` is JSON: small values, and dtype, shape and layout of the arrays."""
 COUNTS = ("num_made", "num_failed", "num_read", "num_used", "num_skipped")
 CHANNELS_LAST = "channels_last"
 
 
 def to_block(result: BatchResult, worker_stats: Mapping[str, Any] | None = None) -> pa.Table:
-    """Lay a batch out as a table of one row, without copying its pixels.
+    """Convert a batch to a table of one row, without copying its pixels.
 
     Args:
-        result: the batch; on a GPU its pixels are fetched.
-        worker_stats: more that the driver is to know, as JSON holds it.
+        result: the batch; pixels on a GPU are copied to the host.
+        worker_stats: statistics for the driver, as JSON values.
     """
     facts: dict[str, Any] = {
         **{name: getattr(result, name) for name in COUNTS},
@@ -58,16 +57,16 @@ def to_block(result: BatchResult, worker_stats: Mapping[str, Any] | None = None)
     if result.batch is not None:
         facts["batch"], arrays = _dump_batch(result.batch)
     facts["arrays"] = {name: [str(array.dtype), array.shape] for name, array in arrays.items()}
-    columns = [pa.array([result.number], pa.int64()), _cell(json.dumps(facts).encode())]
-    columns += [_cell(arrays.get(name)) for name in SCHEMA.names[len(columns) :]]
+    columns = [pa.array([result.number], pa.int64()), _single_cell(json.dumps(facts).encode())]
+    columns += [_single_cell(arrays.get(name)) for name in SCHEMA.names[len(columns) :]]
     return pa.table(columns, schema=SCHEMA)
 
 
 def from_block(table: pa.Table, pool: BufferPool | None = None) -> tuple[BatchResult, Mapping[str, Any]]:
-    """Take a batch out of a table, and what else was told; nothing of it lies in the table's memory.
+    """Convert a table to a batch and the worker's statistics; both are copies.
 
     Args:
-        table: what ``to_block`` made.
+        table: the result of ``to_block``.
         pool: provides the memory of the images.
     """
     assert table.num_rows == 1, table.num_rows
@@ -85,8 +84,8 @@ def from_block(table: pa.Table, pool: BufferPool | None = None) -> tuple[BatchRe
     return result, facts["told"]
 
 
-def counts_of(table: pa.Table) -> Mapping[str, int]:
-    """Read how many samples a batch took, and leave its pixels alone."""
+def read_counts(table: pa.Table) -> Mapping[str, int]:
+    """Read the counts of a batch, without its pixels."""
     facts = json.loads(bytes(_buffer(table, "facts")))
     return {name: facts[name] for name in COUNTS}
 
@@ -119,7 +118,7 @@ def _dump_batch(batch: Batch) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
 
 
 def _host_array(images: torch.Tensor) -> tuple[np.ndarray, str]:
-    """Return the pixels as they lie in memory, and how."""
+    """Return the pixels in their memory layout, and the name of the layout."""
     on_host = images.cpu()
     last = on_host.permute(0, 2, 3, 1)
     if not on_host.is_contiguous() and last.is_contiguous():
@@ -149,8 +148,8 @@ def _load_batch(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray], pool
     )
 
 
-def _cell(content: np.ndarray | bytes | None) -> pa.Array:
-    """Make a column of one cell that shares the memory of what it holds."""
+def _single_cell(content: np.ndarray | bytes | None) -> pa.Array:
+    """Create a column with one cell, without copying its content."""
     if content is None:
         return pa.nulls(1, pa.large_binary())
     data = pa.py_buffer(content if isinstance(content, bytes) else content.reshape(-1).view(np.uint8))

@@ -1,4 +1,4 @@
-"""A Ray cluster to work on: found or started, and asked what it can hold before anything is sent there."""
+"""Connects to a Ray cluster or starts one, and checks its capacity for workers."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from ...pipeline.errors import PlanError, RunError
 from ...pipeline.plan.resources import WorkerResources, check_resources, format_resources
 
 CONNECT_TIMEOUT_S = 5.0
-"""How long a cluster may take to accept a connection."""
+"""Timeout for connecting to a cluster."""
 CLIENT = "ray://"
 BACK_OFF = ("RAY_task_actor_unavailable_retry_delay_base_ms", "4000")
-"""How long Ray waits before it asks an actor again that gives no answer; doubled each time. Its own default is spent in
-seconds, long before Ray knows that a node is dead, which takes a quarter of a minute."""
+"""Initial delay before Ray retries a call to an unavailable actor; doubled each time. With Ray's default all retries are
+over within seconds, long before it detects a dead node, which takes about 15 s."""
 SLACK = 1e-6
-"""Ray counts resources in ten-thousandths; sums of fractions are compared with some slack."""
+"""Tolerance for sums of fractional resources; Ray counts in steps of 1e-4."""
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What one worker holds while it lives."""
+    """Resources reserved by one worker."""
 
     cpus: float = 1.0
     gpus: float = 0.0
-    """A fraction below one lets workers share a GPU."""
+    """A fraction lets workers share a GPU."""
 
     def __post_init__(self) -> None:
         check_resources(self.cpus, self.gpus)
@@ -38,13 +38,13 @@ class Resources:
         return format_resources(self.cpus, self.gpus)
 
     def with_defaults(self, plans: WorkerResources | None) -> Resources:  # noqa: ARG002
-        """Stay: who says all of it leaves nothing to a plan."""
+        """Return self: complete resources need no defaults from a plan."""
         return self
 
 
 @dataclass(frozen=True, slots=True)
 class ResourceRequest:
-    """What one worker is asked to hold; what is None is left to the plan."""
+    """Requested resources of one worker; None leaves a value to the plan."""
 
     cpus: float | None = None
     gpus: float | None = None
@@ -53,10 +53,10 @@ class ResourceRequest:
         check_resources(1 if self.cpus is None else self.cpus, 1 if self.gpus is None else self.gpus)
 
     def with_defaults(self, plans: WorkerResources | None) -> Resources:
-        """Fill in what a plan says, and else one CPU and no GPU.
+        """Fill in missing values from a plan; otherwise one CPU and no GPU.
 
         Raises:
-            PlanError: both together cannot be.
+            PlanError: the combination is invalid.
         """
         found = plans or WorkerResources()
         return Resources(
@@ -66,7 +66,7 @@ class ResourceRequest:
 
 @dataclass(frozen=True, slots=True)
 class WorkerGroup:
-    """So many workers of one kind."""
+    """A number of workers with the same resources."""
 
     num_workers: int
     per_worker: Resources
@@ -74,17 +74,17 @@ class WorkerGroup:
 
 @dataclass(frozen=True, slots=True)
 class NodeResources:
-    """What a node of the cluster has, in use or not."""
+    """Total resources of a node, in use or not."""
 
     cpus: float
     gpus: float = 0.0
 
     def max_workers(self, per_worker: Resources) -> int:
-        """Count the workers of a kind that it could hold were it empty."""
+        """Return how many workers fit on the empty node."""
         return int(min(_num_fitting(self.cpus, per_worker.cpus), _num_fitting(self.gpus, per_worker.gpus)))
 
     def subtract(self, per_worker: Resources, number: int) -> NodeResources:
-        """Take some workers' part away."""
+        """Return what remains after placing some workers."""
         return NodeResources(self.cpus - number * per_worker.cpus, self.gpus - number * per_worker.gpus)
 
     def __str__(self) -> str:
@@ -92,20 +92,20 @@ class NodeResources:
 
 
 def connect(address: str | None = None) -> bool:
-    """Join a Ray cluster, or start one on this machine where no address is given.
+    """Connect to a Ray cluster, or start one on this machine if no address is given.
 
-    A process that is connected already stays so. A cluster that is started here has no dashboard, listens on the loopback
-    interface only and ends with the process. Ray guards it by a token.
+    An existing connection is kept. A cluster started here has no dashboard, listens only on the loopback interface and
+    ends with the process. Ray protects it with a token.
 
     Args:
-        address: ``host:port``, ``ray://host:port`` or ``auto``, which looks on this machine and at ``RAY_ADDRESS``.
+        address: ``host:port``, ``ray://host:port`` or ``auto``, which tries this machine and ``RAY_ADDRESS``.
 
     Returns:
-        Whether the connection was made here, for who wants to end it.
+        Whether a new connection was made, for callers that close it.
 
     Raises:
-        PlanError: the address cannot be one.
-        RunError: there is no cluster, it has another version of Ray or Python, or it wants a token.
+        PlanError: the address is invalid.
+        RunError: there is no cluster, it runs another version of Ray or Python, or it requires a token.
     """
     os.environ.setdefault(*BACK_OFF)  # Ray reads it once
     import ray
@@ -130,11 +130,11 @@ def connect(address: str | None = None) -> bool:
 
 @contextmanager
 def _on_loopback() -> Iterator[str]:
-    """Let Ray start its processes on 127.0.0.1; yields that address.
+    """Make Ray start its processes on 127.0.0.1; yields that address.
 
-    On Linux Ray replaces a loopback address by the machine's own, so that other nodes can join, and then binds to all
-    interfaces. The switch by which it starts single-node clusters on other systems keeps it on loopback. Ray reads it from
-    the environment when it is imported, its processes when they start.
+    On Linux Ray replaces a loopback address with the machine's own, so that other nodes can join, and binds to all
+    interfaces. The variable for single-node clusters on other systems prevents this. Ray reads it at import, its processes
+    read it at their start.
     """
     from ray._private import ray_constants
 
@@ -153,33 +153,33 @@ def _on_loopback() -> Iterator[str]:
 
 @contextmanager
 def connected(address: str | None = None) -> Iterator[None]:
-    """Be connected to a cluster for a while; see ``connect``. Who was connected before stays so."""
+    """Connect to a cluster for the duration of the context; see ``connect``. An earlier connection is kept."""
     import ray
 
-    made = connect(address)
+    is_new = connect(address)
     try:
         yield
     finally:
-        if made:
+        if is_new:
             ray.shutdown()
 
 
 def list_nodes() -> list[NodeResources]:
-    """List what the cluster's nodes have, those included that its autoscaler may add, the largest first."""
-    from ray._private.state import state  # there is no public way to ask what may be added
+    """Return the cluster's nodes, including those that its autoscaler may add, largest first."""
+    from ray._private.state import state  # Ray has no public API for the autoscaler's limits
 
     found = list(_alive().values())
-    config = state.get_cluster_config()  # None where there is no autoscaler
+    config = state.get_cluster_config()  # None without an autoscaler
     for group in () if config is None else config.node_group_configs:
-        room = NodeResources(group.resources.get("CPU", 0.0), group.resources.get("GPU", 0.0))
-        fresh = max(0, group.max_count - found.count(room))
-        found += [room] * min(fresh, _MAX_AUTOSCALED_NODES)
-    return sorted(found, key=lambda room: (room.gpus, room.cpus), reverse=True)
+        node = NodeResources(group.resources.get("CPU", 0.0), group.resources.get("GPU", 0.0))
+        fresh = max(0, group.max_count - found.count(node))
+        found += [node] * min(fresh, _MAX_AUTOSCALED_NODES)
+    return sorted(found, key=lambda node: (node.gpus, node.cpus), reverse=True)
 
 
 def find_node(per_worker: Resources) -> str | None:
-    """Return the id of a node that lives and could hold a worker were it empty; None where there is none now."""
-    return next((node for node, room in _alive().items() if room.max_workers(per_worker)), None)
+    """Return the id of a live node on which a worker fits when empty; None if there is none."""
+    return next((name for name, node in _alive().items() if node.max_workers(per_worker)), None)
 
 
 def _alive() -> dict[str, NodeResources]:
@@ -194,14 +194,14 @@ def _alive() -> dict[str, NodeResources]:
 
 
 _MAX_AUTOSCALED_NODES = 10_000
-"""An autoscaler without a limit says so by a huge number."""
+"""Limit for autoscalers whose own limit is a huge number."""
 
 
 def check_capacity(groups: Sequence[WorkerGroup], nodes: Sequence[NodeResources]) -> None:
-    """Refuse workers that the cluster can never hold, however long they wait.
+    """Check that the cluster can ever hold some groups of workers.
 
     Raises:
-        PlanError: no node can hold one of them, or all nodes together not so many.
+        PlanError: a worker fits on no node, or not all workers fit.
     """
     for group in groups:
         if not any(node.max_workers(group.per_worker) for node in nodes):
@@ -210,7 +210,7 @@ def check_capacity(groups: Sequence[WorkerGroup], nodes: Sequence[NodeResources]
             )
             raise PlanError(
                 f"ray: expected {group.per_worker} per worker, got a cluster whose largest node has {largest or 'nothing'}; "
-                "ask for less with --cpus-per-worker and --gpus-per-worker, or add such a node"
+                "lower --cpus-per-worker or --gpus-per-worker, or add such a node"
             )
     left = list(nodes)
     for group in sorted(
@@ -222,19 +222,19 @@ def check_capacity(groups: Sequence[WorkerGroup], nodes: Sequence[NodeResources]
             left[number] = node.subtract(group.per_worker, placed)
             waiting -= placed
         if waiting:
-            wanted = " and ".join(f"{one.num_workers} workers of {one.per_worker}" for one in groups)
+            requested = " and ".join(f"{one.num_workers} workers of {one.per_worker}" for one in groups)
             raise PlanError(
-                f"ray: expected room for {wanted}, got a cluster of {describe_nodes(nodes)}, where {waiting} of them never fit; "
+                f"ray: expected room for {requested}, got a cluster of {describe_nodes(nodes)}, where {waiting} of them never fit; "
                 "ask for fewer with --workers or --job-workers, for less with --cpus-per-worker, or add nodes"
             )
 
 
-def _num_fitting(has: float, wants: float) -> float:
-    return math.inf if wants == 0 else (has + SLACK) // wants
+def _num_fitting(available: float, required: float) -> float:
+    return math.inf if required == 0 else (available + SLACK) // required
 
 
 def describe_nodes(nodes: Sequence[NodeResources]) -> str:
-    """Say how many nodes of which kind there are."""
+    """Format the number of nodes of each kind."""
     kinds: dict[NodeResources, int] = {}
     for node in nodes:
         kinds[node] = kinds.get(node, 0) + 1
@@ -242,32 +242,32 @@ def describe_nodes(nodes: Sequence[NodeResources]) -> str:
 
 
 def _check_reachable(address: str) -> None:
-    """Knock at the door: Ray itself would wait for minutes."""
+    """Check that the address accepts connections; Ray itself would wait for minutes."""
     host, colon, port = address.removeprefix(CLIENT).rpartition(":")
     if not colon or not host or not port.isdigit():
         raise PlanError(
-            f"address: expected host:port, ray://host:port or auto, got {address!r}; `ray status` on the head node tells it"
+            f"address: expected host:port, ray://host:port or auto, got {address!r}; `ray status` on the head node shows it"
         )
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
     except (OSError, OverflowError) as error:
         raise RunError(
             f"address: expected a Ray cluster at {address!r}, got no answer ({error}); start one with "
-            "`ray start --head`, or leave --address out to use this machine alone"
+            "`ray start --head`, or leave --address out to use only this machine"
         ) from error
 
 
-def _check_same(wanted: str | None, joined: str) -> None:
-    """Refuse an address other than that of the cluster that this process belongs to already."""
+def _check_same(address: str | None, joined: str) -> None:
+    """Check that an address is that of the cluster that this process is already connected to."""
     if (
-        wanted is None
-        or wanted == "auto"
-        or wanted.startswith(CLIENT)
-        or _endpoints(wanted) & _endpoints(joined)
+        address is None
+        or address == "auto"
+        or address.startswith(CLIENT)
+        or _endpoints(address) & _endpoints(joined)
     ):
         return
     raise PlanError(
-        f"address: expected the cluster at {wanted!r}, got a process that is connected to {joined!r}; "
+        f"address: expected the cluster at {address!r}, got a process that is connected to {joined!r}; "
         "call ray.shutdown() first, or leave the address out"
     )
 
@@ -284,15 +284,15 @@ def _connection_error(address: str, error: BaseException) -> str:
     causes: list[Any] = [error]
     while causes[-1].__cause__ is not None:
         causes.append(causes[-1].__cause__)
-    told = " ".join(str(causes[-1]).split())
-    if "InvalidAuthToken" in str(causes) or "uthentication" in told:
+    reason = " ".join(str(causes[-1]).split())
+    if "InvalidAuthToken" in str(causes) or "uthentication" in reason:
         return (
-            f"address: the cluster at {address!r} wants a token; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
+            f"address: the cluster at {address!r} requires a token; set RAY_AUTH_MODE=token, and RAY_AUTH_TOKEN or "
             "RAY_AUTH_TOKEN_PATH to the cluster's own"
         )
     if address == "auto":
         return (
-            f"address: expected a Ray cluster that runs here or at RAY_ADDRESS, got none ({told}); start one with "
-            "`ray start --head`, or leave --address out to use this machine alone"
+            f"address: expected a Ray cluster on this machine or at RAY_ADDRESS, got none ({reason}); start one with "
+            "`ray start --head`, or leave --address out to use only this machine"
         )
-    return f"address: expected to join the Ray cluster at {address!r}, got: {told}"
+    return f"address: expected to join the Ray cluster at {address!r}, got: {reason}"

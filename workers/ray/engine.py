@@ -1,7 +1,7 @@
-"""The Ray engine: batches made by actors of a cluster, the same as the local engine's, in the same order.
+"""Ray engine: batches made by actors of a cluster, equal to the local engine's and in the same order.
 
-``colocated``: a batch job runs in the actors that make its batches; keys and records travel, pixels do not.
-``separate``: some actors make batches, others, which may hold a GPU, work on them; a feed's batches come here.
+``colocated``: a batch job runs in the actors that make its batches; only keys and records are transferred.
+``separate``: some actors make batches, others, which may have GPUs, run the job; feeds transfer batches to this process.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Placement = Literal["colocated", "separate"]
 NUM_BATCHES = 2
-"""Batches that one worker makes at a time: the next is decoded while one is put together and handed over."""
+"""Batches that a worker makes concurrently: the next is decoded while one is assembled and returned."""
 
 BATCHES_PER_TASK = 4
-"""Batches of a colocated job that one task makes and works on: a task costs this process some milliseconds."""
+"""Maximum number of batches per task of a colocated job; a task costs this process a few milliseconds."""
 FINISHED_PER_RUNNING = 4
-"""Finished batches may be so many times those under way."""
+"""Maximum ratio of finished batches to those in progress."""
 TASKS_PER_WORKER = 8
-"""That there have to be at least before batches share a task, so that workers end together."""
+"""Minimum number of tasks per worker if tasks have several batches, so that workers finish together."""
 
 
 @dataclass(frozen=True)
@@ -60,16 +60,17 @@ class RayEngine:
     address: str | None = None
     """``host:port``, ``ray://host:port`` or ``auto``; None starts Ray on this machine."""
     num_workers: int = 0
-    """Actors that make batches; 0 takes as many as there is room for, those too that find room later."""
+    """Actors that make batches; 0 means as many as fit, including ones that fit later."""
     per_worker: Resources | ResourceRequest = field(default_factory=ResourceRequest)
-    """What one worker holds, over what its plan says; it has as many threads as CPUs. GPUs go to the job: with ``separate`` to workers of its own."""
+    """Resources of one worker, overriding the plan; it has as many threads as CPUs. GPUs are for the job, with
+    ``separate`` in workers of its own."""
     placement: Placement = "colocated"
     memory_bytes: int = 0
-    """What may be in flight in one worker; 0 means a quarter of its machine, shared by the workers that fit there."""
+    """Memory limit of one worker; 0 means 25 % of its machine, divided by the number of workers that fit there."""
     backend: Backend | None = None
     """What works on pixels; None takes DALI for plans on a GPU, OpenCV for plans on the CPU."""
     num_job_workers: int = 1
-    """Actors that a job has for itself with ``separate``."""
+    """Actors that run the job with ``separate``."""
 
     def __post_init__(self) -> None:
         check_text("address", self.address)
@@ -82,17 +83,16 @@ class RayEngine:
             check_choice("backend", self.backend, get_args(Backend))
         if self.num_job_workers < 1 or (self.num_job_workers > 1 and self.placement != "separate"):
             raise PlanError(
-                "ray: expected one or more job workers with the placement separate, and no number of them with colocated, "
-                f"where the job runs in every worker; got {self.num_job_workers} with {self.placement}; "
-                "add --placement separate, or leave --job-workers out"
+                "ray: expected job workers only with the placement separate, and at least one, got "
+                f"{self.num_job_workers} with {self.placement}; add --placement separate, or leave --job-workers out"
             )
 
     def feed(self, plan: Plan, view: View, position: Mapping[str, Any] | None = None) -> RayFeed:
         """Open the batches of a view of a plan, from a position on if one is given.
 
         Raises:
-            PlanError: the plan or the view cannot be right, the position is of another, or the cluster can never
-                hold the workers.
+            PlanError: plan or view is invalid, the position belongs to another, or the cluster can never hold the
+                workers.
             SourceError: the index cannot be used or has no such split.
             RunError: there is no cluster at the address.
         """
@@ -102,10 +102,10 @@ class RayEngine:
         return RayFeed(opened, feed_state, [self.batch_stage(opened)])
 
     def batch_stage(self, opened: OpenView) -> Stage:
-        """Say which workers make the batches of a view, on the cluster that this process belongs to.
+        """Return the stage that makes the batches of a view on the connected cluster.
 
         Raises:
-            PlanError: the cluster can never hold them.
+            PlanError: the cluster can never hold its workers.
         """
         on_gpu = opened.plan.device == "gpu"
         per_worker = self.per_worker.with_defaults(opened.plan.resources)
@@ -115,7 +115,7 @@ class RayEngine:
         return _stage(BatchActor, (self._worker_config(opened, group),), group, self.num_workers)
 
     def open_job(self, job: BatchJob, position: Mapping[str, Any] | None = None) -> RayJobRun:
-        """Open a batch job at its view, from a position on if one is given; raises as ``feed`` does."""
+        """Open a run of a batch job, from a position on if one is given; raises as ``feed`` does."""
         opened = self._open(job.plan, job.view)
         feed_state = FeedState(opened, position)
         per_worker = self.per_worker.with_defaults(job.plan.resources)
@@ -139,7 +139,7 @@ class RayEngine:
         check_type("view", view, View)
         opened = OpenView.of(plan, view)
         check_backend(opened, self._backend(plan))
-        self.per_worker.with_defaults(plan.resources)  # refused before Ray is touched
+        self.per_worker.with_defaults(plan.resources)  # checked before Ray is started
         return opened
 
     def _backend(self, plan: Plan) -> Backend:
@@ -149,7 +149,7 @@ class RayEngine:
         return WorkerGroup(self.num_workers, per_worker)
 
     def _resolve_size(self, group: WorkerGroup, others: list[WorkerGroup]) -> WorkerGroup:
-        """Check that a crew fits beside others; where no number is given, count how many do."""
+        """Check that a group of workers fits beside others; without a number use as many as fit."""
         nodes = list_nodes()
         if not group.num_workers:
             group = WorkerGroup(max(1, _max_workers(group.per_worker, others, nodes)), group.per_worker)
@@ -167,7 +167,7 @@ class RayEngine:
 
 
 class _RayStream(RemoteFeed[T]):
-    """What comes out of a cluster for each batch of a view, in order, with the books of a feed."""
+    """Ordered stream of a cluster's results, one per batch of a view, with the state of a feed."""
 
     def __init__(self, opened: OpenView, feed_state: FeedState, stages: list[Stage]) -> None:
         super().__init__(opened, feed_state)
@@ -175,16 +175,16 @@ class _RayStream(RemoteFeed[T]):
         self._stopped = False
 
     def close(self) -> None:
-        """End the execution at the next batch; one that is read to its end ends by itself."""
+        """Stop the execution at the next batch; one that is read to its end stops by itself."""
         super().close()
         self._stopped = True
 
     def _per_task(self, num_batches: int) -> int:  # noqa: ARG002
-        """Batches that one task makes: what travels with pixels goes alone."""
+        """Return the number of batches per task; 1 if pixels are transferred."""
         return 1
 
     def _max_bytes(self) -> int | None:
-        """Bytes of finished batches that may wait in the object store: as many batches as workers make at a time."""
+        """Return the maximum size of finished batches in the object store, relative to the batches in progress."""
         under_way = 2 * NUM_BATCHES * sum(stage.initial_workers for stage in self._stages)
         return FINISHED_PER_RUNNING * under_way * self._opened.largest_batch_bytes
 
@@ -210,7 +210,7 @@ class _RayStream(RemoteFeed[T]):
                 raise self._locate_poison(error, per_task) from error
 
     def _locate_poison(self, error: WorkerDiedError, per_task: int) -> WorkerDiedError:
-        """Find the batch over which workers die, among those that lay at workers or finished before them."""
+        """Find the batch that kills its worker, among those that were queued, in progress or finished."""
         schedule, first = self._opened.schedule, self._feed_state.next
         num_each = per_task * (QUEUED_PER_SLOT + 2 * FINISHED_PER_RUNNING) * NUM_BATCHES
         last = first + num_each * sum(stage.initial_workers for stage in self._stages)
@@ -219,11 +219,11 @@ class _RayStream(RemoteFeed[T]):
 
 
 class RayFeed(_RayStream[Batch]):
-    """Batches of one view that a cluster makes; they are the consumer's own.
+    """Batches of one view, made by a cluster; the consumer owns them.
 
     Iterating raises:
         LightwellError: as ``LocalFeed`` raises.
-        RunError: a worker failed, or died again and again.
+        RunError: a worker failed, or died repeatedly.
     """
 
     def _batches(self) -> Iterator[Batch]:
@@ -242,9 +242,9 @@ class RayFeed(_RayStream[Batch]):
 
 
 class RayJobRun(_RayStream[BatchRecords]):
-    """A batch job at work on a cluster: what it makes of each batch.
+    """Stream of a batch job that runs on a cluster.
 
-    Iterating raises what ``RayFeed`` raises, and what the job raises.
+    Iterating raises the errors of ``RayFeed`` and of the job.
     """
 
     def _per_task(self, num_batches: int) -> int:
@@ -267,7 +267,7 @@ class RayJobRun(_RayStream[BatchRecords]):
 
 
 def _max_workers(per_worker: Resources, others: list[WorkerGroup], nodes: list[NodeResources]) -> int:
-    """Count the workers of a kind that a cluster could hold beside others."""
+    """Return how many workers fit on a cluster beside others."""
     left = list(nodes)
     for group in others:
         waiting = group.num_workers

@@ -1,7 +1,7 @@
-"""Looks at files on a Ray cluster: the driver lists a source, its tasks read the headers, a bounded number at a time.
+"""Reads image headers on a Ray cluster: the driver lists a source, and a bounded number of tasks reads the headers.
 
-A task whose process or node dies is run again by Ray, elsewhere. What it gives back are rows, so that nothing can come
-twice: the driver puts them in order.
+Ray retries a task whose process or node dies, elsewhere. Tasks return rows, which the driver puts in order, so that no row
+is lost or duplicated.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from .stream import RETRIES, unwrap_ray_error
 T = TypeVar("T")
 
 CHUNKS_PER_TASK = 16
-"""At most: a task costs the driver about a millisecond, a chunk of local files 20 of a worker's CPU."""
+"""Maximum; a task costs the driver about 1 ms, a chunk of local files about 20 ms of a worker's CPU time."""
 TASKS_PER_WORKER = 8
-"""That there have to be at least before chunks share a task, so that workers end together."""
+"""Minimum number of tasks per worker if tasks have several chunks, so that workers finish together."""
 FINISHED_PER_RUNNING = 4
-"""Tasks under way or done whose turn has not come, for each that works."""
+"""Maximum ratio of tasks in progress or waiting for their turn to tasks that run concurrently."""
 CAPACITY_CHECK_S = 5.0
-"""How often a cluster is asked for room that it did not have before."""
+"""Interval at which the cluster's capacity is checked."""
 NUM_PROBES, NUM_CANDIDATES = 3, 16
 
 
 class Probe(NamedTuple):
-    """A file that the driver sees."""
+    """A file that the driver can read."""
 
     uri: str
     num_bytes: int
@@ -45,46 +45,46 @@ class Probe(NamedTuple):
 
 @dataclass(frozen=True)
 class RayReaders:
-    """Workers of a Ray cluster that look at files; see ``pipeline.index.readers``."""
+    """Scans files with tasks on a Ray cluster; see ``pipeline.index.readers``."""
 
     address: str | None = None
     """``host:port``, ``ray://host:port`` or ``auto``; None starts Ray on this machine."""
     num_workers: int = 0
-    """Tasks at a time; 0 takes as many as there is room for, those too that find room later."""
+    """Concurrent tasks; 0 means as many as fit, including ones that fit later."""
     per_worker: Resources = field(default_factory=Resources)
-    """What one task holds; it has two threads for each CPU, four at least."""
+    """Resources of one task; it has two threads per CPU, at least four."""
 
     def scan(
         self, chunks: Iterable[Chunk[T]], *, num_chunks: int, storage: Storage
     ) -> Generator[T, None, None]:
-        """Yield what was seen of each chunk, in order.
+        """Yield the file information of each chunk, in order.
 
         Raises:
-            PlanError: the cluster can never hold the workers, or the address cannot be one.
-            RunError: there is no cluster at the address, or a node does not see the files that the driver sees.
-            WorkerDiedError: a task's process died again and again.
+            PlanError: the cluster can never hold the workers, or the address is invalid.
+            RunError: there is no cluster at the address, or a node cannot read the files that the driver can.
+            WorkerDiedError: a task's process died repeatedly.
             SourceUnavailableError: a remote source gives no answer.
         """
         if not num_chunks:
             return
         with connected(self.address):
-            initial_workers = self._num_now()
-            check_capacity([WorkerGroup(initial_workers, self.per_worker)], list_nodes())
-            per_task = max(1, min(CHUNKS_PER_TASK, num_chunks // (TASKS_PER_WORKER * initial_workers)))
+            num_workers = self._capacity()
+            check_capacity([WorkerGroup(num_workers, self.per_worker)], list_nodes())
+            per_task = max(1, min(CHUNKS_PER_TASK, num_chunks // (TASKS_PER_WORKER * num_workers)))
             with _Tasks(self, storage) as tasks:
-                for seen in tasks.run(_groups(chunks, per_task)):
-                    yield from seen
+                for results in tasks.run(_groups(chunks, per_task)):
+                    yield from results
 
-    def _num_now(self) -> int:
+    def _capacity(self) -> int:
         return self.num_workers or max(1, sum(node.max_workers(self.per_worker) for node in list_nodes()))
 
     def max_tasks(self) -> int:
-        """Say how many tasks Ray may have now: where it bounds them itself, so many more that a new node finds some."""
-        return self.num_workers or 2 * self._num_now()
+        """Return the current limit of submitted tasks; without ``num_workers`` twice the capacity, for nodes that join."""
+        return self.num_workers or 2 * self._capacity()
 
 
 class _Tasks:
-    """The tasks of one source; a context manager, so that none is left running."""
+    """Tasks of one source; a context manager, which cancels them on exit."""
 
     def __init__(self, readers: RayReaders, storage: Storage) -> None:
         import ray
@@ -96,7 +96,7 @@ class _Tasks:
             num_cpus=readers.per_worker.cpus,
             num_gpus=readers.per_worker.gpus,
             max_retries=RETRIES,
-            scheduling_strategy="SPREAD",  # every node has its own way to the files
+            scheduling_strategy="SPREAD",  # every node has its own connection to the files
         )(scan_group)
         self._running: dict[Any, tuple[int, Sequence[Chunk[Any]]]] = {}
 
@@ -110,25 +110,25 @@ class _Tasks:
             ray.cancel(task)
 
     def run(self, groups: Iterator[Sequence[Chunk[T]]]) -> Iterator[list[T]]:
-        """Send groups out and yield what comes back of each, in order."""
+        """Submit groups and yield their results, in order."""
         import ray
 
         done: dict[int, list[T]] = {}
-        num_sent = num_given = 0
-        most, asked_s = self._readers.max_tasks(), time.monotonic()
+        num_sent = num_yielded = 0
+        limit, checked_s = self._readers.max_tasks(), time.monotonic()
         while True:
-            if time.monotonic() - asked_s >= CAPACITY_CHECK_S:
-                most, asked_s = self._readers.max_tasks(), time.monotonic()
-            while len(self._running) < most and num_sent - num_given < FINISHED_PER_RUNNING * most:
+            if time.monotonic() - checked_s >= CAPACITY_CHECK_S:
+                limit, checked_s = self._readers.max_tasks(), time.monotonic()
+            while len(self._running) < limit and num_sent - num_yielded < FINISHED_PER_RUNNING * limit:
                 group = next(groups, None)
                 if group is None:
                     break
-                sent = self._task.remote(group, _probes(group), self._num_threads, *self._storage)
-                self._running[sent] = num_sent, group
+                task = self._task.remote(group, _probes(group), self._num_threads, *self._storage)
+                self._running[task] = num_sent, group
                 num_sent += 1
-            if num_given in done:
-                yield done.pop(num_given)
-                num_given += 1
+            if num_yielded in done:
+                yield done.pop(num_yielded)
+                num_yielded += 1
                 continue
             if not self._running:
                 return
@@ -150,8 +150,8 @@ class _Tasks:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
             raise WorkerDiedError(
                 f"a worker: expected the headers of {len(uris):,} files from {uris[0]!r} to {uris[-1]!r}, got a process that "
-                f"died over them {RETRIES + 1} times ({lines[0]}); look into Ray's logs for why: memory, or one of these "
-                "files that ends its reader and has to be taken away"
+                f"died {RETRIES + 1} times ({lines[0]}); check Ray's logs for the cause: out of memory, or one of these "
+                "files crashes its reader and has to be removed"
             ) from error
         return found
 
@@ -163,10 +163,10 @@ def scan_group(
     max_wait_s: float,
     rules: UriRules,
 ) -> list[T]:
-    """Look at some chunks, in a process of Ray's.
+    """Scan some chunks in a Ray task.
 
     Raises:
-        RunError: this node does not see the files that the driver sees.
+        RunError: this node cannot read the files that the driver can.
         SourceUnavailableError: a remote source gives no answer.
     """
     check_visible(probes)
@@ -176,7 +176,7 @@ def scan_group(
 
 @lru_cache(maxsize=1)
 def _storage(max_wait_s: float, rules: UriRules) -> Storage:
-    """Keep connections from one task of this process to the next."""
+    """Return the storage of this process, cached to reuse connections between tasks."""
     return Storage(max_wait_s, rules)
 
 
@@ -187,7 +187,7 @@ def _groups(chunks: Iterable[Chunk[T]], size: int) -> Iterator[list[Chunk[T]]]:
 
 
 def _probes(group: Sequence[Chunk[Any]]) -> list[Probe]:
-    """Find some files of a group that the driver sees: who sees none of them sees other disks."""
+    """Return some files of a group that the driver can read; a node that can read none of them has other mounts."""
     uris = (uri for chunk in group for uri in chunk.uris)
     found = []
     for uri in islice((uri for uri in uris if not is_remote(uri)), NUM_CANDIDATES):
@@ -199,18 +199,18 @@ def _probes(group: Sequence[Chunk[Any]]) -> list[Probe]:
 
 
 def check_visible(probes: Sequence[Probe]) -> None:
-    """Check that this node sees what the driver sees, or at least one of it: files may go or change at any time.
+    """Check that this node can read at least one of the driver's files, since single ones may change at any time.
 
     Raises:
-        RunError: it does not.
+        RunError: it can read none of them.
     """
     sizes = [_size_of(probe.uri) for probe in probes]
     if not probes or any(size == probe.num_bytes for size, probe in zip(sizes, probes, strict=True)):
         return
     got = "no such file" if sizes[0] is None else f"another one, of {sizes[0]:,} bytes"
     raise RunError(
-        f"node {os.uname().nodename!r}: expected to read {probes[0].uri!r} ({probes[0].num_bytes:,} bytes), which the driver "
-        f"sees, got {got}; put it on a folder that all nodes mount at the same path, or into a bucket (s3://...)"
+        f"node {os.uname().nodename!r}: expected to read {probes[0].uri!r} ({probes[0].num_bytes:,} bytes), as the driver "
+        f"can, got {got}; put it in a folder that all nodes mount at the same path, or into a bucket (s3://...)"
     )
 
 

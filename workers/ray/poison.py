@@ -1,7 +1,7 @@
-"""Finds the batch that ends the process of whoever makes it, such as one with a picture that a decoder trips over.
+"""Finds the poison batch that kills its worker process, such as one with an image that crashes a decoder.
 
-Ray says that a worker died again and again, not over what. So the batches that were under way are made once more, one
-after another, by a process that makes nothing else.
+Ray reports that a worker died repeatedly, but not at which batch. So the batches that were in progress are made again, one
+after another, in a separate process.
 """
 
 from __future__ import annotations
@@ -17,61 +17,61 @@ from .cluster import find_node
 from .stream import Stage, number_blocks
 
 START_S = 60.0
-"""Seconds that the processes for the search may take to start. GPUs are free once Ray has given up all tasks of the workers
-that held them, which takes half a minute."""
+"""Timeout in seconds for starting the probe processes. GPUs become free once Ray has given up all tasks of the workers that
+held them, which takes about 30 s."""
 PROBE_S = 120.0
-"""Seconds that one batch may take in the search."""
+"""Timeout in seconds for one batch of the search."""
 
 
 class Probe:
-    """One stage in an actor of its own, one batch at a time."""
+    """Actor that runs one stage, one batch at a time."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage.actor_class(*stage.args)
 
     def is_open(self) -> bool:
-        """Say that the stage is open."""
+        """Return True once the stage is open."""
         return True
 
     def run(self, table: Any) -> Any:
-        """Take a block through the stage."""
+        """Process a block."""
         return self._stage(table)
 
 
 def clear_tracebacks(error: BaseException) -> None:
-    """Empty the frames that an error and its causes came through; which lines they were stays known.
+    """Clear the local variables of all frames in the tracebacks of an error and its causes; line numbers are kept.
 
-    Ray Data's pool is among what they hold, and a pool that is held keeps its workers, dead or not, and their room.
+    They hold references to Ray Data's actor pool, which would keep its workers, dead or not, and their resources.
     """
-    seen: set[int] = set()
-    left: list[BaseException | None] = [error]
-    while left:
-        one = left.pop()
-        if one is not None and id(one) not in seen:
-            seen.add(id(one))
-            traceback.clear_frames(one.__traceback__)
-            left += [one.__cause__, one.__context__]
+    visited: set[int] = set()
+    pending: list[BaseException | None] = [error]
+    while pending:
+        exception = pending.pop()
+        if exception is not None and id(exception) not in visited:
+            visited.add(id(exception))
+            traceback.clear_frames(exception.__traceback__)
+            pending += [exception.__cause__, exception.__context__]
 
 
 def poison_error(opened: OpenView, number: int, num_deaths: int) -> WorkerDiedError:
-    """Say which batch ends the process of whoever makes it."""
+    """Build the error for a batch that kills its worker process."""
     spec = opened.schedule.batch(number)
     keys = opened.index.table["key"].take(spec.rows).to_pylist()
     more = f" and {len(keys) - NUM_NAMED:,} more" if len(keys) > NUM_NAMED else ""
     return WorkerDiedError(
-        f"epoch {spec.epoch}, step {spec.step}: expected this batch, got a worker's process that died over it every "
-        f"time, {num_deaths} times in all; one of its images "
-        f"({', '.join(map(repr, keys[:NUM_NAMED]))}{more}) ends a decoder or the job's code: take it out of the index"
+        f"epoch {spec.epoch}, step {spec.step}: expected this batch, got a worker process that died {num_deaths} times "
+        f"while making it; one of its images ({', '.join(map(repr, keys[:NUM_NAMED]))}{more}) crashes a decoder or the "
+        "job's code: remove it from the index"
     )
 
 
 def find_poison_batch(stages: Sequence[Stage], first: int, end: int) -> int | None:
-    """Return the first batch from ``first`` up to ``end`` that kills its process; None where none does.
+    """Return the first batch from ``first`` up to ``end`` that kills its process; None if none does.
 
     Args:
-        stages: what the batches go through; of the workers that they had before, none may be held any more.
-        first: number of the first batch to look at.
-        end: number behind the last.
+        stages: the stages of a batch; their former workers must have been released.
+        first: number of the first batch to try.
+        end: number after the last one.
     """
     import ray
 
@@ -83,9 +83,9 @@ def find_poison_batch(stages: Sequence[Stage], first: int, end: int) -> int | No
             (table,) = number_blocks(number, number + 1, 1)
             for probe in probes:
                 table = ray.get(probe.run.remote(table), timeout=PROBE_S)
-    except ray.exceptions.RayActorError:  # dead, or as good as: Ray knows only that its connection broke
-        return number  # none where a stage cannot even be opened
-    except ray.exceptions.RayError:  # no room, another fault, or too slow a batch: the first error stands
+    except ray.exceptions.RayActorError:  # dead, or disconnected
+        return number  # None if a stage cannot even be opened
+    except ray.exceptions.RayError:  # no capacity, another fault or a timeout: keep the original error
         return None
     finally:
         for probe in probes:
@@ -94,7 +94,7 @@ def find_poison_batch(stages: Sequence[Stage], first: int, end: int) -> int | No
 
 
 def _start(stage: Stage) -> Any:
-    """Start a probe. It holds no CPUs: those of the dead workers are given back late, and others may want them."""
+    """Start a probe. It reserves no CPUs, since those of the dead workers are released late."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -105,7 +105,7 @@ def _start(stage: Stage) -> Any:
             num_cpus=0,
             num_gpus=stage.per_worker.gpus or None,
             max_restarts=0,
-            # A node without CPUs, such as a head, may see no images.
+            # A node without CPUs, such as a head node, may have no access to the images.
             scheduling_strategy=node and NodeAffinitySchedulingStrategy(node, soft=True),
         )
         .remote(stage)

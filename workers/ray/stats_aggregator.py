@@ -1,4 +1,4 @@
-"""Adds up what workers tell of themselves with what this process waits for: the statistics of a stream from Ray."""
+"""Aggregates the statistics of remote workers and of this process for a stream from Ray."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class StatsAggregator:
-    """The last that each worker told, and this process's own clock; a context manager, which starts and stops it."""
+    """Latest report of each worker, and the timer of this process; a context manager, which starts and stops it."""
 
     def __init__(self) -> None:
         self._monitor = FeedMonitor()
@@ -31,22 +31,22 @@ class StatsAggregator:
         self._monitor.stop()
 
     def enter(self, step: str) -> None:
-        """Turn the clock of this process to a step: ``input`` is waiting for Ray, ``batch`` taking over a batch."""
+        """Switch this process's timer to a step: ``input`` is waiting for Ray, ``batch`` receiving a batch."""
         self._timer.enter(step)
 
     def update(self, report: Mapping[str, Any], num_bytes: int) -> None:
-        """Note what a worker told with a batch of so many bytes."""
+        """Record a worker's report and the size of the batch that it came with."""
         self._moved_bytes += num_bytes
         if report:
             self._workers[report["worker"]] = report
 
     def count_batch(self, num_images: int) -> None:
-        """Note that a batch goes to the consumer."""
+        """Record that a batch is yielded to the consumer."""
         self._monitor.count_batch(num_images)
         self._timer.enter("consumer")
 
     def read(self, *, replaced: int) -> FeedStats:
-        """Add up; workers that died count with the last they told."""
+        """Return the aggregate; workers that died count with their last report."""
         workers = list(self._workers.values())
 
         def total(name: str) -> int:
@@ -69,12 +69,12 @@ class StatsAggregator:
 
 
 class RemoteFeed(BaseFeed[T]):
-    """A feed whose batches are made elsewhere, with the statistics of all who have a part in it."""
+    """Feed whose batches are made by other processes, with aggregated statistics."""
 
     def __init__(self, opened: OpenView, feed_state: FeedState) -> None:
         super().__init__(opened, feed_state)
         self._stats = StatsAggregator()
 
     def stats(self) -> FeedStats:
-        """Say where the time of those who make the batches and of this process went."""
+        """Return the statistics of the workers and of this process."""
         return self._stats.read(replaced=self._feed_state.counts["replaced"])

@@ -25,7 +25,7 @@ import pyarrow as pa
 from ...pipeline.errors import LightwellError
 from ...pipeline.runtime.open_view import OpenView
 from ..ray.actor import BatchActor, result_or_error
-from ..ray.blocks import counts_of
+from ..ray.blocks import read_counts
 from ..ray.engine import NUM_BATCHES, RayEngine
 from ..ray.poison import poison_error
 from ..ray.stream import RETRIES, Stage, unwrap_ray_error
@@ -58,7 +58,7 @@ class BuildWorker:
     def build(self, number: int) -> tuple[tuple[int, int], pa.Table]:
         """Make a batch; return its bytes and the number of samples processed for it, and the batch as a second object."""
         block = self._build(pa.table({"number": pa.array([number], pa.int64())}))
-        return (block.nbytes, counts_of(block)["num_made"]), block
+        return (block.nbytes, read_counts(block)["num_made"]), block
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Notices when the ranks of a run do not fit in the cluster any more: Ray Train waits for room, and says nothing."""
+"""Detects when the ranks of a run no longer fit in the cluster; Ray Train waits silently."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from ..ray.cluster import NodeResources, WorkerGroup, check_capacity, describe_n
 
 
 class CapacityMonitor:
-    """Tells news of the room for some ranks, and nothing while all is as before."""
+    """Reports changes in whether the ranks of a run fit."""
 
     def __init__(self, group: WorkerGroup) -> None:
         self._worker_group = group
-        self._waits = False
+        self._is_waiting = False
 
     def update(self, nodes: Sequence[NodeResources]) -> str | None:
-        """Look at the nodes that there are now; returns a line for the console where something has changed."""
-        before, self._waits = self._waits, not self._fits(nodes)
-        if self._waits == before:
+        """Check the current nodes; returns a line for the console if the state has changed."""
+        before, self._is_waiting = self._is_waiting, not self._fits(nodes)
+        if self._is_waiting == before:
             return None
-        if not self._waits:
-            return "there is room again: the ranks go on from the last checkpoint"
+        if not self._is_waiting:
+            return "resources are available again: the ranks resume from the last checkpoint"
         return (
-            f"waiting for room: {self._worker_group.num_workers} ranks of {self._worker_group.per_worker} each are expected, and the cluster has "
+            f"waiting for resources: {self._worker_group.num_workers} ranks need {self._worker_group.per_worker} each, and the cluster has "
             f"{describe_nodes(nodes) or 'no node'} left; add nodes, or stop and run the same command with fewer --workers"
         )
 

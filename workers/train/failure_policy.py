@@ -1,4 +1,4 @@
-"""Tells Ray Train which failures are final: to start the ranks anew would mend nothing."""
+"""Failure policy for Ray Train: errors of Lightwell are permanent and not retried."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ...pipeline.errors import RunError
 
 
 class StopOnPermanentError(UserCallback):
-    """Ends a run whose ranks have told at the desk why it cannot go on. Lives in Ray Train's controller."""
+    """Stops a run after a rank has reported a permanent error. Runs in Ray Train's controller."""
 
     def __init__(self, reporter: Any) -> None:
         self._reporter = reporter
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
-        """Raise, which Ray Train takes for a failure of its own and does not try again."""
+        """Raise, which Ray Train treats as an error of its controller and does not retry."""
         if ray.get(self._reporter.failed.remote()):
-            raise RunError("a rank has told why the run cannot go on")
+            raise RunError("a rank has reported a permanent error")

@@ -1,4 +1,4 @@
-"""Trains in this process; the reference for training on a cluster."""
+"""Training in this process; the reference for training on a cluster."""
 
 from __future__ import annotations
 
@@ -22,5 +22,5 @@ class LocalTrainer:
     def run(
         self, job: TrainingJob, out: Path | str, console: Console, *, reads: Sequence[Path | str] = ()
     ) -> Mapping[str, Any]:
-        """Run a training job to its end; returns its metrics. Raises as ``run_training_job`` does."""
+        """Run a training job to its end; returns its metrics. Raises like ``run_training_job``."""
         return run_training_job(job, self.engine, out, console, reads=reads)

@@ -1,4 +1,4 @@
-"""What one worker of Ray Train does: it opens the feed of its own rank in its own process and runs the job on it."""
+"""Worker function of Ray Train: opens the feed of its rank in its own process and runs the job."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RankConfig:
-    """What every rank is told. Pickled by value."""
+    """Configuration of every rank. Pickled by value."""
 
     job: TrainingJob
     out: str
     reporter: Any
     """Handle of a ``Reporter``."""
     sentinel: str
-    """Name of a file that the driver has put into ``out``, so that a rank knows that it sees the same folder."""
+    """Name of a file created by the driver in ``out``, by which a rank recognizes the shared folder."""
     num_threads: int
     memory_bytes: int
-    """Of one rank; 0 means a quarter of its machine, shared by the ranks that are there."""
+    """Memory limit of one rank; 0 means 25 % of its machine, divided by the number of ranks there."""
 
 
 def run_rank(loop_config: dict[str, Any]) -> None:
     """Run one rank to its end, configured by the ``RankConfig`` under ``rank``.
 
-    An error of ours is final and told at the desk. After any other Ray Train starts all ranks anew, which go on from the
-    last checkpoint.
+    A LightwellError is reported to the driver and not retried. After any other error Ray Train restarts all ranks, which
+    resume from the last checkpoint.
     """
     import ray
 
@@ -50,7 +50,7 @@ def run_rank(loop_config: dict[str, Any]) -> None:
 
 
 def run_job(config: RankConfig) -> None:
-    """Run the job on this rank's part of its batches."""
+    """Run the job on this rank's share of the batches."""
     import ray
     import ray.train
     import torch
@@ -63,30 +63,32 @@ def run_job(config: RankConfig) -> None:
     engine = LocalEngine(num_threads=config.num_threads, memory_bytes=memory)
     console = LineConsole(cast("TextIO", ReporterStream(config.reporter))) if is_main else SilentConsole()
     console.print(f"training on {context.get_world_size()} ranks, {config.num_threads} threads each")
-    metrics = run_training_job(config.job, engine, config.out, console, lock=False)  # the driver holds it
+    metrics = run_training_job(
+        config.job, engine, config.out, console, lock=False
+    )  # the driver holds the lock
     if is_main:
         ray.get(config.reporter.finish.remote(metrics))
 
 
 def check_shared_folder(config: RankConfig, node: int) -> None:
-    """Check that this rank sees the folder that the driver writes to."""
+    """Check that this rank has access to the driver's output folder."""
     if not is_remote(config.out) and not (Path(config.out) / config.sentinel).exists():
         raise PlanError(
-            f"--out: expected a folder that all nodes share, got {config.out!r}, which node {node} of the run does not see; "
-            "give a shared mount, or a URI such as s3://bucket/run"
+            f"--out: expected a folder shared by all nodes, got {config.out!r}, which node {node} of the run cannot access; "
+            "use a shared mount, or a URI such as s3://bucket/run"
         )
 
 
 class ReporterStream(io.TextIOBase):
-    """Sends what is written, line by line, to the driver."""
+    """Text stream that sends lines to the driver."""
 
     def __init__(self, reporter: Any) -> None:
         self._reporter = reporter
-        self._begun = ""
+        self._partial_line = ""
 
     def write(self, text: str) -> int:
-        """Send the lines that are whole."""
-        *lines, self._begun = (self._begun + text).split("\n")
+        """Send the complete lines."""
+        *lines, self._partial_line = (self._partial_line + text).split("\n")
         for line in lines:
             self._reporter.add_line.remote(line)
         return len(text)

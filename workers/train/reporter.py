@@ -1,4 +1,4 @@
-"""Where ranks report and the driver asks: lines to show, the result, and why a run cannot go on."""
+"""Collects output lines, the result and permanent errors of ranks for the driver."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Reporter:
-    """Lives as a Ray actor on the driver's node; a run that is restarted finds it again."""
+    """Ray actor on the driver's node; it survives restarts of the ranks."""
 
     def __init__(self) -> None:
         self._lines: list[str] = []
@@ -15,26 +15,26 @@ class Reporter:
         self._error: Exception | None = None
 
     def add_line(self, line: str) -> None:
-        """Take a line for the driver's console."""
+        """Add a line for the driver's console."""
         self._lines.append(line)
 
     def finish(self, metrics: Mapping[str, Any]) -> None:
-        """Take the result."""
+        """Store the result."""
         self._metrics = dict(metrics)
 
     def fail(self, error: Exception) -> None:
-        """Take the reason why trying again is of no use; the first one counts."""
+        """Store a permanent error; the first one is kept."""
         self._error = self._error or error
 
     def failed(self) -> bool:
-        """Say whether there is such a reason."""
+        """Return whether there is a permanent error."""
         return self._error is not None
 
     def take_lines(self) -> list[str]:
-        """Hand out the lines that nobody has had."""
+        """Return the lines since the last call."""
         lines, self._lines = self._lines, []
         return lines
 
     def outcome(self) -> tuple[Mapping[str, Any] | None, Exception | None]:
-        """Return the result, or why there is none."""
+        """Return the result and the permanent error, each None if missing."""
         return self._metrics, self._error

@@ -1,4 +1,4 @@
-"""Runs a training job on a Ray cluster, from the driver's side."""
+"""Runs a training job on a Ray cluster, with Ray Train."""
 
 from __future__ import annotations
 
@@ -34,50 +34,50 @@ from .reporter import Reporter
 if TYPE_CHECKING:
     from ...pipeline.jobs.contracts import Console, TrainingJob
 
-ASK_S = 0.5
-MARK = re.compile(r"\.seen-[0-9a-f]{32}")
+POLL_S = 0.5
+SENTINEL = re.compile(r"\.seen-[0-9a-f]{32}")
 MAX_FAILURES = 8
 
 
 @dataclass(frozen=True)
 class RayTrainer:
-    """Trains on a Ray cluster, data parallel: every rank reads, decodes and learns its slice of each batch itself.
+    """Data-parallel training on a Ray cluster: every rank reads, decodes and trains on its slice of each batch.
 
-    Checkpoints and results are written to ``out`` by the first rank, as the local engine writes them, not to Ray's own
-    storage: so either engine goes on with what the other began.
+    The first rank writes checkpoints and results to ``out``, as the local engine does, not to Ray's own storage, so that
+    either engine can resume the other's run.
     """
 
     address: str | None = None
     """``host:port``, ``ray://host:port`` or ``auto``; None starts Ray on this machine."""
     num_workers: int = 0
-    """Ranks; 0 takes the most that there is room for and that can share a batch."""
+    """Number of ranks; 0 means the largest number that fits and can share a batch."""
     per_worker: Resources | ResourceRequest = field(default_factory=ResourceRequest)
-    """What one rank holds, over what its plan says; it has as many threads as CPUs."""
+    """Resources of one rank, overriding the plan; it has as many threads as CPUs."""
     memory_bytes: int = 0
-    """What may be in flight in one rank; 0 means a quarter of its machine, shared by the ranks that are there."""
+    """Memory limit of one rank; 0 means 25 % of its machine, divided by the number of ranks there."""
     max_failures: int = MAX_FAILURES
-    """So often the ranks are started anew after one died; preempted nodes are not counted."""
+    """Restarts after the death of a rank; preempted nodes are not counted."""
 
     def run(
         self, job: TrainingJob, out: Path | str, console: Console, *, reads: Sequence[Path | str] = ()
     ) -> Mapping[str, Any]:
-        """Run a training job to its end, whatever dies meanwhile but this process and its node; returns its metrics.
+        """Run a training job to its end; returns its metrics. Survives all failures but those of this process and its node.
 
         Args:
-            job: what is run; its paths are absolute, and every node sees what they name.
-            out: a folder that all nodes share, or a URI that fsspec reaches.
-            console: shows what the first rank says.
-            reads: files that the run reads and that the job does not name, such as its job file.
+            job: the job; its paths are absolute and valid on every node.
+            out: a folder shared by all nodes, or a URI supported by fsspec.
+            console: shows the output of the first rank.
+            reads: input files that the job does not name, such as its job file.
 
         Raises:
-            PlanError: the job cannot be shared by so many ranks, the cluster can never hold them, ``out`` holds
-                another run, or a node does not see it.
+            PlanError: the job does not support so many ranks, the cluster can never hold them, ``out`` belongs to
+                another run, or a node cannot access it.
             RunError: there is no cluster, or too many ranks died.
-            LightwellError: whatever the plan, the feeds or the job raise.
+            LightwellError: errors of the plan, the feeds or the job.
         """
         out = absolute_out(out)
         check_data_parallel(job, self.num_workers or 1)
-        self.per_worker.with_defaults(job.plan.resources)  # refused before Ray is touched
+        self.per_worker.with_defaults(job.plan.resources)  # checked before Ray is started
         with open_results(job, out, names=TRAINING_NAMES, reads=reads) as results:
             resume_point(job, results.path)
             with connected(self.address), sentinel_file(out) as sentinel:
@@ -85,7 +85,7 @@ class RayTrainer:
                 return self._fit(job, out, group, sentinel, console)
 
     def _worker_group(self, job: TrainingJob, nodes: list[NodeResources]) -> WorkerGroup:
-        """Check that the ranks fit; where no number is given, find the most that do."""
+        """Check that the ranks fit; without a number use as many as fit."""
         per_worker = self.per_worker.with_defaults(job.plan.resources)
         most = sum(node.max_workers(per_worker) for node in nodes)
         number = self.num_workers or max_ranks(job, most)
@@ -103,9 +103,9 @@ class RayTrainer:
 
         from .failure_policy import StopOnPermanentError
 
-        here = ray.get_runtime_context().get_node_id()
-        stay = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(here, soft=False)
-        reporter: Any = ray.remote(Reporter).options(num_cpus=0, scheduling_strategy=stay).remote()
+        node_id = ray.get_runtime_context().get_node_id()
+        affinity = ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node_id, soft=False)
+        reporter: Any = ray.remote(Reporter).options(num_cpus=0, scheduling_strategy=affinity).remote()
         threads = max(1, int(group.per_worker.cpus))
         with tempfile.TemporaryDirectory(prefix="lightwell-") as storage:
             trainer = TorchTrainer(
@@ -133,19 +133,19 @@ class RayTrainer:
             except (TrainingFailedError, RayError) as failure:
                 metrics, error = ray.get(reporter.outcome.remote())
                 raise error or RunError(
-                    f"ray: {describe_failure(failure)}; run the same command again to go on"
+                    f"ray: {describe_failure(failure)}; run the same command again to resume"
                 ) from failure
         metrics, error = ray.get(reporter.outcome.remote())
         ray.kill(reporter)
         if error is not None:
             raise error
         if metrics is None:
-            raise KeyboardInterrupt  # Ray ends in good order, and without a word
+            raise KeyboardInterrupt  # Ray Train has ended normally, without a result
         return metrics  # type: ignore[no-any-return]
 
 
 def max_ranks(job: TrainingJob, most: int) -> int:
-    """Find the most ranks, up to a number, that can share a job's batches; 1 where the job knows nothing of ranks."""
+    """Return the largest number of ranks, up to a limit, that can share a job's batches; 1 if it supports no ranks."""
     for number in range(most, 1, -1):
         try:
             check_data_parallel(job, number)
@@ -157,14 +157,14 @@ def max_ranks(job: TrainingJob, most: int) -> int:
 
 @contextmanager
 def sentinel_file(out: str) -> Iterator[str]:
-    """Leave a file in a folder by which others know it."""
+    """Create a sentinel file in a folder, by which other nodes recognize it."""
     sentinel = f".seen-{uuid.uuid4().hex}"
     if is_remote(out):
         yield sentinel
         return
     for left in Path(out).glob(".seen-*"):
-        if MARK.fullmatch(left.name):
-            left.unlink()  # by a driver that was killed
+        if SENTINEL.fullmatch(left.name):
+            left.unlink()  # of a killed driver
     path = Path(out) / sentinel
     path.touch()
     try:
@@ -175,7 +175,7 @@ def sentinel_file(out: str) -> Iterator[str]:
 
 @contextmanager
 def forward_output(reporter: Any, console: Console, watch: CapacityMonitor) -> Iterator[None]:
-    """Show what is said at the desk as it comes and what Ray Train waits for, and at the end the rest."""
+    """Forward the ranks' output and capacity warnings to the console until the end of the context."""
     import ray
 
     ended = threading.Event()
@@ -185,12 +185,12 @@ def forward_output(reporter: Any, console: Console, watch: CapacityMonitor) -> I
             console.print(line)
 
     def keep_showing() -> None:
-        while not ended.wait(ASK_S):
+        while not ended.wait(POLL_S):
             show()
             if line := watch.update(list_nodes()):
                 console.print(line)
 
-    thread = threading.Thread(target=keep_showing, name="lightwell-desk", daemon=True)
+    thread = threading.Thread(target=keep_showing, name="lightwell-reporter", daemon=True)
     thread.start()
     try:
         yield
@@ -202,7 +202,7 @@ def forward_output(reporter: Any, console: Console, watch: CapacityMonitor) -> I
 
 @contextmanager
 def restore_interrupts() -> Iterator[None]:
-    """Take Ctrl-C back from Ray Train, which lets the ranks go and then ends the process as if all were done."""
+    """Restore Ctrl-C after Ray Train, whose handler stops the ranks and exits as if all had succeeded."""
     before = signal.getsignal(signal.SIGINT)
     try:
         yield
@@ -214,7 +214,7 @@ def restore_interrupts() -> Iterator[None]:
 
 
 def describe_failure(failure: Exception) -> str:
-    """Say in a line what Ray Train gave up for."""
+    """Format the error after which Ray Train gave up, as one line."""
     failures = getattr(failure, "worker_failures", None) or {0: failure}
     rank, error = next(iter(failures.items()))
     cause = getattr(error, "cause", None) or error

@@ -1,4 +1,4 @@
-"""Masks, boxes and keypoints keep to their picture, from the row of the index to the batch."""
+"""Masks, boxes and keypoints from the index row to the batch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from PIL import Image
 SKIP = {"on_error": "skip", "max_bad_share": 1.0}
 
 
-def test_one_image_without_a_mask_leaves_the_masks_of_the_others(tmp_path: Path) -> None:
+def test_an_image_without_a_mask_does_not_affect_the_masks_of_others(tmp_path: Path) -> None:
     scenes = [plain_scene(f"{i}.png", mask=np.full((40, 50), i, np.uint8) if i else None) for i in range(4)]
     ((batch,), bad) = read(write_index(tmp_path, scenes), batch={"size": 4})
     assert not bad
@@ -31,7 +31,7 @@ def test_one_image_without_a_mask_leaves_the_masks_of_the_others(tmp_path: Path)
     assert [torch.unique(mask).tolist() for mask in batch.masks] == [[255], [1], [2], [3]]
 
 
-def test_annotated_as_empty_and_not_annotated_are_told_apart(tmp_path: Path) -> None:
+def test_empty_annotations_differ_from_missing_annotations(tmp_path: Path) -> None:
     scenes = [
         plain_scene("0.png", boxes=[[1, 2, 11, 12]], box_labels=[1], keypoints=[[5, 6, 1]]),
         plain_scene("1.png", boxes=[], box_labels=[], keypoints=[]),
@@ -78,9 +78,7 @@ def saved(mask: np.ndarray) -> bytes:
 
 
 @pytest.mark.parametrize("backend", ["opencv", "dali"])
-def test_a_mask_that_does_not_fit_when_it_is_read_costs_its_image_with_the_reason(
-    tmp_path: Path, backend: Any
-) -> None:
+def test_a_mask_that_does_not_fit_quarantines_its_image_with_the_reason(tmp_path: Path, backend: Any) -> None:
     good = np.zeros((40, 50), np.uint8)
     path = write_index(tmp_path, [plain_scene(f"{i}.png", mask=good) for i in range(4)])
     (tmp_path / "0.png.mask.png").write_bytes(saved(np.zeros((80, 100), np.uint8)))
@@ -112,7 +110,7 @@ def test_the_index_checks_headers_of_masks(tmp_path: Path) -> None:
     assert [entry["key"] for entry in bad] == ["1.png", "2.png", "3.png"]
 
 
-def test_a_view_of_which_no_image_can_be_used_has_no_batches_where_the_plan_skips(tmp_path: Path) -> None:
+def test_a_view_without_usable_images_has_no_batches_with_on_error_skip(tmp_path: Path) -> None:
     path = write_index(tmp_path, [plain_scene("1.png", mask=np.zeros((80, 100), np.uint8))])
     with LocalEngine(num_threads=1).feed(Plan(index=path, errors=SKIP), View()) as feed:
         assert list(feed) == []
@@ -161,7 +159,7 @@ def test_boxes_without_an_area_are_dropped_and_their_image_stays(
         ({"max_accept_ratio": 1.5}, [0, 2]),
     ],
 )
-def test_bbox_params_mean_what_they_mean_in_albumentations(
+def test_bbox_params_behave_as_in_albumentations(
     tmp_path: Path, params: dict[str, float], kept: list[int]
 ) -> None:
     boxes = [[5, 5, 20, 20], [20, 10, 40, 30], [6, 20, 16, 30]]
@@ -176,7 +174,7 @@ def test_bbox_params_mean_what_they_mean_in_albumentations(
     assert np.allclose(batch.boxes[0], plain["bboxes"], atol=1e-4)
 
 
-def test_boxes_of_a_turned_picture_are_counted_in_its_upright_frame(tmp_path: Path) -> None:
+def test_boxes_of_a_rotated_image_use_upright_coordinates(tmp_path: Path) -> None:
     boxes = [[5, 45, 15, 55], [45, 5, 55, 15]]
     picture = np.zeros((60, 40, 3), np.uint8)
     path = write_index(tmp_path, [Scene("0.png", picture, boxes=boxes, orientation=6)])
@@ -191,7 +189,7 @@ def test_boxes_of_a_turned_picture_are_counted_in_its_upright_frame(tmp_path: Pa
     assert np.allclose(batch.boxes[0], [[5, 45, 15, 55]], atol=1e-4)
 
 
-def test_a_box_that_reaches_outside_costs_its_image_where_it_is_not_to_be_clipped(tmp_path: Path) -> None:
+def test_a_box_outside_the_image_quarantines_it_without_clipping(tmp_path: Path) -> None:
     scenes = [plain_scene("0.png", boxes=[[10, 10, 60, 30]]), plain_scene("1.png", boxes=[[10, 10, 50, 40]])]
     path = write_index(tmp_path, scenes)
     ((batch,), bad) = read(path, bbox_params={"clip": False}, errors=SKIP)
@@ -211,7 +209,7 @@ def test_a_box_that_reaches_outside_costs_its_image_where_it_is_not_to_be_clippe
         ("keypoints", {"keypoints": [[float("inf"), 2, 2]]}),
     ],
 )
-def test_malformed_annotations_cost_their_image_only(
+def test_malformed_annotations_affect_their_image_only(
     tmp_path: Path, step: str, annotations: dict[str, Any]
 ) -> None:
     full = {"boxes": [[1, 2, 30, 20]], "box_labels": [0], "keypoints": [[5, 5, 2]]}

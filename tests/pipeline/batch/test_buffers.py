@@ -1,4 +1,4 @@
-"""Batches are normalised as Albumentations does, and memory is used again only when nobody holds it."""
+"""Normalization equals Albumentations, and buffers are reused only when unreferenced."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_normalizing_in_strips_leaves_no_seam(size: tuple[int, int]) -> None:
     )
 
 
-def test_a_picture_made_in_its_room_is_in_the_batch_and_any_other_is_copied_there() -> None:
+def test_an_image_written_to_its_output_slot_is_not_copied_and_any_other_is() -> None:
     buffer = BatchBuffer(4, None, BufferPool())
     pictures = [make_picture(number, 8, 8) for number in range(4)]
     output_slots = [buffer.output_slot(row, (8, 8)) for row in range(4)]
@@ -48,7 +48,7 @@ def test_a_picture_made_in_its_room_is_in_the_batch_and_any_other_is_copied_ther
     assert np.array_equal(buffer.tensor().numpy(), np.stack(expected))
 
 
-def test_no_room_is_given_where_pixels_are_normalised_or_of_another_size() -> None:
+def test_there_is_no_output_slot_for_normalized_pixels_or_another_size() -> None:
     assert BatchBuffer(1, Normalizer(CONSTANTS), BufferPool()).output_slot(0, (8, 8)) is None
     buffer = BatchBuffer(2, None, BufferPool())
     assert buffer.output_slot(0, (8, 8)) is not None
@@ -60,7 +60,7 @@ def test_no_room_is_given_where_pixels_are_normalised_or_of_another_size() -> No
     assert buffer.output_slot(1, (8, 8)) is None
 
 
-def test_a_buffer_is_used_again_once_its_batch_is_gone() -> None:
+def test_a_buffer_is_reused_once_its_batch_is_gone() -> None:
     pool = BufferPool()
     first = pool.take((2, 8, 8, 3), np.uint8)
     address = first.ctypes.data
@@ -83,27 +83,27 @@ def test_no_view_of_a_batch_is_ever_overwritten(hold: object) -> None:
     assert (np.asarray(held) == 7).all()
 
 
-def test_buffers_of_another_size_are_let_go() -> None:
+def test_buffers_of_another_size_are_released() -> None:
     pool = BufferPool()
     pool.take((2, 8, 8, 3), np.uint8)
     pool.take((2, 9, 9, 3), np.uint8)
     assert [array.shape for array in pool._arrays] == [(2, 9, 9, 3)]
 
 
-def test_a_picture_of_another_size_names_both_and_the_cure() -> None:
+def test_the_error_of_another_size_names_both_images_and_the_fix() -> None:
     for buffer in (BatchBuffer(2, None, BufferPool()), DeviceBuffer(2, None, "cpu")):
         buffer.put(0, "a", make_picture(0, 8, 9))
         with pytest.raises(PlanError, match=r"got 9x8 \('a'\) and 8x8 \('b'\); end preprocess with a Resize"):
             buffer.put(1, "b", make_picture(0, 8, 8))
 
 
-def test_normalizing_gray_pictures_says_what_to_change() -> None:
+def test_the_error_of_normalizing_gray_images_names_the_fix() -> None:
     buffer = BatchBuffer(1, Normalizer(CONSTANTS), BufferPool())
     with pytest.raises(PlanError, match="num_output_channels: 3"):
         buffer.put(0, "a", np.zeros((4, 4, 1), np.uint8))
 
 
-def test_a_batch_put_together_on_a_device_equals_the_one_of_the_host() -> None:
+def test_a_batch_collated_on_a_device_equals_one_collated_on_the_host() -> None:
     pictures = [make_picture(number, 12, 10) for number in range(3)]
     for constants in (None, CONSTANTS):
         host = BatchBuffer(3, None if constants is None else Normalizer(constants), BufferPool())

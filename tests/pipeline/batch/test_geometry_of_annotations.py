@@ -1,4 +1,4 @@
-"""Masks, boxes and keypoints go through the same geometry as the pixels, on every way."""
+"""Masks, boxes and keypoints get the same geometric transforms as the pixels, on every backend."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def plain_keypoints(path: Path, epoch: int, points: Any, *, remove_invisible: bo
     return found
 
 
-def test_a_keypoint_that_left_the_picture_stays_invisible_where_padding_brings_its_place_back(
+def test_a_keypoint_that_left_the_image_stays_invisible_after_padding(
     tmp_path: Path,
 ) -> None:
     points = [[5, 5, 2], [25, 20, 2], [-3, 20, 2]]
@@ -137,7 +137,7 @@ def assert_together(batch: Batch) -> int:
 
 @pytest.mark.parametrize("way", ["opencv", "dali", "cached"])
 @pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
-def test_what_is_annotated_stays_where_it_is_drawn(
+def test_annotations_stay_aligned_with_pixels(
     drawn: Path, tmp_path: Path, policy: list[Any], way: str
 ) -> None:
     plan: dict[str, Any] = {"augment": policy, "batch": {"size": 16}}

@@ -1,4 +1,4 @@
-"""CutMix and MixUp mix annotations with the pixels: held against a plain replica that looks at every pixel."""
+"""CutMix and MixUp of annotations, compared with a plain per-pixel reference implementation."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def shown(box: np.ndarray, visible: np.ndarray, rules: BboxParams) -> list[float
 
 @given(batch=batches(), rectangle=rectangles(), rules=params)
 @settings(deadline=None, max_examples=150)
-def test_cutmix_keeps_what_can_be_seen(batch: Batch, rectangle: Rectangle, rules: BboxParams) -> None:
+def test_cutmix_keeps_visible_annotations(batch: Batch, rectangle: Rectangle, rules: BboxParams) -> None:
     mixed = cutmix_annotations(batch, rectangle, rules)
     if not rectangle.area:
         assert mixed is batch
@@ -165,7 +165,7 @@ def test_cutmix_in_a_feed_moves_masks_and_boxes_with_the_pixels(tmp_path: Path) 
                     assert bool(green) or not visibility
 
 
-def test_mixup_of_masks_is_refused_before_anything_moves(tmp_path: Path) -> None:
+def test_mixup_of_masks_is_rejected_before_reading(tmp_path: Path) -> None:
     path = write_index(tmp_path, [drawn_scene("0.png", 0)])
     plan = Plan(index=path, mix={"kind": "MixUp"})
     with pytest.raises(PlanError, match="expected CutMix or none for an index with masks, got MixUp"):

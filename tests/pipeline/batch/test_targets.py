@@ -1,4 +1,4 @@
-"""Batches of boxes and keypoints in the form of torchvision's detection models."""
+"""Batches converted to the targets of torchvision's detection models."""
 
 from __future__ import annotations
 

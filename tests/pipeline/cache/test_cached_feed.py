@@ -1,4 +1,4 @@
-"""A cache changes no batch: not while it fills, not when it is warm, whatever happened to files, options or shards."""
+"""A cache changes no batch: not while it fills, not when warm, whatever happened to files, options or shards."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_batches_do_not_depend_on_threads_or_prefetch_while_it_fills(
         assert run(cached, num_threads=threads, prefetch=prefetch)[0] == reference
 
 
-def test_jpegs_give_the_same_batches_filling_warm_and_without_room(index_path: Path, tmp_path: Path) -> None:
+def test_jpegs_give_the_same_batches_filling_warm_and_full(index_path: Path, tmp_path: Path) -> None:
     cache = {"dir": tmp_path / "cache", "format": "jpeg", "quality": 80}
     plan = plan_for(index_path, cache=cache, augment=AUGMENT[:2])
     filling, _ = run(plan)
@@ -77,7 +77,7 @@ def test_jpegs_give_the_same_batches_filling_warm_and_without_room(index_path: P
     assert not set(raw) & set(warm)
 
 
-def test_plans_with_the_same_beginning_share_whatever_follows(index_path: Path, tmp_path: Path) -> None:
+def test_plans_with_the_same_leading_transforms_share_cached_images(index_path: Path, tmp_path: Path) -> None:
     run(plan_for(index_path, cache=tmp_path))
     others: list[dict[str, Any]] = [{"seed": 9}, {"batch": {"size": 7}}, {"augment": [A.CenterCrop(40, 40)]}]
     for changes in others:
@@ -87,7 +87,7 @@ def test_plans_with_the_same_beginning_share_whatever_follows(index_path: Path, 
     )
 
 
-def test_other_options_of_the_beginning_miss(index_path: Path, tmp_path: Path) -> None:
+def test_other_options_of_leading_transforms_miss(index_path: Path, tmp_path: Path) -> None:
     run(plan_for(index_path, cache=tmp_path))
     others: list[dict[str, Any]] = [
         {"preprocess": [A.SmallestMaxSize(65)]},
@@ -119,7 +119,7 @@ def indexed_again(index_path: Path) -> None:
     build_index(index_path.parent / "photos", fractions={"train": 1.0}).save(index_path)
 
 
-def test_a_changed_file_is_made_again_and_no_other(index_path: Path, tmp_path: Path) -> None:
+def test_a_changed_file_is_processed_again_and_no_other(index_path: Path, tmp_path: Path) -> None:
     plan = plan_for(index_path, cache=tmp_path / "cache")
     run(plan)
     changed = Path(Index.load(index_path).table["uri"][4].as_py())
@@ -131,7 +131,7 @@ def test_a_changed_file_is_made_again_and_no_other(index_path: Path, tmp_path: P
 
 
 @pytest.mark.fault("a cached file changed since indexing")
-def test_a_file_that_changed_since_indexing_is_never_shown_as_it_was(
+def test_a_file_that_changed_since_indexing_is_never_served_from_the_cache(
     index_path: Path, tmp_path: Path
 ) -> None:
     plan, bare = plan_for(index_path, cache=tmp_path / "cache"), plan_for(index_path)
@@ -165,7 +165,7 @@ def test_masks_and_boxes_follow_cached_pictures(tmp_path: Path) -> None:
     assert run(cached)[0] == run(cached)[0] == reference
 
 
-def test_one_bad_file_costs_one_image_and_enters_no_cache(index_path: Path, tmp_path: Path) -> None:
+def test_a_bad_file_affects_one_image_and_is_not_cached(index_path: Path, tmp_path: Path) -> None:
     bad = Path(Index.load(index_path).table["uri"][5].as_py())
     bad.write_bytes(bad.read_bytes()[:900])
     indexed_again(index_path)
@@ -189,7 +189,7 @@ def test_one_bad_file_costs_one_image_and_enters_no_cache(index_path: Path, tmp_
         ({"device": "gpu"}, "expected device: cpu, got gpu"),
     ],
 )
-def test_a_cache_that_could_not_keep_its_promise_is_refused_before_anything_moves(
+def test_a_cache_that_would_change_batches_is_rejected_before_reading(
     changes: dict[str, Any], told: str, tmp_path: Path
 ) -> None:
     with pytest.raises(PlanError, match=told):
@@ -197,13 +197,13 @@ def test_a_cache_that_could_not_keep_its_promise_is_refused_before_anything_move
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_way_of_dali_refuses_a_cache(index_path: Path, tmp_path: Path) -> None:
+def test_a_gpu_plan_rejects_a_cache(index_path: Path, tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="expected the backend opencv, got dali"):
         LocalEngine(backend="dali").feed(plan_for(index_path, cache=tmp_path / "cache"), View())
     assert not (tmp_path / "cache").exists()
 
 
-def test_a_cache_where_no_folder_can_be_made_is_told_before_anything_moves(
+def test_a_cache_folder_that_cannot_be_created_is_an_error_before_reading(
     index_path: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("")
@@ -223,7 +223,7 @@ def test_only_what_changes_batches_is_part_of_a_plans_fingerprint(index_path: Pa
     assert bare not in prints
 
 
-def test_a_plan_says_where_its_cache_is_in_one_word_or_in_several(tmp_path: Path) -> None:
+def test_cache_is_given_as_a_folder_or_as_options(tmp_path: Path) -> None:
     (tmp_path / "short.yaml").write_text("index: index.parquet\ncache: pixels\n")
     (tmp_path / "long.yaml").write_text("index: index.parquet\ncache:\n  dir: pixels\n  format: raw\n")
     short = Plan.load(tmp_path / "short.yaml")
@@ -249,9 +249,7 @@ def test_explain_says_where_pixels_are_cached(tmp_path: Path) -> None:
     assert list(notes(preprocess=[own], decode="exact")) == ["Decode"]
 
 
-def test_a_feed_that_is_left_and_taken_up_again_still_fills_its_cache(
-    index_path: Path, tmp_path: Path
-) -> None:
+def test_a_feed_that_is_closed_and_resumed_still_fills_its_cache(index_path: Path, tmp_path: Path) -> None:
     reference, _ = run(plan_for(index_path))
     with LocalEngine(num_threads=2).feed(plan_for(index_path, cache=tmp_path / "cache"), TRAINING) as feed:
         batches = iter(feed)

@@ -1,4 +1,4 @@
-"""``lightwell cache``: what is listed is there, damage is found, what was used longest ago goes first."""
+"""``lightwell cache``: listing, verification and pruning."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def use(path: Path, days_ago: float) -> None:
     os.utime(path, (when, when))
 
 
-def test_the_list_sums_up_what_lies_in_the_folder(cache: Path) -> None:
+def test_the_list_summarizes_the_folder(cache: Path) -> None:
     code, found, _ = command("ls", cache)
     assert code == 0
     assert [one["pictures"] for one in found] == [24, 24]
@@ -55,7 +55,7 @@ def test_the_list_sums_up_what_lies_in_the_folder(cache: Path) -> None:
     assert {one["recipe"] for one in found} == {path.parent.name for path in shards_of(cache)}
 
 
-def test_verify_finds_a_flipped_bit_and_removes_the_shard_when_told(cache: Path) -> None:
+def test_verify_finds_a_flipped_bit_and_removes_the_shard_on_request(cache: Path) -> None:
     assert command("verify", cache)[:2] == (
         0,
         {"shards": len(shards_of(cache)), "pictures": 48, "damaged": []},
@@ -74,7 +74,7 @@ def test_verify_finds_a_flipped_bit_and_removes_the_shard_when_told(cache: Path)
     assert command("verify", cache)[0] == 0
 
 
-def test_pruning_takes_the_shards_used_longest_ago_and_leftovers(cache: Path) -> None:
+def test_pruning_deletes_least_recently_used_and_partial_shards(cache: Path) -> None:
     shards = shards_of(cache)
     for number, path in enumerate(shards):
         use(path, days_ago=len(shards) - number)
@@ -100,7 +100,7 @@ def test_using_a_shard_saves_it_from_pruning(cache: Path, index_path: Path) -> N
 
 
 @pytest.mark.fault("the cache pruned during a run")
-def test_a_run_goes_on_reading_what_is_pruned_meanwhile(cache: Path) -> None:
+def test_a_run_keeps_reading_pruned_shards(cache: Path) -> None:
     shard = open_shard(shards_of(cache)[0])
     first = shard.read(0).data
     prune(cache, max_bytes=0)
@@ -122,13 +122,13 @@ def test_a_picture_of_a_shard_that_was_pruned_leaves_no_empty_shard_behind(tmp_p
 
 
 @pytest.mark.parametrize("words", [("ls",), ("verify",), ("prune", "--max-bytes", 0)])
-def test_a_folder_without_a_cache_is_a_wrong_request(words: tuple[object, ...], tmp_path: Path) -> None:
+def test_a_folder_without_a_cache_is_a_request_error(words: tuple[object, ...], tmp_path: Path) -> None:
     code, found, told = command(words[0], tmp_path, *words[1:])
     assert (code, found) == (2, None)
     assert "expected the folder of a cache" in told
 
 
-def test_pruning_without_saying_what_may_stay_is_a_wrong_request(cache: Path) -> None:
+def test_pruning_without_limits_is_a_request_error(cache: Path) -> None:
     assert command("prune", cache)[0] == 2
     with pytest.raises(SourceError):
         prune(cache / "nothing", max_bytes=0)

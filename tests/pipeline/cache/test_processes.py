@@ -1,4 +1,4 @@
-"""Processes that fill one cache at once, die while they do, or find no room: no wrong pixel, no lost run."""
+"""Concurrent, killed and out-of-space processes with one cache: no wrong pixel, no lost run."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def kill_while_filling(
 
 
 @pytest.mark.fault("SIGKILL while the cache fills", times=8)
-def test_killed_at_any_moment_no_pixel_is_wrong_and_what_was_finished_is_used(
+def test_after_a_kill_at_any_moment_no_pixel_is_wrong_and_finished_shards_are_used(
     processes: Any, index_of_many: Path, reference: list[str], tmp_path: Path
 ) -> None:
     assert len(list(kill_while_filling(processes, index_of_many, reference, tmp_path, 8))) == 8
@@ -119,7 +119,7 @@ def test_killed_at_any_moment_no_pixel_is_wrong_and_what_was_finished_is_used(
 
 @pytest.mark.fault("SIGKILL while the cache fills", times=100)
 @pytest.mark.slow
-def test_killed_a_hundred_times_no_pixel_is_wrong(
+def test_after_a_hundred_kills_no_pixel_is_wrong(
     processes: Any, index_of_many: Path, reference: list[str], tmp_path: Path
 ) -> None:
     left = list(kill_while_filling(processes, index_of_many, reference, tmp_path, 100))
@@ -127,7 +127,7 @@ def test_killed_a_hundred_times_no_pixel_is_wrong(
 
 
 @pytest.mark.fault("a disk that takes no more bytes while the cache fills")
-def test_a_disk_that_takes_no_more_ends_adding_with_one_warning_and_the_run_goes_on(
+def test_a_failing_disk_disables_adding_with_one_warning_and_the_run_continues(
     processes: Any, index_of_many: Path, reference: list[str], tmp_path: Path
 ) -> None:
     plan = plan_for(index_of_many, cache=tmp_path / "cache")
@@ -140,7 +140,7 @@ def test_a_disk_that_takes_no_more_ends_adding_with_one_warning_and_the_run_goes
 
 
 @pytest.mark.fault("a full file system while the cache fills")
-def test_a_full_disk_ends_adding_with_one_warning_and_what_fitted_is_used(
+def test_a_full_disk_disables_adding_with_one_warning_and_written_shards_are_used(
     processes: Any, index_of_many: Path, reference: list[str], tmp_path: Path
 ) -> None:
     disk = tmp_path / "disk"

@@ -1,4 +1,4 @@
-"""Nothing but what was written is ever read: shards that are torn, flipped, foreign or half there."""
+"""Only intact shards are read: truncated, modified, foreign or partial ones are rejected."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def read_all(shard: Shard) -> list[bytes]:
     return [shard.read(number).data.tobytes() for number in range(len(shard))]
 
 
-def test_a_shard_gives_back_what_was_written_without_copying_and_holds_no_file_open(tmp_path: Path) -> None:
+def test_a_shard_returns_the_written_images_without_copying_or_open_files(tmp_path: Path) -> None:
     path = write(tmp_path, 1, 2, 3)
     shard = open_shard(path)
     assert read_all(shard) == [picture(n, 3 + n % 4).data.tobytes() for n in (1, 2, 3)]
@@ -60,7 +60,7 @@ def test_a_shard_gives_back_what_was_written_without_copying_and_holds_no_file_o
 
 
 @pytest.mark.fault("every byte of a cache shard with a flipped bit")
-def test_every_flipped_bit_is_noticed_or_harmless(tmp_path: Path) -> None:
+def test_every_flipped_bit_is_detected_or_harmless(tmp_path: Path) -> None:
     """Over each byte of a shard: it opens to the same pictures, or it says that it is damaged."""
     path = write(tmp_path, 1, 2)
     good = path.read_bytes()
@@ -94,7 +94,7 @@ def test_a_torn_shard_is_damaged(share: float, tmp_path: Path) -> None:
 
 
 @pytest.mark.fault("a cache shard left full of zeros")
-def test_a_shard_that_a_power_cut_left_full_of_zeros_is_damaged(tmp_path: Path) -> None:
+def test_a_shard_of_zeros_after_a_power_failure_is_damaged(tmp_path: Path) -> None:
     path = write(tmp_path, 1, 2)
     path.write_bytes(bytes(path.stat().st_size))
     with pytest.raises(DamagedShard):
@@ -102,7 +102,7 @@ def test_a_shard_that_a_power_cut_left_full_of_zeros_is_damaged(tmp_path: Path) 
 
 
 @given(st.lists(st.lists(st.integers(0, 60), min_size=1, max_size=8, unique=True), max_size=4), st.data())
-def test_a_table_finds_what_a_dict_would(groups: list[list[int]], data: st.DataObject) -> None:
+def test_the_lookup_finds_the_same_as_a_dict(groups: list[list[int]], data: st.DataObject) -> None:
     shards = []
     expected: dict[int, set[tuple[int, int]]] = {}
     for number, group in enumerate(groups):
@@ -115,14 +115,14 @@ def test_a_table_finds_what_a_dict_would(groups: list[list[int]], data: st.DataO
         assert found in expected.get(one, {(NOT_FOUND, NOT_FOUND)})
 
 
-def test_half_a_key_is_no_key(tmp_path: Path) -> None:
+def test_half_of_a_key_does_not_match(tmp_path: Path) -> None:
     table = CacheLookup([open_shard(write(tmp_path, 5))])
     other = keys_of(5)
     other[0, 1] += 1
     assert table.contains(np.concatenate([keys_of(5), other])) == [True, False]
 
 
-def test_leftovers_of_dead_writers_go_and_those_of_living_ones_stay(tmp_path: Path) -> None:
+def test_partial_shards_of_dead_writers_are_deleted_and_those_of_live_ones_kept(tmp_path: Path) -> None:
     (tmp_path / f".{'0' * 32}.part").write_bytes(b"half a shard")
     with new_shard_file(tmp_path) as (file, path):
         file.write(b"under way")
@@ -138,7 +138,7 @@ def test_a_shard_that_cannot_be_finished_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_cache_opened_again_finds_everything_and_one_open_already_sees_new_shards(tmp_path: Path) -> None:
+def test_a_reopened_cache_finds_everything_and_an_open_one_sees_new_shards(tmp_path: Path) -> None:
     with PixelCache(tmp_path, RECIPE) as one, PixelCache(tmp_path, RECIPE) as other:
         one.put([(key, picture(n)) for n, key in enumerate(keys_of(0, 1, 2))])
         one.publish()
@@ -151,7 +151,7 @@ def test_a_cache_opened_again_finds_everything_and_one_open_already_sees_new_sha
         assert other.dump_counts()["added"] == 0
 
 
-def test_pictures_are_spread_over_shards_and_one_larger_than_a_shard_has_its_own(tmp_path: Path) -> None:
+def test_images_are_spread_over_shards_and_a_larger_one_gets_its_own(tmp_path: Path) -> None:
     with PixelCache(tmp_path, RECIPE, shard_bytes=300) as cache:
         pictures = [picture(n) for n in range(6)] + [picture(6, 20, 20)]
         cache.put([(key, one) for key, one in zip(keys_of(*range(7)), pictures, strict=True)])
@@ -162,7 +162,7 @@ def test_pictures_are_spread_over_shards_and_one_larger_than_a_shard_has_its_own
     assert sum(len(open_shard(path)) for path in shards_of(tmp_path)) == 7
 
 
-def test_pictures_on_their_way_into_the_cache_keep_to_their_share_of_memory(tmp_path: Path) -> None:
+def test_buffered_images_stay_within_their_memory_limit(tmp_path: Path) -> None:
     share, large = 600_000, picture(99, 1000, 1000)
     pictures = [picture(number, 100, 100) for number in range(60)]
     with PixelCache(tmp_path, RECIPE, buffer_bytes=share) as cache:
@@ -176,7 +176,7 @@ def test_pictures_on_their_way_into_the_cache_keep_to_their_share_of_memory(tmp_
     assert peak < 1.25 * share
 
 
-def test_a_picture_that_is_too_long_for_a_jpeg_is_not_packed() -> None:
+def test_an_image_too_large_for_a_jpeg_is_not_encoded() -> None:
     longest = np.zeros((2, 65_500, 3), np.uint8)
     assert encode_image(longest, 90) is not None
     assert encode_image(np.zeros((2, 65_501, 3), np.uint8), 90) is None
@@ -184,7 +184,7 @@ def test_a_picture_that_is_too_long_for_a_jpeg_is_not_packed() -> None:
 
 @pytest.mark.fault("cache shards damaged between runs")
 @pytest.mark.parametrize("harm", ["flip", "truncate", "swap", "empty"])
-def test_damage_between_runs_is_made_again_and_heals(harm: str, index_path: Path, tmp_path: Path) -> None:
+def test_shards_damaged_between_runs_are_produced_again(harm: str, index_path: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     reference, _ = run(plan_for(index_path))
     run(plan_for(index_path, cache=cache))
@@ -210,7 +210,7 @@ def test_damage_between_runs_is_made_again_and_heals(harm: str, index_path: Path
     assert (counts["misses"], counts["damaged"]) == (0, 0)
 
 
-def test_the_limit_holds_nothing_is_thrown_away_and_batches_stay(index_path: Path, tmp_path: Path) -> None:
+def test_at_the_limit_nothing_is_evicted_and_batches_stay_the_same(index_path: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     reference, _ = run(plan_for(index_path))
     for limit in (60_000, 60_000, 200_000):
@@ -224,7 +224,7 @@ def test_the_limit_holds_nothing_is_thrown_away_and_batches_stay(index_path: Pat
 
 
 @pytest.mark.fault("the cache deleted during a run")
-def test_a_cache_that_is_deleted_during_a_run_costs_a_warning_and_no_batch(
+def test_a_cache_deleted_during_a_run_causes_a_warning_and_no_error(
     index_path: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     reference, _ = run(plan_for(index_path))

@@ -1,4 +1,4 @@
-"""Every batch holds one kind of pixels: bytes or floats, and one number of channels."""
+"""Every batch has one pixel format: bytes or floats, and one number of channels."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def kind_of(image: np.ndarray) -> PixelFormat:
     ),
 )
 @pytest.mark.filterwarnings("ignore")
-def test_the_kind_of_each_transform_is_what_albumentations_yields(name: str) -> None:
+def test_the_pixel_format_of_each_transform_equals_albumentations(name: str) -> None:
     transform = transform_classes()[name](**NEEDED.get(name, {}), p=1.0)
     image = np.random.default_rng(3).integers(0, 255, (64, 64, 3)).astype(np.uint8)
     made = A.Compose([transform])(image=image)["image"]
@@ -84,7 +84,7 @@ def test_the_kind_of_each_transform_is_what_albumentations_yields(name: str) -> 
         ([A.OneOf([A.ToTensorV2(), A.NoOp()], p=1)], "ToTensorV2: expected only at the end"),
     ],
 )
-def test_a_kind_that_is_drawn_is_refused_when_the_plan_is_compiled(policy: list[Any], told: str) -> None:
+def test_a_random_pixel_format_is_rejected_when_the_plan_is_compiled(policy: list[Any], told: str) -> None:
     with pytest.raises(PlanError, match=told):
         Program.compile(Plan(index="i", augment=policy))
 
@@ -100,7 +100,7 @@ def test_a_kind_that_is_drawn_is_refused_when_the_plan_is_compiled(policy: list[
         ([A.ToGray(num_output_channels=4, p=1)], PixelFormat(channels=4)),
     ],
 )
-def test_a_kind_that_is_always_the_same_is_taken(policy: list[Any], kind: PixelFormat) -> None:
+def test_a_constant_pixel_format_is_accepted(policy: list[Any], kind: PixelFormat) -> None:
     assert output_pixel_format(policy, "augment") == kind
 
 
@@ -128,7 +128,7 @@ def kinds_policy() -> st.SearchStrategy[list[Any]]:
 @pytest.mark.filterwarnings("ignore")
 @settings(max_examples=100, deadline=None)
 @given(policy=kinds_policy())
-def test_what_passes_yields_the_kind_it_says_for_every_draw(policy: list[Any]) -> None:
+def test_accepted_policies_yield_the_inferred_pixel_format(policy: list[Any]) -> None:
     image = np.full((8, 8, 3), 77, np.uint8)
     pipeline = A.Compose(policy, seed=5)
     made = set()
@@ -169,7 +169,7 @@ def test_one_channel_keeps_its_axis(cached: bool, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("constants", [[0.5], 0.5])
-def test_one_channel_is_normalised_with_its_own_constants(constants: Any, tmp_path: Path) -> None:
+def test_one_channel_is_normalized_with_its_own_constants(constants: Any, tmp_path: Path) -> None:
     gray = {"ToGray": {"num_output_channels": 1, "p": 1.0}}
     plan = plan_of(tmp_path, preprocess=[gray, {"Normalize": {"mean": constants, "std": constants}}])
     images = first_batch(plan)
@@ -179,7 +179,7 @@ def test_one_channel_is_normalised_with_its_own_constants(constants: Any, tmp_pa
 
 
 @pytest.mark.parametrize("number", [2, 4])
-def test_constants_for_another_number_of_channels_are_refused(number: int) -> None:
+def test_constants_for_another_number_of_channels_are_rejected(number: int) -> None:
     constants = [0.5] * number
     with pytest.raises(PlanError, match=f"Normalize: expected a mean and std for 3 channels.*got {number}"):
         Program.compile(Plan(index="i", preprocess=[{"Normalize": {"mean": constants, "std": constants}}]))
@@ -195,7 +195,7 @@ class SometimesFloats(A.ImageOnlyTransform):
         return img.astype(np.float32) / 255 if img[0, 0, 0] > 70 else img
 
 
-def test_floats_of_ones_own_class_are_never_written_into_bytes(tmp_path: Path) -> None:
+def test_floats_of_a_custom_class_are_never_written_as_bytes(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         plan = plan_of(tmp_path, augment=[SometimesFloats(p=1)])
@@ -203,7 +203,7 @@ def test_floats_of_ones_own_class_are_never_written_into_bytes(tmp_path: Path) -
         first_batch(plan, augment=True)
 
 
-def test_means_and_stds_of_different_numbers_are_refused() -> None:
+def test_means_and_stds_of_different_lengths_are_rejected() -> None:
     plan = Plan(index="i", preprocess=[{"Normalize": {"mean": [0.5, 0.5], "std": [0.5, 0.5, 0.5]}}])
     with pytest.raises(PlanError, match="expected as many means as stds, got 2 and 3"):
         Program.compile(plan)

@@ -1,4 +1,4 @@
-"""The fast way over cached pixels does what Albumentations does, to the last bit, and writes into nothing shared."""
+"""The fast path over cached images is bit-identical to Albumentations and never writes to shared memory."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ POLICIES = st.lists(st.one_of(crops(), flips(), st.builds(A.Transpose), leaves()
 
 @settings(max_examples=150)
 @given(POLICIES, st.integers(0, 2**64), SIZES)
-def test_it_equals_albumentations_and_leaves_what_it_is_given(
+def test_results_equal_albumentations_and_inputs_stay_unchanged(
     policy: list[Any], seed: int, size: tuple[int, int]
 ) -> None:
     param_sampler = ParamSampler(A.Compose(policy), len(policy))
@@ -72,7 +72,7 @@ def test_it_equals_albumentations_and_leaves_what_it_is_given(
 
 
 @given(st.lists(st.integers(0, 2**128 - 1), min_size=1, max_size=4), st.integers(0, 5))
-def test_generators_that_are_turned_give_the_streams_of_new_ones(keys: list[int], used: int) -> None:
+def test_reseeded_generators_equal_new_ones(keys: list[int], used: int) -> None:
     reseedable = ReseedableGenerator()
     for bits in keys:
         generator, chance = reseedable.reseed(bits)
@@ -86,7 +86,7 @@ def test_generators_that_are_turned_give_the_streams_of_new_ones(keys: list[int]
         assert repr(generator.bit_generator.state) == repr(fresh.bit_generator.state)
 
 
-def test_a_sample_draws_the_same_whoever_was_drawn_before() -> None:
+def test_sampled_params_do_not_depend_on_earlier_samples() -> None:
     param_sampler = ParamSampler(A.Compose([A.RandomResizedCrop((48, 48)), A.GaussNoise(p=1.0)]), 2)
     first, second = (derive_seed("augment", 0, 0, name) for name in "ab")
     alone = repr(param_sampler.sample(first, (64, 80)).calls)

@@ -1,4 +1,4 @@
-"""The graph of a whole policy: nothing leaves the GPU, what DALI cannot take goes another way, and pixels agree."""
+"""A policy in one DALI graph: nothing leaves the GPU, unsupported files fall back, pixels agree."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_a_policy_in_one_graph_gives_the_batches_of_opencv(index_path: Path) -> 
     assert largest_difference(index_path, POLICY) <= 4  # up to a level of each of four steps
 
 
-def test_what_stands_behind_the_graph_goes_on_with_the_same_decisions(index_path: Path) -> None:
+def test_transforms_after_the_graph_use_the_same_params(index_path: Path) -> None:
     behind = [
         A.RandomResizedCrop((48, 56)),
         A.RandomFog(p=0.5),
@@ -77,7 +77,7 @@ def test_what_stands_behind_the_graph_goes_on_with_the_same_decisions(index_path
     assert largest_difference(index_path, behind) <= 2
 
 
-def test_files_that_dali_does_not_take_go_another_way_in_the_same_batch(tmp_path: Path) -> None:
+def test_files_that_dali_does_not_support_are_processed_by_the_cpu_stage(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "photos", num_images=6)
     palette = Image.fromarray(make_picture(3, 90, 120)).quantize(16)
     palette.save(folder / "cat" / "palette.png")

@@ -1,4 +1,4 @@
-"""The budget: what is in flight never exceeds it, whatever the sizes; batches stay the same; nothing locks up."""
+"""Memory budget: never exceeded, whatever the sizes; batches stay the same; no deadlocks."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_no_budget_is_exceeded_and_none_changes_a_batch(index_path: Path, tmp_pa
             assert 0 < peak <= memory_bytes
 
 
-def test_a_picture_larger_than_the_budget_goes_alone_with_a_warning(
+def test_an_image_larger_than_the_budget_is_processed_alone_with_a_warning(
     index_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     plan = plan_for(index_path, decode="exact", augment=[{"Resize": {"height": 64, "width": 64}}])
@@ -109,14 +109,14 @@ def test_a_picture_larger_than_the_budget_goes_alone_with_a_warning(
     assert len(caplog.records) == 1
 
 
-def test_batches_that_cannot_fit_are_refused_before_anything_moves(index_path: Path) -> None:
+def test_batches_that_cannot_fit_are_rejected_before_reading(index_path: Path) -> None:
     with pytest.raises(
         PlanError, match=r"expected at least .* for batches of 86.0 kB, got 100.0 kB; give more"
     ):
         LocalEngine(memory_bytes=100_000).feed(plan_for(index_path), View(augment=True))
 
 
-def test_a_feed_that_is_left_while_it_waits_for_room_ends(index_path: Path) -> None:
+def test_a_feed_that_is_closed_while_it_waits_for_memory_ends(index_path: Path) -> None:
     plan = plan_for(index_path, decode="exact", augment=[{"Resize": {"height": 64, "width": 64}}])
     for taken in range(3):
         with LocalEngine(num_threads=2, prefetch=4, memory_bytes=20 * MB).feed(
@@ -181,7 +181,7 @@ def test_runs_keep_order_and_bound(sizes: list[int], most: int) -> None:
 
 
 @given(st.integers(1, 10**9), st.integers(0, 20), st.integers(10**6, 10**10), st.booleans())
-def test_a_cut_budget_adds_up_and_holds_two_batches(
+def test_a_split_budget_adds_up_and_holds_two_batches(
     batch: int, prefetch: int, memory: int, cached: bool
 ) -> None:
     try:
@@ -196,7 +196,7 @@ def test_a_cut_budget_adds_up_and_holds_two_batches(
     assert min(shares.files, shares.pixels) >= 0
 
 
-def test_threads_in_any_order_never_exceed_a_share_nor_wait_for_ever() -> None:
+def test_threads_in_any_order_never_exceed_a_part_nor_deadlock() -> None:
     shares = BudgetSplit(rows=10, files=20, pixels=30)
     budget = MemoryBudget(shares)
     chance = random.Random(3)
@@ -251,7 +251,7 @@ def test_threads_in_any_order_never_exceed_a_share_nor_wait_for_ever() -> None:
     ],
     ids=["none", "v2 parent", "v2", "v1", "v1 without limit"],
 )
-def test_control_groups_limit_what_there_is(tmp_path: Path, files: dict[str, str], limit: int) -> None:
+def test_control_groups_limit_the_memory(tmp_path: Path, files: dict[str, str], limit: int) -> None:
     told = {
         "proc/meminfo": "MemTotal:        8000000 kB\nMemFree: 1 kB\n",
         "proc/self/cgroup": "4:memory:/c\n1:cpu:/d\n0::/a/b\n",
@@ -344,17 +344,17 @@ def test_the_default_is_a_quarter_of_this_machine() -> None:
     ("text", "size"),
     [("2G", 2 * 10**9), ("512MiB", 2**29), ("1.5 gb", 1.5e9), ("70", 70), ("2T", 2 * 10**12)],
 )
-def test_sizes_are_read_as_people_write_them(text: str, size: float) -> None:
+def test_sizes_are_parsed_with_units(text: str, size: float) -> None:
     assert parse_size(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "much", "0", "-1G", "2X", "4E12"])
-def test_what_is_no_size_is_refused(text: str) -> None:
+def test_an_invalid_size_is_rejected(text: str) -> None:
     with pytest.raises(RequestError, match="expected a size such as 2G"):
         parse_size(text)
 
 
-def test_batches_of_one_take_each_its_own_size(index_path: Path) -> None:
+def test_batches_of_one_image_may_have_different_sizes(index_path: Path) -> None:
     plan = plan_for(index_path, augment=[], batch={"size": 1})
     with LocalEngine(num_threads=2, memory_bytes=330 * MB).feed(plan, View()) as feed:
         shapes = [tuple(batch.images.shape[1:3]) for batch in feed]

@@ -1,4 +1,4 @@
-"""What decoding will take in memory, said before it is done."""
+"""Memory estimates of decoding."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class NothingDrawn:
     calls: tuple[()] = ()
 
 
-def test_a_region_of_a_jpeg_whose_last_scans_are_missing_counts_as_the_whole() -> None:
+def test_a_region_of_a_jpeg_with_missing_scans_counts_as_the_full_image() -> None:
     """It is decoded whole and cut, so that it is the same pixels on every way."""
     decoding = DecodePlan("region", Region(0, 0, 10, 10), ())
     sampled = cast("SampledParams", NothingDrawn())

@@ -1,4 +1,4 @@
-"""Bad files of every kind, before and during a run: listed with the reason, replaced or left out, and counted."""
+"""Bad files of every kind, before and during a run: quarantined with a reason, replaced or skipped, and counted."""
 
 from __future__ import annotations
 
@@ -94,7 +94,9 @@ def run(plan: Plan, view: View | None = None, **engine: Any) -> tuple[list[Any],
 @pytest.mark.fault("a file emptied, cut, grown, rewritten, vanished, a folder or a pipe")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("backend", ["opencv", "dali"])
-def test_every_kind_of_change_is_told_by_its_name(index_path: Path, kind: str, backend: str) -> None:
+def test_every_kind_of_damage_is_quarantined_with_its_reason(
+    index_path: Path, kind: str, backend: str
+) -> None:
     damage, reason = KINDS[kind]
     bad = uris(index_path)[5]
     damage(bad)
@@ -106,7 +108,7 @@ def test_every_kind_of_change_is_told_by_its_name(index_path: Path, kind: str, b
     assert feed.counts == {"read": 24, "used": 23, "replaced": 1, "skipped": 0}
 
 
-def test_the_name_of_a_file_decides_nothing(tmp_path: Path) -> None:
+def test_the_file_name_does_not_determine_the_format(tmp_path: Path) -> None:
     write_picture(tmp_path / "set" / "a.png", make_picture(0)).rename(tmp_path / "set" / "a.jpg")
     build_index(tmp_path / "set").save(tmp_path / "i.parquet")
     (batch,), feed = run(plan_for(tmp_path / "i.parquet"))
@@ -116,7 +118,7 @@ def test_the_name_of_a_file_decides_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.fault("bit rot that decodes")
 @pytest.mark.parametrize("hashed", [False, True])
-def test_bit_rot_that_decodes_is_caught_by_the_hash(tmp_path: Path, hashed: bool) -> None:
+def test_decodable_bit_rot_is_detected_by_the_hash(tmp_path: Path, hashed: bool) -> None:
     folder = make_folder(tmp_path / "set", num_images=6, extension="bmp")
     build_index(folder, hash_content=hashed).save(tmp_path / "i.parquet")
     bad = uris(tmp_path / "i.parquet")[2]
@@ -130,7 +132,7 @@ def test_bit_rot_that_decodes_is_caught_by_the_hash(tmp_path: Path, hashed: bool
     assert all("expected content with the hash" in entry["reason"] for entry in feed.quarantine)
 
 
-def test_with_a_hash_another_time_alone_does_not_matter(tmp_path: Path) -> None:
+def test_with_a_hash_the_modification_time_is_ignored(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "set", num_images=4)
     build_index(folder, hash_content=True).save(tmp_path / "i.parquet")
     for path in uris(tmp_path / "i.parquet"):
@@ -139,7 +141,7 @@ def test_with_a_hash_another_time_alone_does_not_matter(tmp_path: Path) -> None:
     assert feed.quarantine == []
 
 
-def test_too_many_pixels_or_bytes_are_refused_before_the_file_is_read(index_path: Path) -> None:
+def test_too_many_pixels_or_bytes_are_rejected_before_the_file_is_read(index_path: Path) -> None:
     table = Index.load(index_path).table.to_pylist()
     for row in table:
         Path(row["uri"]).unlink()  # whoever tries to read one says so
@@ -155,7 +157,7 @@ def test_too_many_pixels_or_bytes_are_refused_before_the_file_is_read(index_path
 
 @pytest.mark.fault("three files vanish, cut or rewritten during a run")
 @pytest.mark.parametrize("damage", [vanish, cut, rewrite])
-def test_files_that_change_during_a_run_cost_one_image_each(index_path: Path, damage: Damage) -> None:
+def test_files_that_change_during_a_run_affect_one_image_each(index_path: Path, damage: Damage) -> None:
     plan = plan_for(index_path, batch={"size": 4})
     reference, _ = run(plan)
     with LocalEngine(num_threads=1, prefetch=1).feed(plan, View()) as feed:
@@ -172,7 +174,7 @@ def test_files_that_change_during_a_run_cost_one_image_each(index_path: Path, da
         assert torch.equal(one.images[good], other.images[good])
 
 
-def test_left_out_images_make_their_batch_smaller_and_touch_no_other(index_path: Path) -> None:
+def test_skipped_images_make_their_batch_smaller_and_affect_no_other(index_path: Path) -> None:
     normalize = A.Normalize(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     for preprocess in ([A.Resize(32, 32)], [A.Resize(32, 32), normalize]):
         reference, _ = run(plan_for(index_path, preprocess=preprocess))
@@ -202,7 +204,7 @@ def test_raise_stops_at_the_first_and_names_it(index_path: Path) -> None:
         run(plan)
 
 
-def test_more_bad_files_than_are_borne_stop_the_run_with_the_list(index_path: Path) -> None:
+def test_more_bad_files_than_tolerated_stop_the_run_with_the_list(index_path: Path) -> None:
     for path in uris(index_path)[:5]:
         vanish(path)
     run(plan_for(index_path, errors={"max_bad": 5}))
@@ -212,13 +214,13 @@ def test_more_bad_files_than_are_borne_stop_the_run_with_the_list(index_path: Pa
         run(plan_for(index_path, errors={"max_bad": 4}), View(num_epochs=3))
 
 
-def test_one_bad_file_counts_once_however_many_epochs_meet_it(index_path: Path) -> None:
+def test_a_bad_file_counts_once_over_all_epochs(index_path: Path) -> None:
     vanish(uris(index_path)[0])
     _, feed = run(plan_for(index_path, errors={"max_bad": 1}), View(num_epochs=4))
     assert feed.counts["replaced"] == 4
 
 
-def test_the_share_is_judged_once_enough_were_made() -> None:
+def test_the_share_is_checked_after_a_minimum_of_samples() -> None:
     quarantine = Quarantine(ErrorPolicy(max_bad_share=0.1))
     for number in range(100):
         quarantine.add(QuarantineEntry(f"{number}", "", "read", "gone", "", None, 0))
@@ -227,7 +229,7 @@ def test_the_share_is_judged_once_enough_were_made() -> None:
         quarantine.check_limits(made=1, failed=0)
 
 
-def test_limits_that_only_stop_a_run_are_not_another_plan(index_path: Path) -> None:
+def test_limits_that_only_stop_a_run_do_not_change_the_fingerprint(index_path: Path) -> None:
     plain = plan_for(index_path).fingerprint()
     assert plan_for(index_path, errors={"max_bad": 3, "max_wait_s": 1}).fingerprint() == plain
     assert plan_for(index_path, errors={"on_error": "skip"}).fingerprint() != plain
@@ -288,7 +290,7 @@ DAMAGES |= {"hidden cut": keep_time(cut), "hidden noise": keep_time(scramble)}
     backend=st.sampled_from(["opencv", "dali"]),
     size=st.integers(1, 6),
 )
-def test_whatever_is_damaged_counts_add_up_and_good_pixels_stay(
+def test_with_any_damage_counts_add_up_and_other_pixels_stay_the_same(
     pristine: tuple[Path, dict[Path, tuple[bytes, int]]],
     damaged: dict[int, str],
     rule: str,

@@ -1,4 +1,4 @@
-"""What a feed says of its time: sums agree with the clock on the wall, and the verdict names what is slow."""
+"""Feed statistics: times add up to wall-clock time, and the bottleneck is named."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def thread(stage: str, **seconds: float) -> ThreadStats:
 
 @pytest.mark.parametrize("num_threads", [1, 2])
 @pytest.mark.parametrize("backend", ["opencv", "dali"])
-def test_the_time_of_each_thread_adds_up_to_its_life(plan: Plan, num_threads: int, backend: str) -> None:
+def test_the_time_of_each_thread_adds_up_to_its_lifetime(plan: Plan, num_threads: int, backend: str) -> None:
     paused = 0.0
     started = time.perf_counter()
     engine = LocalEngine(num_threads=num_threads, backend=backend)  # type: ignore[arg-type]
@@ -72,7 +72,7 @@ def test_the_time_of_each_thread_adds_up_to_its_life(plan: Plan, num_threads: in
     assert feed.stats().wall_s == found.wall_s
 
 
-def test_steps_are_told_apart_and_bytes_are_counted(plan: Plan) -> None:
+def test_steps_are_timed_separately_and_bytes_are_counted(plan: Plan) -> None:
     with LocalEngine(num_threads=1).feed(plan, View(augment=True)) as feed:
         list(feed)
         found = feed.stats()
@@ -103,7 +103,7 @@ def test_a_slow_consumer_and_slow_decoding_are_named(plan: Plan) -> None:
         assert found.bottleneck().startswith(("decoding: ", "handoff: "))
 
 
-def test_the_verdict_follows_from_the_shares() -> None:
+def test_the_bottleneck_follows_from_the_shares() -> None:
     busy = thread("process", sample=0.4, decode=9.1, transform=0.4, write=0.1)
     waiting = thread("consume", input=9.5, consumer=0.5)
     assert stats(busy, busy, waiting).bottleneck().startswith("decoding: 91 % of both ")
@@ -118,7 +118,7 @@ def test_the_verdict_follows_from_the_shares() -> None:
     assert stats(num_batches=0).bottleneck().startswith("unknown")
 
 
-def test_the_table_has_a_line_for_each_step_and_ends_with_the_verdict() -> None:
+def test_the_table_has_a_line_for_each_step_and_ends_with_the_bottleneck() -> None:
     busy = ThreadStats("process", 10.0, {"sample": 0.4, "decode": 9.6}, {"decode": 5_000_000})
     *table, summary, verdict = stats(busy, thread("consume", input=9.5, consumer=0.5)).lines()
     assert [line.split()[0] for line in table] == [
@@ -130,7 +130,7 @@ def test_the_table_has_a_line_for_each_step_and_ends_with_the_verdict() -> None:
     assert verdict.startswith("bottleneck: decoding: 96 % of both ")
 
 
-def test_now_forgets_what_was_long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_current_rate_covers_the_last_seconds_only(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(time, "perf_counter", lambda: now)
     monitor = FeedMonitor()
@@ -142,7 +142,7 @@ def test_now_forgets_what_was_long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.samples_per_second_now == pytest.approx(10)
 
 
-def test_cache_hits_are_told() -> None:
+def test_cache_hits_are_counted() -> None:
     monitor = FeedMonitor()
     monitor.start()
     monitor.count_cache_hits(3)
@@ -163,7 +163,7 @@ def test_a_queue_averages_over_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (queue.read().depth, queue.read().mean_depth) == (0, 1.0)
 
 
-def test_a_clock_that_has_stopped_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_timer_does_not_change(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr(time, "perf_counter", lambda: now)
     timer = StepTimer("process")
@@ -176,7 +176,7 @@ def test_a_clock_that_has_stopped_stays(monkeypatch: pytest.MonkeyPatch) -> None
     assert (timer.read().wall_s, timer.read().seconds) == (5.0, {"output": 2.0, "decode": 3.0})
 
 
-def test_plain_lines_tell_how_far_it_is_and_the_pace(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_lines_show_progress_and_rate(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lightwell.pipeline.jobs.progress.PLAIN_INTERVAL_S", 0.0)
     stream = io.StringIO()
     with LocalEngine().feed(plan, View(augment=True)) as feed:

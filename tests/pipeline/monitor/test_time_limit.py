@@ -1,4 +1,4 @@
-"""A file that takes too long is left out, and one that never ends stops the run, on every way."""
+"""Time limit: slow files are quarantined, and one that never ends stops the run, on every backend."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def sleepy_feed(index: Path, way: str, options: dict[str, Any], **errors: Any) -
 
 @pytest.mark.fault("a file that takes too long")
 @pytest.mark.parametrize("way", WAYS)
-def test_a_file_that_takes_too_long_is_not_used_and_not_tried_again(tmp_path: Path, way: str) -> None:
+def test_a_file_that_takes_too_long_is_quarantined_and_not_retried(tmp_path: Path, way: str) -> None:
     for number in range(4):
         picture = np.full((32, 32, 3), sleepy.SLOW_PIXEL if number == 2 else number, np.uint8)
         write_picture(tmp_path / "set" / f"{number}.png", picture)
@@ -83,7 +83,7 @@ def test_a_file_that_never_ends_stops_the_run_and_is_named(
             thread.join(HANG_S)
 
 
-def test_files_that_are_decoded_together_have_the_time_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_decoded_together_share_one_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watch, "POLL_S", 0.01)
     noted = watch.Watchdog(0.05)
     release, at_work = threading.Event(), threading.Event()
@@ -106,7 +106,7 @@ def test_files_that_are_decoded_together_have_the_time_of_one(monkeypatch: pytes
             release.set()
 
 
-def test_the_command_ends_though_a_thread_never_does(tmp_path: Path) -> None:
+def test_the_command_ends_even_if_a_thread_does_not(tmp_path: Path) -> None:
     code = (
         "import threading, lightwell.cli.app as cli\n"
         "from lightwell.pipeline.errors import SampleTimeoutError\n"

@@ -1,4 +1,4 @@
-"""How large pictures become is bounded for every policy, before anything is drawn."""
+"""Image sizes within every policy are bounded before sampling."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def peaks(policy: Sequence[Any], size: tuple[int, int]) -> list[int]:
 
 @pytest.mark.parametrize("name", list(BOUNDED))
 @pytest.mark.parametrize("size", [(16, 16), (64, 9), (20, 900), (300, 200)])
-def test_no_draw_is_larger_than_the_bound(name: str, size: tuple[int, int]) -> None:
+def test_no_sampled_size_exceeds_the_bound(name: str, size: tuple[int, int]) -> None:
     size_bound = SizeBound.of(A.Compose(BOUNDED[name]).transforms)
     assert not size_bound.needs_sampling
     assert max(peaks(BOUNDED[name], size)) <= size_bound.pixels(size)
 
 
 @pytest.mark.parametrize("name", list(OPEN))
-def test_what_only_drawing_tells_is_said_to_be_open(name: str) -> None:
+def test_policies_without_a_fixed_bound_need_sampling(name: str) -> None:
     assert SizeBound.of(A.Compose(OPEN[name]).transforms).needs_sampling
     assert max(peaks(OPEN[name], (16, 16))) > 16 * 16
 
@@ -67,7 +67,7 @@ def test_what_only_drawing_tells_is_said_to_be_open(name: str) -> None:
 @pytest.mark.parametrize(
     "name", ["resize", "smallest side", "largest side", "padded", "scaled", "crop that pads"]
 )
-def test_runs_of_small_files_are_cut_by_what_they_grow_to(
+def test_runs_of_small_files_are_split_by_their_grown_size(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(8):

@@ -1,4 +1,4 @@
-"""What is drawn without pixels is what Albumentations draws on pixels: params, sizes and generators."""
+"""Sampling without pixels equals Albumentations on pixels: params, sizes and generators."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def assert_equal(one: Any, other: Any) -> None:
 
 
 @pytest.mark.parametrize("transform", instances(), ids=lambda t: type(t).__name__)
-def test_drawing_without_pixels_equals_albumentations_on_pixels(transform: Any) -> None:
+def test_sampling_without_pixels_equals_albumentations_on_pixels(transform: Any) -> None:
     boxed = "bboxes" in transform.available_keys
     targets = {"bboxes": BOXES} if boxed else {}
     compose = A.Compose([transform], bbox_params=A.BboxParams("albumentations") if boxed else None)
@@ -114,7 +114,7 @@ def test_drawing_without_pixels_equals_albumentations_on_pixels(transform: Any) 
         assert sampled.generators[1].getstate() == generators[1].getstate()
 
 
-def test_every_rule_is_for_a_class_that_is_tried() -> None:
+def test_every_shape_function_is_for_a_tested_class() -> None:
     assert set(SHAPE_FUNCTIONS) <= {type(transform).__name__ for transform in instances()}
 
 
@@ -131,7 +131,7 @@ def test_every_rule_is_for_a_class_that_is_tried() -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_albumentations_cannot_do_fails_while_it_is_drawn(transform: Any, size: tuple[int, int]) -> None:
+def test_what_albumentations_cannot_do_fails_while_sampling(transform: Any, size: tuple[int, int]) -> None:
     params = A.BboxParams("albumentations")
     targets = {"bboxes": np.array([[0.3, 0.3, 0.4, 0.4, 1]])}
     compose = A.Compose([transform], bbox_params=params)
@@ -144,7 +144,7 @@ def test_what_albumentations_cannot_do_fails_while_it_is_drawn(transform: Any, s
         ParamSampler(compose, 1).sample(1, size, **targets)
 
 
-def test_boxes_move_while_they_are_drawn() -> None:
+def test_boxes_are_transformed_while_sampling() -> None:
     transforms = [A.HorizontalFlip(p=1), A.RandomScale((0.3, 0.6), p=1), A.BBoxSafeRandomCrop(p=1)]
     compose = A.Compose(transforms, bbox_params=A.BboxParams("albumentations"))
     param_sampler = ParamSampler(compose, 3)
@@ -167,5 +167,5 @@ def test_boxes_move_while_they_are_drawn() -> None:
     ],
     ids=["nested", "looks at masks", "looks at pixels", "looks at channels"],
 )
-def test_compositions_are_as_predictable_as_what_they_hold(transform: Any, predictable: bool) -> None:
+def test_compositions_need_pixels_if_their_transforms_do(transform: Any, predictable: bool) -> None:
     assert (needs_pixels_reason(transform) == "") == predictable

@@ -1,4 +1,4 @@
-"""Drawing ahead of the pixels draws and does what Albumentations alone would have."""
+"""Early sampling yields the same random numbers and pixels as Albumentations alone."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def both_ways(pipeline: Any, image: np.ndarray, bits: int, **targets: Any) -> tu
 
 @settings(max_examples=150, deadline=None)
 @given(start=leading_crops(), rest=policies(), number=st.integers(0, 10**6))
-def test_any_policy_gives_the_same_pixels_and_leaves_the_generators_alike(
+def test_any_policy_gives_the_same_pixels_and_generator_states(
     start: list[Any], rest: list[Any], number: int
 ) -> None:
     image = make_picture(number % 7, 120, 160)
@@ -82,7 +82,7 @@ def test_masks_and_boxes_follow_as_in_albumentations(rest: list[Any], number: in
     assert after_ours == after
 
 
-def test_what_cannot_be_drawn_ahead_goes_on_with_the_same_generators() -> None:
+def test_remaining_transforms_continue_with_the_same_generators() -> None:
     pipeline = compose(
         [A.RandomResizedCrop((40, 48)), LOOKS_AT_PIXELS(p=1), A.GaussNoise(p=1), A.RandomCrop(20, 20)]
     )
@@ -93,7 +93,7 @@ def test_what_cannot_be_drawn_ahead_goes_on_with_the_same_generators() -> None:
         assert after_ours == after
 
 
-def test_boxes_decide_where_a_safe_crop_lies() -> None:
+def test_boxes_determine_a_safe_crop() -> None:
     pipeline = compose([A.HorizontalFlip(p=1), A.BBoxSafeRandomCrop(p=1)], boxes=True)
     assert num_sampled(pipeline) == 2
     targets = {"bboxes": BOXES[:2], "box_rows": np.arange(2)}
@@ -102,7 +102,7 @@ def test_boxes_decide_where_a_safe_crop_lies() -> None:
     assert len(found["bboxes"]) == 2
 
 
-def test_drawing_takes_no_memory_for_pixels() -> None:
+def test_sampling_takes_no_memory_for_pixels() -> None:
     param_sampler = ParamSampler(compose([A.RandomResizedCrop((224, 224)), A.HorizontalFlip()]), 2)
     sampled = param_sampler.sample(1, (100_000, 100_000))  # 30 GB of pixels
     assert sampled.size == (224, 224)
@@ -118,7 +118,7 @@ def test_drawing_takes_no_memory_for_pixels() -> None:
         ([A.ToGray(num_output_channels=1)], 0, "ToGray does not yield a uint8 RGB image"),
     ],
 )
-def test_drawing_stops_where_pixels_decide_and_says_why(
+def test_sampling_stops_where_params_depend_on_pixels_with_a_reason(
     transforms: list[Any], sampled: int, why: str
 ) -> None:
     with warnings.catch_warnings():
@@ -141,7 +141,7 @@ SILENT_BEGINNINGS = (
 
 @settings(max_examples=60, deadline=None)
 @given(start=st.sampled_from(SILENT_BEGINNINGS), rest=policies(), number=st.integers(0, 10**6))
-def test_what_draws_nothing_can_be_left_out_and_the_rest_is_drawn_alike(
+def test_deterministic_transforms_can_be_skipped_without_changing_the_rest(
     start: list[Any], rest: list[Any], number: int
 ) -> None:
     pipeline = compose([*start, *rest])
@@ -161,7 +161,7 @@ def test_what_draws_nothing_can_be_left_out_and_the_rest_is_drawn_alike(
     "first",
     [A.Resize(80, 100, p=0.5), A.RandomCrop(40, 40), A.OneOf([A.Resize(80, 100)]), A.HorizontalFlip(p=1)],
 )
-def test_what_may_draw_is_never_left_out(first: Any) -> None:
+def test_random_transforms_are_never_skipped(first: Any) -> None:
     param_sampler = ParamSampler(compose([A.SmallestMaxSize(96), first]), 2)
     assert param_sampler.is_deterministic(1)
     assert not param_sampler.is_deterministic(2)

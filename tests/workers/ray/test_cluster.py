@@ -118,4 +118,4 @@ def test_who_has_no_token_is_told_what_to_set() -> None:
             capture_output=True,
             text=True,
         )
-    assert "wants a token; set RAY_AUTH_MODE=token" in done.stderr
+    assert "requires a token; set RAY_AUTH_MODE=token" in done.stderr

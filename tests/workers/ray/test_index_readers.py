@@ -130,9 +130,7 @@ def test_who_sees_another_file_or_none_is_told_apart(tmp_path: Path) -> None:
     here.write_bytes(b"four")
     check_visible([])
     check_visible([Probe(str(gone), 4), Probe(str(here), 4)])
-    with pytest.raises(
-        RunError, match=r"gone' \(4 bytes\), which the driver sees, got no such file; put it on"
-    ):
+    with pytest.raises(RunError, match=r"gone' \(4 bytes\), as the driver can, got no such file; put it in"):
         check_visible([Probe(str(gone), 4)])
     with pytest.raises(RunError, match="got another one, of 4 bytes"):
         check_visible([Probe(str(here), 5)])

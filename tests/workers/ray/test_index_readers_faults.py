@@ -128,8 +128,6 @@ def test_a_node_that_has_not_mounted_the_files_ends_the_run(many: Path, apart: C
     for node in apart.nodes[1:]:
         apart.kill_node(node)
     blind = apart.add_node(1, hidden=many)
-    with pytest.raises(
-        RunError, match=r"expected to read .*000\.jpg.*which the driver sees, got no such file"
-    ):
+    with pytest.raises(RunError, match=r"expected to read .*000\.jpg.*as the driver can, got no such file"):
         build_index(many, readers=RayReaders(num_workers=1))
     apart.kill_node(blind)

@@ -169,7 +169,7 @@ def test_a_batch_that_kills_the_jobs_own_worker_is_named_too(
 def assert_named_and_nothing_lost(plan: Plan, tmp_path: Path, trap: Path, engine: RayEngine) -> None:
     job = Sums(plan, View(augment=True), trap=trap, trapped=7)
     out = tmp_path / "out"
-    with pytest.raises(WorkerDiedError, match=r"epoch 0, step 7: .* died over it every time"):
+    with pytest.raises(WorkerDiedError, match=r"epoch 0, step 7: .* died [0-9]+ times while making it"):
         run_batch_job(job, engine, out, SilentConsole(), part_images=4)
     assert len(list((out / "parts").glob("part-*.parquet"))) >= 1
     trap.unlink()

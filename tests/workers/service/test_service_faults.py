@@ -191,7 +191,7 @@ def test_a_batch_that_kills_its_makers_is_named_and_no_other_is_blamed(
             with (
                 pytest.raises(
                     WorkerDiedError,
-                    match=f"epoch 0, step {row // 4}: .* died over it every time, 4 times in all",
+                    match=f"epoch 0, step {row // 4}: .* died 4 times while making it",
                 ),
                 ServiceEngine("deadly").feed(deadly, view) as feed,
             ):

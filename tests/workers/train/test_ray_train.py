@@ -193,16 +193,16 @@ def test_a_run_that_has_no_room_left_says_what_it_waits_for_and_goes_on_when_the
         wait_until(lambda: steps_done(out, per_epoch=3) >= 4, 120, "step 4")
         cluster.kill_node(cluster.nodes[1])
         wait_for_line(
-            "waiting for room: 2 ranks of 1 CPUs each are expected, and the cluster has 1 node with 1 CPUs"
+            "waiting for resources: 2 ranks need 1 CPUs each, and the cluster has 1 node with 1 CPUs"
         )
         cluster.add_node(1)
-        wait_for_line("there is room again")
+        wait_for_line("resources are available again")
 
     with ray_cluster(1, 1) as cluster, ThreadPoolExecutor() as threads:
         done = threads.submit(exchange_nodes, cluster)
         trainer(cluster).run(job_for(folder), str(out), console)
         done.result()
-    assert sum(line.startswith("waiting for room") for line in console.lines) == 1
+    assert sum(line.startswith("waiting for resources") for line in console.lines) == 1
     assert_equal(out, whole)
 
 
@@ -210,11 +210,14 @@ def test_room_that_is_lost_and_found_is_told_once_each() -> None:
     watch, one, two = CapacityMonitor(WorkerGroup(2, Resources(1, 1))), NodeResources(4, 1), NodeResources(8)
     assert watch.update([one, one]) is None
     assert watch.update([one, two]) == (
-        "waiting for room: 2 ranks of 1 CPUs and 1 GPUs each are expected, and the cluster has 1 node with 4 CPUs and 1 GPUs, "
+        "waiting for resources: 2 ranks need 1 CPUs and 1 GPUs each, and the cluster has 1 node with 4 CPUs and 1 GPUs, "
         "1 node with 8 CPUs left; add nodes, or stop and run the same command with fewer --workers"
     )
     assert watch.update([two]) is None
-    assert watch.update([one, one, two]) == "there is room again: the ranks go on from the last checkpoint"
+    assert (
+        watch.update([one, one, two])
+        == "resources are available again: the ranks resume from the last checkpoint"
+    )
     assert "the cluster has no node left" in (watch.update([]) or "")
 
 
@@ -272,7 +275,7 @@ def test_what_cannot_be_placed_or_shared_is_refused_before_anything_starts(
         RayTrainer(cluster.address, 8).run(job, str(tmp_path / "out"), SilentConsole())
     assert time.monotonic() - started < HANG_S
     assert list((tmp_path / "out").iterdir()) == []
-    with pytest.raises(PlanError, match="expected a folder that all nodes share"):
+    with pytest.raises(PlanError, match="expected a folder shared by all nodes"):
         check_shared_folder(RankConfig(job, str(tmp_path), None, ".seen-by-nobody", 1, 0), node=1)
 
 

@@ -154,7 +154,7 @@ def too_far(contract: Contract, name: str) -> dict[str, tuple[int, float]]:
     }
 
 
-def test_the_files_are_many_and_always_the_same() -> None:
+def test_the_generated_files_are_many_and_deterministic() -> None:
     files = all_files()
     assert len(files) >= 500
     assert [(file.name, file.data) for file in files] == [(file.name, file.data) for file in all_files()]
@@ -164,7 +164,7 @@ def test_every_file_is_in_the_index(contract: Contract) -> None:
     assert contract.status.keys() == contract.files.keys()
 
 
-def test_every_file_becomes_what_its_name_says(contract: Contract) -> None:
+def test_every_file_has_the_result_of_its_name(contract: Contract) -> None:
     whole = contract.results[REFERENCE]
     wrong = {}
     for name, file in contract.files.items():
@@ -181,17 +181,17 @@ def test_every_file_becomes_what_its_name_says(contract: Contract) -> None:
 
 
 @pytest.mark.parametrize("name", WAYS)
-def test_every_way_gives_the_pixels_of_the_reference(name: str, contract: Contract) -> None:
+def test_every_decode_path_yields_the_reference_pixels(name: str, contract: Contract) -> None:
     assert too_far(contract, name) == {}
 
 
 @pytest.mark.parametrize("name", WAYS)
-def test_every_way_refuses_the_same_files_for_the_same_reasons(name: str, contract: Contract) -> None:
+def test_every_decode_path_rejects_the_same_files_for_the_same_reasons(name: str, contract: Contract) -> None:
     assert contract.results[name].reasons == contract.results[REFERENCE].reasons
     assert contract.results[name].pixels.keys() == contract.results[REFERENCE].pixels.keys()
 
 
-def test_the_ways_go_the_ways_that_they_are_named_for(contract: Contract) -> None:
+def test_decode_paths_use_the_decoders_of_their_names(contract: Contract) -> None:
     """A way that took another one in silence would agree with it: each has files that show which it took."""
     reduced = [name for name in WAYS if " reduced" in f" {name}"]
     for name in reduced:
@@ -199,7 +199,7 @@ def test_the_ways_go_the_ways_that_they_are_named_for(contract: Contract) -> Non
     assert sum(levels == 1 for levels, _ in differences(contract, "region, DALI graph").values()) > 100
 
 
-def test_what_the_index_calls_usable_fails_only_by_damage_behind_the_header(contract: Contract) -> None:
+def test_usable_files_fail_only_by_damage_after_the_header(contract: Contract) -> None:
     whole = contract.results[REFERENCE]
     ok = {name for name, status in contract.status.items() if status == "ok"}
     assert whole.pixels.keys() | whole.reasons.keys() == ok
@@ -207,7 +207,7 @@ def test_what_the_index_calls_usable_fails_only_by_damage_behind_the_header(cont
     assert [name for name in whole.reasons if not any(kind in name for kind in kinds)] == []
 
 
-def test_pillow_which_is_last_agrees_with_those_before_it(contract: Contract) -> None:
+def test_pillow_agrees_with_the_other_decoders(contract: Contract) -> None:
     """What one of the others fails on goes to Pillow: it must not be another picture. 16 bits are OpenCV's alone."""
     differing = {}
     for name, image in contract.results[REFERENCE].pixels.items():

@@ -1,4 +1,4 @@
-"""The colour rule, orientation, fallbacks and isolation of the decoders."""
+"""Color conversion, orientation, fallbacks and isolation of the decoders."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def decode(chain: ImageDecoder, file: EncodedImage) -> DecodedImage:
     ("kind", "decoder"),
     [("PNG", "dali"), ("WEBP", "dali"), ("BMP", "pillow"), ("TIFF", "pillow"), ("PPM", "pillow")],
 )
-def test_lossless_formats_come_back_to_the_last_bit(
+def test_lossless_formats_are_bit_identical(
     kind: str, decoder: str, chain: ImageDecoder, tmp_path: Path
 ) -> None:
     options = {"lossless": True} if kind == "WEBP" else {}
@@ -67,7 +67,7 @@ def test_lossless_formats_come_back_to_the_last_bit(
 
 @pytest.mark.parametrize("quality", [50, 75, 95])
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
-def test_jpeg_equals_opencv_to_the_last_bit(
+def test_jpeg_is_bit_identical_to_opencv(
     quality: int, subsampling: int, chain: ImageDecoder, tmp_path: Path
 ) -> None:
     file = encode(Image.fromarray(PICTURE), "JPEG", tmp_path, quality=quality, subsampling=subsampling)
@@ -122,7 +122,7 @@ def test_sixteen_bit_colour_is_divided_by_257(chain: ImageDecoder, tmp_path: Pat
     assert np.array_equal(found, np.round(wide / 257).astype(np.uint8))
 
 
-def test_cmyk_follows_the_stated_rule(chain: ImageDecoder, tmp_path: Path) -> None:
+def test_cmyk_is_converted_by_the_documented_rule(chain: ImageDecoder, tmp_path: Path) -> None:
     inks = np.concatenate([PICTURE, PICTURE[..., :1] // 2], 2)
     file = encode(Image.frombytes("CMYK", (90, 60), inks.tobytes()), "TIFF", tmp_path)
     found = decode(chain, file).image
@@ -131,7 +131,7 @@ def test_cmyk_follows_the_stated_rule(chain: ImageDecoder, tmp_path: Path) -> No
     assert np.array_equal(found, expected)
 
 
-def test_float_pixels_are_refused_with_the_cure(chain: ImageDecoder) -> None:
+def test_float_pixels_are_rejected_with_a_fix(chain: ImageDecoder) -> None:
     buffer = io.BytesIO()
     Image.fromarray(np.zeros((4, 4), np.float32)).save(buffer, "TIFF")
     (decoded,) = decode_all(chain, [EncodedImage(buffer.getvalue(), "tiff", "F", 1, (4, 4))])
@@ -139,7 +139,7 @@ def test_float_pixels_are_refused_with_the_cure(chain: ImageDecoder) -> None:
     assert "convert the file" in decoded.reason
 
 
-def test_bad_files_in_a_dali_batch_cost_only_themselves(chain: ImageDecoder, tmp_path: Path) -> None:
+def test_bad_files_in_a_dali_batch_do_not_affect_others(chain: ImageDecoder, tmp_path: Path) -> None:
     good = encode(Image.fromarray(PICTURE), "JPEG", tmp_path)
     bad = EncodedImage(b"\xff\xd8\xff nothing", "jpeg", "RGB", 1, (60, 90))
     files = [good, bad, good, good, bad, good, good, good, good, bad]
@@ -178,7 +178,7 @@ def test_the_gpu_decoder_differs_only_in_one_parameter() -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_a_region_is_the_same_pixels_as_cut_from_the_whole(
+def test_a_region_equals_a_crop_of_the_full_image(
     kind: str, orientation: int, chain: ImageDecoder, tmp_path: Path
 ) -> None:
     exif = Image.Exif()
@@ -194,7 +194,7 @@ def test_a_region_is_the_same_pixels_as_cut_from_the_whole(
 
 
 @pytest.mark.parametrize("shrink", [2, 4, 8])
-def test_a_reduced_picture_shows_the_same_place(shrink: int, chain: ImageDecoder, tmp_path: Path) -> None:
+def test_a_reduced_image_keeps_the_geometry(shrink: int, chain: ImageDecoder, tmp_path: Path) -> None:
     picture = make_picture(9, 800, 1200)
     file = encode(Image.fromarray(picture), "JPEG", tmp_path, quality=95)
     region, size = Region(101, 203, 101 + 80 * shrink, 203 + 90 * shrink), (64, 72)
@@ -206,7 +206,7 @@ def test_a_reduced_picture_shows_the_same_place(shrink: int, chain: ImageDecoder
     assert cv2.PSNR(found.image, expected) > 40
 
 
-def test_a_file_of_another_size_than_indexed_is_refused_with_the_cure(
+def test_a_file_of_another_size_than_indexed_is_rejected_with_a_fix(
     chain: ImageDecoder, tmp_path: Path
 ) -> None:
     file = encode(Image.fromarray(PICTURE), "JPEG", tmp_path)

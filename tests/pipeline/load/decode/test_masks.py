@@ -71,9 +71,7 @@ def test_one_bit_masks_hold_0_and_1() -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_a_mask_is_turned_by_its_own_orientation_and_never_by_its_picture_s(
-    orientation: int, kind: str
-) -> None:
+def test_a_mask_is_rotated_by_its_own_orientation_only(orientation: int, kind: str) -> None:
     exif = Image.Exif()
     exif[274] = orientation
     data = encoded(Image.fromarray(LABELS), kind, exif=exif)
@@ -84,7 +82,7 @@ def test_a_mask_is_turned_by_its_own_orientation_and_never_by_its_picture_s(
         assert np.array_equal(decode_mask(data, picture(of_picture, width, height)), upright)
 
 
-def test_a_mask_that_fits_only_the_picture_before_it_is_turned_is_refused_with_that_reason() -> None:
+def test_a_mask_that_fits_only_the_stored_image_is_rejected_with_the_reason() -> None:
     with pytest.raises(
         ValueError, match=r"expected 6x10, .* upright picture, got 10x6, .* EXIF orientation 6"
     ):
@@ -120,6 +118,6 @@ REFUSED = {
 
 
 @pytest.mark.parametrize(("data", "reason"), REFUSED.values(), ids=REFUSED)
-def test_what_holds_no_labels_of_the_picture_is_refused_with_the_cure(data: bytes, reason: str) -> None:
+def test_files_without_labels_of_the_image_are_rejected_with_a_fix(data: bytes, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         decode_mask(data, picture())

@@ -1,4 +1,4 @@
-"""Compare lowered transforms with Albumentations: the same draws, the same pixels, both ways."""
+"""Compare lowered transforms with Albumentations for the same sampled parameters."""
 
 from __future__ import annotations
 

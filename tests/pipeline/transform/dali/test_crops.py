@@ -1,4 +1,4 @@
-"""Crops, resizes and pads by DALI equal Albumentations within what the table declares."""
+"""Crops, resizes and pads by DALI equal Albumentations within the declared tolerance."""
 
 from __future__ import annotations
 
@@ -79,12 +79,12 @@ def test_parity(transform: Any) -> None:
 
 
 @pytest.mark.parametrize("transform", BOXED_CROPS, ids=lambda t: type(t).__name__)
-def test_parity_where_boxes_decide(transform: Any) -> None:
+def test_parity_with_boxes(transform: Any) -> None:
     assert_parity(transform, PICTURES, with_boxes=True)
 
 
 @pytest.mark.parametrize("mode", BORDERS)
-def test_pads_of_pictures_of_a_pixel_or_two(mode: int) -> None:
+def test_padding_of_images_of_one_or_two_pixels(mode: int) -> None:
     tiny = [
         np.random.default_rng(3).integers(0, 256, (*size, 3), dtype=np.uint8)
         for size in ((1, 1), (1, 7), (2, 3))
@@ -107,13 +107,13 @@ def test_pads_of_pictures_of_a_pixel_or_two(mode: int) -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_refusal(transform: Any, reason: str) -> None:
+def test_unsupported_reason(transform: Any, reason: str) -> None:
     assert reason in unsupported_reason(transform, device="cpu", approximate=True)
     assert reason in unsupported_reason(transform, device="gpu", approximate=False)
 
 
 @pytest.mark.parametrize("interpolation", [cv2.INTER_CUBIC, cv2.INTER_LANCZOS4])
-def test_another_filter_is_taken_only_on_request(interpolation: int) -> None:
+def test_a_different_filter_is_used_only_on_request(interpolation: int) -> None:
     transform = A.RandomResizedCrop((48, 56), interpolation=interpolation)
     reason = unsupported_reason(transform, device="gpu", approximate=False)
     assert "lowering: approximate" in reason

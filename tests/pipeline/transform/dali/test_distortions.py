@@ -1,4 +1,4 @@
-"""Distortions: DALI remaps on a GPU only, so what is held here are the maps and the frame it is given."""
+"""Distortions: DALI remaps on a GPU only, so the maps and the padding are tested here."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def remap_as_dali_does(transform: Any, image: np.ndarray, arguments: tuple[Any, 
 
 
 @pytest.mark.parametrize("transform", DISTORTIONS, ids=lambda t: type(t).__name__)
-def test_maps_take_every_border_into_the_frame(transform: Any) -> None:
+def test_maps_fold_every_border_mode_into_the_padding(transform: Any) -> None:
     lowering = lowering_of(type(transform).__name__)
     assert lowering is not None
     param_sampler = ParamSampler(A.Compose([transform]), 1)
@@ -55,7 +55,7 @@ def test_maps_take_every_border_into_the_frame(transform: Any) -> None:
 
 
 @pytest.mark.parametrize("transform", [*DISTORTIONS, PIECEWISE], ids=lambda t: type(t).__name__)
-def test_a_gpu_takes_it_and_a_cpu_says_why_not(transform: Any) -> None:
+def test_supported_on_a_gpu_and_not_on_a_cpu(transform: Any) -> None:
     assert unsupported_reason(transform, device="gpu", approximate=False) == ""
     assert (
         unsupported_reason(transform, device="cpu", approximate=True) == "DALI's remap runs on the GPU only"
@@ -71,5 +71,5 @@ def test_a_gpu_takes_it_and_a_cpu_says_why_not(transform: Any) -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_refusal(transform: Any, reason: str) -> None:
+def test_unsupported_reason(transform: Any, reason: str) -> None:
     assert reason in unsupported_reason(transform, device="gpu", approximate=True)

@@ -1,4 +1,4 @@
-"""Every transform of the installed Albumentations is classified, and the page says what the table says."""
+"""Every transform of the installed Albumentations is classified, and TRANSFORMS.md is up to date."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_every_transform_is_lowered_or_has_a_reason_and_none_has_both() -> None:
     assert max(Counter(LOWERED).values()) == 1, "a class is lowered twice"
 
 
-def test_every_lowering_that_refuses_options_says_which() -> None:
+def test_every_lowering_with_unsupported_options_lists_them() -> None:
     defaults = {field.name: field.default for field in fields(Lowering)}
 
     def takes_all(name: str) -> bool:
@@ -31,6 +31,6 @@ def test_every_lowering_that_refuses_options_says_which() -> None:
     assert {name for name in LOWERED if not takes_all(name)} == set(EXCEPTIONS)
 
 
-def test_page_of_transforms_is_what_the_generator_writes() -> None:
+def test_the_page_of_transforms_is_up_to_date() -> None:
     page = Path(lightwell.__file__).parent / "TRANSFORMS.md"
     assert page.read_text() == markdown(), "run `make transforms`"

@@ -1,4 +1,4 @@
-"""Dropped parts, erosion and dilation by DALI equal Albumentations exactly."""
+"""Dropout, erosion and dilation by DALI equal Albumentations exactly."""
 
 from __future__ import annotations
 
@@ -62,5 +62,5 @@ def test_parity_of_holes_in_boxes() -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_refusal(transform: Any, reason: str) -> None:
+def test_unsupported_reason(transform: Any, reason: str) -> None:
     assert reason in unsupported_reason(transform, device="gpu", approximate=True)

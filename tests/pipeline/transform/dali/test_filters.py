@@ -1,4 +1,4 @@
-"""Blurs, sharpening and losses by DALI equal Albumentations within what the table declares."""
+"""Blurs, sharpening and compression by DALI equal Albumentations within the declared tolerance."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_lowering_equals_albumentations_within_its_declared_tolerance(transform:
     ],
     ids=repr,
 )
-def test_options_that_dali_cannot_take_are_refused_with_a_reason(transform: Any, reason: str) -> None:
+def test_unsupported_options_have_a_reason(transform: Any, reason: str) -> None:
     for device in ("cpu", "gpu"):
         assert reason in unsupported_reason(transform, device=device, approximate=True)
 
@@ -68,7 +68,7 @@ ON_A_GPU_ONLY = [A.MedianBlur((3, 7), p=1), A.ChromaticAberration(mode="random",
 
 
 @pytest.mark.parametrize("transform", ON_A_GPU_ONLY, ids=repr)
-def test_what_dali_has_no_cpu_operator_for_is_lowered_on_a_gpu_only(transform: Any) -> None:
+def test_transforms_without_a_cpu_operator_are_lowered_on_a_gpu_only(transform: Any) -> None:
     assert "GPU only" in unsupported_reason(transform, device="cpu", approximate=True)
     assert unsupported_reason(transform, device="gpu", approximate=False) == ""
 
@@ -83,7 +83,7 @@ def test_lowering_on_a_gpu_equals_albumentations_within_its_declared_tolerance(t
 
 
 @pytest.mark.parametrize("picture", pictures(), ids=lambda p: f"{p.shape[0]}x{p.shape[1]}")
-def test_maps_of_a_lens_take_pixels_from_where_albumentations_takes_them(picture: np.ndarray) -> None:
+def test_lens_maps_equal_albumentations(picture: np.ndarray) -> None:
     transform = A.ChromaticAberration((-0.4, 0.4), (-0.4, 0.4), mode="random", p=1)
     lowering = lowering_of("ChromaticAberration")
     assert lowering is not None

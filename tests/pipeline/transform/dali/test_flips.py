@@ -1,4 +1,4 @@
-"""Flips, turns and shuffled tiles by DALI equal Albumentations exactly."""
+"""Flips, rotations by 90 degrees and shuffled tiles by DALI equal Albumentations exactly."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_every_symmetry_of_the_square(element: str) -> None:
     graph.close()
 
 
-def test_more_tiles_than_dali_pastes_are_refused() -> None:
+def test_too_many_tiles_are_unsupported() -> None:
     assert "at most 64 tiles" in unsupported_reason(
         A.RandomGridShuffle((9, 8)), device="gpu", approximate=False
     )

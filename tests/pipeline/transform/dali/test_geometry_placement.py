@@ -1,4 +1,4 @@
-"""On a GPU everything that touches a picture stays there; only arguments are on the host."""
+"""On a GPU all operators on images run there; only arguments are on the host."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ TRANSFORMS = [*CROPS, *BOXED_CROPS, *RESIZES, *PADS, *FLIPS, *WARPS, *DROPS, *DI
 
 
 @pytest.mark.parametrize("transform", TRANSFORMS, ids=lambda t: type(t).__name__)
-def test_what_touches_pictures_sits_on_the_gpu(transform: Any) -> None:
+def test_operators_on_images_run_on_the_gpu(transform: Any) -> None:
     assert_pictures_stay_on_the_gpu([transform])
 
 
-def test_nothing_comes_back_between_the_transforms_of_a_policy() -> None:
+def test_nothing_is_copied_to_the_host_between_transforms() -> None:
     assert_pictures_stay_on_the_gpu(TRANSFORMS)
 
 

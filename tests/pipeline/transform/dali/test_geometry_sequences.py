@@ -72,7 +72,7 @@ def test_two_transforms_of_a_class_keep_their_own_arguments() -> None:
     assert compare(transforms, PICTURES, num_draws=2).max_levels <= 1
 
 
-def test_levels_at_the_ends_of_the_range_do_not_overflow() -> None:
+def test_extreme_values_do_not_overflow() -> None:
     ends = [np.full((40, 50, 3), level, np.uint8) for level in (0, 255)]
     transforms = [A.Affine(scale=(0.5, 2), rotate=(-90, 90), fill=255, p=1), A.Resize(31, 64)]
     assert compare(transforms, ends, num_draws=3).max_levels <= 1

@@ -1,4 +1,4 @@
-"""Point operations by DALI equal Albumentations within what the table declares."""
+"""Point operations by DALI equal Albumentations within the declared tolerance."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_lowering_equals_albumentations_within_its_declared_tolerance(transform:
     ],
     ids=repr,
 )
-def test_options_that_dali_cannot_take_are_refused_with_a_reason(transform: Any, reason: str) -> None:
+def test_unsupported_options_have_a_reason(transform: Any, reason: str) -> None:
     for device in ("cpu", "gpu"):
         assert reason in unsupported_reason(transform, device=device, approximate=True)
 
@@ -64,5 +64,5 @@ def test_options_that_dali_cannot_take_are_refused_with_a_reason(transform: Any,
     [A.RandomBrightnessContrast(brightness_by_max=False), A.Equalize(mask=lambda image: image)],
     ids=repr,
 )
-def test_options_that_decide_by_pixels_are_not_drawn_ahead(transform: Any) -> None:
+def test_options_whose_params_depend_on_pixels_are_not_sampled_early(transform: Any) -> None:
     assert "from pixels" in needs_pixels_reason(transform)

@@ -1,4 +1,4 @@
-"""The same noise, light and weather by DALI as by Albumentations, within what the table declares."""
+"""Noise, light and weather by DALI equal Albumentations within the declared tolerance."""
 
 from __future__ import annotations
 
@@ -55,6 +55,6 @@ def test_lowering_equals_albumentations_within_its_declared_tolerance(transform:
     ],
     ids=repr,
 )
-def test_options_that_dali_cannot_take_are_refused_with_a_reason(transform: Any, reason: str) -> None:
+def test_unsupported_options_have_a_reason(transform: Any, reason: str) -> None:
     for device in ("cpu", "gpu"):
         assert reason in unsupported_reason(transform, device=device, approximate=True)

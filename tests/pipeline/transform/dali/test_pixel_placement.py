@@ -1,4 +1,4 @@
-"""On a GPU everything that touches a picture stays there, and rules work one behind the other."""
+"""On a GPU all operators on images run there, and successive lowerings combine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TAKE_HOST_ARGUMENTS = {"Split", "Merge", "WarpAffine", "JpegCompressionDistortio
 @pytest.mark.parametrize(
     "transform", [*LEVELS, *COLORS, *FILTERS, *NOISE, *ON_A_GPU_ONLY], ids=lambda t: type(t).__name__
 )
-def test_what_touches_pictures_sits_on_the_gpu(transform: Any) -> None:
+def test_operators_on_images_run_on_the_gpu(transform: Any) -> None:
     graph = graph_of([transform], "gpu")
     placed = graph.placements()
     assert placed[0].device == placed[-1].device == "gpu", "pictures come from the GPU and stay there"
@@ -50,7 +50,7 @@ SPECKS = [(1, 1), (1, 7), (5, 1), (2, 3), (3, 2), (4, 9)]
 
 
 @pytest.mark.parametrize("transform", [*LEVELS, *COLORS, *FILTERS, *NOISE], ids=lambda t: type(t).__name__)
-def test_pictures_of_a_few_pixels_come_out_as_by_albumentations(transform: Any) -> None:
+def test_images_of_a_few_pixels_equal_albumentations(transform: Any) -> None:
     rng = np.random.default_rng(7)
     lowering = lowering_of(type(transform).__name__)
     assert lowering is not None
@@ -62,7 +62,7 @@ def test_pictures_of_a_few_pixels_come_out_as_by_albumentations(transform: Any) 
         assert found.within(lowering.tolerance_of(transform)), f"{size}: {found}"
 
 
-def test_rules_one_behind_the_other_add_up() -> None:
+def test_successive_lowerings_add_up() -> None:
     chain = [
         A.RandomResizedCrop((64, 72), p=1),
         A.OneOf([A.Posterize(), A.Solarize(), A.ChannelShuffle()], p=1),

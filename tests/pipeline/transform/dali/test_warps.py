@@ -88,7 +88,7 @@ def warp_in_float32(image: np.ndarray, inverse: np.ndarray, size: np.ndarray, fi
     ],
     ids=lambda t: type(t).__name__,
 )
-def test_what_a_gpu_computes_in_float32_is_within_the_tolerance(transform: Any) -> None:
+def test_float32_results_of_a_gpu_are_within_the_tolerance(transform: Any) -> None:
     """On the CPU DALI hands the warp to OpenCV, so parity there does not tell how far a GPU is from it."""
     lowering = lowering_of(type(transform).__name__)
     assert lowering is not None
@@ -111,15 +111,15 @@ def test_what_a_gpu_computes_in_float32_is_within_the_tolerance(transform: Any) 
     ],
     ids=lambda t: type(t).__name__,
 )
-def test_other_interpolation_is_refused(transform: Any) -> None:
+def test_other_interpolations_are_unsupported(transform: Any) -> None:
     assert "linear interpolation only" in unsupported_reason(transform, device="gpu", approximate=True)
 
 
-def test_a_fill_that_opencv_does_not_take_is_refused() -> None:
+def test_a_fill_that_opencv_does_not_support_is_unsupported() -> None:
     transform = A.Affine(fill=(1, 2, 3, 4, 5))
     assert "at most four levels" in unsupported_reason(transform, device="gpu", approximate=True)
 
 
-def test_a_class_without_a_lowering_says_why() -> None:
+def test_a_class_without_a_lowering_has_a_reason() -> None:
     transform = A.GridElasticDeform((3, 3), 5)
     assert "warps every cell" in unsupported_reason(transform, device="gpu", approximate=True)
