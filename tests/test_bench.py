@@ -270,25 +270,26 @@ def test_the_command_measures_the_index_and_writes_its_figures(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("argv", "message"),
     [
         (["cold", "--data", "nowhere"], "error: --data: expected a folder with photos, got 'nowhere'"),
         (["probe", "--data", "."], "error: bench probe: comes with part 5"),
         (["cold", "--data", ".", "--rounds", "1"], "rounds"),
     ],
 )
-def test_a_wrong_request_is_told_in_a_line(words: list[str], told: str) -> None:
-    done = lightwell("bench", *words)
+def test_an_invalid_request_is_a_one_line_error(argv: list[str], message: str) -> None:
+    done = lightwell("bench", *argv)
     assert done.returncode == 2
-    assert told in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_outside_a_checkout_the_command_says_so(root: Path, tmp_path: Path) -> None:
+def test_an_installed_package_without_benchmarks_is_an_invalid_request(root: Path, tmp_path: Path) -> None:
     installed = tmp_path / "lightwell"
-    (installed / "pipeline").mkdir(parents=True)
-    for path in (*root.glob("*.py"), *(root / "pipeline").glob("*.py")):
-        shutil.copyfile(path, installed / path.relative_to(root))
+    for folder in ("cli", "pipeline"):
+        shutil.copytree(root / folder, installed / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in root.glob("*.py"):
+        shutil.copyfile(path, installed / path.name)
     done = lightwell("bench", "cold", "--data", tmp_path, PYTHONPATH=str(tmp_path))
     assert done.returncode == 2
     assert done.stderr.startswith("error: bench: expected a source checkout")
