@@ -128,11 +128,11 @@ class GradCam:
         if size not in self.layouts:
             found = layer_layout(self.model, self.name, images[:1])
             if found is None:
-                raise ModelError(self._no_map(images[:1]))
+                raise ModelError(self._no_map_message(images[:1]))
             self.layouts[size] = found
         return self.layouts[size]
 
-    def _no_map(self, image: torch.Tensor) -> str:
+    def _no_map_message(self, image: torch.Tensor) -> str:
         """Return an error message for a layer without a spatial map, with a layer that has one."""
         _, activation = record_activation(self.model, self.name, image)
         try:

@@ -10,7 +10,7 @@ import math
 import torch
 from torch.nn import functional
 
-_BLANK_SHARE = 1e-6
+_EMPTY_THRESHOLD = 1e-6
 
 
 def upsample(maps: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -80,7 +80,7 @@ def is_empty(maps: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
     Returns:
         bool (N,).
     """
-    return maps.flatten(1).amax(1) <= _BLANK_SHARE * scores.float().abs()
+    return maps.flatten(1).amax(1) <= _EMPTY_THRESHOLD * scores.float().abs()
 
 
 def peak(maps: torch.Tensor, height: int, width: int) -> torch.Tensor:

@@ -13,13 +13,13 @@ import pyarrow.compute as pc
 from ...pipeline.index.index import Index
 from ...pipeline.index.splits import DEFAULT_FRACTIONS, assign_splits, canonical_split
 
-IMBALANCED = 3.0
+IMBALANCE_RATIO = 3.0
 """Ratio of the largest to the smallest class from which class weights are used."""
-FEW = 20
+MIN_SPLIT_IMAGES = 20
 """Number of images in a split below which its metrics are unreliable."""
-SMALL = 1.5
+MIN_UPSCALING = 1.5
 """Upscaling factor from which a note is shown."""
-LONG = 2.0
+ELONGATED_RATIO = 2.0
 """Aspect ratio from which a centre crop loses half of the image."""
 TABLES, ANNOTATIONS = (".csv", ".parquet"), (".xml", ".json", ".txt")
 MAX_SEEDS, MAX_HASHES = 1000, 200_000
@@ -171,7 +171,7 @@ class Dataset:
         """Whether class sizes differ so much that training should use class weights."""
         assert self.splits is not None
         counts = self.counts[self.splits.train]
-        return bool(counts.max() >= IMBALANCED * max(counts.min(), 1))
+        return bool(counts.max() >= IMBALANCE_RATIO * max(counts.min(), 1))
 
     def notes(self, size: tuple[int, int]) -> list[str]:
         """Return notes about unusual images and splits, for a model with input size (height, width)."""
@@ -183,11 +183,11 @@ class Dataset:
             share = "all" if num_gray == num else f"{num_gray:,} of {num:,}"
             notes.append(f"gray: {share} images; they are converted to three equal channels")
         side = float(np.median(np.minimum(widths, heights))) if num else 0.0
-        if num and side * SMALL < min(size):
+        if num and side * MIN_UPSCALING < min(size):
             notes.append(
                 f"small: images have {side:.0f} pixels on their short side (median) and are enlarged to {size[0]} x {size[1]}"
             )
-        long = np.maximum(widths, heights) >= LONG * np.minimum(widths, heights)
+        long = np.maximum(widths, heights) >= ELONGATED_RATIO * np.minimum(widths, heights)
         if num and long.mean() > 0.5 and not self.is_annotated:
             notes.append(
                 "elongated: most images have an aspect ratio of at least 2, and a centre crop loses half of them; plan.yaml "
@@ -204,7 +204,11 @@ class Dataset:
                 f"splits: the source has no validation split, so {splits.validation!r} selects the best epoch and its metrics "
                 "are optimistic"
             )
-        few = [name for name in (splits.validation, splits.test) if name and self.counts[name].sum() < FEW]
+        few = [
+            name
+            for name in (splits.validation, splits.test)
+            if name and self.counts[name].sum() < MIN_SPLIT_IMAGES
+        ]
         if few:
             held = " and ".join(f"{self.counts[name].sum():,} in {name!r}" for name in few)
             notes.append(f"few images: {held}; metrics on them are unreliable")

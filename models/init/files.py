@@ -15,9 +15,9 @@ NAMES = (PLAN, TRAIN, AUDIT)
 INDEX = "index.parquet"
 RUN = "train"
 """Output folder of the training, next to the files."""
-OFF = "# "
+COMMENT_PREFIX = "# "
 """Prefix of a line that is commented out."""
-COLUMN = 42
+COMMENT_COLUMN = 42
 """Maximum column of trailing comments, except on longer lines."""
 
 
@@ -33,7 +33,7 @@ class Line:
     def write(self, column: int) -> str:
         """Format the line, with its comment aligned to a column."""
         inner = self.text.lstrip()
-        before = self.text[: len(self.text) - len(inner)] + (OFF if self.off else "") + inner
+        before = self.text[: len(self.text) - len(inner)] + (COMMENT_PREFIX if self.off else "") + inner
         return f"{before:<{column}}  # {self.comment}" if self.comment else before
 
 
@@ -142,7 +142,8 @@ def train_text(dataset: Dataset, model: ModelSpec) -> str:
         Line(f"  weights: {flow(model.weights)}", weights),
         Line("epochs: 5", "passes over the training images"),
         Line("fine_tune_from: all", "train all layers" if scratch else
-             "train all layers, which is slow; or from a block on, such as layer4", off=not scratch),
+             "train all layers, which is slow; or from a block on"
+             + (", such as layer4" if "resnet" in model.name else ""), off=not scratch),
         *([] if scratch else [
             Line("feature_passes: 2", "much faster: run the frozen layers twice per image, not in every epoch", off=True)]),
         Line("optimizer: {name: adamw, lr: 0.002}", "or sgd; lr of the last layer"),
@@ -187,6 +188,6 @@ def audit_text(splits: Splits, model: ModelSpec) -> str:
 
 def _format_yaml(header: Iterable[str], lines: Iterable[Line]) -> str:
     lines = list(lines)
-    lengths = [len(line.text) + len(OFF) * line.off for line in lines if line.comment]
-    column = max(length for length in [0, *lengths] if length <= COLUMN)
+    lengths = [len(line.text) + len(COMMENT_PREFIX) * line.off for line in lines if line.comment]
+    column = max(length for length in [0, *lengths] if length <= COMMENT_COLUMN)
     return "\n".join([*(f"# {line}" for line in header), *(line.write(column) for line in lines), ""])

@@ -106,7 +106,7 @@ class RunningMetrics:
     """Wall time of the main rank, including waits for batches and earlier runs of the epoch."""
 
     @classmethod
-    def of_classes(cls, num_classes: int) -> RunningMetrics:
+    def empty(cls, num_classes: int) -> RunningMetrics:
         """Create empty metrics for a number of classes."""
         return cls(torch.zeros(num_classes * num_classes, dtype=torch.int64))
 

@@ -215,7 +215,7 @@ class Run:
 
     def _restore_metrics(self, progress: Progress) -> RunningMetrics:
         """Restore the running metrics of an epoch; the confusion matrix continues on the main rank."""
-        running = RunningMetrics.of_classes(len(self.metadata.classes))
+        running = RunningMetrics.empty(len(self.metadata.classes))
         if progress.confusion is not None and self.dist.is_main:
             running.confusion += progress.confusion
         running.loss, running.num_read, running.seconds = progress.loss, progress.num_read, progress.seconds

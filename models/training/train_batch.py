@@ -95,10 +95,10 @@ def padding_mask(batch: TrainBatch) -> torch.Tensor:
 def take_rows(batch: TrainBatch, rows: torch.Tensor) -> TrainBatch:
     """Select rows of a batch."""
     rows = rows.to(batch.labels.device)
-    return map_tensors([batch], partial(pick, rows=rows))
+    return map_tensors([batch], partial(index_rows, rows=rows))
 
 
-def pick(tensors: list[torch.Tensor], rows: torch.Tensor) -> torch.Tensor:
+def index_rows(tensors: list[torch.Tensor], rows: torch.Tensor) -> torch.Tensor:
     """Select rows of the only tensor in a list."""
     return tensors[0][rows]
 

@@ -10,7 +10,7 @@ from .hubs import find_model
 NUM_IMAGENET = 1000
 
 
-def published_classes(spec: ModelSpec) -> tuple[str, ...]:
+def pretrained_class_names(spec: ModelSpec) -> tuple[str, ...]:
     """Return the class names of a hub's pretrained weights; empty for other weights and for a new head.
 
     torchvision stores them with its weights; for timm they are known for its labelled datasets and ImageNet-1k.

@@ -21,7 +21,7 @@ from .expected_policy import AREA, INTERPOLATIONS, Step, expected_policy, interp
 
 Constants = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation, for each channel or one for all, on the scale 0..1."""
-OTHER_COLOURS = frozenset({"ToHSV"})
+COLOUR_SPACE_TRANSFORMS = frozenset({"ToHSV"})
 """Transforms that change the colour space."""
 MAX_VALUE = 255
 _TOLERANCE = 0.03
@@ -192,7 +192,7 @@ def _colour_differences(program: Program, expected: _Expected) -> list[str]:
     found = [
         spec.name
         for spec in (*program.preprocess, *program.evaluate)
-        if spec.name in OTHER_COLOURS and spec.name not in wanted
+        if spec.name in COLOUR_SPACE_TRANSFORMS and spec.name not in wanted
     ]
     return [f"expected RGB images, got {name}; remove it" for name in found]
 

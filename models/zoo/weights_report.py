@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _ATTRIBUTE = "lightwell_weights_report"
-_MOST_NAMES = 200
+_MAX_NAMES = 200
 """Maximum length of each list of names in a checkpoint's metadata."""
 
 
@@ -60,7 +60,7 @@ class WeightsReport:
     def dump(self) -> str:
         """Return the report as JSON for a checkpoint's metadata, with long lists truncated."""
         content = {
-            name: value[:_MOST_NAMES] if isinstance(value, tuple) else value
+            name: value[:_MAX_NAMES] if isinstance(value, tuple) else value
             for name, value in asdict(self).items()
         }
         return json.dumps(content)

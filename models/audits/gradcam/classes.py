@@ -13,7 +13,7 @@ from ....pipeline.errors import ModelError, PlanError, did_you_mean
 
 IMAGENET = "imagenet"
 INDEX = "index"
-MAX_NAMED = 5
+MAX_LISTED = 5
 """Maximum number of classes listed in a note."""
 
 
@@ -212,8 +212,8 @@ def _output(target: str | int, names: Sequence[str], num_outputs: int) -> int:
 def _missing(
     missing: Sequence[str], index_names: Sequence[str], outputs: OutputNames, num_outputs: int
 ) -> str:
-    few = ", ".join(missing[:MAX_NAMED]) + (
-        f" and {len(missing) - MAX_NAMED} more" if len(missing) > MAX_NAMED else ""
+    few = ", ".join(missing[:MAX_LISTED]) + (
+        f" and {len(missing) - MAX_LISTED} more" if len(missing) > MAX_LISTED else ""
     )
     if not outputs.names:
         return (

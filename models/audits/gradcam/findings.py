@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 FINDINGS_VERSION = 2
 NUM_BINS = 10
 """Number of confidence bins of the calibration."""
-POINTING_COVER = 0.5
+MAX_BOX_COVERAGE = 0.5
 """Images whose boxes cover more than this fraction are excluded from the pointing game as too easy."""
 MAX_CONFUSION = 100
 """With more classes the confusion matrix is omitted; it can be computed from records.parquet."""
@@ -208,7 +208,7 @@ def pointing_game(records: pa.Table) -> dict[str, Any] | None:
     ``centre_rate`` is the baseline: the hit rate of a map with its peak at the image centre.
     """
     cover = column(records, "box_cover")
-    played = np.flatnonzero(np.nan_to_num(cover, nan=np.inf) <= POINTING_COVER)
+    played = np.flatnonzero(np.nan_to_num(cover, nan=np.inf) <= MAX_BOX_COVERAGE)
     rows = records.take(played)
     hits = [hit for hit in rows["hit"].to_pylist() if hit is not None]
     if not hits:

@@ -80,29 +80,29 @@ def choose_rows(records: Predictions, num: int) -> dict[str, list[int]]:
     wrong = np.flatnonzero(records.wrong)
     wrong = wrong[np.argsort(-records.confidences[wrong], kind="stable")]
     sure, others = wrong[:third], wrong[third:]
-    others = evenly(others, min(third, num - len(sure)))
+    others = evenly_spaced(others, min(third, num - len(sure)))
     num_right = num - len(sure) - len(others)
-    right = over_classes(np.flatnonzero(records.right), records.labels, num_right)
+    right = sample_balanced(np.flatnonzero(records.right), records.labels, num_right)
     chosen = {"sure": sure.tolist(), "wrong": others.tolist(), "right": right}
     rest = num - sum(len(rows) for rows in chosen.values())
-    chosen["unlabelled"] = evenly(np.flatnonzero(~records.labelled), rest).tolist()
+    chosen["unlabelled"] = evenly_spaced(np.flatnonzero(~records.labelled), rest).tolist()
     return chosen
 
 
-def evenly(rows: NDArray[np.intp], num: int) -> NDArray[np.intp]:
+def evenly_spaced(rows: NDArray[np.intp], num: int) -> NDArray[np.intp]:
     """Select at most ``num`` rows, evenly spaced, in order."""
     if len(rows) <= num:
         return rows
     return rows[np.linspace(0, len(rows) - 1, num).round().astype(np.intp)] if num else rows[:0]
 
 
-def over_classes(rows: NDArray[np.intp], labels: NDArray[np.int64], num: int) -> list[int]:
+def sample_balanced(rows: NDArray[np.intp], labels: NDArray[np.int64], num: int) -> list[int]:
     """Select at most ``num`` rows, balanced over classes, or over evenly spaced classes if there are more."""
     classes, sizes = np.unique(labels[rows], return_counts=True)
     counts = np.zeros(len(classes), np.int64)
     while (left := min(num, len(rows)) - int(counts.sum())) > 0:
-        counts[evenly(np.flatnonzero(counts < sizes), left)] += 1
-    chosen = [evenly(rows[labels[rows] == c], int(n)) for c, n in zip(classes, counts, strict=True)]
+        counts[evenly_spaced(np.flatnonzero(counts < sizes), left)] += 1
+    chosen = [evenly_spaced(rows[labels[rows] == c], int(n)) for c, n in zip(classes, counts, strict=True)]
     return sorted(int(row) for some in chosen for row in some)
 
 

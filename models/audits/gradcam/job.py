@@ -26,7 +26,7 @@ from ....pipeline.errors import ModelError, PlanError, did_you_mean
 from ....pipeline.plan.plan import Plan
 from ....pipeline.plan.view import View
 from ...zoo.build import ModelSpec
-from ...zoo.class_names import published_classes
+from ...zoo.class_names import pretrained_class_names
 from .classes import IMAGENET, INDEX, ClassMatch, OutputNames, match_classes, read_names
 from .records import SCHEMA
 
@@ -213,7 +213,7 @@ class GradCamAudit(CheckedModel):
 
             return OutputNames(read_metadata(self.checkpoint)[0].classes, "the checkpoint")
         assert self.model is not None
-        names = published_classes(self.model)
+        names = pretrained_class_names(self.model)
         return OutputNames(names, "the pretrained weights") if names else OutputNames()
 
     def finish(self, records: pa.Table, context: Context) -> Mapping[str, Any]:

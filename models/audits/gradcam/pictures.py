@@ -27,7 +27,7 @@ def normalize_map(small: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(small / high if high > 0 else np.zeros_like(small), dtype=np.float32)
 
 
-def enlarge(small: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
+def upsample_map(small: NDArray[np.float32], height: int, width: int) -> NDArray[np.float32]:
     """Upsample a map bilinearly with half-pixel centres, as torch does with ``align_corners=False``."""
     import cv2
 
@@ -49,7 +49,7 @@ def overlay(image: NDArray[np.uint8], small: NDArray[np.float32]) -> NDArray[np.
         small: map of any size, non-negative; normalised by its maximum.
     """
     height, width = image.shape[:2]
-    heat = normalize_map(enlarge(normalize_map(small), height, width))
+    heat = normalize_map(upsample_map(normalize_map(small), height, width))
     opacity = 0.78 * heat[..., None] ** 0.8
     mixed = (1 - opacity) * image + opacity * apply_colormap(0.12 + 0.88 * heat)
     return np.asarray(mixed + 0.5).astype(np.uint8)
@@ -64,7 +64,7 @@ def heat_picture(small: NDArray[np.float32], side: int = 160) -> str:
     """Return a map with values in 0..1, upsampled and coloured, as a data URI."""
     height, width = small.shape
     scale = side / max(height, width)
-    big = enlarge(small, max(1, round(height * scale)), max(1, round(width * scale)))
+    big = upsample_map(small, max(1, round(height * scale)), max(1, round(width * scale)))
     return data_uri(apply_colormap(np.clip(big, 0, 1)), "PNG")
 
 

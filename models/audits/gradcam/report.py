@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-MAX_TABLE = 20
+MAX_MATRIX_CLASSES = 20
 """Maximum number of classes for a confusion matrix; with more, repeated errors are listed."""
 MAX_WEAKEST = 12
 MAX_MEANS = 12
@@ -64,7 +64,7 @@ class Report:
         )
         environment.filters["percent"] = percent
         environment.filters["interval"] = interval
-        environment.finalize = visible
+        environment.finalize = replace_unprintable
         charts = read_curves(self.training_metrics) if self.training_metrics else {}
         means = class_means(self.records, self.findings)
         return environment.get_template("report.html").render(
@@ -72,11 +72,11 @@ class Report:
             subtitle=subtitle(self.findings),
             credit=self.credit,
             findings=self.findings,
-            figures=headline(self.findings),
+            figures=summary_cards(self.findings),
             classes=column_names(self.findings),
             confusion=confusion_rows(self.findings),
             confused=[pair for pair in self.findings["most_confused"] if pair["count"] > 1],
-            weakest=weakest(self.findings),
+            lowest_recall=lowest_recall(self.findings),
             charts=[
                 {"name": name, "curves": list(curves), "svg": line_chart(curves, name)}
                 for name, curves in charts.items()
@@ -108,7 +108,7 @@ def interval(value: Sequence[float] | None) -> str:
     return "" if value is None else f"{100 * value[0]:.1f} to {100 * value[1]:.1f} %"
 
 
-def visible(value: Any) -> Any:
+def replace_unprintable(value: Any) -> Any:
     """Replace characters that hide or reorder text, such as ESC and right-to-left overrides."""
     if isinstance(value, str) and not isinstance(value, Markup) and not value.isprintable():
         return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in value)
@@ -124,7 +124,7 @@ def subtitle(findings: Mapping[str, Any]) -> str:
     )
 
 
-def headline(findings: Mapping[str, Any]) -> list[dict[str, Any]]:
+def summary_cards(findings: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the summary cards at the top of the page."""
     border, counts = findings["border_mass"], findings["counts"]
     quarantined, blank = findings["num_quarantined"], findings["blank_maps"]["predicted"]
@@ -198,7 +198,11 @@ def column_names(findings: Mapping[str, Any]) -> list[str]:
 
 def confusion_rows(findings: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the rows of the confusion matrix; empty with too many classes or without labels."""
-    if findings["confusion"] is None or findings["num_classes"] > MAX_TABLE or not findings["num_labelled"]:
+    if (
+        findings["confusion"] is None
+        or findings["num_classes"] > MAX_MATRIX_CLASSES
+        or not findings["num_labelled"]
+    ):
         return []
     rows = []
     for own, counts in enumerate(findings["confusion"]):
@@ -211,7 +215,7 @@ def confusion_rows(findings: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def weakest(findings: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def lowest_recall(findings: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """List the classes with the lowest recall, of those with at least two images."""
     missed = [
         entry
@@ -227,14 +231,16 @@ def class_means(records: pa.Table, findings: Mapping[str, Any]) -> list[dict[str
     shape = tuple(findings["map_size"])
     maps, maps_true = maps_of(records), maps_of(records, "map_true")
     found = []
-    if findings["num_classes"] > MAX_TABLE:
+    if findings["num_classes"] > MAX_MATRIX_CLASSES:
         everything = np.ones(len(labels), np.bool_)
-        pictures = mean_pictures(usable(maps_true, everything, shape), usable(maps, everything, shape))
+        pictures = mean_pictures(
+            nonempty_maps(maps_true, everything, shape), nonempty_maps(maps, everything, shape)
+        )
         found.append({"name": "All images", "note": "", "pictures": pictures, "is_class": False})
     ordered = sorted(findings["per_class"], key=lambda entry: (-entry["num_images"], entry["number"]))
     for entry in ordered[:MAX_MEANS]:
-        own = usable(maps_true, labels == entry["number"], shape)
-        predicted_as = usable(maps, predictions == entry["number"], shape)
+        own = nonempty_maps(maps_true, labels == entry["number"], shape)
+        predicted_as = nonempty_maps(maps, predictions == entry["number"], shape)
         note = f"recall {percent(entry['recall'])}"
         pictures = mean_pictures(own, predicted_as)
         found.append({"name": entry["class"], "note": note, "pictures": pictures, "is_class": True})
@@ -252,7 +258,7 @@ def mean_pictures(
     ]
 
 
-def usable(
+def nonempty_maps(
     maps: Sequence[NDArray[np.float32] | None], chosen: NDArray[np.bool_], shape: tuple[int, ...]
 ) -> list[NDArray[np.float32]]:
     """Return the selected maps that have the common shape and are not empty."""

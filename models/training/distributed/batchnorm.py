@@ -46,14 +46,14 @@ class GlobalBatchNorm(torch.autograd.Function):
         sums = dist.all_reduce(sums)
         count = sums[-1]
         mean = (sums[:-1] / count).to(precision)
-        squares = (own - over(mean, inputs)).square_().sum(axes, dtype=torch.float64)
+        squares = (own - per_channel(mean, inputs)).square_().sum(axes, dtype=torch.float64)
         var = (dist.all_reduce(squares) / count).to(precision)
         scale = torch.rsqrt(var + eps)
         ctx.save_for_backward(inputs, weight, mean, scale, count)
         ctx.num_valid, ctx.dist, ctx.axes = num_valid, dist, axes
         gain = scale if weight is None else scale * weight
-        out = (inputs - over(mean, inputs)) * over(gain, inputs)
-        out = out if bias is None else out + over(bias, inputs)
+        out = (inputs - per_channel(mean, inputs)) * per_channel(gain, inputs)
+        out = out if bias is None else out + per_channel(bias, inputs)
         ctx.mark_non_differentiable(mean, var, count)
         return out.to(inputs.dtype), mean, var, count.float()
 
@@ -62,14 +62,16 @@ class GlobalBatchNorm(torch.autograd.Function):
         """Return the gradients of inputs, weight and bias; the latter two are this rank's contribution."""
         inputs, weight, mean, scale, count = ctx.saved_tensors
         own, grad_own = inputs[: ctx.num_valid], grad[: ctx.num_valid]
-        normed = (own - over(mean, inputs)) * over(scale, inputs)
+        normed = (own - per_channel(mean, inputs)) * per_channel(scale, inputs)
         grad_bias = grad_own.sum(ctx.axes, dtype=torch.float64)
         grad_weight = (grad_own * normed).sum(ctx.axes, dtype=torch.float64)
         both = ctx.dist.all_reduce(torch.stack([grad_bias, grad_weight])) / count
-        gain = over(scale if weight is None else scale * weight, inputs)
+        gain = per_channel(scale if weight is None else scale * weight, inputs)
         grad_inputs = grad * gain
         means = both.to(grad.dtype)
-        grad_inputs[: ctx.num_valid] -= gain * (over(means[0], inputs) + normed * over(means[1], inputs))
+        grad_inputs[: ctx.num_valid] -= gain * (
+            per_channel(means[0], inputs) + normed * per_channel(means[1], inputs)
+        )
         return (
             grad_inputs,
             None if weight is None else grad_weight.to(weight.dtype),
@@ -80,6 +82,6 @@ class GlobalBatchNorm(torch.autograd.Function):
         )
 
 
-def over(channels: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+def per_channel(channels: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
     """Reshape per-channel values to broadcast over the inputs."""
     return channels.view(1, -1, *(1,) * (inputs.dim() - 2))

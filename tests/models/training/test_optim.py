@@ -31,7 +31,7 @@ def examples(labels: list[int], replaced: list[bool] | None = None, width: int =
 def learn(
     head: torch.nn.Module, batch: TrainBatch, optimizer: torch.optim.Optimizer, *, factor: float
 ) -> EvalResult:
-    running = RunningMetrics.of_classes(2)
+    running = RunningMetrics.empty(2)
     TrainStep(head, optimizer, Criterion())(batch, running, factor=factor)
     return running.compute(DistributedContext())
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from lightwell.models.audits.gradcam.charts import line_chart, read_curves, round_ticks
 from lightwell.models.audits.gradcam.job import GradCamAudit
-from lightwell.models.audits.gradcam.report import MAX_MEANS, weakest
+from lightwell.models.audits.gradcam.report import MAX_MEANS, lowest_recall
 from lightwell.models.zoo.build import ModelSpec
 from lightwell.pipeline.errors import OutputError, PlanError
 from lightwell.pipeline.index.build import build_index
@@ -143,7 +143,7 @@ def test_the_weakest_classes_have_at_least_two_images_and_an_error() -> None:
         {"class": "always", "num_images": 9, "recall": 1.0},
         {"class": "no label", "num_images": 0, "recall": None},
     ]
-    assert [entry["class"] for entry in weakest({"per_class": entries})] == ["never", "half"]
+    assert [entry["class"] for entry in lowest_recall({"per_class": entries})] == ["never", "half"]
 
 
 def test_curves_of_a_split_are_named_after_it(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from lightwell.models.audits.gradcam.findings import compute_findings, wilson
 from lightwell.models.audits.gradcam.gallery import choose_rows
 from lightwell.models.audits.gradcam.job import GradCamAudit
 from lightwell.models.audits.gradcam.records import SCHEMA, read_predictions
-from lightwell.models.audits.gradcam.report import class_means, confusion_rows, headline, weakest
+from lightwell.models.audits.gradcam.report import class_means, confusion_rows, lowest_recall, summary_cards
 from lightwell.models.zoo.build import ModelSpec, build_model
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.jobs.progress import SilentConsole
@@ -201,9 +201,9 @@ def test_findings_are_json_and_the_report_has_every_image_at_most_once(
     assert len(set(chosen)) == len(chosen) == min(num, len(rows))
     found |= {"map_size": [2, 2], "num_quarantined": 0, "counts": {}}
     found["border_mass"]["even_map"] = 0.36
-    assert headline(found)[0]["value"] == str(len(rows))
+    assert summary_cards(found)[0]["value"] == str(len(rows))
     assert all(len(row["cells"]) >= num_index for row in confusion_rows(found))
-    assert all(entry["recall"] < 1 for entry in weakest(found))
+    assert all(entry["recall"] < 1 for entry in lowest_recall(found))
     class_means(records, found)
 
 
