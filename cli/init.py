@@ -64,6 +64,7 @@ def init(
     from ..models.init.first_run import FirstRun, index_path, index_state, load_existing_index, model_spec
     from ..models.init.folder import check_location, default_folder, open_init_folder, write_files
     from ..models.zoo.data_config import data_config
+    from ..pipeline.text import printable
     from ..workers.output_store import local_folder
 
     configure_logging(quiet=quiet)
@@ -90,4 +91,4 @@ def init(
     elif not quiet:
         print_counts(built, path)
         for line in first.lines(folder, done):
-            print(line)
+            print(printable(line))

@@ -1,4 +1,4 @@
-"""Indexes of made pictures with masks, boxes and keypoints, drawn into the pictures so that they can be found again."""
+"""Indexes of generated images whose masks, boxes and keypoints are drawn into the pixels, so that tests can locate them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ INVERSE = {6: 8, 8: 6}
 
 @dataclass
 class Scene:
-    """An upright picture with its annotations; None for what is not annotated."""
+    """An upright image with its annotations; None for missing ones."""
 
     name: str
     image: np.ndarray
@@ -36,7 +36,7 @@ class Scene:
     orientation: int = 1
     mask_file: bytes | None = None
     options: dict[str, Any] = field(default_factory=dict)
-    """Of Pillow's ``save``."""
+    """Arguments of Pillow's ``save``."""
 
 
 def drawn_scene(name: str, number: int, *, orientation: int = 1, size: tuple[int, int] = (120, 160)) -> Scene:
@@ -57,7 +57,7 @@ def drawn_scene(name: str, number: int, *, orientation: int = 1, size: tuple[int
 def write_index(
     folder: Path, scenes: Sequence[Scene], *, keypoint_names: tuple[str, ...] = ("point",)
 ) -> Path:
-    """Write pictures, as stored before their orientation, and masks, and index them with their annotations."""
+    """Write images, stored with their EXIF orientation, and masks, and index them with their annotations."""
     rows = ["path,label,mask"]
     for scene in scenes:
         exif = Image.Exif()
@@ -85,7 +85,7 @@ def write_index(
 
 
 def plain_scene(name: str, *, size: tuple[int, int] = (40, 50), **annotations: Any) -> Scene:
-    """Make a gray picture."""
+    """Return a gray image."""
     return Scene(name, np.full((*size, 3), 90, np.uint8), **annotations)
 
 

@@ -1,4 +1,4 @@
-"""Scenes written in every annotation format that an index is made of, and what an index says of them."""
+"""Writes scenes in every supported annotation format, and reads their boxes from an index."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ WRITERS: dict[str, Callable[[Path, tuple[Scene, ...]], Path]] = {
 
 
 def boxes_of(index: Index) -> dict[str, list[tuple[Any, ...]]]:
-    """Name and corners of every box, by the name of its picture."""
+    """Return class name and corners of every box, by image name."""
     columns = (index.table[name].to_pylist() for name in ("key", "boxes", "box_labels"))
     return {
         Path(key).name: [

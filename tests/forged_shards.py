@@ -1,4 +1,4 @@
-"""Shards of a cache as somebody else may make them: anything in them, and checksums that are right."""
+"""Forged cache shards: arbitrary content with valid checksums."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lightwell.pipeline.cache.shard import SCHEMA, TABLE_CHECKSUM, VERSION, chec
 
 @dataclass(frozen=True)
 class Forged:
-    """The columns of a shard, to be changed; its checksums are worked out anew when it is written."""
+    """The columns of a shard, which tests modify; checksums are recomputed on writing."""
 
     keys: np.ndarray
     heights: np.ndarray
@@ -32,7 +32,7 @@ class Forged:
         return cls(*(column.copy() for column in columns))
 
     def write(self, path: Path) -> None:
-        """Write the shard as the cache does, with checksums that are right whatever it holds."""
+        """Write the shard in the cache's format, with valid checksums for any content."""
         sizes = zip(self.heights.tolist(), self.widths.tolist(), strict=True)
         ends = self.offsets.clip(0, len(self.pixels))
         checks = np.array(
@@ -74,7 +74,7 @@ def changed(array: np.ndarray, value: int, place: int = 0) -> np.ndarray:
 
 
 def with_bytes(forged: Forged, first: bytes) -> Forged:
-    """Put other bytes in the place of the first picture."""
+    """Replace the bytes of the first image."""
     rest = forged.pixels[forged.offsets[1] :]
     offsets = forged.offsets + (len(first) - forged.offsets[1])
     offsets[0] = 0
@@ -82,7 +82,7 @@ def with_bytes(forged: Forged, first: bytes) -> Forged:
 
 
 def empty_jpeg(forged: Forged) -> bytes:
-    """Make a JPEG whose header has the right size and that holds no tables and no picture."""
+    """Return a JPEG with the right size in its header, but without tables or pixels."""
     height, width = int(forged.heights[0]), int(forged.widths[0])
     frame = b"\x08" + height.to_bytes(2, "big") + width.to_bytes(2, "big") + b"\x03"
     frame += b"\x01\x11\x00\x02\x11\x00\x03\x11\x00"

@@ -1,4 +1,4 @@
-"""Image files put together by hand, and what is expected of each: segments of JPEG, chunks of PNG and WebP, tags of TIFF."""
+"""Builds image files byte by byte, with expected results: JPEG segments, PNG and WebP chunks, TIFF tags."""
 
 from __future__ import annotations
 
@@ -21,37 +21,37 @@ _ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """A made file and what has to become of it."""
+    """A generated file and its expected result."""
 
     name: str
-    """What it is, and between dots what is expected: ``upright``, ``refused`` or ``damaged``."""
+    """Description, with the expected result between dots: ``upright``, ``refused`` or ``damaged``."""
     data: bytes
     upright: np.ndarray | None = None
-    """The picture, uint8 HWC RGB, where it has to be read."""
+    """Expected pixels, uint8 HWC RGB, if the file must be readable."""
     mean_error: float = 0.0
-    """How far from it pixels may be on average, of 255: of lossy formats."""
+    """Tolerated mean error of the pixels, of 255, for lossy formats."""
     refusal: str = ""
-    """What the reason says at least, where it has to be refused."""
+    """Text that the error must contain, if the file must be refused."""
 
 
 def good(what: str, suffix: str, data: bytes, upright: np.ndarray, mean_error: float = 0.0) -> ImageFile:
-    """A file that every way reads."""
+    """Return a file that every decoder must read."""
     image = np.repeat(upright[..., None], 3, axis=2) if upright.ndim == 2 else upright
     return ImageFile(f"{what}.upright.{suffix}", data, image, mean_error)
 
 
 def bad(what: str, suffix: str, data: bytes, refusal: str) -> ImageFile:
-    """A file that every way refuses."""
+    """Return a file that every decoder must refuse."""
     return ImageFile(f"{what}.refused.{suffix}", data, refusal=refusal)
 
 
 def damaged(what: str, suffix: str, data: bytes) -> ImageFile:
-    """A file with damage that only decoding may find: every way gives the same pixels, or refuses for the same reason."""
+    """Return a file with damage that only decoding may detect: all decoders give the same pixels, or the same error."""
     return ImageFile(f"{what}.damaged.{suffix}", data)
 
 
 def saved(image: Image.Image | np.ndarray, kind: str, **options: Any) -> bytes:
-    """Encode by Pillow."""
+    """Encode with Pillow."""
     buffer = io.BytesIO()
     made = image if isinstance(image, Image.Image) else Image.fromarray(image)
     made.save(buffer, kind, **options)
@@ -59,14 +59,14 @@ def saved(image: Image.Image | np.ndarray, kind: str, **options: Any) -> bytes:
 
 
 def turned(stored: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn stored pixels upright, as the table of the EXIF standard says."""
+    """Apply an EXIF orientation to stored pixels, by the table of the standard."""
     rotated = {1: 0, 2: 0, 3: 2, 4: 2, 5: -1, 6: -1, 7: 1, 8: 1}[orientation]
     image = np.rot90(stored, rotated)
     return np.ascontiguousarray(image[:, ::-1] if orientation in (2, 4, 5, 7) else image)
 
 
 def exif(orientation: int, *, order: str = ">", kind: int = 3, more: Sequence[int] = ()) -> bytes:
-    """A block of EXIF with the tag of the orientation, without the name before it.
+    """Return an EXIF block with an orientation tag, without the ``Exif`` prefix.
 
     Args:
         orientation: the value.
@@ -85,7 +85,7 @@ def exif(orientation: int, *, order: str = ">", kind: int = 3, more: Sequence[in
 
 
 def xmp(orientation: int) -> bytes:
-    """A packet of XMP that names an orientation."""
+    """Return an XMP packet with an orientation."""
     return (
         '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
         f'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="{orientation}"/>'
@@ -94,28 +94,28 @@ def xmp(orientation: int) -> bytes:
 
 
 def segment(marker: int, data: bytes) -> bytes:
-    """A segment of a JPEG."""
+    """Return a JPEG segment."""
     return bytes((0xFF, marker)) + struct.pack(">H", len(data) + 2) + data
 
 
 def app1(block: bytes) -> bytes:
-    """An EXIF segment of a JPEG."""
+    """Return an EXIF segment of a JPEG."""
     return segment(0xE1, b"Exif\0\0" + block)
 
 
 def with_segments(jpeg: bytes, *segments: bytes) -> bytes:
-    """Put segments at the beginning of a JPEG."""
+    """Insert segments at the start of a JPEG."""
     assert jpeg.startswith(SOI)
     return SOI + b"".join(segments) + jpeg[2:]
 
 
 def frame_of(jpeg: bytes) -> int:
-    """Find the frame header of a JPEG: where its marker stands."""
+    """Return the offset of the frame header marker of a JPEG."""
     return next(at for at, marker in _markers(jpeg) if marker in {0xC0, 0xC1, 0xC2, 0xC3, 0xC9, 0xCA})
 
 
 def scan_of(jpeg: bytes) -> int:
-    """Find where the coded data of the first scan of a JPEG begins."""
+    """Return the offset of the entropy-coded data of a JPEG's first scan."""
     at = next(at for at, marker in _markers(jpeg) if marker == 0xDA)
     return at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
 
@@ -128,12 +128,12 @@ def _markers(jpeg: bytes) -> Iterator[tuple[int, int]]:
 
 
 def replaced(data: bytes, at: int, new: bytes) -> bytes:
-    """Write other bytes over some."""
+    """Overwrite bytes at an offset."""
     return data[:at] + new + data[at + len(new) :]
 
 
 def noised(data: bytes, start: int, end: int, number: int, seed: int) -> bytes:
-    """Write random bytes over some between two places; none is 0xFF, which would be a marker of JPEG."""
+    """Overwrite some bytes between two offsets at random, without 0xFF, which starts a JPEG marker."""
     rng = np.random.default_rng(seed)
     found = bytearray(data)
     for at in rng.integers(start, end, number):
@@ -142,18 +142,18 @@ def noised(data: bytes, start: int, end: int, number: int, seed: int) -> bytes:
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
-    """A chunk of a PNG."""
+    """Return a PNG chunk."""
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def with_chunks(png: bytes, *chunks: bytes, before: bytes = b"IDAT") -> bytes:
-    """Put chunks into a PNG before the first chunk of a kind."""
+    """Insert chunks into a PNG before the first chunk of a type."""
     at = png.index(before) - 4
     return png[:at] + b"".join(chunks) + png[at:]
 
 
 def png(samples: np.ndarray, bits: int, kind: int, *, interlaced: bool = False, extra: bytes = b"") -> bytes:
-    """A PNG of any kind.
+    """Return a PNG of any color type.
 
     Args:
         samples: integers HWC.
@@ -180,7 +180,7 @@ def _packed(row: np.ndarray, bits: int) -> bytes:
 
 
 def webp_chunks(webp: bytes) -> list[tuple[bytes, bytes]]:
-    """Take a WebP apart."""
+    """Split a WebP into chunks."""
     at, found = 12, []
     while at < len(webp):
         kind, length = struct.unpack_from("<4sI", webp, at)
@@ -190,7 +190,7 @@ def webp_chunks(webp: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def webp(chunks: Sequence[tuple[bytes, bytes]]) -> bytes:
-    """Put a WebP together."""
+    """Build a WebP from chunks."""
     body = b"".join(
         kind + struct.pack("<I", len(data)) + data + bytes(len(data) % 2) for kind, data in chunks
     )
@@ -200,7 +200,7 @@ def webp(chunks: Sequence[tuple[bytes, bytes]]) -> bytes:
 def tiff(
     pixels: bytes, size: tuple[int, int], tags: dict[int, tuple[int, tuple[int, ...]]], *, order: str = "<"
 ) -> bytes:
-    """An uncompressed TIFF of one strip.
+    """Return an uncompressed TIFF with one strip.
 
     Args:
         pixels: as they lie in the file.

@@ -1,4 +1,4 @@
-"""Several hundred image files, made in seconds and always the same: what a data set may hold, and what must come of it.
+"""Generates several hundred deterministic image files with their expected results.
 
 JPEG and PNG have modules of their own; the other formats, wrong names and what is no image are here.
 """
@@ -39,7 +39,7 @@ SIDES = ((1, 1), (1, 96), (64, 1), (7, 9), (33, 31))
 
 
 def all_files() -> list[ImageFile]:
-    """Make all of them; names are unique."""
+    """Return all files; names are unique."""
     makers = (jpegs, pngs, _webps, _tiffs, _others, _misnamed, _no_images)
     files = [file for maker in makers for file in maker()]
     assert len({file.name for file in files}) == len(files)
@@ -47,7 +47,7 @@ def all_files() -> list[ImageFile]:
 
 
 def write_files(folder: Path, files: list[ImageFile]) -> None:
-    """Write them into a folder."""
+    """Write the files into a new folder."""
     folder.mkdir()
     for file in files:
         (folder / file.name).write_bytes(file.data)

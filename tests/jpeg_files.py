@@ -1,4 +1,4 @@
-"""Made JPEGs: every carrier of an orientation, kind of coding and damage."""
+"""Generated JPEGs: orientation metadata, coding variants and damage."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from PIL import Image
 
 PICTURE = make_picture(7, 64, 96)
 MEAN_ERROR = 6.0
-"""Of these smooth pictures at quality 75 and above."""
+"""For these smooth images at quality 75 and above."""
 SAMPLINGS = {
     "411": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_411,
     "420": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420,
@@ -44,14 +44,14 @@ SIDES = ((1, 1), (1, 96), (64, 1), (2, 3), (7, 9), (8, 8), (15, 17), (17, 15), (
 
 
 def by_opencv(picture: np.ndarray, *options: int) -> bytes:
-    """Encode by OpenCV."""
+    """Encode with OpenCV."""
     done, data = cv2.imencode(".jpg", picture[..., ::-1], list(options))
     assert done
     return data.tobytes()
 
 
 def jpegs() -> Iterator[ImageFile]:
-    """Yield all of them."""
+    """Yield all files."""
     yield from _orientations()
     yield from _other_carriers()
     yield from _codings()

@@ -1,4 +1,4 @@
-"""JPEGs that Pillow and OpenCV do not write, made once with libjpeg: 96 x 64 pixels of ``make_picture(7)``."""
+"""JPEGs that Pillow and OpenCV cannot write, created once with libjpeg: 96 x 64 pixels of ``make_picture(7)``."""
 
 from __future__ import annotations
 
@@ -68,4 +68,4 @@ YCCK = base64.b64decode(
     "qoajO6scGudvblwpOa/Xst4fpYGleB4+VYmVSeoUUUV3Ft4oWEjL1pJ45jUY8wfnXid3qMyE4Y1lvq9zu++a8HNsujVqXZ9Wq/KF"
     "FFFf/9k="
 )
-"""YCCK with an Adobe marker: the inks are 255 less the picture, and 40 of black."""
+"""YCCK with an Adobe marker: CMY is 255 minus the image, K is 40."""

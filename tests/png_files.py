@@ -1,4 +1,4 @@
-"""Made PNGs: every carrier of an orientation, kind of pixels and damage."""
+"""Generated PNGs: orientation metadata, color types and damage."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SIDES = ((1, 1), (1, 96), (64, 1), (2, 3), (7, 9), (33, 31), (65, 97))
 
 
 def pngs() -> Iterator[ImageFile]:
-    """Yield all of them."""
+    """Yield all files."""
     yield from _orientations()
     yield from _kinds()
     yield from _surroundings()

@@ -1,4 +1,4 @@
-"""Pictures with coloured rectangles in them, and where these lie: annotations whose truth can be seen in the pixels."""
+"""Scenes: images with colored rectangles and their boxes, so that annotations can be verified by pixels."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ EXIF_ORIENTATION = 274
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture and the boxes drawn into it: class name, then x0, y0, x1, y1 of the upright picture."""
+    """An image and the boxes drawn into it: class name, then x0, y0, x1, y1 in the upright image."""
 
     name: str
     width: int
     height: int
     boxes: tuple[tuple[str, int, int, int, int], ...] = ()
     orientation: int = 1
-    """EXIF orientation with which it is stored."""
+    """EXIF orientation of the stored image."""
 
     def pixels(self) -> np.ndarray:
-        """Draw the upright picture, uint8 HWC."""
+        """Draw the upright image, uint8 HWC."""
         image = np.full((self.height, self.width, 3), 90, np.uint8)
         for name, x0, y0, x1, y1 in self.boxes:
             image[y0:y1, x0:x1] = COLOURS[name]
         return image
 
     def save(self, folder: Path) -> Path:
-        """Write it as a PNG, or turned as a JPEG of high quality where it has an orientation."""
+        """Write a PNG, or with an orientation a rotated JPEG of high quality."""
         path = folder / self.name
         path.parent.mkdir(parents=True, exist_ok=True)
         if self.orientation == 1:
@@ -47,7 +47,7 @@ class Scene:
 
 
 def stored(upright: np.ndarray, orientation: int) -> np.ndarray:
-    """Return the pixels that an EXIF orientation turns into the upright ones."""
+    """Return the stored pixels from which an EXIF orientation gives the upright ones."""
     turns = {
         1: upright,
         2: upright[:, ::-1],
@@ -62,7 +62,7 @@ def stored(upright: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def shows(image: np.ndarray, box: Sequence[float], name: str) -> bool:
-    """Say whether a picture shows the colour of a class exactly inside a box, edges included."""
+    """Return whether the pixels of a class's color fill exactly a box, edges included."""
     x0, y0, x1, y1 = (round(float(edge)) for edge in box)
     inside = image[y0:y1, x0:x1].astype(int)
     mask = (np.abs(image.astype(int) - COLOURS[name]).max(axis=2) < 60).sum()

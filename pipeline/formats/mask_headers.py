@@ -15,7 +15,7 @@ _QUARTER_TURNED = 5
 """EXIF orientations from 5 swap width and height."""
 
 
-def mask_problem(mask: Header, picture: Header) -> str:
+def mask_problem(mask: Header, image: Header) -> str:
     """Return why a file cannot be the label mask of an image, in one line; an empty string if it can.
 
     A mask refers to the upright image: after its own EXIF orientation, if any, both must have the same size.
@@ -37,18 +37,18 @@ def mask_problem(mask: Header, picture: Header) -> str:
             f"expected one channel of label numbers, got {mask.mode}; replace colours with label numbers and save the "
             "mask as a grey or palette PNG"
         )
-    return _size_problem(mask, picture)
+    return _size_problem(mask, image)
 
 
-def _size_problem(mask: Header, picture: Header) -> str:
-    height, width = _upright_size(picture)
+def _size_problem(mask: Header, image: Header) -> str:
+    height, width = _upright_size(image)
     got_height, got_width = _upright_size(mask)
     if (got_height, got_width) == (height, width):
         return ""
-    if (got_height, got_width) == (picture.height, picture.width):
+    if (got_height, got_width) == (image.height, image.width):
         return (
             f"expected {width}x{height}, the size of the upright picture, got {got_width}x{got_height}, its size before "
-            f"EXIF orientation {picture.orientation} is applied; turn the mask upright"
+            f"EXIF orientation {image.orientation} is applied; turn the mask upright"
         )
     return f"expected {width}x{height} as the picture, got {got_width}x{got_height}; make the mask as large as its picture"
 

@@ -194,10 +194,10 @@ class _IndexScan:
         chunks = file_chunks(listing, known, hash_content=hash_content)
         num_chunks = -(-num_files // chunk_size(listing))
         with closing(self.readers.scan(chunks, num_chunks=num_chunks, storage=self.storage)) as results:
-            for seen in results:
+            for infos in results:
                 if self.checkpoint is not None:
-                    self.checkpoint.add_files(listing.uris[len(rows) : len(rows) + len(seen)], seen)
-                rows += seen
+                    self.checkpoint.add_files(listing.uris[len(rows) : len(rows) + len(infos)], infos)
+                rows += infos
                 self.report(len(rows), num_files)
         return rows
 

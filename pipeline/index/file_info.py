@@ -63,9 +63,9 @@ def file_info_from_row(row: Mapping[str, Any], *, was_read: bool) -> FileInfo:
     return FileInfo(header=header, was_read=was_read, **{name: row[name] for name in FILE_INFO_COLUMNS})
 
 
-def file_info_to_row(seen: FileInfo) -> dict[str, Any]:
+def file_info_to_row(info: FileInfo) -> dict[str, Any]:
     """Convert a ``FileInfo`` to a table row."""
     return {
-        **{name: getattr(seen, name) for name in FILE_INFO_COLUMNS},
-        **{name: getattr(seen.header, name) for name in HEADER_COLUMNS},
+        **{name: getattr(info, name) for name in FILE_INFO_COLUMNS},
+        **{name: getattr(info.header, name) for name in HEADER_COLUMNS},
     }

@@ -1,4 +1,4 @@
-"""Where keys stand in an index."""
+"""Looks up the row numbers of keys in an index."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .index import Index
 
 
 def rows_of(index: Index, keys: Sequence[str], *, where: str = "view.keys") -> np.ndarray:
-    """Find the row numbers of some keys, in their order.
+    """Return the row numbers of keys, in the given order.
 
     Args:
-        index: to look in.
-        keys: to look for.
+        index: the index to search.
+        keys: keys of samples.
         where: the option that names them, for errors.
 
     Raises:

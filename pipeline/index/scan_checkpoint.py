@@ -99,25 +99,25 @@ class ScanCheckpoint:
     def _restore(self, rows: Sequence[Mapping[str, Any]], shards: Mapping[str, Mapping[str, Any]]) -> None:
         samples: dict[str, list[ShardSample]] = {uri: [] for uri in shards}
         for row in rows:
-            seen = file_info_from_row(row, was_read=row["was_read"])
+            info = file_info_from_row(row, was_read=row["was_read"])
             if row["uri"] in samples:
                 label, fields = json.loads(row["label"])
-                samples[row["uri"]].append(ShardSample(row["key"], label, seen, fields))
+                samples[row["uri"]].append(ShardSample(row["key"], label, info, fields))
             else:
-                self.files[row["uri"]] = seen
+                self.files[row["uri"]] = info
         for uri, metadata in shards.items():
             found = {name: value for name, value in metadata.items() if name != "remarks"}
             self.shards[uri] = ShardContent(FileStat(**found), samples[uri], metadata.get("remarks", ()))
 
-    def add_files(self, uris: Sequence[str], seen: Sequence[FileInfo]) -> None:
+    def add_files(self, uris: Sequence[str], infos: Sequence[FileInfo]) -> None:
         """Store scanned files, without those whose status may change while the file does not.
 
         Raises:
             OutputError: the part cannot be written.
         """
-        for uri, one in zip(uris, seen, strict=True):
-            if is_reusable_status(one.header.status) and self.files.get(uri) != one:
-                self._add(uri, None, None, one)
+        for uri, info in zip(uris, infos, strict=True):
+            if is_reusable_status(info.header.status) and self.files.get(uri) != info:
+                self._add(uri, None, None, info)
         self._write_if_due()
 
     def add_shard(self, uri: str, read: ShardContent) -> None:
@@ -132,9 +132,9 @@ class ScanCheckpoint:
                 self._add(uri, sample.key, json.dumps([sample.label, dict(sample.fields)]), sample.file_info)
         self._write_if_due()
 
-    def _add(self, uri: str, key: str | None, label: str | None, seen: FileInfo) -> None:
+    def _add(self, uri: str, key: str | None, label: str | None, info: FileInfo) -> None:
         self._rows.append(
-            {"uri": uri, "key": key, "label": label, "was_read": seen.was_read, **file_info_to_row(seen)}
+            {"uri": uri, "key": key, "label": label, "was_read": info.was_read, **file_info_to_row(info)}
         )
 
     def _write_if_due(self) -> None:

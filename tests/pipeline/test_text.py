@@ -27,6 +27,6 @@ def test_a_log_in_pieces_reads_like_the_whole(pieces: list[str]) -> None:
     shown: list[str] = []
     log = _Log(shown.append)
     for piece in pieces:
-        log._pass_on(piece)
-    log.catch_up("".join(pieces))
+        log._write_new(piece)
+    log.finish("".join(pieces))
     assert "".join(shown) == plain_log("".join(pieces))

@@ -72,7 +72,7 @@ def _parse_text(text: str) -> list[list[str]]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Picture:
+class _ImageGeometry:
     """Upright size of an image, and the orientation to apply to its annotations."""
 
     width: int
@@ -128,11 +128,13 @@ class _AnnotationFitter:
         labels = listing.box_labels[index] if listing.box_labels else None
         keypoints = listing.keypoints[index] if listing.keypoints else None
         if info.header.status == "ok" and not (boxes is None and keypoints is None):
-            picture = _picture(info.header, listing.declared_sizes[index] if listing.declared_sizes else None)
-            if isinstance(picture, str):
-                info = replace(info, header=replace(info.header, status=one_line(picture)))
+            geometry = _image_geometry(
+                info.header, listing.declared_sizes[index] if listing.declared_sizes else None
+            )
+            if isinstance(geometry, str):
+                info = replace(info, header=replace(info.header, status=one_line(geometry)))
             else:
-                boxes, labels, keypoints = self._fit(listing.keys[index], picture, boxes, labels, keypoints)
+                boxes, labels, keypoints = self._fit(listing.keys[index], geometry, boxes, labels, keypoints)
         self.boxes.append(boxes)
         self.box_labels.append(labels)
         self.keypoints.append(keypoints)
@@ -141,67 +143,70 @@ class _AnnotationFitter:
     def _fit(
         self,
         key: str,
-        picture: _Picture,
+        geometry: _ImageGeometry,
         boxes: Boxes | None,
         labels: list[int] | None,
         keypoints: Keypoints | None,
     ) -> tuple[Boxes | None, list[int] | None, Keypoints | None]:
         if self._listing.box_unit == "fraction":
-            scale = (picture.width, picture.height)
+            scale = (geometry.width, geometry.height)
             boxes = boxes and [[value * scale[axis % 2] for axis, value in enumerate(box)] for box in boxes]
             keypoints = keypoints and [[x * scale[0], y * scale[1], visible] for x, y, visible in keypoints]
         if keypoints is not None:
-            keypoints = [[*_transpose_point(x, y, picture), visible] for x, y, visible in keypoints]
+            keypoints = [[*_transpose_point(x, y, geometry), visible] for x, y, visible in keypoints]
         if boxes is None:
             return None, labels, keypoints
         per_box = len(keypoints) // len(boxes) if keypoints and boxes else 0
-        kept = []
+        clipped_boxes = []
         for number, box in enumerate(boxes):
             if (
-                inside := _clip(_transpose_box(box, picture), picture, key, self._listing.remarks)
+                inside := _clip(_transpose_box(box, geometry), geometry, key, self._listing.remarks)
             ) is not None:
-                kept.append((number, inside))
+                clipped_boxes.append((number, inside))
         if per_box and keypoints is not None:
-            of_box = [keypoints[number * per_box : (number + 1) * per_box] for number, _ in kept]
+            of_box = [keypoints[number * per_box : (number + 1) * per_box] for number, _ in clipped_boxes]
             keypoints = [point for points in of_box for point in points]
         return (
-            [box for _, box in kept],
-            None if labels is None else [labels[number] for number, _ in kept],
+            [box for _, box in clipped_boxes],
+            None if labels is None else [labels[number] for number, _ in clipped_boxes],
             keypoints,
         )
 
 
-def _picture(header: Header, declared: tuple[int, int] | None) -> _Picture | str:
+def _image_geometry(header: Header, declared: tuple[int, int] | None) -> _ImageGeometry | str:
     """Return the upright size of an image, or an error text if the stated size does not match."""
     quarter = header.orientation >= FIRST_TRANSPOSED
     width, height = (header.height, header.width) if quarter else (header.width, header.height)
     if declared is None or declared == (width, height):
-        return _Picture(width, height, 1)
+        return _ImageGeometry(width, height, 1)
     if quarter and declared == (header.width, header.height):
-        return _Picture(width, height, header.orientation)
+        return _ImageGeometry(width, height, header.orientation)
     return (
         f"annotations: expected a picture of {declared[0]}x{declared[1]} as they state, got {width}x{height}; annotate this "
         "file, or restore the one that was annotated"
     )
 
 
-def _transpose_point(x: float, y: float, picture: _Picture) -> list[float]:
+def _transpose_point(x: float, y: float, geometry: _ImageGeometry) -> list[float]:
     """Map a point of the stored image to the upright one, for EXIF orientations 5 to 8, which swap the axes."""
-    if picture.orientation == 1:
+    if geometry.orientation == 1:
         return [x, y]
-    new_x = picture.width - y if picture.orientation in (6, 7) else y
-    new_y = picture.height - x if picture.orientation in (7, 8) else x
+    new_x = geometry.width - y if geometry.orientation in (6, 7) else y
+    new_y = geometry.height - x if geometry.orientation in (7, 8) else x
     return [new_x, new_y]
 
 
-def _transpose_box(box: Sequence[float], picture: _Picture) -> list[float]:
-    if picture.orientation == 1:
+def _transpose_box(box: Sequence[float], geometry: _ImageGeometry) -> list[float]:
+    if geometry.orientation == 1:
         return list(box)
-    (xa, ya), (xb, yb) = _transpose_point(box[0], box[1], picture), _transpose_point(box[2], box[3], picture)
+    (xa, ya), (xb, yb) = (
+        _transpose_point(box[0], box[1], geometry),
+        _transpose_point(box[2], box[3], geometry),
+    )
     return [min(xa, xb), min(ya, yb), max(xa, xb), max(ya, yb)]
 
 
-def _clip(box: list[float], picture: _Picture, key: str, remarks: Remarks) -> list[float] | None:
+def _clip(box: list[float], geometry: _ImageGeometry, key: str, remarks: Remarks) -> list[float] | None:
     """Clip a box to its image; None, noted in the remarks, if nothing is left."""
     if not all(map(math.isfinite, box)):
         remarks.add("left_out", "boxes with numbers that are not finite", key)
@@ -213,7 +218,7 @@ def _clip(box: list[float], picture: _Picture, key: str, remarks: Remarks) -> li
     if x1 == x0 or y1 == y0:
         remarks.add("left_out", "boxes without an area", key)
         return None
-    clipped = [max(x0, 0.0), max(y0, 0.0), min(x1, picture.width), min(y1, picture.height)]
+    clipped = [max(x0, 0.0), max(y0, 0.0), min(x1, geometry.width), min(y1, geometry.height)]
     if clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
         remarks.add("left_out", "boxes outside their picture", key)
         return None
