@@ -1,7 +1,7 @@
-"""Lightwell: Albumentations is the language, DALI the machine, Ray the floor, Grad-CAM the auditor.
+"""Lightwell: image pipelines with Albumentations, DALI and Ray, for training, inference and Grad-CAM audits.
 
-The public names below are loaded when they are first used: ``import lightwell`` itself loads neither torch,
-ray, DALI nor Albumentations.
+Public names are imported on first use: ``import lightwell`` itself imports neither torch, ray, DALI nor
+Albumentations.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     __version__: str
 
-_HOMES = {
+_EXPORTS = {
     "models.audits.gradcam.job": ("GradCamAudit",),
     "models.explain.grad_cam": ("find_target_layer", "grad_cam"),
     "models.training.checkpoint": ("load_model",),
@@ -67,7 +67,7 @@ _HOMES = {
     "cli.submission": ("submit",),
     "workers.local": ("run_batch_job", "run_training_job"),
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+_MODULE_OF = {name: home for home, names in _EXPORTS.items() for name in names}
 
 __all__ = [  # noqa: RUF022  (sorted without regard to case, as the test that pins them does)
     "Batch",
@@ -113,9 +113,9 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("lightwell")
-    if name not in _HOME_OF:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'lightwell' has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOME_OF[name]}", __name__), name)
+    return getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:

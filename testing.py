@@ -1,6 +1,6 @@
-"""Checks for engines, policies and jobs of your own: the laws that Lightwell's own tests hold theirs to.
+"""Test assertions for custom engines, policies and jobs, as used in Lightwell's own tests.
 
-They need no test framework and raise ``AssertionError``, which says which batch, row and field differ::
+They need no test framework and raise ``AssertionError`` with the batch, row and field that differ::
 
     from lightwell.testing import assert_resumes_everywhere, assert_same_batches
 
@@ -34,7 +34,7 @@ MAX_POSITION_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class RowDigest:
-    """All that is known of one row of a batch; what is large as its hash."""
+    """Contents of one row of a batch, with hashes of the arrays."""
 
     key: str
     label: int
@@ -43,16 +43,16 @@ class RowDigest:
     mask: str
     boxes: str
     mixed_with: tuple[int, float] | None
-    """Label and share of the image that was mixed in."""
+    """Label and weight of the mixed-in image."""
     box_labels: str = ""
     keypoints: str = ""
     annotated: tuple[bool | None, ...] = ()
-    """Whether there are a mask, boxes and keypoints; None for what the index does not have."""
+    """Whether the row has a mask, boxes and keypoints; None for kinds that the index lacks."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchDigest:
-    """All that is known of a batch; padding left out."""
+    """Contents of a batch, without padding."""
 
     epoch: int
     step: int
@@ -60,22 +60,22 @@ class BatchDigest:
 
 
 def digest_batch(batch: Batch) -> BatchDigest:
-    """Note what a batch holds; equal facts mean equal batches, to the last bit of every pixel."""
+    """Return a digest of a batch; batches with equal digests are bitwise equal."""
     real = batch.without_padding()
     return BatchDigest(real.epoch, real.step, tuple(_row(real, number) for number in range(len(real))))
 
 
 def digest_feed(feed: Feed) -> list[BatchDigest]:
-    """Read a feed to its end and close it."""
+    """Read a feed to its end, close it and return a digest of each batch."""
     with feed:
         return [digest_batch(batch) for batch in feed]
 
 
 def assert_same_batches(make_feed_a: Callable[[], Feed], make_feed_b: Callable[[], Feed]) -> None:
-    """Check that two ways of opening a feed give the same batches.
+    """Assert that two feeds yield the same batches.
 
     Raises:
-        AssertionError: they do not, or there are none.
+        AssertionError: the batches differ, or there are none.
     """
     expected = digest_feed(make_feed_a())
     assert expected, "expected feeds with batches, got one without; check the view"
@@ -83,7 +83,7 @@ def assert_same_batches(make_feed_a: Callable[[], Feed], make_feed_b: Callable[[
 
 
 def assert_resumes_everywhere(engine: Engine, plan: Plan, view: View) -> None:
-    """Check that a feed that is restored after any batch gives the batches that were left, and stands where it says.
+    """Assert that a feed restored after any batch yields the remaining batches and reports the right position.
 
     Raises:
         AssertionError: it does not, the view has fewer than two batches, or a position is not a small JSON value.
@@ -107,10 +107,10 @@ def assert_resumes_everywhere(engine: Engine, plan: Plan, view: View) -> None:
 
 
 def assert_ranks_add_up(engine: Engine, plan: Plan, view: View, *, num_ranks: int) -> None:
-    """Check that the ranks of a view take the same steps and together read what one rank reads alone.
+    """Assert that the ranks of a view take the same steps and together read what a single rank reads.
 
     Raises:
-        AssertionError: they do not, the counts do not add up, or there is no batch.
+        AssertionError: they do not, the counts do not add up, or there are no batches.
     """
     alone = engine.feed(plan, replace(view, rank=0, num_ranks=1))
     expected = digest_feed(alone)
@@ -125,10 +125,10 @@ def assert_ranks_add_up(engine: Engine, plan: Plan, view: View, *, num_ranks: in
 
 
 def merge_ranks(ranks: Sequence[Sequence[BatchDigest]]) -> list[BatchDigest]:
-    """Join what ranks read, batch by batch.
+    """Concatenate the rows of all ranks, batch by batch.
 
     Raises:
-        AssertionError: they took different numbers of steps.
+        AssertionError: the ranks took different numbers of steps.
     """
     steps = [len(facts) for facts in ranks]
     assert len(set(steps)) == 1, f"expected as many steps on every rank, got {steps}"
@@ -145,25 +145,25 @@ def assert_job_resumes(
     *,
     outcome: Callable[[Path, Mapping[str, Any]], Any] | None = None,
 ) -> None:
-    """Interrupt a job after every batch, as Ctrl-C does, run it again and compare how it ends.
+    """Assert that a job interrupted after any batch, as by Ctrl-C, ends with the same result when it is resumed.
 
     Args:
-        job: a batch job, or a training job that goes on from what it left in its folder.
-        engine: what it runs on.
-        folder: an empty folder; every run gets one of its own below it.
-        outcome: from a run's folder and what it returned to what has to be equal; leave out what is measured in
-            seconds. By default all that was returned and, of a batch job, its records.
+        job: a batch job, or a training job that resumes from its output folder.
+        engine: the engine to run on.
+        folder: an empty folder; each run uses a new subfolder.
+        outcome: maps the folder and the return value of a run to the value to compare; must leave out timings (default:
+            the return value and, for a batch job, its records).
 
     Raises:
-        AssertionError: a run that was interrupted ends in another way, or the job reads no batch.
+        AssertionError: an interrupted run ends with another result, or the job reads no batches.
     """
-    judge = outcome or _result_and_records
-    whole = folder / "whole"
-    expected = judge(whole, _run(job, engine, whole, _Console(None)))
+    get_outcome = outcome or _result_and_records
+    uninterrupted = folder / "whole"
+    expected = get_outcome(uninterrupted, _run(job, engine, uninterrupted, _Console(None)))
     stop_after = 1
     while _is_interrupted(job, engine, folder / f"stopped-{stop_after}", stop_after):
         out = folder / f"stopped-{stop_after}"
-        got = judge(out, _run(job, engine, out, _Console(None)))
+        got = get_outcome(out, _run(job, engine, out, _Console(None)))
         assert got == expected, f"interrupted after {stop_after} batches: expected {expected!r}, got {got!r}"
         stop_after += 1
     assert stop_after > 1, (
@@ -172,16 +172,16 @@ def assert_job_resumes(
 
 
 class _Console:
-    """Silent; interrupts where the next batch is asked for after a number of them."""
+    """Console without output that raises KeyboardInterrupt after a number of batches."""
 
     def __init__(self, stop_after: int | None) -> None:
         self._left = stop_after
 
     def print(self, line: str) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
     def track(self, batches: Stream[T], label: str) -> Iterator[T]:  # noqa: ARG002
-        """Pass batches on until it is time to stop."""
+        """Yield batches, then raise KeyboardInterrupt."""
         for batch in batches:
             if self._left == 0:
                 raise KeyboardInterrupt
@@ -249,23 +249,23 @@ def _digest(array: Any) -> str:
     return digest.hexdigest()
 
 
-def _compare(expected: Sequence[BatchDigest], got: Sequence[BatchDigest], who: str) -> None:
-    """Name the first difference."""
-    for mine, theirs in zip(expected, got, strict=False):
-        place = f"{who}, epoch {mine.epoch}, step {mine.step}"
-        assert (theirs.epoch, theirs.step) == (mine.epoch, mine.step), (
-            f"{place}: expected this batch, got epoch {theirs.epoch}, step {theirs.step}"
+def _compare(expected: Sequence[BatchDigest], got: Sequence[BatchDigest], feed: str) -> None:
+    """Assert equality; name the first difference."""
+    for mine, other_batch in zip(expected, got, strict=False):
+        place = f"{feed}, epoch {mine.epoch}, step {mine.step}"
+        assert (other_batch.epoch, other_batch.step) == (mine.epoch, mine.step), (
+            f"{place}: expected this batch, got epoch {other_batch.epoch}, step {other_batch.step}"
         )
-        for number, (row, other) in enumerate(zip(mine.rows, theirs.rows, strict=False)):
+        for number, (row, other) in enumerate(zip(mine.rows, other_batch.rows, strict=False)):
             wrong = [field.name for field in _differing(row, other)]
             shown = "; ".join(
                 f"expected {name} {getattr(row, name)!r}, got {getattr(other, name)!r}" for name in wrong
             )
             assert not wrong, f"{place}, row {number} ({row.key!r}): {shown}"
-        assert len(theirs.rows) == len(mine.rows), (
-            f"{place}: expected {len(mine.rows)} rows, got {len(theirs.rows)}"
+        assert len(other_batch.rows) == len(mine.rows), (
+            f"{place}: expected {len(mine.rows)} rows, got {len(other_batch.rows)}"
         )
-    assert len(got) == len(expected), f"{who}: expected {len(expected)} batches, got {len(got)}"
+    assert len(got) == len(expected), f"{feed}: expected {len(expected)} batches, got {len(got)}"
 
 
 def _differing(row: RowDigest, other: RowDigest) -> Iterable[Any]:

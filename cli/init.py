@@ -53,7 +53,7 @@ def init(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Look at a data set and write index.parquet, plan.yaml, train.yaml and audit.yaml, which run as they are.
+    """Index a data set and write plan.yaml, train.yaml and audit.yaml, ready to run.
 
     Run again, it looks only at what changed, and leaves files alone that you have changed.
 
@@ -64,6 +64,7 @@ def init(
     from ..models.init.first_run import FirstRun, index_path, index_state, load_existing_index, model_spec
     from ..models.init.folder import check_location, default_folder, open_init_folder, write_files
     from ..models.zoo.data_config import data_config
+    from ..pipeline.text import printable
     from ..workers.output_store import local_folder
 
     configure_logging(quiet=quiet)
@@ -90,4 +91,4 @@ def init(
     elif not quiet:
         print_counts(built, path)
         for line in first.lines(folder, done):
-            print(line)
+            print(printable(line))

@@ -130,7 +130,7 @@ def _print_upload(
     if as_json:
         print_json({"shipped": list(map(str, working_dir.files)), "shipped_bytes": working_dir.num_bytes})
         return
-    for line in (*working_dir.listing(), *working_dir.notes()):
+    for line in (*working_dir.file_lines(), *working_dir.notes()):
         print(line)
 
 

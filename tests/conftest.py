@@ -1,4 +1,4 @@
-"""What every test may use, and which tests this machine can run."""
+"""Shared fixtures, and skipping of tests that this machine cannot run."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Before anything imports them: no look-up of newer versions, and figures without a display.
+# Set before the first import: no online version check, and figures without a display.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-# Clusters of one test run share a token of their own: Ray's ports are open to the network.
+# A token for the clusters of this test run: Ray's ports are open to the network.
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
 
-# A shell that runs the tests in the background lets them ignore interrupts, which commands started here would inherit.
+# Tests in the background of a shell ignore interrupts, which subprocesses would inherit.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# The same examples in every run, so that a red run is about the change; `HYPOTHESIS_PROFILE=random` looks further.
+# The same examples in every run, so that a failure is due to a change; `HYPOTHESIS_PROFILE=random` tries others.
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.register_profile("random", max_examples=500, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
@@ -43,14 +43,14 @@ def _has_gpu() -> bool:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip tests marked ``gpu`` where there is none."""
+    """Skip tests marked ``gpu`` if there is no GPU."""
     if item.get_closest_marker("gpu") and not _has_gpu():
         pytest.skip("needs an NVIDIA GPU")
     note_fault(item)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what was done to the runs of this session and what they lost."""
+    """Print the faults injected in this session and their effects."""
     outcomes = ("passed", "failed")
     reports = [(name, one) for name in outcomes for one in terminalreporter.getreports(name)]
     for line in table_of(reports):
@@ -58,8 +58,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _level_of_the_log() -> Iterator[None]:
-    """Undo what ``--quiet`` does to the log of a process, where a command runs in this one."""
+def _restore_log_level() -> Iterator[None]:
+    """Restore the log level, which ``--quiet`` changes when a command runs in this process."""
     log = logging.getLogger("lightwell")
     level = log.level
     yield
@@ -68,13 +68,13 @@ def _level_of_the_log() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def root() -> Path:
-    """Return the root of the checkout."""
+    """Return the root folder of the checkout."""
     return ROOT
 
 
 @pytest.fixture(scope="session")
 def project_files() -> tuple[str, ...]:
-    """List the files of the project, relative to its root: all that git has or would take."""
+    """Return the tracked and untracked files of the project, without ignored ones, relative to its root."""
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     listed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     names = sorted(name for name in set(listed.split("\0")) - {""} if (ROOT / name).is_file())
@@ -84,7 +84,7 @@ def project_files() -> tuple[str, ...]:
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """Find the browser that opens reports; in continuous integration it has to be there."""
+    """Return the path of the browser that opens reports; required in continuous integration."""
     found = shutil.which("chromium")
     if found is None:
         stop = pytest.fail if os.environ.get("CI") else pytest.skip

@@ -1,4 +1,4 @@
-"""The benchmarks: their arithmetic, the order of turns, what they write, and wrong requests."""
+"""Benchmarks: arithmetic, order of runs, output and invalid requests."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from benchmarks import command, contest, crops, pace, photos, report, turns
+from benchmarks import benchmark, command, crops, photos, report, runner, throughput
+from benchmarks.benchmark import Benchmark, Contestant, Ratio, Runs, Work
 from benchmarks.catalogue import ALL, LATER, find_benches
-from benchmarks.contest import Bench, Contestant, Ratio, Runs, Work
 from lightwell.pipeline.errors import RequestError, RunError, SourceError
 from lightwell.pipeline.formats.headers import read_header
 from pictures import make_folder, make_picture, write_picture
@@ -28,11 +28,11 @@ PEER_KEYS = [
 ]  # fmt: skip
 
 
-def some_bench(*names: str, ratios: tuple[Ratio, ...] = ()) -> Bench:
+def some_bench(*names: str, ratios: tuple[Ratio, ...] = ()) -> Benchmark:
     contestants = tuple(
         Contestant(name, "none:none", needs=f"no_such_{name}" * (name == "absent")) for name in names
     )
-    return Bench("some", "nothing at all", "images/s", contestants, ratios, lambda data, scratch: ())
+    return Benchmark("some", "nothing at all", "images/s", contestants, ratios, lambda data, scratch: ())
 
 
 def some_work(tmp_path: Path, **changes: object) -> Work:
@@ -49,12 +49,12 @@ def lightwell(*arguments: object, **environment: str) -> subprocess.CompletedPro
 def test_a_ratio_is_the_median_of_the_rounds_ratios_and_not_the_ratio_of_medians() -> None:
     ours, other = Runs("ours", "", (10.0, 20.0, 90.0)), Runs("other", "", (5.0, 40.0, 30.0))
     assert (ours.median, other.median) == (20.0, 30.0)
-    assert contest.median_ratio(ours, other) == 2.0  # of 2, 0.5 and 3
-    assert contest.median_ratio(ours, 10.0) == 2.0
+    assert benchmark.median_ratio(ours, other) == 2.0  # of 2, 0.5 and 3
+    assert benchmark.median_ratio(ours, 10.0) == 2.0
 
 
 def test_figures_keep_the_digits_that_matter() -> None:
-    assert [contest.figure(value) for value in (21_827.4, 100.0, 75.35, 1.0456)] == [
+    assert [benchmark.format_value(value) for value in (21_827.4, 100.0, 75.35, 1.0456)] == [
         "21,827",
         "100",
         "75.35",
@@ -65,7 +65,7 @@ def test_figures_keep_the_digits_that_matter() -> None:
 def test_ratios_of_who_did_not_run_are_left_out() -> None:
     wanted = (Ratio("a", "ours", "a"), Ratio("b", "ours", "b"), Ratio("goal", "ours", 4.0))
     runs = {"ours": Runs("ours", "", (8.0,)), "a": Runs("a", "", (2.0,))}
-    assert contest.all_ratios(wanted, runs) == {"a": 4.0, "goal": 2.0}
+    assert benchmark.compute_ratios(wanted, runs) == {"a": 4.0, "goal": 2.0}
 
 
 @pytest.mark.parametrize("name", ["cold", "large"])
@@ -73,7 +73,7 @@ def test_the_keys_of_ratios_are_those_of_the_contract(name: str) -> None:
     (bench,) = find_benches(name)
     keys = {ratio.key for ratio in bench.ratios}
     assert keys == {f"{key}{row}" for key in PEER_KEYS for row in ("", " uint8")}
-    names = {contestant.who: contestant for contestant in bench.contestants}
+    names = {contestant.name: contestant for contestant in bench.contestants}
     for ratio in bench.ratios:
         assert ratio.ours == ("ours uint8" if ratio.key.endswith(" uint8") else "ours")
         if not ratio.key.startswith("floor"):
@@ -84,55 +84,55 @@ def test_the_keys_of_cached_are_those_of_the_contract() -> None:
     (bench,) = find_benches("cached")
     both = {f"{key}{row}" for key in ("torchvision.io", "own cold", "ffcv raw") for row in ("", " uint8")}
     assert {ratio.key for ratio in bench.ratios} == both | {"filling vs no cache"}
-    names = {contestant.who: contestant for contestant in bench.contestants}
+    names = {contestant.name: contestant for contestant in bench.contestants}
     for ratio in bench.ratios:
         assert names[str(ratio.other)].output == names[ratio.ours].output
 
 
-def test_every_contestant_runs_once_a_round_in_the_same_order_after_a_warm_pass(tmp_path: Path) -> None:
+def test_every_contestant_runs_once_per_round_in_the_same_order_after_a_warm_up(tmp_path: Path) -> None:
     seen: list[tuple[str, float]] = []
 
-    def take(bench: Bench, contestant: Contestant, work: Work) -> float:
-        seen.append((contestant.who, work.seconds))
+    def run_one(bench: Benchmark, contestant: Contestant, work: Work) -> float:
+        seen.append((contestant.name, work.seconds))
         return float(len(seen))
 
     work = some_work(tmp_path, seconds=7.0)
-    runs, left_out = turns.take_turns(some_bench("ours", "absent", "b"), work, 3, lambda line: None, take)
-    assert [who for who, _ in seen] == ["ours", "b"] * 4
+    runs, left_out = runner.run_rounds(some_bench("ours", "absent", "b"), work, 3, lambda line: None, run_one)
+    assert [name for name, _ in seen] == ["ours", "b"] * 4
     assert [seconds for _, seconds in seen] == [1.0] * 2 + [7.0] * 6
     assert (runs["ours"].values, runs["b"].values) == ((3.0, 5.0, 7.0), (4.0, 6.0, 8.0))
     assert left_out == {"absent": "no_such_absent is not installed"}
 
 
 def test_a_peer_that_fails_is_left_out_and_ours_ends_the_run(tmp_path: Path) -> None:
-    def take(bench: Bench, contestant: Contestant, work: Work) -> float:
-        if contestant.who == failing and work.seconds == 5.0:
+    def run_one(bench: Benchmark, contestant: Contestant, work: Work) -> float:
+        if contestant.name == failing and work.seconds == 5.0:
             raise RunError("broken")
         return 1.0
 
     work, bench, failing = some_work(tmp_path, seconds=5.0), some_bench("ours", "b"), "b"
-    runs, left_out = turns.take_turns(bench, work, 5, lambda line: None, take)
+    runs, left_out = runner.run_rounds(bench, work, 5, lambda line: None, run_one)
     assert (set(runs), left_out) == ({"ours"}, {"b": "broken"})
     failing = "ours"
     with pytest.raises(RunError, match="broken"):
-        turns.take_turns(bench, work, 5, lambda line: None, take)
+        runner.run_rounds(bench, work, 5, lambda line: None, run_one)
 
 
 def test_a_process_that_fails_says_why(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     with pytest.raises(RunError, match=r"ours ended with exit code 1: .*no_such_module"):
-        turns.take_turn(some_bench("ours"), Contestant("ours", "no_such_module:run"), some_work(tmp_path))
+        runner.run_once(some_bench("ours"), Contestant("ours", "no_such_module:run"), some_work(tmp_path))
 
 
-def test_the_pace_counts_images_behind_the_warm_stretch_up_to_a_whole_volley(
+def test_throughput_counts_images_after_the_warm_up_up_to_a_multiple_of_the_workers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = iter(range(100))
-    monkeypatch.setattr(pace.time, "perf_counter", lambda: float(next(clock)))
+    monkeypatch.setattr(throughput.time, "perf_counter", lambda: float(next(clock)))
     batch = np.zeros((8, 224, 224, 3), np.uint8)
     taken = []
     batches = (taken.append(i) or batch for i in range(100))
-    assert pace.images_per_second(batches, 4.0, "uint8", warm_s=2.0) == 8.0
+    assert throughput.images_per_second(batches, 4.0, "uint8", warm_s=2.0) == 8.0
     assert len(taken) == 8  # the first batch at second 0, warm at 3 behind 4 batches, measured to 7
 
 
@@ -145,10 +145,10 @@ def test_the_pace_counts_images_behind_the_warm_stretch_up_to_a_whole_volley(
     ],
 )
 def test_a_contestant_with_another_output_is_refused(
-    shape: tuple[int, ...], kind: str, output: contest.Output
+    shape: tuple[int, ...], kind: str, output: benchmark.Output
 ) -> None:
     with pytest.raises(AssertionError):
-        pace.look_at(np.zeros(shape, kind), output)
+        throughput.check_batch(np.zeros(shape, kind), output)
 
 
 def test_crops_lie_inside_and_keep_the_law() -> None:
@@ -202,20 +202,20 @@ def test_enlarged_pictures_have_the_size(tmp_path: Path) -> None:
 
 def test_documents_have_the_shape_of_the_contract_and_several_keep_apart() -> None:
     bench = some_bench("ours", "b", ratios=(Ratio("b", "ours", "b"),))
-    runs = {who: Runs(who, "images/s", (value, value)) for who, value in (("ours", 4.0), ("b", 2.0))}
-    outcome = report.Outcome(bench, runs, {"c": "c is not installed"}, 7, 5.0)
-    one = json.loads(json.dumps(report.document("some", [outcome], report.machine())))
+    runs = {name: Runs(name, "images/s", (value, value)) for name, value in (("ours", 4.0), ("b", 2.0))}
+    result = report.BenchmarkResult(bench, runs, {"c": "c is not installed"}, 7, 5.0)
+    one = json.loads(json.dumps(report.document("some", [result], report.machine())))
     assert {"name", "machine", "versions", "runs", "ratios"} <= set(one)
     assert one["runs"][0] == {"who": "ours", "unit": "images/s", "values": [4.0, 4.0], "median": 4.0}
     assert one["ratios"] == {"b": 2.0}
     assert one["versions"]["lightwell"]
     assert one["machine"]["cores"] >= 1
-    both = report.document("all", [outcome, outcome], {})
+    both = report.document("all", [result, result], {})
     assert both["ratios"] == {"some b": 2.0}
     console = Console(
         width=120, record=True, file=SimpleNamespace(write=lambda text: None, flush=lambda: None)
     )
-    report.print_table(outcome, console)
+    report.print_table(result, console)
     assert "c is not installed" in console.export_text()
 
 
@@ -227,7 +227,7 @@ def test_names_that_come_later_and_names_that_do_not_exist_are_told_apart() -> N
         find_benches("colt")
     assert [bench.name for bench in find_benches("all")] == list(ALL)
     with pytest.raises(RequestError, match=r"did you mean 'torchvision.io'"):
-        command.choose(find_benches("cold")[0], ["torchvision.oi"])
+        command.select_contestants(find_benches("cold")[0], ["torchvision.oi"])
 
 
 def test_a_folder_without_photos_is_refused(tmp_path: Path) -> None:
@@ -235,24 +235,24 @@ def test_a_folder_without_photos_is_refused(tmp_path: Path) -> None:
         find_benches("cold")[0].prepare(tmp_path, tmp_path / "scratch")
 
 
-@pytest.mark.parametrize("who", ["ours uint8", "floor"])
-def test_a_contestant_reads_the_photos_in_its_own_process(who: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["ours uint8", "floor"])
+def test_a_contestant_reads_the_photos_in_its_own_process(name: str, tmp_path: Path) -> None:
     make_folder(tmp_path / "data", num_images=16)
     (bench,) = find_benches("cold")
-    (contestant,) = command.choose(bench, [who]).contestants
+    (contestant,) = command.select_contestants(bench, [name]).contestants
     linked = bench.prepare(tmp_path / "data", tmp_path)
     work = some_work(tmp_path, photos=linked, output=contestant.output)
-    assert turns.take_turn(bench, contestant, work) > 0
+    assert runner.run_once(bench, contestant, work) > 0
 
 
-@pytest.mark.parametrize("who", ["ours", "ours filling uint8"])
-def test_cached_contestants_keep_their_pixels_in_the_scratch_folder(who: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["ours", "ours filling uint8"])
+def test_cached_contestants_keep_their_pixels_in_the_scratch_folder(name: str, tmp_path: Path) -> None:
     make_folder(tmp_path / "data", num_images=16)
     (bench,) = find_benches("cached")
-    (contestant,) = command.choose(bench, [who]).contestants
+    (contestant,) = command.select_contestants(bench, [name]).contestants
     linked = bench.prepare(tmp_path / "data", tmp_path)
     work = some_work(tmp_path, photos=linked, output=contestant.output)
-    assert turns.take_turn(bench, contestant, work) > 0
+    assert runner.run_once(bench, contestant, work) > 0
     assert list(tmp_path.glob("pixels*/*/*.arrow"))
 
 
@@ -270,25 +270,26 @@ def test_the_command_measures_the_index_and_writes_its_figures(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("argv", "message"),
     [
         (["cold", "--data", "nowhere"], "error: --data: expected a folder with photos, got 'nowhere'"),
         (["probe", "--data", "."], "error: bench probe: comes with part 5"),
         (["cold", "--data", ".", "--rounds", "1"], "rounds"),
     ],
 )
-def test_a_wrong_request_is_told_in_a_line(words: list[str], told: str) -> None:
-    done = lightwell("bench", *words)
+def test_an_invalid_request_is_a_one_line_error(argv: list[str], message: str) -> None:
+    done = lightwell("bench", *argv)
     assert done.returncode == 2
-    assert told in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_outside_a_checkout_the_command_says_so(root: Path, tmp_path: Path) -> None:
+def test_an_installed_package_without_benchmarks_is_an_invalid_request(root: Path, tmp_path: Path) -> None:
     installed = tmp_path / "lightwell"
-    (installed / "pipeline").mkdir(parents=True)
-    for path in (*root.glob("*.py"), *(root / "pipeline").glob("*.py")):
-        shutil.copyfile(path, installed / path.relative_to(root))
+    for folder in ("cli", "pipeline"):
+        shutil.copytree(root / folder, installed / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in root.glob("*.py"):
+        shutil.copyfile(path, installed / path.name)
     done = lightwell("bench", "cold", "--data", tmp_path, PYTHONPATH=str(tmp_path))
     assert done.returncode == 2
     assert done.stderr.startswith("error: bench: expected a source checkout")

@@ -93,8 +93,9 @@ class FirstRun:
         height, width = self.config.size
         names = {number: name for name, number in INTERPOLATIONS.items()}
         lines = [self._split_line()]
+        start = "random initialisation" if self.model.weights == "none" else "pretrained weights"
         lines.append(
-            f"model: {self.model.name}, whose weights expect {height} x {width} pixels, {names[interpolation_of(self.config)]}, "
+            f"model: {self.model.name}, {start}; images of {height} x {width} pixels, {names[interpolation_of(self.config)]}, "
             f"mean {_numbers(self.config.mean)}, std {_numbers(self.config.std)}"
         )
         lines += self.dataset.notes(self.config.size)

@@ -106,7 +106,7 @@ def test_private_files_of_the_folder_are_refused(downloads: Path, name: str) -> 
     (downloads / name).parent.mkdir(exist_ok=True)
     (downloads / name).write_text(SECRET)
     text = f"plan: plan.yaml\ncheckpoint: {name}\n"
-    with pytest.raises(PlanError, match="without the name of a key or a hidden file"):
+    with pytest.raises(PlanError, match="that is not hidden or named like a key"):
         ship(downloads, text)
     assert Path("job", name) in ship(downloads, text, besides=[downloads / name]).files
 
@@ -132,7 +132,7 @@ def test_only_the_code_of_a_package_goes_along(downloads: Path) -> None:
     (package / "linked").symlink_to(downloads.parent / ".ssh")
     found = ModuleFiles.of(package)
     assert {str(file.relative_to(package)) for file in found.files} == set(code)
-    assert {str(file.relative_to(package)) for file in found.left_out} == {*others, "stolen.py"}
+    assert {str(file.relative_to(package)) for file in found.excluded} == {*others, "stolen.py"}
     allowed = ModuleFiles.of(package, [package / "table.csv"])
     assert {*allowed.files} - {*found.files} == {package / "table.csv"}
 

@@ -1,9 +1,10 @@
-"""What Lightwell measures of itself and its peers: ``lightwell bench NAME --data DIR --json FILE``.
+"""Benchmarks of Lightwell and other data loaders: ``lightwell bench NAME --data DIR --json FILE``.
 
-    catalogue    which benchmarks there are          contest    what one is: contestants, ratios
-    command      checks the request, runs, prints    turns      runs contestants in turn, a process each
-    photos       the user's pictures, made ready     pace       images a second of a stream of batches
-    report       machine, versions, table, JSON      crops      the law of the random crop, for all alike
+    catalogue    list of benchmarks                  benchmark     benchmarks, contestants, ratios
+    command      validates, runs, prints             runner        runs contestants, a process per run
+    photos       selects and prepares photos         single_run    one run of one contestant
+    report       machine, versions, table, JSON      throughput    images per second of a stream of batches
+                                                     crops         random crops, the same for all contestants
 
 A new benchmark is a module with a ``BENCH`` and a line in ``catalogue``.
 """

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lightwell.pipeline.errors import SourceError
 
-from .contest import Bench, Contestant, Ratio
+from .benchmark import Benchmark, Contestant, Ratio
 
 LABELS = "labels.csv"
 POLICIES = ("evaluation", "small", "crop")
@@ -42,7 +42,7 @@ def prepare(data: Path, scratch: Path) -> tuple[str, ...]:
     return (str(table.resolve()),)
 
 
-BENCH = Bench(
+BENCH = Benchmark(
     name="accuracy",
     about="top-1 of EfficientNet-lite0: Albumentations on the full decode, and every way of decoding",
     unit="percent",
@@ -50,5 +50,5 @@ BENCH = Bench(
     ratios=RATIOS,
     prepare=prepare,
     streams=False,
-    settles_at_once=True,
+    is_deterministic=True,
 )

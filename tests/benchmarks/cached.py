@@ -7,8 +7,8 @@ with a new cache for every epoch and deletes the one before, ``ours single epoch
 
 from __future__ import annotations
 
+from .benchmark import Benchmark, Contestant, Ratio
 from .cold import ROWS, prepare
-from .contest import Bench, Contestant, Ratio
 
 CONTESTANTS = (
     *(Contestant(f"ours{row}", "ours_cached:warm", output) for row, output in ROWS),
@@ -24,9 +24,9 @@ CONTESTANTS = (
 
 RATIOS = (
     *(
-        Ratio(f"{key}{row}", f"ours{row}", f"{who}{row}")
+        Ratio(f"{key}{row}", f"ours{row}", f"{name}{row}")
         for row, _ in ROWS
-        for key, who in (
+        for key, name in (
             ("torchvision.io", "torchvision.io"),
             ("own cold", "ours cold"),
             ("ffcv raw", "ffcv raw"),
@@ -36,7 +36,7 @@ RATIOS = (
 )
 
 
-BENCH = Bench(
+BENCH = Benchmark(
     name="cached",
     about="shorter side 256, cached -> RandomResizedCrop 224 + flip -> batches of 64; 2 threads or workers each",
     unit="images/s",

@@ -6,7 +6,7 @@ import importlib
 
 from lightwell.pipeline.errors import RequestError, did_you_mean
 
-from .contest import Bench
+from .benchmark import Benchmark
 
 HERE = ("cold", "large", "cached", "index", "memory", "accuracy", "ray")
 """Modules of this package with a ``BENCH``."""
@@ -16,7 +16,7 @@ LATER = {"gradcam": 5, "probe": 5}
 """The part that a benchmark comes with."""
 
 
-def find_benches(name: str) -> list[Bench]:
+def find_benches(name: str) -> list[Benchmark]:
     """Find the benchmarks that a name stands for.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .contest import Bench, Contestant, Output, Ratio
+from .benchmark import Benchmark, Contestant, Output, Ratio
 from .photos import find_photos, is_plain_jpeg, link_photos, some
 
 PEERS = (
@@ -43,7 +43,7 @@ def prepare(data: Path, scratch: Path) -> tuple[str, ...]:
     return link_photos(some(find_photos(data, is_plain_jpeg), "JPEG photos", data), scratch / "photos")
 
 
-BENCH = Bench(
+BENCH = Benchmark(
     name="cold",
     about="JPEG files -> RandomResizedCrop 224 + flip -> batches of 64; 2 threads or worker processes each",
     unit="images/s",

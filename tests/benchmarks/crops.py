@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from .contest import SIDE, Output
+from .benchmark import SIDE, Output
 
 if TYPE_CHECKING:
     import torch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .contest import Bench, Contestant, Ratio
+from .benchmark import Benchmark, Contestant, Ratio
 from .photos import find_photos, link_photos, some
 
 GOAL = 3_000.0
@@ -18,7 +18,7 @@ def prepare(data: Path, scratch: Path) -> tuple[str, ...]:
     return link_photos(some(found, "pictures", data), scratch / "photos", at_least=NUM_FILES)
 
 
-BENCH = Bench(
+BENCH = Benchmark(
     name="index",
     about="files in the page cache -> index, as `lightwell index` builds it from nothing",
     unit="headers/s",

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from lightwell.pipeline.formats.headers import Header
 
+from .benchmark import Benchmark
 from .cold import CONTESTANTS, RATIOS
-from .contest import Bench
 from .photos import enlarge, find_photos, is_plain, is_plain_jpeg, link_photos, some
 
 NUM_PHOTOS = 64
@@ -30,7 +30,7 @@ def prepare(data: Path, scratch: Path) -> tuple[str, ...]:
     return link_photos(some([*large, *made], "photos", data), scratch / "photos")
 
 
-BENCH = Bench(
+BENCH = Benchmark(
     name="large",
     about="pictures of 5 to 12 megapixels -> RandomResizedCrop 224 + flip -> batches of 16; "
     "2 threads or worker processes each",

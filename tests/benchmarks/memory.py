@@ -7,7 +7,7 @@ from pathlib import Path
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.index.index import Index
 
-from .contest import Bench, Contestant, Ratio
+from .benchmark import Benchmark, Contestant, Ratio
 from .photos import enlarge, find_photos, is_plain_jpeg, link_photos, some
 
 FEW, MANY = 2_000, 50_000
@@ -30,7 +30,7 @@ def prepare(data: Path, scratch: Path) -> tuple[str, ...]:
     return photos
 
 
-BENCH = Bench(
+BENCH = Benchmark(
     name="memory",
     about="peak resident memory of a process that reads so many samples: JPEG files, or 2,000 of them from the cache "
     "again and again, -> RandomResizedCrop 224 + flip -> batches of 64; 2 threads",

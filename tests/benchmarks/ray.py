@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from .benchmark import Benchmark, Contestant, Ratio
 from .cold import prepare
-from .contest import Bench, Contestant, Ratio
 
 CONTESTANTS = (
     Contestant("local", "ours:feed"),
@@ -27,7 +27,7 @@ RATIOS = (
     Ratio("epoch start", "ours: epoch start", 1.0),
 )
 
-BENCH = Bench(
+BENCH = Benchmark(
     name="ray",
     about="JPEG files -> RandomResizedCrop 224 + flip -> uint8 batches of 64 that come from Ray; 2 CPUs, this machine",
     unit="images/s",

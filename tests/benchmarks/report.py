@@ -17,8 +17,8 @@ from lightwell.pipeline.errors import OutputError
 from rich.console import Console
 from rich.table import Table
 
-from .contest import Bench, Runs, all_ratios, figure
-from .turns import TESTS
+from .benchmark import Benchmark, Runs, compute_ratios, format_value
+from .runner import TESTS
 
 PACKAGES = (
     "lightwell", "albumentations", "numpy", "nvidia-dali-cuda130", "opencv-python-headless", "pillow", "ray",
@@ -27,10 +27,10 @@ PACKAGES = (
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of one benchmark."""
+class BenchmarkResult:
+    """Results of one benchmark."""
 
-    bench: Bench
+    bench: Benchmark
     runs: Mapping[str, Runs]
     left_out: Mapping[str, str]
     num_photos: int
@@ -38,25 +38,25 @@ class Outcome:
 
     @property
     def ratios(self) -> dict[str, float]:
-        """Ours divided by the others."""
-        return all_ratios(self.bench.ratios, self.runs)
+        """Ratios of Lightwell to the others."""
+        return compute_ratios(self.bench.ratios, self.runs)
 
 
-def document(name: str, outcomes: Sequence[Outcome], machine: Mapping[str, Any]) -> dict[str, Any]:
-    """Put outcomes into one document; in that of ``all``, names begin with the benchmark's."""
+def document(name: str, results: Sequence[BenchmarkResult], machine: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the results as one JSON document; for ``all``, names are prefixed with that of the benchmark."""
     runs, ratios, left_out, settings = [], {}, {}, {}
-    for outcome in outcomes:
-        start = f"{outcome.bench.name} " if name == "all" else ""
+    for result in results:
+        start = f"{result.bench.name} " if name == "all" else ""
         runs += [
-            {"who": f"{start}{run.who}", "unit": run.unit, "values": list(run.values), "median": run.median}
-            for run in outcome.runs.values()
+            {"who": f"{start}{run.name}", "unit": run.unit, "values": list(run.values), "median": run.median}
+            for run in result.runs.values()
         ]
-        ratios.update({f"{start}{key}": value for key, value in outcome.ratios.items()})
-        left_out.update({f"{start}{who}": reason for who, reason in outcome.left_out.items()})
-        settings[outcome.bench.name] = {
-            "about": outcome.bench.about,
-            "files": outcome.num_photos,
-            "seconds": outcome.seconds,
+        ratios.update({f"{start}{key}": value for key, value in result.ratios.items()})
+        left_out.update({f"{start}{name}": reason for name, reason in result.left_out.items()})
+        settings[result.bench.name] = {
+            "about": result.bench.about,
+            "files": result.num_photos,
+            "seconds": result.seconds,
         }
     return {
         "name": name,
@@ -69,37 +69,37 @@ def document(name: str, outcomes: Sequence[Outcome], machine: Mapping[str, Any])
     }
 
 
-def print_table(outcome: Outcome, console: Console) -> None:
-    """Print an outcome: the fastest first, and beside each peer how many times as fast we are."""
+def print_table(result: BenchmarkResult, console: Console) -> None:
+    """Print results, fastest first, with the ratio of Lightwell to each contestant."""
     table = Table(
-        "who", "median", "least", "most", "ours / this", box=None, header_style="bold", pad_edge=False
+        "name", "median", "min", "max", "ours / this", box=None, header_style="bold", pad_edge=False
     )
     for column in table.columns[1:]:
         column.justify = "right"
-    ratios = outcome.ratios
+    ratios = result.ratios
     by_other = {
-        str(ratio.other): f"{ratios[ratio.key]:.2f}" for ratio in outcome.bench.ratios if ratio.key in ratios
+        str(ratio.other): f"{ratios[ratio.key]:.2f}" for ratio in result.bench.ratios if ratio.key in ratios
     }
     if "floor uint8" in ratios:
         by_other["floor"] = f"{ratios.get('floor', float('nan')):.2f}, uint8 {ratios['floor uint8']:.2f}"
-    for run in sorted(outcome.runs.values(), key=lambda run: -run.median):
-        figures = [figure(value) for value in (run.median, min(run.values), max(run.values))]
-        who = run.who if run.unit == outcome.bench.unit else f"{run.who} ({run.unit})"
-        table.add_row(who, *figures, by_other.get(run.who, ""))
-    for ratio in outcome.bench.ratios:
+    for run in sorted(result.runs.values(), key=lambda run: -run.median):
+        figures = [format_value(value) for value in (run.median, min(run.values), max(run.values))]
+        name = run.name if run.unit == result.bench.unit else f"{run.name} ({run.unit})"
+        table.add_row(name, *figures, by_other.get(run.name, ""))
+    for ratio in result.bench.ratios:
         if isinstance(ratio.other, float) and ratio.key in ratios:
-            table.add_row(ratio.key, figure(ratio.other), "", "", f"{ratios[ratio.key]:.2f}")
-    for who, reason in outcome.left_out.items():
-        table.add_row(who, "left out:", "", "", reason)
-    console.print(f"\n{outcome.bench.name}, {outcome.bench.unit}: {outcome.bench.about}")
+            table.add_row(ratio.key, format_value(ratio.other), "", "", f"{ratios[ratio.key]:.2f}")
+    for name, reason in result.left_out.items():
+        table.add_row(name, "left out:", "", "", reason)
+    console.print(f"\n{result.bench.name}, {result.bench.unit}: {result.bench.about}")
     console.print(table)
 
 
 def check_writable(path: Path) -> None:
-    """Learn now, and not after an hour, that a file cannot be written.
+    """Check that a file can be written, before the benchmarks run.
 
     Raises:
-        OutputError: it cannot.
+        OutputError: it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,14 +114,14 @@ def check_writable(path: Path) -> None:
 
 
 def write_json(content: Mapping[str, Any], path: Path) -> None:
-    """Write JSON aside, then rename."""
+    """Write JSON to a temporary file, then rename it."""
     aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     aside.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     aside.replace(path)
 
 
 def machine() -> dict[str, Any]:
-    """Describe the machine, and how busy it was when the benchmark started."""
+    """Describe the machine and its load at the start."""
     return {
         "cpu": cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
@@ -133,7 +133,7 @@ def machine() -> dict[str, Any]:
 
 
 def cpu_name() -> str:
-    """Name the processor."""
+    """Return the name of the CPU."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
@@ -143,7 +143,7 @@ def cpu_name() -> str:
 
 
 def versions() -> dict[str, str]:
-    """List what was measured, with the commit of the checkout; ``+`` means changed since."""
+    """Return package versions and the commit of the checkout, with ``+`` if modified."""
     found = {}
     for package in PACKAGES:
         try:

@@ -18,8 +18,8 @@ from pathlib import Path
 from lightwell.workers.ray.engine import FINISHED_PER_RUNNING, NUM_BATCHES
 
 from .report import check_writable, machine, versions, write_json
+from .runner import TESTS
 from .scale_parts import BATCH, index_of, mapped_of
-from .turns import TESTS
 
 SAMPLES, WORKERS = 10**9, 1000
 PARTS = ("write", "load", "make_mapped", "mapped", "fingerprint", "schedule")
@@ -119,7 +119,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def figure(value: float) -> str:
+def format_value(value: float) -> str:
     """Write a value with three digits."""
     return f"{value:,.0f}" if abs(value) >= 100 or value == 0 else f"{value:.3g}"
 
@@ -131,7 +131,7 @@ def report(found: Mapping[str, Figures]) -> tuple[str, list[dict[str, object]]]:
         groups.setdefault(tuple(key for key in figures if key != "rows"), []).append(name)
     tables = []
     for keys, names in groups.items():
-        rows = [[key.replace("_", " "), *(figure(found[name][key]) for name in names)] for key in keys]
+        rows = [[key.replace("_", " "), *(format_value(found[name][key]) for name in names)] for key in keys]
         tables.append(table(["measured", *names], rows))
     largest: dict[str, float] = {}
     for figures in found.values():
@@ -140,7 +140,7 @@ def report(found: Mapping[str, Figures]) -> tuple[str, list[dict[str, object]]]:
     tables.append(
         table(
             ["at 1,000,000,000 samples and 1,000 workers", "comes to", "by"],
-            [[one.what, f"{figure(value)} {one.unit}".strip(), one.formula] for one, value in outlook],
+            [[one.what, f"{format_value(value)} {one.unit}".strip(), one.formula] for one, value in outlook],
         )
     )
     plain: list[dict[str, object]] = [

@@ -138,7 +138,7 @@ def mapped(num_rows: int, scratch: Path) -> Found:
     batches = np.random.default_rng(7).choice(rows, (NUM_TIMED, BATCH))
     chosen = time.process_time()
     for batch in batches:
-        table.take(batch)
+        table.run_one(batch)
     taken = time.process_time()
     SampleSizes.of(index).largest(rows, BATCH)
     held = own_bytes() - before

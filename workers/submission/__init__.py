@@ -1,11 +1,10 @@
-"""Submission: a command line of ours, run by the job server of a Ray cluster.
+"""Submission of Lightwell commands to the job server of a Ray cluster.
 
-    shipment    which files of this machine a command needs, and where they lie on the other side
-    package     this very Lightwell as it goes along, out of a checkout or an installation
-    server      the job server of a cluster, behind its HTTP address
-    following   a job's log as it grows, and how it ended
+    working_dir   local files that a command needs, and their places in the job's working directory
+    package       the installed Lightwell, packaged for upload
+    server        HTTP client of the cluster's job server
+    log_stream    streams a job's log and returns its final state
 
-What is relative is shipped, what is absolute is on the cluster: a job file, the plan it names and files beside them go
-along; data, caches and results lie where every node sees them, so their paths have to be absolute, or URIs. Data is
-never shipped.
+Relative paths are uploaded, absolute paths are on the cluster: a job file, its plan and the files they declare are uploaded;
+data, caches and results are on storage that every node can access, with absolute paths or URIs. Data is never uploaded.
 """

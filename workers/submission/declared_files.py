@@ -1,8 +1,8 @@
-"""Which files of this machine a job file or a plan declares, and which of them may go along.
+"""Finds the local files that a job file or a plan declares, and checks whether they may be uploaded.
 
-Only declared path fields count (see ``pipeline.path_fields``): a file is never shipped since some text happens to be its
-name. A declared file goes along where it lies below the folder of the document that the command names, links resolved, and
-has no name that keys and credentials have. Anything else has to be allowed by name, with ``--ship``.
+Only declared path fields count (see ``pipeline.config.path_fields``): no file is uploaded because some text matches its
+name. A declared file may be uploaded if it is below the folder of the command's document, links resolved, and its name is
+not typical of keys and credentials. Other files have to be allowed with ``--ship``.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from ...pipeline.errors import PlanError
 from ...pipeline.jobs.contracts import find_job
 from ...pipeline.plan.plan import Plan
 
-BESIDE = {".safetensors": ("metrics.jsonl",)}
-"""What jobs read beside a declared file, where it is there."""
-PRIVATE = (
+COMPANION_FILES = {".safetensors": ("metrics.jsonl",)}
+"""Optional files that jobs read beside a declared file, by its suffix."""
+PRIVATE_PATTERNS = (
     "*.pem",
     "*.key",
     "*.p12",
@@ -34,47 +34,49 @@ PRIVATE = (
     "id_ecdsa*",
     "id_dsa*",
 )
-"""Names of files that hold keys; hidden files and folders are private as well."""
+"""Name patterns of key files; hidden files and folders are private as well."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A YAML file that a command names."""
+    """A YAML file that a command reads."""
 
     path: Path
     default_job: str | None
-    """The job it describes where it names none; None for a plan."""
+    """Default for its ``job`` key; None for a plan."""
     allow_import: tuple[str, ...] = ()
-    """Modules that it may import from, here and on the cluster."""
+    """Modules that it may import from, locally and on the cluster."""
 
 
 @dataclass(frozen=True)
 class AllowedFiles:
-    """What may leave this machine.
+    """Rules for the files that may be uploaded.
 
     Args:
-        folder: of the document that the command names.
-        besides: files and folders that were allowed by name.
+        folder: folder of the command's document.
+        extra: files and folders allowed by name.
     """
 
     folder: Path
-    besides: Sequence[Path] = ()
+    extra: Sequence[Path] = ()
 
     def check(self, path: Path, where: str) -> None:
-        """Check a declared file, links resolved.
+        """Check that a declared file may be uploaded, links resolved.
 
         Args:
             path: the file.
-            where: document and key, for the error.
+            where: document and key, for the error message.
 
         Raises:
-            PlanError: it may not go along.
+            PlanError: it may not be uploaded.
         """
         real = path.resolve()
-        if any(real == one or one in real.parents for one in (besides.resolve() for besides in self.besides)):
+        if any(real == one or one in real.parents for one in (extra.resolve() for extra in self.extra)):
             return
         home = self.folder.resolve()
-        cure = f"copy it there, write an absolute path that every node sees, or allow it with --ship {path.as_posix()}"
+        cure = (
+            f"copy it there, use an absolute path on the cluster, or allow it with --ship {path.as_posix()}"
+        )
         if home not in real.parents:
             led = f", a link to {str(real)!r}" if path.is_symlink() else ""
             raise PlanError(
@@ -82,43 +84,43 @@ class AllowedFiles:
             )
         if is_private(real.relative_to(home)):
             raise PlanError(
-                f"{where}: expected a file without the name of a key or a hidden file, got {str(path)!r}; {cure}"
+                f"{where}: expected a file that is not hidden or named like a key, got {str(path)!r}; {cure}"
             )
 
 
 def is_private(path: Path) -> bool:
-    """Say whether a relative path is hidden, or named as files are that hold keys."""
+    """Return whether a relative path is hidden or matches a name pattern of key files."""
     hidden = any(part.startswith(".") and part not in (os.curdir, os.pardir) for part in path.parts)
-    return hidden or any(fnmatch.fnmatch(path.name.lower(), pattern) for pattern in PRIVATE)
+    return hidden or any(fnmatch.fnmatch(path.name.lower(), pattern) for pattern in PRIVATE_PATTERNS)
 
 
 def declared_files(document: Document, allowed: AllowedFiles) -> dict[Path, None]:
-    """List a document, what it declares by relative paths, and what its plan declares; in the order of reading.
+    """Return a document and all files that it and its plan declare by relative paths, in reading order.
 
-    Absolute paths and URIs mean the same on the cluster, so that nothing goes along for them.
+    Absolute paths and URIs are on the cluster and not uploaded.
 
     Raises:
-        PlanError: a document is wrong, or a declared file is missing here or may not go along.
+        PlanError: a document is invalid, or a declared file is missing or may not be uploaded.
     """
-    found: dict[Path, None] = {document.path: None}
-    for reading, model, content in _documents(document, allowed, found):
+    result: dict[Path, None] = {document.path: None}
+    for reading, model, content in _documents(document, allowed, result):
         for name, text in list_paths(model, content):
-            path = _here(reading, name, text)
+            path = _local_path(reading, name, text)
             if path is None:
                 continue
             allowed.check(path, f"{reading}: {name}")
-            found[path] = None
-            for beside in (path.with_name(other) for other in BESIDE.get(path.suffix, ())):
+            result[path] = None
+            for beside in (path.with_name(other) for other in COMPANION_FILES.get(path.suffix, ())):
                 if beside.is_file():
                     allowed.check(beside, f"{reading}: {name}")
-                    found[beside] = None
-    return found
+                    result[beside] = None
+    return result
 
 
 def _documents(
-    document: Document, allowed: AllowedFiles, found: dict[Path, None]
+    document: Document, allowed: AllowedFiles, result: dict[Path, None]
 ) -> Iterator[tuple[Path, type[Any], Mapping[str, Any]]]:
-    """Yield each document with the model that it is for: the job, then its plan, from a file of its own or inline."""
+    """Yield each document with its model: the job, then its plan, from its own file or inline."""
     content = read_yaml(document.path)
     if document.default_job is None and "plan" not in content:
         yield document.path, Plan, content
@@ -129,25 +131,25 @@ def _documents(
     yield document.path, job, content
     if isinstance(plan, Mapping):
         yield document.path, Plan, plan
-    elif isinstance(plan, str) and (path := _here(document.path, "plan", plan)) is not None:
+    elif isinstance(plan, str) and (path := _local_path(document.path, "plan", plan)) is not None:
         allowed.check(path, f"{document.path}: plan")
-        found[path] = None
+        result[path] = None
         yield path, Plan, read_yaml(path)
 
 
-def _here(document: Path, name: str, text: str) -> Path | None:
-    """Find the file that a relative path of a document means; None for what lies on the cluster.
+def _local_path(document: Path, name: str, text: str) -> Path | None:
+    """Return the local file of a relative path in a document; None for a path on the cluster.
 
     Raises:
-        PlanError: there is no such file: nothing could be shipped, and folders never are.
+        PlanError: there is no such file; folders are never uploaded.
     """
     if "://" in text or Path(text).expanduser().is_absolute():
         return None
     path = Path(os.path.normpath(document.parent / text))
     if path.is_file():
         return path
-    got = f"the folder {str(path)!r}" if path.is_dir() else f"{str(path)!r}, which is no file here"
+    got = f"the folder {str(path)!r}" if path.is_dir() else f"{str(path)!r}, which is not a local file"
     raise PlanError(
-        f"{document}: {name}: expected a file that can be shipped, or a path on the cluster, got {got}; write an absolute "
-        "path that every node sees"
+        f"{document}: {name}: expected a file to upload, or a path on the cluster, got {got}; use an absolute path that "
+        "every node can access"
     )

@@ -1,4 +1,4 @@
-"""Submits a command and looks after it: what `lightwell submit` and `lightwell jobs` do, for Python."""
+"""Submits commands and manages the jobs: Python API of `lightwell submit` and `lightwell jobs`."""
 
 from __future__ import annotations
 
@@ -9,48 +9,48 @@ from pathlib import Path
 
 from .declared_files import Document
 from .log_stream import follow
-from .package import lay_out_package
+from .package import copy_package
 from .server import JobServer, JobState
 from .working_dir import DEFAULT_MAX_BYTES, WorkingDir
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command line of ours that was checked."""
+    """A validated Lightwell command."""
 
     argv: tuple[str, ...]
-    """As they stand behind ``lightwell``."""
+    """Arguments after ``lightwell``."""
     documents: tuple[Document, ...]
-    """The job file or the plan among them."""
+    """Job file or plan among the arguments."""
 
 
 @dataclass(frozen=True, slots=True)
 class SubmittedJob:
-    """A command that the cluster has taken."""
+    """A command submitted to a cluster."""
 
     id: str
     server: JobServer
     command: str
-    """As the job server runs it."""
+    """Shell command that the job server runs."""
     num_bytes: int
-    """Of the shipped files, without Lightwell itself and modules."""
+    """Size of the uploaded files, without Lightwell itself and modules."""
     shipped: tuple[str, ...] = ()
-    """The shipped files, those of modules too."""
+    """Uploaded files, including those of modules."""
 
     def state(self) -> JobState:
-        """Ask how far it is."""
+        """Return the current state."""
         return self.server.state(self.id)
 
     def stop(self) -> bool:
-        """Ask it to stop; False where it had ended already."""
+        """Stop the job; returns False if it had already ended."""
         return self.server.stop(self.id)
 
     def logs(self) -> str:
-        """Return all that it has printed."""
+        """Return the output so far."""
         return self.server.logs(self.id)
 
     def follow(self, write: Callable[[str], None] = lambda text: None) -> JobState:  # noqa: ARG005
-        """Wait until it ends, passing its log on piece by piece; returns how it ended."""
+        """Stream the log until the job ends; returns its final state."""
         return follow(self.id, self.server, write)
 
 
@@ -64,45 +64,47 @@ def submit_command(
     python: str = "python",
     log: Callable[[str], None] = lambda line: None,  # noqa: ARG005
 ) -> SubmittedJob:
-    """Ship a command with the files that it names and this Lightwell, and start it.
+    """Upload the files of a command with this Lightwell, and start it on the cluster.
 
     Args:
-        command: what is run, in the current folder.
+        command: the command, relative to the current directory.
         address: the cluster's job server, ``http://HOST:8265``.
-        max_bytes: of the files that are shipped.
-        modules: folders of Python packages, or modules, of yours that the jobs need.
-        ship: files and folders that may go along besides; see ``Shipment.of``.
-        python: what the cluster's nodes call the interpreter that has the dependencies.
-        log: takes lines: what is shipped, before anything is sent, and what the cluster needs besides.
+        max_bytes: limit for the uploaded files.
+        modules: your own Python packages (folders) or modules that the job needs.
+        ship: further files and folders that may be uploaded; see ``WorkingDir.of``.
+        python: Python interpreter with the dependencies on the cluster's nodes.
+        log: called with lines on the files to upload, before the upload, and on further requirements.
 
     Raises:
-        PlanError: a file of the command is wrong, or a path would mean something else on the cluster.
-        RequestError: too much to ship, or nothing answers at the address.
-        RunError: the cluster did not take it.
+        PlanError: a file of the command is invalid, or a path would differ on the cluster.
+        RequestError: the files are too large, or there is no job server at the address.
+        RunError: the cluster rejected the job.
     """
-    shipment = WorkingDir.of(command.documents, Path.cwd(), max_bytes=max_bytes, modules=modules, ship=ship)
-    lines = [*shipment.listing(), *shipment.notes()]
-    entrypoint = shipment.entrypoint(command.argv, python)
+    working_dir = WorkingDir.of(
+        command.documents, Path.cwd(), max_bytes=max_bytes, modules=modules, ship=ship
+    )
+    lines = [*working_dir.file_lines(), *working_dir.notes()]
+    entrypoint = working_dir.entrypoint(command.argv, python)
     server = JobServer.connect(address)
     for line in lines:
         log(line)
     with tempfile.TemporaryDirectory(prefix="lightwell-submit-") as scratch:
         folder, package, own = Path(scratch, "files"), Path(scratch, "package"), Path(scratch, "modules")
         package.mkdir()
-        shipment.lay_out(folder)
+        working_dir.copy_to(folder)
         packages = []
-        for module in shipment.modules:
-            # Ray's client takes only folders as modules; this one is on the path of every worker.
+        for module in working_dir.modules:
+            # Ray's client accepts only folders as modules; a single file goes into the working directory.
             is_file = module.path.is_file()
-            laid_out = module.lay_out(folder if is_file else own)
+            laid_out = module.copy_to(folder if is_file else own)
             packages += [] if is_file else [laid_out]
         job = server.submit(
             entrypoint,
             working_dir=folder,
-            modules=(*lay_out_package(package), *packages),
+            modules=(*copy_package(package), *packages),
             metadata={"lightwell": " ".join(command.argv)},
         )
-    shipped = tuple(map(str, shipment.files)) + tuple(
-        str(file) for module in shipment.modules for file in module.files
+    shipped = tuple(map(str, working_dir.files)) + tuple(
+        str(file) for module in working_dir.modules for file in module.files
     )
-    return SubmittedJob(job, server, entrypoint, shipment.num_bytes, shipped)
+    return SubmittedJob(job, server, entrypoint, working_dir.num_bytes, shipped)

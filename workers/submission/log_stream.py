@@ -1,4 +1,4 @@
-"""Follows a job: its log as it grows, over dropped connections, and how it ended."""
+"""Streams a job's log, over dropped connections, until the job ends."""
 
 from __future__ import annotations
 
@@ -11,79 +11,79 @@ from ...pipeline.errors import RequestError, RunError
 from ...pipeline.text import plain_log
 from .server import JobServer, JobState
 
-PATIENCE_S = 60.0
-"""How long a server may be silent before following it ends; the job goes on."""
-PAUSE_S = 0.5
+UNREACHABLE_TIMEOUT_S = 60.0
+"""Seconds without an answer of the server after which streaming ends; the job continues."""
+RETRY_INTERVAL_S = 0.5
 
 _UNFINISHED = re.compile(r"(?:\r|\x1b(?:\[[0-9;]{0,16})?)\Z")
-"""The end of a piece of which ``plain_log`` needs to see what follows."""
+"""Incomplete control sequence at the end of a chunk, for which ``plain_log`` needs the next chunk."""
 
 
 def follow(
-    job: str, server: JobServer, write: Callable[[str], None], *, patience_s: float = PATIENCE_S
+    job: str, server: JobServer, write: Callable[[str], None], *, timeout_s: float = UNREACHABLE_TIMEOUT_S
 ) -> JobState:
-    """Pass a job's log on as it grows, until the job ends; returns how it ended.
+    """Stream a job's log until the job ends; returns its final state.
 
     Args:
-        job: its id.
-        server: where it runs.
-        write: takes the log piece by piece, with its line ends.
-        patience_s: seconds without an answer after which to give up.
+        job: id of the job.
+        server: its job server.
+        write: called with chunks of the log, including line ends.
+        timeout_s: seconds without an answer after which to give up.
 
     Raises:
         RequestError: there is no such job.
-        RunError: the server is silent for too long.
+        RunError: the server does not answer for too long.
     """
     log = _Log(write)
-    answered = time.monotonic()
+    last_answer_s = time.monotonic()
     while True:
         try:
             state = server.state(job)
             if state.has_ended:
-                log.catch_up(server.logs(job))
+                log.finish(server.logs(job))
                 return state
-            answered = time.monotonic()
+            last_answer_s = time.monotonic()
             asyncio.run(log.tail(job, server))
         except RequestError:
             raise
         except (OSError, RuntimeError) as error:  # RunError and aiohttp's errors are among them
-            if time.monotonic() - answered > patience_s:
+            if time.monotonic() - last_answer_s > timeout_s:
                 raise RunError(
-                    f"jobs: expected the log of {job}, got no answer from {server.address} for {patience_s:.0f} s ({error}); "
-                    f"the job may well go on: lightwell jobs logs {job} --follow --address {server.address}"
+                    f"jobs: expected the log of {job}, got no answer from {server.address} for {timeout_s:.0f} s ({error}); "
+                    f"the job may still be running: lightwell jobs logs {job} --follow --address {server.address}"
                 ) from error
-        time.sleep(PAUSE_S)
+        time.sleep(RETRY_INTERVAL_S)
 
 
 class _Log:
-    """What was passed on of a log that each connection sends from its start."""
+    """Position in a log that every connection sends from its start."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
         self._num_written = 0
-        self._held = ""
-        """The start of a colour that is not complete yet."""
+        self._incomplete = ""
+        """Start of an incomplete control sequence."""
 
     async def tail(self, job: str, server: JobServer) -> None:
-        """Pass on what comes over one connection, until it ends."""
+        """Write new output of one connection, until it ends."""
         num_seen = 0
-        async for piece in server.client.tail_job_logs(job):
-            fresh = piece[max(self._num_written - num_seen, 0) :]
-            num_seen += len(piece)
-            self._pass_on(fresh)
+        async for chunk in server.client.tail_job_logs(job):
+            new = chunk[max(self._num_written - num_seen, 0) :]
+            num_seen += len(chunk)
+            self._write_new(new)
 
-    def catch_up(self, whole: str) -> None:
-        """Pass on what no connection has sent, the log having ended."""
-        self._pass_on(whole[self._num_written :])
-        if self._held:
-            self._write(plain_log(self._held))
-            self._held = ""
+    def finish(self, whole: str) -> None:
+        """Write the rest of a complete log."""
+        self._write_new(whole[self._num_written :])
+        if self._incomplete:
+            self._write(plain_log(self._incomplete))
+            self._incomplete = ""
 
-    def _pass_on(self, text: str) -> None:
-        """Pass on what a job has printed, without what a terminal would act upon."""
+    def _write_new(self, text: str) -> None:
+        """Write output without terminal control sequences."""
         self._num_written += len(text)
-        text = self._held + text
+        text = self._incomplete + text
         unfinished = _UNFINISHED.search(text)
-        self._held = unfinished[0] if unfinished else ""
-        if text := text[: len(text) - len(self._held)]:
+        self._incomplete = unfinished[0] if unfinished else ""
+        if text := text[: len(text) - len(self._incomplete)]:
             self._write(plain_log(text))

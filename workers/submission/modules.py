@@ -1,4 +1,4 @@
-"""Which files of a Python module or package of one's own go along with a command: its code, and what was allowed by name."""
+"""Selects the files of the user's Python modules and packages to upload: code, and data allowed by name."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ TYPED = "py.typed"
 
 @dataclass(frozen=True, slots=True)
 class ModuleFiles:
-    """A module or a package, as it goes along."""
+    """Files of a module or package to upload."""
 
     path: Path
     """A file that ends in ``.py``, or the folder of a package."""
     files: tuple[Path, ...]
-    """What goes along."""
-    left_out: tuple[Path, ...]
-    """Files of the package that stay here: no code, hidden, private, or links out of it."""
+    """Files to upload."""
+    excluded: tuple[Path, ...]
+    """Files of the package that are not uploaded: not code, hidden, private, or links out of it."""
 
     @classmethod
-    def of(cls, path: Path, besides: Sequence[Path] = ()) -> ModuleFiles:
-        """Find the files of a module.
+    def of(cls, path: Path, extra: Sequence[Path] = ()) -> ModuleFiles:
+        """Select the files of a module.
 
         Args:
             path: the module.
-            besides: data files and folders of it that go along as well.
+            extra: data files and folders of it to upload as well.
 
         Raises:
-            RequestError: it is no module.
+            RequestError: it is not a module.
         """
         if path.suffix == ".py" and path.is_file():
             return cls(path, (path,), ())
@@ -44,13 +44,13 @@ class ModuleFiles:
                 f"--module: expected a Python module or the folder of a package, got {str(path)!r}; name a file that ends in "
                 ".py, or a folder with an __init__.py"
             )
-        named = [one.resolve() for one in besides]
-        found = sorted(_walk(path))
-        going = [file for file in found if _goes(file, path, named)]
-        return cls(path, tuple(going), tuple(sorted({*found} - {*going})))
+        named = [one.resolve() for one in extra]
+        result = sorted(_walk(path))
+        included = [file for file in result if _is_included(file, path, named)]
+        return cls(path, tuple(included), tuple(sorted({*result} - {*included})))
 
-    def lay_out(self, folder: Path) -> Path:
-        """Copy them below a folder; returns the module there."""
+    def copy_to(self, folder: Path) -> Path:
+        """Copy the files into a folder; returns the module's path there."""
         for file in self.files:
             target = folder / file.relative_to(self.path.parent)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -59,12 +59,12 @@ class ModuleFiles:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    for here, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if name != "__pycache__"]
-        yield from (Path(here, name) for name in files)
+        yield from (Path(parent, name) for name in files)
 
 
-def _goes(file: Path, package: Path, named: Sequence[Path]) -> bool:
+def _is_included(file: Path, package: Path, named: Sequence[Path]) -> bool:
     real = file.resolve()
     if any(real == one or one in real.parents for one in named):
         return True

@@ -1,8 +1,8 @@
-"""This very Lightwell, as it goes along with a job.
+"""Packages the running Lightwell for upload with a job.
 
-Ray would install a wheel together with all that it depends on, from an index that a cluster may not reach. The cluster
-has the dependencies already, so the wheel is unpacked here and goes along as it would lie in ``site-packages``: the
-package, and the metadata that names its jobs. Equal code gives equal files, which Ray then ships once.
+Ray would install a wheel with all its dependencies, from a package index that the cluster may not reach. The dependencies
+are already installed there, so the wheel is unpacked locally and uploaded as in ``site-packages``: the package, and the
+metadata with its entry points. Equal code gives equal files, which Ray uploads once.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from ...pipeline.errors import RunError
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "lightwell"
-LEFT_OUT = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"})
-"""Notes of an installation that say nothing on another machine, or too much of this one."""
-A_DATE = "315532800"
-"""1980, where zip files begin: a wheel must not differ by when it was built."""
+EXCLUDED_METADATA = frozenset({"RECORD", "INSTALLER", "REQUESTED", "direct_url.json"})
+"""Metadata files of an installation that are meaningless elsewhere, or contain local paths."""
+SOURCE_DATE = "315532800"
+"""1980, the earliest date in zip files: makes wheels reproducible."""
 
 
-def lay_out_package(folder: Path) -> tuple[Path, ...]:
-    """Put package and metadata into an empty folder, out of the checkout or of the installation that runs.
+def copy_package(folder: Path) -> tuple[Path, ...]:
+    """Copy package and metadata into an empty folder, from the running checkout or installation.
 
     Raises:
         RunError: the wheel cannot be built.
@@ -40,22 +40,22 @@ def lay_out_package(folder: Path) -> tuple[Path, ...]:
     else:
         copy_installed(folder)
     for info in folder.glob("*.dist-info"):
-        for name in LEFT_OUT:
+        for name in EXCLUDED_METADATA:
             (info / name).unlink(missing_ok=True)
     return tuple(sorted(path for path in folder.iterdir() if path.is_dir()))
 
 
 def is_checkout(root: Path) -> bool:
-    """Say whether the package runs out of its source tree."""
+    """Return whether the package runs from its source tree."""
     declared = root / "pyproject.toml"
     return declared.is_file() and tomllib.loads(declared.read_text()).get("project", {}).get("name") == NAME
 
 
 def build_wheel(root: Path, folder: Path) -> Path:
-    """Build the wheel of a checkout with what is installed here; neither network nor checkout is touched.
+    """Build the wheel of a checkout, without network access and without changing the checkout.
 
     Raises:
-        RunError: it cannot be built.
+        RunError: the build failed.
     """
     source = folder / "source"
     copy_source(root, source)
@@ -68,9 +68,9 @@ def build_wheel(root: Path, folder: Path) -> Path:
         "--no-index",
         "--no-build-isolation",
     ]
-    done = subprocess.run(  # noqa: S603  (our own words)
+    done = subprocess.run(  # noqa: S603  (fixed arguments)
         [sys.executable, "-m", *build, "-w", str(folder), str(source)],
-        env={**os.environ, "SOURCE_DATE_EPOCH": A_DATE},
+        env={**os.environ, "SOURCE_DATE_EPOCH": SOURCE_DATE},
         check=False,
         capture_output=True,
         text=True,
@@ -79,14 +79,14 @@ def build_wheel(root: Path, folder: Path) -> Path:
     if done.returncode:
         reason = " ".join(done.stderr.split())[-500:]
         raise RunError(
-            f"submit: expected the wheel of {str(root)!r}, got no build of it ({reason}); see whether pip works"
+            f"submit: expected to build the wheel of {str(root)!r}, got an error ({reason}); check that pip works"
         )
     (wheel,) = folder.glob("*.whl")
     return wheel
 
 
 def copy_source(root: Path, target: Path) -> None:
-    """Copy what the wheel is built from: the declared packages and what the declaration names."""
+    """Copy the sources of the wheel: the declared packages and the project files."""
     declared = tomllib.loads((root / "pyproject.toml").read_text())
     for package in declared["tool"]["setuptools"]["packages"]:
         inside = Path(*package.split(".")[1:])
@@ -97,11 +97,11 @@ def copy_source(root: Path, target: Path) -> None:
 
 
 def copy_installed(folder: Path) -> None:
-    """Copy the files that the installation notes as its own."""
-    found = metadata.distribution(NAME)
-    for file in found.files or ():
+    """Copy the files recorded by the installation."""
+    result = metadata.distribution(NAME)
+    for file in result.files or ():
         inside = file.parts[0] == NAME or file.parts[0].endswith(".dist-info")
         if inside and "__pycache__" not in file.parts:
             target = folder / Path(*file.parts)
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(Path(str(found.locate_file(file))), target)
+            shutil.copyfile(Path(str(result.locate_file(file))), target)

@@ -1,4 +1,4 @@
-"""The job server of a cluster: Ray's own client, asked only where somebody answers, its errors in our words."""
+"""Client of a cluster's job server: Ray's client with a reachability check and Lightwell's errors."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 ADDRESS_VARIABLE = "RAY_API_SERVER_ADDRESS"
-"""Where Ray's own commands look for the address, before all else."""
+"""Variable that takes precedence over addresses passed to Ray's client."""
 DEFAULT_PORT = 8265
-ENDS = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
+TERMINAL_STATES = frozenset({"SUCCEEDED", "FAILED", "STOPPED"})
 NOISY_LOGGERS = (
     "ray._private.runtime_env.packaging",
     "ray.dashboard.modules.dashboard_sdk",
     "ray.dashboard.modules.job.sdk",
 )
-"""Loggers of Ray that tell of every upload and every connection."""
+"""Loggers of Ray that report every upload and connection."""
 EXIT_CODES = frozenset({0, 1, 2, 3})
-"""What our commands end with; a process that was killed ends otherwise."""
+"""Exit codes of Lightwell's commands; a killed process has others."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobState:
-    """What the server knows of a job."""
+    """State of a job."""
 
     id: str
     status: str
     """``PENDING``, ``RUNNING``, ``SUCCEEDED``, ``FAILED`` or ``STOPPED``."""
     exit_code: int | None
-    """Of our command, 1 where it was killed; None while it runs."""
+    """Exit code of the command, 1 if it was killed; None while it runs."""
     message: str
     command: str
     started_s: float | None
@@ -49,89 +49,89 @@ class JobState:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing of it runs any more."""
-        return self.status in ENDS
+        """Whether the job has ended."""
+        return self.status in TERMINAL_STATES
 
 
 @dataclass(frozen=True, slots=True)
 class JobServer:
-    """A cluster's job server that has answered."""
+    """Connection to a cluster's job server."""
 
     address: str
     client: JobSubmissionClient
 
     @classmethod
     def connect(cls, address: str, *, timeout_s: float = 5.0) -> Self:
-        """Find the server behind an address.
+        """Connect to the server at an address.
 
         Args:
-            address: ``http://HOST:8265``; scheme and port may be left out.
-            timeout_s: how long it may take to answer.
+            address: ``http://HOST:8265``; scheme and port are optional.
+            timeout_s: timeout for the connection.
 
         Raises:
-            RequestError: the address cannot be right, or nothing answers there.
+            RequestError: the address is invalid, or there is no job server.
         """
         url = parse_address(address)
-        _ask_version(url, timeout_s)
+        _check_version(url, timeout_s)
         from ray.job_submission import JobSubmissionClient
 
         for name in NOISY_LOGGERS:
             logging.getLogger(name).setLevel(logging.ERROR)
-        with _given_address_wins(url), _in_our_words(url, "connect"):
+        with _override_address_variable(url), _translate_errors(url, "connect"):
             return cls(url, JobSubmissionClient(url))
 
     def submit(
         self, entrypoint: str, *, working_dir: Path, modules: Sequence[Path], metadata: Mapping[str, str]
     ) -> str:
-        """Ship folders and start a command in the first of them; returns the job's id."""
+        """Upload folders and start a command in the first of them; returns the job's id."""
         environment = {
             "working_dir": str(working_dir),
             "py_modules": [str(path) for path in modules],
         }
-        with _in_our_words(self.address, "submit"):
+        with _translate_errors(self.address, "submit"):
             return self.client.submit_job(
                 entrypoint=entrypoint, runtime_env=environment, metadata=dict(metadata)
             )
 
     def state(self, job: str) -> JobState:
-        """Ask how far a job is.
+        """Return the state of a job.
 
         Raises:
             RequestError: there is no such job.
             RunError: the server does not answer.
         """
-        with _in_our_words(self.address, "status"):
+        with _translate_errors(self.address, "status"):
             try:
-                return _state_of(self.client.get_job_info(job))
+                return _to_job_state(self.client.get_job_info(job))
             except RuntimeError as error:
                 if "404" not in str(error):
                     raise
                 raise RequestError(self._no_such(job)) from error
 
     def states(self) -> list[JobState]:
-        """List the jobs that were submitted, oldest first; drivers that connected by themselves are left out."""
-        with _in_our_words(self.address, "list"):
-            found = [_state_of(one) for one in self.client.list_jobs() if one.submission_id]
-        return sorted(found, key=lambda state: state.started_s or 0.0)
+        """Return the submitted jobs, oldest first, without drivers that connected by themselves."""
+        with _translate_errors(self.address, "list"):
+            result = [_to_job_state(one) for one in self.client.list_jobs() if one.submission_id]
+        return sorted(result, key=lambda state: state.started_s or 0.0)
 
     def stop(self, job: str) -> bool:
-        """Ask a job to stop; False where it had ended already.
+        """Stop a job; returns False if it had already ended.
 
         Raises:
             RequestError: there is no such job.
         """
         self.state(job)
-        with _in_our_words(self.address, "stop"):
+        with _translate_errors(self.address, "stop"):
             return bool(self.client.stop_job(job))
 
     def logs(self, job: str) -> str:
-        """Return all that a job has printed.
+        """Return a job's output so far.
 
         Raises:
             RequestError: there is no such job.
         """
         self.state(job)
-        with _in_our_words(self.address, "logs"):
+        with _translate_errors(self.address, "logs"):
             return str(self.client.get_job_logs(job))
 
     def _no_such(self, job: str) -> str:
@@ -144,7 +144,7 @@ def parse_address(address: str) -> str:
     """Complete the address of a job server.
 
     Raises:
-        RequestError: it is none.
+        RequestError: the address is invalid.
     """
     url = urllib.parse.urlsplit(address if "://" in address else f"http://{address}")
     try:
@@ -161,9 +161,9 @@ def parse_address(address: str) -> str:
     return f"{url.scheme}://{host}:{port}"
 
 
-def _ask_version(url: str, timeout_s: float) -> None:
-    """Ray's client would wait for minutes where packets are dropped, and takes any web server for a cluster."""
-    cure = "see that the cluster runs, and that its head was started with a dashboard"
+def _check_version(url: str, timeout_s: float) -> None:
+    """Check that a Ray job server answers; Ray's client may hang for minutes, and accepts any web server."""
+    cure = "check that the cluster is running, with the dashboard on its head node"
     try:
         with urllib.request.urlopen(f"{url}/api/version", timeout=timeout_s) as answer:  # noqa: S310  (http or https)
             known = b"ray_version" in answer.read(10_000)
@@ -171,7 +171,7 @@ def _ask_version(url: str, timeout_s: float) -> None:
         if error.code in (
             401,
             403,
-        ):  # a cluster with tokens; Ray's client has one to show, or says what to do
+        ):  # a cluster that requires a token, which Ray's client handles
             return
         raise RequestError(
             f"--address: expected a cluster's job server, got the answer {error.code} from {url}; {cure}"
@@ -186,8 +186,8 @@ def _ask_version(url: str, timeout_s: float) -> None:
 
 
 @contextmanager
-def _given_address_wins(url: str) -> Iterator[None]:
-    """Ray lets its environment variables overrule the address that it is given; set the first of them meanwhile."""
+def _override_address_variable(url: str) -> Iterator[None]:
+    """Set the environment variable that overrides addresses passed to Ray's client, for the duration of the context."""
     before = os.environ.get(ADDRESS_VARIABLE)
     os.environ[ADDRESS_VARIABLE] = url
     try:
@@ -200,8 +200,8 @@ def _given_address_wins(url: str) -> Iterator[None]:
 
 
 @contextmanager
-def _in_our_words(url: str, what: str) -> Iterator[None]:
-    """Turn what Ray's client raises into an error of ours."""
+def _translate_errors(url: str, what: str) -> Iterator[None]:
+    """Convert errors of Ray's client to LightwellErrors."""
     from ray.exceptions import AuthenticationError
 
     try:
@@ -217,23 +217,23 @@ def _in_our_words(url: str, what: str) -> Iterator[None]:
     except (RuntimeError, OSError, ValueError) as error:  # requests' own errors are OSErrors
         reason = " ".join(str(error).split())[-500:]
         raise RunError(
-            f"{what}: expected an answer of {url}, got {type(error).__name__}: {reason}; see its dashboard"
+            f"{what}: expected an answer from {url}, got {type(error).__name__}: {reason}; check its dashboard"
         ) from error
 
 
-def _state_of(found: Any) -> JobState:
-    status = str(found.status.value if hasattr(found.status, "value") else found.status)
-    code = found.driver_exit_code
-    if status in ENDS and code not in EXIT_CODES:
+def _to_job_state(result: Any) -> JobState:
+    status = str(result.status.value if hasattr(result.status, "value") else result.status)
+    code = result.driver_exit_code
+    if status in TERMINAL_STATES and code not in EXIT_CODES:
         code = 1
     if status in ("FAILED", "STOPPED") and code == 0:
         code = 1
     return JobState(
-        id=str(found.submission_id or found.job_id),
+        id=str(result.submission_id or result.job_id),
         status=status,
         exit_code=code,
-        message=str(found.message or "").partition(", last available logs")[0],
-        command=str(found.entrypoint),
-        started_s=found.start_time / 1000 if found.start_time else None,
-        ended_s=found.end_time / 1000 if found.end_time else None,
+        message=str(result.message or "").partition(", last available logs")[0],
+        command=str(result.entrypoint),
+        started_s=result.start_time / 1000 if result.start_time else None,
+        ended_s=result.end_time / 1000 if result.end_time else None,
     )

@@ -1,4 +1,4 @@
-"""Which files of this machine a command needs on the cluster, found out and checked before anything moves."""
+"""Collects and checks the local files that a command needs on the cluster, before the upload."""
 
 from __future__ import annotations
 
@@ -20,82 +20,81 @@ from .declared_files import AllowedFiles, Document, declared_files
 from .modules import ModuleFiles
 
 DEFAULT_MAX_BYTES = 100_000_000
-"""Of shipped files; Ray keeps them in the memory of the head node and takes at most 512 MB."""
+"""Limit for uploaded files; Ray keeps them in the memory of the head node and accepts at most 512 MB."""
 NUM_NAMED = 5
-"""Files that are left out and named; the others are counted."""
+"""Excluded files that are listed by name; the others are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkingDir:
-    """Files that go along, laid out on the other side as they lie here.
+    """Working directory of a submitted command: local files, uploaded with the same relative paths.
 
-    The folder they are laid out in is the current one of the command there and of all its workers, so that a relative path
-    means the same to each of them.
+    It becomes the current directory of the command and of all its workers on the cluster, so that relative paths resolve
+    equally for all of them.
     """
 
     root: Path
-    """What that folder stands for: the current folder, or the lowest that holds all files."""
+    """Local folder that it corresponds to: the current directory, or the lowest common parent of all files."""
     files: Mapping[Path, Path]
-    """From where a file goes, relative to ``root``, to where it lies here."""
+    """Path relative to ``root`` -> local path."""
     documents: Mapping[Path, str]
-    """From how a command names a document here to how it does there."""
-
+    """Name of a document in the local command -> its name in the submitted one."""
     modules: tuple[ModuleFiles, ...] = ()
 
     @classmethod
     def of(
         cls,
         documents: Sequence[Document],
-        here: Path,
+        cwd: Path,
         *,
         max_bytes: int = DEFAULT_MAX_BYTES,
         modules: Sequence[Path] = (),
         ship: Sequence[Path] = (),
     ) -> WorkingDir:
-        """Check the documents of a command and find all files that they declare.
+        """Check the documents of a command and collect all files that they declare.
 
         Args:
-            documents: what the command reads.
-            here: the current folder.
-            max_bytes: of all files together, modules too.
-            modules: folders of Python packages, or modules, that go along by another way.
-            ship: files and folders that may go along although they lie outside a document's folder, are hidden or private, or
-                are no code of a module.
+            documents: documents that the command reads.
+            cwd: the current directory.
+            max_bytes: limit for all files, including modules.
+            modules: Python packages (folders) or modules that are uploaded separately.
+            ship: files and folders that may be uploaded although they are outside a document's folder, hidden, private, or
+                not code of a module.
 
         Raises:
-            PlanError: a document or one of its keys is wrong, or a declared file may not go along.
-            RequestError: the files are too large, or what is allowed by name does not exist.
+            PlanError: a document or one of its keys is invalid, or a declared file may not be uploaded.
+            RequestError: the files are too large, or a path in ``ship`` does not exist.
         """
         for path in ship:
             if not path.exists():
                 raise RequestError(f"--ship: expected a file or a folder, got {str(path)!r}; check the path")
-        found: dict[Path, None] = {}
+        result: dict[Path, None] = {}
         for document in documents:
-            path = Path(os.path.relpath(document.path, here))
+            path = Path(os.path.relpath(document.path, cwd))
             job = document.default_job
             permitted = document.allow_import
-            if job is None:  # whatever is wrong is said here
+            if job is None:  # errors in the document are raised here
                 load_plan(path, allow_import=permitted)
             else:
                 load_job(path, default=job, allow_import=permitted)
-            found |= declared_files(Document(path, job, permitted), AllowedFiles(path.parent, ship))
-        paths = [_absolute(path, here) for path in found]
-        root = here
-        if not all(path.is_relative_to(here) for path in paths):
+            result |= declared_files(Document(path, job, permitted), AllowedFiles(path.parent, ship))
+        paths = [_absolute(path, cwd) for path in result]
+        root = cwd
+        if not all(path.is_relative_to(cwd) for path in paths):
             root = Path(os.path.commonpath([path.parent for path in paths]))
         files = {path.relative_to(root): path for path in paths}
-        there = {one.path: os.path.relpath(_absolute(one.path, here), root) for one in documents}
-        going = tuple(ModuleFiles.of(path, ship) for path in modules)
-        shipment = cls(root, files, there, going)
-        shipment._check_size(max_bytes)
-        return shipment
+        there = {one.path: os.path.relpath(_absolute(one.path, cwd), root) for one in documents}
+        included = tuple(ModuleFiles.of(path, ship) for path in modules)
+        working_dir = cls(root, files, there, included)
+        working_dir._check_size(max_bytes)
+        return working_dir
 
     @property
     def num_bytes(self) -> int:
-        """Add up what is shipped."""
+        """Total size of the files, without modules."""
         return sum(path.stat().st_size for path in self.files.values())
 
-    def lay_out(self, folder: Path) -> None:
+    def copy_to(self, folder: Path) -> None:
         """Copy the files into a folder."""
         folder.mkdir(parents=True, exist_ok=True)
         for inside, path in self.files.items():
@@ -103,49 +102,47 @@ class WorkingDir:
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
 
-    def entrypoint(self, words: Sequence[str], python: str = "python") -> str:
-        """Write the command for the job server, which gives it to a shell: every word is quoted."""
-        told = [self.documents.get(Path(word), word) for word in words]
-        return shlex.join([python, "-m", "lightwell.cli", *told])
+    def entrypoint(self, argv: Sequence[str], python: str = "python") -> str:
+        """Return the shell command for the job server, with all arguments quoted."""
+        arguments = [self.documents.get(Path(word), word) for word in argv]
+        return shlex.join([python, "-m", "lightwell.cli", *arguments])
 
     def notes(self) -> list[str]:
-        """Say what the cluster needs besides: files that a shipped index names by local paths.
+        """Return notes on further requirements: local paths in an uploaded index, which have to exist on the cluster.
 
         Raises:
-            PlanError: an index names them by relative paths.
+            PlanError: an index has relative paths.
         """
-        told = []
+        lines = []
         for path in self.files.values():
             uri = _first_uri(path)
             if uri is None or "://" in uri:
                 continue
             if not Path(uri).is_absolute():
                 raise PlanError(
-                    f"{path.name}: expected absolute paths or URIs of pictures, got {uri!r}; "
+                    f"{path.name}: expected absolute paths or URIs of images, got {uri!r}; "
                     "index the folder by its absolute path"
                 )
-            told.append(f"{path.name} names files such as {uri}: every node has to see them there")
-        return told
+            lines.append(f"{path.name} lists files such as {uri}, which have to exist on every node")
+        return lines
 
-    def listing(self) -> list[str]:
-        """List what leaves this machine, a line a file, and count what stays here of the modules."""
+    def file_lines(self) -> list[str]:
+        """List the files to upload, one per line, and the excluded files of modules."""
         lines = [
             f"ships {path} ({format_bytes(source.stat().st_size)})" for path, source in self.files.items()
         ]
         for module in self.modules:
             lines += [f"ships {file} (module {module.path.name})" for file in module.files]
-            if module.left_out:
-                names = ", ".join(str(file) for file in module.left_out[:NUM_NAMED])
-                more = len(module.left_out) - NUM_NAMED
+            if module.excluded:
+                names = ", ".join(str(file) for file in module.excluded[:NUM_NAMED])
+                more = len(module.excluded) - NUM_NAMED
                 names += f" and {more:,} more" if more > 0 else ""
-                lines.append(
-                    f"leaves out {names}: no code of module {module.path.name}; name data with --ship"
-                )
+                lines.append(f"excludes {names}: not code of module {module.path.name}; add data with --ship")
         return lines
 
     def _check_size(self, max_bytes: int) -> None:
-        besides = [file for module in self.modules for file in module.files]
-        sizes = {path: path.stat().st_size for path in (*self.files.values(), *besides)}
+        extra = [file for module in self.modules for file in module.files]
+        sizes = {path: path.stat().st_size for path in (*self.files.values(), *extra)}
         if (total := sum(sizes.values())) > max_bytes:
             largest = max(sizes, key=sizes.__getitem__)
             raise RequestError(
@@ -155,12 +152,12 @@ class WorkingDir:
             )
 
 
-def _absolute(path: Path, here: Path) -> Path:
-    return Path(os.path.normpath(here / path))
+def _absolute(path: Path, cwd: Path) -> Path:
+    return Path(os.path.normpath(cwd / path))
 
 
 def _first_uri(path: Path) -> str | None:
-    """Read where the first picture of an index lies; None for files that are no index, or an empty one."""
+    """Read the first image URI of an index; None if the file is not an index or is empty."""
     if path.suffix != ".parquet":
         return None
     try:

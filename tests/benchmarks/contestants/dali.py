@@ -11,7 +11,7 @@ import numpy as np
 from lightwell.pipeline.formats.headers import read_header
 from nvidia.dali import fn, pipeline_def, types
 
-from benchmarks.contest import NUM_WORKERS, SIDE, Work
+from benchmarks.benchmark import NUM_WORKERS, SIDE, Work
 from benchmarks.crops import FLIP_P, MEAN, RATIO, SCALE, STD, draw_crop, endless_batches
 
 NUM_DRAWS = 16

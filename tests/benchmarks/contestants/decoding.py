@@ -15,7 +15,7 @@ import torch
 from lightwell import LocalEngine, ModelSpec, Plan, View, build_index, build_model
 from lightwell.pipeline.rng import derive_seed, numpy_generator, python_random
 
-from benchmarks.contest import NUM_WORKERS, Work
+from benchmarks.benchmark import NUM_WORKERS, Work
 
 SEED = 5
 HALF = (0.5, 0.5, 0.5)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.contest import NUM_WORKERS, SIDE, Work
+from benchmarks.benchmark import NUM_WORKERS, SIDE, Work
 from benchmarks.crops import FLIP_P, MEAN, RATIO, SCALE, STD
 
 LONGEST_SIDE = 256

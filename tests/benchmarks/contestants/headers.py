@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lightwell import build_index
 
-from benchmarks.contest import Work
+from benchmarks.benchmark import Work
 
 
 def headers_per_second(work: Work) -> float:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lightwell import LocalEngine, Plan, View
 
-from benchmarks.contest import NUM_WORKERS, SIDE, Work
+from benchmarks.benchmark import NUM_WORKERS, SIDE, Work
 from benchmarks.crops import FLIP_P, RATIO, SCALE
 from benchmarks.memory import FEW, LARGE_FEW, LARGE_MANY, MANY
 

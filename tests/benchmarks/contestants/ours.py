@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from lightwell import LocalEngine, Plan, View, build_index
 
-from benchmarks.contest import NUM_WORKERS, SIDE, Work
+from benchmarks.benchmark import NUM_WORKERS, SIDE, Work
 from benchmarks.crops import FLIP_P, MEAN, RATIO, SCALE, STD
 
 ENOUGH = 60_000

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.contest import Work
+from benchmarks.benchmark import Work
 
 from .ours import images, many_epochs, plan_for
 

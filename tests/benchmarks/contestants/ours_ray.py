@@ -17,10 +17,10 @@ from lightwell.pipeline.batch.batch import Batch
 from lightwell.workers.ray.cluster import Resources
 from lightwell.workers.ray.engine import RayEngine, RayFeed
 
-from benchmarks.contest import NUM_WORKERS, SIDE, Work
+from benchmarks.benchmark import NUM_WORKERS, SIDE, Work
 from benchmarks.contestants.ours import many_epochs, plan_for
-from benchmarks.pace import look_at
 from benchmarks.processes import cpu_of_all
+from benchmarks.throughput import check_batch
 
 NUM_SETTLING = 20
 """Batches until processes have started and queues are full."""
@@ -38,7 +38,7 @@ class Glance:
     @contextmanager
     def open(self) -> Iterator[Any]:
         """Yield what looks at one value of each image."""
-        yield lambda batch: [{"images": look_at(batch.images, "uint8")}]
+        yield lambda batch: [{"images": check_batch(batch.images, "uint8")}]
 
     def finish(self, records: Any, context: Any) -> dict[str, Any]:
         """Return nothing."""
@@ -139,7 +139,7 @@ def cpu_spent(work: Work) -> dict[str, float]:
             if time.perf_counter() > end:
                 break
         assert before is not None
-        return {who: seconds - before[who] for who, seconds in cpu_of_all().items()}
+        return {name: seconds - before[name] for name, seconds in cpu_of_all().items()}
 
 
 def timed(work: Work) -> Iterator[tuple[Batch, float]]:

@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 from torch.utils.data import Sampler
 
-from benchmarks.contest import NUM_WORKERS, Work
+from benchmarks.benchmark import NUM_WORKERS, Work
 from benchmarks.crops import endless_batches, endless_order, load_batch
 
 READ_AHEAD = 2

@@ -13,7 +13,7 @@ import cv2
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from benchmarks.contest import NUM_WORKERS, SIDE, Work
+from benchmarks.benchmark import NUM_WORKERS, SIDE, Work
 from benchmarks.crops import FLIP_P, MEAN, RATIO, SCALE, STD, endless_batches
 
 Load = Callable[[str], torch.Tensor]

@@ -41,7 +41,7 @@ def test_an_image_written_to_its_output_slot_is_not_copied_and_any_other_is() ->
     output_slots[1][:] = pictures[1]
     output_slots[2][:] = pictures[2]
     buffer.put(0, "a", output_slots[0])
-    buffer.put(1, "b", output_slots[1][:, ::-1])  # turned over without moving a byte
+    buffer.put(1, "b", output_slots[1][:, ::-1])  # flipped view without copying
     buffer.put(2, "c", output_slots[2].transpose(1, 0, 2))
     buffer.put(3, "d", pictures[3])
     expected = [pictures[0], pictures[1][:, ::-1], pictures[2].transpose(1, 0, 2), pictures[3]]
@@ -55,7 +55,7 @@ def test_there_is_no_output_slot_for_normalized_pixels_or_another_size() -> None
     assert buffer.output_slot(1, (9, 8)) is None
     buffer.put(
         0, "gray", np.zeros((8, 8, 1), np.uint8)
-    )  # room was given for colours: the batch is as its first picture
+    )  # the slot was RGB: the first image determines the format
     assert buffer.tensor().shape == (2, 8, 8, 1)
     assert buffer.output_slot(1, (8, 8)) is None
 

@@ -54,7 +54,7 @@ def test_keypoints_move_as_in_plain_albumentations(tmp_path: Path, remove_invisi
 
 
 def plain_keypoints(path: Path, epoch: int, points: Any, *, remove_invisible: bool) -> np.ndarray:
-    """Run the policy in Albumentations alone; what it removes is -1, -1."""
+    """Run the policy in plain Albumentations; removed points are -1, -1."""
     from lightwell.pipeline.compiler.program import Program
     from lightwell.pipeline.rng import derive_seed, numpy_generator, python_random
 
@@ -95,7 +95,7 @@ POLICIES: dict[str, list[Any]] = {
 
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures of all orientations, as PNG and as JPEG, with what is annotated drawn into them."""
+    """Images of all orientations, as PNG and JPEG, with their annotations drawn into them."""
     folder = tmp_path_factory.mktemp("drawn")
     scenes = [drawn_scene(f"{o}.png", o, orientation=o) for o in range(1, 9)]
     for o in range(1, 9):
@@ -105,7 +105,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_together(batch: Batch) -> int:
-    """Find in the pixels what is annotated; returns how much of it was in the pictures."""
+    """Locate the annotations in the pixels; return how many were found."""
     assert batch.masks is not None
     assert batch.boxes is not None
     assert batch.keypoints is not None

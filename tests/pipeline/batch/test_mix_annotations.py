@@ -22,7 +22,7 @@ HEIGHT, WIDTH, KEYPOINTS = 12, 16, 2
 
 @st.composite
 def batches(draw: st.DrawFn) -> Batch:
-    """A batch of small pictures whose boxes have whole pixels."""
+    """A batch of small images with boxes in whole pixels."""
     number = draw(st.integers(2, 4))
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     counts = rng.integers(0, 4, number)
@@ -78,7 +78,7 @@ params = st.builds(
 
 
 def shown(box: np.ndarray, visible: np.ndarray, rules: BboxParams) -> list[float] | None:
-    """Find the bounds of a box's visible pixels, pixel by pixel; None where too little is left of it."""
+    """Return the bounds of a box's visible pixels, pixel by pixel; None if too little remains."""
     x0, y0, x1, y1 = box.astype(int).tolist()
     pixels = [(x, y) for x in range(x0, x1) for y in range(y0, y1) if visible[y, x]]
     area = (x1 - x0) * (y1 - y0)

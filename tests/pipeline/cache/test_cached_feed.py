@@ -139,7 +139,7 @@ def test_a_file_that_changed_since_indexing_is_never_served_from_the_cache(
     table = Index.load(index_path).table
     same_size, gone = (Path(table["uri"][number].as_py()) for number in (4, 9))
     content = bytearray(same_size.read_bytes())
-    content[-40] ^= 0x55  # in the last rows of the picture
+    content[-40] ^= 0x55  # in the last rows of the image
     same_size.write_bytes(content)
     gone.unlink()
     for view in (View(augment=True), TRAINING):

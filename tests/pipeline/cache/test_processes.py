@@ -86,7 +86,7 @@ def test_two_processes_fill_one_cache_at_once(
 def kill_while_filling(
     processes: Any, index: Path, reference: list[str], folder: Path, num_tries: int
 ) -> Iterator[int]:
-    """Kill a process at moments spread over its run; yield the shards that each left behind."""
+    """Kill a process at times spread over its run; yield the number of shards left by each."""
     chance = random.Random(4)
     whole = start(processes, small_shards(index, folder / "whole"))
     started = time.perf_counter()
@@ -96,7 +96,7 @@ def kill_while_filling(
         cache = folder / str(number)
         process, _ = start(processes, small_shards(index, cache))
         time.sleep((number + chance.random()) / num_tries * most_s)
-        if process.is_alive():  # once it has ended, its number may be another's
+        if process.is_alive():  # an ended process's id may be reused
             process.kill()
         process.join()
         shards = shards_of(cache)

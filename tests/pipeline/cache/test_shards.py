@@ -61,7 +61,7 @@ def test_a_shard_returns_the_written_images_without_copying_or_open_files(tmp_pa
 
 @pytest.mark.fault("every byte of a cache shard with a flipped bit")
 def test_every_flipped_bit_is_detected_or_harmless(tmp_path: Path) -> None:
-    """Over each byte of a shard: it opens to the same pictures, or it says that it is damaged."""
+    """With each byte of a shard modified, it opens to the same images or is reported as damaged."""
     path = write(tmp_path, 1, 2)
     good = path.read_bytes()
     expected = {

@@ -189,7 +189,7 @@ def test_constants_for_another_number_of_channels_are_rejected(number: int) -> N
 
 
 class SometimesFloats(A.ImageOnlyTransform):
-    """A transform of the user's own, of which a plan cannot know what it yields."""
+    """A custom transform, whose output format is unknown to the plan."""
 
     def apply(self, img: np.ndarray, **_: Any) -> np.ndarray:
         return img.astype(np.float32) / 255 if img[0, 0, 0] > 70 else img

@@ -45,12 +45,12 @@ def test_results_equal_albumentations_and_inputs_stay_unchanged(
         expected = [
             param_sampler.apply(image.copy(), one) for image, one in zip(images, sampled, strict=True)
         ]
-    except (ValueError, cv2.error):  # too small for a transform; the engine notes it alike either way
+    except (ValueError, cv2.error):  # too small for a transform; quarantined either way
         return
     shared = [image.copy() for image in images]
     for image in shared:
         image.flags.writeable = False
-    for _ in range(2):  # memory that is used again holds what was there before
+    for _ in range(2):  # reused memory holds old content
         found = [
             direct.apply(n, image, one) for n, (image, one) in enumerate(zip(shared, sampled, strict=True))
         ]

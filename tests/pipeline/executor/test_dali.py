@@ -25,7 +25,7 @@ POLICY = [
     A.SomeOf([A.Rotate(), A.RandomBrightnessContrast(), A.CoarseDropout()], n=2),
 ]
 ON_THE_HOST = {"Split", "ValidateLogical", "Not_", "ArithmeticGenericOp", "TensorSubscript", "Slice"}
-"""What becomes of flags, matrices and other arguments."""
+"""Operators on flags, matrices and other arguments."""
 
 
 def test_between_decoding_and_the_batch_nothing_leaves_the_gpu() -> None:

@@ -57,7 +57,7 @@ WAYS = ["reduced", "exact", "cached", "cached as jpeg", "dali"]
 
 
 def plan_on(way: str, index_path: Path, cache_dir: Path) -> Plan:
-    """A plan that makes pictures in one way; behind a cache the whole picture is decoded, though a crop of it is drawn."""
+    """A plan for one path; with a cache the full image is decoded despite a crop."""
     if way == "dali":
         return plan_for(index_path)
     if not way.startswith("cached"):
@@ -71,7 +71,7 @@ def backend_of(way: str) -> Literal["opencv", "dali"]:
 
 
 def run(plan: Plan, engine: LocalEngine) -> tuple[list[str], int]:
-    """Hashes of the batches, and the most that was in flight."""
+    """Hashes of the batches, and the peak bytes in flight."""
     with engine.feed(plan, View(shuffle=True, augment=True, num_epochs=2)) as feed:
         hashes = [
             hashlib.sha256(b.images.numpy().tobytes() + repr(b.keys).encode()).hexdigest() for b in feed
@@ -84,7 +84,7 @@ def test_no_budget_is_exceeded_and_none_changes_a_batch(index_path: Path, tmp_pa
     plan = plan_on(way, index_path, tmp_path / "cache")
     backend = backend_of(way)
     reference, _ = run(plan, LocalEngine(num_threads=1, prefetch=1, memory_bytes=2_000 * MB, backend=backend))
-    # A cache takes its share, and the largest picture three times its pixels: it has to fit the share of pixels.
+    # With a cache the largest image takes three times its pixels, which have to fit the pixels part.
     for memory_bytes in (360 * MB, 540 * MB) if way.startswith("cached") else (220 * MB, 400 * MB):
         for threads, prefetch in ((1, 8), (3, 3)):
             shutil.rmtree(tmp_path / "cache", ignore_errors=True)

@@ -18,14 +18,14 @@ PROGRESSIVE = saved(make_picture(1, 40, 56), "JPEG", progressive=True)
 
 @dataclass(frozen=True)
 class NothingDrawn:
-    """A sample for which nothing is drawn that makes pixels."""
+    """Sampled parameters without any transform."""
 
     size: tuple[int, int] = (0, 0)
     calls: tuple[()] = ()
 
 
 def test_a_region_of_a_jpeg_with_missing_scans_counts_as_the_full_image() -> None:
-    """It is decoded whole and cut, so that it is the same pixels on every way."""
+    """It is fully decoded and cropped, so that all paths yield the same pixels."""
     decoding = DecodePlan("region", Region(0, 0, 10, 10), ())
     sampled = cast("SampledParams", NothingDrawn())
     second = PROGRESSIVE.index(b"\xff\xda", PROGRESSIVE.index(b"\xff\xda") + 2)

@@ -144,7 +144,7 @@ def test_with_a_hash_the_modification_time_is_ignored(tmp_path: Path) -> None:
 def test_too_many_pixels_or_bytes_are_rejected_before_the_file_is_read(index_path: Path) -> None:
     table = Index.load(index_path).table.to_pylist()
     for row in table:
-        Path(row["uri"]).unlink()  # whoever tries to read one says so
+        Path(row["uri"]).unlink()  # reading one would fail
     pixels = min(row["width"] * row["height"] for row in table) - 1
     for limit in ({"max_pixels": pixels}, {"max_file_bytes": 10}):
         plan = plan_for(index_path, errors={**limit, "on_error": "skip"})
@@ -255,7 +255,7 @@ def test_dali_goes_on_after_every_error(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[Path, tuple[bytes, int]]]:
-    """Twelve pictures in four formats, their index, and what they held."""
+    """Twelve images in four formats, their index, and their content."""
     root = tmp_path_factory.mktemp("pristine")
     for number, extension in enumerate(["jpg", "png", "webp", "tiff"] * 3):
         write_picture(root / "set" / f"{number:02}.{extension}", make_picture(number, 60, 80))
@@ -267,7 +267,7 @@ DAMAGES = {kind: damage for kind, (damage, _) in KINDS.items()}
 
 
 def keep_time(damage: Damage) -> Damage:
-    """Damage a file behind the back of its time stamp, so that only decoding can tell."""
+    """Damage a file and keep its modification time, so that only decoding detects it."""
 
     def hidden(path: Path) -> None:
         stamp = path.stat()
@@ -318,7 +318,7 @@ def test_with_any_damage_counts_add_up_and_other_pixels_stay_the_same(
             os.utime(path, ns=(mtime_ns, mtime_ns))
     counts = feed.counts
     bad = {entry["key"] for entry in feed.quarantine}
-    # A TIFF or a JPEG may be cut behind its time stamp and still decode: all others must be listed.
+    # A truncated TIFF or JPEG with its old time stamp may still decode: all others must be listed.
     certain = {paths[n].name for n, kind in damaged.items() if not kind.startswith("hidden cut")}
     assert certain <= bad <= {paths[n].name for n in damaged}
     assert counts["read"] == counts["used"] + counts["replaced"] == sum(map(len, batches))

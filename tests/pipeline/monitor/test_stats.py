@@ -21,7 +21,7 @@ PAUSE_S = 0.05
 
 @pytest.fixture
 def plan(tmp_path: Path) -> Plan:
-    """Forty pictures of which decoding is nearly all the work."""
+    """Forty images for which decoding dominates."""
     for i in range(40):
         write_picture(tmp_path / "photos" / f"{i:02}.jpg", make_picture(i, 600, 800))
     build_index(tmp_path / "photos").save(tmp_path / "index.parquet")

@@ -89,7 +89,7 @@ def test_another_plan_view_or_content_is_refused(plan: Plan, position: dict[str,
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": 2}, "expected version 1, got 2; give the position"),
+        ({"version": 2}, "expected version 1, got 2; pass a position"),
         ({"step": 3}, "expected a step below 3 in epochs 0 to 2, got epoch 1, step 3"),
         ({"step": "1"}, "got epoch 1, step '1'"),
         ({"step": -1}, "got epoch 1, step -1"),
@@ -107,7 +107,7 @@ def test_what_is_no_position_is_refused(
 
 
 def test_text_is_no_position(plan: Plan) -> None:
-    with pytest.raises(PlanError, match="got str; give the position"):
+    with pytest.raises(PlanError, match="got str; pass a position"):
         LocalEngine(num_threads=1).feed(plan, VIEW, "epoch 3")  # type: ignore[arg-type]
 
 

@@ -43,7 +43,7 @@ OPEN: dict[str, list[Any]] = {
 
 
 def peaks(policy: Sequence[Any], size: tuple[int, int]) -> list[int]:
-    """Pixels of the largest picture of some draws, the first included."""
+    """Return the largest pixels of some samples, input included."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         param_sampler = ParamSampler(A.Compose(policy), len(policy))

@@ -51,7 +51,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
     "Spatter": [{"mode": "rain"}, {"mode": "mud"}],
     "XYMasking": [{"num_masks_x": (1, 3), "num_masks_y": 2, "mask_x_length": (3, 9), "mask_y_length": 5}],
 }
-"""For classes that ask for options or behave otherwise with others; the rest is tried as it comes."""
+"""Options of classes that require or depend on them; other classes are tested with defaults."""
 
 NOT_TRIED = {
     "BasicTransform",
@@ -60,14 +60,14 @@ NOT_TRIED = {
     "ImageOnlyTransform",
     "TextImage",
 }
-"""Bases, and classes that ask for options and are not drawn ahead whatever these are."""
+"""Base classes, and classes that are never sampled early, whatever their options."""
 
 SIZES = ((64, 80), (75, 49))
 BOXES = np.array([[0.2, 0.3, 0.5, 0.65, 1], [0.45, 0.4, 0.8, 0.9, 2]])
 
 
 def instances() -> list[Any]:
-    """Every transform that can be drawn ahead, with every set of options, made to happen."""
+    """Every transform that can be sampled early, with every set of options and p=1."""
     made = []
     for name, cls in sorted(transform_classes().items()):
         if issubclass(cls, A.BaseCompose) or name.endswith("3D") or name in NOT_TRIED:

@@ -36,7 +36,7 @@ def num_sampled(pipeline: Any) -> int:
 
 
 def both_ways(pipeline: Any, image: np.ndarray, bits: int, **targets: Any) -> tuple[Any, Any, Any, Any]:
-    """Albumentations' result and where its generators stand, then ours."""
+    """Results and generator states of Albumentations and of early sampling."""
     generator, rng = numpy_generator(bits), python_random(bits)
     pipeline.set_random_state(generator, rng)
     reference = pipeline(image=image, **targets)

@@ -24,7 +24,7 @@ from lightwell.cli.submit import CLUSTER_PATHS, DOCUMENTS, LOCAL_COMMANDS, check
 from lightwell.pipeline.errors import PlanError, RequestError
 from lightwell.pipeline.index.build import build_index
 from lightwell.workers.submission.declared_files import Document
-from lightwell.workers.submission.package import build_wheel, lay_out_package
+from lightwell.workers.submission.package import build_wheel, copy_package
 from lightwell.workers.submission.server import JobServer, parse_address
 from lightwell.workers.submission.working_dir import WorkingDir
 from patience import HANG_S
@@ -111,11 +111,11 @@ def ship(*paths: Path, job: str | None = "gradcam", **options: Any) -> WorkingDi
         ),
         (
             ["materialize", "../jobs/kept.yaml", "--out", "/out"],
-            "cache: expected a file that can be shipped, or a path",
+            "cache: expected a file to upload, or a path",
         ),
         (
             ["explain", "../jobs/lost.yaml"],
-            "index: expected a file that can be shipped, or a path on the cluster",
+            "index: expected a file to upload, or a path on the cluster",
         ),
         (
             ["index", "photos", "-o", "/i.parquet"],
@@ -202,7 +202,7 @@ def test_what_relative_paths_name_goes_along_and_nothing_else(project: Path) -> 
     }
     assert shipment.root == project / "jobs"
     assert shipment.num_bytes == sum((jobs / path).stat().st_size for path in shipment.files)
-    assert {line.split()[1] for line in shipment.listing()} == set(map(str, shipment.files))
+    assert {line.split()[1] for line in shipment.file_lines()} == set(map(str, shipment.files))
     (note,) = shipment.notes()
     assert str(project / "photos") in note
 
@@ -255,7 +255,7 @@ def test_the_entrypoint_means_there_what_the_command_means_here(
     words = ["explain", given.format(name=name, root=project), "--json"]
     shipment = ship(Path(words[1]), job=None)
     there = tmp_path / "there"
-    shipment.lay_out(there)
+    shipment.copy_to(there)
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(
         ["sh", "-c", shipment.entrypoint(words)],
@@ -287,7 +287,7 @@ def test_an_index_with_relative_paths_is_refused(project: Path) -> None:
     place = index.table.column_names.index("uri")
     uris = pa.array([os.path.relpath(uri, project) for uri in index.table["uri"].to_pylist()])
     Index(index.table.set_column(place, "uri", uris), index.classes).save(project / "jobs" / "index.parquet")
-    with pytest.raises(PlanError, match="expected absolute paths or URIs of pictures, got 'photos/"):
+    with pytest.raises(PlanError, match="expected absolute paths or URIs of images, got 'photos/"):
         ship(Path("../jobs/audit.yaml")).notes()
 
 
@@ -370,8 +370,8 @@ def test_a_checkout_and_an_installation_ship_the_same_package(root: Path, tmp_pa
     for folder in (first, second, third):
         folder.mkdir()
     before = contents(root / "workers")
-    package, info = lay_out_package(first)
-    lay_out_package(second)
+    package, info = copy_package(first)
+    copy_package(second)
     assert (package.name, info.suffix) == ("lightwell", ".dist-info")
     assert contents(first) == contents(second)
     assert contents(root / "workers") == before
@@ -381,8 +381,8 @@ def test_a_checkout_and_an_installation_ship_the_same_package(root: Path, tmp_pa
     pip = ["pip", "install", "-q", "--no-deps", "--no-index", "--target", str(installed), str(wheel)]
     subprocess.run([sys.executable, "-m", *pip], check=True, capture_output=True)
     code = (
-        "import pathlib, sys; from lightwell.workers.submission.package import lay_out_package;"
-        "lay_out_package(pathlib.Path(sys.argv[1]))"
+        "import pathlib, sys; from lightwell.workers.submission.package import copy_package;"
+        "copy_package(pathlib.Path(sys.argv[1]))"
     )
     subprocess.run(
         [sys.executable, "-c", code, str(third)],

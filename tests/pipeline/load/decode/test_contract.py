@@ -33,7 +33,7 @@ SHRINKS = {
 
 @dataclass(frozen=True)
 class Way:
-    """One way to decode, and how far it may be from decoding the whole picture by OpenCV and transforming that."""
+    """A decode path and its tolerance against full decoding with OpenCV followed by the transforms."""
 
     policy: tuple[Any, ...] = ()
     backend: str = "opencv"
@@ -42,13 +42,12 @@ class Way:
     levels: int = 0
     """Largest difference of any value, of 255."""
     mean_levels: float = 0.0
-    """Largest mean difference of any picture without damage; ``levels`` is then left out."""
+    """Largest mean difference of any undamaged image, instead of ``levels``."""
 
 
-# The table of tolerances. Decoders agree to the last bit, so that whole pictures and what is cut out of them do. A graph
-# of DALI resizes by another rounding than OpenCV. A reduced decode averages whole blocks, and rounds a side that is no
-# multiple of them: up to a pixel of the original, and these pictures change by ten levels from one pixel to the next.
-# Of pictures with damage, and so with hard edges, it says nothing.
+# Tolerances. Decoders are bit-identical, so full images and their crops are. A DALI graph resizes with another rounding
+# than OpenCV. A reduced decode averages whole blocks and rounds a side that is not a multiple of them: up to one pixel of
+# the original, where these images change by ten levels per pixel. Damaged images, with hard edges, are excluded.
 WAYS = {
     "whole, opencv": Way(),
     "whole, DALI graph": Way(backend="dali"),
@@ -67,7 +66,7 @@ REFERENCE = "whole, opencv"
 
 @dataclass
 class Result:
-    """What a way made of the files: pixels, or the step and the reason."""
+    """Results of a decode path: pixels, or the step and the reason."""
 
     pixels: dict[str, np.ndarray]
     reasons: dict[str, str]
@@ -75,17 +74,17 @@ class Result:
 
 @dataclass
 class Contract:
-    """All files, what the index says of them, and what every way made of them."""
+    """All files, their index, and the results of every decode path."""
 
     files: dict[str, ImageFile]
     status: dict[str, str]
     results: dict[str, Result]
     expected: dict[str, dict[str, np.ndarray]]
-    """By way: the picture as the reference decodes it, taken through the way's policy."""
+    """By path: the reference decode after the path's policy."""
 
 
 def read_all(index: Path, way: Way, cache: Path) -> Result:
-    """Read every usable file of an index through the public feed; the decisions are drawn by the key of each."""
+    """Read every usable file of an index through the public feed; parameters are seeded by key."""
     plan = Plan.model_validate(
         {
             "index": index,
@@ -108,7 +107,7 @@ def read_all(index: Path, way: Way, cache: Path) -> Result:
 
 @pytest.fixture(scope="module")
 def contract(tmp_path_factory: pytest.TempPathFactory) -> Contract:
-    """Read all files on all ways."""
+    """Read all files with all decode paths."""
     root = tmp_path_factory.mktemp("contract")
     files = all_files()
     index_path = index_of(root / "files", files)
@@ -116,7 +115,7 @@ def contract(tmp_path_factory: pytest.TempPathFactory) -> Contract:
     status = dict(zip(table["key"].to_pylist(), table["status"].to_pylist(), strict=True))
     results = {name: read_all(index_path, way, root / "cache") for name, way in WAYS.items()}
     whole = results[REFERENCE].pixels
-    # BMP is always decoded whole; under the same keys the same decisions are drawn.
+    # BMP is always fully decoded; the same keys give the same parameters.
     plain = index_of(root / "plain", [ImageFile(key, saved(image, "BMP")) for key, image in whole.items()])
     expected = {
         name: read_all(plain, Way(way.policy), root).pixels if way.policy else whole
@@ -134,7 +133,7 @@ def index_of(folder: Path, files: list[ImageFile]) -> Path:
 
 
 def differences(contract: Contract, name: str) -> dict[str, tuple[int, float]]:
-    """Measure each file: the largest difference and the mean one of a way from what is expected of it."""
+    """Measure the largest and the mean difference of each file from the reference."""
     found = {}
     for key, image in contract.results[name].pixels.items():
         other = contract.expected[name][key]
@@ -145,7 +144,7 @@ def differences(contract: Contract, name: str) -> dict[str, tuple[int, float]]:
 
 
 def too_far(contract: Contract, name: str) -> dict[str, tuple[int, float]]:
-    """List the files that a way reads otherwise than its tolerance allows."""
+    """Return the files for which a path exceeds its tolerance."""
     way = WAYS[name]
     return {
         key: (levels, mean)
@@ -192,7 +191,7 @@ def test_every_decode_path_rejects_the_same_files_for_the_same_reasons(name: str
 
 
 def test_decode_paths_use_the_decoders_of_their_names(contract: Contract) -> None:
-    """A way that took another one in silence would agree with it: each has files that show which it took."""
+    """A path that silently fell back would agree, so each has files that reveal the decoder."""
     reduced = [name for name in WAYS if " reduced" in f" {name}"]
     for name in reduced:
         assert sum(levels > 1 for levels, _ in differences(contract, name).values()) > 100
@@ -208,7 +207,7 @@ def test_usable_files_fail_only_by_damage_after_the_header(contract: Contract) -
 
 
 def test_pillow_agrees_with_the_other_decoders(contract: Contract) -> None:
-    """What one of the others fails on goes to Pillow: it must not be another picture. 16 bits are OpenCV's alone."""
+    """Files on which other decoders fail go to Pillow, which must yield the same image; except 16 bits, for OpenCV only."""
     differing = {}
     for name, image in contract.results[REFERENCE].pixels.items():
         header = read_header_from(io.BytesIO(data := contract.files[name].data))
@@ -225,7 +224,7 @@ def test_pillow_agrees_with_the_other_decoders(contract: Contract) -> None:
 
 
 def test_the_table_is_printed(contract: Contract) -> None:
-    """What was compared, for ``pytest -s``; no way may disagree."""
+    """Print the comparison for ``pytest -s``; no path may disagree."""
     num_bad = sum(status != "ok" for status in contract.status.values())
     lines = [
         f"{len(contract.files)} files, of which the index refuses {num_bad}; {len(WAYS)} ways",

@@ -163,7 +163,7 @@ def test_bad_files_in_a_dali_batch_do_not_affect_others(chain: ImageDecoder, tmp
 
 
 def test_the_gpu_decoder_differs_only_in_one_parameter() -> None:
-    """Without a GPU, DALI says that it lacks a driver, and not that the graph is wrong."""
+    """Without a GPU, DALI reports a missing driver, not an invalid graph."""
     import torch
 
     data = cv2.imencode(".jpg", PICTURE)[1].tobytes()

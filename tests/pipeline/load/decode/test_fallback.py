@@ -36,7 +36,7 @@ def encoded(data: bytes, key: str) -> EncodedImage:
 
 
 class OutOfMemory(DaliDecoder):
-    """DALI with a device that has no room for some files."""
+    """DALI on a device without memory for some files."""
 
     def __init__(self, refused: set[bytes]) -> None:
         super().__init__(max_batch_size=8, num_threads=1)

@@ -54,7 +54,7 @@ def pictures() -> list[np.ndarray]:
 
 
 BOXES = [[0.2, 0.3, 0.5, 0.65, 1], [0.45, 0.4, 0.8, 0.9, 2]]
-"""Relative left, top, right, bottom and a label, on every picture of those that are compared with boxes."""
+"""Relative left, top, right, bottom and a label, on every image that is compared with boxes."""
 
 
 def compare(
@@ -65,13 +65,13 @@ def compare(
     num_draws: int = 3,
     with_boxes: bool = False,
 ) -> Difference:
-    """Run transforms by Albumentations and by one graph of their lowerings; the worst difference.
+    """Run transforms in Albumentations and in one graph of their lowerings; return the worst difference.
 
     Args:
         transforms: one, or some in sequence, compositions among them.
         images: RGB pictures.
         device: where the graph runs.
-        num_draws: how often decisions are drawn for each picture.
+        num_draws: how often parameters are sampled for each image.
         with_boxes: whether the pictures have ``BOXES``, for those that draw from them.
     """
     listed = [*transforms] if isinstance(transforms, Sequence) else [transforms]
@@ -103,7 +103,7 @@ def compare(
 def assert_parity(
     transform: Any, images: Sequence[np.ndarray], *, num_draws: int = 3, with_boxes: bool = False
 ) -> None:
-    """Check that a lowering takes a transform's options, and holds the tolerance declared for them."""
+    """Check that a lowering supports a transform's options within its declared tolerance."""
     lowering = lowering_of(type(transform).__name__)
     assert lowering is not None, f"{type(transform).__name__} is not lowered"
     assert unsupported_reason(transform, device="cpu", approximate=True) == ""
@@ -113,7 +113,7 @@ def assert_parity(
 
 
 def graph_of(transforms: Sequence[Any], device: Device, max_batch_size: int = 1) -> LoweredGraph:
-    """Define the graph of transforms that are all lowered, from pixels."""
+    """Build the graph of lowered transforms, from pixels."""
     members = []
     for number, transform in enumerate(transforms):
         lowering = lowering_of(type(transform).__name__)

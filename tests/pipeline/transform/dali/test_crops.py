@@ -95,12 +95,12 @@ def test_padding_of_images_of_one_or_two_pixels(mode: int) -> None:
 @pytest.mark.parametrize(
     ("transform", "reason"),
     [
-        (A.Resize(9, 9, interpolation=cv2.INTER_NEAREST), "nearest neighbour is rounded down"),
+        (A.Resize(9, 9, interpolation=cv2.INTER_NEAREST), "nearest neighbour rounds down"),
         (A.Resize(9, 9, interpolation=cv2.INTER_NEAREST_EXACT), "rounds ties"),
-        (A.Resize(9, 9, interpolation=cv2.INTER_AREA), "averages areas"),
-        (A.SmallestMaxSize(9, area_for_downscale="image"), "averages areas"),
-        (A.RandomResizedCrop((9, 9), area_for_downscale="image_mask"), "averages areas"),
-        (A.RandomSizedBBoxSafeCrop(9, 9, interpolation=cv2.INTER_AREA), "averages areas"),
+        (A.Resize(9, 9, interpolation=cv2.INTER_AREA), "no area filter"),
+        (A.SmallestMaxSize(9, area_for_downscale="image"), "no area filter"),
+        (A.RandomResizedCrop((9, 9), area_for_downscale="image_mask"), "no area filter"),
+        (A.RandomSizedBBoxSafeCrop(9, 9, interpolation=cv2.INTER_AREA), "no area filter"),
         (A.CropAndPad(px=1, interpolation=cv2.INTER_NEAREST), "nearest"),
         (A.Pad(1, fill=(1, 2, 3, 4, 5)), "at most four levels"),
         (A.RandomCrop(9, 9, pad_if_needed=True, fill=(1, 2, 3, 4, 5)), "at most four levels"),

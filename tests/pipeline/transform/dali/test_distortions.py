@@ -32,7 +32,7 @@ DISTORTIONS = [
 
 
 def remap_as_dali_does(transform: Any, image: np.ndarray, arguments: tuple[Any, ...]) -> np.ndarray:
-    """Frame a picture and remap it with a black border, which is the only one that DALI has."""
+    """Pad an image and remap it with a black border, the only one that DALI supports."""
     map_x, map_y, shape = arguments
     fill = transform.fill
     framed = cv2.copyMakeBorder(image, *[MARGIN] * 4, transform.border_mode, value=fill)

@@ -37,7 +37,7 @@ def test_parity_on_a_gpu(transform: Any) -> None:
 
 
 def assert_pictures_stay_on_the_gpu(transforms: list[Any]) -> None:
-    """DALI lets no operator on the host take what is on the GPU, so those on the host see arguments alone."""
+    """DALI host operators cannot take GPU inputs, so those on the host process arguments only."""
     placements = graph_of(transforms, "gpu").placements()
     on_the_host = {placement.operator for placement in placements if placement.device != "gpu"}
     assert on_the_host <= {"Split"}, "flags split the arguments on the host, and nothing else is there"

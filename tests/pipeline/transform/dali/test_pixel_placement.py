@@ -18,7 +18,7 @@ from .test_levels import TRANSFORMS as LEVELS
 from .test_noise import TRANSFORMS as NOISE
 
 ON_THE_HOST = {"Split", "ValidateLogical", "Not_", "ArithmeticGenericOp", "TensorSubscript"}
-"""What becomes of flags and of drawn orders."""
+"""Operators on flags and sampled orders."""
 TAKE_HOST_ARGUMENTS = {"Split", "Merge", "WarpAffine", "JpegCompressionDistortion", "MedianBlur"}
 """Operators on a GPU that take flags, matrices and the like from the host."""
 
@@ -38,7 +38,7 @@ def test_operators_on_images_run_on_the_gpu(transform: Any) -> None:
 
 
 def albumentations_can(transform: Any, picture: np.ndarray) -> bool:
-    """Say whether Albumentations by itself gets a picture through a transform, a few times over."""
+    """Return whether Albumentations alone can apply a transform to an image several times."""
     alone = A.Compose([transform], seed=1)
     try:
         return all(alone(image=picture)["image"].ndim == 3 for _ in range(8))
@@ -57,7 +57,7 @@ def test_images_of_a_few_pixels_equal_albumentations(transform: Any) -> None:
     for size in SPECKS:
         speck = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
         if not albumentations_can(transform, speck):
-            continue  # ToGray, for one, will not have a single column
+            continue  # ToGray, for example, rejects a single column
         found = compare(transform, [speck], num_draws=2)
         assert found.within(lowering.tolerance_of(transform)), f"{size}: {found}"
 

@@ -64,7 +64,7 @@ def test_parity(transform: Any) -> None:
 
 
 def warp_in_float32(image: np.ndarray, inverse: np.ndarray, size: np.ndarray, fill: float) -> np.ndarray:
-    """Warp as a GPU does: places and weights in float32, a constant border that is mixed in."""
+    """Warp as a GPU does: coordinates and weights in float32, blended with a constant border."""
     a = inverse.astype(np.float32)
     x, y = np.meshgrid(*(np.arange(side, dtype=np.float32) for side in size[::-1]))
     depth = a[2, 0] * x + a[2, 1] * y + a[2, 2]
@@ -89,7 +89,7 @@ def warp_in_float32(image: np.ndarray, inverse: np.ndarray, size: np.ndarray, fi
     ids=lambda t: type(t).__name__,
 )
 def test_float32_results_of_a_gpu_are_within_the_tolerance(transform: Any) -> None:
-    """On the CPU DALI hands the warp to OpenCV, so parity there does not tell how far a GPU is from it."""
+    """On the CPU DALI calls OpenCV, so parity there says nothing about a GPU."""
     lowering = lowering_of(type(transform).__name__)
     assert lowering is not None
     param_sampler = ParamSampler(A.Compose([transform]), 1)

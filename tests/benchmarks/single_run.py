@@ -1,4 +1,4 @@
-"""One run of one contestant, in a process of its own: ``python -m benchmarks.turn WORK TARGET MEASURE RESULT``."""
+"""Run one contestant once, in its own process: ``python -m benchmarks.single_run WORK TARGET MEASURE RESULT``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from .contest import Work
-from .pace import images_per_second
+from .benchmark import Work
+from .throughput import images_per_second
 
 
 def run(work: Work, target: str, measure: str) -> float:
@@ -26,14 +26,14 @@ def run(work: Work, target: str, measure: str) -> float:
 
 
 def main() -> None:
-    """Run what the command line asks for; the value goes into the result file."""
+    """Run the contestant named on the command line and write its value to the result file."""
     work_file, target, measure, result = sys.argv[1:]
     logging.basicConfig(level=logging.ERROR)
     plain: dict[str, Any] = json.loads(Path(work_file).read_text())
     value = run(Work(**{**plain, "photos": tuple(plain["photos"])}), target, measure)
     Path(result).write_text(json.dumps(value))
     sys.stdout.flush()
-    os._exit(0)  # whatever a loader still has running must not keep the next turn waiting
+    os._exit(0)  # do not wait for processes or threads of the loader
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Images a second of an endless stream of batches."""
+"""Measure the throughput of an endless stream of batches, in images per second."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from .contest import NUM_WORKERS, SIDE, Output
+from .benchmark import NUM_WORKERS, SIDE, Output
 
 WARM_S = 1.0
-"""A run is not measured until this long after its first batch: processes start, threads and queues fill."""
+"""Warm-up after the first batch, while processes start and queues fill."""
 
 
 def images_per_second(
     batches: Iterable[Any], seconds: float, output: Output, warm_s: float = WARM_S
 ) -> float:
-    """Take batches, looking at one value of each image, and return the pace of those after the warm stretch.
+    """Read batches, checking one value of each image, and return the throughput after the warm-up.
 
-    Workers that started together finish together, a batch each. So both ends of the measured stretch lie
-    behind a whole number of such volleys.
+    Workers that start together finish together, with a batch each. Both ends of the measured interval therefore lie
+    after a multiple of ``NUM_WORKERS`` batches.
     """
     first = start = float("nan")
     num_images = num_batches = 0
     is_warm = False
     for images in batches:
-        count = look_at(images, output)
+        count = check_batch(images, output)
         now = time.perf_counter()
         if num_batches == 0:
             first = now
@@ -39,8 +39,8 @@ def images_per_second(
     raise AssertionError(f"a contestant's stream ended after {num_batches} batches; it has to be endless")
 
 
-def look_at(images: Any, output: Output) -> int:
-    """Check that a batch is what was asked for, read one value of each image and count them."""
+def check_batch(images: Any, output: Output) -> int:
+    """Check dtype and shape of a batch, read one value of each image and return the number of images."""
     shape, kind = tuple(images.shape), str(images.dtype).rpartition(".")[2]
     channels_last, channels_first = (SIDE, SIDE, 3), (3, SIDE, SIDE)
     allowed = {
