@@ -1,7 +1,7 @@
-"""Ray clusters of several nodes on this machine that tests start, hurt and clear away.
+"""Local Ray clusters of several nodes, for tests that kill processes and nodes.
 
-Every node is a `ray start` of its own with its own loopback address, raylet and object store; its processes share a
-session, by which they are found and killed, whoever their parent is by then.
+Every node is a separate `ray start` with its own loopback address, raylet and object store; its processes share a session,
+by which they are found and killed.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ TESTS = Path(__file__).resolve().parent
 START_S = 60.0
 STORE_BYTES = 200 << 20
 UNSHARED = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]), "sh", "-c"]
-"""Runs a shell's words where its mounts are its own."""
-# A dead node is noticed in about three seconds instead of fifteen; a busy machine is given ten to answer.
+"""Runs a shell command in a mount namespace of its own."""
+# Detects a dead node within about 3 s instead of 15 s; a busy machine has 10 s to answer.
 SYSTEM = {
     "health_check_period_ms": 1000,
     "health_check_failure_threshold": 3,
@@ -37,14 +37,14 @@ SYSTEM = {
 
 @dataclass(frozen=True)
 class Node:
-    """One node: the process of its `ray start`, which leads the session of all others."""
+    """One node: its `ray start` process is the session leader of all others."""
 
     process: subprocess.Popen[bytes]
     ip: str
     log: Path
 
     def pids(self) -> list[int]:
-        """Find all processes of the node that live."""
+        """Return the live processes of the node."""
         return sorted(
             pid
             for pid, (session, state) in processes().items()
@@ -52,19 +52,19 @@ class Node:
         )
 
     def pids_of(self, name: str) -> list[int]:
-        """Find those whose command line holds a word, such as ``raylet/raylet`` or ``ray::``."""
+        """Return those whose command line contains a text, such as ``raylet/raylet`` or ``ray::``."""
         return [pid for pid in self.pids() if name in command_line(pid)]
 
 
 @dataclass
 class Cluster:
-    """A head node and others."""
+    """A Ray cluster: a head node and others."""
 
     folder: Path
     env: Mapping[str, str]
     address: str = ""
     dashboard: str = ""
-    """The job server's URL, where it was asked for."""
+    """URL of the job server, if requested."""
     nodes: list[Node] = field(default_factory=list)
     num_started: int = 0
 
@@ -78,9 +78,9 @@ class Cluster:
         dashboard: bool = False,
         hidden: Path | None = None,
     ) -> Node:
-        """Start a node and wait until it belongs to the cluster; the first one is the head. GPUs need not exist.
+        """Start a node and wait until it has joined the cluster; the first one is the head. GPUs need not exist.
 
-        A folder that is ``hidden`` the node sees empty, as a machine does that has not mounted it.
+        A ``hidden`` folder appears empty on the node, as on a machine that has not mounted it.
         """
         is_head = not self.address
         self.num_started += 1

@@ -1,4 +1,4 @@
-"""The table of faults: what tests do to a run, how often, and what was lost.
+"""Table of injected faults: what tests do to a run, how often, and what was lost.
 
 A test that breaks something carries ``@pytest.mark.fault("what it does", times=...)``. It asserts that nothing is
 lost, and so a line says "nothing" exactly where all its tests have passed. ``make faults`` runs them and prints it.
@@ -15,14 +15,14 @@ PROPERTY = "fault"
 
 
 def note_fault(item: pytest.Item) -> None:
-    """Write what a test does to a run into its report."""
+    """Record the injected fault of a test in its report."""
     for mark in item.iter_markers("fault"):
         (what,) = mark.args
         item.user_properties.append((PROPERTY, (what, mark.kwargs.get("times", 1))))
 
 
 def table_of(reports: Iterable[tuple[str, pytest.TestReport]]) -> list[str]:
-    """Write a line for each fault; those of skipped tests are left out."""
+    """Return a table with one line per fault, without skipped tests."""
     times: dict[str, int] = defaultdict(int)
     failed: dict[str, int] = defaultdict(int)
     for outcome, report in reports:

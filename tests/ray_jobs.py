@@ -1,4 +1,4 @@
-"""What tests run on Ray's workers or in processes of their own, which import this module by its name."""
+"""Jobs that tests run in Ray workers or other processes, which import this module by name."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from lightwell.pipeline.plan.view import View
 
 @dataclass(frozen=True)
 class Sums:
-    """Adds up the pixels of every image that stands for itself."""
+    """Batch job that sums the pixels of every image that was not replaced."""
 
     plan: Plan
     view: View = field(default_factory=View)
     seconds: float = 0.0
-    """That each batch takes."""
+    """Duration of each batch."""
     trap: Path | None = None
-    """While this file is there, the process that works on a batch of ``trapped`` is killed."""
+    """While this file exists, the process that gets a batch with the step ``trapped`` is killed."""
     trapped: int = -1
     broken: bool = False
 

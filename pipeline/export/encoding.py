@@ -1,4 +1,4 @@
-"""From finished pictures to bytes, and what an index says of them."""
+"""Encodes processed images and creates their records."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 EncodingName = Literal["png", "jpeg", "npy"]
 SUFFIXES: dict[EncodingName, str] = {"png": "png", "jpeg": "jpg", "npy": "npy"}
 MODES = {1: "L", 3: "RGB"}
-"""Pillow's name for so many channels; no others can be written as pictures."""
+"""Pillow's mode by number of channels; only these can be encoded as PNG or JPEG."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """Encodes pictures; any thread may call it. Equal pixels give equal bytes."""
+    """Image encoder; thread-safe. Equal pixels give equal bytes."""
 
     encoding: EncodingName
     quality: int
-    """Of JPEG."""
+    """JPEG quality."""
 
     def encode(self, image: np.ndarray, key: str) -> bytes:
-        """Encode one picture.
+        """Encode one image.
 
         Args:
-            image: uint8 HWC, or anything else that a batch holds, which only ``npy`` can take.
-            key: for the error.
+            image: uint8 HWC, or with ``npy`` any array of a batch.
+            key: key of the sample, for the error message.
 
         Raises:
-            PlanError: the encoding cannot hold it.
+            PlanError: the encoding does not support the array.
         """
         import cv2
 
@@ -54,7 +54,7 @@ class Encoder:
         return data.tobytes()
 
     def record(self, batch: Batch, row: int, split: str | None) -> dict[str, Any]:
-        """Make the record of one image of a batch, its encoded image and mask included."""
+        """Create the record of one image of a batch, with encoded image and mask."""
         image = batch.images[row].numpy()
         key = batch.keys[row]
         data = self.encode(image, key)
@@ -81,7 +81,7 @@ class Encoder:
 
 
 def _annotations(batch: Batch, row: int) -> dict[str, Any]:
-    """Take boxes and keypoints of one image; None for what nobody annotated."""
+    """Return boxes and keypoints of one image; None for missing annotations."""
     boxes = labels = keypoints = None
     if batch.boxes is not None and batch.has_boxes is not None and batch.has_boxes[row]:
         boxes = batch.boxes[row].tolist()
@@ -92,7 +92,7 @@ def _annotations(batch: Batch, row: int) -> dict[str, Any]:
 
 
 def to_npy(array: np.ndarray) -> bytes:
-    """Write an array in NumPy's own format, as C-ordered values."""
+    """Encode an array in NumPy's format, C-ordered."""
     file = io.BytesIO()
     np.save(file, np.ascontiguousarray(array), allow_pickle=False)
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""Write what a plan yields: images, labels, masks and boxes, as tar shards or Parquet.
+"""Materialize: write a plan's samples (images, labels, masks, boxes, keypoints) as tar shards or Parquet.
 
 A job file::
 
@@ -8,9 +8,9 @@ A job file::
     format: tar             # or parquet
     encoding: png           # or jpeg, npy
 
-The runner calls ``write_part`` for each part: it writes the part's shard before the part is noted as done. So a run that was
-killed writes at most one shard again, to the same bytes, and an image is written exactly once. Rows where a bad image
-was replaced are left out, since they hold another sample: read = written + replaced.
+The runner calls ``write_part``, which writes the part's shards, before it records the part as done. So a killed run rewrites
+at most one part, with equal bytes, and every image is written exactly once. Rows in which a bad image was replaced are
+omitted, since they contain another sample: read = written + replaced.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ..config.checked_model import CheckedModel
 from ..plan.plan import Plan
 from ..plan.view import View
 from .encoding import Encoder, EncodingName
-from .result_index import SplitOf
+from .result_index import SplitLookup
 from .shards import FormatName, Layout, ShardWriter, shard_names
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 BOOKKEEPING = "_lightwell"
 INDEX_NAME = "index.parquet"
 SHARD_VERSION = 2
-"""Raised when equal records give other shards than before."""
+"""Increased whenever equal records give different shards."""
 
 RECORDS = pa.schema(
     [
@@ -66,27 +66,27 @@ RECORDS = pa.schema(
         ("mask_bytes", pa.int64()),
     ]
 )
-"""One row for each written image: what it is and where it lies."""
+"""One row per written image, with its place in the shards."""
 
 
 class Materialize(CheckedModel):
-    """Write the batches of a view, image by image, into shards with an index."""
+    """Batch job that writes the images of a view into shards with an index."""
 
     plan: Plan
     split: str | None = None
     """None writes all images."""
     augment: bool = False
-    """Write the training view, which draws anew in each epoch."""
+    """Write the training view, with new random augmentations in each epoch."""
     epochs: int = Field(default=1, ge=1)
     format: FormatName = "tar"
     encoding: EncodingName = "png"
-    """``png`` and ``jpeg`` take pictures of bytes; ``npy`` takes what a batch holds, floats too (CHW)."""
+    """``png`` and ``jpeg`` for uint8 pixels; ``npy`` for any array of a batch, including floats (CHW)."""
     quality: int = Field(default=95, ge=1, le=100)
-    """Of JPEG."""
+    """JPEG quality."""
     shard_images: int = Field(default=4096, ge=1)
-    """Images after which a shard is full; shards end with batches."""
+    """Images per shard, rounded up to whole batches."""
     shard_bytes: int = Field(default=128_000_000, ge=1)
-    """Encoded bytes after which a shard is full; so much is held in memory, and with Parquet twice."""
+    """Encoded bytes per shard, rounded up to whole batches; held in memory, with Parquet twice."""
 
     @model_validator(mode="after")
     def _can_be_written(self) -> Self:
@@ -94,8 +94,8 @@ class Materialize(CheckedModel):
 
         if self.augment and self.plan.mix is not None:
             raise ValueError(
-                "mix: expected a plan that does not mix, since mixing belongs to the batches of a training, got "
-                f"{self.plan.mix.kind}; leave mix out here and write it into the plan that reads the shards"
+                "mix: expected a plan without mix, which applies to training batches, got "
+                f"{self.plan.mix.kind}; leave mix out here and add it to the plan that reads the shards"
             )
         if self.encoding != "npy" and Program.compile(self.plan).normalization is not None:
             raise ValueError(
@@ -111,7 +111,7 @@ class Materialize(CheckedModel):
 
     @property
     def view(self) -> View:
-        """What is written, in order."""
+        """The view that is written, in order."""
         return View(split=self.split, augment=self.augment, num_epochs=self.epochs)
 
     @property
@@ -121,21 +121,21 @@ class Materialize(CheckedModel):
 
     @property
     def bookkeeping_folder(self) -> str:
-        """Where records, counts and the quarantine list go: readers pass over folders that begin with ``_``."""
+        """Folder for records, counts and the quarantine list; readers ignore folders that start with ``_``."""
         return BOOKKEEPING
 
     @property
     def _index_name(self) -> str:
-        """A plan reads the index of tar shards; that of Parquet would be taken for one of the shards."""
+        """For Parquet the index is in the bookkeeping folder, where readers do not mistake it for a shard."""
         return INDEX_NAME if self.format == "tar" else f"{BOOKKEEPING}/{INDEX_NAME}"
 
     @property
     def schema(self) -> pa.Schema:
-        """The columns of the records."""
+        """Arrow schema of the records."""
         return RECORDS
 
     def fingerprint(self) -> str:
-        """Hash what decides the shards: the plan, the job's own keys and what encodes."""
+        """Hash everything that determines the shards: plan, job and encoder."""
         import cv2
 
         own = self.model_dump(mode="json", exclude={"plan"})
@@ -144,19 +144,21 @@ class Materialize(CheckedModel):
 
     @contextmanager
     def open(self) -> Iterator[Callable[[Batch], Sequence[Record]]]:
-        """Start threads that encode; yields the function that encodes a batch."""
+        """Start encoder threads; yields the function that encodes a batch."""
         encoder = Encoder(self.encoding, self.quality)
-        split_of = SplitOf(self.plan.load_index(), self.split)
+        split_lookup = SplitLookup(self.plan.load_index(), self.split)
         with ThreadPoolExecutor(thread_name_prefix="lightwell-encode") as pool:
 
             def work(batch: Batch) -> list[Record]:
                 rows = [row for row in range(len(batch)) if batch.is_valid[row]]
-                return list(pool.map(lambda row: encoder.record(batch, row, split_of(batch.keys[row])), rows))
+                return list(
+                    pool.map(lambda row: encoder.record(batch, row, split_lookup(batch.keys[row])), rows)
+                )
 
             yield work
 
     def is_full(self, records: Sequence[Record]) -> bool:
-        """Say whether so many records make a shard."""
+        """Return whether the records fill a shard."""
         num_bytes = sum(len(record["image"]) for record in records)
         return len(records) >= self.shard_images or num_bytes >= self.shard_bytes
 
@@ -164,7 +166,7 @@ class Materialize(CheckedModel):
         """Write a part's shards; returns its records without the images.
 
         Raises:
-            OutputError: the disk does not take it.
+            OutputError: a file cannot be written.
         """
         if not records:
             return []
@@ -172,14 +174,14 @@ class Materialize(CheckedModel):
         return writer.write(records, part, out)
 
     def part_files(self, records: Sequence[Record], part: int) -> list[str]:
-        """Name the shards of a part."""
+        """Return the names of a part's shards."""
         return shard_names(records, part, self.format)
 
     def finish(self, records: pa.Table, context: Context) -> Mapping[str, Any]:
         """Write the index of the shards.
 
         Raises:
-            OutputError: the disk does not take it.
+            OutputError: a file cannot be written.
         """
         from .result_index import parquet_index, tar_index
 

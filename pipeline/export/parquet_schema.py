@@ -1,4 +1,4 @@
-"""Columns of Parquet shards, with the metadata by which Hugging Face ``datasets`` knows images and class names.
+"""Schema of Parquet shards, with metadata that makes Hugging Face ``datasets`` decode images and show class names.
 
 Images and masks are ``struct<bytes, path>``, which ``datasets`` decodes as its ``Image`` feature; other readers take ``bytes``.
 Format of the metadata: https://huggingface.co/docs/datasets, ``Features``; key ``huggingface`` of the schema.
@@ -22,7 +22,7 @@ _FILES = ("image", "mask")
 
 
 def parquet_schema(layout: Layout, encoding: EncodingName) -> pa.Schema:
-    """Return the schema of a shard; the same for all shards of a source."""
+    """Return the schema of a shard, equal for all shards of a source."""
     fields: list[tuple[str, pa.DataType]] = [
         ("key", pa.string()),
         ("split", pa.string()),
@@ -47,7 +47,7 @@ def parquet_schema(layout: Layout, encoding: EncodingName) -> pa.Schema:
 
 
 def to_rows(rows: Sequence[dict[str, Any]], schema: pa.Schema) -> list[dict[str, Any]]:
-    """Bring described samples to the columns of a schema; files become bytes with a name."""
+    """Convert samples to rows of a schema; files become structs of bytes and path."""
     return [{field.name: _cell(row, field) for field in schema} for row in rows]
 
 

@@ -1,4 +1,4 @@
-"""The index of what was written: for tar shards one that a plan reads, for Parquet the place of every row."""
+"""Index of the written shards: for tar one that a plan can read, for Parquet the shard and row of every sample."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ FORMATS = {"png": "png", "jpeg": "jpeg"}
 
 
 def tar_index(records: pa.Table, source: Index, *, encoding: EncodingName, num_epochs: int) -> Index:
-    """Make the index of tar shards: a sample is its shard's file, from ``offset`` on.
+    """Build the index of tar shards; a sample is a range of its shard's file, from ``offset`` on.
 
-    Shards are named relative to the folder of the index, so that both can be moved and copied together, and samples are
-    known by the hash of their bytes, since a copy has another modification time. Arrays are no pictures: they are listed as
-    samples that cannot be used, with the reason.
+    Shards are relative to the folder of the index, so that both can be moved together. Samples are identified by the hash
+    of their bytes, since copying changes modification times. Arrays are not images: they are listed as unusable, with the
+    reason.
     """
     num = len(records)
     keys = records["key"].to_pylist()
@@ -63,18 +63,18 @@ def tar_index(records: pa.Table, source: Index, *, encoding: EncodingName, num_e
 
 
 def parquet_index(records: pa.Table) -> pa.Table:
-    """Make the list of all rows of Parquet shards; no index for a plan, which reads files and tar shards."""
+    """Build the list of all rows of Parquet shards; plans cannot read it, only indexes of files and tar shards."""
     return records.select(
         ["key", "split", "epoch", "label", "width", "height", "channels", "shard", "row", "bytes", "hash"]
     )
 
 
-class SplitOf:
-    """Finds the split of a sample by its key. Any thread may ask.
+class SplitLookup:
+    """Looks up the split of a sample by its key. Thread-safe.
 
     Args:
-        index: of the source.
-        split: the only split that is read, if it is one.
+        index: index of the source.
+        split: the split that is read; None for all.
     """
 
     def __init__(self, index: Index, split: str | None) -> None:
@@ -87,5 +87,5 @@ class SplitOf:
             self._of = dict(zip(keys, splits, strict=True))
 
     def __call__(self, key: str) -> str | None:
-        """Return the split of a sample; None where it has none."""
+        """Return the split of a sample; None if it has none."""
         return self._of.get(key, self._all)

@@ -1,12 +1,12 @@
-"""Shards of finished samples: WebDataset tar files, or Parquet. Written whole; equal records give equal bytes.
+"""Shard writer: WebDataset tar files or Parquet, written atomically. Equal records give equal bytes.
 
-A part's samples are written into one shard per split, ``train-000000.tar``, since readers tell splits by names of files;
-samples without a split are in ``shard-000000.tar``.
+The samples of a part go into one shard per split, such as ``train-000000.tar``, since readers tell splits by file names;
+samples without a split go into ``shard-000000.tar``.
 
-A tar shard holds for each sample its image, ``.json`` with all that is known of it, ``.cls`` with its class number where the
-source has labels (-1 for none) and ``.seg.png`` where the source has masks (255 everywhere for none): every sample has the
-same members, since readers that ask for some stop at the first sample that lacks one.
-Format: https://github.com/webdataset/webdataset. A Parquet shard has the same as columns (``columns``).
+A tar shard has for each sample the image, ``.json`` with all metadata, ``.cls`` with the class number if the source has
+labels (-1 for none), and ``.seg.png`` if the source has masks (255 everywhere for none): every sample has the same members,
+since readers that request some stop at the first sample that lacks one.
+Format: https://github.com/webdataset/webdataset. A Parquet shard has the same values as columns (``parquet_schema``).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .parquet_schema import parquet_schema, to_rows
 
 FormatName = Literal["tar", "parquet"]
 ROW_GROUP = 128
-"""Samples that are read together from Parquet."""
+"""Rows per row group of a Parquet shard."""
 NO_SPLIT = "shard"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
@@ -39,7 +39,7 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What all samples of a source have, known before the first is written."""
+    """Fields and names that all samples of a source share."""
 
     classes: tuple[str, ...]
     box_classes: tuple[str, ...]
@@ -49,14 +49,14 @@ class Layout:
 
     @classmethod
     def of(cls, index: Index) -> Layout:
-        """Read it from the index of the source."""
+        """Derive the layout from the source's index."""
         has_masks = index.table["mask"].null_count < len(index)
         return cls(index.classes, index.box_classes, index.keypoint_names, bool(index.classes), has_masks)
 
 
 @dataclass(frozen=True, slots=True)
 class ShardWriter:
-    """Writes shards of one kind into one folder."""
+    """Writes shards of one format."""
 
     format: FormatName
     encoding: EncodingName
@@ -66,23 +66,25 @@ class ShardWriter:
         """Write the shards of a part.
 
         Returns:
-            The records without image and mask, with ``shard`` and ``row``, and in a tar file ``offset`` and ``bytes``, and
-            the same of the mask.
+            The records without image and mask, with ``shard``, ``row`` and ``bytes``, and for tar files ``offset``, the
+            latter two also for the mask.
 
         Raises:
-            OutputError: the disk does not take it.
+            OutputError: a shard cannot be written.
         """
         written: list[dict[str, Any]] = []
-        for split, some in _by_split(records).items():
+        for split, some in _group_by_split(records).items():
             name = _shard_name(split, part, self.format)
             with atomic_write(folder / name) as file:
                 is_tar = self.format == "tar"
                 placed = self._tar(file, some, part, len(written)) if is_tar else self._parquet(file, some)
-            written += [slim(one) | place | {"shard": name} for one, place in zip(some, placed, strict=True)]
+            written += [
+                without_images(one) | place | {"shard": name} for one, place in zip(some, placed, strict=True)
+            ]
         return written
 
     def _tar(self, file: BinaryIO, records: Sequence[Record], part: int, first: int) -> list[dict[str, Any]]:
-        """Write a tar file whose samples are named by part and number, from that of the first on."""
+        """Write a tar file; samples are named by part and number, starting at ``first``."""
         placed = []
         with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for row, record in enumerate(records):
@@ -91,7 +93,7 @@ class ShardWriter:
                 place["offset"] = _add(tar, f"{name}.{SUFFIXES[self.encoding]}", record["image"])
                 if self.layout.has_labels:
                     _add(tar, f"{name}.cls", str(record["label"]).encode())
-                _add(tar, f"{name}.json", json.dumps(self._described(record), ensure_ascii=False).encode())
+                _add(tar, f"{name}.json", json.dumps(self._metadata(record), ensure_ascii=False).encode())
                 if record["mask_image"] is not None:
                     offset = _add(tar, f"{name}.seg.png", record["mask_image"])
                     if record["has_mask"]:
@@ -102,7 +104,7 @@ class ShardWriter:
     def _parquet(self, file: BinaryIO, records: Sequence[Record]) -> list[dict[str, Any]]:
         schema = parquet_schema(self.layout, self.encoding)
         rows = [
-            self._described(record) | {"image": record["image"], "mask": record["mask_image"]}
+            self._metadata(record) | {"image": record["image"], "mask": record["mask_image"]}
             for record in records
         ]
         pq.write_table(
@@ -110,13 +112,13 @@ class ShardWriter:
             file,
             row_group_size=ROW_GROUP,
             use_dictionary=False,
-            compression="NONE",  # nearly all of it is compressed already
+            compression="NONE",  # images are already compressed
             write_page_checksum=True,
         )
         return [{"row": row, "bytes": len(record["image"])} for row, record in enumerate(records)]
 
-    def _described(self, record: Record) -> dict[str, Any]:
-        """Say all that is known of a sample, as JSON values; numbers of classes come with their names."""
+    def _metadata(self, record: Record) -> dict[str, Any]:
+        """Return a sample's metadata as JSON values, with class names."""
         names = (
             "key",
             "split",
@@ -129,27 +131,27 @@ class ShardWriter:
             "box_labels",
             "keypoints",
         )
-        described = {name: record[name] for name in names} | {"encoding": self.encoding}
-        described["class"] = _name_of(record["label"], self.layout.classes)
+        metadata = {name: record[name] for name in names} | {"encoding": self.encoding}
+        metadata["class"] = _name_of(record["label"], self.layout.classes)
         labels = record["box_labels"]
-        described["box_classes"] = labels and [_name_of(label, self.layout.box_classes) for label in labels]
-        described["keypoint_names"] = (
+        metadata["box_classes"] = labels and [_name_of(label, self.layout.box_classes) for label in labels]
+        metadata["keypoint_names"] = (
             list(self.layout.keypoint_names) if record["keypoints"] is not None else None
         )
-        return described | ({"has_mask": record["has_mask"]} if self.layout.has_masks else {})
+        return metadata | ({"has_mask": record["has_mask"]} if self.layout.has_masks else {})
 
 
 def shard_names(records: Sequence[Record], part: int, file_format: FormatName) -> list[str]:
-    """Name the shards that the records of a part go into, one per split."""
-    return [_shard_name(split, part, file_format) for split in _by_split(records)]
+    """Return the names of a part's shards, one per split."""
+    return [_shard_name(split, part, file_format) for split in _group_by_split(records)]
 
 
 def _shard_name(split: str | None, part: int, file_format: FormatName) -> str:
     return f"{split or NO_SPLIT}-{part:06d}.{file_format}"
 
 
-def _by_split(records: Sequence[Record]) -> dict[str | None, list[Record]]:
-    """Part records by split, each in their order; a split whose name is no plain word has no shards of its own."""
+def _group_by_split(records: Sequence[Record]) -> dict[str | None, list[Record]]:
+    """Group records by split, in order; splits whose names are not plain words share the default shard."""
     found: dict[str | None, list[Record]] = {}
     for record in records:
         split = record["split"]
@@ -161,13 +163,13 @@ def _name_of(label: int, names: Sequence[str]) -> str | None:
     return names[label] if 0 <= label < len(names) else None
 
 
-def slim(record: Record) -> dict[str, Any]:
-    """Leave out what lies in the shard."""
+def without_images(record: Record) -> dict[str, Any]:
+    """Return a record without image and mask."""
     return {name: value for name, value in record.items() if name not in ("image", "mask_image")}
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> int:
-    """Add a file whose header says nothing of when and by whom; returns where its bytes begin."""
+    """Add a file without time and owner to a tar file; returns the offset of its content."""
     info = tarfile.TarInfo(name)
     info.size = len(data)
     offset = tar.offset + tarfile.BLOCKSIZE

@@ -22,7 +22,7 @@ from lightwell.cli.app import app
 from lightwell.cli.submit import check_command
 from ray.scripts.scripts import cli as ray_cli
 
-HERE, DYING = "On this machine", "A node that dies"
+HERE, DYING = "On this machine", "Node failures"
 RUN_THERE_TOO = ("curl",)
 """Commands of other sections that are run on the cluster of the first one."""
 KUBECTL = {"apply", "create", "delete", "get", "port-forward", "wait"}

@@ -149,7 +149,7 @@ def test_checkpoints_of_googlenet_keep_their_transform_input(
 
 
 def test_a_missing_checkpoint_is_reported_with_its_path(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"best\.safetensors.*not there; train first"):
+    with pytest.raises(ModelError, match=r"best\.safetensors.*does not exist; train first"):
         load_model(tmp_path / "best.safetensors")
 
 

@@ -122,11 +122,11 @@ def of_row(row: Mapping[str, Any]) -> Sample:
 
 def of_members(members: Mapping[str, Any]) -> tuple[str, Sample]:
     """Read the members of a sample in a tar shard."""
-    described = json.loads(members["json"])
-    assert int(members["cls"]) == described["label"]
-    mask = gray(members["seg.png"]) if described["has_mask"] else None
+    metadata = json.loads(members["json"])
+    assert int(members["cls"]) == metadata["label"]
+    mask = gray(members["seg.png"]) if metadata["has_mask"] else None
     image = decode_opencv(members["png"])
-    return described["key"], Sample(described["split"], described["class"], image, mask, described["boxes"])
+    return metadata["key"], Sample(metadata["split"], metadata["class"], image, mask, metadata["boxes"])
 
 
 Moved = tuple[dict[str, Sample], dict[str, Path]]

@@ -156,7 +156,7 @@ def test_floats_of_a_policy_are_refused_by_name(plan: Plan, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"augment": True, "plan": {"mix": {"kind": "CutMix"}}}, "mixing belongs to the batches"),
+        ({"augment": True, "plan": {"mix": {"kind": "CutMix"}}}, "expected a plan without mix"),
         ({"epochs": 2}, "expected 1 for a view that does not augment"),
     ],
 )
