@@ -225,14 +225,14 @@ class _BoxReader:
         flat: list[Any] = []
         for position, (row,) in enumerate(images):
             names = _parse_names(cells[row])
-            boxes = self.result.boxes[position]
-            if boxes is not None and names is not None and len(names) != len(boxes):
+            num_boxes = len(self.result.boxes[position] or ())
+            if names is not None and len(names) != num_boxes:
                 self.result.refused.setdefault(
                     position,
-                    f"{REFUSED}column {BOX_LABELS!r}: expected {len(boxes)} names, one per box, got {len(names)}",
+                    f"{REFUSED}column {BOX_LABELS!r}: expected {num_boxes} names, one per box, got {len(names)}",
                 )
                 names = None
-            flat += [None] * len(boxes or ()) if names is None else names
+            flat += [None] * num_boxes if names is None else names
         self._number(flat, BOX_LABELS)
 
     def _number(self, cells: Sequence[Any], column: str) -> None:

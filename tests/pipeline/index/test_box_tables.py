@@ -82,3 +82,16 @@ def test_keypoints_of_a_table_have_one_instance_per_box(tmp_path: Path) -> None:
     index = build_index(tmp_path / "t.csv")
     assert index.table["keypoints"].to_pylist() == [[[2, 3, 2], [4, 5, 2]]]
     assert len(index.keypoint_names) == 2
+
+
+@pytest.mark.parametrize(("names", "usable"), [("cat;dog", False), ("cat", False), ("", True)])
+def test_names_without_boxes_make_only_their_row_unusable(names: str, usable: bool, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        Scene(name, 100, 100).save(tmp_path)
+    (tmp_path / "t.csv").write_text(f'path,boxes,box_labels\na.png,,{names}\nb.png,"1,1,5,5",cat\n')
+    index = build_index(tmp_path / "t.csv")
+    first, second = index.table["status"].to_pylist()
+    assert second == "ok"
+    assert (first == "ok") == usable
+    if not usable:
+        assert "expected 0 names, one per box" in first
