@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -91,6 +92,8 @@ def main() -> None:
     """Run the command line; print errors in one line and set the exit code."""
     from ..pipeline.errors import LightwellError, SampleTimeoutError
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # file names need not be UTF-8
     redeliver_interrupts()
     try:
         app()

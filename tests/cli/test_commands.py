@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import resource
 import signal
@@ -271,3 +272,13 @@ def test_shards_are_indexed_by_a_brace_list_and_hashed(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["samples"] == 4
     assert Index.load(tmp_path / "i.parquet").table["hash"].null_count == 0
+
+
+def test_names_that_are_not_utf8_are_printed_escaped(tmp_path: Path) -> None:
+    make_folder(tmp_path / "photos", num_images=4)
+    output = os.fsencode(tmp_path) + b"/index-\xff.parquet"
+    words = [sys.executable, "-m", "lightwell.cli", "index", str(tmp_path / "photos"), "-o", output]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert r"\udcff" in done.stdout
+    assert Path(os.fsdecode(output)).is_file()
