@@ -53,7 +53,7 @@ def init(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Look at a data set and write index.parquet, plan.yaml, train.yaml and audit.yaml, which run as they are.
+    """Index a data set and write plan.yaml, train.yaml and audit.yaml, ready to run.
 
     Run again, it looks only at what changed, and leaves files alone that you have changed.
 

@@ -1,4 +1,4 @@
-"""``lightwell preview``: what a plan does to some of its pictures."""
+"""``lightwell preview``: a page with augmented versions of some images of a plan."""
 
 from __future__ import annotations
 

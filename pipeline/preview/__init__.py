@@ -1,1 +1,1 @@
-"""What a plan does to some of its pictures, for people to look at."""
+"""Previews: some images of a plan beside their augmented versions."""

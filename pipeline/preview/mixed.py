@@ -58,7 +58,7 @@ def mixed_images(
     names: Names,
     backend: Backend,
 ) -> Mixed:
-    """Make the first images of the first batch of an epoch, of the first one whose batch is mixed.
+    """Make the first images of the first mixed batch: batch 0 of the first epoch in which it is mixed.
 
     Args:
         plan: with a mix.

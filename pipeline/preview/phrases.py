@@ -50,7 +50,7 @@ def shortened(text: str) -> str:
 
 
 def short(value: Any) -> str:
-    """Write a value in short; empty for None and for what is too long to be read."""
+    """Format a value in short; empty for None and for values that are too long."""
     if isinstance(value, np.ndarray):
         value = value.tolist() if value.size <= MOST_VALUES else None
     if isinstance(value, np.generic):

@@ -54,7 +54,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """Of classes and of what is annotated, as the index has them."""
+    """Names of classes and the kinds of annotations of an index."""
 
     classes: tuple[str, ...] = ()
     box_classes: tuple[str, ...] = ()
@@ -178,7 +178,7 @@ COLOURS: Sequence[tuple[int, int, int]] = (
 
 
 def mask_colours(mask: np.ndarray) -> np.ndarray:
-    """Colour a mask: label 0 not at all, what is not annotated gray."""
+    """Colour a mask; label 0 is transparent, pixels without annotation are gray."""
     table = np.array([(*colour_of(number - 1), MASK_OPACITY) for number in range(256)], np.uint8)
     table[0] = 0
     table[IGNORED] = (128, 128, 128, 190)

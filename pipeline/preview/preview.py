@@ -1,4 +1,4 @@
-"""Samples of a plan to look at: the original, what training reads in several epochs, and what evaluation reads.
+"""Previews of a plan: originals, their training versions of several epochs, and their evaluation version.
 
 The pixels come from the executor that feeds use, with the parameters of (seed, epoch, sample): version ``k`` of a sample
 equals what training reads in epoch ``k``, in whichever batch.
@@ -75,7 +75,7 @@ class SampleShown:
 
 @dataclass(frozen=True, eq=False)
 class Preview:
-    """What a plan does to some samples: shown by a notebook, or saved as a page that opens offline."""
+    """Preview of some samples of a plan; notebooks display it, ``save`` writes an HTML page that opens offline."""
 
     name: str
     plan: Plan
@@ -144,7 +144,7 @@ def preview(
     index: Index | None = None,
     name: str = "",
 ) -> Preview:
-    """Show what a plan does to some samples: the originals, what training sees of them, and what evaluation sees.
+    """Preview some samples of a plan: originals, training versions and the evaluation version.
 
     Args:
         plan: the plan; its cache is neither read nor written.

@@ -1,4 +1,4 @@
-"""Makes single samples as a feed makes them, and tells what was done to each."""
+"""Makes single samples as a feed does, with a record of the steps that were applied."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class SampleSource:
         return Made(finished, steps)
 
     def close(self) -> None:
-        """Close what was opened."""
+        """Close the executor and its files."""
         self._worker.close()
         self._loader.close()
         if self._cached is not None:

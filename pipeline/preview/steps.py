@@ -69,6 +69,6 @@ NORMALIZE = StepShown("Normalize", "not applied here")
 
 
 def normalization_note(normalization: Normalization) -> str:
-    """Say that pictures are shown without normalisation."""
+    """Note that images are shown without normalisation."""
     mean, std = short(list(normalization.mean)), short(list(normalization.std))
     return f"Images are shown before Normalize (mean {mean}, std {std}), which runs last, in one pass into the batch."

@@ -331,8 +331,8 @@ def test_hits_do_not_wait_for_a_slow_disk(tmp_path: Path, monkeypatch: pytest.Mo
         cache.publish()
         monkeypatch.setattr(writing, "write_shard", slow)
         keepers = [
-            threading.Thread(target=cache.keep, args=([(key, small) for key in keys[1:8]],)),
-            threading.Thread(target=cache.keep, args=([(keys[8], large)],)),
+            threading.Thread(target=cache.put, args=([(key, small) for key in keys[1:8]],)),
+            threading.Thread(target=cache.put, args=([(keys[8], large)],)),
         ]
         found: list[CachedImage | None] = []
         finder = threading.Thread(target=lambda: found.extend(cache.get(keys[:1])), daemon=True)

@@ -42,11 +42,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def audit(
     root: Path, *options: object, job: str = "audit.yaml", out: str = "out"
 ) -> subprocess.CompletedProcess[str]:
-    words = [sys.executable, "-m", "lightwell.cli", "audit", job, "--out", out, *map(str, options)]
-    return subprocess.run(words, capture_output=True, text=True, cwd=root, timeout=HANG_S, check=False)
+    argv = [sys.executable, "-m", "lightwell.cli", "audit", job, "--out", out, *map(str, options)]
+    return subprocess.run(argv, capture_output=True, text=True, cwd=root, timeout=HANG_S, check=False)
 
 
-def test_a_crossed_gate_ends_with_3_and_says_which_though_all_is_written(folder: Path) -> None:
+def test_a_failed_gate_exits_with_3_and_its_name_after_all_files_are_written(folder: Path) -> None:
     before = pq.read_table(folder / "out" / "records.parquet")
     (folder / "out" / "report.html").unlink()
     gates = ("--fail-on", "accuracy<0.8", "--fail-on", "num_images<3", "--fail-on", "blank_maps.predicted>-1")
@@ -54,19 +54,19 @@ def test_a_crossed_gate_ends_with_3_and_says_which_though_all_is_written(folder:
     assert done.returncode == 3
     findings = json.loads(done.stdout)
     assert findings["accuracy"] == 0.5
-    told = [line for line in done.stderr.splitlines() if line.startswith("--fail-on: ")]
-    assert told[0] == "--fail-on: accuracy is 0.5: accuracy < 0.8"
-    assert [line.split()[1] for line in told] == ["accuracy", "blank_maps.predicted"]
+    message = [line for line in done.stderr.splitlines() if line.startswith("--fail-on: ")]
+    assert message[0] == "--fail-on: accuracy is 0.5: accuracy < 0.8"
+    assert [line.split()[1] for line in message] == ["accuracy", "blank_maps.predicted"]
     assert (folder / "out" / "report.html").is_file()
     assert pq.read_table(folder / "out" / "records.parquet").equals(before)
 
 
-def test_a_gate_that_is_not_crossed_ends_with_0(folder: Path) -> None:
+def test_a_passed_gate_exits_with_0(folder: Path) -> None:
     done = audit(folder, "--fail-on", "accuracy<0.5", "--quiet")
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_a_gate_that_cannot_be_read_ends_with_2_before_anything_is_made(folder: Path) -> None:
+def test_an_invalid_gate_exits_with_2_before_the_audit_runs(folder: Path) -> None:
     done = audit(folder, "--fail-on", "acuracy<0.5", out="never")
     assert done.returncode == 2
     assert "did you mean 'accuracy'" in done.stderr
@@ -74,7 +74,7 @@ def test_a_gate_that_cannot_be_read_ends_with_2_before_anything_is_made(folder: 
     assert not (folder / "never").exists()
 
 
-def test_a_gate_on_what_was_not_measured_ends_with_2_and_hides_no_crossed_one(folder: Path) -> None:
+def test_a_gate_on_a_missing_metric_exits_with_2_and_hides_no_failed_gate(folder: Path) -> None:
     done = audit(folder, "--fail-on", "pointing_game.hit_rate<0.5", "--fail-on", "accuracy<0.8", "--quiet")
     assert done.returncode == 2
     crossed, error = done.stderr.splitlines()
@@ -82,7 +82,7 @@ def test_a_gate_on_what_was_not_measured_ends_with_2_and_hides_no_crossed_one(fo
     assert error.startswith("error: --fail-on: expected a measured pointing_game.hit_rate, got none")
 
 
-def test_maps_of_a_class_by_name_are_of_that_class_whatever_the_job_file_says(folder: Path) -> None:
+def test_explain_with_a_class_name_overrides_the_job_file(folder: Path) -> None:
     done = audit(folder, "--explain", "cat", "--quiet", out="cat")
     assert done.returncode == 0, done.stderr
     records = pq.read_table(folder / "cat" / "records.parquet")
@@ -91,7 +91,7 @@ def test_maps_of_a_class_by_name_are_of_that_class_whatever_the_job_file_says(fo
     assert json.loads((folder / "cat" / "findings.json").read_text())["explain"] == "cat"
 
 
-def test_a_class_that_the_model_does_not_have_ends_with_2_and_the_nearest(folder: Path) -> None:
+def test_an_unknown_class_exits_with_2_and_a_suggestion(folder: Path) -> None:
     done = audit(folder, "--explain", "dgo", out="unknown")
     assert done.returncode == 2
     assert (
@@ -100,7 +100,7 @@ def test_a_class_that_the_model_does_not_have_ends_with_2_and_the_nearest(folder
     )
 
 
-def test_the_explained_class_of_a_job_that_maps_nothing_ends_with_2(folder: Path) -> None:
+def test_explain_with_another_kind_of_job_exits_with_2(folder: Path) -> None:
     (folder / "shards.yaml").write_text("job: materialize\nplan: {index: index.parquet}\n")
     done = audit(folder, "--explain", "dog", job="shards.yaml", out="shards")
     assert done.returncode == 2
@@ -108,7 +108,7 @@ def test_the_explained_class_of_a_job_that_maps_nothing_ends_with_2(folder: Path
     assert not (folder / "shards").exists()
 
 
-def test_an_audit_that_fails_on_its_model_ends_with_its_code_and_one_line(folder: Path) -> None:
+def test_an_audit_that_fails_on_its_model_exits_with_its_code_and_one_line(folder: Path) -> None:
     (folder / "best.pth").write_bytes(b"no weights")
     job = yaml.safe_load((folder / "audit.yaml").read_text())
     del job["checkpoint"]

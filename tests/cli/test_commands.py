@@ -74,7 +74,7 @@ def test_the_version_is_that_of_the_package() -> None:
     assert lightwell("--version").stdout == f"lightwell {version('lightwell')}\n"
 
 
-def test_index_and_explain_print_json_for_machines(tmp_path: Path) -> None:
+def test_index_and_explain_print_json(tmp_path: Path) -> None:
     make_folder(tmp_path / "photos")
     counted = lightwell("index", tmp_path / "photos", "-o", tmp_path / "index.parquet", "--json")
     assert counted.returncode == 0, counted.stderr
@@ -106,11 +106,11 @@ def test_preview_writes_a_page_of_what_a_job_or_a_plan_shows(tmp_path: Path) -> 
     assert "--out" in failed(lightwell("preview", tmp_path / "plan.yaml", "--out", tmp_path / "plan.yaml"), 2)
 
 
-def test_a_missing_folder_is_a_wrong_request(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_invalid_request(tmp_path: Path) -> None:
     assert "nowhere" in failed(lightwell("index", tmp_path / "nowhere", "-o", tmp_path / "i.parquet"), 2)
 
 
-def test_an_empty_folder_is_a_wrong_request(tmp_path: Path) -> None:
+def test_an_empty_folder_is_an_invalid_request(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "empty" in failed(lightwell("index", tmp_path / "empty", "-o", tmp_path / "i.parquet"), 2)
 
@@ -118,33 +118,33 @@ def test_an_empty_folder_is_a_wrong_request(tmp_path: Path) -> None:
 def test_an_unwritable_output_fails_with_its_name(tmp_path: Path) -> None:
     make_folder(tmp_path / "photos", num_images=2)
     (tmp_path / "file").write_text("")
-    told = failed(lightwell("index", tmp_path / "photos", "-o", tmp_path / "file" / "i.parquet"), 1)
-    assert "file" in told
+    message = failed(lightwell("index", tmp_path / "photos", "-o", tmp_path / "file" / "i.parquet"), 1)
+    assert "file" in message
 
 
-def test_a_missing_plan_is_a_wrong_request(tmp_path: Path) -> None:
+def test_a_missing_plan_is_an_invalid_request(tmp_path: Path) -> None:
     assert "no such file" in failed(lightwell("explain", tmp_path / "plan.yaml"), 2)
 
 
-def test_a_misspelt_transform_is_a_wrong_request(tmp_path: Path) -> None:
+def test_a_misspelt_transform_is_an_invalid_request(tmp_path: Path) -> None:
     (tmp_path / "plan.yaml").write_text("index: i\naugment: [HorizontalFlipp]\n")
     assert "did you mean 'HorizontalFlip'" in failed(lightwell("explain", tmp_path / "plan.yaml"), 2)
 
 
-def test_an_unknown_job_lists_those_there_are(tmp_path: Path) -> None:
+def test_an_unknown_job_lists_the_known_jobs(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text("job: gradcamm\nplan: plan.yaml\n")
     assert "did you mean 'gradcam'" in failed(
         lightwell("audit", tmp_path / "job.yaml", "--out", tmp_path / "out"), 2
     )
 
 
-def test_doctor_finds_decoders_that_agree() -> None:
+def test_doctor_reports_that_decoders_agree() -> None:
     found = json.loads(lightwell("doctor", "--json").stdout)
     assert found["decoders"]["dali cpu"] == "ok, differs by at most 0 of 255"
     assert found["cores"] == num_cpus()
 
 
-def test_an_interrupted_training_says_so_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+def test_an_interrupted_training_exits_with_a_message_and_resumes(tmp_path: Path) -> None:
     make_folder(tmp_path / "photos", num_images=30)
     assert lightwell("index", tmp_path / "photos", "-o", tmp_path / "index.parquet").returncode == 0
     job = tmp_path / "train.yaml"
@@ -161,10 +161,12 @@ def test_an_interrupted_training_says_so_and_goes_on_where_it_stopped(tmp_path: 
         assert running.stderr is not None
         assert any("epoch 2/" in line for line in running.stderr)
         running.send_signal(signal.SIGINT)
-        _, told = running.communicate(timeout=HANG_S)
+        _, message = running.communicate(timeout=HANG_S)
     assert running.returncode == 1
-    assert told.splitlines()[-1] == "interrupted; finished work is kept: run the same command again to resume"
-    assert "Traceback" not in told
+    assert (
+        message.splitlines()[-1] == "interrupted; finished work is kept: run the same command again to resume"
+    )
+    assert "Traceback" not in message
     done = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["epoch"] + 1
     write_job(done + 2)
     again = lightwell("train", job, "--out", tmp_path / "run")
@@ -196,19 +198,19 @@ time.sleep(600)
 """
 
 
-def test_an_interrupt_while_a_feed_is_let_go_is_not_swallowed() -> None:
+def test_an_interrupt_in_a_destructor_is_redelivered() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", LET_GO], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as running:
         assert running.stdout is not None
         assert running.stdout.readline() == "letting go\n"
         running.send_signal(signal.SIGINT)
-        _, told = running.communicate(timeout=HANG_S)
+        _, message = running.communicate(timeout=HANG_S)
     assert running.returncode == -signal.SIGINT
-    assert told.splitlines()[-1] == "KeyboardInterrupt"
+    assert message.splitlines()[-1] == "KeyboardInterrupt"
 
 
-def test_what_a_plan_yields_is_written_and_read_back(tmp_path: Path) -> None:
+def test_materialized_shards_are_read_back(tmp_path: Path) -> None:
     make_folder(tmp_path / "photos", num_images=6)
     lightwell("index", tmp_path / "photos", "-o", tmp_path / "index.parquet")
     plan = tmp_path / "plan.yaml"
@@ -225,7 +227,7 @@ def test_what_a_plan_yields_is_written_and_read_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("argv", "message"),
     [
         (["--encoding", "webp"], "encoding: expected 'png', 'jpeg' or 'npy', got 'webp'"),
         (["--epochs", "2"], "expected 1 for a view that does not augment"),
@@ -233,12 +235,12 @@ def test_what_a_plan_yields_is_written_and_read_back(tmp_path: Path) -> None:
         (["--memory", "100"], "memory: expected at least"),
     ],
 )
-def test_a_wrong_request_to_materialize_is_told(tmp_path: Path, words: list[str], told: str) -> None:
+def test_an_invalid_request_to_materialize_is_an_error(tmp_path: Path, argv: list[str], message: str) -> None:
     make_folder(tmp_path / "photos", num_images=2)
     lightwell("index", tmp_path / "photos", "-o", tmp_path / "index.parquet")
     plan = tmp_path / "plan.yaml"
     plan.write_text("index: index.parquet\npreprocess: [{Resize: {height: 8, width: 8}}]\n")
-    assert told in failed(lightwell("materialize", plan, "--out", tmp_path / "out", *words), 2)
+    assert message in failed(lightwell("materialize", plan, "--out", tmp_path / "out", *argv), 2)
 
 
 @pytest.mark.parametrize("command", ["train", "audit", "demo"])
@@ -251,10 +253,10 @@ def test_an_output_that_cannot_be_written_fails_before_any_work(command: str, tm
     )
     (tmp_path / "file").write_text("")
     job = [] if command == "demo" else [tmp_path / "job.yaml"]
-    told = failed(lightwell(command, *job, "--out", tmp_path / "file" / "out"), 1)
-    assert "--out: expected a folder that can be written" in told
-    assert "choose another" in told
-    assert told.count("\n") == 1
+    message = failed(lightwell(command, *job, "--out", tmp_path / "file" / "out"), 1)
+    assert "--out: expected a folder that can be written" in message
+    assert "choose another" in message
+    assert message.count("\n") == 1
 
 
 def test_shards_are_indexed_by_a_brace_list_and_hashed(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""An index of generated pictures for the pipeline's tests."""
+"""An index of generated images for the tests of the pipeline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files are written whole or not at all, by any number of writers, and leftovers are told from files in the making."""
+"""Atomic writes: concurrent writers, errors, and removal of stale temporary files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_the_file_appears_only_when_the_context_ends(tmp_path: Path) -> None:
+def test_the_file_appears_when_the_context_exits(tmp_path: Path) -> None:
     target = tmp_path / "new" / "a.bin"
     with atomic_write(target) as file:
         file.write(b"half")
@@ -30,7 +30,7 @@ def test_the_file_appears_only_when_the_context_ends(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("durable", [True, False])
-def test_after_an_error_the_old_file_stays_and_nothing_else(tmp_path: Path, durable: bool) -> None:
+def test_after_an_error_the_old_file_is_unchanged_and_no_other_is_left(tmp_path: Path, durable: bool) -> None:
     target = tmp_path / "a.txt"
     write_text(target, "old")
 
@@ -45,7 +45,7 @@ def test_after_an_error_the_old_file_stays_and_nothing_else(tmp_path: Path, dura
     assert names(tmp_path) == ["a.txt"]
 
 
-def test_what_the_disk_refuses_is_an_output_error_that_names_the_file(tmp_path: Path) -> None:
+def test_an_os_error_is_an_output_error_that_names_the_file(tmp_path: Path) -> None:
     (tmp_path / "folder").write_text("a file in a folder's place")
     with pytest.raises(OutputError, match=r"folder/a\.txt"):
         write_text(tmp_path / "folder" / "a.txt", "x")
@@ -54,13 +54,13 @@ def test_what_the_disk_refuses_is_an_output_error_that_names_the_file(tmp_path: 
     assert names(tmp_path) == ["folder"]
 
 
-def test_names_as_long_as_the_file_system_takes_can_be_written(tmp_path: Path) -> None:
+def test_names_of_maximum_length_can_be_written(tmp_path: Path) -> None:
     target = tmp_path / ("x" * 250)
     write_bytes(target, b"1")
     assert names(tmp_path) == [target.name]
 
 
-def test_writers_of_one_name_never_mix(tmp_path: Path) -> None:
+def test_concurrent_writers_of_one_file_never_mix(tmp_path: Path) -> None:
     target = tmp_path / "a.bin"
 
     def write(letter: int) -> None:
@@ -88,7 +88,7 @@ def _hang(target: Path, ready: object) -> None:
         signal.pause()
 
 
-def test_leftovers_of_killed_writers_go_and_files_in_the_making_stay(tmp_path: Path) -> None:
+def test_files_of_dead_writers_are_removed_and_those_of_living_ones_kept(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     ready = context.Event()
     process = context.Process(target=_hang, args=(tmp_path / "a.bin", ready))
@@ -103,7 +103,7 @@ def test_leftovers_of_killed_writers_go_and_files_in_the_making_stay(tmp_path: P
     assert names(tmp_path) == []
 
 
-def test_temporary_files_of_others_are_never_removed(tmp_path: Path) -> None:
+def test_other_temporary_files_are_never_removed(tmp_path: Path) -> None:
     for name in (".thesis.tmp", ".a.123.tmp", "a.0123456789abcdef0123456789abcdef.tmp"):
         (tmp_path / name).write_text("not ours")
     assert remove_stale(tmp_path) == 0

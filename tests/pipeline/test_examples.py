@@ -1,4 +1,4 @@
-"""Every worked example runs, and does to a picture what its first line says."""
+"""Every example runs and matches the description in its first line."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_every_example_file_is_tested() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(PREPROCESS))
-def test_preprocess_example_does_what_it_says(name: str, index_path: Path) -> None:
+def test_preprocess_example_matches_its_description(name: str, index_path: Path) -> None:
     assert PREPROCESS[name](first_batch(name, index_path, augment=False))
 
 
@@ -85,7 +85,7 @@ def test_hsv_example_equals_opencv(index_path: Path) -> None:
     assert np.array_equal(batch.images[0].numpy(), expected)
 
 
-def test_mixup_blends_pixels_and_labels_with_one_share(index_path: Path) -> None:
+def test_mixup_blends_pixels_and_labels_with_the_same_weight(index_path: Path) -> None:
     plain, mixed = (first_batch("mixup", index_path, augment=flag) for flag in (False, True))
     assert mixed.mixed_weights is not None
     assert mixed.mixed_labels is not None

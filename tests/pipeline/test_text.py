@@ -17,7 +17,7 @@ from lightwell.workers.submission.log_stream import _Log
         ("\x1b[2J\x1b]0;title\x07\u202e", "\\x1b[2J\\x1b]0;title\\x07\\u202e"),
     ],
 )
-def test_a_log_keeps_its_text_loses_its_colours_and_cannot_steer_a_terminal(log: str, shown: str) -> None:
+def test_plain_log_keeps_text_and_strips_colours_and_control_characters(log: str, shown: str) -> None:
     assert plain_log(log) == shown
     assert printable(plain_log(log)) == plain_log(log)
 

@@ -27,14 +27,14 @@ from lightwell.pipeline.uris import has_userinfo, public_uri, redact_uris
         ("simplecache::https://a:b@h/x?s=1", "simplecache::https://h/x"),
     ],
 )
-def test_a_public_uri_names_the_file_and_nothing_else(uri: str, public: str) -> None:
+def test_a_public_uri_has_no_credentials_or_query(uri: str, public: str) -> None:
     assert public_uri(uri) == public
     assert public_uri(public) == public
 
 
-def test_errors_of_other_libraries_lose_what_their_uris_carry() -> None:
-    told = "403, url=URL('https://u:p@h/x.jpg?X-Amz-Signature=SECRET'); Max retries exceeded with url: /x?sig=SECRET (no)"
-    assert redact_uris(told) == "403, url=URL('https://h/x.jpg'); Max retries exceeded with url: /x (no)"
+def test_uris_in_errors_of_other_libraries_are_redacted() -> None:
+    message = "403, url=URL('https://u:p@h/x.jpg?X-Amz-Signature=SECRET'); Max retries exceeded with url: /x?sig=SECRET (no)"
+    assert redact_uris(message) == "403, url=URL('https://h/x.jpg'); Max retries exceeded with url: /x (no)"
 
 
 _SECRET = st.text("abcdefXYZ0123456789%._~!$&*+,;=:-", min_size=3, max_size=20).map(

@@ -11,7 +11,7 @@ from lightwell.pipeline.warning_filter import ignored_warnings
 from patience import HANG_S
 
 
-def test_threads_that_overlap_leave_the_filters_as_they_were():
+def test_overlapping_threads_restore_the_filters():
     before = list(warnings.filters)
     gate = threading.Barrier(4, timeout=HANG_S)
 
@@ -28,7 +28,7 @@ def test_threads_that_overlap_leave_the_filters_as_they_were():
         warnings.warn("shown", UserWarning, stacklevel=1)
 
 
-def test_another_thread_still_warns_while_one_is_inside():
+def test_another_thread_still_warns_inside_the_context():
     entered, leave = threading.Event(), threading.Event()
 
     def inside():
@@ -47,7 +47,7 @@ def test_another_thread_still_warns_while_one_is_inside():
         thread.join()
 
 
-def test_filters_set_meanwhile_by_others_stay():
+def test_filters_added_by_others_inside_the_context_are_kept():
     with warnings.catch_warnings():
         with ignored_warnings():
             warnings.filterwarnings("error", message="of the user")
@@ -57,7 +57,7 @@ def test_filters_set_meanwhile_by_others_stay():
             warnings.warn("of the user", UserWarning, stacklevel=1)
 
 
-def test_an_error_inside_ends_the_silence():
+def test_warnings_are_restored_after_an_error():
     with pytest.raises(KeyError), ignored_warnings():
         raise KeyError
     with pytest.warns(UserWarning, match="shown"):

@@ -184,7 +184,7 @@ def test_a_bad_file_affects_one_image_and_is_not_cached(index_path: Path, tmp_pa
         ({"preprocess": []}, "decode: exact, got RandomResizedCrop after the cache"),
         (
             {"preprocess": [A.CenterCrop(80, 90)], "evaluate": [A.Resize(48, 48)], "augment": []},
-            "got Resize behind",
+            "got Resize after",
         ),
         ({"device": "gpu"}, "expected device: cpu, got gpu"),
     ],

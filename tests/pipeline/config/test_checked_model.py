@@ -1,4 +1,4 @@
-"""Values that users build in Python say what is wrong as job files do: a PlanError in one line, never pydantic's own error."""
+"""Validation errors of models built in Python are a one-line PlanError, as for job files."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def models() -> dict[str, type[BaseModel]]:
     return {cls.__name__: cls for cls in below(BaseModel) if cls.__module__.startswith("lightwell.")}
 
 
-def test_every_model_is_checked_by_the_one_mechanism() -> None:
+def test_every_model_is_a_checked_model() -> None:
     found = models()
     assert {"Plan", "Mix", "ModelSpec", "Classify", "OptimizerSpec", "GradCamAudit"} <= set(found)
     unchecked = {name for name, cls in found.items() if not issubclass(cls, CheckedModel)}
@@ -45,7 +45,7 @@ def test_every_model_is_checked_by_the_one_mechanism() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(models()) - INTERNAL))
-def test_an_unknown_key_is_a_plan_error_of_its_class_that_survives_pickling(name: str) -> None:
+def test_an_unknown_key_raises_a_plan_error_that_can_be_pickled(name: str) -> None:
     with pytest.raises(PlanError, match=rf"^{name}: .*no_such_key: no such key") as caught:
         models()[name](no_such_key=1)
     with pytest.raises(PlanError, match=rf"^{name}: .*no_such_key: no such key"):
@@ -53,7 +53,7 @@ def test_an_unknown_key_is_a_plan_error_of_its_class_that_survives_pickling(name
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
 
 
-def test_a_value_inside_another_is_named_by_its_place() -> None:
+def test_a_nested_value_is_named_by_its_dotted_key() -> None:
     from lightwell.models.training.optim import OptimizerSpec
 
     with pytest.raises(

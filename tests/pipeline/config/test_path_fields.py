@@ -46,7 +46,7 @@ class LateJob:
 FOLDER = Path("/jobs")
 
 
-def test_every_kind_of_declared_path_is_found_and_text_is_not() -> None:
+def test_every_kind_of_path_field_is_found_and_text_is_not() -> None:
     content: dict[str, Any] = {
         "one": "a.txt",
         "many": ["b.txt", "/c.txt"],
@@ -72,7 +72,7 @@ def test_every_kind_of_declared_path_is_found_and_text_is_not() -> None:
     assert content["one"] == "a.txt"
 
 
-def test_words_and_uris_are_no_paths() -> None:
+def test_words_and_uris_are_not_paths() -> None:
     for word in ("default", "none", "package:name", "s3://bucket/a.pth"):
         assert list_paths(Outer, {"words": word}) == []
 
@@ -81,12 +81,12 @@ def test_the_home_folder_is_expanded() -> None:
     assert resolve_paths(Outer, {"one": "~/a.txt"}, FOLDER)["one"] == Path.home() / "a.txt"
 
 
-def test_values_that_do_not_fit_the_model_are_left_to_its_own_check() -> None:
+def test_values_that_do_not_fit_the_model_are_left_to_validation() -> None:
     content = {"one": 5, "many": "b.txt", "inner": "d", "inners": {"file": "f"}, "words": ["g.pth"]}
     assert set(resolve_paths(Outer, content, FOLDER)) == set(content)
 
 
-def test_plans_and_jobs_declare_what_they_read() -> None:
+def test_plans_and_jobs_declare_their_files() -> None:
     plan = {"index": "i.parquet", "cache": "pixels", "augment": {"file": "policy.json"}, "seed": "3.json"}
     assert list_paths(Plan, plan) == [
         ("index", "i.parquet"),

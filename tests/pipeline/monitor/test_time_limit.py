@@ -57,7 +57,7 @@ def test_a_file_that_takes_too_long_is_quarantined_and_not_retried(tmp_path: Pat
         ("2.png", "time", 1),
     ]
     assert "more than max_seconds_per_file: 2" in feed.quarantine[0]["reason"]
-    assert "not tried again" in feed.quarantine[1]["reason"]
+    assert "not retried" in feed.quarantine[1]["reason"]
 
 
 @pytest.mark.fault("a file that never ends: the run stops and names it")

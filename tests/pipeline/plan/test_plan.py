@@ -54,7 +54,7 @@ def test_plan_is_frozen() -> None:
         full_plan().seed = 6  # type: ignore[misc]
 
 
-def test_a_relative_index_counts_from_the_file(tmp_path: Path) -> None:
+def test_a_relative_index_is_resolved_against_the_folder_of_the_file(tmp_path: Path) -> None:
     assert from_yaml(tmp_path, "").index == tmp_path / "i.parquet"
 
 
@@ -77,7 +77,7 @@ def test_a_policy_means_the_same_inline_saved_and_imported(
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("preproces: []", "preproces: no such key; did you mean 'preprocess'?"),
         ("batch: {sise: 3}", "batch.sise: no such key; did you mean 'size'?"),
@@ -110,14 +110,14 @@ def test_a_policy_means_the_same_inline_saved_and_imported(
         ),
     ],
 )
-def test_a_wrong_key_is_named_with_its_cure(text: str, told: str, tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match=told) as caught:
+def test_an_invalid_key_is_named_with_a_fix(text: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match=message) as caught:
         from_yaml(tmp_path, text + "\n")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("augment: [HorizontalFlipp]", r"augment\[0\].*did you mean 'HorizontalFlip'"),
         (
@@ -137,14 +137,16 @@ def test_a_wrong_key_is_named_with_its_cure(text: str, told: str, tmp_path: Path
         ("augment: [ToTensorV2, HorizontalFlip]", "ToTensorV2: expected only at the end"),
     ],
 )
-def test_a_wrong_policy_fails_at_compiling_with_its_place(text: str, told: str, tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match=told) as caught:
+def test_an_invalid_policy_fails_when_compiled_with_its_location(
+    text: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(PlanError, match=message) as caught:
         Program.compile(from_yaml(tmp_path, text + "\n"))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"),
+    ("keys", "message"),
     [
         ({"augment": ["Rotat"]}, "did you mean 'Rotate'"),
         ({"augment": [{"Rotate": {"limits": 3}}]}, "Rotate.limits: no such option; did you mean 'limit'"),
@@ -156,14 +158,14 @@ def test_a_wrong_policy_fails_at_compiling_with_its_place(text: str, told: str, 
         ({"indx": "i"}, "indx: no such key; did you mean 'index'"),
     ],
 )
-def test_a_plan_made_in_python_raises_our_error_as_it_is_built(keys: dict[str, Any], told: str) -> None:
-    with pytest.raises(PlanError, match=told):
+def test_an_invalid_plan_in_python_raises_a_plan_error_when_built(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(PlanError, match=message):
         Plan(**{"index": "i", **keys})
-    with pytest.raises(PlanError, match=told):
+    with pytest.raises(PlanError, match=message):
         Plan.model_validate({"index": "i", **keys})
 
 
-def test_parts_of_a_plan_raise_our_error_too() -> None:
+def test_invalid_sections_of_a_plan_raise_a_plan_error() -> None:
     with pytest.raises(PlanError, match=r"Mix: kind: .*got 'MixUpp'"):
         Mix(kind="MixUpp")  # type: ignore[arg-type]
     with pytest.raises(PlanError, match="BatchOptions: size: "):
@@ -185,7 +187,7 @@ def test_transforms_with_fixed_ranges_are_accepted_in_preprocess(transform: A.Ba
     Program.compile(Plan.model_validate({"index": "i", "preprocess": [transform]}))
 
 
-def test_normalize_moves_behind_augment_and_to_tensor_is_dropped(tmp_path: Path) -> None:
+def test_normalize_moves_after_augment_and_to_tensor_is_dropped(tmp_path: Path) -> None:
     text = "preprocess: [{Resize: {height: 8, width: 8}}, Normalize, ToTensorV2]\naugment: [HorizontalFlip]\n"
     program = Program.compile(from_yaml(tmp_path, text))
     assert program.normalization is not None
@@ -200,14 +202,14 @@ def test_normalize_moves_behind_augment_and_to_tensor_is_dropped(tmp_path: Path)
     ]
 
 
-def test_a_transform_of_ones_own_is_named_by_module_and_class(tmp_path: Path) -> None:
+def test_a_custom_transform_is_named_by_module_and_class(tmp_path: Path) -> None:
     plan = from_yaml(tmp_path, "preprocess: ['lightwell.pipeline.policy.color:ToHSV']\n")
     Program.compile(plan)
     again = Plan.model_validate({"index": "i", "preprocess": [plan.preprocess[0].build("x")]})
     assert again.preprocess[0].name == "lightwell.pipeline.policy.color:ToHSV"
 
 
-def test_the_fingerprint_follows_content_and_not_paths(index_path: Path, tmp_path: Path) -> None:
+def test_the_fingerprint_depends_on_content_and_not_on_paths(index_path: Path, tmp_path: Path) -> None:
     plan = Plan(index=index_path)
     moved = tmp_path / "moved.parquet"
     moved.write_bytes(index_path.read_bytes())

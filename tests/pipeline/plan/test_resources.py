@@ -1,4 +1,4 @@
-"""What workers hold stands in the plan and changes nothing of what it makes."""
+"""The plan's resources do not affect batches, caches or fingerprints."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ def test_no_fingerprint_cache_or_position_depends_on_resources(index_path: Path,
     assert digest_feed(local.feed(held, VIEW, position)) == rest
 
 
-def test_a_plan_with_resources_comes_back_from_yaml(index_path: Path, tmp_path: Path) -> None:
+def test_a_plan_with_resources_round_trips_through_yaml(index_path: Path, tmp_path: Path) -> None:
     plan = plan_of(index_path, resources={"gpus": 0.5})
     plan.save(tmp_path / "plan.yaml")
     assert Plan.load(tmp_path / "plan.yaml") == plan
     assert str(plan.resources) == "1 CPUs and 0.5 GPUs"
 
 
-def test_a_plan_from_before_there_were_resources_keeps_its_fingerprint(index_path: Path) -> None:
+def test_plans_without_resources_keep_their_fingerprint(index_path: Path) -> None:
     dumped = plan_of(index_path).dump()
     assert dumped.pop("resources") is None
     assert Plan.model_validate(dumped) == plan_of(index_path)
 
 
 @pytest.mark.parametrize("wrong", [{"cpus": 0}, {"cpus": -1}, {"gpus": 1.5}, {"cpus": float("nan")}])
-def test_what_no_cluster_gives_is_refused(index_path: Path, wrong: dict[str, float]) -> None:
+def test_impossible_resources_are_rejected(index_path: Path, wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r"resources(: expected|\.cpus: expected)"):
         plan_of(index_path, resources=wrong)

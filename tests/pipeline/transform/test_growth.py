@@ -11,7 +11,7 @@ import albumentations as A
 import numpy as np
 import pytest
 from lightwell import LocalEngine, Plan, View, build_index
-from lightwell.pipeline.executor import sample_worker as assembly
+from lightwell.pipeline.executor import sample_worker
 from lightwell.pipeline.transform.growth import SizeBound, largest_pixels
 from lightwell.pipeline.transform.params import ParamSampler
 from pictures import make_picture, write_picture
@@ -73,18 +73,18 @@ def test_runs_of_small_files_are_split_by_their_grown_size(
     for number in range(8):
         write_picture(tmp_path / "photos" / f"{number}.png", make_picture(number, 16, 16))
     build_index(tmp_path / "photos").save(tmp_path / "index.parquet")
-    told: list[int] = []
-    cut = assembly.split_by_bytes
+    sizes: list[int] = []
+    split = sample_worker.split_by_bytes
 
     def watched(items: Sequence[Any], num_bytes: Any, most: int) -> Any:
-        told.extend(num_bytes(number) for number in range(len(items)))
-        return cut(items, num_bytes, most)
+        sizes.extend(num_bytes(number) for number in range(len(items)))
+        return split(items, num_bytes, most)
 
-    monkeypatch.setattr(assembly, "split_by_bytes", watched)
+    monkeypatch.setattr(sample_worker, "split_by_bytes", watched)
     policy = {**BOUNDED, **OPEN}[name]
     plan = Plan(index=tmp_path / "index.parquet", augment=[*policy, A.Resize(8, 8)], batch={"size": 4})
     with LocalEngine(num_threads=1).feed(plan, View(augment=True)) as feed:
         assert sum(len(batch) for batch in feed) == 8
     least = 3 * (min(peaks(policy, (16, 16))) if name != "smallest side" else 256 * 256)
-    assert len(told) == 8
-    assert all(np.array(told) >= least)
+    assert len(sizes) == 8
+    assert all(np.array(sizes) >= least)

@@ -139,7 +139,7 @@ def test_who_sees_another_file_or_none_is_told_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize("option", [{"workers": 2}, {"address": "auto"}, {"cpus_per_worker": 2}])
 def test_options_of_workers_are_refused_without_ray(option: dict[str, Any]) -> None:
     options = {"address": None, "workers": 0, "cpus_per_worker": None, **option}
-    with pytest.raises(RequestError, match="expected --engine ray beside"):
+    with pytest.raises(RequestError, match="--engine: expected ray with"):
         open_readers(EngineName.local, **options)
 
 
