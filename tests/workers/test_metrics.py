@@ -197,9 +197,9 @@ def test_an_actor_reports_growth_and_a_feed_that_begins_anew_starts_from_zero(cl
             def report(self, stats: FeedStats) -> None:
                 self.meter.report(stats, {"replaced": stats.replaced, "skipped": 0})
 
-        maker = BuildWorker.remote()
+        worker = BuildWorker.remote()
         for told in (some_stats(), some_stats(num_samples=128), some_stats(num_samples=32)):
-            ray.get(maker.report.remote(told))
+            ray.get(worker.report.remote(told))
 
         def total() -> list[float]:
             return of_job(
@@ -207,7 +207,7 @@ def test_an_actor_reports_growth_and_a_feed_that_begins_anew_starts_from_zero(cl
             )
 
         wait_until(lambda: total() == [160.0], EXPORT_S, "three reports")
-        ray.kill(maker)
+        ray.kill(worker)
 
 
 def queries_of(dashboard: dict[str, object]) -> list[str]:

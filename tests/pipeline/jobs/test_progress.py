@@ -22,7 +22,7 @@ STATS = FeedStats(
 
 @dataclass
 class Work:
-    """Batches of nothing, with the books of a feed."""
+    """Empty batches with the state of a feed."""
 
     num_batches: int
     told: FeedStats = STATS

@@ -1,4 +1,4 @@
-"""The Ray engine yields what the local engine yields: batches, books and errors, whatever the number of workers."""
+"""The Ray engine yields the local engine's batches, counts and errors, for any number of workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Declared GPUs: who holds them, where makers go, and the same records as without any. The GPUs need not exist."""
+"""Declared GPUs: which workers reserve them, where workers are placed, and the same records as without any. The GPUs need not exist."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ def test_a_job_that_keeps_its_own_parts_writes_the_same_shards(plan: Plan, tmp_p
     assert run(job, COLOCATED, tmp_path / "ray") == expected
 
 
-def test_job_workers_are_counted_with_the_makers_and_wanted_with_separate_only(
+def test_job_workers_are_counted_with_the_batch_workers_and_only_allowed_with_separate(
     plan: Plan, tmp_path: Path
 ) -> None:
     with pytest.raises(PlanError, match=r"2 workers of 1 CPUs and 3 workers of 1 CPUs.*1 of them never fit"):

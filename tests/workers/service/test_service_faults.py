@@ -62,7 +62,7 @@ def expected(plan: Plan) -> list[Any]:
 
 @pytest.fixture
 def service(cluster: Cluster, plan: Plan) -> Iterator[Service]:
-    """Two makers, and consumers that count as dead after two seconds."""
+    """Two workers, and consumers that count as dead after two seconds."""
     engine = RayEngine(cluster.address, 2, Resources(1.0))
     found = start_service(plan, TRAINING, "faults", engine, SharingRules(window=4, heartbeat_timeout_s=2.0))
     yield found
@@ -105,8 +105,8 @@ def test_a_killed_consumer_holds_nobody_back_and_goes_on_where_it_was(
     assert len(lines()) <= NUM_BATCHES + 2, "given again is at most what was at work, at each kill"
 
 
-@pytest.mark.fault("SIGKILL a service's maker", times=2)
-def test_a_killed_maker_costs_no_batch(
+@pytest.mark.fault("SIGKILL a service's worker", times=2)
+def test_a_killed_worker_costs_no_batch(
     cluster: Cluster, service: Service, plan: Plan, expected: list[Any]
 ) -> None:
     facts = []
@@ -159,18 +159,18 @@ def test_the_death_of_the_node_that_makes_them_costs_no_batch(plan: Plan, expect
                     ray.kill(blocker)
         assert facts == expected
         assert service.status()["made_again"] >= 1, "what lay finished on that node is gone"
-        wait_until(lambda: service.status()["makers"] == 1, HANG_S, "a maker that lives elsewhere")
+        wait_until(lambda: service.status()["makers"] == 1, HANG_S, "a worker on another node")
 
 
 class Blocker:
-    """Holds the head's CPU, so that makers go elsewhere."""
+    """Holds the head's CPU, so that workers go elsewhere."""
 
     def wait(self) -> None:
         """Answer once it is there."""
 
 
-@pytest.mark.fault("a batch that kills its makers, beside others: the service names it and goes on", times=2)
-def test_a_batch_that_kills_its_makers_is_named_and_no_other_is_blamed(
+@pytest.mark.fault("a batch that kills its workers, beside others: the service names it and goes on", times=2)
+def test_a_batch_that_kills_its_workers_is_named_and_no_other_is_blamed(
     cluster: Cluster, plan: Plan, tmp_path: Path
 ) -> None:
     trap = tmp_path / "trap"

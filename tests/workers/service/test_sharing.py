@@ -1,4 +1,4 @@
-"""The rules of a shared stream, one by one, without a cluster: time and batches are numbers."""
+"""Rules of the stream scheduler, without a cluster: time and batches are numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BATCH_BYTES = 100
 
 
 class Stage:
-    """Consumers that read as fast as they are let, with makers that take no time."""
+    """Consumers that read as fast as allowed, with workers that take no time."""
 
     def __init__(self, ahead: int = 2, end: int = END, **rules: float | None) -> None:
         content = {"window": 4, "window_bytes": 10_000, **rules}
@@ -70,7 +70,7 @@ def test_consumers_that_take_turns_have_every_batch_made_once() -> None:
     assert stage.most_kept <= 4
 
 
-def test_a_slow_consumer_holds_the_others_back_at_the_window_and_loses_nothing() -> None:
+def test_a_slow_consumer_blocks_the_others_at_the_window_and_loses_nothing() -> None:
     stage = Stage()
     stage.join("fast")
     stage.join("slow")
@@ -88,7 +88,7 @@ def test_a_slow_consumer_holds_the_others_back_at_the_window_and_loses_nothing()
     assert stage.most_kept <= 4
 
 
-def test_a_laggard_is_cut_loose_and_its_batches_are_made_again() -> None:
+def test_a_laggard_is_evicted_and_its_batches_are_made_again() -> None:
     stage = Stage(max_lag_s=5.0)
     stage.join("fast")
     stage.join("slow")
@@ -131,7 +131,7 @@ def test_who_joins_within_the_window_has_nothing_made_again() -> None:
     assert stage.made == list(range(6))
 
 
-def test_a_silent_consumer_holds_nobody_back_and_its_place_stays_known() -> None:
+def test_a_silent_consumer_blocks_nobody_and_its_position_is_remembered() -> None:
     stage = Stage(heartbeat_timeout_s=15.0)
     stage.join("lives")
     stage.join("dead")
@@ -182,7 +182,7 @@ def test_nothing_is_made_before_all_have_come() -> None:
     assert stage.read("a", 10) == 10
 
 
-def test_after_the_server_was_restarted_whoever_speaks_goes_on_where_it_stands() -> None:
+def test_after_a_restart_of_the_server_consumers_continue_at_their_positions() -> None:
     stage = Stage(num_consumers=2)
     assert stage.scheduler.heartbeat("a", "a", 7, {"number": 7}, 0.0)
     assert stage.read("a", 3) == 3

@@ -273,9 +273,7 @@ def test_the_entrypoint_means_there_what_the_command_means_here(
 
 def test_a_data_folder_is_never_shipped(project: Path) -> None:
     (project / "jobs" / "plan.yaml").write_text(PLAN.replace("index.parquet", "../photos"))
-    with pytest.raises(
-        PlanError, match=r"index: expected a file that can be shipped.*got the folder '.*photos'"
-    ):
+    with pytest.raises(PlanError, match=r"index: expected a file to upload.*got the folder '.*photos'"):
         ship(Path("../jobs/audit.yaml"))
 
 
