@@ -107,7 +107,7 @@ def assert_resumes_everywhere(engine: Engine, plan: Plan, view: View) -> None:
 
 
 def assert_ranks_add_up(engine: Engine, plan: Plan, view: View, *, num_ranks: int) -> None:
-    """Assert that the ranks of a view take the same steps and together read what a single rank reads.
+    """Assert that the ranks of a view take the same steps and together read the samples of a single rank.
 
     Raises:
         AssertionError: they do not, the counts do not add up, or there are no batches.

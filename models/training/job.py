@@ -57,7 +57,7 @@ class Classify(ClassifySpec):
         return (LAST_NAME, BEST_NAME, METRICS_NAME, RESULT_NAME)
 
     def resume_point(self, out: Path) -> ResumePoint:
-        """Return what is left to read, given the checkpoint in ``out``.
+        """Return the view that remains to be read after the checkpoint in ``out``.
 
         Raises:
             PlanError: the folder holds a run of another job or plan.

@@ -28,7 +28,7 @@ class ResumeState:
     """None if there is no checkpoint yet."""
 
     def resume_point(self, spec: ClassifySpec, view: View) -> ResumePoint:
-        """Return what is left to read of a view of all epochs, which may be longer than that of the earlier run."""
+        """Return the rest of a view of all epochs; the view may be longer than that of the earlier run."""
         if self.progress is None or self.progress.position is None:
             return ResumePoint(view)
         position = {**self.progress.position, "view": view_fields(view)}

@@ -1,4 +1,4 @@
-"""Load a checkpoint of any trainer into a network and report what was loaded."""
+"""Load a checkpoint of any trainer into a network, with a report of loaded and missing entries."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ class BatchBuffer:
         )
 
     def put(self, row: int, key: str, image: np.ndarray) -> None:
-        """Write an HWC or HW image into its row, normalized if the plan says so.
+        """Write an HWC or HW image into its row, normalized if the plan normalizes.
 
         Raises:
             PlanError: its size or dtype differs from the other images.

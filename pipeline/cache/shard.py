@@ -49,7 +49,7 @@ _COMPRESSION = 3
 
 
 class DamagedShard(ValueError):
-    """A shard is damaged; the message says how."""
+    """A shard is damaged; the message has the reason."""
 
 
 @dataclass(frozen=True, eq=False)

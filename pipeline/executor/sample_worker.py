@@ -95,7 +95,7 @@ class SampleWorker:
         output_slots: Sequence[OutputSlot],
         quarantined: list[QuarantineEntry],
     ) -> list[Sample | None]:
-        """Process samples in order; failed ones are added to ``quarantined`` and replaced or None, as the plan says.
+        """Process samples in order; failed ones are added to ``quarantined`` and replaced or None, by the plan's error policy.
 
         Images are written to their output slots where possible; others have to be copied there.
 

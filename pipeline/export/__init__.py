@@ -1,1 +1,1 @@
-"""Writes what a plan yields to shards: WebDataset tar or Parquet."""
+"""Writes the images of a plan to shards: WebDataset tar or Parquet."""

@@ -152,7 +152,7 @@ def _columns(index: Index, names: Sequence[str]) -> Iterator[tuple[Any, ...]]:
 
 @dataclass(frozen=True)
 class FileChunk:
-    """Some files of a listing, with what is known of them."""
+    """Some files of a listing, with their known file information."""
 
     files: Sequence[FileEntry]
     known: Mapping[str, FileInfo]

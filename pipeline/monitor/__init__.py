@@ -1,1 +1,1 @@
-"""What is recorded about a run: step times, statistics, time limits, unreadable samples."""
+"""Records of a run: step times, statistics, time limits, unreadable samples."""

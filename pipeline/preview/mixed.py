@@ -31,10 +31,10 @@ class MixedImage:
     key: str
     label: str
     picture: Picture
-    partner: str = ""
+    mixed_label: str = ""
     """Label of the image that was mixed in."""
     share: float = 0.0
-    """Of the partner in the target, 0..1."""
+    """Of ``mixed_label`` in the target, 0..1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +146,8 @@ def _image(batch: Batch, row: int, names: Names) -> MixedImage:
     label = names.of_class(int(batch.labels[row]))
     if batch.mixed_labels is None or batch.mixed_weights is None:
         return MixedImage(batch.keys[row], label, picture)
-    partner = names.of_class(int(batch.mixed_labels[row]))
-    return MixedImage(batch.keys[row], label, picture, partner, float(batch.mixed_weights[row]))
+    mixed_label = names.of_class(int(batch.mixed_labels[row]))
+    return MixedImage(batch.keys[row], label, picture, mixed_label, float(batch.mixed_weights[row]))
 
 
 def _annotations(batch: Batch, row: int) -> Annotations:

@@ -115,7 +115,7 @@ def test_a_run_that_is_stopped_for_too_many_leaves_the_whole_list(plan: Plan, tm
 
 def test_entries_of_earlier_epochs_outlast_a_new_start(plan: Plan, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    out.mkdir()
+    run_training_job(Learn(plan, View(split="train", shuffle=True)), ENGINE, out, SilentConsole())
     old = [{"epoch": epoch, "key": "x", "step": "read", "reason": "?"} for epoch in (0, 1)]
     (out / "quarantine.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in old))
     later = Learn(plan, View(split="train", shuffle=True, first_epoch=1, num_epochs=1))
