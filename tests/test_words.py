@@ -10,12 +10,60 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 PRIVATE_NAMES = frozenset(
-    """
-    answers asked assignment bears blank books clocks crew desk drawing drawn examiner 
-    gathering greet handed heap hear here hire journal keyed laps leads ledger lends lessons looker looking
-    mapped mourn objective pace packed packing partner peers piece portion rekeyed room sightings
-    spread standing stretch surroundings tally tape telling told upkeep wish works
-    """.split()
+    [
+        "answers",
+        "asked",
+        "assignment",
+        "bears",
+        "blank",
+        "books",
+        "clocks",
+        "crew",
+        "desk",
+        "drawing",
+        "drawn",
+        "examiner",
+        "gathering",
+        "greet",
+        "handed",
+        "heap",
+        "hear",
+        "here",
+        "hire",
+        "journal",
+        "keyed",
+        "laps",
+        "leads",
+        "ledger",
+        "lends",
+        "lessons",
+        "looker",
+        "looking",
+        "mapped",
+        "mourn",
+        "objective",
+        "pace",
+        "packed",
+        "packing",
+        "partner",
+        "peers",
+        "piece",
+        "portion",
+        "rekeyed",
+        "room",
+        "sightings",
+        "spread",
+        "standing",
+        "stretch",
+        "surroundings",
+        "tally",
+        "tape",
+        "telling",
+        "told",
+        "upkeep",
+        "wish",
+        "works",
+    ]
 )
 """Words that no public name contains. Their replacements are in use: feed state, scan checkpoint, reporter, ..."""
 

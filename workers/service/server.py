@@ -91,7 +91,7 @@ class Server:
         self._started = False
 
     async def describe(self) -> ServedView | LightwellError:
-        """Return what is served, or the error that prevents it."""
+        """Return the served view, or the error that prevents it."""
         return self._opened if isinstance(self._opened, LightwellError) else self._ensure_started().served
 
     async def attach(self, heartbeat: Heartbeat) -> None:

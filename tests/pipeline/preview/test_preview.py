@@ -146,7 +146,7 @@ def test_mixed_images_are_the_first_of_a_training_batch(
     for row, image in enumerate(found.images, first):
         np.testing.assert_array_equal(image.picture.pixels, batch.images[row].numpy())
         assert image.key == batch.keys[row]
-        assert image.partner == ("cat", "dog")[int(batch.mixed_labels[row])]
+        assert image.mixed_label == ("cat", "dog")[int(batch.mixed_labels[row])]
         assert image.share == pytest.approx(float(batch.mixed_weights[row]))
 
 
