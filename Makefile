@@ -45,7 +45,7 @@ check: $(READY)
 	$(BIN)/python -m pytest -q tests/test_structure.py tests/test_packaging.py
 
 transforms: $(READY)
-	$(BIN)/python -m lightwell.pipeline.transform.dali.document > TRANSFORMS.md.new && mv TRANSFORMS.md.new TRANSFORMS.md
+	$(BIN)/python -m lightwell.pipeline.transform.dali.transforms_md > TRANSFORMS.md.new && mv TRANSFORMS.md.new TRANSFORMS.md
 
 bench: $(READY)
 	@test -n "$(DATA)" || { echo "bench: expected a folder with photos, got no DATA; run make bench DATA=dir" >&2; exit 2; }

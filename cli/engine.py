@@ -129,7 +129,7 @@ def open_trainer(
     Raises:
         RequestError: options conflict or are invalid.
     """
-    from ..workers.train.in_process import LocalTrainer
+    from ..workers.train.local_trainer import LocalTrainer
     from ..workers.train.trainer import RayTrainer
 
     if service_engine is not None:

@@ -60,9 +60,15 @@ def init(
     Example: lightwell init photos
     Example: lightwell init photos --model timm:vit_small_patch16_224 --out runs/vit
     """
-    from ..models.init.dataset import better_seed
-    from ..models.init.first_run import FirstRun, index_path, index_state, load_existing_index, model_spec
-    from ..models.init.folder import check_location, default_folder, open_init_folder, write_files
+    from ..models.quickstart.dataset import better_seed
+    from ..models.quickstart.first_run import (
+        FirstRun,
+        index_path,
+        index_state,
+        load_existing_index,
+        model_spec,
+    )
+    from ..models.quickstart.folder import check_location, default_folder, open_init_folder, write_files
     from ..models.zoo.data_config import data_config
     from ..pipeline.text import printable
     from ..workers.output_store import local_folder

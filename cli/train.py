@@ -81,7 +81,7 @@ def run_training(
     from ..pipeline.jobs.contracts import TrainingJob
     from ..pipeline.jobs.job_file import load_job
     from ..pipeline.jobs.progress import console_for
-    from ..workers.train.in_process import LocalTrainer
+    from ..workers.train.local_trainer import LocalTrainer
 
     trainer = trainer or LocalTrainer(open_engine())
     found = load_job(job.absolute(), default="classify", allow_import=allow_import, contract=TrainingJob)

@@ -14,9 +14,9 @@ from ..pipeline.atomic_io import TEMPORARY
 from ..pipeline.errors import OutputError, PlanError, RequestError
 from ..pipeline.outputs.folder import matches
 from ..pipeline.outputs.manifest import LOCK_NAME, MANIFEST_NAME, Manifest, check_name
-from ..pipeline.storage.store import without_file_scheme
+from ..pipeline.storage.local import without_file_scheme
 from ..pipeline.uris import public_uri
-from .lease import LEASE_NAME, lease
+from .output_lease import LEASE_NAME, lease
 
 UPLOADED_LAST = "checkpoint.safetensors"
 """Uploaded after all other files: it describes them."""

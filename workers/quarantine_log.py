@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 from ..pipeline.errors import OutputError
 from ..pipeline.jobs.contracts import IncrementalQuarantine, JobEngine, quarantine_after
 from ..pipeline.monitor.quarantine import append_quarantine, write_quarantine
-from .in_process import LocalJobRun
+from .local_job_run import LocalJobRun
 
 if TYPE_CHECKING:
     from ..pipeline.jobs.contracts import BatchJob, Engine, Feed, JobRun

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..pipeline.jobs.contracts import DeclaresOutputs
 from ..pipeline.monitor.quarantine import QUARANTINE_NAME
 from ..pipeline.outputs.folder import OutputFolder
-from ..pipeline.outputs.reads import check_reads, iter_input_paths
+from ..pipeline.outputs.input_overlap import check_reads, iter_input_paths
 from .output_store import OutputStore, is_remote, open_output_store
 from .record_store import PATTERN
 

@@ -17,7 +17,7 @@ from ...pipeline.warning_filter import ignored_warnings
 from .build import ModelSpec
 from .checkpoint_file import first_line
 from .data_config import data_config
-from .expected_policy import AREA, INTERPOLATIONS, Step, expected_policy, interpolation_of, yaml_lines
+from .preprocessing import AREA, INTERPOLATIONS, Step, expected_policy, interpolation_of, yaml_lines
 
 Constants = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation, for each channel or one for all, on the scale 0..1."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from ..policy.registry import is_composition
 from ..transform.dali.lowering import Device
-from ..transform.dali.table import unsupported_reason
+from ..transform.dali.op_registry import unsupported_reason
 from ..transform.output_shapes import CROPS, CROPS_AND_RESIZES, RESIZES, needs_pixels_reason
 from ..transform.params import leaf_transforms
 

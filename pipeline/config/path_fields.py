@@ -17,7 +17,7 @@ from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 from pydantic import BaseModel
 
 from ..errors import PlanError
-from ..storage.store import without_file_scheme
+from ..storage.local import without_file_scheme
 from ..uris import public_uri
 
 Replace = Callable[[str, str], str]

@@ -22,8 +22,8 @@ from ..load.decode.decoder import EncodedImage
 from ..load.loader import EncodedSample, SampleLoader
 from ..memory.estimates import RGB, estimate_sample_bytes
 from ..monitor.watchdog import Watchdog
-from ..transform.growth import largest_pixels
 from ..transform.params import ParamSampler, SampledParams, TransformCall
+from ..transform.size_bound import largest_pixels
 from .apply import TransformApplier
 from .cpu import CpuStage, Failure, OutputSlot, apply_guarded, no_output_slot
 

@@ -19,7 +19,7 @@ from ..monitor.step_timer import StepTimer
 from ..monitor.watchdog import Watchdog
 from ..transform.dali.graph import GraphTransform, LoweredGraph
 from ..transform.dali.lowering import Device
-from ..transform.dali.table import lowering_of
+from ..transform.dali.op_registry import lowering_of
 from ..transform.params import ParamSampler, SampledParams, TransformCall
 from .cpu import CpuStage, Failure, OutputSlot, apply_guarded
 

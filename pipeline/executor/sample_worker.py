@@ -30,8 +30,8 @@ from ..monitor.watchdog import Watchdog
 from ..plan.view import View
 from ..rng import derive_seed
 from ..sampler.schedule import replacements
-from ..transform.growth import SizeBound, largest_pixels
 from ..transform.params import ParamSampler, SampledParams, Trace, leaf_transforms
+from ..transform.size_bound import SizeBound, largest_pixels
 from ..uris import public_uri
 from .cached import CACHE_STEP, CacheReader, CacheStage
 from .cpu import CpuStage, Failure, ImageStage, OutputSlot, apply_guarded, no_output_slot, policy_failure

@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 
 from ..errors import SourceError, did_you_mean
 from ..formats.headers import Header, one_line
+from ..storage.local import FileStat, is_remote, without_file_scheme
 from ..storage.storage import DEFAULT_MAX_WAIT_S, Storage
-from ..storage.store import FileStat, is_remote, without_file_scheme
 from ..storage.uri_rules import UriRules
 from ..uris import public_uri, redact_uris
 from .file_info import FILE_INFO_COLUMNS, HEADER_COLUMNS, FileInfo, file_info_from_row

@@ -11,9 +11,9 @@ from typing import IO, Any, cast
 
 from ..formats.headers import CANNOT_OPEN, Header, one_line, read_header, read_header_from
 from ..formats.mask_headers import mask_problem
+from ..storage.local import FileStat, is_remote
 from ..storage.range_file import HEADER_BYTES, RangeFile
 from ..storage.storage import Storage
-from ..storage.store import FileStat, is_remote
 from ..uris import public_uri
 from .file_info import HASH_CHUNK_BYTES, HEADER_COLUMNS, FileInfo, content_hash, streamed_hash
 from .index import Index

@@ -28,7 +28,7 @@ import pyarrow.parquet as pq
 
 from ..atomic_io import atomic_write, remove_stale
 from ..errors import OutputError
-from ..storage.store import FileStat
+from ..storage.local import FileStat
 from .file_info import FILE_INFO_COLUMNS, HEADER_COLUMNS, FileInfo, file_info_from_row, file_info_to_row
 from .index import SCHEMA
 from .scan import is_reusable_status

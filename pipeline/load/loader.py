@@ -16,8 +16,8 @@ from ..index.index import Index
 from ..index.mmap_index import ChunkedTable
 from ..monitor.watchdog import Watchdog
 from ..plan.error_policy import ErrorPolicy
+from ..storage.local import ReadResult
 from ..storage.storage import Storage
-from ..storage.store import ReadResult
 from .decode.decoder import EncodedImage
 from .decode.orientation import oriented_size
 

@@ -19,8 +19,8 @@ from ..load.decode.decoder import EncodedImage
 from ..load.decode.plan import DecodePlan
 from ..plan.view import View
 from ..rng import derive_seed
-from ..transform.growth import SizeBound, largest_pixels
 from ..transform.params import ParamSampler, SampledParams
+from ..transform.size_bound import SizeBound, largest_pixels
 
 RGB = 3
 CONVERSION_FACTOR = 4

@@ -20,7 +20,7 @@ from ..config.safe_yaml import read_yaml
 from ..index.index import Index
 from ..policy.parse import PolicyReader
 from ..policy.spec import TransformSpec
-from ..storage.store import without_file_scheme
+from ..storage.local import without_file_scheme
 from .cache_options import CacheOptions
 from .error_policy import ErrorPolicy
 from .resources import WorkerResources

@@ -25,10 +25,10 @@ from ..index.index import Index
 from ..index.key_rows import rows_of
 from ..plan.plan import Plan
 from ..plan.view import View
-from .choice import choose_rows
 from .mixed import Mixed, mixed_images
 from .page import MARK, page, section
 from .pictures import Names, Picture, picture_of
+from .sample_choice import choose_rows
 from .sample_source import Failed, Made, SampleSource
 from .steps import StepShown, normalization_note
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from ..errors import SourceError, SourceUnavailableError
 from ..text import quoted
 from ..uris import public_uri, redact_uris
-from .store import FileStat, ReadResult, store_root
+from .local import FileStat, ReadResult, store_root
 from .uri_rules import UriRules
 
 T = TypeVar("T")

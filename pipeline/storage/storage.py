@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .store import FileStat, LocalStore, ReadResult, is_remote
+from .local import FileStat, LocalStore, ReadResult, is_remote
 from .uri_rules import UriRules
 
 if TYPE_CHECKING:

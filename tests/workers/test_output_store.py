@@ -20,7 +20,7 @@ from lightwell.pipeline.outputs.manifest import MANIFEST_NAME
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.runtime.local_engine import LocalEngine
 from lightwell.workers.output_store import UPLOADED_LAST, absolute_out, open_output_store
-from lightwell.workers.train.in_process import LocalTrainer
+from lightwell.workers.train.local_trainer import LocalTrainer
 from pictures import make_folder
 
 OUT = f"s3://{BUCKET}/run"

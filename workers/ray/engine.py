@@ -33,7 +33,7 @@ from .cluster import (
     connect,
     list_nodes,
 )
-from .poison import clear_tracebacks, find_poison_batch, poison_error
+from .crashing_batch import clear_tracebacks, find_poison_batch, poison_error
 from .stats_aggregator import RemoteFeed, StatsAggregator
 from .stream import QUEUED_PER_SLOT, RETRIES, Stage, stream
 

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, TypeVar
 
 from ...pipeline.errors import RunError, WorkerDiedError
 from ...pipeline.index.readers import Chunk, ThreadReaders, default_threads
+from ...pipeline.storage.local import is_remote
 from ...pipeline.storage.storage import Storage
-from ...pipeline.storage.store import is_remote
 from ...pipeline.storage.uri_rules import UriRules
 from .cluster import Resources, WorkerGroup, check_capacity, connected, list_nodes
 from .stream import RETRIES, unwrap_ray_error

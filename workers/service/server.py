@@ -26,8 +26,8 @@ from ...pipeline.errors import LightwellError
 from ...pipeline.runtime.open_view import OpenView
 from ..ray.actor import BatchActor, result_or_error
 from ..ray.blocks import read_counts
+from ..ray.crashing_batch import poison_error
 from ..ray.engine import NUM_BATCHES, RayEngine
-from ..ray.poison import poison_error
 from ..ray.stream import RETRIES, Stage, unwrap_ray_error
 from .messages import BatchReply, Heartbeat, ServedView
 from .sharing import SharingRules, StreamScheduler

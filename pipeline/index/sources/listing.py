@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
-from ...storage.store import FileStat
+from ...storage.local import FileStat
 from ..file_info import FileInfo
 from .remarks import Remarks
 

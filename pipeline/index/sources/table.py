@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from ...errors import SourceError
+from ...storage.local import is_remote, without_file_scheme
 from ...storage.storage import Storage
-from ...storage.store import is_remote, without_file_scheme
 from ...uris import public_uri
 from ..splits import split_names
 from .box_table import CLASS_COLUMNS, BoxRows, add_missing_header, read_boxes

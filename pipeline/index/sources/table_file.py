@@ -13,8 +13,8 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from ...errors import SourceError, did_you_mean
+from ...storage.local import is_remote
 from ...storage.storage import Storage
-from ...storage.store import is_remote
 from ...uris import public_uri, redact_uris
 from .remarks import Remarks
 

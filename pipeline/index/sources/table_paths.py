@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...formats.headers import CANNOT_OPEN
-from ...storage.store import is_remote, without_file_scheme
+from ...storage.local import is_remote, without_file_scheme
 from ...storage.uri_rules import UriRules
 from ...uris import public_uri
 from .listing import as_text

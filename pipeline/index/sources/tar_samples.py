@@ -10,8 +10,8 @@ from typing import IO, Any, NamedTuple, cast
 
 from ...formats.headers import Header, one_line, read_header_from
 from ...formats.mask_headers import mask_problem
+from ...storage.local import FileStat
 from ...storage.range_file import RangeFile
-from ...storage.store import FileStat
 from ..file_info import FileInfo, content_hash
 from .listing import as_text
 from .remarks import Remarks

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import SourceError, did_you_mean
-from ...storage.store import FileStat
+from ...storage.local import FileStat
 from .junk import JUNK, junk_kind, side_kind
 from .remarks import Remarks
 

@@ -25,9 +25,9 @@ from typing import Any
 
 from ...errors import SourceError
 from ...formats.headers import CANNOT_OPEN, Header, one_line
+from ...storage.local import FileStat, is_remote
 from ...storage.range_file import SHARD_BYTES, RangeFile
 from ...storage.storage import Storage
-from ...storage.store import FileStat, is_remote
 from ...uris import public_uri
 from ..file_info import FileInfo
 from ..readers import Readers

@@ -17,9 +17,9 @@ from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.index.index import Index
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
-from lightwell.pipeline.preview.choice import choose_rows
 from lightwell.pipeline.preview.pictures import Picture
 from lightwell.pipeline.preview.preview import Preview, preview
+from lightwell.pipeline.preview.sample_choice import choose_rows
 from lightwell.pipeline.runtime.local_engine import LocalEngine
 from pictures import make_folder, write_picture
 

@@ -12,7 +12,7 @@ import numpy as np
 from lightwell.pipeline.rng import derive_seed
 from lightwell.pipeline.transform.dali.graph import GraphTransform, LoweredGraph
 from lightwell.pipeline.transform.dali.lowering import Device, Tolerance
-from lightwell.pipeline.transform.dali.table import lowering_of, unsupported_reason
+from lightwell.pipeline.transform.dali.op_registry import lowering_of, unsupported_reason
 from lightwell.pipeline.transform.params import ParamSampler, TransformCall, leaf_transforms
 
 

@@ -8,7 +8,7 @@ import albumentations as A
 import cv2
 import numpy as np
 import pytest
-from lightwell.pipeline.transform.dali.table import unsupported_reason
+from lightwell.pipeline.transform.dali.op_registry import unsupported_reason
 
 from .parity import assert_parity, pictures
 

@@ -7,9 +7,9 @@ from dataclasses import fields
 from pathlib import Path
 
 import lightwell
-from lightwell.pipeline.transform.dali.document import leaf_names, markdown
 from lightwell.pipeline.transform.dali.lowering import Lowering
-from lightwell.pipeline.transform.dali.table import OP_MODULES, lowering_of
+from lightwell.pipeline.transform.dali.op_registry import OP_MODULES, lowering_of
+from lightwell.pipeline.transform.dali.transforms_md import leaf_names, markdown
 from lightwell.pipeline.transform.dali.unsupported import ALBUMENTATIONS_ONLY, EXCEPTIONS
 
 LOWERED = [name for rules in OP_MODULES for lowering in rules.LOWERINGS for name in lowering.transforms]

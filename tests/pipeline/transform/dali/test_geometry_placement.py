@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from lightwell.pipeline.transform.dali.table import lowering_of
+from lightwell.pipeline.transform.dali.op_registry import lowering_of
 
 from .parity import compare, graph_of, pictures
 from .test_crops import BOXED_CROPS, CROPS, PADS, RESIZES

@@ -11,7 +11,7 @@ from albumentations.augmentations.crops.transforms import CropSizeError
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from lightwell.pipeline.transform.dali.lowering import Tolerance
-from lightwell.pipeline.transform.dali.table import lowering_of, unsupported_reason
+from lightwell.pipeline.transform.dali.op_registry import lowering_of, unsupported_reason
 from lightwell.pipeline.transform.params import leaf_transforms
 
 from .parity import compare, pictures

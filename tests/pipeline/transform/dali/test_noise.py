@@ -6,7 +6,7 @@ from typing import Any
 
 import albumentations as A
 import pytest
-from lightwell.pipeline.transform.dali.table import unsupported_reason
+from lightwell.pipeline.transform.dali.op_registry import unsupported_reason
 
 from .parity import assert_parity, pictures
 

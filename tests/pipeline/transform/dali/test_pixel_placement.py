@@ -8,7 +8,7 @@ import albumentations as A
 import cv2
 import numpy as np
 import pytest
-from lightwell.pipeline.transform.dali.table import lowering_of
+from lightwell.pipeline.transform.dali.op_registry import lowering_of
 
 from .parity import compare, graph_of, pictures
 from .test_colors import TRANSFORMS as COLORS

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from lightwell.pipeline.rng import derive_seed
-from lightwell.pipeline.transform.dali.table import lowering_of, unsupported_reason
+from lightwell.pipeline.transform.dali.op_registry import lowering_of, unsupported_reason
 from lightwell.pipeline.transform.params import ParamSampler
 
 from .parity import assert_parity, pictures, worst

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..zoo.build import ModelSpec
 from ..zoo.data_config import DataConfig
-from ..zoo.expected_policy import Step, expected_policy, flow, interpolation_of, step_line
+from ..zoo.preprocessing import Step, expected_policy, flow, interpolation_of, step_line
 from .dataset import Dataset, Splits
 
 PLAN, TRAIN, AUDIT = "plan.yaml", "train.yaml", "audit.yaml"

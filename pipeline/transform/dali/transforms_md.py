@@ -1,4 +1,4 @@
-"""Print where each transform of the installed Albumentations runs: ``python -m lightwell.pipeline.transform.dali.document``."""
+"""Print where each transform of the installed Albumentations runs: ``python -m lightwell.pipeline.transform.dali.transforms_md``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from ...policy.registry import load_albumentations, transform_classes
-from .table import lowering_of
+from .op_registry import lowering_of
 from .unsupported import ALBUMENTATIONS_ONLY, EXCEPTIONS
 
 ON_CPU_AND_GPU, ON_GPU, ALBUMENTATIONS_ONLY_LABEL = (

@@ -13,7 +13,7 @@ from ...pipeline.index.index import Index
 from ..zoo.build import ModelSpec
 from ..zoo.checkpoint_file import SUFFIXES
 from ..zoo.data_config import DataConfig, data_config
-from ..zoo.expected_policy import INTERPOLATIONS, interpolation_of
+from ..zoo.preprocessing import INTERPOLATIONS, interpolation_of
 from .dataset import Dataset
 from .files import AUDIT, INDEX, PLAN, RUN, TRAIN, audit_text, plan_text, train_text
 from .folder import UNCHANGED, WRITTEN

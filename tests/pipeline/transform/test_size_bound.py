@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from lightwell import LocalEngine, Plan, View, build_index
 from lightwell.pipeline.executor import sample_worker
-from lightwell.pipeline.transform.growth import SizeBound, largest_pixels
 from lightwell.pipeline.transform.params import ParamSampler
+from lightwell.pipeline.transform.size_bound import SizeBound, largest_pixels
 from pictures import make_picture, write_picture
 
 BOUNDED: dict[str, list[Any]] = {

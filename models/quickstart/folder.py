@@ -18,7 +18,7 @@ from ...pipeline.atomic_io import write_text
 from ...pipeline.errors import OutputError, RequestError
 from ...pipeline.outputs.folder import OutputFolder
 from ...pipeline.outputs.manifest import Manifest
-from ...pipeline.storage.store import is_remote, without_file_scheme
+from ...pipeline.storage.local import is_remote, without_file_scheme
 from .files import INDEX, NAMES
 
 KIND = "init"

@@ -10,10 +10,10 @@ import timm
 import torchvision
 from annotation_formats import SCENES, write_coco, write_yolo
 from lightwell.models.audits.gradcam.job import GradCamAudit
-from lightwell.models.init.dataset import Dataset, better_seed
-from lightwell.models.init.files import INDEX
-from lightwell.models.init.first_run import FirstRun
-from lightwell.models.init.folder import default_folder
+from lightwell.models.quickstart.dataset import Dataset, better_seed
+from lightwell.models.quickstart.files import INDEX
+from lightwell.models.quickstart.first_run import FirstRun
+from lightwell.models.quickstart.folder import default_folder
 from lightwell.models.training.job import Classify
 from lightwell.models.zoo.build import ModelSpec
 from lightwell.models.zoo.plan_checks import data_warnings, output_shape
