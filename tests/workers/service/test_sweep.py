@@ -192,10 +192,10 @@ def test_a_detached_service_lives_on_and_wrong_requests_end_with_one_line(
         other.update(feed="service://lives", epochs=EPOCHS + 1)
         (folder / "other.yaml").write_text(yaml.safe_dump(other))
         told = run("train", folder / "other.yaml", "--out", tmp_path / "out", *here, code=2)
-        assert "epochs 0 to 2 are read here, 0 to 1 are served there" in told
+        assert "epochs 0 to 2 are read here, 0 to 1 are served" in told
         told = run("train", fed, "--out", tmp_path / "out", "--engine", "ray", *here, code=2)
         assert "got --engine; pass it to `lightwell serve`" in told
-        assert "which says what it reads" in run("serve", fed, "--name", "x", "--epochs", 2, code=2)
+        assert "whose view is served" in run("serve", fed, "--name", "x", "--epochs", 2, code=2)
         assert "got none: a cluster" in run("serve", folder / "plan.yaml", "--name", "x", "--detach", code=2)
     finally:
         assert "stopped lives" in run("services", "stop", "lives", *here)

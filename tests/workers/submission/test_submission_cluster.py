@@ -127,7 +127,7 @@ def test_an_audit_on_the_cluster_gives_what_it_gives_here(cluster: Cluster, proj
     assert done.returncode == 0, done.stderr
     assert "bottleneck: " in done.stdout
     assert "SUCCEEDED, exit code 0" in done.stderr
-    assert f"index.parquet names files such as {project}" in done.stderr
+    assert f"index.parquet lists files such as {project}" in done.stderr
     assert (project / "there" / "report.html").is_file()
     one, other = (pq.read_table(project / name / "records.parquet") for name in ("here", "there"))
     assert one["key"].equals(other["key"])
@@ -198,7 +198,7 @@ def test_a_detached_job_is_listed_followed_and_stopped(cluster: Cluster, project
     following.send_signal(signal.SIGINT)
     _, told = following.communicate(timeout=HANG_S)
     assert following.returncode == 1
-    assert f"{job} goes on" in told
+    assert f"{job} is still running" in told
     assert f"lightwell jobs stop {job}" in told
 
     assert f"{job}: RUNNING" in run("jobs", "status", job, *address, project=project).stdout
