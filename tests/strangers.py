@@ -41,7 +41,9 @@ class Strangers:
         assert table.num_rows == len(index)
         rows = table.select(["status", "labels"]).to_pylist()
         num_counted = sum(len(row["labels"] or ()) or 1 if row["status"] == "ok" else 1 for row in rows)
-        assert sum(row["count"] for row in index.counts()) == num_counted  # an image counts in each of its classes
+        assert (
+            sum(row["count"] for row in index.counts()) == num_counted
+        )  # an image counts in each of its classes
         assert all(isinstance(status, str) and status for status in table["status"].to_pylist())
         assert len(set(table["key"].to_pylist())) == len(index)
         self.counts["read"] += 1

@@ -140,7 +140,9 @@ def test_options_of_ray_raise_errors_of_ours_only(
 ) -> None:
     """A RayEngine, what its workers hold and their number with wrong types and sizes: PlanError before Ray is touched."""
     try:
-        options["per_worker"] = per_worker(cpus, gpus) if per_worker in (ResourceRequest, Resources) else per_worker
+        options["per_worker"] = (
+            per_worker(cpus, gpus) if per_worker in (ResourceRequest, Resources) else per_worker
+        )
         RayEngine(**options)
     except LightwellError as error:
         refused(error)
