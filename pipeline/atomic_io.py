@@ -81,6 +81,16 @@ def write_json(path: Path | str, content: Any, *, indent: int | None = 2) -> Non
     write_text(path, json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def rename(path: Path, name: str) -> None:
+    """Rename a file within its folder and flush the folder; an existing file of that name is replaced.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    path.replace(path.with_name(name))
+    _sync_folder(path.parent)
+
+
 def remove_stale(folder: Path) -> int:
     """Delete temporary files of ``atomic_write`` left by dead processes; return their number.
 

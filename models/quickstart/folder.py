@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
-from ...pipeline.atomic_io import write_text
+from ...pipeline.atomic_io import rename, write_text
 from ...pipeline.errors import OutputError, RequestError
 from ...pipeline.outputs.folder import OutputFolder
 from ...pipeline.outputs.manifest import Manifest
@@ -156,7 +156,7 @@ def _rename_foreign_files(out: Path) -> None:
         ends = (".old" if number == 1 else f".old{number}" for number in count(1))
         target = next(path for end in ends if not os.path.lexists(path := out / f"{name}{end}"))
         try:
-            (out / name).rename(target)
+            rename(out / name, target.name)
         except OSError as error:
             raise OutputError(
                 f"--out: expected to rename {str(out / name)!r}, got {error.strerror or error}; choose another --out"

@@ -63,7 +63,7 @@ def check(command: str, root: Path) -> None:
             name, found, rest = context.command.resolve_command(context, rest)
             given = found.make_context(name, list(rest), parent=context).params
             if name == "submit":
-                check_command(typer.main.get_command(app), given["words"])
+                check_command(typer.main.get_command(app), given["argv"])
         case ["ray", name, *rest]:
             ray_cli.commands[name].make_context(name, rest)
         case ["docker", name, *_]:
