@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..geometry import FIRST_TRANSPOSED
 from .headers import Header
 
 IGNORED = 255
@@ -11,8 +12,6 @@ MASK_FORMATS = frozenset({"png", "tiff", "bmp"})
 MASK_MODES = frozenset({"1", "L", "P"})
 """Pillow modes with one label of at most 8 bits per pixel: gray values or palette indices."""
 WIDE_MODES = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
-_QUARTER_TURNED = 5
-"""EXIF orientations from 5 swap width and height."""
 
 
 def mask_problem(mask: Header, image: Header) -> str:
@@ -55,4 +54,4 @@ def _size_problem(mask: Header, image: Header) -> str:
 
 def _upright_size(header: Header) -> tuple[int, int]:
     size = header.height, header.width
-    return size[::-1] if header.orientation >= _QUARTER_TURNED else size
+    return size[::-1] if header.orientation >= FIRST_TRANSPOSED else size

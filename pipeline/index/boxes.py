@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..geometry import FIRST_TRANSPOSED
+
 BOX_COLUMNS = 4
-FIRST_TRANSPOSED = 5
-"""EXIF orientations from 5 swap width and height."""
 NUM_EXAMPLES = 3
 
 

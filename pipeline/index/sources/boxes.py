@@ -13,12 +13,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...formats.headers import Header, one_line
+from ...geometry import FIRST_TRANSPOSED
 from ..file_info import FileInfo
 from .listing import Boxes, Keypoints, Listing
 from .remarks import Remarks
 
-FIRST_TRANSPOSED = 5
-"""EXIF orientations from 5 swap width and height."""
 MAX_BOXES = 100_000
 """Per image."""
 _GROUP = re.compile(r"\[([^\[\]]*)\]")
