@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from .pipeline.batch.batch import Batch
-    from .pipeline.jobs.contracts import BatchJob, Engine, Feed, Stream, TrainingJob
+    from .pipeline.jobs.contracts import Engine, Feed, Stream, TrainingJob
+    from .pipeline.jobs.stages import BatchJob
     from .pipeline.plan.plan import Plan
     from .pipeline.plan.view import View
 
@@ -198,7 +199,7 @@ def _is_interrupted(job: BatchJob | TrainingJob, engine: Engine, out: Path, stop
 
 
 def _run(job: BatchJob | TrainingJob, engine: Engine, out: Path, console: _Console) -> Mapping[str, Any]:
-    from .pipeline.jobs.contracts import BatchJob
+    from .pipeline.jobs.stages import BatchJob
     from .workers.local import run_batch_job, run_training_job
 
     if isinstance(job, BatchJob):

@@ -21,6 +21,7 @@ from .index import index
 from .init import init
 from .materialize import materialize
 from .preview import preview
+from .report import report
 from .train import train
 
 app = typer.Typer(
@@ -61,6 +62,7 @@ for command in (
     preview,
     train,
     audit,
+    report,
     materialize,
     submit.submit,
     serve.serve,

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 from lightwell.pipeline.errors import OutputError
 from lightwell.pipeline.index.build import build_index
-from lightwell.pipeline.jobs.contracts import Context, find_job
+from lightwell.pipeline.jobs.contracts import Context
+from lightwell.pipeline.jobs.find_job import find_job
 from lightwell.pipeline.jobs.progress import LineConsole, SilentConsole
 from lightwell.pipeline.outputs.folder import OutputFolder
 from lightwell.pipeline.plan.plan import BatchOptions, Plan

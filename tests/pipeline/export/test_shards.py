@@ -16,7 +16,7 @@ from lightwell.pipeline.errors import PlanError, SourceError
 from lightwell.pipeline.export.materialize import Materialize
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.index.index import Index
-from lightwell.pipeline.jobs.contracts import find_job
+from lightwell.pipeline.jobs.find_job import find_job
 from lightwell.pipeline.jobs.progress import SilentConsole
 from lightwell.pipeline.load.decode.opencv import decode_opencv
 from lightwell.pipeline.plan.plan import Plan
