@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from .pipeline.batch.batch import Batch
     from .pipeline.jobs.contracts import Engine, Feed, Stream, TrainingJob
-    from .pipeline.jobs.stages import BatchJob
+    from .pipeline.jobs.stages import AnyBatchJob
     from .pipeline.plan.plan import Plan
     from .pipeline.plan.view import View
 
@@ -140,7 +140,7 @@ def merge_ranks(ranks: Sequence[Sequence[BatchDigest]]) -> list[BatchDigest]:
 
 
 def assert_job_resumes(
-    job: BatchJob | TrainingJob,
+    job: AnyBatchJob | TrainingJob,
     engine: Engine,
     folder: Path,
     *,
@@ -190,7 +190,7 @@ class _Console:
             yield batch
 
 
-def _is_interrupted(job: BatchJob | TrainingJob, engine: Engine, out: Path, stop_after: int) -> bool:
+def _is_interrupted(job: AnyBatchJob | TrainingJob, engine: Engine, out: Path, stop_after: int) -> bool:
     try:
         _run(job, engine, out, _Console(stop_after))
     except KeyboardInterrupt:
@@ -198,13 +198,13 @@ def _is_interrupted(job: BatchJob | TrainingJob, engine: Engine, out: Path, stop
     return False
 
 
-def _run(job: BatchJob | TrainingJob, engine: Engine, out: Path, console: _Console) -> Mapping[str, Any]:
-    from .pipeline.jobs.stages import BatchJob
+def _run(job: AnyBatchJob | TrainingJob, engine: Engine, out: Path, console: _Console) -> Mapping[str, Any]:
+    from .pipeline.jobs.contracts import TrainingJob
     from .workers.local import run_batch_job, run_training_job
 
-    if isinstance(job, BatchJob):
-        return run_batch_job(job, engine, out, console, part_images=1)
-    return run_training_job(job, engine, out, console)
+    if isinstance(job, TrainingJob):
+        return run_training_job(job, engine, out, console)
+    return run_batch_job(job, engine, out, console, part_images=1)
 
 
 def _result_and_records(out: Path, result: Mapping[str, Any]) -> Any:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ..batch.batch import Batch
     from ..monitor.stats import FeedStats
     from ..plan.plan import Plan
     from ..plan.view import View
