@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from .pipeline.index.index import Index
     from .pipeline.jobs.contracts import Context, Engine, Feed, TrainingJob
     from .pipeline.jobs.find_job import find_job
+    from .pipeline.jobs.fingerprint import fingerprint_of
     from .pipeline.jobs.progress import LineConsole, SilentConsole, TerminalConsole
     from .pipeline.jobs.stages import Batches, BatchJob, Files, Images, Rows, SingleStageJob, Stage
+    from .pipeline.load.samples import FileSample, ImageSample
     from .pipeline.plan.plan import Mix, Plan
     from .pipeline.plan.view import View
     from .pipeline.preview.preview import preview
@@ -62,6 +64,8 @@ _EXPORTS = {
     "pipeline.index.build": ("build_index",),
     "pipeline.jobs.contracts": ("Context", "Engine", "Feed", "TrainingJob"),
     "pipeline.jobs.find_job": ("find_job",),
+    "pipeline.jobs.fingerprint": ("fingerprint_of",),
+    "pipeline.load.samples": ("FileSample", "ImageSample"),
     "pipeline.jobs.stages": ("BatchJob", "Batches", "Files", "Images", "Rows", "SingleStageJob", "Stage"),
     "pipeline.plan.plan": ("Mix", "Plan"),
     "pipeline.jobs.progress": ("LineConsole", "SilentConsole", "TerminalConsole"),
@@ -84,11 +88,14 @@ __all__ = [  # noqa: RUF022  (sorted without regard to case, as the test that pi
     "Engine",
     "Feed",
     "Files",
+    "FileSample",
     "find_job",
     "find_target_layer",
+    "fingerprint_of",
     "grad_cam",
     "GradCamAudit",
     "Images",
+    "ImageSample",
     "Index",
     "LightwellError",
     "LineConsole",

@@ -249,9 +249,10 @@ class RowsRun:
         """Process the items in order."""
         self._monitor.start()
         for records in self._records(self._next):
+            num_rows = min(self._size, self._table.num_rows - self._next * self._size)
             self._next += 1
-            self._monitor.count_batch(len(records))
-            yield StageRecords(records, 0, 0)
+            self._monitor.count_batch(num_rows)
+            yield StageRecords(records, 0, 0, num_rows)
 
     def _records(self, first: int) -> Iterator[pa.RecordBatch]:
         with self._stage.open(self._inputs) as process:

@@ -129,14 +129,15 @@ def collect_part(
     """Collect the records of items until a part is full; returns counts and records, or None at the end."""
     skipped = run.counts["skipped"]
     records: list[pa.RecordBatch] = []
-    num_items = num_read = num_used = 0
+    num_items = num_read = num_used = num_rows = 0
     for item in items:
         num_items += 1
         if item.records is not None:
             records.append(item.records)
         num_read += item.num_read
         num_used += item.num_used
-        if full(records, num_read or sum(map(len, records))):
+        num_rows += item.num_rows
+        if full(records, num_read + num_rows):
             break
     left_out = run.counts["skipped"] - skipped  # including batches without a usable image
     if not num_items and not left_out:

@@ -97,6 +97,8 @@ class StageRecords:
     """Images of the item, without padding."""
     num_used: int
     """Of these, those that were not replaced by another image."""
+    num_rows: int = 0
+    """Rows of the item, if it is a table."""
 
 
 class StageRun(Stream[StageRecords], Protocol):

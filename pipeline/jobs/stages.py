@@ -351,11 +351,14 @@ def conform_records(stage: Stage, records: Any) -> pa.RecordBatch:
                 return records.cast(schema)
         except (pa.ArrowException, NotImplementedError):
             pass  # the types are named below
-        got = ", ".join(f"{field.name}: {field.type}" for field in records.schema)
+        got = f"one of {_columns(records.schema)}"
     else:
         got = f"a {type(records).__name__}"
-    expected = ", ".join(f"{field.name}: {field.type}" for field in schema)
     raise PlanError(
-        f"stage {stage.name}: expected a pyarrow.RecordBatch of {expected}; got {got}; return "
+        f"stage {stage.name}: expected a pyarrow.RecordBatch of {_columns(schema)}, got {got}; return "
         "pa.record_batch(columns, schema=schema)"
     )
+
+
+def _columns(schema: pa.Schema) -> str:
+    return "(" + ", ".join(f"{field.name}: {field.type}" for field in schema) + ")"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,7 @@ import torch
 from lightwell.models.audits.gradcam.findings import compute_findings, pointing_game
 from lightwell.models.audits.gradcam.gallery import choose_rows
 from lightwell.models.audits.gradcam.job import GradCamAudit
+from lightwell.models.audits.gradcam.map_stage import MapStage
 from lightwell.models.audits.gradcam.measure import box_coverage, in_any_box, uniform_border_mass
 from lightwell.models.audits.gradcam.pictures import denormalize, overlay
 from lightwell.models.audits.gradcam.records import SCHEMA, maps_of, read_predictions
@@ -22,6 +23,7 @@ from lightwell.pipeline.errors import ModelError, PlanError
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.jobs.job_file import load_job
 from lightwell.pipeline.jobs.progress import SilentConsole
+from lightwell.pipeline.jobs.stages import stage_keys
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.runtime.local_engine import LocalEngine
 from lightwell.workers.local import run_batch_job
@@ -134,12 +136,26 @@ def test_findings_hold_model_plan_layer_and_versions(audited: Path, plan: Plan) 
 class Unopened(GradCamAudit):
     """An audit that must not open its model."""
 
-    def open(self) -> NoReturn:
+    @property
+    def stages(self) -> Any:
+        maps, *others = super().stages
+        return UnopenedStage(maps.audit), *others
+
+
+class UnopenedStage(MapStage):
+    """A stage that must not open its model."""
+
+    def open(self, inputs: Any) -> NoReturn:
         raise AssertionError("opened")
 
 
 Unopened.__name__ = GradCamAudit.__name__
 """Same name, so that it accepts the same folder."""
+
+
+def maps_key(job: GradCamAudit) -> str:
+    """Return the name under which the maps are kept."""
+    return stage_keys(job.stages)["maps"]
 
 
 def run(job: GradCamAudit, out: Path) -> dict[str, object]:
@@ -235,15 +251,15 @@ def test_a_random_head_is_refused_and_reproducible_if_allowed(plan: Plan, tmp_pa
     assert findings["model"]["untrained"] == ["classifier.1"]
     assert "not trained" in (tmp_path / "a" / "report.html").read_text()
     other = job.model_copy(update={"model": spec.model_copy(update={"num_classes": 3})})
-    assert other.fingerprint() != job.fingerprint()
+    assert maps_key(other) != maps_key(job)
 
 
 def test_the_fingerprint_excludes_keys_of_the_report(plan: Plan, checkpoint: Path) -> None:
     job = GradCamAudit(plan=plan, checkpoint=checkpoint)
     same = job.model_copy(update={"title": "another", "gallery": 1, "credit": "me"})
-    assert same.fingerprint() == job.fingerprint()
+    assert maps_key(same) == maps_key(job)
     for change in ({"class_map": {"cat": 1, "dog": 0}}, {"explain": "label"}, {"target_layer": "layer3"}):
-        assert job.model_copy(update=change).fingerprint() != job.fingerprint()
+        assert maps_key(job.model_copy(update=change)) != maps_key(job)
 
 
 def test_another_title_rebuilds_the_report_from_existing_records(
