@@ -57,7 +57,9 @@ def refusal(
     for name in wrong.files:
         (folder / name).unlink()
     files = [f"  {name}: {line}" for name, text in wrong.files.items() for line in text.splitlines() or [""]]
-    said = (printed.out + printed.err).replace(str(folder), "FOLDER").replace(PROGRAM, "lightwell").splitlines()
+    said = (
+        (printed.out + printed.err).replace(str(folder), "FOLDER").replace(PROGRAM, "lightwell").splitlines()
+    )
     return "\n".join([f"$ lightwell {wrong.command}", *files, *said, f"exit code {stop.value.code}", ""])
 
 

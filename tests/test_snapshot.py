@@ -24,7 +24,9 @@ def test_a_text_that_was_never_stored_fails(tmp_path: Path) -> None:
 
 def test_what_is_equal_enough_is_not_written_again(tmp_path: Path) -> None:
     for text in ("1.0", "1.1"):
-        Snapshots(update=True, folder=tmp_path).check("a", text, same=lambda a, b: abs(float(a) - float(b)) < 1)
+        Snapshots(update=True, folder=tmp_path).check(
+            "a", text, same=lambda a, b: abs(float(a) - float(b)) < 1
+        )
     assert (tmp_path / "a.txt").read_text() == "1.0"
 
 

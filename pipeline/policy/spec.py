@@ -138,7 +138,9 @@ def _reason(error: BaseException) -> str:
         return f": {message if len(message) <= 200 else f'{message[:200]}...'}"
     problems = inner.errors(include_url=False)
     name = problems[0]["loc"][:1]
-    of_name = [problem for problem in problems if problem["loc"][:1] == name]  # one for each type that it may have
+    of_name = [
+        problem for problem in problems if problem["loc"][:1] == name
+    ]  # one for each type that it may have
     place = problems[0]["loc"] if len(of_name) == 1 else name
     return f"{''.join(f'.{part}' for part in place)}: {_describe(of_name)}"
 
