@@ -148,7 +148,7 @@ def _reason(error: BaseException) -> str:
 def _describe(problems: Sequence[Any]) -> str:
     if problems[0]["type"] == "missing":
         return "expected a value, got none"
-    messages = [problem["msg"].partition(", unable to parse")[0] for problem in problems]
+    messages: list[str] = [problem["msg"].partition(", unable to parse")[0] for problem in problems]
     found = dict.fromkeys(message.removeprefix("Input should be ") for message in messages)
     got = quoted(problems[0]["input"])
     if problems[0]["type"] == "value_error":  # names what it got
