@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from commands import lightwell
 from lightwell.cli.app import app
 from lightwell.pipeline.errors import ModelError, RequestError
 from lightwell.pipeline.index.index import Index
@@ -52,10 +53,7 @@ def test_the_commands_of_the_readme_go_from_a_folder_to_a_report(root: Path, tmp
     assert [command.split()[0] for command in shown] == ["init", "train", "audit"]
     for command in shown:
         more = SMALL if command.startswith("init") else ()
-        words = [sys.executable, "-m", "lightwell.cli", *shlex.split(command), *more]
-        done = subprocess.run(
-            words, cwd=tmp_path, capture_output=True, text=True, timeout=HANG_S, check=False
-        )
+        done = lightwell(*shlex.split(command), *more, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert "the plan differs" not in done.stderr
     assert (tmp_path / "runs" / "photos" / "audit" / "report.html").is_file()
@@ -190,10 +188,7 @@ def test_a_folder_without_classes_gets_a_plan_and_a_sentence(init: Init, tmp_pat
         "plan.yaml",
     ]
     for line in printed.split("next:\n")[1].splitlines():
-        words = [sys.executable, "-m", "lightwell.cli", *shlex.split(line)[1:]]
-        done = subprocess.run(
-            words, cwd=tmp_path, capture_output=True, text=True, timeout=HANG_S, check=False
-        )
+        done = lightwell(*shlex.split(line)[1:], cwd=tmp_path)
         assert done.returncode == 0, done.stderr
 
 
