@@ -22,6 +22,9 @@ ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+# One thread per process for the tensors of tests, which are too small to be shared out among threads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A token for the clusters of this test run: Ray's ports are open to the network.
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
 
