@@ -38,6 +38,20 @@ settings.register_profile("random", max_examples=500, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Share out the tests among the processes of `make test` by file."""
+    from sharing_out import ByFile
+
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest where several processes share the tests: those that share a cluster."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: ROOT / "tests" / "workers" not in item.path.parents)
+
+
 @cache
 def _has_gpu() -> bool:
     import torch
