@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from faults import note_fault, table_of
 from hypothesis import settings
+from snapshot import Snapshots
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -36,6 +37,13 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.register_profile("random", max_examples=500, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that rewrites snapshots."""
+    parser.addoption(
+        "--update-snapshots", action="store_true", help="Write tests/snapshots anew instead of comparing."
+    )
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -97,6 +105,12 @@ def project_files() -> tuple[str, ...]:
     names = sorted(name for name in set(listed.split("\0")) - {""} if (ROOT / name).is_file())
     assert names, "git lists no files"
     return tuple(names)
+
+
+@pytest.fixture(scope="session")
+def snapshots(pytestconfig: pytest.Config) -> Snapshots:
+    """Return the stored texts of ``tests/snapshots``."""
+    return Snapshots(update=bool(pytestconfig.getoption("update_snapshots")))
 
 
 @pytest.fixture(scope="session")

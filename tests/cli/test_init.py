@@ -45,23 +45,6 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*.yaml")}
 
 
-def test_the_commands_of_the_readme_go_from_a_folder_to_a_report(root: Path, tmp_path: Path) -> None:
-    """Classes are named as YAML would misread them, and the small network keeps it short."""
-    make_folder(tmp_path / "photos", num_images=32, classes=ODD_CLASSES)
-    section = (root / "README.md").read_text().split("## From your own folder", 1)[1]
-    shown = re.findall(r"^\$ lightwell ([^#\n]*)", section.split("```")[1], re.MULTILINE)
-    assert [command.split()[0] for command in shown] == ["init", "train", "audit"]
-    for command in shown:
-        more = SMALL if command.startswith("init") else ()
-        done = lightwell(*shlex.split(command), *more, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        assert "the plan differs" not in done.stderr
-    assert (tmp_path / "runs" / "photos" / "audit" / "report.html").is_file()
-    findings = json.loads((tmp_path / "runs" / "photos" / "audit" / "findings.json").read_text())
-    assert findings["model_classes"]["not_in_model"] == []
-    assert findings["num_labelled"] > 0
-
-
 def test_the_summary_ends_in_commands_that_name_files_which_are_there(init: Init, tmp_path: Path) -> None:
     make_folder(tmp_path / "my phötos", num_images=60)
     printed = init("my phötos", *SMALL)
