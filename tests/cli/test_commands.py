@@ -15,6 +15,7 @@ from pathlib import Path
 
 import lightwell as lightwell_package
 import pytest
+from commands import lightwell
 from lightwell.pipeline.index.index import Index
 from lightwell.pipeline.machine import num_cpus
 from patience import HANG_S
@@ -37,11 +38,6 @@ COMMANDS = (
     "serve",
     "services",
 )
-
-
-def lightwell(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lightwell.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120, check=False)
 
 
 def failed(run: subprocess.CompletedProcess[str], code: int) -> str:

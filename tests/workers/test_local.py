@@ -225,7 +225,9 @@ def test_records_that_are_not_those_of_the_job_are_made_anew(plan: Plan, tmp_pat
         plan = plan.model_copy(update={"seed": 5})
     elif spoil == "damaged":
         content = bytearray(records.read_bytes())
-        content[len(content) // 8] ^= 255
+        column = pq.read_metadata(records).row_group(0).column(0)
+        start = column.dictionary_page_offset or column.data_page_offset
+        content[start + column.total_compressed_size - 1] ^= 255
         records.write_bytes(content)
     elif spoil == "deleted":
         records.unlink()
