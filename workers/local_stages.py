@@ -49,7 +49,7 @@ def open_local_stage(
 
 
 def sample_view(source: Files | Images) -> tuple[OpenView, SampleKind]:
-    """Open the samples that a stage reads; returns them and what a sample is."""
+    """Open the samples that a stage reads; returns them and the kind of sample."""
     return open_samples(source.plan, source.split, source.batch_size), (
         "files" if isinstance(source, Files) else "images"
     )

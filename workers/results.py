@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..pipeline.jobs.contracts import DeclaresOutputs, KeepsBooksApart
+from ..pipeline.jobs.contracts import DeclaresBookkeepingFolder, DeclaresOutputs
 from ..pipeline.jobs.stages import SINGLE_STAGE, SingleStageJob
 from ..pipeline.monitor.quarantine import QUARANTINE_NAME
 from ..pipeline.outputs.folder import OutputFolder
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 COUNTS_NAME = "counts.json"
 JOB_NAME = f"{STAGES}/job.yaml"
 """The job of a batch run, for ``lightwell report``."""
-BOOKS = (QUARANTINE_NAME, COUNTS_NAME)
+OWN_NAMES = (QUARANTINE_NAME, COUNTS_NAME)
 """Files that the runner writes for every job."""
 
 
@@ -86,8 +86,8 @@ def open_results(
         RequestError: the run would overwrite other files or its own inputs, or another run writes there.
         OutputError: the folder cannot be read or written.
     """
-    bookkeeping = job.bookkeeping_folder if isinstance(job, KeepsBooksApart) else ""
-    names = [*BOOKS, *((JOB_NAME,) if stages else ())]
+    bookkeeping = job.bookkeeping_folder if isinstance(job, DeclaresBookkeepingFolder) else ""
+    names = [*OWN_NAMES, *((JOB_NAME,) if stages else ())]
     names += [name for key in stages for name in RecordStore.patterns(stage_folder(key))]
     own = [f"{bookkeeping}/{name}" if bookkeeping else name for name in names]
     if isinstance(job, SingleStageJob):

@@ -1,4 +1,4 @@
-"""Protocols of training jobs, engines and feeds, and what a running job is given.
+"""Protocols of training jobs, engines and feeds, and the context of a running job.
 
 A training job is any class, in this package or yours, whose instances are built from the keys of a job file and that has a
 method ``run``. Batch jobs are in ``stages``. Write ``job: your_package.module:Name`` in the job file and allow the module
@@ -234,7 +234,7 @@ class DeclaresOutputs(Protocol):
 
 
 @runtime_checkable
-class KeepsBooksApart(Protocol):
+class DeclaresBookkeepingFolder(Protocol):
     """A job whose records, counts and quarantine list are in a folder of their own, as other programs read its output."""
 
     @property

@@ -135,7 +135,7 @@ class Stage(Protocol):
         ...
 
     def source(self, inputs: Inputs) -> Source:
-        """Return what the stage reads; called once, after the stages that it needs."""
+        """Return the source of the items; called once, after the stages that it needs."""
         ...
 
     def open(self, inputs: Inputs) -> AbstractContextManager[Process]:

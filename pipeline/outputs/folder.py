@@ -105,7 +105,7 @@ class OutputFolder:
         return self._manifest.stages
 
     def describe(self, fingerprint: str | None = None, stages: Mapping[str, str] | None = None) -> None:
-        """Set what the run is about; it is saved at the next claim.
+        """Set the facts of the run; they are saved at the next claim.
 
         Args:
             fingerprint: of everything that determines the files.

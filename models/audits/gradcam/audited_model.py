@@ -1,4 +1,4 @@
-"""The model of an audit: its weights, its classes, and what the report says of it."""
+"""The model of an audit: weights, classes, and the facts that the report shows."""
 
 from __future__ import annotations
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
 
 from ....pipeline.compiler.program import Program
+from ....pipeline.export.encoding import Encoder
 from ....pipeline.jobs.fingerprint import fingerprint_of
 from ....pipeline.jobs.stages import Batches, Inputs, Process, Source
+from ....pipeline.load.decode.opencv import decode_opencv
 from ....pipeline.plan.view import View
 from .gallery import Picture, choose_rows
 from .pictures import denormalize
@@ -58,6 +58,7 @@ class PictureStage:
     @contextmanager
     def open(self, inputs: Inputs) -> Iterator[Process]:  # noqa: ARG002
         """Yield a function that stores the images of a batch."""
+        encoder = Encoder("png", 0)
         constants = Program.compile(self.audit.plan).normalization
         mean, std = (constants.mean, constants.std) if constants else ((0.0,) * 3, (1.0,) * 3)
 
@@ -66,7 +67,7 @@ class PictureStage:
             rows = np.flatnonzero(batch.is_valid).tolist()
             columns = {
                 "key": [batch.keys[row] for row in rows],
-                "png": [to_png(images[row]) for row in rows],
+                "png": [encoder.encode(images[row], batch.keys[row]) for row in rows],
                 "boxes": [None if batch.boxes is None else batch.boxes[row][:, :4].tolist() for row in rows],
             }
             return pa.record_batch(columns, schema=SCHEMA)
@@ -74,18 +75,11 @@ class PictureStage:
         yield process
 
 
-def to_png(pixels: np.ndarray) -> bytes:
-    """Encode uint8 pixels (height, width, 3) without loss."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
-
-
 def read_pictures(records: pa.Table) -> dict[str, Picture]:
     """Decode the images of the stage's records, by key."""
     found = {}
     for record in records.to_pylist():
-        pixels = np.asarray(Image.open(io.BytesIO(record["png"]), formats=["PNG"]).convert("RGB"))
+        pixels = np.asarray(decode_opencv(record["png"]), np.uint8)
         boxes = None if record["boxes"] is None else np.array(record["boxes"], np.float32).reshape(-1, 4)
         found[record["key"]] = Picture(pixels, boxes)
     return found
