@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from ..batch.batch import Batch  # noqa: F401 - named in a string
     from ..monitor.stats import FeedStats
     from ..plan.plan import Plan
     from ..plan.view import View
