@@ -42,7 +42,6 @@ def test_lowering_equals_albumentations_within_its_declared_tolerance(transform:
     [
         (A.ToGray(method="pca"), "principal component"),
         (A.ToGray(num_output_channels=1), "three"),
-        (A.ChannelDropout(fill=300), "from 0 to 255"),
         (A.FancyPCA(), "FancyPCA"),
     ],
     ids=repr,

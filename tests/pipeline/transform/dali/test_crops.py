@@ -102,8 +102,6 @@ def test_padding_of_images_of_one_or_two_pixels(mode: int) -> None:
         (A.RandomResizedCrop((9, 9), area_for_downscale="image_mask"), "no area filter"),
         (A.RandomSizedBBoxSafeCrop(9, 9, interpolation=cv2.INTER_AREA), "no area filter"),
         (A.CropAndPad(px=1, interpolation=cv2.INTER_NEAREST), "nearest"),
-        (A.Pad(1, fill=(1, 2, 3, 4, 5)), "at most four levels"),
-        (A.RandomCrop(9, 9, pad_if_needed=True, fill=(1, 2, 3, 4, 5)), "at most four levels"),
     ],
     ids=lambda value: type(value).__name__,
 )

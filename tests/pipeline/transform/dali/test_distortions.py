@@ -66,7 +66,6 @@ def test_supported_on_a_gpu_and_not_on_a_cpu(transform: Any) -> None:
     ("transform", "reason"),
     [
         (A.ElasticTransform(interpolation=cv2.INTER_CUBIC), "linear interpolation only"),
-        (A.GridDistortion(fill=(1, 2, 3, 4, 5)), "at most four levels"),
         (PIECEWISE_OF_NOTHING, "scale of 0"),
     ],
     ids=lambda value: type(value).__name__,

@@ -50,7 +50,6 @@ def test_lowering_equals_albumentations_within_its_declared_tolerance(transform:
         (A.CLAHE(), "one limit"),
         (A.AutoContrast(cutoff=2), "histogram"),
         (A.AutoContrast(ignore=7), "histogram"),
-        (A.Posterize(num_bits=[(1, 2)] * 4), "channels"),
     ],
     ids=repr,
 )

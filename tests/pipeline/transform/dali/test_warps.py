@@ -115,11 +115,6 @@ def test_other_interpolations_are_unsupported(transform: Any) -> None:
     assert "linear interpolation only" in unsupported_reason(transform, device="gpu", approximate=True)
 
 
-def test_a_fill_that_opencv_does_not_support_is_unsupported() -> None:
-    transform = A.Affine(fill=(1, 2, 3, 4, 5))
-    assert "at most four levels" in unsupported_reason(transform, device="gpu", approximate=True)
-
-
 def test_a_class_without_a_lowering_has_a_reason() -> None:
     transform = A.GridElasticDeform((3, 3), 5)
     assert "warps every cell" in unsupported_reason(transform, device="gpu", approximate=True)
