@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
 
 LOCAL = LocalEngine(num_threads=1)
 COLOCATED = RayEngine(num_workers=2)
-SEPARATE = RayEngine(num_workers=2, placement="separate")
+SEPARATE = RayEngine(num_workers=1, placement="separate")
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_job_workers_are_counted_with_the_batch_workers_and_only_allowed_with_se
     plan: Plan, tmp_path: Path
 ) -> None:
     with pytest.raises(PlanError, match=r"2 workers of 1 CPUs and 3 workers of 1 CPUs.*1 of them never fit"):
-        run(Sums(plan), replace(SEPARATE, num_job_workers=3), tmp_path / "out")
+        run(Sums(plan), replace(SEPARATE, num_workers=2, num_job_workers=3), tmp_path / "out")
     for wrong in (COLOCATED, SEPARATE):
         number = 2 if wrong.placement == "colocated" else 0
         with pytest.raises(PlanError, match=f"got {number} with {wrong.placement}; add --placement separate"):
@@ -122,7 +122,7 @@ def test_job_workers_are_counted_with_the_batch_workers_and_only_allowed_with_se
 
 def test_an_error_of_a_job_arrives_as_it_was_raised(plan: Plan, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="expected weights, got none"):
-        run(Sums(plan, broken=True), COLOCATED, tmp_path / "out")
+        run(Sums(plan, broken=True), RayEngine(num_workers=1), tmp_path / "out")
 
 
 def test_a_worker_with_more_cpus_has_more_threads(plan: Plan, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import albumentations as A
 import pytest
 from lightwell.pipeline.transform.dali.op_registry import unsupported_reason
 
-from .parity import assert_parity, pictures
+from .parity import assert_parity, described, pictures
 
 TRANSFORMS = [
     A.HueSaturationValue(p=0.8),
@@ -32,7 +32,7 @@ TRANSFORMS = [
 ]
 
 
-@pytest.mark.parametrize("transform", TRANSFORMS, ids=repr)
+@pytest.mark.parametrize("transform", TRANSFORMS, ids=described)
 def test_lowering_equals_albumentations_within_its_declared_tolerance(transform: Any) -> None:
     assert_parity(transform, pictures(), num_draws=2)
 
@@ -44,7 +44,7 @@ def test_lowering_equals_albumentations_within_its_declared_tolerance(transform:
         (A.ToGray(num_output_channels=1), "three"),
         (A.FancyPCA(), "FancyPCA"),
     ],
-    ids=repr,
+    ids=described,
 )
 def test_unsupported_options_have_a_reason(transform: Any, reason: str) -> None:
     for device in ("cpu", "gpu"):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from lightwell.pipeline.transform.dali.op_registry import lowering_of, unsupported_reason
 
-from .parity import assert_parity, compare, pictures, worst
+from .parity import assert_parity, compare, described, pictures, worst
 
 LINEAR = {"downscale": cv2.INTER_LINEAR, "upscale": cv2.INTER_LINEAR}
 NEAREST_THEN_LINEAR = {"downscale": cv2.INTER_NEAREST, "upscale": cv2.INTER_LINEAR}
@@ -42,7 +42,7 @@ TRANSFORMS = [
 ]
 
 
-@pytest.mark.parametrize("transform", TRANSFORMS, ids=repr)
+@pytest.mark.parametrize("transform", TRANSFORMS, ids=described)
 def test_lowering_equals_albumentations_within_its_declared_tolerance(transform: Any) -> None:
     assert_parity(transform, pictures(), num_draws=2)
 
@@ -57,7 +57,7 @@ def test_lowering_equals_albumentations_within_its_declared_tolerance(transform:
             "filter",
         ),
     ],
-    ids=repr,
+    ids=described,
 )
 def test_unsupported_options_have_a_reason(transform: Any, reason: str) -> None:
     for device in ("cpu", "gpu"):
@@ -67,14 +67,14 @@ def test_unsupported_options_have_a_reason(transform: Any, reason: str) -> None:
 ON_A_GPU_ONLY = [A.MedianBlur((3, 7), p=1), A.ChromaticAberration(mode="random", p=1)]
 
 
-@pytest.mark.parametrize("transform", ON_A_GPU_ONLY, ids=repr)
+@pytest.mark.parametrize("transform", ON_A_GPU_ONLY, ids=described)
 def test_transforms_without_a_cpu_operator_are_lowered_on_a_gpu_only(transform: Any) -> None:
     assert "GPU only" in unsupported_reason(transform, device="cpu", approximate=True)
     assert unsupported_reason(transform, device="gpu", approximate=False) == ""
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("transform", ON_A_GPU_ONLY, ids=repr)
+@pytest.mark.parametrize("transform", ON_A_GPU_ONLY, ids=described)
 def test_lowering_on_a_gpu_equals_albumentations_within_its_declared_tolerance(transform: Any) -> None:
     lowering = lowering_of(type(transform).__name__)
     assert lowering is not None

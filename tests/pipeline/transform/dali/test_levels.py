@@ -10,7 +10,7 @@ import pytest
 from lightwell.pipeline.transform.dali.op_registry import unsupported_reason
 from lightwell.pipeline.transform.output_shapes import needs_pixels_reason
 
-from .parity import assert_parity, pictures
+from .parity import assert_parity, described, pictures
 
 TRANSFORMS = [
     A.RandomBrightnessContrast(p=0.8),
@@ -35,7 +35,7 @@ TRANSFORMS = [
 ]
 
 
-@pytest.mark.parametrize("transform", TRANSFORMS, ids=repr)
+@pytest.mark.parametrize("transform", TRANSFORMS, ids=described)
 def test_lowering_equals_albumentations_within_its_declared_tolerance(transform: Any) -> None:
     assert_parity(transform, pictures(), num_draws=2)
 
@@ -51,7 +51,7 @@ def test_lowering_equals_albumentations_within_its_declared_tolerance(transform:
         (A.AutoContrast(cutoff=2), "histogram"),
         (A.AutoContrast(ignore=7), "histogram"),
     ],
-    ids=repr,
+    ids=described,
 )
 def test_unsupported_options_have_a_reason(transform: Any, reason: str) -> None:
     for device in ("cpu", "gpu"):
@@ -61,7 +61,7 @@ def test_unsupported_options_have_a_reason(transform: Any, reason: str) -> None:
 @pytest.mark.parametrize(
     "transform",
     [A.RandomBrightnessContrast(brightness_by_max=False), A.Equalize(mask=lambda image: image)],
-    ids=repr,
+    ids=described,
 )
 def test_options_whose_params_depend_on_pixels_are_not_sampled_early(transform: Any) -> None:
     assert "from pixels" in needs_pixels_reason(transform)

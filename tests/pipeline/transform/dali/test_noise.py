@@ -8,7 +8,7 @@ import albumentations as A
 import pytest
 from lightwell.pipeline.transform.dali.op_registry import unsupported_reason
 
-from .parity import assert_parity, pictures
+from .parity import assert_parity, described, pictures
 
 GAUSSIAN = {"mean_range": (-0.2, 0.2), "std_range": (0.1, 0.2)}
 LAPLACE = {"mean_range": (0, 0), "scale_range": (0.1, 0.2)}
@@ -43,7 +43,7 @@ TRANSFORMS = [
 ]
 
 
-@pytest.mark.parametrize("transform", TRANSFORMS, ids=repr)
+@pytest.mark.parametrize("transform", TRANSFORMS, ids=described)
 def test_lowering_equals_albumentations_within_its_declared_tolerance(transform: Any) -> None:
     assert_parity(transform, pictures(), num_draws=2)
 
@@ -53,7 +53,7 @@ def test_lowering_equals_albumentations_within_its_declared_tolerance(transform:
     [
         (A.RandomShadow(num_shadows_limit=(1, 3)), "more than two"),
     ],
-    ids=repr,
+    ids=described,
 )
 def test_unsupported_options_have_a_reason(transform: Any, reason: str) -> None:
     for device in ("cpu", "gpu"):
