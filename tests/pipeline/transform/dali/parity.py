@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,11 @@ class Difference:
         return (tolerance.max_levels is None or self.max_levels <= tolerance.max_levels) and (
             tolerance.min_psnr_db is None or self.min_psnr_db >= tolerance.min_psnr_db
         )
+
+
+def described(value: object) -> str:
+    """Describe a transform and its options for the name of a test, the same in every process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def pictures() -> list[np.ndarray]:

@@ -16,7 +16,7 @@ from lightwell.pipeline.transform.output_shapes import needs_pixels_reason
 from snapshot import Snapshots
 from transforms import made
 
-from .parity import BOXES, compare, pictures
+from .parity import BOXES, compare, described, pictures
 
 PICTURES = [picture for picture in pictures() if picture.size < 100_000]
 NEAREST, CUBIC, AREA, LANCZOS = cv2.INTER_NEAREST, cv2.INTER_CUBIC, cv2.INTER_AREA, cv2.INTER_LANCZOS4
@@ -98,7 +98,7 @@ def why_not(transform: Any) -> str:
 
 def expected_to_fail(transform: Any) -> Any:
     mark = pytest.mark.xfail(strict=True, reason=why_not(transform))
-    return pytest.param(transform, marks=mark, id=repr(transform))
+    return pytest.param(transform, marks=mark, id=described(transform))
 
 
 def shown(transform: Any) -> str:
@@ -136,13 +136,13 @@ def assert_equal_in_dali(transform: Any, device: Device) -> None:
     assert found.within(lowering.tolerance), f"expected {lowering.tolerance}, got {found}"
 
 
-@pytest.mark.parametrize("transform", TOO_SLOW, ids=repr)
+@pytest.mark.parametrize("transform", TOO_SLOW, ids=described)
 def test_what_would_work_is_left_to_opencv_because_it_is_faster(transform: Any) -> None:
     assert "faster" in why_not(transform)
     assert_equal_in_dali(transform, "cpu")
 
 
-@pytest.mark.parametrize("transform", REFUSED, ids=repr)
+@pytest.mark.parametrize("transform", REFUSED, ids=described)
 def test_albumentations_runs_what_dali_does_not(transform: Any) -> None:
     """Otherwise the failures above would be expected for another reason than the one that is named."""
     assert why_not(transform)
