@@ -54,12 +54,12 @@ def test_images_of_a_few_pixels_equal_albumentations(transform: Any) -> None:
     rng = np.random.default_rng(7)
     lowering = lowering_of(type(transform).__name__)
     assert lowering is not None
-    for size in SPECKS:
-        speck = rng.integers(0, 256, (*size, 3), dtype=np.uint8)
-        if not albumentations_can(transform, speck):
-            continue  # ToGray, for example, rejects a single column
-        found = compare(transform, [speck], num_draws=2)
-        assert found.within(lowering.tolerance_of(transform)), f"{size}: {found}"
+    specks = [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for size in SPECKS]
+    usable = [one for one in specks if albumentations_can(transform, one)]  # ToGray rejects a single column
+    if not usable:
+        pytest.skip("Albumentations applies it to none of them")
+    found = compare(transform, usable, num_draws=2)
+    assert found.within(lowering.tolerance_of(transform)), found
 
 
 def test_successive_lowerings_add_up() -> None:
