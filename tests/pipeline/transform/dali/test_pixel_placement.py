@@ -58,8 +58,9 @@ def test_images_of_a_few_pixels_equal_albumentations(transform: Any) -> None:
     usable = [one for one in specks if albumentations_can(transform, one)]  # ToGray rejects a single column
     if not usable:
         pytest.skip("Albumentations applies it to none of them")
-    found = compare(transform, usable, num_draws=2)
-    assert found.within(lowering.tolerance_of(transform)), found
+    for batch in ([one for one in usable if one.size == 3], [one for one in usable if one.size > 3]):
+        found = compare(transform, batch, num_draws=2) if batch else None
+        assert found is None or found.within(lowering.tolerance_of(transform)), found
 
 
 def test_successive_lowerings_add_up() -> None:
