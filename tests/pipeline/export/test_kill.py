@@ -31,7 +31,7 @@ job = Materialize(plan=Plan.load(plan), augment=True, format=form, shard_images=
 chance = random.Random(int(seed))
 
 def num_parts():
-    return len(list(Path(folder, "parts").glob("part-*")))
+    return len(list(Path(folder).glob("_lightwell/stages/*/parts/part-*")))
 
 def ended(child):
     return os.waitpid(child, os.WNOHANG)[0] != 0

@@ -73,7 +73,8 @@ def test_a_job_writes_the_same_files_as_on_the_local_engine(
     expected = run(Sums(plan), LOCAL, tmp_path / "local")
     assert expected[0]["counts"] == {"read": 23, "used": 22, "replaced": 1, "skipped": 0}
     assert expected[0]["bad"] == ["dog/003.jpg"]
-    assert sorted(expected[1]) == ["counts.json", "quarantine.jsonl", "records.parquet"]
+    stage = next(name for name in expected[1] if name.startswith("stages/records-"))
+    assert sorted(expected[1]) == ["counts.json", "quarantine.jsonl", "records.parquet", stage]
     assert run(Sums(plan), engine, tmp_path / "ray") == expected
 
 
@@ -87,13 +88,13 @@ def test_one_engine_takes_up_what_the_other_left(
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
         run_batch_job(Sums(plan), first, out, Stopping(7), part_images=5)
-    parts = sorted((out / "parts").glob("part-*.parquet"))
+    parts = sorted(out.glob("stages/*/parts/part-*.parquet"))
     assert len(parts) == 2  # of three batches each; the seventh is lost
     said: list[str] = []
     console = SilentConsole()
     console.print = said.append  # type: ignore[method-assign]
     found = run_batch_job(Sums(plan), then, out, console, part_images=5)
-    assert said[0] == "resuming after 12 images that are done"
+    assert said[0] == "records: resuming after 12 images that are done"
     assert (found, files_of(out)) == expected
 
 
