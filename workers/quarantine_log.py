@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ..pipeline.errors import OutputError
-from ..pipeline.jobs.contracts import IncrementalQuarantine, JobEngine, quarantine_after
+from ..pipeline.jobs.contracts import IncrementalQuarantine, quarantine_after
 from ..pipeline.monitor.quarantine import append_quarantine, write_quarantine
-from .local_job_run import LocalJobRun
+from .observed_engine import ObservedEngine
 
 if TYPE_CHECKING:
-    from ..pipeline.jobs.contracts import BatchJob, Engine, Feed, JobRun
-    from ..pipeline.plan.plan import Plan
-    from ..pipeline.plan.view import View
+    from ..pipeline.jobs.contracts import Engine, Feed, JobRun
 
 INTERVAL_S = 1.0
 """Interval between writes: a kill loses at most the entries of this many seconds."""
@@ -56,9 +54,9 @@ class QuarantineLog:
             target=self._write_periodically, name="lightwell-quarantine", daemon=True
         )
 
-    def record(self, engine: Engine) -> RecordingEngine:
+    def record(self, engine: Engine) -> ObservedEngine:
         """Wrap an engine so that all its feeds are recorded."""
-        return RecordingEngine(engine, self._add_feed)
+        return ObservedEngine(engine, lambda feed, _, resumed: self._add_feed(feed, resumed=resumed))
 
     def _add_feed(self, feed: Feed | JobRun, *, resumed: bool) -> None:
         self._feeds.append(feed)
@@ -149,26 +147,3 @@ class QuarantineLog:
 def entry_key(entry: Mapping[str, Any]) -> tuple[int, str, str]:
     """Return the key that identifies and sorts an entry."""
     return entry["epoch"], entry["key"], entry["step"]
-
-
-class RecordingEngine:
-    """Engine whose feeds are recorded, and which runs batch jobs on every kind of engine."""
-
-    def __init__(self, engine: Engine, add_feed: Callable[..., None]) -> None:
-        self._engine = engine
-        self._add_feed = add_feed
-
-    def feed(self, plan: Plan, view: View, position: Mapping[str, Any] | None = None) -> Feed:
-        """Open and record a feed."""
-        feed = self._engine.feed(plan, view) if position is None else self._engine.feed(plan, view, position)
-        self._add_feed(feed, resumed=position is not None)
-        return feed
-
-    def open_job(self, job: BatchJob, position: Mapping[str, Any] | None = None) -> JobRun:
-        """Open and record a run of a job: on the engine if it is a ``JobEngine``, else in this process."""
-        if isinstance(self._engine, JobEngine):
-            run = self._engine.open_job(job, position)
-        else:
-            run = LocalJobRun(job, self._engine.feed(job.plan, job.view, position))
-        self._add_feed(run, resumed=position is not None)
-        return run
