@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -15,7 +14,9 @@ from ...pipeline.config.checked_model import CheckedModel
 from ...pipeline.errors import PlanError
 from ...pipeline.index.index import Index
 from ...pipeline.plan.plan import Plan
+from ...pipeline.text import first_few
 from ..zoo.build import ModelSpec
+from ..zoo.checkpoint_file import file_digest
 from ..zoo.load_checkpoint import is_path
 from .optim import CheckpointEvery, EarlyStop, LRSchedule, MetricName, OptimizerSpec
 
@@ -109,7 +110,7 @@ class ClassifySpec(CheckedModel):
         absent = [name for number, name in enumerate(index.classes) if number not in set(present.tolist())]
         notes = []
         if absent:
-            shown = ", ".join(map(repr, absent[:5])) + (f" and {len(absent) - 5} more" if absent[5:] else "")
+            shown = first_few([*map(repr, absent)], 5)
             notes.append(f"no image of {shown} in {self.validation_split!r}: these classes are not validated")
         monitors = {"monitor": self.monitor, "early_stop": self.early_stop and self.early_stop.metric}
         undefined = [key for key, metric in monitors.items() if metric == "auroc"]
@@ -166,8 +167,7 @@ def _weights_digest(path: Path) -> str:
 
 @lru_cache(maxsize=8)
 def _cached_digest(path: Path, size: int, modified_ns: int) -> str:  # noqa: ARG001  (keys of the cache)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return file_digest(path)
 
 
 def labels_of_split(index: Index, split: str, key: str, splits: list[str]) -> np.ndarray:
