@@ -23,6 +23,9 @@ ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+# One thread per process for the tensors of tests, which are too small to be shared out among threads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # A token for the clusters of this test run: Ray's ports are open to the network.
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
 
@@ -41,6 +44,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-snapshots", action="store_true", help="Write tests/snapshots anew instead of comparing."
     )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Share out the tests among the processes of `make test` by file."""
+    from sharing_out import ByFile
+
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest where several processes share the tests: those that share a cluster."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: ROOT / "tests" / "workers" not in item.path.parents)
 
 
 @cache

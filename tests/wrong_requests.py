@@ -94,6 +94,10 @@ POLICIES = (
     policy("{import: 'mypackage.policies:strong'}"),
     policy("- {GaussNoise: {std_range: [0.1, 5]}}"),
     policy("- {CoarseDropout: {fill: blue}}"),
+    policy("- {CoarseDropout: {fill: 300}}"),
+    policy("- {Posterize: {num_bits: [[1, 2], [1, 2], [1, 2], [1, 2]]}}"),
+    policy("- {Posterize: {num_bits: [4, 9]}}"),
+    policy("- {Rotate: {fill: [1, 2, 3, 4, 5]}}"),
     policy("- {RandomResizedCrop: {size: 224}}"),
     policy("- {RandomResizedCrop: {size: [224]}}"),
 )

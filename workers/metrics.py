@@ -135,7 +135,7 @@ class JobMeter:
 
     def instrument(self, engine: ObservedEngine) -> ObservedEngine:
         """Wrap an engine so that all its feeds are reported, named by their splits."""
-        return ObservedEngine(engine, lambda feed, view, _: self.add_feed(feed, view.split or "all"))
+        return ObservedEngine(engine, lambda feed, name, _: self.add_feed(feed, name))
 
     def add_feed(self, feed: Stream[Any], name: str) -> None:
         """Add a feed to report."""

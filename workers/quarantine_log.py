@@ -15,7 +15,7 @@ from ..pipeline.monitor.quarantine import append_quarantine, write_quarantine
 from .observed_engine import ObservedEngine
 
 if TYPE_CHECKING:
-    from ..pipeline.jobs.contracts import Engine, Feed, JobRun
+    from ..pipeline.jobs.contracts import Engine, Feed, StageRun
 
 INTERVAL_S = 1.0
 """Interval between writes: a kill loses at most the entries of this many seconds."""
@@ -42,7 +42,7 @@ class QuarantineLog:
         self._path = path
         self._previous = self._pending = tuple(previous)
         self._counts = dict(counts or {})
-        self._feeds: list[Feed | JobRun] = []
+        self._feeds: list[Feed | StageRun] = []
         self._writing = threading.Lock()
         self._num_known: list[int] = []
         """Number of entries already taken from each feed."""
@@ -58,7 +58,7 @@ class QuarantineLog:
         """Wrap an engine so that all its feeds are recorded."""
         return ObservedEngine(engine, lambda feed, _, resumed: self._add_feed(feed, resumed=resumed))
 
-    def _add_feed(self, feed: Feed | JobRun, *, resumed: bool) -> None:
+    def _add_feed(self, feed: Feed | StageRun, *, resumed: bool) -> None:
         self._feeds.append(feed)
         if resumed:  # its initial counts are already part of the resumed run's
             for name, number in feed.counts.items():

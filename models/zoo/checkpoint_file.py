@@ -6,7 +6,6 @@ arguments are replaced by ``_Opaque``, an empty placeholder. Any other class is 
 
 from __future__ import annotations
 
-import hashlib
 import re
 import threading
 import zipfile
@@ -213,12 +212,6 @@ def _read_safetensors(file: Path) -> Any:
             f"weights: expected a safetensors file, got {str(file)!r} ({first_line(error)}); "
             "download or save it again"
         ) from error
-
-
-def file_digest(path: Path) -> str:
-    """Return the first 16 hex digits of a file's SHA-256."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
 def first_line(error: BaseException) -> str:

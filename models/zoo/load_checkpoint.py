@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from ...pipeline.config.path_fields import MayBePath
 from ...pipeline.errors import ModelError, did_you_mean
-from .checkpoint_file import SUFFIXES, file_digest, read_checkpoint_file
+from ...pipeline.jobs.fingerprint import file_digest
+from .checkpoint_file import SUFFIXES, read_checkpoint_file
 from .heads import classifier_layers, num_outputs, reset_head
 from .hubs import AUXILIARY_PREFIXES
 from .state_dict import find_weights

@@ -15,6 +15,7 @@ from ..config.imports import AllowedModules
 from ..errors import LightwellError, PlanError
 from ..text import one_line, quoted
 from ..warning_filter import ignored_warnings
+from .channel_options import check_channels
 from .compose_options import check_composition
 from .registry import check_options, check_permitted, find_transform, is_composition_class
 
@@ -87,6 +88,8 @@ class TransformSpec(CheckedModel):
             raise PlanError(
                 f"{where}{_reason(error)}; see help of {cls.__module__}.{cls.__name__}"
             ) from error
+        if cls.__module__.startswith("albumentations."):
+            check_channels(built, where)
         return built
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from commands import lightwell
 from lightwell.cli.app import app
 from lightwell.pipeline.errors import ModelError, RequestError
 from lightwell.pipeline.index.index import Index
@@ -170,10 +171,7 @@ def test_a_folder_without_classes_gets_a_plan_and_a_sentence(init: Init, tmp_pat
         "plan.yaml",
     ]
     for line in printed.split("next:\n")[1].splitlines():
-        words = [sys.executable, "-m", "lightwell.cli", *shlex.split(line)[1:]]
-        done = subprocess.run(
-            words, cwd=tmp_path, capture_output=True, text=True, timeout=HANG_S, check=False
-        )
+        done = lightwell(*shlex.split(line)[1:], cwd=tmp_path)
         assert done.returncode == 0, done.stderr
 
 
