@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +27,7 @@ from .scan_checkpoint import ScanCheckpoint
 from .sources.annotated_images import AnnotationKind
 from .sources.annotations import list_annotated
 from .sources.boxes import fit_annotations
-from .sources.folder import list_folder_tree
+from .sources.folder import list_folder
 from .sources.labels import LabelKind, note_similar_classes
 from .sources.listing import Listing, as_text
 from .sources.table import SUFFIXES, list_table
@@ -150,6 +150,23 @@ def build_index(
     return _index(listing, rows, splits, description)
 
 
+def with_split_seed(index: Index, seed: int, previous: Index | None = None) -> Index:
+    """Assign the splits of an index, made by a hash, again with another seed.
+
+    Args:
+        index: from ``build_index``.
+        seed: of the hash.
+        previous: an older index, to count the samples whose split changed.
+    """
+    keys, source = index.table["key"].to_pylist(), index.source
+    splits = assign_splits(keys, source["fractions"], seed)
+    source |= {"seed": seed, "moved": _num_moved(previous, keys, splits)}
+    place = SCHEMA.get_field_index("split")
+    table = index.table.set_column(place, SCHEMA.field(place), pa.array(splits, SCHEMA.field(place).type))
+    metadata = {**table.schema.metadata, SOURCE: json.dumps(source).encode()}
+    return replace(index, table=table.replace_schema_metadata(metadata))
+
+
 @dataclass(frozen=True)
 class _Request:
     """Arguments of ``build_index`` that decide its rows; the source without ``file://``."""
@@ -254,7 +271,7 @@ def _list(request: _Request, scan: _IndexScan) -> Listing:
             shards = {path: folder.file_stats.get(path) for path in paths}
     if shards is None:
         assert folder is not None
-        return list_folder_tree(folder)
+        return list_folder(folder)
     return scan.scan_shards(shards, request)
 
 

@@ -8,8 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from lightwell.pipeline.errors import SourceError
-from lightwell.pipeline.index.sources.folder import list_folder
+from lightwell.pipeline.index.sources.folder import list_folder as list_files
 from lightwell.pipeline.index.sources.table import list_table
+from lightwell.pipeline.index.sources.walk import scan_folder
+
+
+def list_folder(path):
+    return list_files(scan_folder(str(path)))
 
 
 def _touch(root, *names):
@@ -152,7 +157,7 @@ def test_absolute_paths_outside_the_root_keep_their_name(tmp_path):
     [
         ("pth,label\n1.jpg,a\n", "expected a column 'path'.*did you mean 'pth'"),
         ("path,labels\n1.jpg,a\n", "expected a column 'label'.*did you mean 'labels'"),
-        ("path,kind\n1.jpg,a\n", "expected a column 'label'.*name the right one as label_column"),
+        ("path,kind\n1.jpg,a\n", "expected a column 'label'.*name the right one with --label-column"),
         ("path,label\n,a\n,b\n", "expected a path in column 'path', got none in any row"),
         ("path,label\n", "with none"),
         ("", "expected a CSV or Parquet table"),

@@ -9,11 +9,12 @@ import albumentations as A
 import cv2
 import numpy as np
 import pytest
-from lightwell.pipeline.policy.registry import transform_classes
 from lightwell.pipeline.transform.dali.lowering import Device
 from lightwell.pipeline.transform.dali.op_registry import OP_MODULES, lowering_of, unsupported_reason
 from lightwell.pipeline.transform.dali.unsupported import ALBUMENTATIONS_ONLY, EXCEPTIONS
 from lightwell.pipeline.transform.output_shapes import needs_pixels_reason
+from snapshot import Snapshots
+from transforms import made
 
 from .parity import BOXES, compare, described, pictures
 
@@ -21,7 +22,6 @@ PICTURES = [picture for picture in pictures() if picture.size < 100_000]
 NEAREST, CUBIC, AREA, LANCZOS = cv2.INTER_NEAREST, cv2.INTER_CUBIC, cv2.INTER_AREA, cv2.INTER_LANCZOS4
 INPAINTED = ("inpaint_telea", "inpaint_ns")
 AREA_PAIR = {"downscale": AREA, "upscale": cv2.INTER_LINEAR}
-NEED_BOXES = ("ConstrainedCoarseDropout", "RandomSizedBBoxSafeCrop")
 
 
 def everywhere(image: np.ndarray) -> np.ndarray:
@@ -124,10 +124,7 @@ def test_the_lowering_equals_albumentations_with_these_options(transform: Any, d
     for rules in OP_MODULES for lowering in rules.LOWERINGS for name in lowering.transforms if lowering.gpu_only
 ])  # fmt: skip
 def test_what_is_lowered_for_a_gpu_only_runs_on_a_cpu(name: str) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        transform = transform_classes()[name](p=1)
-    assert_equal_in_dali(transform, "cpu")
+    assert_equal_in_dali(made(name), "cpu")
 
 
 def assert_equal_in_dali(transform: Any, device: Device) -> None:
@@ -135,8 +132,7 @@ def assert_equal_in_dali(transform: Any, device: Device) -> None:
     assert needs_pixels_reason(transform) == ""
     lowering = lowering_of(shown(transform))
     assert lowering is not None
-    has_boxes = shown(transform) in NEED_BOXES
-    found = compare(transform, PICTURES, device=device, num_draws=1, with_boxes=has_boxes)
+    found = compare(transform, PICTURES, device=device, num_draws=1)
     assert found.within(lowering.tolerance), f"expected {lowering.tolerance}, got {found}"
 
 
@@ -156,6 +152,12 @@ def test_albumentations_runs_what_dali_does_not(transform: Any) -> None:
         boxes = A.BboxParams("albumentations")
         compose = A.Compose([transform], bbox_params=boxes, is_check_shapes=False, seed=3)
         compose(image=picture, mask=np.ones(picture.shape[:2], np.uint8), bboxes=BOXES)
+
+
+def test_the_reasons_are_those_that_are_kept(snapshots: Snapshots) -> None:
+    lines = [f"{shown(one)}: {why_not(one)}\n" for one in (*REFUSED, *TOO_SLOW)]
+    snapshots.check("unsupported/reasons", "".join(dict.fromkeys(lines)))
+    snapshots.check_names("unsupported", {"reasons"})
 
 
 def test_every_class_of_the_table_of_exceptions_is_tried() -> None:
