@@ -6,12 +6,11 @@ import os
 import threading
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
-
-import pyarrow as pa
 
 from ...pipeline.batch.buffers import BufferPool
 from ...pipeline.compiler.routing import Backend
@@ -25,7 +24,7 @@ from ...pipeline.plan.view import View
 from ...pipeline.runtime.batch_builder import BatchBuilder, BatchResult
 from ...pipeline.runtime.open_view import OpenView
 from ..malloc import keep_freed_memory
-from .blocks import from_block, to_block
+from .blocks import Block, from_block, to_block
 
 if TYPE_CHECKING:
     import ray
@@ -161,7 +160,7 @@ class BatchWorker:
         return {"worker": self._name, "threads": threads, **{name: getattr(stats, name) for name in names}}
 
     def close(self) -> None:
-        """End the threads."""
+        """End the threads; what they have cached is published."""
         self._builder.monitor.stop()
         self._builder.__exit__(None, None, None)
 
@@ -176,22 +175,50 @@ class JobResult:
     worker_stats: Mapping[str, Any]
 
 
-class BatchActor:
+class StageActor(ABC):
+    """Actor that maps an item to a result: the first stage of a run numbers of batches, the others what comes before."""
+
+    @abstractmethod
+    def __call__(self, item: Any) -> Any:
+        """Process an item."""
+
+    def node_id(self) -> str:
+        """Return the id of this node, once the actor is open."""
+        import ray
+
+        found: str = ray.get_runtime_context().get_node_id()
+        return found
+
+    def run(self, item: Any) -> tuple[None, Any]:
+        """Process an item; the first object tells the driver that the second is there, which may be large."""
+        return None, self(item)
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release what is open, at the end of a run; what has been cached is published."""
+
+
+class BatchActor(StageActor):
     """Actor that maps the number of a batch to the batch."""
 
     def __init__(self, config: WorkerConfig) -> None:
         self._worker = result_or_error(lambda: BatchWorker(config))
 
-    def __call__(self, table: pa.Table) -> pa.Table:
+    def __call__(self, numbers: range) -> Block:
         """Build one batch."""
-        number = table["number"][0].as_py()
+        (number,) = numbers
         if isinstance(self._worker, LightwellError):
             return to_block(BatchResult(number, None, error=self._worker))
         with self._worker.build(number) as result:
             return to_block(result, self._worker.worker_stats())
 
+    def close(self) -> None:
+        """End the worker's threads."""
+        if isinstance(self._worker, BatchWorker):
+            self._worker.close()
 
-class JobActor:
+
+class JobActor(StageActor):
     """Actor that maps a finished batch to the job's result. Processes one batch at a time."""
 
     def __init__(self, job: BatchJob) -> None:
@@ -201,9 +228,9 @@ class JobActor:
         self._buffers = BufferPool()
         self._lock = threading.Lock()
 
-    def __call__(self, table: pa.Table) -> pa.Table:
+    def __call__(self, block: Block) -> bytes:
         """Process one batch."""
-        return as_block([self.process(*from_block(table, self._buffers))])
+        return dump_results([self.process(*from_block(block, self._buffers))])
 
     def process(self, result: BatchResult, worker_stats: Mapping[str, Any]) -> JobResult:
         """Run the job on a batch."""
@@ -218,18 +245,27 @@ class JobActor:
                 result = replace(result, error=error)
         return JobResult(replace(result, batch=None), records, worker_stats)
 
+    def close(self) -> None:
+        """Close the job's context."""
+        self._opened.close()
 
-class BatchJobActor:
+
+class BatchJobActor(StageActor):
     """Actor that maps numbers of batches to the job's results; pixels stay in the actor."""
 
     def __init__(self, config: WorkerConfig, job: BatchJob) -> None:
         self._worker = result_or_error(lambda: BatchWorker(config))
         self._job = JobActor(job)
 
-    def __call__(self, table: pa.Table) -> pa.Table:
+    def __call__(self, numbers: range) -> bytes:
         """Build and process the batches, one after another."""
-        first, count = table["number"][0].as_py(), table["count"][0].as_py()
-        return as_block([self._build_and_process(number) for number in range(first, first + count)])
+        return dump_results([self._build_and_process(number) for number in numbers])
+
+    def close(self) -> None:
+        """End the worker's threads and close the job's context."""
+        self._job.close()
+        if isinstance(self._worker, BatchWorker):
+            self._worker.close()
 
     def _build_and_process(self, number: int) -> JobResult:
         if isinstance(self._worker, LightwellError):
@@ -238,11 +274,20 @@ class BatchJobActor:
             return self._job.process(result, self._worker.worker_stats())
 
 
-def as_block(results: Sequence[JobResult]) -> pa.Table:
-    """Put results into a table with one cell, as Python objects, since records may contain anything."""
-    from ray.data.extensions import ArrowPythonObjectArray
+def dump_results(results: Sequence[JobResult]) -> bytes:
+    """Pickle results as Ray does, since records may be of classes that only the driver's script has."""
+    from ray import cloudpickle
 
-    return pa.table({"worked": ArrowPythonObjectArray.from_objects([list(results)])})
+    pickled: bytes = cloudpickle.dumps(list(results))  # type: ignore[no-untyped-call]
+    return pickled
+
+
+def load_results(pickled: bytes) -> list[JobResult]:
+    """Return the results of ``dump_results``."""
+    from ray import cloudpickle
+
+    found: list[JobResult] = cloudpickle.loads(pickled)
+    return found
 
 
 def result_or_error(function: Callable[[], T]) -> T | LightwellError:
