@@ -189,6 +189,10 @@ class StageActor(ABC):
         found: str = ray.get_runtime_context().get_node_id()
         return found
 
+    def live(self) -> None:
+        """Never return: the call fails when the process ends, busy or not, which tells the driver."""
+        threading.Event().wait()
+
     def run(self, item: Any) -> tuple[None, Any]:
         """Process an item; the first object tells the driver that the second is there, which may be large."""
         return None, self(item)

@@ -91,7 +91,7 @@ class ActorPool:
             num_gpus=stage.per_worker.gpus or None,
             max_restarts=0,
             max_task_retries=0,
-            max_concurrency=stage.num_batches,
+            max_concurrency=stage.num_batches + 1,  # and the call of ``live``
             scheduling_strategy="SPREAD" if spread else "DEFAULT",
         )
         self._actors: list[PooledActor] = []
@@ -149,6 +149,7 @@ class ActorPool:
         error = answer.exception()
         if error is None:
             actor.node, self._failed_starts = answer.result(), 0
+            self._watch(actor.handle.live.remote(), lambda _: self.replace(actor))
             return
         if not is_lost(error):
             raise unwrap_ray_error(error) from error

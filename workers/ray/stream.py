@@ -2,7 +2,7 @@
 
     numbers -> pool of actors, each with an open view -> object store -> (another pool ->) this process
 
-The driver submits a bounded window of tasks, and more whenever it takes a result. All stages of a task are submitted at
+The driver submits a bounded window of tasks, and more whenever a result is taken. All stages of a task are submitted at
 once: Ray passes a result to the next actor as soon as it is there. A task that is lost, with a process, a node or an object
 store, is done again, alone in its actors: a batch that kills its process is found in this way, and no other is blamed.
 """
@@ -10,9 +10,11 @@ store, is done again, alone in its actors: a batch that kills its process is fou
 from __future__ import annotations
 
 import heapq
+import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -20,7 +22,7 @@ from typing import Any
 
 from ...pipeline.errors import LightwellError, WorkerDiedError
 from .actor_pool import ActorPool, PooledActor, Stage
-from .ray_errors import RETRIES, first_line, is_lost, lost_actor, unwrap_ray_error
+from .ray_errors import RETRIES, is_lost, lost_actor, unwrap_ray_error
 
 TASKS_PER_SLOT = 4
 """Ratio of tasks that are in progress, queued or finished to those that all workers of the first stage run concurrently."""
@@ -61,10 +63,13 @@ def stream(
         LightwellError: an error raised in a worker.
     """
     run = _Run(first, end, stages, limits, poison_error)
+    thread = threading.Thread(target=run.work, name="lightwell-ray", daemon=True)
+    thread.start()
     try:
         yield from run.results()
     finally:
-        run.close()
+        run.stop()
+        thread.join()
 
 
 @dataclass(eq=False)
@@ -86,7 +91,11 @@ class _Task:
 
 
 class _Run:
-    """State of a stream. Events of Ray arrive in a queue and are handled in the consumer's thread."""
+    """State of a stream.
+
+    Everything but ``results`` and ``stop`` belongs to one thread, so that the workers go on, and are replaced, while the
+    consumer is busy. The two threads exchange events and finished tasks through queues.
+    """
 
     def __init__(
         self,
@@ -96,86 +105,102 @@ class _Run:
         limits: Limits,
         poison_error: Callable[[int, int], WorkerDiedError],
     ) -> None:
-        import ray
-
-        self._next = self._fresh = first
+        self._first = self._fresh = self._taken = first
         self._end = end
+        self._stages = stages
         self._limits = limits
         self._poison_error = poison_error
-        self._tasks: dict[int, _Task] = {}
-        """Tasks that are submitted and not yet yielded, by their first number."""
-        self._again: list[_Task] = []
-        """Heap of the tasks that were lost."""
+        self._lost: list[_Task] = []
+        """Heap of the tasks to be done again."""
         self._events: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._checked_s = time.monotonic()
-        self._here: str = ray.get_runtime_context().get_node_id()
-        some_gpus = any(stage.per_worker.gpus for stage in stages)
-        self._pools = [
-            ActorPool(
-                stage,
-                [other.group for other in stages if other is not stage],
-                spread=not some_gpus or stage.per_worker.gpus > 0,
-                watch=self._watch,
-            )
-            for stage in stages
-        ]
+        self._finished: SimpleQueue[_Task | Exception] = SimpleQueue()
+        self._stopped = False
+        self._pools: list[ActorPool] = []
 
     def results(self) -> Iterator[Any]:
-        """Yield the results, in order."""
-        while self._next < self._end:
-            self._handle_events()
-            self._submit()
-            self._prefetch()
-            task = self._tasks.get(self._next)
-            if task is None or not (task.node or task.error):
-                self._handle_events(wait_s=CAPACITY_CHECK_S)
-            elif task.error is not None:
-                raise task.error from task.error.__cause__
-            elif (result := self._fetch(task)) is not None:
-                del self._tasks[self._next]
-                self._next = task.numbers.stop
-                del task
-                yield result.pop()
+        """Yield the results, in order; called by the consumer's thread."""
+        import ray
 
-    def close(self) -> None:
-        """End the actors; those of a run that came to its end publish what they hold."""
-        for pool in self._pools:
-            pool.close(gracefully=self._next == self._end)
+        here = ray.get_runtime_context().get_node_id()
+        tasks: dict[int, _Task] = {}
+        number = self._first
+        while number < self._end:
+            if number not in tasks or not self._finished.empty():
+                task = self._finished.get()
+                if isinstance(task, Exception):
+                    raise task
+                tasks[task.numbers.start] = task
+                continue
+            _prefetch(tasks, number, here)
+            task = tasks.pop(number)
+            if task.error is not None:
+                raise task.error
+            try:
+                result = [ray.get(task.result)]
+            except ray.exceptions.RayError as error:
+                self._events.put(partial(self._on_error, task, error))
+                continue
+            number = task.numbers.stop
+            self._events.put(partial(self._on_taken, number))
+            del task
+            yield result.pop()
+
+    def stop(self) -> None:
+        """End the work; called by the consumer's thread."""
+        self._events.put(partial(setattr, self, "_stopped", True))
+
+    def work(self) -> None:
+        """Keep the workers busy until all results are taken."""
+        try:
+            self._open_pools()
+            checked_s = time.monotonic()
+            while self._taken < self._end and not self._stopped:
+                self._submit()
+                self._handle_events()
+                if time.monotonic() - checked_s >= CAPACITY_CHECK_S:
+                    checked_s = time.monotonic()
+                    for pool in self._pools:
+                        pool.grow()
+        except Exception as error:
+            self._finished.put(error)
+        finally:
+            for pool in self._pools:
+                pool.close(gracefully=self._taken == self._end)
+
+    def _open_pools(self) -> None:
+        some_gpus = any(stage.per_worker.gpus for stage in self._stages)
+        for stage in self._stages:
+            others = [other.group for other in self._stages if other is not stage]
+            spread = not some_gpus or stage.per_worker.gpus > 0
+            self._pools.append(ActorPool(stage, others, spread=spread, watch=self._watch))
 
     def _watch(self, ref: Any, react: Callable[[Future[Any]], None]) -> None:
         ref.future().add_done_callback(lambda answer: self._events.put(partial(react, answer)))
 
-    def _handle_events(self, wait_s: float = 0.0) -> None:
-        """Handle all events that are there; wait for one if ``wait_s`` is given."""
-        try:
+    def _handle_events(self) -> None:
+        """Wait for an event, up to the next check of the capacity, and handle all that are there."""
+        with suppress(Empty):
+            self._events.get(timeout=CAPACITY_CHECK_S)()
             while True:
-                self._events.get(block=wait_s > 0, timeout=wait_s or None)()
-                wait_s = 0.0
-        except Empty:
-            pass
-        if time.monotonic() - self._checked_s >= CAPACITY_CHECK_S:
-            self._checked_s = time.monotonic()
-            for pool in self._pools:
-                pool.grow()
+                self._events.get_nowait()()
 
     def _submit(self) -> None:
         """Submit what was lost, each task to actors that do nothing else; then the next numbers of the window."""
-        while self._again:
-            alone = [actor for pool in self._pools if (actor := pool.idle()) is not None]
-            if len(alone) < len(self._pools):
+        while self._lost:
+            idle = [actor for pool in self._pools if (actor := pool.idle()) is not None]
+            if len(idle) < len(self._pools):
                 return
-            self._start(heapq.heappop(self._again), alone)
-        slots = len(self._pools[0]) * self._pools[0].stage.num_batches
+            self._start(heapq.heappop(self._lost), idle)
+        slots = len(self._pools[0]) * self._stages[0].num_batches
         window = TASKS_PER_SLOT * slots * self._limits.per_task
         window = max(1, min(window, self._limits.max_batches or window))
-        while self._fresh < min(self._end, self._next + window):
+        while self._fresh < min(self._end, self._taken + window):
             actors = [actor for pool in self._pools if (actor := pool.least_busy()) is not None]
             if len(actors) < len(self._pools):
                 return
-            stop = min(self._end, self._fresh + self._limits.per_task)
-            task = self._tasks[self._fresh] = _Task(range(self._fresh, stop))
-            self._fresh = stop
-            self._start(task, actors)
+            numbers = range(self._fresh, min(self._end, self._fresh + self._limits.per_task))
+            self._fresh = numbers.stop
+            self._start(_Task(numbers), actors)
 
     def _start(self, task: _Task, actors: Sequence[PooledActor]) -> None:
         value: Any = task.numbers
@@ -195,49 +220,42 @@ class _Run:
         if error is not None and lost_actor(error) == actor.actor_id:
             pool.replace(actor)
         if task.attempt != attempt:
-            return  # a stage that followed the lost one
+            return  # a stage that follows the lost one
         if error is not None:
             self._on_error(task, error)
         elif pool is self._pools[-1]:
             task.node = actor.node
+            self._finished.put(task)
+
+    def _on_taken(self, stop: int) -> None:
+        self._taken = stop
 
     def _on_error(self, task: _Task, error: BaseException) -> None:
-        if not is_lost(error):
-            task.error = unwrap_ray_error(error)
-            task.error.__cause__ = error
-            return
+        """Repeat a task that is lost; fail at its turn for other errors, and for those that are lost repeatedly."""
         task.attempt += 1
         task.num_deaths += 1
-        task.result, task.node = None, ""
-        if task.num_deaths > RETRIES:
-            task.error = self._poison_error(task.numbers.start, task.num_deaths)
-            task.error.add_note(first_line(error))
+        task.result = None
+        if not is_lost(error) or task.num_deaths > RETRIES:
+            task.error = (
+                self._poison_error(task.numbers.start, task.num_deaths)
+                if is_lost(error)
+                else unwrap_ray_error(error)
+            )
+            task.error.__cause__ = error
+            self._finished.put(task)
             return
-        for number in task.numbers[1:]:
-            self._tasks[number] = _Task(range(number, number + 1), task.num_deaths)
-            heapq.heappush(self._again, self._tasks[number])
-        task.numbers = task.numbers[:1]
-        heapq.heappush(self._again, task)
+        for number in task.numbers:
+            heapq.heappush(self._lost, _Task(range(number, number + 1), task.num_deaths, task.attempt))
 
-    def _prefetch(self) -> None:
-        """Fetch the next results to this node if they are elsewhere."""
-        import ray
 
-        number = self._next
-        for _ in range(PREFETCHED):
-            task = self._tasks.get(number)
-            if task is None:
-                return
-            if task.node and task.node != self._here:
-                ray.wait([task.result], timeout=0, fetch_local=True)
-            number = task.numbers.stop
+def _prefetch(tasks: Mapping[int, _Task], number: int, here: str) -> None:
+    """Fetch the next results to this node if they are elsewhere."""
+    import ray
 
-    def _fetch(self, task: _Task) -> list[Any] | None:
-        """Return a list with the result only; None if it is lost and has to be made again."""
-        import ray
-
-        try:
-            return [ray.get(task.result)]
-        except ray.exceptions.RayError as error:
-            self._on_error(task, error)
-            return None
+    for _ in range(PREFETCHED):
+        task = tasks.get(number)
+        if task is None:
+            return
+        if task.result is not None and task.node != here:
+            ray.wait([task.result], timeout=0, fetch_local=True)
+        number = task.numbers.stop
