@@ -57,7 +57,7 @@ class Watching(SilentConsole):
             yield batch
             for name, node in self._nodes.items():
                 for kind in ("BatchActor", "JobActor", "BatchJobActor"):
-                    found = {(name, pid) for pid in node.pids_of(f"({kind})")}
+                    found = {(name, pid) for pid in node.pids_of(f"ray::{kind}")}
                     self.seen.setdefault(kind, set()).update(found)
 
     def places(self, kind: str) -> list[str]:
