@@ -6,7 +6,10 @@ PYTHON ?= python3
 # What `make bench DATA=dir` runs, and where its figures go.
 NAME ?= all
 JSON ?= runs/bench.json
+# How many processes share the tests.
+PROCESSES ?= 2
 BIN := .venv/bin
+TEST = $(BIN)/python -m pytest -q -n $(PROCESSES) --no-loadscope-reorder --durations=20
 READY := .venv/.installed
 # Tools that look for a folder named after its package (mypy, import-linter) see the package through these links.
 STAGE := build/staged
@@ -28,10 +31,10 @@ demo: $(READY)
 	$(BIN)/lightwell demo --out runs/demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -q -m "not gpu and not slow"
+	$(TEST) -m "not gpu and not slow"
 
 test-all: $(READY)
-	$(BIN)/python -m pytest -q -m "not gpu"
+	$(TEST) -m "not gpu"
 
 faults: $(READY)
 	$(BIN)/python -m pytest -q -m "fault and not gpu"

@@ -29,8 +29,12 @@ if TYPE_CHECKING:
     )
     from .pipeline.index.build import build_index
     from .pipeline.index.index import Index
-    from .pipeline.jobs.contracts import BatchJob, Context, Engine, Feed, TrainingJob, find_job
+    from .pipeline.jobs.contracts import Context, Engine, Feed, TrainingJob
+    from .pipeline.jobs.find_job import find_job
+    from .pipeline.jobs.fingerprint import fingerprint_of
     from .pipeline.jobs.progress import LineConsole, SilentConsole, TerminalConsole
+    from .pipeline.jobs.stages import Batches, BatchJob, Files, Images, Rows, SingleStageJob, Stage
+    from .pipeline.load.samples import FileSample, ImageSample
     from .pipeline.plan.plan import Mix, Plan
     from .pipeline.plan.view import View
     from .pipeline.preview.preview import preview
@@ -58,7 +62,11 @@ _EXPORTS = {
     "pipeline.runtime.local_engine": ("LocalEngine",),
     "pipeline.index.index": ("Index",),
     "pipeline.index.build": ("build_index",),
-    "pipeline.jobs.contracts": ("BatchJob", "Context", "Engine", "Feed", "TrainingJob", "find_job"),
+    "pipeline.jobs.contracts": ("Context", "Engine", "Feed", "TrainingJob"),
+    "pipeline.jobs.find_job": ("find_job",),
+    "pipeline.jobs.fingerprint": ("fingerprint_of",),
+    "pipeline.load.samples": ("FileSample", "ImageSample"),
+    "pipeline.jobs.stages": ("BatchJob", "Batches", "Files", "Images", "Rows", "SingleStageJob", "Stage"),
     "pipeline.plan.plan": ("Mix", "Plan"),
     "pipeline.jobs.progress": ("LineConsole", "SilentConsole", "TerminalConsole"),
     "pipeline.compiler.program": ("Program",),
@@ -71,6 +79,7 @@ _MODULE_OF = {name: home for home, names in _EXPORTS.items() for name in names}
 
 __all__ = [  # noqa: RUF022  (sorted without regard to case, as the test that pins them does)
     "Batch",
+    "Batches",
     "BatchJob",
     "build_index",
     "build_model",
@@ -78,10 +87,15 @@ __all__ = [  # noqa: RUF022  (sorted without regard to case, as the test that pi
     "Context",
     "Engine",
     "Feed",
+    "Files",
+    "FileSample",
     "find_job",
     "find_target_layer",
+    "fingerprint_of",
     "grad_cam",
     "GradCamAudit",
+    "Images",
+    "ImageSample",
     "Index",
     "LightwellError",
     "LineConsole",
@@ -96,11 +110,14 @@ __all__ = [  # noqa: RUF022  (sorted without regard to case, as the test that pi
     "preview",
     "Program",
     "RequestError",
+    "Rows",
     "run_batch_job",
     "run_training_job",
     "RunError",
     "SilentConsole",
+    "SingleStageJob",
     "SourceError",
+    "Stage",
     "submit",
     "TerminalConsole",
     "TrainingJob",

@@ -17,14 +17,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 if TYPE_CHECKING:
     from .pipeline.batch.batch import Batch
-    from .pipeline.jobs.contracts import BatchJob, Engine, Feed, Stream, TrainingJob
+    from .pipeline.jobs.contracts import Engine, Feed, Stream, TrainingJob
+    from .pipeline.jobs.stages import AnyBatchJob, Inputs, Stage
     from .pipeline.plan.plan import Plan
     from .pipeline.plan.view import View
 
@@ -139,7 +141,7 @@ def merge_ranks(ranks: Sequence[Sequence[BatchDigest]]) -> list[BatchDigest]:
 
 
 def assert_job_resumes(
-    job: BatchJob | TrainingJob,
+    job: AnyBatchJob | TrainingJob,
     engine: Engine,
     folder: Path,
     *,
@@ -171,6 +173,73 @@ def assert_job_resumes(
     )
 
 
+def assert_batch_job(
+    job: AnyBatchJob, engine: Engine, folder: Path, *, others: Sequence[Engine] = ()
+) -> None:
+    """Assert that a batch job keeps its contract: picklable, with stable fingerprints, done once, the same on every engine.
+
+    Args:
+        job: the job; some of its images should be readable.
+        engine: the engine to run on.
+        folder: an empty folder; each run uses a new subfolder.
+        others: engines that must leave the same files, such as a Ray engine.
+
+    Raises:
+        AssertionError: it does not; the message names the stage or the file.
+        PlanError: stages are named wrongly, or return other records than their schemas say.
+    """
+    from .pipeline.jobs.stages import stage_keys, stages_of
+    from .workers.local import run_batch_job
+
+    keys = stage_keys(stages_of(job))
+    for stage in stages_of(job):
+        assert pickle.dumps(stage), "sent to workers"
+    for name, key in stage_keys(stages_of(job)).items():
+        assert key == keys[name], f"stage {name}: expected a stable fingerprint, got {keys[name]} and {key}"
+    expected = dict(run_batch_job(job, engine, folder / "first"))
+    files = _digest_files(folder / "first")
+    again = dict(run_batch_job(job, _Finished(engine), folder / "first"))
+    assert again == expected, f"finished again from the same records: expected {expected!r}, got {again!r}"
+    _compare_files(files, _digest_files(folder / "first"), "finished again")
+    for number, other in enumerate(others, 2):
+        out = folder / f"engine-{number}"
+        found = dict(run_batch_job(job, other, out))
+        assert found == expected, f"{other}: expected {expected!r}, got {found!r}"
+        _compare_files(files, _digest_files(out), str(other))
+
+
+@dataclass(frozen=True)
+class _Finished:
+    """Engine for a job whose stages are all finished."""
+
+    engine: Engine
+
+    def feed(self, plan: Plan, view: View, position: Mapping[str, Any] | None = None) -> Feed:
+        """Open a feed, for ``finish``."""
+        return self.engine.feed(plan, view, position)
+
+    def open_stage(self, stage: Stage, inputs: Inputs, position: Mapping[str, Any] | None = None) -> NoReturn:  # noqa: ARG002
+        """Raise AssertionError."""
+        raise AssertionError(
+            f"stage {stage.name}: expected its records to be reused, got another fingerprint on the second run; hash only "
+            "what determines the records"
+        )
+
+
+def _digest_files(out: Path) -> dict[str, str]:
+    """Hash all files of a run but its manifest."""
+    return {
+        str(path.relative_to(out)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(out.rglob("*"))
+        if path.is_file() and not path.name.startswith(".lightwell")
+    }
+
+
+def _compare_files(expected: Mapping[str, str], got: Mapping[str, str], where: str) -> None:
+    differing = sorted(name for name in expected.keys() | got.keys() if expected.get(name) != got.get(name))
+    assert not differing, f"{where}: expected the same files, got other bytes in {', '.join(differing)}"
+
+
 class _Console:
     """Console without output that raises KeyboardInterrupt after a number of batches."""
 
@@ -189,7 +258,7 @@ class _Console:
             yield batch
 
 
-def _is_interrupted(job: BatchJob | TrainingJob, engine: Engine, out: Path, stop_after: int) -> bool:
+def _is_interrupted(job: AnyBatchJob | TrainingJob, engine: Engine, out: Path, stop_after: int) -> bool:
     try:
         _run(job, engine, out, _Console(stop_after))
     except KeyboardInterrupt:
@@ -197,13 +266,13 @@ def _is_interrupted(job: BatchJob | TrainingJob, engine: Engine, out: Path, stop
     return False
 
 
-def _run(job: BatchJob | TrainingJob, engine: Engine, out: Path, console: _Console) -> Mapping[str, Any]:
-    from .pipeline.jobs.contracts import BatchJob
+def _run(job: AnyBatchJob | TrainingJob, engine: Engine, out: Path, console: _Console) -> Mapping[str, Any]:
+    from .pipeline.jobs.contracts import TrainingJob
     from .workers.local import run_batch_job, run_training_job
 
-    if isinstance(job, BatchJob):
-        return run_batch_job(job, engine, out, console, part_images=1)
-    return run_training_job(job, engine, out, console)
+    if isinstance(job, TrainingJob):
+        return run_training_job(job, engine, out, console)
+    return run_batch_job(job, engine, out, console, part_images=1)
 
 
 def _result_and_records(out: Path, result: Mapping[str, Any]) -> Any:

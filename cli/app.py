@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from . import cache, serve, submit
+from . import cache, new, serve, submit
 from .audit import audit
 from .bench import bench
 from .demo import demo
@@ -21,6 +21,7 @@ from .index import index
 from .init import init
 from .materialize import materialize
 from .preview import preview
+from .report import report
 from .train import train
 
 app = typer.Typer(
@@ -61,6 +62,7 @@ for command in (
     preview,
     train,
     audit,
+    report,
     materialize,
     submit.submit,
     serve.serve,
@@ -69,7 +71,12 @@ for command in (
     bench,
 ):
     app.command()(command)
-for group, name in ((cache.app, "cache"), (submit.jobs_app, "jobs"), (serve.services_app, "services")):
+for group, name in (
+    (cache.app, "cache"),
+    (new.app, "new"),
+    (submit.jobs_app, "jobs"),
+    (serve.services_app, "services"),
+):
     app.add_typer(group, name=name)
 
 

@@ -111,9 +111,9 @@ def run_audit(
     """Run the audit job of a job file and return its findings."""
     from ..models.audits.gradcam.job import GradCamAudit
     from ..pipeline.errors import PlanError
-    from ..pipeline.jobs.contracts import BatchJob
-    from ..pipeline.jobs.job_file import load_job
+    from ..pipeline.jobs.job_file import dump_job, load_job
     from ..pipeline.jobs.progress import console_for
+    from ..pipeline.jobs.stages import BatchJob
     from ..workers.local import run_batch_job
 
     found = load_job(job, default="gradcam", allow_import=allow_import, contract=BatchJob)
@@ -123,7 +123,8 @@ def run_audit(
                 f"--explain: expected a gradcam job, got {type(found).__name__}; leave the option out"
             )
         found = found.model_copy(update={"explain": explain})
-    return run_batch_job(found, engine, out, console_for(quiet=quiet), reads=[job])
+    text = dump_job(found, job, default="gradcam")
+    return run_batch_job(found, engine, out, console_for(quiet=quiet), reads=[job], job_text=text)
 
 
 def _print_findings(findings: Any) -> None:

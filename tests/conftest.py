@@ -15,12 +15,16 @@ from pathlib import Path
 import pytest
 from faults import note_fault, table_of
 from hypothesis import settings
+from snapshot import Snapshots
 
 ROOT = Path(__file__).resolve().parents[1]
 
 # Set before the first import: no online version check, and figures without a display.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+# One thread per process for the tensors of tests, which are too small to be shared out among threads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A token for the clusters of this test run: Ray's ports are open to the network.
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
@@ -33,6 +37,27 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 settings.register_profile("same", derandomize=True, deadline=None)
 settings.register_profile("random", max_examples=500, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that rewrites snapshots."""
+    parser.addoption(
+        "--update-snapshots", action="store_true", help="Write tests/snapshots anew instead of comparing."
+    )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Share out the tests among the processes of `make test` by file."""
+    from sharing_out import ByFile
+
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest where several processes share the tests: those that share a cluster."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: ROOT / "tests" / "workers" not in item.path.parents)
 
 
 @cache
@@ -80,6 +105,12 @@ def project_files() -> tuple[str, ...]:
     names = sorted(name for name in set(listed.split("\0")) - {""} if (ROOT / name).is_file())
     assert names, "git lists no files"
     return tuple(names)
+
+
+@pytest.fixture(scope="session")
+def snapshots(pytestconfig: pytest.Config) -> Snapshots:
+    """Return the stored texts of ``tests/snapshots``."""
+    return Snapshots(update=bool(pytestconfig.getoption("update_snapshots")))
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from lightwell.pipeline.batch.batch import Batch
 from lightwell.pipeline.errors import ModelError
 from lightwell.pipeline.index.readers import Chunk
@@ -33,6 +34,8 @@ class Sums:
     trapped: int = -1
     broken: bool = False
 
+    schema = pa.schema({"key": pa.string(), "epoch": pa.int64(), "sum": pa.int64()})
+
     def fingerprint(self) -> str:
         return self.plan.fingerprint()
 
@@ -41,17 +44,18 @@ class Sums:
         if self.broken:
             raise ModelError("model: expected weights, got none; do something")
 
-        def work(batch: Batch) -> list[dict[str, Any]]:
+        def work(batch: Batch) -> pa.RecordBatch:
             time.sleep(self.seconds)
             if batch.step == self.trapped and self.trap is not None and self.trap.exists():
                 os.kill(os.getpid(), signal.SIGKILL)
             batch.images.add_(0)  # a batch is its consumer's own: it may be written to
-            kept = zip(batch.keys, batch.images, batch.replaced, strict=True)
-            return [
-                {"key": key, "epoch": batch.epoch, "sum": int(image.double().sum())}
-                for key, image, replaced in kept
-                if not replaced
-            ]
+            kept = [row for row in range(len(batch)) if not batch.replaced[row]]
+            columns = {
+                "key": [batch.keys[row] for row in kept],
+                "epoch": [batch.epoch] * len(kept),
+                "sum": [int(batch.images[row].double().sum()) for row in kept],
+            }
+            return pa.record_batch(columns, schema=self.schema)
 
         yield work
 

@@ -7,10 +7,10 @@ import signal
 import time
 from pathlib import Path
 
-from lightwell.workers.ray.actor import StageActor
+from lightwell.workers.ray.actor import PoolActor
 
 
-class Recording(StageActor):
+class Recording(PoolActor):
     """Returns numbers as they come, after noting them and its process in a folder; the later ones of four come first."""
 
     def __init__(self, folder: Path, poison: int = -1, broken: int = -1) -> None:
@@ -30,7 +30,7 @@ class Recording(StageActor):
         (self._folder / f"closed-{os.getpid()}").write_text(str(os.getpid()))
 
 
-class Negating(StageActor):
+class Negating(PoolActor):
     """Changes the sign of what another stage returns."""
 
     def __call__(self, numbers: list[int]) -> list[int]:

@@ -15,7 +15,7 @@ from typing import Any
 
 import lightwell
 import pytest
-from lightwell.pipeline.jobs.contracts import find_job
+from lightwell.pipeline.jobs.find_job import find_job
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import albumentations as A
 import numpy as np
+import pyarrow as pa
 import pytest
 from lightwell.models.training.job import Classify
 from lightwell.models.zoo.build import ModelSpec
@@ -114,6 +115,7 @@ class Brightness:
     carries: bool = False
     view: View = VIEW
     seen: list[int] = field(default_factory=list)
+    schema = pa.schema({"key": pa.string(), "sum": pa.int64()})
 
     def fingerprint(self) -> str:
         return self.plan.fingerprint()
@@ -122,11 +124,11 @@ class Brightness:
     def open(self) -> Iterator[Any]:
         count = 0
 
-        def work(batch: Batch) -> list[dict[str, Any]]:
+        def work(batch: Batch) -> pa.RecordBatch:
             nonlocal count
             count += self.carries
-            sums = batch.images.int().sum(dim=(1, 2, 3)).tolist()
-            return [{"key": key, "sum": sum_ + count} for key, sum_ in zip(batch.keys, sums, strict=True)]
+            sums = batch.images.int().sum(dim=(1, 2, 3)).numpy() + count
+            return pa.record_batch({"key": batch.keys, "sum": sums}, schema=self.schema)
 
         yield work
 

@@ -82,6 +82,13 @@ def transforms_of(name: str) -> st.SearchStrategy[Any]:
     return st.builds(lambda drawn, p: _made(cls, drawn, p), options, st.sampled_from([0.3, 0.7, 1.0]))
 
 
+def made(name: str) -> Any:
+    """Make a transform with its defaults, always applied."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # some classes warn of themselves
+        return transform_classes()[name](**NEEDED.get(name, {}), p=1)
+
+
 def _hint(cls: type[Any], parameter: str) -> Any:
     schema = getattr(cls, "InitSchema", None)
     field = None if schema is None else schema.model_fields.get(parameter)

@@ -1,99 +1,78 @@
-"""Local job runner: runs batch and training jobs in this process. The reference for all other runners.
+"""Runs batch and training jobs in this process; engines may do their work elsewhere.
 
-A batch job stores its records in parts while it runs, each written atomically::
+A batch job keeps the records of its stages while it runs, each file written atomically::
 
-    out/.lightwell.json               manifest: owner of the folder, and the files that runs have written there
-    out/parts/part-000000.parquet     records of some batches, with the position after them
-    out/records.parquet               all parts merged, after the last batch
-    out/quarantine.jsonl              files that could not be used; grows while the job runs
-    out/counts.json                   images read, used, replaced and skipped; read = used + replaced
+    out/.lightwell.json                      manifest: owner of the folder, and the files that runs have written there
+    out/stages/NAME-FINGERPRINT/             records of a stage; see ``record_store``
+    out/stages/job.yaml                      the job, for ``lightwell report``
+    out/quarantine.jsonl                     files that could not be used in any stage; grows while the job runs
+    out/counts.json                          images read, used, replaced and skipped by the first stage
 
-With an attribute ``bookkeeping_folder`` the last three are in that folder below ``out``. A training job writes the last two
-as well, for all its feeds. If it has a ``resume_point``, it continues from there, counts included.
+With an attribute ``bookkeeping_folder`` these are in that folder below ``out``. A training job writes the last two as well,
+for all its feeds. If it has a ``resume_point``, it continues from there, counts included.
 
-An interrupted batch job resumes after its last undamaged part if it has a ``fingerprint()``; a job without one, another job
-or another plan starts over. A finished job reuses its records, so that a change outside the fingerprint, such as the title
-of a report, reads no batch. A job may also have a ``schema``, the Arrow schema of its records (default: inferred).
+A stage that is interrupted resumes after its last undamaged part, and one that is finished is not run again, on whichever
+engine. Only stages whose fingerprint changed run, and those that need them. Records of finished stages stay until they are
+deleted, so that going back to earlier settings runs nothing either.
 
 If ``out`` is a URI, results are written to a temporary local folder and uploaded after each part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
-from ..pipeline.atomic_io import write_json
-from ..pipeline.errors import PlanError
-from ..pipeline.jobs.contracts import (
-    Context,
-    DeclaresPartFiles,
-    PartWriter,
-    Resumable,
-    ResumePoint,
-    quarantine_after,
-)
+from ..pipeline.atomic_io import atomic_write, write_json, write_text
+from ..pipeline.errors import RequestError
+from ..pipeline.jobs.contracts import Context, Resumable, ResumePoint
 from ..pipeline.jobs.progress import SilentConsole
+from ..pipeline.jobs.stages import PartWriter, finish_job, stage_keys, stages_of
 from ..pipeline.monitor.quarantine import QUARANTINE_NAME, read_quarantine, write_quarantine
-from ..pipeline.outputs.folder import OutputFolder, is_pattern
+from ..pipeline.outputs.folder import is_pattern, matches
 from .data_parallel import RankInfo, check_data_parallel
 from .malloc import keep_freed_memory
 from .metrics import JobMeter
 from .output_store import OutputStore, check_output_uri, open_output_store
 from .quarantine_log import QuarantineLog
-from .record_store import Part, PartStore, size_and_digest
-from .results import (
-    BATCH_NAMES,
-    COUNTS_NAME,
-    RECORDS_NAME,
-    TRAINING_NAMES,
-    Results,
-    declared_outputs,
-    open_results,
-)
+from .record_store import RECORDS, Part, RecordStore
+from .results import COUNTS_NAME, JOB_NAME, Results, declared_outputs, open_results, stage_folder
+from .stage_runner import StageResult, load_finished, resume_parts, run_stage
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from ..pipeline.jobs.contracts import (
-        BatchJob,
-        BatchRecords,
-        Console,
-        Engine,
-        Feed,
-        JobEngine,
-        JobRun,
-        Record,
-        TrainingJob,
-    )
-
-EntryKey = tuple[str, str, int]
+    from ..pipeline.jobs.contracts import Console, Engine, Feed, TrainingJob
+    from ..pipeline.jobs.stages import AnyBatchJob, Inputs, Stage
 
 PART_IMAGES = 1024
 """Images per part: at most so many are lost by an interruption, and their records held in memory."""
 
 
 def run_batch_job(
-    job: BatchJob,
+    job: AnyBatchJob,
     engine: Engine,
     out: Path | str,
     console: Console | None = None,
     *,
     part_images: int = PART_IMAGES,
     reads: Sequence[Path | str] = (),
+    job_text: str | None = None,
 ) -> Mapping[str, Any]:
-    """Run a batch job over its view and finish it; returns its findings.
+    """Run the stages of a batch job that are not done yet, and finish it; returns its findings.
 
     Args:
         job: the job; each rank of its view needs its own ``out``.
-        engine: makes the batches.
+        engine: runs the stages.
         out: a folder or a URI for the results, with those of an interrupted run.
         console: shows progress; None shows nothing.
         part_images: images per part.
         reads: input files that the job does not name, such as its job file.
+        job_text: the job as YAML, kept for ``lightwell report``; see ``dump_job``.
 
     Raises:
         RequestError: the run would overwrite files of others or its own inputs, or another run writes to ``out``.
@@ -101,95 +80,151 @@ def run_batch_job(
         LightwellError: errors of the plan, the feed or the job.
     """
     console = console or SilentConsole()
-    with open_results(job, out, names=BATCH_NAMES, reads=reads) as results:
-        fingerprint = job_fingerprint(job)
-        results.folder.describe(fingerprint)
+    stages = stages_of(job)
+    keys = stage_keys(stages)
+    with open_results(job, out, stages=tuple(keys.values()), reads=reads) as results:
+        results.folder.describe(stages=keys)
         keep_freed_memory()
-        has_files = isinstance(job, DeclaresPartFiles)
-        part_store = PartStore(results.folder, fingerprint, getattr(job, "schema", None), has_files)
-        found = load_finished_records(job, part_store, results, console)
-        if found is None:
-            done = resume_parts(job, part_store, results, console)
-            previous = sum_parts(done)[0]
-            with (
-                QuarantineLog(results.claim(QUARANTINE_NAME), previous=previous) as log,
-                JobMeter(type(job).__name__) as meter,
-            ):
-                recorded = meter.instrument(log.record(engine))
-                done += process_parts(
-                    job, recorded, part_store, console, done, part_images, results.output_store.publish
+        done: dict[str, StageResult] = {}
+        with JobMeter(type(job).__name__) as meter:
+            for stage in stages:
+                inputs = {name: done[name].records for name in stage.needs}
+                done[stage.name] = _run_or_load(
+                    job, stage, inputs, engine, results, meter, console, keys, done, part_images
                 )
-            found = merge_parts(job, part_store, results, done)
-        findings = finish(job, engine, results, *found, console)
-        part_store.clear()
+        if job_text is not None:
+            write_text(results.claim(JOB_NAME), job_text)
+        findings = _finish(job, engine, results, keys, done, console)
+        for stage in stages:
+            _store(results, stage, keys).clear()
+        results.folder.complete(keep=(results.name(f"{stage_folder('*')}/{RECORDS}"),))
+        results.output_store.publish()
+        return findings
+
+
+def rewrite_results(
+    job: AnyBatchJob, engine: Engine, out: Path | str, console: Console | None = None
+) -> Mapping[str, Any]:
+    """Call a job's ``finish`` again with the records of its last run; returns its findings.
+
+    Nothing is read but the records in ``out``: neither index, images nor model have to exist.
+
+    Args:
+        job: the job, from ``load_saved_job``.
+        engine: available to the job, for what it may still read.
+        out: the folder or URI of a finished run.
+        console: shows progress; None shows nothing.
+
+    Raises:
+        RequestError: ``out`` is not the folder of a finished run of this job, or another run writes there.
+        OutputError: ``out`` cannot be written.
+    """
+    console = console or SilentConsole()
+    stages = stages_of(job)
+    with open_results(job, out, check_inputs=False) as results:
+        keys = results.folder.stages
+        results.folder.claim(*results.folder.owned)  # all of it stays
+        done = {}
+        for stage in stages:
+            found = _store(results, stage, keys).load_finished() if stage.name in keys else None
+            if found is None:
+                raise RequestError(
+                    f"report: expected the records of stage {stage.name} in {str(out)!r}, got none, or damaged ones; run the "
+                    "job again, which makes only what is missing"
+                )
+            total, records = found
+            done[stage.name] = StageResult(records, total)
+        findings = _finish(job, engine, results, keys, done, console)
         results.folder.complete()
         results.output_store.publish()
         return findings
 
 
-def resume_parts(job: BatchJob, part_store: PartStore, results: Results, console: Console) -> list[Part]:
-    """Load the undamaged parts of an interrupted run, and report how many there are."""
-    num_listed = part_store.num_listed()
-    done = part_store.resume_parts()
-    if done:
-        console.print(f"resuming after {sum(part.counts['read'] for part in done):,} images that are done")
-    if num_listed > len(done):
-        console.print(
-            f"{num_listed - len(done):,} of {num_listed:,} parts belong to another job or plan, are damaged, or follow a "
-            "damaged one; their images are read again"
-        )
-    if not done and isinstance(job, PartWriter):  # files of an earlier result are about to change
-        results.folder.remove(*(name for name in declared_outputs(job) if not is_pattern(name)))
-    return done
+def _store(results: Results, stage: Stage, keys: Mapping[str, str]) -> RecordStore:
+    return RecordStore(results.folder, results.name(stage_folder(keys[stage.name])), stage.schema)
 
 
-def load_finished_records(
-    job: BatchJob, part_store: PartStore, results: Results, console: Console
-) -> tuple[Part, pa.Table] | None:
-    """Load the records of a finished run that differs only in its results, such as the title of a report."""
-    name = results.name(RECORDS_NAME)
-    found = None if isinstance(job, PartWriter) else part_store.load_finished_records(name)
-    if found is not None and not found[1].num_rows:
-        return None  # no image could be read then, which may have changed
+def _run_or_load(
+    job: AnyBatchJob,
+    stage: Stage,
+    inputs: Inputs,
+    engine: Engine,
+    results: Results,
+    meter: JobMeter,
+    console: Console,
+    keys: Mapping[str, str],
+    done: Mapping[str, StageResult],
+    part_images: int,
+) -> StageResult:
+    """Return the records of a finished stage, or run the rest of it."""
+    store = _store(results, stage, keys)
+    found = load_finished(store, stage, console)
     if found is not None:
-        replaced = found[0].counts["replaced"]
-        again = f"; the {replaced:,} that could not be used are not tried again" if replaced else ""
-        console.print(
-            f"reusing the records of all {found[0].counts['read']:,} images{again}; delete {name} to make them again"
-        )
-    return found
+        return found
+    parts = resume_parts(store, stage, console)
+    if isinstance(stage, PartWriter) and not parts:  # files of an earlier result are about to change
+        stale = RecordStore.patterns(results.name(stage_folder(f"{stage.name}-*")))
+        results.folder.remove(*(name for name in declared_outputs(job) if not is_pattern(name)))
+        results.folder.remove(*(name for name in results.folder.owned if matches(name, stale)))
+    earlier = Part.total([*(result.total for result in done.values()), *parts])
+    label = type(job).__name__ if len(keys) == 1 else f"{type(job).__name__}, {stage.name}"
+    with QuarantineLog(results.claim(QUARANTINE_NAME), previous=earlier.quarantine) as log:
+        return run_stage(
+            stage, inputs, meter.instrument(log.record(engine)), store, console, parts,
+            label=label, part_images=part_images, publish=results.output_store.publish,
+        )  # fmt: skip
 
 
-def merge_parts(
-    job: BatchJob, part_store: PartStore, results: Results, parts: list[Part]
-) -> tuple[Part, pa.Table]:
-    """Merge all parts into one file of records; returns totals and records."""
-    entries, counts = sum_parts(parts)
-    left_out = sum(part.counts["left_out"] for part in parts)
-    counts |= {"left_out": left_out, "unusable": counts.pop("skipped") - left_out}
-    whole = Part(0, counts, tuple(entries), {})
-    known = None if isinstance(job, PartWriter) else whole
-    return whole, part_store.merge(parts, results.claim(RECORDS_NAME), known)
-
-
-def finish(
-    job: BatchJob, engine: Engine, results: Results, whole: Part, records: pa.Table, console: Console
+def _finish(
+    job: AnyBatchJob,
+    engine: Engine,
+    results: Results,
+    keys: Mapping[str, str],
+    done: Mapping[str, StageResult],
+    console: Console,
 ) -> Mapping[str, Any]:
     """Write counts and quarantine list, and call the job's ``finish``; returns its findings."""
-    results.claim(RECORDS_NAME)
-    entries, counts = sum_parts([whole])
+    first, *_ = done.values()
+    entries = Part.total([result.total for result in done.values()]).quarantine
+    counts = first.total.image_counts()
     write_quarantine(entries, results.claim(QUARANTINE_NAME))
     write_json(results.claim(COUNTS_NAME), counts)
     results.folder.claim(*(name for name in declared_outputs(job) if not is_pattern(name)))
+
+    def export_records(stage: str, name: str) -> None:
+        source = results.path / results.name(f"{stage_folder(keys[stage])}/{RECORDS}")
+        results.folder.claim(name)
+        link_or_copy(source, results.path / name)
+
     context = Context(
         engine,
         results.path,
         console,
-        quarantine=tuple(entries),
+        quarantine=entries,
         counts=counts,
         destination=results.output_store.destination,
+        export_records=export_records,
     )
-    return job.finish(records, context)
+    return finish_job(job, {name: result.records for name, result in done.items()}, context)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make a file available under another name, as a hard link where the file system has them; replaces ``target``.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    with suppress(OSError):
+        if target.samefile(source):
+            return
+    aside = target.with_name(f".{target.name}.{uuid4().hex}.tmp")
+    try:
+        os.link(source, aside)
+    except OSError:
+        with source.open("rb") as file, atomic_write(target) as copy:
+            shutil.copyfileobj(file, copy)
+        return
+    aside.replace(target)
 
 
 def run_training_job(
@@ -226,7 +261,7 @@ def run_training_job(
     if not rank.is_main:
         with open_output_store(out, writes=False) as store:
             return train_rank(job, engine, store, console, rank, None)
-    with open_results(job, out, names=TRAINING_NAMES, lock=lock, reads=reads) as results:
+    with open_results(job, out, lock=lock, reads=reads) as results:
         results.folder.claim(*(name for name in declared_outputs(job) if not is_pattern(name)))
         metrics = train_rank(job, engine, results.output_store, console, rank, results)
         results.folder.complete()
@@ -287,112 +322,7 @@ def resume_point(job: TrainingJob, out: Path) -> ResumePoint:
     return job.resume_point(out) if isinstance(job, Resumable) else ResumePoint(job.view)
 
 
-def job_fingerprint(job: BatchJob) -> str | None:
-    """Return a job's fingerprint; None if it has none."""
-    ask = getattr(job, "fingerprint", None)
-    return str(ask()) if callable(ask) else None
-
-
-def process_parts(
-    job: BatchJob,
-    engine: JobEngine,
-    part_store: PartStore,
-    console: Console,
-    done: list[Part],
-    num_images: int,
-    publish: Callable[[], None] = lambda: None,
-) -> list[Part]:
-    """Process the rest of a job's view, after the parts that are done, into further parts of ``num_images`` each."""
-    parts: list[Part] = []
-    known = {entry_key(entry) for part in done for entry in part.quarantine}
-    num_found = 0
-    position = done[-1].position if done else None
-    with engine.open_job(job, position) as run:
-        if not run.num_batches:
-            return parts
-        unusable = run.counts["skipped"]
-        batches = console.track(run, type(job).__name__)
-        full = partial(is_part_full, job, num_images)
-        while (part := collect_part(run, batches, full)) is not None:
-            counts, part_records = {**part[0], "unusable": unusable}, part[1]
-            number = len(done) + len(parts)
-            found = quarantine_after(run, num_found)
-            num_found += len(found)
-            entries = new_entries(found, known)
-            records, files = write_job_part(job, part_records, number, part_store.output)
-            parts.append(Part(number, counts, entries, run.position(), files))
-            part_store.write(parts[-1], records)
-            publish()
-        print_stats(run, console)
-    return parts
-
-
-def collect_part(
-    run: JobRun, batches: Iterator[BatchRecords], full: Callable[[Sequence[Record], int], bool]
-) -> tuple[dict[str, int], list[Record]] | None:
-    """Collect batches until a part is full; returns counts and records, or None at the end."""
-    skipped = run.counts["skipped"]
-    records: list[Record] = []
-    num_batches = num_read = num_used = 0
-    for batch in batches:
-        num_batches += 1
-        records += batch.records
-        num_read += batch.num_read
-        num_used += batch.num_used
-        if full(records, num_read):
-            break
-    left_out = run.counts["skipped"] - skipped  # including batches without a usable image
-    if not num_batches and not left_out:
-        return None
-    counts = {"read": num_read, "used": num_used, "replaced": num_read - num_used, "left_out": left_out}
-    return counts, records
-
-
-def is_part_full(job: BatchJob, most_images: int, records: Sequence[Record], num_images: int) -> bool:
-    """Return whether a part is full; a ``PartWriter`` decides itself."""
-    return job.is_full(records) if isinstance(job, PartWriter) else num_images >= most_images
-
-
-def write_job_part(
-    job: BatchJob, records: Sequence[Record], part: int, output: OutputFolder
-) -> tuple[Sequence[Record], dict[str, list[Any]]]:
-    """Let a ``PartWriter`` write a part; returns the records to keep, and sizes and digests of its files."""
-    if not isinstance(job, PartWriter):
-        return records, {}
-    names = job.part_files(records, part) if isinstance(job, DeclaresPartFiles) else ()
-    output.claim(*names)
-    slim = job.write_part(records, part, output.path)
-    found = {name: size_and_digest(output.path / name) for name in names}
-    missing = [name for name, digest in found.items() if digest is None]
-    if missing:
-        raise PlanError(
-            f"{type(job).__name__}: expected `write_part` to write all `part_files`, got no {missing[0]!r}; correct the job"
-        )
-    return slim, {name: digest for name, digest in found.items() if digest is not None}
-
-
-def new_entries(entries: Sequence[Mapping[str, Any]], known: set[EntryKey]) -> tuple[Mapping[str, Any], ...]:
-    """Return the entries that no earlier part has, and add them to ``known``; repeating all would cost quadratic space."""
-    new = {entry_key(entry): entry for entry in entries if entry_key(entry) not in known}
-    known.update(new)
-    return tuple(new.values())
-
-
-def entry_key(entry: Mapping[str, Any]) -> EntryKey:
-    """Return the key that identifies a quarantine entry."""
-    return entry["key"], entry["step"], entry["epoch"]
-
-
-def print_stats(feed: Feed | JobRun, console: Console) -> None:
+def print_stats(feed: Feed, console: Console) -> None:
     """Print where a feed's time went and its bottleneck."""
     for line in feed.stats().lines():
         console.print(line)
-
-
-def sum_parts(parts: list[Part]) -> tuple[list[Mapping[str, Any]], dict[str, int]]:
-    """Merge the quarantine entries of parts, one per file and step, and sum their counts."""
-    entries = {(entry["key"], entry["step"]): entry for part in parts for entry in part.quarantine}
-    counts = {name: sum(part.counts[name] for part in parts) for name in ("read", "used", "replaced")}
-    counts["skipped"] = sum(part.counts["left_out"] for part in parts)
-    counts["skipped"] += max((part.counts["unusable"] for part in parts), default=0)
-    return [entries[name] for name in sorted(entries)], counts

@@ -23,7 +23,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from ..pipeline.jobs.contracts import BatchJob, Feed, JobRun, Stream
+    from ..pipeline.jobs.contracts import Feed, StageRun, Stream
+    from ..pipeline.jobs.stages import Inputs, Stage
     from ..pipeline.monitor.stats import FeedStats
     from ..pipeline.plan.plan import Plan
     from ..pipeline.plan.view import View
@@ -171,10 +172,10 @@ class MeteredEngine:
         self._add_feed(feed, view.split or "all")
         return feed
 
-    def open_job(self, job: BatchJob, position: Mapping[str, Any] | None = None) -> JobRun:
-        """Open a run of a job and report it."""
-        run = self._engine.open_job(job, position)
-        self._add_feed(run, job.view.split or "all")
+    def open_stage(self, stage: Stage, inputs: Inputs, position: Mapping[str, Any] | None = None) -> StageRun:
+        """Open a run of a stage and report it."""
+        run = self._engine.open_stage(stage, inputs, position)
+        self._add_feed(run, stage.name)
         return run
 
 

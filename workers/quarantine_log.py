@@ -10,12 +10,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ..pipeline.errors import OutputError
-from ..pipeline.jobs.contracts import IncrementalQuarantine, JobEngine, quarantine_after
+from ..pipeline.jobs.contracts import IncrementalQuarantine, StageEngine, quarantine_after
 from ..pipeline.monitor.quarantine import append_quarantine, write_quarantine
-from .local_job_run import LocalJobRun
+from .local_stages import open_local_stage
 
 if TYPE_CHECKING:
-    from ..pipeline.jobs.contracts import BatchJob, Engine, Feed, JobRun
+    from ..pipeline.jobs.contracts import Engine, Feed, StageRun
+    from ..pipeline.jobs.stages import Inputs, Stage
     from ..pipeline.plan.plan import Plan
     from ..pipeline.plan.view import View
 
@@ -44,7 +45,7 @@ class QuarantineLog:
         self._path = path
         self._previous = self._pending = tuple(previous)
         self._counts = dict(counts or {})
-        self._feeds: list[Feed | JobRun] = []
+        self._feeds: list[Feed | StageRun] = []
         self._writing = threading.Lock()
         self._num_known: list[int] = []
         """Number of entries already taken from each feed."""
@@ -60,7 +61,7 @@ class QuarantineLog:
         """Wrap an engine so that all its feeds are recorded."""
         return RecordingEngine(engine, self._add_feed)
 
-    def _add_feed(self, feed: Feed | JobRun, *, resumed: bool) -> None:
+    def _add_feed(self, feed: Feed | StageRun, *, resumed: bool) -> None:
         self._feeds.append(feed)
         if resumed:  # its initial counts are already part of the resumed run's
             for name, number in feed.counts.items():
@@ -152,7 +153,7 @@ def entry_key(entry: Mapping[str, Any]) -> tuple[int, str, str]:
 
 
 class RecordingEngine:
-    """Engine whose feeds are recorded, and which runs batch jobs on every kind of engine."""
+    """Engine whose feeds are recorded, and which runs stages on every kind of engine."""
 
     def __init__(self, engine: Engine, add_feed: Callable[..., None]) -> None:
         self._engine = engine
@@ -164,11 +165,11 @@ class RecordingEngine:
         self._add_feed(feed, resumed=position is not None)
         return feed
 
-    def open_job(self, job: BatchJob, position: Mapping[str, Any] | None = None) -> JobRun:
-        """Open and record a run of a job: on the engine if it is a ``JobEngine``, else in this process."""
-        if isinstance(self._engine, JobEngine):
-            run = self._engine.open_job(job, position)
+    def open_stage(self, stage: Stage, inputs: Inputs, position: Mapping[str, Any] | None = None) -> StageRun:
+        """Open and record a run of a stage: on the engine if it is a ``StageEngine``, else in this process."""
+        if isinstance(self._engine, StageEngine):
+            run = self._engine.open_stage(stage, inputs, position)
         else:
-            run = LocalJobRun(job, self._engine.feed(job.plan, job.view, position))
+            run = open_local_stage(stage, inputs, self._engine, position)
         self._add_feed(run, resumed=position is not None)
         return run

@@ -1,10 +1,14 @@
-"""Parts of a batch job's records on disk: written atomically, verified on resume, and merged."""
+"""Records of a job's stages on disk: written in parts, atomically, verified on resume, and merged.
+
+out/stages/NAME-FINGERPRINT/parts/part-000000.parquet     records of some items, with the position after them
+out/stages/NAME-FINGERPRINT/records.parquet               all parts merged, after the last item
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,150 +18,165 @@ import pyarrow.parquet as pq
 
 from ..pipeline.atomic_io import atomic_write, remove_stale
 from ..pipeline.outputs.folder import OutputFolder
+from ..pipeline.outputs.manifest import check_name
+from .quarantine_log import entry_key
 
-PARTS = "parts"
-PATTERN = f"{PARTS}/part-*.parquet"
+STAGES = "stages"
+RECORDS = "records.parquet"
+COUNTS = ("read", "used", "replaced", "left_out", "unusable")
 PART_KEY = b"lightwell.part"
 DIGEST_KEY = b"lightwell.part.digest"
 
 
 @dataclass(frozen=True)
 class Part:
-    """Metadata of one part: counts, quarantine entries and the position after it."""
+    """Metadata of one part, or of a finished stage: counts, quarantine entries and the position after it."""
 
     number: int
-    counts: dict[str, int]
-    """Images of its batches: read (used + replaced) and left_out; unusable counts the view's rows that the index rejects."""
+    counts: Mapping[str, int]
+    """Images of its items: read (used + replaced) and left_out; unusable counts the view's rows that the index rejects."""
     quarantine: tuple[Mapping[str, Any], ...]
     """Quarantine entries when the part was written; may include files of later parts."""
     position: Mapping[str, Any]
-    """Position of the feed after the part."""
+    """Position of the stage's run after the part."""
     files: Mapping[str, Sequence[Any]] = field(default_factory=dict)
-    """Size in bytes and digest of the files that the job wrote for the part, by name."""
+    """Size in bytes and digest of the files that the stage wrote for the part, by name."""
+
+    @classmethod
+    def load(cls, note: Mapping[str, Any], number: int) -> Part:
+        """Read the metadata of a file; raises KeyError, TypeError or ValueError if it is malformed."""
+        counts = {name: int(note["counts"][name]) for name in COUNTS}
+        entries = tuple(dict(entry) for entry in note["quarantine"])
+        for entry in entries:
+            entry_key(entry)
+        return cls(number, counts, entries, dict(note["position"]), dict(note["files"]))
+
+    @classmethod
+    def total(cls, parts: Sequence[Part]) -> Part:
+        """Sum the counts of parts; quarantine entries are merged, one per file and step."""
+        entries = {(entry["key"], entry["step"]): entry for part in parts for entry in part.quarantine}
+        counts = {name: sum(part.counts[name] for part in parts) for name in COUNTS}
+        counts["unusable"] = max((part.counts["unusable"] for part in parts), default=0)
+        files = {name: digest for part in parts for name, digest in part.files.items()}
+        return cls(0, counts, tuple(entries[name] for name in sorted(entries)), {}, files)
+
+    def image_counts(self) -> dict[str, int]:
+        """Return images read, used, replaced and skipped."""
+        counts = {name: self.counts[name] for name in ("read", "used", "replaced")}
+        return counts | {"skipped": self.counts["left_out"] + self.counts["unusable"]}
 
 
 @dataclass(frozen=True)
-class PartStore:
-    """Parts of one job in its output folder."""
+class RecordStore:
+    """Records of one stage in the output folder of its job."""
 
     output: OutputFolder
-    fingerprint: str | None
-    """Only parts with this fingerprint are reused; None reuses none."""
-    schema: pa.Schema | None
-    """Schema of the records; None infers it."""
-    has_files: bool = False
-    """Whether the job's files for each part are verified; a part that does not list them is made again."""
+    folder: str
+    """Folder of the stage, relative to the output folder; contains the stage's fingerprint."""
+    schema: pa.Schema
+    """Schema of the records."""
 
-    def name(self, number: int) -> str:
+    @property
+    def records_name(self) -> str:
+        """File name of all records, relative to the output folder."""
+        return f"{self.folder}/{RECORDS}"
+
+    def part_name(self, number: int) -> str:
         """Return the file name of a part, relative to the output folder."""
-        return f"{PARTS}/part-{number:06d}.parquet"
+        return f"{self.folder}/parts/part-{number:06d}.parquet"
+
+    @classmethod
+    def patterns(cls, folder: str) -> tuple[str, ...]:
+        """Return the names and patterns of the files in the folder of a stage."""
+        return f"{folder}/{RECORDS}", f"{folder}/parts/part-*.parquet"
 
     def resume_parts(self) -> list[Part]:
-        """Load the leading undamaged parts of an interrupted run of the same job; delete the others."""
+        """Load the leading undamaged parts of an interrupted run; delete the others."""
         parts: list[Part] = []
-        while self.fingerprint is not None and (part := self._read(len(parts))) is not None:
-            parts.append(part)
-        kept = {self.name(part.number) for part in parts}
+        while (part := self._read(self.part_name(len(parts)), len(parts))) is not None:
+            parts.append(part[0])
+        kept = {self.part_name(part.number) for part in parts}
         self.output.claim(*sorted(kept), *(name for part in parts for name in part.files))
-        self.output.remove(*sorted(self._listed() - kept))
-        remove_stale(self.output.path / PARTS)
+        self.output.remove(*sorted(self.listed_parts() - kept))
+        remove_stale(self._parts_folder)
         return parts
 
-    def num_listed(self) -> int:
-        """Return the number of parts of an earlier run, damaged or not."""
-        return len(self._listed())
+    def listed_parts(self) -> set[str]:
+        """Return the names of the parts of an earlier run, damaged or not."""
+        return {name for name in self.output.owned if name.startswith(f"{self.folder}/parts/")}
 
-    def _listed(self) -> set[str]:
-        return {name for name in self.output.owned if name.startswith(f"{PARTS}/")}
+    def load_finished(self) -> tuple[Part, pa.Table] | None:
+        """Read the records of a finished run and verify all checksums; returns totals and records, None if damaged."""
+        return self._read(self.records_name, 0)
 
-    def _read(self, number: int) -> Part | None:
-        """Read a part and verify all checksums; None if it is missing, damaged or of another job."""
-        result = self._read_file(self.name(number), number)
-        if result is None:
-            return None
-        part = result[0]
-        is_intact = all(
-            size_and_digest(self.output.path / name) == list(expected)
-            for name, expected in part.files.items()
-        )
-        return part if is_intact else None
-
-    def load_finished_records(self, name: str) -> tuple[Part, pa.Table] | None:
-        """Read the records of a finished run of the same job and verify all checksums; returns totals and records.
-
-        Args:
-            name: file name of the records, relative to the output folder.
-        """
-        return None if self.fingerprint is None else self._read_file(name, 0)
-
-    def _read_file(self, name: str, number: int) -> tuple[Part, pa.Table] | None:
-        """Read a file of records; None if it is missing, damaged, or not of this job."""
+    def _read(self, name: str, number: int) -> tuple[Part, pa.Table] | None:
+        """Read a file of records; None if it or a file of its parts is missing, damaged, or not of this stage."""
         path = self.output.path / name
         if name not in self.output.owned or path.is_symlink() or not path.is_file():
             return None
         try:
             table = pq.read_table(path, page_checksum_verification=True, memory_map=False)
             note = read_part_metadata(table.schema)
-            if note.get("fingerprint") != self.fingerprint:
+            if note.get("stage") != self.folder or not table.schema.equals(self.schema):
                 return None
-            files = note["files"] if self.has_files else note.get("files", {})
-            return Part(number, note["counts"], tuple(note["quarantine"]), note["position"], files), table
-        except (pa.ArrowException, OSError, KeyError, ValueError):
+            part = Part.load(note, number)
+            for file, expected in part.files.items():
+                if size_and_digest(self.output.path / check_name(file)) != list(expected):
+                    return None
+        except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, AttributeError):
             return None  # made again; the caller reports it
+        return part, table.replace_schema_metadata(None)
 
-    def write(self, part: Part, records: Sequence[Mapping[str, Any]]) -> None:
+    def write(self, part: Part, records: pa.Table) -> None:
         """Write the records of a part.
 
         Raises:
             OutputError: the file cannot be written.
             RequestError: a file that is not of this job has its name.
         """
-        self.output.claim(self.name(part.number))
-        table = pa.Table.from_pylist([dict(record) for record in records], schema=self.schema)
-        metadata = table.replace_schema_metadata(self._metadata(part))
-        write_parquet([metadata], self.output.path / self.name(part.number))
+        name = self.part_name(part.number)
+        self.output.claim(name)
+        write_parquet([records], self.output.path / name, self._schema_with(part))
 
-    def _metadata(self, part: Part) -> dict[bytes, bytes]:
-        """Return the metadata of a part's Parquet file that is needed to resume after it."""
+    def merge(self, parts: Sequence[Part], total: Part) -> pa.Table:
+        """Merge parts into one file; returns its records.
+
+        Args:
+            parts: all parts of a run.
+            total: counts and entries of all parts, stored with the records.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        files = [self.output.path / self.part_name(part.number) for part in parts]
+        tables = (pq.read_table(file, page_checksum_verification=True) for file in files)
+        self.output.claim(self.records_name)
+        path = self.output.path / self.records_name
+        write_parquet(tables, path, self._schema_with(total))
+        return pq.read_table(path, memory_map=True).replace_schema_metadata(None)
+
+    def clear(self) -> None:
+        """Delete all parts."""
+        self.output.remove(*sorted(self.listed_parts()))
+        folder = self._parts_folder
+        if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
+            folder.rmdir()
+
+    @property
+    def _parts_folder(self) -> Path:
+        return self.output.path / self.folder / "parts"
+
+    def _schema_with(self, part: Part) -> pa.Schema:
+        """Return the schema with the metadata that is needed to resume after a part."""
         metadata = {
-            "fingerprint": self.fingerprint,
+            "stage": self.folder,
             "counts": part.counts,
             "quarantine": part.quarantine,
             "position": part.position,
             "files": part.files,
         }
         text = json.dumps(metadata).encode()
-        return {PART_KEY: text, DIGEST_KEY: _digest(text)}
-
-    def merge(self, parts: Sequence[Part], path: Path, total: Part | None = None) -> pa.Table:
-        """Merge parts into one file; returns its table, memory-mapped.
-
-        Args:
-            parts: all parts of a run.
-            path: path of the file.
-            total: counts and entries of all parts, stored so that ``load_finished_records`` can find the records; None if they
-                must not be reused.
-
-        Raises:
-            OutputError: the file cannot be written.
-        """
-        files = [self.output.path / self.name(part.number) for part in parts]
-        schemas = [pq.read_schema(file).remove_metadata() for file in files]
-        filled = [schema for schema in schemas if len(schema)]
-        schema = self.schema or pa.unify_schemas(filled or [pa.schema([])], promote_options="permissive")
-        tables = (
-            conform_schema(pq.read_table(file, page_checksum_verification=True), schema) for file in files
-        )
-        metadata = None if total is None or self.fingerprint is None else self._metadata(total)
-        write_parquet(tables, path, schema.with_metadata(metadata))
-        return pq.read_table(path, memory_map=True)
-
-    def clear(self) -> None:
-        """Delete all parts."""
-        self.output.remove(*sorted(self._listed()))
-        folder = self.output.path / PARTS
-        if folder.is_dir() and not folder.is_symlink() and not any(folder.iterdir()):
-            folder.rmdir()
+        return self.schema.with_metadata({PART_KEY: text, DIGEST_KEY: _digest(text)})
 
 
 def read_part_metadata(schema: pa.Schema) -> dict[str, Any]:
@@ -187,34 +206,15 @@ def _digest(text: bytes) -> bytes:
     return hashlib.blake2b(text, digest_size=16).hexdigest().encode()
 
 
-def conform_schema(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Convert a part's table to the common columns and types; missing columns become null."""
-    empty = schema.empty_table()
-    return (
-        pa.concat_tables([empty, table.replace_schema_metadata(None)], promote_options="permissive")
-        .select(schema.names)
-        .cast(schema)
-    )
-
-
-def write_parquet(
-    tables: Sequence[pa.Table] | Iterator[pa.Table], path: Path, schema: pa.Schema | None = None
-) -> None:
-    """Write tables into one Parquet file, atomically.
+def write_parquet(tables: Iterable[pa.Table], path: Path, schema: pa.Schema) -> None:
+    """Write tables of one schema into one Parquet file, atomically.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    writer: pq.ParquetWriter | None = None
-    with atomic_write(path) as file:
-        try:
-            if schema is not None:
-                writer = pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True)
-            for table in tables:
-                writer = writer or pq.ParquetWriter(
-                    file, table.schema, compression="zstd", write_page_checksum=True
-                )
-                writer.write_table(table)
-        finally:
-            if writer is not None:
-                writer.close()
+    with (
+        atomic_write(path) as file,
+        pq.ParquetWriter(file, schema, compression="zstd", write_page_checksum=True) as writer,
+    ):
+        for table in tables:
+            writer.write_table(table.replace_schema_metadata(schema.metadata))

@@ -8,18 +8,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..pipeline.jobs.contracts import DeclaresOutputs
+from ..pipeline.jobs.contracts import DeclaresBookkeepingFolder, DeclaresOutputs
+from ..pipeline.jobs.stages import SINGLE_STAGE, SingleStageJob
 from ..pipeline.monitor.quarantine import QUARANTINE_NAME
 from ..pipeline.outputs.folder import OutputFolder
 from ..pipeline.outputs.input_overlap import check_reads, iter_input_paths
 from .output_store import OutputStore, is_remote, open_output_store
-from .record_store import PATTERN
+from .record_store import STAGES, RecordStore
 
 if TYPE_CHECKING:
-    from ..pipeline.jobs.contracts import BatchJob, TrainingJob
+    from ..pipeline.jobs.contracts import TrainingJob
+    from ..pipeline.jobs.stages import AnyBatchJob
 
-RECORDS_NAME = "records.parquet"
 COUNTS_NAME = "counts.json"
+JOB_NAME = f"{STAGES}/job.yaml"
+"""The job of a batch run, for ``lightwell report``."""
+OWN_NAMES = (QUARANTINE_NAME, COUNTS_NAME)
+"""Files that the runner writes for every job."""
+
+
+def stage_folder(key: str) -> str:
+    """Return the folder of a stage's records, relative to the output folder.
+
+    Args:
+        key: ``NAME-FINGERPRINT``.
+    """
+    return f"{STAGES}/{key}"
 
 
 @dataclass(frozen=True)
@@ -50,28 +64,34 @@ class Results:
 
 @contextmanager
 def open_results(
-    job: BatchJob | TrainingJob,
+    job: AnyBatchJob | TrainingJob,
     out: Path | str,
     *,
-    names: Sequence[str],
+    stages: Sequence[str] = (),
     lock: bool = True,
     reads: Iterable[Path | str] = (),
+    check_inputs: bool = True,
 ) -> Iterator[Results]:
     """Open the output folder of a job, new or of an earlier run.
 
     Args:
         job: the job.
         out: a folder or a URI.
-        names: files that the runner itself writes: ``RECORDS_NAME``, ``PATTERN`` and so on.
+        stages: keys of a batch job's stages, ``NAME-FINGERPRINT``.
         lock: False if the caller already holds the lock.
         reads: input files, besides those that the job names.
+        check_inputs: False if no input is read.
 
     Raises:
         RequestError: the run would overwrite other files or its own inputs, or another run writes there.
         OutputError: the folder cannot be read or written.
     """
-    bookkeeping = str(getattr(job, "bookkeeping_folder", ""))
-    own = [f"{bookkeeping}/{name}" if bookkeeping and name != PATTERN else name for name in names]
+    bookkeeping = job.bookkeeping_folder if isinstance(job, DeclaresBookkeepingFolder) else ""
+    names = [*OWN_NAMES, *((JOB_NAME,) if stages else ())]
+    names += [name for key in stages for name in RecordStore.patterns(stage_folder(key))]
+    own = [f"{bookkeeping}/{name}" if bookkeeping else name for name in names]
+    if isinstance(job, SingleStageJob):
+        own.append(f"{SINGLE_STAGE}.parquet")
     declared = list(job.outputs) if isinstance(job, DeclaresOutputs) else None
     written = [*own, *(declared or ())]
     with open_output_store(out, lock=lock, outputs=None if declared is None else written) as store:
@@ -79,6 +99,8 @@ def open_results(
         files_read = [*reads, *iter_input_paths(job)]
 
         def check(folder: OutputFolder) -> None:
+            if not check_inputs:
+                return
             check_reads(
                 folder, written, reads=files_read, index_path=job.plan.index, load_index=job.plan.load_index,
                 destination=store.destination if remote else "",
@@ -93,12 +115,6 @@ def open_results(
             check=check,
         ) as folder:
             yield Results(folder, store, bookkeeping)
-
-
-BATCH_NAMES = (RECORDS_NAME, QUARANTINE_NAME, COUNTS_NAME, PATTERN)
-"""Files that the runner of a batch job writes."""
-TRAINING_NAMES = (QUARANTINE_NAME, COUNTS_NAME)
-"""Files that the runner of a training job writes."""
 
 
 def declared_outputs(job: Any) -> Collection[str]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -14,6 +12,7 @@ from pydantic import Field, model_validator
 from ...pipeline.config.checked_model import CheckedModel
 from ...pipeline.errors import PlanError
 from ...pipeline.index.index import Index
+from ...pipeline.jobs.fingerprint import file_digest
 from ...pipeline.plan.plan import Plan
 from ..zoo.build import ModelSpec
 from ..zoo.load_checkpoint import is_path
@@ -160,14 +159,7 @@ def _weights_digest(path: Path) -> str:
     """Return a file's name and digest; its name alone if it is missing, which building the model reports."""
     if not path.is_file():
         return path.name
-    facts = path.stat()
-    return f"{path.name} sha256 {_cached_digest(path, facts.st_size, facts.st_mtime_ns)}"
-
-
-@lru_cache(maxsize=8)
-def _cached_digest(path: Path, size: int, modified_ns: int) -> str:  # noqa: ARG001  (keys of the cache)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return f"{path.name} sha256 {file_digest(path)}"
 
 
 def labels_of_split(index: Index, split: str, key: str, splits: list[str]) -> np.ndarray:

@@ -63,7 +63,7 @@ def freeze_before(model: nn.Module, block: str | None) -> None:
         trainable = names[names.index(block) :]
     else:
         raise ModelError(
-            f"freeze before: expected a block of {type(model).__name__}, got {block!r}; "
+            f"fine_tune_from: expected a block of {type(model).__name__}, got {block!r}; "
             f"{did_you_mean(block, names)} (blocks: {', '.join(names)})"
         )
     model.requires_grad_(block is not None and block == names[0])

@@ -192,6 +192,8 @@ def albumentations_targets(
     Raises:
         AnnotationError: a box reaches outside the image and the plan does not clip boxes.
     """
+    if not kinds.any:
+        return {}
     boxes, box_rows = NO_BOXES, np.arange(0)
     if annotations.boxes is not None:
         box_rows = np.flatnonzero(has_area(annotations.boxes, size))

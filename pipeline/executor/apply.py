@@ -6,12 +6,18 @@ are written by OpenCV into reused memory: allocating new memory costs the kernel
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
 
 import cv2
 import numpy as np
 
 from ..geometry import Size
+from ..load.decode.dali import DaliFailure
+from ..monitor.watchdog import Watchdog
 from ..transform.output_shapes import CROPS, CROPS_AND_RESIZES, RESIZES
 from ..transform.params import ParamSampler, TransformCall
 
@@ -22,18 +28,58 @@ FLIP_CODES = {"HorizontalFlip": 1, "VerticalFlip": 0}
 MAX_ARRAYS = 64
 """Most scratch arrays kept for reuse."""
 
+T = TypeVar("T")
+OutputSlot = Callable[[Size], np.ndarray | None]
+"""From an image size to its output array, uint8 HWC; None if there is no such array."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Reason for which a sample could not be processed."""
+
+    step: str
+    """``read``, ``limit``, ``mask``, ``boxes``, ``keypoints``, ``decode``, ``policy`` or ``time``."""
+    reason: str
+    decoders: tuple[str, ...] = ()
+    """Decoders tried, in order."""
+
 
 class TransformApplier:
     """Applies sampled transforms to pixels. One thread at a time; a result is valid until its ``number`` is used again.
 
     Args:
         param_sampler: provides the transforms by index.
+        watchdog: tracks each sample.
     """
 
-    def __init__(self, param_sampler: ParamSampler) -> None:
+    def __init__(self, param_sampler: ParamSampler, watchdog: Watchdog | None = None) -> None:
         self._param_sampler = param_sampler
+        self._watchdog = watchdog or Watchdog(None)
         self._scratch: dict[tuple[int, Size], np.ndarray] = {}
         self._output: np.ndarray | None = None
+
+    def apply_all(
+        self,
+        keys: Sequence[str],
+        images: Sequence[Any],
+        calls: Sequence[Sequence[TransformCall]],
+        outputs: Sequence[np.ndarray | None],
+        decoders: tuple[str, ...] = (),
+    ) -> list[Any]:
+        """Apply the transforms of each sample of a chunk, as ``apply`` does; failures among the images stay as they are.
+
+        An exception or a timeout makes a ``Failure``, with these ``decoders``.
+        """
+        return [
+            image
+            if isinstance(image, Failure | DaliFailure)
+            else apply_guarded(
+                self._watchdog, key, partial(self.apply, number, image, some, output), decoders
+            )
+            for number, (key, image, some, output) in enumerate(
+                zip(keys, images, calls, outputs, strict=True)
+            )
+        ]
 
     def apply(
         self,
@@ -100,3 +146,26 @@ class TransformApplier:
                 self._scratch.clear()
             self._scratch[number, size] = np.empty((*size, 3), np.uint8)
         return self._scratch[number, size]
+
+
+def apply_guarded(
+    watchdog: Watchdog, key: str, apply: Callable[[], T], decoders: tuple[str, ...] = ()
+) -> T | Failure:
+    """Run transforms on one sample, converting exceptions and timeouts to a ``Failure``."""
+    started = time.perf_counter()
+    try:
+        with watchdog.track("policy", key):
+            done = apply()
+    except Exception as error:  # transforms may raise anything; it is quarantined with the sample
+        return policy_failure(error, decoders)
+    reason = watchdog.timeout_reason(time.perf_counter() - started)
+    return Failure("time", f"the policy {reason}", decoders) if reason else done
+
+
+def no_output_slot(_: Size) -> None:
+    """Return None: the image is not written directly into a batch."""
+
+
+def policy_failure(error: Exception, decoders: tuple[str, ...] = ()) -> Failure:
+    """Return a ``Failure`` that describes a transform's exception in one line."""
+    return Failure("policy", f"{type(error).__name__}: {' '.join(str(error).split())}", decoders)

@@ -24,8 +24,8 @@ from ..memory.estimates import RGB, estimate_sample_bytes
 from ..monitor.watchdog import Watchdog
 from ..transform.params import ParamSampler, SampledParams, TransformCall
 from ..transform.size_bound import largest_pixels
-from .apply import TransformApplier
-from .cpu import CpuStage, Failure, OutputSlot, apply_guarded, no_output_slot
+from .apply import Failure, OutputSlot, TransformApplier, no_output_slot
+from .cpu import CpuStage
 
 CACHE_STEP = "cache"
 """Step of a ``Failure`` if a cached image cannot be decoded; its file is then read and decoded instead."""
@@ -110,7 +110,7 @@ class CacheStage:
         num_transforms: int,
         watchdog: Watchdog,
     ) -> None:
-        self._applier = TransformApplier(param_sampler)
+        self._applier = TransformApplier(param_sampler, watchdog)
         self._watchdog = watchdog
         self._cpu_stage = cpu_stage
         self._cache = cache
@@ -132,12 +132,12 @@ class CacheStage:
             next(made) if one.cached_image is None else self._decode_cached(one, one.cached_image)
             for one in samples
         ]
-        return [
-            self._apply_rest(number, str(sample.row["key"]), image, one, output_slot(one.size))
-            for number, (sample, image, one, output_slot) in enumerate(
-                zip(samples, images, sampled, output_slots, strict=True)
-            )
-        ]
+        return self._applier.apply_all(
+            [str(sample.row["key"]) for sample in samples],
+            images,
+            [self._calls_after_cache(one) for one in sampled],
+            [output_slot(one.size) for one, output_slot in zip(sampled, output_slots, strict=True)],
+        )
 
     def _decode_cached(self, sample: EncodedSample, cached_image: CachedImage) -> np.ndarray | Failure:
         if self._quality is None:  # raw pixels: no decoding to time
@@ -192,18 +192,3 @@ class CacheStage:
         beginning = self._calls_before_cache(sampled)
         made = estimate_sample_bytes(file, self._cpu_stage.plan(file, beginning), beginning)
         return made + RGB * (prod(beginning.size) + largest_pixels(sampled))
-
-    def _apply_rest(
-        self,
-        number: int,
-        key: str,
-        image: np.ndarray | Failure,
-        sampled: SampledParams,
-        output: np.ndarray | None,
-    ) -> np.ndarray | Failure:
-        if isinstance(image, Failure):
-            return image
-        remaining = self._calls_after_cache(sampled)
-        return apply_guarded(
-            self._watchdog, key, lambda: self._applier.apply(number, image, remaining, output)
-        )

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from collections.abc import Sequence
 
 import numpy as np
 
-from ..geometry import Size
 from ..load.decode.dali import DaliDecoder
 from ..load.decode.decoder import DecodedImage, EncodedImage, ImageDecoder
 from ..load.decode.fallback import FallbackLog
@@ -17,46 +13,7 @@ from ..load.decode.plan import DecodePlan, plan_decode
 from ..monitor.step_timer import StepTimer
 from ..monitor.watchdog import Watchdog
 from ..transform.params import ParamSampler, SampledParams
-from .apply import TransformApplier
-
-T = TypeVar("T")
-OutputSlot = Callable[[Size], np.ndarray | None]
-"""From an image size to its output array, uint8 HWC; None if there is no such array."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Reason for which a sample could not be processed."""
-
-    step: str
-    """``read``, ``limit``, ``mask``, ``boxes``, ``keypoints``, ``decode``, ``policy`` or ``time``."""
-    reason: str
-    decoders: tuple[str, ...] = ()
-    """Decoders tried, in order."""
-
-
-class ImageStage(Protocol):
-    """Decodes files and applies sampled transforms."""
-
-    def run(
-        self,
-        files: Sequence[EncodedImage],
-        sampled: Sequence[SampledParams],
-        output_slots: Sequence[OutputSlot],
-    ) -> Sequence[Any]:
-        """Return uint8 HWC images or ``Failure`` objects.
-
-        Images are valid until the next call, and may or may not lie in their output slots.
-        """
-        ...
-
-    def plan(self, file: EncodedImage, sampled: SampledParams) -> DecodePlan:
-        """Decide how a file is decoded."""
-        ...
-
-    def close(self) -> None:
-        """Release all resources."""
-        ...
+from .apply import Failure, OutputSlot, TransformApplier
 
 
 class CpuStage:
@@ -76,11 +33,11 @@ class CpuStage:
         fallbacks: FallbackLog | None = None,
     ) -> None:
         self._param_sampler = param_sampler
-        self._applier = TransformApplier(param_sampler)
         self._timer = timer or StepTimer("process")
         self._watchdog = watchdog or Watchdog(None)
+        self._applier = TransformApplier(param_sampler, self._watchdog)
         self._may_reduce = may_reduce
-        dali = DaliDecoder(max_batch_size=max_batch_size, num_threads=1)
+        dali = DaliDecoder(max_batch_size=max_batch_size, watchdog=self._watchdog)
         self._chain = ImageDecoder(dali, self._watchdog, fallbacks)
 
     def run(
@@ -89,19 +46,22 @@ class CpuStage:
         sampled: Sequence[SampledParams],
         output_slots: Sequence[OutputSlot],
     ) -> list[np.ndarray | Failure]:
-        """Return the images after all sampled transforms."""
+        """Return the images after all sampled transforms.
+
+        They are valid until the next call, and may or may not lie in their output slots.
+        """
         decodings = [self.plan(file, one) for file, one in zip(files, sampled, strict=True)]
         self._timer.enter("decode")
         decoded = self.decode(files, decodings)
         self._timer.enter(
             "transform", sum(image.nbytes for image in decoded if isinstance(image, np.ndarray))
         )
-        return [
-            self._apply(number, file.key, image, decoding, output_slot(one.size))
-            for number, (file, image, decoding, one, output_slot) in enumerate(
-                zip(files, decoded, decodings, sampled, output_slots, strict=True)
-            )
-        ]
+        return self._applier.apply_all(
+            [file.key for file in files],
+            decoded,
+            [decoding.calls for decoding in decodings],
+            [output_slot(one.size) for one, output_slot in zip(sampled, output_slots, strict=True)],
+        )
 
     def plan(self, file: EncodedImage, sampled: SampledParams) -> DecodePlan:
         """Decide how a file is decoded."""
@@ -128,43 +88,6 @@ class CpuStage:
             return Failure("time", f"decoding {reason}", decoded.decoders)
         return decoded.image
 
-    def _apply(
-        self,
-        number: int,
-        key: str,
-        image: np.ndarray | Failure,
-        decoding: DecodePlan,
-        output: np.ndarray | None,
-    ) -> np.ndarray | Failure:
-        if isinstance(image, Failure):
-            return image
-        return apply_guarded(
-            self._watchdog, key, lambda: self._applier.apply(number, image, decoding.calls, output)
-        )
-
     def close(self) -> None:
         """Close DALI."""
         self._chain.close()
-
-
-def apply_guarded(
-    watchdog: Watchdog, key: str, apply: Callable[[], T], decoders: tuple[str, ...] = ()
-) -> T | Failure:
-    """Run transforms on one sample, converting exceptions and timeouts to a ``Failure``."""
-    started = time.perf_counter()
-    try:
-        with watchdog.track("policy", key):
-            done = apply()
-    except Exception as error:  # transforms may raise anything; it is quarantined with the sample
-        return policy_failure(error, decoders)
-    reason = watchdog.timeout_reason(time.perf_counter() - started)
-    return Failure("time", f"the policy {reason}", decoders) if reason else done
-
-
-def no_output_slot(_: Size) -> None:
-    """Return None: the image is not written directly into a batch."""
-
-
-def policy_failure(error: Exception, decoders: tuple[str, ...] = ()) -> Failure:
-    """Return a ``Failure`` that describes a transform's exception in one line."""
-    return Failure("policy", f"{type(error).__name__}: {' '.join(str(error).split())}", decoders)

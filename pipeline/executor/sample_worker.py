@@ -20,6 +20,7 @@ from ..batch.annotations import (
 from ..compiler.program import Program
 from ..compiler.routing import Backend
 from ..errors import RunError, SampleError
+from ..load.decode.dali import owned_copy
 from ..load.decode.fallback import FallbackLog
 from ..load.loader import EncodedSample, Row, SampleLoader
 from ..memory.budget import MemoryBudget
@@ -33,9 +34,10 @@ from ..sampler.schedule import replacements
 from ..transform.params import ParamSampler, SampledParams, Trace, leaf_transforms
 from ..transform.size_bound import SizeBound, largest_pixels
 from ..uris import public_uri
+from .apply import Failure, OutputSlot, apply_guarded, no_output_slot, policy_failure
 from .cached import CACHE_STEP, CacheReader, CacheStage
-from .cpu import CpuStage, Failure, ImageStage, OutputSlot, apply_guarded, no_output_slot, policy_failure
-from .dali import DaliStage, owned_copy
+from .cpu import CpuStage
+from .dali import DaliStage
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +87,9 @@ class SampleWorker:
 
     def __init__(self, shared: WorkerContext, *, max_samples: int) -> None:
         self._shared = shared
-        self._max_samples = max_samples
-        self._builders: dict[bool, _SampleBuilder] = {}
+        self._builder = _SampleBuilder(shared, max_samples)
+        self._spare: _SampleBuilder | None = None
+        """For replacements."""
 
     def process(
         self,
@@ -103,7 +106,7 @@ class SampleWorker:
             SampleError: a sample failed and the plan says ``on_error: raise``.
             RunError: a sample and all of its replacements failed.
         """
-        results = self._get_builder().process(samples, epoch, output_slots)
+        results = self._builder.process(samples, epoch, output_slots)
         return [
             one if isinstance(one, Sample) else self._recover(sample, one, epoch, quarantined)
             for sample, one in zip(samples, results, strict=True)
@@ -117,7 +120,7 @@ class SampleWorker:
         Parameters of large images are sampled here and again in ``process``, which is cheap compared to decoding.
         """
         copies = 2 if self._shared.cached is None else 3
-        builder = self._get_builder()
+        builder = self._builder
         sizes = [
             max_sample_bytes(sample.file, sample.cached_image, copies, builder.size_bound)
             for sample in samples
@@ -128,14 +131,9 @@ class SampleWorker:
 
     def close(self) -> None:
         """Close DALI."""
-        for builder in self._builders.values():
-            builder.image_stage.close()
-
-    def _get_builder(self, *, spare: bool = False) -> _SampleBuilder:
-        """Return the sample builder; the spare one does not overwrite the results of the main one."""
-        if spare not in self._builders:
-            self._builders[spare] = _SampleBuilder(self._shared, 1 if spare else self._max_samples)
-        return self._builders[spare]
+        for builder in (self._builder, self._spare):
+            if builder is not None:
+                builder.image_stage.close()
 
     def _recover(
         self, sample: EncodedSample, failure: Failure, epoch: int, quarantined: list[QuarantineEntry]
@@ -143,11 +141,18 @@ class SampleWorker:
         """Process a sample from its file if its cached image was damaged; otherwise skip or replace it."""
         if failure.step == CACHE_STEP:
             sample = self._shared.loader.reload(sample)
-            (replacement,) = self._get_builder(spare=True).process([sample], epoch, [no_output_slot])
-            if isinstance(replacement, Sample):
-                return replace(replacement, image=owned_copy(replacement.image))
-            failure = replacement
+            again = self._process_single(sample, epoch)
+            if isinstance(again, Sample):
+                return again
+            failure = again
         return self._skip_or_replace(sample, failure, epoch, quarantined)
+
+    def _process_single(self, sample: EncodedSample, epoch: int) -> Sample | Failure:
+        """Process a sample into memory of its own, without overwriting the results of the chunk."""
+        if self._spare is None:
+            self._spare = _SampleBuilder(self._shared, 1)
+        (found,) = self._spare.process([sample], epoch, [no_output_slot])
+        return replace(found, image=owned_copy(found.image)) if isinstance(found, Sample) else found
 
     def _skip_or_replace(
         self, sample: EncodedSample, failure: Failure, epoch: int, quarantined: list[QuarantineEntry]
@@ -163,10 +168,10 @@ class SampleWorker:
         shared.monitor.timer("process").enter("input")
         for row in replacements(shared.rows, seed=shared.program.plan.seed, epoch=epoch, key=key):
             (other,) = shared.load(np.array([row]))
-            (replacement,) = self._get_builder(spare=True).process([other], epoch, [no_output_slot])
+            replacement = self._process_single(other, epoch)
             if isinstance(replacement, Sample):
                 quarantined.append(self._entry(sample, failure, replacement.key, epoch))
-                return replace(replacement, image=owned_copy(replacement.image), replaced=True)
+                return replace(replacement, replaced=True)
         quarantined.append(self._entry(sample, failure, None, epoch))
         raise RunError(
             f"{failure.step} of {key!r}: {failure.reason}; none of its replacements could be used either; "
@@ -200,16 +205,15 @@ class _SampleBuilder:
         compose = program.compose(augment=view.augment, boxes=kinds.boxes, keypoints=kinds.num_keypoints > 0)
         self._param_sampler = ParamSampler(compose, routes.num_sampled, shared.trace)
         self.size_bound = SizeBound.of(compose.transforms)
-        may_reduce = program.plan.decode == "auto"
-        on_cpu = CpuStage(
+        self._on_cpu = on_cpu = CpuStage(
             self._param_sampler,
             max_batch_size=max_samples,
-            may_reduce=may_reduce,
+            may_reduce=program.plan.decode == "auto" and shared.backend == "opencv",
             timer=self._timer,
             watchdog=shared.watchdog,
             fallbacks=shared.fallbacks,
         )
-        self.image_stage: ImageStage = on_cpu
+        self.image_stage: CpuStage | DaliStage = on_cpu
         self._cached: CacheStage | None = None
         self._num_cached = 0
         """Leading outermost transforms that cached images skip entirely, parameter sampling included."""
@@ -226,14 +230,7 @@ class _SampleBuilder:
             self.image_stage = DaliStage(
                 self._param_sampler,
                 num_transforms,
-                CpuStage(
-                    self._param_sampler,
-                    max_batch_size=max_samples,
-                    may_reduce=False,
-                    timer=self._timer,
-                    watchdog=shared.watchdog,
-                    fallbacks=shared.fallbacks,
-                ),
+                on_cpu,
                 device=program.plan.device,
                 max_batch_size=max_samples,
                 num_threads=shared.dali_threads,
@@ -273,7 +270,7 @@ class _SampleBuilder:
             return max_sample_bytes(None, sample.cached_image) + RGB * largest_pixels(sampled[0])
         if self._cached is not None:
             return self._cached.estimate_sample_bytes(sample.file, sampled[0])
-        return estimate_sample_bytes(sample.file, self.image_stage.plan(sample.file, sampled[0]), sampled[0])
+        return estimate_sample_bytes(sample.file, self._on_cpu.plan(sample.file, sampled[0]), sampled[0])
 
     def _images(self, ready: Sequence[tuple[EncodedSample, SampledParams, OutputSlot]]) -> Sequence[Any]:
         if not ready:
@@ -294,20 +291,16 @@ class _SampleBuilder:
         if row["key"] in self._slow:
             return Failure("time", "took too long before, not retried")
         size = sample.size
-        targets: dict[str, Any] = {}
-        annotations = NO_ANNOTATIONS
         try:
-            if self._kinds.any:
-                annotations = read_annotations(row, sample.mask, size, self._kinds)
-                targets = albumentations_targets(
-                    annotations, size, self._kinds, self._plan.bbox_params, self._plan.keypoint_params
-                )
+            annotations = read_annotations(row, sample.mask, size, self._kinds)
+            targets = albumentations_targets(
+                annotations, size, self._kinds, self._plan.bbox_params, self._plan.keypoint_params
+            )
             seed = derive_seed("augment", self._seed, epoch, row["key"])
+            num_skipped = 0
             if sample.cached_image is not None and self._num_cached and not targets:
-                return self._param_sampler.sample(
-                    seed, sample.cached_image.size, num_skipped=self._num_cached
-                ), annotations
-            return self._param_sampler.sample(seed, size, **targets), annotations
+                size, num_skipped = sample.cached_image.size, self._num_cached
+            return self._param_sampler.sample(seed, size, num_skipped=num_skipped, **targets), annotations
         except AnnotationError as error:
             return Failure(error.step, error.reason)
         except Exception as error:  # transforms may raise anything; only this sample is quarantined
@@ -323,7 +316,8 @@ class _SampleBuilder:
 
         def finish() -> Sample:
             done = self._param_sampler.finish(image, sampled)
-            left = collect_annotations(annotations, done) if self._kinds.any else annotations
-            return Sample(row["key"], int(row["label"]), done["image"], left)
+            return Sample(
+                row["key"], int(row["label"]), done["image"], collect_annotations(annotations, done)
+            )
 
         return apply_guarded(self._watchdog, row["key"], finish)

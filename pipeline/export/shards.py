@@ -141,9 +141,13 @@ class ShardWriter:
         return metadata | ({"has_mask": record["has_mask"]} if self.layout.has_masks else {})
 
 
-def shard_names(records: Sequence[Record], part: int, file_format: FormatName) -> list[str]:
-    """Return the names of a part's shards, one per split."""
-    return [_shard_name(split, part, file_format) for split in _group_by_split(records)]
+def shard_names(splits: Sequence[str | None], part: int, file_format: FormatName) -> list[str]:
+    """Return the names of a part's shards, one per split; splits whose names are not plain words share the default shard."""
+    return sorted({_shard_name(_plain(split), part, file_format) for split in splits})
+
+
+def _plain(split: str | None) -> str | None:
+    return split if split is not None and _NAME.fullmatch(split) else None
 
 
 def _shard_name(split: str | None, part: int, file_format: FormatName) -> str:
@@ -154,8 +158,7 @@ def _group_by_split(records: Sequence[Record]) -> dict[str | None, list[Record]]
     """Group records by split, in order; splits whose names are not plain words share the default shard."""
     found: dict[str | None, list[Record]] = {}
     for record in records:
-        split = record["split"]
-        found.setdefault(split if split is not None and _NAME.fullmatch(split) else None, []).append(record)
+        found.setdefault(_plain(record["split"]), []).append(record)
     return {split: found[split] for split in sorted(found, key=lambda name: name or "")}
 
 

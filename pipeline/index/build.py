@@ -27,7 +27,7 @@ from .scan_checkpoint import ScanCheckpoint
 from .sources.annotated_images import AnnotationKind
 from .sources.annotations import list_annotated
 from .sources.boxes import fit_annotations
-from .sources.folder import list_folder_tree
+from .sources.folder import list_folder
 from .sources.labels import LabelKind, note_similar_classes
 from .sources.listing import Listing, as_text
 from .sources.table import SUFFIXES, list_table
@@ -254,7 +254,7 @@ def _list(request: _Request, scan: _IndexScan) -> Listing:
             shards = {path: folder.file_stats.get(path) for path in paths}
     if shards is None:
         assert folder is not None
-        return list_folder_tree(folder)
+        return list_folder(folder)
     return scan.scan_shards(shards, request)
 
 

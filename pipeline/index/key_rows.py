@@ -27,5 +27,7 @@ def rows_of(index: Index, keys: Sequence[str], *, where: str = "view.keys") -> n
     rows = pc.index_in(pa.array(keys, pa.string()), value_set=index.table["key"].combine_chunks())
     if rows.null_count:
         missing = next(key for key, row in zip(keys, rows.to_pylist(), strict=True) if row is None)
-        raise SourceError(f"{where}: expected keys of the index, got {quoted(missing)}; it is not in it")
+        raise SourceError(
+            f"{where}: expected keys of the index, got {quoted(missing)}; check its spelling, or index its source again"
+        )
     return np.asarray(rows.to_numpy(), dtype=np.int64)

@@ -1,46 +1,25 @@
-"""Protocols of jobs, engines and feeds, and lookup of jobs by name.
+"""Protocols of training jobs, engines and feeds, and the context of a running job.
 
-A job is any class, in this package or yours, whose instances are built from the keys of a job file::
-
-    @dataclass(frozen=True)
-    class MeanColour:                       # a batch job
-        plan: Plan
-
-        @contextmanager
-        def open(self):                     # once per worker: load the model here
-            def work(batch):                # once per batch: a list of dicts, one per image
-                return [{"key": k, "mean": float(x.float().mean())} for k, x in zip(batch.keys, batch.images)]
-            yield work
-
-        def finish(self, records, context): # once, on the merged records: write the results
-            return {"mean": records["mean"].to_numpy().mean()}
-
-Write ``job: your_package.module:MeanColour`` in the job file and allow the module (``--allow-import your_package``), or
-register the class under the entry point ``lightwell.jobs``, which needs no permission.
+A training job is any class, in this package or yours, whose instances are built from the keys of a job file and that has a
+method ``run``. Batch jobs are in ``stages``. Write ``job: your_package.module:Name`` in the job file and allow the module
+(``--allow-import your_package``), or register the class under the entry point ``lightwell.jobs``, which needs no permission.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
-from ..config.imports import JOBS, AllowedModules, entry_point_targets, import_object
-from ..errors import PlanError, did_you_mean
-from ..text import quoted
-
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ..batch.batch import Batch
+    from ..batch.batch import Batch  # noqa: F401 - named in a string
     from ..monitor.stats import FeedStats
     from ..plan.plan import Plan
     from ..plan.view import View
-
-Record = Mapping[str, Any]
-
+    from .stages import Inputs, Stage
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -110,28 +89,37 @@ class Engine(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class BatchRecords:
-    """Records of a batch job for one batch, without its pixels."""
+class StageRecords:
+    """Records of a stage for one item of its source."""
 
-    records: Sequence[Record]
+    records: pa.RecordBatch | None
+    """None if no image of the item could be used."""
     num_read: int
-    """Images of the batch, without padding."""
+    """Images of the item, without padding."""
     num_used: int
     """Of these, those that were not replaced by another image."""
+    num_rows: int = 0
+    """Rows of the item, if it is a table."""
 
 
-class JobRun(Stream[BatchRecords], Protocol):
-    """Stream of a running batch job."""
+class StageRun(Stream[StageRecords], Protocol):
+    """Stream of a running stage."""
 
-    def __enter__(self) -> JobRun: ...
+    def __enter__(self) -> StageRun: ...
 
 
 @runtime_checkable
-class JobEngine(Protocol):
-    """An engine that runs batch jobs in its workers, beside the batches or on their device."""
+class StageEngine(Protocol):
+    """An engine that runs stages in its workers, beside the batches or on their device."""
 
-    def open_job(self, job: BatchJob, position: Mapping[str, Any] | None = None) -> JobRun:
-        """Open a run of a job over its view, from a position on if one is given; raises as ``Engine.feed`` does."""
+    def open_stage(self, stage: Stage, inputs: Inputs, position: Mapping[str, Any] | None = None) -> StageRun:
+        """Open a run of a stage over its source, from a position on if one is given; raises as ``Engine.feed`` does.
+
+        Args:
+            stage: the stage.
+            inputs: records of the stages that it needs.
+            position: where an earlier run stopped.
+        """
         ...
 
 
@@ -155,9 +143,9 @@ class Context:
     out: Path
     console: Console
     quarantine: tuple[Mapping[str, Any], ...] = ()
-    """Entries of files that could not be used; set for ``BatchJob.finish``."""
+    """Entries of files that could not be used, in any stage; set for ``BatchJob.finish``."""
     counts: Mapping[str, int] = field(default_factory=dict)
-    """Images read, used, replaced and skipped; set for ``BatchJob.finish``."""
+    """Images read, used, replaced and skipped by the first stage; set for ``BatchJob.finish``."""
     commit_counts: Callable[[], Mapping[str, int]] = dict
     """Writes the quarantine list and returns the counts so far, over all ranks and including resumed runs. A resumable
     training job calls it on every rank before it writes a checkpoint."""
@@ -166,6 +154,9 @@ class Context:
     publish: Callable[[], None] = lambda: None
     """Uploads the files below ``out`` if the results are stored elsewhere; they have to be complete. Called on every
     rank, after a checkpoint and at the end."""
+    export_records: Callable[[str, str], None] = lambda stage, name: None  # noqa: ARG005
+    """Puts the records of a stage into ``out`` under a file name ``NAME.parquet``, one of the job's ``outputs``; set for
+    ``BatchJob.finish``."""
 
 
 @runtime_checkable
@@ -228,61 +219,6 @@ class DataParallel(Protocol):
 
 
 @runtime_checkable
-class BatchJob(Protocol):
-    """Job that turns every batch into records, one per image.
-
-    An optional method ``fingerprint() -> str`` hashes everything that determines the records: the plan's fingerprint, the
-    view, weights, code versions. With it an interrupted run is resumed and the records of a finished one are reused, so
-    leave out what only ``finish`` uses, such as a title. Without it every run reads all batches.
-
-    An optional method ``plan_warnings() -> Sequence[str]`` returns mismatches between plan and model, which ``lightwell
-    explain`` prints.
-    """
-
-    @property
-    def plan(self) -> Plan:
-        """The plan that the job reads."""
-        ...
-
-    @property
-    def view(self) -> View:
-        """The view of the plan that is processed."""
-        ...
-
-    def open(self) -> AbstractContextManager[Callable[[Batch], Sequence[Record]]]:
-        """Open the job, once per worker; yields the function that is called once per batch."""
-        ...
-
-    def finish(self, records: pa.Table, context: Context) -> Mapping[str, Any]:
-        """Write the results from the merged records; return the findings."""
-        ...
-
-
-@runtime_checkable
-class PartWriter(Protocol):
-    """A batch job that writes its own files, part by part; the records of a batch may then be large."""
-
-    def is_full(self, records: Sequence[Record]) -> bool:
-        """Return whether the records make a full part; called after each batch."""
-        ...
-
-    def write_part(self, records: Sequence[Record], part: int, out: Path) -> Sequence[Record]:
-        """Write a part's records below ``out``, atomically; equal records must give equal files.
-
-        Called before the part is recorded as done, so possibly again after a crash.
-
-        Args:
-            records: the records of the part's batches.
-            part: number of the part, from 0.
-            out: folder of the results.
-
-        Returns:
-            Small records to store and merge in their place.
-        """
-        ...
-
-
-@runtime_checkable
 class DeclaresOutputs(Protocol):
     """A job that declares its output files below ``context.out``, so that no other file is overwritten.
 
@@ -299,64 +235,10 @@ class DeclaresOutputs(Protocol):
 
 
 @runtime_checkable
-class DeclaresPartFiles(Protocol):
-    """A ``PartWriter`` that declares the files of each part, so that damage to them is detected."""
+class DeclaresBookkeepingFolder(Protocol):
+    """A job whose records, counts and quarantine list are in a folder of their own, as other programs read its output."""
 
-    def part_files(self, records: Sequence[Record], part: int) -> Sequence[str]:
-        """Return the files, relative to ``out``, that ``write_part`` will write for these records; called before it.
-
-        Each has to match the job's ``outputs``. Sizes and digests are stored with the part: if one of the files is
-        damaged when a run is resumed, the part is made again.
-        """
+    @property
+    def bookkeeping_folder(self) -> str:
+        """Name of the folder below ``context.out``."""
         ...
-
-
-def find_job(name: str, *, allow_import: Sequence[str] = (), contract: type[Any] | None = None) -> type[Any]:
-    """Return a job class by its entry-point name in ``lightwell.jobs`` or by ``module:Name``.
-
-    Args:
-        name: name of the job, as in a job file.
-        allow_import: modules that ``module:Name`` may be imported from, each with its submodules.
-        contract: required kind of job, ``TrainingJob`` or ``BatchJob``; None allows both.
-
-    Raises:
-        PlanError: no such job, no permission to import it, or it is another kind of job.
-    """
-    if ":" in name:
-        AllowedModules.from_names(allow_import).check(name, "job", group=JOBS)
-        reference = name
-    else:
-        entries = entry_point_targets(JOBS)
-        if name not in entries:
-            raise PlanError(
-                f"job: expected one of {sorted(entries)} or 'module:Name', got {quoted(name)}; {did_you_mean(name, entries)}"
-            )
-        reference = entries[name]
-    cls = import_object(reference, "job")
-    kinds = [kind for kind, methods in CONTRACTS.items() if _has_methods(cls, methods)]
-    allowed = [contract] if contract in CONTRACTS else list(CONTRACTS)
-    if not any(kind in kinds for kind in allowed):
-        methods = " or ".join(" and ".join(CONTRACTS[kind]) for kind in allowed)
-        raise PlanError(
-            f"job: expected a class with the methods {methods}, got {quoted(name)}, {_kind_of(cls, kinds)}; see "
-            "`lightwell.pipeline.jobs.contracts`"
-        )
-    job: type[Any] = cls
-    return job
-
-
-CONTRACTS: Mapping[Any, tuple[str, ...]] = {TrainingJob: ("run",), BatchJob: ("open", "finish")}
-"""Methods that identify each kind of job."""
-
-
-def _has_methods(found: Any, methods: Sequence[str]) -> bool:
-    return isinstance(found, type) and all(callable(getattr(found, method, None)) for method in methods)
-
-
-def _kind_of(found: Any, kinds: Sequence[Any]) -> str:
-    if not isinstance(found, type):
-        return f"a {type(found).__name__}"
-    if not kinds:
-        return "a class without them"
-    command = "train" if kinds == [TrainingJob] else "audit"
-    return f"which `lightwell {command}` runs"

@@ -7,11 +7,12 @@ there.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import yaml
 from pydantic import BaseModel
 
 from ..config.checked_model import build_checked
@@ -22,7 +23,8 @@ from ..errors import LightwellError, PlanError
 from ..plan.plan import Plan
 from ..plan.view import View
 from ..text import one_line, quoted
-from .contracts import find_job
+from .find_job import find_job
+from .stages import WarnsAboutPlan
 
 SERVICE = "service://"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -70,7 +72,12 @@ def load_service(path: Path) -> ServiceName | None:
 
 
 def load_job(
-    path: Path, *, default: str, allow_import: Sequence[str] = (), contract: type[Any] | None = None
+    path: Path,
+    *,
+    default: str,
+    allow_import: Sequence[str] = (),
+    contract: type[Any] | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> Any:
     """Build the job of a job file; paths are relative to the file's folder.
 
@@ -78,12 +85,13 @@ def load_job(
         path: the YAML file.
         default: name of the job if the file has no ``job`` key.
         allow_import: modules that the job and its plan may be imported from, each with its submodules.
-        contract: required kind of job, ``TrainingJob`` or ``BatchJob``; None allows both.
+        contract: required kind of job, ``TrainingJob`` or ``BatchJob``, of one or more stages; None allows both.
+        changes: keys with other values than in the file.
 
     Raises:
         PlanError: the file, its plan or one of its keys is invalid, or it is another kind of job.
     """
-    content = read_yaml(path)
+    content = {**read_yaml(path), **(changes or {})}
     name = content.pop("job", default)
     if not isinstance(name, str):
         raise PlanError(f"{path}: job: expected a name or 'module:Name', got {quoted(name)}; correct it")
@@ -109,6 +117,30 @@ def load_job(
         raise PlanError(f"{path}: {job.__name__}: {reason}; check the keys of the job file") from error
 
 
+def dump_job(job: Any, path: Path, *, default: str) -> str:
+    """Return a job that was built from a job file as a job file of its own: with its plan, and absolute paths.
+
+    Args:
+        job: the job, possibly with other values than in the file if it is a pydantic model.
+        path: the job file.
+        default: name of the job if the file has no ``job`` key.
+    """
+    content = read_yaml(path)
+    name = content.pop("job", default)
+    if isinstance(job, BaseModel):
+        keys, folder = job.model_dump(mode="json"), Path.cwd()
+    else:
+        keys, folder = content, path.parent.absolute()
+    del keys["plan"]
+    keys.pop("feed", None)  # not a field of the job
+    plain = {
+        name: str(value) if isinstance(value, Path) else value
+        for name, value in resolve_paths(type(job), keys, folder).items()
+    }
+    plan = job.plan.dump() | {"index": str(job.plan.index.absolute())}
+    return str(yaml.safe_dump({"job": name, **plain, "plan": plan}, sort_keys=False, allow_unicode=True))
+
+
 def load_plan(path: Path, *, allow_import: Sequence[str] = ()) -> Plan:
     """Read a plan from its own file or from a job file.
 
@@ -128,8 +160,8 @@ def load_plan(path: Path, *, allow_import: Sequence[str] = ()) -> Plan:
 def plan_warnings(path: Path, *, allow_import: Sequence[str] = ()) -> tuple[str, ...]:
     """Ask the job of a file in what its plan does not fit its model; nothing is said of a plan alone.
 
-    A job answers by its method ``plan_warnings() -> Sequence[str]``, where it has one. One that cannot be asked yet, since
-    its checkpoint is still to be trained, gives no answer.
+    A job answers if it is a ``WarnsAboutPlan``. One that cannot be asked yet, since its checkpoint is still to be trained,
+    gives no answer.
 
     Args:
         path: the YAML file.
@@ -141,7 +173,7 @@ def plan_warnings(path: Path, *, allow_import: Sequence[str] = ()) -> tuple[str,
     for name in ("",) if "job" in content else ("classify", "gradcam"):
         try:
             job = load_job(path, default=name, allow_import=allow_import)
-            return tuple(job.plan_warnings()) if hasattr(job, "plan_warnings") else ()
+            return tuple(job.plan_warnings()) if isinstance(job, WarnsAboutPlan) else ()
         except LightwellError:
             continue
     return ()

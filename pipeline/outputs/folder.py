@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -99,9 +99,21 @@ class OutputFolder:
         """Names in the manifest, whether or not the files exist."""
         return frozenset(self._files)
 
-    def describe(self, fingerprint: str | None) -> None:
-        """Set the fingerprint of the job; it is saved at the next claim."""
-        self._manifest = self._manifest.model_copy(update={"fingerprint": fingerprint})
+    @property
+    def stages(self) -> Mapping[str, str]:
+        """Keys of the stages of the last run, by name; see ``describe``."""
+        return self._manifest.stages
+
+    def describe(self, fingerprint: str | None = None, stages: Mapping[str, str] | None = None) -> None:
+        """Set the facts of the run; they are saved at the next claim.
+
+        Args:
+            fingerprint: of everything that determines the files.
+            stages: keys of a batch job's stages, ``NAME-FINGERPRINT`` by name.
+        """
+        self._manifest = self._manifest.model_copy(
+            update={"fingerprint": fingerprint, "stages": dict(stages or {})}
+        )
 
     def claim(self, *names: str) -> None:
         """Add names to the manifest, before the files are written.
@@ -140,13 +152,17 @@ class OutputFolder:
             self._save()
         return removed
 
-    def complete(self) -> list[str]:
+    def complete(self, keep: Sequence[str] = ()) -> list[str]:
         """End a run: delete files of earlier results that were not claimed, and save the sizes of the others.
+
+        Args:
+            keep: names and patterns of files that stay all the same.
 
         Returns:
             Names of the deleted files.
         """
-        removed = self.remove(*sorted(self._files.keys() - self._claimed))
+        stale = sorted(self._files.keys() - self._claimed)
+        removed = self.remove(*(name for name in stale if not matches(name, keep)))
         paths = {name: self.path / name for name in sorted(self._files)}
         self._files = {name: path.stat().st_size for name, path in paths.items() if path.is_file()}
         self._save()

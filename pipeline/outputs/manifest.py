@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from ..atomic_io import write_json
 from ..errors import RequestError
@@ -27,6 +27,8 @@ def _checked_name(name: str) -> str:
     return name
 
 
+StageName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+StageKey = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}-[0-9a-f]{16}$")]
 FileName = Annotated[str, AfterValidator(_checked_name)]
 """Relative path in the folder, with ``/`` as separator."""
 
@@ -41,7 +43,9 @@ class Manifest(BaseModel):
     kind: str = Field(max_length=200)
     """Job or command, such as ``Materialize``."""
     fingerprint: str | None = None
-    """Fingerprint of the last run's job, if any."""
+    """Fingerprint of the last run, if any."""
+    stages: Mapping[StageName, StageKey] = {}
+    """Keys of the stages of the last run's batch job, ``NAME-FINGERPRINT`` by name."""
     files: Mapping[FileName, int | None] = {}
     """Sizes in bytes by name; None while a run may write the file."""
 

@@ -34,12 +34,13 @@ def check_resources(cpus: float, gpus: float) -> None:
     Raises:
         PlanError: both are zero, one is negative, or GPUs are a fraction above 1.
     """
-    check_number("resources.cpus", cpus)
-    check_number("resources.gpus", gpus)
-    if not (cpus >= 0 and gpus >= 0 and cpus + gpus > 0):
+    for name, value in (("cpus", cpus), ("gpus", gpus)):
+        check_number(f"resources.{name}", value)
+        if value < 0:
+            raise PlanError(f"resources.{name}: expected 0 or more, got {value:g}; correct it")
+    if not cpus + gpus:
         raise PlanError(
-            f"resources: expected some CPUs or GPUs per worker, got {format_resources(cpus, gpus) or 'none'}; give at least a "
-            "fraction of one"
+            "resources: expected some CPUs or GPUs per worker, got none; give at least a fraction of one"
         )
     if gpus > 1 and gpus != int(gpus):
         raise PlanError(

@@ -20,9 +20,9 @@ ABSTRACT_BASES = frozenset(
 )
 """Base classes of Albumentations."""
 
-_REFERENCES = "it needs reference images from files or arrays, which a plan cannot hold"
-_OTHER_DATA = "it needs other images, texts or boxes as input, which a plan does not provide"
-_VOLUMES = "it works on volumes, not images"
+_REFERENCES = "it needs reference images from files or arrays, which a plan cannot hold; define a class of your own that loads them"
+_OTHER_DATA = "it needs other images, texts or boxes as input, which a plan does not provide; leave it out"
+_VOLUMES = "it works on volumes, not images; use its counterpart for images"
 UNSUPPORTED: Mapping[str, str] = {
     "CenterCrop3D": _VOLUMES,
     "CoarseDropout3D": _VOLUMES,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from ..config.imports import AllowedModules
 from ..errors import LightwellError, PlanError
 from ..text import one_line, quoted
 from ..warning_filter import ignored_warnings
+from .channel_options import check_channels
 from .compose_options import check_composition
 from .registry import check_options, check_permitted, find_transform, is_composition_class
 
@@ -87,6 +88,8 @@ class TransformSpec(CheckedModel):
             raise PlanError(
                 f"{where}{_reason(error)}; see help of {cls.__module__}.{cls.__name__}"
             ) from error
+        if cls.__module__.startswith("albumentations."):
+            check_channels(built, where)
         return built
 
 
@@ -136,5 +139,21 @@ def _reason(error: BaseException) -> str:
     if inner is None:
         message = one_line(" ".join(str(error).split()))
         return f": {message if len(message) <= 200 else f'{message[:200]}...'}"
-    first = inner.errors(include_url=False)[0]
-    return f"{''.join(f'.{part}' for part in first['loc'])}: {first['msg']}, got {quoted(first['input'])}"
+    problems = inner.errors(include_url=False)
+    name = problems[0]["loc"][:1]
+    of_name = [
+        problem for problem in problems if problem["loc"][:1] == name
+    ]  # one for each type that it may have
+    place = problems[0]["loc"] if len(of_name) == 1 else name
+    return f"{''.join(f'.{part}' for part in place)}: {_describe(of_name)}"
+
+
+def _describe(problems: Sequence[Any]) -> str:
+    if problems[0]["type"] == "missing":
+        return "expected a value, got none"
+    messages: list[str] = [problem["msg"].partition(", unable to parse")[0] for problem in problems]
+    found = dict.fromkeys(message.removeprefix("Input should be ") for message in messages)
+    got = quoted(problems[0]["input"])
+    if problems[0]["type"] == "value_error":  # names what it got
+        return messages[0].removeprefix("Value error, ")
+    return f"expected {' or '.join(found)}, got {got}"

@@ -11,8 +11,8 @@ import numpy as np
 from ..batch.annotations import AnnotationKinds
 from ..compiler.program import Program
 from ..compiler.routing import Backend
+from ..executor.apply import no_output_slot
 from ..executor.cached import CacheReader
-from ..executor.cpu import no_output_slot
 from ..executor.sample_worker import Sample, SampleWorker, WorkerContext
 from ..index.index import Index
 from ..load.loader import SampleLoader

@@ -247,13 +247,17 @@ class WorkerPool:
         timer.enter("read")
         read_bytes = 0
         try:
-            loaded = self._shared.load(rows)
-            read_bytes = sum(len(sample.file.data) for sample in loaded if sample.file is not None)
-            monitor.count_cache_hits(sum(sample.cached_image is not None for sample in loaded))
+            loaded, read_bytes = self._load(rows)
             return loaded
         finally:
             monitor.chunks.change(1)
             timer.enter("output", read_bytes)
+
+    def _load(self, rows: np.ndarray) -> tuple[list[EncodedSample], int]:
+        """Return samples and the bytes of the files that were read for them."""
+        loaded = self._shared.load(rows)
+        self._shared.monitor.count_cache_hits(sum(sample.cached_image is not None for sample in loaded))
+        return loaded, sum(len(sample.file.data) for sample in loaded if sample.file is not None)
 
     def _open_buffer(self, num_images: int) -> BatchBuffer | DeviceBuffer:
         if self._device is None:
@@ -279,14 +283,11 @@ class WorkerPool:
 
     def _make_cached(self, rows: np.ndarray, target: _ChunkTarget) -> _SampleColumns:
         """Process cached samples without a reader thread; the few that are damaged or have changed are read here."""
-        monitor = self._shared.monitor
-        timer = monitor.timer("process")
+        timer = self._shared.monitor.timer("process")
         timer.enter("lookup")
         read_bytes = 0
         try:
-            samples = self._shared.load(rows)
-            monitor.count_cache_hits(sum(sample.cached_image is not None for sample in samples))
-            read_bytes = sum(len(sample.file.data) for sample in samples if sample.file is not None)
+            samples, read_bytes = self._load(rows)
             self._shared.budget.add_file(read_bytes)
             timer.enter("sample", read_bytes)
             return self._make_samples(samples, target)

@@ -14,7 +14,8 @@ import numpy as np
 from ..batch.annotations import AnnotationKinds
 from ..batch.buffers import BatchBuffer, BufferPool, Normalizer
 from ..compiler.program import Program
-from ..executor.cpu import CpuStage, Failure
+from ..executor.apply import Failure
+from ..executor.cpu import CpuStage
 from ..index.index import Index
 from ..load.decode.plan import DecodePlan
 from ..load.loader import EncodedSample, SampleLoader

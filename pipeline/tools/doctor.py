@@ -68,7 +68,7 @@ def run_checks() -> dict[str, Any]:
 def _check_decoders() -> dict[str, str]:
     import cv2
 
-    from ..load.decode.dali import DaliDecoder
+    from ..load.decode.dali import DaliDecoder, DaliFailure, DaliInput
     from ..load.decode.opencv import decode_opencv
     from ..load.decode.pillow import decode_pillow
     from ..load.decode.plan import full_region
@@ -80,16 +80,16 @@ def _check_decoders() -> dict[str, str]:
     found["pillow"] = (
         f"ok, differs by at most {np.abs(decode_pillow(data, (64, 96)) - reference).max()} of 255"
     )
-    dali = DaliDecoder(max_batch_size=1, num_threads=1)
+    dali = DaliDecoder(max_batch_size=1)
     try:
-        (decoded,) = dali.decode([data], [full_region((64, 96))])
+        (decoded,) = dali.decode([DaliInput("photo", data, full_region((64, 96)))])
     except ImportError as error:
         found["dali cpu"] = f"not usable: {error}"
         return found
     dali.close()
     found["dali cpu"] = (
-        f"failed: {decoded}"
-        if isinstance(decoded, str)
+        f"failed: {decoded.reason}"
+        if isinstance(decoded, DaliFailure)
         else f"ok, differs by at most {np.abs(decoded - reference).max()} of 255"
     )
     return found

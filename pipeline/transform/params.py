@@ -120,9 +120,7 @@ class ParamSampler:
         # As in Compose.__call__, whose own random number must be consumed as well.
         if generators[1].random() < self._compose.p:
             self._compose.preprocess(data)
-            data = self._run_transforms(
-                self._presampled[num_skipped:] if num_skipped else self._presampled, data
-            )
+            data = self._run_transforms(self._presampled[num_skipped:], data)
         if self._trace is not None:
             self._trace.done = list(self._calls)
         height, width = data.pop("image").shape[:2]
@@ -147,8 +145,6 @@ class ParamSampler:
 
     def finish(self, image: Any, sampled: SampledParams) -> dict[str, Any]:
         """Run the remaining transforms; return Albumentations' result, ``image`` and the targets."""
-        if self.is_finished(sampled):
-            return {"image": image}
         data: dict[str, Any] = {"image": image, **sampled.targets}
         if self._remaining:
             data["image"] = np.ascontiguousarray(image)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from lightwell import Index, build_index
 from pictures import make_picture, write_picture
@@ -118,7 +118,7 @@ NAMES = st.sampled_from(
         "null",
         "[[cat]]",
         "{0: {a: b}}",
-        "{999999: cat}",
+        "{9999: cat}",
         "['\\0', \"\\ud800\"]",
     ]
 )
@@ -128,6 +128,7 @@ PLACES = st.sampled_from(
 
 
 @tried(500)
+@example(lines="0 0.5 0.5 0.5 0.5", other="", names="{999999: cat}", train="images", shape="null")
 @given(
     lines=LINES,
     other=LINES,

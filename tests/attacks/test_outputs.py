@@ -17,6 +17,7 @@ from lightwell.pipeline.export.materialize import Materialize
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.index.index import Index
 from lightwell.pipeline.jobs.progress import SilentConsole
+from lightwell.pipeline.jobs.stages import stage_keys
 from lightwell.pipeline.outputs.manifest import MANIFEST_NAME
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.runtime.local_engine import LocalEngine
@@ -40,6 +41,12 @@ def plan(tmp_path: Path) -> Plan:
 def run(plan: Plan, out: Path, **keys: Any) -> Any:
     job = Materialize(plan=plan, **{"shard_images": 2, **keys})
     return run_batch_job(job, ENGINE, out, SilentConsole())
+
+
+def stage_of(plan: Plan, shard_images: int = 2) -> str:
+    """Return the folder of the shards' records."""
+    keys = stage_keys(Materialize(plan=plan, shard_images=shard_images).stages)
+    return f"_lightwell/stages/{keys['shards']}"
 
 
 def test_an_output_folder_that_holds_the_index_is_refused(plan: Plan, tmp_path: Path) -> None:
@@ -98,13 +105,20 @@ def test_no_path_is_no_output_folder(plan: Plan, out: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["train-000777.tar", "index.parquet", "_lightwell/counts.json", "parts/part-000000.parquet"]
+    "name",
+    [
+        "train-000777.tar",
+        "index.parquet",
+        "_lightwell/counts.json",
+        "{stage}/records.parquet",
+        "{stage}/parts/part-000000.parquet",
+    ],
 )
 def test_files_of_others_under_our_names_are_neither_replaced_nor_deleted(
     plan: Plan, tmp_path: Path, name: str
 ) -> None:
     """A stranger's file with one of our names must stop the run before it reads anything."""
-    path = tmp_path / "out" / name
+    path = tmp_path / "out" / name.format(stage=stage_of(plan))
     path.parent.mkdir(parents=True)
     path.write_text("a thesis")
     with pytest.raises(RequestError, match="no run of Materialize wrote there"):
@@ -114,7 +128,10 @@ def test_files_of_others_under_our_names_are_neither_replaced_nor_deleted(
 
 def test_other_files_stay_through_runs_of_different_plans(plan: Plan, tmp_path: Path) -> None:
     """Notes beside the results and among the parts must outlast every run; shards of an earlier result do not."""
-    notes = [tmp_path / "out" / name for name in ("notes.txt", "parts/thesis.txt", "shards/train-000009.tar")]
+    notes = [
+        tmp_path / "out" / name
+        for name in ("notes.txt", "_lightwell/stages/thesis.txt", "shards/train-000009.tar")
+    ]
     for path in notes:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("mine")
@@ -147,14 +164,17 @@ def test_shards_that_are_read_are_not_written_over(plan: Plan, tmp_path: Path) -
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").glob("train-*")} == before
 
 
-@pytest.mark.parametrize("name", ["parts", "train-000000.tar", "_lightwell/counts.json"])
+@pytest.mark.parametrize(
+    "name", ["_lightwell/stages", "{stage}", "{stage}/parts", "train-000000.tar", "_lightwell/counts.json"]
+)
 def test_links_are_not_followed(plan: Plan, tmp_path: Path, name: str) -> None:
     """A link in the place of a result must not lead a write or a deletion out of the folder."""
     target = tmp_path / "elsewhere"
     target.mkdir()
     (target / "part-000000.parquet").write_text("mine")
-    (tmp_path / "out" / name).parent.mkdir(parents=True)
-    (tmp_path / "out" / name).symlink_to(target if name == "parts" else target / "part-000000.parquet")
+    link = tmp_path / "out" / name.format(stage=stage_of(plan))
+    link.parent.mkdir(parents=True)
+    link.symlink_to(target if "." not in link.name else target / "part-000000.parquet")
     with pytest.raises(RequestError, match="--out: expected a folder"):
         run(plan, tmp_path / "out")
     assert [path.name for path in target.iterdir()] == ["part-000000.parquet"]
@@ -241,7 +261,8 @@ def test_a_shard_that_was_damaged_meanwhile_is_made_again(plan: Plan, tmp_path: 
     whole = run(plan, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         run_batch_job(job, ENGINE, out, Stop())
-    path = out / ("parts/part-000001.parquet" if damage == "part" else "train-000001.tar")
+    stage = stage_of(plan, shard_images=2)
+    path = out / (f"{stage}/parts/part-000001.parquet" if damage == "part" else "train-000001.tar")
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0x10
     path.write_bytes(data[:-512] if damage == "cut" else data)

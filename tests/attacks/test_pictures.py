@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import struct
-import subprocess
-import sys
 import zlib
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+import warm
 from image_bytes import (
     ImageFile,
     app1,
@@ -68,8 +67,8 @@ def peak_mb(folder: Path, files: dict[str, bytes]) -> int:
     """Index and read files in a process of their own; returns by how many megabytes its peak of memory grew."""
     write_files(folder / "plain", [ImageFile("a.png", PNG), ImageFile("b.jpg", JPEG)])
     write_files(folder / "files", [ImageFile("good.png", PNG), *(ImageFile(*one) for one in files.items())])
-    command = [sys.executable, "-c", READ, str(folder)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+    done = warm.run(READ, folder)
+    assert done.returncode == 0, done.stderr
     return int(done.stdout.split()[-1])
 
 

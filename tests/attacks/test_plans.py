@@ -13,8 +13,10 @@ import pytest
 from lightwell.pipeline.compiler.program import Program
 from lightwell.pipeline.config.safe_yaml import MAX_BYTES
 from lightwell.pipeline.errors import PlanError
-from lightwell.pipeline.jobs.contracts import BatchJob, TrainingJob, find_job
+from lightwell.pipeline.jobs.contracts import TrainingJob
+from lightwell.pipeline.jobs.find_job import find_job
 from lightwell.pipeline.jobs.job_file import load_job, load_plan
+from lightwell.pipeline.jobs.stages import BatchJob
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.policy.registry import UNSUPPORTED, transform_classes
 from lightwell.pipeline.policy.spec import TransformSpec

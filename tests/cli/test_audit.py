@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
+from commands import lightwell
 from lightwell.models.training.checkpoint import CheckpointMetadata, save_checkpoint
 from lightwell.models.zoo.build import ModelSpec, build_model
 from lightwell.pipeline.index.build import build_index
-from patience import HANG_S
 from pictures import make_folder
 
 
@@ -42,8 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def audit(
     root: Path, *options: object, job: str = "audit.yaml", out: str = "out"
 ) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "lightwell.cli", "audit", job, "--out", out, *map(str, options)]
-    return subprocess.run(argv, capture_output=True, text=True, cwd=root, timeout=HANG_S, check=False)
+    return lightwell("audit", job, "--out", out, *options, cwd=root)
 
 
 def test_a_failed_gate_exits_with_3_and_its_name_after_all_files_are_written(folder: Path) -> None:

@@ -15,6 +15,9 @@ from pathlib import Path
 
 import lightwell as lightwell_package
 import pytest
+import warm
+from clusters import wait_until
+from commands import lightwell
 from lightwell.pipeline.index.index import Index
 from lightwell.pipeline.machine import num_cpus
 from patience import HANG_S
@@ -37,11 +40,6 @@ COMMANDS = (
     "serve",
     "services",
 )
-
-
-def lightwell(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "lightwell.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=120, check=False)
 
 
 def failed(run: subprocess.CompletedProcess[str], code: int) -> str:
@@ -157,26 +155,25 @@ def test_an_interrupted_training_exits_with_a_message_and_resumes(tmp_path: Path
         )
 
     write_job(100_000)
-    command = [sys.executable, "-m", "lightwell.cli", "train", str(job), "--out", str(tmp_path / "run")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
-        assert running.stderr is not None
-        assert any("epoch 2/" in line for line in running.stderr)
-        running.send_signal(signal.SIGINT)
-        _, message = running.communicate(timeout=HANG_S)
-    assert running.returncode == 1
+    with warm.running(warm.COMMAND, "train", job, "--out", tmp_path / "run") as training:
+        wait_until(lambda: "epoch 2/" in training.err.read_text(), HANG_S, "a second epoch")
+        os.kill(training.process.pid, signal.SIGINT)
+        done = training.end()
+    assert done.returncode == 1
+    message = done.stderr
     assert (
         message.splitlines()[-1] == "interrupted; finished work is kept: run the same command again to resume"
     )
     assert "Traceback" not in message
-    done = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["epoch"] + 1
-    write_job(done + 2)
+    num_done = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["epoch"] + 1
+    write_job(num_done + 2)
     again = lightwell("train", job, "--out", tmp_path / "run")
     assert again.returncode == 0, again.stderr
     epochs = [
         json.loads(line)["epoch"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     ]
-    assert epochs == [epoch for epoch in range(done + 2) for _ in range(2)]
-    assert f"epoch 1/{done + 2}" not in again.stderr
+    assert epochs == [epoch for epoch in range(num_done + 2) for _ in range(2)]
+    assert f"epoch 1/{num_done + 2}" not in again.stderr
 
 
 LET_GO = """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -16,64 +15,17 @@ from pathlib import Path
 
 import pytest
 import typer
-import yaml
 from clusters import command_line, free_port, processes, wait_until
-from lightwell.cli.app import app
-from lightwell.cli.submit import check_command
-from ray.scripts.scripts import cli as ray_cli
+from documented_commands import check, commands_by_section
 
 HERE, DYING = "On this machine", "Node failures"
 RUN_THERE_TOO = ("curl",)
 """Commands of other sections that are run on the cluster of the first one."""
-KUBECTL = {"apply", "create", "delete", "get", "port-forward", "wait"}
-DOCKER = {"build", "run"}
-ELSEWHERE = {"prometheus", "ssh"}
 
 
 def sections(root: Path) -> dict[str, list[str]]:
     """The commands of the README by the title they stand under."""
-    found: dict[str, list[str]] = {}
-    for part in re.split(r"(?m)^## ", (root / "deploy" / "README.md").read_text())[1:]:
-        blocks = re.findall(r"```console\n(.*?)```", part, re.DOTALL)
-        found[part.splitlines()[0]] = [line[2:] for block in blocks for line in block.splitlines()]
-        assert all(line.startswith("$ ") for block in blocks for line in block.splitlines())
-    return found
-
-
-def words_of(command: str) -> list[str]:
-    """Split a command; what is set before it, where its output goes and ampersands are left out."""
-    words = shlex.split(command)
-    while re.fullmatch(r"[A-Z_]+=.*", words[0]):
-        words.pop(0)
-    return words[: next((at for at, word in enumerate(words) if word in (">", "&", ";")), len(words))]
-
-
-def check(command: str, root: Path) -> None:
-    """Parse a command as its own program would, and open the files that it names."""
-    words = words_of(command)
-    for word in words:
-        if word.startswith("deploy/"):
-            path = root / word
-            assert path.is_file(), word
-            if path.suffix == ".yaml":
-                assert yaml.safe_load(path.read_text())
-    match words:
-        case ["lightwell", *rest]:
-            context = typer.main.get_command(app).make_context("lightwell", list(rest))
-            name, found, rest = context.command.resolve_command(context, rest)
-            given = found.make_context(name, list(rest), parent=context).params
-            if name == "submit":
-                check_command(typer.main.get_command(app), given["argv"])
-        case ["ray", name, *rest]:
-            ray_cli.commands[name].make_context(name, rest)
-        case ["docker", name, *_]:
-            assert name in DOCKER
-        case ["kubectl", name, *_]:
-            assert name in KUBECTL
-        case ["python", "-c", code]:
-            compile(code, "README", "exec")
-        case [name, *_]:
-            assert name in ELSEWHERE | set(RUN_THERE_TOO), f"nobody has checked {command!r}"
+    return commands_by_section(root / "deploy" / "README.md")
 
 
 def test_every_command_elsewhere_can_be_parsed_and_its_files_are_there(root: Path) -> None:

@@ -11,20 +11,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from lightwell.pipeline.errors import OutputError
 from lightwell.pipeline.index.build import build_index
-from lightwell.pipeline.jobs.contracts import Context, find_job
+from lightwell.pipeline.jobs.contracts import Context
+from lightwell.pipeline.jobs.find_job import find_job
 from lightwell.pipeline.jobs.progress import LineConsole, SilentConsole
+from lightwell.pipeline.jobs.stages import stages_of
 from lightwell.pipeline.outputs.folder import OutputFolder
 from lightwell.pipeline.plan.plan import BatchOptions, Plan
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine
-from lightwell.workers.local import process_parts, run_batch_job, run_training_job, sum_parts
+from lightwell.workers.local import run_batch_job, run_training_job
 from lightwell.workers.quarantine_log import QuarantineLog
-from lightwell.workers.record_store import PartStore
+from lightwell.workers.record_store import RecordStore
+from lightwell.workers.stage_runner import run_stage
 from pictures import make_folder
+from ray_jobs import files_of
 
 THEIRS = '''
     """A batch job and a training job of somebody else: nothing but the contracts."""
@@ -32,6 +37,7 @@ THEIRS = '''
     from contextlib import contextmanager
     from dataclasses import dataclass
 
+    import pyarrow as pa
     from lightwell.pipeline.plan.plan import Plan
     from lightwell.pipeline.plan.view import View
 
@@ -40,11 +46,16 @@ THEIRS = '''
     class MeanColour:
         plan: Plan
         view: View = View()
+        schema = pa.schema({"key": pa.string(), "mean": pa.float64()})
+
+        def fingerprint(self):
+            return self.plan.fingerprint()
 
         @contextmanager
         def open(self):
             def work(batch):
-                return [{"key": k, "mean": float(x.float().mean())} for k, x in zip(batch.keys, batch.images)]
+                means = [float(x.float().mean()) for x in batch.images]
+                return pa.record_batch({"key": batch.keys, "mean": means}, schema=self.schema)
 
             yield work
 
@@ -98,18 +109,22 @@ class Stumbling:
     trip: Path
     seen: list[str] = field(default_factory=list)
     view: View = field(default_factory=View)
+    schema = pa.schema({"key": pa.string(), "sum": pa.int64()})
 
     def fingerprint(self) -> str:
         return self.plan.fingerprint()
 
     @contextmanager
     def open(self) -> Iterator[object]:
-        def work(batch: object) -> list[dict[str, object]]:
+        def work(batch: object) -> pa.RecordBatch:
             if batch.step == 3 and self.trip.exists():
                 raise RuntimeError("the power went out")
             self.seen.extend(batch.keys)
-            kept = zip(batch.keys, batch.images, batch.replaced, strict=True)
-            return [{"key": k, "sum": int(x.int().sum())} for k, x, replaced in kept if not replaced]
+            kept = [row for row in range(len(batch)) if not batch.replaced[row]]
+            sums = [int(batch.images[row].int().sum()) for row in kept]
+            return pa.record_batch(
+                {"key": [batch.keys[row] for row in kept], "sum": sums}, schema=self.schema
+            )
 
         yield work
 
@@ -148,7 +163,11 @@ def test_a_batch_job_of_another_package_is_found_and_run(plan: Plan, tmp_path: P
         "counts.json",
         "quarantine.jsonl",
         "records.parquet",
+        "stages",
     ]
+    (stage,) = (out / "stages").iterdir()
+    assert stage.name.startswith("records-")
+    assert [path.name for path in stage.iterdir()] == ["records.parquet"]
 
 
 @pytest.mark.usefixtures("theirs")
@@ -164,7 +183,7 @@ def test_an_interrupted_job_does_only_the_rest_and_ends_the_same(plan: Plan, tmp
     trip.touch()
     with pytest.raises(RuntimeError, match="the power went out"):
         run_batch_job(Stumbling(plan, trip), engine(), tmp_path / "out", SilentConsole(), part_images=4)
-    assert [p.name for p in (tmp_path / "out" / "parts").iterdir()] == ["part-000000.parquet"]
+    assert [p.name for p in (tmp_path / "out").glob("stages/*/parts/*")] == ["part-000000.parquet"]
     trip.unlink()
     again = Stumbling(plan, trip)
     assert run_batch_job(again, engine(), tmp_path / "out", SilentConsole(), part_images=4) == whole
@@ -176,14 +195,15 @@ def test_an_interrupted_job_does_only_the_rest_and_ends_the_same(plan: Plan, tmp
 def test_a_finished_job_takes_its_records_and_asks_for_no_batch(plan: Plan, tmp_path: Path) -> None:
     out, stream = tmp_path / "out", io.StringIO()
     whole = run_batch_job(Stumbling(plan, tmp_path / "trip"), engine(), out, SilentConsole(), part_images=4)
-    kept = {path.name: path.read_bytes() for path in out.iterdir() if path.name != ".lightwell.json"}
+    kept = files_of(out)
     again = Stumbling(plan, tmp_path / "trip")
     assert run_batch_job(again, engine(), out, LineConsole(stream)) == whole
     assert again.seen == []
-    assert {path.name: path.read_bytes() for path in out.iterdir() if path.name in kept} == kept
+    assert files_of(out) == kept
+    (stage,) = (out / "stages").iterdir()
     assert stream.getvalue() == (
-        "reusing the records of all 11 images; the 1 that could not be used are not tried again; "
-        "delete records.parquet to make them again\n"
+        "records: reusing the records of all 11 images; the 1 that could not be used are not tried again; "
+        f"delete stages/{stage.name}/records.parquet to make them again\n"
     )
 
 
@@ -199,13 +219,15 @@ def test_a_finished_job_takes_its_records_from_below_a_uri(plan: Plan, tmp_path:
 def test_records_that_are_not_those_of_the_job_are_made_anew(plan: Plan, tmp_path: Path, spoil: str) -> None:
     out = tmp_path / "out"
     run_batch_job(Stumbling(plan, tmp_path / "trip"), engine(), out, SilentConsole())
-    records = out / "records.parquet"
+    (records,) = out.glob("stages/*/records.parquet")
     expected = pq.read_table(records)
     if spoil == "another plan":
         plan = plan.model_copy(update={"seed": 5})
     elif spoil == "damaged":
         content = bytearray(records.read_bytes())
-        content[len(content) // 8] ^= 255
+        column = pq.read_metadata(records).row_group(0).column(0)
+        start = column.dictionary_page_offset or column.data_page_offset
+        content[start + column.total_compressed_size - 1] ^= 255
         records.write_bytes(content)
     elif spoil == "deleted":
         records.unlink()
@@ -214,10 +236,10 @@ def test_records_that_are_not_those_of_the_job_are_made_anew(plan: Plan, tmp_pat
     again = Stumbling(plan, tmp_path / "trip")
     run_batch_job(again, engine(), out, SilentConsole())
     assert len(again.seen) == 11
-    assert pq.read_table(records).equals(expected)
+    assert pq.read_table(out / "records.parquet").equals(expected)
 
 
-def test_parts_of_another_plan_are_thrown_away(plan: Plan, tmp_path: Path) -> None:
+def test_parts_of_another_plan_are_not_used_and_go_at_the_end(plan: Plan, tmp_path: Path) -> None:
     trip = tmp_path / "trip"
     trip.touch()
     with pytest.raises(RuntimeError, match="the power went out"):
@@ -226,6 +248,7 @@ def test_parts_of_another_plan_are_thrown_away(plan: Plan, tmp_path: Path) -> No
     other = Stumbling(plan.model_copy(update={"seed": 5}), trip)
     run_batch_job(other, engine(), tmp_path / "out", SilentConsole())
     assert len(other.seen) == 11
+    assert not list((tmp_path / "out").glob("stages/*/parts/*"))
 
 
 @pytest.mark.parametrize("part_images", [1, 2, 5, 10])
@@ -279,14 +302,17 @@ def test_a_part_notes_only_what_no_earlier_part_has_noted(tmp_path: Path) -> Non
     )
     job = Stumbling(plan, tmp_path / "trip")
     with OutputFolder.open(tmp_path / "out", kind="Stumbling", outputs=None) as output:
-        store = PartStore(output, job.fingerprint(), None)
+        (stage,) = stages_of(job)
+        store = RecordStore(output, "stages/records-0123456789abcdef", stage.schema)
         assert store.resume_parts() == []
         watched = QuarantineLog(tmp_path / "quarantine.jsonl").record(engine())
-        parts = process_parts(job, watched, store, SilentConsole(), [], 2)
+        total = run_stage(
+            stage, {}, watched, store, SilentConsole(), [], label="records", part_images=2
+        ).total
+        parts = store.resume_parts()
     noted = [(entry["key"], entry["step"]) for part in parts for entry in part.quarantine]
     assert len(noted) == len(set(noted)) == 3
-    entries, counts = sum_parts(parts)
-    assert len(entries) == counts["replaced"] == 3
+    assert len(total.quarantine) == total.counts["replaced"] == 3
 
 
 def test_the_end_of_a_job_says_what_was_slow(plan: Plan, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from lightwell.pipeline.errors import OutputError, RunError
 from lightwell.pipeline.index.build import build_index
@@ -58,10 +59,14 @@ class Count:
 
     plan: Plan
     view: View = EVERYTHING
+    schema = pa.schema({"key": pa.string()})
+
+    def fingerprint(self) -> str:
+        return self.plan.fingerprint()
 
     @contextmanager
     def open(self) -> Iterator[Any]:
-        yield lambda batch: [{"key": key} for key in batch.keys]
+        yield lambda batch: pa.record_batch({"key": batch.keys}, schema=self.schema)
 
     def finish(self, records: Any, context: Any) -> dict[str, Any]:
         return dict(context.counts)

@@ -7,29 +7,28 @@ import threading
 import time
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ...pipeline.batch.buffers import BufferPool
 from ...pipeline.compiler.routing import Backend
 from ...pipeline.errors import LightwellError, RunError, SourceError
 from ...pipeline.executor.cached import CacheReader
 from ...pipeline.index.index import Index
 from ...pipeline.machine import default_memory_bytes
-from ...pipeline.memory.budget import split_budget
+from ...pipeline.memory.budget import MemoryBudget, split_budget
+from ...pipeline.monitor.step_timer import FeedMonitor
 from ...pipeline.plan.plan import Plan
 from ...pipeline.plan.view import View
 from ...pipeline.runtime.batch_builder import BatchBuilder, BatchResult
 from ...pipeline.runtime.open_view import OpenView
 from ..malloc import keep_freed_memory
-from .blocks import Block, from_block, to_block
+from .blocks import Block, to_block
 
 if TYPE_CHECKING:
     import ray
 
-    from ...pipeline.jobs.contracts import BatchJob, Record
 
 T = TypeVar("T")
 REPORT_INTERVAL_S = 0.5
@@ -111,14 +110,40 @@ class WorkerConfig:
         return self.plan.load_index() if self.index is None else ray.get(self.index)
 
 
+class WorkerReport:
+    """Statistics of one worker process, for the driver. Thread-safe."""
+
+    def __init__(self, monitor: FeedMonitor, budget: MemoryBudget, num_threads: int) -> None:
+        self._monitor = monitor
+        self._budget = budget
+        self._num_threads = num_threads
+        self._name = uuid.uuid4().hex
+        self._last_report_s = -REPORT_INTERVAL_S
+        self._lock = threading.Lock()
+
+    def take(self) -> Mapping[str, Any]:
+        """Return the statistics so far as JSON values, or nothing within the interval; see ``StatsAggregator``."""
+        with self._lock:
+            now = time.monotonic()
+            if now - self._last_report_s < REPORT_INTERVAL_S:
+                return {}
+            self._last_report_s = now
+        stats = self._monitor.read(
+            num_threads=self._num_threads,
+            replaced=0,
+            memory_bytes=self._budget.split.total,
+            peak_bytes=self._budget.peak_bytes,
+        )
+        names = ("cpu_s", "num_threads", "cache_hits", "memory_bytes", "peak_bytes")
+        threads = [asdict(thread) for thread in stats.threads]
+        return {"worker": self._name, "threads": threads, **{name: getattr(stats, name) for name in names}}
+
+
 class BatchWorker:
     """Makes the batches of one view in an actor's process. Thread-safe; end it with ``close``."""
 
     def __init__(self, config: WorkerConfig) -> None:
         keep_freed_memory()
-        self._name = uuid.uuid4().hex
-        self._last_report_s = -REPORT_INTERVAL_S
-        self._report_lock = threading.Lock()
         opened = config.open_view()
         shares = split_budget(
             config.memory_bytes or default_memory_bytes(),
@@ -126,7 +151,6 @@ class BatchWorker:
             prefetch=config.num_batches,
             cached=opened.plan.cache is not None,
         )
-        self._num_threads = config.num_threads
         self._builder = BatchBuilder(
             opened,
             shares,
@@ -135,6 +159,7 @@ class BatchWorker:
             cached=CacheReader.open(opened.program, opened.index, shares.cache),
         )
         self._builder.monitor.start()
+        self._report = WorkerReport(self._builder.monitor, self._builder.budget, config.num_threads)
 
     @contextmanager
     def build(self, number: int) -> Iterator[BatchResult]:
@@ -143,21 +168,8 @@ class BatchWorker:
             yield result
 
     def worker_stats(self) -> Mapping[str, Any]:
-        """Return this worker's statistics so far as JSON values, or nothing within the interval; see ``StatsAggregator``."""
-        with self._report_lock:
-            now = time.monotonic()
-            if now - self._last_report_s < REPORT_INTERVAL_S:
-                return {}
-            self._last_report_s = now
-        stats = self._builder.monitor.read(
-            num_threads=self._num_threads,
-            replaced=0,
-            memory_bytes=self._builder.budget.split.total,
-            peak_bytes=self._builder.budget.peak_bytes,
-        )
-        names = ("cpu_s", "num_threads", "cache_hits", "memory_bytes", "peak_bytes")
-        threads = [asdict(thread) for thread in stats.threads]
-        return {"worker": self._name, "threads": threads, **{name: getattr(stats, name) for name in names}}
+        """Return this worker's statistics so far, or nothing within the interval; see ``WorkerReport``."""
+        return self._report.take()
 
     def close(self) -> None:
         """End the threads; what they have cached is published."""
@@ -165,22 +177,16 @@ class BatchWorker:
         self._builder.__exit__(None, None, None)
 
 
-@dataclass(frozen=True, slots=True)
-class JobResult:
-    """Result of a job for one batch, as sent to the driver."""
-
-    result: BatchResult
-    """Without the pixels."""
-    records: Sequence[Record]
-    worker_stats: Mapping[str, Any]
-
-
-class StageActor(ABC):
+class PoolActor(ABC):
     """Actor that maps an item to a result: the first stage of a run numbers of batches, the others what comes before."""
 
     @abstractmethod
     def __call__(self, item: Any) -> Any:
         """Process an item."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release what is open, at the end of a run; what has been cached is published."""
 
     def node_id(self) -> str:
         """Return the id of this node, once the actor is open."""
@@ -197,12 +203,8 @@ class StageActor(ABC):
         """Process an item; the first object tells the driver that the second is there, which may be large."""
         return None, self(item)
 
-    @abstractmethod
-    def close(self) -> None:
-        """Release what is open, at the end of a run; what has been cached is published."""
 
-
-class BatchActor(StageActor):
+class BatchActor(PoolActor):
     """Actor that maps the number of a batch to the batch."""
 
     def __init__(self, config: WorkerConfig) -> None:
@@ -220,78 +222,6 @@ class BatchActor(StageActor):
         """End the worker's threads."""
         if isinstance(self._worker, BatchWorker):
             self._worker.close()
-
-
-class JobActor(StageActor):
-    """Actor that maps a finished batch to the job's result. Processes one batch at a time."""
-
-    def __init__(self, job: BatchJob) -> None:
-        keep_freed_memory()
-        self._opened = ExitStack()
-        self._process = result_or_error(lambda: self._opened.enter_context(job.open()))
-        self._buffers = BufferPool()
-        self._lock = threading.Lock()
-
-    def __call__(self, block: Block) -> bytes:
-        """Process one batch."""
-        return dump_results([self.process(*from_block(block, self._buffers))])
-
-    def process(self, result: BatchResult, worker_stats: Mapping[str, Any]) -> JobResult:
-        """Run the job on a batch."""
-        records: Sequence[Record] = ()
-        if isinstance(self._process, LightwellError):
-            result = replace(result, error=result.error or self._process)
-        elif result.batch is not None and result.num_read:
-            try:
-                with self._lock:
-                    records = self._process(result.batch.without_padding())
-            except LightwellError as error:
-                result = replace(result, error=error)
-        return JobResult(replace(result, batch=None), records, worker_stats)
-
-    def close(self) -> None:
-        """Close the job's context."""
-        self._opened.close()
-
-
-class BatchJobActor(StageActor):
-    """Actor that maps numbers of batches to the job's results; pixels stay in the actor."""
-
-    def __init__(self, config: WorkerConfig, job: BatchJob) -> None:
-        self._worker = result_or_error(lambda: BatchWorker(config))
-        self._job = JobActor(job)
-
-    def __call__(self, numbers: range) -> bytes:
-        """Build and process the batches, one after another."""
-        return dump_results([self._build_and_process(number) for number in numbers])
-
-    def close(self) -> None:
-        """End the worker's threads and close the job's context."""
-        self._job.close()
-        if isinstance(self._worker, BatchWorker):
-            self._worker.close()
-
-    def _build_and_process(self, number: int) -> JobResult:
-        if isinstance(self._worker, LightwellError):
-            return self._job.process(BatchResult(number, None, error=self._worker), {})
-        with self._worker.build(number) as result:
-            return self._job.process(result, self._worker.worker_stats())
-
-
-def dump_results(results: Sequence[JobResult]) -> bytes:
-    """Pickle results as Ray does, since records may be of classes that only the driver's script has."""
-    from ray import cloudpickle
-
-    pickled: bytes = cloudpickle.dumps(list(results))  # type: ignore[no-untyped-call]
-    return pickled
-
-
-def load_results(pickled: bytes) -> list[JobResult]:
-    """Return the results of ``dump_results``."""
-    from ray import cloudpickle
-
-    found: list[JobResult] = cloudpickle.loads(pickled)
-    return found
 
 
 def result_or_error(function: Callable[[], T]) -> T | LightwellError:

@@ -16,7 +16,7 @@ from .cluster import Resources, WorkerGroup, list_nodes, max_workers
 from .ray_errors import RETRIES, first_line, is_lost, unwrap_ray_error
 
 if TYPE_CHECKING:
-    from .actor import StageActor
+    from .actor import PoolActor
 
 CALLS_PER_SLOT = 2
 """Ratio of the calls that an actor has received to those that it runs concurrently."""
@@ -31,7 +31,7 @@ Watch = Callable[[Any, Callable[["Future[Any]"], None]], None]
 class Stage:
     """A kind of actor that processes each item."""
 
-    actor_class: type[StageActor]
+    actor_class: type[PoolActor]
     args: Sequence[Any]
     per_worker: Resources
     num_workers: int
@@ -48,7 +48,7 @@ class Stage:
 
 
 @dataclass(eq=False)
-class PooledActor:
+class PoolMember:
     """An actor of a pool, with the calls it has received and not answered."""
 
     handle: Any
@@ -94,24 +94,24 @@ class ActorPool:
             max_concurrency=stage.num_batches + 1,  # and the call of ``live``
             scheduling_strategy="SPREAD" if spread else "DEFAULT",
         )
-        self._actors: list[PooledActor] = []
+        self._actors: list[PoolMember] = []
         for _ in range(stage.initial_workers):
             self._start()
 
     def __len__(self) -> int:
         return len(self._actors)
 
-    def least_busy(self) -> PooledActor | None:
+    def least_busy(self) -> PoolMember | None:
         """Return the open actor with the fewest calls; None if all have enough."""
         most = CALLS_PER_SLOT * self.stage.num_batches
         free = [one for one in self._actors if one.node and not one.is_reserved and one.num_calls < most]
         return min(free, key=lambda one: one.num_calls, default=None)
 
-    def idle(self) -> PooledActor | None:
+    def idle(self) -> PoolMember | None:
         """Return an open actor without calls, if there is one."""
         return next((one for one in self._actors if one.node and not one.num_calls), None)
 
-    def replace(self, actor: PooledActor) -> None:
+    def replace(self, actor: PoolMember) -> None:
         """Start another actor instead of one that failed; calls of the failed one may still be answered."""
         import ray
 
@@ -141,11 +141,11 @@ class ActorPool:
         self._actors.clear()
 
     def _start(self) -> None:
-        actor = PooledActor(self._remote.remote(*self.stage.args))
+        actor = PoolMember(self._remote.remote(*self.stage.args))
         self._actors.append(actor)
         self._watch(actor.handle.node_id.remote(), partial(self._on_open, actor))
 
-    def _on_open(self, actor: PooledActor, answer: Future[Any]) -> None:
+    def _on_open(self, actor: PoolMember, answer: Future[Any]) -> None:
         error = answer.exception()
         if error is None:
             actor.node, self._failed_starts = answer.result(), 0

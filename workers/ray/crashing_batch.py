@@ -17,3 +17,11 @@ def poison_error(opened: OpenView, number: int, num_deaths: int) -> WorkerDiedEr
         f"while making it; one of its images ({', '.join(map(repr, keys[:NUM_NAMED]))}{more}) crashes a decoder or the "
         "job's code: remove it from the index"
     )
+
+
+def poison_item_error(stage: str, number: int, num_deaths: int) -> WorkerDiedError:
+    """Build the error for an item of a stage over records that kills its worker process."""
+    return WorkerDiedError(
+        f"stage {stage}, item {number}: expected its records, got a worker process that died {num_deaths} times while making "
+        "them; check Ray's logs for the cause, such as out of memory or a crash in the job's code"
+    )

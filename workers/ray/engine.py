@@ -1,13 +1,13 @@
 """Ray engine: batches made by actors of a cluster, equal to the local engine's and in the same order.
 
-``colocated``: a batch job runs in the actors that make its batches; only keys and records are transferred.
-``separate``: some actors make batches, others, which may have GPUs, run the job; feeds transfer batches to this process.
+``colocated``: a stage runs in the actors that make its batches; only keys and records are transferred.
+``separate``: some actors make batches, others, which may have GPUs, run the stage; feeds transfer batches to this process.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -18,13 +18,15 @@ from ...pipeline.batch.buffers import BufferPool
 from ...pipeline.compiler.routing import Backend
 from ...pipeline.config.argument_checks import check_choice, check_count, check_text, check_type
 from ...pipeline.errors import PlanError
-from ...pipeline.jobs.contracts import BatchRecords
+from ...pipeline.jobs.contracts import StageRecords
+from ...pipeline.jobs.stages import Batches, Rows
 from ...pipeline.plan.plan import Plan
 from ...pipeline.plan.view import View
 from ...pipeline.runtime.batch_builder import check_backend
 from ...pipeline.runtime.feed_state import FeedState
 from ...pipeline.runtime.open_view import OpenView
-from .actor import BatchActor, BatchJobActor, JobActor, StageActor, WorkerConfig, load_results
+from ..local_stages import RowsRun, sample_view
+from .actor import BatchActor, PoolActor, WorkerConfig
 from .actor_pool import Stage
 from .blocks import from_block
 from .cluster import (
@@ -37,12 +39,25 @@ from .cluster import (
     max_workers,
     store_bytes,
 )
-from .crashing_batch import poison_error
+from .crashing_batch import poison_error, poison_item_error
+from .stage_actors import (
+    BatchStageActor,
+    RowsStageActor,
+    SamplesStageActor,
+    StageActor,
+    StageConfig,
+    load_outputs,
+)
 from .stats_aggregator import RemoteFeed, StatsAggregator
 from .stream import Limits, stream
 
 if TYPE_CHECKING:
-    from ...pipeline.jobs.contracts import BatchJob
+    import pyarrow as pa
+
+    from ...pipeline.jobs.contracts import StageRun
+    from ...pipeline.jobs.stages import Inputs
+    from ...pipeline.jobs.stages import Stage as JobStage
+    from ...pipeline.runtime.sample_batches import SampleKind
 
 T = TypeVar("T")
 Placement = Literal["colocated", "separate"]
@@ -59,7 +74,7 @@ TASKS_PER_WORKER = 8
 
 @dataclass(frozen=True)
 class RayEngine:
-    """Runs plans and batch jobs on a Ray cluster."""
+    """Runs plans and the stages of batch jobs on a Ray cluster."""
 
     address: str | None = None
     """``host:port``, ``ray://host:port`` or ``auto``; None starts Ray on this machine."""
@@ -118,25 +133,60 @@ class RayEngine:
         )
         return _stage(BatchActor, (self._worker_config(opened, group),), group, self.num_workers)
 
-    def open_job(self, job: BatchJob, position: Mapping[str, Any] | None = None) -> RayJobRun:
-        """Open a run of a batch job, from a position on if one is given; raises as ``feed`` does."""
-        opened = self._open(job.plan, job.view)
-        feed_state = FeedState(opened, position)
-        per_worker = self.per_worker.with_defaults(job.plan.resources)
-        connect(self.address)
+    def open_stage(
+        self, stage: JobStage, inputs: Inputs, position: Mapping[str, Any] | None = None
+    ) -> StageRun:
+        """Open a run of a stage, from a position on if one is given; raises as ``feed`` does."""
+        source = stage.source(inputs)
+        if isinstance(source, Rows):
+            return self._open_rows(stage, inputs, source, position)
+        if isinstance(source, Batches):
+            opened = self._open(source.plan, source.view)
+            feed_state = FeedState(opened, position)
+            connect(self.address)
+            pools = self._batch_pools(stage, inputs, opened)
+        else:
+            opened, kind = sample_view(source)
+            feed_state = FeedState(opened, position)
+            connect(self.address)
+            pools = [self._sample_pool(stage, inputs, opened, kind)]
+        return RayStageRun(opened, feed_state, pools)
+
+    def _batch_pools(self, stage: JobStage, inputs: Inputs, opened: OpenView) -> list[Stage]:
+        per_worker = self.per_worker.with_defaults(opened.plan.resources)
+        own = StageConfig.of(stage, inputs)
         if self.placement == "colocated":
             group = self._resolve_size(self._worker_group(per_worker), [])
             config = self._worker_config(opened, group)
-            stages = [_stage(BatchJobActor, (config, job), group, self.num_workers)]
-            return RayJobRun(opened, feed_state, stages)
-        on_job = WorkerGroup(self.num_job_workers, Resources(0 if per_worker.gpus else 1, per_worker.gpus))
-        batch_stage = self._resolve_size(self._worker_group(replace(per_worker, gpus=0)), [on_job])
-        config = self._worker_config(opened, batch_stage)
-        stages = [
-            _stage(BatchActor, (config,), batch_stage, self.num_workers),
-            _stage(JobActor, (job,), on_job, on_job.num_workers),
+            return [_stage(BatchStageActor, (config, own), group, self.num_workers)]
+        on_job = self._job_workers(per_worker)
+        makers = self._resolve_size(self._worker_group(replace(per_worker, gpus=0)), [on_job])
+        return [
+            _stage(BatchActor, (self._worker_config(opened, makers),), makers, self.num_workers),
+            _stage(StageActor, (own,), on_job, on_job.num_workers),
         ]
-        return RayJobRun(opened, feed_state, stages)
+
+    def _sample_pool(self, stage: JobStage, inputs: Inputs, opened: OpenView, kind: SampleKind) -> Stage:
+        per_worker = self.per_worker.with_defaults(opened.plan.resources)
+        group = self._resolve_size(self._worker_group(per_worker), [])
+        config = self._worker_config(opened, group)
+        args = (config, kind, StageConfig.of(stage, inputs))
+        pool = _stage(SamplesStageActor, args, group, self.num_workers)
+        return replace(pool, num_batches=config.num_threads)
+
+    def _open_rows(
+        self, stage: JobStage, inputs: Inputs, source: Rows, position: Mapping[str, Any] | None
+    ) -> StageRun:
+        def pool() -> Stage:
+            connect(self.address)
+            group = self._resolve_size(self._job_workers(self.per_worker.with_defaults(None)), [])
+            return _stage(RowsStageActor, (StageConfig.of(stage, inputs), source), group, group.num_workers)
+
+        return RayRowsRun(stage, inputs, source, position, pool)
+
+    def _job_workers(self, per_worker: Resources) -> WorkerGroup:
+        """Return the workers that run a stage without making its batches."""
+        return WorkerGroup(self.num_job_workers, Resources(0 if per_worker.gpus else 1, per_worker.gpus))
 
     def _open(self, plan: Plan, view: View) -> OpenView:
         check_type("plan", plan, Plan)
@@ -236,10 +286,10 @@ class RayFeed(_RayStream[Batch]):
                 del batch
 
 
-class RayJobRun(_RayStream[BatchRecords]):
-    """Stream of a batch job that runs on a cluster.
+class RayStageRun(_RayStream[StageRecords]):
+    """Stream of a stage over batches, files or images that runs on a cluster.
 
-    Iterating raises the errors of ``RayFeed`` and of the job.
+    Iterating raises the errors of ``RayFeed`` and of the stage.
     """
 
     def _per_task(self, num_batches: int) -> int:
@@ -252,17 +302,52 @@ class RayJobRun(_RayStream[BatchRecords]):
     def _max_batches(self) -> int | None:
         return None if len(self._stages) == 1 else super()._max_batches()
 
-    def _batches(self) -> Iterator[BatchRecords]:
+    def _batches(self) -> Iterator[StageRecords]:
         for block in self._blocks():
             self._stats.update({}, len(block))
-            for worked in load_results(block):
-                self._stats.update(worked.worker_stats, 0)
-                result = worked.result
+            for output in load_outputs(block):
+                self._stats.update(output.worker_stats, 0)
+                result = output.result
                 self._feed_state.record_batch(result)
                 if result.num_made > result.num_skipped:
                     self._stats.count_batch(result.num_read)
-                    yield BatchRecords(worked.records, result.num_read, result.num_used)
+                    yield StageRecords(output.records, result.num_read, result.num_used)
 
 
-def _stage(make: type[StageActor], args: tuple[Any, ...], group: WorkerGroup, num_workers: int) -> Stage:
+class RayRowsRun(RowsRun):
+    """Stream of a stage over the records of another that runs on a cluster.
+
+    Iterating raises the errors of the stage.
+
+    Args:
+        pool: starts the workers, once there is something to do.
+    """
+
+    def __init__(
+        self,
+        stage: JobStage,
+        inputs: Inputs,
+        source: Rows,
+        position: Mapping[str, Any] | None,
+        pool: Callable[[], Stage],
+    ) -> None:
+        super().__init__(stage, inputs, source, position)
+        self._pool = pool
+
+    def _records(self, first: int) -> Iterator[pa.RecordBatch]:
+        if first == self._num_items:
+            return
+        name = self._stage.name
+        with closing(
+            stream(first, self._num_items, [self._pool()], Limits(), partial(poison_item_error, name))
+        ) as blocks:
+            for block in blocks:
+                for output in load_outputs(block):
+                    if output.result.error is not None:
+                        raise output.result.error
+                    assert output.records is not None
+                    yield output.records
+
+
+def _stage(make: type[PoolActor], args: tuple[Any, ...], group: WorkerGroup, num_workers: int) -> Stage:
     return Stage(make, args, group.per_worker, num_workers, group.num_workers, NUM_BATCHES)

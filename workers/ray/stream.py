@@ -21,7 +21,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from ...pipeline.errors import LightwellError, WorkerDiedError
-from .actor_pool import ActorPool, PooledActor, Stage
+from .actor_pool import ActorPool, PoolMember, Stage
 from .ray_errors import RETRIES, is_lost, lost_actor, unwrap_ray_error
 
 TASKS_PER_SLOT = 4
@@ -202,7 +202,7 @@ class _Run:
             self._fresh = numbers.stop
             self._start(_Task(numbers), actors)
 
-    def _start(self, task: _Task, actors: Sequence[PooledActor]) -> None:
+    def _start(self, task: _Task, actors: Sequence[PoolMember]) -> None:
         value: Any = task.numbers
         for pool, actor in zip(self._pools, actors, strict=True):
             done, value = actor.run.remote(value)
@@ -212,7 +212,7 @@ class _Run:
         task.result = value
 
     def _on_done(
-        self, task: _Task, attempt: int, pool: ActorPool, actor: PooledActor, answer: Future[Any]
+        self, task: _Task, attempt: int, pool: ActorPool, actor: PoolMember, answer: Future[Any]
     ) -> None:
         actor.num_calls -= 1
         actor.is_reserved = actor.is_reserved and actor.num_calls > 0

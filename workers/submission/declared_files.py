@@ -17,7 +17,7 @@ from typing import Any
 from ...pipeline.config.path_fields import list_paths
 from ...pipeline.config.safe_yaml import read_yaml
 from ...pipeline.errors import PlanError
-from ...pipeline.jobs.contracts import find_job
+from ...pipeline.jobs.find_job import find_job
 from ...pipeline.plan.plan import Plan
 
 COMPANION_FILES = {".safetensors": ("metrics.jsonl",)}

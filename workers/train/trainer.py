@@ -26,7 +26,7 @@ from ..ray.cluster import (
     connected,
     list_nodes,
 )
-from ..results import TRAINING_NAMES, open_results
+from ..results import open_results
 from .capacity import CapacityMonitor
 from .rank import RankConfig, run_rank
 from .reporter import Reporter
@@ -78,7 +78,7 @@ class RayTrainer:
         out = absolute_out(out)
         check_data_parallel(job, self.num_workers or 1)
         self.per_worker.with_defaults(job.plan.resources)  # checked before Ray is started
-        with open_results(job, out, names=TRAINING_NAMES, reads=reads) as results:
+        with open_results(job, out, reads=reads) as results:
             resume_point(job, results.path)
             with connected(self.address), sentinel_file(out) as sentinel:
                 group = self._worker_group(job, list_nodes())

@@ -17,8 +17,11 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 14, 12, 30
 
 Curve = Sequence[tuple[float, float]]
 
+Curves = dict[str, list[tuple[float, float]]]
+"""Points (epoch, value) by curve name."""
 
-def read_curves(path: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
+
+def read_curves(path: Path) -> dict[str, Curves]:
     """Read a ``metrics.jsonl``; returns chart name -> curve name -> (epoch, value) points.
 
     Losses share one chart and accuracies another; a metric without numbers is omitted.
@@ -33,7 +36,7 @@ def read_curves(path: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
             f"training_metrics: expected a readable metrics.jsonl, got {path} ({error}); "
             "give the file next to the checkpoint, or remove the key"
         ) from error
-    charts: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    charts: dict[str, Curves] = {}
     for number, row in enumerate(rows):
         epoch = float(row.get("epoch", number))
         split = f"{row['split']} " if isinstance(row.get("split"), str) else ""

@@ -8,18 +8,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from ....pipeline.compiler.program import Program
-from ....pipeline.plan.view import View
-from .pictures import denormalize, overlay, thumbnail
+from .pictures import overlay, thumbnail
 from .records import Predictions, maps_of, read_predictions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
-
-    from ....pipeline.jobs.contracts import Engine
-    from ....pipeline.plan.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -114,22 +109,6 @@ class Picture:
     """(H, W, 3)."""
     boxes: NDArray[np.float32] | None = None
     """(n, 4): x0, y0, x1, y1 in pixels."""
-
-
-def read_pictures(engine: Engine, plan: Plan, split: str | None, keys: Sequence[str]) -> dict[str, Picture]:
-    """Read images again, preprocessed as for the model, by key."""
-    if not keys:
-        return {}
-    constants = Program.compile(plan).normalization
-    mean, std = (constants.mean, constants.std) if constants else ((0.0,) * 3, (1.0,) * 3)
-    found: dict[str, Picture] = {}
-    with engine.feed(plan, View(split=split, keys=tuple(keys))) as feed:
-        for batch in feed:
-            images = denormalize(batch.images.numpy(), mean, std)
-            for row in np.flatnonzero(batch.is_valid).tolist():
-                boxes = None if batch.boxes is None else np.array(batch.boxes[row], np.float32)
-                found[batch.keys[row]] = Picture(images[row].copy(), boxes)
-    return found
 
 
 def build_gallery(

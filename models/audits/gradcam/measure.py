@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from ....pipeline.errors import ModelError, PlanError, did_you_mean
@@ -25,12 +26,12 @@ from ...explain.grad_cam import (
 )
 from ...explain.target_layer import TargetLayer, choose_target_layer
 from .classes import ClassMatch
+from .records import SCHEMA
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ....pipeline.batch.batch import Batch
-    from ....pipeline.jobs.contracts import Record
 
 
 MAX_LOGITS = 100
@@ -63,8 +64,8 @@ class CamExplainer:
         self._facts = dict(facts or {})
         self._cam: GradCam | None = None
 
-    def __call__(self, batch: Batch) -> list[Record]:
-        """Return a record for every image of a batch that is neither a replacement nor padding.
+    def __call__(self, batch: Batch) -> pa.RecordBatch:
+        """Return records: a row for every image of a batch that is neither a replacement nor padding.
 
         Raises:
             ModelError: logits are not finite, the target layer has no spatial map, or the model does not accept images of
@@ -72,7 +73,7 @@ class CamExplainer:
         """
         own = np.flatnonzero(batch.is_valid)
         if not len(own):
-            return []
+            return pa.RecordBatch.from_pylist([], schema=SCHEMA)
         rows = torch.from_numpy(own)
         images = to_model_input(batch.images[rows], self._device)
         labels = batch.labels[rows]
@@ -91,7 +92,7 @@ class CamExplainer:
         columns["key"] = keys
         columns["target_layer"] = [cam.name] * len(own)
         columns["model"] = [json.dumps(self._facts, sort_keys=True)] * len(own)
-        return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        return pa.record_batch(columns, schema=SCHEMA)
 
     def _prepare_cam(self, images: torch.Tensor, key: str) -> GradCam:
         if self._cam is None:

@@ -11,6 +11,11 @@ import pyarrow as pa
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+MAPS, FINDINGS, PICTURES = "maps", "findings", "pictures"
+"""Names of the audit's stages."""
+RECORDS_NAME = "records.parquet"
+"""The records of the maps, for users."""
+
 SCHEMA = pa.schema(
     [
         ("key", pa.string()),

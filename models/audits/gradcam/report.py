@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from ....pipeline.atomic_io import write_text
-from .charts import line_chart, read_curves, reliability_chart
+from .charts import Curves, line_chart, reliability_chart
 from .gallery import Section, class_name
 from .pictures import heat_picture, mean_map
 from .records import maps_of
@@ -40,7 +40,8 @@ class Report:
     quarantine: Sequence[Mapping[str, Any]]
     names: Sequence[str] = ()
     """Names of all classes by number."""
-    training_metrics: Path | None = None
+    curves: Mapping[str, Curves] = field(default_factory=dict)
+    """Training curves: chart name -> curve name -> (epoch, value)."""
     credit: str = ""
 
     def write(self, path: Path) -> None:
@@ -65,7 +66,6 @@ class Report:
         environment.filters["percent"] = percent
         environment.filters["interval"] = interval
         environment.finalize = replace_unprintable
-        charts = read_curves(self.training_metrics) if self.training_metrics else {}
         means = class_means(self.records, self.findings)
         return environment.get_template("report.html").render(
             title=self.title,
@@ -79,7 +79,7 @@ class Report:
             lowest_recall=lowest_recall(self.findings),
             charts=[
                 {"name": name, "curves": list(curves), "svg": line_chart(curves, name)}
-                for name, curves in charts.items()
+                for name, curves in self.curves.items()
             ],
             notes=self.findings["notes"],
             calibration=self.findings["calibration"],

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from ...errors import SourceError
 from ..splits import canonical_split, split_names
 from .listing import Listing, as_text
 from .remarks import Remarks
-from .walk import Folder, scan_folder
+from .walk import Folder
 
 _IMAGE_FOLDERS = frozenset({"images", "image", "imgs", "img", "jpegimages", "photos", "pictures"})
 _ANNOTATION_FOLDERS = frozenset(
@@ -31,16 +30,7 @@ class _Samples:
     outside: list[str] = field(default_factory=list)
 
 
-def list_folder(root: Path) -> Listing:
-    """List the files of a local folder, as ``list_folder_tree`` does.
-
-    Raises:
-        SourceError: the folder is missing, unreadable or empty.
-    """
-    return list_folder_tree(scan_folder(str(root)))
-
-
-def list_folder_tree(top: Folder) -> Listing:
+def list_folder(top: Folder) -> Listing:
     """List the files of a folder by its layout: class folders, split folders or flat.
 
     * ``root/cat/1.jpg``: class folders, with all files below.

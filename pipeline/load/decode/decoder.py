@@ -10,9 +10,9 @@ import numpy as np
 
 from ...formats.integrity import size_mismatch
 from ...formats.jpeg_segments import chroma_subsampling_ratio, uses_interblock_smoothing
-from ...geometry import Region, Size
+from ...geometry import Size
 from ...monitor.watchdog import Watchdog
-from .dali import DALI_FORMATS, DALI_MODES, DaliDecoder
+from .dali import DALI_FORMATS, DALI_MODES, DaliDecoder, DaliInput
 from .fallback import FallbackLog
 from .opencv import decode_16bit, decode_opencv, decode_reduced, reduce_decoded
 from .orientation import oriented_size, stored_region, to_stored, upright
@@ -95,34 +95,16 @@ class ImageDecoder:
         """Decode files in order, as planned; images are valid until the next call."""
         planned = list(zip(files, decodings, strict=True))
         for_dali = [i for i, (file, decoding) in enumerate(planned) if _is_for_dali(file, decoding)]
-        results: dict[int, DecodedImage] = {}
-        for start in range(0, len(for_dali), self._dali.max_batch_size):
-            chunk = for_dali[start : start + self._dali.max_batch_size]
-            regions = [stored_region(decodings[i].region, files[i].size, files[i].orientation) for i in chunk]
-            found = self._decode_by_dali([files[i] for i in chunk], regions)
-            last = start + self._dali.max_batch_size >= len(for_dali)
-            for i, image in zip(chunk, found, strict=True):
-                if isinstance(image, str):
-                    results[i] = self._decode_single(*planned[i], f"dali: {image}")
-                else:
-                    turned = upright(image, files[i].orientation)
-                    results[i] = DecodedImage(
-                        turned if last or turned is not image else image.copy(), ("dali",)
-                    )
-        return [
-            results[i] if i in results else self._decode_single(file, decoding)
-            for i, (file, decoding) in enumerate(planned)
-        ]
-
-    def _decode_by_dali(
-        self, files: Sequence[EncodedImage], regions: Sequence[Region]
-    ) -> Sequence[np.ndarray | str]:
-        """Decode a chunk in one run; after a timeout the files are decoded one by one, to find the slow one."""
-        started = time.perf_counter()
-        with self._watchdog.track("decode", files[0].key, len(files)):
-            found = self._dali.decode([file.data for file in files], regions)
-        reason = self._watchdog.timeout_reason(time.perf_counter() - started)
-        return [f"{len(files)} files together {reason}"] * len(files) if reason else found
+        found = self._dali.decode([_dali_input(*planned[i]) for i in for_dali])
+        by_dali = dict(zip(for_dali, found, strict=True))
+        results = []
+        for i, (file, decoding) in enumerate(planned):
+            image = by_dali.get(i)
+            if isinstance(image, np.ndarray):
+                results.append(DecodedImage(upright(image, file.orientation), ("dali",)))
+            else:
+                results.append(self._decode_single(file, decoding, f"dali: {image.reason}" if image else ""))
+        return results
 
     def _decode_single(self, file: EncodedImage, decoding: DecodePlan, failed: str = "") -> DecodedImage:
         started = time.perf_counter()
@@ -135,6 +117,11 @@ class ImageDecoder:
     def close(self) -> None:
         """Close DALI."""
         self._dali.close()
+
+
+def _dali_input(file: EncodedImage, decoding: DecodePlan) -> DaliInput:
+    """Return the file as stored: ``upright`` is faster than DALI's transposition on a CPU."""
+    return DaliInput(file.key, file.data, stored_region(decoding.region, file.size, file.orientation))
 
 
 def _is_for_dali(file: EncodedImage, decoding: DecodePlan) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -17,6 +18,7 @@ FLIPPED = FLIPPED_X | FLIPPED_Y
 Source = Literal["encoded", "pixels"]
 _OPERATOR = re.compile(r"^_+(\w+?)_\d+$")
 """Extracts the operator name from DALI's node name."""
+_defining = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,8 @@ class Placement:
 class LoweredGraph:
     """Decodes a batch and applies the lowered transforms sampled for each image.
 
-    Only running a graph on ``gpu`` needs a GPU, defining it does not. One thread at a time; call ``close`` when done.
+    It is defined on first use. Only running a graph on ``gpu`` needs a GPU, defining it does not. One thread at a time;
+    call ``close`` when done.
     """
 
     def __init__(
@@ -55,14 +58,15 @@ class LoweredGraph:
         self._source = source
         self.device = device
         self.max_batch_size = max_batch_size
-        self._pipeline = _define(self._transforms, source, device, max_batch_size, num_threads)
+        self._num_threads = num_threads
+        self._pipeline: Any = None
         self._built = False
         self._inputs: frozenset[str] = frozenset()
 
     def placements(self) -> list[Placement]:
         """Return the operators and their devices, argument arithmetic included."""
         if not self._built:
-            self._pipeline._build_graph()
+            self._definition()._build_graph()
         return [
             Placement(_OPERATOR.sub(r"\1", op.name), op.spec.OutputDevice(0))
             for op in self._pipeline._ops
@@ -88,7 +92,7 @@ class LoweredGraph:
             RuntimeError: DALI could not decode or transform one of the images; it does not report which.
         """
         if not self._built:
-            self._pipeline.build()
+            self._definition().build()
             self._inputs = frozenset(op.name for op in self._pipeline._ops if _is_input(op))
             self._built = True
         self._pipeline.feed_input("images", list(images))
@@ -129,9 +133,16 @@ class LoweredGraph:
             values = [_unused(argument) if row is None else as_array(row[i], argument) for row in rows]
             self._pipeline.feed_input(f"{argument.name}{graph_transform.number}", values)
 
+    def _definition(self) -> Any:
+        with _defining:
+            self._pipeline = self._pipeline or _define(
+                self._transforms, self._source, self.device, self.max_batch_size, self._num_threads
+            )
+        return self._pipeline
+
     def close(self) -> None:
-        """Free the pipeline and its threads."""
-        del self._pipeline
+        """Free the pipeline and its threads; the next run defines it again."""
+        self._pipeline, self._built = None, False
 
 
 def _is_input(operator: Any) -> bool:

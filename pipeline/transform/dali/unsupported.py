@@ -47,41 +47,31 @@ ALBUMENTATIONS_ONLY: dict[str, str] = {
 }
 """Classes that always run in Albumentations."""
 
-_FILL = "a border of more than four levels"
 _FILTERS = "nearest and area interpolation; cubic and Lanczos use a different algorithm"
 _NOT_LINEAR = "any interpolation but linear"
-_INPAINTED = "`fill: inpaint_telea` and `inpaint_ns`, and levels outside 0 to 255"
-_WARPED = f"{_NOT_LINEAR}; {_FILL}"
+_INPAINTED = "`fill: inpaint_telea` and `inpaint_ns`"
 
 EXCEPTIONS: dict[str, str] = {
-    "Affine": _WARPED,
+    "Affine": _NOT_LINEAR,
     "AutoContrast": "`cutoff` and `ignore`, which need the histogram",
     "CLAHE": "a random `clip_limit`: DALI takes one for all images, such as [4, 4]",
-    "CenterCrop": _FILL,
-    "ChannelDropout": "a `fill` outside 0 to 255",
     "CoarseDropout": _INPAINTED,
     "ChromaticAberration": _NOT_LINEAR,
     "ConstrainedCoarseDropout": f"`mask_indices`, which need pixels of the mask; {_INPAINTED}",
-    "Crop": _FILL,
     "CropAndPad": f"with `keep_size` {_FILTERS}",
     "Downscale": "any interpolation but nearest and linear; nearest differs on a few pixel borders",
-    "ElasticTransform": _WARPED,
+    "ElasticTransform": _NOT_LINEAR,
     "Equalize": "`mode: pil` and a `mask`",
     "Erasing": _INPAINTED,
-    "FrequencyMasking": _INPAINTED,
-    "GridDistortion": _WARPED,
+    "GridDistortion": _NOT_LINEAR,
     "GridDropout": _INPAINTED,
     "ImageCompression": "WebP",
     "LongestMaxSize": _FILTERS,
-    "Morphological": "a large `scale`, whose neighbours are too many",
-    "OpticalDistortion": _WARPED,
-    "Pad": _FILL,
-    "PadIfNeeded": _FILL,
-    "Perspective": _WARPED,
-    "PiecewiseAffine": f"a `scale` from 0; {_WARPED}",
-    "Posterize": "`num_bits` for other than one or three channels",
+    "Morphological": "a `scale` with more than 32 neighbours, for which OpenCV is faster",
+    "OpticalDistortion": _NOT_LINEAR,
+    "Perspective": _NOT_LINEAR,
+    "PiecewiseAffine": f"a `scale` from 0; {_NOT_LINEAR}",
     "RandomBrightnessContrast": "`brightness_by_max: false`, which computes parameters from pixels",
-    "RandomCrop": _FILL,
     "RandomGridShuffle": "more tiles than DALI pastes at once",
     "RandomResizedCrop": _FILTERS,
     "RandomScale": _FILTERS,
@@ -89,13 +79,12 @@ EXCEPTIONS: dict[str, str] = {
     "RandomSizedBBoxSafeCrop": _FILTERS,
     "RandomSizedCrop": _FILTERS,
     "Resize": _FILTERS,
-    "Rotate": _WARPED,
-    "SafeRotate": _WARPED,
+    "Rotate": _NOT_LINEAR,
+    "SafeRotate": _NOT_LINEAR,
     "Sharpen": "`method: gaussian`, whose negative values wrap around",
-    "ShiftScaleRotate": _WARPED,
+    "ShiftScaleRotate": _NOT_LINEAR,
     "SmallestMaxSize": _FILTERS,
-    "ThinPlateSpline": _WARPED,
-    "TimeMasking": _INPAINTED,
+    "ThinPlateSpline": _NOT_LINEAR,
     "ToGray": "`method: pca`, and other than three channels",
     "XYMasking": _INPAINTED,
 }

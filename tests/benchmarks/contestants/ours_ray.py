@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import ray
 import torch
 from lightwell import Plan, View
 from lightwell.pipeline.batch.batch import Batch
+from lightwell.pipeline.jobs.stages import BatchStage
 from lightwell.workers.ray.cluster import Resources
 from lightwell.workers.ray.engine import RayEngine, RayFeed
 
@@ -34,11 +36,18 @@ class Glance:
 
     plan: Plan
     view: View
+    schema = pa.schema({"images": pa.int64()})
+
+    def fingerprint(self) -> str:
+        """Return the plan's fingerprint."""
+        return self.plan.fingerprint()
 
     @contextmanager
     def open(self) -> Iterator[Any]:
         """Yield what looks at one value of each image."""
-        yield lambda batch: [{"images": check_batch(batch.images, "uint8")}]
+        yield lambda batch: pa.record_batch(
+            {"images": [check_batch(batch.images, "uint8")]}, schema=self.schema
+        )
 
     def finish(self, records: Any, context: Any) -> dict[str, Any]:
         """Return nothing."""
@@ -71,7 +80,7 @@ def feed(work: Work) -> Iterator[torch.Tensor]:
 def colocated(work: Work) -> Iterator[np.ndarray]:
     """Look at the batches in the actor that makes them; yields arrays of as many images, which have no memory."""
     start_ray()
-    with ENGINE.open_job(Glance(plan_for(work), view_for(work))) as done:
+    with ENGINE.open_stage(BatchStage(Glance(plan_for(work), view_for(work))), {}) as done:
         for batch in done:
             yield np.broadcast_to(np.uint8(0), (batch.num_read, SIDE, SIDE, 3))
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from lightwell.pipeline.errors import PlanError
 from lightwell.pipeline.index.build import build_index
-from lightwell.pipeline.jobs.contracts import Context, TrainingJob, find_job
+from lightwell.pipeline.jobs.contracts import Context, TrainingJob
+from lightwell.pipeline.jobs.find_job import find_job
 from lightwell.pipeline.jobs.job_file import load_job
 from lightwell.pipeline.jobs.progress import SilentConsole
 from lightwell.pipeline.runtime.local_engine import LocalEngine

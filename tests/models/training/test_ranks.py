@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
-import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import warm
 import yaml
 from lightwell.models.training.checkpoint import load_model
 from lightwell.pipeline.errors import PlanError
@@ -24,36 +22,9 @@ from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine
 from lightwell.workers.data_parallel import check_data_parallel
 from lightwell.workers.local import run_training_job
+from patience import HANG_S
 from pictures import make_folder
-
-RANK = """
-    import os, signal, sys
-    from pathlib import Path
-    import torch
-    from torch import distributed
-    from lightwell.pipeline.runtime.local_engine import LocalEngine
-    from lightwell.pipeline.jobs.job_file import load_job
-    from lightwell.pipeline.jobs.progress import SilentConsole
-    from lightwell.workers.local import run_training_job
-
-    job_file, out, meet, rank, num_ranks, stop_after = sys.argv[1:]
-
-    class Deadly(SilentConsole):
-        left = int(stop_after)
-
-        def track(self, batches, label):
-            for batch in batches:
-                if self.left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                self.left -= 1
-                yield batch
-
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{meet}", rank=int(rank), world_size=int(num_ranks))
-    job = load_job(Path(job_file), default="classify")
-    run_training_job(job, LocalEngine(num_threads=1), Path(out), Deadly())
-    distributed.destroy_process_group()
-"""
+from ranks import train_rank
 
 RELATIVE = 1e-9
 """Tolerance of float64 losses after some training steps, for sums in another order."""
@@ -103,23 +74,23 @@ def one_thread() -> Any:
     torch.set_num_threads(before)
 
 
-def run_ranks(job_file: Path, out: Path, num_ranks: int, *, dies: int = 0, stop_after: int = -1) -> list[int]:
+def run_ranks(
+    job_file: Path, out: Path, num_ranks: int, *, dies: int = 0, stop_after: int = -1
+) -> list[int | None]:
     """Run ranks in separate processes, one of which may kill itself after some batches."""
     out.mkdir(parents=True, exist_ok=True)
     meet = out.parent / f"{out.name}-meet-{num_ranks}-{stop_after}"
-    processes = []
-    for rank in range(num_ranks):
-        stop = stop_after if rank == dies else -1
-        arguments = [str(x) for x in (job_file, out, meet, rank, num_ranks, stop)]
-        processes.append(
-            subprocess.Popen(
-                [sys.executable, "-c", textwrap.dedent(RANK), *arguments],
-                stderr=subprocess.PIPE if stop_after >= 0 else None,
-            )
+    processes = [
+        warm.start(
+            train_rank,
+            *(job_file, out, meet, rank, num_ranks, stop_after if rank == dies else -1),
+            is_quiet=stop_after >= 0,
         )
+        for rank in range(num_ranks)
+    ]
     for process in processes:
-        process.communicate(timeout=300)
-    return [process.returncode for process in processes]
+        process.join(HANG_S)
+    return [process.exitcode for process in processes]
 
 
 def run_alone(job_file: Path, out: Path) -> dict[str, Any]:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
-import textwrap
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import warm
 import yaml
 from lightwell.models.training.checkpoint import (
     LAST_NAME,
@@ -33,33 +31,11 @@ from lightwell.pipeline.jobs.progress import SilentConsole
 from lightwell.pipeline.runtime.local_engine import LocalEngine
 from lightwell.testing import assert_job_resumes
 from lightwell.workers.local import run_training_job
+from patience import HANG_S
 from pictures import make_folder
+from ranks import train
 
 SECONDS = ("seconds", "images_per_s")
-
-RUN = """
-    import os, signal, sys
-    from pathlib import Path
-    import torch
-    from lightwell.pipeline.runtime.local_engine import LocalEngine
-    from lightwell.pipeline.jobs.job_file import load_job
-    from lightwell.pipeline.jobs.progress import SilentConsole
-    from lightwell.workers.local import run_training_job
-
-    class Deadly(SilentConsole):
-        left = int(sys.argv[3])
-
-        def track(self, batches, label):
-            for batch in batches:
-                if self.left == 0:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                self.left -= 1
-                yield batch
-
-    torch.set_num_threads(1)
-    job = load_job(Path(sys.argv[1]), default="classify")
-    run_training_job(job, LocalEngine(num_threads=1), Path(sys.argv[2]), Deadly())
-"""
 
 
 @pytest.fixture
@@ -125,10 +101,11 @@ def outcome_of(out: Path, _: Mapping[str, Any] | None = None) -> dict[str, Any]:
     }
 
 
-def run_until(job_file: Path, out: Path, stop_after: int) -> int:
+def run_until(job_file: Path, out: Path, stop_after: int) -> int | None:
     """Run in a separate process that kills itself after a number of batches."""
-    command = [sys.executable, "-c", textwrap.dedent(RUN), str(job_file), str(out), str(stop_after)]
-    return subprocess.run(command, check=False, timeout=300).returncode
+    process = warm.start(train, job_file, out, stop_after)
+    process.join(HANG_S)
+    return process.exitcode
 
 
 def run_here(job: Classify, out: Path) -> dict[str, Any]:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import albumentations as A
 import numpy as np
 import pytest
 from cached import plan_for, run, shards_of
+from commands import lightwell
 from lightwell.pipeline.cache.codec import CachedImage
 from lightwell.pipeline.cache.maintenance import list_recipes, prune
 from lightwell.pipeline.cache.recipe import Recipe
@@ -32,12 +31,7 @@ def cache(index_path: Path, tmp_path: Path) -> Path:
 
 
 def command(*words: object) -> tuple[int, Any, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "lightwell.cli", "cache", *map(str, words), "--json"],
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+    done = lightwell("cache", *words, "--json")
     return done.returncode, json.loads(done.stdout) if done.stdout else None, done.stderr
 
 

@@ -20,6 +20,7 @@ from lightwell.pipeline.cache.shard import open_shard
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.plan.plan import Plan
 from pictures import make_folder
+from warm import server
 
 SMALL_SHARDS = 1_200_000
 """A limit that is never reached; shards are a sixteenth of it, so that many are written."""
@@ -29,9 +30,7 @@ NUM_PICTURES = 60
 @pytest.fixture(scope="module")
 def processes() -> multiprocessing.context.ForkServerContext:
     """Processes that start at once: the server has imported what they need, and has no threads."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["lightwell.pipeline.runtime.local_engine", "albumentations", "torch"])
-    return context
+    return server()
 
 
 @pytest.fixture(scope="module")

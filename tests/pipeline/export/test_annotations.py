@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 from annotated import drawn_scene, write_index
+from commands import lightwell
 from lightwell.pipeline.index.index import Index
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
@@ -19,8 +18,7 @@ def test_batches_of_the_shards_hold_the_annotations_of_their_plan(tmp_path: Path
     scenes[1].mask = scenes[2].boxes = scenes[2].box_labels = scenes[3].keypoints = None
     path = write_index(tmp_path, scenes)
     Plan(index=path).save(tmp_path / "plan.yaml")
-    command = [Path(sys.executable).with_name("lightwell"), "materialize", tmp_path / "plan.yaml", "-q"]
-    subprocess.run([*command, "--out", tmp_path / "out"], check=True)
+    assert lightwell("materialize", tmp_path / "plan.yaml", "-q", "--out", tmp_path / "out").returncode == 0
     written = tmp_path / "out/index.parquet"
     index = Index.load(written)
     assert (index.box_classes, index.keypoint_names) == (("car", "tree"), ("point",))

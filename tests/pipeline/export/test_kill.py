@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+import warm
 from lightwell.pipeline.export.materialize import Materialize
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.jobs.progress import SilentConsole
@@ -32,7 +31,7 @@ job = Materialize(plan=Plan.load(plan), augment=True, format=form, shard_images=
 chance = random.Random(int(seed))
 
 def num_parts():
-    return len(list(Path(folder, "parts").glob("part-*")))
+    return len(list(Path(folder).glob("_lightwell/stages/*/parts/part-*")))
 
 def ended(child):
     return os.waitpid(child, os.WNOHANG)[0] != 0
@@ -91,10 +90,8 @@ def test_a_killed_run_ends_the_same_to_the_byte(form: str, tmp_path: Path) -> No
     plan.save(tmp_path / "plan.yaml")
     job = Materialize(plan=plan, augment=True, format=form, shard_images=4)  # type: ignore[arg-type]
     run_batch_job(job, LocalEngine(num_threads=2), tmp_path / "whole", SilentConsole())
-    words = [sys.executable, "-c", PROGRAM, tmp_path / "plan.yaml", tmp_path / "out", form, 1]
-    done = subprocess.run(
-        [str(word) for word in words], capture_output=True, text=True, timeout=100, check=True
-    )
+    done = warm.run(PROGRAM, tmp_path / "plan.yaml", tmp_path / "out", form, 1)
+    assert done.returncode == 0, done.stderr
     lines = done.stdout.split("\n")[:-1]
     assert lines[-1] == "done", lines
     assert any(line.startswith("killed") and not line.endswith(" 0") for line in lines), lines

@@ -16,7 +16,7 @@ from lightwell.pipeline.errors import PlanError, SourceError
 from lightwell.pipeline.export.materialize import Materialize
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.index.index import Index
-from lightwell.pipeline.jobs.contracts import find_job
+from lightwell.pipeline.jobs.find_job import find_job
 from lightwell.pipeline.jobs.progress import SilentConsole
 from lightwell.pipeline.load.decode.opencv import decode_opencv
 from lightwell.pipeline.plan.plan import Plan
@@ -194,7 +194,7 @@ def test_jpeg_keeps_to_its_quality_and_boxes_and_masks_come_along(tmp_path: Path
     assert np.array_equal(batch.masks[0].numpy(), mask[:, ::-1])
     assert batch.boxes is not None
     np.testing.assert_allclose(batch.boxes[0], [[30, 10, 60, 30]], atol=1e-3)
-    (record,) = pq.read_table(out / "_lightwell" / "records.parquet").to_pylist()
+    (record,) = pq.read_table(next(out.glob("_lightwell/stages/*/records.parquet"))).to_pylist()
     data = (out / record["shard"]).read_bytes()
     assert data[record["offset"] :][: record["bytes"]] == files["jpg"]
     assert data[record["mask_offset"] :][: record["mask_bytes"]] == files["seg.png"]
@@ -210,11 +210,10 @@ def test_an_earlier_result_in_the_folder_goes(plan: Plan, tmp_path: Path) -> Non
 
 
 def test_batches_are_not_changed_by_writing_them(plan: Plan) -> None:
-    with ENGINE.feed(plan, View()) as feed, Materialize(plan=plan).open() as work:
+    (stage,) = Materialize(plan=plan).stages
+    with ENGINE.feed(plan, View()) as feed, stage.open({}) as work:
         batch: Batch = next(iter(feed))
         before = batch.images.clone()
         records = work(batch)
     assert bool((batch.images == before).all())
-    assert [record["key"] for record in records] == [
-        key for i, key in enumerate(batch.keys) if not batch.replaced[i]
-    ]
+    assert records["key"].to_pylist() == [key for i, key in enumerate(batch.keys) if not batch.replaced[i]]

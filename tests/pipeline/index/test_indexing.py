@@ -82,17 +82,6 @@ def test_refreshing_opens_only_what_changed(tmp_path):
     assert build_index(tmp_path).table["width"].to_pylist()[0] == 6
 
 
-def test_refreshing_an_unchanged_folder_reads_nothing_and_changes_nothing(tmp_path):
-    for number in range(3):
-        _image(tmp_path / f"{number}.bmp")
-    (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xff")
-    first = build_index(tmp_path)
-    second = build_index(tmp_path, previous=first)
-    assert second.table.equals(first.table)
-    assert second.summary()["source"]["read"] == 0
-    assert second.fingerprint() == first.fingerprint()
-
-
 def test_refreshing_retries_files_that_could_not_be_opened(tmp_path):
     (tmp_path / "t.csv").write_text("path,mask\n1.bmp,1.png\n2.bmp,\n")
     _image(tmp_path / "1.bmp")

@@ -8,8 +8,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from lightwell.pipeline.errors import SourceError
-from lightwell.pipeline.index.sources.folder import list_folder
+from lightwell.pipeline.index.sources.folder import list_folder as list_files
 from lightwell.pipeline.index.sources.table import list_table
+from lightwell.pipeline.index.sources.walk import scan_folder
+
+
+def list_folder(path):
+    return list_files(scan_folder(str(path)))
 
 
 def _touch(root, *names):

@@ -7,8 +7,6 @@ import logging
 import os
 import random
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from itertools import pairwise
@@ -17,6 +15,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
+import warm
 from hypothesis import given
 from hypothesis import strategies as st
 from lightwell.pipeline.errors import PlanError, RequestError
@@ -159,10 +158,7 @@ def test_resident_memory_grows_by_no_more_than_the_budget_and_a_half(
     index_path: Path, tmp_path: Path, megabytes: int, way: str
 ) -> None:
     plan_on(way, index_path, tmp_path / "cache").save(tmp_path / "plan.yaml")
-    words = [sys.executable, "-c", GROWTH, tmp_path / "plan.yaml", megabytes * MB, backend_of(way)]
-    done = subprocess.run(
-        [str(word) for word in words], capture_output=True, text=True, timeout=100, check=False
-    )
+    done = warm.run(GROWTH, tmp_path / "plan.yaml", megabytes * MB, backend_of(way))
     assert done.returncode == 0, done.stderr
     growth, peak = map(int, done.stdout.split())
     assert peak <= megabytes * MB
@@ -330,8 +326,7 @@ def test_an_affinity_of_one_cpu_gives_one_thread(index_path: Path, tmp_path: Pat
     plan_for(index_path, preprocess=[{"Resize": {"height": 8, "width": 8}}], augment=[]).save(
         tmp_path / "plan.yaml"
     )
-    words = [sys.executable, "-c", PINNED, str(tmp_path / "plan.yaml")]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=100, check=False)
+    done = warm.run(PINNED, tmp_path / "plan.yaml")
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["[1,", "1]"]
 

@@ -17,7 +17,7 @@ from lightwell.pipeline.config.checked_model import build_checked
 from lightwell.pipeline.errors import PlanError, RunError, SampleError
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.index.index import Index
-from lightwell.pipeline.load.decode.dali import DaliDecoder
+from lightwell.pipeline.load.decode.dali import DaliDecoder, DaliFailure, DaliInput
 from lightwell.pipeline.load.decode.plan import full_region
 from lightwell.pipeline.monitor.quarantine import Quarantine, QuarantineEntry
 from lightwell.pipeline.plan.error_policy import MIN_IMAGES_FOR_SHARE, ErrorPolicy
@@ -243,12 +243,12 @@ def test_dali_goes_on_after_every_error(tmp_path: Path) -> None:
     picture = make_picture(3).shape[:2]
     bad = [b"", b"\xff\xd8\xff", good[: len(good) // 3], bytes(500)]
     decoder = DaliDecoder(max_batch_size=8, num_threads=1)
-    (reference,) = decoder.decode([good], [full_region(picture)])
+    (reference,) = decoder.decode([DaliInput("good", good, full_region(picture))])
     reference = np.array(reference)
     for number in range(12):
         files = [good, bad[number % 4], good, bad[(number + 1) % 4], good]
-        found = decoder.decode(files, [full_region(picture)] * 5)
-        assert [isinstance(one, str) for one in found] == [False, True, False, True, False]
+        found = decoder.decode([DaliInput("one", data, full_region(picture)) for data in files])
+        assert [isinstance(one, DaliFailure) for one in found] == [False, True, False, True, False]
         assert np.array_equal(found[4], reference)
     decoder.close()
 

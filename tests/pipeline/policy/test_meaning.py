@@ -29,8 +29,8 @@ from transforms import USABLE, transforms_of
 
 BOXES = np.array([[5, 8, 40, 50], [60, 20, 90, 80], [0, 0, 4, 4]], np.float32)
 POINTS = np.array([[10, 12], [70, 60], [33, 90]], np.float32)
-NOT_REPEATED = ("must be within [-0.5, 0.5] for tuple inputs", "which loses")
-"""Ranges that Albumentations makes of a negative number or of a hue, and does not take itself."""
+NOT_REPEATED = ("must be within [-0.5, 0.5] for tuple inputs", "which loses", "expected up to 8 bits")
+"""Ranges that Albumentations makes of a negative number or of a hue and does not take itself, or cannot apply."""
 
 
 def quietly(make: Callable[[], Any]) -> Any:

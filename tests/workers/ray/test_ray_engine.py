@@ -65,7 +65,7 @@ def read(feed: Feed) -> tuple[list[BatchDigest], list[dict[str, Any]], list[Any]
 
 
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.parametrize("num_workers", [1, 2, 4])
+@pytest.mark.parametrize("num_workers", [1, 4])
 def test_batches_and_books_equal_those_of_the_local_engine(index_path: Path, num_workers: int) -> None:
     plan = plan_for(index_path, preprocess=NORMALIZE, mix={"kind": "MixUp", "p": 0.7})
     expected = read(LOCAL.feed(plan, TRAINING))
@@ -108,8 +108,7 @@ def targets_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.parametrize("num_workers", [1, 2, 4])
-def test_masks_and_boxes_travel_with_their_pictures(targets_path: Path, num_workers: int) -> None:
+def test_masks_and_boxes_travel_with_their_pictures(targets_path: Path) -> None:
     augment = [A.RandomCrop(48, 48), A.HorizontalFlip()]
     plan = plan_for(targets_path, augment=augment, batch={"size": 2}, errors={"max_bad": 4})
     expected = read(LOCAL.feed(plan, TRAINING))
@@ -118,7 +117,7 @@ def test_masks_and_boxes_travel_with_their_pictures(targets_path: Path, num_work
     assert all(batch.masks is not None and batch.masks.any() for batch in shown)
     assert {len(boxes) for batch in shown for boxes in batch.boxes or ()} == {0, 1, 2}
     assert expected[3] == {"read": 18, "used": 16, "replaced": 2, "skipped": 0}
-    assert read(RayEngine(num_workers=num_workers).feed(plan, TRAINING)) == expected
+    assert read(RayEngine(num_workers=2).feed(plan, TRAINING)) == expected
 
 
 @pytest.mark.usefixtures("cluster")
@@ -132,24 +131,23 @@ def test_what_is_left_out_travels(index_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.parametrize("num_workers", [1, 2])
-def test_pixels_that_dali_made_are_the_same(index_path: Path, num_workers: int) -> None:
+def test_pixels_that_dali_made_are_the_same(index_path: Path) -> None:
     plan = plan_for(index_path, preprocess=NORMALIZE)
     expected = read(LocalEngine(num_threads=1, backend="dali").feed(plan, TRAINING))
     assert expected[3] == {"read": 42, "used": 38, "replaced": 4, "skipped": 1}
     assert expected[0] != read(LOCAL.feed(plan, TRAINING))[0], "not made by OpenCV instead"
-    assert read(RayEngine(num_workers=num_workers, backend="dali").feed(plan, TRAINING)) == expected
+    assert read(RayEngine(num_workers=2, backend="dali").feed(plan, TRAINING)) == expected
 
 
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.parametrize("num_workers", [1, 4])
 def test_a_cache_that_a_cluster_fills_changes_no_batch_and_any_engine_reads_it(
-    index_path: Path, tmp_path: Path, num_workers: int
+    index_path: Path, tmp_path: Path
 ) -> None:
+    """Three workers do not fit on one node."""
     preprocess = [A.Resize(48, 48), *NORMALIZE]
     expected = read(LOCAL.feed(plan_for(index_path, preprocess=preprocess), TRAINING))
     plan = plan_for(index_path, preprocess=preprocess, cache=tmp_path / "cache")
-    engine = RayEngine(num_workers=num_workers)
+    engine = RayEngine(num_workers=3)
     assert read(engine.feed(plan, TRAINING)) == expected
     warm = LOCAL.feed(plan, TRAINING)
     assert read(warm) == expected
@@ -161,13 +159,13 @@ def test_a_cache_that_a_cluster_fills_changes_no_batch_and_any_engine_reads_it(
 
 
 @pytest.mark.usefixtures("cluster")
-@pytest.mark.parametrize(("num_workers", "rank", "num_ranks"), [(1, 1, 2), (4, 3, 4)])
-def test_every_rank_gets_its_slices(index_path: Path, num_workers: int, rank: int, num_ranks: int) -> None:
+@pytest.mark.parametrize(("rank", "num_ranks"), [(1, 2), (3, 4)])
+def test_every_rank_gets_its_slices(index_path: Path, rank: int, num_ranks: int) -> None:
     plan = plan_for(index_path, mix={"kind": "CutMix"})
     view = replace(TRAINING, rank=rank, num_ranks=num_ranks)
     expected = read(LOCAL.feed(plan, view))
     assert len(expected[0]) == 12
-    assert read(RayEngine(num_workers=num_workers).feed(plan, view)) == expected
+    assert read(RayEngine(num_workers=1).feed(plan, view)) == expected
 
 
 @pytest.mark.usefixtures("cluster")

@@ -136,7 +136,7 @@ def test_four_consumers_at_once_get_equal_batches_that_are_made_once(serve: Any,
 def test_what_a_consumer_does_to_its_batch_no_other_sees(serve: Any, index_path: Path) -> None:
     plan = plan_for(index_path)
     expected = read(LOCAL.feed(plan, TRAINING))[0]
-    serve("own")
+    serve("own", workers=1)
     with (
         ServiceEngine("own", consumer="spoils").feed(plan, TRAINING) as first,
         ServiceEngine("own", consumer="reads").feed(plan, TRAINING) as second,
@@ -149,7 +149,7 @@ def test_what_a_consumer_does_to_its_batch_no_other_sees(serve: Any, index_path:
 
 def test_the_validation_split_is_read_here_and_a_late_epoch_is_served(serve: Any, index_path: Path) -> None:
     plan = plan_for(index_path)
-    service = serve("views")
+    service = serve("views", workers=1)
     engine = ServiceEngine("views")
     validation = View(split="val")
     assert read(engine.feed(plan, validation)) == read(LOCAL.feed(plan, validation))
@@ -162,7 +162,7 @@ def test_the_validation_split_is_read_here_and_a_late_epoch_is_served(serve: Any
 
 
 def test_another_plan_or_view_is_refused_and_the_keys_are_named(serve: Any, index_path: Path) -> None:
-    serve("strict")
+    serve("strict", workers=1)
     engine = ServiceEngine("strict")
     with pytest.raises(PlanError, match=r"plan.seed is 4 here and 3 there; make them equal"):
         engine.feed(plan_for(index_path, seed=4), TRAINING)
@@ -263,7 +263,7 @@ def test_a_late_joiner_gets_the_whole_stream(serve: Any, index_path: Path) -> No
 
 
 def test_a_service_that_was_stopped_says_so_to_its_consumers(serve: Any, index_path: Path) -> None:
-    service = serve("stops")
+    service = serve("stops", workers=1)
     feed = ServiceEngine("stops").feed(plan_for(index_path), TRAINING)
     with feed:
         batches = iter(feed)
@@ -277,7 +277,7 @@ def test_a_service_that_was_stopped_says_so_to_its_consumers(serve: Any, index_p
 
 def test_of_two_processes_with_one_name_the_later_one_stays(serve: Any, index_path: Path) -> None:
     plan = plan_for(index_path)
-    serve("names")
+    serve("names", workers=1)
     with ServiceEngine("names", consumer="me").feed(plan, TRAINING) as first:
         batches = iter(first)
         next(batches)

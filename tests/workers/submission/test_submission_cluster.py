@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import commands
 import lightwell
 import pyarrow.parquet as pq
 import pytest
@@ -27,7 +28,10 @@ from lightwell.workers.submission.server import JobServer
 from patience import HANG_S
 from pictures import make_folder
 
-pytestmark = pytest.mark.ray
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.filterwarnings("ignore:ssl=None is deprecated:DeprecationWarning"),  # Ray's own call
+]
 
 PLAN = "index: index.parquet\npreprocess: [{Resize: {height: 32, width: 32}}]\nbatch: {size: 8}\n"
 AUDIT = "plan: plan.yaml\nmodel: {name: resnet18, weights: none}\nuntrained: allow\nsplit: null\n"
@@ -110,9 +114,8 @@ def environment(project: Path) -> Mapping[str, str]:
 
 
 def run(*words: object, project: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command_of(*words), capture_output=True, text=True, timeout=180, check=False, env=environment(project)
-    )
+    assert Path.cwd() == project
+    return commands.lightwell(*words)
 
 
 def submit_audit(cluster: Cluster, project: Path, out: Path) -> subprocess.CompletedProcess[str]:
@@ -214,7 +217,6 @@ def test_a_detached_job_is_listed_followed_and_stopped(cluster: Cluster, project
         server.state(job + "x")
 
 
-@pytest.mark.filterwarnings("ignore:ssl=None is deprecated:DeprecationWarning")  # Ray's own call
 def test_a_log_is_whole_though_connections_drop(cluster: Cluster, project: Path) -> None:
     words = ["train", "count.yaml", "--allow-import", "theirs", "--out", str(project / "out")]
     job = lightwell.submit(words, cluster.dashboard, modules=[Path("theirs.py")])

@@ -81,11 +81,6 @@ def _emit_dropped(_: Any, images: Node, nodes: tuple[Node, ...], device: Device)
     return images * on_device(nodes[0], device) + on_device(nodes[1], device)
 
 
-def _unsupported_fill(transform: Any) -> str:
-    inside = np.ndim(transform.fill) == 0 and 0 <= transform.fill <= 255
-    return "" if inside else f"fill is not a value from 0 to 255: {transform.fill}"
-
-
 def _emit_gray(transform: Any, images: Node, _: tuple[Node, ...], __: Device) -> Node:
     from nvidia.dali import math
 
@@ -146,7 +141,6 @@ LOWERINGS: tuple[Lowering, ...] = (
         _drop_arguments,
         _emit_dropped,
         EXACT,
-        unsupported=_unsupported_fill,
     ),
     Lowering(("ToGray",), (), no_arguments, _emit_gray, ONE_LEVEL, unsupported=_unsupported_gray),
     Lowering(("ToSepia",), (), no_arguments, _emit_sepia, EXACT),

@@ -101,8 +101,3 @@ def border_colour(fill: Any, *, spread: bool = True) -> list[float]:
     colour = np.zeros(3)
     colour[: len(levels[:3])] = np.clip(np.rint(levels[:3]), 0, 255)
     return [float(level) for level in colour]
-
-
-def border_unsupported_reason(fill: Any) -> str:
-    """Return why DALI cannot fill a border; empty if it can."""
-    return "OpenCV takes at most four levels for a border" if np.size(fill) > 4 else ""

@@ -15,7 +15,6 @@ from .common import (
     RESIZED,
     SHAPE,
     border_colour,
-    border_unsupported_reason,
     crop,
     crop_with_border,
     fill_regions,
@@ -55,10 +54,6 @@ def _emit_padded_crop(transform: Any, images: Node, nodes: tuple[Node, ...], dev
     return crop_with_border(
         images, anchor, shape, transform.border_mode, border_colour(transform.fill), device
     )
-
-
-def _unsupported_border(transform: Any) -> str:
-    return border_unsupported_reason(transform.fill)
 
 
 def _crop_resize_arguments(transform: Any, params: Mapping[str, Any], size: Size) -> tuple[Any, ...]:
@@ -117,7 +112,6 @@ LOWERINGS: tuple[Lowering, ...] = (
         _padded_crop_arguments,
         _emit_padded_crop,
         EXACT,
-        unsupported=_unsupported_border,
     ),
     Lowering(
         ("RandomResizedCrop", "RandomSizedBBoxSafeCrop", "RandomSizedCrop"),

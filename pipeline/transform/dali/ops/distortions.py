@@ -9,7 +9,7 @@ import numpy as np
 
 from ....geometry import Size
 from ..lowering import Argument, Device, Lowering, Node, Tolerance
-from .common import SHAPE, border_colour, border_unsupported_reason, crop_with_border
+from .common import SHAPE, border_colour, crop_with_border
 
 MARGIN = 2
 """Padding around the image, so that ``remap``, which supports one border mode only, never uses it."""
@@ -73,9 +73,9 @@ def _emit(transform: Any, images: Node, nodes: tuple[Node, ...], device: Device)
 
 
 def _unsupported(transform: Any) -> str:
-    if transform.interpolation not in _LINEAR:
-        return "DALI's remap follows OpenCV's with linear interpolation only"
-    return border_unsupported_reason(transform.fill)
+    if transform.interpolation in _LINEAR:
+        return ""
+    return "DALI's remap follows OpenCV's with linear interpolation only"
 
 
 def _unsupported_piecewise(transform: Any) -> str:

@@ -56,31 +56,21 @@ def _emit_pixel_drop(_: Any, images: Node, nodes: tuple[Node, ...], device: Devi
 
 
 def _unsupported_fill(transform: Any) -> str:
-    fill = transform.fill
-    if isinstance(fill, str):
-        return "DALI does not inpaint" if fill.startswith("inpaint") else ""
-    levels = np.asarray(fill)
-    if levels.ndim and levels.size != 3:
-        return f"an RGB picture takes one or three levels, not {levels.size}"
-    return "" if np.all((levels >= 0) & (levels < 256)) else "its fill is outside 0 to 255"
+    is_inpainted = isinstance(transform.fill, str) and transform.fill.startswith("inpaint")
+    return "DALI does not inpaint" if is_inpainted else ""
 
+
+_ARGUMENTS = (_ANCHORS, _SHAPES, _KEEP, _VALUES)
 
 LOWERINGS: tuple[Lowering, ...] = (
     Lowering(
-        (
-            "CoarseDropout",
-            "ConstrainedCoarseDropout",
-            "Erasing",
-            "FrequencyMasking",
-            "GridDropout",
-            "TimeMasking",
-            "XYMasking",
-        ),
-        (_ANCHORS, _SHAPES, _KEEP, _VALUES),
+        ("CoarseDropout", "ConstrainedCoarseDropout", "Erasing", "GridDropout", "XYMasking"),
+        _ARGUMENTS,
         _drop_arguments,
         _emit_drop,
         EXACT,
         unsupported=_unsupported_fill,
     ),
+    Lowering(("FrequencyMasking", "TimeMasking"), _ARGUMENTS, _drop_arguments, _emit_drop, EXACT),
     Lowering(("PixelDropout",), (_KEEP, _VALUES), _pixel_drop_arguments, _emit_pixel_drop, EXACT),
 )

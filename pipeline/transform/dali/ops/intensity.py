@@ -85,13 +85,6 @@ def _emit_posterized(_: Any, images: Node, nodes: tuple[Node, ...], device: Devi
     return images & on_device(nodes[0], device)
 
 
-def _unsupported_num_bits(transform: Any) -> str:
-    ranges = transform.num_bits
-    if isinstance(ranges, list) and len(ranges) != 3:
-        return f"num_bits for {len(ranges)} channels, and there are three"
-    return ""
-
-
 def _emit_equalized(transform: Any, images: Node, _: tuple[Node, ...], __: Device) -> Node:
     from nvidia.dali import fn, types
 
@@ -163,14 +156,7 @@ LOWERINGS: tuple[Lowering, ...] = (
     Lowering(("RandomToneCurve",), (_CURVE,), _curve_arguments, _emit_curve, ONE_LEVEL),
     Lowering(("InvertImg",), (), no_arguments, _emit_inverted, EXACT),
     Lowering(("Solarize",), (_THRESHOLD,), _threshold_arguments, _emit_solarized, EXACT),
-    Lowering(
-        ("Posterize",),
-        (_KEPT_BITS,),
-        _bits_arguments,
-        _emit_posterized,
-        EXACT,
-        unsupported=_unsupported_num_bits,
-    ),
+    Lowering(("Posterize",), (_KEPT_BITS,), _bits_arguments, _emit_posterized, EXACT),
     Lowering(("Equalize",), (), no_arguments, _emit_equalized, ONE_LEVEL, unsupported=_unsupported_equalize),
     Lowering(
         ("AutoContrast",), (), no_arguments, _emit_stretched, ONE_LEVEL, unsupported=_unsupported_cutoff

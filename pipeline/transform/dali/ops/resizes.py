@@ -15,7 +15,6 @@ from .common import (
     RESIZED,
     SHAPE,
     border_colour,
-    border_unsupported_reason,
     crop_with_border,
     filter_tolerance,
     resize,
@@ -43,10 +42,6 @@ def _emit_pad(transform: Any, images: Node, nodes: tuple[Node, ...], device: Dev
     )
 
 
-def _unsupported_border(transform: Any) -> str:
-    return border_unsupported_reason(transform.fill)
-
-
 LOWERINGS: tuple[Lowering, ...] = (
     Lowering(
         ("LongestMaxSize", "RandomScale", "Resize", "SmallestMaxSize"),
@@ -63,6 +58,5 @@ LOWERINGS: tuple[Lowering, ...] = (
         _pad_arguments,
         _emit_pad,
         EXACT,
-        unsupported=_unsupported_border,
     ),
 )

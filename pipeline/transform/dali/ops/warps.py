@@ -15,7 +15,7 @@ import numpy as np
 from ....geometry import Size
 from ...output_shapes import is_identity, output_size
 from ..lowering import ONE_LEVEL, Argument, Device, Lowering, Node
-from .common import RESIZED, border_colour, border_unsupported_reason
+from .common import RESIZED, border_colour
 
 _LINEAR = (1, 3)
 """cv2.INTER_LINEAR and INTER_AREA, which OpenCV's warps treat the same."""
@@ -80,9 +80,9 @@ def _warp(
 
 
 def _unsupported(transform: Any) -> str:
-    if transform.interpolation not in _LINEAR:
-        return "DALI's warps follow OpenCV's with linear interpolation only"
-    return border_unsupported_reason(transform.fill)
+    if transform.interpolation in _LINEAR:
+        return ""
+    return "DALI's warps follow OpenCV's with linear interpolation only"
 
 
 LOWERINGS: tuple[Lowering, ...] = (

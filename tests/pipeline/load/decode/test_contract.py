@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import io
+import pkgutil
 import sys
+import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, get_args
 
 import albumentations as A
 import cv2
@@ -14,8 +19,11 @@ import numpy as np
 import pytest
 from image_bytes import ImageFile, saved
 from image_files import all_files, write_files
+from lightwell.pipeline.compiler.routing import Backend
 from lightwell.pipeline.formats.headers import read_header_from
 from lightwell.pipeline.index.build import build_index
+from lightwell.pipeline.load import decode
+from lightwell.pipeline.load.decode.masks import decode_mask
 from lightwell.pipeline.load.decode.orientation import upright
 from lightwell.pipeline.load.decode.pillow import decode_pillow
 from lightwell.pipeline.plan.plan import Plan
@@ -221,6 +229,36 @@ def test_pillow_agrees_with_the_other_decoders(contract: Contract) -> None:
         if not np.array_equal(found, image):
             differing[name] = int(np.abs(found.astype(int) - image).max())
     assert differing == {}
+
+
+def test_every_decoder_and_every_option_of_decoding_is_a_way_of_the_contract(
+    contract: Contract, tmp_path: Path
+) -> None:
+    assert {way.backend for way in WAYS.values()} == set(get_args(Backend))
+    assert {way.decode for way in WAYS.values()} == set(get_args(Plan.model_fields["decode"].annotation))
+    registered = {
+        name
+        for module in pkgutil.iter_modules(decode.__path__)
+        for name, value in vars(importlib.import_module(f"{decode.__name__}.{module.name}")).items()
+        if inspect.isfunction(value) and name.startswith("decode_") and name != decode_mask.__name__
+    }
+    called: set[str] = set()
+
+    def note(frame: FrameType, event: str, argument: Any) -> None:
+        called.add(frame.f_code.co_name)
+
+    threading.setprofile(note)
+    try:
+        index = index_of(tmp_path / "some", [file for file in contract.files.values() if is_sound(file)])
+        for way in (WAYS[REFERENCE], WAYS["reduced by 2, opencv"]):
+            read_all(index, way, tmp_path)
+    finally:
+        threading.setprofile(None)
+    assert registered - called == set()
+
+
+def is_sound(file: ImageFile) -> bool:
+    return file.upright is not None
 
 
 def test_the_table_is_printed(contract: Contract) -> None:

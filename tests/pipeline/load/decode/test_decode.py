@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from lightwell.pipeline.formats.headers import read_header
 from lightwell.pipeline.geometry import Region
-from lightwell.pipeline.load.decode.dali import DaliDecoder
+from lightwell.pipeline.load.decode.dali import DaliDecoder, DaliFailure, DaliInput
 from lightwell.pipeline.load.decode.decoder import DecodedImage, EncodedImage, ImageDecoder
 from lightwell.pipeline.load.decode.opencv import decode_opencv
 from lightwell.pipeline.load.decode.pillow import decode_pillow
@@ -167,13 +167,13 @@ def test_the_gpu_decoder_differs_only_in_one_parameter() -> None:
     import torch
 
     data = cv2.imencode(".jpg", PICTURE)[1].tobytes()
-    decoder = DaliDecoder(max_batch_size=1, num_threads=1, device="gpu")
+    decoder = DaliDecoder(max_batch_size=1, device="gpu")
+    (found,) = decoder.decode([DaliInput("one", data, full_region((60, 90)))])
     if torch.cuda.is_available():
-        assert isinstance(decoder.decode([data], [full_region((60, 90))])[0], np.ndarray)
+        assert isinstance(found, np.ndarray)
         return
-    (reason,) = decoder.decode([data], [full_region((60, 90))])
-    assert isinstance(reason, str)
-    assert re.search("(?i)cuda|driver|gpu|nvml", reason)
+    assert isinstance(found, DaliFailure)
+    assert re.search("(?i)cuda|driver|gpu|nvml", found.reason)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

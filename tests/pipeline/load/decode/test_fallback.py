@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from lightwell.pipeline.executor import dali as dali_pixels
 from lightwell.pipeline.index.build import build_index
-from lightwell.pipeline.load.decode import decoder as chain_module
-from lightwell.pipeline.load.decode.dali import DaliDecoder
+from lightwell.pipeline.load.decode import dali as dali_module
+from lightwell.pipeline.load.decode.dali import DaliDecoder, DaliInput
 from lightwell.pipeline.load.decode.decoder import EncodedImage, ImageDecoder
 from lightwell.pipeline.load.decode.fallback import MAX_KINDS, FallbackLog
 from lightwell.pipeline.load.decode.plan import DecodePlan, full_region
@@ -42,10 +42,10 @@ class OutOfMemory(DaliDecoder):
         super().__init__(max_batch_size=8, num_threads=1)
         self.refused = refused
 
-    def _run(self, files: Any, regions: Any) -> list[np.ndarray]:
-        if self.refused.intersection(files):
-            raise RuntimeError(f"Critical error in pipeline:\nno room for {len(files[0])} bytes")
-        return super()._run(files, regions)
+    def _run(self, files: Sequence[DaliInput], *, on_host: bool) -> list[Any]:
+        if self.refused.intersection(file.data for file in files):
+            raise RuntimeError(f"Critical error in pipeline:\nno room for {len(files[0].data)} bytes")
+        return super()._run(files, on_host=on_host)
 
 
 def test_a_fall_back_is_logged_once_for_each_reason(png: bytes, caplog: pytest.LogCaptureFixture) -> None:
@@ -78,8 +78,9 @@ def test_files_that_take_too_long_together_are_decoded_one_by_one(
     png: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ticks = iter([0.0, 9.0, *[10.0] * 4])  # the group's start and end, then those of each file
-    monkeypatch.setattr(chain_module.time, "perf_counter", lambda: next(ticks))
-    chain = ImageDecoder(DaliDecoder(max_batch_size=8, num_threads=1), Watchdog(5.0))
+    monkeypatch.setattr(dali_module.time, "perf_counter", lambda: next(ticks))
+    watchdog = Watchdog(5.0)
+    chain = ImageDecoder(DaliDecoder(max_batch_size=8, watchdog=watchdog), watchdog)
     found = chain.decode(
         [encoded(png, "one"), encoded(png, "two")], [DecodePlan("whole", full_region(SIZE), ())] * 2
     )
@@ -100,11 +101,11 @@ def test_a_graph_that_fails_is_told_and_its_pictures_are_made_on_the_cpu(
         }
     )
 
-    class Broken(dali_pixels.LoweredGraph):
+    class Broken(dali_module.LoweredGraph):
         def run(self, *_: Any) -> Any:
             raise RuntimeError("Critical error in pipeline:\nout of memory")
 
-    monkeypatch.setattr(dali_pixels, "LoweredGraph", Broken)
+    monkeypatch.setattr(dali_module, "LoweredGraph", Broken)
     with caplog.at_level(logging.WARNING):
         with LocalEngine(backend="dali").feed(plan, View(num_epochs=2)) as feed:
             assert sum(len(batch) for batch in feed) == 12

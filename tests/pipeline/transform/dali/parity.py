@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +30,11 @@ class Difference:
         )
 
 
+def described(value: object) -> str:
+    """Describe a transform and its options for the name of a test, the same in every process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+
+
 def pictures() -> list[np.ndarray]:
     """Gray, tiny, odd-sized, large, flat and detailed RGB pictures, uint8 HWC."""
     rng = np.random.default_rng(5)
@@ -54,7 +60,13 @@ def pictures() -> list[np.ndarray]:
 
 
 BOXES = [[0.2, 0.3, 0.5, 0.65, 1], [0.45, 0.4, 0.8, 0.9, 2]]
-"""Relative left, top, right, bottom and a label, on every image that is compared with boxes."""
+"""Relative left, top, right, bottom and a label, on every image for transforms that draw from boxes."""
+DRAW_FROM_BOXES = {
+    "AtLeastOneBBoxRandomCrop",
+    "BBoxSafeRandomCrop",
+    "ConstrainedCoarseDropout",
+    "RandomSizedBBoxSafeCrop",
+}
 
 
 def compare(
@@ -63,7 +75,6 @@ def compare(
     *,
     device: Device = "cpu",
     num_draws: int = 3,
-    with_boxes: bool = False,
 ) -> Difference:
     """Run transforms in Albumentations and in one graph of their lowerings; return the worst difference.
 
@@ -72,12 +83,12 @@ def compare(
         images: RGB pictures.
         device: where the graph runs.
         num_draws: how often parameters are sampled for each image.
-        with_boxes: whether the pictures have ``BOXES``, for those that draw from them.
     """
     listed = [*transforms] if isinstance(transforms, Sequence) else [transforms]
+    leaves = list(leaf_transforms(listed))
+    with_boxes = any(type(leaf).__name__ in DRAW_FROM_BOXES for leaf in leaves)
     params = A.BboxParams("albumentations") if with_boxes else None
     param_sampler = ParamSampler(A.Compose(listed, bbox_params=params), len(listed))
-    leaves = list(leaf_transforms(listed))
     targets = {"bboxes": np.array(BOXES)} if with_boxes else {}
     references: list[np.ndarray] = []
     inputs: list[np.ndarray] = []
@@ -101,13 +112,13 @@ def compare(
 
 
 def assert_parity(
-    transform: Any, images: Sequence[np.ndarray], *, num_draws: int = 3, with_boxes: bool = False
+    transform: Any, images: Sequence[np.ndarray], *, device: Device = "cpu", num_draws: int = 2
 ) -> None:
     """Check that a lowering supports a transform's options within its declared tolerance."""
     lowering = lowering_of(type(transform).__name__)
     assert lowering is not None, f"{type(transform).__name__} is not lowered"
-    assert unsupported_reason(transform, device="cpu", approximate=True) == ""
-    found = compare(transform, images, num_draws=num_draws, with_boxes=with_boxes)
+    assert unsupported_reason(transform, device=device, approximate=True) == ""
+    found = compare(transform, images, device=device, num_draws=num_draws)
     tolerance = lowering.tolerance_of(transform)
     assert found.within(tolerance), f"expected {tolerance}, got {found}"
 

@@ -9,26 +9,14 @@ import cv2
 import numpy as np
 import pytest
 from lightwell.pipeline.rng import derive_seed
-from lightwell.pipeline.transform.dali.op_registry import lowering_of, unsupported_reason
+from lightwell.pipeline.transform.dali.op_registry import lowering_of
 from lightwell.pipeline.transform.dali.ops.distortions import MARGIN
 from lightwell.pipeline.transform.params import ParamSampler
 
+from .cases import DISTORTIONS
 from .parity import pictures, worst
-from .test_crops import BORDERS
 
 PICTURES = [picture for picture in pictures() if picture.size < 200_000]
-
-with pytest.warns(UserWarning, match="very slow"):
-    PIECEWISE, PIECEWISE_OF_NOTHING = (A.PiecewiseAffine((low, 0.1), p=1) for low in (0.05, 0))
-
-DISTORTIONS = [
-    A.ElasticTransform(300, 5, p=1),
-    A.ElasticTransform(30, 5, fill=9, p=1),
-    *[A.GridDistortion(distort_limit=(-1, 1), normalized=False, border_mode=mode, p=1) for mode in BORDERS],
-    *[A.ThinPlateSpline((0.9, 1), border_mode=mode, fill=(9, 8, 7), p=1) for mode in BORDERS],
-    A.OpticalDistortion((-0.9, 0.9), interpolation=cv2.INTER_AREA, p=1),
-    A.OpticalDistortion((-0.9, 0.9), mode="fisheye", border_mode=cv2.BORDER_REFLECT, p=1),
-]
 
 
 def remap_as_dali_does(transform: Any, image: np.ndarray, arguments: tuple[Any, ...]) -> np.ndarray:
@@ -52,24 +40,3 @@ def test_maps_fold_every_border_mode_into_the_padding(transform: Any) -> None:
         found.append(remap_as_dali_does(transform, picture, arguments))
         references.append(transform.apply(picture, **call.params))
     assert worst(found, references).within(lowering.tolerance)
-
-
-@pytest.mark.parametrize("transform", [*DISTORTIONS, PIECEWISE], ids=lambda t: type(t).__name__)
-def test_supported_on_a_gpu_and_not_on_a_cpu(transform: Any) -> None:
-    assert unsupported_reason(transform, device="gpu", approximate=False) == ""
-    assert (
-        unsupported_reason(transform, device="cpu", approximate=True) == "DALI's remap runs on the GPU only"
-    )
-
-
-@pytest.mark.parametrize(
-    ("transform", "reason"),
-    [
-        (A.ElasticTransform(interpolation=cv2.INTER_CUBIC), "linear interpolation only"),
-        (A.GridDistortion(fill=(1, 2, 3, 4, 5)), "at most four levels"),
-        (PIECEWISE_OF_NOTHING, "scale of 0"),
-    ],
-    ids=lambda value: type(value).__name__,
-)
-def test_unsupported_reason(transform: Any, reason: str) -> None:
-    assert reason in unsupported_reason(transform, device="gpu", approximate=True)

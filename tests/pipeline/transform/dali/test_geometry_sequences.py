@@ -14,17 +14,14 @@ from lightwell.pipeline.transform.dali.lowering import Tolerance
 from lightwell.pipeline.transform.dali.op_registry import lowering_of, unsupported_reason
 from lightwell.pipeline.transform.params import leaf_transforms
 
+from .cases import BOXED, GEOMETRY
 from .parity import compare, pictures
-from .test_crops import CROPS, PADS, RESIZES
-from .test_drops import DROPS
-from .test_flips import FLIPS
-from .test_warps import WARPS
 
 PICTURES = [picture for picture in pictures() if picture.size < 100_000]
 ALL = [
     transform
-    for transform in (*CROPS, *RESIZES, *PADS, *FLIPS, *WARPS, *DROPS)
-    if unsupported_reason(transform, device="cpu", approximate=False) == ""
+    for transform in GEOMETRY
+    if transform not in BOXED and unsupported_reason(transform, device="cpu", approximate=False) == ""
 ]
 
 
