@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .engine import open_engine, open_service
+from .engine import engine_options, open_engine, open_service
 from .options import (
     Address,
     AllowImport,
@@ -70,17 +70,7 @@ def audit(
     from ..models.audits.gradcam.gate import Gate
 
     gates = [Gate.parse(text) for text in fail_on or ()]
-    options: dict[str, Any] = {
-        "engine": engine,
-        "threads": threads,
-        "memory": memory,
-        "address": address,
-        "workers": workers,
-        "cpus_per_worker": cpus_per_worker,
-        "gpus_per_worker": gpus_per_worker,
-        "placement": placement,
-        "job_workers": job_workers,
-    }
+    options = engine_options(locals())
     configure_logging(quiet=quiet)
     allowed = allow_import or ()
     found = open_service(job, "gradcam", options=options, allow_import=allowed) or open_engine(**options)

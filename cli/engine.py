@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -51,22 +52,9 @@ def open_engine(
     return RayEngine(address, workers, per_worker, placement.value, memory_bytes, num_job_workers=job_workers)
 
 
-def open_ray(
-    address: str | None,
-    workers: int,
-    cpus_per_worker: float | None,
-    gpus_per_worker: float | None,
-    memory: str | None,
-) -> Any:
-    """Build the Ray engine for the given options, without starting it."""
-    return open_engine(
-        EngineName.ray,
-        memory=memory,
-        address=address,
-        workers=workers,
-        cpus_per_worker=cpus_per_worker,
-        gpus_per_worker=gpus_per_worker,
-    )
+def engine_options(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Select the options of ``open_engine`` from the arguments of a command."""
+    return {name: arguments[name] for name in signature(open_engine).parameters if name in arguments}
 
 
 def open_service(
@@ -85,15 +73,16 @@ def open_service(
     """
     from ..pipeline.errors import RequestError
     from ..pipeline.jobs.job_file import load_job, load_service
-    from ..pipeline.machine import parse_size
-    from ..pipeline.runtime.local_engine import LocalEngine
 
     service = load_service(job)
     if service is None:
         return None
-    defaults = {"engine": EngineName.local, "workers": 0, "cpus_per_worker": None, "gpus_per_worker": None}
-    defaults.update(placement=PlacementName.colocated, job_workers=1)
-    wrong = [name for name, value in defaults.items() if options.get(name, value) != value]
+    used = {"address", "threads", "memory"}
+    wrong = [
+        name
+        for name, option in signature(open_engine).parameters.items()
+        if name not in used and options.get(name, option.default) != option.default
+    ]
     if wrong:
         raise RequestError(
             f"feed: expected only --address, --threads and --memory with service://{service.name}, got "
@@ -102,9 +91,7 @@ def open_service(
     from ..workers.service.engine import ServiceEngine, unique_name
 
     found = load_job(job, default=default, allow_import=allow_import)
-    local = LocalEngine(
-        options["threads"], memory_bytes=parse_size(options["memory"]) if options["memory"] else 0
-    )
+    local = open_engine(threads=options["threads"], memory=options["memory"])
     engine = ServiceEngine(
         service.name, options["address"] or "auto", service.consumer or unique_name(), local
     )
@@ -112,19 +99,13 @@ def open_service(
     return engine
 
 
-def open_trainer(
-    engine: EngineName,
-    *,
-    threads: int,
-    memory: str | None,
-    address: str | None,
-    workers: int,
-    cpus_per_worker: float | None,
-    gpus_per_worker: float | None,
-    max_failures: int,
-    service_engine: Any = None,
-) -> Any:
+def open_trainer(options: Mapping[str, Any], *, max_failures: int, service_engine: Any = None) -> Any:
     """Build a local or Ray trainer, or a local one with the engine of a service, without starting it.
+
+    Args:
+        options: the options for ``open_engine``.
+        max_failures: on Ray, how often training is started again.
+        service_engine: from ``open_service``.
 
     Raises:
         RequestError: options conflict or are invalid.
@@ -134,15 +115,7 @@ def open_trainer(
 
     if service_engine is not None:
         return LocalTrainer(service_engine)
-    found = open_engine(
-        engine,
-        threads=threads,
-        memory=memory,
-        address=address,
-        workers=workers,
-        cpus_per_worker=cpus_per_worker,
-        gpus_per_worker=gpus_per_worker,
-    )
-    if engine is EngineName.local:
+    found = open_engine(**options)
+    if options["engine"] is EngineName.local:
         return LocalTrainer(found)
     return RayTrainer(found.address, found.num_workers, found.per_worker, found.memory_bytes, max_failures)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -140,9 +141,20 @@ def index(
         print_counts(built, output)
 
 
-def run_index(source: Path | str, output: Path | str, *, shares: str, quiet: bool, **options: Any) -> Any:
-    """Build and save an index, reusing rows of an existing one, and delete the scan checkpoint."""
-    from ..pipeline.index.build import build_index
+def run_index(
+    source: Path | str,
+    output: Path | str,
+    *,
+    shares: str,
+    quiet: bool,
+    choose_seed: Callable[[Any], int] | None = None,
+    **options: Any,
+) -> Any:
+    """Build and save an index, reusing rows of an existing one, and delete the scan checkpoint.
+
+    ``choose_seed`` may return another seed for the splits.
+    """
+    from ..pipeline.index.build import build_index, with_split_seed
     from ..pipeline.index.scan_checkpoint import ScanCheckpoint
     from ..pipeline.index.splits import parse_fractions
     from ..pipeline.jobs.progress import console_for
@@ -159,6 +171,8 @@ def run_index(source: Path | str, output: Path | str, *, shares: str, quiet: boo
             checkpoint=checkpoint,
             **options,
         )
+        if choose_seed is not None and (seed := choose_seed(built)) != built.source.get("seed", 0):
+            built = with_split_seed(built, seed, target.previous)
         built.save(target.path)
         checkpoint.clear()
         target.publish()

@@ -87,9 +87,9 @@ def init(
             "annotations": annotations.value,
         }
         seed = 0 if before is None else int(before.source.get("seed", 0))
-        built = run_index(source, path, shares=split, quiet=quiet or as_json, seed=seed, **options)
-        if (better := better_seed(built)) != seed:
-            built = run_index(source, path, shares=split, quiet=True, seed=better, **options)
+        built = run_index(
+            source, path, shares=split, quiet=quiet or as_json, choose_seed=better_seed, seed=seed, **options
+        )
         first = FirstRun.of(built, spec)
         done = {path.name: index_state(before, built), **write_files(opened, first.texts(), source)}
     if as_json:

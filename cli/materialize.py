@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .engine import open_engine
+from .engine import engine_options, open_engine
 from .options import (
     Address,
     AllowImport,
@@ -77,6 +77,7 @@ def materialize(
     from ..pipeline.jobs.progress import console_for
     from ..workers.local import run_batch_job
 
+    options = engine_options(locals())
     values = {
         "plan": load_plan(plan, allow_import=allow_import or ()),
         "format": kind,
@@ -89,18 +90,7 @@ def materialize(
     }
     configure_logging(quiet=quiet)
     job = build_checked(Materialize, values, where="materialize", folder=Path())
-    selected_engine = open_engine(
-        engine,
-        threads=threads,
-        memory=memory,
-        address=address,
-        workers=workers,
-        cpus_per_worker=cpus_per_worker,
-        gpus_per_worker=gpus_per_worker,
-        placement=placement,
-        job_workers=job_workers,
-    )
-    found = run_batch_job(job, selected_engine, out, console_for(quiet=quiet or as_json), reads=[plan])
+    found = run_batch_job(job, open_engine(**options), out, console_for(quiet=quiet or as_json), reads=[plan])
     if as_json:
         print_json(found)
     elif not quiet:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .engine import open_ray
-from .options import Address, AllowImport, CpusPerWorker, GpusPerWorker, Json, Memory, Workers
+from .engine import engine_options, open_engine
+from .options import Address, AllowImport, CpusPerWorker, EngineName, GpusPerWorker, Json, Memory, Workers
 from .output import print_json, print_table
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ def serve(
     from ..workers.service.host import start_service
     from ..workers.service.sharing import SharingRules
 
+    options = engine_options(locals())
     given = {"split": split, "epochs": epochs, "augment": augment, "shuffle": shuffle, "drop-last": drop_last}
     given_options = {key: value for key, value in given.items() if value is not None}
     served = load_plan_and_view(plan, allow_import=allow_import or ())
@@ -131,7 +132,7 @@ def serve(
         heartbeat_timeout,
         consumers,
     )
-    engine = open_ray(address, workers, cpus_per_worker, gpus_per_worker, memory)
+    engine = open_engine(EngineName.ray, **options)
     service = start_service(served.plan, view, name, engine, rules, detached=detach)
     if as_json:
         print_json(service.status())

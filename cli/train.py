@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .engine import open_engine, open_service, open_trainer
+from .engine import engine_options, open_engine, open_service, open_trainer
 from .options import (
     Address,
     AllowImport,
@@ -54,19 +54,11 @@ def train(
     Example: lightwell train train.yaml --out runs/cells
     Example: lightwell train train.yaml --out s3://bucket/cells --engine ray --address auto --workers 4 --gpus-per-worker 1
     """
-    options: dict[str, Any] = {
-        "engine": engine,
-        "threads": threads,
-        "memory": memory,
-        "address": address,
-        "workers": workers,
-        "cpus_per_worker": cpus_per_worker,
-        "gpus_per_worker": gpus_per_worker,
-    }
+    options = engine_options(locals())
     configure_logging(quiet=quiet)
     allowed = allow_import or ()
     service_engine = open_service(job.absolute(), "classify", options=options, allow_import=allowed)
-    trainer = open_trainer(service_engine=service_engine, max_failures=max_failures, **options)
+    trainer = open_trainer(options, max_failures=max_failures, service_engine=service_engine)
     result = run_training(job, out, trainer, quiet=quiet or as_json, allow_import=allowed)
     if as_json:
         print_json(result)

@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -39,7 +39,7 @@ def atomic_write(path: Path | str, *, durable: bool = True) -> Iterator[BinaryIO
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary, file = _create_locked(path)
+        temporary, file = create_locked(lambda: path.with_name(f".{path.name[:150]}.{uuid4().hex}.tmp"))
         try:
             with file:
                 yield file
@@ -107,17 +107,26 @@ def remove_stale(folder: Path) -> int:
     return num_removed
 
 
-def _create_locked(path: Path) -> tuple[Path, BinaryIO]:
-    """Create and lock the temporary file; retry if ``remove_stale`` deleted it before it was locked."""
+def create_locked(
+    new_path: Callable[[], Path], opener: Callable[[str, int], int] | None = None
+) -> tuple[Path, BinaryIO]:
+    """Create a file with a lock that marks its writer as alive; the kernel releases it with the process.
+
+    If another process deletes the file between creation and locking, a new one is created.
+
+    Args:
+        new_path: returns a path that does not exist.
+        opener: as of ``open``.
+    """
     while True:
-        temporary = path.with_name(f".{path.name[:150]}.{uuid4().hex}.tmp")
-        file = temporary.open("xb")
+        temporary = new_path()
+        file = open(temporary, "xb", opener=opener)  # noqa: SIM115  (returned open)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.close()
             continue
-        except OSError:  # a file system without locks, where remove_stale deletes nothing either
+        except OSError:  # a file system without locks, where nothing is deleted either
             return temporary, file
         if os.fstat(file.fileno()).st_nlink:
             return temporary, file

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from .uris import redact_uris
@@ -48,6 +49,11 @@ def quoted(value: Any) -> str:
         is_huge = isinstance(value, int) and value.bit_length() > 256
         return "a huge number" if is_huge else repr(value)
     return f"a {type(value).__name__}"
+
+
+def first_few(names: Sequence[str], most: int = 3) -> str:
+    """List the first names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -17,18 +17,16 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self
 
+from .observed_engine import ObservedEngine
+
 if TYPE_CHECKING:
-    from ..pipeline.jobs.contracts import Feed, StageRun, Stream
-    from ..pipeline.jobs.stages import Inputs, Stage
+    from ..pipeline.jobs.contracts import Stream
     from ..pipeline.monitor.stats import FeedStats
-    from ..pipeline.plan.plan import Plan
-    from ..pipeline.plan.view import View
-    from .quarantine_log import RecordingEngine
 
 INTERVAL_S = 5.0
 """Seconds between two reports; Ray exports every ten seconds."""
@@ -135,9 +133,9 @@ class JobMeter:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._report_periodically, name="lightwell-meter", daemon=True)
 
-    def instrument(self, engine: RecordingEngine) -> MeteredEngine:
+    def instrument(self, engine: ObservedEngine) -> ObservedEngine:
         """Wrap an engine so that all its feeds are reported, named by their splits."""
-        return MeteredEngine(engine, self.add_feed)
+        return ObservedEngine(engine, lambda feed, name, _: self.add_feed(feed, name))
 
     def add_feed(self, feed: Stream[Any], name: str) -> None:
         """Add a feed to report."""
@@ -157,26 +155,6 @@ class JobMeter:
         while not self._stop.wait(INTERVAL_S / 5):
             for meter, feed in list(self._feeds):
                 meter.report_if_due(feed)
-
-
-class MeteredEngine:
-    """Engine whose feeds are reported."""
-
-    def __init__(self, engine: RecordingEngine, add_feed: Callable[[Stream[Any], str], None]) -> None:
-        self._engine = engine
-        self._add_feed = add_feed
-
-    def feed(self, plan: Plan, view: View, position: Mapping[str, Any] | None = None) -> Feed:
-        """Open a feed and report it."""
-        feed = self._engine.feed(plan, view) if position is None else self._engine.feed(plan, view, position)
-        self._add_feed(feed, view.split or "all")
-        return feed
-
-    def open_stage(self, stage: Stage, inputs: Inputs, position: Mapping[str, Any] | None = None) -> StageRun:
-        """Open a run of a stage and report it."""
-        run = self._engine.open_stage(stage, inputs, position)
-        self._add_feed(run, stage.name)
-        return run
 
 
 def _totals(stats: FeedStats, counts: Mapping[str, int]) -> list[tuple[str, tuple[str, ...], float]]:

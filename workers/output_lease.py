@@ -17,7 +17,8 @@ from contextlib import contextmanager, suppress
 from typing import Any
 from uuid import uuid4
 
-from ..pipeline.errors import OutputError, RequestError
+from ..pipeline.errors import OutputError
+from ..pipeline.outputs.lock import holder_record, in_use_error
 from ..pipeline.uris import public_uri
 
 LEASE_NAME = ".lightwell.lease.json"
@@ -72,12 +73,7 @@ def _renew(filesystem: Any, path: str, name: str, ended: threading.Event) -> Non
 
 
 def _write(filesystem: Any, path: str, name: str) -> None:
-    content = {
-        "name": name,
-        "pid": os.getpid(),
-        "host": socket.gethostname(),
-        "until": time.time() + LEASE_S,
-    }
+    content = {"name": name, **holder_record(), "until": time.time() + LEASE_S}
     with suppress(NotImplementedError):
         if "file" in str(filesystem.protocol) or "ftp" in str(filesystem.protocol):
             filesystem.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
@@ -97,11 +93,8 @@ def _check_free(found: dict[str, Any] | None, uri: str) -> None:
     until = (found or {}).get("until")
     if found is None or not isinstance(until, int | float) or until < time.time() or _is_dead(found):
         return
-    raise RequestError(
-        f"--out {public_uri(uri)}: expected a URI that no other run writes to, got one in use by process {found.get('pid')} "
-        f"on {str(found.get('host'))[:100]!r}; wait for it to end ({until - time.time():.0f} s after a kill), or choose "
-        "another"
-    )
+    seconds = until - time.time()
+    raise in_use_error(f"--out {public_uri(uri)}", found, f" ({seconds:.0f} s after a kill)")
 
 
 def _is_dead(found: dict[str, Any]) -> bool:

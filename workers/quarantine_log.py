@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from ..pipeline.errors import OutputError
-from ..pipeline.jobs.contracts import IncrementalQuarantine, StageEngine, quarantine_after
+from ..pipeline.jobs.contracts import IncrementalQuarantine, quarantine_after
 from ..pipeline.monitor.quarantine import append_quarantine, write_quarantine
-from .local_stages import open_local_stage
+from .observed_engine import ObservedEngine
 
 if TYPE_CHECKING:
     from ..pipeline.jobs.contracts import Engine, Feed, StageRun
-    from ..pipeline.jobs.stages import Inputs, Stage
-    from ..pipeline.plan.plan import Plan
-    from ..pipeline.plan.view import View
 
 INTERVAL_S = 1.0
 """Interval between writes: a kill loses at most the entries of this many seconds."""
@@ -57,9 +54,9 @@ class QuarantineLog:
             target=self._write_periodically, name="lightwell-quarantine", daemon=True
         )
 
-    def record(self, engine: Engine) -> RecordingEngine:
+    def record(self, engine: Engine) -> ObservedEngine:
         """Wrap an engine so that all its feeds are recorded."""
-        return RecordingEngine(engine, self._add_feed)
+        return ObservedEngine(engine, lambda feed, _, resumed: self._add_feed(feed, resumed=resumed))
 
     def _add_feed(self, feed: Feed | StageRun, *, resumed: bool) -> None:
         self._feeds.append(feed)
@@ -150,26 +147,3 @@ class QuarantineLog:
 def entry_key(entry: Mapping[str, Any]) -> tuple[int, str, str]:
     """Return the key that identifies and sorts an entry."""
     return entry["epoch"], entry["key"], entry["step"]
-
-
-class RecordingEngine:
-    """Engine whose feeds are recorded, and which runs stages on every kind of engine."""
-
-    def __init__(self, engine: Engine, add_feed: Callable[..., None]) -> None:
-        self._engine = engine
-        self._add_feed = add_feed
-
-    def feed(self, plan: Plan, view: View, position: Mapping[str, Any] | None = None) -> Feed:
-        """Open and record a feed."""
-        feed = self._engine.feed(plan, view) if position is None else self._engine.feed(plan, view, position)
-        self._add_feed(feed, resumed=position is not None)
-        return feed
-
-    def open_stage(self, stage: Stage, inputs: Inputs, position: Mapping[str, Any] | None = None) -> StageRun:
-        """Open and record a run of a stage: on the engine if it is a ``StageEngine``, else in this process."""
-        if isinstance(self._engine, StageEngine):
-            run = self._engine.open_stage(stage, inputs, position)
-        else:
-            run = open_local_stage(stage, inputs, self._engine, position)
-        self._add_feed(run, resumed=position is not None)
-        return run

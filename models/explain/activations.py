@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -13,22 +12,11 @@ from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
 from ...pipeline.errors import ModelError, did_you_mean
+from ..zoo.forward import run_model
 from .token_layout import MapLayout, find_layout, may_be_nchw, patch_images
 
 MIN_PROBE_SIZE = 224
 """Long side in pixels at which the layout is probed again if it cannot be determined on a small image."""
-
-
-@contextmanager
-def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put a model into eval mode and restore the training flag of every module on exit."""
-    flags = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, flag in flags:
-            module.training = flag
 
 
 def get_layer(model: nn.Module, name: str) -> nn.Module:
@@ -44,46 +32,6 @@ def get_layer(model: nn.Module, name: str) -> nn.Module:
             f"{did_you_mean(name, modules) or 'see model.named_modules()'}"
         )
     return modules[name]
-
-
-def run_model(model: nn.Module, images: torch.Tensor, *, features_only: bool = False) -> Any:
-    """Run a forward pass; an unsupported image size raises ModelError.
-
-    Args:
-        model: any classifier.
-        images: (N, C, H, W).
-        features_only: stop before the head in timm models, with ``forward_features``.
-
-    Raises:
-        ModelError: the model does not accept the size or number of channels of the images.
-    """
-    has_boundary = features_only and hasattr(model, "pretrained_cfg") and hasattr(model, "forward_features")
-    try:
-        return cast("Any", model).forward_features(images) if has_boundary else model(images)
-    except (AssertionError, RuntimeError, ValueError) as error:
-        if isinstance(error, (ModelError, torch.OutOfMemoryError)) or "out of memory" in str(error):
-            raise
-        reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
-        size = expected_input_size(model)
-        expected = f"images of {size[0]} x {size[1]} pixels, for which {type(model).__name__} was built" if size else (
-            f"images that {type(model).__name__} accepts"
-        )  # fmt: skip
-        channels, height, width = images.shape[1:]
-        raise ModelError(
-            f"model: expected {expected}, got {height} x {width} pixels with {channels} channels ({reason}); "
-            "change the size in the plan, or choose a model for this size"
-        ) from error
-
-
-def expected_input_size(model: nn.Module) -> tuple[int, int] | None:
-    """Return the input height and width that a model declares; None if it declares none."""
-    stated = getattr(getattr(model, "patch_embed", None), "img_size", None)
-    stated = stated or getattr(model, "image_size", None)
-    if stated is None:
-        stated = (getattr(model, "pretrained_cfg", None) or {}).get("input_size", (None,))[1:] or None
-    if isinstance(stated, int):
-        return stated, stated
-    return (int(stated[0]), int(stated[1])) if stated else None
 
 
 @dataclass(slots=True)

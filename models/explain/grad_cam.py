@@ -19,7 +19,8 @@ import torch
 from torch import nn
 
 from ...pipeline.errors import ModelError
-from .activations import eval_mode, get_layer, layer_layout, record_activation
+from ..zoo.forward import eval_mode
+from .activations import get_layer, layer_layout, record_activation
 from .maps import border_mass, concentration, is_empty, peak, upsample
 from .target_layer import find_target_layer
 from .token_layout import MapLayout

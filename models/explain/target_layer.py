@@ -10,7 +10,8 @@ from torch import nn
 
 from ...pipeline.errors import ModelError
 from ..zoo.build import head_module
-from .activations import eval_mode, layer_layout, record_activation, run_model
+from ..zoo.forward import eval_mode, run_model
+from .activations import layer_layout, record_activation
 from .token_layout import possible_layouts
 
 MAX_TRIED = 24

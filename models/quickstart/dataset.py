@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from ...pipeline.index.index import Index
 from ...pipeline.index.splits import DEFAULT_FRACTIONS, assign_splits, canonical_split
+from ...pipeline.text import first_few
 
 IMBALANCE_RATIO = 3.0
 """Ratio of the largest to the smallest class from which class weights are used."""
@@ -154,7 +155,7 @@ class Dataset:
         absent = [name for name, count in zip(self.index.classes, counts, strict=True) if not count]
         if not absent:
             return None
-        few = ", ".join(map(repr, absent[:3])) + (f" and {len(absent) - 3} more" if absent[3:] else "")
+        few = first_few([*map(repr, absent)])
         return f"the split {splits.train!r} has no usable image of {few}; add some, or remove the class"
 
     def _no_splits_reason(self) -> str:

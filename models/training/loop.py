@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional
 
 from ...pipeline.errors import PlanError, RunError
+from ..zoo.forward import eval_mode
 from .distributed.context import DistributedContext
 from .distributed.global_batch import global_batch
 from .metrics import Metrics, accuracies, compute_metrics, log_odds
@@ -232,17 +233,12 @@ def evaluate(
     """
     started = perf_counter()
     dist = dist or DistributedContext()
-    flags = {part: part.training for part in module.modules()}
-    module.eval()
     slices: list[TrainBatch] = []
-    try:
+    with eval_mode(module):
         for batch in batches:
             with torch.inference_mode():
                 scores = compute_logits(module, batch.inputs)
             slices.append(replace(batch, inputs=scores))
-    finally:
-        for part, flag in flags.items():
-            part.training = flag
     assert slices, "an evaluated split has rows: ClassifySpec.check"
     with torch.inference_mode():
         gathered = gather_slices([part.cpu() for part in slices], dist)

@@ -17,6 +17,7 @@ from ...pipeline.jobs.contracts import Context, Feed
 from ...pipeline.plan.view import View
 from ...pipeline.rng import derive_seed
 from ...pipeline.sampler.schedule import num_steps
+from ...pipeline.text import first_few
 from ..zoo.build import build_model
 from ..zoo.freezing import freeze_before, train_mode
 from ..zoo.heads import classifier_layers
@@ -311,8 +312,7 @@ def initial_weights_report(model: torch.nn.Module) -> WeightsReport:
     ]
     if not frozen:
         return report
-    shown = ", ".join(frozen[:3]) + (f" and {len(frozen) - 3} more" if frozen[3:] else "")
-    return report.with_note(f"random and frozen: {shown}")
+    return report.with_note(f"random and frozen: {first_few(frozen)}")
 
 
 def balanced_class_weights(labels: np.ndarray, num_classes: int) -> torch.Tensor:

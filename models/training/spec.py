@@ -14,6 +14,7 @@ from ...pipeline.errors import PlanError
 from ...pipeline.index.index import Index
 from ...pipeline.jobs.fingerprint import file_digest
 from ...pipeline.plan.plan import Plan
+from ...pipeline.text import first_few
 from ..zoo.build import ModelSpec
 from ..zoo.load_checkpoint import is_path
 from .optim import CheckpointEvery, EarlyStop, LRSchedule, MetricName, OptimizerSpec
@@ -108,7 +109,7 @@ class ClassifySpec(CheckedModel):
         absent = [name for number, name in enumerate(index.classes) if number not in set(present.tolist())]
         notes = []
         if absent:
-            shown = ", ".join(map(repr, absent[:5])) + (f" and {len(absent) - 5} more" if absent[5:] else "")
+            shown = first_few([*map(repr, absent)], 5)
             notes.append(f"no image of {shown} in {self.validation_split!r}: these classes are not validated")
         monitors = {"monitor": self.monitor, "early_stop": self.early_stop and self.early_stop.metric}
         undefined = [key for key, metric in monitors.items() if metric == "auroc"]

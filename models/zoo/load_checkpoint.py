@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ...pipeline.config.path_fields import MayBePath
 from ...pipeline.errors import ModelError, did_you_mean
+from ...pipeline.jobs.fingerprint import file_digest
 from .checkpoint_file import SUFFIXES, read_checkpoint_file
 from .heads import classifier_layers, num_outputs, reset_head
 from .hubs import AUXILIARY_PREFIXES
@@ -136,6 +136,4 @@ def _recorded_transform(path: Path) -> bool | None:
         if metadata.get("format") == "lightwell":
             return '"transform_input":false' not in metadata.get("model", "")
         return None
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return True if digest.startswith(_PUBLISHED_WITH_TRANSFORM) else None
+    return True if file_digest(path).startswith(_PUBLISHED_WITH_TRANSFORM) else None

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from ...pipeline.compiler.program import Program
-from ...pipeline.errors import ModelError, PlanError
+from ...pipeline.errors import PlanError
 from ...pipeline.plan.plan import Plan
 from ...pipeline.transform.output_shapes import RESIZES
 from ...pipeline.warning_filter import ignored_warnings
 from .build import ModelSpec
-from .checkpoint_file import first_line
 from .data_config import data_config
+from .forward import eval_mode, run_model
 from .preprocessing import AREA, INTERPOLATIONS, Step, expected_policy, interpolation_of, yaml_lines
 
 Constants = tuple[tuple[float, ...], tuple[float, ...]]
@@ -57,22 +57,9 @@ def check_accepts(model: torch.nn.Module, plan: Plan) -> None:
     shape = output_shape(plan)
     if shape is None:
         return
-    flags = {part: part.training for part in model.modules()}
     first = next(model.parameters())
-    model.eval()
-    try:
-        with torch.inference_mode():
-            model(torch.zeros(1, *shape, device=first.device, dtype=first.dtype))
-    except (RuntimeError, AssertionError, ValueError, IndexError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
-        raise ModelError(
-            f"model: expected images that {type(model).__name__} accepts, got {shape[1]} x {shape[2]} pixels of {shape[0]} "
-            f"channels ({first_line(error)}); resize in the plan, or choose another model"
-        ) from error
-    finally:
-        for part, flag in flags.items():
-            part.training = flag
+    with eval_mode(model), torch.inference_mode():
+        run_model(model, torch.zeros(1, *shape, device=first.device, dtype=first.dtype))
 
 
 def data_warnings(spec: ModelSpec, plan: Plan) -> tuple[str, ...]:

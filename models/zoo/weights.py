@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...pipeline.errors import ModelError
+from ...pipeline.text import first_few
 from .checkpoint_file import SUFFIXES, read_checkpoint_file
 from .state_dict import find_weights
 
@@ -142,7 +143,7 @@ def load_strict(model: nn.Module, state: Mapping[str, torch.Tensor], source: str
     ]
     if missing or unexpected or mismatched:
         parts = ((missing, "missing"), (unexpected, "unexpected"), (mismatched, "of another shape"))
-        details = "; ".join(f"{len(keys)} {what}: {_first_few(keys)}" for keys, what in parts if keys)
+        details = "; ".join(f"{len(keys)} {what}: {first_few(keys)}" for keys, what in parts if keys)
         raise ModelError(
             f"weights: expected the {len(expected)} tensors of {type(model).__name__}, got {len(state)} from "
             f"{source} ({details}); use the model that these weights belong to"
@@ -170,10 +171,6 @@ def check_finite(state: Mapping[str, torch.Tensor], source: str) -> None:
                 f"weights: expected finite numbers, got NaN or infinity in {name} of {source}; the training diverged: "
                 "use an earlier checkpoint, or train again with a lower learning rate"
             )
-
-
-def _first_few(keys: Sequence[str]) -> str:
-    return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
 
 
 def is_reachable(url: str, timeout_s: float = 4.0) -> bool:

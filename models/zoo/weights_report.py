@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Self, cast
 
+from ...pipeline.text import first_few
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -50,7 +52,7 @@ class WeightsReport:
         if self.prefix:
             parts.append(f"prefix {self.prefix!r} removed")
         if self.untrained:
-            parts.append(f"randomly initialised: {_first_few(self.untrained)}")
+            parts.append(f"randomly initialised: {first_few(self.untrained)}")
         return "; ".join([*parts, *self.notes])
 
     def as_dict(self) -> dict[str, Any]:
@@ -111,7 +113,3 @@ def weights_report(model: nn.Module) -> WeightsReport:
 def attach_report(model: nn.Module, report: WeightsReport) -> None:
     """Attach a report to a model; it is copied with the model but not part of its ``state_dict``."""
     setattr(model, _ATTRIBUTE, report)
-
-
-def _first_few(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -210,7 +210,7 @@ def albumentations_targets(
         points = annotations.keypoints[..., :2].reshape(-1, 2)
         # With remove_invisible, Albumentations rejects keypoints that are outside the image from the start.
         point_rows = (
-            np.flatnonzero(_inside(points, size))
+            np.flatnonzero(inside(points, (0, 0), size[::-1]))
             if keypoint_params.remove_invisible
             else np.arange(len(points))
         )
@@ -233,7 +233,7 @@ def _targets(
     if kinds.boxes:
         found |= {"bboxes": boxes, "box_rows": box_rows}
     if kinds.num_keypoints:
-        seen = _inside(points, size).astype(np.float32)
+        seen = inside(points, (0, 0), size[::-1]).astype(np.float32)
         found |= {"keypoints": points, "keypoint_rows": point_rows, "keypoint_seen": seen}
     return found
 
@@ -307,5 +307,6 @@ def _keypoints_of(sample: Annotations, num_keypoints: int) -> np.ndarray:
     return np.zeros((num_instances, num_keypoints, KEYPOINT_COLUMNS), np.float32)
 
 
-def _inside(points: np.ndarray, size: Size) -> np.ndarray:
-    return np.asarray(((points >= 0) & (points < (size[1], size[0]))).all(axis=1))
+def inside(points: np.ndarray, first: tuple[int, int], last: tuple[int, int]) -> np.ndarray:
+    """Return which points (..., 2) lie in a rectangle from one corner to another, which is exclusive."""
+    return np.asarray(((points >= first) & (points < last)).all(axis=-1))

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..plan.plan import BboxParams
+from .annotations import inside
 from .batch import Batch
 
 _NO_BOXES = np.empty((0, 4), np.float32)
@@ -42,6 +43,11 @@ class Rectangle:
     def area(self) -> int:
         """Number of pixels; may be 0."""
         return (self.x1 - self.x0) * (self.y1 - self.y0)
+
+    @property
+    def corners(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """First and last corner: x0, y0 and x1, y1."""
+        return (self.x0, self.y0), (self.x1, self.y1)
 
     @property
     def slices(self) -> tuple[slice, slice]:
@@ -75,10 +81,12 @@ def cutmix_annotations(batch: Batch, rectangle: Rectangle, bbox_params: BboxPara
         masks[:, *rectangle.slices] = batch.masks.roll(1, dims=0)[:, *rectangle.slices]
         batch = replace(batch, masks=masks, has_mask=batch.has_mask | np.roll(batch.has_mask, 1))
     base = _Visibility(
-        lambda boxes: _uncovered(boxes, rectangle, bbox_params), lambda points: _inside(points, rectangle)
+        lambda boxes: _uncovered(boxes, rectangle, bbox_params),
+        lambda points: inside(points, *rectangle.corners),
     )
     pasted = _Visibility(
-        lambda boxes: _clipped(boxes, rectangle, bbox_params), lambda points: ~_inside(points, rectangle)
+        lambda boxes: _clipped(boxes, rectangle, bbox_params),
+        lambda points: ~inside(points, *rectangle.corners),
     )
     return _merged(batch, base, pasted)
 
@@ -158,9 +166,7 @@ def _clipped(boxes: np.ndarray, rectangle: Rectangle, params: BboxParams) -> Kep
 
 
 def _cut(boxes: np.ndarray, rectangle: Rectangle) -> np.ndarray:
-    first = (rectangle.x0, rectangle.y0)
-    last = (rectangle.x1, rectangle.y1)
-    parts = [np.clip(boxes[:, :2], first, last), np.clip(boxes[:, 2:], first, last)]
+    parts = [np.clip(boxes[:, :2], *rectangle.corners), np.clip(boxes[:, 2:], *rectangle.corners)]
     return np.asarray(np.concatenate(parts, axis=1), np.float32)
 
 
@@ -179,10 +185,3 @@ def _large_enough(boxes: np.ndarray, left: np.ndarray, area: np.ndarray, params:
         keep &= np.maximum(width, height) <= params.max_accept_ratio * np.minimum(width, height)
     numbers = np.flatnonzero(keep | (left == area))
     return boxes[numbers], numbers
-
-
-def _inside(points: np.ndarray, rectangle: Rectangle) -> np.ndarray:
-    x, y = points[..., 0], points[..., 1]
-    across = (rectangle.x0 <= x) & (x < rectangle.x1)
-    down = (rectangle.y0 <= y) & (y < rectangle.y1)
-    return np.asarray(across & down)

@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import numpy as np
 
+from ..atomic_io import create_locked
 from .codec import CachedImage
 from .permissions import FILE_MODE, PART, SUFFIX, open_regular_file, partial_shards_in
 from .shard import write_shard
@@ -202,7 +203,9 @@ def new_shard_file(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
 
     There is no fsync: a shard truncated by a power failure is detected by its checksums and produced again.
     """
-    aside, file = _create_locked(folder)
+    aside, file = create_locked(
+        lambda: folder / f".{uuid4().hex}{PART}", lambda path, flags: os.open(path, flags, FILE_MODE)
+    )
     path = folder / f"{aside.name.removeprefix('.').removesuffix(PART)}{SUFFIX}"
     with file:
         try:
@@ -214,31 +217,6 @@ def new_shard_file(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
         except BaseException:
             aside.unlink(missing_ok=True)
             raise
-
-
-def _create_locked(folder: Path) -> tuple[Path, BinaryIO]:
-    """Create a file with a lock that marks its writer as alive.
-
-    The lock never blocks, and the kernel releases it with the process. If another process removes the file between
-    creation and locking, a new one is created.
-    """
-    while True:
-        aside = folder / f".{uuid4().hex}{PART}"
-        file = open(aside, "xb", opener=_open_for_one)  # noqa: SIM115  (only this takes an opener)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            continue
-        except OSError:  # a file system without locks, where nothing is removed either
-            return aside, file
-        if os.fstat(file.fileno()).st_nlink:
-            return aside, file
-        file.close()
-
-
-def _open_for_one(path: str, flags: int) -> int:
-    return os.open(path, flags, FILE_MODE)
 
 
 def remove_partial_shards(folder: Path) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -148,6 +148,23 @@ def build_index(
         "moved": _num_moved(previous, listing.keys, splits),
     }
     return _index(listing, rows, splits, description)
+
+
+def with_split_seed(index: Index, seed: int, previous: Index | None = None) -> Index:
+    """Assign the splits of an index, made by a hash, again with another seed.
+
+    Args:
+        index: from ``build_index``.
+        seed: of the hash.
+        previous: an older index, to count the samples whose split changed.
+    """
+    keys, source = index.table["key"].to_pylist(), index.source
+    splits = assign_splits(keys, source["fractions"], seed)
+    source |= {"seed": seed, "moved": _num_moved(previous, keys, splits)}
+    place = SCHEMA.get_field_index("split")
+    table = index.table.set_column(place, SCHEMA.field(place), pa.array(splits, SCHEMA.field(place).type))
+    metadata = {**table.schema.metadata, SOURCE: json.dumps(source).encode()}
+    return replace(index, table=table.replace_schema_metadata(metadata))
 
 
 @dataclass(frozen=True)

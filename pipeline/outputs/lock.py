@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from ..errors import RequestError
 
@@ -47,12 +48,9 @@ def _acquire(path: Path, what: str) -> int | None:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            holder = _holder(handle)
+            record = _read_record(handle)
             os.close(handle)
-            raise RequestError(
-                f"{what}: expected a place where no other run writes, got one that {holder} is writing to; wait for "
-                "it to end, or choose another"
-            ) from error
+            raise in_use_error(what, record) from error
         except OSError as error:
             os.close(handle)
             path.unlink(missing_ok=True)
@@ -62,7 +60,8 @@ def _acquire(path: Path, what: str) -> int | None:
             return None
         if _is_same_file(path, handle):
             os.ftruncate(handle, 0)
-            os.pwrite(handle, _holder_record().encode(), 0)
+            since = datetime.now(UTC).isoformat(timespec="seconds")
+            os.pwrite(handle, json.dumps({**holder_record(), "since": since}).encode(), 0)
             return handle
         os.close(handle)  # its holder deleted the file between open and lock
 
@@ -76,15 +75,33 @@ def _is_same_file(path: Path, handle: int) -> bool:
     return (found.st_dev, found.st_ino) == (opened.st_dev, opened.st_ino)
 
 
-def _holder_record() -> str:
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    return json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": now})
-
-
-def _holder(handle: int) -> str:
-    """Describe the process that holds a lock; it may not have written its record yet."""
+def _read_record(handle: int) -> Any:
+    """Read the record of a lock's holder; None if it has not written it yet."""
     try:
-        record = json.loads(os.pread(handle, 4096, 0))
-        return f"process {int(record['pid'])} on {str(record['host'])[:100]!r} (since {str(record['since'])[:40]})"
+        return json.loads(os.pread(handle, 4096, 0))
+    except ValueError:
+        return None
+
+
+def holder_record() -> dict[str, Any]:
+    """Describe this process, for the errors of others."""
+    return {"pid": os.getpid(), "host": socket.gethostname()}
+
+
+def in_use_error(what: str, record: Any, until: str = "") -> RequestError:
+    """Return the error for a place to which another run writes.
+
+    Args:
+        what: name of the place, such as ``--out 'runs/a'``.
+        record: ``holder_record`` of that run, maybe with the time since when; anything else is not shown.
+        until: when it is free after a kill, such as `` (20 s after a kill)``.
+    """
+    try:
+        holder = f"process {int(record['pid'])} on {str(record['host'])[:100]!r}"
+        holder += f" (since {str(record['since'])[:40]})" if "since" in record else ""
     except (ValueError, KeyError, TypeError):
-        return "another process"
+        holder = "another process"
+    return RequestError(
+        f"{what}: expected a place where no other run writes, got one that {holder} is writing to; wait for it to end"
+        f"{until}, or choose another"
+    )

@@ -132,7 +132,7 @@ def differing_attributes(one: Any, other: Any, place: str = "") -> list[str]:
     lost = [
         f"{place}{name}"
         for name in sorted(mine.keys() | theirs.keys())
-        if name not in mine or name not in theirs or not _equal(mine[name], theirs[name])
+        if name not in mine or name not in theirs or not same_value(mine[name], theirs[name])
     ]
     if not is_composition(one):
         return lost
@@ -150,11 +150,11 @@ def _attributes(value: Any, ignored: frozenset[str]) -> dict[str, Any]:
     return {name: attribute for name, attribute in vars(value).items() if name not in ignored}
 
 
-def _equal(one: Any, other: Any, depth: int = 0) -> bool:
+def same_value(one: Any, other: Any, depth: int = 0) -> bool:
     """Compare two values by content; a list equals a tuple of the same items, since files have only lists."""
 
     def equal_items(pairs: Iterable[tuple[Any, Any]]) -> bool:
-        return all(_equal(a, b, depth + 1) for a, b in pairs)
+        return all(same_value(a, b, depth + 1) for a, b in pairs)
 
     sequences = isinstance(one, list | tuple) and isinstance(other, list | tuple)
     numbers = isinstance(one, int | float) and isinstance(other, int | float)
@@ -179,7 +179,7 @@ def _equal(one: Any, other: Any, depth: int = 0) -> bool:
     elif isinstance(one, FunctionType | BuiltinFunctionType | type) or _compares_by_value(one):
         found = bool(one == other)
     else:  # other objects are compared by their attributes
-        found = _equal(getattr(one, "__dict__", {}), getattr(other, "__dict__", {}), depth=depth + 1)
+        found = same_value(getattr(one, "__dict__", {}), getattr(other, "__dict__", {}), depth=depth + 1)
     return found
 
 

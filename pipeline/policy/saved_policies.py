@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ..config.imports import AllowedModules
 from ..config.safe_yaml import parse_document, read_text_file
 from ..errors import PlanError
 from ..text import quoted
 from .compose_options import check_compose
+from .from_objects import same_value
 from .registry import check_permitted, find_transform, is_composition, load_albumentations, option_names
 from .spec import TransformSpec, to_plain
 
@@ -110,7 +109,7 @@ def _check_same_options(described: Mapping[str, Any], built: Any, where: str, ve
         checked = type(built).__name__ == "Compose" and key != "p"  # by check_compose
         if checked or key in (NAME_KEY, "transforms", "always_apply"):
             continue
-        if key in now and not _equal(to_plain(now[key], key), to_plain(value, key)):
+        if key in now and not same_value(to_plain(now[key], key), to_plain(value, key)):
             raise PlanError(
                 f"{where}.{key}: expected a value that Albumentations leaves unchanged, got {quoted(value)}, which it changes to "
                 f"{quoted(now[key])}; correct it"
@@ -130,11 +129,3 @@ def _check_same_options(described: Mapping[str, Any], built: Any, where: str, ve
             zip(described.get("transforms") or (), built.transforms, strict=True)
         ):
             _check_same_options(child, again, f"{where}.transforms[{i}]", version)
-
-
-def _equal(one: Any, other: Any) -> bool:
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_equal, one, other))
-    if isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    return bool(np.all(one == other))

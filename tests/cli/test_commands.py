@@ -15,31 +15,18 @@ from pathlib import Path
 
 import lightwell as lightwell_package
 import pytest
+import typer
 import warm
 from clusters import wait_until
 from commands import lightwell
+from lightwell.cli.app import app
 from lightwell.pipeline.index.index import Index
 from lightwell.pipeline.machine import num_cpus
 from patience import HANG_S
 from pictures import make_folder
 
-COMMANDS = (
-    "init",
-    "index",
-    "explain",
-    "preview",
-    "cache",
-    "materialize",
-    "train",
-    "audit",
-    "demo",
-    "doctor",
-    "bench",
-    "submit",
-    "jobs",
-    "serve",
-    "services",
-)
+COMMANDS = tuple(typer.main.get_command(app).list_commands(typer.Context(typer.main.get_command(app))))
+"""All commands and groups of the command line."""
 
 
 def failed(run: subprocess.CompletedProcess[str], code: int) -> str:

@@ -150,7 +150,7 @@ def test_subfolders_travel_and_only_what_was_copied_is_deleted(client: Any) -> N
 def test_a_second_run_below_a_uri_is_refused_while_the_first_lives(client: Any) -> None:
     with (
         open_output_store(OUT, lock=True),
-        pytest.raises(RequestError, match="expected a URI that no other run writes to"),
+        pytest.raises(RequestError, match="expected a place where no other run writes"),
         open_output_store(OUT, lock=True),
     ):
         pass

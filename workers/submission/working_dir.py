@@ -16,6 +16,7 @@ from rich.filesize import decimal as format_bytes
 from ...pipeline.errors import PlanError, RequestError
 from ...pipeline.index.index import CLASSES
 from ...pipeline.jobs.job_file import load_job, load_plan
+from ...pipeline.text import first_few
 from .declared_files import AllowedFiles, Document, declared_files
 from .modules import ModuleFiles
 
@@ -134,9 +135,7 @@ class WorkingDir:
         for module in self.modules:
             lines += [f"ships {file} (module {module.path.name})" for file in module.files]
             if module.excluded:
-                names = ", ".join(str(file) for file in module.excluded[:NUM_NAMED])
-                more = len(module.excluded) - NUM_NAMED
-                names += f" and {more:,} more" if more > 0 else ""
+                names = first_few([*map(str, module.excluded)], NUM_NAMED)
                 lines.append(f"excludes {names}: not code of module {module.path.name}; add data with --ship")
         return lines
 

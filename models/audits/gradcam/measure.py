@@ -13,7 +13,6 @@ import pyarrow as pa
 import torch
 
 from ....pipeline.errors import ModelError, PlanError, did_you_mean
-from ...explain.activations import eval_mode, run_model
 from ...explain.grad_cam import (
     CamResult,
     GradCam,
@@ -25,6 +24,7 @@ from ...explain.grad_cam import (
     predicted,
 )
 from ...explain.target_layer import TargetLayer, choose_target_layer
+from ...zoo.forward import eval_mode, run_model
 from .classes import ClassMatch
 from .records import SCHEMA
 

@@ -139,15 +139,16 @@ def _decoded(table: pa.Table, remarks: Remarks) -> pa.Table:
     return table
 
 
-def require_column(table: pa.Table, column: str, file: str, argument: str) -> None:
-    """Check that a table has a column of this name, exactly one.
+def require_column(table: pa.Table, column: str, file: str, *arguments: str) -> None:
+    """Check that a table has a column of this name, exactly one; ``arguments`` of ``build_index`` could name another.
 
     Raises:
         SourceError: there is none, or several.
     """
     names = table.column_names
     if column not in names:
-        hint = did_you_mean(column, names) or f"name the right one as {argument}"
+        options = " or ".join(f"--{name.replace('_', '-')} ({name}= in Python)" for name in arguments)
+        hint = did_you_mean(column, names) or f"name the right one with {options}"
         if len(names) == 1 and any(mark in names[0] for mark in ";\t|"):
             hint = "write the table with commas between its cells"
         raise SourceError(f"{file}: expected a column {column!r}, got the columns {names[:50]}; {hint}")
@@ -163,7 +164,7 @@ def column_values(table: pa.Table, column: str, file: str) -> list[Any] | None:
     """
     if column not in table.column_names:
         return None
-    require_column(table, column, file, "path_column or label_column")
+    require_column(table, column, file)
     try:
         return list(table[column].to_pylist())
     except (pa.ArrowException, ValueError, OverflowError) as error:  # dates before year 1, invalid UTF-8

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torchvision
@@ -18,7 +19,7 @@ from lightwell.models.training.job import Classify
 from lightwell.models.zoo.build import ModelSpec
 from lightwell.models.zoo.plan_checks import data_warnings, output_shape
 from lightwell.pipeline.compiler.program import Program
-from lightwell.pipeline.index.build import build_index
+from lightwell.pipeline.index.build import build_index, with_split_seed
 from lightwell.pipeline.index.index import Index
 from lightwell.pipeline.jobs.job_file import load_job
 from lightwell.pipeline.plan.plan import Plan
@@ -226,6 +227,17 @@ def test_a_seed_is_found_by_which_few_images_reach_every_split(tmp_path: Path) -
     better = Dataset(build_index(folder, seed=better_seed(index)))
     assert reaches_all(better)
     assert better_seed(better.index) == better_seed(index)
+
+
+def test_splits_assigned_again_equal_those_of_an_index_with_this_seed(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path / "photos", num_images=16)
+    index, other = build_index(folder), build_index(folder, seed=5)
+    again = with_split_seed(index, 5, index)
+    assert again.table.equals(other.table)
+    assert again.table != index.table
+    moved = np.count_nonzero(index.table["split"].to_numpy() != other.table["split"].to_numpy())
+    assert again.source == {**other.source, "moved": moved}
+    assert moved > 0
 
 
 def test_gray_small_and_elongated_images_are_noted(tmp_path: Path) -> None:

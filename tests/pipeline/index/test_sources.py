@@ -157,7 +157,7 @@ def test_absolute_paths_outside_the_root_keep_their_name(tmp_path):
     [
         ("pth,label\n1.jpg,a\n", "expected a column 'path'.*did you mean 'pth'"),
         ("path,labels\n1.jpg,a\n", "expected a column 'label'.*did you mean 'labels'"),
-        ("path,kind\n1.jpg,a\n", "expected a column 'label'.*name the right one as label_column"),
+        ("path,kind\n1.jpg,a\n", "expected a column 'label'.*name the right one with --label-column"),
         ("path,label\n,a\n,b\n", "expected a path in column 'path', got none in any row"),
         ("path,label\n", "with none"),
         ("", "expected a CSV or Parquet table"),

@@ -84,15 +84,15 @@ def test_no_budget_is_exceeded_and_none_changes_a_batch(index_path: Path, tmp_pa
     backend = backend_of(way)
     reference, _ = run(plan, LocalEngine(num_threads=1, prefetch=1, memory_bytes=2_000 * MB, backend=backend))
     # With a cache the largest image takes three times its pixels, which have to fit the pixels part.
-    for memory_bytes in (360 * MB, 540 * MB) if way.startswith("cached") else (220 * MB, 400 * MB):
-        for threads, prefetch in ((1, 8), (3, 3)):
-            shutil.rmtree(tmp_path / "cache", ignore_errors=True)
-            engine = LocalEngine(
-                num_threads=threads, prefetch=prefetch, memory_bytes=memory_bytes, backend=backend
-            )
-            hashes, peak = run(plan, engine)
-            assert hashes == reference
-            assert 0 < peak <= memory_bytes
+    little, more = (360 * MB, 540 * MB) if way.startswith("cached") else (220 * MB, 400 * MB)
+    for memory_bytes, threads, prefetch in ((little, 1, 8), (little, 3, 3), (more, 3, 3)):
+        shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+        engine = LocalEngine(
+            num_threads=threads, prefetch=prefetch, memory_bytes=memory_bytes, backend=backend
+        )
+        hashes, peak = run(plan, engine)
+        assert hashes == reference
+        assert 0 < peak <= memory_bytes
 
 
 def test_an_image_larger_than_the_budget_is_processed_alone_with_a_warning(
