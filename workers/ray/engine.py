@@ -46,7 +46,6 @@ from .stage_actors import (
     SamplesStageActor,
     StageActor,
     StageConfig,
-    load_outputs,
 )
 from .stats_aggregator import RemoteFeed, StatsAggregator
 from .stream import Limits, stream
@@ -304,9 +303,8 @@ class RayStageRun(_RayStream[StageRecords]):
 
     def _batches(self) -> Iterator[StageRecords]:
         for block in self._blocks():
-            self._stats.update({}, len(block))
-            for output in load_outputs(block):
-                self._stats.update(output.worker_stats, 0)
+            for output in block:
+                self._stats.update(output.worker_stats, output.nbytes)
                 result = output.result
                 self._feed_state.record_batch(result)
                 if result.num_made > result.num_skipped:
@@ -342,7 +340,7 @@ class RayRowsRun(RowsRun):
             stream(first, self._num_items, [self._pool()], Limits(), partial(poison_item_error, name))
         ) as blocks:
             for block in blocks:
-                for output in load_outputs(block):
+                for output in block:
                     if output.result.error is not None:
                         raise output.result.error
                     assert output.records is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -57,6 +57,11 @@ class StageOutput:
     records: pa.RecordBatch | None
     worker_stats: Mapping[str, Any]
 
+    @property
+    def nbytes(self) -> int:
+        """Size of the records."""
+        return 0 if self.records is None else self.records.nbytes
+
 
 class StageActor(PoolActor):
     """Actor that maps a finished batch to the stage's result. Processes one batch at a time."""
@@ -71,9 +76,9 @@ class StageActor(PoolActor):
         self._buffers = BufferPool()
         self._lock = threading.Lock()
 
-    def __call__(self, block: Block) -> bytes:
+    def __call__(self, block: Block) -> list[StageOutput]:
         """Process one batch."""
-        return dump_outputs([self.process(*from_block(block, self._buffers))])
+        return [self.process(*from_block(block, self._buffers))]
 
     def close(self) -> None:
         """Close the stage."""
@@ -100,9 +105,9 @@ class BatchStageActor(PoolActor):
         self._worker = result_or_error(lambda: BatchWorker(config))
         self._stage = StageActor(stage)
 
-    def __call__(self, numbers: range) -> bytes:
+    def __call__(self, numbers: range) -> list[StageOutput]:
         """Build and process the batches, one after another."""
-        return dump_outputs([self._build_and_process(number) for number in numbers])
+        return [self._build_and_process(number) for number in numbers]
 
     def close(self) -> None:
         """Close the stage and end the worker's threads."""
@@ -136,9 +141,9 @@ class SamplesStageActor(PoolActor):
         report = WorkerReport(samples.monitor, samples.budget, config.num_threads)
         return samples, process, report
 
-    def __call__(self, numbers: range) -> bytes:
+    def __call__(self, numbers: range) -> list[StageOutput]:
         """Process the batches, one after another."""
-        return dump_outputs([self._process(number) for number in numbers])
+        return [self._process(number) for number in numbers]
 
     def close(self) -> None:
         """Close the stage."""
@@ -168,9 +173,9 @@ class RowsStageActor(PoolActor):
         self._size = source.batch_size or max(1, self._table.num_rows)
         self._process = result_or_error(lambda: self._opened.enter_context(config.stage.open(self._inputs)))
 
-    def __call__(self, numbers: range) -> bytes:
+    def __call__(self, numbers: range) -> list[StageOutput]:
         """Process the items, one after another."""
-        return dump_outputs([self._run(number) for number in numbers])
+        return [self._run(number) for number in numbers]
 
     def close(self) -> None:
         """Close the stage."""
@@ -185,19 +190,3 @@ class RowsStageActor(PoolActor):
         except LightwellError as error:
             return StageOutput(BatchResult(number, None, error=error), None, {})
         return StageOutput(BatchResult(number, None), records, {})
-
-
-def dump_outputs(outputs: Sequence[StageOutput]) -> bytes:
-    """Pickle results as Ray does, since their errors may be of classes that only the driver's script has."""
-    from ray import cloudpickle
-
-    pickled: bytes = cloudpickle.dumps(list(outputs))  # type: ignore[no-untyped-call]
-    return pickled
-
-
-def load_outputs(pickled: bytes) -> list[StageOutput]:
-    """Return the results of ``dump_outputs``."""
-    from ray import cloudpickle
-
-    found: list[StageOutput] = cloudpickle.loads(pickled)
-    return found
