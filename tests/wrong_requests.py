@@ -171,6 +171,11 @@ COMMANDS = (
     Wrong("init nowhere"),
     Wrong("init photos --model resnet81"),
     Wrong("cache ls nowhere"),
+    Wrong("report nowhere"),
+    Wrong("report photos"),
+    Wrong("new job My-Job"),
+    Wrong("new job queue"),
+    Wrong("new job cats --out photos"),
     Wrong("submit -- train train.yaml"),
     Wrong("submit --address head:8265 -- train train.yaml --out run"),
 )

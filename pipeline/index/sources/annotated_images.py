@@ -15,6 +15,7 @@ from .listing import Boxes, Keypoints, Listing, as_text
 from .remarks import Remarks
 
 AnnotationKind = Literal["coco", "yolo", "voc"]
+FORMAT_NAMES: dict[AnnotationKind, str] = {"coco": "COCO", "yolo": "YOLO", "voc": "Pascal VOC"}
 NUM_ROOT_CHECKS = 20
 """Images whose existence is checked to tell a wrong root from a few missing files."""
 
@@ -53,7 +54,7 @@ def listing_from_images(
         SourceError: there are no images, or none of the first ones exists below the root.
     """
     if not images:
-        raise SourceError(f"expected images in {kind} annotations, got none; check the file")
+        raise SourceError(f"expected images in {FORMAT_NAMES[kind]} annotations, got none; check the source")
     keys, uris, refused = [], [], {}
     num_by_key: dict[str, int] = {}
     for index, image in enumerate(images):

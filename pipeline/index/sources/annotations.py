@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from .annotated_images import AnnotationKind
+from .annotated_images import FORMAT_NAMES, AnnotationKind
 from .coco import is_coco, list_coco
 from .listing import Listing
 from .remarks import Remarks
@@ -31,13 +31,10 @@ def list_annotated(
     format_name = _detect_format(source) if kind == "auto" else None if kind == "none" else kind
     if format_name is None:
         return None
-    remarks.add("assumed", f"source with {_FORMAT_NAMES[format_name]} annotations")
+    remarks.add("assumed", f"source with {FORMAT_NAMES[format_name]} annotations")
     if format_name == "coco":
         return list_coco(source, root_path, remarks)
     return list_voc(source, remarks) if format_name == "voc" else list_yolo(source, root_path, remarks)
-
-
-_FORMAT_NAMES = {"coco": "COCO", "yolo": "YOLO", "voc": "Pascal VOC"}
 
 
 def _detect_format(source: str) -> AnnotationKind | None:

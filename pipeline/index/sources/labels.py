@@ -253,7 +253,7 @@ def _class_numbers(
         if number is None or number < -1:
             if forced:
                 raise SourceError(
-                    f"column {column!r}: expected class numbers, got {value!r}; let labels be text"
+                    f"column {column!r}: expected class numbers, got {value!r}; write --labels text (label_kind='text')"
                 )
             if isinstance(value, int):
                 _note_ids(unique_values, column, remarks)
@@ -263,7 +263,7 @@ def _class_numbers(
     largest = max(numbers, default=0)
     if largest >= MAX_CLASSES and forced:
         raise SourceError(
-            f"column {column!r}: expected class numbers below {MAX_CLASSES:,}, got {largest:,}; let labels be text"
+            f"column {column!r}: expected class numbers below {MAX_CLASSES:,}, got {largest:,}; write --labels text (label_kind='text')"
         )
     is_dense = 2 * len(numbers) > largest
     if not forced and (largest >= MAX_CLASSES or (largest >= PLAUSIBLE_CLASSES and not is_dense)):
