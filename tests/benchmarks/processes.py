@@ -7,7 +7,7 @@ from pathlib import Path
 
 from clusters import command_line
 
-WORKER = "ray::MapWorker"
+WORKER = "ray::Batch"
 """In the command line of a process that makes batches."""
 TICKS = os.sysconf("SC_CLK_TCK")
 

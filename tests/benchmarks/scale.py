@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightwell.workers.ray.engine import FINISHED_PER_RUNNING, NUM_BATCHES
+from lightwell.workers.ray.engine import NUM_BATCHES
+from lightwell.workers.ray.stream import TASKS_PER_SLOT
 
 from .report import check_writable, machine, versions, write_json
 from .runner import TESTS
@@ -76,10 +77,8 @@ OUTLOOKS = (
     Outlook("workers that one driver keeps busy", f"that / {PACE:.0f} images/s a worker", "",
             lambda f: BATCH / f["driver_cpu_s_per_batch"] / PACE),
     Outlook("drivers that 1,000 workers need", "1,000 / that", "", lambda f: WORKERS * PACE * f["driver_cpu_s_per_batch"] / BATCH),
-    Outlook("object store, batches under way", f"1,000 workers x {2 * NUM_BATCHES} x 256 x 224 x 224 x 3 bytes", "GB",
-            lambda f: WORKERS * 2 * NUM_BATCHES * (BATCH * PIXELS + f["moved_bytes_per_batch_beside_pixels"]) / GB),
-    Outlook("object store, finished batches at most", f"{FINISHED_PER_RUNNING} times that", "GB",
-            lambda f: FINISHED_PER_RUNNING * WORKERS * 2 * NUM_BATCHES * (BATCH * PIXELS + f["moved_bytes_per_batch_beside_pixels"]) / GB),
+    Outlook("object store, at most", f"1,000 workers x {TASKS_PER_SLOT * NUM_BATCHES} x 256 x 224 x 224 x 3 bytes", "GB",
+            lambda f: WORKERS * TASKS_PER_SLOT * NUM_BATCHES * (BATCH * PIXELS + f["moved_bytes_per_batch_beside_pixels"]) / GB),
 )  # fmt: skip
 
 

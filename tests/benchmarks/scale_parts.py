@@ -138,7 +138,7 @@ def mapped(num_rows: int, scratch: Path) -> Found:
     batches = np.random.default_rng(7).choice(rows, (NUM_TIMED, BATCH))
     chosen = time.process_time()
     for batch in batches:
-        table.run_one(batch)
+        table.take(batch)
     taken = time.process_time()
     SampleSizes.of(index).largest(rows, BATCH)
     held = own_bytes() - before
@@ -268,7 +268,7 @@ def ray_data(num_workers: int, scratch: Path) -> Found:
             for _ in range(NUM_STREAMED):
                 taken = next(batches)
             assert len(taken) == 1
-            assert next(batches, None) is None  # read to its end, Ray Data leaves no thread behind
+            assert next(batches, None) is None  # read to its end
             return {
                 "driver_cpu_s_per_batch": (time.process_time() - cpu) / NUM_STREAMED,
                 "raylet_and_gcs_cpu_s_per_batch": (ray_cpu_s(session) - others) / NUM_STREAMED,

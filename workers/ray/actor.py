@@ -6,12 +6,11 @@ import os
 import threading
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
-
-import pyarrow as pa
 
 from ...pipeline.compiler.routing import Backend
 from ...pipeline.errors import LightwellError, RunError, SourceError
@@ -25,7 +24,7 @@ from ...pipeline.plan.view import View
 from ...pipeline.runtime.batch_builder import BatchBuilder, BatchResult
 from ...pipeline.runtime.open_view import OpenView
 from ..malloc import keep_freed_memory
-from .blocks import to_block
+from .blocks import Block, to_block
 
 if TYPE_CHECKING:
     import ray
@@ -173,24 +172,56 @@ class BatchWorker:
         return self._report.take()
 
     def close(self) -> None:
-        """End the threads."""
+        """End the threads; what they have cached is published."""
         self._builder.monitor.stop()
         self._builder.__exit__(None, None, None)
 
 
-class BatchActor:
+class PoolActor(ABC):
+    """Actor that maps an item to a result: the first stage of a run numbers of batches, the others what comes before."""
+
+    @abstractmethod
+    def __call__(self, item: Any) -> Any:
+        """Process an item."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release what is open, at the end of a run; what has been cached is published."""
+
+    def node_id(self) -> str:
+        """Return the id of this node, once the actor is open."""
+        import ray
+
+        found: str = ray.get_runtime_context().get_node_id()
+        return found
+
+    def live(self) -> None:
+        """Never return: the call fails when the process ends, busy or not, which tells the driver."""
+        threading.Event().wait()
+
+    def run(self, item: Any) -> tuple[None, Any]:
+        """Process an item; the first object tells the driver that the second is there, which may be large."""
+        return None, self(item)
+
+
+class BatchActor(PoolActor):
     """Actor that maps the number of a batch to the batch."""
 
     def __init__(self, config: WorkerConfig) -> None:
         self._worker = result_or_error(lambda: BatchWorker(config))
 
-    def __call__(self, table: pa.Table) -> pa.Table:
+    def __call__(self, numbers: range) -> Block:
         """Build one batch."""
-        number = table["number"][0].as_py()
+        (number,) = numbers
         if isinstance(self._worker, LightwellError):
             return to_block(BatchResult(number, None, error=self._worker))
         with self._worker.build(number) as result:
             return to_block(result, self._worker.worker_stats())
+
+    def close(self) -> None:
+        """End the worker's threads."""
+        if isinstance(self._worker, BatchWorker):
+            self._worker.close()
 
 
 def result_or_error(function: Callable[[], T]) -> T | LightwellError:

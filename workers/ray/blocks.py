@@ -1,24 +1,21 @@
-"""Serializes a finished batch as an Arrow table of one row, for transfer between processes.
+"""Prepares a finished batch for transfer between processes.
 
-A table is one block of Ray Data, and its only row one batch, so that no batch is split. Pixels are one buffer, written to
-the object store once, without conversion. Objects in the store are shared and read-only, whereas a batch belongs to its
-consumer. So it is copied into pooled memory, and the store can free the object at once, however long the batch is kept.
+Ray writes the arrays of a block to the object store once, without conversion; whoever receives it sees them there. Objects in
+the store are shared and read-only, whereas a batch belongs to its consumer. So it is copied into pooled memory, and the store
+can free the object at once, however long the batch is kept.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
 from ...pipeline import errors
 from ...pipeline.batch.batch import Batch
 from ...pipeline.batch.buffers import BufferPool
-from ...pipeline.monitor.quarantine import QuarantineEntry
 from ...pipeline.runtime.batch_builder import BatchResult
 
 if TYPE_CHECKING:
@@ -28,66 +25,50 @@ TENSORS = ("labels", "masks", "mixed_labels", "mixed_weights")
 FLAGS = ("replaced", "padding", "has_mask", "has_boxes", "has_keypoints")
 RAGGED = ("boxes", "box_labels", "keypoints")
 """Fields with one array per image; they are concatenated, with their lengths in ``facts``."""
-SCHEMA = pa.schema(
-    [
-        ("number", pa.int64()),
-        ("facts", pa.large_binary()),
-        *((name, pa.large_binary()) for name in ("images", *TENSORS, *FLAGS, *RAGGED)),
-    ]
-)
-"""``facts`` is JSON: small values, and dtype, shape and layout of the arrays."""
-COUNTS = ("num_made", "num_failed", "num_read", "num_used", "num_skipped")
 CHANNELS_LAST = "channels_last"
 
 
-def to_block(result: BatchResult, worker_stats: Mapping[str, Any] | None = None) -> pa.Table:
-    """Convert a batch to a table of one row, without copying its pixels.
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A finished batch as it is transferred."""
+
+    result: BatchResult
+    """Without batch and error."""
+    error: tuple[str, list[str]] | None
+    """Class name and arguments of the error, as the receiver may not have a plug-in's class."""
+    worker_stats: Mapping[str, Any]
+    facts: Mapping[str, Any] | None
+    """Small values of the batch, and the layout of its arrays; None without a batch."""
+    arrays: Mapping[str, np.ndarray]
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the arrays."""
+        return sum(array.nbytes for array in self.arrays.values())
+
+
+def to_block(result: BatchResult, worker_stats: Mapping[str, Any] | None = None) -> Block:
+    """Convert a batch to a block, without copying its pixels.
 
     Args:
         result: the batch; pixels on a GPU are copied to the host.
         worker_stats: statistics for the driver, as JSON values.
     """
-    facts: dict[str, Any] = {
-        **{name: getattr(result, name) for name in COUNTS},
-        "entries": [asdict(entry) for entry in result.entries],
-        "error": None if result.error is None else _dump_error(result.error),
-        "told": dict(worker_stats or {}),
-    }
-    arrays: dict[str, np.ndarray] = {}
-    if result.batch is not None:
-        facts["batch"], arrays = _dump_batch(result.batch)
-    facts["arrays"] = {name: [str(array.dtype), array.shape] for name, array in arrays.items()}
-    columns = [pa.array([result.number], pa.int64()), _single_cell(json.dumps(facts).encode())]
-    columns += [_single_cell(arrays.get(name)) for name in SCHEMA.names[len(columns) :]]
-    return pa.table(columns, schema=SCHEMA)
+    facts, arrays = (None, {}) if result.batch is None else _dump_batch(result.batch)
+    error = None if result.error is None else _dump_error(result.error)
+    return Block(replace(result, batch=None, error=None), error, worker_stats or {}, facts, arrays)
 
 
-def from_block(table: pa.Table, pool: BufferPool | None = None) -> tuple[BatchResult, Mapping[str, Any]]:
-    """Convert a table to a batch and the worker's statistics; both are copies.
+def from_block(block: Block, pool: BufferPool | None = None) -> tuple[BatchResult, Mapping[str, Any]]:
+    """Convert a block to a batch and the worker's statistics; both are copies.
 
     Args:
-        table: the result of ``to_block``.
+        block: the result of ``to_block``.
         pool: provides the memory of the images.
     """
-    assert table.num_rows == 1, table.num_rows
-    facts = json.loads(bytes(_buffer(table, "facts")))
-    arrays = {
-        name: _array(table, name, kind, tuple(shape)) for name, (kind, shape) in facts["arrays"].items()
-    }
-    result = BatchResult(
-        number=table["number"][0].as_py(),
-        batch=_load_batch(facts["batch"], arrays, pool or BufferPool()) if "batch" in facts else None,
-        **{name: facts[name] for name in COUNTS},
-        entries=tuple(QuarantineEntry(**entry) for entry in facts["entries"]),
-        error=None if facts["error"] is None else _load_error(*facts["error"]),
-    )
-    return result, facts["told"]
-
-
-def read_counts(table: pa.Table) -> Mapping[str, int]:
-    """Read the counts of a batch, without its pixels."""
-    facts = json.loads(bytes(_buffer(table, "facts")))
-    return {name: facts[name] for name in COUNTS}
+    batch = None if block.facts is None else _load_batch(block.facts, block.arrays, pool or BufferPool())
+    error = None if block.error is None else _load_error(*block.error)
+    return replace(block.result, batch=batch, error=error), block.worker_stats
 
 
 def _dump_batch(batch: Batch) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
@@ -146,25 +127,6 @@ def _load_batch(facts: Mapping[str, Any], arrays: Mapping[str, np.ndarray], pool
         num_skipped=facts["num_skipped"],
         **fields,
     )
-
-
-def _single_cell(content: np.ndarray | bytes | None) -> pa.Array:
-    """Create a column with one cell, without copying its content."""
-    if content is None:
-        return pa.nulls(1, pa.large_binary())
-    data = pa.py_buffer(content if isinstance(content, bytes) else content.reshape(-1).view(np.uint8))
-    offsets = pa.py_buffer(np.array([0, data.size], np.int64))
-    return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, data])
-
-
-def _buffer(table: pa.Table, name: str) -> memoryview:
-    (chunk,) = (chunk for chunk in table[name].chunks if len(chunk))
-    first, end = np.frombuffer(chunk.buffers()[1], np.int64)[chunk.offset : chunk.offset + 2]
-    return memoryview(chunk.buffers()[2])[first:end]
-
-
-def _array(table: pa.Table, name: str, kind: str, shape: tuple[int, ...]) -> np.ndarray:
-    return np.frombuffer(_buffer(table, name), np.dtype(kind)).reshape(shape)
 
 
 def _dump_error(error: errors.LightwellError) -> tuple[str, list[str]]:

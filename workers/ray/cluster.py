@@ -16,9 +16,6 @@ from ...pipeline.plan.resources import WorkerResources, check_resources, format_
 CONNECT_TIMEOUT_S = 5.0
 """Timeout for connecting to a cluster."""
 CLIENT = "ray://"
-BACK_OFF = ("RAY_task_actor_unavailable_retry_delay_base_ms", "4000")
-"""Initial delay before Ray retries a call to an unavailable actor; doubled each time. With Ray's default all retries are
-over within seconds, long before it detects a dead node, which takes about 15 s."""
 SLACK = 1e-6
 """Tolerance for sums of fractional resources; Ray counts in steps of 1e-4."""
 
@@ -107,7 +104,6 @@ def connect(address: str | None = None) -> bool:
         PlanError: the address is invalid.
         RunError: there is no cluster, it runs another version of Ray or Python, or it requires a token.
     """
-    os.environ.setdefault(*BACK_OFF)  # Ray reads it once
     import ray
 
     if ray.is_initialized():
@@ -177,9 +173,24 @@ def list_nodes() -> list[NodeResources]:
     return sorted(found, key=lambda node: (node.gpus, node.cpus), reverse=True)
 
 
-def find_node(per_worker: Resources) -> str | None:
-    """Return the id of a live node on which a worker fits when empty; None if there is none."""
-    return next((name for name, node in _alive().items() if node.max_workers(per_worker)), None)
+def max_workers(per_worker: Resources, others: Sequence[WorkerGroup], nodes: Sequence[NodeResources]) -> int:
+    """Return how many workers fit on a cluster beside others."""
+    left = list(nodes)
+    for group in others:
+        waiting = group.num_workers
+        for number, node in reversed(list(enumerate(left))) if not group.per_worker.gpus else enumerate(left):
+            placed = min(waiting, node.max_workers(group.per_worker))
+            left[number] = node.subtract(group.per_worker, placed)
+            waiting -= placed
+    return sum(node.max_workers(per_worker) for node in left)
+
+
+def store_bytes() -> int:
+    """Return the size of all object stores of the cluster."""
+    import ray
+
+    total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return int(total["object_store_memory"])
 
 
 def _alive() -> dict[str, NodeResources]:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args
 
 from ...pipeline.batch.batch import Batch
 from ...pipeline.batch.buffers import BufferPool
 from ...pipeline.compiler.routing import Backend
 from ...pipeline.config.argument_checks import check_choice, check_count, check_text, check_type
-from ...pipeline.errors import PlanError, WorkerDiedError
+from ...pipeline.errors import PlanError
 from ...pipeline.jobs.contracts import StageRecords
 from ...pipeline.jobs.stages import Batches, Rows
 from ...pipeline.plan.plan import Plan
@@ -24,28 +26,29 @@ from ...pipeline.runtime.batch_builder import check_backend
 from ...pipeline.runtime.feed_state import FeedState
 from ...pipeline.runtime.open_view import OpenView
 from ..local_stages import RowsRun, sample_view
-from .actor import BatchActor, WorkerConfig
+from .actor import BatchActor, PoolActor, WorkerConfig
+from .actor_pool import Stage
 from .blocks import from_block
 from .cluster import (
-    NodeResources,
     ResourceRequest,
     Resources,
     WorkerGroup,
     check_capacity,
     connect,
     list_nodes,
+    max_workers,
+    store_bytes,
 )
-from .crashing_batch import clear_tracebacks, find_poison_batch, poison_error
+from .crashing_batch import poison_error, poison_item_error
 from .stage_actors import (
     BatchStageActor,
     RowsStageActor,
     SamplesStageActor,
     StageActor,
     StageConfig,
-    outputs_of,
 )
 from .stats_aggregator import RemoteFeed, StatsAggregator
-from .stream import QUEUED_PER_SLOT, RETRIES, Stage, stream
+from .stream import Limits, stream
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,8 +65,8 @@ NUM_BATCHES = 2
 
 BATCHES_PER_TASK = 4
 """Maximum number of batches per task of a colocated job; a task costs this process a few milliseconds."""
-FINISHED_PER_RUNNING = 4
-"""Maximum ratio of finished batches to those in progress."""
+STORE_SHARE = 2
+"""The cluster's object stores, divided by this, hold all batches that are in progress or finished."""
 TASKS_PER_WORKER = 8
 """Minimum number of tasks per worker if tasks have several batches, so that workers finish together."""
 
@@ -202,7 +205,7 @@ class RayEngine:
         """Check that a group of workers fits beside others; without a number use as many as fit."""
         nodes = list_nodes()
         if not group.num_workers:
-            group = WorkerGroup(max(1, _max_workers(group.per_worker, others, nodes)), group.per_worker)
+            group = WorkerGroup(max(1, max_workers(group.per_worker, others, nodes)), group.per_worker)
         check_capacity([group, *others], nodes)
         return group
 
@@ -233,10 +236,9 @@ class _RayStream(RemoteFeed[T]):
         """Return the number of batches per task; 1 if pixels are transferred."""
         return 1
 
-    def _max_bytes(self) -> int | None:
-        """Return the maximum size of finished batches in the object store, relative to the batches in progress."""
-        under_way = 2 * NUM_BATCHES * sum(stage.initial_workers for stage in self._stages)
-        return FINISHED_PER_RUNNING * under_way * self._opened.largest_batch_bytes
+    def _max_batches(self) -> int | None:
+        """Return the maximum number of batches in the object store; None if no pixels are transferred."""
+        return max(1, store_bytes() // (STORE_SHARE * self._opened.largest_batch_bytes))
 
     def _blocks(self) -> Iterator[Any]:
         self._stats = StatsAggregator()
@@ -244,28 +246,20 @@ class _RayStream(RemoteFeed[T]):
             first, end = self._feed_state.next, self._opened.schedule.num_batches
             if first == end:
                 return
-            per_task = self._per_task(end - first)
+            limits = Limits(self._per_task(end - first), self._max_batches())
             stats.enter("input")
-            try:
-                for block in stream(first, end, self._stages, per_task=per_task, max_bytes=self._max_bytes()):
+            with closing(
+                stream(first, end, self._stages, limits, partial(poison_error, self._opened))
+            ) as blocks:
+                for block in blocks:
                     if self._stopped:
                         return
                     stats.enter("batch")
                     yield block
+                    del block
                     if self._stopped:
                         return
                     stats.enter("input")
-            except WorkerDiedError as error:
-                clear_tracebacks(error)
-                raise self._locate_poison(error, per_task) from error
-
-    def _locate_poison(self, error: WorkerDiedError, per_task: int) -> WorkerDiedError:
-        """Find the batch that kills its worker, among those that were queued, in progress or finished."""
-        schedule, first = self._opened.schedule, self._feed_state.next
-        num_each = per_task * (QUEUED_PER_SLOT + 2 * FINISHED_PER_RUNNING) * NUM_BATCHES
-        last = first + num_each * sum(stage.initial_workers for stage in self._stages)
-        number = find_poison_batch(self._stages, first, min(last, schedule.num_batches))
-        return error if number is None else poison_error(self._opened, number, RETRIES + 2)
 
 
 class RayFeed(_RayStream[Batch]):
@@ -304,11 +298,13 @@ class RayStageRun(_RayStream[StageRecords]):
             1, min(BATCHES_PER_TASK, num_batches // (TASKS_PER_WORKER * self._stages[0].initial_workers))
         )
 
+    def _max_batches(self) -> int | None:
+        return None if len(self._stages) == 1 else super()._max_batches()
+
     def _batches(self) -> Iterator[StageRecords]:
         for block in self._blocks():
-            self._stats.update({}, block.nbytes)
-            for output in outputs_of(block):
-                self._stats.update(output.worker_stats, 0)
+            for output in block:
+                self._stats.update(output.worker_stats, output.nbytes)
                 result = output.result
                 self._feed_state.record_batch(result)
                 if result.num_made > result.num_skipped:
@@ -339,25 +335,17 @@ class RayRowsRun(RowsRun):
     def _records(self, first: int) -> Iterator[pa.RecordBatch]:
         if first == self._num_items:
             return
-        for block in stream(first, self._num_items, [self._pool()]):
-            for output in outputs_of(block):
-                if output.result.error is not None:
-                    raise output.result.error
-                assert output.records is not None
-                yield output.records
+        name = self._stage.name
+        with closing(
+            stream(first, self._num_items, [self._pool()], Limits(), partial(poison_item_error, name))
+        ) as blocks:
+            for block in blocks:
+                for output in block:
+                    if output.result.error is not None:
+                        raise output.result.error
+                    assert output.records is not None
+                    yield output.records
 
 
-def _max_workers(per_worker: Resources, others: list[WorkerGroup], nodes: list[NodeResources]) -> int:
-    """Return how many workers fit on a cluster beside others."""
-    left = list(nodes)
-    for group in others:
-        waiting = group.num_workers
-        for number, node in reversed(list(enumerate(left))) if not group.per_worker.gpus else enumerate(left):
-            placed = min(waiting, node.max_workers(group.per_worker))
-            left[number] = node.subtract(group.per_worker, placed)
-            waiting -= placed
-    return sum(node.max_workers(per_worker) for node in left)
-
-
-def _stage(make: type[Any], args: tuple[Any, ...], group: WorkerGroup, num_workers: int) -> Stage:
+def _stage(make: type[PoolActor], args: tuple[Any, ...], group: WorkerGroup, num_workers: int) -> Stage:
     return Stage(make, args, group.per_worker, num_workers, group.num_workers, NUM_BATCHES)

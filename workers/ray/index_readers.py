@@ -21,7 +21,7 @@ from ...pipeline.storage.local import is_remote
 from ...pipeline.storage.storage import Storage
 from ...pipeline.storage.uri_rules import UriRules
 from .cluster import Resources, WorkerGroup, check_capacity, connected, list_nodes
-from .stream import RETRIES, unwrap_ray_error
+from .ray_errors import RETRIES, unwrap_ray_error
 
 T = TypeVar("T")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,8 @@ from ...pipeline.runtime.batch_builder import BatchResult
 from ...pipeline.runtime.opencv_threads import SingleThreadedOpenCV
 from ...pipeline.runtime.sample_batches import SampleBatches, SampleKind
 from ..malloc import keep_freed_memory
-from .actor import BatchWorker, WorkerConfig, WorkerReport, result_or_error
-from .blocks import from_block
+from .actor import BatchWorker, PoolActor, WorkerConfig, WorkerReport, result_or_error
+from .blocks import Block, from_block
 
 if TYPE_CHECKING:
     import ray
@@ -57,8 +57,13 @@ class StageOutput:
     records: pa.RecordBatch | None
     worker_stats: Mapping[str, Any]
 
+    @property
+    def nbytes(self) -> int:
+        """Size of the records."""
+        return 0 if self.records is None else self.records.nbytes
 
-class StageActor:
+
+class StageActor(PoolActor):
     """Actor that maps a finished batch to the stage's result. Processes one batch at a time."""
 
     def __init__(self, config: StageConfig) -> None:
@@ -71,9 +76,13 @@ class StageActor:
         self._buffers = BufferPool()
         self._lock = threading.Lock()
 
-    def __call__(self, table: pa.Table) -> pa.Table:
+    def __call__(self, block: Block) -> list[StageOutput]:
         """Process one batch."""
-        return as_block([self.process(*from_block(table, self._buffers))])
+        return [self.process(*from_block(block, self._buffers))]
+
+    def close(self) -> None:
+        """Close the stage."""
+        self._opened.close()
 
     def process(self, result: BatchResult, worker_stats: Mapping[str, Any]) -> StageOutput:
         """Run the stage on a batch."""
@@ -89,16 +98,22 @@ class StageActor:
         return StageOutput(replace(result, batch=None), records, worker_stats)
 
 
-class BatchStageActor:
+class BatchStageActor(PoolActor):
     """Actor that maps numbers of batches to the stage's results; pixels stay in the actor."""
 
     def __init__(self, config: WorkerConfig, stage: StageConfig) -> None:
         self._worker = result_or_error(lambda: BatchWorker(config))
         self._stage = StageActor(stage)
 
-    def __call__(self, table: pa.Table) -> pa.Table:
+    def __call__(self, numbers: range) -> list[StageOutput]:
         """Build and process the batches, one after another."""
-        return as_block([self._build_and_process(number) for number in numbers_of(table)])
+        return [self._build_and_process(number) for number in numbers]
+
+    def close(self) -> None:
+        """Close the stage and end the worker's threads."""
+        self._stage.close()
+        if isinstance(self._worker, BatchWorker):
+            self._worker.close()
 
     def _build_and_process(self, number: int) -> StageOutput:
         if isinstance(self._worker, LightwellError):
@@ -107,7 +122,7 @@ class BatchStageActor:
             return self._stage.process(result, self._worker.worker_stats())
 
 
-class SamplesStageActor:
+class SamplesStageActor(PoolActor):
     """Actor that maps numbers of batches of files or images to the stage's results."""
 
     def __init__(self, config: WorkerConfig, kind: SampleKind, stage: StageConfig) -> None:
@@ -126,9 +141,13 @@ class SamplesStageActor:
         report = WorkerReport(samples.monitor, samples.budget, config.num_threads)
         return samples, process, report
 
-    def __call__(self, table: pa.Table) -> pa.Table:
+    def __call__(self, numbers: range) -> list[StageOutput]:
         """Process the batches, one after another."""
-        return as_block([self._process(number) for number in numbers_of(table)])
+        return [self._process(number) for number in numbers]
+
+    def close(self) -> None:
+        """Close the stage."""
+        self._opened.close()
 
     def _process(self, number: int) -> StageOutput:
         if isinstance(self._open, LightwellError):
@@ -142,7 +161,7 @@ class SamplesStageActor:
         return StageOutput(result, records, report.take())
 
 
-class RowsStageActor:
+class RowsStageActor(PoolActor):
     """Actor that maps numbers of items of a table to the stage's results."""
 
     def __init__(self, config: StageConfig, source: Rows) -> None:
@@ -154,9 +173,13 @@ class RowsStageActor:
         self._size = source.batch_size or max(1, self._table.num_rows)
         self._process = result_or_error(lambda: self._opened.enter_context(config.stage.open(self._inputs)))
 
-    def __call__(self, table: pa.Table) -> pa.Table:
+    def __call__(self, numbers: range) -> list[StageOutput]:
         """Process the items, one after another."""
-        return as_block([self._run(number) for number in numbers_of(table)])
+        return [self._run(number) for number in numbers]
+
+    def close(self) -> None:
+        """Close the stage."""
+        self._opened.close()
 
     def _run(self, number: int) -> StageOutput:
         if isinstance(self._process, LightwellError):
@@ -167,22 +190,3 @@ class RowsStageActor:
         except LightwellError as error:
             return StageOutput(BatchResult(number, None, error=error), None, {})
         return StageOutput(BatchResult(number, None), records, {})
-
-
-def numbers_of(table: pa.Table) -> range:
-    """Return the numbers that a task is given."""
-    first, count = table["number"][0].as_py(), table["count"][0].as_py()
-    return range(first, first + count)
-
-
-def as_block(outputs: Sequence[StageOutput]) -> pa.Table:
-    """Put results into a table with one cell, as Python objects, since errors are among them."""
-    from ray.data.extensions import ArrowPythonObjectArray
-
-    return pa.table({"outputs": ArrowPythonObjectArray.from_objects([list(outputs)])})
-
-
-def outputs_of(block: pa.Table) -> Sequence[StageOutput]:
-    """Return the results of a block."""
-    found: Sequence[StageOutput] = block["outputs"][0].as_py()
-    return found

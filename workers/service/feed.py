@@ -7,21 +7,18 @@ import uuid
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from ...pipeline.batch.batch import Batch
 from ...pipeline.batch.buffers import BufferPool
 from ...pipeline.errors import RunError
 from ...pipeline.runtime.feed_state import FeedState
 from ...pipeline.runtime.open_view import OpenView
-from ..ray.blocks import from_block
+from ..ray.blocks import Block, from_block
+from ..ray.ray_errors import RETRIES
 from ..ray.stats_aggregator import RemoteFeed, StatsAggregator
-from ..ray.stream import RETRIES
 from .host import Service
 from .messages import HEARTBEATS_PER_TIMEOUT, BatchReply, Heartbeat, ServedView
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 NUM_REQUESTED = 2
 """Batches that are requested ahead, to hide the latency of the service."""
@@ -140,7 +137,7 @@ class ServiceFeed(RemoteFeed[Batch]):
         while not left.wait(self._heartbeat_interval_s) and ray.is_initialized():
             self._service.actor.beat.remote(self._last_heartbeat)
 
-    def _next_block(self, requested: deque[tuple[int, Any]]) -> pa.Table:
+    def _next_block(self, requested: deque[tuple[int, Any]]) -> Block:
         """Request batches ahead and fetch the next one through this node's object store."""
         import ray
 

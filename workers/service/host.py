@@ -10,7 +10,7 @@ from ...pipeline.errors import LightwellError, PlanError, RunError, did_you_mean
 from ...pipeline.jobs.job_file import ServiceName
 from ...pipeline.runtime.open_view import OpenView
 from ..ray.cluster import connect
-from ..ray.stream import unwrap_ray_error
+from ..ray.ray_errors import unwrap_ray_error
 from .server import Server
 from .sharing import SharingRules
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from ...pipeline.errors import LightwellError
 from ...pipeline.plan.plan import Plan
 from ...pipeline.plan.view import View
 
 if TYPE_CHECKING:
     import ray
+
+    from ..ray.blocks import Block
 
 HEARTBEATS_PER_TIMEOUT = 4
 """Heartbeats that a consumer sends in the time after which it counts as dead."""
@@ -49,7 +49,7 @@ class Heartbeat:
 class BatchReply:
     """Reply to a request for a batch."""
 
-    block: tuple[ray.ObjectRef[pa.Table], ...] = ()
+    block: tuple[ray.ObjectRef[Block], ...] = ()
     """One reference to the batch; empty if there is an error, or if another process has taken the consumer's name."""
     version: str = ""
     """Distinguishes the batch from others of the same number, made earlier or later."""

@@ -20,15 +20,14 @@ import uuid
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-
 from ...pipeline.errors import LightwellError
 from ...pipeline.runtime.open_view import OpenView
 from ..ray.actor import BatchActor, result_or_error
-from ..ray.blocks import read_counts
+from ..ray.actor_pool import Stage
+from ..ray.blocks import Block
 from ..ray.crashing_batch import poison_error
 from ..ray.engine import NUM_BATCHES, RayEngine
-from ..ray.stream import RETRIES, Stage, unwrap_ray_error
+from ..ray.ray_errors import RETRIES, unwrap_ray_error
 from .messages import BatchReply, Heartbeat, ServedView
 from .sharing import SharingRules, StreamScheduler
 
@@ -55,15 +54,15 @@ class BuildWorker:
     def ready(self) -> None:
         """Return once the actor is running."""
 
-    def build(self, number: int) -> tuple[tuple[int, int], pa.Table]:
+    def build(self, number: int) -> tuple[tuple[int, int], Block]:
         """Make a batch; return its bytes and the number of samples processed for it, and the batch as a second object."""
-        block = self._build(pa.table({"number": pa.array([number], pa.int64())}))
-        return (block.nbytes, read_counts(block)["num_made"]), block
+        block = self._build(range(number, number + 1))
+        return (block.nbytes, block.result.num_made), block
 
 
 @dataclass
 class _FinishedBatch:
-    block: tuple[ray.ObjectRef[pa.Table], ...]
+    block: tuple[ray.ObjectRef[Block], ...]
     error: LightwellError | None
     version: str
 

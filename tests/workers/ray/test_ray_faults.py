@@ -27,7 +27,7 @@ from ray_jobs import Sums, files_of
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 VIEW = View(shuffle=True, augment=True, num_epochs=8)
-WORKER = "ray::MapWorker"
+WORKER = "ray::Batch"
 
 
 @pytest.fixture(scope="module")

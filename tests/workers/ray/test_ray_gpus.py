@@ -56,8 +56,8 @@ class Watching(SilentConsole):
         for batch in batches:
             yield batch
             for name, node in self._nodes.items():
-                for kind in ("BatchActor", "JobActor", "BatchJobActor"):
-                    found = {(name, pid) for pid in node.pids_of(f"({kind})")}
+                for kind in ("BatchActor", "StageActor", "BatchStageActor"):
+                    found = {(name, pid) for pid in node.pids_of(f"ray::{kind}")}
                     self.seen.setdefault(kind, set()).update(found)
 
     def places(self, kind: str) -> list[str]:
@@ -80,7 +80,7 @@ def test_two_workers_share_the_gpu_of_the_node_that_has_it(
     cluster: Cluster, plan: Plan, tmp_path: Path
 ) -> None:
     console = run_watched(cluster, plan, RayEngine(num_workers=2, per_worker=Resources(1, 0.5)), tmp_path)
-    assert console.places("BatchJobActor") == ["gpu", "gpu"]
+    assert console.places("BatchStageActor") == ["gpu", "gpu"]
 
 
 def test_separate_works_where_the_gpu_is_and_makes_batches_elsewhere(
@@ -89,7 +89,7 @@ def test_separate_works_where_the_gpu_is_and_makes_batches_elsewhere(
     per_worker = Resources(1, 0.5)
     engine = RayEngine(num_workers=2, per_worker=per_worker, placement="separate", num_job_workers=2)
     console = run_watched(cluster, plan, engine, tmp_path)
-    assert console.places("JobActor") == ["gpu", "gpu"]
+    assert console.places("StageActor") == ["gpu", "gpu"]
     assert console.places("BatchActor") == ["cpu", "cpu"]
 
 
