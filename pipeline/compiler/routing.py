@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..policy.registry import is_composition
-from ..transform.dali.lowering import Device
-from ..transform.dali.op_registry import unsupported_reason
+from ..transform.dali.lowering import MAX_GRAPH_DEPTH, Device
+from ..transform.dali.op_registry import depth_of, unsupported_reason
 from ..transform.output_shapes import CROPS, CROPS_AND_RESIZES, RESIZES, needs_pixels_reason
 from ..transform.params import leaf_transforms
 
@@ -49,7 +49,7 @@ def find_routes(transforms: Sequence[Any], *, backend: Backend, device: Device, 
     """Decide where each of some built Albumentations transforms runs.
 
     Early sampling ends before the first transform whose parameters depend on pixels, DALI before the first that it does
-    not support: later transforms are excluded too, which keeps the order.
+    not support or that its graph has no room for: later transforms are excluded too, which keeps the order.
     """
     num_sampled, not_sampled_reason = _count_leading(transforms, needs_pixels_reason)
     num_lowered, not_lowered_reason = 0, ""
@@ -58,6 +58,10 @@ def find_routes(transforms: Sequence[Any], *, backend: Backend, device: Device, 
             transforms[:num_sampled],
             lambda transform: _not_in_graph_reason(transform, device=device, approximate=approximate),
         )
+        num_fitting = _count_fitting(transforms[:num_lowered])
+        if num_fitting < num_lowered:
+            num_lowered = num_fitting
+            not_lowered_reason = f"a DALI graph has at most {MAX_GRAPH_DEPTH} operators in sequence"
     num_fused = _num_fused(transforms[:num_sampled])
     routes = []
     for number, transform in enumerate(transforms):
@@ -82,6 +86,16 @@ def _count_leading(transforms: Sequence[Any], get_reason: Callable[[Any], str]) 
         if reason:
             return number, reason
     return len(transforms), ""
+
+
+def _count_fitting(transforms: Sequence[Any]) -> int:
+    """Count the leading lowered transforms that fit into one graph."""
+    depth = 0
+    for number, transform in enumerate(transforms):
+        depth += sum(depth_of(leaf) for leaf in leaf_transforms([transform]))
+        if depth > MAX_GRAPH_DEPTH:
+            return number
+    return len(transforms)
 
 
 def _reason_at(reason: str, transforms: Sequence[Any], first: int, number: int) -> str:

@@ -35,6 +35,8 @@ class Tolerance:
         return ", ".join(part for part in (levels, psnr) if part)
 
 
+MAX_GRAPH_DEPTH = 700
+"""Most operators in sequence of a graph: DALI collects them by recursion, and Python allows 1,000 nested calls."""
 EXACT = Tolerance(max_levels=0)
 ONE_LEVEL = Tolerance(max_levels=1)
 
@@ -70,6 +72,8 @@ class Lowering:
     """Why DALI supports this on a GPU only; empty if on both devices."""
     approximate: bool = False
     """Whether DALI uses a different algorithm; only used if the plan says ``lowering: approximate``."""
+    depth: int = 6
+    """Largest number of operators in sequence that ``emit`` and its condition add to a graph, with any options."""
     approximation: Callable[[Any], Tolerance | None] = lambda _: None
     """Returns the tolerance if DALI uses a different algorithm with these options, such as a cubic filter; else None."""
 

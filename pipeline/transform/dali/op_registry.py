@@ -39,6 +39,11 @@ def lowering_of(name: str) -> Lowering | None:
     return _BY_NAME.get(name)
 
 
+def depth_of(transform: Any) -> int:
+    """Return the largest number of operators in sequence that a lowered transform adds to a graph."""
+    return _BY_NAME[type(transform).__name__].depth
+
+
 def unsupported_reason(transform: Any, *, device: str, approximate: bool) -> str:
     """Return why DALI does not run a transform with these options on a device; empty if it does."""
     name = type(transform).__name__

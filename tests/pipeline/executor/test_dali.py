@@ -8,6 +8,7 @@ from typing import Any
 import albumentations as A
 import numpy as np
 import pytest
+from lightwell.pipeline.compiler.routing import find_routes
 from lightwell.pipeline.executor.dali import graph_transforms
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.plan.plan import Plan
@@ -84,6 +85,25 @@ def test_files_that_dali_does_not_support_are_processed_by_the_cpu_stage(tmp_pat
     index = tmp_path / "index.parquet"
     build_index(folder, fractions={"train": 1.0}).save(index)
     assert largest_difference(index, [A.RandomResizedCrop((48, 56)), A.HorizontalFlip()]) <= 1
+
+
+LONG_POLICIES = {
+    "of deep transforms": ([*[A.ColorJitter(p=0)] * 6, A.HorizontalFlip()], 3),
+    "of many transforms": ([A.HorizontalFlip(p=0.4), A.VerticalFlip(p=0.4)] * 200, 115),
+    "in one composition": ([A.OneOf([A.Rotate()] * 200, p=0.5), A.HorizontalFlip()], 0),
+}
+
+
+@pytest.mark.parametrize("case", LONG_POLICIES)
+def test_what_does_not_fit_into_one_graph_runs_after_it_and_yields_the_same_pictures(
+    index_path: Path, case: str
+) -> None:
+    long, num_lowered = LONG_POLICIES[case]
+    augment = [A.RandomResizedCrop((48, 56)), *long]
+    routes = find_routes(augment, backend="dali", device="cpu", approximate=False)
+    assert routes.num_lowered == 1 + num_lowered
+    assert routes.routes[1 + num_lowered].reason == "a DALI graph has at most 700 operators in sequence"
+    assert largest_difference(index_path, augment) <= 1
 
 
 @pytest.mark.gpu

@@ -133,7 +133,7 @@ def _emit_scaled(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) 
 
 
 LOWERINGS: tuple[Lowering, ...] = (
-    Lowering(("HueSaturationValue",), (_SHIFTED, _SHIFTS), _hsv_arguments, _emit_hsv, ONE_LEVEL),
+    Lowering(("HueSaturationValue",), (_SHIFTED, _SHIFTS), _hsv_arguments, _emit_hsv, ONE_LEVEL, depth=50),
     Lowering(("ChannelShuffle",), (_MIX,), _shuffle_arguments, _emit_shuffled, EXACT),
     Lowering(
         ("ChannelDropout",),
@@ -142,7 +142,7 @@ LOWERINGS: tuple[Lowering, ...] = (
         _emit_dropped,
         EXACT,
     ),
-    Lowering(("ToGray",), (), no_arguments, _emit_gray, ONE_LEVEL, unsupported=_unsupported_gray),
-    Lowering(("ToSepia",), (), no_arguments, _emit_sepia, EXACT),
-    Lowering(("PlanckianJitter",), (_FACTORS,), _planckian_arguments, _emit_scaled, ONE_LEVEL),
+    Lowering(("ToGray",), (), no_arguments, _emit_gray, ONE_LEVEL, unsupported=_unsupported_gray, depth=18),
+    Lowering(("ToSepia",), (), no_arguments, _emit_sepia, EXACT, depth=11),
+    Lowering(("PlanckianJitter",), (_FACTORS,), _planckian_arguments, _emit_scaled, ONE_LEVEL, depth=7),
 )

@@ -124,7 +124,7 @@ LOWERINGS: tuple[Lowering, ...] = (
         ONE_LEVEL,
         unsupported=_unsupported_gaussian,
     ),
-    Lowering(("GaussianBlur",), (_COLUMN, _ROW), _separable_arguments, _emit_separable, ONE_LEVEL),
+    Lowering(("GaussianBlur",), (_COLUMN, _ROW), _separable_arguments, _emit_separable, ONE_LEVEL, depth=8),
     Lowering(
         ("MedianBlur",),
         (_WINDOW,),
@@ -139,5 +139,6 @@ LOWERINGS: tuple[Lowering, ...] = (
         _unsharp_arguments,
         _emit_unsharp,
         Tolerance(min_psnr_db=45),  # a pixel at the threshold may be classified differently
+        depth=21,
     ),
 )

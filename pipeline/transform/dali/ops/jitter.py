@@ -76,5 +76,6 @@ LOWERINGS: tuple[Lowering, ...] = (
         _arguments,
         _emit,
         Tolerance(min_psnr_db=35),
+        depth=218,
     ),
 )

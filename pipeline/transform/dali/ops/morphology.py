@@ -53,5 +53,5 @@ def _unsupported(transform: Any) -> str:
 
 
 LOWERINGS: tuple[Lowering, ...] = (
-    Lowering(("Morphological",), (SHAPE,), _arguments, _emit, EXACT, unsupported=_unsupported),
+    Lowering(("Morphological",), (SHAPE,), _arguments, _emit, EXACT, unsupported=_unsupported, depth=25),
 )

@@ -65,7 +65,7 @@ def _emit_replaced(_: Any, images: Node, nodes: tuple[Node, ...], device: Device
 
 LOWERINGS: tuple[Lowering, ...] = (
     Lowering(("AdditiveNoise", "GaussNoise", "RGBShift"), (_NOISE,), _noise_arguments, _emit_added, EXACT),
-    Lowering(("MultiplicativeNoise",), (_FACTOR,), _factor_arguments, _emit_multiplied, ONE_LEVEL),
+    Lowering(("MultiplicativeNoise",), (_FACTOR,), _factor_arguments, _emit_multiplied, ONE_LEVEL, depth=7),
     Lowering(("SaltAndPepper",), (_KEEP, _VALUES), _salt_arguments, _emit_replaced, EXACT),
 )
 """Albumentations truncates additive noise to integers, so it is fed as int16."""

@@ -114,10 +114,15 @@ def _emit_spattered(_: Any, images: Node, nodes: tuple[Node, ...], device: Devic
 
 
 LOWERINGS: tuple[Lowering, ...] = (
-    Lowering(("Illumination",), (_PATTERN,), _illumination_arguments, _emit_illuminated, ONE_LEVEL),
-    Lowering(("PlasmaShadow",), (_PATTERN,), _shadow_arguments, _emit_darkened, ONE_LEVEL),
+    Lowering(("Illumination",), (_PATTERN,), _illumination_arguments, _emit_illuminated, ONE_LEVEL, depth=8),
+    Lowering(("PlasmaShadow",), (_PATTERN,), _shadow_arguments, _emit_darkened, ONE_LEVEL, depth=7),
     Lowering(
-        ("PlasmaBrightnessContrast",), (_PATTERN, _STRENGTH), _plasma_arguments, _emit_plasma, ONE_LEVEL
+        ("PlasmaBrightnessContrast",),
+        (_PATTERN, _STRENGTH),
+        _plasma_arguments,
+        _emit_plasma,
+        ONE_LEVEL,
+        depth=14,
     ),
     Lowering(
         ("RandomShadow",),
@@ -126,7 +131,8 @@ LOWERINGS: tuple[Lowering, ...] = (
         _emit_darkened,
         ONE_LEVEL,
         unsupported=_unsupported_shadows,
+        depth=7,
     ),
-    Lowering(("RandomRain",), (_RAIN, _BRIGHTNESS), _rain_arguments, _emit_rain, ONE_LEVEL),
-    Lowering(("Spatter",), (_KEEP, _LAYER), _spatter_arguments, _emit_spattered, ONE_LEVEL),
+    Lowering(("RandomRain",), (_RAIN, _BRIGHTNESS), _rain_arguments, _emit_rain, ONE_LEVEL, depth=10),
+    Lowering(("Spatter",), (_KEEP, _LAYER), _spatter_arguments, _emit_spattered, ONE_LEVEL, depth=9),
 )

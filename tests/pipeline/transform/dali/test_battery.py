@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Sequence
 from typing import Any
@@ -10,10 +11,16 @@ import albumentations as A
 import cv2
 import numpy as np
 import pytest
+from albumentations.augmentations.crops.transforms import CropSizeError
 from hypothesis import HealthCheck, assume, given, settings
 from lightwell.pipeline.errors import PlanError
 from lightwell.pipeline.policy.channel_options import check_channels
-from lightwell.pipeline.transform.dali.op_registry import OP_MODULES, lowering_of, unsupported_reason
+from lightwell.pipeline.transform.dali.op_registry import (
+    OP_MODULES,
+    depth_of,
+    lowering_of,
+    unsupported_reason,
+)
 from lightwell.pipeline.transform.output_shapes import needs_pixels_reason
 from transforms import made, transforms_of
 
@@ -65,6 +72,28 @@ def test_pictures_come_from_the_gpu_and_stay_there(transform: Any) -> None:
     assert_pictures_stay_on_the_gpu([transform])
 
 
+@pytest.mark.parametrize("transform", ALL, ids=shown)
+def test_it_adds_no_more_operators_in_sequence_than_it_declares(transform: Any) -> None:
+    for device in ("cpu", "gpu") if runs_on(transform, "cpu") else ("gpu",):
+        assert 1 <= added_depth(transform, device) <= depth_of(transform)
+
+
+def added_depth(transform: Any, device: Any) -> int:
+    """Count the operators in sequence that a transform adds to a graph."""
+    return depth([transform, transform], device) - depth([transform], device)
+
+
+def depth(transforms: Sequence[Any], device: Any) -> int:
+    """Count the operators in sequence of a graph."""
+    graph = graph_of(transforms, device)
+    graph.placements()
+    found: dict[int, int] = {}
+    for operator in graph._pipeline._ops:  # sources first
+        edges = [edge for one in operator.inputs for edge in (one if isinstance(one, list) else [one])]
+        found[id(operator)] = 1 + max((found[id(edge.source)] for edge in edges), default=0)
+    return max(found.values())
+
+
 def test_nothing_is_copied_to_the_host_between_transforms() -> None:
     assert_pictures_stay_on_the_gpu([*GEOMETRY, *DISTORTIONS, PIECEWISE])
 
@@ -82,10 +111,12 @@ def albumentations_can(transform: Any, picture: np.ndarray) -> bool:
     """Return whether Albumentations alone can apply a transform to a picture several times."""
     boxes = A.BboxParams("albumentations") if shown(transform) in DRAW_FROM_BOXES else None
     targets = {"bboxes": BOXES} if boxes else {}
-    alone = A.Compose([transform], bbox_params=boxes, seed=1)
+    always = copy.deepcopy(transform)
+    always.p = 1
+    alone = A.Compose([always], bbox_params=boxes, seed=1)
     try:
         return all(alone(image=picture, **targets)["image"].ndim == 3 for _ in range(8))
-    except (ValueError, OverflowError, RuntimeWarning, cv2.error):
+    except (ValueError, OverflowError, RuntimeWarning, cv2.error, CropSizeError):
         return False
 
 
@@ -118,6 +149,7 @@ def test_any_options_that_it_does_not_refuse_equal_albumentations(name: str) -> 
                 return
             assume(all(albumentations_can(transform, picture) for picture in SMALL))
             assert_parity(transform, SMALL, num_draws=1)
+            assert added_depth(transform, "cpu") <= depth_of(transform)
         tried.append(transform)
 
     check()
