@@ -106,6 +106,7 @@ def test_a_yolo_file_names_no_folder_outside_its_own(photos: Path, train: str) -
         + ", ".join(["*c"] * 50_000)
         + "]\n",
         "train: .\nnames: {99999999999: cat}\n",
+        "train: .\nnames: {999999: cat}\n",
         "train: .\nkpt_shape: [1000000000, 3]\nnames: [cat]\n",
         "train: .\nkpt_shape: [-1, 3]\nnames: [cat]\n",
     ],

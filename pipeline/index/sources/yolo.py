@@ -19,7 +19,7 @@ from ...config.safe_yaml import parse_document, read_text_file
 from ...errors import PlanError, SourceError
 from ..splits import canonical_split
 from .annotated_images import AnnotatedImage, listing_from_images, local_folder
-from .labels import MAX_NAME_LENGTH
+from .labels import MAX_NAME_LENGTH, PLAUSIBLE_CLASSES
 from .listing import Listing
 from .remarks import Remarks
 from .voc import IMAGE_SUFFIXES
@@ -40,6 +40,11 @@ class _YoloDataset:
     num_keypoints: int = 0
     keypoint_width: int = 0
     """2 for x and y, 3 with visibility."""
+
+    @property
+    def num_classes(self) -> int:
+        """Largest number of classes: numbers without a name count up to a bound, since all smaller ones get a name."""
+        return max(PLAUSIBLE_CLASSES, max(self.names, default=-1) + 1)
 
 
 def is_yolo(source: str) -> bool:
@@ -175,13 +180,18 @@ def _stays_below(entry: str) -> bool:
 def _names(raw: Any, file: Path) -> dict[int, str]:
     if isinstance(raw, list):
         return {number: str(name)[:MAX_NAME_LENGTH] for number, name in enumerate(raw)}
-    if isinstance(raw, dict) and all(str(key).isdecimal() and len(str(key)) < 7 for key in raw):
+    if isinstance(raw, dict) and all(_is_class_number(str(key)) for key in raw):
         return {int(key): str(name)[:MAX_NAME_LENGTH] for key, name in raw.items()}
     if raw is None:
         return {}
     raise SourceError(
-        f"{file.name}: names: expected a list, or names by number, got {str(raw)[:80]!r}; correct it"
+        f"{file.name}: names: expected a list, or names by number below {PLAUSIBLE_CLASSES:,}, got "
+        f"{str(raw)[:80]!r}; correct it"
     )
+
+
+def _is_class_number(text: str) -> bool:
+    return text.isdecimal() and len(text) < 7 and int(text) < PLAUSIBLE_CLASSES
 
 
 def _keypoint_shape(raw: Any, file: Path) -> tuple[int, int]:
@@ -252,10 +262,12 @@ def _add_line(
         remarks.add("left_out", "lines that are not 'class cx cy width height'", image.path)
         return
     number = numbers[0]
-    if not (number >= 0 and number < 1_000_000 and number.is_integer()) or not all(
-        map(math.isfinite, numbers)
-    ):
+    if not (number >= 0 and number.is_integer()) or not all(map(math.isfinite, numbers)):
         remarks.add("left_out", "lines whose class or numbers make no sense", image.path)
+        return
+    if number >= dataset.num_classes:
+        what = f"lines whose class number is {dataset.num_classes:,} or more"
+        remarks.add("left_out", what, f"{number:g} in {image.path}")
         return
     used_classes.add(int(number))
     image.boxes.append(box)

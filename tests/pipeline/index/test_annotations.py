@@ -201,6 +201,26 @@ def test_an_invalid_line_of_a_yolo_file_is_left_out(line: str, tmp_path: Path) -
     assert any("lines" in remark for remark in remarks_of(index)) == bool(line)
 
 
+@pytest.mark.parametrize("number", ["10000", "999999", "1e300"])
+def test_a_class_number_that_would_name_ten_thousand_classes_costs_its_line_only(
+    number: str, tmp_path: Path
+) -> None:
+    path = write_yolo(tmp_path, SCENES)
+    labels = tmp_path / "labels" / "a.txt"
+    labels.write_text(f"{labels.read_text()}\n{number} 0.5 0.5 0.1 0.1\n")
+    index = build_index(path)
+    assert boxes_of(index) == {scene.name: [*scene.boxes] for scene in SCENES}
+    assert index.box_classes == ("cat", "dog", "fish")
+    assert any("lines whose class number is 10,000 or more" in remark for remark in remarks_of(index))
+
+
+def test_as_many_classes_as_a_yolo_file_names_are_read(tmp_path: Path) -> None:
+    path = write_yolo(tmp_path, SCENES[:1])
+    path.write_text(f"train: images\nnames: [{', '.join(f'c{number}' for number in range(10_002))}]\n")
+    (tmp_path / "labels" / "a.txt").write_text("10001 0.3 0.5 0.4 0.6\n")
+    assert boxes_of(build_index(path))["a.png"] == [("c10001", 6, 8, 30, 32)]
+
+
 def test_yolo_polygons_and_poses_are_read_as_boxes_and_keypoints(tmp_path: Path) -> None:
     path = write_yolo(tmp_path, SCENES[:1])
     (tmp_path / "labels" / "a.txt").write_text("1 0.1 0.2 0.5 0.2 0.5 0.8 0.1 0.8\n")
