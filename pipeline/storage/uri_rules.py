@@ -36,6 +36,10 @@ _METADATA_NETWORKS = tuple(
     for text in ("169.254.0.0/16", "fe80::/10", "fd00:ec2::254/128", "100.100.100.200/32", "192.0.0.192/32")
 )
 """Link-local addresses and those of cloud metadata services."""
+_METADATA_REFUSAL = (
+    "expected the address of a file server, got a link-local one or that of a metadata service, which hands out "
+    "credentials; use another server"
+)
 _METADATA_HOSTS = frozenset({"metadata", "metadata.google.internal", "metadata.goog", "instance-data"})
 
 
@@ -85,16 +89,20 @@ class UriRules:
         """Return why a URI is forbidden, or None if it is allowed."""
         protocol = uri.partition("://")[0].lower()
         if "::" in protocol or not _SCHEME.fullmatch(protocol):
-            return "URI that chains protocols; give the plain URI of the file"
+            return "expected a URI of one protocol, got a chain of protocols; give the plain URI of the file"
         if protocol not in self.protocols:
-            return f"protocol {protocol!r} is not allowed; copy the files, or allow it (--allow-protocol)"
+            allowed = ", ".join(sorted(self.protocols))
+            return (
+                f"expected a path or one of the protocols {allowed}, got {protocol!r}; copy the files to one of them"
+                + ("" if protocol in FORBIDDEN_PROTOCOLS else f", or allow it (--allow-protocol {protocol})")
+            )
         if has_userinfo(uri):
             return (
-                "URI with a user name or password; put credentials into fsspec's configuration, ~/.netrc or the "
-                "environment"
+                "expected a URI without user name and password, got one with them; put credentials into fsspec's "
+                "configuration, ~/.netrc or the environment"
             )
         if any((char.isspace() and char != " ") or ord(char) < 32 for char in uri):
-            return "URI with control characters"
+            return "expected a URI without control characters, got one with them; correct it"
         return self._host_refusal(uri) if protocol in ("http", "https") else None
 
     def check(self, uri: str) -> None:
@@ -110,7 +118,7 @@ class UriRules:
         host = re.split(r"[/?#]", uri.partition("://")[2], maxsplit=1)[0]
         host = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
         if host.lower().rstrip(".") in _METADATA_HOSTS:
-            return "address of a metadata service, which hands out credentials; it is never read"
+            return _METADATA_REFUSAL
         try:
             return self.address_refusal(
                 socket.inet_ntoa(socket.inet_aton(host))
@@ -131,9 +139,9 @@ class UriRules:
         found = ipaddress.ip_address(address.partition("%")[0])
         found = getattr(found, "ipv4_mapped", None) or getattr(found, "sixtofour", None) or found
         if any(found.version == one.version and found in one for one in _METADATA_NETWORKS):
-            return "link-local address or one of a metadata service, which hands out credentials; it is never read"
+            return _METADATA_REFUSAL
         if self.forbid_private_addresses and not found.is_global:
-            return "private address, which was forbidden (--forbid-private-addresses)"
+            return "expected a public address, got a private one, which --forbid-private-addresses forbids; use another server"
         return None
 
     def socket_for(self, address: tuple[Any, ...]) -> socket.socket:
@@ -144,5 +152,5 @@ class UriRules:
         """
         family, kind, protocol, _, place = address
         if family in (socket.AF_INET, socket.AF_INET6) and (reason := self.address_refusal(str(place[0]))):
-            raise PermissionError(13, f"its server leads to a forbidden address ({reason})")
+            raise PermissionError(13, f"its server leads to a forbidden address: {reason}")
         return socket.socket(family, kind, protocol)
