@@ -31,7 +31,7 @@ from uuid import uuid4
 
 from ..pipeline.atomic_io import atomic_write, write_json, write_text
 from ..pipeline.errors import RequestError
-from ..pipeline.jobs.contracts import Context, Resumable, ResumePoint
+from ..pipeline.jobs.contracts import ChecksRequest, Context, Resumable, ResumePoint
 from ..pipeline.jobs.progress import SilentConsole
 from ..pipeline.jobs.stages import PartWriter, finish_job, stage_keys, stages_of
 from ..pipeline.monitor.quarantine import QUARANTINE_NAME, read_quarantine, write_quarantine
@@ -246,7 +246,7 @@ def run_training_job(
         engine: makes the batches of this process.
         out: a folder or a URI for the results, with those of an interrupted run.
         console: shows progress; None shows nothing.
-        lock: False if the caller already holds the lock of ``out``.
+        lock: False if the caller already holds the lock of ``out`` and has checked the request.
         reads: input files that the job does not name, such as its job file.
 
     Raises:
@@ -258,6 +258,8 @@ def run_training_job(
     check_output_uri(out)
     rank = RankInfo.from_env()
     check_data_parallel(job, rank.num_ranks)
+    if lock:
+        check_request(job, trains_here=True)
     if not rank.is_main:
         with open_output_store(out, writes=False) as store:
             return train_rank(job, engine, store, console, rank, None)
@@ -267,6 +269,12 @@ def run_training_job(
         results.folder.complete()
         results.output_store.publish()
         return metrics
+
+
+def check_request(job: TrainingJob, *, trains_here: bool) -> None:
+    """Call a job's own check before its output folder is opened, if it has one; raises like ``ChecksRequest``."""
+    if isinstance(job, ChecksRequest):
+        job.check_request(trains_here=trains_here)
 
 
 def train_rank(

@@ -73,6 +73,17 @@ class Classify(ClassifySpec):
             read_tensors(out / BEST_NAME)
         return standing.resume_point(self, view)
 
+    def check_request(self, *, trains_here: bool) -> None:
+        """Check index, model, weights, block, image size and, if this process trains, the device.
+
+        Raises:
+            PlanError: the index does not fit the job.
+            ModelError: the model or its weights cannot be used, or do not accept the plan's images.
+        """
+        from .run import check_request
+
+        check_request(self, trains_here=trains_here)
+
     def check_ranks(self, num_ranks: int) -> None:
         """Check that a number of ranks can share the job's batches.
 

@@ -62,6 +62,28 @@ def run_job(spec: ClassifySpec, view: View, feed: Feed, context: Context) -> Map
         return run.finish(history)
 
 
+def check_request(spec: ClassifySpec, *, trains_here: bool) -> None:
+    """Check a job without reading images or writing files; see ``Classify.check_request``."""
+    if trains_here:
+        choose_device(spec)
+    index = spec.check()
+    check_accepts(build_trainable(spec, len(index.classes)), spec.plan)
+
+
+def build_trainable(spec: ClassifySpec, num_classes: int) -> torch.nn.Module:
+    """Build the model on the CPU, with everything before ``fine_tune_from`` frozen.
+
+    Raises:
+        ModelError: the model, its weights or the block do not exist or do not fit.
+    """
+    model = build_model(spec.model, num_classes=num_classes, seed=torch_seed(spec, "init"), warn=False)
+    if spec.fine_tune_from == "all":
+        model.requires_grad_(True)
+    else:
+        freeze_before(model, spec.fine_tune_from)
+    return model
+
+
 def choose_device(spec: ClassifySpec) -> torch.device:
     """Choose the training device; of several GPUs, torch's current device.
 
@@ -95,13 +117,7 @@ class Run:
         cls, spec: ClassifySpec, index: Index, context: Context, dist: DistributedContext, resume: ResumeState
     ) -> Run:
         """Build the model and optimizer, and load the last checkpoint if there is one."""
-        model = build_model(
-            spec.model, num_classes=len(index.classes), seed=torch_seed(spec, "init"), warn=False
-        )
-        if spec.fine_tune_from == "all":
-            model.requires_grad_(True)
-        else:
-            freeze_before(model, spec.fine_tune_from)
+        model = build_trainable(spec, len(index.classes))
         model = model.to(dist.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         model = model.to(torch.float64 if spec.precision == "float64" else torch.float32)
         optimizer = spec.optimizer.build(*trainable_parameters(model))

@@ -203,6 +203,23 @@ class Resumable(Protocol):
 
 
 @runtime_checkable
+class ChecksRequest(Protocol):
+    """A training job that checks more than its keys before the output folder is opened: a refused request changes nothing."""
+
+    def check_request(self, *, trains_here: bool) -> None:
+        """Check all that can be checked without reading images.
+
+        Args:
+            trains_here: whether this process will run the job; False on the driver of a cluster.
+
+        Raises:
+            PlanError: plan or index do not fit the job.
+            ModelError: the model or its weights cannot be used.
+        """
+        ...
+
+
+@runtime_checkable
 class DataParallel(Protocol):
     """A training job that supports data parallelism: ``run`` is one of several ranks, each with its slice of every batch.
 

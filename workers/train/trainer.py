@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ...pipeline.errors import PlanError, RunError
 from ..data_parallel import check_data_parallel
-from ..local import resume_point
+from ..local import check_request, resume_point
 from ..output_store import absolute_out, is_remote
 from ..ray.cluster import (
     NodeResources,
@@ -78,6 +78,7 @@ class RayTrainer:
         out = absolute_out(out)
         check_data_parallel(job, self.num_workers or 1)
         self.per_worker.with_defaults(job.plan.resources)  # checked before Ray is started
+        check_request(job, trains_here=False)
         with open_results(job, out, reads=reads) as results:
             resume_point(job, results.path)
             with connected(self.address), sentinel_file(out) as sentinel:

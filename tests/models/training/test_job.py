@@ -25,6 +25,7 @@ from lightwell.pipeline.plan.plan import BatchOptions, Plan
 from lightwell.pipeline.plan.sampling import Sampling
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine
+from lightwell.workers.local import run_training_job
 
 MODEL = ModelSpec(name="timm:test_resnet", weights="none")
 NORMALIZE = {"Normalize": {"mean": [0.5] * 3, "std": [0.5] * 3}}
@@ -287,6 +288,31 @@ def test_an_unknown_split_is_refused_with_the_existing_ones(plan: Plan) -> None:
 def test_an_unknown_block_is_refused(plan: Plan, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="layer4"):
         train(Classify(plan=plan, model=MODEL, fine_tune_from="layer5"), tmp_path)
+
+
+REFUSED_REQUESTS = {
+    "block": ({"fine_tune_from": "layr4"}, "fine_tune_from: expected a block"),
+    "weights": ({"model": ModelSpec(name="timm:test_resnet", weights="no/such.pth")}, "no/such.pth"),
+    "model": ({"model": ModelSpec(name="timm:test_resnett", weights="none")}, "test_resnett"),
+    "classes": ({"model": MODEL.model_copy(update={"num_classes": 7})}, "num_classes"),
+    "device": ({"device": "cuda"}, "device: expected a machine with CUDA"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED_REQUESTS)
+def test_a_refused_request_neither_makes_nor_changes_an_output_folder(
+    plan: Plan, tmp_path: Path, case: str
+) -> None:
+    changes, message = REFUSED_REQUESTS[case]
+    if case == "device" and torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    job = Classify(plan=plan, **{"model": MODEL, **changes})
+    for out in (tmp_path / "new", tmp_path / "empty"):
+        if out.name == "empty":
+            out.mkdir()
+        with pytest.raises(ModelError, match=message):
+            run_training_job(job, LocalEngine(num_threads=1), out)
+    assert [path.name for path in tmp_path.rglob("*")] == ["empty"]
 
 
 def test_a_last_batch_of_one_image_is_dropped_only_if_batchnorm_is_trained(plan: Plan) -> None:

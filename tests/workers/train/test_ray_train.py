@@ -21,7 +21,7 @@ import torch
 import yaml
 from checkpoints import steps_done
 from clusters import Cluster, Node, ray_cluster, wait_until
-from lightwell.pipeline.errors import PlanError, SampleError
+from lightwell.pipeline.errors import ModelError, PlanError, SampleError
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.jobs.job_file import load_job
 from lightwell.pipeline.jobs.progress import SilentConsole
@@ -277,6 +277,15 @@ def test_what_cannot_be_placed_or_shared_is_refused_before_anything_starts(
     assert list((tmp_path / "out").iterdir()) == []
     with pytest.raises(PlanError, match="expected a folder shared by all nodes"):
         check_shared_folder(RankConfig(job, str(tmp_path), None, ".seen-by-nobody", 1, 0), node=1)
+
+
+def test_a_job_whose_model_is_refused_neither_starts_ray_nor_makes_its_output_folder(
+    folder: Path, tmp_path: Path
+) -> None:
+    job = job_for(folder).model_copy(update={"fine_tune_from": "layr4"})
+    with pytest.raises(ModelError, match="fine_tune_from: expected a block"):
+        RayTrainer("127.0.0.1:1", 1).run(job, str(tmp_path / "out"), SilentConsole())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_without_a_number_there_are_as_many_ranks_as_fit_and_can_share_a_batch(folder: Path) -> None:
