@@ -73,6 +73,7 @@ def open_service(
     """
     from ..pipeline.errors import PlanError, RequestError
     from ..pipeline.jobs.job_file import load_job, load_service
+    from ..pipeline.plan.view import View
 
     service = load_service(job)
     if service is None:
