@@ -79,7 +79,7 @@ def audit(
         print_json(findings)
     elif not quiet:
         _print_findings(findings)
-        print(f"open {out.rstrip('/')}/report.html")
+        _print_place(out)
     failures = [failure for gate in gates if (failure := gate.failure(findings))]
     for failure in failures:
         print(f"--fail-on: {failure}", file=sys.stderr)
@@ -115,6 +115,15 @@ def run_audit(
         found = found.model_copy(update={"explain": explain})
     text = dump_job(found, job, default="gradcam")
     return run_batch_job(found, engine, out, console_for(quiet=quiet), reads=[job], job_text=text)
+
+
+def _print_place(out: str) -> None:
+    """Print the path of the report, or of the folder if the job writes none."""
+    from ..workers.output_store import is_remote, local_path
+
+    folder = out.rstrip("/")
+    has_report = is_remote(out) or (local_path(out) / "report.html").is_file()
+    print(f"open {folder}/report.html" if has_report else f"wrote the results to {folder}")
 
 
 def _print_findings(findings: Any) -> None:

@@ -14,8 +14,6 @@ import albumentations as A
 import numpy as np
 import pyarrow as pa
 import pytest
-from lightwell.models.training.job import Classify
-from lightwell.models.zoo.build import ModelSpec
 from lightwell.pipeline.batch.batch import Batch
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.jobs.contracts import Context
@@ -144,20 +142,6 @@ def test_a_batch_job_that_resumes_passes_even_shuffled(plan: Plan, tmp_path: Pat
 def test_a_batch_job_whose_records_depend_on_the_run_is_found(plan: Plan, tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="interrupted after 1 batches: expected"):
         assert_job_resumes(Brightness(plan, carries=True), ENGINE, tmp_path)
-
-
-def test_our_training_job_resumes_after_any_batch(plan: Plan, tmp_path: Path) -> None:
-    model = ModelSpec(name="timm:test_resnet", weights="none")
-    job = Classify(plan=plan, model=model, epochs=2, fine_tune_from="layer4")
-
-    def outcome(out: Path, result: Mapping[str, Any]) -> Any:
-        from safetensors.torch import load_file
-
-        weights = load_file(out / "checkpoint.safetensors")
-        return result["test"]["loss"], {name: tensor.numpy().tobytes() for name, tensor in weights.items()}
-
-    assert_job_resumes(job, ENGINE, tmp_path, outcome=outcome)
-    assert len(list(tmp_path.iterdir())) > 8
 
 
 def test_the_checks_need_no_test_framework() -> None:

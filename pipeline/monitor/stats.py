@@ -12,6 +12,7 @@ from ..machine import num_cpus
 STEPS = {
     "read": ("read",),
     "process": ("lookup", "sample", "decode", "transform", "write"),
+    "stage": ("load", "decode", "compute"),
     "consume": ("batch", "consumer"),
 }
 """Steps of each stage, in processing order."""
@@ -25,6 +26,8 @@ STEP_LABELS = {
     "decode": "decoding",
     "transform": "transforming",
     "write": "writing into the batch",
+    "load": "reading",
+    "compute": "the stage's function",
 }
 MIN_WAIT_SHARE = 0.1
 """Share of the time below which waiting is ignored."""
@@ -100,14 +103,15 @@ class FeedStats:
             return "unknown: no batch yet"
         waited = max(0.0, self.seconds("consume", "input") - self.first_batch_s)
         waited /= max(self.wall_s - self.first_batch_s, 1e-9)
-        blocked = self.share("process", "output")
+        workers = "stage" if any(one.stage == "stage" for one in self.threads) else "process"
+        blocked = self.share(workers, "output")
         if min(blocked, waited) > MIN_WAIT_SHARE:
             text = f"handoff: workers waited {blocked:.0%} of the time, and the consumer {waited:.0%}"
             return text.replace("%", " %")
         if blocked > waited and blocked > MIN_WAIT_SHARE:
             return f"the consumer: the pipeline waited for it {blocked:.0%} of the time".replace("%", " %")
-        working = {step: self.share("process", step) for step in STEPS["process"]}
-        starved = self.share("process", "input")
+        working = {step: self.share(workers, step) for step in STEPS[workers]}
+        starved = self.share(workers, "input")
         if starved > sum(working.values()):
             return f"reading: the decoding threads waited for files {starved:.0%} of the time".replace(
                 "%", " %"

@@ -26,7 +26,7 @@ class StepTimer:
 
     def __init__(self, stage: str = "process") -> None:
         self.stage = stage
-        """``read``, ``process`` or ``consume``."""
+        """``read``, ``process``, ``stage`` (of a batch job) or ``consume``."""
         self._lock = threading.Lock()
         self._seconds: dict[str, float] = {}
         self._bytes: dict[str, int] = {}
@@ -38,7 +38,7 @@ class StepTimer:
         """Start a step and end the previous one.
 
         Args:
-            step: ``read``, ``lookup``, ``sample``, ``decode``, ``transform``, ``write``, ``consumer``; or waiting for
+            step: ``read``, ``load``, ``compute``, ``lookup``, ``sample``, ``decode``, ``transform``, ``write``, ``consumer``; or waiting for
                 ``input`` or ``output``.
             num_bytes: bytes produced by the step that ends.
 

@@ -77,10 +77,10 @@ class SampleBatches:
                 are left out.
         """
         spec = self._spec(number)
-        timer = self.monitor.timer("process")
+        timer = self.monitor.timer("stage")
         reader = _Reader(self, spec)
         try:
-            timer.enter("sample")
+            timer.enter("compute")
             value = function(iter(reader))
             if not reader.finished:
                 raise PlanError(
@@ -115,7 +115,7 @@ class _Reader:
     def __init__(self, batches: SampleBatches, spec: BatchSpec) -> None:
         self._batches = batches
         self._spec = spec
-        self._timer = batches.monitor.timer("process")
+        self._timer = batches.monitor.timer("stage")
         self.failures: list[QuarantineEntry] = []
         self.num_read = 0
         self.finished = False
@@ -123,10 +123,10 @@ class _Reader:
     def __iter__(self) -> Iterator[FileSample | ImageSample]:
         budget = self._batches.budget
         for row in self._spec.rows:
-            self._timer.enter("read")
+            self._timer.enter("load")
             (sample,) = self._batches.loader.load(np.array([row]))
             num_bytes = 0 if sample.file is None else len(sample.file.data)
-            self._timer.enter("sample", num_bytes)
+            self._timer.enter("compute", num_bytes)
             if sample.file is None:
                 self._fail(sample, sample.step, sample.reason)
                 continue
@@ -151,7 +151,7 @@ class _Reader:
             with batches.watchdog.track("decode", file.key):
                 decoded = decode_single(file, DecodePlan("full", full_region(file.size), ()))
             slow = batches.watchdog.timeout_reason(time.perf_counter() - started)
-            timer.enter("sample", 0 if decoded.image is None else decoded.image.nbytes)
+            timer.enter("compute", 0 if decoded.image is None else decoded.image.nbytes)
             if slow:
                 self._fail(sample, "time", f"decoding {slow}", decoded.decoders)
             elif decoded.image is None:

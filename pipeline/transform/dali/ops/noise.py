@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import albumentations as A
 import numpy as np
 
 from ....geometry import Size
@@ -21,13 +22,20 @@ _KEEP = Argument("kept", "uint8", 3)
 _VALUES = Argument("put", "uint8", 3)
 
 
-def _noise_arguments(_: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, ...]:
+def _noise_arguments(transform: Any, params: Mapping[str, Any], __: Size) -> tuple[Any, ...]:
     noise = np.asarray(params["noise_map"])
     if noise.ndim == 1:
         noise = noise.reshape(1, 1, -1)
-    elif noise.strides[-1] == 0:  # one map for all channels
+    elif _shares_map(transform):
         noise = noise[..., :1]
     return (np.trunc(np.clip(noise.astype(np.float32), -255, 255)),)
+
+
+def _shares_map(transform: Any) -> bool:
+    """Return whether all channels share one map; by the options, as DALI needs equal channels throughout a batch."""
+    if isinstance(transform, A.GaussNoise):
+        return not transform.per_channel and transform.noise_scale_factor == 1
+    return bool(transform.spatial_mode == "shared" and transform.approximation == 1)
 
 
 def _emit_added(_: Any, images: Node, nodes: tuple[Node, ...], device: Device) -> Node:

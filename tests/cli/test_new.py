@@ -1,0 +1,62 @@
+"""``lightwell new job`` writes a package outside of the tree that passes its own tests and runs on every engine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from lightwell.cli.app import app
+from lightwell.cli.new import write_job
+from lightwell.pipeline.errors import RequestError
+from pictures import make_folder
+from ray_jobs import files_of
+from typer.testing import CliRunner
+
+
+def test_the_written_job_passes_its_tests_and_runs_from_the_command_line(tmp_path: Path) -> None:
+    """The job has three stages, over files, images and records."""
+    said = CliRunner().invoke(
+        app, ["new", "job", "odd_ones", "--out", str(tmp_path / "odd")], catch_exceptions=False
+    )
+    assert said.stdout.startswith("wrote job.yaml, odd_ones.py, pyproject.toml, test_odd_ones.py in ")
+    folder = tmp_path / "odd"
+
+    def run(*words: str) -> str:
+        environment = os.environ | {"PYTHONPATH": str(folder)}
+        done = subprocess.run(
+            [sys.executable, "-m", *words],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    assert "3 passed" in run("pytest", "-q", "-p", "no:cacheprovider", ".")
+    make_folder(folder / "photos", num_images=12)
+    run("lightwell.cli", "index", "photos", "-o", "index.parquet")
+    run("lightwell.cli", "audit", "job.yaml", "--out", "out", "--allow-import", "odd_ones")
+    stages = [path.name.rpartition("-")[0] for path in (folder / "out" / "stages").iterdir() if path.is_dir()]
+    assert sorted(stages) == ["files", "images", "outliers"]
+    before = files_of(folder / "out")
+    run("lightwell.cli", "report", "out", "--allow-import", "odd_ones")
+    assert files_of(folder / "out") == before
+
+
+@pytest.mark.parametrize("name", ["Outliers", "class", "json", "lightwell", "1st", "a-b", ""])
+def test_a_name_that_is_no_free_module_name_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(RequestError, match="expected a module name"):
+        write_job(name, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_nothing_is_written_into_a_folder_with_files(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(RequestError, match="expected a new or empty folder"):
+        write_job("outliers", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
