@@ -139,9 +139,8 @@ def _is_loopback_only(address: str) -> bool:
     if host not in ("127.0.0.1", "localhost"):
         return False
     try:
-        socket.create_connection(
-            (ray.util.get_node_ip_address(), int(port)), timeout=CONNECT_TIMEOUT_S
-        ).close()
+        own = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+        socket.create_connection((own, int(port)), timeout=CONNECT_TIMEOUT_S).close()
     except OSError:
         return True
     return False
