@@ -71,8 +71,9 @@ def open_service(
     Raises:
         RequestError: worker options are given, or the service does not serve the job's plan and view.
     """
-    from ..pipeline.errors import RequestError
+    from ..pipeline.errors import PlanError, RequestError
     from ..pipeline.jobs.job_file import load_job, load_service
+    from ..pipeline.plan.view import View
 
     service = load_service(job)
     if service is None:
@@ -95,7 +96,13 @@ def open_service(
     engine = ServiceEngine(
         service.name, options["address"] or "auto", service.consumer or unique_name(), local
     )
-    engine.check(found.plan, found.view)
+    view = getattr(found, "view", None)
+    if not isinstance(view, View):
+        raise PlanError(
+            f"feed: expected a job with a view, as a service serves one, got {type(found).__name__} without; remove `feed` "
+            f"from {job}"
+        )
+    engine.check(found.plan, view)
     return engine
 
 

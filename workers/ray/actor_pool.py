@@ -1,4 +1,4 @@
-"""Pools of Ray actors, one per stage: actors that die are replaced, and more are added when nodes join.
+"""Pools of Ray actors: actors that die are replaced, and more are added when nodes join.
 
 A pool never restarts an actor: it starts another one, on any node that has room. Actors receive calls once they are open.
 """
@@ -28,8 +28,8 @@ Watch = Callable[[Any, Callable[["Future[Any]"], None]], None]
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A kind of actor that processes each item."""
+class PoolSpec:
+    """The actors of a pool: their class, resources and number."""
 
     actor_class: type[PoolActor]
     args: Sequence[Any]
@@ -70,32 +70,32 @@ class PoolMember:
 
 
 class ActorPool:
-    """Actors of one stage.
+    """Actors of one kind.
 
     Args:
-        stage: the stage.
-        others: workers of the other stages.
+        spec: the actors.
+        others: workers of the other pools.
         spread: whether to use all nodes alike; otherwise nodes without GPUs are preferred.
         watch: how the pool learns that an actor is open.
     """
 
-    def __init__(self, stage: Stage, others: Sequence[WorkerGroup], *, spread: bool, watch: Watch) -> None:
+    def __init__(self, spec: PoolSpec, others: Sequence[WorkerGroup], *, spread: bool, watch: Watch) -> None:
         import ray
 
-        self.stage = stage
+        self.spec = spec
         self._others = others
         self._watch = watch
         self._failed_starts = 0
-        self._remote = ray.remote(stage.actor_class).options(
-            num_cpus=stage.per_worker.cpus,
-            num_gpus=stage.per_worker.gpus or None,
+        self._remote = ray.remote(spec.actor_class).options(
+            num_cpus=spec.per_worker.cpus,
+            num_gpus=spec.per_worker.gpus or None,
             max_restarts=0,
             max_task_retries=0,
-            max_concurrency=stage.num_batches + 1,  # and the call of ``live``
+            max_concurrency=spec.num_batches + 1,  # and the call of ``live``
             scheduling_strategy="SPREAD" if spread else "DEFAULT",
         )
         self._actors: list[PoolMember] = []
-        for _ in range(stage.initial_workers):
+        for _ in range(spec.initial_workers):
             self._start()
 
     def __len__(self) -> int:
@@ -103,7 +103,7 @@ class ActorPool:
 
     def least_busy(self) -> PoolMember | None:
         """Return the open actor with the fewest calls; None if all have enough."""
-        most = CALLS_PER_SLOT * self.stage.num_batches
+        most = CALLS_PER_SLOT * self.spec.num_batches
         free = [one for one in self._actors if one.node and not one.is_reserved and one.num_calls < most]
         return min(free, key=lambda one: one.num_calls, default=None)
 
@@ -122,8 +122,8 @@ class ActorPool:
 
     def grow(self) -> None:
         """Start more actors if there is room for them since nodes joined."""
-        if not self.stage.num_workers:
-            room = max_workers(self.stage.per_worker, self._others, list_nodes())
+        if not self.spec.num_workers:
+            room = max_workers(self.spec.per_worker, self._others, list_nodes())
             for _ in range(room - len(self._actors)):
                 self._start()
 
@@ -141,7 +141,7 @@ class ActorPool:
         self._actors.clear()
 
     def _start(self) -> None:
-        actor = PoolMember(self._remote.remote(*self.stage.args))
+        actor = PoolMember(self._remote.remote(*self.spec.args))
         self._actors.append(actor)
         self._watch(actor.handle.node_id.remote(), partial(self._on_open, actor))
 

@@ -118,10 +118,32 @@ def connect(address: str | None = None) -> bool:
     if address != "auto":
         _check_reachable(address)
     try:
-        ray.init(address=address, log_to_driver=False, configure_logging=False)
+        if _is_loopback_only(address):
+            with _on_loopback() as ip:
+                ray.init(address=address, log_to_driver=False, configure_logging=False, _node_ip_address=ip)
+        else:
+            ray.init(address=address, log_to_driver=False, configure_logging=False)
     except (OSError, RuntimeError, ray.exceptions.RayError) as error:
         raise RunError(_connection_error(address, error)) from error
     return True
+
+
+def _is_loopback_only(address: str) -> bool:
+    """Return whether a cluster listens on 127.0.0.1 alone, as one that ``connect`` has started does.
+
+    Ray takes 127.0.0.1 for the machine's own address, where such a cluster cannot be reached.
+    """
+    import ray
+
+    host, _, port = address.rpartition(":")
+    if host not in ("127.0.0.1", "localhost"):
+        return False
+    try:
+        own = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+        socket.create_connection((own, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except OSError:
+        return True
+    return False
 
 
 @contextmanager

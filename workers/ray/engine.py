@@ -27,7 +27,7 @@ from ...pipeline.runtime.feed_state import FeedState
 from ...pipeline.runtime.open_view import OpenView
 from ..local_stages import RowsRun, sample_view
 from .actor import BatchActor, PoolActor, WorkerConfig
-from .actor_pool import Stage
+from .actor_pool import PoolSpec
 from .blocks import from_block
 from .cluster import (
     ResourceRequest,
@@ -54,8 +54,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from ...pipeline.jobs.contracts import StageRun
-    from ...pipeline.jobs.stages import Inputs
-    from ...pipeline.jobs.stages import Stage as JobStage
+    from ...pipeline.jobs.stages import Inputs, Stage
     from ...pipeline.runtime.sample_batches import SampleKind
 
 T = TypeVar("T")
@@ -117,9 +116,9 @@ class RayEngine:
         opened = self._open(plan, view)
         feed_state = FeedState(opened, position)
         connect(self.address)
-        return RayFeed(opened, feed_state, [self.batch_stage(opened)])
+        return RayFeed(opened, feed_state, [self.batch_pool(opened)])
 
-    def batch_stage(self, opened: OpenView) -> Stage:
+    def batch_pool(self, opened: OpenView) -> PoolSpec:
         """Return the stage that makes the batches of a view on the connected cluster.
 
         Raises:
@@ -130,11 +129,9 @@ class RayEngine:
         group = self._resolve_size(
             self._worker_group(per_worker if on_gpu else replace(per_worker, gpus=0)), []
         )
-        return _stage(BatchActor, (self._worker_config(opened, group),), group, self.num_workers)
+        return _pool_spec(BatchActor, (self._worker_config(opened, group),), group, self.num_workers)
 
-    def open_stage(
-        self, stage: JobStage, inputs: Inputs, position: Mapping[str, Any] | None = None
-    ) -> StageRun:
+    def open_stage(self, stage: Stage, inputs: Inputs, position: Mapping[str, Any] | None = None) -> StageRun:
         """Open a run of a stage, from a position on if one is given; raises as ``feed`` does."""
         source = stage.source(inputs)
         if isinstance(source, Rows):
@@ -151,35 +148,37 @@ class RayEngine:
             pools = [self._sample_pool(stage, inputs, opened, kind)]
         return RayStageRun(opened, feed_state, pools)
 
-    def _batch_pools(self, stage: JobStage, inputs: Inputs, opened: OpenView) -> list[Stage]:
+    def _batch_pools(self, stage: Stage, inputs: Inputs, opened: OpenView) -> list[PoolSpec]:
         per_worker = self.per_worker.with_defaults(opened.plan.resources)
         own = StageConfig.of(stage, inputs)
         if self.placement == "colocated":
             group = self._resolve_size(self._worker_group(per_worker), [])
             config = self._worker_config(opened, group)
-            return [_stage(BatchStageActor, (config, own), group, self.num_workers)]
+            return [_pool_spec(BatchStageActor, (config, own), group, self.num_workers)]
         on_job = self._job_workers(per_worker)
         makers = self._resolve_size(self._worker_group(replace(per_worker, gpus=0)), [on_job])
         return [
-            _stage(BatchActor, (self._worker_config(opened, makers),), makers, self.num_workers),
-            _stage(StageActor, (own,), on_job, on_job.num_workers),
+            _pool_spec(BatchActor, (self._worker_config(opened, makers),), makers, self.num_workers),
+            _pool_spec(StageActor, (own,), on_job, on_job.num_workers),
         ]
 
-    def _sample_pool(self, stage: JobStage, inputs: Inputs, opened: OpenView, kind: SampleKind) -> Stage:
+    def _sample_pool(self, stage: Stage, inputs: Inputs, opened: OpenView, kind: SampleKind) -> PoolSpec:
         per_worker = self.per_worker.with_defaults(opened.plan.resources)
         group = self._resolve_size(self._worker_group(per_worker), [])
         config = self._worker_config(opened, group)
         args = (config, kind, StageConfig.of(stage, inputs))
-        pool = _stage(SamplesStageActor, args, group, self.num_workers)
+        pool = _pool_spec(SamplesStageActor, args, group, self.num_workers)
         return replace(pool, num_batches=config.num_threads)
 
     def _open_rows(
-        self, stage: JobStage, inputs: Inputs, source: Rows, position: Mapping[str, Any] | None
+        self, stage: Stage, inputs: Inputs, source: Rows, position: Mapping[str, Any] | None
     ) -> StageRun:
-        def pool() -> Stage:
+        def pool() -> PoolSpec:
             connect(self.address)
             group = self._resolve_size(self._job_workers(self.per_worker.with_defaults(None)), [])
-            return _stage(RowsStageActor, (StageConfig.of(stage, inputs), source), group, group.num_workers)
+            return _pool_spec(
+                RowsStageActor, (StageConfig.of(stage, inputs), source), group, group.num_workers
+            )
 
         return RayRowsRun(stage, inputs, source, position, pool)
 
@@ -222,9 +221,9 @@ class RayEngine:
 class _RayStream(RemoteFeed[T]):
     """Ordered stream of a cluster's results, one per batch of a view, with the state of a feed."""
 
-    def __init__(self, opened: OpenView, feed_state: FeedState, stages: list[Stage]) -> None:
+    def __init__(self, opened: OpenView, feed_state: FeedState, pools: list[PoolSpec]) -> None:
         super().__init__(opened, feed_state)
-        self._stages = stages
+        self._pools = pools
         self._stopped = False
 
     def close(self) -> None:
@@ -249,7 +248,7 @@ class _RayStream(RemoteFeed[T]):
             limits = Limits(self._per_task(end - first), self._max_batches())
             stats.enter("input")
             with closing(
-                stream(first, end, self._stages, limits, partial(poison_error, self._opened))
+                stream(first, end, self._pools, limits, partial(poison_error, self._opened))
             ) as blocks:
                 for block in blocks:
                     if self._stopped:
@@ -292,14 +291,14 @@ class RayStageRun(_RayStream[StageRecords]):
     """
 
     def _per_task(self, num_batches: int) -> int:
-        if len(self._stages) > 1:
+        if len(self._pools) > 1:
             return 1
         return max(
-            1, min(BATCHES_PER_TASK, num_batches // (TASKS_PER_WORKER * self._stages[0].initial_workers))
+            1, min(BATCHES_PER_TASK, num_batches // (TASKS_PER_WORKER * self._pools[0].initial_workers))
         )
 
     def _max_batches(self) -> int | None:
-        return None if len(self._stages) == 1 else super()._max_batches()
+        return None if len(self._pools) == 1 else super()._max_batches()
 
     def _batches(self) -> Iterator[StageRecords]:
         for block in self._blocks():
@@ -323,11 +322,11 @@ class RayRowsRun(RowsRun):
 
     def __init__(
         self,
-        stage: JobStage,
+        stage: Stage,
         inputs: Inputs,
         source: Rows,
         position: Mapping[str, Any] | None,
-        pool: Callable[[], Stage],
+        pool: Callable[[], PoolSpec],
     ) -> None:
         super().__init__(stage, inputs, source, position)
         self._pool = pool
@@ -347,5 +346,7 @@ class RayRowsRun(RowsRun):
                     yield output.records
 
 
-def _stage(make: type[PoolActor], args: tuple[Any, ...], group: WorkerGroup, num_workers: int) -> Stage:
-    return Stage(make, args, group.per_worker, num_workers, group.num_workers, NUM_BATCHES)
+def _pool_spec(
+    make: type[PoolActor], args: tuple[Any, ...], group: WorkerGroup, num_workers: int
+) -> PoolSpec:
+    return PoolSpec(make, args, group.per_worker, num_workers, group.num_workers, NUM_BATCHES)

@@ -2,7 +2,7 @@
 
     numbers -> pool of actors, each with an open view -> object store -> (another pool ->) this process
 
-The driver submits a bounded window of tasks, and more whenever a result is taken. All stages of a task are submitted at
+The driver submits a bounded window of tasks, and more whenever a result is taken. All calls of a task are submitted at
 once: Ray passes a result to the next actor as soon as it is there. A task that is lost, with a process, a node or an object
 store, is done again, alone in its actors: a batch that kills its process is found in this way, and no other is blamed.
 """
@@ -21,11 +21,11 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from ...pipeline.errors import LightwellError, WorkerDiedError
-from .actor_pool import ActorPool, PoolMember, Stage
+from .actor_pool import ActorPool, PoolMember, PoolSpec
 from .ray_errors import RETRIES, is_lost, lost_actor, unwrap_ray_error
 
 TASKS_PER_SLOT = 4
-"""Ratio of tasks that are in progress, queued or finished to those that all workers of the first stage run concurrently."""
+"""Ratio of tasks that are in progress, queued or finished to those that all workers of the first pool run concurrently."""
 PREFETCHED = 2
 """Finished results on other nodes that are fetched ahead of the consumer."""
 CAPACITY_CHECK_S = 5.0
@@ -37,7 +37,7 @@ class Limits:
     """How much one run has in progress."""
 
     per_task: int = 1
-    """Batches per task of the first stage."""
+    """Batches per task of the first pool."""
     max_batches: int | None = None
     """Maximum number of batches in progress or finished; None means that only the number of workers limits it."""
 
@@ -45,16 +45,16 @@ class Limits:
 def stream(
     first: int,
     end: int,
-    stages: Sequence[Stage],
+    specs: Sequence[PoolSpec],
     limits: Limits,
     poison_error: Callable[[int, int], WorkerDiedError],
 ) -> Generator[Any, None, None]:
-    """Process the numbers from ``first`` up to ``end`` through all stages; yields the results in order.
+    """Process the numbers from ``first`` up to ``end`` through all pools; yields the results in order.
 
     Args:
         first: number of the first batch.
         end: number after the last batch.
-        stages: the stages; the first one maps a range of numbers to a result, the others a result to the next.
+        specs: the pools; the first one maps a range of numbers to a result, the others a result to the next.
         limits: how much is in progress.
         poison_error: the error for a number whose process died, and how many times it did.
 
@@ -62,7 +62,7 @@ def stream(
         RunError: a worker failed, or died repeatedly.
         LightwellError: an error raised in a worker.
     """
-    run = _Run(first, end, stages, limits, poison_error)
+    run = _Run(first, end, specs, limits, poison_error)
     thread = threading.Thread(target=run.work, name="lightwell-ray", daemon=True)
     thread.start()
     try:
@@ -74,13 +74,13 @@ def stream(
 
 @dataclass(eq=False)
 class _Task:
-    """Some consecutive numbers on their way through the stages."""
+    """Some consecutive numbers on their way through the pools."""
 
     numbers: range
     num_deaths: int = 0
     attempt: int = 0
     result: Any = None
-    """Reference to the result of the last stage."""
+    """Reference to the result of the last pool."""
     node: str = ""
     """Id of the node that has the finished result."""
     error: LightwellError | None = None
@@ -101,13 +101,13 @@ class _Run:
         self,
         first: int,
         end: int,
-        stages: Sequence[Stage],
+        specs: Sequence[PoolSpec],
         limits: Limits,
         poison_error: Callable[[int, int], WorkerDiedError],
     ) -> None:
         self._first = self._fresh = self._taken = first
         self._end = end
-        self._stages = stages
+        self._specs = specs
         self._limits = limits
         self._poison_error = poison_error
         self._lost: list[_Task] = []
@@ -168,11 +168,11 @@ class _Run:
                 pool.close(gracefully=self._taken == self._end)
 
     def _open_pools(self) -> None:
-        some_gpus = any(stage.per_worker.gpus for stage in self._stages)
-        for stage in self._stages:
-            others = [other.group for other in self._stages if other is not stage]
-            spread = not some_gpus or stage.per_worker.gpus > 0
-            self._pools.append(ActorPool(stage, others, spread=spread, watch=self._watch))
+        some_gpus = any(spec.per_worker.gpus for spec in self._specs)
+        for spec in self._specs:
+            others = [other.group for other in self._specs if other is not spec]
+            spread = not some_gpus or spec.per_worker.gpus > 0
+            self._pools.append(ActorPool(spec, others, spread=spread, watch=self._watch))
 
     def _watch(self, ref: Any, react: Callable[[Future[Any]], None]) -> None:
         ref.future().add_done_callback(lambda answer: self._events.put(partial(react, answer)))
@@ -191,7 +191,7 @@ class _Run:
             if len(idle) < len(self._pools):
                 return
             self._start(heapq.heappop(self._lost), idle)
-        slots = len(self._pools[0]) * self._stages[0].num_batches
+        slots = len(self._pools[0]) * self._specs[0].num_batches
         window = TASKS_PER_SLOT * slots * self._limits.per_task
         window = max(1, min(window, self._limits.max_batches or window))
         while self._fresh < min(self._end, self._taken + window):
@@ -220,7 +220,7 @@ class _Run:
         if error is not None and lost_actor(error) == actor.actor_id:
             pool.replace(actor)
         if task.attempt != attempt:
-            return  # a stage that follows the lost one
+            return  # a pool that follows the lost one
         if error is not None:
             self._on_error(task, error)
         elif pool is self._pools[-1]:

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from ...pipeline.errors import LightwellError
 from ...pipeline.runtime.open_view import OpenView
 from ..ray.actor import BatchActor, result_or_error
-from ..ray.actor_pool import Stage
+from ..ray.actor_pool import PoolSpec
 from ..ray.blocks import Block
 from ..ray.crashing_batch import poison_error
 from ..ray.engine import NUM_BATCHES, RayEngine
@@ -322,13 +322,13 @@ class _ServerState:
     num_batches: int
     rules: SharingRules
     scheduler: StreamScheduler
-    stage: Stage
+    pool: PoolSpec
     num_workers: int
 
     @classmethod
     def of(cls, plan: Plan, view: View, engine: RayEngine, rules: SharingRules) -> _ServerState:
         opened = OpenView.of(plan, view)
-        stage = engine.batch_stage(opened)
+        pool = engine.batch_pool(opened)
         if not rules.window_bytes:
             rules = replace(rules, window_bytes=_smallest_store_bytes() // STORE_SHARE)
         served = ServedView(
@@ -341,28 +341,28 @@ class _ServerState:
         )
         end = opened.schedule.num_batches
         scheduler = StreamScheduler(
-            rules, end, ahead=NUM_BATCHES * stage.initial_workers + 2, batch_bytes=opened.largest_batch_bytes
+            rules, end, ahead=NUM_BATCHES * pool.initial_workers + 2, batch_bytes=opened.largest_batch_bytes
         )
-        return cls(opened, served, end, rules, scheduler, stage, stage.initial_workers)
+        return cls(opened, served, end, rules, scheduler, pool, pool.initial_workers)
 
     def start_workers(self) -> list[Any]:
         """Start the workers; they end with the server."""
         import ray
 
         remote = ray.remote(BuildWorker).options(
-            num_cpus=self.stage.per_worker.cpus,
-            num_gpus=self.stage.per_worker.gpus or None,
+            num_cpus=self.pool.per_worker.cpus,
+            num_gpus=self.pool.per_worker.gpus or None,
             max_restarts=-1,
             max_concurrency=NUM_BATCHES,
         )
-        return [remote.remote(*self.stage.args) for _ in range(self.num_workers)]
+        return [remote.remote(*self.pool.args) for _ in range(self.num_workers)]
 
     def start_isolated_worker(self) -> Any:
         """Start a worker for one batch. It reserves no CPUs, since the other workers hold them all."""
         import ray
 
-        options = {"num_cpus": 0, "num_gpus": self.stage.per_worker.gpus or None, "max_restarts": 0}
-        return ray.remote(BuildWorker).options(**options).remote(*self.stage.args)
+        options = {"num_cpus": 0, "num_gpus": self.pool.per_worker.gpus or None, "max_restarts": 0}
+        return ray.remote(BuildWorker).options(**options).remote(*self.pool.args)
 
 
 def _smallest_store_bytes() -> int:

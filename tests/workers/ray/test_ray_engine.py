@@ -249,7 +249,7 @@ def test_the_plan_says_what_workers_hold_where_nobody_else_does(
     monkeypatch.setattr(engine, "list_nodes", lambda: room)
     plan = plan_for(index_path, resources={"cpus": 2, "gpus": 0.5}, device="gpu")
     opened = OpenView.of(plan, TRAINING)
-    assert RayEngine(num_workers=1, per_worker=requested).batch_stage(opened).per_worker == held
+    assert RayEngine(num_workers=1, per_worker=requested).batch_pool(opened).per_worker == held
 
 
 @pytest.mark.usefixtures("cluster")

@@ -28,6 +28,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 VIEW = View(shuffle=True, augment=True, num_epochs=8)
 WORKER = "ray::Batch"
+PARTS = "stages/*/parts/part-*.parquet"
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +172,7 @@ def assert_named_and_nothing_lost(plan: Plan, tmp_path: Path, trap: Path, engine
     out = tmp_path / "out"
     with pytest.raises(WorkerDiedError, match=r"epoch 0, step 7: .* died [0-9]+ times while making it"):
         run_batch_job(job, engine, out, SilentConsole(), part_images=4)
-    assert len(list((out / "parts").glob("part-*.parquet"))) >= 1
+    assert len(list(out.glob(PARTS))) >= 1
     trap.unlink()
     found = run_batch_job(job, engine, out, SilentConsole(), part_images=4)
     assert found == run_batch_job(
@@ -207,18 +208,17 @@ def test_a_driver_that_is_killed_is_taken_up_by_the_next(
         env={**os.environ, "PYTHONPATH": str(TESTS)},
         start_new_session=True,
     )
-    parts = out / "parts"
-    wait_until(lambda: len(list(parts.glob("part-*.parquet"))) >= 4, 90, "four parts")
+    wait_until(lambda: len(list(out.glob(PARTS))) >= 4, 90, "four parts")
     driver.kill()
     driver.wait()
-    kept = {path.name: path.stat().st_mtime_ns for path in parts.glob("part-*.parquet")}
+    kept = {path.name: path.stat().st_mtime_ns for path in out.glob(PARTS)}
     assert 4 <= len(kept) < 19
     told: list[str] = []
     console = SilentConsole()
     console.print = told.append  # type: ignore[method-assign]
     job = Sums(plan, VIEW)
     found = run_batch_job(job, RayEngine(num_workers=1), out, console, part_images=10)
-    assert told[0] == f"resuming after {10 * len(kept)} images that are done"
+    assert told[0] == f"records: resuming after {10 * len(kept)} images that are done"
     assert found == run_batch_job(
         job, LocalEngine(num_threads=1), tmp_path / "local", SilentConsole(), part_images=10
     )
