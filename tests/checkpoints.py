@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from safetensors import safe_open
-
 
 def steps_done(out: Path, *, per_epoch: int) -> int:
-    """Count the steps up to the last checkpoint; none where there is no checkpoint yet."""
+    """Count the steps up to the last checkpoint; none where there is no checkpoint yet.
+
+    Reads from one open file, as the checkpoint may be replaced meanwhile; ``safe_open`` opens a path twice.
+    """
     try:
-        with safe_open(out / "checkpoint.safetensors", framework="pt") as file:
-            position = json.loads(file.metadata()["progress"])["position"]
+        with (out / "checkpoint.safetensors").open("rb") as file:
+            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     except FileNotFoundError:
         return 0
+    position = json.loads(header["__metadata__"]["progress"])["position"]
     return int(position["epoch"] * per_epoch + position["step"])
