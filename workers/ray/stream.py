@@ -185,7 +185,7 @@ class _Run:
                 self._events.get_nowait()()
 
     def _submit(self) -> None:
-        """Submit what was lost, each task to actors that do nothing else; then the next numbers of the window."""
+        """Submit lost tasks, each to actors without other work; then the next numbers of the window."""
         while self._lost:
             idle = [actor for pool in self._pools if (actor := pool.idle()) is not None]
             if len(idle) < len(self._pools):
