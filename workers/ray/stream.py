@@ -218,7 +218,7 @@ class _Run:
         actor.is_reserved = actor.is_reserved and actor.num_calls > 0
         error = answer.exception()
         if error is not None and lost_actor(error) == actor.actor_id:
-            pool.replace(actor)
+            pool.replace_actor(actor)
         if task.attempt != attempt:
             return  # a pool that follows the lost one
         if error is not None:
