@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -79,6 +80,25 @@ def write_json(path: Path | str, content: Any, *, indent: int | None = 2) -> Non
         ValueError: the value contains a number that is not finite.
     """
     write_text(path, json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make a file available under another name, as a hard link where the file system has them; replaces ``target``.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    with suppress(OSError):
+        if target.samefile(source):
+            return
+    aside = target.with_name(f".{target.name}.{uuid4().hex}.tmp")
+    try:
+        os.link(source, aside)
+    except OSError:
+        with source.open("rb") as file, atomic_write(target) as copy:
+            shutil.copyfileobj(file, copy)
+        return
+    rename(aside, target.name)
 
 
 def rename(path: Path, name: str) -> None:

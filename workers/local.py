@@ -20,16 +20,13 @@ If ``out`` is a URI, results are written to a temporary local folder and uploade
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
-from ..pipeline.atomic_io import atomic_write, write_json, write_text
+from ..pipeline.atomic_io import link_or_copy, write_json, write_text
 from ..pipeline.errors import RequestError
 from ..pipeline.jobs.contracts import ChecksRequest, Context, Resumable, ResumePoint
 from ..pipeline.jobs.progress import SilentConsole
@@ -206,25 +203,6 @@ def _finish(
         export_records=export_records,
     )
     return finish_job(job, {name: result.records for name, result in done.items()}, context)
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """Make a file available under another name, as a hard link where the file system has them; replaces ``target``.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    with suppress(OSError):
-        if target.samefile(source):
-            return
-    aside = target.with_name(f".{target.name}.{uuid4().hex}.tmp")
-    try:
-        os.link(source, aside)
-    except OSError:
-        with source.open("rb") as file, atomic_write(target) as copy:
-            shutil.copyfileobj(file, copy)
-        return
-    aside.replace(target)
 
 
 def run_training_job(

@@ -8,7 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from ..pipeline.errors import PlanError
-from ..pipeline.jobs.contracts import StageRecords, quarantine_after
+from ..pipeline.jobs.contracts import quarantine_after
+from ..pipeline.jobs.stage_run import StageRecords
 from ..pipeline.jobs.stages import Batches, Files, Rows, conform_records
 from ..pipeline.machine import default_memory_bytes, num_cpus
 from ..pipeline.monitor.step_timer import FeedMonitor
@@ -20,7 +21,8 @@ from ..pipeline.runtime.sample_batches import SampleBatches, SampleKind, open_sa
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ..pipeline.jobs.contracts import Engine, Feed, StageRun
+    from ..pipeline.jobs.contracts import Engine, Feed
+    from ..pipeline.jobs.stage_run import StageRun
     from ..pipeline.jobs.stages import Images, Inputs, Stage
     from ..pipeline.monitor.stats import FeedStats
     from ..pipeline.runtime.batch_builder import BatchResult

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..pipeline.jobs.contracts import StageEngine
+from ..pipeline.jobs.stage_run import StageEngine
 from .local_stages import open_local_stage
 
 if TYPE_CHECKING:
-    from ..pipeline.jobs.contracts import Engine, Feed, StageRun
+    from ..pipeline.jobs.contracts import Engine, Feed
+    from ..pipeline.jobs.stage_run import StageRun
     from ..pipeline.jobs.stages import Inputs, Stage
     from ..pipeline.plan.plan import Plan
     from ..pipeline.plan.view import View

@@ -15,7 +15,8 @@ from ..pipeline.monitor.quarantine import append_quarantine, write_quarantine
 from .observed_engine import ObservedEngine
 
 if TYPE_CHECKING:
-    from ..pipeline.jobs.contracts import Engine, Feed, StageRun
+    from ..pipeline.jobs.contracts import Engine, Feed
+    from ..pipeline.jobs.stage_run import StageRun
 
 INTERVAL_S = 1.0
 """Interval between writes: a kill loses at most the entries of this many seconds."""

@@ -17,7 +17,8 @@ from .quarantine_log import entry_key
 from .record_store import Part, RecordStore, size_and_digest
 
 if TYPE_CHECKING:
-    from ..pipeline.jobs.contracts import Console, StageEngine, StageRecords, StageRun
+    from ..pipeline.jobs.contracts import Console
+    from ..pipeline.jobs.stage_run import StageEngine, StageRecords, StageRun
     from ..pipeline.jobs.stages import Inputs, Stage
 
     EntryKey = tuple[int, str, str]

@@ -14,18 +14,13 @@ Its one stage is in ``shard_stage``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.parquet as pq
-from pydantic import Field, model_validator
 
 from ..atomic_io import atomic_write
-from ..config.checked_model import CheckedModel
-from ..plan.plan import Plan
-from ..plan.view import View
-from .encoding import EncodingName
+from .options import MaterializeOptions
 from .shard_stage import SHARDS, ShardStage
-from .shards import FormatName
 
 if TYPE_CHECKING:
     from ..jobs.contracts import Context
@@ -35,55 +30,13 @@ BOOKKEEPING = "_lightwell"
 INDEX_NAME = "index.parquet"
 
 
-class Materialize(CheckedModel):
+class Materialize(MaterializeOptions):
     """Batch job that writes the images of a view into shards with an index."""
-
-    plan: Plan
-    split: str | None = None
-    """None writes all images."""
-    augment: bool = False
-    """Write the training view, with new random augmentations in each epoch."""
-    epochs: int = Field(default=1, ge=1)
-    format: FormatName = "tar"
-    encoding: EncodingName = "png"
-    """``png`` and ``jpeg`` for uint8 pixels; ``npy`` for any array of a batch, including floats (CHW)."""
-    quality: int = Field(default=95, ge=1, le=100)
-    """JPEG quality."""
-    shard_images: int = Field(default=4096, ge=1)
-    """Images per shard, rounded up to whole batches."""
-    shard_bytes: int = Field(default=128_000_000, ge=1)
-    """Encoded bytes per shard, rounded up to whole batches; held in memory twice, with Parquet three times."""
-
-    @model_validator(mode="after")
-    def _can_be_written(self) -> Self:
-        from ..compiler.program import Program
-
-        if self.augment and self.plan.mix is not None:
-            raise ValueError(
-                "mix: expected a plan without mix, which applies to training batches, got "
-                f"{self.plan.mix.kind}; leave mix out here and add it to the plan that reads the shards"
-            )
-        if self.encoding != "npy" and Program.compile(self.plan).normalization is not None:
-            raise ValueError(
-                f"encoding: expected bytes to write as {self.encoding}, got a plan that ends in Normalize; leave "
-                "Normalize to the plan that reads the shards, or take encoding: npy"
-            )
-        if self.epochs > 1 and not self.augment:
-            raise ValueError(
-                f"epochs: expected 1 for a view that does not augment, since all are equal, got {self.epochs}; "
-                "add augment: true, or leave epochs out"
-            )
-        return self
 
     @property
     def stages(self) -> tuple[ShardStage, ...]:
         """The stage that writes the shards."""
         return (ShardStage(self),)
-
-    @property
-    def view(self) -> View:
-        """The view that is written, in order."""
-        return View(split=self.split, augment=self.augment, num_epochs=self.epochs)
 
     @property
     def outputs(self) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ from .shards import Layout, ShardWriter, shard_names
 
 if TYPE_CHECKING:
     from ..batch.batch import Batch
-    from .materialize import Materialize
+    from .options import MaterializeOptions
 
 SHARDS = "shards"
 SHARD_VERSION = 2
@@ -71,7 +71,7 @@ ENCODED = pa.schema(
 class ShardStage:
     """Encodes the images of a view and writes them into shards."""
 
-    job: Materialize
+    options: MaterializeOptions
 
     name = SHARDS
     needs = ()
@@ -82,18 +82,18 @@ class ShardStage:
         """Hash everything that determines the shards: plan, job and encoder."""
         import cv2
 
-        own = self.job.model_dump(mode="json", exclude={"plan"})
-        return fingerprint_of([SHARD_VERSION, self.job.plan.fingerprint(), own, cv2.__version__])
+        own = self.options.model_dump(mode="json", exclude={"plan"})
+        return fingerprint_of([SHARD_VERSION, self.options.plan.fingerprint(), own, cv2.__version__])
 
     def source(self, inputs: Inputs) -> Source:  # noqa: ARG002
         """Return the view that is written, in order."""
-        return Batches(self.job.plan, self.job.view)
+        return Batches(self.options.plan, self.options.view)
 
     @contextmanager
     def open(self, inputs: Inputs) -> Iterator[Process]:  # noqa: ARG002
         """Start encoder threads; yields the function that encodes a batch."""
-        encoder = Encoder(self.job.encoding, self.job.quality)
-        split_lookup = SplitLookup(self.job.plan.load_index(), self.job.split)
+        encoder = Encoder(self.options.encoding, self.options.quality)
+        split_lookup = SplitLookup(self.options.plan.load_index(), self.options.split)
         with ThreadPoolExecutor(thread_name_prefix="lightwell-encode") as pool:
 
             def process(batch: Batch) -> pa.RecordBatch:
@@ -108,7 +108,7 @@ class ShardStage:
     def is_full(self, records: pa.Table) -> bool:
         """Return whether the records fill a shard."""
         num_bytes = pc.sum(pc.binary_length(records["image"])).as_py() or 0
-        return records.num_rows >= self.job.shard_images or num_bytes >= self.job.shard_bytes
+        return records.num_rows >= self.options.shard_images or num_bytes >= self.options.shard_bytes
 
     def write_part(self, records: pa.Table, part: int, out: Path) -> pa.Table:
         """Write a part's shards; returns its records without the images.
@@ -116,10 +116,12 @@ class ShardStage:
         Raises:
             OutputError: a file cannot be written.
         """
-        writer = ShardWriter(self.job.format, self.job.encoding, Layout.of(self.job.plan.load_index()))
+        writer = ShardWriter(
+            self.options.format, self.options.encoding, Layout.of(self.options.plan.load_index())
+        )
         written = writer.write(records.to_pylist(), part, out)
         return pa.Table.from_pylist(written, schema=RECORDS)
 
     def part_files(self, records: pa.Table, part: int) -> list[str]:
         """Return the names of a part's shards."""
-        return shard_names(records["split"].unique().to_pylist(), part, self.job.format)
+        return shard_names(records["split"].unique().to_pylist(), part, self.options.format)

@@ -32,29 +32,34 @@ def out(plan: Plan, tmp_path: Path) -> Path:
 
 
 def test_a_saved_job_of_a_module_that_is_not_allowed_is_not_imported(out: Path) -> None:
+    """A stranger's ``stages/job.yaml`` names a function of the standard library: it must not be imported."""
     with pytest.raises(PlanError, match=r"os.*--allow-import"):
         load_saved_job(str(out))
 
 
 def test_a_saved_job_that_is_no_batch_job_is_refused(out: Path) -> None:
+    """A saved job of another kind must be refused, not run."""
     (out / "stages" / "job.yaml").write_text("job: classify\nplan: {index: index.parquet}\n")
     with pytest.raises(PlanError, match="which `lightwell train` runs"):
         load_saved_job(str(out))
 
 
 def test_a_saved_job_with_objects_in_its_yaml_is_refused(out: Path) -> None:
+    """YAML that builds objects must run nothing."""
     (out / "stages" / "job.yaml").write_text("!!python/object/apply:os.system [touch /tmp/owned]\n")
     with pytest.raises(PlanError):
         load_saved_job(str(out))
 
 
 def test_a_folder_without_a_saved_job_is_refused(tmp_path: Path) -> None:
+    """A folder that no run has written must be refused with a cure."""
     with pytest.raises(RequestError, match=r"without stages/job\.yaml; give the --out of the run"):
         load_saved_job(str(tmp_path))
 
 
 @pytest.mark.parametrize("key", ["../../etc", "sizes-../../../x", "/etc/passwd", "sizes-0123456789ABCDEF"])
 def test_a_manifest_whose_stages_lead_elsewhere_is_refused(plan: Plan, out: Path, key: str) -> None:
+    """Names of stages with ``..`` or a root must not lead a read or a write out of the folder."""
     content = json.loads((out / MANIFEST_NAME).read_text())
     content["stages"]["sizes"] = key
     (out / MANIFEST_NAME).write_text(json.dumps(content))
@@ -64,6 +69,7 @@ def test_a_manifest_whose_stages_lead_elsewhere_is_refused(plan: Plan, out: Path
 
 @pytest.mark.parametrize("name", ["../../photos/cat/000.jpg", "/etc/passwd"])
 def test_records_that_name_files_elsewhere_are_not_used(plan: Plan, out: Path, name: str) -> None:
+    """Records that list files outside of the folder must not be trusted, nor those files be read."""
     (path,) = out.glob("stages/sizes-*/records.parquet")
     table = pq.read_table(path)
     note = json.loads(table.schema.metadata[PART_KEY]) | {"files": {name: [1, "x"]}}

@@ -186,7 +186,7 @@ class PoolActor(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Release what is open, at the end of a run; what has been cached is published."""
+        """Close everything at the end of a run, and publish cached pixels."""
 
     def node_id(self) -> str:
         """Return the id of this node, once the actor is open."""
@@ -196,11 +196,11 @@ class PoolActor(ABC):
         return found
 
     def live(self) -> None:
-        """Never return: the call fails when the process ends, busy or not, which tells the driver."""
+        """Never return: the call fails when the process ends, busy or not."""
         threading.Event().wait()
 
     def run(self, item: Any) -> tuple[None, Any]:
-        """Process an item; the first object tells the driver that the second is there, which may be large."""
+        """Process an item; the first object is small and ready as soon as the second, which may be large."""
         return None, self(item)
 
 

@@ -111,7 +111,7 @@ class ActorPool:
         """Return an open actor without calls, if there is one."""
         return next((one for one in self._actors if one.node and not one.num_calls), None)
 
-    def replace(self, actor: PoolMember) -> None:
+    def replace_actor(self, actor: PoolMember) -> None:
         """Start another actor instead of one that failed; calls of the failed one may still be answered."""
         import ray
 
@@ -149,7 +149,7 @@ class ActorPool:
         error = answer.exception()
         if error is None:
             actor.node, self._failed_starts = answer.result(), 0
-            self._watch(actor.handle.live.remote(), lambda _: self.replace(actor))
+            self._watch(actor.handle.live.remote(), lambda _: self.replace_actor(actor))
             return
         if not is_lost(error):
             raise unwrap_ray_error(error) from error
@@ -160,4 +160,4 @@ class ActorPool:
                 f"({first_line(error)}); check Ray's logs for the cause, such as out of memory (more CPUs per worker mean "
                 "fewer workers)"
             ) from error
-        self.replace(actor)
+        self.replace_actor(actor)

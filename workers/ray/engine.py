@@ -18,7 +18,7 @@ from ...pipeline.batch.buffers import BufferPool
 from ...pipeline.compiler.routing import Backend
 from ...pipeline.config.argument_checks import check_choice, check_count, check_text, check_type
 from ...pipeline.errors import PlanError
-from ...pipeline.jobs.contracts import StageRecords
+from ...pipeline.jobs.stage_run import StageRecords
 from ...pipeline.jobs.stages import Batches, Rows
 from ...pipeline.plan.plan import Plan
 from ...pipeline.plan.view import View
@@ -53,7 +53,7 @@ from .stream import Limits, stream
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from ...pipeline.jobs.contracts import StageRun
+    from ...pipeline.jobs.stage_run import StageRun
     from ...pipeline.jobs.stages import Inputs, Stage
     from ...pipeline.runtime.sample_batches import SampleKind
 

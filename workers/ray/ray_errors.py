@@ -1,4 +1,4 @@
-"""Errors of Ray: which ones are repaired by repeating the work, and what the others mean for the user."""
+"""Errors of Ray: those that repeating the work repairs, and the meaning of the others for the user."""
 
 from __future__ import annotations
 

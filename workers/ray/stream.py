@@ -185,7 +185,7 @@ class _Run:
                 self._events.get_nowait()()
 
     def _submit(self) -> None:
-        """Submit what was lost, each task to actors that do nothing else; then the next numbers of the window."""
+        """Submit lost tasks, each to actors without other work; then the next numbers of the window."""
         while self._lost:
             idle = [actor for pool in self._pools if (actor := pool.idle()) is not None]
             if len(idle) < len(self._pools):
@@ -218,7 +218,7 @@ class _Run:
         actor.is_reserved = actor.is_reserved and actor.num_calls > 0
         error = answer.exception()
         if error is not None and lost_actor(error) == actor.actor_id:
-            pool.replace(actor)
+            pool.replace_actor(actor)
         if task.attempt != attempt:
             return  # a pool that follows the lost one
         if error is not None:

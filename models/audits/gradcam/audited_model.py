@@ -10,10 +10,10 @@ from ...zoo.class_names import pretrained_class_names
 from .classes import IMAGENET, INDEX, ClassMatch, OutputNames, match_classes, read_names
 
 if TYPE_CHECKING:
-    from .job import GradCamAudit
+    from .config import AuditConfig
 
 
-def load_audited_model(audit: GradCamAudit) -> Any:
+def load_audited_model(audit: AuditConfig) -> Any:
     """Load the model.
 
     Raises:
@@ -29,7 +29,7 @@ def load_audited_model(audit: GradCamAudit) -> Any:
     return load_model(audit.checkpoint).model
 
 
-def match_audited_classes(audit: GradCamAudit, num_outputs: int) -> ClassMatch:
+def match_audited_classes(audit: AuditConfig, num_outputs: int) -> ClassMatch:
     """Match the classes of the index with the outputs of the model, by name.
 
     Raises:
@@ -41,7 +41,7 @@ def match_audited_classes(audit: GradCamAudit, num_outputs: int) -> ClassMatch:
     return match_classes(index.classes, num_labels, output_names(audit), num_outputs, audit.class_map)
 
 
-def output_names(audit: GradCamAudit) -> OutputNames:
+def output_names(audit: AuditConfig) -> OutputNames:
     """Return the names of the model's outputs, from the job, the checkpoint or the pretrained weights.
 
     Raises:
@@ -68,7 +68,7 @@ def output_names(audit: GradCamAudit) -> OutputNames:
     return OutputNames(known, "the pretrained weights") if known else OutputNames()
 
 
-def model_facts(audit: GradCamAudit) -> dict[str, Any]:
+def model_facts(audit: AuditConfig) -> dict[str, Any]:
     """Return properties of the model that do not depend on paths."""
     if audit.checkpoint is not None:
         from ...training.checkpoint import read_metadata

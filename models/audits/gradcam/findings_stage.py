@@ -20,7 +20,7 @@ from .classes import ClassMatch
 from .records import FINDINGS, MAPS
 
 if TYPE_CHECKING:
-    from .job import GradCamAudit
+    from .config import AuditConfig
 
 SUMMARY = pa.schema({"summary": pa.string()})
 """One row: a `Summary` as JSON."""
@@ -54,7 +54,7 @@ class Summary:
 class FindingsStage:
     """Findings from the maps of all images."""
 
-    audit: GradCamAudit
+    audit: AuditConfig
 
     name = FINDINGS
     needs = (MAPS,)
@@ -78,7 +78,7 @@ class FindingsStage:
         yield lambda records: summarize(self.audit, records).dump()
 
 
-def summarize(audit: GradCamAudit, records: pa.Table) -> Summary:
+def summarize(audit: AuditConfig, records: pa.Table) -> Summary:
     """Compute the findings of an audit from its records.
 
     Raises:
@@ -130,7 +130,7 @@ def summarize(audit: GradCamAudit, records: pa.Table) -> Summary:
 
 
 def list_notes(
-    audit: GradCamAudit,
+    audit: AuditConfig,
     findings: Mapping[str, Any],
     match: ClassMatch,
     facts: Mapping[str, Any],
@@ -161,7 +161,7 @@ def list_notes(
     return notes
 
 
-def metrics_path(audit: GradCamAudit) -> Path | None:
+def metrics_path(audit: AuditConfig) -> Path | None:
     """Return the file with training metrics: the one given, or the one next to the checkpoint."""
     if audit.training_metrics or not audit.checkpoint:
         return audit.training_metrics
@@ -169,7 +169,7 @@ def metrics_path(audit: GradCamAudit) -> Path | None:
     return sibling if sibling.is_file() else None
 
 
-def preprocessing(audit: GradCamAudit) -> list[str]:
+def preprocessing(audit: AuditConfig) -> list[str]:
     """List the preprocessing steps of an audited image."""
     from ....pipeline.compiler.program import Program
     from ....pipeline.tools.explain import explain
@@ -179,7 +179,7 @@ def preprocessing(audit: GradCamAudit) -> list[str]:
     return [f"{step.name} {step.options}".strip() for step in steps if step.name not in ("Read", "Draw")]
 
 
-def index_facts(audit: GradCamAudit) -> dict[str, Any]:
+def index_facts(audit: AuditConfig) -> dict[str, Any]:
     """Return name, date, size and fingerprint of the index."""
     from datetime import UTC, datetime
 

@@ -15,18 +15,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, model_validator
-
-from ....pipeline.config.checked_model import CheckedModel
-from ....pipeline.config.path_fields import MayBePath
-from ....pipeline.errors import did_you_mean
-from ....pipeline.plan.plan import Plan
-from ....pipeline.plan.view import View
-from ...zoo.build import ModelSpec
-from .classes import IMAGENET, INDEX
+from .config import AuditConfig
 from .findings_stage import FindingsStage, Summary
 from .map_stage import MapStage
 from .picture_stage import PictureStage
@@ -40,54 +31,8 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-class GradCamAudit(CheckedModel):
+class GradCamAudit(AuditConfig):
     """Explain every prediction of a split with Grad-CAM (Selvaraju et al., ICCV 2017)."""
-
-    plan: Plan
-    model: ModelSpec | None = None
-    """A classifier with pretrained weights; give this or a checkpoint."""
-    checkpoint: Path | None = None
-    """A checkpoint of ``lightwell train``."""
-    split: str | None = "test"
-    """None audits all images."""
-    target_layer: str | None = None
-    """Dotted name of the target layer; None uses the last layer with a spatial map."""
-    training_metrics: Path | None = None
-    """``metrics.jsonl`` for the training curves; None uses the one next to the checkpoint, if any."""
-    class_names: Annotated[str | tuple[str, ...] | None, MayBePath((".txt", ".json"))] = None
-    """Names of the model's outputs: a list, a file (JSON list, or text with one name per line), ``imagenet`` for the
-    1,000 classes of ImageNet models, or ``index`` for outputs in the order of the index's classes. None uses the names
-    stored with the checkpoint or the pretrained weights."""
-    class_map: dict[str, str | int] | None = None
-    """Maps classes of the index to names or numbers of outputs, where the names differ."""
-    untrained: Literal["refuse", "allow"] = "refuse"
-    """``allow`` audits a model with randomly initialised layers, whose predictions are meaningless."""
-    explain: str = "predicted"
-    """Target class of the maps: ``predicted``, ``label`` or the name of a class."""
-    gallery: int = Field(default=27, ge=0, le=200)
-    """Maximum number of images in the report."""
-    title: str = "Grad-CAM audit"
-    credit: str = ""
-    """Source and licence of the images, shown in the report."""
-    device: str = "auto"
-    """torch device of the model; ``auto`` uses a GPU if available."""
-
-    @model_validator(mode="after")
-    def _one_model(self) -> Self:
-        given = [name for name in ("model", "checkpoint") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(
-                f"expected exactly one of model and checkpoint, got {' and '.join(given) or 'neither'}; "
-                "give checkpoint: PATH for your own model, or model: {name: NAME} for a pretrained one"
-            )
-        words = (IMAGENET, INDEX)
-        names = self.class_names
-        if isinstance(names, str) and names not in words and not names.endswith((".txt", ".json")):
-            raise ValueError(
-                f"class_names: expected a list of names, a .txt or .json file, {' or '.join(words)}, got {names!r}; "
-                f"{did_you_mean(names, words) or 'correct it'}"
-            )
-        return self
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -95,29 +40,9 @@ class GradCamAudit(CheckedModel):
         return MapStage(self), FindingsStage(self), PictureStage(self)
 
     @property
-    def view(self) -> View:
-        """View of the audited split, in order and without augmentation."""
-        return View(split=self.split)
-
-    @property
     def outputs(self) -> tuple[str, ...]:
         """Names of the output files."""
         return ("report.html", "findings.json", RECORDS_NAME)
-
-    def plan_warnings(self) -> tuple[str, ...]:
-        """Return warnings where the plan's preprocessing differs from that of the weights, with YAML lines that fix it.
-
-        Raises:
-            ModelError: no such model, or the checkpoint cannot be read.
-        """
-        from ...zoo.plan_checks import data_warnings, trained_plan_warnings
-
-        if self.model is not None:
-            return data_warnings(self.model, self.plan)
-        from ...training.checkpoint import read_metadata
-
-        assert self.checkpoint is not None
-        return trained_plan_warnings(read_metadata(self.checkpoint)[0].job, self.plan)
 
     def finish(self, records: Inputs, context: Context) -> Mapping[str, Any]:
         """Write findings.json, report.html and records.parquet; return the findings.

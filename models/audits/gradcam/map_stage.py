@@ -15,7 +15,7 @@ from .audited_model import load_audited_model, match_audited_classes, model_fact
 from .records import MAPS, SCHEMA
 
 if TYPE_CHECKING:
-    from .job import GradCamAudit
+    from .config import AuditConfig
 
 _log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 class MapStage:
     """Predictions and maps of all images of the audited split."""
 
-    audit: GradCamAudit
+    audit: AuditConfig
 
     name = MAPS
     needs = ()

@@ -22,7 +22,7 @@ from .records import MAPS, PICTURES, read_predictions
 
 if TYPE_CHECKING:
     from ....pipeline.batch.batch import Batch
-    from .job import GradCamAudit
+    from .config import AuditConfig
 
 SCHEMA = pa.schema(
     {
@@ -37,7 +37,7 @@ SCHEMA = pa.schema(
 class PictureStage:
     """Pixels and boxes of the images in the gallery."""
 
-    audit: GradCamAudit
+    audit: AuditConfig
 
     name = PICTURES
     needs = (MAPS,)

@@ -11,6 +11,7 @@ import pytest
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.index.index import Index
 from lightwell.pipeline.index.sources.folder import list_folder
+from lightwell.pipeline.index.sources.walk import scan_folder
 from lightwell.pipeline.index.summary import remark_lines
 from pictures import encoded, make_folder, write_tar
 
@@ -59,7 +60,7 @@ def test_junk_of_systems_and_tools_is_neither_class_nor_sample(tmp_path: Path) -
 def test_split_folders_are_recognized_and_noted(
     tmp_path: Path, names: tuple[str, ...], splits: set[str]
 ) -> None:
-    listing = list_folder(touch(tmp_path, *names))
+    listing = list_folder(scan_folder(str(touch(tmp_path, *names))))
     assert set(listing.splits or ()) == splits
     assert set(listing.classes) <= {"a", "cat", "dog"}
     assert listing.remarks.count("assumed") > 0
@@ -71,7 +72,7 @@ def test_linked_folders_count_once(tmp_path: Path) -> None:
         for other in range(8):
             if other != number:
                 (tmp_path / f"data/{number}/to{other}").symlink_to(f"../{other}")
-    listing = list_folder(tmp_path / "data")
+    listing = list_folder(scan_folder(str(tmp_path / "data")))
     assert len(listing.keys) == 8
     assert "56 links to folders that are listed already" in "\n".join(listing.remarks.lines())
 

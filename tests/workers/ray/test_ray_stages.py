@@ -19,7 +19,6 @@ pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
 
 LOCAL = LocalEngine(num_threads=2)
 COLOCATED = RayEngine(num_workers=2)
-SEPARATE = RayEngine(num_workers=2, placement="separate")
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +30,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 def test_stages_over_every_kind_of_source_leave_the_files_of_the_local_engine(
     plan: Plan, tmp_path: Path
 ) -> None:
-    assert_batch_job(ChainWithThumbnails(plan), LOCAL, tmp_path, others=[COLOCATED, SEPARATE])
+    assert_batch_job(ChainWithThumbnails(plan), LOCAL, tmp_path, others=[COLOCATED])
 
 
 @pytest.mark.fault("Ray: SIGKILL of a worker in each stage of a batch job of three")
