@@ -34,17 +34,23 @@ def test_stages_over_every_kind_of_source_leave_the_files_of_the_local_engine(
 
 
 @pytest.mark.fault("Ray: SIGKILL of a worker in each stage of a batch job of three")
-def test_workers_killed_in_each_stage_lose_nothing(plan: Plan, tmp_path: Path) -> None:
-    """Each time the run ends, since the item kills every worker that is given it, and the next run takes it up."""
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "colours",
+        pytest.param("sizes", marks=pytest.mark.slow),
+        pytest.param("darkest", marks=pytest.mark.slow),
+    ],
+)
+def test_a_worker_killed_in_a_stage_loses_nothing(plan: Plan, tmp_path: Path, stage: str) -> None:
+    """The run ends, since the item kills every worker that is given it, and the next run takes it up."""
     expected = run_batch_job(Chain(plan), LOCAL, tmp_path / "whole", part_images=4)
-    keys = plan.load_index().table["key"].to_pylist()
     trap, out = tmp_path / "trap", tmp_path / "out"
-    for stage, key in (("sizes", keys[22]), ("colours", keys[22]), ("darkest", keys[22])):
-        trap.touch()
-        job = Chain(plan, trap=Trap(trap, stage, key))
-        with pytest.raises(WorkerDiedError):
-            run_batch_job(job, COLOCATED, out, SilentConsole(), part_images=4)
-        trap.unlink()
+    trap.touch()
+    job = Chain(plan, trap=Trap(trap, stage, plan.load_index().table["key"].to_pylist()[22]))
+    with pytest.raises(WorkerDiedError):
+        run_batch_job(job, COLOCATED, out, SilentConsole(), part_images=4)
+    trap.unlink()
     assert run_batch_job(Chain(plan), COLOCATED, out, part_images=4) == expected
     assert files_of(out) == files_of(tmp_path / "whole")
     titled = rewrite_results(Chain(plan, title="Again"), LOCAL, out)

@@ -116,7 +116,7 @@ def albumentations_can(transform: Any, picture: np.ndarray) -> bool:
     alone = A.Compose([always], bbox_params=boxes, seed=1)
     try:
         return all(alone(image=picture, **targets)["image"].ndim == 3 for _ in range(8))
-    except (ValueError, OverflowError, RuntimeWarning, cv2.error, CropSizeError):
+    except (ValueError, TypeError, ArithmeticError, RuntimeWarning, cv2.error, CropSizeError):
         return False
 
 
