@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 from ...pipeline.errors import PlanError, RunError
-from ..zoo.forward import eval_mode
+from ..zoo.forward import AUXILIARY_WEIGHT, eval_mode, split_outputs
 from .distributed.context import DistributedContext
 from .distributed.global_batch import global_batch
 from .metrics import Metrics, accuracies, compute_metrics, log_odds
@@ -20,9 +20,8 @@ from .train_batch import TrainBatch, gather_slices
 
 
 def compute_logits(module: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
-    """Run a classifier in the dtype of its parameters; returns the main output of an Inception in training mode."""
-    scores: Any = module(inputs.to(parameter_dtype(module)))
-    return scores if isinstance(scores, torch.Tensor) else scores.logits
+    """Run a classifier in the dtype of its parameters; returns its main output."""
+    return split_outputs(module(inputs.to(parameter_dtype(module))))[0]
 
 
 def parameter_dtype(module: torch.nn.Module) -> torch.dtype:
@@ -174,8 +173,12 @@ class TrainStep:
         summed = dist.all_reduce(torch.tensor(local, dtype=torch.float64)) if local else None
         num_images = batch.num_images if summed is None else int(summed[1])
         with global_batch(dist, len(batch), num_images):
-            scores = self._scores(batch.inputs)
-        loss = self._criterion.total(scores, batch) / (weight if summed is None else float(summed[0]))
+            scores, auxiliary = self._scores(batch.inputs)
+        total = self._criterion.total(scores, batch)
+        for others in auxiliary:
+            if others.requires_grad:
+                total = total + AUXILIARY_WEIGHT * self._criterion.total(others, batch)
+        loss = total / (weight if summed is None else float(summed[0]))
         self._optimizer.zero_grad(set_to_none=True)
         (loss * dist.num_ranks).backward()  # type: ignore[no-untyped-call]  # ranks take the mean
         value = float(dist.all_reduce(loss.detach()))
@@ -195,9 +198,10 @@ class TrainStep:
         running.num_read += num_images
         return checkpoint_requested if summed is None else bool(summed[2])
 
-    def _scores(self, inputs: torch.Tensor) -> torch.Tensor:
+    def _scores(self, inputs: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """Return the logits and those of the auxiliary heads."""
         try:
-            return compute_logits(self._module, inputs)
+            return split_outputs(self._module(inputs.to(parameter_dtype(self._module))))
         except ValueError as error:
             if len(inputs) > 1 or "more than 1 value per channel" not in str(error):
                 raise

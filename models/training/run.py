@@ -19,6 +19,7 @@ from ...pipeline.rng import derive_seed
 from ...pipeline.sampler.schedule import num_steps
 from ...pipeline.text import first_few
 from ..zoo.build import build_model
+from ..zoo.channels import num_input_channels
 from ..zoo.freezing import freeze_before, train_mode
 from ..zoo.heads import classifier_layers
 from ..zoo.plan_checks import check_accepts
@@ -81,6 +82,11 @@ def build_trainable(spec: ClassifySpec, num_classes: int) -> torch.nn.Module:
         model.requires_grad_(True)
     else:
         freeze_before(model, spec.fine_tune_from)
+    if spec.model.auxiliary_heads and spec.fine_tune_from is None:
+        raise ModelError(
+            "auxiliary_heads: expected fine_tune_from, got a frozen backbone, which they cannot train; write "
+            "fine_tune_from: all, or remove auxiliary_heads"
+        )
     return model
 
 
@@ -143,6 +149,7 @@ class Run:
             update={
                 "num_classes": len(index.classes),
                 "transform_input": getattr(model, "transform_input", None),
+                "in_channels": num_input_channels(model),
             }
         )
         metadata = CheckpointMetadata(

@@ -139,6 +139,8 @@ class ClassifySpec(CheckedModel):
         content = self.model_dump(mode="json", exclude={"plan", "device", "checkpoint_every"})
         if self.precision == "float32":
             del content["precision"]  # runs from before this key existed can be resumed
+        if not self.model.auxiliary_heads:
+            del content["model"]["auxiliary_heads"]
         if is_path(self.model.weights):
             content["model"]["weights"] = _weights_digest(Path(self.model.weights))
         if self.schedule.kind != "cosine":
