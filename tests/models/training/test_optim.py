@@ -14,7 +14,8 @@ from lightwell.models.training.loop import (
     evaluate,
     evaluate_logits,
 )
-from lightwell.models.training.optim import EarlyStop, LRSchedule, OptimizerSpec, best_epoch
+from lightwell.models.training.optim import EarlyStop, OptimizerSpec, best_epoch
+from lightwell.models.training.optimization.schedule import LRSchedule
 from lightwell.models.training.run import trainable_parameters
 from lightwell.models.training.train_batch import TrainBatch, to_train_batch
 from lightwell.models.zoo.build import ModelSpec, build_model
