@@ -115,6 +115,7 @@ LATER_KEYS: dict[str, Any] = {
     "schedule.patience": 10,
     "schedule.power": 1.0,
     "schedule.warmup_share": 0.25,
+    "plan.mix.until_epoch": None,
 }
 """Keys that older checkpoints lack, with the value that they had: a run is resumed only by a job with equal values."""
 
