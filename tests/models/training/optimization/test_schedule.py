@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightwell.models.training.optimization.schedule import LRSchedule, num_plateaus
 from lightwell.pipeline.errors import PlanError
@@ -49,6 +49,7 @@ def test_one_cycle_is_torchs() -> None:
             theirs.step()
 
 
+@settings(max_examples=50)
 @given(
     st.lists(st.floats(0.01, 1) | st.sampled_from([0.1, 0.5]), max_size=30),
     st.integers(0, 4),
