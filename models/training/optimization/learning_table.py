@@ -1,4 +1,4 @@
-"""Table of what learns from which epoch on, and at which rate, for ``lightwell explain``."""
+"""Table of the blocks that learn, from which epoch on and at which rate, for ``lightwell explain``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys of a training job that say how much learns and how a step updates the weights."""
+"""Keys of a training job for what learns, and for the update of the weights in a step."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class LoRA(CheckedModel):
 
 
 class UpdateOptions(CheckedModel):
-    """What learns in which epoch, and what happens between the gradients of a batch and the weights."""
+    """Trainable parts by epoch, and the way from the gradients of a batch to the weights."""
 
     fine_tune_from: str | None = None
     """None trains only the head. The name of a block trains it and all later blocks. ``all`` trains the whole model."""

@@ -19,7 +19,7 @@ HEAD, ALL = "head", "all"
 
 
 class UnfreezeStage(CheckedModel):
-    """A stage of gradual unfreezing: what learns from an epoch on."""
+    """Stage of gradual unfreezing: the part that learns from an epoch on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
 
@@ -63,7 +63,7 @@ def stage_at(stages: Sequence[UnfreezeStage], epoch: int) -> UnfreezeStage:
 
 
 def set_all_trainable(model: nn.Module, stages: Sequence[UnfreezeStage]) -> None:
-    """Make everything trainable that learns in any stage, which is what learns in the last one.
+    """Make everything trainable that learns in any stage.
 
     Raises:
         ModelError: a stage has no such block, or begins behind the one before it.
