@@ -20,7 +20,7 @@ from ...pipeline.sampler.schedule import num_steps
 from ...pipeline.text import first_few
 from ..zoo.build import build_model
 from ..zoo.channels import num_input_channels
-from ..zoo.freezing import freeze_before, train_mode
+from ..zoo.freezing import blocks, freeze_before, train_mode
 from ..zoo.heads import classifier_layers
 from ..zoo.plan_checks import check_accepts
 from ..zoo.weights_report import WeightsReport, weights_report
@@ -342,7 +342,9 @@ def initial_weights_report(model: torch.nn.Module) -> WeightsReport:
     ]
     if not frozen:
         return report
-    return report.with_note(f"random and frozen: {first_few(frozen)}")
+    inside = tuple(f"{name}." for name in frozen)
+    first = next((block for block in blocks(model) if block in frozen or block.startswith(inside)), "all")
+    return report.with_note(f"random and frozen: {first_few(frozen)}; fine_tune_from: {first} trains them")
 
 
 def balanced_class_weights(labels: np.ndarray, num_classes: int) -> torch.Tensor:
