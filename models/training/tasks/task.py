@@ -62,7 +62,7 @@ class MetricResult(Protocol):
         ...
 
     def details(self, thresholds: Sequence[float] = ()) -> dict[str, Any]:
-        """Return what the final result shows in addition, such as a confusion matrix, as JSON types.
+        """Return further results, such as a confusion matrix, as JSON types.
 
         Args:
             thresholds: those that were chosen on the validation split.
