@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from ...pipeline.errors import PlanError, RunError
-from ..zoo.forward import eval_mode
+from ..zoo.forward import AUXILIARY_WEIGHT, eval_mode, split_outputs
 from .distributed.context import DistributedContext
 from .distributed.global_batch import global_batch
 from .tasks.task import Criterion, MetricResult, RunningMetrics, Task, measured
@@ -19,9 +19,8 @@ from .train_batch import TrainBatch, padding_mask
 
 
 def compute_logits(module: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
-    """Run a classifier in the dtype of its parameters; returns the main output of an Inception in training mode."""
-    scores: Any = module(inputs.to(parameter_dtype(module)))
-    return scores if isinstance(scores, torch.Tensor) else scores.logits
+    """Run a classifier in the dtype of its parameters; returns its main output."""
+    return split_outputs(module(inputs.to(parameter_dtype(module))))[0]
 
 
 def parameter_dtype(module: torch.nn.Module) -> torch.dtype:
@@ -114,8 +113,11 @@ class TrainStep:
             weights = summed[2:].to(weights)
         num_images = batch.num_images if summed is None else int(summed[0])
         with global_batch(dist, len(batch), num_images):
-            scores = self._scores(batch.inputs)
+            scores, auxiliary = self._scores(batch.inputs)
         totals = self._criterion.totals(scores, batch)
+        for others in auxiliary:
+            if others.requires_grad:
+                totals = totals + AUXILIARY_WEIGHT * self._criterion.totals(others, batch)
         loss = (totals / weights.to(totals)).sum()
         self._optimizer.zero_grad(set_to_none=True)
         (loss * dist.num_ranks).backward()  # type: ignore[no-untyped-call]  # ranks take the mean
@@ -134,9 +136,10 @@ class TrainStep:
         running.num_read += num_images
         return checkpoint_requested if summed is None else bool(summed[1])
 
-    def _scores(self, inputs: torch.Tensor) -> torch.Tensor:
+    def _scores(self, inputs: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """Return the logits and those of the auxiliary heads."""
         try:
-            return compute_logits(self._module, inputs)
+            return split_outputs(self._module(inputs.to(parameter_dtype(self._module))))
         except ValueError as error:
             if len(inputs) > 1 or "more than 1 value per channel" not in str(error):
                 raise

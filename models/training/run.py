@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
@@ -78,6 +78,11 @@ def build_trainable(spec: TrainSpec, num_outputs: int) -> torch.nn.Module:
         model.requires_grad_(True)
     else:
         freeze_before(model, spec.fine_tune_from)
+    if spec.model.auxiliary_heads and spec.fine_tune_from is None:
+        raise ModelError(
+            "auxiliary_heads: expected fine_tune_from, got a frozen backbone, which they cannot train; write "
+            "fine_tune_from: all, or remove auxiliary_heads"
+        )
     return model
 
 
@@ -120,7 +125,7 @@ class Run:
         model = build_trainable(spec, len(task.classes))
         model = model.to(dist.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         model = model.to(torch.float64 if spec.precision == "float64" else torch.float32)
-        optimizer = spec.optimizer.build(*trainable_parameters(model, spec.head_layers(model)))
+        optimizer = spec.optimizer.build_for(model, spec.head_layers(model))
         last = context.out / LAST_NAME
         if resume.progress is not None:
             load_weights(last, model)
@@ -167,7 +172,7 @@ class Run:
             started = perf_counter() - running.seconds
             for batch in data.epoch(epoch):
                 torch.manual_seed(torch_seed(spec, "step", epoch, batch.step))
-                factor = spec.schedule.factor(epoch + (batch.step + 0.5) / self.num_steps, spec.epochs)
+                factor = self._rate_factor(epoch + (batch.step + 0.5) / self.num_steps, history)
                 due = train_step(batch, running, factor=factor, checkpoint_requested=timer.is_due())
                 running.seconds = perf_counter() - started
                 if due and spec.feature_passes is None:
@@ -225,6 +230,13 @@ class Run:
             write_json(self.context.out / RESULT_NAME, result)
         self.context.publish()
         return result
+
+    def _rate_factor(self, done_epochs: float, history: History) -> float:
+        """Return the multiplier of every parameter group's peak learning rate."""
+        spec = self.spec
+        return spec.schedule.factor(
+            done_epochs, spec.epochs, peak=spec.optimizer.lr, history=history, monitor=spec.monitor
+        )
 
     def _train_data(self, feed: Feed) -> TrainData:
         spec, split = self.spec, self.spec.validation_split
@@ -305,16 +317,6 @@ def format_result(result: EvalResult, task: Task) -> str:
         for name in ("loss", *task.metric_names)
     }
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in shown.items())
-
-
-def trainable_parameters(
-    model: torch.nn.Module, head_layers: Sequence[str]
-) -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
-    """Return the trainable parameters of the heads (distilled models have two) and of the backbone."""
-    layers = [model.get_submodule(name) for name in head_layers]
-    head = {id(parameter) for layer in layers for parameter in layer.parameters()}
-    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [p for p in learning if id(p) in head], [p for p in learning if id(p) not in head]
 
 
 def initial_weights_report(model: torch.nn.Module) -> WeightsReport:

@@ -18,7 +18,9 @@ from ...pipeline.plan.plan import Plan
 from ..zoo.build import ModelSpec, build_model
 from ..zoo.load_checkpoint import is_path
 from ..zoo.segmentation import SegmentationSpec
-from .optim import CheckpointEvery, EarlyStop, LRSchedule, OptimizerSpec
+from .optim import CheckpointEvery, EarlyStop, OptimizerSpec
+from .optimization.options import is_later_default
+from .optimization.schedule import LRSchedule
 
 if TYPE_CHECKING:
     import torch
@@ -100,7 +102,13 @@ class TrainSpec(CheckedModel):
 
     def saved_model(self, model: torch.nn.Module, num_outputs: int) -> ModelSpec | SegmentationSpec:
         """Return the model as checkpoints record it."""
-        recorded = {"num_classes": num_outputs, "transform_input": getattr(model, "transform_input", None)}
+        from ..zoo.channels import num_input_channels
+
+        recorded = {
+            "num_classes": num_outputs,
+            "transform_input": getattr(model, "transform_input", None),
+            "in_channels": num_input_channels(model),
+        }
         return self.model.model_copy(update=recorded)
 
     def check_network(self, model: torch.nn.Module) -> None:
@@ -190,18 +198,16 @@ class TrainSpec(CheckedModel):
         depend on it, so that a finished run can be extended.
         """
         content = self.model_dump(mode="json", exclude={"plan", "device", "checkpoint_every"})
-        if self.precision == "float32":
-            del content["precision"]  # runs from before this key existed can be resumed
         if is_path(self.model.weights):
             content["model"][self.weights_key] = _weights_digest(Path(self.model.weights))
-        if self.schedule.kind != "cosine":
+        if not self.schedule.depends_on_epochs:
             del content["epochs"]
         plan = self.plan.dump()
         del plan["device"], plan["resources"]
         plan["cache"] = None if self.plan.cache is None else self.plan.cache.fingerprint_fields()
         plan["errors"] = self.plan.errors.fingerprint_fields()
         content["plan"] = {**plan, "index": f"content {self.plan.load_index().fingerprint()}"}
-        return flatten(content)
+        return {key: value for key, value in flatten(content).items() if not is_later_default(key, value)}
 
     def drop_last_batch(self, num_rows: int) -> bool:
         """Return whether to drop a last batch of one image, on which BatchNorm cannot train."""

@@ -7,8 +7,8 @@ import pytest
 import torch
 from lightwell.models.training.distributed.context import DistributedContext
 from lightwell.models.training.loop import EpochMetrics, EvalResult, TrainStep, evaluate
-from lightwell.models.training.optim import EarlyStop, LRSchedule, OptimizerSpec, best_epoch
-from lightwell.models.training.run import trainable_parameters
+from lightwell.models.training.optim import EarlyStop, OptimizerSpec, best_epoch
+from lightwell.models.training.optimization.schedule import LRSchedule
 from lightwell.models.training.tasks.classification import (
     ClassificationMetrics,
     ClassificationTask,
@@ -17,7 +17,6 @@ from lightwell.models.training.tasks.classification import (
 from lightwell.models.training.tasks.task import mean_loss
 from lightwell.models.training.train_batch import TrainBatch, to_train_batch
 from lightwell.models.zoo.build import ModelSpec, build_model
-from lightwell.models.zoo.heads import classifier_layers
 from lightwell.pipeline.batch.batch import Batch
 from lightwell.pipeline.errors import PlanError, RunError
 
@@ -61,7 +60,7 @@ def test_step_and_constant() -> None:
 
 def test_a_schedule_can_be_given_by_name() -> None:
     assert LRSchedule.model_validate("step") == LRSchedule(kind="step")
-    with pytest.raises(PlanError, match=r"Schedule: kind: expected .*'step', got 'stairs'"):
+    with pytest.raises(PlanError, match=r"Schedule: kind: expected .*'step'.*, got 'stairs'"):
         LRSchedule.model_validate("stairs")
 
 
@@ -227,10 +226,11 @@ def test_a_batch_of_one_image_with_batchnorm_is_refused_with_a_hint() -> None:
 
 def test_both_heads_of_a_distilled_model_use_the_learning_rate_of_the_head() -> None:
     model = build_model(ModelSpec(name="deit_tiny_distilled_patch16_224", weights="none", num_classes=2))
-    head, backbone = trainable_parameters(model, classifier_layers(model))
+    head, backbone = OptimizerSpec(lr=0.2, backbone_lr_mult=0.5).build_for(model).param_groups
     own = [*model.head.parameters(), *model.head_dist.parameters()]
-    assert {id(each) for each in head} == {id(each) for each in own}
-    assert len(head) + len(backbone) == len(list(model.parameters()))
+    assert (head["base_lr"], backbone["base_lr"]) == (0.2, 0.1)
+    assert {id(each) for each in head["params"]} == {id(each) for each in own}
+    assert len(head["params"]) + len(backbone["params"]) == len(list(model.parameters()))
 
 
 def test_saturated_confidences_still_rank_images() -> None:
