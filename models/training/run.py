@@ -78,7 +78,7 @@ def build_trainable(spec: TrainSpec, num_outputs: int) -> torch.nn.Module:
         model.requires_grad_(True)
     else:
         freeze_before(model, spec.fine_tune_from)
-    if spec.model.auxiliary_heads and spec.fine_tune_from is None:
+    if getattr(spec.model, "auxiliary_heads", False) and spec.fine_tune_from is None:
         raise ModelError(
             "auxiliary_heads: expected fine_tune_from, got a frozen backbone, which they cannot train; write "
             "fine_tune_from: all, or remove auxiliary_heads"
