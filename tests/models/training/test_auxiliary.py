@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 from lightwell.models.training.job import Classify
-from lightwell.models.training.loop import Criterion, RunningMetrics, TrainStep, compute_logits
+from lightwell.models.training.loop import EpochMetrics, TrainStep, compute_logits
 from lightwell.models.training.run import build_trainable
+from lightwell.models.training.tasks.classification import ClassificationMetrics, CrossEntropy
 from lightwell.models.training.train_batch import TrainBatch
 from lightwell.models.zoo.build import ModelSpec, build_model, weights_report
 from lightwell.models.zoo.forward import split_outputs
@@ -34,9 +35,9 @@ def test_training_adds_three_tenths_of_each_auxiliary_loss(googlenet: nn.Module)
     expected = [functional.cross_entropy(each, labels) for each in (main, *auxiliary)]
     assert len(expected) == 3
     optimizer = torch.optim.SGD([{"params": list(googlenet.parameters()), "base_lr": 0.0}], lr=0.0)
-    running = RunningMetrics.empty(3)
+    running = EpochMetrics(ClassificationMetrics(3))
     torch.manual_seed(5)
-    TrainStep(googlenet, optimizer, Criterion())(
+    TrainStep(googlenet, optimizer, CrossEntropy())(
         TrainBatch(x, labels, torch.zeros(2, dtype=torch.bool)), running, factor=1.0
     )
     assert running.loss / 2 == pytest.approx(float(expected[0] + 0.3 * (expected[1] + expected[2])), rel=1e-5)
