@@ -16,6 +16,7 @@ from .audit import audit
 from .bench import bench
 from .demo import demo
 from .doctor import doctor
+from .embed import embed
 from .explain import explain
 from .index import index
 from .init import init
@@ -62,6 +63,7 @@ for command in (
     preview,
     train,
     audit,
+    embed,
     report,
     materialize,
     submit.submit,

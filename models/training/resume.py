@@ -34,8 +34,6 @@ class ResumeState:
         position = {**self.progress.position, "view": view_fields(view)}
         if is_done(spec, self.history):
             position |= {"epoch": view.first_epoch + view.num_epochs, "step": 0}
-        elif spec.feature_passes is not None:
-            return ResumePoint(view)  # features are computed again, and counted again
         return ResumePoint(view, position, self.progress.counts)
 
     def check_position(self, num_steps: int) -> None:
@@ -81,7 +79,7 @@ def read_resume_state(spec: ClassifySpec, view: View, out: Path) -> ResumeState:
         raise PlanError(f"{out}: expected a new folder or one of the same job, got one where {shown}; "
                         "choose another --out, or delete it")  # fmt: skip
     progress = read_progress(path, header)
-    if header["format_version"] == "1" and spec.feature_passes is None:
+    if header["format_version"] == "1":
         plan = spec.plan.fingerprint(spec.plan.load_index())
         position = make_position(view, plan=plan, epoch=len(metadata.history), step=0)
         progress = replace(progress, position=position)

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from lightwell import Classify, GradCamAudit, LocalEngine, ModelSpec, Plan, build_index
+from lightwell.models.features.embed import Embed
+from lightwell.models.features.probe import GridOptions, ProbeFeatures
 from lightwell.pipeline.config.imports import JOBS, entry_point_targets
 from lightwell.pipeline.export.materialize import Materialize
 from lightwell.pipeline.jobs.contracts import TrainingJob
@@ -30,6 +32,8 @@ EXAMPLES: dict[str, Callable[[Plan], Any]] = {
         class_names="index",
         gallery=2,
     ),
+    "embed": lambda plan: Embed(plan=plan, model=RANDOM, untrained="allow"),
+    "probe": lambda plan: ProbeFeatures(plan=plan, model=RANDOM, logistic=(0.1,), grid=GridOptions(epochs=2)),
     "materialize": lambda plan: Materialize(plan=plan, shard_images=3),
 }
 """A small example of each."""
@@ -69,8 +73,10 @@ def test_a_job_keeps_the_contract_of_its_kind(plan: Plan, tmp_path: Path, name: 
 
 
 def loss_and_weights(out: Path, result: Any) -> Any:
-    """Return the test loss, and a digest of weights and optimiser state."""
+    """Return the test metrics, and a digest of weights and, if there is one, optimiser state."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(load_file(out / "checkpoint.safetensors").items()):
-        digest.update(name.encode() + tensor.numpy().tobytes())
-    return result["test"]["loss"], digest.hexdigest()
+    for path in sorted(out.glob("*.safetensors")):
+        for name, tensor in sorted(load_file(path).items()):
+            digest.update(name.encode() + tensor.numpy().tobytes())
+    timings = ("seconds", "images_per_s")
+    return {name: value for name, value in result["test"].items() if name not in timings}, digest.hexdigest()
