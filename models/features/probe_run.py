@@ -138,7 +138,7 @@ class _Probing:
             edges = np.cumsum([0, *widths.values()])
             by_block = {
                 name: columns[:, first:last]
-                for name, first, last in zip(widths, edges, edges[1:], strict=True)
+                for name, first, last in zip(widths, edges[:-1], edges[1:], strict=True)
             }
             self._found[split] = by_block, np.concatenate([labels for _, labels in parts])
         return self._found[split]

@@ -63,12 +63,14 @@ class SplitFeatures:
     def take(self, rows: np.ndarray) -> torch.Tensor:
         """Return the features of some images, none of which is ``bad``, on the device of the network."""
         found = self._read(rows)
-        lost = [row for row, one in zip(rows.tolist(), found, strict=True) if one is None]
-        if lost:  # deleted or damaged since
-            self._compute(np.unique(lost), keep=True)
+        while lost := [row for row, one in zip(rows.tolist(), found, strict=True) if one is None]:
+            self._compute(np.unique(lost), keep=True)  # their shard is damaged or was deleted
+            if not self.bad.isdisjoint(lost):
+                raise RunError(
+                    "features: expected images that could be read before, got some that no longer can; run again"
+                )
             found = self._read(rows)
         features = torch.from_numpy(np.stack([one for one in found if one is not None]))
-        assert len(features) == len(rows), "rows without features are bad"
         if features.ndim == 4:
             features = features.permute(0, 3, 1, 2)
         return features.to(self.cache.device)

@@ -8,6 +8,7 @@ input of everything after it. So training the rest on features equals training t
 from __future__ import annotations
 
 import hashlib
+import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,17 +114,25 @@ class _BlockTracer(fx.Tracer):
     """Traces a network down to its blocks and the layers outside them."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self._blocks = frozenset(blocks(model))
+        from timm.layers import pos_embed
 
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        # They choose by the size of the image, which a trace does not know.
+        super().__init__(
+            autowrap_functions=(pos_embed.resample_abs_pos_embed, pos_embed.resample_abs_pos_embed_nhwc)
+        )
+        paths = [name.split(".") for name in blocks(model)]
+        self._parents = {".".join(path[:length]) for path in paths for length in range(len(path))}
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002
         """Return whether a layer is one node of the graph."""
-        return module_qualified_name in self._blocks or super().is_leaf_module(m, module_qualified_name)
+        return module_qualified_name not in self._parents
 
 
 def _trace(model: nn.Module) -> fx.Graph:
+    parameters = inspect.signature(model.forward).parameters.values()
+    fixed = {one.name: one.default for one in parameters if one.default is not inspect.Parameter.empty}
     try:
-        return _BlockTracer(model).trace(model)
+        return _BlockTracer(model).trace(model, concrete_args=fixed)
     except Exception as error:  # the forward method of any network runs here
         reason = (" ".join(str(error).split()) or type(error).__name__)[:200]
         raise ModelError(
@@ -191,7 +200,6 @@ def _before(model: nn.Module, graph: fx.Graph, boundary: fx.Node) -> fx.GraphMod
         if node is boundary:
             break
     made.output(copies[boundary])
-    made.eliminate_dead_code()
     return fx.GraphModule(model, made, "Trunk")
 
 
@@ -205,5 +213,4 @@ def _after(model: nn.Module, graph: fx.Graph, boundary: fx.Node) -> fx.GraphModu
             is_after = True
         elif is_after or node.op == "get_attr":
             copies[node] = made.node_copy(node, copies.__getitem__)
-    made.eliminate_dead_code()
     return fx.GraphModule(model, made, "Rest")

@@ -324,7 +324,7 @@ def open_features(
     spec: ClassifySpec, index: Index, context: Context, dist: DistributedContext, trunk: Trunk
 ) -> FeatureCache:
     """Open the features of a trunk: in the plan's cache, else below the output folder if that is local."""
-    folder = None if context.destination else context.out / FOLDER
+    folder = None if "://" in context.destination else context.out / FOLDER
     if spec.plan.cache is not None:
         folder = spec.plan.cache.dir
     return FeatureCache(trunk, spec.model.name, spec.plan, index, context, dist.device, dist, folder)

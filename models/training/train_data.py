@@ -103,6 +103,7 @@ class FeatureTrainData:
 
     def __init__(
         self,
+        module: torch.nn.Module,
         features: FeatureCache,
         view: View,
         *,
@@ -110,6 +111,7 @@ class FeatureTrainData:
         validation_split: str,
         start: tuple[int, int],
     ) -> None:
+        self.module = module
         self._features = features
         self._passes: list[SplitFeatures | None] = [None] * max(1, passes)
         self._is_augmented = passes > 0
