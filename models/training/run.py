@@ -133,7 +133,7 @@ class Run:
         model = build_trainable(spec, len(index.classes))
         model = model.to(dist.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         model = model.to(torch.float64 if spec.precision == "float64" else torch.float32)
-        optimizer = spec.optimizer.build(*trainable_parameters(model))
+        optimizer = spec.optimizer.build_for(model)
         last = context.out / LAST_NAME
         if resume.progress is not None:
             load_weights(last, model)
@@ -194,7 +194,7 @@ class Run:
             started = perf_counter() - running.seconds
             for batch in data.epoch(epoch):
                 torch.manual_seed(torch_seed(spec, "step", epoch, batch.step))
-                factor = spec.schedule.factor(epoch + (batch.step + 0.5) / self.num_steps, spec.epochs)
+                factor = self._rate_factor(epoch + (batch.step + 0.5) / self.num_steps, history)
                 due = train_step(batch, running, factor=factor, checkpoint_requested=timer.is_due())
                 running.seconds = perf_counter() - started
                 if due:
@@ -238,6 +238,13 @@ class Run:
             write_json(self.context.out / RESULT_NAME, result)
         self.context.publish()
         return result
+
+    def _rate_factor(self, done_epochs: float, history: History) -> float:
+        """Return the multiplier of every parameter group's peak learning rate."""
+        spec = self.spec
+        return spec.schedule.factor(
+            done_epochs, spec.epochs, peak=spec.optimizer.lr, history=history, monitor=spec.monitor
+        )
 
     def _train_data(self, feed: Feed, start: tuple[int, int]) -> TrainData:
         spec, split = self.spec, self.spec.validation_split

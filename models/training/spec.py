@@ -17,7 +17,9 @@ from ...pipeline.plan.plan import Plan
 from ...pipeline.text import first_few
 from ..zoo.build import ModelSpec
 from ..zoo.load_checkpoint import is_path
-from .optim import CheckpointEvery, EarlyStop, LRSchedule, MetricName, OptimizerSpec
+from .optim import CheckpointEvery, EarlyStop, MetricName, OptimizerSpec
+from .optimization.options import is_later_default
+from .optimization.schedule import LRSchedule
 
 
 class ClassifySpec(CheckedModel):
@@ -144,18 +146,16 @@ class ClassifySpec(CheckedModel):
         depend on it, so that a finished run can be extended.
         """
         content = self.model_dump(mode="json", exclude={"plan", "device", "checkpoint_every"})
-        if self.precision == "float32":
-            del content["precision"]  # runs from before this key existed can be resumed
         if is_path(self.model.weights):
             content["model"]["weights"] = _weights_digest(Path(self.model.weights))
-        if self.schedule.kind != "cosine":
+        if not self.schedule.depends_on_epochs:
             del content["epochs"]
         plan = self.plan.dump()
         del plan["device"], plan["resources"]
         plan["cache"] = None if self.plan.cache is None else self.plan.cache.fingerprint_fields()
         plan["errors"] = self.plan.errors.fingerprint_fields()
         content["plan"] = {**plan, "index": f"content {self.plan.load_index().fingerprint()}"}
-        return flatten(content)
+        return {key: value for key, value in flatten(content).items() if not is_later_default(key, value)}
 
     def drop_last_batch(self, num_rows: int) -> bool:
         """Return whether to drop a last batch of one image, on which BatchNorm cannot train."""

@@ -29,8 +29,10 @@ def mix_batch(batch: Batch, mix: Mix, *, seed: int, bbox_params: BboxParams) -> 
 
     Returns:
         A batch with ``mixed_labels``, ``mixed_weights`` and the annotations of both images; the same batch if ``p``
-        decides against mixing or there is only one image.
+        decides against mixing, after ``until_epoch``, or if there is only one image.
     """
+    if mix.until_epoch is not None and batch.epoch >= mix.until_epoch:
+        return batch
     generator = numpy_generator(derive_seed("mix", seed, batch.epoch, str(batch.step)))
     if len(batch) < 2 or generator.random() >= mix.p:
         return batch

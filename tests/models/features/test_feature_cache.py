@@ -166,7 +166,9 @@ def test_features_lie_below_out_if_the_plan_has_no_cache(index: Path, tmp_path: 
     engine = Reads()
     run_training_job(job, engine, tmp_path / "out")
     assert engine.keys == []
-    assert [recipe.form for recipe in list_recipes(tmp_path / "out" / "features")] == ["features"], "training and evaluation see the same images"
+    assert [recipe.form for recipe in list_recipes(tmp_path / "out" / "features")] == ["features"], (
+        "training and evaluation see the same images"
+    )
 
 
 def test_damaged_features_are_computed_again(index: Path, tmp_path: Path) -> None:

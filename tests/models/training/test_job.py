@@ -11,7 +11,8 @@ import torch
 from lightwell.models.training.checkpoint import load_model
 from lightwell.models.training.job import Classify
 from lightwell.models.training.loop import evaluate
-from lightwell.models.training.optim import EarlyStop, LRSchedule, OptimizerSpec
+from lightwell.models.training.optim import EarlyStop, OptimizerSpec
+from lightwell.models.training.optimization.schedule import LRSchedule
 from lightwell.models.training.train_batch import to_train_batch
 from lightwell.models.training.train_data import split_batches
 from lightwell.models.zoo.build import ModelSpec

@@ -14,7 +14,8 @@ from lightwell.models.training.loop import (
     evaluate,
     evaluate_logits,
 )
-from lightwell.models.training.optim import EarlyStop, LRSchedule, OptimizerSpec, best_epoch
+from lightwell.models.training.optim import EarlyStop, OptimizerSpec, best_epoch
+from lightwell.models.training.optimization.schedule import LRSchedule
 from lightwell.models.training.run import trainable_parameters
 from lightwell.models.training.train_batch import TrainBatch, to_train_batch
 from lightwell.models.zoo.build import ModelSpec, build_model
@@ -49,7 +50,7 @@ def test_step_and_constant() -> None:
 
 def test_a_schedule_can_be_given_by_name() -> None:
     assert LRSchedule.model_validate("step") == LRSchedule(kind="step")
-    with pytest.raises(PlanError, match=r"Schedule: kind: expected .*'step', got 'stairs'"):
+    with pytest.raises(PlanError, match=r"Schedule: kind: expected .*'step'.*, got 'stairs'"):
         LRSchedule.model_validate("stairs")
 
 
