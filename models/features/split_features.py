@@ -52,7 +52,8 @@ class SplitFeatures:
         missing = self._missing(self.rows)
         if dist.num_ranks > 1:
             self._compute(missing[dist.rank :: dist.num_ranks])
-            dist.barrier()
+            is_bad = torch.from_numpy(np.isin(self.rows, list(self.bad)).astype(np.int64))
+            self.bad.update(self.rows[dist.all_reduce(is_bad).numpy() > 0].tolist())
             if self.store is not None:
                 self.store.publish()  # finds what the other ranks have written
             missing = self._missing(self.rows)

@@ -63,7 +63,7 @@ class SplitModel:
 
     @torch.no_grad()
     def check(self, images: torch.Tensor) -> None:
-        """Check that trunk and rest together compute what the network does. It has to be in eval mode.
+        """Check that trunk and rest together compute the network's output. It has to be in eval mode.
 
         Raises:
             ModelError: they do not.

@@ -40,7 +40,7 @@ class Recipe:
 
     @property
     def form(self) -> Form:
-        """What the entries of its shards are."""
+        """Return the kind of entries in its shards."""
         return "raw" if self.quality is None else "jpeg"
 
     def dump(self) -> dict[str, Any]:
