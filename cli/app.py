@@ -21,6 +21,7 @@ from .explain import explain
 from .index import index
 from .init import init
 from .materialize import materialize
+from .models import models
 from .preview import preview
 from .report import report
 from .train import train
@@ -61,6 +62,7 @@ for command in (
     index,
     explain,
     preview,
+    models,
     train,
     audit,
     embed,

@@ -114,13 +114,13 @@ class _Probing:
 
         self._job, self._context = job, context
         self._spec = job.head_only
-        index, device = self._spec.check(), choose_device(self._spec)
-        self._classes = index.classes
-        model: Any = build_trainable(self._spec, len(index.classes))
+        task, device = self._spec.check(), choose_device(self._spec)
+        self._classes = task.classes
+        model: Any = build_trainable(self._spec, len(task.classes))
         self._model: torch.nn.Module = model.to(device, memory_format=torch.channels_last)
         self._trunk = PooledBlocks(self._model, job.blocks)
         dist = DistributedContext(device=device)
-        self._cache = open_features(self._spec, index, context, dist, self._trunk)
+        self._cache = open_features(self._spec, job.plan.load_index(), context, dist, self._trunk)
         shape = output_shape(job.plan) or (3, 224, 224)
         self._example = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0)).to(device)
         self._found: dict[str, tuple[dict[str, np.ndarray], np.ndarray]] = {}
@@ -170,14 +170,8 @@ class _Probing:
         if not self._trunk.ends_in_head(self._example):
             return False
         validation = row.as_dict()["validation"]
-        named = self._spec.model.model_copy(
-            update={
-                "num_classes": len(self._classes),
-                "transform_input": getattr(self._model, "transform_input", None),
-            }
-        )
         metadata = CheckpointMetadata(
-            named,
+            self._spec.saved_model(self._model, len(self._classes)),
             self._classes,
             self._job.plan.fingerprint(),
             {

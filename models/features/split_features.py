@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 
+from ...pipeline.batch.annotations import collate_label_sets
+from ...pipeline.batch.batch import Batch
 from ...pipeline.cache.codec import CachedImage
 from ...pipeline.cache.key import CacheKeys, FileVersions
 from ...pipeline.cache.store import PixelCache
 from ...pipeline.errors import RunError
+from ...pipeline.index.mmap_index import ChunkedTable
 from ...pipeline.plan.view import View
 from ...pipeline.sampler.schedule import BatchSpec, Schedule, replacements
 from ...pipeline.text import quoted
-from ..training.train_batch import TrainBatch
+from ..training.train_batch import Targets, TrainBatch, fill_ignored
 
 if TYPE_CHECKING:
     from .feature_cache import FeatureCache
@@ -89,29 +93,55 @@ class SplitFeatures:
             )
         return torch.cat(parts).numpy(), labels[rows].astype(np.int64)
 
-    def batches(self, view: View, first: int = 0) -> Iterator[TrainBatch]:
+    def batches(
+        self, view: View, targets: Callable[[Batch], Targets], first: int = 0
+    ) -> Iterator[TrainBatch]:
         """Yield the batches of a view of one epoch as a feed of images would: same rows, replacements and padding.
 
         Args:
             view: split, order and number of the epoch; the plan's sampling applies if it is augmented.
+            targets: makes targets of the labels of a batch.
             first: number of the first batch.
         """
         cache, dist = self.cache, self.cache.dist
-        labels = cache.index.table["label"].to_numpy()
         schedule = Schedule.of(cache.plan, dist.local_view(view), cache.index, self.rows)
         for spec in schedule.batches(first):
             usable = self._replace_bad(spec)
             if len(usable.rows) <= (view.augment and len(usable.rows) < len(spec.rows)):
                 continue  # nothing is left of it, or one image, on which BatchNorm cannot train
+            batch = self._batch(spec, usable)
             padding = torch.from_numpy(usable.padding)
-            chosen = torch.from_numpy(labels[usable.rows].astype(np.int64)).masked_fill(padding, -1)
             yield TrainBatch(
-                self.take(usable.rows),
-                chosen.to(cache.device),
+                batch.images,
+                fill_ignored(targets(batch).own, padding).to(cache.device),
                 torch.from_numpy(usable.replaced).to(cache.device),
                 padding=padding.to(cache.device) if usable.padding.any() else None,
                 step=spec.step,
             )
+
+    def _batch(self, spec: BatchSpec, usable: _UsableRows) -> Batch:
+        """Return features in place of images, with keys and labels."""
+        table, index = self._labels.take(usable.rows), self.cache.index
+        sets = (
+            collate_label_sets(table["labels"].to_pylist(), len(index.classes))
+            if index.is_multi_label
+            else None
+        )
+        return Batch(
+            images=self.take(usable.rows),
+            labels=torch.from_numpy(table["label"].to_numpy().astype(np.int64)),
+            keys=tuple(self.cache.keys[row] for row in usable.rows.tolist()),
+            epoch=spec.epoch,
+            step=spec.step,
+            replaced=usable.replaced,
+            padding=usable.padding,
+            num_skipped=len(spec.rows) - len(usable.rows),
+            label_sets=sets,
+        )
+
+    @cached_property
+    def _labels(self) -> ChunkedTable:
+        return ChunkedTable(self.cache.index.table.select(["label", "labels"]))
 
     def _replace_bad(self, spec: BatchSpec) -> _UsableRows:
         """Replace bad images as a feed does, or leave them out, as the plan says.

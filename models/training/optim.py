@@ -13,8 +13,6 @@ from ...pipeline.config.checked_model import CheckedModel
 if TYPE_CHECKING:
     import torch
 
-MetricName = Literal["loss", "accuracy", "balanced_accuracy", "auroc"]
-
 
 class OptimizerSpec(CheckedModel):
     """Optimizer and its hyperparameters."""
@@ -90,7 +88,8 @@ MAX_CHECKPOINT_OVERHEAD = 0.02
 class EarlyStop(CheckedModel):
     """Early stopping: end the run after ``patience`` epochs without a new ``best_epoch``."""
 
-    metric: MetricName = "auroc"
+    metric: str = "auroc"
+    """``loss`` or a metric of the task; in a job file, the one that the task monitors by default."""
     patience: int = Field(default=3, ge=1)
 
     def is_reached(self, history: Sequence[Mapping[str, Any]]) -> bool:
@@ -98,7 +97,7 @@ class EarlyStop(CheckedModel):
         return bool(history) and len(history) - 1 - best_epoch(history, self.metric) >= self.patience
 
 
-def best_epoch(history: Sequence[Mapping[str, Any]], metric: MetricName) -> int:
+def best_epoch(history: Sequence[Mapping[str, Any]], metric: str) -> int:
     """Return the epoch with the best value of a metric.
 
     Ties are resolved by the lower loss, then by the earlier epoch. An undefined value ranks last. A metric that is

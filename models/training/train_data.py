@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from ...pipeline.plan.plan import Plan
 from ...pipeline.plan.view import View
 from ..features.feature_cache import FeatureCache, SplitFeatures
 from .distributed.context import DistributedContext
-from .train_batch import TrainBatch, to_train_batch
+from .train_batch import Targets, TrainBatch, label_targets, to_train_batch
 
 
 class TrainData(Protocol):
@@ -35,14 +35,19 @@ class TrainData(Protocol):
 
 
 def split_batches(
-    context: Context, plan: Plan, split: str, device: torch.device, dist: DistributedContext | None = None
+    context: Context,
+    plan: Plan,
+    split: str,
+    device: torch.device,
+    dist: DistributedContext | None = None,
+    targets: Callable[[Batch], Targets] = label_targets,
 ) -> Iterator[TrainBatch]:
     """Yield the batches of a split, in order and without augmentation; this rank's slices if there are several."""
     dist = dist or DistributedContext()
     with context.engine.feed(plan, dist.local_view(View(split=split))) as feed:
         for batch in context.console.track(feed, split):
             if len(batch):
-                yield to_train_batch(batch, device)
+                yield to_train_batch(batch, device, targets)
 
 
 class ImageTrainData:
@@ -57,7 +62,9 @@ class ImageTrainData:
         context: Context,
         device: torch.device,
         dist: DistributedContext,
+        targets: Callable[[Batch], Targets] = label_targets,
     ) -> None:
+        self._targets = targets
         self.module = module
         self._plan = plan
         self._validation_split = validation_split
@@ -75,7 +82,7 @@ class ImageTrainData:
             if self._next_batch is not None:
                 return
             if self._is_trainable(batch):
-                yield to_train_batch(batch, self._device)
+                yield to_train_batch(batch, self._device, self._targets)
 
     def _is_trainable(self, batch: Batch) -> bool:
         """Return False for a batch that errors have reduced to one image, on which BatchNorm cannot train."""
@@ -83,7 +90,9 @@ class ImageTrainData:
 
     def validation(self) -> Iterator[TrainBatch]:
         """Yield the batches of the validation split."""
-        return split_batches(self._context, self._plan, self._validation_split, self._device, self._dist)
+        return split_batches(
+            self._context, self._plan, self._validation_split, self._device, self._dist, self._targets
+        )
 
 
 class FeatureTrainData:
@@ -110,7 +119,9 @@ class FeatureTrainData:
         passes: int,
         validation_split: str,
         start: tuple[int, int],
+        targets: Callable[[Batch], Targets] = label_targets,
     ) -> None:
+        self._targets = targets
         self.module = module
         self._features = features
         self._passes: list[SplitFeatures | None] = [None] * max(1, passes)
@@ -128,10 +139,10 @@ class FeatureTrainData:
             found = self._features.open(self._view.split, number if self._is_augmented else None)
             self._passes[number] = found
         first = self._start[1] if epoch == self._start[0] else 0
-        return found.batches(replace(self._view, first_epoch=epoch, num_epochs=1), first)
+        return found.batches(replace(self._view, first_epoch=epoch, num_epochs=1), self._targets, first)
 
     def validation(self) -> Iterator[TrainBatch]:
         """Yield the batches of the validation split."""
         if self._validation is None:
             self._validation = self._features.open(self._validation_split)
-        return self._validation.batches(View(split=self._validation_split))
+        return self._validation.batches(View(split=self._validation_split), self._targets)

@@ -116,6 +116,8 @@ LATER_KEYS: dict[str, Any] = {
     "schedule.power": 1.0,
     "schedule.warmup_share": 0.25,
     "plan.mix.until_epoch": None,
+    "model.auxiliary_heads": False,
+    "model.in_channels": None,
 }
 """Keys that older checkpoints lack, with the value that they had: a run is resumed only by a job with equal values."""
 

@@ -106,7 +106,8 @@ def test_the_best_probe_is_tested_and_its_network_saved(plan: Plan, tmp_path: Pa
     loaded = load_model(tmp_path / "out" / "best.safetensors")
     assert loaded.classes == ("dark", "light")
     with LocalEngine(num_threads=1).feed(plan, View(split="val")) as feed:
-        outcome = evaluate(loaded.model, [to_train_batch(batch, torch.device("cpu")) for batch in feed])
+        batches = [to_train_batch(batch, torch.device("cpu")) for batch in feed]
+    outcome = evaluate(loaded.model, batches, job.head_only.check(), 8)
     assert outcome.loss == pytest.approx(result["saved"]["validation"]["loss"], rel=1e-3)
 
 

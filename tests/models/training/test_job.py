@@ -329,8 +329,9 @@ def test_evaluation_by_several_ranks_equals_that_of_one(plan: Plan) -> None:
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(2))
     device = torch.device("cpu")
-    shared = evaluate(net, (to_train_batch(batch, device) for batch in kept if len(batch)))
-    alone = evaluate(net, split_batches(Context(engine, Path(), Terminal()), plan, "val", device))
+    task = Classify(plan=plan, model=MODEL).check()
+    shared = evaluate(net, (to_train_batch(batch, device) for batch in kept if len(batch)), task, 8)
+    alone = evaluate(net, split_batches(Context(engine, Path(), Terminal()), plan, "val", device), task, 8)
     assert shared.metrics.num_images == alone.metrics.num_images == 8
     assert np.array_equal(shared.metrics.confusion, alone.metrics.confusion)
     assert shared.loss == pytest.approx(alone.loss)

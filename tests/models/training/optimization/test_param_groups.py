@@ -7,7 +7,6 @@ import torch
 from lightwell.models.training.optim import OptimizerSpec
 from lightwell.models.training.optimization.param_groups import parameter_rates
 from lightwell.models.training.optimization.unfreezing import set_trainable
-from lightwell.models.training.run import trainable_parameters
 from lightwell.models.zoo.build import ModelSpec, build_model
 from lightwell.pipeline.errors import ModelError, PlanError
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
@@ -55,7 +54,10 @@ def test_no_decay_on_biases_and_norms_is_timms(resnet: torch.nn.Module) -> None:
 def test_by_default_there_are_two_groups_in_the_order_of_older_checkpoints(resnet: torch.nn.Module) -> None:
     set_trainable(resnet, "layer4")
     spec = OptimizerSpec(lr=0.2, backbone_lr_mult=0.25)
-    before, now = spec.build(*trainable_parameters(resnet)), spec.build_for(resnet)
+    head = list(resnet.fc.parameters())
+    learning = [each for each in resnet.parameters() if each.requires_grad]
+    backbone = [each for each in learning if all(each is not one for one in head)]
+    before, now = spec.build(head, backbone), spec.build_for(resnet)
     ids = [[[id(p) for p in group["params"]] for group in each.param_groups] for each in (before, now)]
     assert ids[0] == ids[1]
     for a, b in zip(before.param_groups, now.param_groups, strict=True):
