@@ -58,7 +58,10 @@ NUM_CLASSES = 7
 
 
 def test_the_number_of_parameters_is_the_published_one() -> None:
-    assert {name: describe(ModelSpec(name=name)).num_parameters for name in CLASSIC} == PUBLISHED
+    networks = {name: build_without_values(ModelSpec(name=name)) for name in CLASSIC}
+    assert {
+        name: sum(each.numel() for each in network.parameters()) for name, network in networks.items()
+    } == PUBLISHED
     with_heads = describe(ModelSpec(name="googlenet", auxiliary_heads=True))
     assert (with_heads.num_parameters, with_heads.auxiliary_heads) == (13_004_888, ("aux1", "aux2"))
     with_head = describe(ModelSpec(name="inception_v3", auxiliary_heads=True))
