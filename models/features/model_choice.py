@@ -48,6 +48,7 @@ class ModelChoice(CheckedModel):
         from ..zoo.heads import classifier_layers
 
         if self.checkpoint is not None:
+            self.spec()
             return load_model(self.checkpoint).model
         assert self.model is not None
         model = build_model(self.model, warn=False)
@@ -71,7 +72,12 @@ class ModelChoice(CheckedModel):
             return self.model
         from ..training.checkpoint import read_metadata, untrained_spec
 
-        return untrained_spec(read_metadata(self.checkpoint)[0].model)
+        found = read_metadata(self.checkpoint)[0].model
+        if not isinstance(found, ModelSpec):
+            raise ModelError(
+                f"checkpoint: expected a classifier, got a segmentation network in {str(self.checkpoint)!r}; choose another"
+            )
+        return untrained_spec(found)
 
     def facts(self) -> dict[str, Any]:
         """Return what determines the features, as JSON values without paths.

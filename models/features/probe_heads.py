@@ -78,7 +78,9 @@ class Neighbours:
         known = torch.nn.functional.normalize(torch.from_numpy(self.features).float())
         votes_of = torch.nn.functional.one_hot(torch.from_numpy(self.labels), self.num_classes).double()
         found = []
-        for rows in torch.from_numpy(features).float().split(CHUNK_ROWS):
+        queries = torch.from_numpy(features).float()
+        for first in range(0, len(queries), CHUNK_ROWS):
+            rows = queries[first : first + CHUNK_ROWS]
             similar, nearest = (torch.nn.functional.normalize(rows) @ known.T).topk(
                 min(self.k, len(known)), dim=1
             )

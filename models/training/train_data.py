@@ -12,7 +12,8 @@ from ...pipeline.batch.batch import Batch
 from ...pipeline.jobs.contracts import Context, Feed
 from ...pipeline.plan.plan import Plan
 from ...pipeline.plan.view import View
-from ..features.feature_cache import FeatureCache, SplitFeatures
+from ..features.feature_cache import FeatureCache
+from ..features.split_features import SplitFeatures
 from .distributed.context import DistributedContext
 from .train_batch import Targets, TrainBatch, label_targets, to_train_batch
 

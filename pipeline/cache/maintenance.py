@@ -191,7 +191,7 @@ def _read_recipe(folder: Path) -> _RecipeText:
         recipe = read_yaml(folder / RECIPE_FILE)
         names = [name for step in recipe["steps"] for name in step]
         form = recipe["format"] if recipe["quality"] is None else f"{recipe['format']} {recipe['quality']}"
-        content: Form = {"raw": "raw", "jpeg": "jpeg", "features": "features"}[recipe["format"]]
-        return _RecipeText(" -> ".join(["decode", *names]), str(form), content)
+        contents: dict[str, Form] = {"raw": "raw", "jpeg": "jpeg", "features": "features"}
+        return _RecipeText(" -> ".join(["decode", *names]), str(form), contents[recipe["format"]])
     except (PlanError, KeyError, TypeError):
         return _RecipeText("(its recipe cannot be read)", "", None)
