@@ -17,9 +17,11 @@ from .bench import bench
 from .demo import demo
 from .doctor import doctor
 from .explain import explain
+from .export import export
 from .index import index
 from .init import init
 from .materialize import materialize
+from .prediction import evaluate, predict
 from .preview import preview
 from .report import report
 from .train import train
@@ -61,6 +63,9 @@ for command in (
     explain,
     preview,
     train,
+    predict,
+    evaluate,
+    export,
     audit,
     report,
     materialize,

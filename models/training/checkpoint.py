@@ -31,11 +31,13 @@ from .checkpoint_values import (
     check_mapping,
     check_optimizer_state,
     check_progress,
+    parse_temperature,
 )
+from .saved_plan import SavedPlan
 
-FORMAT_VERSION = 2
-READABLE_VERSIONS = ("1", "2")
-"""Version 1 has no digest and no progress: it was written at the end of an epoch."""
+FORMAT_VERSION = 3
+READABLE_VERSIONS = ("1", "2", "3")
+"""Version 1 has no digest and no progress: it was written at the end of an epoch. Version 2 has no plan of its own."""
 LAST_NAME = "checkpoint.safetensors"
 BEST_NAME = "best.safetensors"
 OPTIMIZER_PREFIX = "optimizer."
@@ -87,14 +89,23 @@ class CheckpointMetadata:
     """Initial weights of the run, with a note of random layers that stay frozen; None in older checkpoints."""
     validation_notes: str = ""
     """Limitations of the validation split, such as the metric that replaces the job's ``monitor``."""
+    plan: SavedPlan | None = None
+    """Transforms and decoding of the plan's evaluation; in older checkpoints those of the job."""
+    task: str = "classify"
+    """Name of the job that trained the weights."""
+    temperature: float = 1.0
+    """Divisor of the logits that calibrates probabilities (Guo et al., ICML 2017); 1 without calibration."""
 
     def dump(self) -> dict[str, str]:
         """Return the metadata as strings, as safetensors requires."""
         later = {} if self.weights is None else {"weights_report": self.weights.dump()}
         later |= {"monitor": self.validation_notes} if self.validation_notes else {}
+        later |= {} if self.plan is None else {"plan": self.plan.dump()}
+        later |= {} if self.temperature == 1 else {"temperature": repr(self.temperature)}
         return later | {
             "format": "lightwell",
             "format_version": str(FORMAT_VERSION),
+            "task": self.task,
             "model": self.model.model_dump_json(),
             "classes": json.dumps(self.classes),
             "plan_fingerprint": self.plan_fingerprint,
@@ -216,14 +227,18 @@ def read_header(path: Path) -> dict[str, str]:
 def parse_metadata(path: Path, header: dict[str, str]) -> tuple[CheckpointMetadata, dict[str, str]]:
     """Parse and validate metadata."""
     try:
+        job = check_mapping("job", json.loads(header["job"]))
         metadata = CheckpointMetadata(
             model=ModelSpec.model_validate_json(header["model"]),
             classes=check_classes(json.loads(header["classes"])),
             plan_fingerprint=header["plan_fingerprint"],
-            job=check_mapping("job", json.loads(header["job"])),
+            job=job,
             history=check_history(json.loads(header["history"])),
             weights=(WeightsReport.parse(header["weights_report"]) if "weights_report" in header else None),
             validation_notes=header.get("monitor", ""),
+            plan=SavedPlan.parse(header["plan"]) if "plan" in header else SavedPlan.from_job(job),
+            task=header.get("task", "classify"),
+            temperature=parse_temperature(header.get("temperature", "1")),
         )
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:300]

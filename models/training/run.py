@@ -38,6 +38,7 @@ from .loop import Criterion, EvalResult, RunningMetrics, TrainStep, evaluate
 from .metrics_logger import METRICS_NAME, RESULT_NAME, MetricsLogger
 from .optim import best_epoch
 from .resume import History, ResumeState, is_done, read_resume_state, view_position
+from .saved_plan import SavedPlan
 from .spec import ClassifySpec
 from .train_data import FeatureTrainData, ImageTrainData, TrainData, split_batches
 
@@ -153,6 +154,7 @@ class Run:
             resume.history,
             report,
             "; ".join(notes),
+            SavedPlan.of(spec.plan),
         )
         steps = num_steps(len(rows), spec.plan.batch.size, drop_last=spec.drop_last_batch(len(rows)))
         resume.check_position(steps)

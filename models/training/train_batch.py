@@ -55,11 +55,8 @@ def to_train_batch(batch: Batch, device: torch.device) -> TrainBatch:
         moved = labels.to(device, non_blocking=True)
         return moved if padding is None else moved.masked_fill(padding, -1)
 
-    images = batch.images.to(device, non_blocking=True)
-    if images.dtype == torch.uint8:
-        images = images.permute(0, 3, 1, 2).float().div_(255)
     return TrainBatch(
-        images.contiguous(memory_format=torch.channels_last),
+        model_inputs(batch.images, device),
         labels_of(batch.labels),
         torch.from_numpy(np.asarray(batch.replaced)).to(device),
         None if batch.mixed_labels is None else labels_of(batch.mixed_labels),
@@ -67,6 +64,14 @@ def to_train_batch(batch: Batch, device: torch.device) -> TrainBatch:
         padding,
         batch.step,
     )
+
+
+def model_inputs(images: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a batch's images as a model takes them, on its device: NCHW in channels-last memory, bytes as 0..1."""
+    images = images.to(device, non_blocking=True)
+    if images.dtype == torch.uint8:
+        images = images.permute(0, 3, 1, 2).float().div_(255)
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def map_tensors(
