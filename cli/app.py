@@ -21,6 +21,7 @@ from .export import export
 from .index import index
 from .init import init
 from .materialize import materialize
+from .models import models
 from .prediction import evaluate, predict
 from .preview import preview
 from .report import report
@@ -62,6 +63,7 @@ for command in (
     index,
     explain,
     preview,
+    models,
     train,
     predict,
     evaluate,

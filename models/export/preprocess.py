@@ -49,6 +49,8 @@ class Preprocess(torch.nn.Module):
         mean, std = ((0.0,), (1.0,)) if normalization is None else (normalization.mean, normalization.std)
         scale = [1 / (255.0 * one) for one in std]
         shift = [-one / other for one, other in zip(mean, std, strict=True)]
+        self.scale: torch.Tensor
+        self.shift: torch.Tensor
         self.register_buffer("scale", torch.tensor(scale, dtype=torch.float64).float())
         self.register_buffer("shift", torch.tensor(shift, dtype=torch.float64).float())
         self._normalizes = normalization is not None
@@ -74,8 +76,8 @@ def preprocess_of(program: Program) -> Preprocess:
         built = spec.build(where)
         if spec.name in ("Resize", "SmallestMaxSize"):
             steps.append(_resize_step(spec, built, where))
-        elif spec.name == "CenterCrop" and not built.pad_if_needed:  # type: ignore[attr-defined]
-            size = (built.height, built.width)  # type: ignore[attr-defined]
+        elif spec.name == "CenterCrop" and not built.pad_if_needed:
+            size = (built.height, built.width)
             last = steps.pop() if steps else Step()
             steps.append(replace(last, crops=(*last.crops, size)))
         else:

@@ -38,7 +38,7 @@ class ScoringJob(CheckedModel):
     device: str = "auto"
     """torch device of the model; ``auto`` uses a GPU if available."""
 
-    schema: ClassVar[pa.Schema] = pa.schema(  # type: ignore[assignment,misc]
+    schema: ClassVar[pa.Schema] = pa.schema(
         [("key", pa.string()), ("label", pa.int64()), ("logits", pa.list_(pa.float32()))]
     )
     """Logits of one view of an image; those of a flip are averaged. ``label`` is the number of the index, or -1."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from ...pipeline.jobs.contracts import Context
-    from ..training.loop import EvalResult
+    from ..training.metrics import Metrics
     from .table import ScoreTable
 
 RESULT_NAME = "evaluation.json"
@@ -61,11 +61,9 @@ class Evaluate(ScoringJob):
             PlanError: the index has none of the checkpoint's classes.
             OutputError: a file cannot be written.
         """
-        import torch
-
         from ...pipeline.atomic_io import write_json
         from ..report.figures import write_confusion, write_reliability
-        from ..training.loop import evaluate_logits
+        from ..training.metrics import compute_metrics, log_odds
         from .scoring import read_classifier
         from .table import ScoreTable
 
@@ -78,10 +76,9 @@ class Evaluate(ScoringJob):
                 "see quarantine.jsonl, or use `lightwell predict` for images without labels"
             )
         table.write(context.out)
-        ignored = torch.zeros(len(labels), dtype=torch.bool)
-        measured = evaluate_logits(torch.from_numpy(table.logits), torch.from_numpy(labels), ignored, 0.0)
-        result = self._result(table, labels, measured, notes)
-        write_confusion(context.out / CONFUSION_NAME, measured.metrics.confusion, table.classes)
+        metrics = compute_metrics(log_odds(table.logits), labels)
+        result = self._result(table, labels, metrics, notes)
+        write_confusion(context.out / CONFUSION_NAME, metrics.confusion, table.classes)
         diagrams = {"as evaluated": result["calibration"]}
         if table.temperature != 1:
             diagrams = {
@@ -93,7 +90,7 @@ class Evaluate(ScoringJob):
         return result
 
     def _result(
-        self, table: ScoreTable, labels: np.ndarray, measured: EvalResult, notes: Sequence[str]
+        self, table: ScoreTable, labels: np.ndarray, metrics: Metrics, notes: Sequence[str]
     ) -> dict[str, Any]:
         from ..training.calibration import compute_calibration
         from ..training.metrics import log_odds
@@ -105,25 +102,32 @@ class Evaluate(ScoringJob):
         plain = compute_calibration(softmax(table.logits), labels)
         assert calibrated is not None
         assert plain is not None
-        confusion = measured.metrics.confusion
         return {
             "version": RESULT_VERSION,
             "split": self.split,
             "tta": self.tta,
-            "loss": measured.loss,
-            **measured.metrics.as_dict(),
+            "loss": cross_entropy(table.logits, labels),
+            **metrics.as_dict(),
             "unusable": len(table.failed),
             "intervals": bootstrap_intervals(
                 log_odds(table.logits), labels, num_samples=self.bootstrap, seed=self.seed
             ),
             "bootstrap": {"samples": self.bootstrap, "seed": self.seed, "level": 0.95},
-            "per_class": per_class_table(confusion, table.classes),
-            "confusion": confusion.tolist(),
+            "per_class": per_class_table(metrics.confusion, table.classes),
+            "confusion": metrics.confusion.tolist(),
             "temperature": table.temperature,
             "calibration": calibrated.as_dict(),
             "calibration_without_temperature": plain.as_dict(),
             "warnings": [*notes],
         }
+
+
+def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Return the mean cross-entropy of labelled rows, in float64."""
+    scores = logits[labels >= 0].astype(np.float64)
+    scores -= scores.max(axis=1, keepdims=True)
+    own = scores[np.arange(len(scores)), labels[labels >= 0]]
+    return float(np.mean(np.log(np.exp(scores).sum(axis=1)) - own))
 
 
 def match_labels(

@@ -41,13 +41,13 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     scaled -= scaled.max(axis=1, keepdims=True, initial=-np.inf)
     with np.errstate(under="ignore"):
         powers = np.exp(scaled)
-        return (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+        return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float32)
 
 
 def mean_logits(views: Sequence[np.ndarray], temperature: float) -> np.ndarray:
     """Return the logits of the mean probabilities of several views of the same images: float32, shape (N, classes)."""
     mean = np.mean([softmax(view, temperature).astype(np.float64) for view in views], axis=0)
-    return (temperature * np.log(np.maximum(mean, np.finfo(np.float32).tiny))).astype(np.float32)
+    return np.asarray(temperature * np.log(np.maximum(mean, np.finfo(np.float32).tiny)), dtype=np.float32)
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,8 @@ def write_curves(path: Path, charts: Mapping[str, Curves]) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = _figure(len(charts), width=5.2, height=3.4)
     for place, (title, curves) in zip(axes, charts.items(), strict=True):
         for number, (name, points) in enumerate(curves.items()):
@@ -52,7 +54,7 @@ def write_curves(path: Path, charts: Mapping[str, Curves]) -> None:
                 markersize=2.6 if len(points) > 1 else 5,
             )
         _style(place, title, "epoch", "")
-        place.xaxis.get_major_locator().set_params(integer=True)
+        place.xaxis.set_major_locator(MaxNLocator(integer=True))
         place.legend(frameon=False, fontsize=8, labelcolor=INK)
     _save(figure, path)
 
@@ -94,7 +96,7 @@ def write_confusion(path: Path, confusion: np.ndarray, classes: Sequence[str]) -
     _style(place, "", "predicted", "true", grid=False)
     bar = figure.colorbar(image, ax=place, fraction=0.045, pad=0.03)
     bar.set_label("share of the true class", color=SOFT, fontsize=8)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.ax.tick_params(colors=SOFT, labelsize=8, length=0)
     _save(figure, path)
 
@@ -157,5 +159,6 @@ def _save(figure: Figure, path: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     content = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(content, metadata={"Software": None})
+    canvas = FigureCanvasAgg(figure)
+    canvas.print_png(content, metadata={"Software": None})  # type: ignore[no-untyped-call]
     write_bytes(path, content.getvalue())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -20,7 +20,7 @@ from ...pipeline.rng import derive_seed, numpy_generator
 from ..zoo.build import head_module
 from .distributed.context import DistributedContext
 from .loop import compute_logits
-from .train_batch import TrainBatch, gather_slices, local_batches, to_train_batch
+from .train_batch import Targets, TrainBatch, gather_slices, label_targets, local_batches, to_train_batch
 
 
 class TrainData(Protocol):
@@ -41,14 +41,19 @@ class TrainData(Protocol):
 
 
 def split_batches(
-    context: Context, plan: Plan, split: str, device: torch.device, dist: DistributedContext | None = None
+    context: Context,
+    plan: Plan,
+    split: str,
+    device: torch.device,
+    dist: DistributedContext | None = None,
+    targets: Callable[[Batch], Targets] = label_targets,
 ) -> Iterator[TrainBatch]:
     """Yield the batches of a split, in order and without augmentation; this rank's slices if there are several."""
     dist = dist or DistributedContext()
     with context.engine.feed(plan, dist.local_view(View(split=split))) as feed:
         for batch in context.console.track(feed, split):
             if len(batch):
-                yield to_train_batch(batch, device)
+                yield to_train_batch(batch, device, targets)
 
 
 class ImageTrainData:
@@ -63,7 +68,9 @@ class ImageTrainData:
         context: Context,
         device: torch.device,
         dist: DistributedContext,
+        targets: Callable[[Batch], Targets] = label_targets,
     ) -> None:
+        self._targets = targets
         self.module = module
         self._plan = plan
         self._validation_split = validation_split
@@ -81,7 +88,7 @@ class ImageTrainData:
             if self._next_batch is not None:
                 return
             if self._is_trainable(batch):
-                yield to_train_batch(batch, self._device)
+                yield to_train_batch(batch, self._device, self._targets)
 
     def _is_trainable(self, batch: Batch) -> bool:
         """Return False for a batch that errors have reduced to one image, on which BatchNorm cannot train."""
@@ -89,7 +96,9 @@ class ImageTrainData:
 
     def validation(self) -> Iterator[TrainBatch]:
         """Yield the batches of the validation split."""
-        return split_batches(self._context, self._plan, self._validation_split, self._device, self._dist)
+        return split_batches(
+            self._context, self._plan, self._validation_split, self._device, self._dist, self._targets
+        )
 
 
 @dataclass(frozen=True)
@@ -116,6 +125,7 @@ class FeatureTrainData:
         context: Context,
         device: torch.device,
         dist: DistributedContext,
+        targets: Callable[[Batch], Targets] = label_targets,
     ) -> FeatureTrainData:
         """Compute the features of the feed and of the validation split.
 
@@ -127,11 +137,13 @@ class FeatureTrainData:
         batches = context.console.track(feed, "features")
         model.eval()
         passes = tuple(
-            extract_features(model, (to_train_batch(batch, device) for batch in group if len(batch)), dist)
+            extract_features(
+                model, (to_train_batch(batch, device, targets) for batch in group if len(batch)), dist
+            )
             for _, group in groupby(batches, key=lambda batch: batch.epoch)
         )
         validation_features = extract_features(
-            model, split_batches(context, plan, validation_split, device, dist), dist
+            model, split_batches(context, plan, validation_split, device, dist, targets), dist
         )
         return cls(head_module(model)[1], plan, passes, validation_features, dist)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from ...pipeline.errors import ModelError, did_you_mean
+from ...pipeline.warning_filter import ignored_warnings
 from .weights import is_reachable
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 HUBS = ("torchvision", "timm")
 WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
 """torchvision's networks with auxiliary heads in training and the option ``transform_input``."""
+UNTRAINED_AUXILIARY = "the auxiliary heads of torchvision's GoogLeNet weights are untrained"
 AUXILIARY_PREFIXES = ("aux1.", "aux2.", "AuxLogits.")
 
 
@@ -53,27 +55,56 @@ def find_model(name: str) -> tuple[str, str]:
     )
 
 
-def build_untrained(hub: str, name: str) -> nn.Module:
-    """Build a network without auxiliary heads, randomly initialised with torch's global generator."""
+def build_untrained(hub: str, name: str, *, auxiliary_heads: bool = False) -> nn.Module:
+    """Build a network, randomly initialised with torch's global generator.
+
+    Raises:
+        ModelError: ``auxiliary_heads`` is requested of a network that has none.
+    """
+    if auxiliary_heads:
+        _check_has_auxiliary_heads(hub, name)
     if hub == "timm":
         import timm
 
         return timm.create_model(name, pretrained=False)
     import torchvision
 
-    options = {"aux_logits": False, "init_weights": True} if name in WITH_AUXILIARY_HEADS else {}
+    options = {"aux_logits": auxiliary_heads, "init_weights": True} if name in WITH_AUXILIARY_HEADS else {}
     model = torchvision.models.get_model(name, weights=None, **options)
     return cast("nn.Module", model)
 
 
-def build_pretrained(hub: str, name: str) -> nn.Module:
+def _check_has_auxiliary_heads(hub: str, name: str) -> None:
+    if hub != "torchvision" or name not in WITH_AUXILIARY_HEADS:
+        raise ModelError(
+            f"auxiliary_heads: expected torchvision's {' or '.join(WITH_AUXILIARY_HEADS)}, got {name!r} of {hub}, "
+            "which has none; remove auxiliary_heads"
+        )
+
+
+def build_on_meta(hub: str, name: str, *, auxiliary_heads: bool = False) -> nn.Module:
+    """Build a network on torch's meta device: shapes without values. A network that needs values is built on the CPU first."""
+    import torch
+
+    try:
+        with torch.device("meta"):
+            return build_untrained(hub, name, auxiliary_heads=auxiliary_heads)
+    except (NotImplementedError, RuntimeError):
+        return build_untrained(hub, name, auxiliary_heads=auxiliary_heads).to("meta")
+
+
+def build_pretrained(hub: str, name: str, *, auxiliary_heads: bool = False) -> nn.Module:
     """Build a network with the hub's pretrained weights, cached or downloaded; fails fast without either.
 
     Raises:
         ModelError: the weights are not cached and cannot be downloaded.
     """
+    if auxiliary_heads:
+        _check_has_auxiliary_heads(hub, name)
     try:
-        return _fetch_timm(name) if hub == "timm" else _fetch_torchvision(name)
+        return (
+            _fetch_timm(name) if hub == "timm" else _fetch_torchvision(name, auxiliary_heads=auxiliary_heads)
+        )
     except OSError as error:
         raise ModelError(
             f"weights: expected the {hub} weights of {name!r}, got no network and no cached copy; "
@@ -81,7 +112,7 @@ def build_pretrained(hub: str, name: str) -> nn.Module:
         ) from error
 
 
-def _fetch_torchvision(name: str) -> nn.Module:
+def _fetch_torchvision(name: str, *, auxiliary_heads: bool) -> nn.Module:
     import torch
     import torchvision
 
@@ -89,8 +120,10 @@ def _fetch_torchvision(name: str) -> nn.Module:
     cached = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
     if not cached.is_file() and not is_reachable(weights.url):
         raise ConnectionError(weights.url)
-    model = torchvision.models.get_model(name, weights=weights, progress=False)
-    if name == "inception_v3":  # torchvision keeps this network's auxiliary head with pretrained weights
+    options = {"aux_logits": True} if name in WITH_AUXILIARY_HEADS and auxiliary_heads else {}
+    with ignored_warnings():  # that GoogLeNet's auxiliary heads are untrained: the weights report says so
+        model = torchvision.models.get_model(name, weights=weights, progress=False, **options)
+    if name == "inception_v3" and not auxiliary_heads:  # torchvision keeps this head with pretrained weights
         model.aux_logits, model.AuxLogits = False, None
     return cast("nn.Module", model)
 

@@ -11,14 +11,17 @@ import pytest
 from lightwell import Classify, GradCamAudit, LocalEngine, ModelSpec, Plan, build_index
 from lightwell.models.inference.evaluate import Evaluate
 from lightwell.models.inference.predict import Predict
+from lightwell.models.training.tasks.jobs import Train
 from lightwell.pipeline.config.imports import JOBS, entry_point_targets
 from lightwell.pipeline.export.materialize import Materialize
 from lightwell.pipeline.jobs.contracts import TrainingJob
 from lightwell.pipeline.jobs.find_job import find_job
+from lightwell.pipeline.jobs.job_file import load_job
 from lightwell.testing import assert_batch_job, assert_job_resumes
 from pictures import make_folder
 from ray_jobs import files_of
 from safetensors.torch import load_file
+from tasks import mask_set, multilabel_set, write_job
 from trained import save_trained
 
 ENGINE = LocalEngine(num_threads=2)
@@ -36,12 +39,26 @@ EXAMPLES: dict[str, Callable[[Plan], Any]] = {
     ),
     "materialize": lambda plan: Materialize(plan=plan, shard_images=3),
     "predict": lambda plan: Predict(plan=plan, checkpoint=checkpoint_of(plan), tta="flip"),
+    "multilabel": lambda plan: small_job(plan.index.parent / "labels", "multilabel"),
+    "segment": lambda plan: small_job(plan.index.parent / "masks", "segment"),
+    "train": lambda plan: Train(
+        plan=Plan(index=plan.index.parent / "labels" / "index.parquet", batch={"size": 4}),
+        model=RANDOM,
+        task="lightwell.models.training.tasks.multilabel:MultilabelTask",
+        monitor="map",
+        epochs=1,
+    ),
 }
 """A small example of each."""
 
 
 def checkpoint_of(plan: Plan) -> Path:
     return save_trained(plan.index.parent / "best.safetensors", plan)
+
+
+def small_job(folder: Path, name: str) -> Any:
+    """Load a small job, with mixed images, dropout and a picture that cannot be read."""
+    return load_job(write_job(folder, name, epochs=1), default=name)
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +69,19 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     for split, num_images in (("train", 6), ("val", 2), ("test", 4)):
         make_folder(photos / split, num_images=num_images)
     build_index(photos).save(folder / "index.parquet")
-    damaged = photos / "train" / "dog" / "003.jpg"
-    damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
+    for name, make in (("labels", multilabel_set), ("masks", mask_set)):
+        (folder / name).mkdir()
+        make(folder / name, num_train=11, num_other=3)
+        damage(folder / name / "train-6.png")
+    damage(photos / "train" / "dog" / "003.jpg")
     policy = [{"Resize": {"height": 32, "width": 32}}]
     return Plan.model_validate(
         {"index": folder / "index.parquet", "preprocess": policy, "batch": {"size": 2}}
     )
+
+
+def damage(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 def test_every_registered_job_has_an_example() -> None:

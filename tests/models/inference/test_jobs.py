@@ -17,6 +17,7 @@ from lightwell.models.inference.predict import Predict
 from lightwell.models.inference.scoring import softmax
 from lightwell.models.training.checkpoint import load_model, read_metadata, save_checkpoint
 from lightwell.models.training.loop import evaluate
+from lightwell.models.training.tasks.classification import ClassificationTask
 from lightwell.models.training.train_batch import to_train_batch
 from pictures import make_picture, write_picture
 from trained import save_trained
@@ -48,7 +49,9 @@ def test_an_evaluation_has_the_metrics_of_the_training_at_any_temperature(
     device = torch.device("cpu")
     with ENGINE.feed(plan, View()) as feed:
         batches = [to_train_batch(batch, device) for batch in feed]
-    expected = evaluate(load_model(checkpoint).model, batches).as_dict()
+    index = plan.load_index()
+    task = ClassificationTask(index, index.rows())
+    expected = evaluate(load_model(checkpoint).model, batches, task, len(index.rows())).as_dict()
     found = json.loads((evaluated / "evaluation.json").read_text())
     for name in ("loss", "images", "accuracy", "balanced_accuracy", "auroc"):
         assert found[name] == pytest.approx(expected[name], abs=1e-6)

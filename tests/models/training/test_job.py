@@ -11,7 +11,8 @@ import torch
 from lightwell.models.training.checkpoint import load_model
 from lightwell.models.training.job import Classify
 from lightwell.models.training.loop import evaluate
-from lightwell.models.training.optim import EarlyStop, LRSchedule, OptimizerSpec
+from lightwell.models.training.optim import EarlyStop, OptimizerSpec
+from lightwell.models.training.optimization.schedule import LRSchedule
 from lightwell.models.training.train_batch import to_train_batch
 from lightwell.models.training.train_data import split_batches
 from lightwell.models.zoo.build import ModelSpec
@@ -243,7 +244,8 @@ def test_features_of_a_frozen_backbone_are_computed_once_for_all_epochs(plan: Pl
     assert result["test"]["auroc"] == 1
     model = load_model(tmp_path / "best.safetensors").model
     with engine.feed(plan, View(split="val")) as feed:
-        outcome = evaluate(model, [to_train_batch(batch, torch.device("cpu")) for batch in feed])
+        batches = [to_train_batch(batch, torch.device("cpu")) for batch in feed]
+    outcome = evaluate(model, batches, job.check(), 8)
     assert outcome.loss == pytest.approx(result["validation"]["loss"], rel=1e-4)
     flags = [len(part._forward_pre_hooks) for part in model.modules()]
     assert not any(flags)
@@ -356,8 +358,9 @@ def test_evaluation_by_several_ranks_equals_that_of_one(plan: Plan) -> None:
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(2))
     device = torch.device("cpu")
-    shared = evaluate(net, (to_train_batch(batch, device) for batch in kept if len(batch)))
-    alone = evaluate(net, split_batches(Context(engine, Path(), Terminal()), plan, "val", device))
+    task = Classify(plan=plan, model=MODEL).check()
+    shared = evaluate(net, (to_train_batch(batch, device) for batch in kept if len(batch)), task, 8)
+    alone = evaluate(net, split_batches(Context(engine, Path(), Terminal()), plan, "val", device), task, 8)
     assert shared.metrics.num_images == alone.metrics.num_images == 8
     assert np.array_equal(shared.metrics.confusion, alone.metrics.confusion)
     assert shared.loss == pytest.approx(alone.loss)

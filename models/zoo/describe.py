@@ -1,0 +1,150 @@
+"""Describe a network by name: parameters, expected input, blocks, head and target layer, without allocating its weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ...pipeline.errors import ModelError
+from .build import ModelSpec
+from .catalog import PublishedWeights, published_weights
+from .channels import num_input_channels, set_input_channels
+from .data_config import DataConfig, data_config
+from .forward import expected_input_size
+from .freezing import blocks
+from .heads import auxiliary_head_names, classifier_layers, is_headless, num_features, num_outputs, reset_head
+from .hubs import WITH_AUXILIARY_HEADS, build_on_meta, find_model
+from .layers import last_map
+from .map_layout import MapLayout
+
+if TYPE_CHECKING:
+    from torch import nn
+
+DEFAULT_SIZE = 224, 224
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A block of a network, or a parameter outside all blocks."""
+
+    name: str
+    num_parameters: int
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkInfo:
+    """Description of a classifier or image encoder."""
+
+    name: str
+    """Name as in a job file, such as ``resnet18`` or ``timm:resnet18``."""
+    hub: str
+    """``torchvision`` or ``timm``."""
+    num_parameters: int
+    in_channels: int
+    input: DataConfig | None
+    """Preprocessing that the pretrained weights expect; None if the hub does not state it."""
+    blocks: tuple[Part, ...]
+    """In order, the head last; ``fine_tune_from`` names one of them."""
+    outside: tuple[Part, ...]
+    """Parameters outside all blocks, such as class tokens and position embeddings."""
+    heads: tuple[str, ...]
+    """Classifier layers, the main one first."""
+    num_features: int
+    """Inputs of the classifier layer."""
+    num_classes: int
+    """Outputs of the classifier layer; 0 for an image encoder, which gets a new head of the data's classes."""
+    auxiliary_heads: tuple[str, ...]
+    """Auxiliary heads that the network was described with."""
+    has_auxiliary_heads: bool
+    """Whether the network can be built with auxiliary heads."""
+    target_layer: str | None
+    """Usual target layer of Grad-CAM at the expected input size; None if it cannot be determined."""
+    grid: tuple[int, int] | None
+    """Rows and columns of the target layer's map, or of its token grid."""
+    num_prefix_tokens: int
+    """Class and register tokens before the token grid."""
+    weights: tuple[PublishedWeights, ...]
+    """Published weights, the default first."""
+
+
+def describe(spec: ModelSpec) -> NetworkInfo:
+    """Describe the network of a model spec, built on torch's meta device; no weights are read.
+
+    Raises:
+        ModelError: no such model, or it does not have the options of the spec.
+    """
+    hub, name = find_model(spec.name)
+    model = build_without_values(spec)
+    published, num_parameters = num_outputs(model), _count(model)
+    if is_headless(model):
+        reset_head(model, 1)
+    heads = classifier_layers(model)
+    parts = tuple(
+        Part(block, 0 if not published and block in heads else _count(model.get_submodule(block)))
+        for block in blocks(model)
+    )
+    inside = tuple(f"{part.name}." for part in parts)
+    outside = tuple(
+        Part(each, parameter.numel())
+        for each, parameter in model.named_parameters()
+        if not each.startswith(inside)
+    )
+    config = data_config(spec) if _has_config(hub, name) else None
+    size = config.size if config else expected_input_size(model) or DEFAULT_SIZE
+    target = _last_map(model, size)
+    return NetworkInfo(
+        name=spec.name,
+        hub=hub,
+        num_parameters=num_parameters,
+        in_channels=num_input_channels(model),
+        input=config,
+        blocks=parts,
+        outside=outside,
+        heads=heads,
+        num_features=num_features(model),
+        num_classes=published,
+        auxiliary_heads=auxiliary_head_names(model),
+        has_auxiliary_heads=hub == "torchvision" and name in WITH_AUXILIARY_HEADS,
+        target_layer=target[0] if target else None,
+        grid=(target[1].height, target[1].width) if target else None,
+        num_prefix_tokens=target[1].num_prefix if target else 0,
+        weights=published_weights(hub, name),
+    )
+
+
+def build_without_values(spec: ModelSpec) -> nn.Module:
+    """Build the network of a model spec on torch's meta device, in eval mode; ``weights`` and ``transform_input`` are ignored.
+
+    Raises:
+        ModelError: no such model, or it does not have the options of the spec.
+    """
+    hub, name = find_model(spec.name)
+    model = build_on_meta(hub, name, auxiliary_heads=spec.auxiliary_heads)
+    if spec.num_classes is not None:
+        reset_head(model, spec.num_classes)
+    if spec.in_channels is not None and spec.in_channels != num_input_channels(model):
+        set_input_channels(model, spec.in_channels)
+    return model.eval()
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _has_config(hub: str, name: str) -> bool:
+    if hub == "torchvision":
+        return True
+    import timm
+
+    return timm.get_pretrained_cfg(name) is not None
+
+
+def _last_map(model: nn.Module, size: tuple[int, int]) -> tuple[str, MapLayout] | None:
+    """Find the target layer on the meta device; None if the network needs values to run, or has no map."""
+    import torch
+
+    try:
+        with torch.device("meta"):
+            return last_map(model, torch.zeros(1, num_input_channels(model), *size))
+    except (ModelError, NotImplementedError, RuntimeError):
+        return None
