@@ -41,7 +41,7 @@ class Step:
 
 
 class Preprocess(torch.nn.Module):
-    """Maps uint8 RGB images (N, H, W, 3) of any size to what the network takes: float32 (N, 3, h, w)."""
+    """Maps uint8 RGB images (N, H, W, 3) of any size to inputs of the network: float32 (N, 3, h, w)."""
 
     def __init__(self, steps: Sequence[Step], normalization: Normalization | None) -> None:
         super().__init__()
