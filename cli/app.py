@@ -18,10 +18,12 @@ from .demo import demo
 from .doctor import doctor
 from .embed import embed
 from .explain import explain
+from .export import export
 from .index import index
 from .init import init
 from .materialize import materialize
 from .models import models
+from .prediction import evaluate, predict
 from .preview import preview
 from .report import report
 from .train import train
@@ -64,6 +66,9 @@ for command in (
     preview,
     models,
     train,
+    predict,
+    evaluate,
+    export,
     audit,
     embed,
     report,

@@ -38,6 +38,7 @@ from .loop import EpochMetrics, EvalResult, TrainStep, evaluate
 from .metrics_logger import METRICS_NAME, RESULT_NAME, MetricsLogger
 from .optim import best_epoch
 from .resume import History, ResumeState, is_done, read_resume_state, view_position
+from .saved_plan import SavedPlan
 from .spec import TrainSpec
 from .tasks.task import Criterion, Task
 from .train_batch import TrainBatch
@@ -161,6 +162,7 @@ class Run:
             report,
             "; ".join(notes),
             spec.task_name,
+            plan=SavedPlan.of(spec.plan),
         )
         steps = num_steps(len(rows), spec.plan.batch.size, drop_last=spec.drop_last_batch(len(rows)))
         resume.check_position(steps)

@@ -70,7 +70,11 @@ def build_untrained(hub: str, name: str, *, auxiliary_heads: bool = False) -> nn
         return timm.create_model(name, pretrained=False)
     import torchvision
 
-    options = {"aux_logits": auxiliary_heads, "init_weights": True} if name in WITH_AUXILIARY_HEADS else {}
+    options: dict[str, Any] = {}
+    if name in WITH_AUXILIARY_HEADS:
+        options = {"aux_logits": auxiliary_heads, "init_weights": True}
+    elif name.startswith("vit_"):  # its position embeddings fit one size, that of the weights
+        options = {"image_size": torchvision.models.get_model_weights(name).DEFAULT.meta["min_size"][0]}
     model = torchvision.models.get_model(name, weights=None, **options)
     return cast("nn.Module", model)
 

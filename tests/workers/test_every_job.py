@@ -11,6 +11,8 @@ import pytest
 from lightwell import Classify, GradCamAudit, LocalEngine, ModelSpec, Plan, build_index
 from lightwell.models.features.embed import Embed
 from lightwell.models.features.probe import GridOptions, ProbeFeatures
+from lightwell.models.inference.evaluate import Evaluate
+from lightwell.models.inference.predict import Predict
 from lightwell.models.training.tasks.jobs import Train
 from lightwell.pipeline.config.imports import JOBS, entry_point_targets
 from lightwell.pipeline.export.materialize import Materialize
@@ -22,11 +24,13 @@ from pictures import make_folder
 from ray_jobs import files_of
 from safetensors.torch import load_file
 from tasks import mask_set, multilabel_set, write_job
+from trained import save_trained
 
 ENGINE = LocalEngine(num_threads=2)
 RANDOM = ModelSpec(name="timm:test_resnet", weights="none")
 EXAMPLES: dict[str, Callable[[Plan], Any]] = {
     "classify": lambda plan: Classify(plan=plan, model=RANDOM, epochs=2, fine_tune_from="layer4"),
+    "evaluate": lambda plan: Evaluate(plan=plan, checkpoint=checkpoint_of(plan), bootstrap=20),
     "gradcam": lambda plan: GradCamAudit(
         plan=plan,
         model=RANDOM.model_copy(update={"num_classes": 2}),
@@ -38,6 +42,7 @@ EXAMPLES: dict[str, Callable[[Plan], Any]] = {
     "embed": lambda plan: Embed(plan=plan, model=RANDOM, untrained="allow"),
     "probe": lambda plan: ProbeFeatures(plan=plan, model=RANDOM, logistic=(0.1,), grid=GridOptions(epochs=2)),
     "materialize": lambda plan: Materialize(plan=plan, shard_images=3),
+    "predict": lambda plan: Predict(plan=plan, checkpoint=checkpoint_of(plan), tta="flip"),
     "multilabel": lambda plan: small_job(plan.index.parent / "labels", "multilabel"),
     "segment": lambda plan: small_job(plan.index.parent / "masks", "segment"),
     "train": lambda plan: Train(
@@ -49,6 +54,10 @@ EXAMPLES: dict[str, Callable[[Plan], Any]] = {
     ),
 }
 """A small example of each."""
+
+
+def checkpoint_of(plan: Plan) -> Path:
+    return save_trained(plan.index.parent / "best.safetensors", plan)
 
 
 def small_job(folder: Path, name: str) -> Any:

@@ -96,6 +96,12 @@ def test_a_description_is_true(name: str) -> None:
     assert min(info.grid) > 1
 
 
+def test_a_vision_transformer_is_built_for_the_size_of_its_weights() -> None:
+    info = describe(ModelSpec(name="vit_h_14"))
+    assert info.input is not None
+    assert (info.input.size, info.grid) == ((518, 518), (37, 37))
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 def test_freezing_works_from_each_block(name: str) -> None:
     model = build_without_values(ModelSpec(name=name, num_classes=NUM_CLASSES))
