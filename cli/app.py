@@ -17,10 +17,12 @@ from .bench import bench
 from .demo import demo
 from .doctor import doctor
 from .explain import explain
+from .export import export
 from .index import index
 from .init import init
 from .materialize import materialize
 from .models import models
+from .prediction import evaluate, predict
 from .preview import preview
 from .report import report
 from .train import train
@@ -63,6 +65,9 @@ for command in (
     preview,
     models,
     train,
+    predict,
+    evaluate,
+    export,
     audit,
     report,
     materialize,

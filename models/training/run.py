@@ -17,7 +17,7 @@ from ...pipeline.plan.view import View
 from ...pipeline.rng import derive_seed
 from ...pipeline.sampler.schedule import num_steps
 from ...pipeline.text import first_few
-from ..zoo.freezing import freeze_before, train_mode
+from ..zoo.freezing import blocks, freeze_before, train_mode
 from ..zoo.weights_report import WeightsReport, weights_report
 from .checkpoint import (
     BEST_NAME,
@@ -35,6 +35,7 @@ from .loop import EpochMetrics, EvalResult, TrainStep, evaluate
 from .metrics_logger import METRICS_NAME, RESULT_NAME, MetricsLogger
 from .optim import best_epoch
 from .resume import History, ResumeState, is_done, read_resume_state, view_position
+from .saved_plan import SavedPlan
 from .spec import TrainSpec
 from .tasks.task import Criterion, Task
 from .train_data import FeatureTrainData, ImageTrainData, TrainData, split_batches
@@ -148,6 +149,7 @@ class Run:
             report,
             "; ".join(notes),
             spec.task_name,
+            plan=SavedPlan.of(spec.plan),
         )
         steps = num_steps(len(rows), spec.plan.batch.size, drop_last=spec.drop_last_batch(len(rows)))
         resume.check_position(steps)
@@ -329,7 +331,9 @@ def initial_weights_report(model: torch.nn.Module) -> WeightsReport:
     ]
     if not frozen:
         return report
-    return report.with_note(f"random and frozen: {first_few(frozen)}")
+    inside = tuple(f"{name}." for name in frozen)
+    first = next((block for block in blocks(model) if block in frozen or block.startswith(inside)), "all")
+    return report.with_note(f"random and frozen: {first_few(frozen)}; fine_tune_from: {first} trains them")
 
 
 def torch_seed(spec: TrainSpec, purpose: str, epoch: int = 0, step: int = 0) -> int:

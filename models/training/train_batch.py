@@ -79,12 +79,9 @@ def to_train_batch(
         values = values.to(device, non_blocking=True)
         return values if padding is None else fill_ignored(values, padding)
 
-    images = batch.images.to(device, non_blocking=True)
-    if images.dtype == torch.uint8:
-        images = images.permute(0, 3, 1, 2).float().div_(255)
     found = targets(batch)
     return TrainBatch(
-        images.contiguous(memory_format=torch.channels_last),
+        model_inputs(batch.images, device),
         moved(found.own),
         torch.from_numpy(np.asarray(batch.replaced)).to(device),
         None if found.mixed is None else moved(found.mixed),
@@ -92,6 +89,14 @@ def to_train_batch(
         padding,
         batch.step,
     )
+
+
+def model_inputs(images: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a batch's images as a model takes them, on its device: NCHW in channels-last memory, bytes as 0..1."""
+    images = images.to(device, non_blocking=True)
+    if images.dtype == torch.uint8:
+        images = images.permute(0, 3, 1, 2).float().div_(255)
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def map_tensors(

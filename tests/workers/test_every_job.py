@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 from lightwell import Classify, GradCamAudit, LocalEngine, ModelSpec, Plan, build_index
+from lightwell.models.inference.evaluate import Evaluate
+from lightwell.models.inference.predict import Predict
 from lightwell.models.training.tasks.jobs import Train
 from lightwell.pipeline.config.imports import JOBS, entry_point_targets
 from lightwell.pipeline.export.materialize import Materialize
@@ -20,11 +22,13 @@ from pictures import make_folder
 from ray_jobs import files_of
 from safetensors.torch import load_file
 from tasks import mask_set, multilabel_set, write_job
+from trained import save_trained
 
 ENGINE = LocalEngine(num_threads=2)
 RANDOM = ModelSpec(name="timm:test_resnet", weights="none")
 EXAMPLES: dict[str, Callable[[Plan], Any]] = {
     "classify": lambda plan: Classify(plan=plan, model=RANDOM, epochs=2, fine_tune_from="layer4"),
+    "evaluate": lambda plan: Evaluate(plan=plan, checkpoint=checkpoint_of(plan), bootstrap=20),
     "gradcam": lambda plan: GradCamAudit(
         plan=plan,
         model=RANDOM.model_copy(update={"num_classes": 2}),
@@ -34,6 +38,7 @@ EXAMPLES: dict[str, Callable[[Plan], Any]] = {
         gallery=2,
     ),
     "materialize": lambda plan: Materialize(plan=plan, shard_images=3),
+    "predict": lambda plan: Predict(plan=plan, checkpoint=checkpoint_of(plan), tta="flip"),
     "multilabel": lambda plan: small_job(plan.index.parent / "labels", "multilabel"),
     "segment": lambda plan: small_job(plan.index.parent / "masks", "segment"),
     "train": lambda plan: Train(
@@ -45,6 +50,10 @@ EXAMPLES: dict[str, Callable[[Plan], Any]] = {
     ),
 }
 """A small example of each."""
+
+
+def checkpoint_of(plan: Plan) -> Path:
+    return save_trained(plan.index.parent / "best.safetensors", plan)
 
 
 def small_job(folder: Path, name: str) -> Any:

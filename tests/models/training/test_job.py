@@ -135,7 +135,10 @@ def test_the_head_is_trained_on_a_frozen_backbone_and_all_outputs_are_written(
         *(f"epoch {number}/3" for number in (1, 2, 3)),
         f"test, weights of epoch {result['best_epoch'] + 1}",
     ]
-    assert "random and frozen: conv1" in console.lines[0]
+    assert (
+        "random and frozen: conv1, bn1, layer1 and 3 more; fine_tune_from: conv1 trains them"
+        in console.lines[0]
+    )
     assert "auroc" in console.lines[1]
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"metrics.jsonl", "result.json", "best.safetensors", "checkpoint.safetensors"}
