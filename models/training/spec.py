@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from ...pipeline.config.checked_model import CheckedModel
-from ...pipeline.errors import PlanError, SourceError
+from ...pipeline.errors import PlanError, SourceError, did_you_mean
 from ...pipeline.index.index import Index
 from ...pipeline.jobs.fingerprint import file_digest
 from ...pipeline.plan.plan import Plan
@@ -147,10 +147,10 @@ class TrainSpec(CheckedModel):
             "early_stop.metric": self.early_stop.metric if self.early_stop else "loss",
         }
         for key, metric in monitors.items():
-            if metric not in ("loss", *task.metric_names):
-                raise PlanError(
-                    f"{key}: expected one of {', '.join(('loss', *task.metric_names))}, got {metric!r}; correct it"
-                )
+            known = ("loss", *task.metric_names)
+            if metric not in known:
+                hint = did_you_mean(metric, known) or "correct it"
+                raise PlanError(f"{key}: expected one of {', '.join(known)}, got {metric!r}; {hint}")
         names = {
             "train_split": self.train_split,
             "validation_split": self.validation_split,
