@@ -10,11 +10,9 @@ from pydantic import Field, model_validator
 from ...pipeline.config.checked_model import CheckedModel
 from ...pipeline.config.path_fields import MayBePath
 from ...pipeline.errors import ModelError, did_you_mean
-from .checkpoint_file import SUFFIXES, read_checkpoint_file
-from .load_checkpoint import is_path
-from .state_dict import find_weights
-from .weights import load_strict
-from .weights_report import WeightsReport, attach_report, weights_report
+from .checkpoint_file import SUFFIXES
+from .load_checkpoint import is_path, load_trunk
+from .weights_report import WeightsReport, attach_report
 
 if TYPE_CHECKING:
     from torch import nn
@@ -126,7 +124,8 @@ def _build_with_encoder(spec: SegmentationSpec, encoder: str, num_classes: int) 
             f"ImageNet weights of {encoder}", len(model.encoder.state_dict()), untrained=rest
         )
     elif is_path(spec.weights):
-        report = _load_encoder(model.encoder, Path(spec.weights), rest)
+        trunk = model.encoder.model if encoder.startswith(TIMM_PREFIX) else model.encoder
+        report = load_trunk(trunk, Path(spec.weights)).with_new_layers(rest)
     elif spec.weights == "none":
         report = WeightsReport("none", untrained=("encoder", *rest))
     else:
@@ -139,18 +138,3 @@ def _build_with_encoder(spec: SegmentationSpec, encoder: str, num_classes: int) 
     attach_report(model, report)
     built: nn.Module = model
     return built
-
-
-def _load_encoder(encoder: nn.Module, path: Path, rest: tuple[str, ...]) -> WeightsReport:
-    """Load a trunk; what else the file holds, such as a classifier, is left over."""
-    wanted = encoder.state_dict()
-    found = find_weights(read_checkpoint_file(path), wanted.keys(), str(path), None)
-    state = {name: tensor for name, tensor in found.tensors.items() if name in wanted}
-    left_over = (*found.left_over, *(name for name in found.tensors if name not in wanted))
-    load_strict(encoder, state, str(path))
-    return WeightsReport(
-        path.name, len(state), (), left_over, rest, found.entry, found.other_entries, found.prefix
-    )
-
-
-__all__ = ["SegmentationSpec", "build_segmentation_model", "head_layers", "stride_of", "weights_report"]

@@ -133,11 +133,11 @@ def test_an_encoder_of_timm_is_trained_with_the_decoder_at_the_full_rate(
 
 def test_a_trunk_in_a_file_becomes_the_encoder(tmp_path: Path) -> None:
     source = build_segmentation_model(ENCODER, 2, seed=5)
-    trunk = {name: tensor.clone() for name, tensor in source.encoder.state_dict().items()}
+    trunk = {name: tensor.clone() for name, tensor in source.encoder.model.state_dict().items()}
     save_file({**trunk, "fc.weight": torch.zeros(3, 3)}, tmp_path / "trunk.safetensors")
     spec = ENCODER.model_copy(update={"encoder_weights": str(tmp_path / "trunk.safetensors")})
     built = build_segmentation_model(spec, 2, seed=6)
-    assert all(torch.equal(tensor, trunk[name]) for name, tensor in built.encoder.state_dict().items())
+    assert all(torch.equal(tensor, trunk[name]) for name, tensor in built.encoder.model.state_dict().items())
     report = weights_report(built)
     assert report.left_over == ("fc.weight",)
     assert report.untrained == ("decoder", "segmentation_head")
