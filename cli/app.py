@@ -16,6 +16,7 @@ from .audit import audit
 from .bench import bench
 from .demo import demo
 from .doctor import doctor
+from .embed import embed
 from .explain import explain
 from .export import export
 from .index import index
@@ -69,6 +70,7 @@ for command in (
     evaluate,
     export,
     audit,
+    embed,
     report,
     materialize,
     submit.submit,

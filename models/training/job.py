@@ -47,12 +47,12 @@ class TrainJob(TrainSpec):
 
     @property
     def view(self) -> View:
-        """View of the training split, shuffled and augmented, for all epochs or passes; reads the index."""
+        """View of the training split, shuffled and augmented, for all epochs; reads the index."""
         return View(
             split=self.train_split,
             shuffle=True,
             augment=True,
-            num_epochs=self.feature_passes or self.epochs,
+            num_epochs=self.epochs,
             drop_last=self.fine_tune_from is not None
             and self.drop_last_batch(len(self.plan.load_index().rows(self.train_split))),
         )

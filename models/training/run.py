@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
@@ -17,6 +17,9 @@ from ...pipeline.plan.view import View
 from ...pipeline.rng import derive_seed
 from ...pipeline.sampler.schedule import num_steps
 from ...pipeline.text import first_few
+from ..features.feature_cache import FOLDER, FeatureCache, Trunk
+from ..features.recipe import check_image_transforms
+from ..features.split_model import split_model
 from ..zoo.freezing import blocks, freeze_before, train_mode
 from ..zoo.weights_report import WeightsReport, weights_report
 from .checkpoint import (
@@ -38,6 +41,7 @@ from .resume import History, ResumeState, is_done, read_resume_state, view_posit
 from .saved_plan import SavedPlan
 from .spec import TrainSpec
 from .tasks.task import Criterion, Task
+from .train_batch import TrainBatch
 from .train_data import FeatureTrainData, ImageTrainData, TrainData, split_batches
 
 
@@ -65,7 +69,12 @@ def check_request(spec: TrainSpec, *, trains_here: bool) -> None:
     """Check a job without reading images or writing files; see ``TrainJob.check_request``."""
     if trains_here:
         choose_device(spec)
-    spec.check_network(build_trainable(spec, len(spec.check().classes)))
+    model = build_trainable(spec, len(spec.check().classes))
+    if spec.feature_passes is not None:
+        split_model(model)
+        check_image_transforms(spec.plan, augment=spec.feature_passes > 0)
+        check_image_transforms(spec.plan, augment=False)
+    spec.check_network(model)
 
 
 def build_trainable(spec: TrainSpec, num_outputs: int) -> torch.nn.Module:
@@ -116,6 +125,10 @@ class Run:
     metadata: CheckpointMetadata
     num_steps: int
     """Steps per epoch."""
+    module: torch.nn.Module
+    """The module that takes the batches: the model, or with ``feature_passes`` its part behind the frozen one."""
+    features: FeatureCache | None = None
+    """Features of the frozen part, with ``feature_passes``."""
 
     @classmethod
     def prepare(
@@ -153,7 +166,13 @@ class Run:
         )
         steps = num_steps(len(rows), spec.plan.batch.size, drop_last=spec.drop_last_batch(len(rows)))
         resume.check_position(steps)
-        return cls(spec, index, task, context, dist, model, optimizer, criterion, metadata, steps)
+        module, features = model, None
+        if spec.feature_passes is not None:
+            split = split_model(model)
+            module, features = split.rest, open_features(spec, index, context, dist, split)
+        return cls(
+            spec, index, task, context, dist, model, optimizer, criterion, metadata, steps, module, features
+        )
 
     def train(self, feed: Feed, progress: Progress) -> History:
         """Train the remaining epochs; each is checkpointed before the next begins."""
@@ -165,7 +184,7 @@ class Run:
                 "checkpoint, and the training curves have a gap"
             )
         feed_position = feed.position()
-        data = self._train_data(feed)
+        data = self._train_data(feed, (len(history), progress.step))
         train_step = TrainStep(data.module, self.optimizer, self.criterion, self.dist)
         timer = CheckpointTimer(spec.checkpoint_every)
         for epoch in range(len(history), spec.epochs):
@@ -177,7 +196,7 @@ class Run:
                 factor = self._rate_factor(epoch + (batch.step + 0.5) / self.num_steps, history)
                 due = train_step(batch, running, factor=factor, checkpoint_requested=timer.is_due())
                 running.seconds = perf_counter() - started
-                if due and spec.feature_passes is None:
+                if due:
                     with timer.measure_write():
                         self._save_step(feed_position, epoch, batch.step + 1, running, history)
             trained = running.compute(self.dist)
@@ -213,16 +232,9 @@ class Run:
             if self.dist.is_main:  # other ranks may not see the main rank's files
                 load_weights(path, self.model)
             self.dist.broadcast(self.model)
-            batches = split_batches(
-                self.context,
-                self.spec.plan,
-                self.spec.test_split,
-                self.dist.device,
-                self.dist,
-                self.task.targets,
-            )
+            module, batches = self._split(self.spec.test_split)
             num_rows = self._num_rows(self.spec.test_split)
-            tested = evaluate(self.model, batches, self.task, num_rows, self.dist)
+            tested = evaluate(module, batches, self.task, num_rows, self.dist)
             chosen = read_metadata(path)[0].thresholds if self.dist.is_main else ()
             result["test"] = {**tested.as_dict(), **tested.metrics.details(chosen)}
             self.context.console.print(
@@ -240,12 +252,40 @@ class Run:
             done_epochs, spec.epochs, peak=spec.optimizer.lr, history=history, monitor=spec.monitor
         )
 
-    def _train_data(self, feed: Feed) -> TrainData:
+    def _train_data(self, feed: Feed, start: tuple[int, int]) -> TrainData:
         spec, split = self.spec, self.spec.validation_split
-        source = ImageTrainData if spec.feature_passes is None else FeatureTrainData.collect
-        return source(
-            self.model, spec.plan, split, feed, self.context, self.dist.device, self.dist, self.task.targets
+        if self.features is None:
+            return ImageTrainData(
+                self.model,
+                spec.plan,
+                split,
+                feed,
+                self.context,
+                self.dist.device,
+                self.dist,
+                self.task.targets,
+            )
+        drops = spec.drop_last_batch(len(self.features.index.rows(spec.train_split)))
+        view = View(split=spec.train_split, shuffle=True, augment=True, drop_last=drops)
+        passes = spec.feature_passes or 0
+        return FeatureTrainData(
+            self.module,
+            self.features,
+            view,
+            passes=passes,
+            validation_split=split,
+            start=start,
+            targets=self.task.targets,
         )
+
+    def _split(self, split: str) -> tuple[torch.nn.Module, Iterator[TrainBatch]]:
+        """Return the batches of a split that is evaluated, and the module that they are the input of."""
+        if self.features is not None:
+            return self.module, self.features.open(split).batches(View(split=split), self.task.targets)
+        batches = split_batches(
+            self.context, self.spec.plan, split, self.dist.device, self.dist, self.task.targets
+        )
+        return self.model, batches
 
     def _num_rows(self, split: str) -> int:
         return len(self.index.rows(split))
@@ -308,6 +348,16 @@ class Run:
     def _position(self, feed_position: Mapping[str, Any], epoch: int, step: int) -> dict[str, Any]:
         """Return the feed position after a training step, regardless of prefetched batches."""
         return {**feed_position, **view_position(epoch, step, self.num_steps)}
+
+
+def open_features(
+    spec: TrainSpec, index: Index, context: Context, dist: DistributedContext, trunk: Trunk
+) -> FeatureCache:
+    """Open the features of a trunk: in the plan's cache, else below the output folder if that is local."""
+    folder = None if "://" in context.destination else context.out / FOLDER
+    if spec.plan.cache is not None:
+        folder = spec.plan.cache.dir
+    return FeatureCache(trunk, spec.model.name, spec.plan, index, context, dist.device, dist, folder)
 
 
 def format_result(result: EvalResult, task: Task) -> str:

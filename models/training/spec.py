@@ -35,9 +35,11 @@ class TrainSpec(CheckedModel):
     model: ModelSpec | SegmentationSpec
     fine_tune_from: str | None = None
     """None trains only the head. The name of a block trains it and all later blocks. ``all`` trains the whole model."""
-    feature_passes: int | None = Field(default=None, ge=1)
-    """Only with a frozen backbone: number of passes over the training images, each augmented differently, whose features
-    are kept in memory to train the head for ``epochs``. None runs the whole model in every epoch."""
+    feature_passes: int | None = Field(default=None, ge=0)
+    """Only where the whole backbone, or its part before ``fine_tune_from``, is frozen: number of passes over the training
+    images, each augmented differently, whose features are computed once and cached; epoch e learns from pass e modulo this
+    number. 0 takes the images as in evaluation. None runs the whole model in every epoch. Features are kept in the cache
+    folder of the plan, if it has one, otherwise below ``--out``."""
     epochs: int = Field(default=5, ge=1)
     optimizer: OptimizerSpec = OptimizerSpec()
     schedule: LRSchedule = LRSchedule()
@@ -50,7 +52,6 @@ class TrainSpec(CheckedModel):
     test_split: str | None = "test"
     """Split to evaluate the best weights on, once, at the end; None for no test."""
     checkpoint_every: CheckpointEvery = CheckpointEvery()
-    """With ``feature_passes``, a run resumes after the last finished epoch and computes the features again."""
     precision: Literal["float32", "float64"] = "float32"
     """Precision of parameters and scores. ``float64`` is slow; results of different numbers of ranks then differ only by
     rounding."""
@@ -73,9 +74,15 @@ class TrainSpec(CheckedModel):
 
     @model_validator(mode="after")
     def _check_passes(self) -> Self:
-        if self.feature_passes is not None and self.fine_tune_from is not None:
+        if self.feature_passes is not None and self.fine_tune_from == "all":
             raise ValueError(
-                "feature_passes: expected a frozen backbone, got fine_tune_from; remove one of them"
+                "feature_passes: expected frozen layers, got fine_tune_from: all; name the first block to train, or remove one "
+                "of them"
+            )
+        if self.feature_passes is not None and self.plan.mix is not None:
+            raise ValueError(
+                f"feature_passes: expected a plan without mix, got {self.plan.mix.kind}, which mixes the images of each batch "
+                "anew; remove one of them"
             )
         return self
 

@@ -1,8 +1,8 @@
-"""Batches of a training or evaluation step; gathering slices from ranks and splitting features among them."""
+"""Batches of a training or evaluation step; gathering slices from ranks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -154,29 +154,3 @@ def gather_slices(slices: Sequence[TrainBatch], dist: DistributedContext) -> Tra
     order = order[padding_mask(full)[order.to(full.targets.device)].cpu() == 0]
     gathered = take_rows(replace(full, padding=None), order)
     return replace(gathered, replaced=gathered.replaced.bool())
-
-
-def local_batches(
-    full: TrainBatch, order: np.ndarray, size: int, dist: DistributedContext
-) -> Iterator[TrainBatch]:
-    """Split rows that every rank holds into batches, in a given order, and yield this rank's slice of each.
-
-    Slices of a batch have equal lengths: repeated rows fill them up, marked as padding and without a target.
-    """
-    for step, start in enumerate(range(0, len(order), size)):
-        rows = order[start : start + size]
-        num_local_rows = -(-len(rows) // dist.num_ranks)
-        positions = np.arange(dist.rank * num_local_rows, (dist.rank + 1) * num_local_rows)
-        part = replace(take_rows(full, torch.from_numpy(rows[positions % len(rows)])), step=step)
-        yield part if dist.num_ranks == 1 else mark_padding(part, torch.from_numpy(positions >= len(rows)))
-
-
-def mark_padding(batch: TrainBatch, padding: torch.Tensor) -> TrainBatch:
-    """Mark rows as padding and remove their targets."""
-    mixed = batch.mixed_targets
-    return replace(
-        batch,
-        targets=fill_ignored(batch.targets, padding),
-        mixed_targets=None if mixed is None else fill_ignored(mixed, padding),
-        padding=padding.to(batch.targets.device),
-    )
