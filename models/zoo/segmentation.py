@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
@@ -11,6 +12,7 @@ from ...pipeline.config.checked_model import CheckedModel
 from ...pipeline.config.path_fields import MayBePath
 from ...pipeline.errors import ModelError, did_you_mean
 from .checkpoint_file import SUFFIXES
+from .hubs import offline_if_unreachable
 from .load_checkpoint import is_path, load_trunk
 from .weights_report import WeightsReport, attach_report
 
@@ -109,14 +111,23 @@ def _build_with_encoder(spec: SegmentationSpec, encoder: str, num_classes: int) 
             f"encoder: expected one of segmentation-models-pytorch, or of timm as {TIMM_PREFIX}NAME, got {encoder!r}; "
             f"{did_you_mean(encoder, known) or 'its documentation lists them'}"
         )
-    pretrained = "imagenet" if spec.weights == "default" else None
+    pretrained: Any = None
+    if spec.weights == "default":
+        pretrained = True if encoder.startswith(TIMM_PREFIX) else "imagenet"
+    fetching = nullcontext() if pretrained is None else offline_if_unreachable()
     try:
-        model: Any = kind(encoder, encoder_weights=pretrained, in_channels=3, classes=num_classes)
-    except (KeyError, ValueError, RuntimeError, OSError) as error:
+        with fetching:
+            model: Any = kind(encoder, encoder_weights=pretrained, in_channels=3, classes=num_classes)
+    except OSError as error:
+        raise ModelError(
+            f"encoder_weights: expected the ImageNet weights of {encoder!r}, got no network and no cached copy; write the path of "
+            "a file, or none"
+        ) from error
+    except (KeyError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(
             f"encoder: expected {encoder!r} with {spec.weights} weights, got {type(error).__name__} ({reason}); "
-            "check name and network, or write encoder_weights: none or the path of a file"
+            "check the name, or write encoder_weights: none or the path of a file"
         ) from error
     rest = ("decoder", "segmentation_head")
     if pretrained is not None:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightwell.models.audits.gradcam.audited_model import load_audited_model
+from lightwell.models.audits.gradcam.job import GradCamAudit
 from lightwell.models.training.checkpoint import load_model
 from lightwell.models.training.distributed.context import DistributedContext
 from lightwell.models.training.tasks.jobs import Segment
@@ -108,8 +110,11 @@ def test_a_job_learns_masks_and_its_checkpoint_loads(folder: Path, tmp_path: Pat
     result = run_training_job(job, LocalEngine(num_threads=1), tmp_path / "out", SilentConsole())
     assert result["test"]["images"] == 4
     assert result["test"]["miou"] > 0.7  # of a constant prediction: about 0.4
-    loaded = load_model(tmp_path / "out" / "best.safetensors")
+    best = tmp_path / "out" / "best.safetensors"
+    loaded = load_model(best)
     assert loaded.classes == ("ground", "disc")
+    with pytest.raises(ModelError, match=r"expected one of a classifier, got one of the task 'segment'"):
+        load_audited_model(GradCamAudit(plan=job.plan, checkpoint=best))
     assert loaded.model(torch.zeros(1, 3, 32, 32)).shape == (1, 2, 32, 32)
 
 
