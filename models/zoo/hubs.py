@@ -158,12 +158,12 @@ def _fetch_timm(name: str) -> nn.Module:
             f"weights: expected the timm weights of {name!r}, got a model without pretrained weights; "
             "give a path, package:NAME, or write weights: none"
         )
-    with _offline_if_unreachable():
+    with offline_if_unreachable():
         return timm.create_model(name, pretrained=True)
 
 
 @contextmanager
-def _offline_if_unreachable() -> Iterator[None]:
+def offline_if_unreachable() -> Iterator[None]:
     """Put the Hugging Face client into offline mode if its server is unreachable.
 
     Otherwise it retries for most of a minute before it uses its cache.
