@@ -19,7 +19,7 @@ from ...pipeline.plan.view import View
 from ...pipeline.rng import derive_seed, numpy_generator
 from ..zoo.build import head_module
 from .distributed.context import DistributedContext
-from .loop import compute_logits
+from .evaluation import compute_logits
 from .train_batch import Targets, TrainBatch, gather_slices, label_targets, local_batches, to_train_batch
 
 
