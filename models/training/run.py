@@ -216,7 +216,7 @@ class Run:
         return nullcontext() if self.average is None else self.average.applied()
 
     def history_row(self, trained: EvalResult, validated: EvalResult, history: History) -> Mapping[str, Any]:
-        """Return what is kept of a finished epoch: validation metrics and, with a time budget, the time so far."""
+        """Return the history's row of a finished epoch: validation metrics and, with a time budget, the time so far."""
         if self.spec.time_budget is None:
             return validated.as_dict()
         own = trained.seconds + validated.seconds if self.dist.is_main else 0.0

@@ -1,4 +1,4 @@
-"""An error that says which batch size fits, in place of one about memory."""
+"""Out of memory: measures which batch size fits, for the error message."""
 
 from __future__ import annotations
 
