@@ -16,11 +16,14 @@ from .audit import audit
 from .bench import bench
 from .demo import demo
 from .doctor import doctor
+from .embed import embed
 from .explain import explain
+from .export import export
 from .index import index
 from .init import init
 from .materialize import materialize
 from .models import models
+from .prediction import evaluate, predict
 from .preview import preview
 from .report import report
 from .train import train
@@ -63,7 +66,11 @@ for command in (
     preview,
     models,
     train,
+    predict,
+    evaluate,
+    export,
     audit,
+    embed,
     report,
     materialize,
     submit.submit,

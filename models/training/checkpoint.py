@@ -34,12 +34,14 @@ from .checkpoint_values import (
     check_progress,
     check_sums,
     check_thresholds,
+    parse_temperature,
 )
 from .optimization.lora import is_adapted, merge_lora
+from .saved_plan import SavedPlan
 
-FORMAT_VERSION = 2
-READABLE_VERSIONS = ("1", "2")
-"""Version 1 has no digest and no progress: it was written at the end of an epoch."""
+FORMAT_VERSION = 3
+READABLE_VERSIONS = ("1", "2", "3")
+"""Version 1 has no digest and no progress: it was written at the end of an epoch. Version 2 has no plan of its own."""
 LAST_NAME = "checkpoint.safetensors"
 BEST_NAME = "best.safetensors"
 OPTIMIZER_PREFIX = "optimizer."
@@ -97,6 +99,10 @@ class CheckpointMetadata:
     """Name of the job, as in a job file."""
     thresholds: tuple[float, ...] = ()
     """Probability from which on each output is predicted, chosen on the validation split; empty if the task has none."""
+    plan: SavedPlan | None = None
+    """Transforms and decoding of the plan's evaluation; in older checkpoints those of the job."""
+    temperature: float = 1.0
+    """Divisor of the logits that calibrates probabilities (Guo et al., ICML 2017); 1 without calibration."""
 
     def dump(self) -> dict[str, str]:
         """Return the metadata as strings, as safetensors requires."""
@@ -104,6 +110,8 @@ class CheckpointMetadata:
         later |= {"monitor": self.validation_notes} if self.validation_notes else {}
         later |= {"task": self.task} if self.task != "classify" else {}
         later |= {"thresholds": json.dumps(self.thresholds)} if self.thresholds else {}
+        later |= {} if self.plan is None else {"plan": self.plan.dump()}
+        later |= {} if self.temperature == 1 else {"temperature": repr(self.temperature)}
         return later | {
             "format": "lightwell",
             "format_version": str(FORMAT_VERSION),
@@ -238,16 +246,19 @@ def parse_metadata(path: Path, header: dict[str, str]) -> tuple[CheckpointMetada
         SegmentationSpec if header.get("task") == "segment" else ModelSpec
     )
     try:
+        job = check_mapping("job", json.loads(header["job"]))
         metadata = CheckpointMetadata(
             model=model_kind.model_validate_json(header["model"]),
             classes=check_classes(json.loads(header["classes"])),
             plan_fingerprint=header["plan_fingerprint"],
-            job=check_mapping("job", json.loads(header["job"])),
+            job=job,
             history=check_history(json.loads(header["history"])),
             weights=(WeightsReport.parse(header["weights_report"]) if "weights_report" in header else None),
             validation_notes=header.get("monitor", ""),
             task=header.get("task", "classify"),
             thresholds=check_thresholds(json.loads(header.get("thresholds", "[]"))),
+            plan=SavedPlan.parse(header["plan"]) if "plan" in header else SavedPlan.from_job(job),
+            temperature=parse_temperature(header.get("temperature", "1")),
         )
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:300]

@@ -17,6 +17,8 @@ _STATE_NAMES = {
     "SGD": (frozenset[str](), frozenset({"momentum_buffer"})),
 }
 """Names of a parameter's state tensors, by optimizer."""
+MIN_TEMPERATURE = 0.01
+"""Lower limit of temperatures; the upper one is its reciprocal."""
 _NOT_NEGATIVE = frozenset({"step", "exp_avg_sq"})
 
 
@@ -25,6 +27,16 @@ def check_classes(classes: Any) -> tuple[str, ...]:
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise ValueError(f"expected classes as a list of names, got {_short(classes)}")
     return tuple(classes)
+
+
+def parse_temperature(text: str) -> float:
+    """Parse the temperature of a checkpoint: a number above 0."""
+    value = float(text)
+    if not (math.isfinite(value) and MIN_TEMPERATURE <= value <= 1 / MIN_TEMPERATURE):
+        raise ValueError(
+            f"expected a temperature of {MIN_TEMPERATURE:g} to {1 / MIN_TEMPERATURE:g}, got {_short(text)}"
+        )
+    return value
 
 
 def check_thresholds(thresholds: Any) -> tuple[float, ...]:

@@ -19,8 +19,9 @@ from .distributed.context import DistributedContext
 from .evaluation import EpochMetrics
 from .job import TrainJob
 from .optimization.lr_range import NUM_STEPS, RangeTest
+from .prepare import choose_device
 from .resume import ResumeState
-from .run import Run, choose_device
+from .run import Run
 from .step import UpdateGroup
 
 PICTURE, CURVE = "lr_finder.png", "lr_finder.json"
@@ -95,7 +96,7 @@ class FindLearningRate:
 
 def _steps(run: Run, feed: Feed) -> Callable[[float], float | None]:
     """Return a function that trains on the next batch at a learning rate and returns the loss."""
-    data = run.open_data(feed)
+    data = run.open_data(feed, (0, 0))
     batches = (batch for epoch in range(feed.num_batches) for batch in data.epoch(epoch))
     step = run.make_step(data.module, run.spec.stages[0])
     train_mode(run.model)

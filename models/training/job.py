@@ -31,6 +31,7 @@ from ...pipeline.index.index import Index
 from ...pipeline.jobs.contracts import Context, Feed, ResumePoint
 from ...pipeline.plan.view import View
 from ...pipeline.sampler.schedule import Schedule
+from ..zoo.build import ModelSpec
 from .spec import TrainSpec
 
 if TYPE_CHECKING:
@@ -47,12 +48,12 @@ class TrainJob(TrainSpec):
 
     @property
     def view(self) -> View:
-        """View of the training split, shuffled and augmented, for all epochs or passes; reads the index."""
+        """View of the training split, shuffled and augmented, for all epochs; reads the index."""
         return View(
             split=self.train_split,
             shuffle=True,
             augment=True,
-            num_epochs=self.feature_passes or self.epochs,
+            num_epochs=self.epochs,
             drop_last=self.trains_backbone
             and self.drop_last_batch(len(self.plan.load_index().rows(self.train_split))),
         )
@@ -141,10 +142,11 @@ class TrainJob(TrainSpec):
 class Classify(TrainJob):
     """Train a classifier of images with one class each."""
 
+    model: ModelSpec
     class_weights: Literal["none", "balanced"] = "none"
     """``balanced`` weights each class by images / (classes * images of the class)."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    monitor: str = "auroc"
+    monitor: Literal["loss", "accuracy", "balanced_accuracy", "auroc"] = "auroc"
 
     task_name: ClassVar[str] = "classify"
 

@@ -37,7 +37,8 @@ def train(run: Run, feed: Feed, progress: Progress) -> History:
     """
     spec, history = run.spec, run.metadata.history
     run.truncate_log()
-    position, data = feed.position(), run.open_data(feed)
+    position = feed.position()
+    data = run.open_data(feed, (len(history), progress.step))
     timer = CheckpointTimer(spec.checkpoint_every)
     step, stage = None, None
     for epoch in range(len(history), spec.epochs):
@@ -54,7 +55,7 @@ def train(run: Run, feed: Feed, progress: Progress) -> History:
             factor = run.rate_factor(group.done_epochs, history)
             save = step(batch, running, factor=factor, group=group, checkpoint_requested=timer.is_due())
             running.seconds = perf_counter() - started
-            if save and spec.feature_passes is None:
+            if save:
                 with timer.measure_write():
                     run.save_step(position, epoch, batch.step + 1, running, history)
         step.end_epoch(running)

@@ -36,8 +36,6 @@ class ResumeState:
         position = {**self.progress.position, "view": view_fields(view)}
         if is_done(spec, self.history):
             position |= {"epoch": view.first_epoch + view.num_epochs, "step": 0}
-        elif spec.feature_passes is not None:
-            return ResumePoint(view)  # features are computed again, and counted again
         return ResumePoint(view, position, self.progress.counts)
 
     def check_position(self, num_steps: int) -> None:
@@ -84,7 +82,7 @@ def read_resume_state(spec: TrainSpec, view: View, out: Path) -> ResumeState:
                         "choose another --out, or delete it")  # fmt: skip
     expected = spec.task_of(spec.plan.load_index()).running_metrics().sums
     progress = read_progress(path, header, expected)
-    if header["format_version"] == "1" and spec.feature_passes is None:
+    if header["format_version"] == "1":
         plan = spec.plan.fingerprint(spec.plan.load_index())
         position = make_position(view, plan=plan, epoch=len(metadata.history), step=0)
         progress = replace(progress, position=position)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,14 +10,13 @@ from typing import Any
 import torch
 
 from ...pipeline.atomic_io import write_json
-from ...pipeline.errors import ModelError, PlanError
 from ...pipeline.index.index import Index
 from ...pipeline.jobs.contracts import Context, Feed
 from ...pipeline.plan.view import View
-from ...pipeline.rng import derive_seed
 from ...pipeline.sampler.schedule import num_steps
-from ...pipeline.text import first_few
-from ..zoo.weights_report import WeightsReport, weights_report
+from ..features.feature_cache import FeatureCache
+from ..features.recipe import check_image_transforms
+from ..features.split_model import split_model
 from .checkpoint import (
     BEST_NAME,
     LAST_NAME,
@@ -34,13 +33,23 @@ from .loop import train
 from .metrics_logger import METRICS_NAME, RESULT_NAME, MetricsLogger
 from .optim import best_epoch
 from .optimization.ema import AveragedWeights
-from .optimization.lora import add_lora, remove_lora
-from .optimization.unfreezing import UnfreezeStage, set_all_trainable, set_trainable
+from .optimization.lora import remove_lora
+from .optimization.unfreezing import UnfreezeStage, set_trainable
 from .optimization.update_state import load_update_state, update_state
+from .prepare import (
+    build_trainable,
+    check_device,
+    choose_device,
+    initial_weights_report,
+    open_features,
+    torch_seed,
+)
 from .resume import ELAPSED, History, ResumeState, is_done, read_resume_state, view_position
+from .saved_plan import SavedPlan
 from .spec import TrainSpec
 from .step import TrainStep, UpdateGroup
 from .tasks.task import Criterion, Task
+from .train_batch import TrainBatch
 from .train_data import FeatureTrainData, ImageTrainData, TrainData, split_batches
 
 
@@ -68,53 +77,12 @@ def check_request(spec: TrainSpec, *, trains_here: bool) -> None:
     """Check a job without reading images or writing files; see ``TrainJob.check_request``."""
     if trains_here:
         check_device(spec, choose_device(spec))
-    spec.check_network(build_trainable(spec, len(spec.check().classes)))
-
-
-def build_trainable(spec: TrainSpec, num_outputs: int) -> torch.nn.Module:
-    """Build the model on the CPU, with everything frozen that learns in no epoch.
-
-    Raises:
-        ModelError: the model, its weights or the block do not exist or do not fit.
-    """
-    model = spec.build_network(num_outputs, seed=torch_seed(spec, "init"))
-    set_all_trainable(model, spec.stages)
-    if getattr(spec.model, "auxiliary_heads", False) and not spec.trains_backbone:
-        raise ModelError(
-            "auxiliary_heads: expected fine_tune_from, got a frozen backbone, which they cannot train; write "
-            "fine_tune_from: all, or remove auxiliary_heads"
-        )
-    if spec.lora is not None:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(torch_seed(spec, "lora"))
-            add_lora(model, spec.lora)
-    return model
-
-
-def choose_device(spec: TrainSpec) -> torch.device:
-    """Choose the training device; of several GPUs, torch's current device.
-
-    Raises:
-        ModelError: CUDA is requested but not available.
-    """
-    if spec.device == "cuda" and not torch.cuda.is_available():
-        raise ModelError(
-            "device: expected a machine with CUDA, got one without it; write device: auto or cpu"
-        )
-    wanted = spec.device if spec.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(wanted, torch.cuda.current_device()) if wanted == "cuda" else torch.device(wanted)
-
-
-def check_device(spec: TrainSpec, device: torch.device) -> None:
-    """Check that a job's options can be had on a device.
-
-    Raises:
-        PlanError: one cannot.
-    """
-    if spec.batch_norm == "sync" and device.type != "cuda":
-        raise PlanError(
-            "batch_norm: expected exact or local on a CPU, got sync, which is for GPUs; write batch_norm: exact"
-        )
+    model = build_trainable(spec, len(spec.check().classes))
+    if spec.feature_passes is not None:
+        split_model(model)
+        check_image_transforms(spec.plan, augment=spec.feature_passes > 0)
+        check_image_transforms(spec.plan, augment=False)
+    spec.check_network(model)
 
 
 @dataclass(frozen=True)
@@ -132,6 +100,10 @@ class Run:
     metadata: CheckpointMetadata
     num_steps: int
     """Batches per epoch."""
+    module: torch.nn.Module
+    """The module that takes the batches: the model, or with ``feature_passes`` its part behind the frozen one."""
+    features: FeatureCache | None = None
+    """Features of the frozen part, with ``feature_passes``."""
     average: AveragedWeights | None = None
     """Average of the weights, if the job asks for one."""
     scaler: torch.amp.GradScaler | None = None
@@ -175,15 +147,33 @@ class Run:
             report,
             "; ".join(notes),
             spec.task_name,
+            plan=SavedPlan.of(spec.plan),
         )
         steps = num_steps(len(rows), spec.plan.batch.size, drop_last=spec.drop_last_batch(len(rows)))
         resume.check_position(steps)
+        module, features = model, None
+        if spec.feature_passes is not None:
+            split = split_model(model)
+            module, features = split.rest, open_features(spec, index, context, dist, split)
         return cls(
-            spec, index, task, context, dist, model, optimizer, criterion, metadata, steps, average, scaler
+            spec,
+            index,
+            task,
+            context,
+            dist,
+            model,
+            optimizer,
+            criterion,
+            metadata,
+            steps,
+            module,
+            features,
+            average,
+            scaler,
         )
 
     def truncate_log(self) -> None:
-        """Remove lines of unfinished epochs from ``metrics.jsonl``, and say if lines of finished ones are missing."""
+        """Remove lines of unfinished epochs from ``metrics.jsonl``, and print how many lines of finished ones are missing."""
         finished = len(self.metadata.history)
         logger = MetricsLogger(self.context.out / METRICS_NAME)
         if self.dist.is_main and (num_missing := logger.truncate_from(finished)):
@@ -242,16 +232,9 @@ class Run:
             if self.dist.is_main:  # other ranks may not see the main rank's files
                 load_weights(path, self.model)
             self.dist.broadcast(self.model)
-            batches = split_batches(
-                self.context,
-                self.spec.plan,
-                self.spec.test_split,
-                self.dist.device,
-                self.dist,
-                self.task.targets,
-            )
+            module, batches = self._split(self.spec.test_split)
             num_rows = self._num_rows(self.spec.test_split)
-            tested = evaluate(self.model, batches, self.task, num_rows, self.dist)
+            tested = evaluate(module, batches, self.task, num_rows, self.dist)
             chosen = read_metadata(path)[0].thresholds if self.dist.is_main else ()
             result["test"] = {**tested.as_dict(), **tested.metrics.details(chosen)}
             self.context.console.print(
@@ -262,18 +245,46 @@ class Run:
         self.context.publish()
         return result
 
-    def open_data(self, feed: Feed) -> TrainData:
-        """Return the batches of the epochs: images, or features computed once."""
+    def open_data(self, feed: Feed, start: tuple[int, int]) -> TrainData:
+        """Return the batches of the epochs from a position on: images, or features computed once."""
         spec, split = self.spec, self.spec.validation_split
-        source = ImageTrainData if spec.feature_passes is None else FeatureTrainData.collect
-        return source(
-            self.model, spec.plan, split, feed, self.context, self.dist.device, self.dist, self.task.targets
+        if self.features is None:
+            return ImageTrainData(
+                self.model,
+                spec.plan,
+                split,
+                feed,
+                self.context,
+                self.dist.device,
+                self.dist,
+                self.task.targets,
+            )
+        drops = spec.drop_last_batch(len(self.features.index.rows(spec.train_split)))
+        view = View(split=spec.train_split, shuffle=True, augment=True, drop_last=drops)
+        passes = spec.feature_passes or 0
+        return FeatureTrainData(
+            self.module,
+            self.features,
+            view,
+            passes=passes,
+            validation_split=split,
+            start=start,
+            targets=self.task.targets,
         )
 
     @property
     def num_validated(self) -> int:
         """Rows of the validation split."""
         return self._num_rows(self.spec.validation_split)
+
+    def _split(self, split: str) -> tuple[torch.nn.Module, Iterator[TrainBatch]]:
+        """Return the batches of a split that is evaluated, and the module that they are the input of."""
+        if self.features is not None:
+            return self.module, self.features.open(split).batches(View(split=split), self.task.targets)
+        batches = split_batches(
+            self.context, self.spec.plan, split, self.dist.device, self.dist, self.task.targets
+        )
+        return self.model, batches
 
     def _num_rows(self, split: str) -> int:
         return len(self.index.rows(split))
@@ -353,21 +364,3 @@ def format_result(result: EvalResult, task: Task) -> str:
         for name in ("loss", *task.metric_names)
     }
     return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in shown.items())
-
-
-def initial_weights_report(model: torch.nn.Module) -> WeightsReport:
-    """Return the model's weights report, with a note of random layers that are frozen."""
-    report = weights_report(model)
-    frozen = [
-        name
-        for name in report.untrained
-        if not any(parameter.requires_grad for parameter in model.get_submodule(name).parameters())
-    ]
-    if not frozen:
-        return report
-    return report.with_note(f"random and frozen: {first_few(frozen)}")
-
-
-def torch_seed(spec: TrainSpec, purpose: str, epoch: int = 0, step: int = 0) -> int:
-    """Derive a seed for torch's generator from (plan seed, epoch, step), for new heads and dropout."""
-    return derive_seed(f"torch {purpose}", spec.plan.seed, epoch, str(step)) & (2**63 - 1)

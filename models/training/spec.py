@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from ...pipeline.errors import PlanError, SourceError
+from ...pipeline.errors import PlanError, SourceError, did_you_mean
 from ...pipeline.index.index import Index
 from ...pipeline.jobs.fingerprint import file_digest
 from ...pipeline.plan.plan import Plan
@@ -32,9 +32,11 @@ class TrainSpec(UpdateOptions):
 
     plan: Plan
     model: ModelSpec | SegmentationSpec
-    feature_passes: int | None = Field(default=None, ge=1)
-    """Only with a frozen backbone: number of passes over the training images, each augmented differently, whose features
-    are kept in memory to train the head for ``epochs``. None runs the whole model in every epoch."""
+    feature_passes: int | None = Field(default=None, ge=0)
+    """Only where the whole backbone, or its part before ``fine_tune_from``, is frozen: number of passes over the training
+    images, each augmented differently, whose features are computed once and cached; epoch e learns from pass e modulo this
+    number. 0 takes the images as in evaluation. None runs the whole model in every epoch. Features are kept in the cache
+    folder of the plan, if it has one, otherwise below ``--out``."""
     epochs: int = Field(default=5, ge=1)
     optimizer: OptimizerSpec = OptimizerSpec()
     schedule: LRSchedule = LRSchedule()
@@ -47,7 +49,6 @@ class TrainSpec(UpdateOptions):
     test_split: str | None = "test"
     """Split to evaluate the best weights on, once, at the end; None for no test."""
     checkpoint_every: CheckpointEvery = CheckpointEvery()
-    """With ``feature_passes``, a run resumes after the last finished epoch and computes the features again."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Training device; ``auto`` uses CUDA if available."""
 
@@ -67,12 +68,20 @@ class TrainSpec(UpdateOptions):
 
     @model_validator(mode="after")
     def _check_passes(self) -> Self:
-        learning = next(
-            (key for key in ("fine_tune_from", "unfreeze", "lora") if getattr(self, key) is not None), None
-        )
+        learning = next((key for key in ("unfreeze", "lora") if getattr(self, key) is not None), None)
         if self.feature_passes is not None and learning is not None:
             raise ValueError(
-                f"feature_passes: expected a frozen backbone, got {learning}; remove one of them"
+                f"feature_passes: expected layers that are frozen in all epochs, got {learning}; remove one of them"
+            )
+        if self.feature_passes is not None and self.fine_tune_from == "all":
+            raise ValueError(
+                "feature_passes: expected frozen layers, got fine_tune_from: all; name the first block to train, or remove one "
+                "of them"
+            )
+        if self.feature_passes is not None and self.plan.mix is not None:
+            raise ValueError(
+                f"feature_passes: expected a plan without mix, got {self.plan.mix.kind}, which mixes the images of each batch "
+                "anew; remove one of them"
             )
         return self
 
@@ -137,10 +146,10 @@ class TrainSpec(UpdateOptions):
             "early_stop.metric": self.early_stop.metric if self.early_stop else "loss",
         }
         for key, metric in monitors.items():
-            if metric not in ("loss", *task.metric_names):
-                raise PlanError(
-                    f"{key}: expected one of {', '.join(('loss', *task.metric_names))}, got {metric!r}; correct it"
-                )
+            known = ("loss", *task.metric_names)
+            if metric not in known:
+                hint = did_you_mean(metric, known) or "correct it"
+                raise PlanError(f"{key}: expected one of {', '.join(known)}, got {metric!r}; {hint}")
         names = {
             "train_split": self.train_split,
             "validation_split": self.validation_split,

@@ -1,8 +1,8 @@
-"""Batches of a training or evaluation step; gathering slices from ranks and splitting features among them."""
+"""Batches of a training or evaluation step; gathering slices from ranks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -81,12 +81,9 @@ def to_train_batch(
         values = values.to(device, non_blocking=True)
         return values if padding is None else fill_ignored(values, padding)
 
-    images = batch.images.to(device, non_blocking=True)
-    if images.dtype == torch.uint8:
-        images = images.permute(0, 3, 1, 2).float().div_(255)
     found = targets(batch)
     return TrainBatch(
-        images.contiguous(memory_format=torch.channels_last),
+        model_inputs(batch.images, device),
         moved(found.own),
         torch.from_numpy(np.asarray(batch.replaced)).to(device),
         None if found.mixed is None else moved(found.mixed),
@@ -95,6 +92,14 @@ def to_train_batch(
         batch.step,
         batch.keys,
     )
+
+
+def model_inputs(images: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a batch's images as a model takes them, on its device: NCHW in channels-last memory, bytes as 0..1."""
+    images = images.to(device, non_blocking=True)
+    if images.dtype == torch.uint8:
+        images = images.permute(0, 3, 1, 2).float().div_(255)
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def map_tensors(
@@ -152,29 +157,3 @@ def gather_slices(slices: Sequence[TrainBatch], dist: DistributedContext) -> Tra
     order = order[padding_mask(full)[order.to(full.targets.device)].cpu() == 0]
     gathered = take_rows(replace(full, padding=None), order)
     return replace(gathered, replaced=gathered.replaced.bool())
-
-
-def local_batches(
-    full: TrainBatch, order: np.ndarray, size: int, dist: DistributedContext
-) -> Iterator[TrainBatch]:
-    """Split rows that every rank holds into batches, in a given order, and yield this rank's slice of each.
-
-    Slices of a batch have equal lengths: repeated rows fill them up, marked as padding and without a target.
-    """
-    for step, start in enumerate(range(0, len(order), size)):
-        rows = order[start : start + size]
-        num_local_rows = -(-len(rows) // dist.num_ranks)
-        positions = np.arange(dist.rank * num_local_rows, (dist.rank + 1) * num_local_rows)
-        part = replace(take_rows(full, torch.from_numpy(rows[positions % len(rows)])), step=step)
-        yield part if dist.num_ranks == 1 else mark_padding(part, torch.from_numpy(positions >= len(rows)))
-
-
-def mark_padding(batch: TrainBatch, padding: torch.Tensor) -> TrainBatch:
-    """Mark rows as padding and remove their targets."""
-    mixed = batch.mixed_targets
-    return replace(
-        batch,
-        targets=fill_ignored(batch.targets, padding),
-        mixed_targets=None if mixed is None else fill_ignored(mixed, padding),
-        padding=padding.to(batch.targets.device),
-    )

@@ -115,13 +115,18 @@ def describe(spec: ModelSpec) -> NetworkInfo:
 def build_without_values(spec: ModelSpec) -> nn.Module:
     """Build the network of a model spec on torch's meta device, in eval mode; ``weights`` and ``transform_input`` are ignored.
 
+    The state of torch's global generator is restored.
+
     Raises:
         ModelError: no such model, or it does not have the options of the spec.
     """
+    import torch
+
     hub, name = find_model(spec.name)
-    model = build_on_meta(hub, name, auxiliary_heads=spec.auxiliary_heads)
-    if spec.num_classes is not None:
-        reset_head(model, spec.num_classes)
+    with torch.random.fork_rng(devices=[]):
+        model = build_on_meta(hub, name, auxiliary_heads=spec.auxiliary_heads)
+        if spec.num_classes is not None:
+            reset_head(model, spec.num_classes)
     if spec.in_channels is not None and spec.in_channels != num_input_channels(model):
         set_input_channels(model, spec.in_channels)
     return model.eval()

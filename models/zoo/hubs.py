@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ...pipeline.errors import ModelError, did_you_mean
 from ...pipeline.warning_filter import ignored_warnings
@@ -27,7 +27,6 @@ def find_model(name: str) -> tuple[str, str]:
     Raises:
         ModelError: no such model; the message lists the closest matches.
     """
-    import timm
     import torchvision
 
     prefix, _, bare = name.rpartition(":")
@@ -39,6 +38,8 @@ def find_model(name: str) -> tuple[str, str]:
     torchvision_names = set(torchvision.models.list_models(module=torchvision.models))
     if "torchvision" in hubs and bare in torchvision_names:
         return "torchvision", bare
+    import timm
+
     if "timm" in hubs and timm.is_model(bare):
         tags = [full for full in timm.list_pretrained() if full.partition(".")[0] == bare.partition(".")[0]]
         if "." in bare and bare not in tags:
@@ -69,7 +70,11 @@ def build_untrained(hub: str, name: str, *, auxiliary_heads: bool = False) -> nn
         return timm.create_model(name, pretrained=False)
     import torchvision
 
-    options = {"aux_logits": auxiliary_heads, "init_weights": True} if name in WITH_AUXILIARY_HEADS else {}
+    options: dict[str, Any] = {}
+    if name in WITH_AUXILIARY_HEADS:
+        options = {"aux_logits": auxiliary_heads, "init_weights": True}
+    elif name.startswith("vit_"):  # its position embeddings fit one size, that of the weights
+        options = {"image_size": torchvision.models.get_model_weights(name).DEFAULT.meta["min_size"][0]}
     model = torchvision.models.get_model(name, weights=None, **options)
     return cast("nn.Module", model)
 
@@ -83,14 +88,26 @@ def _check_has_auxiliary_heads(hub: str, name: str) -> None:
 
 
 def build_on_meta(hub: str, name: str, *, auxiliary_heads: bool = False) -> nn.Module:
-    """Build a network on torch's meta device: shapes without values. A network that needs values is built on the CPU first."""
-    import torch
+    """Build a network on torch's meta device: shapes without values.
 
-    try:
-        with torch.device("meta"):
-            return build_untrained(hub, name, auxiliary_heads=auxiliary_heads)
-    except (NotImplementedError, RuntimeError):
-        return build_untrained(hub, name, auxiliary_heads=auxiliary_heads).to("meta")
+    Constructors may read small tensors, such as rates per layer, so only the memory of layers, ``torch.empty``, is left
+    out while they run.
+    """
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class EmptyOnMeta(TorchFunctionMode):
+        def __torch_function__(
+            self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        ) -> Any:
+            options = kwargs or {}
+            if func is torch.empty and options.get("device") is None:
+                options = {**options, "device": "meta"}
+            return func(*args, **options)
+
+    with EmptyOnMeta():
+        model = build_untrained(hub, name, auxiliary_heads=auxiliary_heads)
+    return model.to("meta")
 
 
 def build_pretrained(hub: str, name: str, *, auxiliary_heads: bool = False) -> nn.Module:

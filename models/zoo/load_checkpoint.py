@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,7 +72,8 @@ def load_checkpoint(
         content = _without_training_state(content)
     found = find_weights(content, model.state_dict().keys(), str(path), entry)
     state, left_over = dict(found.tensors), list(found.left_over)
-    state = _convert_names(model, state)
+    state, converted = _convert_names(model, state)
+    left_over += converted
     has_transform = type(model).__name__ in ("GoogLeNet", "Inception3")
     if has_transform and not auxiliary_head_names(model):
         auxiliary = [key for key in state if key.startswith(AUXILIARY_PREFIXES)]
@@ -149,15 +151,33 @@ def _without_training_state(content: Mapping[str, object]) -> Mapping[str, objec
     }
 
 
-def _convert_names(model: nn.Module, state: StateDict) -> StateDict:
-    """Rename tensors of the package efficientnet-pytorch to timm's names."""
+def _convert_names(model: nn.Module, state: StateDict) -> tuple[StateDict, list[str]]:
+    """Rename tensors of other packages to the model's names.
+
+    Names of the package efficientnet-pytorch are converted here, those of the publishers of timm's networks, such as DINOv2,
+    by timm.
+
+    Returns:
+        The tensors, and the names of those that timm leaves out.
+    """
     stem = next((key for key in state if key.endswith("_conv_stem.weight")), "")
     prefix = stem.removesuffix("_conv_stem.weight")
     plain = {key.removeprefix(prefix): value for key, value in state.items()}
-    if not is_efficientnet_pytorch(plain):
-        return state
-    stages = getattr(model, "blocks", ())
-    return convert_efficientnet_keys(plain, [len(list(stage.children())) for stage in stages])
+    if is_efficientnet_pytorch(plain):
+        stages = getattr(model, "blocks", ())
+        return convert_efficientnet_keys(plain, [len(list(stage.children())) for stage in stages]), []
+    convert = getattr(sys.modules.get(type(model).__module__), "checkpoint_filter_fn", None)
+    names = model.state_dict().keys()
+    if convert is None or not hasattr(model, "pretrained_cfg") or not state.keys() - names:
+        return state, []
+    try:
+        converted: StateDict = dict(convert(dict(state), model))
+    except Exception:  # written for the files that timm publishes; others raise arbitrary exceptions
+        return state, []
+    if len(converted.keys() ^ names) >= len(state.keys() ^ names):
+        return state, []
+    kept = {value.untyped_storage().data_ptr() for value in converted.values()}
+    return converted, [key for key, value in state.items() if value.untyped_storage().data_ptr() not in kept]
 
 
 def _recorded_transform(path: Path) -> bool | None:

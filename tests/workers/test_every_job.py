@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 from lightwell import Classify, GradCamAudit, LocalEngine, ModelSpec, Plan, build_index
+from lightwell.models.features.embed import Embed
+from lightwell.models.features.probe import GridOptions, ProbeFeatures
+from lightwell.models.inference.evaluate import Evaluate
+from lightwell.models.inference.predict import Predict
 from lightwell.models.training.tasks.jobs import Train
 from lightwell.pipeline.config.imports import JOBS, entry_point_targets
 from lightwell.pipeline.export.materialize import Materialize
@@ -20,11 +24,13 @@ from pictures import make_folder
 from ray_jobs import files_of
 from safetensors.torch import load_file
 from tasks import mask_set, multilabel_set, write_job
+from trained import save_trained
 
 ENGINE = LocalEngine(num_threads=2)
 RANDOM = ModelSpec(name="timm:test_resnet", weights="none")
 EXAMPLES: dict[str, Callable[[Plan], Any]] = {
     "classify": lambda plan: Classify(plan=plan, model=RANDOM, epochs=2, fine_tune_from="layer4"),
+    "evaluate": lambda plan: Evaluate(plan=plan, checkpoint=checkpoint_of(plan), bootstrap=20),
     "gradcam": lambda plan: GradCamAudit(
         plan=plan,
         model=RANDOM.model_copy(update={"num_classes": 2}),
@@ -33,7 +39,10 @@ EXAMPLES: dict[str, Callable[[Plan], Any]] = {
         class_names="index",
         gallery=2,
     ),
+    "embed": lambda plan: Embed(plan=plan, model=RANDOM, untrained="allow"),
+    "probe": lambda plan: ProbeFeatures(plan=plan, model=RANDOM, logistic=(0.1,), grid=GridOptions(epochs=2)),
     "materialize": lambda plan: Materialize(plan=plan, shard_images=3),
+    "predict": lambda plan: Predict(plan=plan, checkpoint=checkpoint_of(plan), tta="flip"),
     "multilabel": lambda plan: small_job(plan.index.parent / "labels", "multilabel"),
     "segment": lambda plan: small_job(plan.index.parent / "masks", "segment"),
     "train": lambda plan: Train(
@@ -45,6 +54,10 @@ EXAMPLES: dict[str, Callable[[Plan], Any]] = {
     ),
 }
 """A small example of each."""
+
+
+def checkpoint_of(plan: Plan) -> Path:
+    return save_trained(plan.index.parent / "best.safetensors", plan)
 
 
 def small_job(folder: Path, name: str) -> Any:
@@ -93,8 +106,10 @@ def test_a_job_keeps_the_contract_of_its_kind(plan: Plan, tmp_path: Path, name: 
 
 
 def loss_and_weights(out: Path, result: Any) -> Any:
-    """Return the test loss, and a digest of weights and optimiser state."""
+    """Return the test metrics, and a digest of weights and, if there is one, optimiser state."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(load_file(out / "checkpoint.safetensors").items()):
-        digest.update(name.encode() + tensor.numpy().tobytes())
-    return result["test"]["loss"], digest.hexdigest()
+    for path in sorted(out.glob("*.safetensors")):
+        for name, tensor in sorted(load_file(path).items()):
+            digest.update(name.encode() + tensor.numpy().tobytes())
+    timings = ("seconds", "images_per_s")
+    return {name: value for name, value in result["test"].items() if name not in timings}, digest.hexdigest()

@@ -38,7 +38,7 @@ class Multilabel(TrainJob):
     positive_weights: Literal["none", "balanced"] | tuple[float, ...] = "none"
     """Weight of each class where an image has it: ``balanced`` is images without / images with it; or one for each class."""
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
-    monitor: str = "map"
+    monitor: Literal["loss", "map", "f1"] = "map"
 
     task_name: ClassVar[str] = "multilabel"
 
@@ -96,7 +96,7 @@ class Segment(TrainJob):
     loss: SegmentationLoss = SegmentationLoss()
     fine_tune_from: str | None = "all"
     """As in ``TrainSpec``; ``decoder`` keeps the encoder as it is."""
-    monitor: str = "miou"
+    monitor: Literal["loss", "miou", "pixel_accuracy"] = "miou"
 
     task_name: ClassVar[str] = "segment"
     weights_key: ClassVar[str] = "encoder_weights"

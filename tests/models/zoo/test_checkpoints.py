@@ -121,6 +121,16 @@ def test_an_image_encoder_gets_a_new_head_or_that_of_the_file(tmp_path: Path) ->
         assert (model.num_classes, report.untrained) == (rows, untrained)
 
 
+def test_names_of_a_publisher_are_converted_as_by_timm(tmp_path: Path) -> None:
+    encoder = timm.create_model("test_vit", num_classes=0)
+    published = {**encoder.state_dict(), "mask_token": torch.zeros(1, 64)}
+    model = build_model(
+        ModelSpec(name="timm:test_vit", weights=saved(published, tmp_path / "dino.pth")), num_classes=3
+    )
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in encoder.state_dict().items())
+    assert (weights_report(model).left_over, weights_report(model).untrained) == (("mask_token",), ("head",))
+
+
 def test_an_image_encoder_of_a_hub_is_built_as_a_classifier_of_the_classes_of_the_data() -> None:
     model = build_model(ModelSpec(name="vit_small_patch14_dinov2", weights="none"), num_classes=3)
     assert model.get_submodule("head").weight.shape == (3, 384)

@@ -58,7 +58,10 @@ NUM_CLASSES = 7
 
 
 def test_the_number_of_parameters_is_the_published_one() -> None:
-    assert {name: describe(ModelSpec(name=name)).num_parameters for name in CLASSIC} == PUBLISHED
+    networks = {name: build_without_values(ModelSpec(name=name)) for name in CLASSIC}
+    assert {
+        name: sum(each.numel() for each in network.parameters()) for name, network in networks.items()
+    } == PUBLISHED
     with_heads = describe(ModelSpec(name="googlenet", auxiliary_heads=True))
     assert (with_heads.num_parameters, with_heads.auxiliary_heads) == (13_004_888, ("aux1", "aux2"))
     with_head = describe(ModelSpec(name="inception_v3", auxiliary_heads=True))
@@ -91,6 +94,12 @@ def test_a_description_is_true(name: str) -> None:
     assert info.target_layer is not None
     assert info.grid is not None
     assert min(info.grid) > 1
+
+
+def test_a_vision_transformer_is_built_for_the_size_of_its_weights() -> None:
+    info = describe(ModelSpec(name="vit_h_14"))
+    assert info.input is not None
+    assert (info.input.size, info.grid) == ((518, 518), (37, 37))
 
 
 @pytest.mark.parametrize("name", NETWORKS)

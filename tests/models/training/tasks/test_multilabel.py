@@ -118,8 +118,12 @@ def test_what_the_index_lacks_is_refused_with_the_cure(folder: Path, tmp_path: P
         job(positive_weights=[1.0, 2.0]).check()
     with pytest.raises(PlanError, match="positive_weights: expected weights above 0"):
         job(positive_weights=[1.0, 2.0, 0.0])
-    with pytest.raises(PlanError, match=r"monitor: expected one of loss, map, f1, got 'auroc'"):
-        job(monitor="auroc").check()
+    with pytest.raises(PlanError, match=r"monitor: expected 'loss', 'map' or 'f1', got 'auroc'"):
+        job(monitor="auroc")
+    with pytest.raises(
+        PlanError, match=r"early_stop.metric: expected one of loss, map, f1, got 'mapp'; did you mean 'map'"
+    ):
+        job(early_stop={"metric": "mapp"}).check()
     build_index(make_folder(tmp_path / "photos", num_images=8), fractions={"train": 0.5, "val": 0.5}).save(
         tmp_path / "index.parquet"
     )
