@@ -351,10 +351,13 @@ def test_a_checkpoint_from_before_these_keys_is_resumed(plan: Plan, tmp_path: Pa
     ("keys", "message"),
     [
         ({"batch_norm": "sync", "device": "cpu"}, "batch_norm: expected exact or local on a CPU, got sync"),
-        ({"feature_passes": 1, "lora": {}}, "feature_passes: expected a frozen backbone, got lora"),
+        (
+            {"feature_passes": 1, "lora": {}},
+            "feature_passes: expected layers that are frozen in all epochs, got lora",
+        ),
         (
             {"feature_passes": 1, "unfreeze": [{"epoch": 0, "from": "head"}]},
-            "a frozen backbone, got unfreeze",
+            "frozen in all epochs, got unfreeze",
         ),
     ],
 )
