@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -108,6 +108,8 @@ class Run:
     """Average of the weights, if the job asks for one."""
     scaler: torch.amp.GradScaler | None = None
     """Scale of the loss, for float16."""
+    held_best: list[tuple[CheckpointMetadata, dict[str, torch.Tensor]]] = field(default_factory=list)
+    """Best weights that are not written yet, at most one."""
 
     @classmethod
     def prepare(
@@ -320,8 +322,13 @@ class Run:
         trained: EvalResult,
         validated: EvalResult,
         history: History,
+        *,
+        write: bool = True,
     ) -> None:
-        """Save a finished epoch: metrics, best weights, and last the checkpoint, which marks the epoch as finished."""
+        """Save a finished epoch: metrics, best weights, and last the checkpoint, which marks the epoch as finished.
+
+        Without ``write`` only the metrics are written; best weights are held until the next checkpoint.
+        """
         spec = self.spec
         counts = self.context.commit_counts()
         last = UpdateGroup.of(epoch, self.num_steps - 1, self.num_steps, spec.accumulate)
@@ -334,12 +341,25 @@ class Run:
             if best_epoch(history, spec.monitor) == epoch:
                 chosen = replace(self.metadata, history=history, thresholds=validated.metrics.thresholds)
                 with self.averaged():
-                    save_checkpoint(self.context.out / BEST_NAME, self.model, chosen)
-        self._save(history, Progress(position=self._position(feed_position, epoch + 1, 0), counts=counts))
+                    self.held_best[:] = [
+                        (chosen, self.model.state_dict() if write else copy_weights(self.model))
+                    ]
+                    if write:
+                        self._write_best()
+            elif write:
+                self._write_best()
+        if write:
+            self._save(history, Progress(position=self._position(feed_position, epoch + 1, 0), counts=counts))
         self.context.console.print(
             f"epoch {epoch + 1}/{spec.epochs}: train loss {trained.loss:.4f}, {spec.validation_split} "
             f"{format_result(validated, self.task)}, lr {rate:.2g}, {trained.as_dict()['images_per_s']:.0f} images/s"
         )
+
+    def _write_best(self) -> None:
+        """Write the best weights that are held, if there are any."""
+        for metadata, weights in self.held_best:
+            save_checkpoint(self.context.out / BEST_NAME, weights, metadata)
+        self.held_best.clear()
 
     def _save(self, history: History, progress: Progress) -> None:
         if self.dist.is_main:
@@ -353,6 +373,11 @@ class Run:
     def _position(self, feed_position: Mapping[str, Any], epoch: int, step: int) -> dict[str, Any]:
         """Return the feed position after a training step, regardless of prefetched batches."""
         return {**feed_position, **view_position(epoch, step, self.num_steps)}
+
+
+def copy_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return a copy of a model's weights."""
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
 def format_result(result: EvalResult, task: Task) -> str:
