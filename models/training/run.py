@@ -37,10 +37,13 @@ from .distributed.context import DistributedContext
 from .loop import EpochMetrics, EvalResult, TrainStep, evaluate
 from .metrics_logger import METRICS_NAME, RESULT_NAME, MetricsLogger
 from .optim import best_epoch
+from .results import describe_test, format_result, write_run, write_training_curves
 from .resume import History, ResumeState, is_done, read_resume_state, view_position
 from .saved_plan import SavedPlan
+from .scores import ScoreRecorder, SplitScores
 from .spec import TrainSpec
 from .tasks.task import Criterion, Task
+from .tensorboard import EVENTS_NAME
 from .train_batch import TrainBatch
 from .train_data import FeatureTrainData, ImageTrainData, TrainData, split_batches
 
@@ -56,6 +59,8 @@ def run_job(spec: TrainSpec, view: View, feed: Feed, context: Context) -> Mappin
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         run = Run.prepare(spec, task, context, dist, resume)
         dist.barrier()  # all ranks have read the checkpoint before the main rank overwrites it
+        if dist.is_main:
+            write_run(context.out, {"seed": spec.plan.seed, "job": dict(run.metadata.job)})
         history = resume.history
         if not is_done(spec, history):
             if resume.progress is not None:
@@ -177,7 +182,8 @@ class Run:
     def train(self, feed: Feed, progress: Progress) -> History:
         """Train the remaining epochs; each is checkpointed before the next begins."""
         spec, history = self.spec, self.metadata.history
-        logger = MetricsLogger(self.context.out / METRICS_NAME)
+        events = self.context.out / EVENTS_NAME if spec.tensorboard else None
+        logger = MetricsLogger(self.context.out / METRICS_NAME, events)
         if self.dist.is_main and (num_missing := logger.truncate_from(len(history))):
             self.context.console.print(
                 f"{METRICS_NAME}: the lines of {num_missing:,} finished epochs are damaged or missing; the run resumes from the "
@@ -200,9 +206,11 @@ class Run:
                     with timer.measure_write():
                         self._save_step(feed_position, epoch, batch.step + 1, running, history)
             trained = running.compute(self.dist)
+            recorder = ScoreRecorder(self.task)
             validated = evaluate(
-                data.module, data.validation(), self.task, self._num_rows(spec.validation_split), self.dist
+                data.module, data.validation(), recorder, self._num_rows(spec.validation_split), self.dist
             )
+            scores = recorder.gather(self.dist)
             if validated.loss is None:
                 raise RunError(
                     f"validation_split: expected labelled images of {spec.validation_split!r} that can be read, got none; "
@@ -210,7 +218,7 @@ class Run:
                 )
             history = (*history, validated.as_dict())
             with timer.measure_write():
-                self._save_epoch(feed_position, epoch, trained, validated, logger, history)
+                self._save_epoch(feed_position, epoch, trained, validated, logger, history, scores)
             if is_done(spec, history):
                 break
         return history
@@ -234,13 +242,20 @@ class Run:
             self.dist.broadcast(self.model)
             module, batches = self._split(self.spec.test_split)
             num_rows = self._num_rows(self.spec.test_split)
-            tested = evaluate(module, batches, self.task, num_rows, self.dist)
-            chosen = read_metadata(path)[0].thresholds if self.dist.is_main else ()
-            result["test"] = {**tested.as_dict(), **tested.metrics.details(chosen)}
+            recorder = ScoreRecorder(self.task)
+            tested = evaluate(module, batches, recorder, num_rows, self.dist)
+            scores = recorder.gather(self.dist)
+            saved = read_metadata(path)[0] if self.dist.is_main else self.metadata
+            details = tested.metrics.details(saved.thresholds)
+            result["test"] = {**tested.as_dict(), **details}
+            if self.dist.is_main:
+                out = self.context.out
+                result["test"] |= describe_test(details, self.task.classes, scores, saved.temperature, out)
             self.context.console.print(
                 f"test, weights of epoch {best + 1}: {format_result(tested, self.task)}"
             )
         if self.dist.is_main:
+            write_training_curves(self.context.out / METRICS_NAME, self.context.out)
             write_json(self.context.out / RESULT_NAME, result)
         self.context.publish()
         return result
@@ -322,6 +337,7 @@ class Run:
         validated: EvalResult,
         logger: MetricsLogger,
         history: History,
+        scores: SplitScores | None,
     ) -> None:
         """Save a finished epoch: metrics, best weights, and last the checkpoint, which marks the epoch as finished."""
         spec = self.spec
@@ -331,7 +347,12 @@ class Run:
             for split, result in ((spec.train_split, trained), (spec.validation_split, validated)):
                 logger.append({"epoch": epoch, "split": split, **result.as_dict(), "lr": rate})
             if best_epoch(history, spec.monitor) == epoch:
-                chosen = replace(self.metadata, history=history, thresholds=validated.metrics.thresholds)
+                chosen = replace(
+                    self.metadata,
+                    history=history,
+                    thresholds=validated.metrics.thresholds,
+                    temperature=1.0 if scores is None else scores.fit_temperature(),
+                )
                 save_checkpoint(self.context.out / BEST_NAME, self.model, chosen)
         self._save(history, Progress(position=self._position(feed_position, epoch + 1, 0), counts=counts))
         self.context.console.print(
@@ -358,17 +379,6 @@ def open_features(
     if spec.plan.cache is not None:
         folder = spec.plan.cache.dir
     return FeatureCache(trunk, spec.model.name, spec.plan, index, context, dist.device, dist, folder)
-
-
-def format_result(result: EvalResult, task: Task) -> str:
-    """Format loss and metrics as one line, with the reason for each undefined metric."""
-    values = {"loss": result.loss, **result.metrics.as_dict()}
-    reasons = {name: f"undefined ({reason})" for name, reason in result.metrics.notes.items()}
-    shown = {
-        name: reasons.get(name, "undefined") if values.get(name) is None else f"{values[name]:.4f}"
-        for name in ("loss", *task.metric_names)
-    }
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in shown.items())
 
 
 def initial_weights_report(model: torch.nn.Module) -> WeightsReport:

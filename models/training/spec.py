@@ -52,6 +52,8 @@ class TrainSpec(CheckedModel):
     test_split: str | None = "test"
     """Split to evaluate the best weights on, once, at the end; None for no test."""
     checkpoint_every: CheckpointEvery = CheckpointEvery()
+    tensorboard: bool = False
+    """Write the metrics of every epoch to an event file in the folder ``tensorboard``, too."""
     precision: Literal["float32", "float64"] = "float32"
     """Precision of parameters and scores. ``float64`` is slow; results of different numbers of ranks then differ only by
     rounding."""
@@ -204,7 +206,7 @@ class TrainSpec(CheckedModel):
         The index and the weights file count by content, not by path. ``epochs`` is left out where the schedule does not
         depend on it, so that a finished run can be extended.
         """
-        content = self.model_dump(mode="json", exclude={"plan", "device", "checkpoint_every"})
+        content = self.model_dump(mode="json", exclude={"plan", "device", "checkpoint_every", "tensorboard"})
         if is_path(self.model.weights):
             content["model"][self.weights_key] = _weights_digest(Path(self.model.weights))
         if not self.schedule.depends_on_epochs:
