@@ -36,7 +36,7 @@ def models(
 
     from ..models.zoo.build import ModelSpec
     from ..models.zoo.catalog import CLASSIC, find_networks
-    from ..models.zoo.describe import describe
+    from ..models.zoo.describe import count_parameters, describe
 
     if name is not None:
         info = describe(ModelSpec(name=name))
@@ -45,7 +45,7 @@ def models(
         else:
             print("\n".join(_description(info)))
         return
-    found = find_networks(pattern or "*")
+    found = count_parameters(find_networks(pattern or "*"))
     if as_json:
         print_json([asdict(network) for network in found])
     elif pattern is not None:
@@ -108,12 +108,11 @@ def _description(info: NetworkInfo) -> list[str]:
         lines += ["outside the blocks, trained only with the first block or all:"]
         lines += [f"  {part.name:<{column}}{part.num_parameters:>12,}" for part in info.outside]
     weights = "default" if info.weights else "none"
-    trained = info.blocks[max(0, len(info.blocks) - len(info.heads) - 1)].name
     lines += [
         "",
         "in a training job:",
         f"model: {{name: {flow(info.name)}, weights: {weights}}}",
-        f"fine_tune_from: {flow(trained)}  # or an earlier block, or all; without this line only {head}",
+        f"fine_tune_from: {flow(info.suggested_block)}  # or an earlier block, or all; without this line only {head}",
     ]
     if info.input is not None:
         lines += ["in its plan:", *yaml_lines(expected_policy(info.input))]

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from ...pipeline.errors import ModelError
+
 CLASSIC = (
     "alexnet",
     *(f"vgg{depth}{norm}" for depth in (11, 13, 16, 19) for norm in ("", "_bn")),
@@ -40,7 +42,7 @@ class NamedNetwork:
     num_weights: int
     """Number of published weights."""
     num_parameters: int | None = None
-    """Published by torchvision; None for timm, see ``describe``."""
+    """Published by torchvision; None for timm, see ``describe.count_parameters``."""
 
     def matches(self, pattern: str) -> bool:
         """Return whether name, family, or hub and name match a glob pattern."""
@@ -49,13 +51,20 @@ class NamedNetwork:
 
 
 def find_networks(pattern: str = "*") -> list[NamedNetwork]:
-    """List the classifiers and image encoders of both hubs that match a glob pattern, the classic ones first."""
+    """List the classifiers and image encoders of both hubs that match a glob pattern, the classic ones first.
+
+    Raises:
+        ModelError: none matches.
+    """
     networks = [*_torchvision_networks(), *_timm_networks()]
     rank = {name: number for number, name in enumerate(CLASSIC)}
-    return sorted(
-        (network for network in networks if network.matches(pattern)),
-        key=lambda network: rank.get(network.name, len(rank)),
-    )
+    found = [network for network in networks if network.matches(pattern)]
+    if not found:
+        raise ModelError(
+            f"filter: expected a name, family or hub:name of torchvision or timm, got {pattern!r}, which matches none; "
+            "put * for any characters, such as '*convnext*'"
+        )
+    return sorted(found, key=lambda network: rank.get(network.name, len(rank)))
 
 
 def published_weights(hub: str, name: str) -> tuple[PublishedWeights, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ...pipeline.errors import ModelError
 
@@ -14,19 +14,29 @@ RGB = 3
 
 
 def input_convolutions(model: nn.Module) -> tuple[str, ...]:
-    """List the convolutions that read the image: those that timm names, otherwise the first one of the network."""
+    """List the convolutions that read the image: those that timm names, otherwise the first one of the network.
+
+    Empty for a network that begins otherwise, for example by moving pixels to channels.
+    """
     from torch import nn
 
-    named = (getattr(model, "pretrained_cfg", None) or {}).get("first_conv") or ()
-    names = (named,) if isinstance(named, str) else tuple(named)
     modules = dict(model.named_modules())
-    if names and all(isinstance(modules.get(name), nn.Conv2d) for name in names):
-        return names
-    return tuple(name for name, module in modules.items() if isinstance(module, nn.Conv2d))[:1]
+    config = getattr(model, "pretrained_cfg", None)
+    if config is None:
+        return tuple(name for name, module in modules.items() if isinstance(module, nn.Conv2d))[:1]
+    named = config.get("first_conv") or ()
+    names = (named,) if isinstance(named, str) else tuple(named)
+    convolutions = [modules.get(name) for name in names]
+    num_channels = num_input_channels(model)
+    fits = all(isinstance(each, nn.Conv2d) and each.in_channels == num_channels for each in convolutions)
+    return names if fits else ()
 
 
 def num_input_channels(model: nn.Module) -> int:
-    """Return the number of image channels that a network reads; 3 if its first layer is no convolution."""
+    """Return the number of image channels that a network reads: timm states it, otherwise its first convolution shows it."""
+    config = getattr(model, "pretrained_cfg", None)
+    if config is not None:
+        return int(config.get("input_size", (RGB,))[0])
     names = input_convolutions(model)
     return int(_convolution(model, names[0]).in_channels) if names else RGB
 
@@ -57,6 +67,12 @@ def set_input_channels(model: nn.Module, num_channels: int) -> None:
             adapt_weight(each.weight.detach(), num_channels), requires_grad=each.weight.requires_grad
         )
         each.in_channels = num_channels
+    config = getattr(model, "pretrained_cfg", None)
+    if config is not None:
+        cast("Any", model).pretrained_cfg = {
+            **config,
+            "input_size": (num_channels, *config.get("input_size", (RGB,))[1:]),
+        }
 
 
 def adapt_weight(weight_oihw: torch.Tensor, num_channels: int) -> torch.Tensor:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ...pipeline.errors import ModelError
 from .build import ModelSpec
-from .catalog import PublishedWeights, published_weights
+from .catalog import NamedNetwork, PublishedWeights, published_weights
 from .channels import num_input_channels, set_input_channels
 from .data_config import DataConfig, data_config
 from .forward import expected_input_size
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 DEFAULT_SIZE = 224, 224
+MAX_COUNTED = 40
+"""Maximum number of networks whose parameters are counted for a list; each is built on the meta device for that."""
+MIN_SHARE = 0.01
+"""Minimum share of the parameters in the block that ``suggested_block`` returns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,13 @@ class NetworkInfo:
     weights: tuple[PublishedWeights, ...]
     """Published weights, the default first."""
 
+    @property
+    def suggested_block(self) -> str:
+        """Last block before the head with a notable share of the parameters, a moderate choice of ``fine_tune_from``."""
+        trunk = [part for part in self.blocks if part.name not in self.heads]
+        large = [part for part in trunk if part.num_parameters >= MIN_SHARE * self.num_parameters]
+        return (large or trunk or list(self.blocks))[-1].name
+
 
 def describe(spec: ModelSpec) -> NetworkInfo:
     """Describe the network of a model spec, built on torch's meta device; no weights are read.
@@ -79,16 +91,12 @@ def describe(spec: ModelSpec) -> NetworkInfo:
     if is_headless(model):
         reset_head(model, 1)
     heads = classifier_layers(model)
-    parts = tuple(
-        Part(block, 0 if not published and block in heads else _count(model.get_submodule(block)))
-        for block in blocks(model)
-    )
-    inside = tuple(f"{part.name}." for part in parts)
-    outside = tuple(
-        Part(each, parameter.numel())
-        for each, parameter in model.named_parameters()
-        if not each.startswith(inside)
-    )
+    sizes = {key: parameter.numel() for key, parameter in model.named_parameters()}  # shared ones once
+    if not published:  # the new head is not part of what is published
+        for head in heads:
+            _pop_size(sizes, head)
+    parts = tuple(Part(block, _pop_size(sizes, block)) for block in blocks(model))
+    outside = tuple(Part(key, size) for key, size in sizes.items())
     config = data_config(spec) if _has_config(hub, name) else None
     size = config.size if config else expected_input_size(model) or DEFAULT_SIZE
     target = _last_map(model, size)
@@ -112,6 +120,18 @@ def describe(spec: ModelSpec) -> NetworkInfo:
     )
 
 
+def count_parameters(networks: Sequence[NamedNetwork]) -> list[NamedNetwork]:
+    """Fill in the number of parameters where it is not published, in lists of at most ``MAX_COUNTED`` networks."""
+    if len(networks) > MAX_COUNTED:
+        return list(networks)
+    return [
+        network
+        if network.num_parameters
+        else replace(network, num_parameters=_count(build_without_values(ModelSpec(name=network.name))))
+        for network in networks
+    ]
+
+
 def build_without_values(spec: ModelSpec) -> nn.Module:
     """Build the network of a model spec on torch's meta device, in eval mode; ``weights`` and ``transform_input`` are ignored.
 
@@ -130,6 +150,11 @@ def build_without_values(spec: ModelSpec) -> nn.Module:
     if spec.in_channels is not None and spec.in_channels != num_input_channels(model):
         set_input_channels(model, spec.in_channels)
     return model.eval()
+
+
+def _pop_size(sizes: dict[str, int], block: str) -> int:
+    """Remove the parameters of a block from the sizes, and return their sum."""
+    return sum([sizes.pop(key) for key in tuple(sizes) if key.startswith(f"{block}.")])
 
 
 def _count(module: nn.Module) -> int:

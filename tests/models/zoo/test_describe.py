@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
@@ -90,6 +91,7 @@ def test_a_description_is_true(name: str) -> None:
     assert {part.name: part.num_parameters for part in info.outside} == sizes
     assert info.num_parameters == sum(part.num_parameters for part in (*info.blocks, *info.outside))
 
+    assert info.suggested_block in {part.name for part in info.blocks} - set(info.heads)
     assert info.heads[0] in [part.name for part in info.blocks[-len(info.heads) :]]
     assert info.target_layer is not None
     assert info.grid is not None
@@ -148,6 +150,11 @@ def test_the_command_lists_and_describes_networks() -> None:
     listed = json.loads(lightwell("models", "--filter", "vgg16*", "--json").stdout)
     assert [each["name"] for each in listed][:2] == ["vgg16", "vgg16_bn"]
     assert "got 'vgg61'; did you mean" in lightwell("models", "vgg61").stderr
+    assert "got 'zzz*', which matches none" in lightwell("models", "--filter", "zzz*").stderr
+    assert re.search(r"timm:vgg11 +timm +vgg +132\.9 M", lightwell("models", "--filter", "*vgg11").stdout)
+    families = lightwell("models").stdout
+    assert re.search(r"torchvision \(\d+\): alexnet 1, convnext 4", families)
+    assert re.search(r"timm \([\d,]+\): beit \d+", families)
 
 
 def test_options_that_a_network_does_not_have_are_refused() -> None:
