@@ -16,12 +16,10 @@ from ...pipeline.jobs.contracts import Context, Feed
 from ...pipeline.plan.view import View
 from ...pipeline.rng import derive_seed
 from ...pipeline.sampler.schedule import num_steps
-from ...pipeline.text import first_few
 from ..features.feature_cache import FOLDER, FeatureCache, Trunk
 from ..features.recipe import check_image_transforms
 from ..features.split_model import split_model
-from ..zoo.freezing import blocks, freeze_before, train_mode
-from ..zoo.weights_report import WeightsReport, weights_report
+from ..zoo.freezing import freeze_before, initial_weights_report, train_mode
 from .checkpoint import (
     BEST_NAME,
     LAST_NAME,
@@ -379,21 +377,6 @@ def open_features(
     if spec.plan.cache is not None:
         folder = spec.plan.cache.dir
     return FeatureCache(trunk, spec.model.name, spec.plan, index, context, dist.device, dist, folder)
-
-
-def initial_weights_report(model: torch.nn.Module) -> WeightsReport:
-    """Return the model's weights report, with a note of random layers that are frozen."""
-    report = weights_report(model)
-    frozen = [
-        name
-        for name in report.untrained
-        if not any(parameter.requires_grad for parameter in model.get_submodule(name).parameters())
-    ]
-    if not frozen:
-        return report
-    inside = tuple(f"{name}." for name in frozen)
-    first = next((block for block in blocks(model) if block in frozen or block.startswith(inside)), "all")
-    return report.with_note(f"random and frozen: {first_few(frozen)}; fine_tune_from: {first} trains them")
 
 
 def torch_seed(spec: TrainSpec, purpose: str, epoch: int = 0, step: int = 0) -> int:
