@@ -12,7 +12,7 @@ from ...pipeline.atomic_io import write_json
 from ..report.curves import read_curves
 from ..report.figures import write_confusion, write_curves, write_reliability
 from ..report.run_facts import run_facts
-from .loop import EvalResult
+from .evaluation import EvalResult
 from .per_class import per_class_table
 from .scores import SplitScores
 from .tasks.task import Task

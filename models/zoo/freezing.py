@@ -6,9 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ...pipeline.errors import ModelError, did_you_mean
-from ...pipeline.text import first_few
 from .heads import head_module, head_names
-from .weights_report import WeightsReport, weights_report
 
 if TYPE_CHECKING:
     from torch import nn
@@ -97,18 +95,3 @@ def _set_children(module: nn.Module) -> None:
 
 def _is_trainable(module: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in module.parameters())
-
-
-def initial_weights_report(model: nn.Module) -> WeightsReport:
-    """Return the model's weights report, with a note of random layers that are frozen."""
-    report = weights_report(model)
-    frozen = [
-        name
-        for name in report.untrained
-        if not any(parameter.requires_grad for parameter in model.get_submodule(name).parameters())
-    ]
-    if not frozen:
-        return report
-    inside = tuple(f"{name}." for name in frozen)
-    first = next((block for block in blocks(model) if block in frozen or block.startswith(inside)), "all")
-    return report.with_note(f"random and frozen: {first_few(frozen)}; fine_tune_from: {first} trains them")
