@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightwell.models.training.evaluation import EpochMetrics, compute_logits
 from lightwell.models.training.job import Classify
-from lightwell.models.training.loop import EpochMetrics, TrainStep, compute_logits
-from lightwell.models.training.run import build_trainable
+from lightwell.models.training.prepare import build_trainable
+from lightwell.models.training.step import TrainStep
 from lightwell.models.training.tasks.classification import ClassificationMetrics, CrossEntropy
 from lightwell.models.training.train_batch import TrainBatch
 from lightwell.models.zoo.build import ModelSpec, build_model, weights_report
