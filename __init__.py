@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .cli.submission import submit
     from .models.audits.gradcam.job import GradCamAudit
     from .models.explain.grad_cam import find_target_layer, grad_cam
+    from .models.inference.predictor import load
     from .models.training.checkpoint import load_model
     from .models.training.job import Classify
     from .models.zoo.build import ModelSpec, build_model
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "models.audits.gradcam.job": ("GradCamAudit",),
     "models.explain.grad_cam": ("find_target_layer", "grad_cam"),
+    "models.inference.predictor": ("load",),
     "models.training.checkpoint": ("load_model",),
     "models.training.job": ("Classify",),
     "models.zoo.build": ("ModelSpec", "build_model"),
@@ -99,6 +101,7 @@ __all__ = [  # noqa: RUF022  (sorted without regard to case, as the test that pi
     "Index",
     "LightwellError",
     "LineConsole",
+    "load",
     "load_model",
     "LocalEngine",
     "Mix",

@@ -50,6 +50,8 @@ class RowDigest:
     keypoints: str = ""
     annotated: tuple[bool | None, ...] = ()
     """Whether the row has a mask, boxes and keypoints; None for kinds that the index lacks."""
+    label_sets: tuple[tuple[int, ...] | None, ...] = ()
+    """A value for each class, of the image and of the mixed-in image; None without sets of labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,6 +310,10 @@ def _row(batch: Batch, number: int) -> RowDigest:
         tuple(
             None if flags is None else bool(flags[number])
             for flags in (batch.has_mask, batch.has_boxes, batch.has_keypoints)
+        ),
+        tuple(
+            None if sets is None else tuple(sets[number].tolist())
+            for sets in (batch.label_sets, batch.mixed_label_sets)
         ),
     )
 

@@ -16,10 +16,14 @@ from .audit import audit
 from .bench import bench
 from .demo import demo
 from .doctor import doctor
+from .embed import embed
 from .explain import explain
+from .export import export
 from .index import index
 from .init import init
 from .materialize import materialize
+from .models import models
+from .prediction import evaluate, predict
 from .preview import preview
 from .report import report
 from .train import train
@@ -60,8 +64,13 @@ for command in (
     index,
     explain,
     preview,
+    models,
     train,
+    predict,
+    evaluate,
+    export,
     audit,
+    embed,
     report,
     materialize,
     submit.submit,

@@ -1,4 +1,4 @@
-"""``lightwell new``: write the files of a plug-in to start from."""
+"""``lightwell new``: write files to start from: a plug-in, or a training job."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 app = typer.Typer(
-    no_args_is_help=True, help="Write a plug-in to start from.\n\nExample: lightwell new job outliers"
+    no_args_is_help=True,
+    help="Write a plug-in or a training job to start from.\n\nExample: lightwell new job outliers",
 )
 
 FILES = {
@@ -32,6 +33,21 @@ def job(
     folder = write_job(name, Path(out or name))
     print(f"wrote {', '.join(sorted(path.name for path in folder.iterdir()))} in {folder}")
     print(f"next: cd {folder} && python -m pytest, then lightwell index PHOTOS -o index.parquet")
+
+
+@app.command()
+def recipe(
+    name: Annotated[
+        str | None, typer.Argument(help="Such as resnet; without it, the names are listed.")
+    ] = None,
+) -> None:
+    """Print a training job as published, or as is usual today, with its source and expected result.
+
+    Example: lightwell new recipe resnet > train.yaml
+    """
+    from ..models.recipes import read_recipe, recipe_names
+
+    print("\n".join(recipe_names()) if name is None else read_recipe(name).rstrip("\n"))
 
 
 def write_job(name: str, folder: Path) -> Path:

@@ -273,7 +273,7 @@ def test_the_command_measures_the_index_and_writes_its_figures(tmp_path: Path) -
     ("argv", "message"),
     [
         (["cold", "--data", "nowhere"], "error: --data: expected a folder with photos, got 'nowhere'"),
-        (["probe", "--data", "."], "error: bench probe: comes with part 5"),
+        (["gradcam", "--data", "."], "error: bench gradcam: comes with part 5"),
         (["cold", "--data", ".", "--rounds", "1"], "rounds"),
     ],
 )

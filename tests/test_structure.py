@@ -40,6 +40,7 @@ PUBLIC: list[str] = [
     "Index",
     "LightwellError",
     "LineConsole",
+    "load",
     "load_model",
     "LocalEngine",
     "Mix",

@@ -135,7 +135,7 @@ JOBS = (
     train(f"plan: plan.yaml\n{MODEL}epochs: 0\n"),
     train(f"plan: plan.yaml\n{MODEL}monitor: acuracy\n"),
     train(f"plan: plan.yaml\n{MODEL}fine_tune_from: layer5\n"),
-    train(f"plan: plan.yaml\n{MODEL}fine_tune_from: layer4\nfeature_passes: 2\n"),
+    train(f"plan: plan.yaml\n{MODEL}fine_tune_from: all\nfeature_passes: 2\n"),
     train(f"plan: plan.yaml\n{MODEL}validation_split: new\n"),
     train(f"plan: plan.yaml\n{MODEL}optimizer: {{kind: adamw2}}\n"),
     train(f"plan: plan.yaml\n{MODEL}feed: sweep\n"),

@@ -13,7 +13,8 @@ from torch.overrides import TorchFunctionMode
 
 from ...pipeline.errors import ModelError, did_you_mean
 from ..zoo.forward import run_model
-from .token_layout import MapLayout, find_layout, may_be_nchw, patch_images
+from ..zoo.map_layout import MapLayout
+from .token_layout import find_layout, may_be_nchw, patch_images
 
 MIN_PROBE_SIZE = 224
 """Long side in pixels at which the layout is probed again if it cannot be determined on a small image."""

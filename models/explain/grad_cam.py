@@ -20,10 +20,10 @@ from torch import nn
 
 from ...pipeline.errors import ModelError
 from ..zoo.forward import eval_mode
+from ..zoo.map_layout import MapLayout
 from .activations import get_layer, layer_layout, record_activation
 from .maps import border_mass, concentration, is_empty, peak, upsample
 from .target_layer import find_target_layer
-from .token_layout import MapLayout
 
 if TYPE_CHECKING:
     Targets = torch.Tensor | Callable[[torch.Tensor], torch.Tensor]

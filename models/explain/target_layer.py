@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from ...pipeline.errors import ModelError
-from ..zoo.build import head_module
-from ..zoo.forward import eval_mode, run_model
+from ..zoo.forward import eval_mode
+from ..zoo.layers import LayerOutput, map_candidates, trace_layers
 from .activations import layer_layout, record_activation
-from .token_layout import possible_layouts
 
 MAX_TRIED = 24
 """Maximum number of layers to try, from the last one back."""
-
-_NOT_MAPS = (
-    nn.AdaptiveAvgPool2d,
-    nn.AdaptiveMaxPool2d,
-    nn.Dropout,
-    nn.Dropout2d,
-    nn.Identity,
-    nn.Flatten,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,17 +23,6 @@ class TargetLayer:
     name: str
     note: str = ""
     """Reason if deeper layers were skipped; otherwise empty."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Output:
-    """The output of one layer."""
-
-    name: str
-    module: nn.Module
-    shape: tuple[int, ...]
-    input_cells: int
-    """Cells of the layer's input map; 0 if the input is not a map."""
 
 
 def find_target_layer(model: nn.Module, example_nchw: torch.Tensor) -> str:
@@ -72,12 +50,8 @@ def choose_target_layer(model: nn.Module, example_nchw: torch.Tensor) -> TargetL
     image = example_nchw[:1]
     size = int(image.shape[2]), int(image.shape[3])
     with eval_mode(model):
-        outputs = _layer_outputs(model, image)
-        num_calls = Counter(each.name for each in outputs)
-        candidates = [
-            each for each in reversed(outputs) if num_calls[each.name] == 1 and _may_be_map(each, size)
-        ]
-        for tried in candidates[:MAX_TRIED]:
+        outputs = trace_layers(model, image).outputs
+        for tried in map_candidates(outputs, size)[:MAX_TRIED]:
             layout = layer_layout(model, tried.name, image)
             if layout is None:
                 continue
@@ -88,15 +62,6 @@ def choose_target_layer(model: nn.Module, example_nchw: torch.Tensor) -> TargetL
         f"tokens before the head of {type(model).__name__} at {size[0]} x {size[1]} pixels; use larger images, or "
         "another network"
     )
-
-
-def _may_be_map(output: _Output, size: tuple[int, int]) -> bool:
-    if len(output.shape) == 3:
-        # In a transformer block, only the block itself and its norms are usual targets.
-        is_norm = "norm" in type(output.module).__name__.lower()
-        if not is_norm and not any(True for _ in output.module.children()):
-            return False
-    return any(True for _ in possible_layouts(output.shape, size))
 
 
 def _patches_reach_logits(model: nn.Module, name: str, image: torch.Tensor, num_prefix: int) -> bool:
@@ -112,7 +77,9 @@ def _patches_reach_logits(model: nn.Module, name: str, image: torch.Tensor, num_
     return bool(gradient[:, num_prefix:].any()) or not bool(gradient[:, :num_prefix].any())
 
 
-def _note(outputs: list[_Output], chosen: _Output, cells: tuple[int, int], size: tuple[int, int]) -> str:
+def _note(
+    outputs: list[LayerOutput], chosen: LayerOutput, cells: tuple[int, int], size: tuple[int, int]
+) -> str:
     """Return a note if deeper convolutions have only one cell at this size, else an empty string."""
     later = outputs[outputs.index(chosen) + 1 :]
     for output in reversed(later):
@@ -127,36 +94,3 @@ def _note(outputs: list[_Output], chosen: _Output, cells: tuple[int, int], size:
                 f"({cells[0]} x {cells[1]} cells) is used; use larger images for maps of deeper layers"
             )
     return ""
-
-
-class _HeadReachedError(Exception):
-    """Raised by a hook to stop the forward pass at the head."""
-
-
-def _layer_outputs(model: nn.Module, image: torch.Tensor) -> list[_Output]:
-    """List the outputs of all layers before the head, in order of completion."""
-    seen: list[_Output] = []
-    head_name, head = head_module(model)
-    names = {module: name for name, module in model.named_modules() if name and name != head_name}
-
-    def note(module: nn.Module, inputs: tuple[object, ...], output: object) -> None:
-        if isinstance(output, torch.Tensor) and not isinstance(module, _NOT_MAPS):
-            first = inputs[0] if inputs else None
-            is_map = isinstance(first, torch.Tensor) and first.ndim == 4
-            cells = first.shape[2] * first.shape[3] if is_map and isinstance(first, torch.Tensor) else 0
-            seen.append(_Output(names[module], module, tuple(output.shape), int(cells)))
-
-    def stop(_module: nn.Module, _inputs: object) -> None:
-        raise _HeadReachedError
-
-    handles = [module.register_forward_hook(note) for module in names]
-    handles.append(head.register_forward_pre_hook(stop))
-    try:
-        with torch.no_grad():
-            run_model(model, image, features_only=True)
-    except _HeadReachedError:
-        pass
-    finally:
-        for handle in handles:
-            handle.remove()
-    return seen

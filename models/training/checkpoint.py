@@ -23,6 +23,7 @@ from ...pipeline.atomic_io import write_bytes
 from ...pipeline.errors import ModelError, OutputError, RunError
 from ..zoo.build import ModelSpec, build_model
 from ..zoo.hubs import WITH_AUXILIARY_HEADS, find_model
+from ..zoo.segmentation import SegmentationSpec, build_segmentation_model
 from ..zoo.weights import check_finite
 from ..zoo.weights_report import WeightsReport, attach_report
 from .checkpoint_values import (
@@ -31,11 +32,15 @@ from .checkpoint_values import (
     check_mapping,
     check_optimizer_state,
     check_progress,
+    check_sums,
+    check_thresholds,
+    parse_temperature,
 )
+from .saved_plan import SavedPlan
 
-FORMAT_VERSION = 2
-READABLE_VERSIONS = ("1", "2")
-"""Version 1 has no digest and no progress: it was written at the end of an epoch."""
+FORMAT_VERSION = 3
+READABLE_VERSIONS = ("1", "2", "3")
+"""Version 1 has no digest and no progress: it was written at the end of an epoch. Version 2 has no plan of its own."""
 LAST_NAME = "checkpoint.safetensors"
 BEST_NAME = "best.safetensors"
 OPTIMIZER_PREFIX = "optimizer."
@@ -56,17 +61,17 @@ class Progress:
     """Sum over the images."""
     num_read: int = 0
     seconds: float = 0.0
-    confusion: torch.Tensor | None = None
-    """int64, shape (classes * classes,)."""
+    sums: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """``RunningMetrics.sums`` of the task, such as a confusion matrix."""
 
     def dump(self) -> str:
-        """Return all fields but the tensor as JSON; floats are exact."""
+        """Return all fields but the tensors as JSON; floats are exact."""
         return json.dumps({name: getattr(self, name) for name in PROGRESS_NAMES}, sort_keys=True)
 
     @property
     def tensors(self) -> dict[str, torch.Tensor]:
-        """The tensor by its name in the file."""
-        return {} if self.confusion is None else {f"{PROGRESS_PREFIX}confusion": self.confusion}
+        """The tensors by their names in the file."""
+        return {f"{PROGRESS_PREFIX}{name}": value for name, value in self.sums.items()}
 
 
 PROGRESS_NAMES = ("step", "position", "counts", "loss", "num_read", "seconds")
@@ -76,7 +81,7 @@ PROGRESS_NAMES = ("step", "position", "counts", "loss", "num_read", "seconds")
 class CheckpointMetadata:
     """Model, classes, plan, job and history of a checkpoint's weights; stored as metadata of the file."""
 
-    model: ModelSpec
+    model: ModelSpec | SegmentationSpec
     classes: tuple[str, ...]
     plan_fingerprint: str
     job: Mapping[str, Any]
@@ -87,11 +92,23 @@ class CheckpointMetadata:
     """Initial weights of the run, with a note of random layers that stay frozen; None in older checkpoints."""
     validation_notes: str = ""
     """Limitations of the validation split, such as the metric that replaces the job's ``monitor``."""
+    task: str = "classify"
+    """Name of the job, as in a job file."""
+    thresholds: tuple[float, ...] = ()
+    """Probability from which on each output is predicted, chosen on the validation split; empty if the task has none."""
+    plan: SavedPlan | None = None
+    """Transforms and decoding of the plan's evaluation; in older checkpoints those of the job."""
+    temperature: float = 1.0
+    """Divisor of the logits that calibrates probabilities (Guo et al., ICML 2017); 1 without calibration."""
 
     def dump(self) -> dict[str, str]:
         """Return the metadata as strings, as safetensors requires."""
         later = {} if self.weights is None else {"weights_report": self.weights.dump()}
         later |= {"monitor": self.validation_notes} if self.validation_notes else {}
+        later |= {"task": self.task} if self.task != "classify" else {}
+        later |= {"thresholds": json.dumps(self.thresholds)} if self.thresholds else {}
+        later |= {} if self.plan is None else {"plan": self.plan.dump()}
+        later |= {} if self.temperature == 1 else {"temperature": repr(self.temperature)}
         return later | {
             "format": "lightwell",
             "format_version": str(FORMAT_VERSION),
@@ -215,15 +232,23 @@ def read_header(path: Path) -> dict[str, str]:
 
 def parse_metadata(path: Path, header: dict[str, str]) -> tuple[CheckpointMetadata, dict[str, str]]:
     """Parse and validate metadata."""
+    model_kind: type[ModelSpec | SegmentationSpec] = (
+        SegmentationSpec if header.get("task") == "segment" else ModelSpec
+    )
     try:
+        job = check_mapping("job", json.loads(header["job"]))
         metadata = CheckpointMetadata(
-            model=ModelSpec.model_validate_json(header["model"]),
+            model=model_kind.model_validate_json(header["model"]),
             classes=check_classes(json.loads(header["classes"])),
             plan_fingerprint=header["plan_fingerprint"],
-            job=check_mapping("job", json.loads(header["job"])),
+            job=job,
             history=check_history(json.loads(header["history"])),
             weights=(WeightsReport.parse(header["weights_report"]) if "weights_report" in header else None),
             validation_notes=header.get("monitor", ""),
+            task=header.get("task", "classify"),
+            thresholds=check_thresholds(json.loads(header.get("thresholds", "[]"))),
+            plan=SavedPlan.parse(header["plan"]) if "plan" in header else SavedPlan.from_job(job),
+            temperature=parse_temperature(header.get("temperature", "1")),
         )
     except (KeyError, ValueError, TypeError, RecursionError) as error:
         reason = " ".join(str(error).split())[:300]
@@ -231,17 +256,26 @@ def parse_metadata(path: Path, header: dict[str, str]) -> tuple[CheckpointMetada
     return metadata, header
 
 
-def read_progress(path: Path, header: Mapping[str, str]) -> Progress:
-    """Read the progress of a run; a checkpoint without progress was written at the end of an epoch."""
+def read_progress(
+    path: Path, header: Mapping[str, str], expected: Mapping[str, torch.Tensor] | None = None
+) -> Progress:
+    """Read the progress of a run; a checkpoint without progress was written at the end of an epoch.
+
+    Args:
+        path: the checkpoint.
+        header: its metadata.
+        expected: empty sums of the task, whose names, dtypes and shapes have to match; None reads any.
+    """
     if "progress" not in header:
         return Progress()
     try:
         with safe_open(path, framework="pt") as file:
-            name = f"{PROGRESS_PREFIX}confusion"
-            confusion = file.get_tensor(name) if name in set(file.keys()) else None
+            names = [name for name in file.keys() if name.startswith(PROGRESS_PREFIX)]  # noqa: SIM118
+            sums = {name.removeprefix(PROGRESS_PREFIX): file.get_tensor(name) for name in names}
         values = json.loads(header["progress"])
-        check_progress(values, PROGRESS_NAMES, len(json.loads(header["classes"])), confusion)
-        return Progress(**values, confusion=confusion)
+        check_progress(values, PROGRESS_NAMES)
+        check_sums(sums, expected)
+        return Progress(**values, sums=sums)
     except (OSError, ValueError, TypeError, RecursionError, SafetensorError) as error:
         raise ModelError(f"checkpoint: the progress in {path} is damaged ({error}); train again") from error
 
@@ -306,7 +340,11 @@ def load_model(path: Path) -> LoadedModel:
     """
     path = Path(path)
     metadata, header = read_metadata(path)
-    model = build_model(untrained_spec(metadata.model), num_classes=len(metadata.classes))
+    if isinstance(metadata.model, SegmentationSpec):
+        without = metadata.model.model_copy(update={"encoder_weights": "none"})
+        model = build_segmentation_model(without, len(metadata.classes))
+    else:
+        model = build_model(untrained_spec(metadata.model), num_classes=len(metadata.classes))
     load_weights(path, model)
     begun = metadata.weights or WeightsReport("unknown")
     report = WeightsReport(path.name, len(model.state_dict()), notes=begun.notes)

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, get_args
-
-from .optim import MetricName
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +17,8 @@ _STATE_NAMES = {
     "SGD": (frozenset[str](), frozenset({"momentum_buffer"})),
 }
 """Names of a parameter's state tensors, by optimizer."""
+MIN_TEMPERATURE = 0.01
+"""Lower limit of temperatures; the upper one is its reciprocal."""
 _NOT_NEGATIVE = frozenset({"step", "exp_avg_sq"})
 
 
@@ -29,6 +29,25 @@ def check_classes(classes: Any) -> tuple[str, ...]:
     return tuple(classes)
 
 
+def parse_temperature(text: str) -> float:
+    """Parse the temperature of a checkpoint: a number above 0."""
+    value = float(text)
+    if not (math.isfinite(value) and MIN_TEMPERATURE <= value <= 1 / MIN_TEMPERATURE):
+        raise ValueError(
+            f"expected a temperature of {MIN_TEMPERATURE:g} to {1 / MIN_TEMPERATURE:g}, got {_short(text)}"
+        )
+    return value
+
+
+def check_thresholds(thresholds: Any) -> tuple[float, ...]:
+    """Validate probabilities and return them as a tuple."""
+    if not isinstance(thresholds, list) or not all(
+        _is_finite(each) and 0 <= each <= 1 for each in thresholds
+    ):
+        raise ValueError(f"expected thresholds as probabilities, got {_short(thresholds)}")
+    return tuple(map(float, thresholds))
+
+
 def check_mapping(name: str, value: Any) -> Mapping[str, Any]:
     """Validate that a value is a JSON object and return it."""
     if not isinstance(value, dict):
@@ -37,27 +56,23 @@ def check_mapping(name: str, value: Any) -> Mapping[str, Any]:
 
 
 def check_history(history: Any) -> tuple[Mapping[str, Any], ...]:
-    """Validate and return the metrics of finished epochs; those in ``MetricName`` are finite numbers or None."""
+    """Validate and return the metrics of finished epochs: finite numbers, None, or tables of them."""
     if not isinstance(history, list):
         raise ValueError(f"expected history as a list of epochs, got {_short(history)}")
     for row in history:
         check_mapping("an epoch of the history", row)
-        for metric in get_args(MetricName):
-            if row.get(metric) is not None and not _is_finite(row[metric]):
-                raise ValueError(f"expected a finite {metric} in the history, got {_short(row[metric])}")
+        for metric, value in row.items():
+            if value is not None and not isinstance(value, dict | list) and not _is_finite(value):
+                raise ValueError(f"expected a finite {metric} in the history, got {_short(value)}")
     return tuple(history)
 
 
-def check_progress(
-    values: Any, names: Sequence[str], num_classes: int, confusion: torch.Tensor | None
-) -> None:
+def check_progress(values: Any, names: Sequence[str]) -> None:
     """Validate the progress of a run within an epoch.
 
     Args:
         values: the progress as JSON.
         names: its fields.
-        num_classes: number of classes in the checkpoint.
-        confusion: counts of the epoch so far, if any.
     """
     if sorted(check_mapping("progress", values)) != sorted(names):
         raise ValueError(f"expected progress with {', '.join(names)}, got {_short(sorted(values))}")
@@ -74,15 +89,26 @@ def check_progress(
     for name in ("loss", "seconds"):
         if not _is_finite(values[name]):
             raise ValueError(f"expected {name} as a finite number, got {_short(values[name])}")
-    if confusion is None:
-        return
-    import torch
 
-    shape = tuple(confusion.shape)
-    if confusion.dtype != torch.int64 or shape != (num_classes**2,) or bool((confusion < 0).any()):
-        raise ValueError(
-            f"expected confusion as {num_classes**2:,} counts of {num_classes:,} classes, got {confusion.dtype} {shape}"
-        )
+
+def check_sums(sums: Mapping[str, torch.Tensor], expected: Mapping[str, torch.Tensor] | None) -> None:
+    """Validate the running metrics of an epoch: counts and finite sums, as the task keeps them.
+
+    Args:
+        sums: as read.
+        expected: empty sums of the task; None checks the values alone.
+    """
+    if expected is not None and sums and sums.keys() != expected.keys():
+        raise ValueError(f"expected the sums {sorted(expected)}, got {_short(sorted(sums))}")
+    for name, value in sums.items():
+        if expected is not None and (value.dtype, value.shape) != (
+            expected[name].dtype,
+            expected[name].shape,
+        ):
+            want, got = ((each.dtype, tuple(each.shape)) for each in (expected[name], value))
+            raise ValueError(f"expected {name} as {want[0]} {want[1]}, got {got[0]} {got[1]}")
+        if not bool((value.isfinite() if value.is_floating_point() else value >= 0).all()):
+            raise ValueError(f"expected {name} as finite sums and counts of at least 0, got others")
 
 
 def check_optimizer_state(

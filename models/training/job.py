@@ -1,4 +1,4 @@
-"""Training job: transfer learning of a classifier, of its head alone or fine-tuned from a given block on.
+"""Training jobs: transfer learning, of the head alone or fine-tuned from a given block on.
 
 A job file::
 
@@ -21,16 +21,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+import numpy as np
+from pydantic import Field
+
+from ...pipeline.errors import PlanError
+from ...pipeline.index.index import Index
 from ...pipeline.jobs.contracts import Context, Feed, ResumePoint
 from ...pipeline.plan.view import View
 from ...pipeline.sampler.schedule import Schedule
-from .spec import ClassifySpec
+from ..zoo.build import ModelSpec
+from .spec import TrainSpec
+
+if TYPE_CHECKING:
+    from .tasks.task import Task
 
 
-class Classify(ClassifySpec):
-    """Train a classifier by transfer learning.
+class TrainJob(TrainSpec):
+    """Train a model for a task by transfer learning; each task has a subclass.
 
     If ``torch.distributed`` is initialized, each rank takes its slice of every batch, and the result is that of a single
     process with the same global batch.
@@ -38,12 +47,12 @@ class Classify(ClassifySpec):
 
     @property
     def view(self) -> View:
-        """View of the training split, shuffled and augmented, for all epochs or passes; reads the index."""
+        """View of the training split, shuffled and augmented, for all epochs; reads the index."""
         return View(
             split=self.train_split,
             shuffle=True,
             augment=True,
-            num_epochs=self.feature_passes or self.epochs,
+            num_epochs=self.epochs,
             drop_last=self.fine_tune_from is not None
             and self.drop_last_batch(len(self.plan.load_index().rows(self.train_split))),
         )
@@ -90,7 +99,8 @@ class Classify(ClassifySpec):
         Raises:
             PlanError: the batch cannot be split among them.
         """
-        index, view = self.check(), replace(self.view, num_ranks=num_ranks)
+        self.check()
+        index, view = self.plan.load_index(), replace(self.view, num_ranks=num_ranks)
         Schedule.of(self.plan, view, index, index.rows(view.split))
 
     def run(self, feed: Feed, context: Context) -> Mapping[str, Any]:
@@ -101,10 +111,34 @@ class Classify(ClassifySpec):
             ``checkpoint``, the path of the best weights.
 
         Raises:
-            PlanError: the index has too few classes or lacks a split, or ``out`` holds another run.
+            PlanError: the index does not fit the task or lacks a split, or ``out`` holds another run.
             ModelError: the model or its weights cannot be loaded.
             RunError: the loss is not finite.
         """
         from .run import run_job
 
         return run_job(self, self.view, feed, context)
+
+
+class Classify(TrainJob):
+    """Train a classifier of images with one class each."""
+
+    model: ModelSpec
+    class_weights: Literal["none", "balanced"] = "none"
+    """``balanced`` weights each class by images / (classes * images of the class)."""
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    monitor: Literal["loss", "accuracy", "balanced_accuracy", "auroc"] = "auroc"
+
+    task_name: ClassVar[str] = "classify"
+
+    def make_task(self, index: Index, train_rows: np.ndarray) -> Task:
+        """Build the task; see ``TrainSpec.make_task``."""
+        from .tasks.classification import ClassificationTask
+
+        if self.class_weights != "none" and self.plan.sampling is not None:
+            raise PlanError(
+                f"class_weights: expected none beside the plan's sampling, got {self.class_weights}; combining them corrects "
+                "class imbalance twice: remove one of them"
+            )
+        balanced = self.class_weights == "balanced"
+        return ClassificationTask(index, train_rows, balanced=balanced, label_smoothing=self.label_smoothing)

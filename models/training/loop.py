@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
 import torch
-from torch.nn import functional
 
 from ...pipeline.errors import PlanError, RunError
-from ..zoo.forward import eval_mode
+from ..zoo.forward import AUXILIARY_WEIGHT, eval_mode, split_outputs
 from .distributed.context import DistributedContext
 from .distributed.global_batch import global_batch
-from .metrics import Metrics, accuracies, compute_metrics, log_odds
-from .train_batch import TrainBatch, gather_slices
+from .tasks.task import Criterion, MetricResult, RunningMetrics, Task, measured
+from .train_batch import TrainBatch, padding_mask
 
 
 def compute_logits(module: torch.nn.Module, inputs: torch.Tensor) -> torch.Tensor:
-    """Run a classifier in the dtype of its parameters; returns the main output of an Inception in training mode."""
-    scores: Any = module(inputs.to(parameter_dtype(module)))
-    return scores if isinstance(scores, torch.Tensor) else scores.logits
+    """Run a classifier in the dtype of its parameters; returns its main output."""
+    return split_outputs(module(inputs.to(parameter_dtype(module))))[0]
 
 
 def parameter_dtype(module: torch.nn.Module) -> torch.dtype:
@@ -31,57 +29,11 @@ def parameter_dtype(module: torch.nn.Module) -> torch.dtype:
 
 
 @dataclass(frozen=True)
-class Criterion:
-    """Cross-entropy with class weights and label smoothing; mixed images contribute to both of their labels."""
-
-    class_weights: torch.Tensor | None = None
-    """float32, shape (classes,)."""
-    label_smoothing: float = 0.0
-
-    def __call__(self, scores: torch.Tensor, batch: TrainBatch) -> torch.Tensor:
-        """Return the mean over labelled rows, weighted as in ``torch.nn.CrossEntropyLoss``; 0 if there are none."""
-        return self.total(scores, batch) / self.weight(batch)
-
-    def total(self, scores: torch.Tensor, batch: TrainBatch) -> torch.Tensor:
-        """Return the weighted sum over labelled rows."""
-        loss = self._losses(scores, batch.labels)
-        if batch.mixed_labels is not None and batch.mixed_weights is not None:
-            mixed = self._losses(scores, batch.mixed_labels)
-            loss = torch.lerp(loss, mixed, batch.mixed_weights.to(loss.dtype))
-        return loss.sum()
-
-    def weight(self, batch: TrainBatch) -> torch.Tensor:
-        """Return the normaliser of ``total``: the summed weights of labelled rows, never 0."""
-        weight = self._weights(batch.labels)
-        if batch.mixed_labels is not None and batch.mixed_weights is not None:
-            mixed = self._weights(batch.mixed_labels)
-            weight = torch.lerp(weight, mixed, batch.mixed_weights.to(weight.dtype))
-        return weight.sum().clamp_min(TINY)
-
-    def _losses(self, scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        return functional.cross_entropy(
-            scores,
-            labels,
-            None if self.class_weights is None else self.class_weights.to(scores.dtype),
-            reduction="none",
-            ignore_index=-1,
-            label_smoothing=self.label_smoothing,
-        )
-
-    def _weights(self, labels: torch.Tensor) -> torch.Tensor:
-        labelled = (labels >= 0).to(torch.float32 if self.class_weights is None else self.class_weights.dtype)
-        return labelled if self.class_weights is None else labelled * self.class_weights[labels.clamp_min(0)]
-
-
-TINY = torch.finfo(torch.float32).tiny
-
-
-@dataclass(frozen=True)
 class EvalResult:
     """Loss, metrics and throughput of one pass over a split."""
 
     loss: float | None
-    metrics: Metrics
+    metrics: MetricResult
     seconds: float
     num_read: int
 
@@ -95,31 +47,20 @@ class EvalResult:
 
 
 @dataclass
-class RunningMetrics:
-    """Running metrics of an epoch. The confusion matrix covers this rank's rows, the other fields those of all ranks."""
+class EpochMetrics:
+    """Running metrics of an epoch. ``metrics`` covers this rank's rows, the other fields those of all ranks."""
 
-    confusion: torch.Tensor
-    """int64, shape (classes * classes,), on the CPU."""
+    metrics: RunningMetrics
     loss: float = 0.0
     """Sum over the images."""
     num_read: int = 0
     seconds: float = 0.0
     """Wall time of the main rank, including waits for batches and earlier runs of the epoch."""
 
-    @classmethod
-    def empty(cls, num_classes: int) -> RunningMetrics:
-        """Create empty metrics for a number of classes."""
-        return cls(torch.zeros(num_classes * num_classes, dtype=torch.int64))
-
     def compute(self, dist: DistributedContext) -> EvalResult:
         """Compute the metrics of the epoch; a collective operation of all ranks."""
-        side = math.isqrt(len(self.confusion))
-        matrix = dist.all_reduce(self.confusion).view(side, side).numpy()
-        num_measured = int(matrix.sum())
-        metrics = Metrics(num_measured, self.num_read - num_measured, *accuracies(matrix), None, matrix)
-        return EvalResult(
-            self.loss / self.num_read if self.num_read else None, metrics, self.seconds, self.num_read
-        )
+        loss = self.loss / self.num_read if self.num_read else None
+        return EvalResult(loss, self.metrics.compute(dist, self.num_read), self.seconds, self.num_read)
 
 
 class TrainStep:
@@ -145,7 +86,7 @@ class TrainStep:
         self._criterion = criterion
 
     def __call__(
-        self, batch: TrainBatch, running: RunningMetrics, *, factor: float, checkpoint_requested: bool = False
+        self, batch: TrainBatch, running: EpochMetrics, *, factor: float, checkpoint_requested: bool = False
     ) -> bool:
         """Run one optimization step and update the running metrics.
 
@@ -165,17 +106,19 @@ class TrainStep:
         dist = self._dist
         for group in self._optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
-        weight = self._criterion.weight(batch)
-        local = (
-            [float(weight), float(batch.num_images), float(checkpoint_requested and dist.is_main)]
-            if dist.num_ranks > 1
-            else []
-        )
-        summed = dist.all_reduce(torch.tensor(local, dtype=torch.float64)) if local else None
-        num_images = batch.num_images if summed is None else int(summed[1])
+        weights, summed = self._criterion.weights(batch), None
+        if dist.num_ranks > 1:
+            local = [float(batch.num_images), float(checkpoint_requested and dist.is_main), *weights.tolist()]
+            summed = dist.all_reduce(torch.tensor(local, dtype=torch.float64))
+            weights = summed[2:].to(weights)
+        num_images = batch.num_images if summed is None else int(summed[0])
         with global_batch(dist, len(batch), num_images):
-            scores = self._scores(batch.inputs)
-        loss = self._criterion.total(scores, batch) / (weight if summed is None else float(summed[0]))
+            scores, auxiliary = self._scores(batch.inputs)
+        totals = self._criterion.totals(scores, batch)
+        for others in auxiliary:
+            if others.requires_grad:
+                totals = totals + AUXILIARY_WEIGHT * self._criterion.totals(others, batch)
+        loss = (totals / weights.to(totals)).sum()
         self._optimizer.zero_grad(set_to_none=True)
         (loss * dist.num_ranks).backward()  # type: ignore[no-untyped-call]  # ranks take the mean
         value = float(dist.all_reduce(loss.detach()))
@@ -188,16 +131,15 @@ class TrainStep:
                 f"training: expected finite gradients, got a norm of {norm} at step {batch.step}; {DIVERGENCE_HINT}"
             )
         self._optimizer.step()
-        counted = (batch.labels >= 0) & ~batch.replaced
-        pairs = batch.labels[counted] * scores.shape[1] + scores.detach()[counted].argmax(dim=1)
-        running.confusion += torch.bincount(pairs.cpu(), minlength=len(running.confusion))
+        running.metrics.update(scores.detach(), batch)
         running.loss += value * num_images
         running.num_read += num_images
-        return checkpoint_requested if summed is None else bool(summed[2])
+        return checkpoint_requested if summed is None else bool(summed[1])
 
-    def _scores(self, inputs: torch.Tensor) -> torch.Tensor:
+    def _scores(self, inputs: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """Return the logits and those of the auxiliary heads."""
         try:
-            return compute_logits(self._module, inputs)
+            return split_outputs(self._module(inputs.to(parameter_dtype(self._module))))
         except ValueError as error:
             if len(inputs) > 1 or "more than 1 value per channel" not in str(error):
                 raise
@@ -221,41 +163,54 @@ DIVERGENCE_HINT = "lower optimizer.lr, or add schedule.warmup_epochs"
 
 
 def evaluate(
-    module: torch.nn.Module, batches: Iterable[TrainBatch], dist: DistributedContext | None = None
+    module: torch.nn.Module,
+    batches: Iterable[TrainBatch],
+    task: Task,
+    num_rows: int,
+    dist: DistributedContext | None = None,
 ) -> EvalResult:
-    """Evaluate a module in eval mode; the loss is cross-entropy without class weights or smoothing.
+    """Evaluate a module in eval mode; the loss is the task's without class weights or smoothing.
 
-    Replaced and unlabelled rows and padding are excluded. Training flags are restored. Each rank passes its slices of
-    the same batches, and all ranks return the result of the whole split.
+    Replaced rows, rows without a target and padding are excluded. Training flags are restored. Each rank passes its slices
+    of the same batches, and all ranks return the result of the whole split.
+
+    Args:
+        module: the model, or its head if the batches hold features.
+        batches: of the split.
+        task: loss and metrics.
+        num_rows: rows of the split, over all ranks.
+        dist: ranks that share the batches.
 
     Raises:
         RunError: a score is not finite; raised on every rank.
     """
     started = perf_counter()
     dist = dist or DistributedContext()
-    slices: list[TrainBatch] = []
-    with eval_mode(module):
+    metrics: RunningMetrics = task.running_metrics(num_rows)
+    criterion: Criterion | None = None
+    sums, terms = torch.zeros(2, dtype=torch.float64), torch.zeros(0, dtype=torch.float64)
+    with eval_mode(module), torch.inference_mode():
         for batch in batches:
-            with torch.inference_mode():
-                scores = compute_logits(module, batch.inputs)
-            slices.append(replace(batch, inputs=scores))
-    assert slices, "an evaluated split has rows: ClassifySpec.check"
-    with torch.inference_mode():
-        gathered = gather_slices([part.cpu() for part in slices], dist)
-        return evaluate_logits(gathered.inputs, gathered.labels, gathered.replaced, perf_counter() - started)
-
-
-def evaluate_logits(
-    scores: torch.Tensor, labels: torch.Tensor, replaced: torch.Tensor, seconds: float
-) -> EvalResult:
-    """Compute loss and metrics from the scores of a whole split."""
-    wrong = int((~scores.isfinite().all(dim=1)).sum())
-    if wrong:
-        raise RunError(
-            f"evaluation: expected finite scores of the model, got NaN or infinity for {wrong} of {len(scores)} images; {DIVERGENCE_HINT}"
-        )
-    scores = scores.double()
-    counted = (labels >= 0) & ~replaced
-    loss = float(functional.cross_entropy(scores[counted], labels[counted])) if bool(counted.any()) else None
-    metrics = compute_metrics(log_odds(scores.numpy()), labels.numpy(), replaced.numpy())
-    return EvalResult(loss, metrics, seconds, len(labels))
+            scores = compute_logits(module, batch.inputs)
+            wrong = ~scores.flatten(1).isfinite().all(dim=1) & ~padding_mask(batch)
+            sums += torch.tensor([batch.num_images, int(wrong.sum())], dtype=torch.float64)
+            if sums[1]:
+                continue
+            metrics.update(scores, batch)
+            counted = measured(batch)
+            if criterion is None:
+                criterion = task.criterion(training=False, like=scores)
+            both = [criterion.totals(scores, counted), criterion.weights(counted)]
+            part = torch.stack([each.double() for each in both]).cpu()
+            terms = terms + part if terms.numel() else part
+        assert terms.numel() or sums[1], "an evaluated split has rows: TrainSpec.check"
+        num_read, num_wrong = (int(value) for value in dist.all_reduce(sums))
+        if num_wrong:
+            raise RunError(
+                f"evaluation: expected finite scores of the model, got NaN or infinity for {num_wrong} of {num_read} images; "
+                f"{DIVERGENCE_HINT}"
+            )
+        totals, weights = dist.all_reduce(terms)
+        result = metrics.compute(dist, num_read)
+    loss = float((totals / weights).sum()) if result.num_images else None
+    return EvalResult(loss, result, perf_counter() - started, num_read)

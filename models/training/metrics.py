@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +35,15 @@ class Metrics:
             "auroc": self.auroc,
         }
         return {**plain, "notes": dict(self.notes)} if self.notes else plain
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """Return none: the class with the highest score is predicted."""
+        return ()
+
+    def details(self, thresholds: Sequence[float] = ()) -> dict[str, Any]:  # noqa: ARG002
+        """Return the confusion matrix."""
+        return {"confusion": self.confusion.tolist()}
 
 
 def log_odds(logits: np.ndarray) -> np.ndarray:

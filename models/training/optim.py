@@ -1,4 +1,4 @@
-"""Optimizer, learning-rate schedule, checkpoint interval and early stopping, as validated settings."""
+"""Optimizer, checkpoint interval and early stopping, as validated settings."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from ...pipeline.config.checked_model import CheckedModel
 
 if TYPE_CHECKING:
     import torch
-
-MetricName = Literal["loss", "accuracy", "balanced_accuracy", "auroc"]
 
 
 class OptimizerSpec(CheckedModel):
@@ -27,44 +25,50 @@ class OptimizerSpec(CheckedModel):
     """SGD only; AdamW uses betas 0.9 and 0.999."""
     backbone_lr_mult: float = Field(default=0.1, gt=0)
     """Learning-rate multiplier of the unfrozen part of the backbone, relative to ``lr``."""
+    lr_mults: dict[str, PositiveFloat] | None = None
+    """Multipliers by block, each from that block to the next one named: ``{layer3: 0.03, layer4: 0.3}``. Blocks before the
+    first have ``backbone_lr_mult``; the head always has ``lr``."""
+    layer_decay: float | None = Field(default=None, gt=0, le=1)
+    """In place of ``backbone_lr_mult``: the rate falls by this factor from each block to the one before it, as timm's."""
+    decay_1d: bool = True
+    """Whether biases, the weights of norms and what the model itself excludes (timm's ``no_weight_decay``) decay too.
+    False is usual for fine-tuning."""
+
+    @model_validator(mode="after")
+    def _check_layer_decay(self) -> OptimizerSpec:
+        others = [key for key in ("backbone_lr_mult", "lr_mults") if key in self.model_fields_set]
+        others = [key for key in others if getattr(self, key) != type(self).model_fields[key].default]
+        if self.layer_decay is not None and others:
+            raise ValueError(
+                f"layer_decay: expected no other multiplier beside it, got {others[0]}; remove one of them"
+            )
+        return self
+
+    def build_for(self, model: torch.nn.Module, heads: Sequence[str] | None = None) -> torch.optim.Optimizer:
+        """Build the optimizer of a model's trainable parameters; arguments as of ``param_groups``.
+
+        Raises:
+            ModelError: ``lr_mults`` names an unknown block.
+        """
+        from .optimization.param_groups import param_groups
+
+        return self._build(param_groups(model, self, heads))
 
     def build(
         self, head: Sequence[torch.nn.Parameter], backbone: Sequence[torch.nn.Parameter]
     ) -> torch.optim.Optimizer:
-        """Build the optimizer; every parameter group has ``base_lr``, its peak learning rate."""
+        """Build the optimizer of two lists of parameters; every group has ``base_lr``, its peak learning rate."""
+        rates = ((head, self.lr), (backbone, self.lr * self.backbone_lr_mult))
+        return self._build(
+            [{"params": list(members), "lr": lr, "base_lr": lr} for members, lr in rates if members]
+        )
+
+    def _build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         import torch
 
-        rates = ((head, self.lr), (backbone, self.lr * self.backbone_lr_mult))
-        groups = [{"params": list(members), "lr": lr, "base_lr": lr} for members, lr in rates if members]
         if self.name == "sgd":
             return torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
         return torch.optim.AdamW(groups, lr=self.lr, weight_decay=self.weight_decay)
-
-
-class LRSchedule(CheckedModel):
-    """Learning-rate schedule: a pure function of training progress, so that resuming needs no state."""
-
-    kind: Literal["constant", "cosine", "step"] = "cosine"
-    warmup_epochs: float = Field(default=0.0, ge=0)
-    """Epochs of linear warm-up from 0."""
-    step_epochs: int = Field(default=30, ge=1)
-    step_factor: float = Field(default=0.1, gt=0, le=1)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_name(cls, value: Any) -> Any:
-        return {"kind": value} if isinstance(value, str) else value
-
-    def factor(self, done_epochs: float, num_epochs: int) -> float:
-        """Return the multiplier of the peak learning rate after ``done_epochs`` (fractional) of ``num_epochs``."""
-        if done_epochs < self.warmup_epochs:
-            return done_epochs / self.warmup_epochs
-        if self.kind == "step":
-            return float(self.step_factor ** int(done_epochs // self.step_epochs))
-        if self.kind == "cosine":
-            length = max(num_epochs - self.warmup_epochs, 1e-9)
-            return 0.5 * (1 + math.cos(math.pi * min((done_epochs - self.warmup_epochs) / length, 1.0)))
-        return 1.0
 
 
 class CheckpointEvery(CheckedModel):
@@ -84,7 +88,8 @@ MAX_CHECKPOINT_OVERHEAD = 0.02
 class EarlyStop(CheckedModel):
     """Early stopping: end the run after ``patience`` epochs without a new ``best_epoch``."""
 
-    metric: MetricName = "auroc"
+    metric: str = "auroc"
+    """``loss`` or a metric of the task; in a job file, the one that the task monitors by default."""
     patience: int = Field(default=3, ge=1)
 
     def is_reached(self, history: Sequence[Mapping[str, Any]]) -> bool:
@@ -92,7 +97,7 @@ class EarlyStop(CheckedModel):
         return bool(history) and len(history) - 1 - best_epoch(history, self.metric) >= self.patience
 
 
-def best_epoch(history: Sequence[Mapping[str, Any]], metric: MetricName) -> int:
+def best_epoch(history: Sequence[Mapping[str, Any]], metric: str) -> int:
     """Return the epoch with the best value of a metric.
 
     Ties are resolved by the lower loss, then by the earlier epoch. An undefined value ranks last. A metric that is

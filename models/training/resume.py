@@ -13,7 +13,7 @@ from ...pipeline.plan.view import View
 from ...pipeline.sampler.position import make_position, view_fields
 from ..zoo.load_checkpoint import is_path
 from .checkpoint import LAST_NAME, Progress, read_metadata, read_progress
-from .spec import ClassifySpec
+from .spec import TrainSpec
 
 History = tuple[Mapping[str, Any], ...]
 
@@ -27,15 +27,13 @@ class ResumeState:
     progress: Progress | None = None
     """None if there is no checkpoint yet."""
 
-    def resume_point(self, spec: ClassifySpec, view: View) -> ResumePoint:
+    def resume_point(self, spec: TrainSpec, view: View) -> ResumePoint:
         """Return the rest of a view of all epochs; the view may be longer than that of the earlier run."""
         if self.progress is None or self.progress.position is None:
             return ResumePoint(view)
         position = {**self.progress.position, "view": view_fields(view)}
         if is_done(spec, self.history):
             position |= {"epoch": view.first_epoch + view.num_epochs, "step": 0}
-        elif spec.feature_passes is not None:
-            return ResumePoint(view)  # features are computed again, and counted again
         return ResumePoint(view, position, self.progress.counts)
 
     def check_position(self, num_steps: int) -> None:
@@ -63,7 +61,7 @@ def view_position(epoch: int, step: int, num_steps: int) -> dict[str, int]:
     return {"epoch": epoch + step // num_steps, "step": step % num_steps}
 
 
-def read_resume_state(spec: ClassifySpec, view: View, out: Path) -> ResumeState:
+def read_resume_state(spec: TrainSpec, view: View, out: Path) -> ResumeState:
     """Read the state that a run of the same job left in ``out``.
 
     Raises:
@@ -80,15 +78,16 @@ def read_resume_state(spec: ClassifySpec, view: View, out: Path) -> ResumeState:
         shown = "; ".join(f"{key} was {saved.get(key)!r} and is {current.get(key)!r}" for key in keys[:5])
         raise PlanError(f"{out}: expected a new folder or one of the same job, got one where {shown}; "
                         "choose another --out, or delete it")  # fmt: skip
-    progress = read_progress(path, header)
-    if header["format_version"] == "1" and spec.feature_passes is None:
+    expected = spec.task_of(spec.plan.load_index()).running_metrics().sums
+    progress = read_progress(path, header, expected)
+    if header["format_version"] == "1":
         plan = spec.plan.fingerprint(spec.plan.load_index())
         position = make_position(view, plan=plan, epoch=len(metadata.history), step=0)
         progress = replace(progress, position=position)
     return ResumeState(metadata.history, progress)
 
 
-def is_done(spec: ClassifySpec, history: History) -> bool:
+def is_done(spec: TrainSpec, history: History) -> bool:
     """Return whether training is complete: all epochs are done, or it stopped early."""
     return len(history) >= spec.epochs or (
         spec.early_stop is not None and spec.early_stop.is_reached(history)

@@ -1,8 +1,8 @@
-"""Batches of a training or evaluation step; gathering slices from ranks and splitting features among them."""
+"""Batches of a training or evaluation step; gathering slices from ranks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -15,18 +15,19 @@ from .distributed.context import DistributedContext
 
 @dataclass(frozen=True, slots=True)
 class TrainBatch:
-    """Inputs, labels and flags of one step, on the model's device."""
+    """Inputs, targets and flags of one step, on the model's device."""
 
     inputs: torch.Tensor
     """float32: images (N, 3, H, W), or input features of the head."""
-    labels: torch.Tensor
-    """int64, shape (N,); -1 for unlabelled rows."""
+    targets: torch.Tensor
+    """Shape (N, ...), as the task defines them: -1, or NaN in floats, where there is none. Labels are int64, shape (N,)."""
     replaced: torch.Tensor
     """bool, shape (N,): rows that replace an unreadable image; used in training but not in metrics."""
-    mixed_labels: torch.Tensor | None = None
+    mixed_targets: torch.Tensor | None = None
+    """Targets of the images that are mixed in."""
     mixed_weights: torch.Tensor | None = None
     padding: torch.Tensor | None = None
-    """bool, shape (N,): padding rows; labelled -1 and excluded from all counts."""
+    """bool, shape (N,): padding rows; without a target and excluded from all counts."""
     step: int = 0
     """Index of the batch within its epoch."""
 
@@ -36,51 +37,80 @@ class TrainBatch:
         return len(self) if self.padding is None else len(self) - int(self.padding.sum())
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.targets)
 
     def cpu(self) -> TrainBatch:
         """Move all tensors to the CPU."""
         return map_tensors([self], lambda tensors: tensors[0].cpu())
 
 
-def to_train_batch(batch: Batch, device: torch.device) -> TrainBatch:
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """Targets of a batch, one row per image."""
+
+    own: torch.Tensor
+    """-1, or NaN in floats, where there is none."""
+    mixed: torch.Tensor | None = None
+    """Those of the images that MixUp or CutMix mixed in, where the model is trained on both."""
+
+
+def label_targets(batch: Batch) -> Targets:
+    """Return the labels of a batch as targets."""
+    return Targets(batch.labels, batch.mixed_labels)
+
+
+def fill_ignored(targets: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+    """Remove the targets of some rows, given as a mask: -1, or NaN in floats."""
+    mask = rows.to(targets.device).view(-1, *(1,) * (targets.dim() - 1))
+    return targets.masked_fill(mask, float("nan") if targets.is_floating_point() else -1)
+
+
+def to_train_batch(
+    batch: Batch, device: torch.device, targets: Callable[[Batch], Targets] = label_targets
+) -> TrainBatch:
     """Move a batch to the model's device.
 
     uint8 NHWC images become float32 NCHW in 0..1: a plan without ``Normalize`` trains on ``x / 255``.
-    Images use the channels-last memory format. Padding rows get the label -1.
+    Images use the channels-last memory format. Padding rows have no target.
     """
     padding = torch.from_numpy(batch.padding).to(device) if batch.padding.any() else None
 
-    def labels_of(labels: torch.Tensor) -> torch.Tensor:
-        moved = labels.to(device, non_blocking=True)
-        return moved if padding is None else moved.masked_fill(padding, -1)
+    def moved(values: torch.Tensor) -> torch.Tensor:
+        values = values.to(device, non_blocking=True)
+        return values if padding is None else fill_ignored(values, padding)
 
-    images = batch.images.to(device, non_blocking=True)
-    if images.dtype == torch.uint8:
-        images = images.permute(0, 3, 1, 2).float().div_(255)
+    found = targets(batch)
     return TrainBatch(
-        images.contiguous(memory_format=torch.channels_last),
-        labels_of(batch.labels),
+        model_inputs(batch.images, device),
+        moved(found.own),
         torch.from_numpy(np.asarray(batch.replaced)).to(device),
-        None if batch.mixed_labels is None else labels_of(batch.mixed_labels),
+        None if found.mixed is None else moved(found.mixed),
         None if batch.mixed_weights is None else batch.mixed_weights.to(device, non_blocking=True),
         padding,
         batch.step,
     )
 
 
+def model_inputs(images: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Return a batch's images as a model takes them, on its device: NCHW in channels-last memory, bytes as 0..1."""
+    images = images.to(device, non_blocking=True)
+    if images.dtype == torch.uint8:
+        images = images.permute(0, 3, 1, 2).float().div_(255)
+    return images.contiguous(memory_format=torch.channels_last)
+
+
 def map_tensors(
     parts: Sequence[TrainBatch], make: Callable[[list[torch.Tensor]], torch.Tensor]
 ) -> TrainBatch:
     """Build a batch by applying a function to the batches' tensors of each field."""
-    mixed_labels = [part.mixed_labels for part in parts if part.mixed_labels is not None]
+    mixed_targets = [part.mixed_targets for part in parts if part.mixed_targets is not None]
     mixed_weights = [part.mixed_weights for part in parts if part.mixed_weights is not None]
     mark_padding = any(part.padding is not None for part in parts)
     return TrainBatch(
         make([part.inputs for part in parts]),
-        make([part.labels for part in parts]),
+        make([part.targets for part in parts]),
         make([part.replaced for part in parts]),
-        make(mixed_labels) if mixed_labels else None,
+        make(mixed_targets) if mixed_targets else None,
         make(mixed_weights) if mixed_weights else None,
         make([padding_mask(part) for part in parts]) if mark_padding else None,
         parts[0].step,
@@ -94,7 +124,7 @@ def padding_mask(batch: TrainBatch) -> torch.Tensor:
 
 def take_rows(batch: TrainBatch, rows: torch.Tensor) -> TrainBatch:
     """Select rows of a batch."""
-    rows = rows.to(batch.labels.device)
+    rows = rows.to(batch.targets.device)
     return map_tensors([batch], partial(index_rows, rows=rows))
 
 
@@ -121,33 +151,6 @@ def gather_slices(slices: Sequence[TrainBatch], dist: DistributedContext) -> Tra
     )
     full = map_tensors([local], lambda tensors: dist.all_gather(tensors[0]))
     order = dist.all_gather(torch.cat(batch_numbers)).argsort(stable=True)
-    order = order[padding_mask(full)[order.to(full.labels.device)].cpu() == 0]
+    order = order[padding_mask(full)[order.to(full.targets.device)].cpu() == 0]
     gathered = take_rows(replace(full, padding=None), order)
     return replace(gathered, replaced=gathered.replaced.bool())
-
-
-def local_batches(
-    full: TrainBatch, order: np.ndarray, size: int, dist: DistributedContext
-) -> Iterator[TrainBatch]:
-    """Split rows that every rank holds into batches, in a given order, and yield this rank's slice of each.
-
-    Slices of a batch have equal lengths: repeated rows fill them up, marked as padding and without a label.
-    """
-    for step, start in enumerate(range(0, len(order), size)):
-        rows = order[start : start + size]
-        num_local_rows = -(-len(rows) // dist.num_ranks)
-        positions = np.arange(dist.rank * num_local_rows, (dist.rank + 1) * num_local_rows)
-        part = replace(take_rows(full, torch.from_numpy(rows[positions % len(rows)])), step=step)
-        yield part if dist.num_ranks == 1 else mark_padding(part, torch.from_numpy(positions >= len(rows)))
-
-
-def mark_padding(batch: TrainBatch, padding: torch.Tensor) -> TrainBatch:
-    """Mark rows as padding and remove their labels."""
-    padding = padding.to(batch.labels.device)
-    mixed_labels = batch.mixed_labels
-    return replace(
-        batch,
-        labels=batch.labels.masked_fill(padding, -1),
-        mixed_labels=None if mixed_labels is None else mixed_labels.masked_fill(padding, -1),
-        padding=padding,
-    )

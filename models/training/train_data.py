@@ -1,26 +1,21 @@
-"""Training and validation data of a run: images, or features computed once by a frozen backbone."""
+"""Training and validation data of a run: images, or features that the frozen part of a model computes once."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from itertools import groupby
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Protocol
 
-import numpy as np
 import torch
 
 from ...pipeline.batch.batch import Batch
-from ...pipeline.errors import ModelError
 from ...pipeline.jobs.contracts import Context, Feed
 from ...pipeline.plan.plan import Plan
 from ...pipeline.plan.view import View
-from ...pipeline.rng import derive_seed, numpy_generator
-from ..zoo.build import head_module
+from ..features.feature_cache import FeatureCache
+from ..features.split_features import SplitFeatures
 from .distributed.context import DistributedContext
-from .loop import compute_logits
-from .train_batch import TrainBatch, gather_slices, local_batches, to_train_batch
+from .train_batch import Targets, TrainBatch, label_targets, to_train_batch
 
 
 class TrainData(Protocol):
@@ -28,7 +23,7 @@ class TrainData(Protocol):
 
     @property
     def module(self) -> torch.nn.Module:
-        """Module to train: the model, or its head if the batches hold features."""
+        """Module to train: the model, or the part of it that follows the features in the batches."""
         ...
 
     def epoch(self, epoch: int) -> Iterator[TrainBatch]:
@@ -41,14 +36,19 @@ class TrainData(Protocol):
 
 
 def split_batches(
-    context: Context, plan: Plan, split: str, device: torch.device, dist: DistributedContext | None = None
+    context: Context,
+    plan: Plan,
+    split: str,
+    device: torch.device,
+    dist: DistributedContext | None = None,
+    targets: Callable[[Batch], Targets] = label_targets,
 ) -> Iterator[TrainBatch]:
     """Yield the batches of a split, in order and without augmentation; this rank's slices if there are several."""
     dist = dist or DistributedContext()
     with context.engine.feed(plan, dist.local_view(View(split=split))) as feed:
         for batch in context.console.track(feed, split):
             if len(batch):
-                yield to_train_batch(batch, device)
+                yield to_train_batch(batch, device, targets)
 
 
 class ImageTrainData:
@@ -63,7 +63,9 @@ class ImageTrainData:
         context: Context,
         device: torch.device,
         dist: DistributedContext,
+        targets: Callable[[Batch], Targets] = label_targets,
     ) -> None:
+        self._targets = targets
         self.module = module
         self._plan = plan
         self._validation_split = validation_split
@@ -81,7 +83,7 @@ class ImageTrainData:
             if self._next_batch is not None:
                 return
             if self._is_trainable(batch):
-                yield to_train_batch(batch, self._device)
+                yield to_train_batch(batch, self._device, self._targets)
 
     def _is_trainable(self, batch: Batch) -> bool:
         """Return False for a batch that errors have reduced to one image, on which BatchNorm cannot train."""
@@ -89,102 +91,59 @@ class ImageTrainData:
 
     def validation(self) -> Iterator[TrainBatch]:
         """Yield the batches of the validation split."""
-        return split_batches(self._context, self._plan, self._validation_split, self._device, self._dist)
+        return split_batches(
+            self._context, self._plan, self._validation_split, self._device, self._dist, self._targets
+        )
 
 
-@dataclass(frozen=True)
 class FeatureTrainData:
-    """Features: the frozen backbone runs once over every pass of the feed, and epochs train the head alone.
+    """Features: the frozen part of the model runs once for every image and pass, and epochs train what follows it.
 
-    Epoch e uses pass e modulo the number of passes, shuffled by (seed, e). Each rank computes the features of its
-    slices; all ranks hold all features.
+    Epochs have the batches of ``ImageTrainData``, bad images included; epoch e uses the features of pass e modulo the number
+    of passes.
+
+    Args:
+        module: the part of the model behind the features.
+        features: computes or finds the features.
+        view: of the training split, all epochs of it.
+        passes: number of augmented passes; 0 for images as in evaluation.
+        validation_split: name of the split.
+        start: epoch and step of the first batch.
     """
 
-    module: torch.nn.Module
-    plan: Plan
-    passes: tuple[TrainBatch, ...]
-    validation_features: TrainBatch
-    dist: DistributedContext
-
-    @classmethod
-    def collect(
-        cls,
-        model: torch.nn.Module,
-        plan: Plan,
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        features: FeatureCache,
+        view: View,
+        *,
+        passes: int,
         validation_split: str,
-        feed: Feed,
-        context: Context,
-        device: torch.device,
-        dist: DistributedContext,
-    ) -> FeatureTrainData:
-        """Compute the features of the feed and of the validation split.
-
-        They stay on the device: 4 bytes times their width (1280 for EfficientNet-Lite0) per image.
-
-        Raises:
-            ModelError: the model applies further operations after its head.
-        """
-        batches = context.console.track(feed, "features")
-        model.eval()
-        passes = tuple(
-            extract_features(model, (to_train_batch(batch, device) for batch in group if len(batch)), dist)
-            for _, group in groupby(batches, key=lambda batch: batch.epoch)
-        )
-        validation_features = extract_features(
-            model, split_batches(context, plan, validation_split, device, dist), dist
-        )
-        return cls(head_module(model)[1], plan, passes, validation_features, dist)
+        start: tuple[int, int],
+        targets: Callable[[Batch], Targets] = label_targets,
+    ) -> None:
+        self._targets = targets
+        self.module = module
+        self._features = features
+        self._passes: list[SplitFeatures | None] = [None] * max(1, passes)
+        self._is_augmented = passes > 0
+        self._view = view
+        self._validation_split = validation_split
+        self._start = start
+        self._validation: SplitFeatures | None = None
 
     def epoch(self, epoch: int) -> Iterator[TrainBatch]:
-        """Yield shuffled features."""
-        full = self.passes[epoch % len(self.passes)]
-        order = numpy_generator(derive_seed("features", self.plan.seed, epoch, "")).permutation(len(full))
-        return local_batches(full, order, self.plan.batch.size, self.dist)
+        """Yield the batches of an epoch."""
+        number = epoch % len(self._passes)
+        found = self._passes[number]
+        if found is None:
+            found = self._features.open(self._view.split, number if self._is_augmented else None)
+            self._passes[number] = found
+        first = self._start[1] if epoch == self._start[0] else 0
+        return found.batches(replace(self._view, first_epoch=epoch, num_epochs=1), self._targets, first)
 
     def validation(self) -> Iterator[TrainBatch]:
-        """Yield the validation features as one batch."""
-        return local_batches(
-            self.validation_features,
-            np.arange(len(self.validation_features)),
-            len(self.validation_features),
-            self.dist,
-        )
-
-
-def extract_features(
-    model: torch.nn.Module, batches: Iterator[TrainBatch], dist: DistributedContext
-) -> TrainBatch:
-    """Compute the input of the head for every image of all ranks. The model has to be in eval mode."""
-    _, head = head_module(model)
-    parts: list[TrainBatch] = []
-    for batch in batches:
-        with torch.no_grad(), capture_inputs(head) as captured:
-            scores = compute_logits(model, batch.inputs)
-        if not parts:
-            check_head(head, captured[0], scores)
-        parts.append(replace(batch, inputs=captured[0]))
-    return gather_slices(parts, dist)
-
-
-@contextmanager
-def capture_inputs(module: torch.nn.Module) -> Iterator[list[torch.Tensor]]:
-    """Record the inputs of a module within the context."""
-    captured: list[torch.Tensor] = []
-    handle = module.register_forward_pre_hook(lambda _, arguments: captured.append(arguments[0]))
-    try:
-        yield captured
-    finally:
-        handle.remove()
-
-
-@torch.no_grad()
-def check_head(head: torch.nn.Module, features: torch.Tensor, scores: torch.Tensor) -> None:
-    """Check that the head is the last operation of the model.
-
-    Raises:
-        ModelError: it is not, for example a convolutional head with pooling after it.
-    """
-    again = head(features)
-    if again.shape != scores.shape or not torch.allclose(again, scores, rtol=1e-3, atol=1e-4):
-        raise ModelError("feature_passes: expected a model that ends in its head, got one with operations after it; "
-                         "leave feature_passes out: the whole model then runs every epoch")  # fmt: skip
+        """Yield the batches of the validation split."""
+        if self._validation is None:
+            self._validation = self._features.open(self._validation_split)
+        return self._validation.batches(View(split=self._validation_split), self._targets)

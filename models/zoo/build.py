@@ -15,10 +15,11 @@ from pydantic import Field
 from ...pipeline.config.checked_model import CheckedModel
 from ...pipeline.config.path_fields import MayBePath
 from ...pipeline.errors import ModelError
+from .channels import RGB, input_convolutions, num_input_channels, set_input_channels
 from .checkpoint_file import SUFFIXES
 from .data_config import DataConfig, data_config, imagenet_classes
-from .heads import classifier_layers, head_module, head_names, num_outputs, reset_head
-from .hubs import WITH_AUXILIARY_HEADS, build_pretrained, build_untrained, find_model
+from .heads import auxiliary_head_names, classifier_layers, head_module, head_names, num_outputs, reset_head
+from .hubs import UNTRAINED_AUXILIARY, WITH_AUXILIARY_HEADS, build_pretrained, build_untrained, find_model
 from .load_checkpoint import is_path, load_checkpoint, resolve_weights
 from .weights_report import WeightsReport, attach_report, weights_report
 
@@ -56,6 +57,11 @@ class ModelSpec(CheckedModel):
     """Only for torchvision's GoogLeNet and Inception v3: renormalise ImageNet-normalised images to -1..1 first. None
     enables it for torchvision's pretrained weights, which were trained with it, and disables it otherwise, as torchvision
     does."""
+    auxiliary_heads: bool = False
+    """Only for torchvision's GoogLeNet and Inception v3: build the auxiliary heads, whose losses are added in training."""
+    in_channels: int | None = Field(default=None, ge=1)
+    """Number of channels of the images, such as 1 for gray. Pretrained weights of the first convolution are adapted: summed
+    for one channel, otherwise repeated in turn. None keeps that of the weights, usually 3."""
     num_classes: int | None = Field(default=None, ge=1)
     """None keeps the number of classes of the weights; a different number creates a new head."""
 
@@ -65,8 +71,8 @@ def build_model(
 ) -> nn.Module:
     """Build a classifier on the CPU, in eval mode.
 
-    ``weights_report`` of the model lists the loaded and the randomly initialised layers. GoogLeNet and Inception are built
-    without auxiliary heads. The state of torch's global generator is restored.
+    ``weights_report`` of the model lists the loaded and the randomly initialised layers. An image encoder without a head
+    gets one if the number of classes is given. The state of torch's global generator is restored.
 
     Args:
         spec: model and weights.
@@ -102,29 +108,51 @@ def build_model(
 def _build(spec: ModelSpec, hub: str, name: str, num_wanted: int | None) -> tuple[nn.Module, WeightsReport]:
     """Build the network, load its weights and replace the head if the number of classes differs."""
     transforms: bool | None = None
+    auxiliary = spec.auxiliary_heads
     if spec.weights == "default":
-        model, transforms = build_pretrained(hub, name), True
+        model, transforms = build_pretrained(hub, name, auxiliary_heads=auxiliary), True
         report = WeightsReport(f"{hub} weights of {name}", num_loaded=len(model.state_dict()))
+        if auxiliary and name == "googlenet":
+            report = report.with_new_layers(auxiliary_head_names(model), UNTRAINED_AUXILIARY)
     elif spec.weights == "none":
-        model = build_untrained(hub, name)
+        model = build_untrained(hub, name, auxiliary_heads=auxiliary)
         layers = tuple(
             part for part, child in model.named_children() if any(True for _ in child.parameters())
         )
         report = WeightsReport("none", untrained=layers)
     else:
         path = resolve_weights(spec.weights)
-        model = build_untrained(hub, name)
+        model = build_untrained(hub, name, auxiliary_heads=auxiliary)
         report, transforms = load_checkpoint(model, path, spec.weights_entry, num_wanted)
     if num_wanted is not None and num_wanted != num_outputs(model):
         num_before = num_outputs(model)
         reset_head(model, num_wanted)
         heads = classifier_layers(model)
+        before = f"in place of {num_before}" if num_before else "on an image encoder without one"
         report = (
             report.with_new_layers(heads)
             if spec.weights == "none"
-            else report.with_new_layers(heads, f"new head of {num_wanted} classes in place of {num_before}")
+            else report.with_new_layers(heads, f"new head of {num_wanted} classes {before}")
         )
+    report = _set_channels(spec, model, report)
     return model, _set_transform_input(spec, model, hub, name, report, recorded=transforms)
+
+
+def _set_channels(spec: ModelSpec, model: nn.Module, report: WeightsReport) -> WeightsReport:
+    """Adapt the first convolution to the number of channels of the spec, and add a note to the report."""
+    wanted, got = spec.in_channels, num_input_channels(model)
+    if wanted is None or wanted == got:
+        return report
+    if got != RGB:
+        raise ModelError(
+            f"in_channels: expected {got}, the number of channels of the weights from {report.source}, got {wanted}; "
+            "remove in_channels, or use weights for RGB images"
+        )
+    set_input_channels(model, wanted)
+    if spec.weights == "none":
+        return report
+    how = "summed to one" if wanted == 1 else f"repeated to {wanted}"
+    return report.with_note(f"{RGB} input channels {how} in {' and '.join(input_convolutions(model))}")
 
 
 def _set_transform_input(
@@ -148,6 +176,13 @@ def _set_transform_input(
             )
         return report
     requested = spec.transform_input
+    if num_input_channels(model) != RGB:  # it renormalises RGB; ``data_config`` states what other images need
+        if requested:
+            raise ModelError(
+                f"transform_input: expected images of {RGB} channels, got in_channels: {num_input_channels(model)}; "
+                "remove transform_input"
+            )
+        requested = False
     cast("Any", model).transform_input = bool(recorded) if requested is None else requested
     if requested is not None or recorded is not None or spec.weights == "none":
         return report

@@ -10,6 +10,10 @@ import torch
 from torch import nn
 
 from ...pipeline.errors import ModelError
+from .channels import num_input_channels
+
+AUXILIARY_WEIGHT = 0.3
+"""Weight of the loss of each auxiliary head (Szegedy et al., "Going Deeper with Convolutions", section 5)."""
 
 
 @contextmanager
@@ -47,6 +51,11 @@ def run_model(model: nn.Module, images: torch.Tensor, *, features_only: bool = F
             f"images that {type(model).__name__} accepts"
         )  # fmt: skip
         channels, height, width = images.shape[1:]
+        if channels != (accepted := num_input_channels(model)):
+            raise ModelError(
+                f"model: expected images with {accepted} channels, got {channels}; write in_channels: {channels} in the "
+                f"model, or let the plan make {accepted}"
+            ) from error
         raise ModelError(
             f"model: expected {expected}, got {height} x {width} pixels with {channels} channels ({reason}); "
             "change the size in the plan, or choose a model for this size"
@@ -62,3 +71,14 @@ def expected_input_size(model: nn.Module) -> tuple[int, int] | None:
     if isinstance(stated, int):
         return stated, stated
     return (int(stated[0]), int(stated[1])) if stated else None
+
+
+def split_outputs(outputs: Any) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    """Split the output of a classifier into the logits and the logits of its auxiliary heads.
+
+    torchvision's GoogLeNet and Inception v3 return a tuple in training mode if they were built with auxiliary heads.
+    """
+    if isinstance(outputs, torch.Tensor):
+        return outputs, ()
+    main, *others = outputs
+    return main, tuple(each for each in others if each is not None)

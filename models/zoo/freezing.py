@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ...pipeline.errors import ModelError, did_you_mean
-from .build import head_module, head_names
+from .heads import head_module, head_names
 
 if TYPE_CHECKING:
     from torch import nn

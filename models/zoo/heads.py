@@ -17,12 +17,17 @@ def head_module(model: nn.Module) -> tuple[str, nn.Module]:
     For timm models this is their ``classifier``, otherwise the last Linear, or the last Conv2d if there is no Linear.
 
     Raises:
-        ModelError: the model has no such layer.
+        ModelError: the model has no such layer, or was built without one.
     """
     from torch import nn
 
     for name in head_names(model):
         return name, model.get_submodule(name)
+    if is_headless(model):
+        raise ModelError(
+            f"model: expected a classifier, got {type(model).__name__}, an image encoder without a head; "
+            "set num_classes to give it one"
+        )
     for kind in (nn.Linear, nn.Conv2d):
         found = [(name, module) for name, module in model.named_modules() if isinstance(module, kind)]
         if found:
@@ -37,40 +42,65 @@ def head_names(model: nn.Module) -> tuple[str, ...]:
     """List the classifier layers of a timm model, two for distilled models; empty for other models."""
     from torch import nn
 
-    named = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or ()
-    names = (named,) if isinstance(named, str) else tuple(named)
     modules = dict(model.named_modules())
-    return tuple(name for name in names if isinstance(modules.get(name), nn.Linear | nn.Conv2d))
+    return tuple(name for name in _timm_heads(model) if isinstance(modules.get(name), nn.Linear | nn.Conv2d))
+
+
+def _timm_heads(model: nn.Module) -> tuple[str, ...]:
+    named = (getattr(model, "pretrained_cfg", None) or {}).get("classifier") or ()
+    return (named,) if isinstance(named, str) else tuple(named)
+
+
+def declared_heads(model: nn.Module) -> tuple[str, ...]:
+    """List the names of the main classifier layers, also those that an image encoder gets with a number of classes."""
+    return _timm_heads(model) if is_headless(model) else head_names(model) or (head_module(model)[0],)
+
+
+def is_headless(model: nn.Module) -> bool:
+    """Return whether a timm model was built without a classifier layer, such as the image encoders of DINO and CLIP."""
+    return getattr(model, "num_classes", None) == 0 and hasattr(model, "reset_classifier")
+
+
+def auxiliary_head_names(model: nn.Module) -> tuple[str, ...]:
+    """List the auxiliary heads of torchvision's GoogLeNet and Inception v3, if the model was built with them."""
+    return tuple(name for name in ("aux1", "aux2", "AuxLogits") if getattr(model, name, None) is not None)
 
 
 def reset_head(model: nn.Module, num_classes: int) -> None:
-    """Replace the classifier layer in place by a new one, randomly initialised with torch's global generator.
+    """Replace the classifier layers in place by new ones, randomly initialised with torch's global generator.
 
     Args:
-        model: a classifier for which ``head_module`` finds a layer.
+        model: a classifier for which ``head_module`` finds a layer, or an image encoder without a head, which gets one.
         num_classes: number of outputs of the new layer.
 
     Raises:
         ModelError: the model has no classifier layer, or num_classes is below 1.
     """
-    from torch import nn
-
     if num_classes < 1:
         raise ModelError(
             f"num_classes: expected at least 1, got {num_classes}; count the classes of the data"
         )
-    name, old = head_module(model)
-    weight = cast("torch.Tensor", old.weight)
-    if head_names(model) and hasattr(model, "reset_classifier"):
+    first = next(model.parameters())
+    if hasattr(model, "reset_classifier") and (head_names(model) or is_headless(model)):
         cast("Any", model).reset_classifier(num_classes)
-        model.to(device=weight.device, dtype=weight.dtype)
+        model.to(device=first.device, dtype=first.dtype)
         return
-    parent = model.get_submodule(name.rpartition(".")[0])
+    for name in classifier_layers(model):
+        _replace_layer(model, name, num_classes)
+    if hasattr(model, "num_classes"):
+        cast("Any", model).num_classes = num_classes
+
+
+def _replace_layer(model: nn.Module, name: str, num_outputs: int) -> None:
+    from torch import nn
+
+    old = model.get_submodule(name)
+    weight = cast("torch.Tensor", old.weight)
     new: nn.Module
     if isinstance(old, nn.Conv2d):
         new = nn.Conv2d(
             old.in_channels,
-            num_classes,
+            num_outputs,
             cast("Any", old.kernel_size),
             cast("Any", old.stride),
             cast("Any", old.padding),
@@ -78,19 +108,31 @@ def reset_head(model: nn.Module, num_classes: int) -> None:
         )
     else:
         assert isinstance(old, nn.Linear)
-        new = nn.Linear(old.in_features, num_classes, bias=old.bias is not None)
-    setattr(
-        parent, name.rpartition(".")[2], new.to(device=weight.device, dtype=weight.dtype).train(old.training)
-    )
-    if hasattr(model, "num_classes"):
-        cast("Any", model).num_classes = num_classes
+        new = nn.Linear(old.in_features, num_outputs, bias=old.bias is not None)
+    parent = model.get_submodule(name.rpartition(".")[0])
+    new = new.to(device=weight.device, dtype=weight.dtype).train(old.training)
+    setattr(parent, name.rpartition(".")[2], new)
 
 
 def classifier_layers(model: nn.Module) -> tuple[str, ...]:
-    """List the names of all classifier layers; two for distilled models."""
-    return head_names(model) or (head_module(model)[0],)
+    """List the names of all classifier layers: two for distilled models, also the last layers of auxiliary heads."""
+    if names := head_names(model):
+        return names
+    head = head_module(model)[0]
+    auxiliary = (
+        f"{name}.{next(layer for layer in ('fc2', 'fc') if hasattr(model.get_submodule(name), layer))}"
+        for name in auxiliary_head_names(model)
+    )
+    return (head, *auxiliary)
 
 
 def num_outputs(model: nn.Module) -> int:
-    """Return the number of outputs of a classifier."""
+    """Return the number of outputs of a classifier; 0 for an image encoder without a head."""
+    if is_headless(model):
+        return 0
     return int(cast("torch.Tensor", head_module(model)[1].weight).shape[0])
+
+
+def num_features(model: nn.Module) -> int:
+    """Return the number of inputs of the classifier layer."""
+    return int(cast("torch.Tensor", head_module(model)[1].weight).shape[1])

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ...pipeline.errors import ModelError, did_you_mean
+from ...pipeline.warning_filter import ignored_warnings
 from .weights import is_reachable
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 HUBS = ("torchvision", "timm")
 WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
 """torchvision's networks with auxiliary heads in training and the option ``transform_input``."""
+UNTRAINED_AUXILIARY = "the auxiliary heads of torchvision's GoogLeNet weights are untrained"
 AUXILIARY_PREFIXES = ("aux1.", "aux2.", "AuxLogits.")
 
 
@@ -25,7 +27,6 @@ def find_model(name: str) -> tuple[str, str]:
     Raises:
         ModelError: no such model; the message lists the closest matches.
     """
-    import timm
     import torchvision
 
     prefix, _, bare = name.rpartition(":")
@@ -37,6 +38,8 @@ def find_model(name: str) -> tuple[str, str]:
     torchvision_names = set(torchvision.models.list_models(module=torchvision.models))
     if "torchvision" in hubs and bare in torchvision_names:
         return "torchvision", bare
+    import timm
+
     if "timm" in hubs and timm.is_model(bare):
         tags = [full for full in timm.list_pretrained() if full.partition(".")[0] == bare.partition(".")[0]]
         if "." in bare and bare not in tags:
@@ -53,27 +56,72 @@ def find_model(name: str) -> tuple[str, str]:
     )
 
 
-def build_untrained(hub: str, name: str) -> nn.Module:
-    """Build a network without auxiliary heads, randomly initialised with torch's global generator."""
+def build_untrained(hub: str, name: str, *, auxiliary_heads: bool = False) -> nn.Module:
+    """Build a network, randomly initialised with torch's global generator.
+
+    Raises:
+        ModelError: ``auxiliary_heads`` is requested of a network that has none.
+    """
+    if auxiliary_heads:
+        _check_has_auxiliary_heads(hub, name)
     if hub == "timm":
         import timm
 
         return timm.create_model(name, pretrained=False)
     import torchvision
 
-    options = {"aux_logits": False, "init_weights": True} if name in WITH_AUXILIARY_HEADS else {}
+    options: dict[str, Any] = {}
+    if name in WITH_AUXILIARY_HEADS:
+        options = {"aux_logits": auxiliary_heads, "init_weights": True}
+    elif name.startswith("vit_"):  # its position embeddings fit one size, that of the weights
+        options = {"image_size": torchvision.models.get_model_weights(name).DEFAULT.meta["min_size"][0]}
     model = torchvision.models.get_model(name, weights=None, **options)
     return cast("nn.Module", model)
 
 
-def build_pretrained(hub: str, name: str) -> nn.Module:
+def _check_has_auxiliary_heads(hub: str, name: str) -> None:
+    if hub != "torchvision" or name not in WITH_AUXILIARY_HEADS:
+        raise ModelError(
+            f"auxiliary_heads: expected torchvision's {' or '.join(WITH_AUXILIARY_HEADS)}, got {name!r} of {hub}, "
+            "which has none; remove auxiliary_heads"
+        )
+
+
+def build_on_meta(hub: str, name: str, *, auxiliary_heads: bool = False) -> nn.Module:
+    """Build a network on torch's meta device: shapes without values.
+
+    Constructors may read small tensors, such as rates per layer, so only the memory of layers, ``torch.empty``, is left
+    out while they run.
+    """
+    import torch
+    from torch.overrides import TorchFunctionMode
+
+    class EmptyOnMeta(TorchFunctionMode):
+        def __torch_function__(
+            self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        ) -> Any:
+            options = kwargs or {}
+            if func is torch.empty and options.get("device") is None:
+                options = {**options, "device": "meta"}
+            return func(*args, **options)
+
+    with EmptyOnMeta():
+        model = build_untrained(hub, name, auxiliary_heads=auxiliary_heads)
+    return model.to("meta")
+
+
+def build_pretrained(hub: str, name: str, *, auxiliary_heads: bool = False) -> nn.Module:
     """Build a network with the hub's pretrained weights, cached or downloaded; fails fast without either.
 
     Raises:
         ModelError: the weights are not cached and cannot be downloaded.
     """
+    if auxiliary_heads:
+        _check_has_auxiliary_heads(hub, name)
     try:
-        return _fetch_timm(name) if hub == "timm" else _fetch_torchvision(name)
+        return (
+            _fetch_timm(name) if hub == "timm" else _fetch_torchvision(name, auxiliary_heads=auxiliary_heads)
+        )
     except OSError as error:
         raise ModelError(
             f"weights: expected the {hub} weights of {name!r}, got no network and no cached copy; "
@@ -81,7 +129,7 @@ def build_pretrained(hub: str, name: str) -> nn.Module:
         ) from error
 
 
-def _fetch_torchvision(name: str) -> nn.Module:
+def _fetch_torchvision(name: str, *, auxiliary_heads: bool) -> nn.Module:
     import torch
     import torchvision
 
@@ -89,8 +137,10 @@ def _fetch_torchvision(name: str) -> nn.Module:
     cached = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
     if not cached.is_file() and not is_reachable(weights.url):
         raise ConnectionError(weights.url)
-    model = torchvision.models.get_model(name, weights=weights, progress=False)
-    if name == "inception_v3":  # torchvision keeps this network's auxiliary head with pretrained weights
+    options = {"aux_logits": True} if name in WITH_AUXILIARY_HEADS and auxiliary_heads else {}
+    with ignored_warnings():  # that GoogLeNet's auxiliary heads are untrained: the weights report says so
+        model = torchvision.models.get_model(name, weights=weights, progress=False, **options)
+    if name == "inception_v3" and not auxiliary_heads:  # torchvision keeps this head with pretrained weights
         model.aux_logits, model.AuxLogits = False, None
     return cast("nn.Module", model)
 

@@ -30,15 +30,20 @@ _PROBES = ((480, 640), (600, 450))
 """Heights and widths of the images used to determine the output size of a plan."""
 
 
-def output_shape(plan: Plan) -> tuple[int, int, int] | None:
-    """Return channels, height and width of a plan's images in evaluation; None if they depend on the input image."""
+def output_shape(plan: Plan, *, augment: bool = False) -> tuple[int, int, int] | None:
+    """Return channels, height and width of a plan's images; None if they depend on the input image.
+
+    Args:
+        plan: a plan.
+        augment: whether in training, not in evaluation.
+    """
     program = Program.compile(plan)
     shapes = set()
     for height, width in _PROBES:
         picture = np.zeros((height, width, 3), np.uint8)
         try:
             with ignored_warnings():
-                made = program.compose(augment=False, boxes=False)(image=picture)["image"]
+                made = program.compose(augment=augment, boxes=False)(image=picture)["image"]
         except Exception:  # the probe may violate a requirement of a transform that the user's images meet
             return None
         shapes.add(made.shape if made.ndim == 3 else (*made.shape, 1))

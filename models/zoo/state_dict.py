@@ -2,7 +2,8 @@
 
 Trainers nest the weights (``state_dict``, ``model``, ``model_ema``) and wrap the model (DataParallel's ``module.``,
 ``torch.compile``'s ``_orig_mod.``, the attribute of a LightningModule). Every mapping of tensors in the file, with every
-prefix, is compared with the model's parameter names, and the best match is used. If averaged (EMA, SWA) weights match as
+prefix, is compared with the model's parameter names, and the best match is used. The state dict of a part of the model,
+such as ``vgg16().features``, gets the name of the part as prefix. If averaged (EMA, SWA) weights match as
 well as the raw ones, the averaged ones are used, as timm does by default.
 """
 
@@ -56,6 +57,9 @@ class FoundWeights:
     entry: str = ""
     other_entries: tuple[str, ...] = ()
     prefix: str = ""
+    """Removed from the names in the file."""
+    added: str = ""
+    """Added to the names in the file, such as ``features.``."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class _Candidate:
     wrappers: str
     is_averaged: bool
     num_matching: int
+    added: str = ""
 
     @property
     def label(self) -> str:
@@ -116,6 +121,7 @@ def find_weights(
         chosen.label if len(candidates) > 1 or chosen.path else "",
         tuple(sorted({each.label for each in fitting} - {chosen.label})),
         chosen.wrappers + chosen.prefix,
+        chosen.added,
     )
 
 
@@ -154,10 +160,21 @@ def _candidates(
         for prefix, count in prefixes.items()
         if count >= max(_NEAR_BEST * most, _MIN_MATCHING * len(model_names))
     ]
+    if not good and (part := _part_of_model(plain, model_names)):
+        named = {f"{part}{name}": value for name, value in plain.items()}
+        yield _Candidate(path, "", named, wrappers, averaged, len(named), part)
+        return
     for prefix in good or [""]:
         yield _Candidate(
             path, prefix, plain, wrappers, averaged or _AVERAGED.search(prefix) is not None, prefixes[prefix]
         )
+
+
+def _part_of_model(names: Collection[str], model_names: set[str]) -> str:
+    """Return the prefix of the one part of the model that has all these names; empty if there is none or several."""
+    parts = {name[: -len(rest)] for name in model_names for rest in _suffixes(name) if rest in names}
+    fitting = [part for part in parts if part and all(f"{part}{name}" in model_names for name in names)]
+    return fitting[0] if len(fitting) == 1 else ""
 
 
 def _suffixes(name: str) -> Iterator[str]:

@@ -37,6 +37,8 @@ class WeightsReport:
     """Entries that match equally well; ``weights_entry`` selects one."""
     prefix: str = ""
     """Prefix removed from the names of the tensors, such as ``module.``."""
+    added_prefix: str = ""
+    """Prefix added to the names of the tensors, such as ``features.`` for the state dict of a part of the model."""
     notes: tuple[str, ...] = ()
     """Automatic choices and warnings, as sentences."""
 
@@ -51,6 +53,8 @@ class WeightsReport:
             parts.append(f"entry {self.entry!r}{others}")
         if self.prefix:
             parts.append(f"prefix {self.prefix!r} removed")
+        if self.added_prefix:
+            parts.append(f"prefix {self.added_prefix!r} added")
         if self.untrained:
             parts.append(f"randomly initialised: {first_few(self.untrained)}")
         return "; ".join([*parts, *self.notes])

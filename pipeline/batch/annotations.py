@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,6 +22,9 @@ from ..index.index import Index
 from ..load.decode.masks import decode_mask
 from ..plan.plan import BboxParams, KeypointParams, Mix
 from .batch import KEYPOINT_COLUMNS
+
+if TYPE_CHECKING:
+    import torch
 
 NOT_VISIBLE = 0.0
 """COCO's visibility of an unlabelled keypoint, also used for one that left the image."""
@@ -36,6 +39,8 @@ class AnnotationKinds:
     box_labels: bool = False
     num_keypoints: int = 0
     """Keypoints per instance; 0 for an index without keypoints."""
+    num_set_classes: int = 0
+    """Classes of an index whose images have sets of labels; 0 for one class per image."""
 
     @classmethod
     def of(cls, index: Index) -> AnnotationKinds:
@@ -54,11 +59,12 @@ class AnnotationKinds:
             )
         if box_labels and not boxes:
             raise SourceError("expected boxes in an index with box labels, got none; index again")
-        return cls(masks, boxes, box_labels, len(index.keypoint_names) if keypoints else 0)
+        num_classes = len(index.classes) if index.is_multi_label else 0
+        return cls(masks, boxes, box_labels, len(index.keypoint_names) if keypoints else 0, num_classes)
 
     @property
     def any(self) -> bool:
-        """Whether there is any annotation."""
+        """Whether there is any annotation that moves with the pixels."""
         return self.masks or self.boxes or self.num_keypoints > 0
 
     def empty_targets(self) -> dict[str, Any]:
@@ -296,6 +302,24 @@ def collate_annotations(samples: Sequence[Annotations], kinds: AnnotationKinds, 
     if kinds.num_keypoints:
         found["keypoints"] = tuple(_keypoints_of(one, kinds.num_keypoints) for one in samples)
         found["has_keypoints"] = np.array([one.keypoints is not None for one in samples], bool)
+    return found
+
+
+def collate_label_sets(label_sets: Sequence[Sequence[int] | None], num_classes: int) -> torch.Tensor:
+    """Return the label sets of a batch as int8 (N, classes), see ``Batch.label_sets``.
+
+    Args:
+        label_sets: class numbers of each image; None for an unlabelled one.
+        num_classes: number of classes.
+    """
+    import torch
+
+    found = torch.zeros(len(label_sets), num_classes, dtype=torch.int8)
+    for row, labels in enumerate(label_sets):
+        if labels is None:
+            found[row] = -1
+        elif labels:
+            found[row, list(labels)] = 1
     return found
 
 

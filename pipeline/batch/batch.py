@@ -32,7 +32,7 @@ class Batch:
     images: torch.Tensor
     """uint8 NHWC, or float32 NCHW when the plan normalises."""
     labels: torch.Tensor
-    """int64, shape (N,); -1 where the index has no label."""
+    """int64, shape (N,); -1 where the index has no label, or sets of labels."""
     keys: tuple[str, ...]
     """Key of each image; of a replaced image the key of its replacement."""
     epoch: int
@@ -65,6 +65,11 @@ class Batch:
     """int64, shape (N,): labels of the images mixed in by MixUp or CutMix."""
     mixed_weights: torch.Tensor | None = None
     """float32, shape (N,), 0..1: the partner's share of the target."""
+    label_sets: torch.Tensor | None = None
+    """int8, shape (N, classes), where images of the index have several labels: 1 for a label, 0 for none, -1 in the whole
+    row of an unlabelled image."""
+    mixed_label_sets: torch.Tensor | None = None
+    """int8, shape (N, classes), beside ``label_sets``: those of the images mixed in."""
     num_skipped: int = 0
     """Unusable images left out of the batch, with ``on_error: skip``."""
 

@@ -28,9 +28,11 @@ def mix_batch(batch: Batch, mix: Mix, *, seed: int, bbox_params: BboxParams) -> 
         bbox_params: thresholds for keeping covered or clipped boxes.
 
     Returns:
-        A batch with ``mixed_labels``, ``mixed_weights`` and the annotations of both images; the same batch if ``p``
-        decides against mixing or there is only one image.
+        A batch with the labels of both images, ``mixed_weights`` and the annotations of both images; the same batch if ``p``
+        decides against mixing, after ``until_epoch``, or if there is only one image.
     """
+    if mix.until_epoch is not None and batch.epoch >= mix.until_epoch:
+        return batch
     generator = numpy_generator(derive_seed("mix", seed, batch.epoch, str(batch.step)))
     if len(batch) < 2 or generator.random() >= mix.p:
         return batch
@@ -49,6 +51,7 @@ def mix_batch(batch: Batch, mix: Mix, *, seed: int, bbox_params: BboxParams) -> 
         batch,
         images=images,
         mixed_labels=batch.labels.roll(1, dims=0),
+        mixed_label_sets=None if batch.label_sets is None else batch.label_sets.roll(1, dims=0),
         mixed_weights=torch.full((len(batch),), 1.0 - share),
     )
 

@@ -13,6 +13,7 @@ from ..index.mmap_index import ChunkedTable
 
 HASH_COLUMN = "hash"
 """Index column of content hashes, if present."""
+SAMPLE_COLUMN = "key"
 VERSION_COLUMNS = ("uri", "offset", "bytes", "mtime_ns", "etag")
 """Columns that identify a file version without a hash; an index without shards or remote files may lack some."""
 KEY_BYTES = 16
@@ -28,10 +29,12 @@ class CacheKeys:
     Args:
         table: of the index.
         recipe: fingerprint of the recipe, part of every key.
+        by_sample: make the sample's own key a part too, for images whose random augmentation it determines.
     """
 
-    def __init__(self, table: pa.Table, recipe: str) -> None:
+    def __init__(self, table: pa.Table, recipe: str, *, by_sample: bool = False) -> None:
         names = [*filter(table.column_names.__contains__, (HASH_COLUMN, *VERSION_COLUMNS))]
+        names += [SAMPLE_COLUMN] if by_sample else []
         self._table = ChunkedTable(table.select(names))
         self._recipe = recipe
         self._keys = np.zeros((len(table), 2), "<u8")
@@ -50,7 +53,8 @@ class CacheKeys:
         content = row.get(HASH_COLUMN)
         place = "\0".join(str(row.get(name)) for name in VERSION_COLUMNS)
         version = place if content is None else f"\1{content}"
-        text = f"{self._recipe}\0{version}".encode("utf-8", "surrogateescape")
+        sample = f"\2{row[SAMPLE_COLUMN]}" if SAMPLE_COLUMN in row else ""
+        text = f"{self._recipe}\0{version}{sample}".encode("utf-8", "surrogateescape")
         return hashlib.blake2b(text, digest_size=KEY_BYTES).digest()
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from ..config.safe_yaml import read_yaml
 from ..errors import OutputError, PlanError, SourceError
 from .permissions import RECIPE_FILE, ForeignFileError, recipe_folders, shards_in
+from .recipe import Form
 from .shard import DamagedShard, open_shard
 from .writer import remove_partial_shards
 
@@ -24,7 +25,7 @@ class RecipeSummary:
     steps: str
     """Transforms before the cache, as text."""
     form: str
-    """``raw`` or ``jpeg`` with its quality."""
+    """``raw``, ``jpeg`` with its quality, or ``features``."""
     shards: int
     pictures: int
     bytes: int
@@ -79,11 +80,11 @@ def verify(root: Path, *, remove: bool = False) -> Iterator[ShardCheck]:
         OutputError: a damaged shard cannot be deleted.
     """
     for folder in _recipes(root):
-        raw = _read_recipe(folder).raw
+        form = _read_recipe(folder).content
         for path in shards_in(folder):
             num_pictures, reason, removable = 0, "", False
             try:
-                shard = open_shard(path, raw=raw, shared=True)
+                shard = open_shard(path, form=form, shared=True)
                 num_pictures = len(shard)
                 for number in range(num_pictures):
                     shard.read(number)
@@ -164,7 +165,7 @@ def _listing(folder: Path) -> RecipeSummary:
     for path in shards_in(folder):
         try:
             status = path.lstat()
-            num_pictures += len(open_shard(path, raw=recipe.raw, shared=True))
+            num_pictures += len(open_shard(path, form=recipe.content, shared=True))
         except (FileNotFoundError, ForeignFileError):
             continue
         except (DamagedShard, OSError):
@@ -181,7 +182,7 @@ def _listing(folder: Path) -> RecipeSummary:
 class _RecipeText:
     steps: str
     form: str
-    raw: bool | None
+    content: Form | None
 
 
 def _read_recipe(folder: Path) -> _RecipeText:
@@ -190,7 +191,7 @@ def _read_recipe(folder: Path) -> _RecipeText:
         recipe = read_yaml(folder / RECIPE_FILE)
         names = [name for step in recipe["steps"] for name in step]
         form = recipe["format"] if recipe["quality"] is None else f"{recipe['format']} {recipe['quality']}"
-        raw = {"raw": True, "jpeg": False}[recipe["format"]]
-        return _RecipeText(" -> ".join(["decode", *names]), str(form), raw)
+        contents: dict[str, Form] = {"raw": "raw", "jpeg": "jpeg", "features": "features"}
+        return _RecipeText(" -> ".join(["decode", *names]), str(form), contents[recipe["format"]])
     except (PlanError, KeyError, TypeError):
         return _RecipeText("(its recipe cannot be read)", "", None)

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..atomic_io import write_json
 from ..formats.integrity import COLOR_RULE_VERSION
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SHARD_VERSION = 1
 """Version of the shard layout."""
+Form = Literal["raw", "jpeg", "features"]
+"""What the entries of a shard are: raw pixels, JPEGs, or features of a network, whose reader checks their shape."""
 PACKAGES = ("albucore", "albumentations", "nvidia-dali-cuda130", "opencv-python-headless", "pillow")
 """Packages that decode and transform; another version may produce other pixels."""
 
@@ -36,12 +38,17 @@ class Recipe:
     """Names and versions of ``PACKAGES``."""
     color_rule: int = COLOR_RULE_VERSION
 
+    @property
+    def form(self) -> Form:
+        """Return the kind of entries in its shards."""
+        return "raw" if self.quality is None else "jpeg"
+
     def dump(self) -> dict[str, Any]:
         """Return the content of the fingerprint and of ``recipe.json``."""
         return {
             "steps": list(self.steps),
             "decode": self.decode,
-            "format": "raw" if self.quality is None else "jpeg",
+            "format": self.form,
             "quality": self.quality,
             "color_rule": self.color_rule,
             "versions": dict(self.versions),
@@ -69,5 +76,9 @@ def recipe_of(program: Program) -> Recipe:
     steps = tuple(
         json.loads(json.dumps(spec.dump(), default=str)) for spec in program.preprocess[: program.num_cached]
     )
-    versions = tuple((package, version(package)) for package in PACKAGES)
-    return Recipe(steps, plan.decode, plan.cache.jpeg_quality, versions)
+    return Recipe(steps, plan.decode, plan.cache.jpeg_quality, package_versions())
+
+
+def package_versions(*more: str) -> tuple[tuple[str, str], ...]:
+    """Return names and versions of ``PACKAGES`` and of further packages."""
+    return tuple((package, version(package)) for package in (*PACKAGES, *more))

@@ -26,7 +26,7 @@ from ..formats.integrity import integrity_problem
 from .codec import CHANNELS, CachedImage
 from .key import KEY_BYTES
 from .permissions import open_regular_file
-from .recipe import SHARD_VERSION
+from .recipe import SHARD_VERSION, Form
 
 SCHEMA = pa.schema(
     [
@@ -69,8 +69,8 @@ class Shard:
     """uint8, one dimension, read-only."""
     checked: np.ndarray = field(repr=False)
     """bool, shape (n,): images that this process has verified or written itself."""
-    raw: bool | None = None
-    """Whether images are raw pixels or JPEGs; None if either is accepted."""
+    form: Form | None = None
+    """What its entries are; None accepts raw pixels and JPEGs."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -86,7 +86,7 @@ class Shard:
         if not self.checked[number]:
             if checksum(self.keys[number], (height, width), data) != self.checksums[number]:
                 raise DamagedShard(f"{self.path.name}: picture {number} is not what was written")
-            if not self._is_raw(data, (height, width)):
+            if self._is_jpeg(data, (height, width)):
                 problem = integrity_problem(data.tobytes(), "jpeg", "RGB", (height, width))
                 if problem:
                     raise DamagedShard(
@@ -95,8 +95,8 @@ class Shard:
             self.checked[number] = True
         return CachedImage(data, (height, width), self)
 
-    def _is_raw(self, data: np.ndarray, size: tuple[int, int]) -> bool:
-        return size[0] * size[1] * CHANNELS == len(data) if self.raw is None else self.raw
+    def _is_jpeg(self, data: np.ndarray, size: tuple[int, int]) -> bool:
+        return size[0] * size[1] * CHANNELS != len(data) if self.form is None else self.form == "jpeg"
 
 
 def checksum(key: np.ndarray, size: tuple[int, int], data: np.ndarray) -> int:
@@ -152,13 +152,13 @@ def write_shard(
 
 
 def open_shard(
-    path: Path, *, raw: bool | None = None, shared: bool = False, written_here: bool = False
+    path: Path, *, form: Form | None = None, shared: bool = False, written_here: bool = False
 ) -> Shard:
     """Open and memory-map a shard.
 
     Args:
         path: of the file; links are not followed.
-        raw: whether its images have to be raw pixels or JPEGs; None accepts either.
+        form: what its entries have to be; None accepts raw pixels and JPEGs.
         shared: also open it if it belongs to another user or is writable by others.
         written_here: treat its images as verified.
 
@@ -178,7 +178,7 @@ def open_shard(
     except (OSError, pa.ArrowException, MemoryError, UnicodeDecodeError, struct.error) as error:
         reason = " ".join(str(error).split())
         raise DamagedShard(f"{path.name}: torn or damaged ({reason})") from error
-    shard = _to_shard(path, file_buffer, batch, raw=raw, written_here=written_here)
+    shard = _to_shard(path, file_buffer, batch, form=form, written_here=written_here)
     columns = (shard.keys, shard.sizes[:, 0], shard.sizes[:, 1], shard.checksums, shard.offsets)
     metadata = schema.metadata or {}
     if metadata.get(TABLE_CHECKSUM) != _table_checksum(*columns):
@@ -225,7 +225,7 @@ def _is_compressed(message: pa.Message) -> bool:
 
 
 def _to_shard(
-    path: Path, file_buffer: pa.Buffer, batch: pa.RecordBatch, *, raw: bool | None, written_here: bool
+    path: Path, file_buffer: pa.Buffer, batch: pa.RecordBatch, *, form: Form | None, written_here: bool
 ) -> Shard:
     if any(column.null_count or column.offset for column in batch.columns) or not len(batch):
         raise DamagedShard(f"{path.name}: its table is not what was written")
@@ -244,7 +244,7 @@ def _to_shard(
         np.frombuffer(offsets, "<i8", len(batch) + 1),
         np.frombuffer(pixels, np.uint8) if pixels is not None else np.empty(0, np.uint8),
         np.full(len(batch), written_here),
-        raw,
+        form,
     )
 
 
@@ -263,7 +263,7 @@ def _check_lengths(shard: Shard) -> None:
     if (shard.sizes <= 0).any():
         raise DamagedShard(f"{name}: expected heights and widths of at least 1, got others")
     areas = shard.sizes[:, 0].astype(np.int64) * shard.sizes[:, 1]
-    if shard.raw and ((areas != lengths // CHANNELS) | (lengths % CHANNELS != 0)).any():
+    if shard.form == "raw" and ((areas != lengths // CHANNELS) | (lengths % CHANNELS != 0)).any():
         raise DamagedShard(f"{name}: expected height x width x {CHANNELS} bytes for each picture, got others")
 
 

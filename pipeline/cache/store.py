@@ -120,6 +120,10 @@ class PixelCache:
         """Return whether all keys, shape (n, 2), are present, without reading the images."""
         return all(self._lookup.contains(keys))
 
+    def contains_each(self, keys: np.ndarray) -> list[bool]:
+        """Return which keys, shape (n, 2), are present, without reading the images."""
+        return self._lookup.contains(keys)
+
     def get(self, keys: np.ndarray) -> list[CachedImage | None]:
         """Return the images of some keys, shape (n, 2); None for those missing or damaged."""
         table = self._lookup
@@ -241,8 +245,7 @@ class PixelCache:
             self._others_bytes = folder_bytes(self._root) - self._writer.written_bytes
 
     def _open(self, path: Path, *, written_here: bool) -> Shard:
-        raw = self.recipe.quality is None
-        return open_shard(path, raw=raw, shared=self._shared, written_here=written_here)
+        return open_shard(path, form=self.recipe.form, shared=self._shared, written_here=written_here)
 
     def _warn_foreign(self, number: int) -> None:
         if self._warned_foreign:

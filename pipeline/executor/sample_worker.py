@@ -50,6 +50,8 @@ class Sample:
     """NumPy array, or a torch tensor on the GPU if the whole policy ran there."""
     annotations: Annotations = NO_ANNOTATIONS
     replaced: bool = False
+    labels: Sequence[int] | None = None
+    """Classes of an image that may have several; None if it is unlabelled, or the index has one class per image."""
 
 
 @dataclass(frozen=True)
@@ -312,12 +314,11 @@ class _SampleBuilder:
         if isinstance(image, Failure):
             return image
         if self._param_sampler.is_finished(sampled):
-            return Sample(row["key"], int(row["label"]), image)
+            return Sample(row["key"], int(row["label"]), image, labels=row["labels"])
 
         def finish() -> Sample:
             done = self._param_sampler.finish(image, sampled)
-            return Sample(
-                row["key"], int(row["label"]), done["image"], collect_annotations(annotations, done)
-            )
+            found = collect_annotations(annotations, done)
+            return Sample(row["key"], int(row["label"]), done["image"], found, labels=row["labels"])
 
         return apply_guarded(self._watchdog, row["key"], finish)

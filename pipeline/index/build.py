@@ -150,6 +150,30 @@ def build_index(
     return _index(listing, rows, splits, description)
 
 
+def index_files(paths: Sequence[Path | str], *, num_threads: int | None = None) -> Index:
+    """Build the index of single files or URIs, in this order, without labels and splits; a bad one gets an error status.
+
+    Args:
+        paths: different files; each is the key of its row.
+        num_threads: threads that read headers; by default two per CPU, at least 4.
+    """
+    uris = [str(path) if is_remote(str(path)) else str(Path(path).absolute()) for path in paths]
+    listing = Listing("flat", "", [*map(str, paths)], uris, [-1] * len(uris), (), [None] * len(uris))
+    rules = UriRules.from_env((), forbid_private_addresses=None)
+    for uri in filter(is_remote, uris):
+        rules.check(uri)
+    storage = Storage(DEFAULT_MAX_WAIT_S, rules)
+    scan = _IndexScan(storage, ThreadReaders(num_threads or 0), None, None, None)
+    try:
+        rows = scan.scan_files(listing, hash_content=False)
+    finally:
+        storage.close()
+    description: dict[str, object] = {"kind": "flat", "root": "", "split_from": "source", "remarks": []}
+    return _index(
+        listing, rows, [None] * len(rows), description | {"read": len(rows), "reused": 0, "moved": 0}
+    )
+
+
 def with_split_seed(index: Index, seed: int, previous: Index | None = None) -> Index:
     """Assign the splits of an index, made by a hash, again with another seed.
 

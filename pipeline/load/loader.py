@@ -37,6 +37,7 @@ COLUMNS = (
     "format",
     "orientation",
     "label",
+    "labels",
     "mask",
     "mask_offset",
     "mask_bytes",

@@ -44,6 +44,8 @@ class Mix(CheckedModel):
     alpha: float = Field(default=0.2, gt=0)
     """The mixing ratio is sampled from Beta(alpha, alpha), once per batch."""
     p: float = Field(default=1.0, ge=0, le=1)
+    until_epoch: int | None = Field(default=None, ge=1)
+    """Number of epochs with mixing; later ones train on single images. None mixes in all."""
 
 
 class BboxParams(CheckedModel):
@@ -179,6 +181,8 @@ class Plan(CheckedModel):
         # Defaults are left out, so that fingerprints from before these keys existed stay valid.
         if content["errors"] == ErrorPolicy().fingerprint_fields():
             del content["errors"]
+        if self.mix is not None and self.mix.until_epoch is None:
+            del content["mix"]["until_epoch"]
         for name, default in (("bbox_params", BboxParams()), ("keypoint_params", KeypointParams())):
             if getattr(self, name) == default:
                 del content[name]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..batch.annotations import AnnotationKinds, Annotations, collate_annotations
+from ..batch.annotations import AnnotationKinds, Annotations, collate_annotations, collate_label_sets
 from ..batch.batch import Batch
 from ..batch.buffers import BatchBuffer, BufferPool, DeviceBuffer, Normalizer
 from ..executor.sample_worker import Sample, SampleWorker, WorkerContext
@@ -51,6 +51,7 @@ class _SampleColumns:
     """Whether each sample was made; the columns below contain only those."""
     keys: list[str] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
+    label_sets: list[Sequence[int] | None] = field(default_factory=list)
     replaced: list[bool] = field(default_factory=list)
     annotations: list[Annotations] = field(default_factory=list)
 
@@ -61,12 +62,13 @@ class _SampleColumns:
             return
         self.keys.append(sample.key)
         self.labels.append(sample.label)
+        self.label_sets.append(sample.labels)
         self.replaced.append(sample.replaced)
         self.annotations.append(sample.annotations)
 
     def __iadd__(self, other: _SampleColumns) -> _SampleColumns:
         """Append another chunk's samples."""
-        for name in ("made", "keys", "labels", "replaced", "annotations"):
+        for name in ("made", "keys", "labels", "label_sets", "replaced", "annotations"):
             getattr(self, name).extend(getattr(other, name))
         return self
 
@@ -111,6 +113,7 @@ class OpenBatch:
         num_images = len(rows.keys)
         images = _select_rows(self.buffer.tensor(), rows.made)
         height, width = images.shape[1:3] if images.dtype == torch.uint8 else images.shape[2:]
+        num_classes = self.annotation_kinds.num_set_classes
         return Batch(
             images=images,
             labels=torch.tensor(rows.labels, dtype=torch.int64),
@@ -120,6 +123,7 @@ class OpenBatch:
             replaced=np.array(rows.replaced, dtype=bool),
             padding=self.spec.padding[rows.made],
             num_skipped=len(rows.made) - num_images,
+            label_sets=collate_label_sets(rows.label_sets, num_classes) if num_classes else None,
             **collate_annotations(rows.annotations, self.annotation_kinds, (height, width)),
         )
 

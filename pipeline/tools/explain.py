@@ -153,6 +153,7 @@ def _batch_steps(program: Program, costs: Costs | None) -> list[Step]:
         steps.append(Step("Annotations", ", ".join(rules), "threads", NOT_RANDOM, None, note))
     if plan.mix:
         options = f"alpha={plan.mix.alpha:g}, p={plan.mix.p:g}"
+        options += "" if plan.mix.until_epoch is None else f", until_epoch={plan.mix.until_epoch}"
         steps.append(Step(plan.mix.kind, options, "batch", "seed, epoch, step", None, "training views only"))
     return steps
 

@@ -135,7 +135,7 @@ def test_the_jpeg_without_a_picture_is_decoded_by_nobody(index_path: Path, tmp_p
     forged = Forged.of(path)
     data = empty_jpeg(forged)
     with_bytes(forged, data).write(path)
-    assert open_shard(path, raw=False).read(0).data.tobytes() == data
+    assert open_shard(path, form="jpeg").read(0).data.tobytes() == data
     assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) is None
 
 

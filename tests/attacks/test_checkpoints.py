@@ -14,9 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from lightwell import LightwellError, ModelError
+from lightwell import LightwellError, ModelError, load
 from lightwell.models.training.checkpoint import CheckpointMetadata, load_model, save_checkpoint
 from lightwell.models.zoo.build import ModelSpec, build_model
 from safetensors.torch import save_file
@@ -271,7 +272,7 @@ def test_weights_that_do_not_fit_their_model_are_refused(tmp_path: Path, name: s
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("format_version", "3"),
+        ("format_version", "4"),
         ("format_version", "1" * 5000),
         ("model", "[" * 100_000),
         ("model", '{"name": "timm:test_resnet", "weights": "/etc/passwd", "evil": 1}'),
@@ -289,6 +290,18 @@ def test_weights_that_do_not_fit_their_model_are_refused(tmp_path: Path, name: s
         ("history", '[{"auroc": [1]}]'),
         ("job", "[]"),
         ("job", "{"),
+        ("plan", "[]"),
+        ("plan", "5"),
+        ("plan", "{"),
+        ("plan", '{"preprocess": [], "index": "/etc/passwd"}'),
+        ("plan", '{"decode": ' + "[" * 100_000),
+        ("plan", '{"decode": "' + "x" * 5_000_000 + '"}'),
+        ("plan", '{"evaluate": [' + "1," * 200_000 + "1]}"),
+        ("temperature", "nan"),
+        ("temperature", "0"),
+        ("temperature", "-1"),
+        ("temperature", "1e300"),
+        ("temperature", "[1]"),
         ("weights_report", "[]"),
         ("weights_report", '{"source": 5}'),
         ("weights_report", '{"source": "x", "num_loaded": 0, "untrained": 5}'),
@@ -301,3 +314,28 @@ def test_metadata_of_other_kinds_are_refused(tmp_path: Path, key: str, value: st
     with pytest.raises(ModelError) as caught:
         load_model(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"os:system": {"command": "touch marker"}},
+        {"strangers:Marking": {}},
+        {"Compose": {"transforms": [{"strangers:Marking": {}}]}},
+        {"Lambda": {"image": "os.system"}},
+        {"Resize": {"height": 10**12, "width": 10**12}},
+        {"Normalize": {"mean": [0, 0], "std": [1, 1]}},
+    ],
+)
+def test_the_plan_of_a_checkpoint_imports_and_allocates_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: Header
+) -> None:
+    """The plan in a checkpoint names transforms of other modules, functions or impossible sizes: predicting is refused."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "a.safetensors"
+    content = {**ABOUT.dump(), "plan": json.dumps({"preprocess": [step], "evaluate": [], "decode": "auto"})}
+    save_file(build_model(SPEC).state_dict(), path, metadata=content)
+    with pytest.raises(LightwellError) as caught:
+        load(path)(np.zeros((8, 8, 3), np.uint8))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "marker").exists()

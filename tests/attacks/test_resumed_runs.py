@@ -14,7 +14,7 @@ import torch
 from lightwell import LightwellError, build_index
 from lightwell.models.training.checkpoint import BEST_NAME, LAST_NAME, content_digest
 from lightwell.models.training.job import Classify
-from lightwell.models.training.optim import LRSchedule
+from lightwell.models.training.optimization.schedule import LRSchedule
 from lightwell.models.zoo.build import ModelSpec
 from lightwell.pipeline.outputs.manifest import MANIFEST_NAME
 from lightwell.pipeline.plan.plan import Plan

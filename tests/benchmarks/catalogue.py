@@ -8,11 +8,11 @@ from lightwell.pipeline.errors import RequestError, did_you_mean
 
 from .benchmark import Benchmark
 
-HERE = ("cold", "large", "cached", "index", "memory", "accuracy", "ray")
+HERE = ("cold", "large", "cached", "index", "memory", "accuracy", "ray", "probe", "train")
 """Modules of this package with a ``BENCH``."""
-ALL = ("cold", "large", "cached", "index", "memory", "ray")
+ALL = ("cold", "large", "cached", "index", "memory", "ray", "probe", "train")
 """What ``all`` runs, in order; ``accuracy`` needs labels beside the pictures."""
-LATER = {"gradcam": 5, "probe": 5}
+LATER = {"gradcam": 5}
 """The part that a benchmark comes with."""
 
 

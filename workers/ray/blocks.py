@@ -21,7 +21,7 @@ from ...pipeline.runtime.batch_builder import BatchResult
 if TYPE_CHECKING:
     import torch
 
-TENSORS = ("labels", "masks", "mixed_labels", "mixed_weights")
+TENSORS = ("labels", "masks", "mixed_labels", "mixed_weights", "label_sets", "mixed_label_sets")
 FLAGS = ("replaced", "padding", "has_mask", "has_boxes", "has_keypoints")
 RAGGED = ("boxes", "box_labels", "keypoints")
 """Fields with one array per image; they are concatenated, with their lengths in ``facts``."""

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 from collections import Counter
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -227,25 +225,6 @@ def pointing_game(records: pa.Table) -> dict[str, Any] | None:
         "tolerance_px": 0,
         "rule": "peak of the labelled class's map in any box; images whose boxes cover at most half",
     }
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of packages that affect the findings."""
-    found = {"python": platform.python_version()}
-    for name in (
-        "lightwell",
-        "torch",
-        "torchvision",
-        "timm",
-        "albumentations",
-        "numpy",
-        "nvidia-dali-cuda130",
-    ):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
 
 
 def write_findings(findings: Mapping[str, Any], path: Path) -> None:

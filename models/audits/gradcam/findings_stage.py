@@ -14,8 +14,8 @@ import pyarrow as pa
 from ....pipeline.errors import PlanError
 from ....pipeline.jobs.fingerprint import fingerprint_of
 from ....pipeline.jobs.stages import Inputs, Process, Rows, Source
+from ...report.curves import Curves, read_curves
 from .audited_model import match_audited_classes, model_facts
-from .charts import Curves, read_curves
 from .classes import ClassMatch
 from .records import FINDINGS, MAPS
 
@@ -84,7 +84,8 @@ def summarize(audit: AuditConfig, records: pa.Table) -> Summary:
     Raises:
         PlanError: there are no records, or ``class_map`` has an unknown class.
     """
-    from .findings import compute_findings, versions
+    from ...report.versions import versions
+    from .findings import compute_findings
     from .measure import uniform_border_mass
 
     if not records.num_rows:

@@ -32,7 +32,8 @@ class MapStage:
 
     def fingerprint(self) -> str:
         """Hash what determines the records: plan, model, classes, target of the maps, and versions."""
-        from .findings import FINDINGS_VERSION, versions
+        from ...report.versions import versions
+        from .findings import FINDINGS_VERSION
 
         audit = self.audit
         outputs = output_names(audit)

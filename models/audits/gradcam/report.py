@@ -11,7 +11,8 @@ import numpy as np
 from markupsafe import Markup
 
 from ....pipeline.atomic_io import write_text
-from .charts import Curves, line_chart, reliability_chart
+from ...report.curves import Curves
+from .charts import line_chart, reliability_chart
 from .gallery import Section, class_name
 from .pictures import heat_picture, mean_map
 from .records import maps_of

@@ -127,8 +127,11 @@ class GlobalBatch(TorchFunctionMode):
         )
         before = inputs.new_zeros((min(first, num_total), *inputs.shape[1:]))
         after = inputs.new_zeros((num_total - len(before) - num_valid, *inputs.shape[1:]))
-        full = func(torch.cat([before, inputs[:num_valid], after]), p, training)
-        return torch.cat([full[len(before) : len(before) + num_valid], inputs[num_valid:]])
+        layout = memory_format_of(inputs)
+        rows = torch.cat([before, inputs[:num_valid], after]).contiguous(memory_format=layout)
+        full = func(rows, p, training)
+        mine = torch.cat([full[len(before) : len(before) + num_valid], inputs[num_valid:]])
+        return mine.contiguous(memory_format=layout)
 
     def _draw(self, tensor: torch.Tensor, p: Any = 0.5, **options: Any) -> torch.Tensor:
         """Draw a mask with one row per row of the batch, as stochastic depth does."""
@@ -138,8 +141,15 @@ class GlobalBatch(TorchFunctionMode):
         first, num_valid, num_total = (
             repeats * number for number in (self._rows.first, self._rows.num_valid, self._rows.num_global)
         )
-        full = tensor.new_empty((num_total, *tensor.shape[1:])).bernoulli_(p, **options)
+        rows = tensor.new_empty((num_total, *tensor.shape[1:]))
+        full = rows.contiguous(memory_format=memory_format_of(tensor)).bernoulli_(p, **options)
         with torch.no_grad():
             tensor[:num_valid] = full[first : first + num_valid]
             tensor[num_valid:] = 1
         return tensor
+
+
+def memory_format_of(tensor: torch.Tensor) -> torch.memory_format:
+    """Return the memory format of a tensor, in whose order random numbers are drawn."""
+    last = tensor.dim() == 4 and tensor.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if last and not tensor.is_contiguous() else torch.contiguous_format

@@ -7,8 +7,10 @@ import torch
 from lightwell.models.explain.activations import layer_layout
 from lightwell.models.explain.grad_cam import grad_cam, predicted
 from lightwell.models.explain.target_layer import choose_target_layer
-from lightwell.models.explain.token_layout import find_layout, possible_layouts, token_grid
+from lightwell.models.explain.token_layout import find_layout
 from lightwell.models.zoo.build import ModelSpec, build_model
+from lightwell.models.zoo.describe import describe
+from lightwell.models.zoo.map_layout import possible_layouts, token_grid
 from lightwell.pipeline.errors import ModelError
 from torch import nn
 
@@ -102,6 +104,10 @@ def test_class_and_register_tokens_are_excluded() -> None:
 def test_networks_have_a_target_layer_with_the_cells_of_the_image(name: str, cells: tuple[int, int]) -> None:
     model = untrained(name)
     layer = choose_target_layer(model, image())
+    described = describe(ModelSpec(name=name))
+    assert described.target_layer == layer.name
+    assert described.input is not None
+    assert described.grid == cells or described.input.size != (224, 224)
     with grad_cam(model, layer.name) as cam:
         assert cam(image(), [predicted]).maps[0].shape[1:] == cells
 

@@ -14,9 +14,11 @@ from lightwell.models.training.checkpoint import (
     read_metadata,
     save_checkpoint,
 )
+from lightwell.models.training.saved_plan import SavedPlan
 from lightwell.models.zoo.build import ModelSpec, build_model
 from lightwell.models.zoo.weights_report import WeightsReport, weights_report
 from lightwell.pipeline.errors import ModelError, OutputError, RunError
+from lightwell.pipeline.plan.plan import Plan
 from safetensors.torch import load_file, save_file
 
 SPEC = ModelSpec(name="timm:test_resnet", weights="none", num_classes=3)
@@ -61,6 +63,30 @@ def test_metadata_round_trip(model: torch.nn.Module, tmp_path: Path) -> None:
     metadata, header = read_metadata(tmp_path / "c.safetensors")
     assert metadata == ABOUT
     assert header["epoch"] == "1"
+
+
+def test_the_deterministic_part_of_a_plan_travels(model: torch.nn.Module, tmp_path: Path) -> None:
+    policies = {
+        "preprocess": [{"SmallestMaxSize": {"max_size": 40, "interpolation": 2}}],
+        "evaluate": [{"CenterCrop": {"height": 32, "width": 32}}, "Normalize"],
+    }
+    plan = Plan(
+        index=tmp_path / "index.parquet",
+        **policies,
+        augment=["HorizontalFlip"],
+        decode="exact",
+        seed=3,
+        cache=tmp_path / "cache",
+        batch={"size": 5},
+    )
+    about = dataclasses.replace(ABOUT, plan=SavedPlan.of(plan), temperature=1.75)
+    save_checkpoint(tmp_path / "c.safetensors", model, about)
+    found, header = read_metadata(tmp_path / "c.safetensors")
+    assert found == about
+    assert str(tmp_path) not in header["plan"]
+    assert found.plan.to_plan(Path("other"), batch_size=7) == Plan(
+        index="other", **policies, decode="exact", batch={"size": 7}
+    )
 
 
 def test_the_best_checkpoint_is_a_valid_weights_file(model: torch.nn.Module, tmp_path: Path) -> None:
@@ -170,7 +196,7 @@ def test_other_safetensors_files_are_refused_with_a_hint(tmp_path: Path) -> None
 def test_another_format_version_is_refused(model: torch.nn.Module, tmp_path: Path) -> None:
     path = tmp_path / "old.safetensors"
     save_file({"weight": torch.zeros(2)}, path, metadata={**ABOUT.dump(), "format_version": "99"})
-    with pytest.raises(ModelError, match="expected format 2, got 99"):
+    with pytest.raises(ModelError, match="expected format 3, got 99"):
         load_model(path)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from lightwell.models.training.job import Classify
-from lightwell.models.training.optim import LRSchedule
+from lightwell.models.training.optimization.schedule import LRSchedule
 from lightwell.models.zoo.build import ModelSpec
 from lightwell.pipeline.errors import ModelError
 from lightwell.pipeline.index.build import build_index

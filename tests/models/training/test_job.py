@@ -11,7 +11,8 @@ import torch
 from lightwell.models.training.checkpoint import load_model
 from lightwell.models.training.job import Classify
 from lightwell.models.training.loop import evaluate
-from lightwell.models.training.optim import EarlyStop, LRSchedule, OptimizerSpec
+from lightwell.models.training.optim import EarlyStop, OptimizerSpec
+from lightwell.models.training.optimization.schedule import LRSchedule
 from lightwell.models.training.train_batch import to_train_batch
 from lightwell.models.training.train_data import split_batches
 from lightwell.models.zoo.build import ModelSpec
@@ -134,7 +135,10 @@ def test_the_head_is_trained_on_a_frozen_backbone_and_all_outputs_are_written(
         *(f"epoch {number}/3" for number in (1, 2, 3)),
         f"test, weights of epoch {result['best_epoch'] + 1}",
     ]
-    assert "random and frozen: conv1" in console.lines[0]
+    assert (
+        "random and frozen: conv1, bn1, layer1 and 3 more; fine_tune_from: conv1 trains them"
+        in console.lines[0]
+    )
     assert "auroc" in console.lines[1]
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"metrics.jsonl", "result.json", "best.safetensors", "checkpoint.safetensors"}
@@ -229,34 +233,6 @@ def test_early_stop_ends_the_run(plan: Plan, tmp_path: Path) -> None:
     job = Classify(plan=plan, model=MODEL, epochs=5, optimizer=optimizer, early_stop=stop)
     assert train(job, tmp_path)["epochs"] == 2
     assert train(job, tmp_path)["epochs"] == 2
-
-
-def test_features_of_a_frozen_backbone_are_computed_once_for_all_epochs(plan: Plan, tmp_path: Path) -> None:
-    job = Classify(plan=plan, model=MODEL, epochs=6, feature_passes=2, optimizer=OptimizerSpec(lr=0.05))
-    assert (job.view.num_epochs, job.view.augment) == (2, True)
-    engine = Watched(num_threads=1)
-    engine.views.clear()
-    with engine.feed(plan, job.view) as feed:
-        result = job.run(feed, Context(engine, tmp_path, Terminal()))
-    assert [(view.split, view.num_epochs) for view in engine.views] == [("train", 2), ("val", 1), ("test", 1)]
-    assert result["epochs"] == 6
-    assert result["test"]["auroc"] == 1
-    model = load_model(tmp_path / "best.safetensors").model
-    with engine.feed(plan, View(split="val")) as feed:
-        outcome = evaluate(model, [to_train_batch(batch, torch.device("cpu")) for batch in feed])
-    assert outcome.loss == pytest.approx(result["validation"]["loss"], rel=1e-4)
-    flags = [len(part._forward_pre_hooks) for part in model.modules()]
-    assert not any(flags)
-
-
-def test_feature_passes_require_a_frozen_backbone_and_a_model_that_ends_in_its_head(
-    plan: Plan, tmp_path: Path
-) -> None:
-    with pytest.raises(PlanError, match="expected a frozen backbone, got fine_tune_from"):
-        Classify(plan=plan, model=MODEL, feature_passes=1, fine_tune_from="layer4")
-    job = Classify(plan=plan, model=ModelSpec(name="squeezenet1_1", weights="none"), feature_passes=1)
-    with pytest.raises(ModelError, match="expected a model that ends in its head"):
-        train(job, tmp_path)
 
 
 def test_an_index_with_one_class_is_refused(tmp_path: Path) -> None:
@@ -356,8 +332,9 @@ def test_evaluation_by_several_ranks_equals_that_of_one(plan: Plan) -> None:
     torch.manual_seed(0)
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.LazyLinear(2))
     device = torch.device("cpu")
-    shared = evaluate(net, (to_train_batch(batch, device) for batch in kept if len(batch)))
-    alone = evaluate(net, split_batches(Context(engine, Path(), Terminal()), plan, "val", device))
+    task = Classify(plan=plan, model=MODEL).check()
+    shared = evaluate(net, (to_train_batch(batch, device) for batch in kept if len(batch)), task, 8)
+    alone = evaluate(net, split_batches(Context(engine, Path(), Terminal()), plan, "val", device), task, 8)
     assert shared.metrics.num_images == alone.metrics.num_images == 8
     assert np.array_equal(shared.metrics.confusion, alone.metrics.confusion)
     assert shared.loss == pytest.approx(alone.loss)

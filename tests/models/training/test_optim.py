@@ -6,20 +6,31 @@ import numpy as np
 import pytest
 import torch
 from lightwell.models.training.distributed.context import DistributedContext
-from lightwell.models.training.loop import (
-    Criterion,
-    EvalResult,
-    RunningMetrics,
-    TrainStep,
-    evaluate,
-    evaluate_logits,
+from lightwell.models.training.loop import EpochMetrics, EvalResult, TrainStep, evaluate
+from lightwell.models.training.optim import EarlyStop, OptimizerSpec, best_epoch
+from lightwell.models.training.optimization.schedule import LRSchedule
+from lightwell.models.training.tasks.classification import (
+    ClassificationMetrics,
+    ClassificationTask,
+    CrossEntropy,
 )
-from lightwell.models.training.optim import EarlyStop, LRSchedule, OptimizerSpec, best_epoch
-from lightwell.models.training.run import trainable_parameters
+from lightwell.models.training.tasks.task import mean_loss
 from lightwell.models.training.train_batch import TrainBatch, to_train_batch
 from lightwell.models.zoo.build import ModelSpec, build_model
 from lightwell.pipeline.batch.batch import Batch
 from lightwell.pipeline.errors import PlanError, RunError
+
+
+class TwoClasses(ClassificationTask):
+    """Classification into two classes, without an index."""
+
+    classes = ("a", "b")
+
+    def __init__(self) -> None:
+        pass
+
+
+TWO = TwoClasses()
 
 
 def examples(labels: list[int], replaced: list[bool] | None = None, width: int = 4) -> TrainBatch:
@@ -31,8 +42,8 @@ def examples(labels: list[int], replaced: list[bool] | None = None, width: int =
 def learn(
     head: torch.nn.Module, batch: TrainBatch, optimizer: torch.optim.Optimizer, *, factor: float
 ) -> EvalResult:
-    running = RunningMetrics.empty(2)
-    TrainStep(head, optimizer, Criterion())(batch, running, factor=factor)
+    running = EpochMetrics(ClassificationMetrics(2))
+    TrainStep(head, optimizer, CrossEntropy())(batch, running, factor=factor)
     return running.compute(DistributedContext())
 
 
@@ -49,7 +60,7 @@ def test_step_and_constant() -> None:
 
 def test_a_schedule_can_be_given_by_name() -> None:
     assert LRSchedule.model_validate("step") == LRSchedule(kind="step")
-    with pytest.raises(PlanError, match=r"Schedule: kind: expected .*'step', got 'stairs'"):
+    with pytest.raises(PlanError, match=r"Schedule: kind: expected .*'step'.*, got 'stairs'"):
         LRSchedule.model_validate("stairs")
 
 
@@ -94,22 +105,22 @@ def test_the_backbone_learning_rate_is_scaled_by_backbone_lr_mult(name: str, kin
 def test_the_loss_is_torchs_cross_entropy(weights: torch.Tensor | None, smoothing: float) -> None:
     batch = examples([0, 1, 2, -1, 1], width=3)
     usual = torch.nn.CrossEntropyLoss(weights, ignore_index=-1, label_smoothing=smoothing)
-    ours = Criterion(weights, smoothing)(batch.inputs, batch)
-    assert float(ours) == pytest.approx(float(usual(batch.inputs, batch.labels)), rel=1e-6)
+    ours = mean_loss(CrossEntropy(weights, smoothing), batch.inputs, batch)
+    assert float(ours) == pytest.approx(float(usual(batch.inputs, batch.targets)), rel=1e-6)
 
 
 def test_mixed_images_contribute_to_both_labels() -> None:
     plain = examples([0, 1], width=3)
     share = torch.tensor([0.25, 0.25])
-    mixed = TrainBatch(plain.inputs, plain.labels, plain.replaced, torch.tensor([2, 0]), share)
+    mixed = TrainBatch(plain.inputs, plain.targets, plain.replaced, torch.tensor([2, 0]), share)
     usual = torch.nn.CrossEntropyLoss()
-    wanted = 0.75 * usual(plain.inputs, plain.labels) + 0.25 * usual(plain.inputs, torch.tensor([2, 0]))
-    assert float(Criterion()(plain.inputs, mixed)) == pytest.approx(float(wanted), rel=1e-6)
+    wanted = 0.75 * usual(plain.inputs, plain.targets) + 0.25 * usual(plain.inputs, torch.tensor([2, 0]))
+    assert float(mean_loss(CrossEntropy(), plain.inputs, mixed)) == pytest.approx(float(wanted), rel=1e-6)
 
 
 def test_a_batch_without_labels_changes_no_weights() -> None:
     batch = examples([-1, -1], width=3)
-    assert float(Criterion()(batch.inputs, batch)) == 0
+    assert float(mean_loss(CrossEntropy(), batch.inputs, batch)) == 0
 
 
 def test_uint8_images_become_float_nchw_in_0_to_1() -> None:
@@ -145,7 +156,8 @@ def test_padding_affects_neither_training_nor_metrics() -> None:
         examples = to_train_batch(batch, torch.device("cpu"))
         with torch.no_grad():
             head[1].bias.zero_()
-            losses.append(float(Criterion(label_smoothing=0.1)(head(examples.inputs), examples)))
+            criterion = CrossEntropy(label_smoothing=0.1)
+            losses.append(float(mean_loss(criterion, head(examples.inputs), examples)))
         outcomes.append(learn(head, examples, optimizer, factor=1.0))
     assert losses[0] == pytest.approx(losses[1])
     first, second = outcomes
@@ -157,15 +169,15 @@ def test_replaced_rows_are_trained_on_but_not_evaluated() -> None:
     torch.manual_seed(0)
     head = torch.nn.Linear(4, 2)
     batch = examples([0, 1, 0, 1], [False, False, True, True])
-    outcome = evaluate(head, [batch])
+    outcome = evaluate(head, [batch], TWO, 4)
     assert (outcome.metrics.num_images, outcome.metrics.num_ignored) == (2, 2)
-    kept = torch.nn.functional.cross_entropy(head(batch.inputs[:2]), batch.labels[:2])
+    kept = torch.nn.functional.cross_entropy(head(batch.inputs[:2]), batch.targets[:2])
     assert outcome.loss == pytest.approx(float(kept.detach()))
     optimizer = OptimizerSpec(name="sgd", lr=0.1, momentum=0, weight_decay=0).build(
         list(head.parameters()), []
     )
     before = head.weight.detach().clone()
-    loss = torch.nn.functional.cross_entropy(head(batch.inputs), batch.labels)
+    loss = torch.nn.functional.cross_entropy(head(batch.inputs), batch.targets)
     (gradient,) = torch.autograd.grad(loss, head.weight)
     trained = learn(head, batch, optimizer, factor=0.5)
     assert torch.allclose(head.weight, before - 0.05 * gradient)
@@ -175,7 +187,7 @@ def test_replaced_rows_are_trained_on_but_not_evaluated() -> None:
 def test_evaluation_restores_training_flags() -> None:
     model = torch.nn.Sequential(torch.nn.BatchNorm1d(4).eval(), torch.nn.Dropout(), torch.nn.Linear(4, 2))
     flags = [part.training for part in model]
-    evaluate(model, [examples([0, 1])])
+    evaluate(model, [examples([0, 1])], TWO, 2)
     assert [part.training for part in model] == flags
 
 
@@ -202,7 +214,7 @@ def test_non_finite_scores_stop_the_evaluation(value: float) -> None:
     head = torch.nn.Linear(4, 2)
     torch.nn.init.constant_(head.bias, value)
     with pytest.raises(RunError, match=r"NaN or infinity for 2 of 2 images; lower optimizer\.lr"):
-        evaluate(head, [examples([0, 1])])
+        evaluate(head, [examples([0, 1])], TWO, 2)
 
 
 def test_a_batch_of_one_image_with_batchnorm_is_refused_with_a_hint() -> None:
@@ -214,15 +226,15 @@ def test_a_batch_of_one_image_with_batchnorm_is_refused_with_a_hint() -> None:
 
 def test_both_heads_of_a_distilled_model_use_the_learning_rate_of_the_head() -> None:
     model = build_model(ModelSpec(name="deit_tiny_distilled_patch16_224", weights="none", num_classes=2))
-    head, backbone = trainable_parameters(model)
+    head, backbone = OptimizerSpec(lr=0.2, backbone_lr_mult=0.5).build_for(model).param_groups
     own = [*model.head.parameters(), *model.head_dist.parameters()]
-    assert {id(each) for each in head} == {id(each) for each in own}
-    assert len(head) + len(backbone) == len(list(model.parameters()))
+    assert (head["base_lr"], backbone["base_lr"]) == (0.2, 0.1)
+    assert {id(each) for each in head["params"]} == {id(each) for each in own}
+    assert len(head["params"]) + len(backbone["params"]) == len(list(model.parameters()))
 
 
 def test_saturated_confidences_still_rank_images() -> None:
     """In float32 the softmax of these is 1 for all of class 1 and one of class 0."""
     margins = torch.tensor([[90.0, 0.0], [0.0, 100.0], [0.0, 110.0], [0.0, 120.0]])
-    labels = torch.tensor([0, 0, 1, 1])
-    outcome = evaluate_logits(margins, labels, torch.zeros(4, dtype=torch.bool), 1.0)
-    assert outcome.metrics.auroc == 1
+    batch = TrainBatch(margins, torch.tensor([0, 0, 1, 1]), torch.zeros(4, dtype=torch.bool))
+    assert evaluate(torch.nn.Identity(), [batch], TWO, 4).metrics.as_dict()["auroc"] == 1

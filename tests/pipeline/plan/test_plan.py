@@ -12,6 +12,8 @@ import yaml
 from lightwell.pipeline.compiler.program import Program
 from lightwell.pipeline.errors import PlanError
 from lightwell.pipeline.plan.plan import BatchOptions, Mix, Plan
+from lightwell.pipeline.plan.view import View
+from lightwell.pipeline.runtime.local_engine import LocalEngine
 from lightwell.pipeline.tools.explain import explain
 
 POLICY = [
@@ -207,6 +209,16 @@ def test_a_custom_transform_is_named_by_module_and_class(tmp_path: Path) -> None
     Program.compile(plan)
     again = Plan.model_validate({"index": "i", "preprocess": [plan.preprocess[0].build("x")]})
     assert again.preprocess[0].name == "lightwell.pipeline.policy.color:ToHSV"
+
+
+def test_mixing_ends_before_until_epoch(index_path: Path) -> None:
+    plan = Plan(index=index_path, preprocess=[{"Resize": {"height": 8, "width": 8}}], batch={"size": 4})
+    mixing = plan.model_copy(update={"mix": Mix(kind="CutMix", until_epoch=2)})
+    with LocalEngine(num_threads=1).feed(mixing, View(augment=True, num_epochs=4)) as feed:
+        mixed = {(batch.epoch, batch.mixed_labels is not None) for batch in feed if len(batch) > 1}
+    assert mixed == {(0, True), (1, True), (2, False), (3, False)}
+    always = plan.model_copy(update={"mix": Mix(kind="CutMix")})
+    assert always.fingerprint() != mixing.fingerprint()
 
 
 def test_the_fingerprint_depends_on_content_and_not_on_paths(index_path: Path, tmp_path: Path) -> None:

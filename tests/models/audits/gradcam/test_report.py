@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from lightwell.models.audits.gradcam.charts import line_chart, read_curves, round_ticks
+from lightwell.models.audits.gradcam.charts import line_chart, round_ticks
 from lightwell.models.audits.gradcam.job import GradCamAudit
 from lightwell.models.audits.gradcam.report import MAX_MEANS, lowest_recall
+from lightwell.models.report.curves import read_curves
 from lightwell.models.zoo.build import ModelSpec
 from lightwell.pipeline.errors import OutputError, PlanError
 from lightwell.pipeline.index.build import build_index

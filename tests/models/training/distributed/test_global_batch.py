@@ -24,10 +24,13 @@ DRAWING: dict[str, Callable[[], nn.Module]] = {
 
 @pytest.mark.parametrize("name", DRAWING)
 @pytest.mark.parametrize("num_global", [8, 7, 5])
-def test_random_masks_of_ranks_equal_those_of_one_process(name: str, num_global: int) -> None:
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["nchw", "nhwc"])
+def test_random_masks_of_ranks_equal_those_of_one_process(
+    name: str, num_global: int, layout: torch.memory_format
+) -> None:
     """Two layers in a row: the generator state after the first equals that of one process."""
     module = DRAWING[name]()
-    inputs = torch.rand(num_global, 6, 3, 3) + 1
+    inputs = (torch.rand(num_global, 6, 3, 3) + 1).contiguous(memory_format=layout)
     torch.manual_seed(4)
     expected = [module(inputs.clone()), module(inputs.clone())]
     num_here = -(-num_global // 2)

@@ -1,0 +1,1 @@
+"""Features of frozen networks: computed once, cached, written as Parquet, probed."""

@@ -1,0 +1,130 @@
+"""Scores of all images of a job as one table, and the files of predictions."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ...pipeline.atomic_io import atomic_write, write_text
+from ..training.checkpoint import CheckpointMetadata
+from .scoring import mean_logits, softmax
+
+if TYPE_CHECKING:
+    from .config import ScoringJob
+
+PARQUET_NAME = "predictions.parquet"
+CSV_NAME = "predictions.csv"
+
+
+@dataclass(frozen=True)
+class ScoreTable:
+    """Scores of every image that could be used, and the reasons for the others."""
+
+    classes: tuple[str, ...]
+    keys: tuple[str, ...]
+    labels: np.ndarray
+    """int64, shape (N,): labels of the index, -1 for none."""
+    logits: np.ndarray
+    """float32, shape (N, classes); of several views those of the mean probabilities."""
+    temperature: float
+    failed: Mapping[str, str]
+    """Reason by key of the images that could not be used."""
+
+    @classmethod
+    def of(
+        cls,
+        job: ScoringJob,
+        records: pa.Table,
+        metadata: CheckpointMetadata,
+        quarantine: Sequence[Mapping[str, Any]],
+    ) -> ScoreTable:
+        """Collect the records of a job, one row per image, in the order of the index."""
+        values = records["logits"].combine_chunks()
+        num_classes = len(metadata.classes)
+        logits = np.array(values.flatten(), dtype=np.float32).reshape(-1, num_classes)
+        keys = tuple(records["key"].to_pylist())
+        labels = np.asarray(records["label"].to_pylist(), dtype=np.int64)
+        if isinstance(job.tta, int) and job.tta > 1:
+            keys, labels, logits = _average_views(keys, labels, logits, metadata.temperature)
+        used = set(keys)
+        unusable = job.plan.load_index().unusable(job.split)
+        failed = dict(zip(unusable["key"].to_pylist(), unusable["status"].to_pylist(), strict=True))
+        failed |= {
+            str(entry["key"]): f"{entry['step']}: {entry['reason']}"
+            for entry in quarantine
+            if entry["key"] not in used
+        }
+        return cls(metadata.classes, keys, labels, logits, metadata.temperature, failed)
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """float32, shape (N, classes)."""
+        return softmax(self.logits, self.temperature)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the numbers of images in all, used, unusable and by predicted class."""
+        counts = Counter(self.logits.argmax(axis=1).tolist())
+        return {
+            "images": len(self.keys) + len(self.failed),
+            "predicted": len(self.keys),
+            "unusable": len(self.failed),
+            "classes": {name: counts[number] for number, name in enumerate(self.classes) if counts[number]},
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write ``predictions.parquet`` and ``predictions.csv``; images that could not be used come last.
+
+        Raises:
+            OutputError: a file cannot be written.
+        """
+        probabilities = self.probabilities
+        best = probabilities.argmax(axis=1)
+        names = [self.classes[number] for number in best.tolist()]
+        most = probabilities[np.arange(len(best)), best]
+        num_failed = len(self.failed)
+        empty = [None] * num_failed
+        keys = [*self.keys, *self.failed]
+        reasons = [*([None] * len(names)), *self.failed.values()]
+        offsets = np.arange(len(names) + 1, dtype=np.int64) * probabilities.shape[1]
+        lists = pa.LargeListArray.from_arrays(pa.array(offsets), pa.array(probabilities.reshape(-1)))
+        columns = {
+            "key": pa.array(keys, pa.string()),
+            "class": pa.array([*names, *empty], pa.string()),
+            "probability": pa.array([*most.tolist(), *empty], pa.float32()),
+            "probabilities": pa.concat_arrays([lists, pa.nulls(num_failed, lists.type)]),
+            "error": pa.array(reasons, pa.string()),
+        }
+        table = pa.table(columns).replace_schema_metadata({"classes": json.dumps(self.classes)})
+        with atomic_write(folder / PARQUET_NAME) as file:
+            pq.write_table(table, file)
+        text = io.StringIO()
+        lines = csv.writer(text, lineterminator="\n")
+        lines.writerow(("key", "class", "probability", "error"))
+        lines.writerows(
+            (key, name, f"{value:.6g}", "")
+            for key, name, value in zip(self.keys, names, most.tolist(), strict=True)
+        )
+        lines.writerows((key, "", "", reason) for key, reason in self.failed.items())
+        write_text(folder / CSV_NAME, text.getvalue())
+
+
+def _average_views(
+    keys: tuple[str, ...], labels: np.ndarray, logits: np.ndarray, temperature: float
+) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
+    """Average the views of each image; one that failed in some views has the others."""
+    rows: dict[str, list[int]] = {}
+    for row, key in enumerate(keys):
+        rows.setdefault(key, []).append(row)
+    averaged = [mean_logits([logits[[row]] for row in own], temperature)[0] for own in rows.values()]
+    first = [own[0] for own in rows.values()]
+    return tuple(rows), labels[first], np.stack(averaged) if averaged else logits

@@ -1,0 +1,1 @@
+"""Figures of results, and facts about the run that made them."""

@@ -1,0 +1,1 @@
+"""Training options: which parameters learn, at which rate, and averages of weights."""

@@ -1,0 +1,41 @@
+"""Checkpoints of small networks, as a training writes them, without the training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from lightwell import ModelSpec, Plan, build_model
+from lightwell.models.training.checkpoint import CheckpointMetadata, save_checkpoint
+from lightwell.models.training.saved_plan import SavedPlan
+
+SPEC = ModelSpec(name="timm:test_resnet", weights="none", num_classes=2)
+CLASSES = ("cat", "dog")
+RESIZE_AND_CROP = {
+    "preprocess": [{"SmallestMaxSize": {"max_size": 40}}],
+    "evaluate": [
+        {"CenterCrop": {"height": 32, "width": 32}},
+        {"Normalize": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.25]}},
+    ],
+    "augment": [
+        {"RandomCrop": {"height": 32, "width": 32}},
+        {"Normalize": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.25]}},
+    ],
+}
+"""Sections of a plan."""
+
+
+def save_trained(
+    path: Path, plan: Plan, *, temperature: float = 1.0, classes: tuple[str, ...] = CLASSES
+) -> Path:
+    """Write a checkpoint of a network whose probabilities are spread over 0..1."""
+    spec = SPEC.model_copy(update={"num_classes": len(classes)})
+    model = build_model(spec, seed=1, warn=False)
+    with torch.no_grad():
+        model.fc.weight.mul_(30)
+    history = ({"loss": 0.5, "auroc": 0.9},)
+    metadata = CheckpointMetadata(
+        spec, classes, "f" * 16, {}, history, plan=SavedPlan.of(plan), temperature=temperature
+    )
+    save_checkpoint(path, model, metadata)
+    return path
