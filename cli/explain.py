@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .options import AllowImport, Json
 from .output import print_json, print_table
+
+if TYPE_CHECKING:
+    from ..models.training.optimization.learning_table import LearningRow
 
 
 def explain(
@@ -17,9 +21,10 @@ def explain(
     allow_import: AllowImport = None,
     as_json: Json = False,
 ) -> None:
-    """Show the steps of a plan, where each runs, and its share of the CPU time.
+    """Show the steps of a plan, where each runs, and its share of the CPU time; of a training job also what learns.
 
     Example: lightwell explain plan.yaml
+    Example: lightwell explain train.yaml
     """
     from dataclasses import asdict
 
@@ -35,8 +40,12 @@ def explain(
         print(f"warning: {printable(warning)}", file=sys.stderr)
     costs = measure_costs(program, parsed.load_index()) if parsed.index.is_file() else None
     steps = explain_program(program, costs)
+    learning = learning_rows(plan, allow_import or ()) if parsed.index.is_file() else None
     if as_json:
-        print_json([asdict(step) for step in steps])
+        rows = [asdict(step) for step in steps]
+        print_json(
+            rows if learning is None else {"steps": rows, "learning": [asdict(row) for row in learning]}
+        )
         return
     header = ["step", "options", "runs in", "seeded by", "cost", "note"]
     shares = ["" if step.cost_share is None else f"{step.cost_share:.0%}" for step in steps]
@@ -49,5 +58,26 @@ def explain(
     )
     if costs is None:
         print("cost: not measured; needs the index, a policy that runs on its images, and `device: cpu`")
+    if learning is not None:
+        from ..models.training.optimization.learning_table import HEADER
+
+        print()
+        print_table(HEADER, [row.cells() for row in learning])
     if parsed.resources is not None:
         print(f"on Ray: {parsed.resources} per worker")
+
+
+def learning_rows(path: Path, allow_import: Sequence[str]) -> Sequence[LearningRow] | None:
+    """List what learns in the training job of a file; None for a plan and for other jobs."""
+    from ..models.training.job import TrainJob
+    from ..pipeline.config.safe_yaml import read_yaml
+    from ..pipeline.errors import LightwellError
+    from ..pipeline.jobs.job_file import load_job
+
+    if "plan" not in read_yaml(path):
+        return None
+    try:
+        job = load_job(path, default="classify", allow_import=allow_import)
+    except LightwellError:  # an audit without the key `job`
+        return None
+    return job.learning() if isinstance(job, TrainJob) else None

@@ -43,7 +43,7 @@ def recipe(
 ) -> None:
     """Print a training job as published, or as is usual today, with its source and expected result.
 
-    Example: lightwell new recipe resnet > train.yaml
+    Example: lightwell new recipe small_data > train.yaml
     """
     from ..models.recipes import read_recipe, recipe_names
 

@@ -43,6 +43,13 @@ def train(
     max_failures: Annotated[
         int, typer.Option(min=0, help="On Ray: maximum number of restarts after a worker died.")
     ] = 8,
+    find_lr: Annotated[
+        bool,
+        typer.Option(
+            "--find-lr",
+            help="Train nothing: try rising learning rates for 100 steps, and write lr_finder.png and lr_finder.json.",
+        ),
+    ] = False,
     allow_import: AllowImport = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -52,14 +59,19 @@ def train(
     On Ray, training is data-parallel with a constant global batch, so that results match those of a single process.
 
     Example: lightwell train train.yaml --out runs/cells
+    Example: lightwell train train.yaml --out runs/cells-lr --find-lr
     Example: lightwell train train.yaml --out s3://bucket/cells --engine ray --address auto --workers 4 --gpus-per-worker 1
     """
+    from ..pipeline.errors import RequestError
+
     options = engine_options(locals())
     configure_logging(quiet=quiet)
     allowed = allow_import or ()
     service_engine = open_service(job.absolute(), "classify", options=options, allow_import=allowed)
     trainer = open_trainer(options, max_failures=max_failures, service_engine=service_engine)
-    result = run_training(job, out, trainer, quiet=quiet or as_json, allow_import=allowed)
+    if find_lr and engine is not EngineName.local:
+        raise RequestError("--find-lr: expected the local engine, got ray; remove --engine")
+    result = run_training(job, out, trainer, quiet=quiet or as_json, allow_import=allowed, find_lr=find_lr)
     if as_json:
         print_json(result)
     elif not quiet:
@@ -67,9 +79,15 @@ def train(
 
 
 def run_training(
-    job: Path, out: str, trainer: Any = None, *, quiet: bool, allow_import: Sequence[str] = ()
+    job: Path,
+    out: str,
+    trainer: Any = None,
+    *,
+    quiet: bool,
+    allow_import: Sequence[str] = (),
+    find_lr: bool = False,
 ) -> Any:
-    """Run the training job of a job file, in this process unless a trainer is given."""
+    """Run the training job of a job file, or look for its learning rate, in this process unless a trainer is given."""
     from ..pipeline.jobs.contracts import TrainingJob
     from ..pipeline.jobs.job_file import load_job
     from ..pipeline.jobs.progress import console_for
@@ -77,4 +95,8 @@ def run_training(
 
     trainer = trainer or LocalTrainer(open_engine())
     found = load_job(job.absolute(), default="classify", allow_import=allow_import, contract=TrainingJob)
+    if find_lr:
+        from ..models.training.find_lr import FindLearningRate
+
+        found = FindLearningRate.of(found)
     return trainer.run(found, out, console_for(quiet=quiet), reads=[job])

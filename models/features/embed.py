@@ -119,7 +119,7 @@ class FeatureStage:
         import torch
 
         from ...pipeline.export.result_index import SplitLookup
-        from ..training.loop import parameter_dtype
+        from ..training.evaluation import parameter_dtype
         from ..training.train_batch import to_train_batch
         from ..zoo.forward import run_model
         from .head_input import HeadInput

@@ -20,7 +20,7 @@ from ...pipeline.cache.key import CacheKeys
 from ...pipeline.cache.store import PixelCache
 from ...pipeline.plan.plan import Plan
 from ...pipeline.plan.view import View
-from ..training.loop import parameter_dtype
+from ..training.evaluation import parameter_dtype
 from ..training.train_batch import to_train_batch
 from ..zoo.forward import eval_mode
 from .recipe import feature_recipe

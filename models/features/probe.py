@@ -91,7 +91,7 @@ class ProbeFeatures(CheckedModel):
             PlanError: the index does not fit the job.
             ModelError: the model or its weights cannot be used.
         """
-        from ..training.run import build_trainable
+        from ..training.prepare import build_trainable
         from .pooled_blocks import check_blocks
 
         spec = self.head_only

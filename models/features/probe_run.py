@@ -13,7 +13,7 @@ from ...pipeline.atomic_io import write_json
 from ..training.checkpoint import CheckpointMetadata, save_checkpoint
 from ..training.distributed.context import DistributedContext
 from ..training.metrics import Metrics, compute_metrics
-from ..training.run import build_trainable, choose_device, initial_weights_report, open_features
+from ..training.prepare import build_trainable, choose_device, initial_weights_report, open_features
 from ..zoo.heads import head_module
 from ..zoo.plan_checks import output_shape
 from .pooled_blocks import HEAD_INPUT, PooledBlocks

@@ -12,7 +12,7 @@ import torch
 
 from ...pipeline.errors import ModelError, RunError
 from ..training.checkpoint import CheckpointMetadata, load_model, read_metadata
-from ..training.loop import parameter_dtype
+from ..training.evaluation import parameter_dtype
 from ..training.train_batch import model_inputs
 from ..zoo.forward import eval_mode, run_model
 

@@ -36,6 +36,7 @@ from .checkpoint_values import (
     check_thresholds,
     parse_temperature,
 )
+from .optimization.lora import is_adapted, merge_lora
 from .saved_plan import SavedPlan
 
 FORMAT_VERSION = 3
@@ -45,6 +46,8 @@ LAST_NAME = "checkpoint.safetensors"
 BEST_NAME = "best.safetensors"
 OPTIMIZER_PREFIX = "optimizer."
 PROGRESS_PREFIX = "progress."
+STATE_PREFIX = "state."
+"""Of what else a resumed run needs; see ``optimization.update_state``."""
 
 
 @dataclass(frozen=True)
@@ -136,23 +139,30 @@ def save_checkpoint(
     metadata: CheckpointMetadata,
     optimizer: torch.optim.Optimizer | None = None,
     progress: Progress | None = None,
+    state: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
-    """Write weights, metadata and, if given, optimizer state and progress, atomically.
+    """Write weights, metadata and, if given, optimizer state, progress and other state, atomically.
+
+    Without an optimizer the weights are those of the plain network, low-rank updates added.
 
     Raises:
         RunError: a weight is not finite; nothing is written.
         OutputError: the file cannot be written.
     """
-    tensors = {name: to_cpu(tensor) for name, tensor in model.state_dict().items()}
+    weights = model.state_dict()
+    if optimizer is None:
+        weights = merge_lora(weights)
+    tensors = {name: to_cpu(tensor) for name, tensor in weights.items()}
     try:
         check_finite(tensors, path.name)
     except ModelError as error:
         raise RunError(f"training: {error}") from error
     if optimizer is not None:
-        for number, state in optimizer.state_dict()["state"].items():
-            for name, value in state.items():
+        for number, values in optimizer.state_dict()["state"].items():
+            for name, value in values.items():
                 if value is not None:
                     tensors[f"{OPTIMIZER_PREFIX}{number}.{name}"] = to_cpu(torch.as_tensor(value))
+    tensors |= {f"{STATE_PREFIX}{name}": to_cpu(tensor) for name, tensor in (state or {}).items()}
     header = metadata.dump()
     if progress is not None:
         tensors |= progress.tensors
@@ -286,9 +296,11 @@ def load_weights(path: Path, model: torch.nn.Module) -> None:
     Raises:
         ModelError: names or shapes differ, a weight is not finite, or the file is damaged.
     """
-    others = (OPTIMIZER_PREFIX, PROGRESS_PREFIX)
+    others = (OPTIMIZER_PREFIX, PROGRESS_PREFIX, STATE_PREFIX)
     weights = {name: tensor for name, tensor in read_tensors(path).items() if not name.startswith(others)}
     check_finite(weights, str(path))
+    if not is_adapted(model.state_dict()):
+        weights = merge_lora(weights)
     try:
         model.load_state_dict(weights, strict=True)
     except RuntimeError as error:

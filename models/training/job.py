@@ -35,6 +35,7 @@ from ..zoo.build import ModelSpec
 from .spec import TrainSpec
 
 if TYPE_CHECKING:
+    from .optimization.learning_table import LearningRow
     from .tasks.task import Task
 
 
@@ -53,7 +54,7 @@ class TrainJob(TrainSpec):
             shuffle=True,
             augment=True,
             num_epochs=self.epochs,
-            drop_last=self.fine_tune_from is not None
+            drop_last=self.trains_backbone
             and self.drop_last_batch(len(self.plan.load_index().rows(self.train_split))),
         )
 
@@ -93,12 +94,30 @@ class TrainJob(TrainSpec):
 
         check_request(self, trains_here=trains_here)
 
+    def learning(self) -> list[LearningRow]:
+        """List the blocks that learn, from which epoch and at which rate; reads the index but no weights.
+
+        Raises:
+            PlanError: the index does not fit the job.
+            ModelError: a block does not exist.
+        """
+        from .optimization.learning_table import learning_table
+
+        untrained = self.model.model_copy(update={self.weights_key: "none", "weights_entry": None})
+        job = self.model_copy(update={"model": untrained})
+        model = job.build_network(len(self.check().classes), seed=0)
+        return learning_table(model, self.stages, self.optimizer, self.lora, self.head_layers(model))
+
     def check_ranks(self, num_ranks: int) -> None:
         """Check that a number of ranks can share the job's batches.
 
         Raises:
             PlanError: the batch cannot be split among them.
         """
+        if self.compile and num_ranks > 1:
+            raise PlanError(
+                f"compile: expected false with {num_ranks} ranks, got true; remove it, or train in one process"
+            )
         self.check()
         index, view = self.plan.load_index(), replace(self.view, num_ranks=num_ranks)
         Schedule.of(self.plan, view, index, index.rows(view.split))

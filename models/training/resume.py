@@ -16,6 +16,8 @@ from .checkpoint import LAST_NAME, Progress, read_metadata, read_progress
 from .spec import TrainSpec
 
 History = tuple[Mapping[str, Any], ...]
+ELAPSED = "elapsed_s"
+"""Time of training and validation up to an epoch, in its row of the history; only with a time budget."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,9 @@ def read_resume_state(spec: TrainSpec, view: View, out: Path) -> ResumeState:
 
 
 def is_done(spec: TrainSpec, history: History) -> bool:
-    """Return whether training is complete: all epochs are done, or it stopped early."""
+    """Return whether training is complete: all epochs are done, the time budget is spent, or it stopped early."""
+    if spec.time_budget is not None and history and history[-1].get(ELAPSED, 0.0) >= spec.time_budget:
+        return True
     return len(history) >= spec.epochs or (
         spec.early_stop is not None and spec.early_stop.is_reached(history)
     )

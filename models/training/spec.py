@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
-from ...pipeline.config.checked_model import CheckedModel
 from ...pipeline.errors import PlanError, SourceError, did_you_mean
 from ...pipeline.index.index import Index
 from ...pipeline.jobs.fingerprint import file_digest
@@ -19,7 +18,7 @@ from ..zoo.build import ModelSpec, build_model
 from ..zoo.load_checkpoint import is_path
 from ..zoo.segmentation import SegmentationSpec
 from .optim import CheckpointEvery, EarlyStop, OptimizerSpec
-from .optimization.options import is_later_default
+from .optimization.options import UpdateOptions, is_later_default
 from .optimization.schedule import LRSchedule
 
 if TYPE_CHECKING:
@@ -28,13 +27,11 @@ if TYPE_CHECKING:
     from .tasks.task import Task
 
 
-class TrainSpec(CheckedModel):
+class TrainSpec(UpdateOptions):
     """Configuration that all training jobs share; a job adds the keys of its task."""
 
     plan: Plan
     model: ModelSpec | SegmentationSpec
-    fine_tune_from: str | None = None
-    """None trains only the head. The name of a block trains it and all later blocks. ``all`` trains the whole model."""
     feature_passes: int | None = Field(default=None, ge=0)
     """Only where the whole backbone, or its part before ``fine_tune_from``, is frozen: number of passes over the training
     images, each augmented differently, whose features are computed once and cached; epoch e learns from pass e modulo this
@@ -52,9 +49,6 @@ class TrainSpec(CheckedModel):
     test_split: str | None = "test"
     """Split to evaluate the best weights on, once, at the end; None for no test."""
     checkpoint_every: CheckpointEvery = CheckpointEvery()
-    precision: Literal["float32", "float64"] = "float32"
-    """Precision of parameters and scores. ``float64`` is slow; results of different numbers of ranks then differ only by
-    rounding."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Training device; ``auto`` uses CUDA if available."""
 
@@ -74,6 +68,11 @@ class TrainSpec(CheckedModel):
 
     @model_validator(mode="after")
     def _check_passes(self) -> Self:
+        learning = next((key for key in ("unfreeze", "lora") if getattr(self, key) is not None), None)
+        if self.feature_passes is not None and learning is not None:
+            raise ValueError(
+                f"feature_passes: expected layers that are frozen in all epochs, got {learning}; remove one of them"
+            )
         if self.feature_passes is not None and self.fine_tune_from == "all":
             raise ValueError(
                 "feature_passes: expected frozen layers, got fine_tune_from: all; name the first block to train, or remove one "
@@ -204,7 +203,7 @@ class TrainSpec(CheckedModel):
         The index and the weights file count by content, not by path. ``epochs`` is left out where the schedule does not
         depend on it, so that a finished run can be extended.
         """
-        content = self.model_dump(mode="json", exclude={"plan", "device", "checkpoint_every"})
+        content = self.model_dump(mode="json", exclude={"plan", "device", "checkpoint_every", "time_budget"})
         if is_path(self.model.weights):
             content["model"][self.weights_key] = _weights_digest(Path(self.model.weights))
         if not self.schedule.depends_on_epochs:
@@ -219,7 +218,7 @@ class TrainSpec(CheckedModel):
     def drop_last_batch(self, num_rows: int) -> bool:
         """Return whether to drop a last batch of one image, on which BatchNorm cannot train."""
         size = self.plan.batch.size
-        return self.fine_tune_from is not None and 1 < size < num_rows and num_rows % size == 1
+        return self.trains_backbone and 1 < size < num_rows and num_rows % size == 1
 
 
 def _weights_digest(path: Path) -> str:

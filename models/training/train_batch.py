@@ -30,6 +30,8 @@ class TrainBatch:
     """bool, shape (N,): padding rows; without a target and excluded from all counts."""
     step: int = 0
     """Index of the batch within its epoch."""
+    keys: tuple[str, ...] = ()
+    """Keys of the images in the index; empty for features."""
 
     @property
     def num_images(self) -> int:
@@ -88,6 +90,7 @@ def to_train_batch(
         None if batch.mixed_weights is None else batch.mixed_weights.to(device, non_blocking=True),
         padding,
         batch.step,
+        batch.keys,
     )
 
 

@@ -52,9 +52,10 @@ def run_model(model: nn.Module, images: torch.Tensor, *, features_only: bool = F
         )  # fmt: skip
         channels, height, width = images.shape[1:]
         if channels != (accepted := num_input_channels(model)):
+            plural = "" if accepted == 1 else "s"
             raise ModelError(
-                f"model: expected images with {accepted} channels, got {channels}; write in_channels: {channels} in the "
-                f"model, or let the plan make {accepted}"
+                f"model: expected images of {accepted} channel{plural}, got {channels}; write in_channels: {channels} in the "
+                f"model, or let the plan make {accepted}, such as ToGray: {{num_output_channels: {accepted}, p: 1.0}}"
             ) from error
         raise ModelError(
             f"model: expected {expected}, got {height} x {width} pixels with {channels} channels ({reason}); "

@@ -91,7 +91,7 @@ def build_on_meta(hub: str, name: str, *, auxiliary_heads: bool = False) -> nn.M
     """Build a network on torch's meta device: shapes without values.
 
     Constructors may read small tensors, such as rates per layer, so only the memory of layers, ``torch.empty``, is left
-    out while they run.
+    out while they run. Those that run a part of the network are built on the meta device altogether.
     """
     import torch
     from torch.overrides import TorchFunctionMode
@@ -105,9 +105,13 @@ def build_on_meta(hub: str, name: str, *, auxiliary_heads: bool = False) -> nn.M
                 options = {**options, "device": "meta"}
             return func(*args, **options)
 
-    with EmptyOnMeta():
-        model = build_untrained(hub, name, auxiliary_heads=auxiliary_heads)
-    return model.to("meta")
+    for without_values in (EmptyOnMeta(), torch.device("meta")):
+        try:
+            with without_values:
+                return build_untrained(hub, name, auxiliary_heads=auxiliary_heads).to("meta")
+        except (NotImplementedError, RuntimeError):
+            continue
+    return build_untrained(hub, name, auxiliary_heads=auxiliary_heads).to("meta")
 
 
 def build_pretrained(hub: str, name: str, *, auxiliary_heads: bool = False) -> nn.Module:
@@ -154,12 +158,12 @@ def _fetch_timm(name: str) -> nn.Module:
             f"weights: expected the timm weights of {name!r}, got a model without pretrained weights; "
             "give a path, package:NAME, or write weights: none"
         )
-    with _offline_if_unreachable():
+    with offline_if_unreachable():
         return timm.create_model(name, pretrained=True)
 
 
 @contextmanager
-def _offline_if_unreachable() -> Iterator[None]:
+def offline_if_unreachable() -> Iterator[None]:
     """Put the Hugging Face client into offline mode if its server is unreachable.
 
     Otherwise it retries for most of a minute before it uses its cache.

@@ -106,6 +106,26 @@ def load_checkpoint(
     return report, recorded
 
 
+def load_trunk(trunk: nn.Module, path: Path) -> WeightsReport:
+    """Load a checkpoint into a network without head; what else the file holds, such as a classifier, is left over.
+
+    Raises:
+        ModelError: the file cannot be read, or lacks a tensor of the network.
+    """
+    content = read_checkpoint_file(path)
+    if isinstance(content, Mapping):
+        content = _without_training_state(content)
+    found = find_weights(content, trunk.state_dict().keys(), str(path), None)
+    converted, _ = _convert_names(trunk, dict(found.tensors))
+    names = trunk.state_dict().keys()
+    state = {name: tensor for name, tensor in converted.items() if name in names}
+    load_strict(trunk, state, str(path))
+    left_over = (*found.left_over, *(name for name in converted if name not in names))
+    return WeightsReport(
+        path.name, len(state), (), left_over, (), found.entry, found.other_entries, found.prefix, found.added
+    )
+
+
 def _match_channels(model: nn.Module, state: StateDict) -> None:
     """Give the first convolution the number of channels in the file; its values are loaded afterwards."""
     for name in input_convolutions(model)[:1]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, cast
 
@@ -10,11 +11,10 @@ from pydantic import Field, model_validator
 from ...pipeline.config.checked_model import CheckedModel
 from ...pipeline.config.path_fields import MayBePath
 from ...pipeline.errors import ModelError, did_you_mean
-from .checkpoint_file import SUFFIXES, read_checkpoint_file
-from .load_checkpoint import is_path
-from .state_dict import find_weights
-from .weights import load_strict
-from .weights_report import WeightsReport, attach_report, weights_report
+from .checkpoint_file import SUFFIXES
+from .hubs import offline_if_unreachable
+from .load_checkpoint import is_path, load_trunk
+from .weights_report import WeightsReport, attach_report
 
 if TYPE_CHECKING:
     from torch import nn
@@ -111,14 +111,23 @@ def _build_with_encoder(spec: SegmentationSpec, encoder: str, num_classes: int) 
             f"encoder: expected one of segmentation-models-pytorch, or of timm as {TIMM_PREFIX}NAME, got {encoder!r}; "
             f"{did_you_mean(encoder, known) or 'its documentation lists them'}"
         )
-    pretrained = "imagenet" if spec.weights == "default" else None
+    pretrained: Any = None
+    if spec.weights == "default":
+        pretrained = True if encoder.startswith(TIMM_PREFIX) else "imagenet"
+    fetching = nullcontext() if pretrained is None else offline_if_unreachable()
     try:
-        model: Any = kind(encoder, encoder_weights=pretrained, in_channels=3, classes=num_classes)
-    except (KeyError, ValueError, RuntimeError, OSError) as error:
+        with fetching:
+            model: Any = kind(encoder, encoder_weights=pretrained, in_channels=3, classes=num_classes)
+    except OSError as error:
+        raise ModelError(
+            f"encoder_weights: expected the ImageNet weights of {encoder!r}, got no network and no cached copy; write the path of "
+            "a file, or none"
+        ) from error
+    except (KeyError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelError(
             f"encoder: expected {encoder!r} with {spec.weights} weights, got {type(error).__name__} ({reason}); "
-            "check name and network, or write encoder_weights: none or the path of a file"
+            "check the name, or write encoder_weights: none or the path of a file"
         ) from error
     rest = ("decoder", "segmentation_head")
     if pretrained is not None:
@@ -126,7 +135,8 @@ def _build_with_encoder(spec: SegmentationSpec, encoder: str, num_classes: int) 
             f"ImageNet weights of {encoder}", len(model.encoder.state_dict()), untrained=rest
         )
     elif is_path(spec.weights):
-        report = _load_encoder(model.encoder, Path(spec.weights), rest)
+        trunk = model.encoder.model if encoder.startswith(TIMM_PREFIX) else model.encoder
+        report = load_trunk(trunk, Path(spec.weights)).with_new_layers(rest)
     elif spec.weights == "none":
         report = WeightsReport("none", untrained=("encoder", *rest))
     else:
@@ -139,18 +149,3 @@ def _build_with_encoder(spec: SegmentationSpec, encoder: str, num_classes: int) 
     attach_report(model, report)
     built: nn.Module = model
     return built
-
-
-def _load_encoder(encoder: nn.Module, path: Path, rest: tuple[str, ...]) -> WeightsReport:
-    """Load a trunk; what else the file holds, such as a classifier, is left over."""
-    wanted = encoder.state_dict()
-    found = find_weights(read_checkpoint_file(path), wanted.keys(), str(path), None)
-    state = {name: tensor for name, tensor in found.tensors.items() if name in wanted}
-    left_over = (*found.left_over, *(name for name in found.tensors if name not in wanted))
-    load_strict(encoder, state, str(path))
-    return WeightsReport(
-        path.name, len(state), (), left_over, rest, found.entry, found.other_entries, found.prefix
-    )
-
-
-__all__ = ["SegmentationSpec", "build_segmentation_model", "head_layers", "stride_of", "weights_report"]

@@ -73,6 +73,25 @@ def test_index_and_explain_print_json(tmp_path: Path) -> None:
     assert "Resize" in lightwell("explain", tmp_path / "plan.yaml").stdout
 
 
+def test_explain_lists_what_a_training_job_learns(tmp_path: Path) -> None:
+    make_folder(tmp_path / "photos")
+    lightwell("index", tmp_path / "photos", "-o", tmp_path / "index.parquet")
+    (tmp_path / "plan.yaml").write_text(
+        "index: index.parquet\npreprocess: [{Resize: {height: 32, width: 32}}]\n"
+    )
+    stages = "unfreeze: [{epoch: 0, from: head}, {epoch: 2, from: layer4}]"
+    (tmp_path / "train.yaml").write_text(
+        f"plan: plan.yaml\nmodel: {{name: resnet18, weights: none}}\n{stages}\n"
+    )
+    done = lightwell("explain", tmp_path / "train.yaml")
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines() if line.startswith(("0 ", "2 "))]
+    assert ["0", "layer4", "8,393,728", "0", "frozen"] in rows
+    assert ["2", "layer4", "8,393,728", "8,393,728", "0.0002", "0.0001"] in rows
+    found = json.loads(lightwell("explain", tmp_path / "train.yaml", "--json").stdout)
+    assert sum(row["num_learning"] for row in found["learning"] if row["from_epoch"] == 0) == 512 * 2 + 2
+
+
 def test_preview_writes_a_page_of_what_a_job_or_a_plan_shows(tmp_path: Path) -> None:
     make_folder(tmp_path / "photos", num_images=6)
     lightwell("index", tmp_path / "photos", "-o", tmp_path / "index.parquet")

@@ -27,6 +27,12 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "schedule.kind": "plateau", "schedule.step_factor": 0.1,
         "augment": ["RandomCrop", "HorizontalFlip", "FancyPCA"],
     },
+    # Szegedy et al., CVPR 2015, section 6
+    "googlenet": {
+        "model.name": "googlenet", "optimizer.name": "sgd", "optimizer.momentum": 0.9,
+        "schedule.kind": "step", "schedule.step_epochs": 8, "schedule.step_factor": 0.96, "ema.decay": 0.9999,
+        "augment": ["RandomResizedCrop", "HorizontalFlip", "ColorJitter"],
+    },
     # He et al., CVPR 2016, section 3.4
     "resnet": {
         "model.name": "resnet50", "plan.batch.size": 256, "epochs": 120,
@@ -67,6 +73,11 @@ def test_hyperparameters_are_the_published_ones(name: str, tmp_path: Path) -> No
     job = load(name, tmp_path)
     assert {key: value_of(job, key) for key in PUBLISHED[name]} == PUBLISHED[name]
     assert (job.model.weights, job.fine_tune_from, job.optimizer.backbone_lr_mult) == ("none", "all", 1.0)
+
+
+def test_googlenets_crops_have_8_to_100_percent_of_the_area_and_sides_of_3_to_4(tmp_path: Path) -> None:
+    crop = load("googlenet", tmp_path).plan.augment[0].dump()["RandomResizedCrop"]
+    assert (crop["scale"], crop["ratio"]) == ([0.08, 1.0], [0.75, 1.3333])
 
 
 def test_the_command_prints_a_recipe_or_the_names(capsys: pytest.CaptureFixture[str]) -> None:

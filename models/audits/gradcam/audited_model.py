@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ....pipeline.errors import ModelError
 from ....pipeline.jobs.fingerprint import file_digest
 from ...zoo.class_names import pretrained_class_names
 from .classes import IMAGENET, INDEX, ClassMatch, OutputNames, match_classes, read_names
@@ -24,8 +25,13 @@ def load_audited_model(audit: AuditConfig) -> Any:
 
         assert audit.model is not None
         return build_model(audit.model, warn=False)
-    from ...training.checkpoint import load_model
+    from ...training.checkpoint import load_model, read_metadata
 
+    if (task := read_metadata(audit.checkpoint)[0].task) == "segment":
+        raise ModelError(
+            f"checkpoint: expected one of a classifier, got one of the task {task!r} in {audit.checkpoint}; give best.safetensors "
+            "of a job classify or multilabel"
+        )
     return load_model(audit.checkpoint).model
 
 

@@ -49,24 +49,28 @@ class BatchSlice:
         return max(0, min(self.num_rows, self.num_global - self.first))
 
 
-def global_batch(dist: DistributedContext, num_rows: int, num_global: int) -> AbstractContextManager[Any]:
+def global_batch(
+    dist: DistributedContext, num_rows: int, num_global: int, *, norm: bool = True
+) -> AbstractContextManager[Any]:
     """Run a forward pass with batch statistics and dropout masks of the global batch; ranks pass equally many rows.
 
     Args:
         dist: a single rank needs no context.
         num_rows: rows of this rank, including padding.
         num_global: rows of all ranks, without padding.
+        norm: whether batch normalisation uses the global batch; False leaves it as it is.
     """
     if dist.num_ranks == 1:
         return nullcontext()
-    return GlobalBatch(dist, BatchSlice(num_rows, dist.rank * num_rows, num_global))
+    return GlobalBatch(dist, BatchSlice(num_rows, dist.rank * num_rows, num_global), norm=norm)
 
 
 class GlobalBatch(TorchFunctionMode):
     """Overrides torch functions that depend on other rows or draw random numbers per row, within the context."""
 
-    def __init__(self, dist: DistributedContext, rows: BatchSlice) -> None:
+    def __init__(self, dist: DistributedContext, rows: BatchSlice, *, norm: bool = True) -> None:
         super().__init__()
+        self._has_norm = norm
         self._dist = dist
         self._rows = rows
 
@@ -79,7 +83,11 @@ class GlobalBatch(TorchFunctionMode):
     ) -> Any:
         """Dispatch a torch function."""
         kwargs = kwargs or {}
-        if func in BATCH_NORM_FUNCTIONS and (normed := self._norm(*args, **kwargs)) is not None:
+        if (
+            self._has_norm
+            and func in BATCH_NORM_FUNCTIONS
+            and (normed := self._norm(*args, **kwargs)) is not None
+        ):
             return normed
         if func in DROPOUT_FUNCTIONS:
             return self._drop(func, *args, **kwargs)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ...zoo.freezing import blocks
 from .options import LoRA
@@ -32,10 +32,6 @@ class LearningRow:
     weight_decay: float | None
     """Largest one of its parameters."""
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON types."""
-        return asdict(self)
-
     def cells(self) -> list[str]:
         """Format the row for a table."""
         rates = ["frozen", ""] if self.lr is None else [f"{self.lr:.3g}", f"{self.weight_decay:.3g}"]
@@ -52,7 +48,11 @@ HEADER = ["from epoch", "block", "parameters", "learn", "peak lr", "weight decay
 
 
 def learning_table(
-    model: nn.Module, stages: Sequence[UnfreezeStage], optimizer: OptimizerSpec, lora: LoRA | None
+    model: nn.Module,
+    stages: Sequence[UnfreezeStage],
+    optimizer: OptimizerSpec,
+    lora: LoRA | None,
+    heads: Sequence[str] | None = None,
 ) -> list[LearningRow]:
     """List every block in every stage.
 
@@ -61,6 +61,7 @@ def learning_table(
         stages: what learns from which epoch on.
         optimizer: rates and decay.
         lora: low-rank updates, if any.
+        heads: layers that learn at the full rate; the classifier's by default.
 
     Raises:
         ModelError: a block does not exist, or the model has no attention to adapt.
@@ -77,7 +78,7 @@ def learning_table(
         if lora is not None:
             for name, parameter in model.named_parameters():
                 parameter.requires_grad_(parameter.requires_grad or _is_update(name))
-        rates = parameter_rates(model, optimizer)
+        rates = parameter_rates(model, optimizer, heads)
         for block in ("", *names):
             inside = [p for n, p in model.named_parameters() if block_of(n, names) == block]
             learning = [rate for rate in rates if rate.block == block]

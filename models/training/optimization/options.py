@@ -78,7 +78,10 @@ class UpdateOptions(CheckedModel):
 
     @model_validator(mode="after")
     def _check_what_learns(self) -> Self:
-        given = [key for key in ("fine_tune_from", "unfreeze", "lora") if getattr(self, key) is not None]
+        defaults = {
+            key: type(self).model_fields[key].default for key in ("fine_tune_from", "unfreeze", "lora")
+        }
+        given = [key for key, default in defaults.items() if getattr(self, key) != default]
         if len(given) > 1:
             raise ValueError(f"{given[1]}: expected no {given[0]} beside it, got both; remove one of them")
         if self.unfreeze is not None:
@@ -88,15 +91,15 @@ class UpdateOptions(CheckedModel):
     @property
     def trains_backbone(self) -> bool:
         """Whether anything but the head learns in any epoch."""
-        starts = [stage.start for stage in self.unfreeze or ()]
-        return self.fine_tune_from is not None or self.lora is not None or any(s != HEAD for s in starts)
+        return self.lora is not None or any(stage.start != HEAD for stage in self.stages)
 
     @property
     def stages(self) -> tuple[UnfreezeStage, ...]:
         """What learns from which epoch on; a single stage unless there is ``unfreeze``."""
         if self.unfreeze is not None:
             return self.unfreeze
-        return (UnfreezeStage(epoch=0, start=self.fine_tune_from or HEAD),)
+        whole = HEAD if self.lora is not None else self.fine_tune_from or HEAD
+        return (UnfreezeStage(epoch=0, start=whole),)
 
 
 LATER_KEYS: dict[str, Any] = {

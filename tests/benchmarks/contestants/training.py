@@ -8,7 +8,9 @@ from itertools import repeat
 
 import torch
 from lightwell import ModelSpec
-from lightwell.models.training.loop import Criterion, RunningMetrics, TrainStep
+from lightwell.models.training.evaluation import EpochMetrics
+from lightwell.models.training.step import TrainStep
+from lightwell.models.training.tasks.classification import ClassificationMetrics, CrossEntropy
 from lightwell.models.training.train_batch import TrainBatch
 from lightwell.models.zoo.build import build_model
 
@@ -42,8 +44,8 @@ def images_per_second(work: Work, batches: Iterator[torch.Tensor]) -> float:
     model = build_model(NETWORK).to(memory_format=torch.channels_last)
     model.requires_grad_(True).train()
     optimizer = torch.optim.SGD([{"params": list(model.parameters()), "base_lr": 1e-3}], lr=1e-3)
-    step = TrainStep(model, optimizer, Criterion())
-    running = RunningMetrics.empty(2)
+    step = TrainStep(model, optimizer, CrossEntropy())
+    running = EpochMetrics(ClassificationMetrics(2))
     labels = torch.arange(work.batch_size) % 2
     num_steps, started = 0, 0.0
     for images in batches:

@@ -14,7 +14,7 @@ from lightwell import LocalEngine, ModelSpec, Plan, View, build_index
 from lightwell.models.features.probe import GridOptions, ProbeFeatures
 from lightwell.models.features.probe_heads import Grid, Neighbours, Standardizer, logistic_heads
 from lightwell.models.training.checkpoint import load_model
-from lightwell.models.training.loop import evaluate
+from lightwell.models.training.evaluation import evaluate
 from lightwell.models.training.train_batch import to_train_batch
 from lightwell.pipeline.errors import ModelError
 from lightwell.workers.local import run_training_job

@@ -16,7 +16,7 @@ from lightwell.models.inference.evaluate import Evaluate, match_labels
 from lightwell.models.inference.predict import Predict
 from lightwell.models.inference.scoring import softmax
 from lightwell.models.training.checkpoint import load_model, read_metadata, save_checkpoint
-from lightwell.models.training.loop import evaluate
+from lightwell.models.training.evaluation import evaluate
 from lightwell.models.training.tasks.classification import ClassificationTask
 from lightwell.models.training.train_batch import to_train_batch
 from pictures import make_picture, write_picture

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightwell.models.training.evaluation import EpochMetrics, compute_logits
 from lightwell.models.training.job import Classify
-from lightwell.models.training.loop import EpochMetrics, TrainStep, compute_logits
-from lightwell.models.training.run import build_trainable
+from lightwell.models.training.prepare import build_trainable
+from lightwell.models.training.step import TrainStep
 from lightwell.models.training.tasks.classification import ClassificationMetrics, CrossEntropy
 from lightwell.models.training.train_batch import TrainBatch
 from lightwell.models.zoo.build import ModelSpec, build_model, weights_report
@@ -73,6 +74,24 @@ def test_auxiliary_heads_are_saved_loaded_and_renewed_with_the_head(
     added = weights_report(build_model(spec.model_copy(update={"weights": str(path)})))
     assert added.untrained == ("aux1", "aux2")
     assert "the file has no 'aux1', 'aux2'" in added.line()
+
+
+def test_the_auxiliary_heads_of_published_weights_are_reported_as_untrained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    published = build_model(GOOGLENET.model_copy(update={"num_classes": 1000}))
+    path = tmp_path / "hub" / "checkpoints" / "googlenet-1378be20.pth"
+    path.parent.mkdir(parents=True)
+    torch.save(published.state_dict(), path)
+    model = build_model(GOOGLENET.model_copy(update={"weights": "default"}))
+    assert weights_report(model).untrained == ("aux1", "aux2", "fc")
+    assert (
+        "the auxiliary heads of torchvision's GoogLeNet weights are untrained" in weights_report(model).line()
+    )
+    for name, rows in (("fc", 3), ("aux1.fc2", 3), ("aux1.fc1", 1024)):
+        assert len(model.get_submodule(name).weight) == rows
+    assert torch.equal(model.conv1.conv.weight, published.conv1.conv.weight)
 
 
 def test_auxiliary_heads_on_a_frozen_backbone_are_refused() -> None:

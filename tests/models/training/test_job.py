@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from lightwell.models.training.checkpoint import load_model
+from lightwell.models.training.evaluation import evaluate
 from lightwell.models.training.job import Classify
-from lightwell.models.training.loop import evaluate
 from lightwell.models.training.optim import EarlyStop, OptimizerSpec
 from lightwell.models.training.optimization.schedule import LRSchedule
 from lightwell.models.training.train_batch import to_train_batch

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from lightwell.models.training.distributed.context import DistributedContext
-from lightwell.models.training.loop import EpochMetrics, EvalResult, TrainStep, evaluate
+from lightwell.models.training.evaluation import EpochMetrics, EvalResult, evaluate
 from lightwell.models.training.optim import EarlyStop, OptimizerSpec, best_epoch
 from lightwell.models.training.optimization.schedule import LRSchedule
+from lightwell.models.training.step import TrainStep
 from lightwell.models.training.tasks.classification import (
     ClassificationMetrics,
     ClassificationTask,

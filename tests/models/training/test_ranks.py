@@ -122,6 +122,12 @@ def assert_alike(got: dict[str, Any], expected: dict[str, Any]) -> None:
 JOBS = {
     "a plain head": {"fine_tune_from": None, "model": {"name": "timm:test_resnet", "weights": "none"}},
     "batch normalisation, dropout and mixed images": {"plan": {"mix": {"kind": "CutMix"}}},
+    "accumulated, clipped and averaged": {
+        "model": {"name": "timm:test_resnet", "weights": "none"},
+        "accumulate": 2,
+        "clip_norm": 0.5,
+        "ema": {},
+    },
     "cached features": {
         "fine_tune_from": None,
         "model": {"name": "timm:test_resnet", "weights": "none"},

@@ -69,13 +69,15 @@ WRAPPED: dict[str, tuple[Callable[[State], Any], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".pth.tar", ".ckpt"])
+SUFFIXES = {"Lightning": ".ckpt", "timm": ".pth.tar"}
+
+
 @pytest.mark.parametrize("trainer", WRAPPED)
 def test_weights_are_found_in_checkpoints_of_usual_trainers(
-    tmp_path: Path, tiny: nn.Module, trainer: str, suffix: str
+    tmp_path: Path, tiny: nn.Module, trainer: str
 ) -> None:
     wrap, entry = WRAPPED[trainer]
-    path = saved(wrap(tiny.state_dict()), tmp_path / f"net{suffix}")
+    path = saved(wrap(tiny.state_dict()), tmp_path / f"net{SUFFIXES.get(trainer, '.pth')}")
     model = build_model(ModelSpec(name=TINY, weights=path))
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in tiny.state_dict().items())
     assert (weights_report(model).entry, weights_report(model).missing) == (entry, ())

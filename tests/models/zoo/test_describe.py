@@ -54,6 +54,7 @@ NETWORKS = (
     "vit_base_patch16_clip_224",
     "vit_small_patch14_dinov2",
     "vit_small_patch16_dinov3",
+    "vit_tiny_r_s16_p8_224",
 )
 NUM_CLASSES = 7
 

@@ -13,6 +13,9 @@ from annotated import drawn_scene, plain_scene, read, write_index
 from lightwell.pipeline.batch.batch import Batch
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
+from lightwell.pipeline.policy.registry import transform_classes
+from lightwell.pipeline.warning_filter import ignored_warnings
+from transforms import NEEDED, USABLE
 
 JPEG = {"quality": 100, "subsampling": 0}
 GEOMETRY = [
@@ -147,3 +150,57 @@ def test_annotations_stay_aligned_with_pixels(
     batches, bad = read(drawn, view, "dali" if way == "dali" else "opencv", **plan)
     assert not bad
     assert sum(map(assert_together, batches)) > 20
+
+
+NOT_TESTED = frozenset(
+    {
+        *("CoarseDropout", "ConstrainedCoarseDropout", "Erasing", "FrequencyMasking", "GridDropout"),
+        *("MaskDropout", "PixelDropout", "TimeMasking", "XYMasking"),
+        *("AtLeastOneBBoxRandomCrop", "BBoxSafeRandomCrop", "RandomSizedBBoxSafeCrop"),
+    }
+)
+"""Transforms that paint over the picture and leave its mask as it is, and those that do nothing without boxes."""
+OPTIONS: dict[str, dict[str, Any]] = {
+    "Crop": {"x_min": 8, "y_min": 4, "x_max": 150, "y_max": 110},
+    "CropAndPad": {"percent": (-0.1, 0.1)},
+    "GridElasticDeform": {"num_grid_xy": (4, 4), "magnitude": 6},
+    "PadIfNeeded": {"min_height": 170, "min_width": 190},
+    "RandomSizedCrop": {"min_max_height": (60, 100), "size": (96, 96)},
+}
+LARGE: dict[str, Any] = {"height": 96, "width": 104, "size": (96, 104), "max_size": 128}
+SPATIAL = sorted(
+    name
+    for name, cls in transform_classes().items()
+    if name in USABLE and issubclass(cls, A.DualTransform) and name not in NOT_TESTED
+)
+
+
+@pytest.mark.parametrize("name", SPATIAL)
+def test_masks_stay_aligned_with_pixels_under_every_spatial_transform(masked: Path, name: str) -> None:
+    """Red pixels are those of label 1, up to the width of the interpolation at the edge."""
+    sizes = {"height", "width", "size", "max_size"} & NEEDED.get(name, {}).keys()
+    options = OPTIONS.get(name) or {key: LARGE[key] for key in sizes}
+    with ignored_warnings():  # that some are aliases, or slow
+        policy = [getattr(A, name)(**options, p=1), A.Resize(120, 140)]
+    batches, bad = read(masked, View(augment=True), "opencv", augment=policy, batch={"size": 4})
+    assert not bad
+    num_inside = 0
+    for batch in batches:
+        assert batch.masks is not None
+        for image, labels in zip(batch.images.numpy().astype(int), batch.masks.numpy(), strict=True):
+            red = (image[..., 0] - image[..., 1] > 105).astype(np.uint8)
+            mask = (labels == 1).astype(np.uint8)
+            near = np.ones((7, 7), np.uint8)
+            assert red[cv2.erode(mask, near, borderValue=0) > 0].all()
+            assert mask[cv2.erode(red, near, borderValue=0) > 0].all()
+            num_inside += int(cv2.erode(mask, near, borderValue=0).sum())
+    assert num_inside > 200
+
+
+@pytest.fixture(scope="module")
+def masked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four pictures with a mask alone, as some transforms support no boxes or keypoints."""
+    scenes = [drawn_scene(f"{number}.png", number) for number in range(4)]
+    for scene in scenes:
+        scene.boxes = scene.box_labels = scene.keypoints = None
+    return write_index(tmp_path_factory.mktemp("masked"), scenes)

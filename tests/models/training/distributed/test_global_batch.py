@@ -53,6 +53,19 @@ def test_gradients_flow_through_random_masks() -> None:
     assert torch.equal(inputs.grad, (out != 0) * 2.0)
 
 
+def test_local_batchnorm_is_that_of_the_ranks_own_rows_and_dropout_stays_global() -> None:
+    inputs = torch.rand(4, 5)
+    ours, theirs = nn.BatchNorm1d(5), nn.BatchNorm1d(5)
+    torch.manual_seed(4)
+    with global_batch(DistributedContext(1, 2), 4, 8, norm=False):
+        normed, dropped = ours(inputs), nn.functional.dropout(inputs, 0.5)
+    assert torch.equal(normed, theirs(inputs))
+    assert torch.equal(ours.running_var, theirs.running_var)
+    torch.manual_seed(4)
+    mask = nn.functional.dropout(torch.ones(8, 5), 0.5)[4:]
+    assert torch.equal(dropped, inputs * mask)
+
+
 def test_eval_mode_and_other_row_counts_are_not_overridden() -> None:
     module = nn.Sequential(nn.BatchNorm1d(5), nn.Dropout(0.5)).eval()
     inputs = torch.rand(4, 5)

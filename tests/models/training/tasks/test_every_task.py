@@ -13,7 +13,7 @@ import pytest
 import torch
 import warm
 from lightwell.models.training.checkpoint import load_model, read_tensors
-from lightwell.models.training.run import build_trainable
+from lightwell.models.training.prepare import build_trainable
 from lightwell.models.training.tasks.jobs import Train
 from lightwell.pipeline.errors import PlanError, RunError
 from lightwell.pipeline.jobs.job_file import load_job

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightwell.models.audits.gradcam.audited_model import load_audited_model
+from lightwell.models.audits.gradcam.job import GradCamAudit
 from lightwell.models.training.checkpoint import load_model
 from lightwell.models.training.distributed.context import DistributedContext
 from lightwell.models.training.tasks.jobs import Segment
@@ -108,8 +110,11 @@ def test_a_job_learns_masks_and_its_checkpoint_loads(folder: Path, tmp_path: Pat
     result = run_training_job(job, LocalEngine(num_threads=1), tmp_path / "out", SilentConsole())
     assert result["test"]["images"] == 4
     assert result["test"]["miou"] > 0.7  # of a constant prediction: about 0.4
-    loaded = load_model(tmp_path / "out" / "best.safetensors")
+    best = tmp_path / "out" / "best.safetensors"
+    loaded = load_model(best)
     assert loaded.classes == ("ground", "disc")
+    with pytest.raises(ModelError, match=r"expected one of a classifier, got one of the task 'segment'"):
+        load_audited_model(GradCamAudit(plan=job.plan, checkpoint=best))
     assert loaded.model(torch.zeros(1, 3, 32, 32)).shape == (1, 2, 32, 32)
 
 
@@ -133,11 +138,11 @@ def test_an_encoder_of_timm_is_trained_with_the_decoder_at_the_full_rate(
 
 def test_a_trunk_in_a_file_becomes_the_encoder(tmp_path: Path) -> None:
     source = build_segmentation_model(ENCODER, 2, seed=5)
-    trunk = {name: tensor.clone() for name, tensor in source.encoder.state_dict().items()}
+    trunk = {name: tensor.clone() for name, tensor in source.encoder.model.state_dict().items()}
     save_file({**trunk, "fc.weight": torch.zeros(3, 3)}, tmp_path / "trunk.safetensors")
     spec = ENCODER.model_copy(update={"encoder_weights": str(tmp_path / "trunk.safetensors")})
     built = build_segmentation_model(spec, 2, seed=6)
-    assert all(torch.equal(tensor, trunk[name]) for name, tensor in built.encoder.state_dict().items())
+    assert all(torch.equal(tensor, trunk[name]) for name, tensor in built.encoder.model.state_dict().items())
     report = weights_report(built)
     assert report.left_over == ("fc.weight",)
     assert report.untrained == ("decoder", "segmentation_head")

@@ -1,0 +1,94 @@
+"""Parts of a run: the network with what learns, its device, the features of its frozen part, seeds."""
+
+from __future__ import annotations
+
+import torch
+
+from ...pipeline.errors import ModelError, PlanError
+from ...pipeline.index.index import Index
+from ...pipeline.jobs.contracts import Context
+from ...pipeline.rng import derive_seed
+from ...pipeline.text import first_few
+from ..features.feature_cache import FOLDER, FeatureCache, Trunk
+from ..zoo.freezing import blocks
+from ..zoo.weights_report import WeightsReport, weights_report
+from .distributed.context import DistributedContext
+from .optimization.lora import add_lora
+from .optimization.unfreezing import set_all_trainable
+from .spec import TrainSpec
+
+
+def build_trainable(spec: TrainSpec, num_outputs: int) -> torch.nn.Module:
+    """Build the model on the CPU, with everything frozen that learns in no epoch.
+
+    Raises:
+        ModelError: the model, its weights or the block do not exist or do not fit.
+    """
+    model = spec.build_network(num_outputs, seed=torch_seed(spec, "init"))
+    set_all_trainable(model, spec.stages)
+    if getattr(spec.model, "auxiliary_heads", False) and not spec.trains_backbone:
+        raise ModelError(
+            "auxiliary_heads: expected fine_tune_from, got a frozen backbone, which they cannot train; write "
+            "fine_tune_from: all, or remove auxiliary_heads"
+        )
+    if spec.lora is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(torch_seed(spec, "lora"))
+            add_lora(model, spec.lora)
+    return model
+
+
+def choose_device(spec: TrainSpec) -> torch.device:
+    """Choose the training device; of several GPUs, torch's current device.
+
+    Raises:
+        ModelError: CUDA is requested but not available.
+    """
+    if spec.device == "cuda" and not torch.cuda.is_available():
+        raise ModelError(
+            "device: expected a machine with CUDA, got one without it; write device: auto or cpu"
+        )
+    wanted = spec.device if spec.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(wanted, torch.cuda.current_device()) if wanted == "cuda" else torch.device(wanted)
+
+
+def check_device(spec: TrainSpec, device: torch.device) -> None:
+    """Check that a job's options can be had on a device.
+
+    Raises:
+        PlanError: one cannot.
+    """
+    if spec.batch_norm == "sync" and device.type != "cuda":
+        raise PlanError(
+            "batch_norm: expected exact or local on a CPU, got sync, which is for GPUs; write batch_norm: exact"
+        )
+
+
+def open_features(
+    spec: TrainSpec, index: Index, context: Context, dist: DistributedContext, trunk: Trunk
+) -> FeatureCache:
+    """Open the features of a trunk: in the plan's cache, else below the output folder if that is local."""
+    folder = None if "://" in context.destination else context.out / FOLDER
+    if spec.plan.cache is not None:
+        folder = spec.plan.cache.dir
+    return FeatureCache(trunk, spec.model.name, spec.plan, index, context, dist.device, dist, folder)
+
+
+def initial_weights_report(model: torch.nn.Module) -> WeightsReport:
+    """Return the model's weights report, with a note of random layers that are frozen."""
+    report = weights_report(model)
+    frozen = [
+        name
+        for name in report.untrained
+        if not any(parameter.requires_grad for parameter in model.get_submodule(name).parameters())
+    ]
+    if not frozen:
+        return report
+    inside = tuple(f"{name}." for name in frozen)
+    first = next((block for block in blocks(model) if block in frozen or block.startswith(inside)), "all")
+    return report.with_note(f"random and frozen: {first_few(frozen)}; fine_tune_from: {first} trains them")
+
+
+def torch_seed(spec: TrainSpec, purpose: str, epoch: int = 0, step: int = 0) -> int:
+    """Derive a seed for torch's generator from (plan seed, epoch, step), for new heads and dropout."""
+    return derive_seed(f"torch {purpose}", spec.plan.seed, epoch, str(step)) & (2**63 - 1)
