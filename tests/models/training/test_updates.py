@@ -18,6 +18,7 @@ from lightwell.models.training.evaluation import EpochMetrics
 from lightwell.models.training.job import Classify
 from lightwell.models.training.optim import OptimizerSpec
 from lightwell.models.training.optimization.ema import AveragedWeights
+from lightwell.models.training.optimization.loss_log import MAX_PENDING, LossLog
 from lightwell.models.training.optimization.options import EMA, UpdateOptions
 from lightwell.models.training.step import TrainStep, UpdateGroup
 from lightwell.models.training.tasks.classification import ClassificationMetrics, CrossEntropy
@@ -267,6 +268,29 @@ def test_a_loss_that_is_not_finite_names_the_step_and_the_images() -> None:
     assert torch.equal(weights(net), before)
 
 
+def test_deferred_steps_are_checked_together_and_add_up_to_the_same() -> None:
+    """As on a GPU, where no step is waited for."""
+    generator = torch.Generator().manual_seed(1)
+    logs, epochs = (LossLog(), LossLog(is_deferred=True)), (running(), running())
+    for number in range(MAX_PENDING + 3):
+        batch, scores = make_batch(4, number), torch.randn(4, 2, generator=generator)
+        for log, epoch in zip(logs, epochs, strict=True):
+            log.add(batch, scores, 4, scores.mean(), epoch)
+            log.check_norm(scores.norm())
+    assert epochs[1].num_read == 4 * MAX_PENDING  # the rest is still on the device
+    logs[1].flush(epochs[1])
+    assert (epochs[0].loss, epochs[0].num_read) == (epochs[1].loss, epochs[1].num_read)
+    sums = [epoch.metrics.sums["confusion"] for epoch in epochs]
+    assert torch.equal(*sums)
+    for step, value in ((7, 1.0), (8, math.inf), (9, math.nan)):
+        logs[1].add(make_batch(2, step), torch.zeros(2, 2), 2, torch.tensor(1.0), epochs[1])
+        logs[1].check_norm(torch.tensor(value))
+    with pytest.raises(
+        RunError, match=r"expected finite gradients, got a norm of inf at step 8 with '8/0\.jpg'"
+    ):
+        logs[1].flush(epochs[1])
+
+
 class Hungry(Net):
     """Fits three rows in memory."""
 
@@ -364,6 +388,19 @@ def test_a_checkpoint_from_before_these_keys_is_resumed(plan: Plan, tmp_path: Pa
 def test_options_that_cannot_work_are_refused(keys: dict[str, Any], message: str, plan: Plan) -> None:
     with pytest.raises(PlanError, match=message):
         make_job(plan, **keys).check_request(trains_here=True)
+
+
+@pytest.mark.slow
+def test_compiled_steps_learn_as_plain_ones_and_resume(plan: Plan, tmp_path: Path) -> None:
+    results = {}
+    for compiled in (False, True):
+        job = make_job(plan, compile=compiled, epochs=1, fine_tune_from="layer4")
+        results[compiled] = run(job, tmp_path / f"{compiled}")["validation"]["loss"]
+    assert results[True] == pytest.approx(results[False], rel=1e-3)
+    with pytest.raises(KeyboardInterrupt):
+        run_training_job(job, LocalEngine(num_threads=1), tmp_path / "stopped", Stop(2))
+    run(job, tmp_path / "stopped")
+    assert outcome_of(tmp_path / "stopped") == outcome_of(tmp_path / "True")
 
 
 def test_compilation_is_for_one_process(plan: Plan) -> None:
