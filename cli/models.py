@@ -93,9 +93,7 @@ def _description(info: NetworkInfo) -> list[str]:
         "input": _format_input(info),
         "head": f"{head}: {info.num_features:,} features -> {classes}",
         "target layer": _format_target(info),
-        "weights": ", ".join(map(_format_weights, info.weights[:MAX_WEIGHTS]))
-        + (f" and {len(info.weights) - MAX_WEIGHTS} more" if len(info.weights) > MAX_WEIGHTS else "")
-        or "none published; give a path, or none for random weights",
+        "weights": _format_all_weights(info),
     }
     if info.has_auxiliary_heads:
         rows["auxiliary heads"] = "none; auxiliary_heads: true in the model adds them, for training"
@@ -136,6 +134,16 @@ def _format_target(info: NetworkInfo) -> str:
         return "found when the network runs"
     prefix = f" after {info.num_prefix_tokens} class or register tokens" if info.num_prefix_tokens else ""
     return f"{info.target_layer}, {info.grid[0]} x {info.grid[1]} cells{prefix}"
+
+
+def _format_all_weights(info: NetworkInfo) -> str:
+    if not info.weights:
+        return "none published; give a path, or none for random weights"
+    shown = ", ".join(map(_format_weights, info.weights[:MAX_WEIGHTS]))
+    more = f" and {len(info.weights) - MAX_WEIGHTS} more" if len(info.weights) > MAX_WEIGHTS else ""
+    bare = info.name.partition(".")[0]
+    others = f"by name, as {bare}.{info.weights[-1].name}" if info.hub == "timm" else "by path"
+    return f"{shown}{more}" + (f"; others {others}" if len(info.weights) > 1 else "")
 
 
 def _format_weights(weights: PublishedWeights) -> str:

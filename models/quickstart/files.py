@@ -142,8 +142,7 @@ def train_text(dataset: Dataset, model: ModelSpec) -> str:
         Line(f"  weights: {flow(model.weights)}", weights),
         Line("epochs: 5", "passes over the training images"),
         Line("fine_tune_from: all", "train all layers" if scratch else
-             "train all layers, which is slow; or from a block on"
-             + (", such as layer4" if "resnet" in model.name else ""), off=not scratch),
+             f"train all layers, which is slow; or from a block on: lightwell models {model.name}", off=not scratch),
         *([] if scratch else [
             Line("feature_passes: 2", "much faster: run the frozen layers twice per image, not in every epoch", off=True)]),
         Line("optimizer: {name: adamw, lr: 0.002}", "or sgd; lr of the last layer"),

@@ -151,8 +151,12 @@ def _set_channels(spec: ModelSpec, model: nn.Module, report: WeightsReport) -> W
     set_input_channels(model, wanted)
     if spec.weights == "none":
         return report
+    names = input_convolutions(model)
     how = "summed to one" if wanted == 1 else f"repeated to {wanted}"
-    return report.with_note(f"{RGB} input channels {how} in {' and '.join(input_convolutions(model))}")
+    note = f"{RGB} input channels {how} in {' and '.join(names)}"
+    if any("Std" in type(model.get_submodule(name)).__name__ for name in names):
+        note += ", which standardises its weights, so that outputs differ from those for RGB: train from this block on"
+    return report.with_note(note)
 
 
 def _set_transform_input(

@@ -122,7 +122,7 @@ def load_trunk(trunk: nn.Module, path: Path) -> WeightsReport:
     load_strict(trunk, state, str(path))
     left_over = (*found.left_over, *(name for name in converted if name not in names))
     return WeightsReport(
-        path.name, len(state), (), left_over, (), found.entry, found.other_entries, found.prefix
+        path.name, len(state), (), left_over, (), found.entry, found.other_entries, found.prefix, found.added
     )
 
 

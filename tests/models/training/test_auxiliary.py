@@ -76,6 +76,24 @@ def test_auxiliary_heads_are_saved_loaded_and_renewed_with_the_head(
     assert "the file has no 'aux1', 'aux2'" in added.line()
 
 
+def test_the_auxiliary_heads_of_published_weights_are_reported_as_untrained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    published = build_model(GOOGLENET.model_copy(update={"num_classes": 1000}))
+    path = tmp_path / "hub" / "checkpoints" / "googlenet-1378be20.pth"
+    path.parent.mkdir(parents=True)
+    torch.save(published.state_dict(), path)
+    model = build_model(GOOGLENET.model_copy(update={"weights": "default"}))
+    assert weights_report(model).untrained == ("aux1", "aux2", "fc")
+    assert (
+        "the auxiliary heads of torchvision's GoogLeNet weights are untrained" in weights_report(model).line()
+    )
+    for name, rows in (("fc", 3), ("aux1.fc2", 3), ("aux1.fc1", 1024)):
+        assert len(model.get_submodule(name).weight) == rows
+    assert torch.equal(model.conv1.conv.weight, published.conv1.conv.weight)
+
+
 def test_auxiliary_heads_on_a_frozen_backbone_are_refused() -> None:
     job = Classify.model_validate({"plan": {"index": "i.parquet"}, "model": GOOGLENET.model_dump()})
     with pytest.raises(ModelError, match="auxiliary_heads: expected fine_tune_from"):

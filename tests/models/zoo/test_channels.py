@@ -53,6 +53,16 @@ def test_a_gray_googlenet_reads_minus_one_to_one_as_its_input_is_not_renormalise
         build_model(spec.model_copy(update={"transform_input": True}))
 
 
+def test_a_convolution_that_standardises_its_weights_is_reported_as_inexact(tmp_path: Path) -> None:
+    rgb = build_model(ModelSpec(name="test_nfnet", weights="none"), seed=3)
+    torch.save(rgb.state_dict(), tmp_path / "rgb.pth")
+    gray = build_model(ModelSpec(name="test_nfnet", weights=str(tmp_path / "rgb.pth"), in_channels=1))
+    assert "which standardises its weights" in weights_report(gray).line()
+    x = torch.randn(1, 1, 96, 96, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert not torch.allclose(gray(x), rgb(x.expand(-1, 3, -1, -1)), rtol=1e-3)
+
+
 @pytest.mark.parametrize("num_channels", [2, 4, 5])
 def test_other_numbers_of_channels_repeat_the_weights(num_channels: int) -> None:
     rgb = build_model(ModelSpec(name="timm:test_resnet", weights="none"), seed=3)
