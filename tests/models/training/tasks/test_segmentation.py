@@ -177,7 +177,7 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "one class": ({"classes": ["a"]}, "expected at least two different names"),
     "void beyond a mask": ({"void": 300}, "void: expected values of 0 to 254"),
     "features": (
-        {"feature_passes": 1, "fine_tune_from": None},
+        {"feature_passes": 1, "fine_tune_from": None, "plan": {"mix": None}},
         "feature_passes: expected none for segmentation",
     ),
     "no loss": ({"loss": {"cross_entropy": 0, "dice": 0}}, "loss: expected a weight above 0"),
