@@ -15,6 +15,7 @@ from .checkpoint_timer import CheckpointTimer
 from .evaluation import evaluate
 from .optimization.unfreezing import stage_at
 from .resume import History, is_done
+from .scores import ScoreRecorder
 from .step import UpdateGroup
 
 if TYPE_CHECKING:
@@ -60,8 +61,10 @@ def train(run: Run, feed: Feed, progress: Progress) -> History:
                     run.save_step(position, epoch, batch.step + 1, running, history)
         step.end_epoch(running)
         trained = running.compute(run.dist)
+        recorder = ScoreRecorder(run.task)
         with run.averaged():
-            validated = evaluate(data.module, data.validation(), run.task, run.num_validated, run.dist)
+            validated = evaluate(data.module, data.validation(), recorder, run.num_validated, run.dist)
+        scores = recorder.gather(run.dist)
         if validated.loss is None:
             raise RunError(
                 f"validation_split: expected labelled images of {spec.validation_split!r} that can be read, got none; "
@@ -69,7 +72,7 @@ def train(run: Run, feed: Feed, progress: Progress) -> History:
             )
         history = (*history, run.history_row(trained, validated, history))
         with timer.measure_write():
-            run.save_epoch(position, epoch, trained, validated, history)
+            run.save_epoch(position, epoch, trained, validated, history, scores)
         if is_done(spec, history):
             break
     return history
