@@ -186,7 +186,9 @@ def test_several_classes_are_predicted_above_their_thresholds(plan: Plan, tmp_pa
     assert len(set(found.labels)) > 1
     for label, row in zip(found.labels, found.probabilities, strict=True):
         above = [
-            name for name, p, least in zip(predictor.classes, row, (0.1, 0.09, 0.1), strict=True) if p >= least
+            name
+            for name, p, least in zip(predictor.classes, row, (0.1, 0.09, 0.1), strict=True)
+            if p >= least
         ]
         assert label == "|".join(above)
     with torch.inference_mode():
