@@ -11,22 +11,21 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+from forked_workers import start_node
 from patience import HANG_S
 
 TESTS = Path(__file__).resolve().parent
 START_S = 60.0
 STORE_BYTES = 200 << 20
-UNSHARED = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]), "sh", "-c"]
-"""Runs a shell command in a mount namespace of its own."""
 # Detects a dead node within about 3 s instead of 15 s; a busy machine has 10 s to answer.
 SYSTEM = {
     "health_check_period_ms": 1000,
@@ -39,7 +38,7 @@ SYSTEM = {
 class Node:
     """One node: its `ray start` process is the session leader of all others."""
 
-    process: subprocess.Popen[bytes]
+    process: ForkServerProcess
     ip: str
     log: Path
 
@@ -86,8 +85,13 @@ class Cluster:
         self.num_started += 1
         ip = f"127.0.0.{self.num_started + 1}"  # 127.0.0.1 would be changed to an address of the network
         port = free_port()
-        command = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--block"]
-        command += ["--disable-usage-stats", f"--node-ip-address={ip}", f"--num-cpus={num_cpus}"]
+        command = [
+            "start",
+            "--block",
+            "--disable-usage-stats",
+            f"--node-ip-address={ip}",
+            f"--num-cpus={num_cpus}",
+        ]
         command += [f"--num-gpus={num_gpus}", f"--object-store-memory={store_bytes}"]
         command += [f"--resources={json.dumps(dict(resources or {}))}"]
         for name in ("dashboard-agent-listen", "dashboard-agent-grpc", "metrics-export", "runtime-env-agent"):
@@ -105,24 +109,15 @@ class Cluster:
             command += [f"--dashboard-port={port}", f"--system-config={json.dumps(SYSTEM)}"]
         else:
             command.append(f"--address={self.address}")
-        if hidden is not None:
-            command = [*UNSHARED, 'mount -t tmpfs none "$0" && exec "$@"', str(hidden), *command]
         log = self.folder / f"node-{self.num_started}.log"
-        with log.open("wb") as out:
-            process = subprocess.Popen(
-                command,
-                stdout=out,
-                stderr=out,
-                stdin=subprocess.DEVNULL,
-                env=self.env,
-                start_new_session=True,
-            )
+        log.touch()
+        process = start_node(command, self.env, self.folder, log, hidden)
         node = Node(process, ip, log)
         self.nodes.append(node)
         wait_until(
-            lambda: "Ray runtime started" in log.read_text() or process.poll() is not None, START_S, "a node"
+            lambda: "Ray runtime started" in log.read_text() or not process.is_alive(), START_S, "a node"
         )
-        assert process.poll() is None, log.read_text()
+        assert process.is_alive(), log.read_text()
         if is_head:
             written = self.folder / "ray_current_cluster"
             wait_until(
@@ -182,11 +177,10 @@ def kill_session(node: Node) -> None:
                 os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 continue
-        node.process.poll()
         return not pids
 
     wait_until(gone, START_S, f"the end of node {node.ip}")
-    node.process.wait()
+    node.process.join()
 
 
 def processes() -> dict[int, tuple[int, str]]:

@@ -63,6 +63,7 @@ JOBS: dict[str, dict[str, Any]] = {
         "fine_tune_from": "all",
         "positive_weights": "balanced",
         "label_smoothing": 0.1,
+        "ema": {"decay": 0.9},
         "plan": {"mix": {"kind": "MixUp"}},
     },
     "segment": {
@@ -70,10 +71,12 @@ JOBS: dict[str, dict[str, Any]] = {
         "model": {"name": "unet", "width": 2},
         "classes": ["ground", "disc"],
         "void": 7,
+        "accumulate": 2,
+        "ema": {"decay": 0.9},
         "plan": {"mix": {"kind": "CutMix"}},
     },
 }
-"""A small job of each task, with mixed images and dropout."""
+"""A small job of each task, with mixed images, dropout, averaged weights and accumulated gradients."""
 
 
 def write_job(folder: Path, name: str, **changes: Any) -> Path:

@@ -26,25 +26,25 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..pipeline.atomic_io import link_or_copy, write_json, write_text
+from ..pipeline.atomic_io import write_json, write_text
 from ..pipeline.errors import RequestError
 from ..pipeline.jobs.contracts import ChecksRequest, Context, Resumable, ResumePoint
 from ..pipeline.jobs.progress import SilentConsole
-from ..pipeline.jobs.stages import PartWriter, finish_job, stage_keys, stages_of
-from ..pipeline.monitor.quarantine import QUARANTINE_NAME, read_quarantine, write_quarantine
-from ..pipeline.outputs.folder import is_pattern, matches
+from ..pipeline.jobs.stages import stage_keys, stages_of
+from ..pipeline.monitor.quarantine import QUARANTINE_NAME, read_quarantine
+from ..pipeline.outputs.folder import is_pattern
+from .batch_run import BatchRun
 from .data_parallel import RankInfo, check_data_parallel
 from .malloc import keep_freed_memory
 from .metrics import JobMeter
 from .output_store import OutputStore, check_output_uri, open_output_store
 from .quarantine_log import QuarantineLog
-from .record_store import RECORDS, Part, RecordStore
+from .record_store import RECORDS
 from .results import COUNTS_NAME, JOB_NAME, Results, declared_outputs, open_results, stage_folder
-from .stage_runner import StageResult, load_finished, resume_parts, run_stage
 
 if TYPE_CHECKING:
     from ..pipeline.jobs.contracts import Console, Engine, Feed, TrainingJob
-    from ..pipeline.jobs.stages import AnyBatchJob, Inputs, Stage
+    from ..pipeline.jobs.stages import AnyBatchJob
 
 PART_IMAGES = 1024
 """Images per part: at most so many are lost by an interruption, and their records held in memory."""
@@ -82,18 +82,15 @@ def run_batch_job(
     with open_results(job, out, stages=tuple(keys.values()), reads=reads) as results:
         results.folder.describe(stages=keys)
         keep_freed_memory()
-        done: dict[str, StageResult] = {}
+        run = BatchRun(job, engine, results, console, keys)
         with JobMeter(type(job).__name__) as meter:
             for stage in stages:
-                inputs = {name: done[name].records for name in stage.needs}
-                done[stage.name] = _run_or_load(
-                    job, stage, inputs, engine, results, meter, console, keys, done, part_images
-                )
+                run.run_stage(stage, meter, part_images)
         if job_text is not None:
             write_text(results.claim(JOB_NAME), job_text)
-        findings = _finish(job, engine, results, keys, done, console)
+        findings = run.finish()
         for stage in stages:
-            _store(results, stage, keys).clear()
+            run.store(stage).clear()
         results.folder.complete(keep=(results.name(f"{stage_folder('*')}/{RECORDS}"),))
         results.output_store.publish()
         return findings
@@ -119,90 +116,18 @@ def rewrite_results(
     console = console or SilentConsole()
     stages = stages_of(job)
     with open_results(job, out, check_inputs=False) as results:
-        keys = results.folder.stages
         results.folder.claim(*results.folder.owned)  # all of it stays
-        done = {}
+        run = BatchRun(job, engine, results, console, results.folder.stages)
         for stage in stages:
-            found = _store(results, stage, keys).load_finished() if stage.name in keys else None
-            if found is None:
+            if not run.load_stage(stage):
                 raise RequestError(
                     f"report: expected the records of stage {stage.name} in {str(out)!r}, got none, or damaged ones; run the "
                     "job again, which makes only what is missing"
                 )
-            total, records = found
-            done[stage.name] = StageResult(records, total)
-        findings = _finish(job, engine, results, keys, done, console)
+        findings = run.finish()
         results.folder.complete()
         results.output_store.publish()
         return findings
-
-
-def _store(results: Results, stage: Stage, keys: Mapping[str, str]) -> RecordStore:
-    return RecordStore(results.folder, results.name(stage_folder(keys[stage.name])), stage.schema)
-
-
-def _run_or_load(
-    job: AnyBatchJob,
-    stage: Stage,
-    inputs: Inputs,
-    engine: Engine,
-    results: Results,
-    meter: JobMeter,
-    console: Console,
-    keys: Mapping[str, str],
-    done: Mapping[str, StageResult],
-    part_images: int,
-) -> StageResult:
-    """Return the records of a finished stage, or run the rest of it."""
-    store = _store(results, stage, keys)
-    found = load_finished(store, stage, console)
-    if found is not None:
-        return found
-    parts = resume_parts(store, stage, console)
-    if isinstance(stage, PartWriter) and not parts:  # files of an earlier result are about to change
-        stale = RecordStore.patterns(results.name(stage_folder(f"{stage.name}-*")))
-        results.folder.remove(*(name for name in declared_outputs(job) if not is_pattern(name)))
-        results.folder.remove(*(name for name in results.folder.owned if matches(name, stale)))
-    earlier = Part.total([*(result.total for result in done.values()), *parts])
-    label = type(job).__name__ if len(keys) == 1 else f"{type(job).__name__}, {stage.name}"
-    with QuarantineLog(results.claim(QUARANTINE_NAME), previous=earlier.quarantine) as log:
-        return run_stage(
-            stage, inputs, meter.instrument(log.record(engine)), store, console, parts,
-            label=label, part_images=part_images, publish=results.output_store.publish,
-        )  # fmt: skip
-
-
-def _finish(
-    job: AnyBatchJob,
-    engine: Engine,
-    results: Results,
-    keys: Mapping[str, str],
-    done: Mapping[str, StageResult],
-    console: Console,
-) -> Mapping[str, Any]:
-    """Write counts and quarantine list, and call the job's ``finish``; returns its findings."""
-    first, *_ = done.values()
-    entries = Part.total([result.total for result in done.values()]).quarantine
-    counts = first.total.image_counts()
-    write_quarantine(entries, results.claim(QUARANTINE_NAME))
-    write_json(results.claim(COUNTS_NAME), counts)
-    results.folder.claim(*(name for name in declared_outputs(job) if not is_pattern(name)))
-
-    def export_records(stage: str, name: str) -> None:
-        source = results.path / results.name(f"{stage_folder(keys[stage])}/{RECORDS}")
-        results.folder.claim(name)
-        link_or_copy(source, results.path / name)
-
-    context = Context(
-        engine,
-        results.path,
-        console,
-        quarantine=entries,
-        counts=counts,
-        destination=results.output_store.destination,
-        export_records=export_records,
-    )
-    return finish_job(job, {name: result.records for name, result in done.items()}, context)
 
 
 def run_training_job(

@@ -146,7 +146,7 @@ def train_text(dataset: Dataset, model: ModelSpec) -> str:
         *([] if scratch else [
             Line("feature_passes: 2", "much faster: run the frozen layers twice per image, not in every epoch", off=True)]),
         Line("optimizer: {name: adamw, lr: 0.002}", "or sgd; lr of the last layer"),
-        Line("schedule: cosine", "learning rate; or constant, step"),
+        Line("schedule: cosine", "learning rate; or one_cycle, plateau, step, polynomial, constant"),
         Line(f"class_weights: {weigh}", "balanced weights images of rare classes higher; or none"),
         Line("monitor: auroc", "selects the best epoch; or loss, accuracy, balanced_accuracy"),
         Line("early_stop: {metric: auroc, patience: 3}", "stop after 3 epochs without improvement", off=True),

@@ -73,7 +73,7 @@ def write_confusion(path: Path, confusion: np.ndarray, classes: Sequence[str]) -
     from matplotlib.colors import LinearSegmentedColormap
 
     shades = LinearSegmentedColormap.from_list("accent", ["#ffffff", COLORS[0]])
-    image = place.imshow(shares, cmap=shades, vmin=0, vmax=1, interpolation="nearest")
+    image = place.imshow(shares, cmap=shades, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     if num <= MAX_COUNTED:
         for row, column in np.ndindex(confusion.shape):
             if confusion[row, column]:
@@ -117,15 +117,15 @@ def write_reliability(path: Path, diagrams: Mapping[str, Mapping[str, Any]]) -> 
         for each in found["bins"]:
             width = each["to"] - each["from"]
             middle = each["from"] + width / 2
-            place.bar(middle, each["num_images"] / total, width, color=LINE)
-            place.bar(middle, each["accuracy"], width * 0.86, color=COLORS[1], alpha=0.75)
+            place.bar(middle, each["accuracy"], width * 0.9, color=COLORS[1], alpha=0.7)
+            place.bar(middle, each["num_images"] / total, width * 0.3, color=INK, alpha=0.55)
         confidences = [each["confidence"] for each in found["bins"]]
         place.plot(confidences, [each["accuracy"] for each in found["bins"]], "o", color=INK, markersize=3)
         place.plot([0, 1], [0, 1], color=COLORS[0], linewidth=1.4)
         place.set_xlim(0, 1)
         place.set_ylim(0, 1)
         text = f"{title}\nECE {found['ece']:.3f}, adaptive {found['adaptive_ece']:.3f}"
-        _style(place, text, "confidence (gray: share of images)", "accuracy")
+        _style(place, text, "confidence (narrow bars: share of images)", "accuracy")
     _save(figure, path)
 
 

@@ -39,7 +39,7 @@ class FindLearningRate:
 
     @classmethod
     def of(cls, job: Any) -> FindLearningRate:
-        """Wrap a training job.
+        """Wrap a training job; images run through its whole model, without cached features.
 
         Raises:
             PlanError: it is not one of ours, whose training step is known.
@@ -48,7 +48,7 @@ class FindLearningRate:
             raise PlanError(
                 f"--find-lr: expected one of Lightwell's training jobs, got {type(job).__name__}; remove --find-lr"
             )
-        return cls(job)
+        return cls(job.model_copy(update={"feature_passes": None}))
 
     @property
     def plan(self) -> Plan:

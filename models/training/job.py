@@ -63,8 +63,11 @@ class TrainJob(TrainSpec):
         """Names of the output files."""
         from .checkpoint import BEST_NAME, LAST_NAME
         from .metrics_logger import METRICS_NAME, RESULT_NAME
+        from .results import FILES
+        from .tensorboard import EVENTS_NAME
 
-        return (LAST_NAME, BEST_NAME, METRICS_NAME, RESULT_NAME)
+        events = (EVENTS_NAME,) if self.tensorboard else ()
+        return (LAST_NAME, BEST_NAME, METRICS_NAME, RESULT_NAME, *FILES, *events)
 
     def resume_point(self, out: Path) -> ResumePoint:
         """Return the view that remains to be read after the checkpoint in ``out``.

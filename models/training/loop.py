@@ -15,6 +15,7 @@ from .checkpoint_timer import CheckpointTimer
 from .evaluation import evaluate
 from .optimization.unfreezing import stage_at
 from .resume import History, is_done
+from .scores import ScoreRecorder
 from .step import UpdateGroup
 
 if TYPE_CHECKING:
@@ -60,8 +61,10 @@ def train(run: Run, feed: Feed, progress: Progress) -> History:
                     run.save_step(position, epoch, batch.step + 1, running, history)
         step.end_epoch(running)
         trained = running.compute(run.dist)
+        recorder = ScoreRecorder(run.task)
         with run.averaged():
-            validated = evaluate(data.module, data.validation(), run.task, run.num_validated, run.dist)
+            validated = evaluate(data.module, data.validation(), recorder, run.num_validated, run.dist)
+        scores = recorder.gather(run.dist)
         if validated.loss is None:
             raise RunError(
                 f"validation_split: expected labelled images of {spec.validation_split!r} that can be read, got none; "
@@ -71,9 +74,9 @@ def train(run: Run, feed: Feed, progress: Progress) -> History:
         ends = is_done(spec, history)
         if run.features is None or ends or timer.is_due():
             with timer.measure_write():
-                run.save_epoch(position, epoch, trained, validated, history)
+                run.save_epoch(position, epoch, trained, validated, history, scores)
         else:  # epochs on features are shorter than writing a checkpoint
-            run.save_epoch(position, epoch, trained, validated, history, write=False)
+            run.save_epoch(position, epoch, trained, validated, history, scores, write=False)
         if ends:
             break
     return history

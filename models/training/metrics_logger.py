@@ -10,6 +10,7 @@ from typing import Any
 
 from ...pipeline.atomic_io import write_bytes
 from ...pipeline.errors import OutputError
+from .tensorboard import append, write_events
 
 METRICS_NAME = "metrics.jsonl"
 RESULT_NAME = "result.json"
@@ -17,9 +18,11 @@ RESULT_NAME = "result.json"
 
 @dataclass(frozen=True)
 class MetricsLogger:
-    """Append-only JSON Lines file of metrics."""
+    """Append-only JSON Lines file of metrics, and an event file for TensorBoard if wanted."""
 
     path: Path
+    events: Path | None = None
+    """The event file."""
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Append a record as one line and flush it."""
@@ -32,6 +35,8 @@ class MetricsLogger:
             raise OutputError(
                 f"expected to write {str(self.path)!r}, got {error.strerror or error}; free space, or choose another --out"
             ) from error
+        if self.events is not None:
+            append(self.events, record)
 
     def truncate_from(self, epoch: int) -> int:
         """Remove the lines of an epoch and of later ones, left by an interrupted run.
@@ -45,6 +50,8 @@ class MetricsLogger:
         ]
         if lines:
             write_bytes(self.path, b"".join(line + b"\n" for line, _ in found))
+        if self.events is not None:
+            write_events(self.path, self.events)
         return epoch - len({number for _, number in found} & set(range(epoch)))
 
 

@@ -44,11 +44,14 @@ from .prepare import (
     open_features,
     torch_seed,
 )
+from .results import describe_test, format_result, write_run, write_training_curves
 from .resume import ELAPSED, History, ResumeState, is_done, read_resume_state, view_position
 from .saved_plan import SavedPlan
+from .scores import ScoreRecorder, SplitScores
 from .spec import TrainSpec
 from .step import TrainStep, UpdateGroup
 from .tasks.task import Criterion, Task
+from .tensorboard import EVENTS_NAME
 from .train_batch import TrainBatch
 from .train_data import FeatureTrainData, ImageTrainData, TrainData, split_batches
 
@@ -64,6 +67,8 @@ def run_job(spec: TrainSpec, view: View, feed: Feed, context: Context) -> Mappin
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         run = Run.prepare(spec, task, context, dist, resume)
         dist.barrier()  # all ranks have read the checkpoint before the main rank overwrites it
+        if dist.is_main:
+            write_run(context.out, spec)
         history = resume.history
         if not is_done(spec, history):
             if resume.progress is not None:
@@ -177,8 +182,7 @@ class Run:
     def truncate_log(self) -> None:
         """Remove lines of unfinished epochs from ``metrics.jsonl``, and print how many lines of finished ones are missing."""
         finished = len(self.metadata.history)
-        logger = MetricsLogger(self.context.out / METRICS_NAME)
-        if self.dist.is_main and (num_missing := logger.truncate_from(finished)):
+        if self.dist.is_main and (num_missing := self._logger.truncate_from(finished)):
             self.context.console.print(
                 f"{METRICS_NAME}: the lines of {num_missing:,} finished epochs are damaged or missing; the run resumes from the "
                 "checkpoint, and the training curves have a gap"
@@ -236,13 +240,20 @@ class Run:
             self.dist.broadcast(self.model)
             module, batches = self._split(self.spec.test_split)
             num_rows = self._num_rows(self.spec.test_split)
-            tested = evaluate(module, batches, self.task, num_rows, self.dist)
-            chosen = read_metadata(path)[0].thresholds if self.dist.is_main else ()
-            result["test"] = {**tested.as_dict(), **tested.metrics.details(chosen)}
+            recorder = ScoreRecorder(self.task)
+            tested = evaluate(module, batches, recorder, num_rows, self.dist)
+            scores = recorder.gather(self.dist)
+            saved = read_metadata(path)[0] if self.dist.is_main else self.metadata
+            details = tested.metrics.details(saved.thresholds)
+            result["test"] = {**tested.as_dict(), **details}
+            if self.dist.is_main:
+                out = self.context.out
+                result["test"] |= describe_test(details, self.task.classes, scores, saved.temperature, out)
             self.context.console.print(
                 f"test, weights of epoch {best + 1}: {format_result(tested, self.task)}"
             )
         if self.dist.is_main:
+            write_training_curves(self.context.out / METRICS_NAME, self.context.out)
             write_json(self.context.out / RESULT_NAME, result)
         self.context.publish()
         return result
@@ -273,6 +284,11 @@ class Run:
             start=start,
             targets=self.task.targets,
         )
+
+    @property
+    def _logger(self) -> MetricsLogger:
+        events = self.context.out / EVENTS_NAME if self.spec.tensorboard else None
+        return MetricsLogger(self.context.out / METRICS_NAME, events)
 
     @property
     def num_validated(self) -> int:
@@ -322,6 +338,7 @@ class Run:
         trained: EvalResult,
         validated: EvalResult,
         history: History,
+        scores: SplitScores | None,
         *,
         write: bool = True,
     ) -> None:
@@ -335,20 +352,24 @@ class Run:
         factor = self.rate_factor(last.done_epochs, history[:-1])
         rate = max(group["base_lr"] for group in self.optimizer.param_groups) * factor
         if self.dist.is_main:
-            logger = MetricsLogger(self.context.out / METRICS_NAME)
             for split, result in ((spec.train_split, trained), (spec.validation_split, validated)):
-                logger.append({"epoch": epoch, "split": split, **result.as_dict(), "lr": rate})
+                self._logger.append({"epoch": epoch, "split": split, **result.as_dict(), "lr": rate})
             if best_epoch(history, spec.monitor) == epoch:
-                chosen = replace(self.metadata, history=history, thresholds=validated.metrics.thresholds)
+                chosen = replace(
+                    self.metadata,
+                    history=history,
+                    thresholds=validated.metrics.thresholds,
+                    temperature=1.0 if scores is None else scores.fit_temperature(),
+                )
                 with self.averaged():
-                    self.held_best[:] = [
-                        (chosen, self.model.state_dict() if write else copy_weights(self.model))
-                    ]
+                    weights = self.model.state_dict()
+                    if not write:
+                        weights = {name: one.clone() for name, one in weights.items()}
+                    self.held_best[:] = [(chosen, weights)]
                     if write:
                         self._write_best()
-            elif write:
-                self._write_best()
         if write:
+            self._write_best()
             self._save(history, Progress(position=self._position(feed_position, epoch + 1, 0), counts=counts))
         self.context.console.print(
             f"epoch {epoch + 1}/{spec.epochs}: train loss {trained.loss:.4f}, {spec.validation_split} "
@@ -373,19 +394,3 @@ class Run:
     def _position(self, feed_position: Mapping[str, Any], epoch: int, step: int) -> dict[str, Any]:
         """Return the feed position after a training step, regardless of prefetched batches."""
         return {**feed_position, **view_position(epoch, step, self.num_steps)}
-
-
-def copy_weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Return a copy of a model's weights."""
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-
-
-def format_result(result: EvalResult, task: Task) -> str:
-    """Format loss and metrics as one line, with the reason for each undefined metric."""
-    values = {"loss": result.loss, **result.metrics.as_dict()}
-    reasons = {name: f"undefined ({reason})" for name, reason in result.metrics.notes.items()}
-    shown = {
-        name: reasons.get(name, "undefined") if values.get(name) is None else f"{values[name]:.4f}"
-        for name in ("loss", *task.metric_names)
-    }
-    return ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in shown.items())

@@ -49,6 +49,8 @@ class TrainSpec(UpdateOptions):
     test_split: str | None = "test"
     """Split to evaluate the best weights on, once, at the end; None for no test."""
     checkpoint_every: CheckpointEvery = CheckpointEvery()
+    tensorboard: bool = False
+    """Write the metrics of every epoch to an event file in the folder ``tensorboard``, too."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Training device; ``auto`` uses CUDA if available."""
 
@@ -203,7 +205,8 @@ class TrainSpec(UpdateOptions):
         The index and the weights file count by content, not by path. ``epochs`` is left out where the schedule does not
         depend on it, so that a finished run can be extended.
         """
-        content = self.model_dump(mode="json", exclude={"plan", "device", "checkpoint_every", "time_budget"})
+        left_out = {"plan", "device", "checkpoint_every", "tensorboard", "time_budget"}
+        content = self.model_dump(mode="json", exclude=left_out)
         if is_path(self.model.weights):
             content["model"][self.weights_key] = _weights_digest(Path(self.model.weights))
         if not self.schedule.depends_on_epochs:

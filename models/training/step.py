@@ -84,7 +84,7 @@ class TrainStep:
         self._criterion = criterion
         self._average = average
         self._scaler = scaler
-        self._log = LossLog()
+        self._log = LossLog(is_deferred=self._dist.device.type == "cuda")
         self._begun: UpdateGroup | None = None
         """Group whose gradients are not applied yet."""
         self._factor = 1.0
@@ -127,10 +127,9 @@ class TrainStep:
             self._reduced(group),
         ):
             scores, loss = self._forward_backward(batch, weights, num_images, group.size)
-        self._log.add(batch, num_images, self._dist.all_reduce(loss), running)
+        self._log.add(batch, scores, num_images, self._dist.all_reduce(loss), running)
         if group.is_complete:
             self._update()
-        running.metrics.update(scores, batch)
         if due and group.is_complete:
             self._log.flush(running)
         return due and group.is_complete

@@ -75,7 +75,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     build_index(photos).save(folder / "index.parquet")
     for name, make in (("labels", multilabel_set), ("masks", mask_set)):
         (folder / name).mkdir()
-        make(folder / name, num_train=11, num_other=3)
+        make(folder / name, num_train=7, num_other=2)
         damage(folder / name / "train-6.png")
     damage(photos / "train" / "dog" / "003.jpg")
     policy = [{"Resize": {"height": 32, "width": 32}}]

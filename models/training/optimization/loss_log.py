@@ -1,10 +1,10 @@
-"""Losses of the steps of an epoch, checked to be finite; on a GPU without waiting for the device after each step."""
+"""Losses and metrics of the steps of an epoch; on a GPU without waiting for the device after each step."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 MAX_PENDING = 50
 """Steps on a GPU between two checks."""
+MAX_PENDING_BYTES = 2**26
+"""Outputs of steps that are kept on the GPU between two checks."""
 DIVERGENCE_HINT = "lower optimizer.lr, or add schedule.warmup_epochs"
 
 
@@ -26,6 +28,8 @@ class _Step:
     number: int
     keys: Sequence[str]
     num_images: int
+    outputs: TrainBatch
+    """The batch, with the outputs of the model as inputs."""
     loss: torch.Tensor
     norm: torch.Tensor | None = None
     """Norm of the gradient, if the step updates the weights."""
@@ -33,32 +37,43 @@ class _Step:
 
 @dataclass
 class LossLog:
-    """Adds up losses, and raises for the first step whose loss or gradient is not finite.
+    """Adds up losses and metrics, and raises for the first step whose loss or gradient is not finite.
 
     On a CPU each step is checked before its update. On a GPU steps are checked after ``MAX_PENDING`` of them and before a
     checkpoint is written, so that the last checkpoint is good.
     """
 
+    is_deferred: bool = False
+    """Whether steps are on a device that should not be waited for after each of them."""
     _pending: list[_Step] = field(default_factory=list)
     _last: _Step | None = None
 
-    def add(self, batch: TrainBatch, num_images: int, loss: torch.Tensor, running: EpochMetrics) -> None:
+    def add(
+        self,
+        batch: TrainBatch,
+        scores: torch.Tensor,
+        num_images: int,
+        loss: torch.Tensor,
+        running: EpochMetrics,
+    ) -> None:
         """Add the loss of a step.
 
         Args:
             batch: the batch.
+            scores: outputs of the model for it.
             num_images: images of the step, over all ranks.
             loss: scalar, over all ranks.
-            running: its loss and number of images are updated, now or by ``flush``.
+            running: updated, now or by ``flush``.
 
         Raises:
             RunError: the loss of this step, or of an earlier one, is not finite.
         """
-        if len(self._pending) >= MAX_PENDING:
+        num_bytes = (len(self._pending) + 1) * scores.numel() * scores.element_size()
+        if len(self._pending) >= MAX_PENDING or num_bytes > MAX_PENDING_BYTES:
             self.flush(running)
-        self._last = _Step(batch.step, batch.keys, num_images, loss)
+        self._last = _Step(batch.step, batch.keys, num_images, replace(batch, inputs=scores), loss)
         self._pending.append(self._last)
-        if not loss.is_cuda:
+        if not self.is_deferred:
             self.flush(running)
 
     def check_norm(self, norm: torch.Tensor) -> None:
@@ -68,7 +83,7 @@ class LossLog:
             RunError: it is not finite.
         """
         assert self._last is not None, "a gradient is that of a step"
-        if norm.is_cuda:
+        if self.is_deferred:
             self._last.norm = norm
         else:
             _check_finite(self._last, "finite gradients", "a norm of ", float(norm))
@@ -92,6 +107,7 @@ class LossLog:
             _check_finite(step, "finite gradients", "a norm of ", norm)
             running.loss += loss * step.num_images
             running.num_read += step.num_images
+            running.metrics.update(step.outputs.inputs, step.outputs)
 
 
 def _check_finite(step: _Step, what: str, of: str, value: float) -> None:

@@ -141,7 +141,9 @@ def test_the_head_is_trained_on_a_frozen_backbone_and_all_outputs_are_written(
     )
     assert "auroc" in console.lines[1]
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"metrics.jsonl", "result.json", "best.safetensors", "checkpoint.safetensors"}
+    figures = {"curves.png", "confusion.png", "reliability.png"}
+    weights_and_tables = {"best.safetensors", "checkpoint.safetensors", "metrics.jsonl", "result.json"}
+    assert names == {*weights_and_tables, *figures, "run.json"}
 
 
 def test_a_frozen_backbone_keeps_its_weights_and_batchnorm_statistics(plan: Plan, tmp_path: Path) -> None:

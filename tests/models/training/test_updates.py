@@ -1,35 +1,25 @@
-"""What happens between gradients and weights: accumulation, clipping, averages, autocast, stages; and that all of it resumes."""
+"""Options of the updates in a training job: stages, averages, low-rank updates, autocast, a time budget; all of it resumes."""
 
 from __future__ import annotations
 
 import copy
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from lightwell.models.training.checkpoint import content_digest, load_model, read_tensors
-from lightwell.models.training.evaluation import EpochMetrics
 from lightwell.models.training.job import Classify
-from lightwell.models.training.optim import OptimizerSpec
-from lightwell.models.training.optimization.ema import AveragedWeights
-from lightwell.models.training.optimization.options import EMA, UpdateOptions
-from lightwell.models.training.step import TrainStep, UpdateGroup
-from lightwell.models.training.tasks.classification import ClassificationMetrics, CrossEntropy
-from lightwell.models.training.train_batch import TrainBatch
-from lightwell.pipeline.errors import PlanError, RunError
+from lightwell.models.training.optimization.options import UpdateOptions
+from lightwell.pipeline.errors import PlanError
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.jobs.progress import SilentConsole
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.runtime.local_engine import LocalEngine
 from lightwell.workers.local import run_training_job
 from pictures import make_folder
-from torch import nn
 
 RESNET, VIT = ({"name": f"timm:test_{kind}", "weights": "none"} for kind in ("resnet", "vit"))
 SECONDS = ("seconds", "images_per_s", "elapsed_s")
@@ -130,170 +120,6 @@ def test_a_run_stopped_after_any_batch_ends_as_an_uninterrupted_one(
         assert outcome_of(out) == outcome_of(tmp_path / "whole"), number
 
 
-@settings(max_examples=50)
-@given(st.integers(1, 40), st.integers(1, 9), st.integers(0, 3))
-def test_groups_cover_every_batch_once(num_steps: int, accumulate: int, epoch: int) -> None:
-    groups = [UpdateGroup.of(epoch, step, num_steps, accumulate) for step in range(num_steps)]
-    assert sum(group.size for group in groups if group.is_complete) == num_steps
-    numbers = [group.number for group in groups if group.is_complete]
-    following = UpdateGroup.of(epoch + 1, 0, num_steps, accumulate).number
-    assert [*numbers, following] == list(range(numbers[0], following + 1))
-    assert all(epoch < group.done_epochs < epoch + 1 for group in groups)
-
-
-class Net(nn.Module):
-    """A small classifier of vectors."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.hidden, self.head = nn.Linear(4, 8), nn.Linear(8, 2)
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        return self.head(self.hidden(inputs).relu())
-
-
-def make_batch(num_rows: int, step: int = 0, scale: float = 1.0) -> TrainBatch:
-    generator = torch.Generator().manual_seed(step)
-    inputs = torch.randn(num_rows, 4, generator=generator) * scale
-    keys = tuple(f"{step}/{row}.jpg" for row in range(num_rows))
-    return TrainBatch(
-        inputs, torch.arange(num_rows) % 2, torch.zeros(num_rows, dtype=torch.bool), step=step, keys=keys
-    )
-
-
-def running() -> EpochMetrics:
-    return EpochMetrics(ClassificationMetrics(2))
-
-
-def sgd(module: nn.Module) -> torch.optim.Optimizer:
-    spec = OptimizerSpec(name="sgd", lr=0.1, momentum=0, weight_decay=0)
-    return spec.build(list(module.parameters()), [])
-
-
-def weights(module: nn.Module) -> torch.Tensor:
-    return torch.cat([parameter.detach().flatten() for parameter in module.parameters()])
-
-
-def test_two_accumulated_batches_update_the_weights_like_one_of_twice_the_size() -> None:
-    first, second = make_batch(6, 0), make_batch(6, 1)
-    both = TrainBatch(
-        *(torch.cat([getattr(b, n) for b in (first, second)]) for n in ("inputs", "targets", "replaced"))
-    )
-    whole, parts = Net(), Net()
-    TrainStep(whole, sgd(whole), CrossEntropy())(both, running(), factor=1.0)
-    step = TrainStep(parts, sgd(parts), CrossEntropy(), options=UpdateOptions(accumulate=2))
-    before = weights(parts)
-    due = [
-        step(batch, running(), factor=1.0, group=UpdateGroup(0, 2, is_last), checkpoint_requested=True)
-        for batch, is_last in ((first, False), (second, True))
-    ]
-    assert due == [False, True]  # a checkpoint waits for the update
-    assert not torch.equal(weights(parts), before)
-    torch.testing.assert_close(weights(parts), weights(whole))
-
-
-def test_gradients_of_a_group_whose_last_batch_was_skipped_are_applied() -> None:
-    net, expected = Net(), Net()
-    step = TrainStep(net, sgd(net), CrossEntropy(), options=UpdateOptions(accumulate=2))
-    epoch = running()
-    step(make_batch(4, 0), epoch, factor=1.0, group=UpdateGroup(0, 1, is_complete=False))
-    step.end_epoch(epoch)
-    TrainStep(expected, sgd(expected), CrossEntropy())(make_batch(4, 0), running(), factor=1.0)
-    assert torch.equal(weights(net), weights(expected))
-
-
-@pytest.mark.parametrize("limit", [0.01, 1e6])
-def test_clipping_scales_the_update_to_the_norm_of_torchs_clip_grad_norm(limit: float) -> None:
-    net, expected = Net(), Net()
-    batch = make_batch(8)
-    TrainStep(net, sgd(net), CrossEntropy(), options=UpdateOptions(clip_norm=limit))(
-        batch, running(), factor=1.0
-    )
-    optimizer = sgd(expected)
-    nn.functional.cross_entropy(expected(batch.inputs), batch.targets).backward()
-    nn.utils.clip_grad_norm_(expected.parameters(), limit)
-    optimizer.step()
-    torch.testing.assert_close(weights(net), weights(expected))
-    if limit < 1:
-        assert math.isclose(float((weights(net) - weights(Net())).norm()), 0.1 * limit, rel_tol=1e-3)
-
-
-def test_the_average_is_updated_once_for_each_update_of_the_weights() -> None:
-    net = Net()
-    average = AveragedWeights(net, EMA(decay=0.5))
-    step = TrainStep(net, sgd(net), CrossEntropy(), average=average, options=UpdateOptions(accumulate=2))
-    by_hand = average.state()["head.bias"].clone()
-    for number in range(4):
-        group = UpdateGroup.of(0, number, 4, 2)
-        step(make_batch(4, number), running(), factor=1.0, group=group)
-        if group.is_complete:
-            decay = min(0.5, (1 + group.number) / (10 + group.number))
-            by_hand = decay * by_hand + (1 - decay) * net.head.bias.detach()
-    torch.testing.assert_close(average.state()["head.bias"], by_hand)
-
-
-def test_autocast_keeps_float32_weights_and_computes_in_bfloat16() -> None:
-    net, seen = Net(), []
-    net.hidden.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
-    options = UpdateOptions(precision="bfloat16")
-    epoch = running()
-    TrainStep(net, sgd(net), CrossEntropy(), options=options)(make_batch(8), epoch, factor=1.0)
-    assert seen == [torch.bfloat16]
-    assert {parameter.dtype for parameter in net.parameters()} == {torch.float32}
-    with torch.no_grad():
-        exact = nn.functional.cross_entropy(Net()(make_batch(8).inputs), make_batch(8).targets)
-    assert epoch.loss / 8 == pytest.approx(float(exact), rel=0.02)
-
-
-def test_an_overflow_in_float16_costs_one_update_and_lowers_the_scale() -> None:
-    net = Net()
-    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
-    step = TrainStep(net, sgd(net), CrossEntropy(), options=UpdateOptions(precision="float16"), scaler=scaler)
-    before = weights(net)
-    step(make_batch(8), running(), factor=1.0)
-    assert torch.equal(weights(net), before)
-    assert scaler.get_scale() == 2.0**39
-    while torch.equal(weights(net), before):
-        step(make_batch(8), running(), factor=1.0)
-    assert weights(net).isfinite().all()
-
-
-def test_a_loss_that_is_not_finite_names_the_step_and_the_images() -> None:
-    net = Net()
-    before = weights(net)
-    with pytest.raises(RunError, match=r"got nan at step 3 with '3/0\.jpg', '3/1\.jpg'; lower optimizer\.lr"):
-        TrainStep(net, sgd(net), CrossEntropy())(make_batch(2, 3, math.nan), running(), factor=1.0)
-    assert torch.equal(weights(net), before)
-
-
-class Hungry(Net):
-    """Fits three rows in memory."""
-
-    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        if len(inputs) > 3:
-            raise torch.OutOfMemoryError("tried to allocate 20 GiB")
-        return super().forward(inputs)
-
-
-def test_out_of_memory_says_which_batch_size_fits() -> None:
-    net = Hungry()
-    step = TrainStep(net, sgd(net), CrossEntropy(), options=UpdateOptions(accumulate=2))
-    message = r"fits in the memory of cpu, got 16 images; 2 fit: write batch: {size: 2} and accumulate: 16"
-    with pytest.raises(RunError, match=message):
-        step(make_batch(16), running(), factor=1.0, group=UpdateGroup(0, 2, is_complete=False))
-
-
-def test_an_allocation_that_fails_is_explained() -> None:
-    class Huge(Net):
-        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-            return super().forward(inputs) + torch.empty(10**16)[:2]
-
-    net = Huge()
-    with pytest.raises(RunError, match="got 4 images; not even one image fits: use smaller images"):
-        TrainStep(net, sgd(net), CrossEntropy())(make_batch(4), running(), factor=1.0)
-
-
 def test_the_average_is_validated_and_kept_as_the_best(plan: Plan, tmp_path: Path) -> None:
     job = make_job(plan, fine_tune_from="all", ema={"decay": 0.9}, epochs=1, optimizer={"lr": 0.05})
     result = run(job, tmp_path)
@@ -364,6 +190,19 @@ def test_a_checkpoint_from_before_these_keys_is_resumed(plan: Plan, tmp_path: Pa
 def test_options_that_cannot_work_are_refused(keys: dict[str, Any], message: str, plan: Plan) -> None:
     with pytest.raises(PlanError, match=message):
         make_job(plan, **keys).check_request(trains_here=True)
+
+
+@pytest.mark.slow
+def test_compiled_steps_learn_as_plain_ones_and_resume(plan: Plan, tmp_path: Path) -> None:
+    results = {}
+    for compiled in (False, True):
+        job = make_job(plan, compile=compiled, epochs=1, fine_tune_from="layer4")
+        results[compiled] = run(job, tmp_path / f"{compiled}")["validation"]["loss"]
+    assert results[True] == pytest.approx(results[False], rel=1e-3)
+    with pytest.raises(KeyboardInterrupt):
+        run_training_job(job, LocalEngine(num_threads=1), tmp_path / "stopped", Stop(2))
+    run(job, tmp_path / "stopped")
+    assert outcome_of(tmp_path / "stopped") == outcome_of(tmp_path / "True")
 
 
 def test_compilation_is_for_one_process(plan: Plan) -> None:

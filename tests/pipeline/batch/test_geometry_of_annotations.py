@@ -164,6 +164,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "Crop": {"x_min": 8, "y_min": 4, "x_max": 150, "y_max": 110},
     "CropAndPad": {"percent": (-0.1, 0.1)},
     "GridElasticDeform": {"num_grid_xy": (4, 4), "magnitude": 6},
+    "PiecewiseAffine": {"nb_rows": 3, "nb_cols": 3},
     "PadIfNeeded": {"min_height": 170, "min_width": 190},
     "RandomSizedCrop": {"min_max_height": (60, 100), "size": (96, 96)},
 }

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clusters import TESTS, UNSHARED, Cluster, ray_cluster, wait_until
+from clusters import TESTS, Cluster, ray_cluster, wait_until
+from forked_workers import UNSHARED
 from lightwell.pipeline.errors import RunError
 from lightwell.pipeline.index import scan
 from lightwell.pipeline.index.build import build_index

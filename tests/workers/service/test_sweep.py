@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 import yaml
 from checkpoints import steps_done
 from clusters import Cluster, wait_until
@@ -57,11 +58,10 @@ def start(*arguments: object) -> subprocess.Popen[str]:
 
 
 def run(*arguments: object, code: int = 0) -> str:
-    process = start(*arguments)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == code, (out, err)
-    assert "Traceback" not in err
-    return out if code == 0 else err
+    done = warm.run(warm.COMMAND, *arguments)
+    assert done.returncode == code, (done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    return done.stdout if code == 0 else done.stderr
 
 
 def learned(out: Path) -> list[Any]:

@@ -161,7 +161,13 @@ def theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_a_regression_of_another_package_is_trained_and_loaded(tmp_path: Path) -> None:
     """The number of bright channels is learned as a number."""
     multilabel_set(tmp_path, num_train=16, num_other=6)
-    content = {"job": "train", "task": "their_tasks:CountLabels", "options": {"scale": 0.5}, "monitor": "r2"}
+    content = {
+        "job": "train",
+        "task": "their_tasks:CountLabels",
+        "options": {"scale": 0.5},
+        "monitor": "r2",
+        "ema": None,
+    }
     removed = {"positive_weights": None, "label_smoothing": None}
     path = write_job(tmp_path, "multilabel", **content, plan={"mix": None}, epochs=8)
     text = "".join(

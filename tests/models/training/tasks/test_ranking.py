@@ -54,7 +54,7 @@ def test_a_class_that_does_not_occur_has_no_values(max_exact: int) -> None:
 
 @pytest.mark.parametrize(("max_exact", "error"), [(MAX_EXACT, 1e-12), (0, BINNED_ERROR)])
 def test_thresholds_give_the_best_f1_of_all(max_exact: int, error: float) -> None:
-    scores, truth = scores_and_truth(400)
+    scores, truth = scores_and_truth(120)
     found = ranking(scores, truth, max_exact=max_exact)
     for number in (0, 1):
         counted = truth[:, number] >= 0
