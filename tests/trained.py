@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightwell import ModelSpec, Plan, build_model
@@ -25,17 +26,13 @@ RESIZE_AND_CROP = {
 """Sections of a plan."""
 
 
-def save_trained(
-    path: Path, plan: Plan, *, temperature: float = 1.0, classes: tuple[str, ...] = CLASSES
-) -> Path:
+def save_trained(path: Path, plan: Plan, *, classes: tuple[str, ...] = CLASSES, **facts: Any) -> Path:
     """Write a checkpoint of a network whose probabilities are spread over 0..1."""
     spec = SPEC.model_copy(update={"num_classes": len(classes)})
     model = build_model(spec, seed=1, warn=False)
     with torch.no_grad():
         model.fc.weight.mul_(30)
     history = ({"loss": 0.5, "auroc": 0.9},)
-    metadata = CheckpointMetadata(
-        spec, classes, "f" * 16, {}, history, plan=SavedPlan.of(plan), temperature=temperature
-    )
+    metadata = CheckpointMetadata(spec, classes, "f" * 16, {}, history, plan=SavedPlan.of(plan), **facts)
     save_checkpoint(path, model, metadata)
     return path

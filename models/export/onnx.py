@@ -16,6 +16,7 @@ import torch
 from ...pipeline.atomic_io import write_bytes
 from ...pipeline.errors import ModelError, RequestError, RunError
 from ...pipeline.warning_filter import ignored_warnings
+from ..inference.outputs import Outputs
 from ..inference.predictor import Predictor, load
 from ..zoo.checkpoint_file import first_line
 from .preprocess import Preprocess, preprocess_of
@@ -42,16 +43,18 @@ class Exported:
 class PixelsToProbabilities(torch.nn.Module):
     """Preprocessing, network and softmax in one module."""
 
-    def __init__(self, preprocess: Preprocess, model: torch.nn.Module, temperature: float) -> None:
+    def __init__(self, preprocess: Preprocess, model: torch.nn.Module, outputs: Outputs) -> None:
         super().__init__()
         self.preprocess = preprocess
         self.model = model
-        self.temperature = temperature
+        self.outputs = outputs
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the probabilities of uint8 RGB images, shape (N, H, W, 3)."""
-        logits = self.model(self.preprocess(images))
-        return torch.softmax(logits / self.temperature, dim=1)
+        logits: torch.Tensor = self.model(self.preprocess(images))
+        return (
+            logits.sigmoid() if self.outputs.several else (logits / self.outputs.temperature).softmax(dim=1)
+        )
 
 
 def export_onnx(checkpoint: Path | str, path: Path | str, *, allow_import: Sequence[str] = ()) -> Exported:
@@ -79,7 +82,7 @@ def export_onnx(checkpoint: Path | str, path: Path | str, *, allow_import: Seque
             )
     predictor = load(checkpoint, device="cpu", allow_import=allow_import)
     module = PixelsToProbabilities(
-        preprocess_of(predictor.program), predictor.model, predictor.temperature
+        preprocess_of(predictor.program), predictor.model, predictor.outputs
     ).eval()
     content = _export(module, predictor)
     difference = _largest_difference(content, predictor)
@@ -118,6 +121,7 @@ def _export(module: PixelsToProbabilities, predictor: Predictor) -> bytes:
     facts = {
         "classes": json.dumps(predictor.classes),
         "temperature": repr(predictor.temperature),
+        "thresholds": json.dumps(predictor.outputs.thresholds),
         "producer": f"lightwell {version('lightwell')}",
     }
     for key, value in facts.items():

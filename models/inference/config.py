@@ -76,7 +76,14 @@ class ScoringJob(CheckedModel):
         return trained_plan_warnings(read_metadata(self.checkpoint)[0].job, self.plan)
 
     def fingerprint(self) -> str:
-        """Hash what determines the logits: plan, weights, split, views and versions."""
+        """Hash what determines the logits: plan, weights, split, views and versions.
+
+        Raises:
+            ModelError: the checkpoint is not that of a classifier.
+        """
+        from .outputs import read_classifier
+
+        read_classifier(self.checkpoint)
         index = self.plan.load_index()
         facts = [self.plan.fingerprint(index), file_digest(self.checkpoint), self.split, self.tta]
         return fingerprint_of([RECORDS_VERSION, *facts, index.classes, versions()])

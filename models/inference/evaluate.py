@@ -46,6 +46,17 @@ class Evaluate(ScoringJob):
     seed: int = Field(default=0, ge=0)
     """Of the bootstrap."""
 
+    def fingerprint(self) -> str:
+        """Hash what determines the logits; see ``ScoringJob``.
+
+        Raises:
+            ModelError: the checkpoint is not that of a classifier with one class per image.
+        """
+        from .outputs import ONE_CLASS, read_classifier
+
+        read_classifier(self.checkpoint, (ONE_CLASS,))
+        return super().fingerprint()
+
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of the output files."""
@@ -64,7 +75,7 @@ class Evaluate(ScoringJob):
         from ...pipeline.atomic_io import write_json
         from ..report.figures import write_confusion, write_reliability
         from ..training.metrics import compute_metrics, log_odds
-        from .scoring import read_classifier
+        from .outputs import read_classifier
         from .table import ScoreTable
 
         metadata = read_classifier(self.checkpoint)
@@ -78,12 +89,12 @@ class Evaluate(ScoringJob):
         table.write(context.out)
         metrics = compute_metrics(log_odds(table.logits), labels)
         result = self._result(table, labels, metrics, notes)
-        write_confusion(context.out / CONFUSION_NAME, metrics.confusion, table.classes)
+        write_confusion(context.out / CONFUSION_NAME, metrics.confusion, table.outputs.classes)
         diagrams = {"as evaluated": result["calibration"]}
-        if table.temperature != 1:
+        if table.outputs.temperature != 1:
             diagrams = {
                 "without temperature": result["calibration_without_temperature"],
-                f"temperature {table.temperature:.3g}": result["calibration"],
+                f"temperature {table.outputs.temperature:.3g}": result["calibration"],
             }
         write_reliability(context.out / RELIABILITY_NAME, diagrams)
         write_json(context.out / RESULT_NAME, result)
@@ -96,7 +107,7 @@ class Evaluate(ScoringJob):
         from ..training.metrics import log_odds
         from ..training.per_class import per_class_table
         from .bootstrap import bootstrap_intervals
-        from .scoring import softmax
+        from .outputs import softmax
 
         calibrated = compute_calibration(table.probabilities, labels)
         plain = compute_calibration(softmax(table.logits), labels)
@@ -113,9 +124,9 @@ class Evaluate(ScoringJob):
                 log_odds(table.logits), labels, num_samples=self.bootstrap, seed=self.seed
             ),
             "bootstrap": {"samples": self.bootstrap, "seed": self.seed, "level": 0.95},
-            "per_class": per_class_table(metrics.confusion, table.classes),
+            "per_class": per_class_table(metrics.confusion, table.outputs.classes),
             "confusion": metrics.confusion.tolist(),
-            "temperature": table.temperature,
+            "temperature": table.outputs.temperature,
             "calibration": calibrated.as_dict(),
             "calibration_without_temperature": plain.as_dict(),
             "warnings": [*notes],

@@ -39,7 +39,7 @@ class Predict(ScoringJob):
         Raises:
             OutputError: a file cannot be written.
         """
-        from .scoring import read_classifier
+        from .outputs import read_classifier
         from .table import ScoreTable
 
         table = ScoreTable.of(self, records, read_classifier(self.checkpoint), context.quarantine)

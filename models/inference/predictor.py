@@ -25,8 +25,9 @@ from ...pipeline.runtime.open_view import OpenView
 from ...pipeline.text import quoted
 from ...pipeline.warning_filter import ignored_warnings
 from ..zoo.plan_checks import output_shape
+from .outputs import Outputs, read_classifier
 from .saved import plan_of
-from .scoring import Scorer, read_classifier, softmax
+from .scoring import Scorer
 
 if TYPE_CHECKING:
     import torch
@@ -42,9 +43,9 @@ class Prediction:
     """Class of one image, or the reason why there is none."""
 
     label: str | None
-    """Name of the most probable class; None if the image could not be used."""
+    """Name of the predicted class; None if the image could not be used. Several classes are joined by ``|``."""
     probability: float
-    """Of the label; NaN if there is none."""
+    """Of the most probable class; NaN if the image could not be used."""
     probabilities: np.ndarray
     """float32, shape (classes,), in the order of ``Predictor.classes``."""
     error: str = ""
@@ -55,7 +56,7 @@ class Prediction:
 class Predictions(Sequence[Prediction]):
     """Predictions of several images, in the order in which they were given."""
 
-    classes: tuple[str, ...]
+    outputs: Outputs
     probabilities: np.ndarray
     """float32, shape (N, classes); NaN for images that could not be used."""
     errors: tuple[str, ...]
@@ -63,7 +64,7 @@ class Predictions(Sequence[Prediction]):
 
     @property
     def labels(self) -> tuple[str | None, ...]:
-        """Names of the most probable classes; None for images that could not be used."""
+        """Name of each image's predicted class, or names joined by ``|``; None for images that could not be used."""
         return tuple(one.label for one in self)
 
     def __len__(self) -> int:
@@ -76,8 +77,7 @@ class Predictions(Sequence[Prediction]):
         row, error = self.probabilities[number], self.errors[number]
         if error:
             return Prediction(None, float("nan"), row, error)
-        best = int(row.argmax())
-        return Prediction(self.classes[best], float(row[best]), row)
+        return Prediction(self.outputs.label(row), float(row.max()), row)
 
 
 def load(
@@ -124,9 +124,14 @@ class Predictor:
         self._pool = BufferPool()
 
     @property
+    def outputs(self) -> Outputs:
+        """Meaning of the network's outputs."""
+        return self._scorer.outputs
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """Names of the classes, in the order of the probabilities."""
-        return self._scorer.classes
+        return self.outputs.classes
 
     @property
     def plan(self) -> Plan:
@@ -136,7 +141,7 @@ class Predictor:
     @property
     def temperature(self) -> float:
         """Divisor of the logits, fitted on the validation split; 1 without calibration."""
-        return self._scorer.temperature
+        return self.outputs.temperature
 
     @property
     def model(self) -> torch.nn.Module:
@@ -171,7 +176,7 @@ class Predictor:
             failed = dict.fromkeys(places, "not read")
             files = [given[numbers[0]] for numbers in places.values()]
             for keys, tensor in self._read_files(files, failed):
-                found = softmax(self._scorer(tensor, keys), self.temperature)
+                found = self.outputs.probabilities(self._scorer(tensor, keys))
                 for key, row in zip(keys, found, strict=True):
                     rows[places[key]] = row
                     del failed[key]
@@ -183,8 +188,8 @@ class Predictor:
                 errors[number] = reason
             if numbers:
                 logits = self._scorer(tensor, [f"image {number}" for number in numbers])
-                rows[numbers] = softmax(logits, self.temperature)
-        return Predictions(self.classes, rows, tuple(errors))
+                rows[numbers] = self.outputs.probabilities(logits)
+        return Predictions(self.outputs, rows, tuple(errors))
 
     def _read_files(
         self, paths: Sequence[str | Path], failed: dict[str, str]

@@ -1,4 +1,4 @@
-"""Logits and probabilities of a trained classifier: the one function behind predictions, evaluation and test-time augmentation."""
+"""Logits of a trained classifier: the one forward pass behind predictions, evaluation and test-time augmentation."""
 
 from __future__ import annotations
 
@@ -11,43 +11,11 @@ import numpy as np
 import torch
 
 from ...pipeline.errors import ModelError, RunError
-from ..training.checkpoint import CheckpointMetadata, load_model, read_metadata
+from ..training.checkpoint import load_model
 from ..training.evaluation import parameter_dtype
 from ..training.train_batch import model_inputs
 from ..zoo.forward import eval_mode, run_model
-
-CLASSIFIERS = ("classify",)
-"""Tasks whose checkpoints are one label per image."""
-
-
-def read_classifier(checkpoint: Path) -> CheckpointMetadata:
-    """Read the metadata of a classifier's checkpoint, without its weights.
-
-    Raises:
-        ModelError: the file is no checkpoint, or one of another task.
-    """
-    metadata, _ = read_metadata(checkpoint)
-    if metadata.task not in CLASSIFIERS:
-        raise ModelError(
-            f"checkpoint: expected one of a task in {', '.join(CLASSIFIERS)}, got {metadata.task!r} in {checkpoint}; "
-            "load its network with lightwell.load_model"
-        )
-    return metadata
-
-
-def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Return the probabilities of logits divided by a temperature: float32, shape (N, classes)."""
-    scaled = logits.astype(np.float64) / temperature
-    scaled -= scaled.max(axis=1, keepdims=True, initial=-np.inf)
-    with np.errstate(under="ignore"):
-        powers = np.exp(scaled)
-        return np.asarray(powers / powers.sum(axis=1, keepdims=True), dtype=np.float32)
-
-
-def mean_logits(views: Sequence[np.ndarray], temperature: float) -> np.ndarray:
-    """Return the logits of the mean probabilities of several views of the same images: float32, shape (N, classes)."""
-    mean = np.mean([softmax(view, temperature).astype(np.float64) for view in views], axis=0)
-    return np.asarray(temperature * np.log(np.maximum(mean, np.finfo(np.float32).tiny)), dtype=np.float32)
+from .outputs import Outputs, read_classifier
 
 
 @dataclass(frozen=True)
@@ -55,8 +23,7 @@ class Scorer:
     """A classifier on its device, in eval mode."""
 
     model: torch.nn.Module
-    classes: tuple[str, ...]
-    temperature: float
+    outputs: Outputs
     device: torch.device
     flip: bool = False
     """Average the probabilities of every image and its mirror image."""
@@ -71,7 +38,7 @@ class Scorer:
         metadata = read_classifier(checkpoint)
         chosen = torch_device(device)
         model = load_model(checkpoint).model.to(chosen, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return cls(model, metadata.classes, metadata.temperature, chosen, flip)
+        return cls(model, Outputs.of(metadata), chosen, flip)
 
     def __call__(self, images: torch.Tensor, keys: Sequence[str]) -> np.ndarray:
         """Return the logits of a batch of images as a feed makes them: float32, shape (N, classes).
@@ -92,7 +59,7 @@ class Scorer:
                 f"model: expected finite scores, got NaN or infinity for {keys[int(np.argmin(finite))]!r}; "
                 "train again with a lower learning rate"
             )
-        return logits[0] if len(logits) == 1 else mean_logits(logits, self.temperature)
+        return logits[0] if len(logits) == 1 else self.outputs.mean_logits(logits)
 
 
 def torch_device(name: str) -> torch.device:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from ...pipeline.atomic_io import atomic_write, write_text
 from ..training.checkpoint import CheckpointMetadata
-from .scoring import mean_logits, softmax
+from .outputs import SEPARATOR, Outputs
 
 if TYPE_CHECKING:
     from .config import ScoringJob
@@ -30,13 +30,12 @@ CSV_NAME = "predictions.csv"
 class ScoreTable:
     """Scores of every image that could be used, and the reasons for the others."""
 
-    classes: tuple[str, ...]
+    outputs: Outputs
     keys: tuple[str, ...]
     labels: np.ndarray
     """int64, shape (N,): labels of the index, -1 for none."""
     logits: np.ndarray
     """float32, shape (N, classes); of several views those of the mean probabilities."""
-    temperature: float
     failed: Mapping[str, str]
     """Reason by key of the images that could not be used."""
 
@@ -54,8 +53,9 @@ class ScoreTable:
         logits = np.array(values.flatten(), dtype=np.float32).reshape(-1, num_classes)
         keys = tuple(records["key"].to_pylist())
         labels = np.asarray(records["label"].to_pylist(), dtype=np.int64)
+        outputs = Outputs.of(metadata)
         if isinstance(job.tta, int) and job.tta > 1:
-            keys, labels, logits = _average_views(keys, labels, logits, metadata.temperature)
+            keys, labels, logits = _average_views(keys, labels, logits, outputs)
         used = set(keys)
         unusable = job.plan.load_index().unusable(job.split)
         failed = dict(zip(unusable["key"].to_pylist(), unusable["status"].to_pylist(), strict=True))
@@ -64,21 +64,26 @@ class ScoreTable:
             for entry in quarantine
             if entry["key"] not in used
         }
-        return cls(metadata.classes, keys, labels, logits, metadata.temperature, failed)
+        return cls(outputs, keys, labels, logits, failed)
 
     @property
     def probabilities(self) -> np.ndarray:
         """float32, shape (N, classes)."""
-        return softmax(self.logits, self.temperature)
+        return self.outputs.probabilities(self.logits)
+
+    @property
+    def predicted(self) -> list[str]:
+        """Predicted class of each image; several are joined by ``|``."""
+        return [self.outputs.label(row) for row in self.probabilities]
 
     def summary(self) -> dict[str, Any]:
         """Return the numbers of images in all, used, unusable and by predicted class."""
-        counts = Counter(self.logits.argmax(axis=1).tolist())
+        counts = Counter(name for label in self.predicted for name in label.split(SEPARATOR))
         return {
             "images": len(self.keys) + len(self.failed),
             "predicted": len(self.keys),
             "unusable": len(self.failed),
-            "classes": {name: counts[number] for number, name in enumerate(self.classes) if counts[number]},
+            "classes": {name: counts[name] for name in self.outputs.classes if counts[name]},
         }
 
     def write(self, folder: Path) -> None:
@@ -88,9 +93,8 @@ class ScoreTable:
             OutputError: a file cannot be written.
         """
         probabilities = self.probabilities
-        best = probabilities.argmax(axis=1)
-        names = [self.classes[number] for number in best.tolist()]
-        most = probabilities[np.arange(len(best)), best]
+        names = self.predicted
+        most = probabilities.max(axis=1, initial=0)
         num_failed = len(self.failed)
         empty = [None] * num_failed
         keys = [*self.keys, *self.failed]
@@ -104,7 +108,7 @@ class ScoreTable:
             "probabilities": pa.concat_arrays([lists, pa.nulls(num_failed, lists.type)]),
             "error": pa.array(reasons, pa.string()),
         }
-        table = pa.table(columns).replace_schema_metadata({"classes": json.dumps(self.classes)})
+        table = pa.table(columns).replace_schema_metadata({"classes": json.dumps(self.outputs.classes)})
         with atomic_write(folder / PARQUET_NAME) as file:
             pq.write_table(table, file)
         text = io.StringIO()
@@ -119,12 +123,12 @@ class ScoreTable:
 
 
 def _average_views(
-    keys: tuple[str, ...], labels: np.ndarray, logits: np.ndarray, temperature: float
+    keys: tuple[str, ...], labels: np.ndarray, logits: np.ndarray, outputs: Outputs
 ) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
     """Average the views of each image; one that failed in some views has the others."""
     rows: dict[str, list[int]] = {}
     for row, key in enumerate(keys):
         rows.setdefault(key, []).append(row)
-    averaged = [mean_logits([logits[[row]] for row in own], temperature)[0] for own in rows.values()]
+    averaged = [outputs.mean_logits([logits[[row]] for row in own])[0] for own in rows.values()]
     first = [own[0] for own in rows.values()]
     return tuple(rows), labels[first], np.stack(averaged) if averaged else logits

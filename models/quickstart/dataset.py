@@ -101,7 +101,7 @@ class Dataset:
     def no_training_reason(self) -> str | None:
         """Reason why no classifier can be trained, with a hint; None if one can."""
         if self.index.is_multi_label:
-            return "images have several classes each, and `lightwell train` supports one class per image"
+            return "images have several classes each; write a job file with `job: multilabel`"
         labelled = [
             name
             for number, name in enumerate(self.index.classes)
@@ -116,9 +116,14 @@ class Dataset:
     def _no_labels_reason(self) -> str:
         kinds = {"boxes": self.has_boxes, "masks": self.has_masks, "keypoints": self.has_keypoints}
         found = " and ".join(name for name, present in kinds.items() if present)
+        if self.has_masks:
+            return (
+                "images have masks but no class labels, and `lightwell init` writes jobs of classifiers; "
+                "`lightwell new recipe segmentation` prints a job for masks"
+            )
         if found:
             return (
-                f"images have {found} but no class labels, and `lightwell train` trains classifiers; the plan makes "
+                f"images have {found} but no class labels, and `lightwell init` writes jobs of classifiers; the plan makes "
                 f"batches with {found} for your own model"
             )
         return (

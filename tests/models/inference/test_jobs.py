@@ -13,8 +13,8 @@ import pytest
 import torch
 from lightwell import LocalEngine, Plan, PlanError, RunError, View, build_index, run_batch_job
 from lightwell.models.inference.evaluate import Evaluate, match_labels
+from lightwell.models.inference.outputs import softmax
 from lightwell.models.inference.predict import Predict
-from lightwell.models.inference.scoring import softmax
 from lightwell.models.training.checkpoint import load_model, read_metadata, save_checkpoint
 from lightwell.models.training.evaluation import evaluate
 from lightwell.models.training.tasks.classification import ClassificationTask

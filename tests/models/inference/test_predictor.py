@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from lightwell import LocalEngine, ModelError, Plan, PlanError, View, load
-from lightwell.models.inference.scoring import mean_logits, softmax
+from lightwell import LocalEngine, ModelError, Plan, PlanError, View, load, run_batch_job
+from lightwell.models.inference.evaluate import Evaluate
+from lightwell.models.inference.outputs import Outputs, softmax
 from lightwell.models.training.checkpoint import load_model, read_metadata
 from pictures import make_picture, write_picture
 from safetensors.torch import load_file, save_file
@@ -138,7 +139,7 @@ def test_checkpoints_of_other_tasks_and_devices_that_are_not_there_are_refused(
     path = tmp_path / "other.safetensors"
     del header["digest"]
     save_file(load_file(checkpoint), path, metadata=header | {"task": "detect"})
-    with pytest.raises(ModelError, match="expected one of a task in classify, got 'detect'"):
+    with pytest.raises(ModelError, match="expected one of the task classify or multilabel, got 'detect'"):
         load(path)
     with pytest.raises(ModelError, match="device: expected auto, cpu or cuda, got 'abacus'"):
         load(checkpoint, device="abacus")
@@ -167,5 +168,31 @@ def test_transforms_of_other_modules_need_permission(
 
 def test_mean_logits_are_those_of_the_mean_probabilities() -> None:
     views = [np.random.default_rng(seed).normal(0, 3, (6, 4)).astype(np.float32) for seed in range(3)]
-    mean = np.mean([softmax(view, 2.0) for view in views], axis=0)
-    assert np.allclose(softmax(mean_logits(views, 2.0), 2.0), mean, atol=1e-6)
+    for outputs in (Outputs(tuple("abcd"), 2.0), Outputs(tuple("abcd"), several=True)):
+        mean = np.mean([outputs.probabilities(view) for view in views], axis=0)
+        assert np.allclose(outputs.probabilities(outputs.mean_logits(views)), mean, atol=1e-6)
+
+
+def test_several_classes_are_predicted_above_their_thresholds(plan: Plan, tmp_path: Path) -> None:
+    path = save_trained(
+        tmp_path / "a.safetensors",
+        plan,
+        classes=("red", "green", "blue"),
+        task="multilabel",
+        thresholds=(0.1, 0.09, 0.1),
+    )
+    predictor = load(path)
+    found = predictor([make_picture(seed) for seed in range(6)])
+    assert len(set(found.labels)) > 1
+    for label, row in zip(found.labels, found.probabilities, strict=True):
+        above = [
+            name
+            for name, p, least in zip(predictor.classes, row, (0.1, 0.09, 0.1), strict=True)
+            if p >= least
+        ]
+        assert label == "|".join(above)
+    with torch.inference_mode():
+        logits = predictor.model(torch.zeros(1, 3, 32, 32))
+    assert np.allclose(predictor.outputs.probabilities(logits.numpy()), logits.sigmoid().numpy(), atol=1e-7)
+    with pytest.raises(ModelError, match="expected one of the task classify, got 'multilabel'"):
+        run_batch_job(Evaluate(plan=plan, checkpoint=path, split=None), LocalEngine(), tmp_path / "out")

@@ -104,9 +104,19 @@ def test_values_of_masks_become_classes_in_order_without_void() -> None:
 
 def test_a_job_learns_masks_and_its_checkpoint_loads(folder: Path, tmp_path: Path) -> None:
     plan = {"mix": None, "preprocess": NORMALIZE, "batch": {"size": 2}}
-    path = write_job(folder, "segment", epochs=7, model={"name": "unet", "width": 8}, plan=plan)
+    path = write_job(
+        folder,
+        "segment",
+        epochs=7,
+        model={"name": "unet", "width": 8},
+        plan=plan,
+        early_stop={"patience": 7},
+        ema=None,
+        accumulate=1,
+    )
     job = load_job(path, default="classify")
     assert isinstance(job, Segment)
+    assert (job.monitor, job.early_stop.metric) == ("miou", "miou")
     result = run_training_job(job, LocalEngine(num_threads=1), tmp_path / "out", SilentConsole())
     assert result["test"]["images"] == 4
     assert result["test"]["miou"] > 0.7  # of a constant prediction: about 0.4
