@@ -95,13 +95,14 @@ def predict(
 
 def evaluate(
     checkpoint: Checkpoint,
-    data: Annotated[
-        str,
-        typer.Argument(
-            help="Plan or job file (.yaml), index (.parquet), or a source to index: a folder, a table."
-        ),
-    ],
     out: Out,
+    data: Annotated[
+        str | None,
+        typer.Argument(
+            help="Plan or job file (.yaml), index (.parquet), or a source to index: a folder, a table (default: the index of the "
+            "training)."
+        ),
+    ] = None,
     split: Annotated[
         str, typer.Option(help="Split to evaluate; empty for all images of the index.")
     ] = "test",
@@ -129,13 +130,16 @@ def evaluate(
 
     Images of an index are prepared by the transforms in the checkpoint, those of a plan by the plan.
 
+    Example: lightwell evaluate runs/cells/best.safetensors --out runs/evaluation
     Example: lightwell evaluate runs/cells/best.safetensors plan.yaml --out runs/evaluation
     Example: lightwell evaluate runs/cells/best.safetensors index.parquet --split val --tta flip --out runs/evaluation
     """
     from ..models.inference.evaluate import Evaluate
+    from ..models.inference.saved import trained_index
 
     options = engine_options(locals())
     configure_logging(quiet=quiet)
+    data = data or str(trained_index(checkpoint))
     with open_plan(checkpoint, [data], batch_size=batch_size, allow_import=allow_import or ()) as plan:
         keys = {
             "split": split or None,

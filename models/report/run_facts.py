@@ -12,6 +12,8 @@ from ...pipeline.machine import num_cpus
 from ...pipeline.uris import redact_uris
 from .versions import versions
 
+RUN_NAME = "run.json"
+
 
 def run_facts() -> dict[str, Any]:
     """Return the command, without secrets in URIs, the versions and the machine; no names of hosts or users."""

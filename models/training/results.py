@@ -11,16 +11,16 @@ import numpy as np
 from ...pipeline.atomic_io import write_json
 from ..report.curves import read_curves
 from ..report.figures import write_confusion, write_curves, write_reliability
-from ..report.run_facts import run_facts
+from ..report.run_facts import RUN_NAME, run_facts
 from .evaluation import EvalResult
 from .per_class import per_class_table
 from .scores import SplitScores
+from .spec import TrainSpec
 from .tasks.task import Task
 
 CURVES_NAME = "curves.png"
 CONFUSION_NAME = "confusion.png"
 RELIABILITY_NAME = "reliability.png"
-RUN_NAME = "run.json"
 FILES = (CURVES_NAME, CONFUSION_NAME, RELIABILITY_NAME, RUN_NAME)
 
 
@@ -82,10 +82,11 @@ def describe_test(
     return tables | {"calibration": {"temperature": temperature, "before": before, "after": after}}
 
 
-def write_run(out: Path, facts: dict[str, Any]) -> None:
-    """Write ``run.json``: command, versions and machine, with further facts.
+def write_run(out: Path, spec: TrainSpec) -> None:
+    """Write ``run.json``: command, versions, machine, index, seed and the keys that determine the result.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    write_json(out / RUN_NAME, run_facts() | facts)
+    own = {"index": str(spec.plan.index.absolute()), "seed": spec.plan.seed, "job": spec.result_config()}
+    write_json(out / RUN_NAME, run_facts() | own)

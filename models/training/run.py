@@ -68,7 +68,7 @@ def run_job(spec: TrainSpec, view: View, feed: Feed, context: Context) -> Mappin
         run = Run.prepare(spec, task, context, dist, resume)
         dist.barrier()  # all ranks have read the checkpoint before the main rank overwrites it
         if dist.is_main:
-            write_run(context.out, {"seed": spec.plan.seed, "job": dict(run.metadata.job)})
+            write_run(context.out, spec)
         history = resume.history
         if not is_done(spec, history):
             if resume.progress is not None:

@@ -61,6 +61,10 @@ def test_an_index_and_a_plan_of_it_are_evaluated_alike(folder: Path, tmp_path: P
         assert json.loads((out / "evaluation.json").read_text()) == found[-1]
     assert found[0] == found[1]
     assert found[0]["split"] == "test"
+    (folder / "run.json").write_text(json.dumps({"index": str(folder / "index.parquet")}))
+    done = lightwell("evaluate", "best.safetensors", "--out", tmp_path / "trained", "--json", cwd=folder)
+    (folder / "run.json").unlink()
+    assert json.loads(done.stdout) == found[0]
     done = lightwell(
         "evaluate",
         "best.safetensors",
@@ -87,6 +91,7 @@ def test_an_index_and_a_plan_of_it_are_evaluated_alike(folder: Path, tmp_path: P
         (["predict", "best.safetensors", "loose", "--tta", "3"], "tta: expected a plan with `augment`"),
         (["predict", "best.safetensors", "loose", "--tta", "mirror"], "tta"),
         (["evaluate", "best.safetensors", "loose", "--split", ""], "use `lightwell predict`"),
+        (["evaluate", "best.safetensors"], "expected a plan, an index or a folder"),
     ],
 )
 def test_what_cannot_be_predicted_is_refused(

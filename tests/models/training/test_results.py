@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from lightwell import Classify, LocalEngine, ModelSpec, Plan, build_index, load, run_training_job
+from lightwell.models.inference.saved import trained_index
 from lightwell.models.training.checkpoint import read_metadata
 from lightwell.models.training.optim import OptimizerSpec
 from pictures import make_folder
@@ -68,6 +69,8 @@ def test_the_table_of_classes_and_the_figures_are_those_of_the_test(trained: Pat
 def test_the_facts_of_the_run_are_kept(trained: Path, job: Classify) -> None:
     facts = read(trained / "run.json")
     assert facts["seed"] == 2
+    assert facts["index"] == str(job.plan.index)
+    assert trained_index(trained / "best.safetensors") == job.plan.index
     assert facts["job"] == json.loads(json.dumps(job.result_config()))
     assert {"python", "torch", "lightwell"} <= facts["versions"].keys()
     assert facts["machine"]["cpus"] >= 1
