@@ -9,7 +9,7 @@ import torch
 
 from ...pipeline.errors import RunError
 from ...pipeline.jobs.contracts import Feed
-from ..zoo.freezing import train_mode
+from ..zoo.freezing import freeze_batch_norm, train_mode
 from .checkpoint import Progress
 from .checkpoint_timer import CheckpointTimer
 from .evaluation import evaluate
@@ -49,6 +49,8 @@ def train(run: Run, feed: Feed, progress: Progress) -> History:
         running = run.restore_metrics(progress)
         progress = Progress()
         train_mode(run.model)
+        if spec.batch_norm == "frozen":
+            freeze_batch_norm(run.model)
         started = perf_counter() - running.seconds
         for batch in data.epoch(epoch):
             torch.manual_seed(run.seed(epoch, batch.step))
