@@ -51,7 +51,7 @@ def write_training_curves(metrics: Path, out: Path) -> None:
 
 
 def describe_test(
-    details: dict[str, Any], classes: Sequence[str], scores: SplitScores | None, temperature: float, out: Path
+    details: dict[str, Any], task: Task, scores: SplitScores | None, temperature: float, out: Path
 ) -> dict[str, Any]:
     """Draw the figures of a tested model, and return the tables of a classifier for ``result.json``.
 
