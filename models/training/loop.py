@@ -73,8 +73,12 @@ def train(run: Run, feed: Feed, progress: Progress) -> History:
                 "see quarantine.jsonl"
             )
         history = (*history, run.history_row(trained, validated, history))
-        with timer.measure_write():
-            run.save_epoch(position, epoch, trained, validated, history, scores)
-        if is_done(spec, history):
+        ends = is_done(spec, history)
+        if run.features is None or ends or timer.is_due():
+            with timer.measure_write():
+                run.save_epoch(position, epoch, trained, validated, history, scores)
+        else:  # epochs on features are shorter than writing a checkpoint
+            run.save_epoch(position, epoch, trained, validated, history, scores, write=False)
+        if ends:
             break
     return history
