@@ -215,7 +215,8 @@ def train_rank(
                 destination=store.destination,
             )
             metrics = job.run(feed, context)
-            print_stats(feed, console)
+            if feed.counts["read"]:  # else the job read other feeds, or none
+                print_stats(feed, console)
         counts = rank.gather_counts(log)
         if results is not None:
             write_json(results.claim(COUNTS_NAME), counts)

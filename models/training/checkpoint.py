@@ -137,13 +137,13 @@ class LoadedModel:
 
 def save_checkpoint(
     path: Path,
-    model: torch.nn.Module,
+    model: torch.nn.Module | Mapping[str, torch.Tensor],
     metadata: CheckpointMetadata,
     optimizer: torch.optim.Optimizer | None = None,
     progress: Progress | None = None,
     state: Mapping[str, torch.Tensor] | None = None,
 ) -> None:
-    """Write weights, metadata and, if given, optimizer state, progress and other state, atomically.
+    """Write weights (a model's, or by name), metadata and, if given, optimizer state, progress and other state, atomically.
 
     Without an optimizer the weights are those of the plain network, low-rank updates added.
 
@@ -151,7 +151,7 @@ def save_checkpoint(
         RunError: a weight is not finite; nothing is written.
         OutputError: the file cannot be written.
     """
-    weights = model.state_dict()
+    weights = model.state_dict() if isinstance(model, torch.nn.Module) else dict(model)
     if optimizer is None:
         weights = merge_lora(weights)
     tensors = {name: to_cpu(tensor) for name, tensor in weights.items()}

@@ -14,7 +14,7 @@ from ...pipeline.errors import PlanError, RunError
 from ...pipeline.jobs.contracts import Context, Feed
 from ...pipeline.plan.plan import Plan
 from ...pipeline.plan.view import View
-from ..zoo.freezing import train_mode
+from ..zoo.freezing import freeze_batch_norm, train_mode
 from .distributed.context import DistributedContext
 from .evaluation import EpochMetrics
 from .job import TrainJob
@@ -100,6 +100,8 @@ def _steps(run: Run, feed: Feed) -> Callable[[float], float | None]:
     batches = (batch for epoch in range(feed.num_batches) for batch in data.epoch(epoch))
     step = run.make_step(data.module, run.spec.stages[0])
     train_mode(run.model)
+    if run.spec.batch_norm == "frozen":
+        freeze_batch_norm(run.model)
 
     def train_at(rate: float) -> float | None:
         batch = next(batches, None)

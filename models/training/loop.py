@@ -9,7 +9,7 @@ import torch
 
 from ...pipeline.errors import RunError
 from ...pipeline.jobs.contracts import Feed
-from ..zoo.freezing import train_mode
+from ..zoo.freezing import freeze_batch_norm, train_mode
 from .checkpoint import Progress
 from .checkpoint_timer import CheckpointTimer
 from .evaluation import evaluate
@@ -49,6 +49,8 @@ def train(run: Run, feed: Feed, progress: Progress) -> History:
         running = run.restore_metrics(progress)
         progress = Progress()
         train_mode(run.model)
+        if spec.batch_norm == "frozen":
+            freeze_batch_norm(run.model)
         started = perf_counter() - running.seconds
         for batch in data.epoch(epoch):
             torch.manual_seed(run.seed(epoch, batch.step))
@@ -71,8 +73,12 @@ def train(run: Run, feed: Feed, progress: Progress) -> History:
                 "see quarantine.jsonl"
             )
         history = (*history, run.history_row(trained, validated, history))
-        with timer.measure_write():
-            run.save_epoch(position, epoch, trained, validated, history, scores)
-        if is_done(spec, history):
+        ends = is_done(spec, history)
+        if run.features is None or ends or timer.is_due():
+            with timer.measure_write():
+                run.save_epoch(position, epoch, trained, validated, history, scores)
+        else:  # epochs on features are shorter than writing a checkpoint
+            run.save_epoch(position, epoch, trained, validated, history, scores, write=False)
+        if ends:
             break
     return history

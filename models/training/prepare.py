@@ -60,7 +60,7 @@ def check_device(spec: TrainSpec, device: torch.device) -> None:
     """
     if spec.batch_norm == "sync" and device.type != "cuda":
         raise PlanError(
-            "batch_norm: expected exact or local on a CPU, got sync, which is for GPUs; write batch_norm: exact"
+            "batch_norm: expected exact, local or frozen on a CPU, got sync, which is for GPUs; write batch_norm: exact"
         )
 
 

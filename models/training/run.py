@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -113,6 +113,8 @@ class Run:
     """Average of the weights, if the job asks for one."""
     scaler: torch.amp.GradScaler | None = None
     """Scale of the loss, for float16."""
+    held_best: list[tuple[CheckpointMetadata, dict[str, torch.Tensor]]] = field(default_factory=list)
+    """Best weights that are not written yet, at most one."""
 
     @classmethod
     def prepare(
@@ -337,8 +339,13 @@ class Run:
         validated: EvalResult,
         history: History,
         scores: SplitScores | None,
+        *,
+        write: bool = True,
     ) -> None:
-        """Save a finished epoch: metrics, best weights, and last the checkpoint, which marks the epoch as finished."""
+        """Save a finished epoch: metrics, best weights, and last the checkpoint, which marks the epoch as finished.
+
+        Without ``write`` only the metrics are written; best weights are held until the next checkpoint.
+        """
         spec = self.spec
         counts = self.context.commit_counts()
         last = UpdateGroup.of(epoch, self.num_steps - 1, self.num_steps, spec.accumulate)
@@ -355,12 +362,25 @@ class Run:
                     temperature=1.0 if scores is None else scores.fit_temperature(),
                 )
                 with self.averaged():
-                    save_checkpoint(self.context.out / BEST_NAME, self.model, chosen)
-        self._save(history, Progress(position=self._position(feed_position, epoch + 1, 0), counts=counts))
+                    weights = self.model.state_dict()
+                    if not write:
+                        weights = {name: one.clone() for name, one in weights.items()}
+                    self.held_best[:] = [(chosen, weights)]
+                    if write:
+                        self._write_best()
+        if write:
+            self._write_best()
+            self._save(history, Progress(position=self._position(feed_position, epoch + 1, 0), counts=counts))
         self.context.console.print(
             f"epoch {epoch + 1}/{spec.epochs}: train loss {trained.loss:.4f}, {spec.validation_split} "
             f"{format_result(validated, self.task)}, lr {rate:.2g}, {trained.as_dict()['images_per_s']:.0f} images/s"
         )
+
+    def _write_best(self) -> None:
+        """Write the best weights that are held, if there are any."""
+        for metadata, weights in self.held_best:
+            save_checkpoint(self.context.out / BEST_NAME, weights, metadata)
+        self.held_best.clear()
 
     def _save(self, history: History, progress: Progress) -> None:
         if self.dist.is_main:

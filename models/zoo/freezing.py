@@ -82,6 +82,15 @@ def train_mode(model: nn.Module) -> None:
     _set_children(model)
 
 
+def freeze_batch_norm(model: nn.Module) -> None:
+    """Set batch normalisation to eval mode: it uses its running statistics and keeps them; its weights may still learn."""
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()
+
+
 def _set_children(module: nn.Module) -> None:
     children = list(module.children())[::-1]
     following = next((_is_trainable(child) for child in children if _num_parameters(child)), False)

@@ -68,10 +68,11 @@ class UpdateOptions(CheckedModel):
     and test run in float32. ``float16`` scales the loss."""
     compile: bool = False
     """Run training steps through ``torch.compile``: minutes of preparation, then faster steps. For one process."""
-    batch_norm: Literal["exact", "sync", "local"] = "exact"
-    """With several ranks: ``exact`` uses the statistics of the global batch on any device, ``sync`` does so with torch's
-    SyncBatchNorm (GPUs only, and padding counts), ``local`` uses those of each rank's rows, which is faster and gives
-    another result than one process."""
+    batch_norm: Literal["exact", "sync", "local", "frozen"] = "exact"
+    """``frozen`` normalises by the statistics of the initial weights and keeps them, in blocks that learn too: for small
+    batches or few images. The others use those of each batch, and differ with several ranks: ``exact`` takes the global
+    batch on any device, ``sync`` too with torch's SyncBatchNorm (GPUs only, and padding counts), ``local`` the rows of each
+    rank, which is faster and gives another result than one process."""
     time_budget: Annotated[float, BeforeValidator(parse_duration)] | None = Field(default=None, gt=0)
     """Seconds, or ``30m``, ``2h``: no further epoch begins after this time of training and validation, earlier runs
     included; the best weights so far are kept and tested. Schedules know nothing of it."""

@@ -173,7 +173,7 @@ class Segment(TrainJob):
         for augment in (False, True):
             shape = output_shape(self.plan, augment=augment)
             if shape is not None and (shape[1] % stride or shape[2] % stride):
-                sizes = [f"{side // stride * stride} or {-(-side // stride) * stride}" for side in shape[1:]]
+                sizes = [nearest_multiples(side, stride) for side in shape[1:]]
                 raise PlanError(
                     f"preprocess: expected images whose height and width are multiples of {stride}, as the network halves them, "
                     f"got {shape[1]} x {shape[2]}{' in training' if augment else ''}; resize, pad or crop them to a height of "
@@ -221,6 +221,12 @@ class Train(TrainJob):
             raise PlanError(
                 f"options: expected those of {self.task}, got an error ({error}); correct them"
             ) from error
+
+
+def nearest_multiples(side: int, stride: int) -> str:
+    """Return the multiples of a stride around a side, such as ``32 or 48``; the side itself if it is one."""
+    below = side // stride * stride
+    return " or ".join(str(size) for size in (below, below + stride)[: 1 if below == side else 2] if size)
 
 
 TASKS = "lightwell.tasks"

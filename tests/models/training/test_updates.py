@@ -147,6 +147,20 @@ def test_stages_freeze_and_unfreeze_as_they_say(plan: Plan, tmp_path: Path) -> N
         assert changed == expected
 
 
+def test_frozen_batch_norm_keeps_its_statistics_while_its_weights_learn(plan: Plan, tmp_path: Path) -> None:
+    jobs = {
+        "before": {"optimizer": {"lr": 1e-12}},
+        "after": {"fine_tune_from": "all", "batch_norm": "frozen"},
+    }
+    found = {}
+    for name, keys in jobs.items():
+        run(make_job(plan, epochs=1, **keys), tmp_path / name)
+        found[name] = load_model(tmp_path / name / "checkpoint.safetensors").model.state_dict()
+    changed = {key for key, before in found["before"].items() if not torch.equal(before, found["after"][key])}
+    assert not [key for key in changed if "running" in key or "tracked" in key]
+    assert "bn1.weight" in changed
+
+
 def test_adapted_weights_load_into_the_plain_network(plan: Plan, tmp_path: Path) -> None:
     result = run(make_job(plan, model=VIT, lora={"rank": 2}, epochs=1, test_split="test"), tmp_path)
     assert result["test"]["images"] > 0
@@ -176,7 +190,10 @@ def test_a_checkpoint_from_before_these_keys_is_resumed(plan: Plan, tmp_path: Pa
 @pytest.mark.parametrize(
     ("keys", "message"),
     [
-        ({"batch_norm": "sync", "device": "cpu"}, "batch_norm: expected exact or local on a CPU, got sync"),
+        (
+            {"batch_norm": "sync", "device": "cpu"},
+            "batch_norm: expected exact, local or frozen on a CPU, got sync",
+        ),
         (
             {"feature_passes": 1, "lora": {}},
             "feature_passes: expected layers that are frozen in all epochs, got lora",

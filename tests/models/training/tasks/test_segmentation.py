@@ -164,7 +164,9 @@ def test_a_trunk_in_a_file_becomes_the_encoder(tmp_path: Path) -> None:
 def test_sizes_that_the_network_cannot_halve_are_refused_with_those_that_work(folder: Path) -> None:
     odd = [{"Resize": {"height": 40, "width": 48}}]
     job = load_job(write_job(folder, "segment", plan={"preprocess": odd}), default="classify")
-    expected = r"multiples of 16, .* got 40 x 48; resize, pad or crop them to a height of 32 or 48 and a width of 48 or 48"
+    expected = (
+        r"multiples of 16, .* got 40 x 48; resize, pad or crop them to a height of 32 or 48 and a width of 48"
+    )
     with pytest.raises(PlanError, match=expected):
         job.check_request(trains_here=True)
     crop = [{"RandomCrop": {"height": 24, "width": 32}}]
