@@ -73,6 +73,7 @@ def learning_rows(path: Path, allow_import: Sequence[str]) -> Sequence[LearningR
     from ..pipeline.config.safe_yaml import read_yaml
     from ..pipeline.errors import LightwellError
     from ..pipeline.jobs.job_file import load_job
+    from ..pipeline.text import printable
 
     if "plan" not in read_yaml(path):
         return None
@@ -80,4 +81,10 @@ def learning_rows(path: Path, allow_import: Sequence[str]) -> Sequence[LearningR
         job = load_job(path, default="classify", allow_import=allow_import)
     except LightwellError:  # an audit without the key `job`
         return None
-    return job.learning() if isinstance(job, TrainJob) else None
+    if not isinstance(job, TrainJob):
+        return None
+    try:
+        return job.learning()
+    except LightwellError as error:
+        print(f"warning: the blocks that learn are not listed: {printable(str(error))}", file=sys.stderr)
+        return None

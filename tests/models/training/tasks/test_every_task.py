@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import warm
@@ -21,7 +23,7 @@ from lightwell.pipeline.jobs.progress import SilentConsole
 from lightwell.pipeline.runtime.local_engine import LocalEngine
 from lightwell.workers.local import run_training_job
 from patience import HANG_S
-from ranks import train_rank
+from ranks import train, train_rank
 from tasks import mask_set, multilabel_set, write_job
 
 SETS = {"multilabel": multilabel_set, "segment": mask_set}
@@ -51,6 +53,28 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def run(job: Any, out: Path) -> dict[str, Any]:
     return dict(run_training_job(job, LocalEngine(num_threads=1), out, SilentConsole()))
+
+
+@pytest.mark.fault("SIGKILL twice or more while training each task", times=4)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SETS)
+def test_a_run_that_is_killed_at_random_ends_with_the_weights_of_one_that_was_not(
+    name: str, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    path = write_job(folders[name], name)
+    whole = run(load_job(path, default="classify"), tmp_path / "whole")
+    out, rng, codes = tmp_path / "out", np.random.default_rng(len(name)), [-signal.SIGKILL]
+    while codes[-1] and len(codes) < 20:
+        process = warm.start(train, path, out, int(rng.integers(1, 5)))
+        process.join(HANG_S)
+        codes.append(process.exitcode)
+    assert codes[-1] == 0
+    assert codes.count(-signal.SIGKILL) > 2
+    for kind in ("best", "checkpoint"):
+        ours, theirs = (read_tensors(folder / f"{kind}.safetensors") for folder in (out, tmp_path / "whole"))
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    assert json.loads((out / "result.json").read_text())["test"]["loss"] == whole["test"]["loss"]
 
 
 @pytest.mark.parametrize("name", SETS)
