@@ -89,6 +89,16 @@ def test_the_keys_of_cached_are_those_of_the_contract() -> None:
         assert names[str(ratio.other)].output == names[ratio.ours].output
 
 
+@pytest.mark.parametrize(
+    ("name", "keys"), [("probe", ["one pass", "usual way"]), ("train", ["in memory", "torchvision"])]
+)
+def test_the_keys_of_training_are_those_of_the_contract(name: str, keys: list[str]) -> None:
+    (bench,) = find_benches(name)
+    assert [ratio.key for ratio in bench.ratios] == keys
+    runs = {one.name for one in bench.contestants}
+    assert {side for ratio in bench.ratios for side in (ratio.ours, ratio.other)} <= runs
+
+
 def test_every_contestant_runs_once_per_round_in_the_same_order_after_a_warm_up(tmp_path: Path) -> None:
     seen: list[tuple[str, float]] = []
 
