@@ -92,6 +92,11 @@ def open_service(
     from ..workers.service.engine import ServiceEngine, unique_name
 
     found = load_job(job, default=default, allow_import=allow_import)
+    if getattr(found, "feature_passes", None) is not None:  # the other consumers would wait for it
+        raise PlanError(
+            "feed: expected a job that reads the served batches, got one with feature_passes, which reads each image once; "
+            f"remove one of them from {job}"
+        )
     local = open_engine(threads=options["threads"], memory=options["memory"])
     engine = ServiceEngine(
         service.name, options["address"] or "auto", service.consumer or unique_name(), local

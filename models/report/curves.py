@@ -55,4 +55,6 @@ def chart_of(name: str) -> str | None:
     """Return the chart of a metric; None if it is not shown."""
     if "loss" in name:
         return "Loss"
-    return "Accuracy" if any(word in name for word in ("accuracy", "auroc", "top1")) else None
+    if any(word in name for word in ("accuracy", "auroc", "top1")):
+        return "Accuracy"
+    return "Metrics" if {"map", "f1", "miou", "dice"} & set(name.split()) else None

@@ -42,6 +42,8 @@ from .saved_plan import SavedPlan
 FORMAT_VERSION = 3
 READABLE_VERSIONS = ("1", "2", "3")
 """Version 1 has no digest and no progress: it was written at the end of an epoch. Version 2 has no plan of its own."""
+MONITORS = ("monitor", "early_stop.metric")
+"""Keys of a job that name the metrics to compare between epochs."""
 LAST_NAME = "checkpoint.safetensors"
 BEST_NAME = "best.safetensors"
 OPTIMIZER_PREFIX = "optimizer."
@@ -252,7 +254,7 @@ def parse_metadata(path: Path, header: dict[str, str]) -> tuple[CheckpointMetada
             classes=check_classes(json.loads(header["classes"])),
             plan_fingerprint=header["plan_fingerprint"],
             job=job,
-            history=check_history(json.loads(header["history"])),
+            history=check_history(json.loads(header["history"]), [job.get(key) for key in MONITORS]),
             weights=(WeightsReport.parse(header["weights_report"]) if "weights_report" in header else None),
             validation_notes=header.get("monitor", ""),
             task=header.get("task", "classify"),

@@ -6,7 +6,7 @@ Each check raises ValueError with the expected and the actual value; ``checkpoin
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -55,14 +55,20 @@ def check_mapping(name: str, value: Any) -> Mapping[str, Any]:
     return value
 
 
-def check_history(history: Any) -> tuple[Mapping[str, Any], ...]:
-    """Validate and return the metrics of finished epochs: finite numbers, None, or tables of them."""
+def check_history(history: Any, monitored: Collection[Any] = ()) -> tuple[Mapping[str, Any], ...]:
+    """Validate and return the metrics of finished epochs: finite numbers or None, or tables where nothing monitors them.
+
+    Args:
+        history: a list with the metrics of each epoch.
+        monitored: names of metrics that are compared between epochs, besides the loss.
+    """
     if not isinstance(history, list):
         raise ValueError(f"expected history as a list of epochs, got {_short(history)}")
     for row in history:
         check_mapping("an epoch of the history", row)
         for metric, value in row.items():
-            if value is not None and not isinstance(value, dict | list) and not _is_finite(value):
+            is_table = isinstance(value, dict | list) and metric != "loss" and metric not in monitored
+            if value is not None and not is_table and not _is_finite(value):
                 raise ValueError(f"expected a finite {metric} in the history, got {_short(value)}")
     return tuple(history)
 

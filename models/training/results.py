@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from .evaluation import EvalResult
 from .per_class import per_class_table
 from .scores import SplitScores
 from .spec import TrainSpec
+from .tasks.classification import ClassificationTask
 from .tasks.task import Task
 
 CURVES_NAME = "curves.png"
@@ -51,13 +51,13 @@ def write_training_curves(metrics: Path, out: Path) -> None:
 
 
 def describe_test(
-    details: dict[str, Any], classes: Sequence[str], scores: SplitScores | None, temperature: float, out: Path
+    details: dict[str, Any], task: Task, scores: SplitScores | None, temperature: float, out: Path
 ) -> dict[str, Any]:
-    """Draw the figures of a tested classifier, and return its tables for ``result.json``.
+    """Draw the figures of a tested model, and return the tables of a classifier for ``result.json``.
 
     Args:
-        details: results of the test, with a ``confusion`` matrix if it is a classifier's.
-        classes: names of the classes.
+        details: results of the test, with a ``confusion`` matrix of images or pixels if the task has one.
+        task: the task.
         scores: logits of the test split; None if they were not recorded.
         temperature: from the checkpoint.
         out: the output folder.
@@ -68,11 +68,12 @@ def describe_test(
     Raises:
         OutputError: a file cannot be written.
     """
-    if "confusion" not in details or len(details["confusion"]) != len(classes):
+    confusion = np.asarray(details.get("confusion", 0))
+    if confusion.shape == (len(task.classes),) * 2:
+        write_confusion(out / CONFUSION_NAME, confusion, task.classes)
+    if not isinstance(task, ClassificationTask):
         return {}
-    confusion = np.asarray(details["confusion"])
-    write_confusion(out / CONFUSION_NAME, confusion, classes)
-    tables: dict[str, Any] = {"per_class": per_class_table(confusion, classes)}
+    tables: dict[str, Any] = {"per_class": per_class_table(confusion, task.classes)}
     before = None if scores is None else scores.calibration(1.0)
     after = None if scores is None else scores.calibration(temperature)
     if before is None or after is None:

@@ -248,7 +248,7 @@ class Run:
             result["test"] = {**tested.as_dict(), **details}
             if self.dist.is_main:
                 out = self.context.out
-                result["test"] |= describe_test(details, self.task.classes, scores, saved.temperature, out)
+                result["test"] |= describe_test(details, self.task, scores, saved.temperature, out)
             self.context.console.print(
                 f"test, weights of epoch {best + 1}: {format_result(tested, self.task)}"
             )

@@ -190,6 +190,8 @@ def _read_recipe(folder: Path) -> _RecipeText:
     try:
         recipe = read_yaml(folder / RECIPE_FILE)
         names = [name for step in recipe["steps"] for name in step]
+        if recipe["format"] == "features":
+            names.append(f"features of {recipe['network']['model']}")
         form = recipe["format"] if recipe["quality"] is None else f"{recipe['format']} {recipe['quality']}"
         contents: dict[str, Form] = {"raw": "raw", "jpeg": "jpeg", "features": "features"}
         return _RecipeText(" -> ".join(["decode", *names]), str(form), contents[recipe["format"]])

@@ -23,7 +23,9 @@ from lightwell.models.zoo.build import ModelSpec, build_model
 from safetensors.torch import save_file
 
 SPEC = ModelSpec(name="timm:test_resnet", weights="none", num_classes=3)
-ABOUT = CheckpointMetadata(SPEC, ("ant", "bee", "cow"), "f" * 16, {"epochs": 1}, ({"loss": 1.5},))
+ABOUT = CheckpointMetadata(
+    SPEC, ("ant", "bee", "cow"), "f" * 16, {"epochs": 1, "monitor": "f1"}, ({"loss": 1.5},)
+)
 Header = dict[str, Any]
 
 
@@ -287,7 +289,8 @@ def test_weights_that_do_not_fit_their_model_are_refused(tmp_path: Path, name: s
         ("history", "[5]"),
         ("history", '[{"loss": "low"}]'),
         ("history", '[{"loss": NaN}]'),
-        ("history", '[{"auroc": [1]}]'),
+        ("history", '[{"loss": [1]}]'),
+        ("history", '[{"f1": [1]}]'),
         ("job", "[]"),
         ("job", "{"),
         ("plan", "[]"),

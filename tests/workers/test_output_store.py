@@ -75,10 +75,14 @@ def test_a_run_in_a_bucket_goes_on_where_it_stood_and_leaves_nothing_else(
         MANIFEST_NAME,
         "best.safetensors",
         UPLOADED_LAST,
+        "confusion.png",
         "counts.json",
+        "curves.png",
         "metrics.jsonl",
         "quarantine.jsonl",
+        "reliability.png",
         "result.json",
+        "run.json",
     )
     assert names(client, "run") == list(kept)
     counts = client.get_object(Bucket=BUCKET, Key="run/counts.json")["Body"].read()

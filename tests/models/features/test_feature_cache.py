@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from lightwell import Classify, LocalEngine, ModelSpec, Plan, View, build_index
+from lightwell.cli.engine import open_service
 from lightwell.models.features.split_model import split_model
 from lightwell.models.training.checkpoint import load_model
 from lightwell.models.training.optim import OptimizerSpec
@@ -166,9 +167,10 @@ def test_features_lie_below_out_if_the_plan_has_no_cache(index: Path, tmp_path: 
     engine = Reads()
     run_training_job(job, engine, tmp_path / "out")
     assert engine.keys == []
-    assert [recipe.form for recipe in list_recipes(tmp_path / "out" / "features")] == ["features"], (
-        "training and evaluation see the same images"
-    )
+    found = list_recipes(tmp_path / "out" / "features")
+    assert [(recipe.form, recipe.steps) for recipe in found] == [
+        ("features", "decode -> features of timm:test_resnet")
+    ], "training and evaluation see the same images"
 
 
 def test_damaged_features_are_computed_again(index: Path, tmp_path: Path) -> None:
@@ -206,7 +208,19 @@ def test_what_cannot_be_cached_is_refused_with_the_cure(index: Path) -> None:
         job_of(index, feature_passes=1, fine_tune_from="conv1").check_request(trains_here=True)
 
 
-NETWORKS = ("alexnet", "googlenet", "densenet121", "timm:test_vit", "timm:test_convnext", "squeezenet1_1")
+def test_a_served_stream_is_refused_as_nothing_of_it_would_be_read(index: Path, tmp_path: Path) -> None:
+    job_of(index).plan.save(tmp_path / "plan.yaml")
+    job = tmp_path / "train.yaml"
+    job.write_text(
+        "plan: plan.yaml\nmodel: {name: resnet18, weights: none}\nfeature_passes: 1\nfeed: service://sweep/a\n"
+    )
+    with pytest.raises(
+        PlanError, match="expected a job that reads the served batches, got one with feature_passes"
+    ):
+        open_service(job, "classify", options={"address": None, "threads": 0, "memory": None})
+
+
+NETWORKS = ("alexnet", "googlenet", "timm:test_vit", "timm:test_convnext", "squeezenet1_1")
 
 
 @pytest.mark.parametrize("name", NETWORKS)
