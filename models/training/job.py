@@ -11,7 +11,7 @@ A job file::
     class_weights: balanced
     checkpoint_every: {seconds: 60} # or {steps: 100}
 
-``lightwell train JOB.yaml --out DIR`` writes ``metrics.jsonl``, ``best.safetensors``, ``result.json`` and
+``lightwell train JOB.yaml --out DIR`` writes figures, ``run.json``, ``metrics.jsonl``, ``best.safetensors``, ``result.json`` and
 ``checkpoint.safetensors``. Run again with the same ``--out``, it resumes after the step of the last checkpoint, and the
 result is the same as without the interruption, whatever the number of ranks before and after.
 """
