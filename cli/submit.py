@@ -28,7 +28,9 @@ DOCUMENTS: Mapping[str, Mapping[str, str | None]] = {
     "plan": {},
 }
 """Parameters that name a YAML file, which is uploaded, with the default type of a job file by command."""
-CLUSTER_PATHS = frozenset({"out", "output", "folder", "source", "root"})
+CLUSTER_PATHS = frozenset(
+    {"checkpoint", "data", "folder", "onnx", "out", "output", "root", "source", "sources"}
+)
 """Parameters that are paths on the cluster. Relative ones would be in the job's working directory, which is deleted."""
 LOCAL_COMMANDS = {
     "submit": "it submits other commands",
@@ -234,7 +236,8 @@ def check_command(root: Any, argv: Sequence[str]) -> Command:
         if value is not None and parameter in DOCUMENTS:
             documents.append(Document(value, DOCUMENTS[parameter].get(name), allowed))
         elif value is not None and parameter in CLUSTER_PATHS:
-            _check_cluster_path(parameter, str(value))
+            for path in value if isinstance(value, list | tuple) else (value,):
+                _check_cluster_path(parameter, str(path))
     return Command(tuple(argv), tuple(documents))
 
 

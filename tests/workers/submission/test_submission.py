@@ -122,6 +122,14 @@ def ship(*paths: Path, job: str | None = "gradcam", **options: Any) -> WorkingDi
             "source: expected an absolute path on all nodes, or a URI",
         ),
         (["index", "/photos"], "output: expected an absolute path"),
+        (
+            ["predict", "best.safetensors", "/photos", "--out", "/out"],
+            "checkpoint: expected an absolute path",
+        ),
+        (
+            ["predict", "/best.safetensors", "/a.jpg", "b.jpg", "--out", "/out"],
+            "sources: expected an absolute path",
+        ),
         (["cache", "lss", "/pixels"], "No such command"),
         (["cache", "ls", "pixels"], "folder: expected an absolute path"),
         (["bench", "cold", "--data", "/photos"], "expected a command for a cluster, got bench"),
