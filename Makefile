@@ -6,8 +6,8 @@ PYTHON ?= python3
 # What `make bench DATA=dir` runs, and where its figures go.
 NAME ?= all
 JSON ?= runs/bench.json
-# How many processes share the tests.
-PROCESSES ?= 2
+# How many processes share the tests: one has those on Ray clusters, which wait for each other now and then.
+PROCESSES ?= 3
 BIN := .venv/bin
 TEST = $(BIN)/python -m pytest -q -n $(PROCESSES) --no-loadscope-reorder --durations=20
 READY := .venv/.installed
