@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..errors import PlanError
 from ..jobs.fingerprint import fingerprint_of
 from ..jobs.stages import Batches, Inputs, Process, Source
 from .encoding import Encoder
@@ -86,7 +87,16 @@ class ShardStage:
         return fingerprint_of([SHARD_VERSION, self.options.plan.fingerprint(), own, cv2.__version__])
 
     def source(self, inputs: Inputs) -> Source:  # noqa: ARG002
-        """Return the view that is written, in order."""
+        """Return the view that is written, in order.
+
+        Raises:
+            PlanError: images have sets of labels, which shards do not hold.
+        """
+        if self.options.plan.load_index().is_multi_label:
+            raise PlanError(
+                "materialize: expected at most one class per image, got an index with sets of labels, which shards cannot hold; "
+                "index one label per image, or train on the images themselves with a cache"
+            )
         return Batches(self.options.plan, self.options.view)
 
     @contextmanager

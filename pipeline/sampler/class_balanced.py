@@ -45,8 +45,12 @@ class ClassBalancedSampler:
         """Divide an epoch of the given rows among their classes.
 
         Raises:
-            PlanError: rows without labels, an unknown class, or a weight too small for a single image per epoch.
+            PlanError: rows without labels or with sets of labels, an unknown class, or a weight too small for a single image
+                per epoch.
         """
+        if index.is_multi_label:
+            raise PlanError("sampling: expected one class per image, got an index with sets of labels, of which no image has one "
+                            "class to be drawn by; leave sampling out (positive_weights: balanced weights the loss)")  # fmt: skip
         own = index.table["label"].to_numpy()[rows].astype(np.int64)
         if not len(index.classes) and not (own >= 0).any():
             raise PlanError("sampling: expected images with labels, got none; index a folder per class or a table with "

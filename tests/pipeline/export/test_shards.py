@@ -24,6 +24,7 @@ from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine
 from lightwell.workers.local import run_batch_job
 from pictures import make_folder, make_picture, write_picture
+from tasks import multilabel_set
 
 POLICY = [{"Resize": {"height": 24, "width": 32}}]
 ENGINE = LocalEngine(num_threads=2)
@@ -217,3 +218,10 @@ def test_batches_are_not_changed_by_writing_them(plan: Plan) -> None:
         records = work(batch)
     assert bool((batch.images == before).all())
     assert records["key"].to_pylist() == [key for i, key in enumerate(batch.keys) if not batch.replaced[i]]
+
+
+def test_sets_of_labels_which_shards_would_lose_are_refused(tmp_path: Path) -> None:
+    plan = Plan.model_validate({"index": multilabel_set(tmp_path), "preprocess": POLICY})
+    with pytest.raises(PlanError, match="materialize: expected at most one class per image"):
+        run_batch_job(Materialize(plan=plan), ENGINE, tmp_path / "out")
+    assert not list((tmp_path / "out").rglob("*.tar"))

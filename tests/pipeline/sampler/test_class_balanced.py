@@ -17,6 +17,7 @@ from lightwell.pipeline.plan.sampling import Sampling
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.sampler.class_balanced import ClassBalancedSampler
 from lightwell.pipeline.sampler.schedule import Schedule
+from tasks import multilabel_set
 
 CLASSES = ("cat", "dog", "owl")
 
@@ -130,3 +131,9 @@ def test_a_plan_with_sampling_is_written_as_it_was_read(tmp_path: Path, sampling
     assert plan.dump()["sampling"] == sampling
     plan.save(tmp_path / "plan.yaml")
     assert Plan.load(tmp_path / "plan.yaml").sampling == plan.sampling
+
+
+def test_sets_of_labels_are_refused_with_what_to_do_instead(tmp_path: Path) -> None:
+    index = Index.load(multilabel_set(tmp_path))
+    with pytest.raises(PlanError, match=r"got an index with sets of labels.*positive_weights"):
+        epoch_labels(plan_of("balanced"), index, 0)
