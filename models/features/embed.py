@@ -23,6 +23,7 @@ from ...pipeline.jobs.fingerprint import fingerprint_of
 from ...pipeline.jobs.stages import Batches, Inputs, Process, Source
 from ...pipeline.plan.plan import Plan
 from ...pipeline.plan.view import View
+from ..report.versions import versions
 from ..zoo.build import ModelSpec
 from .model_choice import ModelChoice
 
@@ -95,13 +96,8 @@ class FeatureStage:
 
     def fingerprint(self) -> str:
         """Hash what determines the features: plan, split, network and versions."""
-        import timm
-        import torch
-        import torchvision
-
         job = self.job
-        versions = [str(package.__version__) for package in (timm, torch, torchvision)]
-        return fingerprint_of([EMBED_VERSION, job.plan.fingerprint(), job.split, job.facts(), versions])
+        return fingerprint_of([EMBED_VERSION, job.plan.fingerprint(), job.split, job.facts(), versions()])
 
     def source(self, inputs: Inputs) -> Source:  # noqa: ARG002
         """Return the split, in order and without augmentation."""
@@ -112,21 +108,21 @@ class FeatureStage:
         """Load the network; yields the function that computes the features of a batch.
 
         Raises:
-            ModelError: the network cannot be loaded, or does not accept the plan's images.
+            ModelError: the network cannot be loaded, does not accept the plan's images, or there is no such device.
         """
         import numpy as np
         import pyarrow as pa
         import torch
 
         from ...pipeline.export.result_index import SplitLookup
+        from ..inference.scoring import torch_device
         from ..training.evaluation import parameter_dtype
         from ..training.train_batch import to_train_batch
         from ..zoo.forward import run_model
         from .head_input import HeadInput
 
         job = self.job
-        has_gpu = job.device == "cuda" or (job.device == "auto" and torch.cuda.is_available())
-        device = torch.device("cuda" if has_gpu else "cpu")
+        device = torch_device(job.device)
         model = job.load().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         index, schema = job.plan.load_index(), self.schema
         split_of = SplitLookup(index, job.split)

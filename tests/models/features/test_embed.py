@@ -100,3 +100,10 @@ def test_random_layers_and_two_networks_are_refused(plan: Plan, tmp_path: Path) 
         run_batch_job(Embed(plan=plan, model=RANDOM), LocalEngine(), tmp_path)
     with pytest.raises(PlanError, match="expected exactly one of model and checkpoint, got neither"):
         Embed(plan=plan)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_a_device_that_the_machine_lacks_is_refused(plan: Plan, tmp_path: Path) -> None:
+    job = Embed(plan=plan, model=RANDOM, untrained="allow", device="cuda")
+    with pytest.raises(ModelError, match="device: expected auto, cpu or cuda, got 'cuda'"):
+        run_batch_job(job, LocalEngine(), tmp_path)
