@@ -8,7 +8,7 @@ import torch
 
 
 def weights_digest(structure: str, module: torch.nn.Module) -> str:
-    """Hash everything that determines what a module computes in eval mode.
+    """Hash everything that determines the output of a module in eval mode.
 
     Args:
         structure: layers and operations, as text.

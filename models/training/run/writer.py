@@ -1,4 +1,4 @@
-"""What a training run writes while it trains: metrics of epochs, checkpoints and the best weights."""
+"""Files of a training run: metrics of epochs, checkpoints and the best weights."""
 
 from __future__ import annotations
 
