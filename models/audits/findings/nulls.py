@@ -95,4 +95,5 @@ def _means(
     sums = np.asarray(indicator @ np.asarray(values, np.float64))
     sizes = np.bincount(rows, minlength=count * num_classes)
     with np.errstate(invalid="ignore"):
-        return np.asarray(sums / sizes[:, None]).reshape(count, num_classes, -1)
+        means: NDArray[np.float64] = sums / sizes[:, None]
+    return means.reshape(count, num_classes, -1)
