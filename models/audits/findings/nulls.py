@@ -65,7 +65,8 @@ def class_means(
         labels: class of each image, 0 to ``num_classes - 1``, shape (N,).
         num_classes: number of classes.
     """
-    return _means(values, labels[None], num_classes)[0]
+    (means,) = _means(values, labels[None], num_classes)
+    return np.asarray(means, np.float64)
 
 
 def permuted_class_means(
