@@ -53,9 +53,9 @@ def match_labels(
         PlanError: no class of the index is one of the checkpoint.
     """
     numbers = output_numbers(index_classes, classes)
-    unknown = np.flatnonzero(numbers < 0)
+    unknown = np.flatnonzero(numbers < 0).tolist()
     notes = []
-    if len(unknown):
+    if unknown:
         names = first_few([repr(index_classes[number]) for number in unknown], 5)
         notes.append(
             f"{int(np.isin(labels, unknown).sum()):,} images of {names} are not evaluated: no such output"
@@ -85,7 +85,7 @@ def match_label_sets(
     matched[:, numbers[known]] = label_sets[:, known]
     notes = []
     for names, what in (
-        ([index_classes[number] for number in np.flatnonzero(~known)], "no such output"),
+        ([index_classes[number] for number in np.flatnonzero(~known).tolist()], "no such output"),
         ([name for name in classes if name not in set(index_classes)], "not in the index"),
     ):
         if names:
