@@ -27,10 +27,10 @@ def box_masks(boxes: Boxes, image_size: Size) -> NDArray[np.bool_]:
     """Return the union of each image's boxes (N, H, W), by centres of pixels."""
     masks = np.zeros((len(boxes), *image_size), np.bool_)
     across, down = np.arange(image_size[1]) + 0.5, np.arange(image_size[0]) + 0.5
-    for mask, own in zip(masks, boxes, strict=True):
+    for number, own in enumerate(boxes):
         for x0, y0, x1, y1 in [] if own is None else own[:, :4].tolist():
             columns, rows = (x0 <= across) & (across <= x1), (y0 <= down) & (down <= y1)
-            mask |= rows[:, None] & columns
+            masks[number] |= rows[:, None] & columns
     return masks
 
 

@@ -1,4 +1,4 @@
-"""How a map's evidence spreads: centre of mass, entropy, concentration, peak, and whether there is any."""
+"""Distribution of a map's evidence: centre of mass, entropy, concentration, peak, and whether there is any."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Usable:
 
 
 def find_usable(maps: NDArray[Any], scores: NDArray[Any] | None = None) -> Usable:
-    """Tell empty, tied and not finite maps apart.
+    """Find the maps that are empty, tied or not finite.
 
     Args:
         maps: (N, h, w), before or after the ReLU.
