@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 
 from .annotations import Boxes, box_masks, inside_shares, object_masks, points_in_boxes, points_in_masks
-from .regions import PLACES, fixed_shares
 from .distribution import centres_of_mass, concentrations, entropies, find_usable, peaks
+from .regions import PLACES, fixed_shares
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
