@@ -52,7 +52,7 @@ def inside_shares(maps: NDArray[Any], masks: NDArray[np.bool_]) -> NDArray[np.fl
     map_size = int(maps.shape[1]), int(maps.shape[2])
     inside = (maps * cell_weights(masks, map_size)).sum(axis=(1, 2))
     mass = (maps * cell_weights(np.ones(masks.shape[1:]), map_size)).sum(axis=(1, 2))
-    return np.clip(inside / np.where(mass > 0, mass, np.nan), 0, 1)
+    return np.asarray(np.clip(inside / np.where(mass > 0, mass, np.nan), 0, 1), np.float64)
 
 
 def points_in_boxes(

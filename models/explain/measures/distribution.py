@@ -43,7 +43,7 @@ def find_usable(maps: NDArray[Any], scores: NDArray[Any] | None = None) -> Usabl
         scores: (N,), logits of the explained classes, which set the scale of emptiness; None compares with zero.
     """
     flat = maps.reshape(len(maps), maps.shape[1] * maps.shape[2]).astype(np.float64)
-    finite = np.isfinite(flat).all(axis=1)
+    finite: NDArray[np.bool_] = np.asarray(np.isfinite(flat).all(axis=1), np.bool_)
     flat = np.where(finite[:, None], flat, 0)
     largest = flat.max(axis=1, initial=0)
     scale = 0 if scores is None else np.abs(scores.astype(np.float64))

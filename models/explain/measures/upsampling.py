@@ -52,7 +52,7 @@ def cell_weights(pixel_weights: NDArray[Any], map_size: Size) -> NDArray[np.floa
 def covered(start: float, stop: float, pixels: int) -> NDArray[np.float64]:
     """Return how much of each pixel of an axis lies between two positions, 0..1."""
     left = np.arange(pixels)
-    return np.clip(np.minimum(left + 1, stop) - np.maximum(left, start), 0, 1)
+    return np.asarray(np.clip(np.minimum(left + 1, stop) - np.maximum(left, start), 0, 1), np.float64)
 
 
 def box_weights(box: tuple[float, float, float, float], image_size: Size) -> NDArray[np.float64]:
