@@ -14,7 +14,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lightwell.models.audits.gradcam.findings import compute_findings, wilson
+from lightwell.models.audits.findings.intervals import wilson
+from lightwell.models.audits.gradcam.findings import compute_findings
 from lightwell.models.audits.gradcam.gallery import choose_rows
 from lightwell.models.audits.gradcam.job import GradCamAudit
 from lightwell.models.audits.gradcam.records import SCHEMA, read_predictions
