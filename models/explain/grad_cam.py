@@ -57,6 +57,8 @@ class CamResult:
     """Explained classes per target set, int64, shape (N,)."""
     pre_relu: tuple[torch.Tensor, ...]
     """Maps before the ReLU per target set, float32 (N, h, w); negative values are evidence against the class."""
+    activations_nchw: torch.Tensor
+    """Output of the target layer as (N, C, h, w)."""
 
     @property
     def maps(self) -> tuple[torch.Tensor, ...]:
@@ -121,7 +123,8 @@ class GradCam:
                 _weighted_channels(logits, activation, layout, classes, self.name, keep=number < len(chosen))
                 for number, classes in enumerate(chosen, 1)
             )
-        return CamResult(logits.detach(), chosen, pre_relu)
+            seen = activation.detach()
+        return CamResult(logits.detach(), chosen, pre_relu, seen if layout is None else layout.to_nchw(seen))
 
     def _layout(self, images: torch.Tensor) -> MapLayout:
         """Determine the layout of the layer's output with the first image of a size."""

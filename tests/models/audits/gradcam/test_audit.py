@@ -12,7 +12,7 @@ import torch
 from lightwell.models.audits.gradcam.findings import compute_findings, pointing_game
 from lightwell.models.audits.gradcam.gallery import choose_rows
 from lightwell.models.audits.gradcam.job import GradCamAudit
-from lightwell.models.audits.gradcam.measure import box_coverage, in_any_box, uniform_border_mass
+from lightwell.models.audits.gradcam.map_columns import box_coverage, in_any_box, uniform_border_mass
 from lightwell.models.audits.gradcam.pictures import denormalize, overlay
 from lightwell.models.audits.gradcam.records import SCHEMA, maps_of, read_predictions
 from lightwell.models.training.checkpoint import CheckpointMetadata, save_checkpoint
@@ -34,7 +34,8 @@ def row(**changes: object) -> dict[str, object]:
     record = {
         "key": "a.jpg", "label": 0, "known": True, "prediction": 0, "output": 0, "logits": None,
         "confidence": 0.9, "top5": [0, 1], "true_confidence": 0.9,
-        "explained": 0, "map": [1.0, 0.0, 0.0, 0.0], "map_true": [1.0, 0.0, 0.0, 0.0], "map_height": 2, "map_width": 2,
+        "explained": 0, "map": [1.0, 0.0, 0.0, 0.0], "map_scale": 1.0,
+        "map_true": [1.0, 0.0, 0.0, 0.0], "map_true_scale": 1.0, "map_height": 2, "map_width": 2,
         "image_height": 64, "image_width": 64, "no_map": False, "model": "{}",
         "border_mass": 0.5, "concentration": 1.0, "blank": False, "blank_true": False, "hit": None,
         "centre_hit": None, "box_cover": None, "target_layer": "layer4",
