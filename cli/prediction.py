@@ -245,11 +245,17 @@ def _run(
 
 def _print_evaluation(found: Any) -> None:
     rows = []
-    for name in ("accuracy", "balanced_accuracy", "auroc", "loss"):
+    for name in ("accuracy", "balanced_accuracy", "auroc", "map", "f1", "f1_at_thresholds", "loss"):
+        if name not in found:
+            continue
         value, limits = found[name], found["intervals"].get(name)
         shown = "undefined" if value is None else f"{value:.4f}"
-        rows.append([name.replace("_", " "), shown, f"{limits[0]:.4f} to {limits[1]:.4f}" if limits else ""])
-    rows.append(["ECE", f"{found['calibration']['ece']:.4f}", ""])
+        label = {"map": "mAP", "f1": "F1 at 0.5", "f1_at_thresholds": "F1 at thresholds"}.get(
+            name, name.replace("_", " ")
+        )
+        rows.append([label, shown, f"{limits[0]:.4f} to {limits[1]:.4f}" if limits else ""])
+    if "calibration" in found:
+        rows.append(["ECE", f"{found['calibration']['ece']:.4f}", ""])
     print_table(["metric", "value", "95 % interval"], rows)
     for line in found["warnings"]:
         print(f"warning: {line}")

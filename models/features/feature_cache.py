@@ -148,7 +148,7 @@ class FeatureCache:
             errors = errors.model_copy(update={"on_error": "skip"})
         if is_rest:  # perhaps the bad images only
             errors = errors.model_copy(update={"max_bad": None, "max_bad_share": None})
-        plan = self.plan.model_copy(update={"errors": errors, "mix": None})
+        plan = self.plan.model_copy(update={"errors": errors, "mix": None, "progressive_size": None})
         selected = View(
             augment=view.augment, first_epoch=view.first_epoch, keys=tuple(self.keys[row] for row in rows)
         )

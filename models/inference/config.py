@@ -20,7 +20,7 @@ from ..report.versions import versions
 if TYPE_CHECKING:
     from ...pipeline.batch.batch import Batch
 
-RECORDS_VERSION = 1
+RECORDS_VERSION = 2
 MAX_VIEWS = 256
 
 
@@ -39,9 +39,15 @@ class ScoringJob(CheckedModel):
     """torch device of the model; ``auto`` uses a GPU if available."""
 
     schema: ClassVar[pa.Schema] = pa.schema(
-        [("key", pa.string()), ("label", pa.int64()), ("logits", pa.list_(pa.float32()))]
+        [
+            ("key", pa.string()),
+            ("label", pa.int64()),
+            ("labels", pa.list_(pa.int64())),
+            ("logits", pa.list_(pa.float32())),
+        ]
     )
-    """Logits of one view of an image; those of a flip are averaged. ``label`` is the number of the index, or -1."""
+    """Logits of one view of an image; those of a flip are averaged. ``label`` is the number of the index, or -1; ``labels``
+    are those of an image with several, null without."""
 
     @model_validator(mode="after")
     def _check_views(self) -> Self:
@@ -51,9 +57,10 @@ class ScoringJob(CheckedModel):
                 raise ValueError(
                     "tta: expected a plan with `augment` to draw views from, got one without; write tta: flip"
                 )
-            if plan.sampling is not None or plan.mix is not None:
+            if plan.sampling is not None or plan.mix is not None or plan.progressive_size is not None:
                 raise ValueError(
-                    "tta: expected a plan without `sampling` and `mix`, which views of single images cannot have; remove them"
+                    "tta: expected a plan without `sampling`, `mix` and `progressive_size`, which views of single images cannot "
+                    "have; remove them"
                 )
         return self
 
@@ -102,16 +109,26 @@ class ScoringJob(CheckedModel):
         def process(batch: Batch) -> pa.RecordBatch:
             logits = scorer(batch.images, batch.keys)
             rows = np.flatnonzero(batch.is_valid)
-            keys = [batch.keys[row] for row in rows]
-            return score_records(keys, batch.labels.cpu().numpy()[rows], logits[rows])
+            return score_records(batch, rows, logits[rows])
 
         yield process
 
 
-def score_records(keys: list[str], labels: np.ndarray, logits: np.ndarray) -> pa.RecordBatch:
-    """Return the records of a batch."""
-    offsets = pa.array(np.arange(len(keys) + 1, dtype=np.int32) * logits.shape[1])
-    lists = pa.ListArray.from_arrays(offsets, pa.array(logits.reshape(-1)))
-    return pa.record_batch(
-        [pa.array(keys, pa.string()), pa.array(labels, pa.int64()), lists], schema=ScoringJob.schema
-    )
+def score_records(batch: Batch, rows: np.ndarray, logits: np.ndarray) -> pa.RecordBatch:
+    """Return the records of some rows of a batch, given their logits."""
+    offsets = pa.array(np.arange(len(rows) + 1, dtype=np.int32) * logits.shape[1])
+    sets = None if batch.label_sets is None else batch.label_sets.cpu().numpy()
+    columns = [
+        pa.array([batch.keys[row] for row in rows], pa.string()),
+        pa.array(batch.labels.cpu().numpy()[rows], pa.int64()),
+        pa.array([label_numbers(sets, row) for row in rows], pa.list_(pa.int64())),
+        pa.ListArray.from_arrays(offsets, pa.array(logits.reshape(-1))),
+    ]
+    return pa.record_batch(columns, schema=ScoringJob.schema)
+
+
+def label_numbers(label_sets: np.ndarray | None, row: int) -> list[int] | None:
+    """Return the labels of an image with several; None without."""
+    if label_sets is None or (label_sets[row] < 0).any():
+        return None
+    return [int(number) for number in np.flatnonzero(label_sets[row] == 1)]

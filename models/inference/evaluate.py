@@ -13,26 +13,20 @@ Its scores are those of the job ``predict``, to the last bit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from pydantic import Field
 
-from ...pipeline.errors import PlanError, RunError
-from ...pipeline.text import first_few
+from ...pipeline.errors import RunError
 from .config import ScoringJob
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
     from ...pipeline.jobs.contracts import Context
-    from ..training.metrics import Metrics
-    from .table import ScoreTable
 
 RESULT_NAME = "evaluation.json"
-CONFUSION_NAME = "confusion.png"
-RELIABILITY_NAME = "reliability.png"
 RESULT_VERSION = 1
 
 
@@ -47,22 +41,31 @@ class Evaluate(ScoringJob):
     """Of the bootstrap."""
 
     def fingerprint(self) -> str:
-        """Hash what determines the logits; see ``ScoringJob``.
+        """Hash what determines the records; see ``ScoringJob``.
 
         Raises:
-            ModelError: the checkpoint is not that of a classifier with one class per image.
+            ModelError: the checkpoint cannot be evaluated.
+            PlanError: the index has another kind of labels.
         """
-        from .outputs import ONE_CLASS, read_classifier
+        from .evaluation.classes import check_kind_of_labels
+        from .outputs import read_classifier
 
-        read_classifier(self.checkpoint, (ONE_CLASS,))
+        check_kind_of_labels(self.plan.load_index(), read_classifier(self.checkpoint).task)
         return super().fingerprint()
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of the output files."""
+        """Names of the output files.
+
+        Raises:
+            ModelError: the checkpoint cannot be read.
+        """
+        from .evaluation.one_class import CONFUSION_NAME, RELIABILITY_NAME
+        from .outputs import ONE_CLASS, read_classifier
         from .table import CSV_NAME, PARQUET_NAME
 
-        return (RESULT_NAME, PARQUET_NAME, CSV_NAME, CONFUSION_NAME, RELIABILITY_NAME)
+        is_one = read_classifier(self.checkpoint).task == ONE_CLASS
+        return (RESULT_NAME, PARQUET_NAME, CSV_NAME, *((CONFUSION_NAME, RELIABILITY_NAME) if is_one else ()))
 
     def finish(self, records: pa.Table, context: Context) -> Mapping[str, Any]:
         """Write metrics, predictions and figures; return the metrics.
@@ -73,95 +76,44 @@ class Evaluate(ScoringJob):
             OutputError: a file cannot be written.
         """
         from ...pipeline.atomic_io import write_json
-        from ..report.figures import write_confusion, write_reliability
-        from ..training.metrics import compute_metrics, log_odds
+        from .evaluation.classes import match_label_sets, match_labels
+        from .evaluation.label_sets import label_sets_result
+        from .evaluation.one_class import one_class_result, write_one_class_figures
         from .outputs import read_classifier
         from .table import ScoreTable
 
         metadata = read_classifier(self.checkpoint)
         table = ScoreTable.of(self, records, metadata, context.quarantine)
-        labels, notes = match_labels(table.labels, self.plan.load_index().classes, metadata.classes)
-        if not (labels >= 0).any():
+        index = self.plan.load_index()
+        options = {"num_samples": self.bootstrap, "seed": self.seed}
+        if table.outputs.several:
+            sets = table.label_sets(len(index.classes))
+            truth, notes = match_label_sets(sets, index.classes, metadata.classes)
+            self._check_labelled(bool((truth >= 0).any()))
+            found = label_sets_result(table, truth, **options)
+        else:
+            labels, notes = match_labels(table.labels, index.classes, metadata.classes)
+            self._check_labelled(bool((labels >= 0).any()))
+            found = one_class_result(table, labels, **options)
+        table.write(context.out)
+        if not table.outputs.several:
+            write_one_class_figures(context.out, table, found)
+        result = {
+            "version": RESULT_VERSION,
+            "task": metadata.task,
+            "split": self.split,
+            "tta": self.tta,
+            **found,
+            "unusable": len(table.failed),
+            "bootstrap": {"samples": self.bootstrap, "seed": self.seed, "level": 0.95},
+            "warnings": notes,
+        }
+        write_json(context.out / RESULT_NAME, result)
+        return result
+
+    def _check_labelled(self, is_any: bool) -> None:
+        if not is_any:
             raise RunError(
                 f"evaluate: expected labelled images in {self.split or 'the index'!r} that can be read, got none; "
                 "see quarantine.jsonl, or use `lightwell predict` for images without labels"
             )
-        table.write(context.out)
-        metrics = compute_metrics(log_odds(table.logits), labels)
-        result = self._result(table, labels, metrics, notes)
-        write_confusion(context.out / CONFUSION_NAME, metrics.confusion, table.outputs.classes)
-        diagrams = {"as evaluated": result["calibration"]}
-        if table.outputs.temperature != 1:
-            diagrams = {
-                "without temperature": result["calibration_without_temperature"],
-                f"temperature {table.outputs.temperature:.3g}": result["calibration"],
-            }
-        write_reliability(context.out / RELIABILITY_NAME, diagrams)
-        write_json(context.out / RESULT_NAME, result)
-        return result
-
-    def _result(
-        self, table: ScoreTable, labels: np.ndarray, metrics: Metrics, notes: Sequence[str]
-    ) -> dict[str, Any]:
-        from ..training.calibration import compute_calibration
-        from ..training.metrics import log_odds
-        from ..training.per_class import per_class_table
-        from .bootstrap import bootstrap_intervals
-        from .outputs import softmax
-
-        calibrated = compute_calibration(table.probabilities, labels)
-        plain = compute_calibration(softmax(table.logits), labels)
-        assert calibrated is not None
-        assert plain is not None
-        return {
-            "version": RESULT_VERSION,
-            "split": self.split,
-            "tta": self.tta,
-            "loss": cross_entropy(table.logits, labels),
-            **metrics.as_dict(),
-            "unusable": len(table.failed),
-            "intervals": bootstrap_intervals(
-                log_odds(table.logits), labels, num_samples=self.bootstrap, seed=self.seed
-            ),
-            "bootstrap": {"samples": self.bootstrap, "seed": self.seed, "level": 0.95},
-            "per_class": per_class_table(metrics.confusion, table.outputs.classes),
-            "confusion": metrics.confusion.tolist(),
-            "temperature": table.outputs.temperature,
-            "calibration": calibrated.as_dict(),
-            "calibration_without_temperature": plain.as_dict(),
-            "warnings": [*notes],
-        }
-
-
-def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Return the mean cross-entropy of labelled rows, in float64."""
-    scores = logits[labels >= 0].astype(np.float64)
-    scores -= scores.max(axis=1, keepdims=True)
-    own = scores[np.arange(len(scores)), labels[labels >= 0]]
-    return float(np.mean(np.log(np.exp(scores).sum(axis=1)) - own))
-
-
-def match_labels(
-    labels: np.ndarray, index_classes: Sequence[str], classes: Sequence[str]
-) -> tuple[np.ndarray, list[str]]:
-    """Translate labels of an index to outputs of a checkpoint by name; returns them and notes on the differences.
-
-    Raises:
-        PlanError: no class of the index is one of the checkpoint.
-    """
-    outputs = {name: number for number, name in enumerate(classes)}
-    unknown = [name for name in index_classes if name not in outputs]
-    if len(unknown) == len(index_classes):
-        raise PlanError(
-            f"classes: expected some of the checkpoint's ({first_few([*map(repr, classes)])}), got "
-            f"{first_few([*map(repr, index_classes)]) or 'no labels'}; label the images with these names, or use "
-            "`lightwell predict` for images without labels"
-        )
-    numbers = np.asarray([*(outputs.get(name, -1) for name in index_classes), -1], dtype=np.int64)
-    notes = []
-    if unknown:
-        left_out = int(np.isin(labels, [index_classes.index(name) for name in unknown]).sum())
-        notes.append(
-            f"{left_out:,} images of {first_few([*map(repr, unknown)], 5)} are not evaluated: no such output"
-        )
-    return numbers[labels], notes

@@ -83,5 +83,9 @@ class Outputs:
         """Return the predicted class of one image; several are joined by ``|``, and none are the empty string."""
         if not self.several:
             return self.classes[int(probabilities.argmax())]
-        chosen = probabilities >= np.asarray(self.thresholds, np.float32)
+        chosen = self.chosen(probabilities)
         return SEPARATOR.join(name for name, is_in in zip(self.classes, chosen, strict=True) if is_in)
+
+    def chosen(self, probabilities: np.ndarray) -> np.ndarray:
+        """Return whether each class is predicted, with ``several``: bool, of the shape of the probabilities."""
+        return np.asarray(probabilities >= np.asarray(self.thresholds, np.float32))

@@ -93,6 +93,11 @@ class TrainSpec(UpdateOptions):
                 f"feature_passes: expected a plan without mix, got {self.plan.mix.kind}, which mixes the images of each batch "
                 "anew; remove one of them"
             )
+        if self.feature_passes and self.plan.progressive_size is not None:
+            raise ValueError(
+                "feature_passes: expected a plan without progressive_size, got one whose images grow while features are kept; "
+                "remove one of them"
+            )
         return self
 
     @abstractmethod

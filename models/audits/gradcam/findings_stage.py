@@ -14,10 +14,11 @@ import pyarrow as pa
 from ....pipeline.errors import PlanError
 from ....pipeline.jobs.fingerprint import fingerprint_of
 from ....pipeline.jobs.stages import Inputs, Process, Rows, Source
+from ...explain.measures.regions import uniform_shares
 from ...report.curves import Curves, read_curves
 from .audited_model import match_audited_classes, model_facts
 from .classes import ClassMatch
-from .records import FINDINGS, MAPS
+from .records import FINDINGS, MAPS, map_size
 
 if TYPE_CHECKING:
     from .config import AuditConfig
@@ -86,16 +87,15 @@ def summarize(audit: AuditConfig, records: pa.Table) -> Summary:
     """
     from ...report.versions import versions
     from .findings import compute_findings
-    from .measure import uniform_border_mass
 
     if not records.num_rows:
         raise PlanError("audit: expected at least one readable image, got none; see quarantine.jsonl")
     facts = json.loads(records["model"][0].as_py())
     match = match_audited_classes(audit, int(facts["num_outputs"]))
-    size = [records["map_height"][0].as_py(), records["map_width"][0].as_py()]
+    size = list(map_size(records))
     image = [records["image_height"][0].as_py(), records["image_width"][0].as_py()]
     findings = compute_findings(records, match.names, match.num_index)
-    findings["border_mass"]["even_map"] = uniform_border_mass(*size, *image)
+    findings["border_mass"]["even_map"] = uniform_shares((image[0], image[1]))["border_mass"]
     plan_notes = [note.partition("\n")[0] for note in audit.plan_warnings()]
     notes = list_notes(audit, findings, match, facts, plan_notes)
     metrics = metrics_path(audit)
@@ -106,7 +106,7 @@ def summarize(audit: AuditConfig, records: pa.Table) -> Summary:
         "preprocessing": preprocessing(audit),
         "index": index_facts(audit),
         "target_layer": records["target_layer"][0].as_py(),
-        "explain": audit.explain,
+        "explain": ", ".join(audit.targets),
         "model_classes": {
             "num_outputs": facts["num_outputs"],
             "names_from": match.source,

@@ -121,6 +121,7 @@ LATER_KEYS: dict[str, Any] = {
     "schedule.power": 1.0,
     "schedule.warmup_share": 0.25,
     "plan.mix.until_epoch": None,
+    "plan.progressive_size": None,
     "model.auxiliary_heads": False,
     "model.in_channels": None,
 }

@@ -194,5 +194,5 @@ def test_several_classes_are_predicted_above_their_thresholds(plan: Plan, tmp_pa
     with torch.inference_mode():
         logits = predictor.model(torch.zeros(1, 3, 32, 32))
     assert np.allclose(predictor.outputs.probabilities(logits.numpy()), logits.sigmoid().numpy(), atol=1e-7)
-    with pytest.raises(ModelError, match="expected one of the task classify, got 'multilabel'"):
+    with pytest.raises(PlanError, match=r"index: expected sets of labels .* got one class per image"):
         run_batch_job(Evaluate(plan=plan, checkpoint=path, split=None), LocalEngine(), tmp_path / "out")

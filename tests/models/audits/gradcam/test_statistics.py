@@ -14,7 +14,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lightwell.models.audits.gradcam.findings import compute_findings, wilson
+from lightwell.models.audits.findings.intervals import wilson
+from lightwell.models.audits.gradcam.findings import compute_findings
 from lightwell.models.audits.gradcam.gallery import choose_rows
 from lightwell.models.audits.gradcam.job import GradCamAudit
 from lightwell.models.audits.gradcam.records import SCHEMA, read_predictions
@@ -57,7 +58,9 @@ def audits(draw: st.DrawFn) -> tuple[list[Row], int, int]:
             "true_confidence": float(softmax[outputs.index(label)]) if is_known else None,
             "explained": outputs[best[0]],
             "map": None if kind == "none" else small if kind == "map" else [0.0] * 4,
-            "map_true": small if is_known and kind == "map" else None, "map_height": 2, "map_width": 2,
+            "map_scale": None if kind == "none" else float(kind == "map"),
+            "map_true": small if is_known and kind == "map" else None,
+            "map_true_scale": 1.0 if is_known and kind == "map" else None, "map_height": 2, "map_width": 2,
             "image_height": 32, "image_width": 32,
             "border_mass": draw(st.floats(0, 1, width=32)) if kind == "map" else None,
             "concentration": draw(st.floats(0, 1, width=32)) if kind == "map" else None,
