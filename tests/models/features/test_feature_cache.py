@@ -240,7 +240,9 @@ def test_features_too_large_for_16_bits_are_refused(index: Path, tmp_path: Path)
             return model
 
     job = dict(job_of(index, fine_tune_from="layer4", feature_passes=1, feature_dtype="float16"))
-    with pytest.raises(RunError, match=r"features of at most 65,504 for float16, got .*; remove feature_dtype"):
+    with pytest.raises(
+        RunError, match=r"features of at most 65,504 for float16, got .*; remove feature_dtype"
+    ):
         run_training_job(Scaling.model_validate(job), LocalEngine(num_threads=1), tmp_path / "out")
     with pytest.raises(PlanError, match="expected feature_passes beside it, got float16 alone"):
         job_of(index, feature_dtype="float16")
