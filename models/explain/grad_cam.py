@@ -22,7 +22,7 @@ from ...pipeline.errors import ModelError
 from ..zoo.forward import eval_mode
 from ..zoo.map_layout import MapLayout
 from .activations import get_layer, layer_layout, record_activation
-from .maps import border_mass, concentration, is_empty, peak, upsample
+from .maps import is_empty, upsample
 from .target_layer import find_target_layer
 
 if TYPE_CHECKING:
@@ -31,12 +31,9 @@ if TYPE_CHECKING:
 __all__ = [
     "CamResult",
     "GradCam",
-    "border_mass",
-    "concentration",
     "find_target_layer",
     "grad_cam",
     "is_empty",
-    "peak",
     "predicted",
     "upsample",
 ]
@@ -57,6 +54,8 @@ class CamResult:
     """Explained classes per target set, int64, shape (N,)."""
     pre_relu: tuple[torch.Tensor, ...]
     """Maps before the ReLU per target set, float32 (N, h, w); negative values are evidence against the class."""
+    activations_nchw: torch.Tensor
+    """Output of the target layer as (N, C, h, w)."""
 
     @property
     def maps(self) -> tuple[torch.Tensor, ...]:
@@ -121,7 +120,8 @@ class GradCam:
                 _weighted_channels(logits, activation, layout, classes, self.name, keep=number < len(chosen))
                 for number, classes in enumerate(chosen, 1)
             )
-        return CamResult(logits.detach(), chosen, pre_relu)
+            seen = activation.detach()
+        return CamResult(logits.detach(), chosen, pre_relu, seen if layout is None else layout.to_nchw(seen))
 
     def _layout(self, images: torch.Tensor) -> MapLayout:
         """Determine the layout of the layer's output with the first image of a size."""

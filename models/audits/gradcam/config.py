@@ -15,6 +15,9 @@ from ....pipeline.plan.view import View
 from ...zoo.build import ModelSpec
 from .classes import IMAGENET, INDEX
 
+PREDICTED, LABEL, SECOND, ALL = "predicted", "label", "second", "all"
+"""Target classes by role."""
+
 
 class AuditConfig(CheckedModel):
     """Data, model and report of an audit."""
@@ -38,8 +41,11 @@ class AuditConfig(CheckedModel):
     """Maps classes of the index to names or numbers of outputs, where the names differ."""
     untrained: Literal["refuse", "allow"] = "refuse"
     """``allow`` audits a model with randomly initialised layers, whose predictions are meaningless."""
-    explain: str = "predicted"
-    """Target class of the maps: ``predicted``, ``label`` or the name of a class."""
+    explain: str | tuple[str, ...] = PREDICTED
+    """Target classes of the maps, one or several of ``predicted``, ``label``, ``second``, ``all`` and names of classes; the
+    report shows the first, and the prediction where that is ``all``."""
+    trust_images: int = Field(default=32, ge=0, le=1000)
+    """Images on which the maps themselves are checked; 0 checks none, and there is no verdict on them."""
     gallery: int = Field(default=27, ge=0, le=200)
     """Maximum number of images in the report."""
     title: str = "Grad-CAM audit"
@@ -63,7 +69,18 @@ class AuditConfig(CheckedModel):
                 f"class_names: expected a list of names, a .txt or .json file, {' or '.join(words)}, got {names!r}; "
                 f"{did_you_mean(names, words) or 'correct it'}"
             )
+        if not isinstance(self.explain, str) and len(set(self.explain)) != max(1, len(self.explain)):
+            raise ValueError(
+                f"explain: expected one or several different target classes, got {list(self.explain)}; "
+                f"write explain: {PREDICTED}"
+            )
         return self
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The target classes of the maps, that of the report first."""
+        given = (self.explain,) if isinstance(self.explain, str) else self.explain
+        return tuple(dict.fromkeys((PREDICTED, *given))) if given[:1] == (ALL,) else given
 
     @property
     def view(self) -> View:

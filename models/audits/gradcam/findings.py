@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-FINDINGS_VERSION = 2
+FINDINGS_VERSION = 3
 NUM_BINS = 10
 """Number of confidence bins of the calibration."""
 MAX_BOX_COVERAGE = 0.5

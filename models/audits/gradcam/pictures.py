@@ -55,9 +55,9 @@ def overlay(image: NDArray[np.uint8], small: NDArray[np.float32]) -> NDArray[np.
     return np.asarray(mixed + 0.5).astype(np.uint8)
 
 
-def mean_map(maps: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Average maps of equal size, each divided by its maximum."""
-    return np.asarray(np.mean([normalize_map(small) for small in maps], axis=0), dtype=np.float32)
+def mean_map(maps: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Average maps (N, h, w) that are not empty, each divided by its maximum."""
+    return np.asarray(np.mean(maps / maps.max(axis=(1, 2), keepdims=True), axis=0), dtype=np.float32)
 
 
 def heat_picture(small: NDArray[np.float32], side: int = 160) -> str:

@@ -15,7 +15,7 @@ from ...report.curves import Curves
 from .charts import line_chart, reliability_chart
 from .gallery import Section, class_name
 from .pictures import heat_picture, mean_map
-from .records import maps_of
+from .records import maps_array
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -229,28 +229,23 @@ def lowest_recall(findings: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def class_means(records: pa.Table, findings: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return mean maps by label and by prediction of the largest classes; with many classes, first of all images."""
     labels, predictions = records["label"].to_numpy(), records["prediction"].to_numpy()
-    shape = tuple(findings["map_size"])
-    maps, maps_true = maps_of(records), maps_of(records, "map_true")
+    maps, maps_true = (maps_array(records, name, rectified=True) for name in ("map", "map_true"))
     found = []
     if findings["num_classes"] > MAX_MATRIX_CLASSES:
         everything = np.ones(len(labels), np.bool_)
-        pictures = mean_pictures(
-            nonempty_maps(maps_true, everything, shape), nonempty_maps(maps, everything, shape)
-        )
+        pictures = mean_pictures(nonempty_maps(maps_true, everything), nonempty_maps(maps, everything))
         found.append({"name": "All images", "note": "", "pictures": pictures, "is_class": False})
     ordered = sorted(findings["per_class"], key=lambda entry: (-entry["num_images"], entry["number"]))
     for entry in ordered[:MAX_MEANS]:
-        own = nonempty_maps(maps_true, labels == entry["number"], shape)
-        predicted_as = nonempty_maps(maps, predictions == entry["number"], shape)
+        own = nonempty_maps(maps_true, labels == entry["number"])
+        predicted_as = nonempty_maps(maps, predictions == entry["number"])
         note = f"recall {percent(entry['recall'])}"
         pictures = mean_pictures(own, predicted_as)
         found.append({"name": entry["class"], "note": note, "pictures": pictures, "is_class": True})
     return [mean for mean in found if mean["pictures"]]
 
 
-def mean_pictures(
-    own: Sequence[NDArray[np.float32]], predicted_as: Sequence[NDArray[np.float32]]
-) -> list[dict[str, str]]:
+def mean_pictures(own: NDArray[np.float32], predicted_as: NDArray[np.float32]) -> list[dict[str, str]]:
     """Draw the mean map by label and that by prediction, if there are enough maps."""
     return [
         {"uri": heat_picture(mean_map(small)), "text": f"{how} ({len(small):,})"}
@@ -259,12 +254,10 @@ def mean_pictures(
     ]
 
 
-def nonempty_maps(
-    maps: Sequence[NDArray[np.float32] | None], chosen: NDArray[np.bool_], shape: tuple[int, ...]
-) -> list[NDArray[np.float32]]:
-    """Return the selected maps that have the common shape and are not empty."""
-    picked = (maps[row] for row in np.flatnonzero(chosen).tolist())
-    return [small for small in picked if small is not None and small.shape == shape and small.max() > 0]
+def nonempty_maps(maps: NDArray[np.float32], chosen: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Return the selected maps that are not empty, of maps (N, h, w) with NaN where there is none."""
+    picked = maps[chosen]
+    return np.asarray(picked[np.nan_to_num(picked).max(axis=(1, 2), initial=0) > 0])
 
 
 def quarantine_note(findings: Mapping[str, Any]) -> str:
