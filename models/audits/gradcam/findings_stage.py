@@ -19,7 +19,8 @@ from ...report.curves import Curves, read_curves
 from ..findings.finding import Finding
 from .audited_model import match_audited_classes, model_facts
 from .classes import ClassMatch
-from .records import FINDINGS, MAPS, map_size
+from .records import FINDINGS, MAPS, TRUST, map_size
+from .trust import judge
 
 if TYPE_CHECKING:
     from .config import AuditConfig
@@ -64,7 +65,7 @@ class FindingsStage:
     audit: AuditConfig
 
     name = FINDINGS
-    needs = (MAPS,)
+    needs = (MAPS, TRUST)
     schema = SUMMARY
 
     def fingerprint(self) -> str:
@@ -80,13 +81,13 @@ class FindingsStage:
         return Rows(MAPS)
 
     @contextmanager
-    def open(self, inputs: Inputs) -> Iterator[Process]:  # noqa: ARG002
+    def open(self, inputs: Inputs) -> Iterator[Process]:
         """Yield a function that computes the findings of all records."""
-        yield lambda records: summarize(self.audit, records).dump()
+        yield lambda records: summarize(self.audit, records, inputs[TRUST]).dump()
 
 
-def summarize(audit: AuditConfig, records: pa.Table) -> Summary:
-    """Compute the findings of an audit from its records.
+def summarize(audit: AuditConfig, records: pa.Table, trust_records: pa.Table) -> Summary:
+    """Compute the findings of an audit from its records and the checks of its maps.
 
     Raises:
         PlanError: there are no records, or ``class_map`` has an unknown class.
@@ -104,8 +105,12 @@ def summarize(audit: AuditConfig, records: pa.Table) -> Summary:
     findings["border_mass"]["even_map"] = uniform_shares((image[0], image[1]))["border_mass"]
     plan_notes = [note.partition("\n")[0] for note in audit.plan_warnings()]
     notes = list_notes(audit, findings, match, facts, plan_notes)
+    trust = judge(trust_records, records, audit.plan.seed)
+    if trust.trusted is False:
+        notes += [f"the maps are not trustworthy for this model: {reason}" for reason in trust.reasons]
     metrics = metrics_path(audit)
     findings |= {
+        "trust": trust.to_dict(),
         "split": audit.split,
         "map_size": size,
         "image_size": image,

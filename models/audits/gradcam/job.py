@@ -22,6 +22,7 @@ from .findings_stage import FindingsStage, Summary
 from .map_stage import MapStage
 from .picture_stage import PictureStage
 from .records import FINDINGS, MAPS, PICTURES, RECORDS_NAME
+from .trust_stage import TrustStage
 
 if TYPE_CHECKING:
     from ....pipeline.jobs.contracts import Context
@@ -36,8 +37,8 @@ class GradCamAudit(AuditConfig):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """Maps of all images, findings from the maps, and the images that the report shows."""
-        return MapStage(self), FindingsStage(self), PictureStage(self)
+        """Maps of all images, checks of the maps, findings, and the images that the report shows."""
+        return MapStage(self), TrustStage(self), FindingsStage(self), PictureStage(self)
 
     @property
     def outputs(self) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from ...explain.measures.evidence import EVIDENCE_FIELDS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MAPS, FINDINGS, PICTURES = "maps", "findings", "pictures"
+MAPS, TRUST, FINDINGS, PICTURES = "maps", "trust", "findings", "pictures"
 """Names of the audit's stages."""
 RECORDS_NAME = "records.parquet"
 """The records of the maps, for users."""
