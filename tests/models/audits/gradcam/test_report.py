@@ -78,7 +78,9 @@ def test_all_names_are_escaped(report: tuple[str, Mapping[str, Any], Path]) -> N
 
 def test_the_page_has_no_external_resources(report: tuple[str, Mapping[str, Any], Path]) -> None:
     page, _, _ = report
-    loaded = re.findall(r"""(?:src|href|srcset|data|action)\s*=\s*["']?([^"'\s>]+)""", page.partition("<script>")[0])
+    loaded = re.findall(
+        r"""(?:src|href|srcset|data|action)\s*=\s*["']?([^"'\s>]+)""", page.partition("<script>")[0]
+    )
     assert loaded, "the gallery has pictures"
     assert all(each.startswith(("data:image/", "#")) for each in loaded)
     assert not re.search(r"https?://|@import|url\(|<link|<iframe|<object", page)
