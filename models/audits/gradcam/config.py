@@ -50,6 +50,8 @@ class AuditConfig(CheckedModel):
     report shows the first, and the prediction where that is ``all``."""
     trust_images: int = Field(default=32, ge=0, le=1000)
     """Images on which the maps themselves are checked; 0 checks none, and there is no verdict on them."""
+    interventions: int = Field(default=24, ge=0, le=1000)
+    """Pairs of images on which each suspect region is removed, and pasted, to confirm or refute it; 0 tests none."""
     gallery: int = Field(default=27, ge=0, le=200)
     """Maximum number of images in the report."""
     title: str = "Grad-CAM audit"

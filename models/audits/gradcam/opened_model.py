@@ -40,9 +40,11 @@ class AuditModel:
     def images(self, batch: Batch) -> tuple[torch.Tensor, list[str]]:
         """Return the model inputs of a batch's usable images and their keys."""
         rows = np.flatnonzero(batch.is_valid)
-        return to_model_input(batch.images[torch.from_numpy(rows)], self.device), [
-            batch.keys[row] for row in rows
-        ]
+        return self.inputs(batch.images[torch.from_numpy(rows)]), [batch.keys[row] for row in rows]
+
+    def inputs(self, images: torch.Tensor) -> torch.Tensor:
+        """Return images of a batch as the model takes them: float NCHW on its device."""
+        return to_model_input(images, self.device)
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """Return the logits (N, K), on the CPU, without gradients."""
