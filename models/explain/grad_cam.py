@@ -22,7 +22,7 @@ from ...pipeline.errors import ModelError
 from ..zoo.forward import eval_mode
 from ..zoo.map_layout import MapLayout
 from .activations import get_layer, layer_layout, record_activation
-from .maps import border_mass, concentration, is_empty, peak, upsample
+from .maps import is_empty, upsample
 from .target_layer import find_target_layer
 
 if TYPE_CHECKING:
@@ -31,12 +31,9 @@ if TYPE_CHECKING:
 __all__ = [
     "CamResult",
     "GradCam",
-    "border_mass",
-    "concentration",
     "find_target_layer",
     "grad_cam",
     "is_empty",
-    "peak",
     "predicted",
     "upsample",
 ]

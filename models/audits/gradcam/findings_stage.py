@@ -14,6 +14,7 @@ import pyarrow as pa
 from ....pipeline.errors import PlanError
 from ....pipeline.jobs.fingerprint import fingerprint_of
 from ....pipeline.jobs.stages import Inputs, Process, Rows, Source
+from ...explain.measures.regions import uniform_shares
 from ...report.curves import Curves, read_curves
 from .audited_model import match_audited_classes, model_facts
 from .classes import ClassMatch
@@ -86,7 +87,6 @@ def summarize(audit: AuditConfig, records: pa.Table) -> Summary:
     """
     from ...report.versions import versions
     from .findings import compute_findings
-    from .map_columns import uniform_border_mass
 
     if not records.num_rows:
         raise PlanError("audit: expected at least one readable image, got none; see quarantine.jsonl")
@@ -95,7 +95,7 @@ def summarize(audit: AuditConfig, records: pa.Table) -> Summary:
     size = list(map_size(records))
     image = [records["image_height"][0].as_py(), records["image_width"][0].as_py()]
     findings = compute_findings(records, match.names, match.num_index)
-    findings["border_mass"]["even_map"] = uniform_border_mass(*size, *image)
+    findings["border_mass"]["even_map"] = uniform_shares((image[0], image[1]))["border_mass"]
     plan_notes = [note.partition("\n")[0] for note in audit.plan_warnings()]
     notes = list_notes(audit, findings, match, facts, plan_notes)
     metrics = metrics_path(audit)

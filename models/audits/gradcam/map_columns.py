@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ...explain.maps import border_mass, concentration, is_empty, peak
+from ...explain.maps import is_empty
+from ...explain.measures.evidence import evidence_columns
 from .config import LABEL, PREDICTED, SECOND
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from numpy.typing import NDArray
 
     from ...explain.grad_cam import CamResult
@@ -20,6 +22,14 @@ if TYPE_CHECKING:
 
 MAX_LOGITS = 100
 """With more outputs, the records have no logits, and ``explain`` does not take all classes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Annotations:
+    """Boxes and masks of a batch, None where the index has none."""
+
+    boxes: Sequence[NDArray[Any]] | None = None
+    masks: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +45,7 @@ class ExplainedBatch:
     """Model outputs of the labels, -1 if there is none."""
     class_of_output: torch.Tensor
     """Class number of each output."""
-    size: tuple[int, ...]
+    size: tuple[int, int]
     """Height and width of the images in pixels."""
 
     def maps(self, role: str | int) -> MapsOfRole:
@@ -71,31 +81,39 @@ class MapsOfRole:
         """Maps without evidence for the class."""
         return np.asarray(is_empty(self.rectified, self.scores).numpy())
 
+    def evidence(
+        self, size: tuple[int, int], annotations: Annotations, chosen: NDArray[np.bool_] | None = None
+    ) -> dict[str, pa.Array]:
+        """Measure the maps of an image size; those that are not chosen or not finite have no values."""
+        usable = self.finite if chosen is None else self.finite & chosen
+        signed = np.where(usable[:, None, None], self.signed.numpy(), np.nan)
+        return evidence_columns(
+            signed, size, annotations.boxes, annotations.masks, scores=self.scores.numpy()
+        )
+
 
 def explained_columns(
     explained: ExplainedBatch,
     first: str,
     projection: FeatureProjection,
-    boxes: Sequence[NDArray[Any]] | None,
-) -> dict[str, list[Any]]:
+    annotations: Annotations,
+) -> dict[str, Any]:
     """Return the columns of a batch that come from its logits and maps.
 
     Args:
         explained: results for the prediction, the label and the other targets.
         first: target of the column ``map``: a role, or the name of a class.
         projection: of the features.
-        boxes: per image, None without boxes.
+        annotations: of the batch.
     """
     height, width = explained.size
     named = [place for place in explained.places if isinstance(place, int)]
     role = first if first in explained.places else PREDICTED if first == SECOND else named[0]
     shown, of_label, of_prediction = explained.maps(role), explained.maps(LABEL), explained.maps(PREDICTED)
     known = (explained.outputs >= 0).numpy()
-    has_map, has_true = shown.finite, known & of_label.finite
-    empty, empty_true = shown.empty, of_label.empty
-    maps = shown.rectified
-    peaks = np.where(empty_true[:, None], -1, peak(of_label.rectified, height, width).numpy())
-    has_evidence = ~empty & has_map
+    maps = shown.signed
+    evidence = shown.evidence(explained.size, annotations)
+    of_object = of_label.evidence(explained.size, annotations, known)
     second: dict[str, list[Any]] = {name: [None] * len(known) for name in ("map_second", "map_second_scale")}
     if SECOND in explained.places:
         of_second = explained.maps(SECOND)
@@ -103,8 +121,8 @@ def explained_columns(
     return {
         **prediction_columns(explained),
         "explained": shown.classes,
-        **scaled_maps("map", shown, has_map),
-        **scaled_maps("map_true", of_label, has_true),
+        **scaled_maps("map", shown, shown.finite),
+        **scaled_maps("map_true", of_label, known & of_label.finite),
         **second,
         **named_map_columns([explained.maps(output) for output in named], len(known)),
         "map_height": [maps.shape[1]] * len(maps),
@@ -116,12 +134,9 @@ def explained_columns(
         ),
         "image_height": [height] * len(maps),
         "image_width": [width] * len(maps),
-        "border_mass": mask_values(has_evidence, border_mass(maps, height=height, width=width).tolist()),
-        "concentration": mask_values(has_evidence, concentration(maps).tolist()),
-        "blank": mask_values(has_map, empty.tolist()),
-        "blank_true": mask_values(has_true, empty_true.tolist()),
-        "no_map": (~has_map).tolist(),
-        **pointing_game_columns(peaks, has_true, boxes, height, width),
+        **evidence,
+        "hit": of_object["hit"],
+        "blank_true": of_object["blank"],
     }
 
 
@@ -171,43 +186,3 @@ def named_map_columns(of_classes: Sequence[MapsOfRole], num_images: int) -> dict
 def mask_values(flags: NDArray[np.bool_], values: list[Any]) -> list[Any]:
     """Replace the values whose flag is False by None."""
     return [value if flag else None for flag, value in zip(flags.tolist(), values, strict=True)]
-
-
-def pointing_game_columns(
-    peaks: NDArray[np.int64],
-    labelled: NDArray[np.bool_],
-    boxes: Sequence[NDArray[Any]] | None,
-    height: int,
-    width: int,
-) -> dict[str, list[Any]]:
-    """Return the pointing-game columns of a batch, tolerance 0 px; None for images without boxes."""
-    hits: list[bool | None] = []
-    centres: list[bool | None] = []
-    covers: list[float | None] = []
-    for row, (x, y) in enumerate(peaks.tolist()):
-        found = None if boxes is None or not len(boxes[row]) else np.asarray(boxes[row])
-        hits.append(
-            None if found is None or not labelled[row] else x >= 0 and in_any_box(found, x + 0.5, y + 0.5)
-        )
-        centres.append(None if found is None else in_any_box(found, width / 2, height / 2))
-        covers.append(None if found is None else box_coverage(found, height, width))
-    return {"hit": hits, "centre_hit": centres, "box_cover": covers}
-
-
-def in_any_box(boxes: NDArray[Any], x: float, y: float) -> bool:
-    """Return whether a point is in any of the boxes (n, 4): x0, y0, x1, y1."""
-    x0, y0, x1, y1 = boxes.T
-    return bool(((x0 <= x) & (x <= x1) & (y0 <= y) & (y <= y1)).any())
-
-
-def box_coverage(boxes: NDArray[Any], height: int, width: int) -> float:
-    """Return the fraction of the image covered by the union of boxes, counted in pixels by their centres."""
-    across, down = np.arange(width) + 0.5, np.arange(height) + 0.5
-    columns = (boxes[:, :1] <= across) & (across <= boxes[:, 2:3])
-    rows = (boxes[:, 1:2] <= down) & (down <= boxes[:, 3:4])
-    return float(np.any(rows[:, :, None] & columns[:, None, :], axis=0).mean())
-
-
-def uniform_border_mass(map_height: int, map_width: int, height: int = 224, width: int = 224) -> float:
-    """Return the border mass of a uniform map for an image size, as a baseline."""
-    return float(border_mass(torch.ones(1, map_height, map_width), height=height, width=width)[0])

@@ -19,7 +19,7 @@ from ...zoo.forward import eval_mode, run_model
 from .classes import ClassMatch
 from .config import ALL, LABEL, PREDICTED, SECOND
 from .features import FeatureProjection
-from .map_columns import MAX_LOGITS, ExplainedBatch, explained_columns
+from .map_columns import MAX_LOGITS, Annotations, ExplainedBatch, explained_columns
 from .records import SCHEMA
 
 if TYPE_CHECKING:
@@ -83,10 +83,13 @@ class CamExplainer:
             labels,
             outputs,
             self._class_of_output,
-            tuple(images.shape[2:]),
+            (int(images.shape[2]), int(images.shape[3])),
         )
-        boxes = None if batch.boxes is None else [batch.boxes[row] for row in own]
-        columns = explained_columns(explained, self._targets[0], self._projection, boxes)
+        annotations = Annotations(
+            None if batch.boxes is None else [batch.boxes[row] for row in own],
+            None if batch.masks is None else batch.masks[rows].cpu().numpy(),
+        )
+        columns = explained_columns(explained, self._targets[0], self._projection, annotations)
         columns |= self._image_columns(keys, images)
         columns["key"] = keys
         columns["target_layer"] = [cam.name] * len(own)

@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ...explain.measures.evidence import EVIDENCE_FIELDS
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -53,17 +55,9 @@ SCHEMA = pa.schema(
         ("evidence_features", pa.list_(pa.float16(), NUM_FEATURES)),
         ("image_height", pa.int32()),  # pixels of the model input
         ("image_width", pa.int32()),
-        (
-            "border_mass",
-            pa.float32(),
-        ),  # fraction of the map's mass on the border, 0..1; null for an empty map
-        ("concentration", pa.float32()),  # 0 (uniform) .. 1 (single cell); null for an empty map
-        ("blank", pa.bool_()),  # the rectified map is empty; null without a map
-        ("blank_true", pa.bool_()),
-        ("no_map", pa.bool_()),  # the map is not finite
-        ("hit", pa.bool_()),  # the peak of the label's map is in a box; null without boxes
-        ("centre_hit", pa.bool_()),  # the image centre is in a box; null without boxes
-        ("box_cover", pa.float32()),  # fraction of the image covered by boxes, 0..1; null without boxes
+        # Where the evidence of `map` lies; `hit` is of the label's map.
+        *EVIDENCE_FIELDS,
+        ("blank_true", pa.bool_()),  # the label's map is empty; null without one
         ("bytes", pa.int64()),  # of the file, as width, height (upright pixels) and format; from the index
         ("width", pa.int32()),
         ("height", pa.int32()),
