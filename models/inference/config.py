@@ -57,9 +57,10 @@ class ScoringJob(CheckedModel):
                 raise ValueError(
                     "tta: expected a plan with `augment` to draw views from, got one without; write tta: flip"
                 )
-            if plan.sampling is not None or plan.mix is not None:
+            if plan.sampling is not None or plan.mix is not None or plan.progressive_size is not None:
                 raise ValueError(
-                    "tta: expected a plan without `sampling` and `mix`, which views of single images cannot have; remove them"
+                    "tta: expected a plan without `sampling`, `mix` and `progressive_size`, which views of single images cannot "
+                    "have; remove them"
                 )
         return self
 

@@ -48,7 +48,7 @@ class FindLearningRate:
             raise PlanError(
                 f"--find-lr: expected one of Lightwell's training jobs, got {type(job).__name__}; remove --find-lr"
             )
-        return cls(job.model_copy(update={"feature_passes": None}))
+        return cls(job.model_copy(update={"feature_passes": None, "feature_dtype": None}))
 
     @property
     def plan(self) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from ...pipeline.errors import ModelError, PlanError
@@ -84,7 +85,8 @@ def open_features(
     folder = None if "://" in context.destination else context.out / FOLDER
     if spec.plan.cache is not None:
         folder = spec.plan.cache.dir
-    return FeatureCache(trunk, spec.model.name, spec.plan, index, context, dist.device, dist, folder)
+    dtype = None if spec.feature_dtype is None else np.dtype(spec.feature_dtype)
+    return FeatureCache(trunk, spec.model.name, spec.plan, index, context, dist.device, dist, folder, dtype)
 
 
 def initial_weights_report(model: torch.nn.Module) -> WeightsReport:
