@@ -18,10 +18,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .config import AuditConfig
-from .findings_stage import FindingsStage, Summary
+from .findings_stage import FindingsStage
 from .map_stage import MapStage
 from .picture_stage import PictureStage
-from .records import FINDINGS, MAPS, PICTURES, RECORDS_NAME
+from .records import FINDINGS, FINDINGS_NAME, MAPS, PICTURES, RECORDS_NAME, SUMMARY
+from .summary_stage import Summary, SummaryStage
+from .suspect_stage import SuspectStage
 
 if TYPE_CHECKING:
     from ....pipeline.jobs.contracts import Context
@@ -36,28 +38,35 @@ class GradCamAudit(AuditConfig):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """Maps of all images, findings from the maps, and the images that the report shows."""
-        return MapStage(self), FindingsStage(self), PictureStage(self)
+        """Maps of all images, what they suggest, the findings, metrics, and the images that the report shows."""
+        return MapStage(self), SuspectStage(self), FindingsStage(self), SummaryStage(self), PictureStage(self)
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of the output files."""
-        return ("report.html", "findings.json", RECORDS_NAME)
+        return ("report.html", "findings.json", FINDINGS_NAME, RECORDS_NAME)
 
     def finish(self, records: Inputs, context: Context) -> Mapping[str, Any]:
-        """Write findings.json, report.html and records.parquet; return the findings.
+        """Write findings.json, findings.parquet, report.html and records.parquet; return the findings.
 
         Raises:
             OutputError: a file cannot be written.
         """
+        from ..findings.finding import read_findings
         from .findings import write_findings
         from .gallery import build_gallery, choose_rows
         from .picture_stage import read_pictures
         from .records import read_predictions
         from .report import Report
 
-        summary = Summary.load(records[FINDINGS])
-        findings = {"title": self.title, **summary.findings, **self._run_facts(context)}
+        summary = Summary.load(records[SUMMARY])
+        found = read_findings(records[FINDINGS])
+        findings = {
+            "title": self.title,
+            "findings": [finding.to_dict() for finding in found],
+            **summary.findings,
+            **self._run_facts(context),
+        }
         for note in summary.findings["notes"]:
             if note not in summary.plan_notes:  # those were logged when the model was loaded
                 _log.log(logging.ERROR if note in summary.void_notes else logging.WARNING, "%s", note)
@@ -74,6 +83,7 @@ class GradCamAudit(AuditConfig):
             credit=self.credit,
         )
         context.export_records(MAPS, RECORDS_NAME)
+        context.export_records(FINDINGS, FINDINGS_NAME)
         report.write(context.out / "report.html")
         write_findings(findings, context.out / "findings.json")
         return findings

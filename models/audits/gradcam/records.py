@@ -14,10 +14,12 @@ from ...explain.measures.evidence import EVIDENCE_FIELDS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MAPS, FINDINGS, PICTURES = "maps", "findings", "pictures"
+MAPS, SUSPECTS, FINDINGS = "maps", "suspects", "findings"
+SUMMARY, PICTURES = "summary", "pictures"
 """Names of the audit's stages."""
 RECORDS_NAME = "records.parquet"
 """The records of the maps, for users."""
+FINDINGS_NAME = "findings.parquet"
 
 NUM_FEATURES = 128
 """Length of the feature columns; wider activations are projected, narrower ones padded with zeros."""

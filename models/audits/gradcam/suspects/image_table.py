@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ....pipeline.rng import derive_seed, numpy_generator
+from .....pipeline.rng import derive_seed, numpy_generator
 from ..gallery import class_name
 from ..records import column, features_array, maps_array
 

@@ -48,7 +48,10 @@ def all_places(height: int, width: int) -> tuple[Place, ...]:
             name = f"{('upper', 'lower')[down]} {('left', 'right')[across]} {kind}"
             places.append(Place(name, box))
     places += [
-        Place(f"{place_name(row / 3 + 1 / 6, column / 3 + 1 / 6)} ninth", _box(row / 3, column / 3, 1 / 3, height, width))
+        Place(
+            f"{place_name(row / 3 + 1 / 6, column / 3 + 1 / 6)} ninth",
+            _box(row / 3, column / 3, 1 / 3, height, width),
+        )
         for row in range(3)
         for column in range(3)
     ]

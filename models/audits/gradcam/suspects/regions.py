@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,7 +25,10 @@ OTHERS = 0.05
 MIN_SHARE = 0.3
 """An image has its evidence in a region if the region has at least this share of it, ..."""
 MIN_DENSITY = 3.0
-"""... and so many times the share of a uniform map."""
+"""... and so many times the share of a uniform map. Single cells need only this; it is their union that is reported."""
+MAX_USUAL = 0.75
+"""Regions in which the other classes' mean share is more than so many times that of a uniform map are not examined: most
+images have evidence there, and classes of different objects differ for good reasons."""
 MIN_CONCERNED = 4
 MIN_EXCESS = 0.1
 """Smallest difference between the shares of images of the class and of the others."""
@@ -46,49 +49,48 @@ class Marks:
     others: NDArray[np.intp]
     """Rows of other classes."""
     p: float
-    q: float = 1.0
+    q: float
 
 
 def region_suspects(table: ImageTable) -> list[Finding]:
     """Return a finding for each class and region where the class stands out; empty with fewer than two classes."""
     rows = np.flatnonzero(table.has_map)
-    classes, sizes = np.unique(table.classes[rows], return_counts=True)
-    examined = [
-        number
-        for number, size in zip(classes.tolist(), sizes.tolist(), strict=True)
-        if size >= MIN_IMAGES and len(rows) - size >= MIN_IMAGES
-    ]
-    if not examined:
+    labels = table.classes[rows]
+    classes, sizes = np.unique(labels, return_counts=True)
+    large = (sizes >= MIN_IMAGES) & (len(rows) - sizes >= MIN_IMAGES)
+    classes, sizes = classes[large], sizes[large]
+    if not len(classes):
         return []
     height, width = table.shares.shape[1:]
     places = all_places(height, width)
-    shares, labels = table.shares[rows].reshape(len(rows), -1), table.classes[rows]
-    values = shares @ np.stack([place.weights.ravel() for place in places]).T
-    counts = np.stack([count_marked(values, labels == number, places) for number in examined])
-    p_values = count_p_values(
-        counts[:, 0], sizes[np.searchsorted(classes, examined)], counts.sum(axis=1), len(rows)
+    first_cell = len(places) - height * width
+    floors = [least_share(place) for place in places[:first_cell]] + [MIN_DENSITY / (height * width)] * (
+        height * width
     )
+    flat = table.shares[rows].reshape(len(rows), -1)
+    values = flat @ np.stack([place.weights.ravel() for place in places]).T
+    counts = np.stack([count_marked(values, labels == number, np.array(floors)) for number in classes])
+    p_values = count_p_values(counts[:, 0], sizes, counts.sum(axis=1), len(rows))
+    areas = np.array([place.area for place in places])
+    usual = np.stack([values[labels != number].mean(axis=0) / areas for number in classes])
+    p_values[usual > MAX_USUAL] = np.nan
     adjusted = q_values(p_values)
     found = []
-    for position, number in enumerate(examined):
-        is_own = labels == number
+    for position, number in enumerate(classes.tolist()):
+        is_own, num_own = labels == number, int(sizes[position])
         notable = np.flatnonzero(
-            (adjusted[position] <= MAX_Q)
-            & stands_out(counts[position], int(is_own.sum()), len(rows) - int(is_own.sum()))
+            (adjusted[position] <= MAX_Q) & stands_out(counts[position], num_own, len(rows) - num_own)
         )
-        if not len(notable):
-            continue
-        first_cell = len(places) - height * width
-        merged = merge_cells([i - first_cell for i in notable.tolist() if i >= first_cell], height, width)
-        candidates = [places[i] for i in notable.tolist()]
-        candidates += [region_place(cells) for cells in merged if cells.sum() > 1]
-        marks = [mark_images(place, shares @ place.weights.ravel(), is_own) for place in candidates]
-        best_q = float(adjusted[position, notable].min())
-        found += [
-            _finding(table, number, rows, mark, int(is_own.sum()), best_q)
-            for mark in leave_out_overlapping(marks)
-            if stands_out(np.array([[len(mark.own)], [len(mark.others)]]), int(is_own.sum()), int((~is_own).sum()))[0]
-        ]
+        regions = [([i], places[i]) for i in notable.tolist() if i < first_cell]
+        for cells in merge_cells((notable[notable >= first_cell] - first_cell).tolist(), height, width):
+            regions.append(((np.flatnonzero(cells) + first_cell).tolist(), region_place(cells)))
+        marks = []
+        for tests, place in regions:
+            own, others = mark_images(flat @ place.weights.ravel(), is_own, least_share(place))
+            if stands_out(np.array([[len(own)], [len(others)]]), num_own, len(rows) - num_own)[0]:
+                best = tests[int(np.argmin(p_values[position, tests]))]
+                marks.append(Marks(place, own, others, p_values[position, best], adjusted[position, best]))
+        found += [_finding(table, number, rows, mark, num_own) for mark in leave_out_overlapping(marks)]
     return found
 
 
@@ -97,21 +99,28 @@ def least_share(place: Place) -> float:
     return max(MIN_SHARE, min(MIN_DENSITY * place.area, (1 + place.area) / 2))
 
 
-def threshold_of(values: NDArray[np.floating], place: Place) -> float:
-    """Return the share that images have to exceed: the least share, or the quantile of these values of other classes."""
-    position = len(values) - 1 - int(OTHERS * len(values))
-    return max(least_share(place), float(np.partition(values, position)[position]))
-
-
 def count_marked(
-    values: NDArray[np.floating], is_own: NDArray[np.bool_], places: tuple[Place, ...]
+    values: NDArray[np.floating[Any]], is_own: NDArray[np.bool_], floors: NDArray[np.float64]
 ) -> NDArray[np.int64]:
-    """Count the images above the threshold of each place: those of the class, and those of the others; (2, S)."""
+    """Count the images above a threshold in each column of values (N, S): those of the class, and of the others; (2, S).
+
+    The threshold is the floor, or the value that `OTHERS` of the other classes' images exceed, if that is higher.
+    """
     own, others = values[is_own], values[~is_own]
     position = len(others) - 1 - int(OTHERS * len(others))
-    floors = np.array([least_share(place) for place in places])
     thresholds = np.maximum(floors, np.partition(others, position, axis=0)[position])
     return np.stack([(own > thresholds).sum(axis=0), (others > thresholds).sum(axis=0)])
+
+
+def mark_images(
+    values: NDArray[np.floating[Any]], is_own: NDArray[np.bool_], floor: float
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the images that `count_marked` counts: those of the class, the largest value first, and those of the others."""
+    own, others = np.flatnonzero(is_own), np.flatnonzero(~is_own)
+    position = len(others) - 1 - int(OTHERS * len(others))
+    threshold = max(floor, float(np.partition(values[others], position)[position]))
+    above = own[values[own] > threshold]
+    return above[np.argsort(-values[above], kind="stable")], others[values[others] > threshold]
 
 
 def stands_out(counts: NDArray[np.int64], num_own: int, num_others: int) -> NDArray[np.bool_]:
@@ -120,19 +129,6 @@ def stands_out(counts: NDArray[np.int64], num_own: int, num_others: int) -> NDAr
     return np.asarray(
         (counts[0] >= MIN_CONCERNED) & (own - others >= MIN_EXCESS) & (own >= MIN_RATIO * others), np.bool_
     )
-
-
-def mark_images(place: Place, values: NDArray[np.floating], is_own: NDArray[np.bool_]) -> Marks:
-    """Mark the images of a class, and those of others, that have their evidence in a place."""
-    own, others = np.flatnonzero(is_own), np.flatnonzero(~is_own)
-    threshold = threshold_of(values[others], place)
-    above = own[values[own] > threshold]
-    others_above = others[values[others] > threshold]
-    p = count_p_values(
-        np.array([[len(above)]]), np.array([len(own)]), np.array([len(above) + len(others_above)]), len(values)
-    )
-    order = above[np.argsort(-values[above], kind="stable")]
-    return Marks(place, order, others_above, float(p[0, 0]))
 
 
 def leave_out_overlapping(marks: list[Marks]) -> list[Marks]:
@@ -145,9 +141,7 @@ def leave_out_overlapping(marks: list[Marks]) -> list[Marks]:
     return kept
 
 
-def _finding(
-    table: ImageTable, number: int, rows: NDArray[np.intp], mark: Marks, num_own: int, q: float
-) -> Finding:
+def _finding(table: ImageTable, number: int, rows: NDArray[np.intp], mark: Marks, num_own: int) -> Finding:
     name, place = table.name_of(number), mark.place
     num_others = len(rows) - num_own
     share, share_others = len(mark.own) / num_own, len(mark.others) / num_others
@@ -165,7 +159,7 @@ def _finding(
         sentence=f"In {100 * share:.0f} % of {whose} ({len(mark.own):,} of {num_own:,}) the evidence lies in the {place.name}; "
         f"in other classes in {100 * share_others:.1f} %.",
         effect=Effect(share, "share of images", low, high),
-        null=Null((len(mark.own) + len(mark.others)) / len(rows), mark.p, q),
+        null=Null((len(mark.own) + len(mark.others)) / len(rows), mark.p, mark.q),
         num_images=num_own,
         num_concerned=len(mark.own),
         keys=table.keys_of(rows[mark.own[:MAX_KEYS]]),
