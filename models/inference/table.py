@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 PARQUET_NAME = "predictions.parquet"
 CSV_NAME = "predictions.csv"
+SCORES_NAME = "records.parquet"
+"""Of what the stage returned: labels and logits."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +62,7 @@ class ScoreTable:
         if isinstance(job.tta, int) and job.tta > 1:
             keys, first, logits = _average_views(keys, logits, outputs)
             labels, lists = labels[first], [lists[row] for row in first]
-        used = set(keys)
-        unusable = job.plan.load_index().unusable(job.split)
-        failed = dict(zip(unusable["key"].to_pylist(), unusable["status"].to_pylist(), strict=True))
-        failed |= {
-            str(entry["key"]): f"{entry['step']}: {entry['reason']}"
-            for entry in quarantine
-            if entry["key"] not in used
-        }
+        failed = reasons_of_failures(job, keys, quarantine)
         found = tuple(None if each is None else tuple(each) for each in lists)
         return cls(outputs, keys, labels, found, logits, failed)
 
@@ -132,6 +127,20 @@ class ScoreTable:
         )
         lines.writerows((key, "", "", reason) for key, reason in self.failed.items())
         write_text(folder / CSV_NAME, text.getvalue())
+
+
+def reasons_of_failures(
+    job: ScoringJob, keys: Sequence[str], quarantine: Sequence[Mapping[str, Any]]
+) -> dict[str, str]:
+    """Return the reasons by key of the images that could not be used; ``keys`` are those that could."""
+    used = set(keys)
+    unusable = job.plan.load_index().unusable(job.split)
+    failed = dict(zip(unusable["key"].to_pylist(), unusable["status"].to_pylist(), strict=True))
+    return failed | {
+        str(entry["key"]): f"{entry['step']}: {entry['reason']}"
+        for entry in quarantine
+        if entry["key"] not in used
+    }
 
 
 def _average_views(

@@ -44,6 +44,8 @@ class AuditConfig(CheckedModel):
     explain: str | tuple[str, ...] = PREDICTED
     """Target classes of the maps, one or several of ``predicted``, ``label``, ``second``, ``all`` and names of classes; the
     report shows the first, and the prediction where that is ``all``."""
+    trust_images: int = Field(default=32, ge=0, le=1000)
+    """Images on which the maps themselves are checked; 0 checks none, and there is no verdict on them."""
     gallery: int = Field(default=27, ge=0, le=200)
     """Maximum number of images in the report."""
     title: str = "Grad-CAM audit"

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from ....pipeline.jobs.fingerprint import fingerprint_of
 from ....pipeline.jobs.stages import Inputs, Process, Rows, Source
 from ..findings.finding import SCHEMA, findings_batch, read_findings
-from .records import FINDINGS, SUSPECTS
+from .records import FINDINGS, MAPS, SUSPECTS, TRUST
+from .trust import judge
 from .verdicts import VERDICT_VERSION, conclude
 
 if TYPE_CHECKING:
@@ -24,18 +25,21 @@ class FindingsStage:
     audit: AuditConfig
 
     name = FINDINGS
-    needs = (SUSPECTS,)
+    needs = (MAPS, TRUST, SUSPECTS)
     schema = SCHEMA
 
     def fingerprint(self) -> str:
-        """Hash the version of the rules."""
-        return fingerprint_of([VERDICT_VERSION])
+        """Hash the version of the rules, and the seed of intervals."""
+        return fingerprint_of([VERDICT_VERSION, self.audit.plan.seed])
 
     def source(self, inputs: Inputs) -> Source:  # noqa: ARG002
         """Return all candidates at once."""
         return Rows(SUSPECTS)
 
     @contextmanager
-    def open(self, inputs: Inputs) -> Iterator[Process]:  # noqa: ARG002
-        """Yield a function that concludes the candidates."""
-        yield lambda records: findings_batch(conclude(read_findings(records)))
+    def open(self, inputs: Inputs) -> Iterator[Process]:
+        """Yield a function that judges the candidates."""
+        trust = judge(inputs[TRUST], inputs[MAPS], self.audit.plan.seed)
+        yield lambda records: findings_batch(
+            conclude(read_findings(records), trusted=trust.trusted is not False)
+        )

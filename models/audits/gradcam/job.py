@@ -24,6 +24,7 @@ from .picture_stage import PictureStage
 from .records import FINDINGS, FINDINGS_NAME, MAPS, PICTURES, RECORDS_NAME, SUMMARY
 from .summary_stage import Summary, SummaryStage
 from .suspect_stage import SuspectStage
+from .trust_stage import TrustStage
 
 if TYPE_CHECKING:
     from ....pipeline.jobs.contracts import Context
@@ -38,8 +39,15 @@ class GradCamAudit(AuditConfig):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """Maps of all images, what they suggest, the findings, metrics, and the images that the report shows."""
-        return MapStage(self), SuspectStage(self), FindingsStage(self), SummaryStage(self), PictureStage(self)
+        """Maps of all images, checks of the maps, candidates, findings, metrics, and the images that the report shows."""
+        return (
+            MapStage(self),
+            TrustStage(self),
+            SuspectStage(self),
+            FindingsStage(self),
+            SummaryStage(self),
+            PictureStage(self),
+        )
 
     @property
     def outputs(self) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from ...explain.measures.evidence import EVIDENCE_FIELDS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MAPS, SUSPECTS, FINDINGS = "maps", "suspects", "findings"
+MAPS, TRUST, SUSPECTS, FINDINGS = "maps", "trust", "suspects", "findings"
 SUMMARY, PICTURES = "summary", "pictures"
 """Names of the audit's stages."""
 RECORDS_NAME = "records.parquet"

@@ -18,7 +18,8 @@ from ...explain.measures.regions import uniform_shares
 from ...report.curves import Curves, read_curves
 from .audited_model import match_audited_classes, model_facts
 from .classes import ClassMatch
-from .records import MAPS, SUMMARY, map_size
+from .records import MAPS, SUMMARY, TRUST, map_size
+from .trust import judge
 
 if TYPE_CHECKING:
     from .config import AuditConfig
@@ -58,7 +59,7 @@ class SummaryStage:
     audit: AuditConfig
 
     name = SUMMARY
-    needs = (MAPS,)
+    needs = (MAPS, TRUST)
     schema = SUMMARY_SCHEMA
 
     def fingerprint(self) -> str:
@@ -74,13 +75,13 @@ class SummaryStage:
         return Rows(MAPS)
 
     @contextmanager
-    def open(self, inputs: Inputs) -> Iterator[Process]:  # noqa: ARG002
-        """Yield a function that computes the findings of all records."""
-        yield lambda records: summarize(self.audit, records).dump()
+    def open(self, inputs: Inputs) -> Iterator[Process]:
+        """Yield a function that computes the metrics of all records."""
+        yield lambda records: summarize(self.audit, records, inputs[TRUST]).dump()
 
 
-def summarize(audit: AuditConfig, records: pa.Table) -> Summary:
-    """Compute the findings of an audit from its records.
+def summarize(audit: AuditConfig, records: pa.Table, trust_records: pa.Table) -> Summary:
+    """Compute the metrics of an audit from its records and the checks of its maps.
 
     Raises:
         PlanError: there are no records, or ``class_map`` has an unknown class.
@@ -98,8 +99,12 @@ def summarize(audit: AuditConfig, records: pa.Table) -> Summary:
     findings["border_mass"]["even_map"] = uniform_shares((image[0], image[1]))["border_mass"]
     plan_notes = [note.partition("\n")[0] for note in audit.plan_warnings()]
     notes = list_notes(audit, findings, match, facts, plan_notes)
+    trust = judge(trust_records, records, audit.plan.seed)
+    if trust.trusted is False:
+        notes += [f"the maps are not trustworthy for this model: {reason}" for reason in trust.reasons]
     metrics = metrics_path(audit)
     findings |= {
+        "trust": trust.to_dict(),
         "split": audit.split,
         "map_size": size,
         "image_size": image,

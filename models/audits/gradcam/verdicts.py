@@ -6,7 +6,7 @@ kind                      condition                                      severit
 region, cluster           confirmed, drop of at least `LARGE_DROP`       high
 region, cluster           confirmed                                      medium
 region, cluster           not tested or not testable                     low
-region, cluster           refuted                                        note
+region, cluster           refuted, or the maps are not trustworthy       note
 confident_error, slice    at least `LARGE_EFFECT`                        medium
 confident_error, slice                                                   low
 profile, suspected_label                                                 note
@@ -31,12 +31,17 @@ BORDER = 0.15
 """A region that lies within this fraction of an edge can be cropped away."""
 
 
-def conclude(suspects: Iterable[Finding]) -> list[Finding]:
-    """Return the findings of candidates, the most severe and then the largest first."""
+def conclude(suspects: Iterable[Finding], *, trusted: bool = True) -> list[Finding]:
+    """Return the findings of candidates, the most severe and then the largest first.
+
+    Args:
+        suspects: candidates, with what the interventions showed.
+        trusted: False if the maps are not trustworthy for this model.
+    """
     found = [
         replace(
             each,
-            severity=severity_of(each),
+            severity=severity_of(each, trusted),
             sentence=" ".join(filter(None, (each.sentence, sentence_of_test(each)))),
             advice=each.advice or advice_of(each),
         )
@@ -45,7 +50,7 @@ def conclude(suspects: Iterable[Finding]) -> list[Finding]:
     return sorted(found, key=lambda each: (SEVERITIES.index(each.severity), -each.effect.value, each.id))
 
 
-def severity_of(finding: Finding) -> Severity:
+def severity_of(finding: Finding, trusted: bool) -> Severity:
     """Return the severity by the table of this module."""
     if finding.kind in ("profile", "suspected_label"):
         return "note"
@@ -54,7 +59,7 @@ def severity_of(finding: Finding) -> Severity:
     test = finding.confirmation
     if test.status == "confirmed":
         return "high" if test.drop is not None and test.drop.value >= LARGE_DROP else "medium"
-    return "note" if test.status == "refuted" else "low"
+    return "low" if trusted and test.status != "refuted" else "note"
 
 
 def sentence_of_test(finding: Finding) -> str:

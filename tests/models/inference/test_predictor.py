@@ -139,7 +139,9 @@ def test_checkpoints_of_other_tasks_and_devices_that_are_not_there_are_refused(
     path = tmp_path / "other.safetensors"
     del header["digest"]
     save_file(load_file(checkpoint), path, metadata=header | {"task": "detect"})
-    with pytest.raises(ModelError, match="expected one of the task classify or multilabel, got 'detect'"):
+    with pytest.raises(
+        ModelError, match="expected one of the tasks classify, multilabel, segment, got 'detect'"
+    ):
         load(path)
     with pytest.raises(ModelError, match="device: expected auto, cpu or cuda, got 'abacus'"):
         load(checkpoint, device="abacus")

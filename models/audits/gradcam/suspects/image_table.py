@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from .....pipeline.rng import derive_seed, numpy_generator
+from ...findings.finding import Region
 from ..gallery import class_name
 from ..records import column, features_array, maps_array
 
@@ -35,7 +37,8 @@ class ImageTable:
     confidences: NDArray[np.float32]
     shares: NDArray[np.float32]
     """Share of the positive evidence for the class in each cell of its map, (N, h, w); NaN without such evidence."""
-    image_size: tuple[int, int]
+    map_size: tuple[int, int]
+    """Cells of the maps, of which ``shares`` has the sums of neighbours if there are many."""
     features: NDArray[np.float32]
     """(N, D); NaN without."""
     evidence_features: NDArray[np.float32]
@@ -58,6 +61,13 @@ class ImageTable:
         """Return the name of a class."""
         return class_name(number, self.names)
 
+    def region(self, name: str, weights: NDArray[np.floating[Any]]) -> Region:
+        """Return a region, given on the grid of ``shares``, on the cells of the maps."""
+        for axis, side in enumerate(self.map_size):
+            step = -(-side // MAX_GRID)
+            weights = np.repeat(weights, step, axis=axis).take(np.arange(side), axis=axis)
+        return Region.from_weights(name, weights)
+
     def keys_of(self, rows: Sequence[int] | NDArray[np.intp]) -> tuple[str, ...]:
         """Return the keys of rows, in their order."""
         return tuple(str(self.keys[row]) for row in rows)
@@ -68,12 +78,15 @@ FACTS = ("bytes", "width", "height", "format", "brightness", "contrast", "is_gra
 
 
 def read_image_table(records: pa.Table, names: Sequence[str], seed: int) -> ImageTable:
-    """Read the records of the stage ``maps``; at least one row."""
+    """Read the records of the stage ``maps``, at least one row, in the order of the keys."""
+    records = records.sort_by("key")
     known = np.asarray(records["known"].to_pylist(), np.bool_)
     labels = np.where(known, column(records, "label"), -1)
     predictions = column(records, "prediction")
     by_label = bool(known.any())
-    maps = maps_array(records, "map_true" if by_label else "map", rectified=True)
+    name = "map_true" if by_label else "map"
+    maps = maps_array(records, name, rectified=True)
+    maps[pc.fill_null(records[name.replace("map", "blank")], False).to_numpy()] = np.nan
     return ImageTable(
         keys=np.asarray(records["key"].to_pylist(), object),
         classes=labels if by_label else predictions,
@@ -82,7 +95,7 @@ def read_image_table(records: pa.Table, names: Sequence[str], seed: int) -> Imag
         predictions=predictions,
         confidences=column(records, "confidence"),
         shares=evidence_shares(sum_cells(maps)),
-        image_size=(int(column(records, "image_height")[0]), int(column(records, "image_width")[0])),
+        map_size=(int(maps.shape[1]), int(maps.shape[2])),
         features=features_array(records),
         evidence_features=features_array(records, "evidence_features"),
         names=names,

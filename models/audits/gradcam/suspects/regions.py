@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...findings.fdr import q_values
-from ...findings.finding import MAX_KEYS, Effect, Finding, Null, Region, finding_id
+from ...findings.finding import MAX_KEYS, Effect, Finding, Null, finding_id
 from ...findings.intervals import wilson
 from ...findings.nulls import count_p_values
 from .places import Place, all_places, merge_cells, region_place
@@ -146,7 +146,7 @@ def _finding(table: ImageTable, number: int, rows: NDArray[np.intp], mark: Marks
     num_others = len(rows) - num_own
     share, share_others = len(mark.own) / num_own, len(mark.others) / num_others
     low, high = wilson(len(mark.own), num_own) or (None, None)
-    region = Region.from_weights(place.name, place.weights)
+    region = table.region(place.name, place.weights)
     whose = f"the images of class {name}" if table.by_label else f"the images predicted as {name}"
     others = np.setdiff1d(np.flatnonzero(table.has_map & (table.classes != number)), rows[mark.others])
     return Finding(
