@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ....pipeline.jobs.fingerprint import fingerprint_of
 from ....pipeline.jobs.stages import Inputs, Process, Rows, Source
 from ..findings.finding import SCHEMA, findings_batch, read_findings
-from .records import FINDINGS, MAPS, SUSPECTS, TRUST
+from .confirmation import confirm_finding
+from .records import FINDINGS, INTERVENTIONS, MAPS, SUSPECTS, TRUST
 from .trust import judge
 from .verdicts import VERDICT_VERSION, conclude
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from .config import AuditConfig
 
 
@@ -25,7 +28,7 @@ class FindingsStage:
     audit: AuditConfig
 
     name = FINDINGS
-    needs = (MAPS, TRUST, SUSPECTS)
+    needs = (MAPS, TRUST, SUSPECTS, INTERVENTIONS)
     schema = SCHEMA
 
     def fingerprint(self) -> str:
@@ -39,7 +42,14 @@ class FindingsStage:
     @contextmanager
     def open(self, inputs: Inputs) -> Iterator[Process]:
         """Yield a function that judges the candidates."""
-        trust = judge(inputs[TRUST], inputs[MAPS], self.audit.plan.seed)
-        yield lambda records: findings_batch(
-            conclude(read_findings(records), trusted=trust.trusted is not False)
-        )
+        seed, interventions = self.audit.plan.seed, inputs[INTERVENTIONS]
+        is_trusted = judge(inputs[TRUST], inputs[MAPS], seed).trusted is not False
+
+        def process(records: pa.Table) -> pa.RecordBatch:
+            tested = [
+                replace(each, confirmation=confirm_finding(each, interventions, seed))
+                for each in read_findings(records)
+            ]
+            return findings_batch(conclude(tested, trusted=is_trusted))
+
+        yield process

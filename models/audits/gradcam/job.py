@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from .config import AuditConfig
 from .findings_stage import FindingsStage
+from .intervention_stage import InterventionStage
 from .map_stage import MapStage
 from .picture_stage import PictureStage
 from .records import FINDINGS, FINDINGS_NAME, MAPS, PICTURES, RECORDS_NAME, SUMMARY
@@ -39,11 +40,12 @@ class GradCamAudit(AuditConfig):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """Maps of all images, checks of the maps, candidates, findings, metrics, and the images that the report shows."""
+        """Maps, checks of the maps, candidates and their tests, findings, metrics, and the images that the report shows."""
         return (
             MapStage(self),
             TrustStage(self),
             SuspectStage(self),
+            InterventionStage(self),
             FindingsStage(self),
             SummaryStage(self),
             PictureStage(self),
@@ -62,10 +64,8 @@ class GradCamAudit(AuditConfig):
         """
         from ..findings.finding import read_findings
         from .findings import write_findings
-        from .gallery import build_gallery, choose_rows
         from .picture_stage import read_pictures
-        from .records import read_predictions
-        from .report import Report
+        from .report.page import Report
 
         summary = Summary.load(records[SUMMARY])
         found = read_findings(records[FINDINGS])
@@ -79,12 +79,13 @@ class GradCamAudit(AuditConfig):
             if note not in summary.plan_notes:  # those were logged when the model was loaded
                 _log.log(logging.ERROR if note in summary.void_notes else logging.WARNING, "%s", note)
         maps = records[MAPS]
-        chosen = choose_rows(read_predictions(maps), self.gallery)
         report = Report(
             title=self.title,
             findings=findings,
             records=maps,
-            gallery=build_gallery(maps, read_pictures(records[PICTURES]), chosen, summary.names),
+            found=found,
+            pictures=read_pictures(records[PICTURES]),
+            num_gallery=self.gallery,
             quarantine=context.quarantine,
             names=summary.names,
             curves=summary.curves,

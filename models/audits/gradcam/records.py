@@ -14,8 +14,8 @@ from ...explain.measures.evidence import EVIDENCE_FIELDS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MAPS, TRUST, SUSPECTS, FINDINGS = "maps", "trust", "suspects", "findings"
-SUMMARY, PICTURES = "summary", "pictures"
+MAPS, TRUST, SUSPECTS, INTERVENTIONS = "maps", "trust", "suspects", "interventions"
+FINDINGS, SUMMARY, PICTURES = "findings", "summary", "pictures"
 """Names of the audit's stages."""
 RECORDS_NAME = "records.parquet"
 """The records of the maps, for users."""
