@@ -117,6 +117,7 @@ def summarize(audit: AuditConfig, records: pa.Table, trust_records: pa.Table) ->
         "preprocessing": preprocessing(audit),
         "index": index_facts(audit),
         "target_layer": records["target_layer"][0].as_py(),
+        "method": audit.method,
         "explain": ", ".join(audit.targets),
         "model_classes": {
             "num_outputs": facts["num_outputs"],

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ....pipeline.compiler.program import Program
-from ...explain.grad_cam import GradCam
+from ...explain.grad_cam import Cam
 from ...explain.perturb.fill import Removal, fill_constant
 from ...zoo.forward import eval_mode, run_model
 from ...zoo.heads import num_outputs
@@ -82,9 +82,10 @@ def open_audit_model(audit: AuditConfig) -> Iterator[AuditModel]:
         )
 
 
-def signed_maps(cam: GradCam, images: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+def signed_maps(cam: Cam, images: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
     """Return the signed maps (N, h, w) of images for outputs (N,), float32 on the CPU."""
-    return cam(images, [outputs]).pre_relu[0].float().cpu()
+    signed: torch.Tensor = cam(images, [outputs]).pre_relu[0]
+    return signed.float().cpu()
 
 
 def _has_several(audit: AuditConfig) -> bool:

@@ -179,6 +179,7 @@ def provenance(findings: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("Weights", ", ".join(filter(None, (weights["source"], loaded, *weights.get("notes", ()))))),
         ("Untrained layers", ", ".join(untrained) or "none"),
         ("Class names", f"from {classes['names_from']}; {how}, {classes['num_outputs']:,} outputs"),
+        ("Method", findings["method"]),
         ("Target layer", findings["target_layer"]),
         ("Maps explain", findings["explain"]),
         ("Input", f"{height} x {width} pixels"),
