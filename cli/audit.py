@@ -52,9 +52,10 @@ def audit(
         ),
     ] = None,
     explain: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help="Target class of the Grad-CAM maps: predicted, label or a class name (default: from the job)."
+            help="Target class of the maps: predicted, label, second, all or a class name (default: from the job); "
+            "repeatable, the report shows the first."
         ),
     ] = None,
     allow_import: AllowImport = None,
@@ -96,7 +97,7 @@ def run_audit(
     *,
     quiet: bool,
     allow_import: Sequence[str] = (),
-    explain: str | None = None,
+    explain: Sequence[str] | None = None,
 ) -> Any:
     """Run the audit job of a job file and return its findings."""
     from ..models.audits.gradcam.job import GradCamAudit
@@ -107,12 +108,12 @@ def run_audit(
     from ..workers.local import run_batch_job
 
     found = load_job(job, default="gradcam", allow_import=allow_import, contract=BatchJob)
-    if explain is not None:
+    if explain:
         if not isinstance(found, GradCamAudit):
             raise PlanError(
                 f"--explain: expected a gradcam job, got {type(found).__name__}; leave the option out"
             )
-        found = found.model_copy(update={"explain": explain})
+        found = found.model_copy(update={"explain": tuple(explain)})
     text = dump_job(found, job, default="gradcam")
     return run_batch_job(found, engine, out, console_for(quiet=quiet), reads=[job], job_text=text)
 

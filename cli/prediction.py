@@ -1,4 +1,4 @@
-"""``lightwell predict`` and ``lightwell evaluate``: a trained classifier on other images."""
+"""``lightwell predict`` and ``lightwell evaluate``: a trained model on other images."""
 
 from __future__ import annotations
 
@@ -72,7 +72,8 @@ def predict(
 ) -> None:
     """Predict images with the preprocessing in the checkpoint; write predictions.parquet and predictions.csv.
 
-    Images that cannot be read are listed there with the reason.
+    Images that cannot be read are listed there with the reason. A segmentation network writes masks/*.png beside them, of the
+    size of the pictures, and the share of each class.
 
     Example: lightwell predict runs/cells/best.safetensors photos --out runs/predictions
     Example: lightwell predict runs/cells/best.safetensors a.jpg b.png --out runs/predictions --tta flip
@@ -87,7 +88,13 @@ def predict(
     if as_json:
         print_json(found)
     elif not quiet:
-        print_table(["class", "images"], [[name, f"{count:,}"] for name, count in found["classes"].items()])
+        if "shares" in found:
+            rows = [[name, f"{100 * share:.2f} %"] for name, share in found["shares"].items()]
+            print_table(["class", "share of pixels"], rows)
+            _print_warnings(found)
+        else:
+            rows = [[name, f"{count:,}"] for name, count in found["classes"].items()]
+            print_table(["class", "images"], rows)
         print(
             f"predicted {found['predicted']:,} of {found['images']:,} images into {out.rstrip('/')}/predictions.csv"
         )
@@ -126,7 +133,7 @@ def evaluate(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Evaluate a checkpoint: metrics with intervals, per-class table, confusion matrix and calibration.
+    """Evaluate a checkpoint: metrics with intervals and by class; of one class per image also confusion matrix and calibration.
 
     Images of an index are prepared by the transforms in the checkpoint, those of a plan by the plan.
 
@@ -243,13 +250,34 @@ def _run(
     return run_batch_job(built, open_engine(**options), out, console, reads=[checkpoint, *local])
 
 
+METRICS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "auroc": "auroc",
+    "map": "mAP",
+    "f1": "F1 at 0.5",
+    "f1_at_thresholds": "F1 at thresholds",
+    "miou": "mIoU",
+    "dice": "Dice",
+    "pixel_accuracy": "pixel accuracy",
+    "loss": "loss",
+}
+"""Metrics that are shown, by their names in evaluation.json."""
+
+
 def _print_evaluation(found: Any) -> None:
     rows = []
-    for name in ("accuracy", "balanced_accuracy", "auroc", "loss"):
-        value, limits = found[name], found["intervals"].get(name)
-        shown = "undefined" if value is None else f"{value:.4f}"
-        rows.append([name.replace("_", " "), shown, f"{limits[0]:.4f} to {limits[1]:.4f}" if limits else ""])
-    rows.append(["ECE", f"{found['calibration']['ece']:.4f}", ""])
+    for name, label in METRICS.items():
+        if name in found:
+            value, limits = found[name], found["intervals"].get(name)
+            shown = "undefined" if value is None else f"{value:.4f}"
+            rows.append([label, shown, f"{limits[0]:.4f} to {limits[1]:.4f}" if limits else ""])
+    if "calibration" in found:
+        rows.append(["ECE", f"{found['calibration']['ece']:.4f}", ""])
     print_table(["metric", "value", "95 % interval"], rows)
+    _print_warnings(found)
+
+
+def _print_warnings(found: Any) -> None:
     for line in found["warnings"]:
         print(f"warning: {line}")

@@ -9,6 +9,7 @@ import torch
 from lightwell import ModelSpec, Plan, build_model
 from lightwell.models.training.checkpoint import CheckpointMetadata, save_checkpoint
 from lightwell.models.training.saved_plan import SavedPlan
+from lightwell.models.zoo.segmentation import SegmentationSpec, build_segmentation_model
 
 SPEC = ModelSpec(name="timm:test_resnet", weights="none", num_classes=2)
 CLASSES = ("cat", "dog")
@@ -34,5 +35,27 @@ def save_trained(path: Path, plan: Plan, *, classes: tuple[str, ...] = CLASSES, 
         model.fc.weight.mul_(30)
     history = ({"loss": 0.5, "auroc": 0.9},)
     metadata = CheckpointMetadata(spec, classes, "f" * 16, {}, history, plan=SavedPlan.of(plan), **facts)
+    save_checkpoint(path, model, metadata)
+    return path
+
+
+def save_segmenter(path: Path, plan: Plan, **facts: Any) -> Path:
+    """Write a checkpoint of a random U-Net that predicts each of two classes for about half of a picture's pixels."""
+    spec = SegmentationSpec(name="unet", width=2, num_classes=2)
+    model = build_segmentation_model(spec, 2, seed=1)
+    with torch.no_grad():
+        noise = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        scores = model(noise)
+        model.head.bias[1] -= (scores[:, 1] - scores[:, 0]).median()
+    metadata = CheckpointMetadata(
+        spec,
+        ("ground", "disc"),
+        "f" * 16,
+        {"void": [7], "loss.cross_entropy": 1.0, "loss.dice": 0.5},
+        ({"loss": 0.5, "miou": 0.5},),
+        task="segment",
+        plan=SavedPlan.of(plan),
+        **facts,
+    )
     save_checkpoint(path, model, metadata)
     return path

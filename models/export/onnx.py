@@ -1,4 +1,7 @@
-"""ONNX export: one graph from the pixels of a picture to probabilities, with resize, crop and normalisation inside."""
+"""ONNX export: one graph from the pixels of a picture to probabilities, with resize, crop and normalisation inside.
+
+Those of a segmentation network are a map for each class, of the network's size.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ import torch
 from ...pipeline.atomic_io import write_bytes
 from ...pipeline.errors import ModelError, RequestError, RunError
 from ...pipeline.warning_filter import ignored_warnings
+from ..inference.masks.predictor import MaskPredictor
 from ..inference.outputs import Outputs
 from ..inference.predictor import Predictor, load
 from ..zoo.checkpoint_file import first_line
@@ -41,27 +45,36 @@ class Exported:
 
 
 class PixelsToProbabilities(torch.nn.Module):
-    """Preprocessing, network and softmax in one module."""
+    """Preprocessing, network, and softmax or sigmoid in one module.
 
-    def __init__(self, preprocess: Preprocess, model: torch.nn.Module, outputs: Outputs) -> None:
+    Args:
+        preprocess: the plan's transforms.
+        model: the network.
+        outputs: meaning of a classifier's outputs; None for a segmentation network.
+    """
+
+    def __init__(self, preprocess: Preprocess, model: torch.nn.Module, outputs: Outputs | None) -> None:
         super().__init__()
         self.preprocess = preprocess
         self.model = model
         self.outputs = outputs
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the probabilities of uint8 RGB images, shape (N, H, W, 3)."""
+        """Return the probabilities of uint8 RGB images, shape (N, H, W, 3): (N, classes), or (N, classes, h, w)."""
         logits: torch.Tensor = self.model(self.preprocess(images))
-        return (
-            logits.sigmoid() if self.outputs.several else (logits / self.outputs.temperature).softmax(dim=1)
-        )
+        if self.outputs is None:
+            return logits.softmax(dim=1)
+        if self.outputs.several:
+            return logits.sigmoid()
+        return (logits / self.outputs.temperature).softmax(dim=1)
 
 
 def export_onnx(checkpoint: Path | str, path: Path | str, *, allow_import: Sequence[str] = ()) -> Exported:
-    """Write a classifier with its preprocessing as one ONNX graph, and compare it with torch on made pictures.
+    """Write a trained network with its preprocessing as one ONNX graph, and compare it with torch on made pictures.
 
     The graph takes ``images``, uint8 RGB pixels of shape (N, H, W, 3) with any N, H and W, and yields ``probabilities``,
-    float32 of shape (N, classes). The names of the classes are in its metadata, as JSON under ``classes``.
+    float32 of shape (N, classes), or (N, classes, h, w) in the network's size for segmentation. The names of the
+    classes are in its metadata, as JSON under ``classes``.
 
     Args:
         checkpoint: a checkpoint of ``lightwell train``.
@@ -81,9 +94,8 @@ def export_onnx(checkpoint: Path | str, path: Path | str, *, allow_import: Seque
                 f"export: expected the package {package}, got none; run: pip install 'lightwell[onnx]'"
             )
     predictor = load(checkpoint, device="cpu", allow_import=allow_import)
-    module = PixelsToProbabilities(
-        preprocess_of(predictor.program), predictor.model, predictor.outputs
-    ).eval()
+    outputs = None if isinstance(predictor, MaskPredictor) else predictor.outputs
+    module = PixelsToProbabilities(preprocess_of(predictor.program), predictor.model, outputs).eval()
     content = _export(module, predictor)
     difference = _largest_difference(content, predictor)
     if difference is not None and not difference <= MAX_DIFFERENCE:
@@ -95,7 +107,7 @@ def export_onnx(checkpoint: Path | str, path: Path | str, *, allow_import: Seque
     return Exported(Path(path), len(content), difference)
 
 
-def _export(module: PixelsToProbabilities, predictor: Predictor) -> bytes:
+def _export(module: PixelsToProbabilities, predictor: Predictor | MaskPredictor) -> bytes:
     images = torch.zeros(2, *CHECKED_SIZES[0], 3, dtype=torch.uint8)
     height, width = torch.export.Dim("height", min=2), torch.export.Dim("width", min=2)
     shapes = {0: torch.export.Dim("batch", min=1), 1: height, 2: width}
@@ -118,12 +130,10 @@ def _export(module: PixelsToProbabilities, predictor: Predictor) -> bytes:
         ) from error
     assert program is not None
     proto: Any = program.model_proto
-    facts = {
-        "classes": json.dumps(predictor.classes),
-        "temperature": repr(predictor.temperature),
-        "thresholds": json.dumps(predictor.outputs.thresholds),
-        "producer": f"lightwell {version('lightwell')}",
-    }
+    facts = {"classes": json.dumps(predictor.classes), "producer": f"lightwell {version('lightwell')}"}
+    if isinstance(predictor, Predictor):
+        facts["temperature"] = repr(predictor.temperature)
+        facts["thresholds"] = json.dumps(predictor.outputs.thresholds)
     for key, value in facts.items():
         entry = proto.metadata_props.add()
         entry.key, entry.value = key, value
@@ -134,7 +144,7 @@ def _export(module: PixelsToProbabilities, predictor: Predictor) -> bytes:
     return bytes(proto.SerializeToString())
 
 
-def _largest_difference(content: bytes, predictor: Predictor) -> float | None:
+def _largest_difference(content: bytes, predictor: Predictor | MaskPredictor) -> float | None:
     if find_spec("onnxruntime") is None:
         return None
     import onnxruntime
@@ -144,8 +154,15 @@ def _largest_difference(content: bytes, predictor: Predictor) -> float | None:
     for number, size in enumerate(CHECKED_SIZES):
         picture = made_picture(number, *size)
         (found,) = session.run([OUTPUT], {INPUT: picture[None]})
-        differences.append(float(np.abs(found - predictor(picture).probabilities).max()))
+        differences.append(float(np.abs(found[0] - probabilities_of(predictor, picture)).max()))
     return max(differences)
+
+
+def probabilities_of(predictor: Predictor | MaskPredictor, picture: np.ndarray) -> np.ndarray:
+    """Return the probabilities of a picture from torch, as the graph has them for one."""
+    if isinstance(predictor, MaskPredictor):
+        return predictor.probabilities(picture)
+    return np.asarray(predictor(picture).probabilities[0])
 
 
 def made_picture(seed: int, height: int, width: int) -> np.ndarray:

@@ -115,9 +115,9 @@ class FeatureStage:
         import torch
 
         from ...pipeline.export.result_index import SplitLookup
-        from ..inference.scoring import torch_device
         from ..training.evaluation import parameter_dtype
         from ..training.train_batch import to_train_batch
+        from ..zoo.device import torch_device
         from ..zoo.forward import run_model
         from .head_input import HeadInput
 

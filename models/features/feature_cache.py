@@ -18,6 +18,7 @@ import torch
 
 from ...pipeline.cache.key import CacheKeys
 from ...pipeline.cache.store import PixelCache
+from ...pipeline.errors import RunError
 from ...pipeline.plan.plan import Plan
 from ...pipeline.plan.view import View
 from ..training.evaluation import parameter_dtype
@@ -67,6 +68,7 @@ class FeatureCache:
         plan: the plan.
         index: its index.
         folder: of the cache; None keeps features in memory.
+        stored_dtype: type that features are rounded to; None keeps that of the network's parameters.
     """
 
     network: Trunk
@@ -77,6 +79,7 @@ class FeatureCache:
     device: torch.device
     dist: DistributedContext
     folder: Path | None = None
+    stored_dtype: np.dtype[Any] | None = None
     _is_checked: bool = False
 
     @cached_property
@@ -87,7 +90,9 @@ class FeatureCache:
 
     @cached_property
     def dtype(self) -> np.dtype[Any]:
-        """Type of the features, that of the network's parameters."""
+        """Type of the features, in memory and on disk."""
+        if self.stored_dtype is not None:
+            return self.stored_dtype
         return np.dtype(str(parameter_dtype(self.network.model)).removeprefix("torch."))
 
     @cached_property
@@ -112,6 +117,7 @@ class FeatureCache:
         Raises:
             PlanError: a transform depends on annotations.
             ModelError: trunk and rest do not compute what the network does.
+            RunError: a feature is too large for its type, or more images are bad than the plan tolerates.
         """
         options = self.plan.cache
         recipe = feature_recipe(self.plan, self.facts, augmented_pass)
@@ -142,7 +148,7 @@ class FeatureCache:
             errors = errors.model_copy(update={"on_error": "skip"})
         if is_rest:  # perhaps the bad images only
             errors = errors.model_copy(update={"max_bad": None, "max_bad_share": None})
-        plan = self.plan.model_copy(update={"errors": errors, "mix": None})
+        plan = self.plan.model_copy(update={"errors": errors, "mix": None, "progressive_size": None})
         selected = View(
             augment=view.augment, first_epoch=view.first_epoch, keys=tuple(self.keys[row] for row in rows)
         )
@@ -160,4 +166,20 @@ class FeatureCache:
             features = self.network.features(images)
         if features.ndim == 4:  # channels last, as the trunk computes them
             features = features.permute(0, 2, 3, 1)
-        return features.cpu().contiguous().numpy()
+        return self._rounded(features.cpu().contiguous().numpy())
+
+    def _rounded(self, features: np.ndarray) -> np.ndarray:
+        """Round features to ``stored_dtype``.
+
+        Raises:
+            RunError: one is too large for it.
+        """
+        if self.stored_dtype is None:
+            return features
+        limit, largest = np.finfo(self.dtype).max, np.abs(features).max(initial=0)
+        if largest > limit:
+            raise RunError(
+                f"feature_dtype: expected features of at most {limit:,.0f} for {self.dtype}, got {largest:,.0f}; "
+                "remove feature_dtype"
+            )
+        return features.astype(self.dtype)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +14,7 @@ from ...pipeline.errors import ModelError, did_you_mean
 from ..zoo.freezing import blocks
 from ..zoo.heads import head_module
 from .head_input import HeadInput, pooled
+from .weights_digest import weights_digest
 
 HEAD_INPUT = "head"
 """Name of the features that the classifier gets."""
@@ -65,11 +65,7 @@ class PooledBlocks:
 
     def digest(self) -> str:
         """Hash layers and weights of the network, and the names of the blocks."""
-        hashed = hashlib.sha256(f"{self.model}\0{self.names}".encode())
-        for name, tensor in self.model.state_dict().items():
-            hashed.update(f"\0{name}\0".encode())
-            hashed.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        return hashed.hexdigest()[:32]
+        return weights_digest(f"{self.model}\0{self.names}", self.model)
 
 
 def check_blocks(model: nn.Module, names: tuple[str, ...]) -> None:

@@ -21,6 +21,7 @@ from ...pipeline.index.mmap_index import ChunkedTable
 from ...pipeline.plan.view import View
 from ...pipeline.sampler.schedule import BatchSpec, Schedule, replacements
 from ...pipeline.text import quoted
+from ..training.evaluation import parameter_dtype
 from ..training.train_batch import Targets, TrainBatch, fill_ignored
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class SplitFeatures:
             self.store.close()
 
     def take(self, rows: np.ndarray) -> torch.Tensor:
-        """Return the features of some images, none of which is ``bad``, on the device of the network."""
+        """Return the features of some images, none of which is ``bad``, on the device and in the precision of the network."""
         found = self._read(rows)
         while lost := [row for row, one in zip(rows.tolist(), found, strict=True) if one is None]:
             self._compute(np.unique(lost), keep=True)  # their shard is damaged or was deleted
@@ -78,7 +79,7 @@ class SplitFeatures:
         features = torch.from_numpy(np.stack([one for one in found if one is not None]))
         if features.ndim == 4:
             features = features.permute(0, 3, 1, 2)
-        return features.to(self.cache.device)
+        return features.to(self.cache.device, parameter_dtype(self.cache.network.model))
 
     def labelled(self) -> tuple[np.ndarray, np.ndarray]:
         """Return features and labels of all labelled images that can be used, in the order of the index."""

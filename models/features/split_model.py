@@ -7,7 +7,6 @@ input of everything after it. So training the rest on features equals training t
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +19,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from ...pipeline.errors import ModelError
 from ..zoo.forward import eval_mode
 from ..zoo.freezing import blocks, train_mode
+from .weights_digest import weights_digest
 
 _CURE = "leave feature_passes out: the whole network then runs in every epoch"
 
@@ -77,12 +77,7 @@ class SplitModel:
 
     def digest(self) -> str:
         """Hash the trunk: its operations, layers and weights."""
-        hashed = hashlib.sha256(f"{self.trunk.code}\0{self.trunk}".encode())
-        for name, tensor in self.trunk.state_dict().items():
-            if not name.endswith("num_batches_tracked"):
-                hashed.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-                hashed.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        return hashed.hexdigest()[:32]
+        return weights_digest(f"{self.trunk.code}\0{self.trunk}", self.trunk)
 
 
 def split_model(model: nn.Module) -> SplitModel:

@@ -1,26 +1,21 @@
-"""Keys of prediction and evaluation jobs, and the stage that both run: logits of every image."""
+"""Keys of prediction and evaluation jobs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-import numpy as np
-import pyarrow as pa
 from pydantic import Field, model_validator
 
 from ...pipeline.config.checked_model import CheckedModel
+from ...pipeline.errors import PlanError
 from ...pipeline.jobs.fingerprint import file_digest, fingerprint_of
+from ...pipeline.jobs.stages import Stage
 from ...pipeline.plan.plan import Plan
 from ...pipeline.plan.view import View
 from ..report.versions import versions
 
-if TYPE_CHECKING:
-    from ...pipeline.batch.batch import Batch
-
-RECORDS_VERSION = 1
+RECORDS_VERSION = 2
 MAX_VIEWS = 256
 
 
@@ -38,11 +33,6 @@ class ScoringJob(CheckedModel):
     device: str = "auto"
     """torch device of the model; ``auto`` uses a GPU if available."""
 
-    schema: ClassVar[pa.Schema] = pa.schema(
-        [("key", pa.string()), ("label", pa.int64()), ("logits", pa.list_(pa.float32()))]
-    )
-    """Logits of one view of an image; those of a flip are averaged. ``label`` is the number of the index, or -1."""
-
     @model_validator(mode="after")
     def _check_views(self) -> Self:
         if isinstance(self.tta, int):
@@ -51,11 +41,38 @@ class ScoringJob(CheckedModel):
                 raise ValueError(
                     "tta: expected a plan with `augment` to draw views from, got one without; write tta: flip"
                 )
-            if plan.sampling is not None or plan.mix is not None:
+            if plan.sampling is not None or plan.mix is not None or plan.progressive_size is not None:
                 raise ValueError(
-                    "tta: expected a plan without `sampling` and `mix`, which views of single images cannot have; remove them"
+                    "tta: expected a plan without `sampling`, `mix` and `progressive_size`, which views of single images cannot "
+                    "have; remove them"
                 )
         return self
+
+    evaluates: ClassVar[bool] = False
+    """Whether the index's labels or masks are compared."""
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stage that scores images, or predicts their masks.
+
+        Raises:
+            ModelError: the checkpoint cannot be read.
+        """
+        from .masks.stage import MaskStage
+        from .score_stage import ScoreStage
+
+        return (MaskStage(self, self.evaluates),) if self.segments else (ScoreStage(self),)
+
+    @property
+    def segments(self) -> bool:
+        """Whether the checkpoint is that of a segmentation network.
+
+        Raises:
+            ModelError: the file is no checkpoint, or one of another task.
+        """
+        from .outputs import SEGMENTATION, read_trained
+
+        return read_trained(self.checkpoint).task == SEGMENTATION
 
     @property
     def view(self) -> View:
@@ -76,42 +93,17 @@ class ScoringJob(CheckedModel):
         return trained_plan_warnings(read_metadata(self.checkpoint)[0].job, self.plan)
 
     def fingerprint(self) -> str:
-        """Hash what determines the logits: plan, weights, split, views and versions.
+        """Hash what determines the records: plan, weights, split, views and versions.
 
         Raises:
-            ModelError: the checkpoint is not that of a classifier.
+            ModelError: the checkpoint cannot be used.
+            PlanError: its task has no such views.
         """
-        from .outputs import read_classifier
-
-        read_classifier(self.checkpoint)
+        if self.segments and isinstance(self.tta, int):
+            raise PlanError(
+                f"tta: expected none or flip for segmentation, as pixels of augmented views lie elsewhere, got {self.tta}; write "
+                "tta: flip"
+            )
         index = self.plan.load_index()
         facts = [self.plan.fingerprint(index), file_digest(self.checkpoint), self.split, self.tta]
         return fingerprint_of([RECORDS_VERSION, *facts, index.classes, versions()])
-
-    @contextmanager
-    def open(self) -> Iterator[Callable[[Batch], pa.RecordBatch]]:
-        """Load the model; yields a function that scores a batch.
-
-        Raises:
-            ModelError: the checkpoint cannot be used, or there is no such device.
-        """
-        from .scoring import Scorer
-
-        scorer = Scorer.load(self.checkpoint, device=self.device, flip=self.tta == "flip")
-
-        def process(batch: Batch) -> pa.RecordBatch:
-            logits = scorer(batch.images, batch.keys)
-            rows = np.flatnonzero(batch.is_valid)
-            keys = [batch.keys[row] for row in rows]
-            return score_records(keys, batch.labels.cpu().numpy()[rows], logits[rows])
-
-        yield process
-
-
-def score_records(keys: list[str], labels: np.ndarray, logits: np.ndarray) -> pa.RecordBatch:
-    """Return the records of a batch."""
-    offsets = pa.array(np.arange(len(keys) + 1, dtype=np.int32) * logits.shape[1])
-    lists = pa.ListArray.from_arrays(offsets, pa.array(logits.reshape(-1)))
-    return pa.record_batch(
-        [pa.array(keys, pa.string()), pa.array(labels, pa.int64()), lists], schema=ScoringJob.schema
-    )

@@ -1,4 +1,4 @@
-"""Meaning of a classifier's logits: probabilities and predicted classes."""
+"""Tasks whose checkpoints can be asked, and the meaning of a classifier's logits: probabilities and predicted classes."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import numpy as np
 from ...pipeline.errors import ModelError
 from ..training.checkpoint import CheckpointMetadata, read_metadata
 
-ONE_CLASS, SEVERAL_CLASSES = "classify", "multilabel"
-"""Tasks whose checkpoints classify: one class per image, or any number."""
+ONE_CLASS, SEVERAL_CLASSES, SEGMENTATION = "classify", "multilabel", "segment"
+"""Tasks whose checkpoints can be asked: one class per image, any number of them, or one per pixel."""
 SEPARATOR = "|"
 """Between the classes of an image, as in tables that are indexed."""
 DEFAULT_THRESHOLD = 0.5
 
 
-def read_classifier(
-    checkpoint: Path, tasks: Sequence[str] = (ONE_CLASS, SEVERAL_CLASSES)
+def read_trained(
+    checkpoint: Path, tasks: Sequence[str] = (ONE_CLASS, SEVERAL_CLASSES, SEGMENTATION)
 ) -> CheckpointMetadata:
-    """Read the metadata of a classifier's checkpoint, without its weights.
+    """Read the metadata of a checkpoint of one of some tasks, without its weights.
 
     Raises:
         ModelError: the file is no checkpoint, or one of another task.
@@ -30,10 +30,19 @@ def read_classifier(
     metadata, _ = read_metadata(checkpoint)
     if metadata.task not in tasks:
         raise ModelError(
-            f"checkpoint: expected one of the task {' or '.join(tasks)}, got {metadata.task!r} in {checkpoint}; the metrics of its "
+            f"checkpoint: expected one of the tasks {', '.join(tasks)}, got {metadata.task!r} in {checkpoint}; the metrics of its "
             "splits are in result.json of the training, and lightwell.load_model loads the network"
         )
     return metadata
+
+
+def read_classifier(checkpoint: Path) -> CheckpointMetadata:
+    """Read the metadata of a classifier's checkpoint, without its weights.
+
+    Raises:
+        ModelError: the file is no checkpoint, or one of another task.
+    """
+    return read_trained(checkpoint, (ONE_CLASS, SEVERAL_CLASSES))
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
@@ -83,5 +92,9 @@ class Outputs:
         """Return the predicted class of one image; several are joined by ``|``, and none are the empty string."""
         if not self.several:
             return self.classes[int(probabilities.argmax())]
-        chosen = probabilities >= np.asarray(self.thresholds, np.float32)
+        chosen = self.chosen(probabilities)
         return SEPARATOR.join(name for name, is_in in zip(self.classes, chosen, strict=True) if is_in)
+
+    def chosen(self, probabilities: np.ndarray) -> np.ndarray:
+        """Return whether each class is predicted, with ``several``: bool, of the shape of the probabilities."""
+        return np.asarray(probabilities >= np.asarray(self.thresholds, np.float32))

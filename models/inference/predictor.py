@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...pipeline.batch.buffers import BatchBuffer, BufferPool, Normalizer
 from ...pipeline.compiler.program import Program
-from ...pipeline.errors import LightwellError, PlanError
-from ...pipeline.index.build import index_files
-from ...pipeline.index.sources.listing import as_text
-from ...pipeline.machine import default_memory_bytes, num_cpus
-from ...pipeline.memory.budget import split_budget
+from ...pipeline.machine import num_cpus
 from ...pipeline.plan.error_policy import ErrorPolicy
 from ...pipeline.plan.plan import Plan
-from ...pipeline.plan.view import View
-from ...pipeline.runtime.batch_builder import BatchBuilder
-from ...pipeline.runtime.open_view import OpenView
-from ...pipeline.text import quoted
-from ...pipeline.warning_filter import ignored_warnings
-from ..zoo.plan_checks import output_shape
-from .outputs import Outputs, read_classifier
+from .masks.predictor import MaskPredictor
+from .masks.segmenter import Segmenter
+from .outputs import SEGMENTATION, Outputs, read_trained
+from .reading import Image, ImageReader, as_list
 from .saved import plan_of
 from .scoring import Scorer
 
 if TYPE_CHECKING:
     import torch
 
-Image = str | Path | np.ndarray
-"""A file, or uint8 RGB pixels of shape (H, W, 3)."""
 NO_INDEX = Path("files")
 """Stands for the index in a plan whose index is never opened."""
 
@@ -87,8 +76,8 @@ def load(
     batch_size: int = 32,
     num_threads: int = 0,
     allow_import: Sequence[str] = (),
-) -> Predictor:
-    """Load a trained classifier with its preprocessing, to predict files and arrays.
+) -> Predictor | MaskPredictor:
+    """Load a trained model with its preprocessing, to predict files and arrays.
 
     Args:
         checkpoint: ``best.safetensors`` of a training.
@@ -98,8 +87,11 @@ def load(
         allow_import: modules, including submodules, that transforms of the checkpoint's plan may be imported from, which
             runs their code.
 
+    Returns:
+        A ``MaskPredictor`` for a segmentation network, a ``Predictor`` for a classifier.
+
     Raises:
-        ModelError: the file is no checkpoint of a classifier, or has no plan.
+        ModelError: the file is no checkpoint of a task that can be predicted, or has no plan.
         PlanError: a transform of its plan does not exist or is not allowed.
     """
     path = Path(checkpoint)
@@ -110,8 +102,10 @@ def load(
         allow_import=allow_import,
         errors=ErrorPolicy(on_error="skip", max_bad_share=None).model_dump(),
     )
-    read_classifier(path)
-    return Predictor(Program.compile(plan), Scorer.load(path, device=device), num_threads or num_cpus())
+    program, num_threads = Program.compile(plan), num_threads or num_cpus()
+    if read_trained(path).task == SEGMENTATION:
+        return MaskPredictor(program, Segmenter.load(path, device=device), num_threads)
+    return Predictor(program, Scorer.load(path, device=device), num_threads)
 
 
 class Predictor:
@@ -120,8 +114,7 @@ class Predictor:
     def __init__(self, program: Program, scorer: Scorer, num_threads: int) -> None:
         self.program = program
         self._scorer = scorer
-        self._num_threads = num_threads
-        self._pool = BufferPool()
+        self._reader = ImageReader(program, num_threads)
 
     @property
     def outputs(self) -> Outputs:
@@ -162,106 +155,11 @@ class Predictor:
             PlanError: an array is no uint8 RGB image, whose meaning would be a guess.
             ModelError: the model does not accept the size of the transformed images.
         """
-        given = _as_list(images)
+        given = as_list(images)
         rows = np.full((len(given), len(self.classes)), np.nan, np.float32)
         errors = [""] * len(given)
-        paths = [number for number, image in enumerate(given) if not isinstance(image, np.ndarray)]
-        arrays = [number for number, image in enumerate(given) if isinstance(image, np.ndarray)]
-        for number in arrays:
-            _check_array(given[number], number)
-        places: dict[str, list[int]] = {}
-        for number in paths:
-            places.setdefault(as_text(str(given[number])), []).append(number)
-        if places:
-            failed = dict.fromkeys(places, "not read")
-            files = [given[numbers[0]] for numbers in places.values()]
-            for keys, tensor in self._read_files(files, failed):
-                found = self.outputs.probabilities(self._scorer(tensor, keys))
-                for key, row in zip(keys, found, strict=True):
-                    rows[places[key]] = row
-                    del failed[key]
-            for key, reason in failed.items():
-                for number in places[key]:
-                    errors[number] = reason
-        for numbers, tensor, reasons in self._read_arrays(given, arrays):
-            for number, reason in reasons.items():
-                errors[number] = reason
-            if numbers:
-                logits = self._scorer(tensor, [f"image {number}" for number in numbers])
-                rows[numbers] = self.outputs.probabilities(logits)
+        for places, names, _, tensor in self._reader.read(given, errors):
+            found = self.outputs.probabilities(self._scorer(tensor, names))
+            for own, row in zip(places, found, strict=True):
+                rows[own] = row
         return Predictions(self.outputs, rows, tuple(errors))
-
-    def _read_files(
-        self, paths: Sequence[str | Path], failed: dict[str, str]
-    ) -> Iterator[tuple[Sequence[str], torch.Tensor]]:
-        """Yield keys and images of batches of files; reasons of unusable ones are written to ``failed``."""
-        index = index_files(paths, num_threads=self._num_threads)
-        for key, status in zip(*(index.table[name].to_pylist() for name in ("key", "status")), strict=True):
-            failed[key] = status
-        opened = OpenView.of(self._batch_plan, View(), index)
-        split = split_budget(default_memory_bytes(), batch_bytes=opened.largest_batch_bytes, prefetch=1)
-        with BatchBuilder(opened, split, num_threads=self._num_threads) as builder:
-            for number in range(opened.schedule.num_batches):
-                with builder.build(number) as result:
-                    if result.error is not None:
-                        raise result.error
-                    failed |= {entry.key: f"{entry.step}: {entry.reason}" for entry in result.entries}
-                    if result.batch is not None and len(result.batch):
-                        yield result.batch.keys, result.batch.images
-
-    @cached_property
-    def _batch_plan(self) -> Plan:
-        """The plan; one image per batch if sizes differ after its transforms."""
-        if output_shape(self.plan) is not None:
-            return self.plan
-        return self.plan.model_copy(update={"batch": self.plan.batch.model_copy(update={"size": 1})})
-
-    def _read_arrays(
-        self, given: Sequence[Any], numbers: Sequence[int]
-    ) -> Iterator[tuple[list[int], Any, dict[int, str]]]:
-        """Yield numbers and images of batches of arrays, and the reasons of those that a transform rejects."""
-        compose = self.program.compose(augment=False)
-        found = self.program.normalization
-        normalizer = None if found is None else Normalizer(found)
-        size = self._batch_plan.batch.size
-        for start in range(0, len(numbers), size):
-            done: list[int] = []
-            images: list[np.ndarray] = []
-            reasons: dict[int, str] = {}
-            for number in numbers[start : start + size]:
-                try:
-                    with ignored_warnings():
-                        images.append(compose(image=np.ascontiguousarray(given[number]))["image"])
-                    done.append(number)
-                except LightwellError:
-                    raise
-                except Exception as error:  # transforms may raise anything; it costs one image, as in a feed
-                    reasons[number] = f"policy: {type(error).__name__}: {' '.join(str(error).split())}"
-            if not images:
-                yield [], None, reasons
-                continue
-            buffer = BatchBuffer(len(images), normalizer, self._pool)
-            for row, image in enumerate(images):
-                buffer.put(row, f"image {done[row]}", image)
-            yield done, buffer.tensor(), reasons
-
-
-def _as_list(images: Any) -> list[Any]:
-    """Return the images as a list of paths and arrays."""
-    if isinstance(images, str | Path) or (isinstance(images, np.ndarray) and images.ndim != 4):
-        return [images]
-    return list(images)
-
-
-def _check_array(image: Any, number: int) -> None:
-    """Check that an array is an RGB image.
-
-    Raises:
-        PlanError: its type or shape is another.
-    """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        got = f"{image.dtype} {tuple(image.shape)}"
-        raise PlanError(
-            f"images[{number}]: expected uint8 RGB pixels of shape (height, width, 3), got {quoted(got)}; convert it: scale "
-            "floats to 0..255, repeat gray three times, drop alpha, move channels last, and turn BGR with [..., ::-1]"
-        )

@@ -10,10 +10,11 @@ from typing import Self
 import numpy as np
 import torch
 
-from ...pipeline.errors import ModelError, RunError
+from ...pipeline.errors import RunError
 from ..training.checkpoint import load_model
 from ..training.evaluation import parameter_dtype
 from ..training.train_batch import model_inputs
+from ..zoo.device import torch_device
 from ..zoo.forward import eval_mode, run_model
 from .outputs import Outputs, read_classifier
 
@@ -60,22 +61,3 @@ class Scorer:
                 "train again with a lower learning rate"
             )
         return logits[0] if len(logits) == 1 else self.outputs.mean_logits(logits)
-
-
-def torch_device(name: str) -> torch.device:
-    """Return a torch device; ``auto`` is CUDA if available, else the CPU.
-
-    Raises:
-        ModelError: there is no such device.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = " ".join(str(error).split())[:100]
-        raise ModelError(
-            f"device: expected auto, cpu or cuda, got {name!r} ({reason}); choose one that this machine has"
-        ) from error
-    return device

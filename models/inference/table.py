@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 PARQUET_NAME = "predictions.parquet"
 CSV_NAME = "predictions.csv"
+SCORES_NAME = "records.parquet"
+"""Of what the stage returned: labels and logits."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ class ScoreTable:
     keys: tuple[str, ...]
     labels: np.ndarray
     """int64, shape (N,): labels of the index, -1 for none."""
+    label_lists: tuple[tuple[int, ...] | None, ...]
+    """Labels of images with several, as numbers of the index; None without."""
     logits: np.ndarray
     """float32, shape (N, classes); of several views those of the mean probabilities."""
     failed: Mapping[str, str]
@@ -53,18 +57,21 @@ class ScoreTable:
         logits = np.array(values.flatten(), dtype=np.float32).reshape(-1, num_classes)
         keys = tuple(records["key"].to_pylist())
         labels = np.asarray(records["label"].to_pylist(), dtype=np.int64)
+        lists = records["labels"].to_pylist()
         outputs = Outputs.of(metadata)
         if isinstance(job.tta, int) and job.tta > 1:
-            keys, labels, logits = _average_views(keys, labels, logits, outputs)
-        used = set(keys)
-        unusable = job.plan.load_index().unusable(job.split)
-        failed = dict(zip(unusable["key"].to_pylist(), unusable["status"].to_pylist(), strict=True))
-        failed |= {
-            str(entry["key"]): f"{entry['step']}: {entry['reason']}"
-            for entry in quarantine
-            if entry["key"] not in used
-        }
-        return cls(outputs, keys, labels, logits, failed)
+            keys, first, logits = _average_views(keys, logits, outputs)
+            labels, lists = labels[first], [lists[row] for row in first]
+        failed = reasons_of_failures(job, keys, quarantine)
+        found = tuple(None if each is None else tuple(each) for each in lists)
+        return cls(outputs, keys, labels, found, logits, failed)
+
+    def label_sets(self, num_classes: int) -> np.ndarray:
+        """Return the sets of labels: int8, shape (N, classes of the index), -1 in the rows of images without."""
+        sets = np.zeros((len(self.keys), num_classes), np.int8)
+        for row, numbers in enumerate(self.label_lists):
+            sets[row, slice(None) if numbers is None else list(numbers)] = -1 if numbers is None else 1
+        return sets
 
     @property
     def probabilities(self) -> np.ndarray:
@@ -122,13 +129,30 @@ class ScoreTable:
         write_text(folder / CSV_NAME, text.getvalue())
 
 
+def reasons_of_failures(
+    job: ScoringJob, keys: Sequence[str], quarantine: Sequence[Mapping[str, Any]]
+) -> dict[str, str]:
+    """Return the reasons by key of the images that could not be used; ``keys`` are those that could."""
+    used = set(keys)
+    unusable = job.plan.load_index().unusable(job.split)
+    failed = dict(zip(unusable["key"].to_pylist(), unusable["status"].to_pylist(), strict=True))
+    return failed | {
+        str(entry["key"]): f"{entry['step']}: {entry['reason']}"
+        for entry in quarantine
+        if entry["key"] not in used
+    }
+
+
 def _average_views(
-    keys: tuple[str, ...], labels: np.ndarray, logits: np.ndarray, outputs: Outputs
-) -> tuple[tuple[str, ...], np.ndarray, np.ndarray]:
-    """Average the views of each image; one that failed in some views has the others."""
+    keys: tuple[str, ...], logits: np.ndarray, outputs: Outputs
+) -> tuple[tuple[str, ...], list[int], np.ndarray]:
+    """Average the views of each image; one that failed in some views has the others.
+
+    Returns:
+        Keys, a row of each image, and logits.
+    """
     rows: dict[str, list[int]] = {}
     for row, key in enumerate(keys):
         rows.setdefault(key, []).append(row)
     averaged = [outputs.mean_logits([logits[[row]] for row in own])[0] for own in rows.values()]
-    first = [own[0] for own in rows.values()]
-    return tuple(rows), labels[first], np.stack(averaged) if averaged else logits
+    return tuple(rows), [own[0] for own in rows.values()], np.stack(averaged) if averaged else logits

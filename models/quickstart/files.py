@@ -175,7 +175,7 @@ def audit_text(splits: Splits, model: ModelSpec) -> str:
         Line(f"model: {{name: {flow(model.name)}}}",
              "instead of checkpoint: a pretrained model, with classes matched by name", off=True),
         Line(f"split: {flow(splits.audited)}", "or another one; null for all images"),
-        Line("explain: predicted", "target class of the maps; or label, or the name of a class"),
+        Line("explain: predicted", "target class of the maps; or label, second, all, names of classes, or a list"),
         Line("gallery: 27", "maximum number of images in the report"),
         Line('title: "Grad-CAM audit"'),
         Line('credit: ""', "source and licence of the images, for the report"),

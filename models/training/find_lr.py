@@ -21,7 +21,7 @@ from .job import TrainJob
 from .optimization.lr_range import NUM_STEPS, RangeTest
 from .prepare import choose_device
 from .resume import ResumeState
-from .run import Run
+from .run.run import Run
 from .step import UpdateGroup
 
 PICTURE, CURVE = "lr_finder.png", "lr_finder.json"
@@ -48,7 +48,7 @@ class FindLearningRate:
             raise PlanError(
                 f"--find-lr: expected one of Lightwell's training jobs, got {type(job).__name__}; remove --find-lr"
             )
-        return cls(job.model_copy(update={"feature_passes": None}))
+        return cls(job.model_copy(update={"feature_passes": None, "feature_dtype": None}))
 
     @property
     def plan(self) -> Plan:
@@ -99,9 +99,9 @@ def _steps(run: Run, feed: Feed) -> Callable[[float], float | None]:
     data = run.open_data(feed, (0, 0))
     batches = (batch for epoch in range(feed.num_batches) for batch in data.epoch(epoch))
     step = run.make_step(data.module, run.spec.stages[0])
-    train_mode(run.model)
+    train_mode(run.learner.model)
     if run.spec.batch_norm == "frozen":
-        freeze_batch_norm(run.model)
+        freeze_batch_norm(run.learner.model)
 
     def train_at(rate: float) -> float | None:
         batch = next(batches, None)

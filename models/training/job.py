@@ -93,7 +93,7 @@ class TrainJob(TrainSpec):
             PlanError: the index does not fit the job.
             ModelError: the model or its weights cannot be used, or do not accept the plan's images.
         """
-        from .run import check_request
+        from .run.start import check_request
 
         check_request(self, trains_here=trains_here)
 
@@ -137,7 +137,7 @@ class TrainJob(TrainSpec):
             ModelError: the model or its weights cannot be loaded.
             RunError: the loss is not finite.
         """
-        from .run import run_job
+        from .run.start import run_job
 
         return run_job(self, self.view, feed, context)
 

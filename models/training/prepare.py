@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from ...pipeline.errors import ModelError, PlanError
@@ -11,6 +12,7 @@ from ...pipeline.rng import derive_seed
 from ...pipeline.text import first_few
 from ..features.feature_cache import FOLDER, FeatureCache, Trunk
 from ..zoo.freezing import blocks
+from ..zoo.heads import AUXILIARY_INPUTS, auxiliary_head_names
 from ..zoo.weights_report import WeightsReport, weights_report
 from .distributed.context import DistributedContext
 from .optimization.lora import add_lora
@@ -26,16 +28,28 @@ def build_trainable(spec: TrainSpec, num_outputs: int) -> torch.nn.Module:
     """
     model = spec.build_network(num_outputs, seed=torch_seed(spec, "init"))
     set_all_trainable(model, spec.stages)
-    if getattr(spec.model, "auxiliary_heads", False) and not spec.trains_backbone:
-        raise ModelError(
-            "auxiliary_heads: expected fine_tune_from, got a frozen backbone, which they cannot train; write "
-            "fine_tune_from: all, or remove auxiliary_heads"
-        )
+    if getattr(spec.model, "auxiliary_heads", False):
+        check_auxiliary_heads(model)
     if spec.lora is not None:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(torch_seed(spec, "lora"))
             add_lora(model, spec.lora)
     return model
+
+
+def check_auxiliary_heads(model: torch.nn.Module) -> None:
+    """Check that a layer learns, in some epoch, from the loss of an auxiliary head.
+
+    Raises:
+        ModelError: all layers before the heads are frozen.
+    """
+    inputs = [AUXILIARY_INPUTS[name] for name in auxiliary_head_names(model)]
+    learning = (p.requires_grad for name in inputs for p in model.get_submodule(name).parameters())
+    if not any(learning):
+        raise ModelError(
+            f"auxiliary_heads: expected {inputs[-1]} or earlier blocks to learn, which their losses train, got frozen ones; "
+            f"write fine_tune_from: {inputs[-1]}, all, or a stage of unfreeze from there, or remove auxiliary_heads"
+        )
 
 
 def choose_device(spec: TrainSpec) -> torch.device:
@@ -71,7 +85,8 @@ def open_features(
     folder = None if "://" in context.destination else context.out / FOLDER
     if spec.plan.cache is not None:
         folder = spec.plan.cache.dir
-    return FeatureCache(trunk, spec.model.name, spec.plan, index, context, dist.device, dist, folder)
+    dtype = None if spec.feature_dtype is None else np.dtype(spec.feature_dtype)
+    return FeatureCache(trunk, spec.model.name, spec.plan, index, context, dist.device, dist, folder, dtype)
 
 
 def initial_weights_report(model: torch.nn.Module) -> WeightsReport:

@@ -37,6 +37,9 @@ class TrainSpec(UpdateOptions):
     images, each augmented differently, whose features are computed once and cached; epoch e learns from pass e modulo this
     number. 0 takes the images as in evaluation. None runs the whole model in every epoch. Features are kept in the cache
     folder of the plan, if it has one, otherwise below ``--out``."""
+    feature_dtype: Literal["float16"] | None = None
+    """``float16`` halves the size of the cached features and rounds them to three digits: training then gives what it gives
+    on images with the output of the frozen part rounded so. None keeps them as they are computed."""
     epochs: int = Field(default=5, ge=1)
     optimizer: OptimizerSpec = OptimizerSpec()
     schedule: LRSchedule = LRSchedule()
@@ -80,10 +83,20 @@ class TrainSpec(UpdateOptions):
                 "feature_passes: expected frozen layers, got fine_tune_from: all; name the first block to train, or remove one "
                 "of them"
             )
+        if self.feature_dtype is not None and self.feature_passes is None:
+            raise ValueError(
+                f"feature_dtype: expected feature_passes beside it, got {self.feature_dtype} alone; add feature_passes or "
+                "remove it"
+            )
         if self.feature_passes is not None and self.plan.mix is not None:
             raise ValueError(
                 f"feature_passes: expected a plan without mix, got {self.plan.mix.kind}, which mixes the images of each batch "
                 "anew; remove one of them"
+            )
+        if self.feature_passes and self.plan.progressive_size is not None:
+            raise ValueError(
+                "feature_passes: expected a plan without progressive_size, got one whose images grow while features are kept; "
+                "remove one of them"
             )
         return self
 

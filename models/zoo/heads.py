@@ -61,9 +61,13 @@ def is_headless(model: nn.Module) -> bool:
     return getattr(model, "num_classes", None) == 0 and hasattr(model, "reset_classifier")
 
 
+AUXILIARY_INPUTS = {"aux1": "inception4a", "aux2": "inception4d", "AuxLogits": "Mixed_6e"}
+"""Auxiliary heads of torchvision's GoogLeNet and Inception v3, and the block whose output each of them takes."""
+
+
 def auxiliary_head_names(model: nn.Module) -> tuple[str, ...]:
     """List the auxiliary heads of torchvision's GoogLeNet and Inception v3, if the model was built with them."""
-    return tuple(name for name in ("aux1", "aux2", "AuxLogits") if getattr(model, name, None) is not None)
+    return tuple(name for name in AUXILIARY_INPUTS if getattr(model, name, None) is not None)
 
 
 def reset_head(model: nn.Module, num_classes: int) -> None:

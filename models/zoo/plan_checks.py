@@ -63,8 +63,10 @@ def check_accepts(model: torch.nn.Module, plan: Plan) -> None:
     if shape is None:
         return
     first = next(model.parameters())
+    sizes = (shape[1:], *(step.size for step in plan.progressive_size or ()))
     with eval_mode(model), torch.inference_mode():
-        run_model(model, torch.zeros(1, *shape, device=first.device, dtype=first.dtype))
+        for size in sizes:
+            run_model(model, torch.zeros(1, shape[0], *size, device=first.device, dtype=first.dtype))
 
 
 def data_warnings(spec: ModelSpec, plan: Plan) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..errors import PlanError
+from ..geometry import Size
 from ..plan.plan import Normalization, Plan
+from ..plan.progressive_size import size_at
 from ..policy.registry import load_albumentations
 from ..policy.spec import TransformSpec
 from ..transform.keypoints import KEYPOINT_FIELDS, mark_keypoints_outside
@@ -18,6 +21,7 @@ from ..warning_filter import ignored_warnings
 from .cache_placement import count_cacheable, reducible_past_cache
 from .pixel_format import output_pixel_format
 from .routing import Backend, Routes, find_routes
+from .training_size import plan_with_size
 
 if TYPE_CHECKING:
     import albumentations
@@ -59,7 +63,20 @@ class Program:
         program._check_pixel_formats()
         if plan.cache is not None:
             program.check_cache()
+        for step in plan.progressive_size or ():
+            program.at_epoch(step.until_epoch - 1)
         return program
+
+    @cached_property
+    def sized(self) -> Mapping[Size, Program]:
+        """Programs of training images of other sizes, by size; PlanError if the plan's size cannot be changed."""
+        steps = self.plan.progressive_size or ()
+        return {step.size: Program.compile(plan_with_size(self.plan, step.size)) for step in steps}
+
+    def at_epoch(self, epoch: int) -> Program:
+        """Return the program of the training images of an epoch."""
+        size = size_at(self.plan.progressive_size, epoch)
+        return self if size is None else self.sized[size]
 
     def _check_pixel_formats(self) -> None:
         """Check that all images of a view have one pixel format, to which the normalization applies.

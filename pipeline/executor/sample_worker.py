@@ -89,8 +89,8 @@ class SampleWorker:
 
     def __init__(self, shared: WorkerContext, *, max_samples: int) -> None:
         self._shared = shared
-        self._builder = _SampleBuilder(shared, max_samples)
-        self._spare: _SampleBuilder | None = None
+        self._builders = _EpochBuilder(shared, max_samples)
+        self._spares = _EpochBuilder(shared, 1)
         """For replacements."""
 
     def process(
@@ -108,7 +108,7 @@ class SampleWorker:
             SampleError: a sample failed and the plan says ``on_error: raise``.
             RunError: a sample and all of its replacements failed.
         """
-        results = self._builder.process(samples, epoch, output_slots)
+        results = self._builders.at(epoch).process(samples, epoch, output_slots)
         return [
             one if isinstance(one, Sample) else self._recover(sample, one, epoch, quarantined)
             for sample, one in zip(samples, results, strict=True)
@@ -122,7 +122,7 @@ class SampleWorker:
         Parameters of large images are sampled here and again in ``process``, which is cheap compared to decoding.
         """
         copies = 2 if self._shared.cached is None else 3
-        builder = self._builder
+        builder = self._builders.at(epoch)
         sizes = [
             max_sample_bytes(sample.file, sample.cached_image, copies, builder.size_bound)
             for sample in samples
@@ -133,9 +133,8 @@ class SampleWorker:
 
     def close(self) -> None:
         """Close DALI."""
-        for builder in (self._builder, self._spare):
-            if builder is not None:
-                builder.image_stage.close()
+        self._builders.close()
+        self._spares.close()
 
     def _recover(
         self, sample: EncodedSample, failure: Failure, epoch: int, quarantined: list[QuarantineEntry]
@@ -151,9 +150,7 @@ class SampleWorker:
 
     def _process_single(self, sample: EncodedSample, epoch: int) -> Sample | Failure:
         """Process a sample into memory of its own, without overwriting the results of the chunk."""
-        if self._spare is None:
-            self._spare = _SampleBuilder(self._shared, 1)
-        (found,) = self._spare.process([sample], epoch, [no_output_slot])
+        (found,) = self._spares.at(epoch).process([sample], epoch, [no_output_slot])
         return replace(found, image=owned_copy(found.image)) if isinstance(found, Sample) else found
 
     def _skip_or_replace(
@@ -192,11 +189,36 @@ class SampleWorker:
         )
 
 
+class _EpochBuilder:
+    """The builder of an epoch's samples, replaced where the size of training images changes."""
+
+    def __init__(self, shared: WorkerContext, max_samples: int) -> None:
+        self._shared = shared
+        self._max_samples = max_samples
+        self._program: Program | None = None
+        self._builder: _SampleBuilder | None = None
+
+    def at(self, epoch: int) -> _SampleBuilder:
+        """Return the builder of an epoch; closes that of another size."""
+        program = self._shared.program
+        program = program.at_epoch(epoch) if self._shared.view.augment else program
+        if self._builder is None or self._program is not program:
+            self.close()
+            self._builder = _SampleBuilder(self._shared, program, self._max_samples)
+            self._program = program
+        return self._builder
+
+    def close(self) -> None:
+        """Close DALI."""
+        if self._builder is not None:
+            self._builder.image_stage.close()
+
+
 class _SampleBuilder:
     """Samples parameters, decodes and transforms."""
 
-    def __init__(self, shared: WorkerContext, max_samples: int) -> None:
-        program, view = shared.program, shared.view
+    def __init__(self, shared: WorkerContext, program: Program, max_samples: int) -> None:
+        view = shared.view
         self._timer = shared.monitor.timer("process")
         self._slow = shared.slow
         self._watchdog = shared.watchdog

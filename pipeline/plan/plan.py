@@ -23,6 +23,7 @@ from ..policy.spec import TransformSpec
 from ..storage.local import without_file_scheme
 from .cache_options import CacheOptions
 from .error_policy import ErrorPolicy
+from .progressive_size import SizeStep, check_steps
 from .resources import WorkerResources
 from .sampling import Sampling
 
@@ -93,6 +94,8 @@ class Plan(CheckedModel):
     keypoint_params: KeypointParams = KeypointParams()
     sampling: Sampling | None = None
     """Class-balanced sampling for training views; by default every image is read once per epoch."""
+    progressive_size: tuple[SizeStep, ...] | None = None
+    """Smaller images in the first epochs of training views; later ones, and evaluation, have the plan's size."""
     batch: BatchOptions = BatchOptions()
     cache: CacheOptions | None = None
     """Caches images after the deterministic head of ``preprocess``; batches are unchanged, except with JPEG."""
@@ -126,6 +129,13 @@ class Plan(CheckedModel):
     @classmethod
     def _parse_policy(cls, value: Any, info: ValidationInfo) -> tuple[TransformSpec, ...]:
         return PolicyReader.from_context(info.context).read(value, str(info.field_name))
+
+    @field_validator("progressive_size")
+    @classmethod
+    def _check_sizes(cls, steps: tuple[SizeStep, ...] | None) -> tuple[SizeStep, ...] | None:
+        if steps is not None:
+            check_steps(steps)
+        return steps
 
     @classmethod
     def load(cls, path: Path | str, *, allow_import: Sequence[str] = ()) -> Self:
@@ -183,6 +193,8 @@ class Plan(CheckedModel):
             del content["errors"]
         if self.mix is not None and self.mix.until_epoch is None:
             del content["mix"]["until_epoch"]
+        if self.progressive_size is None:
+            del content["progressive_size"]
         for name, default in (("bbox_params", BboxParams()), ("keypoint_params", KeypointParams())):
             if getattr(self, name) == default:
                 del content[name]

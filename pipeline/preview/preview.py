@@ -147,7 +147,7 @@ def preview(
     """Preview some samples of a plan: originals, training versions and the evaluation version.
 
     Args:
-        plan: the plan; its cache is neither read nor written.
+        plan: the plan; its cache is neither read nor written, and all images have its own size.
         samples: how many, over all classes.
         versions: of each, one for each epoch.
         split: to choose from, ``""`` for all; without it ``train`` where the index has it, else all.
@@ -171,6 +171,7 @@ def preview(
     index = plan.load_index() if index is None else index
     notes: list[str] = []
     plan, backend = _placed(plan, backend, notes)
+    plan = plan.model_copy(update={"progressive_size": None})
     if keys is not None:
         if not 0 < len(keys) <= MOST_SAMPLES:
             raise PlanError(f"keys: expected 1 to {MOST_SAMPLES} keys, got {len(keys)}; name fewer")

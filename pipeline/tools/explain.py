@@ -151,6 +151,12 @@ def _batch_steps(program: Program, costs: Costs | None) -> list[Step]:
         ]
         note = "filters for boxes and keypoints; all views"
         steps.append(Step("Annotations", ", ".join(rules), "threads", NOT_RANDOM, None, note))
+    if plan.progressive_size:
+        options = ", ".join(
+            f"{step.size[0]}x{step.size[1]} until epoch {step.until_epoch}" for step in plan.progressive_size
+        )
+        note = "training views only; later epochs have the plan's size"
+        steps.append(Step("ProgressiveSize", options, "threads", NOT_RANDOM, None, note))
     if plan.mix:
         options = f"alpha={plan.mix.alpha:g}, p={plan.mix.p:g}"
         options += "" if plan.mix.until_epoch is None else f", until_epoch={plan.mix.until_epoch}"

@@ -93,7 +93,7 @@ def test_an_unknown_class_exits_with_2_and_a_suggestion(folder: Path) -> None:
     done = audit(folder, "--explain", "dgo", out="unknown")
     assert done.returncode == 2
     assert (
-        "explain: expected predicted, label or a class of the model, got 'dgo'; did you mean 'dog'"
+        "explain: expected predicted, label, second, all or a class of the model, got 'dgo'; did you mean 'dog'"
         in done.stderr
     )
 

@@ -5,15 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ....pipeline.config.checked_model import CheckedModel
+from ....pipeline.config.imports import AllowedModules
 from ....pipeline.config.path_fields import MayBePath
 from ....pipeline.errors import did_you_mean
 from ....pipeline.plan.plan import Plan
 from ....pipeline.plan.view import View
+from ...explain.cam.registry import DEFAULT, check_method
 from ...zoo.build import ModelSpec
 from .classes import IMAGENET, INDEX
+
+PREDICTED, LABEL, SECOND, ALL = "predicted", "label", "second", "all"
+"""Target classes by role."""
 
 
 class AuditConfig(CheckedModel):
@@ -26,6 +31,8 @@ class AuditConfig(CheckedModel):
     """A checkpoint of ``lightwell train``."""
     split: str | None = "test"
     """None audits all images."""
+    method: str = DEFAULT
+    """How maps are computed: one of ``explain.cam.registry.METHODS``, or ``module:function``."""
     target_layer: str | None = None
     """Dotted name of the target layer; None uses the last layer with a spatial map."""
     training_metrics: Path | None = None
@@ -38,8 +45,13 @@ class AuditConfig(CheckedModel):
     """Maps classes of the index to names or numbers of outputs, where the names differ."""
     untrained: Literal["refuse", "allow"] = "refuse"
     """``allow`` audits a model with randomly initialised layers, whose predictions are meaningless."""
-    explain: str = "predicted"
-    """Target class of the maps: ``predicted``, ``label`` or the name of a class."""
+    explain: str | tuple[str, ...] = PREDICTED
+    """Target classes of the maps, one or several of ``predicted``, ``label``, ``second``, ``all`` and names of classes; the
+    report shows the first, and the prediction where that is ``all``."""
+    trust_images: int = Field(default=32, ge=0, le=1000)
+    """Images on which the maps themselves are checked; 0 checks none, and there is no verdict on them."""
+    interventions: int = Field(default=24, ge=0, le=1000)
+    """Pairs of images on which each suspect region is removed, and pasted, to confirm or refute it; 0 tests none."""
     gallery: int = Field(default=27, ge=0, le=200)
     """Maximum number of images in the report."""
     title: str = "Grad-CAM audit"
@@ -47,6 +59,12 @@ class AuditConfig(CheckedModel):
     """Source and licence of the images, shown in the report."""
     device: str = "auto"
     """torch device of the model; ``auto`` uses a GPU if available."""
+
+    @field_validator("method")
+    @classmethod
+    def _check_method(cls, name: str, info: ValidationInfo) -> str:
+        check_method(name, None if info.context is None else AllowedModules.from_context(info.context))
+        return name
 
     @model_validator(mode="after")
     def _one_model(self) -> Self:
@@ -63,7 +81,18 @@ class AuditConfig(CheckedModel):
                 f"class_names: expected a list of names, a .txt or .json file, {' or '.join(words)}, got {names!r}; "
                 f"{did_you_mean(names, words) or 'correct it'}"
             )
+        if not isinstance(self.explain, str) and len(set(self.explain)) != max(1, len(self.explain)):
+            raise ValueError(
+                f"explain: expected one or several different target classes, got {list(self.explain)}; "
+                f"write explain: {PREDICTED}"
+            )
         return self
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The target classes of the maps, that of the report first."""
+        given = (self.explain,) if isinstance(self.explain, str) else self.explain
+        return tuple(dict.fromkeys((PREDICTED, *given))) if given[:1] == (ALL,) else given
 
     @property
     def view(self) -> View:

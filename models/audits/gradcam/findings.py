@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ import pyarrow as pa
 
 from ....pipeline.atomic_io import write_json
 from ...training.metrics import accuracies, area_under_roc, log_odds
+from ..findings.intervals import wilson
 from .gallery import class_name
 from .records import Predictions, column, read_predictions
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-FINDINGS_VERSION = 2
+FINDINGS_VERSION = 3
 NUM_BINS = 10
 """Number of confidence bins of the calibration."""
 MAX_BOX_COVERAGE = 0.5
@@ -71,17 +71,6 @@ def compute_findings(records: pa.Table, names: Sequence[str], num_index: int | N
         "confusion": confusion.tolist() if num_classes <= MAX_CONFUSION else None,
         "most_confused": most_confused(preds, names),
     }
-
-
-def wilson(num_right: int, num: int) -> list[float] | None:
-    """Return the 95 % Wilson score interval of a proportion (Wilson, JASA 1927); None if ``num`` is 0."""
-    if not num:
-        return None
-    z, share_right = 1.959964, num_right / num
-    middle = share_right + z * z / (2 * num)
-    half = z * math.sqrt(share_right * (1 - share_right) / num + z * z / (4 * num * num))
-    scale = 1 + z * z / num
-    return [max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)]
 
 
 def calibration(preds: Predictions) -> dict[str, Any] | None:

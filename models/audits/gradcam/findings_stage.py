@@ -14,10 +14,13 @@ import pyarrow as pa
 from ....pipeline.errors import PlanError
 from ....pipeline.jobs.fingerprint import fingerprint_of
 from ....pipeline.jobs.stages import Inputs, Process, Rows, Source
+from ...explain.measures.regions import uniform_shares
 from ...report.curves import Curves, read_curves
+from ..findings.finding import Finding
 from .audited_model import match_audited_classes, model_facts
 from .classes import ClassMatch
-from .records import FINDINGS, MAPS
+from .records import FINDINGS, MAPS, TRUST, map_size
+from .trust import judge
 
 if TYPE_CHECKING:
     from .config import AuditConfig
@@ -40,6 +43,11 @@ class Summary:
     curves: Mapping[str, Curves]
     """Training curves: chart name -> curve name -> (epoch, value)."""
 
+    @property
+    def found(self) -> tuple[Finding, ...]:
+        """The findings, the most severe first."""
+        return tuple(map(Finding.from_dict, self.findings.get("findings", ())))
+
     @classmethod
     def load(cls, records: pa.Table) -> Self:
         """Read the summary from the records of the stage."""
@@ -57,7 +65,7 @@ class FindingsStage:
     audit: AuditConfig
 
     name = FINDINGS
-    needs = (MAPS,)
+    needs = (MAPS, TRUST)
     schema = SUMMARY
 
     def fingerprint(self) -> str:
@@ -73,40 +81,44 @@ class FindingsStage:
         return Rows(MAPS)
 
     @contextmanager
-    def open(self, inputs: Inputs) -> Iterator[Process]:  # noqa: ARG002
+    def open(self, inputs: Inputs) -> Iterator[Process]:
         """Yield a function that computes the findings of all records."""
-        yield lambda records: summarize(self.audit, records).dump()
+        yield lambda records: summarize(self.audit, records, inputs[TRUST]).dump()
 
 
-def summarize(audit: AuditConfig, records: pa.Table) -> Summary:
-    """Compute the findings of an audit from its records.
+def summarize(audit: AuditConfig, records: pa.Table, trust_records: pa.Table) -> Summary:
+    """Compute the findings of an audit from its records and the checks of its maps.
 
     Raises:
         PlanError: there are no records, or ``class_map`` has an unknown class.
     """
     from ...report.versions import versions
     from .findings import compute_findings
-    from .measure import uniform_border_mass
 
     if not records.num_rows:
         raise PlanError("audit: expected at least one readable image, got none; see quarantine.jsonl")
     facts = json.loads(records["model"][0].as_py())
     match = match_audited_classes(audit, int(facts["num_outputs"]))
-    size = [records["map_height"][0].as_py(), records["map_width"][0].as_py()]
+    size = list(map_size(records))
     image = [records["image_height"][0].as_py(), records["image_width"][0].as_py()]
     findings = compute_findings(records, match.names, match.num_index)
-    findings["border_mass"]["even_map"] = uniform_border_mass(*size, *image)
+    findings["border_mass"]["even_map"] = uniform_shares((image[0], image[1]))["border_mass"]
     plan_notes = [note.partition("\n")[0] for note in audit.plan_warnings()]
     notes = list_notes(audit, findings, match, facts, plan_notes)
+    trust = judge(trust_records, records, audit.plan.seed)
+    if trust.trusted is False:
+        notes += [f"the maps are not trustworthy for this model: {reason}" for reason in trust.reasons]
     metrics = metrics_path(audit)
     findings |= {
+        "trust": trust.to_dict(),
         "split": audit.split,
         "map_size": size,
         "image_size": image,
         "preprocessing": preprocessing(audit),
         "index": index_facts(audit),
         "target_layer": records["target_layer"][0].as_py(),
-        "explain": audit.explain,
+        "method": audit.method,
+        "explain": ", ".join(audit.targets),
         "model_classes": {
             "num_outputs": facts["num_outputs"],
             "names_from": match.source,

@@ -22,6 +22,7 @@ from .findings_stage import FindingsStage, Summary
 from .map_stage import MapStage
 from .picture_stage import PictureStage
 from .records import FINDINGS, MAPS, PICTURES, RECORDS_NAME
+from .trust_stage import TrustStage
 
 if TYPE_CHECKING:
     from ....pipeline.jobs.contracts import Context
@@ -36,8 +37,8 @@ class GradCamAudit(AuditConfig):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """Maps of all images, findings from the maps, and the images that the report shows."""
-        return MapStage(self), FindingsStage(self), PictureStage(self)
+        """Maps of all images, checks of the maps, findings, and the images that the report shows."""
+        return MapStage(self), TrustStage(self), FindingsStage(self), PictureStage(self)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -51,10 +52,8 @@ class GradCamAudit(AuditConfig):
             OutputError: a file cannot be written.
         """
         from .findings import write_findings
-        from .gallery import build_gallery, choose_rows
         from .picture_stage import read_pictures
-        from .records import read_predictions
-        from .report import Report
+        from .report.page import Report
 
         summary = Summary.load(records[FINDINGS])
         findings = {"title": self.title, **summary.findings, **self._run_facts(context)}
@@ -62,12 +61,13 @@ class GradCamAudit(AuditConfig):
             if note not in summary.plan_notes:  # those were logged when the model was loaded
                 _log.log(logging.ERROR if note in summary.void_notes else logging.WARNING, "%s", note)
         maps = records[MAPS]
-        chosen = choose_rows(read_predictions(maps), self.gallery)
         report = Report(
             title=self.title,
             findings=findings,
             records=maps,
-            gallery=build_gallery(maps, read_pictures(records[PICTURES]), chosen, summary.names),
+            found=summary.found,
+            pictures=read_pictures(records[PICTURES]),
+            num_gallery=self.gallery,
             quarantine=context.quarantine,
             names=summary.names,
             curves=summary.curves,

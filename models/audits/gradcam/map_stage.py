@@ -44,7 +44,7 @@ class MapStage:
                 model_facts(audit),
                 None if audit.model is None else audit.model.model_dump(mode="json", exclude={"weights"}),
                 [outputs.names, outputs.as_index, audit.class_map, audit.plan.load_index().classes],
-                [audit.split, audit.target_layer, audit.explain, audit.untrained],
+                [audit.split, audit.method, audit.target_layer, audit.targets, audit.untrained],
                 versions(),
             ]
         )
@@ -63,7 +63,9 @@ class MapStage:
         """
         from ...zoo.heads import num_outputs
         from ...zoo.weights_report import weights_report
-        from .measure import MAX_LOGITS, CamExplainer
+        from .image_columns import ImageColumns
+        from .map_columns import MAX_LOGITS
+        from .measure import CamExplainer
 
         audit = self.audit
         for note in audit.plan_warnings():
@@ -93,7 +95,10 @@ class MapStage:
                 audit.target_layer,
                 match,
                 stack,
-                explain=audit.explain,
+                ImageColumns(audit.plan, audit.split),
+                method=audit.method,
+                targets=audit.targets,
+                seed=audit.plan.seed,
                 device=audit.device,
                 facts=facts,
             )

@@ -104,6 +104,7 @@ class UpdateOptions(CheckedModel):
 
 
 LATER_KEYS: dict[str, Any] = {
+    "feature_dtype": None,
     "unfreeze": None,
     "lora": None,
     "accumulate": 1,
@@ -120,6 +121,7 @@ LATER_KEYS: dict[str, Any] = {
     "schedule.power": 1.0,
     "schedule.warmup_share": 0.25,
     "plan.mix.until_epoch": None,
+    "plan.progressive_size": None,
     "model.auxiliary_heads": False,
     "model.in_channels": None,
 }

@@ -170,14 +170,14 @@ class Segment(TrainJob):
         from ...zoo.plan_checks import output_shape
 
         stride = stride_of(model)
-        for augment in (False, True):
-            shape = output_shape(self.plan, augment=augment)
+        found = [("preprocess", output_shape(self.plan)), ("augment", output_shape(self.plan, augment=True))]
+        found += [("progressive_size", (0, *step.size)) for step in self.plan.progressive_size or ()]
+        for key, shape in found:
             if shape is not None and (shape[1] % stride or shape[2] % stride):
                 sizes = [nearest_multiples(side, stride) for side in shape[1:]]
                 raise PlanError(
-                    f"preprocess: expected images whose height and width are multiples of {stride}, as the network halves them, "
-                    f"got {shape[1]} x {shape[2]}{' in training' if augment else ''}; resize, pad or crop them to a height of "
-                    f"{sizes[0]} and a width of {sizes[1]}"
+                    f"{key}: expected images whose height and width are multiples of {stride}, as the network halves them, "
+                    f"got {shape[1]} x {shape[2]}; resize, pad or crop them to a height of {sizes[0]} and a width of {sizes[1]}"
                 )
         super().check_network(model)
 

@@ -15,11 +15,17 @@ import pytest
 import torch
 from commands import lightwell
 from lightwell import Plan, PlanError, Program, load
-from lightwell.models.export.onnx import made_picture
+from lightwell.models.export.onnx import (
+    PixelsToProbabilities,
+    export_onnx,
+    made_picture,
+    probabilities_of,
+)
 from lightwell.models.export.preprocess import preprocess_of
 from lightwell.models.export.resampling import Axis, has_exact_cubic, resize
+from lightwell.models.inference.predictor import Predictor
 from pictures import write_picture
-from trained import save_trained
+from trained import save_segmenter, save_trained
 
 NAMES = ("cat", "dog", "owl")
 
@@ -113,6 +119,32 @@ def test_the_graph_gives_the_probabilities_of_torch_for_pictures_of_any_size(exp
     facts = {entry.key: entry.value for entry in onnx.load(exported / "model.onnx").metadata_props}
     assert tuple(json.loads(facts["classes"])) == NAMES
     assert facts["temperature"] == "2.0"
+
+
+def test_a_segmentation_network_has_a_map_of_probabilities_for_each_class(tmp_path: Path) -> None:
+    plan = Plan(index="none.parquet", evaluate=[{"Resize": {"height": 32, "width": 48, "interpolation": 0}}])
+    path = save_segmenter(tmp_path / "best.safetensors", plan)
+    found = export_onnx(path, tmp_path / "model.onnx")
+    assert found.largest_difference is not None
+    assert found.largest_difference < 1e-4
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    pictures = np.stack([made_picture(seed, 60, 90) for seed in range(2)])
+    (probabilities,) = session.run(None, {"images": pictures})
+    assert probabilities.shape == (2, 2, 32, 48)
+    expected = np.stack([probabilities_of(load(path), picture) for picture in pictures])
+    assert np.abs(probabilities - expected).max() < 1e-4
+
+
+def test_sets_of_labels_have_a_sigmoid_for_each_class(tmp_path: Path) -> None:
+    plan = Plan(index="none.parquet", **POLICIES["crop"])
+    path = save_trained(tmp_path / "best.safetensors", plan, classes=NAMES, task="multilabel")
+    predictor, picture = load(path), made_picture(0, 97, 131)
+    assert isinstance(predictor, Predictor)
+    module = PixelsToProbabilities(preprocess_of(predictor.program), predictor.model, predictor.outputs)
+    with torch.inference_mode():
+        found = module(torch.from_numpy(picture)[None]).numpy()
+    assert np.abs(found - predictor(picture).probabilities).max() < 1e-4
+    assert found.sum() != pytest.approx(1, abs=0.01)
 
 
 def test_a_picture_that_is_smaller_than_the_crop_is_refused_by_the_graph(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from lightwell.models.training.optim import OptimizerSpec
 from lightwell.models.zoo.build import build_model
 from lightwell.models.zoo.freezing import freeze_before
 from lightwell.pipeline.cache.maintenance import list_recipes, verify
-from lightwell.pipeline.errors import ModelError, PlanError
+from lightwell.pipeline.errors import ModelError, PlanError, RunError
 from lightwell.workers.local import run_training_job
 
 RESNET = ModelSpec(name="timm:test_resnet", weights="none")
@@ -197,6 +197,55 @@ def test_a_full_cache_keeps_features_in_memory(index: Path, tmp_path: Path) -> N
     run_training_job(job_of(index, feature_passes=1), engine, tmp_path / "plain")
     expected, got = weights(tmp_path / "plain"), weights(tmp_path / "limited")
     assert all(torch.equal(expected[name], got[name]) for name in expected)
+
+
+class Rounding(Classify):
+    """A job whose network rounds the output of its frozen part to 16 bits."""
+
+    def build_network(self, num_outputs: int, *, seed: int) -> torch.nn.Module:
+        model = super().build_network(num_outputs, seed=seed)
+        last: Any = model.layer3
+        last.register_forward_hook(lambda _layer, _inputs, output: output.half().float())
+        return model
+
+
+def test_16_bit_features_give_what_training_on_rounded_outputs_gives_in_half_the_space(
+    index: Path, tmp_path: Path
+) -> None:
+    job = job_of(index, fine_tune_from="layer4")
+    whole, half = Reads(), Reads()
+    run_training_job(job.model_copy(update={"feature_passes": 1}), whole, tmp_path / "whole")
+    cached = job.model_copy(update={"feature_passes": 1, "feature_dtype": "float16"})
+    run_training_job(cached, half, tmp_path / "half")
+    rounding = Rounding.model_validate(dict(job))
+    run_training_job(rounding, LocalEngine(num_threads=1), tmp_path / "rounded")
+    expected, got, exact = (weights(tmp_path / name) for name in ("rounded", "half", "whole"))
+    assert all(torch.equal(expected[name], got[name]) for name in expected)
+    assert any(not torch.equal(exact[name], got[name]) for name in exact)
+    assert half.keys == whole.keys
+    sizes = [
+        sum(path.stat().st_size for path in (tmp_path / name / "features").rglob("*.arrow"))
+        for name in ("half", "whole")
+    ]
+    assert sizes[0] < 0.6 * sizes[1]
+
+
+def test_features_too_large_for_16_bits_are_refused(index: Path, tmp_path: Path) -> None:
+    class Scaling(Classify):
+        def build_network(self, num_outputs: int, *, seed: int) -> torch.nn.Module:
+            model = super().build_network(num_outputs, seed=seed)
+            with torch.no_grad():
+                for parameter in model.get_submodule("layer3").parameters():
+                    parameter.mul_(1e4)
+            return model
+
+    job = dict(job_of(index, fine_tune_from="layer4", feature_passes=1, feature_dtype="float16"))
+    with pytest.raises(
+        RunError, match=r"features of at most 65,504 for float16, got .*; remove feature_dtype"
+    ):
+        run_training_job(Scaling.model_validate(job), LocalEngine(num_threads=1), tmp_path / "out")
+    with pytest.raises(PlanError, match="expected feature_passes beside it, got float16 alone"):
+        job_of(index, feature_dtype="float16")
 
 
 def test_what_cannot_be_cached_is_refused_with_the_cure(index: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from lightwell.models.inference.bootstrap import bootstrap_intervals
+from lightwell.models.inference.evaluation.bootstrap import bootstrap_intervals
 from lightwell.models.training.metrics import compute_metrics
 from lightwell.pipeline.rng import derive_seed, numpy_generator
 

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from lightwell import LocalEngine, Plan, PlanError, RunError, View, build_index, run_batch_job
-from lightwell.models.inference.evaluate import Evaluate, match_labels
+from lightwell.models.inference.evaluate import Evaluate
+from lightwell.models.inference.evaluation.classes import match_labels
 from lightwell.models.inference.outputs import softmax
 from lightwell.models.inference.predict import Predict
 from lightwell.models.training.checkpoint import load_model, read_metadata, save_checkpoint

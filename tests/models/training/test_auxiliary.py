@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 from lightwell.models.training.evaluation import EpochMetrics, compute_logits
 from lightwell.models.training.job import Classify
-from lightwell.models.training.prepare import build_trainable
+from lightwell.models.training.optimization.unfreezing import set_all_trainable
+from lightwell.models.training.prepare import build_trainable, check_auxiliary_heads
 from lightwell.models.training.step import TrainStep
 from lightwell.models.training.tasks.classification import ClassificationMetrics, CrossEntropy
 from lightwell.models.training.train_batch import TrainBatch
@@ -94,7 +96,31 @@ def test_the_auxiliary_heads_of_published_weights_are_reported_as_untrained(
     assert torch.equal(model.conv1.conv.weight, published.conv1.conv.weight)
 
 
-def test_auxiliary_heads_on_a_frozen_backbone_are_refused() -> None:
+@pytest.mark.parametrize(
+    ("keys", "works"),
+    [
+        ({}, False),
+        ({"fine_tune_from": "inception4e"}, False),
+        ({"fine_tune_from": "inception4d"}, True),
+        ({"unfreeze": [{"epoch": 0, "from": "head"}]}, False),
+        ({"unfreeze": [{"epoch": 0, "from": "head"}, {"epoch": 1, "from": "inception5a"}]}, False),
+        ({"unfreeze": [{"epoch": 0, "from": "head"}, {"epoch": 1, "from": "inception4a"}]}, True),
+    ],
+)
+def test_auxiliary_heads_need_a_block_before_them_that_learns_in_some_epoch(
+    googlenet: nn.Module, keys: dict[str, object], *, works: bool
+) -> None:
+    job = Classify.model_validate({"plan": {"index": "i.parquet"}, "model": GOOGLENET.model_dump(), **keys})
+    flags = [parameter.requires_grad for parameter in googlenet.parameters()]
+    set_all_trainable(googlenet, job.stages)
+    expected = nullcontext() if works else pytest.raises(ModelError, match="expected inception4d or earlier")
+    with expected:
+        check_auxiliary_heads(googlenet)
+    for parameter, flag in zip(googlenet.parameters(), flags, strict=True):
+        parameter.requires_grad_(flag)
+
+
+def test_a_job_whose_auxiliary_heads_train_nothing_is_refused() -> None:
     job = Classify.model_validate({"plan": {"index": "i.parquet"}, "model": GOOGLENET.model_dump()})
-    with pytest.raises(ModelError, match="auxiliary_heads: expected fine_tune_from"):
+    with pytest.raises(ModelError, match="auxiliary_heads: expected"):
         build_trainable(job, 3)

@@ -40,7 +40,7 @@ SECONDS = ("seconds", "images_per_s")
 
 @pytest.fixture
 def job_file(tmp_path: Path) -> Path:
-    """A job with dropout, trained BatchNorm, augmentation, MixUp, class weights and an unreadable image."""
+    """A job with dropout, trained BatchNorm, augmentation, MixUp, images that grow, class weights and an unreadable image."""
     photos = make_folder(tmp_path / "photos", num_images=30)
     build_index(photos, fractions={"train": 0.6, "val": 0.2, "test": 0.2}).save(tmp_path / "index.parquet")
     for path in sorted(photos.rglob("*.jpg"))[::13]:
@@ -51,6 +51,7 @@ def job_file(tmp_path: Path) -> Path:
             "preprocess": [{"Resize": {"height": 32, "width": 32}}],
             "augment": ["HorizontalFlip"],
             "mix": {"kind": "MixUp"},
+            "progressive_size": [{"until_epoch": 1, "size": 24}],
             "batch": {"size": 4},
             "errors": {"max_bad_share": 0.5},
         },
@@ -146,7 +147,7 @@ def test_the_checkpoint_interval_does_not_affect_the_result(job: Classify, tmp_p
 def test_training_on_features_resumes_and_reads_only_what_it_has_no_features_of(
     job: Classify, tmp_path: Path
 ) -> None:
-    plan = job.plan.model_copy(update={"mix": None})
+    plan = job.plan.model_copy(update={"mix": None, "progressive_size": None})
     spec = {**job.model_dump(), "plan": plan, "fine_tune_from": None, "feature_passes": 1, "epochs": 3}
     frozen = Classify.model_validate({**spec, "model": {"name": "mobilenet_v3_small", "weights": "none"}})
 

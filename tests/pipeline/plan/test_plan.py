@@ -227,3 +227,5 @@ def test_the_fingerprint_depends_on_content_and_not_on_paths(index_path: Path, t
     moved.write_bytes(index_path.read_bytes())
     assert Plan(index=moved).fingerprint() == plan.fingerprint()
     assert plan.model_copy(update={"seed": 1}).fingerprint() != plan.fingerprint()
+    grown = Plan(index=moved, progressive_size=[{"until_epoch": 1, "size": 24}])  # type: ignore[list-item]
+    assert grown.fingerprint() != plan.fingerprint()

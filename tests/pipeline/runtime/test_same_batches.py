@@ -17,6 +17,7 @@ import pytest
 from lightwell.pipeline.compiler.routing import Backend
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.index.index import Index
+from lightwell.pipeline.plan.cache_options import CacheOptions
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine
@@ -120,6 +121,30 @@ def test_sampled_epochs_are_shared_by_ranks_too(index_path: Path) -> None:
     assert (
         abs(labels.count(drawn["cat"]) - 3 * labels.count(drawn["dog"])) <= 10
     )  # replaced ones may be of either
+
+
+@pytest.mark.parametrize("backend", ["opencv", "dali"])
+def test_images_that_grow_over_the_epochs_are_the_same_with_any_threads_ranks_and_restart(
+    index_path: Path, tmp_path: Path, backend: Backend
+) -> None:
+    steps = [{"until_epoch": 1, "size": 16}, {"until_epoch": 2, "size": [24, 20]}]
+    cache = tmp_path / "cache" if backend == "opencv" else None
+    plan = plan_for(index_path, preprocess=[A.Resize(48, 48)], mix={"kind": "CutMix"}, progressive_size=steps)
+    view = replace(TRAINING, num_epochs=3)
+    engine = LocalEngine(num_threads=1, prefetch=1, backend=backend)
+    expected, positions, _ = read(engine, plan, view, 1, None)
+    cached = plan.model_copy(update={"cache": CacheOptions(dir=cache)} if cache else {})
+    for ranks, done in ((1, 0), (2, 0), (4, 2), (1, 4), (2, 7)):
+        again = LocalEngine(num_threads=2, prefetch=8, backend=backend)
+        assert read(again, cached, view, ranks, positions[done])[:2] == (expected[done:], positions[done:])
+    sized = {(16, 16): 0, (24, 20): 1, (32, 32): 2}
+    for (height, width), epoch in sized.items():
+        policy = [A.RandomResizedCrop((height, width)), *POLICY[1:]]
+        whole = plan_for(index_path, preprocess=[A.Resize(48, 48)], mix={"kind": "CutMix"}, augment=policy)
+        only = replace(view, first_epoch=epoch, num_epochs=1)
+        assert read(engine, whole, only, 1, None)[0] == expected[3 * epoch : 3 * epoch + 3]
+    with engine.feed(plan, View()) as feed:
+        assert {tuple(batch.images.shape[1:3]) for batch in feed} == {(48, 48)}  # evaluation keeps its size
 
 
 @pytest.mark.parametrize("augment", [False, True])

@@ -67,7 +67,12 @@ def read(feed: Feed) -> tuple[list[BatchDigest], list[dict[str, Any]], list[Any]
 @pytest.mark.usefixtures("cluster")
 @pytest.mark.parametrize("num_workers", [1, 4])
 def test_batches_and_books_equal_those_of_the_local_engine(index_path: Path, num_workers: int) -> None:
-    plan = plan_for(index_path, preprocess=NORMALIZE, mix={"kind": "MixUp", "p": 0.7})
+    plan = plan_for(
+        index_path,
+        preprocess=NORMALIZE,
+        mix={"kind": "MixUp", "p": 0.7},
+        progressive_size=[{"until_epoch": 1, "size": 24}],
+    )
     expected = read(LOCAL.feed(plan, TRAINING))
     assert len(expected[0]) == 12
     assert expected[3] == {"read": 42, "used": 38, "replaced": 4, "skipped": 1}

@@ -12,7 +12,6 @@ import torch
 from lightwell.models.audits.gradcam.findings import compute_findings, pointing_game
 from lightwell.models.audits.gradcam.gallery import choose_rows
 from lightwell.models.audits.gradcam.job import GradCamAudit
-from lightwell.models.audits.gradcam.measure import box_coverage, in_any_box, uniform_border_mass
 from lightwell.models.audits.gradcam.pictures import denormalize, overlay
 from lightwell.models.audits.gradcam.records import SCHEMA, maps_of, read_predictions
 from lightwell.models.training.checkpoint import CheckpointMetadata, save_checkpoint
@@ -34,7 +33,8 @@ def row(**changes: object) -> dict[str, object]:
     record = {
         "key": "a.jpg", "label": 0, "known": True, "prediction": 0, "output": 0, "logits": None,
         "confidence": 0.9, "top5": [0, 1], "true_confidence": 0.9,
-        "explained": 0, "map": [1.0, 0.0, 0.0, 0.0], "map_true": [1.0, 0.0, 0.0, 0.0], "map_height": 2, "map_width": 2,
+        "explained": 0, "map": [1.0, 0.0, 0.0, 0.0], "map_scale": 1.0,
+        "map_true": [1.0, 0.0, 0.0, 0.0], "map_true_scale": 1.0, "map_height": 2, "map_width": 2,
         "image_height": 64, "image_width": 64, "no_map": False, "model": "{}",
         "border_mass": 0.5, "concentration": 1.0, "blank": False, "blank_true": False, "hit": None,
         "centre_hit": None, "box_cover": None, "target_layer": "layer4",
@@ -284,17 +284,6 @@ def test_pointing_game_excludes_large_boxes_and_has_a_centre_baseline() -> None:
     assert (game["num_images"], game["hits"], game["centre_rate"], game["num_blank"]) == (2, 1, 0.5, 1)
     assert game["tolerance_px"] == 0
     assert pointing_game(table(row())) is None
-
-
-def test_overlapping_boxes_are_covered_once() -> None:
-    boxes = np.array([[0, 0, 50, 100], [25, 0, 75, 100]], np.float32)
-    assert box_coverage(boxes, 100, 100) == pytest.approx(0.75)
-    assert in_any_box(boxes, 74.5, 3)
-    assert not in_any_box(boxes, 75.5, 3)
-
-
-def test_the_border_mass_of_a_uniform_map_is_the_area_of_the_border() -> None:
-    assert uniform_border_mass(7, 7) == pytest.approx(1 - 0.8**2, abs=0.01)
 
 
 def test_the_gallery_prefers_confident_errors_and_balances_correct_ones_over_classes() -> None:

@@ -14,11 +14,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from lightwell.models.audits.gradcam.findings import compute_findings, wilson
+from lightwell.models.audits.findings.intervals import wilson
+from lightwell.models.audits.gradcam.findings import compute_findings
 from lightwell.models.audits.gradcam.gallery import choose_rows
 from lightwell.models.audits.gradcam.job import GradCamAudit
 from lightwell.models.audits.gradcam.records import SCHEMA, read_predictions
-from lightwell.models.audits.gradcam.report import class_means, confusion_rows, lowest_recall, summary_cards
+from lightwell.models.audits.gradcam.report.class_sections import class_entries
+from lightwell.models.audits.gradcam.report.summary import confusion_rows, lowest_recall, summary_cards
 from lightwell.models.zoo.build import ModelSpec, build_model
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.jobs.progress import SilentConsole
@@ -57,7 +59,9 @@ def audits(draw: st.DrawFn) -> tuple[list[Row], int, int]:
             "true_confidence": float(softmax[outputs.index(label)]) if is_known else None,
             "explained": outputs[best[0]],
             "map": None if kind == "none" else small if kind == "map" else [0.0] * 4,
-            "map_true": small if is_known and kind == "map" else None, "map_height": 2, "map_width": 2,
+            "map_scale": None if kind == "none" else float(kind == "map"),
+            "map_true": small if is_known and kind == "map" else None,
+            "map_true_scale": 1.0 if is_known and kind == "map" else None, "map_height": 2, "map_width": 2,
             "image_height": 32, "image_width": 32,
             "border_mass": draw(st.floats(0, 1, width=32)) if kind == "map" else None,
             "concentration": draw(st.floats(0, 1, width=32)) if kind == "map" else None,
@@ -204,7 +208,7 @@ def test_findings_are_json_and_the_report_has_every_image_at_most_once(
     assert summary_cards(found)[0]["value"] == str(len(rows))
     assert all(len(row["cells"]) >= num_index for row in confusion_rows(found))
     assert all(entry["recall"] < 1 for entry in lowest_recall(found))
-    class_means(records, found)
+    class_entries(records, found, ())
 
 
 @given(st.integers(0, 50), st.integers(0, 50))

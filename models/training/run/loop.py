@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ...pipeline.errors import RunError
-from ...pipeline.jobs.contracts import Feed
-from ..zoo.freezing import freeze_batch_norm, train_mode
-from .checkpoint import Progress
-from .checkpoint_timer import CheckpointTimer
-from .evaluation import evaluate
-from .optimization.unfreezing import stage_at
-from .resume import History, is_done
-from .scores import ScoreRecorder
-from .step import UpdateGroup
+from ....pipeline.errors import RunError
+from ....pipeline.jobs.contracts import Feed
+from ...zoo.freezing import freeze_batch_norm, train_mode
+from ..checkpoint import Progress
+from ..checkpoint_timer import CheckpointTimer
+from ..evaluation import evaluate
+from ..optimization.unfreezing import stage_at
+from ..resume import History, is_done
+from ..scores import ScoreRecorder
+from ..step import UpdateGroup
+from .writer import RunWriter
 
 if TYPE_CHECKING:
     from .run import Run
@@ -37,10 +38,10 @@ def train(run: Run, feed: Feed, progress: Progress) -> History:
         RunError: a loss is not finite, a batch does not fit in memory, or no image can be validated.
     """
     spec, history = run.spec, run.metadata.history
-    run.truncate_log()
-    position = feed.position()
+    writer = RunWriter(run, feed.position())
+    writer.truncate_log()
     data = run.open_data(feed, (len(history), progress.step))
-    timer = CheckpointTimer(spec.checkpoint_every)
+    timer = CheckpointTimer(spec.checkpoint_every, run.dist)
     step, stage = None, None
     for epoch in range(len(history), spec.epochs):
         if step is None or stage != stage_at(spec.stages, epoch):
@@ -48,24 +49,27 @@ def train(run: Run, feed: Feed, progress: Progress) -> History:
             step = run.make_step(data.module, stage)
         running = run.restore_metrics(progress)
         progress = Progress()
-        train_mode(run.model)
+        train_mode(run.learner.model)
         if spec.batch_norm == "frozen":
-            freeze_batch_norm(run.model)
+            freeze_batch_norm(run.learner.model)
         started = perf_counter() - running.seconds
         for batch in data.epoch(epoch):
             torch.manual_seed(run.seed(epoch, batch.step))
             group = UpdateGroup.of(epoch, batch.step, run.num_steps, spec.accumulate)
             factor = run.rate_factor(group.done_epochs, history)
-            save = step(batch, running, factor=factor, group=group, checkpoint_requested=timer.is_due())
+            step(batch, running, factor=factor, group=group, num_images=run.num_images(batch))
             running.seconds = perf_counter() - started
-            if save:
+            if timer.is_due() and group.is_complete:
+                step.flush(running)
                 with timer.measure_write():
-                    run.save_step(position, epoch, batch.step + 1, running, history)
+                    writer.save_step(epoch, batch.step + 1, running, history)
         step.end_epoch(running)
         trained = running.compute(run.dist)
         recorder = ScoreRecorder(run.task)
-        with run.averaged():
-            validated = evaluate(data.module, data.validation(), recorder, run.num_validated, run.dist)
+        with run.learner.averaged():
+            validated = evaluate(
+                data.module, data.validation(), recorder, run.num_rows(spec.validation_split), run.dist
+            )
         scores = recorder.gather(run.dist)
         if validated.loss is None:
             raise RunError(
@@ -76,9 +80,9 @@ def train(run: Run, feed: Feed, progress: Progress) -> History:
         ends = is_done(spec, history)
         if run.features is None or ends or timer.is_due():
             with timer.measure_write():
-                run.save_epoch(position, epoch, trained, validated, history, scores)
+                writer.save_epoch(trained, validated, history, scores)
         else:  # epochs on features are shorter than writing a checkpoint
-            run.save_epoch(position, epoch, trained, validated, history, scores, write=False)
+            writer.save_epoch(trained, validated, history, scores, write=False)
         if ends:
             break
     return history

@@ -1,4 +1,4 @@
-"""Bootstrap intervals of classification metrics over images, with a seed."""
+"""Bootstrap intervals of metrics over images, with a seed."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ...pipeline.rng import derive_seed, numpy_generator
+from ....pipeline.rng import derive_seed, numpy_generator
 
 LEVEL = 0.95
 CHUNK_VALUES = 2_000_000
 """Weights of resampled images that are held at once."""
-MAX_AUROC_VALUES = 200_000_000
-"""Images times classes times samples above which the interval of the AUROC is left out."""
+MAX_RANKED_VALUES = 200_000_000
+"""Images times classes times samples above which intervals of AUROC and average precision are left out."""
 
 Interval = list[float] | None
 
@@ -42,21 +42,24 @@ def bootstrap_intervals(
     present = np.unique(labels)
     members = (labels[:, None] == present).astype(np.float64)
     positives = [1] if scores.shape[1] == 2 else present.tolist()
-    ranked = len(present) > 1 and len(labels) * len(positives) * num_samples <= MAX_AUROC_VALUES
+    ranked = len(present) > 1 and len(labels) * len(positives) * num_samples <= MAX_RANKED_VALUES
     found: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    for weights in _samples(len(labels), num_samples, seed):
+    for weights in bootstrap_samples(len(labels), num_samples, seed):
         found["accuracy"].append(weights @ right / len(labels))
         sizes = weights @ members
         with np.errstate(invalid="ignore"):
             recalls = weights @ (members * right[:, None]) / sizes
-        found["balanced_accuracy"].append(_row_means(recalls))
+        found["balanced_accuracy"].append(row_means(recalls))
         if ranked:
             areas = [_areas(weights, scores[:, number], labels == number) for number in positives]
-            found["auroc"].append(_row_means(np.stack(areas, axis=1)))
-    return {name: _interval(np.concatenate(values)) if values else None for name, values in found.items()}
+            found["auroc"].append(row_means(np.stack(areas, axis=1)))
+    return {
+        name: percentile_interval(np.concatenate(values)) if values else None
+        for name, values in found.items()
+    }
 
 
-def _samples(num_images: int, num_samples: int, seed: int) -> Iterator[np.ndarray]:
+def bootstrap_samples(num_images: int, num_samples: int, seed: int) -> Iterator[np.ndarray]:
     """Yield how often each image is drawn, float64, shape (samples, images), in chunks."""
     generator = numpy_generator(derive_seed("bootstrap", seed, 0, ""))
     size = max(1, CHUNK_VALUES // num_images)
@@ -78,14 +81,15 @@ def _areas(weights: np.ndarray, scores: np.ndarray, positive: np.ndarray) -> np.
         return np.asarray((hits * (below + negatives / 2)).sum(axis=1) / pairs)
 
 
-def _row_means(values: np.ndarray) -> np.ndarray:
+def row_means(values: np.ndarray) -> np.ndarray:
     """Return the mean of each row without NaN; NaN for rows without values."""
     known = np.isfinite(values)
     with np.errstate(invalid="ignore"):
         return np.asarray(np.where(known, values, 0.0).sum(axis=1) / known.sum(axis=1))
 
 
-def _interval(values: np.ndarray) -> Interval:
+def percentile_interval(values: np.ndarray) -> Interval:
+    """Return the 95 % interval of a metric's samples; None if it is defined in none of them."""
     values = values[np.isfinite(values)]
     if not len(values):
         return None

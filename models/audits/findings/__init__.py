@@ -1,0 +1,1 @@
+"""What audits find: the schema of a finding, and the statistics behind it."""

@@ -1,0 +1,1 @@
+"""Changed images: regions filled, inpainted or pasted, and what removing evidence step by step does to a score."""

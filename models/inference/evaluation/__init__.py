@@ -1,0 +1,1 @@
+"""Metrics of a split with intervals, for each task."""

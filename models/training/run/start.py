@@ -1,0 +1,56 @@
+"""Start of a training job: check the request, resume an earlier run, train and finish."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from ....pipeline.jobs.contracts import Context, Feed
+from ....pipeline.plan.view import View
+from ...features.recipe import check_image_transforms
+from ...features.split_model import split_model
+from ..checkpoint import Progress
+from ..distributed.context import DistributedContext
+from ..prepare import build_trainable, check_device, choose_device
+from ..results import write_run
+from ..resume import is_done, read_resume_state
+from ..spec import TrainSpec
+from .finish import finish
+from .loop import train
+from .run import Run
+
+
+def check_request(spec: TrainSpec, *, trains_here: bool) -> None:
+    """Check a job without reading images or writing files; see ``TrainJob.check_request``."""
+    if trains_here:
+        check_device(spec, choose_device(spec))
+    model = build_trainable(spec, len(spec.check().classes))
+    if spec.feature_passes is not None:
+        split_model(model)
+        check_image_transforms(spec.plan, augment=spec.feature_passes > 0)
+        check_image_transforms(spec.plan, augment=False)
+    spec.check_network(model)
+
+
+def run_job(spec: TrainSpec, view: View, feed: Feed, context: Context) -> Mapping[str, Any]:
+    """Run a training job, alone or as one of several ranks; torch's global random state is restored."""
+    task = spec.check()
+    resume = read_resume_state(spec, view, context.out)
+    device = choose_device(spec)
+    dist = DistributedContext.from_env(device)
+    if dist.is_main:
+        context.out.mkdir(parents=True, exist_ok=True)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        run = Run.prepare(spec, task, context, dist, resume)
+        dist.barrier()  # all ranks have read the checkpoint before the main rank overwrites it
+        if dist.is_main:
+            write_run(context.out, spec)
+        history = resume.history
+        if not is_done(spec, history):
+            if resume.progress is not None:
+                position = f"step {resume.progress.step + 1} of epoch {len(history) + 1}/{spec.epochs}"
+                context.console.print(f"resuming at {position}")
+            history = train(run, feed, resume.progress or Progress())
+        return finish(run, history)

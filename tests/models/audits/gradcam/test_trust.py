@@ -1,0 +1,114 @@
+"""The verdict on maps: passed by maps that depend on weights and places, refused with a reason by all others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from lightwell import Plan
+from lightwell.models.audits.gradcam.job import GradCamAudit
+from lightwell.models.audits.gradcam.trust import Trust, judge
+from lightwell.models.audits.gradcam.trust_checks import trust_rows
+from lightwell.models.audits.gradcam.trust_stage import sample_keys
+
+GOOD = {
+    "randomized_third": 0.1,
+    "randomized_two_thirds": 0.0,
+    "randomized_all": -0.1,
+    "mirrored": 0.8,
+    "patch": 1.0,
+    "deletion": 0.2,
+    "deletion_random": 0.4,
+    "insertion": 0.6,
+    "insertion_random": 0.5,
+}
+
+
+def records(values: Mapping[str, float], num: int = 12) -> pa.Table:
+    noise = np.random.default_rng(0).normal(scale=0.01, size=num)
+    columns = {
+        name: np.full(num, value) + (noise if name != "patch" else 0) for name, value in values.items()
+    }
+    return pa.Table.from_batches([trust_rows([f"{row}.jpg" for row in range(num)], columns)])
+
+
+def maps(num: int = 12, num_unusable: int = 0) -> pa.Table:
+    blank = [row < num_unusable for row in range(num)]
+    keys = [f"{row}.jpg" for row in range(num)]
+    return pa.table({"key": keys, "blank": blank, "tied": [False] * num, "no_map": [False] * num})
+
+
+def test_good_maps_are_trusted() -> None:
+    trust = judge(records(GOOD), maps(), 0)
+    assert trust.trusted
+    assert trust.reasons == ()
+    assert trust.insertion_gain == pytest.approx(0.1)
+    assert [check.passed for check in trust.checks] == [True] * 5
+    assert Trust.from_dict(json.loads(json.dumps(trust.to_dict()))) == trust
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"randomized_all": 0.9}, "maps hardly change when the weights are random"),
+        ({"patch": 0.0}, "maps change where the image does in only 0 %"),
+        ({"deletion": 0.4}, "does not lower the probability faster than random order"),
+        ({"mirrored": -0.2}, "nothing to do with the mirrored maps"),
+    ],
+)
+def test_a_failed_check_is_the_reason(change: dict[str, float], reason: str) -> None:
+    trust = judge(records(GOOD | change), maps(), 0)
+    assert trust.trusted is False
+    assert len(trust.reasons) == 1
+    assert reason in trust.reasons[0]
+
+
+def test_mostly_unusable_maps_are_not_trusted_however_few_were_checked() -> None:
+    trust = judge(records(GOOD, 2), maps(12, 10), 0)
+    assert trust.trusted is False
+    assert trust.reasons[0].startswith("83 % of the maps have no positive evidence")
+
+
+def test_few_images_give_no_verdict_and_a_network_that_overflows_is_judged_by_what_is_finite() -> None:
+    few = judge(records(GOOD, 7), maps(), 0)
+    assert few.trusted is None
+    assert few.reasons == (
+        "7 images with a map were checked, and a verdict takes 8; raise trust_images, or audit more images",
+    )
+    assert judge(records({}), maps(), 0).trusted is None
+    overflow = judge(records(GOOD | {"randomized_all": np.nan, "randomized_two_thirds": 0.9}), maps(), 0)
+    assert overflow.checks[0].value == pytest.approx(0.9, abs=0.01)
+    assert overflow.trusted is False
+
+
+def test_the_sample_depends_on_keys_and_seed_only() -> None:
+    everything = maps(40, 10)
+    chosen = sample_keys(everything, 8, seed=1)
+    reverse = everything.take(pa.array(range(39, -1, -1)))
+    assert sample_keys(reverse, 8, seed=1) == chosen
+    assert sample_keys(everything, 8, seed=2) != chosen
+    assert not {f"{row}.jpg" for row in range(10)} & set(chosen), "maps without evidence"
+    assert len(sample_keys(everything, 100, seed=1)) == 30
+
+
+def test_an_audit_states_the_verdict_on_its_maps(audited: Path) -> None:
+    """Every check has a value, from images of a network with random weights."""
+    trust: dict[str, Any] = json.loads((audited / "findings.json").read_text())["trust"]
+    assert trust["num_images"] == 9
+    assert {check["name"]: check["value"] is None for check in trust["checks"]} == dict.fromkeys(
+        ["randomized weights", "patch", "deletion", "mirrored image", "usable maps"], False
+    )
+    assert trust["trusted"] == (not trust["reasons"])
+
+
+def test_the_size_of_the_sample_changes_the_checks_but_not_the_maps(plan: Plan, checkpoint: Path) -> None:
+    job = GradCamAudit(plan=plan, checkpoint=checkpoint)
+    fewer = job.model_copy(update={"trust_images": 2})
+    assert [a.fingerprint() == b.fingerprint() for a, b in zip(job.stages, fewer.stages, strict=True)][
+        :2
+    ] == [True, False]
