@@ -1,116 +1,19 @@
-"""Record activations of a model: eval mode, layers by name, a layer's output with gradients from there on."""
+"""Layout of a layer's output in a model: how its activations form a map."""
 
 from __future__ import annotations
-
-from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
 
-from ...pipeline.errors import ModelError, did_you_mean
+from ...pipeline.errors import ModelError
 from ..zoo.forward import run_model
 from ..zoo.map_layout import MapLayout
+from .cam.recorder import get_layer
 from .token_layout import find_layout, may_be_nchw, patch_images
 
 MIN_PROBE_SIZE = 224
 """Long side in pixels at which the layout is probed again if it cannot be determined on a small image."""
-
-
-def get_layer(model: nn.Module, name: str) -> nn.Module:
-    """Return a layer by its dotted name.
-
-    Raises:
-        ModelError: no such layer; the message lists the closest names.
-    """
-    modules: dict[str, nn.Module] = dict(model.named_modules())
-    if not name or name not in modules:
-        raise ModelError(
-            f"target layer: expected a layer of {type(model).__name__}, got {name!r}; "
-            f"{did_you_mean(name, modules) or 'see model.named_modules()'}"
-        )
-    return modules[name]
-
-
-@dataclass(slots=True)
-class ActivationRecorder:
-    """Forward hook that starts recording gradients at a layer's output."""
-
-    name: str
-    activation: torch.Tensor | None = None
-    """The layer's output, a leaf tensor to differentiate by."""
-    forwarded: torch.Tensor | None = field(default=None, repr=False)
-
-    def start(self, value: torch.Tensor) -> torch.Tensor:
-        """Store a value as leaf tensor and return a copy for the model to continue with."""
-        # A copy, because an in-place ReLU may follow and must not change the leaf.
-        torch.set_grad_enabled(True)
-        self.activation = value.detach().requires_grad_()
-        self.forwarded = self.activation.clone()
-        return self.forwarded
-
-    def hook(self, _module: nn.Module, _inputs: object, output: object) -> torch.Tensor:
-        """Start at the output of the hooked layer.
-
-        Raises:
-            ModelError: the layer is called a second time, or its output is not a tensor.
-        """
-        if self.activation is not None:
-            raise ModelError(
-                f"target layer: expected a layer that is called once per image, got {self.name!r}, "
-                "which is called again; name the block around it"
-            )
-        if not isinstance(output, torch.Tensor):
-            raise ModelError(
-                f"target layer: expected a layer with one tensor as its output, got {type(output).__name__} "
-                f"from {self.name!r}; name a layer inside it or after it"
-            )
-        return self.start(output)
-
-
-class _StartAfterRelu(TorchFunctionMode):
-    """Starts recording after a functional ReLU of the hooked layer's output."""
-
-    def __init__(self, recorder: ActivationRecorder) -> None:
-        super().__init__()
-        self.recorder = recorder
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        if func is functional.relu and args[0] is self.recorder.forwarded:
-            return self.recorder.start(torch.relu(cast("torch.Tensor", args[0]).detach()))
-        return func(*args, **(kwargs or {}))
-
-
-def record_activation(
-    model: nn.Module, name: str, images: torch.Tensor, *, relu_follows: bool = False
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Run a model, recording gradients only after a layer; returns the logits (N, K) and the layer's output.
-
-    Raises:
-        ModelError: the layer is not called, is called twice or returns no tensor; the logits are not (N, K).
-    """
-    recorder = ActivationRecorder(name)
-    handle = get_layer(model, name).register_forward_hook(recorder.hook)
-    try:
-        # The hook enables gradients halfway through; leaving no_grad() restores the caller's mode.
-        with torch.no_grad(), _StartAfterRelu(recorder) if relu_follows else nullcontext():
-            logits = run_model(model, images)
-    finally:
-        handle.remove()
-    if recorder.activation is None:
-        raise ModelError(
-            f"target layer: expected a layer that the model calls, got {name!r}, which is not called; "
-            "name another, or use find_target_layer"
-        )
-    if not (isinstance(logits, torch.Tensor) and logits.ndim == 2):
-        got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise ModelError(f"model: expected logits (N, K), got {got}; Grad-CAM explains classifiers")
-    return logits, recorder.activation
 
 
 def layer_layout(model: nn.Module, name: str, image: torch.Tensor) -> MapLayout | None:

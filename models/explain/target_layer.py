@@ -10,7 +10,9 @@ from torch import nn
 from ...pipeline.errors import ModelError
 from ..zoo.forward import eval_mode
 from ..zoo.layers import LayerOutput, map_candidates, trace_layers
-from .activations import layer_layout, record_activation
+from .activations import layer_layout
+from .cam.recorder import record_activation
+from .cam.wrappers import uncompiled, unwrap
 
 MAX_TRIED = 24
 """Maximum number of layers to try, from the last one back."""
@@ -47,9 +49,10 @@ def find_target_layer(model: nn.Module, example_nchw: torch.Tensor) -> str:
 
 def choose_target_layer(model: nn.Module, example_nchw: torch.Tensor) -> TargetLayer:
     """Find the layer as ``find_target_layer`` does, with a note if deeper layers have only one cell."""
+    model = unwrap(model)
     image = example_nchw[:1]
     size = int(image.shape[2]), int(image.shape[3])
-    with eval_mode(model):
+    with eval_mode(model), uncompiled(model):
         outputs = trace_layers(model, image).outputs
         for tried in map_candidates(outputs, size)[:MAX_TRIED]:
             layout = layer_layout(model, tried.name, image)
@@ -67,10 +70,11 @@ def choose_target_layer(model: nn.Module, example_nchw: torch.Tensor) -> TargetL
 def _patches_reach_logits(model: nn.Module, name: str, image: torch.Tensor, num_prefix: int) -> bool:
     """Return whether patch tokens of a layer, not only the class token, affect the logits."""
     with torch.inference_mode(False), torch.enable_grad():
-        logits, activation = record_activation(model, name, image.clone())
+        recorded = record_activation(model, name, image.clone())
+        logits = recorded.scores()
         if not logits.requires_grad:
             return False
-        (gradient,) = torch.autograd.grad(logits.amax(1).sum(), activation, allow_unused=True)
+        (gradient,) = torch.autograd.grad(logits.amax(1).sum(), recorded.activation, allow_unused=True)
     if gradient is None:
         return False
     # A zero-initialised head has no gradient at all, whatever the layer.

@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ....pipeline.config.checked_model import CheckedModel
+from ....pipeline.config.imports import AllowedModules
 from ....pipeline.config.path_fields import MayBePath
 from ....pipeline.errors import did_you_mean
 from ....pipeline.plan.plan import Plan
 from ....pipeline.plan.view import View
+from ...explain.cam.registry import DEFAULT, check_method
 from ...zoo.build import ModelSpec
 from .classes import IMAGENET, INDEX
 
@@ -29,6 +31,8 @@ class AuditConfig(CheckedModel):
     """A checkpoint of ``lightwell train``."""
     split: str | None = "test"
     """None audits all images."""
+    method: str = DEFAULT
+    """How maps are computed: one of ``explain.cam.registry.METHODS``, or ``module:function``."""
     target_layer: str | None = None
     """Dotted name of the target layer; None uses the last layer with a spatial map."""
     training_metrics: Path | None = None
@@ -46,6 +50,8 @@ class AuditConfig(CheckedModel):
     report shows the first, and the prediction where that is ``all``."""
     trust_images: int = Field(default=32, ge=0, le=1000)
     """Images on which the maps themselves are checked; 0 checks none, and there is no verdict on them."""
+    interventions: int = Field(default=24, ge=0, le=1000)
+    """Pairs of images on which each suspect region is removed, and pasted, to confirm or refute it; 0 tests none."""
     gallery: int = Field(default=27, ge=0, le=200)
     """Maximum number of images in the report."""
     title: str = "Grad-CAM audit"
@@ -53,6 +59,12 @@ class AuditConfig(CheckedModel):
     """Source and licence of the images, shown in the report."""
     device: str = "auto"
     """torch device of the model; ``auto`` uses a GPU if available."""
+
+    @field_validator("method")
+    @classmethod
+    def _check_method(cls, name: str, info: ValidationInfo) -> str:
+        check_method(name, None if info.context is None else AllowedModules.from_context(info.context))
+        return name
 
     @model_validator(mode="after")
     def _one_model(self) -> Self:

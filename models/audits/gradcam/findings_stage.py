@@ -16,6 +16,7 @@ from ....pipeline.jobs.fingerprint import fingerprint_of
 from ....pipeline.jobs.stages import Inputs, Process, Rows, Source
 from ...explain.measures.regions import uniform_shares
 from ...report.curves import Curves, read_curves
+from ..findings.finding import Finding
 from .audited_model import match_audited_classes, model_facts
 from .classes import ClassMatch
 from .records import FINDINGS, MAPS, TRUST, map_size
@@ -41,6 +42,11 @@ class Summary:
     """Of the notes, those that make the findings meaningless."""
     curves: Mapping[str, Curves]
     """Training curves: chart name -> curve name -> (epoch, value)."""
+
+    @property
+    def found(self) -> tuple[Finding, ...]:
+        """The findings, the most severe first."""
+        return tuple(map(Finding.from_dict, self.findings.get("findings", ())))
 
     @classmethod
     def load(cls, records: pa.Table) -> Self:
@@ -111,6 +117,7 @@ def summarize(audit: AuditConfig, records: pa.Table, trust_records: pa.Table) ->
         "preprocessing": preprocessing(audit),
         "index": index_facts(audit),
         "target_layer": records["target_layer"][0].as_py(),
+        "method": audit.method,
         "explain": ", ".join(audit.targets),
         "model_classes": {
             "num_outputs": facts["num_outputs"],

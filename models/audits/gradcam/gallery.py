@@ -1,4 +1,4 @@
-"""Image gallery of the report: selection of images, and their pixels as input to the model."""
+"""Images that the report shows: their selection, and their pixels as input to the model."""
 
 from __future__ import annotations
 
@@ -6,64 +6,36 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-
-from .pictures import overlay, thumbnail
-from .records import Predictions, maps_of, read_predictions
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
+    from ..findings.finding import Finding
+    from .records import Predictions
 
-@dataclass(frozen=True)
-class Card:
-    """An image of the gallery with its overlays, as data URIs."""
-
-    key: str
-    label: str
-    prediction: str
-    confidence: float
-    """Softmax probability of the predicted class, 0..1."""
-    border_mass: float | None
-    """None for an empty map."""
-    right: bool | None
-    """None without a label."""
-    image: str
-    evidence: str
-    """Overlay for the explained class; an empty string if its map is empty."""
-    evidence_true: str
-    """Overlay for the labelled class of a wrong prediction; an empty string if there is none."""
-    explained: str
-    """Class explained by ``evidence``."""
-    boxes: tuple[tuple[float, float, float, float], ...] = ()
-    """Left, top, width and height of the annotated boxes, in percent of the image."""
-    hit: bool | None = None
-    """Whether the peak of the labelled class's map is in a box; None without boxes."""
+MAX_FINDINGS = 30
+"""Findings that are shown with images, the most severe first; the others are listed."""
+MAX_OWN, MAX_OTHER = 6, 2
+"""Images shown with a finding: those that show it, and those to compare with."""
 
 
-@dataclass(frozen=True)
-class Section:
-    """A titled row of cards."""
-
-    title: str
-    text: str
-    cards: tuple[Card, ...]
+def finding_keys(finding: Finding) -> tuple[str, ...]:
+    """Return the keys of the images that are shown with a finding."""
+    return finding.keys[:MAX_OWN] + finding.other_keys[:MAX_OTHER]
 
 
-TITLES = {
-    "sure": ("Most confident errors", "Wrong predictions with the highest confidence."),
-    "wrong": ("Other errors", "Sampled evenly over confidence."),
-    "right": (
-        "Correct predictions",
-        "Sampled evenly over classes. Check whether the evidence is on the object.",
-    ),
-    "unlabelled": (
-        "Unlabelled images",
-        "Images without a label, or with a label that is not a class of the model.",
-    ),
-}
+def choose_keys(records: Predictions, findings: Sequence[Finding], num: int) -> tuple[str, ...]:
+    """Return the keys of all images that the report shows; none if ``num`` is 0."""
+    if not num:
+        return ()
+    rows = [row for rows in choose_rows(records, num).values() for row in rows]
+    shown = [key for finding in findings[:MAX_FINDINGS] for key in finding_keys(finding)]
+    known = set(records.keys.tolist())
+    return tuple(
+        dict.fromkeys([*(str(records.keys[row]) for row in rows), *(key for key in shown if key in known)])
+    )
 
 
 def choose_rows(records: Predictions, num: int) -> dict[str, list[int]]:
@@ -109,81 +81,6 @@ class Picture:
     """(H, W, 3)."""
     boxes: NDArray[np.float32] | None = None
     """(n, 4): x0, y0, x1, y1 in pixels."""
-
-
-def build_gallery(
-    records: pa.Table,
-    pictures: Mapping[str, Picture],
-    chosen: Mapping[str, Sequence[int]],
-    classes: Sequence[str],
-) -> tuple[Section, ...]:
-    """Build the sections of the gallery, without images that could not be read again."""
-    preds = read_predictions(records)
-    sections = []
-    for kind, rows in chosen.items():
-        picked = records.take(pa.array(rows, pa.int64()))
-        maps, maps_true = maps_of(picked), maps_of(picked, "map_true")
-        blank_true, hits = picked["blank_true"].to_pylist(), picked["hit"].to_pylist()
-        explained = picked["explained"].to_pylist()
-        cards = [
-            draw_card(
-                preds,
-                row,
-                pictures[preds.keys[row]],
-                small,
-                None if blank else small_true,
-                classes,
-                hit,
-                number,
-            )
-            for row, small, small_true, blank, hit, number in zip(
-                rows, maps, maps_true, blank_true, hits, explained, strict=True
-            )
-            if preds.keys[row] in pictures
-        ]
-        if cards:
-            sections.append(Section(*TITLES[kind], tuple(cards)))
-    return tuple(sections)
-
-
-def draw_card(
-    preds: Predictions,
-    row: int,
-    picture: Picture,
-    small: NDArray[np.float32] | None,
-    small_true: NDArray[np.float32] | None,
-    classes: Sequence[str],
-    hit: bool | None,
-    explained: int,
-) -> Card:
-    """Build a card; with an overlay for the labelled class if the prediction is wrong."""
-    label, border = int(preds.labels[row]), float(preds.border_mass[row])
-    blank = np.isnan(border)
-    wrong, image = bool(preds.wrong[row]), picture.pixels
-    return Card(
-        key=str(preds.keys[row]),
-        label=class_name(label, classes),
-        prediction=class_name(int(preds.predictions[row]), classes),
-        confidence=float(preds.confidences[row]),
-        border_mass=None if blank else border,
-        right=bool(preds.right[row]) if preds.labelled[row] else None,
-        image=thumbnail(image),
-        evidence="" if blank or small is None else thumbnail(overlay(image, small)),
-        evidence_true=thumbnail(overlay(image, small_true)) if wrong and small_true is not None else "",
-        explained=class_name(explained, classes),
-        boxes=percent_boxes(picture),
-        hit=hit,
-    )
-
-
-def percent_boxes(picture: Picture) -> tuple[tuple[float, float, float, float], ...]:
-    """Return the boxes of a picture as left, top, width and height in percent."""
-    if picture.boxes is None:
-        return ()
-    height, width = picture.pixels.shape[:2]
-    scale = np.array([100 / width, 100 / height] * 2)
-    corners = np.clip(picture.boxes[:, :4] * scale, 0, 100)
-    return tuple((float(x0), float(y0), float(x1 - x0), float(y1 - y0)) for x0, y0, x1, y1 in corners)
 
 
 def class_name(number: int, classes: Sequence[str]) -> str:

@@ -52,10 +52,8 @@ class GradCamAudit(AuditConfig):
             OutputError: a file cannot be written.
         """
         from .findings import write_findings
-        from .gallery import build_gallery, choose_rows
         from .picture_stage import read_pictures
-        from .records import read_predictions
-        from .report import Report
+        from .report.page import Report
 
         summary = Summary.load(records[FINDINGS])
         findings = {"title": self.title, **summary.findings, **self._run_facts(context)}
@@ -63,12 +61,13 @@ class GradCamAudit(AuditConfig):
             if note not in summary.plan_notes:  # those were logged when the model was loaded
                 _log.log(logging.ERROR if note in summary.void_notes else logging.WARNING, "%s", note)
         maps = records[MAPS]
-        chosen = choose_rows(read_predictions(maps), self.gallery)
         report = Report(
             title=self.title,
             findings=findings,
             records=maps,
-            gallery=build_gallery(maps, read_pictures(records[PICTURES]), chosen, summary.names),
+            found=summary.found,
+            pictures=read_pictures(records[PICTURES]),
+            num_gallery=self.gallery,
             quarantine=context.quarantine,
             names=summary.names,
             curves=summary.curves,

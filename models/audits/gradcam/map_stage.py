@@ -44,7 +44,7 @@ class MapStage:
                 model_facts(audit),
                 None if audit.model is None else audit.model.model_dump(mode="json", exclude={"weights"}),
                 [outputs.names, outputs.as_index, audit.class_map, audit.plan.load_index().classes],
-                [audit.split, audit.target_layer, audit.targets, audit.untrained],
+                [audit.split, audit.method, audit.target_layer, audit.targets, audit.untrained],
                 versions(),
             ]
         )
@@ -96,6 +96,7 @@ class MapStage:
                 match,
                 stack,
                 ImageColumns(audit.plan, audit.split),
+                method=audit.method,
                 targets=audit.targets,
                 seed=audit.plan.seed,
                 device=audit.device,

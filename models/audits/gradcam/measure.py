@@ -13,7 +13,8 @@ import pyarrow as pa
 import torch
 
 from ....pipeline.errors import ModelError, PlanError, did_you_mean
-from ...explain.grad_cam import GradCam, grad_cam, predicted
+from ...explain.cam.explainer import Cam, class_activation_maps, predicted
+from ...explain.cam.registry import DEFAULT
 from ...explain.target_layer import TargetLayer, choose_target_layer
 from ...zoo.forward import eval_mode, run_model
 from .classes import ClassMatch
@@ -30,7 +31,7 @@ ImageColumns = Callable[[Sequence[str], torch.Tensor], Mapping[str, Any]]
 
 
 class CamExplainer:
-    """Computes the records of batches with one model, inside a Grad-CAM context on the exit stack."""
+    """Computes the records of batches with one model, inside a context on the exit stack."""
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class CamExplainer:
         stack: ExitStack,
         image_columns: ImageColumns,
         *,
+        method: str = DEFAULT,
         targets: Sequence[str] = (PREDICTED,),
         seed: int = 0,
         device: str = "auto",
@@ -52,11 +54,12 @@ class CamExplainer:
         self._outputs = torch.tensor([*match.outputs, -1])  # index -1: images without a label
         self._stack = stack
         self._image_columns = image_columns
+        self._method = method
         self._targets = tuple(targets)
         self._named = named_outputs(targets, match)
         self._projection = FeatureProjection(seed)
         self._facts = dict(facts or {})
-        self._cam: GradCam | None = None
+        self._cam: Cam | None = None
 
     def __call__(self, batch: Batch) -> pa.RecordBatch:
         """Return records: a row for every image of a batch that is neither a replacement nor padding.
@@ -96,7 +99,7 @@ class CamExplainer:
         columns["model"] = [json.dumps(self._facts, sort_keys=True)] * len(own)
         return pa.record_batch(columns, schema=SCHEMA)
 
-    def _prepare_cam(self, images: torch.Tensor, key: str) -> GradCam:
+    def _prepare_cam(self, images: torch.Tensor, key: str) -> Cam:
         if self._cam is None:
             with eval_mode(self._model), torch.no_grad():
                 check_finite(run_model(self._model, images[:1]), [key])
@@ -104,7 +107,9 @@ class CamExplainer:
             if not self._target_layer:
                 layer = choose_target_layer(self._model, images[:1])
             self._facts["target_layer_note"] = layer.note
-            self._cam = self._stack.enter_context(grad_cam(self._model, layer.name))
+            self._cam = self._stack.enter_context(
+                class_activation_maps(self._model, layer.name, self._method)
+            )
         return self._cam
 
     def _target_sets(self, outputs: torch.Tensor) -> dict[str | int, Callable[[torch.Tensor], torch.Tensor]]:

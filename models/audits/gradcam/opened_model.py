@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ....pipeline.compiler.program import Program
-from ...explain.grad_cam import GradCam
+from ...explain.grad_cam import Cam
 from ...explain.perturb.fill import Removal, fill_constant
 from ...zoo.forward import eval_mode, run_model
 from ...zoo.heads import num_outputs
@@ -40,9 +40,11 @@ class AuditModel:
     def images(self, batch: Batch) -> tuple[torch.Tensor, list[str]]:
         """Return the model inputs of a batch's usable images and their keys."""
         rows = np.flatnonzero(batch.is_valid)
-        return to_model_input(batch.images[torch.from_numpy(rows)], self.device), [
-            batch.keys[row] for row in rows
-        ]
+        return self.inputs(batch.images[torch.from_numpy(rows)]), [batch.keys[row] for row in rows]
+
+    def inputs(self, images: torch.Tensor) -> torch.Tensor:
+        """Return images of a batch as the model takes them: float NCHW on its device."""
+        return to_model_input(images, self.device)
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """Return the logits (N, K), on the CPU, without gradients."""
@@ -80,9 +82,10 @@ def open_audit_model(audit: AuditConfig) -> Iterator[AuditModel]:
         )
 
 
-def signed_maps(cam: GradCam, images: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+def signed_maps(cam: Cam, images: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
     """Return the signed maps (N, h, w) of images for outputs (N,), float32 on the CPU."""
-    return cam(images, [outputs]).pre_relu[0].float().cpu()
+    signed: torch.Tensor = cam(images, [outputs]).pre_relu[0]
+    return signed.float().cpu()
 
 
 def _has_several(audit: AuditConfig) -> bool:

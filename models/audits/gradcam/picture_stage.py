@@ -16,9 +16,10 @@ from ....pipeline.jobs.fingerprint import fingerprint_of
 from ....pipeline.jobs.stages import Batches, Inputs, Process, Source
 from ....pipeline.load.decode.opencv import decode_opencv
 from ....pipeline.plan.view import View
-from .gallery import Picture, choose_rows
+from .findings_stage import Summary
+from .gallery import MAX_FINDINGS, MAX_OTHER, MAX_OWN, Picture, choose_keys
 from .pictures import denormalize
-from .records import MAPS, PICTURES, read_predictions
+from .records import FINDINGS, MAPS, PICTURES, read_predictions
 
 if TYPE_CHECKING:
     from ....pipeline.batch.batch import Batch
@@ -35,25 +36,24 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class PictureStage:
-    """Pixels and boxes of the images in the gallery."""
+    """Pixels and boxes of the images in the report."""
 
     audit: AuditConfig
 
     name = PICTURES
-    needs = (MAPS,)
+    needs = (MAPS, FINDINGS)
     schema = SCHEMA
 
     def fingerprint(self) -> str:
-        """Hash the plan and the size of the gallery."""
-        return fingerprint_of([self.audit.plan.fingerprint(), self.audit.gallery])
+        """Hash the plan and the number of images."""
+        bounds = [self.audit.gallery, MAX_FINDINGS, MAX_OWN, MAX_OTHER]
+        return fingerprint_of([self.audit.plan.fingerprint(), bounds])
 
     def source(self, inputs: Inputs) -> Source:
-        """Return the images of the gallery."""
-        preds = read_predictions(inputs[MAPS])
-        keys = [
-            str(preds.keys[row]) for rows in choose_rows(preds, self.audit.gallery).values() for row in rows
-        ]
-        return Batches(self.audit.plan, View(split=self.audit.split, keys=tuple(keys)))
+        """Return the images of the gallery and of the findings."""
+        found = Summary.load(inputs[FINDINGS]).found
+        keys = choose_keys(read_predictions(inputs[MAPS]), found, self.audit.gallery)
+        return Batches(self.audit.plan, View(split=self.audit.split, keys=keys))
 
     @contextmanager
     def open(self, inputs: Inputs) -> Iterator[Process]:  # noqa: ARG002

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 THUMBNAIL = 448
 """Longest side of an image in the report, in pixels."""
 
+HEAT_SIDE = 64
+"""Longest side of a map in the report, in pixels; browsers enlarge it smoothly."""
+HEAT_LEVELS = 64
 COLOURS = "inferno"
 """Perceptually uniform colour map; dark means no evidence and is drawn transparent."""
 
@@ -60,29 +63,51 @@ def mean_map(maps: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(np.mean(maps / maps.max(axis=(1, 2), keepdims=True), axis=0), dtype=np.float32)
 
 
-def heat_picture(small: NDArray[np.float32], side: int = 160) -> str:
-    """Return a map with values in 0..1, upsampled and coloured, as a data URI."""
+def heat_picture(small: NDArray[np.float32]) -> str:
+    """Return a map with values in 0..1, upsampled and coloured, as a PNG data URI."""
+    return _heat_uri(np.clip(_enlarged(small), 0, 1), opaque=True)
+
+
+def heat_layer(small: NDArray[np.float32]) -> str:
+    """Return a map as a PNG data URI to be stretched over its image; with the colours and opacity of `overlay`.
+
+    Args:
+        small: map of any size, non-negative; normalised by its maximum.
+    """
+    return _heat_uri(normalize_map(_enlarged(normalize_map(small))), opaque=False)
+
+
+def _enlarged(small: NDArray[np.float32]) -> NDArray[np.float32]:
     height, width = small.shape
-    scale = side / max(height, width)
-    big = upsample_map(small, max(1, round(height * scale)), max(1, round(width * scale)))
-    return data_uri(apply_colormap(np.clip(big, 0, 1)), "PNG")
+    scale = HEAT_SIDE / max(height, width)
+    return upsample_map(small, max(1, round(height * scale)), max(1, round(width * scale)))
 
 
-def thumbnail(image: NDArray[np.uint8]) -> str:
-    """Return an image as a JPEG data URI, downscaled if necessary."""
-    return data_uri(image, "JPEG")
-
-
-def data_uri(image: NDArray[np.uint8], kind: Literal["JPEG", "PNG"]) -> str:
-    """Encode a uint8 image (H, W, 3) as a data URI."""
-    picture = Image.fromarray(image)
-    picture.thumbnail((THUMBNAIL, THUMBNAIL), Image.Resampling.LANCZOS)
+def _heat_uri(heat: NDArray[np.float32], *, opaque: bool) -> str:
+    """Encode values in 0..1 as a PNG with a palette, which is a tenth of the size of one in full colour."""
+    ramp = np.linspace(0, 1, HEAT_LEVELS, dtype=np.float32)
+    picture = Image.fromarray(np.round(heat * (HEAT_LEVELS - 1)).astype(np.uint8), "P")
+    picture.putpalette(apply_colormap(ramp if opaque else 0.12 + 0.88 * ramp).tobytes())
     buffer = io.BytesIO()
-    if kind == "JPEG":
-        picture.save(buffer, kind, quality=85)
+    if opaque:
+        picture.save(buffer, "PNG", optimize=True)
     else:
-        picture.save(buffer, kind, optimize=True)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+        opacity = np.round(255 * 0.78 * ramp**0.8).astype(np.uint8)
+        picture.save(buffer, "PNG", optimize=True, transparency=opacity.tobytes())
+    return _data_uri(buffer, "png")
+
+
+def thumbnail(image: NDArray[np.uint8], side: int = THUMBNAIL) -> str:
+    """Return an image (H, W, 3) as a JPEG data URI, downscaled if its longest side is longer than ``side``."""
+    picture = Image.fromarray(image)
+    picture.thumbnail((side, side), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=85)
+    return _data_uri(buffer, "jpeg")
+
+
+def _data_uri(buffer: io.BytesIO, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def denormalize(

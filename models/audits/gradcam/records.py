@@ -14,7 +14,8 @@ from ...explain.measures.evidence import EVIDENCE_FIELDS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MAPS, TRUST, FINDINGS, PICTURES = "maps", "trust", "findings", "pictures"
+MAPS, TRUST, SUSPECTS, INTERVENTIONS = "maps", "trust", "suspects", "interventions"
+FINDINGS, PICTURES = "findings", "pictures"
 """Names of the audit's stages."""
 RECORDS_NAME = "records.parquet"
 """The records of the maps, for users."""

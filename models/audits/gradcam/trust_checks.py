@@ -29,7 +29,7 @@ from .opened_model import signed_maps
 
 if TYPE_CHECKING:
     from ....pipeline.batch.batch import Batch
-    from ...explain.grad_cam import GradCam
+    from ...explain.grad_cam import Cam
     from .opened_model import AuditModel
 
 TRUST_SCHEMA = pa.schema([("key", pa.string()), ("check", pa.string()), ("value", pa.float32())])
@@ -54,8 +54,8 @@ class TrustChecks:
     """Measures the images of batches; see the module."""
 
     model: AuditModel
-    cam: GradCam
-    random_cams: Sequence[GradCam]
+    cam: Cam
+    random_cams: Sequence[Cam]
     """Of the randomised copies, in the order of `RANDOMIZED`."""
     patched: frozenset[str]
     """Keys of the images that get a patch."""

@@ -48,7 +48,7 @@ class TrustStage:
         Raises:
             ModelError: no such model, layer or device.
         """
-        from ...explain.grad_cam import grad_cam
+        from ...explain.cam.explainer import class_activation_maps
         from ...explain.sanity.randomize import randomized_copies
         from .opened_model import open_audit_model
         from .trust_checks import TrustChecks
@@ -61,10 +61,15 @@ class TrustStage:
         with ExitStack() as stack:
             opened = stack.enter_context(open_audit_model(self.audit))
             copies = randomized_copies(opened.model, len(RANDOMIZED), seed)
+            models = [opened.model, *(copy.to(opened.device) for copy in copies)]
+            cam, *random_cams = (
+                stack.enter_context(class_activation_maps(model, layer, self.audit.method))
+                for model in models
+            )
             yield TrustChecks(
                 opened,
-                stack.enter_context(grad_cam(opened.model, layer)),
-                [stack.enter_context(grad_cam(copy.to(opened.device), layer)) for copy in copies],
+                cam,
+                random_cams,
                 frozenset(sample_keys(maps, self.audit.trust_images, seed)[:NUM_PATCHED]),
                 seed,
             )

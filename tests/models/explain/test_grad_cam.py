@@ -323,6 +323,9 @@ def test_layers_that_cannot_be_explained_are_refused(small):
         cam(images, [predicted])
     with grad_cam(Twice().eval(), "relu") as cam, pytest.raises(ModelError, match="called again"):
         cam(images, [predicted])
-    whole = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 4, 1))
-    with grad_cam(whole, "0") as cam, pytest.raises(ModelError, match=r"expected logits \(N, K\)"):
+    tokens = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten(2))
+    with (
+        grad_cam(tokens, "0") as cam,
+        pytest.raises(ModelError, match=r"expected logits \(N, K\).*\(2, 4, 256\)"),
+    ):
         cam(images, [predicted])

@@ -142,3 +142,19 @@ def test_no_target_or_the_same_twice_is_refused(
 ) -> None:
     with pytest.raises(PlanError, match="expected one or several different target classes"):
         GradCamAudit(plan=plan, checkpoint=checkpoint, explain=explain)
+
+
+def test_the_method_is_checked_before_anything_moves_and_part_of_the_fingerprint(
+    plan: Plan, checkpoint: Path
+) -> None:
+    job = GradCamAudit(plan=plan, checkpoint=checkpoint)
+    layered = GradCamAudit(plan=plan, checkpoint=checkpoint, method="layer-cam")
+    assert layered.stages[0].fingerprint() != job.stages[0].fingerprint()
+    with pytest.raises(PlanError, match="did you mean 'grad-cam'"):
+        GradCamAudit(plan=plan, checkpoint=checkpoint, method="gradcam")
+    values = {"plan": plan, "checkpoint": checkpoint, "method": "plugin:my_cam"}
+    with pytest.raises(PlanError, match="--allow-import plugin"):
+        GradCamAudit.model_validate(values, context={"allow_import": ()})
+    assert (
+        GradCamAudit.model_validate(values, context={"allow_import": ("plugin",)}).method == "plugin:my_cam"
+    )

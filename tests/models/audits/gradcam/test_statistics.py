@@ -19,7 +19,8 @@ from lightwell.models.audits.gradcam.findings import compute_findings
 from lightwell.models.audits.gradcam.gallery import choose_rows
 from lightwell.models.audits.gradcam.job import GradCamAudit
 from lightwell.models.audits.gradcam.records import SCHEMA, read_predictions
-from lightwell.models.audits.gradcam.report import class_means, confusion_rows, lowest_recall, summary_cards
+from lightwell.models.audits.gradcam.report.class_sections import class_entries
+from lightwell.models.audits.gradcam.report.summary import confusion_rows, lowest_recall, summary_cards
 from lightwell.models.zoo.build import ModelSpec, build_model
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.jobs.progress import SilentConsole
@@ -207,7 +208,7 @@ def test_findings_are_json_and_the_report_has_every_image_at_most_once(
     assert summary_cards(found)[0]["value"] == str(len(rows))
     assert all(len(row["cells"]) >= num_index for row in confusion_rows(found))
     assert all(entry["recall"] < 1 for entry in lowest_recall(found))
-    class_means(records, found)
+    class_entries(records, found, ())
 
 
 @given(st.integers(0, 50), st.integers(0, 50))

@@ -104,6 +104,8 @@ def test_cells_cover_the_pixels_with_their_centres() -> None:
     expected[:2, 2:] = True
     expected[2, 2:] = False  # its centre is on the edge of the second row
     assert (pixel_mask(cells, (5, 7)) == expected).all()
+    assert pixel_mask(np.array([[0.25, 0], [0, 0]]), (4, 4)).sum() == 4, "weights of a coarse grid are small"
+    assert not pixel_mask(np.zeros((2, 2)), (4, 4)).any()
 
 
 def test_control_regions_have_equal_area_and_avoid_region_and_evidence() -> None:

@@ -1,0 +1,135 @@
+"""Findings as the report shows them: numbers as text, images, and the region drawn in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..gallery import MAX_FINDINGS, MAX_OTHER, MAX_OWN
+from .shots import outline
+
+if TYPE_CHECKING:
+    from ...findings.finding import Confirmation, Effect, Finding
+    from .cards import Card
+
+KIND_NAMES = {
+    "region": "Evidence in one place",
+    "cluster": "Group of images with other evidence",
+    "profile": "Unusual places of evidence",
+    "slice": "Group of images with more errors",
+    "confident_error": "Confident errors",
+    "suspected_label": "Suspected wrong labels",
+}
+STATUS_TEXTS = {
+    "confirmed": "Confirmed by changing the pixels",
+    "refuted": "Refuted by changing the pixels",
+    "not testable": "Not testable by changing pixels",
+    "not tested": "Not tested by changing pixels",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FindingCard:
+    """One finding."""
+
+    finding: Finding
+    kind: str
+    effect: str
+    by_chance: str
+    """The same number if chance alone decided, with the p-value and the q-value; empty if unknown."""
+    status: str
+    interventions: tuple[tuple[str, str], ...]
+    """What was done to images, and the change that it made."""
+    images: tuple[tuple[Card, str], ...]
+    """Images that show it, each with the outline of the region."""
+    others: tuple[tuple[Card, str], ...]
+    """Images to compare with."""
+
+
+def finding_cards(findings: Sequence[Finding], cards: Mapping[str, Card]) -> list[FindingCard]:
+    """Describe the findings that are shown with images."""
+    return [
+        FindingCard(
+            finding=finding,
+            kind=KIND_NAMES.get(finding.kind, finding.kind),
+            effect=effect_text(finding.effect),
+            by_chance=chance_text(finding),
+            status=STATUS_TEXTS.get(finding.confirmation.status, finding.confirmation.status),
+            interventions=intervention_texts(finding.confirmation, finding.class_name),
+            images=_images(finding, finding.keys[:MAX_OWN], cards),
+            others=_images(finding, finding.other_keys[:MAX_OTHER], cards),
+        )
+        for finding in findings[:MAX_FINDINGS]
+    ]
+
+
+def _images(finding: Finding, keys: Sequence[str], cards: Mapping[str, Card]) -> tuple[tuple[Card, str], ...]:
+    return tuple(
+        (
+            cards[key],
+            ""
+            if finding.region is None
+            else outline(finding.region, cards[key].photo.width, cards[key].photo.height),
+        )
+        for key in keys
+        if key in cards
+    )
+
+
+def number_text(value: float, unit: str) -> str:
+    """Format a number: shares and rates in percent, others to three digits with their unit."""
+    if "share" in unit or "rate" in unit:
+        return f"{100 * value:.1f} %"
+    return f"{value:.2f}" if "probability" in unit else f"{value:.3g}"
+
+
+def effect_text(effect: Effect) -> str:
+    """Format a number with its interval: ``21.1 % (14.9 to 28.9 %)``."""
+    value = number_text(effect.value, effect.unit)
+    if effect.low is None or effect.high is None:
+        return value
+    return f"{value} ({number_text(effect.low, effect.unit)} to {number_text(effect.high, effect.unit)})"
+
+
+def chance_text(finding: Finding) -> str:
+    """Format what chance alone would give."""
+    null = finding.null
+    parts = [] if null.expected is None else [number_text(null.expected, finding.effect.unit)]
+    parts += [
+        f"{name} {'< 0.001' if value < 0.001 else f'= {value:.2g}'}"
+        for name, value in (("p", null.p), ("q", null.q))
+        if value is not None
+    ]
+    return ", ".join(parts)
+
+
+def intervention_texts(confirmation: Confirmation, class_name: str | None) -> tuple[tuple[str, str], ...]:
+    """Describe what changing pixels did to the probability of the class."""
+    rows = []
+    if confirmation.drop is not None:
+        rows.append(
+            (
+                "Region removed from images that show it: decrease of the probability",
+                effect_text(confirmation.drop),
+            )
+        )
+    if confirmation.control_drop is not None:
+        rows.append(
+            (
+                "Baseline: another region of equal area removed",
+                number_text(confirmation.control_drop, "probability"),
+            )
+        )
+    if confirmation.paste is not None:
+        rows.append(
+            ("Region pasted into other images: increase of the probability", effect_text(confirmation.paste))
+        )
+    if confirmation.flip_rate is not None:
+        rows.append(
+            (
+                f"Of those, images then predicted as {class_name or 'the class'}",
+                effect_text(confirmation.flip_rate),
+            )
+        )
+    return tuple(rows)

@@ -1,0 +1,1 @@
+"""Class activation maps: one recorder of activations and gradients, and a file for each method."""
