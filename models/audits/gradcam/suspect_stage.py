@@ -1,4 +1,4 @@
-"""The stage that looks through the records of the maps for findings; what it suspects is then put to the test."""
+"""The stage that searches the records of the maps for candidate findings."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ def severity_of(finding: Finding, trusted: bool) -> Severity:
 
 
 def sentence_of_test(finding: Finding) -> str:
-    """Describe what removing and pasting the region did; empty if it was not tested."""
+    """Describe the effect of removing and pasting the region; empty if it was not tested."""
     test = finding.confirmation
     if test.drop is None:
         return ""
