@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 from .config import AuditConfig
 from .findings_stage import FindingsStage, Summary
 from .map_stage import MapStage
+from .opinion_stage import OpinionStage, summarize_opinions
 from .picture_stage import PictureStage
-from .records import FINDINGS, MAPS, PICTURES, RECORDS_NAME
+from .records import FINDINGS, MAPS, OPINIONS, OPINIONS_NAME, PICTURES, RECORDS_NAME
 from .trust_stage import TrustStage
 
 if TYPE_CHECKING:
@@ -38,12 +39,14 @@ class GradCamAudit(AuditConfig):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """Maps of all images, checks of the maps, findings, and the images that the report shows."""
-        return MapStage(self), TrustStage(self), FindingsStage(self), PictureStage(self)
+        stages = MapStage(self), TrustStage(self), FindingsStage(self), PictureStage(self)
+        return (*stages, OpinionStage(self)) if self.second_opinions else stages
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of the output files."""
-        return ("report.html", "findings.json", RECORDS_NAME)
+        opinions = (OPINIONS_NAME,) if self.second_opinions else ()
+        return ("report.html", "findings.json", RECORDS_NAME, *opinions)
 
     def finish(self, records: Inputs, context: Context) -> Mapping[str, Any]:
         """Write findings.json, report.html and records.parquet; return the findings.
@@ -73,6 +76,9 @@ class GradCamAudit(AuditConfig):
             curves=summary.curves,
             credit=self.credit,
         )
+        if OPINIONS in records:
+            findings["second_opinions"] = summarize_opinions(records[OPINIONS])
+            context.export_records(OPINIONS, OPINIONS_NAME)
         context.export_records(MAPS, RECORDS_NAME)
         report.write(context.out / "report.html")
         write_findings(findings, context.out / "findings.json")
