@@ -21,8 +21,18 @@ from .config import AuditConfig
 from .findings_stage import FindingsStage
 from .intervention_stage import InterventionStage
 from .map_stage import MapStage
+from .opinion_stage import OpinionStage, summarize_opinions
 from .picture_stage import PictureStage
-from .records import FINDINGS, FINDINGS_NAME, MAPS, PICTURES, RECORDS_NAME, SUMMARY
+from .records import (
+    FINDINGS,
+    FINDINGS_NAME,
+    MAPS,
+    OPINIONS,
+    OPINIONS_NAME,
+    PICTURES,
+    RECORDS_NAME,
+    SUMMARY,
+)
 from .summary_stage import Summary, SummaryStage
 from .suspect_stage import SuspectStage
 from .trust_stage import TrustStage
@@ -41,7 +51,7 @@ class GradCamAudit(AuditConfig):
     @property
     def stages(self) -> tuple[Stage, ...]:
         """Maps, checks of the maps, candidates and their tests, findings, metrics, and the images that the report shows."""
-        return (
+        stages = (
             MapStage(self),
             TrustStage(self),
             SuspectStage(self),
@@ -50,11 +60,13 @@ class GradCamAudit(AuditConfig):
             SummaryStage(self),
             PictureStage(self),
         )
+        return (*stages, OpinionStage(self)) if self.second_opinions else stages
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of the output files."""
-        return ("report.html", "findings.json", FINDINGS_NAME, RECORDS_NAME)
+        opinions = (OPINIONS_NAME,) if self.second_opinions else ()
+        return ("report.html", "findings.json", FINDINGS_NAME, RECORDS_NAME, *opinions)
 
     def finish(self, records: Inputs, context: Context) -> Mapping[str, Any]:
         """Write findings.json, findings.parquet, report.html and records.parquet; return the findings.
@@ -91,6 +103,9 @@ class GradCamAudit(AuditConfig):
             curves=summary.curves,
             credit=self.credit,
         )
+        if OPINIONS in records:
+            findings["second_opinions"] = summarize_opinions(records[OPINIONS])
+            context.export_records(OPINIONS, OPINIONS_NAME)
         context.export_records(MAPS, RECORDS_NAME)
         context.export_records(FINDINGS, FINDINGS_NAME)
         report.write(context.out / "report.html")
