@@ -64,10 +64,11 @@ class TrainJob(TrainSpec):
         from .checkpoint import BEST_NAME, LAST_NAME
         from .metrics_logger import METRICS_NAME, RESULT_NAME
         from .results import FILES
+        from .run.average import average_outputs
         from .tensorboard import EVENTS_NAME
 
         events = (EVENTS_NAME,) if self.tensorboard else ()
-        return (LAST_NAME, BEST_NAME, METRICS_NAME, RESULT_NAME, *FILES, *events)
+        return (LAST_NAME, BEST_NAME, METRICS_NAME, RESULT_NAME, *FILES, *events, *average_outputs(self))
 
     def resume_point(self, out: Path) -> ResumePoint:
         """Return the view that remains to be read after the checkpoint in ``out``.
