@@ -1,4 +1,4 @@
-"""What a comparison reads of a finished audit."""
+"""The part of a finished audit that a comparison reads."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def finding_rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:
 
 
 def notes(comparison: Comparison) -> list[str]:
-    """Return what a reader has to know of the two audits."""
+    """Return sentences on how comparable the two audits are."""
     same = "The same images" if comparison.same_images else "Different indexes"
     found = [f"{same}: {comparison.num_shared:,} images have the same key in both audits."]
     if comparison.num_relabelled:
