@@ -13,6 +13,7 @@ from ....report.html import packaged_text, page_style, script_hash, template_env
 from ...findings.finding import SEVERITIES, Finding
 from ..gallery import MAX_FINDINGS, Picture
 from ..records import read_predictions
+from ..verdicts import LARGE_DROP, LARGE_EFFECT
 from .cards import draw_cards, gallery_sections
 from .charts import line_chart, reliability_chart
 from .class_sections import MAX_ROWS, class_entries, overall_means
@@ -117,6 +118,8 @@ class Report:
             num_quarantine_left_out=max(0, len(self.quarantine) - MAX_QUARANTINE),
             quarantine_note=quarantine_note(facts),
             map_size=" by ".join(map(str, facts["map_size"])),
+            large_drop=LARGE_DROP,
+            large_effect=LARGE_EFFECT,
             provenance=provenance(facts),
             version=facts["versions"]["lightwell"],
         )
