@@ -114,13 +114,14 @@ def write_reliability(path: Path, diagrams: Mapping[str, Mapping[str, Any]]) -> 
     figure, axes = _figure(len(diagrams), width=4.2, height=4.0)
     for place, (title, found) in zip(axes, diagrams.items(), strict=True):
         total = sum(each["num_images"] for each in found["bins"])
-        for each in found["bins"]:
-            width = each["to"] - each["from"]
-            middle = each["from"] + width / 2
-            place.bar(middle, each["accuracy"], width * 0.9, color=COLORS[1], alpha=0.7)
-            place.bar(middle, each["num_images"] / total, width * 0.3, color=INK, alpha=0.55)
+        edges = np.array([(each["from"], each["to"]) for each in found["bins"]]).reshape(-1, 2)
+        middles, widths = edges.mean(axis=1), np.diff(edges)[:, 0]
+        accuracies = [each["accuracy"] for each in found["bins"]]
+        shares = [each["num_images"] / total for each in found["bins"]]
+        place.bar(middles, accuracies, widths * 0.9, color=COLORS[1], alpha=0.7)
+        place.bar(middles, shares, widths * 0.3, color=INK, alpha=0.55)
         confidences = [each["confidence"] for each in found["bins"]]
-        place.plot(confidences, [each["accuracy"] for each in found["bins"]], "o", color=INK, markersize=3)
+        place.plot(confidences, accuracies, "o", color=INK, markersize=3)
         place.plot([0, 1], [0, 1], color=COLORS[0], linewidth=1.4)
         place.set_xlim(0, 1)
         place.set_ylim(0, 1)

@@ -29,6 +29,7 @@ from pydantic import Field
 from ...pipeline.errors import PlanError
 from ...pipeline.index.index import Index
 from ...pipeline.jobs.contracts import Context, Feed, ResumePoint
+from ...pipeline.jobs.fingerprint import fingerprint_of
 from ...pipeline.plan.view import View
 from ...pipeline.sampler.schedule import Schedule
 from ..zoo.build import ModelSpec
@@ -64,10 +65,11 @@ class TrainJob(TrainSpec):
         from .checkpoint import BEST_NAME, LAST_NAME
         from .metrics_logger import METRICS_NAME, RESULT_NAME
         from .results import FILES
+        from .run.average import average_outputs
         from .tensorboard import EVENTS_NAME
 
         events = (EVENTS_NAME,) if self.tensorboard else ()
-        return (LAST_NAME, BEST_NAME, METRICS_NAME, RESULT_NAME, *FILES, *events)
+        return (LAST_NAME, BEST_NAME, METRICS_NAME, RESULT_NAME, *FILES, *events, *average_outputs(self))
 
     def resume_point(self, out: Path) -> ResumePoint:
         """Return the view that remains to be read after the checkpoint in ``out``.
@@ -124,6 +126,34 @@ class TrainJob(TrainSpec):
         self.check()
         index, view = self.plan.load_index(), replace(self.view, num_ranks=num_ranks)
         Schedule.of(self.plan, view, index, index.rows(view.split))
+
+    @property
+    def shared_work(self) -> str | None:
+        """Fingerprint of the features of the frozen part, with ``feature_passes``; see ``SharesWork``."""
+        if self.feature_passes is None:
+            return None
+        names = (
+            "model.",
+            "plan.",
+            "fine_tune_from",
+            "feature_passes",
+            "precision",
+            "train_split",
+            "validation_split",
+        )
+        found = self.result_config()
+        return fingerprint_of({key: value for key, value in found.items() if key.startswith(names)})
+
+    def share(self, context: Context) -> None:
+        """Compute the features of the frozen part; see ``SharesWork``.
+
+        Raises:
+            ModelError: the model or its weights cannot be loaded, or cannot be separated.
+            RunError: more images are bad than the plan tolerates.
+        """
+        from .run.start import compute_features
+
+        compute_features(self, context)
 
     def run(self, feed: Feed, context: Context) -> Mapping[str, Any]:
         """Train, validate after every epoch and keep the best weights; resumes a run in ``context.out``.

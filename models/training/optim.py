@@ -98,12 +98,17 @@ class EarlyStop(CheckedModel):
 
 
 def best_epoch(history: Sequence[Mapping[str, Any]], metric: str) -> int:
-    """Return the epoch with the best value of a metric.
+    """Return the epoch with the best value of a metric; see ``ranked_epochs``."""
+    assert history, "best_epoch needs at least one epoch"
+    return ranked_epochs(history, metric)[0]
+
+
+def ranked_epochs(history: Sequence[Mapping[str, Any]], metric: str) -> list[int]:
+    """Return the epochs by their values of a metric, the best first.
 
     Ties are resolved by the lower loss, then by the earlier epoch. An undefined value ranks last. A metric that is
     undefined in every epoch, such as AUROC of a split with one class, is replaced by the loss.
     """
-    assert history, "best_epoch needs at least one epoch"
     if all(row.get(metric) is None for row in history):
         metric = "loss"
     sign = -1.0 if metric == "loss" else 1.0
@@ -115,4 +120,4 @@ def best_epoch(history: Sequence[Mapping[str, Any]], metric: str) -> int:
             -math.inf if loss is None else -float(loss),
         )
 
-    return max(range(len(history)), key=rank)
+    return sorted(range(len(history)), key=rank, reverse=True)

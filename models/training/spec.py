@@ -47,6 +47,9 @@ class TrainSpec(UpdateOptions):
     """Validation metric that selects ``best.safetensors``, one of the task's or ``loss``; ties are resolved by the lower
     loss. If it cannot be computed, such as AUROC of a single class, the loss is used."""
     early_stop: EarlyStop | None = None
+    average: int | None = Field(default=None, ge=2, le=100)
+    """Also write ``average.safetensors``, the mean of the weights of so many epochs, the best ones by ``monitor``, and evaluate
+    it beside the best. Their weights are kept in the folder ``epochs`` below ``--out``."""
     train_split: str = "train"
     validation_split: str = "val"
     test_split: str | None = "test"

@@ -64,6 +64,7 @@ class TrainStep:
         options: precision, clipping and the rest.
         average: average of the weights, to be updated after them.
         scaler: scale of the loss, for float16.
+        log: losses of the steps; by default one that is deferred on a GPU.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class TrainStep:
         options: UpdateOptions | None = None,
         average: AveragedWeights | None = None,
         scaler: torch.amp.GradScaler | None = None,
+        log: LossLog | None = None,
     ) -> None:
         self._dist = dist or DistributedContext()
         self._options = options or UpdateOptions()
@@ -84,7 +86,7 @@ class TrainStep:
         self._criterion = criterion
         self._average = average
         self._scaler = scaler
-        self._log = LossLog(is_deferred=self._dist.device.type == "cuda")
+        self._log = log or LossLog(is_deferred=self._dist.device.type == "cuda")
         self._begun: UpdateGroup | None = None
         """Group whose gradients are not applied yet."""
         self._factor = 1.0
@@ -96,19 +98,18 @@ class TrainStep:
         *,
         factor: float,
         group: UpdateGroup = UpdateGroup(),
-        checkpoint_requested: bool = False,
-    ) -> bool:
+        num_images: int | None = None,
+    ) -> None:
         """Add the gradients of a batch, update the weights if it completes its group, and update the running metrics.
+
+        On a GPU the host waits for no result; ``flush`` waits for those of all steps since the last.
 
         Args:
             batch: rows of this rank.
             running: metrics to update.
             factor: multiplier of ``base_lr``.
             group: the batches of one update, all passed in order.
-            checkpoint_requested: whether a checkpoint is due; only the main rank's value counts.
-
-        Returns:
-            Whether to write a checkpoint now, on every rank: it is due, and the weights are updated.
+            num_images: images of the batch over all ranks, without padding; None for those of the batch alone.
 
         Raises:
             RunError: the loss or a gradient is not finite, on every rank; or the batch does not fit in memory.
@@ -119,7 +120,8 @@ class TrainStep:
         if self._begun is None:
             self._optimizer.zero_grad(set_to_none=True)
         self._begun, self._factor = group, factor
-        weights, num_images, due = self._sum_over_ranks(batch, requested=checkpoint_requested)
+        num_images = batch.num_images if num_images is None else num_images
+        weights = self._sum_over_ranks(self._criterion.weights(batch))
         probe = partial(self._probe, weights=weights)
         accumulate, is_alone = self._options.accumulate, self._dist.num_ranks == 1
         with (
@@ -130,24 +132,26 @@ class TrainStep:
         self._log.add(batch, scores, num_images, self._dist.all_reduce(loss), running)
         if group.is_complete:
             self._update()
-        if due and group.is_complete:
-            self._log.flush(running)
-        return due and group.is_complete
 
-    def end_epoch(self, running: EpochMetrics) -> None:
-        """Apply the gradients of a group whose last batch was skipped, and check the losses that are still on the device."""
-        if self._begun is not None:
-            self._update()
+    def flush(self, running: EpochMetrics) -> None:
+        """Check the losses that are still on the device, and update the running metrics; waits for the device.
+
+        Raises:
+            RunError: a loss or a gradient is not finite, on every rank.
+        """
         self._log.flush(running)
 
-    def _sum_over_ranks(self, batch: TrainBatch, *, requested: bool) -> tuple[torch.Tensor, int, bool]:
-        """Return the normaliser of each loss term, the number of images and whether a checkpoint is due, on every rank."""
-        weights, dist = self._criterion.weights(batch), self._dist
-        if dist.num_ranks == 1:
-            return weights, batch.num_images, requested
-        local = [float(batch.num_images), float(requested and dist.is_main), *weights.tolist()]
-        summed = dist.all_reduce(torch.tensor(local, dtype=torch.float64))
-        return summed[2:].to(weights), int(summed[0]), bool(summed[1])
+    def end_epoch(self, running: EpochMetrics) -> None:
+        """Apply the gradients of a group whose last batch was skipped, and ``flush``."""
+        if self._begun is not None:
+            self._update()
+        self.flush(running)
+
+    def _sum_over_ranks(self, weights: torch.Tensor) -> torch.Tensor:
+        """Return the normaliser of each loss term, summed in float64."""
+        if self._dist.num_ranks == 1:
+            return weights
+        return self._dist.all_reduce(weights.double()).to(weights)
 
     def _forward_backward(
         self, batch: TrainBatch, weights: torch.Tensor, num_images: int, group_size: int

@@ -75,19 +75,23 @@ def to_train_batch(
     uint8 NHWC images become float32 NCHW in 0..1: a plan without ``Normalize`` trains on ``x / 255``.
     Images use the channels-last memory format. Padding rows have no target.
     """
-    padding = torch.from_numpy(batch.padding).to(device) if batch.padding.any() else None
+
+    def sent(values: torch.Tensor) -> torch.Tensor:
+        return values.to(device, non_blocking=True)
+
+    padding = sent(torch.from_numpy(batch.padding)) if batch.padding.any() else None
 
     def moved(values: torch.Tensor) -> torch.Tensor:
-        values = values.to(device, non_blocking=True)
+        values = sent(values)
         return values if padding is None else fill_ignored(values, padding)
 
     found = targets(batch)
     return TrainBatch(
         model_inputs(batch.images, device),
         moved(found.own),
-        torch.from_numpy(np.asarray(batch.replaced)).to(device),
+        sent(torch.from_numpy(np.asarray(batch.replaced))),
         None if found.mixed is None else moved(found.mixed),
-        None if batch.mixed_weights is None else batch.mixed_weights.to(device, non_blocking=True),
+        None if batch.mixed_weights is None else sent(batch.mixed_weights),
         padding,
         batch.step,
         batch.keys,

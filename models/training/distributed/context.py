@@ -43,6 +43,10 @@ class DistributedContext:
         distributed.all_reduce(sent)
         return sent.to(tensor.device)
 
+    def agree(self, value: bool) -> bool:
+        """Return the main rank's value, on every rank; waits for all of them."""
+        return bool(self.all_reduce(torch.tensor(float(value and self.is_main))))
+
     def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
         """Concatenate the tensors of all ranks, which have equal shapes."""
         if self.num_ranks == 1:

@@ -104,6 +104,7 @@ class UpdateOptions(CheckedModel):
 
 
 LATER_KEYS: dict[str, Any] = {
+    "average": None,
     "feature_dtype": None,
     "unfreeze": None,
     "lora": None,

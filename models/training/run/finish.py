@@ -14,6 +14,7 @@ from ..optimization.lora import remove_lora
 from ..results import describe_test, format_result, write_training_curves
 from ..resume import History
 from ..scores import ScoreRecorder
+from .average import finish_average
 from .run import Run
 
 
@@ -32,6 +33,8 @@ def finish(run: Run, history: History) -> Mapping[str, Any]:
     }
     if spec.test_split is not None:
         result["test"] = _test(run, spec.test_split, best)
+    if spec.average is not None:
+        result["average"] = finish_average(run, history)
     if run.dist.is_main:
         write_training_curves(out / METRICS_NAME, out)
         write_json(out / RESULT_NAME, result)

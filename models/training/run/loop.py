@@ -41,7 +41,7 @@ def train(run: Run, feed: Feed, progress: Progress) -> History:
     writer = RunWriter(run, feed.position())
     writer.truncate_log()
     data = run.open_data(feed, (len(history), progress.step))
-    timer = CheckpointTimer(spec.checkpoint_every)
+    timer = CheckpointTimer(spec.checkpoint_every, run.dist)
     step, stage = None, None
     for epoch in range(len(history), spec.epochs):
         if step is None or stage != stage_at(spec.stages, epoch):
@@ -57,9 +57,10 @@ def train(run: Run, feed: Feed, progress: Progress) -> History:
             torch.manual_seed(run.seed(epoch, batch.step))
             group = UpdateGroup.of(epoch, batch.step, run.num_steps, spec.accumulate)
             factor = run.rate_factor(group.done_epochs, history)
-            save = step(batch, running, factor=factor, group=group, checkpoint_requested=timer.is_due())
+            step(batch, running, factor=factor, group=group, num_images=run.num_images(batch))
             running.seconds = perf_counter() - started
-            if save:
+            if timer.is_due() and group.is_complete:
+                step.flush(running)
                 with timer.measure_write():
                     writer.save_step(epoch, batch.step + 1, running, history)
         step.end_epoch(running)

@@ -40,8 +40,8 @@ class Run:
     learner: Learner
     metadata: CheckpointMetadata
     """Of the checkpoints, with the epochs that were finished before."""
-    num_steps: int
-    """Batches per epoch."""
+    num_train: int
+    """Images of an epoch."""
     features: FeatureCache | None = None
     """Features of the frozen part of the model, with ``feature_passes``."""
 
@@ -73,12 +73,25 @@ class Run:
             plan=SavedPlan.of(spec.plan),
         )
         num_rows = len(index.rows(spec.train_split))
-        steps = num_steps(num_rows, spec.plan.batch.size, drop_last=spec.drop_last_batch(num_rows))
-        resume.check_position(steps)
         features = None
         if learner.split is not None:
             features = open_features(spec, index, context, dist, learner.split)
-        return cls(spec, index, task, context, dist, learner, metadata, steps, features)
+        run = cls(spec, index, task, context, dist, learner, metadata, num_rows, features)
+        resume.check_position(run.num_steps)
+        return run
+
+    @property
+    def num_steps(self) -> int:
+        """Batches per epoch."""
+        drops = self.spec.drop_last_batch(self.num_train)
+        return num_steps(self.num_train, self.spec.plan.batch.size, drop_last=drops)
+
+    def num_images(self, batch: TrainBatch) -> int:
+        """Return the images of a training batch over all ranks; with several of them none is left out."""
+        if self.dist.num_ranks == 1:
+            return batch.num_images
+        size = self.spec.plan.batch.size
+        return min(size, self.num_train - batch.step * size)
 
     def make_step(self, module: torch.nn.Module, stage: UnfreezeStage) -> TrainStep:
         """Set what learns in a stage and return the training step of a module, the model or its head."""

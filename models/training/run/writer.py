@@ -15,6 +15,7 @@ from ..resume import History, view_position
 from ..scores import SplitScores
 from ..step import UpdateGroup
 from ..tensorboard import EVENTS_NAME
+from .average import KeptEpochs
 
 if TYPE_CHECKING:
     import torch
@@ -37,6 +38,7 @@ class RunWriter:
         self._logger = MetricsLogger(run.context.out / METRICS_NAME, events)
         self._best: tuple[CheckpointMetadata, Mapping[str, torch.Tensor]] | None = None
         """Best weights that are not written yet."""
+        self._kept = KeptEpochs(run, run.metadata.history)
 
     def truncate_log(self) -> None:
         """Remove lines of unfinished epochs from ``metrics.jsonl``, and print how many lines of finished ones are missing."""
@@ -100,10 +102,10 @@ class RunWriter:
                     if not write:
                         weights = {name: one.clone() for name, one in weights.items()}
                     self._best = (chosen, weights)
-                    if write:
+                    if write:  # while the model has its averaged weights
                         self._write_best()
+        self._kept.hold(history)
         if write:
-            self._write_best()
             self._save(history, Progress(position=self._position(epoch + 1, 0), counts=counts))
         run.context.console.print(
             f"epoch {epoch + 1}/{spec.epochs}: train loss {trained.loss:.4f}, {spec.validation_split} "
@@ -118,9 +120,13 @@ class RunWriter:
         self._best = None
 
     def _save(self, history: History, progress: Progress) -> None:
+        """Write what the checkpoint counts on, and the checkpoint."""
+        self._write_best()
+        self._kept.write(history)
         if self._run.dist.is_main:
             metadata = replace(self._run.metadata, history=history)
             self._run.learner.save(self._run.context.out / LAST_NAME, metadata, progress)
+        self._kept.prune(history)
         self._run.context.publish()
 
     def _position(self, epoch: int, step: int) -> dict[str, Any]:

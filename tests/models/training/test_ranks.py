@@ -12,7 +12,11 @@ import pytest
 import torch
 import warm
 import yaml
+from host_waits import write_waits_of_rank
 from lightwell.models.training.checkpoint import load_model
+from lightwell.models.training.checkpoint_timer import CheckpointTimer
+from lightwell.models.training.distributed.context import DistributedContext
+from lightwell.models.training.optim import CheckpointEvery
 from lightwell.pipeline.errors import PlanError
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.jobs.job_file import load_job
@@ -188,3 +192,22 @@ def test_batches_that_ranks_cannot_share_are_refused(folder: Path) -> None:
     job = job.model_copy(update={"plan": job.plan.model_copy(update={"errors": skipping})})
     with pytest.raises(PlanError, match="expected replace or raise with 2 ranks"):
         check_data_parallel(job, 2)
+
+
+def test_no_rank_waits_for_a_deferred_step(tmp_path: Path) -> None:
+    ranks = range(2)
+    processes = [warm.start(write_waits_of_rank, tmp_path, tmp_path / "meet", rank, 2) for rank in ranks]
+    for process in processes:
+        process.join(HANG_S)
+    found = [(tmp_path / f"{rank}.txt").read_text() for rank in ranks]
+    assert found == ["[], then tolist"] * 2
+
+
+def test_ranks_agree_that_a_checkpoint_is_due_after_the_same_step() -> None:
+    """By steps each knows; by time the main rank says, on GPUs after every 50 steps."""
+    gpu = DistributedContext(1, 2, torch.device("cuda"))
+    timer = CheckpointTimer(CheckpointEvery(steps=3, seconds=1e-9), gpu)
+    assert [timer.is_due() for _ in range(4)] == [False, False, True, True]
+    with timer.measure_write():
+        pass
+    assert not timer.is_due()

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from host_waits import HostWaits, waits_of_steps
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from lightwell.models.training.distributed.context import DistributedContext
 from lightwell.models.training.evaluation import EpochMetrics
 from lightwell.models.training.optim import OptimizerSpec
 from lightwell.models.training.optimization.ema import AveragedWeights
@@ -83,11 +85,9 @@ def test_two_accumulated_batches_update_the_weights_like_one_of_twice_the_size()
     TrainStep(whole, sgd(whole), CrossEntropy())(both, running(), factor=1.0)
     step = TrainStep(parts, sgd(parts), CrossEntropy(), options=UpdateOptions(accumulate=2))
     before = weights(parts)
-    due = [
-        step(batch, running(), factor=1.0, group=UpdateGroup(0, 2, is_last), checkpoint_requested=True)
-        for batch, is_last in ((first, False), (second, True))
-    ]
-    assert due == [False, True]  # a checkpoint waits for the update
+    for batch, is_last in ((first, False), (second, True)):
+        assert torch.equal(weights(parts), before)
+        step(batch, running(), factor=1.0, group=UpdateGroup(0, 2, is_last))
     assert not torch.equal(weights(parts), before)
     torch.testing.assert_close(weights(parts), weights(whole))
 
@@ -187,6 +187,26 @@ def test_deferred_steps_are_checked_together_and_add_up_to_the_same() -> None:
         RunError, match=r"expected finite gradients, got a norm of inf at step 8 with '8/0\.jpg'"
     ):
         logs[1].flush(epochs[1])
+
+
+def test_the_host_waits_for_no_deferred_step_and_once_for_all_of_them() -> None:
+    in_steps, in_flush = waits_of_steps(DistributedContext(), 6)
+    assert in_steps == []
+    assert in_flush[0] == "tolist"  # of all losses and norms; metrics of finished steps follow
+
+
+def test_waits_of_the_host_are_counted() -> None:
+    values = torch.arange(4.0)
+    with HostWaits() as calls:
+        _ = values.sum().item(), bool(values[0] > 0), values[values > 1], values.cpu(), values.tolist()
+        _ = values * 2, values[torch.tensor([1, 2])], torch.where(values > 1, values, -values)
+    assert [name for name in calls if name != "_local_scalar_dense"] == [
+        "item",
+        "__bool__",
+        "index",
+        "cpu",
+        "tolist",
+    ]
 
 
 class Hungry(Net):

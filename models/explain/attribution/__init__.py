@@ -1,0 +1,1 @@
+"""Second opinions on class activation maps: attribution methods of Captum, and their agreement."""
