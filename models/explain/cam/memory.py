@@ -17,5 +17,5 @@ def prepare_memory(model: nn.Module) -> torch.memory_format:
     ]
     if len(convolutions) < 2:
         return torch.contiguous_format
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(memory_format=torch.channels_last)
     return torch.channels_last
