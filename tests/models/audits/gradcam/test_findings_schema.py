@@ -79,7 +79,13 @@ def test_an_audit_writes_what_the_schema_describes(
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("accuracy", 1.1), ("num_images", -1), ("findings", [{"id": "a"}]), ("unheard_of", 1), ("findings_version", 3)],
+    [
+        ("accuracy", 1.1),
+        ("num_images", -1),
+        ("findings", [{"id": "a"}]),
+        ("unheard_of", 1),
+        ("findings_version", 3),
+    ],
 )
 def test_the_check_sees_what_does_not_fit(
     key: str, value: object, audited: Path, closed: jsonschema.Draft202012Validator
