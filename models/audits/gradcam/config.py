@@ -61,6 +61,9 @@ class AuditConfig(CheckedModel):
     title: str = "Grad-CAM audit"
     credit: str = ""
     """Source and licence of the images, shown in the report."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """``bfloat16`` computes layers in mixed precision: faster on GPUs and on CPUs with bfloat16 instructions, with maps that
+    differ by some percent of their largest value."""
     device: str = "auto"
     """torch device of the model; ``auto`` uses a GPU if available."""
 
