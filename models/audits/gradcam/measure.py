@@ -16,6 +16,7 @@ from ....pipeline.errors import ModelError, PlanError, did_you_mean
 from ...explain.cam.explainer import Cam, class_activation_maps, predicted
 from ...explain.cam.registry import DEFAULT
 from ...explain.target_layer import TargetLayer, choose_target_layer
+from ...zoo.device import torch_device
 from ...zoo.forward import eval_mode, run_model
 from .classes import ClassMatch
 from .config import ALL, LABEL, PREDICTED, SECOND
@@ -47,7 +48,7 @@ class CamExplainer:
         device: str = "auto",
         facts: Mapping[str, Any] | None = None,
     ) -> None:
-        self._device = choose_device(device)
+        self._device = torch_device(device)
         self._model = model.to(self._device)
         self._target_layer = target_layer
         self._class_of_output = torch.tensor(match.class_of_output)
@@ -189,27 +190,6 @@ def check_finite(logits: torch.Tensor, keys: Sequence[str]) -> None:
             f"first of {int((~finite).sum())} images of its batch; the weights are damaged or their training diverged: "
             "use an earlier checkpoint"
         )
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the torch device of a name; ``auto`` is a GPU if available.
-
-    Raises:
-        ModelError: the name is not a torch device, or the device is not available.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ModelError(f"device: expected auto, cpu or cuda, got {name!r}; correct it") from error
-    if device.type == "cuda" and not (
-        torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
-    ):
-        raise ModelError(
-            f"device: expected a GPU for {name!r}, got {torch.cuda.device_count()} GPUs that torch can use; write auto or cpu"
-        )
-    return device
 
 
 def to_model_input(images: torch.Tensor, device: torch.device) -> torch.Tensor:
