@@ -15,6 +15,7 @@ from . import cache, new, serve, submit
 from .audit import audit
 from .bench import bench
 from .demo import demo
+from .diff import diff
 from .doctor import doctor
 from .embed import embed
 from .explain import explain
@@ -72,6 +73,7 @@ for command in (
     audit,
     embed,
     report,
+    diff,
     materialize,
     submit.submit,
     serve.serve,

@@ -48,7 +48,8 @@ def audit(
     fail_on: Annotated[
         list[str] | None,
         typer.Option(
-            help="Exit with code 3 if this condition on findings.json holds, such as 'accuracy<0.8'; repeatable."
+            help="Exit with code 3 if there is a finding of this severity or a higher one (high, medium, low), or if this "
+            "condition on findings.json holds, such as 'accuracy<0.8'; repeatable."
         ),
     ] = None,
     explain: Annotated[
@@ -66,11 +67,11 @@ def audit(
 
     Example: lightwell audit audit.yaml --out runs/cells/audit
     Example: lightwell audit audit.yaml --out runs/cells/audit --engine ray --address auto --gpus-per-worker 1
-    Example: lightwell audit audit.yaml --out runs/cells/audit --fail-on 'accuracy<0.8'
+    Example: lightwell audit audit.yaml --out runs/cells/audit --fail-on high --fail-on 'accuracy<0.8'
     """
-    from ..models.audits.gradcam.gate import Gate
+    from ..models.audits.gradcam.gate import parse_gate
 
-    gates = [Gate.parse(text) for text in fail_on or ()]
+    gates = [parse_gate(text) for text in fail_on or ()]
     options = engine_options(locals())
     configure_logging(quiet=quiet)
     allowed = allow_import or ()

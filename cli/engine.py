@@ -111,6 +111,25 @@ def open_service(
     return engine
 
 
+def open_trials(options: Mapping[str, Any], *, max_failures: int) -> Any:
+    """Build what runs the trials of a sweep, in this process or on a cluster, without starting it.
+
+    Args:
+        options: the options for ``open_engine``.
+        max_failures: on Ray, how often a trial is started again.
+
+    Raises:
+        RequestError: options conflict or are invalid.
+    """
+    from ..workers.train.ray_trials import RayTrials
+    from ..workers.train.sweep import LocalTrials
+
+    found = open_engine(**options)
+    if options["engine"] is EngineName.local:
+        return LocalTrials(found)
+    return RayTrials(found.address, found.num_workers, found.per_worker, found.memory_bytes, max_failures)
+
+
 def open_trainer(options: Mapping[str, Any], *, max_failures: int, service_engine: Any = None) -> Any:
     """Build a local or Ray trainer, or a local one with the engine of a service, without starting it.
 

@@ -26,6 +26,7 @@ jobs_app = typer.Typer(
 DOCUMENTS: Mapping[str, Mapping[str, str | None]] = {
     "job": {"train": "classify", "audit": "gradcam"},
     "plan": {},
+    "sweep": {},
 }
 """Parameters that name a YAML file, which is uploaded, with the default type of a job file by command."""
 CLUSTER_PATHS = frozenset(
@@ -234,7 +235,8 @@ def check_command(root: Any, argv: Sequence[str]) -> Command:
     documents = []
     for parameter, value in context.params.items():
         if value is not None and parameter in DOCUMENTS:
-            documents.append(Document(value, DOCUMENTS[parameter].get(name), allowed))
+            default = DOCUMENTS[parameter].get(name)
+            documents.append(Document(value, default, allowed, is_sweep=parameter == "sweep"))
         elif value is not None and parameter in CLUSTER_PATHS:
             for path in value if isinstance(value, list | tuple) else (value,):
                 _check_cluster_path(parameter, str(path))

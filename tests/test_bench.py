@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from benchmarks import benchmark, command, crops, photos, report, runner, throughput
 from benchmarks.benchmark import Benchmark, Contestant, Ratio, Runs, Work
-from benchmarks.catalogue import ALL, LATER, find_benches
+from benchmarks.catalogue import ALL, find_benches
 from lightwell.pipeline.errors import RequestError, RunError, SourceError
 from lightwell.pipeline.formats.headers import read_header
 from pictures import make_folder, make_picture, write_picture
@@ -229,10 +229,7 @@ def test_documents_have_the_shape_of_the_contract_and_several_keep_apart() -> No
     assert "c is not installed" in console.export_text()
 
 
-def test_names_that_come_later_and_names_that_do_not_exist_are_told_apart() -> None:
-    for name, part in LATER.items():
-        with pytest.raises(RequestError, match=f"bench {name}: comes with part {part}"):
-            find_benches(name)
+def test_a_name_that_does_not_exist_is_refused_with_a_suggestion() -> None:
     with pytest.raises(RequestError, match="did you mean 'cold'"):
         find_benches("colt")
     assert [bench.name for bench in find_benches("all")] == list(ALL)
@@ -266,6 +263,18 @@ def test_cached_contestants_keep_their_pixels_in_the_scratch_folder(name: str, t
     assert list(tmp_path.glob("pixels*/*/*.arrow"))
 
 
+def test_the_maps_of_gradcam_are_those_of_autograd(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks.contestants import explaining
+
+    monkeypatch.setattr(explaining, "SIDE", 64)
+    monkeypatch.setattr(explaining, "RESNET", "resnet18")
+    assert explaining.ours(some_work(Path(), batch_size=2, seconds=0.01)) > 0
+    with pytest.raises(AssertionError, match="maps differ by"):
+        explaining.explained_per_second(
+            some_work(Path()), "resnet18", lambda images: images.mean(1)[:, ::32, ::32]
+        )
+
+
 def test_the_command_measures_the_index_and_writes_its_figures(tmp_path: Path) -> None:
     make_folder(tmp_path / "photos")
     out = tmp_path / "new" / "index.json"
@@ -283,7 +292,6 @@ def test_the_command_measures_the_index_and_writes_its_figures(tmp_path: Path) -
     ("argv", "message"),
     [
         (["cold", "--data", "nowhere"], "error: --data: expected a folder with photos, got 'nowhere'"),
-        (["gradcam", "--data", "."], "error: bench gradcam: comes with part 5"),
         (["cold", "--data", ".", "--rounds", "1"], "rounds"),
     ],
 )

@@ -12,6 +12,7 @@ from lightwell.cli.app import app
 from lightwell.models.audits.gradcam.job import GradCamAudit
 from lightwell.models.training.job import Classify
 from lightwell.pipeline.jobs.job_file import load_job, load_plan
+from lightwell.pipeline.jobs.sweep import Sweep
 from pictures import make_folder
 from snapshot import Snapshots
 from typer.testing import CliRunner
@@ -77,9 +78,9 @@ def test_every_other_command_can_be_parsed(root: Path) -> None:
         check(command, root)
 
 
-def test_its_yaml_files_are_a_plan_and_two_jobs(root: Path, tmp_path: Path) -> None:
+def test_its_yaml_files_are_a_plan_two_jobs_and_a_sweep(root: Path, tmp_path: Path) -> None:
     files = files_of(root / "README.md")
-    assert set(files) == {"plan.yaml", "train.yaml", "audit.yaml"}
+    assert set(files) == {"plan.yaml", "train.yaml", "audit.yaml", "sweep.yaml"}
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     plan = load_plan(tmp_path / "plan.yaml")
@@ -88,6 +89,7 @@ def test_its_yaml_files_are_a_plan_and_two_jobs(root: Path, tmp_path: Path) -> N
     assert isinstance(train, Classify)
     assert isinstance(audit, GradCamAudit)
     assert plan == train.plan == audit.plan
+    assert len(Sweep.load(tmp_path / "sweep.yaml").values()) == 12
 
 
 def test_the_readme_has_one_file(snapshots: Snapshots) -> None:

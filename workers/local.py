@@ -138,6 +138,7 @@ def run_training_job(
     *,
     lock: bool = True,
     reads: Sequence[Path | str] = (),
+    shared: Path | None = None,
 ) -> Mapping[str, Any]:
     """Run a training job, or one rank's share of it; returns its final metrics.
 
@@ -151,6 +152,7 @@ def run_training_job(
         console: shows progress; None shows nothing.
         lock: False if the caller already holds the lock of ``out`` and has checked the request.
         reads: input files that the job does not name, such as its job file.
+        shared: folder that several runs have in common; see ``Context``.
 
     Raises:
         RequestError: the run would overwrite files of others or its own inputs, or another run writes to ``out``.
@@ -165,10 +167,10 @@ def run_training_job(
         check_request(job, trains_here=True)
     if not rank.is_main:
         with open_output_store(out, writes=False) as store:
-            return train_rank(job, engine, store, console, rank, None)
+            return train_rank(job, engine, store, console, rank, None, shared)
     with open_results(job, out, lock=lock, reads=reads) as results:
         results.folder.claim(*(name for name in declared_outputs(job) if not is_pattern(name)))
-        metrics = train_rank(job, engine, results.output_store, console, rank, results)
+        metrics = train_rank(job, engine, results.output_store, console, rank, results, shared)
         results.folder.complete()
         results.output_store.publish()
         return metrics
@@ -187,6 +189,7 @@ def train_rank(
     console: Console,
     rank: RankInfo,
     results: Results | None,
+    shared: Path | None = None,
 ) -> Mapping[str, Any]:
     """Run a training job, or one rank's share of it, in an open output store; only the first rank has ``results``."""
     out = store.folder
@@ -213,6 +216,7 @@ def train_rank(
                 commit_counts=gather_counts,
                 publish=store.publish,
                 destination=store.destination,
+                shared=shared,
             )
             metrics = job.run(feed, context)
             if feed.counts["read"]:  # else the job read other feeds, or none

@@ -29,6 +29,7 @@ from pydantic import Field
 from ...pipeline.errors import PlanError
 from ...pipeline.index.index import Index
 from ...pipeline.jobs.contracts import Context, Feed, ResumePoint
+from ...pipeline.jobs.fingerprint import fingerprint_of
 from ...pipeline.plan.view import View
 from ...pipeline.sampler.schedule import Schedule
 from ..zoo.build import ModelSpec
@@ -125,6 +126,34 @@ class TrainJob(TrainSpec):
         self.check()
         index, view = self.plan.load_index(), replace(self.view, num_ranks=num_ranks)
         Schedule.of(self.plan, view, index, index.rows(view.split))
+
+    @property
+    def shared_work(self) -> str | None:
+        """Fingerprint of the features of the frozen part, with ``feature_passes``; see ``SharesWork``."""
+        if self.feature_passes is None:
+            return None
+        names = (
+            "model.",
+            "plan.",
+            "fine_tune_from",
+            "feature_passes",
+            "precision",
+            "train_split",
+            "validation_split",
+        )
+        found = self.result_config()
+        return fingerprint_of({key: value for key, value in found.items() if key.startswith(names)})
+
+    def share(self, context: Context) -> None:
+        """Compute the features of the frozen part; see ``SharesWork``.
+
+        Raises:
+            ModelError: the model or its weights cannot be loaded, or cannot be separated.
+            RunError: more images are bad than the plan tolerates.
+        """
+        from .run.start import compute_features
+
+        compute_features(self, context)
 
     def run(self, feed: Feed, context: Context) -> Mapping[str, Any]:
         """Train, validate after every epoch and keep the best weights; resumes a run in ``context.out``.

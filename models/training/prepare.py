@@ -67,8 +67,10 @@ def check_device(spec: TrainSpec, device: torch.device) -> None:
 def open_features(
     spec: TrainSpec, index: Index, context: Context, dist: DistributedContext, trunk: Trunk
 ) -> FeatureCache:
-    """Open the features of a trunk: in the plan's cache, else below the output folder if that is local."""
+    """Open the features of a trunk: in the plan's cache, else below a shared folder or the output folder if that is local."""
     folder = None if "://" in context.destination else context.out / FOLDER
+    if context.shared is not None:
+        folder = context.shared / FOLDER
     if spec.plan.cache is not None:
         folder = spec.plan.cache.dir
     dtype = None if spec.feature_dtype is None else np.dtype(spec.feature_dtype)

@@ -111,6 +111,8 @@ class Context:
     commit_counts: Callable[[], Mapping[str, int]] = dict
     """Writes the quarantine list and returns the counts so far, over all ranks and including resumed runs. A resumable
     training job calls it on every rank before it writes a checkpoint."""
+    shared: Path | None = None
+    """Folder common to several runs, for results that all of them need; None without one."""
     destination: str = ""
     """Final location of the results, for display; empty if it is ``out``."""
     publish: Callable[[], None] = lambda: None
@@ -161,6 +163,29 @@ class Resumable(Protocol):
         Raises:
             PlanError: ``out`` belongs to another job.
         """
+        ...
+
+
+@runtime_checkable
+class Repeatable(TrainingJob, Protocol):
+    """A training job that knows which of its keys determine its result; a sweep distinguishes its trials by them."""
+
+    def result_config(self) -> Mapping[str, Any]:
+        """Return these keys and their values as JSON values."""
+        ...
+
+
+@runtime_checkable
+class SharesWork(TrainingJob, Protocol):
+    """A training job that computes something before its first epoch that other runs can use."""
+
+    @property
+    def shared_work(self) -> str | None:
+        """Fingerprint of it, equal for runs that share it; None if there is nothing to share."""
+        ...
+
+    def share(self, context: Context) -> None:
+        """Compute it into ``context.shared``, unless it is there."""
         ...
 
 

@@ -46,6 +46,8 @@ class Document:
     """Default for its ``job`` key; None for a plan."""
     allow_import: tuple[str, ...] = ()
     """Modules that it may import from, locally and on the cluster."""
+    is_sweep: bool = False
+    """Whether it is a sweep file; files that its values name have to exist on the cluster."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +122,9 @@ def declared_files(document: Document, allowed: AllowedFiles) -> dict[Path, None
 def _documents(
     document: Document, allowed: AllowedFiles, result: dict[Path, None]
 ) -> Iterator[tuple[Path, type[Any], Mapping[str, Any]]]:
-    """Yield each document with its model: the job, then its plan, from its own file or inline."""
+    """Yield each document with its model: the job, then its plan, from its own file or inline; a sweep has none."""
+    if document.is_sweep:
+        return
     content = read_yaml(document.path)
     if document.default_job is None and "plan" not in content:
         yield document.path, Plan, content

@@ -6,7 +6,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,6 +16,7 @@ from rich.filesize import decimal as format_bytes
 from ...pipeline.errors import PlanError, RequestError
 from ...pipeline.index.index import CLASSES
 from ...pipeline.jobs.job_file import load_job, load_plan
+from ...pipeline.jobs.sweep import Sweep
 from ...pipeline.text import first_few
 from .declared_files import AllowedFiles, Document, declared_files
 from .modules import ModuleFiles
@@ -74,11 +75,14 @@ class WorkingDir:
             path = Path(os.path.relpath(document.path, cwd))
             job = document.default_job
             permitted = document.allow_import
-            if job is None:  # errors in the document are raised here
+            if document.is_sweep:  # errors in the document are raised here
+                Sweep.load(path)
+            elif job is None:
                 load_plan(path, allow_import=permitted)
             else:
                 load_job(path, default=job, allow_import=permitted)
-            result |= declared_files(Document(path, job, permitted), AllowedFiles(path.parent, ship))
+            relative = replace(document, path=path)
+            result |= declared_files(relative, AllowedFiles(path.parent, ship))
         paths = [_absolute(path, cwd) for path in result]
         root = cwd
         if not all(path.is_relative_to(cwd) for path in paths):

@@ -58,7 +58,7 @@ def run_job(config: RankConfig) -> None:
     context = ray.train.get_context()
     is_main = context.get_world_rank() == 0
     torch.set_num_threads(config.num_threads)
-    check_shared_folder(config, context.get_node_rank())
+    check_shared_folder(config.out, config.sentinel, f"node {context.get_node_rank()}")
     memory = config.memory_bytes or default_memory_bytes() // context.get_local_world_size()
     engine = LocalEngine(num_threads=config.num_threads, memory_bytes=memory)
     console = LineConsole(cast("TextIO", ReporterStream(config.reporter))) if is_main else SilentConsole()
@@ -70,11 +70,20 @@ def run_job(config: RankConfig) -> None:
         ray.get(config.reporter.finish.remote(metrics))
 
 
-def check_shared_folder(config: RankConfig, node: int) -> None:
-    """Check that this rank has access to the driver's output folder."""
-    if not is_remote(config.out) and not (Path(config.out) / config.sentinel).exists():
+def check_shared_folder(out: str, sentinel: str, node: str) -> None:
+    """Check that this process has access to the driver's output folder.
+
+    Args:
+        out: the folder, or a URI.
+        sentinel: name of a file created by the driver there.
+        node: name of this node, for the error message.
+
+    Raises:
+        PlanError: it has not.
+    """
+    if not is_remote(out) and not (Path(out) / sentinel).exists():
         raise PlanError(
-            f"--out: expected a folder shared by all nodes, got {config.out!r}, which node {node} of the run cannot access; "
+            f"--out: expected a folder shared by all nodes, got {out!r}, which {node} of the run cannot access; "
             "use a shared mount, or a URI such as s3://bucket/run"
         )
 

@@ -13,6 +13,7 @@ from ....pipeline.config.path_fields import MayBePath
 from ....pipeline.errors import did_you_mean
 from ....pipeline.plan.plan import Plan
 from ....pipeline.plan.view import View
+from ...explain.attribution.names import Method, check_captum
 from ...explain.cam.registry import DEFAULT, check_method
 from ...zoo.build import ModelSpec
 from .classes import IMAGENET, INDEX
@@ -54,9 +55,15 @@ class AuditConfig(CheckedModel):
     """Pairs of images on which each suspect region is removed, and pasted, to confirm or refute it; 0 tests none."""
     gallery: int = Field(default=27, ge=0, le=200)
     """Maximum number of images in the report."""
+    second_opinions: tuple[Method, ...] = ()
+    """Attribution methods of Captum that explain the images of the gallery too: ``integrated_gradients``, ``gradient_shap``,
+    ``lime``, ``kernel_shap``, ``occlusion``. Each takes as long as some hundred images; needs the extra ``explain``."""
     title: str = "Grad-CAM audit"
     credit: str = ""
     """Source and licence of the images, shown in the report."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """``bfloat16`` computes layers in mixed precision: faster on GPUs and on CPUs with bfloat16 instructions, with maps that
+    differ by some percent of their largest value."""
     device: str = "auto"
     """torch device of the model; ``auto`` uses a GPU if available."""
 
@@ -65,6 +72,13 @@ class AuditConfig(CheckedModel):
     def _check_method(cls, name: str, info: ValidationInfo) -> str:
         check_method(name, None if info.context is None else AllowedModules.from_context(info.context))
         return name
+
+    @field_validator("second_opinions")
+    @classmethod
+    def _check_captum(cls, methods: tuple[Method, ...]) -> tuple[Method, ...]:
+        if methods:
+            check_captum()
+        return tuple(dict.fromkeys(methods))
 
     @model_validator(mode="after")
     def _one_model(self) -> Self:

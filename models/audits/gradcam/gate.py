@@ -1,13 +1,14 @@
-"""Quality gates on findings: ``--fail-on 'accuracy<0.8'`` makes ``lightwell audit`` exit with code 3."""
+"""Quality gates on findings: with ``--fail-on high`` or ``--fail-on 'accuracy<0.8'``, ``lightwell audit`` exits with code 3."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 from ....pipeline.errors import RequestError, did_you_mean
+from ..findings.finding import SEVERITIES
 
 _BY_OUTCOME = ("mean", "right", "wrong", "difference")
 METRICS = (
@@ -33,6 +34,56 @@ METRICS = (
     "counts.skipped",
 )
 """Numbers of findings.json that a gate can test."""
+FAILING = SEVERITIES[:-1]
+"""Severities that a gate can test, the highest first; a note never fails."""
+
+
+def parse_gate(text: str) -> Gate | SeverityGate:
+    """Parse a severity, or a condition on a number.
+
+    Raises:
+        RequestError: the syntax is wrong, or there is no such severity or metric.
+    """
+    return SeverityGate.parse(text) if re.fullmatch(r"\s*[a-z]+\s*", text) else Gate.parse(text)
+
+
+@dataclass(frozen=True)
+class SeverityGate:
+    """Severity from which on a finding fails an audit."""
+
+    severity: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Parse ``high``, ``medium`` or ``low``.
+
+        Raises:
+            RequestError: there is no such severity.
+        """
+        name = text.strip()
+        if name not in FAILING:
+            advice = did_you_mean(name, FAILING) or "write high"
+            raise RequestError(
+                f"--fail-on: expected {', '.join(FAILING)} or, of an audit, METRIC<VALUE, got {text!r}; {advice}"
+            )
+        return cls(name)
+
+    def crossing(self, findings: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """Return the findings of this severity or a higher one."""
+        failing = FAILING[: FAILING.index(self.severity) + 1]
+        return [finding for finding in findings if finding["severity"] in failing]
+
+    def failure(self, findings: Mapping[str, Any]) -> str:
+        """Return a message if an audit has such findings; an empty string if not."""
+        crossing = self.crossing(findings.get("findings", ()))
+        if not crossing:
+            return ""
+        first = crossing[0]
+        more = f" and {len(crossing) - 1:,} more" if len(crossing) > 1 else ""
+        return f"{first['severity']} finding {first['id']}{more}: {first['sentence']}"
+
+    def check_measured(self, findings: Mapping[str, Any]) -> None:
+        """Do nothing: every audit looks for findings."""
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,23 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from .config import AuditConfig
-from .findings_stage import FindingsStage, Summary
+from .findings_stage import FindingsStage
+from .intervention_stage import InterventionStage
 from .map_stage import MapStage
+from .opinion_stage import OpinionStage, summarize_opinions
 from .picture_stage import PictureStage
-from .records import FINDINGS, MAPS, PICTURES, RECORDS_NAME
+from .records import (
+    FINDINGS,
+    FINDINGS_NAME,
+    MAPS,
+    OPINIONS,
+    OPINIONS_NAME,
+    PICTURES,
+    RECORDS_NAME,
+    SUMMARY,
+)
+from .summary_stage import Summary, SummaryStage
+from .suspect_stage import SuspectStage
 from .trust_stage import TrustStage
 
 if TYPE_CHECKING:
@@ -37,26 +50,43 @@ class GradCamAudit(AuditConfig):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """Maps of all images, checks of the maps, findings, and the images that the report shows."""
-        return MapStage(self), TrustStage(self), FindingsStage(self), PictureStage(self)
+        """Maps, checks of the maps, candidates and their tests, findings, metrics, and the images that the report shows."""
+        stages = (
+            MapStage(self),
+            TrustStage(self),
+            SuspectStage(self),
+            InterventionStage(self),
+            FindingsStage(self),
+            SummaryStage(self),
+            PictureStage(self),
+        )
+        return (*stages, OpinionStage(self)) if self.second_opinions else stages
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of the output files."""
-        return ("report.html", "findings.json", RECORDS_NAME)
+        opinions = (OPINIONS_NAME,) if self.second_opinions else ()
+        return ("report.html", "findings.json", FINDINGS_NAME, RECORDS_NAME, *opinions)
 
     def finish(self, records: Inputs, context: Context) -> Mapping[str, Any]:
-        """Write findings.json, report.html and records.parquet; return the findings.
+        """Write findings.json, findings.parquet, report.html and records.parquet; return the findings.
 
         Raises:
             OutputError: a file cannot be written.
         """
+        from ..findings.finding import read_findings
         from .findings import write_findings
         from .picture_stage import read_pictures
         from .report.page import Report
 
-        summary = Summary.load(records[FINDINGS])
-        findings = {"title": self.title, **summary.findings, **self._run_facts(context)}
+        summary = Summary.load(records[SUMMARY])
+        found = read_findings(records[FINDINGS])
+        findings = {
+            "title": self.title,
+            "findings": [finding.to_dict() for finding in found],
+            **summary.findings,
+            **self._run_facts(context),
+        }
         for note in summary.findings["notes"]:
             if note not in summary.plan_notes:  # those were logged when the model was loaded
                 _log.log(logging.ERROR if note in summary.void_notes else logging.WARNING, "%s", note)
@@ -65,7 +95,7 @@ class GradCamAudit(AuditConfig):
             title=self.title,
             findings=findings,
             records=maps,
-            found=summary.found,
+            found=found,
             pictures=read_pictures(records[PICTURES]),
             num_gallery=self.gallery,
             quarantine=context.quarantine,
@@ -73,7 +103,11 @@ class GradCamAudit(AuditConfig):
             curves=summary.curves,
             credit=self.credit,
         )
+        if OPINIONS in records:
+            findings["second_opinions"] = summarize_opinions(records[OPINIONS])
+            context.export_records(OPINIONS, OPINIONS_NAME)
         context.export_records(MAPS, RECORDS_NAME)
+        context.export_records(FINDINGS, FINDINGS_NAME)
         report.write(context.out / "report.html")
         write_findings(findings, context.out / "findings.json")
         return findings

@@ -44,7 +44,14 @@ class MapStage:
                 model_facts(audit),
                 None if audit.model is None else audit.model.model_dump(mode="json", exclude={"weights"}),
                 [outputs.names, outputs.as_index, audit.class_map, audit.plan.load_index().classes],
-                [audit.split, audit.method, audit.target_layer, audit.targets, audit.untrained],
+                [
+                    audit.split,
+                    audit.method,
+                    audit.target_layer,
+                    audit.targets,
+                    audit.untrained,
+                    audit.precision,
+                ],
                 versions(),
             ]
         )
@@ -99,6 +106,7 @@ class MapStage:
                 method=audit.method,
                 targets=audit.targets,
                 seed=audit.plan.seed,
+                precision=audit.precision,
                 device=audit.device,
                 facts=facts,
             )

@@ -14,6 +14,7 @@ import torch
 
 from ....pipeline.errors import ModelError, PlanError, did_you_mean
 from ...explain.cam.explainer import Cam, class_activation_maps, predicted
+from ...explain.cam.memory import prepare_memory
 from ...explain.cam.registry import DEFAULT
 from ...explain.target_layer import TargetLayer, choose_target_layer
 from ...zoo.device import torch_device
@@ -45,11 +46,14 @@ class CamExplainer:
         method: str = DEFAULT,
         targets: Sequence[str] = (PREDICTED,),
         seed: int = 0,
+        precision: str = "float32",
         device: str = "auto",
         facts: Mapping[str, Any] | None = None,
     ) -> None:
         self._device = torch_device(device)
         self._model = model.to(self._device)
+        self._memory_format = prepare_memory(self._model)
+        self._precision = precision
         self._target_layer = target_layer
         self._class_of_output = torch.tensor(match.class_of_output)
         self._outputs = torch.tensor([*match.outputs, -1])  # index -1: images without a label
@@ -73,13 +77,16 @@ class CamExplainer:
         if not len(own):
             return pa.RecordBatch.from_pylist([], schema=SCHEMA)
         rows = torch.from_numpy(own)
-        images = to_model_input(batch.images[rows], self._device)
+        images = to_model_input(batch.images[rows], self._device, self._memory_format)
         labels = batch.labels[rows]
         outputs = self._outputs[labels.clamp_min(-1)]
         keys = [batch.keys[row] for row in own]
         cam = self._prepare_cam(images, keys[0])
         sets = self._target_sets(outputs)
-        result = cam(images, list(sets.values()))
+        with torch.autocast(
+            self._device.type, torch.bfloat16, enabled=self._precision == "bfloat16", cache_enabled=False
+        ):
+            result = cam(images, list(sets.values()))
         check_finite(result.logits, keys)
         explained = ExplainedBatch(
             result,
@@ -192,8 +199,10 @@ def check_finite(logits: torch.Tensor, keys: Sequence[str]) -> None:
         )
 
 
-def to_model_input(images: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Move a batch to the model's device: uint8 NHWC becomes float32 NCHW in 0..1, float NCHW is unchanged."""
+def to_model_input(
+    images: torch.Tensor, device: torch.device, memory_format: torch.memory_format = torch.contiguous_format
+) -> torch.Tensor:
+    """Move a batch to the model's device: uint8 NHWC becomes float32 NCHW in 0..1, float NCHW keeps its values."""
     if images.dtype == torch.uint8:
-        return images.to(device).permute(0, 3, 1, 2).float().div(255).contiguous()
-    return images.to(device)
+        images = images.to(device).permute(0, 3, 1, 2).float().div(255)
+    return images.to(device).contiguous(memory_format=memory_format)

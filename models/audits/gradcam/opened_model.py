@@ -64,7 +64,7 @@ class AuditModel:
 
 @contextmanager
 def open_audit_model(audit: AuditConfig) -> Iterator[AuditModel]:
-    """Load the model and put it into eval mode; the plan says what removed pixels become.
+    """Load the model and put it into eval mode.
 
     Raises:
         ModelError: no such model or device.

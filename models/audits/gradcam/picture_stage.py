@@ -16,7 +16,7 @@ from ....pipeline.jobs.fingerprint import fingerprint_of
 from ....pipeline.jobs.stages import Batches, Inputs, Process, Source
 from ....pipeline.load.decode.opencv import decode_opencv
 from ....pipeline.plan.view import View
-from .findings_stage import Summary
+from ..findings.finding import read_findings
 from .gallery import MAX_FINDINGS, MAX_OTHER, MAX_OWN, Picture, choose_keys
 from .pictures import denormalize
 from .records import FINDINGS, MAPS, PICTURES, read_predictions
@@ -51,7 +51,7 @@ class PictureStage:
 
     def source(self, inputs: Inputs) -> Source:
         """Return the images of the gallery and of the findings."""
-        found = Summary.load(inputs[FINDINGS]).found
+        found = read_findings(inputs[FINDINGS])
         keys = choose_keys(read_predictions(inputs[MAPS]), found, self.audit.gallery)
         return Batches(self.audit.plan, View(split=self.audit.split, keys=keys))
 

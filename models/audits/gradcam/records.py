@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAPS, TRUST, SUSPECTS, INTERVENTIONS = "maps", "trust", "suspects", "interventions"
-FINDINGS, PICTURES = "findings", "pictures"
+FINDINGS, SUMMARY, PICTURES, OPINIONS = "findings", "summary", "pictures", "opinions"
 """Names of the audit's stages."""
 RECORDS_NAME = "records.parquet"
 """The records of the maps, for users."""
+FINDINGS_NAME = "findings.parquet"
+OPINIONS_NAME = "second_opinions.parquet"
+"""Attributions by other methods, for users."""
 
 NUM_FEATURES = 128
 """Length of the feature columns; wider activations are projected, narrower ones padded with zeros."""

@@ -1,4 +1,4 @@
-"""Checks of the maps of a few images: are they of this model, of this place, of what the model uses.
+"""Checks of the maps of a few images: against random weights, a moved patch, a mirrored image and deletion.
 
 Forward passes of the model per image: 2 for its class and map, one for each randomised copy, 1 for the mirrored image,
 ``4 * (STEPS + 1)`` for the curves, and for `NUM_PATCHED` images 5 for the patch: 30, or 35. Each map adds a backward pass

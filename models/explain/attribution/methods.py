@@ -22,19 +22,17 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from ....pipeline.errors import PlanError
 from ..perturb.fill import blur
+from .names import Method, check_captum
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Method = Literal["integrated_gradients", "gradient_shap", "lime", "kernel_shap", "occlusion"]
-METHODS: tuple[Method, ...] = get_args(Method)
 Model = Callable[[torch.Tensor], torch.Tensor]
 """Maps images (N, C, H, W) to logits (N, K)."""
 
@@ -71,7 +69,7 @@ def attribute(model: Model, method: Method, question: Question) -> NDArray[np.fl
 
     Args:
         model: in eval mode; called with at most `BATCH` images at once.
-        method: one of `METHODS`.
+        method: one of `names.METHODS`.
         question: the image, its class and the seed, on which the result depends, not on the state of any generator.
 
     Raises:
@@ -82,21 +80,6 @@ def attribute(model: Model, method: Method, question: Question) -> NDArray[np.fl
         warnings.simplefilter("ignore")  # of Captum: progress, deprecations of its dependencies
         found = _FUNCTIONS[method](model, question)
     return found.detach().float().sum(dim=1)[0].cpu().numpy()
-
-
-def check_captum() -> None:
-    """Check that Captum is installed.
-
-    Raises:
-        PlanError: it is not.
-    """
-    from importlib.util import find_spec
-
-    if find_spec("captum") is None:
-        raise PlanError(
-            "second_opinions: expected Captum, which computes them, got an environment without it; "
-            "run pip install 'lightwell[explain]', or remove the key"
-        )
 
 
 @contextmanager

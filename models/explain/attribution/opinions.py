@@ -12,7 +12,8 @@ import torch
 from torch.nn import functional
 
 from ..measures.agreement import rank_correlations, top_overlaps
-from .methods import SEGMENTS, Method, Model, Question, attribute
+from .methods import SEGMENTS, Model, Question, attribute
+from .names import Method
 from .segments import superpixels
 
 if TYPE_CHECKING:

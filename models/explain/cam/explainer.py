@@ -117,15 +117,16 @@ class Cam:
             images = images_nchw.clone() if images_nchw.is_inference() else images_nchw.detach()
             if not len(images):
                 return self._of_no_images(images, targets)
-            layout, head = self._layer_of(images)
+            with full_precision(images):
+                layout, head = self._layer_of(images)
             recorded, is_linear = self._record(images, layout, head)
             scores = recorded.scores(regions)
             weight = head.layer.weight.detach() if head is not None and is_linear else None
-            recording = Recording(
-                images, recorded, scores, layout, self.name, weight, lambda some: self._score(some, regions)
-            )
+            score = self._scorer(images, regions)
+            recording = Recording(images, recorded, scores, layout, self.name, weight, score)
             chosen = tuple(_classes(each, scores.detach()) for each in targets)
-            signed = tuple(self.method(recording, classes).detach() for classes in chosen)
+            with full_precision(images):
+                signed = tuple(self.method(recording, classes).detach() for classes in chosen)
         return CamResult(scores.detach(), chosen, signed, layout.to_nchw(recorded.activation.detach()))
 
     def _record(
@@ -137,9 +138,9 @@ class Cam:
                 self.model, self.name, images, relu_follows=self.relu_follows, gradients=False
             )
             self._check_layout(recorded, layout)
-            if not recorded.is_changed and head.explains(
-                recorded.scores(), layout.to_nchw(recorded.activation)
-            ):
+            with full_precision(images):
+                fits = head.explains(recorded.scores(), layout.to_nchw(recorded.activation))
+            if fits and not recorded.is_changed:
                 return recorded, True
         recorded = record_activation(self.model, self.name, images, relu_follows=self.relu_follows)
         self._check_layout(recorded, layout)
@@ -152,10 +153,19 @@ class Cam:
                 f"{self.name!r}; name a layer whose output shape depends only on the image size"
             )
 
-    def _score(self, images: torch.Tensor, regions: torch.Tensor | None) -> torch.Tensor:
-        region = None if regions is None else regions[:1].expand(len(images), -1, -1)
-        with torch.no_grad():
-            return record_activation(self.model, self.name, images, gradients=False).scores(region)
+    def _scorer(
+        self, images: torch.Tensor, regions: torch.Tensor | None
+    ) -> Callable[[torch.Tensor, int], torch.Tensor]:
+        """Return a function that scores variants of an image of the batch in the caller's precision."""
+        kind = images.device.type
+        precision, enabled = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+
+        def score(some: torch.Tensor, row: int) -> torch.Tensor:
+            region = None if regions is None else regions[row].expand(len(some), -1, -1)
+            with torch.no_grad(), torch.autocast(kind, precision, enabled=enabled):
+                return record_activation(self.model, self.name, some, gradients=False).scores(region)
+
+        return score
 
     def _of_no_images(self, images: torch.Tensor, targets: Sequence[Targets]) -> CamResult:
         recorded = record_activation(self.model, self.name, images)
@@ -186,6 +196,11 @@ class Cam:
             f"target layer: expected a spatial map, such as the output of a convolution, got {tuple(activation.shape)} from "
             f"{self.name!r}, which does not respond to a patch that is moved over the image; {hint}"
         )
+
+
+def full_precision(images: torch.Tensor) -> torch.autocast:
+    """Return a context in which sums over channels and cells are not rounded by the caller's autocast."""
+    return torch.autocast(images.device.type, enabled=False)
 
 
 def _classes(targets: Targets, logits: torch.Tensor) -> torch.Tensor:

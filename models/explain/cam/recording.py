@@ -24,8 +24,8 @@ class Recording:
     layer: str
     head_weight: torch.Tensor | None
     """Weights (K, C) of a linear head behind average pooling; None for other heads."""
-    score: Callable[[torch.Tensor], torch.Tensor]
-    """Runs the model: images (M, C, H, W) to logits (M, K), without gradients."""
+    score: Callable[[torch.Tensor, int], torch.Tensor]
+    """Runs the model on variants (M, C, H, W) of the image in a row of the batch: logits (M, K), without gradients."""
 
     @property
     def activations_nchw(self) -> torch.Tensor:

@@ -1,1 +1,1 @@
-"""Tests of maps themselves: whether they depend on the weights, and on the place of what is in the image."""
+"""Tests of maps themselves: dependence on the weights, and on places in the image."""

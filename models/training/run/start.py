@@ -14,11 +14,12 @@ from ...features.split_model import split_model
 from ...zoo.device import torch_device
 from ..checkpoint import Progress
 from ..distributed.context import DistributedContext
-from ..prepare import build_trainable, check_device
+from ..prepare import build_trainable, check_device, open_features
 from ..results import write_run
 from ..resume import is_done, read_resume_state
 from ..spec import TrainSpec
 from .finish import finish
+from .learner import Learner
 from .loop import train
 from .run import Run
 
@@ -33,6 +34,19 @@ def check_request(spec: TrainSpec, *, trains_here: bool) -> None:
         check_image_transforms(spec.plan, augment=spec.feature_passes > 0)
         check_image_transforms(spec.plan, augment=False)
     spec.check_network(model)
+
+
+def compute_features(spec: TrainSpec, context: Context) -> None:
+    """Compute the features of training, validation and test that a run with ``feature_passes`` learns from."""
+    device = torch_device(spec.device)
+    dist = DistributedContext(device=device)
+    learner = Learner.build(spec, len(spec.check().classes), dist, None)
+    assert learner.split is not None, "asked only with feature_passes"
+    features = open_features(spec, spec.plan.load_index(), context, dist, learner.split)
+    for number in range(spec.feature_passes or 0) or (None,):
+        features.open(spec.train_split, number)
+    for split in filter(None, (spec.validation_split, spec.test_split)):
+        features.open(split)
 
 
 def run_job(spec: TrainSpec, view: View, feed: Feed, context: Context) -> Mapping[str, Any]:

@@ -28,6 +28,7 @@ from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine
 from lightwell.workers.local import run_training_job
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 MODEL = ModelSpec(name="timm:test_resnet", weights="none")
 NORMALIZE = {"Normalize": {"mean": [0.5] * 3, "std": [0.5] * 3}}
 

@@ -30,7 +30,7 @@ from lightwell.pipeline.runtime.local_engine import LocalEngine
 from lightwell.workers.local import run_training_job
 from lightwell.workers.ray.cluster import NodeResources, Resources, WorkerGroup
 from lightwell.workers.train.capacity import CapacityMonitor
-from lightwell.workers.train.rank import RankConfig, check_shared_folder
+from lightwell.workers.train.rank import check_shared_folder
 from lightwell.workers.train.trainer import RayTrainer, max_ranks
 from patience import HANG_S
 from pictures import make_folder
@@ -276,7 +276,7 @@ def test_what_cannot_be_placed_or_shared_is_refused_before_anything_starts(
     assert time.monotonic() - started < HANG_S
     assert list((tmp_path / "out").iterdir()) == []
     with pytest.raises(PlanError, match="expected a folder shared by all nodes"):
-        check_shared_folder(RankConfig(job, str(tmp_path), None, ".seen-by-nobody", 1, 0), node=1)
+        check_shared_folder(str(tmp_path), ".seen-by-nobody", "node 1")
 
 
 def test_a_job_whose_model_is_refused_neither_starts_ray_nor_makes_its_output_folder(

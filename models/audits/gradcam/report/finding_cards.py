@@ -89,7 +89,8 @@ def effect_text(effect: Effect) -> str:
     value = number_text(effect.value, effect.unit)
     if effect.low is None or effect.high is None:
         return value
-    return f"{value} ({number_text(effect.low, effect.unit)} to {number_text(effect.high, effect.unit)})"
+    low, high = (number_text(limit, effect.unit) for limit in (effect.low, effect.high))
+    return f"{value} ({low.removesuffix(' %')} to {high})"
 
 
 def chance_text(finding: Finding) -> str:

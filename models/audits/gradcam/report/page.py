@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from markupsafe import Markup
-
 from .....pipeline.atomic_io import write_text
 from ....report.curves import Curves
+from ....report.html import packaged_text, page_style, script_hash, template_environment
 from ...findings.finding import SEVERITIES, Finding
 from ..gallery import MAX_FINDINGS, Picture
 from ..records import read_predictions
+from ..verdicts import LARGE_DROP, LARGE_EFFECT
 from .cards import draw_cards, gallery_sections
 from .charts import line_chart, reliability_chart
 from .class_sections import MAX_ROWS, class_entries, overall_means
@@ -31,10 +29,8 @@ from .summary import (
     subtitle,
     summary_cards,
 )
-from .text import interval, percent, replace_unprintable
 
 if TYPE_CHECKING:
-    import jinja2
     import pyarrow as pa
 
 MAX_QUARANTINE = 50
@@ -78,15 +74,17 @@ class Report:
         photos = number_photos(self.pictures)
         cards = draw_cards(self.records, preds, photos, self.names, self.found)
         shown = self.found[:MAX_FINDINGS]
-        script = script_of(environment, "page.js")
+        reasons = tuple((facts.get("trust") or {}).get("reasons", ()))  # shown with the verdict
+        script = packaged_text(__package__, "page.js")
         return environment.get_template("page.html").render(
             title=self.title,
             subtitle=subtitle(facts),
             credit=self.credit,
+            style=page_style(),
             script=script,
             script_hash=script_hash(script),
             facts=facts,
-            notes=facts["notes"],
+            notes=[note for note in facts["notes"] if not note.endswith(reasons)],
             trust=facts.get("trust"),
             found=finding_cards(self.found, cards),
             listed=[
@@ -120,34 +118,8 @@ class Report:
             num_quarantine_left_out=max(0, len(self.quarantine) - MAX_QUARANTINE),
             quarantine_note=quarantine_note(facts),
             map_size=" by ".join(map(str, facts["map_size"])),
+            large_drop=LARGE_DROP,
+            large_effect=LARGE_EFFECT,
             provenance=provenance(facts),
             version=facts["versions"]["lightwell"],
         )
-
-
-def template_environment(package: str) -> jinja2.Environment:
-    """Return an environment for the templates beside a package's modules, which escapes everything that they show."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader(package, "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["percent"] = percent
-    environment.filters["interval"] = interval
-    environment.finalize = replace_unprintable
-    return environment
-
-
-def script_of(environment: jinja2.Environment, name: str) -> Markup:
-    """Return a script that is part of the package, to be put into a page as it is."""
-    assert environment.loader is not None
-    return Markup(environment.loader.get_source(environment, name)[0])  # noqa: S704  no data in it
-
-
-def script_hash(script: str) -> str:
-    """Return the source expression of a Content-Security-Policy that allows this script and no other."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ....explain.measures.regions import uniform_shares
+from ....report.text import interval, percent
 from ..gallery import class_name
-from .text import interval, percent
 
 if TYPE_CHECKING:
     import pyarrow as pa

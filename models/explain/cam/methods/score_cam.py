@@ -22,12 +22,12 @@ def score_cam(recording: Recording, classes: torch.Tensor) -> torch.Tensor:
     activations, images = recording.activations_nchw, recording.images_nchw
     size = (int(images.shape[2]), int(images.shape[3]))
     rows = []
-    for image, channels, wanted in zip(images, activations, classes.tolist(), strict=True):
+    for row, (image, channels, wanted) in enumerate(zip(images, activations, classes.tolist(), strict=True)):
         masks = functional.interpolate(channels[:, None], size=size, mode="bilinear", align_corners=False)
         low, high = masks.amin((1, 2, 3), keepdim=True), masks.amax((1, 2, 3), keepdim=True)
         masks = (masks - low) / torch.where(high > low, high - low, 1)
         scores = [
-            recording.score((image * masks[first : first + MASKS_AT_ONCE]).to(images.dtype))[:, wanted]
+            recording.score((image * masks[first : first + MASKS_AT_ONCE]).to(images.dtype), row)[:, wanted]
             for first in range(0, len(masks), MASKS_AT_ONCE)
         ]
         rows.append(torch.cat(scores).float().softmax(0))

@@ -16,6 +16,7 @@ from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.runtime.local_engine import LocalEngine
 from lightwell.workers.local import run_batch_job
 from pictures import make_folder
+from shortcut import marked_plan, train_on_mark
 
 SPEC = ModelSpec(name="resnet18", weights="none", num_classes=2)
 TRAINED = ({"loss": 0.5},)
@@ -54,3 +55,10 @@ def audited(plan: Plan, checkpoint: Path) -> Path:
     job = GradCamAudit(plan=plan, checkpoint=checkpoint, gallery=6, credit="Pictures: made up")
     run_batch_job(job, LocalEngine(num_threads=1), out, SilentConsole())
     return out
+
+
+@pytest.fixture(scope="session")
+def marked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Plan, Path]:
+    """A plan of images with a planted mark, and a checkpoint that has learned it."""
+    plan = marked_plan(tmp_path_factory.mktemp("marked"))
+    return plan, train_on_mark(plan, plan.index.parent / "marked.safetensors")

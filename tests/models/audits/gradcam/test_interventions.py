@@ -26,7 +26,7 @@ from lightwell.models.audits.gradcam.job import GradCamAudit
 from lightwell.models.audits.gradcam.map_stage import MapStage
 from lightwell.pipeline.jobs.progress import SilentConsole
 from lightwell.pipeline.jobs.stages import Inputs, Process, Rows
-from shortcut import corner, marked_plan, train_on_mark
+from shortcut import corner
 
 
 def suspect(
@@ -92,13 +92,13 @@ class MarkAudit(AuditConfig):
 
 
 @pytest.fixture(scope="module")
-def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
-    return marked_plan(tmp_path_factory.mktemp("shortcut"))
+def plan(marked: tuple[Plan, Path]) -> Plan:
+    return marked[0]
 
 
 @pytest.fixture(scope="module")
-def checkpoint(plan: Plan) -> Path:
-    return train_on_mark(plan, plan.index.parent / "marked.safetensors")
+def checkpoint(marked: tuple[Plan, Path]) -> Path:
+    return marked[1]
 
 
 def run(job: AuditConfig, out: Path) -> tuple[list[Finding], pa.Table]:
@@ -109,8 +109,12 @@ def run(job: AuditConfig, out: Path) -> tuple[list[Finding], pa.Table]:
 
 
 @pytest.fixture(scope="module")
-def tested(plan: Plan, checkpoint: Path) -> tuple[list[Finding], pa.Table]:
-    return run(MarkAudit(plan=plan, checkpoint=checkpoint, interventions=11), plan.index.parent / "tested")
+def tested(
+    plan: Plan, checkpoint: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[list[Finding], pa.Table]:
+    return run(
+        MarkAudit(plan=plan, checkpoint=checkpoint, interventions=11), tmp_path_factory.mktemp("tested")
+    )
 
 
 def test_a_planted_mark_is_confirmed_and_an_ignored_corner_refuted(

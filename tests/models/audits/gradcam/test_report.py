@@ -15,9 +15,9 @@ import torch
 from lightwell.models.audits.gradcam.job import GradCamAudit
 from lightwell.models.audits.gradcam.report.charts import line_chart, round_ticks
 from lightwell.models.audits.gradcam.report.class_sections import MAX_SECTIONS
-from lightwell.models.audits.gradcam.report.page import script_hash
 from lightwell.models.audits.gradcam.report.summary import lowest_recall
 from lightwell.models.report.curves import read_curves
+from lightwell.models.report.html import script_hash
 from lightwell.models.zoo.build import ModelSpec
 from lightwell.pipeline.errors import OutputError, PlanError
 from lightwell.pipeline.index.build import build_index

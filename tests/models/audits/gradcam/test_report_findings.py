@@ -102,15 +102,15 @@ def test_findings_come_before_everything_else(page: str) -> None:
 def test_a_finding_shows_effect_chance_and_interventions_with_their_baselines(page: str) -> None:
     said = text_of(page)
     for part in (
-        "Effect: share of images 40.0 % (20.0 % to 65.0 %)",
+        "Effect: share of images 40.0 % (20.0 to 65.0 %)",
         "Baseline: by chance 3.0 %, p &lt; 0.001, q = 0.012",
         "Images that show it 2 of 5",
         "Region lower left &lt;corner&gt;",
-        "Intervention Confirmed by changing the pixels",
+        "Confirmed by changing the pixels",
         "decrease of the probability 0.31 (0.25 to 0.38)",
         "Baseline: another region of equal area removed 0.02",
         "increase of the probability 0.20 (0.10 to 0.30)",
-        "Of those, images then predicted as cat 50.0 % (20.0 % to 80.0 %)",
+        "Of those, images then predicted as cat 50.0 % (20.0 to 80.0 %)",
     ):
         assert part in said
 

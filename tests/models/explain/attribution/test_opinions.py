@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from lightwell.models.explain.attribution.methods import METHODS, Method, Question, attribute
+from lightwell.models.explain.attribution.methods import Question, attribute
+from lightwell.models.explain.attribution.names import METHODS, Method
 from lightwell.models.explain.attribution.opinions import SHOWN, ask_others
 from lightwell.models.explain.attribution.segments import grid, superpixels
 

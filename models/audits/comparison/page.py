@@ -1,0 +1,138 @@
+"""Comparison of two audits as a page and as lines of text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ...report.html import page_style, template_environment
+from ...report.text import percent
+from ..findings.finding import SEVERITIES
+from ..gradcam.report.finding_cards import effect_text
+
+if TYPE_CHECKING:
+    from .compare import Comparison
+    from .paired import Difference
+
+MAX_CLASSES = 100
+"""Classes on the page and in the text; all are in diff.json."""
+
+
+def difference_text(difference: Difference | None) -> str:
+    """Format a difference in points: ``+1.8 points (-0.4 to +4.1)``."""
+    if difference is None:
+        return "not measured"
+    value, low, high = (f"{100 * each:+.1f}" for each in (difference.value, difference.low, difference.high))
+    return f"{value} points ({low} to {high})"
+
+
+def p_text(value: float | None) -> str:
+    """Format a p-value or q-value."""
+    return "" if value is None else "< 0.001" if value < 0.001 else f"{value:.2g}"
+
+
+def summary_rows(comparison: Comparison) -> list[tuple[str, ...]]:
+    """Return the numbers of the whole audits: name, first, second, difference."""
+    rows: list[tuple[str, ...]] = [
+        ("images", *(f"{num:,}" for num in comparison.num_images), f"{comparison.num_shared:,} shared"),
+        ("accuracy, all images", *map(percent, comparison.accuracy), difference_text(comparison.unpaired)),
+    ]
+    paired = comparison.paired
+    if paired is not None:
+        told = f"{difference_text(paired)}, McNemar p {p_text(paired.p)}"
+        name = f"accuracy, {paired.num_images:,} shared images"
+        rows.append((name, percent(paired.first), percent(paired.second), told))
+    if comparison.unpaired is None:
+        del rows[1]
+    counts = [
+        (*(pair.first for pair in comparison.stayed), *comparison.gone),
+        (*(pair.second for pair in comparison.stayed), *comparison.appeared),
+    ]
+    for severity in SEVERITIES:
+        numbers = [sum(each.severity == severity for each in found) for found in counts]
+        rows.append((f"findings, {severity}", *map(str, numbers), f"{numbers[1] - numbers[0]:+d}"))
+    return rows
+
+
+def class_rows(comparison: Comparison) -> list[tuple[str, str, str, str, str]]:
+    """Return the changes of the classes: name, recall of both, difference, q-value."""
+    return [
+        (
+            change.name,
+            percent(change.recall.first),
+            percent(change.recall.second),
+            difference_text(change.recall),
+            p_text(change.q),
+        )
+        for change in comparison.classes[:MAX_CLASSES]
+    ]
+
+
+def finding_rows(comparison: Comparison) -> list[tuple[str, str, str, str]]:
+    """Return the findings: state, severity, sentence, effect; those that appeared first."""
+    rows: list[tuple[str, str, str, str]] = [
+        (state, finding.severity, finding.sentence, effect_text(finding.effect))
+        for state, found in (("appeared", comparison.appeared), ("went", comparison.gone))
+        for finding in found
+    ]
+    for pair in comparison.stayed:
+        first, second = pair.first, pair.second
+        severity = (
+            second.severity if first.severity == second.severity else f"{first.severity} to {second.severity}"
+        )
+        effects = [effect_text(effect) for effect in (first.effect, second.effect)]
+        effect = effects[1] if effects[0] == effects[1] else f"{effects[0]} to {effects[1]}"
+        state = "stayed, effect changed" if pair.is_changed else "stayed"
+        rows.append((state, severity, second.sentence, effect))
+    return rows
+
+
+def notes(comparison: Comparison) -> list[str]:
+    """Return sentences on how comparable the two audits are."""
+    same = "The same images" if comparison.same_images else "Different indexes"
+    found = [f"{same}: {comparison.num_shared:,} images have the same key in both audits."]
+    if comparison.num_relabelled:
+        found.append(
+            f"{comparison.num_relabelled:,} shared images have another label; no difference counts them."
+        )
+    for names, what in ((comparison.classes_gone, "first"), (comparison.classes_new, "second")):
+        if names:
+            more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
+            found.append(f"Only the {what} audit has the classes {', '.join(names[:5])}{more}.")
+    return found
+
+
+def render(comparison: Comparison, first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
+    """Return the page, with all names escaped.
+
+    Args:
+        comparison: of the two audits.
+        first: findings.json of the first audit.
+        second: that of the second.
+    """
+    audits = [
+        {
+            "title": facts["title"],
+            "model": facts["model"]["name"],
+            "weights": facts["weights_report"]["source"],
+            "split": facts["split"] or "all",
+            "index": f"{facts['index']['name']}, fingerprint {facts['index']['fingerprint']}",
+            "plan": facts["plan_fingerprint"],
+            "trusted": (facts.get("trust") or {}).get("trusted"),
+        }
+        for facts in (first, second)
+    ]
+    return (
+        template_environment(__package__)
+        .get_template("diff.html")
+        .render(
+            audits=audits,
+            notes=notes(comparison),
+            summary=summary_rows(comparison),
+            classes=class_rows(comparison),
+            num_classes_left_out=max(0, len(comparison.classes) - MAX_CLASSES),
+            findings=finding_rows(comparison),
+            style=page_style(),
+            version=second["versions"]["lightwell"],
+        )
+    )

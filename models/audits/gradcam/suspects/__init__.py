@@ -1,0 +1,1 @@
+"""Candidate findings, from the records of the maps alone."""

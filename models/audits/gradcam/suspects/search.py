@@ -1,0 +1,40 @@
+"""All searches for candidate findings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .clusters import cluster_suspects
+from .labels import confident_errors, suspected_labels
+from .regions import region_suspects
+
+if TYPE_CHECKING:
+    from ...findings.finding import Finding
+    from .image_table import ImageTable
+
+SEARCH_VERSION = 1
+"""Changes with the searches and their thresholds."""
+SEARCHES = (region_suspects, cluster_suspects, confident_errors, suspected_labels)
+MAX_COMMON = 0.5
+"""Of two findings on a class whose regions have more of the smaller one in common, the more significant is kept."""
+
+
+def find_suspects(table: ImageTable) -> list[Finding]:
+    """Return the candidates of all searches, which find nothing where there is too little data."""
+    found = [finding for search in SEARCHES for finding in search(table)]
+    kept: list[Finding] = []
+    for each in sorted(found, key=lambda one: (1.0 if one.null.q is None else one.null.q, one.id)):
+        if not any(same_region(each, other) for other in kept):
+            kept.append(each)
+    return kept
+
+
+def same_region(first: Finding, second: Finding) -> bool:
+    """Return whether two findings are about the same region of one class."""
+    if first.region is None or second.region is None or first.class_number != second.class_number:
+        return False
+    one, two = first.region.weights, second.region.weights
+    common = float(np.minimum(one, two).sum())
+    return common > MAX_COMMON * min(float(one.sum()), float(two.sum()))
