@@ -192,7 +192,7 @@ def test_findings_without_images_are_listed_in_a_table(audited: Path, facts: dic
         for n in range(MAX_FINDINGS + 2)
     ]
     page = render(audited, facts, *many)
-    assert page.count('class="panel finding low"') == MAX_FINDINGS
+    assert page.count('class="panel finding is-low"') == MAX_FINDINGS
     (listed,) = re.findall(r"Further findings</h3>(.*?)</table>", page, re.DOTALL)
     assert re.findall(r"Sentence \d+", listed) == [f"Sentence {n}" for n in (MAX_FINDINGS, MAX_FINDINGS + 1)]
 
