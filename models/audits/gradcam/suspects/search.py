@@ -8,15 +8,24 @@ import numpy as np
 
 from .clusters import cluster_suspects
 from .labels import confident_errors, suspected_labels
+from .profiles import profile_suspects
 from .regions import region_suspects
+from .slices import slice_suspects
 
 if TYPE_CHECKING:
     from ...findings.finding import Finding
     from .image_table import ImageTable
 
-SEARCH_VERSION = 1
+SEARCH_VERSION = 2
 """Changes with the searches and their thresholds."""
-SEARCHES = (region_suspects, cluster_suspects, confident_errors, suspected_labels)
+SEARCHES = (
+    region_suspects,
+    cluster_suspects,
+    profile_suspects,
+    confident_errors,
+    suspected_labels,
+    slice_suspects,
+)
 MAX_COMMON = 0.5
 """Of two findings on a class whose regions have more of the smaller one in common, the more significant is kept."""
 
