@@ -15,13 +15,20 @@ import pyarrow as pa
 from ....pipeline.rng import derive_seed, numpy_generator
 from ..findings.intervals import bootstrap_mean
 from .records import column
-from .trust_checks import DELETION, DELETION_RANDOM, INSERTION, INSERTION_RANDOM, MIRRORED, PATCH, RANDOMIZED
+from .trust_checks import (
+    DELETION,
+    DELETION_RANDOM,
+    INSERTION,
+    INSERTION_RANDOM,
+    MIN_IMAGES,
+    MIRRORED,
+    PATCH,
+    RANDOMIZED,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-MIN_IMAGES = 8
-"""Fewer images give intervals too wide for a verdict."""
 MAX_RANDOMIZED = 0.5
 """Mean rank correlation with the maps of random weights from which on most of a map's order comes from image and
 architecture. Maps of networks that pass Adebayo's test come near 0; those of edge detectors stay near 1."""
@@ -102,7 +109,7 @@ def judge(trust: pa.Table, maps: pa.Table, seed: int) -> Trust:
     too_few = num_images < MIN_IMAGES and measured[-1].passed is not False
     reasons = (
         (
-            f"{num_images} images with a map were checked, and a verdict takes {MIN_IMAGES}; raise trust_images, or audit more images",
+            f"the maps of fewer than {MIN_IMAGES} images were to be checked; raise trust_images, or audit more images",
         )
         if too_few
         else failed

@@ -44,6 +44,8 @@ DELETION, DELETION_RANDOM = "deletion", "deletion_random"
 """Area under the deletion curve of the map, and of cells in random order; a smaller one is better."""
 INSERTION, INSERTION_RANDOM = "insertion", "insertion_random"
 """The same for insertion; a larger one is better."""
+MIN_IMAGES = 12
+"""Fewer images give intervals too wide for a verdict, so that none is checked."""
 NUM_PATCHED = 8
 STEPS = 5
 """Points of a curve after its first; each is a forward pass."""
