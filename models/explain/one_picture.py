@@ -82,6 +82,7 @@ def explain_image(
     Raises:
         ModelError: the model is no classifier, or has no such class, layer or map.
         PlanError: no such method.
+        SourceError: there is no such file, or it is no picture.
         SampleError: the picture cannot be read.
     """
     import torch
