@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..pipeline.text import one_line
 from .engine import engine_options, open_engine, open_service
 from .options import (
     Address,
@@ -31,6 +32,8 @@ from .output import configure_logging, print_json, print_table
 
 GATE_CROSSED = 3
 """Exit code if a ``--fail-on`` gate fails."""
+MAX_PRINTED = 10
+"""Findings in the terminal, the most severe first."""
 
 
 def audit(
@@ -150,3 +153,10 @@ def _print_findings(findings: Any) -> None:
             if isinstance(v, int | float | str)
         ],
     )
+    found = findings.get("findings")
+    if not isinstance(found, list):  # of another kind of job
+        return
+    for finding in found[:MAX_PRINTED]:
+        print(f"{finding['severity']}: {one_line(finding['sentence'])}")
+    if len(found) > MAX_PRINTED:
+        print(f"and {len(found) - MAX_PRINTED:,} more findings in findings.json")

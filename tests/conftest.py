@@ -112,6 +112,15 @@ def _restore_log_level() -> Iterator[None]:
     log.setLevel(level)
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the figures of trainings empty, for tests that do not look at them: drawing takes half of a small training."""
+    from lightwell.models.training import results
+
+    for name in ("write_confusion", "write_curves", "write_reliability"):
+        monkeypatch.setattr(results, name, lambda path, *_: path.touch())
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """Return the root folder of the checkout."""

@@ -90,7 +90,8 @@ def test_the_keys_of_cached_are_those_of_the_contract() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "keys"), [("probe", ["one pass", "usual way"]), ("train", ["in memory", "torchvision"])]
+    ("name", "keys"),
+    [("probe", ["one pass", "usual way"]), ("train", ["in memory", "torchvision", "step and feed"])],
 )
 def test_the_keys_of_training_are_those_of_the_contract(name: str, keys: list[str]) -> None:
     (bench,) = find_benches(name)

@@ -13,7 +13,8 @@ from ...pipeline.atomic_io import write_json
 from ..training.checkpoint import CheckpointMetadata, save_checkpoint
 from ..training.distributed.context import DistributedContext
 from ..training.metrics import Metrics, compute_metrics
-from ..training.prepare import build_trainable, choose_device, initial_weights_report, open_features
+from ..training.prepare import build_trainable, initial_weights_report, open_features
+from ..zoo.device import torch_device
 from ..zoo.heads import head_module
 from ..zoo.plan_checks import output_shape
 from .pooled_blocks import HEAD_INPUT, PooledBlocks
@@ -114,7 +115,7 @@ class _Probing:
 
         self._job, self._context = job, context
         self._spec = job.head_only
-        task, device = self._spec.check(), choose_device(self._spec)
+        task, device = self._spec.check(), torch_device(self._spec.device)
         self._classes = task.classes
         model: Any = build_trainable(self._spec, len(task.classes))
         self._model: torch.nn.Module = model.to(device, memory_format=torch.channels_last)

@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from ...pipeline.atomic_io import write_bytes
+from ...pipeline.atomic_io import atomic_write
 from ...pipeline.errors import ModelError, OutputError, RunError
 from ..zoo.build import ModelSpec, build_model
 from ..zoo.hubs import WITH_AUXILIARY_HEADS, find_model
@@ -174,7 +174,24 @@ def save_checkpoint(
         content = save(tensors, metadata=header)
     except SafetensorError as error:
         raise OutputError(f"expected to write {str(path)!r}, got {error}; choose another --out") from error
-    write_bytes(path, content)
+    head, data = _sorted_header(content)
+    with atomic_write(path) as file:
+        file.write(head)
+        file.write(data)
+
+
+def _sorted_header(content: bytes) -> tuple[bytes, memoryview]:
+    """Sort the metadata of a safetensors file, whose order is random, so that equal checkpoints are equal files.
+
+    Returns:
+        The header with its length, and the tensors.
+    """
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text, memoryview(content)[end:]
 
 
 def to_cpu(tensor: torch.Tensor) -> torch.Tensor:

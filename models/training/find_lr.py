@@ -14,12 +14,12 @@ from ...pipeline.errors import PlanError, RunError
 from ...pipeline.jobs.contracts import Context, Feed
 from ...pipeline.plan.plan import Plan
 from ...pipeline.plan.view import View
+from ..zoo.device import torch_device
 from ..zoo.freezing import freeze_batch_norm, train_mode
 from .distributed.context import DistributedContext
 from .evaluation import EpochMetrics
 from .job import TrainJob
 from .optimization.lr_range import NUM_STEPS, RangeTest
-from .prepare import choose_device
 from .resume import ResumeState
 from .run.run import Run
 from .step import UpdateGroup
@@ -77,7 +77,7 @@ class FindLearningRate:
         Raises:
             RunError: there are too few batches, or no rate gives finite losses.
         """
-        device = choose_device(self.job)
+        device = torch_device(self.job.device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             run = Run.prepare(
                 self.job, self.job.check(), context, DistributedContext(device=device), ResumeState()

@@ -1,4 +1,4 @@
-"""Parts of a run: the network with what learns, its device, the features of its frozen part, seeds."""
+"""Parts of a run: the network with what learns, the features of its frozen part, seeds."""
 
 from __future__ import annotations
 
@@ -50,20 +50,6 @@ def check_auxiliary_heads(model: torch.nn.Module) -> None:
             f"auxiliary_heads: expected {inputs[-1]} or earlier blocks to learn, which their losses train, got frozen ones; "
             f"write fine_tune_from: {inputs[-1]}, all, or a stage of unfreeze from there, or remove auxiliary_heads"
         )
-
-
-def choose_device(spec: TrainSpec) -> torch.device:
-    """Choose the training device; of several GPUs, torch's current device.
-
-    Raises:
-        ModelError: CUDA is requested but not available.
-    """
-    if spec.device == "cuda" and not torch.cuda.is_available():
-        raise ModelError(
-            "device: expected a machine with CUDA, got one without it; write device: auto or cpu"
-        )
-    wanted = spec.device if spec.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(wanted, torch.cuda.current_device()) if wanted == "cuda" else torch.device(wanted)
 
 
 def check_device(spec: TrainSpec, device: torch.device) -> None:

@@ -18,7 +18,15 @@ from ...pipeline.errors import ModelError
 from .channels import RGB, input_convolutions, num_input_channels, set_input_channels
 from .checkpoint_file import SUFFIXES
 from .data_config import DataConfig, data_config, imagenet_classes
-from .heads import auxiliary_head_names, classifier_layers, head_module, head_names, num_outputs, reset_head
+from .heads import (
+    auxiliary_head_names,
+    classifier_layers,
+    head_module,
+    head_names,
+    is_projection,
+    num_outputs,
+    reset_head,
+)
 from .hubs import UNTRAINED_AUXILIARY, WITH_AUXILIARY_HEADS, build_pretrained, build_untrained, find_model
 from .load_checkpoint import is_path, load_checkpoint, resolve_weights
 from .weights_report import WeightsReport, attach_report, weights_report
@@ -124,11 +132,13 @@ def _build(spec: ModelSpec, hub: str, name: str, num_wanted: int | None) -> tupl
         path = resolve_weights(spec.weights)
         model = build_untrained(hub, name, auxiliary_heads=auxiliary)
         report, transforms = load_checkpoint(model, path, spec.weights_entry, num_wanted)
-    if num_wanted is not None and num_wanted != num_outputs(model):
+    projects = spec.weights == "default" and is_projection(model)
+    if num_wanted is not None and (projects or num_wanted != num_outputs(model)):
         num_before = num_outputs(model)
         reset_head(model, num_wanted)
         heads = classifier_layers(model)
         before = f"in place of {num_before}" if num_before else "on an image encoder without one"
+        before = f"in place of a projection to {num_before} values" if projects else before
         report = (
             report.with_new_layers(heads)
             if spec.weights == "none"

@@ -8,7 +8,7 @@ from ...pipeline.errors import ModelError
 
 
 def torch_device(name: str) -> torch.device:
-    """Return a torch device; ``auto`` is CUDA if available, else the CPU.
+    """Return a torch device; ``auto`` is a GPU if available, else the CPU, and a GPU without a number is torch's current one.
 
     Raises:
         ModelError: there is no such device.
@@ -23,4 +23,4 @@ def torch_device(name: str) -> torch.device:
         raise ModelError(
             f"device: expected auto, cpu or cuda, got {name!r} ({reason}); choose one that this machine has"
         ) from error
-    return device
+    return torch.device("cuda", torch.cuda.current_device()) if name == "cuda" else device

@@ -61,6 +61,22 @@ def is_headless(model: nn.Module) -> bool:
     return getattr(model, "num_classes", None) == 0 and hasattr(model, "reset_classifier")
 
 
+def is_projection(model: nn.Module) -> bool:
+    """Return whether the published last layer of a timm model is a projection to embeddings, such as CLIP's, not a classifier.
+
+    Classifiers of timm have the classes of a part of ImageNet, or more than ``MAX_WIDTH`` others.
+    """
+    from timm.data.imagenet_info import infer_imagenet_subset
+
+    published = getattr(model, "pretrained_cfg", None) or {}
+    width = published.get("num_classes") or 0
+    if not hasattr(model, "reset_classifier") or published.get("label_names") or not 0 < width <= MAX_WIDTH:
+        return False
+    return infer_imagenet_subset(published) is None
+
+
+MAX_WIDTH = 10_000
+"""Outputs of timm's projections are at most so many; other classifiers than ImageNet's have more."""
 AUXILIARY_INPUTS = {"aux1": "inception4a", "aux2": "inception4d", "AuxLogits": "Mixed_6e"}
 """Auxiliary heads of torchvision's GoogLeNet and Inception v3, and the block whose output each of them takes."""
 

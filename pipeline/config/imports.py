@@ -8,9 +8,12 @@ Nothing else is imported.
 from __future__ import annotations
 
 import pkgutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import entry_points
+from types import MappingProxyType
 from typing import Any, Self
 
 from ..errors import PlanError
@@ -78,8 +81,13 @@ NO_MODULES = AllowedModules()
 
 
 def entry_point_targets(group: str) -> Mapping[str, str]:
-    """Return the entry points of a group, from name to ``module:name``."""
-    return {entry.name: entry.value.replace(" ", "") for entry in entry_points(group=group)}
+    """Return the entry points of a group, from name to ``module:name``; those of packages on the present search path."""
+    return _targets(group, tuple(sys.path))
+
+
+@cache
+def _targets(group: str, _: tuple[str, ...]) -> Mapping[str, str]:
+    return MappingProxyType({entry.name: entry.value.replace(" ", "") for entry in entry_points(group=group)})
 
 
 def import_object(reference: str, where: str) -> Any:

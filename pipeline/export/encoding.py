@@ -69,6 +69,7 @@ class Encoder:
             "split": split,
             "epoch": batch.epoch,
             "label": int(batch.labels[row]),
+            "labels": _label_set(batch, row),
             "width": width,
             "height": height,
             "channels": image.shape[2] if channels_last else image.shape[0],
@@ -78,6 +79,14 @@ class Encoder:
             "image": data,
             "mask_image": mask,
         }
+
+
+def _label_set(batch: Batch, row: int) -> list[int] | None:
+    """Return the class numbers of one image; None if it is unlabelled, or the source has one class per image."""
+    if batch.label_sets is None or bool((batch.label_sets[row] < 0).any()):
+        return None
+    found: list[int] = batch.label_sets[row].nonzero().flatten().tolist()
+    return found
 
 
 def _annotations(batch: Batch, row: int) -> dict[str, Any]:

@@ -29,6 +29,11 @@ def parquet_schema(layout: Layout, encoding: EncodingName) -> pa.Schema:
         ("epoch", pa.int64()),
         ("label", pa.int64()),
         ("class", pa.string()),
+        *(
+            [("labels", pa.list_(pa.int64())), ("classes", pa.list_(pa.string()))]
+            if layout.has_label_sets
+            else []
+        ),
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("channels", pa.int8()),
@@ -59,8 +64,12 @@ def _cell(row: dict[str, Any], field: pa.Field) -> Any:
 def _feature(field: pa.Field, layout: Layout) -> dict[str, Any]:
     if field.name in _FILES and field.type == FILE:
         return {"_type": "Image"}
-    if field.name == "label" and layout.has_labels and len(set(layout.classes)) == len(layout.classes):
-        return {"names": list(layout.classes), "_type": "ClassLabel"}
+    if len(set(layout.classes)) == len(layout.classes):
+        names = {"names": list(layout.classes), "_type": "ClassLabel"}
+        if field.name == "label" and layout.has_labels:
+            return names
+        if field.name == "labels":
+            return {"feature": names, "_type": "List"}
     return _feature_of(field.type)
 
 

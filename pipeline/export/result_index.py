@@ -64,9 +64,9 @@ def tar_index(records: pa.Table, source: Index, *, encoding: EncodingName, num_e
 
 def parquet_index(records: pa.Table) -> pa.Table:
     """Build the list of all rows of Parquet shards; plans cannot read it, only indexes of files and tar shards."""
-    return records.select(
-        ["key", "split", "epoch", "label", "width", "height", "channels", "shard", "row", "bytes", "hash"]
-    )
+    sets = ["labels"] if records["labels"].null_count < len(records) else []
+    own = ["key", "split", "epoch", "label", *sets, "width", "height", "channels"]
+    return records.select([*own, "shard", "row", "bytes", "hash"])
 
 
 class SplitLookup:

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..errors import PlanError
 from ..jobs.fingerprint import fingerprint_of
 from ..jobs.stages import Batches, Inputs, Process, Source
 from .encoding import Encoder
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from .options import MaterializeOptions
 
 SHARDS = "shards"
-SHARD_VERSION = 2
+SHARD_VERSION = 3
 """Increased whenever equal records give different shards."""
 
 PLACE = ("shard", "row", "offset", "bytes", "mask_offset", "mask_bytes")
@@ -40,6 +39,7 @@ RECORDS = pa.schema(
         ("split", pa.string()),
         ("epoch", pa.int64()),
         ("label", pa.int64()),
+        ("labels", pa.list_(pa.int64())),
         ("width", pa.int32()),
         ("height", pa.int32()),
         ("channels", pa.int8()),
@@ -87,16 +87,7 @@ class ShardStage:
         return fingerprint_of([SHARD_VERSION, self.options.plan.fingerprint(), own, cv2.__version__])
 
     def source(self, inputs: Inputs) -> Source:  # noqa: ARG002
-        """Return the view that is written, in order.
-
-        Raises:
-            PlanError: images have sets of labels, which shards do not hold.
-        """
-        if self.options.plan.load_index().is_multi_label:
-            raise PlanError(
-                "materialize: expected at most one class per image, got an index with sets of labels, which shards cannot hold; "
-                "index one label per image, or train on the images themselves with a cache"
-            )
+        """Return the view that is written, in order."""
         return Batches(self.options.plan, self.options.view)
 
     @contextmanager

@@ -3,9 +3,10 @@
 The samples of a part go into one shard per split, such as ``train-000000.tar``, since readers tell splits by file names;
 samples without a split go into ``shard-000000.tar``.
 
-A tar shard has for each sample the image, ``.json`` with all metadata, ``.cls`` with the class number if the source has
-labels (-1 for none), and ``.seg.png`` if the source has masks (255 everywhere for none): every sample has the same members,
-since readers that request some stop at the first sample that lacks one.
+A tar shard has for each sample the image, ``.json`` with all metadata, ``.cls`` with the class number if the source has one
+label per image (-1 for none), and ``.seg.png`` if the source has masks (255 everywhere for none): every sample has the same
+members, since readers that request some stop at the first sample that lacks one. Of a source with sets of labels, ``label``
+in ``.json`` lists the names of the classes.
 Format: https://github.com/webdataset/webdataset. A Parquet shard has the same values as columns (``parquet_schema``).
 """
 
@@ -45,13 +46,18 @@ class Layout:
     box_classes: tuple[str, ...]
     keypoint_names: tuple[str, ...]
     has_labels: bool
+    """Whether images have one class each."""
+    has_label_sets: bool
+    """Whether images have any number of classes."""
     has_masks: bool
 
     @classmethod
     def of(cls, index: Index) -> Layout:
         """Derive the layout from the source's index."""
         has_masks = index.table["mask"].null_count < len(index)
-        return cls(index.classes, index.box_classes, index.keypoint_names, bool(index.classes), has_masks)
+        sets = index.is_multi_label
+        has_labels = bool(index.classes) and not sets
+        return cls(index.classes, index.box_classes, index.keypoint_names, has_labels, sets, has_masks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +99,10 @@ class ShardWriter:
                 place["offset"] = _add(tar, f"{name}.{SUFFIXES[self.encoding]}", record["image"])
                 if self.layout.has_labels:
                     _add(tar, f"{name}.cls", str(record["label"]).encode())
-                _add(tar, f"{name}.json", json.dumps(self._metadata(record), ensure_ascii=False).encode())
+                metadata = self._metadata(record)
+                if self.layout.has_label_sets:
+                    metadata["label"] = metadata["classes"]
+                _add(tar, f"{name}.json", json.dumps(metadata, ensure_ascii=False).encode())
                 if record["mask_image"] is not None:
                     offset = _add(tar, f"{name}.seg.png", record["mask_image"])
                     if record["has_mask"]:
@@ -133,6 +142,10 @@ class ShardWriter:
         )
         metadata = {name: record[name] for name in names} | {"encoding": self.encoding}
         metadata["class"] = _name_of(record["label"], self.layout.classes)
+        if self.layout.has_label_sets:
+            numbers = record["labels"]
+            metadata["labels"] = numbers
+            metadata["classes"] = numbers and [self.layout.classes[number] for number in numbers]
         labels = record["box_labels"]
         metadata["box_classes"] = labels and [_name_of(label, self.layout.box_classes) for label in labels]
         metadata["keypoint_names"] = (

@@ -163,7 +163,7 @@ def test_the_text_of_a_plan_raises_errors_of_ours_only(
     content: dict[str, Any], cut: int, junk: str, tmp_path: Path
 ) -> None:
     """A plan's text with values changed and signs of YAML put in: PlanError, or a plan that compiles."""
-    text = yaml.safe_dump(content, allow_unicode=True)
+    text = yaml.dump(content, Dumper=yaml.CSafeDumper, allow_unicode=True)
     position = cut * len(text) // 60
     path = tmp_path / "plan.yaml"
     path.write_bytes((text[:position] + junk + text[position:]).encode("utf-8", "surrogatepass"))
@@ -175,7 +175,7 @@ def test_the_text_of_a_plan_raises_errors_of_ours_only(
 def test_a_job_file_raises_errors_of_ours_only(content: dict[str, Any], default: str, tmp_path: Path) -> None:
     """A job file with values of wrong types and wrong names: PlanError, or a job."""
     path = tmp_path / "job.yaml"
-    path.write_bytes(yaml.safe_dump(content).encode("utf-8", "surrogatepass"))
+    path.write_bytes(yaml.dump(content, Dumper=yaml.CSafeDumper).encode("utf-8", "surrogatepass"))
     try:
         load_job(path, default=default)
     except LightwellError as error:
@@ -211,7 +211,9 @@ def test_a_policy_file_raises_errors_of_ours_only(
 ) -> None:
     """A saved policy with values of wrong types, other classes and signs behind it: PlanError, or a plan that compiles."""
     policy = tmp_path / f"policy.{form}"
-    text = yaml.safe_dump(content) if form == "yaml" else json.dumps(content, default=repr)
+    text = (
+        yaml.dump(content, Dumper=yaml.CSafeDumper) if form == "yaml" else json.dumps(content, default=repr)
+    )
     policy.write_bytes((text + junk).encode("utf-8", "surrogatepass"))
     compile_and_explain(lambda: Plan(index="index.parquet", augment={"file": str(policy)}))
 

@@ -26,6 +26,7 @@ from safetensors.torch import load_file
 from tasks import mask_set, multilabel_set, write_job
 from trained import save_trained
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 ENGINE = LocalEngine(num_threads=2)
 RANDOM = ModelSpec(name="timm:test_resnet", weights="none")
 EXAMPLES: dict[str, Callable[[Plan], Any]] = {

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-FINDINGS_VERSION = 3
+FINDINGS_VERSION = 4
+"""Of ``findings.schema.json``, which describes every key."""
 NUM_BINS = 10
 """Number of confidence bins of the calibration."""
 MAX_BOX_COVERAGE = 0.5

@@ -21,6 +21,7 @@ from .interventions import (
     make_pairs,
 )
 from .records import INTERVENTIONS, MAPS, SUSPECTS, maps_array
+from .trust_stage import no_batches
 
 if TYPE_CHECKING:
     from ....pipeline.plan.plan import Plan
@@ -63,6 +64,9 @@ class InterventionStage:
 
         suspects = choose_suspects(read_findings(inputs[SUSPECTS]))
         pairs = make_pairs(suspects, self.audit.interventions)
+        if not pairs:
+            yield no_batches
+            return
         own, records = {pair.own for pair in pairs}, inputs[MAPS]
         shown = [key in own for key in records["key"].to_pylist()]
         chosen = records.filter(shown)

@@ -17,6 +17,7 @@ from ...explain.cam.explainer import Cam, class_activation_maps, predicted
 from ...explain.cam.memory import prepare_memory
 from ...explain.cam.registry import DEFAULT
 from ...explain.target_layer import TargetLayer, choose_target_layer
+from ...zoo.device import torch_device
 from ...zoo.forward import eval_mode, run_model
 from .classes import ClassMatch
 from .config import ALL, LABEL, PREDICTED, SECOND
@@ -49,7 +50,7 @@ class CamExplainer:
         device: str = "auto",
         facts: Mapping[str, Any] | None = None,
     ) -> None:
-        self._device = choose_device(device)
+        self._device = torch_device(device)
         self._model = model.to(self._device)
         self._memory_format = prepare_memory(self._model)
         self._precision = precision
@@ -196,27 +197,6 @@ def check_finite(logits: torch.Tensor, keys: Sequence[str]) -> None:
             f"first of {int((~finite).sum())} images of its batch; the weights are damaged or their training diverged: "
             "use an earlier checkpoint"
         )
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the torch device of a name; ``auto`` is a GPU if available.
-
-    Raises:
-        ModelError: the name is not a torch device, or the device is not available.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ModelError(f"device: expected auto, cpu or cuda, got {name!r}; correct it") from error
-    if device.type == "cuda" and not (
-        torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count()
-    ):
-        raise ModelError(
-            f"device: expected a GPU for {name!r}, got {torch.cuda.device_count()} GPUs that torch can use; write auto or cpu"
-        )
-    return device
 
 
 def to_model_input(

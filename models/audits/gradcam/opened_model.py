@@ -14,10 +14,11 @@ import torch
 from ....pipeline.compiler.program import Program
 from ...explain.grad_cam import Cam
 from ...explain.perturb.fill import Removal, fill_constant
+from ...zoo.device import torch_device
 from ...zoo.forward import eval_mode, run_model
 from ...zoo.heads import num_outputs
 from .audited_model import load_audited_model, match_audited_classes
-from .measure import choose_device, to_model_input
+from .measure import to_model_input
 
 if TYPE_CHECKING:
     from ....pipeline.batch.batch import Batch
@@ -69,7 +70,7 @@ def open_audit_model(audit: AuditConfig) -> Iterator[AuditModel]:
         ModelError: no such model or device.
     """
     model = load_audited_model(audit)
-    device = choose_device(audit.device)
+    device = torch_device(audit.device)
     model = model.to(device)
     normalized = Program.compile(audit.plan).normalization is not None
     with eval_mode(model):

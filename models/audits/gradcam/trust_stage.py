@@ -14,11 +14,12 @@ from ....pipeline.jobs.stages import Batches, Inputs, Process, Source
 from ....pipeline.plan.view import View
 from ....pipeline.rng import derive_seed
 from .records import MAPS, TRUST
-from .trust_checks import NUM_PATCHED, RANDOMIZED, STEPS, TRUST_SCHEMA
+from .trust_checks import MIN_IMAGES, NUM_PATCHED, RANDOMIZED, STEPS, TRUST_SCHEMA
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from ....pipeline.batch.batch import Batch
     from .config import AuditConfig
 
 
@@ -34,7 +35,7 @@ class TrustStage:
 
     def fingerprint(self) -> str:
         """Hash what determines the checks, besides the maps."""
-        return fingerprint_of([self.audit.plan.seed, self.audit.trust_images, NUM_PATCHED, STEPS])
+        return fingerprint_of([self.audit.plan.seed, self.audit.trust_images, MIN_IMAGES, NUM_PATCHED, STEPS])
 
     def source(self, inputs: Inputs) -> Source:
         """Return the images of the sample."""
@@ -54,8 +55,9 @@ class TrustStage:
         from .trust_checks import TrustChecks
 
         seed, maps = self.audit.plan.seed, inputs[MAPS]
-        if not maps.num_rows or not self.audit.trust_images:
-            yield _unused
+        keys = sample_keys(maps, self.audit.trust_images, seed)
+        if not keys:
+            yield no_batches
             return
         layer = maps["target_layer"][0].as_py()
         with ExitStack() as stack:
@@ -70,17 +72,30 @@ class TrustStage:
                 opened,
                 cam,
                 random_cams,
-                frozenset(sample_keys(maps, self.audit.trust_images, seed)[:NUM_PATCHED]),
+                stack.enter_context(
+                    class_activation_maps(opened.model, layer, second_method(self.audit.method))
+                ),
+                frozenset(keys[:NUM_PATCHED]),
                 seed,
             )
 
 
 def sample_keys(maps: pa.Table, num: int, seed: int) -> tuple[str, ...]:
-    """Choose images with a map at random, by their keys, so that neither order nor number of images matters."""
-    usable = np.asarray([blank is False for blank in maps["blank"].to_pylist()], np.bool_)
+    """Choose images with a map at random, by their keys, so that neither order nor number of images matters.
+
+    None if there are fewer than `MIN_IMAGES`, which would give no verdict.
+    """
+    usable = np.asarray([empty is False for empty in maps["blank"].to_pylist()], np.bool_)
     keys = np.asarray(maps["key"].to_pylist(), dtype=object)[usable].tolist()
-    return tuple(sorted(keys, key=lambda key: derive_seed("audit.trust", seed, 0, f"sample {key}"))[:num])
+    chosen = sorted(keys, key=lambda key: derive_seed("audit.trust", seed, 0, f"sample {key}"))[:num]
+    return tuple(chosen) if len(chosen) >= MIN_IMAGES else ()
 
 
-def _unused(batch: object) -> pa.RecordBatch:
+def second_method(method: str) -> str:
+    """Return the method that maps are compared with: LayerCAM, or Grad-CAM where that is the audit's own."""
+    return "layer-cam" if method != "layer-cam" else "grad-cam"
+
+
+def no_batches(batch: Batch) -> pa.RecordBatch:
+    """Take the place of a stage's function if its source is empty, so that no model is loaded for nothing."""
     raise AssertionError(batch)

@@ -11,9 +11,10 @@ from ....pipeline.jobs.contracts import Context, Feed
 from ....pipeline.plan.view import View
 from ...features.recipe import check_image_transforms
 from ...features.split_model import split_model
+from ...zoo.device import torch_device
 from ..checkpoint import Progress
 from ..distributed.context import DistributedContext
-from ..prepare import build_trainable, check_device, choose_device, open_features
+from ..prepare import build_trainable, check_device, open_features
 from ..results import write_run
 from ..resume import is_done, read_resume_state
 from ..spec import TrainSpec
@@ -26,7 +27,7 @@ from .run import Run
 def check_request(spec: TrainSpec, *, trains_here: bool) -> None:
     """Check a job without reading images or writing files; see ``TrainJob.check_request``."""
     if trains_here:
-        check_device(spec, choose_device(spec))
+        check_device(spec, torch_device(spec.device))
     model = build_trainable(spec, len(spec.check().classes))
     if spec.feature_passes is not None:
         split_model(model)
@@ -37,7 +38,7 @@ def check_request(spec: TrainSpec, *, trains_here: bool) -> None:
 
 def compute_features(spec: TrainSpec, context: Context) -> None:
     """Compute the features of training, validation and test that a run with ``feature_passes`` learns from."""
-    device = choose_device(spec)
+    device = torch_device(spec.device)
     dist = DistributedContext(device=device)
     learner = Learner.build(spec, len(spec.check().classes), dist, None)
     assert learner.split is not None, "asked only with feature_passes"
@@ -52,7 +53,7 @@ def run_job(spec: TrainSpec, view: View, feed: Feed, context: Context) -> Mappin
     """Run a training job, alone or as one of several ranks; torch's global random state is restored."""
     task = spec.check()
     resume = read_resume_state(spec, view, context.out)
-    device = choose_device(spec)
+    device = torch_device(spec.device)
     dist = DistributedContext.from_env(device)
     if dist.is_main:
         context.out.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from itertools import repeat
 
 import torch
@@ -22,24 +23,50 @@ NETWORK = ModelSpec(name="resnet18", weights="none", num_classes=2)
 WARM_STEPS = 3
 
 
+@dataclass(frozen=True)
+class Pace:
+    """Speed of some work on batches."""
+
+    images_per_s: float
+    cpu_ms: float
+    """Milliseconds of processor time of this process for each image."""
+
+
 def ours(work: Work) -> float:
     """Images a second fed by Lightwell."""
-    return images_per_second(work, our_feed.feed(work))
+    return steps(work, our_feed.feed(work)).images_per_s
 
 
 def torchvision(work: Work) -> float:
     """Images a second fed by the DataLoader with torchvision's decoder and transforms."""
-    return images_per_second(work, torch_loader.torchvision_io(work))
+    return steps(work, torch_loader.torchvision_io(work)).images_per_s
 
 
 def in_memory(work: Work) -> float:
     """Images a second on one tensor."""
-    images = torch.rand(work.batch_size, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
-    return images_per_second(work, repeat(images))
+    return steps(work, one_tensor(work)).images_per_s
 
 
-def images_per_second(work: Work, batches: Iterator[torch.Tensor]) -> float:
-    """Run optimization steps on full batches and divide images by time, after a few steps to warm up."""
+def ours_cpu(work: Work) -> float:
+    """Processor time for each image fed by Lightwell."""
+    return steps(work, our_feed.feed(work)).cpu_ms
+
+
+def parts_cpu(work: Work) -> float:
+    """Processor time for each image of a step on one tensor, and of Lightwell's feed without steps, added."""
+    half = replace(work, seconds=work.seconds / 2)
+    feed_alone = pace(half, our_feed.feed(work), lambda _: None)
+    return steps(half, one_tensor(work)).cpu_ms + feed_alone.cpu_ms
+
+
+def one_tensor(work: Work) -> Iterator[torch.Tensor]:
+    """Yield the same random batch for ever."""
+    generator = torch.Generator().manual_seed(0)
+    return repeat(torch.rand(work.batch_size, 3, SIDE, SIDE, generator=generator))
+
+
+def steps(work: Work, batches: Iterator[torch.Tensor]) -> Pace:
+    """Measure optimization steps."""
     torch.set_num_threads(NUM_WORKERS)
     model = build_model(NETWORK).to(memory_format=torch.channels_last)
     model.requires_grad_(True).train()
@@ -47,16 +74,22 @@ def images_per_second(work: Work, batches: Iterator[torch.Tensor]) -> float:
     step = TrainStep(model, optimizer, CrossEntropy())
     running = EpochMetrics(ClassificationMetrics(2))
     labels = torch.arange(work.batch_size) % 2
-    num_steps, started = 0, 0.0
+    return pace(work, batches, lambda images: step(_labelled(images, labels), running, factor=1.0))
+
+
+def pace(work: Work, batches: Iterator[torch.Tensor], use: Callable[[torch.Tensor], object]) -> Pace:
+    """Use full batches and divide time by images, after a few to warm up."""
+    num_used, started, cpu_started = 0, 0.0, 0.0
     for images in batches:
         if len(images) < work.batch_size:
             continue
-        step(_labelled(images, labels), running, factor=1.0)
-        num_steps += 1
-        if num_steps == WARM_STEPS:
-            started = time.perf_counter()
-        elif num_steps > WARM_STEPS and (taken := time.perf_counter() - started) >= work.seconds:
-            return (num_steps - WARM_STEPS) * work.batch_size / taken
+        use(images)
+        num_used += 1
+        if num_used == WARM_STEPS:
+            started, cpu_started = time.perf_counter(), time.process_time()
+        elif num_used > WARM_STEPS and (taken := time.perf_counter() - started) >= work.seconds:
+            num_images = (num_used - WARM_STEPS) * work.batch_size
+            return Pace(num_images / taken, 1000 * (time.process_time() - cpu_started) / num_images)
     raise AssertionError("the batches ended")
 
 

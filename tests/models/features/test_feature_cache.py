@@ -22,6 +22,7 @@ from lightwell.pipeline.cache.maintenance import list_recipes, verify
 from lightwell.pipeline.errors import ModelError, PlanError, RunError
 from lightwell.workers.local import run_training_job
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 RESNET = ModelSpec(name="timm:test_resnet", weights="none")
 MOBILENET = ModelSpec(name="mobilenet_v3_small", weights="none")
 AUGMENT = ["HorizontalFlip", {"RandomBrightnessContrast": {"p": 0.5}}]

@@ -65,6 +65,12 @@ def test_metadata_round_trip(model: torch.nn.Module, tmp_path: Path) -> None:
     assert header["epoch"] == "1"
 
 
+def test_equal_checkpoints_are_equal_files(model: torch.nn.Module, tmp_path: Path) -> None:
+    for name in "abc":
+        save_checkpoint(tmp_path / name, model, ABOUT)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
 def test_the_deterministic_part_of_a_plan_travels(model: torch.nn.Module, tmp_path: Path) -> None:
     policies = {
         "preprocess": [{"SmallestMaxSize": {"max_size": 40, "interpolation": 2}}],

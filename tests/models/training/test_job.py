@@ -28,6 +28,7 @@ from lightwell.pipeline.plan.view import View
 from lightwell.pipeline.runtime.local_engine import LocalEngine
 from lightwell.workers.local import run_training_job
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 MODEL = ModelSpec(name="timm:test_resnet", weights="none")
 NORMALIZE = {"Normalize": {"mean": [0.5] * 3, "std": [0.5] * 3}}
 
@@ -273,7 +274,7 @@ REFUSED_REQUESTS = {
     "weights": ({"model": ModelSpec(name="timm:test_resnet", weights="no/such.pth")}, "no/such.pth"),
     "model": ({"model": ModelSpec(name="timm:test_resnett", weights="none")}, "test_resnett"),
     "classes": ({"model": MODEL.model_copy(update={"num_classes": 7})}, "num_classes"),
-    "device": ({"device": "cuda"}, "device: expected a machine with CUDA"),
+    "device": ({"device": "cuda"}, "device: expected auto, cpu or cuda, got 'cuda'"),
 }
 
 

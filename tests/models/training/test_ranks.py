@@ -30,6 +30,7 @@ from patience import HANG_S
 from pictures import make_folder
 from ranks import train_rank
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 RELATIVE = 1e-9
 """Tolerance of float64 losses after some training steps, for sums in another order."""
 

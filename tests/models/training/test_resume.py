@@ -35,6 +35,7 @@ from patience import HANG_S
 from pictures import make_folder
 from ranks import train
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 SECONDS = ("seconds", "images_per_s")
 
 
@@ -148,7 +149,7 @@ def test_training_on_features_resumes_and_reads_only_what_it_has_no_features_of(
     job: Classify, tmp_path: Path
 ) -> None:
     plan = job.plan.model_copy(update={"mix": None, "progressive_size": None})
-    spec = {**job.model_dump(), "plan": plan, "fine_tune_from": None, "feature_passes": 1, "epochs": 3}
+    spec = {**job.model_dump(), "plan": plan, "fine_tune_from": None, "feature_passes": 1, "epochs": 2}
     frozen = Classify.model_validate({**spec, "model": {"name": "mobilenet_v3_small", "weights": "none"}})
 
     def outcome_without_counts(out: Path, result: Any) -> Any:

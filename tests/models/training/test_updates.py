@@ -21,6 +21,7 @@ from lightwell.pipeline.runtime.local_engine import LocalEngine
 from lightwell.workers.local import run_training_job
 from pictures import make_folder
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 RESNET, VIT = ({"name": f"timm:test_{kind}", "weights": "none"} for kind in ("resnet", "vit"))
 SECONDS = ("seconds", "images_per_s", "elapsed_s")
 

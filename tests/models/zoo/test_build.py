@@ -13,6 +13,8 @@ from lightwell.models.zoo.build import (
     reset_head,
     weights_report,
 )
+from lightwell.models.zoo.heads import is_projection
+from lightwell.models.zoo.hubs import build_on_meta, build_untrained
 from lightwell.models.zoo.weights import package_checkpoint, read_state_dict
 from lightwell.pipeline.errors import ModelError, PlanError
 from patience import HANG_S
@@ -262,3 +264,25 @@ def test_package_weights_classify_a_photograph_of_a_cat(lite0):
         best = lite0(x)[0].topk(5).indices.tolist()
     assert {281, 282, 285} & set(best), best
     assert best[0] in (281, 282, 285)
+
+
+def test_a_projection_to_embeddings_is_no_head_for_as_many_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tower projects to 512 values; its weights are random here, as theirs need a network."""
+    name = "vit_xsmall_patch16_clip_224"
+    published = build_untrained("timm", name)
+    monkeypatch.setattr("lightwell.models.zoo.build.build_pretrained", lambda *_, **__: published)
+    projection = published.head.weight.detach().clone()
+    built = build_model(spec(f"timm:{name}", "default", num_classes=512), warn=False)
+    assert built.head.weight.shape == projection.shape
+    assert not torch.equal(built.head.weight, projection)
+    assert weights_report(built).untrained == ("head",)
+    assert "in place of a projection to 512 values" in weights_report(built).line()
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("test_vit", False), ("resnet50_clip_gap", False), ("resnet50_clip", True), ("vitamin_small_224", True)],
+)
+def test_projections_are_told_from_classifiers_by_their_published_outputs(name: str, expected: bool) -> None:
+    assert is_projection(build_on_meta("timm", name)) == expected
+    assert not is_projection(torchvision.models.get_model("squeezenet1_1", weights=None))

@@ -220,8 +220,36 @@ def test_batches_are_not_changed_by_writing_them(plan: Plan) -> None:
     assert records["key"].to_pylist() == [key for i, key in enumerate(batch.keys) if not batch.replaced[i]]
 
 
-def test_sets_of_labels_which_shards_would_lose_are_refused(tmp_path: Path) -> None:
-    plan = Plan.model_validate({"index": multilabel_set(tmp_path), "preprocess": POLICY})
-    with pytest.raises(PlanError, match="materialize: expected at most one class per image"):
-        run_batch_job(Materialize(plan=plan), ENGINE, tmp_path / "out")
-    assert not list((tmp_path / "out").rglob("*.tar"))
+@pytest.mark.parametrize("form", ["tar", "parquet"])
+def test_sets_of_labels_come_along(form: str, tmp_path: Path) -> None:
+    path, out = multilabel_set(tmp_path), tmp_path / "out"
+    source = Index.load(path)
+    plan = Plan.model_validate({"index": path, "preprocess": POLICY})
+    write(Materialize.model_validate({"plan": plan, "format": form}), out)
+    sets = source.table["labels"].to_pylist()
+    expected = dict(zip(source.table["key"].to_pylist(), sets, strict=True))
+    assert None in sets
+    if form == "tar":
+        written = Index.load(out / "index.parquet")
+        columns = (written.table[name].to_pylist() for name in ("key", "labels"))
+        assert dict(zip(*columns, strict=True)) == expected
+        assert written.classes == source.classes
+        anew = build_index(out)
+        assert sorted(map(names_of, [anew] * len(anew), anew.table["labels"].to_pylist())) == sorted(
+            names_of(source, one) for one in sets
+        )
+        with tarfile.open(out / "train-000000.tar") as file:
+            assert {name.partition(".")[2] for name in file.getnames()} == {"png", "json"}
+    else:
+        table = pq.read_table(out / "train-000000.parquet")
+        found = table["labels"].to_pylist()
+        assert found == [expected[key] for key in table["key"].to_pylist()]
+        assert [names or [] for names in table["classes"].to_pylist()] == [
+            names_of(source, one) for one in found
+        ]
+        features = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]
+        assert features["labels"]["feature"]["names"] == list(source.classes)
+
+
+def names_of(index: Index, numbers: list[int] | None) -> list[str]:
+    return [index.classes[number] for number in numbers or ()]

@@ -10,17 +10,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from lightwell import Plan
+from lightwell import LocalEngine, Plan, run_batch_job
 from lightwell.models.audits.gradcam.job import GradCamAudit
 from lightwell.models.audits.gradcam.trust import Trust, judge
 from lightwell.models.audits.gradcam.trust_checks import trust_rows
 from lightwell.models.audits.gradcam.trust_stage import sample_keys
+from lightwell.pipeline.jobs.progress import SilentConsole
 
 GOOD = {
     "randomized_third": 0.1,
     "randomized_two_thirds": 0.0,
     "randomized_all": -0.1,
     "mirrored": 0.8,
+    "second_method": 0.6,
     "patch": 1.0,
     "deletion": 0.2,
     "deletion_random": 0.4,
@@ -48,6 +50,7 @@ def test_good_maps_are_trusted() -> None:
     assert trust.trusted
     assert trust.reasons == ()
     assert trust.insertion_gain == pytest.approx(0.1)
+    assert trust.second_method == pytest.approx(0.6, abs=0.01)
     assert [check.passed for check in trust.checks] == [True] * 5
     assert Trust.from_dict(json.loads(json.dumps(trust.to_dict()))) == trust
 
@@ -75,10 +78,10 @@ def test_mostly_unusable_maps_are_not_trusted_however_few_were_checked() -> None
 
 
 def test_few_images_give_no_verdict_and_a_network_that_overflows_is_judged_by_what_is_finite() -> None:
-    few = judge(records(GOOD, 7), maps(), 0)
+    few = judge(records(GOOD, 11), maps(), 0)
     assert few.trusted is None
     assert few.reasons == (
-        "7 images with a map were checked, and a verdict takes 8; raise trust_images, or audit more images",
+        "the maps of fewer than 12 images were to be checked; raise trust_images, or audit more images",
     )
     assert judge(records({}), maps(), 0).trusted is None
     overflow = judge(records(GOOD | {"randomized_all": np.nan, "randomized_two_thirds": 0.9}), maps(), 0)
@@ -88,22 +91,29 @@ def test_few_images_give_no_verdict_and_a_network_that_overflows_is_judged_by_wh
 
 def test_the_sample_depends_on_keys_and_seed_only() -> None:
     everything = maps(40, 10)
-    chosen = sample_keys(everything, 8, seed=1)
+    chosen = sample_keys(everything, 14, seed=1)
     reverse = everything.take(pa.array(range(39, -1, -1)))
-    assert sample_keys(reverse, 8, seed=1) == chosen
-    assert sample_keys(everything, 8, seed=2) != chosen
+    assert sample_keys(reverse, 14, seed=1) == chosen
+    assert len(chosen) == 14
+    assert sample_keys(everything, 14, seed=2) != chosen
     assert not {f"{row}.jpg" for row in range(10)} & set(chosen), "maps without evidence"
     assert len(sample_keys(everything, 100, seed=1)) == 30
+    assert sample_keys(everything, 11, seed=1) == (), "too few for a verdict"
 
 
-def test_an_audit_states_the_verdict_on_its_maps(audited: Path) -> None:
-    """Every check has a value, from images of a network with random weights."""
-    trust: dict[str, Any] = json.loads((audited / "findings.json").read_text())["trust"]
-    assert trust["num_images"] == 9
+def test_an_audit_trusts_maps_of_a_trained_network(marked: tuple[Plan, Path], tmp_path: Path) -> None:
+    """Every check has a value."""
+    plan, checkpoint = marked
+    job = GradCamAudit(plan=plan, checkpoint=checkpoint, gallery=0, trust_images=16)
+    findings = run_batch_job(job, LocalEngine(num_threads=1), tmp_path, SilentConsole())
+    trust: dict[str, Any] = json.loads((tmp_path / "findings.json").read_text())["trust"]
+    assert trust["num_images"] == 16
     assert {check["name"]: check["value"] is None for check in trust["checks"]} == dict.fromkeys(
         ["randomized weights", "patch", "deletion", "mirrored image", "usable maps"], False
     )
-    assert trust["trusted"] == (not trust["reasons"])
+    assert trust["trusted"] is True
+    assert trust["second_method"] > 0
+    assert findings["trust"] == trust
 
 
 def test_the_size_of_the_sample_changes_the_checks_but_not_the_maps(plan: Plan, checkpoint: Path) -> None:

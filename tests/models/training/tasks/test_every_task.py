@@ -26,6 +26,7 @@ from patience import HANG_S
 from ranks import train, train_rank
 from tasks import mask_set, multilabel_set, write_job
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 SETS = {"multilabel": multilabel_set, "segment": mask_set}
 RELATIVE = 1e-9
 """Tolerance of float64 losses after some training steps, for sums in another order."""

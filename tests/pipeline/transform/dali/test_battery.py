@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import albumentations as A
@@ -15,6 +16,7 @@ from albumentations.augmentations.crops.transforms import CropSizeError
 from hypothesis import HealthCheck, assume, given, settings
 from lightwell.pipeline.errors import PlanError
 from lightwell.pipeline.policy.channel_options import check_channels
+from lightwell.pipeline.transform.dali.graph import Placement
 from lightwell.pipeline.transform.dali.op_registry import (
     OP_MODULES,
     depth_of,
@@ -80,18 +82,19 @@ def test_it_adds_no_more_operators_in_sequence_than_it_declares(transform: Any) 
 
 def added_depth(transform: Any, device: Any) -> int:
     """Count the operators in sequence that a transform adds to a graph."""
-    return depth([transform, transform], device) - depth([transform], device)
+    return defined((transform, transform), device)[1] - defined((transform,), device)[1]
 
 
-def depth(transforms: Sequence[Any], device: Any) -> int:
-    """Count the operators in sequence of a graph."""
+@cache
+def defined(transforms: tuple[Any, ...], device: Any) -> tuple[list[Placement], int]:
+    """Return the operators of a graph, and how many of them are in sequence."""
     graph = graph_of(transforms, device)
-    graph.placements()
+    placements = graph.placements()
     found: dict[int, int] = {}
     for operator in graph._pipeline._ops:  # sources first
         edges = [edge for one in operator.inputs for edge in (one if isinstance(one, list) else [one])]
         found[id(operator)] = 1 + max((found[id(edge.source)] for edge in edges), default=0)
-    return max(found.values())
+    return placements, max(found.values())
 
 
 def test_nothing_is_copied_to_the_host_between_transforms() -> None:
@@ -100,7 +103,7 @@ def test_nothing_is_copied_to_the_host_between_transforms() -> None:
 
 def assert_pictures_stay_on_the_gpu(transforms: Sequence[Any]) -> None:
     """DALI's host operators cannot take what is on a GPU, so those on the host process arguments only."""
-    placements = graph_of(transforms, "gpu").placements()
+    placements, _ = defined(tuple(transforms), "gpu")
     assert placements[0].device == placements[-1].device == "gpu"
     assert {place.operator for place in placements if place.device != "gpu"} <= ON_THE_HOST
     splits_of_pictures = [one for one in placements if one.operator == "Split" and one.device == "gpu"]
