@@ -37,12 +37,12 @@ class Explanation:
     map: NDArray[np.float32]
     """Signed map at the size of the target layer, (h, w): negative values are evidence against the class."""
     target_layer: str
-    drawn: PhotoMap = field(repr=False)
+    photo_map: PhotoMap = field(repr=False)
     """The original picture with the map at its size."""
 
     def overlay(self) -> NDArray[np.uint8]:
         """Draw the evidence for the class over the picture: uint8 RGB (H, W, 3), at most 1,024 pixels long."""
-        return self.drawn.overlay()
+        return self.photo_map.overlay()
 
     def save(self, path: Path | str) -> None:
         """Write the overlay as PNG.

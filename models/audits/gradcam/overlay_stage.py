@@ -38,7 +38,7 @@ SCHEMA = pa.schema(
         "is_photo": pa.bool_(),  # both are of the original picture; else of the model's input
     }
 )
-DRAWN = pa.schema([*SCHEMA, ("png", pa.large_binary()), ("npy", pa.large_binary())])
+ENCODED = pa.schema([*SCHEMA, ("png", pa.large_binary()), ("npy", pa.large_binary())])
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class OverlayStage:
     name = OVERLAYS
     needs = (MAPS,)
     schema = SCHEMA
-    part_schema = DRAWN
+    part_schema = ENCODED
 
     def fingerprint(self) -> str:
         """Hash what determines the files, besides the maps."""
@@ -71,7 +71,7 @@ class OverlayStage:
         rows = {key: row for row, key in enumerate(maps["key"].to_pylist())}
 
         def process(samples: Iterable[ImageSample]) -> pa.RecordBatch:
-            drawn = []
+            encoded = []
             for sample in samples:
                 row = rows.get(sample.key)
                 small = None if row is None else maps_of(maps.slice(row, 1), rectified=False)[0]
@@ -81,7 +81,7 @@ class OverlayStage:
                 array = io.BytesIO()
                 np.save(array, (found.evidence / (np.abs(small).max() or 1)).astype(np.float16))
                 name = f"{self.folder}/{quote(sample.key, safe=' ')}"
-                drawn.append(
+                encoded.append(
                     {
                         "key": sample.key,
                         "picture": f"{name}.png",
@@ -91,7 +91,7 @@ class OverlayStage:
                         "npy": array.getvalue(),
                     }
                 )
-            return pa.RecordBatch.from_pylist(drawn, schema=DRAWN)
+            return pa.RecordBatch.from_pylist(encoded, schema=ENCODED)
 
         yield process
 
