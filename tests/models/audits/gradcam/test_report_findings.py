@@ -209,6 +209,15 @@ def test_maps_that_failed_a_check_are_announced_before_the_findings(
     assert "patch failed 0.200 0.100 to 0.300 0.5" in text_of(page)
 
 
+def test_second_opinions_are_shown_beside_what_chance_gives(audited: Path, facts: dict[str, Any]) -> None:
+    opinion = {
+        "method": "lime", "num_images": 4, "rank_correlation": 0.31, "top_overlap": None, "forward_passes": 130.0
+    }  # fmt: skip
+    said = text_of(render(audited, {**facts, "second_opinions": [opinion]}))
+    assert "Rank correlation by chance 0 Overlap of the strongest tenth by chance 10 %" in said
+    assert "lime 4 0.31 n/a 130" in said
+
+
 def test_an_audit_without_findings_says_so(audited: Path, facts: dict[str, Any]) -> None:
     assert "None. Nothing in these images exceeds what chance gives" in text_of(render(audited, facts))
 
