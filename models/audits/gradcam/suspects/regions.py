@@ -53,7 +53,7 @@ class Marks:
 
 
 def region_suspects(table: ImageTable) -> list[Finding]:
-    """Return a finding for each class and region where the class stands out; empty with fewer than two classes."""
+    """Return a finding for each region in which a class differs from the others; empty with fewer than two classes."""
     rows = np.flatnonzero(table.has_map)
     labels = table.classes[rows]
     classes = examined_classes(labels)
