@@ -8,16 +8,20 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import lightwell
 from lightwell.cli.app import app
 from lightwell.cli.new import write_job
 from lightwell.pipeline.errors import RequestError
+from lightwell.pipeline.index.build import build_index
 from pictures import make_folder
 from ray_jobs import files_of
 from typer.testing import CliRunner
 
 
-def test_the_written_job_passes_its_tests_and_runs_from_the_command_line(tmp_path: Path) -> None:
-    """The job has three stages, over files, images and records."""
+def test_the_written_job_passes_its_tests_and_runs_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The job has three stages, over files, images and records; it runs in a process of its own, its report in this one."""
     said = CliRunner().invoke(
         app, ["new", "job", "odd_ones", "--out", str(tmp_path / "odd")], catch_exceptions=False
     )
@@ -39,12 +43,15 @@ def test_the_written_job_passes_its_tests_and_runs_from_the_command_line(tmp_pat
 
     assert "3 passed" in run("pytest", "-q", "-p", "no:cacheprovider", ".")
     make_folder(folder / "photos", num_images=12)
-    run("lightwell.cli", "index", "photos", "-o", "index.parquet")
+    build_index(folder / "photos").save(folder / "index.parquet")
     run("lightwell.cli", "audit", "job.yaml", "--out", "out", "--allow-import", "odd_ones")
     stages = [path.name.rpartition("-")[0] for path in (folder / "out" / "stages").iterdir() if path.is_dir()]
     assert sorted(stages) == ["files", "images", "outliers"]
     before = files_of(folder / "out")
-    run("lightwell.cli", "report", "out", "--allow-import", "odd_ones")
+    monkeypatch.syspath_prepend(str(folder))
+    done = lightwell("report", "out", "--allow-import", "odd_ones", cwd=folder)
+    sys.modules.pop("odd_ones")
+    assert done.returncode == 0, done.stderr
     assert files_of(folder / "out") == before
 
 

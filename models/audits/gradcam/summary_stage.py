@@ -18,6 +18,7 @@ from ...explain.measures.regions import uniform_shares
 from ...report.curves import Curves, read_curves
 from .audited_model import match_audited_classes, model_facts
 from .classes import ClassMatch
+from .findings import FINDINGS_VERSION
 from .records import MAPS, SUMMARY, TRUST, map_size
 from .trust import judge
 
@@ -66,9 +67,8 @@ class SummaryStage:
         """Hash what determines the findings, besides the maps."""
         metrics = metrics_path(self.audit)
         curves = None if metrics is None else read_curves(metrics)
-        return fingerprint_of(
-            [index_facts(self.audit), model_facts(self.audit), self.audit.class_map, curves]
-        )
+        facts = [index_facts(self.audit), model_facts(self.audit), self.audit.class_map, curves]
+        return fingerprint_of([FINDINGS_VERSION, *facts])
 
     def source(self, inputs: Inputs) -> Source:  # noqa: ARG002
         """Return all maps at once."""

@@ -24,6 +24,7 @@ from .trust_checks import (
     MIRRORED,
     PATCH,
     RANDOMIZED,
+    SECOND_METHOD,
 )
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ class Trust:
     """Sentences of the checks that failed, or the reason for having no verdict."""
     insertion_gain: float | None
     """Mean area under the insertion curve minus that of random order; reported, without a threshold."""
+    second_method: float | None
+    """Mean rank correlation with the maps of a second method, LayerCAM; reported, without a threshold."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the verdict as JSON values."""
@@ -105,7 +108,6 @@ def judge(trust: pa.Table, maps: pa.Table, seed: int) -> Trust:
         _empty_check(maps, seed),
     ]
     failed = tuple(check.sentence for check in measured if check.passed is False)
-    gain = insertion[np.isfinite(insertion)]
     too_few = num_images < MIN_IMAGES and measured[-1].passed is not False
     reasons = (
         (
@@ -119,7 +121,8 @@ def judge(trust: pa.Table, maps: pa.Table, seed: int) -> Trust:
         num_images=num_images,
         checks=tuple(measured),
         reasons=reasons,
-        insertion_gain=float(gain.mean()) if len(gain) else None,
+        insertion_gain=_mean(insertion),
+        second_method=_mean(values.get(SECOND_METHOD, np.zeros(0))),
     )
 
 
@@ -128,6 +131,11 @@ def values_by_check(trust: pa.Table) -> dict[str, NDArray[np.float64]]:
     checks = np.asarray(trust["check"].to_pylist(), dtype=object)
     values = np.asarray(column(trust, "value"), np.float64)
     return {str(name): values[checks == name] for name in dict.fromkeys(checks.tolist())}
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else None
 
 
 def _last_measured(values: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:

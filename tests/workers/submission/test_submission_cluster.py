@@ -34,7 +34,7 @@ pytestmark = [
 ]
 
 PLAN = "index: index.parquet\npreprocess: [{Resize: {height: 32, width: 32}}]\nbatch: {size: 8}\n"
-AUDIT = "plan: plan.yaml\nmodel: {name: resnet18, weights: none}\nuntrained: allow\nsplit: null\n"
+AUDIT = "plan: plan.yaml\nmodel: {name: timm:test_resnet, weights: none}\nuntrained: allow\nsplit: null\n"
 THEIRS = '''
 import os, sys, time
 from dataclasses import dataclass
@@ -46,26 +46,27 @@ from lightwell.pipeline.plan.view import View
 
 @dataclass(frozen=True)
 class Waits:
-    """A training job that says where its code lies, here and in a task of Ray, and does as it is told."""
+    """A training job that says where its code lies, at its end in a task of Ray too, and does as it is told."""
 
     plan: Plan
     then: str = "end"
     view: View = View()
 
     def run(self, feed, context):
-        import ray
-
-        @ray.remote(num_cpus=0)
-        def where():
-            import lightwell
-            import theirs
-
-            return lightwell.__file__, theirs.__file__
-
-        ray.init(log_to_driver=False)
         print("here", lightwell.__file__, __file__, flush=True)
-        print("task", *ray.get(where.remote()), flush=True)
-        ray.shutdown()
+        if self.then == "end":
+            import ray
+
+            @ray.remote(num_cpus=0)
+            def where():
+                import lightwell
+                import theirs
+
+                return lightwell.__file__, theirs.__file__
+
+            ray.init(log_to_driver=False)
+            print("task", *ray.get(where.remote()), flush=True)
+            ray.shutdown()
         if self.then == "gate":
             sys.exit(3)
         if self.then == "die":

@@ -26,7 +26,7 @@ MIN_SHARE = 0.3
 """An image has its evidence in a region if the region has at least this share of it, ..."""
 MIN_DENSITY = 3.0
 """... and so many times the share of a uniform map. Single cells need only this; it is their union that is reported."""
-MAX_USUAL = 0.75
+MAX_USUAL = 1.0
 """Regions in which the other classes' mean share is more than so many times that of a uniform map are not examined: most
 images have evidence there, and classes of different objects differ for good reasons."""
 MIN_CONCERNED = 4

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ...findings.finding import Finding
     from .image_table import ImageTable
 
-SEARCH_VERSION = 2
+SEARCH_VERSION = 3
 """Changes with the searches and their thresholds."""
 SEARCHES = (
     region_suspects,
@@ -27,14 +27,14 @@ SEARCHES = (
     slice_suspects,
 )
 MAX_COMMON = 0.5
-"""Of two findings on a class whose regions have more of the smaller one in common, the more significant is kept."""
+"""Of two findings on a class whose regions have more of the smaller one in common, that with more images is kept."""
 
 
 def find_suspects(table: ImageTable) -> list[Finding]:
     """Return the candidates of all searches, which find nothing where there is too little data."""
     found = [finding for search in SEARCHES for finding in search(table)]
     kept: list[Finding] = []
-    for each in sorted(found, key=lambda one: (1.0 if one.null.q is None else one.null.q, one.id)):
+    for each in sorted(found, key=lambda one: (-one.num_concerned, one.id)):
         if not any(same_region(each, other) for other in kept):
             kept.append(each)
     return kept
