@@ -86,6 +86,7 @@ class Report:
             facts=facts,
             notes=[note for note in facts["notes"] if not note.endswith(reasons)],
             trust=facts.get("trust"),
+            searched=facts.get("searched"),
             opinions=facts.get("second_opinions", ()),
             found=finding_cards(self.found, cards),
             listed=[

@@ -219,7 +219,12 @@ def test_second_opinions_are_shown_beside_what_chance_gives(audited: Path, facts
 
 
 def test_an_audit_without_findings_says_so(audited: Path, facts: dict[str, Any]) -> None:
-    assert "None. Nothing in these images exceeds what chance gives" in text_of(render(audited, facts))
+    searched = {"searched": {"note": "no region was searched for"}}
+    assert "None. Note that no region was searched for." in text_of(render(audited, {**facts, **searched}))
+    searched["searched"]["note"] = ""
+    assert "None. Nothing in these images exceeds what chance gives." in text_of(
+        render(audited, {**facts, **searched})
+    )
 
 
 def test_effects_are_written_in_their_unit() -> None:
