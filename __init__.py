@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .cli.submission import submit
     from .models.audits.gradcam.job import GradCamAudit
     from .models.explain.grad_cam import find_target_layer, grad_cam
+    from .models.explain.one_picture import explain_image
     from .models.inference.predictor import load
     from .models.training.checkpoint import load_model
     from .models.training.job import Classify
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "models.audits.gradcam.job": ("GradCamAudit",),
     "models.explain.grad_cam": ("find_target_layer", "grad_cam"),
+    "models.explain.one_picture": ("explain_image",),
     "models.inference.predictor": ("load",),
     "models.training.checkpoint": ("load_model",),
     "models.training.job": ("Classify",),
@@ -88,6 +90,7 @@ __all__ = [  # noqa: RUF022  (sorted without regard to case, as the test that pi
     "Classify",
     "Context",
     "Engine",
+    "explain_image",
     "Feed",
     "Files",
     "FileSample",

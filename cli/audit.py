@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..pipeline.text import one_line
 from .engine import engine_options, open_engine, open_service
 from .options import (
     Address,
@@ -31,6 +32,8 @@ from .output import configure_logging, print_json, print_table
 
 GATE_CROSSED = 3
 """Exit code if a ``--fail-on`` gate fails."""
+MAX_PRINTED = 10
+"""Findings in the terminal, the most severe first."""
 
 
 def audit(
@@ -59,6 +62,13 @@ def audit(
             "repeatable, the report shows the first."
         ),
     ] = None,
+    overlays: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Folder below --out for a PNG of each original picture with its map, and the map as .npy (default: none).",
+        ),
+    ] = None,
     allow_import: AllowImport = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -76,7 +86,9 @@ def audit(
     configure_logging(quiet=quiet)
     allowed = allow_import or ()
     found = open_service(job, "gradcam", options=options, allow_import=allowed) or open_engine(**options)
-    findings = run_audit(job, out, found, quiet=quiet or as_json, allow_import=allowed, explain=explain)
+    findings = run_audit(
+        job, out, found, quiet=quiet or as_json, allow_import=allowed, explain=explain, overlays=overlays
+    )
     if as_json:
         print_json(findings)
     elif not quiet:
@@ -99,6 +111,7 @@ def run_audit(
     quiet: bool,
     allow_import: Sequence[str] = (),
     explain: Sequence[str] | None = None,
+    overlays: str | None = None,
 ) -> Any:
     """Run the audit job of a job file and return its findings."""
     from ..models.audits.gradcam.job import GradCamAudit
@@ -109,12 +122,15 @@ def run_audit(
     from ..workers.local import run_batch_job
 
     found = load_job(job, default="gradcam", allow_import=allow_import, contract=BatchJob)
-    if explain:
+    given = {"explain": tuple(explain) if explain else None, "overlays": overlays}
+    changes = {name: value for name, value in given.items() if value is not None}
+    if changes:
         if not isinstance(found, GradCamAudit):
             raise PlanError(
-                f"--explain: expected a gradcam job, got {type(found).__name__}; leave the option out"
+                f"--{next(iter(changes))}: expected a gradcam job, got {type(found).__name__}; leave the option out"
             )
-        found = found.model_copy(update={"explain": tuple(explain)})
+        kept = {name: getattr(found, name) for name in found.model_fields_set}
+        found = GradCamAudit(**{**kept, **changes})
     text = dump_job(found, job, default="gradcam")
     return run_batch_job(found, engine, out, console_for(quiet=quiet), reads=[job], job_text=text)
 
@@ -137,3 +153,10 @@ def _print_findings(findings: Any) -> None:
             if isinstance(v, int | float | str)
         ],
     )
+    found = findings.get("findings")
+    if not isinstance(found, list):  # of another kind of job
+        return
+    for finding in found[:MAX_PRINTED]:
+        print(f"{finding['severity']}: {one_line(finding['sentence'])}")
+    if len(found) > MAX_PRINTED:
+        print(f"and {len(found) - MAX_PRINTED:,} more findings in findings.json")

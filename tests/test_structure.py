@@ -27,6 +27,7 @@ PUBLIC: list[str] = [
     "Classify",
     "Context",
     "Engine",
+    "explain_image",
     "Feed",
     "Files",
     "FileSample",

@@ -56,12 +56,8 @@ class Predict(ScoringJob):
             masks = MaskTable.of(self, records[MASKS], metadata.classes, context.quarantine)
             masks.write(context.out)
             obstacle = MaskGeometry(Program.compile(self.plan)).obstacle
-            return {
-                **masks.summary(),
-                "warnings": [f"masks have the size of the network's images: {obstacle} cannot be undone"]
-                if obstacle
-                else [],
-            }
+            note = f"masks have the size of the network's images: {obstacle} cannot be undone"
+            return {**masks.summary(), "warnings": [note] if obstacle else []}
         context.export_records(SINGLE_STAGE, SCORES_NAME)
         table = ScoreTable.of(
             self, records[SINGLE_STAGE], read_classifier(self.checkpoint), context.quarantine

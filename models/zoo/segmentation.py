@@ -35,6 +35,8 @@ class SegmentationSpec(CheckedModel):
     or ``none``."""
     width: int = Field(default=64, ge=1)
     """Only without an encoder: channels of the first level."""
+    padding: Literal["same", "valid"] = "same"
+    """Only without an encoder: ``valid`` convolutions as published, on images whose borders are mirrored; or ``same``."""
     num_classes: int | None = Field(default=None, ge=1)
     """Set by training; leave it out."""
 
@@ -50,6 +52,10 @@ class SegmentationSpec(CheckedModel):
             )
         if self.encoder is not None and "width" in self.model_fields_set and self.width != 64:
             raise ValueError("width: expected no encoder beside it, got one, which has its own; remove width")
+        if self.encoder is not None and self.padding != "same":
+            raise ValueError(
+                "padding: expected no encoder beside it, got one, which has its own; remove padding"
+            )
         return self
 
     @property
@@ -77,7 +83,7 @@ def build_segmentation_model(spec: SegmentationSpec, num_classes: int, *, seed: 
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         if spec.encoder is None:
-            model: nn.Module = UNet(num_classes, width=spec.width)
+            model: nn.Module = UNet(num_classes, width=spec.width, padding=spec.padding)
             attach_report(model, WeightsReport("none", untrained=("down", "up", "merge", "head")))
         else:
             model = _build_with_encoder(spec, spec.encoder, num_classes)
@@ -88,7 +94,9 @@ def stride_of(model: nn.Module) -> int:
     """Return the number of which height and width of a network's images have to be multiples."""
     from .unet import STRIDE, UNet
 
-    return STRIDE if isinstance(model, UNet) else int(cast("Any", model).encoder.output_stride)
+    if isinstance(model, UNet):
+        return STRIDE if model.padding == "same" else 1
+    return int(cast("Any", model).encoder.output_stride)
 
 
 def head_layers(model: nn.Module) -> tuple[str, ...]:

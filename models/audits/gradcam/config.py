@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -58,6 +59,8 @@ class AuditConfig(CheckedModel):
     second_opinions: tuple[Method, ...] = ()
     """Attribution methods of Captum that explain the images of the gallery too: ``integrated_gradients``, ``gradient_shap``,
     ``lime``, ``kernel_shap``, ``occlusion``. Each takes as long as some hundred images; needs the extra ``explain``."""
+    overlays: str | None = None
+    """Name of a folder, below the output folder, for a PNG of each original picture with its map, and the map as .npy."""
     title: str = "Grad-CAM audit"
     credit: str = ""
     """Source and licence of the images, shown in the report."""
@@ -79,6 +82,16 @@ class AuditConfig(CheckedModel):
         if methods:
             check_captum()
         return tuple(dict.fromkeys(methods))
+
+    @field_validator("overlays")
+    @classmethod
+    def _check_overlays(cls, name: str | None) -> str | None:
+        if name is not None and not re.fullmatch(r"\w[\w.-]*", name):
+            raise ValueError(
+                f"overlays: expected the name of a folder below the output folder, of letters, digits, '_', '.' and '-', got "
+                f"{name!r}; write overlays: overlays"
+            )
+        return name
 
     @model_validator(mode="after")
     def _one_model(self) -> Self:

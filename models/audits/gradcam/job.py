@@ -22,6 +22,7 @@ from .findings_stage import FindingsStage
 from .intervention_stage import InterventionStage
 from .map_stage import MapStage
 from .opinion_stage import OpinionStage, summarize_opinions
+from .overlay_stage import OverlayStage
 from .picture_stage import PictureStage
 from .records import (
     FINDINGS,
@@ -60,13 +61,15 @@ class GradCamAudit(AuditConfig):
             SummaryStage(self),
             PictureStage(self),
         )
-        return (*stages, OpinionStage(self)) if self.second_opinions else stages
+        more = (OpinionStage(self),) if self.second_opinions else ()
+        return (*stages, *more, *((OverlayStage(self, self.overlays),) if self.overlays else ()))
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of the output files."""
         opinions = (OPINIONS_NAME,) if self.second_opinions else ()
-        return ("report.html", "findings.json", FINDINGS_NAME, RECORDS_NAME, *opinions)
+        overlays = (f"{self.overlays}/*.png", f"{self.overlays}/*.npy") if self.overlays else ()
+        return ("report.html", "findings.json", FINDINGS_NAME, RECORDS_NAME, *opinions, *overlays)
 
     def finish(self, records: Inputs, context: Context) -> Mapping[str, Any]:
         """Write findings.json, findings.parquet, report.html and records.parquet; return the findings.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAPS, TRUST, SUSPECTS, INTERVENTIONS = "maps", "trust", "suspects", "interventions"
-FINDINGS, SUMMARY, PICTURES, OPINIONS = "findings", "summary", "pictures", "opinions"
+FINDINGS, SUMMARY, PICTURES, OPINIONS, OVERLAYS = "findings", "summary", "pictures", "opinions", "overlays"
 """Names of the audit's stages."""
 RECORDS_NAME = "records.parquet"
 """The records of the maps, for users."""
@@ -175,14 +175,16 @@ def features_array(records: pa.Table, name: str = "features") -> NDArray[np.floa
     return found
 
 
-def maps_of(records: pa.Table, name: str = "map") -> list[NDArray[np.float32] | None]:
-    """Return the rectified maps as float32 arrays (height, width) of any size; None for rows without a map."""
+def maps_of(
+    records: pa.Table, name: str = "map", *, rectified: bool = True
+) -> list[NDArray[np.float32] | None]:
+    """Return the maps as float32 arrays (height, width) of any size; None for rows without a map."""
     columns = (records[each] for each in (name, f"{name}_scale", "map_height", "map_width"))
     return [
         None
         if not cell.is_valid
-        else np.maximum(np.asarray(cell.values, np.float32) * np.float32(scale.as_py()), 0).reshape(
-            height.as_py(), width.as_py()
-        )
+        else np.maximum(
+            np.asarray(cell.values, np.float32) * np.float32(scale.as_py()), 0 if rectified else -np.inf
+        ).reshape(height.as_py(), width.as_py())
         for cell, scale, height, width in zip(*columns, strict=True)
     ]

@@ -18,6 +18,7 @@ from ...explain.measures.regions import uniform_shares
 from ...report.curves import Curves, read_curves
 from .audited_model import match_audited_classes, model_facts
 from .classes import ClassMatch
+from .findings import FINDINGS_VERSION
 from .records import MAPS, SUMMARY, TRUST, map_size
 from .trust import judge
 
@@ -66,9 +67,8 @@ class SummaryStage:
         """Hash what determines the findings, besides the maps."""
         metrics = metrics_path(self.audit)
         curves = None if metrics is None else read_curves(metrics)
-        return fingerprint_of(
-            [index_facts(self.audit), model_facts(self.audit), self.audit.class_map, curves]
-        )
+        facts = [index_facts(self.audit), model_facts(self.audit), self.audit.class_map, curves]
+        return fingerprint_of([FINDINGS_VERSION, *facts])
 
     def source(self, inputs: Inputs) -> Source:  # noqa: ARG002
         """Return all maps at once."""
@@ -88,6 +88,8 @@ def summarize(audit: AuditConfig, records: pa.Table, trust_records: pa.Table) ->
     """
     from ...report.versions import versions
     from .findings import compute_findings
+    from .suspects.image_table import read_image_table
+    from .suspects.search import search_extent
 
     if not records.num_rows:
         raise PlanError("audit: expected at least one readable image, got none; see quarantine.jsonl")
@@ -105,6 +107,7 @@ def summarize(audit: AuditConfig, records: pa.Table, trust_records: pa.Table) ->
     metrics = metrics_path(audit)
     findings |= {
         "trust": trust.to_dict(),
+        "searched": search_extent(read_image_table(records, match.names, audit.plan.seed)),
         "split": audit.split,
         "map_size": size,
         "image_size": image,

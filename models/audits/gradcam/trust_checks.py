@@ -1,8 +1,8 @@
 """Checks of the maps of a few images: against random weights, a moved patch, a mirrored image and deletion.
 
-Forward passes of the model per image: 2 for its class and map, one for each randomised copy, 1 for the mirrored image,
-``4 * (STEPS + 1)`` for the curves, and for `NUM_PATCHED` images 5 for the patch: 30, or 35. Each map adds a backward pass
-of what follows the target layer.
+Forward passes of the model per image: 2 for its class and map, one for each randomised copy, 1 for the mirrored image, 1 for
+the second method, ``4 * (STEPS + 1)`` for the curves, and for `NUM_PATCHED` images 5 for the patch: 31, or 36. Each map adds
+a backward pass of what follows the target layer.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ RANDOMIZED = ("randomized_third", "randomized_two_thirds", "randomized_all")
 """Rank correlation of the map with that of a copy whose last layers are random."""
 MIRRORED = "mirrored"
 """Rank correlation of the mirrored map with the map of the mirrored image."""
+SECOND_METHOD = "second_method"
+"""Rank correlation with the map of another method."""
 PATCH = "patch"
 """1 if the map changes where a patch is, else 0."""
 DELETION, DELETION_RANDOM = "deletion", "deletion_random"
@@ -59,6 +61,8 @@ class TrustChecks:
     cam: Cam
     random_cams: Sequence[Cam]
     """Of the randomised copies, in the order of `RANDOMIZED`."""
+    second_cam: Cam
+    """Of the model, by another method."""
     patched: frozenset[str]
     """Keys of the images that get a patch."""
     seed: int
@@ -76,6 +80,7 @@ class TrustChecks:
         }
         mirrored = signed_maps(self.cam, images.flip(3), outputs).numpy()
         values[MIRRORED] = rank_correlations(maps, mirrored[:, :, ::-1])
+        values[SECOND_METHOD] = rank_correlations(maps, signed_maps(self.second_cam, images, outputs).numpy())
         values |= self._curves(images, keys, outputs, np.where(np.isfinite(maps), maps, 0))
         values[PATCH] = np.full(len(keys), np.nan)
         for row, key in enumerate(keys):

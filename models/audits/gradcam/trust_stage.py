@@ -72,6 +72,9 @@ class TrustStage:
                 opened,
                 cam,
                 random_cams,
+                stack.enter_context(
+                    class_activation_maps(opened.model, layer, second_method(self.audit.method))
+                ),
                 frozenset(keys[:NUM_PATCHED]),
                 seed,
             )
@@ -86,6 +89,11 @@ def sample_keys(maps: pa.Table, num: int, seed: int) -> tuple[str, ...]:
     keys = np.asarray(maps["key"].to_pylist(), dtype=object)[usable].tolist()
     chosen = sorted(keys, key=lambda key: derive_seed("audit.trust", seed, 0, f"sample {key}"))[:num]
     return tuple(chosen) if len(chosen) >= MIN_IMAGES else ()
+
+
+def second_method(method: str) -> str:
+    """Return the method that maps are compared with: LayerCAM, or Grad-CAM where that is the audit's own."""
+    return "layer-cam" if method != "layer-cam" else "grad-cam"
 
 
 def no_batches(batch: Batch) -> pa.RecordBatch:

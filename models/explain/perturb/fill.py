@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 import cv2
@@ -78,11 +80,12 @@ def impute_linear(images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
     """
     masks_nhw = _per_image(images, masks)[:, 0].cpu().numpy()
     pixels = images.detach().double().cpu().numpy()
-    unique, which = np.unique(masks_nhw.reshape(len(masks_nhw), -1), axis=0, return_inverse=True)
-    for number, flat in enumerate(unique):
-        if flat.any():
-            rows = np.flatnonzero(which.reshape(-1) == number)
-            pixels[rows] = _solve(pixels[rows], flat.reshape(masks_nhw.shape[1:]))
+    sharing: dict[bytes, list[int]] = {}
+    for row, mask in enumerate(masks_nhw):
+        sharing.setdefault(mask.tobytes(), []).append(row)
+    for rows in sharing.values():
+        if masks_nhw[rows[0]].any():
+            pixels[rows] = _solve(pixels[rows], masks_nhw[rows[0]])
     return torch.where(_per_image(images, masks), torch.from_numpy(pixels).to(images), images)
 
 
@@ -94,35 +97,57 @@ _NEIGHBOURS = tuple(
 )
 
 
-def _solve(pixels: NDArray[np.float64], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Impute the masked pixels of images (N, C, H, W) that share a mask (H, W)."""
-    from scipy.sparse import csc_array
+@dataclass(frozen=True, slots=True)
+class _System:
+    """Equations of a mask's pixels: ``factors.solve(given @ known pixels)`` are the missing ones."""
+
+    factors: Any
+    given: Any
+    """Weights of the known pixels, sparse (missing, H * W)."""
+    missing: NDArray[np.int64]
+    """Their places in the flattened image."""
+
+
+@lru_cache(maxsize=8)
+def _system(mask_bytes: bytes, shape: tuple[int, int]) -> _System:
+    """Set up and factorise the equations of a mask, which the same region of other images shares."""
+    from scipy.sparse import csc_array, csr_array
     from scipy.sparse.linalg import splu
 
-    if mask.all():
-        return np.zeros_like(pixels)
+    mask = np.frombuffer(mask_bytes, np.bool_).reshape(shape)
     down, right = np.nonzero(mask)
-    number = np.full(mask.shape, -1)
-    number[down, right] = np.arange(len(down))
-    num_values = pixels.shape[0] * pixels.shape[1]
-    known = np.zeros((len(down), num_values))
-    rows, columns, values = [np.arange(len(down))], [np.arange(len(down))], [np.zeros(len(down))]
+    missing, num = np.flatnonzero(mask), len(down)
+    totals, parts = np.zeros(num), []
     for step_down, step_right, weight in _NEIGHBOURS:
         y, x = down + step_down, right + step_right
-        there = np.flatnonzero((y >= 0) & (y < mask.shape[0]) & (x >= 0) & (x < mask.shape[1]))
-        values[0][there] += weight
-        unknown = there[mask[y[there], x[there]]]
-        rows.append(unknown)
-        columns.append(number[y[unknown], x[unknown]])
-        values.append(np.full(len(unknown), -weight))
-        given = there[~mask[y[there], x[there]]]
-        known[given] += weight * pixels[:, :, y[given], x[given]].reshape(num_values, len(given)).T
-    shape = (len(down), len(down))
-    matrix = csc_array((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=shape)
-    filled = pixels.copy()
-    solved = cast("Any", splu(matrix)).solve(known)
-    filled[:, :, down, right] = solved.T.reshape(*pixels.shape[:2], len(down))
-    return filled
+        there = np.flatnonzero((y >= 0) & (y < shape[0]) & (x >= 0) & (x < shape[1]))
+        totals[there] += weight
+        parts.append((there, y[there] * shape[1] + x[there], np.full(len(there), weight)))
+    rows, columns, weights = (np.concatenate(each) for each in zip(*parts, strict=True))
+    unknown = mask.ravel()[columns]
+    number = np.full(mask.size, -1)
+    number[missing] = np.arange(num)
+    diagonal = np.arange(num)
+    places = (
+        np.concatenate((diagonal, rows[unknown])),
+        np.concatenate((diagonal, number[columns[unknown]])),
+    )
+    matrix = csc_array((np.concatenate((totals, -weights[unknown])), places), shape=(num, num))
+    given = csr_array((weights[~unknown], (rows[~unknown], columns[~unknown])), shape=(num, mask.size))
+    factors = cast("Any", splu)(
+        matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True}
+    )
+    return _System(factors, given, missing)
+
+
+def _solve(pixels: NDArray[np.float64], mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Impute the masked pixels of images (N, C, H, W) that share a mask (H, W)."""
+    if mask.all():
+        return np.zeros_like(pixels)
+    system = _system(mask.tobytes(), (mask.shape[0], mask.shape[1]))
+    flat = pixels.reshape(-1, mask.size).copy()
+    flat[:, system.missing] = system.factors.solve(np.asarray(system.given @ flat.T)).T
+    return flat.reshape(pixels.shape)
 
 
 def _per_image(images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:

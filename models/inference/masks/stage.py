@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ....pipeline.atomic_io import write_bytes
+from ....pipeline.jobs.fingerprint import fingerprint_of
 from ....pipeline.jobs.stages import Batches, Inputs, Process, Source
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class MaskStage:
 
     def fingerprint(self) -> str:
         """Hash everything that determines the records."""
-        return self.job.fingerprint()
+        return fingerprint_of([self.job.fingerprint(), self.evaluates])
 
     def source(self, inputs: Inputs) -> Source:  # noqa: ARG002
         """Return the batches of the job's view."""

@@ -125,6 +125,7 @@ LATER_KEYS: dict[str, Any] = {
     "plan.progressive_size": None,
     "model.auxiliary_heads": False,
     "model.in_channels": None,
+    "model.padding": "same",
 }
 """Keys that older checkpoints lack, with the value that they had: a run is resumed only by a job with equal values."""
 

@@ -69,6 +69,13 @@ POLICIES: dict[str, dict[str, Any]] = {
         ],
     },
     "squash": {"evaluate": [{"Resize": {"height": 40, "width": 40, "interpolation": 3}}]},
+    "padded": {
+        "preprocess": [
+            {"LongestMaxSize": {"max_size": 44, "interpolation": 2}},
+            {"PadIfNeeded": {"min_height": 45, "min_width": 48, "fill": [9, 130, 255]}},
+        ],
+        "evaluate": [{"CenterCrop": {"height": 41, "width": 40}}],
+    },
     "two crops of a small area": {
         "preprocess": [{"SmallestMaxSize": {"max_size": 50, "area_for_downscale": "image"}}],
         "evaluate": [
@@ -122,8 +129,11 @@ def test_the_graph_gives_the_probabilities_of_torch_for_pictures_of_any_size(exp
     assert facts["temperature"] == "2.0"
 
 
+PADDED = [{"LongestMaxSize": {"max_size": 32}}, {"PadIfNeeded": {"min_height": 32, "min_width": 48}}]
+
+
 def test_a_segmentation_network_has_a_map_of_probabilities_for_each_class(tmp_path: Path) -> None:
-    plan = Plan(index="none.parquet", evaluate=[{"Resize": {"height": 32, "width": 48, "interpolation": 0}}])
+    plan = Plan(index="none.parquet", evaluate=PADDED)
     path = save_segmenter(tmp_path / "best.safetensors", plan)
     found = export_onnx(path, tmp_path / "model.onnx")
     assert found.largest_difference is not None
@@ -169,7 +179,11 @@ def test_a_picture_that_is_smaller_than_the_crop_is_refused_by_the_graph(tmp_pat
         ([{"CenterCrop": {"height": 8, "width": 8, "pad_if_needed": True}}], "CenterCrop with pad_if_needed"),
         (
             [{"SmallestMaxSize": {"max_size": 8}}],
-            "expected images of one size, got SmallestMaxSize without a crop",
+            "expected images of one size, got a resize to one side only; add a CenterCrop or PadIfNeeded",
+        ),
+        (
+            [{"SmallestMaxSize": {"max_size": 8}}, {"PadIfNeeded": {"min_height": 9, "min_width": 9}}],
+            r"evaluate\[1\].PadIfNeeded: expected .* got 9 x 9 after images of any size",
         ),
         ([{"SmallestMaxSize": {"max_size_hw": [8, 9]}}], "expected max_size as a number"),
     ],

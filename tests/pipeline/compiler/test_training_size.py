@@ -10,6 +10,7 @@ import pytest
 from lightwell.pipeline.compiler.program import Program
 from lightwell.pipeline.errors import PlanError
 from lightwell.pipeline.plan.plan import Plan
+from lightwell.pipeline.tools.explain import explain
 
 
 def plan_for(steps: Any = ((1, 16), (3, [24, 20])), **policies: Any) -> Plan:
@@ -32,6 +33,8 @@ def test_training_images_have_the_size_of_their_epoch(policies: dict[str, Any]) 
     found = [program.at_epoch(e).compose(augment=True)(image=picture)["image"].shape[:2] for e in range(5)]
     assert found == [(16, 16), (24, 20), (24, 20), (32, 32), (32, 32)]
     assert program.at_epoch(3) is program
+    shown = {step.name: step.options for step in explain(program, None)}
+    assert shown["ProgressiveSize"] == "16x16 until epoch 1, 24x20 until epoch 3"
 
 
 @pytest.mark.parametrize(

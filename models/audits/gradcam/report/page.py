@@ -17,7 +17,7 @@ from ..verdicts import LARGE_DROP, LARGE_EFFECT
 from .cards import draw_cards, gallery_sections
 from .charts import line_chart, reliability_chart
 from .class_sections import MAX_ROWS, class_entries, overall_means
-from .finding_cards import effect_text, finding_cards
+from .finding_cards import KIND_NAMES, effect_text, finding_cards
 from .shots import number_photos
 from .summary import (
     column_names,
@@ -86,12 +86,14 @@ class Report:
             facts=facts,
             notes=[note for note in facts["notes"] if not note.endswith(reasons)],
             trust=facts.get("trust"),
+            opinions=facts.get("second_opinions", ()),
             found=finding_cards(self.found, cards),
             listed=[
                 (each, effect_text(each.effect))
                 for each in self.found[MAX_FINDINGS : MAX_FINDINGS + MAX_LISTED_FINDINGS]
             ],
             num_unlisted=max(0, len(self.found) - MAX_FINDINGS - MAX_LISTED_FINDINGS),
+            kind_names=KIND_NAMES,
             severities=[
                 (severity, sum(each.severity == severity for each in self.found)) for severity in SEVERITIES
             ],

@@ -122,6 +122,9 @@ def _finding(table: ImageTable, each: _Candidate, null: Null) -> Finding:
     low, high = interval or (None, None)
     region = table.region(place.name, place.weights)
     others = np.flatnonzero(table.has_map & (table.classes != each.number))
+    elsewhere = (
+        f" and {100 * share_in(table, others, place).mean():.0f} % in other classes" if len(others) else ""
+    )
     alike = "maps" if each.space == "maps" else "features under the evidence"
     return Finding(
         id=finding_id("cluster", f"{name} {each.space}", region),
@@ -131,8 +134,8 @@ def _finding(table: ImageTable, each: _Candidate, null: Null) -> Finding:
         class_number=each.number,
         group=None,
         sentence=f"{len(each.rows):,} of {num:,} images of class {name} form a cluster by their {alike}: "
-        f"{100 * own.mean():.0f} % of their evidence lies in the {place.name}, of the other images "
-        f"{100 * rest.mean():.0f} %.",
+        f"{100 * own.mean():.0f} % of their evidence lies in the {place.name}, {100 * rest.mean():.0f} % of that of "
+        f"the other images{elsewhere}.",
         effect=Effect(float(own.mean() - rest.mean()), "share of evidence", low, high),
         null=null,
         num_images=num,

@@ -26,7 +26,7 @@ PREPROCESS = [
 ]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     """Ten images of two classes, one of them truncated, all in the split ``test``."""
     root = tmp_path_factory.mktemp("audit")
@@ -38,7 +38,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     return Plan.model_validate({"index": index, "preprocess": PREPROCESS, "batch": {"size": 4}})
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def checkpoint(plan: Plan) -> Path:
     torch.manual_seed(0)
     path = plan.index.parent / "best.safetensors"
@@ -48,7 +48,7 @@ def checkpoint(plan: Plan) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def audited(plan: Plan, checkpoint: Path) -> Path:
     """Output folder of a finished audit."""
     out = plan.index.parent / "out"

@@ -158,3 +158,49 @@ def test_the_method_is_checked_before_anything_moves_and_part_of_the_fingerprint
     assert (
         GradCamAudit.model_validate(values, context={"allow_import": ("plugin",)}).method == "plugin:my_cam"
     )
+
+
+def test_overlays_are_drawn_on_the_original_photos_with_the_maps_as_arrays(
+    plan: Plan, checkpoint: Path, tmp_path: Path
+) -> None:
+    from lightwell.models.audits.gradcam.overlay_stage import OverlayStage
+    from lightwell.pipeline.load.samples import ImageSample
+    from PIL import Image
+
+    keys = plan.load_index().table["key"].to_pylist()[:2]
+    small = {"map": [1.0, 0.0, -0.5, 0.0], "map_scale": 4.0, "map_height": 2, "map_width": 2}
+    maps = pa.Table.from_pylist(
+        [{"key": keys[0], **small}, {"key": keys[1], **small, "map": None, "map_scale": None}], schema=SCHEMA
+    )
+    stage = OverlayStage(GradCamAudit(plan=plan, checkpoint=checkpoint, overlays="maps"), "maps")
+    photo = np.full((90, 120, 3), 70, np.uint8)
+    with stage.open({"maps": maps}) as process:
+        drawn = pa.Table.from_batches([process(ImageSample(key, photo, {}) for key in (*keys, "unknown"))])
+    written = stage.write_part(drawn, 0, tmp_path)
+    (row,) = written.to_pylist()
+    assert row == {
+        "key": keys[0], "picture": f"maps/{keys[0].replace('/', '%2F')}.png",
+        "array": f"maps/{keys[0].replace('/', '%2F')}.npy", "is_photo": True,
+    }  # fmt: skip
+    assert sorted(stage.part_files(drawn, 0)) == sorted(
+        path.relative_to(tmp_path).as_posix() for path in (tmp_path / "maps").iterdir()
+    )
+    evidence, picture = np.load(tmp_path / row["array"]), np.asarray(Image.open(tmp_path / row["picture"]))
+    assert evidence.shape == (90, 120)
+    assert (evidence[0, 0], evidence[-1, 0], evidence[0, -1]) == (1, -0.5, 0)
+    assert picture.shape == photo.shape
+    assert (picture[-1, -1] == 70).all()
+    assert (picture[0, 0] != 70).any()
+
+
+def test_an_audit_declares_its_overlays_and_refuses_other_places_for_them(
+    plan: Plan, checkpoint: Path
+) -> None:
+    job = GradCamAudit(plan=plan, checkpoint=checkpoint, overlays="maps")
+    assert {"maps/*.png", "maps/*.npy"} <= set(job.outputs)
+    assert [stage.name for stage in job.stages][-1] == "overlays"
+    for name in ("../maps", "/tmp/maps", "a/b", ""):
+        with pytest.raises(
+            PlanError, match="overlays: expected the name of a folder below the output folder"
+        ):
+            GradCamAudit(plan=plan, checkpoint=checkpoint, overlays=name)

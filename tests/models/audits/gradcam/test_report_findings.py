@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,44 @@ from lightwell.models.audits.gradcam.gallery import MAX_FINDINGS, Picture
 from lightwell.models.audits.gradcam.report.finding_cards import effect_text
 from lightwell.models.audits.gradcam.report.page import Report
 from lightwell.models.audits.gradcam.report.shots import outline
+from patience import HANG_S
 
+PROBE = """<!doctype html><html><body><iframe src="PAGE" width="360" height="3000"></iframe>
+<iframe src="PAGE" width="1300" height="3000"></iframe><pre id="found"></pre>
+<script>
+window.addEventListener("load", () => {
+  const pages = [...document.querySelectorAll("iframe")].map((frame) => frame.contentDocument);
+  const [, page] = pages, form = page.getElementById("filters");
+  const shown = () => [...page.querySelectorAll(".card:not([hidden])")].map((card) => card.dataset.key).sort();
+  const apply = (name, value) => {
+    form.reset();
+    form.elements[name].value = value;
+    form.dispatchEvent(new Event("input"));
+    return shown();
+  };
+  const press = (key) => (page.activeElement || page.body).dispatchEvent(
+    new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true }));
+  const found = {
+    overflow: pages.map((one) => one.documentElement.scrollWidth - one.documentElement.clientWidth),
+    all: shown(), key: apply("text", "CAT/000"), outcome: apply("outcome", "unlabelled"),
+    finding: apply("finding", "FINDING"), high: apply("high", "0"), low: apply("low", "0"),
+    status: page.getElementById("filter-count").textContent,
+    buttons: [...page.querySelectorAll("button.copy")].map((button) => button.hidden),
+  };
+  press("/");
+  found.search = page.activeElement.name;
+  page.activeElement.blur();
+  press("ArrowRight"); press("ArrowRight");
+  found.focus = page.activeElement.closest(".card").dataset.key;
+  page.activeElement.click();
+  found.open = page.querySelectorAll(".zoom[open]").length;
+  press("Escape");
+  found.closed = page.querySelectorAll(".zoom[open]").length;
+  press("m");
+  found.maps = getComputedStyle(page.querySelector("svg.photo image")).visibility;
+  document.getElementById("found").textContent = JSON.stringify(found);
+});
+</script></body></html>"""
 EVIL = "<script>alert(1)<"
 REGION = Region.from_weights("lower left <corner>", np.array([[0, 0], [1, 0]], np.float32))
 
@@ -154,7 +192,7 @@ def test_findings_without_images_are_listed_in_a_table(audited: Path, facts: dic
         for n in range(MAX_FINDINGS + 2)
     ]
     page = render(audited, facts, *many)
-    assert page.count('class="panel finding low"') == MAX_FINDINGS
+    assert page.count('class="panel finding is-low"') == MAX_FINDINGS
     (listed,) = re.findall(r"Further findings</h3>(.*?)</table>", page, re.DOTALL)
     assert re.findall(r"Sentence \d+", listed) == [f"Sentence {n}" for n in (MAX_FINDINGS, MAX_FINDINGS + 1)]
 
@@ -171,6 +209,15 @@ def test_maps_that_failed_a_check_are_announced_before_the_findings(
     assert "patch failed 0.200 0.100 to 0.300 0.5" in text_of(page)
 
 
+def test_second_opinions_are_shown_beside_what_chance_gives(audited: Path, facts: dict[str, Any]) -> None:
+    opinion = {
+        "method": "lime", "num_images": 4, "rank_correlation": 0.31, "top_overlap": None, "forward_passes": 130.0
+    }  # fmt: skip
+    said = text_of(render(audited, {**facts, "second_opinions": [opinion]}))
+    assert "Rank correlation by chance 0 Overlap of the strongest tenth by chance 10 %" in said
+    assert "lime 4 0.31 n/a 130" in said
+
+
 def test_an_audit_without_findings_says_so(audited: Path, facts: dict[str, Any]) -> None:
     assert "None. Nothing in these images exceeds what chance gives" in text_of(render(audited, facts))
 
@@ -179,3 +226,31 @@ def test_effects_are_written_in_their_unit() -> None:
     assert effect_text(Effect(0.123, "share of images")) == "12.3 %"
     assert effect_text(Effect(-0.5, "probability", -0.6, -0.4)) == "-0.50 (-0.60 to -0.40)"
     assert effect_text(Effect(3.14159, "standard deviations")) == "3.14"
+
+
+def test_the_page_filters_its_gallery_and_answers_keys_in_a_browser(
+    page: str, chromium: str, tmp_path: Path
+) -> None:
+    (tmp_path / "report.html").write_text(page)
+    probe = PROBE.replace("PAGE", (tmp_path / "report.html").as_uri()).replace("FINDING", finding(()).id)
+    (tmp_path / "probe.html").write_text(probe)
+    command = [
+        chromium, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        "--allow-file-access-from-files", "--enable-logging=stderr", "--window-size=1900,3200",
+        f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", (tmp_path / "probe.html").as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=HANG_S)
+    assert [line for line in done.stderr.splitlines() if ":CONSOLE" in line] == []
+    found = json.loads(re.findall(r'<pre id="found">(.*?)</pre>', done.stdout, re.DOTALL)[0])
+    assert found["overflow"] == [0, 0], "nothing is wider than the page, narrow or wide"
+    everything = sorted(re.findall(r'data-key="([^"]+)"', page))
+    assert found["all"] == found["low"] == everything
+    assert found["key"] == ["cat/000.jpg"]
+    assert found["outcome"] == found["high"] == []
+    assert found["finding"] == ["cat/000.jpg", "cat/002.jpg"]
+    assert found["status"].startswith(f"{len(everything)} of {len(everything)} images shown.")
+    assert found["buttons"] == [False, False]
+    assert found["search"] == "text"
+    assert found["focus"] == re.findall(r'data-key="([^"]+)"', page)[1]
+    assert (found["open"], found["closed"], found["maps"]) == (1, 0, "hidden")

@@ -22,6 +22,7 @@ GOOD = {
     "randomized_two_thirds": 0.0,
     "randomized_all": -0.1,
     "mirrored": 0.8,
+    "second_method": 0.6,
     "patch": 1.0,
     "deletion": 0.2,
     "deletion_random": 0.4,
@@ -49,6 +50,7 @@ def test_good_maps_are_trusted() -> None:
     assert trust.trusted
     assert trust.reasons == ()
     assert trust.insertion_gain == pytest.approx(0.1)
+    assert trust.second_method == pytest.approx(0.6, abs=0.01)
     assert [check.passed for check in trust.checks] == [True] * 5
     assert Trust.from_dict(json.loads(json.dumps(trust.to_dict()))) == trust
 
@@ -110,6 +112,7 @@ def test_an_audit_trusts_maps_of_a_trained_network(marked: tuple[Plan, Path], tm
         ["randomized weights", "patch", "deletion", "mirrored image", "usable maps"], False
     )
     assert trust["trusted"] is True
+    assert trust["second_method"] > 0
     assert findings["trust"] == trust
 
 

@@ -18,7 +18,7 @@ from lightwell.models.training.train_batch import TrainBatch
 from lightwell.models.zoo.segmentation import SegmentationSpec, build_segmentation_model
 from lightwell.models.zoo.unet import UNet
 from lightwell.models.zoo.weights_report import weights_report
-from lightwell.pipeline.errors import ModelError, PlanError, RunError
+from lightwell.pipeline.errors import LightwellError, ModelError, PlanError, RunError
 from lightwell.pipeline.jobs.job_file import load_job
 from lightwell.pipeline.jobs.progress import SilentConsole
 from lightwell.pipeline.runtime.local_engine import LocalEngine
@@ -159,6 +159,49 @@ def test_a_trunk_in_a_file_becomes_the_encoder(tmp_path: Path) -> None:
     save_file({name: trunk[name] for name in list(trunk)[3:]}, tmp_path / "trunk.safetensors")
     with pytest.raises(ModelError, match="missing"):
         build_segmentation_model(spec, 2)
+
+
+def test_valid_convolutions_give_the_sizes_of_the_paper_and_see_no_zeros_beyond_the_border() -> None:
+    torch.manual_seed(0)
+    valid, same = (UNet(2, width=4, in_channels=1, padding=padding).eval() for padding in ("valid", "same"))
+    same.load_state_dict(valid.state_dict())
+    with torch.inference_mode():
+        assert UNet(2, width=1, padding="valid").scores(torch.zeros(1, 3, 572, 572)).shape == (1, 2, 388, 388)
+        plain = torch.full((1, 1, 112, 128), 0.7)
+        found = [net(plain) for net in (valid, same)]
+    steps = [float((one[..., 16:, 16:] - one[..., :-16, :-16]).abs().max()) for one in found]
+    assert steps[0] < 1e-5 < 1e-2 < steps[1]  # sixteen pixels further, the same place of the coarsest cell
+
+
+def test_scores_of_valid_convolutions_stand_at_the_place_of_their_pixels() -> None:
+    net = UNet(1, width=1, in_channels=1, padding="valid").eval()
+    picture = torch.rand(1, 1, 121, 130, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.zero_()
+        first, last = net.down[0], net.merge[-1]
+        for layer in (first[0], first[2], last[0], last[2]):  # type: ignore[index]
+            layer.weight[0, 0, 1, 1] = 1  # passes the pixel on, over the skip connection
+        net.head.weight[0, 0] = 1
+        assert torch.equal(net(picture), picture)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (
+            {"name": "unet", "encoder": "resnet34", "padding": "valid"},
+            "padding: expected no encoder beside it",
+        ),
+        ({"name": "unet", "width": 1, "padding": "valid"}, "model: expected .* got 48 x 48"),
+    ],
+)
+def test_valid_convolutions_that_cannot_work_are_refused(folder: Path, model: Any, message: str) -> None:
+    small = [{"Resize": {"height": 48, "width": 48}}]
+    with pytest.raises(LightwellError, match=message):
+        load_job(
+            write_job(folder, "segment", model=model, plan={"preprocess": small}), default="classify"
+        ).check_request(trains_here=True)
 
 
 def test_sizes_that_the_network_cannot_halve_are_refused_with_those_that_work(folder: Path) -> None:
