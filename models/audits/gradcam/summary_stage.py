@@ -88,6 +88,8 @@ def summarize(audit: AuditConfig, records: pa.Table, trust_records: pa.Table) ->
     """
     from ...report.versions import versions
     from .findings import compute_findings
+    from .suspects.image_table import read_image_table
+    from .suspects.search import search_extent
 
     if not records.num_rows:
         raise PlanError("audit: expected at least one readable image, got none; see quarantine.jsonl")
@@ -105,6 +107,7 @@ def summarize(audit: AuditConfig, records: pa.Table, trust_records: pa.Table) ->
     metrics = metrics_path(audit)
     findings |= {
         "trust": trust.to_dict(),
+        "searched": search_extent(read_image_table(records, match.names, audit.plan.seed)),
         "split": audit.split,
         "map_size": size,
         "image_size": image,

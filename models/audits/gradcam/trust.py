@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from ....pipeline.rng import derive_seed, numpy_generator
-from ..findings.intervals import bootstrap_mean
+from ..findings.intervals import Interval, bootstrap_mean, wilson
 from .records import column
 from .trust_checks import (
     DELETION,
@@ -105,7 +106,7 @@ def judge(trust: pa.Table, maps: pa.Table, seed: int) -> Trust:
         _check("patch", values.get(PATCH, np.zeros(0)), MIN_PATCH, seed),
         _check("deletion", deletion, 0.0, seed, by_interval=True),
         _check("mirrored image", values.get(MIRRORED, np.zeros(0)), MIN_MIRRORED, seed),
-        _empty_check(maps, seed),
+        _empty_check(maps),
     ]
     failed = tuple(check.sentence for check in measured if check.passed is False)
     too_few = num_images < MIN_IMAGES and measured[-1].passed is not False
@@ -192,9 +193,22 @@ def _check(
     interval = bootstrap_mean(
         finite, numpy_generator(derive_seed("audit.trust", seed, 0, f"interval {name}"))
     )
-    if interval is None:
+    value = float(finite.mean()) if len(finite) else None
+    return _compare(name, value, interval, threshold, below=below, by_interval=by_interval)
+
+
+def _compare(
+    name: str,
+    value: float | None,
+    interval: Interval | None,
+    threshold: float,
+    *,
+    below: bool = False,
+    by_interval: bool = False,
+) -> Check:
+    if value is None or interval is None:
         return Check(name, None, None, None, threshold, None, f"{name}: not measured")
-    value, (low, high) = float(finite.mean()), interval
+    low, high = interval
     passed = low > threshold if by_interval else value < threshold if below else value > threshold
     sentence = _SENTENCES[name][0 if passed else 1].format(
         value=value, low=low, high=high, threshold=threshold, percent=100 * value
@@ -202,7 +216,9 @@ def _check(
     return Check(name, value, low, high, threshold, passed, sentence)
 
 
-def _empty_check(maps: pa.Table, seed: int) -> Check:
-    flags = [maps[name].to_pylist() for name in ("blank", "tied", "no_map")]
-    unusable = np.array([any(row) for row in zip(*flags, strict=True)], np.float64)
-    return _check("usable maps", unusable, MAX_EMPTY, seed, below=True)
+def _empty_check(maps: pa.Table) -> Check:
+    """Check the share of maps without evidence or peak; its interval is Wilson's, since all images count."""
+    flags = [pc.fill_null(maps[name], False).to_numpy() for name in ("blank", "tied", "no_map")]
+    unusable, num = int(np.logical_or.reduce(flags).sum()), maps.num_rows
+    share = unusable / num if num else None
+    return _compare("usable maps", share, wilson(unusable, num), MAX_EMPTY, below=True)

@@ -22,13 +22,13 @@ import numpy as np
 
 from ..findings.finding import SEVERITIES, Advice, Finding, Region, Severity
 
-VERDICT_VERSION = 1
+VERDICT_VERSION = 2
 """Changes with the rules."""
 LARGE_DROP = 0.2
-"""Decrease of the probability, on average, when the region is removed."""
+"""Mean decrease of the probability when the region is removed, beyond that of the control region."""
 LARGE_EFFECT = 0.3
-BORDER = 0.15
-"""A region that lies within this fraction of an edge can be cropped away."""
+MAX_CROP = 0.3
+"""Largest part of the image that advice crops away."""
 
 
 def conclude(suspects: Iterable[Finding], *, trusted: bool = True) -> list[Finding]:
@@ -58,7 +58,8 @@ def severity_of(finding: Finding, trusted: bool) -> Severity:
         return "medium" if finding.effect.value >= LARGE_EFFECT else "low"
     test = finding.confirmation
     if test.status == "confirmed":
-        return "high" if test.drop is not None and test.drop.value >= LARGE_DROP else "medium"
+        drop = 0.0 if test.drop is None else test.drop.value - (test.control_drop or 0.0)
+        return "high" if drop >= LARGE_DROP else "medium"
     return "low" if trusted and test.status != "refuted" else "note"
 
 
@@ -117,4 +118,4 @@ def kept_box(region: Region) -> tuple[float, float, float, float] | None:
         (0.0, 0.0, float(columns[0]) / width, 1.0): 1 - columns[0] / width,
     }
     box, lost = min(cuts.items(), key=lambda item: (item[1], item[0]))
-    return box if lost <= 2 * BORDER else None
+    return box if lost <= MAX_CROP else None

@@ -53,14 +53,13 @@ class Marks:
 
 
 def region_suspects(table: ImageTable) -> list[Finding]:
-    """Return a finding for each class and region where the class stands out; empty with fewer than two classes."""
+    """Return a finding for each region in which a class differs from the others; empty with fewer than two classes."""
     rows = np.flatnonzero(table.has_map)
     labels = table.classes[rows]
-    classes, sizes = np.unique(labels, return_counts=True)
-    large = (sizes >= MIN_IMAGES) & (len(rows) - sizes >= MIN_IMAGES)
-    classes, sizes = classes[large], sizes[large]
+    classes = examined_classes(labels)
     if not len(classes):
         return []
+    sizes = np.array([int((labels == number).sum()) for number in classes], np.int64)
     height, width = table.shares.shape[1:]
     places = all_places(height, width)
     first_cell = len(places) - height * width
@@ -92,6 +91,12 @@ def region_suspects(table: ImageTable) -> list[Finding]:
                 marks.append(Marks(place, own, others, p_values[position, best], adjusted[position, best]))
         found += [_finding(table, number, rows, mark, num_own) for mark in leave_out_overlapping(marks)]
     return found
+
+
+def examined_classes(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the classes with enough images, and enough images of other classes to compare with."""
+    classes, sizes = np.unique(labels, return_counts=True)
+    return np.asarray(classes[(sizes >= MIN_IMAGES) & (len(labels) - sizes >= MIN_IMAGES)], np.int64)
 
 
 def least_share(place: Place) -> float:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .clusters import cluster_suspects
 from .labels import confident_errors, suspected_labels
 from .profiles import profile_suspects
-from .regions import region_suspects
+from .regions import MIN_IMAGES, examined_classes, region_suspects
 from .slices import slice_suspects
 
 if TYPE_CHECKING:
@@ -38,6 +38,21 @@ def find_suspects(table: ImageTable) -> list[Finding]:
         if not any(same_region(each, other) for other in kept):
             kept.append(each)
     return kept
+
+
+def search_extent(table: ImageTable) -> dict[str, Any]:
+    """Return how much was searched for regions, with a sentence if that was nothing, as JSON values."""
+    examined = examined_classes(table.classes[table.has_map])
+    groups = "labels" if table.by_label else "predictions"
+    return {
+        "num_images": len(table.keys),
+        "num_with_map": int(table.has_map.sum()),
+        "classes_from": groups,
+        "num_classes_examined": len(examined),
+        "note": ""
+        if len(examined)
+        else f"no region was searched for: that takes a class with {MIN_IMAGES} maps, and as many maps of other classes",
+    }
 
 
 def same_region(first: Finding, second: Finding) -> bool:

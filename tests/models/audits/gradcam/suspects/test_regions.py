@@ -10,7 +10,7 @@ from image_tables import SIDE, image_table, plant
 from lightwell.models.audits.gradcam.suspects.image_table import sum_cells
 from lightwell.models.audits.gradcam.suspects.places import all_places, merge_cells, place_name
 from lightwell.models.audits.gradcam.suspects.regions import count_marked, region_suspects
-from lightwell.models.audits.gradcam.suspects.search import find_suspects
+from lightwell.models.audits.gradcam.suspects.search import find_suspects, search_extent
 from lightwell.pipeline.rng import numpy_generator
 
 
@@ -66,6 +66,16 @@ def test_nothing_is_found_and_nothing_fails_where_there_is_nothing_to_compare() 
         replace(table, labels=none, classes=np.zeros_like(none), predictions=np.zeros_like(none), by_label=False),
     ):  # fmt: skip
         assert find_suspects(poor) == []
+        extent = search_extent(poor)
+        assert extent["num_classes_examined"] == 0
+        assert "no region was searched for" in extent["note"]
+    assert search_extent(table) == {
+        "num_images": 200,
+        "num_with_map": 200,
+        "classes_from": "labels",
+        "num_classes_examined": 4,
+        "note": "",
+    }
 
 
 def test_counts_of_marked_images_equal_a_loop() -> None:
