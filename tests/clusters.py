@@ -96,14 +96,15 @@ class Cluster:
         command += [f"--resources={json.dumps(dict(resources or {}))}"]
         for name in ("dashboard-agent-listen", "dashboard-agent-grpc", "metrics-export", "runtime-env-agent"):
             command.append(f"--{name}-port=0")
+        command.append("--include-log-monitor=")  # drivers get no logs
         for name in ("min-worker", "max-worker", "node-manager", "object-manager"):
             command.append(f"--{name}-port=0")
         if is_head:
             command += [
                 "--head",
                 "--port=0",
+                "--no-monitor",  # nothing scales
                 f"--temp-dir={self.folder}",
-                f"--ray-client-server-port={free_port()}",
             ]
             command += [f"--include-dashboard={str(dashboard).lower()}", "--dashboard-host=127.0.0.1"]
             command += [f"--dashboard-port={port}", f"--system-config={json.dumps(SYSTEM)}"]

@@ -23,7 +23,10 @@ from threading import Thread
 
 import warm
 
-START = "from ray.scripts.scripts import main; main()"
+START = (
+    "from ray.scripts import scripts; scripts.get_ray_client_dependency_error = lambda: 'off'; scripts.main()"
+)
+"""The program of ``ray start``, without the server of ``ray://`` addresses, which no test connects to."""
 UNSHARED = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]), "sh", "-c"]
 """Runs a shell command in a mount namespace of its own."""
 REQUEST_BYTES = 1 << 20

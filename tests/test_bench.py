@@ -268,12 +268,11 @@ def test_the_maps_of_gradcam_are_those_of_autograd(monkeypatch: pytest.MonkeyPat
     from benchmarks.contestants import explaining
 
     monkeypatch.setattr(explaining, "SIDE", 64)
-    monkeypatch.setattr(explaining, "RESNET", "resnet18")
-    assert explaining.ours(some_work(Path(), batch_size=2, seconds=0.01)) > 0
+    work, name = some_work(Path(), batch_size=2, seconds=0.01), "timm:test_resnet"
+    with explaining.our_maps(name) as explain:
+        assert explaining.explained_per_second(work, name, explain) > 0
     with pytest.raises(AssertionError, match="maps differ by"):
-        explaining.explained_per_second(
-            some_work(Path()), "resnet18", lambda images: images.mean(1)[:, ::32, ::32]
-        )
+        explaining.explained_per_second(work, name, lambda images: images.mean(1)[:, ::32, ::32])
 
 
 def test_the_command_measures_the_index_and_writes_its_figures(tmp_path: Path) -> None:

@@ -26,7 +26,6 @@ TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 
 def network(name: str) -> nn.Module:
     """Return a seeded network in eval mode."""
-    torch.set_num_threads(NUM_WORKERS)
     torch.manual_seed(0)
     return build_model(ModelSpec(name=name, weights="none")).eval()
 
@@ -104,12 +103,14 @@ def mixed_precision(precision: torch.dtype | None) -> torch.autocast | nullconte
 
 def ours_with(work: Work, name: str, precision: torch.dtype | None = None) -> float:
     """Images a second explained by Lightwell."""
+    torch.set_num_threads(NUM_WORKERS)
     with our_maps(name, precision) as explain:
         return explained_per_second(work, name, explain, precision or torch.float32)
 
 
 def forward_with(work: Work, name: str, precision: torch.dtype | None = None) -> float:
     """Images a second of the forward pass alone, in the faster of both memory layouts."""
+    torch.set_num_threads(NUM_WORKERS)
 
     def time_of(layout: torch.memory_format) -> tuple[float, Callable[[torch.Tensor], object]]:
         model = network(name).to(memory_format=layout)  # type: ignore[call-overload]
@@ -171,6 +172,7 @@ def captum(work: Work) -> float:
     """LayerGradCam, which is given the predicted classes: otherwise it needs another forward pass."""
     from captum.attr import LayerGradCam
 
+    torch.set_num_threads(NUM_WORKERS)
     model = network(RESNET)
     with torch.no_grad():
         classes = model(pictures(work.batch_size)).argmax(1)
@@ -192,6 +194,7 @@ def pytorch_grad_cam(work: Work) -> float:
             self.small = super().get_cam_image(*values)
             return self.small
 
+    torch.set_num_threads(NUM_WORKERS)
     model = network(RESNET)
     layout = prepare_memory(model)
     cam = KeepsMaps(model=model, target_layers=[model.get_submodule("layer4")])
