@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from ....pipeline.compiler.program import Program
+from ...explain.cam.memory import prepare_memory
 from ...explain.grad_cam import Cam
 from ...explain.perturb.fill import Removal, fill_constant
 from ...zoo.device import torch_device
@@ -35,6 +36,8 @@ class AuditModel:
     match: ClassMatch
     several: bool
     """Any number of classes per image, each with a sigmoid of its own."""
+    memory_format: torch.memory_format
+    """Of the images, as in the stage of the maps: other formats round differently."""
     remove: Removal
     """Replaces pixels by the data set's channel mean, or by the image's own where the plan does not normalise."""
 
@@ -45,7 +48,7 @@ class AuditModel:
 
     def inputs(self, images: torch.Tensor) -> torch.Tensor:
         """Return images of a batch as the model takes them: float NCHW on its device."""
-        return to_model_input(images, self.device)
+        return to_model_input(images, self.device, self.memory_format)
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """Return the logits (N, K), on the CPU, without gradients."""
@@ -79,6 +82,7 @@ def open_audit_model(audit: AuditConfig) -> Iterator[AuditModel]:
             device,
             match_audited_classes(audit, num_outputs(model)),
             several=_has_several(audit),
+            memory_format=prepare_memory(model),
             remove=partial(fill_constant, value=0.0 if normalized else None),
         )
 

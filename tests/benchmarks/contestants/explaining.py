@@ -12,6 +12,7 @@ from lightwell.models.explain.cam.explainer import class_activation_maps, predic
 from lightwell.models.explain.cam.memory import prepare_memory
 from lightwell.models.explain.target_layer import find_target_layer
 from lightwell.models.zoo.build import build_model
+from lightwell.workers.malloc import keep_freed_memory
 from torch import nn
 
 from benchmarks.benchmark import NUM_WORKERS, SIDE, Work
@@ -22,6 +23,12 @@ Explain = Callable[[torch.Tensor], torch.Tensor]
 NUM_COMPARED = 2
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 """Largest difference from plain autograd, relative to a map's largest value."""
+
+
+def prepare_process() -> None:
+    """Limit torch's threads, and keep freed memory as audits do."""
+    torch.set_num_threads(NUM_WORKERS)
+    keep_freed_memory()
 
 
 def network(name: str) -> nn.Module:
@@ -103,14 +110,14 @@ def mixed_precision(precision: torch.dtype | None) -> torch.autocast | nullconte
 
 def ours_with(work: Work, name: str, precision: torch.dtype | None = None) -> float:
     """Images a second explained by Lightwell."""
-    torch.set_num_threads(NUM_WORKERS)
+    prepare_process()
     with our_maps(name, precision) as explain:
         return explained_per_second(work, name, explain, precision or torch.float32)
 
 
 def forward_with(work: Work, name: str, precision: torch.dtype | None = None) -> float:
     """Images a second of the forward pass alone, in the faster of both memory layouts."""
-    torch.set_num_threads(NUM_WORKERS)
+    prepare_process()
 
     def time_of(layout: torch.memory_format) -> tuple[float, Callable[[torch.Tensor], object]]:
         model = network(name).to(memory_format=layout)  # type: ignore[call-overload]
@@ -172,7 +179,7 @@ def captum(work: Work) -> float:
     """LayerGradCam, which is given the predicted classes: otherwise it needs another forward pass."""
     from captum.attr import LayerGradCam
 
-    torch.set_num_threads(NUM_WORKERS)
+    prepare_process()
     model = network(RESNET)
     with torch.no_grad():
         classes = model(pictures(work.batch_size)).argmax(1)
@@ -194,7 +201,7 @@ def pytorch_grad_cam(work: Work) -> float:
             self.small = super().get_cam_image(*values)
             return self.small
 
-    torch.set_num_threads(NUM_WORKERS)
+    prepare_process()
     model = network(RESNET)
     layout = prepare_memory(model)
     cam = KeepsMaps(model=model, target_layers=[model.get_submodule("layer4")])
