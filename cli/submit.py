@@ -30,7 +30,19 @@ DOCUMENTS: Mapping[str, Mapping[str, str | None]] = {
 }
 """Parameters that name a YAML file, which is uploaded, with the default type of a job file by command."""
 CLUSTER_PATHS = frozenset(
-    {"checkpoint", "data", "folder", "onnx", "out", "output", "root", "source", "sources"}
+    {
+        "checkpoint",
+        "data",
+        "first",
+        "folder",
+        "onnx",
+        "out",
+        "output",
+        "root",
+        "second",
+        "source",
+        "sources",
+    }
 )
 """Parameters that are paths on the cluster. Relative ones would be in the job's working directory, which is deleted."""
 LOCAL_COMMANDS = {
