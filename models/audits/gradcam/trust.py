@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -31,12 +31,16 @@ from .trust_checks import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+Bound = Literal["value", "low", "high"]
+"""What is compared with a threshold: the mean, or an end of its interval."""
+
 MAX_RANDOMIZED = 0.5
 """Mean rank correlation with the maps of random weights from which on most of a map's order comes from image and
 architecture. Maps of networks that pass Adebayo's test come near 0; those of edge detectors stay near 1."""
 MIN_PATCH = 0.5
-"""Share of images whose map has to change where a patch is. With a wrong token grid or layout hardly any does; images that
-already have strong evidence elsewhere may fail singly."""
+"""Share of images whose map has to change where a patch is; fails if the whole interval is below. With a wrong token grid or
+layout hardly any map does, and with random weights one in eight; images that already have strong evidence elsewhere may fail
+singly."""
 MIN_MIRRORED = 0.0
 """Mean rank correlation with the map of the mirrored image. Networks see mirrored images alike to a degree that differs, so
 only maps that are no more alike than by chance fail."""
@@ -103,8 +107,8 @@ def judge(trust: pa.Table, maps: pa.Table, seed: int) -> Trust:
     insertion = values.get(INSERTION, np.zeros(0)) - values.get(INSERTION_RANDOM, np.zeros(0))
     measured = [
         _check("randomized weights", _last_measured(values), MAX_RANDOMIZED, seed, below=True),
-        _check("patch", values.get(PATCH, np.zeros(0)), MIN_PATCH, seed),
-        _check("deletion", deletion, 0.0, seed, by_interval=True),
+        _check("patch", values.get(PATCH, np.zeros(0)), MIN_PATCH, seed, decides="high"),
+        _check("deletion", deletion, 0.0, seed, decides="low"),
         _check("mirrored image", values.get(MIRRORED, np.zeros(0)), MIN_MIRRORED, seed),
         _empty_check(maps),
     ]
@@ -155,9 +159,9 @@ _SENTENCES = {
         "{threshold} is expected), so they show the images, not the model; name another target_layer",
     ),
     "patch": (
-        "maps change where the image does, in {percent:.0f} % of the images",
-        "maps change where the image does in only {percent:.0f} % of the images (at least 50 % is expected), so a cell of a "
-        "map does not stand for a place; name another target_layer",
+        "maps change where the image does, in {percent:.0f} % of the images ({low_percent:.0f} to {high_percent:.0f} %)",
+        "maps change where the image does in only {percent:.0f} % of the images ({low_percent:.0f} to {high_percent:.0f} %; at "
+        "least 50 % is expected), so a cell of a map does not stand for a place; name another target_layer",
     ),
     "deletion": (
         "deleting pixels in the order of the map lowers the probability faster than random order: by {value:.3f} of the area "
@@ -186,15 +190,15 @@ def _check(
     seed: int,
     *,
     below: bool = False,
-    by_interval: bool = False,
+    decides: Bound = "value",
 ) -> Check:
-    """Compare a mean over images with its threshold; ``by_interval`` asks its whole interval to be above."""
+    """Compare a mean over images, or the lower or upper end of its interval, with a threshold."""
     finite = values[np.isfinite(values)]
     interval = bootstrap_mean(
         finite, numpy_generator(derive_seed("audit.trust", seed, 0, f"interval {name}"))
     )
     value = float(finite.mean()) if len(finite) else None
-    return _compare(name, value, interval, threshold, below=below, by_interval=by_interval)
+    return _compare(name, value, interval, threshold, below=below, decides=decides)
 
 
 def _compare(
@@ -204,14 +208,21 @@ def _compare(
     threshold: float,
     *,
     below: bool = False,
-    by_interval: bool = False,
+    decides: Bound = "value",
 ) -> Check:
     if value is None or interval is None:
         return Check(name, None, None, None, threshold, None, f"{name}: not measured")
     low, high = interval
-    passed = low > threshold if by_interval else value < threshold if below else value > threshold
+    decisive = {"value": value, "low": low, "high": high}[decides]
+    passed = decisive < threshold if below else decisive > threshold
     sentence = _SENTENCES[name][0 if passed else 1].format(
-        value=value, low=low, high=high, threshold=threshold, percent=100 * value
+        value=value,
+        low=low,
+        high=high,
+        threshold=threshold,
+        percent=100 * value,
+        low_percent=100 * low,
+        high_percent=100 * high,
     )
     return Check(name, value, low, high, threshold, passed, sentence)
 

@@ -1,8 +1,7 @@
 """Checks of the maps of a few images: against random weights, a moved patch, a mirrored image and deletion.
 
 Forward passes of the model per image: 2 for its class and map, one for each randomised copy, 1 for the mirrored image, 1 for
-the second method, ``4 * (STEPS + 1)`` for the curves, and for `NUM_PATCHED` images 5 for the patch: 31, or 36. Each map adds
-a backward pass of what follows the target layer.
+the second method, ``4 * (STEPS + 1)`` for the curves, and 5 for the patch: 36. Each map adds a backward pass of what follows the target layer.
 """
 
 from __future__ import annotations
@@ -48,7 +47,6 @@ INSERTION, INSERTION_RANDOM = "insertion", "insertion_random"
 """The same for insertion; a larger one is better."""
 MIN_IMAGES = 12
 """Fewer images give intervals too wide for a verdict, so that none is checked."""
-NUM_PATCHED = 8
 STEPS = 5
 """Points of a curve after its first; each is a forward pass."""
 
@@ -63,8 +61,6 @@ class TrustChecks:
     """Of the randomised copies, in the order of `RANDOMIZED`."""
     second_cam: Cam
     """Of the model, by another method."""
-    patched: frozenset[str]
-    """Keys of the images that get a patch."""
     seed: int
 
     def __call__(self, batch: Batch) -> pa.RecordBatch:
@@ -82,10 +78,13 @@ class TrustChecks:
         values[MIRRORED] = rank_correlations(maps, mirrored[:, :, ::-1])
         values[SECOND_METHOD] = rank_correlations(maps, signed_maps(self.second_cam, images, outputs).numpy())
         values |= self._curves(images, keys, outputs, np.where(np.isfinite(maps), maps, 0))
-        values[PATCH] = np.full(len(keys), np.nan)
-        for row, key in enumerate(keys):
-            if key in self.patched:
-                values[PATCH][row] = follows_patch(self._maps, images[row : row + 1], int(outputs[row]))
+        values[PATCH] = np.array(
+            [
+                follows_patch(self._maps, images[row : row + 1], int(output))
+                for row, output in enumerate(outputs)
+            ],
+            np.float64,
+        )
         return trust_rows(keys, values)
 
     def _maps(self, images: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:

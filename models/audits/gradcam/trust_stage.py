@@ -14,7 +14,7 @@ from ....pipeline.jobs.stages import Batches, Inputs, Process, Source
 from ....pipeline.plan.view import View
 from ....pipeline.rng import derive_seed
 from .records import MAPS, TRUST
-from .trust_checks import MIN_IMAGES, NUM_PATCHED, RANDOMIZED, STEPS, TRUST_SCHEMA
+from .trust_checks import MIN_IMAGES, RANDOMIZED, STEPS, TRUST_SCHEMA
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,7 +35,7 @@ class TrustStage:
 
     def fingerprint(self) -> str:
         """Hash what determines the checks, besides the maps."""
-        return fingerprint_of([self.audit.plan.seed, self.audit.trust_images, MIN_IMAGES, NUM_PATCHED, STEPS])
+        return fingerprint_of([self.audit.plan.seed, self.audit.trust_images, MIN_IMAGES, STEPS])
 
     def source(self, inputs: Inputs) -> Source:
         """Return the images of the sample."""
@@ -75,7 +75,6 @@ class TrustStage:
                 stack.enter_context(
                     class_activation_maps(opened.model, layer, second_method(self.audit.method))
                 ),
-                frozenset(keys[:NUM_PATCHED]),
                 seed,
             )
 

@@ -71,6 +71,15 @@ def test_a_failed_check_is_the_reason(change: dict[str, float], reason: str) -> 
     assert reason in trust.reasons[0]
 
 
+@pytest.mark.parametrize(("num_following", "trusted"), [(1, False), (3, False), (14, True), (32, True)])
+def test_a_patch_check_fails_only_if_its_interval_is_below_half(num_following: int, trusted: bool) -> None:
+    following = np.arange(32) < num_following
+    columns = {name: np.full(32, value) for name, value in GOOD.items()} | {"patch": following.astype(float)}
+    columns["deletion"] += np.linspace(-0.01, 0.01, 32)
+    checked = pa.Table.from_batches([trust_rows([f"{row}.jpg" for row in range(32)], columns)])
+    assert judge(checked, maps(32), 0).trusted is trusted
+
+
 def test_mostly_unusable_maps_are_not_trusted_however_few_were_checked() -> None:
     trust = judge(records(GOOD, 2), maps(12, 10), 0)
     assert trust.trusted is False
