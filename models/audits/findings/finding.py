@@ -84,6 +84,8 @@ class Confirmation:
     """The same for a control region of equal area."""
     paste: Effect | None = None
     """Increase of the probability after the region's pixels are pasted into other images."""
+    paste_control: float | None = None
+    """The same for the pixels of the control region."""
     flip_rate: Effect | None = None
     """Share of those other images that are then predicted as the class."""
 
@@ -185,6 +187,7 @@ SCHEMA = pa.schema(
                 "drop": _EFFECT,
                 "control_drop": pa.float64(),
                 "paste": _EFFECT,
+                "paste_control": pa.float64(),
                 "flip_rate": _EFFECT,
             }
         ),

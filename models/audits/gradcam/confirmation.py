@@ -60,8 +60,9 @@ def confirm_finding(finding: Finding, interventions: pa.Table, seed: int) -> Con
             overlap=float(own["control_overlap"].mean()) if len(own["after"]) else 1.0,
         ),
         drop=_mean_effect(own["before"] - own["after"], generator),
-        control_drop=float((own["before"] - own["control"]).mean()) if len(own["before"]) else None,
+        control_drop=_mean(own["before"] - own["control"]),
         paste=_mean_effect(other["after"] - other["before"], generator),
+        paste_control=_mean(other["control"] - other["before"]),
         flip_rate=_share_effect(flips),
     )
 
@@ -100,6 +101,10 @@ def _columns(rows: pa.Table) -> dict[str, NDArray[Any]]:
 def _mean_effect(values: NDArray[np.floating[Any]], generator: np.random.Generator) -> Effect | None:
     interval = bootstrap_mean(values, generator)
     return None if interval is None else Effect(float(values.mean()), "probability", *interval)
+
+
+def _mean(values: NDArray[np.floating[Any]]) -> float | None:
+    return float(values.mean()) if len(values) else None
 
 
 def _share_effect(flags: NDArray[np.bool_]) -> Effect | None:

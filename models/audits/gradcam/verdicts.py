@@ -22,7 +22,7 @@ import numpy as np
 
 from ..findings.finding import SEVERITIES, Advice, Finding, Region, Severity
 
-VERDICT_VERSION = 2
+VERDICT_VERSION = 3
 """Changes with the rules."""
 LARGE_DROP = 0.2
 """Mean decrease of the probability when the region is removed, beyond that of the control region."""
@@ -68,15 +68,17 @@ def sentence_of_test(finding: Finding) -> str:
     test = finding.confirmation
     if test.drop is None:
         return ""
-    said = f"Without this region the probability of {finding.class_name} is lower by {test.drop.value:.2f}"
+    said = f"Without this region the probability of {finding.class_name} changes by {-test.drop.value:+.2f}"
     if test.drop.low is not None and test.drop.high is not None:
-        said += f" ({test.drop.low:.2f} to {test.drop.high:.2f})"
+        said += f" ({-test.drop.high:+.2f} to {-test.drop.low:+.2f})"
     if test.control_drop is not None:
-        said += f", without a control region of the same size by {test.control_drop:.2f}"
+        said += f", without a control region of the same size by {-test.control_drop:+.2f}"
     if test.paste is not None:
-        said += f"; pasted into other images it raises the probability by {test.paste.value:.2f}"
+        said += f"; pasted into other images it changes the probability by {test.paste.value:+.2f}"
+        if test.paste_control is not None:
+            said += f", the control region by {test.paste_control:+.2f}"
         if test.flip_rate is not None:
-            said += f" and changes {100 * test.flip_rate.value:.0f} % of the predictions"
+            said += f", and {100 * test.flip_rate.value:.0f} % of the predictions become {finding.class_name}"
     return said + "."
 
 

@@ -126,10 +126,17 @@ def intervention_texts(confirmation: Confirmation, class_name: str | None) -> tu
         rows.append(
             ("Region pasted into other images: increase of the probability", effect_text(confirmation.paste))
         )
+    if confirmation.paste_control is not None:
+        rows.append(
+            (
+                "Baseline: that other region pasted into them",
+                number_text(confirmation.paste_control, "probability"),
+            )
+        )
     if confirmation.flip_rate is not None:
         rows.append(
             (
-                f"Of those, images then predicted as {class_name or 'the class'}",
+                f"Images with the region pasted that are then predicted as {class_name or 'the class'}",
                 effect_text(confirmation.flip_rate),
             )
         )

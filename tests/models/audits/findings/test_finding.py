@@ -34,7 +34,7 @@ FULL = Finding(
     keys=("a.jpg", "b.jpg"),
     other_keys=("c.jpg",),
     region=Region.from_weights("lower left corner", np.array([[0.0, 0.25], [1.0, 0.0]])),
-    confirmation=Confirmation("confirmed", Effect(0.31, "probability", 0.25, 0.38), 0.02, None, None),
+    confirmation=Confirmation("confirmed", Effect(0.31, "probability", 0.25, 0.38), 0.02),
     advice=Advice("Crop the border.", "preprocess:\n  - CenterCrop: {height: 200, width: 200}\n"),
 )
 BARE = replace(

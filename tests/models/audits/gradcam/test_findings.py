@@ -37,7 +37,7 @@ def test_the_planted_mark_is_found_where_it_is_and_confirmed(found: tuple[Findin
     y, x = np.unravel_index(finding.region.weights.argmax(), finding.region.weights.shape)
     assert (y, x) == (0, 0)
     assert "upper left" in finding.sentence
-    assert "the probability of marked is lower by" in finding.sentence
+    assert "the probability of marked changes by -" in finding.sentence
     assert all(key.startswith("marked/") for key in finding.keys)
     assert all(key.startswith("plain/") for key in finding.other_keys)
 

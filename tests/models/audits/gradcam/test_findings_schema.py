@@ -62,7 +62,7 @@ EXAMPLE = Finding(
     keys=("a.jpg",),
     region=Region("corner", 1, 2, (0.0, 1.0)),
     confirmation=Confirmation(
-        "confirmed", Effect(0.3, "probability"), 0.0, Effect(0.1, "probability"), Effect(0.5, "share")
+        "confirmed", Effect(0.3, "probability"), 0.0, Effect(0.1, "probability"), 0.0, Effect(0.5, "share")
     ),
     advice=Advice("Crop it."),
 )

@@ -90,6 +90,7 @@ def finding(keys: tuple[str, ...], **changes: Any) -> Finding:
             Effect(0.31, "probability", 0.25, 0.38),
             0.02,
             Effect(0.2, "probability", 0.1, 0.3),
+            0.01,
             Effect(0.5, "share of images", 0.2, 0.8),
         ),
         advice=Advice("Crop the border.", f"preprocess:\n  - Crop: {{x_min: 8}}  # {EVIL}"),

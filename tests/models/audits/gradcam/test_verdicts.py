@@ -58,8 +58,8 @@ def test_findings_are_sorted_by_severity_and_then_by_size() -> None:
 def test_the_sentence_gives_the_result_of_the_test() -> None:
     (finding,) = conclude([suspect(confirmation=outcome("confirmed", 0.31))])
     assert finding.sentence == (
-        "In 21 % ... Without this region the probability of jacket is lower by 0.31 (0.26 to 0.36), without a control "
-        "region of the same size by 0.02."
+        "In 21 % ... Without this region the probability of jacket changes by -0.31 (-0.36 to -0.26), without a control "
+        "region of the same size by -0.02."
     )
 
 
