@@ -149,7 +149,7 @@ def test_a_finding_shows_effect_chance_and_interventions_with_their_baselines(pa
         "decrease of the probability 0.31 (0.25 to 0.38)",
         "Baseline: another region of equal area removed 0.02",
         "increase of the probability 0.20 (0.10 to 0.30)",
-        "Of those, images then predicted as cat 50.0 % (20.0 to 80.0 %)",
+        "Images with the region pasted that are then predicted as cat 50.0 % (20.0 to 80.0 %)",
     ):
         assert part in said
 
