@@ -175,6 +175,20 @@ def test_images_of_a_finding_have_the_region_drawn_in_pixels_of_the_input(page: 
     assert outline(REGION, 64, 64) == "M0.0 32.0h32.0M0.0 64.0h32.0M0.0 32.0v32.0M32.0 32.0v32.0"
 
 
+def test_images_of_a_region_are_shown_with_the_maps_of_their_labels(
+    audited: Path, facts: dict[str, Any]
+) -> None:
+    records = pq.read_table(audited / "records.parquet").to_pylist()
+    labels = {record["key"]: facts["classes"][record["label"]] for record in records}
+    wrong = [record["key"] for record in records if record["prediction"] != record["label"]]
+    assert wrong
+    shown = re.findall(
+        r'Image ([^"]*) with the map for ([^"]*)"', render(audited, facts, finding(tuple(wrong[:4])))
+    )
+    assert {key for key, _ in shown} == set(wrong[:4])
+    assert all(labels[key] == name for key, name in shown)
+
+
 def test_each_picture_is_stored_once(page: str) -> None:
     stored = re.findall(r'<image id="(p\d+)"', page)
     assert len(stored) == len(set(stored))
