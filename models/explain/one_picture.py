@@ -88,7 +88,7 @@ def explain_image(
     import torch
 
     from ..inference.predictor import NO_INDEX, Predictor, load
-    from ..training.train_batch import model_inputs
+    from ..zoo.forward import model_inputs
     from .cam.explainer import class_activation_maps, predicted
     from .target_layer import find_target_layer
 

@@ -13,9 +13,8 @@ import torch
 from ...pipeline.errors import RunError
 from ..training.checkpoint import load_model
 from ..training.evaluation import parameter_dtype
-from ..training.train_batch import model_inputs
 from ..zoo.device import torch_device
-from ..zoo.forward import eval_mode, run_model
+from ..zoo.forward import eval_mode, model_inputs, run_model
 from .outputs import Outputs, read_classifier
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ...pipeline.batch.batch import Batch
+from ..zoo.forward import model_inputs
 from .distributed.context import DistributedContext
 
 
@@ -96,14 +97,6 @@ def to_train_batch(
         batch.step,
         batch.keys,
     )
-
-
-def model_inputs(images: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Return a batch's images as a model takes them, on its device: NCHW in channels-last memory, bytes as 0..1."""
-    images = images.to(device, non_blocking=True)
-    if images.dtype == torch.uint8:
-        images = images.permute(0, 3, 1, 2).float().div_(255)
-    return images.contiguous(memory_format=torch.channels_last)
 
 
 def map_tensors(

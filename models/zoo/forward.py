@@ -28,6 +28,16 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = flag
 
 
+def model_inputs(
+    images: torch.Tensor, device: torch.device, memory_format: torch.memory_format = torch.channels_last
+) -> torch.Tensor:
+    """Return a batch's images as a model takes them, on its device: uint8 NHWC becomes float32 NCHW in 0..1."""
+    images = images.to(device, non_blocking=True)
+    if images.dtype == torch.uint8:
+        images = images.permute(0, 3, 1, 2).float().div_(255)
+    return images.contiguous(memory_format=memory_format)
+
+
 def run_model(model: nn.Module, images: torch.Tensor, *, features_only: bool = False) -> Any:
     """Run a forward pass; an unsupported image size raises ModelError.
 

@@ -18,7 +18,7 @@ from ...explain.cam.memory import prepare_memory
 from ...explain.cam.registry import DEFAULT
 from ...explain.target_layer import TargetLayer, choose_target_layer
 from ...zoo.device import torch_device
-from ...zoo.forward import eval_mode, run_model
+from ...zoo.forward import eval_mode, model_inputs, run_model
 from .classes import ClassMatch
 from .config import ALL, LABEL, PREDICTED, SECOND
 from .features import FeatureProjection
@@ -77,7 +77,7 @@ class CamExplainer:
         if not len(own):
             return pa.RecordBatch.from_pylist([], schema=SCHEMA)
         rows = torch.from_numpy(own)
-        images = to_model_input(batch.images[rows], self._device, self._memory_format)
+        images = model_inputs(batch.images[rows], self._device, self._memory_format)
         labels = batch.labels[rows]
         outputs = self._outputs[labels.clamp_min(-1)]
         keys = [batch.keys[row] for row in own]
@@ -197,12 +197,3 @@ def check_finite(logits: torch.Tensor, keys: Sequence[str]) -> None:
             f"first of {int((~finite).sum())} images of its batch; the weights are damaged or their training diverged: "
             "use an earlier checkpoint"
         )
-
-
-def to_model_input(
-    images: torch.Tensor, device: torch.device, memory_format: torch.memory_format = torch.contiguous_format
-) -> torch.Tensor:
-    """Move a batch to the model's device: uint8 NHWC becomes float32 NCHW in 0..1, float NCHW keeps its values."""
-    if images.dtype == torch.uint8:
-        images = images.to(device).permute(0, 3, 1, 2).float().div(255)
-    return images.to(device).contiguous(memory_format=memory_format)

@@ -16,10 +16,9 @@ from ...explain.cam.memory import prepare_memory
 from ...explain.grad_cam import Cam
 from ...explain.perturb.fill import Removal, fill_constant
 from ...zoo.device import torch_device
-from ...zoo.forward import eval_mode, run_model
+from ...zoo.forward import eval_mode, model_inputs, run_model
 from ...zoo.heads import num_outputs
 from .audited_model import load_audited_model, match_audited_classes
-from .measure import to_model_input
 
 if TYPE_CHECKING:
     from ....pipeline.batch.batch import Batch
@@ -48,7 +47,7 @@ class AuditModel:
 
     def inputs(self, images: torch.Tensor) -> torch.Tensor:
         """Return images of a batch as the model takes them: float NCHW on its device."""
-        return to_model_input(images, self.device, self.memory_format)
+        return model_inputs(images, self.device, self.memory_format)
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """Return the logits (N, K), on the CPU, without gradients."""
