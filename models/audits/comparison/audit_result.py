@@ -18,6 +18,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _COLUMNS = ["key", "label", "known", "prediction"]
+_READ = (
+    ("classes",),
+    ("index", "fingerprint"),
+    ("accuracy",),
+    ("title",),
+    ("model", "name"),
+    ("weights_report", "source"),
+    ("split",),
+    ("plan_fingerprint",),
+)
+"""Where the values of findings.json are that a comparison reads."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,8 @@ class AuditResult:
             facts = json.loads((folder / "findings.json").read_bytes())
             version = facts["findings_version"]
             records = pq.read_table(folder / RECORDS_NAME, columns=_COLUMNS)
-        except (OSError, ValueError, TypeError, KeyError, pa.ArrowException) as error:
+            findings = () if version != FINDINGS_VERSION else _read_findings(facts)
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, pa.ArrowException) as error:
             raise RequestError(
                 f"expected the folder of a finished audit, got {quoted(str(folder))} ({type(error).__name__}: "
                 f"{' '.join(str(error).split())}); name the --out of `lightwell audit`"
@@ -63,7 +75,7 @@ class AuditResult:
         labels = np.where(known, records["label"].to_numpy(), -1)
         return cls(
             facts,
-            tuple(map(Finding.from_dict, facts.get("findings", ()))),
+            findings,
             np.asarray(records["key"].to_pylist(), dtype=object),
             labels,
             known & (records["label"].to_numpy() == records["prediction"].to_numpy()),
@@ -73,3 +85,14 @@ class AuditResult:
     def classes(self) -> tuple[str, ...]:
         """Names of the index's classes by number."""
         return tuple(self.facts["classes"])
+
+
+def _read_findings(facts: Mapping[str, Any]) -> tuple[Finding, ...]:
+    """Read the findings, and look up every value that a comparison reads, so that a damaged file is refused here."""
+    for names in _READ:
+        value: Any = facts
+        for name in names:
+            value = value[name]
+    for entry in facts["per_class"]:
+        _ = entry["class"], entry["border_mass"]
+    return tuple(map(Finding.from_dict, facts["findings"]))

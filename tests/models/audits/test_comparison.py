@@ -227,3 +227,21 @@ def test_a_folder_without_an_audit_is_refused(tmp_path: Path) -> None:
     facts, records = audit([0], [0])
     with pytest.raises(RequestError, match=r"expected findings of version .*, got 1; run the audit again"):
         AuditResult.load(save(tmp_path / "old", {**facts, "findings_version": 1}, records))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"findings": [{}]},
+        {"findings": [3]},
+        {"findings": None},
+        {"index": {}},
+        {"model": None},
+        {"per_class": [{}]},
+    ],
+    ids=json.dumps,
+)
+def test_a_damaged_findings_json_is_refused(tmp_path: Path, damage: dict[str, object]) -> None:
+    facts, records = audit([0], [0])
+    with pytest.raises(RequestError, match="expected the folder of a finished audit"):
+        AuditResult.load(save(tmp_path / "audit", {**facts, **damage}, records))
