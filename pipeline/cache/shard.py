@@ -14,7 +14,8 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -94,6 +95,12 @@ class Shard:
                     )
             self.checked[number] = True
         return CachedImage(data, (height, width), self)
+
+    def intact(self) -> Iterator[tuple[np.ndarray, CachedImage]]:
+        """Yield the key, uint64 of shape (2,), and the image of each row whose checksum and header match."""
+        for number, key in enumerate(self.keys):
+            with suppress(DamagedShard):
+                yield key, self.read(number)
 
     def _is_jpeg(self, data: np.ndarray, size: tuple[int, int]) -> bool:
         return size[0] * size[1] * CHANNELS != len(data) if self.form is None else self.form == "jpeg"
