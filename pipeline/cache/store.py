@@ -50,7 +50,8 @@ class PixelCache:
     """Cache of the images of one recipe. ``get`` and ``put`` are thread-safe; one thread publishes; call ``close``.
 
     Nothing is evicted: once ``max_bytes`` is reached, nothing more is added. A damaged shard is deleted; its intact images
-    are added again from memory and the others are produced again. A full disk, or any other write error, disables adding for this run with one warning.
+    are added again from memory and the others are produced again. A full disk, or any other write error, disables adding
+    for this run with one warning.
 
     Lookups do not wait for a slow disk: the locks of the lookup and of the counts are held briefly, ``put`` has its own
     lock, under which threads wait for buffers, and lookups do not wait for the lock of the folder scan.

@@ -225,7 +225,8 @@ def test_the_intact_images_of_a_damaged_shard_are_kept_even_if_they_were_read_be
         path.write_bytes(content.replace(last, last[:-1] + bytes([last[-1] ^ 1])))
     with PixelCache(tmp_path, RECIPE) as cache:
         first, third = cache.get(keys[:1])[0], cache.get(keys[2:])[0]
-        assert first is not None and first.data.tobytes() == picture(1).data.tobytes()
+        assert first is not None
+        assert first.data.tobytes() == picture(1).data.tobytes()
         if noticed_by == "decoder":
             assert third is not None
             cache.discard(third)
