@@ -18,10 +18,32 @@ import pyarrow as pa
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Kind = Literal["region", "cluster", "profile", "slice", "confident_error", "suspected_label"]
+ModelKind = Literal["region", "cluster", "profile", "slice", "confident_error", "suspected_label"]
+"""Found by an audit of a model."""
+DatasetKind = Literal[
+    "unreadable",
+    "odd_file",
+    "quality",
+    "exact_duplicate",
+    "near_duplicate",
+    "leakage",
+    "class_balance",
+    "drift",
+    "outlier",
+    "coverage",
+    "suspected_label",
+    "predictive_property",
+    "sample_order",
+    "plan_effect",
+    "domain_gap",
+    "learning_curve",
+]
+"""Found by an audit of a dataset."""
+Kind = ModelKind | DatasetKind
 Severity = Literal["high", "medium", "low", "note"]
 Status = Literal["confirmed", "refuted", "not testable", "not tested"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+MODEL_KINDS: tuple[ModelKind, ...] = get_args(ModelKind)
+DATASET_KINDS: tuple[DatasetKind, ...] = get_args(DatasetKind)
 SEVERITIES: tuple[Severity, ...] = get_args(Severity)
 """Most severe first."""
 MAX_KEYS = 24

@@ -11,8 +11,8 @@ from typing import Any
 import jsonschema
 import pytest
 from lightwell.models.audits.findings.finding import (
-    KINDS,
     MAX_KEYS,
+    MODEL_KINDS,
     SEVERITIES,
     Advice,
     Confirmation,
@@ -99,7 +99,7 @@ def test_the_schema_has_the_fields_of_a_finding(schema: dict[str, Any]) -> None:
     finding = schema["$defs"]["finding"]["properties"]
     assert list(finding) == [field.name for field in fields(Finding)]
     assert finding["severity"]["enum"] == list(SEVERITIES)
-    assert finding["kind"]["enum"] == list(KINDS)
+    assert finding["kind"]["enum"] == list(MODEL_KINDS)
     assert finding["keys"]["maxItems"] == MAX_KEYS
 
 
