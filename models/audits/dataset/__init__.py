@@ -1,1 +1,1 @@
-"""Audits of datasets: what files, images, labels and splits show before any model is trained."""
+"""Audits of datasets: findings about files, images, labels and splits, before any model is trained."""

@@ -1,4 +1,4 @@
-"""Everything known of a dataset's images, as columns: what the checks of a dataset audit read."""
+"""Everything known of a dataset's images, as columns that the checks of a dataset audit read."""
 
 from __future__ import annotations
 
