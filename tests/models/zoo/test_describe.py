@@ -167,5 +167,7 @@ def test_options_that_a_network_does_not_have_are_refused() -> None:
 
 @pytest.mark.parametrize("name", ["qwen3_vit_88m_enc", "mobilenetv5_300m_enc"])
 def test_an_encoder_for_a_language_model_is_refused_as_a_classifier(name: str) -> None:
-    with pytest.raises(ModelError, match=r"expected a classifier, got .*; choose the network of the same name"):
+    with pytest.raises(
+        ModelError, match=r"expected a classifier, got .*; choose the network of the same name"
+    ):
         describe(ModelSpec(name=name))
