@@ -33,7 +33,7 @@ def pack_hashes(hashes: NDArray[np.uint8]) -> NDArray[np.uint64]:
 
 def distances(first: NDArray[np.uint64], second: NDArray[np.uint64]) -> NDArray[np.uint8]:
     """Return the number of bits in which hashes differ."""
-    return np.bitwise_count(first ^ second)
+    return np.asarray(np.bitwise_count(first ^ second), np.uint8)
 
 
 def near_pairs(hashes: NDArray[np.uint64], radius: int) -> Iterator[Pairs]:

@@ -149,7 +149,7 @@ def _null_limit(table: DatasetTable, phashes: NDArray[np.uint64], dhashes: NDArr
     if dhashes is not None:
         bits += distances(dhashes[first], dhashes[second])
     low, middle = np.quantile(bits, (0.158655, 0.5)).tolist()
-    return max(0, math.floor(middle - NULL_SDS * (middle - low)))
+    return max(0, int(middle - NULL_SDS * (middle - low)))
 
 
 def _standardised(table: DatasetTable) -> NDArray[np.float32]:
