@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from ..dataset_table import DatasetTable
     from .hamming import Pairs
 
+EVALUATION_NAMES = ("test", "val", "dev", "eval", "holdout")
+"""Beginnings of names of splits that models are not trained on."""
+
 
 @dataclass(frozen=True)
 class DuplicateGroups:
@@ -91,17 +94,15 @@ def is_conflicting(table: DatasetTable, rows: NDArray[np.intp]) -> bool:
 
 
 def training_split(table: DatasetTable) -> str | None:
-    """Return the name of the split that models are trained on; None without splits.
+    """Return the name of the split that models are trained on; None if no split can be.
 
-    That is the one whose name begins with ``train``, else the largest.
+    That is the one whose name begins with ``train``, else the largest whose name is not that of an evaluation split.
     """
     names, counts = np.unique([str(name) for name in table.splits if name is not None], return_counts=True)
-    if not len(names):
-        return None
-    for name in names.tolist():
-        if name.lower().startswith("train"):
-            return str(name)
-    return str(names[np.argmax(counts)])
+    by_size = [str(name) for name in names[np.argsort(-counts, kind="stable")]]
+    named = [name for name in by_size if name.lower().startswith("train")]
+    others = [name for name in by_size if not name.lower().startswith(EVALUATION_NAMES)]
+    return next(iter([*named, *others]), None)
 
 
 def superfluous_rows(table: DatasetTable, rows: NDArray[np.intp]) -> NDArray[np.intp]:
@@ -129,7 +130,7 @@ def superfluous_rows(table: DatasetTable, rows: NDArray[np.intp]) -> NDArray[np.
             kept.add(split)
         else:
             superfluous.append(place)
-    return rows[np.sort(superfluous)]
+    return np.asarray(rows[np.sort(np.asarray(superfluous, np.intp))], np.intp)
 
 
 def fixes_of_groups(

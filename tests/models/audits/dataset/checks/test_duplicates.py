@@ -77,6 +77,11 @@ def test_copies_with_different_labels_are_dropped_from_training_only() -> None:
     assert [row.key for row in fix_exact_duplicates(table)] == [table.keys[3]]
 
 
+def test_copies_in_two_evaluation_splits_are_both_kept() -> None:
+    table = hash_table(["a", "a"], splits=np.array(["test", "validation"], object))
+    assert fix_exact_duplicates(table) == []
+
+
 @pytest.mark.parametrize("table", [make_table(0), make_table(1), hash_table([None, None]), hash_table(["a"])])
 def test_nothing_is_found_where_nothing_can_be(table: DatasetTable) -> None:
     assert find_exact_duplicates(table) == find_near_duplicates(table) == []
