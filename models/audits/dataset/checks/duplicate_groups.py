@@ -105,13 +105,12 @@ def training_split(table: DatasetTable) -> str | None:
     return next(iter([*named, *others]), None)
 
 
-def superfluous_rows(table: DatasetTable, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+def superfluous_rows(table: DatasetTable, rows: NDArray[np.intp], training: str | None) -> NDArray[np.intp]:
     """Return all rows of a group but the one to keep: of an evaluation split if there is one, then the largest file.
 
     Rows of other evaluation splits are kept as well. A group with different labels has no superfluous rows, except those of
     the training split of which there are copies in an evaluation split.
     """
-    training = training_split(table)
     splits = [table.splits[row] for row in rows]
     is_test = np.asarray([name is not None and name != training for name in splits])
     if is_conflicting(table, rows):
@@ -144,9 +143,9 @@ def fixes_of_groups(
         findings: of the groups; the last one is named in the rows.
         word: for the reason, for example ``copy``.
     """
-    rows = []
+    rows, training = [], training_split(table)
     for members in groups.members():
-        superfluous = superfluous_rows(table, members)
+        superfluous = superfluous_rows(table, members, training)
         kept = np.setdiff1d(members, superfluous)
         rows += [
             FixRow(key, "drop", "", f"{word} of {table.keys[kept[0]]}", findings[-1].id)
