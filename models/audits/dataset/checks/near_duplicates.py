@@ -208,4 +208,4 @@ def _shares(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the shares of `NUM_BINS` bins, each of as many neighbouring bins of histograms as there are."""
     if counts.shape[1] % NUM_BINS == 0:
         counts = counts.reshape(len(counts), NUM_BINS, -1).sum(axis=2)
-    return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1e-12)
+    return np.asarray(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1e-12), np.float64)
