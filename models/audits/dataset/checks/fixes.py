@@ -1,0 +1,20 @@
+"""Rows of the fix list: what to do about single images of a dataset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+FixAction = Literal["drop", "relabel", "move"]
+
+
+@dataclass(frozen=True, slots=True)
+class FixRow:
+    """A proposed change of one image's row in the index."""
+
+    key: str
+    action: FixAction
+    value: str
+    """New class or split; empty for dropped images."""
+    reason: str
+    finding_id: str
