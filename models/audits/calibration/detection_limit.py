@@ -148,7 +148,7 @@ def limit_to_dict(
 
 
 def limit_sentence(limits: Sequence[Limit], reason: str, facts: dict[str, Any]) -> str:
-    """Return what an audit of these images would have caught, in a sentence or two."""
+    """Return the limits, or the reason for having none, in words."""
     if reason:
         return f"The detection limit was not measured: {reason}."
     largest = percent(facts["largest_area"])

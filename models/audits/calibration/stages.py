@@ -190,7 +190,9 @@ def list_experiments(records: pa.Table, seed: int, sizes: Sequence[tuple[float, 
     rows: list[dict[str, Any]] = [
         {
             "number": number,
-            "target": chosen[(number + number // num_kinds) % len(chosen)],  # another class in each repeat
+            "target": chosen[
+                (number % num_kinds + number // num_kinds) % len(chosen)
+            ],  # another class in each repeat
             "area": area,
             "prevalence": prevalence,
             "reason": "",
@@ -218,7 +220,7 @@ def not_run(reason: str) -> pa.RecordBatch:
 
 
 def cost_sentence() -> str:
-    """Return what a calibration costs at most, before anything is computed."""
+    """Return the largest number of forward passes of a calibration, in words."""
     from ..gradcam.interventions import MAX_SUSPECTS
     from .condition import NUM_PAIRS, NUM_PASTED
 
