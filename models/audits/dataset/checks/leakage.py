@@ -32,7 +32,7 @@ class Leaks:
 
     exact: DuplicateGroups
     near: DuplicateGroups
-    keyed: DuplicateGroups
+    by_key: DuplicateGroups
     """Images with the same group key."""
     key_name: str
     """What the group key is, in words."""
@@ -149,7 +149,7 @@ def restated_score(
 def _ways(leaks: Leaks) -> Iterator[tuple[str, str, DuplicateGroups]]:
     yield "copy", "exact copies in", leaks.exact
     yield "near duplicate", "near duplicates in", leaks.near
-    yield leaks.key_name, f"the same {leaks.key_name} as images of", leaks.keyed
+    yield leaks.key_name, f"the same {leaks.key_name} as images of", leaks.by_key
 
 
 def _shared(groups: DuplicateGroups, rows: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -35,6 +35,8 @@ MAX_PLAIN = 6
 """Bits of the gradient hash of an image that is too plain to be told from others by its hashes."""
 MAX_TONES_PLAIN = 0.08
 """Total variation between histograms of turned and of plain copies."""
+NUM_BINS = 16
+"""Bins of the compared histograms."""
 MAX_ASPECT = 1.12
 """Ratio between the aspects of copies."""
 MEASURES = ("brightness", "contrast", "mean_r", "mean_g", "mean_b", "std_r", "std_g", "std_b")
@@ -197,6 +199,13 @@ def _tones(table: DatasetTable, first: NDArray[np.intp], second: NDArray[np.intp
         one, other = (
             np.asarray(histograms[rows[start : start + CHUNK_PAIRS]], np.float64) for rows in (first, second)
         )
-        shares = [values / np.maximum(values.sum(axis=1, keepdims=True), 1e-12) for values in (one, other)]
+        shares = [_shares(values) for values in (one, other)]
         distance[start : start + CHUNK_PAIRS] = np.abs(shares[0] - shares[1]).sum(axis=1) / 2
     return distance
+
+
+def _shares(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the shares of `NUM_BINS` bins, each of as many neighbouring bins of histograms as there are."""
+    if counts.shape[1] % NUM_BINS == 0:
+        counts = counts.reshape(len(counts), NUM_BINS, -1).sum(axis=2)
+    return np.asarray(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1e-12), np.float64)

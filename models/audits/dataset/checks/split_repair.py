@@ -41,7 +41,7 @@ def fix_leakage(table: DatasetTable, leaks: Leaks | None = None) -> list[FixRow]
                     )
                 )
                 dropped[row] = True
-    splits = repaired_splits(table, groups_of(np.where(dropped, -1, leaks.keyed.numbers)))
+    splits = repaired_splits(table, groups_of(np.where(dropped, -1, leaks.by_key.numbers)))
     causes = [leak_id(str(name), leaks.key_name) for name in np.unique(table.splits[is_other].astype(str))]
     cause = next((cause for cause in causes if cause in found), "")
     for row in np.flatnonzero(splits != table.splits).tolist():

@@ -142,5 +142,5 @@ def test_repaired_splits_share_no_group_and_keep_the_classes_balanced() -> None:
 
 def test_groups_within_a_split_and_images_without_split_stay() -> None:
     table = keyed_table(["a", "a", "b", "b"], ["test", "test", "train", None], [0, 1, -1, -1])
-    repaired = repaired_splits(table, find_leaks(table, "patient").keyed)
+    repaired = repaired_splits(table, find_leaks(table, "patient").by_key)
     np.testing.assert_array_equal(repaired, table.splits)
