@@ -32,7 +32,7 @@ _TAG_COUNT_AT = 128
 
 
 def exif_traces(block: bytes | None) -> dict[str, Any]:
-    """Read camera, software, date and orientation of an EXIF block; None for what it does not say."""
+    """Read camera, software, date and orientation of an EXIF block; None for missing ones."""
     tags: dict[int, str | int] = {}
     try:
         if block and (order := {b"II": "<", b"MM": ">"}.get(block[:2])):
