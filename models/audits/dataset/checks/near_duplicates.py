@@ -94,7 +94,7 @@ def _same_orientation(table: DatasetTable, rows: NDArray[np.intp]) -> tuple[Pair
         return is_near
 
     both = np.stack([phashes[rows], dhashes[rows]], axis=1)
-    return _verified(table, rows, both, min(MAX_PHASH, most_same), is_copy, turned=False)
+    return _verified(table, rows, both, min(MAX_PHASH, most_same), is_copy)
 
 
 def _turned(table: DatasetTable, rows: NDArray[np.intp]) -> tuple[Pairs, Pairs]:
@@ -104,7 +104,7 @@ def _turned(table: DatasetTable, rows: NDArray[np.intp]) -> tuple[Pairs, Pairs]:
     def is_copy(first: NDArray[np.intp], second: NDArray[np.intp]) -> NDArray[np.bool_]:
         return _tones(table, first, second) <= MAX_TONES_PLAIN
 
-    return _verified(table, rows, hashes[rows, None], limit, is_copy, turned=True)
+    return _verified(table, rows, hashes[rows, None], limit, is_copy)
 
 
 def _verified(
@@ -113,8 +113,6 @@ def _verified(
     hashes: NDArray[np.uint64],
     radius: int,
     is_copy: Callable[[NDArray[np.intp], NDArray[np.intp]], NDArray[np.bool_]],
-    *,
-    turned: bool,
 ) -> tuple[Pairs, Pairs]:
     """Return pairs of rows with the same and with similar hashes that are copies and whose measures agree.
 
@@ -131,7 +129,7 @@ def _verified(
     def kept(first: NDArray[np.intp], second: NDArray[np.intp]) -> Pairs:
         passes = np.flatnonzero(is_copy(first, second))
         first, second = first[passes], second[passes]
-        agrees = _agree(table, measures, first, second, turned=turned)
+        agrees = _agree(table, measures, first, second)
         return first[agrees], second[agrees]
 
     heads = rows[np.flatnonzero(np.concatenate([[True], ~is_equal]))]
@@ -171,8 +169,6 @@ def _agree(
     measures: NDArray[np.float32],
     first: NDArray[np.intp],
     second: NDArray[np.intp],
-    *,
-    turned: bool,
 ) -> NDArray[np.bool_]:
     """Return whether the shapes and measures of pairs of images agree."""
     agrees = np.ones(len(first), np.bool_)
@@ -182,9 +178,7 @@ def _agree(
         width, height = (np.asarray(table.files[name], np.float64) for name in ("width", "height"))
         with np.errstate(divide="ignore", invalid="ignore"):
             aspects = np.log(width / height)
-        difference = np.abs(aspects[first] - aspects[second])
-        if turned:
-            difference = np.minimum(difference, np.abs(aspects[first] + aspects[second]))
+        difference = np.abs(np.abs(aspects[first]) - np.abs(aspects[second]))  # either may be turned
         agrees &= ~(difference > math.log(MAX_ASPECT))  # unknown sizes agree
     return agrees
 
