@@ -14,6 +14,7 @@ import numpy as np
 
 from .duplicate_findings import duplicate_findings
 from .duplicate_groups import DuplicateGroups, fixes_of_groups, groups_around_medoids
+from .feature_pairs import feature_pairs
 from .hamming import NUM_BITS, Pairs, distances, near_pairs, pack_hashes
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ MAX_PLAIN = 6
 """Bits of the gradient hash of an image that is too plain to be told from others by its hashes."""
 MAX_TONES_PLAIN = 0.08
 """Total variation between histograms of turned and of plain copies."""
+LEAST_COSINE = 0.9
+"""Similarity of the features of copies."""
 NUM_BINS = 16
 """Bins of the compared histograms."""
 MAX_ASPECT = 1.12
@@ -58,6 +61,8 @@ def near_groups(table: DatasetTable) -> DuplicateGroups:
     found = [_same_orientation(table, rows)]
     if "phash_invariant" in table.images and "histogram" in table.images:
         found.append(_turned(table, rows))
+    if table.features is not None and "histogram" in table.images:
+        found.append(_same_features(table, table.features))
     same, pairs = (
         (np.concatenate([pair[0] for pair in kind]), np.concatenate([pair[1] for pair in kind]))
         for kind in zip(*found, strict=True)
@@ -105,6 +110,19 @@ def _turned(table: DatasetTable, rows: NDArray[np.intp]) -> tuple[Pairs, Pairs]:
         return _tones(table, first, second) <= MAX_TONES_PLAIN
 
     return _verified(table, rows, hashes[rows, None], limit, is_copy)
+
+
+def _same_features(table: DatasetTable, features: NDArray[np.float32]) -> tuple[Pairs, Pairs]:
+    """Return pairs of images with similar features whose histograms and measures agree, cropped copies among them."""
+    measures = _standardised(table)
+    first: list[NDArray[np.intp]] = [np.zeros(0, np.intp)]
+    second = first.copy()
+    for one, other in feature_pairs(np.where(table.is_readable[:, None], features, np.nan), LEAST_COSINE):
+        agrees = _agree(table, measures, one, other)
+        agrees[agrees] = _tones(table, one[agrees], other[agrees]) <= MAX_TONES
+        first.append(one[agrees])
+        second.append(other[agrees])
+    return (first[0], first[0]), (np.concatenate(first), np.concatenate(second))
 
 
 def _verified(
