@@ -28,6 +28,11 @@ def head_module(model: nn.Module) -> tuple[str, nn.Module]:
             f"model: expected a classifier, got {type(model).__name__}, an image encoder without a head; "
             "set num_classes to give it one"
         )
+    if hasattr(model, "pretrained_cfg") and not hasattr(model, "reset_classifier"):
+        raise ModelError(
+            f"model: expected a classifier, got {type(model).__name__}, an encoder whose tokens are for a language model; "
+            "choose the network of the same name without `_enc`"
+        )
     for kind in (nn.Linear, nn.Conv2d):
         found = [(name, module) for name, module in model.named_modules() if isinstance(module, kind)]
         if found:

@@ -49,9 +49,9 @@ class CacheCounts:
 class PixelCache:
     """Cache of the images of one recipe. ``get`` and ``put`` are thread-safe; one thread publishes; call ``close``.
 
-    Nothing is evicted: once ``max_bytes`` is reached, nothing more is added. A damaged shard is deleted; its intact images
-    are added again from memory and the others are produced again. A full disk, or any other write error, disables adding
-    for this run with one warning.
+    Nothing is evicted: once ``max_bytes`` is reached, nothing more is added. A shard with a damaged image is deleted; its
+    intact images are added again from memory and the others are produced again. A full disk, or any other write error,
+    disables adding for this run with one warning.
 
     Lookups do not wait for a slow disk: the locks of the lookup and of the counts are held briefly, ``put`` has its own
     lock, under which threads wait for buffers, and lookups do not wait for the lock of the folder scan.
@@ -151,7 +151,10 @@ class PixelCache:
         try:
             packed = shard.read(number)
         except DamagedShard:
-            self._drop(shard)
+            if self._drop(
+                shard
+            ):  # other threads may have read its intact images, so nothing else would add them
+                self.put(list(shard.intact()))
             return None
         if shard.path not in self._touched:
             self._touched.add(shard.path)
@@ -160,30 +163,24 @@ class PixelCache:
         return packed
 
     def discard(self, picture: CachedImage) -> None:
-        """Delete the shard of an image that cannot be decoded."""
+        """Delete the shard of an image that cannot be decoded; its other images are not trusted either."""
         if picture.shard is not None:
-            self._drop(picture.shard, undecodable=picture)
+            self._drop(picture.shard)
 
-    def _drop(self, shard: Shard, *, undecodable: CachedImage | None = None) -> None:
-        """Delete a shard and add its intact images again: other threads may have read them, so nothing else would."""
+    def _drop(self, shard: Shard) -> bool:
+        """Delete a shard; return whether this call did."""
         with self._lookup_lock:
             if shard not in self._lookup.shards:
-                return
+                return False
             self._lookup = self._lookup.without(shard)
         self._count(damaged=1)
         try:
             shard.path.unlink(missing_ok=True)
         except OSError:  # read-only folder: each run detects the damage again
-            return
+            return False
         with self._put_lock:
             self._others_bytes -= shard.num_bytes
-        self.put(
-            [
-                (key, picture)
-                for key, picture in shard.intact()
-                if undecodable is None or not np.shares_memory(picture.data, undecodable.data)
-            ]
-        )
+        return True
 
     def put(self, pictures: Sequence[tuple[np.ndarray, CachedImage]]) -> None:
         """Add images with their keys, unless present or over the limit. Copies them, and blocks while the disk is slower."""

@@ -70,6 +70,7 @@ class MapStage:
         """
         from ...zoo.heads import num_outputs
         from ...zoo.weights_report import weights_report
+        from .cells import CellSample
         from .image_columns import ImageColumns
         from .map_columns import MAX_LOGITS
         from .measure import CamExplainer
@@ -103,6 +104,7 @@ class MapStage:
                 match,
                 stack,
                 ImageColumns(audit.plan, audit.split),
+                CellSample(audit.plan.seed, len(audit.plan.load_index().rows(audit.split))),
                 method=audit.method,
                 targets=audit.targets,
                 seed=audit.plan.seed,

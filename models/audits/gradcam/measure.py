@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +19,7 @@ from ...explain.cam.registry import DEFAULT
 from ...explain.target_layer import TargetLayer, choose_target_layer
 from ...zoo.device import torch_device
 from ...zoo.forward import eval_mode, model_inputs, run_model
+from .cells import cell_arrays, cell_columns
 from .classes import ClassMatch
 from .config import ALL, LABEL, PREDICTED, SECOND
 from .features import FeatureProjection
@@ -26,7 +27,10 @@ from .map_columns import MAX_LOGITS, Annotations, ExplainedBatch, explained_colu
 from .records import SCHEMA
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from ....pipeline.batch.batch import Batch
+    from ...explain.cam.explainer import CamResult
 
 ImageColumns = Callable[[Sequence[str], torch.Tensor], Mapping[str, Any]]
 """Columns of the records that come from keys and model inputs alone."""
@@ -42,6 +46,7 @@ class CamExplainer:
         match: ClassMatch,
         stack: ExitStack,
         image_columns: ImageColumns,
+        cell_sample: Callable[[Sequence[str]], NDArray[np.bool_]],
         *,
         method: str = DEFAULT,
         targets: Sequence[str] = (PREDICTED,),
@@ -59,6 +64,7 @@ class CamExplainer:
         self._outputs = torch.tensor([*match.outputs, -1])  # index -1: images without a label
         self._stack = stack
         self._image_columns = image_columns
+        self._cell_sample = cell_sample
         self._method = method
         self._targets = tuple(targets)
         self._named = named_outputs(targets, match)
@@ -102,10 +108,19 @@ class CamExplainer:
         )
         columns = explained_columns(explained, self._targets[0], self._projection, annotations)
         columns |= self._image_columns(keys, images)
+        columns |= self._cell_columns(result, self._cell_sample(keys))
         columns["key"] = keys
         columns["target_layer"] = [cam.name] * len(own)
         columns["model"] = [json.dumps(self._facts, sort_keys=True)] * len(own)
         return pa.record_batch(columns, schema=SCHEMA)
+
+    def _cell_columns(self, result: CamResult, chosen: NDArray[np.bool_]) -> dict[str, list[Any]]:
+        has_cells = result.weight is not None and len(result.weight) <= MAX_LOGITS
+        activations = result.activations_nchw[torch.from_numpy(chosen).to(result.activations_nchw.device)]
+        cells = None
+        if has_cells and len(activations):
+            cells = cell_arrays(activations, cast("torch.Tensor", result.weight), self._projection)
+        return cell_columns(cells, chosen)
 
     def _prepare_cam(self, images: torch.Tensor, key: str) -> Cam:
         if self._cam is None:

@@ -57,6 +57,12 @@ SCHEMA = pa.schema(
         ("features", pa.list_(pa.float16(), NUM_FEATURES)),  # mean activation of the target layer
         # The same, weighted by the rectified map of the prediction; null if that is empty.
         ("evidence_features", pa.list_(pa.float16(), NUM_FEATURES)),
+        # Of a sample of the images, for networks with average pooling and a linear layer of at most 100 outputs: features of
+        # each cell, and the evidence of each cell for each output; `read_cells` reads them. Row-major, null for the others.
+        ("cell_features", pa.list_(pa.float16())),
+        ("cell_evidence", pa.list_(pa.float16())),
+        ("cell_height", pa.int32()),
+        ("cell_width", pa.int32()),
         ("image_height", pa.int32()),  # pixels of the model input
         ("image_width", pa.int32()),
         # Where the evidence of `map` lies; `hit` is of the label's map.

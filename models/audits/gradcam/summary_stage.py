@@ -107,7 +107,7 @@ def summarize(audit: AuditConfig, records: pa.Table, trust_records: pa.Table) ->
     metrics = metrics_path(audit)
     findings |= {
         "trust": trust.to_dict(),
-        "searched": search_extent(read_image_table(records, match.names, audit.plan.seed)),
+        "searched": search_extent(read_image_table(records, match, audit.plan.seed)),
         "split": audit.split,
         "map_size": size,
         "image_size": image,

@@ -50,5 +50,5 @@ class SuspectStage:
         if not records.num_rows:
             return findings_batch([])
         facts = json.loads(records["model"][0].as_py())
-        names = match_audited_classes(self.audit, int(facts["num_outputs"])).names
-        return findings_batch(find_suspects(read_image_table(records, names, self.audit.plan.seed)))
+        match = match_audited_classes(self.audit, int(facts["num_outputs"]))
+        return findings_batch(find_suspects(read_image_table(records, match, self.audit.plan.seed)))

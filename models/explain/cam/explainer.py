@@ -49,6 +49,8 @@ class CamResult:
     """Maps before the ReLU per target set, float32 (N, h, w); negative values are evidence against the class."""
     activations_nchw: torch.Tensor
     """Output of the target layer as (N, C, h, w)."""
+    weight: torch.Tensor | None = None
+    """Weight (K, C) of the linear layer, if only it and average pooling follow the target layer; None otherwise."""
 
     @property
     def maps(self) -> tuple[torch.Tensor, ...]:
@@ -127,7 +129,8 @@ class Cam:
             chosen = tuple(_classes(each, scores.detach()) for each in targets)
             with full_precision(images):
                 signed = tuple(self.method(recording, classes).detach() for classes in chosen)
-        return CamResult(scores.detach(), chosen, signed, layout.to_nchw(recorded.activation.detach()))
+        activations = layout.to_nchw(recorded.activation.detach())
+        return CamResult(scores.detach(), chosen, signed, activations, weight)
 
     def _record(
         self, images: torch.Tensor, layout: MapLayout, head: LinearHead | None

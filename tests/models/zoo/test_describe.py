@@ -163,3 +163,11 @@ def test_options_that_a_network_does_not_have_are_refused() -> None:
         describe(ModelSpec(name="resnet18", auxiliary_heads=True))
     with pytest.raises(ModelError, match="in_channels: expected a network that begins with a convolution"):
         describe(ModelSpec(name="naflexvit_base_patch16_gap", in_channels=1))
+
+
+@pytest.mark.parametrize("name", ["qwen3_vit_88m_enc", "mobilenetv5_300m_enc"])
+def test_an_encoder_for_a_language_model_is_refused_as_a_classifier(name: str) -> None:
+    with pytest.raises(
+        ModelError, match=r"expected a classifier, got .*; choose the network of the same name"
+    ):
+        describe(ModelSpec(name=name))

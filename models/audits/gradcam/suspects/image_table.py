@@ -11,12 +11,15 @@ import pyarrow.compute as pc
 
 from .....pipeline.rng import derive_seed, numpy_generator
 from ...findings.finding import Region
+from ..cells import Cells, read_cells
 from ..gallery import class_name
 from ..records import column, features_array, maps_array
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
+
+    from ..classes import ClassMatch
 
 MAX_GRID = 14
 """Maps with more cells a side are summed to at most so many."""
@@ -45,6 +48,8 @@ class ImageTable:
     names: Sequence[str]
     """Names of all classes by number."""
     seed: int
+    cells: Cells | None = None
+    """Cells of a sample of the images; None for networks without a linear head."""
     facts: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     """Further columns of the images by name: numbers, or strings as objects."""
 
@@ -77,7 +82,7 @@ FACTS = ("bytes", "width", "height", "format", "brightness", "contrast", "is_gra
 """Columns of the records that describe the file and the pixels of an image."""
 
 
-def read_image_table(records: pa.Table, names: Sequence[str], seed: int) -> ImageTable:
+def read_image_table(records: pa.Table, match: ClassMatch, seed: int) -> ImageTable:
     """Read the records of the stage ``maps``, at least one row, in the order of the keys."""
     records = records.sort_by("key")
     known = np.asarray(records["known"].to_pylist(), np.bool_)
@@ -98,8 +103,9 @@ def read_image_table(records: pa.Table, names: Sequence[str], seed: int) -> Imag
         map_size=(int(maps.shape[1]), int(maps.shape[2])),
         features=features_array(records),
         evidence_features=features_array(records, "evidence_features"),
-        names=names,
+        names=match.names,
         seed=seed,
+        cells=read_cells(records, match.class_of_output),
         facts={name: _fact(records, name) for name in FACTS},
     )
 

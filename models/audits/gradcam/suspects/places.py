@@ -77,12 +77,17 @@ def place_name(y: float, x: float) -> str:
 
 def region_place(weights: NDArray[Any]) -> Place:
     """Name a region by its centre of mass and size."""
+    percent = max(1, round(100 * float(weights.sum()) / weights.size))
+    name = f"region at the {_name_of_centre(weights)} ({percent} % of the image)"
+    return Place(name, weights.astype(np.float32))
+
+
+def _name_of_centre(weights: NDArray[Any]) -> str:
     height, width = weights.shape
     total = float(weights.sum())
     y = float(weights.sum(axis=1) @ (np.arange(height) + 0.5)) / (height * total)
     x = float(weights.sum(axis=0) @ (np.arange(width) + 0.5)) / (width * total)
-    percent = max(1, round(100 * total / weights.size))
-    return Place(f"region at the {place_name(y, x)} ({percent} % of the image)", weights.astype(np.float32))
+    return place_name(y, x)
 
 
 def merge_cells(cells: Sequence[int], height: int, width: int) -> list[NDArray[np.float32]]:
@@ -93,3 +98,22 @@ def merge_cells(cells: Sequence[int], height: int, width: int) -> list[NDArray[n
     flat[list(cells)] = True
     numbers, count = label(flat.reshape(height, width), structure=np.ones((3, 3)))
     return [np.asarray(numbers == number, np.float32) for number in range(1, count + 1)]
+
+
+def joined_place(cells: Sequence[int], height: int, width: int) -> Place:
+    """Return cells as one place, named by its parts where they do not touch, or as the frame if they are all around."""
+    parts = merge_cells(cells, height, width)
+    weights = np.asarray(sum(parts[1:], parts[0]), np.float32)
+    if len(parts) == 1 and not _is_around(weights):
+        return region_place(weights)
+    inner = weights[1:-1, 1:-1]
+    percent = max(1, round(100 * float(weights.mean())))
+    if not inner.any() and _is_around(weights):
+        return Place(f"frame ({percent} % of the image)", weights)
+    names = dict.fromkeys(_name_of_centre(part) for part in parts)
+    return Place(f"regions at the {' and the '.join(names)} ({percent} % of the image)", weights)
+
+
+def _is_around(weights: NDArray[np.float32]) -> bool:
+    """Return whether cells touch opposite edges."""
+    return bool((weights[0].any() and weights[-1].any()) or (weights[:, 0].any() and weights[:, -1].any()))

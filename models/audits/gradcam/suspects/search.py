@@ -8,6 +8,7 @@ import numpy as np
 
 from .clusters import cluster_suspects
 from .labels import confident_errors, suspected_labels
+from .look_alikes import look_alike_suspects
 from .profiles import profile_suspects
 from .regions import MIN_IMAGES, examined_classes, region_suspects
 from .slices import slice_suspects
@@ -16,10 +17,11 @@ if TYPE_CHECKING:
     from ...findings.finding import Finding
     from .image_table import ImageTable
 
-SEARCH_VERSION = 3
+SEARCH_VERSION = 4
 """Changes with the searches and their thresholds."""
 SEARCHES = (
     region_suspects,
+    look_alike_suspects,
     cluster_suspects,
     profile_suspects,
     confident_errors,

@@ -1,0 +1,1 @@
+"""Shortcuts planted on purpose, and which of them an audit finds."""
