@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from lightwell.models.audits.dataset.checks import feature_pairs
 from lightwell.models.audits.dataset.checks.duplicate_groups import groups_around_medoids
 from lightwell.models.audits.dataset.checks.exact_duplicates import (
     find_exact_duplicates,
@@ -130,6 +131,42 @@ def test_plain_pictures_of_different_colours_are_not_one_group() -> None:
         for top in generator.permutation(190)[:60]
     ]
     assert max((len(rows) for rows in groups_in(picture_table(shades + skies))), default=0) <= 12
+
+
+def test_cropped_copies_are_found_by_features() -> None:
+    """Hashes of a copy without its right and lower tenth have little in common with those of the whole picture."""
+    generator = np.random.default_rng(9)
+    pictures = make_pictures(generator, 120)
+    cropped = [np.ascontiguousarray(picture[:58, :58]) for picture in pictures[:10]]
+    features = generator.normal(size=(130, 32)).astype(np.float32)
+    features[120:] = features[:10] + generator.normal(size=(10, 32)) / 8
+    features[5] = np.nan
+    found = near_groups(picture_table(pictures + cropped, features=features)).numbers
+    is_found = found[120:] == found[:10]
+    assert is_found[np.arange(10) != 5].mean() >= 0.8
+    assert set(found[10:120]) == {-1}
+
+
+def test_similar_features_of_different_pictures_are_no_duplicates() -> None:
+    pictures = make_pictures(np.random.default_rng(10), 120)
+    features = np.ones((120, 8), np.float32)
+    assert near_groups(picture_table(pictures, features=features)).count <= 1
+
+
+def test_feature_pairs_are_those_of_comparing_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feature_pairs, "BLOCK_ROWS", 7)
+    features = np.random.default_rng(11).normal(size=(40, 3)).astype(np.float32)
+    features[3] = 0
+    features[4, 0] = np.nan
+    found = [np.stack(pair, axis=1) for pair in feature_pairs.feature_pairs(features, 0.9)]
+    lengths = np.linalg.norm(features, axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        cosines = (features / lengths) @ (features / lengths).T
+    assert sorted(map(tuple, np.concatenate(found).tolist())) == list(
+        map(tuple, np.argwhere(np.triu(cosines >= 0.9, 1)).tolist())
+    )
+    monkeypatch.setattr(feature_pairs, "MAX_ROWS", 39)
+    assert list(feature_pairs.feature_pairs(features, 0.9)) == []
 
 
 def test_images_of_one_kind_are_not_one_group() -> None:
