@@ -8,10 +8,22 @@ from lightwell.pipeline.errors import RequestError, did_you_mean
 
 from .benchmark import Benchmark
 
-HERE = ("cold", "large", "cached", "index", "memory", "accuracy", "ray", "probe", "train", "gradcam")
+HERE = (
+    "cold",
+    "large",
+    "cached",
+    "index",
+    "memory",
+    "accuracy",
+    "ray",
+    "probe",
+    "train",
+    "gradcam",
+    "planted",
+)
 """Modules of this package with a ``BENCH``."""
 ALL = ("cold", "large", "cached", "index", "memory", "ray", "probe", "train", "gradcam")
-"""What ``all`` runs, in order; ``accuracy`` needs labels beside the pictures."""
+"""What ``all`` runs, in order; ``accuracy`` and ``planted`` need labelled pictures."""
 
 
 def find_benches(name: str) -> list[Benchmark]:

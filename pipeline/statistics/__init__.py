@@ -1,0 +1,1 @@
+"""Measures of files and decoded images that need no model."""
