@@ -8,7 +8,20 @@ from typing import Annotated
 
 import typer
 
-NAMES = ("cold", "large", "cached", "index", "memory", "accuracy", "ray", "probe", "train", "gradcam", "planted", "all")
+NAMES = (
+    "cold",
+    "large",
+    "cached",
+    "index",
+    "memory",
+    "accuracy",
+    "ray",
+    "probe",
+    "train",
+    "gradcam",
+    "planted",
+    "all",
+)
 
 
 def _names(incomplete: str) -> list[str]:
