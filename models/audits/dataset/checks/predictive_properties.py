@@ -1,4 +1,4 @@
-"""Properties of files and images that tell the classes apart: a network can learn them instead of the objects.
+"""Properties of files and images that predict the class, so that a network can learn them instead of the objects.
 
 Each property is tested alone: of a class the values that it has more often than the other classes have are found on four
 fifths of the images, and the class of the remaining fifth is predicted from its value. Classes weigh alike, so a property that
@@ -44,7 +44,7 @@ TRACES = frozenset(
 
 @dataclass(frozen=True)
 class Prediction:
-    """How well one property predicts the class."""
+    """Prediction of the class from one property."""
 
     score: float
     """(balanced accuracy - 1 / C) / (1 - 1 / C), cross-validated."""
