@@ -179,7 +179,7 @@ def _counts(
 
 
 def severity_of(name: str, score: float) -> Severity:
-    """Return the severity: properties of what an image shows, such as its brightness, may belong to the class."""
+    """Return the severity: the content of images, such as their brightness, may belong to the class."""
     if name not in TRACES:
         return "low" if score >= HIGH_SCORE else "note"
     return "high" if score >= HIGH_SCORE else "medium" if score >= MEDIUM_SCORE else "low"
