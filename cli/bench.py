@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-NAMES = ("cold", "large", "cached", "index", "memory", "accuracy", "ray", "probe", "train", "gradcam", "all")
+NAMES = ("cold", "large", "cached", "index", "memory", "accuracy", "ray", "probe", "inspect", "train", "gradcam", "all")
 
 
 def _names(incomplete: str) -> list[str]:

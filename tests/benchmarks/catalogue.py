@@ -8,9 +8,21 @@ from lightwell.pipeline.errors import RequestError, did_you_mean
 
 from .benchmark import Benchmark
 
-HERE = ("cold", "large", "cached", "index", "memory", "accuracy", "ray", "probe", "train", "gradcam")
+HERE = (
+    "cold",
+    "large",
+    "cached",
+    "index",
+    "memory",
+    "accuracy",
+    "ray",
+    "probe",
+    "inspect",
+    "train",
+    "gradcam",
+)
 """Modules of this package with a ``BENCH``."""
-ALL = ("cold", "large", "cached", "index", "memory", "ray", "probe", "train", "gradcam")
+ALL = ("cold", "large", "cached", "index", "memory", "ray", "probe", "inspect", "train", "gradcam")
 """What ``all`` runs, in order; ``accuracy`` needs labels beside the pictures."""
 
 
