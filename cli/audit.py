@@ -69,6 +69,14 @@ def audit(
             help="Folder below --out for a PNG of each original picture with its map, and the map as .npy (default: none).",
         ),
     ] = None,
+    calibrate: Annotated[
+        bool,
+        typer.Option(
+            "--calibrate",
+            help="Also plant marks in images of the split and report the smallest that the audit would have caught (some "
+            "minutes).",
+        ),
+    ] = False,
     allow_import: AllowImport = None,
     quiet: Quiet = False,
     as_json: Json = False,
@@ -87,7 +95,14 @@ def audit(
     allowed = allow_import or ()
     found = open_service(job, "gradcam", options=options, allow_import=allowed) or open_engine(**options)
     findings = run_audit(
-        job, out, found, quiet=quiet or as_json, allow_import=allowed, explain=explain, overlays=overlays
+        job,
+        out,
+        found,
+        quiet=quiet or as_json,
+        allow_import=allowed,
+        explain=explain,
+        overlays=overlays,
+        calibrate=calibrate,
     )
     if as_json:
         print_json(findings)
@@ -112,8 +127,10 @@ def run_audit(
     allow_import: Sequence[str] = (),
     explain: Sequence[str] | None = None,
     overlays: str | None = None,
+    calibrate: bool = False,
 ) -> Any:
     """Run the audit job of a job file and return its findings."""
+    from ..models.audits.calibration.stages import cost_sentence
     from ..models.audits.gradcam.job import GradCamAudit
     from ..pipeline.errors import PlanError
     from ..pipeline.jobs.job_file import dump_job, load_job
@@ -122,7 +139,11 @@ def run_audit(
     from ..workers.local import run_batch_job
 
     found = load_job(job, default="gradcam", allow_import=allow_import, contract=BatchJob)
-    given = {"explain": tuple(explain) if explain else None, "overlays": overlays}
+    given = {
+        "explain": tuple(explain) if explain else None,
+        "overlays": overlays,
+        "calibrate": calibrate or None,
+    }
     changes = {name: value for name, value in given.items() if value is not None}
     if changes:
         if not isinstance(found, GradCamAudit):
@@ -132,7 +153,10 @@ def run_audit(
         kept = {name: getattr(found, name) for name in found.model_fields_set}
         found = GradCamAudit(**{**kept, **changes})
     text = dump_job(found, job, default="gradcam")
-    return run_batch_job(found, engine, out, console_for(quiet=quiet), reads=[job], job_text=text)
+    console = console_for(quiet=quiet)
+    if isinstance(found, GradCamAudit) and found.calibrate:
+        console.print(cost_sentence())
+    return run_batch_job(found, engine, out, console, reads=[job], job_text=text)
 
 
 def _print_place(out: str) -> None:
@@ -153,6 +177,8 @@ def _print_findings(findings: Any) -> None:
             if isinstance(v, int | float | str)
         ],
     )
+    if limit := findings.get("detection_limit"):
+        print(one_line(limit["sentence"]))
     found = findings.get("findings")
     if not isinstance(found, list):  # of another kind of job
         return

@@ -75,6 +75,8 @@ class Benchmark:
     batch_size: int = 64
     streams: bool = True
     """Contestants yield batches, whose throughput is measured; if False, they return the value."""
+    details: Callable[[Path], list[dict[str, str | float]]] | None = None
+    """Rows of a further table, from the scratch folder; all have the same keys."""
     is_deterministic: bool = False
     """One round is enough, since the value is not a timing and not random."""
 

@@ -20,10 +20,11 @@ HERE = (
     "inspect",
     "train",
     "gradcam",
+    "planted",
 )
 """Modules of this package with a ``BENCH``."""
 ALL = ("cold", "large", "cached", "index", "memory", "ray", "probe", "inspect", "train", "gradcam")
-"""What ``all`` runs, in order; ``accuracy`` needs labels beside the pictures."""
+"""What ``all`` runs, in order; ``accuracy`` and ``planted`` need labelled pictures."""
 
 
 def find_benches(name: str) -> list[Benchmark]:

@@ -77,4 +77,5 @@ def measure(bench: Benchmark, data: Path, seconds: float, rounds: int, progress:
         work = Work(photos, scratch, bench.batch_size, seconds)
         num_rounds = 1 if bench.is_deterministic else rounds
         runs, left_out = run_rounds(bench, work, num_rounds, progress.print)
-        return BenchmarkResult(bench, runs, left_out, len(photos), seconds)
+        details = bench.details(Path(scratch)) if bench.details else []
+        return BenchmarkResult(bench, runs, left_out, len(photos), seconds, details)

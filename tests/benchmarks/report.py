@@ -35,6 +35,8 @@ class BenchmarkResult:
     left_out: Mapping[str, str]
     num_photos: int
     seconds: float
+    details: Sequence[Mapping[str, str | float]] = ()
+    """Rows of a further table."""
 
     @property
     def ratios(self) -> dict[str, float]:
@@ -58,6 +60,7 @@ def document(name: str, results: Sequence[BenchmarkResult], machine: Mapping[str
             "files": result.num_photos,
             "seconds": result.seconds,
         }
+    details = {result.bench.name: list(result.details) for result in results if result.details}
     return {
         "name": name,
         "machine": dict(machine),
@@ -66,6 +69,7 @@ def document(name: str, results: Sequence[BenchmarkResult], machine: Mapping[str
         "runs": runs,
         "ratios": ratios,
         "left_out": left_out,
+        **({"details": details} if details else {}),
     }
 
 
@@ -93,6 +97,11 @@ def print_table(result: BenchmarkResult, console: Console) -> None:
         table.add_row(name, "left out:", "", "", reason)
     console.print(f"\n{result.bench.name}, {result.bench.unit}: {result.bench.about}")
     console.print(table)
+    if result.details:
+        more = Table(*result.details[0], box=None, header_style="bold", pad_edge=False)
+        for row in result.details:
+            more.add_row(*(each if isinstance(each, str) else format_value(each) for each in row.values()))
+        console.print("\n", more)
 
 
 def check_writable(path: Path) -> None:

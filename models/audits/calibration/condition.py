@@ -70,6 +70,8 @@ class Experiment:
     condition: Condition
     table: ImageTable
     """Of the audited images, sorted by key."""
+    images: NDArray[np.uint8]
+    """(N, H, W, 3), by row of the table, with their marks."""
     is_marked: NDArray[np.bool_]
     """Per row of the table."""
     mask: NDArray[np.bool_] | None
@@ -109,6 +111,7 @@ def run_condition(pool: ImagePool, network: FrozenNetwork, condition: Condition)
     return Experiment(
         condition,
         table,
+        np.stack([shown[str(pool.keys[row])] for row in by_key]),
         is_marked[by_key],
         np.logical_or.reduce(in_audited) if in_audited else None,
         findings,

@@ -61,6 +61,9 @@ class AuditConfig(CheckedModel):
     ``lime``, ``kernel_shap``, ``occlusion``. Each takes as long as some hundred images; needs the extra ``explain``."""
     overlays: str | None = None
     """Name of a folder, below the output folder, for a PNG of each original picture with its map, and the map as .npy."""
+    calibrate: bool = False
+    """Plants marks of several sizes in images of the split, lets a probe of the network learn them, and reports the smallest that
+    the audit would have caught. Takes some minutes."""
     title: str = "Grad-CAM audit"
     credit: str = ""
     """Source and licence of the images, shown in the report."""

@@ -17,6 +17,14 @@ import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..calibration.stages import (
+    CALIBRATION,
+    EXPERIMENTS,
+    CalibrationStage,
+    ExperimentImageStage,
+    ExperimentStage,
+    summarize_calibration,
+)
 from .config import AuditConfig
 from .findings_stage import FindingsStage
 from .intervention_stage import InterventionStage
@@ -61,8 +69,18 @@ class GradCamAudit(AuditConfig):
             SummaryStage(self),
             PictureStage(self),
         )
-        more = (OpinionStage(self),) if self.second_opinions else ()
-        return (*stages, *more, *((OverlayStage(self, self.overlays),) if self.overlays else ()))
+        opinions = (OpinionStage(self),) if self.second_opinions else ()
+        calibration = (
+            (ExperimentStage(self), ExperimentImageStage(self), CalibrationStage(self))
+            if self.calibrate
+            else ()
+        )
+        return (
+            *stages,
+            *opinions,
+            *calibration,
+            *((OverlayStage(self, self.overlays),) if self.overlays else ()),
+        )
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -93,6 +111,10 @@ class GradCamAudit(AuditConfig):
         for note in summary.findings["notes"]:
             if note not in summary.plan_notes:  # those were logged when the model was loaded
                 _log.log(logging.ERROR if note in summary.void_notes else logging.WARNING, "%s", note)
+        if CALIBRATION in records:
+            findings["detection_limit"] = summarize_calibration(
+                records[EXPERIMENTS], records[CALIBRATION], summary.names, summary.findings["seed"]
+            )
         maps = records[MAPS]
         report = Report(
             title=self.title,

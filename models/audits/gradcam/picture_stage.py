@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -40,8 +40,8 @@ class PictureStage:
 
     audit: AuditConfig
 
-    name = PICTURES
-    needs = (MAPS, FINDINGS)
+    name: ClassVar[str] = PICTURES
+    needs: ClassVar[tuple[str, ...]] = (MAPS, FINDINGS)
     schema = SCHEMA
 
     def fingerprint(self) -> str:

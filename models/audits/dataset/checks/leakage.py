@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .....pipeline.errors import RequestError
+from .....pipeline.text import quoted
 from ...findings.finding import MAX_KEYS, Advice, Effect, Finding, Null, Severity, finding_id
 from ...findings.intervals import bootstrap_difference, wilson
 from .duplicate_groups import DuplicateGroups, groups_of, training_split
@@ -56,8 +58,16 @@ def find_leaks(table: DatasetTable, group_column: str | None = None) -> Leaks:
         table: of the dataset.
         group_column: column of ``table.files`` with the patient, place or series of an image; by default images that one
             camera took in the same second are a group.
+
+    Raises:
+        RequestError: the table has no such column.
     """
     if group_column is not None:
+        if group_column not in table.files:
+            raise RequestError(
+                f"expected one of {', '.join(sorted(table.files))} as the column of groups, got {quoted(group_column)}; "
+                "name a column of the index"
+            )
         keyed, name = _groups_by([table.files[group_column]]), group_column
     else:
         columns = [table.files[name] for name in ("exif_camera", "exif_date") if name in table.files]

@@ -87,6 +87,7 @@ class Report:
             notes=[note for note in facts["notes"] if not note.endswith(reasons)],
             trust=facts.get("trust"),
             searched=facts.get("searched"),
+            limit=facts.get("detection_limit"),
             opinions=facts.get("second_opinions", ()),
             found=finding_cards(self.found, cards),
             listed=[

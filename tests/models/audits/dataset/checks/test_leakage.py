@@ -13,6 +13,7 @@ from lightwell.models.audits.dataset.checks.leakage import (
 )
 from lightwell.models.audits.dataset.checks.split_repair import fix_leakage, repaired_splits
 from lightwell.models.audits.dataset.dataset_table import DatasetTable
+from lightwell.pipeline.errors import RequestError
 
 from .made_tables import jpeg, make_pictures, make_table, picture_table
 
@@ -113,6 +114,12 @@ def test_a_group_key_in_two_splits_is_found_and_moved() -> None:
     assert found.severity == "medium"
     (row,) = fix_leakage(table, leaks)
     assert (row.key, row.action, row.value, row.finding_id) == (table.keys[2], "move", "train", found.id)
+
+
+def test_a_column_of_groups_that_is_not_there_is_refused() -> None:
+    table = keyed_table(["a"], ["test"], [0])
+    with pytest.raises(RequestError, match=r"expected one of patient as the column of groups, got .*camera"):
+        find_leaks(table, "camera")
 
 
 def test_one_camera_and_second_is_one_scene_but_a_default_date_is_not() -> None:
