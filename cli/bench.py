@@ -17,6 +17,7 @@ NAMES = (
     "accuracy",
     "ray",
     "probe",
+    "inspect",
     "train",
     "gradcam",
     "planted",
