@@ -8,7 +8,21 @@ from typing import Annotated
 
 import typer
 
-NAMES = ("cold", "large", "cached", "index", "memory", "accuracy", "ray", "probe", "train", "gradcam", "all")
+NAMES = (
+    "cold",
+    "large",
+    "cached",
+    "index",
+    "memory",
+    "accuracy",
+    "ray",
+    "probe",
+    "inspect",
+    "train",
+    "gradcam",
+    "planted",
+    "all",
+)
 
 
 def _names(incomplete: str) -> list[str]:

@@ -91,9 +91,13 @@ def test_the_keys_of_cached_are_those_of_the_contract() -> None:
 
 @pytest.mark.parametrize(
     ("name", "keys"),
-    [("probe", ["one pass", "usual way"]), ("train", ["in memory", "torchvision", "step and feed"])],
+    [
+        ("probe", ["one pass", "usual way"]),
+        ("train", ["in memory", "torchvision", "step and feed"]),
+        ("inspect", ["cleanvision", "one pass"]),
+    ],
 )
-def test_the_keys_of_training_are_those_of_the_contract(name: str, keys: list[str]) -> None:
+def test_the_keys_of_jobs_are_those_of_the_contract(name: str, keys: list[str]) -> None:
     (bench,) = find_benches(name)
     assert [ratio.key for ratio in bench.ratios] == keys
     runs = {one.name for one in bench.contestants}

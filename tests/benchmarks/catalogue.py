@@ -17,12 +17,13 @@ HERE = (
     "accuracy",
     "ray",
     "probe",
+    "inspect",
     "train",
     "gradcam",
     "planted",
 )
 """Modules of this package with a ``BENCH``."""
-ALL = ("cold", "large", "cached", "index", "memory", "ray", "probe", "train", "gradcam")
+ALL = ("cold", "large", "cached", "index", "memory", "ray", "probe", "inspect", "train", "gradcam")
 """What ``all`` runs, in order; ``accuracy`` and ``planted`` need labelled pictures."""
 
 
