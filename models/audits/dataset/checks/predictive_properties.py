@@ -1,4 +1,4 @@
-"""Properties of files and images that tell the classes apart: a network can learn them instead of the objects.
+"""Properties of files and images that predict the class, so that a network can learn them instead of the objects.
 
 Each property is tested alone: of a class the values that it has more often than the other classes have are found on four
 fifths of the images, and the class of the remaining fifth is predicted from its value. Classes weigh alike, so a property that
@@ -44,7 +44,7 @@ TRACES = frozenset(
 
 @dataclass(frozen=True)
 class Prediction:
-    """How well one property predicts the class."""
+    """Prediction of the class from one property."""
 
     score: float
     """(balanced accuracy - 1 / C) / (1 - 1 / C), cross-validated."""
@@ -179,7 +179,7 @@ def _counts(
 
 
 def severity_of(name: str, score: float) -> Severity:
-    """Return the severity: properties of what an image shows, such as its brightness, may belong to the class."""
+    """Return the severity: the content of images, such as their brightness, may belong to the class."""
     if name not in TRACES:
         return "low" if score >= HIGH_SCORE else "note"
     return "high" if score >= HIGH_SCORE else "medium" if score >= MEDIUM_SCORE else "low"
