@@ -369,6 +369,7 @@ def _index(
         "boxes": listing.boxes or empty,
         "box_labels": listing.box_labels or empty,
         "keypoints": listing.keypoints or empty,
+        "groups": listing.groups or empty,
         "split": splits,
     }
     names = {

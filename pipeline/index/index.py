@@ -46,6 +46,7 @@ SCHEMA = pa.schema(
         ("boxes", pa.list_(pa.list_(pa.float32()))),
         ("box_labels", pa.list_(pa.int64())),
         ("keypoints", pa.list_(pa.list_(pa.float32()))),
+        ("groups", pa.string()),
         ("split", pa.string()),
         ("status", pa.string()),
     ]
@@ -63,13 +64,13 @@ Annotations refer to the upright image, after EXIF orientation. Null means "not 
 ``labels`` holds the sorted classes of multi-label images; null for an image without a label, and in every row of an index
 with one class per image. Where it is used, ``label`` is -1.
 
-``etag`` is the ETag of a remote file. A sample in a tar shard has the shard's ``uri``, ``mtime_ns`` and ``etag``, and its
-byte offset as ``offset``, that of its mask as ``mask_offset``; both are null for separate files. ``hash`` is BLAKE2b of
-the file's bytes (128 bits, hexadecimal), or null if hashing was not requested.
+``groups`` holds other columns of a table as a JSON object. ``etag`` is the ETag of a remote file. A sample in a tar shard
+has the shard's ``uri``, ``mtime_ns`` and ``etag``, and its byte offset as ``offset``, that of its mask as ``mask_offset``;
+both are null for separate files. ``hash`` is BLAKE2b of the file's bytes (128 bits, hexadecimal), null if not requested.
 """
 
 OPTIONAL_COLUMNS = frozenset(
-    {"labels", "etag", "offset", "hash", "mask_offset", "mask_bytes", "box_labels", "keypoints"}
+    ["labels", "etag", "offset", "hash", "mask_offset", "mask_bytes", "box_labels", "keypoints", "groups"]
 )
 """Columns that may be missing in older index files; they are read as null."""
 

@@ -18,7 +18,7 @@ TILE_SIDE = 64
 TILES_PER_AXIS = 3
 TILE_STEP = 8
 """Tiles begin at multiples of the blocks of a JPEG."""
-MAX_SAMPLED_PIXELS = 1 << 17
+MAX_SAMPLED_PIXELS = 1 << 16
 """Images with more are sampled: every third, fifth, ... row."""
 
 

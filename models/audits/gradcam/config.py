@@ -61,6 +61,8 @@ class AuditConfig(CheckedModel):
     ``lime``, ``kernel_shap``, ``occlusion``. Each takes as long as some hundred images; needs the extra ``explain``."""
     overlays: str | None = None
     """Name of a folder, below the output folder, for a PNG of each original picture with its map, and the map as .npy."""
+    groups: tuple[str, ...] = ()
+    """Columns of the indexed table, such as camera and site, by which images are searched for slices with more errors."""
     calibrate: bool = False
     """Plants marks of several sizes in images of the split, lets a probe of the network learn them, and reports the smallest that
     the audit would have caught. Takes some minutes."""

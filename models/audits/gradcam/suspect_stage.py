@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from ....pipeline.index.groups import group_values
 from ....pipeline.jobs.fingerprint import fingerprint_of
 from ....pipeline.jobs.stages import Inputs, Process, Rows, Source
 from ..findings.finding import SCHEMA, findings_batch
 from .audited_model import match_audited_classes
 from .records import MAPS, SUSPECTS
+from .suspects.image_table import FACTS, read_image_table
 from .suspects.search import SEARCH_VERSION, find_suspects
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from numpy.typing import NDArray
 
     from .config import AuditConfig
 
@@ -33,7 +38,9 @@ class SuspectStage:
 
     def fingerprint(self) -> str:
         """Hash what determines the candidates, besides the maps."""
-        return fingerprint_of([SEARCH_VERSION, self.audit.plan.seed, self.audit.class_map])
+        facts = [SEARCH_VERSION, self.audit.plan.seed, self.audit.class_map]
+        groups = group_values(self.audit.plan.load_index().table, self.audit.groups)
+        return fingerprint_of([*facts, groups] if groups else facts)
 
     def source(self, inputs: Inputs) -> Source:  # noqa: ARG002
         """Return all maps at once."""
@@ -45,10 +52,36 @@ class SuspectStage:
         yield self._search
 
     def _search(self, records: pa.Table) -> pa.RecordBatch:
-        from .suspects.image_table import read_image_table
-
         if not records.num_rows:
             return findings_batch([])
         facts = json.loads(records["model"][0].as_py())
         match = match_audited_classes(self.audit, int(facts["num_outputs"]))
-        return findings_batch(find_suspects(read_image_table(records, match, self.audit.plan.seed)))
+        table = read_image_table(records, match, self.audit.plan.seed)
+        facts = {**table.facts, **self._group_facts(table.keys.tolist())}
+        return findings_batch(find_suspects(replace(table, facts=facts)))
+
+    def _group_facts(self, keys: list[str]) -> dict[str, NDArray[Any]]:
+        """Return the columns of ``groups`` for some images: numbers where all cells are, else texts."""
+        if not self.audit.groups:
+            return {}
+        index = self.audit.plan.load_index().table
+        row_of = {key: row for row, key in enumerate(index["key"].to_pylist())}
+        rows = [row_of[key] for key in keys]
+        found = {}
+        for name, values in group_values(index, self.audit.groups).items():
+            known = f"{name} (table)" if name in (*FACTS, "prediction") else name
+            found[known] = group_array([values[row] for row in rows])
+        return found
+
+
+def group_array(texts: Sequence[str | None]) -> NDArray[Any]:
+    """Return texts as an array, of numbers (NaN for none) where all are plain numbers, else of texts."""
+    try:
+        values = np.array([np.nan if text is None else float(text) for text in texts])
+    except ValueError:
+        values = np.array([np.inf])
+    if np.isinf(values).any() or any(
+        text is not None and text[0] == "0" and text[1:2].isdigit() for text in texts
+    ):
+        return np.array(["unknown" if text is None else text for text in texts], object)
+    return values

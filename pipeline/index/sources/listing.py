@@ -57,6 +57,8 @@ class Listing:
     """Fractions of the upright size are converted to pixels by ``boxes.fit_annotations``."""
     declared_sizes: list[tuple[int, int] | None] | None = None
     """Width and height of the image as stated by its annotations."""
+    groups: list[str | None] | None = None
+    """Other columns of a table, as in the index column of the same name."""
     file_stats: list[FileStat] | None = None
     """Stats of the files from a remote listing, which save further requests."""
     file_infos: list[FileInfo] | None = None

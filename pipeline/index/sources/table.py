@@ -21,6 +21,7 @@ from .labels import LabelKind, Labels, read_label_columns, read_labels
 from .listing import Listing
 from .remarks import Remarks
 from .table_file import column_values, read_table, require_column
+from .table_groups import group_columns, read_groups, typed_columns
 from .table_paths import PathResolver
 
 SUFFIXES = (".csv", ".parquet")
@@ -45,7 +46,7 @@ def list_table(
     Columns: ``path_column``; ``label_column`` (see ``labels``) or one multi-hot column per class; optionally ``split``,
     ``mask``, boxes and keypoints (see ``box_table``) and, for numeric labels, ``name`` or ``class_name``. Paths are relative
     to ``root``, by default the table's folder. ``label_column=None`` reads no labels, and neither does the default if
-    there are only paths, splits, masks and boxes. Table, root and paths may be URIs.
+    there are only paths, splits, masks and boxes. Other columns are kept as groups (see ``table_groups``). Table, root and paths may be URIs.
 
     Rows with an invalid path, or that contradict another row of the same file, get an error status. Duplicate rows are
     merged and counted.
@@ -58,9 +59,13 @@ def list_table(
     storage = storage or Storage()
     remarks = Remarks()
     text = [path_column, "split", "mask", *BOX_COLUMNS, *CLASS_COLUMNS, *_NAMES, *label_columns]
-    table = read_table(uri, [*text, *([label_column] if label_column else [])], storage, remarks)
+    text += [label_column] if label_column else []
+    table = read_table(uri, text, storage, remarks)
     if name.lower().endswith(".csv"):
+        if typed := typed_columns(table):
+            table = read_table(uri, [*text, *typed], storage, Remarks())
         table = add_missing_header(table, path_column, remarks)
+    other = group_columns(table, text)
     root_path = _absolute(without_file_scheme(str(root or posixpath.dirname(public_uri(uri)) or ".")))
     require_column(table, path_column, name, "path_column")
     if table.num_rows == 0:
@@ -101,6 +106,7 @@ def list_table(
         notes={"table": name, "label_field": label_column},
         remarks=remarks,
         label_sets=labels.sets,
+        groups=read_groups(table, other, name, remarks),
         refused={**_refused(boxes, rows), **rows.refused},
     )
 
