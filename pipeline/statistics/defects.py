@@ -100,4 +100,5 @@ def _without_edges(stacked: NDArray[Any], tiles: NDArray[np.uint8]) -> NDArray[A
 
 
 def _variance(values: NDArray[Any]) -> float:
-    return float(cv2.meanStdDev(values)[1][0, 0]) ** 2
+    mean = cv2.sumElems(values)[0] / values.size
+    return max(0.0, round(cv2.norm(values, cv2.NORM_L2SQR)) / values.size - mean**2)

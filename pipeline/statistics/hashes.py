@@ -22,9 +22,17 @@ def _cosines() -> NDArray[np.int64]:
 
 
 _COSINES = _cosines()
-_ODD = np.where(np.arange(NUM_FREQUENCIES) % 2, -1, 1)
-_ORDER = np.lexsort((np.indices((8, 8))[0].ravel(), np.indices((8, 8)).sum(axis=0).ravel()))
-"""Coefficients from low to high frequencies."""
+_NUMBERS = np.arange(NUM_FREQUENCIES**2).reshape(NUM_FREQUENCIES, NUM_FREQUENCIES)
+_DOWN, _ACROSS = np.indices(_NUMBERS.shape)
+_ORDER = np.lexsort((_DOWN.ravel(), (_DOWN + _ACROSS).ravel()))
+"""Numbers of the coefficients from low to high frequencies."""
+_PERMUTATIONS = np.repeat([_NUMBERS.ravel()[_ORDER], _NUMBERS.T.ravel()[_ORDER]], 4, axis=0)
+"""Coefficients of each orientation in this order, (8, 64): four as they are and four transposed."""
+_SIGNS = np.tile(
+    [(-1) ** (down * _DOWN + across * _ACROSS).ravel()[_ORDER] for down in (0, 1) for across in (0, 1)],
+    (2, 1),
+)
+"""Signs of the same: odd coefficients of a mirrored axis are negated."""
 
 
 def hash_measures(working_gray: NDArray[np.uint8]) -> dict[str, Any]:
@@ -54,13 +62,11 @@ def canonical(coefficients: NDArray[np.int64]) -> NDArray[np.int64]:
     Mirroring an image negates the odd coefficients of an axis and turning it also transposes them, so all eight orientations
     come from one transform. Values decide instead of bits, so that the decision is made by the largest coefficients.
     """
-    variants = [
-        turned * down[:, None] * across
-        for turned in (coefficients, coefficients.T)
-        for down in (1 + 0 * _ODD, _ODD)
-        for across in (1 + 0 * _ODD, _ODD)
-    ]
-    return max(variants, key=lambda variant: tuple(variant.ravel()[_ORDER].tolist()))
+    variants = coefficients.ravel()[_PERMUTATIONS] * _SIGNS
+    largest = max(variants.tolist())
+    canonical_flat = np.empty_like(variants[0])
+    canonical_flat[_ORDER] = largest
+    return np.asarray(canonical_flat.reshape(coefficients.shape), np.int64)
 
 
 def shrink_or_repeat(gray: NDArray[np.uint8], width: int, height: int) -> NDArray[np.uint8]:

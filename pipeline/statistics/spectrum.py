@@ -21,6 +21,8 @@ MIN_POWER = 1e-3
 NUM_RINGS = 32
 """Ranges of frequencies, each 1/64 cycle per pixel wide, whose mean power the slope is fitted to."""
 SHARP_SHARE = 1000.0
+MIN_SHARE = 1e-12
+"""Share of the power that counts as none, which is less than the rounding of the transform."""
 
 
 def spectrum_measures(tiles: NDArray[np.uint8]) -> dict[str, Any]:
@@ -38,9 +40,7 @@ def spectrum_measures(tiles: NDArray[np.uint8]) -> dict[str, Any]:
     sums = tiles.reshape(count, -1).sum(axis=1, dtype=np.int64)
     means = (sums / (height * width)).astype(np.float32)[:, None, None]
     spectrum = scipy.fft.rfft2((tiles - means) * window)
-    power = np.einsum("nhw,nhw->hw", spectrum.real, spectrum.real) + np.einsum(
-        "nhw,nhw->hw", spectrum.imag, spectrum.imag
-    )
+    power = (spectrum.real**2 + spectrum.imag**2).sum(axis=0)
     by_ring = np.asarray(np.bincount(rings, (power * weights).ravel(), NUM_RINGS + 2), np.float64)
     total = float(by_ring.sum())
     if total <= MIN_POWER * count * (height * width) ** 2:
@@ -70,12 +70,10 @@ def _layout(
     return window, weights, rings, num_frequencies
 
 
-def _slope(by_ring: NDArray[np.float64], num_frequencies: NDArray[np.float64]) -> float | None:
+def _slope(by_ring: NDArray[np.float64], num_frequencies: NDArray[np.float64]) -> float:
     """Fit a line to the logarithms of mean power and frequency by least squares, without the lowest ring and the corners."""
-    rings = np.arange(1, NUM_RINGS)
-    used = rings[(num_frequencies[rings] > 0) & (by_ring[rings] > 0)]
-    if len(used) < 3:
-        return None
-    x, y = np.log((used + 0.5) / (2 * NUM_RINGS)), np.log(by_ring[used] / num_frequencies[used])
+    used = np.flatnonzero(num_frequencies[:NUM_RINGS])[1:]
+    power = np.maximum(by_ring[used], by_ring.sum() * MIN_SHARE) / num_frequencies[used]
+    x = np.log(used + 0.5)
     x -= x.mean()
-    return float((x * (y - y.mean())).sum() / (x**2).sum())
+    return float(x @ np.log(power)) / float(x @ x)

@@ -17,7 +17,11 @@ NUM_LEVELS = 16
 NUM_PATTERNS = 10
 _NEIGHBORS = ((0, 0), (0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0))
 """Rows and columns of the neighbors of the middle pixel of 3x3, in a circle."""
-_ROWS, _COLUMNS = np.indices((NUM_LEVELS, NUM_LEVELS)).astype(np.float64)
+_ROWS, _COLUMNS = (levels.ravel().astype(np.float64) for levels in np.indices((NUM_LEVELS, NUM_LEVELS)))
+_GLCM_WEIGHTS = np.stack(
+    [(_ROWS - _COLUMNS) ** 2, 1 / (1 + (_ROWS - _COLUMNS) ** 2), _ROWS, _ROWS**2, _ROWS * _COLUMNS], axis=1
+)
+"""Weights of each pair of levels in contrast, homogeneity, mean, mean square and mean product, (256, 5)."""
 
 
 def glcm_measures(working_gray: NDArray[np.uint8]) -> dict[str, Any]:
@@ -28,18 +32,16 @@ def glcm_measures(working_gray: NDArray[np.uint8]) -> dict[str, Any]:
     """
     matrix = cooccurrence(working_gray)
     total = matrix.sum()
-    shares = matrix / total if total else np.eye(NUM_LEVELS) / NUM_LEVELS
-    distance = (_ROWS - _COLUMNS) ** 2
-    marginal = shares.sum(axis=0)
-    levels = np.arange(NUM_LEVELS)
-    mean = float(marginal @ levels)
-    variance = float(marginal @ (levels - mean) ** 2)
-    covariance = float((shares * (_ROWS - mean) * (_COLUMNS - mean)).sum())
+    if not total:
+        return {"glcm_contrast": 0.0, "glcm_homogeneity": 1.0, "glcm_energy": 1.0, "glcm_correlation": 1.0}
+    shares = matrix.ravel() / total
+    contrast, homogeneity, mean, square, product = (shares @ _GLCM_WEIGHTS).tolist()
+    variance = square - mean**2
     return {
-        "glcm_contrast": float((shares * distance).sum()),
-        "glcm_homogeneity": float((shares / (1 + distance)).sum()),
-        "glcm_energy": float(np.sqrt((shares**2).sum())) if total else 1.0,
-        "glcm_correlation": covariance / variance if total and variance > 1e-12 else 1.0,
+        "glcm_contrast": contrast,
+        "glcm_homogeneity": homogeneity,
+        "glcm_energy": float(np.sqrt(shares @ shares)),
+        "glcm_correlation": (product - mean**2) / variance if variance > 1e-9 else 1.0,
     }
 
 
@@ -47,15 +49,15 @@ def cooccurrence(working_gray: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Count pairs of neighboring levels at 0, 45, 90 and 135 degrees, both ways; (16, 16)."""
     high = working_gray & 0xF0
     low = working_gray >> 4
-    counts = np.zeros(256)
-    for one, other in (
-        (high[:, :-1], low[:, 1:]),
-        (high[1:, :-1], low[:-1, 1:]),
-        (high[:-1], low[1:]),
-        (high[:-1, :-1], low[1:, 1:]),
-    ):
-        if one.size:
-            counts += histogram_of(np.asarray(one | other, np.uint8))
+    pairs = np.concatenate(
+        [
+            (high[:, :-1] | low[:, 1:]).ravel(),
+            (high[1:, :-1] | low[:-1, 1:]).ravel(),
+            (high[:-1] | low[1:]).ravel(),
+            (high[:-1, :-1] | low[1:, 1:]).ravel(),
+        ]
+    )
+    counts = histogram_of(pairs) if pairs.size else np.zeros(NUM_LEVELS**2)
     matrix = counts.reshape(NUM_LEVELS, NUM_LEVELS)
     return np.asarray(matrix + matrix.T)
 

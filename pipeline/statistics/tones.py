@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -33,22 +34,18 @@ def tone_measures(gray_counts: NDArray[np.float64]) -> dict[str, Any]:
     card; at least -12). ``entropy``: Shannon's, of the levels, 0..8 bits. ``histogram``: shares of 16 equal ranges.
     """
     shares = gray_counts / gray_counts.sum()
-    mean = float(shares @ _LEVELS)
-    deviation = float(np.sqrt(shares @ (_LEVELS - mean) ** 2))
+    mean, square, luminance, dark, light = (shares @ _TONE_WEIGHTS).tolist()
     present = shares[shares > 0]
-    luminance = max(float(shares @ _LINEAR), MIDDLE_GRAY * 2.0**-12)
     cumulative = np.cumsum(gray_counts)
+    percentiles = np.searchsorted(cumulative, cumulative[-1] * np.asarray(PERCENTILES) / 100).tolist()
     return {
         "brightness": mean,
-        "contrast": deviation,
-        "share_dark": float(shares[: DARK + 1].sum()),
-        "share_light": float(shares[LIGHT:].sum()),
-        **{
-            f"brightness_p{percent}": int(np.searchsorted(cumulative, cumulative[-1] * percent / 100))
-            for percent in PERCENTILES
-        },
-        "exposure": float(np.log2(luminance / MIDDLE_GRAY)),
-        "entropy": abs(float(-(present * np.log2(present)).sum())),
+        "contrast": max(0.0, square - mean**2) ** 0.5,
+        "share_dark": dark,
+        "share_light": light,
+        **{f"brightness_p{percent}": level for percent, level in zip(PERCENTILES, percentiles, strict=True)},
+        "exposure": max(-12.0, math.log2(max(luminance, 1e-9) / MIDDLE_GRAY)),
+        "entropy": max(0.0, -float(present @ np.log2(present))),
         "histogram": shares.reshape(NUM_HISTOGRAM_BINS, -1).sum(axis=1).tolist(),
     }
 
@@ -104,7 +101,8 @@ def _linear_levels() -> NDArray[np.float64]:
     return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
 
 
-_LINEAR = _linear_levels()
+_TONE_WEIGHTS = np.stack([_LEVELS, _LEVELS**2, _linear_levels(), _LEVELS <= DARK, _LEVELS >= LIGHT], axis=1)
+"""Weights of each level in mean, mean square, luminance and clipped shares, (256, 5)."""
 
 
 def _mean_and_deviation(plane: NDArray[np.int16]) -> tuple[float, float]:

@@ -18,7 +18,7 @@ TILE_SIDE = 64
 TILES_PER_AXIS = 3
 TILE_STEP = 8
 """Tiles begin at multiples of the blocks of a JPEG."""
-MAX_SAMPLED_PIXELS = 1 << 17
+MAX_SAMPLED_PIXELS = 1 << 16
 """Images with more are sampled: every third, fifth, ... row."""
 
 
@@ -34,7 +34,8 @@ class WorkingCopies:
     color: NDArray[np.uint8]
     """RGB, halved by the mean of 2x2 pixels until the longest side is less than ``WORKING_SIDE``."""
     working_gray: NDArray[np.uint8]
-    """Luma, shrunk by the mean over areas to a longest side of ``WORKING_SIDE``; smaller images keep their size."""
+    """Luma, halved likewise to less than ``2 * WORKING_SIDE``, then resized linearly to a longest side of ``WORKING_SIDE``;
+    smaller images keep their size."""
 
 
 def make_working_copies(image: NDArray[np.uint8]) -> WorkingCopies:
@@ -52,7 +53,7 @@ def make_working_copies(image: NDArray[np.uint8]) -> WorkingCopies:
         sampled_rows=image[min(step // 2, height - 1) :: step],
         tiles=_tiles(image),
         color=halve_to(color, WORKING_SIDE),
-        working_gray=shrink_to(gray, width=size[1], height=size[0]),
+        working_gray=np.asarray(cv2.resize(gray, size[::-1], interpolation=cv2.INTER_LINEAR), np.uint8),
     )
 
 

@@ -169,3 +169,9 @@ def test_tiles_are_pixels_of_the_image_at_block_borders(scene: NDArray[np.uint8]
     assert len(tiles) == 9
     for tile, (row, column) in zip(tiles, places, strict=True):
         assert np.array_equal(tile, gray[row : row + 64, column : column + 64])
+
+
+def test_the_largest_laplacians_are_summed_exactly() -> None:
+    board = np.indices((64, 64)).sum(axis=0) % 2 * 255
+    tiles = np.repeat(board.astype(np.uint8)[None], 9, axis=0)
+    assert defect_measures(tiles, tiles[0])["sharpness"] == pytest.approx(1020**2)
