@@ -64,13 +64,15 @@ def read_fixes(path: Path) -> tuple[FixRow, ...]:
             raise RequestError(
                 f"{path}: line {number}: action: expected {', '.join(known)}, got {quoted(cells['action'])}; {advice}"
             )
-        rows.append(FixRow(
+        rows.append(
+            FixRow(
                 cells["key"],
                 cast("FixAction", cells["action"]),
                 cells["value"],
                 cells["reason"],
                 cells["finding_id"],
-            ))
+            )
+        )
     return tuple(rows)
 
 

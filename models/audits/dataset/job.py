@@ -6,7 +6,8 @@ A job file::
     plan: plan.yaml
     split: null         # all
 
-``lightwell inspect inspect.yaml --out DIR`` writes report.html, findings.json, records.parquet and fixes.csv.
+``lightwell inspect inspect.yaml --out DIR`` writes report.html, findings.json, records.parquet, fixes.csv, a dataset card
+(README.md) and a description for machines (croissant.json).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ....pipeline.config.checked_model import CheckedModel
 from ....pipeline.plan.plan import Plan
-from .records import CHECKS, FINDINGS, FIXES, RECORDS
+from .records import CHECKS, FINDINGS, FIXES, PICTURES, RECORDS, RECORDS_SCHEMA
 
 if TYPE_CHECKING:
     from ....pipeline.jobs.contracts import Context
@@ -43,7 +44,15 @@ class DatasetAudit(CheckedModel):
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of the output files."""
-        return ("report.html", "findings.json", "findings.parquet", "records.parquet", "fixes.csv")
+        return (
+            "report.html",
+            "findings.json",
+            "findings.parquet",
+            "records.parquet",
+            "fixes.csv",
+            "README.md",
+            "croissant.json",
+        )
 
     def finish(self, records: Inputs, context: Context) -> Mapping[str, Any]:
         """Write the results; return the findings.
@@ -51,10 +60,14 @@ class DatasetAudit(CheckedModel):
         Raises:
             OutputError: a file cannot be written.
         """
-        from ....pipeline.atomic_io import write_json
+        import hashlib
+
+        from ....pipeline.atomic_io import write_json, write_text
         from ..findings.finding import read_findings
         from .checks.fixes import FixRow
         from .fix_list import write_fixes
+        from .report.croissant import RECORDS_FILE, croissant_document
+        from .report.dataset_card import dataset_card
         from .report.page import write_report
 
         found = read_findings(records[FINDINGS])
@@ -70,6 +83,11 @@ class DatasetAudit(CheckedModel):
         context.export_records(RECORDS, "records.parquet")
         context.export_records(FINDINGS, "findings.parquet")
         write_fixes(fixes, context.out / "fixes.csv")
-        write_report(findings, found, context.out / "report.html")
+        write_report(findings, found, records[PICTURES], context.out / "report.html")
+        with (context.out / RECORDS_FILE).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        described = croissant_document(self.title, findings, found, RECORDS_SCHEMA, digest)
+        write_json(context.out / "croissant.json", described)
+        write_text(context.out / "README.md", dataset_card(self.title, findings, found))
         write_json(context.out / "findings.json", findings)
         return findings

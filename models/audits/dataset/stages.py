@@ -17,6 +17,7 @@ from ....pipeline.statistics.image_measures import image_measures
 from ..findings.finding import SCHEMA
 from .checks.all_checks import CHECKS_VERSION, run_checks
 from .checks.fixes import FIX_SCHEMA
+from .picture_stage import PictureStage
 from .records import (
     CHECKS,
     FILES,
@@ -206,7 +207,7 @@ class ListStage:
 
 def stages_of_audit(
     audit: DatasetAudit,
-) -> tuple[FileStage | ImageStage | RecordStage | CheckStage | ListStage, ...]:
+) -> tuple[FileStage | ImageStage | RecordStage | CheckStage | ListStage | PictureStage, ...]:
     """Return the stages of an audit in their order."""
     return (
         FileStage(audit),
@@ -215,4 +216,5 @@ def stages_of_audit(
         CheckStage(audit),
         ListStage(FINDINGS),
         ListStage(FIXES),
+        PictureStage(audit),
     )

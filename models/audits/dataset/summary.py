@@ -30,8 +30,37 @@ def summarize(table: DatasetTable, index: Index) -> dict[str, Any]:
         "width": _quartiles(table.files["width"][readable]),
         "height": _quartiles(table.files["height"][readable]),
         "normalize": channel_statistics(table),
+        "distributions": distributions(table),
         "index_fingerprint": index.fingerprint(),
     }
+
+
+SHOWN = (
+    "width", "height", "bytes_per_pixel", "jpeg_quality", "brightness", "contrast", "saturation", "colorfulness", "sharpness",
+    "noise", "blockiness", "entropy",
+)  # fmt: skip
+"""Columns with a histogram."""
+NUM_BINS = 24
+
+
+def distributions(table: DatasetTable) -> dict[str, dict[str, Any]]:
+    """Return histograms of columns, with limits between which 99 % of the values lie; the others count at the ends."""
+    found = {}
+    columns = {**table.files, **table.images}
+    for name in SHOWN:
+        values = columns.get(name)
+        known = np.empty(0) if values is None else values[np.isfinite(values)]
+        if len(known) and known.min() < known.max():
+            low, high = np.quantile(known, (0.005, 0.995)).tolist()
+            low, high = (low, high) if low < high else (float(known.min()), float(known.max()))
+            counts, _ = np.histogram(known.clip(low, high), NUM_BINS, (low, high))
+            found[name] = {
+                "low": low,
+                "high": high,
+                "counts": counts.tolist(),
+                "median": float(np.median(known)),
+            }
+    return found
 
 
 def channel_statistics(table: DatasetTable) -> dict[str, list[float]] | None:
