@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from lightwell import (
     View,
     fingerprint_of,
 )
+from lightwell.pipeline.errors import RunError
 from lightwell.pipeline.jobs.stages import Inputs, Process, Source
 
 
@@ -172,6 +174,40 @@ class BrokenStage(Sizes):
     @contextmanager
     def open(self, inputs: Inputs) -> Iterator[Process]:
         yield self.function
+
+
+@dataclass(frozen=True)
+class OneAtATime(Darkest):
+    """The same, one row at a time, which fails where two threads are in its function at once."""
+
+    def source(self, inputs: Inputs) -> Source:
+        return Rows("colours", batch_size=1)
+
+    @contextmanager
+    def open(self, inputs: Inputs) -> Iterator[Process]:
+        turn = threading.Lock()
+        with super().open(inputs) as function:
+
+            def process(rows: pa.Table) -> pa.RecordBatch:
+                if not turn.acquire(blocking=False):
+                    raise RunError(
+                        "one_at_a_time: expected one item at a time, got two; process one after another"
+                    )
+                time.sleep(0.03)
+                turn.release()
+                return function(rows)
+
+            yield process
+
+
+@dataclass(frozen=True)
+class ChainOneAtATime(Chain):
+    """The job with a stage that only one thread may be in."""
+
+    @property
+    def stages(self) -> tuple[Any, ...]:
+        sizes, colours, _ = super().stages
+        return sizes, colours, OneAtATime(self.threshold, self.trap)
 
 
 @dataclass(frozen=True)

@@ -73,10 +73,10 @@ def lbp_histogram(working_gray: NDArray[np.uint8]) -> list[float]:
     if height < 3 or width < 3:
         return [0.0] * NUM_PATTERNS
     middle = working_gray[1:-1, 1:-1]
-    bits = np.empty((len(_NEIGHBORS), *middle.shape), np.bool_)
-    for bit, (row, column) in zip(bits, _NEIGHBORS, strict=True):
-        np.greater_equal(working_gray[row : row + height - 2, column : column + width - 2], middle, out=bit)
-    codes = np.packbits(bits, axis=0, bitorder="little")[0]
+    codes = np.zeros(middle.shape, np.uint8)
+    for bit, (row, column) in enumerate(_NEIGHBORS):
+        neighbor = working_gray[row : row + height - 2, column : column + width - 2]
+        codes |= (neighbor >= middle).view(np.uint8) << bit
     counts = np.bincount(_pattern_of_code(), histogram_of(codes), NUM_PATTERNS)
     return [float(share) for share in counts / middle.size]
 

@@ -27,14 +27,15 @@ class WorkingCopies:
     """Parts and smaller copies of an image, made once for all measures."""
 
     sampled_rows: NDArray[np.uint8]
-    """RGB: all rows of a small image, else as many evenly spaced ones as have ``MAX_SAMPLED_PIXELS``."""
+    """RGB: all rows of a small image, else evenly spaced ones with at most ``MAX_SAMPLED_PIXELS``, but at least one."""
     tiles: NDArray[np.uint8]
     """Luma (ITU-R BT.601) at full resolution, (N, h, w): up to 3x3 tiles of 64 px a side, evenly spaced from edge to edge;
     they overlap in images of less than 192 px, and are shorter in those of less than 64 px."""
     color: NDArray[np.uint8]
     """RGB, halved by the mean of 2x2 pixels until the longest side is less than ``WORKING_SIDE``."""
     working_gray: NDArray[np.uint8]
-    """Luma, shrunk by the mean over areas to a longest side of ``WORKING_SIDE``; smaller images keep their size."""
+    """Luma, halved likewise to less than ``2 * WORKING_SIDE``, then resized linearly to a longest side of ``WORKING_SIDE``;
+    smaller images keep their size."""
 
 
 def make_working_copies(image: NDArray[np.uint8]) -> WorkingCopies:
@@ -52,7 +53,7 @@ def make_working_copies(image: NDArray[np.uint8]) -> WorkingCopies:
         sampled_rows=image[min(step // 2, height - 1) :: step],
         tiles=_tiles(image),
         color=halve_to(color, WORKING_SIDE),
-        working_gray=shrink_to(gray, width=size[1], height=size[0]),
+        working_gray=np.asarray(cv2.resize(gray, size[::-1], interpolation=cv2.INTER_LINEAR), np.uint8),
     )
 
 
@@ -73,10 +74,8 @@ def shrink_to(image: NDArray[np.uint8], *, width: int, height: int) -> NDArray[n
 
 def _tiles(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     rows, columns = (_parts(side) for side in image.shape[:2])
-    bands = np.concatenate([image[part] for part in rows])
-    mosaic = np.asarray(
-        cv2.cvtColor(np.concatenate([bands[:, part] for part in columns], axis=1), cv2.COLOR_RGB2GRAY)
-    )
+    bands = [np.concatenate([image[down, across] for across in columns], axis=1) for down in rows]
+    mosaic = np.asarray(cv2.cvtColor(np.concatenate(bands), cv2.COLOR_RGB2GRAY))
     height, width = mosaic.shape[0] // len(rows), mosaic.shape[1] // len(columns)
     tiles = mosaic.reshape(len(rows), height, len(columns), width).swapaxes(1, 2)
     return tiles.reshape(-1, height, width).astype(np.uint8)

@@ -162,7 +162,7 @@ class SamplesStageActor(PoolActor):
 
 
 class RowsStageActor(PoolActor):
-    """Actor that maps numbers of items of a table to the stage's results."""
+    """Actor that maps numbers of items of a table to the stage's results. Processes one item at a time."""
 
     def __init__(self, config: StageConfig, source: Rows) -> None:
         keep_freed_memory()
@@ -172,6 +172,7 @@ class RowsStageActor(PoolActor):
         self._table = self._inputs[source.stage]
         self._size = source.batch_size or max(1, self._table.num_rows)
         self._process = result_or_error(lambda: self._opened.enter_context(config.stage.open(self._inputs)))
+        self._lock = threading.Lock()
 
     def __call__(self, numbers: range) -> list[StageOutput]:
         """Process the items, one after another."""
@@ -186,7 +187,8 @@ class RowsStageActor(PoolActor):
             return StageOutput(BatchResult(number, None, error=self._process), None, {})
         rows = self._table.slice(number * self._size, self._size)
         try:
-            records = conform_records(self._stage, self._process(rows))
+            with self._lock:
+                records = conform_records(self._stage, self._process(rows))
         except LightwellError as error:
             return StageOutput(BatchResult(number, None, error=error), None, {})
         return StageOutput(BatchResult(number, None), records, {})

@@ -13,7 +13,7 @@ from lightwell.testing import assert_batch_job
 from lightwell.workers.local import rewrite_results
 from lightwell.workers.ray.engine import RayEngine
 from ray_jobs import files_of
-from stage_jobs import BrokenStage, Chain, ChainWithThumbnails, Trap, plan_in
+from stage_jobs import BrokenStage, Chain, ChainOneAtATime, ChainWithThumbnails, Trap, plan_in
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
 
@@ -56,6 +56,11 @@ def test_a_worker_killed_in_a_stage_loses_nothing(plan: Plan, tmp_path: Path, st
     titled = rewrite_results(Chain(plan, title="Again"), LOCAL, out)
     assert titled == {**expected, "title": "Again"}
     assert json.loads((out / "dark.json").read_text()) == json.loads(json.dumps(titled))
+
+
+def test_a_worker_processes_rows_one_item_after_another(plan: Plan, tmp_path: Path) -> None:
+    expected = run_batch_job(Chain(plan), LOCAL, tmp_path / "local")
+    assert run_batch_job(ChainOneAtATime(plan), COLOCATED, tmp_path / "ray") == expected
 
 
 def test_an_error_of_a_stage_arrives_as_it_was_raised(plan: Plan, tmp_path: Path) -> None:
