@@ -22,6 +22,7 @@ from .explain import explain
 from .export import export
 from .index import index
 from .init import init
+from .inspect import inspect
 from .materialize import materialize
 from .models import models
 from .prediction import evaluate, predict
@@ -63,6 +64,7 @@ def options(
 for command in (
     init,
     index,
+    inspect,
     explain,
     preview,
     models,

@@ -94,6 +94,13 @@ def index(
             help="Reject HTTP addresses of private networks and of this machine.",
         ),
     ] = False,
+    apply: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FIXES.csv",
+            help="Apply a fix list of `lightwell inspect` to SOURCE, an index: drop, relabel, move to another split.",
+        ),
+    ] = None,
     hash_content: Annotated[
         bool, typer.Option("--hash", help="Read and hash whole files, to detect later changes.")
     ] = False,
@@ -113,9 +120,17 @@ def index(
 
     Example: lightwell index photos -o index.parquet
     Example: lightwell index annotations/instances_val2017.json --root val2017 -o index.parquet
+    Example: lightwell index index.parquet --apply fixes.csv -o fixed.parquet
     Example: lightwell index 's3://bucket/train-{000..099}.tar' -o index.parquet --engine ray --address auto
     """
     configure_logging(quiet=quiet)
+    if apply is not None:
+        fixed = _apply_fixes(apply, source, output)
+        if as_json:
+            print_json(fixed.summary())
+        elif not quiet:
+            print_counts(fixed, output)
+        return
     built = run_index(
         source,
         output,
@@ -177,6 +192,20 @@ def run_index(
         checkpoint.clear()
         target.publish()
     return built
+
+
+def _apply_fixes(fixes: Path, index: str, output: str) -> Any:
+    """Save an index with the changes of a fix list; returns it."""
+    from ..models.audits.dataset.fix_list import apply_fixes, read_fixes
+    from ..pipeline.index.index import Index
+    from ..workers.index_file import open_index_file
+
+    rows, before = read_fixes(fixes), Index.load(index)
+    fixed = apply_fixes(before, rows)
+    with open_index_file(output, reads=[index, fixes]) as target:
+        fixed.save(target.path)
+        target.publish()
+    return fixed
 
 
 def open_readers(

@@ -31,6 +31,7 @@ DOCUMENTS: Mapping[str, Mapping[str, str | None]] = {
 """Parameters that name a YAML file, which is uploaded, with the default type of a job file by command."""
 CLUSTER_PATHS = frozenset(
     {
+        "apply",
         "checkpoint",
         "data",
         "first",

@@ -27,7 +27,7 @@ class WorkingCopies:
     """Parts and smaller copies of an image, made once for all measures."""
 
     sampled_rows: NDArray[np.uint8]
-    """RGB: all rows of a small image, else as many evenly spaced ones as have ``MAX_SAMPLED_PIXELS``."""
+    """RGB: all rows of a small image, else evenly spaced ones with at most ``MAX_SAMPLED_PIXELS``, but at least one."""
     tiles: NDArray[np.uint8]
     """Luma (ITU-R BT.601) at full resolution, (N, h, w): up to 3x3 tiles of 64 px a side, evenly spaced from edge to edge;
     they overlap in images of less than 192 px, and are shorter in those of less than 64 px."""
@@ -74,10 +74,8 @@ def shrink_to(image: NDArray[np.uint8], *, width: int, height: int) -> NDArray[n
 
 def _tiles(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     rows, columns = (_parts(side) for side in image.shape[:2])
-    bands = np.concatenate([image[part] for part in rows])
-    mosaic = np.asarray(
-        cv2.cvtColor(np.concatenate([bands[:, part] for part in columns], axis=1), cv2.COLOR_RGB2GRAY)
-    )
+    bands = [np.concatenate([image[down, across] for across in columns], axis=1) for down in rows]
+    mosaic = np.asarray(cv2.cvtColor(np.concatenate(bands), cv2.COLOR_RGB2GRAY))
     height, width = mosaic.shape[0] // len(rows), mosaic.shape[1] // len(columns)
     tiles = mosaic.reshape(len(rows), height, len(columns), width).swapaxes(1, 2)
     return tiles.reshape(-1, height, width).astype(np.uint8)

@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import pyarrow as pa
+
 FixAction = Literal["drop", "relabel", "move"]
+FIX_SCHEMA = pa.schema(
+    {name: pa.string() for name in ("key", "action", "value", "reason", "finding_id")},
+)
+"""Columns of fix lists: the fields of `FixRow`."""
 
 
 @dataclass(frozen=True, slots=True)

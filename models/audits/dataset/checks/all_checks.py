@@ -1,0 +1,63 @@
+"""All checks of a dataset audit, in the order in which their fixes take precedence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...findings.finding import SEVERITIES
+from .class_balance import find_class_balance
+from .drift import find_drift
+from .exact_duplicates import exact_groups, find_exact_duplicates, fix_exact_duplicates
+from .leakage import Leaks, find_leakage, find_leaks
+from .near_duplicates import find_near_duplicates, fix_near_duplicates, near_groups
+from .odd_files import find_odd_files
+from .predictive_properties import find_predictive_properties
+from .quality import find_quality
+from .sample_order import find_sample_order
+from .split_repair import fix_leakage
+from .suspected_labels import find_suspected_labels, fix_suspected_labels, suspected_rows
+from .unreadable import find_unreadable, fix_unreadable
+
+if TYPE_CHECKING:
+    from ...findings.finding import Finding
+    from ..dataset_table import DatasetTable
+    from .fixes import FixRow
+
+SIMPLE_CHECKS = (
+    find_unreadable,
+    find_odd_files,
+    find_quality,
+    find_class_balance,
+    find_drift,
+    find_sample_order,
+    find_predictive_properties,
+)
+"""Checks that need the table only."""
+CHECKS_VERSION = 1
+"""To be increased when a check finds something else than before."""
+
+
+def run_checks(table: DatasetTable) -> tuple[list[Finding], list[FixRow]]:
+    """Return the findings, the most severe first, and the fix list with at most one row per image."""
+    exact, near = exact_groups(table), near_groups(table)
+    by_key = find_leaks(table)
+    leaks = Leaks(exact, near, by_key.by_key, by_key.key_name)
+    found = [finding for check in SIMPLE_CHECKS for finding in check(table)]
+    found += find_exact_duplicates(table, exact)
+    found += find_near_duplicates(table, near)
+    found += find_leakage(table, leaks)
+    suspected = suspected_rows(table)
+    found += find_suspected_labels(table, suspected)
+    fixes: dict[str, FixRow] = {}
+    for rows in (
+        fix_unreadable(table),
+        fix_leakage(table, leaks),
+        fix_exact_duplicates(table, exact),
+        fix_near_duplicates(table, near),
+        fix_suspected_labels(table, suspected),
+    ):
+        for row in rows:
+            fixes.setdefault(row.key, row)
+    position = {str(key): number for number, key in enumerate(table.keys)}
+    ordered = sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
+    return ordered, sorted(fixes.values(), key=lambda row: position[row.key])

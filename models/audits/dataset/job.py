@@ -1,0 +1,75 @@
+"""Dataset audit job: findings about the files, images, labels and splits of an index, before any model.
+
+A job file::
+
+    job: inspect
+    plan: plan.yaml
+    split: null         # all
+
+``lightwell inspect inspect.yaml --out DIR`` writes report.html, findings.json, records.parquet and fixes.csv.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ....pipeline.config.checked_model import CheckedModel
+from ....pipeline.plan.plan import Plan
+from .records import CHECKS, FINDINGS, FIXES, RECORDS
+
+if TYPE_CHECKING:
+    from ....pipeline.jobs.contracts import Context
+    from ....pipeline.jobs.stages import Inputs, Stage
+
+
+class DatasetAudit(CheckedModel):
+    """Check the files, images, labels and splits of an index."""
+
+    plan: Plan
+    """Its index is read, under its ``errors``."""
+    split: str | None = None
+    """None inspects all images."""
+    title: str = "Dataset audit"
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Measures of files and of images, their join, checks, findings and fix list."""
+        from .stages import stages_of_audit
+
+        return stages_of_audit(self)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the output files."""
+        return ("report.html", "findings.json", "findings.parquet", "records.parquet", "fixes.csv")
+
+    def finish(self, records: Inputs, context: Context) -> Mapping[str, Any]:
+        """Write the results; return the findings.
+
+        Raises:
+            OutputError: a file cannot be written.
+        """
+        from ....pipeline.atomic_io import write_json
+        from ..findings.finding import read_findings
+        from .checks.fixes import FixRow
+        from .fix_list import write_fixes
+        from .report.page import write_report
+
+        found = read_findings(records[FINDINGS])
+        fixes = [FixRow(**row) for row in records[FIXES].to_pylist()]
+        findings = {
+            "title": self.title,
+            "findings": [finding.to_dict() for finding in found],
+            **json.loads(records[CHECKS]["summary"][0].as_py()),
+            "split": self.split,
+            "num_fixes": len(fixes),
+            "num_quarantined": len({entry["key"] for entry in context.quarantine}),
+        }
+        context.export_records(RECORDS, "records.parquet")
+        context.export_records(FINDINGS, "findings.parquet")
+        write_fixes(fixes, context.out / "fixes.csv")
+        write_report(findings, found, context.out / "report.html")
+        write_json(context.out / "findings.json", findings)
+        return findings

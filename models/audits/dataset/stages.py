@@ -1,0 +1,218 @@
+"""Stages of a dataset audit: measures of files and images, their join, checks, findings and fix list."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from ....pipeline.jobs.fingerprint import fingerprint_of
+from ....pipeline.jobs.stages import Files, Images, Inputs, Process, Rows, Source
+from ....pipeline.statistics.file_measures import file_measures
+from ....pipeline.statistics.image_measures import image_measures
+from ..findings.finding import SCHEMA
+from .checks.all_checks import CHECKS_VERSION, run_checks
+from .checks.fixes import FIX_SCHEMA
+from .records import (
+    CHECKS,
+    FILES,
+    FILES_SCHEMA,
+    FINDINGS,
+    FIXES,
+    IMAGES,
+    IMAGES_SCHEMA,
+    RECORDS,
+    RECORDS_SCHEMA,
+    join_records,
+    table_of,
+)
+from .summary import summarize
+
+if TYPE_CHECKING:
+    from ....pipeline.load.samples import FileSample, ImageSample
+    from .job import DatasetAudit
+
+MEASURES_VERSION = 1
+"""To be increased when a measure gives other values than before."""
+CHECKS_SCHEMA = pa.schema(
+    {
+        "summary": pa.string(),
+        "findings": pa.list_(pa.struct(list(SCHEMA))),
+        "fixes": pa.list_(pa.struct(list(FIX_SCHEMA))),
+    }
+)
+"""One row: the summary as JSON, findings and fix list."""
+
+
+@dataclass(frozen=True)
+class FileStage:
+    """Measures of the stored files."""
+
+    audit: DatasetAudit
+
+    name = FILES
+    needs = ()
+    schema = FILES_SCHEMA
+
+    def fingerprint(self) -> str:
+        """Hash plan, split and version."""
+        return fingerprint_of([MEASURES_VERSION, self.audit.plan.fingerprint(), self.audit.split])
+
+    def source(self, inputs: Inputs) -> Source:  # noqa: ARG002
+        """Return the files of the split."""
+        return Files(self.audit.plan, self.audit.split)
+
+    @contextmanager
+    def open(self, inputs: Inputs) -> Iterator[Process]:  # noqa: ARG002
+        """Yield a function that measures files."""
+
+        def process(samples: Iterable[FileSample]) -> pa.RecordBatch:
+            rows = [
+                {
+                    "key": sample.key,
+                    **file_measures(
+                        sample.data, sample.row["format"], sample.row["width"], sample.row["height"]
+                    ),
+                }
+                for sample in samples
+            ]
+            return pa.RecordBatch.from_pylist(rows, schema=FILES_SCHEMA)
+
+        yield process
+
+
+@dataclass(frozen=True)
+class ImageStage:
+    """Measures of the decoded images."""
+
+    audit: DatasetAudit
+
+    name = IMAGES
+    needs = ()
+    schema = IMAGES_SCHEMA
+
+    def fingerprint(self) -> str:
+        """Hash plan, split and version."""
+        return fingerprint_of([MEASURES_VERSION, self.audit.plan.fingerprint(), self.audit.split])
+
+    def source(self, inputs: Inputs) -> Source:  # noqa: ARG002
+        """Return the images of the split at their full size."""
+        return Images(self.audit.plan, self.audit.split)
+
+    @contextmanager
+    def open(self, inputs: Inputs) -> Iterator[Process]:  # noqa: ARG002
+        """Yield a function that measures images."""
+
+        def process(samples: Iterable[ImageSample]) -> pa.RecordBatch:
+            rows = [{"key": sample.key, **image_measures(sample.image)} for sample in samples]
+            return pa.RecordBatch.from_pylist(rows, schema=IMAGES_SCHEMA)
+
+        yield process
+
+
+@dataclass(frozen=True)
+class RecordStage:
+    """One row per image of the index, with all measures."""
+
+    audit: DatasetAudit
+
+    name = RECORDS
+    needs = (FILES, IMAGES)
+    schema = RECORDS_SCHEMA
+
+    def fingerprint(self) -> str:
+        """Hash plan and split."""
+        return fingerprint_of([self.audit.plan.fingerprint(), self.audit.split])
+
+    def source(self, inputs: Inputs) -> Source:  # noqa: ARG002
+        """Return the measures of all files at once."""
+        return Rows(FILES)
+
+    @contextmanager
+    def open(self, inputs: Inputs) -> Iterator[Process]:
+        """Yield a function that joins measures to the index."""
+        index = self.audit.plan.load_index()
+        yield lambda files: join_records(index, self.audit.split, files, inputs[IMAGES])
+
+
+@dataclass(frozen=True)
+class CheckStage:
+    """All checks, once."""
+
+    audit: DatasetAudit
+
+    name = CHECKS
+    needs = (RECORDS,)
+    schema = CHECKS_SCHEMA
+
+    def fingerprint(self) -> str:
+        """Hash the version of the checks, the classes and the seed."""
+        index = self.audit.plan.load_index()
+        return fingerprint_of([CHECKS_VERSION, list(index.classes), self.audit.plan.seed])
+
+    def source(self, inputs: Inputs) -> Source:  # noqa: ARG002
+        """Return all records at once."""
+        return Rows(RECORDS)
+
+    @contextmanager
+    def open(self, inputs: Inputs) -> Iterator[Process]:  # noqa: ARG002
+        """Yield a function that runs the checks."""
+        index = self.audit.plan.load_index()
+
+        def process(records: pa.Table) -> pa.RecordBatch:
+            table = table_of(records, index.classes, self.audit.plan.seed)
+            findings, fixes = run_checks(table)
+            row = {
+                "summary": json.dumps(summarize(table, index), ensure_ascii=False),
+                "findings": [finding.to_dict() for finding in findings],
+                "fixes": [asdict(fix) for fix in fixes],
+            }
+            return pa.RecordBatch.from_pylist([row], schema=CHECKS_SCHEMA)
+
+        yield process
+
+
+@dataclass(frozen=True)
+class ListStage:
+    """A list of the checks as records of its own."""
+
+    name: str
+    """``findings`` or ``fixes``."""
+
+    needs = (CHECKS,)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Schema of the list's items."""
+        return SCHEMA if self.name == FINDINGS else FIX_SCHEMA
+
+    def fingerprint(self) -> str:
+        """Return the name; all else is determined by the checks."""
+        return fingerprint_of([self.name])
+
+    def source(self, inputs: Inputs) -> Source:  # noqa: ARG002
+        """Return the row of the checks."""
+        return Rows(CHECKS)
+
+    @contextmanager
+    def open(self, inputs: Inputs) -> Iterator[Process]:  # noqa: ARG002
+        """Yield a function that takes the list out of the row."""
+        yield lambda checks: pa.RecordBatch.from_pylist(checks[self.name][0].as_py(), schema=self.schema)
+
+
+def stages_of_audit(
+    audit: DatasetAudit,
+) -> tuple[FileStage | ImageStage | RecordStage | CheckStage | ListStage, ...]:
+    """Return the stages of an audit in their order."""
+    return (
+        FileStage(audit),
+        ImageStage(audit),
+        RecordStage(audit),
+        CheckStage(audit),
+        ListStage(FINDINGS),
+        ListStage(FIXES),
+    )

@@ -1,0 +1,62 @@
+"""Numbers of a whole dataset: counts, sizes, and mean and standard deviation of its channels."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from ....pipeline.index.index import Index
+    from .dataset_table import DatasetTable
+
+FINDINGS_VERSION = 1
+"""Of ``findings.json`` of dataset audits."""
+
+
+def summarize(table: DatasetTable, index: Index) -> dict[str, Any]:
+    """Return the numbers of a dataset as JSON values; None where nothing was measured."""
+    readable = table.is_readable
+    return {
+        "findings_version": FINDINGS_VERSION,
+        "num_images": len(table),
+        "num_usable": int(readable.sum()),
+        "num_boxes": sum(index.box_counts().values()),
+        "is_multi_label": index.is_multi_label,
+        "classes": _counts([table.class_names[label] for label in table.labels[readable] if label >= 0]),
+        "splits": _counts([str(name) for name in table.splits[readable] if name is not None]),
+        "formats": _counts([str(name) for name in table.files["format"][readable] if name]),
+        "width": _quartiles(table.files["width"][readable]),
+        "height": _quartiles(table.files["height"][readable]),
+        "normalize": channel_statistics(table),
+        "index_fingerprint": index.fingerprint(),
+    }
+
+
+def channel_statistics(table: DatasetTable) -> dict[str, list[float]] | None:
+    """Return mean and standard deviation of red, green and blue over all images, each image with the same weight, 0..1.
+
+    The variance of all pixels is the mean variance within images plus the variance of their means.
+    """
+    columns = [[table.images[f"{name}_{channel}"] for channel in "rgb"] for name in ("mean", "std")]
+    means, deviations = (np.stack(each, axis=1)[table.is_readable] / 255 for each in columns)
+    if not len(means):
+        return None
+    total = np.sqrt((deviations**2).mean(axis=0) + means.var(axis=0))
+    return {"mean": means.mean(axis=0).round(4).tolist(), "std": total.round(4).tolist()}
+
+
+def normalize_yaml(statistics: dict[str, list[float]]) -> str:
+    """Return the plan's transform that gives each channel mean 0 and standard deviation 1 over this dataset."""
+    mean, std = statistics["mean"], statistics["std"]
+    return f"- Normalize: {{mean: {mean}, std: {std}}}"
+
+
+def _counts(values: list[str]) -> dict[str, int]:
+    return dict(sorted(Counter(values).items(), key=lambda item: (-item[1], item[0])))
+
+
+def _quartiles(values: np.ndarray) -> list[float] | None:
+    known = values[np.isfinite(values)]
+    return np.quantile(known, (0, 0.25, 0.5, 0.75, 1)).tolist() if len(known) else None

@@ -1,0 +1,137 @@
+"""The dataset audit as a job and as a command, on one small folder with planted defects and one without."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from commands import lightwell
+from lightwell.models.audits.dataset.job import DatasetAudit
+from lightwell.pipeline.index.build import build_index
+from lightwell.pipeline.plan.plan import Plan
+from lightwell.pipeline.runtime.local_engine import LocalEngine
+from lightwell.workers.local import run_batch_job
+from PIL import Image
+
+
+def textured(path: Path, seed: int, side: int = 64) -> None:
+    """Write a sharp color picture."""
+    pixels = np.random.default_rng(seed).integers(40, 216, (side // 4, side // 4, 3), np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.repeat(4, 0).repeat(4, 1)).save(path)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one defect of each kind, and its audit by the command."""
+    root = tmp_path_factory.mktemp("inspect")
+    for number in range(32):
+        textured(root / "photos" / ("cat", "<b>дог")[number % 2] / f"{number:02}.png", number)
+    cat = root / "photos" / "cat"
+    shutil.copy(cat / "00.png", cat / "copy.png")
+    (cat / "bad.jpg").write_bytes(b"no image")
+    (cat / "cut.png").write_bytes((cat / "02.png").read_bytes()[:400])
+    shutil.copy(cat / "04.png", cat / "=named.jpg")
+    Image.new("RGB", (64, 64), (8, 8, 8)).save(cat / "dark.png")
+    Image.new("RGB", (64, 64), (252, 252, 252)).save(cat / "light.png")
+    Image.open(cat / "06.png").convert("L").save(cat / "gray.png")
+    textured(cat / "wide.png", 77)
+    Image.open(cat / "wide.png").resize((400, 40), 0).save(cat / "wide.png")
+    done = lightwell("inspect", "photos", "--out", "out", cwd=root)
+    assert done.returncode == 0, done.stderr
+    return root
+
+
+def findings_of(folder: Path) -> dict[str, set[str]]:
+    """Return the keys of findings by kind."""
+    found: dict[str, set[str]] = {}
+    for each in json.loads((folder / "findings.json").read_text())["findings"]:
+        found.setdefault(each["kind"], set()).update(each["keys"])
+    return found
+
+
+def test_planted_defects_are_found_each_by_its_check(root: Path) -> None:
+    found = findings_of(root / "out")
+    assert found["unreadable"] == {"cat/bad.jpg", "cat/cut.png"}
+    assert found["odd_file"] == {"cat/=named.jpg"}
+    assert {f"cat/{name}.png" for name in ("dark", "light", "gray", "wide")} <= found["quality"]
+    assert {"cat/00.png", "cat/copy.png"} <= found["exact_duplicate"]
+
+
+def test_the_records_have_a_row_for_every_file_and_no_measures_of_unreadable_ones(root: Path) -> None:
+    rows = {row["key"]: row for row in pq.read_table(root / "out" / "records.parquet").to_pylist()}
+    assert len(rows) == len([path for path in (root / "photos").rglob("*") if path.is_file()])
+    assert rows["cat/bad.jpg"]["problem"]
+    assert rows["cat/bad.jpg"]["brightness"] is None
+    assert rows["cat/dark.png"]["brightness"] == pytest.approx(8, abs=1)
+
+
+def test_names_in_the_report_stay_text(root: Path) -> None:
+    page = (root / "out" / "report.html").read_text()
+    assert "&lt;b&gt;дог" in page
+    assert "<b>дог" not in page
+
+
+def test_the_fix_list_makes_an_index_in_which_the_dropped_files_are_not_found_again(root: Path) -> None:
+    command = ("index", "out.index.parquet", "--apply", "out/fixes.csv", "-o", "fixed.parquet", "--quiet")
+    assert lightwell(*command, cwd=root).returncode == 0
+    assert lightwell("inspect", "fixed.parquet", "--out", "again", "--quiet", cwd=root).returncode == 0
+    assert not findings_of(root / "again").keys() & {"unreadable", "exact_duplicate"}
+
+
+def test_report_writes_the_page_again_with_another_title(root: Path) -> None:
+    shutil.copytree(root / "out", root / "other")
+    (root / "other" / "report.html").unlink()
+    assert lightwell("report", "other", "--title", "Second", "--quiet", cwd=root).returncode == 0
+    assert "<h1>Second</h1>" in (root / "other" / "report.html").read_text()
+
+
+def test_a_gate_exits_with_3_and_an_unknown_severity_with_2(root: Path) -> None:
+    done = lightwell(
+        "inspect", "out.index.parquet", "--out", "gate", "--fail-on", "high", "--quiet", cwd=root
+    )
+    assert done.returncode == 3
+    assert done.stderr.startswith("--fail-on: high finding ")
+    assert lightwell("inspect", "photos", "--out", "no", "--fail-on", "hgh", cwd=root).returncode == 2
+    assert not (root / "no").exists()
+
+
+def test_an_output_folder_among_the_images_is_refused(root: Path) -> None:
+    done = lightwell("inspect", "photos", "--out", "photos/out", cwd=root)
+    assert done.returncode == 2
+    assert not (root / "photos" / "out").exists()
+
+
+@pytest.mark.parametrize("number", [1, 6])
+def test_one_image_and_one_class_without_labels_have_no_false_findings(tmp_path: Path, number: int) -> None:
+    for seed in range(number):
+        textured(tmp_path / "photos" / f"{seed}.png", seed)
+    assert lightwell("inspect", "photos", "--out", "out", "--quiet", cwd=tmp_path).returncode == 0
+    assert findings_of(tmp_path / "out") == {}
+
+
+def test_a_file_that_changes_after_indexing_is_a_finding_and_no_error(tmp_path: Path) -> None:
+    for seed in range(4):
+        textured(tmp_path / "photos" / f"{seed}.png", seed)
+    build_index(tmp_path / "photos", fractions={"train": 1.0}).save(tmp_path / "index.parquet")
+    (tmp_path / "photos" / "2.png").unlink()
+    assert lightwell("inspect", "index.parquet", "--out", "out", "--quiet", cwd=tmp_path).returncode == 0
+    assert findings_of(tmp_path / "out") == {"unreadable": {"2.png"}}
+
+
+def test_a_run_with_one_thread_has_the_same_bytes_and_a_split_has_its_images_only(root: Path) -> None:
+    plan = Plan(index=root / "out.index.parquet", errors={"max_bad_share": None})  # type: ignore[arg-type]
+    run_batch_job(DatasetAudit(plan=plan), LocalEngine(num_threads=1), root / "single")
+    for name in ("findings.json", "fixes.csv", "records.parquet", "report.html"):
+        assert (root / "single" / name).read_bytes() == (root / "out" / name).read_bytes(), name
+    (root / "train.yaml").write_text(
+        yaml.safe_dump({"plan": {"index": "out.index.parquet"}, "split": "train", "title": "Train"})
+    )
+    assert lightwell("inspect", "train.yaml", "--out", "train", "--quiet", cwd=root).returncode == 0
+    splits = pq.read_table(root / "train" / "records.parquet")["split"].to_pylist()
+    assert set(splits) == {"train"}
