@@ -57,7 +57,7 @@ def inspect(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Find what is wrong with a dataset: files, quality, duplicates, leakage, drift; write report.html and fixes.csv.
+    """Audit a dataset without a model: files, quality, duplicates, leakage, drift; write report.html and fixes.csv.
 
     Example: lightwell inspect photos --out runs/photos/inspect
     Example: lightwell inspect index.parquet --out runs/photos/inspect --fail-on high

@@ -77,7 +77,7 @@ def read_fixes(path: Path) -> tuple[FixRow, ...]:
 
 
 def apply_fixes(index: Index, rows: Iterable[FixRow]) -> Index:
-    """Return an index without dropped images and with other classes and splits, as a fix list says.
+    """Return an index with the changes of a fix list: without dropped images, with other classes and splits.
 
     Raises:
         RequestError: a key, class or split is unknown, an image has two different rows, or the labels are sets.

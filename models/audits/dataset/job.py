@@ -1,4 +1,4 @@
-"""Dataset audit job: what is wrong with the files, images, labels and splits of an index, before any model.
+"""Dataset audit job: findings about the files, images, labels and splits of an index, before any model.
 
 A job file::
 

@@ -92,7 +92,9 @@ def test_report_writes_the_page_again_with_another_title(root: Path) -> None:
 
 
 def test_a_gate_exits_with_3_and_an_unknown_severity_with_2(root: Path) -> None:
-    done = lightwell("inspect", "out.index.parquet", "--out", "gate", "--fail-on", "high", "--quiet", cwd=root)
+    done = lightwell(
+        "inspect", "out.index.parquet", "--out", "gate", "--fail-on", "high", "--quiet", cwd=root
+    )
     assert done.returncode == 3
     assert done.stderr.startswith("--fail-on: high finding ")
     assert lightwell("inspect", "photos", "--out", "no", "--fail-on", "hgh", cwd=root).returncode == 2

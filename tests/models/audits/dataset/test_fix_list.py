@@ -22,12 +22,14 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Index:
     )
 
 
-@pytest.mark.parametrize("key", ["=1+1.jpg", "+a", "-b", "@c", "'quoted", "'=x", "猫,\"x\"\n.jpg", "plain.jpg"])
+@pytest.mark.parametrize("key", ["=1+1.jpg", "+a", "-b", "@c", "'quoted", "'=x", '猫,"x"\n.jpg', "plain.jpg"])
 def test_cells_are_no_formulas_and_read_as_they_were(tmp_path: Path, key: str) -> None:
     rows = (FixRow(key, "drop", "", "=cmd()", "id"),)
     write_fixes(rows, tmp_path / "fixes.csv")
     text = (tmp_path / "fixes.csv").read_text(encoding="utf-8")
-    assert not any(cell.startswith(("=", "+", "-", "@")) for line in text.splitlines() for cell in line.split(","))
+    assert not any(
+        cell.startswith(("=", "+", "-", "@")) for line in text.splitlines() for cell in line.split(",")
+    )
     assert read_fixes(tmp_path / "fixes.csv") == rows
 
 
