@@ -47,7 +47,7 @@ def duplicate_findings(
         f"{concerned:,} of {num_images:,} images are {phrase}: {len(members):,} groups, "
         f"the largest of {len(members[0]):,}. With one of each group, {num_images - extra:,} images are left."
     )
-    advice = "Keep one image of each group; `fixes.csv` lists the others."
+    advice = "Keep one image of each group; fixes.csv lists the others."
     return [*found, _finding(table, members, (kind, "", severity), (sentence, advice), extra)]
 
 

@@ -204,9 +204,9 @@ def _finding(
     is_copy = subject in {"copy", "near duplicate"}
     severity: Severity = "high" if is_copy and count >= HIGH_SHARE * total else "medium"
     advice = (
-        f"Drop the images of {training}, as `fixes.csv` does; scores on {split} are too high otherwise."
+        f"Drop the images of {training}, as fixes.csv does; scores on {split} are too high otherwise."
         if is_copy
-        else f"Keep images with the same {subject} in one split; `fixes.csv` moves them."
+        else f"Keep images with the same {subject} in one split; fixes.csv moves them."
     )
     own = np.flatnonzero(leaked)[:MAX_KEYS]
     members = np.flatnonzero(in_training & np.isin(groups.numbers, groups.numbers[own]))

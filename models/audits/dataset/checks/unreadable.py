@@ -35,7 +35,7 @@ def find_unreadable(table: DatasetTable) -> list[Finding]:
             np.asarray(rows, np.intp),
             len(table),
             f"cannot be used: {table.problems[rows[0]]}",
-            "Replace these files, or drop them as `fixes.csv` does.",
+            "Replace these files, or drop them as fixes.csv does.",
         )
         for reason, rows in ordered
     ]
