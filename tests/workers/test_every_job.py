@@ -39,6 +39,8 @@ EXAMPLES: dict[str, Callable[[Plan], Any]] = {
         untrained="allow",
         class_names="index",
         gallery=2,
+        calibrate=True,
+        overlays="maps",
     ),
     "embed": lambda plan: Embed(plan=plan, model=RANDOM, untrained="allow"),
     "probe": lambda plan: ProbeFeatures(plan=plan, model=RANDOM, logistic=(0.1,), grid=GridOptions(epochs=2)),
