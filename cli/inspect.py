@@ -40,6 +40,15 @@ def inspect(
     out: Out,
     title: Annotated[str | None, typer.Option(help="Title of the report (default: from the job).")] = None,
     split: Annotated[str | None, typer.Option(help="Split to inspect (default: all).")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="Network for checks of features: suspected labels, more near duplicates, more images."
+        ),
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(help="Weights of --model: default, a path, package:NAME or none.")
+    ] = "default",
     fail_on: Annotated[
         str | None,
         typer.Option(
@@ -60,6 +69,7 @@ def inspect(
     """Audit a dataset without a model: files, quality, duplicates, leakage, drift; write report.html and fixes.csv.
 
     Example: lightwell inspect photos --out runs/photos/inspect
+    Example: lightwell inspect photos --model resnet50 --out runs/photos/inspect
     Example: lightwell inspect index.parquet --out runs/photos/inspect --fail-on high
     """
     from ..models.audits.gradcam.gate import SeverityGate
@@ -74,7 +84,12 @@ def inspect(
     configure_logging(quiet=quiet)
     found = open_engine(**options)
     is_silent = quiet or as_json
-    changes = {name: value for name, value in (("title", title), ("split", split)) if value is not None}
+    given = {
+        "title": title,
+        "split": split,
+        "model": None if model is None else {"name": model, "weights": weights},
+    }
+    changes = {name: value for name, value in given.items() if value is not None}
     with ExitStack() as stack:
         is_job = source.endswith((".yaml", ".yml"))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lightwell-")))

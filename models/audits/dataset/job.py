@@ -5,6 +5,7 @@ A job file::
     job: inspect
     plan: plan.yaml
     split: null         # all
+    model: {name: resnet50}    # optional: for checks of features
 
 ``lightwell inspect inspect.yaml --out DIR`` writes report.html, findings.json, records.parquet, fixes.csv, a dataset card
 (README.md) and a description for machines (croissant.json).
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ....pipeline.config.checked_model import CheckedModel
 from ....pipeline.plan.plan import Plan
+from ...zoo.build import ModelSpec
 from .records import CHECKS, FINDINGS, FIXES, PICTURES, RECORDS, RECORDS_SCHEMA
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ class DatasetAudit(CheckedModel):
     """Its index is read, under its ``errors``."""
     split: str | None = None
     """None inspects all images."""
+    model: ModelSpec | None = None
+    """A pretrained network whose features find suspected labels, more near duplicates and the learning curve; None skips these."""
     title: str = "Dataset audit"
 
     @property

@@ -94,8 +94,10 @@ def join_records(index: Index, split: str | None, files: pa.Table, images: pa.Ta
     )
 
 
-def table_of(records: pa.Table, class_names: Sequence[str], seed: int) -> DatasetTable:
-    """Return the columns of records as checks read them."""
+def table_of(
+    records: pa.Table, class_names: Sequence[str], seed: int, features: pa.Table | None = None
+) -> DatasetTable:
+    """Return the columns of records, and the features of a network by key, as checks read them."""
     return DatasetTable(
         keys=_objects(records["key"]),
         labels=records["label"].to_numpy(),
@@ -105,7 +107,19 @@ def table_of(records: pa.Table, class_names: Sequence[str], seed: int) -> Datase
         seed=seed,
         files={name: column_of(records[name]) for name in (*INDEX_COLUMNS, *FILE_SCHEMA.names)},
         images={name: column_of(records[name]) for name in IMAGE_SCHEMA.names},
+        features=None if features is None else _features_of(records, features),
     )
+
+
+def _features_of(records: pa.Table, features: pa.Table) -> NDArray[np.float32]:
+    """Return features by row of the records; NaN for images without."""
+    places = pc.index_in(records["key"].combine_chunks(), value_set=features["key"].combine_chunks())
+    values = features["feature"].combine_chunks()
+    flat = values.flatten().to_numpy(zero_copy_only=False).reshape(len(values), -1)
+    found = np.full((records.num_rows, flat.shape[1]), np.nan, np.float32)
+    has = places.is_valid().to_numpy(zero_copy_only=False)
+    found[has] = flat[places.drop_null().to_numpy()]
+    return found
 
 
 def column_of(column: pa.ChunkedArray) -> NDArray[Any]:

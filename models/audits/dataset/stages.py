@@ -17,6 +17,7 @@ from ....pipeline.statistics.image_measures import image_measures
 from ..findings.finding import SCHEMA
 from .checks.all_checks import CHECKS_VERSION, run_checks
 from .checks.fixes import FIX_SCHEMA
+from .feature_plan import FEATURES, feature_stages
 from .picture_stage import PictureStage
 from .records import (
     CHECKS,
@@ -35,6 +36,7 @@ from .summary import summarize
 
 if TYPE_CHECKING:
     from ....pipeline.load.samples import FileSample, ImageSample
+    from ...features.embed import FeatureStage
     from .job import DatasetAudit
 
 MEASURES_VERSION = 1
@@ -147,8 +149,12 @@ class CheckStage:
     audit: DatasetAudit
 
     name = CHECKS
-    needs = (RECORDS,)
     schema = CHECKS_SCHEMA
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Records, and features if there is a network."""
+        return (RECORDS,) if self.audit.model is None else (RECORDS, FEATURES)
 
     def fingerprint(self) -> str:
         """Hash the version of the checks, the classes and the seed."""
@@ -160,12 +166,12 @@ class CheckStage:
         return Rows(RECORDS)
 
     @contextmanager
-    def open(self, inputs: Inputs) -> Iterator[Process]:  # noqa: ARG002
+    def open(self, inputs: Inputs) -> Iterator[Process]:
         """Yield a function that runs the checks."""
         index = self.audit.plan.load_index()
 
         def process(records: pa.Table) -> pa.RecordBatch:
-            table = table_of(records, index.classes, self.audit.plan.seed)
+            table = table_of(records, index.classes, self.audit.plan.seed, inputs.get(FEATURES))
             findings, fixes = run_checks(table)
             row = {
                 "summary": json.dumps(summarize(table, index), ensure_ascii=False),
@@ -207,12 +213,13 @@ class ListStage:
 
 def stages_of_audit(
     audit: DatasetAudit,
-) -> tuple[FileStage | ImageStage | RecordStage | CheckStage | ListStage | PictureStage, ...]:
+) -> tuple[FileStage | ImageStage | RecordStage | CheckStage | ListStage | PictureStage | FeatureStage, ...]:
     """Return the stages of an audit in their order."""
     return (
         FileStage(audit),
         ImageStage(audit),
         RecordStage(audit),
+        *feature_stages(audit),
         CheckStage(audit),
         ListStage(FINDINGS),
         ListStage(FIXES),

@@ -9,6 +9,7 @@ from .class_balance import find_class_balance
 from .drift import find_drift
 from .exact_duplicates import exact_groups, find_exact_duplicates, fix_exact_duplicates
 from .leakage import Leaks, find_leakage, find_leaks
+from .learning_curve import find_learning_curve, measure_curve
 from .near_duplicates import find_near_duplicates, fix_near_duplicates, near_groups
 from .odd_files import find_odd_files
 from .predictive_properties import find_predictive_properties
@@ -48,6 +49,7 @@ def run_checks(table: DatasetTable) -> tuple[list[Finding], list[FixRow]]:
     found += find_leakage(table, leaks)
     suspected = suspected_rows(table)
     found += find_suspected_labels(table, suspected)
+    found += find_learning_curve(table, measure_curve(table))
     fixes: dict[str, FixRow] = {}
     for rows in (
         fix_unreadable(table),

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 MIN_LABELS = 100
 """With fewer labelled images nothing is suspected."""
-MEDIUM_SHARE = 0.01
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ def find_suspected_labels(table: DatasetTable, found: SuspectedLabels | None) ->
             Finding(
                 id=finding_id("suspected_label", name),
                 kind="suspected_label",
-                severity="medium" if count / num >= MEDIUM_SHARE and precision >= 0.5 else "low",
+                severity="low",
                 class_name=name,
                 class_number=int(number),
                 group=None,

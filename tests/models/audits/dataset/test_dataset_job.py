@@ -9,9 +9,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import timm
+import torch
 import yaml
 from commands import lightwell
+from lightwell.models.audits.dataset.feature_plan import feature_plan
 from lightwell.models.audits.dataset.job import DatasetAudit
+from lightwell.models.audits.dataset.records import table_of
+from lightwell.models.zoo.build import ModelSpec
 from lightwell.pipeline.index.build import build_index
 from lightwell.pipeline.plan.plan import Plan
 from lightwell.pipeline.runtime.local_engine import LocalEngine
@@ -53,6 +58,30 @@ def findings_of(folder: Path) -> dict[str, set[str]]:
     for each in json.loads((folder / "findings.json").read_text())["findings"]:
         found.setdefault(each["kind"], set()).update(each["keys"])
     return found
+
+
+def test_features_of_a_network_are_those_of_its_preprocessing_in_the_rows_of_their_images(
+    root: Path, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    weights = tmp_path / "weights.pth"
+    torch.save(timm.create_model("test_resnet").state_dict(), weights)
+    model = ModelSpec(name="timm:test_resnet", weights=str(weights))
+    plan = Plan(index=root / "out.index.parquet", errors={"max_bad_share": None})  # type: ignore[arg-type]
+    audit = DatasetAudit(plan=plan, model=model)
+    run_batch_job(audit, LocalEngine(num_threads=1), tmp_path / "out")
+    (folder,) = (tmp_path / "out" / "stages").glob("features-*")
+    features = pq.read_table(folder)
+    table = table_of(
+        pq.read_table(tmp_path / "out" / "records.parquet"), plan.load_index().classes, 0, features
+    )
+    assert table.features is not None
+    assert np.array_equal(np.isfinite(table.features).all(axis=1), table.is_readable)
+    row = table.keys.tolist().index("cat/08.png")
+    place = features["key"].to_pylist().index("cat/08.png")
+    assert np.allclose(table.features[row], features["feature"][place].as_py())
+    seen = feature_plan(plan, model)
+    assert [next(iter(step.dump())) for step in (*seen.evaluate, *seen.preprocess)][-1] == "Normalize"
 
 
 def test_planted_defects_are_found_each_by_its_check(root: Path) -> None:
