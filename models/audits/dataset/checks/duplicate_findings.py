@@ -44,7 +44,7 @@ def duplicate_findings(
     extra = concerned - len(members)
     severity: Severity = "medium" if extra >= MEDIUM_SHARE * num_images else "low"
     sentence = (
-        f"{concerned:,} of {num_images:,} images are {phrase}: {len(members):,} groups, "
+        f"{concerned:,} of {num_images:,} images are {phrase}: {len(members):,} {_groups(members)}, "
         f"the largest of {len(members[0]):,}. With one of each group, {num_images - extra:,} images are left."
     )
     advice = "Keep one image of each group; fixes.csv lists the others."
@@ -65,14 +65,17 @@ def _conflict(
     )
     (one, other), most = min(pairs.items(), key=lambda item: (-item[1], item[0]))
     concerned = sum(map(len, members))
-    groups = "group" if len(members) == 1 else "groups"
     sentence = (
-        f"{concerned:,} images are {phrase} and have different labels: {len(members):,} {groups}, "
+        f"{concerned:,} images are {phrase} and have different labels: {len(members):,} {_groups(members)}, "
         f"most often {one} and {other} ({most:,})."
     )
     advice = "Look at each group and decide which label is right; at most one of them is."
     severity: Severity = "high" if kind == "exact_duplicate" else "medium"
     return _finding(table, members, (kind, "labels", severity), (sentence, advice), concerned)
+
+
+def _groups(members: list[NDArray[np.intp]]) -> str:
+    return "group" if len(members) == 1 else "groups"
 
 
 def _finding(

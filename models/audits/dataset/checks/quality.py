@@ -34,7 +34,8 @@ MIN_ASPECT = 0.35
 MAX_GRAY_SHARE = 0.1
 """Share of gray images up to which they are odd among colored ones."""
 SIZE_FACTOR = 10.0
-"""Factor between an image's side and the median side from which on its size is odd (cleanvision's rule)."""
+"""Factor between an image's side and the median side from which on its size is odd. cleanvision 0.3.7 counts from three interquartile ranges
+on instead, which flags any other size where most are equal."""
 MEDIUM_SHARE = 0.05
 """Share of images from which on a defect is of medium severity."""
 
