@@ -214,7 +214,7 @@ def test_the_shell_completes_commands_and_benchmarks_and_leaves_files_to_itself(
         assert done.stderr == ""
         return done.stdout.split()
 
-    assert completed("lightwell in") == ["init", "index"]
+    assert completed("lightwell in") == ["init", "index", "inspect"]
     assert completed("lightwell bench ca") == ["cached"]
     assert completed("lightwell cache ") == ["ls", "verify", "prune"]
     assert completed("lightwell explain pl") == []

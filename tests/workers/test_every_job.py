@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from lightwell import Classify, GradCamAudit, LocalEngine, ModelSpec, Plan, build_index
+from lightwell.models.audits.dataset.job import DatasetAudit
 from lightwell.models.features.embed import Embed
 from lightwell.models.features.probe import GridOptions, ProbeFeatures
 from lightwell.models.inference.evaluate import Evaluate
@@ -42,6 +43,7 @@ EXAMPLES: dict[str, Callable[[Plan], Any]] = {
         calibrate=True,
         overlays="maps",
     ),
+    "inspect": lambda plan: DatasetAudit(plan=plan),
     "embed": lambda plan: Embed(plan=plan, model=RANDOM, untrained="allow"),
     "probe": lambda plan: ProbeFeatures(plan=plan, model=RANDOM, logistic=(0.1,), grid=GridOptions(epochs=2)),
     "materialize": lambda plan: Materialize(plan=plan, shard_images=3),
