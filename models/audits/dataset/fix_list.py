@@ -94,6 +94,8 @@ def apply_fixes(index: Index, rows: Iterable[FixRow]) -> Index:
                 f"fix list: expected one row for {quoted(fix.key)}, got two that differ; delete one"
             )
         row = position[fix.key]
+        if fix.action == "review":
+            continue
         if fix.action == "drop":
             keep[row] = False
         elif fix.action == "move":

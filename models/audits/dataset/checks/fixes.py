@@ -7,7 +7,8 @@ from typing import Literal
 
 import pyarrow as pa
 
-FixAction = Literal["drop", "relabel", "move"]
+FixAction = Literal["drop", "relabel", "move", "review"]
+"""``review`` is a suggestion of a class that somebody has to look at: it changes nothing until it says ``relabel``."""
 FIX_SCHEMA = pa.schema(
     {name: pa.string() for name in ("key", "action", "value", "reason", "finding_id")},
 )
@@ -21,6 +22,6 @@ class FixRow:
     key: str
     action: FixAction
     value: str
-    """New class or split; empty for dropped images."""
+    """New or suggested class, or new split; empty for dropped images."""
     reason: str
     finding_id: str

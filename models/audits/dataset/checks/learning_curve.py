@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 MIN_EACH = 40
 """Images of the smallest class."""
 MAX_ROWS = 8192
-"""More images are sampled: the curve is flat there, and fitting takes time."""
+"""Of larger data, a sample with at most an equal share of it from each class: fitting takes time."""
 SHARES = (0.125, 0.25, 0.5, 1.0)
 NUM_REPEATS = 5
 """Parts of each size; the whole is divided into folds so many times."""
@@ -42,7 +42,7 @@ class LearningCurve:
     doubled: float
     low: float
     high: float
-    """95 % interval of the decrease of the error with twice as many images (bootstrap of the repeats)."""
+    """Where 95 % of the decreases lie if the repeats are drawn again; other images would vary more."""
 
     @property
     def error(self) -> float:
@@ -59,7 +59,15 @@ def measure_curve(table: DatasetTable) -> LearningCurve | None:
     if len(numbers) < 2 or sizes.min() < MIN_EACH:
         return None
     generator = table.generator("learning curve")
-    rows = np.sort(generator.permutation(np.flatnonzero(usable))[:MAX_ROWS])
+    most = max(MIN_EACH, MAX_ROWS // len(numbers))
+    rows = np.sort(
+        np.concatenate(
+            [
+                generator.permutation(np.flatnonzero(usable & (table.labels == number)))[:most]
+                for number in numbers
+            ]
+        )
+    )
     labels = np.searchsorted(numbers, table.labels[rows])
     features = table.features[rows]
     errors = np.array(
@@ -99,7 +107,7 @@ def find_learning_curve(table: DatasetTable, curve: LearningCurve | None) -> lis
             class_number=-1,
             group=None,
             sentence=f"The balanced error of a linear classifier of the features is {points} images; twice as many would lower it "
-            f"by about {gain:.3f} ({curve.low:.3f} to {curve.high:.3f}).",
+            f"by about {gain:.3f} ({curve.low:.3f} to {curve.high:.3f} between repeats).",
             effect=Effect(gain, "decrease of the error", curve.low, curve.high),
             null=Null(0.0),
             num_images=int((table.labels >= 0).sum()),

@@ -36,7 +36,7 @@ MIN_SCORE, MEDIUM_SCORE, HIGH_SCORE = 0.1, 0.2, 0.5
 TRACES = frozenset(
     {
         "format", "bytes", "bytes_per_pixel", "width", "height", "channels", "jpeg_quality", "chroma_subsampling", "progressive",
-        "exif_camera", "exif_software", "exif_orientation", "icc_profile", "blockiness", "noise",
+        "exif_camera", "exif_software", "exif_orientation", "orientation", "mode", "icc_profile", "blockiness", "noise",
     }
 )  # fmt: skip
 """Properties that come from how images were made and stored, not from what they show."""

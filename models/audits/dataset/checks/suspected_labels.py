@@ -29,7 +29,8 @@ class SuspectedLabels:
     rows: NDArray[np.intp]
     suggested: NDArray[np.int64]
     """Class number that the features suggest for each."""
-    num_examined: int
+    examined: NDArray[np.int64]
+    """Images of each class by number that were compared."""
     noisy: NoisyLabels
 
 
@@ -47,7 +48,7 @@ def suspected_rows(table: DatasetTable) -> SuspectedLabels | None:
     noisy = suspect_labels(table.features[rows], labels, table.generator("suspected labels"))
     if noisy is None:
         return None
-    return SuspectedLabels(rows[noisy.rows], numbers[noisy.suggested], len(rows), noisy)
+    return SuspectedLabels(rows[noisy.rows], numbers[noisy.suggested], np.bincount(table.labels[rows]), noisy)
 
 
 def find_suspected_labels(table: DatasetTable, found: SuspectedLabels | None) -> list[Finding]:
@@ -60,7 +61,7 @@ def find_suspected_labels(table: DatasetTable, found: SuspectedLabels | None) ->
     for number, count in Counter(labels.tolist()).most_common():
         own = labels == number
         rows, name = found.rows[own], table.class_names[number]
-        num = int((table.labels == number).sum())
+        num = int(found.examined[number])
         low, high = wilson(count, num) or (None, None)
         most = Counter(found.suggested[own].tolist()).most_common(3)
         instead = ", ".join(f"{table.class_names[other]} ({times:,})" for other, times in most)
@@ -72,17 +73,17 @@ def find_suspected_labels(table: DatasetTable, found: SuspectedLabels | None) ->
                 class_name=name,
                 class_number=int(number),
                 group=None,
-                sentence=f"{count:,} of {num:,} images labelled {name} look like another class to the network: {instead}. Of "
-                f"labels that were changed on purpose ({100 * FLIPPED:.0f} %) {100 * recall:.0f} % were suspected, and at least "
-                f"{100 * precision:.0f} % of such suspicions were right.",
+                sentence=f"{count:,} of {num:,} images labelled {name} look like another class to the network: {instead}. When "
+                f"{100 * FLIPPED:.0f} % of the labels were changed for comparison, {100 * recall:.0f} % of these were suspected, and "
+                f"{100 * precision:.0f} % of those suspected had been changed.",
                 effect=Effect(count / num, "share of the class", low, high),
                 null=Null(None),
                 num_images=num,
                 num_concerned=count,
                 keys=table.keys_of(rows[:MAX_KEYS]),
                 advice=Advice(
-                    "Look at these images. The fix list suggests a class for each; delete the rows whose label is right, then "
-                    "run lightwell index --apply."
+                    "Look at these images. fixes.csv suggests a class for each with the action review; write relabel where the "
+                    "suggestion is right, then run lightwell index --apply."
                 ),
             )
         )
@@ -96,7 +97,7 @@ def fix_suspected_labels(table: DatasetTable, found: SuspectedLabels | None) -> 
     return [
         FixRow(
             key=str(table.keys[row]),
-            action="relabel",
+            action="review",
             value=str(table.class_names[number]),
             reason=f"labelled {table.class_names[table.labels[row]]}, looks like {table.class_names[number]}",
             finding_id=finding_id("suspected_label", table.class_names[table.labels[row]]),

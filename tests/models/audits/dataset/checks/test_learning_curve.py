@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from lightwell.models.audits.dataset.checks.learning_curve import (
@@ -29,11 +31,11 @@ def table_of(distance: float, num_each: int, dimensions: int) -> DatasetTable:
 
 
 def test_more_images_help_where_the_classifier_has_many_dimensions_and_few_images() -> None:
-    curve = measure_curve(table_of(2.0, 120, 60))
+    curve = measure_curve(table_of(2.0, 120, 100))
     assert curve is not None
     assert curve.errors.mean(axis=1).tolist() == sorted(curve.errors.mean(axis=1).tolist(), reverse=True)
     assert 0 < curve.low < curve.error - curve.doubled < curve.high
-    (found,) = find_learning_curve(table_of(2.0, 120, 60), curve)
+    (found,) = find_learning_curve(table_of(2.0, 120, 100), curve)
     assert found.severity == "low"
 
 
@@ -50,6 +52,20 @@ def test_the_same_table_gives_the_same_curve() -> None:
     assert second is not None
     assert np.array_equal(first.errors, second.errors)
     assert (first.low, first.high) == (second.low, second.high)
+
+
+def test_a_rare_class_of_large_data_is_in_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lightwell.models.audits.dataset.checks.learning_curve.MAX_ROWS", 120)
+    table = table_of(9.0, 400, 3)
+    rare = np.concatenate([np.arange(400), np.arange(400, 440), np.arange(800, 1200)])
+    kept = replace(
+        table, keys=table.keys[rare], labels=table.labels[rare], splits=table.splits[rare], problems=table.problems[rare],
+        features=None if table.features is None else table.features[rare],
+    )  # fmt: skip
+    curve = measure_curve(kept)
+    assert curve is not None
+    assert np.isfinite(curve.errors).all()
+    assert curve.sizes[-1] == 96  # 40 of each class, less the fold that is predicted
 
 
 def test_few_images_or_no_features_give_no_curve() -> None:

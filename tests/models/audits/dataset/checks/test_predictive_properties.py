@@ -83,7 +83,8 @@ def test_one_class_or_few_images_give_no_finding(sizes: tuple[int, ...]) -> None
 
 def test_numbers_are_divided_into_groups_of_about_equal_size_with_names() -> None:
     numbers, names = group_numbers(np.array([*range(100), np.nan]), 4)
-    assert names == ("0 to 24", "25 to 49", "50 to 74", "75 to 99", "missing") or len(names) == 5
+    assert len(names) == 5
+    assert (names[0].split(" to ")[0], names[-2].split(" to ")[1], names[-1]) == ("0", "99", "missing")
     assert np.bincount(numbers).max() <= 27
     assert numbers[-1] == len(names) - 1
     numbers, names = group_numbers(np.array([3.0, 3.0, 7.0]), 4)

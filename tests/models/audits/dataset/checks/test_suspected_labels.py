@@ -50,7 +50,7 @@ def test_changed_labels_are_suspected_and_the_fix_list_has_the_class_they_had() 
         if (key := f"{row:04d}.jpg") in fixes
     ]
     assert np.mean(right) >= 0.9
-    assert {row.action for row in fixes.values()} == {"relabel"}
+    assert {row.action for row in fixes.values()} == {"review"}
     assert {row.finding_id for row in fixes.values()} == {each.id for each in findings}
 
 
