@@ -85,15 +85,22 @@ ERRORS = sorted(
 
 
 @pytest.fixture(scope="module")
-def modules(root: Path, project_files: tuple[str, ...]) -> dict[str, ast.Module]:
+def syntax_trees(root: Path, project_files: tuple[str, ...]) -> dict[str, ast.Module]:
+    """The Python files of the project by name, parsed."""
+    python = [name for name in project_files if name.endswith(".py")]
+    return {name: ast.parse((root / name).read_text(), filename=name) for name in python}
+
+
+@pytest.fixture(scope="module")
+def modules(syntax_trees: dict[str, ast.Module]) -> dict[str, ast.Module]:
     """The package's files, parsed; ``pipeline.plan`` by name, the root as the empty string."""
     found = {}
-    for name in project_files:
+    for name, tree in syntax_trees.items():
         path = PurePosixPath(name)
-        if path.suffix == ".py" and (len(path.parts) == 1 or path.parts[0] in CODE):
+        if len(path.parts) == 1 or path.parts[0] in CODE:
             parts = path.with_suffix("").parts
             parts = parts[:-1] if parts[-1] == "__init__" else parts
-            found[".".join(parts)] = ast.parse((root / name).read_text(), filename=name)
+            found[".".join(parts)] = tree
     return found
 
 
@@ -248,13 +255,12 @@ def test_error_tree_in_the_docstring_is_the_tree() -> None:
     assert sorted(drawn) == [found.__name__ for found in ERRORS]
 
 
-def test_names_say_what_things_do(root: Path, project_files: tuple[str, ...]) -> None:
-    python = [name for name in project_files if name.endswith(".py")]
-    files = [name for name in python if UNWANTED_NAME.search(PurePosixPath(name).stem)]
+def test_names_say_what_things_do(syntax_trees: dict[str, ast.Module]) -> None:
+    files = [name for name in syntax_trees if UNWANTED_NAME.search(PurePosixPath(name).stem)]
     classes = [
         f"{name}: {node.name}"
-        for name in python
-        for node in ast.walk(ast.parse((root / name).read_text()))
+        for name, tree in syntax_trees.items()
+        for node in ast.walk(tree)
         if isinstance(node, ast.ClassDef) and UNWANTED_NAME.search(node.name)
     ]
     assert files + classes == []
