@@ -1,4 +1,4 @@
-"""``lightwell inspect``: audit a dataset without a model and check --fail-on gates."""
+"""``lightwell inspect``: audit a dataset and check --fail-on gates."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def inspect(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Audit a dataset without a model: files, quality, duplicates, leakage, drift; write report.html and fixes.csv.
+    """Audit a dataset: files, quality, duplicates, leakage, drift; write report.html and fixes.csv.
 
     Example: lightwell inspect photos --out runs/photos/inspect
     Example: lightwell inspect photos --model resnet50 --out runs/photos/inspect

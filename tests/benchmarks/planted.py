@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 from lightwell.models.audits.calibration.condition import Condition, Experiment
-from lightwell.models.audits.calibration.plants import Mark
+from lightwell.models.audits.calibration.plants import LOCAL, Mark
 from lightwell.models.audits.calibration.scoring import score
 from rich.console import Console
 
@@ -62,7 +62,7 @@ class Outcome:
         return (
             mark is not None
             and self.relies
-            and mark["kind"] in ("text", "logo", "border", "letterbox")
+            and mark["kind"] in LOCAL
             and mark["position"] == "fixed"
             and mark["opacity"] == 1
             and mark["area"] >= MIN_AREA
@@ -180,7 +180,7 @@ def details(scratch: Path) -> list[dict[str, str | float]]:
         mark = each.mark
         key: tuple[Any, ...] = ("clean twin", "", "", "", "", "")
         if mark is not None:
-            local = mark["kind"] in ("text", "logo", "border", "letterbox")
+            local = mark["kind"] in LOCAL
             area = f"{100 * mark['area']:g} %" if local else "all"
             key = (
                 mark["kind"], area, f"{mark['opacity']:g}", mark["position"] if local else "",

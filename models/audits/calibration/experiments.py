@@ -44,15 +44,19 @@ def open_experiments(audit: AuditConfig, experiments: pa.Table, images: pa.Table
         reason = pixels
         yield lambda _: not_run(reason)
         return
-    program = Program.compile(audit.plan)
+    program, model, device = (
+        Program.compile(audit.plan),
+        load_audited_model(audit),
+        torch_device(audit.device),
+    )
     with ExitStack() as stack:
         try:
             network = stack.enter_context(
                 open_frozen_network(
-                    load_audited_model(audit),
+                    model,
                     plan_inputs(program),
                     pixels[0],
-                    device=torch_device(audit.device),
+                    device=device,
                     is_normalized=program.normalization is not None,
                     target_layer=audit.target_layer,
                 )

@@ -84,7 +84,7 @@ class DatasetAudit(CheckedModel):
             "num_fixes": len(fixes),
             "num_quarantined": len({entry["key"] for entry in context.quarantine}),
         }
-        context.export_records(RECORDS, "records.parquet")
+        context.export_records(RECORDS, RECORDS_FILE)
         context.export_records(FINDINGS, "findings.parquet")
         write_fixes(fixes, context.out / "fixes.csv")
         write_report(findings, found, records[PICTURES], context.out / "report.html")

@@ -29,13 +29,9 @@ DatasetKind = Literal[
     "leakage",
     "class_balance",
     "drift",
-    "outlier",
-    "coverage",
     "suspected_label",
     "predictive_property",
     "sample_order",
-    "plan_effect",
-    "domain_gap",
     "learning_curve",
 ]
 """Found by an audit of a dataset."""

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from lightwell.models.audits.dataset.checks.exact_duplicates import exact_groups
 from lightwell.models.audits.dataset.checks.near_duplicates import near_groups
+from lightwell.models.audits.dataset.checks.quality import find_quality
 from lightwell.models.audits.dataset.dataset_table import DatasetTable
 from lightwell.pipeline.formats.headers import read_header
 from lightwell.pipeline.statistics.file_measures import file_measures
@@ -94,20 +95,8 @@ def count_findings(photos: tuple[str, ...], rows: list[dict[str, Any]]) -> list[
         files=columns,
         images=columns,
     )
-    sides = np.stack([columns["width"], columns["height"]]).astype(float)
-    area = np.sqrt(sides.prod(axis=0))
-    low, high = np.quantile(area, (0.25, 0.75))
-    flags = {
-        "blurry": columns["working_sharpness"] < 100,
-        "plain": columns["entropy"] < 3,
-        "dark": columns["brightness_p99"] < 80,
-        "light": columns["brightness_p5"] > 240,
-        "gray": columns["is_gray"],
-        "odd aspect": sides.max(axis=0) / sides.min(axis=0) > 3,
-        "odd size": (area < low - 3 * (high - low)) | (area > high + 3 * (high - low)),
-    }
     groups = (exact_groups(table), near_groups(table))
-    return [*(int(flag.sum()) for flag in flags.values()), *(one.count for one in groups)]
+    return [*(each.num_concerned for each in find_quality(table)), *(one.count for one in groups)]
 
 
 def decode(data: bytes) -> Any:

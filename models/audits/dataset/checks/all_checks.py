@@ -8,7 +8,7 @@ from ...findings.finding import SEVERITIES
 from .class_balance import find_class_balance
 from .drift import find_drift
 from .exact_duplicates import exact_groups, find_exact_duplicates, fix_exact_duplicates
-from .leakage import Leaks, find_leakage, find_leaks
+from .leakage import find_leakage, find_leaks
 from .learning_curve import find_learning_curve, measure_curve
 from .near_duplicates import find_near_duplicates, fix_near_duplicates, near_groups
 from .odd_files import find_odd_files
@@ -41,8 +41,7 @@ CHECKS_VERSION = 2
 def run_checks(table: DatasetTable) -> tuple[list[Finding], list[FixRow]]:
     """Return the findings, the most severe first, and the fix list with at most one row per image."""
     exact, near = exact_groups(table), near_groups(table)
-    by_key = find_leaks(table)
-    leaks = Leaks(exact, near, by_key.by_key, by_key.key_name)
+    leaks = find_leaks(table, exact=exact, near=near)
     found = [finding for check in SIMPLE_CHECKS for finding in check(table)]
     found += find_exact_duplicates(table, exact)
     found += find_near_duplicates(table, near)

@@ -51,13 +51,21 @@ class RestatedScore:
     """Accuracy without the leaked images minus that on all, with a bootstrap interval."""
 
 
-def find_leaks(table: DatasetTable, group_column: str | None = None) -> Leaks:
+def find_leaks(
+    table: DatasetTable,
+    group_column: str | None = None,
+    *,
+    exact: DuplicateGroups | None = None,
+    near: DuplicateGroups | None = None,
+) -> Leaks:
     """Return the groups that have to stay in one split.
 
     Args:
         table: of the dataset.
         group_column: column of ``table.files`` with the patient, place or series of an image; by default images that one
             camera took in the same second are a group.
+        exact: of `exact_groups`; None finds them.
+        near: of `near_groups`; None finds them.
 
     Raises:
         RequestError: the table has no such column.
@@ -76,7 +84,8 @@ def find_leaks(table: DatasetTable, group_column: str | None = None) -> Leaks:
         keyed = groups_of(np.where(sizes[keyed.numbers + 1] <= MAX_SAME_TIME, keyed.numbers, -1))
     empty = DuplicateGroups(np.full(len(table), -1, np.int64))
     keyed = keyed if len(keyed.numbers) == len(table) else empty
-    return Leaks(exact_groups(table), near_groups(table), keyed, name)
+    exact = exact_groups(table) if exact is None else exact
+    return Leaks(exact, near_groups(table) if near is None else near, keyed, name)
 
 
 def find_leakage(

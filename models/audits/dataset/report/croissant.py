@@ -51,16 +51,9 @@ CONTEXT: dict[str, Any] = {
     },
 }  # fmt: skip
 """Names of the format (Croissant 1.1, appendix 1)."""
-BIASES: tuple[DatasetKind, ...] = (
-    "class_balance",
-    "drift",
-    "predictive_property",
-    "sample_order",
-    "coverage",
-)
+BIASES: tuple[DatasetKind, ...] = ("class_balance", "drift", "predictive_property", "sample_order")
 LIMITATIONS: tuple[DatasetKind, ...] = (
-    "unreadable", "odd_file", "quality", "exact_duplicate", "near_duplicate", "leakage", "outlier", "plan_effect", "domain_gap",
-    "learning_curve",
+    "unreadable", "odd_file", "quality", "exact_duplicate", "near_duplicate", "leakage", "learning_curve",
 )  # fmt: skip
 ANNOTATION: tuple[DatasetKind, ...] = ("suspected_label",)
 

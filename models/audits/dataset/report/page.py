@@ -33,13 +33,9 @@ KIND_NAMES = {
     "leakage": "Leakage between splits",
     "class_balance": "Class balance",
     "drift": "Differences between splits",
-    "outlier": "Outliers",
-    "coverage": "Coverage",
     "suspected_label": "Suspected wrong labels",
     "predictive_property": "Properties that predict the class",
     "sample_order": "Order of the images",
-    "plan_effect": "Effects of the plan",
-    "domain_gap": "Distance to the pretraining data",
     "learning_curve": "More images",
 }
 WIDTH, HEIGHT = 240, 64

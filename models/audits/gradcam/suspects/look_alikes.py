@@ -69,29 +69,27 @@ def look_alike_suspects(table: ImageTable) -> list[Finding]:
     examined = numbers[(sizes >= MIN_IMAGES) & (sizes.sum() - sizes >= MIN_IMAGES)].tolist()
     if not examined:
         return []
-    whitening = _whitening(cells.features)
-    means = cells.features.mean(axis=0, dtype=np.float32)
     generator = table.generator("look alikes")
-    groups: dict[tuple[int, int], _Group] = {}
-    p_values = np.full((len(examined), len(means)), np.nan)
-    extents: dict[int, tuple[int, int]] = {}
-    for place, number in enumerate(examined):
+    compared: dict[int, tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]] = {}
+    for number in examined:
         own = np.flatnonzero(classes == number)
         others = np.flatnonzero((classes >= 0) & (classes != number))
         others = np.sort(generator.permutation(others)[:MAX_OTHERS])
-        extents[number] = len(own), len(others)
-        thresholds = np.quantile(cells.evidence[others, number].astype(np.float32), 1 - OTHERS, axis=0)
-        for cell in range(len(means)):
+        evidence = cells.evidence[others, number].astype(np.float32)
+        compared[number] = own, others, np.quantile(evidence, 1 - OTHERS, axis=0)
+    whitening = _whitening(cells.features)
+    num_cells = cells.features.shape[1]
+    groups: dict[tuple[int, int], _Group] = {}
+    p_values = np.full((len(examined), num_cells), np.nan)
+    for cell in range(num_cells):
+        features = cells.features[:, cell].astype(np.float32)
+        vectors = _unit((features - features.mean(axis=0)) @ whitening)
+        for place, number in enumerate(examined):
+            own, others, thresholds = compared[number]
             chosen = own[cells.evidence[own, number, cell] > thresholds[cell]]
-            if len(chosen) < MIN_CONCERNED:
-                continue
-            group = _compare(
-                _unit((cells.features[chosen, cell] - means[cell]) @ whitening),
-                _unit((cells.features[others, cell] - means[cell]) @ whitening),
-                chosen,
-                len(own),
-            )
-            groups[number, cell], p_values[place, cell] = group, group.p
+            if len(chosen) >= MIN_CONCERNED:
+                group = _compare(vectors[chosen], vectors[others], chosen, len(own))
+                groups[number, cell], p_values[place, cell] = group, group.p
     adjusted = q_values(p_values)
     found = []
     for place, number in enumerate(examined):
@@ -99,12 +97,13 @@ def look_alike_suspects(table: ImageTable) -> list[Finding]:
             cell: groups[number, cell]
             for cell in np.flatnonzero(adjusted[place] <= MAX_Q).tolist()
             if groups[number, cell].gap >= MIN_GAP
-            and len(groups[number, cell].rows) >= MIN_SHARE * extents[number][0]
+            and len(groups[number, cell].rows) >= MIN_SHARE * len(compared[number][0])
         }
         for best, region in _join(notable, cells.size):
             group = groups[number, best]
-            null = Null(group.num_others / extents[number][1], group.p, float(adjusted[place, best]))
-            found.append(_finding(table, number, group, region, extents[number][0], null))
+            own, others, _ = compared[number]
+            null = Null(group.num_others / len(others), group.p, float(adjusted[place, best]))
+            found.append(_finding(table, number, group, region, len(own), null))
     return found
 
 
