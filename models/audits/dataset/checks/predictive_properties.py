@@ -59,7 +59,7 @@ class Prediction:
     low: float
     high: float
     p: float
-    """Of the chi-squared test of values and classes."""
+    """Of the chi-squared test of values and classes; of one class, of a score of 0, for all classes together (Bonferroni)."""
     number: int
     """Position of the class that stands out most."""
     group: int
@@ -166,9 +166,10 @@ def predict_class(
     freedom = (num_classes - 1) * max(1, int(usable.sum()) - 1)
     own = counts / sizes[:, None]
     others = (counts.sum(axis=0) - counts) / (sizes.sum() - sizes)[:, None]
+    p = float(chi2.sf(statistic, freedom))
     of_one_class = score < MIN_SCORE
     if of_one_class:
-        number, score, half = _one_class(tables)
+        number, score, half, p = _one_class(tables)
         group = int(np.argmax(own[number] - others[number]))
     else:
         number, group = (int(each) for each in np.unravel_index(int(np.argmax(own - others)), counts.shape))
@@ -177,7 +178,7 @@ def predict_class(
         score,
         score - half,
         min(1.0, score + half),
-        float(chi2.sf(statistic, freedom)),
+        p,
         number,
         group,
         float(own[number, group]),
@@ -185,10 +186,10 @@ def predict_class(
     )
 
 
-def _one_class(tables: NDArray[np.int64]) -> tuple[int, float, float]:
-    """Return the class that differs most surely from all others, its score and half the width of its interval.
+def _one_class(tables: NDArray[np.int64]) -> tuple[int, float, float, float]:
+    """Return the class that differs most surely from all others, its score, half the width of its interval, and p.
 
-    The interval holds for all classes together (Bonferroni).
+    Interval and p hold for all classes together (Bonferroni).
 
     Args:
         tables: counts by fold, class and group.
@@ -206,9 +207,11 @@ def _one_class(tables: NDArray[np.int64]) -> tuple[int, float, float]:
     sizes = np.stack([counts.sum(axis=1), counts.sum() - counts.sum(axis=1)])
     scores = np.subtract(*(hits / sizes))
     smoothed = (hits + 1) / (sizes + 2)
-    halves = norm.isf(0.025 / len(counts)) * np.sqrt((smoothed * (1 - smoothed) / sizes).sum(axis=0))
-    number = int(np.argmax(scores - halves))
-    return number, float(scores[number]), float(halves[number])
+    deviations = np.sqrt((smoothed * (1 - smoothed) / sizes).sum(axis=0))
+    half = float(norm.isf(0.025 / len(counts)))
+    number = int(np.argmax(scores - half * deviations))
+    p = min(1.0, 2 * len(counts) * float(norm.sf(scores[number] / deviations[number])))
+    return number, float(scores[number]), half * float(deviations[number]), p
 
 
 def _counts(
