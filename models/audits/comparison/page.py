@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ...report.html import page_style, template_environment
+from ...report.finding_text import effect_text
+from ...report.html import render_page
 from ...report.text import percent
 from ..findings.finding import SEVERITIES
-from ..gradcam.report.finding_cards import effect_text
 
 if TYPE_CHECKING:
     from .compare import Comparison
@@ -122,17 +122,14 @@ def render(comparison: Comparison, first: Mapping[str, Any], second: Mapping[str
         }
         for facts in (first, second)
     ]
-    return (
-        template_environment(__package__)
-        .get_template("diff.html")
-        .render(
-            audits=audits,
-            notes=notes(comparison),
-            summary=summary_rows(comparison),
-            classes=class_rows(comparison),
-            num_classes_left_out=max(0, len(comparison.classes) - MAX_CLASSES),
-            findings=finding_rows(comparison),
-            style=page_style(),
-            version=second["versions"]["lightwell"],
-        )
+    return render_page(
+        __package__,
+        "diff.html",
+        audits=audits,
+        notes=notes(comparison),
+        summary=summary_rows(comparison),
+        classes=class_rows(comparison),
+        num_classes_left_out=max(0, len(comparison.classes) - MAX_CLASSES),
+        findings=finding_rows(comparison),
+        version=second["versions"]["lightwell"],
     )
