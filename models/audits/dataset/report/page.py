@@ -37,6 +37,7 @@ KIND_NAMES = {
     "predictive_property": "Properties that predict the class",
     "sample_order": "Order of the images",
     "learning_curve": "More images",
+    "plan_effect": "What the plan does",
 }
 WIDTH, HEIGHT = 240, 64
 """Size of a histogram in units of its drawing."""

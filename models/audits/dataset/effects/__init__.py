@@ -1,0 +1,1 @@
+"""What a plan does to single images of a dataset."""
