@@ -55,7 +55,7 @@ CHECKS_SCHEMA = pa.schema(
 
 
 def data_fingerprint(plan: Plan) -> str:
-    """Hash what a plan reads, without its transforms: other ones need no new measures."""
+    """Hash index, error policy and seed of a plan, without its transforms: other ones need no new measures."""
     return Plan(index=plan.index, errors=plan.errors, seed=plan.seed).fingerprint()
 
 

@@ -1,4 +1,4 @@
-"""What the transforms of a plan do to the images: objects that crops cut off, enlargement, clipping, changed brightness."""
+"""Effects of a plan's transforms on the images: objects that crops cut off, enlargement, clipping, changed brightness."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Views:
 
 @dataclass(frozen=True)
 class Share:
-    """Views or objects that show something, counted by image."""
+    """Share of views or objects that show something."""
 
     shown: NDArray[np.bool_]
     image: NDArray[np.int64]

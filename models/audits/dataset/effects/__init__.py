@@ -1,1 +1,1 @@
-"""What a plan does to single images of a dataset."""
+"""Effects of a plan on single images of a dataset."""

@@ -1,4 +1,4 @@
-"""The stage that measures what the plan does to a sample of the images."""
+"""Stage that measures the effects of the plan on a sample of the images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the steps of a view that change colors do to pixels, beside the same view without them."""
+"""Effects of color steps on pixels, beside the same view without these steps."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LUMA = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True)
 class PixelEffects:
-    """What the color steps of a view do to its pixels."""
+    """Effects of the color steps of a view on its pixels."""
 
     size: Size
     """Height and width of the output."""

@@ -1,4 +1,4 @@
-"""Where the recorded steps of a view take points of an image, and which step loses them."""
+"""Points of an image, moved through the recorded steps of a view."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Measures of one image in one view of a plan: what crops keep, how much it is enlarged, what is clipped."""
+"""Measures of one image in one view of a plan: share that crops keep, enlargement, clipped pixels."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ EFFECT_SCHEMA = pa.schema(
 
 
 class ViewMeter:
-    """Measures what a view of a plan does to images. One thread at a time: it holds random state.
+    """Measures the effects of a view of a plan on images. One thread at a time: it holds random state.
 
     Args:
         program: of the plan, without a cache and of one size.
