@@ -27,7 +27,7 @@ HARMFUL: dict[str, Any] = {
     "augment": [
         {"RandomResizedCrop": {"size": [224, 224], "scale": [0.08, 0.6]}},
         {"HorizontalFlip": {}},
-        {"RandomBrightnessContrast": {"brightness_limit": 0.4, "contrast_limit": 0.0, "p": 0.9}},
+        {"RandomBrightnessContrast": {"brightness_limit": 0.5, "contrast_limit": 0.0, "p": 1.0}},
         {"Normalize": {}},
     ],
     "evaluate": [
