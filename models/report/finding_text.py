@@ -26,7 +26,7 @@ KIND_NAMES = {
     "coverage": "Coverage",
     "predictive_property": "Properties that predict the class",
     "sample_order": "Order of the images",
-    "plan_effect": "Effects of the plan",
+    "plan_effect": "What the plan does",
     "domain_gap": "Distance to the pretraining data",
     "learning_curve": "More images",
 }
