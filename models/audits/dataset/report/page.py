@@ -38,6 +38,7 @@ KIND_NAMES = {
     "sample_order": "Order of the images",
     "learning_curve": "More images",
     "plan_effect": "What the plan does",
+    "preprocessing": "Preprocessing",
 }
 WIDTH, HEIGHT = 240, 64
 """Size of a histogram in units of its drawing."""
