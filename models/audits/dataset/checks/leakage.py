@@ -131,6 +131,8 @@ def leaked_rows(table: DatasetTable, leaks: Leaks, split: str) -> NDArray[np.boo
 
 def correct_predictions(table: DatasetTable, audit: AuditResult) -> NDArray[np.float64]:
     """Return 1 for images that a model predicts correctly, 0 for others and NaN for those not audited or without label."""
+    if audit.right is None:
+        return np.full(len(table), np.nan)
     known = audit.labels >= 0
     right = dict(zip(audit.keys[known].tolist(), audit.right[known].tolist(), strict=True))
     return np.asarray([right.get(key, np.nan) for key in table.keys.tolist()], np.float64)
