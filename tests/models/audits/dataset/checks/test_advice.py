@@ -34,7 +34,7 @@ def opened(text: str) -> Plan | None:
         plan = Plan.model_validate({"index": "none.parquet", **content})
         Program.compile(plan)
         return plan
-    values = {"plan": Plan(index=Path("none.parquet")), "model": "resnet18", **content}
+    values = {"plan": Plan(index=Path("none.parquet")), "model": {"name": "resnet18"}, **content}
     build_checked(Classify, values, where="advice", folder=Path())
     return None
 
