@@ -6,7 +6,7 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -29,6 +29,9 @@ from .options import (
 )
 from .output import configure_logging, print_json
 
+if TYPE_CHECKING:
+    from ..pipeline.plan.plan import Plan
+
 
 def inspect(
     source: Annotated[
@@ -41,6 +44,10 @@ def inspect(
     out: Out,
     title: Annotated[str | None, typer.Option(help="Title of the report (default: from the job).")] = None,
     split: Annotated[str | None, typer.Option(help="Split to inspect (default: all).")] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(help="Plan (YAML) whose transforms are measured on the images of SOURCE."),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -72,17 +79,27 @@ def inspect(
 
     Example: lightwell inspect photos --out runs/photos/inspect
     Example: lightwell inspect photos --model resnet50 --out runs/photos/inspect
+    Example: lightwell inspect photos --plan plan.yaml --out runs/photos/inspect
     Example: lightwell inspect index.parquet --out runs/photos/inspect --fail-on high
     """
     from ..models.audits.gradcam.gate import SeverityGate
+    from ..pipeline.atomic_io import write_text
+    from ..pipeline.errors import RequestError
     from ..pipeline.jobs.job_file import dump_job, load_job
     from ..pipeline.jobs.progress import console_for
     from ..pipeline.jobs.stages import BatchJob
+    from ..pipeline.plan.plan import Plan
     from ..pipeline.text import one_line
     from ..workers.local import run_batch_job
 
     check_weights(model, weights)
     gate = None if fail_on is None else SeverityGate.parse(fail_on)
+    is_job = source.endswith((".yaml", ".yml"))
+    if plan is not None and is_job:
+        raise RequestError(
+            f"--plan: expected a folder, an index or another source of images with it, got the job file {source!r}; write the "
+            "plan there"
+        )
     options = engine_options(locals())
     configure_logging(quiet=quiet)
     found = open_engine(**options)
@@ -94,14 +111,18 @@ def inspect(
     }
     changes = {name: value for name, value in given.items() if value is not None}
     with ExitStack() as stack:
-        is_job = source.endswith((".yaml", ".yml"))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lightwell-")))
-        path = Path(source) if is_job else _write_job(source, out, folder, quiet=is_silent)
+        path = folder / "inspect.yaml"
+        if is_job:
+            path = Path(source)
+        else:
+            given_plan = None if plan is None else Plan.load(plan, allow_import=allow_import or ())
+            write_text(path, _job_text(source, given_plan, out, quiet=is_silent))
         job = load_job(
             path, default="inspect", allow_import=allow_import or (), contract=BatchJob, changes=changes
         )
         text = dump_job(job, path, default="inspect")
-        reads = [path] if is_job else []
+        reads = [path] if is_job else [] if plan is None else [plan]
         findings = run_batch_job(job, found, out, console_for(quiet=is_silent), reads=reads, job_text=text)
     if as_json:
         print_json(findings)
@@ -118,8 +139,8 @@ def inspect(
         raise typer.Exit(GATE_CROSSED)
 
 
-def _write_job(source: str, out: str, folder: Path, *, quiet: bool) -> Path:
-    """Write a job file; its index is the source, or is built beside the output folder.
+def _job_text(source: str, given: Plan | None, out: str, *, quiet: bool) -> str:
+    """Return a job file; its index is the source, or is built beside the output folder.
 
     Raises:
         RequestError: the output folder is among the images, or remote.
@@ -127,7 +148,6 @@ def _write_job(source: str, out: str, folder: Path, *, quiet: bool) -> Path:
     import yaml
 
     from ..models.quickstart.folder import check_location
-    from ..pipeline.atomic_io import write_text
     from ..pipeline.errors import RequestError
     from ..workers.output_store import is_remote, local_path
 
@@ -145,10 +165,10 @@ def _write_job(source: str, out: str, folder: Path, *, quiet: bool) -> Path:
         built = run_index(source, index, shares="train=0.8,val=0.1,test=0.1", quiet=quiet)
         if not quiet:
             print_counts(built, index)
-    plan = {"index": str(index), "errors": {"max_bad_share": None}}
-    path = folder / "inspect.yaml"
-    write_text(path, str(yaml.safe_dump({"job": "inspect", "plan": plan}, sort_keys=False)))
-    return path
+    limits = {"on_error": "replace", "max_bad": None, "max_bad_share": None}
+    errors = ({} if given is None else given.errors.model_dump(mode="json")) | limits
+    plan = ({} if given is None else given.dump()) | {"index": str(index), "errors": errors}
+    return str(yaml.safe_dump({"job": "inspect", "plan": plan}, sort_keys=False))
 
 
 def _is_index(source: str) -> bool:

@@ -87,7 +87,7 @@ class DatasetAudit(CheckedModel):
         context.export_records(RECORDS, RECORDS_FILE)
         context.export_records(FINDINGS, "findings.parquet")
         write_fixes(fixes, context.out / "fixes.csv")
-        write_report(findings, found, records[PICTURES], context.out / "report.html")
+        write_report(findings, found, records[RECORDS], records[PICTURES], context.out / "report.html")
         with (context.out / RECORDS_FILE).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         described = croissant_document(self.title, findings, found, RECORDS_SCHEMA, digest)

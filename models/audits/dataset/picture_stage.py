@@ -28,14 +28,16 @@ if TYPE_CHECKING:
 SCHEMA = pa.schema({"key": pa.string(), "jpeg": pa.binary()})
 SIDE = 160
 """Longest side of a thumbnail in pixels."""
-MAX_FINDINGS, MAX_SHOWN = 60, 8
-"""Findings with thumbnails, and thumbnails of each: about 5 MB at most."""
+MAX_FINDINGS, MAX_SHOWN, MAX_COMPARED = 60, 8, 2
+"""Findings with thumbnails, and thumbnails of each that show it and that are to compare with."""
+MAX_CLASSES, MAX_OF_CLASS = 40, 3
+"""Classes with thumbnails, and thumbnails of each; with those of the findings about 7 MB at most."""
 QUALITY = 80
 
 
 @dataclass(frozen=True)
 class PictureStage:
-    """Thumbnails of the images of the findings."""
+    """Thumbnails of the images of the findings and of a few of each class."""
 
     audit: DatasetAudit
 
@@ -45,13 +47,25 @@ class PictureStage:
 
     def fingerprint(self) -> str:
         """Hash the plan and the sizes."""
-        return fingerprint_of([self.audit.plan.fingerprint(), SIDE, MAX_FINDINGS, MAX_SHOWN, QUALITY])
+        return fingerprint_of(
+            [
+                self.audit.plan.fingerprint(),
+                SIDE,
+                MAX_FINDINGS,
+                MAX_SHOWN,
+                MAX_COMPARED,
+                MAX_CLASSES,
+                MAX_OF_CLASS,
+                QUALITY,
+            ]
+        )
 
     def source(self, inputs: Inputs) -> Source:
-        """Return the images of the findings that can be read."""
+        """Return the images that the report shows and that can be read."""
         records = inputs[RECORDS]
-        readable = records.filter(pc.is_null(records["problem"]))["key"].to_pylist()
-        keys = shown_keys(read_findings(inputs[FINDINGS]), readable)
+        readable = records.filter(pc.is_null(records["problem"]))
+        of_findings = shown_keys(read_findings(inputs[FINDINGS]), readable["key"].to_pylist())
+        keys = tuple(dict.fromkeys((*of_findings, *class_keys(readable))))
         return Batches(thumbnail_plan(self.audit.plan), View(split=self.audit.split, keys=keys))
 
     @contextmanager
@@ -75,8 +89,31 @@ class PictureStage:
 def shown_keys(found: Sequence[Finding], readable: Sequence[str]) -> tuple[str, ...]:
     """Return the keys of the images that the report shows, each once."""
     known = set(readable)
-    keys = [key for finding in found[:MAX_FINDINGS] for key in finding.keys[:MAX_SHOWN] if key in known]
-    return tuple(dict.fromkeys(keys))
+    shown = [
+        key
+        for finding in found[:MAX_FINDINGS]
+        for key in (*finding.keys[:MAX_SHOWN], *finding.other_keys[:MAX_COMPARED])
+    ]
+    return tuple(dict.fromkeys(key for key in shown if key in known))
+
+
+def class_keys(readable: pa.Table) -> tuple[str, ...]:
+    """Return the keys of a few images of each of the largest classes, evenly spaced in the order of the records.
+
+    Images without a single class count as a class of their own.
+    """
+    names, keys = readable["class"].to_pylist(), readable["key"].to_pylist()
+    rows: dict[str | None, list[str]] = {}
+    for name, key in zip(names, keys, strict=True):
+        rows.setdefault(name, []).append(key)
+    largest = sorted(rows.values(), key=len, reverse=True)[
+        :MAX_CLASSES
+    ]  # stable: ties in the order of the records
+    return tuple(
+        own[place]
+        for own in largest
+        for place in np.linspace(0, len(own) - 1, min(len(own), MAX_OF_CLASS)).astype(int).tolist()
+    )
 
 
 def thumbnail_plan(plan: Plan) -> Plan:

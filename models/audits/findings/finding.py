@@ -33,6 +33,7 @@ DatasetKind = Literal[
     "predictive_property",
     "sample_order",
     "learning_curve",
+    "plan_effect",
 ]
 """Found by an audit of a dataset."""
 Kind = ModelKind | DatasetKind

@@ -10,8 +10,9 @@ import numpy as np
 
 from .....pipeline.errors import RequestError
 from .....pipeline.text import quoted
-from ...findings.finding import MAX_KEYS, Advice, Effect, Finding, Null, Severity, finding_id
+from ...findings.finding import MAX_KEYS, Advice, Effect, Finding, Null, finding_id
 from ...findings.intervals import bootstrap_difference, wilson
+from ..severity import severity_of
 from .duplicate_groups import DuplicateGroups, groups_of, training_split
 from .exact_duplicates import exact_groups
 from .near_duplicates import near_groups
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from ...comparison.audit_result import AuditResult
     from ..dataset_table import DatasetTable
 
-HIGH_SHARE = 0.01
-"""Share of leaked images from which on copies in the training split are of high severity."""
 MAX_SAME_TIME = 20
 """Images of one camera and second; more have a date that an editor or a reset clock wrote."""
 
@@ -132,6 +131,8 @@ def leaked_rows(table: DatasetTable, leaks: Leaks, split: str) -> NDArray[np.boo
 
 def correct_predictions(table: DatasetTable, audit: AuditResult) -> NDArray[np.float64]:
     """Return 1 for images that a model predicts correctly, 0 for others and NaN for those not audited or without label."""
+    if audit.right is None:
+        return np.full(len(table), np.nan)
     known = audit.labels >= 0
     right = dict(zip(audit.keys[known].tolist(), audit.right[known].tolist(), strict=True))
     return np.asarray([right.get(key, np.nan) for key in table.keys.tolist()], np.float64)
@@ -211,7 +212,6 @@ def _finding(
                 f"{100 * (score.change.high or 0):+.1f})."
             )
     is_copy = subject in {"copy", "near duplicate"}
-    severity: Severity = "high" if is_copy and count >= HIGH_SHARE * total else "medium"
     advice = (
         f"Drop the images of {training}, as fixes.csv does; scores on {split} are too high otherwise."
         if is_copy
@@ -222,7 +222,7 @@ def _finding(
     return Finding(
         id=leak_id(split, subject),
         kind="leakage",
-        severity=severity,
+        severity=severity_of("leakage", "copies" if is_copy else "groups", count / total),
         class_name=None,
         class_number=-1,
         group=f"split = {split}",

@@ -14,6 +14,7 @@ import numpy as np
 
 from ...findings.finding import Advice, Effect, Finding, Null, finding_id
 from ...findings.label_noise import NUM_FOLDS, assign_folds, out_of_fold
+from ..severity import severity_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -102,7 +103,7 @@ def find_learning_curve(table: DatasetTable, curve: LearningCurve | None) -> lis
         Finding(
             id=finding_id("learning_curve", ""),
             kind="learning_curve",
-            severity="low" if helps else "note",
+            severity=severity_of("learning_curve", "helps" if helps else "hardly helps"),
             class_name=None,
             class_number=-1,
             group=None,

@@ -11,6 +11,7 @@ import numpy as np
 from ...findings.finding import MAX_KEYS, Advice, Effect, Finding, Null, finding_id
 from ...findings.intervals import wilson
 from ...findings.label_noise import FLIPPED, NUM_FOLDS, NoisyLabels, suspect_labels
+from ..severity import severity_of
 from .fixes import FixRow
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def find_suspected_labels(table: DatasetTable, found: SuspectedLabels | None) ->
             Finding(
                 id=finding_id("suspected_label", name),
                 kind="suspected_label",
-                severity="low",
+                severity=severity_of("suspected_label", "share of images"),
                 class_name=name,
                 class_number=int(number),
                 group=None,
