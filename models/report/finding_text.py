@@ -27,6 +27,7 @@ KIND_NAMES = {
     "predictive_property": "Properties that predict the class",
     "sample_order": "Order of the images",
     "plan_effect": "What the plan does",
+    "preprocessing": "Preprocessing",
     "domain_gap": "Distance to the pretraining data",
     "learning_curve": "More images",
 }

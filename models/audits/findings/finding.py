@@ -34,6 +34,7 @@ DatasetKind = Literal[
     "sample_order",
     "learning_curve",
     "plan_effect",
+    "preprocessing",
 ]
 """Found by an audit of a dataset."""
 Kind = ModelKind | DatasetKind

@@ -14,6 +14,7 @@ from .near_duplicates import find_near_duplicates, fix_near_duplicates, near_gro
 from .odd_files import find_odd_files
 from .plan_effects import find_plan_effects
 from .predictive_properties import find_predictive_properties
+from .preprocessing import find_preprocessing
 from .quality import find_quality
 from .sample_order import find_sample_order
 from .split_repair import fix_leakage
@@ -61,6 +62,7 @@ def run_checks(
     suspected = suspected_rows(table)
     found += find_suspected_labels(table, suspected)
     found += find_learning_curve(table, measure_curve(table))
+    found += find_preprocessing(table, plan)
     if plan is not None:
         found += find_plan_effects(table, plan, effects)
     fixes: dict[str, FixRow] = {}

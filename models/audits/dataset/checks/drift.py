@@ -13,6 +13,7 @@ from ...findings.finding import MAX_KEYS, Advice, Effect, Finding, Null, finding
 from ...findings.intervals import Z_95, wilson
 from ..severity import severity_of
 from .duplicate_groups import training_split
+from .matching_augmentation import augmentation_yaml
 from .table_columns import category_columns, number_columns
 
 if TYPE_CHECKING:
@@ -193,10 +194,20 @@ def _number_findings(
             keys=table.keys_of(order[in_split[order]][:MAX_KEYS]),
             other_keys=table.keys_of(order[::-1][in_training[order[::-1]]][:MAX_KEYS]),
             advice=Advice(
-                f"Split at random within classes and groups, or train with augmentations that cover {split}."
+                f"Split at random within classes and groups, or train with augmentations that cover {split}.",
+                augmentation_yaml([one for one, _, _ in clear], *_values(columns, in_training, in_split)),
             ),
         )
     ]
+
+
+def _values(
+    columns: dict[str, NDArray[np.float64]], *rows: NDArray[np.bool_]
+) -> tuple[dict[str, NDArray[np.float64]], ...]:
+    """Return the known values of some rows by name, for each choice of rows."""
+    return tuple(
+        {name: values[chosen & np.isfinite(values)] for name, values in columns.items()} for chosen in rows
+    )
 
 
 def _share_finding(
