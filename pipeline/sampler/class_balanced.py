@@ -86,7 +86,7 @@ class ClassBalancedSampler:
 
 def _labels_of(index: Index, rows: np.ndarray) -> np.ndarray:
     """Return the label of each row."""
-    own = index.table["label"].to_numpy()[rows].astype(np.int64)
+    own = np.asarray(index.table["label"].to_numpy())[rows].astype(np.int64)
     if not len(index.classes) and not (own >= 0).any():
         raise PlanError("sampling: expected images with labels, got none; index a folder per class or a table with "
                         "a label column, or leave sampling out")  # fmt: skip
