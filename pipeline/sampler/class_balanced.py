@@ -91,7 +91,7 @@ def _labels_of(index: Index, rows: np.ndarray) -> np.ndarray:
         raise PlanError("sampling: expected images with labels, got none; index a folder per class or a table with "
                         "a label column, or leave sampling out")  # fmt: skip
     _check_labelled(index, rows, own >= 0)
-    return own
+    return np.asarray(own)
 
 
 def _labels_of_sets(index: Index, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
