@@ -21,7 +21,7 @@ from lightwell.workers.ray.engine import RayEngine
 from PIL import Image
 from ray_jobs import files_of
 
-pytestmark = [pytest.mark.ray]
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
@@ -71,15 +71,15 @@ class NodeLoss(SilentConsole):
 
 
 @pytest.mark.fault("Ray: SIGKILL of one of three nodes in a stage of a dataset audit")
-@pytest.mark.parametrize(("has_model", "stage"), [(False, "images"), (True, "features")])
+@pytest.mark.parametrize("has_model", [False, True])
 def test_an_audit_that_loses_a_node_leaves_the_files_of_one_machine(
-    audit: DatasetAudit, machines: Cluster, tmp_path: Path, has_model: bool, stage: str
+    audit: DatasetAudit, machines: Cluster, tmp_path: Path, has_model: bool
 ) -> None:
     job = audit if has_model else audit.model_copy(update={"model": None})
     expected = run_batch_job(job, LocalEngine(num_threads=2), tmp_path / "local", part_images=8)
     while len(machines.nodes) < 3:
         machines.add_node(1)
-    loss = NodeLoss(machines, stage)
+    loss = NodeLoss(machines, "images")
     found = run_batch_job(job, RayEngine(), tmp_path / "ray", loss, part_images=8)
     assert loss.lost
     assert found == expected
