@@ -18,7 +18,7 @@ import pyarrow as pa
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-ModelKind = Literal["region", "cluster", "profile", "slice", "confident_error", "suspected_label"]
+ModelKind = Literal["region", "cluster", "frame", "profile", "slice", "confident_error", "suspected_label"]
 """Found by an audit of a model."""
 DatasetKind = Literal[
     "unreadable",
@@ -221,8 +221,8 @@ def findings_batch(findings: Iterable[Finding]) -> pa.RecordBatch:
 
 
 def read_findings(records: pa.Table | pa.RecordBatch) -> tuple[Finding, ...]:
-    """Return the findings of records."""
-    return tuple(Finding.from_dict(row) for row in records.to_pylist())
+    """Return the findings of records, which may have further columns."""
+    return tuple(Finding.from_dict(row) for row in records.select(SCHEMA.names).to_pylist())
 
 
 def finding_id(kind: Kind, subject: str, region: Region | None = None) -> str:
