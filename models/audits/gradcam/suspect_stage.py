@@ -5,22 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 from ....pipeline.index.groups import group_values
 from ....pipeline.jobs.fingerprint import fingerprint_of
 from ....pipeline.jobs.stages import Inputs, Process, Rows, Source
-from ..findings.finding import SCHEMA, findings_batch
+from ..findings.finding import MAX_KEYS
 from .audited_model import match_audited_classes
+from .fixes import SUSPECT_SCHEMA, suspect_fixes
 from .records import MAPS, SUSPECTS
 from .suspects.image_table import FACTS, read_image_table
-from .suspects.search import SEARCH_VERSION, find_suspects
+from .suspects.search import SEARCH_VERSION, search_all
 
 if TYPE_CHECKING:
-    import pyarrow as pa
     from numpy.typing import NDArray
 
     from .config import AuditConfig
@@ -34,7 +35,7 @@ class SuspectStage:
 
     name = SUSPECTS
     needs = (MAPS,)
-    schema = SCHEMA
+    schema = SUSPECT_SCHEMA
 
     def fingerprint(self) -> str:
         """Hash what determines the candidates, besides the maps."""
@@ -53,12 +54,19 @@ class SuspectStage:
 
     def _search(self, records: pa.Table) -> pa.RecordBatch:
         if not records.num_rows:
-            return findings_batch([])
+            return pa.RecordBatch.from_pylist([], schema=SUSPECT_SCHEMA)
         facts = json.loads(records["model"][0].as_py())
         match = match_audited_classes(self.audit, int(facts["num_outputs"]))
         table = read_image_table(records, match, self.audit.plan.seed)
         facts = {**table.facts, **self._group_facts(table.keys.tolist())}
-        return findings_batch(find_suspects(replace(table, facts=facts)))
+        table = replace(table, facts=facts)
+        known_classes = match.names[: match.num_index]
+        rows = [
+            replace(found, keys=found.keys[:MAX_KEYS]).to_dict()
+            | {"fixes": [asdict(fix) for fix in suspect_fixes(table, found, known_classes)]}
+            for found in search_all(table)
+        ]
+        return pa.RecordBatch.from_pylist(rows, schema=SUSPECT_SCHEMA)
 
     def _group_facts(self, keys: list[str]) -> dict[str, NDArray[Any]]:
         """Return the columns of ``groups`` for some images: numbers where all cells are, else texts."""
