@@ -60,7 +60,7 @@ class Card:
     findings: tuple[str, ...] = ()
     """Ids of the findings with which it is shown."""
     opinions: tuple[OpinionPanel, ...] = ()
-    """What other methods say."""
+    """Attributions by other methods."""
 
     @property
     def outcome(self) -> str:

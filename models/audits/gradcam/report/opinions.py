@@ -24,7 +24,7 @@ METHOD_NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class OpinionPanel:
-    """What another method says about an image."""
+    """Attribution of an image by another method."""
 
     name: str
     heat: str
