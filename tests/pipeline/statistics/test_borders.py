@@ -49,3 +49,11 @@ def test_borders_of_larger_images_are_measured_on_the_working_copy(size: tuple[i
     framed = np.pad(image, ((size[0] // 8, size[0] // 8), (0, 0), (0, 0)))
     assert image_measures(framed)["border_vertical"] == pytest.approx(0.2, abs=0.03)
     assert image_measures(image)["border_vertical"] == 0
+
+
+def test_an_object_before_a_plain_background_has_no_border_and_a_frame_has() -> None:
+    scene = np.full((100, 100), 230, np.uint8)
+    scene[30:70, 40:60] = textured(40, 20)
+    assert border_measures(scene)["border_vertical"] == 0
+    frame = np.pad(textured(80, 80), 10, constant_values=230)
+    assert border_measures(frame) == {"border_vertical": 0.2, "border_horizontal": 0.2, "border_level": 230.0}
