@@ -25,6 +25,7 @@ from .options import (
     Quiet,
     Threads,
     Workers,
+    check_weights,
 )
 from .output import configure_logging, print_json
 
@@ -94,6 +95,7 @@ def inspect(
     from ..pipeline.text import one_line
     from ..workers.local import run_batch_job
 
+    check_weights(model, weights)
     gate = None if fail_on is None else SeverityGate.parse(fail_on)
     is_job = source.endswith((".yaml", ".yml"))
     if plan is not None and is_job:
