@@ -81,13 +81,13 @@ def out_of_fold(folded: FoldedFeatures, labels: NDArray[np.int64]) -> NDArray[np
     """
     num_classes, width = int(labels.max()) + 1, len(folded.center)
     cells = folded.folds * num_classes + labels
-    sums = np.zeros((NUM_FOLDS * num_classes, width))
+    flat = np.zeros((NUM_FOLDS * num_classes, width))
     for part, block in folded.blocks():
         order = np.argsort(cells[part], kind="stable")
         present, first = np.unique(cells[part][order], return_index=True)
-        sums[present] += np.add.reduceat(block[order], first, axis=0)
-    sums = sums.reshape(NUM_FOLDS, num_classes, width)
-    counts = np.bincount(cells, minlength=len(sums) * num_classes).reshape(NUM_FOLDS, num_classes)
+        flat[present] += np.add.reduceat(block[order], first, axis=0)
+    sums = flat.reshape(NUM_FOLDS, num_classes, width)
+    counts = np.bincount(cells, minlength=len(flat)).reshape(NUM_FOLDS, num_classes)
     sizes = (counts.sum(axis=0) - counts).astype(np.float64)
     means = (sums.sum(axis=0) - sums) / np.maximum(sizes, 1)[..., None]
     fourth = np.zeros(NUM_FOLDS)
