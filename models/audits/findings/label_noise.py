@@ -74,18 +74,28 @@ def assign_folds(labels: NDArray[np.int64], generator: np.random.Generator) -> N
 
 
 def out_of_fold(
-    features: NDArray[np.floating[Any]], labels: NDArray[np.int64], folds: NDArray[np.int64]
+    features: NDArray[np.floating[Any]],
+    labels: NDArray[np.int64],
+    folds: NDArray[np.int64],
+    evaluated: NDArray[np.floating[Any]] | None = None,
 ) -> NDArray[np.float64]:
     """Return class probabilities (N, C) of linear discriminant classifiers, each fitted on the other folds.
 
     Their posterior has the form of logistic regression, and fitting takes one covariance matrix, shrunk as by Ledoit and
     Wolf (2004).
+
+    Args:
+        features: finite, shape (N, D).
+        labels: classes 0 to C - 1, shape (N,).
+        folds: number of the fold of each image.
+        evaluated: features of the same images after a change, whose probabilities are returned instead.
     """
     from sklearn.covariance import ledoit_wolf
 
     num_classes = int(labels.max()) + 1
     found = np.empty((len(labels), num_classes))
     values = np.asarray(features, np.float64)
+    others = values if evaluated is None else np.asarray(evaluated, np.float64)
     for fold in range(NUM_FOLDS):
         fitted, left = folds != fold, folds == fold
         sizes = np.bincount(labels[fitted], minlength=num_classes)
@@ -97,7 +107,7 @@ def out_of_fold(
         weights = np.linalg.solve(covariance, means.T)
         with np.errstate(divide="ignore"):
             offsets = np.log(sizes / sizes.sum()) - 0.5 * np.einsum("cd,dc->c", means, weights)
-        scores = values[left] @ weights + offsets
+        scores = others[left] @ weights + offsets
         scores -= scores.max(axis=1, keepdims=True)
         found[left] = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
     return found
