@@ -43,7 +43,7 @@ class Trait:
 
 
 def describe_findings(findings: Sequence[Finding], table: ImageTable) -> list[Finding]:
-    """Add to the sentences of findings about a class which properties their listed images share."""
+    """Add the properties that their listed images share to the sentences of findings about a class."""
     row_of = {str(key): row for row, key in enumerate(table.keys.tolist())}
     described = []
     for each in findings:
