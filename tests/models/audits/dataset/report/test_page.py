@@ -24,6 +24,7 @@ from lightwell.models.audits.dataset.picture_stage import (
     class_keys,
     encode_thumbnail,
     shown_keys,
+    upright_sizes,
 )
 from lightwell.models.audits.dataset.report.class_rows import class_rows
 from lightwell.models.audits.dataset.report.histograms import draw_histograms
@@ -57,6 +58,7 @@ RECORDS = pa.table(
         "problem": [None] * 5 + ["cannot be decoded"],
         "width": [40] * 6,
         "height": [30] * 6,
+        "orientation": [1, 6, None, 1, 1, 1],
         "brightness": [90.0, 91.0, 92.0, 93.0, 1.0, None],
     }
 )
@@ -177,6 +179,11 @@ def test_the_page_filters_its_gallery_and_answers_keys_in_a_browser(
     assert (found["injected"], found["search"]) == (0, "text")
     assert found["focus"] == KEYS[1]
     assert found["figure"] == "0px", "rules after the first media query apply"
+
+
+def test_sizes_are_those_of_upright_images(page: Path) -> None:
+    assert upright_sizes(RECORDS, KEYS[:3]) == {"0.jpg": (30, 40), "1.jpg": (40, 30), "2.jpg": (30, 40)}
+    assert len(re.findall("30 × 40", page.read_text(encoding="utf-8"))) == 1  # noqa: RUF001
 
 
 def test_a_page_without_images_or_findings_says_so(tmp_path: Path) -> None:
