@@ -18,8 +18,8 @@ import pyarrow as pa
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-ModelKind = Literal["region", "cluster", "profile", "slice", "confident_error", "suspected_label"]
-"""Found by an audit of a model."""
+ModelKind = Literal["region", "cluster", "profile", "slice", "confident_error", "suspected_label", "leakage"]
+"""Found by an audit of a model; leakage only with an audit of its dataset."""
 DatasetKind = Literal[
     "unreadable",
     "odd_file",

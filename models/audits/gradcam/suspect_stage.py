@@ -15,9 +15,11 @@ from ....pipeline.jobs.fingerprint import fingerprint_of
 from ....pipeline.jobs.stages import Inputs, Process, Rows, Source
 from ..findings.finding import SCHEMA, findings_batch
 from .audited_model import match_audited_classes
+from .dataset_measures import digest_of, measured_columns, read_dataset
 from .records import MAPS, SUSPECTS
 from .suspects.image_table import FACTS, read_image_table
 from .suspects.search import SEARCH_VERSION, find_suspects
+from .suspects.traits import describe_findings
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,9 +40,14 @@ class SuspectStage:
 
     def fingerprint(self) -> str:
         """Hash what determines the candidates, besides the maps."""
-        facts = [SEARCH_VERSION, self.audit.plan.seed, self.audit.class_map]
+        facts: list[Any] = [SEARCH_VERSION, self.audit.plan.seed, self.audit.class_map]
         groups = group_values(self.audit.plan.load_index().table, self.audit.groups)
-        return fingerprint_of([*facts, groups] if groups else facts)
+        measures = self.audit.dataset_audit
+        if groups or measures is not None:
+            facts.append(groups)
+        if measures is not None:
+            facts.append(digest_of(measures))
+        return fingerprint_of(facts)
 
     def source(self, inputs: Inputs) -> Source:  # noqa: ARG002
         """Return all maps at once."""
@@ -57,8 +64,16 @@ class SuspectStage:
         facts = json.loads(records["model"][0].as_py())
         match = match_audited_classes(self.audit, int(facts["num_outputs"]))
         table = read_image_table(records, match, self.audit.plan.seed)
-        facts = {**table.facts, **self._group_facts(table.keys.tolist())}
-        return findings_batch(find_suspects(replace(table, facts=facts)))
+        keys = table.keys.tolist()
+        table = replace(table, facts={**self._measured_facts(keys), **table.facts, **self._group_facts(keys)})
+        return findings_batch(describe_findings(find_suspects(table), table))
+
+    def _measured_facts(self, keys: list[str]) -> dict[str, NDArray[Any]]:
+        """Return the measures of an audit of the dataset, if there is one."""
+        if self.audit.dataset_audit is None:
+            return {}
+        dataset = read_dataset(self.audit.dataset_audit, self.audit.plan.seed)
+        return measured_columns(dataset, keys)
 
     def _group_facts(self, keys: list[str]) -> dict[str, NDArray[Any]]:
         """Return the columns of ``groups`` for some images: numbers where all cells are, else texts."""

@@ -10,6 +10,7 @@ region, cluster           refuted, or the maps are not trustworthy       note
 confident_error, slice    at least `LARGE_EFFECT`                        medium
 confident_error, slice                                                   low
 profile, suspected_label                                                 note
+leakage                                                                  as found
 ========================= ============================================== ========
 """
 
@@ -54,6 +55,8 @@ def severity_of(finding: Finding, trusted: bool) -> Severity:
     """Return the severity by the table of this module."""
     if finding.kind in ("profile", "suspected_label"):
         return "note"
+    if finding.kind == "leakage":
+        return finding.severity
     if finding.kind in ("confident_error", "slice"):
         return "medium" if finding.effect.value >= LARGE_EFFECT else "low"
     test = finding.confirmation

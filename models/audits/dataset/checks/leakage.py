@@ -20,7 +20,6 @@ from .near_duplicates import near_groups
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ...comparison.audit_result import AuditResult
     from ..dataset_table import DatasetTable
 
 MAX_SAME_TIME = 20
@@ -129,13 +128,18 @@ def leaked_rows(table: DatasetTable, leaks: Leaks, split: str) -> NDArray[np.boo
     return np.asarray(shared & np.asarray([name == split for name in table.splits]), np.bool_)
 
 
-def correct_predictions(table: DatasetTable, audit: AuditResult) -> NDArray[np.float64]:
-    """Return 1 for images that a model predicts correctly, 0 for others and NaN for those not audited or without label."""
-    if audit.right is None:
-        return np.full(len(table), np.nan)
-    known = audit.labels >= 0
-    right = dict(zip(audit.keys[known].tolist(), audit.right[known].tolist(), strict=True))
-    return np.asarray([right.get(key, np.nan) for key in table.keys.tolist()], np.float64)
+def correct_predictions(
+    table: DatasetTable, keys: NDArray[np.object_], right: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Return 1 for images that a model predicts correctly, 0 for wrongly and NaN for those without prediction.
+
+    Args:
+        table: of the dataset.
+        keys: of the labelled images with a prediction.
+        right: whether each is correct.
+    """
+    found = dict(zip(keys.tolist(), right.tolist(), strict=True))
+    return np.asarray([found.get(key, np.nan) for key in table.keys.tolist()], np.float64)
 
 
 def restated_score(
