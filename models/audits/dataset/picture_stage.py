@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,8 +33,10 @@ VERSION = 2
 """To be increased when thumbnails differ from before."""
 SIDE = 160
 """Longest side of a thumbnail in pixels."""
-MAX_FINDINGS, MAX_SHOWN, MAX_COMPARED = 60, 8, 2
-"""Findings with thumbnails, and thumbnails of each that show it and that are to compare with."""
+MAX_FINDINGS, MAX_OF_KIND = 60, 8
+"""Findings with thumbnails, of all kinds and of each."""
+MAX_SHOWN, MAX_COMPARED = 8, 2
+"""Thumbnails of each that show it and that are to compare with; leaks are shown in pairs."""
 MAX_CLASSES, MAX_OF_CLASS = 40, 3
 """Classes with thumbnails, and thumbnails of each; with those of the findings about 7 MB at most."""
 QUALITY = 80
@@ -57,6 +60,7 @@ class PictureStage:
                 self.audit.plan.fingerprint(),
                 SIDE,
                 MAX_FINDINGS,
+                MAX_OF_KIND,
                 MAX_SHOWN,
                 MAX_COMPARED,
                 MAX_CLASSES,
@@ -94,15 +98,31 @@ class PictureStage:
         yield process
 
 
+def shown_findings(found: Sequence[Finding]) -> list[Finding]:
+    """Return the first findings of each kind, which the report shows with thumbnails; of others it lists the sentences."""
+    counts: Counter[str] = Counter()
+    shown = []
+    for finding in found:
+        counts[finding.kind] += 1
+        if counts[finding.kind] <= MAX_OF_KIND:
+            shown.append(finding)
+    return shown[:MAX_FINDINGS]
+
+
 def shown_keys(found: Sequence[Finding], readable: Sequence[str]) -> tuple[str, ...]:
     """Return the keys of the images that the report shows, each once."""
     known = set(readable)
     shown = [
         key
-        for finding in found[:MAX_FINDINGS]
-        for key in (*finding.keys[:MAX_SHOWN], *finding.other_keys[:MAX_COMPARED])
+        for finding in shown_findings(found)
+        for key in (*finding.keys[:MAX_SHOWN], *finding.other_keys[: num_compared(finding)])
     ]
     return tuple(dict.fromkeys(key for key in shown if key in known))
+
+
+def num_compared(finding: Finding) -> int:
+    """Return how many images to compare with have thumbnails."""
+    return MAX_SHOWN if finding.kind == "leakage" else MAX_COMPARED
 
 
 def class_keys(readable: pa.Table) -> tuple[str, ...]:

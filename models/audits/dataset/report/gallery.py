@@ -34,9 +34,12 @@ class Shot:
     """Those whose images it is one of."""
 
     @property
-    def kinds(self) -> str:
-        """Kinds of its findings, each once, as words of an attribute."""
-        return " ".join(dict.fromkeys(finding.kind for finding in self.findings))
+    def kinds(self) -> dict[str, list[Finding]]:
+        """Its findings by kind, the most severe first."""
+        found: dict[str, list[Finding]] = {}
+        for finding in self.findings:
+            found.setdefault(finding.kind, []).append(finding)
+        return found
 
 
 def take_shots(pictures: pa.Table, records: pa.Table, found: Sequence[Finding]) -> dict[str, Shot]:
