@@ -25,6 +25,7 @@ from .options import (
     Quiet,
     Threads,
     Workers,
+    check_weights,
 )
 from .output import configure_logging, print_json
 
@@ -54,8 +55,9 @@ def inspect(
         ),
     ] = None,
     weights: Annotated[
-        str, typer.Option(help="Weights of --model: default, a path, package:NAME or none.")
-    ] = "default",
+        str | None,
+        typer.Option(help="Weights of --model: default, a path, package:NAME or none (default: default)."),
+    ] = None,
     fail_on: Annotated[
         str | None,
         typer.Option(
@@ -90,6 +92,7 @@ def inspect(
     from ..pipeline.text import one_line
     from ..workers.local import run_batch_job
 
+    check_weights(model, weights)
     gate = None if fail_on is None else SeverityGate.parse(fail_on)
     is_job = source.endswith((".yaml", ".yml"))
     if plan is not None and is_job:
@@ -104,7 +107,7 @@ def inspect(
     given = {
         "title": title,
         "split": split,
-        "model": None if model is None else {"name": model, "weights": weights},
+        "model": None if model is None else {"name": model, "weights": weights or "default"},
     }
     changes = {name: value for name, value in given.items() if value is not None}
     with ExitStack() as stack:

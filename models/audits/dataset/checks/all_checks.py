@@ -43,7 +43,7 @@ SIMPLE_CHECKS = (
     find_predictive_properties,
 )
 """Checks that need the table only."""
-CHECKS_VERSION = 3
+CHECKS_VERSION = 4
 """To be increased when a check finds something else than before."""
 
 
