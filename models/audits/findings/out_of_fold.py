@@ -69,7 +69,9 @@ def assign_folds(labels: NDArray[np.int64], generator: np.random.Generator) -> N
     return folds
 
 
-def out_of_fold(folded: FoldedFeatures, labels: NDArray[np.int64]) -> NDArray[np.float64]:
+def out_of_fold(
+    folded: FoldedFeatures, labels: NDArray[np.int64], evaluated: NDArray[np.floating[Any]] | None = None
+) -> NDArray[np.float64]:
     """Return class probabilities (N, C) of linear discriminant classifiers, each fitted on the other folds.
 
     The covariance within classes is shrunk as by Ledoit and Wolf ("A well-conditioned estimator for large-dimensional covariance
@@ -78,6 +80,7 @@ def out_of_fold(folded: FoldedFeatures, labels: NDArray[np.int64]) -> NDArray[np
     Args:
         folded: images and their folds.
         labels: classes 0 to C - 1, shape (N,).
+        evaluated: features of the same images after a change, (N, D), whose probabilities are returned instead.
     """
     num_classes, width = int(labels.max()) + 1, len(folded.center)
     cells = folded.folds * num_classes + labels
@@ -108,9 +111,10 @@ def out_of_fold(folded: FoldedFeatures, labels: NDArray[np.int64]) -> NDArray[np
         offsets.append(prior - 0.5 * np.einsum("cd,dc->c", means[fold], solved))
     found = np.empty((len(labels), num_classes))
     for part, block in folded.blocks():
+        seen = block if evaluated is None else evaluated[part].astype(np.float64) - folded.center
         for fold in range(NUM_FOLDS):
             left = folded.folds[part] == fold
-            scores = block[left] @ weights[fold] + offsets[fold]
+            scores = seen[left] @ weights[fold] + offsets[fold]
             scores = np.exp(scores - scores.max(axis=1, keepdims=True))
             found[part][left] = scores / scores.sum(axis=1, keepdims=True)
     return found
