@@ -21,6 +21,7 @@ NAMES = (
     "train",
     "gradcam",
     "planted",
+    "defects",
     "all",
 )
 

@@ -6,7 +6,7 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,8 +25,12 @@ from .options import (
     Quiet,
     Threads,
     Workers,
+    check_weights,
 )
 from .output import configure_logging, print_json
+
+if TYPE_CHECKING:
+    from ..pipeline.plan.plan import Plan
 
 
 def inspect(
@@ -40,6 +44,10 @@ def inspect(
     out: Out,
     title: Annotated[str | None, typer.Option(help="Title of the report (default: from the job).")] = None,
     split: Annotated[str | None, typer.Option(help="Split to inspect (default: all).")] = None,
+    plan: Annotated[
+        Path | None,
+        typer.Option(help="Plan (YAML) whose transforms are measured on the images of SOURCE."),
+    ] = None,
     model: Annotated[
         str | None,
         typer.Option(
@@ -47,8 +55,11 @@ def inspect(
         ),
     ] = None,
     weights: Annotated[
-        str, typer.Option(help="Weights of --model: default, a path, package:NAME or none.")
-    ] = "default",
+        str | None, typer.Option(help="Weights of --model: default, a path or package:NAME.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Checkpoint of `lightwell train`, instead of --model.")
+    ] = None,
     fail_on: Annotated[
         str | None,
         typer.Option(
@@ -70,16 +81,32 @@ def inspect(
 
     Example: lightwell inspect photos --out runs/photos/inspect
     Example: lightwell inspect photos --model resnet50 --out runs/photos/inspect
+    Example: lightwell inspect photos --checkpoint runs/photos/best.safetensors --out runs/photos/inspect
+    Example: lightwell inspect photos --plan plan.yaml --out runs/photos/inspect
     Example: lightwell inspect index.parquet --out runs/photos/inspect --fail-on high
     """
     from ..models.audits.gradcam.gate import SeverityGate
+    from ..pipeline.atomic_io import write_text
+    from ..pipeline.errors import RequestError
     from ..pipeline.jobs.job_file import dump_job, load_job
     from ..pipeline.jobs.progress import console_for
     from ..pipeline.jobs.stages import BatchJob
+    from ..pipeline.plan.plan import Plan
     from ..pipeline.text import one_line
     from ..workers.local import run_batch_job
 
+    check_weights(model, weights)
     gate = None if fail_on is None else SeverityGate.parse(fail_on)
+    is_job = source.endswith((".yaml", ".yml"))
+    if plan is not None and is_job:
+        raise RequestError(
+            f"--plan: expected a folder, an index or another source of images with it, got the job file {source!r}; write the "
+            "plan there"
+        )
+    if weights is not None and model is None:
+        raise RequestError(
+            f"--weights: expected --model NAME with it, got {weights!r} alone; name the network, or give --checkpoint PATH"
+        )
     options = engine_options(locals())
     configure_logging(quiet=quiet)
     found = open_engine(**options)
@@ -87,22 +114,29 @@ def inspect(
     given = {
         "title": title,
         "split": split,
-        "model": None if model is None else {"name": model, "weights": weights},
+        "model": None if model is None else {"name": model, "weights": weights or "default"},
+        "checkpoint": None if checkpoint is None else str(checkpoint.absolute()),
     }
     changes = {name: value for name, value in given.items() if value is not None}
     with ExitStack() as stack:
-        is_job = source.endswith((".yaml", ".yml"))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lightwell-")))
-        path = Path(source) if is_job else _write_job(source, out, folder, quiet=is_silent)
+        path = folder / "inspect.yaml"
+        if is_job:
+            path = Path(source)
+        else:
+            given_plan = None if plan is None else Plan.load(plan, allow_import=allow_import or ())
+            write_text(path, _job_text(source, given_plan, out, quiet=is_silent))
         job = load_job(
             path, default="inspect", allow_import=allow_import or (), contract=BatchJob, changes=changes
         )
         text = dump_job(job, path, default="inspect")
-        reads = [path] if is_job else []
+        reads = [path] if is_job else [] if plan is None else [plan]
         findings = run_batch_job(job, found, out, console_for(quiet=is_silent), reads=reads, job_text=text)
     if as_json:
         print_json(findings)
     elif not quiet:
+        for note in (findings["network"] or {"notes": ()})["notes"]:
+            print(one_line(note))
         listed = findings["findings"]
         for finding in listed[:MAX_PRINTED]:
             print(f"{finding['severity']}: {one_line(finding['sentence'])}")
@@ -115,8 +149,8 @@ def inspect(
         raise typer.Exit(GATE_CROSSED)
 
 
-def _write_job(source: str, out: str, folder: Path, *, quiet: bool) -> Path:
-    """Write a job file; its index is the source, or is built beside the output folder.
+def _job_text(source: str, given: Plan | None, out: str, *, quiet: bool) -> str:
+    """Return a job file; its index is the source, or is built beside the output folder.
 
     Raises:
         RequestError: the output folder is among the images, or remote.
@@ -124,7 +158,6 @@ def _write_job(source: str, out: str, folder: Path, *, quiet: bool) -> Path:
     import yaml
 
     from ..models.quickstart.folder import check_location
-    from ..pipeline.atomic_io import write_text
     from ..pipeline.errors import RequestError
     from ..workers.output_store import is_remote, local_path
 
@@ -142,10 +175,10 @@ def _write_job(source: str, out: str, folder: Path, *, quiet: bool) -> Path:
         built = run_index(source, index, shares="train=0.8,val=0.1,test=0.1", quiet=quiet)
         if not quiet:
             print_counts(built, index)
-    plan = {"index": str(index), "errors": {"max_bad_share": None}}
-    path = folder / "inspect.yaml"
-    write_text(path, str(yaml.safe_dump({"job": "inspect", "plan": plan}, sort_keys=False)))
-    return path
+    limits = {"on_error": "replace", "max_bad": None, "max_bad_share": None}
+    errors = ({} if given is None else given.errors.model_dump(mode="json")) | limits
+    plan = ({} if given is None else given.dump()) | {"index": str(index), "errors": errors}
+    return str(yaml.safe_dump({"job": "inspect", "plan": plan}, sort_keys=False))
 
 
 def _is_index(source: str) -> bool:

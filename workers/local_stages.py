@@ -52,9 +52,9 @@ def open_local_stage(
 
 def sample_view(source: Files | Images) -> tuple[OpenView, SampleKind]:
     """Open the samples that a stage reads; returns them and the kind of sample."""
-    return open_samples(source.plan, source.split, source.batch_size), (
-        "files" if isinstance(source, Files) else "images"
-    )
+    if isinstance(source, Files):
+        return open_samples(source.plan, source.split, source.batch_size), "files"
+    return open_samples(source.plan, source.split, source.batch_size, source.keys), "images"
 
 
 class BatchesRun:

@@ -97,6 +97,8 @@ class Images:
     split: str | None = None
     """None reads all."""
     batch_size: int = 16
+    keys: tuple[str, ...] | None = None
+    """Of these images only, in this order."""
 
 
 @dataclass(frozen=True, slots=True)

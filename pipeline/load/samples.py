@@ -28,3 +28,5 @@ class ImageSample:
     """uint8 RGB (height, width, 3), upright, of the size of the file."""
     row: Mapping[str, Any]
     """The row of the index: ``format``, ``width``, ``label`` and so on."""
+    mask: bytes | None = None
+    """Content of the mask file, if the row has one."""

@@ -32,10 +32,12 @@ COPIES = 2
 """Copies of an image's pixels that may exist at once: as decoded, and as the function transforms it."""
 
 
-def open_samples(plan: Plan, split: str | None, batch_size: int) -> OpenView:
+def open_samples(
+    plan: Plan, split: str | None, batch_size: int, keys: tuple[str, ...] | None = None
+) -> OpenView:
     """Open the samples of an index in order, without the plan's transforms; raises as ``OpenView.of`` does."""
     bare = Plan(index=plan.index, batch=BatchOptions(size=batch_size), errors=plan.errors)
-    return OpenView.of(bare, View(split=split))
+    return OpenView.of(bare, View(split=split, keys=keys))
 
 
 class SampleBatches:
@@ -159,7 +161,7 @@ class _Reader:
             else:
                 if decoded.reason:
                     batches.fallbacks.log(file.key, decoded.reason, decoded.decoders[-1])
-                yield self._count(ImageSample(file.key, decoded.image, sample.row))
+                yield self._count(ImageSample(file.key, decoded.image, sample.row, sample.mask))
 
     def _count(self, sample: S) -> S:
         self.num_read += 1

@@ -21,10 +21,11 @@ HERE = (
     "train",
     "gradcam",
     "planted",
+    "defects",
 )
 """Modules of this package with a ``BENCH``."""
 ALL = ("cold", "large", "cached", "index", "memory", "ray", "probe", "inspect", "train", "gradcam")
-"""What ``all`` runs, in order; ``accuracy`` and ``planted`` need labelled pictures."""
+"""What ``all`` runs, in order; ``accuracy``, ``planted`` and ``defects`` need labelled pictures."""
 
 
 def find_benches(name: str) -> list[Benchmark]:

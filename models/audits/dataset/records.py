@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ....pipeline.index.index import Index
 
 FILES, IMAGES, RECORDS, CHECKS, FINDINGS, FIXES = "files", "images", "records", "checks", "findings", "fixes"
-PICTURES = "pictures"
+PICTURES, PLAN_EFFECTS = "pictures", "plan_effects"
 """Names of the audit's stages."""
 INDEX_COLUMNS = ("bytes", "width", "height", "channels", "mode", "format", "orientation")
 """Columns of the index that checks read."""

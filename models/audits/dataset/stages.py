@@ -12,12 +12,15 @@ import pyarrow as pa
 
 from ....pipeline.jobs.fingerprint import fingerprint_of
 from ....pipeline.jobs.stages import Files, Images, Inputs, Process, Rows, Source
+from ....pipeline.plan.plan import Plan
 from ....pipeline.statistics.file_measures import file_measures
 from ....pipeline.statistics.image_measures import image_measures
 from ..findings.finding import SCHEMA
 from .checks.all_checks import CHECKS_VERSION, run_checks
 from .checks.fixes import FIX_SCHEMA
-from .feature_plan import FEATURES, feature_stages
+from .effects.changed_features import ChangedFeatureStage, changed_feature_stages
+from .effects.effect_stage import EffectStage, effect_stages, has_steps
+from .feature_plan import FEATURES, feature_stages, network_facts
 from .picture_stage import PictureStage
 from .records import (
     CHECKS,
@@ -27,6 +30,7 @@ from .records import (
     FIXES,
     IMAGES,
     IMAGES_SCHEMA,
+    PLAN_EFFECTS,
     RECORDS,
     RECORDS_SCHEMA,
     join_records,
@@ -39,7 +43,7 @@ if TYPE_CHECKING:
     from ...features.embed import FeatureStage
     from .job import DatasetAudit
 
-MEASURES_VERSION = 1
+MEASURES_VERSION = 2
 """To be increased when a measure gives other values than before."""
 CHECKS_SCHEMA = pa.schema(
     {
@@ -49,6 +53,11 @@ CHECKS_SCHEMA = pa.schema(
     }
 )
 """One row: the summary as JSON, findings and fix list."""
+
+
+def data_fingerprint(plan: Plan) -> str:
+    """Hash index, error policy and seed of a plan, without its transforms: other ones need no new measures."""
+    return Plan(index=plan.index, errors=plan.errors, seed=plan.seed).fingerprint()
 
 
 @dataclass(frozen=True)
@@ -62,8 +71,8 @@ class FileStage:
     schema = FILES_SCHEMA
 
     def fingerprint(self) -> str:
-        """Hash plan, split and version."""
-        return fingerprint_of([MEASURES_VERSION, self.audit.plan.fingerprint(), self.audit.split])
+        """Hash index, split and version."""
+        return fingerprint_of([MEASURES_VERSION, data_fingerprint(self.audit.plan), self.audit.split])
 
     def source(self, inputs: Inputs) -> Source:  # noqa: ARG002
         """Return the files of the split."""
@@ -99,8 +108,8 @@ class ImageStage:
     schema = IMAGES_SCHEMA
 
     def fingerprint(self) -> str:
-        """Hash plan, split and version."""
-        return fingerprint_of([MEASURES_VERSION, self.audit.plan.fingerprint(), self.audit.split])
+        """Hash index, split and version."""
+        return fingerprint_of([MEASURES_VERSION, data_fingerprint(self.audit.plan), self.audit.split])
 
     def source(self, inputs: Inputs) -> Source:  # noqa: ARG002
         """Return the images of the split at their full size."""
@@ -128,8 +137,8 @@ class RecordStage:
     schema = RECORDS_SCHEMA
 
     def fingerprint(self) -> str:
-        """Hash plan and split."""
-        return fingerprint_of([self.audit.plan.fingerprint(), self.audit.split])
+        """Hash index and split."""
+        return fingerprint_of([data_fingerprint(self.audit.plan), self.audit.split])
 
     def source(self, inputs: Inputs) -> Source:  # noqa: ARG002
         """Return the measures of all files at once."""
@@ -153,8 +162,11 @@ class CheckStage:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Records, and features if there is a network."""
-        return (RECORDS,) if self.audit.model is None else (RECORDS, FEATURES)
+        """Records, features if there is a network, and effects of the plan's transforms if it has some."""
+        features = (FEATURES,) if self.audit.has_network else ()
+        effects = (PLAN_EFFECTS,) if has_steps(self.audit.plan) else ()
+        changed = (stage.name for stage in changed_feature_stages(self.audit))
+        return (RECORDS, *features, *effects, *changed)
 
     def fingerprint(self) -> str:
         """Hash the version of the checks, the classes and the seed."""
@@ -169,12 +181,15 @@ class CheckStage:
     def open(self, inputs: Inputs) -> Iterator[Process]:
         """Yield a function that runs the checks."""
         index = self.audit.plan.load_index()
+        changes = [(stage.changing, inputs[stage.name]) for stage in changed_feature_stages(self.audit)]
 
         def process(records: pa.Table) -> pa.RecordBatch:
             table = table_of(records, index.classes, self.audit.plan.seed, inputs.get(FEATURES))
-            findings, fixes = run_checks(table)
+            findings, fixes = run_checks(table, self.audit.plan, inputs.get(PLAN_EFFECTS), changes)
             row = {
-                "summary": json.dumps(summarize(table, index), ensure_ascii=False),
+                "summary": json.dumps(
+                    {**summarize(table, index), "network": network_facts(self.audit)}, ensure_ascii=False
+                ),
                 "findings": [finding.to_dict() for finding in findings],
                 "fixes": [asdict(fix) for fix in fixes],
             }
@@ -213,13 +228,26 @@ class ListStage:
 
 def stages_of_audit(
     audit: DatasetAudit,
-) -> tuple[FileStage | ImageStage | RecordStage | CheckStage | ListStage | PictureStage | FeatureStage, ...]:
+) -> tuple[
+    FileStage
+    | ImageStage
+    | RecordStage
+    | EffectStage
+    | ChangedFeatureStage
+    | CheckStage
+    | ListStage
+    | PictureStage
+    | FeatureStage,
+    ...,
+]:
     """Return the stages of an audit in their order."""
     return (
         FileStage(audit),
         ImageStage(audit),
         RecordStage(audit),
         *feature_stages(audit),
+        *effect_stages(audit),
+        *changed_feature_stages(audit),
         CheckStage(audit),
         ListStage(FINDINGS),
         ListStage(FIXES),

@@ -18,8 +18,10 @@ import pyarrow as pa
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-ModelKind = Literal["region", "cluster", "frame", "profile", "slice", "confident_error", "suspected_label"]
-"""Found by an audit of a model."""
+ModelKind = Literal[
+    "region", "cluster", "frame", "profile", "slice", "confident_error", "suspected_label", "leakage"
+]
+"""Found by an audit of a model; leakage only with an audit of its dataset."""
 DatasetKind = Literal[
     "unreadable",
     "odd_file",
@@ -33,6 +35,8 @@ DatasetKind = Literal[
     "predictive_property",
     "sample_order",
     "learning_curve",
+    "plan_effect",
+    "preprocessing",
 ]
 """Found by an audit of a dataset."""
 Kind = ModelKind | DatasetKind

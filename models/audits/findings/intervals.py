@@ -55,6 +55,31 @@ def bootstrap_difference(
     return _limits(means - _resampled_means(second, generator, num_samples))
 
 
+def ratio_interval(
+    parts: NDArray[np.number[Any]],
+    totals: NDArray[np.number[Any]],
+    generator: np.random.Generator,
+    num_samples: int = NUM_SAMPLES,
+) -> Interval | None:
+    """Return the percentile bootstrap interval of ``sum(parts) / sum(totals)`` over groups; None without groups.
+
+    Args:
+        parts: of each group, such as the objects of an image that show something.
+        totals: of each group, above 0.
+        generator: resamples the groups.
+        num_samples: resamples.
+    """
+    num = len(totals)
+    if not num:
+        return None
+    values = np.stack([parts, totals], axis=1).astype(np.float64)
+    size = max(1, CHUNK_VALUES // num)
+    counts = [min(size, num_samples - start) for start in range(0, num_samples, size)]
+    sums = [values[generator.integers(0, num, (count, num))].sum(axis=1) for count in counts]
+    resampled = np.concatenate(sums)
+    return _limits(resampled[:, 0] / resampled[:, 1])
+
+
 def _resampled_means(
     values: NDArray[np.floating[Any]], generator: np.random.Generator, num_samples: int
 ) -> NDArray[np.float64]:

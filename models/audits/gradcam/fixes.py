@@ -56,6 +56,6 @@ def collect_fixes(suspects: pa.Table, findings: Iterable[Finding]) -> list[FixRo
     chosen: dict[str, FixRow] = {}
     for finding in findings:
         if finding.region is None or finding.severity != "note":
-            for row in rows[finding.id]:
+            for row in rows.get(finding.id, ()):
                 chosen.setdefault(row["key"], FixRow(**row))
     return list(chosen.values())

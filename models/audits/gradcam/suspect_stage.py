@@ -16,10 +16,12 @@ from ....pipeline.jobs.fingerprint import fingerprint_of
 from ....pipeline.jobs.stages import Inputs, Process, Rows, Source
 from ..findings.finding import MAX_KEYS
 from .audited_model import match_audited_classes
+from .dataset_measures import digest_of, measured_columns, read_dataset
 from .fixes import SUSPECT_SCHEMA, suspect_fixes
 from .records import MAPS, SUSPECTS
 from .suspects.image_table import FACTS, read_image_table
 from .suspects.search import SEARCH_VERSION, search_all
+from .suspects.traits import describe_findings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,9 +41,14 @@ class SuspectStage:
 
     def fingerprint(self) -> str:
         """Hash what determines the candidates, besides the maps."""
-        facts = [SEARCH_VERSION, self.audit.plan.seed, self.audit.class_map]
+        facts: list[Any] = [SEARCH_VERSION, self.audit.plan.seed, self.audit.class_map]
         groups = group_values(self.audit.plan.load_index().table, self.audit.groups)
-        return fingerprint_of([*facts, groups] if groups else facts)
+        measures = self.audit.dataset_audit
+        if groups or measures is not None:
+            facts.append(groups)
+        if measures is not None:
+            facts.append(digest_of(measures))
+        return fingerprint_of(facts)
 
     def source(self, inputs: Inputs) -> Source:  # noqa: ARG002
         """Return all maps at once."""
@@ -58,15 +65,22 @@ class SuspectStage:
         facts = json.loads(records["model"][0].as_py())
         match = match_audited_classes(self.audit, int(facts["num_outputs"]))
         table = read_image_table(records, match, self.audit.plan.seed)
-        facts = {**table.facts, **self._group_facts(table.keys.tolist())}
-        table = replace(table, facts=facts)
-        known_classes = match.names[: match.num_index]
+        keys = table.keys.tolist()
+        table = replace(table, facts={**self._measured_facts(keys), **table.facts, **self._group_facts(keys)})
+        found, known_classes = search_all(table), match.names[: match.num_index]
+        listed = describe_findings([replace(each, keys=each.keys[:MAX_KEYS]) for each in found], table)
         rows = [
-            replace(found, keys=found.keys[:MAX_KEYS]).to_dict()
-            | {"fixes": [asdict(fix) for fix in suspect_fixes(table, found, known_classes)]}
-            for found in search_all(table)
+            said.to_dict() | {"fixes": [asdict(fix) for fix in suspect_fixes(table, each, known_classes)]}
+            for said, each in zip(listed, found, strict=True)
         ]
         return pa.RecordBatch.from_pylist(rows, schema=SUSPECT_SCHEMA)
+
+    def _measured_facts(self, keys: list[str]) -> dict[str, NDArray[Any]]:
+        """Return the measures of an audit of the dataset, if there is one."""
+        if self.audit.dataset_audit is None:
+            return {}
+        dataset = read_dataset(self.audit.dataset_audit, self.audit.plan.seed)
+        return measured_columns(dataset, keys)
 
     def _group_facts(self, keys: list[str]) -> dict[str, NDArray[Any]]:
         """Return the columns of ``groups`` for some images: numbers where all cells are, else texts."""

@@ -12,6 +12,7 @@ frame                     not confirmed: the maps say nothing about it   note
 confident_error, slice    at least `LARGE_EFFECT`                        medium
 confident_error, slice                                                   low
 profile, suspected_label                                                 note
+leakage                                                                  as found
 ========================= ============================================== ========
 """
 
@@ -64,6 +65,8 @@ def severity_of(finding: Finding, trusted: bool) -> Severity:
     """Return the severity by the table of this module."""
     if finding.kind in ("profile", "suspected_label"):
         return "note"
+    if finding.kind == "leakage":
+        return finding.severity
     if finding.kind in ("confident_error", "slice"):
         return "medium" if finding.effect.value >= LARGE_EFFECT else "low"
     test = finding.confirmation
@@ -160,7 +163,7 @@ def kept_box(region: Region) -> tuple[float, float, float, float] | None:
             (left / width, top / height, right / width, bottom / height),
         )
         for top, bottom in combinations(range(height + 1), 2)
-        for left, right in _free_runs(~inside[top:bottom].any(axis=0))
+        for left, right in _free_runs(np.asarray(~inside[top:bottom].any(axis=0), np.bool_))
     ]
     share, box = max(free, default=(0.0, (0.0, 0.0, 1.0, 1.0)))
     return box if inside.any() and 1 - share <= MAX_CROP else None

@@ -2,7 +2,8 @@
 
 Each property is tested alone: of a class the values that it has more often than the other classes have are found on four
 fifths of the images, and the class of the remaining fifth is predicted from its value. Classes weigh alike, so a property that
-says nothing scores 0 however unequal the classes are: cleanlab's check compares with the largest class, and by an index in
+says nothing scores 0 however unequal the classes are. Among many classes a property of one of them changes this score little,
+so each class is also compared with all others together: cleanlab's check compares with the largest class, and by an index in
 place of a count (cleanlab 2.7, ``spurious_correlation.py``), so that it reports such properties.
 """
 
@@ -15,9 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...findings.fdr import q_values
-from ...findings.finding import MAX_KEYS, Advice, Effect, Finding, Null, Severity, finding_id
+from ...findings.finding import MAX_KEYS, Advice, Effect, Finding, Null, finding_id
 from ...findings.intervals import Z_95
-from ...findings.label_noise import NUM_FOLDS, assign_folds
+from ...findings.out_of_fold import NUM_FOLDS, assign_folds
+from ..severity import severity_of
 from .table_columns import category_columns, number_columns
 
 if TYPE_CHECKING:
@@ -31,8 +33,12 @@ MIN_IMAGES = 20
 MIN_EXPECTED = 5.0
 """A number is divided into at most so many groups that each holds so many images of the average class (Cochran 1954)."""
 MAX_GROUPS = 16
-MIN_SCORE, MEDIUM_SCORE, HIGH_SCORE = 0.1, 0.2, 0.5
+MIN_SCORE = 0.1
 """Scores: 0 for a property that says nothing, 1 for one that tells all classes apart."""
+MIN_CONTENT_SCORE = 0.5
+"""Score of one class against the others, for properties that come from what images show."""
+MIN_LIFT = 2.0
+"""Values of a class are those that it has at least so many times as often as the other images."""
 TRACES = frozenset(
     {
         "format", "bytes", "bytes_per_pixel", "width", "height", "channels", "jpeg_quality", "chroma_subsampling", "progressive",
@@ -46,12 +52,15 @@ TRACES = frozenset(
 class Prediction:
     """Prediction of the class from one property."""
 
+    of_one_class: bool
+    """Whether the score is that of one class against all others; otherwise it is that of all classes."""
     score: float
-    """(balanced accuracy - 1 / C) / (1 - 1 / C), cross-validated."""
+    """Cross-validated; of all classes (balanced accuracy - 1 / C) / (1 - 1 / C), of one class the share of it with its values
+    minus that of the other images (Youden 1950)."""
     low: float
     high: float
     p: float
-    """Of the chi-squared test of values and classes."""
+    """Of the chi-squared test of values and classes; of one class, of a score of 0, for all classes together (Bonferroni)."""
     number: int
     """Position of the class that stands out most."""
     group: int
@@ -85,7 +94,7 @@ def find_predictive_properties(table: DatasetTable) -> list[Finding]:
     found = [
         _finding(table, name, each, float(q), groups[name], numbers, rows)
         for (name, each), q in zip(predictions.items(), adjusted, strict=True)
-        if q <= MAX_Q and each.score >= MIN_SCORE and each.low > 0
+        if q <= MAX_Q and each.score >= _least_score(name, each) and each.low > 0
     ]
     return sorted(found, key=lambda each: (-each.effect.value, each.id))
 
@@ -158,17 +167,52 @@ def predict_class(
     freedom = (num_classes - 1) * max(1, int(usable.sum()) - 1)
     own = counts / sizes[:, None]
     others = (counts.sum(axis=0) - counts) / (sizes.sum() - sizes)[:, None]
-    number, group = np.unravel_index(int(np.argmax(own - others)), counts.shape)
+    p = float(chi2.sf(statistic, freedom))
+    of_one_class = score < MIN_SCORE
+    if of_one_class:
+        number, score, half, p = _one_class(tables)
+        group = int(np.argmax(own[number] - others[number]))
+    else:
+        number, group = (int(each) for each in np.unravel_index(int(np.argmax(own - others)), counts.shape))
     return Prediction(
+        of_one_class,
         score,
         score - half,
         min(1.0, score + half),
-        float(chi2.sf(statistic, freedom)),
-        int(number),
-        int(group),
+        p,
+        number,
+        group,
         float(own[number, group]),
         float(others[number, group]),
     )
+
+
+def _one_class(tables: NDArray[np.int64]) -> tuple[int, float, float, float]:
+    """Return the class that differs most surely from all others, its score, half the width of its interval, and p.
+
+    Interval and p hold for all classes together (Bonferroni).
+
+    Args:
+        tables: counts by fold, class and group.
+    """
+    from scipy.stats import norm
+
+    counts = tables.sum(axis=0)
+    hits = np.zeros((2, len(counts)))
+    for fold in tables:
+        fitted = counts - fold + 1
+        own, rest = fitted, fitted.sum(axis=0) - fitted
+        shares = own / own.sum(axis=1, keepdims=True), rest / rest.sum(axis=1, keepdims=True)
+        is_typical = shares[0] >= MIN_LIFT * shares[1]
+        hits += [(side * is_typical).sum(axis=1) for side in (fold, fold.sum(axis=0) - fold)]
+    sizes = np.stack([counts.sum(axis=1), counts.sum() - counts.sum(axis=1)])
+    scores = np.subtract(*(hits / sizes))
+    smoothed = (hits + 1) / (sizes + 2)
+    deviations = np.sqrt((smoothed * (1 - smoothed) / sizes).sum(axis=0))
+    half = float(norm.isf(0.025 / len(counts)))
+    number = int(np.argmax(scores - half * deviations))
+    p = min(1.0, 2 * len(counts) * float(norm.sf(scores[number] / deviations[number])))
+    return number, float(scores[number]), half * float(deviations[number]), p
 
 
 def _counts(
@@ -178,11 +222,8 @@ def _counts(
     return np.asarray(flat.reshape(num_classes, num_groups), np.int64)
 
 
-def severity_of(name: str, score: float) -> Severity:
-    """Return the severity: the content of images, such as their brightness, may belong to the class."""
-    if name not in TRACES:
-        return "low" if score >= HIGH_SCORE else "note"
-    return "high" if score >= HIGH_SCORE else "medium" if score >= MEDIUM_SCORE else "low"
+def _least_score(name: str, each: Prediction) -> float:
+    return MIN_CONTENT_SCORE if each.of_one_class and name not in TRACES else MIN_SCORE
 
 
 def _finding(
@@ -199,6 +240,7 @@ def _finding(
     class_name = table.class_names[label] if label < len(table.class_names) else f"class {label}"
     concerned = rows[(table.labels[rows] == label) & (values == each.group)]
     others = rows[(table.labels[rows] != label) & (values != each.group)]
+    subject = f"class {class_name} from the others" if each.of_one_class else "the classes apart"
     is_trace = name in TRACES
     reason = (
         "It comes from how the images were made and stored, so a network that uses it fails on images from elsewhere: store all "
@@ -209,11 +251,11 @@ def _finding(
     return Finding(
         id=finding_id("predictive_property", name),
         kind="predictive_property",
-        severity=severity_of(name, each.score),
+        severity=severity_of("predictive_property", "trace" if is_trace else "content", each.score),
         class_name=class_name,
         class_number=label,
         group=f"{name} = {value}",
-        sentence=f"{name} alone tells the classes apart with a score of {each.score:.2f} (0: not at all, 1: always): "
+        sentence=f"{name} alone tells {subject} with a score of {each.score:.2f} (0: not at all, 1: always): "
         f"{100 * each.own:.0f} % of class {class_name} have {value}, {100 * each.others:.0f} % of the others.",
         effect=Effect(each.score, "chance-corrected score", each.low, each.high),
         null=Null(0.0, each.p, q),

@@ -6,23 +6,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from ....report.finding_text import KIND_NAMES, chance_text, effect_text, number_text
 from ..gallery import MAX_FINDINGS, MAX_OTHER, MAX_OWN
 from ..verdicts import sentence_of_test
 from .shots import outline
 
 if TYPE_CHECKING:
-    from ...findings.finding import Confirmation, Effect, Finding
+    from ...findings.finding import Confirmation, Finding
     from .cards import Card
 
-KIND_NAMES = {
-    "region": "Evidence in one place",
-    "cluster": "Group of images with other evidence",
-    "frame": "Same edges in many images",
-    "profile": "Unusual places of evidence",
-    "slice": "Group of images with more errors",
-    "confident_error": "Confident errors",
-    "suspected_label": "Suspected wrong labels",
-}
 STATUS_TEXTS = {
     "confirmed": "Confirmed by changing the pixels",
     "refuted": "Refuted by changing the pixels",
@@ -100,34 +92,6 @@ def _images(
         )
         for card in shown
     )
-
-
-def number_text(value: float, unit: str) -> str:
-    """Format a number: shares and rates in percent, others to three digits with their unit."""
-    if "share" in unit or "rate" in unit:
-        return f"{100 * value:.1f} %"
-    return f"{value:.2f}" if "probability" in unit else f"{value:.3g}"
-
-
-def effect_text(effect: Effect) -> str:
-    """Format a number with its interval: ``21.1 % (14.9 to 28.9 %)``."""
-    value = number_text(effect.value, effect.unit)
-    if effect.low is None or effect.high is None:
-        return value
-    low, high = (number_text(limit, effect.unit) for limit in (effect.low, effect.high))
-    return f"{value} ({low.removesuffix(' %')} to {high})"
-
-
-def chance_text(finding: Finding) -> str:
-    """Format what chance alone would give."""
-    null = finding.null
-    parts = [] if null.expected is None else [number_text(null.expected, finding.effect.unit)]
-    parts += [
-        f"{name} {'< 0.001' if value < 0.001 else f'= {value:.2g}'}"
-        for name, value in (("p", null.p), ("q", null.q))
-        if value is not None
-    ]
-    return ", ".join(parts)
 
 
 def intervention_texts(confirmation: Confirmation, class_name: str | None) -> tuple[tuple[str, str], ...]:

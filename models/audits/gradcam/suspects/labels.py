@@ -11,7 +11,8 @@ import numpy as np
 from ...findings.fdr import q_values
 from ...findings.finding import Advice, Effect, Finding, Null, finding_id
 from ...findings.intervals import wilson
-from ...findings.label_noise import NUM_FOLDS, NoisyLabels, suspect_labels
+from ...findings.label_noise import NoisyLabels, suspect_labels
+from ...findings.out_of_fold import NUM_FOLDS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -101,11 +102,11 @@ def contradicted_labels(table: ImageTable) -> SuspectedLabels | None:
     if large.sum() < 2 or len(rows) < MIN_LABELS:
         return None
     numbers, labels = np.unique(table.labels[rows], return_inverse=True)
-    noisy = suspect_labels(table.features[rows], labels, table.generator("labels"))
+    noisy = suspect_labels(table.features, rows, labels, table.generator("labels"))
     return (
         None
         if noisy is None
-        else SuspectedLabels(rows[noisy.rows], numbers[noisy.suggested], len(rows), noisy)
+        else SuspectedLabels(rows[noisy.places], numbers[noisy.suggested], len(rows), noisy)
     )
 
 

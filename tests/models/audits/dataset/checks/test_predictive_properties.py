@@ -56,7 +56,20 @@ def test_a_camera_of_one_class_is_found_and_missing_values_are_a_value() -> None
     assert (found.class_name, found.group) == ("class0", "bytes_per_pixel = missing")
 
 
-@pytest.mark.parametrize("sizes", [SIZES, (900, 100), (560, 20, 20)])
+@pytest.mark.parametrize("num_classes", [10, 40])
+def test_a_trace_of_half_of_one_class_among_many_is_found_and_a_content_is_not(num_classes: int) -> None:
+    sizes = (48,) * num_classes
+    marked = np.arange(3 * 48, 3 * 48 + 24)
+    quality, brightness = np.full(sum(sizes), 90.0), np.full(sum(sizes), 0.5)
+    quality[marked], brightness[marked[:20]] = 80, 0.9
+    (found,) = find_predictive_properties(table_of(sizes, jpeg_quality=quality, brightness=brightness))
+    assert (found.class_name, found.group, found.num_concerned) == ("class3", "jpeg_quality = 80", 24)
+    assert "tells class class3 from the others" in found.sentence
+    assert found.effect.value == pytest.approx(0.5)
+    assert found.severity == "high"
+
+
+@pytest.mark.parametrize("sizes", [SIZES, (900, 100), (560, 20, 20), (48,) * 20])
 def test_properties_that_say_nothing_are_not_reported_in_twenty_data_sets(sizes: tuple[int, ...]) -> None:
     num, found = sum(sizes), 0
     for seed in range(20):

@@ -1,0 +1,1 @@
+"""Effects of a plan on single images of a dataset."""
