@@ -20,7 +20,7 @@ from .checks.all_checks import CHECKS_VERSION, run_checks
 from .checks.fixes import FIX_SCHEMA
 from .effects.changed_features import ChangedFeatureStage, changed_feature_stages
 from .effects.effect_stage import EffectStage, effect_stages, has_steps
-from .feature_plan import FEATURES, feature_stages
+from .feature_plan import FEATURES, feature_stages, network_facts
 from .picture_stage import PictureStage
 from .records import (
     CHECKS,
@@ -163,7 +163,7 @@ class CheckStage:
     @property
     def needs(self) -> tuple[str, ...]:
         """Records, features if there is a network, and effects of the plan's transforms if it has some."""
-        features = (FEATURES,) if self.audit.model is not None else ()
+        features = (FEATURES,) if self.audit.has_network else ()
         effects = (PLAN_EFFECTS,) if has_steps(self.audit.plan) else ()
         changed = (stage.name for stage in changed_feature_stages(self.audit))
         return (RECORDS, *features, *effects, *changed)
@@ -187,7 +187,9 @@ class CheckStage:
             table = table_of(records, index.classes, self.audit.plan.seed, inputs.get(FEATURES))
             findings, fixes = run_checks(table, self.audit.plan, inputs.get(PLAN_EFFECTS), changes)
             row = {
-                "summary": json.dumps(summarize(table, index), ensure_ascii=False),
+                "summary": json.dumps(
+                    {**summarize(table, index), "network": network_facts(self.audit)}, ensure_ascii=False
+                ),
                 "findings": [finding.to_dict() for finding in findings],
                 "fixes": [asdict(fix) for fix in fixes],
             }

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from ...findings.fdr import q_values
 from ...findings.finding import MAX_KEYS, Advice, Effect, Finding, Null, finding_id
 from ...findings.intervals import bootstrap_mean
-from ...findings.label_noise import assign_folds, out_of_fold
+from ...findings.out_of_fold import FoldedFeatures, assign_folds, out_of_fold
 from ..effects.plan_steps import changed_section, section_yaml
 from ..severity import severity_of
 
@@ -96,9 +96,9 @@ def predictions_after(table: DatasetTable, changed: pa.Table) -> Predictions | N
     flat = values.flatten().to_numpy(zero_copy_only=False).reshape(len(values), -1)[known]
     labels = np.searchsorted(numbers, table.labels[rows])
     folds = assign_folds(labels, table.generator("confusing steps"))
+    folded = FoldedFeatures.of(table.features, rows, folds)
     plain, after = (
-        numbers[out_of_fold(table.features[rows], labels, folds, evaluated).argmax(axis=1)]
-        for evaluated in (None, flat)
+        numbers[out_of_fold(folded, labels, evaluated).argmax(axis=1)] for evaluated in (None, flat)
     )
     return Predictions(rows, table.labels[rows], plain, after)
 
