@@ -31,6 +31,8 @@ DatasetKind = Literal[
     "leakage",
     "class_balance",
     "drift",
+    "outlier",
+    "coverage",
     "suspected_label",
     "predictive_property",
     "sample_order",

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 from ...findings.finding import SEVERITIES
 from .class_balance import find_class_balance
 from .confusing_steps import find_confusing_steps
+from .coverage import find_coverage
 from .drift import find_drift
 from .exact_duplicates import exact_groups, find_exact_duplicates, fix_exact_duplicates
 from .leakage import find_leakage, find_leaks
 from .learning_curve import find_learning_curve, measure_curve
 from .near_duplicates import find_near_duplicates, fix_near_duplicates, near_groups
 from .odd_files import find_odd_files
+from .outliers import find_outliers
 from .plan_effects import find_plan_effects
 from .predictive_properties import find_predictive_properties
 from .preprocessing import find_preprocessing
@@ -39,11 +41,13 @@ SIMPLE_CHECKS = (
     find_quality,
     find_class_balance,
     find_drift,
+    find_outliers,
+    find_coverage,
     find_sample_order,
     find_predictive_properties,
 )
 """Checks that need the table only."""
-CHECKS_VERSION = 4
+CHECKS_VERSION = 5
 """To be increased when a check finds something else than before."""
 
 
