@@ -33,6 +33,7 @@ RULES: Mapping[tuple[DatasetKind, str], Rule] = {
     ("outlier", "share of images"): ((0.05, "medium"), (0, "low")),
     ("coverage", "sparse"): ((0.2, "low"), (0, "note")),
     ("coverage", "narrow"): ((0, "low"),),
+    ("domain_gap", "distance"): ((0.4, "medium"), (0.25, "low"), (0, "note")),
     ("predictive_property", "trace"): ((0.5, "high"), (0.2, "medium"), (0, "low")),
     ("predictive_property", "content"): ((0.5, "low"), (0, "note")),
     ("sample_order", "correlation"): ((0.3, "medium"), (0, "low")),

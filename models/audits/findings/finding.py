@@ -33,6 +33,7 @@ DatasetKind = Literal[
     "drift",
     "outlier",
     "coverage",
+    "domain_gap",
     "suspected_label",
     "predictive_property",
     "sample_order",

@@ -8,6 +8,7 @@ from ...findings.finding import SEVERITIES
 from .class_balance import find_class_balance
 from .confusing_steps import find_confusing_steps
 from .coverage import find_coverage
+from .domain_gap import DomainGap, find_domain_gap
 from .drift import find_drift
 from .exact_duplicates import exact_groups, find_exact_duplicates, fix_exact_duplicates
 from .leakage import find_leakage, find_leaks
@@ -47,7 +48,7 @@ SIMPLE_CHECKS = (
     find_predictive_properties,
 )
 """Checks that need the table only."""
-CHECKS_VERSION = 5
+CHECKS_VERSION = 6
 """To be increased when a check finds something else than before."""
 
 
@@ -56,6 +57,7 @@ def run_checks(
     plan: Plan | None = None,
     effects: pa.Table | None = None,
     changes: Sequence[tuple[ChangingStep, pa.Table]] = (),
+    gap: DomainGap | None = None,
 ) -> tuple[list[Finding], list[FixRow]]:
     """Return the findings, the most severe first, and the fix list with at most one row per image.
 
@@ -64,6 +66,7 @@ def run_checks(
         plan: of the job.
         effects: what its transforms do to images: records of the stage ``plan_effects``.
         changes: steps of the plan that flip or change colors, with the features of images after them.
+        gap: between the images and those that the network was trained on.
     """
     exact, near = exact_groups(table), near_groups(table)
     leaks = find_leaks(table, exact=exact, near=near)
@@ -74,6 +77,7 @@ def run_checks(
     suspected = suspected_rows(table)
     found += find_suspected_labels(table, suspected)
     found += find_learning_curve(table, measure_curve(table))
+    found += find_domain_gap(table, gap)
     found += find_preprocessing(table, plan)
     if plan is not None:
         found += find_plan_effects(table, plan, effects)

@@ -59,7 +59,8 @@ BIASES: tuple[DatasetKind, ...] = (
     "sample_order",
 )
 LIMITATIONS: tuple[DatasetKind, ...] = (
-    "unreadable", "odd_file", "quality", "exact_duplicate", "near_duplicate", "leakage", "outlier", "learning_curve", "plan_effect", "preprocessing",
+    "unreadable", "odd_file", "quality", "exact_duplicate", "near_duplicate", "leakage", "outlier", "domain_gap", "learning_curve", "plan_effect",
+    "preprocessing",
 )  # fmt: skip
 ANNOTATION: tuple[DatasetKind, ...] = ("suspected_label",)
 
