@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ...findings.finding import Finding
     from .image_table import ImageTable
 
-SEARCH_VERSION = 5
+SEARCH_VERSION = 6
 """Changes with the searches and their thresholds."""
 SEARCHES = (
     region_suspects,
