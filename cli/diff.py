@@ -29,7 +29,7 @@ def diff(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Compare two audits, of two models or of two versions of a dataset: accuracy, classes, and findings that came or went.
+    """Compare two audits, of models or of datasets: accuracy, classes, and findings that came, went or changed.
 
     Example: lightwell diff runs/cells/audit runs/cells/audit2 --out runs/cells/diff --fail-on high
     """
@@ -45,17 +45,18 @@ def diff(
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / "diff.json", found.to_dict())
-        write_text(out / "diff.html", render(found, *(audit.facts for audit in audits)))
+        write_text(out / "diff.html", render(found, *audits))
     if as_json:
         print_json(found.to_dict())
     elif not quiet:
         print("\n".join(notes(found)))
         print_table(["", "first", "second", "difference"], [list(row) for row in summary_rows(found)])
         print_table(["finding", "severity", "", "effect"], [list(row) for row in finding_rows(found)])
-        print_table(
-            ["recall of class", "first", "second", "difference", "q"],
-            [list(row) for row in class_rows(found)],
-        )
+        if found.classes:
+            print_table(
+                ["recall of class", "first", "second", "difference", "q"],
+                [list(row) for row in class_rows(found)],
+            )
         if out is not None:
             print(f"open {out / 'diff.html'}")
     crossing = [] if gate is None else gate.crossing([finding.to_dict() for finding in found.new_severities])

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
+from .borders import border_measures
 from .defects import defect_measures
 from .hashes import HASH_BYTES, hash_measures
 from .spectrum import NAMES as SPECTRUM_NAMES
@@ -38,6 +39,7 @@ IMAGE_SCHEMA = pa.schema(
         *((name, pa.float32()) for name in ("colorfulness", "saturation")),
         ("is_gray", pa.bool_()),
         *((name, pa.float32()) for name in ("sharpness", "working_sharpness", "noise", "blockiness")),
+        *((name, pa.float32()) for name in ("border_vertical", "border_horizontal", "border_level")),
         *((name, pa.float32()) for name in SPECTRUM_NAMES),
         *((f"glcm_{name}", pa.float32()) for name in ("contrast", "homogeneity", "energy", "correlation")),
         ("lbp", pa.list_(pa.float32(), NUM_PATTERNS)),
@@ -67,6 +69,7 @@ def image_measures(image: NDArray[np.uint8]) -> dict[str, Any]:
         **color_measures(copies.color),
         "is_gray": is_gray(image, copies.color),
         **defect_measures(copies.tiles, copies.working_gray),
+        **border_measures(copies.working_gray),
         **spectrum_measures(copies.tiles),
         **glcm_measures(copies.working_gray),
         "lbp": lbp_histogram(copies.working_gray),

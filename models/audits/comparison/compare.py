@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ....pipeline.errors import RequestError
 from ....pipeline.rng import derive_seed, numpy_generator
 from ..findings.fdr import q_values
 from ..findings.finding import SEVERITIES, Finding
@@ -105,36 +106,58 @@ class Comparison:
 
 
 def compare(first: AuditResult, second: AuditResult) -> Comparison:
-    """Compare two audits; images are matched by key, classes by name and findings by id."""
+    """Compare two audits; images are matched by key, classes by name and findings by id.
+
+    Raises:
+        RequestError: one audits a model and the other a dataset.
+    """
+    if (first.right is None) != (second.right is None):
+        raise RequestError(
+            "expected two audits of models or two of datasets, got one of each; name two of one kind"
+        )
     _, rows_a, rows_b = np.intersect1d(
         first.keys.astype(str), second.keys.astype(str), assume_unique=True, return_indices=True
     )
     (names_a, labelled_a), (names_b, labelled_b) = _label_names(first, rows_a), _label_names(second, rows_b)
     labelled = labelled_a & labelled_b
     usable = labelled & (names_a == names_b)
-    right_a, right_b = first.right[rows_a], second.right[rows_b]
-    num_labelled = [int((audit.labels >= 0).sum()) for audit in (first, second)]
-    all_shared = num_labelled == [int(usable.sum())] * 2
     stayed, appeared, gone = match_findings(first.findings, second.findings)
     return Comparison(
-        same_images=first.facts["index"]["fingerprint"] == second.facts["index"]["fingerprint"],
+        same_images=first.index_fingerprint == second.index_fingerprint,
         num_images=(len(first.keys), len(second.keys)),
         num_shared=len(rows_a),
         num_relabelled=int((labelled & ~usable).sum()),
-        accuracy=(first.facts["accuracy"], second.facts["accuracy"]),
-        paired=paired_difference(right_a[usable], right_b[usable], _generator("accuracy")),
-        unpaired=None
-        if all_shared
-        else unpaired_difference(
-            first.right[first.labels >= 0], second.right[second.labels >= 0], _generator("all images")
-        ),
-        classes=_class_changes(first, second, names_a[usable], right_a[usable], right_b[usable]),
+        **_scores(first, second, (rows_a[usable], rows_b[usable]), names_a[usable]),
         classes_gone=tuple(name for name in first.classes if name not in set(second.classes)),
         classes_new=tuple(name for name in second.classes if name not in set(first.classes)),
         appeared=appeared,
         gone=gone,
         stayed=stayed,
     )
+
+
+def _scores(
+    first: AuditResult,
+    second: AuditResult,
+    rows: tuple[NDArray[np.intp], NDArray[np.intp]],
+    names: NDArray[np.str_],
+) -> dict[str, Any]:
+    """Compare what models have right on the given rows of each audit, and on all; nothing for audits of datasets."""
+    if first.right is None or second.right is None:
+        return {"accuracy": (None, None), "paired": None, "unpaired": None, "classes": ()}
+    rights = first.right[rows[0]], second.right[rows[1]]
+    labelled = [audit.labels >= 0 for audit in (first, second)]
+    all_shared = [int(own.sum()) for own in labelled] == [len(names)] * 2
+    return {
+        "accuracy": (first.facts["accuracy"], second.facts["accuracy"]),
+        "paired": paired_difference(*rights, _generator("accuracy")),
+        "unpaired": None
+        if all_shared
+        else unpaired_difference(
+            first.right[labelled[0]], second.right[labelled[1]], _generator("all images")
+        ),
+        "classes": _class_changes(first, second, names, *rights),
+    }
 
 
 def _generator(name: str) -> np.random.Generator:

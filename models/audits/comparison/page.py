@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ...report.html import page_style, template_environment
+from ...report.finding_text import effect_text
+from ...report.html import render_page
 from ...report.text import percent
+from ...report.versions import versions
 from ..findings.finding import SEVERITIES
-from ..gradcam.report.finding_cards import effect_text
 
 if TYPE_CHECKING:
+    from .audit_result import AuditResult
     from .compare import Comparison
     from .paired import Difference
 
@@ -35,15 +36,15 @@ def summary_rows(comparison: Comparison) -> list[tuple[str, ...]]:
     """Return the numbers of the whole audits: name, first, second, difference."""
     rows: list[tuple[str, ...]] = [
         ("images", *(f"{num:,}" for num in comparison.num_images), f"{comparison.num_shared:,} shared"),
-        ("accuracy, all images", *map(percent, comparison.accuracy), difference_text(comparison.unpaired)),
     ]
+    if comparison.unpaired is not None:
+        told = difference_text(comparison.unpaired)
+        rows.append(("accuracy, all images", *map(percent, comparison.accuracy), told))
     paired = comparison.paired
     if paired is not None:
         told = f"{difference_text(paired)}, McNemar p {p_text(paired.p)}"
         name = f"accuracy, {paired.num_images:,} shared images"
         rows.append((name, percent(paired.first), percent(paired.second), told))
-    if comparison.unpaired is None:
-        del rows[1]
     counts = [
         (*(pair.first for pair in comparison.stayed), *comparison.gone),
         (*(pair.second for pair in comparison.stayed), *comparison.appeared),
@@ -92,9 +93,8 @@ def notes(comparison: Comparison) -> list[str]:
     same = "The same images" if comparison.same_images else "Different indexes"
     found = [f"{same}: {comparison.num_shared:,} images have the same key in both audits."]
     if comparison.num_relabelled:
-        found.append(
-            f"{comparison.num_relabelled:,} shared images have another label; no difference counts them."
-        )
+        counted = "" if comparison.accuracy == (None, None) else "; no difference counts them"
+        found.append(f"{comparison.num_relabelled:,} shared images have another label{counted}.")
     for names, what in ((comparison.classes_gone, "first"), (comparison.classes_new, "second")):
         if names:
             more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
@@ -102,37 +102,25 @@ def notes(comparison: Comparison) -> list[str]:
     return found
 
 
-def render(comparison: Comparison, first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
+def render(comparison: Comparison, first: AuditResult, second: AuditResult) -> str:
     """Return the page, with all names escaped.
 
     Args:
         comparison: of the two audits.
-        first: findings.json of the first audit.
-        second: that of the second.
+        first: the first audit.
+        second: the second.
     """
-    audits = [
-        {
-            "title": facts["title"],
-            "model": facts["model"]["name"],
-            "weights": facts["weights_report"]["source"],
-            "split": facts["split"] or "all",
-            "index": f"{facts['index']['name']}, fingerprint {facts['index']['fingerprint']}",
-            "plan": facts["plan_fingerprint"],
-            "trusted": (facts.get("trust") or {}).get("trusted"),
-        }
-        for facts in (first, second)
-    ]
-    return (
-        template_environment(__package__)
-        .get_template("diff.html")
-        .render(
-            audits=audits,
-            notes=notes(comparison),
-            summary=summary_rows(comparison),
-            classes=class_rows(comparison),
-            num_classes_left_out=max(0, len(comparison.classes) - MAX_CLASSES),
-            findings=finding_rows(comparison),
-            style=page_style(),
-            version=second["versions"]["lightwell"],
-        )
+    known = first.provenance, second.provenance
+    return render_page(
+        __package__,
+        "diff.html",
+        titles=(first.facts["title"], second.facts["title"]),
+        provenance=[(name, known[0][name], known[1][name]) for name in known[0]],
+        has_predictions=first.right is not None,
+        notes=notes(comparison),
+        summary=summary_rows(comparison),
+        classes=class_rows(comparison),
+        num_classes_left_out=max(0, len(comparison.classes) - MAX_CLASSES),
+        findings=finding_rows(comparison),
+        version=versions()["lightwell"],
     )

@@ -63,6 +63,9 @@ class AuditConfig(CheckedModel):
     """Name of a folder, below the output folder, for a PNG of each original picture with its map, and the map as .npy."""
     groups: tuple[str, ...] = ()
     """Columns of the indexed table, such as camera and site, by which images are searched for slices with more errors."""
+    dataset_audit: Path | None = None
+    """``records.parquet`` of ``lightwell inspect`` on the same index: its measures of files and images are searched for slices and
+    describe findings, and the accuracy is restated without images that the training split has, too."""
     calibrate: bool = False
     """Plants marks of several sizes in images of the split, lets a probe of the network learn them, and reports the smallest that
     the audit would have caught. Takes some minutes."""

@@ -11,13 +11,15 @@ from ....pipeline.jobs.fingerprint import fingerprint_of
 from ....pipeline.jobs.stages import Inputs, Process, Rows, Source
 from ..findings.finding import SCHEMA, findings_batch, read_findings
 from .confirmation import confirm_finding
-from .records import FINDINGS, INTERVENTIONS, MAPS, SUSPECTS, TRUST
+from .dataset_measures import digest_of, read_dataset, restated_scores
+from .records import FINDINGS, INTERVENTIONS, MAPS, SUSPECTS, TRUST, read_predictions
 from .trust import judge
 from .verdicts import VERDICT_VERSION, conclude
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from ..findings.finding import Finding
     from .config import AuditConfig
 
 
@@ -32,8 +34,10 @@ class FindingsStage:
     schema = SCHEMA
 
     def fingerprint(self) -> str:
-        """Hash the version of the rules, and the seed of intervals."""
-        return fingerprint_of([VERDICT_VERSION, self.audit.plan.seed])
+        """Hash the version of the rules, the seed of intervals and the audit of the dataset."""
+        facts = [VERDICT_VERSION, self.audit.plan.seed]
+        measures = self.audit.dataset_audit
+        return fingerprint_of(facts if measures is None else [*facts, digest_of(measures)])
 
     def source(self, inputs: Inputs) -> Source:  # noqa: ARG002
         """Return all candidates at once."""
@@ -43,6 +47,7 @@ class FindingsStage:
     def open(self, inputs: Inputs) -> Iterator[Process]:
         """Yield a function that judges the candidates."""
         seed, interventions = self.audit.plan.seed, inputs[INTERVENTIONS]
+        leaks = self._leaks(inputs[MAPS])
         is_trusted = judge(inputs[TRUST], inputs[MAPS], seed).trusted is not False
 
         def process(records: pa.Table) -> pa.RecordBatch:
@@ -50,6 +55,12 @@ class FindingsStage:
                 replace(each, confirmation=confirm_finding(each, interventions, seed))
                 for each in read_findings(records)
             ]
-            return findings_batch(conclude(tested, trusted=is_trusted))
+            return findings_batch(conclude([*tested, *leaks], trusted=is_trusted))
 
         yield process
+
+    def _leaks(self, maps: pa.Table) -> list[Finding]:
+        if self.audit.dataset_audit is None:
+            return []
+        dataset = read_dataset(self.audit.dataset_audit, self.audit.plan.seed)
+        return restated_scores(dataset, read_predictions(maps))

@@ -18,6 +18,7 @@ from ...explain.measures.regions import uniform_shares
 from ...report.curves import Curves, read_curves
 from .audited_model import match_audited_classes, model_facts
 from .classes import ClassMatch
+from .dataset_measures import digest_of, num_unmatched, read_dataset
 from .findings import FINDINGS_VERSION
 from .records import MAPS, SUMMARY, TRUST, map_size
 from .trust import judge
@@ -67,7 +68,10 @@ class SummaryStage:
         """Hash what determines the findings, besides the maps."""
         metrics = metrics_path(self.audit)
         curves = None if metrics is None else read_curves(metrics)
-        facts = [index_facts(self.audit), model_facts(self.audit), self.audit.class_map, curves]
+        facts: list[Any] = [index_facts(self.audit), model_facts(self.audit), self.audit.class_map, curves]
+        measures = self.audit.dataset_audit
+        if measures is not None:
+            facts.append(digest_of(measures))
         return fingerprint_of([FINDINGS_VERSION, *facts])
 
     def source(self, inputs: Inputs) -> Source:  # noqa: ARG002
@@ -101,6 +105,11 @@ def summarize(audit: AuditConfig, records: pa.Table, trust_records: pa.Table) ->
     findings["border_mass"]["even_map"] = uniform_shares((image[0], image[1]))["border_mass"]
     plan_notes = [note.partition("\n")[0] for note in audit.plan_warnings()]
     notes = list_notes(audit, findings, match, facts, plan_notes)
+    if audit.dataset_audit is not None:
+        dataset = read_dataset(audit.dataset_audit, audit.plan.seed)
+        missing = num_unmatched(dataset, records["key"].to_pylist())
+        if missing:
+            notes.append(f"the audit of the dataset has no records of {missing:,} audited images")
     trust = judge(trust_records, records, audit.plan.seed)
     if trust.trusted is False:
         notes += [f"the maps are not trustworthy for this model: {reason}" for reason in trust.reasons]

@@ -219,6 +219,51 @@ def test_diff_writes_a_page_with_escaped_names_and_the_same_bytes_each_time(
     assert [pair["is_worse"] for pair in found["stayed"]] == [True]
 
 
+def dataset(folder: Path, classes: Sequence[str | None], *findings: Finding) -> Path:
+    """Write the results of a dataset's audit of which a comparison reads."""
+    facts: dict[str, object] = {
+        "findings_version": 1,
+        "title": "Cells <1>",
+        "num_usable": len(classes),
+        "classes": {name: classes.count(name) for name in set(classes) - {None}},
+        "index_fingerprint": "f",
+        "split": None,
+        "findings": [each.to_dict() for each in findings],
+    }
+    keys = [f"{number:03}.jpg" for number in range(len(classes))]
+    return save(folder, facts, pa.table({"key": keys, "class": pa.array(classes, pa.string())}))
+
+
+def test_two_audits_of_datasets_are_compared_by_findings_and_labels(tmp_path: Path) -> None:
+    old, stays, new = (replace(finding(None), id=name, kind="quality") for name in ("old", "stays", "new"))
+    fewer = replace(stays, effect=finding(None, value=0.1).effect, severity="low")
+    first = dataset(tmp_path / "a", ["cat", "dog", None, "cat"], old, stays)
+    second = dataset(tmp_path / "b", ["cat", "ant", "cat"], fewer, new)
+    found = compare(AuditResult.load(first), AuditResult.load(second))
+    assert (found.appeared, found.gone) == ((new,), (old,))
+    assert [(pair.first.id, pair.is_changed, pair.is_worse) for pair in found.stayed] == [
+        ("stays", True, False)
+    ]
+    assert (found.num_shared, found.num_relabelled, found.classes) == (3, 1, ())
+    assert (found.classes_gone, found.classes_new) == (("dog",), ("ant",))
+    code, said, _ = diff(str(first), str(second), "--out", str(tmp_path / "out"), "--fail-on", "high")
+    assert code == 3
+    assert re.search(r"stayed, effect changed +high to low .*30.0 % \(25.0 to 35.0 %\) to 10.0 %", said)
+    assert "1 shared images have another label." in said
+    assert "accuracy" not in said
+    page = (tmp_path / "out" / "diff.html").read_text()
+    assert "Cells &lt;1&gt;" in page
+    assert "McNemar" not in page
+
+
+def test_audits_of_a_model_and_of_a_dataset_are_not_compared(tmp_path: Path) -> None:
+    model = load(tmp_path / "a", [0], [0])
+    with pytest.raises(
+        RequestError, match="expected two audits of models or two of datasets, got one of each; name"
+    ):
+        compare(model, AuditResult.load(dataset(tmp_path / "b", ["cat"])))
+
+
 def test_a_folder_without_an_audit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         RequestError, match=r"expected the folder of a finished audit, got .*; name the --out"

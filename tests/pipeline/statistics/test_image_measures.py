@@ -34,6 +34,8 @@ RANGES = {
     **dict.fromkeys(("brightness", "mean_r", "mean_g", "mean_b"), (0, 255)),
     **dict.fromkeys(("contrast", "std_r", "std_g", "std_b"), (0, 128)),
     **dict.fromkeys(("share_dark", "share_light", "saturation", "glcm_homogeneity", "glcm_energy"), (0, 1)),
+    **dict.fromkeys(("border_vertical", "border_horizontal"), (0, 1)),
+    "border_level": (0, 255),
     **dict.fromkeys(("low_frequency", "mid_frequency", "high_frequency", "spectral_sharpness"), (0, 1)),
     **dict.fromkeys(("white_balance_red", "white_balance_blue"), (-8, 8)),
     **dict.fromkeys(("sharpness", "working_sharpness"), (0, 1020**2)),

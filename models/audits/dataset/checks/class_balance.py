@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...findings.finding import MAX_KEYS, Advice, Effect, Finding, Null, finding_id
+from ..severity import severity_of
 
 if TYPE_CHECKING:
     from ..dataset_table import DatasetTable
 
 MIN_RATIO = 3.0
 """Ratio of the largest to the smallest class from which on classes are imbalanced, as `lightwell init` has it."""
-MEDIUM_RATIO = 10.0
 WEIGHTS = "class_weights: balanced      # in train.yaml\n"
 
 
@@ -35,7 +35,7 @@ def find_class_balance(table: DatasetTable) -> list[Finding]:
         Finding(
             id=finding_id("class_balance", ""),
             kind="class_balance",
-            severity="medium" if ratio >= MEDIUM_RATIO else "low",
+            severity=severity_of("class_balance", "ratio", ratio),
             class_name=name,
             class_number=smallest,
             group=None,

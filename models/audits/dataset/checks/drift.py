@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...findings.fdr import q_values
-from ...findings.finding import MAX_KEYS, Advice, Effect, Finding, Null, Severity, finding_id
+from ...findings.finding import MAX_KEYS, Advice, Effect, Finding, Null, finding_id
 from ...findings.intervals import Z_95, wilson
+from ..severity import severity_of
 from .duplicate_groups import training_split
+from .matching_augmentation import augmentation_yaml
 from .table_columns import category_columns, number_columns
 
 if TYPE_CHECKING:
@@ -22,10 +24,10 @@ if TYPE_CHECKING:
 MAX_Q = 0.01
 MIN_ROWS = 20
 """Smallest number of images of a split with which it is compared."""
-MIN_SHIFT, MEDIUM_SHIFT = 0.06, 0.14
-"""Distance of the area under the curve from 1/2: 0.2 and 0.5 standard deviations of normal distributions (Cohen 1988)."""
-MIN_SHARE, MEDIUM_SHARE = 0.05, 0.2
-"""Differences of the share of one value."""
+MIN_SHIFT = 0.06
+"""Distance of the area under the curve from 1/2: 0.2 standard deviations of normal distributions (Cohen 1988)."""
+MIN_SHARE = 0.05
+"""Difference of the share of one value."""
 MIN_EXPECTED = 5.0
 """Rarer values are not compared (Cochran 1954)."""
 
@@ -175,12 +177,11 @@ def _number_findings(
     ]
     values = np.nan_to_num(columns[name], nan=float(np.nanmedian(columns[name])))
     order = np.argsort(-values if shift.area > 0.5 else values, kind="stable")
-    severity: Severity = "medium" if abs(shift.area - 0.5) >= MEDIUM_SHIFT else "low"
     return [
         Finding(
             id=finding_id("drift", f"{split} measures"),
             kind="drift",
-            severity=severity,
+            severity=severity_of("drift", "area from 1/2", abs(shift.area - 0.5)),
             class_name=None,
             class_number=-1,
             group=f"split = {split}",
@@ -193,10 +194,20 @@ def _number_findings(
             keys=table.keys_of(order[in_split[order]][:MAX_KEYS]),
             other_keys=table.keys_of(order[::-1][in_training[order[::-1]]][:MAX_KEYS]),
             advice=Advice(
-                f"Split at random within classes and groups, or train with augmentations that cover {split}."
+                f"Split at random within classes and groups, or train with augmentations that cover {split}.",
+                augmentation_yaml([one for one, _, _ in clear], *_values(columns, in_training, in_split)),
             ),
         )
     ]
+
+
+def _values(
+    columns: dict[str, NDArray[np.float64]], *rows: NDArray[np.bool_]
+) -> tuple[dict[str, NDArray[np.float64]], ...]:
+    """Return the known values of some rows by name, for each choice of rows."""
+    return tuple(
+        {name: values[chosen & np.isfinite(values)] for name, values in columns.items()} for chosen in rows
+    )
 
 
 def _share_finding(
@@ -216,7 +227,7 @@ def _share_finding(
         Finding(
             id=finding_id("drift", f"{split} {column}"),
             kind="drift",
-            severity="medium" if distance >= MEDIUM_SHARE else "low",
+            severity=severity_of("drift", "difference of shares", distance),
             class_name=value if column == "class" else None,
             class_number=difference.value if column == "class" and value in table.class_names else -1,
             group=f"split = {split}",

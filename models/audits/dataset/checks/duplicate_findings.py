@@ -9,15 +9,13 @@ import numpy as np
 
 from ...findings.finding import MAX_KEYS, Advice, Effect, Finding, Null, Severity, finding_id
 from ...findings.intervals import wilson
+from ..severity import severity_of
 from .duplicate_groups import DuplicateGroups, is_conflicting
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..dataset_table import DatasetTable
-
-MEDIUM_SHARE = 0.01
-"""Share of superfluous images from which on duplicates are of medium severity."""
 
 
 def duplicate_findings(
@@ -42,7 +40,7 @@ def duplicate_findings(
     concerned = sum(map(len, members))
     num_images = int(table.is_readable.sum())
     extra = concerned - len(members)
-    severity: Severity = "medium" if extra >= MEDIUM_SHARE * num_images else "low"
+    severity = severity_of(kind, "share of images", extra / num_images)
     sentence = (
         f"{concerned:,} of {num_images:,} images are {phrase}: {len(members):,} {_groups(members)}, "
         f"the largest of {len(members[0]):,}. With one of each group, {num_images - extra:,} images are left."
@@ -70,8 +68,8 @@ def _conflict(
         f"most often {one} and {other} ({most:,})."
     )
     advice = "Look at each group and decide which label is right; at most one of them is."
-    severity: Severity = "high" if kind == "exact_duplicate" else "medium"
-    return _finding(table, members, (kind, "labels", severity), (sentence, advice), concerned)
+    subject = kind, "labels", severity_of(kind, "labels")
+    return _finding(table, members, subject, (sentence, advice), concerned)
 
 
 def _groups(members: list[NDArray[np.intp]]) -> str:

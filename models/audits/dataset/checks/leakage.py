@@ -10,8 +10,9 @@ import numpy as np
 
 from .....pipeline.errors import RequestError
 from .....pipeline.text import quoted
-from ...findings.finding import MAX_KEYS, Advice, Effect, Finding, Null, Severity, finding_id
+from ...findings.finding import MAX_KEYS, Advice, Effect, Finding, Null, finding_id
 from ...findings.intervals import bootstrap_difference, wilson
+from ..severity import severity_of
 from .duplicate_groups import DuplicateGroups, groups_of, training_split
 from .exact_duplicates import exact_groups
 from .near_duplicates import near_groups
@@ -19,11 +20,8 @@ from .near_duplicates import near_groups
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ...comparison.audit_result import AuditResult
     from ..dataset_table import DatasetTable
 
-HIGH_SHARE = 0.01
-"""Share of leaked images from which on copies in the training split are of high severity."""
 MAX_SAME_TIME = 20
 """Images of one camera and second; more have a date that an editor or a reset clock wrote."""
 
@@ -130,11 +128,18 @@ def leaked_rows(table: DatasetTable, leaks: Leaks, split: str) -> NDArray[np.boo
     return np.asarray(shared & np.asarray([name == split for name in table.splits]), np.bool_)
 
 
-def correct_predictions(table: DatasetTable, audit: AuditResult) -> NDArray[np.float64]:
-    """Return 1 for images that a model predicts correctly, 0 for others and NaN for those not audited or without label."""
-    known = audit.labels >= 0
-    right = dict(zip(audit.keys[known].tolist(), audit.right[known].tolist(), strict=True))
-    return np.asarray([right.get(key, np.nan) for key in table.keys.tolist()], np.float64)
+def correct_predictions(
+    table: DatasetTable, keys: NDArray[np.object_], right: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    """Return 1 for images that a model predicts correctly, 0 for wrongly and NaN for those without prediction.
+
+    Args:
+        table: of the dataset.
+        keys: of the labelled images with a prediction.
+        right: whether each is correct.
+    """
+    found = dict(zip(keys.tolist(), right.tolist(), strict=True))
+    return np.asarray([found.get(key, np.nan) for key in table.keys.tolist()], np.float64)
 
 
 def restated_score(
@@ -211,18 +216,17 @@ def _finding(
                 f"{100 * (score.change.high or 0):+.1f})."
             )
     is_copy = subject in {"copy", "near duplicate"}
-    severity: Severity = "high" if is_copy and count >= HIGH_SHARE * total else "medium"
     advice = (
         f"Drop the images of {training}, as fixes.csv does; scores on {split} are too high otherwise."
         if is_copy
         else f"Keep images with the same {subject} in one split; fixes.csv moves them."
     )
     own = np.flatnonzero(leaked)[:MAX_KEYS]
-    members = np.flatnonzero(in_training & np.isin(groups.numbers, groups.numbers[own]))
+    originals = [int(np.argmax(in_training & (groups.numbers == number))) for number in groups.numbers[own]]
     return Finding(
         id=leak_id(split, subject),
         kind="leakage",
-        severity=severity,
+        severity=severity_of("leakage", "copies" if is_copy else "groups", count / total),
         class_name=None,
         class_number=-1,
         group=f"split = {split}",
@@ -232,6 +236,6 @@ def _finding(
         num_images=total,
         num_concerned=count,
         keys=table.keys_of(own),
-        other_keys=table.keys_of(members[:MAX_KEYS]),
+        other_keys=table.keys_of(originals),
         advice=Advice(advice),
     )

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..severity import severity_of
 from .share_findings import share_finding
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from ...findings.finding import Finding, Severity
+    from ...findings.finding import Finding
     from ..dataset_table import DatasetTable
 
 SUFFIXES = {
@@ -40,7 +41,7 @@ def find_odd_files(table: DatasetTable) -> list[Finding]:
     for name, phrase, odd in _oddities(table):
         rows = np.flatnonzero(odd & readable)
         if len(rows):
-            severity: Severity = "note" if name == "turned" else "low"
+            severity = severity_of("odd_file", "turned" if name == "turned" else "format")
             found.append(
                 share_finding(table, ("odd_file", name, severity), rows, num_images, phrase, ADVICE[name])
             )

@@ -12,12 +12,14 @@ from .....pipeline.compiler.program import Program
 from ...findings.finding import MAX_KEYS, Advice, Effect, Finding, Null, Severity, finding_id
 from ...findings.intervals import ratio_interval
 from ..effects.plan_steps import Step, steps_of
+from ..severity import severity_of
 from .plan_advice import crop_advice, resize_advice, weaker_advice
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from .....pipeline.index.index import Index
     from .....pipeline.plan.plan import Plan
     from ..dataset_table import DatasetTable
 
@@ -30,7 +32,6 @@ MAX_CLIPPED = 0.1
 """Share of a view's pixels."""
 MIN_SHARE = 0.05
 """Share of views or objects, at the lower end of its interval, from which on there is a finding."""
-MEDIUM_SHARE = 0.2
 MIN_OBJECTS = 20
 """Views of objects of a class from which on it is named."""
 TAIL = 0.005
@@ -96,7 +97,7 @@ def find_plan_effects(table: DatasetTable, plan: Plan, effects: pa.Table | None)
     evaluation = Views(
         "evaluation", [row for row in usable if row["view"] < 0], steps_of(program, augment=False)
     )
-    for views in (training, evaluation):
+    for views in (training, evaluation) if plan.augment or plan.evaluate else (evaluation,):
         if views.rows:
             found += _lost_objects(table, plan, views)
     enlarged = _enlarged(table, plan, evaluation) or _enlarged(table, plan, training)
@@ -114,7 +115,7 @@ def _failures(table: DatasetTable, rows: list[dict[str, Any]]) -> list[Finding]:
     advice = Advice(
         "Change the step, or drop the images; training leaves them out or stops, as the plan says."
     )
-    severity: Severity = "high" if share.value >= MIN_SHARE else "medium"
+    severity = severity_of("plan_effect", "failures", share.value)
     return [_finding("failure", severity, sentence, share, keys, advice)]
 
 
@@ -136,13 +137,14 @@ def _lost_objects(table: DatasetTable, plan: Plan, views: Views) -> list[Finding
     step = views.step("cropped_by", concerned)
     if step is None:
         return []
-    names = [_object_name(plan, *one) for one in zip(classes.tolist(), is_mask.tolist(), strict=True)]
+    index = plan.load_index()
+    names = [_object_name(index, *one) for one in zip(classes.tolist(), is_mask.tolist(), strict=True)]
     worst = _worst_class(np.asarray(names), share.shown)
     sentence = (
         f"{step.title} keeps less than {100 * MIN_KEPT:.0f} % of the object in {share.text} of its {views.name} views: "
         f"{int(share.shown.sum()):,} of {len(kept):,}{worst}; {_sampled(views)}."
     )
-    severity: Severity = "medium" if share.value >= MEDIUM_SHARE else "low"
+    severity = severity_of("plan_effect", "share of views", share.value)
     order = np.argsort(kept, kind="stable")
     keys = list(dict.fromkeys(views.rows[rows[one]]["key"] for one in order.tolist() if share.shown[one]))
     advice = crop_advice(plan, step, views.column("kept")[rows], share.shown, MIN_SHARE)
@@ -162,8 +164,7 @@ def _worst_class(names: NDArray[np.str_], shown: NDArray[np.bool_]) -> str:
     return f", most often of class '{name}' ({int(of_class.sum()):,} of {len(of_class):,})"
 
 
-def _object_name(plan: Plan, number: int, is_mask: bool) -> str:
-    index = plan.load_index()
+def _object_name(index: Index, number: int, is_mask: bool) -> str:
     names = index.classes if is_mask else index.box_classes
     if number < 0:
         return ""
@@ -186,7 +187,7 @@ def _enlarged(table: DatasetTable, plan: Plan, views: Views) -> list[Finding]:
         f"{share.text} of the {what} are enlarged more than {MAX_ENLARGEMENT:g} times (median short side "
         f"{side} px, to {height} x {width}); {_sampled(views)}."
     )
-    severity: Severity = "medium" if share.value >= MEDIUM_SHARE else "low"
+    severity = severity_of("plan_effect", "share of views", share.value)
     keys = _strongest(views, factor, share.shown)
     goal = float(np.nanquantile(factor, 1 - MIN_SHARE)) / MAX_ENLARGEMENT
     advice = resize_advice(plan, min(height, width), goal)
@@ -205,7 +206,7 @@ def _clipped(table: DatasetTable, plan: Plan, views: Views) -> list[Finding]:
         f"{step.title} clips more than {100 * MAX_CLIPPED:.0f} % of the pixels to 0 or 255 in {share.text} of the training "
         f"views; {_sampled(views)}."
     )
-    severity: Severity = "medium" if share.value >= MEDIUM_SHARE else "low"
+    severity = severity_of("plan_effect", "share of views", share.value)
     keys = _strongest(views, clipped, share.shown)
     return [_finding("clipped", severity, sentence, share, keys, weaker_advice(plan, step, share.value))]
 
@@ -233,7 +234,7 @@ def _brightness(table: DatasetTable, plan: Plan, views: Views) -> list[Finding]:
         if step is None
         else weaker_advice(plan, step, share.value)
     )
-    return [_finding("brightness", "low", sentence, share, keys, advice)]
+    return [_finding("brightness", severity_of("plan_effect", "brightness"), sentence, share, keys, advice)]
 
 
 def _changes_brightness(step: Step) -> bool:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...findings.fdr import q_values
-from ...findings.finding import MAX_KEYS, Advice, Effect, Finding, Null, Severity, finding_id
+from ...findings.finding import MAX_KEYS, Advice, Effect, Finding, Null, finding_id
 from ...findings.intervals import Z_95
-from ...findings.label_noise import NUM_FOLDS, assign_folds
+from ...findings.out_of_fold import NUM_FOLDS, assign_folds
+from ..severity import severity_of
 from .table_columns import category_columns, number_columns
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ MIN_IMAGES = 20
 MIN_EXPECTED = 5.0
 """A number is divided into at most so many groups that each holds so many images of the average class (Cochran 1954)."""
 MAX_GROUPS = 16
-MIN_SCORE, MEDIUM_SCORE, HIGH_SCORE = 0.1, 0.2, 0.5
+MIN_SCORE = 0.1
 """Scores: 0 for a property that says nothing, 1 for one that tells all classes apart."""
 MIN_CONTENT_SCORE = 0.5
 """Score of one class against the others, for properties that come from what images show."""
@@ -225,13 +226,6 @@ def _least_score(name: str, each: Prediction) -> float:
     return MIN_CONTENT_SCORE if each.of_one_class and name not in TRACES else MIN_SCORE
 
 
-def severity_of(name: str, score: float) -> Severity:
-    """Return the severity: the content of images, such as their brightness, may belong to the class."""
-    if name not in TRACES:
-        return "low" if score >= HIGH_SCORE else "note"
-    return "high" if score >= HIGH_SCORE else "medium" if score >= MEDIUM_SCORE else "low"
-
-
 def _finding(
     table: DatasetTable,
     name: str,
@@ -257,7 +251,7 @@ def _finding(
     return Finding(
         id=finding_id("predictive_property", name),
         kind="predictive_property",
-        severity=severity_of(name, each.score),
+        severity=severity_of("predictive_property", "trace" if is_trace else "content", each.score),
         class_name=class_name,
         class_number=label,
         group=f"{name} = {value}",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..severity import severity_of
 from .share_findings import share_finding
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ...findings.finding import Finding, Severity
+    from ...findings.finding import Finding
     from ..dataset_table import DatasetTable
 
 DARK = 0.32 * 255
@@ -36,8 +37,6 @@ MAX_GRAY_SHARE = 0.1
 SIZE_FACTOR = 10.0
 """Factor between an image's side and the median side from which on its size is odd. cleanvision 0.3.7 counts from three interquartile ranges
 on instead, which flags any other size where most are equal."""
-MEDIUM_SHARE = 0.05
-"""Share of images from which on a defect is of medium severity."""
 
 
 def find_quality(table: DatasetTable) -> list[Finding]:
@@ -48,7 +47,7 @@ def find_quality(table: DatasetTable) -> list[Finding]:
         rows = np.flatnonzero(np.isfinite(score) & table.is_readable)
         if len(rows):
             worst = rows[np.argsort(-score[rows], kind="stable")]
-            severity: Severity = "medium" if len(rows) >= MEDIUM_SHARE * num_images else "low"
+            severity = severity_of("quality", "share of images", len(rows) / num_images)
             found.append(share_finding(table, ("quality", name, severity), worst, num_images, phrase, advice))
     return found
 

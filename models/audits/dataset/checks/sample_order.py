@@ -11,6 +11,7 @@ import numpy as np
 from ...findings.fdr import q_values
 from ...findings.finding import MAX_KEYS, Advice, Effect, Finding, Null, finding_id
 from ...findings.intervals import Z_95
+from ..severity import severity_of
 from .table_columns import number_columns
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 MAX_Q = 0.01
 MIN_ROWS = 20
 """Smallest number of images of a split, class and folder."""
-MIN_CORRELATION, MEDIUM_CORRELATION = 0.1, 0.3
+MIN_CORRELATION = 0.1
 NUMBER = re.compile(r"(\d+)")
 
 
@@ -115,7 +116,7 @@ def _measure_finding(
     return Finding(
         id=finding_id("sample_order", "measures"),
         kind="sample_order",
-        severity="medium" if correlation >= MEDIUM_CORRELATION else "low",
+        severity=severity_of("sample_order", "correlation", correlation),
         class_name=None,
         class_number=-1,
         group=None,
@@ -162,7 +163,7 @@ def _label_findings(table: DatasetTable, orders: dict[str, NDArray[np.intp]]) ->
         Finding(
             id=finding_id("sample_order", "labels"),
             kind="sample_order",
-            severity="low",
+            severity=severity_of("sample_order", "labels"),
             class_name=None,
             class_number=-1,
             group=None,

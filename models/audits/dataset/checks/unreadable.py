@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..severity import severity_of
 from .fixes import FixRow
 from .share_findings import share_finding
 
 if TYPE_CHECKING:
-    from ...findings.finding import Finding, Severity
+    from ...findings.finding import Finding
     from ..dataset_table import DatasetTable
 
-HIGH_SHARE = 0.01
-"""Share of unreadable files from which on they are of high severity."""
 MAX_REASONS = 20
 """Reasons that have a finding of their own, the most frequent first."""
 
@@ -26,7 +25,8 @@ def find_unreadable(table: DatasetTable) -> list[Finding]:
     for row, problem in enumerate(table.problems.tolist()):
         if problem is not None:
             groups.setdefault(re.sub(r"\d[\d,.]*", "N", problem), []).append(row)
-    severity: Severity = "high" if sum(map(len, groups.values())) >= HIGH_SHARE * len(table) else "medium"
+    num_unreadable = sum(map(len, groups.values()))
+    severity = severity_of("unreadable", "share of files", num_unreadable / max(1, len(table)))
     ordered = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))[:MAX_REASONS]
     return [
         share_finding(

@@ -11,6 +11,7 @@ import yaml
 
 if TYPE_CHECKING:
     from .....pipeline.compiler.program import Program
+    from .....pipeline.plan.plan import Plan
     from .....pipeline.policy.spec import TransformSpec
 
 Section = Literal["preprocess", "augment", "evaluate"]
@@ -64,7 +65,7 @@ def changed_section(specs: Sequence[TransformSpec], change: Change) -> list[Tran
     def changed(spec: TransformSpec) -> Sequence[TransformSpec]:
         if spec.children:
             children = tuple(new for child in spec.children for new in changed(child))
-            return (spec.model_copy(update={"children": children}),)
+            return (spec.model_copy(update={"children": children}),) if children else ()
         found = change(next(numbers), spec)
         return (spec,) if found is None else found
 
@@ -74,6 +75,12 @@ def changed_section(specs: Sequence[TransformSpec], change: Change) -> list[Tran
 def with_options(spec: TransformSpec, **options: Any) -> tuple[TransformSpec]:
     """Return a transform with some options changed."""
     return (spec.model_copy(update={"options": {**spec.options, **options}}),)
+
+
+def with_steps(plan: Plan | None, section: Section, *steps: TransformSpec) -> str:
+    """Return a section of a plan as YAML, with steps before its own."""
+    own: Sequence[TransformSpec] = () if plan is None else getattr(plan, section)
+    return section_yaml({section: [*steps, *own]})
 
 
 def section_yaml(sections: Mapping[Section, Sequence[TransformSpec]]) -> str:

@@ -53,7 +53,7 @@ CONTEXT: dict[str, Any] = {
 """Names of the format (Croissant 1.1, appendix 1)."""
 BIASES: tuple[DatasetKind, ...] = ("class_balance", "drift", "predictive_property", "sample_order")
 LIMITATIONS: tuple[DatasetKind, ...] = (
-    "unreadable", "odd_file", "quality", "exact_duplicate", "near_duplicate", "leakage", "learning_curve", "plan_effect",
+    "unreadable", "odd_file", "quality", "exact_duplicate", "near_duplicate", "leakage", "learning_curve", "plan_effect", "preprocessing",
 )  # fmt: skip
 ANNOTATION: tuple[DatasetKind, ...] = ("suspected_label",)
 

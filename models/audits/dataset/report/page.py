@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .....pipeline.atomic_io import write_text
-from ....report.html import page_style, template_environment
+from ....report.finding_text import KIND_NAMES, chance_text, effect_text
+from ....report.html import render_page
+from ....report.versions import versions
 from ...findings.finding import SEVERITIES
-from ...gradcam.report.finding_cards import chance_text, effect_text
-from ..picture_stage import MAX_SHOWN
+from ..picture_stage import MAX_SHOWN, num_compared, shown_findings
 from ..summary import normalize_yaml
+from .class_rows import class_rows
+from .gallery import Shot, shots_of, take_shots
+from .histograms import HEIGHT, WIDTH, draw_histograms
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,108 +27,91 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 100
 """Classes that the page lists; all are in findings.json."""
-KIND_NAMES = {
-    "unreadable": "Files that cannot be read",
-    "odd_file": "Odd files",
-    "quality": "Image quality",
-    "exact_duplicate": "Copies",
-    "near_duplicate": "Near duplicates",
-    "leakage": "Leakage between splits",
-    "class_balance": "Class balance",
-    "drift": "Differences between splits",
-    "suspected_label": "Suspected wrong labels",
-    "predictive_property": "Properties that predict the class",
-    "sample_order": "Order of the images",
-    "learning_curve": "More images",
-    "plan_effect": "What the plan does",
-}
-WIDTH, HEIGHT = 240, 64
-"""Size of a histogram in units of its drawing."""
+MAX_LISTED = 500
+"""Findings without thumbnails that are listed; all are in findings.json."""
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A finding with its texts and thumbnails."""
+    """A finding with its numbers as text and its thumbnails."""
 
     finding: Finding
     kind: str
     effect: str
     by_chance: str
-    pictures: tuple[tuple[str, str], ...]
-    """Key and data URI of each."""
-
-
-@dataclass(frozen=True, slots=True)
-class Histogram:
-    """Bars of a histogram."""
-
-    name: str
-    low: str
-    high: str
-    median: str
-    bars: tuple[tuple[float, float, float], ...]
-    """x, y and height of each."""
-    bar_width: float
+    images: tuple[Shot, ...]
+    others: tuple[Shot, ...]
+    """Images to compare with."""
+    status: str = ""
+    interventions: tuple[tuple[str, str], ...] = ()
 
 
 def write_report(
-    findings: Mapping[str, Any], found: Sequence[Finding], pictures: pa.Table, path: Path
+    findings: Mapping[str, Any],
+    found: Sequence[Finding],
+    records: pa.Table,
+    pictures: pa.Table,
+    path: Path,
 ) -> None:
     """Write the page of an audit.
 
     Args:
         findings: the content of findings.json.
         found: the findings, the most severe first.
+        records: of the stage ``records``.
         pictures: records of the stage ``pictures``.
         path: of the page.
 
     Raises:
         OutputError: the file cannot be written.
     """
-    statistics = findings["normalize"]
-    images = {
-        key: f"data:image/jpeg;base64,{base64.b64encode(data).decode('ascii')}"
-        for key, data in zip(pictures["key"].to_pylist(), pictures["jpeg"].to_pylist(), strict=True)
-    }
+    shots = take_shots(pictures, records, found)
     counts = Counter(finding.severity for finding in found)
-    text = (
-        template_environment(__package__)
-        .get_template("inspect.html")
-        .render(
-            style=page_style(),
+    shown = shown_findings(found)
+    ids = {finding.id for finding in shown}
+    others = [finding for finding in found if finding.id not in ids]
+    statistics = findings["normalize"]
+    write_text(
+        path,
+        render_page(
+            __package__,
+            "page.html",
+            "page.js",
             title=findings["title"],
             facts=findings,
+            num_unusable=findings["num_images"] - findings["num_usable"],
             severities=[(name, counts[name]) for name in SEVERITIES],
-            counts=[
-                (name, list(findings[name].items())[:MAX_ROWS], max(findings[name].values(), default=1))
-                for name in ("classes", "splits", "formats")
-            ],
-            cards=[_card(finding, images) for finding in found],
-            histograms=[histogram(name, each) for name, each in findings["distributions"].items()],
-            normalize=None if statistics is None else normalize_yaml(statistics),
+            found=[_card(finding, shots) for finding in shown],
+            listed=[(each, effect_text(each.effect)) for each in others[:MAX_LISTED]],
+            num_unlisted=max(0, len(others) - MAX_LISTED),
+            histograms=draw_histograms(findings["distributions"], found, records),
             size=(WIDTH, HEIGHT),
-        )
+            classes=class_rows(findings, found, records)[:MAX_ROWS],
+            num_classes_left_out=max(0, len(findings["classes"]) - MAX_ROWS),
+            shares=[(name, shares_of(findings[name])) for name in ("splits", "formats") if findings[name]],
+            shots=list(shots.values()),
+            gallery_classes=sorted({shot.label for shot in shots.values()} - {""}),
+            gallery_splits=sorted({shot.split for shot in shots.values()} - {""}),
+            kind_names=KIND_NAMES,
+            gallery_kinds=sorted({each.kind for shot in shots.values() for each in shot.findings}),
+            normalize=None if statistics is None else normalize_yaml(statistics),
+            version=versions()["lightwell"],
+        ),
     )
-    write_text(path, text)
 
 
-def _card(finding: Finding, images: Mapping[str, str]) -> Card:
+def _card(finding: Finding, shots: Mapping[str, Shot]) -> Card:
     return Card(
-        finding,
-        KIND_NAMES.get(finding.kind, finding.kind),
-        effect_text(finding.effect),
-        chance_text(finding),
-        tuple((key, images[key]) for key in finding.keys[:MAX_SHOWN] if key in images),
+        finding=finding,
+        kind=KIND_NAMES[finding.kind],
+        effect=effect_text(finding.effect),
+        by_chance=chance_text(finding),
+        images=shots_of(finding.keys, shots, MAX_SHOWN),
+        others=shots_of(finding.other_keys, shots, num_compared(finding)),
     )
 
 
-def histogram(name: str, distribution: Mapping[str, Any]) -> Histogram:
-    """Return the bars of a distribution of ``summary.distributions``."""
-    counts = distribution["counts"]
-    width = WIDTH / len(counts)
-    bars = []
-    for position, count in enumerate(counts):
-        height = HEIGHT * count / max(counts)
-        bars.append((round(position * width, 2), round(HEIGHT - height, 2), round(height, 2)))
-    low, high, median = (f"{distribution[limit]:.4g}" for limit in ("low", "high", "median"))
-    return Histogram(name.replace("_", " "), low, high, median, tuple(bars), round(width - 1, 2))
+def shares_of(counts: Mapping[str, int]) -> list[tuple[str, int, float]]:
+    """Return name, number and share of all of the most frequent values."""
+    total = sum(counts.values())
+    return [(name, count, count / total) for name, count in list(counts.items())[:MAX_ROWS]]

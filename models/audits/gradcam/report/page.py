@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from .....pipeline.atomic_io import write_text
 from ....report.curves import Curves
-from ....report.html import packaged_text, page_style, script_hash, template_environment
+from ....report.finding_text import KIND_NAMES, effect_text
+from ....report.html import render_page
 from ...findings.finding import SEVERITIES, Finding
 from ..gallery import MAX_FINDINGS, Picture
 from ..records import read_predictions
@@ -17,7 +18,8 @@ from ..verdicts import LARGE_DROP, LARGE_EFFECT
 from .cards import draw_cards, gallery_sections
 from .charts import line_chart, reliability_chart
 from .class_sections import MAX_ROWS, class_entries, overall_means
-from .finding_cards import KIND_NAMES, effect_text, finding_cards
+from .finding_cards import finding_cards
+from .opinions import draw_opinions
 from .shots import number_photos
 from .summary import (
     column_names,
@@ -58,6 +60,10 @@ class Report:
     curves: Mapping[str, Curves] = field(default_factory=dict)
     """Training curves: chart name -> curve name -> (epoch, value)."""
     credit: str = ""
+    suggested: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """Suggested class by finding and key."""
+    opinions: pa.Table | None = None
+    """Records of the stage ``opinions``."""
 
     def write(self, path: Path) -> None:
         """Write the page atomically.
@@ -69,27 +75,25 @@ class Report:
 
     def render(self) -> str:
         """Return the page as HTML, with all names escaped."""
-        environment = template_environment(__package__)
         facts, preds = self.findings, read_predictions(self.records)
         photos = number_photos(self.pictures)
-        cards = draw_cards(self.records, preds, photos, self.names, self.found)
+        cards = draw_cards(self.records, preds, photos, self.names, self.found, draw_opinions(self.opinions))
         shown = self.found[:MAX_FINDINGS]
         reasons = tuple((facts.get("trust") or {}).get("reasons", ()))  # shown with the verdict
-        script = packaged_text(__package__, "page.js")
-        return environment.get_template("page.html").render(
+        return render_page(
+            __package__,
+            "page.html",
+            "page.js",
             title=self.title,
             subtitle=subtitle(facts),
             credit=self.credit,
-            style=page_style(),
-            script=script,
-            script_hash=script_hash(script),
             facts=facts,
             notes=[note for note in facts["notes"] if not note.endswith(reasons)],
             trust=facts.get("trust"),
             searched=facts.get("searched"),
             limit=facts.get("detection_limit"),
             opinions=facts.get("second_opinions", ()),
-            found=finding_cards(self.found, cards),
+            found=finding_cards(self.found, cards, self.suggested),
             listed=[
                 (each, effect_text(each.effect))
                 for each in self.found[MAX_FINDINGS : MAX_FINDINGS + MAX_LISTED_FINDINGS]

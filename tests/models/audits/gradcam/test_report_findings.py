@@ -23,9 +23,9 @@ from lightwell.models.audits.findings.finding import (
     finding_id,
 )
 from lightwell.models.audits.gradcam.gallery import MAX_FINDINGS, Picture
-from lightwell.models.audits.gradcam.report.finding_cards import effect_text
 from lightwell.models.audits.gradcam.report.page import Report
 from lightwell.models.audits.gradcam.report.shots import outline
+from lightwell.models.report.finding_text import effect_text
 from patience import HANG_S
 
 PROBE = """<!doctype html><html><body><iframe src="PAGE" width="360" height="3000"></iframe>

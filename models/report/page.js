@@ -26,33 +26,35 @@
   form.hidden = false;
   const cards = [...document.querySelectorAll(".card")], rows = [...document.querySelectorAll(".row")];
   const count = document.getElementById("filter-count");
-  const value = (name) => form.elements[name] ? form.elements[name].value : "";
+  const rules = {
+    equals: (held, asked) => held === asked,
+    word: (held, asked) => held.split(" ").includes(asked),
+    contains: (held, asked) => held.toLowerCase().includes(asked.toLowerCase()),
+    least: (held, asked) => Number(held) >= Number(asked),
+    most: (held, asked) => Number(held) <= Number(asked),
+  };
+  const controls = [...form.elements].filter((control) => control.dataset.fields);
+  const toggle = document.getElementById("toggle-maps");
   const filter = () => {
-    const text = value("text").toLowerCase(), low = value("low"), high = value("high");
+    const asked = controls.filter((control) => control.value !== "");
     for (const card of cards) {
-      const data = card.dataset, confidence = 100 * Number(data.confidence);
-      card.hidden = !(
-        (!value("class") || data.label === value("class") || data.prediction === value("class"))
-        && (!value("outcome") || data.outcome === value("outcome"))
-        && (low === "" || confidence >= Number(low)) && (high === "" || confidence <= Number(high))
-        && (!value("finding") || data.findings.split(" ").includes(value("finding")))
-        && data.key.toLowerCase().includes(text));
+      card.hidden = !asked.every((control) => control.dataset.fields.split(" ").some(
+        (field) => rules[control.dataset.rule || "equals"](card.dataset[field], control.value)));
     }
     for (const row of rows) row.hidden = !row.querySelector(".card:not([hidden])");
     const shown = cards.filter((card) => !card.hidden).length;
-    count.textContent = `${shown} of ${cards.length} images shown. Keys: / search, left and right arrow next image, Enter enlarge, m maps, Escape clear.`;
+    count.textContent = `${shown} of ${cards.length} images shown. Keys: / search, left and right arrow next image, Enter enlarge, ${toggle ? "m maps, " : ""}Escape clear.`;
   };
   form.addEventListener("input", filter);
   form.addEventListener("reset", () => setTimeout(filter));
   form.addEventListener("submit", (event) => event.preventDefault());
 
-  const toggle = document.getElementById("toggle-maps");
   const toggleMaps = () => {
     const hidden = document.body.classList.toggle("no-maps");
     toggle.textContent = hidden ? "Maps hidden" : "Maps shown";
     toggle.setAttribute("aria-pressed", String(!hidden));
   };
-  toggle.addEventListener("click", toggleMaps);
+  if (toggle) toggle.addEventListener("click", toggleMaps);
 
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
@@ -66,7 +68,7 @@
     } else if (event.key === "/") {
       event.preventDefault();
       form.elements.text.focus();
-    } else if (event.key === "m") {
+    } else if (event.key === "m" && toggle) {
       toggleMaps();
     } else if (event.key === "ArrowRight" || event.key === "ArrowLeft") {
       if (event.target.closest(".scroll, pre")) return;
