@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ...findings.finding import Finding
     from .image_table import ImageTable
 
-DESCRIBED = ("region", "cluster", "profile", "confident_error")
+DESCRIBED = ("region", "cluster", "frame", "profile", "confident_error")
 MIN_IMAGES = 8
 """Fewest images of a finding, and fewest others of the class, that are compared."""
 MAX_Q = 0.01

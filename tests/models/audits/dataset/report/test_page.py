@@ -65,6 +65,7 @@ RECORDS = pa.table(
 )
 FACTS: dict[str, Any] = {
     "title": HOSTILE,
+    "network": {"name": HOSTILE, "notes": [HOSTILE]},
     "num_images": 6,
     "num_usable": 5,
     "num_boxes": 0,
