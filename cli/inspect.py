@@ -55,8 +55,10 @@ def inspect(
         ),
     ] = None,
     weights: Annotated[
-        str | None,
-        typer.Option(help="Weights of --model: default, a path, package:NAME or none (default: default)."),
+        str | None, typer.Option(help="Weights of --model: default, a path or package:NAME.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Checkpoint of `lightwell train`, instead of --model.")
     ] = None,
     fail_on: Annotated[
         str | None,
@@ -79,6 +81,7 @@ def inspect(
 
     Example: lightwell inspect photos --out runs/photos/inspect
     Example: lightwell inspect photos --model resnet50 --out runs/photos/inspect
+    Example: lightwell inspect photos --checkpoint runs/photos/best.safetensors --out runs/photos/inspect
     Example: lightwell inspect photos --plan plan.yaml --out runs/photos/inspect
     Example: lightwell inspect index.parquet --out runs/photos/inspect --fail-on high
     """
@@ -108,6 +111,7 @@ def inspect(
         "title": title,
         "split": split,
         "model": None if model is None else {"name": model, "weights": weights or "default"},
+        "checkpoint": None if checkpoint is None else str(checkpoint.absolute()),
     }
     changes = {name: value for name, value in given.items() if value is not None}
     with ExitStack() as stack:
@@ -127,6 +131,8 @@ def inspect(
     if as_json:
         print_json(findings)
     elif not quiet:
+        for note in (findings["network"] or {"notes": ()})["notes"]:
+            print(one_line(note))
         listed = findings["findings"]
         for finding in listed[:MAX_PRINTED]:
             print(f"{finding['severity']}: {one_line(finding['sentence'])}")

@@ -30,6 +30,10 @@ RULES: Mapping[tuple[DatasetKind, str], Rule] = {
     ("drift", "area from 1/2"): ((0.14, "medium"), (0, "low")),  # half a standard deviation (Cohen 1988)
     ("drift", "difference of shares"): ((0.2, "medium"), (0, "low")),
     ("suspected_label", "share of images"): ((0, "low"),),
+    ("outlier", "share of images"): ((0.05, "medium"), (0, "low")),
+    ("coverage", "sparse"): ((0.2, "low"), (0, "note")),
+    ("coverage", "narrow"): ((0, "low"),),
+    ("domain_gap", "distance"): ((0.4, "medium"), (0.25, "low"), (0, "note")),
     ("predictive_property", "trace"): ((0.5, "high"), (0.2, "medium"), (0, "low")),
     ("predictive_property", "content"): ((0.5, "low"), (0, "note")),
     ("sample_order", "correlation"): ((0.3, "medium"), (0, "low")),
@@ -39,6 +43,7 @@ RULES: Mapping[tuple[DatasetKind, str], Rule] = {
     ("plan_effect", "failures"): ((0.05, "high"), (0, "medium")),
     ("plan_effect", "share of views"): ((0.2, "medium"), (0, "low")),
     ("plan_effect", "brightness"): ((0, "low"),),
+    ("plan_effect", "confusion"): ((0.5, "high"), (0, "medium")),
     ("preprocessing", "share of images"): ((0.2, "low"), (0, "note")),
     ("preprocessing", "sizes"): ((0, "note"),),
     ("preprocessing", "normalization"): ((0, "low"),),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...report.versions import versions
 from .checks.skipped_checks import skipped_checks
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def summarize(table: DatasetTable, index: Index) -> dict[str, Any]:
         "normalize": channel_statistics(table),
         "distributions": distributions(table),
         "index_fingerprint": index.fingerprint(),
+        "versions": versions(),
     }
 
 

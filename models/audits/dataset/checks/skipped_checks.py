@@ -46,6 +46,8 @@ def skipped_checks(table: DatasetTable, *, is_multi_label: bool) -> dict[str, st
     many = f"there are more than {MAX_ROWS:,} images" if len(table) > MAX_ROWS else None
     if reason := without or many:
         found["near duplicates by features"] = reason
+    if without:
+        found["outliers, coverage and domain gap"] = without
     return found
 
 

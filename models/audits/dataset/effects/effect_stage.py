@@ -56,13 +56,14 @@ class EffectStage:
     def open(self, inputs: Inputs) -> Iterator[Process]:  # noqa: ARG002
         """Yield a function that measures the views of images; it may be called by several threads."""
         program = Program.compile(measured_plan(self.audit.plan))
+        num_views = NUM_VIEWS if self.audit.plan.augment else 1  # without random steps all views are equal
         kinds = AnnotationKinds.of(self.audit.plan.load_index())
         local = threading.local()
 
         def meters() -> tuple[tuple[ViewMeter, range], ...]:
             if not hasattr(local, "meters"):
                 local.meters = (
-                    (ViewMeter(program, kinds, augment=True), range(NUM_VIEWS)),
+                    (ViewMeter(program, kinds, augment=True), range(num_views)),
                     (ViewMeter(program, kinds, augment=False), range(EVALUATION, 0)),
                 )
             found: tuple[tuple[ViewMeter, range], ...] = local.meters
@@ -95,10 +96,10 @@ def measured_plan(plan: Plan) -> Plan:
     return plan.model_copy(update={"cache": None, "progressive_size": None, "device": "cpu"})
 
 
-def sampled_keys(keys: Sequence[str], seed: int) -> tuple[str, ...]:
-    """Return at most `MAX_IMAGES` of the keys, in their order."""
-    if len(keys) <= MAX_IMAGES:
+def sampled_keys(keys: Sequence[str], seed: int, most: int = MAX_IMAGES) -> tuple[str, ...]:
+    """Return at most so many of the keys, in their order."""
+    if len(keys) <= most:
         return tuple(keys)
     generator = numpy_generator(derive_seed("inspect", seed, 0, "plan effects"))
-    rows = sorted(generator.choice(len(keys), MAX_IMAGES, replace=False).tolist())
+    rows = sorted(generator.choice(len(keys), most, replace=False).tolist())
     return tuple(keys[row] for row in rows)

@@ -10,7 +10,12 @@ from lightwell.models.audits.dataset.checks.skipped_checks import skipped_checks
 from .made_tables import make_table
 
 LABELS = {"class balance", "properties that predict the class"}
-NETWORK = {"suspected labels", "learning curve", "near duplicates by features"}
+NETWORK = {
+    "suspected labels",
+    "learning curve",
+    "near duplicates by features",
+    "outliers, coverage and domain gap",
+}
 SPLITS = np.array(["train", "val"] * 60, object)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from image_tables import image_table
-from lightwell.models.audits.findings.label_noise import assign_folds, disagreement, out_of_fold
+from lightwell.models.audits.findings.label_noise import disagreement
+from lightwell.models.audits.findings.out_of_fold import FoldedFeatures, assign_folds, out_of_fold
 from lightwell.models.audits.gradcam.suspects.labels import confident_errors, suspected_labels
 from lightwell.pipeline.rng import numpy_generator
 
@@ -26,8 +27,8 @@ def test_errors_that_the_probabilities_announce_are_no_finding() -> None:
 
 
 def test_wrong_labels_are_found_by_the_features_and_clean_ones_left_alone() -> None:
+    assert all(finding.num_concerned < 8 for finding in suspected_labels(image_table()))
     table = image_table()
-    assert all(finding.num_concerned < 8 for finding in suspected_labels(table))
     wrong = np.array([3, 60, 110, 160, 190])
     table.labels[wrong] = (table.labels[wrong] + 1) % 4
     (finding,) = suspected_labels(table)
@@ -41,7 +42,7 @@ def test_a_classifier_never_sees_the_images_that_it_scores() -> None:
     features, labels = generator.normal(size=(80, 60)), np.repeat([0, 1], 40)
     folds = assign_folds(labels, generator)
     assert all((np.bincount(labels[folds == fold]) == 8).all() for fold in range(5))
-    scores = out_of_fold(features, labels, folds)
+    scores = out_of_fold(FoldedFeatures.of(features, np.arange(80), folds), labels)
     np.testing.assert_allclose(scores.sum(axis=1), 1)
     assert (scores.argmax(axis=1) == labels).mean() < 0.7
 
