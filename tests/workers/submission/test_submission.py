@@ -216,17 +216,6 @@ def test_what_relative_paths_name_goes_along_and_nothing_else(project: Path) -> 
     assert str(project / "photos") in note
 
 
-def test_a_job_file_of_inspect_is_shipped_and_other_sources_are_on_the_cluster(project: Path) -> None:
-    (project / "jobs" / "inspect.yaml").write_text("plan: plan.yaml\ntitle: Photos\n")
-    root = typer.main.get_command(app)
-    command = check_command(root, ["inspect", "../jobs/inspect.yaml", "--out", "/out", "--engine", "ray"])
-    files = WorkingDir.of(command.documents, Path.cwd()).files
-    assert set(map(str, files)) == {"inspect.yaml", "plan.yaml", "index.parquet"}
-    assert check_command(root, ["inspect", "/photos", "--out", "/out"]).documents == ()
-    with pytest.raises(RequestError, match="source: expected an absolute path"):
-        check_command(root, ["inspect", "photos", "--out", "/out"])
-
-
 def policy() -> str:
     import albumentations as A
 
