@@ -61,7 +61,7 @@ def feature_plan(plan: Plan, model: ModelSpec | None, checkpoint: Path | None = 
 
 
 def network_facts(audit: DatasetAudit) -> dict[str, Any] | None:
-    """Return the name of the network, and what is to be known of it as sentences; None without one.
+    """Return the name of the network and notes on it as sentences; None without one.
 
     Raises:
         ModelError: the checkpoint cannot be read.
