@@ -24,6 +24,7 @@ from .options import (
     Quiet,
     Threads,
     Workers,
+    check_weights,
 )
 from .output import configure_logging, print_json
 
@@ -35,8 +36,9 @@ def embed(
         str | None, typer.Option(help="Network, such as resnet50 or timm:vit_small_patch14_dinov2.lvd142m.")
     ] = None,
     weights: Annotated[
-        str, typer.Option(help="Weights of --model: default, a path, package:NAME or none.")
-    ] = "default",
+        str | None,
+        typer.Option(help="Weights of --model: default, a path, package:NAME or none (default: default)."),
+    ] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Checkpoint of `lightwell train`, instead of --model.")
     ] = None,
@@ -64,6 +66,7 @@ def embed(
     from ..pipeline.jobs.progress import console_for
     from ..workers.local import run_batch_job
 
+    check_weights(model, weights)
     options = engine_options(locals())
     configure_logging(quiet=quiet)
     job = _job(plan, model, weights, checkpoint, split, tuple(allow_import or ()))
@@ -80,7 +83,7 @@ def embed(
 def _job(
     path: Path,
     model: str | None,
-    weights: str,
+    weights: str | None,
     checkpoint: Path | None,
     split: str | None,
     allow_import: tuple[str, ...],
@@ -95,7 +98,7 @@ def _job(
         return job if split is None else job.model_copy(update={"split": split})
     values = {
         "plan": load_plan(path, allow_import=allow_import),
-        "model": None if model is None else {"name": model, "weights": weights},
+        "model": None if model is None else {"name": model, "weights": weights or "default"},
         "checkpoint": checkpoint,
         "split": split,
     }

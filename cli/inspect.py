@@ -25,6 +25,7 @@ from .options import (
     Quiet,
     Threads,
     Workers,
+    check_weights,
 )
 from .output import configure_logging, print_json
 
@@ -54,8 +55,11 @@ def inspect(
         ),
     ] = None,
     weights: Annotated[
-        str, typer.Option(help="Weights of --model: default, a path, package:NAME or none.")
-    ] = "default",
+        str | None, typer.Option(help="Weights of --model: default, a path or package:NAME.")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Checkpoint of `lightwell train`, instead of --model.")
+    ] = None,
     fail_on: Annotated[
         str | None,
         typer.Option(
@@ -77,6 +81,7 @@ def inspect(
 
     Example: lightwell inspect photos --out runs/photos/inspect
     Example: lightwell inspect photos --model resnet50 --out runs/photos/inspect
+    Example: lightwell inspect photos --checkpoint runs/photos/best.safetensors --out runs/photos/inspect
     Example: lightwell inspect photos --plan plan.yaml --out runs/photos/inspect
     Example: lightwell inspect index.parquet --out runs/photos/inspect --fail-on high
     """
@@ -90,12 +95,17 @@ def inspect(
     from ..pipeline.text import one_line
     from ..workers.local import run_batch_job
 
+    check_weights(model, weights)
     gate = None if fail_on is None else SeverityGate.parse(fail_on)
     is_job = source.endswith((".yaml", ".yml"))
     if plan is not None and is_job:
         raise RequestError(
             f"--plan: expected a folder, an index or another source of images with it, got the job file {source!r}; write the "
             "plan there"
+        )
+    if weights is not None and model is None:
+        raise RequestError(
+            f"--weights: expected --model NAME with it, got {weights!r} alone; name the network, or give --checkpoint PATH"
         )
     options = engine_options(locals())
     configure_logging(quiet=quiet)
@@ -104,7 +114,8 @@ def inspect(
     given = {
         "title": title,
         "split": split,
-        "model": None if model is None else {"name": model, "weights": weights},
+        "model": None if model is None else {"name": model, "weights": weights or "default"},
+        "checkpoint": None if checkpoint is None else str(checkpoint.absolute()),
     }
     changes = {name: value for name, value in given.items() if value is not None}
     with ExitStack() as stack:
@@ -124,6 +135,8 @@ def inspect(
     if as_json:
         print_json(findings)
     elif not quiet:
+        for note in (findings["network"] or {"notes": ()})["notes"]:
+            print(one_line(note))
         listed = findings["findings"]
         for finding in listed[:MAX_PRINTED]:
             print(f"{finding['severity']}: {one_line(finding['sentence'])}")

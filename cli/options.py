@@ -78,3 +78,18 @@ AllowImport = Annotated[
         "repeatable.",
     ),
 ]
+
+
+def check_weights(model: str | None, weights: str | None) -> None:
+    """Check that there is a network for ``--weights``.
+
+    Raises:
+        RequestError: ``--model`` is missing.
+    """
+    from ..pipeline.errors import RequestError
+
+    if weights is not None and model is None:
+        raise RequestError(
+            f"--weights: expected --model beside it, got {weights!r} alone; name the network that the weights are of, or leave "
+            "--weights out"
+        )

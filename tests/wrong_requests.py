@@ -154,6 +154,8 @@ COMMANDS = (
     Wrong("index"),
     Wrong("index photos --labls text"),
     Wrong("index photos --labels words"),
+    Wrong("inspect photos --weights none --out inspected"),
+    Wrong("embed plan.yaml --weights none --out features"),
     Wrong("train nowhere.yaml --out run"),
     Wrong("train train.yaml"),
     Wrong("train train.yaml --out run --workers 4"),

@@ -91,7 +91,7 @@ class OutputFolder:
             folder = cls(path, found, remote_names=remote_names)
             check(folder)
             folder._check(outputs)
-            remove_stale(path)
+            folder._remove_stale()
             yield folder
 
     @property
@@ -167,6 +167,12 @@ class OutputFolder:
         self._files = {name: path.stat().st_size for name, path in paths.items() if path.is_file()}
         self._save()
         return removed
+
+    def _remove_stale(self) -> None:
+        """Delete temporary files that killed runs left beside listed files."""
+        own = [name for name in self._files if not self._has_linked_parent(name)]
+        for parent in sorted({self.path, *((self.path / name).parent for name in own)}):
+            remove_stale(parent)
 
     def _save(self) -> None:
         files = dict(sorted(self._files.items()))

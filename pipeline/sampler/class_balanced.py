@@ -3,6 +3,10 @@
 An epoch keeps its length, and every class an exact quota of it. A class fills its quota with passes over its images:
 it uses each of them once, in an order keyed by the pass, before it repeats one, and continues in the next epoch where
 it stopped. Every index of every epoch is computed directly.
+
+An image with several labels is an image of each of them, as in class-aware sampling (Shen et al., "Relay backpropagation for
+effective learning of deep convolutional neural networks", ECCV 2016), so a class that often accompanies others is seen more
+often than its quota. Images with none of the classes keep their share of the epoch.
 """
 
 from __future__ import annotations
@@ -45,32 +49,27 @@ class ClassBalancedSampler:
         """Divide an epoch of the given rows among their classes.
 
         Raises:
-            PlanError: rows without labels or with sets of labels, an unknown class, or a weight too small for a single image
-                per epoch.
+            PlanError: rows without labels, an unknown class, or a weight too small for a single image per epoch.
         """
-        if index.is_multi_label:
-            raise PlanError("sampling: expected one class per image, got an index with sets of labels, of which no image has one "
-                            "class to be drawn by; leave sampling out (positive_weights: balanced weights the loss)")  # fmt: skip
-        own = index.table["label"].to_numpy()[rows].astype(np.int64)
-        if not len(index.classes) and not (own >= 0).any():
-            raise PlanError("sampling: expected images with labels, got none; index a folder per class or a table with "
-                            "a label column, or leave sampling out")  # fmt: skip
-        if (own < 0).any():
-            key = index.table["key"][int(rows[np.flatnonzero(own < 0)[0]])].as_py()
-            raise PlanError(f"sampling: expected a label for every image of the view, got {int((own < 0).sum()):,} without "
-                            f"(the first is {key!r}); label them and index again, or leave sampling out")  # fmt: skip
+        sets = index.is_multi_label
+        own, owners = _labels_of_sets(index, rows) if sets else (_labels_of(index, rows), rows)
         labels, sizes = np.unique(own, return_counts=True)
-        names = [index.classes[label] if label < len(index.classes) else str(label) for label in labels]
-        shares = _weights_of(sampling, names)
+        is_none = labels == len(index.classes) if sets else np.zeros(len(labels), dtype=bool)
+        names = [
+            index.classes[label] if label < len(index.classes) else str(label) for label in labels[~is_none]
+        ]
+        shares = np.zeros(len(labels))
+        shares[~is_none] = _weights_of(sampling, names)
+        shares[is_none] = shares.sum() * sizes[is_none] / max(1, len(rows) - int(sizes[is_none].sum()))
         edges = np.rint(np.cumsum(shares) / shares.sum() * len(rows)).astype(np.int64)
         bounds = np.concatenate([[0], edges])
-        for name, share, quota in zip(names, shares, np.diff(bounds), strict=True):
+        for name, share, quota in zip(names, shares, np.diff(bounds), strict=False):
             if quota < 1:
                 raise PlanError(f"sampling.weights: expected every class at least once in an epoch of {len(rows):,} images, "
                                 f"got {share:g} for {name!r}, too small for one; raise it, or index without the "
                                 "class")  # fmt: skip
         starts = np.cumsum(sizes) - sizes
-        return cls(seed, labels, rows[np.argsort(own, kind="stable")], starts, sizes, bounds)
+        return cls(seed, labels, owners[np.argsort(own, kind="stable")], starts, sizes, bounds)
 
     def rows_at(self, indices: np.ndarray, epoch: int) -> np.ndarray:
         """Return the rows of the index at some indices of an epoch, ordered by class; the caller shuffles."""
@@ -83,6 +82,34 @@ class ClassBalancedSampler:
         keys = splitmix64(base[:, None], counters)
         result = permute(index_in_pass, self.sizes[number].astype(np.uint64), keys)
         return np.asarray(self.rows[self.starts[number] + result])
+
+
+def _labels_of(index: Index, rows: np.ndarray) -> np.ndarray:
+    """Return the label of each row."""
+    own = np.asarray(index.table["label"].to_numpy())[rows].astype(np.int64)
+    if not len(index.classes) and not (own >= 0).any():
+        raise PlanError("sampling: expected images with labels, got none; index a folder per class or a table with "
+                        "a label column, or leave sampling out")  # fmt: skip
+    _check_labelled(index, rows, own >= 0)
+    return np.asarray(own)
+
+
+def _labels_of_sets(index: Index, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return every label of the sets of the rows, and its row; an empty set has one label, the number of classes."""
+    sets = index.table["labels"].take(rows).combine_chunks()
+    _check_labelled(index, rows, np.asarray(sets.is_valid()))
+    counts = np.asarray(sets.value_lengths())
+    if not counts.any():
+        raise PlanError("sampling: expected images with labels, got empty sets only; leave sampling out")
+    labels = np.concatenate([np.asarray(sets.flatten()), np.full((counts == 0).sum(), len(index.classes))])
+    return labels.astype(np.int64), np.concatenate([np.repeat(rows, counts), rows[counts == 0]])
+
+
+def _check_labelled(index: Index, rows: np.ndarray, is_labelled: np.ndarray) -> None:
+    if not is_labelled.all():
+        key = index.table["key"][int(rows[np.flatnonzero(~is_labelled)[0]])].as_py()
+        raise PlanError(f"sampling: expected a label for every image of the view, got {int((~is_labelled).sum()):,} without "
+                        f"(the first is {key!r}); label them and index again, or leave sampling out")  # fmt: skip
 
 
 def _weights_of(sampling: Sampling, names: list[str]) -> np.ndarray:

@@ -5,7 +5,7 @@ A job file::
     job: inspect
     plan: plan.yaml
     split: null         # all
-    model: {name: resnet50}    # optional: for checks of features
+    model: {name: resnet50}    # optional: for checks of features, or  checkpoint: train/best.safetensors
 
 ``lightwell inspect inspect.yaml --out DIR`` writes report.html, findings.json, records.parquet, fixes.csv, a dataset card
 (README.md) and a description for machines (croissant.json).
@@ -15,7 +15,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from pydantic import model_validator
 
 from ....pipeline.config.checked_model import CheckedModel
 from ....pipeline.plan.plan import Plan
@@ -36,7 +39,23 @@ class DatasetAudit(CheckedModel):
     """None inspects all images."""
     model: ModelSpec | None = None
     """A pretrained network whose features find suspected labels, more near duplicates and the learning curve; None skips these."""
+    checkpoint: Path | None = None
+    """A checkpoint of ``lightwell train``, whose network is used instead of a pretrained one."""
     title: str = "Dataset audit"
+
+    @model_validator(mode="after")
+    def _one_network(self) -> Self:
+        if self.model is not None and self.checkpoint is not None:
+            raise ValueError(
+                "expected at most one of model and checkpoint, got both; give checkpoint: PATH for your own model, or model: "
+                "{name: NAME} for a pretrained one"
+            )
+        return self
+
+    @property
+    def has_network(self) -> bool:
+        """Whether there is a network for checks of features."""
+        return self.model is not None or self.checkpoint is not None
 
     @property
     def stages(self) -> tuple[Stage, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,8 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
+from ....pipeline.geometry import Size
 from ....pipeline.jobs.fingerprint import fingerprint_of
 from ....pipeline.jobs.stages import Batches, Inputs, Process, Source
+from ....pipeline.load.decode.orientation import oriented_size
 from ....pipeline.plan.plan import Plan
 from ....pipeline.plan.view import View
 from ..findings.finding import read_findings
@@ -26,10 +29,14 @@ if TYPE_CHECKING:
     from .job import DatasetAudit
 
 SCHEMA = pa.schema({"key": pa.string(), "jpeg": pa.binary()})
+VERSION = 2
+"""To be increased when thumbnails differ from before."""
 SIDE = 160
 """Longest side of a thumbnail in pixels."""
-MAX_FINDINGS, MAX_SHOWN, MAX_COMPARED = 60, 8, 2
-"""Findings with thumbnails, and thumbnails of each that show it and that are to compare with."""
+MAX_FINDINGS, MAX_OF_KIND = 60, 8
+"""Findings with thumbnails, of all kinds and of each."""
+MAX_SHOWN, MAX_COMPARED = 8, 2
+"""Thumbnails of each that show it and that are to compare with; leaks are shown in pairs."""
 MAX_CLASSES, MAX_OF_CLASS = 40, 3
 """Classes with thumbnails, and thumbnails of each; with those of the findings about 7 MB at most."""
 QUALITY = 80
@@ -49,9 +56,11 @@ class PictureStage:
         """Hash the plan and the sizes."""
         return fingerprint_of(
             [
+                VERSION,
                 self.audit.plan.fingerprint(),
                 SIDE,
                 MAX_FINDINGS,
+                MAX_OF_KIND,
                 MAX_SHOWN,
                 MAX_COMPARED,
                 MAX_CLASSES,
@@ -69,16 +78,19 @@ class PictureStage:
         return Batches(thumbnail_plan(self.audit.plan), View(split=self.audit.split, keys=keys))
 
     @contextmanager
-    def open(self, inputs: Inputs) -> Iterator[Process]:  # noqa: ARG002
+    def open(self, inputs: Inputs) -> Iterator[Process]:
         """Yield a function that encodes the images of a batch."""
+        records = inputs[RECORDS]
 
         def process(batch: Batch) -> pa.RecordBatch:
             rows = np.flatnonzero(batch.is_valid).tolist()
-            images = batch.images.numpy()
+            images, sizes = batch.images.numpy(), upright_sizes(records, batch.keys)
             return pa.record_batch(
                 {
                     "key": [batch.keys[row] for row in rows],
-                    "jpeg": [encode_thumbnail(images[row]) for row in rows],
+                    "jpeg": [
+                        encode_thumbnail(without_padding(images[row], sizes[batch.keys[row]])) for row in rows
+                    ],
                 },
                 schema=SCHEMA,
             )
@@ -86,15 +98,31 @@ class PictureStage:
         yield process
 
 
+def shown_findings(found: Sequence[Finding]) -> list[Finding]:
+    """Return the first findings of each kind, which the report shows with thumbnails; of others it lists the sentences."""
+    counts: Counter[str] = Counter()
+    shown = []
+    for finding in found:
+        counts[finding.kind] += 1
+        if counts[finding.kind] <= MAX_OF_KIND:
+            shown.append(finding)
+    return shown[:MAX_FINDINGS]
+
+
 def shown_keys(found: Sequence[Finding], readable: Sequence[str]) -> tuple[str, ...]:
     """Return the keys of the images that the report shows, each once."""
     known = set(readable)
     shown = [
         key
-        for finding in found[:MAX_FINDINGS]
-        for key in (*finding.keys[:MAX_SHOWN], *finding.other_keys[:MAX_COMPARED])
+        for finding in shown_findings(found)
+        for key in (*finding.keys[:MAX_SHOWN], *finding.other_keys[: num_compared(finding)])
     ]
     return tuple(dict.fromkeys(key for key in shown if key in known))
+
+
+def num_compared(finding: Finding) -> int:
+    """Return how many images to compare with have thumbnails."""
+    return MAX_SHOWN if finding.kind == "leakage" else MAX_COMPARED
 
 
 def class_keys(readable: pa.Table) -> tuple[str, ...]:
@@ -117,14 +145,28 @@ def class_keys(readable: pa.Table) -> tuple[str, ...]:
 
 
 def thumbnail_plan(plan: Plan) -> Plan:
-    """Return a plan of the same index whose images are scaled to fit into a square and padded with white."""
-    fit = [
-        {"LongestMaxSize": {"max_size": SIDE}},
-        {"PadIfNeeded": {"min_height": SIDE, "min_width": SIDE, "fill": 255}},
-    ]
+    """Return a plan of the same index whose images are scaled to fit into a square and padded."""
+    fit = [{"LongestMaxSize": {"max_size": SIDE}}, {"PadIfNeeded": {"min_height": SIDE, "min_width": SIDE}}]
     return Plan.model_validate(
         {"index": plan.index, "preprocess": fit, "errors": plan.errors, "seed": plan.seed}
     )
+
+
+def upright_sizes(records: pa.Table, keys: Sequence[str]) -> dict[str, Size]:
+    """Return height and width of upright images by key."""
+    own = records.filter(pc.is_in(records["key"], value_set=pa.array(keys, pa.string())))
+    return {
+        row["key"]: oriented_size((row["height"], row["width"]), row["orientation"] or 1)
+        for row in own.select(["key", "height", "width", "orientation"]).to_pylist()
+    }
+
+
+def without_padding(image: np.ndarray, size: Size) -> np.ndarray:
+    """Return the part of a padded image (`SIDE`, `SIDE`, C) that shows an image of some height and width."""
+    scale = SIDE / max(size)
+    height, width = (max(1, round(side * scale)) for side in size)
+    top, left = (SIDE - height) // 2, (SIDE - width) // 2
+    return image[top : top + height, left : left + width]
 
 
 def encode_thumbnail(image: np.ndarray) -> bytes:

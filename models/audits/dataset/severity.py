@@ -39,6 +39,7 @@ RULES: Mapping[tuple[DatasetKind, str], Rule] = {
     ("plan_effect", "failures"): ((0.05, "high"), (0, "medium")),
     ("plan_effect", "share of views"): ((0.2, "medium"), (0, "low")),
     ("plan_effect", "brightness"): ((0, "low"),),
+    ("plan_effect", "confusion"): ((0.5, "high"), (0, "medium")),
     ("preprocessing", "share of images"): ((0.2, "low"), (0, "note")),
     ("preprocessing", "sizes"): ((0, "note"),),
     ("preprocessing", "normalization"): ((0, "low"),),

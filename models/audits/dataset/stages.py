@@ -18,8 +18,9 @@ from ....pipeline.statistics.image_measures import image_measures
 from ..findings.finding import SCHEMA
 from .checks.all_checks import CHECKS_VERSION, run_checks
 from .checks.fixes import FIX_SCHEMA
+from .effects.changed_features import ChangedFeatureStage, changed_feature_stages
 from .effects.effect_stage import EffectStage, effect_stages, has_steps
-from .feature_plan import FEATURES, feature_stages
+from .feature_plan import FEATURES, feature_stages, network_facts
 from .picture_stage import PictureStage
 from .records import (
     CHECKS,
@@ -161,10 +162,11 @@ class CheckStage:
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Records, features if there is a network, and effects of the plan if it has transforms."""
-        features = (FEATURES,) if self.audit.model is not None else ()
+        """Records, features if there is a network, and effects of the plan's transforms if it has some."""
+        features = (FEATURES,) if self.audit.has_network else ()
         effects = (PLAN_EFFECTS,) if has_steps(self.audit.plan) else ()
-        return (RECORDS, *features, *effects)
+        changed = (stage.name for stage in changed_feature_stages(self.audit))
+        return (RECORDS, *features, *effects, *changed)
 
     def fingerprint(self) -> str:
         """Hash the version of the checks, the classes and the seed."""
@@ -179,12 +181,15 @@ class CheckStage:
     def open(self, inputs: Inputs) -> Iterator[Process]:
         """Yield a function that runs the checks."""
         index = self.audit.plan.load_index()
+        changes = [(stage.changing, inputs[stage.name]) for stage in changed_feature_stages(self.audit)]
 
         def process(records: pa.Table) -> pa.RecordBatch:
             table = table_of(records, index.classes, self.audit.plan.seed, inputs.get(FEATURES))
-            findings, fixes = run_checks(table, self.audit.plan, inputs.get(PLAN_EFFECTS))
+            findings, fixes = run_checks(table, self.audit.plan, inputs.get(PLAN_EFFECTS), changes)
             row = {
-                "summary": json.dumps(summarize(table, index), ensure_ascii=False),
+                "summary": json.dumps(
+                    {**summarize(table, index), "network": network_facts(self.audit)}, ensure_ascii=False
+                ),
                 "findings": [finding.to_dict() for finding in findings],
                 "fixes": [asdict(fix) for fix in fixes],
             }
@@ -224,7 +229,15 @@ class ListStage:
 def stages_of_audit(
     audit: DatasetAudit,
 ) -> tuple[
-    FileStage | ImageStage | RecordStage | EffectStage | CheckStage | ListStage | PictureStage | FeatureStage,
+    FileStage
+    | ImageStage
+    | RecordStage
+    | EffectStage
+    | ChangedFeatureStage
+    | CheckStage
+    | ListStage
+    | PictureStage
+    | FeatureStage,
     ...,
 ]:
     """Return the stages of an audit in their order."""
@@ -234,6 +247,7 @@ def stages_of_audit(
         RecordStage(audit),
         *feature_stages(audit),
         *effect_stages(audit),
+        *changed_feature_stages(audit),
         CheckStage(audit),
         ListStage(FINDINGS),
         ListStage(FIXES),

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...report.versions import versions
+
 if TYPE_CHECKING:
     from ....pipeline.index.index import Index
     from .dataset_table import DatasetTable
@@ -32,6 +34,7 @@ def summarize(table: DatasetTable, index: Index) -> dict[str, Any]:
         "normalize": channel_statistics(table),
         "distributions": distributions(table),
         "index_fingerprint": index.fingerprint(),
+        "versions": versions(),
     }
 
 

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .out_of_fold import FoldedFeatures, assign_folds, out_of_fold
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-NUM_FOLDS = 5
 FLIPPED = 0.05
 """Share of the labels that are changed to measure how well changed labels are found."""
 MIN_PRECISION = 0.5
@@ -19,10 +20,10 @@ MIN_PRECISION = 0.5
 
 @dataclass(frozen=True)
 class NoisyLabels:
-    """Rows with suspected labels."""
+    """Images with suspected labels."""
 
-    rows: NDArray[np.intp]
-    """The most certain first."""
+    places: NDArray[np.intp]
+    """Places among the compared images, the most certain first."""
     suggested: NDArray[np.int64]
     """Class that the features suggest for each."""
     precision: float
@@ -32,21 +33,25 @@ class NoisyLabels:
 
 
 def suspect_labels(
-    features: NDArray[np.floating[Any]], labels: NDArray[np.int64], generator: np.random.Generator
+    features: NDArray[np.floating[Any]],
+    rows: NDArray[np.intp],
+    labels: NDArray[np.int64],
+    generator: np.random.Generator,
 ) -> NoisyLabels | None:
     """Find labels that contradict a classifier fitted without their image; None if such findings would mostly be wrong.
 
     Args:
-        features: finite, shape (N, D).
-        labels: classes 0 to C - 1, each with at least `NUM_FOLDS` images, shape (N,).
+        features: of all images, shape (M, D).
+        rows: images to compare, with finite features, shape (N,).
+        labels: classes 0 to C - 1 of these, each with at least `NUM_FOLDS` images, shape (N,).
         generator: chooses folds and changed labels.
     """
-    folds = assign_folds(labels, generator)
+    folded = FoldedFeatures.of(features, rows, assign_folds(labels, generator))
     num_classes = int(labels.max()) + 1
     changed = generator.permutation(len(labels))[: max(1, round(FLIPPED * len(labels)))]
     noisy = labels.copy()
     noisy[changed] = (labels[changed] + generator.integers(1, num_classes, len(changed))) % num_classes
-    margins, _ = disagreement(out_of_fold(features, noisy, folds), noisy)
+    margins, _ = disagreement(out_of_fold(folded, noisy), noisy)
     is_changed = np.zeros(len(labels), np.bool_)
     is_changed[changed] = True
     order = np.argsort(-margins, kind="stable")
@@ -57,50 +62,11 @@ def suspect_labels(
         return None
     last = int(good[-1])
     least = margins[order[last]]
-    margins, suggested = disagreement(out_of_fold(features, labels, folds), labels)
-    rows = np.argsort(-margins, kind="stable")
-    rows = rows[margins[rows] >= least]
+    margins, suggested = disagreement(out_of_fold(folded, labels), labels)
+    found = np.argsort(-margins, kind="stable")
+    found = found[margins[found] >= least]
     recall = float(is_changed[order[: last + 1]].sum() / len(changed))
-    return NoisyLabels(rows, suggested[rows], float(precisions[last]), recall) if len(rows) else None
-
-
-def assign_folds(labels: NDArray[np.int64], generator: np.random.Generator) -> NDArray[np.int64]:
-    """Assign images to folds at random, evenly within each class."""
-    folds = np.empty(len(labels), np.int64)
-    for number in np.unique(labels):
-        rows = np.flatnonzero(labels == number)
-        folds[rows] = generator.permutation(np.arange(len(rows)) % NUM_FOLDS)
-    return folds
-
-
-def out_of_fold(
-    features: NDArray[np.floating[Any]], labels: NDArray[np.int64], folds: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Return class probabilities (N, C) of linear discriminant classifiers, each fitted on the other folds.
-
-    Their posterior has the form of logistic regression, and fitting takes one covariance matrix, shrunk as by Ledoit and
-    Wolf (2004).
-    """
-    from sklearn.covariance import ledoit_wolf
-
-    num_classes = int(labels.max()) + 1
-    found = np.empty((len(labels), num_classes))
-    values = np.asarray(features, np.float64)
-    for fold in range(NUM_FOLDS):
-        fitted, left = folds != fold, folds == fold
-        sizes = np.bincount(labels[fitted], minlength=num_classes)
-        means = np.zeros((num_classes, values.shape[1]))
-        np.add.at(means, labels[fitted], values[fitted])
-        means /= np.maximum(sizes, 1)[:, None]
-        covariance, _ = ledoit_wolf(values[fitted] - means[labels[fitted]], assume_centered=True)
-        covariance += 1e-9 * (np.trace(covariance) / len(covariance) + 1e-12) * np.eye(len(covariance))
-        weights = np.linalg.solve(covariance, means.T)
-        with np.errstate(divide="ignore"):
-            offsets = np.log(sizes / sizes.sum()) - 0.5 * np.einsum("cd,dc->c", means, weights)
-        scores = values[left] @ weights + offsets
-        scores -= scores.max(axis=1, keepdims=True)
-        found[left] = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
-    return found
+    return NoisyLabels(found, suggested[found], float(precisions[last]), recall) if len(found) else None
 
 
 def disagreement(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def digest_of(path: Path) -> str:
-    """Hash a file of records, after a look at its columns.
+    """Hash a file of records, and check its columns.
 
     Raises:
         PlanError: it is not the ``records.parquet`` of an audit of a dataset.

@@ -122,8 +122,12 @@ class Cam:
             with full_precision(images):
                 layout, head = self._layer_of(images)
             recorded, is_linear = self._record(images, layout, head)
-            scores = recorded.scores(regions)
-            weight = head.layer.weight.detach() if head is not None and is_linear else None
+            scores, weight = recorded.scores(regions), None
+            if head is not None and is_linear:
+                weight = head.layer.weight.detach()
+                if scores.dtype in (torch.bfloat16, torch.float16):
+                    with full_precision(images):
+                        scores = head.scores(layout.to_nchw(recorded.activation))
             score = self._scorer(images, regions)
             recording = Recording(images, recorded, scores, layout, self.name, weight, score)
             chosen = tuple(_classes(each, scores.detach()) for each in targets)

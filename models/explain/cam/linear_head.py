@@ -25,12 +25,15 @@ class LinearHead:
 
     layer: nn.Linear
 
-    def explains(self, logits: torch.Tensor, activations_nchw: torch.Tensor) -> bool:
-        """Return whether these logits follow from these activations."""
+    def scores(self, activations_nchw: torch.Tensor) -> torch.Tensor:
+        """Return the logits of these activations in float32; in bfloat16 several classes often have equal logits."""
         pooled = activations_nchw.float().mean((2, 3))
         bias = None if self.layer.bias is None else self.layer.bias.float()
-        wanted = nn.functional.linear(pooled, self.layer.weight.float(), bias)
-        return is_close(logits.float(), wanted, logits.dtype)
+        return nn.functional.linear(pooled, self.layer.weight.float(), bias)
+
+    def explains(self, logits: torch.Tensor, activations_nchw: torch.Tensor) -> bool:
+        """Return whether these logits follow from these activations."""
+        return is_close(logits.float(), self.scores(activations_nchw), logits.dtype)
 
 
 def find_linear_head(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import distributed
 
+from ....pipeline.errors import LightwellError
 from ....pipeline.plan.view import View
 
 
@@ -46,6 +48,26 @@ class DistributedContext:
     def agree(self, value: bool) -> bool:
         """Return the main rank's value, on every rank; waits for all of them."""
         return bool(self.all_reduce(torch.tensor(float(value and self.is_main))))
+
+    def on_main(self, action: Callable[[], None]) -> None:
+        """Run an action on the main rank while the others wait for it; a collective operation.
+
+        Raises:
+            LightwellError: that of the action, on every rank. After other errors the main rank's process has to end, which
+                ends the wait of the others.
+        """
+        error: LightwellError | None = None
+        if self.is_main:
+            try:
+                action()
+            except LightwellError as raised:
+                error = raised
+        if self.num_ranks > 1:
+            sent = [error]
+            distributed.broadcast_object_list(sent, src=0, device=self.device)
+            error = error or sent[0]
+        if error is not None:
+            raise error
 
     def all_gather(self, tensor: torch.Tensor) -> torch.Tensor:
         """Concatenate the tensors of all ranks, which have equal shapes."""

@@ -47,7 +47,7 @@ class KeptEpochs:
         history: finished epochs.
 
     Raises:
-        ModelError: the weights of an epoch that the checkpoint counts on are missing or damaged.
+        ModelError: the weights of an epoch that the checkpoint counts on are missing or damaged; raised on every rank.
     """
 
     def __init__(self, run: Run, history: History) -> None:
@@ -55,8 +55,10 @@ class KeptEpochs:
         self._held: dict[int, Mapping[str, torch.Tensor]] = {}
         """Weights that are not written yet, by epoch."""
         self._files: dict[int, str] = {}
-        if run.spec.average is not None and run.dist.is_main:
-            self._files = {epoch: self._find(epoch) for epoch in self._best(history)}
+        if run.spec.average is not None:
+            run.dist.on_main(
+                lambda: self._files.update({epoch: self._find(epoch) for epoch in self._best(history)})
+            )
 
     @property
     def is_used(self) -> bool:
@@ -131,13 +133,17 @@ def finish_average(run: Run, history: History) -> dict[str, Any]:
     epochs = ranked_epochs(history, spec.monitor)[: spec.average]
     kept = KeptEpochs(run, history)
     remove_lora(model)  # the files are of the plain network
-    if run.dist.is_main:
+
+    def load_mean() -> None:
+        kept.prune(history)  # a run that was killed after its last checkpoint left others
         load_weights(kept.paths[0], model)
-        mean = mean_weights(kept.paths)
-        model.load_state_dict(mean)
+        model.load_state_dict(mean_weights(kept.paths))
+
+    run.dist.on_main(load_mean)
     run.dist.broadcast(model)
     validated, scores = _evaluate(run, spec.validation_split)
-    if run.dist.is_main:
+
+    def save() -> None:
         chosen = replace(
             run.metadata,
             history=history,
@@ -145,6 +151,8 @@ def finish_average(run: Run, history: History) -> dict[str, Any]:
             temperature=1.0 if scores is None else scores.fit_temperature(),
         )
         save_checkpoint(out / AVERAGE_NAME, model, chosen)
+
+    run.dist.on_main(save)
     result: dict[str, Any] = {"epochs": epochs, "validation": validated.as_dict(), "test": None}
     if spec.test_split is not None:
         tested, _ = _evaluate(run, spec.test_split)

@@ -46,8 +46,7 @@ def _test(run: Run, split: str, best: int) -> dict[str, Any]:
     """Evaluate the best weights, those of an epoch, on a split; returns the metrics."""
     path, model = run.context.out / BEST_NAME, run.learner.model
     remove_lora(model)  # the best weights are those of the plain network
-    if run.dist.is_main:  # other ranks may not see the main rank's files
-        load_weights(path, model)
+    run.dist.on_main(lambda: load_weights(path, model))  # other ranks may not see the main rank's files
     run.dist.broadcast(model)
     recorder = ScoreRecorder(run.task)
     tested = evaluate(run.learner.module, run.split_batches(split), recorder, run.num_rows(split), run.dist)

@@ -87,7 +87,8 @@ class RunWriter:
         last = UpdateGroup.of(epoch, run.num_steps - 1, run.num_steps, spec.accumulate)
         factor = run.rate_factor(last.done_epochs, history[:-1])
         rate = max(group["base_lr"] for group in run.learner.optimizer.param_groups) * factor
-        if run.dist.is_main:
+
+        def keep() -> None:
             for split, result in ((spec.train_split, trained), (spec.validation_split, validated)):
                 self._logger.append({"epoch": epoch, "split": split, **result.as_dict(), "lr": rate})
             if best_epoch(history, spec.monitor) == epoch:
@@ -104,6 +105,8 @@ class RunWriter:
                     self._best = (chosen, weights)
                     if write:  # while the model has its averaged weights
                         self._write_best()
+
+        run.dist.on_main(keep)
         self._kept.hold(history)
         if write:
             self._save(history, Progress(position=self._position(epoch + 1, 0), counts=counts))
@@ -121,12 +124,15 @@ class RunWriter:
 
     def _save(self, history: History, progress: Progress) -> None:
         """Write what the checkpoint counts on, and the checkpoint."""
-        self._write_best()
-        self._kept.write(history)
-        if self._run.dist.is_main:
+
+        def write() -> None:
+            self._write_best()
+            self._kept.write(history)
             metadata = replace(self._run.metadata, history=history)
             self._run.learner.save(self._run.context.out / LAST_NAME, metadata, progress)
-        self._kept.prune(history)
+            self._kept.prune(history)
+
+        self._run.dist.on_main(write)
         self._run.context.publish()
 
     def _position(self, epoch: int, step: int) -> dict[str, Any]:

@@ -53,6 +53,11 @@ class Multilabel(TrainJob):
         """Build the task; see ``TrainSpec.make_task``."""
         from .multilabel import MultilabelTask
 
+        if self.positive_weights == "balanced" and self.plan.sampling is not None:
+            raise PlanError(
+                "positive_weights: expected none or a weight for each class beside the plan's sampling, got balanced; combining "
+                "them corrects class imbalance twice: remove one of them"
+            )
         return MultilabelTask(
             index,
             train_rows,

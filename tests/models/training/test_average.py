@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import warm
 from lightwell import LocalEngine, load_model, run_batch_job
 from lightwell.models.inference.evaluate import Evaluate
 from lightwell.models.training.checkpoint import read_metadata, read_tensors
 from lightwell.models.training.optim import ranked_epochs
 from lightwell.models.training.run.average import mean_weights
-from lightwell.pipeline.errors import ModelError, PlanError
+from lightwell.pipeline.errors import PlanError
 from lightwell.pipeline.jobs.job_file import load_job
 from lightwell.pipeline.jobs.progress import SilentConsole
 from lightwell.workers.local import run_training_job
+from patience import HANG_S
+from ranks import train_until_written, write_refusal_of_rank
 from tasks import multilabel_set, write_job
 
 ENGINE = LocalEngine(num_threads=1)
@@ -106,8 +111,33 @@ def test_a_run_that_stops_within_an_epoch_ends_with_the_same_average(
     assert outcome(tmp_path / "out") == outcome(out)
     for path in (gone / "epochs").iterdir():
         path.unlink()
-    with pytest.raises(ModelError, match=r"average: expected the weights of epoch 1 in .*epochs, got none"):
-        run_training_job(job(folder), ENGINE, gone)
+    job(folder)
+    run = (folder / "multilabel.yaml", gone, tmp_path / "meet")
+    ranks = [warm.start(write_refusal_of_rank, *run, rank, 2) for rank in range(2)]
+    for rank in ranks:
+        rank.join(HANG_S)
+    refusals = [(tmp_path / f"refusal-{rank}").read_text() for rank in range(2)]
+    assert refusals[0] == refusals[1]
+    assert "ModelError: average: expected the weights of epoch 1 in " in refusals[0]
+
+
+@pytest.mark.fault("SIGKILL of a training that averages, before it replaces a file", times=4)
+@pytest.mark.slow
+def test_a_run_that_is_killed_between_its_files_ends_with_the_same_average(
+    folder: Path, out: Path, tmp_path: Path
+) -> None:
+    """Of weights of epochs, best weights, checkpoint and mean some are newer than the others."""
+    job(folder)
+    rng, codes = np.random.default_rng(3), [-signal.SIGKILL]
+    while codes[-1] and len(codes) < 20:
+        process = warm.start(
+            train_until_written, folder / "multilabel.yaml", tmp_path / "out", int(rng.integers(3, 10))
+        )
+        process.join(HANG_S)
+        codes.append(process.exitcode)
+    assert codes[-1] == 0
+    assert codes.count(-signal.SIGKILL) > 3
+    assert outcome(tmp_path / "out") == outcome(out)
 
 
 def test_the_mean_keeps_types_and_the_counters_of_the_first(out: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 import warm
 import yaml
 from host_waits import write_waits_of_rank
-from lightwell.models.training.checkpoint import load_model
+from lightwell.models.training.checkpoint import load_model, read_tensors
 from lightwell.models.training.checkpoint_timer import CheckpointTimer
 from lightwell.models.training.distributed.context import DistributedContext
 from lightwell.models.training.optim import CheckpointEvery
@@ -105,9 +105,10 @@ def run_alone(job_file: Path, out: Path) -> dict[str, Any]:
 
 def read(out: Path) -> dict[str, Any]:
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    result = json.loads((out / "result.json").read_text())
+    tested = [result["test"], *([result["average"]["test"]] if "average" in result else [])]
     return {
-        "losses": [line["loss"] for line in lines]
-        + [json.loads((out / "result.json").read_text())["test"]["loss"]],
+        "losses": [each["loss"] for each in (*lines, *tested)],
         "images": [(line["epoch"], line["split"], line["images"], line["ignored"]) for line in lines],
         "counts": json.loads((out / "counts.json").read_text()),
         "quarantine": (out / "quarantine.jsonl").read_text(),
@@ -132,6 +133,7 @@ JOBS = {
         "accumulate": 2,
         "clip_norm": 0.5,
         "ema": {},
+        "average": 2,
     },
     "cached features": {
         "fine_tune_from": None,
@@ -154,10 +156,12 @@ def test_two_ranks_give_the_result_of_one_process(name: str, folder: Path, tmp_p
 
 @pytest.mark.fault("SIGKILL of two ranks while training")
 @pytest.mark.slow
-@pytest.mark.parametrize("begun_by", [2, 1])
-def test_two_ranks_resume_a_run_whose_ranks_were_killed(begun_by: int, folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("begun_by", "changes"), [(2, {}), (1, {}), (2, {"ema": {}, "average": 2})])
+def test_two_ranks_resume_a_run_whose_ranks_were_killed(
+    begun_by: int, changes: dict[str, Any], folder: Path, tmp_path: Path
+) -> None:
     """The run was begun by two ranks, the second of which died in the second epoch, or by one process."""
-    job_file = write_job(folder)
+    job_file = write_job(folder, **changes)
     assert run_ranks(job_file, tmp_path / "whole", 2) == [0, 0]
     codes = run_ranks(job_file, tmp_path / "out", begun_by, dies=begun_by - 1, stop_after=5)
     assert codes[-1] == -signal.SIGKILL
@@ -169,8 +173,10 @@ def test_two_ranks_resume_a_run_whose_ranks_were_killed(begun_by: int, folder: P
         assert_alike(read(tmp_path / "out"), read(tmp_path / "whole"))
         return
     assert read(tmp_path / "out") == read(tmp_path / "whole")
-    ours, theirs = weights(tmp_path / "out"), weights(tmp_path / "whole")
-    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    for kind in ("checkpoint", "best", *(["average"] if changes else [])):
+        ours, theirs = (read_tensors(tmp_path / run / f"{kind}.safetensors") for run in ("out", "whole"))
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_batches_that_ranks_cannot_share_are_refused(folder: Path) -> None:

@@ -56,6 +56,18 @@ def test_a_run_that_fails_deletes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / LOCK_NAME).exists()
 
 
+def test_what_killed_writers_left_is_deleted_in_the_folders_of_listed_files_only(tmp_path: Path) -> None:
+    left = f".w.bin.{32 * 'a'}.tmp"
+    for folder in ("", "ours", "theirs"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / left).write_text("half")
+    with opened(tmp_path, ("ours/w.bin",)) as found:
+        found.claim("ours/w.bin")
+    assert (tmp_path / "ours" / left).exists()
+    with opened(tmp_path, ("ours/w.bin",)):
+        assert [path.parent.name for path in tmp_path.rglob(left)] == ["theirs"]
+
+
 def test_a_name_that_another_process_created_is_refused_at_the_claim(tmp_path: Path) -> None:
     with opened(tmp_path) as folder:
         (tmp_path / "part-0.bin").write_text("mine")

@@ -133,7 +133,37 @@ def test_a_plan_with_sampling_is_written_as_it_was_read(tmp_path: Path, sampling
     assert Plan.load(tmp_path / "plan.yaml").sampling == plan.sampling
 
 
-def test_sets_of_labels_are_refused_with_what_to_do_instead(tmp_path: Path) -> None:
-    index = Index.load(multilabel_set(tmp_path))
-    with pytest.raises(PlanError, match=r"got an index with sets of labels.*positive_weights"):
-        epoch_labels(plan_of("balanced"), index, 0)
+def several(sets: list[list[int] | None]) -> Index:
+    index = index_of([-1] * len(sets))
+    labels = pa.array(sets, SCHEMA.field("labels").type)
+    return Index(
+        index.table.set_column(SCHEMA.get_field_index("labels"), SCHEMA.field("labels"), labels), CLASSES
+    )
+
+
+def test_each_of_several_classes_has_its_quota_and_images_without_a_class_keep_their_share() -> None:
+    """Sixty images: 40 cats, of which ten are dogs too, two owls that are cats too, and eighteen of no class."""
+    sets = [[0]] * 28 + [[0, 1]] * 10 + [[0, 2]] * 2 + [[]] * 18
+    index = several([*sets, [1], [1]])
+    rows = np.arange(60)
+    schedule = Schedule.of(plan_of("balanced"), View(augment=True, shuffle=True), index, rows)
+    drawn = [Counter(schedule.rows_at(rows, epoch).tolist()) for epoch in range(6)]
+    for epoch in drawn:
+        assert epoch.total() == 60
+        assert sum(epoch[row] for row in range(40, 58)) == 18
+        assert all(epoch[row] == 1 for row in range(40, 58))
+        assert sum(epoch[row] for row in (38, 39)) >= 14  # a third of the rest, as owls
+        assert sum(epoch[row] for row in (*range(28, 38), 58, 59)) >= 14
+    assert all(sum(epoch[row] for epoch in drawn) for row in rows)
+    weighted = Schedule.of(plan_of({"weights": {"owl": 4}}), View(augment=True, shuffle=True), index, rows)
+    owls = Counter(weighted.rows_at(rows, 0).tolist())
+    assert owls[38] + owls[39] >= 28
+
+
+def test_sets_that_cannot_be_sampled_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match=r"got 1 without \(the first is 'train-3.png'\)"):
+        epoch_labels(plan_of("balanced"), Index.load(multilabel_set(tmp_path)), 0)
+    with pytest.raises(PlanError, match="got empty sets only"):
+        epoch_labels(plan_of("balanced"), several([[], []]), 0)
+    with pytest.raises(PlanError, match="got 'owl'; classes with images here are cat, dog"):
+        epoch_labels(plan_of({"weights": {"owl": 2}}), several([[0, 1], []]), 0)

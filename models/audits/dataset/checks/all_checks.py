@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ...findings.finding import SEVERITIES
 from .class_balance import find_class_balance
+from .confusing_steps import find_confusing_steps
 from .drift import find_drift
 from .duplicate_groups import without_copies
 from .exact_duplicates import exact_groups, find_exact_duplicates, fix_exact_duplicates
@@ -23,11 +24,14 @@ from .suspected_labels import find_suspected_labels, fix_suspected_labels, suspe
 from .unreadable import find_unreadable, fix_unreadable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pyarrow as pa
 
     from .....pipeline.plan.plan import Plan
     from ...findings.finding import Finding
     from ..dataset_table import DatasetTable
+    from ..effects.changed_features import ChangingStep
     from .fixes import FixRow
 
 SIMPLE_CHECKS = (
@@ -40,12 +44,15 @@ SIMPLE_CHECKS = (
     find_predictive_properties,
 )
 """Checks that need the table only."""
-CHECKS_VERSION = 4
+CHECKS_VERSION = 5
 """To be increased when a check finds something else than before."""
 
 
 def run_checks(
-    table: DatasetTable, plan: Plan | None = None, effects: pa.Table | None = None
+    table: DatasetTable,
+    plan: Plan | None = None,
+    effects: pa.Table | None = None,
+    changes: Sequence[tuple[ChangingStep, pa.Table]] = (),
 ) -> tuple[list[Finding], list[FixRow]]:
     """Return the findings, the most severe first, and the fix list with at most one row per image.
 
@@ -53,6 +60,7 @@ def run_checks(
         table: of the dataset.
         plan: of the job.
         effects: what its transforms do to images: records of the stage ``plan_effects``.
+        changes: steps of the plan that flip or change colors, with the features of images after them.
     """
     exact, near = exact_groups(table), near_groups(table)
     leaks = find_leaks(table, exact=exact, near=near)
@@ -67,6 +75,7 @@ def run_checks(
     found += find_preprocessing(table, plan)
     if plan is not None:
         found += find_plan_effects(table, plan, effects)
+        found += find_confusing_steps(table, plan, changes)
     fixes: dict[str, FixRow] = {}
     for rows in (
         fix_unreadable(table),

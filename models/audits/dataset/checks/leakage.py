@@ -222,7 +222,7 @@ def _finding(
         else f"Keep images with the same {subject} in one split; fixes.csv moves them."
     )
     own = np.flatnonzero(leaked)[:MAX_KEYS]
-    members = np.flatnonzero(in_training & np.isin(groups.numbers, groups.numbers[own]))
+    originals = [int(np.argmax(in_training & (groups.numbers == number))) for number in groups.numbers[own]]
     return Finding(
         id=leak_id(split, subject),
         kind="leakage",
@@ -236,6 +236,6 @@ def _finding(
         num_images=total,
         num_concerned=count,
         keys=table.keys_of(own),
-        other_keys=table.keys_of(members[:MAX_KEYS]),
+        other_keys=table.keys_of(originals),
         advice=Advice(advice),
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...findings.finding import Advice, Effect, Finding, Null, finding_id
-from ...findings.label_noise import NUM_FOLDS, assign_folds, out_of_fold
+from ...findings.out_of_fold import NUM_FOLDS, FoldedFeatures, assign_folds, out_of_fold
 from ..severity import severity_of
 
 if TYPE_CHECKING:
@@ -131,8 +131,8 @@ def _error(
     for number in range(int(labels.max()) + 1):
         own = generator.permutation(np.flatnonzero(labels == number))
         chosen[own[: max(NUM_FOLDS, round(share * len(own)))]] = True
-    folds = assign_folds(labels[chosen], generator)
-    predicted = out_of_fold(features[chosen], labels[chosen], folds).argmax(axis=1)
+    folded = FoldedFeatures.of(features, np.flatnonzero(chosen), assign_folds(labels[chosen], generator))
+    predicted = out_of_fold(folded, labels[chosen]).argmax(axis=1)
     right = predicted == labels[chosen]
     recalls = np.bincount(labels[chosen], weights=right) / np.bincount(labels[chosen])
     return float(1 - recalls.mean())

@@ -18,7 +18,7 @@ import numpy as np
 from ...findings.fdr import q_values
 from ...findings.finding import MAX_KEYS, Advice, Effect, Finding, Null, finding_id
 from ...findings.intervals import Z_95
-from ...findings.label_noise import NUM_FOLDS, assign_folds
+from ...findings.out_of_fold import NUM_FOLDS, assign_folds
 from ..severity import severity_of
 from .table_columns import category_columns, number_columns
 

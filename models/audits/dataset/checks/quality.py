@@ -87,7 +87,7 @@ def _defects(table: DatasetTable) -> Iterator[tuple[str, str, str, NDArray[np.fl
         blocky = "Look for better copies; train with ImageCompression if the images to come are compressed as much."
         yield (
             "blocky",
-            "show the blocks of strong compression",
+            "show blocks, of strong compression or of enlarged pixels",
             blocky,
             np.where(steps > MAX_BLOCKINESS, steps, np.nan),
         )

@@ -10,7 +10,8 @@ import numpy as np
 
 from ...findings.finding import MAX_KEYS, Advice, Effect, Finding, Null, finding_id
 from ...findings.intervals import wilson
-from ...findings.label_noise import FLIPPED, NUM_FOLDS, NoisyLabels, suspect_labels
+from ...findings.label_noise import FLIPPED, NoisyLabels, suspect_labels
+from ...findings.out_of_fold import NUM_FOLDS
 from ..severity import severity_of
 from .fixes import FixRow
 
@@ -46,10 +47,12 @@ def suspected_rows(table: DatasetTable) -> SuspectedLabels | None:
     if len(numbers) < 2 or len(rows) < MIN_LABELS:
         return None
     labels = np.searchsorted(numbers, table.labels[rows])
-    noisy = suspect_labels(table.features[rows], labels, table.generator("suspected labels"))
+    noisy = suspect_labels(table.features, rows, labels, table.generator("suspected labels"))
     if noisy is None:
         return None
-    return SuspectedLabels(rows[noisy.rows], numbers[noisy.suggested], np.bincount(table.labels[rows]), noisy)
+    return SuspectedLabels(
+        rows[noisy.places], numbers[noisy.suggested], np.bincount(table.labels[rows]), noisy
+    )
 
 
 def find_suspected_labels(table: DatasetTable, found: SuspectedLabels | None) -> list[Finding]:

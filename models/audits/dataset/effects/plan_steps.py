@@ -65,7 +65,7 @@ def changed_section(specs: Sequence[TransformSpec], change: Change) -> list[Tran
     def changed(spec: TransformSpec) -> Sequence[TransformSpec]:
         if spec.children:
             children = tuple(new for child in spec.children for new in changed(child))
-            return (spec.model_copy(update={"children": children}),)
+            return (spec.model_copy(update={"children": children}),) if children else ()
         found = change(next(numbers), spec)
         return (spec,) if found is None else found
 

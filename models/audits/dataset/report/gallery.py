@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..picture_stage import upright_sizes
+
 if TYPE_CHECKING:
     from ...findings.finding import Finding
 
-_FACTS = ("key", "class", "split", "width", "height")
+_FACTS = ("key", "class", "split")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +34,12 @@ class Shot:
     """Those whose images it is one of."""
 
     @property
-    def kinds(self) -> str:
-        """Kinds of its findings, each once, as words of an attribute."""
-        return " ".join(dict.fromkeys(finding.kind for finding in self.findings))
+    def kinds(self) -> dict[str, list[Finding]]:
+        """Its findings by kind, the most severe first."""
+        found: dict[str, list[Finding]] = {}
+        for finding in self.findings:
+            found.setdefault(finding.kind, []).append(finding)
+        return found
 
 
 def take_shots(pictures: pa.Table, records: pa.Table, found: Sequence[Finding]) -> dict[str, Shot]:
@@ -47,6 +52,7 @@ def take_shots(pictures: pa.Table, records: pa.Table, found: Sequence[Finding]) 
     """
     own = pc.is_in(records["key"], value_set=pictures["key"].combine_chunks())
     facts = {row["key"]: row for row in records.filter(own).select(_FACTS).to_pylist()}
+    sizes = upright_sizes(records, pictures["key"].to_pylist())
     concerned: dict[str, list[Finding]] = {}
     for finding in found:
         for key in finding.keys:
@@ -55,14 +61,14 @@ def take_shots(pictures: pa.Table, records: pa.Table, found: Sequence[Finding]) 
     for number, (key, jpeg) in enumerate(
         zip(pictures["key"].to_pylist(), pictures["jpeg"].to_pylist(), strict=True)
     ):
-        row = facts[key]
+        row, (height, width) = facts[key], sizes[key]
         shots[key] = Shot(
             number=number,
             key=key,
             uri=f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}",
             label=row["class"] or "",
             split=row["split"] or "",
-            size=f"{row['width']} × {row['height']}",  # noqa: RUF001
+            size=f"{width} × {height}",  # noqa: RUF001
             findings=tuple(concerned.get(key, ())),
         )
     return shots

@@ -21,6 +21,8 @@ MARKED: frozenset[DatasetKind] = frozenset({"quality", "odd_file", "predictive_p
 """Kinds of findings whose images have something in common that a measure may show."""
 EXTREME = 0.05
 """Share of the images on either side beyond which values are extreme."""
+MIN_IMAGES = 3
+"""Findings on fewer images have a mark only where these are at an end of the histogram."""
 MAX_MARKS = 4
 MAX_TEXT = 64
 """Characters of a mark's text."""
@@ -103,7 +105,8 @@ def _marks(
         own = values[places]
         own = own[np.isfinite(own)]
         middle = float(np.median(own)) if len(own) else np.nan
-        if middle < least or middle > most:
+        is_marked = len(own) >= MIN_IMAGES or middle <= low or middle >= high
+        if is_marked and (middle < least or middle > most):
             x = WIDTH * (min(max(middle, low), high) - low) / (high - low)
             sentence = finding.sentence
             text = sentence if len(sentence) <= MAX_TEXT else f"{sentence[: MAX_TEXT - 1].rstrip()}…"

@@ -12,7 +12,7 @@ from ....report.finding_text import KIND_NAMES, chance_text, effect_text
 from ....report.html import render_page
 from ....report.versions import versions
 from ...findings.finding import SEVERITIES
-from ..picture_stage import MAX_COMPARED, MAX_FINDINGS, MAX_SHOWN
+from ..picture_stage import MAX_SHOWN, num_compared, shown_findings
 from ..summary import normalize_yaml
 from .class_rows import class_rows
 from .gallery import Shot, shots_of, take_shots
@@ -67,7 +67,9 @@ def write_report(
     """
     shots = take_shots(pictures, records, found)
     counts = Counter(finding.severity for finding in found)
-    last = MAX_FINDINGS + MAX_LISTED
+    shown = shown_findings(found)
+    ids = {finding.id for finding in shown}
+    others = [finding for finding in found if finding.id not in ids]
     statistics = findings["normalize"]
     write_text(
         path,
@@ -79,9 +81,9 @@ def write_report(
             facts=findings,
             num_unusable=findings["num_images"] - findings["num_usable"],
             severities=[(name, counts[name]) for name in SEVERITIES],
-            found=[_card(finding, shots) for finding in found[:MAX_FINDINGS]],
-            listed=[(each, effect_text(each.effect)) for each in found[MAX_FINDINGS:last]],
-            num_unlisted=max(0, len(found) - last),
+            found=[_card(finding, shots) for finding in shown],
+            listed=[(each, effect_text(each.effect)) for each in others[:MAX_LISTED]],
+            num_unlisted=max(0, len(others) - MAX_LISTED),
             histograms=draw_histograms(findings["distributions"], found, records),
             size=(WIDTH, HEIGHT),
             classes=class_rows(findings, found, records)[:MAX_ROWS],
@@ -105,7 +107,7 @@ def _card(finding: Finding, shots: Mapping[str, Shot]) -> Card:
         effect=effect_text(finding.effect),
         by_chance=chance_text(finding),
         images=shots_of(finding.keys, shots, MAX_SHOWN),
-        others=shots_of(finding.other_keys, shots, MAX_COMPARED),
+        others=shots_of(finding.other_keys, shots, num_compared(finding)),
     )
 
 

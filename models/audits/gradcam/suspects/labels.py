@@ -10,7 +10,8 @@ import numpy as np
 from ...findings.fdr import q_values
 from ...findings.finding import MAX_KEYS, Advice, Effect, Finding, Null, finding_id
 from ...findings.intervals import wilson
-from ...findings.label_noise import NUM_FOLDS, suspect_labels
+from ...findings.label_noise import suspect_labels
+from ...findings.out_of_fold import NUM_FOLDS
 
 if TYPE_CHECKING:
     from .image_table import ImageTable
@@ -85,10 +86,10 @@ def suspected_labels(table: ImageTable) -> list[Finding]:
     if large.sum() < 2 or len(rows) < MIN_LABELS:
         return []
     numbers, labels = np.unique(table.labels[rows], return_inverse=True)
-    noisy = suspect_labels(table.features[rows], labels, table.generator("labels"))
+    noisy = suspect_labels(table.features, rows, labels, table.generator("labels"))
     if noisy is None:
         return []
-    suspected = rows[noisy.rows]
+    suspected = rows[noisy.places]
     pairs = Counter(zip(table.labels[suspected].tolist(), numbers[noisy.suggested].tolist(), strict=True))
     (label, other), most = pairs.most_common(1)[0]
     low, high = wilson(len(suspected), len(rows)) or (None, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -26,9 +27,9 @@ from PIL import Image
 
 def textured(path: Path, seed: int, side: int = 64) -> None:
     """Write a sharp color picture."""
-    pixels = np.random.default_rng(seed).integers(40, 216, (side // 4, side // 4, 3), np.uint8)
+    pixels = np.random.default_rng(seed).integers(40, 216, (side // 5 + 1, side // 5 + 1, 3), np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels.repeat(4, 0).repeat(4, 1)).save(path)
+    Image.fromarray(pixels.repeat(5, 0).repeat(5, 1)[:side, :side]).save(path)
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +59,16 @@ def findings_of(folder: Path) -> dict[str, set[str]]:
     for each in json.loads((folder / "findings.json").read_text())["findings"]:
         found.setdefault(each["kind"], set()).update(each["keys"])
     return found
+
+
+def test_thumbnails_have_the_shape_of_their_images_and_no_padding(root: Path) -> None:
+    (folder,) = (root / "out" / "stages").glob("pictures-*")
+    thumbnails = {row["key"]: row["jpeg"] for row in pq.read_table(folder).to_pylist()}
+    with Image.open(io.BytesIO(thumbnails["cat/wide.png"])) as wide:
+        assert wide.size == (160, 16)
+        assert np.asarray(wide.convert("L")).min(axis=1).max() < 128
+    with Image.open(io.BytesIO(thumbnails["cat/dark.png"])) as dark:
+        assert dark.size == (160, 160)
 
 
 def test_features_of_a_network_are_those_of_its_preprocessing_in_the_rows_of_their_images(

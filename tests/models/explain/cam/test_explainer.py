@@ -132,3 +132,17 @@ def test_one_logit_has_maps_for_and_against() -> None:
         result = cam(images(), [predicted])
     assert result.targets[0].tolist() == [0, 0, 0]
     assert (result.pre_relu[0] != result.maps[0]).any()
+
+
+def test_logits_of_a_linear_head_keep_their_digits_in_bfloat16() -> None:
+    model = tiny(Pooled)
+    with torch.no_grad():
+        model.fc.bias.copy_(100 + 0.01 * torch.arange(len(model.fc.bias)))
+    exact = model(images()).detach()
+    with class_activation_maps(model, "last") as cam, torch.autocast("cpu", torch.bfloat16):
+        rounded = model(images())
+        found = cam(images(), [predicted])
+    assert head_of(cam) is not None
+    assert len(rounded[0].unique()) < len(exact[0]) == len(found.logits[0].unique())
+    assert found.logits.dtype == torch.float32
+    assert torch.equal(found.targets[0], exact.argmax(1))

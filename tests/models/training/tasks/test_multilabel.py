@@ -116,6 +116,11 @@ def test_what_the_index_lacks_is_refused_with_the_cure(folder: Path, tmp_path: P
         PlanError, match=r"positive_weights: expected a weight for each of the 3 classes .*, got 2"
     ):
         job(positive_weights=[1.0, 2.0]).check()
+    with pytest.raises(
+        PlanError,
+        match="positive_weights: expected none or a weight for each class beside the plan's sampling",
+    ):
+        job(plan={"sampling": "balanced"}).check()
     with pytest.raises(PlanError, match="positive_weights: expected weights above 0"):
         job(positive_weights=[1.0, 2.0, 0.0])
     with pytest.raises(PlanError, match=r"monitor: expected 'loss', 'map' or 'f1', got 'auroc'"):

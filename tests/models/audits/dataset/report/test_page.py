@@ -19,11 +19,13 @@ from lightwell.models.audits.dataset.picture_stage import (
     MAX_CLASSES,
     MAX_COMPARED,
     MAX_OF_CLASS,
+    MAX_OF_KIND,
     MAX_SHOWN,
     SCHEMA,
     class_keys,
     encode_thumbnail,
     shown_keys,
+    upright_sizes,
 )
 from lightwell.models.audits.dataset.report.class_rows import class_rows
 from lightwell.models.audits.dataset.report.histograms import draw_histograms
@@ -57,11 +59,13 @@ RECORDS = pa.table(
         "problem": [None] * 5 + ["cannot be decoded"],
         "width": [40] * 6,
         "height": [30] * 6,
+        "orientation": [1, 6, None, 1, 1, 1],
         "brightness": [90.0, 91.0, 92.0, 93.0, 1.0, None],
     }
 )
 FACTS: dict[str, Any] = {
     "title": HOSTILE,
+    "network": {"name": HOSTILE, "notes": [HOSTILE]},
     "num_images": 6,
     "num_usable": 5,
     "num_boxes": 0,
@@ -137,10 +141,36 @@ def test_findings_have_their_numbers_advice_keys_and_thumbnails_and_names_stay_t
     assert set(re.findall(r'href="#([^"]+)"', text)) <= set(re.findall(r'\bid="([^"]+)"', text))
 
 
+def test_of_many_findings_of_a_kind_the_first_have_a_card_and_the_others_a_line(tmp_path: Path) -> None:
+    found = [finding(KEYS[:1], "predictive_property", id=f"property-{number}") for number in range(20)]
+    found.append(finding(KEYS[:1], "leakage", id="leak"))
+    path = tmp_path / "report.html"
+    write_report(FACTS, found, RECORDS, pa.Table.from_pylist([], SCHEMA), path)
+    text = path.read_text(encoding="utf-8")
+    assert re.findall(r'<article class="panel finding is-high" id="([^"]+)"', text) == [
+        *(f"property-{number}" for number in range(MAX_OF_KIND)),
+        "leak",
+    ]
+    assert re.findall(r'<tr id="([^"]+)"', text) == [
+        f"property-{number}" for number in range(MAX_OF_KIND, 20)
+    ]
+
+
 def test_a_histogram_has_a_mark_where_the_images_of_a_finding_are_extreme() -> None:
     (drawn,) = draw_histograms(FACTS["distributions"], FOUND, RECORDS)
     assert len(drawn.bars) == 3
     assert [(mark.x, mark.value, mark.finding.kind) for mark in drawn.marks] == [(0, "1", "quality")]
+
+
+def test_one_image_that_is_not_the_most_extreme_has_no_mark() -> None:
+    values = np.arange(200.0)
+    records = pa.table({"key": [str(row) for row in range(200)], "brightness": values})
+    facts = {"brightness": {"low": 1.0, "high": 198.0, "median": 99.5, "counts": [100, 100]}}
+    marks = {
+        keys: len(draw_histograms(facts, (finding(keys),), records)[0].marks)
+        for keys in (("5",), ("3", "4", "5"), ("0",), ("100", "101", "102"))
+    }
+    assert list(marks.values()) == [0, 1, 1, 0]
 
 
 def test_classes_have_their_splits_unusable_files_and_findings() -> None:
@@ -179,6 +209,11 @@ def test_the_page_filters_its_gallery_and_answers_keys_in_a_browser(
     assert found["figure"] == "0px", "rules after the first media query apply"
 
 
+def test_sizes_are_those_of_upright_images(page: Path) -> None:
+    assert upright_sizes(RECORDS, KEYS[:3]) == {"0.jpg": (30, 40), "1.jpg": (40, 30), "2.jpg": (30, 40)}
+    assert len(re.findall("30 × 40", page.read_text(encoding="utf-8"))) == 1  # noqa: RUF001
+
+
 def test_a_page_without_images_or_findings_says_so(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     write_report(FACTS | EMPTY, (), RECORDS.slice(0, 0), pa.Table.from_pylist([], SCHEMA), path)
@@ -190,6 +225,8 @@ def test_thumbnails_are_of_readable_images_each_once_and_a_few_of_each_finding()
     assert shown_keys([finding(keys), finding(keys[:3], "leakage")], keys[1:]) == keys[1:MAX_SHOWN]
     compared = finding(keys[:1], other_keys=keys[9:15])
     assert shown_keys([compared], keys) == (keys[0], *keys[9 : 9 + MAX_COMPARED])
+    pairs = finding(keys[:4], "leakage", other_keys=keys[9:13])
+    assert shown_keys([pairs], keys) == (*keys[:4], *keys[9:13])
 
 
 def test_thumbnails_of_classes_are_evenly_spaced_and_of_the_largest_classes() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 from image_tables import image_table
-from lightwell.models.audits.findings.label_noise import assign_folds, disagreement, out_of_fold
+from lightwell.models.audits.findings.label_noise import disagreement
+from lightwell.models.audits.findings.out_of_fold import FoldedFeatures, assign_folds, out_of_fold
 from lightwell.models.audits.gradcam.suspects.labels import confident_errors, suspected_labels
 from lightwell.pipeline.rng import numpy_generator
 
@@ -41,7 +42,7 @@ def test_a_classifier_never_sees_the_images_that_it_scores() -> None:
     features, labels = generator.normal(size=(80, 60)), np.repeat([0, 1], 40)
     folds = assign_folds(labels, generator)
     assert all((np.bincount(labels[folds == fold]) == 8).all() for fold in range(5))
-    scores = out_of_fold(features, labels, folds)
+    scores = out_of_fold(FoldedFeatures.of(features, np.arange(80), folds), labels)
     np.testing.assert_allclose(scores.sum(axis=1), 1)
     assert (scores.argmax(axis=1) == labels).mean() < 0.7
 
