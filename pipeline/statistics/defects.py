@@ -34,30 +34,27 @@ def defect_measures(copies: WorkingCopies) -> dict[str, Any]:
 
     ``sharpness``: variance of the Laplacian (4 neighbors) on the tiles, in squared levels, from 0 (Pech-Pacheco et al. 2000);
     low for blurred and for plain images. ``working_sharpness``: the same on the working copy, comparable between images of
-    different sizes. ``softness``: see ``softness``, of the halved copy. ``noise``: see ``noise_levels``, of all tiles together;
-    ``least_noise``: that of the tile with the least, which texture on a part of the image does not increase. ``blockiness``:
-    see ``blockiness``.
+    different sizes. ``softness``: see ``softness``, of the halved copy. ``noise``: see ``noise_level``, of all tiles together;
+    ``least_noise``: that of the tile with the least mean response, which texture on a part of the image does not increase.
+    ``blockiness``: see ``blockiness``.
     """
     tiles = copies.tiles
     stacked = tiles.reshape(-1, tiles.shape[2])
     laplacian = _without_edges(cv2.Laplacian(stacked, cv2.CV_16S), tiles)
     response = _without_edges(cv2.sepFilter2D(stacked, cv2.CV_16S, _NOISE_FILTER, _NOISE_FILTER), tiles)
-    by_tile = np.asarray(cv2.convertScaleAbs(response), np.uint8).reshape(len(tiles), -1)
-    counts = np.stack([histogram_of(each) for each in by_tile])
-    levels = noise_levels(np.concatenate([counts, counts.sum(axis=0, keepdims=True)]))
-    brightness = cv2.reduce(tiles.reshape(len(tiles), -1), 1, cv2.REDUCE_AVG, dtype=cv2.CV_32F).ravel()
-    is_unclipped = (brightness >= NOISE_RANGE[0]) & (brightness <= NOISE_RANGE[1])
+    absolute = np.asarray(cv2.convertScaleAbs(response), np.uint8)
+    plainest = _plainest_tile(tiles, absolute.reshape(len(tiles), -1))
     return {
         "sharpness": _variance(laplacian),
         "working_sharpness": _variance(cv2.Laplacian(copies.working_gray, cv2.CV_16S)),
         "softness": softness(copies.halved_gray),
-        "noise": float(levels[-1]),
-        "least_noise": min(levels[:-1][is_unclipped].tolist(), default=0.0),
+        "noise": noise_level(histogram_of(absolute)),
+        "least_noise": 0.0 if plainest is None else noise_level(histogram_of(plainest)),
         "blockiness": blockiness(tiles),
     }
 
 
-def noise_levels(response_counts: NDArray[np.float64]) -> NDArray[np.float64]:
+def noise_level(response_counts: NDArray[np.float64]) -> float:
     """Estimate the standard deviation of the noise, in levels, 0..63.
 
     The filter of Immerkaer 1996 removes constant areas and straight edges; the median of its absolute response, instead of
@@ -65,15 +62,15 @@ def noise_levels(response_counts: NDArray[np.float64]) -> NDArray[np.float64]:
     lost in rounding.
 
     Args:
-        response_counts: number of pixels of each absolute response, (N, 256); larger ones count as 255.
+        response_counts: number of pixels of each absolute response, 0..255; larger ones count as 255.
     """
-    cumulative = np.cumsum(response_counts, axis=1)
-    half = cumulative[:, -1] / 2
-    level = (cumulative < half[:, None]).sum(axis=1)
-    rows = np.arange(len(level))
-    below = cumulative[rows, level] - response_counts[rows, level]
-    median = level - 0.5 + (half - below) / response_counts[rows, level]
-    return np.where(level > 0, median, 0) / (_NORMAL_MEDIAN * _NOISE_GAIN)
+    cumulative = np.cumsum(response_counts)
+    half = cumulative[-1] / 2
+    level = int(np.searchsorted(cumulative, half))
+    if not level:
+        return 0.0
+    median = level - 0.5 + float((half - cumulative[level - 1]) / response_counts[level])
+    return median / (_NORMAL_MEDIAN * _NOISE_GAIN)
 
 
 def softness(gray: NDArray[np.uint8]) -> float:
@@ -127,6 +124,17 @@ def _without_edges(stacked: NDArray[Any], tiles: NDArray[np.uint8]) -> NDArray[A
     down, across = (slice(1, -1) if side > 2 else slice(None) for side in tiles.shape[1:])
     inner = stacked.reshape(tiles.shape)[:, down, across]
     return np.ascontiguousarray(inner).reshape(-1, inner.shape[2])
+
+
+def _plainest_tile(tiles: NDArray[np.uint8], responses: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+    """Return the responses (N, pixels) of the tile where they are the least on average; None if all tiles are clipped."""
+    brightness, means = (
+        cv2.reduce(values, 1, cv2.REDUCE_AVG, dtype=cv2.CV_32F).ravel()
+        for values in (tiles.reshape(len(tiles), -1), responses)
+    )
+    means[(brightness < NOISE_RANGE[0]) | (brightness > NOISE_RANGE[1])] = np.inf
+    least = int(means.argmin())
+    return responses[least] if np.isfinite(means[least]) else None
 
 
 def _mean_squared_step(gray: NDArray[np.uint8], lag: int, axis: int) -> float:
